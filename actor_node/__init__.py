@@ -1,0 +1,1 @@
+"""World -> transitions: light processes that play the decentralised policies and send what happened. No torch."""

@@ -1,0 +1,6 @@
+"""Runs the command `actor`."""
+
+from actor_node.cli import main
+
+if __name__ == "__main__":
+    main()

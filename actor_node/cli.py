@@ -1,0 +1,43 @@
+"""The command `actor`: one node of rollout workers."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from actor_node.config import ActorConfig
+from common import command
+from common.process import Stop, die_with_parent, start_logging
+
+
+@click.command()
+@command.options(ActorConfig)
+def actor(**values: object) -> int:
+    r"""Play the decentralised policies and send transitions to the replay server.
+
+    Starts N workers that step copies of the run's world with the newest weights. They learn what the run is from the
+    replay server, so they may start first: they wait, and say for what. Ends on Ctrl-C or SIGTERM, after what was sent
+    has been acknowledged (at most --drain).
+
+    \b
+    Example:  actor --n 32 --replay tcp://replay-host:5555 --weights tcp://learner-host:5556
+    """
+    # Set before numpy is imported anywhere in the workers: one thread each, the workers are the parallelism.
+    for library in ("OPENBLAS", "OMP", "MKL"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+    from actor_node.supervisor import run_node  # noqa: PLC0415  (after the environment is set)
+
+    config = command.build(ActorConfig, values)
+    start_logging("actor")
+    if config.parent:
+        die_with_parent(config.parent)
+    stop = Stop()
+    stop.on_signals()
+    run_node(config, stop)
+    return stop.exit_code
+
+
+def main() -> None:
+    """Runs `actor` and ends the process."""
+    command.main(actor, "actor")

@@ -1,0 +1,59 @@
+"""The loop of a worker's worlds: observation -> action -> transition, a block of records at a time.
+
+    obs --policy--> logits --exploration--> action --world--> reward, discount, true next_obs, (reset) obs --> record
+
+Shapes: C copies, T steps of a chunk; a block is [T, C] records, flattened copy-fastest to T * C rows.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from actor_node.exploration import Exploration
+from common.policy import Policy
+from common.run import Run
+from common.transitions import transition_dtype
+from common.weights import WeightsHeader
+from common.worlds import World
+
+
+class Episodes(NamedTuple):
+    """Episodes that ended in a chunk."""
+
+    ended: int
+    return_sums: npt.NDArray[np.float64]
+    """[agents]: sums of their returns, agent by agent."""
+
+
+class Collector:
+    """Steps a world's copies with explored actions; keeps where every episode stands between chunks."""
+
+    def __init__(self, run: Run, world: World, rng: np.random.Generator) -> None:
+        self._joint, self._world = run.joint, world
+        self._dtype = transition_dtype(run.joint)
+        self._exploration = Exploration(run.joint, run.spec.exploration, world.copies, rng)
+        self._obs = world.reset()
+        self._returns = np.zeros((world.copies, len(run.joint.agents)))
+
+    def collect(self, policy: Policy, weights: WeightsHeader, steps: int) -> tuple[npt.NDArray[np.void], Episodes]:
+        """Steps all copies `steps` times with these weights; returns the records [steps * C] and the episodes ended."""
+        block = np.empty((steps, self._world.copies), self._dtype)
+        block["policy_version"] = weights.version
+        ended, return_sums = 0, np.zeros(len(self._joint.agents))
+        for row in block:
+            actions = self._exploration.act(policy.logits(self._obs), weights.exploration_scale, weights.random_share)
+            step = self._world.step(actions)
+            row["obs"], row["action"], row["next_obs"] = self._obs, actions, step.next_obs
+            row["reward"], row["discount"], row["present"] = step.reward, step.discount, step.present
+            self._obs = step.obs
+            self._returns += step.reward
+            if step.episode_over.any():
+                over = step.episode_over
+                ended += int(over.sum())
+                return_sums += self._returns[over].sum(axis=0)
+                self._returns[over] = 0.0
+                self._exploration.forget(over)
+        return block.reshape(-1), Episodes(ended, return_sums)

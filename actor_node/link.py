@@ -1,0 +1,205 @@
+"""A worker's connections: chunks to one replay server, weights from the learner. The only file with sockets here.
+
+    worker --Hello--> replay            until Welcome (NotReady: the run is not defined yet; ask again each second)
+    worker --Chunk--> replay            while credit lasts; kept until acknowledged
+    worker --ActorReport--> replay      each second; answered by an Ack, so silence means a lost server
+    learner --weights--> worker         PUB/SUB, newest only; the first ones come with the Welcome
+
+| waits for          | frees it                                             |
+|--------------------|------------------------------------------------------|
+| the replay server  | a Welcome or NotReady (asked for each second)        |
+| the run            | Welcome instead of NotReady, when a learner opened it |
+| weights            | a broadcast, or the payload of a Welcome             |
+| credit             | an Ack with more: the learner sampled enough         |
+"""
+
+from __future__ import annotations
+
+import logging
+
+import zmq
+
+from actor_node.outbox import Outbox, Parcel
+from common.errors import PeerError, ProtocolError
+from common.messages import (
+    Ack,
+    ActorReport,
+    Bye,
+    Chunk,
+    Fenced,
+    Gap,
+    Hello,
+    NotReady,
+    Refused,
+    ToPeer,
+    Unknown,
+    Welcome,
+)
+from common.run import Run
+from common.weights import MAGIC, MAX_WEIGHTS_BYTES, Weights, unpack_weights
+from common.wire import Buffer, Client, checksum, connect, make_socket
+
+HELLO_PERIOD_S = 1.0
+SILENCE_S = 5.0
+"""With no word from the replay for so long, the worker introduces itself again."""
+
+_log = logging.getLogger(__name__)
+
+
+class Link:
+    """Keeps one worker's session with the replay and its newest weights. All times are monotonic seconds."""
+
+    def __init__(self, actor: str, replay_url: str, weights_url: str) -> None:
+        """Connects in the background; ConfigError when an address cannot be one."""
+        self._actor = actor
+        self._context = zmq.Context()
+        self._client = Client(self._context, replay_url)
+        self._broadcast = make_socket(self._context, zmq.SUB, max_frame_bytes=MAX_WEIGHTS_BYTES)
+        self._broadcast.setsockopt(zmq.CONFLATE, 1)
+        self._broadcast.setsockopt(zmq.SUBSCRIBE, MAGIC)
+        connect(self._broadcast, weights_url, "--weights")
+        self._poller = zmq.Poller()
+        self._poller.register(self._client.socket, zmq.POLLIN)
+        self._poller.register(self._broadcast, zmq.POLLIN)
+        self.outbox = Outbox()
+        self.run: Run | None = None
+        self.weights: Weights | None = None
+        self.weights_at = 0.0
+        self.weights_rejected = 0
+        self._admitted = False
+        self._heard_at = self._hello_at = -SILENCE_S
+        self._no_run = ""
+        self._no_credit = ""
+
+    def waiting_for(self) -> tuple[str, str]:
+        """Returns who is waited for (replay, weights, credit) and the reason in words; ("", "") when nobody is."""
+        if self._no_run:
+            return "replay", self._no_run
+        if not self._admitted:
+            return "replay", f"the replay server at {self._client.endpoint}"
+        if self.weights is None:
+            return "weights", "the learner's first weights"
+        if not self.outbox.may_add:
+            return "credit", self._no_credit or "acknowledgements of the replay server"
+        return "", ""
+
+    def pump(self, now: float, timeout_s: float = 0.0) -> None:
+        """Takes all that has arrived (waiting up to `timeout_s` for something), then sends all that may be sent.
+
+        PeerError when the replay refuses this actor for good, ShoalError when it must begin anew.
+        """
+        if timeout_s:
+            self._poller.poll(int(timeout_s * 1_000))
+        while received := self._receive():
+            self._heard_at = now
+            self._take(*received, now)
+        self._take_broadcast(now)
+        if self._admitted and now - self._heard_at > SILENCE_S:
+            _log.warning("no word from %s for %.0f s; introducing myself again", self._client.endpoint, SILENCE_S)
+            self._admitted = False
+        if self._admitted:
+            self._send_chunks()
+        elif now - self._hello_at >= HELLO_PERIOD_S:
+            self._hello(now)
+
+    def add_chunk(self, count: int, policy_version: int, payload: Buffer) -> None:
+        """Hands over a chunk of records; it is sent now or when the connection allows."""
+        if self.run is None:
+            raise RuntimeError("a chunk before the run is known")
+        chunk = Chunk(
+            self._actor,
+            self.outbox.incarnation,
+            self.outbox.next_seq,
+            count,
+            policy_version,
+            checksum(payload),
+            self.run.data_hash,
+        )
+        self.outbox.add(Parcel(chunk, payload))
+        if self._admitted:
+            self._send_chunks()
+
+    def report(self, report: ActorReport) -> None:
+        """Sends the worker's figures, if the replay knows it."""
+        if self._admitted:
+            self._client.send(report)
+
+    def close(self) -> None:
+        """Says good-bye and closes; nothing un-acknowledged is kept."""
+        if self._admitted:
+            self._client.send(Bye(self._actor, self.outbox.incarnation))
+        self._client.close()
+        self._broadcast.close()
+        self._context.destroy(linger=200)
+
+    def _receive(self) -> tuple[ToPeer, Buffer | None] | None:
+        try:
+            return self._client.receive()
+        except ProtocolError as e:
+            _log.warning("ignored an answer of %s: %s", self._client.endpoint, e)
+            return None
+
+    def _hello(self, now: float) -> None:
+        self._hello_at = now
+        data_hash = self.run.data_hash if self.run else ""
+        self._client.send(Hello(self._actor, self.outbox.incarnation, self.outbox.acked, data_hash))
+
+    def _send_chunks(self) -> None:
+        while (parcel := self.outbox.next_to_send()) and self._client.send(parcel.chunk, parcel.payload):
+            self.outbox.sent()
+
+    def _take(self, message: ToPeer, payload: Buffer | None, now: float) -> None:
+        match message:
+            case Ack() if message.incarnation == self.outbox.incarnation:
+                self.outbox.on_ack(message.stored, message.credit)
+                self._no_credit = message.reason
+            case Gap() if message.incarnation == self.outbox.incarnation:
+                self.outbox.on_gap(message.received)
+            case Welcome():
+                self._admit(message, payload, now)
+            case NotReady():
+                self._no_run = message.reason
+            case Unknown():
+                self._admitted = False
+            case Fenced():
+                raise PeerError(
+                    f"another worker named {self._actor} has taken this one's place; give nodes their own --name"
+                )
+            case Refused():
+                raise PeerError(f"{self._client.endpoint} refuses this actor: {message.reason}")
+            case _:
+                _log.debug("ignored %s", message)
+
+    def _admit(self, welcome: Welcome, weights: Buffer | None, now: float) -> None:
+        if self.run is not None and self.run.data_hash != welcome.run.data_hash:
+            raise PeerError(
+                f"{self._client.endpoint} now serves another run ({welcome.run.id}); start the actors again"
+            )
+        self.run, self._no_run, self._admitted = welcome.run, "", True
+        self.outbox.on_welcome(welcome.incarnation, welcome.stored, welcome.credit)
+        if weights is not None and len(weights):
+            self._take_weights(weights, now)
+
+    def _take_broadcast(self, now: float) -> None:
+        try:
+            frame = self._broadcast.recv(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return
+        if self.run is not None:
+            self._take_weights(frame.buffer, now)
+
+    def _take_weights(self, frame: Buffer, now: float) -> None:
+        """Takes weights that pass digest and run; the same version again only proves that the learner lives."""
+        try:
+            weights = unpack_weights(frame)
+        except ProtocolError as e:
+            self._reject(str(e))
+            return
+        if self.run is None or weights.header.data_hash != self.run.data_hash or weights.header.run != self.run.id:
+            self._reject(f"they belong to run {weights.header.run}")
+        elif self.weights is None or weights.header.version >= self.weights.header.version:
+            self.weights, self.weights_at = weights, now
+
+    def _reject(self, reason: str) -> None:
+        self.weights_rejected += 1
+        _log.warning("refused weights: %s", reason)

@@ -1,0 +1,162 @@
+"""The command lines: a frozen config struct becomes options, environment variables and keys of a TOML file.
+
+One field is one option `--some-name`, one variable `SHOAL_SOME_NAME` and one TOML key `some_name`; the first of
+command line, environment, file and default that gives a value wins. Types, bounds and help texts are the struct's.
+Only the cli modules import this one; nothing below them reads argv or the environment.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import click
+import msgspec
+from msgspec import Meta
+
+from common.errors import ConfigError, ShoalError
+from common.process import BAD_USAGE, FAILED, INTERRUPTED
+from common.run import explain
+
+Config = TypeVar("Config", bound=msgspec.Struct)
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_TABLES = "shoal.tables"
+
+
+def options(*configs: type[msgspec.Struct]) -> Callable[[_Function], _Function]:
+    """Adds an option for each field of the config structs, and `--config FILE`."""
+
+    def decorate(function: _Function) -> _Function:
+        for field in reversed([field for config in configs for field in msgspec.structs.fields(config)]):
+            function = _option(field)(function)
+        return _config_file_option(function)
+
+    return decorate
+
+
+def build(config: type[Config], values: Mapping[str, Any]) -> Config:
+    """Returns the config struct from what the command line gave; ConfigError names the option and its value."""
+    names = [field.name for field in msgspec.structs.fields(config)]
+    given = {name: values[name] for name in names}
+    try:
+        return msgspec.convert(given, config)
+    except msgspec.ValidationError as e:
+        text = explain(e, given, config)
+        name = text.partition(" ")[0]
+        option = f"--{name.replace('_', '-')}" if name in names else name
+        raise ConfigError(f"{option}{text[len(name) :]}") from e
+
+
+def run_settings(context: click.Context) -> dict[str, Any]:
+    """Returns the run's sections ([algorithm], [replay], ...) of the `--config` file; empty without one."""
+    tables: dict[str, Any] = context.meta.get(_TABLES, {})
+    return tables
+
+
+def main(command: click.Command, name: str) -> None:
+    """Runs a command and ends the process with its exit code; a user's mistake shows one line and no traceback."""
+    sys.exit(run(command, name, sys.argv[1:]))
+
+
+def run(command: click.Command, name: str, arguments: list[str]) -> int:
+    """Runs a command and returns its exit code."""
+    try:
+        code = command.main(arguments, prog_name=name, standalone_mode=False)
+    except click.exceptions.Exit as e:
+        return e.exit_code
+    except click.ClickException as e:
+        click.echo(f"{name}: {e.format_message()} (see {name} --help)", err=True)
+        return BAD_USAGE if isinstance(e, click.UsageError) else FAILED
+    except ShoalError as e:
+        click.echo(f"{name}: {e}", err=True)
+        return e.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    return code if isinstance(code, int) else 0
+
+
+def _option(field: msgspec.structs.FieldInfo) -> Callable[[_Function], _Function]:
+    kind, meta = _unwrap(field.type)
+    name = field.name.replace("_", "-")
+    extra = (meta.extra or {}) if meta else {}
+    settings: dict[str, Any] = {
+        "envvar": f"SHOAL_{field.name.upper()}",
+        "help": meta.description if meta else None,
+        "show_default": field.default not in ("", 0, (), None),
+        "hidden": bool(extra.get("hidden")),
+    }
+    if kind is bool:
+        return click.option(f"--{name}", is_flag=True, default=field.default, **settings)
+    settings["default"] = None if field.default is msgspec.NODEFAULT else field.default
+    settings["required"] = field.required
+    settings["type"], settings["multiple"] = _param_type(kind, extra)
+    settings["metavar"] = extra.get("metavar")
+    return click.option(f"--{name}", **settings)
+
+
+def _param_type(kind: Any, extra: Mapping[str, Any]) -> tuple[Any, bool]:
+    if "param" in extra:
+        return extra["param"], False
+    if typing.get_origin(kind) is typing.Literal:
+        return click.Choice(list(typing.get_args(kind))), False
+    if typing.get_origin(kind) is tuple:
+        return _param_type(_unwrap(typing.get_args(kind)[0])[0], {})[0], True
+    return {int: click.INT, float: click.FLOAT}.get(kind, click.STRING), False
+
+
+def _unwrap(kind: Any) -> tuple[Any, Meta | None]:
+    """Strips Annotated and `| None`, and merges what the Metas say for the command line."""
+    meta: Meta | None = None
+    while True:
+        if typing.get_origin(kind) is Annotated:
+            for found in kind.__metadata__:
+                description = found.description or (meta.description if meta else None)
+                meta = Meta(description=description, extra={**((meta and meta.extra) or {}), **(found.extra or {})})
+            kind = kind.__origin__
+        elif typing.get_origin(kind) in (types.UnionType, typing.Union):
+            kind = next(choice for choice in typing.get_args(kind) if choice is not types.NoneType)
+        else:
+            return kind, meta
+
+
+def _config_file_option(function: _Function) -> _Function:
+    return click.option(
+        "--config",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        envvar="SHOAL_CONFIG",
+        is_eager=True,
+        expose_value=False,
+        callback=_read_config_file,
+        help="TOML file: options by name (some_name = value), and the run's settings as [sections].",
+    )(function)
+
+
+def _read_config_file(context: click.Context, _param: click.Parameter, path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        content = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as e:
+        raise ConfigError(f"--config {path}: {e}") from e
+    known = {param.name for param in context.command.params if param.name} - {"config"}
+    values = {key: value for key, value in content.items() if not isinstance(value, dict)}
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(key, sorted(known), n=2)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(sorted(known))}"
+            raise ConfigError(f"--config {path}: {key} is not an option of {context.info_name}; {hint}")
+    tables = {key: value for key, value in content.items() if isinstance(value, dict)}
+    if tables and not context.meta.get("shoal.takes_tables", _takes_run_settings(context.command)):
+        raise ConfigError(f"--config {path}: [{next(iter(tables))}]: {context.info_name} has no sections, only options")
+    context.meta[_TABLES] = tables
+    context.default_map = {**(context.default_map or {}), **values}
+
+
+def _takes_run_settings(command: click.Command) -> bool:
+    return any(param.name == "set" for param in command.params)

@@ -1,0 +1,33 @@
+"""Types of config fields that a command line reads in a way of its own."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+import click
+from msgspec import Meta
+
+_UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class Duration(click.ParamType[float]):
+    """A length of time: 300, 90s, 5m, 1h30m."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Returns seconds."""
+        if isinstance(value, int | float):
+            return float(value)
+        parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", value)
+        if parts and "".join(number + unit for number, unit in parts) == value:
+            return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is no length of time; write 300, 90s, 5m or 1h30m", param, ctx)
+
+
+Seconds = Annotated[float, Meta(ge=0, extra={"param": Duration()})]
+"""A length of time in seconds."""

@@ -1,0 +1,68 @@
+"""`policy.safetensors`: every agent's policy by name, with the run in its metadata. What an actor or evaluator needs.
+
+Tensors `{agent}/{layer}/weight` [inputs, outputs] and `{agent}/{layer}/bias` [outputs], float32. The metadata holds
+`run` (a Run as JSON), `version` (of the weights) and `updates`. Read and written with numpy; no pickle.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from common.errors import ConfigError
+from common.policy import Floats, layer_shapes, unflatten, weight_count
+from common.run import Run
+from common.run_directory import write_atomically
+
+
+class PolicyFile(msgspec.Struct, frozen=True):
+    """A team's policies as stored: whose, how far trained, and the flat weights of common/policy.py."""
+
+    run: Run
+    version: int
+    updates: int
+    flat: Floats
+
+
+def save_policy(path: Path, policy: PolicyFile) -> None:
+    """Writes a team's policies; the file is replaced as a whole."""
+    layers = unflatten(policy.flat, policy.run.joint, policy.run.spec.network)
+    tensors = {
+        f"{agent.name}/{i}/{name}": np.ascontiguousarray(tensor)
+        for agent, own in zip(policy.run.joint.agents, layers, strict=True)
+        for i, layer in enumerate(own)
+        for name, tensor in (("weight", layer.weight), ("bias", layer.bias))
+    }
+    metadata = {
+        "run": msgspec.json.encode(policy.run).decode(),
+        "version": str(policy.version),
+        "updates": str(policy.updates),
+    }
+    write_atomically(path, save(tensors, metadata))
+
+
+def load_policy(path: Path) -> PolicyFile:
+    """Reads a team's policies; ConfigError when the file is missing, damaged, or another program's."""
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist; the learner writes it with its first checkpoint")
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+            run = msgspec.json.decode(metadata["run"], type=Run)
+            names = [
+                f"{agent.name}/{i}/{name}"
+                for agent in run.joint.agents
+                for i, _ in enumerate(layer_shapes(agent, run.spec.network))
+                for name in ("weight", "bias")
+            ]
+            flat = np.concatenate([file.get_tensor(name).ravel() for name in names]).astype(np.float32)
+            version, updates = int(metadata["version"]), int(metadata["updates"])
+    except (SafetensorError, msgspec.MsgspecError, KeyError, ValueError, OSError) as e:
+        raise ConfigError(f"{path} holds no policies of this version of Shoal: {e}") from e
+    if flat.shape != (weight_count(run.joint, run.spec.network),):
+        raise ConfigError(f"{path}: {flat.size} weights do not fit the run in its metadata")
+    return PolicyFile(run, version, updates, flat)

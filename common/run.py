@@ -1,0 +1,229 @@
+"""Everything that defines a run: world, networks, algorithm, exploration, replay, budget; validated and hashed.
+
+A `RunSpec` is what a user sets and what `run.toml` holds. A `Run` adds what the world then says of itself (its
+`JointSpec`) and an identity; it is what the learner brings to the replay server and actors receive from it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+import tomli_w
+from msgspec import Meta
+
+from common.errors import ConfigError
+from common.spec import JointSpec
+
+Positive = Annotated[float, Meta(gt=0)]
+NonNegative = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=1)]
+Hidden = Annotated[tuple[Count, ...], Meta(min_length=1, max_length=8)]
+WorldOption = bool | int | float | str
+
+
+class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Sizes of the networks: ReLU layers between input and head."""
+
+    policy_hidden: Hidden = (64, 64)
+    critic_hidden: Hidden = (64, 64)
+
+
+class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Settings of the one update. Defaults are the preset `fast`; their reasons stand in ARCHITECTURE.md."""
+
+    name: Literal["maddpg"] = "maddpg"
+    discount: Share = 0.95
+    target_rate: Annotated[float, Meta(gt=0, le=1)] = 0.01
+    """Share of the way targets move to their networks each update (tau)."""
+    policy_learning_rate: Positive = 2e-3
+    critic_learning_rate: Positive = 2e-3
+    final_learning_rate_share: Share = 0.05
+    """Learning rates fall linearly over the budget to this share of their start."""
+    gradient_clip: NonNegative = 0.5
+    """Largest gradient norm of one agent's network; 0 = no clipping."""
+    action_regularisation: NonNegative = 1e-3
+    """Weight of mean(logits^2) in the policy loss."""
+    teammates: Literal["buffer", "current"] = "buffer"
+    """Other agents' actions in an agent's policy loss: as stored, or by their current policies."""
+    gumbel: Literal["straight_through", "soft"] = "straight_through"
+    """Categorical parts in the policy loss: one-hot with the soft sample's gradient, or the soft sample itself."""
+    gumbel_temperature: Positive = 1.0
+
+
+class ExplorationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How actors depart from their policies. The learner keeps the schedule; the scale travels with the weights."""
+
+    kind: Literal["gaussian", "ornstein_uhlenbeck"] = "gaussian"
+    """Noise on Box parts; Categorical parts always explore by sampling from the policy's softmax (Gumbel)."""
+    scale: NonNegative = 0.3
+    """Standard deviation at the start, in units of half the action's range."""
+    final_scale: NonNegative = 0.05
+    decay_share: Share = 1.0
+    """Share of the budget over which the scale falls linearly to its final value."""
+    theta: Positive = 0.15
+    """Ornstein-Uhlenbeck: share of the way back to zero each step."""
+    random_steps: Annotated[int, Meta(ge=0)] = 5_000
+    """First environment steps, acted uniformly at random."""
+
+
+class ReplaySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Size of the replay and the ratio between learning from it and filling it, all in joint transitions."""
+
+    capacity: Annotated[int, Meta(ge=1, le=2**31)] = 1_000_000
+    batch: Annotated[int, Meta(ge=1, le=65_536)] = 256
+    samples_per_insert: Positive = 16.0
+    min_size: Count = 5_000
+    error_buffer: NonNegative = 0.0
+    """Half width of the band around the ratio, in samples; 0 = chosen from batch, chunk and ratio."""
+    limit: Literal["strict", "insert_only", "off"] = "strict"
+    """Who waits to hold the ratio: both sides, only the actors, or nobody."""
+
+
+class BudgetSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When a run is done: after so many environment steps or so much training time, whichever is given."""
+
+    steps: Annotated[int, Meta(ge=0)] = 0
+    """Environment steps (joint, over all copies); 0 = no limit."""
+    seconds: NonNegative = 0.0
+    """Training time, all sessions of a resumed run together; 0 = no limit."""
+
+
+class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All of a run that a user sets."""
+
+    scenario: str
+    seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0
+    world: dict[str, WorldOption] = {}
+    """Options of the scenario, checked by the world itself."""
+    network: NetworkSpec = NetworkSpec()
+    algorithm: AlgorithmSpec = AlgorithmSpec()
+    exploration: ExplorationSpec = ExplorationSpec()
+    replay: ReplaySpec = ReplaySpec()
+    budget: BudgetSpec = BudgetSpec()
+
+    def __post_init__(self) -> None:
+        """Refuses settings that contradict each other."""
+        if self.replay.min_size > self.replay.capacity:
+            raise ValueError(
+                f"replay.min_size {self.replay.min_size} is more than replay.capacity {self.replay.capacity} holds"
+            )
+
+
+class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A run with its identity and what its world says of itself."""
+
+    id: str
+    spec: RunSpec
+    joint: JointSpec
+
+    @property
+    def data_hash(self) -> str:
+        """Names the shape and meaning of this run's transitions: 16 hex digits over world and JointSpec."""
+        return _digest([self.spec.scenario, self.spec.world, msgspec.to_builtins(self.joint)])
+
+
+# openai/maddpg's train.py and trainer (discount, rates, batch, one update of 1,024 per 100 steps, warm-up of
+# 1,024 episodes of 25 steps, clip 0.5): research values with their sources in docs/algorithms.md.
+_PAPER: dict[str, Any] = {
+    "algorithm": {
+        "policy_learning_rate": 1e-2,
+        "critic_learning_rate": 1e-2,
+        "final_learning_rate_share": 1.0,
+    },
+    "exploration": {"scale": 0.3, "final_scale": 0.3},
+    "replay": {"batch": 1024, "samples_per_insert": 10.24, "min_size": 25_600},
+    "budget": {"steps": 1_500_000},
+}
+
+PRESETS: dict[str, dict[str, Any]] = {"fast": {}, "paper": _PAPER}
+"""Named departures from the defaults, by section."""
+
+
+def make_run_spec(*layers: Mapping[str, Any]) -> RunSpec:
+    """Merges layers of settings, later ones winning key by key, and validates the whole.
+
+    Raises ConfigError that names the setting, its value and what is allowed.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            both_tables = isinstance(value, Mapping) and isinstance(merged.get(key), dict)
+            merged[key] = {**merged[key], **value} if both_tables else value
+    return _convert(merged)
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """Reads `section.key=value` texts (values as in TOML, bare words as strings) into a layer of settings."""
+    layer: dict[str, Any] = {}
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        keys = path.strip().split(".")
+        if not equals or not all(keys) or len(keys) > 2:
+            raise ConfigError(f"--set {assignment}: write section.key=value, as in --set replay.batch=512")
+        table = layer if len(keys) == 1 else layer.setdefault(keys[0], {})
+        table[keys[-1]] = _toml_value(text.strip())
+    return layer
+
+
+def to_toml(run: Run) -> str:
+    """Writes a run as the text of `run.toml`."""
+    return tomli_w.dumps(msgspec.to_builtins(run))
+
+
+def from_toml(text: str, origin: str) -> Run:
+    """Reads what `to_toml` wrote; `origin` names the file in errors (ConfigError)."""
+    try:
+        return msgspec.convert(tomllib.loads(text), Run)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as e:
+        raise ConfigError(f"{origin} is not a run written by this version of Shoal: {e}") from e
+
+
+def _convert(settings: dict[str, Any]) -> RunSpec:
+    try:
+        return msgspec.convert(settings, RunSpec)
+    except msgspec.ValidationError as e:
+        raise ConfigError(explain(e, settings, RunSpec)) from e
+
+
+def explain(error: msgspec.ValidationError, settings: Mapping[str, Any], root: type[msgspec.Struct]) -> str:
+    """Turns msgspec's message into one that names the setting, its value, and close matches for a misspelt one."""
+    text, _, path = str(error).partition(" - at ")
+    keys = path.strip("`$.").replace("[...]", "").split(".") if path else []
+    keys = [key for key in keys if key]
+    if unknown := re.search(r"unknown field `(.*)`", text):
+        table, known = ".".join(keys), _field_names(root, keys)
+        close = difflib.get_close_matches(unknown[1], known, n=2)
+        name = f"{table}.{unknown[1]}" if table else unknown[1]
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+        return f"{name} is not a setting; {hint}"
+    value: Any = settings
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else value
+    where = ".".join(keys)
+    return f"{where} = {value!r}: {text[0].lower()}{text[1:]}" if where else text
+
+
+def _field_names(root: type[msgspec.Struct], keys: list[str]) -> list[str]:
+    struct: Any = root
+    for key in keys:
+        struct = next((field.type for field in msgspec.structs.fields(struct) if field.name == key), struct)
+    is_struct = isinstance(struct, type) and issubclass(struct, msgspec.Struct)
+    return [field.name for field in msgspec.structs.fields(struct)] if is_struct else []
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _digest(value: object) -> str:
+    return hashlib.blake2b(msgspec.json.encode(value, order="sorted"), digest_size=8).hexdigest()

@@ -1,0 +1,108 @@
+"""A run's directory: what lies where, made once and opened again.
+
+run.toml               the run: spec, identity, JointSpec
+policy.safetensors     what actors need: every agent's policy, with the run in its metadata
+checkpoints/           the learner's full state
+metrics.jsonl          one JSON object a line, the learner's and the run's figures over time
+tensorboard/           the same for TensorBoard
+logs/                  each process's log, when one command started them all
+evaluation.json        the last evaluation
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from pathlib import Path
+
+from common.errors import ConfigError
+from common.run import Run, RunSpec, from_toml, to_toml
+from common.spec import JointSpec
+
+
+class RunDirectory:
+    """The paths of one run's directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.run_file = path / "run.toml"
+        self.policy_file = path / "policy.safetensors"
+        self.checkpoints = path / "checkpoints"
+        self.metrics_file = path / "metrics.jsonl"
+        self.tensorboard = path / "tensorboard"
+        self.logs = path / "logs"
+        self.evaluation_file = path / "evaluation.json"
+
+    @property
+    def run(self) -> Run:
+        """Reads the run this directory holds; ConfigError when it holds none."""
+        try:
+            return from_toml(self.run_file.read_text(), str(self.run_file))
+        except FileNotFoundError:
+            raise ConfigError(
+                f"{self.path} holds no run (no run.toml); give a directory that `shoal train` made"
+            ) from None
+        except (OSError, UnicodeDecodeError) as e:
+            raise ConfigError(f"{self.run_file} cannot be read: {e}") from e
+
+
+def default_path(spec: RunSpec) -> Path:
+    """Returns where a run goes when the user names no directory."""
+    scenario = spec.scenario.replace(":", "-").replace("/", "-")
+    return Path("runs") / f"{scenario}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def create(path: Path, spec: RunSpec, joint: JointSpec) -> tuple[RunDirectory, Run]:
+    """Makes the directory of a new run; ConfigError when it already holds one or anything else."""
+    directory = RunDirectory(path)
+    if directory.run_file.exists():
+        held = directory.run
+        raise ConfigError(
+            f"--run {path} already holds run {held.id} of {held.spec.scenario}; "
+            "add --resume to go on with it, or name another directory"
+        )
+    run = Run(secrets.token_hex(4), spec, joint)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise ConfigError(f"--run {path} is not empty and holds no run; name a new directory")
+        write_atomically(directory.run_file, to_toml(run).encode())
+    except OSError as e:
+        raise ConfigError(f"--run {path} cannot be made: {e.strerror}") from e
+    return directory, run
+
+
+def reopen(path: Path, spec: RunSpec | None, joint: JointSpec | None) -> tuple[RunDirectory, Run]:
+    """Opens a directory to go on with its run, as it was or with a new spec over the same world.
+
+    ConfigError when it holds none, or when the new spec would change what its transitions mean.
+    """
+    directory = RunDirectory(path)
+    held = directory.run
+    if spec is None or joint is None:
+        return directory, held
+    run = Run(held.id, spec, joint)
+    if run.data_hash != held.data_hash:
+        raise ConfigError(
+            f"--run {path} holds a run of {held.spec.scenario} {held.spec.world or ''}, not of "
+            f"{spec.scenario} {spec.world or ''}; resume it with its own world, or name another directory"
+        )
+    if run != held:
+        write_atomically(directory.run_file, to_toml(run).encode())
+    return directory, run
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file so that a reader, or a restart after any crash, sees the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,79 @@
+"""The options by which a user defines a run: shared by `learner` and `shoal train`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from common.errors import ConfigError
+from common.options import Seconds
+from common.run import PRESETS, RunSpec, make_run_spec, parse_assignments
+
+DEFAULT_SECONDS = 300.0
+"""Training time of a run for which neither steps nor time were given."""
+
+
+class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a run is; later ones win over earlier ones: preset, the file's sections, these options, --set."""
+
+    preset: Annotated[
+        Literal["fast", "paper"], Meta(description="Settings to start from: `paper` has openai/maddpg's values.")
+    ] = "fast"
+    algorithm: Annotated[str, Meta(description="Algorithm: maddpg.")] = ""
+    seed: Annotated[
+        Annotated[int, Meta(ge=0, lt=2**32)] | None,
+        Meta(description="Seed of networks, sampling and worlds.  [default: 0]"),
+    ] = None
+    steps: Annotated[int, Meta(ge=0, description="End after so many environment steps, over all copies.")] = 0
+    time: Annotated[
+        Seconds, Meta(description="End after so much training time: 300, 90s, 5m, 1h30m. Default without --steps: 5m.")
+    ] = 0.0
+    set: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Any setting of the run, as in replay.batch=512 or world.N=5.", extra={"metavar": "KEY=VALUE"}
+        ),
+    ] = ()
+
+    @property
+    def changes_anything(self) -> bool:
+        """Whether anything was given at all: a run resumed without is as it was."""
+        return self != RunOptions()
+
+
+def spec_from_options(scenario: str, options: RunOptions, sections: Mapping[str, Any]) -> RunSpec:
+    """Returns a new run's spec; ConfigError names what cannot be used."""
+    return _with_budget(make_run_spec({"scenario": scenario}, PRESETS[options.preset], sections, *_layers(options)))
+
+
+def changed_spec(held: RunSpec, options: RunOptions, sections: Mapping[str, Any]) -> RunSpec:
+    """Returns the spec of a resumed run: as held, with what was given now on top."""
+    preset = PRESETS[options.preset] if options.preset != RunOptions().preset else {}
+    return make_run_spec(msgspec.to_builtins(held), preset, sections, *_layers(options))
+
+
+def _layers(options: RunOptions) -> list[dict[str, Any]]:
+    given: dict[str, Any] = {}
+    if options.algorithm:
+        given["algorithm"] = {"name": options.algorithm}
+    if options.seed is not None:
+        given["seed"] = options.seed
+    if options.steps or options.time:
+        given["budget"] = {"steps": options.steps, "seconds": options.time}
+    return [given, parse_assignments(options.set)]
+
+
+def _with_budget(spec: RunSpec) -> RunSpec:
+    if spec.budget.steps or spec.budget.seconds:
+        return spec
+    return msgspec.structs.replace(spec, budget=msgspec.structs.replace(spec.budget, seconds=DEFAULT_SECONDS))
+
+
+def require_scenario(scenario: str) -> str:
+    """Returns the scenario, or says how to name one (ConfigError)."""
+    if not scenario:
+        raise ConfigError("no scenario named; `shoal scenarios` lists them")
+    return scenario

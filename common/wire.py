@@ -1,0 +1,167 @@
+"""Messages <-> frames, the limits of both, and the sockets they travel on.
+
+A message is one msgpack header frame, validated against its struct, and at most one raw payload frame. Nothing is
+unpickled or evaluated; every size is bounded before it is allocated (by ZMQ_MAXMSGSIZE for a frame, here for parts).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import crc32c as crc32c_library
+import msgpack
+import msgspec
+import zmq
+
+from common.errors import ConfigError, PeerError, ProtocolError
+from common.messages import FromPeer, Message, ToPeer
+
+MAX_HEADER_BYTES = 256 * 2**10
+MAX_PEER_FRAME_BYTES = 64 * 2**20
+"""Largest frame a server takes from a peer."""
+MAX_SERVER_FRAME_BYTES = 1024 * 2**20
+"""Largest frame a peer takes from its server: a batch."""
+
+HEARTBEAT_MS = 2_000
+HEARTBEAT_TIMEOUT_MS = 6_000
+HEARTBEAT_TTL_MS = 10_000
+HANDSHAKE_MS = 5_000
+RECONNECT_MAX_MS = 2_000
+ZERO_COPY_BYTES = 65_536
+
+Buffer = bytes | memoryview
+Frames = list[Buffer]
+_M = TypeVar("_M")
+
+
+def encode(message: Message, payload: Buffer | None = None) -> Frames:
+    """Returns the frames of a message."""
+    header: bytes = msgpack.packb(msgspec.to_builtins(message))
+    return [header] if payload is None else [header, payload]
+
+
+def decode_from_peer(frames: Sequence[Buffer]) -> tuple[FromPeer, Buffer | None]:
+    """Opens what a server received; ProtocolError says why it cannot."""
+    return _decode(frames, FromPeer)
+
+
+def decode_to_peer(frames: Sequence[Buffer]) -> tuple[ToPeer, Buffer | None]:
+    """Opens what a server sent; ProtocolError says why it cannot."""
+    return _decode(frames, ToPeer)
+
+
+def _decode(frames: Sequence[Buffer], kinds: Any) -> tuple[Any, Buffer | None]:
+    if not 1 <= len(frames) <= 2:
+        raise ProtocolError(f"message of {len(frames)} parts")
+    header = frames[0]
+    if len(header) > MAX_HEADER_BYTES:
+        raise ProtocolError(f"header of {len(header)} bytes")
+    try:
+        fields = msgpack.unpackb(header, strict_map_key=True)
+        message = msgspec.convert(fields, kinds)
+    except (ValueError, RecursionError, msgspec.ValidationError, msgpack.UnpackException) as e:
+        raise ProtocolError(f"header: {e}") from e
+    return message, frames[1] if len(frames) == 2 else None
+
+
+def checksum(payload: Buffer) -> int:
+    """Returns the CRC-32C of a payload."""
+    return int(crc32c_library.crc32c(payload))
+
+
+def send(socket: zmq.Socket[bytes], frames: Sequence[Buffer], *, flags: int = 0) -> None:
+    """Sends frames, large ones without copying: they must not change afterwards."""
+    *parts, last = frames
+    for part in parts:
+        socket.send(part, flags | zmq.SNDMORE, copy=len(part) < ZERO_COPY_BYTES)
+    socket.send(last, flags, copy=len(last) < ZERO_COPY_BYTES)
+
+
+def receive(socket: zmq.Socket[bytes]) -> list[memoryview]:
+    """Receives one whole message without copying; raises zmq.Again when there is none."""
+    return [memoryview(frame.buffer) for frame in socket.recv_multipart(zmq.NOBLOCK, copy=False)]
+
+
+def make_socket(context: zmq.Context[zmq.Socket[bytes]], kind: int, *, max_frame_bytes: int) -> zmq.Socket[bytes]:
+    """Returns a socket with heartbeats, bounded frames, and no lingering after close."""
+    socket = context.socket(kind)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.MAXMSGSIZE, max_frame_bytes)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TTL, HEARTBEAT_TTL_MS)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    socket.setsockopt(zmq.RECONNECT_IVL, 100)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+    return socket
+
+
+def bind(socket: zmq.Socket[bytes], endpoint: str, option: str) -> str:
+    """Binds and returns the endpoint as resolved (port 0 = any free one); ConfigError gives a way out."""
+    return _attach(socket.bind, socket, endpoint, option)
+
+
+def connect(socket: zmq.Socket[bytes], endpoint: str, option: str) -> str:
+    """Connects, in the background; ConfigError when the endpoint cannot be one."""
+    return _attach(socket.connect, socket, endpoint, option)
+
+
+def _attach(attach: Callable[[str], Any], socket: zmq.Socket[bytes], endpoint: str, option: str) -> str:
+    try:
+        attach(endpoint)
+    except zmq.ZMQError as e:
+        if e.errno == zmq.EADDRINUSE:
+            raise ConfigError(
+                f"{option} {endpoint}: the address is in use; stop the process that holds it or choose another port"
+            ) from e
+        raise ConfigError(f"{option} {endpoint}: {e.strerror}; write tcp://HOST:PORT or ipc://PATH") from e
+    return socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+
+class Client:
+    """A DEALER to one replay server: sends messages, receives answers, and asks once whether anyone is there."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, option: str = "--replay") -> None:
+        """Connects in the background; ConfigError when the endpoint cannot be one."""
+        self.endpoint = endpoint
+        self.socket = make_socket(context, zmq.DEALER, max_frame_bytes=MAX_SERVER_FRAME_BYTES)
+        # What the peer has not taken is dropped with the connection: the sender's own window is what is re-sent.
+        self.socket.setsockopt(zmq.IMMEDIATE, 1)
+        self.socket.setsockopt(zmq.SNDHWM, 1_000)
+        connect(self.socket, endpoint, option)
+
+    def send(self, message: Message, payload: Buffer | None = None) -> bool:
+        """Sends unless no peer is connected or its queue is full; returns whether it did."""
+        try:
+            send(self.socket, encode(message, payload), flags=zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def receive(self, timeout_s: float = 0.0) -> tuple[ToPeer, Buffer | None] | None:
+        """Returns the next answer, or None when none came within the timeout; ProtocolError when it is malformed."""
+        if not self.socket.poll(int(timeout_s * 1_000)):
+            return None
+        try:
+            return decode_to_peer(receive(self.socket))
+        except zmq.Again:
+            return None
+
+    def ask(self, message: Message, answer: type[_M], timeout_s: float) -> _M:
+        """Sends a message and returns the answer of the given kind; PeerError when none comes in time."""
+        self.socket.setsockopt(zmq.SNDTIMEO, int(timeout_s * 1_000))
+        try:
+            send(self.socket, encode(message))
+        except zmq.Again:
+            raise PeerError(f"no replay server answers at {self.endpoint}") from None
+        reply = self.receive(timeout_s)
+        if reply is None:
+            raise PeerError(f"no replay server answers at {self.endpoint} within {timeout_s:g} s")
+        if not isinstance(reply[0], answer):
+            raise PeerError(f"{self.endpoint} answered {type(reply[0]).__name__}: {getattr(reply[0], 'reason', '')}")
+        return reply[0]
+
+    def close(self) -> None:
+        """Closes the socket; nothing lingers."""
+        self.socket.close()

@@ -1,0 +1,127 @@
+"""The environments: every MPE scenario as batched arrays, and any PettingZoo ParallelEnv through an adapter.
+
+    world = make_world("simple_spread", copies=64, seed=0)
+    obs = world.reset()
+    step = world.step(actions)
+
+A scenario is one file and one row of the table below. `mpe2:simple_spread` is the same scenario, spec and options in
+the installed mpe2 itself. Names that begin with `pettingzoo:` go to the adapter, for example
+`pettingzoo:pettingzoo.sisl.pursuit_v5`; its options are those of the module's `parallel_env`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from common.errors import ConfigError
+from common.spec import JointSpec
+from common.worlds.collect_treasure import CollectTreasure
+from common.worlds.mpe import MpeWorld
+from common.worlds.options import OptionRow, option_rows, parse_options
+from common.worlds.scenario import Scenario
+from common.worlds.simple import Simple
+from common.worlds.simple_adversary import SimpleAdversary
+from common.worlds.simple_crypto import SimpleCrypto
+from common.worlds.simple_formation import SimpleFormation
+from common.worlds.simple_line import SimpleLine
+from common.worlds.simple_push import SimplePush
+from common.worlds.simple_reference import SimpleReference
+from common.worlds.simple_speaker_listener import SimpleSpeakerListener
+from common.worlds.simple_spread import SimpleSpread
+from common.worlds.simple_tag import SimpleTag
+from common.worlds.simple_world_comm import SimpleWorldComm
+from common.worlds.world import Step, World
+
+__all__ = ["ScenarioRow", "Step", "World", "make_world", "scenarios", "world_spec"]
+
+SCENARIOS: dict[str, type[Scenario[Any]]] = {
+    "collect_treasure": CollectTreasure,
+    "simple": Simple,
+    "simple_adversary": SimpleAdversary,
+    "simple_crypto": SimpleCrypto,
+    "simple_formation": SimpleFormation,
+    "simple_line": SimpleLine,
+    "simple_push": SimplePush,
+    "simple_reference": SimpleReference,
+    "simple_speaker_listener": SimpleSpeakerListener,
+    "simple_spread": SimpleSpread,
+    "simple_tag": SimpleTag,
+    "simple_world_comm": SimpleWorldComm,
+}
+FOREIGN = "pettingzoo:"
+REAL_MPE2 = "mpe2:"
+
+
+class ScenarioRow(Struct, frozen=True):
+    """One scenario of the table, with its default options' agents."""
+
+    name: str
+    doc: str
+    agents: tuple[str, ...]
+    teams: tuple[str, ...]
+    reward: str
+    options: tuple[OptionRow, ...]
+
+
+def make_world(name: str, copies: int = 1, *, seed: int | None = None, **options: Any) -> World:
+    """Makes `copies` of a world that step together.
+
+    seed: of the world's own generator, which draws the starts that are given no seed; None takes fresh entropy.
+    options: of the scenario (`scenarios()` lists them), or of the module's `parallel_env` for a `pettingzoo:` name.
+    Raises ConfigError for an unknown name or option and for a value that is not allowed.
+    """
+    if isinstance(copies, bool) or not isinstance(copies, int) or copies < 1:
+        raise ConfigError(f"{name}: copies={copies!r} is not a number of copies; give 1 or more")
+    if name.startswith(FOREIGN):
+        from common.worlds.pettingzoo import PettingZooWorld  # noqa: PLC0415  (actors need not have it installed)
+
+        return PettingZooWorld.of_module(name, name.removeprefix(FOREIGN), copies, seed, options)
+    scenario = _scenario(name.removeprefix(REAL_MPE2), options)
+    if name.startswith(REAL_MPE2):
+        from common.worlds.real_mpe2 import real_mpe2  # noqa: PLC0415  (actors need not have it installed)
+
+        return real_mpe2(name, scenario, MpeWorld(name, scenario, 1, 0).spec, copies, seed)
+    return MpeWorld(name, scenario, copies, seed)
+
+
+def world_spec(name: str, **options: Any) -> JointSpec:
+    """Returns what a world's agents see and do, without building its copies."""
+    world = make_world(name, copies=1, seed=0, **options)
+    try:
+        return world.spec
+    finally:
+        world.close()
+
+
+def scenarios() -> Sequence[ScenarioRow]:
+    """Returns the table of scenarios, in alphabetical order."""
+    return [_row(name) for name in sorted(SCENARIOS)]
+
+
+def _scenario(name: str, options: dict[str, Any]) -> Scenario[Any]:
+    if name not in SCENARIOS:
+        from difflib import get_close_matches  # noqa: PLC0415  (slow to import, needed only for this message)
+
+        close = get_close_matches(name, SCENARIOS, n=3) or sorted(SCENARIOS)
+        raise ConfigError(
+            f"there is no scenario {name!r}; did you mean {', '.join(close)}? "
+            f"Other environments are named {FOREIGN}package.module"
+        )
+    scenario = SCENARIOS[name]
+    return scenario(parse_options(name, scenario.options_type, options))
+
+
+def _row(name: str) -> ScenarioRow:
+    scenario = SCENARIOS[name]
+    spec = world_spec(name)
+    return ScenarioRow(
+        name=name,
+        doc=(scenario.__doc__ or "").splitlines()[0],
+        agents=tuple(agent.name for agent in spec.agents),
+        teams=spec.teams,
+        reward=scenario.reward_meaning,
+        options=option_rows(scenario.options_type),
+    )

@@ -1,0 +1,71 @@
+"""How a joint action becomes forces and words.
+
+A moving agent's part is [stay, left, right, down, up]; a speaking agent's part follows it, one number a symbol. In a
+continuous world the numbers are bounded to [0, 1] and executed as they are, so soft one-hot vectors act as softly as
+in the original environment; in a discrete world the largest number of each part is the choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from common.spec import Box, Categorical, Part
+from common.worlds.physics import Agent
+from common.worlds.world import Float32Array, Float64Array
+
+MOVES = 5
+_THRUST_X = np.array([0.0, -1.0, 1.0, 0.0, 0.0])
+_THRUST_Y = np.array([0.0, 0.0, 0.0, -1.0, 1.0])
+
+
+def action_parts(agent: Agent, utterance: int, *, continuous: bool) -> tuple[Part, ...]:
+    """Returns the choices an agent makes in each step: where to thrust, then what to say."""
+    sizes = ([MOVES] if agent.moves else []) + ([utterance] if agent.speaks else [])
+    if continuous:
+        return tuple(Box((0.0,) * size, (1.0,) * size) for size in sizes)
+    return tuple(Categorical(size) for size in sizes)
+
+
+class Controls:
+    """Turns joint actions [copies, sum actions] into thrust and words of all agents."""
+
+    def __init__(self, agents: Sequence[Agent], utterance: int, *, continuous: bool) -> None:
+        self._continuous = continuous
+        self._movers = [i for i, agent in enumerate(agents) if agent.moves]
+        self._accel = np.array([agents[i].accel for i in self._movers])[:, None, None]
+        self._move_rows: list[int] = []
+        self._words: list[tuple[int, slice]] = []
+        start = 0
+        for i, agent in enumerate(agents):
+            if agent.moves:
+                self._move_rows.append(start)
+                start += MOVES
+            if agent.speaks:
+                self._words.append((i, slice(start, start + utterance)))
+                start += utterance
+        first = np.array(self._move_rows, dtype=np.intp)
+        self._left_down = np.stack([first + 1, first + 3], axis=1)
+        self._right_up = np.stack([first + 2, first + 4], axis=1)
+
+    def execute(self, actions: Float32Array, force: Float64Array, said: Float64Array) -> None:
+        """Writes each agent's own force [agents, 2, copies] and words [agents, utterance, copies]."""
+        rows = np.array(actions.T, dtype=np.float32, order="C")
+        if self._continuous:
+            np.clip(rows, 0.0, 1.0, out=rows)
+            # The difference is taken in float32, as mpe2 takes it, and only then scaled in float64.
+            thrust: Float32Array | Float64Array = rows[self._right_up] - rows[self._left_down]
+        else:
+            choice = np.stack([rows[r : r + MOVES] for r in self._move_rows]).argmax(axis=1) if self._movers else []
+            thrust = np.stack([_THRUST_X[choice], _THRUST_Y[choice]], axis=1) if self._movers else np.zeros((0, 2, 1))
+        if self._movers:
+            force[self._movers] = thrust * self._accel
+        for i, part in self._words:
+            said[i] = rows[part] if self._continuous else _one_hot(rows[part])
+
+
+def _one_hot(rows: Float32Array) -> Float64Array:
+    """Returns 1.0 at the largest entry of each column (the first of equals), else 0.0."""
+    chosen: Float64Array = (np.arange(len(rows))[:, None] == rows.argmax(axis=0)).astype(np.float64)
+    return chosen

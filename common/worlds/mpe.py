@@ -1,0 +1,144 @@
+"""The batched world: one scenario over the one physics, with episodes that start, are cut off, and start again.
+
+actions -> Controls -> force, words -> Particles.step -> after_physics
+        -> reward, ended? -> observation -> new starts where it ended
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import WorldError
+from common.spec import JointSpec, joint_spec
+from common.worlds.actions import Controls, action_parts
+from common.worlds.physics import Particles
+from common.worlds.scenario import Drawn, Scenario, Streams
+from common.worlds.world import BoolArray, Float32Array, Float64Array, Step
+
+
+class MpeWorld:
+    """Copies of one scenario as arrays, equal to as many mpe2 environments, bit for bit."""
+
+    def __init__(self, name: str, scenario: Scenario[Any], copies: int, seed: int | None) -> None:
+        self.name = name
+        self.copies = copies
+        self.scenario = scenario
+        options = scenario.options
+        self.particles = Particles(
+            scenario.agents, scenario.landmarks, scenario.utterance, copies, legacy=scenario.legacy
+        )
+        self.rewards: Float64Array = np.zeros((len(scenario.agents), copies))
+        """[agents, copies]: the last step's rewards before they are rounded to float32."""
+        self._rng = np.random.default_rng(seed)
+        self._streams = Streams(self._rng)
+        self._controls = Controls(scenario.agents, scenario.utterance, continuous=options.continuous_actions)
+        self._force = np.zeros((len(scenario.agents), 2, copies))
+        self._age = np.full(copies, -1)
+        self._ones = np.ones((copies, len(scenario.agents)), np.float32)
+        self.particles.place(slice(None), scenario.draw(np.random.default_rng(0), copies))
+        self.spec = self._measure_spec()
+
+    def reset(self, seeds: Sequence[int] | None = None) -> Float32Array:
+        """Starts every copy anew, copy c as mpe2's `reset(seed=seeds[c])` does."""
+        drawn = self.scenario.draw(self._rng, self.copies) if seeds is None else self._draw_seeded(seeds)
+        self.particles.place(slice(None), drawn)
+        self._age[:] = 0
+        # mpe2 draws midway from a copy of the generator made before it drew the start.
+        midway = seeds if seeds is not None and self.scenario.draws_midway else []
+        self._streams.own = {copy: np.random.default_rng(int(seed)) for copy, seed in enumerate(midway)}
+        return self._observe()
+
+    def step(self, actions: Float32Array) -> Step:
+        """Steps every copy; the copies whose episode ended go on with the start of their next one."""
+        self._check(actions)
+        self._force[:] = 0.0
+        self._controls.execute(actions, self._force, self.particles.said)
+        self.particles.step(self._force)
+        self.scenario.after_physics(self.particles, self._streams)
+        self.rewards = self.scenario.reward(self.particles)
+        self._age += 1
+        over = self._age >= self.scenario.options.max_cycles
+        discount = self._ones
+        terminated = self.scenario.terminated(self.particles)
+        if terminated is not None:
+            terminated &= ~over  # mpe2 calls a success on the last step a cut-off
+            discount = np.where(terminated[:, None], np.float32(0.0), self._ones)
+            over |= terminated
+        metrics = self._metrics()
+        next_obs = self._observe()
+        obs = self._start_again(over, next_obs) if over.any() else next_obs
+        return Step(obs, _by_copy(self.rewards), discount, self._ones, next_obs, over, metrics)
+
+    def close(self) -> None:
+        """Does nothing: arrays are all there is."""
+
+    def _draw_seeded(self, seeds: Sequence[int]) -> Drawn:
+        if len(seeds) != self.copies:
+            raise ValueError(f"{self.name}: {len(seeds)} seeds for {self.copies} copies")
+        draws = [self.scenario.draw(np.random.default_rng(int(seed)), 1) for seed in seeds]
+        return {key: np.concatenate([drawn[key] for drawn in draws], axis=-1) for key in draws[0]}
+
+    def _start_again(self, over: BoolArray, next_obs: Float32Array) -> Float32Array:
+        """Resets the copies that are over and returns what to act on next."""
+        ended = np.flatnonzero(over)
+        self.particles.place(ended, self.scenario.draw(self._rng, len(ended)))
+        self._age[ended] = 0
+        for copy in ended if self._streams.own else ():
+            self._streams.own.pop(int(copy), None)
+        obs = next_obs.copy()
+        obs[ended] = self._observe()[ended]
+        return obs
+
+    def _observe(self) -> Float32Array:
+        """Returns the joint observations, [copies, sum obs]."""
+        rows = [
+            block.reshape(-1, self.copies)
+            for agent in range(len(self.scenario.agents))
+            for block in self.scenario.observation(self.particles, agent)
+        ]
+        return np.ascontiguousarray(np.concatenate(rows, dtype=np.float32).T)
+
+    def _metrics(self) -> dict[str, Float64Array]:
+        if not self.scenario.options.benchmark_data:
+            return {}
+        return {key: np.ascontiguousarray(rows.T) for key, rows in self.scenario.metrics(self.particles).items()}
+
+    def _measure_spec(self) -> JointSpec:
+        """Describes the agents; an observation is as long as the one the scenario just made."""
+        scenario = self.scenario
+        continuous = scenario.options.continuous_actions
+        return joint_spec(
+            [
+                (
+                    agent.name,
+                    agent.team,
+                    sum(block.size // self.copies for block in scenario.observation(self.particles, i)),
+                    action_parts(agent, scenario.utterance, continuous=continuous),
+                )
+                for i, agent in enumerate(scenario.agents)
+            ]
+        )
+
+    def _check(self, actions: NDArray[Any]) -> None:
+        """Raises ValueError for a wrong shape, WorldError for a step before a reset or a NaN action."""
+        if actions.shape != (self.copies, self.spec.action_dim):
+            raise ValueError(
+                f"{self.name}: actions are {list(actions.shape)}, not [copies, sum actions] "
+                f"= [{self.copies}, {self.spec.action_dim}]"
+            )
+        if self._age[0] < 0:
+            raise WorldError(f"{self.name}: stepped before the first reset")
+        # Squares cannot cancel, so their sum is NaN only where an entry is: one call instead of a mask.
+        if np.isnan(np.vdot(actions, actions)):
+            copy, column = np.argwhere(np.isnan(actions))[0]
+            agent = next(a.name for a in self.spec.agents if a.action_slice.start <= column < a.action_slice.stop)
+            raise WorldError(f"{self.name}: step {self._age[copy] + 1} of copy {copy}: {agent}'s action is NaN")
+
+
+def _by_copy(rows: Float64Array) -> Float32Array:
+    """Returns [agents, copies] float64 as [copies, agents] float32."""
+    return rows.T.astype(np.float32, order="C")

@@ -1,0 +1,162 @@
+"""The physics of the Multi-Agent Particle Environment, for many copies of a world at once.
+
+Legend: A agents, E entities (the agents, then the landmarks), C copies. The copies stand on the last axis, so every
+operation runs over contiguous memory whatever the number of agents. Each formula keeps mpe2's order of floating-point
+operations, in float64, so that a copy stays equal to mpe2 bit for bit; an algebraically equal rearrangement would not.
+
+Two entities at exactly the same point have no direction to be pushed apart in: mpe2 divides zero by zero and the
+episode turns NaN; here they exert no force on each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.worlds.world import Float64Array
+
+TIME_STEP = 0.1
+DAMPING = 0.25
+CONTACT_FORCE = 100.0
+CONTACT_MARGIN = 1e-3
+# Below the square root of the smallest float64, so it replaces a distance of zero and changes no other.
+_SMALLEST_DISTANCE = 1e-162
+
+
+@dataclass(frozen=True)
+class Landmark:
+    """A round body that stays where it is."""
+
+    size: float = 0.05
+    collides: bool = False
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A round body that acts. Agents of one team share a side."""
+
+    name: str
+    team: str = "agent"
+    size: float = 0.05
+    collides: bool = False
+    moves: bool = True
+    speaks: bool = False
+    accel: float = 5.0
+    max_speed: float = np.inf
+    mass: float = 1.0
+
+
+class Particles:
+    """The state of all copies, and the laws by which it moves."""
+
+    def __init__(
+        self, agents: Sequence[Agent], landmarks: Sequence[Landmark], utterance: int, copies: int, *, legacy: bool
+    ) -> None:
+        entities = len(agents) + len(landmarks)
+        self.agents = len(agents)
+        self.copies = copies
+        self.pos = np.zeros((entities, 2, copies))
+        self.vel = np.zeros((self.agents, 2, copies))
+        self.said = np.zeros((self.agents, utterance, copies))
+        self.rel = np.zeros((self.agents, entities, 2, copies))
+        """[i, j]: where entity j stands as seen from agent i."""
+        self.dist = np.zeros((self.agents, entities, copies))
+        """[i, j]: distance from agent i to entity j."""
+        self.drawn: dict[str, NDArray[Any]] = {}
+        """What else a scenario drew at the start of each copy's episode, copies on the last axis."""
+        self._squares = np.zeros_like(self.rel)
+        self._legacy = legacy
+        self._mass = np.array([agent.mass for agent in agents])[:, None, None]
+        self._max_speed = np.array([agent.max_speed for agent in agents])[:, None]
+        self._contacts, self._reach = _contact_pairs(agents, landmarks)
+        self._contact_rows = np.array([a * entities + b for a, b, _ in self._contacts], dtype=np.intp)
+
+    def place(self, where: slice | NDArray[np.intp], drawn: Mapping[str, NDArray[Any]]) -> None:
+        """Puts the copies `where` into the states drawn for them, at rest and silent."""
+        for key, values in drawn.items():
+            if key == "pos":
+                self.pos[..., where] = values
+                continue
+            if key not in self.drawn:
+                self.drawn[key] = np.zeros((*values.shape[:-1], self.copies), values.dtype)
+            self.drawn[key][..., where] = values
+        self.vel[..., where] = 0.0
+        self.said[..., where] = 0.0
+        self.measure()
+
+    def step(self, force: Float64Array) -> None:
+        """Moves all bodies by one time step under the agents' own forces, [agents, 2, copies], which it consumes."""
+        self._push_apart(force)
+        if self._legacy:
+            self._accelerate(force)
+            self._drift()
+        else:
+            # mpe2 moves by the old velocity, so an action shows in the position one step late.
+            self._drift()
+            self._accelerate(force)
+        self.measure()
+
+    def measure(self) -> None:
+        """Renews `rel` and `dist` after positions have changed."""
+        np.subtract(self.pos[None], self.pos[: self.agents, None], out=self.rel)
+        np.multiply(self.rel, self.rel, out=self._squares)
+        np.add(self._squares[:, :, 0], self._squares[:, :, 1], out=self.dist)
+        np.sqrt(self.dist, out=self.dist)
+
+    def _push_apart(self, force: Float64Array) -> None:
+        """Adds the contact forces: each pair repels along its line, softly before contact and stiffly after."""
+        if not self._contacts:
+            return
+        gap = self.dist.reshape(-1, self.copies)[self._contact_rows]
+        np.maximum(gap, _SMALLEST_DISTANCE, out=gap)
+        penetration = np.logaddexp(0.0, (self._reach - gap) / CONTACT_MARGIN)
+        penetration *= CONTACT_MARGIN
+        push = self.rel.reshape(-1, 2, self.copies)[self._contact_rows]
+        push *= CONTACT_FORCE
+        push /= gap[:, None]
+        push *= penetration[:, None]
+        for (a, b, moved), pair_push in zip(self._contacts, push, strict=True):
+            if moved[0]:
+                force[a] -= pair_push
+            if moved[1]:
+                force[b] += pair_push
+
+    def _drift(self) -> None:
+        self.pos[: self.agents] += self.vel * TIME_STEP
+
+    def _accelerate(self, force: Float64Array) -> None:
+        force /= self._mass
+        force *= TIME_STEP
+        self.vel *= 1.0 - DAMPING
+        self.vel += force
+        if np.isfinite(self._max_speed).any():
+            self._limit_speed()
+
+    def _limit_speed(self) -> None:
+        squares = self.vel * self.vel
+        speed = np.sqrt(squares[:, 0] + squares[:, 1])
+        fast = (speed > self._max_speed)[:, None]
+        if fast.any():
+            np.divide(self.vel, speed[:, None], out=self.vel, where=fast)
+            np.multiply(self.vel, self._max_speed[:, None], out=self.vel, where=fast)
+
+
+Contact = tuple[int, int, tuple[bool, bool]]
+
+
+def _contact_pairs(agents: Sequence[Agent], landmarks: Sequence[Landmark]) -> tuple[list[Contact], Float64Array]:
+    """Returns the pairs that can push, as (a, b, who of them moves), in mpe2's order, and their contact distances."""
+    bodies: list[Agent | Landmark] = [*agents, *landmarks]
+    moves = [agent.moves for agent in agents] + [False] * len(landmarks)
+    contacts = [
+        (a, b, (moves[a], moves[b]))
+        for a in range(len(agents))
+        for b in range(a + 1, len(bodies))
+        if bodies[a].collides and bodies[b].collides and (moves[a] or moves[b])
+    ]
+    reach = np.array([bodies[a].size + bodies[b].size for a, b, _ in contacts])
+    return contacts, reach[:, None]

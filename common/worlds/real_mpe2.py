@@ -1,0 +1,55 @@
+"""mpe2 itself behind the same spec as the batched world of that scenario: to evaluate in, and to be compared with.
+
+`make_world("mpe2:simple_spread", ...)` takes the options of `simple_spread` and steps the installed package.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from common.errors import ConfigError
+from common.spec import AgentSpec, JointSpec
+from common.worlds.pettingzoo import Codec, PettingZooWorld
+from common.worlds.scenario import Scenario
+from common.worlds.world import Float32Array
+
+
+def real_mpe2(name: str, scenario: Scenario[Any], spec: JointSpec, copies: int, seed: int | None) -> PettingZooWorld:
+    """Makes copies of mpe2's own environment. Raises ConfigError for options that only the batched world has."""
+    options = msgspec.structs.asdict(scenario.options)
+    if options.pop("dynamics") != "mpe2":
+        raise ConfigError(f"{name}: mpe2 has no dynamics='legacy'; leave it out, or take the batched world")
+    if options.pop("curriculum_stage", 0):
+        # mpe2 1.1.1 cannot leave stage 0: a property of BaseScenario swallows what set_curriculum_stage() assigns.
+        raise ConfigError(f"{name}: mpe2 never leaves curriculum_stage=0; take the batched world")
+    try:
+        make = import_module(f"mpe2.{scenario.mpe2_module}").parallel_env
+    except ImportError as e:
+        raise ConfigError(f"{name}: cannot import mpe2: {e}; install it with: pip install mpe2") from e
+    codecs = [Codec(_encode, _decoder(agent, continuous=options["continuous_actions"])) for agent in spec.agents]
+    return PettingZooWorld(name, [make(**options) for _ in range(copies)], seed, (spec, codecs))
+
+
+def _encode(obs: Any) -> Float32Array:
+    return np.asarray(obs, np.float32)
+
+
+def _decoder(agent: AgentSpec, *, continuous: bool) -> Any:
+    """Returns how mpe2 is told an action: its Box, clipped, or one number for all choices, move + 5 * say."""
+
+    def clip(row: Float32Array) -> Float32Array:
+        # mpe2 clips too, but keeps a warning for each clipped action for ever.
+        return np.clip(row, np.float32(0.0), np.float32(1.0))
+
+    def count(row: Float32Array) -> int:
+        index, factor = 0, 1
+        for part in agent.part_slices:
+            index += factor * int(row[part].argmax())
+            factor *= part.stop - part.start
+        return index
+
+    return clip if continuous else count

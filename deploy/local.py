@@ -1,0 +1,162 @@
+r"""`shoal train`: all of a run on one machine, supervised, from an empty directory to an evaluated team.
+
+    embedded Redis <-- replay server <-- actors (n workers)
+                             ^    \        ^ weights
+                             |     v       |
+                             +--- learner -+
+
+Sockets are unix sockets in a private directory. Each process logs into the run's `logs/`. The learner ends when the
+budget is used; then actors, replay and Redis are ended and the team is evaluated. A process that dies is started again.
+
+| waits for                  | frees it                                    |
+|----------------------------|---------------------------------------------|
+| Redis to load its data     | its first answer, at most 20 s              |
+| the learner to end         | the budget; shows status every half second  |
+| a process to end           | its end, SIGKILL after 20 s                 |
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import zmq
+
+from common.errors import ProtocolError
+from common.messages import Status, StatusRequest
+from common.process import Stop
+from common.run_directory import RunDirectory
+from common.wire import Client
+from deploy.config import TrainConfig
+from deploy.embedded_redis import EmbeddedRedis
+from deploy.live import Display
+from deploy.supervisor import Role, Supervisor
+
+LOOK_PERIOD_S = 0.5
+_LONGEST_SOCKET_PATH = 100
+"""Bytes a unix socket's path may have, a little less than every system allows."""
+
+_log = logging.getLogger(__name__)
+
+
+class LocalRun:
+    """The processes of one run on this machine."""
+
+    def __init__(self, directory: RunDirectory, config: TrainConfig) -> None:
+        self._directory, self._config = directory, config
+        self._supervisor = Supervisor()
+        self._sockets = _socket_directory(directory.path)
+        self._redis_data = directory.path / "redis"
+        self._context = zmq.Context()
+
+    def train(self, stop: Stop, display: Display) -> bool:
+        """Runs until the learner is done (True) or a stop is asked for (False)."""
+        try:
+            learner = self._start()
+            client = Client(self._context, self._endpoint("replay"))
+            status: Status | None = None
+            while not learner.finished and not stop.wait(LOOK_PERIOD_S):
+                self._supervisor.look()
+                status = _newest_status(client) or (status if self._replay.running else None)
+                display.show(status, self._supervisor.troubles)
+            return learner.finished
+        finally:
+            display.close()
+            self._supervisor.end()
+            self._context.destroy(linger=0)
+            shutil.rmtree(self._sockets, ignore_errors=True)
+
+    def forget_transitions(self) -> None:
+        """Deletes the replay's data, which only a run that goes on needs."""
+        shutil.rmtree(self._redis_data, ignore_errors=True)
+
+    def _start(self) -> Role:
+        directory, config = self._directory, self._config
+        directory.logs.mkdir(exist_ok=True)
+        redis_url = self._start_redis() if config.redis == "embedded" else config.redis
+        replay, weights = self._endpoint("replay"), self._endpoint("weights")
+        options: dict[str, object] = {"bind": replay, "name": directory.run.id}
+        # The URL may hold a password: the environment of a process is its owner's to read, its arguments everyone's.
+        self._replay = self._add("replay", "replay_server", options, {"SHOAL_REDIS": redis_url})
+        options = {"run": directory.path, "resume": True, "bind": weights, "replay": replay}
+        options |= {"threads": config.threads, "gpu": config.gpu}
+        learner = self._add("learner", "learner_node", options, finishes=True)
+        options = {"n": config.actors, "copies": config.copies, "replay": replay, "weights": weights}
+        self._add("actor", "actor_node", options)
+        return learner
+
+    def _start_redis(self) -> str:
+        redis = EmbeddedRedis(self._redis_data, self._sockets / "redis", self._directory.logs / "redis.log")
+        role = self._supervisor.add(Role("redis", redis.start, self._directory.logs / "redis.log"))
+        if role.process is not None:
+            redis.wait_ready(role.process)
+        return redis.url
+
+    def _add(
+        self,
+        name: str,
+        module: str,
+        options: Mapping[str, object],
+        environment: Mapping[str, str] | None = None,
+        *,
+        finishes: bool = False,
+    ) -> Role:
+        log = self._directory.logs / f"{name}.log"
+        arguments = _arguments({**options, "metrics-port": 0, "parent": os.getpid()})
+        command = [sys.executable, "-m", module, *arguments]
+
+        def start() -> subprocess.Popen[bytes]:
+            with log.open("ab") as output:
+                return subprocess.Popen(  # noqa: S603  (our own argument list, no shell)
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env={**_without_settings(os.environ), **(environment or {})},
+                    # Ctrl-C in the terminal is for the launcher, which ends the others in order.
+                    start_new_session=True,
+                )
+
+        return self._supervisor.add(Role(name, start, log, finishes=finishes))
+
+    def _endpoint(self, name: str) -> str:
+        return f"ipc://{self._sockets / name}"
+
+
+def _arguments(options: Mapping[str, object]) -> list[str]:
+    """Returns options as a command line's arguments; True is a flag, False is left out."""
+    given = [(f"--{name}", value) for name, value in options.items() if value is not False]
+    return [part for name, value in given for part in ((name,) if value is True else (name, str(value)))]
+
+
+def _without_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Returns the environment without SHOAL_ variables: they were this command's, its children are told by option."""
+    return {name: value for name, value in environment.items() if not name.startswith("SHOAL_")}
+
+
+def _newest_status(client: Client) -> Status | None:
+    newest = None
+    try:
+        while received := client.receive():
+            if isinstance(received[0], Status):
+                newest = received[0]
+    except ProtocolError as e:
+        _log.warning("ignored an answer of the replay server: %s", e)
+    client.send(StatusRequest())
+    return newest
+
+
+def _socket_directory(run: Path) -> Path:
+    """Makes the private directory of a run's sockets: in the run's own, or elsewhere where that path is too long."""
+    inside = run.resolve() / "sockets"
+    if len(os.fsencode(inside)) + len("/weights") > _LONGEST_SOCKET_PATH:
+        return Path(tempfile.mkdtemp(prefix="shoal-"))
+    inside.mkdir(mode=0o700, exist_ok=True)
+    inside.chmod(0o700)
+    return inside

@@ -1,0 +1,148 @@
+"""The processes of one run on this machine: started, kept alive, ended in order.
+
+What to do when a process ends is decided by `verdict`, from values alone; `Supervisor` does it.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from common.errors import ConfigError, PeerError, ShoalError
+from common.process import BAD_USAGE, DONE, NO_PEER
+from common.restarts import Restarts
+
+_log = logging.getLogger(__name__)
+_LAST_LINES = 12
+
+
+class Finished(NamedTuple):
+    """The process has done its work."""
+
+
+class Again(NamedTuple):
+    """The process is to be started again after a while."""
+
+    delay_s: float
+
+
+class Fail(NamedTuple):
+    """Starting again cannot help."""
+
+    error: ShoalError
+
+
+def verdict(code: int, ran_s: float, restarts: Restarts, *, finishes: bool, last_words: str) -> Finished | Again | Fail:
+    """Decides what follows the end of a process with this exit code (negative: the signal that killed it).
+
+    finishes: exit code 0 means that its work is done; else it is a service that must not end by itself.
+    """
+    if code == DONE and finishes:
+        return Finished()
+    if code in (BAD_USAGE, NO_PEER):
+        return Fail((ConfigError if code == BAD_USAGE else PeerError)(last_words))
+    delay_s = restarts.delay_after(ran_s)
+    if delay_s is None:
+        return Fail(ShoalError(f"failed {restarts.failures} times in a row; its last words: {last_words}"))
+    return Again(delay_s)
+
+
+class Role:
+    """One supervised process and its history."""
+
+    def __init__(
+        self, name: str, start: Callable[[], subprocess.Popen[bytes]], log: Path, *, finishes: bool = False
+    ) -> None:
+        self.name, self.log, self.finishes = name, log, finishes
+        self._start = start
+        self.process: subprocess.Popen[bytes] | None = None
+        self.finished = False
+        self.restarts = Restarts()
+        self.trouble = ""
+        """What happened last, in words, while it is not running."""
+        self._started_at = self._due_at = 0.0
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is alive."""
+        return self.process is not None and self.process.poll() is None
+
+    def start(self) -> None:
+        """Starts the process now."""
+        self.process, self._started_at, self.trouble = self._start(), time.monotonic(), ""
+
+    def look(self, now: float) -> None:
+        """Notices an end and starts again when that is due; raises what starting again cannot mend."""
+        if self.finished or self.running:
+            return
+        if self.process is not None:
+            self._ended(self.process.returncode, now)
+        elif now >= self._due_at:
+            _log.info("starting %s again", self.name)
+            self.start()
+
+    def _ended(self, code: int, now: float) -> None:
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        ran_s = now - self._started_at
+        match verdict(code, ran_s, self.restarts, finishes=self.finishes, last_words=self._last_words()):
+            case Finished():
+                self.finished = True
+            case Again(delay_s):
+                self.trouble = f"{self.name} {how}; starts again in {delay_s:.1f} s (log: {self.log})"
+                _log.warning("%s", self.trouble)
+                self.process, self._due_at = None, now + delay_s
+            case Fail(error):
+                raise type(error)(f"{self.name} {how} (log: {self.log}): {error}")
+
+    def _last_words(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()[-_LAST_LINES:] if self.log.exists() else []
+        plain = [line for line in lines if line.strip()]
+        return plain[-1] if plain else "(its log is empty)"
+
+    def end(self, timeout_s: float) -> None:
+        """Ends the process: SIGTERM, then SIGKILL after the timeout."""
+        if self.process is None:
+            return
+        if self.running:
+            self.process.terminate()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        try:
+            self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            _log.warning("%s did not end within %.0f s; killed", self.name, timeout_s)
+            self.process.kill()
+            self.process.wait()
+
+
+class Supervisor:
+    """Roles in the order in which they start; they end in the reverse order."""
+
+    def __init__(self) -> None:
+        self.roles: list[Role] = []
+
+    def add(self, role: Role) -> Role:
+        """Starts a role and keeps it."""
+        self.roles.append(role)
+        role.start()
+        return role
+
+    def look(self) -> None:
+        """Looks after every role once."""
+        now = time.monotonic()
+        for role in self.roles:
+            role.look(now)
+
+    @property
+    def troubles(self) -> list[str]:
+        """What is wrong with roles that do not run, in words."""
+        return [role.trouble for role in self.roles if role.trouble]
+
+    def end(self, timeout_s: float = 20.0) -> None:
+        """Ends all roles, the last started first, so that each can still say good-bye to those it needs."""
+        for role in reversed(self.roles):
+            role.end(timeout_s)

@@ -1,0 +1,1 @@
+"""Transitions to weights: the learner and the only importer of torch."""

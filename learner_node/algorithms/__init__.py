@@ -1,0 +1,1 @@
+"""The algorithms: settings of one update."""

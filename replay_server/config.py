@@ -1,0 +1,87 @@
+"""Settings of a replay server."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from common.errors import ConfigError
+from common.options import Seconds
+from replay_server.settings import Durability, ReplaySettings
+
+NO_REDIS = "none"
+
+
+class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One replay server: where it listens, what keeps its chunks, and what it sets in place of the run's own values."""
+
+    bind: Annotated[str, Meta(description="Address for actors and learners.")] = "tcp://127.0.0.1:5555"
+    redis: Annotated[
+        str,
+        Meta(
+            description="Redis or Valkey that keeps the chunks: redis://, rediss:// or unix:// URL; none = RAM only."
+            " Give passwords by SHOAL_REDIS: a command line is seen by all.",
+            extra={"metavar": "URL"},
+        ),
+    ] = "redis://127.0.0.1:6379/0"
+    durability: Annotated[
+        Literal["auto", "ram", "redis", "fsync"],
+        Meta(
+            description="When a chunk is acknowledged: it is in RAM; Redis has it; Redis has it on disk (WAITAOF)."
+            " auto = redis, or ram with --redis none."
+        ),
+    ] = "auto"
+    name: Annotated[
+        str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="Name of this replay's keys in Redis.")
+    ] = "default"
+    fresh: Annotated[bool, Meta(description="Discard the transitions that Redis holds under this name.")] = False
+    redis_wait: Annotated[Seconds, Meta(description="Longest wait for Redis at the start.")] = 60.0
+    capacity: Annotated[int, Meta(ge=0, le=2**31, description="Transitions held; 0 = as the run says.")] = 0
+    samples_per_insert: Annotated[
+        float, Meta(ge=0, description="Samples per transition inserted; 0 = as the run says.")
+    ] = 0.0
+    seed: Annotated[int, Meta(ge=0, lt=2**32, description="Seed of the sampler.")] = 0
+    insecure: Annotated[
+        bool, Meta(description="Allow a --bind address that others can reach: anyone there may write and read.")
+    ] = False
+    metrics_host: Annotated[str, Meta(description="Address of the HTTP port.")] = "127.0.0.1"
+    metrics_port: Annotated[
+        int, Meta(ge=0, le=65_535, description="Port of /metrics, /healthz and /readyz; 0 = any free one.")
+    ] = 9101
+    parent: Annotated[int, Meta(ge=0, description="End when this process ends.", extra={"hidden": True})] = 0
+
+    @property
+    def level(self) -> Durability:
+        """The durability with `auto` resolved."""
+        if self.durability != "auto":
+            return self.durability
+        return "ram" if self.redis == NO_REDIS else "redis"
+
+    def check(self) -> None:
+        """Raises ConfigError for settings that contradict each other or open the server to strangers."""
+        if self.redis == NO_REDIS and self.level != "ram":
+            raise ConfigError(f"--durability {self.durability} needs a Redis; give --redis URL, or --durability ram")
+        if not self.insecure and not is_local(self.bind):
+            raise ConfigError(
+                f"--bind {self.bind} can be reached from other machines and nothing guards it (keys are not supported"
+                " yet); bind to 127.0.0.1, or write --insecure if the network is private"
+            )
+
+    def settings(self, metrics_url: str) -> ReplaySettings:
+        """Returns what the replay itself needs of this."""
+        return ReplaySettings(self.level, self.capacity, self.samples_per_insert, self.seed, metrics_url)
+
+
+def is_local(endpoint: str) -> bool:
+    """Says whether only this machine can reach a ZeroMQ endpoint."""
+    scheme, _, address = endpoint.partition("://")
+    if scheme != "tcp":
+        return scheme in ("ipc", "inproc")
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

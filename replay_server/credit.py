@@ -1,0 +1,90 @@
+"""Credit: which actors may send how many chunks, so that what is on its way never exceeds the room there is."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from common.messages import ActorReport
+
+WINDOW_CHUNKS = 8
+"""Most chunks of one actor that are not yet durable."""
+ASSUMED_CHUNK_ROWS = 256
+"""Size of an actor's chunks before the first one has come; until then it gets one chunk of credit."""
+LEASE_S = 15.0
+"""An actor or learner that has said nothing for so long counts as gone, and its unused credit is taken back."""
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One actor's incarnation: which of its chunks have come, which are durable, which may come next."""
+
+    actor: str
+    incarnation: int
+    received: int
+    """Highest seq in the ring."""
+    durable: int
+    """Highest seq at the server's durability: what acknowledgements tell."""
+    credit: int
+    """Highest seq the actor may send; it never falls while the incarnation lasts."""
+    peer: bytes | None = None
+    """Routing id; None while the actor has not introduced itself to this life of the server."""
+    seen: float = 0.0
+    """Monotonic time of its last message."""
+    chunk_rows: int = 0
+    """Size of its last chunk; 0 before the first."""
+    turn: int = 0
+    """Orders the grants: the actor that has waited longest comes first among equals."""
+    report: ActorReport | None = None
+    rejoined: bool = False
+    """Whether it had collected before this server first heard of it: its first report tells of the past too."""
+    owed_ack: bool = False
+    gap_told: float = -math.inf
+    """When it was last asked to go back."""
+
+    def live(self, now: float) -> bool:
+        """Says whether the actor holds its lease."""
+        return self.peer is not None and now - self.seen <= LEASE_S
+
+    @property
+    def expected_rows(self) -> int:
+        """What its next chunk is counted as."""
+        return self.chunk_rows or ASSUMED_CHUNK_ROWS
+
+    @property
+    def outstanding(self) -> int:
+        """Chunks granted and not yet received."""
+        return max(self.credit - self.received, 0)
+
+    @property
+    def limit(self) -> int:
+        """Highest credit its window allows."""
+        return self.durable + (WINDOW_CHUNKS if self.chunk_rows else 1)
+
+
+def grant(sessions: Iterable[Session], room_rows: int, turn: int, *, largest_rows: int) -> int:
+    """Raises the credit of live sessions within `room_rows`, fewest outstanding chunks first; returns the next turn.
+
+    Room already promised counts as used. An actor whose chunk does not fit yet is not passed over for smaller chunks,
+    or it would starve; one whose chunks can never fit (more than `largest_rows`) does not stand in the others' way.
+    """
+    asking: list[tuple[int, int, int, Session]] = []
+    for place, session in enumerate(sessions):
+        room_rows -= session.outstanding * session.expected_rows
+        if session.credit < session.limit and session.expected_rows <= largest_rows:
+            asking.append((session.outstanding, session.turn, place, session))
+    heapq.heapify(asking)
+    while asking:
+        _, _, place, session = asking[0]
+        if session.expected_rows > room_rows:
+            break
+        turn += 1
+        room_rows -= session.expected_rows
+        session.credit, session.turn, session.owed_ack = max(session.credit, session.received) + 1, turn, True
+        if session.credit < session.limit:
+            heapq.heapreplace(asking, (session.outstanding, turn, place, session))
+        else:
+            heapq.heappop(asking)
+    return turn

@@ -1,0 +1,108 @@
+"""What has happened lately: rates over a few seconds, returns over the last episodes, policy lag. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+from common.messages import ActorReport
+
+WINDOW_S = 5.0
+STEP_S = 0.25
+EPISODES = 100
+LAG_CHUNKS = 100
+
+
+class SlidingRate:
+    """The rate of a growing total over the last few seconds."""
+
+    def __init__(self) -> None:
+        self._points: deque[tuple[float, int]] = deque()
+
+    def observe(self, total: int, now: float) -> None:
+        """Notes the total at monotonic time `now`; call it often."""
+        if self._points and now - self._points[-1][0] < STEP_S:
+            return
+        self._points.append((now, total))
+        while now - self._points[0][0] > WINDOW_S:
+            self._points.popleft()
+
+    def per_second(self, total: int, now: float) -> float:
+        """Returns the rate of `total` now; 0.0 before there is a span to measure over."""
+        if not self._points or now - self._points[0][0] < STEP_S:
+            return 0.0
+        start, then = self._points[0]
+        return (total - then) / (now - start)
+
+
+class ReturnWindow:
+    """Mean returns over the last 100 episodes or more, from reports that tell sums."""
+
+    def __init__(self) -> None:
+        self._parts: deque[tuple[int, float, tuple[float, ...]]] = deque()
+        self._episodes = 0
+
+    def add(self, episodes: int, return_sum: float, return_sums: tuple[float, ...]) -> None:
+        """Adds newly finished episodes: how many, the sum of their returns, and the same agent by agent."""
+        if episodes <= 0:
+            return
+        self._parts.append((episodes, return_sum, return_sums))
+        self._episodes += episodes
+        while self._episodes - self._parts[0][0] >= EPISODES:
+            self._episodes -= self._parts.popleft()[0]
+
+    @property
+    def mean(self) -> float:
+        """Mean return, summed over agents; NaN before the first episode."""
+        return sum(part[1] for part in self._parts) / self._episodes if self._episodes else math.nan
+
+    @property
+    def means(self) -> tuple[float, ...]:
+        """Mean return of each agent; empty before the first episode."""
+        sums = zip(*(part[2] for part in self._parts), strict=False)
+        return tuple(sum(agent) / self._episodes for agent in sums)
+
+
+class PolicyLag:
+    """How many versions behind the newest weights the policies were that chose the last chunks' actions."""
+
+    def __init__(self) -> None:
+        self._lags: deque[int] = deque(maxlen=LAG_CHUNKS)
+
+    def add(self, newest_version: int, used_version: int) -> None:
+        """Notes one chunk."""
+        self._lags.append(max(newest_version - used_version, 0))
+
+    @property
+    def mean(self) -> float:
+        """Mean over the last chunks; 0.0 before the first."""
+        return sum(self._lags) / len(self._lags) if self._lags else 0.0
+
+
+class Recent:
+    """Everything lately, as the status shows it."""
+
+    def __init__(self) -> None:
+        self.inserts = SlidingRate()
+        self.samples = SlidingRate()
+        self.returns = ReturnWindow()
+        self.lag = PolicyLag()
+        self.episodes = 0
+        """Episodes finished by all actors, as far as this life of the server has heard."""
+
+    def count_episodes(self, before: ActorReport | None, report: ActorReport, *, rejoined: bool) -> None:
+        """Counts the episodes an actor has finished since its report `before`.
+
+        The first report of an actor that had collected before this server heard of it tells of old episodes too:
+        they count, but their returns are not recent.
+        """
+        episodes = report.episodes - (before.episodes if before else 0)
+        self.episodes += max(episodes, 0)
+        if before is None and rejoined:
+            return
+        sums = before.return_sums if before else (0.0,) * len(report.return_sums)
+        self.returns.add(
+            episodes,
+            report.return_sum - (before.return_sum if before else 0.0),
+            tuple(new - old for new, old in zip(report.return_sums, sums, strict=False)),
+        )

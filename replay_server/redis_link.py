@@ -1,0 +1,146 @@
+"""The way to Redis: its address, connecting with patience, and its errors in words that tell the way out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from common.errors import ConfigError, PeerError
+from common.process import Stop
+
+TIMEOUT_S = 10.0
+RETRY_S = 0.25
+SAY_EVERY_S = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+class Stopped(Exception):  # noqa: N818  (it says what happened, not what went wrong)
+    """Says that the process was asked to end while it waited."""
+
+
+def shown(url: str) -> str:
+    """Returns an address without what is secret in it."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return f"unix://{parts.path}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def make_client(url: str, client_name: str) -> redis.Redis:
+    """Returns a client that connects at its first use; ConfigError when the address cannot be one.
+
+    It never tries a command again by itself: only the owner of a transaction knows that it is idempotent.
+    """
+    try:
+        return cast(
+            "redis.Redis",
+            redis.Redis.from_url(
+                url,
+                client_name=client_name,
+                protocol=2,
+                retry=Retry(NoBackoff(), 0),
+                socket_timeout=TIMEOUT_S,
+                socket_connect_timeout=TIMEOUT_S,
+            ),
+        )
+    except (ValueError, TypeError) as e:
+        raise ConfigError(
+            f"--redis {shown(url)}: not an address of a Redis; write redis://HOST:PORT/DB, rediss://... or"
+            " unix:///PATH, or none"
+        ) from e
+
+
+def wait_for(client: redis.Redis, url: str, wait_s: float, stop: Stop, progress: Callable[[str], None]) -> None:
+    """Waits until Redis answers; PeerError after `wait_s`, ConfigError when it turns us away, Stopped."""
+    deadline, say_at = time.monotonic() + wait_s, time.monotonic()
+    while True:
+        try:
+            client.ping()
+            return
+        except redis.AuthenticationError as e:
+            raise ConfigError(
+                f"--redis {shown(url)} wants a password or refuses the given one; write it into the address,"
+                " redis://USER:PASSWORD@HOST:PORT, in the variable SHOAL_REDIS"
+            ) from e
+        except redis.RedisError as e:
+            reason = in_words(e)
+            if time.monotonic() > deadline:
+                raise PeerError(
+                    f"no Redis serves at {shown(url)} after {wait_s:g} s: {reason}; start one (redis-server), correct"
+                    " --redis, or keep transitions in RAM only with --redis none"
+                ) from e
+        progress(f"waiting for Redis at {shown(url)}: {reason}")
+        if time.monotonic() >= say_at:
+            say_at += SAY_EVERY_S
+            _log.warning("waiting for Redis address=%s reason=%s", shown(url), reason)
+        if stop.wait(RETRY_S):
+            raise Stopped
+
+
+def refuse_unfit(client: redis.Redis, url: str, *, fsync: bool) -> None:
+    """Raises ConfigError when this Redis would lose chunks that it has taken."""
+    info = cast("dict[str, Any]", client.info("everything"))
+    policy = str(info.get("maxmemory_policy", ""))
+    if info.get("maxmemory") and policy.startswith("allkeys"):
+        raise ConfigError(
+            f"--redis {shown(url)} would drop transitions when full (maxmemory-policy {policy}); set it to noeviction"
+        )
+    if fsync and not info.get("aof_enabled"):
+        raise ConfigError(
+            f"--durability fsync: {shown(url)} keeps no append-only file; start it with --appendonly yes, or use"
+            " --durability redis"
+        )
+    if fsync:
+        try:
+            client.execute_command("WAITAOF", 0, 0, 1)  # type: ignore[no-untyped-call]
+        except redis.ResponseError as e:
+            raise ConfigError(
+                f"--durability fsync needs Redis 7.2 or any Valkey, for WAITAOF ({e}); use --durability redis"
+            ) from e
+
+
+def refuse_second(client: redis.Redis, client_name: str, name: str, wait_s: float, stop: Stop) -> None:
+    """Raises ConfigError while another live server uses the same name: two would overwrite each other's chunks.
+
+    Redis knows its connections, so a server that was killed is not in the way for longer than its socket lasts.
+    """
+    own = client.client_id()
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            clients = cast("list[dict[str, str]]", client.client_list())
+        except redis.ResponseError as e:
+            _log.warning("cannot see whether another server uses --name %s: %s", name, e)
+            return
+        others = [entry for entry in clients if entry.get("name") == client_name and entry.get("id") != str(own)]
+        if not others:
+            return
+        if time.monotonic() > deadline:
+            raise ConfigError(
+                f"--name {name} is in use by another replay server at this Redis (from {others[0].get('addr')});"
+                " stop it, or choose another --name"
+            )
+        if stop.wait(RETRY_S):
+            raise Stopped
+
+
+def in_words(error: redis.RedisError) -> str:
+    """Returns what is wrong with Redis, and what helps where something does."""
+    text = str(error)
+    if isinstance(error, redis.BusyLoadingError):
+        return "it is still loading its data"
+    if isinstance(error, redis.OutOfMemoryError):
+        return "it is out of memory; raise its maxmemory or lower the replay's capacity"
+    if isinstance(error, redis.ReadOnlyError):
+        return "it is a read-only replica; give the address of its primary"
+    if isinstance(error, redis.TimeoutError):
+        return f"it does not answer ({text})"
+    return text or type(error).__name__

@@ -1,0 +1,293 @@
+"""The replay: messages in, replies out. Pure: no socket, no clock, no Redis.
+
+    handle(peer, message, payload, now)   what one message changes, and the replies it needs at once
+    tick(now)                             batches, credit, acknowledgements: once after each turn's messages
+    journal.take_writes()                 what the log is to make durable, in order
+    journal.committed(number)             the log holds every chunk up to that number
+
+A chunk is in the ring, and may be sampled, as soon as it has come; it is acknowledged when it is durable. A sample of
+what is then lost with the machine does no harm; an acknowledgement of it would.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from common.errors import ConfigError, ProtocolError
+from common.messages import (
+    ActorReport,
+    Bye,
+    Chunk,
+    FromPeer,
+    Hello,
+    LearnerReport,
+    NotReady,
+    Open,
+    Opened,
+    PutWeights,
+    Refused,
+    SampleRequest,
+    StatusRequest,
+    Unknown,
+    Welcome,
+)
+from common.run import Run
+from common.weights import unpack_weights
+from common.wire import Buffer, checksum
+from replay_server.actors import Actors, Place, go_back, place
+from replay_server.credit import Session, grant
+from replay_server.instructions import ForgetActor, Reply, StoreRun, StoreWeights
+from replay_server.journal import Journal
+from replay_server.learners import Learners
+from replay_server.rates import Recent
+from replay_server.settings import ReplaySettings
+from replay_server.status import make_status
+from replay_server.table import Table
+from replay_server.waits import NOTHING, Reason, Wait, why_no_batch, why_no_credit
+
+HOUSEKEEPING_EVERY_S = 1.0
+
+
+class Replay:
+    """Remembers one run's transitions and everyone who brings or draws them."""
+
+    def __init__(self, settings: ReplaySettings, now: float) -> None:
+        self.settings = settings
+        self.started = now
+        self.table: Table | None = None
+        self.actors = Actors()
+        self.learners = Learners()
+        self.weights: bytes | None = None
+        """The newest weights frame that was left here."""
+        self.weights_version = 0
+        self.journal = Journal(kept=settings.durability != "ram")
+        self.draining = False
+        """Whether the server is about to end: nothing more is granted."""
+        self.duplicate_chunks = 0
+        self.rejected: Counter[str] = Counter()
+        self.last_error = ""
+        self.recent = Recent()
+        self.actors_wait = Wait("actors")
+        self.learner_wait = Wait("learner")
+        self._batch = 0
+        """Transitions of the largest batch asked for."""
+        self._turn = 0
+        self._housekept = now
+
+    # ---- messages -------------------------------------------------------------------------------------------------
+
+    def handle(self, peer: bytes, message: FromPeer, payload: Buffer | None, now: float) -> list[Reply]:
+        """Takes one message in and returns the replies it needs at once; the rest comes with the next tick."""
+        replies: list[Reply] = []
+        match message:
+            case Chunk():
+                replies = self._chunk(peer, message, payload, now)
+            case SampleRequest():
+                replies = self._request(peer, message, now)
+            case ActorReport():
+                replies = self._actor_report(peer, message, now)
+            case LearnerReport():
+                replies = self._learner_report(peer, message, now)
+            case PutWeights():
+                replies = self._put_weights(peer, message, payload, now)
+            case Hello():
+                replies = self._hello(peer, message, now)
+            case Open():
+                replies = self._open(peer, message, now)
+            case StatusRequest():
+                replies = [Reply(peer, make_status(self, now))]
+            case Bye():
+                self.actors.leave(message)
+        return replies
+
+    def reject(self, reason: str, detail: str) -> None:
+        """Counts something that was not taken in."""
+        self.rejected[reason] += 1
+        self.last_error = detail
+
+    def _hello(self, peer: bytes, hello: Hello, now: float) -> list[Reply]:
+        if self.table is None:
+            return [Reply(peer, NotReady("the replay has no run yet: it waits for a learner"))]
+        run = self.table.run
+        if hello.data_hash not in ("", run.data_hash):
+            return self._refuse(peer, "world", f"{hello.actor} collects for another world than the run {run.id}")
+        session, replies = self.actors.introduce(peer, hello, now)
+        if session is None:
+            return replies
+        self._grant(self.table, now)
+        session.owed_ack = False
+        welcome = Welcome(run, session.incarnation, session.durable, session.credit)
+        return [*replies, Reply(peer, welcome, self.weights)]
+
+    def _chunk(self, peer: bytes, chunk: Chunk, payload: Buffer | None, now: float) -> list[Reply]:
+        session = self.actors.find(peer, chunk, now)
+        if self.table is None or isinstance(session, Reply):
+            return [session if isinstance(session, Reply) else Reply(peer, Unknown())]
+        where = place(session, chunk.seq)
+        if where is Place.HOLE:
+            return go_back(session, now)
+        session.owed_ack = True
+        if where is Place.NEXT:
+            return self._admit(self.table, session, chunk, payload, now)
+        if where is Place.DUPLICATE:
+            self.duplicate_chunks += 1
+        else:
+            self.reject("credit", f"{chunk.actor} sent chunk {chunk.seq} with credit up to {session.credit}")
+        return []
+
+    def _admit(self, table: Table, session: Session, chunk: Chunk, payload: Buffer | None, now: float) -> list[Reply]:
+        peer = session.peer or b""
+        if chunk.data_hash != table.run.data_hash:
+            return self._refuse(peer, "world", f"{chunk.actor} sent transitions of another world")
+        if payload is None or not len(payload) == chunk.count * table.ring.dtype.itemsize > 0:
+            return self._refuse(peer, "size", f"{chunk.actor} sent a chunk whose size is not that of its transitions")
+        if checksum(payload) != chunk.crc32c:
+            self.reject("checksum", f"chunk {chunk.seq} of {chunk.actor} was damaged on its way")
+            return go_back(session, now)
+        table.insert(table.records(payload))
+        session.received, session.chunk_rows, session.gap_told = chunk.seq, chunk.count, -math.inf
+        self.recent.lag.add(self.weights_version, chunk.policy_version)
+        self.journal.add(session, chunk, payload, table.limiter.inserts)
+        return []
+
+    def _actor_report(self, peer: bytes, report: ActorReport, now: float) -> list[Reply]:
+        session = self.actors.find(peer, report, now)
+        if isinstance(session, Reply):
+            return [session]
+        self.recent.count_episodes(session.report, report, rejoined=session.rejoined)
+        session.report, session.owed_ack = report, True
+        return []
+
+    def _open(self, peer: bytes, message: Open, now: float) -> list[Reply]:
+        try:
+            self.define(message.run)
+        except ConfigError as e:
+            return self._refuse(peer, "run", str(e))
+        if refusal := self.learners.open(peer, message.learner, now):
+            return refusal
+        assert self.table is not None  # noqa: S101  (define() has just made it; this narrows the type)
+        limiter = self.table.limiter
+        return [Reply(peer, Opened(limiter.inserts, limiter.samples, self.table.size, self.weights_version))]
+
+    def define(self, run: Run) -> None:
+        """Makes `run` the run of this replay, or takes its new settings; ConfigError when it cannot be."""
+        spec = self.settings.applied_to(run.spec.replay)
+        table = self.table
+        if table is None or (table.run.id != run.id and not table.limiter.inserts):
+            self.table, self.actors, self.learners = Table(run, spec, self.settings.seed), Actors(), Learners()
+            self.weights, self.weights_version, self._batch = None, 0, spec.batch
+            self.journal.write(StoreRun(run, spec.capacity, replaces_run=True))
+        elif table.run.id != run.id:
+            raise ConfigError(
+                f"this replay holds {table.size:,} transitions of the run {table.run.id}, not of {run.id}:"
+                f" resume {table.run.id}, or discard its transitions by starting the replay server with --fresh"
+            )
+        elif table.run.data_hash != run.data_hash:
+            raise ConfigError(f"the run {run.id} has another world now; start it under another name")
+        elif table.run != run:
+            self.table, self._batch = table.redefined(run, spec), spec.batch
+            self.journal.write(StoreRun(run, spec.capacity, replaces_run=False))
+
+    def _request(self, peer: bytes, message: SampleRequest, now: float) -> list[Reply]:
+        learner = self.learners.find(peer, now)
+        if learner is None or self.table is None:
+            return [Reply(peer, Unknown())]
+        if message.count > self._batch and self.table.limiter.largest_chunk(message.count) < 1:
+            return self._refuse(
+                peer, "batch", f"a batch of {message.count} never fits into replay.error_buffer; make it larger, or 0"
+            )
+        self._batch = max(self._batch, message.count)
+        return self.learners.enqueue(learner, message, now)
+
+    def _put_weights(self, peer: bytes, message: PutWeights, payload: Buffer | None, now: float) -> list[Reply]:
+        if self.learners.find(peer, now) is None or self.table is None:
+            return [Reply(peer, Unknown())]
+        try:
+            header = unpack_weights(payload or b"").header
+        except ProtocolError as e:
+            return self._refuse(peer, "weights", str(e))
+        run = self.table.run
+        if (header.run, header.data_hash, header.version) != (run.id, run.data_hash, message.version):
+            return self._refuse(peer, "weights", f"weights {message.version} are not of the run {run.id}")
+        if header.version > self.weights_version:
+            self.weights, self.weights_version = bytes(payload or b""), header.version
+            self.journal.write(StoreWeights(header.version, self.weights))
+        return []
+
+    def _learner_report(self, peer: bytes, report: LearnerReport, now: float) -> list[Reply]:
+        if self.learners.find(peer, now) is None:
+            return [Reply(peer, Unknown())]
+        self.learners.take_report(report, now)
+        return []
+
+    def _refuse(self, peer: bytes, reason: str, detail: str) -> list[Reply]:
+        self.reject(reason, detail)
+        return [Reply(peer, Refused(detail))]
+
+    # ---- turns ----------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> list[Reply]:
+        """Returns the batches, credit and acknowledgements that the turn's messages and commits have made possible."""
+        table = self.table
+        if table is None:
+            return []
+        replies = [] if self.draining else self.learners.serve(table)
+        self._grant(table, now)
+        no_credit, no_batch = self._why_no_credit(table, now), self._why_no_batch(table, now)
+        self.actors_wait.update(no_credit, now)
+        self.learner_wait.update(no_batch, now)
+        self.recent.inserts.observe(table.limiter.inserts, now)
+        self.recent.samples.observe(table.limiter.samples, now)
+        replies += self.learners.held(table, no_batch.text, now)
+        replies += self.actors.acknowledge(no_credit.text)
+        if now - self._housekept >= HOUSEKEEPING_EVERY_S:
+            self._housekept = now
+            self._keep_house(table, now)
+        return replies
+
+    def drain(self) -> None:
+        """Grants and serves nothing more, and has the counters kept."""
+        self.draining = True
+        if self.table:
+            self.journal.count_samples(self.table.limiter.samples)
+
+    def unreachable(self, peer: bytes) -> None:
+        """Takes back what waits for a peer whose connection is gone; an actor's credit stays until its lease ends."""
+        self.learners.forget(peer)
+
+    def _grant(self, table: Table, now: float) -> None:
+        live = list(self.actors.live(now))
+        limiter = table.limiter
+        limiter.fit(self._batch, sum(session.expected_rows for session in live))
+        room = min(limiter.room(table.size), self.journal.room(table.ring.dtype.itemsize))
+        if not self.draining:
+            self._turn = grant(live, room, self._turn, largest_rows=limiter.largest_chunk(self._batch))
+
+    def _why_no_credit(self, table: Table, now: float) -> Reason:
+        rows = max((session.expected_rows for session in self.actors.live(now) if not session.outstanding), default=0)
+        if not rows:
+            return NOTHING
+        if self.draining:
+            return Reason("shutdown", "the replay server is shutting down")
+        return why_no_credit(
+            table,
+            storage_error=self.journal.error,
+            journal_room=self.journal.room(table.ring.dtype.itemsize),
+            batch=self._batch,
+            chunk_rows=rows,
+            learner_alive=self.learners.alive(now),
+        )
+
+    def _why_no_batch(self, table: Table, now: float) -> Reason:
+        waiting = next(self.learners.waiting(), None)
+        if waiting is None:
+            return NOTHING
+        actors = sum(1 for _ in self.actors.live(now))
+        return why_no_batch(table, waiting[1].message.count, actors_alive=actors)
+
+    def _keep_house(self, table: Table, now: float) -> None:
+        self.learners.forget_silent(now)
+        self.journal.count_samples(table.limiter.samples)
+        while self.actors.forgotten:
+            self.journal.write(ForgetActor(self.actors.forgotten.pop()))

@@ -1,0 +1,96 @@
+"""The ring: the newest `capacity` transitions in RAM, as records of one numpy dtype."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from common.errors import ConfigError
+
+Records = npt.NDArray[np.void]
+
+# The rest is left to the messages in flight, the interpreter and the page cache of an embedded Redis.
+USABLE_SHARE = 0.9
+
+
+class Ring:
+    """Holds records in slots `[capacity]`; slot 0 follows the last one, and new records replace the oldest."""
+
+    def __init__(self, dtype: np.dtype[np.void], capacity: int) -> None:
+        """Reserves the slots, which the system backs with memory as they fill; ConfigError when it never could."""
+        refuse_beyond_memory(dtype.itemsize, capacity, available_memory_bytes())
+        self.capacity = capacity
+        self.size = 0
+        self.next_slot = 0
+        self._slots: Records = np.empty(capacity, dtype)
+
+    @property
+    def dtype(self) -> np.dtype[np.void]:
+        """The record."""
+        return self._slots.dtype
+
+    def append(self, records: Records) -> int:
+        """Copies records `[n]` in, oldest first, and returns the slot of the first that was kept."""
+        kept = records[-self.capacity :]
+        # As if the earlier ones had been written and overwritten.
+        first = (self.next_slot + len(records) - len(kept)) % self.capacity
+        before_end = min(len(kept), self.capacity - first)
+        self._slots[first : first + before_end] = kept[:before_end]
+        self._slots[: len(kept) - before_end] = kept[before_end:]
+        self.next_slot = (first + len(kept)) % self.capacity
+        self.size = min(self.size + len(kept), self.capacity)
+        return first
+
+    def gather(self, slots: npt.NDArray[np.int64]) -> Records:
+        """Returns copies of the records in `slots` `[n]`, side by side in one new block."""
+        block: Records = np.empty(len(slots), self.dtype)
+        # "clip" writes straight into the block; "raise" would go through a second buffer.
+        np.take(self._slots, slots, out=block, mode="clip")
+        return block
+
+    def in_order(self) -> Records:
+        """Returns copies of all records, oldest first `[size]`."""
+        oldest = self.next_slot if self.size == self.capacity else 0
+        return np.concatenate([self._slots[oldest : self.size], self._slots[:oldest]])
+
+    def resized(self, capacity: int) -> Ring:
+        """Returns a ring of another capacity that holds the newest records of this one."""
+        ring = Ring(self.dtype, capacity)
+        ring.append(self.in_order())
+        return ring
+
+
+def refuse_beyond_memory(record_bytes: int, capacity: int, available_bytes: int) -> None:
+    """Raises ConfigError when a full ring would not fit in memory."""
+    most = int(available_bytes * USABLE_SHARE) // record_bytes
+    if capacity > most:
+        needed, free = capacity * record_bytes / 2**30, available_bytes / 2**30
+        raise ConfigError(
+            f"replay.capacity {capacity:,} needs {needed:.1f} GiB at {record_bytes:,} bytes a transition and {free:.1f}"
+            f" GiB are free; choose at most {most:,} (replay --capacity {most})"
+        )
+
+
+def available_memory_bytes() -> int:
+    """Returns what this process may still use: the machine's free memory, or less where its cgroup allows less."""
+    machine = _meminfo_available()
+    limit, used = (_read_number(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
+    return machine if limit is None or used is None else min(machine, max(limit - used, 0))
+
+
+def _meminfo_available() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _read_number(path: Path) -> int | None:
+    try:
+        return int(path.read_text("ascii"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,61 @@
+"""The status: what the replay knows of the whole run, as one message."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from common.messages import ActorStatus, Status
+from replay_server.credit import Session
+
+if TYPE_CHECKING:
+    from replay_server.replay import Replay
+
+
+def make_status(replay: Replay, now: float) -> Status:
+    """Returns the status at monotonic time `now`."""
+    table, recent, learners = replay.table, replay.recent, replay.learners
+    limiter = table.limiter if table else None
+    inserts, samples = (limiter.inserts, limiter.samples) if limiter else (0, 0)
+    waits = (replay.actors_wait.told(now), replay.learner_wait.told(now))
+    return Status(
+        run=table.run if table else None,
+        uptime_s=now - replay.started,
+        durability=replay.settings.durability,
+        size=table.size if table else 0,
+        capacity=table.ring.capacity if table else replay.settings.capacity,
+        inserts=inserts,
+        samples=samples,
+        target_samples_per_insert=limiter.spec.samples_per_insert if limiter else replay.settings.samples_per_insert,
+        samples_per_insert=limiter.realised if limiter else 0.0,
+        inserts_per_s=recent.inserts.per_second(inserts, now),
+        samples_per_s=recent.samples.per_second(samples, now),
+        episodes=recent.episodes,
+        return_mean=recent.returns.mean,
+        return_means=recent.returns.means,
+        policy_lag=recent.lag.mean,
+        actors=tuple(_actor_status(session, now) for session in replay.actors.live(now)),
+        learner=learners.report,
+        learner_seconds_since_seen=now - learners.seen if learners.seen else -1.0,
+        waiting=tuple(text for text in waits if text) if table else ("everyone: waiting for a learner to bring a run",),
+        duplicate_chunks=replay.duplicate_chunks,
+        rejected=dict(replay.rejected),
+        unacknowledged_chunks=len(replay.journal),
+        last_error=(replay.journal.error or replay.last_error)[:2_000],
+        metrics_url=replay.settings.metrics_url,
+    )
+
+
+def _actor_status(session: Session, now: float) -> ActorStatus:
+    report = session.report
+    return ActorStatus(
+        actor=session.actor,
+        incarnation=session.incarnation,
+        seconds_since_seen=now - session.seen,
+        env_steps=report.env_steps if report else 0,
+        episodes=report.episodes if report else 0,
+        weights_version=report.weights_version if report else 0,
+        weights_age_s=report.weights_age_s if report else 0.0,
+        waiting_for=report.waiting_for if report else "",
+        waited_s=report.waited_s if report else 0.0,
+        metrics_url=report.metrics_url if report else "",
+    )

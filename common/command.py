@@ -7,7 +7,6 @@ Only the cli modules import this one; nothing below them reads argv or the envir
 
 from __future__ import annotations
 
-import difflib
 import sys
 import tomllib
 import types
@@ -21,12 +20,20 @@ import msgspec
 from msgspec import Meta
 
 from common.errors import ConfigError, ShoalError
+from common.mistakes import close_or_all, explain
+from common.options import Duration
 from common.process import BAD_USAGE, FAILED, INTERRUPTED
-from common.run import explain
 
 Config = TypeVar("Config", bound=msgspec.Struct)
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _TABLES = "shoal.tables"
+_TOML_TYPES: dict[type[click.ParamType[Any]], tuple[tuple[type, ...], str]] = {
+    type(click.INT): ((int,), "a whole number"),
+    type(click.FLOAT): ((int, float), "a number"),
+    type(click.BOOL): ((bool,), "true or false"),
+    Duration: ((int, float, str), 'seconds, or a text as in "5m"'),
+}
+"""What a TOML value must be for each type of option; for all others, text."""
 
 
 def options(*configs: type[msgspec.Struct]) -> Callable[[_Function], _Function]:
@@ -49,7 +56,7 @@ def build(config: type[Config], values: Mapping[str, Any]) -> Config:
     except msgspec.ValidationError as e:
         text = explain(e, given, config)
         name = text.partition(" ")[0]
-        option = f"--{name.replace('_', '-')}" if name in names else name
+        option = f"--{name.replace('_', '-')}" if name.partition("[")[0] in names else name
         raise ConfigError(f"{option}{text[len(name) :]}") from e
 
 
@@ -137,25 +144,36 @@ def _config_file_option(function: _Function) -> _Function:
     )(function)
 
 
-def _read_config_file(context: click.Context, _param: click.Parameter, path: Path | None) -> None:
+def _read_config_file(context: click.Context, config_option: click.Parameter, path: Path | None) -> None:
     if path is None:
         return
     try:
-        content = tomllib.loads(path.read_text())
+        content = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as e:
         raise ConfigError(f"--config {path}: {e}") from e
-    known = {param.name for param in context.command.params if param.name} - {"config"}
+    known = {param.name: param for param in context.command.params if param.name and param is not config_option}
     values = {key: value for key, value in content.items() if not isinstance(value, dict)}
-    for key in values:
+    for key, value in values.items():
         if key not in known:
-            close = difflib.get_close_matches(key, sorted(known), n=2)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(sorted(known))}"
+            hint = close_or_all(key, sorted(known))
             raise ConfigError(f"--config {path}: {key} is not an option of {context.info_name}; {hint}")
+        _check_type(known[key], value, f"--config {path}: {key}")
     tables = {key: value for key, value in content.items() if isinstance(value, dict)}
-    if tables and not context.meta.get("shoal.takes_tables", _takes_run_settings(context.command)):
+    if tables and not _takes_run_settings(context.command):
         raise ConfigError(f"--config {path}: [{next(iter(tables))}]: {context.info_name} has no sections, only options")
     context.meta[_TABLES] = tables
     context.default_map = {**(context.default_map or {}), **values}
+
+
+def _check_type(option: click.Parameter, value: Any, where: str) -> None:
+    """Refuses what click would silently convert: 2.5 to 2, true to 1, a number to a text."""
+    if option.multiple and not isinstance(value, list):
+        raise ConfigError(f"{where} = {value!r}: expected a list, as in [...]")
+    values = value if option.multiple else [value]
+    allowed, name = _TOML_TYPES.get(type(option.type), ((str,), "text in quotes"))
+    for one in values:
+        if type(one) not in allowed:
+            raise ConfigError(f"{where} = {one!r}: expected {name}")
 
 
 def _takes_run_settings(command: click.Command) -> bool:

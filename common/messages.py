@@ -26,6 +26,8 @@ Name = Annotated[str, Meta(min_length=1, max_length=120)]
 Hash = Annotated[str, Meta(max_length=16)]
 Natural = Annotated[int, Meta(ge=0, le=2**62)]
 Word = Annotated[int, Meta(ge=0, lt=2**32)]
+Finite = Annotated[float, Meta(ge=-1e100, le=1e100)]
+"""Neither NaN nor infinite: one such figure would spoil every mean it enters."""
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
@@ -66,15 +68,15 @@ class ActorReport(Message, frozen=True, tag="actor_report"):
     incarnation: Natural
     env_steps: Natural
     episodes: Natural
-    return_sum: float
+    return_sum: Finite
     """Sum over finished episodes of the return summed over agents, exploration included."""
-    return_sums: tuple[float, ...]
+    return_sums: tuple[Finite, ...]
     """The same, agent by agent."""
     weights_version: Natural
-    weights_age_s: float
+    weights_age_s: Finite
     waiting_for: Text
     """Empty while it collects."""
-    waited_s: float
+    waited_s: Finite
     """Waiting time in all."""
     metrics_url: Text
 
@@ -136,6 +138,9 @@ class Open(Message, frozen=True, tag="open"):
 
     learner: Name
     run: Run
+    inserts: Natural = 0
+    """The run's clock as far as the learner knows it: a replay that has forgotten goes on from there."""
+    samples: Natural = 0
 
 
 class Opened(Message, frozen=True, tag="opened"):
@@ -183,15 +188,16 @@ class LearnerReport(Message, frozen=True, tag="learner_report"):
 
     learner: Name
     updates: Natural
-    updates_per_s: float
+    updates_per_s: Finite
     weights_version: Natural
-    progress: float
+    progress: Finite
     """Share of the budget used, 0 to 1."""
     critic_loss: float
+    """NaN before the first update."""
     policy_loss: float
     waiting_for: Text
-    waited_s: float
-    last_checkpoint_s: float
+    waited_s: Finite
+    last_checkpoint_s: Finite
     """Seconds since the last checkpoint; negative before the first."""
     finished: bool
     metrics_url: Text

@@ -6,6 +6,7 @@ Signals: SIGTERM and SIGINT ask for a clean end; a second SIGINT ends the proces
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -43,23 +44,28 @@ class Stop:
     """A request to end, made by a signal or by code: both clock and exit of every loop."""
 
     def __init__(self) -> None:
-        self._event = threading.Event()
         self.exit_code = DONE
+        self.requested = False
+        """Whether the process shall end."""
+        # A bare lock that the request opens. threading.Event would hang for ever when a signal interrupts its wait()
+        # in the wrong place: its set() then waits for a lock that the interrupted code holds.
+        self._gate = threading.Lock()
+        self._gate.acquire()
+        self._interrupts = 0
 
     def request(self, exit_code: int = DONE) -> None:
         """Asks the loops to end; the first request decides the exit code."""
-        if not self._event.is_set():
-            self.exit_code = exit_code
-        self._event.set()
-
-    @property
-    def requested(self) -> bool:
-        """Whether the process shall end."""
-        return self._event.is_set()
+        if self.requested:
+            return
+        self.exit_code, self.requested = exit_code, True
+        with contextlib.suppress(RuntimeError):  # a signal came in between and has opened it
+            self._gate.release()
 
     def wait(self, timeout_s: float) -> bool:
         """Waits up to `timeout_s` and returns whether the process shall end."""
-        return self._event.wait(timeout_s)
+        if not self.requested and self._gate.acquire(timeout=max(timeout_s, 0.0)):
+            self._gate.release()  # for the next one that waits
+        return self.requested
 
     def on_signals(self) -> None:
         """Takes SIGINT (exit code 130) and SIGTERM (exit code 0); a second SIGINT ends the process at once."""
@@ -67,7 +73,8 @@ class Stop:
         signal.signal(signal.SIGTERM, self._on_signal)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.requested:
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts > 1:
             os._exit(INTERRUPTED)
         self.request(INTERRUPTED if number == signal.SIGINT else DONE)
 

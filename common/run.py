@@ -6,9 +6,7 @@ A `RunSpec` is what a user sets and what `run.toml` holds. A `Run` adds what the
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
@@ -18,14 +16,25 @@ import tomli_w
 from msgspec import Meta
 
 from common.errors import ConfigError
+from common.mistakes import explain
 from common.spec import JointSpec
 
-Positive = Annotated[float, Meta(gt=0)]
-NonNegative = Annotated[float, Meta(ge=0)]
+# Upper bounds keep out infinity and what no word of the wire holds; nothing sensible comes near them.
+_LARGEST_FLOAT = 1e12
+_LARGEST_INT = 2**53
+Positive = Annotated[float, Meta(gt=0, le=_LARGEST_FLOAT)]
+NonNegative = Annotated[float, Meta(ge=0, le=_LARGEST_FLOAT)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-Count = Annotated[int, Meta(ge=1)]
-Hidden = Annotated[tuple[Count, ...], Meta(min_length=1, max_length=8)]
-WorldOption = bool | int | float | str
+PositiveShare = Annotated[float, Meta(gt=0, le=1)]
+Count = Annotated[int, Meta(ge=1, le=_LARGEST_INT)]
+CountOrZero = Annotated[int, Meta(ge=0, le=_LARGEST_INT)]
+Hidden = Annotated[tuple[Annotated[int, Meta(ge=1, le=65_536)], ...], Meta(min_length=1, max_length=8)]
+WorldOption = (
+    bool
+    | Annotated[int, Meta(ge=-_LARGEST_INT, le=_LARGEST_INT)]
+    | Annotated[float, Meta(ge=-_LARGEST_FLOAT, le=_LARGEST_FLOAT)]
+    | Annotated[str, Meta(max_length=1_000)]
+)
 
 
 class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,7 +49,7 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Literal["maddpg"] = "maddpg"
     discount: Share = 0.95
-    target_rate: Annotated[float, Meta(gt=0, le=1)] = 0.01
+    target_rate: PositiveShare = 0.01
     """Share of the way targets move to their networks each update (tau)."""
     policy_learning_rate: Positive = 2e-3
     critic_learning_rate: Positive = 2e-3
@@ -67,9 +76,9 @@ class ExplorationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     final_scale: NonNegative = 0.05
     decay_share: Share = 1.0
     """Share of the budget over which the scale falls linearly to its final value."""
-    theta: Positive = 0.15
+    theta: PositiveShare = 0.15
     """Ornstein-Uhlenbeck: share of the way back to zero each step."""
-    random_steps: Annotated[int, Meta(ge=0)] = 5_000
+    random_steps: CountOrZero = 5_000
     """First environment steps, acted uniformly at random."""
 
 
@@ -89,7 +98,7 @@ class ReplaySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class BudgetSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When a run is done: after so many environment steps or so much training time, whichever is given."""
 
-    steps: Annotated[int, Meta(ge=0)] = 0
+    steps: CountOrZero = 0
     """Environment steps (joint, over all copies); 0 = no limit."""
     seconds: NonNegative = 0.0
     """Training time, all sessions of a resumed run together; 0 = no limit."""
@@ -98,7 +107,7 @@ class BudgetSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of a run that a user sets."""
 
-    scenario: str
+    scenario: Annotated[str, Meta(min_length=1, max_length=200)]
     seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0
     world: dict[str, WorldOption] = {}
     """Options of the scenario, checked by the world itself."""
@@ -119,7 +128,7 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A run with its identity and what its world says of itself."""
 
-    id: str
+    id: Annotated[str, Meta(min_length=1, max_length=64)]
     spec: RunSpec
     joint: JointSpec
 
@@ -168,6 +177,8 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         if not equals or not all(keys) or len(keys) > 2:
             raise ConfigError(f"--set {assignment}: write section.key=value, as in --set replay.batch=512")
         table = layer if len(keys) == 1 else layer.setdefault(keys[0], {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {assignment}: {keys[0]} was set to {table!r} before, which has no parts")
         table[keys[-1]] = _toml_value(text.strip())
     return layer
 
@@ -190,32 +201,6 @@ def _convert(settings: dict[str, Any]) -> RunSpec:
         return msgspec.convert(settings, RunSpec)
     except msgspec.ValidationError as e:
         raise ConfigError(explain(e, settings, RunSpec)) from e
-
-
-def explain(error: msgspec.ValidationError, settings: Mapping[str, Any], root: type[msgspec.Struct]) -> str:
-    """Turns msgspec's message into one that names the setting, its value, and close matches for a misspelt one."""
-    text, _, path = str(error).partition(" - at ")
-    keys = path.strip("`$.").replace("[...]", "").split(".") if path else []
-    keys = [key for key in keys if key]
-    if unknown := re.search(r"unknown field `(.*)`", text):
-        table, known = ".".join(keys), _field_names(root, keys)
-        close = difflib.get_close_matches(unknown[1], known, n=2)
-        name = f"{table}.{unknown[1]}" if table else unknown[1]
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
-        return f"{name} is not a setting; {hint}"
-    value: Any = settings
-    for key in keys:
-        value = value.get(key) if isinstance(value, Mapping) else value
-    where = ".".join(keys)
-    return f"{where} = {value!r}: {text[0].lower()}{text[1:]}" if where else text
-
-
-def _field_names(root: type[msgspec.Struct], keys: list[str]) -> list[str]:
-    struct: Any = root
-    for key in keys:
-        struct = next((field.type for field in msgspec.structs.fields(struct) if field.name == key), struct)
-    is_struct = isinstance(struct, type) and issubclass(struct, msgspec.Struct)
-    return [field.name for field in msgspec.structs.fields(struct)] if is_struct else []
 
 
 def _toml_value(text: str) -> Any:

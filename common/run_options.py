@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -10,7 +11,9 @@ from msgspec import Meta
 
 from common.errors import ConfigError
 from common.options import Seconds
-from common.run import PRESETS, RunSpec, make_run_spec, parse_assignments
+from common.run import PRESETS, Run, RunSpec, make_run_spec, parse_assignments
+from common.run_directory import RunDirectory, create, default_path, reopen
+from common.spec import JointSpec
 
 DEFAULT_SECONDS = 300.0
 """Training time of a run for which neither steps nor time were given."""
@@ -38,18 +41,39 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = ()
 
-    @property
-    def changes_anything(self) -> bool:
-        """Whether anything was given at all: a run resumed without is as it was."""
-        return self != RunOptions()
+
+def open_run(
+    path: str, scenario: str, options: RunOptions, sections: Mapping[str, Any], *, resume: bool
+) -> tuple[RunDirectory, Run]:
+    """Makes a new run's directory, or opens the one to go on with; ConfigError names what cannot be used.
+
+    path: of the directory; empty = chosen anew. sections: of the configuration file.
+    """
+    if resume:
+        if not path:
+            raise ConfigError("--resume needs the run's directory: --run DIR")
+        held = RunDirectory(Path(path)).run.spec
+        if scenario and scenario != held.scenario:
+            raise ConfigError(f"--run {path} holds a run of {held.scenario}, not of {scenario}")
+        spec = _changed_spec(held, options, sections)
+        return reopen(Path(path), spec, _world_of(spec))
+    if not scenario:
+        raise ConfigError("no scenario named; `shoal scenarios` lists them")
+    spec = _new_spec(scenario, options, sections)
+    return create(Path(path) if path else default_path(spec), spec, _world_of(spec))
 
 
-def spec_from_options(scenario: str, options: RunOptions, sections: Mapping[str, Any]) -> RunSpec:
-    """Returns a new run's spec; ConfigError names what cannot be used."""
+def _world_of(spec: RunSpec) -> JointSpec:
+    from common.worlds import world_spec  # noqa: PLC0415  (may import an environment's package)
+
+    return world_spec(spec.scenario, **spec.world)
+
+
+def _new_spec(scenario: str, options: RunOptions, sections: Mapping[str, Any]) -> RunSpec:
     return _with_budget(make_run_spec({"scenario": scenario}, PRESETS[options.preset], sections, *_layers(options)))
 
 
-def changed_spec(held: RunSpec, options: RunOptions, sections: Mapping[str, Any]) -> RunSpec:
+def _changed_spec(held: RunSpec, options: RunOptions, sections: Mapping[str, Any]) -> RunSpec:
     """Returns the spec of a resumed run: as held, with what was given now on top."""
     preset = PRESETS[options.preset] if options.preset != RunOptions().preset else {}
     return make_run_spec(msgspec.to_builtins(held), preset, sections, *_layers(options))
@@ -70,10 +94,3 @@ def _with_budget(spec: RunSpec) -> RunSpec:
     if spec.budget.steps or spec.budget.seconds:
         return spec
     return msgspec.structs.replace(spec, budget=msgspec.structs.replace(spec.budget, seconds=DEFAULT_SECONDS))
-
-
-def require_scenario(scenario: str) -> str:
-    """Returns the scenario, or says how to name one (ConfigError)."""
-    if not scenario:
-        raise ConfigError("no scenario named; `shoal scenarios` lists them")
-    return scenario

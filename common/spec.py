@@ -7,9 +7,15 @@ choices, not one choice among all pairs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import msgspec
+
+from common.errors import ConfigError
+
+MAX_JOINT_NUMBERS = 2**20
+"""Longest joint observation or action: a record of a few of them still fits a frame."""
 
 
 class Box(msgspec.Struct, frozen=True, tag="box", forbid_unknown_fields=True):
@@ -17,6 +23,14 @@ class Box(msgspec.Struct, frozen=True, tag="box", forbid_unknown_fields=True):
 
     low: tuple[float, ...]
     high: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Refuses bounds that are no box."""
+        if not 1 <= len(self.low) == len(self.high):
+            raise ValueError(f"a Box of {len(self.low)} lower and {len(self.high)} upper bounds")
+        for low, high in zip(self.low, self.high, strict=True):
+            if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+                raise ValueError(f"a Box from {low} to {high}")
 
     @property
     def size(self) -> int:
@@ -28,6 +42,11 @@ class Categorical(msgspec.Struct, frozen=True, tag="categorical", forbid_unknown
     """One discrete part of an action, stored one-hot (or soft one-hot): a choice among `n`."""
 
     n: int
+
+    def __post_init__(self) -> None:
+        """Refuses a choice among nothing."""
+        if self.n < 1:
+            raise ValueError(f"a Categorical among {self.n}")
 
     @property
     def size(self) -> int:
@@ -75,6 +94,20 @@ class JointSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     agents: tuple[AgentSpec, ...]
 
+    def __post_init__(self) -> None:
+        """Refuses agents that do not stand side by side, or that no record could hold."""
+        if not self.agents or len({agent.name for agent in self.agents}) < len(self.agents):
+            raise ValueError("agents must have names of their own, and there must be one at least")
+        obs_start = action_start = 0
+        for agent in self.agents:
+            if (agent.obs_start, agent.action_start) != (obs_start, action_start):
+                raise ValueError(f"agent {agent.name} does not stand where the agents before it end")
+            if agent.obs_dim < 0 or not agent.parts:
+                raise ValueError(f"agent {agent.name} observes {agent.obs_dim} numbers and acts in {agent.parts}")
+            obs_start, action_start = agent.obs_slice.stop, agent.action_slice.stop
+        if max(obs_start, action_start) > MAX_JOINT_NUMBERS:
+            raise ValueError(f"joint vectors of {obs_start} and {action_start} numbers; at most {MAX_JOINT_NUMBERS}")
+
     @property
     def obs_dim(self) -> int:
         """Length of the joint observation."""
@@ -92,11 +125,14 @@ class JointSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def joint_spec(agents: Sequence[tuple[str, str, int, tuple[Part, ...]]]) -> JointSpec:
-    """Lays agents, each given as (name, team, obs_dim, parts), side by side into a JointSpec."""
+    """Lays agents, each given as (name, team, obs_dim, parts), side by side; ConfigError when no record fits them."""
     placed: list[AgentSpec] = []
     obs_start = action_start = 0
     for name, team, obs_dim, parts in agents:
         placed.append(AgentSpec(name, team, obs_dim, parts, obs_start, action_start))
         obs_start += obs_dim
         action_start += placed[-1].action_dim
-    return JointSpec(tuple(placed))
+    try:
+        return JointSpec(tuple(placed))
+    except ValueError as e:
+        raise ConfigError(f"these agents cannot be trained: {e}") from e

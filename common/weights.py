@@ -9,33 +9,36 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from typing import Annotated
 
 import msgpack
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 
 from common.errors import ProtocolError
 
 MAGIC = b"SHW1"
 _PREFIX = struct.Struct("<4sH")
 _DIGEST_BYTES = 16
-MAX_WEIGHTS_BYTES = 256 * 2**20
+MAX_WEIGHTS_BYTES = 64 * 2**20
+"""A server takes no larger frame from a peer, and the learner leaves a copy with the replay."""
 
 
 class WeightsHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What stands beside the numbers: whose they are, which, and how to explore with them."""
 
-    run: str
+    run: Annotated[str, Meta(max_length=64)]
     """Run.id."""
-    data_hash: str
+    data_hash: Annotated[str, Meta(max_length=16)]
     """Run.data_hash."""
-    version: int
-    """Rises with every publication, across restarts of the learner too."""
-    updates: int
-    exploration_scale: float
+    version: Annotated[int, Meta(ge=0, lt=2**32)]
+    """Rises with every publication, across restarts of the learner too; stands in every transition as a u4."""
+    updates: Annotated[int, Meta(ge=0, le=2**62)]
+    exploration_scale: Annotated[float, Meta(ge=0, le=1e12)]
     """Scale of the exploration noise that goes with these weights."""
-    random_share: float
+    random_share: Annotated[float, Meta(ge=0, le=1)]
     """Probability that a copy acts uniformly at random in a step: 1 while warming up."""
 
 
@@ -47,11 +50,16 @@ class Weights(msgspec.Struct, frozen=True):
 
 
 def pack_weights(header: WeightsHeader, flat: npt.NDArray[np.float32]) -> bytes:
-    """Returns the frame; refuses non-finite weights with ValueError, so that none is ever published."""
-    if not np.isfinite(flat).all():
+    """Returns the frame; ValueError for what every actor would refuse (not finite, too large), so that none is sent."""
+    numbers = np.ascontiguousarray(flat, "<f4")
+    if not np.isfinite(numbers).all():
         raise ValueError("weights are not finite")
-    head: bytes = msgpack.packb(msgspec.to_builtins(header))
-    body = _PREFIX.pack(MAGIC, len(head)) + head + np.ascontiguousarray(flat, "<f4").tobytes()
+    fields = msgspec.to_builtins(header)
+    msgspec.convert(fields, WeightsHeader)
+    head: bytes = msgpack.packb(fields)
+    body = _PREFIX.pack(MAGIC, len(head)) + head + numbers.tobytes()
+    if len(body) + _DIGEST_BYTES > MAX_WEIGHTS_BYTES:
+        raise ValueError(f"weights of {len(body)} bytes; at most {MAX_WEIGHTS_BYTES} can be published")
     return body + hashlib.blake2b(body, digest_size=_DIGEST_BYTES).digest()
 
 
@@ -69,7 +77,8 @@ def unpack_weights(frame: bytes | memoryview) -> Weights:
     head, numbers = body[_PREFIX.size : _PREFIX.size + head_length], body[_PREFIX.size + head_length :]
     try:
         header = msgspec.convert(msgpack.unpackb(head, strict_map_key=True), WeightsHeader)
-        flat = np.frombuffer(numbers, "<f4")
+        # Copied to where numbers are aligned: matmul would copy unaligned weights anew in every step.
+        flat = np.frombuffer(numbers, "<f4").copy()
     except (ValueError, msgspec.ValidationError, msgpack.UnpackException) as e:
         raise ProtocolError(f"weights frame: {e}") from e
     if not np.isfinite(flat).all():

@@ -6,6 +6,7 @@ unpickled or evaluated; every size is bounded before it is allocated (by ZMQ_MAX
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -95,6 +96,27 @@ def make_socket(context: zmq.Context[zmq.Socket[bytes]], kind: int, *, max_frame
     socket.setsockopt(zmq.RECONNECT_IVL, 100)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
     return socket
+
+
+def is_local(endpoint: str) -> bool:
+    """Says whether only this machine can reach a ZeroMQ endpoint."""
+    scheme, _, address = endpoint.partition("://")
+    if scheme != "tcp":
+        return scheme in ("ipc", "inproc")
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def require_local(endpoint: str, option: str, *, insecure: bool) -> None:
+    """Raises ConfigError for an address that strangers could reach, unless that is asked for."""
+    if not insecure and not is_local(endpoint):
+        raise ConfigError(
+            f"{option} {endpoint} can be reached from other machines and nothing guards it (keys are not supported"
+            " yet); bind to 127.0.0.1, or write --insecure if the network is private"
+        )
 
 
 def bind(socket: zmq.Socket[bytes], endpoint: str, option: str) -> str:

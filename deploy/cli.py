@@ -1,4 +1,4 @@
-"""The command `shoal`: train, evaluate, status, scenarios."""
+"""The command `shoal`: train, evaluate, status, scenarios, bench."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from rich.progress import Progress
 from rich.table import Table
 
 from actor_node import evaluation
-from common import command, run_directory
-from common.errors import ConfigError
+from common import command
 from common.messages import Status, StatusRequest
 from common.process import INTERRUPTED, Stop, start_logging
 from common.run_directory import RunDirectory
-from common.run_options import RunOptions, changed_spec, require_scenario, spec_from_options
+from common.run_options import RunOptions, open_run
 from common.wire import Client
 from common.worlds import scenarios, world_spec
+from deploy.bench import BENCHMARKS
 from deploy.config import TrainConfig
 from deploy.live import make_display, rows
 from deploy.local import LocalRun
@@ -77,11 +77,11 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
     """
     config = command.build(TrainConfig, values)
     options = command.build(RunOptions, values)
-    directory = _open_run(scenario, config, options, command.run_settings(context))
+    sections = command.run_settings(context)
+    directory, run = open_run(config.run, scenario, options, sections, resume=config.resume)
     start_logging("shoal", "WARNING" if _screen.is_terminal else "INFO")
     stop = Stop()
     stop.on_signals()
-    run = directory.run
     _screen.print(f"run {run.id} of {run.spec.scenario} in {directory.path}")
     local = LocalRun(directory, config)
     if not local.train(stop, make_display(_screen, f"{run.spec.scenario} · {run.spec.algorithm.name}")):
@@ -148,20 +148,24 @@ def list_scenarios(as_json: bool) -> None:
     click.echo("Any PettingZoo ParallelEnv: pettingzoo:package.module, as in pettingzoo:mpe2.simple_spread_v3")
 
 
-def _open_run(scenario: str, config: TrainConfig, options: RunOptions, sections: dict[str, Any]) -> RunDirectory:
-    if config.resume:
-        if not config.run:
-            raise ConfigError("--resume needs the run's directory: --run DIR")
-        path = Path(config.run)
-        held = RunDirectory(path).run
-        if scenario and scenario != held.spec.scenario:
-            raise ConfigError(f"--run {path} holds a run of {held.spec.scenario}, not of {scenario}")
-        spec = changed_spec(held.spec, options, sections)
-        return run_directory.reopen(path, spec, world_spec(spec.scenario, **spec.world))[0]
-    spec = spec_from_options(require_scenario(scenario), options, sections)
-    joint = world_spec(spec.scenario, **spec.world)
-    path = Path(config.run) if config.run else run_directory.default_path(spec)
-    return run_directory.create(path, spec, joint)[0]
+@shoal.command("bench")
+@click.argument("what", nargs=-1, type=click.Choice(sorted(BENCHMARKS)))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def run_bench(what: tuple[str, ...], as_json: bool) -> None:
+    """Measure Shoal's speed on this machine, each figure with its baseline from the same run.
+
+    Without an argument everything is measured, one after the other; use an otherwise idle machine.
+    """
+    found = []
+    for name in what or BENCHMARKS:
+        for figure in BENCHMARKS[name]():
+            found.append(figure)
+            if not as_json:
+                goal = f"  (goal {figure.goal:g}x)" if figure.goal else ""
+                baseline = f"{figure.ratio:.2f}x {figure.baseline_name} ({figure.baseline:,.4g}){goal}"
+                click.echo(f"{figure.name:<34} {figure.value:>12,.4g} {figure.unit:<14} {baseline}")
+    if as_json:
+        click.echo(msgspec.json.encode(found))
 
 
 def _evaluate(directory: RunDirectory, episodes: int, seed: int) -> evaluation.Evaluation:

@@ -1,21 +1,20 @@
-"""All agents' networks, stacked: one tensor per layer, one flat buffer per kind, forward and backward by hand.
+"""All agents' networks, stacked: the layers of all policies, and of all critics, laid over one flat buffer each.
 
-    N agents     C critics (one or two an agent)     B rows of the batch     H width of a hidden layer
+    N agents     C critics (one or two an agent)     H width of a hidden layer
     O, U         length of the joint observation, of the joint action        o, u  the same of one agent
 
-What is alike is multiplied at once: the hidden layers of all agents are one batched product; every critic reads the
-same joint input, so their first layers are ONE product [B, O+U] @ [O+U, C*H]. What differs is never padded: policies'
-first and last layers are stacked over cohorts, runs of neighbouring agents of equal sizes, whose observations and
-actions are views of the joint rows. So no agent's loss or gradient can depend on another agent's size.
+What is alike is one tensor: the hidden layers of all agents are one batched product; every critic reads the same joint
+input, so their first layers are ONE product [B, O+U] @ [O+U, C*H]. What differs is never padded: policies' first and
+last layers are stacked over cohorts, runs of neighbouring agents of equal sizes, whose observations and actions are
+views of the joint rows. So no agent's loss or gradient can depend on another agent's size.
 
-The backward passes are written out because autograd would also compute gradients nobody needs (of the critics'
-parameters in the policy pass, of observations). Output weights are stored [outputs, H], as torch does: with few
-outputs, the product that makes their gradient is four times as fast that way.
+Last layers are stored [outputs, H], as torch does: with few outputs their gradient is four times as fast that way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
@@ -25,15 +24,19 @@ import torch
 from torch import Tensor
 
 from common.run import NetworkSpec
-from common.spec import AgentSpec, JointSpec
+from common.spec import JointSpec
+
+Blocks = Sequence[tuple[slice, Tensor]]
+"""All parameters (or gradients) of one kind as (owners, `[x, owners, y]`): what belongs to whose network."""
 
 
-@dataclass(frozen=True)
 class Affine:
-    """One stacked layer: weight `[N, inputs, outputs]`, bias `[N, outputs]`."""
+    """One stacked layer: weight `[N, inputs, outputs]`, its transpose, and bias `[N*outputs]`."""
 
-    weight: Tensor
-    bias: Tensor
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self.weight = weight
+        self.weight_t = weight.transpose(1, 2)
+        self.bias = bias
 
 
 @dataclass(frozen=True)
@@ -53,18 +56,16 @@ class Cohort:
 class PolicyTensors:
     """Views into the flat parameters (or gradients) of all policies."""
 
-    cohorts: tuple[Cohort, ...]
     first_weights: tuple[Tensor, ...]
     """Per cohort `[n, o, H]`."""
     first_bias: Tensor
-    """`[N, H]`."""
+    """`[N*H]`."""
     hidden: tuple[Affine, ...]
     last_weights: tuple[Tensor, ...]
     """Per cohort `[n, u, H]`."""
     last_biases: tuple[Tensor, ...]
     """Per cohort `[n, u]`."""
-    blocks: tuple[tuple[slice, Tensor], ...]
-    """All parameters as (owners, `[x, owners, y]`): what belongs to whom."""
+    blocks: Blocks
 
 
 @dataclass(frozen=True)
@@ -74,138 +75,135 @@ class CriticTensors:
     first_weight: Tensor
     """`[O+U, C*H]`."""
     first_bias: Tensor
-    """`[C, H]`."""
+    """`[C*H]`."""
     hidden: tuple[Affine, ...]
     last_weight: Tensor
     """`[C, 1, H]`."""
     last_bias: Tensor
     """`[C, 1]`."""
-    blocks: tuple[tuple[slice, Tensor], ...]
+    blocks: Blocks
 
 
 def cohorts(joint: JointSpec) -> tuple[Cohort, ...]:
     """Splits the agents of a world into runs of equal sizes."""
     found: list[Cohort] = []
-    agents: Iterable[tuple[int, AgentSpec]] = enumerate(joint.agents)
-    for (obs_dim, action_dim), run in groupby(agents, lambda item: (item[1].obs_dim, item[1].action_dim)):
+    start = 0
+    for (obs_dim, action_dim), run in groupby(joint.agents, lambda agent: (agent.obs_dim, agent.action_dim)):
         members = list(run)
-        start, first, last = members[0][0], members[0][1], members[-1][1]
-        found.append(
-            Cohort(
-                slice(start, start + len(members)),
-                len(members),
-                slice(first.obs_start, last.obs_slice.stop),
-                slice(first.action_start, last.action_slice.stop),
-                obs_dim,
-                action_dim,
-            )
-        )
+        agents = slice(start, start + len(members))
+        obs = slice(members[0].obs_start, members[-1].obs_slice.stop)
+        action = slice(members[0].action_start, members[-1].action_slice.stop)
+        found.append(Cohort(agents, len(members), obs, action, obs_dim, action_dim))
+        start = agents.stop
     return tuple(found)
 
 
 class _Carver:
-    """Hands out consecutive pieces of the columns of a block `[owners, columns]`."""
+    """Hands out consecutive pieces of a flat buffer as blocks `[x, owners, y]`, and pieces of their rows."""
 
-    def __init__(self, block: Tensor) -> None:
-        self._block = block
+    def __init__(self, flat: Tensor) -> None:
+        self._flat = flat
         self._at = 0
+        self.blocks: list[tuple[slice, Tensor]] = []
 
-    def take(self, *shape: int) -> Tensor:
-        """Returns the next piece of every row as a view `[owners, *shape]`."""
-        size = 1
-        for length in shape:
-            size *= length
-        piece = self._block[:, self._at : self._at + size]
-        self._at += size
-        return piece.unflatten(1, shape)
+    def block(self, x: int, owners: slice, y: int) -> Tensor:
+        """Returns the next block."""
+        count = owners.stop - owners.start
+        piece = self._flat[self._at : self._at + x * count * y].view(x, count, y)
+        self._at += piece.numel()
+        self.blocks.append((owners, piece))
+        return piece
+
+    def hidden(self, owners: slice, hidden: Sequence[int]) -> tuple[Affine, ...]:
+        """Returns the layers between the first and the last."""
+        layers = []
+        for inputs, outputs in pairwise(hidden):
+            weight = self.block(1, owners, inputs * outputs)[0].unflatten(1, (inputs, outputs))
+            layers.append(Affine(weight, self.block(1, owners, outputs).view(-1)))
+        return tuple(layers)
 
 
-def _hidden_size(hidden: Sequence[int]) -> int:
-    return hidden[0] + sum((i + 1) * o for i, o in pairwise(hidden))
+def split(rows: Tensor, *shapes: tuple[int, ...]) -> list[Tensor]:
+    """Cuts `[owners, columns]` into views `[owners, *shape]`, side by side."""
+    pieces = rows.split([math.prod(shape) for shape in shapes], dim=1)
+    return [piece.unflatten(1, shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
 
 def policy_size(joint: JointSpec, network: NetworkSpec) -> int:
     """Returns how many parameters all policies have together."""
-    hidden = network.policy_hidden
-    ends = (c.size * (c.obs_dim * hidden[0] + c.action_dim * (hidden[-1] + 1)) for c in cohorts(joint))
-    return len(joint.agents) * _hidden_size(hidden) + sum(ends)
+    widths = network.policy_hidden
+    return sum(
+        sum((i + 1) * o for i, o in pairwise((agent.obs_dim, *widths, agent.action_dim))) for agent in joint.agents
+    )
 
 
 def policy_tensors(flat: Tensor, joint: JointSpec, network: NetworkSpec) -> PolicyTensors:
     """Lays the layers of all policies over a flat buffer `[policy_size]`."""
-    hidden, runs = network.policy_hidden, cohorts(joint)
-    agents = len(joint.agents)
-    middle = flat[: agents * _hidden_size(hidden)].view(agents, -1)
-    carver = _Carver(middle)
-    first_bias = carver.take(hidden[0])
-    layers = tuple(Affine(carver.take(i, o), carver.take(o)) for i, o in pairwise(hidden))
-    blocks = [(slice(0, agents), middle[None])]
-    firsts, lasts, biases = [], [], []
-    at = middle.numel()
-    for run in runs:
-        size = run.size * (run.obs_dim * hidden[0] + run.action_dim * (hidden[-1] + 1))
-        ends = flat[at : at + size].view(run.size, -1)
-        at += size
-        carver = _Carver(ends)
-        firsts.append(carver.take(run.obs_dim, hidden[0]))
-        lasts.append(carver.take(run.action_dim, hidden[-1]))
-        biases.append(carver.take(run.action_dim))
-        blocks.append((run.agents, ends[None]))
-    return PolicyTensors(runs, tuple(firsts), first_bias, layers, tuple(lasts), tuple(biases), tuple(blocks))
+    widths, everyone = network.policy_hidden, slice(0, len(joint.agents))
+    carver = _Carver(flat)
+    first_bias = carver.block(1, everyone, widths[0]).view(-1)
+    hidden = carver.hidden(everyone, widths)
+    ends = []
+    for run in cohorts(joint):
+        shapes = (run.obs_dim, widths[0]), (run.action_dim, widths[-1]), (run.action_dim,)
+        rows = carver.block(1, run.agents, sum(math.prod(shape) for shape in shapes))[0]
+        ends.append(split(rows, *shapes))
+    first_weights, last_weights, last_biases = zip(*ends, strict=True)
+    return PolicyTensors(first_weights, first_bias, hidden, last_weights, last_biases, carver.blocks)
 
 
-def critic_size(inputs: int, critics: int, hidden: Sequence[int]) -> int:
+def critic_size(inputs: int, critics: int, widths: Sequence[int]) -> int:
     """Returns how many parameters all critics have together."""
-    return critics * (inputs * hidden[0] + _hidden_size(hidden) + hidden[-1] + 1)
+    return critics * sum((i + 1) * o for i, o in pairwise((inputs, *widths, 1)))
 
 
-def critic_tensors(flat: Tensor, inputs: int, critics: int, hidden: Sequence[int]) -> CriticTensors:
+def critic_tensors(flat: Tensor, inputs: int, critics: int, widths: Sequence[int]) -> CriticTensors:
     """Lays the layers of all critics over a flat buffer `[critic_size]`."""
-    first = flat[: inputs * critics * hidden[0]].view(inputs, critics, hidden[0])
-    rest = flat[first.numel() :].view(critics, -1)
-    carver = _Carver(rest)
-    first_bias = carver.take(hidden[0])
-    layers = tuple(Affine(carver.take(i, o), carver.take(o)) for i, o in pairwise(hidden))
-    blocks = ((slice(0, critics), first), (slice(0, critics), rest[None]))
-    return CriticTensors(
-        first.flatten(1), first_bias, layers, carver.take(1, hidden[-1]), carver.take(1), blocks
-    )
+    everyone = slice(0, critics)
+    carver = _Carver(flat)
+    first = carver.block(inputs + 1, everyone, widths[0]).flatten(1)
+    hidden = carver.hidden(everyone, widths)
+    last_weight, last_bias = split(carver.block(1, everyone, widths[-1] + 1)[0], (1, widths[-1]), (1,))
+    return CriticTensors(first[:inputs], first[inputs], hidden, last_weight, last_bias, carver.blocks)
 
 
 def policy_order(joint: JointSpec, network: NetworkSpec) -> Tensor:
     """Returns where each number of common/policy.py's flat layout stands in the stacked buffer `[policy_size]`."""
     places = policy_tensors(torch.arange(policy_size(joint, network)), joint, network)
+    first_bias = places.first_bias.view(len(joint.agents), -1)
     order: list[Tensor] = []
-    for i, run in enumerate(places.cohorts):
-        for k in range(run.size):
-            agent = run.agents.start + k
-            order += [places.first_weights[i][k], places.first_bias[agent]]
+    for i, run in enumerate(cohorts(joint)):
+        for k, agent in enumerate(range(run.agents.start, run.agents.stop)):
+            order += [places.first_weights[i][k], first_bias[agent]]
             order += _hidden_of(places.hidden, agent)
             order += [places.last_weights[i][k].t(), places.last_biases[i][k]]
     return torch.cat([piece.flatten() for piece in order])
 
 
-def critic_order(inputs: int, critics: int, hidden: Sequence[int]) -> Tensor:
+def critic_order(inputs: int, critics: int, widths: Sequence[int]) -> Tensor:
     """Returns the same for critics laid out one by one: layer by layer, weight `[inputs, outputs]`, then bias."""
-    places = critic_tensors(torch.arange(critic_size(inputs, critics, hidden)), inputs, critics, hidden)
+    places = critic_tensors(torch.arange(critic_size(inputs, critics, widths)), inputs, critics, widths)
     order: list[Tensor] = []
     for c in range(critics):
-        order += [places.first_weight[:, c * hidden[0] : (c + 1) * hidden[0]], places.first_bias[c]]
+        columns = slice(c * widths[0], (c + 1) * widths[0])
+        order += [places.first_weight[:, columns], places.first_bias[columns]]
         order += _hidden_of(places.hidden, c)
         order += [places.last_weight[c].t(), places.last_bias[c]]
     return torch.cat([piece.flatten() for piece in order])
 
 
 def _hidden_of(layers: Sequence[Affine], owner: int) -> list[Tensor]:
-    return [tensor[owner] for layer in layers for tensor in (layer.weight, layer.bias)]
+    return [
+        tensor for layer in layers for tensor in (layer.weight[owner], layer.bias.view(len(layer.weight), -1)[owner])
+    ]
 
 
 def initial_weights(shapes: Sequence[tuple[int, int]], seed: Sequence[int]) -> npt.NDArray[np.float32]:
     """Draws one network's weights and biases uniformly within 1 / sqrt(inputs), layer by layer.
 
-    That is torch's default for linear layers and what the runs in docs/results.md were tuned with; unlike orthogonal
-    matrices it keeps first logits small, so bounded policies do not start at their bounds. numpy draws it because its
-    streams are the same on every device and in every version of torch.
+    That is torch's default for linear layers; unlike orthogonal matrices it keeps first logits small, so bounded
+    policies do not start at their bounds. numpy draws it because its streams are the same on every device and in
+    every version of torch.
     """
     generator = np.random.default_rng(seed)
     pieces = [generator.uniform(-1.0, 1.0, (i + 1) * o) / np.sqrt(i) for i, o in shapes]

@@ -1,10 +1,14 @@
-"""Forward and backward passes of the stacked networks.
+"""Forward and backward passes of the stacked networks, in memory taken once.
 
     N agents     C critics     B rows of the batch     H width of a hidden layer
     O, U         length of the joint observation, of the joint action        o, u  the same of one agent
 
-Products with few outputs (logits, values, gradients of actions) are computed with the rows last, along the batch,
-where they are twice as fast, and turned afterwards.
+The backward passes are written out because autograd would also compute what nobody needs (gradients of the critics'
+parameters in the policy pass, of observations) and would allocate anew what is the same size in every update: here
+page faults and view-making cost as much as the arithmetic. Results are valid until the same pass runs again.
+
+Hidden layers stand side by side, `[B, N*H]`, so that biases and ReLUs run over long rows; products see them agent by
+agent, `[N, B, H]`. Products with few outputs (logits, values) run along the batch, where they are twice as fast.
 """
 
 from __future__ import annotations
@@ -14,108 +18,124 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from learner_node.networks import Affine, CriticTensors, PolicyTensors
-from learner_node.scratch import Scratch
+from learner_node.networks import Affine, Cohort, CriticTensors, PolicyTensors
 
 
-def policy_forward(policy: PolicyTensors, obs: Tensor, scratch: Scratch) -> tuple[list[Tensor], Tensor]:
-    """Returns each hidden layer after its ReLU `[N, B, H]` and the logits `[B, U]` for observations `[B, O]`."""
-    agents, width = policy.first_bias.shape
-    first = scratch.empty(agents, len(obs), width)
-    logits = scratch.empty(policy.cohorts[-1].action.stop, len(obs))
-    for run, weight in zip(policy.cohorts, policy.first_weights, strict=True):
-        own = _agent_views(obs[:, run.obs], run.size)
-        torch.baddbmm(policy.first_bias[run.agents, None], own, weight, out=first[run.agents])
-    hidden = _up(policy.hidden, first.relu_(), scratch)
-    for run, weight, bias in zip(policy.cohorts, policy.last_weights, policy.last_biases, strict=True):
-        out = logits[run.action].unflatten(0, (run.size, run.action_dim))
-        torch.baddbmm(bias[:, :, None], weight, hidden[-1][run.agents].transpose(1, 2), out=out)
-    return hidden, logits.t().contiguous()
+class _Layer:
+    """One hidden layer of all networks: `rows [B, N*H]`, and seen `by_agent [N, B, H]` and `turned [N, H, B]`."""
+
+    def __init__(self, rows: int, networks: int, width: int, like: Tensor) -> None:
+        self.rows = like.new_empty(rows, networks * width)
+        self.by_agent = by_agent(self.rows, networks)
+        self.turned = self.by_agent.transpose(1, 2)
 
 
-def policy_backward(
-    policy: PolicyTensors, into: PolicyTensors, obs: Tensor, hidden: Sequence[Tensor], d_logits: Tensor, scratch: Scratch
-) -> None:
-    """Adds to `into` the gradients of the policies' parameters, given those of the logits `[B, U]`."""
-    grad = scratch.empty_like(hidden[-1])
-    for i, run in enumerate(policy.cohorts):
-        d_own = _agent_views(d_logits[:, run.action], run.size).transpose(1, 2)
-        into.last_weights[i].baddbmm_(d_own, hidden[-1][run.agents])
-        into.last_biases[i].add_(d_own.sum(2))
-        torch.bmm(d_own.transpose(1, 2), policy.last_weights[i], out=grad[run.agents])
-    grad = _down(policy.hidden, hidden, grad, into.hidden, scratch)
-    into.first_bias.add_(grad.sum(1))
-    for i, run in enumerate(policy.cohorts):
-        own = _agent_views(obs[:, run.obs], run.size)
-        into.first_weights[i].baddbmm_(own.transpose(1, 2), grad[run.agents])
+class _Stack:
+    """The hidden layers of all networks of one kind, and their gradients."""
+
+    def __init__(self, rows: int, networks: int, widths: Sequence[int], like: Tensor) -> None:
+        self.values = [_Layer(rows, networks, width, like) for width in widths]
+        self.grads = [_Layer(rows, networks, width, like) for width in widths]
+
+    def up(self, layers: Sequence[Affine]) -> None:
+        """Runs from the first layer, before its ReLU, to the last hidden one."""
+        self.values[0].rows.relu_()
+        for layer, below, above in zip(layers, self.values, self.values[1:], strict=False):
+            torch.bmm(below.by_agent, layer.weight, out=above.by_agent)
+            above.rows.add_(layer.bias).relu_()
+
+    def down(self, layers: Sequence[Affine], into: Sequence[Affine] | None) -> _Layer:
+        """Runs back from the gradient of the last hidden layer; returns that of the first before its ReLU."""
+        for i in reversed(range(len(layers))):
+            grad = _through_relu(self.grads[i + 1], self.values[i + 1])
+            if into is not None:
+                torch.bmm(self.values[i].turned, grad.by_agent, out=into[i].weight)
+                torch.sum(grad.rows, 0, out=into[i].bias)
+            torch.bmm(grad.by_agent, layers[i].weight_t, out=self.grads[i].by_agent)
+        return _through_relu(self.grads[0], self.values[0])
 
 
-def critic_first(critic: CriticTensors, joint: Tensor, scratch: Scratch) -> Tensor:
-    """Returns the first layer before its ReLU `[B, C*H]` for joint observations and actions `[B, O+U]`."""
-    out = scratch.empty(len(joint), critic.first_weight.shape[1])
-    return torch.addmm(critic.first_bias.flatten(), joint, critic.first_weight, out=out)
+class PolicyPass:
+    """Runs all policies forward and back over `rows` rows."""
+
+    def __init__(self, cohorts: Sequence[Cohort], widths: Sequence[int], rows: int, like: Tensor) -> None:
+        """Takes number type and device from `like`."""
+        self._cohorts = cohorts
+        self._stack = _Stack(rows, cohorts[-1].agents.stop, widths, like)
+        self._turned = like.new_empty(cohorts[-1].action.stop, rows)
+        self._logits = like.new_empty(rows, cohorts[-1].action.stop)
+
+    def forward(self, policy: PolicyTensors, obs: Tensor) -> Tensor:
+        """Returns the logits `[B, U]` for observations `[B, O]`."""
+        first, last = self._stack.values[0], self._stack.values[-1]
+        for run, weight in zip(self._cohorts, policy.first_weights, strict=True):
+            torch.bmm(by_agent(obs[:, run.obs], run.size), weight, out=first.by_agent[run.agents])
+        first.rows.add_(policy.first_bias)
+        self._stack.up(policy.hidden)
+        for run, weight, bias in zip(self._cohorts, policy.last_weights, policy.last_biases, strict=True):
+            out = self._turned[run.action].view(run.size, run.action_dim, -1)
+            torch.baddbmm(bias[:, :, None], weight, last.turned[run.agents], out=out)
+        return self._logits.copy_(self._turned.t())
+
+    def backward(self, policy: PolicyTensors, into: PolicyTensors, obs: Tensor, d_logits: Tensor) -> None:
+        """Writes the gradients of the parameters, given those of the logits `[B, U]` of the last forward pass."""
+        last, d_last = self._stack.values[-1], self._stack.grads[-1]
+        for i, run in enumerate(self._cohorts):
+            d_own = by_agent(d_logits[:, run.action], run.size)
+            torch.bmm(d_own.transpose(1, 2), last.by_agent[run.agents], out=into.last_weights[i])
+            torch.sum(d_own, 1, out=into.last_biases[i])
+            torch.bmm(d_own, policy.last_weights[i], out=d_last.by_agent[run.agents])
+        d_first = self._stack.down(policy.hidden, into.hidden)
+        torch.sum(d_first.rows, 0, out=into.first_bias)
+        for i, run in enumerate(self._cohorts):
+            own = by_agent(obs[:, run.obs], run.size)
+            torch.bmm(own.transpose(1, 2), d_first.by_agent[run.agents], out=into.first_weights[i])
 
 
-def critic_rest(critic: CriticTensors, first: Tensor, scratch: Scratch) -> tuple[list[Tensor], Tensor]:
-    """Returns each hidden layer after its ReLU `[C, B, H]` and the values `[C, B]`; overwrites `first`."""
-    hidden = _up(critic.hidden, _agent_views(first.relu_(), len(critic.first_bias)), scratch)
-    values = torch.baddbmm(critic.last_bias[:, None], critic.last_weight, hidden[-1].transpose(1, 2))
-    return hidden, values.squeeze(1)
+class CriticPass:
+    """Runs all critics forward and back over `rows` rows."""
+
+    def __init__(self, critics: int, widths: Sequence[int], rows: int, like: Tensor) -> None:
+        """Takes number type and device from `like`."""
+        self._stack = _Stack(rows, critics, widths, like)
+        self._values = like.new_empty(critics, 1, rows)
+
+    def first(self, critic: CriticTensors, joint: Tensor) -> Tensor:
+        """Starts with the first layer `[B, C*H]`, before its ReLU, from joint observations and actions `[B, O+U]`."""
+        first = self._stack.values[0].rows
+        return torch.mm(joint, critic.first_weight, out=first).add_(critic.first_bias)
+
+    def rest(self, critic: CriticTensors) -> Tensor:
+        """Goes on from the first layer, which may have been changed since; returns the values `[C, B]`."""
+        self._stack.up(critic.hidden)
+        last = self._stack.values[-1].turned
+        return torch.baddbmm(critic.last_bias[:, None], critic.last_weight, last, out=self._values)[:, 0]
+
+    def backward(self, critic: CriticTensors, into: CriticTensors, joint: Tensor, d_values: Tensor) -> None:
+        """Writes the gradients of the parameters, given those of the values `[C, B]` of the last forward pass."""
+        torch.bmm(d_values[:, None], self._stack.values[-1].by_agent, out=into.last_weight)
+        torch.sum(d_values, 1, keepdim=True, out=into.last_bias)
+        self._spread(critic, d_values)
+        d_first = self._stack.down(critic.hidden, into.hidden).rows
+        torch.sum(d_first, 0, out=into.first_bias)
+        torch.mm(joint.t(), d_first, out=into.first_weight)
+
+    def input_gradient(self, critic: CriticTensors, d_values: Tensor) -> Tensor:
+        """Returns the gradient of the first layer before its ReLU `[B, C*H]`, given that of the values `[C, B]`."""
+        self._spread(critic, d_values)
+        return self._stack.down(critic.hidden, None).rows
+
+    def _spread(self, critic: CriticTensors, d_values: Tensor) -> None:
+        """Takes the gradient of the values back to the last hidden layer."""
+        grad = self._stack.grads[-1]
+        torch.mul(d_values[:, :, None], critic.last_weight, out=grad.by_agent)
 
 
-def critic_backward(
-    critic: CriticTensors, into: CriticTensors, joint: Tensor, hidden: Sequence[Tensor], d_values: Tensor, scratch: Scratch
-) -> None:
-    """Adds to `into` the gradients of the critics' parameters, given those of the values `[C, B]`."""
-    into.last_weight.baddbmm_(d_values[:, None], hidden[-1])
-    into.last_bias.add_(d_values.sum(1, keepdim=True))
-    d_first = _down(critic.hidden, hidden, _outer(critic, hidden, d_values, scratch), into.hidden, scratch)
-    into.first_bias.add_(d_first.sum(1))
-    into.first_weight.addmm_(joint.t(), d_first.transpose(0, 1).flatten(1))
-
-
-def critic_input_gradient(
-    critic: CriticTensors, hidden: Sequence[Tensor], d_values: Tensor, scratch: Scratch
-) -> Tensor:
-    """Returns the gradient of the first layer before its ReLU `[C, B, H]`, given that of the values `[C, B]`."""
-    return _down(critic.hidden, hidden, _outer(critic, hidden, d_values, scratch), None, scratch)
-
-
-def _agent_views(rows: Tensor, agents: int) -> Tensor:
+def by_agent(rows: Tensor, agents: int) -> Tensor:
     """Sees `[B, agents*k]` as `[agents, B, k]` without copying."""
     return rows.unflatten(1, (agents, -1)).transpose(0, 1)
 
 
-def _outer(critic: CriticTensors, hidden: Sequence[Tensor], d_values: Tensor, scratch: Scratch) -> Tensor:
-    """Returns the gradient of the last hidden layer `[C, B, H]`."""
-    return torch.mul(d_values[:, :, None], critic.last_weight, out=scratch.empty_like(hidden[-1]))
-
-
-def _up(layers: Sequence[Affine], first: Tensor, scratch: Scratch) -> list[Tensor]:
-    hidden = [first]
-    for layer in layers:
-        below = hidden[-1]
-        out = scratch.empty(len(below), below.shape[1], layer.weight.shape[2])
-        hidden.append(torch.baddbmm(layer.bias[:, None], below, layer.weight, out=out).relu_())
-    return hidden
-
-
-def _down(
-    layers: Sequence[Affine],
-    hidden: Sequence[Tensor],
-    grad: Tensor,
-    into: Sequence[Affine] | None,
-    scratch: Scratch,
-) -> Tensor:
-    """Goes back through the hidden layers; returns the gradient of the first layer before its ReLU."""
-    for i in reversed(range(len(layers))):
-        grad = _relu_backward(grad, hidden[i + 1])
-        if into is not None:
-            into[i].weight.baddbmm_(hidden[i].transpose(1, 2), grad)
-            into[i].bias.add_(grad.sum(1))
-        grad = torch.bmm(grad, layers[i].weight.transpose(1, 2), out=scratch.empty_like(hidden[i]))
-    return _relu_backward(grad, hidden[0])
-
-
-def _relu_backward(grad: Tensor, activation: Tensor) -> Tensor:
-    return torch.ops.aten.threshold_backward.grad_input(grad, activation, 0, grad_input=grad)
+def _through_relu(grad: _Layer, value: _Layer) -> _Layer:
+    torch.ops.aten.threshold_backward.grad_input(grad.rows, value.rows, 0, grad_input=grad.rows)
+    return grad

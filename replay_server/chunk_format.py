@@ -1,7 +1,7 @@
 """How a chunk stands in the log: a header that tells whose it is and which, then the records as they came.
 
-    magic "SHC1" | actor length u16 | 2 bytes | count u32 | crc32c of the records u32 | policy version u32
-    | number u64 | incarnation u64 | seq u64 | actor | crc32c of the header before it u32 | records
+magic "SHC1" | actor length u16 | 2 bytes | count u32 | crc32c of the records u32 | policy version u32
+| number u64 | incarnation u64 | seq u64 | actor | crc32c of the header before it u32 | records
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import struct
 from typing import NamedTuple
 
 from common.errors import ProtocolError
-from common.wire import Buffer, checksum
+from common.wire import checksum
 from replay_server.instructions import StoreChunk
 
 MAGIC = b"SHC1"
@@ -24,7 +24,7 @@ class KeptChunk(NamedTuple):
     actor: str
     incarnation: int
     seq: int
-    count: int
+    rows: int
     policy_version: int
     records: memoryview
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 
@@ -10,10 +11,17 @@ from prometheus_client import CollectorRegistry
 
 from common import command
 from common.process import Health, HttpPort, Stop, die_with_parent, start_logging
+from replay_server.committer import Committer
 from replay_server.config import NO_REDIS, ReplayConfig
-from replay_server.metrics import ReplayCollector, Timings
+from replay_server.metrics import CommitterCollector, ReplayCollector, Timings
+from replay_server.recovery import recover
+from replay_server.redis_link import Stopped, make_client, refuse_second, refuse_unfit, wait_for
+from replay_server.redis_log import RedisLog
 from replay_server.replay import Replay
 from replay_server.server import Server
+
+SECOND_WAIT_S = 3.0
+"""How long the connection of a server that was killed may outlive it."""
 
 _log = logging.getLogger(__name__)
 
@@ -43,22 +51,57 @@ def replay(**values: object) -> int:
 
 
 def serve(config: ReplayConfig, stop: Stop) -> None:
-    """Runs one replay server until asked to stop."""
-    registry = CollectorRegistry()
-    health = Health()
+    """Runs one replay server until asked to stop: recovers, then binds, then serves."""
+    registry, health = CollectorRegistry(), Health()
     http = HttpPort(config.metrics_host, config.metrics_port, registry, health)
-    memory = Replay(config.settings(http.url), time.monotonic())
-    registry.register(ReplayCollector(memory, time.monotonic))
-    committer = None
-    if config.redis != NO_REDIS:
-        raise NotImplementedError
-    server = Server(memory, config.bind, committer, Timings(registry))
-    try:
+    timings = Timings(registry)
+    replay = Replay(config.settings(http.url), time.monotonic())
+    registry.register(ReplayCollector(replay, time.monotonic))
+    with contextlib.ExitStack() as stack:
+        stack.callback(http.close)
+        committer = None
+        if config.redis != NO_REDIS:
+            try:
+                log = open_log(config, replay, timings, stop, health)
+            except Stopped:
+                return
+            stack.callback(log.close)
+            committer = Committer(log)
+            stack.callback(committer.close)
+            registry.register(CommitterCollector(committer))
+        server = Server(replay, config.bind, committer, timings)
+        stack.callback(server.close)
         _log.info("serving endpoint=%s durability=%s metrics=%s", server.endpoint, config.level, http.url)
         server.run(stop, health)
-    finally:
-        server.close()
-        http.close()
+
+
+def open_log(config: ReplayConfig, replay: Replay, timings: Timings, stop: Stop, health: Health) -> RedisLog:
+    """Returns the chunk log, with the replay rebuilt from it; ConfigError, PeerError, Stopped."""
+
+    def progress(reason: str) -> None:
+        health.beat()
+        health.not_ready = reason
+
+    client_name = f"shoal-replay:{config.name}"
+    client = make_client(config.redis, client_name)
+    wait_for(client, config.redis, config.redis_wait, stop, progress)
+    refuse_unfit(client, config.redis, fsync=config.level == "fsync")
+    refuse_second(client, client_name, config.name, SECOND_WAIT_S, stop)
+    log = RedisLog(client, config.name, fsync=config.level == "fsync")
+    if config.fresh:
+        _log.info("discarded keys=%d name=%s", log.discard(), config.name)
+    recovered = recover(log, replay, progress)
+    timings.recovery(recovered)
+    if recovered.transitions:
+        _log.info(
+            "recovered transitions=%d chunks=%d damaged=%d missing=%d seconds=%.2f",
+            recovered.transitions,
+            recovered.chunks,
+            recovered.damaged,
+            recovered.missing,
+            recovered.seconds,
+        )
+    return log
 
 
 def main() -> None:

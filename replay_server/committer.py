@@ -5,6 +5,7 @@ What gathers while one group is under way makes the next: the slower the log, th
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import threading
@@ -24,10 +25,13 @@ LONGEST_DELAY_S = 2.0
 _log = logging.getLogger(__name__)
 
 
+Command = tuple[bytes | str | int, ...]
+
+
 class Transaction(NamedTuple):
     """A group made ready for the log: `commands` may be executed again and again to the same effect."""
 
-    commands: Sequence[Sequence[bytes | str | int]]
+    commands: Sequence[Command]
     last_number: int
     """Number of the newest chunk in it; -1 when it holds none."""
 
@@ -155,7 +159,5 @@ class Committer:
         self._wake()
 
     def _wake(self) -> None:
-        try:
+        with contextlib.suppress(BlockingIOError):  # a full pipe wakes as well
             self._waker.send(b"!")
-        except BlockingIOError:
-            pass  # a full pipe wakes as well

@@ -53,6 +53,10 @@ class Journal:
         self._writes.append(StoreChunk(self.next_number, chunk, payload, inserts))
         self.next_number += 1
 
+    def resume(self, next_number: int, samples: int) -> None:
+        """Goes on where the log ends."""
+        self.next_number, self._samples = next_number, samples
+
     def write(self, write: Write) -> None:
         """Takes anything else the log is to keep."""
         if self._kept:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from replay_server.committer import Committer
+from replay_server.recovery import Recovered
 from replay_server.replay import Replay
 from replay_server.table import Table
 
@@ -69,6 +71,19 @@ class ReplayCollector(Collector):
         yield GaugeMetricFamily("shoal_replay_uncommitted_chunks", "Chunks not yet durable.", value=len(replay.journal))
 
 
+class CommitterCollector(Collector):
+    """Reads the committer at each scrape."""
+
+    def __init__(self, committer: Committer) -> None:
+        self._committer = committer
+
+    def collect(self) -> Iterable[Metric]:
+        """Yields the log's metrics."""
+        errors, up = self._committer.errors, not self._committer.error
+        yield CounterMetricFamily("shoal_replay_redis_errors", "Commits that failed and were tried again.", errors)
+        yield GaugeMetricFamily("shoal_replay_redis_up", "Whether the last commit succeeded.", float(up))
+
+
 class Timings:
     """What is measured where it happens."""
 
@@ -79,3 +94,17 @@ class Timings:
         self.turn = Histogram(
             "shoal_replay_turn_seconds", "One busy turn of the server's loop.", buckets=_SECONDS, registry=registry
         )
+        self._recovered = {
+            name: Gauge(f"shoal_replay_{name}", text, registry=registry)
+            for name, text in (
+                ("recovery_seconds", "Time the recovery at the start took."),
+                ("recovered_transitions", "Transitions recovered at the start."),
+                ("recovery_skipped_chunks", "Chunks damaged or missing in the log at the start."),
+            )
+        }
+
+    def recovery(self, recovered: Recovered) -> None:
+        """Notes what was recovered at the start."""
+        self._recovered["recovery_seconds"].set(recovered.seconds)
+        self._recovered["recovered_transitions"].set(recovered.transitions)
+        self._recovered["recovery_skipped_chunks"].set(recovered.damaged + recovered.missing)

@@ -47,6 +47,11 @@ class RateLimiter:
         after = self.inserts - self.spec.min_size
         return self.samples / after if after > 0 else 0.0
 
+    def catch_up(self, inserts: int, samples: int) -> None:
+        """Takes over the counters of a run whose learner knows more of it than a server that lost its memory."""
+        if inserts > self.inserts:
+            self.inserts, self.samples = inserts, samples
+
     def fit(self, batch: int, rows_in_flight: int) -> None:
         """Chooses the band anew for the batches and chunks in use, unless the run fixes it."""
         if not self.spec.error_buffer:

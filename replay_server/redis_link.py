@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, cast
 from urllib.parse import urlsplit
 
 import redis
@@ -40,16 +39,13 @@ def make_client(url: str, client_name: str) -> redis.Redis:
     It never tries a command again by itself: only the owner of a transaction knows that it is idempotent.
     """
     try:
-        return cast(
-            "redis.Redis",
-            redis.Redis.from_url(
-                url,
-                client_name=client_name,
-                protocol=2,
-                retry=Retry(NoBackoff(), 0),
-                socket_timeout=TIMEOUT_S,
-                socket_connect_timeout=TIMEOUT_S,
-            ),
+        return redis.Redis.from_url(
+            url,
+            client_name=client_name,
+            protocol=2,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
         )
     except (ValueError, TypeError) as e:
         raise ConfigError(
@@ -64,7 +60,6 @@ def wait_for(client: redis.Redis, url: str, wait_s: float, stop: Stop, progress:
     while True:
         try:
             client.ping()
-            return
         except redis.AuthenticationError as e:
             raise ConfigError(
                 f"--redis {shown(url)} wants a password or refuses the given one; write it into the address,"
@@ -77,6 +72,8 @@ def wait_for(client: redis.Redis, url: str, wait_s: float, stop: Stop, progress:
                     f"no Redis serves at {shown(url)} after {wait_s:g} s: {reason}; start one (redis-server), correct"
                     " --redis, or keep transitions in RAM only with --redis none"
                 ) from e
+        else:
+            return
         progress(f"waiting for Redis at {shown(url)}: {reason}")
         if time.monotonic() >= say_at:
             say_at += SAY_EVERY_S
@@ -87,7 +84,7 @@ def wait_for(client: redis.Redis, url: str, wait_s: float, stop: Stop, progress:
 
 def refuse_unfit(client: redis.Redis, url: str, *, fsync: bool) -> None:
     """Raises ConfigError when this Redis would lose chunks that it has taken."""
-    info = cast("dict[str, Any]", client.info("everything"))
+    info = client.info("everything")
     policy = str(info.get("maxmemory_policy", ""))
     if info.get("maxmemory") and policy.startswith("allkeys"):
         raise ConfigError(
@@ -116,7 +113,7 @@ def refuse_second(client: redis.Redis, client_name: str, name: str, wait_s: floa
     deadline = time.monotonic() + wait_s
     while True:
         try:
-            clients = cast("list[dict[str, str]]", client.client_list())
+            clients = client.client_list()
         except redis.ResponseError as e:
             _log.warning("cannot see whether another server uses --name %s: %s", name, e)
             return

@@ -1,21 +1,11 @@
-"""The chunk log in Redis (or Valkey): what a restarted replay server is rebuilt from. It is never sampled from.
+"""The chunk log in Redis or Valkey: what a restarted replay server is rebuilt from. It is never sampled from.
 
-    shoal:{NAME}:chunk:I     the chunk of number I (chunk_format.py), for tail <= I < head
-    shoal:{NAME}:state       hash: format, head, tail, inserts, samples
-    shoal:{NAME}:actors      hash: actor -> "incarnation:seq" of its last chunk in the log
-    shoal:{NAME}:run         the run, as JSON
-    shoal:{NAME}:weights     the newest weights frame
-
-A group of chunks, what it means for actors and counters, and the removal of the oldest chunks are one MULTI/EXEC: the
-log never tells of a chunk it does not hold. Every command sets or deletes a key or field to a value that does not
-depend on what was there, so a transaction whose answer was lost is simply executed again. The braces keep all keys of
-a name in one slot of a Redis cluster.
+The keys and what a transaction consists of stand in log_book.py; here they are executed and read back.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -23,94 +13,132 @@ import msgspec
 import redis
 
 from common.errors import ConfigError, PeerError
-from common.run import Run
-from replay_server.chunk_format import pack_chunk
-from replay_server.committer import Transaction
-from replay_server.instructions import ForgetActor, StoreChunk, StoreRun, StoreSamples, StoreWeights, Write
+from replay_server.committer import Command, Transaction
+from replay_server.instructions import Write
+from replay_server.log_book import Kept, Keys, LogBook, State, parse
 from replay_server.redis_link import in_words
 
-FORMAT = 1
 FSYNC_WAIT_MS = 5_000
 READ_BYTES = 8 * 2**20
 """About what one read of chunks takes."""
 MOST_KEYS = 512
+"""Keys in one command, where their values are small or none."""
 
-Command = tuple[bytes | str | int | float, ...]
 _log = logging.getLogger(__name__)
 
 
-class State(msgspec.Struct, frozen=True):
-    """The log's counters."""
-
-    head: int = 0
-    """Number the next chunk gets."""
-    tail: int = 0
-    """Number of the oldest chunk."""
-    inserts: int = 0
-    samples: int = 0
-
-
-class Kept(msgspec.Struct, frozen=True):
-    """All that the log holds besides chunks."""
-
-    run: Run
-    state: State
-    actors: dict[str, tuple[int, int]]
-    """Incarnation and seq by actor."""
-    weights: bytes | None
-
-
 class RedisLog:
-    """Keeps the chunks of one replay under one name; after `read` or `discard`, written to by one thread only."""
+    """Keeps one replay's chunks under one name. First `read` or `discard`, then one thread executes transactions."""
 
     def __init__(self, client: redis.Redis, name: str, *, fsync: bool) -> None:
-        self._client, self._fsync = client, fsync
-        self._prefix = f"shoal:{{{name}}}:"
+        """`fsync`: a transaction counts as durable only when Redis has it on disk."""
+        self.book = LogBook(Keys(name))
+        self._name, self._client, self._fsync = name, client, fsync
         self._connection: Any = None
-        self.capacity = 0
-        """Transitions the log is to hold; the oldest chunk goes when the others hold as many."""
-        self._chunks: deque[tuple[int, int]] = deque()
-        self._rows = 0
+        self._doubtful = False
 
     # ---- writing --------------------------------------------------------------------------------------------------
 
     def prepare(self, writes: Sequence[Write]) -> Transaction:
         """Returns the transaction for a group of writes; called once for each group, in order."""
-        commands: list[Command] = []
-        values: dict[str, bytes] = {}
-        actors: dict[str, str] = {}
-        state: dict[str, int] = {}
-        last_number = -1
-        for write in writes:
-            match write:
-                case StoreChunk():
-                    last_number = write.number
-                    values[self._chunk_key(write.number)] = pack_chunk(write)
-                    actors[write.chunk.actor] = f"{write.chunk.incarnation}:{write.chunk.seq}"
-                    self._chunks.append((write.number, write.chunk.count))
-                    self._rows += write.chunk.count
-                    state |= {"head": write.number + 1, "inserts": write.inserts}
-                case StoreSamples():
-                    state["samples"] = write.samples
-                case StoreWeights():
-                    values[self._prefix + "weights"] = write.frame
-                case StoreRun():
-                    commands += self._run_commands(write)
-                    state["format"] = FORMAT
-                case ForgetActor():
-                    actors.pop(write.actor, None)
-                    commands.append(("HDEL", self._prefix + "actors", write.actor))
-        outgrown = self._drop_outgrown()
-        # A group may hold more than the whole log: what it would delete at once is not written at all.
-        gone = [key for key in outgrown if values.pop(key, None) is None]
-        if outgrown:
-            state["tail"] = self._chunks[0][0]
-        if values:
-            commands.append(("MSET", *(part for item in values.items() for part in item)))
-        if gone:
-            commands.append(("UNLINK", *gone))
-        if actors:
-            commands.append(("HSET", self._prefix + "actors", *(part for item in actors.items() for part in item)))
-        if state:
-            commands.append(("HSET", self._prefix + "state", *(part for item in state.items() for part in item)))
-        return Transaction(commands, last_number)
+        return self.book.transaction(writes)
+
+    def execute(self, transaction: Transaction) -> None:
+        """Makes a transaction durable, all of it or nothing; PeerError when it is not known to be."""
+        try:
+            if self._connection is None:
+                self._connection = self._client.connection_pool.get_connection()
+            commands = self._restoring(transaction) if self._doubtful else transaction.commands
+            self._exchange([("MULTI",), *commands, ("EXEC",), *([("WAITAOF", 1, 0, FSYNC_WAIT_MS)] * self._fsync)])
+        except redis.RedisError as e:
+            self._doubtful = True
+            self._disconnect()
+            raise PeerError(in_words(e)) from e
+        self._doubtful = False
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._disconnect()
+        self._client.close()
+
+    def _exchange(self, commands: Sequence[Command]) -> None:
+        """Sends commands at once on the one connection and checks every answer.
+
+        One connection and one exchange, because WAITAOF speaks of the writes of its own connection only.
+        """
+        self._connection.send_packed_command(self._connection.pack_commands(commands))
+        answers = [self._connection.read_response() for _ in commands]
+        executed = answers[-2] if self._fsync else answers[-1]
+        if failures := [answer for answer in executed or () if isinstance(answer, redis.RedisError)]:
+            raise failures[0]
+        if self._fsync and answers[-1][0] < 1:
+            raise redis.TimeoutError(f"its append-only file was not on disk within {FSYNC_WAIT_MS / 1_000:g} s")
+
+    def _restoring(self, transaction: Transaction) -> Sequence[Command]:
+        """Returns the commands after a failure: Redis may have come back without its data."""
+        self._connection.send_command("HGET", self.book.keys.state, "format")
+        if self._connection.read_response() is not None:
+            return transaction.commands
+        _log.error("Redis has lost the chunks it held; they remain in RAM only")
+        return [*self.book.basis(), *transaction.commands]
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.disconnect()
+            self._client.connection_pool.release(self._connection)
+            self._connection = None
+
+    # ---- reading --------------------------------------------------------------------------------------------------
+
+    def read(self) -> Kept | None:
+        """Returns what the log holds besides chunks, or None when it is empty; PeerError, ConfigError."""
+        keys = self.book.keys
+        try:
+            state, actors = self._client.hgetall(keys.state), self._client.hgetall(keys.actors)
+            run, weights = cast("list[bytes | None]", self._client.mget(keys.run, keys.weights))
+        except redis.RedisError as e:
+            raise PeerError(f"Redis: {in_words(e)}") from e
+        if run is None:
+            return None
+        try:
+            kept = parse(cast("dict[bytes, bytes]", state), cast("dict[bytes, bytes]", actors), run, weights)
+        except (ValueError, msgspec.ValidationError) as e:
+            raise ConfigError(
+                f"what Redis holds under --name {self._name} is not of this version of Shoal ({e}); discard it with"
+                " --fresh, or choose another --name"
+            ) from e
+        self.book.restore(kept)
+        return kept
+
+    def chunks(self, state: State) -> Iterator[tuple[int, bytes | None]]:
+        """Yields number and value of every chunk in order, None where it is missing; reads a bounded part at a time."""
+        number, keys_a_read = state.tail, 1
+        while number < state.head:
+            numbers = range(number, min(number + keys_a_read, state.head))
+            try:
+                values = cast("list[bytes | None]", self._client.mget([self.book.keys.chunk(i) for i in numbers]))
+            except redis.RedisError as e:
+                raise PeerError(f"Redis: {in_words(e)}") from e
+            yield from zip(numbers, values, strict=True)
+            number = numbers.stop
+            largest = max((len(value) for value in values if value), default=READ_BYTES)
+            keys_a_read = max(1, min(READ_BYTES // largest, MOST_KEYS))
+
+    def discard(self) -> int:
+        """Deletes everything under this name and returns how many keys there were; PeerError."""
+        found = 0
+        try:
+            batch: list[bytes] = []
+            for key in self._client.scan_iter(match=_literally(self.book.keys.prefix) + "*", count=MOST_KEYS):
+                batch.append(key)
+                if len(batch) == MOST_KEYS:
+                    found += self._client.unlink(*batch)
+                    batch.clear()
+            return found + (self._client.unlink(*batch) if batch else 0)
+        except redis.RedisError as e:
+            raise PeerError(f"Redis: {in_words(e)}") from e
+
+
+def _literally(text: str) -> str:
+    """Returns a pattern that matches just this text."""
+    return "".join(f"\\{letter}" if letter in r"*?[]\^" else letter for letter in text)

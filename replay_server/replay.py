@@ -68,11 +68,8 @@ class Replay:
         self.rejected: Counter[str] = Counter()
         self.last_error = ""
         self.recent = Recent()
-        self.actors_wait = Wait("actors")
-        self.learner_wait = Wait("learner")
-        self._batch = 0
-        """Transitions of the largest batch asked for."""
-        self._turn = 0
+        self.actors_wait, self.learner_wait = Wait("actors"), Wait("learner")
+        self._largest_batch = self._turn = 0
         self._housekept = now
 
     # ---- messages -------------------------------------------------------------------------------------------------
@@ -108,9 +105,9 @@ class Replay:
 
     def _hello(self, peer: bytes, hello: Hello, now: float) -> list[Reply]:
         if self.table is None:
-            return [Reply(peer, NotReady("the replay has no run yet: it waits for a learner"))]
+            return [Reply(peer, NotReady("a learner: none has brought a run yet"))]
         run = self.table.run
-        if hello.data_hash not in ("", run.data_hash):
+        if hello.data_hash not in ("", self.table.data_hash):
             return self._refuse(peer, "world", f"{hello.actor} collects for another world than the run {run.id}")
         session, replies = self.actors.introduce(peer, hello, now)
         if session is None:
@@ -138,7 +135,7 @@ class Replay:
 
     def _admit(self, table: Table, session: Session, chunk: Chunk, payload: Buffer | None, now: float) -> list[Reply]:
         peer = session.peer or b""
-        if chunk.data_hash != table.run.data_hash:
+        if chunk.data_hash != table.data_hash:
             return self._refuse(peer, "world", f"{chunk.actor} sent transitions of another world")
         if payload is None or not len(payload) == chunk.count * table.ring.dtype.itemsize > 0:
             return self._refuse(peer, "size", f"{chunk.actor} sent a chunk whose size is not that of its transitions")
@@ -161,43 +158,45 @@ class Replay:
 
     def _open(self, peer: bytes, message: Open, now: float) -> list[Reply]:
         try:
-            self.define(message.run)
+            table = self.define(message.run)
         except ConfigError as e:
             return self._refuse(peer, "run", str(e))
         if refusal := self.learners.open(peer, message.learner, now):
             return refusal
-        assert self.table is not None  # noqa: S101  (define() has just made it; this narrows the type)
-        limiter = self.table.limiter
-        return [Reply(peer, Opened(limiter.inserts, limiter.samples, self.table.size, self.weights_version))]
+        limiter = table.limiter
+        limiter.catch_up(message.inserts, message.samples)
+        return [Reply(peer, Opened(limiter.inserts, limiter.samples, table.size, self.weights_version))]
 
-    def define(self, run: Run) -> None:
+    def define(self, run: Run) -> Table:
         """Makes `run` the run of this replay, or takes its new settings; ConfigError when it cannot be."""
         spec = self.settings.applied_to(run.spec.replay)
         table = self.table
         if table is None or (table.run.id != run.id and not table.limiter.inserts):
-            self.table, self.actors, self.learners = Table(run, spec, self.settings.seed), Actors(), Learners()
-            self.weights, self.weights_version, self._batch = None, 0, spec.batch
+            self.table = table = Table(run, spec, self.settings.seed)
+            self.actors, self.learners = Actors(), Learners()
+            self.weights, self.weights_version, self._largest_batch = None, 0, spec.batch
             self.journal.write(StoreRun(run, spec.capacity, replaces_run=True))
         elif table.run.id != run.id:
             raise ConfigError(
-                f"this replay holds {table.size:,} transitions of the run {table.run.id}, not of {run.id}:"
-                f" resume {table.run.id}, or discard its transitions by starting the replay server with --fresh"
+                f"this replay holds {table.size:,} transitions of the run {table.run.id}, not of {run.id}: resume"
+                f" {table.run.id}, or discard its transitions by starting the replay server with --fresh"
             )
-        elif table.run.data_hash != run.data_hash:
+        elif table.data_hash != run.data_hash:
             raise ConfigError(f"the run {run.id} has another world now; start it under another name")
         elif table.run != run:
-            self.table, self._batch = table.redefined(run, spec), spec.batch
+            self.table, self._largest_batch = table.redefined(run, spec), spec.batch
             self.journal.write(StoreRun(run, spec.capacity, replaces_run=False))
+        return self.table or table
 
     def _request(self, peer: bytes, message: SampleRequest, now: float) -> list[Reply]:
         learner = self.learners.find(peer, now)
         if learner is None or self.table is None:
             return [Reply(peer, Unknown())]
-        if message.count > self._batch and self.table.limiter.largest_chunk(message.count) < 1:
+        if message.count > self._largest_batch and self.table.limiter.largest_chunk(message.count) < 1:
             return self._refuse(
                 peer, "batch", f"a batch of {message.count} never fits into replay.error_buffer; make it larger, or 0"
             )
-        self._batch = max(self._batch, message.count)
+        self._largest_batch = max(self._largest_batch, message.count)
         return self.learners.enqueue(learner, message, now)
 
     def _put_weights(self, peer: bytes, message: PutWeights, payload: Buffer | None, now: float) -> list[Reply]:
@@ -208,7 +207,7 @@ class Replay:
         except ProtocolError as e:
             return self._refuse(peer, "weights", str(e))
         run = self.table.run
-        if (header.run, header.data_hash, header.version) != (run.id, run.data_hash, message.version):
+        if (header.run, header.data_hash, header.version) != (run.id, self.table.data_hash, message.version):
             return self._refuse(peer, "weights", f"weights {message.version} are not of the run {run.id}")
         if header.version > self.weights_version:
             self.weights, self.weights_version = bytes(payload or b""), header.version
@@ -224,6 +223,14 @@ class Replay:
     def _refuse(self, peer: bytes, reason: str, detail: str) -> list[Reply]:
         self.reject(reason, detail)
         return [Reply(peer, Refused(detail))]
+
+    def restore(self, run: Run, weights: bytes | None) -> Table:
+        """Takes run and weights of an earlier life of the server; returns the empty table. Raises ConfigError."""
+        table = self.define(run)
+        self.journal.take_writes()
+        if weights:
+            self.weights, self.weights_version = weights, unpack_weights(weights).header.version
+        return table
 
     # ---- turns ----------------------------------------------------------------------------------------------------
 
@@ -259,22 +266,22 @@ class Replay:
     def _grant(self, table: Table, now: float) -> None:
         live = list(self.actors.live(now))
         limiter = table.limiter
-        limiter.fit(self._batch, sum(session.expected_rows for session in live))
+        limiter.fit(self._largest_batch, sum(session.expected_rows for session in live))
         room = min(limiter.room(table.size), self.journal.room(table.ring.dtype.itemsize))
         if not self.draining:
-            self._turn = grant(live, room, self._turn, largest_rows=limiter.largest_chunk(self._batch))
+            self._turn = grant(live, room, self._turn, largest_rows=limiter.largest_chunk(self._largest_batch))
 
     def _why_no_credit(self, table: Table, now: float) -> Reason:
         rows = max((session.expected_rows for session in self.actors.live(now) if not session.outstanding), default=0)
         if not rows:
             return NOTHING
         if self.draining:
-            return Reason("shutdown", "the replay server is shutting down")
+            return Reason("shutdown", "the replay server to come back: it is ending")
         return why_no_credit(
             table,
             storage_error=self.journal.error,
             journal_room=self.journal.room(table.ring.dtype.itemsize),
-            batch=self._batch,
+            batch=self._largest_batch,
             chunk_rows=rows,
             learner_alive=self.learners.alive(now),
         )

@@ -25,16 +25,13 @@ class Ring:
         self.capacity = capacity
         self.size = 0
         self.next_slot = 0
-        self._slots: Records = np.empty(capacity, dtype)
-
-    @property
-    def dtype(self) -> np.dtype[np.void]:
-        """The record."""
-        return self._slots.dtype
+        self.dtype = dtype
+        # Rows of bytes: numpy copies records field by field, which takes fifty times as long.
+        self._slots: npt.NDArray[np.uint8] = np.empty((capacity, dtype.itemsize), np.uint8)
 
     def append(self, records: Records) -> int:
         """Copies records `[n]` in, oldest first, and returns the slot of the first that was kept."""
-        kept = records[-self.capacity :]
+        kept = self._rows(records)[-self.capacity :]
         # As if the earlier ones had been written and overwritten.
         first = (self.next_slot + len(records) - len(kept)) % self.capacity
         before_end = min(len(kept), self.capacity - first)
@@ -46,21 +43,25 @@ class Ring:
 
     def gather(self, slots: npt.NDArray[np.int64]) -> Records:
         """Returns copies of the records in `slots` `[n]`, side by side in one new block."""
-        block: Records = np.empty(len(slots), self.dtype)
+        block = np.empty((len(slots), self.dtype.itemsize), np.uint8)
         # "clip" writes straight into the block; "raise" would go through a second buffer.
-        np.take(self._slots, slots, out=block, mode="clip")
-        return block
+        np.take(self._slots, slots, axis=0, out=block, mode="clip")
+        return block.reshape(-1).view(self.dtype)
 
     def in_order(self) -> Records:
         """Returns copies of all records, oldest first `[size]`."""
         oldest = self.next_slot if self.size == self.capacity else 0
-        return np.concatenate([self._slots[oldest : self.size], self._slots[:oldest]])
+        rows = np.concatenate([self._slots[oldest : self.size], self._slots[:oldest]])
+        return rows.reshape(-1).view(self.dtype)
 
     def resized(self, capacity: int) -> Ring:
         """Returns a ring of another capacity that holds the newest records of this one."""
         ring = Ring(self.dtype, capacity)
         ring.append(self.in_order())
         return ring
+
+    def _rows(self, records: Records) -> npt.NDArray[np.uint8]:
+        return np.ascontiguousarray(records).view(np.uint8).reshape(-1, self.dtype.itemsize)
 
 
 def refuse_beyond_memory(record_bytes: int, capacity: int, available_bytes: int) -> None:

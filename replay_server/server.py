@@ -60,7 +60,10 @@ class Server:
         self._poller.register(self._socket, zmq.POLLIN)
         if committer:
             self._poller.register(committer.wake_up, zmq.POLLIN)
-        self._wait_logs = ((WaitLog(_log), replay.actors_wait), (WaitLog(_log), replay.learner_wait))
+        self._wait_logs = [
+            (WaitLog(logging.getLogger(f"{__name__}.{wait.who}")), wait)
+            for wait in (replay.actors_wait, replay.learner_wait)
+        ]
         try:
             self.endpoint = bind(self._socket, endpoint, "--bind")
         except BaseException:
@@ -87,7 +90,7 @@ class Server:
         self._settle(now)
         for log, wait in self._wait_logs:
             if wait.reason.cause:
-                log.waiting(f"{wait.who}: {wait.reason.text}", now)
+                log.waiting(wait.reason.text, now)
             else:
                 log.done(now)
         if received:

@@ -10,6 +10,8 @@ from replay_server.credit import Session
 if TYPE_CHECKING:
     from replay_server.replay import Replay
 
+NO_RUN = ("actors waiting for a learner: none has brought a run yet",)
+
 
 def make_status(replay: Replay, now: float) -> Status:
     """Returns the status at monotonic time `now`."""
@@ -36,7 +38,7 @@ def make_status(replay: Replay, now: float) -> Status:
         actors=tuple(_actor_status(session, now) for session in replay.actors.live(now)),
         learner=learners.report,
         learner_seconds_since_seen=now - learners.seen if learners.seen else -1.0,
-        waiting=tuple(text for text in waits if text) if table else ("everyone: waiting for a learner to bring a run",),
+        waiting=tuple(text for text in waits if text) if table else NO_RUN,
         duplicate_chunks=replay.duplicate_chunks,
         rejected=dict(replay.rejected),
         unacknowledged_chunks=len(replay.journal),

@@ -18,6 +18,7 @@ class Table:
     def __init__(self, run: Run, spec: ReplaySpec, seed: int) -> None:
         """Makes an empty table; `spec` is the run's with the server's own settings applied. Raises ConfigError."""
         self.run = run
+        self.data_hash = run.data_hash
         self.limiter = RateLimiter(spec)
         self.ring = Ring(transition_dtype(run.joint), spec.capacity)
         self.sampler: Sampler = UniformSampler(spec.capacity, seed)
@@ -51,7 +52,7 @@ class Table:
     def redefined(self, run: Run, spec: ReplaySpec) -> Table:
         """Returns this table under new settings of the same run, with its records and counters. Raises ConfigError."""
         table = Table.__new__(Table)
-        table.run, table._seed = run, self._seed
+        table.run, table.data_hash, table._seed = run, run.data_hash, self._seed
         table.limiter = RateLimiter(spec, inserts=self.limiter.inserts, samples=self.limiter.samples)
         if spec.capacity == self.ring.capacity:
             table.ring, table.sampler = self.ring, self.sampler

@@ -8,7 +8,7 @@ from replay_server.table import Table
 
 
 class Reason(NamedTuple):
-    """Why a side waits: `cause` is one of a few words (a metric's label), `text` tells a person."""
+    """What a side waits for: `cause` is one of a few words (a metric's label), `text` goes on from "waiting for"."""
 
     cause: str
     text: str
@@ -36,38 +36,38 @@ class Wait:
 
     def told(self, now: float) -> str:
         """Returns the wait in words; empty when there is none."""
-        return f"{self.who}: {self.reason.text} (for {now - self._since:.0f} s)" if self.reason.cause else ""
+        return f"{self.who} waiting for {self.reason.text} ({now - self._since:.0f} s)" if self.reason.cause else ""
 
 
 def why_no_credit(
     table: Table, *, storage_error: str, journal_room: int, batch: int, chunk_rows: int, learner_alive: bool
 ) -> Reason:
-    """Says why an actor with chunks of `chunk_rows` may send nothing more."""
+    """Says what an actor with chunks of `chunk_rows` waits for before it may send more."""
     if storage_error:
-        return Reason("redis", f"waiting for Redis: {storage_error}")
+        return Reason("redis", f"Redis: {storage_error}")
     limiter = table.limiter
     if chunk_rows > limiter.largest_chunk(batch):
         return Reason(
             "band",
-            f"chunks of {chunk_rows} transitions never fit into replay.error_buffer {limiter.half_width:g};"
-            " start the learner with a larger one, or with 0 to have it chosen",
+            f"a larger replay.error_buffer: chunks of {chunk_rows} transitions never fit into {limiter.half_width:g};"
+            " start the learner with more, or with 0 to have it chosen",
         )
     if not limiter.may_insert(chunk_rows, table.size):
         absent = "" if learner_alive else "; none is connected"
-        return Reason("learner", f"waiting for the learner: {_short(limiter.error)} samples behind{absent}")
+        return Reason("learner", f"the learner: {_short(limiter.error)} samples behind{absent}")
     if journal_room < chunk_rows:
-        return Reason("redis", "waiting for Redis to commit the chunks already sent")
-    return Reason("turn", "waiting for the other actors' chunks to come in or be committed")
+        return Reason("redis", "Redis to take the chunks already sent")
+    return Reason("turn", "room: other actors hold the credit there is")
 
 
 def why_no_batch(table: Table, count: int, *, actors_alive: int) -> Reason:
-    """Says why a batch of `count` transitions does not come yet."""
+    """Says what a batch of `count` transitions waits for."""
     absent = "" if actors_alive else "; none is connected"
     least = table.limiter.spec.min_size
     if table.size < least:
-        return Reason("warm_up", f"waiting for actors: {table.size:,} of {least:,} transitions to begin with{absent}")
+        return Reason("warm_up", f"actors: {table.size:,} of {least:,} transitions to begin with{absent}")
     missing = table.limiter.insert_shortfall(count, table.size)
-    return Reason("actors", f"waiting for actors: {missing:,} more transitions keep the ratio{absent}")
+    return Reason("actors", f"actors: {missing:,} more transitions keep the ratio{absent}")
 
 
 def _short(number: float) -> str:

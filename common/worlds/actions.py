@@ -35,34 +35,38 @@ class Controls:
         self._continuous = continuous
         self._movers = [i for i, agent in enumerate(agents) if agent.moves]
         self._accel = np.array([agents[i].accel for i in self._movers])[:, None, None]
-        self._move_rows: list[int] = []
         self._words: list[tuple[int, slice]] = []
+        first_rows = []
         start = 0
         for i, agent in enumerate(agents):
             if agent.moves:
-                self._move_rows.append(start)
+                first_rows.append(start)
                 start += MOVES
             if agent.speaks:
                 self._words.append((i, slice(start, start + utterance)))
                 start += utterance
-        first = np.array(self._move_rows, dtype=np.intp)
-        self._left_down = np.stack([first + 1, first + 3], axis=1)
-        self._right_up = np.stack([first + 2, first + 4], axis=1)
+        first = np.array(first_rows, dtype=np.intp)
+        self._moves = first[:, None] + np.arange(MOVES)
+        self._left_down = self._moves[:, [1, 3]]
+        self._right_up = self._moves[:, [2, 4]]
 
     def execute(self, actions: Float32Array, force: Float64Array, said: Float64Array) -> None:
         """Writes each agent's own force [agents, 2, copies] and words [agents, utterance, copies]."""
         rows = np.array(actions.T, dtype=np.float32, order="C")
         if self._continuous:
-            np.clip(rows, 0.0, 1.0, out=rows)
-            # The difference is taken in float32, as mpe2 takes it, and only then scaled in float64.
-            thrust: Float32Array | Float64Array = rows[self._right_up] - rows[self._left_down]
-        else:
-            choice = np.stack([rows[r : r + MOVES] for r in self._move_rows]).argmax(axis=1) if self._movers else []
-            thrust = np.stack([_THRUST_X[choice], _THRUST_Y[choice]], axis=1) if self._movers else np.zeros((0, 2, 1))
+            rows.clip(np.float32(0.0), np.float32(1.0), out=rows)
         if self._movers:
-            force[self._movers] = thrust * self._accel
+            force[self._movers] = self._thrust(rows) * self._accel
         for i, part in self._words:
             said[i] = rows[part] if self._continuous else _one_hot(rows[part])
+
+    def _thrust(self, rows: Float32Array) -> Float32Array | Float64Array:
+        """Returns each mover's thrust along x and y, [movers, 2, copies], between -1 and 1."""
+        if self._continuous:
+            # The difference is taken in float32, as mpe2 takes it, and only then scaled in float64.
+            return rows.take(self._right_up, axis=0) - rows.take(self._left_down, axis=0)
+        choice = rows.take(self._moves, axis=0).argmax(axis=1)
+        return np.stack([_THRUST_X.take(choice), _THRUST_Y.take(choice)], axis=1)
 
 
 def _one_hot(rows: Float32Array) -> Float64Array:

@@ -18,6 +18,11 @@ def caught_by(world: Particles, agents: Sequence[Agent], adversaries: int) -> Bo
     return caught
 
 
+def catches_of_each(caught: BoolArray) -> Float64Array:
+    """Returns how many each adversary touches, and zeros for the good agents after them, [agents, copies]."""
+    return np.concatenate([caught.sum(axis=0), np.zeros(caught[:, 0].shape)])
+
+
 def out_of_bounds(pos: Float64Array) -> tuple[Float64Array, Float64Array]:
     """Returns the penalty along x and along y of positions [agents, 2, copies], each [agents, copies].
 

@@ -49,6 +49,11 @@ def nearest(rel: Float64Array, count: int) -> NDArray[np.intp]:
     return np.argsort(np.ascontiguousarray(blas_norm(rel).T), axis=-1)[:, :count].T
 
 
+def nearest_few(rel: Float64Array, count: int | None) -> Float64Array:
+    """Returns the `count` nearest of the positions rel [n, 2, copies], padded with zeros; None: all, as they are."""
+    return rel if count is None else in_order(rel, nearest(rel, count), count)
+
+
 def in_order(rows: Float64Array, order: NDArray[np.intp], slots: int | None = None) -> Float64Array:
     """Returns rows [n, k, copies] in each copy's own order, with zeros in the slots that are left over."""
     sorted_rows = np.take_along_axis(rows, order[:, None, :], axis=0)

@@ -1,7 +1,9 @@
 """The batched world: one scenario over the one physics, with episodes that start, are cut off, and start again.
 
-actions -> Controls -> force, words -> Particles.step -> after_physics
-        -> reward, ended? -> observation -> new starts where it ended
+    actions -> Controls -> force, words -> Particles.step -> after_physics
+            -> reward, ended? -> observation -> new starts where it ended
+
+Inside, copies stand on the last axis of float64 arrays; what goes in and out has them on the first, in float32.
 """
 
 from __future__ import annotations
@@ -10,14 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from common.errors import WorldError
 from common.spec import JointSpec, joint_spec
 from common.worlds.actions import Controls, action_parts
 from common.worlds.physics import Particles
 from common.worlds.scenario import Drawn, Scenario, Streams
-from common.worlds.world import BoolArray, Float32Array, Float64Array, Step
+from common.worlds.world import BoolArray, Float32Array, Float64Array, Step, check_actions
 
 
 class MpeWorld:
@@ -39,8 +39,10 @@ class MpeWorld:
         self._force = np.zeros((len(scenario.agents), 2, copies))
         self._age = np.full(copies, -1)
         self._ones = np.ones((copies, len(scenario.agents)), np.float32)
+        self._ones.flags.writeable = False  # one array serves every step
         self.particles.place(slice(None), scenario.draw(np.random.default_rng(0), copies))
         self.spec = self._measure_spec()
+        self._action_shape = (copies, self.spec.action_dim)
 
     def reset(self, seeds: Sequence[int] | None = None) -> Float32Array:
         """Starts every copy anew, copy c as mpe2's `reset(seed=seeds[c])` does."""
@@ -54,7 +56,7 @@ class MpeWorld:
 
     def step(self, actions: Float32Array) -> Step:
         """Steps every copy; the copies whose episode ended go on with the start of their next one."""
-        self._check(actions)
+        check_actions(self, actions, self._action_shape, self._age)
         self._force[:] = 0.0
         self._controls.execute(actions, self._force, self.particles.said)
         self.particles.step(self._force)
@@ -122,21 +124,6 @@ class MpeWorld:
                 for i, agent in enumerate(scenario.agents)
             ]
         )
-
-    def _check(self, actions: NDArray[Any]) -> None:
-        """Raises ValueError for a wrong shape, WorldError for a step before a reset or a NaN action."""
-        if actions.shape != (self.copies, self.spec.action_dim):
-            raise ValueError(
-                f"{self.name}: actions are {list(actions.shape)}, not [copies, sum actions] "
-                f"= [{self.copies}, {self.spec.action_dim}]"
-            )
-        if self._age[0] < 0:
-            raise WorldError(f"{self.name}: stepped before the first reset")
-        # Squares cannot cancel, so their sum is NaN only where an entry is: one call instead of a mask.
-        if np.isnan(np.vdot(actions, actions)):
-            copy, column = np.argwhere(np.isnan(actions))[0]
-            agent = next(a.name for a in self.spec.agents if a.action_slice.start <= column < a.action_slice.stop)
-            raise WorldError(f"{self.name}: step {self._age[copy] + 1} of copy {copy}: {agent}'s action is NaN")
 
 
 def _by_copy(rows: Float64Array) -> Float32Array:

@@ -17,7 +17,7 @@ import numpy as np
 from common.errors import ConfigError, WorldError
 from common.spec import JointSpec, joint_spec
 from common.worlds.spaces import Decode, Encode, action_codec, observation_codec
-from common.worlds.world import Float32Array, Step
+from common.worlds.world import Float32Array, Step, check_actions
 
 ParallelEnv = Any  # PettingZoo's own class is generic in three ways and says no more
 
@@ -81,10 +81,7 @@ class PettingZooWorld:
 
     def step(self, actions: Float32Array) -> Step:
         """Steps every copy by its joint action; agents that are absent are not acted for."""
-        if actions.shape != (self.copies, self.spec.action_dim):
-            raise ValueError(
-                f"{self.name}: actions are {list(actions.shape)}, not [{self.copies}, {self.spec.action_dim}]"
-            )
+        check_actions(self, actions, (self.copies, self.spec.action_dim), [copy.age for copy in self._copies])
         next_obs = np.zeros((self.copies, self.spec.obs_dim), np.float32)
         reward = np.zeros((self.copies, len(self.spec.agents)), np.float32)
         present = np.zeros_like(reward)
@@ -126,8 +123,6 @@ class PettingZooWorld:
     ) -> bool:
         """Steps one copy, fills its rows, and returns whether its episode is over."""
         copy = self._copies[c]
-        if copy.age < 0:
-            raise WorldError(f"{self.name}: stepped before the first reset")
         copy.age += 1
         acts = {agent: self._codecs[agent].decode(action[self._agent(agent).action_slice]) for agent in copy.acting}
         seen, rewards, terminations, truncations, self.infos[c] = copy.env.step(acts)

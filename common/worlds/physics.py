@@ -72,6 +72,7 @@ class Particles:
         self._legacy = legacy
         self._mass = np.array([agent.mass for agent in agents])[:, None, None]
         self._max_speed = np.array([agent.max_speed for agent in agents])[:, None]
+        self._has_speed_limits = bool(np.isfinite(self._max_speed).any())
         self._contacts, self._reach = _contact_pairs(agents, landmarks)
         self._contact_rows = np.array([a * entities + b for a, b, _ in self._contacts], dtype=np.intp)
 
@@ -111,11 +112,13 @@ class Particles:
         """Adds the contact forces: each pair repels along its line, softly before contact and stiffly after."""
         if not self._contacts:
             return
-        gap = self.dist.reshape(-1, self.copies)[self._contact_rows]
+        gap = self.dist.reshape(-1, self.copies).take(self._contact_rows, axis=0)
         np.maximum(gap, _SMALLEST_DISTANCE, out=gap)
-        penetration = np.logaddexp(0.0, (self._reach - gap) / CONTACT_MARGIN)
+        penetration = self._reach - gap
+        penetration /= CONTACT_MARGIN
+        np.logaddexp(0.0, penetration, out=penetration)
         penetration *= CONTACT_MARGIN
-        push = self.rel.reshape(-1, 2, self.copies)[self._contact_rows]
+        push = self.rel.reshape(-1, 2, self.copies).take(self._contact_rows, axis=0)
         push *= CONTACT_FORCE
         push /= gap[:, None]
         push *= penetration[:, None]
@@ -133,7 +136,7 @@ class Particles:
         force *= TIME_STEP
         self.vel *= 1.0 - DAMPING
         self.vel += force
-        if np.isfinite(self._max_speed).any():
+        if self._has_speed_limits:
             self._limit_speed()
 
     def _limit_speed(self) -> None:

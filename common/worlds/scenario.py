@@ -118,6 +118,6 @@ def ordered_sum(terms: Iterable[Float64Array]) -> Float64Array:
     return reduce(np.add, terms)
 
 
-def others(rows: Float64Array, agent: int, agents: int) -> list[Float64Array]:
+def others(rows: Float64Array, agent: int, agents: int) -> Float64Array:
     """Returns the rows of all agents but one."""
-    return [rows[:agent], rows[agent + 1 : agents]]
+    return np.concatenate([rows[:agent], rows[agent + 1 : agents]])

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from common.worlds.geometry import in_order, nearest, pick, squared_norm
+from common.worlds.geometry import nearest_few, pick, squared_norm
 from common.worlds.physics import Agent, Landmark, Particles
 from common.worlds.scenario import Count, Drawn, Options, Scenario, others
 from common.worlds.world import Float64Array
+
+ADVERSARY = 0
 
 
 class SimpleAdversaryOptions(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,26 +48,21 @@ class SimpleAdversary(Scenario[SimpleAdversaryOptions]):
         """Pays closeness to the goal; the original squared the adversary's distance, but not in the agents' share."""
         landmarks = slice(world.agents, None)
         to_goal = np.stack([pick(world.dist[i, landmarks], world.drawn["goal"]) for i in range(world.agents)])
-        adversary = -to_goal[0]
+        adversary = -to_goal[ADVERSARY]
         if self.legacy:
-            adversary = -squared_norm(pick(world.rel[0, landmarks], world.drawn["goal"]))
-        good = -to_goal[1:].min(axis=0) + to_goal[0]
+            adversary = -squared_norm(pick(world.rel[ADVERSARY, landmarks], world.drawn["goal"]))
+        good = -to_goal[1:].min(axis=0) + to_goal[ADVERSARY]
         return np.stack([adversary, *[good] * self.options.N])
 
     def observation(self, world: Particles, agent: int) -> list[Float64Array]:
         """The goal (good agents only), landmarks, other agents."""
-        options = self.options
-        rel = world.rel[agent]
-        landmarks = rel[world.agents :]
-        other_agents = np.concatenate(others(rel, agent, world.agents))
-        goal = [] if agent == 0 else [pick(landmarks, world.drawn["goal"])]
-        if options.num_landmark_neighbors is not None:
-            order = nearest(landmarks, options.num_landmark_neighbors)
-            landmarks = in_order(landmarks, order, options.num_landmark_neighbors)
-        if options.num_agent_neighbors is not None:
-            order = nearest(other_agents, options.num_agent_neighbors)
-            other_agents = in_order(other_agents, order, options.num_agent_neighbors)
-        return [*goal, landmarks, other_agents]
+        rel, landmarks = world.rel[agent], world.rel[agent, world.agents :]
+        goal = [] if agent == ADVERSARY else [pick(landmarks, world.drawn["goal"])]
+        return [
+            *goal,
+            nearest_few(landmarks, self.options.num_landmark_neighbors),
+            nearest_few(others(rel, agent, world.agents), self.options.num_agent_neighbors),
+        ]
 
     def metrics(self, world: Particles) -> Mapping[str, Float64Array]:
         """Squared distances to each landmark and to the goal."""

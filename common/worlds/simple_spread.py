@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from common.worlds.geometry import in_order, nearest
+from common.worlds.geometry import nearest_few
 from common.worlds.physics import Agent, Landmark, Particles
 from common.worlds.scenario import Count, Drawn, Options, Ratio, Scenario, ordered_sum, others
 from common.worlds.world import BoolArray, Float64Array
@@ -67,17 +67,11 @@ class SimpleSpread(Scenario[SimpleSpreadOptions]):
 
     def observation(self, world: Particles, agent: int) -> list[Float64Array]:
         """Velocity, position, landmarks, other agents, and the silence of the others."""
-        n, slots = self.options.N, self.options.num_agent_neighbors
-        rel = world.rel[agent]
-        landmarks, other_agents = rel[n:], others(rel, agent, n)
-        if self.options.num_landmark_neighbors is not None:
-            order = nearest(landmarks, self.options.num_landmark_neighbors)
-            landmarks = in_order(landmarks, order, self.options.num_landmark_neighbors)
-        if slots is not None:
-            rows = np.concatenate(other_agents)
-            other_agents = [in_order(rows, nearest(rows, slots), slots)]
-        silence = np.zeros((2 * (n - 1 if slots is None else slots), world.copies))
-        return [world.vel[agent], world.pos[agent], landmarks, *other_agents, silence]
+        n, rel = self.options.N, world.rel[agent]
+        landmarks = nearest_few(rel[n:], self.options.num_landmark_neighbors)
+        other_agents = nearest_few(others(rel, agent, n), self.options.num_agent_neighbors)
+        silence = np.zeros_like(other_agents)
+        return [world.vel[agent], world.pos[agent], landmarks, other_agents, silence]
 
     def terminated(self, world: Particles) -> BoolArray | None:
         """Ends where every landmark has an agent within 0.1."""

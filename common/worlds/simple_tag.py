@@ -8,8 +8,8 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from common.worlds.chase import caught_by, out_of_bounds
-from common.worlds.geometry import in_order, nearest
+from common.worlds.chase import catches_of_each, caught_by, out_of_bounds
+from common.worlds.geometry import in_order, nearest, nearest_few
 from common.worlds.physics import Agent, Landmark, Particles
 from common.worlds.scenario import Count, CountOrZero, Drawn, Options, Scenario, others
 from common.worlds.world import BoolArray, Float64Array
@@ -76,23 +76,19 @@ class SimpleTag(Scenario[SimpleTagOptions]):
     def observation(self, world: Particles, agent: int) -> list[Float64Array]:
         """Velocity, position, obstacles, other agents, velocities of the other chased agents."""
         options, chasing = self.options, self.options.num_adversaries
-        rel = world.rel[agent]
-        obstacles = rel[world.agents :]
-        if options.num_landmark_neighbors is not None:
-            order = nearest(obstacles, options.num_landmark_neighbors)
-            obstacles = in_order(obstacles, order, options.num_landmark_neighbors)
-        other_agents = np.concatenate(others(rel, agent, world.agents))
+        obstacles = nearest_few(world.rel[agent, world.agents :], options.num_landmark_neighbors)
+        other_agents = others(world.rel[agent], agent, world.agents)
         if options.num_agent_neighbors is None:
-            velocities = others(world.vel[chasing:], agent - chasing, options.num_good) if agent >= chasing else []
-            seen_running = velocities or [world.vel[chasing:]]
+            running = world.vel[chasing:]
+            if agent >= chasing:
+                running = others(running, agent - chasing, options.num_good)
         else:
+            # One slot for each neighbour seen; an adversary's velocity is zeros.
             order = nearest(other_agents, options.num_agent_neighbors)
-            running = world.vel.copy()
-            running[:chasing] = 0.0
-            running = np.concatenate(others(running, agent, world.agents))
+            running = np.concatenate([np.zeros_like(world.vel[:chasing]), world.vel[chasing:]])
+            running = in_order(others(running, agent, world.agents), order, options.num_agent_neighbors)
             other_agents = in_order(other_agents, order, options.num_agent_neighbors)
-            seen_running = [in_order(running, order, options.num_agent_neighbors)]
-        return [world.vel[agent], world.pos[agent], obstacles, other_agents, *seen_running]
+        return [world.vel[agent], world.pos[agent], obstacles, other_agents, running]
 
     def terminated(self, world: Particles) -> BoolArray | None:
         """Ends where every chased agent is touched by some adversary."""
@@ -103,9 +99,7 @@ class SimpleTag(Scenario[SimpleTagOptions]):
 
     def metrics(self, world: Particles) -> Mapping[str, Float64Array]:
         """How many chased agents each adversary touches."""
-        collisions = np.zeros((world.agents, world.copies))
-        collisions[: self.options.num_adversaries] = self._caught(world).sum(axis=0)
-        return {"collisions": collisions}
+        return {"collisions": catches_of_each(self._caught(world))}
 
     def _caught(self, world: Particles) -> BoolArray:
         """Returns [good, adversaries, copies]: who is touched by whom."""

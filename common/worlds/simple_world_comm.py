@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from common.worlds.chase import caught_by, out_of_bounds
+from common.worlds.chase import catches_of_each, caught_by, out_of_bounds
 from common.worlds.physics import Agent, Landmark, Particles
 from common.worlds.scenario import Count, CountOrZero, Drawn, ModernOptions, Scenario, others
 from common.worlds.world import BoolArray, Float64Array
@@ -91,17 +91,15 @@ class SimpleWorldComm(Scenario[SimpleWorldCommOptions]):
         seen = np.where(visible, world.rel[agent, : world.agents], 0.0)
         running = np.where(visible, world.vel, 0.0)[chasing:]
         if agent >= chasing:
-            running = np.concatenate(others(running, agent - chasing, self.options.num_good))
-        own = [world.vel[agent], world.pos[agent], world.rel[agent, world.agents :]]
-        own += others(seen, agent, world.agents)
+            running = others(running, agent - chasing, self.options.num_good)
+        landmarks, seen = world.rel[agent, world.agents :], others(seen, agent, world.agents)
         here = np.where(inside[agent], 1.0, -1.0)
-        return [*own, running, here, world.said[LEADER]] if agent < chasing else [*own, here, running]
+        rest = [running, here, world.said[LEADER]] if agent < chasing else [here, running]
+        return [world.vel[agent], world.pos[agent], landmarks, seen, *rest]
 
     def metrics(self, world: Particles) -> Mapping[str, Float64Array]:
         """How many chased agents each adversary touches."""
-        collisions = np.zeros((world.agents, world.copies))
-        collisions[: self.options.num_adversaries] = self._caught(world).sum(axis=0)
-        return {"collisions": collisions}
+        return {"collisions": catches_of_each(self._caught(world))}
 
     def _caught(self, world: Particles) -> BoolArray:
         """Returns [good, adversaries, copies]: who is touched by whom."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from common.errors import WorldError
 from common.spec import JointSpec
 
 Float32Array = NDArray[np.float32]
@@ -69,3 +70,21 @@ class World(Protocol):
     def close(self) -> None:
         """Frees what the copies hold; the world cannot be used afterwards."""
         ...
+
+
+def check_actions(
+    world: World, actions: NDArray[Any], shape: tuple[int, int], ages: Sequence[int] | NDArray[np.intp]
+) -> None:
+    """Checks joint actions before a step; ages: each copy's steps since its reset, -1 where it was never reset.
+
+    Raises ValueError for a wrong shape, WorldError for a step before the first reset and for a NaN.
+    """
+    if actions.shape != shape:
+        raise ValueError(f"{world.name}: actions are {list(actions.shape)}, not [copies, sum actions] = {list(shape)}")
+    if ages[0] < 0:
+        raise WorldError(f"{world.name}: stepped before the first reset")
+    # Squares cannot cancel, so their sum is NaN only where an entry is: one call instead of a mask.
+    if np.isnan(np.vdot(actions, actions)):
+        copy, column = np.argwhere(np.isnan(actions))[0]
+        agent = next(agent.name for agent in world.spec.agents if column < agent.action_slice.stop)
+        raise WorldError(f"{world.name}: step {ages[copy] + 1} of copy {copy}: {agent}'s action is NaN")

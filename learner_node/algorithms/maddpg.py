@@ -33,25 +33,17 @@ from learner_node.heads import Heads, gumbel_noise
 from learner_node.networks import (
     CriticTensors,
     PolicyTensors,
+    cohorts,
     critic_order,
     critic_tensors,
     initial_weights,
     policy_order,
     policy_tensors,
 )
-from learner_node.optimiser import Adam, Blocks, clip_by_owner
-from learner_node.passes import (
-    critic_backward,
-    critic_first,
-    critic_input_gradient,
-    critic_rest,
-    policy_backward,
-    policy_forward,
-)
+from learner_node.optimiser import Adam, clip_by_owner
+from learner_node.passes import CriticPass, PolicyPass
 
-from learner_node.scratch import Scratch
-
-_T = TypeVar("_T")
+_T = TypeVar("_T", PolicyTensors, CriticTensors)
 
 
 @dataclass(frozen=True)
@@ -109,11 +101,11 @@ class Trained(Generic[_T]):
         self.target_flat = flat.clone()
         self.gradient_flat = torch.zeros_like(flat)
         self.adam = Adam(flat)
-        self.online, self.target, self.gradient = map(views, (flat, self.target_flat, self.gradient_flat))
+        self.online, self.target, self.gradient = views(flat), views(self.target_flat), views(self.gradient_flat)
 
-    def step(self, blocks: Blocks, owners: int, clip: float, learning_rate: float) -> Tensor:
-        """Clips the gradients, steps the optimiser, and returns the norms before clipping `[owners]`."""
-        norms = clip_by_owner(blocks, owners, clip)
+    def step(self, clip: float, learning_rate: float) -> Tensor:
+        """Clips the gradients, steps the optimiser, and returns the norms before clipping, network by network."""
+        norms = clip_by_owner(self.gradient.blocks, clip)
         self.adam.step(self.flat, self.gradient_flat, learning_rate)
         return norms
 
@@ -122,37 +114,48 @@ class Trained(Generic[_T]):
         self.target_flat.lerp_(self.flat, rate)
 
 
+class _Memory:
+    """What an update of B rows computes into, taken once."""
+
+    def __init__(self, joint: JointSpec, network: NetworkSpec, rows: int, like: Tensor) -> None:
+        self.policy = PolicyPass(cohorts(joint), network.policy_hidden, rows, like)
+        self.critic = CriticPass(len(joint.agents), network.critic_hidden, rows, like)
+        self.joint = like.new_empty(rows, joint.obs_dim + joint.action_dim)
+        self.obs, self.action = self.joint.split([joint.obs_dim, joint.action_dim], dim=1)
+        self.turned = like.new_empty(joint.action_dim, rows)
+        self.change = like.new_empty(rows, joint.action_dim)
+
+
 class Maddpg:
     """All agents' critics and policies, and the update that trains them together."""
 
     def __init__(
-        self,
-        joint: JointSpec,
-        network: NetworkSpec,
-        algorithm: AlgorithmSpec,
-        seed: int,
-        like: Tensor,
+        self, joint: JointSpec, network: NetworkSpec, algorithm: AlgorithmSpec, seed: int, like: Tensor
     ) -> None:
         """Starts from seeded parameters, of the number type and on the device of `like`."""
-        self.joint, self.algorithm = joint, algorithm
+        self.joint, self.network, self.algorithm = joint, network, algorithm
         self.generator = torch.Generator(like.device).manual_seed(seed)
         self.heads = Heads(joint, like, algorithm.gumbel, algorithm.gumbel_temperature)
-        self._scratch = Scratch(like)
-        inputs, agents, hidden = joint.obs_dim + joint.action_dim, len(joint.agents), network.critic_hidden
+        inputs, agents, widths = joint.obs_dim + joint.action_dim, len(joint.agents), network.critic_hidden
         self.policies = Trained(
             _initial_policies(joint, network, seed).to(like), lambda flat: policy_tensors(flat, joint, network)
         )
         self.critics = Trained(
-            _initial_critics(inputs, agents, hidden, seed).to(like),
-            lambda flat: critic_tensors(flat, inputs, agents, hidden),
+            _initial_critics(inputs, agents, widths, seed).to(like),
+            lambda flat: critic_tensors(flat, inputs, agents, widths),
         )
         owners = [i for i, agent in enumerate(joint.agents) for _ in range(agent.action_dim)]
-        lengths = [joint.agents[i].action_dim for i in owners]
         self._action_owner = torch.tensor(owners, device=like.device)
-        self._penalty = algorithm.action_regularisation / torch.tensor(lengths).to(like)
+        lengths = torch.tensor([joint.agents[i].action_dim for i in owners])
+        self._penalty = algorithm.action_regularisation / lengths.to(like)
+        self._memory = _Memory(joint, network, 0, like)
+        self._policy_order = policy_order(joint, network).to(like.device)
+        self._own = _own_action_columns(joint, widths[0])
+        self._own_weights = [self.critics.online.first_weight[joint.obs_dim :][own] for own in self._own]
 
     def update(self, batch: Batch, policy_learning_rate: float, critic_learning_rate: float) -> Losses:
         """Trains critics, then policies, then moves the targets, all on one batch."""
+        self._memory_for(len(batch.joint))
         weight = row_weights(batch.present)
         critic_loss, critic_norm = self._update_critics(batch, weight, critic_learning_rate)
         policy_loss, value, policy_norm = self._update_policies(batch, weight, policy_learning_rate)
@@ -160,83 +163,95 @@ class Maddpg:
         self.policies.follow(self.algorithm.target_rate)
         return Losses(critic_loss, policy_loss, critic_norm, policy_norm, value)
 
-    def _target(self, batch: Batch) -> Tensor:
-        alive = (batch.present * (batch.discount > 0))[:, self._action_owner]
-        scratch = self._scratch
-        scratch.reset()
-        next_joint = scratch.empty(*batch.joint.shape)
-        next_joint[:, : self.joint.obs_dim] = batch.next_obs
-        _, logits = policy_forward(self.policies.target, batch.next_obs, scratch)
-        torch.mul(self.heads.greedy(logits), alive, out=next_joint[:, self.joint.obs_dim :])
-        _, values = critic_rest(self.critics.target, critic_first(self.critics.target, next_joint, scratch), scratch)
-        return td_target(batch, values, self.algorithm.discount)
+    def logits(self, obs: Tensor) -> Tensor:
+        """Returns the policies' logits `[B, U]` for observations `[B, O]`, valid until the next call."""
+        return self._memory_for(len(obs)).policy.forward(self.policies.online, obs)
+
+    def policy_weights(self) -> npt.NDArray[np.float32]:
+        """Returns all policies in the flat layout of common/policy.py."""
+        flat: npt.NDArray[np.float32] = self.policies.flat[self._policy_order].float().cpu().numpy()
+        return flat
+
+    def load_policy_weights(self, flat: npt.NDArray[np.float32]) -> None:
+        """Takes all policies from the flat layout of common/policy.py; targets stay as they are."""
+        self.policies.flat[self._policy_order] = torch.from_numpy(flat.copy()).to(self.policies.flat)
+
+    def _memory_for(self, rows: int) -> _Memory:
+        if len(self._memory.joint) != rows:
+            self._memory = _Memory(self.joint, self.network, rows, self.policies.flat)
+        return self._memory
 
     def _update_critics(self, batch: Batch, weight: Tensor, learning_rate: float) -> tuple[Tensor, Tensor]:
-        target = self._target(batch)
-        critics, scratch = self.critics, self._scratch
-        scratch.reset()
-        hidden, values = critic_rest(critics.online, critic_first(critics.online, batch.joint, scratch), scratch)
-        loss, d_values = squared_error(values, target, weight)
-        critics.gradient_flat.zero_()
-        critic_backward(critics.online, critics.gradient, batch.joint, hidden, d_values, scratch)
-        norms = critics.step(critics.gradient.blocks, len(loss), self.algorithm.gradient_clip, learning_rate)
-        return loss, norms
+        critics, memory = self.critics, self._memory.critic
+        target = self.td_targets(batch)
+        memory.first(critics.online, batch.joint)
+        loss, d_values = squared_error(memory.rest(critics.online), target, weight)
+        memory.backward(critics.online, critics.gradient, batch.joint, d_values)
+        return loss, critics.step(self.algorithm.gradient_clip, learning_rate)
+
+    def td_targets(self, batch: Batch) -> Tensor:
+        """Returns `y` `[N, B]` by the target networks."""
+        memory = self._memory_for(len(batch.joint))
+        memory.obs.copy_(batch.next_obs)
+        actions = self.heads.greedy(memory.policy.forward(self.policies.target, memory.obs))
+        alive = batch.present * (batch.discount > 0)
+        torch.mul(actions, alive.index_select(1, self._action_owner), out=memory.action)
+        memory.critic.first(self.critics.target, memory.joint)
+        return td_target(batch, memory.critic.rest(self.critics.target), self.algorithm.discount)
 
     def _update_policies(self, batch: Batch, weight: Tensor, learning_rate: float) -> tuple[Tensor, Tensor, Tensor]:
-        policies, critic, scratch = self.policies, self.critics.online, self._scratch
-        scratch.reset()
+        policies, critic, memory = self.policies, self.critics.online, self._memory
         obs = batch.joint[:, : self.joint.obs_dim]
-        hidden, logits = policy_forward(policies.online, obs, scratch)
-        noise = None
-        if self.heads.choices:
-            noise = gumbel_noise(len(obs), self.heads.choices, obs, self.generator)
-        sample = self.heads.sample(logits, noise)
-        critic_hidden, values = critic_rest(critic, self._first_of_current(batch, sample.actions), scratch)
-        d_first = critic_input_gradient(critic, critic_hidden, weight.neg(), scratch)
+        logits = memory.policy.forward(policies.online, obs)
+        sample = self.heads.sample(logits, self._noise(len(obs)))
+        self._first_of_current(batch, sample.actions)
+        value = (memory.critic.rest(critic) * weight).sum(1)
+        d_first = memory.critic.input_gradient(critic, weight.neg())
         d_logits = self.heads.backward(sample, self._own_action_gradient(d_first))
         penalty = self._regularise(logits, weight, d_logits)
-        policies.gradient_flat.zero_()
-        policy_backward(policies.online, policies.gradient, obs, hidden, d_logits, scratch)
-        value = (values * weight).sum(1)
-        norms = policies.step(policies.gradient.blocks, len(value), self.algorithm.gradient_clip, learning_rate)
-        return penalty - value, value, norms
+        memory.policy.backward(policies.online, policies.gradient, obs, d_logits)
+        return penalty - value, value, policies.step(self.algorithm.gradient_clip, learning_rate)
 
-    def _first_of_current(self, batch: Batch, actions: Tensor) -> Tensor:
-        """Returns the critics' first layer `[B, N*H]` with each critic's own agent acting by its current policy.
+    def _noise(self, rows: int) -> Tensor | None:
+        if not self.heads.choices:
+            return None
+        return gumbel_noise(rows, self.heads.choices, self.policies.flat, self.generator)
 
-        With teammates as stored, only the own action's share of the product differs from critic to critic.
+    def _first_of_current(self, batch: Batch, actions: Tensor) -> None:
+        """Starts the critics' pass with each critic's own agent acting by its current policy.
+
+        With teammates as stored, only the own action's share of the first product differs from critic to critic.
         """
-        critic, stored = self.critics.online, batch.joint[:, self.joint.obs_dim :]
+        critic, memory = self.critics.online, self._memory
         if self.algorithm.teammates == "current":
-            acting = batch.present[:, self._action_owner]
-            return critic_first(critic, torch.cat([batch.joint[:, : self.joint.obs_dim], actions * acting], 1), self._scratch)
-        first = critic_first(critic, batch.joint, self._scratch)
-        change = actions - stored
-        for own, columns, weight in self._own_action_weights():
+            memory.obs.copy_(batch.joint[:, : self.joint.obs_dim])
+            torch.mul(actions, batch.present.index_select(1, self._action_owner), out=memory.action)
+            memory.critic.first(critic, memory.joint)
+            return
+        first = memory.critic.first(critic, batch.joint)
+        change = torch.sub(actions, batch.joint[:, self.joint.obs_dim :], out=memory.change)
+        for (own, columns), weight in zip(self._own, self._own_weights, strict=True):
             first[:, columns].addmm_(change[:, own], weight)
-        return first
 
     def _own_action_gradient(self, d_first: Tensor) -> Tensor:
-        """Returns what each agent's own action changes in its own critic `[B, U]`."""
-        d_actions = d_first.new_empty(self.joint.action_dim, d_first.shape[1])
-        for agent, (own, _, weight) in enumerate(self._own_action_weights()):
-            torch.mm(weight, d_first[agent].t(), out=d_actions[own])
-        return d_actions.t().contiguous()
-
-    def _own_action_weights(self) -> list[tuple[slice, slice, Tensor]]:
-        """Returns, agent by agent, its columns of the joint action, of the critics' first layer, and the weights."""
-        first, width = self.critics.online.first_weight, self.critics.online.first_bias.shape[1]
-        actions = first[self.joint.obs_dim :]
-        places = [(a.action_slice, slice(i * width, (i + 1) * width)) for i, a in enumerate(self.joint.agents)]
-        return [(own, columns, actions[own, columns]) for own, columns in places]
+        """Returns what each agent's own action changes in its own critic's loss `[B, U]`."""
+        memory = self._memory
+        for (own, columns), weight in zip(self._own, self._own_weights, strict=True):
+            torch.mm(weight, d_first[:, columns].t(), out=memory.turned[own])
+        return memory.change.copy_(memory.turned.t())
 
     def _regularise(self, logits: Tensor, weight: Tensor, d_logits: Tensor) -> Tensor:
         """Adds the gradient of lambda * mean logits^2 to `d_logits`; returns that penalty `[N]`."""
         owner = self._action_owner
-        share = weight.t()[:, owner] * self._penalty
-        d_logits.addcmul_(logits, share, value=2.0)
-        by_number = (logits.square() * share).sum(0)
-        return torch.zeros_like(weight[:, 0]).index_add_(0, owner, by_number)
+        weighted = weight.t().index_select(1, owner).mul_(self._penalty).mul_(logits)
+        d_logits.add_(weighted, alpha=2.0)
+        by_number = weighted.mul_(logits).sum(0)
+        return by_number.new_zeros(len(weight)).index_add_(0, owner, by_number)
+
+
+def _own_action_columns(joint: JointSpec, width: int) -> list[tuple[slice, slice]]:
+    """Returns each agent's columns of the joint action and of the critics' first layer."""
+    return [(agent.action_slice, slice(i * width, (i + 1) * width)) for i, agent in enumerate(joint.agents)]
 
 
 def _initial_policies(joint: JointSpec, network: NetworkSpec, seed: int) -> Tensor:

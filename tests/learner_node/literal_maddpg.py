@@ -84,22 +84,28 @@ class LiteralMaddpg:
     def update(self, batch: dict[str, Tensor], noise: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Updates all agents on one minibatch of joint rows; returns critic and policy losses, agent by agent."""
         agents = range(len(self.joint.agents))
-        critic_losses = [self.update_critic(i, batch) for i in agents]
+        a_next = self.next_actions(batch)
+        critic_losses = [self.update_critic(i, batch, a_next) for i in agents]
         if self.algorithm.teammates == "current":
             self.mu_before = copy.deepcopy(self.mu)
         policy_losses = [self.update_policy(i, batch, noise) for i in agents]
         self.move_targets()
         return critic_losses, policy_losses
 
-    def update_critic(self, i: int, batch: dict[str, Tensor]) -> Tensor:
+    @torch.no_grad()
+    def next_actions(self, batch: dict[str, Tensor]) -> list[Tensor]:
+        """Returns a'_j = mu'_j(o'_j), or nothing of an agent that is gone by then."""
+        actions = []
+        for j, agent in enumerate(self.joint.agents):
+            alive = (batch["present"][:, j] > 0) & (batch["discount"][:, j] > 0)
+            mu_target = greedy_action(agent, self.mu_target[j](batch["next_obs"][:, agent.obs_slice]))
+            actions.append(mu_target * alive[:, None])
+        return actions
+
+    def update_critic(self, i: int, batch: dict[str, Tensor], a_next: list[Tensor]) -> Tensor:
         x, a, x_next = batch["obs"], batch["action"], batch["next_obs"]
         r, discount, present = (batch[name][:, i] for name in ("reward", "discount", "present"))
         with torch.no_grad():
-            a_next = []
-            for j, agent in enumerate(self.joint.agents):
-                alive = (batch["present"][:, j] > 0) & (batch["discount"][:, j] > 0)
-                mu_target = greedy_action(agent, self.mu_target[j](x_next[:, agent.obs_slice]))
-                a_next.append(mu_target * alive[:, None])
             q_next = self.q_target[i](torch.cat([x_next, *a_next], 1))[:, 0]
             y = r + self.algorithm.discount * discount * q_next
         error = self.q[i](torch.cat([x, a], 1))[:, 0] - y

@@ -1,4 +1,4 @@
-"""dynamics="legacy" is the environment of the published tables: the literal original, and the conversions between scales."""
+"""dynamics="legacy" is the environment of the published tables: the literal original, and the scales' conversions."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,7 @@
 """The adapter for any ParallelEnv, shown on a small environment whose agents die at different times."""
 
 import sys
+from itertools import pairwise
 from types import ModuleType
 from typing import ClassVar
 
@@ -251,3 +252,35 @@ def test_mpe2_through_the_adapter_equals_the_batched_world(continuous):
         for name in ("reward", "discount", "present", "episode_over"):
             np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
     assert a.episode_over.all()
+
+
+def play(world, steps):
+    world.reset()
+    rng = np.random.default_rng(0)
+    for _ in range(steps):
+        yield world.step(rng.uniform(0, 1, (world.copies, world.spec.action_dim)).astype(np.float32))
+
+
+@pytest.mark.slow
+def test_pursuit_runs_to_its_time_limit():
+    world = make_world("pettingzoo:pettingzoo.sisl.pursuit_v5", copies=1, seed=0, max_cycles=10, n_pursuers=3)
+    assert world.spec.teams == ("pursuer",)
+    steps = list(play(world, 10))
+    assert [bool(step.episode_over[0]) for step in steps] == [False] * 9 + [True]
+    assert (steps[-1].discount == 1.0).all()
+    world.close()
+
+
+@pytest.mark.slow
+def test_agents_of_knights_archers_zombies_die_before_the_others():
+    world = make_world("pettingzoo:pettingzoo.butterfly.knights_archers_zombies_v11", copies=2, seed=0)
+    assert world.spec.teams == ("archer", "knight")
+    steps = list(play(world, 250))
+    present = np.array([step.present for step in steps])
+    assert 0.0 < present.mean() < 1.0
+    for before, step in pairwise(steps):
+        dead = (before.discount == 0.0) & ~before.episode_over[:, None]
+        assert (step.present[dead] == 0.0).all()
+        assert (step.reward[dead] == 0.0).all()
+    assert any(step.episode_over.any() for step in steps)
+    world.close()

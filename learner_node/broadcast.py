@@ -1,0 +1,56 @@
+"""The broadcast of weights: one frame each time, newest wins."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import zmq
+
+from common.messages import PutWeights
+from common.run import Run
+from common.weights import MAX_WEIGHTS_BYTES, WeightsHeader, pack_weights
+from common.wire import bind, make_socket, send
+from learner_node.batches import BatchStream
+
+SHORTEST_PERIOD_S = 0.2
+LONGEST_PERIOD_S = 5.0
+"""Also without news: it heals what was missed, and shows that the learner lives."""
+LEAVE_PERIOD_S = 1.0
+"""Between copies left with the replay servers for actors that come later."""
+SEND_QUEUE = 2
+
+
+class Broadcast:
+    """The PUB socket, and when to use it. All times are monotonic seconds."""
+
+    def __init__(self, run: Run, endpoint: str, stream: BatchStream) -> None:
+        """Binds; ConfigError when the address cannot be had."""
+        self._run, self._stream = run, stream
+        self._context = zmq.Context()
+        self._socket = make_socket(self._context, zmq.PUB, max_frame_bytes=MAX_WEIGHTS_BYTES)
+        self._socket.setsockopt(zmq.SNDHWM, SEND_QUEUE)
+        try:
+            self.endpoint = bind(self._socket, endpoint, "--bind")
+        except BaseException:
+            self.close()
+            raise
+        self._sent_at = self._left_at = -LONGEST_PERIOD_S
+        self._updates = -1
+
+    def is_due(self, updates: int, now: float) -> bool:
+        """Whether weights are to be sent: new ones a while after the last, old ones much later."""
+        waited_s = now - self._sent_at
+        return waited_s >= (SHORTEST_PERIOD_S if updates > self._updates else LONGEST_PERIOD_S)
+
+    def send(self, header: WeightsHeader, flat: npt.NDArray[np.float32], now: float) -> None:
+        """Broadcasts weights and now and then leaves a copy with the replay servers; ValueError for non-finite ones."""
+        frame = pack_weights(header, flat)
+        send(self._socket, [frame])
+        self._sent_at, self._updates = now, header.updates
+        if now - self._left_at >= LEAVE_PERIOD_S:
+            self._left_at = now
+            self._stream.send(PutWeights(header.version), frame)
+
+    def close(self) -> None:
+        """Closes the socket; what was sent last still goes out."""
+        self._context.destroy(linger=200)

@@ -1,0 +1,63 @@
+"""The command `learner`: trains one run."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from common import command
+from common.process import Health, HttpPort, Stop, die_with_parent, start_logging
+from common.run_options import RunOptions, open_run
+from common.wire import require_local
+from learner_node.config import LearnerConfig
+
+
+@click.command()
+@command.options(LearnerConfig, RunOptions)
+@click.pass_context
+def learner(context: click.Context, /, **values: Any) -> int:
+    r"""Train a run's critics and policies from the replay server, and broadcast the policies to the actors.
+
+    Opens the run at the replay server, so it may start before or after the others: it waits, and says for what. Ends
+    when the budget (--steps or --time) is used, or on Ctrl-C or SIGTERM, each time after a checkpoint.
+
+    \b
+    Examples:
+      learner --gpu --scenario simple_spread --time 20m --run runs/spread
+      learner --resume --run runs/spread --replay tcp://replay-host:5555
+    """
+    config = command.build(LearnerConfig, values)
+    options = command.build(RunOptions, values)
+    require_local(config.bind, "--bind", insecure=config.insecure)
+    os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))
+    # torch takes seconds to import: only once the options are known to be good.
+    import torch  # noqa: PLC0415
+
+    from learner_node.devices import choose_device  # noqa: PLC0415
+    from learner_node.learner import Learner  # noqa: PLC0415
+
+    torch.set_num_threads(config.threads)
+    device = choose_device(gpu=config.gpu)
+    start_logging("learner")
+    if config.parent:
+        die_with_parent(config.parent)
+    stop, health = Stop(), Health()
+    stop.on_signals()
+    sections = command.run_settings(context)
+    directory, run = open_run(config.run, config.scenario, options, sections, resume=config.resume)
+    trained = Learner(run, directory, config, device)
+    port = HttpPort(config.metrics_host, config.metrics_port, trained.metrics.registry, health)
+    trained.metrics_url = port.url
+    try:
+        trained.run(stop, health)
+    finally:
+        trained.close()
+        port.close()
+    return stop.exit_code
+
+
+def main() -> None:
+    """Runs `learner` and ends the process."""
+    command.main(learner, "learner")

@@ -1,0 +1,62 @@
+"""Small instruments of the learner's loop: when something is due, how long it has trained, how fast it updates.
+
+All times are monotonic seconds, given by the caller.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+_RATE_WINDOW = 10
+"""Observations a rate is taken over."""
+
+
+class Due:
+    """Says once a period that something is due."""
+
+    def __init__(self, period_s: float, now: float) -> None:
+        self._period_s, self._last = period_s, now
+
+    def __call__(self, now: float) -> bool:
+        """Returns whether the period is over, and begins the next if so."""
+        if now - self._last < self._period_s:
+            return False
+        self._last = now
+        return True
+
+
+class Clock:
+    """Runs from its start on."""
+
+    def __init__(self) -> None:
+        self._started_at: float | None = None
+
+    @property
+    def started(self) -> bool:
+        """Whether it runs."""
+        return self._started_at is not None
+
+    def start(self, now: float) -> None:
+        """Lets it run."""
+        self._started_at = now
+
+    def seconds(self, now: float) -> float:
+        """Returns how long it has run; 0 before its start."""
+        return now - self._started_at if self._started_at is not None else 0.0
+
+
+class UpdateRate:
+    """Updates a second over the last observations."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque(maxlen=_RATE_WINDOW)
+
+    def observe(self, updates: int, now: float) -> None:
+        """Notes the count of updates."""
+        self._seen.append((now, updates))
+
+    @property
+    def value(self) -> float:
+        """Updates a second; 0 before two observations."""
+        (first, least), (last, most) = (self._seen[0], self._seen[-1]) if self._seen else ((0.0, 0), (0.0, 0))
+        return (most - least) / (last - first) if last > first else 0.0

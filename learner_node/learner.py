@@ -1,0 +1,283 @@
+"""The loop: takes batches, updates, publishes weights, keeps checkpoints; until the budget is used.
+
+    replay --Batch--> BatchStream --Records--> Maddpg.update --every 200 ms--> Broadcast --> actors, replay
+                                                     |--every 2 s--> Logbook
+                                                     |--every minute--> Checkpoints, policy.safetensors
+
+| waits for | frees it                                                           |
+|-----------|--------------------------------------------------------------------|
+| a batch   | BatchStream's thread; why none comes is its `waiting_for`          |
+
+Nothing else is waited for: what is published, logged or saved is done between two updates.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+import time
+
+import torch
+
+from common.errors import PeerError, ShoalError
+from common.messages import LearnerReport, StatusRequest
+from common.policy_file import PolicyFile, save_policy
+from common.process import Health, Stop, WaitLog
+from common.run import Run
+from common.run_directory import RunDirectory
+from common.transitions import field_columns, transition_dtype
+from common.weights import WeightsHeader
+from learner_node import schedule
+from learner_node.algorithms.maddpg import Batch, Losses, Maddpg
+from learner_node.batches import BatchStream, Records
+from learner_node.broadcast import Broadcast
+from learner_node.checkpoints import Checkpoints, Counters, State
+from learner_node.clocks import Clock, Due, UpdateRate
+from learner_node.config import LearnerConfig
+from learner_node.logbook import Logbook
+from learner_node.metrics import Metrics
+from learner_node.state import load_state, state_of
+
+WAIT_S = 0.1
+REPORT_PERIOD_S = 1.0
+LOG_PERIOD_S = 2.0
+TICK_PERIOD_S = 0.02
+"""Between two looks at what is due."""
+
+_log = logging.getLogger(__name__)
+
+
+class Learner:
+    """One run's training, from the newest checkpoint on."""
+
+    def __init__(self, run: Run, directory: RunDirectory, config: LearnerConfig, device: torch.device) -> None:
+        """Loads the newest checkpoint, binds the broadcast and connects; ShoalError when one of them cannot be."""
+        self._run, self._directory, self._config, self._device = run, directory, config, device
+        like = torch.zeros((), device=device)
+        self._algorithm = Maddpg(run.joint, run.spec.network, run.spec.algorithm, run.spec.seed, like)
+        self._columns = field_columns(transition_dtype(run.joint))
+        self._checkpoints = Checkpoints(directory.checkpoints, config.keep_checkpoints)
+        self._done = self._restore()
+        self._name = f"learner-{secrets.token_hex(3)}"
+        self._stream = BatchStream(
+            run,
+            self._name,
+            config.replay,
+            config.prefetch,
+            pin=device.type == "cuda",
+            clock=(self._done.env_steps, self._done.samples),
+        )
+        self._broadcast = Broadcast(run, config.bind, self._stream)
+        self._logbook = Logbook(directory)
+        self.metrics = Metrics()
+        self.metrics_url = ""
+        self._wait = WaitLog(_log)
+        self._losses: Losses | None = None
+        self._learning = Clock()
+        self._rate = UpdateRate()
+        now = time.monotonic()
+        self._report_due, self._log_due = Due(REPORT_PERIOD_S, now), Due(LOG_PERIOD_S, now)
+        self._checkpoint_due = Due(config.checkpoint_every, now)
+        self._saved_at: float | None = None
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget used, 0 to 1."""
+        return schedule.progress(self._run.spec.budget, self._done.env_steps, self._trained_s)
+
+    def run(self, stop: Stop, health: Health) -> None:
+        """Trains until the budget is used or a stop is asked for, then saves."""
+        born_at = time.monotonic()
+        while not stop.requested and self.progress < 1.0:
+            records = self._stream.next(WAIT_S)
+            now = time.monotonic()
+            if records is None:
+                self._wait.waiting(self._stream.waiting_for, now)
+                self.metrics.waiting_seconds.inc(WAIT_S)
+                if self._stream.opened is None and 0 < self._config.peer_timeout < now - born_at:
+                    raise PeerError(f"waited {now - born_at:.0f} s for {self._stream.waiting_for}; is it running?")
+            else:
+                self._wait.done(now)
+                self._learn(records)
+            health.beat()
+            health.not_ready = "" if self._learning.started else self._stream.waiting_for
+            self._do_what_is_due(now)
+        self._finish()
+
+    def close(self) -> None:
+        """Closes files and sockets."""
+        self._broadcast.close()
+        self._stream.close()
+        self._logbook.close()
+
+    # ---- learning -------------------------------------------------------------------------------------------------
+
+    @property
+    def _trained_s(self) -> float:
+        return self._done.trained_s + self._learning.seconds(time.monotonic())
+
+    def _learn(self, records: Records) -> None:
+        started_at = time.perf_counter()
+        done, algorithm = self._done, self._run.spec.algorithm
+        done.env_steps = max(done.env_steps, records.env_steps)
+        share = schedule.learning_rate_share(algorithm, self.progress)
+        words = records.words.to(self._device, non_blocking=True)
+        self._losses = self._algorithm.update(
+            self._batch(words), algorithm.policy_learning_rate * share, algorithm.critic_learning_rate * share
+        )
+        done.updates += 1
+        done.samples += len(words)
+        self.metrics.updates.inc()
+        self.metrics.samples.inc(len(words))
+        self.metrics.update_seconds.observe(time.perf_counter() - started_at)
+
+    def _batch(self, words: torch.Tensor) -> Batch:
+        columns = self._columns
+        return Batch(
+            joint=words[:, : columns["action"].stop],
+            next_obs=words[:, columns["next_obs"]],
+            reward=words[:, columns["reward"]],
+            discount=words[:, columns["discount"]],
+            present=words[:, columns["present"]],
+        )
+
+    # ---- what is done between updates -----------------------------------------------------------------------------
+
+    def _do_what_is_due(self, now: float) -> None:
+        opened = self._stream.opened
+        if opened is None and not self._learning.started:
+            return
+        if opened is not None and not self._learning.started:
+            self._learning.start(now)
+            self._done.weights_version = max(self._done.weights_version, opened.weights_version)
+        if self._broadcast.is_due(self._done.updates, now):
+            self._publish(now)
+        if self._report_due(now):
+            self._rate.observe(self._done.updates, now)
+            self._stream.send(self._report(finished=False))
+            self._stream.send(StatusRequest())
+        if self._log_due(now) and self._losses is not None:
+            self._write_log()
+        if self._checkpoint_due(now) and self._done.updates:
+            self._save()
+
+    def _publish(self, now: float) -> None:
+        done, exploration = self._done, self._run.spec.exploration
+        done.weights_version += 1
+        header = WeightsHeader(
+            run=self._run.id,
+            data_hash=self._run.data_hash,
+            version=done.weights_version,
+            updates=done.updates,
+            exploration_scale=schedule.exploration_scale(exploration, self.progress),
+            random_share=schedule.random_share(exploration, done.env_steps),
+        )
+        try:
+            self._broadcast.send(header, self._algorithm.policy_weights(), now)
+        except ValueError as e:
+            raise ShoalError(
+                f"the policies' {e} after {done.updates} updates; lower algorithm.critic_learning_rate and "
+                "algorithm.policy_learning_rate, or set algorithm.gradient_clip, and resume"
+            ) from e
+        self.metrics.weights_published.inc()
+        self.metrics.weights_version.set(done.weights_version)
+
+    def _report(self, *, finished: bool) -> LearnerReport:
+        critic_loss, policy_loss = _means(self._losses)
+        self.metrics.progress.set(self.progress)
+        self.metrics.critic_loss.set(critic_loss)
+        self.metrics.policy_loss.set(policy_loss)
+        self.metrics.last_update.set_to_current_time()
+        return LearnerReport(
+            learner=self._name,
+            updates=self._done.updates,
+            updates_per_s=self._rate.value,
+            weights_version=self._done.weights_version,
+            progress=self.progress,
+            critic_loss=critic_loss,
+            policy_loss=policy_loss,
+            waiting_for=self._wait.reason,
+            waited_s=self._wait.total_s,
+            last_checkpoint_s=self._checkpoint_due.since(time.monotonic())
+            if self._directory.policy_file.exists()
+            else -1,
+            finished=finished,
+            metrics_url=self.metrics_url,
+        )
+
+    @property
+    def _since_checkpoint_s(self) -> float:
+        return time.monotonic() - self._saved_at if self._saved_at is not None else -1.0
+
+    def _write_log(self) -> None:
+        if self._losses is None:
+            return
+        losses = self._losses
+        figures: dict[str, float | list[float]] = {
+            "trained_s": round(self._trained_s, 2),
+            "env_steps": self._done.env_steps,
+            "updates_per_s": self._rate.value,
+            "progress": self.progress,
+            "exploration_scale": schedule.exploration_scale(self._run.spec.exploration, self.progress),
+            "critic_loss": losses.critic_loss.tolist(),
+            "policy_loss": losses.policy_loss.tolist(),
+            "q_mean": losses.value.tolist(),
+            "critic_gradient_norm": losses.critic_gradient_norm.tolist(),
+            "policy_gradient_norm": losses.policy_gradient_norm.tolist(),
+        }
+        self._logbook.write(self._done.updates, figures, self._stream.status)
+
+    # ---- checkpoints ----------------------------------------------------------------------------------------------
+
+    def _restore(self) -> Counters:
+        state = self._checkpoints.load()
+        if state is None:
+            return Counters()
+        load_state(self._algorithm, state.tensors)
+        _log.info("goes on from %d updates, %d environment steps", state.counters.updates, state.counters.env_steps)
+        return state.counters
+
+    def _save(self) -> None:
+        done, status = self._done, self._stream.status
+        warmed_up = done.env_steps > self._run.spec.exploration.random_steps
+        value = status.return_mean if status is not None and warmed_up else math.nan
+        is_best = not math.isnan(value) and (done.best_return is None or value > done.best_return)
+        if is_best:
+            done.best_return = value
+        counters = Counters(
+            updates=done.updates,
+            env_steps=done.env_steps,
+            samples=done.samples,
+            trained_s=self._trained_s,
+            weights_version=done.weights_version,
+            best_return=done.best_return,
+        )
+        path = self._checkpoints.save(State(state_of(self._algorithm), counters), best=is_best)
+        flat = self._algorithm.policy_weights()
+        save_policy(self._directory.policy_file, PolicyFile(self._run, done.weights_version, done.updates, flat))
+        self.metrics.last_checkpoint.set_to_current_time()
+        self._saved_at = time.monotonic()
+        _log.info("saved %s", path.name)
+
+    def _finish(self) -> None:
+        now = time.monotonic()
+        finished = self.progress >= 1.0
+        if not self._learning.started:
+            return
+        self._publish(now)
+        self._save()
+        self._write_log()
+        self._stream.send(self._report(finished=finished))
+        _log.info(
+            "%s after %d updates, %d environment steps, %.0f s of training",
+            "finished" if finished else "stopped",
+            self._done.updates,
+            self._done.env_steps,
+            self._trained_s,
+        )
+
+
+def _means(losses: Losses | None) -> tuple[float, float]:
+    """Returns the mean over agents of critic and policy loss; zeros before the first update."""
+    return (float(losses.critic_loss.mean()), float(losses.policy_loss.mean())) if losses else (0.0, 0.0)

@@ -1,0 +1,189 @@
+"""The log book: turns writes into Redis commands, and knows which chunks the log holds. Pure.
+
+    shoal:{NAME}:chunk:I     the chunk of number I (chunk_format.py), for tail <= I < head
+    shoal:{NAME}:state       hash: format, head, tail, inserts, samples
+    shoal:{NAME}:actors      hash: actor -> "incarnation:seq" of its last chunk in the log
+    shoal:{NAME}:run         the run, as JSON
+    shoal:{NAME}:weights     the newest weights frame
+
+A group of chunks, what it means for actors and counters, and the removal of the oldest chunks are one transaction: the
+log never tells of a chunk it does not hold. Every command sets or deletes a key or field whatever was there, so a
+transaction whose answer was lost is simply executed again. The braces keep all keys of a name in one slot of a Redis
+cluster.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+
+from common.run import Run
+from replay_server.chunk_format import pack_chunk
+from replay_server.committer import Command, Transaction
+from replay_server.instructions import ForgetActor, StoreChunk, StoreRun, StoreSamples, StoreWeights, Write
+
+FORMAT: Literal[1] = 1
+
+
+class State(msgspec.Struct, frozen=True):
+    """The log's counters, as the hash `state` holds them."""
+
+    format: Literal[1] = FORMAT
+    head: int = 0
+    """Number the next chunk gets."""
+    tail: int = 0
+    """Number of the oldest chunk."""
+    inserts: int = 0
+    samples: int = 0
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """All that the log holds besides chunks."""
+
+    run: Run
+    state: State
+    actors: dict[str, tuple[int, int]]
+    """Incarnation and seq by actor."""
+    weights: bytes | None
+
+
+class Keys:
+    """The keys of one name."""
+
+    def __init__(self, name: str) -> None:
+        self.prefix = f"shoal:{{{name}}}:"
+        self.state, self.actors = self.prefix + "state", self.prefix + "actors"
+        self.run, self.weights = self.prefix + "run", self.prefix + "weights"
+
+    def chunk(self, number: int) -> str:
+        """Returns the key of a chunk."""
+        return f"{self.prefix}chunk:{number}"
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A transaction in the making: later values replace earlier ones."""
+
+    values: dict[str, bytes] = field(default_factory=dict)
+    actors: dict[str, str] = field(default_factory=dict)
+    state: dict[str, int] = field(default_factory=dict)
+    removed: list[str] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
+    last_number: int = -1
+
+    def commands(self, keys: Keys) -> list[Command]:
+        """Returns the commands, removals first: a run's replacement clears what the new one then sets."""
+        commands: list[Command] = []
+        if self.removed:
+            commands.append(("UNLINK", *self.removed))
+        if self.forgotten:
+            commands.append(("HDEL", keys.actors, *self.forgotten))
+        if self.values:
+            commands.append(("MSET", *(part for item in self.values.items() for part in item)))
+        if self.actors:
+            commands.append(("HSET", keys.actors, *(part for item in self.actors.items() for part in item)))
+        if self.state:
+            commands.append(("HSET", keys.state, *(part for item in self.state.items() for part in item)))
+        return commands
+
+
+class LogBook:
+    """Knows what the log holds, and what it shall hold after the next transaction."""
+
+    def __init__(self, keys: Keys) -> None:
+        self.keys = keys
+        self.capacity = 0
+        """Transitions the log is to hold: the oldest chunk goes when the others hold as many."""
+        self._chunks: deque[tuple[int, int]] = deque()
+        self._rows = 0
+        self._actors: dict[str, str] = {}
+        self._values: dict[str, bytes] = {}
+        self._state: dict[str, int] = {}
+
+    @property
+    def head(self) -> int:
+        """Number after that of the newest chunk."""
+        return self._state.get("head", 0)
+
+    def transaction(self, writes: Sequence[Write]) -> Transaction:
+        """Returns the commands for a group of writes, to be executed as one."""
+        draft = _Draft()
+        for write in writes:
+            self._draft(write, draft)
+        self._drop_outgrown(draft)
+        self._remember(draft)
+        return Transaction(draft.commands(self.keys), draft.last_number)
+
+    def basis(self) -> list[Command]:
+        """Returns what to put first where everything but chunks may be missing: a Redis that came back empty."""
+        return _Draft(dict(self._values), dict(self._actors), dict(self._state)).commands(self.keys)
+
+    def restore(self, kept: Kept) -> None:
+        """Takes over what was read from the log."""
+        self._actors = {actor: f"{incarnation}:{seq}" for actor, (incarnation, seq) in kept.actors.items()}
+        self._state = msgspec.structs.asdict(kept.state)
+        self._values = {self.keys.run: msgspec.json.encode(kept.run)}
+        if kept.weights:
+            self._values[self.keys.weights] = kept.weights
+
+    def hold(self, number: int, rows: int) -> None:
+        """Takes over one chunk that the log holds, or should hold (`rows` 0)."""
+        self._chunks.append((number, rows))
+        self._rows += rows
+
+    def _draft(self, write: Write, draft: _Draft) -> None:
+        match write:
+            case StoreChunk(number, chunk, _, inserts):
+                self.hold(number, chunk.count)
+                draft.last_number = number
+                draft.values[self.keys.chunk(number)] = pack_chunk(write)
+                draft.actors[chunk.actor] = f"{chunk.incarnation}:{chunk.seq}"
+                draft.state |= {"head": number + 1, "inserts": inserts}
+            case StoreSamples(samples):
+                draft.state["samples"] = samples
+            case StoreWeights(_, frame):
+                draft.values[self.keys.weights] = frame
+            case ForgetActor(actor):
+                draft.actors.pop(actor, None)
+                draft.forgotten.append(actor)
+            case StoreRun(run, capacity, replaces_run):
+                self.capacity = capacity
+                draft.values[self.keys.run] = msgspec.json.encode(run)
+                draft.state["format"] = FORMAT
+                if replaces_run:
+                    draft.removed += [self.keys.actors, self.keys.weights]
+
+    def _drop_outgrown(self, draft: _Draft) -> None:
+        while self._chunks and self._rows - self._chunks[0][1] >= self.capacity:
+            number, rows = self._chunks.popleft()
+            self._rows -= rows
+            draft.state["tail"] = number + 1
+            key = self.keys.chunk(number)
+            # A group may hold more than the log shall: what would go at once is not written.
+            if draft.values.pop(key, None) is None:
+                draft.removed.append(key)
+
+    def _remember(self, draft: _Draft) -> None:
+        if self.keys.actors in draft.removed:
+            self._actors.clear()
+            self._values.pop(self.keys.weights, None)
+        for actor in draft.forgotten:
+            self._actors.pop(actor, None)
+        self._actors |= draft.actors
+        self._state |= draft.state
+        definitions = (self.keys.run, self.keys.weights)
+        self._values |= {key: value for key, value in draft.values.items() if key in definitions}
+
+
+def parse(state: Mapping[bytes, bytes], actors: Mapping[bytes, bytes], run: bytes, weights: bytes | None) -> Kept:
+    """Opens what the log holds besides chunks; ValueError or ValidationError when it is not what this module writes."""
+    counters = {name.decode(): int(value) for name, value in state.items()}
+    sequences = {}
+    for actor, value in actors.items():
+        incarnation, _, seq = value.decode().partition(":")
+        sequences[actor.decode()] = int(incarnation), int(seq)
+    return Kept(msgspec.json.decode(run, type=Run), msgspec.convert(counters, State), sequences, weights)

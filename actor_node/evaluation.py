@@ -7,8 +7,6 @@ and 3P (openai/maddpg's printed mean episode reward); both are exact only for th
 
 from __future__ import annotations
 
-import pkgutil
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from common.policy import Policy
 from common.policy_file import load_policy
 from common.run import RunSpec
 from common.run_directory import RunDirectory
-from common.worlds import FOREIGN, World, make_world
+from common.worlds import FOREIGN, REAL_MPE2, World, make_world
 
 COPIES = 50
 """Environments stepped side by side, so that a policy's forward pass serves many."""
@@ -61,6 +59,8 @@ def evaluate(directory: RunDirectory, episodes: int, seed: int, progress: Callab
     name = reference_world(run.spec.scenario)
     world = make_world(name, min(COPIES, episodes), seed=seed, **_reference_options(run.spec))
     try:
+        if world.spec != run.joint:
+            raise ConfigError(f"{directory.path}: the installed {name} is not the world this team was trained in")
         returns = play(world, policy, episodes, seed, progress)
     finally:
         world.close()
@@ -99,24 +99,11 @@ def play(
 
 
 def reference_world(scenario: str) -> str:
-    """Returns the name of the environment a scenario is published on: the real mpe2's newest version of it.
+    """Returns the name of the environment a scenario is published on: mpe2's own of that name.
 
-    A `pettingzoo:` scenario is its own reference. ConfigError when mpe2 is not installed or does not have it.
+    A world that is not batched here (`pettingzoo:`, `mpe2:`) is its own reference.
     """
-    if scenario.startswith(FOREIGN):
-        return scenario
-    try:
-        import mpe2  # noqa: PLC0415  (needs pygame and scipy, which workers do not)
-    except ImportError as e:
-        raise ConfigError("evaluation steps the real mpe2, which is not installed; pip install mpe2") from e
-    versions = [
-        int(found[1])
-        for module in pkgutil.iter_modules(mpe2.__path__)
-        if (found := re.fullmatch(rf"{re.escape(scenario)}_v(\d+)", module.name))
-    ]
-    if not versions:
-        raise ConfigError(f"the installed mpe2 has no {scenario}; update it (pip install -U mpe2)")
-    return f"pettingzoo:mpe2.{scenario}_v{max(versions)}"
+    return scenario if scenario.startswith((FOREIGN, REAL_MPE2)) else f"{REAL_MPE2}{scenario}"
 
 
 def bootstrap_interval(values: npt.NDArray[np.float64], seed: int) -> tuple[float, float]:
@@ -128,10 +115,10 @@ def bootstrap_interval(values: npt.NDArray[np.float64], seed: int) -> tuple[floa
 
 
 def _reference_options(spec: RunSpec) -> dict[str, Any]:
-    """Returns the options as the reference takes them: mpe2 knows no dynamics, and its default actions are discrete."""
+    """Returns the options as the reference takes them: mpe2 knows no dynamics."""
     if spec.scenario.startswith(FOREIGN):
         return dict(spec.world)
-    return {"continuous_actions": True, **{name: value for name, value in spec.world.items() if name != "dynamics"}}
+    return {name: value for name, value in spec.world.items() if name != "dynamics"}
 
 
 def _published_scales(scenario: str, options: Mapping[str, Any], total: float) -> dict[str, float]:

@@ -20,7 +20,7 @@ import logging
 import zmq
 
 from actor_node.outbox import Outbox, Parcel
-from common.errors import PeerError, ProtocolError
+from common.errors import PeerError, ProtocolError, ShoalError
 from common.messages import (
     Ack,
     ActorReport,
@@ -35,6 +35,7 @@ from common.messages import (
     Unknown,
     Welcome,
 )
+from common.policy import weight_count
 from common.run import Run
 from common.weights import MAGIC, MAX_WEIGHTS_BYTES, Weights, unpack_weights
 from common.wire import Buffer, Client, checksum, connect, make_socket
@@ -42,6 +43,10 @@ from common.wire import Buffer, Client, checksum, connect, make_socket
 HELLO_PERIOD_S = 1.0
 SILENCE_S = 5.0
 """With no word from the replay for so long, the worker introduces itself again."""
+STANDSTILL_S = 10.0
+"""With chunks sent and none acknowledged for so long, too: they may have been lost with a connection."""
+FAREWELL_MS = 200
+"""Longest wait for the good-bye to leave."""
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +73,8 @@ class Link:
         self.weights_rejected = 0
         self._admitted = False
         self._heard_at = self._hello_at = -SILENCE_S
+        self._acked_at = 0.0
+        """When the last acknowledgement got further, or nothing was left to acknowledge."""
         self._no_run = ""
         self._no_credit = ""
 
@@ -86,7 +93,7 @@ class Link:
     def pump(self, now: float, timeout_s: float = 0.0) -> None:
         """Takes all that has arrived (waiting up to `timeout_s` for something), then sends all that may be sent.
 
-        PeerError when the replay refuses this actor for good, ShoalError when it must begin anew.
+        PeerError when the replay refuses this actor for good, ShoalError when the worker must begin anew.
         """
         if timeout_s:
             self._poller.poll(int(timeout_s * 1_000))
@@ -94,9 +101,7 @@ class Link:
             self._heard_at = now
             self._take(*received, now)
         self._take_broadcast(now)
-        if self._admitted and now - self._heard_at > SILENCE_S:
-            _log.warning("no word from %s for %.0f s; introducing myself again", self._client.endpoint, SILENCE_S)
-            self._admitted = False
+        self._doubt(now)
         if self._admitted:
             self._send_chunks()
         elif now - self._hello_at >= HELLO_PERIOD_S:
@@ -128,9 +133,7 @@ class Link:
         """Says good-bye and closes; nothing un-acknowledged is kept."""
         if self._admitted:
             self._client.send(Bye(self._actor, self.outbox.incarnation))
-        self._client.close()
-        self._broadcast.close()
-        self._context.destroy(linger=200)
+        self._context.destroy(linger=FAREWELL_MS)
 
     def _receive(self) -> tuple[ToPeer, Buffer | None] | None:
         try:
@@ -138,6 +141,25 @@ class Link:
         except ProtocolError as e:
             _log.warning("ignored an answer of %s: %s", self._client.endpoint, e)
             return None
+
+    def _doubt(self, now: float) -> None:
+        """Stops believing in a session that gives no sign of life."""
+        endpoint = self._client.endpoint
+        if now - self._heard_at > SILENCE_S:
+            self._no_run = ""
+            if self._admitted:
+                _log.warning("no word from %s for %.0f s; introducing myself again", endpoint, SILENCE_S)
+            self._admitted = False
+        if not self.outbox.under_way:
+            self._acked_at = now
+        elif self._admitted and now - self._acked_at > STANDSTILL_S:
+            _log.warning(
+                "%s has acknowledged nothing for %.0f s; introducing myself again, to send again %d chunks",
+                endpoint,
+                STANDSTILL_S,
+                self.outbox.under_way,
+            )
+            self._admitted, self._acked_at = False, now
 
     def _hello(self, now: float) -> None:
         self._hello_at = now
@@ -151,6 +173,8 @@ class Link:
     def _take(self, message: ToPeer, payload: Buffer | None, now: float) -> None:
         match message:
             case Ack() if message.incarnation == self.outbox.incarnation:
+                if message.stored > self.outbox.acked:
+                    self._acked_at = now
                 self.outbox.on_ack(message.stored, message.credit)
                 self._no_credit = message.reason
             case Gap() if message.incarnation == self.outbox.incarnation:
@@ -171,10 +195,11 @@ class Link:
                 _log.debug("ignored %s", message)
 
     def _admit(self, welcome: Welcome, weights: Buffer | None, now: float) -> None:
-        if self.run is not None and self.run.data_hash != welcome.run.data_hash:
-            raise PeerError(
-                f"{self._client.endpoint} now serves another run ({welcome.run.id}); start the actors again"
-            )
+        endpoint = self._client.endpoint
+        if self.run is not None and not _acts_alike(self.run, welcome.run):
+            raise ShoalError(f"{endpoint} serves another run now, or other settings of it; this worker begins anew")
+        if self.outbox.incarnation not in (0, welcome.incarnation):
+            raise ShoalError(f"{endpoint} takes this worker for another one's successor; it begins anew")
         self.run, self._no_run, self._admitted = welcome.run, "", True
         self.outbox.on_welcome(welcome.incarnation, welcome.stored, welcome.credit)
         if weights is not None and len(weights):
@@ -195,11 +220,20 @@ class Link:
         except ProtocolError as e:
             self._reject(str(e))
             return
-        if self.run is None or weights.header.data_hash != self.run.data_hash or weights.header.run != self.run.id:
-            self._reject(f"they belong to run {weights.header.run}")
+        run, header = self.run, weights.header
+        if run is None or (header.run, header.data_hash) != (run.id, run.data_hash):
+            self._reject(f"they belong to run {header.run}")
+        elif weights.flat.size != (needed := weight_count(run.joint, run.spec.network)):
+            self._reject(f"{weights.flat.size} numbers do not fit policies of {needed}")
         elif self.weights is None or weights.header.version >= self.weights.header.version:
             self.weights, self.weights_at = weights, now
 
     def _reject(self, reason: str) -> None:
         self.weights_rejected += 1
         _log.warning("refused weights: %s", reason)
+
+
+def _acts_alike(held: Run, new: Run) -> bool:
+    """Says whether a worker that has begun with one run may go on with the other: the budget does not concern it."""
+    same_settings = (held.spec.network, held.spec.exploration) == (new.spec.network, new.spec.exploration)
+    return held.id == new.id and held.data_hash == new.data_hash and same_settings

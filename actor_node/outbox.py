@@ -47,6 +47,11 @@ class Outbox:
         return len(self._parcels)
 
     @property
+    def under_way(self) -> int:
+        """Chunks sent and not acknowledged."""
+        return self._next_to_send - self.acked - 1
+
+    @property
     def may_add(self) -> bool:
         """Whether the replay's credit covers one more chunk."""
         return self.incarnation > 0 and self.next_seq <= self.credit

@@ -129,8 +129,8 @@ def _note_end(slot: Slot, now: float) -> None:
 def _last_words(failure: multiprocessing.connection.Connection) -> str:
     """Returns the error a worker sent before it ended; empty when it could not."""
     try:
-        return failure.recv_bytes().decode() if failure.poll() else ""
-    except EOFError:
+        return failure.recv_bytes().decode(errors="replace") if failure.poll() else ""
+    except (EOFError, OSError):  # OSError: it was killed while it spoke
         return ""
     finally:
         failure.close()

@@ -30,6 +30,8 @@ from common.worlds import make_world
 
 REPORT_PERIOD_S = 1.0
 IDLE_POLL_S = 0.05
+_LAST_WORDS = 8_000
+"""Characters of a failure that reach the supervisor: more than a pipe holds would never be sent."""
 
 _log = logging.getLogger(__name__)
 
@@ -60,10 +62,10 @@ def work(config: WorkerConfig, figures: Array[c_double], failure: Connection) ->
         worker = Worker(config, Counters(figures))
         worker.run(stop)
     except ShoalError as e:
-        failure.send_bytes(str(e).encode())
+        failure.send_bytes(str(e)[-_LAST_WORDS:].encode())
         sys.exit(e.exit_code)
     except Exception:  # noqa: BLE001  (the process ends here; its supervisor shows the traceback)
-        failure.send_bytes(traceback.format_exc().encode())
+        failure.send_bytes(traceback.format_exc()[-_LAST_WORDS:].encode())
         sys.exit(FAILED)
 
 
@@ -78,6 +80,8 @@ class Worker:
         self._policy: tuple[int, Policy] | None = None
         self._env_steps = self._episodes = 0
         self._return_sums: np.ndarray[Any, np.dtype[np.float64]] = np.zeros(0)
+        self._told: dict[str, int] = {}
+        """What of the link's totals has been counted."""
         self._reported_at = 0.0
         self._born_at = time.monotonic()
 
@@ -94,7 +98,8 @@ class Worker:
         now = time.monotonic()
         who, reason = self._link.waiting_for()
         self._link.pump(now, timeout_s=IDLE_POLL_S if who else 0.0)
-        self._report(now)
+        if now - self._reported_at >= REPORT_PERIOD_S:
+            self._report(now)
         still_waits_for, reason = self._link.waiting_for()
         if still_waits_for:
             self._wait.waiting(reason, now)
@@ -137,8 +142,6 @@ class Worker:
         self._count("chunks", 1)
 
     def _report(self, now: float) -> None:
-        if now - self._reported_at < REPORT_PERIOD_S:
-            return
         self._reported_at = now
         link, weights = self._link, self._link.weights
         version = weights.header.version if weights else 0
@@ -146,6 +149,9 @@ class Worker:
         levels = {"chunks_unacknowledged": link.outbox.unacked, "weights_version": version, "weights_age_s": age_s}
         for figure, value in levels.items():
             self._counters.set(self._config.index, figure, value)
+        for figure, total in {"chunks_resent": link.outbox.resent, "weights_rejected": link.weights_rejected}.items():
+            self._count(figure, total - self._told.get(figure, 0))
+            self._told[figure] = total
         link.report(
             ActorReport(
                 actor=self._config.name,
@@ -163,13 +169,14 @@ class Worker:
         )
 
     def _drain(self) -> None:
-        """Waits a bounded time for acknowledgements of what was sent."""
+        """Waits a bounded time for acknowledgements of what was sent, and tells the last figures."""
         orphaned = os.getppid() != self._config.supervisor
         give_up_at = time.monotonic() + (0.0 if orphaned else self._config.drain_s)
         while self._link.outbox.unacked and (now := time.monotonic()) < give_up_at:
             self._link.pump(now, timeout_s=IDLE_POLL_S)
         if self._link.outbox.unacked:
             _log.warning("ended with %d chunks not acknowledged", self._link.outbox.unacked)
+        self._report(time.monotonic())
 
     def _count(self, figure: str, amount: float) -> None:
         self._counters.add(self._config.index, figure, amount)

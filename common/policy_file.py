@@ -7,6 +7,7 @@ Tensors `{agent}/{layer}/weight` [inputs, outputs] and `{agent}/{layer}/bias` [o
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from common.errors import ConfigError
-from common.policy import Floats, layer_shapes, unflatten, weight_count
+from common.policy import Floats, layer_shapes, unflatten
 from common.run import Run
 from common.run_directory import write_atomically
 
@@ -53,16 +54,24 @@ def load_policy(path: Path) -> PolicyFile:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
             run = msgspec.json.decode(metadata["run"], type=Run)
-            names = [
-                f"{agent.name}/{i}/{name}"
+            shapes = {
+                f"{agent.name}/{i}/{name}": shape
                 for agent in run.joint.agents
-                for i, _ in enumerate(layer_shapes(agent, run.spec.network))
-                for name in ("weight", "bias")
-            ]
-            flat = np.concatenate([file.get_tensor(name).ravel() for name in names]).astype(np.float32)
+                for i, (inputs, outputs) in enumerate(layer_shapes(agent, run.spec.network))
+                for name, shape in (("weight", (inputs, outputs)), ("bias", (outputs,)))
+            }
+            flat = np.concatenate([_tensor(file, name, shape) for name, shape in shapes.items()])
             version, updates = int(metadata["version"]), int(metadata["updates"])
-    except (SafetensorError, msgspec.MsgspecError, KeyError, ValueError, OSError) as e:
+    except KeyError as e:
+        raise ConfigError(f"{path} holds no policies of Shoal: its metadata has no {e}") from e
+    except (SafetensorError, ValueError, TypeError, OSError) as e:
         raise ConfigError(f"{path} holds no policies of this version of Shoal: {e}") from e
-    if flat.shape != (weight_count(run.joint, run.spec.network),):
-        raise ConfigError(f"{path}: {flat.size} weights do not fit the run in its metadata")
     return PolicyFile(run, version, updates, flat)
+
+
+def _tensor(file: Any, name: str, shape: tuple[int, ...]) -> Floats:
+    """Returns one tensor, flat; ValueError when it does not fit the run or cannot be acted with."""
+    tensor: Floats = file.get_tensor(name)
+    if tensor.shape != shape or tensor.dtype != np.float32 or not np.isfinite(tensor).all():
+        raise ValueError(f"{name} is {tensor.dtype} {tensor.shape}, not finite float32 {shape}")
+    return tensor.ravel()

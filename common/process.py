@@ -85,8 +85,9 @@ class WaitLog:
     def __init__(self, log: logging.Logger, period_s: float = 10.0) -> None:
         self._log, self._period_s = log, period_s
         self._reason = ""
-        self._since = self._said = 0.0
+        self._since = self._said = self._counted = 0.0
         self.total_s = 0.0
+        """Waiting time in all, of the wait that goes on too."""
 
     @property
     def reason(self) -> str:
@@ -96,8 +97,9 @@ class WaitLog:
     def waiting(self, reason: str, now: float) -> None:
         """Notes that the loop waits at monotonic time `now`."""
         if not self._reason:
-            self._since = self._said = now
+            self._since = self._said = self._counted = now
         self._reason = reason
+        self._count(now)
         if now - self._said >= self._period_s:
             self._said = now
             self._log.warning("waiting since %.0f s for %s", now - self._since, reason)
@@ -105,10 +107,14 @@ class WaitLog:
     def done(self, now: float) -> None:
         """Notes that the wait, if there was one, is over."""
         if self._reason:
-            self.total_s += now - self._since
+            self._count(now)
             if self._said > self._since:
                 self._log.info("waited %.1f s for %s; going on", now - self._since, self._reason)
         self._reason = ""
+
+    def _count(self, now: float) -> None:
+        self.total_s += now - self._counted
+        self._counted = now
 
 
 def die_with_parent(parent_pid: int) -> None:
@@ -160,6 +166,8 @@ class HttpPort:
         """Binds at once (port 0 = any free one); ConfigError when the port cannot be had."""
 
         class Handler(BaseHTTPRequestHandler):
+            timeout = 10.0  # seconds: a client that says nothing does not hold a thread
+
             def do_GET(self) -> None:
                 status, kind, body = _answer(self.path.partition("?")[0], registry, health)
                 self.send_response(status)
@@ -179,7 +187,8 @@ class HttpPort:
             ) from e
         self._server.daemon_threads = True
         self.url = f"http://{host}:{self._server.server_address[1]}/metrics"
-        threading.Thread(target=self._server.serve_forever, name="http", daemon=True).start()
+        # Looks every tenth of a second whether it shall stop: what close() takes.
+        threading.Thread(target=self._server.serve_forever, args=(0.1,), name="http", daemon=True).start()
 
     def close(self) -> None:
         """Stops serving and frees the port."""

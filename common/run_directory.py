@@ -38,7 +38,7 @@ class RunDirectory:
     def run(self) -> Run:
         """Reads the run this directory holds; ConfigError when it holds none."""
         try:
-            return from_toml(self.run_file.read_text(), str(self.run_file))
+            return from_toml(self.run_file.read_text("utf-8"), str(self.run_file))
         except FileNotFoundError:
             raise ConfigError(
                 f"{self.path} holds no run (no run.toml); give a directory that `shoal train` made"
@@ -96,11 +96,15 @@ def reopen(path: Path, spec: RunSpec | None, joint: JointSpec | None) -> tuple[R
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file so that a reader, or a restart after any crash, sees the old content or the new, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)

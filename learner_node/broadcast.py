@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import zmq
@@ -18,6 +20,19 @@ LONGEST_PERIOD_S = 5.0
 LEAVE_PERIOD_S = 1.0
 """Between copies left with the replay servers for actors that come later."""
 SEND_QUEUE = 2
+
+
+def first_version(checkpoint: int, remembered: int, checkpoint_period_s: float) -> int:
+    """Returns a version that no weights had, after a restart: beyond any that may have been published and forgotten.
+
+    checkpoint: the version in the checkpoint, as old as a period; remembered: the newest a replay server holds, which
+    is a second old.
+    """
+    if remembered:
+        unseen_s, known = LEAVE_PERIOD_S, max(remembered, checkpoint)
+    else:
+        unseen_s, known = checkpoint_period_s, checkpoint
+    return known + 1 + (math.ceil(2 * unseen_s / SHORTEST_PERIOD_S) if known else 0)
 
 
 class Broadcast:

@@ -4,7 +4,8 @@
     checkpoints/best.safetensors                   the one with the best mean return of training episodes
 
 Metadata: `counters` (JSON) and `digest`, blake2b over counters and tensors. A damaged newest file is passed over, with
-a warning, for the one before it; when files are there and none can be read, that is an error, never a fresh start.
+a warning and the name `.damaged`, for the one before it, at last for the best one; when files are there and none can be
+read, that is an error, never a fresh start.
 """
 
 from __future__ import annotations
@@ -20,27 +21,10 @@ from torch import Tensor
 
 from common.errors import ShoalError
 from common.run_directory import write_atomically
+from learner_node.state import Counters, TrainingState
 
 _log = logging.getLogger(__name__)
 _BEST = "best.safetensors"
-
-
-class Counters(msgspec.Struct, forbid_unknown_fields=True):
-    """What a learner has done, beside its tensors."""
-
-    updates: int = 0
-    env_steps: int = 0
-    samples: int = 0
-    trained_s: float = 0.0
-    weights_version: int = 0
-    best_return: float | None = None
-
-
-class State(msgspec.Struct, frozen=True):
-    """All of a learner's state: tensors by name, and counters."""
-
-    tensors: dict[str, Tensor]
-    counters: Counters
 
 
 class Checkpoints:
@@ -49,8 +33,12 @@ class Checkpoints:
     def __init__(self, directory: Path, keep: int) -> None:
         self._directory, self._keep = directory, keep
 
-    def save(self, state: State, *, best: bool) -> Path:
-        """Writes a state, as the best one too if it is, and removes the oldest beyond those kept."""
+    def save(self, state: TrainingState, *, best: bool) -> Path:
+        """Writes a state, as the best one too if it is, and removes the oldest beyond those kept.
+
+        ShoalError when the state holds non-finite numbers: it would displace one that can be gone on from.
+        """
+        state.check()
         self._directory.mkdir(parents=True, exist_ok=True)
         counters = msgspec.json.encode(state.counters).decode()
         content = save(state.tensors, {"counters": counters, "digest": _digest(counters, state.tensors)})
@@ -62,14 +50,22 @@ class Checkpoints:
             old.unlink()
         return path
 
-    def load(self) -> State | None:
-        """Returns the newest state that is whole, None when there are no files; ShoalError when none of them is whole."""
-        files = self._newest_first()
+    def load(self) -> TrainingState | None:
+        """Returns the newest state that is whole, None when there are no files; ShoalError when none is whole."""
+        for leftover in self._directory.glob(".*.safetensors.*"):
+            leftover.unlink()
+        files, damaged = [*self._newest_first(), *self._directory.glob(_BEST)], []
         for path in files:
             try:
-                return read(path)
+                state = read(path)
             except (SafetensorError, msgspec.MsgspecError, KeyError, ValueError, OSError) as e:
                 _log.warning("%s cannot be used (%s); trying the one before it", path, e)
+                damaged.append(path)
+                continue
+            # Out of the way, or they would count among the newest; but only now that there is something to go on from.
+            for file in damaged:
+                file.rename(f"{file}.damaged")
+            return state
         if files:
             raise ShoalError(
                 f"none of the {len(files)} checkpoints in {self._directory} can be read; move them away to begin anew"
@@ -80,14 +76,14 @@ class Checkpoints:
         return sorted(self._directory.glob("updates-*.safetensors"), reverse=True)
 
 
-def read(path: Path) -> State:
+def read(path: Path) -> TrainingState:
     """Reads one checkpoint; ValueError when its digest does not fit, safetensors' and msgspec's errors otherwise."""
     with safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
     if metadata["digest"] != _digest(metadata["counters"], tensors):
         raise ValueError("its digest does not fit")
-    return State(tensors, msgspec.json.decode(metadata["counters"], type=Counters))
+    return TrainingState(tensors, msgspec.json.decode(metadata["counters"], type=Counters))
 
 
 def _digest(counters: str, tensors: dict[str, Tensor]) -> str:

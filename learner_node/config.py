@@ -24,7 +24,7 @@ class LearnerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bind: Annotated[str, Meta(description="Address where the weights are broadcast.")] = "tcp://127.0.0.1:5556"
     insecure: Annotated[bool, Meta(description="Allow a --bind address that others can reach.")] = False
     prefetch: Annotated[int, Meta(ge=1, le=64, description="Batches asked for ahead.")] = 4
-    checkpoint_every: Annotated[Seconds, Meta(description="Time between checkpoints.")] = 60.0
+    checkpoint_every: Annotated[Seconds, Meta(description="Time between checkpoints.")] = 20.0
     keep_checkpoints: Annotated[int, Meta(ge=1, description="Checkpoints kept, beside the best one.")] = 3
     peer_timeout: Annotated[
         Seconds, Meta(description="Give up (exit code 3) when no replay server answered for so long; 0 = wait on.")

@@ -77,7 +77,7 @@ class Heads:
             if isinstance(segment, BoxColumns):
                 torch.addcmul(segment.middle, torch.tanh(own), segment.half, out=out)
             else:
-                _one_hot(own.unflatten(1, (segment.parts, segment.n)), out)
+                _one_hot(own.view(-1, segment.parts, segment.n), out)
         return actions
 
     def sample(self, logits: Tensor, noise: Tensor | None) -> Sample:
@@ -93,7 +93,7 @@ class Heads:
             width = segment.parts * segment.n
             noisy = own if noise is None else own + noise[:, at : at + width]
             at += width
-            soft = torch.softmax(noisy.unflatten(1, (segment.parts, segment.n)) / self._temperature, 2)
+            soft = torch.softmax(noisy.view(-1, segment.parts, segment.n) / self._temperature, 2)
             if self._gumbel == "soft":
                 out.copy_(soft.flatten(1))
             else:
@@ -109,7 +109,7 @@ class Heads:
             if isinstance(segment, BoxColumns):
                 torch.mul(own, slope, out=out)
             else:
-                own = own.unflatten(1, (segment.parts, segment.n))
+                own = own.view(-1, segment.parts, segment.n)
                 inner = (own * slope).sum(2, keepdim=True)
                 out.copy_(((own - inner) * slope / self._temperature).flatten(1))
         return d_logits

@@ -2,7 +2,7 @@
 
     replay --Batch--> BatchStream --Records--> Maddpg.update --every 200 ms--> Broadcast --> actors, replay
                                                      |--every 2 s--> Logbook
-                                                     |--every minute--> Checkpoints, policy.safetensors
+                                                     |--every 20 s--> Checkpoints, policy.safetensors
 
 | waits for | frees it                                                           |
 |-----------|--------------------------------------------------------------------|
@@ -18,6 +18,7 @@ import math
 import secrets
 import time
 
+import msgspec
 import torch
 
 from common.errors import PeerError, ShoalError
@@ -31,19 +32,17 @@ from common.weights import WeightsHeader
 from learner_node import schedule
 from learner_node.algorithms.maddpg import Batch, Losses, Maddpg
 from learner_node.batches import BatchStream, Records
-from learner_node.broadcast import Broadcast
-from learner_node.checkpoints import Checkpoints, Counters, State
+from learner_node.broadcast import Broadcast, first_version
+from learner_node.checkpoints import Checkpoints
 from learner_node.clocks import Clock, Due, UpdateRate
 from learner_node.config import LearnerConfig
 from learner_node.logbook import Logbook
 from learner_node.metrics import Metrics
-from learner_node.state import load_state, state_of
+from learner_node.state import Counters, TrainingState, capture, restore
 
 WAIT_S = 0.1
 REPORT_PERIOD_S = 1.0
 LOG_PERIOD_S = 2.0
-TICK_PERIOD_S = 0.02
-"""Between two looks at what is due."""
 
 _log = logging.getLogger(__name__)
 
@@ -60,13 +59,9 @@ class Learner:
         self._checkpoints = Checkpoints(directory.checkpoints, config.keep_checkpoints)
         self._done = self._restore()
         self._name = f"learner-{secrets.token_hex(3)}"
+        clock = self._done.env_steps, self._done.samples
         self._stream = BatchStream(
-            run,
-            self._name,
-            config.replay,
-            config.prefetch,
-            pin=device.type == "cuda",
-            clock=(self._done.env_steps, self._done.samples),
+            run, self._name, config.replay, config.prefetch, pin=device.type == "cuda", clock=clock
         )
         self._broadcast = Broadcast(run, config.bind, self._stream)
         self._logbook = Logbook(directory)
@@ -89,14 +84,13 @@ class Learner:
     def run(self, stop: Stop, health: Health) -> None:
         """Trains until the budget is used or a stop is asked for, then saves."""
         born_at = time.monotonic()
+        if self.progress >= 1.0:
+            _log.warning("the budget is used already; resume with a larger --steps or --time to train on")
         while not stop.requested and self.progress < 1.0:
             records = self._stream.next(WAIT_S)
             now = time.monotonic()
             if records is None:
-                self._wait.waiting(self._stream.waiting_for, now)
-                self.metrics.waiting_seconds.inc(WAIT_S)
-                if self._stream.opened is None and 0 < self._config.peer_timeout < now - born_at:
-                    raise PeerError(f"waited {now - born_at:.0f} s for {self._stream.waiting_for}; is it running?")
+                self._note_wait(now, born_at)
             else:
                 self._wait.done(now)
                 self._learn(records)
@@ -110,6 +104,12 @@ class Learner:
         self._broadcast.close()
         self._stream.close()
         self._logbook.close()
+
+    def _note_wait(self, now: float, born_at: float) -> None:
+        self._wait.waiting(self._stream.waiting_for, now)
+        self.metrics.waiting_seconds.inc(WAIT_S)
+        if not self._stream.opened and 0 < self._config.peer_timeout < now - born_at:
+            raise PeerError(f"waited {now - born_at:.0f} s for {self._stream.waiting_for}; is it running?")
 
     # ---- learning -------------------------------------------------------------------------------------------------
 
@@ -131,6 +131,7 @@ class Learner:
         self.metrics.updates.inc()
         self.metrics.samples.inc(len(words))
         self.metrics.update_seconds.observe(time.perf_counter() - started_at)
+        self.metrics.last_update.set_to_current_time()
 
     def _batch(self, words: torch.Tensor) -> Batch:
         columns = self._columns
@@ -145,22 +146,27 @@ class Learner:
     # ---- what is done between updates -----------------------------------------------------------------------------
 
     def _do_what_is_due(self, now: float) -> None:
-        opened = self._stream.opened
-        if opened is None and not self._learning.started:
-            return
-        if opened is not None and not self._learning.started:
-            self._learning.start(now)
-            self._done.weights_version = max(self._done.weights_version, opened.weights_version)
+        if not self._learning.started:
+            if not self._stream.opened:
+                return
+            self._start_learning(now)
+        self._done.env_steps = max(self._done.env_steps, self._stream.env_steps)
         if self._broadcast.is_due(self._done.updates, now):
             self._publish(now)
         if self._report_due(now):
             self._rate.observe(self._done.updates, now)
             self._stream.send(self._report(finished=False))
             self._stream.send(StatusRequest())
-        if self._log_due(now) and self._losses is not None:
+        if self._log_due(now):
             self._write_log()
         if self._checkpoint_due(now) and self._done.updates:
             self._save()
+
+    def _start_learning(self, now: float) -> None:
+        self._learning.start(now)
+        remembered = self._stream.weights_version
+        version = first_version(self._done.weights_version, remembered, self._config.checkpoint_every)
+        self._done.weights_version = version - 1
 
     def _publish(self, now: float) -> None:
         done, exploration = self._done, self._run.spec.exploration
@@ -176,19 +182,14 @@ class Learner:
         try:
             self._broadcast.send(header, self._algorithm.policy_weights(), now)
         except ValueError as e:
-            raise ShoalError(
-                f"the policies' {e} after {done.updates} updates; lower algorithm.critic_learning_rate and "
-                "algorithm.policy_learning_rate, or set algorithm.gradient_clip, and resume"
-            ) from e
+            self._capture().check()
+            raise ShoalError(f"weights {done.weights_version} cannot be published: {e}") from e
         self.metrics.weights_published.inc()
         self.metrics.weights_version.set(done.weights_version)
 
     def _report(self, *, finished: bool) -> LearnerReport:
         critic_loss, policy_loss = _means(self._losses)
-        self.metrics.progress.set(self.progress)
-        self.metrics.critic_loss.set(critic_loss)
-        self.metrics.policy_loss.set(policy_loss)
-        self.metrics.last_update.set_to_current_time()
+        self.metrics.observe(self._losses, self.progress, self._stream.rejected)
         return LearnerReport(
             learner=self._name,
             updates=self._done.updates,
@@ -199,16 +200,10 @@ class Learner:
             policy_loss=policy_loss,
             waiting_for=self._wait.reason,
             waited_s=self._wait.total_s,
-            last_checkpoint_s=self._checkpoint_due.since(time.monotonic())
-            if self._directory.policy_file.exists()
-            else -1,
+            last_checkpoint_s=time.monotonic() - self._saved_at if self._saved_at is not None else -1.0,
             finished=finished,
             metrics_url=self.metrics_url,
         )
-
-    @property
-    def _since_checkpoint_s(self) -> float:
-        return time.monotonic() - self._saved_at if self._saved_at is not None else -1.0
 
     def _write_log(self) -> None:
         if self._losses is None:
@@ -234,9 +229,12 @@ class Learner:
         state = self._checkpoints.load()
         if state is None:
             return Counters()
-        load_state(self._algorithm, state.tensors)
+        restore(self._algorithm, state)
         _log.info("goes on from %d updates, %d environment steps", state.counters.updates, state.counters.env_steps)
         return state.counters
+
+    def _capture(self) -> TrainingState:
+        return capture(self._algorithm, msgspec.structs.replace(self._done, trained_s=self._trained_s))
 
     def _save(self) -> None:
         done, status = self._done, self._stream.status
@@ -245,15 +243,7 @@ class Learner:
         is_best = not math.isnan(value) and (done.best_return is None or value > done.best_return)
         if is_best:
             done.best_return = value
-        counters = Counters(
-            updates=done.updates,
-            env_steps=done.env_steps,
-            samples=done.samples,
-            trained_s=self._trained_s,
-            weights_version=done.weights_version,
-            best_return=done.best_return,
-        )
-        path = self._checkpoints.save(State(state_of(self._algorithm), counters), best=is_best)
+        path = self._checkpoints.save(self._capture(), best=is_best)
         flat = self._algorithm.policy_weights()
         save_policy(self._directory.policy_file, PolicyFile(self._run, done.weights_version, done.updates, flat))
         self.metrics.last_checkpoint.set_to_current_time()
@@ -261,11 +251,10 @@ class Learner:
         _log.info("saved %s", path.name)
 
     def _finish(self) -> None:
-        now = time.monotonic()
-        finished = self.progress >= 1.0
         if not self._learning.started:
             return
-        self._publish(now)
+        finished = self.progress >= 1.0
+        self._publish(time.monotonic())
         self._save()
         self._write_log()
         self._stream.send(self._report(finished=finished))

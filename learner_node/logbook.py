@@ -56,9 +56,10 @@ class Logbook:
         for i, (critic, policy) in enumerate(zip(line["critic_loss"], line["policy_loss"], strict=True)):
             board.add_scalars(f"agent{i}/losses", {"critic loss": critic, "actor_loss": policy}, updates)
         for i, value in enumerate(line.get("return_means", ())):
-            board.add_scalar(f"agent{i}/mean_episode_rewards", value, updates)
+            if math.isfinite(value):
+                board.add_scalar(f"agent{i}/mean_episode_rewards", value, updates)
         for name, value in line.items():
-            if isinstance(value, int | float) and name not in ("time", "updates"):
+            if isinstance(value, int | float) and math.isfinite(value) and name not in ("time", "updates"):
                 board.add_scalar(f"run/{name}", value, updates)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from learner_node.algorithms.maddpg import Losses
+
 
 class Metrics:
     """One registry and the metrics in it."""
@@ -22,10 +24,26 @@ class Metrics:
         self.weights_published = self._counter("weights_published", "Broadcasts of weights.")
         self.weights_version = self._gauge("weights_version", "Newest version of the weights.")
         self.progress = self._gauge("progress_ratio", "Share of the budget used.")
+        self.rejected = self._gauge("batches_rejected", "Batches thrown away for non-finite numbers.")
         self.critic_loss = self._gauge("critic_loss", "Mean over agents, last measured.")
         self.policy_loss = self._gauge("policy_loss", "Mean over agents, last measured.")
+        self.value = self._gauge("q_mean", "Mean over agents and batch of the critics' values, last measured.")
+        self.critic_gradient_norm = self._gauge("critic_gradient_norm", "Largest over agents, before clipping.")
+        self.policy_gradient_norm = self._gauge("policy_gradient_norm", "Largest over agents, before clipping.")
         self.last_update = self._gauge("last_update_timestamp_seconds", "When the last update ended.")
         self.last_checkpoint = self._gauge("last_checkpoint_timestamp_seconds", "When the last checkpoint was written.")
+
+    def observe(self, losses: Losses | None, progress: float, rejected: int) -> None:
+        """Sets what is looked at once a second."""
+        self.progress.set(progress)
+        self.rejected.set(rejected)
+        if losses is None:
+            return
+        self.critic_loss.set(float(losses.critic_loss.mean()))
+        self.policy_loss.set(float(losses.policy_loss.mean()))
+        self.value.set(float(losses.value.mean()))
+        self.critic_gradient_norm.set(float(losses.critic_gradient_norm.max()))
+        self.policy_gradient_norm.set(float(losses.policy_gradient_norm.max()))
 
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(f"shoal_learner_{name}", text, registry=self.registry)

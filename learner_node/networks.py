@@ -23,6 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from common.policy import layer_shapes
 from common.run import NetworkSpec
 from common.spec import JointSpec
 
@@ -31,7 +32,7 @@ Blocks = Sequence[tuple[slice, Tensor]]
 
 
 class Affine:
-    """One stacked layer: weight `[N, inputs, outputs]`, its transpose, and bias `[N*outputs]`."""
+    """One stacked layer: weight `[N, inputs, outputs]`, its transpose, and bias `[N, 1, outputs]`."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         self.weight = weight
@@ -59,12 +60,12 @@ class PolicyTensors:
     first_weights: tuple[Tensor, ...]
     """Per cohort `[n, o, H]`."""
     first_bias: Tensor
-    """`[N*H]`."""
+    """`[N, 1, H]`."""
     hidden: tuple[Affine, ...]
     last_weights: tuple[Tensor, ...]
     """Per cohort `[n, u, H]`."""
     last_biases: tuple[Tensor, ...]
-    """Per cohort `[n, u]`."""
+    """Per cohort `[n, u, 1]`."""
     blocks: Blocks
 
 
@@ -80,7 +81,7 @@ class CriticTensors:
     last_weight: Tensor
     """`[C, 1, H]`."""
     last_bias: Tensor
-    """`[C, 1]`."""
+    """`[C, 1, 1]`."""
     blocks: Blocks
 
 
@@ -98,58 +99,45 @@ def cohorts(joint: JointSpec) -> tuple[Cohort, ...]:
     return tuple(found)
 
 
-class _Carver:
-    """Hands out consecutive pieces of a flat buffer as blocks `[x, owners, y]`, and pieces of their rows."""
-
-    def __init__(self, flat: Tensor) -> None:
-        self._flat = flat
-        self._at = 0
-        self.blocks: list[tuple[slice, Tensor]] = []
-
-    def block(self, x: int, owners: slice, y: int) -> Tensor:
-        """Returns the next block."""
-        count = owners.stop - owners.start
-        piece = self._flat[self._at : self._at + x * count * y].view(x, count, y)
-        self._at += piece.numel()
-        self.blocks.append((owners, piece))
-        return piece
-
-    def hidden(self, owners: slice, hidden: Sequence[int]) -> tuple[Affine, ...]:
-        """Returns the layers between the first and the last."""
-        layers = []
-        for inputs, outputs in pairwise(hidden):
-            weight = self.block(1, owners, inputs * outputs)[0].unflatten(1, (inputs, outputs))
-            layers.append(Affine(weight, self.block(1, owners, outputs).view(-1)))
-        return tuple(layers)
+def _cut(rows: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Sees `[owners, columns]` as tensors `[owners, *shape]` side by side."""
+    pieces = torch.split(rows, [math.prod(shape) for shape in shapes], dim=1)
+    return [piece.view(-1, *shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
 
-def split(rows: Tensor, *shapes: tuple[int, ...]) -> list[Tensor]:
-    """Cuts `[owners, columns]` into views `[owners, *shape]`, side by side."""
-    pieces = rows.split([math.prod(shape) for shape in shapes], dim=1)
-    return [piece.unflatten(1, shape) for piece, shape in zip(pieces, shapes, strict=True)]
+def _hidden_shapes(widths: Sequence[int]) -> list[tuple[int, int]]:
+    """Returns the shapes of weight and bias of each layer between the first and the last."""
+    return [shape for i, o in pairwise(widths) for shape in ((i, o), (1, o))]
+
+
+def _affines(tensors: Sequence[Tensor]) -> tuple[Affine, ...]:
+    return tuple(Affine(weight, bias) for weight, bias in zip(tensors[::2], tensors[1::2], strict=True))
 
 
 def policy_size(joint: JointSpec, network: NetworkSpec) -> int:
     """Returns how many parameters all policies have together."""
-    widths = network.policy_hidden
-    return sum(
-        sum((i + 1) * o for i, o in pairwise((agent.obs_dim, *widths, agent.action_dim))) for agent in joint.agents
-    )
+    return sum((i + 1) * o for agent in joint.agents for i, o in layer_shapes(agent, network))
 
 
 def policy_tensors(flat: Tensor, joint: JointSpec, network: NetworkSpec) -> PolicyTensors:
-    """Lays the layers of all policies over a flat buffer `[policy_size]`."""
-    widths, everyone = network.policy_hidden, slice(0, len(joint.agents))
-    carver = _Carver(flat)
-    first_bias = carver.block(1, everyone, widths[0]).view(-1)
-    hidden = carver.hidden(everyone, widths)
-    ends = []
+    """Lays the layers of all policies over a flat buffer `[policy_size]`.
+
+    A row an agent: first what all agents have alike, then cohort by cohort what only cohorts have alike.
+    """
+    widths, agents = network.policy_hidden, len(joint.agents)
+    shapes = [(1, widths[0]), *_hidden_shapes(widths)]
+    alike = flat[: agents * sum(map(math.prod, shapes))].view(agents, -1)
+    first_bias, *hidden = _cut(alike, shapes)
+    at, ends = alike.numel(), []
+    blocks = [(slice(0, agents), alike[None])]
     for run in cohorts(joint):
-        shapes = (run.obs_dim, widths[0]), (run.action_dim, widths[-1]), (run.action_dim,)
-        rows = carver.block(1, run.agents, sum(math.prod(shape) for shape in shapes))[0]
-        ends.append(split(rows, *shapes))
+        shapes = [(run.obs_dim, widths[0]), (run.action_dim, widths[-1]), (run.action_dim, 1)]
+        rows = flat[at : at + run.size * sum(map(math.prod, shapes))].view(run.size, -1)
+        at += rows.numel()
+        blocks.append((run.agents, rows[None]))
+        ends.append(_cut(rows, shapes))
     first_weights, last_weights, last_biases = zip(*ends, strict=True)
-    return PolicyTensors(first_weights, first_bias, hidden, last_weights, last_biases, carver.blocks)
+    return PolicyTensors(first_weights, first_bias, _affines(hidden), last_weights, last_biases, tuple(blocks))
 
 
 def critic_size(inputs: int, critics: int, widths: Sequence[int]) -> int:
@@ -158,23 +146,26 @@ def critic_size(inputs: int, critics: int, widths: Sequence[int]) -> int:
 
 
 def critic_tensors(flat: Tensor, inputs: int, critics: int, widths: Sequence[int]) -> CriticTensors:
-    """Lays the layers of all critics over a flat buffer `[critic_size]`."""
-    everyone = slice(0, critics)
-    carver = _Carver(flat)
-    first = carver.block(inputs + 1, everyone, widths[0]).flatten(1)
-    hidden = carver.hidden(everyone, widths)
-    last_weight, last_bias = split(carver.block(1, everyone, widths[-1] + 1)[0], (1, widths[-1]), (1,))
-    return CriticTensors(first[:inputs], first[inputs], hidden, last_weight, last_bias, carver.blocks)
+    """Lays the layers of all critics over a flat buffer `[critic_size]`.
+
+    The first layers of all critics side by side, their biases as the last row; then a row a critic.
+    """
+    everyone, size = slice(0, critics), (inputs + 1) * critics * widths[0]
+    first = flat[:size].view(inputs + 1, critics, widths[0])
+    rows = flat[size:].view(critics, -1)
+    *hidden, last_weight, last_bias = _cut(rows, [*_hidden_shapes(widths), (1, widths[-1]), (1, 1)])
+    side_by_side = first.flatten(1)
+    blocks = ((everyone, first), (everyone, rows[None]))
+    return CriticTensors(side_by_side[:inputs], side_by_side[inputs], _affines(hidden), last_weight, last_bias, blocks)
 
 
 def policy_order(joint: JointSpec, network: NetworkSpec) -> Tensor:
     """Returns where each number of common/policy.py's flat layout stands in the stacked buffer `[policy_size]`."""
     places = policy_tensors(torch.arange(policy_size(joint, network)), joint, network)
-    first_bias = places.first_bias.view(len(joint.agents), -1)
     order: list[Tensor] = []
     for i, run in enumerate(cohorts(joint)):
         for k, agent in enumerate(range(run.agents.start, run.agents.stop)):
-            order += [places.first_weights[i][k], first_bias[agent]]
+            order += [places.first_weights[i][k], places.first_bias[agent]]
             order += _hidden_of(places.hidden, agent)
             order += [places.last_weights[i][k].t(), places.last_biases[i][k]]
     return torch.cat([piece.flatten() for piece in order])
@@ -193,9 +184,7 @@ def critic_order(inputs: int, critics: int, widths: Sequence[int]) -> Tensor:
 
 
 def _hidden_of(layers: Sequence[Affine], owner: int) -> list[Tensor]:
-    return [
-        tensor for layer in layers for tensor in (layer.weight[owner], layer.bias.view(len(layer.weight), -1)[owner])
-    ]
+    return [tensor[owner] for layer in layers for tensor in (layer.weight, layer.bias)]
 
 
 def initial_weights(shapes: Sequence[tuple[int, int]], seed: Sequence[int]) -> npt.NDArray[np.float32]:

@@ -41,18 +41,26 @@ class Adam:
         )
 
 
-def clip_by_owner(blocks: Blocks, largest: float) -> Tensor:
-    """Scales each owner's gradient down to norm `largest` (0 = leave) and returns the norms before it `[owners]`.
+class Clip:
+    """Scales each network's gradient down to a largest norm, where it lies.
 
     Each network by itself, as torch's clip_grad_norm_ does for one module: one agent's large gradient does not slow
     the others.
     """
-    squares = blocks[0][1].new_zeros(max(members.stop for members, _ in blocks))
-    for members, gradients in blocks:
-        squares[members] += torch.linalg.vector_norm(gradients, dim=(0, 2)).square_()
-    norms = squares.sqrt_()
-    if largest > 0:
-        scales = (largest / (norms + 1e-6)).clamp_(max=1.0)
-        for members, gradients in blocks:
-            gradients.mul_(scales[members, None])
-    return norms
+
+    def __init__(self, gradients: Blocks) -> None:
+        """Takes all gradients of one kind, which stay where they are."""
+        owners = max(members.stop for members, _ in gradients)
+        self._norms = gradients[0][1].new_zeros(len(gradients), owners)
+        self._blocks = [(gradient, self._norms[i, members], members) for i, (members, gradient) in enumerate(gradients)]
+
+    def __call__(self, largest: float) -> Tensor:
+        """Scales to norm `largest` (0 = leaves them) and returns the norms before, network by network."""
+        for gradient, norm, _ in self._blocks:
+            torch.linalg.vector_norm(gradient, dim=(0, 2), out=norm)
+        norms: Tensor = torch.linalg.vector_norm(self._norms, dim=0)
+        if largest > 0:
+            scales = (largest / (norms + 1e-6)).clamp_(max=1.0)
+            for gradient, _, members in self._blocks:
+                gradient.mul_(scales[members, None])
+        return norms

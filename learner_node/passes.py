@@ -7,8 +7,8 @@ The backward passes are written out because autograd would also compute what nob
 parameters in the policy pass, of observations) and would allocate anew what is the same size in every update: here
 page faults and view-making cost as much as the arithmetic. Results are valid until the same pass runs again.
 
-Hidden layers stand side by side, `[B, N*H]`, so that biases and ReLUs run over long rows; products see them agent by
-agent, `[N, B, H]`. Products with few outputs (logits, values) run along the batch, where they are twice as fast.
+Hidden layers are `[N, B, H]`, contiguous, except the critics' first, which is one product and stands side by side,
+`[B, C*H]`. Products with few outputs (logits, values) run along the batch, where they are twice as fast.
 """
 
 from __future__ import annotations
@@ -21,38 +21,33 @@ from torch import Tensor
 from learner_node.networks import Affine, Cohort, CriticTensors, PolicyTensors
 
 
-class _Layer:
-    """One hidden layer of all networks: `rows [B, N*H]`, and seen `by_agent [N, B, H]` and `turned [N, H, B]`."""
-
-    def __init__(self, rows: int, networks: int, width: int, like: Tensor) -> None:
-        self.rows = like.new_empty(rows, networks * width)
-        self.by_agent = by_agent(self.rows, networks)
-        self.turned = self.by_agent.transpose(1, 2)
-
-
 class _Stack:
-    """The hidden layers of all networks of one kind, and their gradients."""
+    """The hidden layers of all networks of one kind, `[N, B, H]`, and their gradients."""
 
-    def __init__(self, rows: int, networks: int, widths: Sequence[int], like: Tensor) -> None:
-        self.values = [_Layer(rows, networks, width, like) for width in widths]
-        self.grads = [_Layer(rows, networks, width, like) for width in widths]
+    def __init__(self, first: Tensor, d_first: Tensor, widths: Sequence[int]) -> None:
+        """Goes on from the first layer and its gradient."""
+        networks, rows, _ = first.shape
+        self.values = [first, *(first.new_empty(networks, rows, width) for width in widths[1:])]
+        self.grads = [d_first, *(first.new_empty(networks, rows, width) for width in widths[1:])]
+        self._turned = [value.transpose(1, 2) for value in self.values]
+        self.last, self.last_turned, self.d_last = self.values[-1], self._turned[-1], self.grads[-1]
 
     def up(self, layers: Sequence[Affine]) -> None:
         """Runs from the first layer, before its ReLU, to the last hidden one."""
-        self.values[0].rows.relu_()
+        self.values[0].relu_()
         for layer, below, above in zip(layers, self.values, self.values[1:], strict=False):
-            torch.bmm(below.by_agent, layer.weight, out=above.by_agent)
-            above.rows.add_(layer.bias).relu_()
+            torch.bmm(below, layer.weight, out=above)
+            above.add_(layer.bias).relu_()
 
-    def down(self, layers: Sequence[Affine], into: Sequence[Affine] | None) -> _Layer:
-        """Runs back from the gradient of the last hidden layer; returns that of the first before its ReLU."""
+    def down(self, layers: Sequence[Affine], into: Sequence[Affine] | None) -> None:
+        """Runs back from the gradient of the last hidden layer to that of the first before its ReLU."""
         for i in reversed(range(len(layers))):
             grad = _through_relu(self.grads[i + 1], self.values[i + 1])
             if into is not None:
-                torch.bmm(self.values[i].turned, grad.by_agent, out=into[i].weight)
-                torch.sum(grad.rows, 0, out=into[i].bias)
-            torch.bmm(grad.by_agent, layers[i].weight_t, out=self.grads[i].by_agent)
-        return _through_relu(self.grads[0], self.values[0])
+                torch.bmm(self._turned[i], grad, out=into[i].weight)
+                torch.sum(grad, 1, keepdim=True, out=into[i].bias)
+            torch.bmm(grad, layers[i].weight_t, out=self.grads[i])
+        _through_relu(self.grads[0], self.values[0])
 
 
 class PolicyPass:
@@ -61,81 +56,90 @@ class PolicyPass:
     def __init__(self, cohorts: Sequence[Cohort], widths: Sequence[int], rows: int, like: Tensor) -> None:
         """Takes number type and device from `like`."""
         self._cohorts = cohorts
-        self._stack = _Stack(rows, cohorts[-1].agents.stop, widths, like)
+        self._first, self._d_first = (like.new_empty(cohorts[-1].agents.stop, rows, widths[0]) for _ in range(2))
+        self._stack = _Stack(self._first, self._d_first, widths)
         self._turned = like.new_empty(cohorts[-1].action.stop, rows)
         self._logits = like.new_empty(rows, cohorts[-1].action.stop)
+        self._outputs = [self._turned[run.action].view(run.size, run.action_dim, rows) for run in cohorts]
 
     def forward(self, policy: PolicyTensors, obs: Tensor) -> Tensor:
         """Returns the logits `[B, U]` for observations `[B, O]`."""
-        first, last = self._stack.values[0], self._stack.values[-1]
         for run, weight in zip(self._cohorts, policy.first_weights, strict=True):
-            torch.bmm(by_agent(obs[:, run.obs], run.size), weight, out=first.by_agent[run.agents])
-        first.rows.add_(policy.first_bias)
+            torch.bmm(by_agent(obs, run.obs, run.size), weight, out=self._first[run.agents])
+        self._first.add_(policy.first_bias)
         self._stack.up(policy.hidden)
-        for run, weight, bias in zip(self._cohorts, policy.last_weights, policy.last_biases, strict=True):
-            out = self._turned[run.action].view(run.size, run.action_dim, -1)
-            torch.baddbmm(bias[:, :, None], weight, last.turned[run.agents], out=out)
+        ends = zip(self._cohorts, policy.last_weights, policy.last_biases, self._outputs, strict=True)
+        for run, weight, bias, out in ends:
+            torch.baddbmm(bias, weight, self._stack.last_turned[run.agents], out=out)
         return self._logits.copy_(self._turned.t())
 
     def backward(self, policy: PolicyTensors, into: PolicyTensors, obs: Tensor, d_logits: Tensor) -> None:
         """Writes the gradients of the parameters, given those of the logits `[B, U]` of the last forward pass."""
-        last, d_last = self._stack.values[-1], self._stack.grads[-1]
+        stack = self._stack
         for i, run in enumerate(self._cohorts):
-            d_own = by_agent(d_logits[:, run.action], run.size)
-            torch.bmm(d_own.transpose(1, 2), last.by_agent[run.agents], out=into.last_weights[i])
-            torch.sum(d_own, 1, out=into.last_biases[i])
-            torch.bmm(d_own, policy.last_weights[i], out=d_last.by_agent[run.agents])
-        d_first = self._stack.down(policy.hidden, into.hidden)
-        torch.sum(d_first.rows, 0, out=into.first_bias)
+            d_own = by_agent(d_logits, run.action, run.size)
+            torch.bmm(d_own.transpose(1, 2), stack.last[run.agents], out=into.last_weights[i])
+            torch.sum(d_own, 1, out=into.last_biases[i][:, :, 0])
+            torch.bmm(d_own, policy.last_weights[i], out=stack.d_last[run.agents])
+        stack.down(policy.hidden, into.hidden)
+        torch.sum(self._d_first, 1, keepdim=True, out=into.first_bias)
         for i, run in enumerate(self._cohorts):
-            own = by_agent(obs[:, run.obs], run.size)
-            torch.bmm(own.transpose(1, 2), d_first.by_agent[run.agents], out=into.first_weights[i])
+            own = by_agent(obs, run.obs, run.size)
+            torch.bmm(own.transpose(1, 2), self._d_first[run.agents], out=into.first_weights[i])
 
 
 class CriticPass:
-    """Runs all critics forward and back over `rows` rows."""
+    """Runs all critics forward and back over `rows` rows.
+
+    `first_layer` and `d_first_layer`, its gradient, are `[B, C*H]` before the ReLU.
+    """
 
     def __init__(self, critics: int, widths: Sequence[int], rows: int, like: Tensor) -> None:
         """Takes number type and device from `like`."""
-        self._stack = _Stack(rows, critics, widths, like)
+        self.first_layer, self.d_first_layer = (like.new_empty(rows, critics * widths[0]) for _ in range(2))
+        first, d_first = (
+            side_by_side.view(rows, critics, widths[0]).transpose(0, 1)
+            for side_by_side in (self.first_layer, self.d_first_layer)
+        )
+        self._stack = _Stack(first, d_first, widths)
         self._values = like.new_empty(critics, 1, rows)
 
-    def first(self, critic: CriticTensors, joint: Tensor) -> Tensor:
+    def first(self, critic: CriticTensors, joint: Tensor) -> None:
         """Starts with the first layer `[B, C*H]`, before its ReLU, from joint observations and actions `[B, O+U]`."""
-        first = self._stack.values[0].rows
-        return torch.mm(joint, critic.first_weight, out=first).add_(critic.first_bias)
+        torch.mm(joint, critic.first_weight, out=self.first_layer).add_(critic.first_bias)
 
     def rest(self, critic: CriticTensors) -> Tensor:
         """Goes on from the first layer, which may have been changed since; returns the values `[C, B]`."""
         self._stack.up(critic.hidden)
-        last = self._stack.values[-1].turned
-        return torch.baddbmm(critic.last_bias[:, None], critic.last_weight, last, out=self._values)[:, 0]
+        return torch.baddbmm(critic.last_bias, critic.last_weight, self._stack.last_turned, out=self._values).squeeze(1)
 
     def backward(self, critic: CriticTensors, into: CriticTensors, joint: Tensor, d_values: Tensor) -> None:
         """Writes the gradients of the parameters, given those of the values `[C, B]` of the last forward pass."""
-        torch.bmm(d_values[:, None], self._stack.values[-1].by_agent, out=into.last_weight)
-        torch.sum(d_values, 1, keepdim=True, out=into.last_bias)
-        self._spread(critic, d_values)
-        d_first = self._stack.down(critic.hidden, into.hidden).rows
-        torch.sum(d_first, 0, out=into.first_bias)
-        torch.mm(joint.t(), d_first, out=into.first_weight)
+        torch.bmm(d_values[:, None], self._stack.last, out=into.last_weight)
+        torch.sum(d_values, 1, keepdim=True, out=into.last_bias[:, :, 0])
+        self._to_last(critic, d_values)
+        self._stack.down(critic.hidden, into.hidden)
+        torch.sum(self.d_first_layer, 0, out=into.first_bias)
+        torch.mm(joint.t(), self.d_first_layer, out=into.first_weight)
 
-    def input_gradient(self, critic: CriticTensors, d_values: Tensor) -> Tensor:
-        """Returns the gradient of the first layer before its ReLU `[B, C*H]`, given that of the values `[C, B]`."""
-        self._spread(critic, d_values)
-        return self._stack.down(critic.hidden, None).rows
+    def input_backward(self, critic: CriticTensors, d_values: Tensor) -> None:
+        """Goes back to the first layer only (`d_first_layer`), given the gradient of the values `[C, B]`."""
+        self._to_last(critic, d_values)
+        self._stack.down(critic.hidden, None)
 
-    def _spread(self, critic: CriticTensors, d_values: Tensor) -> None:
+    def _to_last(self, critic: CriticTensors, d_values: Tensor) -> None:
         """Takes the gradient of the values back to the last hidden layer."""
-        grad = self._stack.grads[-1]
-        torch.mul(d_values[:, :, None], critic.last_weight, out=grad.by_agent)
+        torch.mul(d_values[:, :, None], critic.last_weight, out=self._stack.d_last)
 
 
-def by_agent(rows: Tensor, agents: int) -> Tensor:
-    """Sees `[B, agents*k]` as `[agents, B, k]` without copying."""
-    return rows.unflatten(1, (agents, -1)).transpose(0, 1)
+def by_agent(rows: Tensor, columns: slice, agents: int) -> Tensor:
+    """Sees columns of `[B, ...]`, k an agent, as `[agents, B, k]` without copying."""
+    width = (columns.stop - columns.start) // agents
+    row, step = rows.stride()
+    start = rows.storage_offset() + columns.start * step
+    return rows.as_strided((agents, len(rows), width), (width * step, row, step), start)
 
 
-def _through_relu(grad: _Layer, value: _Layer) -> _Layer:
-    torch.ops.aten.threshold_backward.grad_input(grad.rows, value.rows, 0, grad_input=grad.rows)
+def _through_relu(grad: Tensor, value: Tensor) -> Tensor:
+    torch.ops.aten.threshold_backward.grad_input(grad, value, 0, grad_input=grad)
     return grad

@@ -1,38 +1,83 @@
-"""All state of an algorithm as tensors by name, and back."""
+"""All state of a training: one object that is captured from an algorithm, checked, kept, and put back.
+
+Parameters and moments are kept network by network in the order of common/policy.py, not as they lie in the stacked
+buffers: how those are laid out may change without making old checkpoints unreadable.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+import torch
 from torch import Tensor
 
+from common.errors import ConfigError, ShoalError
 from learner_node.algorithms.maddpg import Maddpg, Trained
 
+_RANDOM = "random_state"
 
-def state_of(algorithm: Maddpg) -> dict[str, Tensor]:
-    """Returns copies, on the CPU, of everything an update reads or changes."""
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in _tensors(algorithm).items()} | {
-        "random_state": algorithm.generator.get_state().cpu()
+
+class Counters(msgspec.Struct, forbid_unknown_fields=True):
+    """What a learner has done, beside its tensors."""
+
+    updates: int = 0
+    env_steps: int = 0
+    samples: int = 0
+    trained_s: float = 0.0
+    weights_version: int = 0
+    best_return: float | None = None
+
+
+class TrainingState(msgspec.Struct, frozen=True):
+    """Everything an update reads or changes, by name and on the CPU, and the counters."""
+
+    tensors: dict[str, Tensor]
+    counters: Counters
+
+    def check(self) -> None:
+        """Raises ShoalError when a number is not finite, which no training recovers from."""
+        broken = [name for name, tensor in self.tensors.items() if not torch.isfinite(tensor).all()]
+        if broken:
+            raise ShoalError(
+                f"{', '.join(broken)} hold non-finite numbers after {self.counters.updates} updates; lower "
+                "algorithm.critic_learning_rate and algorithm.policy_learning_rate or set algorithm.gradient_clip, "
+                "and resume from the last checkpoint"
+            )
+
+
+def capture(algorithm: Maddpg, counters: Counters) -> TrainingState:
+    """Returns a copy of an algorithm's state."""
+    tensors = {
+        name: (tensor[order] if tensor.dim() else tensor).to("cpu", copy=True)
+        for name, (tensor, order) in _tensors(algorithm).items()
     }
+    return TrainingState({**tensors, _RANDOM: algorithm.generator.get_state()}, counters)
 
 
-def load_state(algorithm: Maddpg, state: dict[str, Tensor]) -> None:
-    """Puts a state back; ValueError when its tensors are not those of this algorithm and these sizes."""
+def restore(algorithm: Maddpg, state: TrainingState) -> None:
+    """Puts a state back; ConfigError when it is not that of these networks."""
     own = _tensors(algorithm)
-    if set(state) != {*own, "random_state"}:
-        raise ValueError(f"its tensors are {sorted(state)}, not {sorted(own)}")
-    for name, tensor in own.items():
-        if tensor.shape != state[name].shape:
-            raise ValueError(f"{name} has shape {tuple(state[name].shape)}, not {tuple(tensor.shape)}")
-    for name, tensor in own.items():
-        tensor.copy_(state[name])
-    algorithm.generator.set_state(state["random_state"])
+    wanted = {name: tuple(tensor.shape) for name, (tensor, _) in own.items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.tensors.items() if name != _RANDOM}
+    if found != wanted:
+        raise ConfigError(
+            f"the checkpoint holds {found}, this run's networks need {wanted}; "
+            "resume with the network and algorithm settings it was made with"
+        )
+    for name, (tensor, order) in own.items():
+        if tensor.dim():
+            tensor[order] = state.tensors[name].to(tensor.device)
+        else:
+            tensor.copy_(state.tensors[name])
+    algorithm.generator.set_state(state.tensors[_RANDOM])
 
 
-def _tensors(algorithm: Maddpg) -> dict[str, Tensor]:
+def _tensors(algorithm: Maddpg) -> dict[str, tuple[Tensor, Tensor]]:
+    """Returns each tensor by name with the order its numbers are kept in."""
     kinds: dict[str, Trained[Any]] = {"policies": algorithm.policies, "critics": algorithm.critics}
     return {
-        f"{kind}/{name}": tensor
+        f"{kind}/{name}": (tensor, trained.order)
         for kind, trained in kinds.items()
         for name, tensor in (
             ("online", trained.flat),

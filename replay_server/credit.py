@@ -33,8 +33,10 @@ class Session:
     """Routing id; None while the actor has not introduced itself to this life of the server."""
     seen: float = 0.0
     """Monotonic time of its last message."""
-    chunk_rows: int = 0
-    """Size of its last chunk; 0 before the first."""
+    chunk_rows: int = ASSUMED_CHUNK_ROWS
+    """Size of its last chunk: what the next one is counted as."""
+    measured: bool = False
+    """Whether a chunk has come; until then its size is assumed."""
     turn: int = 0
     """Orders the grants: the actor that has waited longest comes first among equals."""
     report: ActorReport | None = None
@@ -49,11 +51,6 @@ class Session:
         return self.peer is not None and now - self.seen <= LEASE_S
 
     @property
-    def expected_rows(self) -> int:
-        """What its next chunk is counted as."""
-        return self.chunk_rows or ASSUMED_CHUNK_ROWS
-
-    @property
     def outstanding(self) -> int:
         """Chunks granted and not yet received."""
         return max(self.credit - self.received, 0)
@@ -61,7 +58,7 @@ class Session:
     @property
     def limit(self) -> int:
         """Highest credit its window allows."""
-        return self.durable + (WINDOW_CHUNKS if self.chunk_rows else 1)
+        return self.durable + (WINDOW_CHUNKS if self.measured else 1)
 
 
 def grant(sessions: Iterable[Session], room_rows: int, turn: int, *, largest_rows: int) -> int:
@@ -72,16 +69,16 @@ def grant(sessions: Iterable[Session], room_rows: int, turn: int, *, largest_row
     """
     asking: list[tuple[int, int, int, Session]] = []
     for place, session in enumerate(sessions):
-        room_rows -= session.outstanding * session.expected_rows
-        if session.credit < session.limit and session.expected_rows <= largest_rows:
+        room_rows -= session.outstanding * session.chunk_rows
+        if session.credit < session.limit and session.chunk_rows <= largest_rows:
             asking.append((session.outstanding, session.turn, place, session))
     heapq.heapify(asking)
     while asking:
         _, _, place, session = asking[0]
-        if session.expected_rows > room_rows:
+        if session.chunk_rows > room_rows:
             break
         turn += 1
-        room_rows -= session.expected_rows
+        room_rows -= session.chunk_rows
         session.credit, session.turn, session.owed_ack = max(session.credit, session.received) + 1, turn, True
         if session.credit < session.limit:
             heapq.heapreplace(asking, (session.outstanding, turn, place, session))

@@ -30,6 +30,9 @@ def shown(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme == "unix":
         return f"unix://{parts.path}"
+    if parts.scheme not in ("redis", "rediss"):
+        # Whatever it is, what stands where in it is not known.
+        return "(this)"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 

@@ -36,7 +36,7 @@ from common.run import Run
 from common.weights import unpack_weights
 from common.wire import Buffer, checksum
 from replay_server.actors import Actors, Place, go_back, place
-from replay_server.credit import Session, grant
+from replay_server.credit import ASSUMED_CHUNK_ROWS, Session, grant
 from replay_server.instructions import ForgetActor, Reply, StoreRun, StoreWeights
 from replay_server.journal import Journal
 from replay_server.learners import Learners
@@ -112,6 +112,8 @@ class Replay:
         session, replies = self.actors.introduce(peer, hello, now)
         if session is None:
             return replies
+        if not session.measured:
+            session.chunk_rows = min(ASSUMED_CHUNK_ROWS, self.table.limiter.largest_chunk(self._largest_batch))
         self._grant(self.table, now)
         session.owed_ack = False
         welcome = Welcome(run, session.incarnation, session.durable, session.credit)
@@ -143,7 +145,8 @@ class Replay:
             self.reject("checksum", f"chunk {chunk.seq} of {chunk.actor} was damaged on its way")
             return go_back(session, now)
         table.insert(table.records(payload))
-        session.received, session.chunk_rows, session.gap_told = chunk.seq, chunk.count, -math.inf
+        session.received, session.gap_told = chunk.seq, -math.inf
+        session.chunk_rows, session.measured = chunk.count, True
         self.recent.lag.add(self.weights_version, chunk.policy_version)
         self.journal.add(session, chunk, payload, table.limiter.inserts)
         return []
@@ -266,13 +269,13 @@ class Replay:
     def _grant(self, table: Table, now: float) -> None:
         live = list(self.actors.live(now))
         limiter = table.limiter
-        limiter.fit(self._largest_batch, sum(session.expected_rows for session in live))
+        limiter.fit(self._largest_batch, sum(session.chunk_rows for session in live))
         room = min(limiter.room(table.size), self.journal.room(table.ring.dtype.itemsize))
         if not self.draining:
             self._turn = grant(live, room, self._turn, largest_rows=limiter.largest_chunk(self._largest_batch))
 
     def _why_no_credit(self, table: Table, now: float) -> Reason:
-        rows = max((session.expected_rows for session in self.actors.live(now) if not session.outstanding), default=0)
+        rows = max((session.chunk_rows for session in self.actors.live(now) if not session.outstanding), default=0)
         if not rows:
             return NOTHING
         if self.draining:

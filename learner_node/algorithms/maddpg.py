@@ -16,10 +16,10 @@ observation. An agent that is gone next step acts nothing then: its share of pi'
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +40,7 @@ from learner_node.networks import (
     policy_order,
     policy_tensors,
 )
-from learner_node.optimiser import Adam, clip_by_owner
+from learner_node.optimiser import Adam, Clip
 from learner_node.passes import CriticPass, PolicyPass
 
 _T = TypeVar("_T", PolicyTensors, CriticTensors)
@@ -95,23 +95,42 @@ def row_weights(present: Tensor) -> Tensor:
 class Trained(Generic[_T]):
     """Networks of one kind: parameters, their targets and gradients, each flat with views, and the optimiser."""
 
-    def __init__(self, flat: Tensor, views: Callable[[Tensor], _T]) -> None:
-        """Starts targets equal to the parameters `[P]`."""
+    def __init__(self, initial: Tensor, order: Tensor, views: Callable[[Tensor], _T]) -> None:
+        """Starts networks and targets at `initial` `[P]`, network by network; `order` says where each number lies."""
+        self.order = order
+        flat = torch.empty_like(initial)
+        flat[order] = initial
         self.flat = flat
         self.target_flat = flat.clone()
         self.gradient_flat = torch.zeros_like(flat)
         self.adam = Adam(flat)
-        self.online, self.target, self.gradient = views(flat), views(self.target_flat), views(self.gradient_flat)
+        self.online: _T = views(flat)
+        self.target: _T = views(self.target_flat)
+        self.gradient: _T = views(self.gradient_flat)
+        self._clip = Clip(self.gradient.blocks)
 
     def step(self, clip: float, learning_rate: float) -> Tensor:
         """Clips the gradients, steps the optimiser, and returns the norms before clipping, network by network."""
-        norms = clip_by_owner(self.gradient.blocks, clip)
+        norms = self._clip(clip)
         self.adam.step(self.flat, self.gradient_flat, learning_rate)
         return norms
 
     def follow(self, rate: float) -> None:
         """Moves the targets a share of the way to the parameters."""
         self.target_flat.lerp_(self.flat, rate)
+
+
+class _Own(NamedTuple):
+    """One agent's places in the policy loss: its own action, and its critic's first layer."""
+
+    change: Tensor
+    """By how much its action differs from the stored one `[B, u]`."""
+    first: Tensor
+    """`[B, H]`."""
+    d_first: Tensor
+    """`[H, B]`."""
+    d_action: Tensor
+    """`[u, B]`."""
 
 
 class _Memory:
@@ -121,9 +140,19 @@ class _Memory:
         self.policy = PolicyPass(cohorts(joint), network.policy_hidden, rows, like)
         self.critic = CriticPass(len(joint.agents), network.critic_hidden, rows, like)
         self.joint = like.new_empty(rows, joint.obs_dim + joint.action_dim)
-        self.obs, self.action = self.joint.split([joint.obs_dim, joint.action_dim], dim=1)
-        self.turned = like.new_empty(joint.action_dim, rows)
+        self.obs, self.action = self.joint[:, : joint.obs_dim], self.joint[:, joint.obs_dim :]
         self.change = like.new_empty(rows, joint.action_dim)
+        self.turned = like.new_empty(joint.action_dim, rows)
+        first, d_first, width = self.critic.first_layer, self.critic.d_first_layer, network.critic_hidden[0]
+        self.own = [
+            _Own(
+                self.change[:, agent.action_slice],
+                first[:, i * width : (i + 1) * width],
+                d_first[:, i * width : (i + 1) * width].t(),
+                self.turned[agent.action_slice],
+            )
+            for i, agent in enumerate(joint.agents)
+        ]
 
 
 class Maddpg:
@@ -138,10 +167,13 @@ class Maddpg:
         self.heads = Heads(joint, like, algorithm.gumbel, algorithm.gumbel_temperature)
         inputs, agents, widths = joint.obs_dim + joint.action_dim, len(joint.agents), network.critic_hidden
         self.policies = Trained(
-            _initial_policies(joint, network, seed).to(like), lambda flat: policy_tensors(flat, joint, network)
+            _initial([layer_shapes(agent, network) for agent in joint.agents], (seed, 0)).to(like),
+            policy_order(joint, network).to(like.device),
+            lambda flat: policy_tensors(flat, joint, network),
         )
         self.critics = Trained(
-            _initial_critics(inputs, agents, widths, seed).to(like),
+            _initial([list(pairwise((inputs, *widths, 1)))] * agents, (seed, 1)).to(like),
+            critic_order(inputs, agents, widths).to(like.device),
             lambda flat: critic_tensors(flat, inputs, agents, widths),
         )
         owners = [i for i, agent in enumerate(joint.agents) for _ in range(agent.action_dim)]
@@ -149,10 +181,14 @@ class Maddpg:
         lengths = torch.tensor([joint.agents[i].action_dim for i in owners])
         self._penalty = algorithm.action_regularisation / lengths.to(like)
         self._memory = _Memory(joint, network, 0, like)
-        self._policy_order = policy_order(joint, network).to(like.device)
-        self._own = _own_action_columns(joint, widths[0])
-        self._own_weights = [self.critics.online.first_weight[joint.obs_dim :][own] for own in self._own]
+        first_of_actions = self.critics.online.first_weight[joint.obs_dim :]
+        self._own_weights = [
+            first_of_actions[agent.action_slice, i * widths[0] : (i + 1) * widths[0]]
+            for i, agent in enumerate(joint.agents)
+        ]
+        """Each critic's first weights for its own agent's action `[u, H]`."""
 
+    @torch.inference_mode()
     def update(self, batch: Batch, policy_learning_rate: float, critic_learning_rate: float) -> Losses:
         """Trains critics, then policies, then moves the targets, all on one batch."""
         self._memory_for(len(batch.joint))
@@ -163,18 +199,19 @@ class Maddpg:
         self.policies.follow(self.algorithm.target_rate)
         return Losses(critic_loss, policy_loss, critic_norm, policy_norm, value)
 
+    @torch.inference_mode()
     def logits(self, obs: Tensor) -> Tensor:
         """Returns the policies' logits `[B, U]` for observations `[B, O]`, valid until the next call."""
         return self._memory_for(len(obs)).policy.forward(self.policies.online, obs)
 
     def policy_weights(self) -> npt.NDArray[np.float32]:
         """Returns all policies in the flat layout of common/policy.py."""
-        flat: npt.NDArray[np.float32] = self.policies.flat[self._policy_order].float().cpu().numpy()
+        flat: npt.NDArray[np.float32] = self.policies.flat[self.policies.order].float().cpu().numpy()
         return flat
 
     def load_policy_weights(self, flat: npt.NDArray[np.float32]) -> None:
         """Takes all policies from the flat layout of common/policy.py; targets stay as they are."""
-        self.policies.flat[self._policy_order] = torch.from_numpy(flat.copy()).to(self.policies.flat)
+        self.policies.flat[self.policies.order] = torch.from_numpy(flat.copy()).to(self.policies.flat)
 
     def _memory_for(self, rows: int) -> _Memory:
         if len(self._memory.joint) != rows:
@@ -189,6 +226,7 @@ class Maddpg:
         memory.backward(critics.online, critics.gradient, batch.joint, d_values)
         return loss, critics.step(self.algorithm.gradient_clip, learning_rate)
 
+    @torch.inference_mode()
     def td_targets(self, batch: Batch) -> Tensor:
         """Returns `y` `[N, B]` by the target networks."""
         memory = self._memory_for(len(batch.joint))
@@ -206,8 +244,8 @@ class Maddpg:
         sample = self.heads.sample(logits, self._noise(len(obs)))
         self._first_of_current(batch, sample.actions)
         value = (memory.critic.rest(critic) * weight).sum(1)
-        d_first = memory.critic.input_gradient(critic, weight.neg())
-        d_logits = self.heads.backward(sample, self._own_action_gradient(d_first))
+        memory.critic.input_backward(critic, weight.neg())
+        d_logits = self.heads.backward(sample, self._own_action_gradient())
         penalty = self._regularise(logits, weight, d_logits)
         memory.policy.backward(policies.online, policies.gradient, obs, d_logits)
         return penalty - value, value, policies.step(self.algorithm.gradient_clip, learning_rate)
@@ -228,16 +266,16 @@ class Maddpg:
             torch.mul(actions, batch.present.index_select(1, self._action_owner), out=memory.action)
             memory.critic.first(critic, memory.joint)
             return
-        first = memory.critic.first(critic, batch.joint)
-        change = torch.sub(actions, batch.joint[:, self.joint.obs_dim :], out=memory.change)
-        for (own, columns), weight in zip(self._own, self._own_weights, strict=True):
-            first[:, columns].addmm_(change[:, own], weight)
+        memory.critic.first(critic, batch.joint)
+        torch.sub(actions, batch.joint[:, self.joint.obs_dim :], out=memory.change)
+        for own, weight in zip(memory.own, self._own_weights, strict=True):
+            own.first.addmm_(own.change, weight)
 
-    def _own_action_gradient(self, d_first: Tensor) -> Tensor:
+    def _own_action_gradient(self) -> Tensor:
         """Returns what each agent's own action changes in its own critic's loss `[B, U]`."""
         memory = self._memory
-        for (own, columns), weight in zip(self._own, self._own_weights, strict=True):
-            torch.mm(weight, d_first[:, columns].t(), out=memory.turned[own])
+        for own, weight in zip(memory.own, self._own_weights, strict=True):
+            torch.mm(weight, own.d_first, out=own.d_action)
         return memory.change.copy_(memory.turned.t())
 
     def _regularise(self, logits: Tensor, weight: Tensor, d_logits: Tensor) -> Tensor:
@@ -249,23 +287,7 @@ class Maddpg:
         return by_number.new_zeros(len(weight)).index_add_(0, owner, by_number)
 
 
-def _own_action_columns(joint: JointSpec, width: int) -> list[tuple[slice, slice]]:
-    """Returns each agent's columns of the joint action and of the critics' first layer."""
-    return [(agent.action_slice, slice(i * width, (i + 1) * width)) for i, agent in enumerate(joint.agents)]
-
-
-def _initial_policies(joint: JointSpec, network: NetworkSpec, seed: int) -> Tensor:
-    drawn = [initial_weights(layer_shapes(agent, network), (seed, 0, i)) for i, agent in enumerate(joint.agents)]
-    return _stacked(drawn, policy_order(joint, network))
-
-
-def _initial_critics(inputs: int, critics: int, hidden: tuple[int, ...], seed: int) -> Tensor:
-    shapes = list(pairwise((inputs, *hidden, 1)))
-    drawn = [initial_weights(shapes, (seed, 1, i)) for i in range(critics)]
-    return _stacked(drawn, critic_order(inputs, critics, hidden))
-
-
-def _stacked(drawn: list[npt.NDArray[np.float32]], order: Tensor) -> Tensor:
-    flat = torch.empty(len(order))
-    flat[order] = torch.from_numpy(np.concatenate(drawn))
-    return flat
+def _initial(shapes: Sequence[Sequence[tuple[int, int]]], seed: tuple[int, int]) -> Tensor:
+    """Draws networks given by the (inputs, outputs) of their layers, each from a stream of its own."""
+    drawn = [initial_weights(own, (*seed, i)) for i, own in enumerate(shapes)]
+    return torch.from_numpy(np.concatenate(drawn))

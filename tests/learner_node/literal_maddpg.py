@@ -43,9 +43,7 @@ def greedy_action(agent: AgentSpec, logits: Tensor) -> Tensor:
     return torch.cat(parts, 1)
 
 
-def differentiable_action(
-    agent: AgentSpec, logits: Tensor, noise: Tensor, *, hard: bool, temperature: float
-) -> Tensor:
+def differentiable_action(agent: AgentSpec, logits: Tensor, noise: Tensor, *, hard: bool, temperature: float) -> Tensor:
     """Returns a_i with a gradient; `noise` holds Gumbel noise where the action has Categorical parts."""
     parts = []
     for part, columns in zip(agent.parts, agent.part_slices, strict=True):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
-import numpy as np
 import pytest
 import torch
-from literal_maddpg import LiteralMaddpg
-from teams import TEAMS, as_fields, random_records
+from .literal_maddpg import LiteralMaddpg
+from .teams import TEAMS, as_fields, random_records
 from torch import Tensor, nn
 
 from common.run import AlgorithmSpec, NetworkSpec

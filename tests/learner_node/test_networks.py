@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from teams import TEAMS
+from .teams import TEAMS
 
 from common.policy import Policy, unflatten, weight_count
 from common.run import AlgorithmSpec, NetworkSpec
 from learner_node.algorithms.maddpg import Maddpg
-from learner_node.networks import critic_order, critic_size, policy_order, policy_size
+from learner_node.networks import cohorts, critic_order, critic_size, policy_order, policy_size
 from learner_node.passes import PolicyPass
-from learner_node.networks import cohorts
 
 NETWORK = NetworkSpec()
 SINGLE = torch.zeros(())

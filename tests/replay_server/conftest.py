@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,17 +38,18 @@ class Valkey:
     def __init__(self, directory: Path, *options: str) -> None:
         self.socket = directory / "valkey.sock"
         self.url = f"unix://{self.socket}"
-        self._directory, self._options = directory, options
+        self._directory = directory
+        own = ("--port", "0", "--save", "", "--unixsocket", str(self.socket), "--dir", str(directory))
+        self._settings = (*own, *options)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         with (self._directory / "valkey.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [get_binary_path(), "--port", "0", "--unixsocket", str(self.socket), "--dir", str(self._directory)]
-                + ["--save", "", *self._options],
+                [get_binary_path(), *self._settings],
                 stdout=log,
                 stderr=log,
-                preexec_fn=_die_with_the_test if os.uname().sysname == "Linux" else None,
+                preexec_fn=_die_with_the_test if sys.platform == "linux" else None,  # noqa: PLW1509
             )
         until(self._answers, "Valkey's start")
 

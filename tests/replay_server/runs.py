@@ -11,7 +11,9 @@ from common.transitions import transition_dtype
 from common.weights import WeightsHeader, pack_weights
 from common.wire import checksum
 
-JOINT: JointSpec = joint_spec([("red", "red", 3, (Box((-1.0,), (1.0,)),)), ("blue", "blue", 2, (Box((-1.0,), (1.0,)),))])
+JOINT: JointSpec = joint_spec(
+    [("red", "red", 3, (Box((-1.0,), (1.0,)),)), ("blue", "blue", 2, (Box((-1.0,), (1.0,)),))]
+)
 DTYPE = transition_dtype(JOINT)
 
 

@@ -1,0 +1,120 @@
+"""One replay server as the learner sees it: asked for what, heard when; and a look at the batches it sends."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import numpy as np
+import torch
+
+from common.errors import PeerError
+from common.messages import Batch, Held, Open, Opened, Refused, SampleRequest, Status, ToPeer, Unknown
+from common.run import Run
+from common.transitions import transition_dtype
+from common.wire import Buffer, Client
+
+OPEN_PERIOD_S = 1.0
+SILENCE_S = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+class Inspector:
+    """Turns payloads into tensors, and stops numbers that would spoil the networks."""
+
+    def __init__(self, run: Run, *, pin: bool) -> None:
+        self._count, self._pin = run.spec.replay.batch, pin
+        dtype = transition_dtype(run.joint)
+        self._record_bytes = dtype.itemsize
+        self._numbers = dtype.itemsize // 4 - 1
+        """Words of a record but the last, the version, which is no float."""
+        self.rejected = 0
+        # A tensor over a received frame keeps the frame alive and must not be written to; nothing does.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+
+    def open(self, payload: Buffer | None, origin: str) -> torch.Tensor | None:
+        """Returns the payload's words `[B, words]`, None when they are not all finite; PeerError for a wrong size."""
+        size = len(payload) if payload is not None else 0
+        if payload is None or size != self._count * self._record_bytes:
+            raise PeerError(
+                f"{origin} sent a batch of {size} bytes, not {self._count} records of {self._record_bytes}; "
+                "do replay and learner run the same version?"
+            )
+        words = np.frombuffer(payload, "<f4").reshape(self._count, -1)
+        if not words.flags.aligned:
+            words = words.copy()
+        if not np.isfinite(words[:, : self._numbers]).all():
+            self.rejected += 1
+            _log.error("threw away a batch of %s with non-finite numbers: look at what the world returns", origin)
+            return None
+        tensor = torch.from_numpy(words)
+        return tensor.pin_memory() if self._pin else tensor
+
+
+class Source:
+    """The session with one replay server. All times are monotonic seconds."""
+
+    def __init__(self, client: Client, run: Run, learner: str, clock: tuple[int, int], inspector: Inspector) -> None:
+        """Takes the clock (inserts, samples) as it was when this learner last knew it."""
+        self.client = client
+        self.opened: Opened | None = None
+        self.status: Status | None = None
+        self.requests: set[int] = set()
+        """Sent and not answered yet."""
+        self.held = ""
+        """Why they are not."""
+        self.inserts, self._samples = clock
+        self._run, self._learner, self._inspector = run, learner, inspector
+        self._open_sent_at = -OPEN_PERIOD_S
+        self._heard_at = 0.0
+
+    def look_after(self, now: float) -> None:
+        """Opens the session, and opens it again when requests have had no answer for long."""
+        if self.requests and now - self._heard_at > SILENCE_S:
+            _log.warning("no word from %s for %.0f s; opening it again", self.client.endpoint, SILENCE_S)
+            self._lose()
+        if self.opened is None and now - self._open_sent_at >= OPEN_PERIOD_S:
+            self._open_sent_at = now
+            self.client.send(Open(self._learner, self._run, self.inserts, self._samples))
+
+    def request(self, message: SampleRequest, now: float) -> bool:
+        """Asks for a batch; returns whether the request is on its way."""
+        if not self.client.send(message):
+            return False
+        if not self.requests:
+            self._heard_at = now
+        self.requests.add(message.request)
+        return True
+
+    def take(self, message: ToPeer, payload: Buffer | None, now: float) -> torch.Tensor | None:
+        """Takes an answer in; returns the batch if it is one. PeerError when the server refuses this learner."""
+        self._heard_at = now
+        match message:
+            case Batch():
+                return self._take_batch(message, payload)
+            case Held():
+                self.held, self.inserts = message.reason, message.inserts
+            case Opened():
+                self.opened, self.inserts, self._samples = message, message.inserts, message.samples
+                _log.info("%s holds %d transitions of this run", self.client.endpoint, message.size)
+            case Status():
+                self.status = message
+            case Unknown():
+                self._lose()
+            case Refused():
+                raise PeerError(f"{self.client.endpoint} refuses this learner: {message.reason}")
+            case _:
+                _log.debug("ignored %s", message)
+        return None
+
+    def _take_batch(self, batch: Batch, payload: Buffer | None) -> torch.Tensor | None:
+        self.requests.discard(batch.request)
+        self.held, self.inserts = "", batch.inserts
+        words = self._inspector.open(payload, self.client.endpoint)
+        self._samples += batch.count
+        return words
+
+    def _lose(self) -> None:
+        self.opened, self.held = None, ""
+        self.requests.clear()

@@ -1,0 +1,143 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.policy import Policy, box_range, greedy, layer_shapes, one_hot, unflatten, weight_count
+from common.run import NetworkSpec
+from common.spec import Box, Categorical, joint_spec
+from tests.common.examples import BOXES, CHOICES, MIXED
+from tests.common.strategies import teams
+
+
+def weights(joint, network, seed=0):
+    return np.random.default_rng(seed).normal(size=weight_count(joint, network)).astype(np.float32)
+
+
+def literal_logits(joint, network, flat, obs):
+    """The forward pass one number at a time, in float64, straight from the documented layout."""
+    at, rows = 0, [[] for _ in obs]
+    for agent in joint.agents:
+        own = obs[:, agent.obs_slice].astype(np.float64).tolist()
+        sizes = [agent.obs_dim, *network.policy_hidden, agent.action_dim]
+        for depth in range(len(sizes) - 1):
+            inputs, outputs = sizes[depth], sizes[depth + 1]
+            weight, bias = at, at + inputs * outputs
+            at = bias + outputs
+            for c, x in enumerate(own):
+                y = [
+                    sum(x[i] * float(flat[weight + i * outputs + o]) for i in range(inputs)) + float(flat[bias + o])
+                    for o in range(outputs)
+                ]
+                own[c] = y if depth == len(sizes) - 2 else [max(value, 0.0) for value in y]
+        for row, logits in zip(rows, own, strict=True):
+            row.extend(logits)
+    assert at == len(flat)
+    return np.array(rows).reshape(len(obs), joint.action_dim)
+
+
+def literal_heads(joint, logits):
+    actions = []
+    for row in logits:
+        at, out = 0, []
+        for agent in joint.agents:
+            for part in agent.parts:
+                own = row[at : at + part.size]
+                at += part.size
+                if isinstance(part, Box):
+                    for low, high, logit in zip(part.low, part.high, own, strict=True):
+                        out.append((low + high) / 2 + (high - low) / 2 * np.tanh(logit))
+                else:
+                    out.extend(float(i == np.argmax(own)) for i in range(part.n))
+        actions.append(out)
+    return np.array(actions)
+
+
+@settings(max_examples=25)
+@given(teams(), st.lists(st.integers(1, 5), min_size=1, max_size=3), st.integers(0, 5))
+def test_the_forward_pass_equals_a_literal_loop(joint, hidden, copies):
+    network = NetworkSpec(policy_hidden=tuple(hidden))
+    flat = weights(joint, network)
+    obs = np.random.default_rng(1).normal(size=(copies, joint.obs_dim)).astype(np.float32)
+    got = Policy(joint, network, flat).logits(obs)
+    expected = literal_logits(joint, network, flat, obs)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5 * max(1.0, np.abs(expected).max(initial=0.0)))
+
+
+@pytest.mark.parametrize("joint", [MIXED, BOXES, CHOICES], ids=["mixed", "boxes", "choices"])
+def test_actions_equal_literal_heads_over_the_literal_loop(joint):
+    network = NetworkSpec()
+    flat = weights(joint, network) * np.float32(0.3)
+    obs = np.random.default_rng(2).normal(size=(16, joint.obs_dim)).astype(np.float32)
+    expected = literal_heads(joint, literal_logits(joint, network, flat, obs))
+    np.testing.assert_allclose(Policy(joint, network, flat).act(obs), expected, rtol=1e-5, atol=1e-5)
+
+
+@given(teams(), st.integers(0, 2**32 - 1))
+def test_greedy_actions_stay_in_their_bounds(joint, seed):
+    logits = np.random.default_rng(seed).normal(0.0, 20.0, (4, joint.action_dim)).astype(np.float32)
+    actions = greedy(joint, logits)
+    for agent in joint.agents:
+        own = actions[:, agent.action_slice]
+        for part, columns in zip(agent.parts, agent.part_slices, strict=True):
+            if isinstance(part, Box):
+                ulp = np.spacing(np.abs(np.array([part.low, part.high], np.float32)).max(axis=0))
+                assert (own[:, columns] >= np.array(part.low, np.float32) - ulp).all()
+                assert (own[:, columns] <= np.array(part.high, np.float32) + ulp).all()
+            else:
+                assert sorted(set(own[:, columns].ravel())) in ([0.0, 1.0], [1.0])
+                assert (own[:, columns].sum(axis=1) == 1.0).all()
+
+
+def test_an_asymmetric_box_is_reached_at_both_ends_and_halved_at_zero():
+    joint = joint_spec([("a", "t", 1, (Box((-2.0, 0.5), (1.0, 0.75)),))])
+    ends = greedy(joint, np.array([[-50.0, -50.0], [0.0, 0.0], [50.0, 50.0]], np.float32))
+    np.testing.assert_allclose(ends, [[-2.0, 0.5], [-0.5, 0.625], [1.0, 0.75]])
+    middle, half = box_range(joint.agents[0].parts[0])
+    assert (middle.tolist(), half.tolist()) == ([-0.5, 0.625], [1.5, 0.125])
+
+
+def test_a_choice_is_the_first_of_the_largest_logits():
+    joint = joint_spec([("a", "t", 1, (Categorical(3), Categorical(2)))])
+    actions = greedy(joint, np.array([[0.0, 2.0, 2.0, -1.0, -1.0]], np.float32))
+    assert actions.tolist() == [[0.0, 1.0, 0.0, 1.0, 0.0]]
+
+
+def test_one_hot():
+    assert one_hot(np.array([2, 0]), 3).tolist() == [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
+
+
+def test_flat_weights_are_agent_by_agent_layer_by_layer_weight_then_bias():
+    network = NetworkSpec(policy_hidden=(2,))
+    joint = joint_spec([("a", "t", 3, (Categorical(2),)), ("b", "t", 1, (Categorical(4),))])
+    flat = np.arange(weight_count(joint, network), dtype=np.float32)
+    assert [layer_shapes(agent, network) for agent in joint.agents] == [[(3, 2), (2, 2)], [(1, 2), (2, 4)]]
+    first, second = unflatten(flat, joint, network)
+    assert first[0].weight.tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert first[0].bias.tolist() == [6, 7]
+    assert first[1].weight.tolist() == [[8, 9], [10, 11]]
+    assert first[1].bias.tolist() == [12, 13]
+    assert second[0].weight.tolist() == [[14, 15]]
+    assert second[1].bias.tolist() == [26, 27, 28, 29]
+    assert np.shares_memory(first[0].weight, flat), "views, not copies"
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_flat_weights_of_another_length_are_refused(change):
+    network = NetworkSpec()
+    size = weight_count(MIXED, network)
+    with pytest.raises(ValueError, match=rf"shape \({size + change},\), the policies need \({size},\)"):
+        Policy(MIXED, network, np.zeros(size + change, np.float32))
+
+
+def test_an_agents_action_depends_on_its_own_observation_only():
+    network = NetworkSpec()
+    policy = Policy(MIXED, network, weights(MIXED, network))
+    obs = np.random.default_rng(3).normal(size=(1, MIXED.obs_dim)).astype(np.float32)
+    before = policy.logits(obs)
+    leader, *others = MIXED.agents
+    obs[:, leader.obs_slice] += 1.0
+    after = policy.logits(obs)
+    assert (before[:, leader.action_slice] != after[:, leader.action_slice]).any()
+    for other in others:
+        np.testing.assert_array_equal(before[:, other.action_slice], after[:, other.action_slice])

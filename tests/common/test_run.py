@@ -1,0 +1,197 @@
+import math
+
+import msgspec
+import pytest
+from hypothesis import given
+
+from common.errors import ConfigError
+from common.run import PRESETS, Run, from_toml, make_run_spec, parse_assignments, to_toml
+from common.spec import Categorical, joint_spec
+from tests.common.examples import CHOICES, MIXED, make_run
+from tests.common.strategies import run_specs, runs
+
+
+def spec(*assignments):
+    return make_run_spec({"scenario": "somewhere"}, parse_assignments(assignments))
+
+
+# ---- layers -------------------------------------------------------------------------------------------------------
+
+
+def test_later_layers_win_key_by_key():
+    made = make_run_spec(
+        {"scenario": "a", "seed": 1, "replay": {"batch": 8, "min_size": 9}, "world": {"N": 3}},
+        {"replay": {"batch": 16, "capacity": 99}, "world": {"local_ratio": 0.5}},
+        {"seed": 2, "replay": {"batch": 32}},
+    )
+    assert (made.seed, made.world) == (2, {"N": 3, "local_ratio": 0.5})
+    assert (made.replay.batch, made.replay.min_size, made.replay.capacity) == (32, 9, 99)
+
+
+def test_layers_are_not_changed_by_merging():
+    layers = [{"scenario": "a", "world": {"N": 3}}, {"world": {"N": 5}}, {"world": {"M": 1}}]
+    before = msgspec.json.encode(layers)
+    make_run_spec(*layers)
+    assert msgspec.json.encode(layers) == before
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_valid(name):
+    assert make_run_spec({"scenario": "a"}, PRESETS[name])
+
+
+@given(run_specs())
+def test_a_spec_is_its_own_layer(made):
+    assert make_run_spec(msgspec.to_builtins(made)) == made
+
+
+# ---- --set --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("world.x=5", 5),
+        ("world.x=-5", -5),
+        ("world.x=0.5", 0.5),
+        ("world.x=1e-3", 1e-3),
+        ("world.x=true", True),
+        ("world.x=True", "True"),
+        ("world.x=legacy", "legacy"),
+        ('world.x="a b"', "a b"),
+        ("world.x='5'", "5"),
+        ("world.x=a=b", "a=b"),
+        ("world.x=", ""),
+        (" world.x = 5 ", 5),
+        ("world.x=[1, 2]", [1, 2]),
+        ("world.x=[1", "[1"),
+    ],
+)
+def test_values_are_tomls_and_bare_words_are_texts(text, value):
+    assert parse_assignments([text]) == {"world": {"x": value}}
+
+
+def test_assignments_gather_in_sections_and_the_last_one_wins():
+    layer = parse_assignments(["seed=3", "replay.batch=8", "replay.capacity=100", "replay.batch=16"])
+    assert layer == {"seed": 3, "replay": {"batch": 16, "capacity": 100}}
+
+
+@pytest.mark.parametrize("text", ["batch", "=5", ".batch=5", "replay.=5", "a.b.c=5", ""])
+def test_what_is_no_assignment_is_told_how_to_write_one(text):
+    with pytest.raises(ConfigError, match=rf"--set {text}: write section\.key=value"):
+        parse_assignments([text])
+
+
+def test_a_part_of_what_has_no_parts_is_a_users_mistake():
+    with pytest.raises(ConfigError, match=r"--set seed\.x=2: seed was set to 1 before"):
+        parse_assignments(["seed=1", "seed.x=2"])
+
+
+# ---- what may be set ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("algorithm.name=ppo", r"algorithm\.name = 'ppo': not one of 'maddpg'"),
+        ("exploration.kind=gausian", r"exploration\.kind = 'gausian': not one of .*; did you mean gaussian\?"),
+        ("replay.batsh=5", r"replay\.batsh is not a setting; did you mean batch\?"),
+        ("reply.batch=5", r"reply is not a setting; did you mean replay\?"),
+        ("replay.batch=0", r"replay\.batch = 0: expected `int` >= 1"),
+        ("replay.batch=many", r"replay\.batch = 'many': expected `int`, got `str`"),
+        ("network.policy_hidden=[64, 0]", r"network\.policy_hidden\[1\] = 0: expected `int` >= 1"),
+        ("network.policy_hidden=[]", r"network\.policy_hidden = \[\]: expected `array` of length >= 1"),
+        ("world.N=[1]", r"world\.N = \[1\]"),
+        ("seed=-1", r"seed = -1: expected `int` >= 0"),
+        ("scenario=5", r"scenario = 5: expected `str`, got `int`"),
+        ("replay.capacity=10", r"replay\.min_size 5000 is more than replay\.capacity 10 holds"),
+        ("exploration.theta=1.5", r"exploration\.theta = 1\.5: expected `float` <= 1\.0"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named_with_its_value(assignment, message):
+    with pytest.raises(ConfigError, match=message):
+        spec(assignment)
+
+
+NUMBERS = [
+    "algorithm.policy_learning_rate",
+    "algorithm.gradient_clip",
+    "exploration.scale",
+    "replay.samples_per_insert",
+    "replay.error_buffer",
+    "budget.seconds",
+    "world.ratio",
+]
+
+
+@pytest.mark.parametrize("setting", NUMBERS)
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_no_setting_is_infinite_or_no_number(setting, value):
+    """JSON, in which the policy's file keeps its run, has no word for these."""
+    with pytest.raises(ConfigError, match=setting.replace(".", r"\.")):
+        spec(f"{setting}={value}")
+
+
+def test_no_integer_is_larger_than_the_wire_carries():
+    with pytest.raises(ConfigError, match=r"world\.N = 2361183241434822606848"):
+        spec(f"world.N={2**71}")
+
+
+# ---- run.toml -----------------------------------------------------------------------------------------------------
+
+
+@given(runs())
+def test_a_run_comes_back_from_its_toml(run):
+    assert from_toml(to_toml(run), "run.toml") == run
+
+
+@given(runs())
+def test_a_run_comes_back_from_its_json(run):
+    back = msgspec.json.decode(msgspec.json.encode(run), type=Run)
+    assert back == run
+    assert back.data_hash == run.data_hash
+
+
+@pytest.mark.parametrize("text", ["", "x", "id = 5", "id = 'a'\n[spec]\nscenario = 'a'\n", "\0"])
+def test_a_file_that_is_no_run_is_named(text):
+    with pytest.raises(ConfigError, match=r"here/run\.toml is not a run written by this version of Shoal"):
+        from_toml(text, "here/run.toml")
+
+
+# ---- data_hash ----------------------------------------------------------------------------------------------------
+
+
+def test_the_data_hash_names_world_and_team():
+    base = make_run(MIXED, world={"N": 3})
+    assert len(base.data_hash) == 16
+    others = [
+        make_run(MIXED, world={"N": 4}),
+        make_run(MIXED, world={"N": 3, "dynamics": "legacy"}),
+        make_run(MIXED),
+        make_run(CHOICES, world={"N": 3}),
+        make_run(joint_spec([("leader", "green", 7, (Categorical(3),))]), world={"N": 3}),
+        make_run(MIXED, world={"N": 3}, scenario="elsewhere"),
+    ]
+    assert len({run.data_hash for run in [base, *others]}) == len(others) + 1
+
+
+def test_the_data_hash_is_the_same_for_other_ways_to_learn_from_the_same_data():
+    base = make_run(MIXED, world={"N": 3, "M": 4})
+    other = make_run(
+        MIXED,
+        world={"M": 4, "N": 3},
+        seed=5,
+        algorithm={"policy_learning_rate": 0.5},
+        network={"policy_hidden": [8]},
+        replay={"batch": 16},
+        exploration={"scale": 0.9},
+        budget={"steps": 7},
+    )
+    assert other.data_hash == base.data_hash
+    assert msgspec.structs.replace(base, id="another").data_hash == base.data_hash
+
+
+def test_defaults_are_finite_and_within_their_own_bounds():
+    made = make_run_spec({"scenario": "a"})
+    assert msgspec.convert(msgspec.to_builtins(made), type(made)) == made
+    assert math.isfinite(made.replay.samples_per_insert)

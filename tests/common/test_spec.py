@@ -1,0 +1,74 @@
+import math
+
+import msgspec
+import pytest
+from hypothesis import given
+
+from common.errors import ConfigError
+from common.spec import MAX_JOINT_NUMBERS, AgentSpec, Box, Categorical, JointSpec, joint_spec
+from tests.common.examples import MIXED
+from tests.common.strategies import teams
+
+
+@given(teams())
+def test_agents_tile_the_joint_vectors_and_parts_tile_their_agents_action(joint):
+    assert [i for agent in joint.agents for i in range(joint.obs_dim)[agent.obs_slice]] == list(range(joint.obs_dim))
+    actions = list(range(joint.action_dim))
+    assert [i for agent in joint.agents for i in actions[agent.action_slice]] == actions
+    for agent in joint.agents:
+        own = actions[agent.action_slice]
+        assert [i for part in agent.part_slices for i in own[part]] == own
+        assert [part.size for part in agent.parts] == [len(own[part]) for part in agent.part_slices]
+
+
+def test_teams_are_named_in_order_of_appearance():
+    assert MIXED.teams == ("blue", "red")
+
+
+@given(teams())
+def test_a_spec_comes_back_from_its_builtins(joint):
+    assert msgspec.convert(msgspec.to_builtins(joint), JointSpec) == joint
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [
+        ((), ()),
+        ((0.0,), ()),
+        ((0.0,), (1.0, 1.0)),
+        ((2.0,), (1.0,)),
+        ((-math.inf,), (1.0,)),
+        ((0.0,), (math.inf,)),
+        ((math.nan,), (1.0,)),
+    ],
+)
+def test_bounds_that_are_no_box_are_refused(low, high):
+    with pytest.raises(ValueError, match="a Box"):
+        Box(low, high)
+
+
+def test_a_choice_among_nothing_is_refused():
+    with pytest.raises(ValueError, match="a Categorical among 0"):
+        Categorical(0)
+
+
+def test_agents_must_stand_side_by_side():
+    first = AgentSpec("a", "t", 3, (Categorical(2),), 0, 0)
+    gap = AgentSpec("b", "t", 3, (Categorical(2),), 4, 2)
+    with pytest.raises(ValueError, match="agent b does not stand"):
+        JointSpec((first, gap))
+
+
+@pytest.mark.parametrize(
+    ("agents", "match"),
+    [
+        ([], "at least"),
+        ([("a", "t", 1, (Categorical(2),))] * 2, "names of their own"),
+        ([("a", "t", 1, ())], "agent a observes 1 numbers"),
+        ([("a", "t", -1, (Categorical(2),))], "agent a observes -1 numbers"),
+        ([("a", "t", MAX_JOINT_NUMBERS + 1, (Categorical(2),))], "joint vectors of 1048577 and 2 numbers"),
+    ],
+)
+def test_a_team_that_no_record_could_hold_is_a_users_mistake(agents, match):
+    with pytest.raises(ConfigError, match=match):
+        joint_spec(agents)

@@ -1,6 +1,0 @@
-"""Worlds, batches and paths for the learner's tests."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))

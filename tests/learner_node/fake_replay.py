@@ -1,0 +1,161 @@
+"""A replay server made of a thread and a real ROUTER, whose moods a test sets."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import zmq
+
+from common.messages import (
+    Batch,
+    FromPeer,
+    Held,
+    LearnerReport,
+    Message,
+    Open,
+    Opened,
+    PutWeights,
+    Refused,
+    SampleRequest,
+    Status,
+    StatusRequest,
+    Unknown,
+)
+from common.run import Run, make_run_spec
+from common.spec import JointSpec
+from common.wire import Buffer, decode_from_peer, encode
+
+from .teams import TEAMS, random_records
+
+Answers = list[tuple[Message, bytes | None]]
+
+
+def small_run(joint: JointSpec = TEAMS["tag"], **settings: object) -> Run:
+    """Returns a run of small networks and batches; `settings` are sections on top."""
+    layers = {
+        "scenario": "tiny",
+        "network": {"policy_hidden": [8, 8], "critic_hidden": [8, 8]},
+        "replay": {"batch": 16, "min_size": 32, "capacity": 1_000},
+    }
+    return Run("run-1", make_run_spec(layers, settings), joint)
+
+
+def until(predicate: Callable[[], object], what: str, timeout_s: float = 20.0) -> None:
+    """Waits until the predicate holds; fails when it does not in time."""
+    give_up_at = time.monotonic() + timeout_s
+    while not predicate():
+        assert time.monotonic() < give_up_at, f"{what}: not within {timeout_s:g} s"
+        time.sleep(0.002)
+
+
+class FakeReplay:
+    """Answers Open, SampleRequest and StatusRequest; notes everything it hears."""
+
+    def __init__(self, run: Run, endpoint: str = "tcp://127.0.0.1:*", *, inserts: int = 100, version: int = 0) -> None:
+        self.run, self.inserts, self.version = run, inserts, version
+        self.heard: list[FromPeer] = []
+        self.weights: list[bytes] = []
+        self.holding = ""
+        """Answer requests with Held and this reason."""
+        self.inserts_per_batch = 1
+        self.refusing = ""
+        self.silent = False
+        self.payload: Callable[[int], bytes] = self.sample
+        self._opened: set[bytes] = set()
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.bind(endpoint)
+        self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._closing = False
+        self._records = random_records(run.joint, 512, 0)
+        self._rng = np.random.default_rng(0)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def sample(self, count: int) -> bytes:
+        return self._records[self._rng.integers(len(self._records), size=count)].tobytes()
+
+    def of(self, kind: type[Message]) -> list[FromPeer]:
+        """Returns what was heard of a kind."""
+        return [message for message in self.heard if isinstance(message, kind)]
+
+    def forget(self) -> None:
+        """Knows no peer any more, as after a restart."""
+        self._opened.clear()
+
+    def close(self) -> None:
+        self._closing = True
+        self._thread.join()
+        self._context.destroy(linger=0)
+
+    def __enter__(self) -> FakeReplay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _serve(self) -> None:
+        while not self._closing:
+            if not self._socket.poll(5):
+                continue
+            peer, *frames = self._socket.recv_multipart()
+            message, payload = decode_from_peer(frames)
+            self.heard.append(message)
+            for answer, data in [] if self.silent else self._answer(peer, message, payload):
+                self._socket.send_multipart([peer, *encode(answer, data)])
+
+    def _answer(self, peer: bytes, message: FromPeer, payload: Buffer | None) -> Answers:
+        if isinstance(message, Open):
+            if self.refusing:
+                return [(Refused(self.refusing), None)]
+            self._opened.add(peer)
+            return [(Opened(self.inserts, 0, len(self._records), self.version), None)]
+        if peer not in self._opened:
+            return [(Unknown(), None)]
+        match message:
+            case SampleRequest() if self.holding:
+                return [(Held(message.request, self.inserts, self.holding), None)]
+            case SampleRequest():
+                self.inserts += self.inserts_per_batch
+                batch = Batch(message.request, message.count, self.inserts, len(self._records))
+                return [(batch, self.payload(message.count))]
+            case PutWeights():
+                assert payload is not None
+                self.weights.append(bytes(payload))
+            case StatusRequest():
+                return [(self._status(), None)]
+            case _:
+                assert isinstance(message, LearnerReport)
+        return []
+
+    def _status(self) -> Status:
+        means: Sequence[float] = [-1.0] * len(self.run.joint.agents)
+        return Status(
+            run=None,
+            uptime_s=1.0,
+            durability="ram",
+            size=512,
+            capacity=1_000,
+            inserts=self.inserts,
+            samples=0,
+            target_samples_per_insert=16.0,
+            samples_per_insert=16.0,
+            inserts_per_s=100.0,
+            samples_per_s=1_600.0,
+            episodes=10,
+            return_mean=sum(means),
+            return_means=tuple(means),
+            policy_lag=1.0,
+            actors=(),
+            learner=None,
+            learner_seconds_since_seen=0.0,
+            waiting=(),
+            duplicate_chunks=0,
+            rejected={},
+            unacknowledged_chunks=0,
+            last_error="",
+            metrics_url="",
+        )

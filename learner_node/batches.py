@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -68,7 +69,8 @@ class BatchStream:
         ]
         self._inspector = inspector
         self._prefetch, self._batch = prefetch, run.spec.replay.batch
-        self._batches: queue.Queue[torch.Tensor] = queue.Queue()
+        self._batches: queue.Queue[torch.Tensor | None] = queue.Queue()
+        """None says that the thread has ended."""
         self._outbox: queue.SimpleQueue[tuple[Message, bytes | None]] = queue.SimpleQueue()
         self._requested = 0
         self._error: Exception | None = None
@@ -114,24 +116,30 @@ class BatchStream:
         try:
             words = self._batches.get(timeout=timeout_s)
         except queue.Empty:
-            if self._error:
-                raise self._error from None
             return None
-        self._wake.send(b"")
+        if words is None:
+            self._batches.put(None)
+            raise self._error or PeerError("the batch thread has ended")
+        self._wake_thread()
         return Records(words, self.env_steps)
 
     def send(self, message: Message, payload: bytes | None = None) -> None:
         """Hands a message to the thread, which sends it to every replay server that is there."""
         self._outbox.put((message, payload))
-        self._wake.send(b"")
+        self._wake_thread()
 
     def close(self) -> None:
         """Sends what is left in the outbox and ends the thread."""
         self._closing = True
-        self._wake.send(b"")
+        self._wake_thread()
         self._thread.join(5.0)
         self._wake.close()
         self._context.destroy(linger=200)
+
+    def _wake_thread(self) -> None:
+        # When the thread has ended nobody takes the message: never wait for that.
+        with contextlib.suppress(zmq.Again):
+            self._wake.send(b"", zmq.NOBLOCK)
 
     def _pair(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
         ours, theirs = self._context.socket(zmq.PAIR), self._context.socket(zmq.PAIR)
@@ -155,6 +163,7 @@ class BatchStream:
         except Exception as e:  # noqa: BLE001  (raised again where the learner takes batches)
             self._error = e
         finally:
+            self._batches.put(None)
             wake.close()
             for source in self._sources:
                 source.client.close()

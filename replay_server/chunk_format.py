@@ -12,6 +12,7 @@ from typing import NamedTuple
 from common.errors import ProtocolError
 from common.wire import checksum
 from replay_server.instructions import StoreChunk
+from replay_server.resp import Split
 
 MAGIC = b"SHC1"
 _FIXED = struct.Struct("<4sH2xIIIQQQ")
@@ -29,8 +30,8 @@ class KeptChunk(NamedTuple):
     records: memoryview
 
 
-def pack_chunk(write: StoreChunk) -> bytes:
-    """Returns a chunk as the log keeps it."""
+def pack_chunk(write: StoreChunk) -> Split:
+    """Returns a chunk as the log keeps it: header and records."""
     chunk, actor = write.chunk, write.chunk.actor.encode()
     fixed = _FIXED.pack(
         MAGIC,
@@ -42,7 +43,8 @@ def pack_chunk(write: StoreChunk) -> bytes:
         chunk.incarnation,
         chunk.seq,
     )
-    return b"".join((fixed, actor, _CRC.pack(checksum(fixed + actor)), write.payload))
+    header = fixed + actor
+    return header + _CRC.pack(checksum(header)), write.payload
 
 
 def unpack_chunk(value: bytes, number: int, record_bytes: int) -> KeptChunk:

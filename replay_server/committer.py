@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 
 from common.errors import PeerError
 from replay_server.instructions import StoreChunk, Write
+from replay_server.resp import Command
 
 GROUP_CHUNKS = 64
 GROUP_BYTES = 4 * 2**20
@@ -23,9 +24,6 @@ FIRST_DELAY_S = 0.05
 LONGEST_DELAY_S = 2.0
 
 _log = logging.getLogger(__name__)
-
-
-Command = tuple[bytes | str | int, ...]
 
 
 class Transaction(NamedTuple):

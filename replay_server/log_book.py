@@ -23,8 +23,9 @@ import msgspec
 
 from common.run import Run
 from replay_server.chunk_format import pack_chunk
-from replay_server.committer import Command, Transaction
+from replay_server.committer import Transaction
 from replay_server.instructions import ForgetActor, StoreChunk, StoreRun, StoreSamples, StoreWeights, Write
+from replay_server.resp import Command, Split
 
 FORMAT: Literal[1] = 1
 
@@ -68,7 +69,7 @@ class Keys:
 class _Draft:
     """A transaction in the making: later values replace earlier ones."""
 
-    values: dict[str, bytes] = field(default_factory=dict)
+    values: dict[str, bytes | Split] = field(default_factory=dict)
     actors: dict[str, str] = field(default_factory=dict)
     state: dict[str, int] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
@@ -101,7 +102,7 @@ class LogBook:
         self._chunks: deque[tuple[int, int]] = deque()
         self._rows = 0
         self._actors: dict[str, str] = {}
-        self._values: dict[str, bytes] = {}
+        self._definitions: dict[str, bytes | Split] = {}
         self._state: dict[str, int] = {}
 
     @property
@@ -120,15 +121,15 @@ class LogBook:
 
     def basis(self) -> list[Command]:
         """Returns what to put first where everything but chunks may be missing: a Redis that came back empty."""
-        return _Draft(dict(self._values), dict(self._actors), dict(self._state)).commands(self.keys)
+        return _Draft(dict(self._definitions), dict(self._actors), dict(self._state)).commands(self.keys)
 
     def restore(self, kept: Kept) -> None:
         """Takes over what was read from the log."""
         self._actors = {actor: f"{incarnation}:{seq}" for actor, (incarnation, seq) in kept.actors.items()}
         self._state = msgspec.structs.asdict(kept.state)
-        self._values = {self.keys.run: msgspec.json.encode(kept.run)}
+        self._definitions = {self.keys.run: msgspec.json.encode(kept.run)}
         if kept.weights:
-            self._values[self.keys.weights] = kept.weights
+            self._definitions[self.keys.weights] = kept.weights
 
     def hold(self, number: int, rows: int) -> None:
         """Takes over one chunk that the log holds, or should hold (`rows` 0)."""
@@ -170,13 +171,13 @@ class LogBook:
     def _remember(self, draft: _Draft) -> None:
         if self.keys.actors in draft.removed:
             self._actors.clear()
-            self._values.pop(self.keys.weights, None)
+            self._definitions.pop(self.keys.weights, None)
         for actor in draft.forgotten:
             self._actors.pop(actor, None)
         self._actors |= draft.actors
         self._state |= draft.state
         definitions = (self.keys.run, self.keys.weights)
-        self._values |= {key: value for key, value in draft.values.items() if key in definitions}
+        self._definitions |= {key: value for key, value in draft.values.items() if key in definitions}
 
 
 def parse(state: Mapping[bytes, bytes], actors: Mapping[bytes, bytes], run: bytes, weights: bytes | None) -> Kept:

@@ -13,10 +13,11 @@ import msgspec
 import redis
 
 from common.errors import ConfigError, PeerError
-from replay_server.committer import Command, Transaction
+from replay_server.committer import Transaction
 from replay_server.instructions import Write
 from replay_server.log_book import Kept, Keys, LogBook, State, parse
 from replay_server.redis_link import in_words
+from replay_server.resp import Command, pack
 
 FSYNC_WAIT_MS = 5_000
 READ_BYTES = 8 * 2**20
@@ -66,7 +67,7 @@ class RedisLog:
 
         One connection and one exchange, because WAITAOF speaks of the writes of its own connection only.
         """
-        self._connection.send_packed_command(self._connection.pack_commands(commands))
+        self._connection.send_packed_command(pack(commands))
         answers = [self._connection.read_response() for _ in commands]
         executed = answers[-2] if self._fsync else answers[-1]
         if failures := [answer for answer in executed or () if isinstance(answer, redis.RedisError)]:

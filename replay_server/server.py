@@ -42,6 +42,8 @@ SEND_QUEUE = 256
 """Messages a peer may leave unread before replies to it are dropped."""
 DRAIN_S = 3.0
 """Longest wait for the log at the end."""
+DRAIN_GONE_S = 1.0
+"""The same, where the log has been failing already."""
 
 _log = logging.getLogger(__name__)
 
@@ -137,7 +139,8 @@ class Server:
     def _drain(self) -> None:
         """Takes no more messages, and waits a while for the log to take what has come, so that it is acknowledged."""
         self._replay.drain()
-        deadline = time.monotonic() + DRAIN_S
+        gone = self._committer is not None and bool(self._committer.error)
+        deadline = time.monotonic() + (DRAIN_GONE_S if gone else DRAIN_S)
         self._settle(time.monotonic())
         while self._committer and not self._committer.idle and time.monotonic() < deadline:
             self._poller.poll(POLL_MS)

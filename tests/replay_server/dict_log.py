@@ -8,6 +8,7 @@ from common.errors import PeerError
 from replay_server.committer import Transaction
 from replay_server.instructions import Write
 from replay_server.log_book import Kept, Keys, LogBook, State, parse
+from replay_server.resp import Part
 
 
 class DictLog:
@@ -35,10 +36,11 @@ class DictLog:
             self._execute(*command)
         self.executed += 1
 
-    def _execute(self, name: bytes | str | int, *arguments: bytes | str | int) -> None:
+    def _execute(self, name: Part, *arguments: Part) -> None:
         match name:
             case "MSET":
-                self.values.update(zip(arguments[::2], arguments[1::2], strict=True))  # type: ignore[arg-type]
+                for key, value in zip(arguments[::2], arguments[1::2], strict=True):
+                    self.values[str(key)] = b"".join(value) if isinstance(value, tuple) else bytes(value)  # type: ignore[arg-type]
             case "UNLINK":
                 for key in arguments:
                     self.values.pop(key, None)  # type: ignore[call-overload]

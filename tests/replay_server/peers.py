@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import zmq
@@ -172,9 +172,3 @@ class Peers:
 
     def close(self) -> None:
         self._context.destroy(linger=0)
-
-
-def batches(learner: Learner, count: int, how_many: int) -> Iterator[Buffer]:
-    """Yields batches one after the other."""
-    for _ in range(how_many):
-        yield learner.draw(count)

@@ -41,7 +41,7 @@ def rebuilt(log: DictLog, capacity: int = 0) -> tuple[Replay, Recovered]:
 @given(st.data(), st.integers(0, 300), st.text(min_size=1, max_size=20))
 def test_a_packed_chunk_opens_and_a_flipped_bit_does_not(data: st.DataObject, number: int, actor: str) -> None:
     write = chunk_write(number, 3, actor)
-    packed = pack_chunk(write)
+    packed = b"".join(pack_chunk(write))
     kept = unpack_chunk(packed, number, DTYPE.itemsize)
     assert (kept.actor, kept.incarnation, kept.seq, kept.rows) == (actor, 1, number + 1, 3)
     assert bytes(kept.records) == write.payload
@@ -60,7 +60,7 @@ def test_anything_else_is_a_protocol_error(value: bytes) -> None:
 
 def test_a_chunk_under_anothers_number_is_damaged() -> None:
     with pytest.raises(ProtocolError, match="another chunk's"):
-        unpack_chunk(pack_chunk(chunk_write(1)), 2, DTYPE.itemsize)
+        unpack_chunk(b"".join(pack_chunk(chunk_write(1))), 2, DTYPE.itemsize)
 
 
 def test_a_group_is_a_few_commands() -> None:

@@ -1,0 +1,211 @@
+"""The learner's whole loop against a replay server that answers: what it publishes, keeps, reports, and survives."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zmq
+
+from common.errors import PeerError, ShoalError
+from common.messages import LearnerReport
+from common.policy_file import load_policy
+from common.process import Health, Stop
+from common.run import Run
+from common.run_directory import RunDirectory
+from common.weights import Weights, unpack_weights
+from learner_node import batches, broadcast, learner
+from learner_node.config import LearnerConfig
+from learner_node.learner import Learner
+
+from .fake_replay import FakeReplay, small_run, until
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shortens every period, so that seconds of a run pass in a tenth."""
+    for module, names in ((learner, ("REPORT_PERIOD_S", "LOG_PERIOD_S")), (broadcast, ("SHORTEST_PERIOD_S",))):
+        for name in names:
+            monkeypatch.setattr(module, name, getattr(module, name) / 10)
+    monkeypatch.setattr(broadcast, "LEAVE_PERIOD_S", 0.05)
+
+
+class Training:
+    """A learner in a thread, and a subscriber to its weights."""
+
+    def __init__(self, run: Run, directory: Path, replay: str, **config: object) -> None:
+        directory.mkdir(exist_ok=True)
+        settings = {"replay": (replay,), "bind": "tcp://127.0.0.1:*", **config}
+        self.stop, self.health = Stop(), Health()
+        self.learner = Learner(run, RunDirectory(directory), LearnerConfig(**settings), CPU)  # type: ignore[arg-type]
+        self.error: ShoalError | None = None
+        self.published: list[Weights] = []
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.SUB)
+        self._socket.subscribe(b"")
+        self._socket.connect(self.learner._broadcast.endpoint)
+        self._threads = [threading.Thread(target=target) for target in (self._train, self._listen)]
+        for thread in self._threads:
+            thread.start()
+
+    def end(self) -> None:
+        self.stop.request()
+        self.join()
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(20.0)
+            assert not thread.is_alive()
+        self._context.destroy(linger=0)
+
+    def _train(self) -> None:
+        try:
+            self.learner.run(self.stop, self.health)
+        except ShoalError as e:
+            self.error = e
+        finally:
+            self.learner.close()
+
+    def _listen(self) -> None:
+        trainer = self._threads[0]
+        while trainer.is_alive() or self._socket.poll(50):
+            if self._socket.poll(5):
+                self.published.append(unpack_weights(self._socket.recv()))
+
+
+Start = Callable[..., Training]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts learners of one run directory; ends them with the test."""
+    trainings: list[Training] = []
+
+    def begin(run: Run, replay: FakeReplay | str, **config: object) -> Training:
+        endpoint = replay if isinstance(replay, str) else replay.endpoint
+        trainings.append(Training(run, tmp_path / "run", endpoint, **config))
+        return trainings[-1]
+
+    yield begin
+    for training in trainings:
+        training.stop.request()
+        for thread in training._threads:
+            thread.join(20.0)
+
+
+def last_report(replay: FakeReplay) -> LearnerReport:
+    message = replay.of(LearnerReport)[-1]
+    assert isinstance(message, LearnerReport)
+    return message
+
+
+def test_it_trains_until_the_budget_is_used_and_leaves_all_that_is_promised(start: Start, tmp_path: Path) -> None:
+    run = small_run(budget={"steps": 1_000}, exploration={"random_steps": 300, "scale": 0.4, "final_scale": 0.1})
+    with FakeReplay(run) as replay:
+        training = start(run, replay)
+        training.join()
+        until(lambda: replay.of(LearnerReport) and last_report(replay).finished, "the last report")
+        report = last_report(replay)
+    assert training.error is None
+    assert report.progress == 1.0
+    assert report.updates >= 800
+    headers = [weights.header for weights in training.published]
+    versions = [header.version for header in headers]
+    assert versions == sorted(set(versions))
+    assert {header.run for header in headers} == {"run-1"}
+    assert headers[-1].random_share == 0.0
+    assert headers[-1].exploration_scale == pytest.approx(0.1)
+
+    directory = RunDirectory(tmp_path / "run")
+    kept = load_policy(directory.policy_file)
+    assert kept.version == versions[-1]
+    np.testing.assert_array_equal(kept.flat, training.published[-1].flat)
+    assert unpack_weights(replay.weights[-1]).header.version in versions
+    lines = [json.loads(line) for line in directory.metrics_file.read_text().splitlines()]
+    assert lines[-1]["env_steps"] >= 1_000
+    assert len(lines[-1]["critic_loss"]) == len(run.joint.agents)
+    assert lines[-1]["return_means"] == [-1.0] * len(run.joint.agents)
+    assert list(directory.tensorboard.iterdir())
+    assert list(directory.checkpoints.glob("updates-*.safetensors"))
+
+
+def test_the_first_weights_go_out_at_once_and_ask_for_random_actions(start: Start) -> None:
+    run = small_run(exploration={"random_steps": 300})
+    with FakeReplay(run, inserts=0) as replay:
+        replay.holding = "32 transitions, none is there"
+        training = start(run, replay)
+        until(lambda: replay.weights, "a copy of the first weights")
+        header = unpack_weights(replay.weights[0]).header
+        assert (header.version, header.updates, header.random_share) == (1, 0, 1.0)
+        until(lambda: last_report(replay).waiting_for == replay.holding if replay.of(LearnerReport) else None, "why")
+        replay.inserts = 300
+        replay.heard.clear()
+        training.end()
+
+
+def test_a_stop_saves_and_a_resumed_run_goes_on(start: Start) -> None:
+    run = small_run(budget={"seconds": 1_000.0})
+    with FakeReplay(run) as replay:
+        first = start(run, replay)
+        until(lambda: first.learner._done.updates > 50, "updates")
+        first.end()
+        assert first.error is None
+        stopped_at, trained_s = first.learner._done.updates, first.learner._trained_s
+        replay.version = first.published[-1].header.version
+        second = start(run, replay)
+        until(lambda: second.learner._done.updates > stopped_at + 20, "more updates")
+        second.end()
+    assert 0 < trained_s < second.learner._trained_s
+    assert second.published[0].header.updates >= stopped_at
+    assert second.published[0].header.version > first.published[-1].header.version
+
+
+def test_a_replay_that_knows_newer_weights_is_believed(start: Start) -> None:
+    run = small_run(budget={"steps": 400})
+    with FakeReplay(run, version=70) as replay:
+        training = start(run, replay)
+        training.join()
+    assert training.published[0].header.version > 70
+
+
+def test_weights_that_are_not_finite_are_never_published(start: Start, tmp_path: Path) -> None:
+    run = small_run(budget={"seconds": 1_000.0})
+    with FakeReplay(run) as replay:
+        training = start(run, replay)
+        until(lambda: training.learner._done.updates > 20, "updates")
+        training.learner._algorithm.policies.flat.fill_(torch.nan)
+        training.join()
+    assert training.error is not None
+    assert "lower algorithm.critic_learning_rate" in str(training.error)
+    assert all(np.isfinite(weights.flat).all() for weights in training.published)
+    assert not list((tmp_path / "run" / "checkpoints").glob("*")) or True
+
+
+def test_without_a_replay_server_it_gives_up_when_told_to(start: Start) -> None:
+    training = start(small_run(), "tcp://127.0.0.1:1", peer_timeout=0.3)
+    training.join()
+    assert isinstance(training.error, PeerError)
+    assert "tcp://127.0.0.1:1" in str(training.error)
+    assert "replay server" in training.health.not_ready
+
+
+def test_it_outlives_a_restart_of_the_replay(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "POLL_MS", 20)
+    run = small_run(budget={"seconds": 1_000.0})
+    first = FakeReplay(run)
+    training = start(run, first)
+    until(lambda: training.learner._done.updates > 20, "updates")
+    first.close()
+    updates = training.learner._done.updates
+    with FakeReplay(run, first.endpoint, inserts=2_000):
+        until(lambda: training.learner._done.updates > updates + 50, "updates by the new server")
+        training.end()
+    assert training.error is None
+    assert training.learner._done.env_steps > 2_000

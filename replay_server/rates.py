@@ -68,10 +68,16 @@ class PolicyLag:
 
     def __init__(self) -> None:
         self._lags: deque[int] = deque(maxlen=LAG_CHUNKS)
+        self._newest = 0
 
-    def add(self, newest_version: int, used_version: int) -> None:
+    def published(self, version: int) -> None:
+        """Notes a version that is known to have been published."""
+        self._newest = max(self._newest, version)
+
+    def add(self, used_version: int) -> None:
         """Notes one chunk."""
-        self._lags.append(max(newest_version - used_version, 0))
+        self.published(used_version)
+        self._lags.append(self._newest - used_version)
 
     @property
     def mean(self) -> float:

@@ -147,7 +147,7 @@ class Replay:
         table.insert(table.records(payload))
         session.received, session.gap_told = chunk.seq, -math.inf
         session.chunk_rows, session.measured = chunk.count, True
-        self.recent.lag.add(self.weights_version, chunk.policy_version)
+        self.recent.lag.add(chunk.policy_version)
         self.journal.add(session, chunk, payload, table.limiter.inserts)
         return []
 
@@ -214,12 +214,14 @@ class Replay:
             return self._refuse(peer, "weights", f"weights {message.version} are not of the run {run.id}")
         if header.version > self.weights_version:
             self.weights, self.weights_version = bytes(payload or b""), header.version
+            self.recent.lag.published(header.version)
             self.journal.write(StoreWeights(header.version, self.weights))
         return []
 
     def _learner_report(self, peer: bytes, report: LearnerReport, now: float) -> list[Reply]:
         if self.learners.find(peer, now) is None:
             return [Reply(peer, Unknown())]
+        self.recent.lag.published(report.weights_version)
         self.learners.take_report(report, now)
         return []
 
@@ -245,8 +247,8 @@ class Replay:
         replies = [] if self.draining else self.learners.serve(table)
         self._grant(table, now)
         no_credit, no_batch = self._why_no_credit(table, now), self._why_no_batch(table, now)
-        self.actors_wait.update(no_credit, now)
-        self.learner_wait.update(no_batch, now)
+        self.actors_wait.update(no_credit, now, table.limiter.inserts)
+        self.learner_wait.update(no_batch, now, table.limiter.samples)
         self.recent.inserts.observe(table.limiter.inserts, now)
         self.recent.samples.observe(table.limiter.samples, now)
         replies += self.learners.held(table, no_batch.text, now)

@@ -34,4 +34,5 @@ class UniformSampler:
 
     def draw(self, count: int) -> Slots:
         """Returns `count` slots, independent and uniform."""
-        return self._random.integers(0, self._size, count)
+        # Faster than integers(), and as uniform: no bin differs from another by more than 1 in 2^22 at 2^31 slots.
+        return (self._random.random(count) * self._size).astype(np.int64)

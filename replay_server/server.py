@@ -91,7 +91,7 @@ class Server:
             received += 1
         self._settle(now)
         for log, wait in self._wait_logs:
-            if wait.reason.cause:
+            if wait.reason.cause and not wait.moved:
                 log.waiting(wait.reason.text, now)
             else:
                 log.done(now)

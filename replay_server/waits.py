@@ -24,15 +24,23 @@ class Wait:
         self.who = who
         self.reason = NOTHING
         self.seconds: dict[str, float] = {}
+        self.moved = False
+        """Whether the side got further since the update before."""
         self._since = self._last = 0.0
+        self._progress = 0
 
-    def update(self, reason: Reason, now: float) -> None:
-        """Notes at monotonic time `now` what is being waited for; NOTHING ends the wait."""
+    def update(self, reason: Reason, now: float, progress: int) -> None:
+        """Notes at monotonic time `now` what is being waited for; NOTHING ends the wait.
+
+        progress: a count of what the side has got done. While it grows some of the side wait their turn, which is how
+        the ratio is held; the wait lasts from when it grew last.
+        """
+        self.moved = progress != self._progress
         if self.reason.cause:
             self.seconds[self.reason.cause] = self.seconds.get(self.reason.cause, 0.0) + now - self._last
-        if reason.cause != self.reason.cause:
+        if reason.cause != self.reason.cause or self.moved:
             self._since = now
-        self.reason, self._last = reason, now
+        self.reason, self._last, self._progress = reason, now, progress
 
     def told(self, now: float) -> str:
         """Returns the wait in words; empty when there is none."""

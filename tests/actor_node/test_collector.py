@@ -141,7 +141,7 @@ def test_that_test_would_notice_either_mistake(mistaken, message):
 
 
 class Countdown:
-    """A world of two agents whose copy c ends after c + 2 steps: truly where c is even, by a time limit where it is odd.
+    """A world of two agents whose copy c ends after c + 2 steps: truly where c is even, by a time limit elsewhere.
 
     The second agent dies one step before the end. Observations count the steps of the episode.
     """

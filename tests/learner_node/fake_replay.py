@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Self
 
 import numpy as np
 import zmq
@@ -91,7 +92,7 @@ class FakeReplay:
         self._thread.join()
         self._context.destroy(linger=0)
 
-    def __enter__(self) -> FakeReplay:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -35,6 +35,12 @@ def stream(run: Run, replay: FakeReplay) -> Iterator[BatchStream]:
     opened.close()
 
 
+def drain(stream: BatchStream) -> None:
+    """Takes batches for as long as they come."""
+    while stream.next(20.0) is not None:
+        pass
+
+
 def take(stream: BatchStream) -> Records:
     batch = stream.next(20.0)
     assert batch is not None
@@ -130,15 +136,13 @@ def test_a_refusal_ends_the_learner_with_its_reason(replay: FakeReplay, stream: 
     replay.refusing = "another run is trained here"
     replay.forget()
     with pytest.raises(PeerError, match="another run is trained here"):
-        while stream.next(20.0) is not None:
-            pass
+        drain(stream)
 
 
 def test_a_batch_of_the_wrong_size_ends_the_learner(replay: FakeReplay, stream: BatchStream) -> None:
     replay.payload = lambda count: replay.sample(count)[:-4]
     with pytest.raises(PeerError, match="same version"):
-        while stream.next(20.0) is not None:
-            pass
+        drain(stream)
 
 
 def test_non_finite_numbers_never_reach_the_networks(replay: FakeReplay, stream: BatchStream) -> None:

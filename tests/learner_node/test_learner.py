@@ -175,7 +175,7 @@ def test_a_replay_that_knows_newer_weights_is_believed(start: Start) -> None:
     assert training.published[0].header.version > 70
 
 
-def test_weights_that_are_not_finite_are_never_published(start: Start, tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_never_published(start: Start) -> None:
     run = small_run(budget={"seconds": 1_000.0})
     with FakeReplay(run) as replay:
         training = start(run, replay)
@@ -185,7 +185,6 @@ def test_weights_that_are_not_finite_are_never_published(start: Start, tmp_path:
     assert training.error is not None
     assert "lower algorithm.critic_learning_rate" in str(training.error)
     assert all(np.isfinite(weights.flat).all() for weights in training.published)
-    assert not list((tmp_path / "run" / "checkpoints").glob("*")) or True
 
 
 def test_without_a_replay_server_it_gives_up_when_told_to(start: Start) -> None:

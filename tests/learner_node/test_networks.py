@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -73,7 +75,7 @@ def test_passes_equal_autograd(team: str) -> None:
     for agent in joint.agents:
         x = obs[:, agent.obs_slice]
         sizes = [agent.obs_dim, *NETWORK.policy_hidden, agent.action_dim]
-        for depth, (i, o) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for depth, (i, o) in enumerate(pairwise(sizes)):
             weight, bias = flat[at : at + i * o].view(i, o), flat[at + i * o : at + (i + 1) * o]
             at += (i + 1) * o
             x = x @ weight + bias

@@ -1,0 +1,426 @@
+"""A link against a replay server of the test's own: a real socket that answers whatever a history needs."""
+
+import msgspec
+import numpy as np
+import pytest
+import zmq
+
+from actor_node.link import HELLO_PERIOD_S, SILENCE_S, STANDSTILL_S, Link
+from common.errors import ConfigError, PeerError, ShoalError
+from common.messages import (
+    Ack,
+    ActorReport,
+    Bye,
+    Chunk,
+    Fenced,
+    Gap,
+    Hello,
+    NotReady,
+    Refused,
+    Unknown,
+    Welcome,
+)
+from common.weights import MAGIC, pack_weights
+from common.wire import bind, checksum, decode_from_peer, encode, make_socket, receive, send
+from tests.common.examples import BOXES, MIXED, make_frame, make_header, make_run, random_weights
+from tests.conftest import wait_until
+
+RUN = make_run(BOXES)
+WEIGHTS = make_frame(RUN)
+REPORT = ActorReport("a", 1, 0, 0, 0.0, (), 0, 0.0, "", 0.0, "")
+
+
+class Peers:
+    """The replay server and the learner, as a link sees them, and the link's clock."""
+
+    def __init__(self, context):
+        self.socket = make_socket(context, zmq.ROUTER, max_frame_bytes=2**20)
+        self.url = bind(self.socket, "tcp://127.0.0.1:0", "--bind")
+        self.broadcast = context.socket(zmq.XPUB)
+        self.weights_url = bind(self.broadcast, "tcp://127.0.0.1:0", "--bind")
+        self.link = Link("a", self.url, self.weights_url)
+        self.now = 100.0
+        self.peer = b""
+        self.heard = []
+        """Messages that came and were not yet asked for."""
+
+    def pump(self, after_s=0.0):
+        self.now += after_s
+        self.link.pump(self.now)
+
+    def hears(self, kind):
+        """Returns the next message of a kind, which the link sends by itself; others that come first are kept."""
+
+        def look():
+            self.link.pump(self.now)
+            while self.socket.poll(0):
+                self.peer, *frames = (bytes(frame) for frame in receive(self.socket))
+                self.heard.append(decode_from_peer(frames))
+            return next((one for one in self.heard if isinstance(one[0], kind)), None)
+
+        found = wait_until(look, f"a {kind.__name__}")
+        self.heard.remove(found)
+        return found[0]
+
+    def hears_nothing(self, kind):
+        self.link.pump(self.now)
+        self.pump_for(5)
+        assert not self.socket.poll(30)
+        assert not any(isinstance(message, kind) for message, _ in self.heard)
+
+    def pump_for(self, times):
+        for _ in range(times):
+            self.link.pump(self.now, timeout_s=0.005)
+
+    def says(self, message, payload=None):
+        send(self.socket, [self.peer, *encode(message, payload)])
+
+    def welcome(self, *, run=RUN, incarnation=1, stored=0, credit=3, weights=WEIGHTS):
+        self.says(Welcome(run, incarnation, stored, credit), weights)
+
+    def until(self, predicate, what=""):
+        wait_until(lambda: self.link.pump(self.now) or predicate(), what)
+
+    def admit(self, **welcome):
+        self.hears(Hello)
+        self.welcome(**welcome)
+        self.until(lambda: self.link.waiting_for()[0] != "replay", "admitted")
+
+    def collect(self, count=1):
+        for _ in range(count):
+            payload = np.full(10, self.link.outbox.next_seq, np.uint8).data
+            self.link.add_chunk(5, 1, payload)
+
+    def chunks(self, count):
+        """Returns the seqs of the next chunks that come."""
+        return [self.hears(Chunk).seq for _ in range(count)]
+
+    def publish(self, frame):
+        self.broadcast.send(frame)
+
+    def subscribed(self):
+        assert self.broadcast.poll(5_000), "no subscription"
+        assert self.broadcast.recv() == b"\x01" + MAGIC
+
+
+@pytest.fixture
+def peers():
+    with zmq.Context() as context:
+        made = Peers(context)
+        yield made
+        made.link.close()
+        context.destroy(linger=0)
+
+
+# ---- waiting for a run --------------------------------------------------------------------------------------------
+
+
+def test_it_asks_each_second_and_says_what_it_waits_for(peers):
+    assert peers.link.waiting_for() == ("replay", f"the replay server at {peers.url}")
+    assert peers.hears(Hello) == Hello("a", 0, 0, "")
+    peers.pump(HELLO_PERIOD_S / 2)
+    peers.hears_nothing(Hello)
+    peers.pump(HELLO_PERIOD_S / 2)
+    peers.hears(Hello)
+    peers.says(NotReady("the replay has no run yet"))
+    peers.until(lambda: peers.link.waiting_for() == ("replay", "the replay has no run yet"))
+    peers.pump(HELLO_PERIOD_S)
+    peers.hears(Hello)
+    peers.welcome(weights=None)
+    peers.until(lambda: peers.link.waiting_for() == ("weights", "the learner's first weights"))
+    assert peers.link.run == RUN
+
+
+def test_a_server_that_fell_silent_is_what_it_waits_for_not_what_that_said_last(peers):
+    peers.hears(Hello)
+    peers.says(NotReady("the replay has no run yet"))
+    peers.until(lambda: peers.link.waiting_for()[1] == "the replay has no run yet")
+    peers.pump(SILENCE_S + 0.1)
+    assert peers.link.waiting_for() == ("replay", f"the replay server at {peers.url}")
+
+
+def test_an_admission_with_weights_and_credit_lets_it_collect(peers):
+    peers.admit()
+    assert peers.link.waiting_for() == ("", "")
+    assert peers.link.weights.header == make_header(RUN)
+    assert peers.link.outbox.incarnation == 1
+
+
+# ---- chunks -------------------------------------------------------------------------------------------------------
+
+
+def test_chunks_go_out_within_the_credit_and_are_described_truly(peers):
+    peers.admit(credit=2)
+    peers.collect(2)
+    first = peers.hears(Chunk)
+    assert (first.actor, first.incarnation, first.seq, first.count, first.policy_version) == ("a", 1, 1, 5, 1)
+    assert first.data_hash == RUN.data_hash
+    assert first.crc32c == checksum(bytes([1] * 10))
+    assert peers.chunks(1) == [2]
+    assert peers.link.waiting_for() == ("credit", "acknowledgements of the replay server")
+    peers.says(Ack(1, 1, 2, "the learner is behind"))
+    peers.until(lambda: peers.link.waiting_for() == ("credit", "the learner is behind"))
+    peers.says(Ack(1, 2, 3, ""))
+    peers.until(lambda: peers.link.waiting_for() == ("", ""))
+    assert (peers.link.outbox.acked, peers.link.outbox.unacked) == (2, 0)
+
+
+def test_a_gap_makes_it_go_back(peers):
+    peers.admit(credit=3)
+    peers.collect(3)
+    assert peers.chunks(3) == [1, 2, 3]
+    peers.says(Gap(1, 1))
+    assert peers.chunks(2) == [2, 3]
+    assert peers.link.outbox.resent == 2
+
+
+@pytest.mark.parametrize("message", [Ack(7, 3, 99, ""), Gap(7, 0)], ids=["ack", "gap"])
+def test_what_is_meant_for_another_incarnation_changes_nothing(peers, message):
+    peers.admit(credit=3)
+    peers.collect(3)
+    assert peers.chunks(3) == [1, 2, 3]
+    peers.says(message)
+    peers.pump_for(5)
+    assert (peers.link.outbox.acked, peers.link.outbox.credit) == (0, 3)
+    peers.hears_nothing(Chunk)
+
+
+def test_a_server_that_forgot_is_told_what_it_had_and_sent_the_rest(peers):
+    peers.admit(credit=3)
+    peers.collect(3)
+    peers.chunks(3)
+    peers.says(Ack(1, 1, 3, ""))
+    peers.until(lambda: peers.link.outbox.acked == 1)
+    peers.now += HELLO_PERIOD_S
+    peers.says(Unknown())
+    assert peers.hears(Hello) == Hello("a", 1, 1, RUN.data_hash)
+    assert peers.link.waiting_for()[0] == "replay"
+    peers.welcome(stored=1, credit=2, weights=None)
+    assert peers.chunks(1) == [2], "only what the new credit covers"
+    peers.says(Ack(1, 2, 3, ""))
+    assert peers.chunks(1) == [3]
+
+
+def test_after_five_seconds_of_silence_it_introduces_itself_again(peers):
+    peers.admit(credit=3)
+    peers.collect(2)
+    peers.chunks(2)
+    peers.pump(SILENCE_S - 0.1)
+    peers.hears_nothing(Hello)
+    peers.pump(0.2)
+    assert peers.hears(Hello) == Hello("a", 1, 0, RUN.data_hash)
+    peers.welcome(stored=0, credit=3)
+    assert peers.chunks(2) == [1, 2]
+
+
+def test_chunks_lost_with_a_connection_are_sent_again_even_while_the_server_answers(peers):
+    """Reports are answered, so there is no silence; no later chunk comes, so there is no gap; only time tells."""
+    peers.admit(credit=2)
+    peers.collect(2)
+    peers.chunks(2)
+    for _ in range(int(STANDSTILL_S)):
+        peers.pump(1.0)
+        peers.link.report(REPORT)
+        peers.hears(ActorReport)
+        peers.says(Ack(1, 0, 2, ""))
+        peers.pump_for(5)
+    assert peers.heard == []
+    peers.pump(1.0)
+    assert peers.hears(Hello) == Hello("a", 1, 0, RUN.data_hash)
+    peers.welcome(stored=0, credit=2, weights=None)
+    assert peers.chunks(2) == [1, 2]
+
+
+def test_acknowledgements_that_get_further_are_no_standstill(peers):
+    peers.admit(credit=8)
+    peers.collect(8)
+    peers.chunks(8)
+    for stored in range(1, 8):
+        peers.pump(4.0)
+        peers.says(Ack(1, stored, 8, ""))
+        peers.until(lambda stored=stored: peers.link.outbox.acked == stored)
+    peers.hears_nothing(Hello)
+
+
+def test_waiting_for_credit_with_nothing_under_way_is_no_standstill(peers):
+    peers.admit(credit=0)
+    for _ in range(int(2 * STANDSTILL_S / 4)):
+        peers.pump(4.0)
+        peers.says(Ack(1, 0, 0, "the learner is behind"))
+        peers.pump_for(5)
+    peers.hears_nothing(Hello)
+    assert peers.link.waiting_for() == ("credit", "the learner is behind")
+
+
+def test_an_answer_that_is_malformed_is_passed_over(peers):
+    peers.admit(credit=1)
+    peers.collect()
+    peers.chunks(1)
+    peers.socket.send_multipart([peers.peer, b"\xc1"])
+    peers.says(Ack(1, 1, 2, ""))
+    peers.until(lambda: peers.link.outbox.acked == 1)
+
+
+def test_at_the_end_it_says_good_bye(peers):
+    peers.admit()
+    link, peers.link = peers.link, Link("b", peers.url, peers.weights_url)
+    link.close()
+    assert peers.hears(Bye) == Bye("a", 1)
+
+
+def test_a_chunk_before_the_run_is_a_mistake_of_ours(peers):
+    with pytest.raises(RuntimeError, match="before the run is known"):
+        peers.link.add_chunk(1, 1, b"")
+
+
+# ---- when it cannot go on -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (Fenced(2), "another worker named a has taken this one's place; give nodes their own --name"),
+        (Refused("10,000 actors are connected"), "refuses this actor: 10,000 actors are connected"),
+    ],
+    ids=["fenced", "refused"],
+)
+def test_what_no_new_worker_can_mend_is_a_peer_error(peers, answer, message):
+    peers.admit()
+    peers.says(answer)
+    with pytest.raises(PeerError, match=message):
+        peers.pump_for(100)
+
+
+OTHERS = {
+    "run": msgspec.structs.replace(RUN, id="other"),
+    "world": make_run(BOXES, world={"N": 5}),
+    "networks": make_run(BOXES, network={"policy_hidden": [8]}),
+    "exploration": make_run(BOXES, exploration={"kind": "ornstein_uhlenbeck"}),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_a_worker_begins_anew_with_another_run(peers, what):
+    peers.admit()
+    peers.now += HELLO_PERIOD_S
+    peers.says(Unknown())
+    peers.hears(Hello)
+    peers.welcome(run=OTHERS[what])
+    with pytest.raises(ShoalError, match="begins anew") as error:
+        peers.pump_for(100)
+    assert error.value.exit_code == 1, "so that its supervisor starts it again"
+
+
+def test_a_worker_goes_on_with_a_run_of_another_budget(peers):
+    peers.admit()
+    peers.now += HELLO_PERIOD_S
+    peers.says(Unknown())
+    peers.hears(Hello)
+    longer = make_run(BOXES, budget={"steps": 10**9}, replay={"batch": 7})
+    peers.welcome(run=longer)
+    peers.until(lambda: peers.link.waiting_for() == ("", ""))
+    assert peers.link.run == longer
+
+
+def test_a_worker_that_is_given_another_incarnation_begins_anew(peers):
+    peers.admit(incarnation=1)
+    peers.welcome(incarnation=2)
+    with pytest.raises(ShoalError, match="begins anew"):
+        peers.pump_for(100)
+
+
+@pytest.mark.parametrize(
+    ("urls", "option"),
+    [(("nowhere", "tcp://127.0.0.1:1"), "--replay"), (("tcp://127.0.0.1:1", "nowhere"), "--weights")],
+)
+def test_an_address_that_is_none_is_a_users_mistake(urls, option):
+    with pytest.raises(ConfigError, match=f"{option} nowhere"):
+        Link("a", *urls)
+
+
+# ---- weights ------------------------------------------------------------------------------------------------------
+
+
+def versions(peers):
+    return peers.link.weights.header.version
+
+
+def test_the_newest_broadcast_is_taken_and_only_that(peers):
+    peers.subscribed()
+    peers.admit()
+    for version in range(2, 40):
+        peers.publish(make_frame(RUN, version))
+    peers.until(lambda: versions(peers) == 39)
+    np.testing.assert_array_equal(peers.link.weights.flat, random_weights(RUN, seed=39))
+    assert peers.link.weights_at == peers.now
+    assert peers.link.weights_rejected == 0
+
+
+def test_weights_published_again_prove_that_the_learner_lives(peers):
+    peers.subscribed()
+    peers.admit()
+    first = peers.link.weights_at
+    peers.now += 3.0
+    peers.publish(WEIGHTS)
+    peers.until(lambda: peers.link.weights_at == first + 3.0)
+
+
+def test_older_weights_are_passed_over(peers):
+    peers.subscribed()
+    peers.admit(weights=make_frame(RUN, version=7))
+    peers.publish(make_frame(RUN, version=6))
+    peers.pump_for(10)
+    assert versions(peers) == 7
+    assert peers.link.weights_rejected == 0
+
+
+def damaged(frame):
+    return frame[:-1] + bytes([frame[-1] ^ 1])
+
+
+WRONG = {
+    "damaged": damaged(make_frame(RUN, version=2)),
+    "cut short": make_frame(RUN, version=2)[:-10],
+    "of another run": make_frame(OTHERS["run"], version=2),
+    "of another world": make_frame(OTHERS["world"], version=2),
+    "of another team": make_frame(make_run(MIXED), version=2),
+    "of another size": pack_weights(make_header(RUN, version=2), np.zeros(3, np.float32)),
+    "nothing but magic": MAGIC,
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_weights_never_act_and_are_counted(peers, what):
+    peers.subscribed()
+    peers.admit()
+    peers.publish(WRONG[what])
+    peers.until(lambda: peers.link.weights_rejected == 1, "refused")
+    assert versions(peers) == 1
+    peers.publish(make_frame(RUN, version=2))
+    peers.until(lambda: versions(peers) == 2, "the right ones are taken afterwards")
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_weights_in_a_welcome_never_act_either(peers, what):
+    peers.admit(weights=WRONG[what])
+    assert peers.link.waiting_for()[0] == "weights"
+    assert peers.link.weights_rejected == 1
+
+
+def test_broadcasts_that_are_no_weights_do_not_even_arrive(peers):
+    peers.subscribed()
+    peers.admit()
+    peers.publish(b"SHW2" + WEIGHTS[4:])
+    peers.publish(make_frame(RUN, version=2))
+    peers.until(lambda: versions(peers) == 2)
+    assert peers.link.weights_rejected == 0
+
+
+def test_broadcasts_before_the_run_is_known_are_passed_over(peers):
+    peers.subscribed()
+    peers.publish(make_frame(RUN, version=9))
+    peers.pump_for(10)
+    assert peers.link.weights is None
+    assert peers.link.weights_rejected == 0
+    peers.admit(weights=None)
+    assert peers.link.waiting_for()[0] == "weights"

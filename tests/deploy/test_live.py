@@ -1,0 +1,100 @@
+"""What a user sees while a run trains."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import msgspec
+from rich.console import Console
+
+from common.messages import LearnerReport, Status
+from deploy.live import Lines, clock, draw, rows
+
+LEARNER = LearnerReport(
+    learner="learner-1",
+    updates=1_234,
+    updates_per_s=150.0,
+    weights_version=7,
+    progress=0.25,
+    critic_loss=0.1,
+    policy_loss=1.0,
+    waiting_for="",
+    waited_s=0.0,
+    last_checkpoint_s=3.0,
+    finished=False,
+    metrics_url="",
+)
+STATUS = Status(
+    run=None,
+    uptime_s=12.0,
+    durability="redis",
+    size=10_000,
+    capacity=1_000_000,
+    inserts=20_000,
+    samples=240_000,
+    target_samples_per_insert=16.0,
+    samples_per_insert=15.9,
+    inserts_per_s=2_000.0,
+    samples_per_s=32_000.0,
+    episodes=800,
+    return_mean=-45.678,
+    return_means=(-15.0, -15.0, -15.678),
+    policy_lag=1.5,
+    actors=(),
+    learner=LEARNER,
+    learner_seconds_since_seen=0.5,
+    waiting=("actors waiting for the learner: 4 k samples behind (12 s)",),
+    duplicate_chunks=0,
+    rejected={},
+    unacknowledged_chunks=0,
+    last_error="",
+    metrics_url="",
+)
+
+
+def _drawn(status: Status | None, *troubles: str) -> str:
+    console = Console(file=io.StringIO(), width=100)
+    console.print(draw("simple_spread", status, troubles, 75.0))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_table_has_every_figure_a_user_looks_for() -> None:
+    text = _drawn(STATUS)
+    for words in ("1:15", "25%", "-45.68", "20,000 (2,000/s)", "1,234 (150/s)", "15.90 (target 16)", "1.50 versions"):
+        assert words in text
+    assert "actors waiting for the learner" in text
+
+
+def test_what_is_not_known_yet_is_no_number() -> None:
+    text = _drawn(msgspec.structs.replace(STATUS, return_mean=math.nan, learner=None))
+    assert "nan" not in text
+    assert "no learner" in text
+
+
+def test_troubles_are_shown_with_and_without_a_replay_server() -> None:
+    assert "replay was killed by signal 9" in _drawn(STATUS, "replay was killed by signal 9")
+    text = _drawn(None, "replay was killed by signal 9")
+    assert "waiting for the replay server" in text
+    assert "replay was killed by signal 9" in text
+
+
+def test_without_a_terminal_troubles_are_said_once_and_figures_seldom() -> None:
+    console = Console(file=io.StringIO(), width=400)
+    lines = Lines(console)
+    for _ in range(5):
+        lines.show(STATUS, ["replay was killed"])
+    assert isinstance(console.file, io.StringIO)
+    said = console.file.getvalue().splitlines()
+    assert len(said) == 2
+    assert said[0].endswith("replay was killed")
+    assert "env steps 20,000" in said[1]
+
+
+def test_an_error_of_the_replay_is_shown() -> None:
+    assert ("last error", "checksum") in rows(msgspec.structs.replace(STATUS, last_error="checksum"))
+
+
+def test_lengths_of_time() -> None:
+    assert (clock(5), clock(65), clock(3_661)) == ("0:05", "1:05", "1:01:01")

@@ -257,6 +257,8 @@ class Status(Message, frozen=True, tag="status"):
     policy_lag: float
     """Mean over the last chunks of newest weights version - version used."""
     actors: tuple[ActorStatus, ...]
+    """The first MOST_ACTORS_SHOWN of them, so that the message stays small."""
+    actor_count: Natural
     learner: LearnerReport | None
     learner_seconds_since_seen: float
     waiting: tuple[Text, ...]
@@ -267,6 +269,10 @@ class Status(Message, frozen=True, tag="status"):
     last_error: Text
     metrics_url: Text
 
+
+MOST_ACTORS_SHOWN = 256
+WORDS_SHOWN = 200
+"""Characters of a reason that a list of many shows."""
 
 FromPeer = Hello | Chunk | ActorReport | Bye | Open | SampleRequest | PutWeights | LearnerReport | StatusRequest
 ToPeer = Welcome | NotReady | Ack | Gap | Fenced | Opened | Batch | Held | Unknown | Refused | Status

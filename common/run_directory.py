@@ -6,15 +6,18 @@ checkpoints/           the learner's full state
 metrics.jsonl          one JSON object a line, the learner's and the run's figures over time
 tensorboard/           the same for TensorBoard
 logs/                  each process's log, when one command started them all
+finished               there when the learner has used its budget
 evaluation.json        the last evaluation
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import time
 from pathlib import Path
+from typing import TextIO
 
 from common.errors import ConfigError
 from common.run import Run, RunSpec, from_toml, to_toml
@@ -32,7 +35,9 @@ class RunDirectory:
         self.metrics_file = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"
         self.logs = path / "logs"
+        self.finished_file = path / "finished"
         self.evaluation_file = path / "evaluation.json"
+        self._lock: TextIO | None = None
 
     @property
     def run(self) -> Run:
@@ -45,6 +50,23 @@ class RunDirectory:
             ) from None
         except (OSError, UnicodeDecodeError) as e:
             raise ConfigError(f"{self.run_file} cannot be read: {e}") from e
+
+    def hold(self, role: str) -> None:
+        """Takes the directory for the one process of a role, until it ends; ConfigError while another has it."""
+        lock = (self.path / f".{role}.lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            lock.seek(0)
+            holder = lock.read().strip()
+            lock.close()
+            raise ConfigError(
+                f"--run {self.path} is in use by another {role}, process {holder}; wait for its end or stop it"
+            ) from e
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        self._lock = lock
 
 
 def default_path(spec: RunSpec) -> Path:
@@ -87,6 +109,10 @@ def reopen(path: Path, spec: RunSpec | None, joint: JointSpec | None) -> tuple[R
         raise ConfigError(
             f"--run {path} holds a run of {held.spec.scenario} {held.spec.world or ''}, not of "
             f"{spec.scenario} {spec.world or ''}; resume it with its own world, or name another directory"
+        )
+    if run.spec.network != held.spec.network and directory.checkpoints.exists():
+        raise ConfigError(
+            f"--run {path} was begun with other networks ({held.spec.network}); its checkpoints do not fit new sizes"
         )
     if run != held:
         write_atomically(directory.run_file, to_toml(run).encode())

@@ -43,24 +43,29 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def open_run(
-    path: str, scenario: str, options: RunOptions, sections: Mapping[str, Any], *, resume: bool
+    path: str, scenario: str, options: RunOptions, sections: Mapping[str, Any], *, resume: bool, role: str
 ) -> tuple[RunDirectory, Run]:
     """Makes a new run's directory, or opens the one to go on with; ConfigError names what cannot be used.
 
-    path: of the directory; empty = chosen anew. sections: of the configuration file.
+    path: of the directory; empty = chosen anew. sections: of the configuration file. role: of this process, which no
+    other may have in this directory until it ends.
     """
-    if resume:
-        if not path:
-            raise ConfigError("--resume needs the run's directory: --run DIR")
-        held = RunDirectory(Path(path)).run.spec
-        if scenario and scenario != held.scenario:
-            raise ConfigError(f"--run {path} holds a run of {held.scenario}, not of {scenario}")
-        spec = _changed_spec(held, options, sections)
-        return reopen(Path(path), spec, _world_of(spec))
-    if not scenario:
-        raise ConfigError("no scenario named; `shoal scenarios` lists them")
-    spec = _new_spec(scenario, options, sections)
-    return create(Path(path) if path else default_path(spec), spec, _world_of(spec))
+    if not resume:
+        if not scenario:
+            raise ConfigError("no scenario named; `shoal scenarios` lists them")
+        spec = _new_spec(scenario, options, sections)
+        directory, run = create(Path(path) if path else default_path(spec), spec, _world_of(spec))
+        directory.hold(role)
+        return directory, run
+    if not path:
+        raise ConfigError("--resume needs the run's directory: --run DIR")
+    directory = RunDirectory(Path(path))
+    held = directory.run.spec
+    if scenario and scenario != held.scenario:
+        raise ConfigError(f"--run {path} holds a run of {held.scenario}, not of {scenario}")
+    directory.hold(role)
+    spec = _changed_spec(held, options, sections)
+    return directory, reopen(directory.path, spec, _world_of(spec))[1]
 
 
 def _world_of(spec: RunSpec) -> JointSpec:

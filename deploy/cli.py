@@ -17,7 +17,7 @@ from rich.table import Table
 from actor_node import evaluation
 from common import command
 from common.messages import Status, StatusRequest
-from common.process import INTERRUPTED, Stop, start_logging
+from common.process import Stop, start_logging
 from common.run_directory import RunDirectory
 from common.run_options import RunOptions, open_run
 from common.wire import Client
@@ -78,17 +78,19 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
     config = command.build(TrainConfig, values)
     options = command.build(RunOptions, values)
     sections = command.run_settings(context)
-    directory, run = open_run(config.run, scenario, options, sections, resume=config.resume)
+    directory, run = open_run(config.run, scenario, options, sections, resume=config.resume, role="launcher")
     start_logging("shoal", "WARNING" if _screen.is_terminal else "INFO")
     stop = Stop()
     stop.on_signals()
     _screen.print(f"run {run.id} of {run.spec.scenario} in {directory.path}")
     local = LocalRun(directory, config)
+    _screen.print(f"look at it from elsewhere: shoal status --replay {local.replay_url}", soft_wrap=True)
     if not local.train(stop, make_display(_screen, f"{run.spec.scenario} · {run.spec.algorithm.name}")):
         _screen.print(f"stopped; go on with: shoal train --resume --run {directory.path}")
-        return stop.exit_code or INTERRUPTED
+        return stop.exit_code
     local.forget_transitions()
     if config.episodes:
+        stop.release_signals()
         result = _evaluate(directory, config.episodes, EvaluateConfig().seed)
         _print_evaluation(result, as_json=config.json)
     _screen.print(f"results in {directory.path}: policy.safetensors, checkpoints/, metrics.jsonl, tensorboard/, logs/")

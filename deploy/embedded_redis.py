@@ -9,6 +9,7 @@ launcher ends, even by SIGKILL; where the kernel does not do that, a shell that 
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import shutil
 import signal
@@ -21,8 +22,11 @@ from pathlib import Path
 import redis
 
 from common.errors import ConfigError, ShoalError
+from common.process import Stop, WaitLog
 
-START_TIMEOUT_S = 20.0
+_log = logging.getLogger(__name__)
+# Looked up here, not between fork and exec, where another thread's locks may be held for ever.
+_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
 _GUARD = '"$@" & server=$!; read -r _; kill "$server"; wait "$server"'
 """Waits for the end of its standard input, which is the end of the launcher, then ends the server."""
@@ -67,25 +71,31 @@ class EmbeddedRedis:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=partial(_end_with, os.getpid()) if self._kernel_ends_it else None,  # noqa: PLW1509  (no other threads yet)
+                preexec_fn=partial(_end_with, os.getpid()) if self._kernel_ends_it else None,  # noqa: PLW1509  (it calls into nothing that locks)
             )
 
-    def wait_ready(self, process: subprocess.Popen[bytes]) -> None:
-        """Waits until the server answers with its data loaded; ShoalError with its log's end when it does not."""
-        give_up_at = time.monotonic() + START_TIMEOUT_S
+    def wait_ready(self, process: subprocess.Popen[bytes], stop: Stop) -> None:
+        """Waits until the server answers with its data loaded, or a stop is asked for.
+
+        Loading takes about a second a gigabyte; it is waited for as long as the server lives. ShoalError with its log's
+        last words when it ends instead.
+        """
+        wait = WaitLog(_log)
         client = redis.Redis.from_url(self.url, socket_connect_timeout=1.0)
         try:
-            while process.poll() is None and time.monotonic() < give_up_at:
+            while process.poll() is None and not stop.requested:
                 try:
                     client.ping()
                 except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError):
-                    time.sleep(0.01)
+                    wait.waiting("the embedded Redis to load its data", time.monotonic())
+                    stop.wait(0.01)
                 else:
                     return
         finally:
             client.close()
-        last_words = self._log.read_text(errors="replace")[-500:] if self._log.exists() else ""
-        raise ShoalError(f"the embedded Redis ({self._server}) did not start: ...{last_words.strip()}")
+        if not stop.requested:
+            last_words = self._log.read_text(errors="replace")[-500:] if self._log.exists() else ""
+            raise ShoalError(f"the embedded Redis ({self._server}) did not start: ...{last_words.strip()}")
 
     def _settings(self) -> list[str]:
         settings = {
@@ -107,6 +117,7 @@ class EmbeddedRedis:
 
 def _end_with(parent: int) -> None:
     """Runs in the child before the server: asks the kernel to end it with the launcher."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         os._exit(1)

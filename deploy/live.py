@@ -65,9 +65,12 @@ class Lines:
             if trouble not in self._troubles:
                 self._print(trouble)
         self._troubles = list(troubles)
-        if status is None or time.monotonic() - self._said_at < LINE_PERIOD_S:
+        if time.monotonic() - self._said_at < LINE_PERIOD_S:
             return
         self._said_at = time.monotonic()
+        if status is None:
+            self._print("waiting for the replay server")
+            return
         figures = ", ".join(f"{name} {value}" for name, value in rows(status) if name != "waiting")
         self._print(figures + "".join(f"; {wait}" for wait in status.waiting))
 
@@ -108,7 +111,7 @@ def rows(status: Status) -> list[tuple[str, str]]:
         ),
         ("policy lag", f"{_number(status.policy_lag)} versions"),
         ("replay", f"{status.size:,} of {status.capacity:,}, {status.durability}"),
-        ("actors", str(len(status.actors))),
+        ("actors", str(status.actor_count)),
     ]
     if status.waiting:
         shown.append(("waiting", "\n".join(status.waiting)))

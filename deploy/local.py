@@ -10,7 +10,7 @@ budget is used; then actors, replay and Redis are ended and the team is evaluate
 
 | waits for                  | frees it                                    |
 |----------------------------|---------------------------------------------|
-| Redis to load its data     | its first answer, at most 20 s              |
+| Redis to load its data     | its first answer, or its end                |
 | the learner to end         | the budget; shows status every half second  |
 | a process to end           | its end, SIGKILL after 20 s                 |
 """
@@ -23,7 +23,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import zmq
@@ -55,10 +55,17 @@ class LocalRun:
         self._redis_data = directory.path / "redis"
         self._context = zmq.Context()
 
+    @property
+    def replay_url(self) -> str:
+        """Where the replay server listens."""
+        return self._endpoint("replay")
+
     def train(self, stop: Stop, display: Display) -> bool:
         """Runs until the learner is done (True) or a stop is asked for (False)."""
         try:
-            learner = self._start()
+            learner = self._start(stop)
+            if learner is None:
+                return False
             client = Client(self._context, self._endpoint("replay"))
             status: Status | None = None
             while not learner.finished and not stop.wait(LOOK_PERIOD_S):
@@ -76,26 +83,31 @@ class LocalRun:
         """Deletes the replay's data, which only a run that goes on needs."""
         shutil.rmtree(self._redis_data, ignore_errors=True)
 
-    def _start(self) -> Role:
+    def _start(self, stop: Stop) -> Role | None:
+        """Starts everything; returns the learner, or None when a stop was asked for meanwhile."""
         directory, config = self._directory, self._config
         directory.logs.mkdir(exist_ok=True)
-        redis_url = self._start_redis() if config.redis == "embedded" else config.redis
-        replay, weights = self._endpoint("replay"), self._endpoint("weights")
+        redis_url = config.redis
+        if redis_url == "embedded":
+            redis_url = self._start_redis(stop)
+            if stop.requested:
+                return None
+        replay, weights = self.replay_url, self._endpoint("weights")
         options: dict[str, object] = {"bind": replay, "name": directory.run.id}
         # The URL may hold a password: the environment of a process is its owner's to read, its arguments everyone's.
         self._replay = self._add("replay", "replay_server", options, {"SHOAL_REDIS": redis_url})
         options = {"run": directory.path, "resume": True, "bind": weights, "replay": replay}
         options |= {"threads": config.threads, "gpu": config.gpu}
-        learner = self._add("learner", "learner_node", options, finishes=True)
+        learner = self._add("learner", "learner_node", options, is_done=directory.finished_file.exists)
         options = {"n": config.actors, "copies": config.copies, "replay": replay, "weights": weights}
         self._add("actor", "actor_node", options)
         return learner
 
-    def _start_redis(self) -> str:
+    def _start_redis(self, stop: Stop) -> str:
         redis = EmbeddedRedis(self._redis_data, self._sockets / "redis", self._directory.logs / "redis.log")
         role = self._supervisor.add(Role("redis", redis.start, self._directory.logs / "redis.log"))
         if role.process is not None:
-            redis.wait_ready(role.process)
+            redis.wait_ready(role.process, stop)
         return redis.url
 
     def _add(
@@ -105,7 +117,7 @@ class LocalRun:
         options: Mapping[str, object],
         environment: Mapping[str, str] | None = None,
         *,
-        finishes: bool = False,
+        is_done: Callable[[], bool] = lambda: False,
     ) -> Role:
         log = self._directory.logs / f"{name}.log"
         arguments = _arguments({**options, "metrics-port": 0, "parent": os.getpid()})
@@ -123,7 +135,7 @@ class LocalRun:
                     start_new_session=True,
                 )
 
-        return self._supervisor.add(Role(name, start, log, finishes=finishes))
+        return self._supervisor.add(Role(name, start, log, is_done))
 
     def _endpoint(self, name: str) -> str:
         return f"ipc://{self._sockets / name}"

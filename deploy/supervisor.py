@@ -39,7 +39,7 @@ class Fail(NamedTuple):
 def verdict(code: int, ran_s: float, restarts: Restarts, *, finishes: bool, last_words: str) -> Finished | Again | Fail:
     """Decides what follows the end of a process with this exit code (negative: the signal that killed it).
 
-    finishes: exit code 0 means that its work is done; else it is a service that must not end by itself.
+    finishes: its work is done, so that exit code 0 is its end; else it was ended by someone and is to go on.
     """
     if code == DONE and finishes:
         return Finished()
@@ -55,9 +55,15 @@ class Role:
     """One supervised process and its history."""
 
     def __init__(
-        self, name: str, start: Callable[[], subprocess.Popen[bytes]], log: Path, *, finishes: bool = False
+        self,
+        name: str,
+        start: Callable[[], subprocess.Popen[bytes]],
+        log: Path,
+        is_done: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.name, self.log, self.finishes = name, log, finishes
+        """Takes how it is started and, for a role that ends by itself, how to see that its work is done."""
+        self.name, self.log = name, log
+        self._is_done = is_done
         self._start = start
         self.process: subprocess.Popen[bytes] | None = None
         self.finished = False
@@ -88,7 +94,7 @@ class Role:
     def _ended(self, code: int, now: float) -> None:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         ran_s = now - self._started_at
-        match verdict(code, ran_s, self.restarts, finishes=self.finishes, last_words=self._last_words()):
+        match verdict(code, ran_s, self.restarts, finishes=self._is_done(), last_words=self._last_words()):
             case Finished():
                 self.finished = True
             case Again(delay_s):

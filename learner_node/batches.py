@@ -18,29 +18,18 @@ import logging
 import queue
 import threading
 import time
-from typing import NamedTuple
 
-import torch
 import zmq
 
 from common.errors import PeerError, ProtocolError
 from common.messages import Message, PutWeights, SampleRequest, Status
 from common.run import Run
 from common.wire import Client
-from learner_node.source import Inspector, Source
+from learner_node.source import Inspector, Records, Source
 
 POLL_MS = 100
 
 _log = logging.getLogger(__name__)
-
-
-class Records(NamedTuple):
-    """One batch as it came: rows of 4-byte words, and the run's clock."""
-
-    words: torch.Tensor
-    """float32 `[B, words of a record]`, in pinned memory if asked for."""
-    env_steps: int
-    """Transitions ever stored in the run."""
 
 
 class BatchStream:
@@ -69,7 +58,7 @@ class BatchStream:
         ]
         self._inspector = inspector
         self._prefetch, self._batch = prefetch, run.spec.replay.batch
-        self._batches: queue.Queue[torch.Tensor | None] = queue.Queue()
+        self._batches: queue.Queue[Records | None] = queue.Queue()
         """None says that the thread has ended."""
         self._outbox: queue.SimpleQueue[tuple[Message, bytes | None]] = queue.SimpleQueue()
         self._requested = 0
@@ -114,14 +103,14 @@ class BatchStream:
     def next(self, timeout_s: float) -> Records | None:
         """Returns the next batch, or None when none came in time; raises what ended the thread."""
         try:
-            words = self._batches.get(timeout=timeout_s)
+            records = self._batches.get(timeout=timeout_s)
         except queue.Empty:
             return None
-        if words is None:
+        if records is None:
             self._batches.put(None)
             raise self._error or PeerError("the batch thread has ended")
         self._wake_thread()
-        return Records(words, self.env_steps)
+        return records
 
     def send(self, message: Message, payload: bytes | None = None) -> None:
         """Hands a message to the thread, which sends it to every replay server that is there."""
@@ -134,6 +123,7 @@ class BatchStream:
         self._wake_thread()
         self._thread.join(5.0)
         self._wake.close()
+        # What was sent last, the final weights and report, gets a moment to leave.
         self._context.destroy(linger=200)
 
     def _wake_thread(self) -> None:
@@ -165,19 +155,17 @@ class BatchStream:
         finally:
             self._batches.put(None)
             wake.close()
-            for source in self._sources:
-                source.client.close()
 
     def _turn(self, now: float) -> None:
         for source in self._sources:
-            for words in self._received(source, now):
-                self._batches.put(words)
+            for records in self._received(source, now):
+                self._batches.put(records)
             source.look_after(now)
         self._send_outbox()
         self._request(now)
 
-    def _received(self, source: Source, now: float) -> list[torch.Tensor]:
-        found: list[torch.Tensor] = []
+    def _received(self, source: Source, now: float) -> list[Records]:
+        found: list[Records] = []
         while True:
             try:
                 received = source.client.receive()
@@ -185,9 +173,9 @@ class BatchStream:
                 raise PeerError(f"{source.client.endpoint} does not speak this version's protocol: {e}") from e
             if received is None:
                 return found
-            words = source.take(*received, now)
-            if words is not None:
-                found.append(words)
+            records = source.take(*received, now)
+            if records is not None:
+                found.append(records)
 
     def _send_outbox(self) -> None:
         while not self._outbox.empty():

@@ -9,7 +9,6 @@ import numpy.typing as npt
 import zmq
 
 from common.messages import PutWeights
-from common.run import Run
 from common.weights import MAX_WEIGHTS_BYTES, WeightsHeader, pack_weights
 from common.wire import bind, make_socket, send
 from learner_node.batches import BatchStream
@@ -38,9 +37,8 @@ def first_version(checkpoint: int, remembered: int, checkpoint_period_s: float) 
 class Broadcast:
     """The PUB socket, and when to use it. All times are monotonic seconds."""
 
-    def __init__(self, run: Run, endpoint: str, stream: BatchStream) -> None:
+    def __init__(self, endpoint: str) -> None:
         """Binds; ConfigError when the address cannot be had."""
-        self._run, self._stream = run, stream
         self._context = zmq.Context()
         self._socket = make_socket(self._context, zmq.PUB, max_frame_bytes=MAX_WEIGHTS_BYTES)
         self._socket.setsockopt(zmq.SNDHWM, SEND_QUEUE)
@@ -57,14 +55,17 @@ class Broadcast:
         waited_s = now - self._sent_at
         return waited_s >= (SHORTEST_PERIOD_S if updates > self._updates else LONGEST_PERIOD_S)
 
-    def send(self, header: WeightsHeader, flat: npt.NDArray[np.float32], now: float) -> None:
-        """Broadcasts weights and now and then leaves a copy with the replay servers; ValueError for non-finite ones."""
+    def send(self, header: WeightsHeader, flat: npt.NDArray[np.float32], stream: BatchStream, now: float) -> None:
+        """Broadcasts weights and now and then leaves a copy with the replay servers of `stream`.
+
+        ValueError for non-finite weights, which are not sent.
+        """
         frame = pack_weights(header, flat)
         send(self._socket, [frame])
         self._sent_at, self._updates = now, header.updates
         if now - self._left_at >= LEAVE_PERIOD_S:
             self._left_at = now
-            self._stream.send(PutWeights(header.version), frame)
+            stream.send(PutWeights(header.version), frame)
 
     def close(self) -> None:
         """Closes the socket; what was sent last still goes out."""

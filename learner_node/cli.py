@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any
 
@@ -35,8 +36,10 @@ def learner(context: click.Context, /, **values: Any) -> int:
     # torch takes seconds to import: only once the options are known to be good.
     import torch  # noqa: PLC0415
 
+    from learner_node.broadcast import Broadcast  # noqa: PLC0415
     from learner_node.devices import choose_device  # noqa: PLC0415
     from learner_node.learner import Learner  # noqa: PLC0415
+    from learner_node.metrics import Metrics  # noqa: PLC0415
 
     torch.set_num_threads(config.threads)
     device = choose_device(gpu=config.gpu)
@@ -45,16 +48,19 @@ def learner(context: click.Context, /, **values: Any) -> int:
         die_with_parent(config.parent)
     stop, health = Stop(), Health()
     stop.on_signals()
-    sections = command.run_settings(context)
-    directory, run = open_run(config.run, config.scenario, options, sections, resume=config.resume)
-    trained = Learner(run, directory, config, device)
-    port = HttpPort(config.metrics_host, config.metrics_port, trained.metrics.registry, health)
-    trained.metrics_url = port.url
-    try:
+    metrics = Metrics()
+    with contextlib.ExitStack() as stack:
+        # Both addresses first: without them there is no run, and nothing of it shall be left.
+        port = HttpPort(config.metrics_host, config.metrics_port, metrics.registry, health)
+        stack.callback(port.close)
+        metrics.url = port.url
+        broadcast = Broadcast(config.bind)
+        stack.callback(broadcast.close)
+        sections = command.run_settings(context)
+        directory, run = open_run(config.run, config.scenario, options, sections, resume=config.resume, role="learner")
+        trained = Learner(run, directory, config, device, metrics=metrics, broadcast=broadcast)
+        stack.callback(trained.close)
         trained.run(stop, health)
-    finally:
-        trained.close()
-        port.close()
     return stop.exit_code
 
 

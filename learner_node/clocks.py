@@ -1,4 +1,4 @@
-"""Small instruments of the learner's loop: when something is due, how long it has trained, how fast it updates.
+"""Small instruments of the learner's loop: when something is due, how fast it updates.
 
 All times are monotonic seconds, given by the caller.
 """
@@ -23,26 +23,6 @@ class Due:
             return False
         self._last = now
         return True
-
-
-class Clock:
-    """Runs from its start on."""
-
-    def __init__(self) -> None:
-        self._started_at: float | None = None
-
-    @property
-    def started(self) -> bool:
-        """Whether it runs."""
-        return self._started_at is not None
-
-    def start(self, now: float) -> None:
-        """Lets it run."""
-        self._started_at = now
-
-    def seconds(self, now: float) -> float:
-        """Returns how long it has run; 0 before its start."""
-        return now - self._started_at if self._started_at is not None else 0.0
 
 
 class UpdateRate:

@@ -48,8 +48,8 @@ class Sample:
 
     actions: Tensor
     """`[B, U]`."""
-    slopes: tuple[Tensor, ...]
-    """By segment: d action / d logit of Box parts `[B, k]`, soft samples of Categorical parts `[B, parts, n]`."""
+    kept: tuple[Tensor, ...]
+    """By segment: tanh of the logits of Box parts `[B, k]`, soft samples of Categorical parts `[B, parts, n]`."""
 
 
 class Heads:
@@ -73,7 +73,7 @@ class Heads:
         """Returns the actions `[B, U]` without exploration."""
         actions = torch.empty_like(logits)
         for segment in self.segments:
-            own, out = logits[:, segment.columns], actions[:, segment.columns]
+            own, out = self._columns(logits, segment), self._columns(actions, segment)
             if isinstance(segment, BoxColumns):
                 torch.addcmul(segment.middle, torch.tanh(own), segment.half, out=out)
             else:
@@ -82,13 +82,13 @@ class Heads:
 
     def sample(self, logits: Tensor, noise: Tensor | None) -> Sample:
         """Returns the actions of the policy loss; `noise` is Gumbel noise `[B, choices]`, None where none is needed."""
-        actions, slopes, at = torch.empty_like(logits), [], 0
+        actions, kept, at = torch.empty_like(logits), [], 0
         for segment in self.segments:
-            own, out = logits[:, segment.columns], actions[:, segment.columns]
+            own, out = self._columns(logits, segment), self._columns(actions, segment)
             if isinstance(segment, BoxColumns):
                 tanh = torch.tanh(own)
                 torch.addcmul(segment.middle, tanh, segment.half, out=out)
-                slopes.append(tanh.square_().neg_().add_(1.0).mul_(segment.half))
+                kept.append(tanh)
                 continue
             width = segment.parts * segment.n
             noisy = own if noise is None else own + noise[:, at : at + width]
@@ -98,21 +98,24 @@ class Heads:
                 out.copy_(soft.flatten(1))
             else:
                 _one_hot(soft, out)
-            slopes.append(soft)
-        return Sample(actions, tuple(slopes))
+            kept.append(soft)
+        return Sample(actions, tuple(kept))
 
     def backward(self, sample: Sample, d_actions: Tensor) -> Tensor:
         """Returns the gradient of the logits `[B, U]`, given that of the sampled actions `[B, U]`."""
         d_logits = torch.empty_like(d_actions)
-        for segment, slope in zip(self.segments, sample.slopes, strict=True):
-            own, out = d_actions[:, segment.columns], d_logits[:, segment.columns]
+        for segment, kept in zip(self.segments, sample.kept, strict=True):
+            own, out = self._columns(d_actions, segment), self._columns(d_logits, segment)
             if isinstance(segment, BoxColumns):
-                torch.mul(own, slope, out=out)
+                torch.ops.aten.tanh_backward.grad_input(own * segment.half, kept, grad_input=out)
             else:
                 own = own.view(-1, segment.parts, segment.n)
-                inner = (own * slope).sum(2, keepdim=True)
-                out.copy_(((own - inner) * slope / self._temperature).flatten(1))
+                inner = (own * kept).sum(2, keepdim=True)
+                out.copy_(((own - inner) * kept / self._temperature).flatten(1))
         return d_logits
+
+    def _columns(self, joint: Tensor, segment: Segment) -> Tensor:
+        return joint if len(self.segments) == 1 else joint[:, segment.columns]
 
 
 def gumbel_noise(rows: int, choices: int, like: Tensor, generator: torch.Generator) -> Tensor:

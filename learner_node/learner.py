@@ -18,7 +18,6 @@ import math
 import secrets
 import time
 
-import msgspec
 import torch
 
 from common.errors import PeerError, ShoalError
@@ -30,14 +29,16 @@ from common.run_directory import RunDirectory
 from common.transitions import field_columns, transition_dtype
 from common.weights import WeightsHeader
 from learner_node import schedule
-from learner_node.algorithms.maddpg import Batch, Losses, Maddpg
-from learner_node.batches import BatchStream, Records
+from learner_node.algorithms.losses import Batch, Losses
+from learner_node.algorithms.maddpg import Maddpg
+from learner_node.batches import BatchStream
 from learner_node.broadcast import Broadcast, first_version
 from learner_node.checkpoints import Checkpoints
-from learner_node.clocks import Clock, Due, UpdateRate
+from learner_node.clocks import Due, UpdateRate
 from learner_node.config import LearnerConfig
 from learner_node.logbook import Logbook
 from learner_node.metrics import Metrics
+from learner_node.source import Records
 from learner_node.state import Counters, TrainingState, capture, restore
 
 WAIT_S = 0.1
@@ -50,26 +51,35 @@ _log = logging.getLogger(__name__)
 class Learner:
     """One run's training, from the newest checkpoint on."""
 
-    def __init__(self, run: Run, directory: RunDirectory, config: LearnerConfig, device: torch.device) -> None:
-        """Loads the newest checkpoint, binds the broadcast and connects; ShoalError when one of them cannot be."""
+    def __init__(
+        self,
+        run: Run,
+        directory: RunDirectory,
+        config: LearnerConfig,
+        device: torch.device,
+        *,
+        metrics: Metrics,
+        broadcast: Broadcast,
+    ) -> None:
+        """Loads the newest checkpoint and connects; ShoalError when no checkpoint can be read or an address is none."""
         self._run, self._directory, self._config, self._device = run, directory, config, device
         like = torch.zeros((), device=device)
         self._algorithm = Maddpg(run.joint, run.spec.network, run.spec.algorithm, run.spec.seed, like)
         self._columns = field_columns(transition_dtype(run.joint))
         self._checkpoints = Checkpoints(directory.checkpoints, config.keep_checkpoints)
         self._done = self._restore()
+        directory.finished_file.unlink(missing_ok=True)
         self._name = f"learner-{secrets.token_hex(3)}"
         clock = self._done.env_steps, self._done.samples
         self._stream = BatchStream(
             run, self._name, config.replay, config.prefetch, pin=device.type == "cuda", clock=clock
         )
-        self._broadcast = Broadcast(run, config.bind, self._stream)
+        self.metrics, self._broadcast = metrics, broadcast
         self._logbook = Logbook(directory)
-        self.metrics = Metrics()
-        self.metrics_url = ""
         self._wait = WaitLog(_log)
         self._losses: Losses | None = None
-        self._learning = Clock()
+        self._introduced = False
+        """Whether a replay server has taken this learner in: from then on it publishes."""
         self._rate = UpdateRate()
         now = time.monotonic()
         self._report_due, self._log_due = Due(REPORT_PERIOD_S, now), Due(LOG_PERIOD_S, now)
@@ -79,13 +89,14 @@ class Learner:
     @property
     def progress(self) -> float:
         """Share of the budget used, 0 to 1."""
-        return schedule.progress(self._run.spec.budget, self._done.env_steps, self._trained_s)
+        return schedule.progress(self._run.spec.budget, self._done.env_steps, self._done.trained_s)
 
     def run(self, stop: Stop, health: Health) -> None:
         """Trains until the budget is used or a stop is asked for, then saves."""
         born_at = time.monotonic()
         if self.progress >= 1.0:
             _log.warning("the budget is used already; resume with a larger --steps or --time to train on")
+        turned_at = born_at
         while not stop.requested and self.progress < 1.0:
             records = self._stream.next(WAIT_S)
             now = time.monotonic()
@@ -95,13 +106,17 @@ class Learner:
                 self._wait.done(now)
                 self._learn(records)
             health.beat()
-            health.not_ready = "" if self._learning.started else self._stream.waiting_for
+            health.not_ready = "" if self._introduced else self._stream.waiting_for
             self._do_what_is_due(now)
+            ended_at = time.monotonic()
+            if records is not None:
+                # Waiting for actors, for the replay or for Redis is no training: the budget is for learning.
+                self._done.trained_s += ended_at - turned_at
+            turned_at = ended_at
         self._finish()
 
     def close(self) -> None:
         """Closes files and sockets."""
-        self._broadcast.close()
         self._stream.close()
         self._logbook.close()
 
@@ -113,18 +128,16 @@ class Learner:
 
     # ---- learning -------------------------------------------------------------------------------------------------
 
-    @property
-    def _trained_s(self) -> float:
-        return self._done.trained_s + self._learning.seconds(time.monotonic())
-
     def _learn(self, records: Records) -> None:
         started_at = time.perf_counter()
         done, algorithm = self._done, self._run.spec.algorithm
-        done.env_steps = max(done.env_steps, records.env_steps)
+        done.env_steps = max(done.env_steps, self._stream.env_steps)
         share = schedule.learning_rate_share(algorithm, self.progress)
         words = records.words.to(self._device, non_blocking=True)
         self._losses = self._algorithm.update(
-            self._batch(words), algorithm.policy_learning_rate * share, algorithm.critic_learning_rate * share
+            self._batch(words, complete=records.complete),
+            algorithm.policy_learning_rate * share,
+            algorithm.critic_learning_rate * share,
         )
         done.updates += 1
         done.samples += len(words)
@@ -133,7 +146,7 @@ class Learner:
         self.metrics.update_seconds.observe(time.perf_counter() - started_at)
         self.metrics.last_update.set_to_current_time()
 
-    def _batch(self, words: torch.Tensor) -> Batch:
+    def _batch(self, words: torch.Tensor, *, complete: bool) -> Batch:
         columns = self._columns
         return Batch(
             joint=words[:, : columns["action"].stop],
@@ -141,15 +154,16 @@ class Learner:
             reward=words[:, columns["reward"]],
             discount=words[:, columns["discount"]],
             present=words[:, columns["present"]],
+            complete=complete,
         )
 
     # ---- what is done between updates -----------------------------------------------------------------------------
 
     def _do_what_is_due(self, now: float) -> None:
-        if not self._learning.started:
+        if not self._introduced:
             if not self._stream.opened:
                 return
-            self._start_learning(now)
+            self._continue_versions()
         self._done.env_steps = max(self._done.env_steps, self._stream.env_steps)
         if self._broadcast.is_due(self._done.updates, now):
             self._publish(now)
@@ -162,8 +176,8 @@ class Learner:
         if self._checkpoint_due(now) and self._done.updates:
             self._save()
 
-    def _start_learning(self, now: float) -> None:
-        self._learning.start(now)
+    def _continue_versions(self) -> None:
+        self._introduced = True
         remembered = self._stream.weights_version
         version = first_version(self._done.weights_version, remembered, self._config.checkpoint_every)
         self._done.weights_version = version - 1
@@ -180,7 +194,7 @@ class Learner:
             random_share=schedule.random_share(exploration, done.env_steps),
         )
         try:
-            self._broadcast.send(header, self._algorithm.policy_weights(), now)
+            self._broadcast.send(header, self._algorithm.policy_weights(), self._stream, now)
         except ValueError as e:
             self._capture().check()
             raise ShoalError(f"weights {done.weights_version} cannot be published: {e}") from e
@@ -202,7 +216,7 @@ class Learner:
             waited_s=self._wait.total_s,
             last_checkpoint_s=time.monotonic() - self._saved_at if self._saved_at is not None else -1.0,
             finished=finished,
-            metrics_url=self.metrics_url,
+            metrics_url=self.metrics.url,
         )
 
     def _write_log(self) -> None:
@@ -210,7 +224,7 @@ class Learner:
             return
         losses = self._losses
         figures: dict[str, float | list[float]] = {
-            "trained_s": round(self._trained_s, 2),
+            "trained_s": round(self._done.trained_s, 2),
             "env_steps": self._done.env_steps,
             "updates_per_s": self._rate.value,
             "progress": self.progress,
@@ -234,7 +248,7 @@ class Learner:
         return state.counters
 
     def _capture(self) -> TrainingState:
-        return capture(self._algorithm, msgspec.structs.replace(self._done, trained_s=self._trained_s))
+        return capture(self._algorithm, self._done)
 
     def _save(self) -> None:
         done, status = self._done, self._stream.status
@@ -251,19 +265,21 @@ class Learner:
         _log.info("saved %s", path.name)
 
     def _finish(self) -> None:
-        if not self._learning.started:
+        if not self._introduced:
             return
         finished = self.progress >= 1.0
         self._publish(time.monotonic())
         self._save()
         self._write_log()
         self._stream.send(self._report(finished=finished))
+        if finished:
+            self._directory.finished_file.touch()
         _log.info(
             "%s after %d updates, %d environment steps, %.0f s of training",
             "finished" if finished else "stopped",
             self._done.updates,
             self._done.env_steps,
-            self._trained_s,
+            self._done.trained_s,
         )
 
 

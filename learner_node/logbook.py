@@ -41,7 +41,7 @@ class Logbook:
                 "samples_per_insert": status.samples_per_insert,
                 "policy_lag": status.policy_lag,
                 "replay_size": status.size,
-                "actors": len(status.actors),
+                "actors": status.actor_count,
             }
         self._lines.write(json.dumps({name: _finite(value) for name, value in line.items()}) + "\n")
         self._show(updates, line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from learner_node.algorithms.maddpg import Losses
+from learner_node.algorithms.losses import Losses
 
 
 class Metrics:
@@ -12,6 +12,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.url = ""
+        """Where they are served."""
         self.updates = self._counter("updates", "Updates of all agents' critics and policies.")
         self.samples = self._counter("samples", "Transitions learnt from, repeats counted.")
         self.update_seconds = Histogram(

@@ -14,6 +14,7 @@ Hidden layers are `[N, B, H]`, contiguous, except the critics' first, which is o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,6 +51,17 @@ class _Stack:
         _through_relu(self.grads[0], self.values[0])
 
 
+class _RunViews(NamedTuple):
+    """Where one cohort's first and last hidden layers, their gradients and its logits lie: `[n, ...]`."""
+
+    first: Tensor
+    d_first: Tensor
+    last: Tensor
+    last_turned: Tensor
+    d_last: Tensor
+    logits: Tensor
+
+
 class PolicyPass:
     """Runs all policies forward and back over `rows` rows."""
 
@@ -60,32 +72,41 @@ class PolicyPass:
         self._stack = _Stack(self._first, self._d_first, widths)
         self._turned = like.new_empty(cohorts[-1].action.stop, rows)
         self._logits = like.new_empty(rows, cohorts[-1].action.stop)
-        self._outputs = [self._turned[run.action].view(run.size, run.action_dim, rows) for run in cohorts]
+        self._runs = [
+            _RunViews(
+                self._first[run.agents],
+                self._d_first[run.agents],
+                self._stack.last[run.agents],
+                self._stack.last_turned[run.agents],
+                self._stack.d_last[run.agents],
+                self._turned[run.action].view(run.size, run.action_dim, rows),
+            )
+            for run in cohorts
+        ]
 
     def forward(self, policy: PolicyTensors, obs: Tensor) -> Tensor:
         """Returns the logits `[B, U]` for observations `[B, O]`."""
-        for run, weight in zip(self._cohorts, policy.first_weights, strict=True):
-            torch.bmm(by_agent(obs, run.obs, run.size), weight, out=self._first[run.agents])
+        for run, views, weight in zip(self._cohorts, self._runs, policy.first_weights, strict=True):
+            torch.bmm(by_agent(obs, run.obs, run.size), weight, out=views.first)
         self._first.add_(policy.first_bias)
         self._stack.up(policy.hidden)
-        ends = zip(self._cohorts, policy.last_weights, policy.last_biases, self._outputs, strict=True)
-        for run, weight, bias, out in ends:
-            torch.baddbmm(bias, weight, self._stack.last_turned[run.agents], out=out)
+        for views, weight, bias in zip(self._runs, policy.last_weights, policy.last_biases, strict=True):
+            torch.baddbmm(bias, weight, views.last_turned, out=views.logits)
         return self._logits.copy_(self._turned.t())
 
     def backward(self, policy: PolicyTensors, into: PolicyTensors, obs: Tensor, d_logits: Tensor) -> None:
         """Writes the gradients of the parameters, given those of the logits `[B, U]` of the last forward pass."""
-        stack = self._stack
-        for i, run in enumerate(self._cohorts):
+        for i, (run, views) in enumerate(zip(self._cohorts, self._runs, strict=True)):
             d_own = by_agent(d_logits, run.action, run.size)
-            torch.bmm(d_own.transpose(1, 2), stack.last[run.agents], out=into.last_weights[i])
-            torch.sum(d_own, 1, out=into.last_biases[i][:, :, 0])
-            torch.bmm(d_own, policy.last_weights[i], out=stack.d_last[run.agents])
-        stack.down(policy.hidden, into.hidden)
+            turned = d_own.transpose(1, 2)
+            torch.bmm(turned, views.last, out=into.last_weights[i])
+            torch.sum(turned, 2, keepdim=True, out=into.last_biases[i])
+            torch.bmm(d_own, policy.last_weights[i], out=views.d_last)
+        self._stack.down(policy.hidden, into.hidden)
         torch.sum(self._d_first, 1, keepdim=True, out=into.first_bias)
-        for i, run in enumerate(self._cohorts):
+        for run, views, weight in zip(self._cohorts, self._runs, into.first_weights, strict=True):
             own = by_agent(obs, run.obs, run.size)
-            torch.bmm(own.transpose(1, 2), self._d_first[run.agents], out=into.first_weights[i])
+            torch.bmm(own.transpose(1, 2), views.d_first, out=weight)
 
 
 class CriticPass:
@@ -115,8 +136,9 @@ class CriticPass:
 
     def backward(self, critic: CriticTensors, into: CriticTensors, joint: Tensor, d_values: Tensor) -> None:
         """Writes the gradients of the parameters, given those of the values `[C, B]` of the last forward pass."""
-        torch.bmm(d_values[:, None], self._stack.last, out=into.last_weight)
-        torch.sum(d_values, 1, keepdim=True, out=into.last_bias[:, :, 0])
+        turned = d_values[:, None]
+        torch.bmm(turned, self._stack.last, out=into.last_weight)
+        torch.sum(turned, 2, keepdim=True, out=into.last_bias)
         self._to_last(critic, d_values)
         self._stack.down(critic.hidden, into.hidden)
         torch.sum(self.d_first_layer, 0, out=into.first_bias)

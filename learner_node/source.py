@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ import torch
 from common.errors import PeerError
 from common.messages import Batch, Held, Open, Opened, Refused, SampleRequest, Status, ToPeer, Unknown
 from common.run import Run
-from common.transitions import transition_dtype
+from common.transitions import field_columns, transition_dtype
 from common.wire import Buffer, Client
 
 OPEN_PERIOD_S = 1.0
@@ -20,21 +21,31 @@ SILENCE_S = 5.0
 _log = logging.getLogger(__name__)
 
 
+class Records(NamedTuple):
+    """One batch of records."""
+
+    words: torch.Tensor
+    """Rows of 4-byte words as float32 `[B, words of a record]`; read-only, in pinned memory if asked for."""
+    complete: bool
+    """Whether every agent acted in every record and in the step after it."""
+
+
 class Inspector:
-    """Turns payloads into tensors, and stops numbers that would spoil the networks."""
+    """Turns payloads into records, and stops numbers that would spoil the networks."""
 
     def __init__(self, run: Run, *, pin: bool) -> None:
         self._count, self._pin = run.spec.replay.batch, pin
         dtype = transition_dtype(run.joint)
+        columns = field_columns(dtype)
         self._record_bytes = dtype.itemsize
-        self._numbers = dtype.itemsize // 4 - 1
-        """Words of a record but the last, the version, which is no float."""
+        self._numbers = slice(0, columns["policy_version"].start)
+        self._acting = slice(columns["discount"].start, columns["present"].stop)
         self.rejected = 0
         # A tensor over a received frame keeps the frame alive and must not be written to; nothing does.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
-    def open(self, payload: Buffer | None, origin: str) -> torch.Tensor | None:
-        """Returns the payload's words `[B, words]`, None when they are not all finite; PeerError for a wrong size."""
+    def open(self, payload: Buffer | None, origin: str) -> Records | None:
+        """Returns the payload's records, None when they are not all finite; PeerError for a wrong size."""
         size = len(payload) if payload is not None else 0
         if payload is None or size != self._count * self._record_bytes:
             raise PeerError(
@@ -44,12 +55,13 @@ class Inspector:
         words = np.frombuffer(payload, "<f4").reshape(self._count, -1)
         if not words.flags.aligned:
             words = words.copy()
-        if not np.isfinite(words[:, : self._numbers]).all():
+        if not np.isfinite(words[:, self._numbers]).all():
             self.rejected += 1
             _log.error("threw away a batch of %s with non-finite numbers: look at what the world returns", origin)
             return None
         tensor = torch.from_numpy(words)
-        return tensor.pin_memory() if self._pin else tensor
+        complete = bool((words[:, self._acting] == 1.0).all())
+        return Records(tensor.pin_memory() if self._pin else tensor, complete)
 
 
 class Source:
@@ -87,7 +99,7 @@ class Source:
         self.requests.add(message.request)
         return True
 
-    def take(self, message: ToPeer, payload: Buffer | None, now: float) -> torch.Tensor | None:
+    def take(self, message: ToPeer, payload: Buffer | None, now: float) -> Records | None:
         """Takes an answer in; returns the batch if it is one. PeerError when the server refuses this learner."""
         self._heard_at = now
         match message:
@@ -108,12 +120,11 @@ class Source:
                 _log.debug("ignored %s", message)
         return None
 
-    def _take_batch(self, batch: Batch, payload: Buffer | None) -> torch.Tensor | None:
+    def _take_batch(self, batch: Batch, payload: Buffer | None) -> Records | None:
         self.requests.discard(batch.request)
         self.held, self.inserts = "", batch.inserts
-        words = self._inspector.open(payload, self.client.endpoint)
         self._samples += batch.count
-        return words
+        return self._inspector.open(payload, self.client.endpoint)
 
     def _lose(self) -> None:
         self.opened, self.held = None, ""

@@ -15,7 +15,7 @@ from replay_server.committer import Committer
 from replay_server.config import NO_REDIS, ReplayConfig
 from replay_server.metrics import CommitterCollector, ReplayCollector, Timings
 from replay_server.recovery import recover
-from replay_server.redis_link import Stopped, make_client, refuse_second, refuse_unfit, wait_for
+from replay_server.redis_link import Stopped, asking, make_client, refuse_second, refuse_unfit, wait_for
 from replay_server.redis_log import RedisLog
 from replay_server.replay import Replay
 from replay_server.server import Server
@@ -81,12 +81,15 @@ def open_log(config: ReplayConfig, replay: Replay, timings: Timings, stop: Stop,
     def progress(reason: str) -> None:
         health.beat()
         health.not_ready = reason
+        if stop.requested:
+            raise Stopped
 
     client_name = f"shoal-replay:{config.name}"
     client = make_client(config.redis, client_name)
     wait_for(client, config.redis, config.redis_wait, stop, progress)
-    refuse_unfit(client, config.redis, fsync=config.level == "fsync")
-    refuse_second(client, client_name, config.name, SECOND_WAIT_S, stop)
+    with asking(config.redis):
+        refuse_unfit(client, config.redis, fsync=config.level == "fsync")
+        refuse_second(client, client_name, config.name, SECOND_WAIT_S, stop)
     log = RedisLog(client, config.name, fsync=config.level == "fsync")
     if config.fresh:
         _log.info("discarded keys=%d name=%s", log.discard(), config.name)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from common.errors import PeerError
-from replay_server.instructions import StoreChunk, Write
+from replay_server.instructions import StoreChunk, StoreSamples, StoreWeights, Write
 from replay_server.resp import Command
 
 GROUP_CHUNKS = 64
@@ -80,10 +80,13 @@ class Committer:
             return not self._busy and not self._pending
 
     def submit(self, writes: Sequence[Write]) -> None:
-        """Hands writes in, in order."""
+        """Hands writes in, in order. Of weights and of sample counts only the newest wait: more would pile up."""
         if writes:
             with self._changed:
-                self._pending.extend(writes)
+                for write in writes:
+                    if isinstance(write, StoreWeights | StoreSamples):
+                        self._pending = deque(one for one in self._pending if type(one) is not type(write))
+                    self._pending.append(write)
                 self._changed.notify()
 
     def take_reports(self) -> list[Committed]:
@@ -157,5 +160,6 @@ class Committer:
         self._wake()
 
     def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # a full pipe wakes as well
+        # A full pipe wakes as well, and a closed one has nobody left to wake.
+        with contextlib.suppress(OSError):
             self._waker.send(b"!")

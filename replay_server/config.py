@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Annotated, Literal
 
 import msgspec
@@ -10,6 +9,7 @@ from msgspec import Meta
 
 from common.errors import ConfigError
 from common.options import Seconds
+from common.wire import require_local
 from replay_server.settings import Durability, ReplaySettings
 
 NO_REDIS = "none"
@@ -64,24 +64,8 @@ class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Raises ConfigError for settings that contradict each other or open the server to strangers."""
         if self.redis == NO_REDIS and self.level != "ram":
             raise ConfigError(f"--durability {self.durability} needs a Redis; give --redis URL, or --durability ram")
-        if not self.insecure and not is_local(self.bind):
-            raise ConfigError(
-                f"--bind {self.bind} can be reached from other machines and nothing guards it (keys are not supported"
-                " yet); bind to 127.0.0.1, or write --insecure if the network is private"
-            )
+        require_local(self.bind, "--bind", insecure=self.insecure)
 
     def settings(self, metrics_url: str) -> ReplaySettings:
         """Returns what the replay itself needs of this."""
         return ReplaySettings(self.level, self.capacity, self.samples_per_insert, self.seed, metrics_url)
-
-
-def is_local(endpoint: str) -> bool:
-    """Says whether only this machine can reach a ZeroMQ endpoint."""
-    scheme, _, address = endpoint.partition("://")
-    if scheme != "tcp":
-        return scheme in ("ipc", "inproc")
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -56,6 +56,11 @@ class Session:
         return max(self.credit - self.received, 0)
 
     @property
+    def window_full(self) -> bool:
+        """Whether it has sent all it may without an acknowledgement."""
+        return self.credit >= self.limit
+
+    @property
     def limit(self) -> int:
         """Highest credit its window allows."""
         return self.durable + (WINDOW_CHUNKS if self.measured else 1)

@@ -156,7 +156,14 @@ class LogBook:
                 draft.values[self.keys.run] = msgspec.json.encode(run)
                 draft.state["format"] = FORMAT
                 if replaces_run:
-                    draft.removed += [self.keys.actors, self.keys.weights]
+                    self._clear(draft)
+
+    def _clear(self, draft: _Draft) -> None:
+        """Forgets a run of which no transition is left."""
+        draft.removed += [self.keys.actors, self.keys.weights, *(self.keys.chunk(number) for number, _ in self._chunks)]
+        draft.state |= {"inserts": 0, "samples": 0, "tail": self.head}
+        self._chunks.clear()
+        self._rows = 0
 
     def _drop_outgrown(self, draft: _Draft) -> None:
         while self._chunks and self._rows - self._chunks[0][1] >= self.capacity:

@@ -56,7 +56,7 @@ class ReplayCollector(Collector):
         peers.add_metric(["learner"], len(replay.learners))
         yield peers
         rejected = CounterMetricFamily("shoal_replay_rejected", "Messages not taken in.", labels=["reason"])
-        for reason, count in list(replay.rejected.items()):
+        for reason, count in list(replay.tally.rejected.items()):
             rejected.add_metric([reason], count)
         yield rejected
         blocked = CounterMetricFamily(
@@ -66,7 +66,7 @@ class ReplayCollector(Collector):
             for cause, seconds in list(wait.seconds.items()):
                 blocked.add_metric([wait.who, cause], seconds)
         yield blocked
-        duplicates = replay.duplicate_chunks
+        duplicates = replay.tally.duplicate_chunks
         yield CounterMetricFamily("shoal_replay_duplicate_chunks", "Chunks that had come before.", value=duplicates)
         yield GaugeMetricFamily("shoal_replay_uncommitted_chunks", "Chunks not yet durable.", value=len(replay.journal))
 

@@ -28,29 +28,40 @@ UNLIMITED_ROWS = 2**62
 class RateLimiter:
     """Counts inserts and samples of one run and says which may go on; `size` is what the ring holds."""
 
-    def __init__(self, spec: ReplaySpec, *, inserts: int = 0, samples: int = 0) -> None:
-        """Starts from counters of an earlier life of the run; ConfigError when the settings would deadlock."""
+    def __init__(self, spec: ReplaySpec) -> None:
+        """Starts at the beginning of a run; ConfigError when the settings would deadlock."""
         self.spec = spec
-        self.inserts = inserts
-        self.samples = samples
+        self.inserts = self.samples = 0
+        self._forgotten = (0, 0)
+        """Inserts and samples of the run before its transitions were lost: the ratio is held from there on."""
         self.half_width = spec.error_buffer or choose_half_width(spec.batch, spec.samples_per_insert, 1)
         refuse_deadlock(spec)
 
     @property
     def error(self) -> float:
         """Samples the learner is behind (positive) or ahead (negative)."""
-        return (self.inserts - self.spec.min_size) * self.spec.samples_per_insert - self.samples
+        inserts, samples = self._since_forgotten
+        return (inserts - self.spec.min_size) * self.spec.samples_per_insert - samples
 
     @property
     def realised(self) -> float:
         """Samples per insert since the replay first held `min_size`; 0.0 before."""
-        after = self.inserts - self.spec.min_size
-        return self.samples / after if after > 0 else 0.0
+        inserts, samples = self._since_forgotten
+        after = inserts - self.spec.min_size
+        return samples / after if after > 0 else 0.0
 
-    def catch_up(self, inserts: int, samples: int) -> None:
-        """Takes over the counters of a run whose learner knows more of it than a server that lost its memory."""
-        if inserts > self.inserts:
-            self.inserts, self.samples = inserts, samples
+    @property
+    def _since_forgotten(self) -> tuple[int, int]:
+        return self.inserts - self._forgotten[0], self.samples - self._forgotten[1]
+
+    def catch_up(self, inserts: int, samples: int, size: int) -> None:
+        """Goes on with a run's counters over a memory of `size` transitions, which may be fewer than were inserted.
+
+        With less than `min_size` left, the run warms up anew: holding the old balance would have both sides wait, the
+        learner for `min_size` and the actors for the learner.
+        """
+        self.inserts, self.samples = inserts, samples
+        self._forgotten = (inserts - size, samples) if size < self.spec.min_size else (0, 0)
 
     def fit(self, batch: int, rows_in_flight: int) -> None:
         """Chooses the band anew for the batches and chunks in use, unless the run fixes it."""

@@ -14,6 +14,8 @@ from replay_server.replay import Replay
 from replay_server.table import Table
 
 SAY_EVERY_S = 2.0
+MOST_TOLD = 5
+"""Skipped chunks that are logged one by one; all are counted."""
 
 _log = logging.getLogger(__name__)
 
@@ -61,14 +63,14 @@ def recover(log: ReadableLog, replay: Replay, progress: Callable[[str], None]) -
         log.book.hold(number, rows)
         chunks, payload_bytes = chunks + (rows > 0), payload_bytes + rows * table.ring.dtype.itemsize
         missing, damaged = missing + (value is None), damaged + bool(value is not None and fault)
-        if fault:
+        if fault and missing + damaged <= MOST_TOLD:
             _log.warning("chunk skipped number=%d reason=%s", number, fault)
         if time.monotonic() >= say_at:
             say_at += SAY_EVERY_S
             done = (number - kept.state.tail) / max(kept.state.head - kept.state.tail, 1)
             progress(f"recovering from Redis: {done:.0%} of the chunks read")
             _log.info("recovering done=%.0f%% transitions=%d", done * 100, table.size)
-    table.limiter.inserts, table.limiter.samples = kept.state.inserts, kept.state.samples
+    table.limiter.catch_up(kept.state.inserts, kept.state.samples, table.size)
     replay.journal.resume(kept.state.head, kept.state.samples)
     for actor, (incarnation, seq) in kept.actors.items():
         replay.actors.restore(actor, incarnation, seq)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from common.errors import ConfigError, PeerError
@@ -87,7 +89,11 @@ def wait_for(client: redis.Redis, url: str, wait_s: float, stop: Stop, progress:
 
 def refuse_unfit(client: redis.Redis, url: str, *, fsync: bool) -> None:
     """Raises ConfigError when this Redis would lose chunks that it has taken."""
-    info = client.info("everything")
+    try:
+        info = client.info("everything")
+    except NoPermissionError as e:
+        _log.warning("cannot see how Redis is set up: %s", e)
+        return
     policy = str(info.get("maxmemory_policy", ""))
     if info.get("maxmemory") and policy.startswith("allkeys"):
         raise ConfigError(
@@ -112,15 +118,14 @@ def refuse_second(client: redis.Redis, client_name: str, name: str, wait_s: floa
 
     Redis knows its connections, so a server that was killed is not in the way for longer than its socket lasts.
     """
-    own = client.client_id()
     deadline = time.monotonic() + wait_s
     while True:
         try:
-            clients = client.client_list()
-        except redis.ResponseError as e:
+            own, clients = str(client.client_id()), client.client_list()
+        except NoPermissionError as e:
             _log.warning("cannot see whether another server uses --name %s: %s", name, e)
             return
-        others = [entry for entry in clients if entry.get("name") == client_name and entry.get("id") != str(own)]
+        others = [entry for entry in clients if entry.get("name") == client_name and entry.get("id") != own]
         if not others:
             return
         if time.monotonic() > deadline:
@@ -130,6 +135,15 @@ def refuse_second(client: redis.Redis, client_name: str, name: str, wait_s: floa
             )
         if stop.wait(RETRY_S):
             raise Stopped
+
+
+@contextlib.contextmanager
+def asking(url: str) -> Iterator[None]:
+    """Turns Redis' errors into PeerError."""
+    try:
+        yield
+    except redis.RedisError as e:
+        raise PeerError(f"Redis at {shown(url)}: {in_words(e)}") from e
 
 
 def in_words(error: redis.RedisError) -> str:

@@ -11,8 +11,8 @@ what is then lost with the machine does no harm; an acknowledgement of it would.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections import Counter
 
 from common.errors import ConfigError, ProtocolError
 from common.messages import (
@@ -33,20 +33,23 @@ from common.messages import (
     Welcome,
 )
 from common.run import Run
-from common.weights import unpack_weights
 from common.wire import Buffer, checksum
 from replay_server.actors import Actors, Place, go_back, place
 from replay_server.credit import ASSUMED_CHUNK_ROWS, Session, grant
 from replay_server.instructions import ForgetActor, Reply, StoreRun, StoreWeights
 from replay_server.journal import Journal
+from replay_server.kept_weights import KeptWeights
 from replay_server.learners import Learners
 from replay_server.rates import Recent
 from replay_server.settings import ReplaySettings
 from replay_server.status import make_status
 from replay_server.table import Table
+from replay_server.tally import Tally
 from replay_server.waits import NOTHING, Reason, Wait, why_no_batch, why_no_credit
 
 HOUSEKEEPING_EVERY_S = 1.0
+
+_log = logging.getLogger(__name__)
 
 
 class Replay:
@@ -58,15 +61,11 @@ class Replay:
         self.table: Table | None = None
         self.actors = Actors()
         self.learners = Learners()
-        self.weights: bytes | None = None
-        """The newest weights frame that was left here."""
-        self.weights_version = 0
+        self.weights = KeptWeights()
         self.journal = Journal(kept=settings.durability != "ram")
         self.draining = False
         """Whether the server is about to end: nothing more is granted."""
-        self.duplicate_chunks = 0
-        self.rejected: Counter[str] = Counter()
-        self.last_error = ""
+        self.tally = Tally()
         self.recent = Recent()
         self.actors_wait, self.learner_wait = Wait("actors"), Wait("learner")
         self._largest_batch = self._turn = 0
@@ -98,26 +97,23 @@ class Replay:
                 self.actors.leave(message)
         return replies
 
-    def reject(self, reason: str, detail: str) -> None:
-        """Counts something that was not taken in."""
-        self.rejected[reason] += 1
-        self.last_error = detail
-
     def _hello(self, peer: bytes, hello: Hello, now: float) -> list[Reply]:
         if self.table is None:
             return [Reply(peer, NotReady("a learner: none has brought a run yet"))]
         run = self.table.run
         if hello.data_hash not in ("", self.table.data_hash):
-            return self._refuse(peer, "world", f"{hello.actor} collects for another world than the run {run.id}")
+            # It sees by the run that it must begin anew; it is no session until it has.
+            return [Reply(peer, Welcome(run, hello.incarnation, hello.acked, hello.acked))]
         session, replies = self.actors.introduce(peer, hello, now)
         if session is None:
             return replies
+        _log.info("actor joined actor=%s incarnation=%d stored=%d", hello.actor, session.incarnation, session.durable)
         if not session.measured:
             session.chunk_rows = min(ASSUMED_CHUNK_ROWS, self.table.limiter.largest_chunk(self._largest_batch))
         self._grant(self.table, now)
         session.owed_ack = False
         welcome = Welcome(run, session.incarnation, session.durable, session.credit)
-        return [*replies, Reply(peer, welcome, self.weights)]
+        return [*replies, Reply(peer, welcome, self.weights.frame)]
 
     def _chunk(self, peer: bytes, chunk: Chunk, payload: Buffer | None, now: float) -> list[Reply]:
         session = self.actors.find(peer, chunk, now)
@@ -130,9 +126,9 @@ class Replay:
         if where is Place.NEXT:
             return self._admit(self.table, session, chunk, payload, now)
         if where is Place.DUPLICATE:
-            self.duplicate_chunks += 1
+            self.tally.duplicate_chunks += 1
         else:
-            self.reject("credit", f"{chunk.actor} sent chunk {chunk.seq} with credit up to {session.credit}")
+            self.tally.reject("credit", f"{chunk.actor} sent chunk {chunk.seq} with credit up to {session.credit}")
         return []
 
     def _admit(self, table: Table, session: Session, chunk: Chunk, payload: Buffer | None, now: float) -> list[Reply]:
@@ -142,7 +138,7 @@ class Replay:
         if payload is None or not len(payload) == chunk.count * table.ring.dtype.itemsize > 0:
             return self._refuse(peer, "size", f"{chunk.actor} sent a chunk whose size is not that of its transitions")
         if checksum(payload) != chunk.crc32c:
-            self.reject("checksum", f"chunk {chunk.seq} of {chunk.actor} was damaged on its way")
+            self.tally.reject("checksum", f"chunk {chunk.seq} of {chunk.actor} was damaged on its way")
             return go_back(session, now)
         table.insert(table.records(payload))
         session.received, session.gap_told = chunk.seq, -math.inf
@@ -166,18 +162,20 @@ class Replay:
             return self._refuse(peer, "run", str(e))
         if refusal := self.learners.open(peer, message.learner, now):
             return refusal
+        _log.info("learner opened learner=%s run=%s transitions=%d", message.learner, message.run.id, table.size)
         limiter = table.limiter
-        limiter.catch_up(message.inserts, message.samples)
-        return [Reply(peer, Opened(limiter.inserts, limiter.samples, table.size, self.weights_version))]
+        if not limiter.inserts:
+            limiter.catch_up(message.inserts, message.samples, table.size)
+        return [Reply(peer, Opened(limiter.inserts, limiter.samples, table.size, self.weights.version))]
 
     def define(self, run: Run) -> Table:
         """Makes `run` the run of this replay, or takes its new settings; ConfigError when it cannot be."""
         spec = self.settings.applied_to(run.spec.replay)
         table = self.table
-        if table is None or (table.run.id != run.id and not table.limiter.inserts):
+        if table is None or (table.run.id != run.id and not table.size):
             self.table = table = Table(run, spec, self.settings.seed)
             self.actors, self.learners = Actors(), Learners()
-            self.weights, self.weights_version, self._largest_batch = None, 0, spec.batch
+            self.weights, self.recent, self._largest_batch = KeptWeights(), Recent(), spec.batch
             self.journal.write(StoreRun(run, spec.capacity, replaces_run=True))
         elif table.run.id != run.id:
             raise ConfigError(
@@ -206,16 +204,12 @@ class Replay:
         if self.learners.find(peer, now) is None or self.table is None:
             return [Reply(peer, Unknown())]
         try:
-            header = unpack_weights(payload or b"").header
+            newer = self.weights.take(payload or b"", message.version, self.table)
         except ProtocolError as e:
             return self._refuse(peer, "weights", str(e))
-        run = self.table.run
-        if (header.run, header.data_hash, header.version) != (run.id, self.table.data_hash, message.version):
-            return self._refuse(peer, "weights", f"weights {message.version} are not of the run {run.id}")
-        if header.version > self.weights_version:
-            self.weights, self.weights_version = bytes(payload or b""), header.version
-            self.recent.lag.published(header.version)
-            self.journal.write(StoreWeights(header.version, self.weights))
+        if newer and self.weights.frame:
+            self.recent.lag.published(self.weights.version)
+            self.journal.write(StoreWeights(self.weights.version, self.weights.frame))
         return []
 
     def _learner_report(self, peer: bytes, report: LearnerReport, now: float) -> list[Reply]:
@@ -226,15 +220,14 @@ class Replay:
         return []
 
     def _refuse(self, peer: bytes, reason: str, detail: str) -> list[Reply]:
-        self.reject(reason, detail)
+        self.tally.reject(reason, detail)
         return [Reply(peer, Refused(detail))]
 
     def restore(self, run: Run, weights: bytes | None) -> Table:
         """Takes run and weights of an earlier life of the server; returns the empty table. Raises ConfigError."""
         table = self.define(run)
         self.journal.take_writes()
-        if weights:
-            self.weights, self.weights_version = weights, unpack_weights(weights).header.version
+        self.weights = KeptWeights(weights)
         return table
 
     # ---- turns ----------------------------------------------------------------------------------------------------
@@ -277,17 +270,18 @@ class Replay:
             self._turn = grant(live, room, self._turn, largest_rows=limiter.largest_chunk(self._largest_batch))
 
     def _why_no_credit(self, table: Table, now: float) -> Reason:
-        rows = max((session.chunk_rows for session in self.actors.live(now) if not session.outstanding), default=0)
-        if not rows:
+        held = [session for session in self.actors.live(now) if not session.outstanding]
+        if not held:
             return NOTHING
+        largest = max(held, key=lambda session: session.chunk_rows)
         if self.draining:
             return Reason("shutdown", "the replay server to come back: it is ending")
         return why_no_credit(
             table,
             storage_error=self.journal.error,
-            journal_room=self.journal.room(table.ring.dtype.itemsize),
+            log_behind=largest.window_full or self.journal.room(table.ring.dtype.itemsize) < largest.chunk_rows,
             batch=self._largest_batch,
-            chunk_rows=rows,
+            chunk_rows=largest.chunk_rows,
             learner_alive=self.learners.alive(now),
         )
 

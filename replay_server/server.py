@@ -40,6 +40,8 @@ POLL_MS = 50
 MESSAGES_A_TURN = 64
 SEND_QUEUE = 256
 """Messages a peer may leave unread before replies to it are dropped."""
+RECEIVE_QUEUE = 64
+"""Messages of a peer that may wait here; more wait with the peer. A window of chunks and the rest fit."""
 DRAIN_S = 3.0
 """Longest wait for the log at the end."""
 DRAIN_GONE_S = 1.0
@@ -58,6 +60,7 @@ class Server:
         self._socket = make_socket(self._context, zmq.ROUTER, max_frame_bytes=MAX_PEER_FRAME_BYTES)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.SNDHWM, SEND_QUEUE)
+        self._socket.setsockopt(zmq.RCVHWM, RECEIVE_QUEUE)
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         if committer:
@@ -119,7 +122,7 @@ class Server:
         try:
             message, payload = decode_from_peer(frames)
         except ProtocolError as e:
-            self._replay.reject("malformed", str(e))
+            self._replay.tally.reject("malformed", str(e))
             self._send([Reply(id_, Refused(str(e)[:2_000]))])
             return True
         self._send(self._replay.handle(id_, message, payload, now))
@@ -130,7 +133,9 @@ class Server:
             try:
                 send(self._socket, [peer, *encode(message, payload)], flags=zmq.NOBLOCK)
             except zmq.Again:
-                self._replay.reject("unread", f"a peer does not read its replies; dropped {type(message).__name__}")
+                self._replay.tally.reject(
+                    "unread", f"a peer does not read its replies; dropped {type(message).__name__}"
+                )
             except zmq.ZMQError as e:
                 if e.errno != zmq.EHOSTUNREACH:
                     raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from common.messages import ActorStatus, Status
+from common.messages import MOST_ACTORS_SHOWN, WORDS_SHOWN, ActorStatus, Status
 from replay_server.credit import Session
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ def make_status(replay: Replay, now: float) -> Status:
     table, recent, learners = replay.table, replay.recent, replay.learners
     limiter = table.limiter if table else None
     inserts, samples = (limiter.inserts, limiter.samples) if limiter else (0, 0)
+    live = list(replay.actors.live(now))
     waits = (replay.actors_wait.told(now), replay.learner_wait.told(now))
     return Status(
         run=table.run if table else None,
@@ -35,14 +36,15 @@ def make_status(replay: Replay, now: float) -> Status:
         return_mean=recent.returns.mean,
         return_means=recent.returns.means,
         policy_lag=recent.lag.mean,
-        actors=tuple(_actor_status(session, now) for session in replay.actors.live(now)),
+        actors=tuple(_actor_status(session, now) for session in live[:MOST_ACTORS_SHOWN]),
+        actor_count=len(live),
         learner=learners.report,
         learner_seconds_since_seen=now - learners.seen if learners.seen else -1.0,
         waiting=tuple(text for text in waits if text) if table else NO_RUN,
-        duplicate_chunks=replay.duplicate_chunks,
-        rejected=dict(replay.rejected),
+        duplicate_chunks=replay.tally.duplicate_chunks,
+        rejected=dict(replay.tally.rejected),
         unacknowledged_chunks=len(replay.journal),
-        last_error=(replay.journal.error or replay.last_error)[:2_000],
+        last_error=(replay.journal.error or replay.tally.last_error)[:2_000],
         metrics_url=replay.settings.metrics_url,
     )
 
@@ -57,7 +59,7 @@ def _actor_status(session: Session, now: float) -> ActorStatus:
         episodes=report.episodes if report else 0,
         weights_version=report.weights_version if report else 0,
         weights_age_s=report.weights_age_s if report else 0.0,
-        waiting_for=report.waiting_for if report else "",
+        waiting_for=report.waiting_for[:WORDS_SHOWN] if report else "",
         waited_s=report.waited_s if report else 0.0,
-        metrics_url=report.metrics_url if report else "",
+        metrics_url=report.metrics_url[:WORDS_SHOWN] if report else "",
     )

@@ -53,7 +53,8 @@ class Table:
         """Returns this table under new settings of the same run, with its records and counters. Raises ConfigError."""
         table = Table.__new__(Table)
         table.run, table.data_hash, table._seed = run, run.data_hash, self._seed
-        table.limiter = RateLimiter(spec, inserts=self.limiter.inserts, samples=self.limiter.samples)
+        table.limiter = RateLimiter(spec)
+        table.limiter.catch_up(self.limiter.inserts, self.limiter.samples, self.size)
         if spec.capacity == self.ring.capacity:
             table.ring, table.sampler = self.ring, self.sampler
             return table

@@ -48,7 +48,7 @@ class Wait:
 
 
 def why_no_credit(
-    table: Table, *, storage_error: str, journal_room: int, batch: int, chunk_rows: int, learner_alive: bool
+    table: Table, *, storage_error: str, log_behind: bool, batch: int, chunk_rows: int, learner_alive: bool
 ) -> Reason:
     """Says what an actor with chunks of `chunk_rows` waits for before it may send more."""
     if storage_error:
@@ -63,7 +63,7 @@ def why_no_credit(
     if not limiter.may_insert(chunk_rows, table.size):
         absent = "" if learner_alive else "; none is connected"
         return Reason("learner", f"the learner: {_short(limiter.error)} samples behind{absent}")
-    if journal_room < chunk_rows:
+    if log_behind:
         return Reason("redis", "Redis to take the chunks already sent")
     return Reason("turn", "room: other actors hold the credit there is")
 

@@ -17,7 +17,6 @@ observation. An agent that is gone next step acts nothing then: its share of pi'
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Generic, NamedTuple, TypeVar
 
@@ -29,6 +28,15 @@ from torch import Tensor
 from common.policy import layer_shapes
 from common.run import AlgorithmSpec, NetworkSpec
 from common.spec import JointSpec
+from learner_node.algorithms.losses import (
+    Batch,
+    Losses,
+    Shares,
+    add_logit_penalty_gradient,
+    critic_loss_gradient,
+    shares_of,
+    td_target,
+)
 from learner_node.heads import Heads, gumbel_noise
 from learner_node.networks import (
     CriticTensors,
@@ -44,52 +52,6 @@ from learner_node.optimiser import Adam, Clip
 from learner_node.passes import CriticPass, PolicyPass
 
 _T = TypeVar("_T", PolicyTensors, CriticTensors)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Transitions as tensors; `joint` is obs and action side by side, as they stand in the records."""
-
-    joint: Tensor
-    """`[B, O+U]`."""
-    next_obs: Tensor
-    """`[B, O]`."""
-    reward: Tensor
-    """`[B, N]`, as are the two below."""
-    discount: Tensor
-    present: Tensor
-
-
-@dataclass(frozen=True)
-class Losses:
-    """What one update measured, agent by agent `[N]`, still on its device."""
-
-    critic_loss: Tensor
-    policy_loss: Tensor
-    critic_gradient_norm: Tensor
-    policy_gradient_norm: Tensor
-    value: Tensor
-
-
-def td_target(batch: Batch, next_values: Tensor, gamma: float) -> Tensor:
-    """Returns `y` `[N, B]` from the target critics' values of the next step `[N, B]`."""
-    return torch.addcmul(batch.reward.t(), batch.discount.t(), next_values, value=gamma)
-
-
-def squared_error(values: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the critics' losses `[C]` and the gradient of the values `[C, B]`.
-
-    `weight` `[C, B]` is each row's share of the mean; it sums to 1 over the rows an agent is present in.
-    """
-    error = values - target
-    weighted = error * weight
-    return (weighted * error).sum(1), weighted.mul_(2.0)
-
-
-def row_weights(present: Tensor) -> Tensor:
-    """Returns each row's share of an agent's mean `[N, B]`: 0 where it is absent, and all 0 where it always is."""
-    mask = present.t()
-    return mask / mask.sum(1, keepdim=True).clamp_(min=1.0)
 
 
 class Trained(Generic[_T]):
@@ -142,6 +104,8 @@ class _Memory:
         self.joint = like.new_empty(rows, joint.obs_dim + joint.action_dim)
         self.obs, self.action = self.joint[:, : joint.obs_dim], self.joint[:, joint.obs_dim :]
         self.change = like.new_empty(rows, joint.action_dim)
+        self.shares: Shares | None = None
+        """What rows count for where all agents act."""
         self.turned = like.new_empty(joint.action_dim, rows)
         first, d_first, width = self.critic.first_layer, self.critic.d_first_layer, network.critic_hidden[0]
         self.own = [
@@ -192,12 +156,13 @@ class Maddpg:
     def update(self, batch: Batch, policy_learning_rate: float, critic_learning_rate: float) -> Losses:
         """Trains critics, then policies, then moves the targets, all on one batch."""
         self._memory_for(len(batch.joint))
-        weight = row_weights(batch.present)
-        critic_loss, critic_norm = self._update_critics(batch, weight, critic_learning_rate)
-        policy_loss, value, policy_norm = self._update_policies(batch, weight, policy_learning_rate)
+        shares = self._shares_of(batch)
+        error = self._critic_error(batch, shares)
+        critic_norm = self._update_critics(batch, critic_loss_gradient(error, shares), critic_learning_rate)
+        logits, values, policy_norm = self._update_policies(batch, shares, policy_learning_rate)
         self.critics.follow(self.algorithm.target_rate)
         self.policies.follow(self.algorithm.target_rate)
-        return Losses(critic_loss, policy_loss, critic_norm, policy_norm, value)
+        return Losses(critic_norm, policy_norm, error, values, logits, shares, self._action_owner)
 
     @torch.inference_mode()
     def logits(self, obs: Tensor) -> Tensor:
@@ -218,44 +183,57 @@ class Maddpg:
             self._memory = _Memory(self.joint, self.network, rows, self.policies.flat)
         return self._memory
 
-    def _update_critics(self, batch: Batch, weight: Tensor, learning_rate: float) -> tuple[Tensor, Tensor]:
-        critics, memory = self.critics, self._memory.critic
-        target = self.td_targets(batch)
-        memory.first(critics.online, batch.joint)
-        loss, d_values = squared_error(memory.rest(critics.online), target, weight)
-        memory.backward(critics.online, critics.gradient, batch.joint, d_values)
-        return loss, critics.step(self.algorithm.gradient_clip, learning_rate)
+    def _shares_of(self, batch: Batch) -> Shares:
+        if not batch.complete:
+            return shares_of(batch, self._action_owner, self._penalty)
+        if self._memory.shares is None:
+            self._memory.shares = shares_of(batch, self._action_owner, self._penalty)
+        return self._memory.shares
 
     @torch.inference_mode()
     def td_targets(self, batch: Batch) -> Tensor:
         """Returns `y` `[N, B]` by the target networks."""
-        memory = self._memory_for(len(batch.joint))
+        self._memory_for(len(batch.joint))
+        return self._td_targets(batch, self._shares_of(batch))
+
+    def _td_targets(self, batch: Batch, shares: Shares) -> Tensor:
+        memory = self._memory
         memory.obs.copy_(batch.next_obs)
         actions = self.heads.greedy(memory.policy.forward(self.policies.target, memory.obs))
-        alive = batch.present * (batch.discount > 0)
-        torch.mul(actions, alive.index_select(1, self._action_owner), out=memory.action)
+        _put(actions, shares.acts_next, memory.action)
         memory.critic.first(self.critics.target, memory.joint)
         return td_target(batch, memory.critic.rest(self.critics.target), self.algorithm.discount)
 
-    def _update_policies(self, batch: Batch, weight: Tensor, learning_rate: float) -> tuple[Tensor, Tensor, Tensor]:
+    def _critic_error(self, batch: Batch, shares: Shares) -> Tensor:
+        """Runs the critics forward; returns by how much their values miss the target `[N, B]`."""
+        target = self._td_targets(batch, shares)
+        self._memory.critic.first(self.critics.online, batch.joint)
+        return self._memory.critic.rest(self.critics.online) - target
+
+    def _update_critics(self, batch: Batch, d_values: Tensor, learning_rate: float) -> Tensor:
+        critics = self.critics
+        self._memory.critic.backward(critics.online, critics.gradient, batch.joint, d_values)
+        return critics.step(self.algorithm.gradient_clip, learning_rate)
+
+    def _update_policies(self, batch: Batch, shares: Shares, learning_rate: float) -> tuple[Tensor, Tensor, Tensor]:
         policies, critic, memory = self.policies, self.critics.online, self._memory
         obs = batch.joint[:, : self.joint.obs_dim]
         logits = memory.policy.forward(policies.online, obs)
         sample = self.heads.sample(logits, self._noise(len(obs)))
-        self._first_of_current(batch, sample.actions)
-        value = (memory.critic.rest(critic) * weight).sum(1)
-        memory.critic.input_backward(critic, weight.neg())
+        self._first_of_current(batch, shares, sample.actions)
+        values = memory.critic.rest(critic)
+        memory.critic.input_backward(critic, shares.rows.neg())
         d_logits = self.heads.backward(sample, self._own_action_gradient())
-        penalty = self._regularise(logits, weight, d_logits)
+        add_logit_penalty_gradient(d_logits, logits, shares)
         memory.policy.backward(policies.online, policies.gradient, obs, d_logits)
-        return penalty - value, value, policies.step(self.algorithm.gradient_clip, learning_rate)
+        return logits, values, policies.step(self.algorithm.gradient_clip, learning_rate)
 
     def _noise(self, rows: int) -> Tensor | None:
         if not self.heads.choices:
             return None
         return gumbel_noise(rows, self.heads.choices, self.policies.flat, self.generator)
 
-    def _first_of_current(self, batch: Batch, actions: Tensor) -> None:
+    def _first_of_current(self, batch: Batch, shares: Shares, actions: Tensor) -> None:
         """Starts the critics' pass with each critic's own agent acting by its current policy.
 
         With teammates as stored, only the own action's share of the first product differs from critic to critic.
@@ -263,7 +241,7 @@ class Maddpg:
         critic, memory = self.critics.online, self._memory
         if self.algorithm.teammates == "current":
             memory.obs.copy_(batch.joint[:, : self.joint.obs_dim])
-            torch.mul(actions, batch.present.index_select(1, self._action_owner), out=memory.action)
+            _put(actions, shares.acts, memory.action)
             memory.critic.first(critic, memory.joint)
             return
         memory.critic.first(critic, batch.joint)
@@ -278,13 +256,13 @@ class Maddpg:
             torch.mm(weight, own.d_first, out=own.d_action)
         return memory.change.copy_(memory.turned.t())
 
-    def _regularise(self, logits: Tensor, weight: Tensor, d_logits: Tensor) -> Tensor:
-        """Adds the gradient of lambda * mean logits^2 to `d_logits`; returns that penalty `[N]`."""
-        owner = self._action_owner
-        weighted = weight.t().index_select(1, owner).mul_(self._penalty).mul_(logits)
-        d_logits.add_(weighted, alpha=2.0)
-        by_number = weighted.mul_(logits).sum(0)
-        return by_number.new_zeros(len(weight)).index_add_(0, owner, by_number)
+
+def _put(actions: Tensor, acts: Tensor | None, into: Tensor) -> None:
+    """Writes joint actions `[B, U]`, with zeros for agents that do not act."""
+    if acts is None:
+        into.copy_(actions)
+    else:
+        torch.mul(actions, acts, out=into)
 
 
 def _initial(shapes: Sequence[Sequence[tuple[int, int]]], seed: tuple[int, int]) -> Tensor:

@@ -174,8 +174,8 @@ EVENTS = ["collect"] * 4 + ["exchange"] * 6 + ["grant", "commit", "commit", "int
 
 
 @pytest.mark.slow
-@settings(max_examples=200)
-@given(st.lists(st.tuples(st.sampled_from(EVENTS), st.integers(1, 12)), min_size=40, max_size=120))
+@settings(max_examples=120)
+@given(st.lists(st.tuples(st.sampled_from(EVENTS), st.integers(1, 12)), min_size=30, max_size=100))
 def test_whatever_happens_on_the_way_every_chunk_is_stored_once_and_in_order(events):
     delivery = Delivery()
     delivery.settle()

@@ -15,7 +15,7 @@ def new(tmp_path):
 
     def make(options=NOTHING, scenario="simple_spread", **sections):
         path = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
-        directory, run = open_run(str(path), scenario, options, sections, resume=False)
+        directory, run = open_run(str(path), scenario, options, sections, resume=False, role="learner")
         assert directory.run == run
         return run.spec
 
@@ -28,8 +28,8 @@ def resumed(tmp_path):
 
     def resume(held, options=NOTHING, scenario="", **sections):
         path = str(tmp_path / "held")
-        directory, run = open_run(path, "simple_spread", held, {}, resume=False)
-        again, resumed = open_run(path, scenario, options, sections, resume=True)
+        directory, run = open_run(path, "simple_spread", held, {}, resume=False, role="learner")
+        again, resumed = open_run(path, scenario, options, sections, resume=True, role="other")
         assert (again.path, resumed.id, resumed.joint) == (directory.path, run.id, run.joint)
         assert again.run == resumed, "the directory holds what the run is now"
         return run.spec, resumed.spec
@@ -79,13 +79,15 @@ def test_the_budget(new, options, sections, budget):
 
 
 def test_the_team_is_that_of_the_world_with_its_options(tmp_path):
-    _, run = open_run(str(tmp_path / "run"), "simple_spread", RunOptions(set=("world.N=2",)), {}, resume=False)
+    _, run = open_run(
+        str(tmp_path / "run"), "simple_spread", RunOptions(set=("world.N=2",)), {}, resume=False, role="learner"
+    )
     assert run.joint == world_spec("simple_spread", N=2)
 
 
 def test_a_run_without_a_directory_gets_one_of_its_scenario_and_time(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    directory, run = open_run("", "simple_tag", NOTHING, {}, resume=False)
+    directory, run = open_run("", "simple_tag", NOTHING, {}, resume=False, role="learner")
     assert directory.path.parent.name == "runs"
     assert directory.path.name.startswith("simple_tag-")
     assert RunDirectory(tmp_path / directory.path).run == run
@@ -102,15 +104,15 @@ def test_a_run_without_a_directory_gets_one_of_its_scenario_and_time(tmp_path, m
 )
 def test_what_cannot_be_used_is_named_and_leaves_no_directory(tmp_path, options, sections, message):
     with pytest.raises(ConfigError, match=message):
-        open_run(str(tmp_path / "run"), "simple_spread", options, sections, resume=False)
+        open_run(str(tmp_path / "run"), "simple_spread", options, sections, resume=False, role="learner")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_scenario_must_be_named_and_known(tmp_path):
     with pytest.raises(ConfigError, match="no scenario named; `shoal scenarios` lists them"):
-        open_run(str(tmp_path / "run"), "", NOTHING, {}, resume=False)
+        open_run(str(tmp_path / "run"), "", NOTHING, {}, resume=False, role="learner")
     with pytest.raises(ConfigError, match="no scenario 'simple_sprad'; did you mean simple_spread"):
-        open_run(str(tmp_path / "run"), "simple_sprad", NOTHING, {}, resume=False)
+        open_run(str(tmp_path / "run"), "simple_sprad", NOTHING, {}, resume=False, role="learner")
 
 
 def test_a_run_resumed_with_nothing_is_as_it_was(resumed):
@@ -151,9 +153,9 @@ def test_a_run_is_not_resumed_over_another_world(resumed, tmp_path, scenario, op
 
 def test_resuming_needs_a_directory_that_holds_a_run(tmp_path):
     with pytest.raises(ConfigError, match="--resume needs the run's directory: --run DIR"):
-        open_run("", "simple_spread", NOTHING, {}, resume=True)
+        open_run("", "simple_spread", NOTHING, {}, resume=True, role="other")
     with pytest.raises(ConfigError, match="holds no run"):
-        open_run(str(tmp_path), "", NOTHING, {}, resume=True)
+        open_run(str(tmp_path), "", NOTHING, {}, resume=True, role="other")
 
 
 def test_options_come_back_from_their_builtins():

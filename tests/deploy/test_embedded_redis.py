@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from common.errors import ConfigError, ShoalError
+from common.process import Stop
 from deploy import embedded_redis
 from deploy.embedded_redis import EmbeddedRedis, find_server
 
@@ -22,11 +23,12 @@ pytestmark = pytest.mark.slow
 _LAUNCHER = """
 import sys
 from pathlib import Path
+from common.process import Stop
 from deploy.embedded_redis import EmbeddedRedis
 d = Path(sys.argv[1])
 server = EmbeddedRedis(d / "data", d / "socket", d / "log", kernel_ends_it=sys.argv[2] == "True")
 process = server.start()
-server.wait_ready(process)
+server.wait_ready(process, Stop())
 print(process.pid, flush=True)
 input()
 """
@@ -39,7 +41,7 @@ def _server(directory: Path, *, kernel_ends_it: bool = True) -> EmbeddedRedis:
 def test_data_outlive_a_killed_server(tmp_path: Path) -> None:
     server = _server(tmp_path)
     process = server.start()
-    server.wait_ready(process)
+    server.wait_ready(process, Stop())
     client = redis.Redis.from_url(server.url)
     client.set("key", b"value")
     assert client.execute_command("WAITAOF", 1, 0, 5_000)[0] == 1
@@ -47,7 +49,7 @@ def test_data_outlive_a_killed_server(tmp_path: Path) -> None:
     process.wait()
 
     process = server.start()
-    server.wait_ready(process)
+    server.wait_ready(process, Stop())
     assert redis.Redis.from_url(server.url).get("key") == b"value"
     process.terminate()
     assert process.wait(10) == 0
@@ -56,7 +58,7 @@ def test_data_outlive_a_killed_server(tmp_path: Path) -> None:
 def test_it_listens_on_a_socket_of_this_user_only(tmp_path: Path) -> None:
     server = _server(tmp_path)
     process = server.start()
-    server.wait_ready(process)
+    server.wait_ready(process, Stop())
     assert stat.S_IMODE((tmp_path / "socket").stat().st_mode) == 0o600
     assert [c for c in psutil.Process(process.pid).net_connections("inet") if c.status == psutil.CONN_LISTEN] == []
     process.terminate()
@@ -88,7 +90,7 @@ def test_a_server_that_cannot_start_shows_its_last_words(tmp_path: Path) -> None
     (tmp_path / "data" / "appendonlydir").write_text("in the way")
     server = _server(tmp_path)
     with pytest.raises(ShoalError, match="did not start"):
-        server.wait_ready(server.start())
+        server.wait_ready(server.start(), Stop())
 
 
 def test_no_server_names_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:

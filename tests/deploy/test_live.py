@@ -42,6 +42,7 @@ STATUS = Status(
     return_means=(-15.0, -15.0, -15.678),
     policy_lag=1.5,
     actors=(),
+    actor_count=2,
     learner=LEARNER,
     learner_seconds_since_seen=0.5,
     waiting=("actors waiting for the learner: 4 k samples behind (12 s)",),

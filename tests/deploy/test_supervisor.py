@@ -50,7 +50,7 @@ def _role(tmp_path: Path, code: str, *, finishes: bool = True) -> Role:
         with log.open("ab") as output:
             return subprocess.Popen([sys.executable, "-c", code], stdout=output, stderr=output)
 
-    return Role("thing", start, log, finishes=finishes)
+    return Role("thing", start, log, lambda: finishes)
 
 
 def _look_until(supervisor: Supervisor, done: object) -> None:

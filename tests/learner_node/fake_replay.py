@@ -151,6 +151,7 @@ class FakeReplay:
             return_means=tuple(means),
             policy_lag=1.0,
             actors=(),
+            actor_count=0,
             learner=None,
             learner_seconds_since_seen=0.0,
             waiting=(),

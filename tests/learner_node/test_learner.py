@@ -22,6 +22,7 @@ from common.weights import Weights, unpack_weights
 from learner_node import batches, broadcast, learner
 from learner_node.config import LearnerConfig
 from learner_node.learner import Learner
+from learner_node.metrics import Metrics
 
 from .fake_replay import FakeReplay, small_run, until
 
@@ -42,15 +43,23 @@ class Training:
 
     def __init__(self, run: Run, directory: Path, replay: str, **config: object) -> None:
         directory.mkdir(exist_ok=True)
-        settings = {"replay": (replay,), "bind": "tcp://127.0.0.1:*", **config}
+        settings = {"replay": (replay,), **config}
+        self._broadcast = broadcast.Broadcast("tcp://127.0.0.1:*")
         self.stop, self.health = Stop(), Health()
-        self.learner = Learner(run, RunDirectory(directory), LearnerConfig(**settings), CPU)  # type: ignore[arg-type]
+        self.learner = Learner(
+            run,
+            RunDirectory(directory),
+            LearnerConfig(**settings),  # type: ignore[arg-type]
+            CPU,
+            metrics=Metrics(),
+            broadcast=self._broadcast,
+        )
         self.error: ShoalError | None = None
         self.published: list[Weights] = []
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.subscribe(b"")
-        self._socket.connect(self.learner._broadcast.endpoint)
+        self._socket.connect(self._broadcast.endpoint)
         self._threads = [threading.Thread(target=target) for target in (self._train, self._listen)]
         for thread in self._threads:
             thread.start()
@@ -72,6 +81,7 @@ class Training:
             self.error = e
         finally:
             self.learner.close()
+            self._broadcast.close()
 
     def _listen(self) -> None:
         trainer = self._threads[0]
@@ -157,12 +167,12 @@ def test_a_stop_saves_and_a_resumed_run_goes_on(start: Start) -> None:
         until(lambda: first.learner._done.updates > 50, "updates")
         first.end()
         assert first.error is None
-        stopped_at, trained_s = first.learner._done.updates, first.learner._trained_s
+        stopped_at, trained_s = first.learner._done.updates, first.learner._done.trained_s
         replay.version = first.published[-1].header.version
         second = start(run, replay)
         until(lambda: second.learner._done.updates > stopped_at + 20, "more updates")
         second.end()
-    assert 0 < trained_s < second.learner._trained_s
+    assert 0 < trained_s < second.learner._done.trained_s
     assert second.published[0].header.updates >= stopped_at
     assert second.published[0].header.version > first.published[-1].header.version
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from common.run import AlgorithmSpec, NetworkSpec
 from common.spec import Box, JointSpec
-from learner_node.algorithms.maddpg import Batch, Maddpg
+from learner_node.algorithms.losses import Batch
+from learner_node.algorithms.maddpg import Maddpg
 from learner_node.heads import gumbel_noise
 from learner_node.networks import critic_order, policy_order
 
@@ -166,6 +169,19 @@ def test_an_agent_that_is_never_present_learns_nothing() -> None:
     assert torch.equal(learner.policies.flat[order[2 * third :]], before[order[2 * third :]])
     assert not torch.equal(learner.policies.flat[order[:third]], before[order[:third]])
     assert losses.critic_loss[2] == 0.0
+
+
+@pytest.mark.parametrize("team", ["spread", "mixed"])
+def test_a_batch_known_to_be_complete_is_treated_the_same(team: str) -> None:
+    joint = TEAMS[team]
+    for teammates in ("buffer", "current"):
+        one, other = (Maddpg(joint, NETWORK, AlgorithmSpec(teammates=teammates), 3, DOUBLE) for _ in range(2))  # type: ignore[arg-type]
+        for seed in range(3):
+            batch = as_batch(as_fields(random_records(joint, ROWS, seed), torch.float64))
+            one.update(batch, 1e-3, 1e-3)
+            other.update(replace(batch, complete=True), 1e-3, 1e-3)
+        assert torch.equal(one.policies.flat, other.policies.flat)
+        assert torch.equal(one.critics.flat, other.critics.flat)
 
 
 @pytest.mark.parametrize("rows", [(16, 48, 16)])

@@ -10,7 +10,7 @@ from common.errors import ConfigError
 from common.run import AlgorithmSpec, BudgetSpec, ExplorationSpec
 from learner_node import cli, schedule
 from learner_node.broadcast import first_version
-from learner_node.clocks import Clock, Due, UpdateRate
+from learner_node.clocks import Due, UpdateRate
 from learner_node.devices import choose_device
 
 
@@ -58,11 +58,9 @@ def test_a_period_is_over_once() -> None:
     assert [due(now) for now in (11.0, 12.0, 12.5, 14.0)] == [False, True, False, True]
 
 
-def test_clock_and_rate() -> None:
-    clock, rate = Clock(), UpdateRate()
-    assert (clock.seconds(5.0), rate.value) == (0.0, 0.0)
-    clock.start(5.0)
-    assert clock.seconds(7.5) == 2.5
+def test_the_rate_of_updates() -> None:
+    rate = UpdateRate()
+    assert rate.value == 0.0
     for now in range(4):
         rate.observe(now * 100, float(now))
     assert rate.value == 100.0

@@ -131,7 +131,7 @@ def test_recovery_rebuilds_ring_counters_actors_and_weights() -> None:
         "a": (1, 3, 3),
         "b": (1, 4, 4),
     }
-    assert (replay.weights_version, replay.weights) == (3, make_weights(RUN, 3))
+    assert (replay.weights.version, replay.weights.frame) == (3, make_weights(RUN, 3))
     assert (recovered.chunks, recovered.damaged, recovered.missing) == (4, 0, 0)
     assert replay.journal.next_number == 4
     assert replay.journal.take_writes() == []

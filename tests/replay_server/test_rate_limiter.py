@@ -199,9 +199,28 @@ def test_the_shortfall_is_what_lets_a_batch_go() -> None:
 
 
 def test_counters_of_an_earlier_life_go_on() -> None:
-    limiter = RateLimiter(ReplaySpec(1_000, 8, 2.0, 20), inserts=500, samples=960)
+    limiter = RateLimiter(ReplaySpec(1_000, 8, 2.0, 20))
+    limiter.catch_up(500, 960, size=500)
     assert limiter.error == 0.0
     assert limiter.realised == 2.0
+
+
+@pytest.mark.parametrize("chunk", [256, 200, 7])
+def test_a_memory_that_was_lost_is_filled_again_and_learning_goes_on(chunk: int) -> None:
+    """min_size is no multiple of the chunk: with the old balance kept, neither side could move."""
+    spec = ReplaySpec(1_000_000, 256, 16.0, 5_000)
+    limiter = RateLimiter(spec)
+    limiter.fit(256, 2 * chunk)
+    limiter.catch_up(478_720, 7_500_000, size=0)
+    size = 0
+    while size < 50_000:
+        may_insert, may_sample = limiter.room(size) >= chunk, limiter.may_sample(256, size)
+        assert may_insert or may_sample, f"both sides wait at {size}"
+        if may_insert:
+            limiter.inserts, size = limiter.inserts + chunk, size + chunk
+        else:
+            limiter.samples += 256
+    assert limiter.realised == pytest.approx(16.0, rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_what_is_written_is_recovered(valkey: Valkey) -> None:
     assert (recovered.chunks, recovered.damaged, recovered.missing) == (5, 0, 0)
     assert (replay.table.limiter.inserts, replay.table.limiter.samples) == (70, 77)
     assert replay.actors.sessions["a"].durable == 7
-    assert replay.weights_version == 3
+    assert replay.weights.version == 3
     assert {key.decode() for key in valkey.client().scan_iter()} == {
         *(f"shoal:{{test}}:{name}" for name in ("state", "actors", "run", "weights")),
         *(f"shoal:{{test}}:chunk:{number}" for number in range(2, 7)),
@@ -122,7 +122,7 @@ def test_a_redis_that_lost_its_data_gets_the_definitions_again(valkey: Valkey) -
     replay, recovered = rebuilt(valkey)
     assert replay.table
     assert numbers(replay.table.ring.in_order()) == list(range(30, 40))
-    assert (recovered.missing, replay.actors.sessions["a"].durable, replay.weights_version) == (3, 4, 3)
+    assert (recovered.missing, replay.actors.sessions["a"].durable, replay.weights.version) == (3, 4, 3)
     assert replay.table.limiter.samples == 77
 
 
@@ -247,6 +247,20 @@ def test_passwords_are_wanted_but_never_shown(make_valkey: Callable[..., Valkey]
             reach(url)
         assert "wr0ng" not in str(error.value)
     reach(valkey.url + "?password=right")
+
+
+def test_a_user_with_few_rights_is_enough(valkey: Valkey) -> None:
+    rights = "~shoal:* +@read +@write +@transaction +ping +client|setname"
+    valkey.client().execute_command("ACL", "SETUSER", "replay", "on", ">right", *rights.split())
+    url = f"unix://replay@{valkey.socket}?password=right"
+    reach(url)
+    client = make_client(url, "shoal-replay:x")
+    refuse_unfit(client, url, fsync=False)
+    refuse_second(client, "shoal-replay:x", "x", 0.0, Stop())
+    log = RedisLog(client, "test", fsync=False)
+    fill(log, 3)
+    assert log.read()
+    assert log.discard() == 7
 
 
 @pytest.mark.parametrize(

@@ -136,13 +136,14 @@ def test_one_that_said_goodbye_must_introduce_itself_and_goes_on(room: Room) -> 
     assert room.hello("A", "a", incarnation=1, acked=2).stored == 2  # type: ignore[union-attr]
 
 
-def test_an_actor_of_another_world_is_refused(room: Room) -> None:
+def test_an_actor_of_another_world_hears_of_this_run_and_brings_nothing(room: Room) -> None:
     other = make_run(world={"size": 2.0})
-    assert isinstance(room.say("A", Hello("a", 1, 0, other.data_hash))[0], Refused)
+    assert room.say("A", Hello("a", 3, 7, other.data_hash)) == [Welcome(room.run, 3, 7, 7)]
+    assert room.send("A", "a", 8, incarnation=3) == [Unknown()]
     room.hello("A", "a")
     chunk, payload = make_chunk(other, "a", 1)
     assert isinstance(room.say("A", chunk, payload)[0], Refused)
-    assert room.status().rejected == {"world": 2}
+    assert room.status().rejected == {"world": 1}
 
 
 # ---- chunks -------------------------------------------------------------------------------------------------------
@@ -241,7 +242,9 @@ def test_unacknowledged_chunks_are_bounded_by_the_window() -> None:
     for seq in range(1, 30):
         room.send("A", "a", seq)
         room.tick("A")
-    assert room.status().unacknowledged_chunks == WINDOW_CHUNKS
+    status = room.status()
+    assert status.unacknowledged_chunks == WINDOW_CHUNKS
+    assert status.waiting[0].startswith("actors waiting for Redis to take the chunks already sent")
 
 
 def test_samples_are_kept_each_second_and_at_the_end() -> None:
@@ -499,7 +502,7 @@ def test_damaged_and_foreign_weights_are_refused(room: Room) -> None:
     assert isinstance(room.say("L", PutWeights(1), frame[:-1])[0], Refused)
     assert isinstance(room.say("L", PutWeights(2), frame)[0], Refused)
     assert isinstance(room.say("L", PutWeights(1), make_weights(make_run("run-2"), 1))[0], Refused)
-    assert room.replay.weights is None
+    assert room.replay.weights.frame is None
 
 
 # ---- status -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,153 @@
+"""How fast the update is: against the same update as a plain loop over agents, and against the machine's peak.
+
+Both in the same process, on one thread, in turn; medians, because machines have slow spells.
+
+    peak: a product of two square float32 matrices          needed: what the update's products take, nothing else
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from common.run import AlgorithmSpec, NetworkSpec
+from common.spec import Box, JointSpec, joint_spec
+from common.transitions import field_columns, transition_dtype
+from learner_node.algorithms.losses import Batch
+from learner_node.algorithms.maddpg import Maddpg
+
+ROUNDS = 40
+PEAK_SIZE = 512
+
+
+class Speed(NamedTuple):
+    """Medians of one batch size."""
+
+    rows: int
+    update_s: float
+    loop_s: float
+    """The plain loop over agents."""
+    needed_s: float
+    """What the update's products would take at the machine's peak."""
+
+
+def simple_spread_shapes() -> JointSpec:
+    """Returns three agents that see 18 numbers and act 5, as in simple_spread."""
+    return joint_spec([(f"agent_{i}", "agent", 18, (Box((0.0,) * 5, (1.0,) * 5),)) for i in range(3)])
+
+
+def speeds(sizes: tuple[int, ...] = (256, 1024)) -> Iterator[Speed]:
+    """Measures the update on simple_spread's shapes and the default networks; leaves torch on one thread."""
+    torch.set_num_threads(1)
+    joint, network, algorithm = simple_spread_shapes(), NetworkSpec(), AlgorithmSpec()
+    for rows in sizes:
+        batch = random_batch(joint, rows)
+        stacked, loop = Maddpg(joint, network, algorithm, 0, batch.joint), PlainLoop(joint, network, algorithm)
+        a, b, out = (torch.randn(PEAK_SIZE, PEAK_SIZE) for _ in range(3))
+        rates = algorithm.policy_learning_rate, algorithm.critic_learning_rate
+        update_s, loop_s, peak_s = _medians(
+            partial(stacked.update, batch, *rates), partial(loop.update, batch), partial(torch.mm, a, b, out=out)
+        )
+        needed_s = needed_flop(joint, network, rows) / (2 * PEAK_SIZE**3) * peak_s
+        yield Speed(rows, update_s, loop_s, needed_s)
+
+
+def needed_flop(joint: JointSpec, network: NetworkSpec, rows: int) -> int:
+    """Counts multiplications and additions of the products that one update of MADDPG needs.
+
+    Both kinds of networks: forward for targets, forward and back for training. In the policy loss the critics again,
+    forward with what an own action changes, and back to that action only.
+    """
+    policy = critic = through_policy = through_critic = own = 0
+    for agent in joint.agents:
+        *inner, last = pairwise((agent.obs_dim, *network.policy_hidden, agent.action_dim))
+        policy += sum(i * o for i, o in (*inner, last))
+        through_policy += sum(i * o for i, o in (*inner[1:], last))
+        *inner, last = pairwise((joint.obs_dim + joint.action_dim, *network.critic_hidden, 1))
+        critic += sum(i * o for i, o in (*inner, last))
+        through_critic += sum(i * o for i, o in (*inner[1:], last))
+        own += agent.action_dim * network.critic_hidden[0]
+    training = 2 * policy + through_policy + 2 * critic + through_critic
+    return 2 * rows * (policy + critic + training + critic + through_critic + 2 * own)
+
+
+def random_batch(joint: JointSpec, rows: int) -> Batch:
+    """Returns a batch of random numbers in which every agent acts, as views of records."""
+    dtype = transition_dtype(joint)
+    columns, words = field_columns(dtype), torch.randn(rows, dtype.itemsize // 4)
+    words[:, columns["discount"].start : columns["present"].stop] = 1.0
+    next_obs, reward, discount, present = (
+        words[:, columns[name]] for name in ("next_obs", "reward", "discount", "present")
+    )
+    return Batch(words[:, : columns["action"].stop], next_obs, reward, discount, present, complete=True)
+
+
+class PlainLoop:
+    """MADDPG as it is mostly written: one module, one optimiser and one backward pass an agent."""
+
+    def __init__(self, joint: JointSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> None:
+        self._joint, self._algorithm = joint, algorithm
+        inputs = joint.obs_dim + joint.action_dim
+        self.policies = [_mlp(a.obs_dim, *network.policy_hidden, a.action_dim) for a in joint.agents]
+        self.critics = [_mlp(inputs, *network.critic_hidden, 1) for _ in joint.agents]
+        self._targets = copy.deepcopy((self.policies, self.critics))
+        self._policy_adams = [
+            torch.optim.Adam(net.parameters(), algorithm.policy_learning_rate) for net in self.policies
+        ]
+        self._critic_adams = [
+            torch.optim.Adam(net.parameters(), algorithm.critic_learning_rate) for net in self.critics
+        ]
+
+    def update(self, batch: Batch) -> None:
+        """Trains agent after agent, then moves the targets."""
+        obs, action = torch.split(batch.joint, [self._joint.obs_dim, self._joint.action_dim], dim=1)
+        with torch.no_grad():
+            next_obs = [batch.next_obs[:, agent.obs_slice] for agent in self._joint.agents]
+            acted = [torch.sigmoid(2 * net(own)) for net, own in zip(self._targets[0], next_obs, strict=True)]
+            next_joint = torch.cat([batch.next_obs, *acted], 1)
+        for i, agent in enumerate(self._joint.agents):
+            with torch.no_grad():
+                value = self._targets[1][i](next_joint)[:, 0]
+                target = batch.reward[:, i] + self._algorithm.discount * batch.discount[:, i] * value
+            loss = nn.functional.mse_loss(self.critics[i](batch.joint)[:, 0], target)
+            self._descend(self.critics[i], self._critic_adams[i], loss)
+            logits = self.policies[i](obs[:, agent.obs_slice])
+            actions = action.clone()
+            actions[:, agent.action_slice] = torch.sigmoid(2 * logits)
+            loss = -self.critics[i](torch.cat([obs, actions], 1)).mean()
+            loss = loss + self._algorithm.action_regularisation * logits.square().mean()
+            self._descend(self.policies[i], self._policy_adams[i], loss)
+        for net, target_net in zip(self.policies + self.critics, self._targets[0] + self._targets[1], strict=True):
+            for new, old in zip(net.parameters(), target_net.parameters(), strict=True):
+                old.data.lerp_(new.data, self._algorithm.target_rate)
+
+    def _descend(self, network: nn.Module, adam: torch.optim.Adam, loss: Tensor) -> None:
+        adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(network.parameters(), self._algorithm.gradient_clip)
+        adam.step()
+
+
+def _mlp(*sizes: int) -> nn.Sequential:
+    layers = [layer for inputs, outputs in pairwise(sizes) for layer in (nn.Linear(inputs, outputs), nn.ReLU())]
+    return nn.Sequential(*layers[:-1])
+
+
+def _medians(*turns: Callable[[], object]) -> list[float]:
+    """Returns the median seconds of each turn, taken in turn; each is done once more before, unmeasured."""
+    seconds: list[list[float]] = [[] for _ in turns]
+    for _ in range(ROUNDS):
+        for turn, measured in zip(turns, seconds, strict=True):
+            turn()
+            started_at = time.perf_counter()
+            turn()
+            measured.append(time.perf_counter() - started_at)
+    return [statistics.median(measured[ROUNDS // 10 :]) for measured in seconds]

@@ -20,12 +20,13 @@ import numpy as np
 from actor_node.collector import Collector, Episodes
 from actor_node.counters import Counters
 from actor_node.link import Link
-from common.errors import PeerError, ShoalError
+from common.errors import ConfigError, PeerError, ShoalError
 from common.messages import ActorReport
 from common.policy import Policy
 from common.process import FAILED, Stop, WaitLog, die_with_parent, start_logging
 from common.run import Run
-from common.wire import checksum
+from common.transitions import transition_dtype
+from common.wire import MAX_PEER_FRAME_BYTES, checksum
 from common.worlds import make_world
 
 REPORT_PERIOD_S = 1.0
@@ -125,6 +126,7 @@ class Worker:
         self._link.add_chunk(len(records), weights.header.version, records.view(np.uint8).data)
 
     def _make_collector(self, run: Run) -> Collector:
+        _refuse_large_chunks(run, self._config.chunk_steps * self._config.copies)
         # Name and incarnation are part of the seed: no two workers, and no restarted one, play the same episodes.
         rng = np.random.default_rng(
             [run.spec.seed, checksum(self._config.name.encode()), self._link.outbox.incarnation]
@@ -180,3 +182,20 @@ class Worker:
 
     def _count(self, figure: str, amount: float) -> None:
         self._counters.add(self._config.index, figure, amount)
+
+
+def _refuse_large_chunks(run: Run, rows: int) -> None:
+    """Raises ConfigError for chunks that no replay server takes, or that would never fit into the ratio's band."""
+    size, most = rows * transition_dtype(run.joint).itemsize, MAX_PEER_FRAME_BYTES
+    if size > most:
+        raise ConfigError(
+            f"a chunk of {rows:,} transitions is {size / 2**20:.0f} MiB, and a replay server takes {most / 2**20:.0f}; "
+            "lower --copies and --chunk-rows"
+        )
+    replay = run.spec.replay
+    band = min(replay.error_buffer, 2 * replay.error_buffer - replay.batch)
+    if replay.limit != "off" and replay.error_buffer and rows * replay.samples_per_insert > band:
+        raise ConfigError(
+            f"chunks of {rows:,} transitions never fit into replay.error_buffer {replay.error_buffer:g}; lower "
+            "--copies and --chunk-rows, or leave the buffer at 0 to have it chosen"
+        )

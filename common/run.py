@@ -45,7 +45,7 @@ class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Settings of the one update. Defaults are the preset `fast`; their reasons stand in ARCHITECTURE.md."""
+    """Settings of the one update. Defaults are the preset `fast`; their reasons stand in docs/algorithms.md."""
 
     name: Literal["maddpg"] = "maddpg"
     discount: Share = 0.95

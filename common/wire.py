@@ -1,7 +1,8 @@
 """Messages <-> frames, the limits of both, and the sockets they travel on.
 
 A message is one msgpack header frame, validated against its struct, and at most one raw payload frame. Nothing is
-unpickled or evaluated; every size is bounded before it is allocated (by ZMQ_MAXMSGSIZE for a frame, here for parts).
+unpickled or evaluated. ZMQ_MAXMSGSIZE bounds a frame before it is allocated and `_decode` the parts of a whole message;
+libzmq itself does not bound the parts of a message that never ends, so sockets are for peers one trusts that far.
 """
 
 from __future__ import annotations

@@ -10,13 +10,15 @@ is a Gumbel-softmax sample (Jang et al. 2017): soft, or one-hot forward with the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from common.policy import box_range
-from common.spec import Box, JointSpec
+from common.spec import Box, Categorical, JointSpec
 
 Gumbel = Literal["straight_through", "soft"]
 
@@ -133,19 +135,14 @@ def _segments(joint: JointSpec, like: Tensor) -> tuple[Segment, ...]:
     parts = [part for agent in joint.agents for part in agent.parts]
     segments: list[Segment] = []
     at = 0
-    for part in parts:
-        columns = slice(at, at + part.size)
+    for n, run in groupby(parts, lambda part: part.n if isinstance(part, Categorical) else 0):
+        members = list(run)
+        columns = slice(at, at + sum(part.size for part in members))
         at = columns.stop
-        last = segments[-1] if segments else None
-        if isinstance(part, Box):
-            middle, half = (torch.from_numpy(numbers).to(like) for numbers in box_range(part))
-            if isinstance(last, BoxColumns):
-                whole = slice(last.columns.start, columns.stop)
-                segments[-1] = BoxColumns(whole, torch.cat([last.middle, middle]), torch.cat([last.half, half]))
-            else:
-                segments.append(BoxColumns(columns, middle, half))
-        elif isinstance(last, ChoiceColumns) and last.n == part.n:
-            segments[-1] = ChoiceColumns(slice(last.columns.start, columns.stop), last.parts + 1, part.n)
+        if n:
+            segments.append(ChoiceColumns(columns, len(members), n))
         else:
-            segments.append(ChoiceColumns(columns, 1, part.n))
+            ranges = zip(*(box_range(part) for part in members if isinstance(part, Box)), strict=True)
+            middle, half = (torch.from_numpy(np.concatenate(side)).to(like) for side in ranges)
+            segments.append(BoxColumns(columns, middle, half))
     return tuple(segments)

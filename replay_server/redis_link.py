@@ -99,6 +99,11 @@ def refuse_unfit(client: redis.Redis, url: str, *, fsync: bool) -> None:
         raise ConfigError(
             f"--redis {shown(url)} would drop transitions when full (maxmemory-policy {policy}); set it to noeviction"
         )
+    if not fsync and not info.get("aof_enabled"):
+        _log.warning(
+            "Redis keeps no append-only file: what it is killed with is lost since its last snapshot; start it with"
+            " --appendonly yes"
+        )
     if fsync and not info.get("aof_enabled"):
         raise ConfigError(
             f"--durability fsync: {shown(url)} keeps no append-only file; start it with --appendonly yes, or use"

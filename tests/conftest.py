@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 _LOOK_EVERY_S = 0.01
 
 
-def wait_until(predicate: Callable[[], _T], what: str = "", *, within_s: float = 10.0) -> _T:
+def wait_until(predicate: Callable[[], _T], what: str = "", *, within_s: float = 20.0) -> _T:
     """Returns the first true value of the predicate; fails when none has come in time."""
     deadline = time.monotonic() + within_s
     while not (value := predicate()):

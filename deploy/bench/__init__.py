@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from deploy.bench import actor, memory, worlds
+from deploy.bench import actor, learner, memory, worlds
 from deploy.bench.rows import Row
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
     "worlds": worlds.rows,
     "actor": actor.rows,
+    "learner": learner.rows,
     "memory": memory.rows,
 }
 

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import zmq
 
+from tests.actor_node.peers import Peers
 from tests.actor_node.processes import Processes
 
 
@@ -31,3 +33,13 @@ def shared_processes() -> Iterator[Processes]:
     """Starts real processes for tests that leave them running."""
     with made_processes() as made:
         yield made
+
+
+@pytest.fixture
+def peers() -> Iterator[Peers]:
+    """Connects a link to peers of the test's own."""
+    with zmq.Context() as context:
+        made = Peers(context)
+        yield made
+        made.link.close()
+        context.destroy(linger=0)

@@ -1,115 +1,15 @@
-"""A link against a replay server of the test's own: a real socket that answers whatever a history needs."""
+"""A link's session with the replay server."""
 
-import msgspec
-import numpy as np
 import pytest
-import zmq
 
 from actor_node.link import HELLO_PERIOD_S, SILENCE_S, STANDSTILL_S, Link
 from common.errors import ConfigError, PeerError, ShoalError
-from common.messages import (
-    Ack,
-    ActorReport,
-    Bye,
-    Chunk,
-    Fenced,
-    Gap,
-    Hello,
-    NotReady,
-    Refused,
-    Unknown,
-    Welcome,
-)
-from common.weights import MAGIC, pack_weights
-from common.wire import bind, checksum, decode_from_peer, encode, make_socket, receive, send
-from tests.common.examples import BOXES, MIXED, make_frame, make_header, make_run, random_weights
-from tests.conftest import wait_until
+from common.messages import Ack, ActorReport, Bye, Chunk, Fenced, Gap, Hello, NotReady, Refused, Unknown
+from common.wire import checksum
+from tests.actor_node.peers import OTHERS, RUN
+from tests.common.examples import BOXES, make_header, make_run
 
-RUN = make_run(BOXES)
-WEIGHTS = make_frame(RUN)
 REPORT = ActorReport("a", 1, 0, 0, 0.0, (), 0, 0.0, "", 0.0, "")
-
-
-class Peers:
-    """The replay server and the learner, as a link sees them, and the link's clock."""
-
-    def __init__(self, context):
-        self.socket = make_socket(context, zmq.ROUTER, max_frame_bytes=2**20)
-        self.url = bind(self.socket, "tcp://127.0.0.1:0", "--bind")
-        self.broadcast = context.socket(zmq.XPUB)
-        self.weights_url = bind(self.broadcast, "tcp://127.0.0.1:0", "--bind")
-        self.link = Link("a", self.url, self.weights_url)
-        self.now = 100.0
-        self.peer = b""
-        self.heard = []
-        """Messages that came and were not yet asked for."""
-
-    def pump(self, after_s=0.0):
-        self.now += after_s
-        self.link.pump(self.now)
-
-    def hears(self, kind):
-        """Returns the next message of a kind, which the link sends by itself; others that come first are kept."""
-
-        def look():
-            self.link.pump(self.now)
-            while self.socket.poll(0):
-                self.peer, *frames = (bytes(frame) for frame in receive(self.socket))
-                self.heard.append(decode_from_peer(frames))
-            return next((one for one in self.heard if isinstance(one[0], kind)), None)
-
-        found = wait_until(look, f"a {kind.__name__}")
-        self.heard.remove(found)
-        return found[0]
-
-    def hears_nothing(self, kind):
-        self.link.pump(self.now)
-        self.pump_for(5)
-        assert not self.socket.poll(30)
-        assert not any(isinstance(message, kind) for message, _ in self.heard)
-
-    def pump_for(self, times):
-        for _ in range(times):
-            self.link.pump(self.now, timeout_s=0.005)
-
-    def says(self, message, payload=None):
-        send(self.socket, [self.peer, *encode(message, payload)])
-
-    def welcome(self, *, run=RUN, incarnation=1, stored=0, credit=3, weights=WEIGHTS):
-        self.says(Welcome(run, incarnation, stored, credit), weights)
-
-    def until(self, predicate, what=""):
-        wait_until(lambda: self.link.pump(self.now) or predicate(), what)
-
-    def admit(self, **welcome):
-        self.hears(Hello)
-        self.welcome(**welcome)
-        self.until(lambda: self.link.waiting_for()[0] != "replay", "admitted")
-
-    def collect(self, count=1):
-        for _ in range(count):
-            payload = np.full(10, self.link.outbox.next_seq, np.uint8).data
-            self.link.add_chunk(5, 1, payload)
-
-    def chunks(self, count):
-        """Returns the seqs of the next chunks that come."""
-        return [self.hears(Chunk).seq for _ in range(count)]
-
-    def publish(self, frame):
-        self.broadcast.send(frame)
-
-    def subscribed(self):
-        assert self.broadcast.poll(5_000), "no subscription"
-        assert self.broadcast.recv() == b"\x01" + MAGIC
-
-
-@pytest.fixture
-def peers():
-    with zmq.Context() as context:
-        made = Peers(context)
-        yield made
-        made.link.close()
-        context.destroy(linger=0)
 
 
 # ---- waiting for a run --------------------------------------------------------------------------------------------
@@ -291,14 +191,6 @@ def test_what_no_new_worker_can_mend_is_a_peer_error(peers, answer, message):
         peers.pump_for(100)
 
 
-OTHERS = {
-    "run": msgspec.structs.replace(RUN, id="other"),
-    "world": make_run(BOXES, world={"N": 5}),
-    "networks": make_run(BOXES, network={"policy_hidden": [8]}),
-    "exploration": make_run(BOXES, exploration={"kind": "ornstein_uhlenbeck"}),
-}
-
-
 @pytest.mark.parametrize("what", OTHERS)
 def test_a_worker_begins_anew_with_another_run(peers, what):
     peers.admit()
@@ -336,93 +228,3 @@ def test_a_worker_that_is_given_another_incarnation_begins_anew(peers):
 def test_an_address_that_is_none_is_a_users_mistake(urls, option):
     with pytest.raises(ConfigError, match=f"{option} nowhere"):
         Link("a", *urls)
-
-
-# ---- weights ------------------------------------------------------------------------------------------------------
-
-
-def versions(peers):
-    return peers.link.weights.header.version
-
-
-def test_the_newest_broadcast_is_taken_and_only_that(peers):
-    peers.subscribed()
-    peers.admit()
-    for version in range(2, 40):
-        peers.publish(make_frame(RUN, version))
-    seen = set()
-    peers.until(lambda: seen.add(versions(peers)) or versions(peers) == 39)
-    assert len(seen) < 30, "each was taken in turn"
-    np.testing.assert_array_equal(peers.link.weights.flat, random_weights(RUN, seed=39))
-    assert peers.link.weights_at == peers.now
-    assert peers.link.weights_rejected == 0
-
-
-def test_weights_published_again_prove_that_the_learner_lives(peers):
-    peers.subscribed()
-    peers.admit()
-    first = peers.link.weights_at
-    peers.now += 3.0
-    peers.publish(WEIGHTS)
-    peers.until(lambda: peers.link.weights_at == first + 3.0)
-
-
-def test_older_weights_are_passed_over(peers):
-    peers.subscribed()
-    peers.admit(weights=make_frame(RUN, version=7))
-    peers.publish(make_frame(RUN, version=6))
-    peers.pump_for(10)
-    assert versions(peers) == 7
-    assert peers.link.weights_rejected == 0
-
-
-def damaged(frame):
-    return frame[:-1] + bytes([frame[-1] ^ 1])
-
-
-WRONG = {
-    "damaged": damaged(make_frame(RUN, version=2)),
-    "cut short": make_frame(RUN, version=2)[:-10],
-    "of another run": make_frame(OTHERS["run"], version=2),
-    "of another world": make_frame(OTHERS["world"], version=2),
-    "of another team": make_frame(make_run(MIXED), version=2),
-    "of another size": pack_weights(make_header(RUN, version=2), np.zeros(3, np.float32)),
-    "nothing but magic": MAGIC,
-}
-
-
-@pytest.mark.parametrize("what", WRONG)
-def test_wrong_weights_never_act_and_are_counted(peers, what):
-    peers.subscribed()
-    peers.admit()
-    peers.publish(WRONG[what])
-    peers.until(lambda: peers.link.weights_rejected == 1, "refused")
-    assert versions(peers) == 1
-    peers.publish(make_frame(RUN, version=2))
-    peers.until(lambda: versions(peers) == 2, "the right ones are taken afterwards")
-
-
-@pytest.mark.parametrize("what", WRONG)
-def test_wrong_weights_in_a_welcome_never_act_either(peers, what):
-    peers.admit(weights=WRONG[what])
-    assert peers.link.waiting_for()[0] == "weights"
-    assert peers.link.weights_rejected == 1
-
-
-def test_broadcasts_that_are_no_weights_do_not_even_arrive(peers):
-    peers.subscribed()
-    peers.admit()
-    peers.publish(b"SHW2" + WEIGHTS[4:])
-    peers.publish(make_frame(RUN, version=2))
-    peers.until(lambda: versions(peers) == 2)
-    assert peers.link.weights_rejected == 0
-
-
-def test_broadcasts_before_the_run_is_known_are_passed_over(peers):
-    peers.subscribed()
-    peers.publish(make_frame(RUN, version=9))
-    peers.pump_for(10)
-    assert peers.link.weights is None
-    assert peers.link.weights_rejected == 0
-    peers.admit(weights=None)
-    assert peers.link.waiting_for()[0] == "weights"

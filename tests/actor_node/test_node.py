@@ -212,7 +212,7 @@ def test_a_second_worker_of_the_same_name_takes_the_place_and_the_first_ends_wit
     try:
         wait_until(lambda: twin.pump(time.monotonic()) or twin.run, "the twin is admitted")
         assert twin.outbox.incarnation == 2
-        assert node.process.wait(10) == 3
+        assert node.process.wait(20) == 3
     finally:
         twin.close()
     taken = "another worker named shared-0 has taken this one's place; give nodes their own --name"
@@ -228,7 +228,7 @@ def last_line(node):
 
 def test_giving_up_on_a_replay_that_never_comes_is_code_3(processes):
     node = processes.start_node("--peer-timeout", "0.3s")
-    assert node.process.wait(10) == 3
+    assert node.process.wait(20) == 3
     assert last_line(node).startswith("actor: waited ")
     assert last_line(node).endswith("; is it running, and --replay right?")
     assert processes.replay_url in last_line(node)
@@ -236,7 +236,7 @@ def test_giving_up_on_a_replay_that_never_comes_is_code_3(processes):
 
 def test_an_address_that_is_none_is_code_2(processes):
     node = processes.start_node("--replay", "nowhere")
-    assert node.process.wait(10) == 2
+    assert node.process.wait(20) == 2
     assert last_line(node).startswith("actor: --replay nowhere: ")
     assert "Traceback" not in node.log
 
@@ -245,7 +245,7 @@ def test_a_port_in_use_is_code_2(processes):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         node = processes.start_node("--metrics-port", port)
-        assert node.process.wait(10) == 2
+        assert node.process.wait(20) == 2
     assert last_line(node).startswith(f"actor: --metrics-port {port}: cannot listen")
 
 
@@ -253,7 +253,7 @@ def test_a_world_that_cannot_be_made_is_code_2(processes):
     processes.start_replay()
     processes.start_learner(make_run("no_such_world")).publish()
     node = processes.start_node()
-    assert node.process.wait(10) == 2
+    assert node.process.wait(20) == 2
     assert last_line(node).startswith("actor: there is no scenario 'no_such_world'")
 
 

@@ -2,7 +2,7 @@ import math
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from common.errors import ConfigError
 from common.run import PRESETS, Run, from_toml, make_run_spec, parse_assignments, to_toml
@@ -40,6 +40,7 @@ def test_presets_are_valid(name):
     assert make_run_spec({"scenario": "a"}, PRESETS[name])
 
 
+@settings(max_examples=40)
 @given(run_specs())
 def test_a_spec_is_its_own_layer(made):
     assert make_run_spec(msgspec.to_builtins(made)) == made
@@ -140,11 +141,13 @@ def test_no_integer_is_larger_than_the_wire_carries():
 # ---- run.toml -----------------------------------------------------------------------------------------------------
 
 
+@settings(max_examples=40)
 @given(runs())
 def test_a_run_comes_back_from_its_toml(run):
     assert from_toml(to_toml(run), "run.toml") == run
 
 
+@settings(max_examples=40)
 @given(runs())
 def test_a_run_comes_back_from_its_json(run):
     back = msgspec.json.decode(msgspec.json.encode(run), type=Run)

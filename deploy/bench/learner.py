@@ -1,0 +1,22 @@
+"""The learner's update against a loop over agents in torch, and against what its arithmetic alone would take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from deploy.bench.rows import Row, row
+
+_GOALS = {256: 2.5, 1024: 2.0}
+_PEAK_GOAL = 0.7
+
+
+def rows() -> Iterator[Row]:
+    """Yields learner/update/BATCH/literal, and for 1,024 learner/update/BATCH/peak."""
+    from learner_node.speed import speeds  # noqa: PLC0415  (it imports torch, which no other command here needs)
+
+    for speed in speeds():
+        value, name = 1 / speed.update_s, f"learner/update/{speed.rows}"
+        goal = _GOALS.get(speed.rows, 0.0)
+        yield row(f"{name}/literal", "updates/s", value, ("a loop over agents", 1 / speed.loop_s), goal)
+        if speed.rows == 1024:
+            yield row(f"{name}/peak", "updates/s", value, ("GEMM peak", 1 / speed.needed_s), _PEAK_GOAL)

@@ -14,7 +14,7 @@ from common.process import Stop, die_with_parent, start_logging
 @click.command()
 @command.options(ActorConfig)
 def actor(**values: object) -> int:
-    r"""Play the decentralised policies and send transitions to the replay server.
+    """Play the decentralised policies and send transitions to the replay server.
 
     Starts N workers that step copies of the run's world with the newest weights. They learn what the run is from the
     replay server, so they may start first: they wait, and say for what. Ends on Ctrl-C or SIGTERM, after what was sent
@@ -22,7 +22,7 @@ def actor(**values: object) -> int:
 
     \b
     Example:  actor --n 32 --replay tcp://replay-host:5555 --weights tcp://learner-host:5556
-    """
+    """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     # Set before numpy is imported anywhere in the workers: one thread each, the workers are the parallelism.
     for library in ("OPENBLAS", "OMP", "MKL"):
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")

@@ -73,12 +73,14 @@ def main(command: click.Command, name: str) -> None:
 
 def run(command: click.Command, name: str, arguments: list[str]) -> int:
     """Runs a command and returns its exit code."""
+    command.context_settings.setdefault("help_option_names", ["-h", "--help"])
     try:
         code = command.main(arguments, prog_name=name, standalone_mode=False)
     except click.exceptions.Exit as e:
         return e.exit_code
     except click.ClickException as e:
-        click.echo(f"{name}: {e.format_message()} (see {name} --help)", err=True)
+        context = getattr(e, "ctx", None)
+        click.echo(f"{name}: {e.format_message()} (see {context.command_path if context else name} --help)", err=True)
         return BAD_USAGE if isinstance(e, click.UsageError) else FAILED
     except ShoalError as e:
         click.echo(f"{name}: {e}", err=True)

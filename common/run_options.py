@@ -65,6 +65,9 @@ def open_run(
         raise ConfigError(f"--run {path} holds a run of {held.scenario}, not of {scenario}")
     directory.hold(role)
     spec = _changed_spec(held, options, sections)
+    if directory.finished_file.exists() and spec.budget == held.budget:
+        raise ConfigError(f"--run {path} has used its budget; give a larger one, in all: --time or --steps")
+    directory.finished_file.unlink(missing_ok=True)
     return directory, reopen(directory.path, spec, _world_of(spec))[1]
 
 

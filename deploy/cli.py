@@ -25,7 +25,7 @@ from common.worlds import scenarios, world_spec
 from deploy.bench import BENCHMARKS
 from deploy.config import TrainConfig
 from deploy.live import make_display, rows
-from deploy.local import LocalRun
+from deploy.local import LocalRun, replay_url
 
 # The table goes where the log goes; stdout holds results only, so that it can be piped.
 _screen = Console(stderr=True)
@@ -48,13 +48,13 @@ class StatusConfig(msgspec.Struct, frozen=True):
     json: Annotated[bool, Meta(description="Print JSON.")] = False
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group()
 @click.version_option(package_name="shoal")
 def shoal() -> None:
     """Train teams of agents with MADDPG: many light actors, one replay, one learner.
 
     `shoal train simple_spread` runs all of it on this machine. On several machines start `replay`, `learner` and
-    `actor --n 32` by hand or with the files in deploy/.
+    `actor --n 32` yourself.
     """
 
 
@@ -63,7 +63,7 @@ def shoal() -> None:
 @command.options(TrainConfig, RunOptions)
 @click.pass_context
 def train(context: click.Context, /, scenario: str, **values: Any) -> int:
-    r"""Train a team on SCENARIO with everything on this machine, then evaluate it.
+    """Train a team on SCENARIO with everything on this machine, then evaluate it.
 
     Starts an embedded Redis, the replay server, the learner and the actors, starts again what dies, and shows how it
     goes. Ctrl-C ends it cleanly; `--resume --run DIR` goes on.
@@ -74,7 +74,7 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
       shoal train simple_spread --time 20m --actors 2 --run runs/spread
       shoal train simple_spread --set world.N=5 --set replay.batch=512
       shoal train --resume --run runs/spread --time 40m
-    """
+    """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     config = command.build(TrainConfig, values)
     options = command.build(RunOptions, values)
     sections = command.run_settings(context)
@@ -84,16 +84,17 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
     stop.on_signals()
     _screen.print(f"run {run.id} of {run.spec.scenario} in {directory.path}")
     local = LocalRun(directory, config)
-    _screen.print(f"look at it from elsewhere: shoal status --replay {local.replay_url}", soft_wrap=True)
+    _screen.print(f"look at it from elsewhere: shoal status {directory.path}", soft_wrap=True)
     if not local.train(stop, make_display(_screen, f"{run.spec.scenario} · {run.spec.algorithm.name}")):
-        _screen.print(f"stopped; go on with: shoal train --resume --run {directory.path}")
+        _screen.print(f"stopped; go on with: shoal train --resume --run {directory.path}", soft_wrap=True)
         return stop.exit_code
     local.forget_transitions()
     if config.episodes:
         stop.release_signals()
         result = _evaluate(directory, config.episodes, EvaluateConfig().seed)
         _print_evaluation(result, as_json=config.json)
-    _screen.print(f"results in {directory.path}: policy.safetensors, checkpoints/, metrics.jsonl, tensorboard/, logs/")
+    kept = "policy.safetensors, evaluation.json, checkpoints/, metrics.jsonl, tensorboard/, logs/"
+    _screen.print(f"results in {directory.path}: {kept}", soft_wrap=True)
     return 0
 
 
@@ -111,15 +112,17 @@ def evaluate(run: Path, **values: Any) -> None:
 
 
 @shoal.command()
+@click.argument("run", type=click.Path(path_type=Path), required=False)
 @command.options(StatusConfig)
-def status(**values: Any) -> None:
+def status(run: Path | None, **values: Any) -> None:
     """Show how a run goes, as its replay server sees it: rates, ratio, lag, who waits for whom.
 
+    Names the replay server by --replay, or by RUN, the directory of a run that `shoal train` trains on this machine.
     Exit code 3 when no replay server answers.
     """
     config = command.build(StatusConfig, values)
     context = zmq.Context()
-    client = Client(context, config.replay)
+    client = Client(context, replay_url(RunDirectory(run)) if run else config.replay)
     try:
         answer = client.ask(StatusRequest(), Status, timeout_s=3.0)
     finally:
@@ -171,8 +174,11 @@ def run_bench(what: tuple[str, ...], as_json: bool) -> None:
 
 
 def _evaluate(directory: RunDirectory, episodes: int, seed: int) -> evaluation.Evaluation:
-    with Progress(console=_screen, transient=True) as progress:
-        task = progress.add_task(f"evaluating {episodes} episodes in the real mpe2", total=episodes)
+    doing = f"evaluating {episodes} episodes in the real world of the run, without exploration"
+    if not _screen.is_terminal:
+        _screen.print(doing, soft_wrap=True)
+    with Progress(console=_screen, transient=True, disable=not _screen.is_terminal) as progress:
+        task = progress.add_task(doing, total=episodes)
         result = evaluation.evaluate(directory, episodes, seed, lambda done: progress.update(task, completed=done))
     evaluation.save(result, directory.evaluation_file)
     return result
@@ -182,6 +188,8 @@ def _print_evaluation(result: evaluation.Evaluation, *, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(result))
         return
+    if not result.updates:
+        click.echo("these policies have had 0 updates: what follows is how an untrained team plays")
     low, high = result.return_ci95
     click.echo(f"return S = {result.return_mean:.2f}  (95 % interval {low:.2f} .. {high:.2f}), summed over agents,")
     click.echo(f"mean of {result.episodes} episodes in {result.world} without exploration, {result.updates:,} updates")

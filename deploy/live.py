@@ -71,6 +71,9 @@ class Lines:
         if status is None:
             self._print("waiting for the replay server")
             return
+        if status.learner is None:
+            self._print("waiting for the learner to start")
+            return
         figures = ", ".join(f"{name} {value}" for name, value in rows(status) if name != "waiting")
         self._print(figures + "".join(f"; {wait}" for wait in status.waiting))
 
@@ -87,9 +90,11 @@ def draw(title: str, status: Status | None, troubles: Sequence[str], elapsed_s: 
     if status is None:
         parts.append(Text("waiting for the replay server", style="yellow"))
     else:
-        progress = status.learner.progress if status.learner else 0.0
-        parts.append(ProgressBar(total=1.0, completed=progress, width=60))
         table = Table.grid(padding=(0, 2))
+        if status.learner:
+            table.add_row(
+                Text("budget", style="dim"), ProgressBar(total=1.0, completed=status.learner.progress, width=40)
+            )
         for name, value in rows(status):
             table.add_row(Text(name, style="dim"), value)
         parts.append(table)

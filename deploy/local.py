@@ -28,7 +28,7 @@ from pathlib import Path
 
 import zmq
 
-from common.errors import ProtocolError
+from common.errors import ConfigError, ProtocolError
 from common.messages import Status, StatusRequest
 from common.process import Stop
 from common.run_directory import RunDirectory
@@ -39,6 +39,7 @@ from deploy.live import Display
 from deploy.supervisor import Role, Supervisor
 
 LOOK_PERIOD_S = 0.5
+_SOCKETS = "sockets"
 _LONGEST_SOCKET_PATH = 100
 """Bytes a unix socket's path may have, a little less than every system allows."""
 
@@ -54,11 +55,6 @@ class LocalRun:
         self._sockets = _socket_directory(directory.path)
         self._redis_data = directory.path / "redis"
         self._context = zmq.Context()
-
-    @property
-    def replay_url(self) -> str:
-        """Where the replay server listens."""
-        return self._endpoint("replay")
 
     def train(self, stop: Stop, display: Display) -> bool:
         """Runs until the learner is done (True) or a stop is asked for (False)."""
@@ -78,6 +74,9 @@ class LocalRun:
             self._supervisor.end()
             self._context.destroy(linger=0)
             shutil.rmtree(self._sockets, ignore_errors=True)
+            link = self._directory.path / _SOCKETS
+            if link.is_symlink():
+                link.unlink()
 
     def forget_transitions(self) -> None:
         """Deletes the replay's data, which only a run that goes on needs."""
@@ -92,7 +91,7 @@ class LocalRun:
             redis_url = self._start_redis(stop)
             if stop.requested:
                 return None
-        replay, weights = self.replay_url, self._endpoint("weights")
+        replay, weights = self._endpoint("replay"), self._endpoint("weights")
         options: dict[str, object] = {"bind": replay, "name": directory.run.id}
         # The URL may hold a password: the environment of a process is its owner's to read, its arguments everyone's.
         self._replay = self._add("replay", "replay_server", options, {"SHOAL_REDIS": redis_url})
@@ -141,6 +140,14 @@ class LocalRun:
         return f"ipc://{self._sockets / name}"
 
 
+def replay_url(directory: RunDirectory) -> str:
+    """Returns where the replay server of a run that trains on this machine listens; ConfigError when none does."""
+    sockets = directory.path / _SOCKETS
+    if not sockets.exists():
+        raise ConfigError(f"{directory.path} is not trained by `shoal train` now; name its replay server by --replay")
+    return f"ipc://{sockets.resolve() / 'replay'}"
+
+
 def _arguments(options: Mapping[str, object]) -> list[str]:
     """Returns options as a command line's arguments; True is a flag, False is left out."""
     given = [(f"--{name}", value) for name, value in options.items() if value is not False]
@@ -165,10 +172,14 @@ def _newest_status(client: Client) -> Status | None:
 
 
 def _socket_directory(run: Path) -> Path:
-    """Makes the private directory of a run's sockets: in the run's own, or elsewhere where that path is too long."""
-    inside = run.resolve() / "sockets"
+    """Makes the private directory of a run's sockets: in the run's own, or linked from it where it is too long."""
+    inside = run.resolve() / _SOCKETS
+    if inside.is_symlink():
+        inside.unlink()
     if len(os.fsencode(inside)) + len("/weights") > _LONGEST_SOCKET_PATH:
-        return Path(tempfile.mkdtemp(prefix="shoal-"))
+        elsewhere = Path(tempfile.mkdtemp(prefix="shoal-"))
+        inside.symlink_to(elsewhere)
+        return elsewhere
     inside.mkdir(mode=0o700, exist_ok=True)
     inside.chmod(0o700)
     return inside

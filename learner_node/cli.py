@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from typing import Any
 
@@ -14,12 +15,14 @@ from common.run_options import RunOptions, open_run
 from common.wire import require_local
 from learner_node.config import LearnerConfig
 
+_log = logging.getLogger(__name__)
+
 
 @click.command()
 @command.options(LearnerConfig, RunOptions)
 @click.pass_context
 def learner(context: click.Context, /, **values: Any) -> int:
-    r"""Train a run's critics and policies from the replay server, and broadcast the policies to the actors.
+    """Train a run's critics and policies from the replay server, and broadcast the policies to the actors.
 
     Opens the run at the replay server, so it may start before or after the others: it waits, and says for what. Ends
     when the budget (--steps or --time) is used, or on Ctrl-C or SIGTERM, each time after a checkpoint.
@@ -28,7 +31,7 @@ def learner(context: click.Context, /, **values: Any) -> int:
     Examples:
       learner --gpu --scenario simple_spread --time 20m --run runs/spread
       learner --resume --run runs/spread --replay tcp://replay-host:5555
-    """
+    """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     config = command.build(LearnerConfig, values)
     options = command.build(RunOptions, values)
     require_local(config.bind, "--bind", insecure=config.insecure)
@@ -60,6 +63,7 @@ def learner(context: click.Context, /, **values: Any) -> int:
         directory, run = open_run(config.run, config.scenario, options, sections, resume=config.resume, role="learner")
         trained = Learner(run, directory, config, device, metrics=metrics, broadcast=broadcast)
         stack.callback(trained.close)
+        _log.info("run %s of %s in %s, metrics at %s", run.id, run.spec.scenario, directory.path, port.url)
         trained.run(stop, health)
     return stop.exit_code
 

@@ -44,6 +44,7 @@ from learner_node.state import Counters, TrainingState, capture, restore
 WAIT_S = 0.1
 REPORT_PERIOD_S = 1.0
 LOG_PERIOD_S = 2.0
+SAY_PERIOD_S = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +69,6 @@ class Learner:
         self._columns = field_columns(transition_dtype(run.joint))
         self._checkpoints = Checkpoints(directory.checkpoints, config.keep_checkpoints)
         self._done = self._restore()
-        directory.finished_file.unlink(missing_ok=True)
         self._name = f"learner-{secrets.token_hex(3)}"
         clock = self._done.env_steps, self._done.samples
         self._stream = BatchStream(
@@ -84,6 +84,7 @@ class Learner:
         now = time.monotonic()
         self._report_due, self._log_due = Due(REPORT_PERIOD_S, now), Due(LOG_PERIOD_S, now)
         self._checkpoint_due = Due(config.checkpoint_every, now)
+        self._say_due = Due(SAY_PERIOD_S, now)
         self._saved_at: float | None = None
 
     @property
@@ -173,6 +174,8 @@ class Learner:
             self._stream.send(StatusRequest())
         if self._log_due(now):
             self._write_log()
+        if self._say_due(now) and self._done.updates:
+            self._say()
         if self._checkpoint_due(now) and self._done.updates:
             self._save()
 
@@ -217,6 +220,17 @@ class Learner:
             last_checkpoint_s=time.monotonic() - self._saved_at if self._saved_at is not None else -1.0,
             finished=finished,
             metrics_url=self.metrics.url,
+        )
+
+    def _say(self) -> None:
+        status = self._stream.status
+        _log.info(
+            "progress=%.0f%% updates=%d (%.0f/s) env_steps=%d return=%.2f",
+            100 * self.progress,
+            self._done.updates,
+            self._rate.value,
+            self._done.env_steps,
+            status.return_mean if status else math.nan,
         )
 
     def _write_log(self) -> None:
@@ -265,9 +279,11 @@ class Learner:
         _log.info("saved %s", path.name)
 
     def _finish(self) -> None:
-        if not self._introduced:
-            return
         finished = self.progress >= 1.0
+        if not self._introduced:
+            if finished:
+                self._directory.finished_file.touch()
+            return
         self._publish(time.monotonic())
         self._save()
         self._write_log()

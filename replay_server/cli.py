@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 @click.command()
 @command.options(ReplayConfig)
 def replay(**values: object) -> int:
-    r"""Remember transitions, hand out batches, and hold the ratio between the two.
+    """Remember transitions, hand out batches, and hold the ratio between the two.
 
     Keeps the newest transitions in RAM and, before it acknowledges them, in Redis: after a restart everything
     acknowledged is there again. The first learner to connect says what the run is. Ends on Ctrl-C or SIGTERM, after
@@ -38,7 +38,7 @@ def replay(**values: object) -> int:
     \b
     Example:  replay --redis redis://redis-host:6379/0
               replay --redis none
-    """
+    """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     config = command.build(ReplayConfig, values)
     config.check()
     start_logging("replay")

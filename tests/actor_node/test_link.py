@@ -113,6 +113,7 @@ def test_after_five_seconds_of_silence_it_introduces_itself_again(peers):
     assert peers.chunks(2) == [1, 2]
 
 
+@pytest.mark.slow
 def test_chunks_lost_with_a_connection_are_sent_again_even_while_the_server_answers(peers):
     """Reports are answered, so there is no silence; no later chunk comes, so there is no gap; only time tells."""
     peers.admit(credit=2)

@@ -73,6 +73,7 @@ def test_actions_equal_literal_heads_over_the_literal_loop(joint):
     np.testing.assert_allclose(Policy(joint, network, flat).act(obs), expected, rtol=1e-5, atol=1e-5)
 
 
+@settings(max_examples=40)
 @given(teams(), st.integers(0, 2**32 - 1))
 def test_greedy_actions_stay_in_their_bounds(joint, seed):
     logits = np.random.default_rng(seed).normal(0.0, 20.0, (4, joint.action_dim)).astype(np.float32)

@@ -141,12 +141,14 @@ def test_no_integer_is_larger_than_the_wire_carries():
 # ---- run.toml -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(runs())
 def test_a_run_comes_back_from_its_toml(run):
     assert from_toml(to_toml(run), "run.toml") == run
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(runs())
 def test_a_run_comes_back_from_its_json(run):

@@ -2,7 +2,7 @@ import math
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from common.errors import ConfigError
 from common.spec import MAX_JOINT_NUMBERS, AgentSpec, Box, Categorical, JointSpec, joint_spec
@@ -10,6 +10,7 @@ from tests.common.examples import MIXED
 from tests.common.strategies import teams
 
 
+@settings(max_examples=40)
 @given(teams())
 def test_agents_tile_the_joint_vectors_and_parts_tile_their_agents_action(joint):
     assert [i for agent in joint.agents for i in range(joint.obs_dim)[agent.obs_slice]] == list(range(joint.obs_dim))
@@ -25,6 +26,7 @@ def test_teams_are_named_in_order_of_appearance():
     assert MIXED.teams == ("blue", "red")
 
 
+@settings(max_examples=40)
 @given(teams())
 def test_a_spec_comes_back_from_its_builtins(joint):
     assert msgspec.convert(msgspec.to_builtins(joint), JointSpec) == joint

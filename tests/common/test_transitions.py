@@ -1,11 +1,12 @@
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 
 from common.transitions import field_columns, transition_dtype
 from tests.common.examples import MIXED
 from tests.common.strategies import teams
 
 
+@settings(max_examples=40)
 @given(teams())
 def test_a_record_is_packed_little_endian_words(joint):
     dtype = transition_dtype(joint)
@@ -22,6 +23,7 @@ def test_the_critics_input_is_one_slice_of_a_row():
     assert columns["action"].stop == columns["next_obs"].start
 
 
+@settings(max_examples=40)
 @given(teams())
 def test_columns_say_where_a_field_stands_in_a_row_of_words(joint):
     dtype = transition_dtype(joint)

@@ -5,7 +5,7 @@ import msgpack
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -24,6 +24,7 @@ def signed(body):
     return body + hashlib.blake2b(body, digest_size=16).digest()
 
 
+@settings(max_examples=50)
 @given(instances(WeightsHeader), arrays(np.float32, st.integers(0, 20), elements=FINITE))
 def test_weights_come_back_as_they_were(header, flat):
     weights = unpack_weights(pack_weights(header, flat))

@@ -77,6 +77,7 @@ def test_any_field_of_another_kind_is_refused_or_valid_but_never_more(message, d
     assert decode_from_peer(encode(decoded)) == (decoded, None), "what is let in is a valid message"
 
 
+@settings(max_examples=50)
 @given(instances(FromPeer), st.data())
 def test_a_header_cut_short_is_refused(message, data):
     [header] = encode(message)
@@ -84,12 +85,14 @@ def test_a_header_cut_short_is_refused(message, data):
         decode_from_peer([header[: data.draw(st.integers(0, len(header) - 1))]])
 
 
+@settings(max_examples=50)
 @given(instances(FromPeer), st.binary(min_size=1, max_size=4))
 def test_a_header_with_something_behind_it_is_refused(message, rest):
     with pytest.raises(ProtocolError):
         decode_from_peer([encode(message)[0] + rest])
 
 
+@settings(max_examples=50)
 @given(instances(FromPeer), st.text(max_size=8))
 def test_a_field_that_is_not_known_is_refused(message, name):
     fields = msgspec.to_builtins(message)
@@ -132,6 +135,7 @@ def test_a_report_of_figures_that_would_spoil_every_mean_is_refused(field, value
         decode_from_peer([msgpack.packb(report)])
 
 
+@settings(max_examples=10)
 @given(instances(Status))
 def test_a_status_may_say_that_there_is_no_return_yet(status):
     [header] = encode(msgspec.structs.replace(status, return_mean=float("nan")))

@@ -1,0 +1,41 @@
+import pytest
+
+from actor_node.worker import _refuse_large_chunks
+from common.errors import ConfigError
+from tests.common.examples import BOXES, make_run
+
+
+def run(**replay):
+    return make_run(BOXES, replay={"batch": 64, "samples_per_insert": 2.0, **replay})
+
+
+@pytest.mark.parametrize(
+    ("replay", "rows"),
+    [
+        ({}, 1_000),
+        ({"error_buffer": 100.0}, 50),
+        ({"error_buffer": 50.0}, 18),
+        ({"error_buffer": 100.0, "limit": "off"}, 5_000),
+    ],
+)
+def test_chunks_that_fit_are_let_through(replay, rows):
+    _refuse_large_chunks(run(**replay), rows)
+
+
+@pytest.mark.parametrize(
+    ("replay", "rows"),
+    [
+        ({"error_buffer": 100.0}, 51),
+        ({"error_buffer": 50.0}, 19),
+        ({"error_buffer": 100.0, "limit": "insert_only"}, 51),
+    ],
+)
+def test_chunks_that_would_wait_for_ever_are_a_users_mistake(replay, rows):
+    """Twice the half width holds a batch and a chunk, and the half width alone the chunk that crosses min_size."""
+    with pytest.raises(ConfigError, match=rf"chunks of {rows} transitions never fit .*; lower --copies"):
+        _refuse_large_chunks(run(**replay), rows)
+
+
+def test_chunks_larger_than_a_frame_are_a_users_mistake():
+    with pytest.raises(ConfigError, match=r"a chunk of 1,000,000 transitions is \d+ MiB, and .* takes 64; lower"):
+        _refuse_large_chunks(run(), 1_000_000)

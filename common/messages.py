@@ -22,7 +22,8 @@ from msgspec import Meta
 from common.run import Run
 
 Text = Annotated[str, Meta(max_length=2_000)]
-Name = Annotated[str, Meta(min_length=1, max_length=120)]
+Name = Annotated[str, Meta(min_length=1, max_length=120, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z")]
+"""Stands in logs, one line an event: no control characters."""
 Hash = Annotated[str, Meta(max_length=16)]
 Natural = Annotated[int, Meta(ge=0, le=2**62)]
 Word = Annotated[int, Meta(ge=0, lt=2**32)]

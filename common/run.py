@@ -22,7 +22,8 @@ from common.spec import JointSpec
 # Upper bounds keep out infinity and what no word of the wire holds; nothing sensible comes near them.
 _LARGEST_FLOAT = 1e12
 _LARGEST_INT = 2**53
-Positive = Annotated[float, Meta(gt=0, le=_LARGEST_FLOAT)]
+# A divisor so small that a quotient overflows is as good as 0.
+Positive = Annotated[float, Meta(ge=1 / _LARGEST_FLOAT, le=_LARGEST_FLOAT)]
 NonNegative = Annotated[float, Meta(ge=0, le=_LARGEST_FLOAT)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 PositiveShare = Annotated[float, Meta(gt=0, le=1)]
@@ -128,7 +129,7 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A run with its identity and what its world says of itself."""
 
-    id: Annotated[str, Meta(min_length=1, max_length=64)]
+    id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
     spec: RunSpec
     joint: JointSpec
 

@@ -53,7 +53,10 @@ class RunDirectory:
 
     def hold(self, role: str) -> None:
         """Takes the directory for the one process of a role, until it ends; ConfigError while another has it."""
-        lock = (self.path / f".{role}.lock").open("a+")
+        try:
+            lock = (self.path / f".{role}.lock").open("a+")
+        except OSError as e:
+            raise ConfigError(f"--run {self.path} cannot be written: {e.strerror}") from e
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as e:

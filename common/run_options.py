@@ -67,8 +67,9 @@ def open_run(
     spec = _changed_spec(held, options, sections)
     if directory.finished_file.exists() and spec.budget == held.budget:
         raise ConfigError(f"--run {path} has used its budget; give a larger one, in all: --time or --steps")
+    run = reopen(directory.path, spec, _world_of(spec))[1]
     directory.finished_file.unlink(missing_ok=True)
-    return directory, reopen(directory.path, spec, _world_of(spec))[1]
+    return directory, run
 
 
 def _world_of(spec: RunSpec) -> JointSpec:

@@ -35,7 +35,7 @@ class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = "auto"
     name: Annotated[
-        str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="Name of this replay's keys in Redis.")
+        str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z", description="Name of this replay's keys in Redis.")
     ] = "default"
     fresh: Annotated[bool, Meta(description="Discard the transitions that Redis holds under this name.")] = False
     redis_wait: Annotated[Seconds, Meta(description="Longest wait for Redis at the start.")] = 60.0

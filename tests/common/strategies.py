@@ -45,6 +45,8 @@ def _floats(info: inspect.FloatType) -> st.SearchStrategy[float]:
 
 
 def _texts(info: inspect.StrType) -> st.SearchStrategy[str]:
+    if info.pattern:
+        return st.from_regex(info.pattern, fullmatch=True).map(lambda text: (text or "x")[: info.max_length])
     longest = min(info.max_length or 30, 30)
     return st.text(st.characters(codec="utf-8"), min_size=info.min_length or 0, max_size=longest)
 
@@ -100,7 +102,8 @@ def run_specs() -> st.SearchStrategy[RunSpec]:
 
 def runs() -> st.SearchStrategy[Run]:
     """Returns runs over any team."""
-    return st.builds(Run, st.text(st.characters(codec="utf-8"), min_size=1, max_size=64), run_specs(), teams())
+    fields = {field.name: field.type for field in inspect.type_info(Run).fields}
+    return st.builds(Run, _of(fields["id"]), run_specs(), teams())
 
 
 _WHOLE: dict[type, Any] = {Box: boxes, JointSpec: teams, RunSpec: run_specs, Run: runs}

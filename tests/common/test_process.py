@@ -65,15 +65,18 @@ def test_waiting_is_clock_and_exit():
     assert stop.wait(60.0), "again and again"
 
 
-def test_a_request_wakes_every_thread_that_waits():
+def test_a_request_wakes_every_thread_that_waits(eventually):
     stop, woken = Stop(), []
-    threads = [threading.Thread(target=lambda: woken.append(stop.wait(20.0))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: woken.append(stop.wait(5.0)), daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
+    eventually(lambda: {sys._current_frames()[thread.ident].f_code.co_name for thread in threads} == {"wait"})
+    began = time.monotonic()
     stop.request()
     for thread in threads:
-        thread.join(10.0)
+        thread.join()
     assert woken == [True] * 4
+    assert time.monotonic() - began < 4.0, "none waited to the end of its time"
 
 
 LOOP = """

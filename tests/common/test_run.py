@@ -133,6 +133,12 @@ def test_no_setting_is_infinite_or_no_number(setting, value):
         spec(f"{setting}={value}")
 
 
+@pytest.mark.parametrize("value", ["0", "-1", "5e-324"])
+def test_a_divisor_is_never_so_small_that_a_quotient_overflows(value):
+    with pytest.raises(ConfigError, match=r"replay\.samples_per_insert = .*: expected `float` >= 1e-12"):
+        spec(f"replay.samples_per_insert={value}")
+
+
 def test_no_integer_is_larger_than_the_wire_carries():
     with pytest.raises(ConfigError, match=r"world\.N = 2361183241434822606848"):
         spec(f"world.N={2**71}")

@@ -124,6 +124,46 @@ def test_a_run_file_is_utf_8_whatever_the_locale_says(tmp_path):
     assert RunDirectory(tmp_path).run == run
 
 
+# ---- one process a role -------------------------------------------------------------------------------------------
+
+
+def test_a_directory_is_held_by_one_process_of_a_role(tmp_path):
+    first, second = create(tmp_path, SPEC, MIXED)[0], RunDirectory(tmp_path)
+    first.hold("learner")
+    with pytest.raises(ConfigError, match=rf"in use by another learner, process {os.getpid()}; wait for its end"):
+        second.hold("learner")
+    second.hold("launcher")
+    del first
+    RunDirectory(tmp_path).hold("learner")
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_holds_nothing_any_longer(tmp_path):
+    script = (
+        "import sys; from pathlib import Path; from common.run_directory import RunDirectory\n"
+        "held = RunDirectory(Path(sys.argv[1])); held.hold('learner'); print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    with holder:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(ConfigError, match=f"process {holder.pid}"):
+            RunDirectory(tmp_path).hold("learner")
+        holder.kill()
+        holder.wait()
+    RunDirectory(tmp_path).hold("learner")
+
+
+def test_a_directory_that_cannot_be_held_is_named(tmp_path):
+    (tmp_path / ".learner.lock").mkdir()
+    with pytest.raises(ConfigError, match=f"--run {tmp_path} cannot be written: Is a directory"):
+        RunDirectory(tmp_path).hold("learner")
+
+
 # ---- atomic writes ------------------------------------------------------------------------------------------------
 
 

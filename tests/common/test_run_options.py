@@ -158,6 +158,40 @@ def test_resuming_needs_a_directory_that_holds_a_run(tmp_path):
         open_run(str(tmp_path), "", NOTHING, {}, resume=True, role="other")
 
 
+@pytest.fixture
+def finished(tmp_path):
+    """Makes the directory of a run that has used its budget of a minute."""
+    path = str(tmp_path / "finished")
+    directory, _ = open_run(path, "simple_spread", RunOptions(time=60.0), {}, resume=False, role="learner")
+    directory.finished_file.touch()
+    return path, directory.finished_file
+
+
+def test_a_finished_run_is_resumed_with_another_budget_only(finished):
+    path, marker = finished
+    for options in (NOTHING, RunOptions(time=60.0), RunOptions(set=("replay.batch=32",))):
+        with pytest.raises(ConfigError, match="has used its budget; give a larger one, in all: --time or --steps"):
+            open_run(path, "", options, {}, resume=True, role="other")
+        assert marker.exists()
+    open_run(path, "", RunOptions(time=120.0), {}, resume=True, role="other")
+    assert not marker.exists()
+
+
+def test_a_finished_run_stays_finished_when_it_cannot_be_resumed(finished):
+    path, marker = finished
+    with pytest.raises(ConfigError, match="resume it with its own world"):
+        open_run(path, "", RunOptions(time=120.0, set=("world.N=5",)), {}, resume=True, role="other")
+    assert marker.exists()
+
+
+def test_a_run_that_another_process_of_the_role_has_is_not_opened(tmp_path):
+    path = str(tmp_path / "run")
+    held = open_run(path, "simple_spread", NOTHING, {}, resume=False, role="learner")
+    with pytest.raises(ConfigError, match="in use by another learner"):
+        open_run(path, "", NOTHING, {}, resume=True, role="learner")
+    assert held[0].run == open_run(path, "", NOTHING, {}, resume=True, role="launcher")[1]
+
+
 def test_options_come_back_from_their_builtins():
     options = RunOptions(preset="paper", seed=1, steps=2, time=3.0, set=("a.b=1",))
     assert msgspec.convert(msgspec.to_builtins(options), RunOptions) == options

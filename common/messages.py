@@ -26,6 +26,8 @@ Name = Annotated[str, Meta(min_length=1, max_length=120, pattern=r"^[^\x00-\x1f\
 """Stands in logs, one line an event: no control characters."""
 Hash = Annotated[str, Meta(max_length=16)]
 Natural = Annotated[int, Meta(ge=0, le=2**62)]
+Stated = Annotated[int, Meta(ge=0, le=2**53)]
+"""A count that a peer states and the server counts on from, without ever leaving what it can say itself."""
 Word = Annotated[int, Meta(ge=0, lt=2**32)]
 Finite = Annotated[float, Meta(ge=-1e100, le=1e100)]
 """Neither NaN nor infinite: one such figure would spoil every mean it enters."""
@@ -42,8 +44,8 @@ class Hello(Message, frozen=True, tag="hello"):
     """Introduces one actor worker; `incarnation` 0 asks for a new one, else it states what this one knows."""
 
     actor: Name
-    incarnation: Natural
-    acked: Natural
+    incarnation: Stated
+    acked: Stated
     data_hash: Hash
     """Run.data_hash of the run it has been collecting for; empty before its first Welcome."""
 
@@ -139,9 +141,9 @@ class Open(Message, frozen=True, tag="open"):
 
     learner: Name
     run: Run
-    inserts: Natural = 0
+    inserts: Stated = 0
     """The run's clock as far as the learner knows it: a replay that has forgotten goes on from there."""
-    samples: Natural = 0
+    samples: Stated = 0
 
 
 class Opened(Message, frozen=True, tag="opened"):

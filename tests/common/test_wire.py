@@ -120,6 +120,7 @@ def test_a_field_that_is_not_known_is_refused(message, name):
         {"kind": "good bye", "actor": "a", "incarnation": 1},
         {"kind": 7, "actor": "a", "incarnation": 1},
         {"actor": "a", "incarnation": 1},
+        {"kind": "hello", "actor": "a", "incarnation": 1, "acked": 2**53 + 1, "data_hash": ""},
         {"kind": "sample", "request": 1, "count": 0},
         {"kind": "sample", "request": 1, "count": 65_537},
     ],

@@ -102,7 +102,7 @@ class BudgetSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     steps: CountOrZero = 0
     """Environment steps (joint, over all copies); 0 = no limit."""
     seconds: NonNegative = 0.0
-    """Training time, all sessions of a resumed run together; 0 = no limit."""
+    """Training time, over all starts of a resumed run; 0 = no limit."""
 
 
 class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

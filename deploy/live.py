@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from common.messages import Status
+from common.messages import LearnerReport, Status
 
 LINE_PERIOD_S = 10.0
 
@@ -106,7 +106,7 @@ def rows(status: Status) -> list[tuple[str, str]]:
     """Returns what is shown of a status: names and values in words."""
     learner = status.learner
     shown = [
-        ("progress", f"{learner.progress:.0%}" if learner else "no learner"),
+        ("progress", _progress(learner)),
         ("return", f"{_number(status.return_mean)} (last episodes, with exploration)"),
         ("env steps", f"{status.inserts:,} ({status.inserts_per_s:,.0f}/s)"),
         ("updates", f"{learner.updates:,} ({learner.updates_per_s:,.0f}/s)" if learner else "-"),
@@ -118,6 +118,8 @@ def rows(status: Status) -> list[tuple[str, str]]:
         ("replay", f"{status.size:,} of {status.capacity:,}, {status.durability}"),
         ("actors", str(status.actor_count)),
     ]
+    if learner and learner.last_checkpoint_s >= 0:
+        shown.append(("checkpoint", f"{learner.last_checkpoint_s:.0f} s ago"))
     if status.waiting:
         shown.append(("waiting", "\n".join(status.waiting)))
     if status.last_error:
@@ -130,6 +132,12 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _progress(learner: LearnerReport | None) -> str:
+    if learner is None:
+        return "no learner"
+    return f"{learner.progress:.0%}{', finished' if learner.finished else ''}"
 
 
 def _number(value: float) -> str:

@@ -43,8 +43,11 @@ def verdict(code: int, ran_s: float, restarts: Restarts, *, finishes: bool, last
     """
     if code == DONE and finishes:
         return Finished()
-    if code in (BAD_USAGE, NO_PEER):
-        return Fail((ConfigError if code == BAD_USAGE else PeerError)(last_words))
+    if code == BAD_USAGE:
+        return Fail(ConfigError(last_words))
+    if code == NO_PEER and not restarts.total:
+        return Fail(PeerError(last_words))
+    # A process that has been started again had its peers once: they may be restarting too.
     delay_s = restarts.delay_after(ran_s)
     if delay_s is None:
         return Fail(ShoalError(f"failed {restarts.failures} times in a row; its last words: {last_words}"))

@@ -236,20 +236,14 @@ class Learner:
     def _write_log(self) -> None:
         if self._losses is None:
             return
-        losses = self._losses
-        figures: dict[str, float | list[float]] = {
+        figures = {
             "trained_s": round(self._done.trained_s, 2),
             "env_steps": self._done.env_steps,
             "updates_per_s": self._rate.value,
             "progress": self.progress,
             "exploration_scale": schedule.exploration_scale(self._run.spec.exploration, self.progress),
-            "critic_loss": losses.critic_loss.tolist(),
-            "policy_loss": losses.policy_loss.tolist(),
-            "q_mean": losses.value.tolist(),
-            "critic_gradient_norm": losses.critic_gradient_norm.tolist(),
-            "policy_gradient_norm": losses.policy_gradient_norm.tolist(),
         }
-        self._logbook.write(self._done.updates, figures, self._stream.status)
+        self._logbook.write(self._done.updates, figures, self._losses, self._stream.status)
 
     # ---- checkpoints ----------------------------------------------------------------------------------------------
 

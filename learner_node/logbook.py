@@ -12,15 +12,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from tensorboardX import SummaryWriter
 
 from common.messages import Status
 from common.run_directory import RunDirectory
-
-Figures = Mapping[str, float | Sequence[float]]
+from learner_node.algorithms.losses import Losses
 
 
 class Logbook:
@@ -30,9 +29,16 @@ class Logbook:
         self._lines = directory.metrics_file.open("a", buffering=1)
         self._board = SummaryWriter(str(directory.tensorboard))
 
-    def write(self, updates: int, learner: Figures, status: Status | None) -> None:
-        """Writes the learner's figures with what the replay server last said of the run."""
+    def write(self, updates: int, learner: Mapping[str, float], losses: Losses, status: Status | None) -> None:
+        """Writes the learner's figures, its last losses, and what the replay server last said of the run."""
         line: dict[str, Any] = {"time": round(time.time(), 3), "updates": updates, **learner}
+        line |= {
+            "critic_loss": losses.critic_loss.tolist(),
+            "policy_loss": losses.policy_loss.tolist(),
+            "q_mean": losses.value.tolist(),
+            "critic_gradient_norm": losses.critic_gradient_norm.tolist(),
+            "policy_gradient_norm": losses.policy_gradient_norm.tolist(),
+        }
         if status is not None:
             line |= {
                 "return_mean": status.return_mean,

@@ -45,7 +45,6 @@ class Learners:
         self._by_peer: dict[bytes, Learner] = {}
         self.report: LearnerReport | None = None
         """The newest, of any learner."""
-        self.report_seen = 0.0
         self.seen = 0.0
         """When any learner was last heard."""
 
@@ -72,9 +71,9 @@ class Learners:
             learner.seen = self.seen = now
         return learner
 
-    def take_report(self, report: LearnerReport, now: float) -> None:
+    def take_report(self, report: LearnerReport) -> None:
         """Keeps a report."""
-        self.report, self.report_seen = report, now
+        self.report = report
 
     def enqueue(self, learner: Learner, message: SampleRequest, now: float) -> list[Reply]:
         """Lets a request wait for its turn, or refuses one too many."""

@@ -216,7 +216,7 @@ class Replay:
         if self.learners.find(peer, now) is None:
             return [Reply(peer, Unknown())]
         self.recent.lag.published(report.weights_version)
-        self.learners.take_report(report, now)
+        self.learners.take_report(report)
         return []
 
     def _refuse(self, peer: bytes, reason: str, detail: str) -> list[Reply]:

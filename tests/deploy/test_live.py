@@ -97,5 +97,10 @@ def test_an_error_of_the_replay_is_shown() -> None:
     assert ("last error", "checksum") in rows(msgspec.structs.replace(STATUS, last_error="checksum"))
 
 
+def test_a_finished_run_says_so() -> None:
+    done = msgspec.structs.replace(LEARNER, progress=1.0, finished=True)
+    assert ("progress", "100%, finished") in rows(msgspec.structs.replace(STATUS, learner=done))
+
+
 def test_lengths_of_time() -> None:
     assert (clock(5), clock(65), clock(3_661)) == ("0:05", "1:05", "1:01:01")

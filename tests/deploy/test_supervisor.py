@@ -43,6 +43,12 @@ def test_a_users_mistake_is_not_tried_again(code: int, kind: type[ShoalError]) -
     assert str(decided.error) == "--gpu: no CUDA"
 
 
+def test_a_peer_that_was_there_once_is_waited_for() -> None:
+    restarts = Restarts()
+    assert verdict(-9, 1.0, restarts, finishes=False, last_words="") == Again(0.5)
+    assert verdict(3, 1.0, restarts, finishes=False, last_words="Redis is gone") == Again(1.0)
+
+
 def _role(tmp_path: Path, code: str, *, finishes: bool = True) -> Role:
     log = tmp_path / "log"
 

@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from common.errors import ConfigError
 from common.mistakes import explain
+from common.players import parse_algorithms, players
 from common.spec import JointSpec
 
 # Upper bounds keep out infinity and what no word of the wire holds; nothing sensible comes near them.
@@ -39,27 +40,53 @@ WorldOption = (
 
 
 class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Sizes of the networks: ReLU layers between input and head."""
+    """Sizes of the networks, ReLU layers between input and head, and who shares them."""
 
     policy_hidden: Hidden = (64, 64)
     critic_hidden: Hidden = (64, 64)
+    share_policies: bool = False
+    """Whether neighbouring agents of one role (agent_0, agent_1, ...) are one policy."""
+    share_critics: bool = False
+    """The same for critics; a shared critic sees its own agent first, then the others in turn."""
+    tell_apart: bool = False
+    """Whether networks that are shared know which agent they are: as if its number, one-hot, were an input."""
+    head: Literal["box", "soft", "force"] = "box"
+    """Box parts of actions: bounded by tanh, a soft choice (Gumbel-softmax), or a 2-D force of bounded norm."""
 
 
 class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of the one update. Defaults are the preset `fast`; their reasons stand in docs/algorithms.md."""
 
-    name: Literal["maddpg"] = "maddpg"
+    name: Annotated[str, Meta(max_length=1_000)] = "maddpg"
+    """maddpg, matd3, iddpg or joint for all; or by side, as in adversary=maddpg,agent=iddpg."""
     discount: Share = 0.95
     target_rate: PositiveShare = 0.01
     """Share of the way targets move to their networks each update (tau)."""
     policy_learning_rate: Positive = 2e-3
     critic_learning_rate: Positive = 2e-3
     final_learning_rate_share: Share = 0.05
-    """Learning rates fall linearly over the budget to this share of their start."""
+    """Learning rates fall over the budget to this share of their start."""
+    learning_rate_decay: Literal["linear", "cosine"] = "linear"
+    side_learning_rates: dict[str, Positive] = {}
+    """What the learning rates of a side's networks are multiplied by; 1 for sides not named."""
+    policy_every: CountOrZero = 0
+    """Policies (and all targets) move each so many updates; 0 = 2 where a side learns by matd3, else 1."""
+    smoothing: NonNegative = 0.2
+    """matd3: standard deviation of the noise on target actions, in units of half the action's range."""
+    smoothing_clip: NonNegative = 0.5
+    critic_loss: Literal["squared", "huber"] = "squared"
     gradient_clip: NonNegative = 0.5
-    """Largest gradient norm of one agent's network; 0 = no clipping."""
+    """Largest gradient norm of one network; 0 = no clipping."""
     action_regularisation: NonNegative = 1e-3
     """Weight of mean(logits^2) in the policy loss."""
+    policy_weight_decay: NonNegative = 0.0
+    critic_weight_decay: NonNegative = 0.0
+    reward_scale: Positive = 1.0
+    """What rewards are multiplied by before critics learn them: never shifted, which would change the task."""
+    team_spirit: Share = 0.0
+    """Share of the team's mean reward in each agent's: 0 = its own only, 1 = the team's only."""
+    final_team_spirit: Share | None = None
+    """What it moves to, linearly over the budget; none = stays."""
     teammates: Literal["buffer", "current"] = "buffer"
     """Other agents' actions in an agent's policy loss: as stored, or by their current policies."""
     gumbel: Literal["straight_through", "soft"] = "straight_through"
@@ -71,12 +98,18 @@ class ExplorationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How actors depart from their policies. The learner keeps the schedule; the scale travels with the weights."""
 
     kind: Literal["gaussian", "ornstein_uhlenbeck"] = "gaussian"
-    """Noise on Box parts; Categorical parts always explore by sampling from the policy's softmax (Gumbel)."""
+    """Noise on Box parts."""
+    choices: Literal["gumbel", "epsilon"] = "gumbel"
+    """Categorical parts: drawn from the policy's softmax; or its best, and with probability scale any."""
     scale: NonNegative = 0.3
     """Standard deviation at the start, in units of half the action's range."""
     final_scale: NonNegative = 0.05
+    decay: Literal["linear", "exponential"] = "linear"
+    """How the scale falls to final_scale: over decay_share of the budget, or by decay_rate each environment step."""
     decay_share: Share = 1.0
-    """Share of the budget over which the scale falls linearly to its final value."""
+    decay_rate: PositiveShare = 0.99999
+    ladder: PositiveShare = 1.0
+    """Scale of a node's last worker in units of its first's, workers between in geometric steps; 1 = all alike."""
     theta: PositiveShare = 0.15
     """Ornstein-Uhlenbeck: share of the way back to zero each step."""
     random_steps: CountOrZero = 5_000
@@ -94,6 +127,12 @@ class ReplaySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Half width of the band around the ratio, in samples; 0 = chosen from batch, chunk and ratio."""
     limit: Literal["strict", "insert_only", "off"] = "strict"
     """Who waits to hold the ratio: both sides, only the actors, or nobody."""
+    n_step: Annotated[int, Meta(ge=1, le=100)] = 1
+    """Environment steps a sampled transition spans, fewer where its episode ends before."""
+    priority_exponent: Share = 0.0
+    """How far sampling follows priorities (alpha): 0 = uniform, 1 = in proportion to the TD error."""
+    importance_exponent: Share = 0.4
+    """How far the loss makes up for that (beta); rises to 1 over the budget."""
 
 
 class BudgetSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -120,6 +159,7 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         """Refuses settings that contradict each other."""
+        parse_algorithms(self.algorithm.name)
         if self.replay.min_size > self.replay.capacity:
             raise ValueError(
                 f"replay.min_size {self.replay.min_size} is more than replay.capacity {self.replay.capacity} holds"
@@ -134,26 +174,14 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     joint: JointSpec
 
     @property
+    def players(self) -> JointSpec:
+        """Who acts and learns: the agents, those of sides that learn as one merged; ConfigError for an unknown side."""
+        return players(self.joint, self.spec.algorithm.name)
+
+    @property
     def data_hash(self) -> str:
         """Names the shape and meaning of this run's transitions: 16 hex digits over world and JointSpec."""
         return _digest([self.spec.scenario, self.spec.world, msgspec.to_builtins(self.joint)])
-
-
-# openai/maddpg's train.py and trainer (discount, rates, batch, one update of 1,024 per 100 steps, warm-up of
-# 1,024 episodes of 25 steps, clip 0.5): research values with their sources in docs/algorithms.md.
-_PAPER: dict[str, Any] = {
-    "algorithm": {
-        "policy_learning_rate": 1e-2,
-        "critic_learning_rate": 1e-2,
-        "final_learning_rate_share": 1.0,
-    },
-    "exploration": {"scale": 0.3, "final_scale": 0.3},
-    "replay": {"batch": 1024, "samples_per_insert": 10.24, "min_size": 25_600},
-    "budget": {"steps": 1_500_000},
-}
-
-PRESETS: dict[str, dict[str, Any]] = {"fast": {}, "paper": _PAPER}
-"""Named departures from the defaults, by section."""
 
 
 def make_run_spec(*layers: Mapping[str, Any]) -> RunSpec:
@@ -186,7 +214,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
 
 def to_toml(run: Run) -> str:
     """Writes a run as the text of `run.toml`."""
-    return tomli_w.dumps(msgspec.to_builtins(run))
+    return tomli_w.dumps(_without_none(msgspec.to_builtins(run)))
 
 
 def from_toml(text: str, origin: str) -> Run:
@@ -195,6 +223,15 @@ def from_toml(text: str, origin: str) -> Run:
         return msgspec.convert(tomllib.loads(text), Run)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as e:
         raise ConfigError(f"{origin} is not a run written by this version of Shoal: {e}") from e
+
+
+def _without_none(table: dict[str, Any]) -> dict[str, Any]:
+    """Leaves out what is none, for which TOML has no word."""
+    return {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in table.items()
+        if value is not None
+    }
 
 
 def _convert(settings: dict[str, Any]) -> RunSpec:

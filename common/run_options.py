@@ -11,7 +11,9 @@ from msgspec import Meta
 
 from common.errors import ConfigError
 from common.options import Seconds
-from common.run import PRESETS, Run, RunSpec, make_run_spec, parse_assignments
+from common.players import players
+from common.presets import PRESETS
+from common.run import Run, RunSpec, make_run_spec, parse_assignments
 from common.run_directory import RunDirectory, create, default_path, reopen
 from common.spec import JointSpec
 
@@ -25,7 +27,10 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     preset: Annotated[
         Literal["fast", "paper"], Meta(description="Settings to start from: `paper` has openai/maddpg's values.")
     ] = "fast"
-    algorithm: Annotated[str, Meta(description="Algorithm: maddpg.")] = ""
+    algorithm: Annotated[
+        str,
+        Meta(description="maddpg, matd3, iddpg or joint; or by side, as in adversary=maddpg,agent=iddpg."),
+    ] = ""
     seed: Annotated[
         Annotated[int, Meta(ge=0, lt=2**32)] | None,
         Meta(description="Seed of networks, sampling and worlds.  [default: 0]"),
@@ -73,9 +78,12 @@ def open_run(
 
 
 def _world_of(spec: RunSpec) -> JointSpec:
+    """Returns what the world says of itself; ConfigError when it is none, or has not the algorithm's sides."""
     from common.worlds import world_spec  # noqa: PLC0415  (may import an environment's package)
 
-    return world_spec(spec.scenario, **spec.world)
+    joint = world_spec(spec.scenario, **spec.world)
+    players(joint, spec.algorithm.name)
+    return joint
 
 
 def _new_spec(scenario: str, options: RunOptions, sections: Mapping[str, Any]) -> RunSpec:

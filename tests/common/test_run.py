@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 
 from common.errors import ConfigError
-from common.run import PRESETS, Run, from_toml, make_run_spec, parse_assignments, to_toml
+from common.presets import PRESETS
+from common.run import Run, from_toml, make_run_spec, parse_assignments, to_toml
 from common.spec import Categorical, joint_spec
 from tests.common.examples import CHOICES, MIXED, make_run
 from tests.common.strategies import run_specs, runs
@@ -94,7 +95,7 @@ def test_a_part_of_what_has_no_parts_is_a_users_mistake():
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("algorithm.name=ppo", r"algorithm\.name = 'ppo': not one of 'maddpg'"),
+        ("algorithm.name=ppo", r"algorithm\.name = 'ppo': not one of 'maddpg', 'matd3'"),
         ("exploration.kind=gausian", r"exploration\.kind = 'gausian': not one of .*; did you mean gaussian\?"),
         ("replay.batsh=5", r"replay\.batsh is not a setting; did you mean batch\?"),
         ("reply.batch=5", r"reply is not a setting; did you mean replay\?"),

@@ -96,7 +96,7 @@ def test_a_run_without_a_directory_gets_one_of_its_scenario_and_time(tmp_path, m
 @pytest.mark.parametrize(
     ("options", "sections", "message"),
     [
-        (RunOptions(algorithm="ppo"), {}, r"algorithm\.name = 'ppo': not one of 'maddpg'"),
+        (RunOptions(algorithm="ppo"), {}, r"algorithm\.name = 'ppo': not one of 'maddpg', 'matd3'"),
         (NOTHING, {"algoritm": {"discount": 0.9}}, r"algoritm is not a setting; did you mean algorithm\?"),
         (RunOptions(set=("world.M=1",)), {}, r"simple_spread has no option 'M'"),
         (RunOptions(set=("world.N=0",)), {}, r"simple_spread: N=0 is not allowed"),

@@ -8,7 +8,8 @@ import msgspec
 from hypothesis import strategies as st
 from msgspec import inspect
 
-from common.run import Run, RunSpec
+from common.players import ALGORITHMS
+from common.run import AlgorithmSpec, Run, RunSpec
 from common.spec import Box, JointSpec, joint_spec
 
 _FLOAT_LIMIT = 1e300
@@ -100,11 +101,18 @@ def run_specs() -> st.SearchStrategy[RunSpec]:
     return st.builds(RunSpec, replay=replays, **fields).map(fits)
 
 
+def algorithms() -> st.SearchStrategy[AlgorithmSpec]:
+    """Returns settings of the update with algorithms that there are."""
+    fields = {field.name: _of(field.type) for field in inspect.type_info(AlgorithmSpec).fields}
+    fields["name"] = st.sampled_from([*ALGORITHMS, "red=joint,blue=iddpg"])
+    return st.builds(AlgorithmSpec, **fields)
+
+
 def runs() -> st.SearchStrategy[Run]:
     """Returns runs over any team."""
     fields = {field.name: field.type for field in inspect.type_info(Run).fields}
     return st.builds(Run, _of(fields["id"]), run_specs(), teams())
 
 
-_WHOLE: dict[type, Any] = {Box: boxes, JointSpec: teams, RunSpec: run_specs, Run: runs}
+_WHOLE: dict[type, Any] = {Box: boxes, JointSpec: teams, RunSpec: run_specs, Run: runs, AlgorithmSpec: algorithms}
 """Structs whose fields depend on each other."""

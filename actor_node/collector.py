@@ -7,7 +7,8 @@ Shapes: C copies, T steps of a chunk; a block is [T, C] records, flattened copy-
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from actor_node.exploration import Exploration
 from common.policy import Policy
 from common.run import Run
+from common.state import Restorable, State, part, put, within
 from common.transitions import transition_dtype
 from common.weights import WeightsHeader
 from common.worlds import World
@@ -31,10 +33,12 @@ class Episodes(NamedTuple):
 class Collector:
     """Steps a world's copies with explored actions; keeps where every episode stands between chunks."""
 
-    def __init__(self, run: Run, world: World, rng: np.random.Generator) -> None:
+    def __init__(self, run: Run, world: World, rng: np.random.Generator, scale_share: float = 1.0) -> None:
+        """Explores with `scale_share` of the scale that comes with the weights."""
         self._joint, self._world = run.joint, world
         self._dtype = transition_dtype(run.joint)
-        self._exploration = Exploration(run.joint, run.spec.exploration, world.copies, rng)
+        self._exploration = Exploration(run.joint, run.spec.exploration, world.copies, rng, run.spec.network.head)
+        self._scale_share = scale_share
         self._obs = world.reset()
         self._returns = np.zeros((world.copies, len(run.joint.agents)))
 
@@ -43,8 +47,9 @@ class Collector:
         block = np.empty((steps, self._world.copies), self._dtype)
         block["policy_version"] = weights.version
         ended, return_sums = 0, np.zeros(len(self._joint.agents))
+        scale = weights.exploration_scale * self._scale_share
         for row in block:
-            actions = self._exploration.act(policy.logits(self._obs), weights.exploration_scale, weights.random_share)
+            actions = self._exploration.act(policy.logits(self._obs), scale, weights.random_share)
             step = self._world.step(actions)
             row["obs"], row["action"], row["next_obs"] = self._obs, actions, step.next_obs
             row["reward"], row["discount"], row["present"] = step.reward, step.discount, step.present
@@ -57,3 +62,26 @@ class Collector:
                 self._returns[over] = 0.0
                 self._exploration.forget(over)
         return block.reshape(-1), Episodes(ended, return_sums)
+
+    def state(self) -> State:
+        """Returns where all episodes stand; without what goes on in a world that cannot tell its state."""
+        state: State = {"obs": self._obs.copy(), "returns": self._returns.copy()}
+        state |= within("exploration", self._exploration.state())
+        if isinstance(self._world, Restorable):
+            state |= within("world", self._world.state())
+        return state
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> bool:
+        """Goes on where another collector of this run stood; returns whether its episodes go on too.
+
+        They begin anew in a world that cannot take a state over. KeyError or ValueError for a state of another run.
+        """
+        self._exploration.restore(part("exploration", state))
+        if not isinstance(self._world, Restorable):
+            self._exploration.forget(np.ones(self._world.copies, bool))
+            return False
+        self._world.restore(part("world", state))
+        self._obs = np.empty_like(self._obs)
+        put(self._obs, state["obs"])
+        put(self._returns, state["returns"])
+        return True

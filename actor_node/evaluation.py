@@ -37,6 +37,8 @@ class Evaluation(msgspec.Struct, frozen=True):
     seed: int
     updates: int
     """Updates the evaluated policies had seen."""
+    weights_hash: str
+    """Digest of the evaluated weights: the same for the same bits."""
     return_mean: float
     """Mean over episodes of the return summed over agents."""
     return_ci95: tuple[float, float]
@@ -55,7 +57,7 @@ def evaluate(directory: RunDirectory, episodes: int, seed: int, progress: Callab
     directory.run  # noqa: B018  (a directory that holds no run is told apart from one without policies)
     stored = load_policy(directory.policy_file)
     run = stored.run
-    policy = Policy(run.joint, run.spec.network, stored.flat)
+    policy = Policy(run.players, run.spec.network, stored.flat)
     name = reference_world(run.spec.scenario)
     world = make_world(name, min(COPIES, episodes), seed=seed, **_reference_options(run.spec))
     try:
@@ -71,6 +73,7 @@ def evaluate(directory: RunDirectory, episodes: int, seed: int, progress: Callab
         episodes=episodes,
         seed=seed,
         updates=stored.updates,
+        weights_hash=stored.digest,
         return_mean=float(total.mean()),
         return_ci95=bootstrap_interval(total, seed),
         return_std=float(total.std()),

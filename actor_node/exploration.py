@@ -1,43 +1,73 @@
 """How a worker departs from its policies: noise on the heads, and steps taken at random.
 
-Box parts: `clip(middle + half_range * (tanh(logit) + noise))`. The noise is Gaussian, or an Ornstein-Uhlenbeck process
-`x <- (1 - theta) x + scale * N(0, 1)`; its scale comes with the weights. Categorical parts: a choice drawn from the
-policy's softmax (argmax of logits + Gumbel noise; Gumbel 1954), whatever the scale. Warming up, `random_share` of the
-copies act uniformly at random.
+| kind of part (common/heads.py) | noise, `scale` as it came with the weights    | at random (warm-up)                 |
+|--------------------------------|-----------------------------------------------|-------------------------------------|
+| box, force                     | `clip(action + half * x)`                     | uniform within its bounds           |
+| thrust                         | the same on `right - left` and `up - down`    | uniform in both, -1 to 1            |
+| soft                           | `softmax(logits + Gumbel)`, whatever the scale| `softmax(Gumbel)`: equal logits     |
+| choice, `gumbel`               | `argmax(logits + Gumbel)`, whatever the scale | any choice                          |
+| choice, `epsilon`              | the best; with probability `scale` any choice | any choice                          |
 
-Shapes: C copies, A numbers of the joint action.
+x is `scale * N(0, 1)` (`gaussian`) or an Ornstein-Uhlenbeck process, `x <- (1 - theta) x + scale * N(0, 1)`. Gumbel
+noise (Gumbel 1954) makes a draw from the policy's own distribution, the one its loss draws from too: scaled, the actors
+would play another policy than the one that learns. Noise on a thrust pushes one way as much as it holds back the other,
+so that every thrust keeps stay = 0 and left + right = down + up = 1: the critics never see others.
+
+Shapes: C copies, A numbers of the joint action, P parts of a segment, n numbers of each.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-from common.policy import Floats, box_range, greedy, one_hot
+from common.heads import LEFT_DOWN, RIGHT_UP, Floats, GreedyHeads, by_part, choose, ranges, softmax
 from common.run import ExplorationSpec
-from common.spec import Box, JointSpec
+from common.spec import JointSpec
+from common.state import State, generator_state, put, restore_generator
+
+
+def scale_share(ladder: float, worker: int, workers: int) -> float:
+    """Returns a worker's share of the scale: 1 for a node's first, `ladder` for its last, in geometric steps between.
+
+    So Ape-X spreads its epsilons over its actors (Horgan et al. 2018, arXiv 1803.00933): some try much and others
+    little, whatever the schedule says.
+    """
+    return float(ladder ** (worker / (workers - 1))) if workers > 1 else 1.0
 
 
 class Exploration:
     """Turns logits into explored actions for a fixed number of copies; keeps the noise's state."""
 
-    def __init__(self, joint: JointSpec, spec: ExplorationSpec, copies: int, rng: np.random.Generator) -> None:
-        self._joint, self._rng = joint, rng
+    def __init__(
+        self, joint: JointSpec, spec: ExplorationSpec, copies: int, rng: np.random.Generator, head: str = "box"
+    ) -> None:
+        """Raises ConfigError for parts of an action that the head (`network.head`) cannot make."""
+        self._rng = rng
         self._theta = spec.theta if spec.kind == "ornstein_uhlenbeck" else 1.0
         self._noise = np.zeros((copies, joint.action_dim), np.float32)
-        self._low, self._high, self._reach, self._is_box = _ranges(joint)
-        self._any_box, self._any_categorical = bool(self._is_box.any()), not self._is_box.all()
+        self._low, self._high, self._reach = ranges(joint, head)
+        self._heads = GreedyHeads(joint, head)
+        self._choices, self._soft, self._thrusts = (
+            [segment for segment in self._heads.segments if segment.kind == kind]
+            for kind in ("choice", "soft", "thrust")
+        )
+        self._drawn = self._soft + (self._choices if spec.choices == "gumbel" else [])
+        """What is drawn from the policies' own distributions."""
+        self._has_epsilon = bool(self._choices) and spec.choices == "epsilon"
+        self._has_noise = bool(self._reach.any())
 
     def act(self, logits: Floats, scale: float, random_share: float) -> Floats:
         """Returns explored joint actions [C, A] for logits [C, A]; `random_share` of the copies act at random."""
         if random_share >= 1.0:
             return self._uniform(len(logits))
-        if self._any_categorical:
-            gumbel = self._rng.gumbel(size=logits.shape).astype(np.float32)
-            actions = greedy(self._joint, np.where(self._is_box, logits, logits + gumbel))
-        else:
-            actions = greedy(self._joint, logits)
-        if self._any_box and scale > 0.0:
+        actions = self._heads(self._with_gumbel(logits))
+        if self._has_epsilon and scale > 0.0:
+            self._choose_any(actions, scale)
+        if self._has_noise and scale > 0.0:
             actions = self._add_noise(actions, scale)
         if random_share > 0.0:
             random_copies = self._rng.random(len(logits)) < random_share
@@ -48,10 +78,40 @@ class Exploration:
         """Starts the noise anew in copies [C] whose episode ended."""
         self._noise[copies] = 0.0
 
+    def state(self) -> State:
+        """Returns the noise and where the generator stands."""
+        return {"noise": self._noise.copy(), "rng": generator_state(self._rng)}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Takes a state over; KeyError or ValueError when it is of other copies or actions."""
+        self._noise = np.empty_like(self._noise)
+        put(self._noise, state["noise"])
+        restore_generator(self._rng, state["rng"])
+
+    def _with_gumbel(self, logits: Floats) -> Floats:
+        if not self._drawn:
+            return logits
+        noisy = logits.copy()
+        for segment in self._drawn:
+            own = noisy[:, segment.columns]
+            own += self._rng.gumbel(size=own.shape)
+        return noisy
+
+    def _choose_any(self, actions: Floats, probability: float) -> None:
+        for segment in self._choices:
+            own = by_part(actions, segment)
+            swayed = self._rng.random(own.shape[:2]) < probability
+            chosen = own.argmax(axis=2)
+            chosen[swayed] = self._rng.integers(own.shape[2], size=int(swayed.sum()))
+            choose(chosen, own)
+
     def _add_noise(self, actions: Floats, scale: float) -> Floats:
         # With theta = 1 nothing of the last noise is left: Gaussian noise is the memoryless Ornstein-Uhlenbeck process.
         drawn = self._rng.standard_normal(actions.shape, np.float32)
         drawn *= np.float32(scale)
+        for segment in self._thrusts:
+            own = by_part(drawn, segment)
+            np.negative(own[..., RIGHT_UP], out=own[..., LEFT_DOWN])
         if self._theta < 1.0:
             drawn += np.float32(1.0 - self._theta) * self._noise
             self._noise = drawn
@@ -60,24 +120,14 @@ class Exploration:
 
     def _uniform(self, copies: int) -> Floats:
         actions = self._low + self._rng.random((copies, len(self._low)), np.float32) * (self._high - self._low)
-        for agent in self._joint.agents:
-            own = actions[:, agent.action_slice]
-            for part, columns in zip(agent.parts, agent.part_slices, strict=True):
-                if not isinstance(part, Box):
-                    own[:, columns] = one_hot(self._rng.integers(part.n, size=copies), part.n)
+        for segment in self._thrusts:
+            own = by_part(actions, segment)
+            own[..., 0] = 0.0
+            np.subtract(1.0, own[..., RIGHT_UP], out=own[..., LEFT_DOWN])
+        for segment in self._choices:
+            own = by_part(actions, segment)
+            choose(self._rng.integers(own.shape[2], size=own.shape[:2]), own)
+        for segment in self._soft:
+            own = by_part(actions, segment)
+            softmax(self._rng.gumbel(size=own.shape).astype(np.float32), own)
         return actions
-
-
-def _ranges(joint: JointSpec) -> tuple[Floats, Floats, Floats, npt.NDArray[np.bool_]]:
-    """Returns low, high, reach of the noise and whether it belongs to a Box, each [A]; one-hot parts lie in [0, 1]."""
-    low, high = np.zeros(joint.action_dim, np.float32), np.ones(joint.action_dim, np.float32)
-    reach = np.zeros(joint.action_dim, np.float32)
-    is_box = np.zeros(joint.action_dim, bool)
-    for agent in joint.agents:
-        for part, columns in zip(agent.parts, agent.part_slices, strict=True):
-            if isinstance(part, Box):
-                where = slice(agent.action_start + columns.start, agent.action_start + columns.stop)
-                low[where], high[where] = part.low, part.high
-                reach[where] = box_range(part)[1]
-                is_box[where] = True
-    return low, high, reach, is_box

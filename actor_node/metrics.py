@@ -2,59 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from prometheus_client.registry import Collector
 
-from actor_node.counters import Counters
+from actor_node.counters import ACK_BUCKETS, ACK_SECONDS, Counters
+from common import vitals
 
 _WAITS = ("replay", "weights", "credit")
 
 # figure -> (metric, help): counters, summed over workers.
 _TOTALS = {
-    "env_steps": ("shoal_actor_env_steps", "Joint environment steps taken."),
-    "episodes": ("shoal_actor_episodes", "Episodes finished."),
-    "episode_return_sum": ("shoal_actor_episode_return_sum", "Sum of returns of finished episodes, over agents."),
-    "chunks": ("shoal_actor_chunks", "Chunks of transitions collected."),
-    "chunk_bytes": ("shoal_actor_chunk_bytes", "Bytes of transitions collected."),
-    "chunks_resent": ("shoal_actor_chunks_resent", "Chunks sent again after a reconnection or a gap."),
-    "weights_rejected": ("shoal_actor_weights_rejected", "Weights refused: damaged, or of another run."),
-    "collecting_s": ("shoal_actor_collecting_seconds", "Worker time spent collecting."),
+    "env_steps": ("env_steps", "Joint environment steps taken."),
+    "episodes": ("episodes", "Episodes finished."),
+    "chunks": ("chunks", "Chunks of transitions collected."),
+    "chunk_bytes": ("chunk_bytes", "Bytes of transitions collected."),
+    "chunks_resent": ("chunks_resent", "Chunks sent again after a reconnection or a gap."),
+    "weights_rejected": ("weights_rejected", "Weights refused: damaged, or of another run."),
+    "collecting_s": ("collecting_seconds", "Worker time spent collecting."),
 }
 
 
 class NodeCollector(Collector):
     """Reads the shared figures at each scrape."""
 
-    def __init__(self, counters: Counters, alive: Callable[[], int], restarts: Callable[[], int]) -> None:
-        self._counters, self._alive, self._restarts = counters, alive, restarts
+    def __init__(self, counters: Counters, pids: Callable[[], Sequence[int]], restarts: Callable[[], int]) -> None:
+        self._counters, self._pids, self._restarts = counters, pids, restarts
 
     def collect(self) -> Iterable[Metric]:
         """Yields the node's metrics."""
+        if labels := self._counters.run:
+            yield vitals.run_info(labels)
+        yield from self._totals()
+        yield from self._workers()
+
+    def _totals(self) -> Iterable[Metric]:
         for figure, (name, text) in _TOTALS.items():
-            # A sum of returns falls as well as rises: a gauge in Prometheus' terms.
-            kind = GaugeMetricFamily if figure == "episode_return_sum" else CounterMetricFamily
-            yield kind(name, text, value=float(self._counters.column(figure).sum()))
+            yield CounterMetricFamily(f"shoal_actor_{name}", text, value=self._sum(figure))
         waits = CounterMetricFamily(
-            "shoal_actor_waiting_seconds", "Worker time spent waiting, by whom for.", labels=["for"]
+            "shoal_actor_waiting_seconds", "Worker time spent waiting, by what for.", labels=["for"]
         )
-        for who in _WAITS:
-            waits.add_metric([who], float(self._counters.column(f"waiting_for_{who}_s").sum()))
+        for peer in _WAITS:
+            waits.add_metric([peer], self._sum(f"waiting_for_{peer}_s"))
         yield waits
-        unacked = float(self._counters.column("chunks_unacknowledged").sum())
-        yield GaugeMetricFamily("shoal_actor_chunks_unacknowledged", "Chunks not yet acknowledged.", value=unacked)
-        version = self._counters.column("weights_version").min()
-        yield GaugeMetricFamily("shoal_actor_weights_version", "Oldest weights version in use.", value=float(version))
-        age = self._counters.column("weights_age_s").max()
-        yield GaugeMetricFamily("shoal_actor_weights_age_seconds", "Longest time since weights came.", value=float(age))
-        yield GaugeMetricFamily("shoal_actor_workers_alive", "Worker processes running.", value=self._alive())
+        yield SummaryMetricFamily(
+            "shoal_actor_episode_return",
+            "Returns of finished episodes, over agents.",
+            count_value=int(self._sum("episodes")),
+            sum_value=self._sum("episode_return_sum"),
+        )
+        counts = list(accumulate(self._sum(bucket) for bucket in ACK_BUCKETS))
+        yield HistogramMetricFamily(
+            "shoal_actor_chunk_ack_seconds",
+            "Time from a chunk's collection to its acknowledgement.",
+            buckets=list(zip([*map(str, ACK_SECONDS), "+Inf"], counts, strict=True)),
+            sum_value=self._sum("ack_s"),
+        )
+
+    def _workers(self) -> Iterable[Metric]:
+        def gauge(name: str, text: str, value: float) -> Metric:
+            return GaugeMetricFamily(f"shoal_actor_{name}", text, value=float(value))
+
+        column = self._counters.column
+        yield gauge("chunks_unacknowledged", "Chunks not yet acknowledged.", self._sum("chunks_unacknowledged"))
+        yield gauge("weights_version", "Oldest weights version in use.", column("weights_version").min())
+        yield gauge("weights_age_seconds", "Longest time since weights came.", column("weights_age_s").max())
+        yield gauge("workers", "Worker processes there should be.", len(column("env_steps")))
+        yield gauge("workers_alive", "Worker processes running.", len(self._pids()))
         yield CounterMetricFamily("shoal_actor_worker_restarts", "Workers started again.", value=self._restarts())
 
+    def _sum(self, figure: str) -> float:
+        return float(self._counters.column(figure).sum())
 
-def make_registry(counters: Counters, alive: Callable[[], int], restarts: Callable[[], int]) -> CollectorRegistry:
-    """Returns a registry with the node's metrics."""
-    registry = CollectorRegistry()
-    registry.register(NodeCollector(counters, alive, restarts))
+
+def make_registry(
+    counters: Counters, pids: Callable[[], Sequence[int]], restarts: Callable[[], int]
+) -> CollectorRegistry:
+    """Returns a registry with the node's metrics.
+
+    pids: of the workers that run; restarts: how many were started again.
+    """
+    registry = vitals.make_registry("actor", pids)
+    registry.register(NodeCollector(counters, pids, restarts))
     return registry

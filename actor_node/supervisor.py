@@ -50,9 +50,10 @@ def run_node(config: ActorConfig, stop: Stop) -> None:
     figures = shared_figures(context, config.n)
     slots = [Slot(index) for index in range(config.n)]
     health = Health()
+    counters = Counters(figures)
     registry = make_registry(
-        Counters(figures),
-        alive=lambda: sum(_is_alive(slot) for slot in slots),
+        counters,
+        pids=lambda: _pids(slots),
         restarts=lambda: sum(slot.restarts.total for slot in slots),
     )
     port = HttpPort(config.metrics_host, config.metrics_port, registry, health)
@@ -60,6 +61,7 @@ def run_node(config: ActorConfig, stop: Stop) -> None:
     _log.info("node %s: %d workers of %d copies, metrics at %s", name, config.n, config.copies, port.url)
 
     def start(slot: Slot) -> None:
+        counters.forget_levels(slot.index)
         _start(slot, context, _worker_config(config, slot.index, name, port.url), figures)
 
     try:
@@ -72,6 +74,7 @@ def run_node(config: ActorConfig, stop: Stop) -> None:
 def _worker_config(config: ActorConfig, index: int, node: str, metrics_url: str) -> WorkerConfig:
     return WorkerConfig(
         index=index,
+        workers=config.n,
         name=f"{node}-{index}",
         copies=config.copies,
         chunk_steps=config.chunk_steps,
@@ -147,6 +150,13 @@ def _end(slots: list[Slot], drain_s: float) -> None:
             _log.warning("%s did not end in time; killed", process.name)
             process.kill()
             process.join()
+
+
+def _pids(slots: list[Slot]) -> list[int]:
+    """Returns the ids of the workers that run."""
+    # Asked from the HTTP port's thread: a slot's process may be gone from one line to the next.
+    processes = [process for slot in slots if (process := slot.process) is not None and process.is_alive()]
+    return [process.pid for process in processes if process.pid is not None]
 
 
 def _is_alive(slot: Slot) -> bool:

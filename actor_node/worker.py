@@ -10,7 +10,6 @@ import os
 import sys
 import time
 import traceback
-from ctypes import Array, c_double
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -18,7 +17,8 @@ import msgspec
 import numpy as np
 
 from actor_node.collector import Collector, Episodes
-from actor_node.counters import Counters
+from actor_node.counters import AckTimes, Counters, Shared
+from actor_node.exploration import scale_share
 from actor_node.link import Link
 from common.errors import ConfigError, PeerError, ShoalError
 from common.messages import ActorReport
@@ -26,6 +26,7 @@ from common.policy import Policy
 from common.process import FAILED, Stop, WaitLog, die_with_parent, start_logging
 from common.run import Run
 from common.transitions import transition_dtype
+from common.vitals import run_labels
 from common.wire import MAX_PEER_FRAME_BYTES, checksum
 from common.worlds import make_world
 
@@ -41,6 +42,8 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     """What a supervisor tells one worker."""
 
     index: int
+    workers: int
+    """Of its node."""
     name: str
     copies: int
     chunk_steps: int
@@ -53,7 +56,7 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     """Process id."""
 
 
-def work(config: WorkerConfig, figures: Array[c_double], failure: Connection) -> None:
+def work(config: WorkerConfig, figures: Shared, failure: Connection) -> None:
     """Is the main function of a worker process; sends its last traceback through `failure` before it fails."""
     die_with_parent(config.supervisor)
     start_logging(f"actor/{config.index}")
@@ -76,6 +79,7 @@ class Worker:
     def __init__(self, config: WorkerConfig, counters: Counters) -> None:
         self._config, self._counters = config, counters
         self._link = Link(config.name, config.replay, config.weights)
+        self._ack_times = AckTimes(counters, config.index)
         self._wait = WaitLog(_log)
         self._collector: Collector | None = None
         self._policy: tuple[int, Policy] | None = None
@@ -99,6 +103,7 @@ class Worker:
         now = time.monotonic()
         who, reason = self._link.waiting_for()
         self._link.pump(now, timeout_s=IDLE_POLL_S if who else 0.0)
+        self._ack_times.acknowledged(self._link.outbox.acked, time.monotonic())
         if now - self._reported_at >= REPORT_PERIOD_S:
             self._report(now)
         still_waits_for, reason = self._link.waiting_for()
@@ -119,20 +124,23 @@ class Worker:
         if self._collector is None:
             self._collector = self._make_collector(run)
         if self._policy is None or self._policy[0] != weights.header.version:
-            self._policy = weights.header.version, Policy(run.joint, run.spec.network, weights.flat)
+            self._policy = weights.header.version, Policy(run.players, run.spec.network, weights.flat)
         records, episodes = self._collector.collect(self._policy[1], weights.header, self._config.chunk_steps)
         self._note(len(records), episodes)
         self._count("chunk_bytes", records.nbytes)
+        self._ack_times.sent(self._link.outbox.next_seq, time.monotonic())
         self._link.add_chunk(len(records), weights.header.version, records.view(np.uint8).data)
 
     def _make_collector(self, run: Run) -> Collector:
-        _refuse_large_chunks(run, self._config.chunk_steps * self._config.copies)
+        refuse_large_chunks(run, self._config.chunk_steps * self._config.copies)
+        self._counters.run = run_labels(run)
         # Name and incarnation are part of the seed: no two workers, and no restarted one, play the same episodes.
         rng = np.random.default_rng(
             [run.spec.seed, checksum(self._config.name.encode()), self._link.outbox.incarnation]
         )
         world = make_world(run.spec.scenario, self._config.copies, seed=int(rng.integers(2**32)), **run.spec.world)
-        return Collector(run, world, rng)
+        share = scale_share(run.spec.exploration.ladder, self._config.index, self._config.workers)
+        return Collector(run, world, rng, share)
 
     def _note(self, env_steps: int, episodes: Episodes) -> None:
         self._env_steps += env_steps
@@ -184,7 +192,7 @@ class Worker:
         self._counters.add(self._config.index, figure, amount)
 
 
-def _refuse_large_chunks(run: Run, rows: int) -> None:
+def refuse_large_chunks(run: Run, rows: int) -> None:
     """Raises ConfigError for chunks that no replay server takes, or that would never fit into the ratio's band."""
     size, most = rows * transition_dtype(run.joint).itemsize, MAX_PEER_FRAME_BYTES
     if size > most:

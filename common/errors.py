@@ -2,6 +2,7 @@
 
     ShoalError                1  something failed
       ConfigError             2  bad usage or configuration: names the value and the way out
+        FinishedError         2  a run has used its budget: `learner` takes it for an end, not for a mistake
       PeerError               3  a peer could not be reached, or will not serve us
       ProtocolError           1  what came over a wire is not what it must be
       WorldError              1  an environment broke its contract: names world, agent and step
@@ -20,6 +21,10 @@ class ConfigError(ShoalError):
     """Says that an option, file or directory given by the user cannot be used, and what can."""
 
     exit_code = 2
+
+
+class FinishedError(ConfigError):
+    """Says that a run that shall be gone on with has used its budget."""
 
 
 class PeerError(ShoalError):

@@ -2,14 +2,14 @@
 
     actor   -> replay    Hello, Chunk (+ records), ActorReport, Bye
     replay  -> actor     Welcome (+ weights), NotReady, Ack, Gap, Fenced, Unknown, Refused
-    learner -> replay    Open, SampleRequest, PutWeights (+ weights), LearnerReport
-    replay  -> learner   Opened, Batch (+ records), Held, Unknown, Refused
+    learner -> replay    Open, SampleRequest, Priorities (+ places), PutWeights (+ weights), LearnerReport
+    replay  -> learner   Opened, Batch (+ records, places), Held, Unknown, Refused
     anyone  -> replay    StatusRequest          replay -> anyone    Status
 
-"+" names the payload, a second frame. Delivery: a chunk is kept by its actor until an Ack covers its `seq`; the
-replay stores exactly the next seq of an actor's current incarnation, answers a hole with Gap (the actor goes back)
-and an older incarnation with Fenced (the worker ends). `Unknown` asks a peer the server does not know (after a
-restart) to introduce itself again.
+"+" names the payload, a second frame; places (common/places.py) come only where sampling follows priorities.
+Delivery: a chunk is kept by its actor until an Ack covers its `seq`; the replay stores exactly the next seq of an
+actor's current incarnation, answers a hole with Gap (the actor goes back) and an older incarnation with Fenced (the
+worker ends). `Unknown` asks a peer the server does not know (after a restart) to introduce itself again.
 """
 
 from __future__ import annotations
@@ -62,6 +62,10 @@ class Chunk(Message, frozen=True, tag="chunk"):
     crc32c: Word
     """Of the payload."""
     data_hash: Hash
+    copies: Annotated[int, Meta(ge=0, le=65_536)] = 0
+    """World copies that stepped together: a record's next step stands so many records further. 0 = not told."""
+    ends: Annotated[bytes, Meta(max_length=65_528)] = b""
+    """One bit a record, a byte's highest first: whether its episode ended with it, for whatever reason."""
 
 
 class ActorReport(Message, frozen=True, tag="actor_report"):
@@ -163,7 +167,7 @@ class SampleRequest(Message, frozen=True, tag="sample"):
 
 
 class Batch(Message, frozen=True, tag="batch"):
-    """Carries `count` records as its payload."""
+    """Carries `count` records as its payload, and after them, where sampling follows priorities, their places."""
 
     request: Natural
     count: Word
@@ -178,6 +182,12 @@ class Held(Message, frozen=True, tag="held"):
     request: Natural
     inserts: Natural
     reason: Text
+
+
+class Priorities(Message, frozen=True, tag="priorities"):
+    """Returns the places of `count` records with their TD errors as its payload; not answered."""
+
+    count: Annotated[int, Meta(ge=1, le=65_536)]
 
 
 class PutWeights(Message, frozen=True, tag="put_weights"):
@@ -271,11 +281,15 @@ class Status(Message, frozen=True, tag="status"):
     unacknowledged_chunks: Natural
     last_error: Text
     metrics_url: Text
+    late_priorities: Natural = 0
+    """TD errors of records that had been overwritten before they came."""
 
 
 MOST_ACTORS_SHOWN = 256
 WORDS_SHOWN = 200
 """Characters of a reason that a list of many shows."""
 
-FromPeer = Hello | Chunk | ActorReport | Bye | Open | SampleRequest | PutWeights | LearnerReport | StatusRequest
+FromPeer = (
+    Hello | Chunk | ActorReport | Bye | Open | SampleRequest | Priorities | PutWeights | LearnerReport | StatusRequest
+)
 ToPeer = Welcome | NotReady | Ack | Gap | Fenced | Opened | Batch | Held | Unknown | Refused | Status

@@ -1,8 +1,8 @@
 """The decentralised policies in numpy: flat weights -> joint actions.
 
-One small ReLU network per agent, from its own observation to one logit per number of its action. Heads turn logits
-into actions: a Box part is `middle + half_range * tanh(logit)`, a Categorical part the one-hot argmax. What an agent
-executes needs neither the critic, nor torch, nor the other agents.
+One small ReLU network per agent, from its own observation to one logit per number of its action; heads
+(`common/heads.py`) turn logits into actions. What an agent executes needs neither the critic, nor torch, nor the other
+agents.
 
 Flat layout (float32): agent by agent in spec order, layer by layer, weight `[inputs, outputs]` row-major, then bias.
 The learner's torch forward equals this one within 1e-6 relative.
@@ -14,12 +14,10 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from common.heads import Floats, GreedyHeads
 from common.run import NetworkSpec
-from common.spec import AgentSpec, Box, JointSpec
-
-Floats = npt.NDArray[np.float32]
+from common.spec import AgentSpec, JointSpec
 
 
 class Layer(NamedTuple):
@@ -55,19 +53,13 @@ def unflatten(flat: Floats, joint: JointSpec, network: NetworkSpec) -> list[list
     return policies
 
 
-def box_range(part: Box) -> tuple[Floats, Floats]:
-    """Returns middle and half range of a Box part, each `[size]`."""
-    low, high = np.array(part.low, np.float32), np.array(part.high, np.float32)
-    two = np.float32(2)
-    return (high + low) / two, (high - low) / two
-
-
 class Policy:
     """All agents' policies with one set of weights."""
 
     def __init__(self, joint: JointSpec, network: NetworkSpec, flat: Floats) -> None:
         """Takes flat weights `[weight_count]`; keeps views, so the caller must not change them afterwards."""
         self._joint = joint
+        self._heads = GreedyHeads(joint, network.head)
         self._layers = unflatten(flat, joint, network)
 
     def logits(self, obs: Floats) -> Floats:
@@ -85,25 +77,4 @@ class Policy:
 
     def act(self, obs: Floats) -> Floats:
         """Returns the joint actions `[copies, sum action]` without exploration."""
-        return greedy(self._joint, self.logits(obs))
-
-
-def greedy(joint: JointSpec, logits: Floats) -> Floats:
-    """Applies the heads to logits `[copies, sum action]`: bounded Box values, one-hot argmax of Categorical parts."""
-    actions = np.empty_like(logits)
-    for agent in joint.agents:
-        own, out = logits[:, agent.action_slice], actions[:, agent.action_slice]
-        for part, columns in zip(agent.parts, agent.part_slices, strict=True):
-            if isinstance(part, Box):
-                middle, half = box_range(part)
-                out[:, columns] = middle + half * np.tanh(own[:, columns])
-            else:
-                out[:, columns] = one_hot(own[:, columns].argmax(axis=1), part.n)
-    return actions
-
-
-def one_hot(choices: npt.NDArray[np.intp], n: int) -> Floats:
-    """Returns `[copies, n]` with 1.0 at each copy's choice."""
-    out = np.zeros((len(choices), n), np.float32)
-    out[np.arange(len(choices)), choices] = 1.0
-    return out
+        return self._heads(self.logits(obs))

@@ -1,11 +1,12 @@
-"""`policy.safetensors`: every agent's policy by name, with the run in its metadata. What an actor or evaluator needs.
+"""`policy.safetensors`: every player's policy by name, with the run in its metadata. What an actor or evaluator needs.
 
-Tensors `{agent}/{layer}/weight` [inputs, outputs] and `{agent}/{layer}/bias` [outputs], float32. The metadata holds
+Tensors `{player}/{layer}/weight` [inputs, outputs] and `{agent}/{layer}/bias` [outputs], float32. The metadata holds
 `run` (a Run as JSON), `version` (of the weights) and `updates`. Read and written with numpy; no pickle.
 """
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from common.errors import ConfigError
-from common.policy import Floats, layer_shapes, unflatten
+from common.heads import Floats
+from common.policy import layer_shapes, unflatten
 from common.run import Run
 from common.run_directory import write_atomically
 
@@ -28,13 +30,18 @@ class PolicyFile(msgspec.Struct, frozen=True):
     updates: int
     flat: Floats
 
+    @property
+    def digest(self) -> str:
+        """Tells weights from others: blake2b of `flat`, 128 bits in hex."""
+        return hashlib.blake2b(np.ascontiguousarray(self.flat, "<f4").tobytes(), digest_size=16).hexdigest()
+
 
 def save_policy(path: Path, policy: PolicyFile) -> None:
     """Writes a team's policies; the file is replaced as a whole."""
-    layers = unflatten(policy.flat, policy.run.joint, policy.run.spec.network)
+    layers = unflatten(policy.flat, policy.run.players, policy.run.spec.network)
     tensors = {
         f"{agent.name}/{i}/{name}": np.ascontiguousarray(tensor)
-        for agent, own in zip(policy.run.joint.agents, layers, strict=True)
+        for agent, own in zip(policy.run.players.agents, layers, strict=True)
         for i, layer in enumerate(own)
         for name, tensor in (("weight", layer.weight), ("bias", layer.bias))
     }
@@ -56,7 +63,7 @@ def load_policy(path: Path) -> PolicyFile:
             run = msgspec.json.decode(metadata["run"], type=Run)
             shapes = {
                 f"{agent.name}/{i}/{name}": shape
-                for agent in run.joint.agents
+                for agent in run.players.agents
                 for i, (inputs, outputs) in enumerate(layer_shapes(agent, run.spec.network))
                 for name, shape in (("weight", (inputs, outputs)), ("bias", (outputs,)))
             }

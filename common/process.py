@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import FrameType
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -29,11 +30,17 @@ _ON_LINUX = sys.platform.startswith("linux")
 _PR_SET_PDEATHSIG = 1
 
 
-def start_logging(role: str, level: str = "INFO") -> None:
-    """Sends the log to stderr, one line an event: time, level, role, module, message with key=value context."""
+def start_logging(role: str, level: str = "INFO", file: Path | None = None) -> None:
+    """Sends the log to stderr, one line an event: time, level, role, module, message with key=value context.
+
+    file: is appended to from INFO on, whatever the level of what is shown.
+    """
     logging.Formatter.converter = time.gmtime
+    shown = logging.StreamHandler()
+    shown.setLevel(level)
     logging.basicConfig(
-        level=level,
+        level="INFO" if file else level,
+        handlers=[shown, logging.FileHandler(file)] if file else [shown],
         format=f"%(asctime)s.%(msecs)03dZ %(levelname)-7s {role} %(name)s: %(message)s",
         datefmt="%Y-%m-%dT%H:%M:%S",
         force=True,

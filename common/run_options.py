@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from common.errors import ConfigError
+from common.errors import ConfigError, FinishedError
+from common.heads import check_head
 from common.options import Seconds
 from common.players import players
 from common.presets import PRESETS
@@ -53,9 +54,10 @@ def open_run(
     """Makes a new run's directory, or opens the one to go on with; ConfigError names what cannot be used.
 
     path: of the directory; empty = chosen anew. sections: of the configuration file. role: of this process, which no
-    other may have in this directory until it ends.
+    other may have in this directory until it ends. resume: go on with the run; with a scenario named, begin it where
+    there is none, so that a service may be started with the same options every time. FinishedError when it is done.
     """
-    if not resume:
+    if not resume or (scenario and path and not RunDirectory(Path(path)).run_file.exists()):
         if not scenario:
             raise ConfigError("no scenario named; `shoal scenarios` lists them")
         spec = _new_spec(scenario, options, sections)
@@ -71,18 +73,19 @@ def open_run(
     directory.hold(role)
     spec = _changed_spec(held, options, sections)
     if directory.finished_file.exists() and spec.budget == held.budget:
-        raise ConfigError(f"--run {path} has used its budget; give a larger one, in all: --time or --steps")
+        raise FinishedError(f"--run {path} has used its budget; give a larger one, in all: --time or --steps")
     run = reopen(directory.path, spec, _world_of(spec))[1]
     directory.finished_file.unlink(missing_ok=True)
     return directory, run
 
 
 def _world_of(spec: RunSpec) -> JointSpec:
-    """Returns what the world says of itself; ConfigError when it is none, or has not the algorithm's sides."""
+    """Returns what the world says of itself; ConfigError when it is none, or not one for the algorithm and the head."""
     from common.worlds import world_spec  # noqa: PLC0415  (may import an environment's package)
 
     joint = world_spec(spec.scenario, **spec.world)
     players(joint, spec.algorithm.name)
+    check_head(joint, spec.network)
     return joint
 
 

@@ -1,10 +1,11 @@
-"""The command `shoal`: train, evaluate, status, scenarios, bench."""
+"""The command `shoal`: train, evaluate, render, report, status, scenarios, bench."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 import msgspec
@@ -17,7 +18,9 @@ from rich.table import Table
 from actor_node import evaluation
 from common import command
 from common.messages import Status, StatusRequest
+from common.policy_file import load_policy
 from common.process import Stop, start_logging
+from common.run import Run
 from common.run_directory import RunDirectory
 from common.run_options import RunOptions, open_run
 from common.wire import Client
@@ -25,7 +28,12 @@ from common.worlds import scenarios, world_spec
 from deploy.bench import BENCHMARKS
 from deploy.config import TrainConfig
 from deploy.live import make_display, rows
-from deploy.local import LocalRun, replay_url
+from deploy.local import LocalRun, forget_transitions, replay_url
+from deploy.report.cli import render, report
+from deploy.showing import Showing
+
+if TYPE_CHECKING:
+    from deploy.lockstep.run import LockstepRun
 
 # The table goes where the log goes; stdout holds results only, so that it can be piped.
 _screen = Console(stderr=True)
@@ -77,22 +85,32 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     config = command.build(TrainConfig, values)
     options = command.build(RunOptions, values)
+    if config.lockstep:
+        config.refuse_what_lockstep_is_not()
     sections = command.run_settings(context)
+    showing = Showing(config, _screen)
     directory, run = open_run(config.run, scenario, options, sections, resume=config.resume, role="launcher")
     start_logging("shoal", "WARNING" if _screen.is_terminal else "INFO")
     stop = Stop()
     stop.on_signals()
     _screen.print(f"run {run.id} of {run.spec.scenario} in {directory.path}")
-    local = LocalRun(directory, config)
-    _screen.print(f"look at it from elsewhere: shoal status {directory.path}", soft_wrap=True)
-    if not local.train(stop, make_display(_screen, f"{run.spec.scenario} · {run.spec.algorithm.name}")):
-        _screen.print(f"stopped; go on with: shoal train --resume --run {directory.path}", soft_wrap=True)
+    local = _lockstep(directory, run, config) if config.lockstep else LocalRun(directory, config)
+    if not config.lockstep:
+        _screen.print(f"look at it from elsewhere: shoal status {directory.path}", soft_wrap=True)
+    display = showing.begin(directory, make_display(_screen, f"{run.spec.scenario} · {run.spec.algorithm.name}"))
+    if not local.train(stop, display):
+        showing.conclude(film=False)
+        again = f" --lockstep --actors {config.actors} --copies {config.copies}" if config.lockstep else ""
+        _screen.print(f"stopped; go on with: shoal train --resume{again} --run {directory.path}", soft_wrap=True)
         return stop.exit_code
-    local.forget_transitions()
+    forget_transitions(directory)
+    if config.lockstep:
+        _screen.print(f"weights {load_policy(directory.policy_file).digest}", soft_wrap=True)
     if config.episodes:
         stop.release_signals()
         result = _evaluate(directory, config.episodes, EvaluateConfig().seed)
         _print_evaluation(result, as_json=config.json)
+    showing.conclude(film=True)
     kept = "policy.safetensors, evaluation.json, checkpoints/, metrics.jsonl, tensorboard/, logs/"
     _screen.print(f"results in {directory.path}: {kept}", soft_wrap=True)
     return 0
@@ -171,6 +189,21 @@ def run_bench(what: tuple[str, ...], as_json: bool) -> None:
                 click.echo(f"{figure.name:<34} {figure.value:>12,.4g} {figure.unit:<14} {baseline}")
     if as_json:
         click.echo(msgspec.json.encode(found))
+
+
+shoal.add_command(render)
+shoal.add_command(report)
+
+
+def _lockstep(directory: RunDirectory, run: Run, config: TrainConfig) -> LockstepRun:
+    """Returns a run in this process, which logs into the run's directory; the screen is for the display."""
+    directory.logs.mkdir(exist_ok=True)
+    start_logging("lockstep", "WARNING", file=directory.logs / "lockstep.log")
+    # Read once, when torch is imported: only now, for it takes seconds.
+    os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))
+    from deploy.lockstep.run import LockstepRun  # noqa: PLC0415
+
+    return LockstepRun(directory, run, config)
 
 
 def _evaluate(directory: RunDirectory, episodes: int, seed: int) -> evaluation.Evaluation:

@@ -7,6 +7,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from common.errors import ConfigError
+
 
 class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One machine's processes and where the run goes."""
@@ -17,6 +19,10 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     )
     run: Annotated[str, Meta(description="Directory of the run. Default: runs/SCENARIO-DATE-TIME.")] = ""
     resume: Annotated[bool, Meta(description="Go on with the run that --run holds.")] = False
+    lockstep: Annotated[
+        bool,
+        Meta(description="Run all parts in one process in a fixed order: the same seed gives the same bits."),
+    ] = False
     redis: Annotated[
         str,
         Meta(
@@ -28,4 +34,19 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gpu: Annotated[bool, Meta(description="Train on CUDA.")] = False
     threads: Annotated[int, Meta(ge=1, le=256, description="CPU threads of the learner.")] = 1
     episodes: Annotated[int, Meta(ge=0, description="Episodes of the final evaluation; 0 = none.")] = 1_000
+    dashboard: Annotated[bool, Meta(description="Serve the run's report to browsers on this machine, live.")] = False
+    dashboard_port: Annotated[int, Meta(ge=0, lt=65_536, description="Its port; 0 = any free one.")] = 0
+    no_film: Annotated[bool, Meta(description="Make no film at the end.")] = False
     json: Annotated[bool, Meta(description="Print the result as JSON on stdout, and nothing else there.")] = False
+
+    def refuse_what_lockstep_is_not(self) -> None:
+        """Raises ConfigError for options with which lockstep could not keep its promise."""
+        if self.gpu:
+            raise ConfigError(
+                "--lockstep with --gpu: a GPU's sums are not promised to be the same bit for bit; leave one of them out"
+            )
+        if self.redis not in ("embedded", "none"):
+            raise ConfigError(
+                "--lockstep with a --redis URL: its transitions are in this process and in the run's directory, not in "
+                "Redis; leave one of them out"
+            )

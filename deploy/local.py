@@ -40,6 +40,9 @@ from deploy.supervisor import Role, Supervisor
 
 LOOK_PERIOD_S = 0.5
 _SOCKETS = "sockets"
+_REDIS = "redis"
+LOCKSTEP = "lockstep"
+"""Where `--lockstep` keeps what an interrupted run goes on from."""
 _LONGEST_SOCKET_PATH = 100
 """Bytes a unix socket's path may have, a little less than every system allows."""
 
@@ -53,7 +56,7 @@ class LocalRun:
         self._directory, self._config = directory, config
         self._supervisor = Supervisor()
         self._sockets = _socket_directory(directory.path)
-        self._redis_data = directory.path / "redis"
+        self._redis_data = directory.path / _REDIS
         self._context = zmq.Context()
 
     def train(self, stop: Stop, display: Display) -> bool:
@@ -77,10 +80,6 @@ class LocalRun:
             link = self._directory.path / _SOCKETS
             if link.is_symlink():
                 link.unlink()
-
-    def forget_transitions(self) -> None:
-        """Deletes the replay's data, which only a run that goes on needs."""
-        shutil.rmtree(self._redis_data, ignore_errors=True)
 
     def _start(self, stop: Stop) -> Role | None:
         """Starts everything; returns the learner, or None when a stop was asked for meanwhile."""
@@ -140,9 +139,20 @@ class LocalRun:
         return f"ipc://{self._sockets / name}"
 
 
+def forget_transitions(directory: RunDirectory) -> None:
+    """Deletes the replay's data, which only a run that goes on needs."""
+    for name in (_REDIS, LOCKSTEP):
+        shutil.rmtree(directory.path / name, ignore_errors=True)
+
+
 def replay_url(directory: RunDirectory) -> str:
     """Returns where the replay server of a run that trains on this machine listens; ConfigError when none does."""
     sockets = directory.path / _SOCKETS
+    if not sockets.exists() and (directory.path / LOCKSTEP).exists():
+        raise ConfigError(
+            f"{directory.path} trains in lockstep, in one process and with no server to ask; "
+            f"how it goes is in {directory.metrics_file}"
+        )
     if not sockets.exists():
         raise ConfigError(f"{directory.path} is not trained by `shoal train` now; name its replay server by --replay")
     return f"ipc://{sockets.resolve() / 'replay'}"

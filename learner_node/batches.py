@@ -1,39 +1,85 @@
-"""Batches, prefetched: a thread owns the sockets to the replay servers, the learner takes tensors from a queue.
+"""Batches, prefetched: libzmq receives in the background, the learner takes what has come and asks for more.
 
-    replay --Batch--> thread --records--> queue (prefetch) --> learner
-    learner --messages--> outbox --> thread --PutWeights, LearnerReport, StatusRequest--> replay
+    replay --Batch--> socket's queue --next()--> learner        at most `prefetch` batches asked for and not taken
+    learner --SampleRequest, PutWeights, LearnerReport, StatusRequest, Priorities--> replay
+
+There is no thread of Python's: it would contend for the interpreter with the update, which lasts two milliseconds and
+calls torch a hundred times. libzmq's own thread needs no interpreter, and what is left to do here, some fifty
+microseconds a batch, is done when a batch is taken.
 
 | waits for             | frees it                                                                  |
 |-----------------------|---------------------------------------------------------------------------|
 | a replay that answers | Opened; asked for each second                                             |
 | a batch               | Batch; until then Held says why, each second                              |
 | a lost server         | five seconds without an answer: opened again, batches asked for once more |
-| room in the queue     | the learner takes a batch                                                 |
+
+All of them inside `next`, for as long as it was given. A server that holds its batches back, or is gone, keeps nobody
+from the others' batches: its requests do not count.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import queue
-import threading
+import math
 import time
+from collections import deque
+from typing import Protocol
 
 import zmq
+from torch import Tensor
 
 from common.errors import PeerError, ProtocolError
 from common.messages import Message, PutWeights, SampleRequest, Status
 from common.run import Run
-from common.wire import Client
-from learner_node.source import Inspector, Records, Source
+from common.wire import Client, decode_to_peer, receive
+from learner_node.source import Inspector, Records, Source, answer
+from learner_node.td_errors import TdErrors
 
 POLL_MS = 100
+"""How often lost servers are looked after while `next` waits."""
 
-_log = logging.getLogger(__name__)
+
+class Batches(Protocol):
+    """What the learner needs of whatever brings its batches."""
+
+    def next(self, timeout_s: float) -> Records | None:
+        """Returns the next batch, or None when none came in time; PeerError when none can come any more."""
+
+    def send(self, message: Message, payload: bytes | None = None) -> None:
+        """Sends a message to every replay there is, without waiting."""
+
+    def prioritise(self, records: Records, errors: Tensor) -> None:
+        """Tells where the batch came from how large the TD errors `[B]` of its records were, without waiting."""
+
+    def close(self) -> None:
+        """Sends what is left and gives everything back."""
+
+    @property
+    def opened(self) -> bool:
+        """Whether any replay has taken the learner in."""
+
+    @property
+    def weights_version(self) -> int:
+        """The newest weights any replay remembers."""
+
+    @property
+    def env_steps(self) -> int:
+        """Transitions ever stored in the run, as far as is known here."""
+
+    @property
+    def status(self) -> Status | None:
+        """The newest one asked for."""
+
+    @property
+    def rejected(self) -> int:
+        """Batches thrown away because they held non-finite numbers."""
+
+    @property
+    def waiting_for(self) -> str:
+        """Why no batch comes, in words."""
 
 
 class BatchStream:
-    """Prefetched batches from one or several replay servers, in turn."""
+    """Batches from one or several replay servers, from each as many as it holds transitions. For one thread."""
 
     def __init__(
         self,
@@ -50,23 +96,21 @@ class BatchStream:
         clock: inserts and samples of the run as far as the learner knows, for servers that have forgotten.
         """
         self._context = zmq.Context()
-        inspector = Inspector(run, pin=pin)
+        self._inspector = inspector = Inspector(run, pin=pin)
         shares = [amount // len(endpoints) for amount in clock]
         self._sources = [
             Source(Client(self._context, endpoint), run, learner, (shares[0], shares[1]), inspector)
             for endpoint in endpoints
         ]
-        self._inspector = inspector
+        self._poller = zmq.Poller()
+        for source in self._sources:
+            self._poller.register(source.client.socket, zmq.POLLIN)
         self._prefetch, self._batch = prefetch, run.spec.replay.batch
-        self._batches: queue.Queue[Records | None] = queue.Queue()
-        """None says that the thread has ended."""
-        self._outbox: queue.SimpleQueue[tuple[Message, bytes | None]] = queue.SimpleQueue()
+        self._come: deque[Records] = deque()
+        """Batches that have come and are not taken."""
+        self._errors = TdErrors()
         self._requested = 0
-        self._error: Exception | None = None
-        self._closing = False
-        self._wake, wake_end = self._pair()
-        self._thread = threading.Thread(target=self._main, args=(wake_end,), name="batches", daemon=True)
-        self._thread.start()
+        self._turn = 0.0
 
     @property
     def opened(self) -> bool:
@@ -101,94 +145,73 @@ class BatchStream:
         return next((source.held for source in self._sources if source.held), "the replay server's batches")
 
     def next(self, timeout_s: float) -> Records | None:
-        """Returns the next batch, or None when none came in time; raises what ended the thread."""
-        try:
-            records = self._batches.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
-        if records is None:
-            self._batches.put(None)
-            raise self._error or PeerError("the batch thread has ended")
-        self._wake_thread()
-        return records
+        """Returns the next batch, or None when none came in time; PeerError when a server will not serve this learner.
+
+        Everything else that has come is taken in as well, so it must be called again and again.
+        """
+        give_up_at = time.monotonic() + timeout_s
+        while True:
+            now = time.monotonic()
+            for source in self._sources:
+                self._take_in(source, now)
+                source.look_after(now)
+            records = self._come.popleft() if self._come else None
+            self._request(now)
+            self._send_errors()
+            if records is not None or now >= give_up_at:
+                return records
+            self._poller.poll(min(math.ceil((give_up_at - now) * 1_000), POLL_MS))
 
     def send(self, message: Message, payload: bytes | None = None) -> None:
-        """Hands a message to the thread, which sends it to every replay server that is there."""
-        self._outbox.put((message, payload))
-        self._wake_thread()
+        """Sends a message to every replay server that is there; the payload only with weights."""
+        for source in self._sources:
+            if source.opened:
+                source.client.send(message, payload if isinstance(message, PutWeights) else None)
+
+    def prioritise(self, records: Records, errors: Tensor) -> None:
+        """Tells the server of a batch how large the TD errors `[B]` of its records were, without waiting."""
+        self._errors.start(records, errors)
+        self._send_errors()
 
     def close(self) -> None:
-        """Sends what is left in the outbox and ends the thread."""
-        self._closing = True
-        self._wake_thread()
-        self._thread.join(5.0)
-        self._wake.close()
+        """Closes the sockets."""
         # What was sent last, the final weights and report, gets a moment to leave.
         self._context.destroy(linger=200)
 
-    def _wake_thread(self) -> None:
-        # When the thread has ended nobody takes the message: never wait for that.
-        with contextlib.suppress(zmq.Again):
-            self._wake.send(b"", zmq.NOBLOCK)
+    def _send_errors(self) -> None:
+        for records, errors in self._errors.arrived():
+            for source in self._sources:
+                if source.opened and source.client.endpoint == records.origin:
+                    source.client.send(*answer(records, errors))
 
-    def _pair(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
-        ours, theirs = self._context.socket(zmq.PAIR), self._context.socket(zmq.PAIR)
-        ours.bind("inproc://wake")
-        theirs.connect("inproc://wake")
-        return ours, theirs
-
-    # ---- the thread -----------------------------------------------------------------------------------------------
-
-    def _main(self, wake: zmq.Socket[bytes]) -> None:
-        poller = zmq.Poller()
-        for socket in (wake, *(source.client.socket for source in self._sources)):
-            poller.register(socket, zmq.POLLIN)
-        try:
-            while not self._closing:
-                poller.poll(POLL_MS)
-                while wake.poll(0):
-                    wake.recv()
-                self._turn(time.monotonic())
-            self._send_outbox()
-        except Exception as e:  # noqa: BLE001  (raised again where the learner takes batches)
-            self._error = e
-        finally:
-            self._batches.put(None)
-            wake.close()
-
-    def _turn(self, now: float) -> None:
-        for source in self._sources:
-            for records in self._received(source, now):
-                self._batches.put(records)
-            source.look_after(now)
-        self._send_outbox()
-        self._request(now)
-
-    def _received(self, source: Source, now: float) -> list[Records]:
-        found: list[Records] = []
+    def _take_in(self, source: Source, now: float) -> None:
+        """Takes in all that has come from a server."""
         while True:
             try:
-                received = source.client.receive()
+                message, payload = decode_to_peer(receive(source.client.socket))
+            except zmq.Again:
+                return
             except ProtocolError as e:
                 raise PeerError(f"{source.client.endpoint} does not speak this version's protocol: {e}") from e
-            if received is None:
-                return found
-            records = source.take(*received, now)
+            records = source.take(message, payload, now)
             if records is not None:
-                found.append(records)
-
-    def _send_outbox(self) -> None:
-        while not self._outbox.empty():
-            message, payload = self._outbox.get()
-            for source in self._sources:
-                if source.opened:
-                    source.client.send(message, payload if isinstance(message, PutWeights) else None)
+                self._come.append(records)
 
     def _request(self, now: float) -> None:
-        """Keeps as many batches asked for or queued as are to be prefetched, from the servers in turn."""
-        opened = [source for source in self._sources if source.opened]
-        while opened and self._batches.qsize() + sum(len(source.requests) for source in opened) < self._prefetch:
-            source = opened[self._requested % len(opened)]
+        """Keeps as many batches asked for or here as are to be prefetched."""
+        ready = [source for source in self._sources if source.opened and not source.held]
+        while ready and len(self._come) + sum(len(source.requests) for source in ready) < self._prefetch:
+            source = self._in_turn(ready)
             self._requested += 1
             if not source.request(SampleRequest(self._requested, self._batch), now):
-                return
+                ready.remove(source)
+
+    def _in_turn(self, ready: list[Source]) -> Source:
+        """Returns the server whose turn it is, so that each is drawn from in proportion to what it holds.
+
+        Start-time fair queueing (Goyal et al. 1996): one that was away does not catch up on what it missed.
+        """
+        source = min(ready, key=lambda source: source.turn)
+        self._turn = max(self._turn, source.turn)
+        source.turn = self._turn + 1.0 / max(source.size, 1)
+        return source

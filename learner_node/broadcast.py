@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ import zmq
 from common.messages import PutWeights
 from common.weights import MAX_WEIGHTS_BYTES, WeightsHeader, pack_weights
 from common.wire import bind, make_socket, send
-from learner_node.batches import BatchStream
+from learner_node.batches import Batches
 
 SHORTEST_PERIOD_S = 0.2
 LONGEST_PERIOD_S = 5.0
@@ -34,6 +35,19 @@ def first_version(checkpoint: int, remembered: int, checkpoint_period_s: float) 
     return known + 1 + (math.ceil(2 * unseen_s / SHORTEST_PERIOD_S) if known else 0)
 
 
+class Publisher(Protocol):
+    """What the learner needs of whatever takes its weights to the actors. All times are monotonic seconds."""
+
+    def first_version(self, checkpoint: int, remembered: int, checkpoint_period_s: float) -> int:
+        """Returns the version of the first weights; see `first_version`."""
+
+    def is_due(self, updates: int, now: float) -> bool:
+        """Whether weights are to be sent."""
+
+    def send(self, header: WeightsHeader, flat: npt.NDArray[np.float32], stream: Batches, now: float) -> None:
+        """Sends weights; ValueError for non-finite ones."""
+
+
 class Broadcast:
     """The PUB socket, and when to use it. All times are monotonic seconds."""
 
@@ -50,12 +64,16 @@ class Broadcast:
         self._sent_at = self._left_at = -LONGEST_PERIOD_S
         self._updates = -1
 
+    def first_version(self, checkpoint: int, remembered: int, checkpoint_period_s: float) -> int:
+        """Returns a version that no weights had."""
+        return first_version(checkpoint, remembered, checkpoint_period_s)
+
     def is_due(self, updates: int, now: float) -> bool:
         """Whether weights are to be sent: new ones a while after the last, old ones much later."""
         waited_s = now - self._sent_at
         return waited_s >= (SHORTEST_PERIOD_S if updates > self._updates else LONGEST_PERIOD_S)
 
-    def send(self, header: WeightsHeader, flat: npt.NDArray[np.float32], stream: BatchStream, now: float) -> None:
+    def send(self, header: WeightsHeader, flat: npt.NDArray[np.float32], stream: Batches, now: float) -> None:
         """Broadcasts weights and now and then leaves a copy with the replay servers of `stream`.
 
         ValueError for non-finite weights, which are not sent.

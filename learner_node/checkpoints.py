@@ -76,6 +76,11 @@ class Checkpoints:
         return sorted(self._directory.glob("updates-*.safetensors"), reverse=True)
 
 
+def kept_updates(directory: Path) -> set[int]:
+    """Returns at how many updates each of a run's checkpoints was written."""
+    return {int(path.stem.removeprefix("updates-")) for path in directory.glob("updates-*.safetensors")}
+
+
 def read(path: Path) -> TrainingState:
     """Reads one checkpoint; ValueError when its digest does not fit, safetensors' and msgspec's errors otherwise."""
     with safe_open(path, "pt") as file:

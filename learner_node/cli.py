@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from common import command
+from common.errors import FinishedError
 from common.process import Health, HttpPort, Stop, die_with_parent, start_logging
 from common.run_options import RunOptions, open_run
 from common.wire import require_local
 from learner_node.config import LearnerConfig
 
+if TYPE_CHECKING:
+    from learner_node.metrics import Metrics
+
+STAY_BEAT_S = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -25,7 +30,8 @@ def learner(context: click.Context, /, **values: Any) -> int:
     """Train a run's critics and policies from the replay server, and broadcast the policies to the actors.
 
     Opens the run at the replay server, so it may start before or after the others: it waits, and says for what. Ends
-    when the budget (--steps or --time) is used, or on Ctrl-C or SIGTERM, each time after a checkpoint.
+    when the budget (--steps or --time) is used (with --stay it stays), or on Ctrl-C or SIGTERM, each time after a
+    checkpoint.
 
     \b
     Examples:
@@ -60,12 +66,35 @@ def learner(context: click.Context, /, **values: Any) -> int:
         broadcast = Broadcast(config.bind)
         stack.callback(broadcast.close)
         sections = command.run_settings(context)
-        directory, run = open_run(config.run, config.scenario, options, sections, resume=config.resume, role="learner")
+        try:
+            directory, run = open_run(
+                config.run, config.scenario, options, sections, resume=config.resume, role="learner"
+            )
+        except FinishedError as e:
+            # A service that is started again at its end is done: it has not failed.
+            _log.warning("%s", e)
+            if config.stay:
+                _stay(stop, health, metrics)
+            return stop.exit_code
+        metrics.describe(run, config.checkpoint_every)
         trained = Learner(run, directory, config, device, metrics=metrics, broadcast=broadcast)
         stack.callback(trained.close)
         _log.info("run %s of %s in %s, metrics at %s", run.id, run.spec.scenario, directory.path, port.url)
         trained.run(stop, health)
+        if config.stay:
+            _stay(stop, health, metrics)
     return stop.exit_code
+
+
+def _stay(stop: Stop, health: Health, metrics: Metrics) -> None:
+    """Waits for a request to end, alive and ready, with the run done."""
+    if stop.requested:
+        return
+    _log.info("the run is done; waiting for SIGTERM")
+    metrics.progress.set(1.0)
+    health.not_ready = ""
+    while not stop.wait(STAY_BEAT_S):
+        health.beat()
 
 
 def main() -> None:

@@ -17,7 +17,14 @@ class LearnerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     threads: Annotated[int, Meta(ge=1, le=256, description="CPU threads of an update.")] = 1
     scenario: Annotated[str, Meta(description="What to train on; `shoal scenarios` lists them.")] = ""
     run: Annotated[str, Meta(description="Directory of the run. Default: runs/SCENARIO-DATE-TIME.")] = ""
-    resume: Annotated[bool, Meta(description="Go on with the run that --run holds.")] = False
+    resume: Annotated[
+        bool,
+        Meta(description="Go on with the run that --run holds; with --scenario, begin it where there is none yet."),
+    ] = False
+    stay: Annotated[
+        bool,
+        Meta(description="Wait for SIGTERM once the run is done: for services that are started again when they end."),
+    ] = False
     replay: Annotated[
         tuple[str, ...], Meta(min_length=1, description="Replay server; repeat it to draw from several in turn.")
     ] = ("tcp://127.0.0.1:5555",)

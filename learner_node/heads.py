@@ -1,47 +1,31 @@
 """Heads: from the policies' logits to joint actions, and the gradients back.
 
-    B rows of the batch     U length of the joint action     n choices of a Categorical part
+    B rows of the batch     U length of the joint action     P parts of a segment     n numbers of each
 
-A Box part acts `middle + half_range * tanh(logit)`. A Categorical part acts the one-hot argmax; in the policy loss it
-is a Gumbel-softmax sample (Jang et al. 2017): soft, or one-hot forward with the soft sample's gradient
-(straight-through). Neighbouring parts of one kind are treated together, whichever agents they belong to.
+Which part acts by which head, and what that executes, stands in `common/heads.py`. In the policy loss a Categorical
+part is a Gumbel-softmax sample (Jang et al. 2017): soft, or one-hot forward with the soft sample's gradient
+(straight-through). A soft part is one too, at temperature 1: what exploring actors execute. Neighbouring parts of one
+kind are treated together, whichever agents they belong to.
+
+The gradients are written out (`backward`), as all of the update's are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Literal
+from typing import Literal, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from common.policy import box_range
-from common.spec import Box, Categorical, JointSpec
+from common.heads import LEFT_DOWN, RIGHT_UP, SMALLEST_NORM, Segment, ranges, segments
+from common.spec import JointSpec
 
 Gumbel = Literal["straight_through", "soft"]
+Kept = tuple[Tensor, ...]
 
-
-@dataclass(frozen=True)
-class BoxColumns:
-    """Neighbouring Box parts: where they stand in the joint action, middle and half range of each number."""
-
-    columns: slice
-    middle: Tensor
-    half: Tensor
-
-
-@dataclass(frozen=True)
-class ChoiceColumns:
-    """Neighbouring Categorical parts with the same number of choices."""
-
-    columns: slice
-    parts: int
-    n: int
-
-
-Segment = BoxColumns | ChoiceColumns
+_SMALLEST_UNIFORM = 1e-30
 
 
 @dataclass(frozen=True)
@@ -50,8 +34,24 @@ class Sample:
 
     actions: Tensor
     """`[B, U]`."""
-    kept: tuple[Tensor, ...]
-    """By segment: tanh of the logits of Box parts `[B, k]`, soft samples of Categorical parts `[B, parts, n]`."""
+    kept: tuple[Kept, ...]
+    """By segment: what its head wants back."""
+
+
+class Head(Protocol):
+    """One head over the columns of one segment; `logits`, `out` and `d_actions` are `[B, P * n]`."""
+
+    noise: int
+    """Gumbel numbers `sample` takes for each row."""
+
+    def greedy(self, logits: Tensor, out: Tensor) -> None:
+        """Writes the actions without exploration."""
+
+    def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor) -> Kept:
+        """Writes the actions of the policy loss; returns what `backward` needs."""
+
+    def backward(self, kept: Kept, d_actions: Tensor, out: Tensor) -> None:
+        """Writes the gradient of the logits, given that of the sampled actions."""
 
 
 class Heads:
@@ -63,86 +63,222 @@ class Heads:
         like: Tensor,
         gumbel: Gumbel = "straight_through",
         temperature: float = 1.0,
+        head: str = "box",
     ) -> None:
-        """Takes number type and device from `like`."""
-        self.segments = _segments(joint, like)
-        self.choices = sum(s.parts * s.n for s in self.segments if isinstance(s, ChoiceColumns))
-        """Gumbel numbers `sample` takes for each row."""
-        self._gumbel = gumbel
-        self._temperature = temperature
+        """Takes number type and device from `like`; ConfigError for parts of an action that `head` cannot make.
+
+        gumbel, temperature: of Categorical parts. head: of Box parts, `network.head`.
+        """
+        layout = segments(joint, head)
+        self._columns = [segment.columns for segment in layout]
+        self._thrusts = [(segment.columns, segment.shape) for segment in layout if segment.kind == "thrust"]
+        self._heads = [_head(segment, like, gumbel, temperature) for segment in layout]
+        self.choices = sum(head.noise for head in self._heads)
+        """Gumbel numbers `sample` takes for each row: one a choice of Categorical and soft parts, in joint order."""
+        self.low, self.high, self.reach = (torch.from_numpy(side).to(like) for side in ranges(joint, head))
+        """Bounds of the joint action, and how far noise of scale 1 moves each number (0 = not at all), each `[U]`."""
 
     def greedy(self, logits: Tensor) -> Tensor:
         """Returns the actions `[B, U]` without exploration."""
         actions = torch.empty_like(logits)
-        for segment in self.segments:
-            own, out = self._columns(logits, segment), self._columns(actions, segment)
-            if isinstance(segment, BoxColumns):
-                torch.addcmul(segment.middle, torch.tanh(own), segment.half, out=out)
-            else:
-                _one_hot(own.view(-1, segment.parts, segment.n), out)
+        for head, own, out in zip(self._heads, self._split(logits), self._split(actions), strict=True):
+            head.greedy(own, out)
         return actions
 
     def sample(self, logits: Tensor, noise: Tensor | None) -> Sample:
         """Returns the actions of the policy loss; `noise` is Gumbel noise `[B, choices]`, None where none is needed."""
         actions, kept, at = torch.empty_like(logits), [], 0
-        for segment in self.segments:
-            own, out = self._columns(logits, segment), self._columns(actions, segment)
-            if isinstance(segment, BoxColumns):
-                tanh = torch.tanh(own)
-                torch.addcmul(segment.middle, tanh, segment.half, out=out)
-                kept.append(tanh)
-                continue
-            width = segment.parts * segment.n
-            noisy = own if noise is None else own + noise[:, at : at + width]
-            at += width
-            soft = torch.softmax(noisy.view(-1, segment.parts, segment.n) / self._temperature, 2)
-            if self._gumbel == "soft":
-                out.copy_(soft.flatten(1))
-            else:
-                _one_hot(soft, out)
-            kept.append(soft)
+        for head, own, out in zip(self._heads, self._split(logits), self._split(actions), strict=True):
+            drawn = None if noise is None else noise[:, at : at + head.noise]
+            at += head.noise
+            kept.append(head.sample(own, drawn, out))
         return Sample(actions, tuple(kept))
 
     def backward(self, sample: Sample, d_actions: Tensor) -> Tensor:
         """Returns the gradient of the logits `[B, U]`, given that of the sampled actions `[B, U]`."""
         d_logits = torch.empty_like(d_actions)
-        for segment, kept in zip(self.segments, sample.kept, strict=True):
-            own, out = self._columns(d_actions, segment), self._columns(d_logits, segment)
-            if isinstance(segment, BoxColumns):
-                torch.ops.aten.tanh_backward.grad_input(own * segment.half, kept, grad_input=out)
-            else:
-                own = own.view(-1, segment.parts, segment.n)
-                inner = (own * kept).sum(2, keepdim=True)
-                out.copy_(((own - inner) * kept / self._temperature).flatten(1))
+        d_own, outs = self._split(d_actions), self._split(d_logits)
+        for head, kept, own, out in zip(self._heads, sample.kept, d_own, outs, strict=True):
+            head.backward(kept, own, out)
         return d_logits
 
-    def _columns(self, joint: Tensor, segment: Segment) -> Tensor:
-        return joint if len(self.segments) == 1 else joint[:, segment.columns]
+    def couple(self, noise: Tensor) -> Tensor:
+        """Makes noise on actions `[B, U]` push a thrust one way as much as it holds back the other, in place."""
+        for columns, shape in self._thrusts:
+            five = _turn(noise[:, columns], shape)
+            five[LEFT_DOWN] = -five[RIGHT_UP]
+        return noise
+
+    def _split(self, joint: Tensor) -> Sequence[Tensor]:
+        return [joint] if len(self._columns) == 1 else [joint[:, columns] for columns in self._columns]
+
+
+class _Box:
+    """`middle + half * tanh(logit)`."""
+
+    noise = 0
+
+    def __init__(self, middle: Tensor, half: Tensor) -> None:
+        self._middle, self._half = middle.flatten(), half.flatten()
+
+    def greedy(self, logits: Tensor, out: Tensor) -> None:
+        torch.addcmul(self._middle, torch.tanh(logits), self._half, out=out)
+
+    def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor) -> Kept:  # noqa: ARG002  (draws nothing)
+        tanh = torch.tanh(logits)
+        torch.addcmul(self._middle, tanh, self._half, out=out)
+        return (tanh,)
+
+    def backward(self, kept: Kept, d_actions: Tensor, out: Tensor) -> None:
+        torch.ops.aten.tanh_backward.grad_input(d_actions * self._half, kept[0], grad_input=out)
+
+
+class _Choice:
+    """One of n, one-hot; in the policy loss a Gumbel-softmax sample, straight-through or soft."""
+
+    def __init__(self, shape: tuple[int, int], temperature: float, *, soft: bool) -> None:
+        self.noise, self._shape = shape[0] * shape[1], shape
+        self._temperature, self._soft = temperature, soft
+
+    def greedy(self, logits: Tensor, out: Tensor) -> None:
+        _one_hot(logits.view(-1, *self._shape), out)
+
+    def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor) -> Kept:
+        noisy = logits if noise is None else logits + noise
+        soft = torch.softmax(_turned(noisy, self._shape) / self._temperature, 0)
+        if self._soft:
+            _turn(out, self._shape).copy_(soft)
+        else:
+            _one_hot(noisy.view(-1, *self._shape), out)
+        return (soft,)
+
+    def backward(self, kept: Kept, d_actions: Tensor, out: Tensor) -> None:
+        d_noisy = _through_softmax(kept[0], _turned(d_actions, self._shape))
+        torch.div(d_noisy, self._temperature, out=_turn(out, self._shape))
+
+
+class _Soft:
+    """`softmax(logits)`, in the policy loss of logits and Gumbel noise."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.noise, self._shape = shape[0] * shape[1], shape
+
+    def greedy(self, logits: Tensor, out: Tensor) -> None:
+        self.sample(logits, None, out)
+
+    def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor) -> Kept:
+        noisy = logits if noise is None else logits + noise
+        soft = torch.softmax(_turned(noisy, self._shape), 0)
+        _turn(out, self._shape).copy_(soft)
+        return (soft,)
+
+    def backward(self, kept: Kept, d_actions: Tensor, out: Tensor) -> None:
+        _turn(out, self._shape).copy_(_through_softmax(kept[0], _turned(d_actions, self._shape)))
+
+
+class _Force:
+    """`middle + half * f` of two numbers, `f` a force in the unit disc."""
+
+    noise = 0
+
+    def __init__(self, middle: Tensor, half: Tensor) -> None:
+        self._shape = (len(half), half.shape[1])
+        self._middle, self._half = (side.t()[:, None].contiguous() for side in (middle, half))
+
+    def greedy(self, logits: Tensor, out: Tensor) -> None:
+        self.sample(logits, None, out)
+
+    def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor) -> Kept:  # noqa: ARG002  (draws nothing)
+        force, kept = _bounded(_turned(logits, self._shape))
+        torch.addcmul(self._middle, force, self._half, out=_turn(out, self._shape))
+        return kept
+
+    def backward(self, kept: Kept, d_actions: Tensor, out: Tensor) -> None:
+        d_force = _turned(d_actions, self._shape) * self._half
+        _turn(out, self._shape).copy_(_bounded_backward(kept, d_force))
+
+
+class _Thrust:
+    """Five numbers, stay, left, right, down and up: `(1 -+ f_x) / 2`, `(1 -+ f_y) / 2` of a force `f`, and no stay."""
+
+    noise = 0
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self._shape = shape
+
+    def greedy(self, logits: Tensor, out: Tensor) -> None:
+        self.sample(logits, None, out)
+
+    def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor) -> Kept:  # noqa: ARG002  (draws nothing)
+        own, five = _turned(logits, self._shape), _turn(out, self._shape)
+        force, kept = _bounded(own[RIGHT_UP] - own[LEFT_DOWN])
+        force.mul_(0.5)
+        five[0] = 0.0
+        five[LEFT_DOWN] = 0.5 - force
+        five[RIGHT_UP] = 0.5 + force
+        return kept
+
+    def backward(self, kept: Kept, d_actions: Tensor, out: Tensor) -> None:
+        own, five = _turned(d_actions, self._shape), _turn(out, self._shape)
+        d_h = _bounded_backward(kept, (own[RIGHT_UP] - own[LEFT_DOWN]).mul_(0.5))
+        five[0] = 0.0
+        five[LEFT_DOWN] = -d_h
+        five[RIGHT_UP] = d_h
 
 
 def gumbel_noise(rows: int, choices: int, like: Tensor, generator: torch.Generator) -> Tensor:
-    """Draws standard Gumbel noise `[rows, choices]`: minus the logarithm of an exponential variable."""
-    return like.new_empty(rows, choices).exponential_(generator=generator).log_().neg_()
+    """Draws standard Gumbel noise `[rows, choices]`: `-log(-log(u))`, u uniform."""
+    # Drawing u and two logarithms take a third of the time of an exponential variable's draw.
+    uniform = like.new_empty(rows, choices).uniform_(_SMALLEST_UNIFORM, 1.0, generator=generator)
+    return uniform.log_().neg_().log_().neg_()
+
+
+def _head(segment: Segment, like: Tensor, gumbel: Gumbel, temperature: float) -> Head:
+    if segment.kind == "choice":
+        return _Choice(segment.shape, temperature, soft=gumbel == "soft")
+    if segment.kind == "soft":
+        return _Soft(segment.shape)
+    if segment.kind == "thrust":
+        return _Thrust(segment.shape)
+    middle, half = (torch.from_numpy(side).to(like) for side in segment.range())
+    return _Box(middle, half) if segment.kind == "box" else _Force(middle, half)
 
 
 def _one_hot(scores: Tensor, out: Tensor) -> None:
-    """Writes into `out` `[B, parts*n]` 1.0 at the highest of the scores `[B, parts, n]`, the first of equals."""
+    """Writes into `out` `[B, P*n]` 1.0 at the highest of the scores `[B, P, n]`, the first of equals."""
     best = scores.argmax(2, keepdim=True)
     out.copy_(torch.zeros_like(scores).scatter_(2, best, 1.0).flatten(1))
 
 
-def _segments(joint: JointSpec, like: Tensor) -> tuple[Segment, ...]:
-    parts = [part for agent in joint.agents for part in agent.parts]
-    segments: list[Segment] = []
-    at = 0
-    for n, run in groupby(parts, lambda part: part.n if isinstance(part, Categorical) else 0):
-        members = list(run)
-        columns = slice(at, at + sum(part.size for part in members))
-        at = columns.stop
-        if n:
-            segments.append(ChoiceColumns(columns, len(members), n))
-        else:
-            ranges = zip(*(box_range(part) for part in members if isinstance(part, Box)), strict=True)
-            middle, half = (torch.from_numpy(np.concatenate(side)).to(like) for side in ranges)
-            segments.append(BoxColumns(columns, middle, half))
-    return tuple(segments)
+def _turn(own: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Sees `[B, P*n]` as `[n, B, P]`."""
+    return own.view(-1, *shape).movedim(2, 0)
+
+
+def _turned(own: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Returns `[B, P*n]` as `[n, B, P]`, contiguous: over few numbers, sums run far faster along the rows."""
+    return _turn(own, shape).contiguous()
+
+
+def _through_softmax(soft: Tensor, d_soft: Tensor) -> Tensor:
+    """Returns the gradient of the logits of a softmax, all `[n, B, P]`."""
+    return (d_soft - (d_soft * soft).sum(0)) * soft
+
+
+def _bounded(h: Tensor) -> tuple[Tensor, Kept]:
+    """Returns `f = tanh(|h|) h / |h|` of `h` `[2, B, P]`, 0 at 0, and what its gradient needs."""
+    norm = torch.hypot(h[0], h[1]).clamp_(min=SMALLEST_NORM)
+    tanh = norm.tanh()
+    shrink = tanh / norm
+    return h * shrink, (h / norm, tanh, shrink)
+
+
+def _bounded_backward(kept: Kept, d_f: Tensor) -> Tensor:
+    """Returns the gradient of `h`.
+
+    Along h a force grows as tanh does, by `1 - tanh^2`; across h it turns, by `tanh / |h|`. Both are 1 at h = 0, where
+    the direction does not matter.
+    """
+    direction, tanh, shrink = kept
+    along = (d_f * direction).sum(0) * (1.0 - tanh * tanh - shrink)
+    return d_f * shrink + direction * along

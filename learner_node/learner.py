@@ -17,8 +17,8 @@ import logging
 import math
 import secrets
 import time
-
-import torch
+from collections.abc import Callable
+from statistics import fmean
 
 from common.errors import PeerError, ShoalError
 from common.messages import LearnerReport, StatusRequest
@@ -26,25 +26,27 @@ from common.policy_file import PolicyFile, save_policy
 from common.process import Health, Stop, WaitLog
 from common.run import Run
 from common.run_directory import RunDirectory
-from common.transitions import field_columns, transition_dtype
 from common.weights import WeightsHeader
 from learner_node import schedule
-from learner_node.algorithms.losses import Batch, Losses
-from learner_node.algorithms.maddpg import Maddpg
-from learner_node.batches import BatchStream
-from learner_node.broadcast import Broadcast, first_version
+from learner_node.batches import Batches, BatchStream
+from learner_node.broadcast import Publisher
 from learner_node.checkpoints import Checkpoints
 from learner_node.clocks import Due, UpdateRate
 from learner_node.config import LearnerConfig
+from learner_node.devices import Device
 from learner_node.logbook import Logbook
 from learner_node.metrics import Metrics
 from learner_node.source import Records
 from learner_node.state import Counters, TrainingState, capture, restore
+from learner_node.training import Training
 
 WAIT_S = 0.1
 REPORT_PERIOD_S = 1.0
 LOG_PERIOD_S = 2.0
 SAY_PERIOD_S = 10.0
+
+OpenStream = Callable[[Counters], Batches]
+"""Makes what brings a learner's batches, from where its run stands."""
 
 _log = logging.getLogger(__name__)
 
@@ -57,27 +59,27 @@ class Learner:
         run: Run,
         directory: RunDirectory,
         config: LearnerConfig,
-        device: torch.device,
+        device: Device,
         *,
         metrics: Metrics,
-        broadcast: Broadcast,
+        broadcast: Publisher,
+        open_stream: OpenStream | None = None,
+        before_saving: Callable[[Counters], object] | None = None,
     ) -> None:
-        """Loads the newest checkpoint and connects; ShoalError when no checkpoint can be read or an address is none."""
+        """Loads the newest checkpoint and connects; ShoalError when no checkpoint can be read or an address is none.
+
+        open_stream: for batches that do not come from replay servers. before_saving: called before each checkpoint.
+        """
         self._run, self._directory, self._config, self._device = run, directory, config, device
-        like = torch.zeros((), device=device)
-        self._algorithm = Maddpg(run.joint, run.spec.network, run.spec.algorithm, run.spec.seed, like)
-        self._columns = field_columns(transition_dtype(run.joint))
+        self._training = Training(run, device)
         self._checkpoints = Checkpoints(directory.checkpoints, config.keep_checkpoints)
         self._done = self._restore()
         self._name = f"learner-{secrets.token_hex(3)}"
-        clock = self._done.env_steps, self._done.samples
-        self._stream = BatchStream(
-            run, self._name, config.replay, config.prefetch, pin=device.type == "cuda", clock=clock
-        )
+        self._stream = (open_stream or self._connect)(self._done)
+        self._before_saving = before_saving
         self.metrics, self._broadcast = metrics, broadcast
         self._logbook = Logbook(directory)
         self._wait = WaitLog(_log)
-        self._losses: Losses | None = None
         self._introduced = False
         """Whether a replay server has taken this learner in: from then on it publishes."""
         self._rate = UpdateRate()
@@ -116,6 +118,11 @@ class Learner:
             turned_at = ended_at
         self._finish()
 
+    def _connect(self, done: Counters) -> Batches:
+        config, pin = self._config, self._device.is_gpu
+        clock = done.env_steps, done.samples
+        return BatchStream(self._run, self._name, config.replay, config.prefetch, pin=pin, clock=clock)
+
     def close(self) -> None:
         """Closes files and sockets."""
         self._stream.close()
@@ -131,32 +138,17 @@ class Learner:
 
     def _learn(self, records: Records) -> None:
         started_at = time.perf_counter()
-        done, algorithm = self._done, self._run.spec.algorithm
+        done = self._done
         done.env_steps = max(done.env_steps, self._stream.env_steps)
-        share = schedule.learning_rate_share(algorithm, self.progress)
-        words = records.words.to(self._device, non_blocking=True)
-        self._losses = self._algorithm.update(
-            self._batch(words, complete=records.complete),
-            algorithm.policy_learning_rate * share,
-            algorithm.critic_learning_rate * share,
-        )
+        measured = self._training.learn(records, done.updates, self.progress, time.monotonic())
+        if records.probabilities is not None:
+            self._stream.prioritise(records, measured.td_error)
         done.updates += 1
-        done.samples += len(words)
+        done.samples += len(records.words)
         self.metrics.updates.inc()
-        self.metrics.samples.inc(len(words))
+        self.metrics.samples.inc(len(records.words))
         self.metrics.update_seconds.observe(time.perf_counter() - started_at)
         self.metrics.last_update.set_to_current_time()
-
-    def _batch(self, words: torch.Tensor, *, complete: bool) -> Batch:
-        columns = self._columns
-        return Batch(
-            joint=words[:, : columns["action"].stop],
-            next_obs=words[:, columns["next_obs"]],
-            reward=words[:, columns["reward"]],
-            discount=words[:, columns["discount"]],
-            present=words[:, columns["present"]],
-            complete=complete,
-        )
 
     # ---- what is done between updates -----------------------------------------------------------------------------
 
@@ -182,7 +174,7 @@ class Learner:
     def _continue_versions(self) -> None:
         self._introduced = True
         remembered = self._stream.weights_version
-        version = first_version(self._done.weights_version, remembered, self._config.checkpoint_every)
+        version = self._broadcast.first_version(self._done.weights_version, remembered, self._config.checkpoint_every)
         self._done.weights_version = version - 1
 
     def _publish(self, now: float) -> None:
@@ -193,11 +185,11 @@ class Learner:
             data_hash=self._run.data_hash,
             version=done.weights_version,
             updates=done.updates,
-            exploration_scale=schedule.exploration_scale(exploration, self.progress),
+            exploration_scale=schedule.exploration_scale(exploration, self.progress, done.env_steps),
             random_share=schedule.random_share(exploration, done.env_steps),
         )
         try:
-            self._broadcast.send(header, self._algorithm.policy_weights(), self._stream, now)
+            self._broadcast.send(header, self._training.algorithm.policy_weights(), self._stream, now)
         except ValueError as e:
             self._capture().check()
             raise ShoalError(f"weights {done.weights_version} cannot be published: {e}") from e
@@ -205,16 +197,16 @@ class Learner:
         self.metrics.weights_version.set(done.weights_version)
 
     def _report(self, *, finished: bool) -> LearnerReport:
-        critic_loss, policy_loss = _means(self._losses)
-        self.metrics.observe(self._losses, self.progress, self._stream.rejected)
+        figures = self._training.figures
+        self.metrics.observe(figures, self.progress, self._stream.rejected)
         return LearnerReport(
             learner=self._name,
             updates=self._done.updates,
             updates_per_s=self._rate.value,
             weights_version=self._done.weights_version,
             progress=self.progress,
-            critic_loss=critic_loss,
-            policy_loss=policy_loss,
+            critic_loss=fmean(figures.critic_loss) if figures else 0.0,
+            policy_loss=fmean(figures.policy_loss) if figures else 0.0,
             waiting_for=self._wait.reason,
             waited_s=self._wait.total_s,
             last_checkpoint_s=time.monotonic() - self._saved_at if self._saved_at is not None else -1.0,
@@ -234,16 +226,19 @@ class Learner:
         )
 
     def _write_log(self) -> None:
-        if self._losses is None:
+        measured = self._training.figures
+        if measured is None:
             return
         figures = {
             "trained_s": round(self._done.trained_s, 2),
             "env_steps": self._done.env_steps,
             "updates_per_s": self._rate.value,
             "progress": self.progress,
-            "exploration_scale": schedule.exploration_scale(self._run.spec.exploration, self.progress),
+            "exploration_scale": schedule.exploration_scale(
+                self._run.spec.exploration, self.progress, self._done.env_steps
+            ),
         }
-        self._logbook.write(self._done.updates, figures, self._losses, self._stream.status)
+        self._logbook.write(self._done.updates, figures, measured, self._stream.status)
 
     # ---- checkpoints ----------------------------------------------------------------------------------------------
 
@@ -251,12 +246,12 @@ class Learner:
         state = self._checkpoints.load()
         if state is None:
             return Counters()
-        restore(self._algorithm, state)
+        restore(self._training.algorithm, state)
         _log.info("goes on from %d updates, %d environment steps", state.counters.updates, state.counters.env_steps)
         return state.counters
 
     def _capture(self) -> TrainingState:
-        return capture(self._algorithm, self._done)
+        return capture(self._training.algorithm, self._done)
 
     def _save(self) -> None:
         done, status = self._done, self._stream.status
@@ -265,8 +260,10 @@ class Learner:
         is_best = not math.isnan(value) and (done.best_return is None or value > done.best_return)
         if is_best:
             done.best_return = value
+        if self._before_saving:
+            self._before_saving(done)
         path = self._checkpoints.save(self._capture(), best=is_best)
-        flat = self._algorithm.policy_weights()
+        flat = self._training.algorithm.policy_weights()
         save_policy(self._directory.policy_file, PolicyFile(self._run, done.weights_version, done.updates, flat))
         self.metrics.last_checkpoint.set_to_current_time()
         self._saved_at = time.monotonic()
@@ -278,7 +275,8 @@ class Learner:
             if finished:
                 self._directory.finished_file.touch()
             return
-        self._publish(time.monotonic())
+        if self._broadcast.is_due(self._done.updates, math.inf):
+            self._publish(time.monotonic())
         self._save()
         self._write_log()
         self._stream.send(self._report(finished=finished))
@@ -291,8 +289,3 @@ class Learner:
             self._done.env_steps,
             self._done.trained_s,
         )
-
-
-def _means(losses: Losses | None) -> tuple[float, float]:
-    """Returns the mean over agents of critic and policy loss; zeros before the first update."""
-    return (float(losses.critic_loss.mean()), float(losses.policy_loss.mean())) if losses else (0.0, 0.0)

@@ -3,7 +3,8 @@
 metrics.jsonl, one object a line: `time` (Unix seconds), `trained_s`, `env_steps`, `updates`, `updates_per_s`,
 `progress`, `exploration_scale`; over agents `critic_loss`, `policy_loss`, `q_mean`, `critic_gradient_norm`,
 `policy_gradient_norm`; and what the replay server knows: `return_mean` (last episodes, exploration included),
-`return_means` over agents, `env_steps_per_s`, `samples_per_insert`, `policy_lag`, `replay_size`, `actors`.
+`return_means` over agents, `env_steps_per_s`, `samples_per_insert`, `policy_lag`, `replay_size`, `actors`,
+`actors_waited_s` (of all of them so far), `waiting` (who waits for whom at this moment, in words).
 TensorBoard, over updates: `agent{i}/losses`, `agent{i}/mean_episode_rewards`, `run/...`.
 """
 
@@ -13,13 +14,14 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from tensorboardX import SummaryWriter
 
 from common.messages import Status
 from common.run_directory import RunDirectory
-from learner_node.algorithms.losses import Losses
+from learner_node.algorithms.measured import Figures
 
 
 class Logbook:
@@ -29,16 +31,10 @@ class Logbook:
         self._lines = directory.metrics_file.open("a", buffering=1)
         self._board = SummaryWriter(str(directory.tensorboard))
 
-    def write(self, updates: int, learner: Mapping[str, float], losses: Losses, status: Status | None) -> None:
+    def write(self, updates: int, learner: Mapping[str, float], figures: Figures, status: Status | None) -> None:
         """Writes the learner's figures, its last losses, and what the replay server last said of the run."""
         line: dict[str, Any] = {"time": round(time.time(), 3), "updates": updates, **learner}
-        line |= {
-            "critic_loss": losses.critic_loss.tolist(),
-            "policy_loss": losses.policy_loss.tolist(),
-            "q_mean": losses.value.tolist(),
-            "critic_gradient_norm": losses.critic_gradient_norm.tolist(),
-            "policy_gradient_norm": losses.policy_gradient_norm.tolist(),
-        }
+        line |= asdict(figures)
         if status is not None:
             line |= {
                 "return_mean": status.return_mean,
@@ -48,6 +44,8 @@ class Logbook:
                 "policy_lag": status.policy_lag,
                 "replay_size": status.size,
                 "actors": status.actor_count,
+                "actors_waited_s": sum(actor.waited_s for actor in status.actors),
+                "waiting": list(status.waiting),
             }
         self._lines.write(json.dumps({name: _finite(value) for name, value in line.items()}) + "\n")
         self._show(updates, line)

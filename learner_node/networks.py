@@ -23,12 +23,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from common.policy import layer_shapes
 from common.run import NetworkSpec
 from common.spec import JointSpec
-
-Blocks = Sequence[tuple[slice, Tensor]]
-"""All parameters (or gradients) of one kind as (owners, `[x, owners, y]`): what belongs to whose network."""
+from learner_node.sharing import Block
 
 
 class Affine:
@@ -66,7 +63,6 @@ class PolicyTensors:
     """Per cohort `[n, u, H]`."""
     last_biases: tuple[Tensor, ...]
     """Per cohort `[n, u, 1]`."""
-    blocks: Blocks
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,17 @@ class CriticTensors:
     """`[C, 1, H]`."""
     last_bias: Tensor
     """`[C, 1, 1]`."""
-    blocks: Blocks
+
+    def first_ones(self, count: int) -> CriticTensors:
+        """Returns the first `count` critics alone."""
+        columns = count * (self.first_weight.shape[1] // len(self.last_weight))
+        return CriticTensors(
+            self.first_weight[:, :columns],
+            self.first_bias[:columns],
+            tuple(Affine(layer.weight[:count], layer.bias[:count]) for layer in self.hidden),
+            self.last_weight[:count],
+            self.last_bias[:count],
+        )
 
 
 def cohorts(joint: JointSpec) -> tuple[Cohort, ...]:
@@ -114,86 +120,99 @@ def _affines(tensors: Sequence[Tensor]) -> tuple[Affine, ...]:
     return tuple(Affine(weight, bias) for weight, bias in zip(tensors[::2], tensors[1::2], strict=True))
 
 
-def policy_size(joint: JointSpec, network: NetworkSpec) -> int:
-    """Returns how many parameters all policies have together."""
-    return sum((i + 1) * o for agent in joint.agents for i, o in layer_shapes(agent, network))
+def policy_blocks(joint: JointSpec, network: NetworkSpec) -> list[Block]:
+    """Returns the rows that all policies lie in.
+
+    First biases, a row an agent; hidden layers, a row an agent; then cohort by cohort first weights and last layer, a
+    row an agent of it.
+    """
+    widths, agents = network.policy_hidden, len(joint.agents)
+    sizes = [(agents, widths[0]), (agents, sum(map(math.prod, _hidden_shapes(widths))))]
+    sizes += [(run.size, sum(map(math.prod, _end_shapes(run, widths)))) for run in cohorts(joint)]
+    return _side_by_side(sizes)
 
 
 def policy_tensors(flat: Tensor, joint: JointSpec, network: NetworkSpec) -> PolicyTensors:
-    """Lays the layers of all policies over a flat buffer `[policy_size]`.
+    """Lays the layers of all policies over a flat buffer."""
+    widths = network.policy_hidden
+    first_bias, hidden, *ends = (block.of(flat) for block in policy_blocks(joint, network))
+    layers = _affines(_cut(hidden, _hidden_shapes(widths)))
+    cut = [_cut(rows, _end_shapes(run, widths)) for run, rows in zip(cohorts(joint), ends, strict=True)]
+    first_weights, last_weights, last_biases = zip(*cut, strict=True)
+    return PolicyTensors(first_weights, first_bias[:, None], layers, last_weights, last_biases)
 
-    A row an agent: first what all agents have alike, then cohort by cohort what only cohorts have alike.
+
+def critic_blocks(inputs: int, critics: int, widths: Sequence[int]) -> list[Block]:
+    """Returns the rows that all critics lie in.
+
+    First layers: a row an input and critic, critics side by side, biases as the last input; then a row a critic.
     """
-    widths, agents = network.policy_hidden, len(joint.agents)
-    shapes = [(1, widths[0]), *_hidden_shapes(widths)]
-    alike = flat[: agents * sum(map(math.prod, shapes))].view(agents, -1)
-    first_bias, *hidden = _cut(alike, shapes)
-    at, ends = alike.numel(), []
-    blocks = [(slice(0, agents), alike[None])]
-    for run in cohorts(joint):
-        shapes = [(run.obs_dim, widths[0]), (run.action_dim, widths[-1]), (run.action_dim, 1)]
-        rows = flat[at : at + run.size * sum(map(math.prod, shapes))].view(run.size, -1)
-        at += rows.numel()
-        blocks.append((run.agents, rows[None]))
-        ends.append(_cut(rows, shapes))
-    first_weights, last_weights, last_biases = zip(*ends, strict=True)
-    return PolicyTensors(first_weights, first_bias, _affines(hidden), last_weights, last_biases, tuple(blocks))
-
-
-def critic_size(inputs: int, critics: int, widths: Sequence[int]) -> int:
-    """Returns how many parameters all critics have together."""
-    return critics * sum((i + 1) * o for i, o in pairwise((inputs, *widths, 1)))
+    rest = sum(map(math.prod, _rest_shapes(widths)))
+    return _side_by_side([((inputs + 1) * critics, widths[0]), (critics, rest)])
 
 
 def critic_tensors(flat: Tensor, inputs: int, critics: int, widths: Sequence[int]) -> CriticTensors:
-    """Lays the layers of all critics over a flat buffer `[critic_size]`.
-
-    The first layers of all critics side by side, their biases as the last row; then a row a critic.
-    """
-    everyone, size = slice(0, critics), (inputs + 1) * critics * widths[0]
-    first = flat[:size].view(inputs + 1, critics, widths[0])
-    rows = flat[size:].view(critics, -1)
-    *hidden, last_weight, last_bias = _cut(rows, [*_hidden_shapes(widths), (1, widths[-1]), (1, 1)])
-    side_by_side = first.flatten(1)
-    blocks = ((everyone, first), (everyone, rows[None]))
-    return CriticTensors(side_by_side[:inputs], side_by_side[inputs], _affines(hidden), last_weight, last_bias, blocks)
+    """Lays the layers of all critics over a flat buffer."""
+    first, rest = (block.of(flat) for block in critic_blocks(inputs, critics, widths))
+    side_by_side = first.view(inputs + 1, critics * widths[0])
+    *hidden, last_weight, last_bias = _cut(rest, _rest_shapes(widths))
+    return CriticTensors(side_by_side[:inputs], side_by_side[inputs], _affines(hidden), last_weight, last_bias)
 
 
-def policy_order(joint: JointSpec, network: NetworkSpec) -> Tensor:
-    """Returns where each number of common/policy.py's flat layout stands in the stacked buffer `[policy_size]`."""
-    places = policy_tensors(torch.arange(policy_size(joint, network)), joint, network)
-    order: list[Tensor] = []
+def policy_pieces(policies: PolicyTensors, joint: JointSpec, agent: int) -> list[Tensor]:
+    """Returns one agent's tensors in the order of common/policy.py's flat layout."""
     for i, run in enumerate(cohorts(joint)):
-        for k, agent in enumerate(range(run.agents.start, run.agents.stop)):
-            order += [places.first_weights[i][k], places.first_bias[agent]]
-            order += _hidden_of(places.hidden, agent)
-            order += [places.last_weights[i][k].t(), places.last_biases[i][k]]
-    return torch.cat([piece.flatten() for piece in order])
+        if run.agents.start <= agent < run.agents.stop:
+            k = agent - run.agents.start
+            first, last = policies.first_weights[i][k], policies.last_weights[i][k]
+            inner = _hidden_of(policies.hidden, agent)
+            return [first, policies.first_bias[agent], *inner, last.t(), policies.last_biases[i][k]]
+    raise IndexError(agent)
 
 
-def critic_order(inputs: int, critics: int, widths: Sequence[int]) -> Tensor:
-    """Returns the same for critics laid out one by one: layer by layer, weight `[inputs, outputs]`, then bias."""
-    places = critic_tensors(torch.arange(critic_size(inputs, critics, widths)), inputs, critics, widths)
-    order: list[Tensor] = []
-    for c in range(critics):
-        columns = slice(c * widths[0], (c + 1) * widths[0])
-        order += [places.first_weight[:, columns], places.first_bias[columns]]
-        order += _hidden_of(places.hidden, c)
-        order += [places.last_weight[c].t(), places.last_bias[c]]
-    return torch.cat([piece.flatten() for piece in order])
+def critic_pieces(critics: CriticTensors, critic: int, sees: Sequence[int]) -> list[Tensor]:
+    """Returns one critic's tensors: layer by layer, weight `[inputs, outputs]`, then bias.
+
+    sees: what it reads of the joint observation and action, in its order.
+    """
+    width = critics.first_weight.shape[1] // len(critics.last_weight)
+    columns = slice(critic * width, (critic + 1) * width)
+    first, bias = critics.first_weight[list(sees), columns], critics.first_bias[columns]
+    inner = _hidden_of(critics.hidden, critic)
+    return [first, bias, *inner, critics.last_weight[critic].t(), critics.last_bias[critic]]
 
 
 def _hidden_of(layers: Sequence[Affine], owner: int) -> list[Tensor]:
     return [tensor[owner] for layer in layers for tensor in (layer.weight, layer.bias)]
 
 
-def initial_weights(shapes: Sequence[tuple[int, int]], seed: Sequence[int]) -> npt.NDArray[np.float32]:
+def _end_shapes(run: Cohort, widths: Sequence[int]) -> list[tuple[int, int]]:
+    return [(run.obs_dim, widths[0]), (run.action_dim, widths[-1]), (run.action_dim, 1)]
+
+
+def _rest_shapes(widths: Sequence[int]) -> list[tuple[int, int]]:
+    return [*_hidden_shapes(widths), (1, widths[-1]), (1, 1)]
+
+
+def _side_by_side(sizes: Sequence[tuple[int, int]]) -> list[Block]:
+    blocks: list[Block] = []
+    start = 0
+    for rows, width in sizes:
+        blocks.append(Block(start, rows, width))
+        start += rows * width
+    return blocks
+
+
+def initial_weights(
+    shapes: Sequence[tuple[int, int]], seed: Sequence[int], first_biases: int = 1
+) -> npt.NDArray[np.float32]:
     """Draws one network's weights and biases uniformly within 1 / sqrt(inputs), layer by layer.
 
     That is torch's default for linear layers; unlike orthogonal matrices it keeps first logits small, so bounded
     policies do not start at their bounds. numpy draws it because its streams are the same on every device and in
-    every version of torch.
+    every version of torch. first_biases: how many sets of biases the first layer has.
     """
     generator = np.random.default_rng(seed)
-    pieces = [generator.uniform(-1.0, 1.0, (i + 1) * o) / np.sqrt(i) for i, o in shapes]
+    sets = [first_biases, *[1] * (len(shapes) - 1)]
+    pieces = [generator.uniform(-1.0, 1.0, (i + k) * o) / np.sqrt(i) for (i, o), k in zip(shapes, sets, strict=True)]
     return np.concatenate(pieces).astype(np.float32)

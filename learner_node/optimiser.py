@@ -1,27 +1,37 @@
-"""Adam and gradient clipping over the flat parameters of all agents at once.
+"""Adam and gradient clipping over the flat parameters of all networks of one kind at once.
 
-P parameters of all networks of one kind, in one flat buffer     owner: the network a parameter belongs to
+P parameters of all networks, in one flat buffer of blocks of rows     owner: the network a row belongs to
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from learner_node.networks import Blocks
+from learner_node.sharing import Block
 
 
 class Adam:
-    """Adam (Kingma and Ba 2015) over one flat tensor; element by element it equals one optimiser a network."""
+    """Adam (Kingma and Ba 2015) over one flat tensor; element by element it equals one optimiser a network.
 
-    def __init__(self, parameters: Tensor) -> None:
-        """Starts both moments of `parameters` `[P]` at zero."""
+    With a rate of its own for each parameter, in units of the common one, and decay of the weights added to the
+    gradient, as torch.optim.Adam does.
+    """
+
+    def __init__(self, parameters: Tensor, weight_decay: float, relative_rates: Tensor | None) -> None:
+        """Starts both moments of `parameters` `[P]` at zero; relative_rates `[P]`, None = all alike."""
         self.mean = torch.zeros_like(parameters)
         self.square = torch.zeros_like(parameters)
         self.steps = torch.zeros((), device=parameters.device)
+        self.rate = parameters.new_zeros(())
+        """The learning rate: a tensor, so that a captured update reads it anew."""
+        self._weight_decay, self._relative_rates = weight_decay, relative_rates
 
-    def step(self, parameters: Tensor, gradient: Tensor, learning_rate: float) -> None:
+    def step(self, parameters: Tensor, gradient: Tensor) -> None:
         """Moves `parameters` one step against `gradient`, both `[P]`."""
+        before = None if self._relative_rates is None else parameters.clone()
         self.steps.add_(1.0)
         # What torch.optim.Adam(fused=True) calls in the end; its way there takes longer than the step.
         torch._fused_adam_(
@@ -31,14 +41,17 @@ class Adam:
             [self.square],
             [],
             [self.steps],
-            lr=learning_rate,
+            lr=self.rate,
             beta1=0.9,
             beta2=0.999,
-            weight_decay=0.0,
+            weight_decay=self._weight_decay,
             eps=1e-8,
             amsgrad=False,
             maximize=False,
         )
+        if before is not None and self._relative_rates is not None:
+            # A step is proportional to its rate, so each parameter goes its own share of the common step.
+            torch.lerp(before, parameters, self._relative_rates, out=parameters)
 
 
 class Clip:
@@ -48,23 +61,23 @@ class Clip:
     the others.
     """
 
-    def __init__(self, gradients: Blocks) -> None:
-        """Takes all gradients of one kind, which stay where they are."""
-        owners = max(members.stop for members, _ in gradients)
-        self._norms = gradients[0][1].new_zeros(len(gradients), owners)
-        self._scales = gradients[0][1].new_ones(owners)
-        self._blocks = [
-            (gradient, self._norms[i, members], self._scales[members, None])
-            for i, (members, gradient) in enumerate(gradients)
-        ]
+    def __init__(self, gradient: Tensor, blocks: Sequence[tuple[Block, list[int]]]) -> None:
+        """Takes all gradients of one kind `[P]`, which stay where they are, and the owner of each row of each block."""
+        self._rows = [block.of(gradient) for block, _ in blocks if block.width]
+        self._counts = [len(rows) for rows in self._rows]
+        owners = [owner for block, own in blocks if block.width for owner in own]
+        self._norms = gradient.new_zeros(len(owners))
+        self._parts = torch.split(self._norms, self._counts)
+        self._owner = torch.tensor(owners, device=gradient.device)
+        self._of_owner = torch.nn.functional.one_hot(self._owner).to(gradient).t().contiguous()
 
     def __call__(self, largest: float) -> Tensor:
         """Scales to norm `largest` (0 = leaves them) and returns the norms before, network by network."""
-        for gradient, norm, _ in self._blocks:
-            torch.linalg.vector_norm(gradient, dim=(0, 2), out=norm)
-        norms: Tensor = torch.linalg.vector_norm(self._norms, dim=0)
+        for rows, norms in zip(self._rows, self._parts, strict=True):
+            torch.linalg.vector_norm(rows, dim=1, out=norms)
+        norms = torch.mv(self._of_owner, self._norms.square_()).sqrt_()
         if largest > 0:
-            torch.reciprocal(norms + 1e-6, out=self._scales).mul_(largest).clamp_(max=1.0)
-            for gradient, _, scale in self._blocks:
-                gradient.mul_(scale)
+            scales = (largest / (norms + 1e-6)).clamp_(max=1.0).index_select(0, self._owner)[:, None]
+            for rows, scale in zip(self._rows, torch.split(scales, self._counts), strict=True):
+                rows.mul_(scale)
         return norms

@@ -84,17 +84,21 @@ class PolicyPass:
             for run in cohorts
         ]
 
-    def forward(self, policy: PolicyTensors, obs: Tensor) -> Tensor:
-        """Returns the logits `[B, U]` for observations `[B, O]`."""
-        for run, views, weight in zip(self._cohorts, self._runs, policy.first_weights, strict=True):
-            torch.bmm(by_agent(obs, run.obs, run.size), weight, out=views.first)
+    def own_obs(self, obs: Tensor) -> list[Tensor]:
+        """Sees observations `[B, O]` as each cohort's `[n, B, o]`, without copying."""
+        return [by_agent(obs, run.obs, run.size) for run in self._cohorts]
+
+    def forward(self, policy: PolicyTensors, own_obs: Sequence[Tensor]) -> Tensor:
+        """Returns the logits `[B, U]` for observations as `own_obs` sees them."""
+        for own, views, weight in zip(own_obs, self._runs, policy.first_weights, strict=True):
+            torch.bmm(own, weight, out=views.first)
         self._first.add_(policy.first_bias)
         self._stack.up(policy.hidden)
         for views, weight, bias in zip(self._runs, policy.last_weights, policy.last_biases, strict=True):
             torch.baddbmm(bias, weight, views.last_turned, out=views.logits)
         return self._logits.copy_(self._turned.t())
 
-    def backward(self, policy: PolicyTensors, into: PolicyTensors, obs: Tensor, d_logits: Tensor) -> None:
+    def backward(self, policy: PolicyTensors, into: PolicyTensors, own_obs: Sequence[Tensor], d_logits: Tensor) -> None:
         """Writes the gradients of the parameters, given those of the logits `[B, U]` of the last forward pass."""
         for i, (run, views) in enumerate(zip(self._cohorts, self._runs, strict=True)):
             d_own = by_agent(d_logits, run.action, run.size)
@@ -104,8 +108,7 @@ class PolicyPass:
             torch.bmm(d_own, policy.last_weights[i], out=views.d_last)
         self._stack.down(policy.hidden, into.hidden)
         torch.sum(self._d_first, 1, keepdim=True, out=into.first_bias)
-        for run, views, weight in zip(self._cohorts, self._runs, into.first_weights, strict=True):
-            own = by_agent(obs, run.obs, run.size)
+        for own, views, weight in zip(own_obs, self._runs, into.first_weights, strict=True):
             torch.bmm(own.transpose(1, 2), views.d_first, out=weight)
 
 

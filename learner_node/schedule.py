@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from common.run import AlgorithmSpec, BudgetSpec, ExplorationSpec
 
 
@@ -13,12 +15,21 @@ def progress(budget: BudgetSpec, env_steps: int, trained_s: float) -> float:
 
 
 def learning_rate_share(algorithm: AlgorithmSpec, share_done: float) -> float:
-    """Returns the share of the initial learning rates to use: falls linearly over the budget."""
-    return 1.0 + (algorithm.final_learning_rate_share - 1.0) * share_done
+    """Returns the share of the initial learning rates to use: falls over the budget, linearly or as half a cosine."""
+    fallen = share_done if algorithm.learning_rate_decay == "linear" else (1.0 - math.cos(math.pi * share_done)) / 2.0
+    return 1.0 + (algorithm.final_learning_rate_share - 1.0) * fallen
 
 
-def exploration_scale(exploration: ExplorationSpec, share_done: float) -> float:
-    """Returns the scale of the exploration noise: falls linearly over its share of the budget."""
+def team_spirit(algorithm: AlgorithmSpec, share_done: float) -> float:
+    """Returns the share of the team's mean reward in each agent's: moves linearly over the budget."""
+    start, end = algorithm.team_spirit, algorithm.final_team_spirit
+    return start if end is None else start + (end - start) * share_done
+
+
+def exploration_scale(exploration: ExplorationSpec, share_done: float, env_steps: int) -> float:
+    """Returns the scale of exploration: falls linearly over a share of the budget, or by a rate each step."""
+    if exploration.decay == "exponential":
+        return max(exploration.final_scale, exploration.scale * exploration.decay_rate**env_steps)
     done = min(1.0, share_done / exploration.decay_share) if exploration.decay_share else 1.0
     return exploration.scale + (exploration.final_scale - exploration.scale) * done
 

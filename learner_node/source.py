@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from common.errors import PeerError
-from common.messages import Batch, Held, Open, Opened, Refused, SampleRequest, Status, ToPeer, Unknown
+from common.messages import Batch, Held, Open, Opened, Priorities, Refused, SampleRequest, Status, ToPeer, Unknown
+from common.places import PLACE, Places, with_values
 from common.run import Run
 from common.transitions import field_columns, transition_dtype
 from common.wire import Buffer, Client
@@ -28,6 +29,19 @@ class Records(NamedTuple):
     """Rows of 4-byte words as float32 `[B, words of a record]`; read-only, in pinned memory if asked for."""
     complete: bool
     """Whether every agent acted in every record and in the step after it."""
+    probabilities: torch.Tensor | None = None
+    """How likely each was drawn, in units of a uniform draw (N p) `[B]` float32; None where all were drawn alike."""
+    places: Places | None = None
+    """Where they stand in the replay `[B]`: goes back with their TD errors."""
+    origin: str = ""
+    """The replay they come from."""
+
+
+def answer(records: Records, errors: torch.Tensor) -> tuple[Priorities, bytes]:
+    """Returns what tells a replay the absolute TD errors `[B]`, on the CPU, of records that it drew by priorities."""
+    if records.places is None:
+        raise ValueError("these records were not drawn by priorities")
+    return Priorities(len(records.places)), with_values(records.places, errors.numpy()).tobytes()
 
 
 class Inspector:
@@ -35,11 +49,12 @@ class Inspector:
 
     def __init__(self, run: Run, *, pin: bool) -> None:
         self._count, self._pin = run.spec.replay.batch, pin
+        self._place_bytes = PLACE.itemsize if run.spec.replay.priority_exponent else 0
         dtype = transition_dtype(run.joint)
         columns = field_columns(dtype)
         self._record_bytes = dtype.itemsize
         self._numbers = slice(0, columns["policy_version"].start)
-        self._acting = slice(columns["discount"].start, columns["present"].stop)
+        self._discount, self._present = columns["discount"], columns["present"]
         self.rejected = 0
         # A tensor over a received frame keeps the frame alive and must not be written to; nothing does.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -47,21 +62,30 @@ class Inspector:
     def open(self, payload: Buffer | None, origin: str) -> Records | None:
         """Returns the payload's records, None when they are not all finite; PeerError for a wrong size."""
         size = len(payload) if payload is not None else 0
-        if payload is None or size != self._count * self._record_bytes:
+        records_bytes, places_bytes = self._count * self._record_bytes, self._count * self._place_bytes
+        if payload is None or size != records_bytes + places_bytes:
             raise PeerError(
-                f"{origin} sent a batch of {size} bytes, not {self._count} records of {self._record_bytes}; "
-                "do replay and learner run the same version?"
+                f"{origin} sent a batch of {size} bytes, not {self._count} records of {self._record_bytes}"
+                f" and places of {self._place_bytes}; do replay and learner run the same version?"
             )
-        words = np.frombuffer(payload, "<f4").reshape(self._count, -1)
+        words = np.frombuffer(payload, "<f4", records_bytes // 4).reshape(self._count, -1)
         if not words.flags.aligned:
             words = words.copy()
-        if not np.isfinite(words[:, self._numbers]).all():
+        # All words at once take half as long as without the last column, and versions seldom look like no number.
+        if not (np.isfinite(words).all() or np.isfinite(words[:, self._numbers]).all()):
             self.rejected += 1
             _log.error("threw away a batch of %s with non-finite numbers: look at what the world returns", origin)
             return None
         tensor = torch.from_numpy(words)
-        complete = bool((words[:, self._acting] == 1.0).all())
-        return Records(tensor.pin_memory() if self._pin else tensor, complete)
+        complete = bool((words[:, self._present] == 1.0).all() and (words[:, self._discount] > 0.0).all())
+        records = Records(tensor.pin_memory() if self._pin else tensor, complete, origin=origin)
+        return self._with_places(records, payload[records_bytes:]) if places_bytes else records
+
+    def _with_places(self, records: Records, payload: Buffer) -> Records:
+        places = np.frombuffer(payload, PLACE)
+        # A word's copy is aligned, which a frame need not be.
+        probabilities = torch.from_numpy(places["value"].copy())
+        return records._replace(probabilities=probabilities.pin_memory() if self._pin else probabilities, places=places)
 
 
 class Source:
@@ -76,6 +100,10 @@ class Source:
         """Sent and not answered yet."""
         self.held = ""
         """Why they are not."""
+        self.size = 0
+        """Transitions it holds."""
+        self.turn = 0.0
+        """When it is to be asked next, in the time of whoever asks several in turn."""
         self.inserts, self._samples = clock
         self._run, self._learner, self._inspector = run, learner, inspector
         self._open_sent_at = -OPEN_PERIOD_S
@@ -87,8 +115,8 @@ class Source:
             _log.warning("no word from %s for %.0f s; opening it again", self.client.endpoint, SILENCE_S)
             self._lose()
         if self.opened is None and now - self._open_sent_at >= OPEN_PERIOD_S:
-            self._open_sent_at = now
-            self.client.send(Open(self._learner, self._run, self.inserts, self._samples))
+            opening = Open(self._learner, self._run, self.inserts, self._samples)
+            self._open_sent_at = now if self.client.send(opening) else self._open_sent_at
 
     def request(self, message: SampleRequest, now: float) -> bool:
         """Asks for a batch; returns whether the request is on its way."""
@@ -108,7 +136,8 @@ class Source:
             case Held():
                 self.held, self.inserts = message.reason, message.inserts
             case Opened():
-                self.opened, self.inserts, self._samples = message, message.inserts, message.samples
+                self.opened, self.size = message, message.size
+                self.inserts, self._samples = message.inserts, message.samples
                 _log.info("%s holds %d transitions of this run", self.client.endpoint, message.size)
             case Status():
                 self.status = message
@@ -122,7 +151,7 @@ class Source:
 
     def _take_batch(self, batch: Batch, payload: Buffer | None) -> Records | None:
         self.requests.discard(batch.request)
-        self.held, self.inserts = "", batch.inserts
+        self.held, self.size, self.inserts = "", batch.size, batch.inserts
         self._samples += batch.count
         return self._inspector.open(payload, self.client.endpoint)
 

@@ -24,6 +24,9 @@ from common.transitions import field_columns, transition_dtype
 from learner_node.algorithms.losses import Batch
 from learner_node.algorithms.maddpg import Maddpg
 
+NETWORK = NetworkSpec(policy_hidden=(64, 64), critic_hidden=(64, 64), share_policies=False, share_critics=False)
+ALGORITHM = AlgorithmSpec(name="maddpg")
+"""The paper's networks and algorithm, whatever the defaults of a run are."""
 ROUNDS = 40
 PEAK_SIZE = 512
 
@@ -45,9 +48,9 @@ def simple_spread_shapes() -> JointSpec:
 
 
 def speeds(sizes: tuple[int, ...] = (256, 1024)) -> Iterator[Speed]:
-    """Measures the update on simple_spread's shapes and the default networks; leaves torch on one thread."""
+    """Measures the update of MADDPG on simple_spread's shapes with the paper's networks; leaves torch on one thread."""
     torch.set_num_threads(1)
-    joint, network, algorithm = simple_spread_shapes(), NetworkSpec(), AlgorithmSpec()
+    joint, network, algorithm = simple_spread_shapes(), NETWORK, ALGORITHM
     for rows in sizes:
         batch = random_batch(joint, rows)
         stacked, loop = Maddpg(joint, network, algorithm, 0, batch.joint), PlainLoop(joint, network, algorithm)

@@ -1,7 +1,8 @@
 """All state of a training: one object that is captured from an algorithm, checked, kept, and put back.
 
 Parameters and moments are kept network by network in the order of common/policy.py, not as they lie in the stacked
-buffers: how those are laid out may change without making old checkpoints unreadable.
+buffers: how those are laid out may change without making old checkpoints unreadable. A network that several share is
+kept once.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 from common.errors import ConfigError, ShoalError
-from learner_node.algorithms.maddpg import Maddpg, Trained
+from learner_node.algorithms.maddpg import Maddpg
+from learner_node.trained import Trained
 
 _RANDOM = "random_state"
 
@@ -48,42 +50,30 @@ class TrainingState(msgspec.Struct, frozen=True):
 
 def capture(algorithm: Maddpg, counters: Counters) -> TrainingState:
     """Returns a copy of an algorithm's state."""
-    tensors = {
-        name: (tensor[order] if tensor.dim() else tensor).to("cpu", copy=True)
-        for name, (tensor, order) in _tensors(algorithm).items()
-    }
-    return TrainingState({**tensors, _RANDOM: algorithm.generator.get_state()}, counters)
+    return TrainingState({**_tensors(algorithm), _RANDOM: algorithm.generator.get_state()}, counters)
 
 
 def restore(algorithm: Maddpg, state: TrainingState) -> None:
     """Puts a state back; ConfigError when it is not that of these networks."""
-    own = _tensors(algorithm)
-    wanted = {name: tuple(tensor.shape) for name, (tensor, _) in own.items()}
+    wanted = {name: tuple(tensor.shape) for name, tensor in _tensors(algorithm).items()}
     found = {name: tuple(tensor.shape) for name, tensor in state.tensors.items() if name != _RANDOM}
     if found != wanted:
         raise ConfigError(
             f"the checkpoint holds {found}, this run's networks need {wanted}; "
             "resume with the network and algorithm settings it was made with"
         )
-    for name, (tensor, order) in own.items():
-        if tensor.dim():
-            tensor[order] = state.tensors[name].to(tensor.device)
-        else:
-            tensor.copy_(state.tensors[name])
+    for kind, trained in _kinds(algorithm).items():
+        trained.load({name: state.tensors[f"{kind}/{name}"] for name in trained.tensors()})
     algorithm.generator.set_state(state.tensors[_RANDOM])
 
 
-def _tensors(algorithm: Maddpg) -> dict[str, tuple[Tensor, Tensor]]:
-    """Returns each tensor by name with the order its numbers are kept in."""
-    kinds: dict[str, Trained[Any]] = {"policies": algorithm.policies, "critics": algorithm.critics}
+def _tensors(algorithm: Maddpg) -> dict[str, Tensor]:
     return {
-        f"{kind}/{name}": (tensor, trained.order)
-        for kind, trained in kinds.items()
-        for name, tensor in (
-            ("online", trained.flat),
-            ("target", trained.target_flat),
-            ("adam/mean", trained.adam.mean),
-            ("adam/square", trained.adam.square),
-            ("adam/steps", trained.adam.steps),
-        )
+        f"{kind}/{name}": tensor
+        for kind, trained in _kinds(algorithm).items()
+        for name, tensor in trained.tensors().items()
     }
+
+
+def _kinds(algorithm: Maddpg) -> dict[str, Trained[Any]]:
+    return {"policies": algorithm.policies, "critics": algorithm.critics}

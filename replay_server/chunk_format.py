@@ -1,7 +1,9 @@
 """How a chunk stands in the log: a header that tells whose it is and which, then the records as they came.
 
-magic "SHC1" | actor length u16 | 2 bytes | count u32 | crc32c of the records u32 | policy version u32
-| number u64 | incarnation u64 | seq u64 | actor | crc32c of the header before it u32 | records
+magic "SHC1" | actor length u16 | steps length u16 | count u32 | crc32c of the records u32 | policy version u32
+| number u64 | incarnation u64 | seq u64 | actor | steps | crc32c of the header before it u32 | records
+
+steps: copies u32, then one bit a record that tells an episode's end; nothing where they are not told.
 """
 
 from __future__ import annotations
@@ -11,20 +13,20 @@ from typing import NamedTuple
 
 from common.errors import ProtocolError
 from common.wire import checksum
+from replay_server.episodes import Origin
 from replay_server.instructions import StoreChunk
 from replay_server.resp import Split
 
 MAGIC = b"SHC1"
-_FIXED = struct.Struct("<4sH2xIIIQQQ")
+_FIXED = struct.Struct("<4sHHIIIQQQ")
 _CRC = struct.Struct("<I")
+_COPIES = struct.Struct("<I")
 
 
 class KeptChunk(NamedTuple):
     """A chunk read back."""
 
-    actor: str
-    incarnation: int
-    seq: int
+    origin: Origin
     rows: int
     policy_version: int
     records: memoryview
@@ -33,9 +35,11 @@ class KeptChunk(NamedTuple):
 def pack_chunk(write: StoreChunk) -> Split:
     """Returns a chunk as the log keeps it: header and records."""
     chunk, actor = write.chunk, write.chunk.actor.encode()
+    steps = _COPIES.pack(chunk.copies) + chunk.ends if chunk.copies else b""
     fixed = _FIXED.pack(
         MAGIC,
         len(actor),
+        len(steps),
         chunk.count,
         chunk.crc32c,
         chunk.policy_version,
@@ -43,7 +47,7 @@ def pack_chunk(write: StoreChunk) -> Split:
         chunk.incarnation,
         chunk.seq,
     )
-    header = fixed + actor
+    header = fixed + actor + steps
     return header + _CRC.pack(checksum(header)), write.payload
 
 
@@ -51,8 +55,11 @@ def unpack_chunk(value: bytes, number: int, record_bytes: int) -> KeptChunk:
     """Opens what `pack_chunk` made of chunk `number`; ProtocolError says how it is damaged."""
     if len(value) < _FIXED.size:
         raise ProtocolError("too short")
-    magic, actor_bytes, count, crc32c, policy_version, own_number, incarnation, seq = _FIXED.unpack_from(value)
-    header_end = _FIXED.size + actor_bytes
+    magic, actor_bytes, steps_bytes, count, crc32c, policy_version, own_number, incarnation, seq = _FIXED.unpack_from(
+        value
+    )
+    actor_end = _FIXED.size + actor_bytes
+    header_end = actor_end + steps_bytes
     if magic != MAGIC or len(value) != header_end + _CRC.size + count * record_bytes:
         raise ProtocolError(f"{len(value)} bytes do not hold a chunk")
     data = memoryview(value)
@@ -61,4 +68,9 @@ def unpack_chunk(value: bytes, number: int, record_bytes: int) -> KeptChunk:
     records = data[header_end + _CRC.size :]
     if checksum(records) != crc32c:
         raise ProtocolError("its records fail their checksum")
-    return KeptChunk(value[_FIXED.size : header_end].decode(), incarnation, seq, count, policy_version, records)
+    copies = _COPIES.unpack_from(value, actor_end)[0] if steps_bytes else 0
+    ends = value[actor_end + _COPIES.size : header_end]
+    origin = Origin(value[_FIXED.size : actor_end].decode(), incarnation, seq, copies, ends)
+    if not origin.fits(count):
+        raise ProtocolError("its steps are not those of its records")
+    return KeptChunk(origin, count, policy_version, records)

@@ -7,13 +7,12 @@ import logging
 import time
 
 import click
-from prometheus_client import CollectorRegistry
 
 from common import command
 from common.process import Health, HttpPort, Stop, die_with_parent, start_logging
 from replay_server.committer import Committer
 from replay_server.config import NO_REDIS, ReplayConfig
-from replay_server.metrics import CommitterCollector, ReplayCollector, Timings
+from replay_server.metrics import CommitterCollector, ReplayCollector, Timings, make_registry
 from replay_server.recovery import recover
 from replay_server.redis_link import Stopped, asking, make_client, refuse_second, refuse_unfit, wait_for
 from replay_server.redis_log import RedisLog
@@ -52,7 +51,7 @@ def replay(**values: object) -> int:
 
 def serve(config: ReplayConfig, stop: Stop) -> None:
     """Runs one replay server until asked to stop: recovers, then binds, then serves."""
-    registry, health = CollectorRegistry(), Health()
+    registry, health = make_registry(), Health()
     http = HttpPort(config.metrics_host, config.metrics_port, registry, health)
     timings = Timings(registry)
     replay = Replay(config.settings(http.url), time.monotonic())
@@ -85,7 +84,7 @@ def open_log(config: ReplayConfig, replay: Replay, timings: Timings, stop: Stop,
             raise Stopped
 
     client_name = f"shoal-replay:{config.name}"
-    client = make_client(config.redis, client_name)
+    client = make_client(config.redis, client_name, config.redis_password)
     wait_for(client, config.redis, config.redis_wait, stop, progress)
     with asking(config.redis):
         refuse_unfit(client, config.redis, fsync=config.level == "fsync")

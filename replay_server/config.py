@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -23,10 +24,14 @@ class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         str,
         Meta(
             description="Redis or Valkey that keeps the chunks: redis://, rediss:// or unix:// URL; none = RAM only."
-            " Give passwords by SHOAL_REDIS: a command line is seen by all.",
+            " Give passwords by SHOAL_REDIS or --redis-password-file: a command line is seen by all.",
             extra={"metavar": "URL"},
         ),
     ] = "redis://127.0.0.1:6379/0"
+    redis_password_file: Annotated[
+        str,
+        Meta(description="File that holds the password of Redis, for a URL without one.", extra={"metavar": "FILE"}),
+    ] = ""
     durability: Annotated[
         Literal["auto", "ram", "redis", "fsync"],
         Meta(
@@ -59,6 +64,19 @@ class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.durability != "auto":
             return self.durability
         return "ram" if self.redis == NO_REDIS else "redis"
+
+    @property
+    def redis_password(self) -> str:
+        """Reads the password of Redis; empty when no file was named. ConfigError when it holds none."""
+        if not self.redis_password_file:
+            return ""
+        try:
+            password = Path(self.redis_password_file).read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as e:
+            raise ConfigError(f"--redis-password-file {self.redis_password_file} cannot be read: {e}") from e
+        if not password:
+            raise ConfigError(f"--redis-password-file {self.redis_password_file} is empty; write the password into it")
+        return password
 
     def check(self) -> None:
         """Raises ConfigError for settings that contradict each other or open the server to strangers."""

@@ -51,9 +51,9 @@ class Learners:
     def __len__(self) -> int:
         return len(self._by_peer)
 
-    def alive(self, now: float) -> bool:
-        """Says whether any learner holds its lease."""
-        return any(now - learner.seen <= LEASE_S for learner in self._by_peer.values())
+    def alive(self, now: float) -> int:
+        """Returns how many learners hold their lease."""
+        return sum(now - learner.seen <= LEASE_S for learner in list(self._by_peer.values()))
 
     def open(self, peer: bytes, name: str, now: float) -> list[Reply]:
         """Takes a learner in; its earlier requests, made under whichever routing id, are dropped."""

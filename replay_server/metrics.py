@@ -1,26 +1,53 @@
-"""The server's Prometheus metrics: read from the replay at each scrape, timings noted where they are measured."""
+"""The server's Prometheus metrics: read from the replay at each scrape, timings noted where they are measured.
+
+Counters count this life of the server. The run's own counters live in Redis and may step back by what a crash loses,
+which Prometheus would take for a restart from zero: they are gauges here.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
+from itertools import accumulate
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from common import vitals
 from replay_server.committer import Committer
+from replay_server.rates import LAG_VERSIONS, Recent
 from replay_server.recovery import Recovered
 from replay_server.replay import Replay
 from replay_server.table import Table
+from replay_server.tally import Rejection
+from replay_server.waits import CAUSES
 
-_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 10.0)
+
+
+def _upper_bound(table: Table) -> float:
+    return math.inf if table.limiter.spec.limit == "off" else table.limiter.half_width
+
+
+def _lower_bound(table: Table) -> float:
+    return -table.limiter.half_width if table.limiter.spec.limit == "strict" else -math.inf
+
 
 # name, help, kind, value
 _OF_TABLE: tuple[tuple[str, str, type[Metric], Callable[[Table], float]], ...] = (
     ("transitions", "Transitions held.", GaugeMetricFamily, lambda table: table.size),
     ("capacity_transitions", "Transitions that fit.", GaugeMetricFamily, lambda table: table.ring.capacity),
-    ("ingested_transitions", "Transitions ever inserted.", CounterMetricFamily, lambda table: table.limiter.inserts),
-    ("sampled_transitions", "Transitions ever sampled.", CounterMetricFamily, lambda table: table.limiter.samples),
+    (
+        "min_size_transitions",
+        "Transitions held before sampling begins.",
+        GaugeMetricFamily,
+        lambda table: table.limiter.spec.min_size,
+    ),
+    ("ingested_transitions", "Transitions inserted.", CounterMetricFamily, lambda table: table.inserted),
+    ("sampled_transitions", "Transitions sampled.", CounterMetricFamily, lambda table: table.sampled),
+    ("run_env_steps", "Transitions inserted in the whole run.", GaugeMetricFamily, lambda table: table.limiter.inserts),
     ("samples_per_insert", "Samples per insert since min_size.", GaugeMetricFamily, lambda t: t.limiter.realised),
     (
         "target_samples_per_insert",
@@ -28,14 +55,15 @@ _OF_TABLE: tuple[tuple[str, str, type[Metric], Callable[[Table], float]], ...] =
         GaugeMetricFamily,
         lambda table: table.limiter.spec.samples_per_insert,
     ),
-    ("rate_limiter_error", "Samples the learner is behind.", GaugeMetricFamily, lambda table: table.limiter.error),
-    (
-        "rate_limiter_error_bound",
-        "Samples either side may be behind before the other waits.",
-        GaugeMetricFamily,
-        lambda table: table.limiter.half_width,
-    ),
+    ("rate_limiter_error_samples", "Samples the learner is behind.", GaugeMetricFamily, lambda t: t.limiter.error),
+    ("rate_limiter_upper_bound_samples", "Error at which actors wait.", GaugeMetricFamily, _upper_bound),
+    ("rate_limiter_lower_bound_samples", "Error at which the learner waits.", GaugeMetricFamily, _lower_bound),
 )
+
+
+def make_registry() -> CollectorRegistry:
+    """Returns a registry with what every process tells of itself."""
+    return vitals.make_registry("replay")
 
 
 class ReplayCollector(Collector):
@@ -48,27 +76,67 @@ class ReplayCollector(Collector):
         """Yields the replay's metrics."""
         replay, now = self._replay, self._clock()
         if table := replay.table:
+            yield vitals.run_info(vitals.run_labels(table.run))
             for name, text, kind, value in _OF_TABLE:
                 yield kind(f"shoal_replay_{name}", text, value=value(table))  # type: ignore[call-arg]
-            yield InfoMetricFamily("shoal_replay_run", "The run held.", value={"run": table.run.id})
+            yield from _lately(replay.recent, [agent.name for agent in table.run.joint.agents])
+        yield from self._peers(now)
+        yield from self._waits(now)
+        yield from self._messages()
+
+    def _peers(self, now: float) -> Iterable[Metric]:
+        replay, report = self._replay, self._replay.learners.report
         peers = GaugeMetricFamily("shoal_replay_peers", "Connected peers that hold their lease.", labels=["role"])
-        peers.add_metric(["actor"], sum(1 for _ in list(replay.actors.live(now))))
-        peers.add_metric(["learner"], len(replay.learners))
+        peers.add_metric(["actor"], sum(session.live(now) for session in list(replay.actors.sessions.values())))
+        peers.add_metric(["learner"], replay.learners.alive(now))
         yield peers
-        rejected = CounterMetricFamily("shoal_replay_rejected", "Messages not taken in.", labels=["reason"])
-        for reason, count in list(replay.tally.rejected.items()):
-            rejected.add_metric([reason], count)
-        yield rejected
+        finished = float(report is not None and report.finished)
+        yield GaugeMetricFamily("shoal_replay_run_finished", "Whether the learner has used its budget.", finished)
+
+    def _waits(self, now: float) -> Iterable[Metric]:
+        labels = ["side", "cause"]
         blocked = CounterMetricFamily(
-            "shoal_replay_blocked_seconds", "Time in which a side had to wait, by cause.", labels=["side", "cause"]
+            "shoal_replay_blocked_seconds", "Time in which a side had to wait, by cause.", labels=labels
         )
-        for wait in (replay.actors_wait, replay.learner_wait):
-            for cause, seconds in list(wait.seconds.items()):
-                blocked.add_metric([wait.who, cause], seconds)
+        standing = GaugeMetricFamily(
+            "shoal_replay_standstill_seconds", "Time since a side that waits got any further.", labels=labels
+        )
+        for wait in (self._replay.actors_wait, self._replay.learner_wait):
+            for cause in CAUSES[wait.who]:
+                blocked.add_metric([wait.who, cause], wait.seconds[cause])
+                standing.add_metric([wait.who, cause], wait.lasts_s(now) if cause == wait.reason.cause else 0.0)
         yield blocked
-        duplicates = replay.tally.duplicate_chunks
+        yield standing
+
+    def _messages(self) -> Iterable[Metric]:
+        tally, waiting = self._replay.tally, len(self._replay.journal)
+        rejected = CounterMetricFamily("shoal_replay_rejected", "Messages not taken in.", labels=["reason"])
+        for reason in get_args(Rejection):
+            rejected.add_metric([reason], tally.rejected[reason])
+        yield rejected
+        duplicates = tally.duplicate_chunks
         yield CounterMetricFamily("shoal_replay_duplicate_chunks", "Chunks that had come before.", value=duplicates)
-        yield GaugeMetricFamily("shoal_replay_uncommitted_chunks", "Chunks not yet durable.", value=len(replay.journal))
+        yield GaugeMetricFamily("shoal_replay_uncommitted_chunks", "Chunks not yet durable.", value=waiting)
+
+
+def _lately(recent: Recent, agents: list[str]) -> Iterable[Metric]:
+    """Yields policy lag, and returns once there are any."""
+    counts = list(accumulate(recent.lag.chunks))
+    yield HistogramMetricFamily(
+        "shoal_replay_policy_lag_versions",
+        "Versions between the newest weights and those that a chunk was collected with.",
+        buckets=list(zip([*(f"{float(bound)}" for bound in LAG_VERSIONS), "+Inf"], counts, strict=True)),
+        sum_value=recent.lag.total,
+    )
+    if math.isnan(mean := recent.returns.mean):
+        return
+    yield GaugeMetricFamily(
+        "shoal_replay_episode_return", "Mean over the last 100 episodes or more, over agents.", value=mean
+    )
+    by_agent = GaugeMetricFamily("shoal_replay_agent_episode_return", "The same, agent by agent.", labels=["agent"])
+    for agent, value in zip(agents, recent.returns.means, strict=False):
+        by_agent.add_metric([agent], value)
+    yield by_agent
 
 
 class CommitterCollector(Collector):

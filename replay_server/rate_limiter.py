@@ -32,7 +32,7 @@ class RateLimiter:
         """Starts at the beginning of a run; ConfigError when the settings would deadlock."""
         self.spec = spec
         self.inserts = self.samples = 0
-        self._forgotten = (0, 0)
+        self.forgotten = (0, 0)
         """Inserts and samples of the run before its transitions were lost: the ratio is held from there on."""
         self.half_width = spec.error_buffer or choose_half_width(spec.batch, spec.samples_per_insert, 1)
         refuse_deadlock(spec)
@@ -52,7 +52,7 @@ class RateLimiter:
 
     @property
     def _since_forgotten(self) -> tuple[int, int]:
-        return self.inserts - self._forgotten[0], self.samples - self._forgotten[1]
+        return self.inserts - self.forgotten[0], self.samples - self.forgotten[1]
 
     def catch_up(self, inserts: int, samples: int, size: int) -> None:
         """Goes on with a run's counters over a memory of `size` transitions, which may be fewer than were inserted.
@@ -61,7 +61,7 @@ class RateLimiter:
         learner for `min_size` and the actors for the learner.
         """
         self.inserts, self.samples = inserts, samples
-        self._forgotten = (inserts - size, samples) if size < self.spec.min_size else (0, 0)
+        self.forgotten = (inserts - size, samples) if size < self.spec.min_size else (0, 0)
 
     def fit(self, batch: int, rows_in_flight: int) -> None:
         """Chooses the band anew for the batches and chunks in use, unless the run fixes it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import deque
 
 from common.messages import ActorReport
@@ -11,6 +12,8 @@ WINDOW_S = 5.0
 STEP_S = 0.25
 EPISODES = 100
 LAG_CHUNKS = 100
+LAG_VERSIONS = (0, 1, 2, 3, 5, 10, 20, 50, 200)
+"""Upper bounds of the histogram of policy lag; what is further behind is in one more bucket."""
 
 
 class SlidingRate:
@@ -54,13 +57,15 @@ class ReturnWindow:
     @property
     def mean(self) -> float:
         """Mean return, summed over agents; NaN before the first episode."""
-        return sum(part[1] for part in self._parts) / self._episodes if self._episodes else math.nan
+        parts = list(self._parts)  # at once: the HTTP port's thread asks too, while this one grows
+        return sum(part[1] for part in parts) / sum(part[0] for part in parts) if parts else math.nan
 
     @property
     def means(self) -> tuple[float, ...]:
         """Mean return of each agent; empty before the first episode."""
-        sums = zip(*(part[2] for part in self._parts), strict=False)
-        return tuple(sum(agent) / self._episodes for agent in sums)
+        parts = list(self._parts)
+        episodes = sum(part[0] for part in parts)
+        return tuple(sum(agent) / episodes for agent in zip(*(part[2] for part in parts), strict=False))
 
 
 class PolicyLag:
@@ -69,6 +74,10 @@ class PolicyLag:
     def __init__(self) -> None:
         self._lags: deque[int] = deque(maxlen=LAG_CHUNKS)
         self._newest = 0
+        self.chunks = [0] * (len(LAG_VERSIONS) + 1)
+        """Chunks ever, by the bucket of their lag."""
+        self.total = 0
+        """Sum of their lags."""
 
     def published(self, version: int) -> None:
         """Notes a version that is known to have been published."""
@@ -77,7 +86,10 @@ class PolicyLag:
     def add(self, used_version: int) -> None:
         """Notes one chunk."""
         self.published(used_version)
-        self._lags.append(self._newest - used_version)
+        lag = self._newest - used_version
+        self._lags.append(lag)
+        self.chunks[bisect_left(LAG_VERSIONS, lag)] += 1
+        self.total += lag
 
     @property
     def mean(self) -> float:

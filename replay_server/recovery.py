@@ -85,5 +85,5 @@ def _take(table: Table, number: int, value: bytes | None) -> tuple[int, str]:
         chunk = unpack_chunk(value, number, table.ring.dtype.itemsize)
     except ProtocolError as e:
         return 0, str(e)
-    table.keep(table.records(chunk.records))
+    table.keep(table.records(chunk.records), chunk.origin)
     return chunk.rows, ""

@@ -38,15 +38,17 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def make_client(url: str, client_name: str) -> redis.Redis:
+def make_client(url: str, client_name: str, password: str = "") -> redis.Redis:
     """Returns a client that connects at its first use; ConfigError when the address cannot be one.
 
+    password: for a URL that has none.
     It never tries a command again by itself: only the owner of a transaction knows that it is idempotent.
     """
     try:
         return redis.Redis.from_url(
             url,
             client_name=client_name,
+            password=password or None,
             protocol=2,
             retry=Retry(NoBackoff(), 0),
             socket_timeout=TIMEOUT_S,
@@ -67,8 +69,9 @@ def wait_for(client: redis.Redis, url: str, wait_s: float, stop: Stop, progress:
             client.ping()
         except redis.AuthenticationError as e:
             raise ConfigError(
-                f"--redis {shown(url)} wants a password or refuses the given one; write it into the address,"
-                " redis://USER:PASSWORD@HOST:PORT, in the variable SHOAL_REDIS"
+                f"--redis {shown(url)} wants a password or refuses the given one; name a file that holds it by"
+                " --redis-password-file, or write it into the address in the variable SHOAL_REDIS,"
+                " redis://USER:PASSWORD@HOST:PORT"
             ) from e
         except redis.RedisError as e:
             reason = in_words(e)

@@ -25,6 +25,7 @@ from common.messages import (
     NotReady,
     Open,
     Opened,
+    Priorities,
     PutWeights,
     Refused,
     SampleRequest,
@@ -35,19 +36,21 @@ from common.messages import (
 from common.run import Run
 from common.wire import Buffer, checksum
 from replay_server.actors import Actors, Place, go_back, place
+from replay_server.checks import origin_of, take_errors, unfit_chunk
 from replay_server.credit import ASSUMED_CHUNK_ROWS, Session, grant
 from replay_server.instructions import ForgetActor, Reply, StoreRun, StoreWeights
 from replay_server.journal import Journal
 from replay_server.kept_weights import KeptWeights
-from replay_server.learners import Learners
+from replay_server.learners import Learner, Learners
 from replay_server.rates import Recent
 from replay_server.settings import ReplaySettings
 from replay_server.status import make_status
 from replay_server.table import Table
-from replay_server.tally import Tally
+from replay_server.tally import Rejection, Tally
 from replay_server.waits import NOTHING, Reason, Wait, why_no_batch, why_no_credit
 
 HOUSEKEEPING_EVERY_S = 1.0
+FromLearner = SampleRequest | Priorities | PutWeights | LearnerReport
 
 _log = logging.getLogger(__name__)
 
@@ -79,14 +82,10 @@ class Replay:
         match message:
             case Chunk():
                 replies = self._chunk(peer, message, payload, now)
-            case SampleRequest():
-                replies = self._request(peer, message, now)
+            case SampleRequest() | Priorities() | PutWeights() | LearnerReport():
+                replies = self._from_learner(peer, message, payload, now)
             case ActorReport():
                 replies = self._actor_report(peer, message, now)
-            case LearnerReport():
-                replies = self._learner_report(peer, message, now)
-            case PutWeights():
-                replies = self._put_weights(peer, message, payload, now)
             case Hello():
                 replies = self._hello(peer, message, now)
             case Open():
@@ -124,23 +123,20 @@ class Replay:
             return go_back(session, now)
         session.owed_ack = True
         if where is Place.NEXT:
-            return self._admit(self.table, session, chunk, payload, now)
+            return self._admit(self.table, session, chunk, payload or b"", now)
         if where is Place.DUPLICATE:
             self.tally.duplicate_chunks += 1
         else:
             self.tally.reject("credit", f"{chunk.actor} sent chunk {chunk.seq} with credit up to {session.credit}")
         return []
 
-    def _admit(self, table: Table, session: Session, chunk: Chunk, payload: Buffer | None, now: float) -> list[Reply]:
-        peer = session.peer or b""
-        if chunk.data_hash != table.data_hash:
-            return self._refuse(peer, "world", f"{chunk.actor} sent transitions of another world")
-        if payload is None or not len(payload) == chunk.count * table.ring.dtype.itemsize > 0:
-            return self._refuse(peer, "size", f"{chunk.actor} sent a chunk whose size is not that of its transitions")
+    def _admit(self, table: Table, session: Session, chunk: Chunk, payload: Buffer, now: float) -> list[Reply]:
+        if unfit := unfit_chunk(chunk, payload, table):
+            return self._refuse(session.peer or b"", *unfit)
         if checksum(payload) != chunk.crc32c:
             self.tally.reject("checksum", f"chunk {chunk.seq} of {chunk.actor} was damaged on its way")
             return go_back(session, now)
-        table.insert(table.records(payload))
+        table.insert(table.records(payload), origin_of(chunk))
         session.received, session.gap_told = chunk.seq, -math.inf
         session.chunk_rows, session.measured = chunk.count, True
         self.recent.lag.add(chunk.policy_version)
@@ -189,22 +185,32 @@ class Replay:
             self.journal.write(StoreRun(run, spec.capacity, replaces_run=False))
         return self.table or table
 
-    def _request(self, peer: bytes, message: SampleRequest, now: float) -> list[Reply]:
-        learner = self.learners.find(peer, now)
-        if learner is None or self.table is None:
+    def _from_learner(self, peer: bytes, message: FromLearner, payload: Buffer | None, now: float) -> list[Reply]:
+        learner, table = self.learners.find(peer, now), self.table
+        if learner is None or table is None:
             return [Reply(peer, Unknown())]
-        if message.count > self._largest_batch and self.table.limiter.largest_chunk(message.count) < 1:
-            return self._refuse(
-                peer, "batch", f"a batch of {message.count} never fits into replay.error_buffer; make it larger, or 0"
-            )
+        match message:
+            case SampleRequest():
+                return self._request(table, learner, message, now)
+            case Priorities():
+                take_errors(message, payload or b"", table, self.tally)
+                return []
+            case PutWeights():
+                return self._put_weights(table, peer, message, payload or b"")
+        self.recent.lag.published(message.weights_version)
+        self.learners.take_report(message)
+        return []
+
+    def _request(self, table: Table, learner: Learner, message: SampleRequest, now: float) -> list[Reply]:
+        if message.count > self._largest_batch and table.limiter.largest_chunk(message.count) < 1:
+            detail = f"a batch of {message.count} never fits into replay.error_buffer; make it larger, or 0"
+            return self._refuse(learner.peer, "batch", detail)
         self._largest_batch = max(self._largest_batch, message.count)
         return self.learners.enqueue(learner, message, now)
 
-    def _put_weights(self, peer: bytes, message: PutWeights, payload: Buffer | None, now: float) -> list[Reply]:
-        if self.learners.find(peer, now) is None or self.table is None:
-            return [Reply(peer, Unknown())]
+    def _put_weights(self, table: Table, peer: bytes, message: PutWeights, frame: Buffer) -> list[Reply]:
         try:
-            newer = self.weights.take(payload or b"", message.version, self.table)
+            newer = self.weights.take(frame, message.version, table)
         except ProtocolError as e:
             return self._refuse(peer, "weights", str(e))
         if newer and self.weights.frame:
@@ -212,14 +218,7 @@ class Replay:
             self.journal.write(StoreWeights(self.weights.version, self.weights.frame))
         return []
 
-    def _learner_report(self, peer: bytes, report: LearnerReport, now: float) -> list[Reply]:
-        if self.learners.find(peer, now) is None:
-            return [Reply(peer, Unknown())]
-        self.recent.lag.published(report.weights_version)
-        self.learners.take_report(report)
-        return []
-
-    def _refuse(self, peer: bytes, reason: str, detail: str) -> list[Reply]:
+    def _refuse(self, peer: bytes, reason: Rejection, detail: str) -> list[Reply]:
         self.tally.reject(reason, detail)
         return [Reply(peer, Refused(detail))]
 
@@ -282,7 +281,7 @@ class Replay:
             log_behind=largest.window_full or self.journal.room(table.ring.dtype.itemsize) < largest.chunk_rows,
             batch=self._largest_batch,
             chunk_rows=largest.chunk_rows,
-            learner_alive=self.learners.alive(now),
+            learner_alive=self.learners.alive(now) > 0,
         )
 
     def _why_no_batch(self, table: Table, now: float) -> Reason:

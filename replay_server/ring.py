@@ -11,6 +11,7 @@ import numpy.typing as npt
 from common.errors import ConfigError
 
 Records = npt.NDArray[np.void]
+Slots = npt.NDArray[np.int64]
 
 # The rest is left to the messages in flight, the interpreter and the page cache of an embedded Redis.
 USABLE_SHARE = 0.9
@@ -19,9 +20,12 @@ USABLE_SHARE = 0.9
 class Ring:
     """Holds records in slots `[capacity]`; slot 0 follows the last one, and new records replace the oldest."""
 
-    def __init__(self, dtype: np.dtype[np.void], capacity: int) -> None:
-        """Reserves the slots, which the system backs with memory as they fill; ConfigError when it never could."""
-        refuse_beyond_memory(dtype.itemsize, capacity, available_memory_bytes())
+    def __init__(self, dtype: np.dtype[np.void], capacity: int, beside_bytes: int = 0) -> None:
+        """Reserves the slots, which the system backs with memory as they fill; ConfigError when it never could.
+
+        beside_bytes: what others will keep for each slot.
+        """
+        refuse_beyond_memory(dtype.itemsize + beside_bytes, capacity, available_memory_bytes())
         self.capacity = capacity
         self.size = 0
         self.next_slot = 0
@@ -41,22 +45,28 @@ class Ring:
         self.size = min(self.size + len(kept), self.capacity)
         return first
 
-    def gather(self, slots: npt.NDArray[np.int64]) -> Records:
-        """Returns copies of the records in `slots` `[n]`, side by side in one new block."""
-        block = np.empty((len(slots), self.dtype.itemsize), np.uint8)
+    def gather(self, slots: Slots, into: npt.NDArray[np.uint8] | None = None) -> Records:
+        """Returns copies of the records in `slots` `[n]`, side by side in the bytes `into`, or in a new block."""
+        block = np.empty(len(slots) * self.dtype.itemsize, np.uint8) if into is None else into
         # "clip" writes straight into the block; "raise" would go through a second buffer.
-        np.take(self._slots, slots, axis=0, out=block, mode="clip")
-        return block.reshape(-1).view(self.dtype)
+        np.take(self._slots, slots, axis=0, out=block.reshape(len(slots), self.dtype.itemsize), mode="clip")
+        return block.view(self.dtype)
+
+    def columns(self, slots: Slots, columns: slice) -> npt.NDArray[np.float32]:
+        """Returns copies of some columns `[n, columns]` of the records in `slots` `[n]`, as float32 words."""
+        return self._slots.view("<f4")[slots, columns]
+
+    def order(self) -> Slots:
+        """Returns the filled slots, oldest first `[size]`."""
+        return (self.next_slot - self.size + np.arange(self.size)) % self.capacity
 
     def in_order(self) -> Records:
         """Returns copies of all records, oldest first `[size]`."""
-        oldest = self.next_slot if self.size == self.capacity else 0
-        rows = np.concatenate([self._slots[oldest : self.size], self._slots[:oldest]])
-        return rows.reshape(-1).view(self.dtype)
+        return self.gather(self.order())
 
-    def resized(self, capacity: int) -> Ring:
+    def resized(self, capacity: int, beside_bytes: int = 0) -> Ring:
         """Returns a ring of another capacity that holds the newest records of this one."""
-        ring = Ring(self.dtype, capacity)
+        ring = Ring(self.dtype, capacity, beside_bytes)
         ring.append(self.in_order())
         return ring
 

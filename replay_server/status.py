@@ -46,6 +46,7 @@ def make_status(replay: Replay, now: float) -> Status:
         unacknowledged_chunks=len(replay.journal),
         last_error=(replay.journal.error or replay.tally.last_error)[:2_000],
         metrics_url=replay.settings.metrics_url,
+        late_priorities=replay.tally.late_priorities,
     )
 
 

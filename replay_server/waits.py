@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from replay_server.table import Table
 
+Cause = Literal["", "learner", "turn", "redis", "band", "shutdown", "warm_up", "actors"]
+CAUSES: dict[str, tuple[Cause, ...]] = {
+    "actors": ("learner", "turn", "redis", "band", "shutdown"),
+    "learner": ("warm_up", "actors"),
+}
+"""What each side may wait for."""
+
 
 class Reason(NamedTuple):
-    """What a side waits for: `cause` is one of a few words (a metric's label), `text` goes on from "waiting for"."""
+    """What a side waits for: `cause` is a metric's label, `text` goes on from "waiting for"."""
 
-    cause: str
+    cause: Cause
     text: str
 
 
@@ -23,7 +30,7 @@ class Wait:
     def __init__(self, who: str) -> None:
         self.who = who
         self.reason = NOTHING
-        self.seconds: dict[str, float] = {}
+        self.seconds: dict[Cause, float] = dict.fromkeys(CAUSES[who], 0.0)
         self.moved = False
         """Whether the side got further since the update before."""
         self._since = self._last = 0.0
@@ -37,14 +44,18 @@ class Wait:
         """
         self.moved = progress != self._progress
         if self.reason.cause:
-            self.seconds[self.reason.cause] = self.seconds.get(self.reason.cause, 0.0) + now - self._last
+            self.seconds[self.reason.cause] += now - self._last
         if reason.cause != self.reason.cause or self.moved:
             self._since = now
         self.reason, self._last, self._progress = reason, now, progress
 
+    def lasts_s(self, now: float) -> float:
+        """Returns for how long the side has waited and got no further; 0 when it does not wait."""
+        return max(now - self._since, 0.0) if self.reason.cause else 0.0
+
     def told(self, now: float) -> str:
         """Returns the wait in words; empty when there is none."""
-        return f"{self.who} waiting for {self.reason.text} ({now - self._since:.0f} s)" if self.reason.cause else ""
+        return f"{self.who} waiting for {self.reason.text} ({self.lasts_s(now):.0f} s)" if self.reason.cause else ""
 
 
 def why_no_credit(

@@ -8,12 +8,14 @@ Inside, copies stand on the last axis of float64 arrays; what goes in and out ha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from common.spec import JointSpec, joint_spec
+from common.state import State, generator_state, part, put, restore_generator, within
 from common.worlds.actions import Controls, action_parts
 from common.worlds.physics import Particles
 from common.worlds.scenario import Drawn, Scenario, Streams
@@ -74,6 +76,22 @@ class MpeWorld:
         next_obs = self._observe()
         obs = self._start_again(over, next_obs) if over.any() else next_obs
         return Step(obs, _by_copy(self.rewards), discount, self._ones, next_obs, over, metrics)
+
+    def state(self) -> State:
+        """Returns all that the next steps depend on: bodies, what was drawn, ages and generators."""
+        own = {str(copy): generator_state(rng) for copy, rng in self._streams.own.items()}
+        state = {**self.particles.state(), "age": self._age.copy(), "rng": generator_state(self._rng)}
+        return state | within("own", own)
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Goes on exactly as the world that the state was taken from; KeyError or ValueError when it is of another."""
+        self.particles.restore(state)
+        put(self._age, state["age"])
+        restore_generator(self._rng, state["rng"])
+        self._streams.own = {}
+        for copy, kept in part("own", state).items():
+            self._streams.own[int(copy)] = np.random.default_rng(0)
+            restore_generator(self._streams.own[int(copy)], kept)
 
     def close(self) -> None:
         """Does nothing: arrays are all there is."""

@@ -102,6 +102,11 @@ class PettingZooWorld:
         self._check_finite(obs, "observation")
         return Step(obs, reward, discount, present, next_obs, over)
 
+    def wrap(self, around: Callable[[ParallelEnv], ParallelEnv]) -> None:
+        """Puts something around every environment, such as what films it."""
+        for copy in self._copies:
+            copy.env = around(copy.env)
+
     def close(self) -> None:
         """Closes every environment."""
         for copy in self._copies:

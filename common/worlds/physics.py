@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from common.state import State, part, put, within
 from common.worlds.world import Float64Array
 
 TIME_STEP = 0.1
@@ -87,6 +88,20 @@ class Particles:
             self.drawn[key][..., where] = values
         self.vel[..., where] = 0.0
         self.said[..., where] = 0.0
+        self.measure()
+
+    def state(self) -> State:
+        """Returns positions, velocities, words and what was drawn; all else follows from them."""
+        kept = {"pos": self.pos.copy(), "vel": self.vel.copy(), "said": self.said.copy()}
+        return kept | within("drawn", {key: values.copy() for key, values in self.drawn.items()})
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Takes a state over; KeyError or ValueError when it is of other bodies."""
+        for name, into in {"pos": self.pos, "vel": self.vel, "said": self.said}.items():
+            put(into, state[name])
+        drawn = part("drawn", state)
+        for key, into in self.drawn.items():
+            put(into, drawn[key])
         self.measure()
 
     def step(self, force: Float64Array) -> None:

@@ -1,12 +1,13 @@
 """A chunk equals a literal loop over the world, and what its records say of an episode's end is true."""
 
+import msgspec
 import numpy as np
 import pytest
 
 from actor_node.collector import Collector
 from actor_node.exploration import Exploration
 from common.policy import Policy
-from common.run import Run, make_run_spec
+from common.run import NetworkSpec, Run, make_run_spec
 from common.spec import Box, joint_spec
 from common.transitions import transition_dtype
 from common.worlds import Step, make_world
@@ -65,6 +66,28 @@ def test_records_equal_a_literal_loop(continuous):
     assert [episodes.ended for _, episodes in chunks] == [0, 0, 2 * COPIES]
     return_sums = sum(episodes.return_sums for _, episodes in chunks)
     np.testing.assert_allclose(return_sums, np.sum(finished, axis=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("share", "departs"), [(0.0, False), (0.5, True)])
+def test_a_collector_explores_with_its_share_of_the_scale(share, departs):
+    run, header = make_run(), make_header(make_run())
+    collector = Collector(run, make_spread(run), np.random.default_rng(2), share)
+    records, _ = collector.collect(make_policy(run), header, 4)
+    assert header.exploration_scale > 0.0
+    own = make_policy(run).act(records["obs"])
+    assert np.allclose(records["action"], own, atol=1e-4) != departs
+
+
+@pytest.mark.parametrize("head", ["soft", "force"])
+def test_what_is_stored_is_what_the_runs_head_executes(head):
+    run = make_run()
+    run = msgspec.structs.replace(run, spec=msgspec.structs.replace(run.spec, network=NetworkSpec(head=head)))
+    collector = Collector(run, make_spread(run), np.random.default_rng(2))
+    for random_share in (1.0, 0.0):
+        records, _ = collector.collect(make_policy(run), make_header(run, random_share=random_share), 4)
+        moves = records["action"].reshape(-1, 5)
+        sums = moves.sum(axis=1) if head == "soft" else moves[:, 1:].sum(axis=1) / 2
+        np.testing.assert_allclose(sums, 1.0, atol=1e-6)
 
 
 def test_a_chunk_stays_as_it_is_while_the_next_one_is_collected():

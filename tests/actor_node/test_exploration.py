@@ -3,21 +3,27 @@
 import numpy as np
 import pytest
 
-from actor_node.exploration import Exploration
-from common.policy import greedy
+from actor_node.exploration import Exploration, scale_share
+from common.heads import GreedyHeads, ranges
 from common.run import ExplorationSpec
 from common.spec import Box, Categorical, joint_spec
 from tests.common.examples import BOXES, CHOICES, MIXED
+from tests.common.head_examples import HEAD_TEAMS, MOVERS, THRUST
 
 MANY = 20_000
 GAUSSIAN = ExplorationSpec(kind="gaussian")
+EPSILON = ExplorationSpec(choices="epsilon")
 UNEVEN = joint_spec([("a", "t", 1, (Box((-2.0, 0.5), (1.0, 0.75)),))])
 MIDDLE, HALF = np.array([-0.5, 0.625]), np.array([1.5, 0.125])
 """Of UNEVEN's box."""
 
 
-def explorer(joint, spec=GAUSSIAN, copies=MANY, seed=0):
-    return Exploration(joint, spec, copies, np.random.default_rng(seed))
+def explorer(joint, spec=GAUSSIAN, copies=MANY, seed=0, head="box"):
+    return Exploration(joint, spec, copies, np.random.default_rng(seed), head)
+
+
+def greedy(joint, logits, head="box"):
+    return GreedyHeads(joint, head)(logits)
 
 
 def zeros(joint, copies=MANY):
@@ -26,6 +32,13 @@ def zeros(joint, copies=MANY):
 
 def random_logits(joint, copies, seed=1):
     return np.random.default_rng(seed).normal(size=(copies, joint.action_dim)).astype(np.float32)
+
+
+def parts_of(joint, actions):
+    """Yields each part of a team's action with its columns."""
+    for agent in joint.agents:
+        for part, columns in zip(agent.parts, agent.part_slices, strict=True):
+            yield part, actions[:, agent.action_slice][:, columns]
 
 
 def ornstein_uhlenbeck(theta):
@@ -82,23 +95,27 @@ def test_noise_is_forgotten_in_the_copies_whose_episode_ended():
     assert ((now[over] - MIDDLE[0]) / HALF[0]).std() == pytest.approx(0.05, rel=0.05)
 
 
-@pytest.mark.parametrize("spec", [GAUSSIAN, ornstein_uhlenbeck(0.15)], ids=["gaussian", "ou"])
+@pytest.mark.parametrize("team", HEAD_TEAMS)
+@pytest.mark.parametrize("spec", [GAUSSIAN, ornstein_uhlenbeck(0.15), EPSILON], ids=["gaussian", "ou", "epsilon"])
 @pytest.mark.parametrize("scale", [0.0, 0.3, 50.0])
-def test_actions_stay_within_their_bounds(spec, scale):
-    explore = explorer(MIXED, spec, copies=200)
-    for _ in range(20):
-        actions = explore.act(random_logits(MIXED, 200) * np.float32(4), scale, 0.1)
+@pytest.mark.parametrize("random_share", [0.0, 0.2, 1.0])
+def test_actions_are_always_ones_that_can_be_executed(team, spec, scale, random_share):
+    joint, head = HEAD_TEAMS[team]
+    explore, (low, high, _) = explorer(joint, spec, 50, head=head), ranges(joint, head)
+    for size in (1.0, 4.0, 30.0):
+        actions = explore.act(random_logits(joint, 50) * np.float32(size), scale, random_share)
         assert actions.dtype == np.float32
-        assert np.isfinite(actions).all()
-        for agent in MIXED.agents:
-            for part, columns in zip(agent.parts, agent.part_slices, strict=True):
-                own = actions[:, agent.action_slice][:, columns]
-                if isinstance(part, Box):
-                    assert (own >= np.float32(part.low)).all()
-                    assert (own <= np.float32(part.high)).all()
-                else:
-                    assert set(np.unique(own)) == {0.0, 1.0}
-                    assert (own.sum(axis=1) == 1.0).all(), "one choice each"
+        assert (actions >= low).all()
+        assert (actions <= high).all()
+        for part, own in parts_of(joint, actions):
+            if isinstance(part, Categorical):
+                assert set(np.unique(own)) == {0.0, 1.0}
+                assert (own.sum(axis=1) == 1.0).all(), "one choice each"
+            elif head == "soft":
+                np.testing.assert_allclose(own.sum(axis=1), 1.0, atol=1e-6)
+            elif head == "force" and part == THRUST:
+                assert (own[:, 0] == 0.0).all()
+                np.testing.assert_allclose(own[:, [1, 3]] + own[:, [2, 4]], 1.0, atol=1e-6)
 
 
 def test_without_noise_boxes_do_what_the_policy_says():
@@ -126,9 +143,82 @@ def test_choices_are_drawn_from_the_policys_softmax_whatever_the_scale(scale):
         assert (np.abs(actions[:, columns].mean(axis=0) - expected) < 5 * sigma).all()
 
 
+@pytest.mark.parametrize("scale", [0.0, 0.25, 1.0, 3.0])
+def test_epsilon_chooses_the_best_or_with_the_scales_probability_any(scale):
+    joint = joint_spec([("a", "t", 1, (Categorical(4), Box((-1.0,), (1.0,)), Categorical(2)))])
+    row = np.array([0.0, 1.0, 5.0, 0.3, -0.5, 1.0, 0.9], np.float32)
+    actions = explorer(joint, EPSILON).act(np.tile(row, (MANY, 1)), scale, 0.0)
+    for columns, best in ((slice(0, 4), 2), (slice(5, 7), 0)):
+        n = columns.stop - columns.start
+        share = np.full(n, min(scale, 1.0) / n)
+        share[best] += 1.0 - min(scale, 1.0)
+        bound = 5 * (share * (1 - share) / MANY) ** 0.5
+        assert (np.abs(actions[:, columns].mean(axis=0) - share) <= bound).all()
+
+
+def test_epsilon_sways_each_part_on_its_own():
+    logits = np.tile(np.array([1, 0, 0, 1, 0, 0, 0], np.float32), (MANY, 1))
+    actions = explorer(CHOICES, EPSILON).act(logits, 0.5, 0.0)
+    assert abs(np.corrcoef(actions[:, 0], actions[:, 3])[0, 1]) < 5 / MANY**0.5
+
+
 def test_parts_are_chosen_independently():
     actions = explorer(CHOICES).act(zeros(CHOICES), 0.0, 0.0)
     assert abs(np.corrcoef(actions[:, 0], actions[:, 3])[0, 1]) < 5 / MANY**0.5
+
+
+# ---- soft choices and forces --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_soft_choices_are_gumbel_softmax_samples_whatever_the_scale(scale):
+    """Their argmax is then a draw from the softmax (Maddison et al. 2017, arXiv 1611.00712, proposition 1)."""
+    joint = joint_spec([("a", "t", 1, (Box((0.0,) * 3, (1.0,) * 3),))])
+    row = np.array([0.0, 1.0, -2.0], np.float32)
+    actions = explorer(joint, head="soft").act(np.tile(row, (MANY, 1)), scale, 0.0)
+    best, expected = np.eye(3)[actions.argmax(axis=1)].mean(axis=0), softmax(row)
+    assert (np.abs(best - expected) < 5 * (expected * (1 - expected) / MANY) ** 0.5).all()
+    ratio = np.log(actions[:, 1] / actions[:, 0]) - 1.0
+    assert ratio.mean() == pytest.approx(0.0, abs=5 * 1.82 / MANY**0.5)
+    assert ratio.std() == pytest.approx(np.pi / 3**0.5, rel=0.05), "the difference of two Gumbel numbers is logistic"
+
+
+@pytest.mark.parametrize("spec", [GAUSSIAN, ornstein_uhlenbeck(1.0)], ids=["gaussian", "ou"])
+def test_noise_on_a_thrust_has_the_scale_along_each_axis(spec):
+    joint = joint_spec([("a", "t", 1, (THRUST,))])
+    logits = np.tile(np.array([0.7, 0.2, 0.4, 0.3, 0.0], np.float32), (MANY, 1))
+    explored, own = explorer(joint, spec, head="force").act(logits, 0.1, 0.0), greedy(joint, logits, "force")
+    noise = (explored - own)[:, [2, 4]] - (explored - own)[:, [1, 3]]
+    assert noise.mean(axis=0) == pytest.approx(0.0, abs=5 * 0.1 / MANY**0.5)
+    assert noise.std(axis=0) == pytest.approx(0.1, rel=5 / (2 * MANY) ** 0.5)
+    assert abs(np.corrcoef(noise.T)[0, 1]) < 5 / MANY**0.5
+
+
+def test_noise_on_a_thrust_remembers():
+    joint = joint_spec([("a", "t", 1, (THRUST,))])
+    explore = explorer(joint, ornstein_uhlenbeck(0.1), head="force")
+    for _ in range(40):
+        explore.act(zeros(joint), 0.05, 0.0)
+    first, second = (explore.act(zeros(joint), 0.05, 0.0)[:, 2] for _ in range(2))
+    assert np.corrcoef(first, second)[0, 1] == pytest.approx(0.9, abs=0.01)
+
+
+def test_at_random_a_thrust_is_uniform_along_each_axis():
+    actions = explorer(MOVERS, head="force").act(random_logits(MOVERS, MANY), 0.3, 1.0)
+    for _, own in parts_of(MOVERS, actions):
+        force = own[:, [2, 4]] - own[:, [1, 3]]
+        for axis in force.T:
+            counts = np.histogram(axis, bins=10, range=(-1.0, 1.0))[0]
+            assert (np.abs(counts / MANY - 0.1) < 5 * (0.09 / MANY) ** 0.5).all()
+        assert abs(np.corrcoef(force.T)[0, 1]) < 5 / MANY**0.5
+
+
+def test_at_random_a_soft_choice_is_what_equal_logits_execute():
+    at_random = explorer(MOVERS, head="soft").act(random_logits(MOVERS, MANY) * np.float32(9), 0.3, 1.0)
+    equal = explorer(MOVERS, head="soft", seed=1).act(zeros(MOVERS), 0.3, 0.0)
+    assert at_random.mean(axis=0) == pytest.approx(0.2, abs=5 * 0.25 / MANY**0.5)
+    for q in (0.1, 0.5, 0.9):
+        np.testing.assert_allclose(np.quantile(at_random, q, axis=0), np.quantile(equal, q, axis=0), rtol=0.1)
 
 
 # ---- acting at random ---------------------------------------------------------------------------------------------
@@ -165,21 +255,41 @@ def test_a_copy_acts_at_random_with_all_its_agents():
     assert (differs.all(axis=1) == differs.any(axis=1)).all()
 
 
+# ---- the ladder -----------------------------------------------------------------------------------------------------
+
+
+def test_workers_of_a_node_stand_on_a_ladder_of_geometric_steps():
+    shares = [scale_share(0.01, worker, 5) for worker in range(5)]
+    assert shares == pytest.approx([1.0, 0.1**0.5, 0.1, 0.1**1.5, 0.01])
+    assert [scale_share(1.0, worker, 3) for worker in range(3)] == [1.0, 1.0, 1.0]
+    assert scale_share(0.01, 0, 1) == 1.0
+
+
+def test_ape_x_is_a_ladder_of_epsilon_to_the_alpha():
+    """epsilon_i = epsilon^(1 + alpha i / (N - 1)) with epsilon 0.4 and alpha 7 (Horgan et al. 2018)."""
+    epsilons = [0.4 * scale_share(0.4**7, i, 8) for i in range(8)]
+    assert epsilons == pytest.approx([0.4 ** (1 + 7 * i / 7) for i in range(8)])
+
+
 # ---- the rest -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spec", [GAUSSIAN, ornstein_uhlenbeck(0.15)], ids=["gaussian", "ou"])
-def test_the_same_generator_gives_the_same_actions(spec):
+@pytest.mark.parametrize("spec", [GAUSSIAN, ornstein_uhlenbeck(0.15), EPSILON], ids=["gaussian", "ou", "epsilon"])
+@pytest.mark.parametrize("team", HEAD_TEAMS)
+def test_the_same_generator_gives_the_same_actions(spec, team):
+    joint, head = HEAD_TEAMS[team]
     histories = []
     for seed in (3, 3, 4):
-        explore = explorer(MIXED, spec, copies=5, seed=seed)
-        histories.append([explore.act(random_logits(MIXED, 5), 0.2, share) for share in (0.0, 0.5, 1.0)])
+        explore = explorer(joint, spec, copies=5, seed=seed, head=head)
+        histories.append([explore.act(random_logits(joint, 5), 0.9, share) for share in (0.0, 0.5, 1.0)])
     np.testing.assert_array_equal(histories[0], histories[1])
     assert (histories[0][0] != histories[2][0]).any()
 
 
-def test_the_logits_are_left_alone():
-    logits = random_logits(MIXED, 5)
+@pytest.mark.parametrize("team", HEAD_TEAMS)
+def test_the_logits_are_left_alone(team):
+    joint, head = HEAD_TEAMS[team]
+    logits = random_logits(joint, 5)
     before = logits.copy()
-    explorer(MIXED, copies=5).act(logits, 0.3, 0.5)
+    explorer(joint, copies=5, head=head).act(logits, 0.3, 0.5)
     np.testing.assert_array_equal(logits, before)

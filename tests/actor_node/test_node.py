@@ -40,7 +40,9 @@ def is_gone(process):
 
 def counters(metrics):
     """What must only grow."""
-    return {name: value for name, value in metrics.items() if name.split("{")[0].endswith("_total")}
+    return {
+        name: value for name, value in metrics.items() if name.split("{")[0].endswith(("_total", "_bucket", "_count"))
+    }
 
 
 # ---- the way to the first transition ------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 import pytest
 
-from actor_node.worker import _refuse_large_chunks
+from actor_node.worker import refuse_large_chunks
 from common.errors import ConfigError
 from tests.common.examples import BOXES, make_run
 
@@ -19,7 +19,7 @@ def run(**replay):
     ],
 )
 def test_chunks_that_fit_are_let_through(replay, rows):
-    _refuse_large_chunks(run(**replay), rows)
+    refuse_large_chunks(run(**replay), rows)
 
 
 @pytest.mark.parametrize(
@@ -33,9 +33,9 @@ def test_chunks_that_fit_are_let_through(replay, rows):
 def test_chunks_that_would_wait_for_ever_are_a_users_mistake(replay, rows):
     """Twice the half width holds a batch and a chunk, and the half width alone the chunk that crosses min_size."""
     with pytest.raises(ConfigError, match=rf"chunks of {rows} transitions never fit .*; lower --copies"):
-        _refuse_large_chunks(run(**replay), rows)
+        refuse_large_chunks(run(**replay), rows)
 
 
 def test_chunks_larger_than_a_frame_are_a_users_mistake():
     with pytest.raises(ConfigError, match=r"a chunk of 1,000,000 transitions is \d+ MiB, and .* takes 64; lower"):
-        _refuse_large_chunks(run(), 1_000_000)
+        refuse_large_chunks(run(), 1_000_000)

@@ -37,7 +37,7 @@ def test_whatever_a_stranger_may_send_is_bounded(kind):
                 case inspect.IntType() | inspect.FloatType():
                     assert info.ge is not None or info.gt is not None, f"{field.name} has no lower bound"
                     assert info.le is not None or info.lt is not None, f"{field.name} has no upper bound"
-                case inspect.StrType():
+                case inspect.StrType() | inspect.BytesType():
                     assert info.max_length is not None, f"{field.name} has no longest text"
 
 

@@ -3,10 +3,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.policy import Policy, box_range, greedy, layer_shapes, one_hot, unflatten, weight_count
+from common.errors import ConfigError
+from common.policy import Policy, layer_shapes, unflatten, weight_count
 from common.run import NetworkSpec
-from common.spec import Box, Categorical, joint_spec
-from tests.common.examples import BOXES, CHOICES, MIXED
+from common.spec import Categorical, joint_spec
+from tests.common.examples import MIXED
+from tests.common.head_examples import HEAD_TEAMS, literal_actions
 from tests.common.strategies import teams
 
 
@@ -36,23 +38,6 @@ def literal_logits(joint, network, flat, obs):
     return np.array(rows).reshape(len(obs), joint.action_dim)
 
 
-def literal_heads(joint, logits):
-    actions = []
-    for row in logits:
-        at, out = 0, []
-        for agent in joint.agents:
-            for part in agent.parts:
-                own = row[at : at + part.size]
-                at += part.size
-                if isinstance(part, Box):
-                    for low, high, logit in zip(part.low, part.high, own, strict=True):
-                        out.append((low + high) / 2 + (high - low) / 2 * np.tanh(logit))
-                else:
-                    out.extend(float(i == np.argmax(own)) for i in range(part.n))
-        actions.append(out)
-    return np.array(actions)
-
-
 @settings(max_examples=25)
 @given(teams(), st.lists(st.integers(1, 5), min_size=1, max_size=3), st.integers(0, 5))
 def test_the_forward_pass_equals_a_literal_loop(joint, hidden, copies):
@@ -64,48 +49,20 @@ def test_the_forward_pass_equals_a_literal_loop(joint, hidden, copies):
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5 * max(1.0, np.abs(expected).max(initial=0.0)))
 
 
-@pytest.mark.parametrize("joint", [MIXED, BOXES, CHOICES], ids=["mixed", "boxes", "choices"])
-def test_actions_equal_literal_heads_over_the_literal_loop(joint):
-    network = NetworkSpec()
+@pytest.mark.parametrize("team", HEAD_TEAMS)
+def test_actions_equal_literal_heads_over_the_literal_loop(team):
+    joint, head = HEAD_TEAMS[team]
+    network = NetworkSpec(head=head)
     flat = weights(joint, network) * np.float32(0.3)
     obs = np.random.default_rng(2).normal(size=(16, joint.obs_dim)).astype(np.float32)
-    expected = literal_heads(joint, literal_logits(joint, network, flat, obs))
+    expected = literal_actions(joint, head, literal_logits(joint, network, flat, obs))
     np.testing.assert_allclose(Policy(joint, network, flat).act(obs), expected, rtol=1e-5, atol=1e-5)
 
 
-@settings(max_examples=40)
-@given(teams(), st.integers(0, 2**32 - 1))
-def test_greedy_actions_stay_in_their_bounds(joint, seed):
-    logits = np.random.default_rng(seed).normal(0.0, 20.0, (4, joint.action_dim)).astype(np.float32)
-    actions = greedy(joint, logits)
-    for agent in joint.agents:
-        own = actions[:, agent.action_slice]
-        for part, columns in zip(agent.parts, agent.part_slices, strict=True):
-            if isinstance(part, Box):
-                ulp = np.spacing(np.abs(np.array([part.low, part.high], np.float32)).max(axis=0))
-                assert (own[:, columns] >= np.array(part.low, np.float32) - ulp).all()
-                assert (own[:, columns] <= np.array(part.high, np.float32) + ulp).all()
-            else:
-                assert sorted(set(own[:, columns].ravel())) in ([0.0, 1.0], [1.0])
-                assert (own[:, columns].sum(axis=1) == 1.0).all()
-
-
-def test_an_asymmetric_box_is_reached_at_both_ends_and_halved_at_zero():
-    joint = joint_spec([("a", "t", 1, (Box((-2.0, 0.5), (1.0, 0.75)),))])
-    ends = greedy(joint, np.array([[-50.0, -50.0], [0.0, 0.0], [50.0, 50.0]], np.float32))
-    np.testing.assert_allclose(ends, [[-2.0, 0.5], [-0.5, 0.625], [1.0, 0.75]])
-    middle, half = box_range(joint.agents[0].parts[0])
-    assert (middle.tolist(), half.tolist()) == ([-0.5, 0.625], [1.5, 0.125])
-
-
-def test_a_choice_is_the_first_of_the_largest_logits():
-    joint = joint_spec([("a", "t", 1, (Categorical(3), Categorical(2)))])
-    actions = greedy(joint, np.array([[0.0, 2.0, 2.0, -1.0, -1.0]], np.float32))
-    assert actions.tolist() == [[0.0, 1.0, 0.0, 1.0, 0.0]]
-
-
-def test_one_hot():
-    assert one_hot(np.array([2, 0]), 3).tolist() == [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
+def test_a_policy_whose_head_cannot_make_its_actions_is_refused():
+    network = NetworkSpec(head="soft")
+    with pytest.raises(ConfigError, match=r"part 2 of what leader does is 2 numbers from -2 to 1"):
+        Policy(MIXED, network, weights(MIXED, network))
 
 
 def test_flat_weights_are_agent_by_agent_layer_by_layer_weight_then_bias():

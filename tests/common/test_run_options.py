@@ -100,6 +100,11 @@ def test_a_run_without_a_directory_gets_one_of_its_scenario_and_time(tmp_path, m
         (NOTHING, {"algoritm": {"discount": 0.9}}, r"algoritm is not a setting; did you mean algorithm\?"),
         (RunOptions(set=("world.M=1",)), {}, r"simple_spread has no option 'M'"),
         (RunOptions(set=("world.N=0",)), {}, r"simple_spread: N=0 is not allowed"),
+        (
+            RunOptions(set=("network.head=force", "world.continuous_actions=false")),
+            {},
+            r"network\.head = 'force': no agent of this world acts by a force",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_named_and_leaves_no_directory(tmp_path, options, sections, message):

@@ -55,8 +55,16 @@ def until(predicate: Callable[[], object], what: str, timeout_s: float = 20.0) -
 class FakeReplay:
     """Answers Open, SampleRequest and StatusRequest; notes everything it hears."""
 
-    def __init__(self, run: Run, endpoint: str = "tcp://127.0.0.1:*", *, inserts: int = 100, version: int = 0) -> None:
-        self.run, self.inserts, self.version = run, inserts, version
+    def __init__(
+        self,
+        run: Run,
+        endpoint: str = "tcp://127.0.0.1:*",
+        *,
+        inserts: int = 100,
+        version: int = 0,
+        size: int = 512,
+    ) -> None:
+        self.run, self.inserts, self.version, self.size = run, inserts, version, size
         self.heard: list[FromPeer] = []
         self.weights: list[bytes] = []
         self.holding = ""
@@ -66,6 +74,8 @@ class FakeReplay:
         self.silent = False
         self.payload: Callable[[int], bytes] = self.sample
         self._opened: set[bytes] = set()
+        self._held: list[tuple[bytes, SampleRequest]] = []
+        self._release = threading.Event()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.bind(endpoint)
@@ -87,6 +97,10 @@ class FakeReplay:
         """Knows no peer any more, as after a restart."""
         self._opened.clear()
 
+    def answer_held(self) -> None:
+        """Has the requests answered that were held."""
+        self._release.set()
+
     def close(self) -> None:
         self._closing = True
         self._thread.join()
@@ -100,28 +114,37 @@ class FakeReplay:
 
     def _serve(self) -> None:
         while not self._closing:
+            if self._release.is_set():
+                self._release.clear()
+                while self._held:
+                    self._send(*self._held.pop(0))
             if not self._socket.poll(5):
                 continue
             peer, *frames = self._socket.recv_multipart()
             message, payload = decode_from_peer(frames)
             self.heard.append(message)
-            for answer, data in [] if self.silent else self._answer(peer, message, payload):
-                self._socket.send_multipart([peer, *encode(answer, data)])
+            if not self.silent:
+                self._send(peer, message, payload)
+
+    def _send(self, peer: bytes, message: FromPeer, payload: Buffer | None = None) -> None:
+        for answer, data in self._answer(peer, message, payload):
+            self._socket.send_multipart([peer, *encode(answer, data)])
 
     def _answer(self, peer: bytes, message: FromPeer, payload: Buffer | None) -> Answers:
         if isinstance(message, Open):
             if self.refusing:
                 return [(Refused(self.refusing), None)]
             self._opened.add(peer)
-            return [(Opened(self.inserts, 0, len(self._records), self.version), None)]
+            return [(Opened(self.inserts, 0, self.size, self.version), None)]
         if peer not in self._opened:
             return [(Unknown(), None)]
         match message:
             case SampleRequest() if self.holding:
+                self._held.append((peer, message))
                 return [(Held(message.request, self.inserts, self.holding), None)]
             case SampleRequest():
                 self.inserts += self.inserts_per_batch
-                batch = Batch(message.request, message.count, self.inserts, len(self._records))
+                batch = Batch(message.request, message.count, self.inserts, self.size)
                 return [(batch, self.payload(message.count))]
             case PutWeights():
                 assert payload is not None

@@ -1,28 +1,66 @@
-"""The slow, literal twin of the learner's update: one module an agent, loops, autograd, torch.optim.
+"""The slow, literal twin of the learner's update: a module a network, loops over players, autograd, torch.optim.
 
-Notation of Lowe et al. 2017, algorithm 1: agents i = 1..N with observations o_i, actions a_i, rewards r_i; x = (o_1 ..
+Notation of Lowe et al. 2017, algorithm 1: players i = 1..N with observations o_i, actions a_i, rewards r_i; x = (o_1 ..
 o_N); policies mu_i, critics Q_i(x, a_1 .. a_N); primes mark target networks and the next step.
 """
 
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.players import algorithms_by_side, members_of, players
 from common.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentSpec, Box, JointSpec
 
 
-def mlp(sizes: Sequence[int], dtype: torch.dtype) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(sizes):
-        layers += [nn.Linear(inputs, outputs, dtype=dtype), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
+class Net(nn.Module):
+    """A ReLU network of one or several users; each may have first biases of its own."""
+
+    def __init__(self, sizes: Sequence[int], users: Sequence[int], *, apart: bool) -> None:
+        super().__init__()
+        self.users = list(users)
+        layers = [nn.Linear(i, o, dtype=torch.float64) for i, o in pairwise(sizes)]
+        self.weights = nn.ParameterList([layer.weight for layer in layers])
+        sets = len(users) if apart else 1
+        self.first_biases = nn.ParameterList([nn.Parameter(layers[0].bias.detach().clone()) for _ in range(sets)])
+        self.biases = nn.ParameterList([layer.bias for layer in layers[1:]])
+
+    def forward(self, x: Tensor, user: int) -> Tensor:
+        first = self.first_biases[self.users.index(user) if len(self.first_biases) > 1 else 0]
+        for depth, (weight, bias) in enumerate(zip(self.weights, [first, *self.biases], strict=True)):
+            x = F.linear(x, weight, bias)
+            x = F.relu(x) if depth < len(self.weights) - 1 else x
+        return x
+
+    def pieces(self) -> list[Tensor]:
+        """Returns what a flat copy holds: layer by layer, weight `[inputs, outputs]`, then bias (or biases)."""
+        rest = [
+            p for weight, bias in zip(self.weights[1:], self.biases, strict=True) for p in (weight.data.t(), bias.data)
+        ]
+        return [self.weights[0].data.t(), *(bias.data for bias in self.first_biases), *rest]
+
+
+def load(networks: Sequence[Net], flat: Tensor) -> None:
+    """Gives flat parameters, network by network."""
+    at = 0
+    for network in networks:
+        for piece in network.pieces():
+            piece.copy_(flat[at : at + piece.numel()].view(piece.shape))
+            at += piece.numel()
+    assert at == len(flat)
+
+
+def flatten(networks: Sequence[Net]) -> Tensor:
+    """Returns the parameters in the order of `load`."""
+    return torch.cat([piece.flatten() for network in networks for piece in network.pieces()])
 
 
 def bounds(part: Box, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -30,27 +68,49 @@ def bounds(part: Box, like: Tensor) -> tuple[Tensor, Tensor]:
     return (high + low) / 2, (high - low) / 2
 
 
-def greedy_action(agent: AgentSpec, logits: Tensor) -> Tensor:
+def force(h: Tensor) -> Tensor:
+    """Returns tanh(|h|) h / |h| of `[B, 2]`, by its series near 0."""
+    square = h.square().sum(1, keepdim=True)
+    is_short = square < 1e-6
+    norm = torch.where(is_short, 1.0, square).sqrt()
+    return h * torch.where(is_short, 1 - square / 3 + 2 * square**2 / 15, torch.tanh(norm) / norm)
+
+
+def box_action(part: Box, logits: Tensor, head: str, noise: Tensor | float = 0.0) -> Tensor:
+    """Returns what a Box part does by one of the heads; `noise` is Gumbel noise for a soft choice."""
+    middle, half = bounds(part, logits)
+    if head == "soft":
+        return F.softmax(logits + noise, 1)
+    if head == "force" and part.size == 2:
+        return middle + half * force(logits)
+    if head == "force" and part == Box((0.0,) * 5, (1.0,) * 5):
+        _, left, right, down, up = logits.t()
+        x, y = force(torch.stack([right - left, up - down], 1)).t()
+        return torch.stack([0 * x, (1 - x) / 2, (1 + x) / 2, (1 - y) / 2, (1 + y) / 2], 1)
+    return middle + half * torch.tanh(logits)
+
+
+def greedy_action(agent: AgentSpec, logits: Tensor, head: str = "box") -> Tensor:
     """Returns a_i = mu_i(o_i) without exploration."""
     parts = []
     for part, columns in zip(agent.parts, agent.part_slices, strict=True):
         own = logits[:, columns]
         if isinstance(part, Box):
-            middle, half = bounds(part, own)
-            parts.append(middle + half * torch.tanh(own))
+            parts.append(box_action(part, own, head))
         else:
             parts.append(F.one_hot(own.argmax(1), part.n).to(own))
     return torch.cat(parts, 1)
 
 
-def differentiable_action(agent: AgentSpec, logits: Tensor, noise: Tensor, *, hard: bool, temperature: float) -> Tensor:
-    """Returns a_i with a gradient; `noise` holds Gumbel noise where the action has Categorical parts."""
+def differentiable_action(
+    agent: AgentSpec, logits: Tensor, noise: Tensor, *, hard: bool, temperature: float, head: str = "box"
+) -> Tensor:
+    """Returns a_i with a gradient; `noise` holds Gumbel noise where the action has Categorical or soft parts."""
     parts = []
     for part, columns in zip(agent.parts, agent.part_slices, strict=True):
         own = logits[:, columns]
         if isinstance(part, Box):
-            middle, half = bounds(part, own)
-            parts.append(middle + half * torch.tanh(own))
+            parts.append(box_action(part, own, head, noise[:, columns]))
             continue
         soft = F.softmax((own + noise[:, columns]) / temperature, 1)
         one_hot = F.one_hot(soft.argmax(1), part.n).to(own)
@@ -58,104 +118,217 @@ def differentiable_action(agent: AgentSpec, logits: Tensor, noise: Tensor, *, ha
     return torch.cat(parts, 1)
 
 
-class LiteralMaddpg:
-    """N agents with a policy and a centralised critic each, updated one after the other."""
+class Noise(NamedTuple):
+    """What an update draws at random, `[B, U]` each."""
 
-    def __init__(
-        self, joint: JointSpec, network: NetworkSpec, algorithm: AlgorithmSpec, dtype: torch.dtype = torch.float32
-    ) -> None:
-        self.joint, self.algorithm = joint, algorithm
-        inputs = joint.obs_dim + joint.action_dim
-        self.mu = [mlp((a.obs_dim, *network.policy_hidden, a.action_dim), dtype) for a in joint.agents]
-        self.q = [mlp((inputs, *network.critic_hidden, 1), dtype) for _ in joint.agents]
+    smoothing: Tensor
+    gumbel: Tensor
+
+
+class LiteralMaddpg:
+    """N players with a policy and one or two critics each, updated one after the other."""
+
+    def __init__(self, joint: JointSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> None:
+        self.agents, self.joint = joint, players(joint, algorithm.name)
+        self.network, self.algorithm, self.head = network, algorithm, network.head
+        by_side = algorithms_by_side(self.joint, algorithm.name)
+        self.kinds = [by_side[player.team] for player in self.joint.agents]
+        self.everyone = range(len(self.joint.agents))
+        apart = network.tell_apart
+        self.mu, self.mu_of = [], {}
+        for group in self.groups(shared=network.share_policies):
+            player = self.joint.agents[group[0]]
+            self.mu.append(Net((player.obs_dim, *network.policy_hidden, player.action_dim), group, apart=apart))
+            self.mu_of |= dict.fromkeys(group, self.mu[-1])
+        self.q: list[Net] = []
+        self.q_of: list[dict[int, Net]] = [{}, {}]
+        for k in (0, 1):
+            for group in self.groups(shared=network.share_critics):
+                if k and self.kinds[group[0]] != "matd3":
+                    continue
+                inputs = sum(len(columns) for columns in self.sees(group[0]))
+                self.q.append(Net((inputs, *network.critic_hidden, 1), group, apart=apart))
+                self.q_of[k] |= dict.fromkeys(group, self.q[-1])
         self.restart()
+
+    def groups(self, *, shared: bool) -> list[list[int]]:
+        """Returns who shares: neighbours of one name (without number), side and shape."""
+        found: list[list[int]] = []
+        last: object = None
+        for i, player in enumerate(self.joint.agents):
+            kin = re.sub(r"_?[0-9]+$", "", player.name), player.team, player.obs_dim, player.parts
+            if shared and found and kin == last:
+                found[-1].append(i)
+            else:
+                found.append([i])
+            last = kin
+        return found
+
+    def sees(self, i: int) -> list[range]:
+        """Returns the columns of (x, a) that critic i reads, in order."""
+        if self.kinds[i] == "iddpg":
+            return self.own_columns(i)
+        mates = next(group for group in self.groups(shared=self.network.share_critics) if i in group)
+        if len(mates) == 1:
+            return [range(self.joint.obs_dim + self.joint.action_dim)]
+        at = mates.index(i)
+        order = mates[at:] + mates[:at] + [j for j in self.everyone if j not in mates]
+        return [columns for j in order for columns in self.own_columns(j)]
+
+    def own_columns(self, i: int) -> list[range]:
+        player, obs_dim = self.joint.agents[i], self.joint.obs_dim
+        obs, action = player.obs_slice, player.action_slice
+        return [range(obs.start, obs.stop), range(obs_dim + action.start, obs_dim + action.stop)]
+
+    def value(self, critics: dict[int, Net], i: int, x: Tensor, actions: Sequence[Tensor]) -> Tensor:
+        """Returns Q_i(x, a_1 .. a_N) `[B]`."""
+        everything = torch.cat([x, *actions], 1)
+        columns = [column for run in self.sees(i) for column in run]
+        return critics[i](everything[:, columns], i)[:, 0]
 
     def restart(self) -> None:
         """Sets targets equal to the networks and optimisers to their start."""
-        self.mu_target, self.q_target = copy.deepcopy(self.mu), copy.deepcopy(self.q)
-        rates = self.algorithm.policy_learning_rate, self.algorithm.critic_learning_rate
-        self.mu_adam, self.q_adam = (
-            [torch.optim.Adam(net.parameters(), lr=rate) for net in nets]
-            for nets, rate in zip((self.mu, self.q), rates, strict=True)
-        )
+        self.target = copy.deepcopy((self.mu, self.q, self.mu_of, self.q_of))
+        algorithm = self.algorithm
+        self.adam = {}
+        for nets, rate, decay in (
+            (self.mu, algorithm.policy_learning_rate, algorithm.policy_weight_decay),
+            (self.q, algorithm.critic_learning_rate, algorithm.critic_weight_decay),
+        ):
+            for net in nets:
+                own = rate * algorithm.side_learning_rates.get(self.joint.agents[net.users[0]].team, 1.0)
+                self.adam[net] = torch.optim.Adam(net.parameters(), lr=own, weight_decay=decay)
 
-    def update(self, batch: dict[str, Tensor], noise: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Updates all agents on one minibatch of joint rows; returns critic and policy losses, agent by agent."""
-        agents = range(len(self.joint.agents))
-        a_next = self.next_actions(batch)
-        critic_losses = [self.update_critic(i, batch, a_next) for i in agents]
-        if self.algorithm.teammates == "current":
-            self.mu_before = copy.deepcopy(self.mu)
-        policy_losses = [self.update_policy(i, batch, noise) for i in agents]
+    def update(
+        self, batch: dict[str, Tensor], noise: Noise, importance: Tensor | None = None, *, policies: bool = True
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Updates all on one minibatch of joint rows; returns critic and policy losses, player by player."""
+        self.batch = {**batch, **self.told(batch)}
+        targets = self.td_targets(noise.smoothing)
+        critic_losses = self.update_critics(targets, importance)
+        if not policies:
+            return critic_losses, []
+        policy_losses = self.update_policies(noise.gumbel)
         self.move_targets()
         return critic_losses, policy_losses
 
+    def told(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Returns what players are told: rewards mixed with their team's, and whether any of their agents is there."""
+        spirit, agents = self.algorithm.team_spirit, self.agents.agents
+        mixed = []
+        for i, agent in enumerate(agents):
+            team = [j for j, other in enumerate(agents) if other.team == agent.team]
+            mean = batch["reward"][:, team].mean(1)
+            mixed.append(self.algorithm.reward_scale * ((1 - spirit) * batch["reward"][:, i] + spirit * mean))
+        members = [list(members_of(self.agents, player)) for player in self.joint.agents]
+        return {
+            "r": torch.stack([torch.stack([mixed[i] for i in own]).mean(0) for own in members], 1),
+            "d": torch.stack([batch["discount"][:, own].max(1).values for own in members], 1),
+            "there": torch.stack([batch["present"][:, own].max(1).values for own in members], 1),
+            "acts": self.by_number(batch["present"]),
+            "acts_next": self.by_number(batch["present"] * (batch["discount"] > 0)),
+        }
+
+    def by_number(self, agents: Tensor) -> Tensor:
+        owners = [i for i, agent in enumerate(self.agents.agents) for _ in range(agent.action_dim)]
+        return agents[:, owners]
+
     @torch.no_grad()
-    def next_actions(self, batch: dict[str, Tensor]) -> list[Tensor]:
-        """Returns a'_j = mu'_j(o'_j), or nothing of an agent that is gone by then."""
+    def td_targets(self, smoothing: Tensor) -> list[Tensor]:
+        """Returns y_i = r_i + gamma d_i min Q'_i(x', mu'(o') + noise)."""
+        algorithm, x_next = self.algorithm, self.batch["next_obs"]
+        _, _, mu_target, q_target = self.target
         actions = []
-        for j, agent in enumerate(self.joint.agents):
-            alive = (batch["present"][:, j] > 0) & (batch["discount"][:, j] > 0)
-            mu_target = greedy_action(agent, self.mu_target[j](batch["next_obs"][:, agent.obs_slice]))
-            actions.append(mu_target * alive[:, None])
-        return actions
+        for j, player in enumerate(self.joint.agents):
+            action = greedy_action(player, mu_target[j](x_next[:, player.obs_slice], j), self.head)
+            if self.kinds[j] == "matd3":
+                action = self.smoothed(player, action, smoothing[:, player.action_slice])
+            actions.append(action * self.batch["acts_next"][:, player.action_slice])
+        found = []
+        for i in self.everyone:
+            values = [self.value(q_target[k], i, x_next, actions) for k in (0, 1) if i in q_target[k]]
+            q_next = torch.stack(values).min(0).values
+            found.append(self.batch["r"][:, i] + algorithm.discount * self.batch["d"][:, i] * q_next)
+        return found
 
-    def update_critic(self, i: int, batch: dict[str, Tensor], a_next: list[Tensor]) -> Tensor:
-        x, a, x_next = batch["obs"], batch["action"], batch["next_obs"]
-        r, discount, present = (batch[name][:, i] for name in ("reward", "discount", "present"))
-        with torch.no_grad():
-            q_next = self.q_target[i](torch.cat([x_next, *a_next], 1))[:, 0]
-            y = r + self.algorithm.discount * discount * q_next
-        error = self.q[i](torch.cat([x, a], 1))[:, 0] - y
-        loss = (error.square() * present).sum() / present.sum().clamp(min=1)
-        self.descend(self.q[i], self.q_adam[i], loss)
-        return loss.detach()
+    def smoothed(self, player: AgentSpec, action: Tensor, drawn: Tensor) -> Tensor:
+        clip = self.algorithm.smoothing_clip
+        drawn = (drawn * self.algorithm.smoothing).clamp(-clip, clip)
+        parts = []
+        for part, columns in zip(player.parts, player.part_slices, strict=True):
+            own = action[:, columns]
+            if isinstance(part, Box) and self.head != "soft":
+                low, high = torch.tensor(part.low).to(own), torch.tensor(part.high).to(own)
+                reach = (high - low) / 2
+                if self.head == "force" and part == Box((0.0,) * 5, (1.0,) * 5):
+                    reach[0] = 0.0
+                own = (own + drawn[:, columns] * reach).clamp(low, high)
+            parts.append(own)
+        return torch.cat(parts, 1)
 
-    def update_policy(self, i: int, batch: dict[str, Tensor], noise: Tensor) -> Tensor:
-        x, a, present = batch["obs"], batch["action"], batch["present"]
-        agent = self.joint.agents[i]
-        logits = self.mu[i](x[:, agent.obs_slice])
-        hard = self.algorithm.gumbel == "straight_through"
-        own = differentiable_action(
-            agent, logits, noise[:, agent.action_slice], hard=hard, temperature=self.algorithm.gumbel_temperature
-        )
-        actions = [a[:, other.action_slice] for other in self.joint.agents]
+    def mean(self, rows: Tensor, i: int) -> Tensor:
+        """Returns the mean over the rows in which player i is there."""
+        there = self.batch["there"][:, i]
+        return (rows * there).sum() / there.sum().clamp(min=1)
+
+    def update_critics(self, targets: list[Tensor], importance: Tensor | None) -> list[Tensor]:
+        actions = [self.batch["action"][:, player.action_slice] for player in self.joint.agents]
+        reported, losses = [], []
+        for k in (0, 1):
+            for i in self.q_of[k]:
+                error = self.value(self.q_of[k], i, self.batch["obs"], actions) - targets[i]
+                if self.algorithm.critic_loss == "huber":
+                    each = F.smooth_l1_loss(error, torch.zeros_like(error), reduction="none")
+                else:
+                    each = error.square()
+                reported += [self.mean(each, i).detach()] if k == 0 else []
+                losses.append(self.mean(each if importance is None else each * importance, i))
+        self.descend(self.q, sum(losses))
+        return reported
+
+    def update_policies(self, gumbel: Tensor) -> list[Tensor]:
+        obs = self.batch["obs"]
+        logits, current = [], []
+        for i, player in enumerate(self.joint.agents):
+            logits.append(self.mu_of[i](obs[:, player.obs_slice], i))
+            action = differentiable_action(
+                player,
+                logits[i],
+                gumbel[:, player.action_slice],
+                hard=self.algorithm.gumbel == "straight_through",
+                temperature=self.algorithm.gumbel_temperature,
+                head=self.head,
+            )
+            current.append(action)
+        losses = []
+        for i in self.everyone:
+            actions = [self.teammate(j, current[j]) for j in self.everyone]
+            actions[i] = current[i]
+            if self.algorithm.teammates == "current":
+                actions[i] = current[i] * self.batch["acts"][:, self.joint.agents[i].action_slice]
+            q = self.value(self.q_of[0], i, obs, actions)
+            losses.append(self.mean(self.algorithm.action_regularisation * logits[i].square().mean(1) - q, i))
+        self.descend(self.mu, sum(losses))
+        return [loss.detach() for loss in losses]
+
+    def teammate(self, j: int, current: Tensor) -> Tensor:
+        columns = self.joint.agents[j].action_slice
         if self.algorithm.teammates == "current":
-            actions = self.current_actions(batch, noise)
-        actions[i] = own
-        q = self.q[i](torch.cat([x, *actions], 1))[:, 0]
-        penalty = self.algorithm.action_regularisation * logits.square().mean(1)
-        loss = ((penalty - q) * present[:, i]).sum() / present[:, i].sum().clamp(min=1)
-        self.descend(self.mu[i], self.mu_adam[i], loss)
-        return loss.detach()
+            return current.detach() * self.batch["acts"][:, columns]
+        return self.batch["action"][:, columns]
 
-    def current_actions(self, batch: dict[str, Tensor], noise: Tensor) -> list[Tensor]:
-        """Returns every agent's action by the policies as they were before this update."""
-        hard = self.algorithm.gumbel == "straight_through"
-        actions = []
-        for j, agent in enumerate(self.joint.agents):
-            with torch.no_grad():
-                logits = self.mu_before[j](batch["obs"][:, agent.obs_slice])
-                action = differentiable_action(
-                    agent,
-                    logits,
-                    noise[:, agent.action_slice],
-                    hard=hard,
-                    temperature=self.algorithm.gumbel_temperature,
-                )
-            actions.append(action * batch["present"][:, j, None])
-        return actions
-
-    def descend(self, network: nn.Module, adam: torch.optim.Adam, loss: Tensor) -> None:
-        adam.zero_grad()
-        loss.backward()
-        if self.algorithm.gradient_clip > 0:
-            nn.utils.clip_grad_norm_(network.parameters(), self.algorithm.gradient_clip)
-        adam.step()
+    def descend(self, networks: Sequence[Net], loss: Tensor) -> None:
+        for network in networks:
+            self.adam[network].zero_grad()
+        loss.backward(inputs=[parameter for network in networks for parameter in network.parameters()])
+        for network in networks:
+            if self.algorithm.gradient_clip > 0:
+                nn.utils.clip_grad_norm_(network.parameters(), self.algorithm.gradient_clip)
+            self.adam[network].step()
 
     @torch.no_grad()
     def move_targets(self) -> None:
         tau = self.algorithm.target_rate
-        for network, target in zip(self.mu + self.q, self.mu_target + self.q_target, strict=True):
+        for network, target in zip(self.mu + self.q, self.target[0] + self.target[1], strict=True):
             for new, old in zip(network.parameters(), target.parameters(), strict=True):
                 old.copy_((1 - tau) * old + tau * new)

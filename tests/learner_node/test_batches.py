@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -17,6 +19,9 @@ from learner_node.source import Records
 
 from .fake_replay import FakeReplay, small_run, until
 
+WAIT_S = 20.0
+Connect = Callable[..., BatchStream]
+
 
 @pytest.fixture
 def run() -> Run:
@@ -30,25 +35,46 @@ def replay(run: Run) -> Iterator[FakeReplay]:
 
 
 @pytest.fixture
-def stream(run: Run, replay: FakeReplay) -> Iterator[BatchStream]:
-    opened = BatchStream(run, "learner", (replay.endpoint,), 4, pin=False, clock=(70, 900))
-    yield opened
-    opened.close()
+def connect(run: Run) -> Iterator[Connect]:
+    """Makes streams from servers or addresses, closed with the test."""
+    streams: list[BatchStream] = []
+
+    def make(*servers: FakeReplay | str) -> BatchStream:
+        endpoints = tuple(server if isinstance(server, str) else server.endpoint for server in servers)
+        streams.append(BatchStream(run, "learner", endpoints, 4, pin=False, clock=(70, 900)))
+        return streams[-1]
+
+    yield make
+    for stream in streams:
+        stream.close()
+
+
+@pytest.fixture
+def stream(replay: FakeReplay, connect: Connect) -> BatchStream:
+    return connect(replay)
 
 
 def drain(stream: BatchStream) -> None:
     """Takes batches for as long as they come."""
-    while stream.next(20.0) is not None:
+    while stream.next(WAIT_S) is not None:
         pass
 
 
 def take(stream: BatchStream) -> Records:
-    batch = stream.next(20.0)
+    batch = stream.next(WAIT_S)
     assert batch is not None
     return batch
 
 
-def test_a_batch_is_the_records_the_server_sent(run: Run, replay: FakeReplay) -> None:
+def call_until(stream: BatchStream, predicate: Callable[[], object], what: str) -> None:
+    """Calls `next`, as a learner does, until the predicate holds; fails when it does not in time."""
+    give_up_at = time.monotonic() + WAIT_S
+    while not predicate():
+        assert time.monotonic() < give_up_at, f"{what}: not within {WAIT_S:g} s"
+        stream.next(0.002)
+
+
+def test_a_batch_is_the_records_the_server_sent(run: Run, connect: Connect, replay: FakeReplay) -> None:
     sent: list[bytes] = []
 
     def payload(count: int) -> bytes:
@@ -56,14 +82,37 @@ def test_a_batch_is_the_records_the_server_sent(run: Run, replay: FakeReplay) ->
         return sent[-1]
 
     replay.payload = payload
-    stream = BatchStream(run, "learner", (replay.endpoint,), 4, pin=False)
+    stream = connect(replay)
     for i in range(6):
         batch = take(stream)
         assert batch.words.numpy().tobytes() == sent[i]
         assert batch.words.dtype == torch.float32
         assert len(batch.words) == run.spec.replay.batch
-    until(lambda: stream.env_steps == replay.inserts, "the clock")
-    stream.close()
+    replay.inserts_per_batch = 0
+    call_until(stream, lambda: stream.env_steps == replay.inserts, "the clock")
+
+
+def test_it_starts_no_thread_that_would_contend_for_the_interpreter(connect: Connect, replay: FakeReplay) -> None:
+    before = threading.enumerate()
+    stream = connect(replay)
+    take(stream)
+    assert threading.enumerate() == before
+
+
+def test_batches_come_while_the_learner_is_busy(replay: FakeReplay, stream: BatchStream) -> None:
+    take(stream)
+    until(lambda: len(replay.of(SampleRequest)) == 5, "the requests")
+    replay.silent = True
+    for _ in range(4):
+        take(stream)
+    assert stream.next(0.0) is None
+
+
+def test_next_waits_no_longer_than_it_is_given(replay: FakeReplay, stream: BatchStream) -> None:
+    replay.silent = True
+    started_at = time.monotonic()
+    assert stream.next(0.3) is None
+    assert 0.3 <= time.monotonic() - started_at < 5.0
 
 
 def test_four_batches_are_asked_for_ahead_and_no_more(replay: FakeReplay, stream: BatchStream) -> None:
@@ -81,21 +130,20 @@ def test_the_learner_tells_how_far_it_knows_the_run(replay: FakeReplay, stream: 
 
 def test_why_no_batch_comes_is_what_the_server_says(replay: FakeReplay, stream: BatchStream) -> None:
     replay.holding = "32 transitions, 12 are there"
-    until(lambda: stream.waiting_for == replay.holding, "the reason")
+    call_until(stream, lambda: stream.waiting_for == replay.holding, "the reason")
     assert stream.opened
 
 
-def test_without_a_server_it_names_the_address(run: Run) -> None:
-    stream = BatchStream(run, "learner", ("tcp://127.0.0.1:1",), 4, pin=False)
+def test_without_a_server_it_names_the_address(connect: Connect) -> None:
+    stream = connect("tcp://127.0.0.1:1")
     assert stream.next(0.01) is None
     assert stream.waiting_for == "the replay server at tcp://127.0.0.1:1"
     assert not stream.opened
-    stream.close()
 
 
-def test_an_address_that_is_none_is_the_users_mistake(run: Run) -> None:
+def test_an_address_that_is_none_is_the_users_mistake(connect: Connect) -> None:
     with pytest.raises(ConfigError, match="--replay somewhere"):
-        BatchStream(run, "learner", ("somewhere",), 4, pin=False)
+        connect("somewhere")
 
 
 def test_a_server_that_forgot_the_learner_is_opened_again(replay: FakeReplay, stream: BatchStream) -> None:
@@ -106,10 +154,12 @@ def test_a_server_that_forgot_the_learner_is_opened_again(replay: FakeReplay, st
     assert len(replay.of(Open)) == 2
 
 
-def test_a_server_that_died_is_found_again_at_its_address(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_died_is_found_again_at_its_address(
+    run: Run, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(source, "SILENCE_S", 0.5)
     first = FakeReplay(run)
-    stream = BatchStream(run, "learner", (first.endpoint,), 4, pin=False)
+    stream = connect(first)
     take(stream)
     first.close()
     while stream.next(0.05) is not None:
@@ -117,8 +167,8 @@ def test_a_server_that_died_is_found_again_at_its_address(run: Run, monkeypatch:
     with FakeReplay(run, first.endpoint, inserts=5_000) as second:
         for _ in range(10):
             take(stream)
-        until(lambda: stream.env_steps == second.inserts, "the new clock")
-    stream.close()
+        second.inserts_per_batch = 0
+        call_until(stream, lambda: stream.env_steps == second.inserts, "the new clock")
 
 
 def test_a_server_that_hears_but_does_not_answer_is_opened_again(
@@ -127,7 +177,7 @@ def test_a_server_that_hears_but_does_not_answer_is_opened_again(
     monkeypatch.setattr(source, "SILENCE_S", 0.5)
     take(stream)
     replay.silent = True
-    until(lambda: len(replay.of(Open)) >= 2, "the second Open")
+    call_until(stream, lambda: len(replay.of(Open)) >= 2, "the second Open")
     replay.silent = False
     for _ in range(10):
         take(stream)
@@ -178,22 +228,60 @@ def test_versions_that_are_no_floats_do_no_harm(replay: FakeReplay, stream: Batc
     assert stream.rejected == 0
 
 
-def test_messages_reach_every_server_and_payloads_with_weights_only(run: Run) -> None:
+def drawn(stream: BatchStream, batches: int, *fakes: FakeReplay) -> list[int]:
+    """Takes batches, and returns how many each server was asked for meanwhile."""
+    while not all(fake.of(SampleRequest) for fake in fakes):
+        take(stream)
+    before = [len(fake.of(SampleRequest)) for fake in fakes]
+    for _ in range(batches):
+        take(stream)
+    return [len(fake.of(SampleRequest)) - count for fake, count in zip(fakes, before, strict=True)]
+
+
+def test_messages_reach_every_server_and_payloads_with_weights_only(run: Run, connect: Connect) -> None:
     with FakeReplay(run) as one, FakeReplay(run, inserts=1_000) as other:
-        stream = BatchStream(run, "learner", (one.endpoint, other.endpoint), 4, pin=False)
-        while not (one.of(SampleRequest) and other.of(SampleRequest)):
-            take(stream)
-        before = [len(fake.of(SampleRequest)) for fake in (one, other)]
-        for _ in range(40):
-            take(stream)
-        grown = [len(fake.of(SampleRequest)) - count for fake, count in zip((one, other), before, strict=True)]
-        assert min(grown) >= 16, "drawn from in turn"
+        stream = connect(one, other)
+        assert min(drawn(stream, 40, one, other)) >= 16, "drawn from in turn"
         stream.send(PutWeights(3), b"frame")
         stream.send(report())
         until(lambda: one.of(LearnerReport) and other.of(LearnerReport), "the report at both")
         assert one.weights == other.weights == [b"frame"]
         assert stream.env_steps > 1_000
-        stream.close()
+
+
+def test_servers_are_drawn_from_in_proportion_to_what_they_hold(run: Run, connect: Connect) -> None:
+    with FakeReplay(run, size=100) as small, FakeReplay(run, size=400) as large:
+        stream = connect(small, large)
+        of_small, of_large = drawn(stream, 100, small, large)
+        assert of_small == pytest.approx(20, abs=5)
+        assert of_large == pytest.approx(80, abs=5)
+
+
+def test_a_server_that_holds_its_batches_back_keeps_nobody_from_the_others(run: Run, connect: Connect) -> None:
+    with FakeReplay(run) as one, FakeReplay(run) as other:
+        stream = connect(one, other)
+        drawn(stream, 10, one, other)
+        one.holding = "more transitions"
+        call_until(stream, lambda: stream.waiting_for == one.holding, "the reason")
+        for _ in range(40):
+            take(stream)
+        reason, one.holding = one.holding, ""
+        one.answer_held()
+        call_until(stream, lambda: stream.waiting_for != reason, "the batches held back")
+        assert min(drawn(stream, 40, one, other)) >= 16, "drawn from in turn again, with no catching up"
+
+
+def test_a_server_that_died_keeps_nobody_from_the_others(
+    run: Run, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "SILENCE_S", 0.5)
+    one = FakeReplay(run)
+    with FakeReplay(run) as other:
+        stream = connect(one, other)
+        drawn(stream, 10, one, other)
+        one.close()
+        for _ in range(200):
+            take(stream)
 
 
 def report() -> LearnerReport:

@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from msgspec.structs import replace as replace_fields
+from torch import Tensor
 
 from common.run import AlgorithmSpec, NetworkSpec
 from common.spec import Box, JointSpec
 from learner_node.algorithms.losses import Batch
 from learner_node.algorithms.maddpg import Maddpg
 from learner_node.heads import gumbel_noise
-from learner_node.networks import critic_order, policy_order
 
-from .literal_maddpg import LiteralMaddpg
+from .literal_maddpg import LiteralMaddpg, Noise, flatten, load
 from .teams import TEAMS, as_fields, random_records
 
 NETWORK = NetworkSpec(policy_hidden=(16, 12), critic_hidden=(20, 8))
@@ -28,67 +28,53 @@ def as_batch(fields: dict[str, Tensor]) -> Batch:
     return Batch(joint, fields["next_obs"], fields["reward"], fields["discount"], fields["present"])
 
 
-def load(networks: list[nn.Sequential], flat: Tensor) -> None:
-    """Gives flat parameters, network by network and layer by layer, to torch modules."""
-    at = 0
-    for network in networks:
-        for layer in network:
-            if isinstance(layer, nn.Linear):
-                weight = flat[at : at + layer.weight.numel()].view(layer.in_features, layer.out_features)
-                at += layer.weight.numel()
-                layer.weight.data.copy_(weight.t())
-                layer.bias.data.copy_(flat[at : at + layer.out_features])
-                at += layer.out_features
-    assert at == len(flat)
-
-
-def flatten(networks: list[nn.Sequential]) -> Tensor:
-    """Returns the parameters of torch modules in the order of `load`."""
-    layers = [layer for network in networks for layer in network if isinstance(layer, nn.Linear)]
-    pieces = [piece for layer in layers for piece in (layer.weight.data.t().flatten(), layer.bias.data)]
-    return torch.cat(pieces)
-
-
 class Pair:
     """The stacked learner and its twin with the same parameters, fed the same batches and noise."""
 
     def __init__(self, joint: JointSpec, algorithm: AlgorithmSpec, network: NetworkSpec = NETWORK) -> None:
         self.joint, self.algorithm = joint, algorithm
         self.stacked = Maddpg(joint, network, algorithm, 3, DOUBLE)
-        self.twin = LiteralMaddpg(joint, network, algorithm, torch.float64)
-        self.policy_order = policy_order(joint, network)
-        self.critic_order = critic_order(joint.obs_dim + joint.action_dim, len(joint.agents), network.critic_hidden)
-        load(self.twin.mu, self.stacked.policies.flat[self.policy_order])
-        load(self.twin.q, self.stacked.critics.flat[self.critic_order])
+        self.twin = LiteralMaddpg(joint, network, algorithm)
+        load(self.twin.mu, self.stacked.policies.tensors()["online"])
+        load(self.twin.q, self.stacked.critics.tensors()["online"])
         self.twin.restart()
 
-    def noise(self) -> Tensor:
-        """Returns the Gumbel noise the stacked learner will draw, in the columns of the joint action."""
-        generator = torch.Generator()
+    def noise(self) -> Noise:
+        """Returns what the stacked learner will draw, in the columns of the joint action."""
+        generator, shape = torch.Generator(), (ROWS, self.joint.action_dim)
         generator.set_state(self.stacked.generator.get_state())
-        drawn = gumbel_noise(ROWS, self.stacked.heads.choices, DOUBLE, generator)
-        noise = torch.zeros(ROWS, self.joint.action_dim, dtype=torch.float64)
+        smoothing, gumbel = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
+        if any(self.stacked.plan.smooths):
+            smoothing.normal_(0.0, self.algorithm.smoothing, generator=generator).div_(self.algorithm.smoothing)
         parts = [part for agent in self.joint.agents for part in agent.parts]
-        choice = torch.cat([torch.full((part.size,), not isinstance(part, Box)) for part in parts])
-        noise[:, choice] = drawn
-        return noise
+        is_soft = self.stacked.network.head == "soft"
+        choice = torch.cat([torch.full((part.size,), is_soft or not isinstance(part, Box)) for part in parts])
+        if self.stacked.heads.choices:
+            gumbel[:, choice] = gumbel_noise(ROWS, self.stacked.heads.choices, DOUBLE, generator)
+        return Noise(smoothing, gumbel)
 
-    def update(self, seed: int, *, absences: bool) -> None:
+    def update(self, seed: int, *, absences: bool, weighted: bool = False, policies: bool = True) -> None:
         """Updates both on one batch and compares what they report."""
         fields = as_fields(random_records(self.joint, ROWS, seed, absences=absences), torch.float64)
-        critic_losses, policy_losses = self.twin.update(fields, self.noise())
+        importance = torch.rand(ROWS, dtype=torch.float64) if weighted else None
+        critic_losses, policy_losses = self.twin.update(fields, self.noise(), importance, policies=policies)
         rates = self.algorithm.policy_learning_rate, self.algorithm.critic_learning_rate
-        losses = self.stacked.update(as_batch(fields), *rates)
-        torch.testing.assert_close(losses.critic_loss, torch.stack(critic_losses), rtol=1e-9, atol=1e-12)
-        torch.testing.assert_close(losses.policy_loss, torch.stack(policy_losses), rtol=1e-9, atol=1e-12)
+        batch = replace(as_batch(fields), importance=importance)
+        measured = self.stacked.update(batch, *rates, policies=policies)
+        torch.testing.assert_close(measured.critic_loss, torch.stack(critic_losses), rtol=1e-9, atol=1e-12)
+        if policies:
+            torch.testing.assert_close(measured.policy_loss, torch.stack(policy_losses), rtol=1e-9, atol=1e-12)
 
     def compare(self) -> None:
         """Compares all parameters and targets."""
-        policies, critics = self.stacked.policies, self.stacked.critics
-        for flat, networks in ((policies.flat, self.twin.mu), (policies.target_flat, self.twin.mu_target)):
-            torch.testing.assert_close(flat[self.policy_order], flatten(networks), rtol=0, atol=1e-9)
-        for flat, networks in ((critics.flat, self.twin.q), (critics.target_flat, self.twin.q_target)):
-            torch.testing.assert_close(flat[self.critic_order], flatten(networks), rtol=0, atol=1e-9)
+        mu_target, q_target, *_ = self.twin.target
+        for trained, nets, targets in (
+            (self.stacked.policies, self.twin.mu, mu_target),
+            (self.stacked.critics, self.twin.q, q_target),
+        ):
+            kept = trained.tensors()
+            torch.testing.assert_close(kept["online"], flatten(nets), rtol=0, atol=1e-9)
+            torch.testing.assert_close(kept["target"], flatten(targets), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("team", TEAMS)
@@ -100,27 +86,97 @@ def test_stacked_update_equals_its_twin(team: str, absences: bool) -> None:
     pair.compare()
 
 
+SETTINGS = {
+    "current_teammates": AlgorithmSpec(teammates="current"),
+    "soft_gumbel": AlgorithmSpec(gumbel="soft", gumbel_temperature=0.7),
+    "unclipped": AlgorithmSpec(gradient_clip=0.0, action_regularisation=0.0),
+    "clipped_hard": AlgorithmSpec(gradient_clip=0.01, target_rate=1.0, discount=1.0),
+    "huber": AlgorithmSpec(critic_loss="huber", reward_scale=3.0),
+    "weight_decay": AlgorithmSpec(critic_weight_decay=0.1, policy_weight_decay=0.2),
+    "team_spirit": AlgorithmSpec(team_spirit=0.3),
+    "matd3": AlgorithmSpec(name="matd3", smoothing=0.3),
+    "iddpg": AlgorithmSpec(name="iddpg"),
+    "joint": AlgorithmSpec(name="joint"),
+}
+
+
 @pytest.mark.parametrize("team", ["spread", "mixed"])
-@pytest.mark.parametrize(
-    "algorithm",
-    [
-        AlgorithmSpec(teammates="current"),
-        AlgorithmSpec(gumbel="soft", gumbel_temperature=0.7),
-        AlgorithmSpec(gradient_clip=0.0, action_regularisation=0.0),
-        AlgorithmSpec(gradient_clip=0.01, target_rate=1.0, discount=1.0),
-    ],
-    ids=["current_teammates", "soft_gumbel", "unclipped", "clipped_hard"],
-)
-def test_each_setting_equals_its_twin(team: str, algorithm: AlgorithmSpec) -> None:
-    pair = Pair(TEAMS[team], algorithm)
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_each_setting_equals_its_twin(team: str, setting: str) -> None:
+    if (team, setting) == ("mixed", "joint"):
+        pytest.skip("its sides do not stand side by side")
+    pair = Pair(TEAMS[team], SETTINGS[setting])
     for seed in range(3):
         pair.update(seed, absences=True)
     pair.compare()
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "adversary=maddpg,agent=iddpg",
+        "adversary=matd3,agent=maddpg",
+        "adversary=joint,agent=matd3",
+        "agent=joint,adversary=joint",
+    ],
+)
+@pytest.mark.parametrize("absences", [False, True], ids=["all_present", "absences"])
+def test_sides_that_learn_differently_equal_their_twin(name: str, absences: bool) -> None:
+    pair = Pair(TEAMS["tag"], AlgorithmSpec(name=name, side_learning_rates={"agent": 0.5}))
+    for seed in range(3):
+        pair.update(seed, absences=absences)
+    pair.compare()
+
+
+@pytest.mark.parametrize("team", ["spread", "tag", "mixed", "discrete"])
+@pytest.mark.parametrize("name", ["maddpg", "matd3", "iddpg"])
+@pytest.mark.parametrize("apart", [False, True], ids=["alike", "told_apart"])
+def test_shared_networks_equal_their_twin(team: str, name: str, apart: bool) -> None:
+    network = replace_fields(NETWORK, share_policies=True, share_critics=True, tell_apart=apart)
+    pair = Pair(TEAMS[team], AlgorithmSpec(name=name), network)
+    for seed in range(3):
+        pair.update(seed, absences=True)
+    pair.compare()
+
+
+@pytest.mark.parametrize("shared", ["share_policies", "share_critics"])
+def test_networks_of_one_kind_may_be_shared_alone(shared: str) -> None:
+    pair = Pair(TEAMS["tag"], AlgorithmSpec(name="matd3"), replace_fields(NETWORK, **{shared: True}))
+    for seed in range(3):
+        pair.update(seed, absences=False)
+    pair.compare()
+
+
+@pytest.mark.parametrize("head", ["soft", "force"])
+def test_each_head_equals_its_twin(head: str) -> None:
+    pair = Pair(TEAMS["tag"], AlgorithmSpec(name="matd3"), replace_fields(NETWORK, head=head))
+    for seed in range(3):
+        pair.update(seed, absences=False)
+    pair.compare()
+
+
+def test_policies_and_targets_wait_while_critics_learn() -> None:
+    pair = Pair(TEAMS["tag"], AlgorithmSpec(name="matd3"))
+    for seed in range(5):
+        before = pair.stacked.policies.stored.clone()
+        pair.update(seed, absences=False, policies=seed % 2 == 1)
+        assert torch.equal(before, pair.stacked.policies.stored) == (seed % 2 == 0)
+    pair.compare()
+
+
+@pytest.mark.parametrize("name", ["maddpg", "matd3"])
+def test_rows_count_by_their_importance(name: str) -> None:
+    pair = Pair(TEAMS["mixed"], AlgorithmSpec(name=name))
+    for seed in range(3):
+        pair.update(seed, absences=True, weighted=True)
+    pair.compare()
+
+
 @pytest.mark.parametrize("hidden", [(7,), (9, 8, 7)], ids=["one_layer", "three_layers"])
-def test_any_depth_equals_its_twin(hidden: tuple[int, ...]) -> None:
-    pair = Pair(TEAMS["mixed"], AlgorithmSpec(), NetworkSpec(policy_hidden=hidden, critic_hidden=hidden[::-1]))
+@pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
+def test_any_depth_equals_its_twin(hidden: tuple[int, ...], shared: bool) -> None:
+    network = NetworkSpec(hidden, hidden[::-1], share_policies=shared, share_critics=shared)
+    pair = Pair(TEAMS["mixed"], AlgorithmSpec(), network)
     for seed in range(3):
         pair.update(seed, absences=False)
     pair.compare()
@@ -153,8 +209,8 @@ def test_what_an_absent_agent_leaves_in_its_rows_changes_nothing_of_its_own() ->
     learners = [Maddpg(joint, NETWORK, AlgorithmSpec(), 3, DOUBLE) for _ in range(2)]
     for learner, batch in zip(learners, (fields, changed), strict=True):
         learner.update(as_batch(batch), 1e-3, 1e-3)
-    assert torch.equal(learners[0].policies.flat, learners[1].policies.flat)
-    assert torch.equal(learners[0].critics.flat, learners[1].critics.flat)
+    assert torch.equal(learners[0].policies.stored, learners[1].policies.stored)
+    assert torch.equal(learners[0].critics.stored, learners[1].critics.stored)
 
 
 def test_an_agent_that_is_never_present_learns_nothing() -> None:
@@ -162,12 +218,12 @@ def test_an_agent_that_is_never_present_learns_nothing() -> None:
     fields = as_fields(random_records(joint, ROWS, 0), torch.float64)
     fields["present"][:, 2] = 0.0
     learner = Maddpg(joint, NETWORK, AlgorithmSpec(), 3, DOUBLE)
-    before = learner.policies.flat.clone()
+    before = learner.policies.tensors()["online"]
     losses = learner.update(as_batch(fields), 1e-3, 1e-3)
-    order = policy_order(joint, NETWORK)
-    third = len(order) // 3
-    assert torch.equal(learner.policies.flat[order[2 * third :]], before[order[2 * third :]])
-    assert not torch.equal(learner.policies.flat[order[:third]], before[order[:third]])
+    after = learner.policies.tensors()["online"]
+    third = len(after) // 3
+    assert torch.equal(after[2 * third :], before[2 * third :])
+    assert not torch.equal(after[:third], before[:third])
     assert losses.critic_loss[2] == 0.0
 
 
@@ -180,8 +236,8 @@ def test_a_batch_known_to_be_complete_is_treated_the_same(team: str) -> None:
             batch = as_batch(as_fields(random_records(joint, ROWS, seed), torch.float64))
             one.update(batch, 1e-3, 1e-3)
             other.update(replace(batch, complete=True), 1e-3, 1e-3)
-        assert torch.equal(one.policies.flat, other.policies.flat)
-        assert torch.equal(one.critics.flat, other.critics.flat)
+        assert torch.equal(one.policies.stored, other.policies.stored)
+        assert torch.equal(one.critics.stored, other.critics.stored)
 
 
 @pytest.mark.parametrize("rows", [(16, 48, 16)])
@@ -192,4 +248,4 @@ def test_the_batch_may_change_its_size(rows: tuple[int, ...]) -> None:
         batch = as_batch(as_fields(random_records(joint, count, seed), torch.float64))
         one.update(batch, 1e-3, 1e-3)
         other.update(batch, 1e-3, 1e-3)
-    assert torch.equal(one.policies.flat, other.policies.flat)
+    assert torch.equal(one.policies.stored, other.policies.stored)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import torch
@@ -11,8 +9,6 @@ import torch
 from common.policy import Policy, unflatten, weight_count
 from common.run import AlgorithmSpec, NetworkSpec
 from learner_node.algorithms.maddpg import Maddpg
-from learner_node.networks import cohorts, critic_order, critic_size, policy_order, policy_size
-from learner_node.passes import PolicyPass
 
 from .teams import TEAMS
 
@@ -35,19 +31,26 @@ def test_numpy_policy_equals_torch_policy(team: str) -> None:
 
 
 @pytest.mark.parametrize("team", TEAMS)
-def test_orders_name_every_parameter_once(team: str) -> None:
-    joint = TEAMS[team]
-    assert policy_size(joint, NETWORK) == weight_count(joint, NETWORK)
-    assert sorted(policy_order(joint, NETWORK).tolist()) == list(range(policy_size(joint, NETWORK)))
-    sizes = 11, 3, (7, 5)
-    assert sorted(critic_order(*sizes).tolist()) == list(range(critic_size(*sizes)))
+@pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
+def test_what_is_kept_of_networks_names_every_parameter_once(team: str, shared: bool) -> None:
+    network = NetworkSpec(share_policies=shared, share_critics=shared)
+    learner = Maddpg(TEAMS[team], network, AlgorithmSpec(name="matd3"), 5, SINGLE)
+    for trained in (learner.policies, learner.critics):
+        assert sorted(trained.order.tolist()) == list(range(len(trained.stored)))
+    if not shared:
+        assert len(learner.policies.stored) == weight_count(TEAMS[team], network)
 
 
-def test_policy_weights_go_back_where_they_came_from() -> None:
-    joint = TEAMS["mixed"]
-    learner, other = (Maddpg(joint, NETWORK, AlgorithmSpec(), seed, SINGLE) for seed in (1, 2))
-    other.load_policy_weights(learner.policy_weights())
-    assert torch.equal(learner.policies.flat, other.policies.flat)
+@pytest.mark.parametrize("team", ["tag", "mixed"])
+def test_one_step_of_one_agent_moves_all_that_share_with_it(team: str) -> None:
+    network = NetworkSpec(share_policies=True)
+    learner = Maddpg(TEAMS[team], network, AlgorithmSpec(), 5, SINGLE)
+    learner.policies.stored.add_(torch.randn_like(learner.policies.stored))
+    learner.policies.step(0.0)
+    policies = unflatten(learner.policy_weights(), TEAMS[team], network)
+    mates = {"tag": (0, 1, 2), "mixed": (1, 2)}[team]
+    for layers in zip(*(policies[i] for i in mates), strict=True):
+        assert all(np.array_equal(layers[0].weight, layer.weight) for layer in layers)
 
 
 def test_an_agents_start_depends_on_seed_and_place_alone() -> None:
@@ -58,28 +61,3 @@ def test_an_agents_start_depends_on_seed_and_place_alone() -> None:
     np.testing.assert_array_equal(first[0][1].weight, again[0][1].weight)
     assert not np.array_equal(first[0][1].weight, first[1][1].weight)
     assert other[0][0].weight.shape == (3, 64)
-
-
-@pytest.mark.parametrize("team", ["tag", "mixed"])
-def test_passes_equal_autograd(team: str) -> None:
-    """The policies' gradients written by hand are those of autograd over numpy's layout."""
-    joint, rows = TEAMS[team], 9
-    learner = Maddpg(joint, NETWORK, AlgorithmSpec(), 5, torch.zeros((), dtype=torch.float64))
-    obs, d_logits = (torch.randn(rows, n, dtype=torch.float64) for n in (joint.obs_dim, joint.action_dim))
-    passes = PolicyPass(cohorts(joint), NETWORK.policy_hidden, rows, obs)
-    passes.forward(learner.policies.online, obs)
-    passes.backward(learner.policies.online, learner.policies.gradient, obs, d_logits)
-    order = policy_order(joint, NETWORK)
-    flat = learner.policies.flat[order].requires_grad_()
-    logits, at = [], 0
-    for agent in joint.agents:
-        x = obs[:, agent.obs_slice]
-        sizes = [agent.obs_dim, *NETWORK.policy_hidden, agent.action_dim]
-        for depth, (i, o) in enumerate(pairwise(sizes)):
-            weight, bias = flat[at : at + i * o].view(i, o), flat[at + i * o : at + (i + 1) * o]
-            at += (i + 1) * o
-            x = x @ weight + bias
-            x = torch.relu(x) if depth < len(sizes) - 2 else x
-        logits.append(x)
-    (torch.cat(logits, 1) * d_logits).sum().backward()
-    torch.testing.assert_close(learner.policies.gradient_flat[order], flat.grad, rtol=1e-10, atol=1e-12)

@@ -32,8 +32,20 @@ def test_progress_is_the_further_share_of_steps_and_time(
 
 def test_exploration_falls_over_its_share_of_the_budget() -> None:
     exploration = ExplorationSpec(scale=0.4, final_scale=0.1, decay_share=0.5)
-    scales = [schedule.exploration_scale(exploration, share) for share in (0.0, 0.25, 0.5, 1.0)]
+    scales = [schedule.exploration_scale(exploration, share, 10**6) for share in (0.0, 0.25, 0.5, 1.0)]
     assert scales == pytest.approx([0.4, 0.25, 0.1, 0.1])
+
+
+def test_exploration_falls_by_a_rate_each_environment_step_to_a_floor() -> None:
+    exploration = ExplorationSpec(decay="exponential", scale=2.0, final_scale=0.1, decay_rate=0.99)
+    scales = [schedule.exploration_scale(exploration, 1.0, steps) for steps in (0, 1, 100, 298, 299, 2**53)]
+    assert scales == pytest.approx([2.0, 1.98, 2.0 * 0.99**100, 2.0 * 0.99**298, 0.1, 0.1])
+    assert scales[3] > 0.1
+
+
+def test_exploration_that_does_not_decay_stays() -> None:
+    exploration = ExplorationSpec(decay="exponential", scale=0.3, final_scale=0.0, decay_rate=1.0)
+    assert schedule.exploration_scale(exploration, 1.0, 2**53) == 0.3
 
 
 def test_random_actions_end_with_the_warm_up() -> None:

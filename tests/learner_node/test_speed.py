@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
+from torch import Tensor, nn
 
-from common.run import AlgorithmSpec, NetworkSpec
 from learner_node import speed
 from learner_node.algorithms.maddpg import Maddpg
-from learner_node.networks import critic_order, policy_order
 
-from .test_maddpg import flatten, load
+
+def pieces(networks: Sequence[nn.Module]) -> list[Tensor]:
+    """Returns torch modules' parameters in the order that checkpoints keep."""
+    layers = [layer for network in networks for layer in network.modules() if isinstance(layer, nn.Linear)]
+    return [piece for layer in layers for piece in (layer.weight.data.t(), layer.bias.data)]
 
 
 def test_the_plain_loop_makes_the_same_update() -> None:
-    joint, network, algorithm = speed.simple_spread_shapes(), NetworkSpec(), AlgorithmSpec()
+    joint, network, algorithm = speed.simple_spread_shapes(), speed.NETWORK, speed.ALGORITHM
     batch = speed.random_batch(joint, 64)
     stacked, loop = Maddpg(joint, network, algorithm, 0, batch.joint), speed.PlainLoop(joint, network, algorithm)
-    orders = policy_order(joint, network), critic_order(69, 3, network.critic_hidden)
-    for networks, trained, order in zip(
-        ((loop.policies, loop._targets[0]), (loop.critics, loop._targets[1])),
-        (stacked.policies, stacked.critics),
-        orders,
-        strict=True,
-    ):
-        for copies in networks:
-            load(copies, trained.flat[order])
+    kinds = (stacked.policies, loop.policies, loop._targets[0]), (stacked.critics, loop.critics, loop._targets[1])
+    for trained, *copies in kinds:
+        for networks in copies:
+            own = pieces(networks)
+            flat = torch.split(trained.tensors()["online"], [piece.numel() for piece in own])
+            for piece, numbers in zip(own, flat, strict=True):
+                piece.copy_(numbers.view(piece.shape))
     for _ in range(3):
         stacked.update(batch, algorithm.policy_learning_rate, algorithm.critic_learning_rate)
         loop.update(batch)
-    torch.testing.assert_close(stacked.policies.flat[orders[0]], flatten(loop.policies), rtol=0, atol=2e-4)
-    torch.testing.assert_close(stacked.critics.flat[orders[1]], flatten(loop.critics), rtol=0, atol=2e-4)
+    for trained, networks, _ in kinds:
+        flat = torch.cat([piece.flatten() for piece in pieces(networks)])
+        torch.testing.assert_close(trained.tensors()["online"], flat, rtol=0, atol=2e-4)
 
 
 def test_needed_arithmetic_of_the_defaults_is_what_the_goals_count() -> None:
     """The sum over all products, by hand: 193,152 multiplications a row."""
-    count = speed.needed_flop(speed.simple_spread_shapes(), NetworkSpec(), 1024)
+    count = speed.needed_flop(speed.simple_spread_shapes(), speed.NETWORK, 1024)
     assert count == pytest.approx(0.3956e9, rel=1e-3)
 
 

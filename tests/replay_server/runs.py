@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from common.messages import ActorReport, Chunk
@@ -17,10 +19,13 @@ JOINT: JointSpec = joint_spec(
 DTYPE = transition_dtype(JOINT)
 
 
-def make_run(name: str = "run-1", *, world: dict[str, float] | None = None, **replay: object) -> Run:
+def make_run(
+    name: str = "run-1", *, world: dict[str, float] | None = None, discount: float = 0.95, **replay: object
+) -> Run:
     """Returns a run with small replay settings, `replay` ones on top."""
     settings = {"capacity": 1_000, "batch": 8, "samples_per_insert": 2.0, "min_size": 20, **replay}
-    return Run(name, make_run_spec({"scenario": "tiny", "world": world or {}, "replay": settings}), JOINT)
+    sections = {"world": world or {}, "algorithm": {"discount": discount}, "replay": settings}
+    return Run(name, make_run_spec({"scenario": "tiny", **sections}), JOINT)
 
 
 def records(count: int, first: int = 0) -> np.ndarray:
@@ -37,11 +42,21 @@ def numbers(payload: bytes | memoryview | np.ndarray) -> list[int]:
 
 
 def make_chunk(
-    run: Run, actor: str, seq: int, count: int = 10, *, first: int = 0, incarnation: int = 1
+    run: Run,
+    actor: str,
+    seq: int,
+    count: int = 10,
+    *,
+    first: int = 0,
+    incarnation: int = 1,
+    copies: int = 0,
+    over: Sequence[int] = (),
 ) -> tuple[Chunk, bytes]:
-    """Returns a chunk with its payload."""
+    """Returns a chunk with its payload; `over` are the records that end their episodes, if copies are told."""
     payload = records(count, first).tobytes()
-    return Chunk(actor, incarnation, seq, count, 0, checksum(payload), run.data_hash), payload
+    ends = np.packbits(np.isin(np.arange(count), over)).tobytes() if copies else b""
+    chunk = Chunk(actor, incarnation, seq, count, 0, checksum(payload), run.data_hash, copies=copies, ends=ends)
+    return chunk, payload
 
 
 def make_report(actor: str, episodes: int, return_sum: float, incarnation: int = 1) -> ActorReport:

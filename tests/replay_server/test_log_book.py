@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ProtocolError
+from replay_server.checks import origin_of
 from replay_server.chunk_format import pack_chunk, unpack_chunk
 from replay_server.instructions import ForgetActor, StoreChunk, StoreRun, StoreSamples, StoreWeights
 from replay_server.log_book import Keys, LogBook, State
@@ -38,12 +40,17 @@ def rebuilt(log: DictLog, capacity: int = 0) -> tuple[Replay, Recovered]:
     return replay, recover(log.after_restart(), replay, lambda _: None)
 
 
-@given(st.data(), st.integers(0, 300), st.text(min_size=1, max_size=20))
-def test_a_packed_chunk_opens_and_a_flipped_bit_does_not(data: st.DataObject, number: int, actor: str) -> None:
+@given(st.data(), st.integers(0, 300), st.text(min_size=1, max_size=20), st.sampled_from([(), (3, b"\xa0")]))
+def test_a_packed_chunk_opens_and_a_flipped_bit_does_not(
+    data: st.DataObject, number: int, actor: str, steps: tuple[int, bytes] | tuple[()]
+) -> None:
     write = chunk_write(number, 3, actor)
+    write = write._replace(
+        chunk=msgspec.structs.replace(write.chunk, **dict(zip(("copies", "ends"), steps, strict=False)))
+    )
     packed = b"".join(pack_chunk(write))
     kept = unpack_chunk(packed, number, DTYPE.itemsize)
-    assert (kept.actor, kept.incarnation, kept.seq, kept.rows) == (actor, 1, number + 1, 3)
+    assert (kept.origin, kept.rows) == (origin_of(write.chunk), 3)
     assert bytes(kept.records) == write.payload
     bit = data.draw(st.integers(0, len(packed) * 8 - 1))
     damaged = bytearray(packed)
@@ -61,6 +68,12 @@ def test_anything_else_is_a_protocol_error(value: bytes) -> None:
 def test_a_chunk_under_anothers_number_is_damaged() -> None:
     with pytest.raises(ProtocolError, match="another chunk's"):
         unpack_chunk(b"".join(pack_chunk(chunk_write(1))), 2, DTYPE.itemsize)
+
+
+def test_a_chunk_without_steps_is_kept_as_before_there_were_any() -> None:
+    packed = b"".join(pack_chunk(chunk_write(0)))
+    assert packed[4:8] == b"\1\0\0\0"
+    assert unpack_chunk(packed, 0, DTYPE.itemsize).origin.copies == 0
 
 
 def test_a_group_is_a_few_commands() -> None:

@@ -1,0 +1,141 @@
+"""What stands around a picture of a film: a strip with scenario, episode, step, return, and what is said.
+
++------------------------------+
+|           picture            |
++==============----------------+   how far the episode is
+| scenario          episode  1/3 |
+| return -12.3        step 12/25 |
+| agent_0 says  C  . # . . . .   |   one cell a symbol, as bright as it is loud
++------------------------------+
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from PIL import Image, ImageDraw, ImageFont
+
+Messages = Mapping[str, tuple[float, ...]]
+"""Speaker -> what it says: one number 0..1 a symbol."""
+Colour = tuple[int, int, int]
+
+_INK: Colour = (240, 243, 247)
+_FAINT: Colour = (157, 169, 184)
+_GROUND: Colour = (24, 31, 41)
+_TROUGH: Colour = (52, 62, 77)
+_BAR: Colour = (94, 168, 255)
+_GAP = 6
+"""Pixels between panels."""
+
+
+class Panel(NamedTuple):
+    """One run's moment: its picture and what is to be said of it."""
+
+    picture: Image.Image
+    title: str
+    episode: str
+    step: tuple[int, int]
+    """Step of the moment and last step of the episode."""
+    returns: Mapping[str, float]
+    """So far, by side; the side's name is empty where there is one only."""
+    messages: Messages
+
+
+def draw_panels(panels: Sequence[Panel]) -> Image.Image:
+    """Returns one frame with the panels side by side, tops aligned; both sides of it are even, as video wants."""
+    drawn = [_draw(panel) for panel in panels]
+    width = sum(image.width for image in drawn) + _GAP * (len(drawn) - 1)
+    height = max(image.height for image in drawn)
+    frame = Image.new("RGB", (width + width % 2, height + height % 2), _GROUND)
+    left = 0
+    for image in drawn:
+        frame.paste(image, (left, 0))
+        left += image.width + _GAP
+    return frame
+
+
+def symbol(message: Sequence[float]) -> str:
+    """Returns the letter of a message's loudest symbol; a dash for silence."""
+    loudest = max(message, default=0.0)
+    return chr(ord("A") + list(message).index(loudest) % 26) if loudest > 0 else "-"
+
+
+def _draw(panel: Panel) -> Image.Image:
+    picture, step = panel.picture, panel.step
+    size = max(11, min(22, round(picture.width / 28)))
+    line, bar = round(size * 1.55), max(3, size // 4)
+    strip = bar + line * (2 + len(panel.messages)) + round(size * 0.8)
+    image = Image.new("RGB", (picture.width, picture.height + strip), _GROUND)
+    image.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(image)
+    _draw_bar(draw, (0, picture.height, picture.width, picture.height + bar), step)
+    writer = _Writer(draw, picture.width, size, top=picture.height + bar + round(size * 0.4), line=line)
+    writer.write(panel.title, panel.episode, _FAINT)
+    writer.write(_returns_in_words(panel.returns), f"step {step[0]}/{step[1]}", _INK)
+    for speaker, message in panel.messages.items():
+        writer.write_message(speaker, message)
+    return image
+
+
+def _draw_bar(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], step: tuple[int, int]) -> None:
+    left, top, right, bottom = box
+    draw.rectangle((left, top, right, bottom - 1), fill=_TROUGH)
+    done = round((right - left) * step[0] / max(step[1], 1))
+    if done:
+        draw.rectangle((left, top, left + done, bottom - 1), fill=_BAR)
+
+
+class _Writer:
+    """Writes line under line; `size` is the letters' and `line` the lines' height in pixels."""
+
+    def __init__(self, draw: ImageDraw.ImageDraw, width: int, size: int, *, top: int, line: int) -> None:
+        self._draw, self._width, self._size, self._top, self._line = draw, width, size, top, line
+        self._font, self._edge = _font(size), size // 2
+
+    def write(self, left: str, right: str, colour: Colour) -> None:
+        """Writes one text at the left, shortened to the room there is, and one at the right."""
+        room = self._width - 3 * self._edge - self._font.getlength(right)
+        self._text(_shortened(left, self._font, room), colour)
+        self._draw.text((self._width - self._edge, self._top), right, font=self._font, fill=colour, anchor="ra")
+        self._top += self._line
+
+    def write_message(self, speaker: str, message: Sequence[float]) -> None:
+        """Writes who says what, and draws each symbol as bright as it is loud."""
+        cell = min(self._size, int(self._width * 0.5 / max(len(message), 1)))
+        left = self._width - self._edge - cell * len(message)
+        letter = f" says {symbol(message)}"
+        room = left - 2 * self._edge - self._font.getlength(letter)
+        self._text(_shortened(speaker, self._font, room) + letter, _INK)
+        for i, loudness in enumerate(message):
+            share = min(max(loudness, 0.0), 1.0)
+            fill = tuple(round(low + share * (high - low)) for low, high in zip(_TROUGH, _BAR, strict=True))
+            at = left + i * cell
+            self._draw.rectangle((at, self._top + 1, at + cell - 3, self._top + cell - 2), fill=fill)
+        self._top += self._line
+
+    def _text(self, text: str, colour: Colour) -> None:
+        self._draw.text((self._edge, self._top), text, font=self._font, fill=colour)
+
+
+def _returns_in_words(returns: Mapping[str, float]) -> str:
+    # Not a typographic minus: the font that comes with Pillow has ASCII only.
+    return "return " + "  ".join(f"{side} {value:.1f}".strip() for side, value in returns.items())
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
+    plain = text.encode("ascii", "replace").decode()
+    if font.getlength(plain) <= room:
+        return plain
+    while plain and font.getlength(plain + "...") > room:
+        plain = plain[:-1]
+    return plain + "..."
+
+
+@lru_cache(maxsize=8)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise TypeError("Pillow was built without FreeType, which draws the captions")
+    return font

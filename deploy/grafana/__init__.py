@@ -1,0 +1,1 @@
+"""Grafana: dashboards written by `make_dashboards`, and how they are provisioned."""

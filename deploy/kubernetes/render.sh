@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Renders overlays and add-ons to plain YAML, for clusters where `kubectl apply -k` is not wanted, and Prometheus' rules
+# to the object that its operator reads.
+set -euo pipefail
+cd "$(dirname "$0")"
+kubectl=../../.venv/bin/kubectl
+[[ -x $kubectl ]] || kubectl=kubectl
+
+{
+  echo "# Made by render.sh from deploy/prometheus/rules.yml and alerts.yml."
+  echo "apiVersion: monitoring.coreos.com/v1"
+  echo "kind: PrometheusRule"
+  echo "metadata:"
+  echo "  name: shoal"
+  echo "spec:"
+  echo "  groups:"
+  sed --silent 's/^  /    /p; /^$/p' ../prometheus/rules.yml ../prometheus/alerts.yml
+} > addons/monitoring/prometheus-rule.yaml
+for source in overlays/* addons/*; do
+  "$kubectl" kustomize "$source" > "rendered/$(basename "$source").yaml"
+done

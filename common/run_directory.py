@@ -3,11 +3,14 @@
 run.toml               the run: spec, identity, JointSpec
 policy.safetensors     what actors need: every agent's policy, with the run in its metadata
 checkpoints/           the learner's full state
+milestones/0000080000/ a run's directory of its own: what had been learnt after so many environment steps
 metrics.jsonl          one JSON object a line, the learner's and the run's figures over time
 tensorboard/           the same for TensorBoard
 logs/                  each process's log, when one command started them all
 finished               there when the learner has used its budget
 evaluation.json        the last evaluation
+machine.json           what `shoal train` last ran on, and with how many processes
+film.gif, report.html  what `shoal train` leaves to be looked at
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ class RunDirectory:
         self.run_file = path / "run.toml"
         self.policy_file = path / "policy.safetensors"
         self.checkpoints = path / "checkpoints"
+        self.milestones = path / "milestones"
         self.metrics_file = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"
         self.logs = path / "logs"

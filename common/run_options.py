@@ -26,7 +26,8 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a run is; later ones win over earlier ones: preset, the file's sections, these options, --set."""
 
     preset: Annotated[
-        Literal["fast", "paper"], Meta(description="Settings to start from: `paper` has openai/maddpg's values.")
+        Literal["fast", "paper", "seed"],
+        Meta(description="Settings to start from: `paper` has openai/maddpg's values, `seed` those of docs/seed.md."),
     ] = "fast"
     algorithm: Annotated[
         str,

@@ -68,7 +68,7 @@ class _Vitals(Collector):
         pids = [os.getpid(), *self._children()]
         used = sum(map(private_bytes, pids))
         # A worker that ends while they are read is in neither sum for once: a counter must not go back for that.
-        self._spent_s = max(self._spent_s, sum(map(cpu_seconds, pids)))
+        self._spent_s = max(self._spent_s, round(sum(map(cpu_seconds, pids)), 2))
         yield GaugeMetricFamily("shoal_memory_bytes", "Private memory of the process and its workers.", used)
         limit = memory_limit_bytes()
         yield GaugeMetricFamily("shoal_memory_limit_bytes", "Memory there may be: its cgroup's, or all.", limit)

@@ -26,7 +26,7 @@ from common.run_options import RunOptions, open_run
 from common.wire import Client
 from common.worlds import scenarios, world_spec
 from deploy.bench import BENCHMARKS
-from deploy.config import TrainConfig
+from deploy.config import STARTED_BY_PRESET, TrainConfig
 from deploy.live import make_display, rows
 from deploy.local import LocalRun, forget_transitions, replay_url
 from deploy.report.cli import render, report
@@ -83,8 +83,9 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
       shoal train simple_spread --set world.N=5 --set replay.batch=512
       shoal train --resume --run runs/spread --time 40m
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
-    config = command.build(TrainConfig, values)
     options = command.build(RunOptions, values)
+    started = command.unless_given(context, STARTED_BY_PRESET.get(options.preset, {}))
+    config = command.build(TrainConfig, {**values, **started})
     if config.lockstep:
         config.refuse_what_lockstep_is_not()
     sections = command.run_settings(context)
@@ -100,12 +101,15 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
     display = showing.begin(directory, make_display(_screen, f"{run.spec.scenario} · {run.spec.algorithm.name}"))
     if not local.train(stop, display):
         showing.conclude(film=False)
-        again = f" --lockstep --actors {config.actors} --copies {config.copies}" if config.lockstep else ""
-        _screen.print(f"stopped; go on with: shoal train --resume{again} --run {directory.path}", soft_wrap=True)
+        again = config.lockstep_options if config.lockstep else f"--actors {config.actors} --copies {config.copies}"
+        _screen.print(f"stopped; go on with: shoal train --resume {again} --run {directory.path}", soft_wrap=True)
         return stop.exit_code
     forget_transitions(directory)
     if config.lockstep:
-        _screen.print(f"weights {load_policy(directory.policy_file).digest}", soft_wrap=True)
+        digest = load_policy(directory.policy_file).digest
+        _screen.print(f"weights {digest}", soft_wrap=True)
+        if config.json and not config.episodes:
+            click.echo(msgspec.json.encode({"weights_hash": digest}))
     if config.episodes:
         stop.release_signals()
         result = _evaluate(directory, config.episodes, EvaluateConfig().seed)

@@ -9,14 +9,19 @@ from msgspec import Meta
 
 from common.errors import ConfigError
 
+STARTED_BY_PRESET = {"seed": {"actors": 1, "copies": 4}}
+"""What a preset starts where nothing else is given, beside the settings of the run that it stands for."""
+
 
 class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One machine's processes and where the run goes."""
 
-    actors: Annotated[int, Meta(ge=1, le=4096, description="Worker processes that play the world.")] = 2
-    copies: Annotated[int, Meta(ge=1, le=65_536, description="Copies of the world each worker steps in one batch.")] = (
-        32
-    )
+    actors: Annotated[
+        int, Meta(ge=1, le=4096, description="Worker processes that play the world (--preset seed: 1).")
+    ] = 2
+    copies: Annotated[
+        int, Meta(ge=1, le=65_536, description="Copies of the world each worker steps in one batch (--preset seed: 4).")
+    ] = 32
     run: Annotated[str, Meta(description="Directory of the run. Default: runs/SCENARIO-DATE-TIME.")] = ""
     resume: Annotated[bool, Meta(description="Go on with the run that --run holds.")] = False
     lockstep: Annotated[
@@ -38,6 +43,11 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dashboard_port: Annotated[int, Meta(ge=0, lt=65_536, description="Its port; 0 = any free one.")] = 0
     no_film: Annotated[bool, Meta(description="Make no film at the end.")] = False
     json: Annotated[bool, Meta(description="Print the result as JSON on stdout, and nothing else there.")] = False
+
+    @property
+    def lockstep_options(self) -> str:
+        """The options that a lockstep run must be resumed with."""
+        return f"--lockstep --actors {self.actors} --copies {self.copies} --threads {self.threads}"
 
     def refuse_what_lockstep_is_not(self) -> None:
         """Raises ConfigError for options with which lockstep could not keep its promise."""

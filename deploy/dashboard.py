@@ -39,11 +39,12 @@ class Dashboard:
                 f"--dashboard-port {port}: cannot listen on {HOST}:{port} ({e.strerror}); choose another (0 = any free)"
             ) from e
         self.url = f"http://{HOST}:{self._server.server_address[1]}/"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="dashboard", daemon=True)
 
     def serve(self, run: Path, display: Display) -> None:
         """Begins to serve a run's page, and to pass on to the display."""
         self._pages.run, self._display = run, display
-        threading.Thread(target=self._server.serve_forever, args=(0.1,), name="dashboard", daemon=True).start()
+        self._thread.start()
 
     def show(self, status: Status | None, troubles: Sequence[str]) -> None:
         """Shows the newest status here and on the page."""
@@ -58,7 +59,8 @@ class Dashboard:
 
     def stop_serving(self) -> None:
         """Stops serving and frees the port."""
-        self._server.shutdown()
+        if self._thread.is_alive():  # else shutdown() would wait for it for ever
+            self._server.shutdown()
         self._server.server_close()
 
 

@@ -38,12 +38,15 @@ class LiveTable:
 
     def __init__(self, console: Console, title: str) -> None:
         self._title, self._started_at = title, time.monotonic()
+        self._left = Left()
         self._live = Live(Text(f"{title}: starting"), console=console, refresh_per_second=4)
         self._live.start()
 
     def show(self, status: Status | None, troubles: Sequence[str]) -> None:
         """Draws the table anew."""
-        self._live.update(draw(self._title, status, troubles, time.monotonic() - self._started_at))
+        now = time.monotonic()
+        left_s = self._left(status, now)
+        self._live.update(draw(self._title, status, troubles, now - self._started_at, left_s))
 
     def close(self) -> None:
         """Leaves the last table on the screen."""
@@ -57,6 +60,7 @@ class Lines:
         self._console = console
         self._started_at = time.monotonic()
         self._said_at = -LINE_PERIOD_S
+        self._left = Left()
         self._troubles: list[str] = []
 
     def show(self, status: Status | None, troubles: Sequence[str]) -> None:
@@ -65,6 +69,7 @@ class Lines:
             if trouble not in self._troubles:
                 self._print(trouble)
         self._troubles = list(troubles)
+        left = in_words(self._left(status, time.monotonic()))
         if time.monotonic() - self._said_at < LINE_PERIOD_S:
             return
         self._said_at = time.monotonic()
@@ -75,7 +80,7 @@ class Lines:
             self._print("waiting for the learner to start")
             return
         figures = ", ".join(f"{name} {value}" for name, value in rows(status) if name != "waiting")
-        self._print(figures + "".join(f"; {wait}" for wait in status.waiting))
+        self._print(figures + left + "".join(f"; {wait}" for wait in status.waiting))
 
     def close(self) -> None:
         """Has nothing to end."""
@@ -84,9 +89,34 @@ class Lines:
         self._console.print(f"[{clock(time.monotonic() - self._started_at)}] {text}", markup=False, soft_wrap=True)
 
 
-def draw(title: str, status: Status | None, troubles: Sequence[str], elapsed_s: float) -> RenderableType:
+class Left:
+    """Estimates how long a run still takes, from how far it has come since it was first seen to get on."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, float] | None = None
+
+    def __call__(self, status: Status | None, now: float) -> float | None:
+        """Returns seconds; None while there is nothing to tell by."""
+        progress = status.learner.progress if status is not None and status.learner else 0.0
+        if progress <= 0.0:
+            return None
+        if self._first is None:
+            self._first = now, progress
+        began_at, began_with = self._first
+        gained = progress - began_with
+        return (1.0 - progress) * (now - began_at) / gained if gained > 0.0 else None
+
+
+def in_words(left_s: float | None) -> str:
+    """Returns what is added to a line about the time that is left."""
+    return "" if left_s is None else f", about {clock(left_s)} to go"
+
+
+def draw(
+    title: str, status: Status | None, troubles: Sequence[str], elapsed_s: float, left_s: float | None = None
+) -> RenderableType:
     """Returns the table of one moment."""
-    parts: list[RenderableType] = [Text(f"{title}  {clock(elapsed_s)}", style="bold")]
+    parts: list[RenderableType] = [Text(f"{title}  {clock(elapsed_s)}{in_words(left_s)}", style="bold")]
     if status is None:
         parts.append(Text("waiting for the replay server", style="yellow"))
     else:

@@ -1,4 +1,4 @@
-"""What `shoal train` leaves to be looked at: the machine it ran on, a dashboard, and at the end a film and a report.
+"""What `shoal train` leaves to be looked at: the machine it ran on, a dashboard, and at the end films and a report.
 
 None of it may cost a run its result: what goes wrong here is one line on the screen.
 """
@@ -48,6 +48,7 @@ class Showing:
         """Makes the report, and the film before it where one is wanted and the world can be pictured."""
         if film and not self._config.no_film and find_spec("PIL"):
             self._softly("a film", self._make_film)
+            self._softly("films of its milestones", self._film_milestones)
         self._softly("the report", self._make_report)
         if self._dashboard is not None:
             self._dashboard.stop_serving()
@@ -58,12 +59,23 @@ class Showing:
         output = self._directory.path / FILM_FILE
         with self._screen.status("filming"):
             render([self._directory], output, episodes=_FILM_EPISODES, width=_FILM_WIDTH, steps=_FILM_STEPS)
-        self._screen.print(f"film: {output}", soft_wrap=True)
+        self._screen.print(f"film: {output}", soft_wrap=True, markup=False)
+
+    def _film_milestones(self) -> None:
+        from actor_node.rendering import render  # noqa: PLC0415  (as above)
+
+        kept = [RunDirectory(file.parent) for file in sorted(self._directory.milestones.glob("*/run.toml"))]
+        unfilmed = [milestone for milestone in kept if not (milestone.path / FILM_FILE).exists()]
+        for i, milestone in enumerate(unfilmed):
+            with self._screen.status(f"filming milestone {i + 1} of {len(unfilmed)}"):
+                render([milestone], milestone.path / FILM_FILE, episodes=1, width=_FILM_WIDTH, steps=_FILM_STEPS)
+        if unfilmed:
+            self._screen.print(f"and of {len(unfilmed)} milestones", soft_wrap=True)
 
     def _make_report(self) -> None:
         output = self._directory.path / REPORT_FILE
         write_report([self._directory.path], output)
-        self._screen.print(f"report: {output}", soft_wrap=True)
+        self._screen.print(f"report: {output}", soft_wrap=True, markup=False)
 
     def _softly(self, what: str, make: Callable[[], None]) -> None:
         try:

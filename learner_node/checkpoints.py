@@ -78,7 +78,8 @@ class Checkpoints:
 
 def kept_updates(directory: Path) -> set[int]:
     """Returns at how many updates each of a run's checkpoints was written."""
-    return {int(path.stem.removeprefix("updates-")) for path in directory.glob("updates-*.safetensors")}
+    names = [path.stem.removeprefix("updates-") for path in directory.glob("updates-*.safetensors")]
+    return {int(name) for name in names if name.isdigit()}
 
 
 def read(path: Path) -> TrainingState:

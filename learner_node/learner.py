@@ -3,6 +3,7 @@
     replay --Batch--> BatchStream --Records--> Maddpg.update --every 200 ms--> Broadcast --> actors, replay
                                                      |--every 2 s--> Logbook
                                                      |--every 20 s--> Checkpoints, policy.safetensors
+                                                     |--every so many environment steps--> Milestones
 
 | waits for | frees it                                                           |
 |-----------|--------------------------------------------------------------------|
@@ -36,6 +37,7 @@ from learner_node.config import LearnerConfig
 from learner_node.devices import Device
 from learner_node.logbook import Logbook
 from learner_node.metrics import Metrics
+from learner_node.milestones import Milestones
 from learner_node.source import Records
 from learner_node.state import Counters, TrainingState, capture, restore
 from learner_node.training import Training
@@ -74,6 +76,7 @@ class Learner:
         self._training = Training(run, device)
         self._checkpoints = Checkpoints(directory.checkpoints, config.keep_checkpoints)
         self._done = self._restore()
+        self._milestones = Milestones(run, directory, self._done)
         self._name = f"learner-{secrets.token_hex(3)}"
         self._stream = (open_stream or self._connect)(self._done)
         self._before_saving = before_saving
@@ -168,6 +171,8 @@ class Learner:
             self._write_log()
         if self._say_due(now) and self._done.updates:
             self._say()
+        if self._milestones.is_due(self._done.env_steps):
+            self._milestones.take(self._capture(), self._training.algorithm.policy_weights())
         if self._checkpoint_due(now) and self._done.updates:
             self._save()
 
@@ -277,7 +282,10 @@ class Learner:
             return
         if self._broadcast.is_due(self._done.updates, math.inf):
             self._publish(time.monotonic())
+        if finished:
+            self._milestones.conclude(self._capture(), self._training.algorithm.policy_weights())
         self._save()
+        self._stream.send(StatusRequest())
         self._write_log()
         self._stream.send(self._report(finished=finished))
         if finished:

@@ -41,7 +41,7 @@ def answer(records: Records, errors: torch.Tensor) -> tuple[Priorities, bytes]:
     """Returns what tells a replay the absolute TD errors `[B]`, on the CPU, of records that it drew by priorities."""
     if records.places is None:
         raise ValueError("these records were not drawn by priorities")
-    return Priorities(len(records.places)), with_values(records.places, errors.numpy()).tobytes()
+    return Priorities(len(records.places)), with_values(records.places, errors.detach().numpy()).tobytes()
 
 
 class Inspector:

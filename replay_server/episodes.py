@@ -93,8 +93,6 @@ class Episodes:
         self._capacity = capacity
         self._ahead = np.zeros(capacity, np.uint32)
         self._stored = 0
-        self._oldest = 0
-        """Place of the oldest record that is held, counted over all that were ever stored here."""
         self._tails: dict[str, _Steps] = {}
         """By actor, the one whose chunk came last at the end."""
 
@@ -102,7 +100,6 @@ class Episodes:
         """Learns that records `[n]` were stored, the newest that fit, the first of these in `first_slot`."""
         count, place = len(records), self._stored
         self._stored += count
-        self._oldest = max(self._oldest, self._stored - self._capacity)
         ahead = np.zeros(count, np.uint32)
         if origin is not None:
             tail = self._tails.pop(origin.actor, None)
@@ -110,7 +107,7 @@ class Episodes:
                 own = _Steps.of(origin, records, place)
                 ahead[: -origin.copies] = origin.copies * own.goes_on_into(records["present"][origin.copies :])
                 if tail is not None and tail.is_before(origin):
-                    self._join(tail, first_slot - max(count - self._capacity, 0), place, records["present"])
+                    self._join(tail, first_slot, place, records["present"])
                 self._tails[origin.actor] = own.last_step()
         kept = ahead[-self._capacity :]
         self._ahead[(first_slot + np.arange(len(kept))) % self._capacity] = kept
@@ -130,7 +127,6 @@ class Episodes:
         episodes._stored, episodes._tails = self._stored, dict(self._tails)
         kept = order[-capacity:]
         first = (len(order) - len(kept)) % capacity
-        episodes._oldest = self._stored - len(kept)
         episodes._ahead[(first + np.arange(len(kept))) % capacity] = self._ahead[kept]
         return episodes
 
@@ -138,14 +134,14 @@ class Episodes:
         """Points from a chunk's last step to the chunk that follows it, which begins at `place` in `slot`."""
         back = place - tail.place
         goes_on = tail.goes_on_into(present[: tail.copies])
-        goes_on &= tail.place + np.arange(tail.copies) >= self._oldest
+        goes_on &= tail.place + np.arange(tail.copies) >= self._stored - self._capacity
         self._ahead[(slot - back + np.flatnonzero(goes_on)) % self._capacity] = back
 
     def _forget_overwritten(self) -> None:
         """Drops tails of which nothing is left, so that there are never more of them than records."""
         while self._tails:
             actor, tail = next(iter(self._tails.items()))
-            if tail.place + tail.copies > self._oldest:
+            if tail.place + tail.copies > self._stored - self._capacity:
                 return
             del self._tails[actor]
 
@@ -155,7 +151,7 @@ class Episodes:
         names = [[actor, *tail[:4]] for actor, tail in self._tails.items()]
         return {
             "ahead": self._ahead.copy(),
-            "tails": np.frombuffer(json.dumps([self._stored, self._oldest, names]).encode(), np.uint8).copy(),
+            "tails": np.frombuffer(json.dumps([self._stored, names]).encode(), np.uint8).copy(),
             "goes_on": np.concatenate([np.zeros(0, np.bool_), *(tail.goes_on for tail in tails)]),
             "stays": np.concatenate([np.zeros(0, np.bool_), *(tail.stays.reshape(-1) for tail in tails)]),
         }
@@ -163,7 +159,7 @@ class Episodes:
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Takes the state of a like ring over; KeyError or ValueError when it is none."""
         put(self._ahead, state["ahead"])
-        self._stored, self._oldest, names = json.loads(state["tails"].tobytes())
+        self._stored, names = json.loads(state["tails"].tobytes())
         goes_on, stays = state["goes_on"], state["stays"]
         agents = len(stays) // max(len(goes_on), 1)
         self._tails, start = {}, 0

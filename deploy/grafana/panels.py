@@ -74,7 +74,6 @@ def choice(name: str, label: str, query: str) -> Json:
         "label": label,
         "datasource": _SOURCE,
         "query": {"query": query, "refId": name},
-        "definition": query,
         "refresh": 2,
         "sort": 1,
         "multi": True,
@@ -147,7 +146,7 @@ def _options(kind: str) -> Json:
         "stat": {"reduceOptions": reduce, "colorMode": "value", "graphMode": "none", "textMode": "auto"},
         "table": {"showHeader": True},
         "timeseries": {
-            "legend": {"displayMode": "list", "placement": "bottom", "calcs": []},
+            "legend": {"showLegend": True, "displayMode": "list", "placement": "bottom", "calcs": []},
             "tooltip": {"mode": "multi", "sort": "desc"},
         },
     }

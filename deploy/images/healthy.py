@@ -21,7 +21,9 @@ def complaint(port: int, path: str) -> str:
                 head, _, body = answer.read(4_000).partition(b"\r\n\r\n")
     except OSError as e:
         return f"port {port} does not answer: {e}"
-    return "" if b" 200 " in head.partition(b"\r\n")[0] else body.decode(errors="replace").strip() or f"{path}: {head!r}"
+    if b" 200 " in head.partition(b"\r\n")[0]:
+        return ""
+    return body.decode(errors="replace").strip() or f"{path}: {head!r}"
 
 
 def main() -> None:

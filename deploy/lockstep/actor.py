@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actor_node.collector import Collector
+from actor_node.collector import Collector, Episodes
 from actor_node.exploration import scale_share
 from common.messages import ActorReport
 from common.policy import Policy
@@ -44,15 +44,17 @@ class Actor:
         """Whether the replay has room for its next chunk."""
         return self.seq < self.credit
 
-    def collect(self, policy: Policy, header: WeightsHeader, steps_left: float) -> npt.NDArray[np.void]:
-        """Returns the records of the next chunk, a shorter one when only so many steps of the budget are left."""
-        steps = max(1, min(self._chunk_steps, math.ceil(min(steps_left / self._copies, self._chunk_steps))))
+    def collect(
+        self, policy: Policy, header: WeightsHeader, steps_left: float
+    ) -> tuple[npt.NDArray[np.void], Episodes]:
+        """Returns the next chunk and the episodes ended; a shorter one where less is left of the budget."""
+        steps = max(1, math.ceil(min(steps_left / self._copies, self._chunk_steps)))
         records, episodes = self._collector.collect(policy, header, steps)
         self.seq += 1
         self._env_steps += len(records)
         self._episodes += episodes.ended
         self._return_sums += episodes.return_sums
-        return records
+        return records, episodes
 
     def report(self, version: int) -> ActorReport:
         """Tells what it has done, as a worker does once a second."""
@@ -93,7 +95,11 @@ class Actor:
         self.incarnation, self.seq, self.credit = session.incarnation, session.seq, session.credit
         self._env_steps, self._episodes = session.env_steps, session.episodes
         self._return_sums = np.array(session.return_sums)
-        return self._collector.restore(state)
+        if self._collector.restore(state):
+            return True
+        # Its next step does not follow its last one: the replay knows that by a new incarnation.
+        self.incarnation, self.seq, self.credit = self.incarnation + 1, 0, self.credit - self.seq
+        return False
 
     def close(self) -> None:
         """Closes its worlds."""

@@ -43,65 +43,63 @@ class LockstepRun:
     def __init__(
         self, directory: RunDirectory, run: Run, config: TrainConfig, checkpoint_every_s: float = 20.0
     ) -> None:
-        """Takes the learner's role in the directory; ConfigError while another has it, or for chunks too large."""
+        """Takes the learner's role in the directory and puts back what was kept there.
+
+        ConfigError while another has it, for chunks too large and for other actors than before; ShoalError for damage.
+        """
         self._directory, self._run, self._config = directory, run, config
-        self._checkpoint_every_s = checkpoint_every_s
         # A learner of its own on this directory would overwrite the checkpoints.
         self._learner_role = RunDirectory(directory.path)
         self._learner_role.hold("learner")
         chunk_steps = ActorConfig(copies=config.copies).chunk_steps
         refuse_large_chunks(run, chunk_steps * config.copies)
+        if run.spec.budget.seconds:
+            _log.warning("with --time the end depends on the clock: the same bits come again only with --steps alone")
+        use_threads(config.threads)
         self._setting = Setting(config.copies, chunk_steps, config.threads, run.spec, versions())
         self._keeper = Keeper(directory.path / LOCKSTEP, transition_dtype(run.joint).itemsize)
         self._handover = Handover()
-        self._actors: list[Actor] = []
+        self._learner = Learner(
+            run,
+            directory,
+            LearnerConfig(threads=config.threads, checkpoint_every=checkpoint_every_s),
+            choose_device(gpu=False),
+            metrics=Metrics(),
+            broadcast=self._handover,
+            open_stream=self._open,
+            before_saving=self._keep,
+        )
 
     def train(self, stop: Stop, display: Display) -> bool:
         """Runs until the budget is used (True) or a stop is asked for (False)."""
-        config = self._config
-        if self._run.spec.budget.seconds:
-            _log.warning("with --time the end depends on the clock: the same bits come again only with --steps alone")
-        use_threads(config.threads)
+        self._stream.show = lambda status: display.show(status, ())
         try:
-            learner = Learner(
-                self._run,
-                self._directory,
-                LearnerConfig(threads=config.threads, checkpoint_every=self._checkpoint_every_s),
-                choose_device(gpu=False),
-                metrics=Metrics(),
-                broadcast=self._handover,
-                open_stream=lambda done: self._open(done, display),
-                before_saving=self._keep,
-            )
-            try:
-                learner.run(stop, Health())
-            finally:
-                learner.close()
+            self._learner.run(stop, Health())
         finally:
             display.close()
+            self._learner.close()
             self._keeper.close()
         return self._directory.finished_file.exists()
 
     # ---- where it begins ------------------------------------------------------------------------------------------
 
-    def _open(self, done: Counters, display: Display) -> LockstepStream:
+    def _open(self, done: Counters) -> LockstepStream:
         """Returns the stream, with all that was kept at that many updates put back."""
         setting, count = self._setting, self._config.actors
-        self._actors = [
+        actors = [
             Actor(self._run, i, count, copies=setting.copies, chunk_steps=setting.chunk_steps, since=done.env_steps)
             for i in range(count)
         ]
         kept = self._keeper.load(done.updates)
         clock = (0, 0) if kept else (done.env_steps, done.samples)
-        stream = LockstepStream(self._run, self._actors, clock, lambda status: display.show(status, ()))
-        self._handover.stream = stream
+        self._stream = self._handover.stream = LockstepStream(self._run, actors, clock)
         if kept:
-            self._restore(stream, kept)
-            return stream
+            self._restore(self._stream, kept)
+            return self._stream
         if done.env_steps:
             _warn_of("no transitions were kept with its checkpoint: the replay is filled anew")
-        stream.admit_actors()
-        return stream
+        self._stream.admit_actors()
+        return self._stream
 
     def _restore(self, stream: LockstepStream, kept: Kept) -> None:
         moment, table = kept.snapshot, stream.table
@@ -111,12 +109,12 @@ class LockstepRun:
         for rows in kept.records:
             table.keep(rows.reshape(-1).view(table.ring.dtype))
         try:
-            table.sampler.restore(part("sampler", kept.arrays))
+            table.restore(part("replay", kept.arrays))
         except (KeyError, ValueError) as e:
             _warn_of(f"batches are drawn in another way now ({e})")
         go_on = [
             actor.restore(session, part(actor.name, kept.arrays))
-            for actor, session in zip(self._actors, moment.sessions, strict=True)
+            for actor, session in zip(stream.actors, moment.sessions, strict=True)
         ]
         if not all(go_on):
             _warn_of(f"{self._run.spec.scenario} cannot be kept: its episodes begin anew")
@@ -142,10 +140,9 @@ class LockstepRun:
 
     def _keep(self, done: Counters) -> None:
         """Keeps all that the checkpoint about to be written does not hold; nothing when the budget is used."""
-        stream = self._handover.stream
-        if stream is None or schedule.progress(self._run.spec.budget, done.env_steps, done.trained_s) >= 1.0:
+        if schedule.progress(self._run.spec.budget, done.env_steps, done.trained_s) >= 1.0:
             return
-        table = stream.table
+        stream, table = self._stream, self._stream.table
         moment = Snapshot(
             updates=done.updates,
             limits=stream.limits(),
@@ -158,13 +155,14 @@ class LockstepRun:
         )
         first = max(self._keeper.end, moment.start)
         wanted = kept_updates(self._directory.checkpoints)
-        self._keeper.save(moment, self._state(table.sampler.state()), first, stream.records_from(first), wanted)
+        self._keeper.save(moment, _state(stream), first, stream.records_from(first), wanted)
 
-    def _state(self, sampler: State) -> State:
-        state = within("sampler", sampler)
-        for actor in self._actors:
-            state |= within(actor.name, actor.state())
-        return state
+
+def _state(stream: LockstepStream) -> State:
+    state = within("replay", stream.table.state())
+    for actor in stream.actors:
+        state |= within(actor.name, actor.state())
+    return state
 
 
 def _warn_of(reason: str) -> None:

@@ -43,7 +43,7 @@ from common.wire import Buffer, checksum
 from deploy.lockstep.actor import Actor
 from deploy.lockstep.keeping import Limits, Session
 from learner_node.batches import Batches
-from learner_node.source import Inspector, Records
+from learner_node.source import Inspector, Records, answer
 from replay_server.rates import SlidingRate
 from replay_server.replay import Replay
 from replay_server.settings import ReplaySettings
@@ -59,14 +59,11 @@ _BLOCK = 65_536
 class LockstepStream:
     """Batches of actors and a replay that move only when the learner asks for the next one."""
 
-    def __init__(
-        self, run: Run, actors: Sequence[Actor], clock: tuple[int, int], show: Callable[[Status], None]
-    ) -> None:
-        """Opens the run; ShoalError when the replay refuses it.
-
-        clock: inserts and samples of the run so far. show: takes each new status.
-        """
-        self._run, self._actors, self._show = run, actors, show
+    def __init__(self, run: Run, actors: Sequence[Actor], clock: tuple[int, int]) -> None:
+        """Opens the run; ShoalError when the replay refuses it. clock: inserts and samples of the run so far."""
+        self._run, self.actors = run, actors
+        self.show: Callable[[Status], object] | None = None
+        """Takes each new status."""
         self._by_peer = {actor.peer: actor for actor in actors}
         self._data_hash = run.data_hash
         self._inspector = Inspector(run, pin=False)
@@ -83,7 +80,7 @@ class LockstepStream:
 
     def admit_actors(self) -> None:
         """Lets the actors of a run begin."""
-        for actor in self._actors:
+        for actor in self.actors:
             self._handle(actor.peer, Hello(actor.name, actor.incarnation, actor.seq, self._data_hash))
 
     # ---- what the learner sees ------------------------------------------------------------------------------------
@@ -129,17 +126,18 @@ class LockstepStream:
         """Takes what the learner tells the replay; a request for its status is answered at once."""
         if isinstance(message, StatusRequest):
             version = self._weights[0].version if self._weights else 0
-            for actor in self._actors:
+            for actor in self.actors:
                 self._handle(actor.peer, actor.report(version))
         if not isinstance(message, PutWeights):
             self._handle(_LEARNER, message, payload)  # type: ignore[arg-type]
 
     def prioritise(self, records: Records, errors: Any) -> None:
         """Tells the replay how large the TD errors `[B]` of a batch's records were."""
+        self._handle(_LEARNER, *answer(records, errors))
 
     def close(self) -> None:
         """Closes the worlds."""
-        for actor in self._actors:
+        for actor in self.actors:
             actor.close()
 
     # ---- weights --------------------------------------------------------------------------------------------------
@@ -174,7 +172,7 @@ class LockstepStream:
 
         Turns are only compared: counted from the newest backwards, those of a replay that begins at 0 come after.
         """
-        found = [self._replay.actors.sessions[actor.name] for actor in self._actors]
+        found = [self._replay.actors.sessions[actor.name] for actor in self.actors]
         turns = sorted({session.turn for session in found})
         return tuple(
             actor.session(
@@ -182,7 +180,7 @@ class LockstepStream:
                 chunk_rows=session.chunk_rows,
                 measured=session.measured,
             )
-            for actor, session in zip(self._actors, found, strict=True)
+            for actor, session in zip(self.actors, found, strict=True)
         )
 
     def records_from(self, place: int) -> Iterator[npt.NDArray[Any]]:
@@ -198,9 +196,9 @@ class LockstepStream:
         self.published = published
         limiter = self.table.limiter
         limiter.inserts, limiter.samples, limiter.forgotten = limits.inserts, limits.samples, limits.forgotten
-        for actor, kept in zip(self._actors, sessions, strict=True):
-            session = self._replay.actors.restore(actor.name, kept.incarnation, kept.seq)
-            session.peer, session.credit, session.turn = actor.peer, kept.credit, kept.turn
+        for actor, kept in zip(self.actors, sessions, strict=True):
+            session = self._replay.actors.restore(actor.name, actor.incarnation, actor.seq)
+            session.peer, session.credit, session.turn = actor.peer, actor.credit, kept.turn
             session.chunk_rows, session.measured = kept.chunk_rows, kept.measured
         self.tick()
 
@@ -213,14 +211,23 @@ class LockstepStream:
 
     def _next_actor(self) -> Actor | None:
         """Returns who collects next: of those with credit the one with the fewest chunks, the first of them."""
-        return min((actor for actor in self._actors if actor.may_collect), key=lambda actor: actor.seq, default=None)
+        return min((actor for actor in self.actors if actor.may_collect), key=lambda actor: actor.seq, default=None)
 
     def _collect(self, actor: Actor, header: WeightsHeader, policy: Policy) -> None:
-        records = actor.collect(policy, header, self._steps_left)
+        records, episodes = actor.collect(policy, header, self._steps_left)
         self.published = False
         payload = records.view(np.uint8).data
-        crc32c = checksum(payload)
-        chunk = Chunk(actor.name, actor.incarnation, actor.seq, len(records), header.version, crc32c, self._data_hash)
+        chunk = Chunk(
+            actor.name,
+            actor.incarnation,
+            actor.seq,
+            len(records),
+            header.version,
+            checksum(payload),
+            self._data_hash,
+            episodes.copies,
+            episodes.ends,
+        )
         self._handle(actor.peer, chunk, payload)
 
     def _handle(self, peer: bytes, message: FromPeer, payload: Buffer | None = None) -> None:
@@ -258,7 +265,8 @@ class LockstepStream:
             samples_per_s=self._samples_rate.per_second(status.samples, now),
             waiting=(),  # they take turns
         )
-        self._show(self.status)
+        if self.show:
+            self.show(self.status)
 
 
 class Handover:

@@ -16,6 +16,9 @@ from deploy.report.bands import Trace, thinned
 from deploy.report.course import Floats
 from deploy.report.numbers import linear_ticks, log_tick_labels, log_ticks, tick_labels
 
+_LEAST_SHARE = 1e-12
+"""Of the largest value: what is less is as good as zero, and an axis of logarithms has no place for it."""
+
 
 class Curve(NamedTuple):
     """One line of a chart, with a band around it or fainter lines behind it where there are any."""
@@ -131,7 +134,7 @@ def _y_range(lines: Sequence[Trace], scale: Scale) -> tuple[float, float] | None
     """Returns what the lines need, with a little room; bands may reach beyond and are cut off there."""
     known = np.concatenate([line.y[np.isfinite(line.y)] for line in lines]) if lines else np.array([])
     if scale.log:
-        known = known[known > 0]
+        known = known[known > max(known.max(initial=0.0) * _LEAST_SHARE, 0.0)]
     if not len(known):
         return None
     if scale.reference:

@@ -47,6 +47,7 @@ class RenderConfig(msgspec.Struct, frozen=True):
 @click.option(
     "-o",
     "--output",
+    envvar="SHOAL_OUTPUT",
     type=click.Path(dir_okay=False, path_type=Path),
     help=f"The HTML file.  [default: RUN/{REPORT_FILE}; of several runs {REPORT_FILE}]",
 )
@@ -77,6 +78,7 @@ def report(runs: tuple[Path, ...], output: Path | None, **values: Any) -> None:
 @click.option(
     "-o",
     "--output",
+    envvar="SHOAL_OUTPUT",
     type=click.Path(dir_okay=False, path_type=Path),
     required=True,
     help="The film: a name that ends in .gif or .mp4.",

@@ -115,7 +115,7 @@ def _table(lines: Sequence[Curve]) -> tuple[tuple[str, ...], ...]:
     if not len(known):
         return ()
     places = np.linspace(known.min(), known.max(), _TABLE_ROWS)
-    return tuple((in_words(x, 4), *(_value_at(curve, x) for curve in lines)) for x in places)
+    return tuple((in_words(x), *(_value_at(curve, x) for curve in lines)) for x in places)
 
 
 def _value_at(curve: Curve, x: float) -> str:

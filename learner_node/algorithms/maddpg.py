@@ -203,7 +203,7 @@ class Maddpg:
         algorithm = self.algorithm
         noise = torch.empty_like(actions).normal_(0.0, algorithm.smoothing, generator=self.generator)
         noise.clamp_(-algorithm.smoothing_clip, algorithm.smoothing_clip)
-        actions.addcmul_(noise, self._reach)
+        actions.addcmul_(self.heads.couple(noise), self._reach)
         return torch.clamp(actions, self.heads.low, self.heads.high, out=actions)
 
     def _lower(self, values: Tensor) -> Tensor:

@@ -68,6 +68,19 @@ def test_records_equal_a_literal_loop(continuous):
     np.testing.assert_allclose(return_sums, np.sum(finished, axis=0), rtol=1e-6)
 
 
+def test_a_record_ends_its_episode_unless_the_copys_next_one_goes_on_from_it():
+    run = make_run(max_cycles=7)
+    collector = Collector(run, make_spread(run), np.random.default_rng(2))
+    chunks = [collector.collect(make_policy(run), make_header(run), steps) for steps in (4, 1, 12)]
+    records = np.concatenate([records for records, _ in chunks])
+    bits = [np.unpackbits(np.frombuffer(e.ends, np.uint8), count=len(r)) for r, e in chunks]
+    over = np.concatenate(bits).astype(bool)[:-COPIES]
+    goes_on = (records["next_obs"][:-COPIES] == records["obs"][COPIES:]).all(axis=1)
+    assert {episodes.copies for _, episodes in chunks} == {COPIES}
+    assert over.sum() == 2 * COPIES
+    np.testing.assert_array_equal(goes_on, ~over)
+
+
 @pytest.mark.parametrize(("share", "departs"), [(0.0, False), (0.5, True)])
 def test_a_collector_explores_with_its_share_of_the_scale(share, departs):
     run, header = make_run(), make_header(make_run())

@@ -21,6 +21,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import redis
+
+from common.process import Stop
+from deploy.embedded_redis import EmbeddedRedis
+
 MEASURE_S = 20.0
 PORTS = {"replay": 9101, "learner": 9102, "actor": 9103}
 MODULES = {"replay": "replay_server", "learner": "learner_node", "actor": "actor_node"}
@@ -76,12 +81,12 @@ class Roles:
 
 
 @contextmanager
-def run(workers: int, copies: int, *settings: str) -> Iterator[Roles]:
+def run(workers: int, copies: int, *settings: str, redis_url: str = "none") -> Iterator[Roles]:
     """Starts one run with this many workers, each with its copies."""
     with tempfile.TemporaryDirectory(prefix="sizing-") as directory:
         roles = Roles(Path(directory))
         try:
-            roles.start("replay", "--redis", "none")
+            roles.start("replay", "--redis", redis_url)
             options = [part for setting in settings for part in ("--set", setting)]
             roles.start("learner", "--scenario", "simple_spread", "--time", "1h", "--run", f"{directory}/run", *options)
             roles.start("actor", "--n", workers, "--copies", copies)
@@ -133,12 +138,35 @@ def training(workers: int) -> None:
             print(f"| {role} | {cpu[role] / cpu['learner']:.3f} | {memory:.0f} |")
 
 
+def kept() -> None:
+    """Prints what a transition takes in the replay server's memory, in Redis' and on its disk."""
+    with tempfile.TemporaryDirectory(prefix="sizing-") as directory:
+        data = Path(directory) / "redis"
+        server = EmbeddedRedis(data, Path(directory) / "socket", Path(directory) / "log")
+        process = server.start()
+        server.wait_ready(process, Stop())
+        with run(1, 256, "replay.limit=off", "exploration.random_steps=0", redis_url=server.url) as roles:
+            roles.wait_for("replay shoal_replay_ingested_transitions_total", 0)
+            before = roles.read().metrics
+            roles.wait_for("replay shoal_replay_ingested_transitions_total", 400_000)
+            after = roles.read().metrics
+            held = after["replay shoal_replay_transitions"]
+            grew = after["replay shoal_memory_bytes"] - before["replay shoal_memory_bytes"]
+            with redis.Redis.from_url(server.url) as client:
+                used = client.info("memory")["used_memory"]
+            files = sum(file.stat().st_size for file in data.rglob("*.aof"))
+            print(f"bytes a transition: replay {grew / held:.0f}, Redis {used / held:.0f}, its file {files / held:.0f}")
+        process.terminate()
+        process.wait()
+
+
 def main() -> None:
     print(f"{socket.gethostname()}, simple_spread; {MEASURE_S:g} s a row")
     print("workers, copies, env steps per actor CPU s, per replay CPU s, steps per chunk, bytes per step, node MiB")
     for workers, copies in ((1, 8), (1, 32), (1, 256), (2, 32), (8, 32)):
         flat_out(workers, copies)
     training(2)
+    kept()
 
 
 main()

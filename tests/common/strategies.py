@@ -57,6 +57,7 @@ _MAKERS: dict[str, Any] = {
     "IntType": _integers,
     "FloatType": _floats,
     "StrType": _texts,
+    "BytesType": lambda info: st.binary(max_size=min(info.max_length or 30, 30)),
     "BoolType": lambda _: st.booleans(),
     "NoneType": lambda _: st.none(),
     "LiteralType": lambda info: st.sampled_from(info.values),

@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from common.errors import ConfigError
+from common.errors import ConfigError, FinishedError
 from common.run_directory import RunDirectory
 from common.run_options import DEFAULT_SECONDS, RunOptions, open_run
 from common.worlds import world_spec
@@ -172,10 +172,20 @@ def finished(tmp_path):
     return path, directory.finished_file
 
 
+def test_a_service_begins_its_run_and_goes_on_with_it_by_the_same_options(tmp_path):
+    options = RunOptions(seed=3, time=60.0)
+    runs = []
+    for role in ("learner", "learner started again"):
+        _, run = open_run(str(tmp_path / "run"), "simple_spread", options, {}, resume=True, role=role)
+        runs.append(run)
+    assert runs[0] == runs[1]
+    assert (runs[0].spec.seed, runs[0].spec.budget.seconds) == (3, 60.0)
+
+
 def test_a_finished_run_is_resumed_with_another_budget_only(finished):
     path, marker = finished
     for options in (NOTHING, RunOptions(time=60.0), RunOptions(set=("replay.batch=32",))):
-        with pytest.raises(ConfigError, match="has used its budget; give a larger one, in all: --time or --steps"):
+        with pytest.raises(FinishedError, match="has used its budget; give a larger one, in all: --time or --steps"):
             open_run(path, "", options, {}, resume=True, role="other")
         assert marker.exists()
     open_run(path, "", RunOptions(time=120.0), {}, resume=True, role="other")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import textwrap
+from pathlib import Path
 
 import pytest
 import yaml
@@ -17,6 +21,7 @@ from tests.deploy.manifests import (
     SOURCES,
     Object,
     Workload,
+    kubectl,
     objects,
     of_kind,
     references,
@@ -121,6 +126,28 @@ def test_the_guide_tells_how_to_make_the_secrets() -> None:
     for secret in secrets:
         assert secret in guide
     assert re.search(r"create secret generic redis .*users\.acl .*password", guide.replace("\\\n", " "))
+
+
+def test_an_overlay_of_ones_own_is_made_as_the_guide_says(tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "deployment" / "kubernetes.md").read_text()
+    (text,) = re.findall(r"```yaml\n   # deploy/.*?\n(.*?)```", guide, flags=re.DOTALL)
+    base = os.path.relpath(KUBERNETES / "base", tmp_path.resolve())
+    (tmp_path / "kustomization.yaml").write_text(textwrap.dedent(text).replace("../../base", base))
+    (tmp_path / "learner.toml").write_text('scenario = "simple_tag"\n')
+    done = subprocess.run([kubectl(), "kustomize", tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = tuple(yaml.safe_load_all(done.stdout))
+    assert set(of_kind(found, "Namespace")) == {"spread"}
+    images = {container["image"] for pod in workloads(found) for container in pod.containers}
+    assert {image.split(":")[0] for image in images} == {
+        "valkey/valkey",
+        "REGISTRY/shoal-replay",
+        "REGISTRY/shoal-actor",
+        "REGISTRY/shoal-learner",
+    }
+    (learner,) = [pod for pod in workloads(found) if pod.name == "learner"]
+    (config,) = [name for kind, name, _ in references(learner.pod) if kind == "ConfigMap"]
+    assert of_kind(found, "ConfigMap")[config]["data"] == {"learner.toml": 'scenario = "simple_tag"\n'}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

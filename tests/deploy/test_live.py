@@ -9,7 +9,7 @@ import msgspec
 from rich.console import Console
 
 from common.messages import LearnerReport, Status
-from deploy.live import Lines, clock, draw, rows
+from deploy.live import Left, Lines, clock, draw, rows
 
 LEARNER = LearnerReport(
     learner="learner-1",
@@ -100,6 +100,29 @@ def test_an_error_of_the_replay_is_shown() -> None:
 def test_a_finished_run_says_so() -> None:
     done = msgspec.structs.replace(LEARNER, progress=1.0, finished=True)
     assert ("progress", "100%, finished") in rows(msgspec.structs.replace(STATUS, learner=done))
+
+
+def at(progress: float) -> Status:
+    return msgspec.structs.replace(STATUS, learner=msgspec.structs.replace(LEARNER, progress=progress))
+
+
+def test_the_time_to_go_is_told_by_the_way_since_the_run_was_first_seen() -> None:
+    left = Left()
+    nobody = msgspec.structs.replace(STATUS, learner=None)
+    assert [left(status, 0.0) for status in (None, nobody, at(0.0))] == [None] * 3
+    # Resumed at 25 %: what came before took no time that was seen.
+    assert left(at(0.25), 100.0) is None
+    assert left(at(0.5), 150.0) == 100.0
+    assert left(at(1.0), 250.0) == 0.0
+
+
+def test_a_bar_and_the_time_to_go_are_drawn() -> None:
+    console = Console(file=io.StringIO(), width=100)
+    console.print(draw("simple_spread", at(0.5), (), 75.0, 80.0))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "1:15, about 1:20 to go" in text
+    assert "━" * 20 in text
 
 
 def test_lengths_of_time() -> None:

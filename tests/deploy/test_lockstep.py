@@ -37,6 +37,7 @@ MIXED = ("simple_tag", {})
 DISCRETE = ("simple_reference", {"world": {"continuous_actions": False, "max_cycles": 7}})
 DRAWING = ("collect_treasure", {})
 """Its worlds draw in the middle of episodes."""
+PRIORITISED = ("simple_adversary", {"replay": {**SMALL["replay"], "priority_exponent": 0.6, "n_step": 3}})
 
 
 class StopAfter(Stop):
@@ -87,11 +88,11 @@ class Training:
         found = {name: tensor.numpy().tobytes() for name, tensor in state.tensors.items()}
         done = state.counters
         found["counters"] = repr((done.updates, done.env_steps, done.samples, done.weights_version)).encode()
-        found["replay"] = self.engine._handover.stream.table.ring.in_order().tobytes()
+        found["replay"] = self.engine._stream.table.ring.in_order().tobytes()
         return found
 
 
-@pytest.mark.parametrize(("scenario", "settings"), [COOPERATIVE, MIXED, DISCRETE, DRAWING])
+@pytest.mark.parametrize(("scenario", "settings"), [COOPERATIVE, MIXED, DISCRETE, DRAWING, PRIORITISED])
 def test_interrupted_anywhere_it_gives_the_bits_of_the_whole_run(
     tmp_path: Path, scenario: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,10 +137,12 @@ def test_killed_at_any_moment_it_goes_on_from_the_last_checkpoint(tmp_path: Path
 
 
 def test_a_world_that_cannot_be_kept_begins_anew_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    training = Training(tmp_path, "mpe2:simple", {"budget": {"steps": 800}}, copies=4)
+    replay = {**SMALL["replay"], "n_step": 2}
+    training = Training(tmp_path, "mpe2:simple", {"budget": {"steps": 800}, "replay": replay}, copies=4)
     assert not training.train(looks=20)
     assert training.train()
     assert "mpe2:simple cannot be kept" in caplog.text
+    assert [session.incarnation for session in training.engine._stream.sessions()] == [2, 2]
 
 
 def test_a_finished_run_goes_on_with_a_new_replay_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -152,7 +155,7 @@ def test_a_finished_run_goes_on_with_a_new_replay_and_says_so(tmp_path: Path, ca
     assert "the replay is filled anew" in caplog.text
     # Interrupted while it warms up once more, and again: it keeps the ratio from where it began anew.
     assert second.train()
-    status = second.engine._handover.stream.status
+    status = second.engine._stream.status
     assert status is None or status.samples_per_insert < 5.0
     assert b" 4000, " in second.bits()["counters"]
 

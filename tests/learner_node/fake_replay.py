@@ -18,6 +18,7 @@ from common.messages import (
     Message,
     Open,
     Opened,
+    Priorities,
     PutWeights,
     Refused,
     SampleRequest,
@@ -25,6 +26,7 @@ from common.messages import (
     StatusRequest,
     Unknown,
 )
+from common.places import PLACE, Places
 from common.run import Run, make_run_spec
 from common.spec import JointSpec
 from common.wire import Buffer, decode_from_peer, encode
@@ -67,9 +69,12 @@ class FakeReplay:
         self.run, self.inserts, self.version, self.size = run, inserts, version, size
         self.heard: list[FromPeer] = []
         self.weights: list[bytes] = []
+        self.told: list[Places] = []
+        """Places that came back with TD errors."""
         self.holding = ""
         """Answer requests with Held and this reason."""
         self.inserts_per_batch = 1
+        self.generation = 7
         self.refusing = ""
         self.silent = False
         self.payload: Callable[[int], bytes] = self.sample
@@ -87,7 +92,15 @@ class FakeReplay:
         self._thread.start()
 
     def sample(self, count: int) -> bytes:
-        return self._records[self._rng.integers(len(self._records), size=count)].tobytes()
+        rows = self._rng.integers(len(self._records), size=count)
+        return self._records[rows].tobytes() + self._places(rows)
+
+    def _places(self, rows: np.ndarray) -> bytes:
+        if not self.run.spec.replay.priority_exponent:
+            return b""
+        places = np.zeros(len(rows), PLACE)
+        places["slot"], places["generation"], places["value"] = rows, self.generation, rows / 256
+        return places.tobytes()
 
     def of(self, kind: type[Message]) -> list[FromPeer]:
         """Returns what was heard of a kind."""
@@ -149,6 +162,10 @@ class FakeReplay:
             case PutWeights():
                 assert payload is not None
                 self.weights.append(bytes(payload))
+            case Priorities():
+                assert payload is not None
+                assert len(payload) == message.count * PLACE.itemsize
+                self.told.append(np.frombuffer(payload, PLACE).copy())
             case StatusRequest():
                 return [(self._status(), None)]
             case _:

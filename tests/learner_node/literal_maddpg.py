@@ -259,10 +259,11 @@ class LiteralMaddpg:
             own = action[:, columns]
             if isinstance(part, Box) and self.head != "soft":
                 low, high = torch.tensor(part.low).to(own), torch.tensor(part.high).to(own)
-                reach = (high - low) / 2
+                noise = drawn[:, columns] * (high - low) / 2
                 if self.head == "force" and part == Box((0.0,) * 5, (1.0,) * 5):
-                    reach[0] = 0.0
-                own = (own + drawn[:, columns] * reach).clamp(low, high)
+                    right, up = noise[:, 2], noise[:, 4]
+                    noise = torch.stack([0 * up, -right, right, -up, up], 1)
+                own = (own + noise).clamp(low, high)
             parts.append(own)
         return torch.cat(parts, 1)
 

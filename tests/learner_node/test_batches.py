@@ -146,6 +146,7 @@ def test_an_address_that_is_none_is_the_users_mistake(connect: Connect) -> None:
         connect("somewhere")
 
 
+@pytest.mark.slow
 def test_a_server_that_forgot_the_learner_is_opened_again(replay: FakeReplay, stream: BatchStream) -> None:
     take(stream)
     replay.forget()
@@ -154,6 +155,7 @@ def test_a_server_that_forgot_the_learner_is_opened_again(replay: FakeReplay, st
     assert len(replay.of(Open)) == 2
 
 
+@pytest.mark.slow
 def test_a_server_that_died_is_found_again_at_its_address(
     run: Run, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +173,7 @@ def test_a_server_that_died_is_found_again_at_its_address(
         call_until(stream, lambda: stream.env_steps == second.inserts, "the new clock")
 
 
+@pytest.mark.slow
 def test_a_server_that_hears_but_does_not_answer_is_opened_again(
     replay: FakeReplay, stream: BatchStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +213,10 @@ def test_non_finite_numbers_never_reach_the_networks(replay: FakeReplay, stream:
 
 def test_a_batch_is_complete_when_every_agent_acts_and_goes_on(replay: FakeReplay, stream: BatchStream) -> None:
     assert take(stream).complete
+    replay._records["discount"][:] = 0.95**2  # spans of three steps
+    for _ in range(5):
+        batch = take(stream)
+    assert batch.complete
     replay._records["discount"][:, 1] = 0.0
     for _ in range(5):
         batch = take(stream)

@@ -21,12 +21,13 @@ from common.run_directory import RunDirectory
 from common.weights import Weights, unpack_weights
 from learner_node import batches, broadcast, learner
 from learner_node.config import LearnerConfig
+from learner_node.devices import Device
 from learner_node.learner import Learner
 from learner_node.metrics import Metrics
 
 from .fake_replay import FakeReplay, small_run, until
 
-CPU = torch.device("cpu")
+CPU = Device(torch.device("cpu"))
 
 
 @pytest.fixture(autouse=True)

@@ -83,7 +83,7 @@ def test_a_gpu_that_is_not_there_is_the_users_mistake(monkeypatch: pytest.Monkey
     with pytest.raises(ConfigError, match="--gpu") as caught:
         choose_device(gpu=True)
     assert caught.value.exit_code == 2
-    assert choose_device(gpu=False) == torch.device("cpu")
+    assert choose_device(gpu=False).torch == torch.device("cpu")
 
 
 @pytest.mark.parametrize("option", ["--gpu", "--replay", "--bind", "--run", "--resume", "--seed", "--steps", "--time"])

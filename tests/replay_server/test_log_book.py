@@ -76,6 +76,13 @@ def test_a_chunk_without_steps_is_kept_as_before_there_were_any() -> None:
     assert unpack_chunk(packed, 0, DTYPE.itemsize).origin.copies == 0
 
 
+def test_a_chunk_whose_steps_are_not_those_of_its_records_is_damaged() -> None:
+    write = chunk_write(0)
+    packed = pack_chunk(write._replace(chunk=msgspec.structs.replace(write.chunk, copies=3, ends=b"\0\0")))
+    with pytest.raises(ProtocolError, match="steps"):
+        unpack_chunk(b"".join(packed), 0, DTYPE.itemsize)
+
+
 def test_a_group_is_a_few_commands() -> None:
     book = LogBook(Keys("x"))
     book.capacity = 100

@@ -21,7 +21,7 @@ from replay_server.replay import Replay
 from replay_server.settings import ReplaySettings
 from replay_server.table import Table
 from tests.replay_server.dict_log import DictLog
-from tests.replay_server.runs import DTYPE, make_chunk, make_run, numbers, records
+from tests.replay_server.runs import DTYPE, make_chunk, make_run, records
 
 DISCOUNT = 0.5
 """With rewards in eighths every product and sum here is exact in float32."""
@@ -184,7 +184,7 @@ class Histories(RuleBasedStateMachine):
             assert record.tobytes() == expected.tobytes(), f"{record} is not {expected}"
 
 
-TestHistories = Histories.TestCase
+TestHistories = pytest.mark.slow(Histories.TestCase)
 TestHistories.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
 
 
@@ -285,6 +285,32 @@ def test_actors_that_take_turns_are_told_apart() -> None:
     assert batch["next_obs"][:, 0].tolist() == [6.0, 7.0, 106.0, 107.0]
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        Origin("a", 1, 3, 2, b"\0"),
+        Origin("a", 2, 2, 2, b"\0"),
+        Origin("b", 1, 2, 2, b"\0"),
+        Origin("a", 1, 2, 1, b"\0"),
+        Origin("a", 1, 2, 0, b""),
+    ],
+    ids=["a chunk was lost", "another incarnation", "another actor", "other copies", "steps that are not told"],
+)
+def test_only_the_very_next_chunk_goes_on(other: Origin) -> None:
+    table = table_of(3)
+    table.insert(steps(2), chunk(1, 2, copies=2))
+    table.insert(steps(2), other)
+    assert lengthened(table)["reward"][:2, 0].tolist() == [1.0, 1.0]
+
+
+def test_a_step_that_was_overwritten_before_the_next_one_came_leads_nowhere() -> None:
+    table = table_of(3, capacity=8)
+    table.insert(steps(3), chunk(1, 3, copies=3))
+    table.insert(steps(6), chunk(1, 6, copies=6, actor="b"))
+    table.insert(steps(3), chunk(2, 3, copies=3))
+    assert lengthened(table)["reward"][:, 0].tolist() == [1.0] * 8
+
+
 def test_chunks_larger_than_the_ring_are_no_trouble() -> None:
     table = table_of(3, capacity=5)
     for seq in (1, 2, 3):
@@ -296,8 +322,9 @@ def test_what_is_known_of_actors_goes_with_their_records() -> None:
     table = table_of(3, capacity=50)
     for number in range(1_000):
         table.insert(steps(2), chunk(1, 2, actor=f"actor-{number}"))
+        table.insert(steps(2), chunk(number, 2, actor="one that stays"))
     assert table._n_step
-    assert len(table._n_step.episodes._tails) <= 26
+    assert len(table._n_step.episodes._tails) <= 14
 
 
 def test_spans_of_one_step_cost_nothing_and_know_nothing() -> None:

@@ -33,6 +33,7 @@ class PlainList:
         raise AssertionError(f"{mass} is not less than the total {passed}")
 
 
+@pytest.mark.slow
 @given(data=st.data(), capacity=st.integers(1, 40))
 def test_it_equals_a_plain_list(data: st.DataObject, capacity: int) -> None:
     tree, plain = SumTree(capacity), PlainList(capacity)
@@ -77,6 +78,14 @@ def test_an_empty_slot_is_never_found_whatever_was_rounded(filled: dict[int, flo
     masses = np.minimum(np.array(shares) * tree.total, np.nextafter(tree.total, 0.0))
     masses[-1] = np.nextafter(tree.total, 0.0)
     assert set(tree.find(masses).tolist()) <= set(filled)
+
+
+def test_a_mass_that_rounding_leads_past_the_last_value_finds_it_all_the_same() -> None:
+    tree = SumTree(4)
+    tree.set(np.arange(4), np.array([0.0, 5.6963411274150495, 50.49314830889067, 0.0]))
+    mass = np.array([np.nextafter(tree.total, 0.0)])
+    assert tree._descend(mass, careful=False).tolist() == [3], "not the example it was"
+    assert tree.find(mass).tolist() == [2]
 
 
 def test_rounding_does_not_pile_up() -> None:

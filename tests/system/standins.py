@@ -1,8 +1,8 @@
 """Stand-ins for the images that deploy/ names, made of Debian and PyPI packages and tagged with their names.
 
 For machines that reach no image registry: an engine uses an image that it has under the name it is asked for, so
-deploy/images and deploy/compose are tried as they are. What a stand-in is not: the "slim" Python is Debian's own 3.11 and the
-"alpine" Valkey runs on Debian, though it is the real Valkey. Grafana has none.
+deploy/images and deploy/compose are tried as they are. How they differ: the "slim" Python is Debian's own 3.11, the
+"alpine" Valkey is the real one but on Debian, Prometheus is Debian's, of 2023. Grafana has none.
 """
 
 from __future__ import annotations

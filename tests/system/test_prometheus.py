@@ -191,6 +191,16 @@ def test_a_learner_that_hangs_raises_the_alarms(watched: Watched) -> None:
         watched.goes_out(alert)
 
 
+def test_a_replay_server_that_hangs_raises_the_alarms(watched: Watched) -> None:
+    server = watched.process("replay_server")
+    server.suspend()
+    watched.fires("ShoalTargetDown", job="replay")
+    watched.fires("ShoalActorsCutOff", job="actor")
+    server.resume()
+    for alert in ("ShoalTargetDown", "ShoalActorsCutOff"):
+        watched.goes_out(alert)
+
+
 def test_actors_that_are_gone_raise_the_alarms(watched: Watched) -> None:
     """Last: the node that is started in their place has another port."""
     watched.train.send_signal(signal.SIGSTOP)  # it would start them again at once

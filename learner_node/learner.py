@@ -106,6 +106,7 @@ class Learner:
         while not stop.requested and self.progress < 1.0:
             records = self._stream.next(WAIT_S)
             now = time.monotonic()
+            self.metrics.waiting_seconds.inc(now - turned_at)
             if records is None:
                 self._note_wait(now, born_at)
             else:
@@ -133,7 +134,6 @@ class Learner:
 
     def _note_wait(self, now: float, born_at: float) -> None:
         self._wait.waiting(self._stream.waiting_for, now)
-        self.metrics.waiting_seconds.inc(WAIT_S)
         if not self._stream.opened and 0 < self._config.peer_timeout < now - born_at:
             raise PeerError(f"waited {now - born_at:.0f} s for {self._stream.waiting_for}; is it running?")
 

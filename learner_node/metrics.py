@@ -27,7 +27,7 @@ class Metrics:
             buckets=(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0),
             registry=self.registry,
         )
-        self.waiting_seconds = self._counter("waiting_seconds", "Time without a batch to learn from.")
+        self.waiting_seconds = self._counter("waiting_seconds", "Time spent waiting for batches.")
         self.weights_published = self._counter("weights_published", "Broadcasts of weights.")
         self.weights_version = self._gauge("weights_version", "Newest version of the weights.")
         self.progress = self._gauge("progress_ratio", "Share of the budget used.")

@@ -13,6 +13,7 @@ import msgspec
 from common.presets import PRESETS
 from common.run import Run, RunSpec, make_run_spec
 from common.run_directory import RunDirectory
+from common.run_options import DEFAULT_SECONDS
 from common.spec import AgentSpec
 from deploy.report import FILM_FILE
 from deploy.report.course import Course, read_course
@@ -116,7 +117,8 @@ def flat_settings(spec: RunSpec) -> dict[str, Any]:
 
 def usual_settings(spec: RunSpec) -> dict[str, Any]:
     """Returns what `flat_settings` is for a run of the same scenario for which nothing was set."""
-    return flat_settings(make_run_spec({"scenario": spec.scenario}, PRESETS["fast"]))
+    usual = {"scenario": spec.scenario, "budget": {"seconds": DEFAULT_SECONDS}}
+    return flat_settings(make_run_spec(usual, PRESETS["fast"]))
 
 
 def _label(record: Record, settings: Mapping[str, Any], differing: Sequence[str]) -> str:

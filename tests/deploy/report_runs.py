@@ -14,6 +14,12 @@ from common.run import make_run_spec
 from common.run_directory import RunDirectory, create
 from common.worlds import world_spec
 
+_SETTINGS = {
+    "algorithm": {"name": "maddpg", "gradient_clip": 0.5},
+    "replay": {"batch": 256, "samples_per_insert": 16.0, "capacity": 1_000_000},
+}
+"""What the tests look for on the page, whatever the defaults are."""
+
 
 def line(i: int, agents: int, wobble: float = 0.0, **fields: Any) -> dict[str, Any]:
     """Returns the i-th line of a log, two seconds after the one before."""
@@ -48,7 +54,7 @@ def make_run(
     path: Path, scenario: str = "simple_spread", lines: int = 40, *, wobble: float = 0.0, **settings: Any
 ) -> RunDirectory:
     """Makes the directory of a run with so many lines in its log."""
-    spec = make_run_spec({"scenario": scenario, "budget": {"seconds": 80.0}, **settings})
+    spec = make_run_spec({"scenario": scenario, "budget": {"seconds": 80.0}}, _SETTINGS, settings)
     directory, run = create(path, spec, world_spec(scenario, **spec.world))
     write_lines(directory, [line(i, len(run.joint.agents), wobble) for i in range(lines)])
     return directory

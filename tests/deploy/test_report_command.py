@@ -11,9 +11,11 @@ import pytest
 
 from common import command
 from common.errors import ConfigError
+from common.run_options import RunOptions, _new_spec
 from deploy.cli import shoal
 from deploy.report import write_report
 from deploy.report.machine import describe_machine, read_machine, record_machine
+from deploy.report.records import flat_settings, usual_settings
 
 from .report_runs import make_run
 
@@ -30,6 +32,11 @@ def test_the_machine_is_remembered_without_names(tmp_path: Path) -> None:
     for broken in ("", "[]", '{"machine": 1}'):
         (directory.path / "machine.json").write_text(broken)
         assert read_machine(directory) == {}
+
+
+def test_a_run_for_which_nothing_was_set_has_the_usual_settings() -> None:
+    spec = _new_spec("simple_spread", RunOptions(), {})
+    assert usual_settings(spec) == flat_settings(spec)
 
 
 def test_the_command_writes_and_says_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

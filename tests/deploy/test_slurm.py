@@ -43,6 +43,7 @@ class Cluster:
         environment |= {
             "PATH": f"{TOOLS}:{sysconfig.get_path('scripts')}:{os.environ['PATH']}",
             "REQUEUED": str(self._requeued),
+            "STEPS": str(self._logs.parent / f"steps-{job}"),
             "SHOAL_DIR": str(self.directory),
             "SHOAL_PORT": str(self.port),
             "SLURM_JOB_ID": str(job),

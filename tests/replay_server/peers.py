@@ -30,8 +30,9 @@ from common.messages import (
 )
 from common.run import Run
 from common.wire import Buffer, Client
-from tests.replay_server.conftest import until
-from tests.replay_server.runs import make_chunk
+from replay_server.chunk_format import unpack_chunk
+from tests.replay_server.conftest import Valkey, until
+from tests.replay_server.runs import DTYPE, make_chunk, numbers
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,16 +80,19 @@ class Server:
 class Actor:
     """An actor that keeps to the protocol and remembers what was acknowledged; its chunks number their records."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, run: Run, name: str, rows: int) -> None:
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, run: Run, name: str, *, rows: int, copies: int
+    ) -> None:
         self.client = Client(context, endpoint)
-        self.run, self.name, self.rows = run, name, rows
+        self.run, self.name, self.rows, self.copies = run, name, rows, copies
         self.incarnation = self.acked = self.credit = self.sent = self.collected = 0
         self.reason = ""
         self._heard = self._asked = 0.0
 
     def chunk(self, seq: int) -> tuple[Chunk, bytes]:
+        first = (seq - 1) * self.rows
         return make_chunk(
-            self.run, self.name, seq, self.rows, first=(seq - 1) * self.rows, incarnation=self.incarnation
+            self.run, self.name, seq, self.rows, first=first, incarnation=self.incarnation, copies=self.copies
         )
 
     def turn(self, most: int) -> None:
@@ -159,8 +163,8 @@ class Peers:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._endpoint = endpoint
 
-    def actor(self, run: Run, name: str = "a", rows: int = 10) -> Actor:
-        return Actor(self._context, self._endpoint, run, name, rows)
+    def actor(self, run: Run, name: str = "a", rows: int = 10, copies: int = 0) -> Actor:
+        return Actor(self._context, self._endpoint, run, name, rows=rows, copies=copies)
 
     def learner(self, run: Run) -> Learner:
         return Learner(self._context, self._endpoint, run)
@@ -172,3 +176,17 @@ class Peers:
 
     def close(self) -> None:
         self._context.destroy(linger=0)
+
+
+def stored(valkey: Valkey) -> dict[str, list[int]]:
+    """Returns the seqs of each actor's chunks in the order of the log, after checking their records."""
+    client = valkey.client()
+    prefix = "shoal:{default}:"
+    state = client.hgetall(prefix + "state")
+    seqs: dict[str, list[int]] = {}
+    for number in range(int(state[b"tail"]) if b"tail" in state else 0, int(state[b"head"])):
+        chunk = unpack_chunk(client.get(f"{prefix}chunk:{number}"), number, DTYPE.itemsize)  # type: ignore[arg-type]
+        actor, _, seq, *_ = chunk.origin
+        assert numbers(chunk.records) == list(range((seq - 1) * 10, seq * 10))
+        seqs.setdefault(actor, []).append(seq)
+    return seqs

@@ -52,8 +52,10 @@ def make_chunk(
     copies: int = 0,
     over: Sequence[int] = (),
 ) -> tuple[Chunk, bytes]:
-    """Returns a chunk with its payload; `over` are the records that end their episodes, if copies are told."""
-    payload = records(count, first).tobytes()
+    """Returns a chunk with its payload. If copies are told all agents act and go on; `over` end their episodes."""
+    block = records(count, first)
+    block["discount"] = block["present"] = float(copies > 0)
+    payload = block.tobytes()
     ends = np.packbits(np.isin(np.arange(count), over)).tobytes() if copies else b""
     chunk = Chunk(actor, incarnation, seq, count, 0, checksum(payload), run.data_hash, copies=copies, ends=ends)
     return chunk, payload

@@ -10,14 +10,16 @@ import time
 from collections.abc import Callable, Iterator
 
 import msgpack
+import numpy as np
 import pytest
 import zmq
 
-from common.messages import Refused, Unknown
+from common.messages import Priorities, Refused, Unknown
+from common.places import PLACE
 from common.wire import decode_to_peer
 from tests.replay_server.conftest import Valkey, until
-from tests.replay_server.peers import ROOT, Peers, Server
-from tests.replay_server.runs import make_run, numbers
+from tests.replay_server.peers import ROOT, Peers, Server, stored
+from tests.replay_server.runs import DTYPE, make_run, numbers
 
 pytestmark = pytest.mark.slow
 
@@ -70,6 +72,28 @@ def test_chunks_in_batches_out(make_server: MakeServer, connect: Connect) -> Non
     metrics = server.get("/metrics")[1]
     assert "shoal_replay_ingested_transitions_total 20.0" in metrics
     assert 'shoal_replay_peers{role="actor"} 1.0' in metrics
+
+
+def test_a_restarted_server_spans_steps_and_knows_old_places_no_more(
+    make_server: MakeServer, connect: Connect, valkey: Valkey
+) -> None:
+    server = make_server("--redis", valkey.url)
+    peers, run = connect(server), make_run(limit="off", n_step=3, priority_exponent=1.0, discount=0.5)
+    actor, learner = peers.actor(run, copies=1), peers.learner(run)
+    learner.open()
+    actor.deliver(2)
+    server.end(signal.SIGKILL)
+    server.start()
+    learner.open()
+    actor.deliver(3)
+    batch = learner.draw(30)
+    rewards = sorted(np.frombuffer(batch, DTYPE, 30)["reward"][:, 0].tolist())
+    assert rewards == sorted([*(i + (i + 1) / 2 + (i + 2) / 4 for i in range(28)), 28 + 29 / 2, 29.0])
+    server.end(signal.SIGKILL)
+    server.start()
+    learner.open()
+    learner.client.send(Priorities(30), batch[-30 * PLACE.itemsize :])
+    until(lambda: server.status().late_priorities == 30, "the late errors")
 
 
 def test_the_ratio_is_held_between_processes(make_server: MakeServer, connect: Connect) -> None:
@@ -264,20 +288,3 @@ def _turn(actors: list, most: int) -> int:  # type: ignore[type-arg]
     for actor in actors:
         actor.turn(most)
     return sum(actor.acked for actor in actors)
-
-
-def stored(valkey: Valkey) -> dict[str, list[int]]:
-    """Returns the seqs of each actor's chunks in the order of the log, after checking their records."""
-    from replay_server.chunk_format import unpack_chunk
-    from tests.replay_server.runs import DTYPE
-
-    client = valkey.client()
-    prefix = "shoal:{default}:"
-    state = client.hgetall(prefix + "state")
-    seqs: dict[str, list[int]] = {}
-    for number in range(int(state[b"tail"]) if b"tail" in state else 0, int(state[b"head"])):
-        chunk = unpack_chunk(client.get(f"{prefix}chunk:{number}"), number, DTYPE.itemsize)  # type: ignore[arg-type]
-        actor, _, seq, *_ = chunk.origin
-        assert numbers(chunk.records) == list(range((seq - 1) * 10, seq * 10))
-        seqs.setdefault(actor, []).append(seq)
-    return seqs

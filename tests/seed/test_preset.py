@@ -43,8 +43,8 @@ def document_updates(episodes: int) -> list[int]:
 NUMBERS: dict[str, Any] = {
     "world": {"max_cycles": 80},
     "network": {
-        "policy_hidden": [16, 8],
-        "critic_hidden": [32, 16],
+        "policy_hidden": (16, 8),
+        "critic_hidden": (32, 16),
         "share_policies": False,
         "share_critics": False,
         "head": "force",

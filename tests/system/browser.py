@@ -8,6 +8,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -27,7 +28,7 @@ class Browser:
     """One browser with one page."""
 
     def __init__(self, program: str) -> None:
-        self._profile = tempfile.TemporaryDirectory(prefix="shoal-browser-")
+        self._profile = tempfile.TemporaryDirectory(prefix="shoal-browser-", ignore_cleanup_errors=True)
         reads, self._to = os.pipe()
         self._from, writes = os.pipe()
         # The protocol's ends are the child's descriptors 3 and 4, whatever they were called here.
@@ -39,6 +40,7 @@ class Browser:
             pass_fds=(reads, writes),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         os.close(reads)
         os.close(writes)
@@ -101,9 +103,9 @@ class Browser:
         return path
 
     def close(self) -> None:
-        """Ends the browser."""
-        self._process.terminate()
-        self._process.wait(20)
+        """Ends the browser with all of its processes, which would go on writing into its profile."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
         os.close(self._to)
         os.close(self._from)
         self._profile.cleanup()

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from actor_node.collector import Collector
 from common.policy import Policy
-from common.run import AlgorithmSpec, NetworkSpec, Run, make_run_spec
+from common.presets import PRESETS
+from common.run import AlgorithmSpec, NetworkSpec, Run, RunSpec, make_run_spec
 from common.spec import Box, JointSpec, Part, joint_spec
 from common.worlds import World, make_world
 from learner_node.algorithms.losses import Batch
@@ -24,7 +25,7 @@ from learner_node.state import Counters, capture, restore
 from tests.common.examples import make_header, random_weights
 
 DOUBLE = torch.zeros((), dtype=torch.float64)
-ONE_UNIT = NetworkSpec(policy_hidden=(1,), critic_hidden=(1,))
+ONE_UNIT = NetworkSpec(policy_hidden=(1,), critic_hidden=(1,), share_policies=False, share_critics=False)
 LIFT = 1000.0
 UNIT = Box((-1.0,), (1.0,))
 """An action that is the tanh of its logit."""
@@ -51,8 +52,8 @@ def critic(weights: Sequence[float], bias: float = 0.0) -> list[float]:
 
 
 def learner(joint: JointSpec, *, seed: int = 0, **algorithm: Any) -> Maddpg:
-    """Returns a learner in float64 whose networks can be set by hand."""
-    return Maddpg(joint, ONE_UNIT, AlgorithmSpec(**algorithm), seed, DOUBLE)
+    """Returns a learner in float64, plain maddpg unless asked for more, whose networks can be set by hand."""
+    return Maddpg(joint, ONE_UNIT, AlgorithmSpec(**{"name": "maddpg", **algorithm}), seed, DOUBLE)
 
 
 def put(into: Maddpg, **networks: Sequence[Sequence[float]]) -> None:
@@ -102,6 +103,11 @@ def batch_of(records: np.ndarray) -> Batch:
 def random_actions(world: World, seed: int = 0) -> np.ndarray:
     """Returns one joint action for each copy, uniform between 0 and 1."""
     return np.random.default_rng(seed).random((world.copies, world.spec.action_dim), np.float32)
+
+
+def paper(scenario: str = "simple_spread") -> RunSpec:
+    """Returns the settings of the preset that follows openai/maddpg."""
+    return make_run_spec({"scenario": scenario}, PRESETS["paper"])
 
 
 def run_in(scenario: str, world: dict[str, Any] | None = None, **sections: Any) -> Run:

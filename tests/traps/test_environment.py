@@ -150,19 +150,19 @@ def test_15_acting_needs_no_screen_and_no_renderer() -> None:
 
 @pytest.mark.slow
 def test_15_filming_one_world_does_not_end_the_picture_of_another(tmp_path: Path) -> None:
-    """mpe2's `env.close()` quits pygame for the whole process: environments that are still filmed go dark.
+    """mpe2's `env.close()` quits pygame for the whole process, and then no other environment can write its messages.
 
-    Two runs side by side, then one of them again, in one process and without a display.
+    Two teams that speak, side by side, then one of them again: in one process and without a display.
     """
-    directories = [_trained(tmp_path / name) for name in ("one", "two")]
+    directories = [_trained(tmp_path / name, "simple_speaker_listener") for name in ("one", "two")]
     both = render(directories, tmp_path / "both.gif", episodes=2, steps=2, width=64)
     again = render(directories[:1], tmp_path / "again.gif", episodes=1, steps=2, width=64)
     assert (both.frames, again.frames) == (6, 3)
     assert both.returns[0][0] == again.returns[0][0]
 
 
-def _trained(path: Path) -> RunDirectory:
-    directory, run = create(path, make_run_spec({"scenario": "simple"}), world_spec("simple"))
+def _trained(path: Path, scenario: str) -> RunDirectory:
+    directory, run = create(path, make_run_spec({"scenario": scenario}), world_spec(scenario))
     save_policy(directory.policy_file, PolicyFile(run, 1, 1, random_weights(run)))
     return directory
 

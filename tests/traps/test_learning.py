@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +11,12 @@ import torch
 from common.errors import ConfigError
 from common.policy import Policy
 from common.run import AlgorithmSpec, NetworkSpec, make_run_spec
-from common.spec import Box, joint_spec
+from common.spec import Box, JointSpec, joint_spec
 from common.transitions import transition_dtype
 from learner_node.algorithms.losses import Batch
 from learner_node.algorithms.maddpg import Maddpg
 from learner_node.state import Counters, capture
-from tests.traps.hand import DOUBLE, STILL, UNIT, collect, critic, learner, policy, put, rows, run_in, team
+from tests.traps.hand import DOUBLE, STILL, UNIT, collect, critic, learner, paper, policy, put, rows, run_in, team
 
 
 def gradients(found: Maddpg, kind: str, of: int) -> np.ndarray:
@@ -47,9 +46,9 @@ def test_17_whose_actions_stand_in_an_agents_policy_loss_is_a_setting(teammates:
     assert value == pytest.approx(by_buffer if teammates == "buffer" else [one + 10 * other] * 2)
 
 
-def test_17_the_default_is_openais() -> None:
-    """Who sets nothing gets what the published results were made with."""
-    assert AlgorithmSpec().teammates == "buffer"
+def test_17_the_preset_paper_does_as_openai_does() -> None:
+    """Who asks for the published algorithm gets the published code's choice."""
+    assert paper().algorithm.teammates == "buffer"
 
 
 @pytest.mark.parametrize("teammates", ["buffer", "current"])
@@ -66,19 +65,19 @@ def test_17_no_policy_is_moved_by_a_teammates_critic(teammates: str) -> None:
 # ---- 19, 20: what the published code does beside the paper -----------------------------------------------------------
 
 
-def test_19_the_penalty_on_logits_is_there_by_default_and_can_be_told() -> None:
+def test_19_the_penalty_on_logits_is_a_setting_and_paper_has_it() -> None:
     """openai/maddpg adds 1e-3 * mean(logits^2) to the policy loss; its paper has no word of it (tf2multiagentrl #6).
 
     Over each agent's own numbers: logits (3, -1) and (2,) give means of 5 and 4.
     """
     two = joint_spec([("wide", "a", 1, (Box((-1.0,) * 2, (1.0,) * 2),)), ("narrow", "a", 1, (Box((-1.0,), (1.0,)),))])
-    for weight in (AlgorithmSpec().action_regularisation, 0.5):
+    for weight in (paper().algorithm.action_regularisation, 0.5):
         found = learner(two, action_regularisation=weight)
         put(found, policies=[policy([0.0], (1.0, 1.0), (3.0, -1.0)), policy([0.0], biases=[2.0])])
         put(found, critics=[critic([0.0] * 5)] * 2)
         loss = found.update(rows(two), STILL, STILL).policy_loss
         assert loss.tolist() == pytest.approx([weight * 5.0, weight * 4.0])
-    assert AlgorithmSpec().action_regularisation == 1e-3
+    assert paper().algorithm.action_regularisation == 1e-3
 
 
 def test_20_gradients_are_clipped_network_by_network() -> None:
@@ -99,41 +98,46 @@ def test_20_gradients_are_clipped_network_by_network() -> None:
 # ---- 23: a centralised critic sees everyone --------------------------------------------------------------------------
 
 
-def losses(joint: Any, name: str, batch: Batch) -> np.ndarray:
+def losses(joint: JointSpec, name: str, batch: Batch, *, shared: bool) -> np.ndarray:
     """Returns the critics' losses on a batch of a learner that always starts alike."""
-    found = Maddpg(joint, NetworkSpec(policy_hidden=(8,), critic_hidden=(8,)), AlgorithmSpec(name=name), 3, DOUBLE)
+    network = NetworkSpec(policy_hidden=(8,), critic_hidden=(8,), share_critics=shared)
+    found = Maddpg(joint, network, AlgorithmSpec(name=name), 3, DOUBLE)
     return found.update(batch, STILL, STILL).critic_loss.numpy()
 
 
-def who_sees_whom(joint: Any, name: str, *, actions: bool) -> np.ndarray:
+def who_sees_whom(joint: JointSpec, name: str, *, actions: bool, shared: bool) -> np.ndarray:
     """Returns [critics, agents]: which critics' values change with which agents' observations (or actions)."""
     rng = np.random.default_rng(0)
     batch = rows(joint, obs=rng.random((8, joint.obs_dim)), action=rng.random((8, joint.action_dim)), count=8)
-    before, seen = losses(joint, name, batch), []
+    before, seen = losses(joint, name, batch, shared=shared), []
     for agent in joint.agents:
         changed = batch.joint.clone()
         start = joint.obs_dim + agent.action_start if actions else agent.obs_start
         changed[:, start : start + (agent.action_dim if actions else agent.obs_dim)] += 1.0
-        seen.append(losses(joint, name, replace(batch, joint=changed)) != before)
+        seen.append(losses(joint, name, replace(batch, joint=changed), shared=shared) != before)
     return np.stack(seen, 1)
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
 @pytest.mark.parametrize("what", ["observations", "actions"])
 @pytest.mark.parametrize("scenario", ["simple_tag", "simple_adversary", "simple_push", "simple_speaker_listener"])
-def test_23_critics_see_the_other_side_too(scenario: str, what: str) -> None:
+def test_23_critics_see_the_other_side_too(scenario: str, what: str, shared: bool) -> None:
     """In BenchMARL and TorchRL a loss works on one group of agents ("cannot operate across multiple groups",
     pytorch/rl PR #2047): in mixed games, and where speaker and listener are two groups, MADDPG's critic lacks the
     other group's actions. Here every critic's value depends on every agent, whatever its side, size or kind.
     """
     joint = run_in(scenario).joint
-    assert who_sees_whom(joint, "maddpg", actions=what == "actions").all()
+    for name in ("maddpg", "matd3"):
+        assert who_sees_whom(joint, name, actions=what == "actions", shared=shared).all()
 
 
 def test_23_only_iddpgs_see_their_own_agent_alone() -> None:
     """What is no MADDPG is called by another name, and has to be asked for."""
     joint = run_in("simple_tag").joint
     for actions in (False, True):
-        np.testing.assert_array_equal(who_sees_whom(joint, "iddpg", actions=actions), np.eye(4, dtype=bool))
+        np.testing.assert_array_equal(
+            who_sees_whom(joint, "iddpg", actions=actions, shared=False), np.eye(4, dtype=bool)
+        )
 
 
 # ---- 26: nothing hides outside the parameters ------------------------------------------------------------------------
@@ -144,7 +148,7 @@ def test_26_a_rows_action_and_target_do_not_depend_on_the_rest_of_the_batch() ->
 
     Here a network is its parameters alone: a row is answered alike alone and in company, and as an actor answers it.
     """
-    run = run_in("simple_spread")
+    run = run_in("simple_spread", algorithm={"name": "maddpg"})
     found = Maddpg(run.joint, run.spec.network, run.spec.algorithm, 3, DOUBLE)
     rng = np.random.default_rng(0)
     batch = rows(run.joint, next_obs=rng.normal(0.0, 5.0, (16, run.joint.obs_dim)), count=16)
@@ -185,12 +189,19 @@ def test_26_an_actor_answers_as_the_learner_does() -> None:
 # ---- 30, 31: sharing -------------------------------------------------------------------------------------------------
 
 
-def test_30_agents_have_policies_and_critics_of_their_own_unless_they_are_to_share() -> None:
-    """marlbenchmark/off-policy trains one policy for all agents by default (its README's first warning)."""
-    run = run_in("simple_spread")
-    plan = Maddpg(run.joint, run.spec.network, run.spec.algorithm, 0, DOUBLE).plan
-    assert plan.policy_networks == (0, 1, 2)
-    assert plan.critic_networks == (0, 1, 2)
+def test_30_a_policy_for_everyone_is_never_a_silent_default() -> None:
+    """marlbenchmark/off-policy trains one policy for all agents by default (its README's first warning).
+
+    Here networks are shared within a role at most, the setting says so, and `paper` has a policy and a critic for
+    each agent, as the algorithm is published.
+    """
+    joint = run_in("simple_tag").joint
+    published = Maddpg(joint, paper().network, paper().algorithm, 0, DOUBLE).plan
+    assert published.policy_networks == published.critic_networks == (0, 1, 2, 3)
+    default = make_run_spec({"scenario": "simple_tag"})
+    shared = Maddpg(joint, default.network, default.algorithm, 0, DOUBLE).plan.policy_networks
+    assert shared[3] not in shared[:3], "a prey never has a predator's policy"
+    assert (len(set(shared)) < 4) == default.network.share_policies
 
 
 def test_30_a_setting_that_is_misspelt_is_refused() -> None:
@@ -212,7 +223,7 @@ def test_31_sharing_stops_at_a_role() -> None:
     joint = joint_spec([(name, side, 2, (UNIT,)) for name, side in alike])
     tag, speaker_listener = run_in("simple_tag").joint, run_in("simple_speaker_listener").joint
     for spec, roles in ((tag, (0, 0, 0, 1)), (speaker_listener, (0, 1)), (joint, (0, 0, 1, 2))):
-        plan = Maddpg(spec, shared, AlgorithmSpec(), 0, DOUBLE).plan
+        plan = Maddpg(spec, shared, AlgorithmSpec(name="maddpg"), 0, DOUBLE).plan
         assert (plan.policy_networks, plan.critic_networks) == (roles, roles)
 
 
@@ -244,9 +255,7 @@ def test_32_a_joint_transition_is_stored_once_whatever_the_number_of_agents() ->
 def test_32_a_critic_reads_each_number_once() -> None:
     """Joining "all observations" with an agent's own once more would show it twice: a critic has O + U inputs."""
     joint = run_in("simple_tag").joint
-    found = Maddpg(joint, NetworkSpec(critic_hidden=(8,)), AlgorithmSpec(), 0, DOUBLE)
-    for one in found.plan.critics:
-        assert sorted(one.sees) == list(range(joint.obs_dim + joint.action_dim))
-    shared = Maddpg(joint, NetworkSpec(share_critics=True), AlgorithmSpec(), 0, DOUBLE)
-    for one in shared.plan.critics:
-        assert sorted(one.sees) == list(range(joint.obs_dim + joint.action_dim))
+    for shared in (False, True):
+        found = Maddpg(joint, NetworkSpec(share_critics=shared), AlgorithmSpec(), 0, DOUBLE)
+        for one in found.plan.critics:
+            assert sorted(one.sees) == list(range(joint.obs_dim + joint.action_dim))

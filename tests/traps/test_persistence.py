@@ -138,6 +138,8 @@ class Traffic:
         self._credit, self._seq, self._incarnation = [0] * actors, [0] * actors, [0] * actors
         self._records = np.zeros(chunk_rows, transition_dtype(run.joint))
         self._requested = self.batches = self.inserted = 0
+        self.furthest = 0.0
+        """Most samples that the learner was ever ahead or behind."""
         self._say(b"learner", Open("learner", run))
         for i in range(actors):
             self._say(b"%d" % i, Hello(f"actor-{i}", 0, 0, run.data_hash))
@@ -153,6 +155,8 @@ class Traffic:
                 self._requested += 1
                 self._say(b"learner", SampleRequest(self._requested, BATCH))
             self._take(self._replay.tick(0.0))
+            if self.inserted > MIN_SIZE:
+                self.furthest = max(self.furthest, abs(SPI * (self.inserted - MIN_SIZE) - BATCH * self.batches))
 
     def _send_chunks(self) -> None:
         payload, rows_sent = self._records.tobytes(), len(self._records)
@@ -181,7 +185,8 @@ def test_37_the_number_of_actors_and_copies_does_not_change_the_replay_ratio(act
     """on-policy needs "n_rollout_threads 128" for its results (issue #112; #46 was solved by the same number of them).
 
     AgileRL divides its learning steps by the number of environments, in whole numbers. Here the ratio is a setting
-    that is held: for each transition after the first 500, four are sampled, however many actors bring how much at once.
+    that is held: for each transition after the first 500, four are sampled, however many actors bring how much at
+    once; and at no moment is one side further ahead than a batch and a chunk of each actor.
     """
     replay = {"batch": BATCH, "samples_per_insert": SPI, "min_size": MIN_SIZE, "capacity": 10_000}
     traffic = Traffic(run_in("simple", replay=replay), actors, chunk_rows)
@@ -189,3 +194,4 @@ def test_37_the_number_of_actors_and_copies_does_not_change_the_replay_ratio(act
     wanted = SPI * (traffic.inserted - MIN_SIZE) / BATCH
     assert 8_000 <= traffic.inserted < 8_000 + 8 * actors * chunk_rows
     assert traffic.batches == pytest.approx(wanted, rel=0.1)
+    assert traffic.furthest <= BATCH + SPI * actors * chunk_rows, "a batch, and a chunk of every actor"

@@ -11,11 +11,11 @@ import pytest
 from actor_node.evaluation import evaluate, play
 from common.policy import Policy, weight_count
 from common.policy_file import PolicyFile, save_policy
-from common.run import AlgorithmSpec, NetworkSpec, make_run_spec
+from common.run import NetworkSpec, make_run_spec
 from common.run_directory import RunDirectory, create
 from common.worlds import make_world, world_spec
 from tests.common.examples import random_weights
-from tests.traps.hand import critic, learner, put, random_actions, rows, team
+from tests.traps.hand import critic, learner, paper, put, random_actions, rows, team
 
 MANY = 400
 """Copies, so that some agents touch."""
@@ -157,7 +157,7 @@ def test_22_whether_a_team_learns_from_its_shared_reward_is_a_setting(spirit: fl
     found = learner(team("a", "a", "b"), team_spirit=spirit)
     put(found, target_critics=[critic([0.0] * 6)] * 3)
     assert found.td_targets(rows(found.joint, reward=[1.0, 3.0, 100.0]))[:, 0].tolist() == pytest.approx(expected)
-    assert AlgorithmSpec().team_spirit == 0.0, "as the scenario gives it, unless asked for"
+    assert paper().algorithm.team_spirit == 0.0, "as the scenario gives it"
 
 
 # ---- 25: speaker and listener ---------------------------------------------------------------------------------------

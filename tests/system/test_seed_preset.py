@@ -1,0 +1,68 @@
+"""`shoal train --preset seed` as a user has it: its films, checkpoints and curves, from one command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from common.run_directory import RunDirectory
+from tests.learner_node.event_files import scalars
+
+from .conftest import Commands, metrics_of
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
+
+STEPS = 6_400
+
+
+def test_one_command_leaves_all_that_the_document_has(commands: Commands, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings = ("--steps", STEPS, "--set", "budget.milestone_steps=3200", "--episodes", 4, "--redis", "none")
+    code, _, err = commands.run(
+        "shoal", "train", "simple_adversary", "--preset", "seed", *settings, "--run", run, timeout_s=200
+    )
+    assert code == 0, err
+    assert "to go" in err
+
+    launch = json.loads((run / "machine.json").read_text())["launch"]
+    assert (launch["actors"], launch["copies"]) == (1, 4)
+    last = metrics_of(run)[-1]
+    assert int(last["updates"]) == pytest.approx(8, abs=2)  # type: ignore[call-overload]
+
+    kept = [path.name for path in sorted((run / "milestones").iterdir())]
+    assert kept[:2] == ["0000000000", "0000003200"]
+    assert len(kept) == 3
+    assert int(kept[2]) == pytest.approx(STEPS, abs=512)
+    for name in kept:
+        directory = RunDirectory(run / "milestones" / name)
+        assert directory.run.spec.budget.steps == STEPS
+        assert len(list(directory.checkpoints.iterdir())) == 1
+        with Image.open(directory.path / "film.gif") as film:
+            # One picture of the start and one of each step; pictures that are alike are one in a GIF.
+            assert 40 < film.n_frames <= 81  # type: ignore[attr-defined]
+
+    curves = scalars(run / "tensorboard")
+    for agent in range(3):
+        for name in ("critic loss", "actor_loss"):
+            assert curves[f"agent{agent}/losses/{name}", f"agent{agent}/losses"]
+        rewards = curves[".", f"agent{agent}/mean_episode_rewards"]
+        assert rewards[-1][0] == last["updates"]
+        assert rewards[-1][1] == pytest.approx(last["return_means"][agent], rel=1e-5)  # type: ignore[index]
+
+    # A milestone is a run: it is evaluated where it lies, and a copy of it is trained on.
+    code, out, err = commands.run("shoal", "evaluate", run / "milestones" / kept[1], "--episodes", 2, "--json")
+    assert code == 0, err
+    assert 0 < json.loads(out)["updates"] < int(last["updates"])  # type: ignore[call-overload]
+    branch = tmp_path / "branch"
+    shutil.copytree(run / "milestones" / kept[1], branch)
+    code, _, err = commands.run(
+        *("shoal", "train", "--resume", "--run", branch, "--actors", 1, "--copies", 4, "--steps", 4_800),
+        *("--episodes", 0, "--redis", "none", "--no-film"),
+        timeout_s=100,
+    )
+    assert code == 0, err
+    assert metrics_of(branch)[-1]["env_steps"] >= 4_800  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""The command `shoal`: train, evaluate, render, report, status, scenarios, bench."""
+"""The command `shoal`: train, evaluate, render, report, sweep, status, scenarios, bench."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ from common.wire import Client
 from common.worlds import scenarios, world_spec
 from deploy.bench import BENCHMARKS
 from deploy.config import STARTED_BY_PRESET, TrainConfig
+from deploy.diagnose.cli import diagnose_run
 from deploy.live import make_display, rows
 from deploy.local import LocalRun, forget_transitions, replay_url
 from deploy.report.cli import render, report
 from deploy.showing import Showing
+from deploy.sweep.cli import sweep
 
 if TYPE_CHECKING:
     from deploy.lockstep.run import LockstepRun
@@ -114,6 +116,7 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
         stop.release_signals()
         result = _evaluate(directory, config.episodes, EvaluateConfig().seed)
         _print_evaluation(result, as_json=config.json)
+    showing.warn()
     showing.conclude(film=True)
     kept = "policy.safetensors, evaluation.json, checkpoints/, metrics.jsonl, tensorboard/, logs/"
     _screen.print(f"results in {directory.path}: {kept}", soft_wrap=True)
@@ -195,8 +198,10 @@ def run_bench(what: tuple[str, ...], as_json: bool) -> None:
         click.echo(msgspec.json.encode(found))
 
 
+shoal.add_command(diagnose_run)
 shoal.add_command(render)
 shoal.add_command(report)
+shoal.add_command(sweep)
 
 
 def _lockstep(directory: RunDirectory, run: Run, config: TrainConfig) -> LockstepRun:

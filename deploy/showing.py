@@ -1,4 +1,4 @@
-"""What `shoal train` leaves to be looked at: the machine it ran on, a dashboard, and at the end films and a report.
+"""What `shoal train` leaves to be looked at: the machine it ran on, a dashboard, and at the end warnings, films and a report.
 
 None of it may cost a run its result: what goes wrong here is one line on the screen.
 """
@@ -14,6 +14,7 @@ from common.errors import ShoalError
 from common.run_directory import RunDirectory
 from deploy.config import TrainConfig
 from deploy.dashboard import Dashboard
+from deploy.diagnose.cli import show_briefly
 from deploy.live import Display
 from deploy.report import FILM_FILE, REPORT_FILE, write_report
 from deploy.report.machine import record_machine
@@ -44,6 +45,10 @@ class Showing:
         self._screen.print(f"look at it in a browser: {self._dashboard.url}", soft_wrap=True)
         return self._dashboard
 
+    def warn(self) -> None:
+        """Says what ails the run that has ended, if anything does."""
+        self._softly("a diagnosis", lambda: show_briefly(self._directory, self._screen))
+
     def conclude(self, *, film: bool) -> None:
         """Makes the report, and the film before it where one is wanted and the world can be pictured."""
         if film and not self._config.no_film and find_spec("PIL"):
@@ -70,7 +75,8 @@ class Showing:
             with self._screen.status(f"filming milestone {i + 1} of {len(unfilmed)}"):
                 render([milestone], milestone.path / FILM_FILE, episodes=1, width=_FILM_WIDTH, steps=_FILM_STEPS)
         if unfilmed:
-            self._screen.print(f"and of {len(unfilmed)} milestones", soft_wrap=True)
+            films = self._directory.milestones / "*" / FILM_FILE
+            self._screen.print(f"films of {len(unfilmed)} milestones: {films}", soft_wrap=True, markup=False)
 
     def _make_report(self) -> None:
         output = self._directory.path / REPORT_FILE

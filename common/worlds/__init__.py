@@ -35,7 +35,7 @@ from common.worlds.simple_tag import SimpleTag
 from common.worlds.simple_world_comm import SimpleWorldComm
 from common.worlds.world import Step, World
 
-__all__ = ["ScenarioRow", "Step", "World", "make_world", "scenarios", "world_spec"]
+__all__ = ["ScenarioRow", "Step", "World", "make_world", "messages", "scenarios", "world_spec"]
 
 SCENARIOS: dict[str, type[Scenario[Any]]] = {
     "collect_treasure": CollectTreasure,
@@ -94,6 +94,16 @@ def world_spec(name: str, **options: Any) -> JointSpec:
         return world.spec
     finally:
         world.close()
+
+
+def messages(name: str, **options: Any) -> dict[str, slice]:
+    """Returns where in the joint action each agent's words stand that others hear, by speaker.
+
+    Empty where nobody speaks, and for a `pettingzoo:` world, which does not say what of an action is a message.
+    """
+    if name.startswith(FOREIGN):
+        return {}
+    return MpeWorld(name, _scenario(name.removeprefix(REAL_MPE2), options), 1, 0).messages()
 
 
 def scenarios() -> Sequence[ScenarioRow]:

@@ -35,7 +35,8 @@ class Controls:
         self._continuous = continuous
         self._movers = [i for i, agent in enumerate(agents) if agent.moves]
         self._accel = np.array([agents[i].accel for i in self._movers])[:, None, None]
-        self._words: list[tuple[int, slice]] = []
+        self.words: list[tuple[int, slice]] = []
+        """Who speaks, and where in the joint action what it says stands."""
         first_rows = []
         start = 0
         for i, agent in enumerate(agents):
@@ -43,7 +44,7 @@ class Controls:
                 first_rows.append(start)
                 start += MOVES
             if agent.speaks:
-                self._words.append((i, slice(start, start + utterance)))
+                self.words.append((i, slice(start, start + utterance)))
                 start += utterance
         first = np.array(first_rows, dtype=np.intp)
         self._moves = first[:, None] + np.arange(MOVES)
@@ -57,7 +58,7 @@ class Controls:
             rows.clip(np.float32(0.0), np.float32(1.0), out=rows)
         if self._movers:
             force[self._movers] = self._thrust(rows) * self._accel
-        for i, part in self._words:
+        for i, part in self.words:
             said[i] = rows[part] if self._continuous else _one_hot(rows[part])
 
     def _thrust(self, rows: Float32Array) -> Float32Array | Float64Array:

@@ -93,8 +93,25 @@ class MpeWorld:
             self._streams.own[int(copy)] = np.random.default_rng(0)
             restore_generator(self._streams.own[int(copy)], kept)
 
+    def messages(self) -> dict[str, slice]:
+        """Returns where in the joint action the words stand that others hear, by speaker.
+
+        Words that nobody observes are no message: what eve and bob say in simple_crypto is their answer.
+        """
+        heard = [(agent, part) for agent, part in self._controls.words if self._is_heard(agent)]
+        return {self.spec.agents[agent].name: part for agent, part in heard}
+
     def close(self) -> None:
         """Does nothing: arrays are all there is."""
+
+    def _is_heard(self, agent: int) -> bool:
+        """Whether what any other agent observes changes with what this one says."""
+        said, before = self.particles.said[agent].copy(), self._observe()
+        self.particles.said[agent] = said + 1.0
+        changed = (self._observe() != before).any(axis=0)
+        self.particles.said[agent] = said
+        changed[self.spec.agents[agent].obs_slice] = False
+        return bool(changed.any())
 
     def _draw_seeded(self, seeds: Sequence[int]) -> Drawn:
         if len(seeds) != self.copies:

@@ -1,4 +1,4 @@
-"""The batch script, run by a shell as Slurm would, with stand-ins for srun and scontrol and real roles."""
+"""The batch script, run by a shell as Slurm would, with stand-ins for srun, scancel and scontrol, and real roles."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     made.end()
 
 
-def ends(cluster: Cluster, job: subprocess.Popen[bytes], code: int, number: int = 4711, within_s: float = 60.0) -> None:
+def ends(cluster: Cluster, job: subprocess.Popen[bytes], code: int, number: int = 4711, within_s: float = 90.0) -> None:
     """Waits for a job's end with this code, and that nothing of it is left."""
     wait_until(lambda: job.poll() is not None, f"the job ends; its log:\n{cluster.log(number)}", within_s=within_s)
     assert job.returncode == code, cluster.log(number)
@@ -170,6 +170,7 @@ def test_near_its_time_limit_it_saves_is_queued_again_and_goes_on(cluster: Clust
     ends(cluster, job, 0)
     assert cluster.requeued == ["4711"]
     assert cluster.leftovers() == []
+    assert "forcing job termination" not in cluster.role_log("actors"), "they had time to have all acknowledged"
     assert not cluster.run.finished_file.exists()
     (stopped_at,) = re.findall(r"stopped after (\d+) updates, (\d+) environment steps", cluster.role_log("learner"))
 

@@ -110,6 +110,7 @@ def test_13_what_actors_record_is_within_bounds_and_float32() -> None:
 # ---- 14 to 16: mpe2 itself ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("continuous", [True, False], ids=["continuous", "discrete"])
 @pytest.mark.parametrize("scenario", ["simple_spread", "simple_tag", "simple_world_comm", "simple_reference"])
 def test_14_the_fast_world_is_mpe2_bit_for_bit(scenario: str, continuous: bool) -> None:

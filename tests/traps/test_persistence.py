@@ -54,6 +54,7 @@ def learnt(found: Maddpg) -> dict[str, bytes]:
     return {name: tensor.numpy().tobytes() for name, tensor in capture(found, Counters()).tensors.items()}
 
 
+@pytest.mark.slow
 def test_33_a_checkpoint_holds_all_that_the_next_updates_depend_on(tmp_path: Path) -> None:
     """EPyMARL loads no critic and no critic's optimiser, BenchMARL keeps no optimiser, and none a random state.
 
@@ -180,6 +181,7 @@ class Traffic:
                 self._incarnation[int(reply.peer)] = reply.message.incarnation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("actors", "chunk_rows"), [(1, 1), (1, 100), (8, 50), (40, 10)])
 def test_37_the_number_of_actors_and_copies_does_not_change_the_replay_ratio(actors: int, chunk_rows: int) -> None:
     """on-policy needs "n_rollout_threads 128" for its results (issue #112; #46 was solved by the same number of them).

@@ -75,6 +75,7 @@ def spread_of(obs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return to_landmarks.min(axis=1).sum(axis=1), (to_others < 0.3).sum(axis=2)
 
 
+@pytest.mark.slow
 def test_08_returns_are_told_on_every_published_scale(tmp_path: Path) -> None:
     """EPyMARL sums a shared reward over agents and its paper divides by their number (issues #29 and #34).
 
@@ -97,6 +98,7 @@ def test_08_returns_are_told_on_every_published_scale(tmp_path: Path) -> None:
     assert result.published_scales == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_08_scales_are_told_only_where_they_hold(tmp_path: Path) -> None:
     """P = 2 S - 75 is true of three agents and 25 steps: of any other task no such figure is given."""
     assert evaluate(trained(tmp_path / "short", "simple_spread", max_cycles=24), 1, 0).published_scales == {}
@@ -205,6 +207,7 @@ def test_25_the_listener_hears_the_speaker() -> None:
 # ---- 34: predators --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_34_every_predator_is_paid_for_every_catch_and_returns_say_so(tmp_path: Path) -> None:
     """simple_tag pays 10 to each predator for each catch of any: three predators' sum counts a catch three times.
 

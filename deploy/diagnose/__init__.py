@@ -1,0 +1,178 @@
+"""What ails a run: its team is played, its networks are looked at, its log is read; figures, and warnings in words.
+
+policies, critics  <-- newest checkpoint            learner_node/diagnosis.py (torch)
+messages tampered with, long episodes               actor_node/probing.py
+metrics.jsonl                                       course.py
+                          figures --> verdicts.py, course_verdicts.py --> warnings
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from actor_node.probing import Ablation, Played, ablate, batched_world, record
+from common.errors import ConfigError
+from common.heads import Floats
+from common.policy import Policy, unflatten
+from common.policy_file import load_policy
+from common.run import Run
+from common.run_directory import RunDirectory
+from common.worlds import FOREIGN, World, make_world
+from deploy.diagnose.course import FEWEST_LINES, CourseFigures, course_figures
+from deploy.diagnose.course_verdicts import on_course
+from deploy.diagnose.verdicts import on_communication, on_networks, on_plateau, on_values
+from deploy.diagnose.warned import Warned
+from deploy.report.course import read_course
+from deploy.report.machine import read_machine
+from learner_node.activity import NetworkFigures, ValueFigures, policy_figures
+
+if TYPE_CHECKING:
+    from learner_node.diagnosis import Brain
+
+SEED = 2_000_000
+"""Of the first episode: not those of `shoal evaluate`."""
+MOST_WATCHED = 100
+"""Steps of an episode whose states are looked at."""
+REST = 0.01
+"""What may be left of a discounted return when an episode is cut off."""
+LONGEST = 5_000
+_FOREIGN_COPIES = 8
+"""Of a world that is stepped copy by copy."""
+
+
+class Diagnosis(msgspec.Struct, frozen=True):
+    """A run's figures and what they warn of."""
+
+    scenario: str
+    run: str
+    updates: int
+    episodes: int
+    seed: int
+    communication: list[Ablation]
+    """Empty where nobody hears anybody."""
+    values: list[ValueFigures]
+    networks: list[NetworkFigures]
+    course: CourseFigures | None
+    skipped: dict[str, str]
+    """What could not be looked at, and why."""
+    warnings: list[Warned]
+    seconds: float
+
+
+def diagnose(directory: RunDirectory, episodes: int, seed: int = SEED) -> Diagnosis:
+    """Looks at what a run has learnt so far; it may still be training. Nothing is written.
+
+    episodes: at least two. ConfigError when the directory holds no policies.
+    """
+    began_at = time.monotonic()
+    run = directory.run
+    skipped: dict[str, str] = {}
+    brain = _brain(directory, run)
+    if brain is None:
+        stored = load_policy(directory.policy_file)
+        flat, updates = stored.flat, stored.updates
+    else:
+        flat, updates = brain.policies, brain.counters.updates
+    if run.spec.scenario.startswith(FOREIGN):
+        skipped["communication"] = "a pettingzoo world does not say what of an action is a message"
+    ablations = ablate(run, flat, episodes, seed)
+    values, networks = _look(run, brain, flat, episodes, seed, skipped)
+    course = _course(directory, run, skipped)
+    sides = len(run.joint.teams)
+    whole = sum(row.return_with for row in ablations)
+    return Diagnosis(
+        scenario=run.spec.scenario,
+        run=run.id,
+        updates=updates,
+        episodes=episodes,
+        seed=seed,
+        communication=ablations,
+        values=values,
+        networks=networks,
+        course=course,
+        skipped=skipped,
+        warnings=[
+            *on_communication(ablations, run.spec),
+            *on_plateau(whole, ablations, run.spec),
+            *on_values(values, run.spec),
+            *on_networks(networks, run.spec.exploration),
+            *on_course(course, run.spec, sides),
+        ],
+        seconds=round(time.monotonic() - began_at, 3),
+    )
+
+
+def horizon(watched: int, gamma: float) -> int | None:
+    """Returns how many steps leave at most 1 % of the discounted return of any watched one; None beyond LONGEST."""
+    if gamma >= 1.0:
+        return None
+    steps = watched + (math.ceil(math.log(REST) / math.log(gamma)) if gamma > 0.0 else 1)
+    return steps if steps <= LONGEST else None
+
+
+def _brain(directory: RunDirectory, run: Run) -> Brain | None:
+    if not directory.checkpoints.exists():
+        return None
+    from learner_node.diagnosis import newest_brain  # noqa: PLC0415  (torch takes seconds to import)
+
+    return newest_brain(run, directory.checkpoints)
+
+
+def _look(
+    run: Run, brain: Brain | None, flat: Floats, episodes: int, seed: int, skipped: dict[str, str]
+) -> tuple[list[ValueFigures], list[NetworkFigures]]:
+    """Returns the figures of critics' values and of all networks on what the team plays."""
+    world, watched, steps = _long_world(run, episodes, seed, skipped)
+    try:
+        policy = Policy(run.players, run.spec.network, flat)
+        if world.spec != run.joint:
+            raise ConfigError(f"the installed {run.spec.scenario} is not the world this team was trained in")
+        played = record(world, policy, seed, steps, watched)
+    finally:
+        world.close()
+    networks = _policies(run, flat, played)
+    if brain is None:
+        skipped["values"] = "there is no checkpoint with critics"
+        return [], networks
+    networks += brain.critic_activity(played.obs, played.action)
+    return [] if "values" in skipped else brain.values(*played), networks
+
+
+def _long_world(run: Run, episodes: int, seed: int, skipped: dict[str, str]) -> tuple[World, int, int]:
+    """Returns the world to play in, how many steps are looked at, and how many are played."""
+    if run.spec.scenario.startswith(FOREIGN):
+        skipped["values"] = "a pettingzoo world's episodes cannot be made longer, so returns would be cut off"
+        copies = min(episodes, _FOREIGN_COPIES)
+        return make_world(run.spec.scenario, copies, seed=seed, **run.spec.world), MOST_WATCHED, MOST_WATCHED
+    episode = int(run.spec.world.get("max_cycles", 25))
+    watched = min(episode, MOST_WATCHED)
+    steps = horizon(watched, run.spec.algorithm.discount)
+    if steps is None:
+        skipped["values"] = (
+            f"with algorithm.discount = {run.spec.algorithm.discount:g} a return needs more than {LONGEST:,} steps"
+        )
+    return batched_world(run, episodes, seed, max_cycles=max(steps or episode, episode)), watched, steps or watched
+
+
+def _policies(run: Run, flat: Floats, played: Played) -> list[NetworkFigures]:
+    """Returns the figures of each player's policy, on the steps in which it was there."""
+    obs = played.obs.reshape(-1, played.obs.shape[-1])
+    found = []
+    for player, layers in zip(run.players.agents, unflatten(flat, run.players, run.spec.network), strict=True):
+        own = obs[:, player.obs_slice]
+        found.append(policy_figures(player, run.spec.network.head, layers, own))
+    return found
+
+
+def _course(directory: RunDirectory, run: Run, skipped: dict[str, str]) -> CourseFigures | None:
+    figures = course_figures(read_course(directory.metrics_file), run)
+    if figures is None:
+        skipped["course"] = f"the log has fewer than {FEWEST_LINES} lines"
+    elif read_machine(directory).get("launch", {}).get("lockstep"):
+        # In lockstep playing and learning take turns: the learner waits by design.
+        figures = msgspec.structs.replace(figures, learner_waited=None)
+    return figures

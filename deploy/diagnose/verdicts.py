@@ -1,0 +1,215 @@
+"""From figures to warnings in words: what was seen, what it usually means, what to try. Pure.
+
+Each verdict takes figures and returns the warnings they give rise to; what each bound is for stands beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from actor_node.probing import Ablation
+from common.run import ExplorationSpec, RunSpec
+from deploy.diagnose.warned import Warned
+from learner_node.activity import NetworkFigures, ValueFigures
+
+SMALLEST_EFFECT = 0.02
+"""Of a return: messages that change less than this do not carry the task."""
+PLATEAU = -29.0
+"""Return of a listener that goes to the middle of the landmarks, over 25 steps of simple_speaker_listener in mpe2."""
+PLATEAU_WIDTH = 2.5
+LARGEST_RELATIVE_BIAS = 0.25
+"""Beyond what clipped double critics and 1 % of discounted rest explain."""
+SMALLEST_CORRELATION = 0.3
+MOST_DEAD = 0.5
+MOST_SATURATED = 0.95
+LARGEST_LOGITS = 10.0
+"""tanh and softmax of such logits have gradients below 1e-4 nearly everywhere."""
+
+
+def on_communication(ablations: Sequence[Ablation], spec: RunSpec) -> list[Warned]:
+    """Warns of speakers whom nobody needs, or whom their own side would do better without."""
+    found: list[Warned] = []
+    for speaker, rows in groupby(ablations, lambda row: row.speaker):
+        sides = list(rows)
+        told = "; ".join(
+            f"{row.side}: {row.return_with:.2f} with messages, {row.return_with - row.shuffled_cost:.2f} shuffled, "
+            f"{row.return_with - row.zeroed_cost:.2f} zeroed"
+            for row in sides
+        )
+        if not any(_matters(row.shuffled_cost, row.shuffled_cost_ci95, row.return_with) for row in sides):
+            found.append(_ignored(speaker, sides, told, spec))
+        elif len(sides) == 1 and sides[0].shuffled_cost < 0:
+            found.append(
+                Warned(
+                    "communication",
+                    speaker,
+                    f"{speaker} does harm: {told}",
+                    "another episode's messages serve better than its own: listeners take it for what it once said",
+                    (
+                        "train longer, with less exploration at the end (exploration.final_scale)",
+                        "a lower algorithm.policy_learning_rate",
+                    ),
+                )
+            )
+    return found
+
+
+def on_plateau(return_with: float, ablations: Sequence[Ablation], spec: RunSpec) -> list[Warned]:
+    """Warns of the known plateau of simple_speaker_listener; return_with: summed over agents."""
+    changed = {"max_cycles", "dynamics"} & set(spec.world)
+    is_known = spec.scenario.removeprefix("mpe2:") == "simple_speaker_listener" and ablations and not changed
+    if not is_known or abs(return_with - PLATEAU) > PLATEAU_WIDTH:
+        return []
+    return [
+        Warned(
+            "communication",
+            "speaker_0",
+            f"the return is {return_with:.1f}, on the plateau near {PLATEAU:.0f}",
+            "so much earns a listener that goes to the middle of the three landmarks, whatever is said; "
+            "a team that talks reaches -15 and better",
+            _try_to_be_heard(spec),
+        )
+    ]
+
+
+def on_values(figures: Sequence[ValueFigures], spec: RunSpec) -> list[Warned]:
+    """Warns of critics that promise too much, too little, or nothing of use."""
+    return [warned for own in figures for warned in (*_on_bias(own, spec), *_on_order(own))]
+
+
+def on_networks(figures: Sequence[NetworkFigures], exploration: ExplorationSpec) -> list[Warned]:
+    """Warns of hidden layers that are mostly dead, and of actions beyond the reach of gradients."""
+    found: list[Warned] = []
+    for own in figures:
+        dead = [(i, share) for i, share in enumerate(own.dead) if share >= MOST_DEAD]
+        if dead:
+            layers = ", ".join(f"{share:.0%} of hidden layer {i + 1}" for i, share in dead)
+            found.append(
+                Warned(
+                    "networks",
+                    own.network,
+                    f"{own.network}: {layers} is active in no state that was played",
+                    "steps so large that ReLU units fell below zero everywhere and get no gradient any more",
+                    (
+                        "lower algorithm.policy_learning_rate and algorithm.critic_learning_rate",
+                        "algorithm.gradient_clip = 0.5",
+                        "algorithm.reward_scale below 1 where returns are in the hundreds",
+                    ),
+                )
+            )
+        found += _on_outputs(own, exploration)
+    return found
+
+
+def _matters(cost: float, interval: tuple[float, float], whole: float) -> bool:
+    low, high = interval
+    return (low > 0 or high < 0) and abs(cost) > SMALLEST_EFFECT * abs(whole)
+
+
+def _ignored(speaker: str, sides: Sequence[Ablation], told: str, spec: RunSpec) -> Warned:
+    needs_sound = any(_matters(row.zeroed_cost, row.zeroed_cost_ci95, row.return_with) for row in sides)
+    return Warned(
+        "communication",
+        speaker,
+        f"{speaker} is ignored: {told}",
+        "listeners react to there being a message but not to what it says: it says the same in every episode, or what "
+        "it says is of no use"
+        if needs_sound
+        else "no listener's return depends on what is said: listening was worth nothing while the speaker said nothing, "
+        "and so neither learnt it",
+        _try_to_be_heard(spec),
+    )
+
+
+def _on_bias(own: ValueFigures, spec: RunSpec) -> list[Warned]:
+    low, high = own.bias_ci95
+    seen = (
+        f"Q of {own.player} is {own.value:.2f} on average, the discounted return {own.realised:.2f} "
+        f"({own.relative_bias:+.0%} of the returns' size)"
+    )
+    if own.relative_bias > LARGEST_RELATIVE_BIAS and low > 0:
+        means = "the policy climbs errors of its critic: the maximum over actions picks what is overrated"
+        return [Warned("values", own.player, f"{seen}: overestimated", means, _try_against_overestimation(spec))]
+    if own.relative_bias < -LARGEST_RELATIVE_BIAS and high < 0:
+        means = (
+            "the critic lags behind the policy, or has not met the states that are played now; the lower of two "
+            "critics (matd3) counts too low by design"
+        )
+        tries = ("train longer", "a larger algorithm.target_rate", *_unless_maddpg(spec))
+        return [Warned("values", own.player, f"{seen}: underestimated", means, tries)]
+    return []
+
+
+def _on_order(own: ValueFigures) -> list[Warned]:
+    if own.rank_correlation is None or own.rank_correlation >= SMALLEST_CORRELATION:
+        return []
+    return [
+        Warned(
+            "values",
+            own.player,
+            f"Q of {own.player} and the returns are hardly ordered alike (rank correlation {own.rank_correlation:.2f})",
+            "the critic does not tell good states from bad ones, so its gradient teaches the policy little",
+            (
+                "train longer",
+                "a larger replay.batch or network.critic_hidden",
+                "algorithm.reward_scale so that returns are of size 1 to 100",
+            ),
+        )
+    ]
+
+
+def _try_to_be_heard(spec: RunSpec) -> tuple[str, ...]:
+    discrete = spec.world.get("continuous_actions") is False
+    return (
+        "another --seed: whether a team leaves this plateau is partly luck",
+        "algorithm.gumbel = soft" if discrete else "network.head = soft, so that messages are soft choices",
+        "more exploration by the speaker for longer (exploration.scale, exploration.final_scale)",
+        "algorithm.teammates = current, so that listener and speaker learn from what the other does now",
+        "a smaller algorithm.action_regularisation",
+        "train longer: the plateau can take most of a run",
+    )
+
+
+def _try_against_overestimation(spec: RunSpec) -> tuple[str, ...]:
+    twin = (
+        () if "matd3" in spec.algorithm.name else ("algorithm.name = matd3, which believes the lower of two critics",)
+    )
+    return (
+        *twin,
+        "a smaller algorithm.target_rate",
+        "a lower algorithm.critic_learning_rate",
+        "a lower replay.samples_per_insert",
+        "more exploration (exploration.final_scale), so that what is overrated is tried",
+    )
+
+
+def _unless_maddpg(spec: RunSpec) -> tuple[str, ...]:
+    return ("algorithm.name = maddpg, which has one critic",) if "matd3" in spec.algorithm.name else ()
+
+
+def _on_outputs(own: NetworkFigures, exploration: ExplorationSpec) -> list[Warned]:
+    large = own.logit_size is not None and own.logit_size > LARGEST_LOGITS
+    saturated = own.saturated is not None and own.saturated > MOST_SATURATED
+    if not large and not saturated:
+        return []
+    seen = [f"its logits are of size {own.logit_size:.1f}"]
+    if own.saturated is not None:
+        seen.append(f"{own.saturated:.0%} of its squashed actions stand beyond 0.99 of their range")
+    if own.top_probability is not None:
+        seen.append(f"its likeliest choices have probability {own.top_probability:.3f}")
+    drawn = own.top_probability is not None and exploration.choices == "gumbel"
+    return [
+        Warned(
+            "networks",
+            own.network,
+            f"{own.network}: {', '.join(seen)}",
+            "the policy stands where its gradient is next to nothing and hardly learns any more"
+            + ("; drawing from such choices explores nothing either" if drawn else ""),
+            (
+                "a larger algorithm.action_regularisation (1e-3 to 1e-2)",
+                "a lower algorithm.policy_learning_rate",
+                *(("exploration.choices = epsilon",) if drawn else ()),
+            ),
+        )
+    ]

@@ -1,0 +1,52 @@
+"""A sweep from the command line: runs, a failure among them, stopped and gone on with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+
+SMALL = ["--lockstep", "--steps", "600", "--episodes", "10", "--no-film", "--copies", "8"]
+SMALL += ["--set", "network.policy_hidden=[8]", "--set", "network.critic_hidden=[8]", "--set", "replay.batch=16"]
+SMALL += ["--set", "replay.min_size=200"]
+
+
+def sweep(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "deploy", "sweep", "simple_spread", "--run", str(directory), "--json", *options]
+    return subprocess.run(line, capture_output=True, text=True, timeout=280, check=False)
+
+
+def test_every_variant_has_its_seeds_and_what_is_done_is_not_done_again(tmp_path: Path) -> None:
+    options = ["--jobs", "2", "--vary", "algorithm.name=maddpg|iddpg"]
+    first = sweep(tmp_path, "--seeds", "1", *options, "--", *SMALL)
+    assert first.returncode == 0, first.stderr
+    (kept,) = tmp_path.glob("algorithm.name=maddpg/seed-1/evaluation.json")
+    before = kept.stat().st_mtime_ns
+    second = sweep(tmp_path, "--seeds", "2", *options, "--", *SMALL)
+    assert second.returncode == 0, second.stderr
+    found = json.loads(second.stdout)
+    assert {(run["variant"], run["seed"]) for run in found["runs"]} == {
+        (f"algorithm.name={name}", seed) for name in ("maddpg", "iddpg") for seed in (1, 2)
+    }
+    assert all(row["seeds"] == 2 for row in found["rows"])
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_a_run_that_fails_is_named_and_the_others_are_done(tmp_path: Path) -> None:
+    result = sweep(tmp_path, "--seeds", "1", "--vary", "algorithm.name=maddpg|nonsense", "--", *SMALL)
+    assert result.returncode == 1
+    assert "1 of 2 runs failed" in result.stderr
+    assert "nonsense" in (tmp_path / "algorithm.name=nonsense" / "seed-1.log").read_text()
+    assert [run["variant"] for run in json.loads(result.stdout)["runs"]] == ["algorithm.name=maddpg"]
+
+
+def test_a_typing_error_costs_one_line(tmp_path: Path) -> None:
+    for options in (["--jbos", "2"], ["--vary", "x"], ["--", "--seed", "3"]):
+        result = sweep(tmp_path, *options)
+        assert result.returncode == 2, result.stderr
+        assert "Traceback" not in result.stderr

@@ -5,17 +5,35 @@ from __future__ import annotations
 from typing import Any
 
 # openai/maddpg's train.py and trainer (discount, rates, batch, one update of 1,024 per 100 steps, warm-up of
-# 1,024 episodes of 25 steps, clip 0.5): research values with their sources in docs/algorithms.md.
+# 1,024 episodes of 25 steps, clip 0.5): research values with their sources in docs/algorithms.md. Written out where
+# they are the defaults, too, for those may change.
 _PAPER: dict[str, Any] = {
     "network": {"policy_hidden": (64, 64), "critic_hidden": (64, 64), "share_policies": False, "share_critics": False},
     "algorithm": {
         "name": "maddpg",
+        "discount": 0.95,
+        "target_rate": 0.01,
         "policy_learning_rate": 1e-2,
         "critic_learning_rate": 1e-2,
         "final_learning_rate_share": 1.0,
+        "critic_loss": "squared",
+        "gradient_clip": 0.5,
+        "action_regularisation": 1e-3,
+        "policy_weight_decay": 0.0,
+        "critic_weight_decay": 0.0,
+        "reward_scale": 1.0,
+        "team_spirit": 0.0,
+        "teammates": "buffer",
     },
-    "exploration": {"scale": 0.3, "final_scale": 0.3},
-    "replay": {"batch": 1024, "samples_per_insert": 10.24, "min_size": 25_600},
+    "exploration": {"kind": "gaussian", "scale": 0.3, "final_scale": 0.3, "ladder": 1.0},
+    "replay": {
+        "capacity": 1_000_000,
+        "batch": 1024,
+        "samples_per_insert": 10.24,
+        "min_size": 25_600,
+        "n_step": 1,
+        "priority_exponent": 0.0,
+    },
     "budget": {"steps": 1_500_000},
 }
 

@@ -11,6 +11,7 @@ import ctypes
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -198,7 +199,9 @@ class HttpPort:
                 f"--metrics-port {port}: cannot listen on {host}:{port} ({e.strerror}); choose another (0 = any free)"
             ) from e
         self._server.daemon_threads = True
-        self.url = f"http://{host}:{self._server.server_address[1]}/metrics"
+        # To others every address of this machine is none: they look for it by its name.
+        shown = socket.gethostname() if host in ("0.0.0.0", "::") else host  # noqa: S104  (compared, not bound)
+        self.url = f"http://{shown}:{self._server.server_address[1]}/metrics"
         # Looks every tenth of a second whether it shall stop: what close() takes.
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="http", daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""What `shoal train` leaves to be looked at: the machine it ran on, a dashboard, and at the end warnings, films and a report.
+"""What `shoal train` leaves to be looked at: its machine, a dashboard, and at the end warnings, films and a report.
 
 None of it may cost a run its result: what goes wrong here is one line on the screen.
 """

@@ -27,6 +27,8 @@ class NetworkFigures(msgspec.Struct, frozen=True):
     """One network on the states and actions that were played."""
 
     network: str
+    inputs: int
+    """Different inputs it was given: of few of them even a healthy network leaves many units inactive."""
     hidden_units: tuple[int, ...]
     dead: tuple[float, ...]
     """Share of each hidden layer's units that are active in no state."""
@@ -48,6 +50,7 @@ class ValueFigures(msgspec.Struct, frozen=True):
     """Mean of the critic's values."""
     realised: float
     """Mean of the returns."""
+    realised_std: float
     bias: float
     """Mean of value - return."""
     bias_ci95: tuple[float, float]
@@ -70,7 +73,7 @@ def forward(layers: Sequence[Layer], rows: Floats) -> tuple[list[Floats], Floats
 def critic_figures(name: str, layers: Sequence[Layer], rows: Floats) -> NetworkFigures:
     """Returns a critic's figures on what it reads `[n, inputs]`."""
     hidden, _ = forward(layers, rows)
-    return NetworkFigures(name, tuple(h.shape[1] for h in hidden), _dead(hidden))
+    return NetworkFigures(name, _different(rows), tuple(h.shape[1] for h in hidden), _dead(hidden))
 
 
 def policy_figures(player: AgentSpec, head: str, layers: Sequence[Layer], obs: Floats) -> NetworkFigures:
@@ -81,6 +84,7 @@ def policy_figures(player: AgentSpec, head: str, layers: Sequence[Layer], obs: F
     entropies = [_entropy_share(part).ravel() for part in choices]
     return NetworkFigures(
         player.name,
+        _different(obs),
         tuple(h.shape[1] for h in hidden),
         _dead(hidden),
         float(np.sqrt(np.mean(np.square(logits, dtype=np.float64)))),
@@ -117,6 +121,7 @@ def value_figures(player: str, values: Doubles, returns: Doubles, present: npt.N
         player,
         float(believed.mean()),
         float(known.mean()),
+        float(known.std()),
         bias,
         (bias - half, bias + half),
         bias / size if size else 0.0,
@@ -137,6 +142,10 @@ def _ranks(values: Doubles) -> Doubles:
     last = np.cumsum(counts)
     found: Doubles = (last - (counts - 1) / 2.0)[place]
     return found
+
+
+def _different(rows: Floats) -> int:
+    return len({row.tobytes() for row in np.ascontiguousarray(rows)})
 
 
 def _dead(hidden: Sequence[Floats]) -> tuple[float, ...]:

@@ -86,16 +86,16 @@ class Brain:
             figures.append(value_figures(player.name, believed, returns[..., i], there[:watched, :, i] > 0))
         return figures
 
-    def critic_activity(self, obs: Floats, action: Floats) -> list[NetworkFigures]:
-        """Returns the figures of all critics on the watched steps `[W, E, ...]`."""
-        joint = _rows(obs, action)
+    def critic_activity(self, obs: Floats, action: Floats, present: Floats) -> list[NetworkFigures]:
+        """Returns the figures of all critics on the watched steps `[W, E, ...]` in which somebody was there."""
+        joint = _rows(obs, action)[(present[: len(obs)] > 0).any(axis=-1).ravel()]
         return [critic_figures(critic.name, critic.layers, joint[:, critic.sees]) for critic in self.critics]
 
     def _critic(self, i: int) -> CriticLayers:
         critic = self._algorithm.plan.critics[i]
         pieces = [piece.float().numpy() for piece in critic_pieces(self._algorithm.critics.online, i, critic.sees)]
         layers = [Layer(weight, bias.reshape(-1)) for weight, bias in zip(pieces[::2], pieces[1::2], strict=True)]
-        order = "critic" if i < len(self._players) else "second critic"
+        order = "Q" if i < len(self._players) else "Q2"
         return CriticLayers(f"{order} of {self._players[critic.player].name}", critic.sees, layers)
 
     def _told(self, reward: Floats, discount: Floats, present: Floats) -> tuple[Doubles, Doubles, Doubles]:

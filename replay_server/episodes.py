@@ -51,7 +51,7 @@ class Origin(NamedTuple):
 
 
 class _Steps(NamedTuple):
-    """Steps of an actor's chunk: of the newest one the last step is kept, for the chunk that follows it."""
+    """The steps of an actor's chunk. Of its newest one the last step is kept, for the chunk that will follow it."""
 
     incarnation: int
     seq: int
@@ -67,7 +67,7 @@ class _Steps(NamedTuple):
     def of(cls, origin: Origin, records: Records, place: int) -> _Steps:
         """Returns the steps of a chunk that begins at `place`."""
         stays = (records["present"] > 0.0) & (records["discount"] > 0.0)
-        return cls(*origin[1:4], place, ~origin.over(len(records)), stays)
+        return cls(origin.incarnation, origin.seq, origin.copies, place, ~origin.over(len(records)), stays)
 
     def last_step(self) -> _Steps:
         """Returns the last step of all copies, in memory of its own."""

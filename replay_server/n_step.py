@@ -30,14 +30,16 @@ class NStep:
     def lengthen(self, batch: Records, slots: Slots) -> None:
         """Makes the records `[B]`, gathered from `slots`, span up to n steps each, in place."""
         rewards, discounts = batch["reward"].astype(np.float64), batch["discount"].astype(np.float64)
-        for _ in range(self._n_step - 1):
-            has_next, slots = self.episodes.next_of(slots)
-            if not has_next.any():
-                break
-            gains = self._ring.columns(slots, self._gains)
-            weights = discounts * (self._discount * has_next)[:, None]
-            rewards += weights * gains[:, : self._agents]
-            weights *= gains[:, self._agents :]
-            np.copyto(discounts, weights, where=has_next[:, None])
-        batch["reward"], batch["discount"] = rewards, discounts
+        # What overflows here is thrown away where it would do harm: the learner looks at every batch.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for _ in range(self._n_step - 1):
+                has_next, slots = self.episodes.next_of(slots)
+                if not has_next.any():
+                    break
+                gains = self._ring.columns(slots, self._gains)
+                weights = discounts * (self._discount * has_next)[:, None]
+                rewards += weights * gains[:, : self._agents]
+                weights *= gains[:, self._agents :]
+                np.copyto(discounts, weights, where=has_next[:, None])
+            batch["reward"], batch["discount"] = rewards, discounts
         batch["next_obs"] = self._ring.gather(slots)["next_obs"]

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from actor_node.probing import Ablation, Played, ablate, batched_world, record
 from common.errors import ConfigError
 from common.heads import Floats
+from common.players import members_of
 from common.policy import Policy, unflatten
 from common.policy_file import load_policy
 from common.run import Run
@@ -42,6 +43,16 @@ REST = 0.01
 LONGEST = 5_000
 _FOREIGN_COPIES = 8
 """Of a world that is stepped copy by copy."""
+
+
+class _Team(NamedTuple):
+    """What has been learnt."""
+
+    run: Run
+    brain: Brain | None
+    """None where there is no checkpoint: then there are no critics to look at."""
+    flat: Floats
+    """The policies, in the flat layout of common/policy.py."""
 
 
 class Diagnosis(msgspec.Struct, frozen=True):
@@ -80,10 +91,15 @@ def diagnose(directory: RunDirectory, episodes: int, seed: int = SEED) -> Diagno
     if run.spec.scenario.startswith(FOREIGN):
         skipped["communication"] = "a pettingzoo world does not say what of an action is a message"
     ablations = ablate(run, flat, episodes, seed)
-    values, networks = _look(run, brain, flat, episodes, seed, skipped)
+    values, networks = _look(_Team(run, brain, flat), episodes, seed, skipped)
     course = _course(directory, run, skipped)
-    sides = len(run.joint.teams)
-    whole = sum(row.return_with for row in ablations)
+    found = [
+        *on_communication(ablations, run.spec),
+        *on_plateau(ablations, run.spec),
+        *on_values(values, run.spec),
+        *on_networks(networks, run.spec.exploration),
+        *on_course(course, run.spec, sides=len(run.joint.teams)),
+    ]
     return Diagnosis(
         scenario=run.spec.scenario,
         run=run.id,
@@ -95,13 +111,7 @@ def diagnose(directory: RunDirectory, episodes: int, seed: int = SEED) -> Diagno
         networks=networks,
         course=course,
         skipped=skipped,
-        warnings=[
-            *on_communication(ablations, run.spec),
-            *on_plateau(whole, ablations, run.spec),
-            *on_values(values, run.spec),
-            *on_networks(networks, run.spec.exploration),
-            *on_course(course, run.spec, sides),
-        ],
+        warnings=[warned.fitting(run.spec) for warned in found],
         seconds=round(time.monotonic() - began_at, 3),
     )
 
@@ -123,22 +133,22 @@ def _brain(directory: RunDirectory, run: Run) -> Brain | None:
 
 
 def _look(
-    run: Run, brain: Brain | None, flat: Floats, episodes: int, seed: int, skipped: dict[str, str]
+    team: _Team, episodes: int, seed: int, skipped: dict[str, str]
 ) -> tuple[list[ValueFigures], list[NetworkFigures]]:
     """Returns the figures of critics' values and of all networks on what the team plays."""
+    run, brain = team.run, team.brain
     world, watched, steps = _long_world(run, episodes, seed, skipped)
     try:
-        policy = Policy(run.players, run.spec.network, flat)
         if world.spec != run.joint:
             raise ConfigError(f"the installed {run.spec.scenario} is not the world this team was trained in")
-        played = record(world, policy, seed, steps, watched)
+        played = record(world, Policy(run.players, run.spec.network, team.flat), seed, steps, watched)
     finally:
         world.close()
-    networks = _policies(run, flat, played)
+    networks = _policies(team, played)
     if brain is None:
         skipped["values"] = "there is no checkpoint with critics"
         return [], networks
-    networks += brain.critic_activity(played.obs, played.action)
+    networks += brain.critic_activity(played.obs, played.action, played.present)
     return [] if "values" in skipped else brain.values(*played), networks
 
 
@@ -158,13 +168,14 @@ def _long_world(run: Run, episodes: int, seed: int, skipped: dict[str, str]) -> 
     return batched_world(run, episodes, seed, max_cycles=max(steps or episode, episode)), watched, steps or watched
 
 
-def _policies(run: Run, flat: Floats, played: Played) -> list[NetworkFigures]:
+def _policies(team: _Team, played: Played) -> list[NetworkFigures]:
     """Returns the figures of each player's policy, on the steps in which it was there."""
-    obs = played.obs.reshape(-1, played.obs.shape[-1])
+    run, network = team.run, team.run.spec.network
+    present = played.present[: len(played.obs)] > 0
     found = []
-    for player, layers in zip(run.players.agents, unflatten(flat, run.players, run.spec.network), strict=True):
-        own = obs[:, player.obs_slice]
-        found.append(policy_figures(player, run.spec.network.head, layers, own))
+    for player, layers in zip(run.players.agents, unflatten(team.flat, run.players, network), strict=True):
+        there = present[..., members_of(run.joint, player)].any(axis=-1)
+        found.append(policy_figures(player, network.head, layers, played.obs[there][:, player.obs_slice]))
     return found
 
 

@@ -73,7 +73,7 @@ def show_briefly(directory: RunDirectory, screen: Console) -> None:
     """Diagnoses a run that has just ended, and says only what it is warned of."""
     with screen.status("looking for what could be better"):
         found = diagnose(directory, SHORT_EPISODES)
-    if found.warnings:
+    if found.warnings and found.updates:
         show_warnings(found.warnings, screen)
         screen.print(f"more: shoal diagnose {directory.path}", soft_wrap=True, markup=False)
 
@@ -90,7 +90,7 @@ def _tables(found: Diagnosis) -> list[Table]:
 
 
 def _communication(found: Diagnosis) -> Table:
-    title = "what messages are worth: by how much a side's return falls without them, with 95 % intervals"
+    title = "what messages are worth: a side's return, and by how much it falls without them (95 %)"
     table = _table(title, ("speaker", "side", "return", "shuffled", "zeroed"), left=2)
     for row in found.communication:
         shuffled = _with_interval(row.shuffled_cost, row.shuffled_cost_ci95)
@@ -110,11 +110,12 @@ def _values(found: Diagnosis) -> Table:
 
 
 def _networks(found: Diagnosis) -> Table:
-    columns = ("network", "units", "dead", "logits", "saturated", "top choice", "entropy")
+    columns = ("network", "inputs", "units", "dead", "logits", "saturated", "top choice", "entropy")
     table = _table("networks on the states that were played", columns)
     for row in found.networks:
         table.add_row(
             row.network,
+            f"{row.inputs:,}",
             " ".join(map(str, row.hidden_units)),
             " ".join(f"{share:.0%}" for share in row.dead),
             _number(row.logit_size),
@@ -158,7 +159,7 @@ def _table(title: str, columns: tuple[str, ...], left: int = 1) -> Table:
 
 
 def _with_interval(value: float, interval: tuple[float, float]) -> str:
-    return f"{value:+.2f} ({interval[0]:+.2f} .. {interval[1]:+.2f})"
+    return f"{value:+.2f} ± {(interval[1] - interval[0]) / 2:.2f}"
 
 
 def _number(value: float | None) -> str:

@@ -10,9 +10,10 @@ import sys
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 
-def requirements(project: dict, extras: Iterable[str]) -> Iterator[str]:
+def requirements(project: dict[str, Any], extras: Iterable[str]) -> Iterator[str]:
     """Yields the requirements of extras; an extra that is made of others (`name[a,b]`) yields theirs."""
     for extra in extras:
         for requirement in project["optional-dependencies"][extra]:

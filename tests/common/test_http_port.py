@@ -106,3 +106,9 @@ def test_a_port_in_use_is_a_users_mistake_and_free_again_after_close(port):
 def test_an_address_that_is_not_this_machines_is_a_users_mistake(host):
     with pytest.raises(ConfigError, match=rf"cannot listen on {re.escape(host)}:0"):
         HttpPort(host, 0, CollectorRegistry(), Health())
+
+
+def test_a_port_on_every_address_is_told_by_the_machines_name():
+    made = HttpPort("0.0.0.0", 0, CollectorRegistry(), Health())
+    made.close()
+    assert re.fullmatch(rf"http://{re.escape(socket.gethostname())}:\d+/metrics", made.url)

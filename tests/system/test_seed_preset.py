@@ -20,22 +20,19 @@ STEPS = 6_400
 
 def test_one_command_leaves_all_that_the_document_has(commands: Commands, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    settings = ("--steps", STEPS, "--set", "budget.milestone_steps=3200", "--episodes", 4, "--redis", "none")
+    settings = ("--steps", STEPS, "--set", "budget.milestone_steps=3200", "--episodes", 4, "--lockstep")
     code, _, err = commands.run(
         "shoal", "train", "simple_adversary", "--preset", "seed", *settings, "--run", run, timeout_s=200
     )
     assert code == 0, err
-    assert "to go" in err
 
     launch = json.loads((run / "machine.json").read_text())["launch"]
     assert (launch["actors"], launch["copies"]) == (1, 4)
     last = metrics_of(run)[-1]
-    assert int(last["updates"]) == pytest.approx(8, abs=2)  # type: ignore[call-overload]
+    assert int(last["updates"]) == pytest.approx(8, abs=1)  # type: ignore[call-overload]
 
     kept = [path.name for path in sorted((run / "milestones").iterdir())]
-    assert kept[:2] == ["0000000000", "0000003200"]
-    assert len(kept) == 3
-    assert int(kept[2]) == pytest.approx(STEPS, abs=512)
+    assert kept == ["0000000000", "0000003200", "0000006400"]
     for name in kept:
         directory = RunDirectory(run / "milestones" / name)
         assert directory.run.spec.budget.steps == STEPS

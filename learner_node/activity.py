@@ -59,6 +59,10 @@ class ValueFigures(msgspec.Struct, frozen=True):
     """The bias over the mean size of the returns."""
     rank_correlation: float | None
     """Spearman's, over states and actions; None where the returns are all alike."""
+    reward_watched: float
+    """Mean reward a step in the watched steps, in which it trained too."""
+    reward_beyond: float
+    """The same in the steps after them, up to where the returns are cut off; 0 where there are none."""
 
 
 def forward(layers: Sequence[Layer], rows: Floats) -> tuple[list[Floats], Floats]:
@@ -95,7 +99,7 @@ def policy_figures(player: AgentSpec, head: str, layers: Sequence[Layer], obs: F
 
 
 def realised_returns(reward: Doubles, discount: Doubles, gamma: float, watched: int) -> Doubles:
-    """Returns `G_t = reward_t + gamma * discount_t * G_t+1` of the first steps `[W, E, N]`, from all steps `[T, E, N]`.
+    """Returns `G_t = reward_t + gamma * discount_t * G_t+1` of the first steps `[W, ...]`, from all steps `[T, ...]`.
 
     What follows the last step counts nothing.
     """
@@ -108,14 +112,22 @@ def realised_returns(reward: Doubles, discount: Doubles, gamma: float, watched: 
     return found
 
 
-def value_figures(player: str, values: Doubles, returns: Doubles, present: npt.NDArray[np.bool_]) -> ValueFigures:
-    """Compares one player's values with the returns that followed, `[W, E]` each, where the player was present."""
-    error = np.where(present, values - returns, 0.0)
-    known, believed = returns[present], values[present]
-    count = present.sum(axis=0)
+def value_figures(
+    player: str, values: Doubles, reward: Doubles, discount: Doubles, present: Doubles, gamma: float
+) -> ValueFigures:
+    """Compares one player's values in the watched steps `[W, E]` with the returns that followed.
+
+    reward, discount, present: what the player is told of all steps `[T, E]`.
+    """
+    watched, there = len(values), present > 0
+    returns = realised_returns(reward, discount, gamma, watched)
+    seen = there[:watched]
+    error = np.where(seen, values - returns, 0.0)
+    known, believed = returns[seen], values[seen]
+    count = seen.sum(axis=0)
     by_episode = error.sum(axis=0)[count > 0] / count[count > 0]
-    bias, size = float(error.sum() / present.sum()), float(np.abs(known).mean())
-    half = 1.96 * float(by_episode.std()) / np.sqrt(len(by_episode))
+    bias, size = float(error.sum() / seen.sum()), float(np.abs(known).mean())
+    half = 1.96 * float(by_episode.std() / np.sqrt(len(by_episode)))
     alike = known.std() <= 1e-6 * max(size, 1e-6)
     return ValueFigures(
         player,
@@ -126,6 +138,8 @@ def value_figures(player: str, values: Doubles, returns: Doubles, present: npt.N
         (bias - half, bias + half),
         bias / size if size else 0.0,
         None if alike else rank_correlation(believed, known),
+        _mean_reward(reward[:watched], there[:watched]),
+        _mean_reward(reward[watched:], there[watched:]),
     )
 
 
@@ -135,6 +149,10 @@ def rank_correlation(a: Doubles, b: Doubles) -> float:
     centred = [rank - rank.mean() for rank in ranks]
     size = np.sqrt(np.square(centred[0]).sum() * np.square(centred[1]).sum())
     return float((centred[0] * centred[1]).sum() / size) if size else 0.0
+
+
+def _mean_reward(reward: Doubles, there: npt.NDArray[np.bool_]) -> float:
+    return float(reward[there].mean()) if there.any() else 0.0
 
 
 def _ranks(values: Doubles) -> Doubles:

@@ -29,7 +29,6 @@ from learner_node.activity import (
     ValueFigures,
     critic_figures,
     forward,
-    realised_returns,
     value_figures,
 )
 from learner_node.algorithms.losses import Batch
@@ -74,16 +73,14 @@ class Brain:
         obs, action: of the watched steps `[W, E, ...]`; the others of all steps `[T, E, agents]`, long enough that what
         would follow them counts next to nothing.
         """
-        told, goes_on, there = self._told(reward, discount, present)
-        watched = len(obs)
-        returns = realised_returns(told, goes_on, self._gamma, watched)
+        told = self._told(reward, discount, present)
         joint = _rows(obs, action)
         figures = []
-        for i, player in enumerate(self._players):
-            critic = self.critics[i]
+        for i, (player, critic) in enumerate(zip(self._players, self.critics, strict=False)):
             _, values = forward(critic.layers, joint[:, critic.sees])
             believed = values.reshape(obs.shape[:2]).astype(np.float64)
-            figures.append(value_figures(player.name, believed, returns[..., i], there[:watched, :, i] > 0))
+            own_reward, own_discount, own_present = (field[..., i] for field in told)
+            figures.append(value_figures(player.name, believed, own_reward, own_discount, own_present, self._gamma))
         return figures
 
     def critic_activity(self, obs: Floats, action: Floats, present: Floats) -> list[NetworkFigures]:

@@ -25,8 +25,8 @@ from common.run_directory import RunDirectory
 from common.worlds import FOREIGN, World, make_world
 from deploy.diagnose.course import FEWEST_LINES, CourseFigures, course_figures
 from deploy.diagnose.course_verdicts import on_course
-from deploy.diagnose.verdicts import on_communication, on_networks, on_plateau, on_values
-from deploy.diagnose.warned import Warned
+from deploy.diagnose.verdicts import on_communication, on_networks, on_values
+from deploy.diagnose.warned import Warned, merged
 from deploy.report.course import read_course
 from deploy.report.machine import read_machine
 from learner_node.activity import NetworkFigures, ValueFigures, policy_figures
@@ -95,7 +95,6 @@ def diagnose(directory: RunDirectory, episodes: int, seed: int = SEED) -> Diagno
     course = _course(directory, run, skipped)
     found = [
         *on_communication(ablations, run.spec),
-        *on_plateau(ablations, run.spec),
         *on_values(values, run.spec),
         *on_networks(networks, run.spec.exploration),
         *on_course(course, run.spec, sides=len(run.joint.teams)),
@@ -111,7 +110,7 @@ def diagnose(directory: RunDirectory, episodes: int, seed: int = SEED) -> Diagno
         networks=networks,
         course=course,
         skipped=skipped,
-        warnings=[warned.fitting(run.spec) for warned in found],
+        warnings=merged(warned.fitting(run.spec) for warned in found),
         seconds=round(time.monotonic() - began_at, 3),
     )
 

@@ -152,9 +152,9 @@ def _course(found: Diagnosis) -> Table:
 
 
 def _table(title: str, columns: tuple[str, ...], left: int = 1) -> Table:
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), title_style="bold")
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), title_style="bold")
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i < left else "right")
+        table.add_column(column, justify="left" if i < left else "right", no_wrap=i < left)
     return table
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import msgspec
 
@@ -24,6 +25,17 @@ class Warned(msgspec.Struct, frozen=True, rename={"to_try": "try"}):
     def fitting(self, spec: RunSpec) -> Warned:
         """Returns the warning without the advice to set what the run has set already."""
         return msgspec.structs.replace(self, to_try=tuple(one for one in self.to_try if not _is_set(one, spec)))
+
+
+def merged(warnings: Iterable[Warned]) -> list[Warned]:
+    """Returns one warning for all that mean the same and advise the same, in the order of the first of each."""
+    alike: dict[tuple[str, str, tuple[str, ...]], list[Warned]] = {}
+    for warned in warnings:
+        alike.setdefault((warned.topic, warned.means, warned.to_try), []).append(warned)
+    return [
+        Warned(topic, ", ".join(one.about for one in group), "; ".join(one.seen for one in group), means, to_try)
+        for (topic, means, to_try), group in alike.items()
+    ]
 
 
 def _is_set(advice: str, spec: RunSpec) -> bool:

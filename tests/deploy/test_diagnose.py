@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -19,8 +20,11 @@ from common.run import Run, make_run_spec
 from common.run_directory import RunDirectory, create
 from common.worlds import world_spec
 from deploy.cli import shoal
+from deploy.config import TrainConfig
 from deploy.diagnose import LONGEST, diagnose, horizon
 from deploy.diagnose.cli import show_briefly
+from deploy.live import make_display
+from deploy.showing import Showing
 from learner_node.algorithms.maddpg import Maddpg
 from learner_node.checkpoints import Checkpoints
 from learner_node.state import Counters, capture
@@ -71,7 +75,8 @@ def test_every_kind_of_team_is_looked_at(tmp_path: Path, scenario: str, world: A
     assert len(found.networks) >= 2 * len(players)
     speakers = {"simple_world_comm": 1, "simple_reference": 2, "mpe2:simple_speaker_listener": 1}.get(scenario, 0)
     assert len(found.communication) == speakers * len(run.joint.teams)
-    assert all(math.isfinite(own.bias) for own in found.values)
+    told = json.loads(msgspec.json.encode(found))
+    assert all(math.isfinite(bound) for own in told["values"] for bound in (own["bias"], *own["bias_ci95"]))
 
 
 def test_without_a_checkpoint_there_are_no_critics_and_it_says_so(tmp_path: Path) -> None:
@@ -154,3 +159,13 @@ def test_the_short_form_says_only_what_it_warns_of(tmp_path: Path) -> None:
     assert "warning: speaker_0 is ignored" in said[1]
     assert "more: shoal diagnose" in said[1]
     assert "what messages are worth" not in said[1]
+
+
+def test_a_diagnosis_that_fails_costs_a_line_only(tmp_path: Path) -> None:
+    directory, _ = create(tmp_path / "run", run_of().spec, run_of().joint)
+    screen = Console(file=io.StringIO(), width=200)
+    showing = Showing(TrainConfig(), screen)
+    showing.begin(directory, make_display(screen, "a run"))
+    showing.warn()
+    assert "without a diagnosis: " in screen.file.getvalue()
+    assert "policy.safetensors does not exist" in screen.file.getvalue()

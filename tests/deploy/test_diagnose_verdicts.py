@@ -13,8 +13,8 @@ from actor_node.probing import Ablation, ablate
 from common.run import RunSpec, make_run_spec
 from deploy.diagnose.course import CourseFigures, Returns, course_figures
 from deploy.diagnose.course_verdicts import on_course
-from deploy.diagnose.verdicts import on_communication, on_networks, on_plateau, on_values
-from deploy.diagnose.warned import Warned
+from deploy.diagnose.verdicts import on_communication, on_networks, on_values
+from deploy.diagnose.warned import Warned, merged
 from deploy.report.course import Course
 from learner_node.activity import NetworkFigures, ValueFigures
 from tests.actor_node.talkers import run_of, talkers
@@ -35,7 +35,7 @@ def heard(
 def values(relative: float = 0.0, correlation: float | None = 0.9, **fields: Any) -> ValueFigures:
     bias = 10.0 * relative
     known = {"value": -10.0 + bias, "realised": -10.0, "realised_std": 3.0, "bias": bias}
-    known["bias_ci95"] = (bias - 0.5, bias + 0.5)
+    known |= {"bias_ci95": (bias - 0.5, bias + 0.5), "reward_watched": -0.5, "reward_beyond": -0.4}
     return ValueFigures(
         **{"player": "agent_0", "relative_bias": relative, "rank_correlation": correlation, **known, **fields}
     )
@@ -62,20 +62,21 @@ def log(lines: int = 40, **columns: Any) -> CourseFigures:
 def test_a_team_made_to_listen_is_not_warned_of_and_a_deaf_one_is() -> None:
     run = run_of()
     listening, deaf = (ablate(run, talkers(run, listens=listens), 200, 1) for listens in (True, False))
-    assert on_communication(listening, run.spec) == on_plateau(listening, run.spec) == []
+    assert on_communication(listening, run.spec) == []
     (ignored,) = on_communication(deaf, run.spec)
-    assert ignored.seen.startswith("speaker_0 is ignored: team: -")
+    assert ignored.seen.startswith("speaker_0 is ignored: return of team -")
+    assert "-29 is the known plateau" in ignored.seen
     assert any("network.head" in one for one in ignored.to_try)
-    (plateau,) = on_plateau(deaf, run.spec)
-    assert "plateau near -29" in plateau.seen
 
 
 def test_the_plateau_is_that_of_the_usual_speaker_listener_only() -> None:
-    assert on_plateau([heard(5.0, whole=-29.5)], SPEC)
-    assert not on_plateau([heard(5.0, whole=-15.0)], SPEC)
-    assert not on_plateau([heard(5.0, whole=-60.0)], SPEC)
+    hardly = heard(2.0, whole=-29.5)
+    (warned,) = on_communication([hardly], SPEC)
+    assert "hardly heard" in warned.seen
     for other in ({"scenario": "simple_reference"}, {"scenario": SPEC.scenario, "world": {"dynamics": "legacy"}}):
-        assert not on_plateau([heard(5.0, whole=-29.5)], make_run_spec(other))
+        assert not on_communication([hardly], make_run_spec(other))
+    for off in (heard(2.0, whole=-15.0), heard(2.0, whole=-60.0), heard(8.0, whole=-29.5)):
+        assert not on_communication([off], SPEC)
 
 
 @pytest.mark.parametrize(
@@ -130,12 +131,33 @@ def test_warnings_of_values(figures: ValueFigures, words: list[str]) -> None:
     assert all(word in one for word, one in zip(words, seen, strict=True))
 
 
+def test_what_a_bias_usually_means() -> None:
+    """Nearer to 0 than the returns: not there yet. On the other side of 0: climbed. Other rewards later: strayed."""
+    late, climbed, strayed, low = (
+        on_values([own], SPEC)[0] for own in (values(0.6), values(1.6), values(0.6, reward_beyond=-5.0), values(-0.6))
+    )
+    assert "start at 0" in late.means
+    assert "climbs errors" in climbed.means
+    assert "earns -5.00 a step instead of -0.50" in strayed.seen
+    assert any("world.max_cycles" in one for one in strayed.to_try)
+    assert "lags behind" in low.means
+
+
+def test_what_is_alike_is_said_once() -> None:
+    three = [values(1.6, player=f"agent_{i}") for i in range(3)]
+    (warned,) = merged(on_values(three, SPEC))
+    assert warned.about == "agent_0, agent_1, agent_2"
+    assert warned.seen.count("overestimated") == 3
+    assert len(merged(on_values([*three, values(-0.6)], SPEC))) == 2
+
+
 @pytest.mark.parametrize(
     ("figures", "word"),
     [
         (network(), None),
-        (network(dead=(0.1, 0.7)), "70% of hidden layer 2"),
-        (network(dead=(0.9, 0.7), inputs=3), None),
+        (network(dead=(0.1, 0.9)), "90% of hidden layer 2"),
+        (network(dead=(0.5, 0.7)), None),
+        (network(dead=(0.9, 0.9), inputs=3), None),
         (network(logit_size=2.0, saturated=0.5), None),
         (network(logit_size=4.0, saturated=0.99), "99% of its squashed actions"),
         (network(logit_size=25.0, top_probability=1.0, entropy=0.0), "logits are of size 25.0"),
@@ -207,7 +229,7 @@ def test_every_setting_that_is_advised_exists() -> None:
         for section in ("network", "algorithm", "exploration", "replay", "budget")
         for field in msgspec.structs.fields(type(getattr(SPEC, section)))
     }
-    assert named <= known
+    assert named <= known | {"world.max_cycles"}
 
 
 def test_nothing_is_advised_that_is_set_already() -> None:
@@ -235,11 +257,15 @@ def _all_warnings() -> list[Warned]:
         *(
             warned
             for spec in (SPEC, discrete)
-            for cost in (0.0, -4.0)
-            for warned in on_communication([heard(cost)], spec)
+            for cost in (0.0, 2.0, -4.0)
+            for warned in on_communication([heard(cost, whole=-29.0)], spec)
         ),
-        *on_plateau([heard(0.0, whole=-29.0)], SPEC),
-        *(warned for spec in (SPEC, maddpg) for bias in (1.0, -1.0) for warned in on_values([values(bias, 0.0)], spec)),
+        *(
+            warned
+            for spec in (SPEC, maddpg)
+            for bias in (0.6, 1.6, -1.0)
+            for warned in on_values([values(bias, 0.0)], spec)
+        ),
         *on_networks([network(dead=(0.9,), logit_size=99.0, top_probability=1.0)], EXPLORATION),
         *on_course(bad, SPEC, sides=1),
     ]

@@ -10,6 +10,7 @@ import pytest
 from common.policy import Layer
 from common.spec import Box, Categorical, Part, joint_spec
 from learner_node.activity import (
+    ValueFigures,
     critic_figures,
     forward,
     policy_figures,
@@ -119,12 +120,22 @@ def test_returns_are_discounted_sums_that_end_where_the_task_ends() -> None:
     assert realised_returns(reward, goes_on, 0.5, 3).ravel().tolist() == [2.0, 2.0, 4.0 + 4.0]
 
 
+def compared(
+    values: np.ndarray, reward: np.ndarray, present: np.ndarray | None = None, gamma: float = 0.0
+) -> ValueFigures:
+    """With a discount of 0 a return is its step's reward."""
+    there = np.ones_like(reward) if present is None else present.astype(float)
+    return value_figures("agent_0", values, reward, np.ones_like(reward), there, gamma)
+
+
 @pytest.mark.parametrize("fault", [3.0, -0.5, 0.0])
 def test_a_known_bias_is_found(fault: float) -> None:
-    returns = RNG.normal(-10.0, 2.0, (20, 50))
-    values = returns + fault + RNG.normal(0.0, 0.1, returns.shape)
-    found = value_figures("agent_0", values, returns, EVERYWHERE)
-    assert found.bias == pytest.approx(fault, abs=0.02)
+    reward = RNG.normal(-1.0, 0.2, (100, 50))
+    returns = realised_returns(reward, np.ones_like(reward), 0.8, 20)
+    values = returns + fault + RNG.normal(0.0, 0.01, returns.shape)
+    found = compared(values, reward, gamma=0.8)
+    assert found.realised == pytest.approx(-5.0, abs=0.1)
+    assert found.bias == pytest.approx(fault, abs=0.01)
     assert found.bias_ci95[0] <= found.bias <= found.bias_ci95[1]
     assert found.bias_ci95[1] - found.bias_ci95[0] < 0.05
     assert found.relative_bias == pytest.approx(fault / np.abs(returns).mean(), abs=0.01)
@@ -133,24 +144,30 @@ def test_a_known_bias_is_found(fault: float) -> None:
 
 
 def test_what_an_absent_player_was_worth_is_not_asked() -> None:
-    returns, values = RNG.normal(size=(20, 50)), np.zeros((20, 50))
+    reward, values = RNG.normal(size=(20, 50)), np.zeros((20, 50))
     present = EVERYWHERE.copy()
     present[5:, :10] = False
     present[:, 10] = False
     values[~present] = 1e9
-    found = value_figures("agent_0", values, returns, present)
+    found = compared(values, reward, present)
     assert found.value == 0.0
-    assert found.bias == pytest.approx(-returns[present].mean())
-    assert found.realised_std == pytest.approx(returns[present].std())
+    assert found.bias == pytest.approx(-reward[present].mean())
+    assert found.realised_std == pytest.approx(reward[present].std())
 
 
 def test_the_interval_is_over_episodes_not_over_steps() -> None:
     """Errors that last an episode are one observation each, however many steps it has."""
-    returns = np.zeros((20, 50))
     by_episode = RNG.normal(0.0, 1.0, 50)
-    found = value_figures("agent_0", returns + by_episode, returns + 1e-3 * by_episode, EVERYWHERE)
+    found = compared(np.tile(by_episode, (20, 1)), np.zeros((20, 50)))
     half = (found.bias_ci95[1] - found.bias_ci95[0]) / 2
-    assert half == pytest.approx(1.96 * by_episode.std() / np.sqrt(50), rel=0.01)
+    assert half == pytest.approx(1.96 * by_episode.std() / np.sqrt(50))
+
+
+def test_rewards_are_told_apart_by_the_time_limit() -> None:
+    reward = np.concatenate([np.full((20, 50), -1.0), np.full((30, 50), -4.0)])
+    found = compared(np.zeros((20, 50)), reward)
+    assert (found.reward_watched, found.reward_beyond) == (-1.0, -4.0)
+    assert compared(np.zeros((20, 50)), reward[:20]).reward_beyond == 0.0
 
 
 def test_rank_correlation() -> None:
@@ -163,5 +180,5 @@ def test_rank_correlation() -> None:
 
 
 def test_returns_that_are_all_alike_have_no_order() -> None:
-    found = value_figures("agent_0", RNG.normal(size=(20, 50)), np.full((20, 50), -3.0), EVERYWHERE)
+    found = compared(RNG.normal(size=(20, 50)), np.full((20, 50), -3.0))
     assert found.rank_correlation is None

@@ -26,7 +26,7 @@ from common.policy import Policy
 from common.process import FAILED, Stop, WaitLog, die_with_parent, start_logging
 from common.run import Run
 from common.transitions import transition_dtype
-from common.vitals import run_labels
+from common.vitals import run_labels, software_version
 from common.wire import MAX_PEER_FRAME_BYTES, checksum
 from common.worlds import make_world
 
@@ -176,6 +176,7 @@ class Worker:
                 waiting_for=self._wait.reason,
                 waited_s=self._wait.total_s,
                 metrics_url=self._config.metrics_url,
+                software=software_version(),
             )
         )
 

@@ -86,6 +86,8 @@ class ActorReport(Message, frozen=True, tag="actor_report"):
     waited_s: Finite
     """Waiting time in all."""
     metrics_url: Text
+    software: Text = ""
+    """Version of Shoal, as in the three below."""
 
 
 class Bye(Message, frozen=True, tag="bye"):
@@ -214,6 +216,7 @@ class LearnerReport(Message, frozen=True, tag="learner_report"):
     """Seconds since the last checkpoint; negative before the first."""
     finished: bool
     metrics_url: Text
+    software: Text = ""
 
 
 # ---- anyone -------------------------------------------------------------------------------------------------------
@@ -246,6 +249,7 @@ class ActorStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     waiting_for: Text
     waited_s: float
     metrics_url: Text
+    software: Text = ""
 
 
 class Status(Message, frozen=True, tag="status"):
@@ -281,6 +285,7 @@ class Status(Message, frozen=True, tag="status"):
     unacknowledged_chunks: Natural
     last_error: Text
     metrics_url: Text
+    software: Text = ""
     late_priorities: Natural = 0
     """TD errors of records that had been overwritten before they came."""
 

@@ -10,6 +10,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterable
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -57,7 +58,7 @@ class _Vitals(Collector):
     def __init__(self, role: str, children: Callable[[], Iterable[int]], libraries: Iterable[str]) -> None:
         self._children = children
         versions = {name: _version(name) for name in libraries}
-        self._build = {"role": role, "version": _version("shoal"), "python": platform.python_version(), **versions}
+        self._build = {"role": role, "version": software_version(), "python": platform.python_version(), **versions}
         self._spent_s = 0.0
 
     def collect(self) -> Iterable[Metric]:
@@ -117,6 +118,12 @@ def _read(file: Path) -> str:
         return file.read_text(errors="replace")
     except OSError:
         return ""
+
+
+@cache
+def software_version() -> str:
+    """Returns the version of Shoal that this process runs."""
+    return _version("shoal")
 
 
 def _version(distribution: str) -> str:

@@ -28,7 +28,7 @@ from common.worlds import scenarios, world_spec
 from deploy.bench import BENCHMARKS
 from deploy.config import STARTED_BY_PRESET, TrainConfig
 from deploy.diagnose.cli import diagnose_run
-from deploy.live import make_display, rows
+from deploy.live import clock, make_display, rows
 from deploy.local import LocalRun, forget_transitions, replay_url
 from deploy.report.cli import render, report
 from deploy.showing import Showing
@@ -248,10 +248,17 @@ def _print_status(answer: Status) -> None:
     table.add_row("run", f"{run.id} of {run.spec.scenario}" if run else "none yet: waiting for a learner")
     for name, value in rows(answer):
         table.add_row(name, value)
+    learner = answer.learner
+    if learner is not None:
+        seen, state = answer.learner_seconds_since_seen, learner.waiting_for
+        doing = f"waiting for {state}" if state else "training"
+        table.add_row("learner", f"Shoal {learner.software}, heard {seen:.0f} s ago, {doing}")
+    table.add_row("replay server", f"Shoal {answer.software}, up for {clock(answer.uptime_s)}")
     for actor in answer.actors:
         state = f"waiting for {actor.waiting_for}" if actor.waiting_for else "collecting"
         table.add_row(
-            f"actor {actor.actor}", f"{actor.env_steps:,} env steps, weights {actor.weights_version}, {state}"
+            f"actor {actor.actor}",
+            f"Shoal {actor.software}, {actor.env_steps:,} env steps, weights {actor.weights_version}, {state}",
         )
     Console(file=sys.stdout).print(table)
 

@@ -113,7 +113,7 @@ def realised_returns(reward: Doubles, discount: Doubles, gamma: float, watched: 
 
 
 def value_figures(
-    player: str, values: Doubles, reward: Doubles, discount: Doubles, present: Doubles, gamma: float
+    player: str, values: Doubles, reward: Doubles, discount: Doubles, present: Doubles, *, gamma: float
 ) -> ValueFigures:
     """Compares one player's values in the watched steps `[W, E]` with the returns that followed.
 

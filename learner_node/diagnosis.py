@@ -80,7 +80,9 @@ class Brain:
             _, values = forward(critic.layers, joint[:, critic.sees])
             believed = values.reshape(obs.shape[:2]).astype(np.float64)
             own_reward, own_discount, own_present = (field[..., i] for field in told)
-            figures.append(value_figures(player.name, believed, own_reward, own_discount, own_present, self._gamma))
+            figures.append(
+                value_figures(player.name, believed, own_reward, own_discount, own_present, gamma=self._gamma)
+            )
         return figures
 
     def critic_activity(self, obs: Floats, action: Floats, present: Floats) -> list[NetworkFigures]:

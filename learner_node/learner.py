@@ -27,6 +27,7 @@ from common.policy_file import PolicyFile, save_policy
 from common.process import Health, Stop, WaitLog
 from common.run import Run
 from common.run_directory import RunDirectory
+from common.vitals import software_version
 from common.weights import WeightsHeader
 from learner_node import schedule
 from learner_node.batches import Batches, BatchStream
@@ -217,6 +218,7 @@ class Learner:
             last_checkpoint_s=time.monotonic() - self._saved_at if self._saved_at is not None else -1.0,
             finished=finished,
             metrics_url=self.metrics.url,
+            software=software_version(),
         )
 
     def _say(self) -> None:
@@ -276,10 +278,12 @@ class Learner:
 
     def _finish(self) -> None:
         finished = self.progress >= 1.0
-        if not self._introduced:
-            if finished:
-                self._directory.finished_file.touch()
-            return
+        if self._introduced:
+            self._conclude(finished=finished)
+        if finished:
+            self._directory.finished_file.touch()
+
+    def _conclude(self, *, finished: bool) -> None:
         if self._broadcast.is_due(self._done.updates, math.inf):
             self._publish(time.monotonic())
         if finished:
@@ -288,12 +292,6 @@ class Learner:
         self._stream.send(StatusRequest())
         self._write_log()
         self._stream.send(self._report(finished=finished))
-        if finished:
-            self._directory.finished_file.touch()
-        _log.info(
-            "%s after %d updates, %d environment steps, %.0f s of training",
-            "finished" if finished else "stopped",
-            self._done.updates,
-            self._done.env_steps,
-            self._done.trained_s,
-        )
+        done, how = self._done, "finished" if finished else "stopped"
+        text = "%s after %d updates, %d environment steps, %.0f s of training"
+        _log.info(text, how, done.updates, done.env_steps, done.trained_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from common import vitals
 from common.messages import MOST_ACTORS_SHOWN, WORDS_SHOWN, ActorStatus, Status
 from replay_server.credit import Session
 
@@ -46,6 +47,7 @@ def make_status(replay: Replay, now: float) -> Status:
         unacknowledged_chunks=len(replay.journal),
         last_error=(replay.journal.error or replay.tally.last_error)[:2_000],
         metrics_url=replay.settings.metrics_url,
+        software=vitals.software_version(),
         late_priorities=replay.tally.late_priorities,
     )
 
@@ -63,4 +65,5 @@ def _actor_status(session: Session, now: float) -> ActorStatus:
         waiting_for=report.waiting_for[:WORDS_SHOWN] if report else "",
         waited_s=report.waited_s if report else 0.0,
         metrics_url=report.metrics_url[:WORDS_SHOWN] if report else "",
+        software=report.software[:WORDS_SHOWN] if report else "",
     )

@@ -53,8 +53,8 @@ _NOT_THERE_YET = (
 )
 _CLIMBED = "the policy climbs errors of its critic: the maximum over actions picks what is overrated"
 _TOO_LOW = (
-    "the critic lags behind the policy, or has not met the states that are played now; the lower of two critics (matd3) "
-    "counts too low by design"
+    "the critic lags behind the policy, or has not met the states that are played now; the lower of two critics "
+    "(matd3) counts too low by design"
 )
 _AGAINST_OVERESTIMATION = (
     "algorithm.name = matd3, which believes the lower of two critics",

@@ -125,7 +125,7 @@ def compared(
 ) -> ValueFigures:
     """With a discount of 0 a return is its step's reward."""
     there = np.ones_like(reward) if present is None else present.astype(float)
-    return value_figures("agent_0", values, reward, np.ones_like(reward), there, gamma)
+    return value_figures("agent_0", values, reward, np.ones_like(reward), there, gamma=gamma)
 
 
 @pytest.mark.parametrize("fault", [3.0, -0.5, 0.0])

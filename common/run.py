@@ -59,7 +59,7 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Annotated[str, Meta(max_length=1_000)] = "matd3"
     """maddpg, matd3, iddpg or joint for all; or by side, as in adversary=maddpg,agent=iddpg."""
-    discount: Share = 0.95
+    discount: Share = 0.9
     target_rate: PositiveShare = 0.01
     """Share of the way targets move to their networks each update (tau)."""
     policy_learning_rate: Positive = 2e-3

@@ -20,7 +20,7 @@ from learner_node.state import Counters, TrainingState, capture, restore
 from .teams import TEAMS, as_fields, random_records
 from .test_maddpg import as_batch
 
-NETWORK = NetworkSpec(policy_hidden=(8, 8), critic_hidden=(8, 8))
+NETWORK = NetworkSpec(policy_hidden=(8, 8), critic_hidden=(8, 8), share_policies=False)
 SINGLE = torch.zeros(())
 
 

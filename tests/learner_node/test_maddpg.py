@@ -18,7 +18,7 @@ from learner_node.heads import gumbel_noise
 from .literal_maddpg import LiteralMaddpg, Noise, flatten, load
 from .teams import TEAMS, as_fields, random_records
 
-NETWORK = NetworkSpec(policy_hidden=(16, 12), critic_hidden=(20, 8))
+NETWORK = NetworkSpec(policy_hidden=(16, 12), critic_hidden=(20, 8), share_policies=False, share_critics=False)
 ROWS = 48
 DOUBLE = torch.zeros((), dtype=torch.float64)
 
@@ -185,7 +185,7 @@ def test_any_depth_equals_its_twin(hidden: tuple[int, ...], shared: bool) -> Non
 def test_time_limits_bootstrap_from_the_true_final_observation() -> None:
     """A last step with discount 1 takes its value from next_obs; with discount 0 it takes none."""
     joint = TEAMS["spread"]
-    algorithm = AlgorithmSpec(discount=0.9)
+    algorithm = AlgorithmSpec(name="maddpg", discount=0.9)
     learner = Maddpg(joint, NETWORK, algorithm, 3, DOUBLE)
     fields = as_fields(random_records(joint, ROWS, 0), torch.float64)
     fields["discount"][: ROWS // 2] = 0.0

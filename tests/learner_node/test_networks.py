@@ -12,7 +12,7 @@ from learner_node.algorithms.maddpg import Maddpg
 
 from .teams import TEAMS
 
-NETWORK = NetworkSpec()
+NETWORK = NetworkSpec(policy_hidden=(64, 64), critic_hidden=(64, 64), share_policies=False, share_critics=False)
 SINGLE = torch.zeros(())
 
 

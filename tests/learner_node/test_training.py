@@ -101,7 +101,7 @@ def test_a_captured_update_trains_as_one_done_as_written(team: str, algorithm: d
 
 
 def test_an_update_that_cannot_be_captured_goes_on_as_written(caplog: pytest.LogCaptureFixture) -> None:
-    run, made = run_of(), {}
+    run, made = run_of(name="maddpg"), {}
     made["gpu"] = Training(run, Graphs(lambda: state_of(made["gpu"]), fails=True))
     made["cpu"] = Training(run, CPU)
     for updates in range(8):

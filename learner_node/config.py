@@ -26,7 +26,8 @@ class LearnerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Meta(description="Wait for SIGTERM once the run is done: for services that are started again when they end."),
     ] = False
     replay: Annotated[
-        tuple[str, ...], Meta(min_length=1, description="Replay server; repeat it to draw from several in turn.")
+        tuple[str, ...],
+        Meta(min_length=1, description="Replay server; repeat it to draw from several, by what they hold."),
     ] = ("tcp://127.0.0.1:5555",)
     bind: Annotated[str, Meta(description="Address where the weights are broadcast.")] = "tcp://127.0.0.1:5556"
     insecure: Annotated[bool, Meta(description="Allow a --bind address that others can reach.")] = False

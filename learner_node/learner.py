@@ -7,7 +7,7 @@
 
 | waits for | frees it                                                           |
 |-----------|--------------------------------------------------------------------|
-| a batch   | BatchStream's thread; why none comes is its `waiting_for`          |
+| a batch   | the replay server; why none comes is the stream's `waiting_for`    |
 
 Nothing else is waited for: what is published, logged or saved is done between two updates.
 """

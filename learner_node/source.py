@@ -54,7 +54,7 @@ class Inspector:
         columns = field_columns(dtype)
         self._record_bytes = dtype.itemsize
         self._numbers = slice(0, columns["policy_version"].start)
-        self._discount, self._present = columns["discount"], columns["present"]
+        self._acting = slice(columns["discount"].start, columns["present"].stop)
         self.rejected = 0
         # A tensor over a received frame keeps the frame alive and must not be written to; nothing does.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -77,7 +77,7 @@ class Inspector:
             _log.error("threw away a batch of %s with non-finite numbers: look at what the world returns", origin)
             return None
         tensor = torch.from_numpy(words)
-        complete = bool((words[:, self._present] == 1.0).all() and (words[:, self._discount] > 0.0).all())
+        complete = bool((words[:, self._acting] > 0.0).all())
         records = Records(tensor.pin_memory() if self._pin else tensor, complete, origin=origin)
         return self._with_places(records, payload[records_bytes:]) if places_bytes else records
 

@@ -166,7 +166,7 @@ def test_other_actors_than_before_are_refused_and_other_settings_named(
     assert not Training(tmp_path, "simple_spread", {}).train(looks=20)
     with pytest.raises(ConfigError, match="--actors 2 --copies 20, not 3 and 20"):
         Training(tmp_path, "simple_spread", {}, actors=3).train()
-    Training(tmp_path, "simple_spread", {"algorithm": {"discount": 0.9}}, threads=2).train(looks=1)
+    Training(tmp_path, "simple_spread", {"algorithm": {"discount": 0.8}}, threads=2).train(looks=1)
     assert "its settings were changed" in caplog.text
     assert "--threads was 1" in caplog.text
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -55,10 +56,9 @@ class Trained(Generic[_T]):
         self._sharing, self.order = sharing, order
         self.stored = torch.empty_like(initial)
         self.stored[order] = initial
-        users = [self.stored if sharing.is_plain else initial.new_empty(sharing.users_size)]
         self._users_gradient = initial.new_zeros(sharing.users_size)
         self._gradient = self._users_gradient if sharing.is_plain else initial.new_zeros(sharing.stored_size)
-        self._users = users[0]
+        self._users = self.stored if sharing.is_plain else initial.new_empty(sharing.users_size)
         sharing.expand(self.stored, self._users)
         self.users_target = self._users.clone()
         rates = _by_number(sharing, network_rates, initial) if set(network_rates) != {1.0} else None
@@ -91,11 +91,6 @@ class Trained(Generic[_T]):
         """The parameters of every user, as they lie."""
         return self._users
 
-    @property
-    def stored_gradient(self) -> Tensor:
-        """The gradient of the stored parameters `[P]`, clipped, of the last step."""
-        return self._gradient
-
     def tensors(self) -> dict[str, Tensor]:
         """Returns copies of all state on the CPU, network by network, by name."""
         kept = {"online": self.stored, "target": self.users_target[self._first_use]}
@@ -122,6 +117,27 @@ class Trained(Generic[_T]):
             self._sharing.expand(target, self.users_target)
 
 
+class _Network(NamedTuple):
+    """One network: where its numbers are stored, piece by piece, their start, and its relative learning rate."""
+
+    places: list[Tensor]
+    initial: npt.NDArray[np.float32]
+    rate: float
+
+
+def _trained(
+    sharing: Sharing, networks: Sequence[_Network], views: Callable[[Tensor], _T], decay: float, like: Tensor
+) -> Trained[_T]:
+    return Trained(
+        sharing,
+        torch.cat([piece.flatten() for network in networks for piece in network.places]).to(like.device),
+        torch.from_numpy(np.concatenate([network.initial for network in networks])).to(like),
+        views,
+        weight_decay=decay,
+        network_rates=[network.rate for network in networks],
+    )
+
+
 def trained_policies(
     joint: JointSpec,
     network: NetworkSpec,
@@ -144,23 +160,16 @@ def trained_policies(
     labels += [[(owner[i], 0) for i in own] for own in users]
     sharing = Sharing([biases, *others], labels, like)
     places = policy_tensors(sharing.places(), joint, network)
-    order, initial, network_rates = [], [], []
+    networks: list[_Network] = []
     for number in dict.fromkeys(owner):
         mates = [i for i in agents if owner[i] == number]
         pieces = policy_pieces(places, joint, mates[0])
         own_biases = [places.first_bias[i] for i in mates] if apart else [pieces[1]]
-        order += [pieces[0], *own_biases, *pieces[2:]]
-        shapes = layer_shapes(joint.agents[mates[0]], network)
-        initial.append(initial_weights(shapes, (seed, 0, mates[0]), first_biases=len(own_biases)))
-        network_rates.append(rates[mates[0]])
-    return Trained(
-        sharing,
-        torch.cat([piece.flatten() for piece in order]).to(like.device),
-        torch.from_numpy(np.concatenate(initial)).to(like),
-        lambda flat: policy_tensors(flat, joint, network),
-        weight_decay=decay,
-        network_rates=network_rates,
-    )
+        initial = initial_weights(
+            layer_shapes(joint.agents[mates[0]], network), (seed, 0, mates[0]), first_biases=len(own_biases)
+        )
+        networks.append(_Network([pieces[0], *own_biases, *pieces[2:]], initial, rates[mates[0]]))
+    return _trained(sharing, networks, lambda flat: policy_tensors(flat, joint, network), decay, like)
 
 
 def trained_critics(
@@ -179,24 +188,16 @@ def trained_critics(
     labels: list[list[Label]] = [first, [(critic.network, 0) for critic in critics]]
     sharing = Sharing(critic_blocks(inputs, len(critics), widths), labels, like)
     places = critic_tensors(sharing.places(), inputs, len(critics), widths)
-    order, initial, network_rates = [], [], []
+    networks: list[_Network] = []
     for number in dict.fromkeys(plan.critic_networks):
         mates = [i for i, critic in enumerate(critics) if critic.network == number]
         one = critics[mates[0]]
         pieces = critic_pieces(places, mates[0], one.sees)
         own_biases = [critic_pieces(places, i, one.sees)[1] for i in mates] if network.tell_apart else [pieces[1]]
-        order += [pieces[0], *own_biases, *pieces[2:]]
         shapes = list(pairwise((len(one.sees), *widths, 1)))
-        initial.append(initial_weights(shapes, (seed, 1, mates[0]), first_biases=len(own_biases)))
-        network_rates.append(rates[one.player])
-    return Trained(
-        sharing,
-        torch.cat([piece.flatten() for piece in order]).to(like.device),
-        torch.from_numpy(np.concatenate(initial)).to(like),
-        lambda flat: critic_tensors(flat, inputs, len(critics), widths),
-        weight_decay=decay,
-        network_rates=network_rates,
-    )
+        initial = initial_weights(shapes, (seed, 1, mates[0]), first_biases=len(own_biases))
+        networks.append(_Network([pieces[0], *own_biases, *pieces[2:]], initial, rates[one.player]))
+    return _trained(sharing, networks, lambda flat: critic_tensors(flat, inputs, len(critics), widths), decay, like)
 
 
 def _first_labels(critics: Sequence[Critic], inputs: int, *, apart: bool) -> list[Label]:

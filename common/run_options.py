@@ -14,7 +14,7 @@ from common.heads import check_head
 from common.options import Seconds
 from common.players import players
 from common.presets import PRESETS
-from common.run import Run, RunSpec, make_run_spec, parse_assignments
+from common.run import BudgetSpec, Run, RunSpec, make_run_spec, parse_assignments
 from common.run_directory import RunDirectory, create, default_path, reopen
 from common.spec import JointSpec
 
@@ -73,7 +73,7 @@ def open_run(
         raise ConfigError(f"--run {path} holds a run of {held.scenario}, not of {scenario}")
     directory.hold(role)
     spec = _changed_spec(held, options, sections)
-    if directory.finished_file.exists() and spec.budget == held.budget:
+    if directory.finished_file.exists() and not _reaches_further(spec.budget, held.budget):
         raise FinishedError(f"--run {path} has used its budget; give a larger one, in all: --time or --steps")
     run = reopen(directory.path, spec, _world_of(spec))[1]
     directory.finished_file.unlink(missing_ok=True)
@@ -98,6 +98,11 @@ def _changed_spec(held: RunSpec, options: RunOptions, sections: Mapping[str, Any
     """Returns the spec of a resumed run: as held, with what was given now on top."""
     preset = PRESETS[options.preset] if options.preset != RunOptions().preset else {}
     return make_run_spec(msgspec.to_builtins(held), preset, sections, *_layers(options))
+
+
+def _reaches_further(budget: BudgetSpec, used: BudgetSpec) -> bool:
+    limits = (budget.steps, used.steps), (budget.seconds, used.seconds)
+    return any(old and (new > old or not new) for new, old in limits)
 
 
 def _layers(options: RunOptions) -> list[dict[str, Any]]:

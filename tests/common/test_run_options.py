@@ -182,13 +182,19 @@ def test_a_service_begins_its_run_and_goes_on_with_it_by_the_same_options(tmp_pa
     assert (runs[0].spec.seed, runs[0].spec.budget.seconds) == (3, 60.0)
 
 
-def test_a_finished_run_is_resumed_with_another_budget_only(finished):
+def test_a_finished_run_is_resumed_with_a_larger_budget_only(finished):
     path, marker = finished
-    for options in (NOTHING, RunOptions(time=60.0), RunOptions(set=("replay.batch=32",))):
+    for options in (NOTHING, RunOptions(time=60.0), RunOptions(time=30.0), RunOptions(set=("replay.batch=32",))):
         with pytest.raises(FinishedError, match="has used its budget; give a larger one, in all: --time or --steps"):
             open_run(path, "", options, {}, resume=True, role="other")
         assert marker.exists()
     open_run(path, "", RunOptions(time=120.0), {}, resume=True, role="other")
+    assert not marker.exists()
+
+
+def test_a_finished_run_is_resumed_with_a_limit_of_another_kind(finished):
+    path, marker = finished
+    open_run(path, "", RunOptions(steps=1_000_000), {}, resume=True, role="other")
     assert not marker.exists()
 
 

@@ -269,7 +269,8 @@ class Learner:
             done.best_return = value
         if self._before_saving:
             self._before_saving(done)
-        path = self._checkpoints.save(self._capture(), best=is_best)
+        with self.metrics.checkpoint_seconds.time():
+            path = self._checkpoints.save(self._capture(), best=is_best)
         flat = self._training.algorithm.policy_weights()
         save_policy(self._directory.policy_file, PolicyFile(self._run, done.weights_version, done.updates, flat))
         self.metrics.last_checkpoint.set_to_current_time()

@@ -43,6 +43,12 @@ class Metrics:
         self.last_checkpoint = self._gauge(
             "last_checkpoint_timestamp_seconds", "When the last checkpoint was written; 0: none yet."
         )
+        self.checkpoint_seconds = Histogram(
+            "shoal_learner_checkpoint_seconds",
+            "Time to write one checkpoint.",
+            buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0),
+            registry=self.registry,
+        )
         self.checkpoint_interval = self._gauge("checkpoint_interval_seconds", "Time between checkpoints.")
         self._gauge("gpu_memory_bytes", "Memory that torch holds on the GPU.").set_function(_gpu_memory_bytes)
         self._rejected = 0

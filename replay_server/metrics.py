@@ -116,6 +116,8 @@ class ReplayCollector(Collector):
         yield rejected
         duplicates = tally.duplicate_chunks
         yield CounterMetricFamily("shoal_replay_duplicate_chunks", "Chunks that had come before.", value=duplicates)
+        late = tally.late_priorities
+        yield CounterMetricFamily("shoal_replay_late_priorities", "TD errors of overwritten transitions.", value=late)
         yield GaugeMetricFamily("shoal_replay_uncommitted_chunks", "Chunks not yet durable.", value=waiting)
 
 

@@ -174,6 +174,11 @@ ERRORS = Row(
             ],
         ),
         Panel(
+            "Late priorities",
+            "Each second: TD errors of transitions that were overwritten meanwhile; prioritised sampling only.",
+            [Query(chosen(rate("shoal_replay_late_priorities_total")), "{{instance}}")],
+        ),
+        Panel(
             "Lost chunks",
             "Found damaged or missing in Redis at the replay server's start.",
             [Query(chosen("shoal_replay_recovery_skipped_chunks"), "{{instance}}")],

@@ -238,6 +238,12 @@ DURABILITY = Row(
             [Query(AGE_OF_CHECKPOINT, "{{run}}")],
             "s",
         ),
+        Panel(
+            "Time to write a checkpoint",
+            "Median and 99th percentile; training waits for it.",
+            quantiles("shoal_learner_checkpoint_seconds"),
+            "s",
+        ),
     ],
 )
 

@@ -154,9 +154,9 @@ def rows(status: Status) -> list[tuple[str, str]]:
         shown.append(("waiting", "\n".join(status.waiting)))
     if status.last_error:
         shown.append(("last error", status.last_error))
-    versions = {status.software, *(actor.software for actor in status.actors), *([learner.software] if learner else [])}
-    if len(versions) > 1:
-        shown.append(("software", f"differs: {', '.join(sorted(versions))}"))
+    told = [status.software, *(actor.software for actor in status.actors), learner.software if learner else ""]
+    if len(versions := sorted(set(told) - {""})) > 1:
+        shown.append(("software", f"differs: {', '.join(versions)}"))
     return shown
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-from rich.table import Table
+from rich.table import Column, Table
 
 from deploy.report.bands import mean_interval
 from deploy.sweep.plan import Planned
@@ -96,7 +96,9 @@ def save(sweep: Sweep, directory: Path) -> None:
 
 def in_words(sweep: Sweep) -> Table:
     """Returns the table for people."""
-    table = Table("variant", "seeds", "return", "95 % interval", "IQM", "worst", "best", "updates")
+    table = Table(Column("variant", overflow="fold"))
+    for heading in ("seeds", "return", "95 % interval", "IQM", "worst", "best", "updates"):
+        table.add_column(heading, no_wrap=True)
     for row in sweep.rows:
         interval = f"{row.return_ci95[0]:.2f} .. {row.return_ci95[1]:.2f}" if row.return_ci95 else "one seed"
         figures = (row.return_iqm, row.return_worst, row.return_best)

@@ -97,6 +97,13 @@ def test_an_error_of_the_replay_is_shown() -> None:
     assert ("last error", "checksum") in rows(msgspec.structs.replace(STATUS, last_error="checksum"))
 
 
+def test_versions_are_shown_only_where_two_are_told() -> None:
+    assert "software" not in dict(rows(msgspec.structs.replace(STATUS, software="0.1.0")))
+    learner = msgspec.structs.replace(LEARNER, software="0.2.0")
+    both = msgspec.structs.replace(STATUS, software="0.1.0", learner=learner)
+    assert dict(rows(both))["software"] == "differs: 0.1.0, 0.2.0"
+
+
 def test_a_finished_run_says_so() -> None:
     done = msgspec.structs.replace(LEARNER, progress=1.0, finished=True)
     assert ("progress", "100%, finished") in rows(msgspec.structs.replace(STATUS, learner=done))

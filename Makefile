@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help venv train test test-all check bench clean
+.PHONY: help venv train test test-all check bench docs reference clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -33,6 +33,16 @@ check: venv  ## lint, format, types, layers
 
 bench: venv  ## the table of speeds (ARGS="worlds", ARGS="--json")
 	$(BIN)/shoal bench $(ARGS)
+
+docs: .venv/docs-installed  ## build the site into build/site; a warning is an error
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --fresh-env -b html -c docs . build/site
+
+.venv/docs-installed: .venv/installed
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+reference: venv  ## write docs/reference anew from the code
+	$(BIN)/python -m deploy.reference
 
 clean:  ## remove .venv and caches; runs stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

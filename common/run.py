@@ -43,7 +43,9 @@ class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Sizes of the networks, ReLU layers between input and head, and who shares them."""
 
     policy_hidden: Hidden = (128, 128)
+    """Units of each hidden layer, policies."""
     critic_hidden: Hidden = (128, 128)
+    """The same for critics."""
     share_policies: bool = True
     """Whether neighbouring agents of one role (agent_0, agent_1, ...) are one policy."""
     share_critics: bool = True
@@ -60,13 +62,17 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Annotated[str, Meta(max_length=1_000)] = "matd3"
     """maddpg, matd3, iddpg or joint for all; or by side, as in adversary=maddpg,agent=iddpg."""
     discount: Share = 0.9
+    """What a reward one step later is worth (gamma)."""
     target_rate: PositiveShare = 0.01
     """Share of the way targets move to their networks each update (tau)."""
     policy_learning_rate: Positive = 2e-3
+    """Adam's, for policies, at the start."""
     critic_learning_rate: Positive = 2e-3
+    """The same for critics."""
     final_learning_rate_share: Share = 0.05
     """Learning rates fall over the budget to this share of their start."""
     learning_rate_decay: Literal["linear", "cosine"] = "linear"
+    """How they fall: evenly, or late."""
     side_learning_rates: dict[str, Positive] = {}
     """What the learning rates of a side's networks are multiplied by; 1 for sides not named."""
     policy_every: CountOrZero = 0
@@ -74,13 +80,17 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     smoothing: NonNegative = 0.2
     """matd3: standard deviation of the noise on target actions, in units of half the action's range."""
     smoothing_clip: NonNegative = 0.5
+    """matd3: the most that noise may be, in the same units."""
     critic_loss: Literal["squared", "huber"] = "squared"
+    """Of a TD error; huber is linear beyond 1."""
     gradient_clip: NonNegative = 0.5
     """Largest gradient norm of one network; 0 = no clipping."""
     action_regularisation: NonNegative = 1e-3
     """Weight of mean(logits^2) in the policy loss."""
     policy_weight_decay: NonNegative = 0.0
+    """Share of a policy's weight that is added to its gradient."""
     critic_weight_decay: NonNegative = 0.0
+    """The same for critics."""
     reward_scale: Positive = 1.0
     """What rewards are multiplied by before critics learn them: never shifted, which would change the task."""
     team_spirit: Share = 0.0
@@ -92,6 +102,7 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gumbel: Literal["straight_through", "soft"] = "straight_through"
     """Categorical parts in the policy loss: one-hot with the soft sample's gradient, or the soft sample itself."""
     gumbel_temperature: Positive = 1.0
+    """Of that soft sample: smaller is nearer to a choice."""
 
 
 class ExplorationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -104,10 +115,13 @@ class ExplorationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scale: NonNegative = 0.3
     """Standard deviation at the start, in units of half the action's range."""
     final_scale: NonNegative = 0.05
+    """The least it falls to."""
     decay: Literal["linear", "exponential"] = "linear"
     """How the scale falls to final_scale: over decay_share of the budget, or by decay_rate each environment step."""
     decay_share: Share = 1.0
+    """Where decay is linear: the share of the budget it takes."""
     decay_rate: PositiveShare = 0.99999
+    """Where it is exponential: what the scale is multiplied by each environment step, over all copies."""
     ladder: PositiveShare = 1.0
     """Scale of a node's last worker in units of its first's, workers between in geometric steps; 1 = all alike."""
     theta: PositiveShare = 0.15
@@ -120,9 +134,13 @@ class ReplaySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Size of the replay and the ratio between learning from it and filling it, all in joint transitions."""
 
     capacity: Annotated[int, Meta(ge=1, le=2**31)] = 1_000_000
+    """Newest transitions that are kept, for each replay server."""
     batch: Annotated[int, Meta(ge=1, le=65_536)] = 256
+    """Transitions an update learns from."""
     samples_per_insert: Positive = 4.0
+    """How often a transition is learnt from, on average: the ratio of learning to acting."""
     min_size: Count = 5_000
+    """Transitions there must be before the first update."""
     error_buffer: NonNegative = 0.0
     """Half width of the band around the ratio, in samples; 0 = chosen from batch, chunk and ratio."""
     limit: Literal["strict", "insert_only", "off"] = "strict"
@@ -150,7 +168,9 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of a run that a user sets."""
 
     scenario: Annotated[str, Meta(min_length=1, max_length=200)]
+    """The world: a name of `shoal scenarios`, or pettingzoo:package.module."""
     seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0
+    """Of networks, sampling and worlds."""
     world: dict[str, WorldOption] = {}
     """Options of the scenario, checked by the world itself."""
     network: NetworkSpec = NetworkSpec()

@@ -1,0 +1,92 @@
+"""Python in the pages runs, in the order of the page, where a run of that name lies."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actor_node.evaluation import evaluate
+from actor_node.rendering import render
+from common.policy_file import PolicyFile, save_policy
+from common.run import make_run_spec
+from common.run_directory import RunDirectory, create
+from common.worlds import make_world, world_spec
+from tests.common.examples import random_weights
+from tests.docs.pages import blocks
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty working directory, from which modules are imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def untrained(path: str, scenario: str = "simple_spread") -> RunDirectory:
+    """Makes the directory of a run with policies that nobody has trained."""
+    spec = make_run_spec({"scenario": scenario})
+    Path(path).parent.mkdir(exist_ok=True)
+    directory, run = create(Path(path), spec, world_spec(scenario))
+    save_policy(directory.policy_file, PolicyFile(run, 3, 300, random_weights(run)))
+    return directory
+
+
+def python(page: str) -> list[str]:
+    """Returns a page's blocks of Python."""
+    return [block.text for block in blocks(page) if block.language == "python"]
+
+
+@pytest.mark.parametrize(("page", "run"), [("README.md", "runs/spread"), ("docs/tutorial.md", "runs/first")])
+def test_a_page_runs(page: str, run: str) -> None:
+    untrained(run)
+    names: dict[str, Any] = {}
+    assert python(page)
+    for text in python(page):
+        exec(text, names)  # noqa: S102  (it is the page's)
+
+
+@pytest.fixture
+def meet(here: Path) -> str:
+    """The environment of docs/own-environment.md, as a module; its name for Shoal."""
+    sys.modules.pop("meet", None)
+    (here / "meet.py").write_text(python("docs/own-environment.md")[0], "utf-8")
+    return "pettingzoo:meet"
+
+
+def test_the_environment_passes_its_check(meet: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the check prints is what the page shows."""
+    exec(python("docs/own-environment.md")[1], {})  # noqa: S102
+    shown = [block.text for block in blocks("docs/own-environment.md") if "Passed Parallel API test" in block.text]
+    assert shown == [capsys.readouterr().out]
+
+
+def test_the_environment_ends_truly_where_walkers_met_and_by_time_elsewhere(meet: str) -> None:
+    world = make_world(meet, copies=64, seed=0)
+    obs = world.reset()
+    met = 0
+    for i in range(1, 31):
+        towards = 5.0 * obs.reshape(64, 2, 2)[:, :, 1]  # half of the way in one step, less the nearer
+        step = world.step(towards.clip(-1, 1))
+        met += int((step.discount == 0).all(axis=1).sum())
+        if i < 30:
+            assert step.episode_over[(step.discount == 0).any(axis=1)].all()
+        obs = step.obs
+    assert met >= 64
+    world.reset()
+    for _ in range(30):
+        step = world.step(step.reward * 0)
+    assert step.episode_over.mean() > 0.9
+    assert (step.discount == 1).mean() > 0.9
+
+
+def test_the_environment_is_evaluated_and_filmed(meet: str) -> None:
+    directory = untrained("runs/meet", meet)
+    assert evaluate(directory, 5, 0).episodes == 5
+    film = render([directory], Path("meet.gif"), episodes=1, seed=0, fps=0, width=320, steps=500)
+    assert film.fps == 10

@@ -1,0 +1,42 @@
+"""docs/reference says what the code says."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+
+import pytest
+
+from common.run import RunSpec
+from deploy.reference.__main__ import DIRECTORY, PAGES
+from deploy.reference.commands import commands
+from deploy.reference.surface import SURFACE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_current(name: str) -> None:
+    """`make reference` writes it anew."""
+    assert (DIRECTORY / name).read_text("utf-8") == PAGES[name]()
+
+
+def test_no_other_page_is_there() -> None:
+    assert {path.name for path in DIRECTORY.iterdir()} == set(PAGES)
+
+
+def test_every_option_has_its_help() -> None:
+    assert [f"{own.name} {option.opts[0]}" for own in commands() for option in own.options if not option.help] == []
+
+
+def test_every_setting_has_its_meaning() -> None:
+    page = (DIRECTORY / "settings.md").read_text("utf-8")
+    rows = [line for line in page.partition("## Presets")[0].splitlines() if line.startswith("| `")]
+    assert len(rows) > len(RunSpec.__struct_fields__) * 5
+    assert [row for row in rows if row.endswith("|  |")] == []
+
+
+@pytest.mark.parametrize("module", SURFACE)
+def test_what_the_page_lists_is_what_is_imported(module: str) -> None:
+    found = import_module(module)
+    for name in SURFACE[module]:
+        assert inspect.getdoc(getattr(found, name)), name

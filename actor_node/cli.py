@@ -8,6 +8,7 @@ import click
 
 from actor_node.config import ActorConfig
 from common import command
+from common.keys import load_keys
 from common.process import Stop, die_with_parent, start_logging
 
 
@@ -29,6 +30,7 @@ def actor(**values: object) -> int:
     from actor_node.supervisor import run_node  # noqa: PLC0415  (after the environment is set)
 
     config = command.build(ActorConfig, values)
+    load_keys(config.keys)  # a mistake in them is told once, and not by every worker
     start_logging("actor")
     if config.parent:
         die_with_parent(config.parent)

@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from common.keys import KeysOption
 from common.options import Seconds
 
 
@@ -26,6 +27,7 @@ class ActorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Meta(min_length=1, description="Replay server; repeat it to spread the workers over several."),
     ] = ("tcp://127.0.0.1:5555",)
     weights: Annotated[str, Meta(description="Where the learner broadcasts its weights.")] = "tcp://127.0.0.1:5556"
+    keys: KeysOption = ""
     name: Annotated[
         str,
         Meta(
@@ -37,6 +39,13 @@ class ActorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     peer_timeout: Annotated[
         Seconds, Meta(description="Give up (exit code 3) when no run was had from the replay for so long; 0 = wait on.")
     ] = 0.0
+    audit: Annotated[
+        str,
+        Meta(
+            description="Directory to note in what was sent and acknowledged, for `shoal audit`.",
+            extra={"metavar": "DIR"},
+        ),
+    ] = ""
     metrics_host: Annotated[str, Meta(description="Address of the HTTP port.")] = "127.0.0.1"
     metrics_port: Annotated[
         int, Meta(ge=0, le=65_535, description="Port of /metrics, /healthz and /readyz; 0 = any free one.")

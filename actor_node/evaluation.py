@@ -3,28 +3,50 @@
 Returns are summed over an episode. `return_mean` (S) sums them over agents too. On simple_spread with mpe2's defaults
 the same team is also stated on the scales of published tables: P = 2S - 75 (Papoudakis et al. 2021, arXiv 2006.07869)
 and 3P (openai/maddpg's printed mean episode reward); both are exact only for three agents and 25 steps.
+
+Episode e of an evaluation starts from `reset(seed=seed + e)`. Training never resets by a seed: its starts are drawn
+from generators seeded by the run's seed and the actor's name, so no training episode is one of an evaluation's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from actor_node.episodes import Acts, play_episodes
+from actor_node.measures import measure
 from common.errors import ConfigError
 from common.policy import Policy
 from common.policy_file import load_policy
 from common.run import RunSpec
 from common.run_directory import RunDirectory
+from common.spec import JointSpec
 from common.worlds import FOREIGN, REAL_MPE2, World, make_world
 
+Dynamics = Literal["mpe2", "legacy"]
+
 COPIES = 50
-"""Environments stepped side by side, so that a policy's forward pass serves many."""
+"""Environments stepped side by side, so that a policy's forward pass serves many.
+
+The batched world takes as many: the same products of the same sizes then give the same bits as in mpe2.
+"""
+FIRST_SEED = 1_000_000
+"""Of the first episode, where nobody names another."""
 _RESAMPLES = 2_000
+_DRAWN_AT_ONCE = 1_000_000
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """A mean over episodes."""
+
+    mean: float
+    ci95: tuple[float, float]
+    """Bootstrap percentile interval of that mean."""
 
 
 class Evaluation(msgspec.Struct, frozen=True):
@@ -47,29 +69,59 @@ class Evaluation(msgspec.Struct, frozen=True):
     return_per_agent: dict[str, float]
     published_scales: dict[str, float]
     """S, P and 3P on simple_spread; empty elsewhere."""
+    dynamics: str = "mpe2"
+    metrics: dict[str, Figure] = {}
+    """The papers' figures, by name (actor_node/measures.py); empty where none are defined."""
 
 
-def evaluate(directory: RunDirectory, episodes: int, seed: int, progress: Callable[[int], object] = int) -> Evaluation:
+class Game(NamedTuple):
+    """What is played: a scenario with its options, by these agents."""
+
+    spec: RunSpec
+    joint: JointSpec
+
+
+class Ground(NamedTuple):
+    """Where episodes are played."""
+
+    dynamics: Dynamics = "mpe2"
+    """legacy: the original environment, in which the published tables were made; batched only."""
+    fast: bool = False
+    """The batched world instead of mpe2 itself: equal, and many times as fast."""
+
+    @property
+    def batched(self) -> bool:
+        """Whether our own world is stepped."""
+        return self.fast or self.dynamics == "legacy"
+
+
+def evaluate(
+    directory: RunDirectory,
+    episodes: int,
+    seed: int,
+    progress: Callable[[int], object] = int,
+    ground: Ground = Ground(),  # noqa: B008  (immutable)
+) -> Evaluation:
     """Plays `episodes` episodes with the run's policies; episode e starts from `reset(seed=seed + e)`.
 
-    progress: called with the number of episodes done. Raises ConfigError when the directory holds no policies.
+    progress: called with the number of episodes done. Raises ConfigError when the directory holds no policies, and for
+    a ground that its world does not have.
     """
     directory.run  # noqa: B018  (a directory that holds no run is told apart from one without policies)
     stored = load_policy(directory.policy_file)
     run = stored.run
     policy = Policy(run.players, run.spec.network, stored.flat)
-    name = reference_world(run.spec.scenario)
-    world = make_world(name, min(COPIES, episodes), seed=seed, **_reference_options(run.spec))
+    world = playground(Game(run.spec, run.joint), min(COPIES, episodes), seed, ground, str(directory.path))
     try:
-        if world.spec != run.joint:
-            raise ConfigError(f"{directory.path}: the installed {name} is not the world this team was trained in")
-        returns = play(world, policy, episodes, seed, progress)
+        played = play_episodes(world, policy, episodes, seed, progress)
     finally:
         world.close()
-    total = returns.sum(axis=1)
+    total = played.returns.sum(axis=1)
+    means = played.returns.mean(axis=0)
+    measured = measure(plain(run.spec.scenario), {**run.spec.world, "dynamics": ground.dynamics}, played)
     return Evaluation(
         scenario=run.spec.scenario,
-        world=name,
+        world=world.name,
         episodes=episodes,
         seed=seed,
         updates=stored.updates,
@@ -77,28 +129,41 @@ def evaluate(directory: RunDirectory, episodes: int, seed: int, progress: Callab
         return_mean=float(total.mean()),
         return_ci95=bootstrap_interval(total, seed),
         return_std=float(total.std()),
-        return_per_agent={a.name: float(r) for a, r in zip(run.joint.agents, returns.mean(axis=0), strict=True)},
-        published_scales=_published_scales(run.spec.scenario, run.spec.world, float(total.mean())),
+        return_per_agent={agent.name: float(r) for agent, r in zip(run.joint.agents, means, strict=True)},
+        published_scales=_published_scales(run.spec, float(total.mean()), ground.dynamics),
+        dynamics=ground.dynamics,
+        metrics={name: figure(values, seed) for name, values in measured.items()},
     )
 
 
 def play(
-    world: World, policy: Policy, episodes: int, seed: int, progress: Callable[[int], object]
+    world: World, policy: Acts, episodes: int, seed: int, progress: Callable[[int], object]
 ) -> npt.NDArray[np.float64]:
     """Returns the returns of `episodes` episodes, [episodes, agents]."""
-    returns = np.zeros((episodes, len(world.spec.agents)))
-    for first in range(0, episodes, world.copies):
-        ours = slice(first, min(first + world.copies, episodes))
-        count = ours.stop - ours.start
-        obs = world.reset(range(seed + first, seed + first + world.copies))
-        running = np.ones(world.copies, bool)
-        while running[:count].any():
-            step = world.step(policy.act(obs))
-            returns[ours] += (step.reward * running[:, None])[:count]
-            running &= ~step.episode_over
-            obs = step.obs
-        progress(ours.stop)
-    return returns
+    return play_episodes(world, policy, episodes, seed, progress).returns
+
+
+def playground(game: Game, copies: int, seed: int, ground: Ground, whose: str) -> World:
+    """Makes the world to play a team in; ConfigError where it is not there, or not the one the team knows.
+
+    whose: names the team in errors.
+    """
+    spec = game.spec
+    name = plain(spec.scenario) if ground.batched else reference_world(spec.scenario)
+    if ground.batched and spec.scenario.startswith(FOREIGN):
+        wish = "--fast" if ground.fast else "--dynamics legacy"
+        raise ConfigError(f"{wish}: {spec.scenario} is not among Shoal's own worlds; leave {wish} out")
+    world = make_world(name, copies, seed=seed, **_options(spec, ground))
+    if world.spec != game.joint:
+        installed = "" if ground.batched else "installed "
+        world.close()
+        raise ConfigError(f"{whose}: the {installed}{name} is not the world this team was trained in")
+    return world
+
+
+def plain(scenario: str) -> str:
+    """Returns a scenario's name without the prefix that says whose world is stepped."""
+    return scenario.removeprefix(REAL_MPE2)
 
 
 def reference_world(scenario: str) -> str:
@@ -109,26 +174,37 @@ def reference_world(scenario: str) -> str:
     return scenario if scenario.startswith((FOREIGN, REAL_MPE2)) else f"{REAL_MPE2}{scenario}"
 
 
+def figure(values: npt.NDArray[np.float64], seed: int) -> Figure:
+    """Returns the mean of one number an episode, with its interval."""
+    return Figure(float(values.mean()), bootstrap_interval(values, seed))
+
+
 def bootstrap_interval(values: npt.NDArray[np.float64], seed: int) -> tuple[float, float]:
     """Returns the 95 % percentile interval of the mean over bootstrap resamples (Efron 1979)."""
     rng = np.random.default_rng(seed)
-    means = np.array([rng.choice(values, len(values)).mean() for _ in range(_RESAMPLES)])
+    # As many at once as stay small in memory, whatever the number of episodes.
+    at_once = max(1, _DRAWN_AT_ONCE // len(values))
+    sizes = [min(at_once, _RESAMPLES - first) for first in range(0, _RESAMPLES, at_once)]
+    means = np.concatenate([rng.choice(values, (size, len(values))).mean(axis=1) for size in sizes])
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 
 
-def _reference_options(spec: RunSpec) -> dict[str, Any]:
-    """Returns the options as the reference takes them: mpe2 knows no dynamics."""
+def _options(spec: RunSpec, ground: Ground) -> dict[str, Any]:
+    """Returns the options of the world to play in: with benchmark data, and mpe2 knows no dynamics."""
     if spec.scenario.startswith(FOREIGN):
         return dict(spec.world)
-    return {name: value for name, value in spec.world.items() if name != "dynamics"}
+    kept = {name: value for name, value in spec.world.items() if name != "dynamics"}
+    return {**kept, "benchmark_data": True} | ({"dynamics": "legacy"} if ground.dynamics == "legacy" else {})
 
 
-def _published_scales(scenario: str, options: Mapping[str, Any], total: float) -> dict[str, float]:
-    changed = set(options) - {"continuous_actions"}
-    if scenario != "simple_spread" or changed:
+def _published_scales(spec: RunSpec, total: float, dynamics: Dynamics) -> dict[str, float]:
+    """Returns the scales; the original environment pays all three agents the sum of them, which is P."""
+    changed = set(spec.world) - {"continuous_actions", "dynamics", "benchmark_data"}
+    if plain(spec.scenario) != "simple_spread" or changed:
         return {}
-    return {"S": total, "P": 2 * total - 75, "3P": 3 * (2 * total - 75)}
+    published = total / 3 if dynamics == "legacy" else 2 * total - 75
+    return {"S": (published + 75) / 2, "P": published, "3P": 3 * published}
 
 
 def save(evaluation: Evaluation, path: Path) -> None:

@@ -20,7 +20,9 @@ import logging
 import zmq
 
 from actor_node.outbox import Outbox, Parcel
+from common.audit import Acknowledged, AuditFile, Sent, digest
 from common.errors import PeerError, ProtocolError, ShoalError
+from common.keys import Keys
 from common.messages import (
     Ack,
     ActorReport,
@@ -38,7 +40,7 @@ from common.messages import (
 from common.policy import weight_count
 from common.run import Run
 from common.weights import MAGIC, MAX_WEIGHTS_BYTES, Weights, unpack_weights
-from common.wire import Buffer, Client, checksum, connect, make_socket
+from common.wire import Buffer, Client, checksum, knock, make_socket
 
 HELLO_PERIOD_S = 1.0
 SILENCE_S = 5.0
@@ -54,15 +56,23 @@ _log = logging.getLogger(__name__)
 class Link:
     """Keeps one worker's session with the replay and its newest weights. All times are monotonic seconds."""
 
-    def __init__(self, actor: str, replay_url: str, weights_url: str) -> None:
+    def __init__(
+        self,
+        actor: str,
+        replay_url: str,
+        weights_url: str,
+        audit: AuditFile | None = None,
+        keys: Keys | None = None,
+    ) -> None:
         """Connects in the background; ConfigError when an address cannot be one."""
-        self._actor = actor
+        self._actor, self._audit, self._audited = actor, audit, 0
         self._context = zmq.Context()
-        self._client = Client(self._context, replay_url)
+        self._client = Client(self._context, replay_url, keys=keys)
         self._broadcast = make_socket(self._context, zmq.SUB, max_frame_bytes=MAX_WEIGHTS_BYTES)
         self._broadcast.setsockopt(zmq.CONFLATE, 1)
         self._broadcast.setsockopt(zmq.SUBSCRIBE, MAGIC)
-        connect(self._broadcast, weights_url, "--weights")
+        self._weights_trouble = ""
+        self._weights_handshake = knock(self._broadcast, weights_url, "--weights", keys, "learner")
         self._poller = zmq.Poller()
         self._poller.register(self._client.socket, zmq.POLLIN)
         self._poller.register(self._broadcast, zmq.POLLIN)
@@ -83,9 +93,9 @@ class Link:
         if self._no_run:
             return "replay", self._no_run
         if not self._admitted:
-            return "replay", f"the replay server at {self._client.endpoint}"
+            return "replay", _with(f"the replay server at {self._client.endpoint}", self._client.trouble(_log))
         if self.weights is None:
-            return "weights", "the learner's first weights"
+            return "weights", _with("the learner's first weights", self._weights_trouble)
         if not self.outbox.may_add:
             return "credit", self._no_credit or "acknowledgements of the replay server"
         return "", ""
@@ -100,12 +110,16 @@ class Link:
         while received := self._receive():
             self._heard_at = now
             self._take(*received, now)
+        self._weights_trouble = self._weights_handshake.tell(_log)
         self._take_broadcast(now)
         self._doubt(now)
         if self._admitted:
             self._send_chunks()
         elif now - self._hello_at >= HELLO_PERIOD_S:
             self._hello(now)
+        if self._audit and self.outbox.acked > self._audited:
+            self._audited = self.outbox.acked
+            self._audit.write(Acknowledged(self._actor, self.outbox.incarnation, self._audited))
 
     def add_chunk(
         self, count: int, policy_version: int, payload: Buffer, *, copies: int = 0, ends: bytes = b""
@@ -124,6 +138,8 @@ class Link:
             copies,
             ends,
         )
+        if self._audit:
+            self._audit.write(Sent(chunk.actor, chunk.incarnation, chunk.seq, count, digest(payload)))
         self.outbox.add(Parcel(chunk, payload))
         if self._admitted:
             self._send_chunks()
@@ -242,3 +258,7 @@ def _acts_alike(held: Run, new: Run) -> bool:
     """Says whether a worker that has begun with one run may go on with the other: the budget does not concern it."""
     same_settings = (held.spec.network, held.spec.exploration) == (new.spec.network, new.spec.exploration)
     return held.id == new.id and held.data_hash == new.data_hash and same_settings
+
+
+def _with(what: str, why: str) -> str:
+    return f"{what} ({why})" if why else what

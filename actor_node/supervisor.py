@@ -80,10 +80,12 @@ def _worker_config(config: ActorConfig, index: int, node: str, metrics_url: str)
         chunk_steps=config.chunk_steps,
         replay=config.replay[index % len(config.replay)],
         weights=config.weights,
+        keys=config.keys,
         drain_s=config.drain,
         peer_timeout_s=config.peer_timeout,
         metrics_url=metrics_url,
         supervisor=os.getpid(),
+        audit=config.audit,
     )
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,7 +21,9 @@ from actor_node.collector import Collector, Episodes
 from actor_node.counters import AckTimes, Counters, Shared
 from actor_node.exploration import scale_share
 from actor_node.link import Link
+from common.audit import AuditFile, Life
 from common.errors import ConfigError, PeerError, ShoalError
+from common.keys import load_keys
 from common.messages import ActorReport
 from common.policy import Policy
 from common.process import FAILED, Stop, WaitLog, die_with_parent, start_logging
@@ -49,11 +52,15 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     chunk_steps: int
     replay: str
     weights: str
+    keys: str
+    """Directory; empty = none."""
     drain_s: float
     peer_timeout_s: float
     metrics_url: str
     supervisor: int
     """Process id."""
+    audit: str = ""
+    """Directory of the audit; empty = none."""
 
 
 def work(config: WorkerConfig, figures: Shared, failure: Connection) -> None:
@@ -78,7 +85,8 @@ class Worker:
 
     def __init__(self, config: WorkerConfig, counters: Counters) -> None:
         self._config, self._counters = config, counters
-        self._link = Link(config.name, config.replay, config.weights)
+        audit = AuditFile(Path(config.audit), Life("actor", config.name)) if config.audit else None
+        self._link = Link(config.name, config.replay, config.weights, audit, load_keys(config.keys))
         self._ack_times = AckTimes(counters, config.index)
         self._wait = WaitLog(_log)
         self._collector: Collector | None = None

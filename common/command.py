@@ -14,6 +14,7 @@ import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 import click
 import msgspec
@@ -26,6 +27,7 @@ from common.process import BAD_USAGE, FAILED, INTERRUPTED
 
 Config = TypeVar("Config", bound=msgspec.Struct)
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+_LINE = click.core.ParameterSource.COMMANDLINE
 _TABLES = "shoal.tables"
 _TOML_TYPES: dict[type[click.ParamType[Any]], tuple[tuple[type, ...], str]] = {
     type(click.INT): ((int,), "a whole number"),
@@ -51,6 +53,7 @@ def build(config: type[Config], values: Mapping[str, Any]) -> Config:
     """Returns the config struct from what the command line gave; ConfigError names the option and its value."""
     names = [field.name for field in msgspec.structs.fields(config)]
     given = {name: values[name] for name in names}
+    _refuse_secrets_on_line(config, given)
     try:
         return msgspec.convert(given, config)
     except msgspec.ValidationError as e:
@@ -58,6 +61,31 @@ def build(config: type[Config], values: Mapping[str, Any]) -> Config:
         name = text.partition(" ")[0]
         option = f"--{name.replace('_', '-')}" if name.partition("[")[0] in names else name
         raise ConfigError(f"{option}{text[len(name) :]}") from e
+
+
+def _refuse_secrets_on_line(config: type[msgspec.Struct], given: Mapping[str, Any]) -> None:
+    """Raises ConfigError for an address with a password among the arguments, which every user of the machine sees."""
+    context = click.get_current_context(silent=True)
+    for field in msgspec.structs.fields(config):
+        _, meta = _unwrap(field.type)
+        may_hold = bool(meta and (meta.extra or {}).get("may_hold_password"))
+        if not (may_hold and context and context.get_parameter_source(field.name) is _LINE):
+            continue
+        if _holds_password(str(given[field.name])):
+            name, by_file = field.name.replace("_", "-"), f"{field.name}_password_file" in config.__struct_fields__
+            file = f"leave it out, and name a file that holds it by --{name}-password-file, or " if by_file else ""
+            raise ConfigError(
+                f"--{name}: a password on the command line is seen by every user of this machine (ps); {file}give the"
+                f" address by the variable SHOAL_{field.name.upper()}"
+            )
+
+
+def _holds_password(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        return bool(parts.password) or "password" in parse_qs(parts.query)
+    except ValueError:
+        return "@" in address  # no address; what is in it shall not be seen all the same
 
 
 def unless_given(context: click.Context, values: Mapping[str, Any]) -> dict[str, Any]:

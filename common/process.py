@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -25,6 +26,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from common.errors import ConfigError
 
 DONE, FAILED, BAD_USAGE, NO_PEER, INTERRUPTED = 0, 1, 2, 3, 130
+MOST_FILES = 65_536
 
 _log = logging.getLogger(__name__)
 _ON_LINUX = sys.platform.startswith("linux")
@@ -148,6 +150,14 @@ def die_with_parent(parent_pid: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def allow_many_connections() -> None:
+    """Raises the limit of open files, which is 1,024 by custom, towards what this process may have: one a peer."""
+    with contextlib.suppress(OSError, ValueError):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 class Health:

@@ -11,6 +11,8 @@ finished               there when the learner has used its budget
 evaluation.json        the last evaluation
 machine.json           what `shoal train` last ran on, and with how many processes
 film.gif, report.html  what `shoal train` leaves to be looked at
+onnx/                  what `shoal export` wrote
+mlruns/, wandb/        what trackers keep off line
 """
 
 from __future__ import annotations

@@ -2,12 +2,14 @@
 
 A message is one msgpack header frame, validated against its struct, and at most one raw payload frame. Nothing is
 unpickled or evaluated. ZMQ_MAXMSGSIZE bounds a frame before it is allocated and `_decode` the parts of a whole message;
-libzmq itself does not bound the parts of a message that never ends, so sockets are for peers one trusts that far.
+libzmq itself does not bound the parts of a message that never ends, so a server off loopback lets in only those whose
+keys it knows (gate.py), and what is left of it stands in docs/security.md.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -16,6 +18,8 @@ import msgspec
 import zmq
 
 from common.errors import ConfigError, PeerError, ProtocolError
+from common.handshake import Handshake
+from common.keys import Keys, ServerName, require_safe_libzmq
 from common.messages import FromPeer, Message, ToPeer
 
 MAX_HEADER_BYTES = 256 * 2**10
@@ -93,6 +97,16 @@ def receive(socket: zmq.Socket[bytes]) -> list[memoryview]:
     return frames
 
 
+def receive_from(socket: zmq.Socket[bytes]) -> tuple[zmq.Frame, list[memoryview]]:
+    """Receives one whole message of a ROUTER without copying: its sender, and the rest. zmq.Again if there is none."""
+    sender = frame = socket.recv(zmq.NOBLOCK, copy=False)
+    frames = []
+    while frame.more:
+        frame = socket.recv(copy=False)
+        frames.append(memoryview(frame.buffer))
+    return sender, frames
+
+
 def make_socket(context: zmq.Context[zmq.Socket[bytes]], kind: int, *, max_frame_bytes: int) -> zmq.Socket[bytes]:
     """Returns a socket with heartbeats, bounded frames, and no lingering after close."""
     socket = context.socket(kind)
@@ -119,13 +133,16 @@ def is_local(endpoint: str) -> bool:
         return host == "localhost"
 
 
-def require_local(endpoint: str, option: str, *, insecure: bool) -> None:
-    """Raises ConfigError for an address that strangers could reach, unless that is asked for."""
-    if not insecure and not is_local(endpoint):
+def require_local(endpoint: str, option: str, *, insecure: bool, keys: bool = False) -> None:
+    """Raises ConfigError for an address that strangers could reach, unless keys guard it or it is asked for."""
+    if is_local(endpoint):
+        return
+    if not (keys or insecure):
         raise ConfigError(
-            f"{option} {endpoint} can be reached from other machines and nothing guards it (keys are not supported"
-            " yet); bind to 127.0.0.1, or write --insecure if the network is private"
+            f"{option} {endpoint} can be reached from other machines and nothing guards it; give it keys (`shoal keys"
+            " DIR` makes them, then --keys), bind to 127.0.0.1, or write --insecure if the network is private"
         )
+    require_safe_libzmq(f"{option} {endpoint}")
 
 
 def bind(socket: zmq.Socket[bytes], endpoint: str, option: str) -> str:
@@ -136,6 +153,15 @@ def bind(socket: zmq.Socket[bytes], endpoint: str, option: str) -> str:
 def connect(socket: zmq.Socket[bytes], endpoint: str, option: str) -> str:
     """Connects, in the background; ConfigError when the endpoint cannot be one."""
     return _attach(socket.connect, socket, endpoint, option)
+
+
+def knock(socket: zmq.Socket[bytes], endpoint: str, option: str, keys: Keys | None, server: ServerName) -> Handshake:
+    """Connects, with keys if there are any, and returns what tells why the server does not let us in; ConfigError."""
+    if keys:
+        keys.introduce(socket, server)
+    handshake = Handshake(socket, endpoint, keys)
+    connect(socket, endpoint, option)
+    return handshake
 
 
 def _attach(attach: Callable[[str], Any], socket: zmq.Socket[bytes], endpoint: str, option: str) -> str:
@@ -153,14 +179,25 @@ def _attach(attach: Callable[[str], Any], socket: zmq.Socket[bytes], endpoint: s
 class Client:
     """A DEALER to one replay server: sends messages, receives answers, and asks once whether anyone is there."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, option: str = "--replay") -> None:
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoint: str,
+        option: str = "--replay",
+        *,
+        keys: Keys | None = None,
+    ) -> None:
         """Connects in the background; ConfigError when the endpoint cannot be one."""
         self.endpoint = endpoint
         self.socket = make_socket(context, zmq.DEALER, max_frame_bytes=MAX_SERVER_FRAME_BYTES)
         # What the peer has not taken is dropped with the connection: the sender's own window is what is re-sent.
         self.socket.setsockopt(zmq.IMMEDIATE, 1)
         self.socket.setsockopt(zmq.SNDHWM, 1_000)
-        connect(self.socket, endpoint, option)
+        self._handshake = knock(self.socket, endpoint, option, keys, "replay")
+
+    def trouble(self, log: logging.Logger | None = None) -> str:
+        """Returns why the server does not let us in, empty when nothing is known; to be asked now and then."""
+        return self._handshake.tell(log) if log else self._handshake.look()
 
     def send(self, message: Message, payload: Buffer | None = None) -> bool:
         """Sends unless no peer is connected or its queue is full; returns whether it did."""
@@ -185,14 +222,19 @@ class Client:
         try:
             send(self.socket, encode(message))
         except zmq.Again:
-            raise PeerError(f"no replay server answers at {self.endpoint}") from None
+            raise PeerError(f"no replay server answers at {self.endpoint}{self._because()}") from None
         reply = self.receive(timeout_s)
         if reply is None:
-            raise PeerError(f"no replay server answers at {self.endpoint} within {timeout_s:g} s")
+            raise PeerError(f"no replay server answers at {self.endpoint} within {timeout_s:g} s{self._because()}")
         if not isinstance(reply[0], answer):
             raise PeerError(f"{self.endpoint} answered {type(reply[0]).__name__}: {getattr(reply[0], 'reason', '')}")
         return reply[0]
 
     def close(self) -> None:
         """Closes the socket; nothing lingers."""
+        self._handshake.close()
         self.socket.close()
+
+    def _because(self) -> str:
+        trouble = self.trouble()
+        return f": {trouble}" if trouble else ""

@@ -1,4 +1,4 @@
-"""The command `shoal`: train, evaluate, render, report, sweep, status, scenarios, bench."""
+"""The command `shoal`: train, evaluate, tournament, paper, render, report, export, sweep, status, scenarios, bench."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import msgspec
 import zmq
 from msgspec import Meta
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from actor_node import evaluation
 from common import command
+from common.keys import KeysOption, load_keys
 from common.messages import Status, StatusRequest
 from common.policy_file import load_policy
 from common.process import Stop, start_logging
@@ -25,14 +24,21 @@ from common.run_directory import RunDirectory
 from common.run_options import RunOptions, open_run
 from common.wire import Client
 from common.worlds import scenarios, world_spec
-from deploy.bench import BENCHMARKS
+from deploy.audit.cli import audit_run
+from deploy.bench.cli import bench
 from deploy.config import STARTED_BY_PRESET, TrainConfig
 from deploy.diagnose.cli import diagnose_run
+from deploy.evaluate.cli import EvaluateConfig, evaluate, evaluate_run, print_evaluation
+from deploy.export.cli import export
+from deploy.keys import keys
 from deploy.live import clock, make_display, rows
 from deploy.local import LocalRun, forget_transitions, replay_url
+from deploy.paper.cli import paper
 from deploy.report.cli import render, report
 from deploy.showing import Showing
 from deploy.sweep.cli import sweep
+from deploy.tournament.cli import tournament
+from learner_node.trackers import refuse_missing
 
 if TYPE_CHECKING:
     from deploy.lockstep.run import LockstepRun
@@ -41,20 +47,11 @@ if TYPE_CHECKING:
 _screen = Console(stderr=True)
 
 
-class EvaluateConfig(msgspec.Struct, frozen=True):
-    """Settings of `shoal evaluate`."""
-
-    episodes: Annotated[int, Meta(ge=1, description="Episodes to play.")] = 1_000
-    seed: Annotated[int, Meta(ge=0, lt=2**31, description="Seed of the first episode; episode e has SEED + e.")] = (
-        1_000_000
-    )
-    json: Annotated[bool, Meta(description="Print JSON.")] = False
-
-
 class StatusConfig(msgspec.Struct, frozen=True):
     """Settings of `shoal status`."""
 
     replay: Annotated[str, Meta(description="The run's replay server.")] = "tcp://127.0.0.1:5555"
+    keys: KeysOption = ""
     json: Annotated[bool, Meta(description="Print JSON.")] = False
 
 
@@ -90,6 +87,7 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
     config = command.build(TrainConfig, {**values, **started})
     if config.lockstep:
         config.refuse_what_lockstep_is_not()
+    refuse_missing(config.track)
     sections = command.run_settings(context)
     showing = Showing(config, _screen)
     directory, run = open_run(config.run, scenario, options, sections, resume=config.resume, role="launcher")
@@ -114,26 +112,12 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
             click.echo(msgspec.json.encode({"weights_hash": digest}))
     if config.episodes:
         stop.release_signals()
-        result = _evaluate(directory, config.episodes, EvaluateConfig().seed)
-        _print_evaluation(result, as_json=config.json)
+        print_evaluation(evaluate_run(directory, config.episodes, EvaluateConfig().seed), as_json=config.json)
     showing.warn()
     showing.conclude(film=True)
     kept = "policy.safetensors, evaluation.json, checkpoints/, metrics.jsonl, tensorboard/, logs/"
     _screen.print(f"results in {directory.path}: {kept}", soft_wrap=True)
     return 0
-
-
-@shoal.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@command.options(EvaluateConfig)
-def evaluate(run: Path, **values: Any) -> None:
-    """Play whole episodes of the real mpe2 with the policies of RUN, without exploration.
-
-    Prints the mean return (summed over agents) with its 95 % interval, and per agent.
-    """
-    config = command.build(EvaluateConfig, values)
-    result = _evaluate(RunDirectory(run), config.episodes, config.seed)
-    _print_evaluation(result, as_json=config.json)
 
 
 @shoal.command()
@@ -147,7 +131,10 @@ def status(run: Path | None, **values: Any) -> None:
     """
     config = command.build(StatusConfig, values)
     context = zmq.Context()
-    client = Client(context, replay_url(RunDirectory(run)) if run else config.replay)
+    if run:
+        client = Client(context, replay_url(RunDirectory(run)))
+    else:
+        client = Client(context, config.replay, keys=load_keys(config.keys))
     try:
         answer = client.ask(StatusRequest(), Status, timeout_s=3.0)
     finally:
@@ -178,30 +165,17 @@ def list_scenarios(as_json: bool) -> None:
     click.echo("Any PettingZoo ParallelEnv: pettingzoo:package.module, as in pettingzoo:mpe2.simple_spread_v3")
 
 
-@shoal.command("bench")
-@click.argument("what", nargs=-1, type=click.Choice(sorted(BENCHMARKS)))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def run_bench(what: tuple[str, ...], as_json: bool) -> None:
-    """Measure Shoal's speed on this machine, each figure with its baseline from the same run.
-
-    Without an argument everything is measured, one after the other; use an otherwise idle machine.
-    """
-    found = []
-    for name in what or BENCHMARKS:
-        for figure in BENCHMARKS[name]():
-            found.append(figure)
-            if not as_json:
-                goal = f"  (goal {figure.goal:g}x)" if figure.goal else ""
-                baseline = f"{figure.ratio:.2f}x {figure.baseline_name} ({figure.baseline:,.4g}){goal}"
-                click.echo(f"{figure.name:<34} {figure.value:>12,.4g} {figure.unit:<14} {baseline}")
-    if as_json:
-        click.echo(msgspec.json.encode(found))
-
-
+shoal.add_command(audit_run)
+shoal.add_command(bench)
 shoal.add_command(diagnose_run)
+shoal.add_command(evaluate)
+shoal.add_command(export)
+shoal.add_command(keys)
+shoal.add_command(paper)
 shoal.add_command(render)
 shoal.add_command(report)
 shoal.add_command(sweep)
+shoal.add_command(tournament)
 
 
 def _lockstep(directory: RunDirectory, run: Run, config: TrainConfig) -> LockstepRun:
@@ -213,33 +187,6 @@ def _lockstep(directory: RunDirectory, run: Run, config: TrainConfig) -> Lockste
     from deploy.lockstep.run import LockstepRun  # noqa: PLC0415
 
     return LockstepRun(directory, run, config)
-
-
-def _evaluate(directory: RunDirectory, episodes: int, seed: int) -> evaluation.Evaluation:
-    doing = f"evaluating {episodes} episodes in the real world of the run, without exploration"
-    if not _screen.is_terminal:
-        _screen.print(doing, soft_wrap=True)
-    with Progress(console=_screen, transient=True, disable=not _screen.is_terminal) as progress:
-        task = progress.add_task(doing, total=episodes)
-        result = evaluation.evaluate(directory, episodes, seed, lambda done: progress.update(task, completed=done))
-    evaluation.save(result, directory.evaluation_file)
-    return result
-
-
-def _print_evaluation(result: evaluation.Evaluation, *, as_json: bool) -> None:
-    if as_json:
-        click.echo(msgspec.json.encode(result))
-        return
-    if not result.updates:
-        click.echo("these policies have had 0 updates: what follows is how an untrained team plays")
-    low, high = result.return_ci95
-    click.echo(f"return S = {result.return_mean:.2f}  (95 % interval {low:.2f} .. {high:.2f}), summed over agents,")
-    click.echo(f"mean of {result.episodes} episodes in {result.world} without exploration, {result.updates:,} updates")
-    for agent, value in result.return_per_agent.items():
-        click.echo(f"    {agent:<18} {value:9.2f}")
-    if result.published_scales:
-        scales = ", ".join(f"{name} = {value:.1f}" for name, value in result.published_scales.items() if name != "S")
-        click.echo(f"on the scales of published tables: {scales}")
 
 
 def _print_status(answer: Status) -> None:

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from common.errors import ConfigError
+from learner_node.config import Track
 
 STARTED_BY_PRESET = {"seed": {"actors": 1, "copies": 4}}
 """What a preset starts where nothing else is given, beside the settings of the run that it stands for."""
@@ -33,12 +34,23 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             description="Where transitions are kept beside RAM: embedded (a private server that ends with the run), "
             "none, or the URL of a server that runs.",
-            extra={"metavar": "embedded|none|URL"},
+            extra={"metavar": "embedded|none|URL", "may_hold_password": True},
         ),
     ] = "embedded"
+    redis_password_file: Annotated[
+        str, Meta(description="File that holds the password of a --redis URL.", extra={"metavar": "FILE"})
+    ] = ""
+    redis_ca_file: Annotated[
+        str,
+        Meta(description="Certificates that a rediss:// server's is checked against.", extra={"metavar": "FILE"}),
+    ] = ""
+    audit: Annotated[
+        bool, Meta(description="Note in RUN/audit every chunk that is sent and stored, for `shoal audit RUN`.")
+    ] = False
     gpu: Annotated[bool, Meta(description="Train on CUDA.")] = False
     threads: Annotated[int, Meta(ge=1, le=256, description="CPU threads of the learner.")] = 1
     episodes: Annotated[int, Meta(ge=0, description="Episodes of the final evaluation; 0 = none.")] = 1_000
+    track: Track = "none"
     dashboard: Annotated[bool, Meta(description="Serve the run's report to browsers on this machine, live.")] = False
     dashboard_port: Annotated[int, Meta(ge=0, lt=65_536, description="Its port; 0 = any free one.")] = 0
     no_film: Annotated[bool, Meta(description="Make no film at the end.")] = False
@@ -55,6 +67,8 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError(
                 "--lockstep with --gpu: a GPU's sums are not promised to be the same bit for bit; leave one of them out"
             )
+        if self.audit:
+            raise ConfigError("--lockstep with --audit: nothing is sent that could be lost; leave one of them out")
         if self.redis not in ("embedded", "none"):
             raise ConfigError(
                 "--lockstep with a --redis URL: its transitions are in this process and in the run's directory, not in "

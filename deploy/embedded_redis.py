@@ -23,6 +23,13 @@ import redis
 
 from common.errors import ConfigError, ShoalError
 from common.process import Stop, WaitLog
+from common.run import Run
+from common.transitions import transition_dtype
+
+SPARE = 1.5
+"""Memory over bytes of transitions: an allocator rounds a chunk up by as much as a quarter."""
+BESIDE_BYTES = 64 * 2**20
+"""For all that is not transitions: commands under way, weights, counters, the server itself."""
 
 _log = logging.getLogger(__name__)
 # Looked up here, not between fork and exec, where another thread's locks may be held for ever.
@@ -52,10 +59,21 @@ def find_server() -> str:
 class EmbeddedRedis:
     """One server process; started again over the same data after it died."""
 
-    def __init__(self, data: Path, socket: Path, log: Path, *, kernel_ends_it: bool = sys.platform == "linux") -> None:
-        """Takes where its data, its socket (at most 100 bytes of path) and its log go; starts nothing yet."""
+    def __init__(
+        self,
+        data: Path,
+        socket: Path,
+        log: Path,
+        *,
+        max_bytes: int = 0,
+        kernel_ends_it: bool = sys.platform == "linux",
+    ) -> None:
+        """Takes where its data, its socket (at most 100 bytes of path) and its log go; starts nothing yet.
+
+        max_bytes: of memory; with more it takes nothing in until there is room. 0 = no limit.
+        """
         self._server = find_server()
-        self._data, self._socket, self._log = data, socket, log
+        self._data, self._socket, self._log, self._max_bytes = data, socket, log, max_bytes
         self._kernel_ends_it = kernel_ends_it
         self.url = f"unix://{socket}"
 
@@ -109,10 +127,30 @@ class EmbeddedRedis:
             # The log is a ring: without these the file would be rewritten each time it has doubled.
             "auto-aof-rewrite-percentage": "400",
             "auto-aof-rewrite-min-size": "1gb",
-            # Evicting keys would silently punch holes into the replay.
+            # Without a limit it could take the machine's memory; evicting keys would punch holes into the replay.
+            "maxmemory": str(self._max_bytes),
             "maxmemory-policy": "noeviction",
         }
         return [part for name, value in settings.items() for part in (f"--{name}", value)]
+
+
+def memory_limit(run: Run, available_bytes: int) -> int:
+    """Returns the bytes a run's embedded Redis may take: its transitions and some more, at most half of what is free.
+
+    The other half is the ring's, which holds the same. Says so where that is not enough for all of them.
+    """
+    replay_bytes = run.spec.replay.capacity * transition_dtype(run.joint).itemsize
+    most = available_bytes // 2
+    if replay_bytes > most:
+        _log.warning(
+            "the embedded Redis may take %d MiB and the replay's %d transitions need %d: when it is full, actors wait;"
+            " lower replay.capacity to %d, or use --redis none",
+            most // 2**20,
+            run.spec.replay.capacity,
+            replay_bytes // 2**20,
+            int(most / SPARE / transition_dtype(run.joint).itemsize),
+        )
+    return min(int(replay_bytes * SPARE) + BESIDE_BYTES, most)
 
 
 def _end_with(parent: int) -> None:

@@ -33,10 +33,13 @@ from common.messages import Status, StatusRequest
 from common.process import Stop
 from common.run_directory import RunDirectory
 from common.wire import Client
+from deploy.audit.cli import DIRECTORY as AUDIT
 from deploy.config import TrainConfig
-from deploy.embedded_redis import EmbeddedRedis
+from deploy.embedded_redis import EmbeddedRedis, memory_limit
 from deploy.live import Display
 from deploy.supervisor import Role, Supervisor
+from replay_server.redis_link import without_password
+from replay_server.ring import available_memory_bytes
 
 LOOK_PERIOD_S = 0.5
 _SOCKETS = "sockets"
@@ -91,19 +94,32 @@ class LocalRun:
             if stop.requested:
                 return None
         replay, weights = self._endpoint("replay"), self._endpoint("weights")
-        options: dict[str, object] = {"bind": replay, "name": directory.run.id}
-        # The URL may hold a password: the environment of a process is its owner's to read, its arguments everyone's.
-        self._replay = self._add("replay", "replay_server", options, {"SHOAL_REDIS": redis_url})
+        audit = {"audit": directory.path / AUDIT} if config.audit else {}
+        options: dict[str, object] = {"bind": replay, "name": directory.run.id, **audit}
+        self._replay = self._add("replay", "replay_server", options, self._redis_environment(redis_url))
         options = {"run": directory.path, "resume": True, "bind": weights, "replay": replay}
-        options |= {"threads": config.threads, "gpu": config.gpu}
+        options |= {"threads": config.threads, "gpu": config.gpu, "track": config.track}
         learner = self._add("learner", "learner_node", options, is_done=directory.finished_file.exists)
-        options = {"n": config.actors, "copies": config.copies, "replay": replay, "weights": weights}
+        options = {"n": config.actors, "copies": config.copies, "replay": replay, "weights": weights, **audit}
         self._add("actor", "actor_node", options)
         return learner
 
+    def _redis_environment(self, url: str) -> dict[str, str]:
+        """Returns what tells the replay server of Redis; a password in the URL goes by a file of the owner's."""
+        url, password = without_password(url)
+        password_file = self._config.redis_password_file
+        if password:
+            password_file = str(self._sockets / "redis-password")
+            Path(password_file).touch(mode=0o600)
+            Path(password_file).write_text(password, "utf-8")
+        files = {"SHOAL_REDIS_PASSWORD_FILE": password_file, "SHOAL_REDIS_CA_FILE": self._config.redis_ca_file}
+        return {"SHOAL_REDIS": url, **{name: file for name, file in files.items() if file}}
+
     def _start_redis(self, stop: Stop) -> str:
-        redis = EmbeddedRedis(self._redis_data, self._sockets / "redis", self._directory.logs / "redis.log")
-        role = self._supervisor.add(Role("redis", redis.start, self._directory.logs / "redis.log"))
+        limit = memory_limit(self._directory.run, available_memory_bytes())
+        redis_log = self._directory.logs / "redis.log"
+        redis = EmbeddedRedis(self._redis_data, self._sockets / "redis", redis_log, max_bytes=limit)
+        role = self._supervisor.add(Role("redis", redis.start, redis_log))
         if role.process is not None:
             redis.wait_ready(role.process, stop)
         return redis.url

@@ -27,6 +27,7 @@ import zmq
 from torch import Tensor
 
 from common.errors import PeerError, ProtocolError
+from common.keys import Keys
 from common.messages import Message, PutWeights, SampleRequest, Status
 from common.run import Run
 from common.wire import Client, decode_to_peer, receive
@@ -89,6 +90,7 @@ class BatchStream:
         *,
         pin: bool,
         clock: tuple[int, int] = (0, 0),
+        keys: Keys | None = None,
     ) -> None:
         """Connects in the background; ConfigError when an address cannot be one.
 
@@ -98,7 +100,7 @@ class BatchStream:
         self._inspector = inspector = Inspector(run, pin=pin)
         shares = [amount // len(endpoints) for amount in clock]
         self._sources = [
-            Source(Client(self._context, endpoint), run, learner, (shares[0], shares[1]), inspector)
+            Source(Client(self._context, endpoint, keys=keys), run, learner, (shares[0], shares[1]), inspector)
             for endpoint in endpoints
         ]
         self._poller = zmq.Poller()
@@ -140,7 +142,7 @@ class BatchStream:
     def waiting_for(self) -> str:
         """Why no batch comes, in words."""
         if not self.opened:
-            return f"the replay server at {', '.join(source.client.endpoint for source in self._sources)}"
+            return f"the replay server at {', '.join(source.where for source in self._sources)}"
         return next((source.held for source in self._sources if source.held), "the replay server's batches")
 
     def next(self, timeout_s: float) -> Records | None:

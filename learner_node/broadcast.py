@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import zmq
 
+from common.gate import Gate
+from common.keys import Keys
 from common.messages import PutWeights
-from common.weights import MAX_WEIGHTS_BYTES, WeightsHeader, pack_weights
+from common.weights import WeightsHeader, pack_weights
 from common.wire import bind, make_socket, send
 from learner_node.batches import Batches
 
@@ -20,6 +22,8 @@ LONGEST_PERIOD_S = 5.0
 LEAVE_PERIOD_S = 1.0
 """Between copies left with the replay servers for actors that come later."""
 SEND_QUEUE = 2
+MAX_SUBSCRIPTION_BYTES = 4_096
+"""Largest frame taken from an actor: libzmq keeps a node for each byte of a subscription. Handshakes fit in, too."""
 
 
 def first_version(checkpoint: int, remembered: int, checkpoint_period_s: float) -> int:
@@ -51,11 +55,14 @@ class Publisher(Protocol):
 class Broadcast:
     """The PUB socket, and when to use it. All times are monotonic seconds."""
 
-    def __init__(self, endpoint: str) -> None:
-        """Binds; ConfigError when the address cannot be had."""
+    def __init__(self, endpoint: str, keys: Keys | None = None) -> None:
+        """Binds; ConfigError when the address cannot be had, or it cannot be known whom to let in."""
         self._context = zmq.Context()
-        self._socket = make_socket(self._context, zmq.PUB, max_frame_bytes=MAX_WEIGHTS_BYTES)
+        self._gate = Gate(self._context, keys) if keys else None
+        self._socket = make_socket(self._context, zmq.PUB, max_frame_bytes=MAX_SUBSCRIPTION_BYTES)
         self._socket.setsockopt(zmq.SNDHWM, SEND_QUEUE)
+        if keys:
+            keys.guard(self._socket)
         try:
             self.endpoint = bind(self._socket, endpoint, "--bind")
         except BaseException:
@@ -87,4 +94,6 @@ class Broadcast:
 
     def close(self) -> None:
         """Closes the socket; what was sent last still goes out."""
+        if self._gate:
+            self._gate.close()
         self._context.destroy(linger=200)

@@ -11,10 +11,13 @@ import click
 
 from common import command
 from common.errors import FinishedError
-from common.process import Health, HttpPort, Stop, die_with_parent, start_logging
+from common.ipc_file import IpcFile
+from common.keys import load_keys
+from common.process import Health, HttpPort, Stop, allow_many_connections, die_with_parent, start_logging
 from common.run_options import RunOptions, open_run
 from common.wire import require_local
 from learner_node.config import LearnerConfig
+from learner_node.trackers import refuse_missing
 
 if TYPE_CHECKING:
     from learner_node.metrics import Metrics
@@ -40,7 +43,9 @@ def learner(context: click.Context, /, **values: Any) -> int:
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     config = command.build(LearnerConfig, values)
     options = command.build(RunOptions, values)
-    require_local(config.bind, "--bind", insecure=config.insecure)
+    require_local(config.bind, "--bind", insecure=config.insecure, keys=bool(config.keys))
+    keys = load_keys(config.keys)
+    refuse_missing(config.track)
     os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))
     # torch takes seconds to import: only once the options are known to be good.
     import torch  # noqa: PLC0415
@@ -53,6 +58,7 @@ def learner(context: click.Context, /, **values: Any) -> int:
     torch.set_num_threads(config.threads)
     device = choose_device(gpu=config.gpu)
     start_logging("learner")
+    allow_many_connections()
     if config.parent:
         die_with_parent(config.parent)
     stop, health = Stop(), Health()
@@ -63,7 +69,8 @@ def learner(context: click.Context, /, **values: Any) -> int:
         port = HttpPort(config.metrics_host, config.metrics_port, metrics.registry, health)
         stack.callback(port.close)
         metrics.url = port.url
-        broadcast = Broadcast(config.bind)
+        broadcast = Broadcast(config.bind, keys)
+        stack.callback(IpcFile(broadcast.endpoint).remove)
         stack.callback(broadcast.close)
         sections = command.run_settings(context)
         try:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
+from common.keys import KeysOption
 from common.options import Seconds
+
+TrackerKind = Literal["none", "mlflow", "wandb"]
+Track = Annotated[
+    TrackerKind, Meta(description="Also send the figures of metrics.jsonl to MLflow or Weights & Biases.")
+]
 
 
 class LearnerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,10 +36,12 @@ class LearnerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Meta(min_length=1, description="Replay server; repeat it to draw from several, by what they hold."),
     ] = ("tcp://127.0.0.1:5555",)
     bind: Annotated[str, Meta(description="Address where the weights are broadcast.")] = "tcp://127.0.0.1:5556"
-    insecure: Annotated[bool, Meta(description="Allow a --bind address that others can reach.")] = False
+    keys: KeysOption = ""
+    insecure: Annotated[bool, Meta(description="Allow a --bind address that others can reach without keys.")] = False
     prefetch: Annotated[int, Meta(ge=1, le=64, description="Batches asked for ahead.")] = 4
     checkpoint_every: Annotated[Seconds, Meta(description="Time between checkpoints.")] = 20.0
     keep_checkpoints: Annotated[int, Meta(ge=1, description="Checkpoints kept, beside the best one.")] = 3
+    track: Track = "none"
     peer_timeout: Annotated[
         Seconds, Meta(description="Give up (exit code 3) when no replay server answered for so long; 0 = wait on.")
     ] = 0.0

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from statistics import fmean
 
 from common.errors import PeerError, ShoalError
+from common.keys import load_keys
 from common.messages import LearnerReport, StatusRequest
 from common.policy_file import PolicyFile, save_policy
 from common.process import Health, Stop, WaitLog
@@ -41,6 +42,7 @@ from learner_node.metrics import Metrics
 from learner_node.milestones import Milestones
 from learner_node.source import Records
 from learner_node.state import Counters, TrainingState, capture, restore
+from learner_node.trackers import open_tracker
 from learner_node.training import Training
 
 WAIT_S = 0.1
@@ -82,7 +84,7 @@ class Learner:
         self._stream = (open_stream or self._connect)(self._done)
         self._before_saving = before_saving
         self.metrics, self._broadcast = metrics, broadcast
-        self._logbook = Logbook(directory)
+        self._logbook = Logbook(directory, open_tracker(config.track, run, directory))
         self._wait = WaitLog(_log)
         self._introduced = False
         """Whether a replay server has taken this learner in: from then on it publishes."""
@@ -125,8 +127,8 @@ class Learner:
 
     def _connect(self, done: Counters) -> Batches:
         config, pin = self._config, self._device.is_gpu
-        clock = done.env_steps, done.samples
-        return BatchStream(self._run, self._name, config.replay, config.prefetch, pin=pin, clock=clock)
+        clock, keys = (done.env_steps, done.samples), load_keys(config.keys)
+        return BatchStream(self._run, self._name, config.replay, config.prefetch, pin=pin, clock=clock, keys=keys)
 
     def close(self) -> None:
         """Closes files and sockets."""

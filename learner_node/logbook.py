@@ -5,7 +5,8 @@ metrics.jsonl, one object a line: `time` (Unix seconds), `trained_s`, `env_steps
 `policy_gradient_norm`; and what the replay server knows: `return_mean` (last episodes, exploration included),
 `return_means` over agents, `env_steps_per_s`, `samples_per_insert`, `policy_lag`, `replay_size`, `actors`,
 `actors_waited_s` (of all of them so far), `waiting` (who waits for whom at this moment, in words).
-TensorBoard, over updates: `agent{i}/losses`, `agent{i}/mean_episode_rewards`, `run/...`.
+TensorBoard, over updates: `agent{i}/losses`, `agent{i}/mean_episode_rewards`, `run/...`. A tracker, if one is asked
+for: the line's numbers under their own names. docs/tracking.md has all of it, field by field.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from tensorboardX import SummaryWriter
 from common.messages import Status
 from common.run_directory import RunDirectory
 from learner_node.algorithms.measured import Figures
+from learner_node.trackers import Tracker, numbers_of
 
 
 class Logbook:
     """Appends to a run's metrics.jsonl and TensorBoard files."""
 
-    def __init__(self, directory: RunDirectory) -> None:
+    def __init__(self, directory: RunDirectory, tracker: Tracker | None = None) -> None:
+        self._tracker = tracker
         self._lines = directory.metrics_file.open("a", buffering=1)
         self._board = SummaryWriter(str(directory.tensorboard))
 
@@ -49,11 +52,15 @@ class Logbook:
             }
         self._lines.write(json.dumps({name: _finite(value) for name, value in line.items()}) + "\n")
         self._show(updates, line)
+        if self._tracker:
+            self._tracker.log(updates, numbers_of(line))
 
     def close(self) -> None:
         """Writes out what is buffered and closes the files."""
         self._board.close()
         self._lines.close()
+        if self._tracker:
+            self._tracker.close()
 
     def _show(self, updates: int, line: Mapping[str, Any]) -> None:
         board = self._board

@@ -109,6 +109,12 @@ class Source:
         self._open_sent_at = -OPEN_PERIOD_S
         self._heard_at = 0.0
 
+    @property
+    def where(self) -> str:
+        """Its address, and why it does not let this learner in, where that is known."""
+        trouble = self.client.trouble(_log)
+        return f"{self.client.endpoint} ({trouble})" if trouble else self.client.endpoint
+
     def look_after(self, now: float) -> None:
         """Opens the session, and opens it again when requests have had no answer for long."""
         if self.requests and now - self._heard_at > SILENCE_S:
@@ -117,6 +123,7 @@ class Source:
         if self.opened is None and now - self._open_sent_at >= OPEN_PERIOD_S:
             opening = Open(self._learner, self._run, self.inserts, self._samples)
             self._open_sent_at = now if self.client.send(opening) else self._open_sent_at
+            self.client.trouble(_log)
 
     def request(self, message: SampleRequest, now: float) -> bool:
         """Asks for a batch; returns whether the request is on its way."""

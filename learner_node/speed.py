@@ -15,9 +15,12 @@ from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from common.heads import Floats, box_range
+from common.policy import unflatten
 from common.run import AlgorithmSpec, NetworkSpec
 from common.spec import Box, JointSpec, joint_spec
 from common.transitions import field_columns, transition_dtype
@@ -137,6 +140,33 @@ class PlainLoop:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), self._algorithm.gradient_clip)
         adam.step()
+
+
+def policy_in_torch(joint: JointSpec, network: NetworkSpec, flat: Floats) -> Callable[[Floats], Floats]:
+    """Returns what acts as `common.policy.Policy` does with these weights, in torch: a module an agent, box heads.
+
+    Takes joint observations `[copies, sum obs]`, returns joint actions `[copies, sum action]`. Leaves torch on one
+    thread.
+    """
+    torch.set_num_threads(1)
+    modules = []
+    for agent, layers in zip(joint.agents, unflatten(flat, joint, network), strict=True):
+        module = _mlp(agent.obs_dim, *network.policy_hidden, agent.action_dim)
+        linear = [layer for layer in module if isinstance(layer, nn.Linear)]
+        for layer, own in zip(linear, layers, strict=True):
+            layer.weight.data, layer.bias.data = torch.tensor(own.weight.T), torch.tensor(own.bias)
+        modules.append(module)
+    boxes = [part for agent in joint.agents for part in agent.parts if isinstance(part, Box)]
+    middle, half = (torch.from_numpy(np.concatenate(side)) for side in zip(*map(box_range, boxes), strict=True))
+
+    def act(obs: Floats) -> Floats:
+        with torch.inference_mode():
+            seen = torch.from_numpy(obs)
+            logits = [module(seen[:, a.obs_slice]) for module, a in zip(modules, joint.agents, strict=True)]
+            actions: Floats = torch.addcmul(middle, torch.tanh(torch.cat(logits, 1)), half).numpy()
+            return actions
+
+    return act
 
 
 def _mlp(*sizes: int) -> nn.Sequential:

@@ -30,6 +30,8 @@ class KeptChunk(NamedTuple):
     rows: int
     policy_version: int
     records: memoryview
+    header: bytes
+    """All that stands before the records."""
 
 
 def pack_chunk(write: StoreChunk) -> Split:
@@ -60,7 +62,7 @@ def unpack_chunk(value: bytes, number: int, record_bytes: int) -> KeptChunk:
     )
     actor_end = _FIXED.size + actor_bytes
     header_end = actor_end + steps_bytes
-    if magic != MAGIC or len(value) != header_end + _CRC.size + count * record_bytes:
+    if magic != MAGIC or 0 < steps_bytes < _COPIES.size or len(value) != header_end + _CRC.size + count * record_bytes:
         raise ProtocolError(f"{len(value)} bytes do not hold a chunk")
     data = memoryview(value)
     if _CRC.unpack_from(value, header_end)[0] != checksum(data[:header_end]) or own_number != number:
@@ -70,7 +72,11 @@ def unpack_chunk(value: bytes, number: int, record_bytes: int) -> KeptChunk:
         raise ProtocolError("its records fail their checksum")
     copies = _COPIES.unpack_from(value, actor_end)[0] if steps_bytes else 0
     ends = value[actor_end + _COPIES.size : header_end]
-    origin = Origin(value[_FIXED.size : actor_end].decode(), incarnation, seq, copies, ends)
+    try:
+        actor = value[_FIXED.size : actor_end].decode()
+    except UnicodeDecodeError as e:
+        raise ProtocolError("its actor's name is no text") from e
+    origin = Origin(actor, incarnation, seq, copies, ends)
     if not origin.fits(count):
         raise ProtocolError("its steps are not those of its records")
-    return KeptChunk(origin, count, policy_version, records)
+    return KeptChunk(origin, count, policy_version, records, value[: header_end + _CRC.size])

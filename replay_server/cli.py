@@ -5,11 +5,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import click
 
 from common import command
-from common.process import Health, HttpPort, Stop, die_with_parent, start_logging
+from common.ipc_file import IpcFile
+from common.keys import Keys, load_keys
+from common.process import Health, HttpPort, Stop, allow_many_connections, die_with_parent, start_logging
+from replay_server.auditing import ReplayAudit
+from replay_server.chunk_format import KeptChunk
 from replay_server.committer import Committer
 from replay_server.config import NO_REDIS, ReplayConfig
 from replay_server.metrics import CommitterCollector, ReplayCollector, Timings, make_registry
@@ -17,6 +23,7 @@ from replay_server.recovery import recover
 from replay_server.redis_link import Stopped, asking, make_client, refuse_second, refuse_unfit, wait_for
 from replay_server.redis_log import RedisLog
 from replay_server.replay import Replay
+from replay_server.ring_chunks import RingChunks
 from replay_server.server import Server
 
 SECOND_WAIT_S = 3.0
@@ -40,16 +47,18 @@ def replay(**values: object) -> int:
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     config = command.build(ReplayConfig, values)
     config.check()
+    keys = load_keys(config.keys)
     start_logging("replay")
+    allow_many_connections()
     if config.parent:
         die_with_parent(config.parent)
     stop = Stop()
     stop.on_signals()
-    serve(config, stop)
+    serve(config, stop, keys)
     return stop.exit_code
 
 
-def serve(config: ReplayConfig, stop: Stop) -> None:
+def serve(config: ReplayConfig, stop: Stop, keys: Keys | None = None) -> None:
     """Runs one replay server until asked to stop: recovers, then binds, then serves."""
     registry, health = make_registry(), Health()
     http = HttpPort(config.metrics_host, config.metrics_port, registry, health)
@@ -58,24 +67,40 @@ def serve(config: ReplayConfig, stop: Stop) -> None:
     registry.register(ReplayCollector(replay, time.monotonic))
     with contextlib.ExitStack() as stack:
         stack.callback(http.close)
+        audit = ReplayAudit(Path(config.audit), config.name, replay) if config.audit else None
+        if audit:
+            stack.callback(audit.close)
         committer = None
         if config.redis != NO_REDIS:
             try:
-                log = open_log(config, replay, timings, stop, health)
+                witness = audit.recovered if audit else _nobody
+                log = open_log(config, replay, timings, stop, health, witness=witness)
             except Stopped:
                 return
             stack.callback(log.close)
             committer = Committer(log)
             stack.callback(committer.close)
             registry.register(CommitterCollector(committer))
-        server = Server(replay, config.bind, committer, timings)
+        server = Server(replay, config.bind, committer, timings, keys, peer_bytes=config.peer_memory * 2**20)
+        stack.callback(IpcFile(server.endpoint).remove)
         stack.callback(server.close)
         _log.info("serving endpoint=%s durability=%s metrics=%s", server.endpoint, config.level, http.url)
         server.run(stop, health)
 
 
-def open_log(config: ReplayConfig, replay: Replay, timings: Timings, stop: Stop, health: Health) -> RedisLog:
-    """Returns the chunk log, with the replay rebuilt from it; ConfigError, PeerError, Stopped."""
+def open_log(
+    config: ReplayConfig,
+    replay: Replay,
+    timings: Timings,
+    stop: Stop,
+    health: Health,
+    *,
+    witness: Callable[[KeptChunk], None],
+) -> RedisLog:
+    """Returns the chunk log, with the replay rebuilt from it; ConfigError, PeerError, Stopped.
+
+    witness: sees every chunk that is read back.
+    """
 
     def progress(reason: str) -> None:
         health.beat()
@@ -84,7 +109,7 @@ def open_log(config: ReplayConfig, replay: Replay, timings: Timings, stop: Stop,
             raise Stopped
 
     client_name = f"shoal-replay:{config.name}"
-    client = make_client(config.redis, client_name, config.redis_password)
+    client = make_client(config.redis, client_name, config.redis_password, config.redis_ca_file)
     wait_for(client, config.redis, config.redis_wait, stop, progress)
     with asking(config.redis):
         refuse_unfit(client, config.redis, fsync=config.level == "fsync")
@@ -92,7 +117,8 @@ def open_log(config: ReplayConfig, replay: Replay, timings: Timings, stop: Stop,
     log = RedisLog(client, config.name, fsync=config.level == "fsync")
     if config.fresh:
         _log.info("discarded keys=%d name=%s", log.discard(), config.name)
-    recovered = recover(log, replay, progress)
+    recovered = recover(log, replay, progress, witness)
+    log.source = RingChunks(replay).value
     timings.recovery(recovered)
     if recovered.transitions:
         _log.info(
@@ -104,6 +130,10 @@ def open_log(config: ReplayConfig, replay: Replay, timings: Timings, stop: Stop,
             recovered.seconds,
         )
     return log
+
+
+def _nobody(_: KeptChunk) -> None:
+    """Sees what no audit is kept of."""
 
 
 def main() -> None:

@@ -18,10 +18,15 @@ from common.errors import PeerError
 from replay_server.instructions import StoreChunk, StoreSamples, StoreWeights, Write
 from replay_server.resp import Command
 
+Mark = tuple[int, ...]
+"""A few values by which a log is told from an older state of itself."""
+
 GROUP_CHUNKS = 64
 GROUP_BYTES = 4 * 2**20
 FIRST_DELAY_S = 0.05
 LONGEST_DELAY_S = 2.0
+LOOK_EVERY_S = 5.0
+"""With nothing to write for so long, an empty transaction finds out whether the log is still there, and whole."""
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +37,10 @@ class Transaction(NamedTuple):
     commands: Sequence[Command]
     last_number: int
     """Number of the newest chunk in it; -1 when it holds none."""
+    before: Mark = ()
+    """What the log's mark must be before it is executed for the first time."""
+    after: Mark = ()
+    """The same afterwards: what is found where it was executed and the answer was lost."""
 
 
 class Log(Protocol):
@@ -111,18 +120,19 @@ class Committer:
 
     def _work(self) -> None:
         try:
-            while group := self._next_group():
+            while (group := self._next_group()) is not None:
                 self._commit(group)
         except BaseException as e:  # noqa: BLE001  (handed to the loop, which ends the server with it)
             self._defect = e
             self._wake()
 
-    def _next_group(self) -> list[Write]:
+    def _next_group(self) -> list[Write] | None:
+        """Returns the next writes, none of them after a while without any, or None at the end."""
         with self._changed:
             self._busy = False
-            self._changed.wait_for(lambda: self._pending or self._stopping.is_set())
+            self._changed.wait_for(lambda: self._pending or self._stopping.is_set(), timeout=LOOK_EVERY_S)
             if self._stopping.is_set():
-                return []
+                return None
             self._busy = True
             group: list[Write] = []
             size = 0
@@ -149,7 +159,8 @@ class Committer:
         if self.error:
             _log.info("the log takes chunks again, after %.1f s", time.monotonic() - started)
         self.error = ""
-        self._reports.append(Committed(transaction.last_number, time.monotonic() - started))
+        if group:
+            self._reports.append(Committed(transaction.last_number, time.monotonic() - started))
         self._wake()
 
     def _failed(self, error: str) -> None:

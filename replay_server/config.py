@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from common.errors import ConfigError
+from common.keys import KeysOption
 from common.options import Seconds
 from common.wire import require_local
 from replay_server.settings import Durability, ReplaySettings
@@ -24,13 +25,20 @@ class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         str,
         Meta(
             description="Redis or Valkey that keeps the chunks: redis://, rediss:// or unix:// URL; none = RAM only."
-            " Give passwords by SHOAL_REDIS or --redis-password-file: a command line is seen by all.",
-            extra={"metavar": "URL"},
+            " Give passwords by --redis-password-file or SHOAL_REDIS: a command line is seen by all.",
+            extra={"metavar": "URL", "may_hold_password": True},
         ),
     ] = "redis://127.0.0.1:6379/0"
     redis_password_file: Annotated[
         str,
         Meta(description="File that holds the password of Redis, for a URL without one.", extra={"metavar": "FILE"}),
+    ] = ""
+    redis_ca_file: Annotated[
+        str,
+        Meta(
+            description="File of certificates that a rediss:// server's is checked against. Default: the system's.",
+            extra={"metavar": "FILE"},
+        ),
     ] = ""
     durability: Annotated[
         Literal["auto", "ram", "redis", "fsync"],
@@ -49,9 +57,24 @@ class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         float, Meta(ge=0, description="Samples per transition inserted; 0 = as the run says.")
     ] = 0.0
     seed: Annotated[int, Meta(ge=0, lt=2**32, description="Seed of the sampler.")] = 0
+    keys: KeysOption = ""
     insecure: Annotated[
-        bool, Meta(description="Allow a --bind address that others can reach: anyone there may write and read.")
+        bool,
+        Meta(description="Allow a --bind address that others can reach without keys: anyone there may write and read."),
     ] = False
+    audit: Annotated[
+        str,
+        Meta(description="Directory to note in what was stored, for `shoal audit`.", extra={"metavar": "DIR"}),
+    ] = ""
+    peer_memory: Annotated[
+        int,
+        Meta(
+            ge=16,
+            le=2**20,
+            description="MiB that peers' messages may take before they are whole; beyond, all connections are ended,"
+            " which frees them, and peers come back. TCP, on Linux.",
+        ),
+    ] = 1_024
     metrics_host: Annotated[str, Meta(description="Address of the HTTP port.")] = "127.0.0.1"
     metrics_port: Annotated[
         int, Meta(ge=0, le=65_535, description="Port of /metrics, /healthz and /readyz; 0 = any free one.")
@@ -82,7 +105,7 @@ class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Raises ConfigError for settings that contradict each other or open the server to strangers."""
         if self.redis == NO_REDIS and self.level != "ram":
             raise ConfigError(f"--durability {self.durability} needs a Redis; give --redis URL, or --durability ram")
-        require_local(self.bind, "--bind", insecure=self.insecure)
+        require_local(self.bind, "--bind", insecure=self.insecure, keys=bool(self.keys))
 
     def settings(self, metrics_url: str) -> ReplaySettings:
         """Returns what the replay itself needs of this."""

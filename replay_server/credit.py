@@ -11,6 +11,8 @@ from common.messages import ActorReport
 
 WINDOW_CHUNKS = 8
 """Most chunks of one actor that are not yet durable."""
+WINDOW_BYTES = 16 * 2**20
+"""Most bytes of them, but always one chunk: what an actor keeps, and what may lie in the queues on its way."""
 ASSUMED_CHUNK_ROWS = 256
 """Size of an actor's chunks before the first one has come; until then it gets one chunk of credit."""
 LEASE_S = 15.0
@@ -37,6 +39,8 @@ class Session:
     """Size of its last chunk: what the next one is counted as."""
     measured: bool = False
     """Whether a chunk has come; until then its size is assumed."""
+    window: int = 1
+    """Chunks it may have sent that are not durable."""
     turn: int = 0
     """Orders the grants: the actor that has waited longest comes first among equals."""
     report: ActorReport | None = None
@@ -49,6 +53,11 @@ class Session:
     def live(self, now: float) -> bool:
         """Says whether the actor holds its lease."""
         return self.peer is not None and now - self.seen <= LEASE_S
+
+    def measure(self, rows: int, chunk_bytes: int) -> None:
+        """Takes the size of a chunk that has come for that of the next ones."""
+        self.chunk_rows, self.measured = rows, True
+        self.window = max(1, min(WINDOW_CHUNKS, WINDOW_BYTES // max(chunk_bytes, 1)))
 
     @property
     def outstanding(self) -> int:
@@ -63,7 +72,7 @@ class Session:
     @property
     def limit(self) -> int:
         """Highest credit its window allows."""
-        return self.durable + (WINDOW_CHUNKS if self.measured else 1)
+        return self.durable + self.window
 
 
 def grant(sessions: Iterable[Session], room_rows: int, turn: int, *, largest_rows: int) -> int:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 from common.messages import Chunk
 from common.wire import Buffer
 from replay_server.credit import Session
 from replay_server.instructions import StoreChunk, StoreSamples, Write
-from replay_server.rate_limiter import UNLIMITED_ROWS
 
 MAX_UNCOMMITTED_BYTES = 64 * 2**20
-"""Bytes of chunks that may await the log: what a server without Redis grows by before its actors wait."""
+"""Bytes of chunks that may be granted and on their way, or here and awaiting the log, of all actors together: what a
+server without its Redis grows by before its actors wait."""
 
 
 class Uncommitted(NamedTuple):
@@ -33,6 +34,8 @@ class Journal:
         """Number of the next chunk in the log."""
         self.error = ""
         """What keeps the log from committing; empty while it commits."""
+        self.witness: Callable[[Chunk, Buffer], None] | None = None
+        """Sees every chunk before anything else is done with it."""
         self._kept = kept
         self._uncommitted: deque[Uncommitted] = deque()
         self._uncommitted_bytes = 0
@@ -45,6 +48,8 @@ class Journal:
 
     def add(self, session: Session, chunk: Chunk, payload: Buffer, inserts: int) -> None:
         """Takes a chunk that has just been inserted."""
+        if self.witness:
+            self.witness(chunk, payload)
         if not self._kept:
             session.durable = chunk.seq
             return
@@ -82,7 +87,5 @@ class Journal:
             chunk.session.owed_ack = True
 
     def room(self, record_bytes: int) -> int:
-        """Returns how many transitions may be on their way to the log beyond those that are."""
-        if not self._kept:
-            return UNLIMITED_ROWS
+        """Returns how many transitions may be on their way here or to the log beyond those that await it."""
         return 0 if self.error else max(MAX_UNCOMMITTED_BYTES - self._uncommitted_bytes, 0) // record_bytes

@@ -17,29 +17,32 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
+from common.messages import Natural
 from common.run import Run
 from replay_server.chunk_format import pack_chunk
-from replay_server.committer import Transaction
+from replay_server.committer import Mark, Transaction
 from replay_server.instructions import ForgetActor, StoreChunk, StoreRun, StoreSamples, StoreWeights, Write
 from replay_server.resp import Command, Split
 
 FORMAT: Literal[1] = 1
+MARKED = ("format", "head", "tail")
+"""The fields of `state` that tell a log from an older state of itself."""
 
 
 class State(msgspec.Struct, frozen=True):
     """The log's counters, as the hash `state` holds them."""
 
     format: Literal[1] = FORMAT
-    head: int = 0
+    head: Natural = 0
     """Number the next chunk gets."""
-    tail: int = 0
+    tail: Natural = 0
     """Number of the oldest chunk."""
-    inserts: int = 0
-    samples: int = 0
+    inserts: Natural = 0
+    samples: Natural = 0
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -50,6 +53,18 @@ class Kept(msgspec.Struct, frozen=True):
     actors: dict[str, tuple[int, int]]
     """Incarnation and seq by actor."""
     weights: bytes | None
+
+
+class HeldChunk(NamedTuple):
+    """A chunk that the log holds, or should hold."""
+
+    number: int
+    rows: int
+    """0: it was missing or damaged when the log was read."""
+    header: bytes
+    """What stands before its records."""
+    end: int
+    """Transitions ever inserted, up to its last."""
 
 
 class Keys:
@@ -99,7 +114,7 @@ class LogBook:
         self.keys = keys
         self.capacity = 0
         """Transitions the log is to hold: the oldest chunk goes when the others hold as many."""
-        self._chunks: deque[tuple[int, int]] = deque()
+        self._chunks: deque[HeldChunk] = deque()
         self._rows = 0
         self._actors: dict[str, str] = {}
         self._definitions: dict[str, bytes | Split] = {}
@@ -110,18 +125,32 @@ class LogBook:
         """Number after that of the newest chunk."""
         return self._state.get("head", 0)
 
+    @property
+    def mark(self) -> Mark:
+        """What the fields MARKED of the log's state are."""
+        return tuple(self._state.get(name, 0) for name in MARKED)
+
     def transaction(self, writes: Sequence[Write]) -> Transaction:
         """Returns the commands for a group of writes, to be executed as one."""
-        draft = _Draft()
+        draft, before = _Draft(), self.mark
         for write in writes:
             self._draft(write, draft)
         self._drop_outgrown(draft)
         self._remember(draft)
-        return Transaction(draft.commands(self.keys), draft.last_number)
+        return Transaction(draft.commands(self.keys), draft.last_number, before, self.mark)
 
     def basis(self) -> list[Command]:
-        """Returns what to put first where everything but chunks may be missing: a Redis that came back empty."""
+        """Returns what to put where everything but chunks may be missing or old: in a Redis that lost some of it."""
         return _Draft(dict(self._definitions), dict(self._actors), dict(self._state)).commands(self.keys)
+
+    def held_from(self, number: int) -> list[HeldChunk]:
+        """Returns the chunks from a number on, newest first: those that will be needed for longest."""
+        return [chunk for chunk in reversed(self._chunks) if chunk.number >= number and chunk.rows]
+
+    def outgrown_from(self, tail: int) -> list[str]:
+        """Returns the keys of chunks that have gone since the log began with number `tail`."""
+        first = self._chunks[0].number if self._chunks else self.head
+        return [self.keys.chunk(number) for number in range(tail, first)]
 
     def restore(self, kept: Kept) -> None:
         """Takes over what was read from the log."""
@@ -131,17 +160,18 @@ class LogBook:
         if kept.weights:
             self._definitions[self.keys.weights] = kept.weights
 
-    def hold(self, number: int, rows: int) -> None:
-        """Takes over one chunk that the log holds, or should hold (`rows` 0)."""
-        self._chunks.append((number, rows))
-        self._rows += rows
+    def hold(self, chunk: HeldChunk) -> None:
+        """Takes over the next chunk that the log holds, or should hold."""
+        self._chunks.append(chunk)
+        self._rows += chunk.rows
 
     def _draft(self, write: Write, draft: _Draft) -> None:
         match write:
             case StoreChunk(number, chunk, _, inserts):
-                self.hold(number, chunk.count)
+                packed = pack_chunk(write)
+                self.hold(HeldChunk(number, chunk.count, packed[0], inserts))
                 draft.last_number = number
-                draft.values[self.keys.chunk(number)] = pack_chunk(write)
+                draft.values[self.keys.chunk(number)] = packed
                 draft.actors[chunk.actor] = f"{chunk.incarnation}:{chunk.seq}"
                 draft.state |= {"head": number + 1, "inserts": inserts}
             case StoreSamples(samples):
@@ -160,14 +190,15 @@ class LogBook:
 
     def _clear(self, draft: _Draft) -> None:
         """Forgets a run of which no transition is left."""
-        draft.removed += [self.keys.actors, self.keys.weights, *(self.keys.chunk(number) for number, _ in self._chunks)]
+        chunks = [self.keys.chunk(chunk.number) for chunk in self._chunks]
+        draft.removed += [self.keys.actors, self.keys.weights, *chunks]
         draft.state |= {"inserts": 0, "samples": 0, "tail": self.head}
         self._chunks.clear()
         self._rows = 0
 
     def _drop_outgrown(self, draft: _Draft) -> None:
-        while self._chunks and self._rows - self._chunks[0][1] >= self.capacity:
-            number, rows = self._chunks.popleft()
+        while self._chunks and self._rows - self._chunks[0].rows >= self.capacity:
+            number, rows, _, _ = self._chunks.popleft()
             self._rows -= rows
             draft.state["tail"] = number + 1
             key = self.keys.chunk(number)
@@ -194,4 +225,7 @@ def parse(state: Mapping[bytes, bytes], actors: Mapping[bytes, bytes], run: byte
     for actor, value in actors.items():
         incarnation, _, seq = value.decode().partition(":")
         sequences[actor.decode()] = int(incarnation), int(seq)
-    return Kept(msgspec.json.decode(run, type=Run), msgspec.convert(counters, State), sequences, weights)
+    kept = Kept(msgspec.json.decode(run, type=Run), msgspec.convert(counters, State), sequences, weights)
+    if kept.state.tail > kept.state.head:
+        raise ValueError(f"its oldest chunk, {kept.state.tail}, comes after its newest")
+    return kept

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from common.errors import ProtocolError
-from replay_server.chunk_format import unpack_chunk
-from replay_server.log_book import Kept, LogBook, State
+from replay_server.chunk_format import KeptChunk, unpack_chunk
+from replay_server.log_book import HeldChunk, Kept, LogBook, State
 from replay_server.replay import Replay
 from replay_server.table import Table
 
@@ -45,9 +45,15 @@ class ReadableLog(Protocol):
         """Yields number and value of every chunk in order, None where it is missing."""
 
 
-def recover(log: ReadableLog, replay: Replay, progress: Callable[[str], None]) -> Recovered:
+def recover(
+    log: ReadableLog,
+    replay: Replay,
+    progress: Callable[[str], None],
+    witness: Callable[[KeptChunk], None] = lambda _: None,
+) -> Recovered:
     """Fills an empty replay with what the log holds; damaged and missing chunks are skipped and counted.
 
+    witness: sees every chunk that is taken.
     PeerError when Redis goes away meanwhile, ConfigError when the ring does not fit in memory.
     """
     started = time.monotonic()
@@ -57,10 +63,15 @@ def recover(log: ReadableLog, replay: Replay, progress: Callable[[str], None]) -
     table = replay.restore(kept.run, kept.weights)
     log.book.capacity = table.ring.capacity
     chunks = damaged = missing = payload_bytes = 0
+    held: list[tuple[int, int, bytes]] = []
     say_at = started + SAY_EVERY_S
     for number, value in log.chunks(kept.state):
-        rows, fault = _take(table, number, value)
-        log.book.hold(number, rows)
+        chunk, fault = _open(table, number, value)
+        rows = chunk.rows if chunk else 0
+        if chunk:
+            table.keep(table.records(chunk.records), chunk.origin)
+            witness(chunk)
+        held.append((number, rows, chunk.header if chunk else b""))
         chunks, payload_bytes = chunks + (rows > 0), payload_bytes + rows * table.ring.dtype.itemsize
         missing, damaged = missing + (value is None), damaged + bool(value is not None and fault)
         if fault and missing + damaged <= MOST_TOLD:
@@ -71,19 +82,26 @@ def recover(log: ReadableLog, replay: Replay, progress: Callable[[str], None]) -
             progress(f"recovering from Redis: {done:.0%} of the chunks read")
             _log.info("recovering done=%.0f%% transitions=%d", done * 100, table.size)
     table.limiter.catch_up(kept.state.inserts, kept.state.samples, table.size)
+    _hold(log.book, held, table.limiter.inserts)
     replay.journal.resume(kept.state.head, kept.state.samples)
     for actor, (incarnation, seq) in kept.actors.items():
         replay.actors.restore(actor, incarnation, seq)
     return Recovered(table.size, chunks, damaged, missing, payload_bytes, time.monotonic() - started)
 
 
-def _take(table: Table, number: int, value: bytes | None) -> tuple[int, str]:
-    """Keeps a chunk's records; returns how many they are and why not, if they are none."""
+def _open(table: Table, number: int, value: bytes | None) -> tuple[KeptChunk | None, str]:
+    """Returns a chunk, or None and what is wrong with it."""
     if value is None:
-        return 0, "missing"
+        return None, "missing"
     try:
-        chunk = unpack_chunk(value, number, table.ring.dtype.itemsize)
+        return unpack_chunk(value, number, table.ring.dtype.itemsize), ""
     except ProtocolError as e:
-        return 0, str(e)
-    table.keep(table.records(chunk.records), chunk.origin)
-    return chunk.rows, ""
+        return None, str(e)
+
+
+def _hold(book: LogBook, held: list[tuple[int, int, bytes]], inserts: int) -> None:
+    """Tells the log book which chunks (number, rows, header) there are; `inserts`: with the last of them."""
+    end = inserts - sum(rows for _, rows, _ in held)
+    for number, rows, header in held:
+        end += rows
+        book.hold(HeldChunk(number, rows, header, end))

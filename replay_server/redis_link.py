@@ -6,7 +6,8 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator
-from urllib.parse import urlsplit
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit, urlunsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -29,7 +30,10 @@ class Stopped(Exception):  # noqa: N818  (it says what happened, not what went w
 
 def shown(url: str) -> str:
     """Returns an address without what is secret in it."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(this)"
     if parts.scheme == "unix":
         return f"unix://{parts.path}"
     if parts.scheme not in ("redis", "rediss"):
@@ -38,14 +42,36 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def make_client(url: str, client_name: str, password: str = "") -> redis.Redis:
+def without_password(url: str) -> tuple[str, str]:
+    """Returns an address without its password, and the password; empty where it has none."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url, ""  # the replay server tells what is wrong with it, without showing it
+    query = parse_qs(parts.query)
+    password = unquote(parts.password or "") or query.pop("password", [""])[0]
+    if not password:
+        return url, ""
+    user, _, host = parts.netloc.rpartition("@")
+    user = user.partition(":")[0]
+    netloc = f"{user}@{host}" if user else host
+    return urlunsplit(parts._replace(netloc=netloc, query=urlencode(query, doseq=True))), password
+
+
+def make_client(url: str, client_name: str, password: str = "", ca_file: str = "") -> redis.Redis:
     """Returns a client that connects at its first use; ConfigError when the address cannot be one.
 
-    password: for a URL that has none.
+    password: for a URL that has none. ca_file: what the certificate of a rediss:// server is checked against.
     It never tries a command again by itself: only the owner of a transaction knows that it is idempotent.
     """
+    if ca_file and not url.startswith("rediss://"):
+        raise ConfigError(
+            f"--redis-ca-file with {shown(url)}: only rediss:// is encrypted; write rediss://, or leave it"
+        )
+    if ca_file and not Path(ca_file).is_file():
+        raise ConfigError(f"--redis-ca-file {ca_file} is no file; name the certificates of who signed the server's")
     try:
-        return redis.Redis.from_url(
+        client = redis.Redis.from_url(
             url,
             client_name=client_name,
             password=password or None,
@@ -53,12 +79,16 @@ def make_client(url: str, client_name: str, password: str = "") -> redis.Redis:
             retry=Retry(NoBackoff(), 0),
             socket_timeout=TIMEOUT_S,
             socket_connect_timeout=TIMEOUT_S,
+            **({"ssl_ca_certs": ca_file} if ca_file else {}),
         )
-    except (ValueError, TypeError) as e:
+        # An option that there is not is noticed here, not at the first use.
+        client.connection_pool.make_connection()
+    except (ValueError, TypeError, redis.RedisError) as e:
         raise ConfigError(
             f"--redis {shown(url)}: not an address of a Redis; write redis://HOST:PORT/DB, rediss://... or"
             " unix:///PATH, or none"
         ) from e
+    return client
 
 
 def wait_for(client: redis.Redis, url: str, wait_s: float, stop: Stop, progress: Callable[[str], None]) -> None:
@@ -75,6 +105,11 @@ def wait_for(client: redis.Redis, url: str, wait_s: float, stop: Stop, progress:
             ) from e
         except redis.RedisError as e:
             reason = in_words(e)
+            if "CERTIFICATE_VERIFY_FAILED" in reason:
+                raise ConfigError(
+                    f"--redis {shown(url)}: its certificate is not trusted ({reason}); name the certificates of who"
+                    " signed it by --redis-ca-file, and the server as they do"
+                ) from e
             if time.monotonic() > deadline:
                 raise PeerError(
                     f"no Redis serves at {shown(url)} after {wait_s:g} s: {reason}; start one (redis-server), correct"

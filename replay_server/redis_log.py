@@ -5,23 +5,28 @@ The keys and what a transaction consists of stand in log_book.py; here they are 
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import msgspec
 import redis
 
 from common.errors import ConfigError, PeerError
-from replay_server.committer import Transaction
+from replay_server.committer import GROUP_BYTES, Mark, Transaction
 from replay_server.instructions import Write
-from replay_server.log_book import Kept, Keys, LogBook, State, parse
+from replay_server.log_book import MARKED, HeldChunk, Kept, Keys, LogBook, State, parse
 from replay_server.redis_link import in_words
 from replay_server.resp import Command, pack
 
 FSYNC_WAIT_MS = 5_000
-READ_BYTES = 8 * 2**20
+READ_BYTES = 4 * 2**20
 """About what one read of chunks takes."""
+PARTS_AHEAD = 2
+"""Reads asked for and not taken."""
 MOST_KEYS = 512
 """Keys in one command, where their values are small or none."""
 
@@ -36,7 +41,10 @@ class RedisLog:
         self.book = LogBook(Keys(name))
         self._name, self._client, self._fsync = name, client, fsync
         self._connection: Any = None
-        self._doubtful = False
+        self.source: Callable[[HeldChunk], bytes | None] = lambda _: None
+        """Where a chunk that Redis has lost is had from again; None where it is nowhere any more."""
+        self._lost_from: int | None = None
+        """Number of the first chunk that Redis has lost; None: it has all."""
 
     # ---- writing --------------------------------------------------------------------------------------------------
 
@@ -45,43 +53,74 @@ class RedisLog:
         return self.book.transaction(writes)
 
     def execute(self, transaction: Transaction) -> None:
-        """Makes a transaction durable, all of it or nothing; PeerError when it is not known to be."""
+        """Makes a transaction durable, all of it or nothing; PeerError when it is not known to be.
+
+        Where Redis turns out to have lost chunks it is given them again first, for they were acknowledged.
+        """
         try:
             if self._connection is None:
                 self._connection = self._client.connection_pool.get_connection()
-            commands = self._restoring(transaction) if self._doubtful else transaction.commands
-            self._exchange([("MULTI",), *commands, ("EXEC",), *([("WAITAOF", 1, 0, FSYNC_WAIT_MS)] * self._fsync)])
+            values, *_ = self._commit([("HMGET", self.book.keys.state, *MARKED), *transaction.commands])
+            found = tuple(int(value or 0) for value in values)
+            if found not in (transaction.before, transaction.after):
+                self._note_loss(found, transaction)
+            if self._lost_from is not None:
+                self._write_again(self._lost_from)
+                self._lost_from = None
         except redis.RedisError as e:
-            self._doubtful = True
             self._disconnect()
             raise PeerError(in_words(e)) from e
-        self._doubtful = False
 
     def close(self) -> None:
         """Closes the connections."""
         self._disconnect()
         self._client.close()
 
-    def _exchange(self, commands: Sequence[Command]) -> None:
-        """Sends commands at once on the one connection and checks every answer.
+    def _commit(self, commands: Sequence[Command]) -> list[Any]:
+        """Executes commands as one and returns their answers, each of them checked.
 
         One connection and one exchange, because WAITAOF speaks of the writes of its own connection only.
         """
-        self._connection.send_packed_command(pack(commands))
-        answers = [self._connection.read_response() for _ in commands]
-        executed = answers[-2] if self._fsync else answers[-1]
-        if failures := [answer for answer in executed or () if isinstance(answer, redis.RedisError)]:
+        whole = [("MULTI",), *commands, ("EXEC",), *([("WAITAOF", 1, 0, FSYNC_WAIT_MS)] * self._fsync)]
+        self._connection.send_packed_command(pack(whole))
+        answers = [self._connection.read_response() for _ in whole]
+        executed: list[Any] = answers[-2] if self._fsync else answers[-1]
+        if failures := [answer for answer in executed if isinstance(answer, redis.RedisError)]:
             raise failures[0]
         if self._fsync and answers[-1][0] < 1:
             raise redis.TimeoutError(f"its append-only file was not on disk within {FSYNC_WAIT_MS / 1_000:g} s")
+        return executed
 
-    def _restoring(self, transaction: Transaction) -> Sequence[Command]:
-        """Returns the commands after a failure: Redis may have come back without its data."""
-        self._connection.send_command("HGET", self.book.keys.state, "format")
-        if self._connection.read_response() is not None:
-            return transaction.commands
-        _log.error("Redis has lost the chunks it held; they remain in RAM only")
-        return [*self.book.basis(), *transaction.commands]
+    def _note_loss(self, found: Mark, transaction: Transaction) -> None:
+        """Notes from which chunk on Redis has lost them, by the mark it had before the transaction."""
+        form, head, tail = found
+        older = form > 0 and head <= transaction.before[1]
+        first = head if older else 0
+        self._lost_from = first if self._lost_from is None else min(first, self._lost_from)
+        if older and (outgrown := self.book.outgrown_from(tail)):
+            self._commit([("UNLINK", *outgrown)])
+
+    def _write_again(self, first: int) -> None:
+        """Gives Redis the chunks from number `first` on again, and all that it holds besides chunks."""
+        chunks, gone, started = self.book.held_from(first), 0, time.monotonic()
+        _log.error("Redis has lost chunks it held, up to %d; writing them again from RAM", len(chunks))
+        self._commit(self.book.basis())
+        part: list[bytes | str] = []
+        size = 0
+        for chunk in chunks:
+            value = self.source(chunk)
+            if value is None:
+                gone += 1
+                continue
+            part += (self.book.keys.chunk(chunk.number), value)
+            size += len(value)
+            if size >= GROUP_BYTES:
+                self._commit([("MSET", *part)])
+                part, size = [], 0
+        if part:
+            self._commit([("MSET", *part)])
+        took_s = time.monotonic() - started
+        _log.warning("Redis holds its chunks again written=%d gone=%d seconds=%.2f", len(chunks) - gone, gone, took_s)
 
     def _disconnect(self) -> None:
         if self._connection is not None:
@@ -112,18 +151,36 @@ class RedisLog:
         return kept
 
     def chunks(self, state: State) -> Iterator[tuple[int, bytes | None]]:
-        """Yields number and value of every chunk in order, None where it is missing; reads a bounded part at a time."""
+        """Yields number and value of every chunk in order, None where it is missing; reads a bounded part at a time.
+
+        While one part is looked at Redis prepares the next one.
+        """
         number, keys_a_read = state.tail, 1
-        while number < state.head:
-            numbers = range(number, min(number + keys_a_read, state.head))
+        asked: deque[range] = deque()
+        with self._reading() as connection:
+            while number < state.head or asked:
+                while number < state.head and len(asked) < PARTS_AHEAD:
+                    asked.append(range(number, min(number + keys_a_read, state.head)))
+                    connection.send_command("MGET", *(self.book.keys.chunk(i) for i in asked[-1]))
+                    number = asked[-1].stop
+                values: list[bytes | None] = connection.read_response()
+                yield from zip(asked.popleft(), values, strict=True)
+                largest = max((len(value) for value in values if value), default=READ_BYTES)
+                keys_a_read = max(1, min(READ_BYTES // largest, MOST_KEYS))
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Any]:
+        """Lends a connection, which is closed afterwards: answers may be left on it. PeerError."""
+        pool = self._client.connection_pool
+        try:
+            connection: Any = pool.get_connection()
             try:
-                values = cast("list[bytes | None]", self._client.mget([self.book.keys.chunk(i) for i in numbers]))
-            except redis.RedisError as e:
-                raise PeerError(f"Redis: {in_words(e)}") from e
-            yield from zip(numbers, values, strict=True)
-            number = numbers.stop
-            largest = max((len(value) for value in values if value), default=READ_BYTES)
-            keys_a_read = max(1, min(READ_BYTES // largest, MOST_KEYS))
+                yield connection
+            finally:
+                connection.disconnect()
+                pool.release(connection)
+        except redis.RedisError as e:
+            raise PeerError(f"Redis: {in_words(e)}") from e
 
     def discard(self) -> int:
         """Deletes everything under this name and returns how many keys there were; PeerError."""

@@ -138,7 +138,7 @@ class Replay:
             return go_back(session, now)
         table.insert(table.records(payload), origin_of(chunk))
         session.received, session.gap_told = chunk.seq, -math.inf
-        session.chunk_rows, session.measured = chunk.count, True
+        session.measure(chunk.count, len(payload))
         self.recent.lag.add(chunk.policy_version)
         self.journal.add(session, chunk, payload, table.limiter.inserts)
         return []

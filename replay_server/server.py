@@ -21,18 +21,23 @@ it asks for again.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterable
 
 import zmq
 
-from common.errors import ProtocolError
-from common.messages import Refused
+from common.errors import ConfigError, ProtocolError
+from common.gate import Gate
+from common.keys import ClientKind, Keys
+from common.messages import FromPeer, LearnerReport, Open, Priorities, PutWeights, Refused, SampleRequest
 from common.process import Health, Stop, WaitLog
-from common.wire import MAX_PEER_FRAME_BYTES, bind, decode_from_peer, encode, make_socket, receive, send
+from common.vitals import private_bytes
+from common.wire import MAX_PEER_FRAME_BYTES, bind, decode_from_peer, encode, make_socket, receive_from, send
 from replay_server.committer import Committer
 from replay_server.instructions import Reply
 from replay_server.metrics import Timings
+from replay_server.overhang import BYTES_BESIDE_A_RECORD, Overhang
 from replay_server.replay import Replay
 
 POLL_MS = 50
@@ -47,22 +52,39 @@ DRAIN_S = 3.0
 DRAIN_GONE_S = 1.0
 """The same, where the log has been failing already."""
 
+PEER_BYTES = 2**30
+LOOK_PERIOD_S = 0.25
+"""Between two looks at the memory in use."""
+START_OVER_S = 0.5
+"""How long memory is given to come back once all connections have ended."""
+LEARNERS_ONLY = (Open, SampleRequest, Priorities, PutWeights, LearnerReport)
+"""What a client with an actor's key may not send: it could make the run another, or its policies another's."""
+
 _log = logging.getLogger(__name__)
 
 
 class Server:
     """Serves one replay on one ROUTER socket."""
 
-    def __init__(self, replay: Replay, endpoint: str, committer: Committer | None, timings: Timings) -> None:
-        """Binds; ConfigError when the address cannot be had."""
-        self._replay, self._committer, self._timings = replay, committer, timings
+    def __init__(
+        self,
+        replay: Replay,
+        endpoint: str,
+        committer: Committer | None,
+        timings: Timings,
+        keys: Keys | None = None,
+        *,
+        peer_bytes: int = PEER_BYTES,
+    ) -> None:
+        """Binds; ConfigError when the address cannot be had, or it cannot be known whom to let in.
+
+        peer_bytes: what messages that are not whole yet may take.
+        """
+        self._replay, self._committer, self._timings, self._keys = replay, committer, timings, keys
+        self._overhang, self._look_at = Overhang(peer_bytes), 0.0
         self._context = zmq.Context()
-        self._socket = make_socket(self._context, zmq.ROUTER, max_frame_bytes=MAX_PEER_FRAME_BYTES)
-        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self._socket.setsockopt(zmq.SNDHWM, SEND_QUEUE)
-        self._socket.setsockopt(zmq.RCVHWM, RECEIVE_QUEUE)
+        self._gate = Gate(self._context, keys) if keys else None
         self._poller = zmq.Poller()
-        self._poller.register(self._socket, zmq.POLLIN)
         if committer:
             self._poller.register(committer.wake_up, zmq.POLLIN)
         self._wait_logs = [
@@ -70,22 +92,37 @@ class Server:
             for wait in (replay.actors_wait, replay.learner_wait)
         ]
         try:
-            self.endpoint = bind(self._socket, endpoint, "--bind")
+            self.endpoint = self._open(endpoint)
         except BaseException:
             self.close()
             raise
+
+    def _open(self, endpoint: str) -> str:
+        """Makes the socket, binds it and returns the endpoint as resolved."""
+        self._socket = make_socket(self._context, zmq.ROUTER, max_frame_bytes=MAX_PEER_FRAME_BYTES)
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._socket.setsockopt(zmq.SNDHWM, SEND_QUEUE)
+        self._socket.setsockopt(zmq.RCVHWM, RECEIVE_QUEUE)
+        if self._keys:
+            self._keys.guard(self._socket)
+        resolved = bind(self._socket, endpoint, "--bind")
+        self._poller.register(self._socket, zmq.POLLIN)
+        return resolved
 
     def run(self, stop: Stop, health: Health) -> None:
         """Serves until asked to stop, then has the log take what has come."""
         while not stop.requested:
             self._poller.poll(POLL_MS)
             self._turn(time.monotonic())
+            self._look_at_memory(time.monotonic())
             health.beat()
             health.not_ready = self._replay.journal.error
         self._drain()
 
     def close(self) -> None:
         """Closes the socket."""
+        if self._gate:
+            self._gate.close()
         self._context.destroy(linger=200)
 
     def _turn(self, now: float) -> None:
@@ -101,6 +138,40 @@ class Server:
         if received:
             self._timings.turn.observe(time.monotonic() - now)
 
+    def _look_at_memory(self, now: float) -> None:
+        """Ends all connections when peers send messages without end."""
+        if now < self._look_at or not self.endpoint.startswith("tcp://"):
+            return
+        self._look_at = now + LOOK_PERIOD_S
+        if self._overhang.beyond(private_bytes(os.getpid()), self._records_bytes()):
+            _log.error("memory grows by messages that never end (bound: --peer-memory); ending all connections")
+            self._replay.tally.reject("endless", "a peer sent a message without end")
+            self._start_over(now)
+
+    def _start_over(self, now: float) -> None:
+        """Closes the socket and opens it again: peers come back by themselves, and lose nothing by it."""
+        self._poller.unregister(self._socket)
+        self._socket.close(linger=0)
+        # libzmq frees what it held, and gives the address back, in a thread of its own.
+        while time.monotonic() < now + START_OVER_S:
+            time.sleep(0.05)
+            self._overhang.alone(private_bytes(os.getpid()), self._records_bytes())
+        while True:
+            try:
+                self._open(self.endpoint)
+            except ConfigError as e:
+                self._socket.close(linger=0)
+                if time.monotonic() > now + 10 * START_OVER_S:
+                    raise
+                _log.debug("%s", e)
+                time.sleep(0.05)
+            else:
+                return
+
+    def _records_bytes(self) -> int:
+        table = self._replay.table
+        return table.size * (table.ring.dtype.itemsize + BYTES_BESIDE_A_RECORD) if table else 0
+
     def _settle(self, now: float) -> None:
         """Brings commits in, replies out, and new writes on their way."""
         if self._committer:
@@ -115,15 +186,19 @@ class Server:
     def _take_message(self, now: float) -> bool:
         """Takes one message in; returns whether there was one. Nothing a peer sends ends the server."""
         try:
-            peer, *frames = receive(self._socket)
+            sender, frames = receive_from(self._socket)
         except zmq.Again:
             return False
-        id_ = bytes(peer)
+        id_ = sender.bytes
         try:
             message, payload = decode_from_peer(frames)
         except ProtocolError as e:
             self._replay.tally.reject("malformed", str(e))
             self._send([Reply(id_, Refused(str(e)[:2_000]))])
+            return True
+        if self._gate and (reason := not_permitted(self._gate.kind_of(sender), message)):
+            self._replay.tally.reject("key", reason)
+            self._send([Reply(id_, Refused(reason))])
             return True
         self._send(self._replay.handle(id_, message, payload, now))
         return True
@@ -153,3 +228,11 @@ class Server:
         self._settle(time.monotonic())
         if left := len(self._replay.journal):
             _log.warning("ended with %d chunks that Redis does not have; their actors keep and re-send them", left)
+
+
+def not_permitted(kind: ClientKind | None, message: FromPeer) -> str:
+    """Says why a client of this kind may not send this message; empty when it may."""
+    if kind == "learner" or (kind == "actor" and not isinstance(message, LEARNERS_ONLY)):
+        return ""
+    allowed = "only a client that allowed_clients calls `learner` may" if kind else "its key is no longer allowed"
+    return f"{type(message).__name__} refused: {allowed}"

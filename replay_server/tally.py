@@ -7,7 +7,18 @@ from collections import Counter
 from typing import Literal
 
 Rejection = Literal[
-    "malformed", "unread", "credit", "world", "size", "checksum", "run", "batch", "weights", "priorities"
+    "malformed",
+    "unread",
+    "credit",
+    "world",
+    "size",
+    "checksum",
+    "run",
+    "batch",
+    "weights",
+    "priorities",
+    "key",
+    "endless",
 ]
 """Why a message was not taken in, or a reply not read: a metric's label."""
 

@@ -1,6 +1,7 @@
 """mpe2 itself behind the same spec as the batched world of that scenario: to evaluate in, and to be compared with.
 
-`make_world("mpe2:simple_spread", ...)` takes the options of `simple_spread` and steps the installed package.
+`make_world("mpe2:simple_spread", ...)` takes the options of `simple_spread` and steps the installed package. With
+`benchmark_data` its steps carry mpe2's benchmark data under the names that the batched world gives them.
 """
 
 from __future__ import annotations
@@ -13,12 +14,35 @@ import numpy as np
 
 from common.errors import ConfigError
 from common.spec import AgentSpec, JointSpec
+from common.worlds.mpe import MpeWorld
 from common.worlds.pettingzoo import Codec, PettingZooWorld
 from common.worlds.scenario import Scenario
-from common.worlds.world import Float32Array
+from common.worlds.world import Float32Array, Float64Array, Step
 
 
-def real_mpe2(name: str, scenario: Scenario[Any], spec: JointSpec, copies: int, seed: int | None) -> PettingZooWorld:
+class RealMpe2(PettingZooWorld):
+    """Copies of mpe2's own environment."""
+
+    benchmark: tuple[str, ...] = ()
+    """Names of its benchmark data; empty where they were not asked for."""
+
+    def step(self, actions: Float32Array) -> Step:
+        """Steps every copy; adds mpe2's benchmark data."""
+        step = super().step(actions)
+        return step._replace(metrics=self._metrics()) if self.benchmark else step
+
+    def _metrics(self) -> dict[str, Float64Array]:
+        """Returns name -> [copies, agents], NaN where mpe2 tells an agent less than the others."""
+        values = np.full((len(self.benchmark), self.copies, len(self.spec.agents)), np.nan)
+        for c, infos in enumerate(self.infos):
+            for i, agent in enumerate(self.spec.agents):
+                told = _flat(infos[agent.name]["benchmark_data"])
+                # In simple_adversary the adversary is told the last of them only.
+                values[len(self.benchmark) - len(told) :, c, i] = told
+        return dict(zip(self.benchmark, values, strict=True))
+
+
+def real_mpe2(name: str, scenario: Scenario[Any], spec: JointSpec, copies: int, seed: int | None) -> RealMpe2:
     """Makes copies of mpe2's own environment. Raises ConfigError for options that only the batched world has."""
     options = msgspec.structs.asdict(scenario.options)
     if options.pop("dynamics") != "mpe2":
@@ -31,7 +55,16 @@ def real_mpe2(name: str, scenario: Scenario[Any], spec: JointSpec, copies: int, 
     except ImportError as e:
         raise ConfigError(f"{name}: cannot import mpe2: {e}; install it with: pip install mpe2") from e
     codecs = [Codec(_encode, _decoder(agent, continuous=options["continuous_actions"])) for agent in spec.agents]
-    return PettingZooWorld(name, [make(**options) for _ in range(copies)], seed, (spec, codecs))
+    world = RealMpe2(name, [make(**options) for _ in range(copies)], seed, (spec, codecs))
+    if options["benchmark_data"]:
+        world.benchmark = tuple(scenario.metrics(MpeWorld(name, scenario, 1, 0).particles))
+    return world
+
+
+def _flat(data: Any) -> Float64Array:
+    """Returns one agent's benchmark data, a number or a tuple of numbers and arrays; -1 for nothing held."""
+    values = data if isinstance(data, tuple) else (data,)
+    return np.concatenate([np.atleast_1d(np.float64(-1.0 if value is None else value)) for value in values])
 
 
 def _encode(obs: Any) -> Float32Array:

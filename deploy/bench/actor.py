@@ -15,6 +15,7 @@ from common.policy import Policy, weight_count
 from common.run import Run, make_run_spec
 from common.weights import WeightsHeader
 from common.worlds import make_world, world_spec
+from deploy.bench.config import BenchConfig
 from deploy.bench.rows import Row, compare, rate, row
 from deploy.bench.worlds import stepping
 
@@ -22,7 +23,7 @@ GOAL = 80.0
 STEPS = 8
 
 
-def rows() -> Iterator[Row]:
+def rows(_config: BenchConfig) -> Iterator[Row]:
     """Yields actor/collect/COPIES on simple_spread."""
     spec, joint = make_run_spec({"scenario": "simple_spread"}), world_spec("simple_spread")
     rng = np.random.default_rng(0)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from deploy.bench.config import BenchConfig
 from deploy.bench.rows import Row, row
 
 _GOALS = {256: 2.5, 1024: 2.0}
 _PEAK_GOAL = 0.7
 
 
-def rows() -> Iterator[Row]:
+def rows(_config: BenchConfig) -> Iterator[Row]:
     """Yields learner/update/BATCH/literal, and for 1,024 learner/update/BATCH/peak."""
     from learner_node.speed import speeds  # noqa: PLC0415  (it imports torch, which no other command here needs)
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 import msgspec
 
 REPEATS = 5
+SMALLER_IS_BETTER = ("MiB", "ms", "s", "us/transition", "return")
+"""Units of which less is better, returns below 0 among them: their goals are upper bounds of the ratio."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -24,9 +26,23 @@ class Row(msgspec.Struct, frozen=True):
     """Of the ratio; 0 = none."""
 
 
+class Doing(msgspec.Struct, frozen=True):
+    """What a benchmark is doing, in words."""
+
+    doing: str
+
+
 def row(name: str, unit: str, value: float, baseline: tuple[str, float], goal: float = 0.0) -> Row:
     """Returns a row over a baseline given as (name, value); over a baseline of 0 the ratio is 0."""
     return Row(name, value, unit, *baseline, value / baseline[1] if baseline[1] else 0.0, goal)
+
+
+def in_words(row: Row) -> str:
+    """Returns a row as a line for people."""
+    bound = "<=" if row.unit in SMALLER_IS_BETTER else ">="
+    goal = f"  (goal {bound} {row.goal:g}x)" if row.goal else ""
+    baseline = f"{row.ratio:.2f}x {row.baseline_name} ({row.baseline:,.4g}){goal}" if row.baseline_name else ""
+    return f"{row.name:<34} {row.value:>12,.4g} {row.unit:<14} {baseline}"
 
 
 def rate(turn: Callable[[], int], seconds: float = 0.3) -> float:

@@ -62,7 +62,7 @@ class LockstepRun:
         self._learner = Learner(
             run,
             directory,
-            LearnerConfig(threads=config.threads, checkpoint_every=checkpoint_every_s),
+            LearnerConfig(threads=config.threads, checkpoint_every=checkpoint_every_s, track=config.track),
             choose_device(gpu=False),
             metrics=Metrics(),
             broadcast=self._handover,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
 import sys
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,13 +11,14 @@ import click
 import msgspec
 from msgspec import Meta
 from rich.console import Console
-from rich.progress import Progress
 
 from common import command
 from common.errors import ConfigError, ShoalError
 from common.process import Stop
 from deploy.sweep import table
+from deploy.sweep.doing import Job, do_all
 from deploy.sweep.plan import Planned, plan
+from deploy.sweep.search import Search
 
 _screen = Console(stderr=True)
 _OWN_OPTIONS = ("--run", "--seed", "--resume", "--json")
@@ -37,10 +36,15 @@ class SweepConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     vary: Annotated[
         tuple[str, ...],
         Meta(
-            description="A setting and its values, as in 'replay.batch=128|256'; several make every combination.",
+            description="A setting and its values, as in 'replay.batch=128|256'; several make every combination. With"
+            " --search also a range, as in 'algorithm.critic_learning_rate=1e-4..1e-2 log'.",
             extra={"metavar": "KEY=V1|V2"},
         ),
     ] = ()
+    search: Annotated[
+        int,
+        Meta(ge=0, description="Try so many combinations, chosen by how those before did (Optuna); 0 = all there are."),
+    ] = 0
     json: Annotated[bool, Meta(description="Print the table as JSON on stdout.")] = False
 
 
@@ -59,6 +63,8 @@ def sweep(context: click.Context, /, scenario: str, train_options: tuple[str, ..
     Examples:
       shoal sweep simple_spread --run sweeps/spread -- --time 5m
       shoal sweep simple_spread --run sweeps/batch --jobs 2 --vary 'replay.batch=128|256' -- --lockstep --steps 400000
+      shoal sweep simple_spread --run sweeps/rate --search 20 --seeds 2 \\
+          --vary 'algorithm.critic_learning_rate=1e-4..1e-2 log' -- --time 2m
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     config = command.build(SweepConfig, values)
     if clash := [option for option in _OWN_OPTIONS if any(own.split("=")[0] == option for own in train_options)]:
@@ -66,11 +72,21 @@ def sweep(context: click.Context, /, scenario: str, train_options: tuple[str, ..
     if sections := command.run_settings(context):
         raise ConfigError(f"[{next(iter(sections))}] is a setting of the runs: give its file to them, -- --config FILE")
     directory = Path(config.run)
-    runs = plan(directory, config.vary, range(config.first_seed, config.first_seed + config.seeds))
-    directory.mkdir(parents=True, exist_ok=True)
+    seeds = range(config.first_seed, config.first_seed + config.seeds)
     stop = Stop()
     stop.on_signals()
-    failed = _do_all(runs, scenario, train_options, config.jobs, stop)
+
+    def do(left: Sequence[Planned], done: int = 0) -> list[Path]:
+        return do_all([_job(one, scenario, train_options) for one in left], config.jobs, stop, _screen, done=done)
+
+    if config.search:
+        search = Search(directory, config.vary, seeds, config.search, config.jobs)
+        runs, failed = search.run(do, lambda: stop.requested)
+    else:
+        runs = plan(directory, config.vary, seeds)
+        directory.mkdir(parents=True, exist_ok=True)
+        left = [planned for planned in runs if table.outcome_of(planned) is None]
+        failed = do(left, len(runs) - len(left))
     done = table.gather(runs)
     table.save(done, directory)
     if config.json:
@@ -85,44 +101,6 @@ def sweep(context: click.Context, /, scenario: str, train_options: tuple[str, ..
     return 0
 
 
-def _do_all(runs: list[Planned], scenario: str, options: tuple[str, ...], jobs: int, stop: Stop) -> list[Path]:
-    """Does the runs that are not done yet; returns the logs of those that failed."""
-    left = [planned for planned in runs if table.outcome_of(planned) is None]
-    failed: list[Path] = []
-    with ThreadPoolExecutor(jobs) as pool, Progress(console=_screen) as progress:
-        task = progress.add_task("runs", total=len(runs), completed=len(runs) - len(left))
-        waiting: set[Future[Path | None]] = {pool.submit(_do, one, scenario, options, stop) for one in left}
-        while waiting:
-            done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-            failed += [log for future in done if (log := future.result()) is not None]
-            progress.advance(task, len(done))
-    return failed
-
-
-def _do(planned: Planned, scenario: str, options: tuple[str, ...], stop: Stop) -> Path | None:
-    """Does one run, or goes on with it; returns its log if it failed."""
-    if stop.requested:
-        return None
-    planned.directory.parent.mkdir(parents=True, exist_ok=True)
-    log = planned.directory.with_suffix(".log")
-    begun = (planned.directory / "run.toml").exists()
-    line = [sys.executable, "-m", "deploy", "train", scenario, "--run", str(planned.directory)]
-    line += ["--resume"] if begun else ["--seed", str(planned.seed)]
-    line += [*options, *(word for setting in planned.variant.settings for word in ("--set", setting))]
-    if begun and (planned.directory / "finished").exists():
-        line = [sys.executable, "-m", "deploy", "evaluate", str(planned.directory)]
-    with log.open("ab") as words, subprocess.Popen(line, stdout=words, stderr=words) as process:  # noqa: S603
-        _wait_for(process, stop)
-    return log if process.returncode and not stop.requested else None
-
-
-def _wait_for(process: subprocess.Popen[bytes], stop: Stop) -> None:
-    """Waits for a run's end; passes a stop on to it."""
-    while True:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(0.2)
-            return
-        if stop.requested:
-            process.terminate()
-            process.wait()
-            return
+def _job(planned: Planned, scenario: str, options: tuple[str, ...]) -> Job:
+    settings = (word for setting in planned.variant.settings for word in ("--set", setting))
+    return Job(scenario, planned.directory, planned.seed, (*options, *settings))

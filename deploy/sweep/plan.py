@@ -12,6 +12,7 @@ from common.errors import ConfigError
 
 BASE = "default"
 """The name of the one variant of a sweep that varies nothing but the seed."""
+RANGE = ".."
 
 
 class Variant(NamedTuple):
@@ -30,22 +31,29 @@ class Planned(NamedTuple):
     directory: Path
 
 
+def axis(text: str) -> tuple[str, tuple[str, ...]]:
+    """Reads `KEY=V1|V2|...`; ConfigError when it cannot be used."""
+    key, equals, values = text.partition("=")
+    choices = tuple(value.strip() for value in values.split("|"))
+    if not equals or not key.strip() or not all(choices):
+        raise ConfigError(f"--vary {text}: write KEY=VALUE|VALUE, as in --vary 'replay.batch=128|256'")
+    if len(set(choices)) < len(choices):
+        raise ConfigError(f"--vary {text}: the same value stands there twice")
+    return key.strip(), choices
+
+
 def variants(vary: Sequence[str]) -> list[Variant]:
     """Returns every combination of `KEY=V1|V2|...` texts; ConfigError names one that cannot be used."""
-    axes: list[list[str]] = []
-    for text in vary:
-        key, equals, values = text.partition("=")
-        choices = [value.strip() for value in values.split("|")]
-        if not equals or not key.strip() or not all(choices):
-            raise ConfigError(f"--vary {text}: write KEY=VALUE|VALUE, as in --vary 'replay.batch=128|256'")
-        if len(set(choices)) < len(choices):
-            raise ConfigError(f"--vary {text}: the same value stands there twice")
-        axes.append([f"{key.strip()}={choice}" for choice in choices])
-    keys = [axis[0].partition("=")[0] for axis in axes]
+    axes = [axis(text) for text in vary]
+    for text, (_, choices) in zip(vary, axes, strict=True):
+        if any(RANGE in choice for choice in choices):
+            raise ConfigError(f"--vary {text}: a range has no end of values; add --search N, or list some: V1|V2")
+    keys = [key for key, _ in axes]
     if len(set(keys)) < len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ConfigError(f"--vary names {twice} twice; write all its values in one: {twice}=V1|V2|V3")
-    return [Variant(" ".join(chosen) or BASE, chosen) for chosen in itertools.product(*axes)]
+    settings = ([f"{key}={choice}" for choice in choices] for key, choices in axes)
+    return [Variant(" ".join(chosen) or BASE, chosen) for chosen in itertools.product(*settings)]
 
 
 def plan(directory: Path, vary: Sequence[str], seeds: Sequence[int]) -> list[Planned]:

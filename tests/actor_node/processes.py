@@ -47,7 +47,7 @@ class Started:
     def log(self) -> str:
         return self.log_file.read_text()
 
-    def logged(self, pattern: str, *, within_s: float = 20.0) -> re.Match[str]:
+    def logged(self, pattern: str, *, within_s: float = 120.0) -> re.Match[str]:
         """Waits for a line in the log."""
         return wait_until(lambda: re.search(pattern, self.log), f"/{pattern}/ in its log", within_s=within_s)
 
@@ -58,7 +58,7 @@ class Started:
             return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
         return []
 
-    def end(self, number: int = signal.SIGTERM, *, within_s: float = 20.0) -> int:
+    def end(self, number: int = signal.SIGTERM, *, within_s: float = 60.0) -> int:
         """Sends a signal and returns the exit code."""
         self.process.send_signal(number)
         return self.process.wait(within_s)

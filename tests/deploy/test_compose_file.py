@@ -11,6 +11,7 @@ import re
 import stat
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,19 @@ def test_the_gpu_override_gives_the_learner_a_gpu_and_torch_for_it() -> None:
 
 
 @needs_compose
+def test_with_keys_no_role_listens_without_them_and_each_gets_its_own() -> None:
+    services, plain = config("compose.yaml", "compose.keys.yaml", SHOAL_SECRETS="/secrets")["services"], config()
+    assert set(services) == set(plain["services"])
+    for name, directory in {"replay": "replay", "learner": "learner", "actor": "actor", "shoal": "actor"}.items():
+        environment = services[name]["environment"]
+        assert environment["SHOAL_KEYS"] == "/keys"
+        assert environment.get("SHOAL_INSECURE", "false") == "false"
+        assert services[name]["read_only"]
+        (mount,) = [volume for volume in services[name]["volumes"] if volume["target"] == "/keys"]
+        assert (mount["source"], mount["read_only"]) == (f"/secrets/keys/{directory}", True)
+
+
+@needs_compose
 def test_a_mistake_in_a_setting_is_told() -> None:
     with pytest.raises(AssertionError, match=r"SHOAL_ACTORS|replicas"):
         config(SHOAL_ACTORS="many")
@@ -228,6 +242,20 @@ def test_prepare_makes_secrets_once_that_only_their_owner_finds(tmp_path: Path) 
     subprocess.run(["sh", tmp_path / "prepare"], check=True, capture_output=True)
     assert made == {path: path.read_text() for path in (tmp_path / "secrets").iterdir()}
     assert (tmp_path / ".env").read_text() == "SHOAL_RUN=mine\n"
+
+
+def test_prepare_makes_keys_once_that_containers_can_read(tmp_path: Path) -> None:
+    for name in ("prepare", ".env.example"):
+        (tmp_path / name).write_bytes((FOLDER / name).read_bytes())
+    programs = f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}"
+    for _ in range(2):
+        command, environment = ["sh", tmp_path / "prepare", "--keys"], {**os.environ, "PATH": programs}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert "compose.keys.yaml up" in done.stdout
+        keys = {path.relative_to(tmp_path): path.read_text() for path in (tmp_path / "secrets/keys").glob("*/*")}
+    assert {path.parent.name for path in keys} == {"replay", "learner", "actor"}
+    assert all((tmp_path / path).stat().st_mode & stat.S_IROTH for path in keys), "the containers' users are others"
+    assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
 
 
 def version() -> str:

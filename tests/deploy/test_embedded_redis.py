@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 import subprocess
@@ -15,8 +16,11 @@ import redis
 
 from common.errors import ConfigError, ShoalError
 from common.process import Stop
+from common.run import Run, make_run_spec
+from common.transitions import transition_dtype
+from common.worlds import world_spec
 from deploy import embedded_redis
-from deploy.embedded_redis import EmbeddedRedis, find_server
+from deploy.embedded_redis import EmbeddedRedis, find_server, memory_limit
 
 pytestmark = pytest.mark.slow
 
@@ -24,6 +28,9 @@ _LAUNCHER = """
 import sys
 from pathlib import Path
 from common.process import Stop
+from common.run import Run, make_run_spec
+from common.transitions import transition_dtype
+from common.worlds import world_spec
 from deploy.embedded_redis import EmbeddedRedis
 d = Path(sys.argv[1])
 server = EmbeddedRedis(d / "data", d / "socket", d / "log", kernel_ends_it=sys.argv[2] == "True")
@@ -106,3 +113,37 @@ def test_a_server_on_the_path_is_second_choice(monkeypatch: pytest.MonkeyPatch) 
         embedded_redis.shutil, "which", lambda name: f"/usr/bin/{name}" if name == "redis-server" else None
     )
     assert find_server() == "/usr/bin/redis-server"
+
+
+def small_run(capacity: int) -> Run:
+    spec = make_run_spec({"scenario": "simple_spread", "replay": {"capacity": capacity}})
+    return Run("a1b2c3d4", spec, world_spec("simple_spread"))
+
+
+def test_its_memory_is_bounded_by_the_run_and_by_the_machine(caplog: pytest.LogCaptureFixture) -> None:
+    transitions = 100_000 * transition_dtype(world_spec("simple_spread")).itemsize
+    assert memory_limit(small_run(100_000), 2**40) == pytest.approx(1.5 * transitions + 64 * 2**20)
+    assert caplog.text == ""
+    assert memory_limit(small_run(100_000), transitions) == transitions // 2
+    assert "lower replay.capacity to 33333, or use --redis none" in caplog.text
+
+
+def test_full_it_takes_nothing_in_and_keeps_what_it_has(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path / "data", tmp_path / "socket", tmp_path / "log", max_bytes=8 * 2**20)
+    process = server.start()
+    server.wait_ready(process, Stop())
+    client = redis.Redis.from_url(server.url)
+
+    def fill() -> None:
+        for number in itertools.count():
+            client.set(f"key{number}", bytes(100_000))
+
+    with pytest.raises(redis.OutOfMemoryError):
+        fill()
+    kept = client.dbsize()
+    assert kept > 10
+    assert client.exists(*(f"key{number}" for number in range(kept))) == kept
+    client.config_set("maxmemory", 2**30)
+    client.set("more", bytes(100_000))
+    process.terminate()
+    process.wait(10)

@@ -113,8 +113,8 @@ def test_what_pods_refer_to_exists(overlay: str) -> None:
         for kind, name, optional in references(pod.pod)
         if (kind, name) not in there and not optional
     }
-    to_be_made = {("Secret", "redis")} if overlay == "secure" else set()
-    assert missing == to_be_made
+    to_be_made = {"redis", "keys-actor", "keys-learner", "keys-replay"} if overlay == "secure" else set()
+    assert missing == {("Secret", name) for name in to_be_made}
 
 
 def test_the_guide_tells_how_to_make_the_secrets() -> None:
@@ -125,6 +125,7 @@ def test_the_guide_tells_how_to_make_the_secrets() -> None:
     assert secrets == {"redis", "keys-actor", "keys-learner", "keys-replay"}
     for secret in secrets:
         assert secret in guide
+    assert re.search(r"create secret generic \"?keys-\S+ --from-file=keys/", guide)
     assert re.search(r"create secret generic redis .*users\.acl .*password", guide.replace("\\\n", " "))
 
 

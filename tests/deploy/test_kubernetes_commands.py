@@ -130,9 +130,20 @@ def test_the_http_port_is_the_one_that_is_probed_and_scraped(started: Started) -
 def test_it_binds_where_its_service_leads(started: Started) -> None:
     if isinstance(started.config, ActorConfig):
         return
-    require_local(started.config.bind, "--bind", insecure=started.config.insecure)
+    keys = started.config.keys
+    assert started.config.insecure == (not keys), "where there are keys, it does not listen without them"
+    require_local(started.config.bind, "--bind", insecure=started.config.insecure, keys=bool(keys))
     port = "messages" if isinstance(started.config, ReplayConfig) else "weights"
     assert started.config.bind == f"tcp://0.0.0.0:{started.pod.port(port)}"
+
+
+def test_it_finds_its_keys_where_they_are_mounted(started: Started) -> None:
+    mounts = [m for m in started.pod.containers[0]["volumeMounts"] if m["name"] == "keys"]
+    assert [started.config.keys] == ([mount["mountPath"] for mount in mounts] or [""])
+    for volume in started.pod.pod["volumes"]:
+        if volume["name"] == "keys":
+            # Another user's processes in the pod could read what all may; and what is left out must not be silent.
+            assert volume["secret"] == {"secretName": f"keys-{started.pod.name}", "defaultMode": 0o440}
 
 
 def test_there_is_time_to_end_cleanly(started: Started) -> None:

@@ -15,7 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from common.keys import load_keys
 from common.run_directory import RunDirectory
+from deploy.keys import make_keys
 from replay_server.server import DRAIN_S
 from tests.conftest import wait_until
 from tests.system.conftest import alive, status_at
@@ -74,8 +76,8 @@ class Cluster:
         status = status_at(f"tcp://127.0.0.1:{self.port}")
         return status.learner.updates if status and status.learner else 0
 
-    def actors(self) -> int:
-        status = status_at(f"tcp://127.0.0.1:{self.port}")
+    def actors(self, keys: str = "") -> int:
+        status = status_at(f"tcp://127.0.0.1:{self.port}", load_keys(keys))
         return status.actor_count if status else 0
 
     def leftovers(self) -> list[str]:
@@ -151,6 +153,7 @@ def test_slurm_gives_more_time_than_a_clean_end_takes() -> None:
         ({"SHOAL_DIR": ""}, "SHOAL_DIR is not set; export SHOAL_DIR=DIRECTORY"),
         ({"SLURM_JOB_ID": ""}, "start it with sbatch"),
         ({"SLURM_JOB_NUM_NODES": "3"}, "export SHOAL_INSECURE=true if it is one"),
+        ({"SHOAL_KEYS": "/nowhere"}, "SHOAL_KEYS=/nowhere holds no keys; shoal keys /nowhere makes them"),
     ],
 )
 def test_what_is_missing_is_named(cluster: Cluster, variables: dict[str, str], message: str) -> None:
@@ -187,14 +190,15 @@ def test_near_its_time_limit_it_saves_is_queued_again_and_goes_on(cluster: Clust
 
 @pytest.mark.system
 @pytest.mark.timeout(180)
-def test_an_array_plays_along_and_ends_with_the_run(cluster: Cluster) -> None:
-    own = {"SHOAL_INSECURE": "true", "SLURM_JOB_NUM_NODES": "2"}
-    array = {"SLURM_ARRAY_JOB_ID": "20", "SLURM_ARRAY_TASK_ID": "1"}
+def test_an_array_plays_along_and_ends_with_the_run(cluster: Cluster, tmp_path: Path) -> None:
+    make_keys(tmp_path / "keys", [])
+    keys = {"SHOAL_KEYS": str(tmp_path / "keys")}
+    own = {**keys, "SLURM_JOB_NUM_NODES": "2"}
+    array = {**keys, "SLURM_ARRAY_JOB_ID": "20", "SLURM_ARRAY_TASK_ID": "1"}
     early = cluster.submit(job=21, **array)  # before there is a run
     job = cluster.submit(*SCENARIO, "--time", "6s", **own)
-    wait_until(
-        lambda: cluster.actors() == 3, f"two nodes of the job's and one of the array's; {cluster.log()}", within_s=60
-    )
+    own_keys, what = str(tmp_path / "keys" / "actor"), "two nodes of the job's and one of the array's"
+    wait_until(lambda: cluster.actors(own_keys) == 3, f"{what}; {cluster.log()}", within_s=60)
 
     early.send_signal(signal.SIGUSR1)
 

@@ -33,6 +33,7 @@ def test_several_settings_make_every_combination() -> None:
         (["=1|2"], "write KEY=VALUE"),
         (["replay.batch=1||2"], "write KEY=VALUE"),
         (["replay.batch=1|1"], "stands there twice"),
+        (["replay.batch=1..2"], "add --search"),
         (["replay.batch=1", "replay.batch=2"], "replay.batch twice"),
     ],
 )

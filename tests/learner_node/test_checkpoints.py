@@ -138,9 +138,11 @@ while True:
 
 
 @pytest.mark.slow
-def test_kill_9_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.soak)])
+def test_kill_9_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path, kills: int) -> None:
     rng = random.Random(0)
-    for _ in range(2):
+    for _ in range(kills):
         with subprocess.Popen([sys.executable, "-c", _SAVER, tmp_path], stdout=subprocess.PIPE, text=True) as saver:
             assert saver.stdout is not None
             said = [int(saver.stdout.readline()) for _ in range(rng.randrange(1, 30))]

@@ -14,6 +14,7 @@ from pathlib import Path
 import zmq
 
 from common.errors import PeerError
+from common.keys import Keys
 from common.messages import (
     Ack,
     Batch,
@@ -81,9 +82,17 @@ class Actor:
     """An actor that keeps to the protocol and remembers what was acknowledged; its chunks number their records."""
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, run: Run, name: str, *, rows: int, copies: int
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoint: str,
+        run: Run,
+        name: str,
+        *,
+        rows: int,
+        copies: int,
+        keys: Keys | None = None,
     ) -> None:
-        self.client = Client(context, endpoint)
+        self.client = Client(context, endpoint, keys=keys)
         self.run, self.name, self.rows, self.copies = run, name, rows, copies
         self.incarnation = self.acked = self.credit = self.sent = self.collected = 0
         self.reason = ""
@@ -135,8 +144,10 @@ class Actor:
 class Learner:
     """A learner that opens the run and draws batches."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, run: Run) -> None:
-        self.client = Client(context, endpoint)
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, run: Run, keys: Keys | None = None
+    ) -> None:
+        self.client = Client(context, endpoint, keys=keys)
         self.run = run
         self.request = 0
 

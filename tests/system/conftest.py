@@ -17,8 +17,10 @@ import pytest
 import zmq
 
 from common.errors import PeerError
+from common.keys import Keys
 from common.messages import Status, StatusRequest
 from common.wire import Client
+from tests.replay_server.conftest import make_valkey  # noqa: F401  (a fixture)
 
 T = TypeVar("T")
 
@@ -131,10 +133,10 @@ def alive(pid: int) -> bool:
         return False
 
 
-def status_at(endpoint: str) -> Status | None:
+def status_at(endpoint: str, keys: Keys | None = None) -> Status | None:
     """Returns the status of the replay server at an endpoint; None when it does not answer."""
     context = zmq.Context()
-    client = Client(context, endpoint)
+    client = Client(context, endpoint, keys=keys)
     try:
         return client.ask(StatusRequest(), Status, timeout_s=1.0)
     except PeerError:

@@ -1,0 +1,142 @@
+"""Who plays in a tournament: runs, teams shipped with Shoal, and what no training has made.
+
+| name        | plays                                                                      |
+|-------------|----------------------------------------------------------------------------|
+| a directory | the policies of that run (or of one of its milestones)                     |
+| `frozen`    | the team shipped for the scenario (actor_node/opponents/)                  |
+| `untrained` | networks of 64-64 as they are before training, drawn from the tournament's seed |
+| `random`    | every action uniformly at random                                           |
+
+All of them choose joint actions; a pairing takes from each the actions of its own side only. An agent's action depends
+on nothing but its own observation (under `joint`, its side's), so that this is the same as each playing its part alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from actor_node.episodes import Acts
+from actor_node.evaluation import Game, plain
+from actor_node.opponents import frozen_team
+from common.errors import ConfigError
+from common.heads import Floats
+from common.policy import Policy, layer_shapes
+from common.policy_file import PolicyFile, load_policy
+from common.run import NetworkSpec, RunSpec
+from common.run_directory import RunDirectory
+from common.spec import Box, JointSpec
+from common.worlds import SCENARIOS
+from common.worlds.options import parse_options
+
+FROZEN, UNTRAINED, RANDOM = "frozen", "untrained", "random"
+STAND_INS = (FROZEN, UNTRAINED, RANDOM)
+"""Names that stand for a team where no run is named."""
+_SMALL = NetworkSpec(policy_hidden=(64, 64))
+
+
+class Entrant(NamedTuple):
+    """One team."""
+
+    name: str
+    algorithm: str
+    """What it learnt by; empty where nothing was learnt."""
+    updates: int
+    weights_hash: str
+    team: Callable[[], Acts]
+    """Makes who acts, anew for each pairing: no pairing depends on those before it."""
+
+
+class RandomTeam:
+    """Acts uniformly at random within each part's bounds."""
+
+    def __init__(self, joint: JointSpec, seed: int) -> None:
+        self._joint = joint
+        self._rng = np.random.default_rng(seed)
+
+    def act(self, obs: Floats) -> Floats:
+        """Returns joint actions `[copies, sum action]`."""
+        drawn = [self._part(part, len(obs)) for agent in self._joint.agents for part in agent.parts]
+        return np.concatenate(drawn, axis=1, dtype=np.float32)
+
+    def _part(self, part: Any, copies: int) -> Floats:
+        if isinstance(part, Box):
+            return self._rng.uniform(part.low, part.high, (copies, part.size)).astype(np.float32)
+        return np.eye(part.n, dtype=np.float32)[self._rng.integers(part.n, size=copies)]
+
+
+def enter(names: Sequence[str], seed: int) -> tuple[Game, list[Entrant]]:
+    """Returns the game the named runs know, and all who are named; ConfigError where they cannot play together.
+
+    names: directories and stand-ins; at least one directory, which says what is played.
+    """
+    stored = {name: _stored(name) for name in names if name not in STAND_INS}
+    if not stored:
+        raise ConfigError(f"{' and '.join(names)}: name a run too, which says what is played")
+    if twice := [name for name in dict.fromkeys(names) if list(names).count(name) > 1]:
+        raise ConfigError(f"{twice[0]} is named twice")
+    first, *rest = stored
+    game = Game(stored[first].run.spec, stored[first].run.joint)
+    for name in rest:
+        _refuse_another_game(name, stored[name], first, game)
+    if FROZEN in names:
+        stored[FROZEN] = frozen_team(plain(game.spec.scenario))
+        _refuse_another_game(f"the {FROZEN} team", stored[FROZEN], first, game)
+    return game, [_trained(name, stored[name]) if name in stored else _untaught(name, game, seed) for name in names]
+
+
+def _stored(name: str) -> PolicyFile:
+    directory = RunDirectory(Path(name))
+    if not directory.path.exists():
+        raise ConfigError(f"{name} is neither a run's directory nor one of {', '.join(STAND_INS)}")
+    directory.run  # noqa: B018  (a directory that holds no run is told apart from one without policies)
+    return load_policy(directory.policy_file)
+
+
+def _refuse_another_game(name: str, stored: PolicyFile, first: str, game: Game) -> None:
+    """Raises ConfigError for a team of another scenario, other options or other agents."""
+    spec = stored.run.spec
+    if plain(spec.scenario) != plain(game.spec.scenario):
+        raise ConfigError(f"{name} plays {spec.scenario} and {first} {game.spec.scenario}; name runs of one scenario")
+    theirs, ours = _rules(spec), _rules(game.spec)
+    if theirs != ours or stored.run.joint != game.joint:
+        raise ConfigError(
+            f"{name} was trained with the world's options {theirs or 'at their defaults'} and {first} with "
+            f"{ours or 'them at their defaults'}; name runs of one and the same world"
+        )
+
+
+def _rules(spec: RunSpec) -> dict[str, Any]:
+    """Returns the options that make the game another one; dynamics and benchmark data are chosen by who plays it."""
+    world = {name: value for name, value in spec.world.items() if name not in ("dynamics", "benchmark_data")}
+    scenario = SCENARIOS.get(plain(spec.scenario))
+    if scenario is None:
+        return world
+    usual = msgspec.structs.asdict(scenario.options_type())
+    given = msgspec.structs.asdict(parse_options(spec.scenario, scenario.options_type, world))
+    return {name: value for name, value in given.items() if value != usual[name]}
+
+
+def _trained(name: str, stored: PolicyFile) -> Entrant:
+    run = stored.run
+    team = Policy(run.players, run.spec.network, stored.flat)
+    return Entrant(name, run.spec.algorithm.name, stored.updates, stored.digest, lambda: team)
+
+
+def _untaught(name: str, game: Game, seed: int) -> Entrant:
+    if name == RANDOM:
+        return Entrant(name, "", 0, "", lambda: RandomTeam(game.joint, seed))
+    policy = Policy(game.joint, _SMALL, _fresh_weights(game.joint, seed))
+    return Entrant(name, "", 0, "", lambda: policy)
+
+
+def _fresh_weights(joint: JointSpec, seed: int) -> Floats:
+    """Draws weights as the learner begins with: uniform within 1 / sqrt(inputs), layer by layer."""
+    rng = np.random.default_rng(seed)
+    layers = [shape for agent in joint.agents for shape in layer_shapes(agent, _SMALL)]
+    pieces = [rng.uniform(-1.0, 1.0, (inputs + 1) * outputs) / np.sqrt(inputs) for inputs, outputs in layers]
+    return np.concatenate(pieces, dtype=np.float32)

@@ -1,0 +1,174 @@
+"""Cross-play: one side of one team against the other sides of another, every team against every team.
+
+Returns of teams that were trained together say little: both sides grow, and what is seen is only who grew faster. Here
+everybody meets the same opponents, on the same episodes: episode e of every pairing starts from `reset(seed=seed + e)`.
+
+A side's return is the mean over its agents: what one of them earned. On simple_tag, where every predator is paid for
+every catch, the sum would count each catch three times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+import numpy as np
+
+from actor_node.entrants import Entrant
+from actor_node.episodes import Acts, Played, play_episodes
+from actor_node.evaluation import COPIES, Figure, Game, Ground, figure, plain, playground
+from actor_node.measures import measure
+from common.errors import ConfigError
+from common.heads import Floats
+from common.spec import JointSpec
+
+
+class Pairing(msgspec.Struct, frozen=True):
+    """What came of one side of a team against all other sides of another."""
+
+    side: str
+    """Who plays `side`."""
+    others: str
+    """Who plays all other sides."""
+    returns: dict[str, Figure]
+    """By side: mean over its agents of the episode return."""
+    metrics: dict[str, Figure]
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """A team's means over the opponents it is judged by."""
+
+    name: str
+    algorithm: str
+    updates: int
+    weights_hash: str
+    return_by_side: dict[str, float]
+    """By side that it played: the mean of its own return over its opponents."""
+
+
+class Tournament(msgspec.Struct, frozen=True):
+    """All pairings, row by row: who plays `side`, then who plays the others."""
+
+    scenario: str
+    world: str
+    dynamics: str
+    episodes: int
+    seed: int
+    side: str
+    """The side that rows play; columns play all others."""
+    sides: tuple[str, ...]
+    judged_by: tuple[str, ...]
+    """The opponents over which standings are means."""
+    standings: list[Standing]
+    pairings: list[Pairing]
+
+
+class CrossPlay:
+    """One team made of two: the numbers of one side's actions come from the first, all others from the second."""
+
+    def __init__(self, joint: JointSpec, side: str, first: Acts, second: Acts) -> None:
+        self._first, self._second = first, second
+        own = [np.full(agent.action_dim, agent.team == side) for agent in joint.agents]
+        self._columns = np.flatnonzero(np.concatenate(own))
+
+    def act(self, obs: Floats) -> Floats:
+        """Returns joint actions `[copies, sum action]`."""
+        actions = self._second.act(obs).copy()
+        actions[:, self._columns] = self._first.act(obs)[:, self._columns]
+        return actions
+
+
+def hold(
+    game: Game,
+    entrants: Sequence[Entrant],
+    episodes: int,
+    seed: int,
+    ground: Ground,
+    *,
+    side: str = "",
+    judged_by: Sequence[str] = (),
+    progress: Callable[[int], object] = int,
+) -> Tournament:
+    """Plays every pairing of the entrants, also with themselves.
+
+    side: which one rows play; empty = the first of the world. judged_by: names of the opponents standings are means
+    over; none = all others. progress: called with the episodes done. ConfigError for a game of one side only, or none
+    of that name.
+    """
+    side = _side_of(game, side)
+    world = playground(game, min(COPIES, episodes), seed, ground, entrants[0].name)
+    done = 0
+
+    def play(first: Entrant, second: Entrant) -> Pairing:
+        nonlocal done
+        before = done
+        team = CrossPlay(game.joint, side, first.team(), second.team())
+        played = play_episodes(world, team, episodes, seed, lambda count: progress(before + count))
+        done += episodes
+        return _pairing(game, ground, (first.name, second.name), played, seed)
+
+    try:
+        pairings = [play(first, second) for first in entrants for second in entrants]
+    finally:
+        world.close()
+    judges = tuple(judged_by)
+    return Tournament(
+        scenario=plain(game.spec.scenario),
+        world=world.name,
+        dynamics=ground.dynamics,
+        episodes=episodes,
+        seed=seed,
+        side=side,
+        sides=game.joint.teams,
+        judged_by=judges,
+        standings=[_standing(entrant, side, pairings, judges) for entrant in entrants],
+        pairings=pairings,
+    )
+
+
+def side_returns(joint: JointSpec, played: Played) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:
+    """Returns each side's return, the mean over its agents, [episodes]."""
+    teams = np.array([agent.team for agent in joint.agents])
+    return {side: played.returns[:, teams == side].mean(axis=1) for side in joint.teams}
+
+
+def _side_of(game: Game, side: str) -> str:
+    sides = game.joint.teams
+    if len(sides) < 2:
+        raise ConfigError(
+            f"{game.spec.scenario} has one side only, so nobody plays against anybody; compare its runs with: "
+            "shoal evaluate RUN RUN"
+        )
+    if side and side not in sides:
+        raise ConfigError(f"--side {side}: {game.spec.scenario} has the sides {', '.join(sides)}")
+    return side or sides[0]
+
+
+def _pairing(game: Game, ground: Ground, names: tuple[str, str], played: Played, seed: int) -> Pairing:
+    measured = measure(plain(game.spec.scenario), {**game.spec.world, "dynamics": ground.dynamics}, played)
+    return Pairing(
+        side=names[0],
+        others=names[1],
+        returns={side: figure(values, seed) for side, values in side_returns(game.joint, played).items()},
+        metrics={name: figure(values, seed) for name, values in measured.items()},
+    )
+
+
+def _standing(entrant: Entrant, side: str, pairings: Sequence[Pairing], judges: tuple[str, ...]) -> Standing:
+    """Returns the means over the judges; without any named, over all others."""
+
+    def is_judge(name: str) -> bool:
+        return name in judges if judges else name != entrant.name
+
+    sides = pairings[0].returns
+    found: dict[str, float] = {}
+    for own in sides:
+        met = [
+            pairing.returns[own].mean
+            for pairing in pairings
+            if (pairing.side if own == side else pairing.others) == entrant.name
+            and is_judge(pairing.others if own == side else pairing.side)
+        ]
+        if met:
+            found[own] = float(np.mean(met))
+    return Standing(entrant.name, entrant.algorithm, entrant.updates, entrant.weights_hash, found)

@@ -1,0 +1,110 @@
+"""The command `shoal tournament`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import msgspec
+from msgspec import Meta
+from rich.console import Console
+from rich.progress import Progress
+
+from actor_node.entrants import enter
+from actor_node.evaluation import FIRST_SEED, Dynamics, Ground
+from actor_node.tournament import Tournament, hold
+from common import command
+from common.errors import ConfigError
+from common.run_directory import write_atomically
+from deploy.tournament.matrices import matrices
+from deploy.tournament.words import matrix_table, standings_table
+
+_screen = Console(stderr=True)
+
+
+class TournamentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Settings of `shoal tournament`."""
+
+    opponents: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Judge the runs by these: frozen, untrained, random, or a run; may be given several times.",
+            extra={"metavar": "NAME"},
+        ),
+    ] = ()
+    episodes: Annotated[int, Meta(ge=1, description="Episodes of each pairing.")] = 500
+    seed: Annotated[int, Meta(ge=0, lt=2**31, description="Seed of the first episode; episode e has SEED + e.")] = (
+        FIRST_SEED
+    )
+    side: Annotated[str, Meta(description="The side that rows play.  [default: the world's first]")] = ""
+    fast: Annotated[bool, Meta(description="Play in the batched world, which is equal to mpe2.")] = False
+    dynamics: Annotated[
+        Dynamics, Meta(description="legacy: the original environment's physics and rewards (batched only).")
+    ] = "mpe2"
+    svg: Annotated[str, Meta(description="Write the matrices as a heat map into this file.")] = ""
+    json: Annotated[bool, Meta(description="Print JSON.")] = False
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@command.options(TournamentConfig)
+def tournament(runs: tuple[str, ...], **values: Any) -> None:
+    """Let every RUN play against every other, one side of the one against the other sides of the other.
+
+    RUN is a run's directory, or `frozen` (the team shipped with Shoal for the scenario), `untrained` or `random`. All
+    pairings play the same episodes without exploration. A cell is the mean over them with its 95 % interval.
+
+    \b
+    Examples:
+      shoal tournament runs/a runs/b random
+      shoal tournament runs/a runs/b --opponents frozen --fast --svg cross-play.svg
+    """  # noqa: D301  (click keeps the lines after a real backspace as they are)
+    config = command.build(TournamentConfig, values)
+    names = [*runs, *(name for name in config.opponents if name not in runs)]
+    game, entrants = enter(names, config.seed)
+    ground = Ground(config.dynamics, config.fast)
+    total = config.episodes * len(entrants) ** 2
+    with Progress(console=_screen, transient=True, disable=not _screen.is_terminal) as progress:
+        task = progress.add_task(f"playing {len(entrants) ** 2} pairings of {config.episodes} episodes", total=total)
+        result = hold(
+            game,
+            entrants,
+            config.episodes,
+            config.seed,
+            ground,
+            side=config.side,
+            judged_by=config.opponents,
+            progress=lambda done: progress.update(task, completed=done),
+        )
+    if config.svg:
+        _write_heat_map(result, Path(config.svg))
+    if config.json:
+        click.echo(msgspec.json.encode(result))
+        return
+    _print(result)
+
+
+def _print(result: Tournament) -> None:
+    console = Console(file=sys.stdout)
+    count = f"{result.episodes} episodes a pairing, seeds from {result.seed}, in {result.world}"
+    console.print(f"{result.scenario}: rows play {result.side}; {count}", soft_wrap=True)
+    if not console.is_terminal:
+        # As wide as it needs to be: a file has no edge at which to break a table.
+        console.width = 40 + 30 * len(result.standings)
+    for matrix in matrices(result):
+        console.print(matrix_table(matrix, result.side))
+    console.print(standings_table(result))
+
+
+def _write_heat_map(result: Tournament, path: Path) -> None:
+    from deploy.tournament.heat_map import draw_heat_map  # noqa: PLC0415  (slow to import: Jinja)
+
+    try:
+        write_atomically(path, draw_heat_map(matrices(result), result.side).encode())
+    except OSError as e:
+        raise ConfigError(
+            f"--svg {path} cannot be written: {e.strerror}; name a file in a directory that exists"
+        ) from e
+    _screen.print(f"heat map in {path}", soft_wrap=True)

@@ -1,0 +1,46 @@
+"""Plays a trained team in mpe2 with numpy and safetensors alone: python examples/numpy_team.py runs/spread.
+
+For the head `box`, the default; docs/export.md says what the others do. `load_team` is all that acting needs.
+"""
+
+import json
+import sys
+
+import numpy as np
+from safetensors import safe_open
+
+
+def load_team(path):
+    """Returns, by agent, a function from its own observation [obs_dim] to its action."""
+    with safe_open(path, "numpy") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
+        agents = json.loads(file.metadata()["run"])["joint"]["agents"]
+
+    def act(agent, x):
+        depth = sum(name.startswith(f"{agent['name']}/") for name in tensors) // 2
+        for i in range(depth):
+            x = x @ tensors[f"{agent['name']}/{i}/weight"] + tensors[f"{agent['name']}/{i}/bias"]
+            x = np.maximum(x, 0) if i < depth - 1 else x
+        actions = []
+        for part in agent["parts"]:  # an agent that moves and speaks makes two
+            logits, x = np.split(x, [part["n"] if part["type"] == "categorical" else len(part["low"])])
+            if part["type"] == "categorical":
+                actions.append(int(logits.argmax()))
+            else:
+                low, high = np.float32(part["low"]), np.float32(part["high"])
+                actions.append((high + low) / 2 + (high - low) / 2 * np.tanh(logits))
+        return actions[0] if len(actions) == 1 else actions
+
+    return {agent["name"]: lambda obs, agent=agent: act(agent, obs) for agent in agents}
+
+
+if __name__ == "__main__":
+    from mpe2 import simple_spread_v3
+
+    team = load_team(f"{sys.argv[1]}/policy.safetensors")
+    world = simple_spread_v3.parallel_env(continuous_actions=True)
+    (obs, _), total = world.reset(seed=0), 0.0
+    while world.agents:
+        obs, rewards, *_ = world.step({name: team[name](obs[name]) for name in world.agents})
+        total += sum(rewards.values())
+    print(f"return of one episode, over agents: {total:.2f}")  # noqa: T201

@@ -1,0 +1,190 @@
+"""Weights & Biases and MLflow: the lines of metrics.jsonl sent to a tracker, from a thread of its own.
+
+    Logbook.write --line--> a short queue --> the thread: opens the tracker, logs line after line, closes it
+
+A tracker may be slow, away or wrong; learning never waits for it and never ends with it. Its first failure is logged
+and is the end of tracking; lines for which there is no room are left out. metrics.jsonl has them all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import math
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from common.errors import ConfigError
+from common.run import Run
+from common.run_directory import RunDirectory
+from learner_node.config import TrackerKind
+
+PROJECT = "shoal"
+"""The project of Weights & Biases and the experiment of MLflow that runs go to."""
+QUEUE_LINES = 64
+CLOSE_S = 10.0
+"""Longest wait at a run's end; half of what a launcher or a cluster grants a process to end."""
+LOOK_S = 0.1
+
+_log = logging.getLogger(__name__)
+
+
+class Tracker(Protocol):
+    """What one run's lines go to."""
+
+    def log(self, updates: int, figures: Mapping[str, float]) -> None:
+        """Takes figures as they are after so many updates."""
+
+    def close(self) -> None:
+        """Ends with all that was logged kept."""
+
+
+def refuse_missing(kind: TrackerKind) -> None:
+    """Raises ConfigError for a tracker that is not installed."""
+    if kind != "none" and importlib.util.find_spec(kind) is None:
+        raise ConfigError(f"--track {kind}: the package is not installed: pip install 'shoal[track]'")
+
+
+def open_tracker(kind: TrackerKind, run: Run, directory: RunDirectory) -> Tracker | None:
+    """Returns what a run is tracked by, None for none; ConfigError when it is not installed."""
+    refuse_missing(kind)
+    if kind == "none":
+        return None
+    kinds: dict[str, Callable[[Run, RunDirectory], Tracker]] = {"mlflow": Mlflow, "wandb": WeightsAndBiases}
+    return Background(kind, lambda: kinds[kind](run, directory))
+
+
+class Background:
+    """A tracker that is opened, fed and closed by a thread, and given up when it fails."""
+
+    def __init__(self, name: str, open_: Callable[[], Tracker]) -> None:
+        self._name, self._open = name, open_
+        self._lines: queue.Queue[tuple[int, Mapping[str, float]] | None] = queue.Queue(QUEUE_LINES)
+        self._dropped = False
+        self._thread = threading.Thread(target=self._work, name=f"track-{name}", daemon=True)
+        self._thread.start()
+
+    def log(self, updates: int, figures: Mapping[str, float]) -> None:
+        """Hands a line over without waiting."""
+        if not self._thread.is_alive():
+            return
+        try:
+            self._lines.put_nowait((updates, figures))
+        except queue.Full:
+            if not self._dropped:
+                _log.warning("%s is slow; lines it has no time for are left out, metrics.jsonl has them", self._name)
+            self._dropped = True
+
+    def close(self) -> None:
+        """Has the tracker take what waits, for a bounded time."""
+        give_up_at = time.monotonic() + CLOSE_S
+        while self._thread.is_alive() and time.monotonic() < give_up_at:
+            with contextlib.suppress(queue.Full):
+                self._lines.put(None, timeout=LOOK_S)
+                self._thread.join(give_up_at - time.monotonic())
+        if self._thread.is_alive():
+            _log.warning("%s did not take everything within %g s; metrics.jsonl has it", self._name, CLOSE_S)
+
+    def _work(self) -> None:
+        try:
+            tracker = self._open()
+            while (line := self._lines.get()) is not None:
+                tracker.log(*line)
+            tracker.close()
+        except (Exception, SystemExit) as e:  # noqa: BLE001  (whatever is wrong with a tracker is no reason to stop learning)
+            _log.warning("%s fails; the run goes on without it, and metrics.jsonl has everything: %s", self._name, e)
+
+
+class WeightsAndBiases:
+    """A run of Weights & Biases; where it goes is told by its own settings (WANDB_MODE=offline: into the directory)."""
+
+    def __init__(self, run: Run, directory: RunDirectory) -> None:
+        """Opens the run, or the same one again."""
+        import wandb  # noqa: PLC0415  (an extra of its own)
+
+        self._run = wandb.init(
+            project=PROJECT,
+            id=run.id,
+            name=directory.path.name,
+            dir=str(directory.path),
+            config=msgspec.to_builtins(run.spec),
+            resume="allow",
+            # The console and git state are none of its business.
+            settings=wandb.Settings(console="off", disable_git=True, save_code=False, finish_timeout=CLOSE_S),
+        )
+
+    def log(self, updates: int, figures: Mapping[str, float]) -> None:
+        """Logs figures; those of before the newest are left out by Weights & Biases itself."""
+        self._run.log(dict(figures), step=updates)
+
+    def close(self) -> None:
+        """Sends what is left."""
+        self._run.finish()
+
+
+class Mlflow:
+    """A run of MLflow, at the tracking server it is set to, else in files in the run's directory."""
+
+    def __init__(self, run: Run, directory: RunDirectory) -> None:
+        """Opens the run, or the same one again."""
+        import mlflow  # noqa: PLC0415  (an extra of its own)
+        from mlflow.entities import Param  # noqa: PLC0415
+
+        uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else _files(directory)  # type: ignore[no-untyped-call]
+        self._client = mlflow.MlflowClient(tracking_uri=uri)
+        known = self._client.get_experiment_by_name(PROJECT)
+        experiment = known.experiment_id if known else self._client.create_experiment(PROJECT)
+        before = self._client.search_runs([experiment], f"tags.`shoal.run` = '{run.id}'", max_results=1)
+        if before:
+            self._id = before[0].info.run_id
+            self._client.update_run(self._id, status="RUNNING")
+            return
+        tags = {"shoal.run": run.id, "shoal.directory": str(directory.path.resolve())}
+        self._id = self._client.create_run(experiment, tags=tags, run_name=directory.path.name).info.run_id
+        params = [Param(name, str(value)) for name, value in _flat(msgspec.to_builtins(run.spec))]
+        self._client.log_batch(self._id, params=params)
+
+    def log(self, updates: int, figures: Mapping[str, float]) -> None:
+        """Logs figures at the time the line was written."""
+        from mlflow.entities import Metric  # noqa: PLC0415
+
+        at_ms = int(figures["time"] * 1_000)
+        self._client.log_batch(self._id, [Metric(name, value, at_ms, updates) for name, value in figures.items()])
+
+    def close(self) -> None:
+        """Marks the run as finished."""
+        self._client.set_terminated(self._id)
+
+
+def numbers_of(line: Mapping[str, Any]) -> dict[str, float]:
+    """Returns a line's finite numbers by name; those of players or agents as name/0, name/1, ..."""
+    return {
+        name: float(value)
+        for name, value in _flat(line)
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flat(item, f"{name}.{key}" if name else key)
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            yield from _flat(item, f"{name}/{i}")
+    else:
+        yield name, value
+
+
+def _files(directory: RunDirectory) -> str:
+    """Returns a store in the run's directory."""
+    # MLflow 3 has stores in files only where it is told that they are meant.
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+    return (directory.path.resolve() / "mlruns").as_uri()

@@ -1,0 +1,70 @@
+"""The example that runs a team with numpy alone: it acts as Shoal does, and imports nothing of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.policy import Policy, weight_count
+from common.policy_file import PolicyFile, save_policy
+from common.run import Run, make_run_spec
+from common.spec import JointSpec
+from common.worlds import world_spec
+from tests.common.examples import MIXED
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "numpy_team.py"
+
+
+def saved(path: Path, joint: JointSpec, scenario: str) -> PolicyFile:
+    run = Run("a1b2c3d4", make_run_spec({"scenario": scenario, "network": {"policy_hidden": (16, 8)}}), joint)
+    flat = np.random.default_rng(1).normal(0.0, 0.3, weight_count(joint, run.spec.network)).astype(np.float32)
+    policy = PolicyFile(run, 1, 1, flat)
+    save_policy(path, policy)
+    return policy
+
+
+def test_its_actions_are_those_of_the_policies(tmp_path: Path) -> None:
+    policy = saved(tmp_path / "policy.safetensors", MIXED, "somewhere")
+    spec = importlib.util.spec_from_file_location("numpy_team", EXAMPLE)
+    assert spec
+    assert spec.loader
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    team = example.load_team(tmp_path / "policy.safetensors")
+
+    obs = np.random.default_rng(2).normal(size=(20, MIXED.obs_dim)).astype(np.float32)
+    expected = Policy(MIXED, policy.run.spec.network, policy.flat).act(obs)
+    for row, actions in zip(obs, expected, strict=True):
+        for agent in MIXED.agents:
+            made = team[agent.name](row[agent.obs_slice])
+            parts = made if len(agent.parts) > 1 else [made]
+            for part, where, value in zip(agent.parts, agent.part_slices, parts, strict=True):
+                wanted = actions[agent.action_slice][where]
+                if isinstance(value, int):
+                    assert value == wanted.argmax()
+                else:
+                    assert len(value) == part.size
+                    np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_it_plays_an_episode_without_anything_of_shoal(tmp_path: Path) -> None:
+    saved(tmp_path / "policy.safetensors", world_spec("simple_spread"), "simple_spread")
+    # Isolated, from elsewhere: what it imports comes from installed packages, and Shoal's are refused.
+    code = (
+        "import sys, runpy\n"
+        "for name in ('common', 'actor_node', 'learner_node', 'replay_server', 'deploy', 'torch'):\n"
+        "    sys.modules[name] = None\n"
+        f"sys.argv = [{str(EXAMPLE)!r}, {str(tmp_path)!r}]\n"
+        f"runpy.run_path({str(EXAMPLE)!r}, run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "return of one episode" in done.stdout

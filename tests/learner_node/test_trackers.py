@@ -1,0 +1,210 @@
+"""Trackers: the real MLflow and Weights & Biases, off line, and trackers that fail, hang or are slow."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from common.errors import ConfigError
+from common.run import Run
+from common.run_directory import RunDirectory, create
+from learner_node import trackers
+from learner_node.algorithms.measured import Figures
+from learner_node.logbook import Logbook
+from learner_node.trackers import Background, numbers_of, open_tracker
+from tests.common.examples import MIXED, make_run
+
+LINE = {"time": 1_700_000_000.5, "updates": 20, "critic_loss": [0.5, 0.25], "return_mean": -30.5, "waiting": ["a"]}
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[Run, RunDirectory]:
+    directory, run = create(tmp_path / "run", make_run().spec, MIXED)
+    return run, directory
+
+
+class Notes:
+    """A tracker that notes, and fails or waits where it is told to."""
+
+    def __init__(self, *, fails: bool = False, gate: threading.Event | None = None) -> None:
+        self.lines: list[tuple[int, Mapping[str, float]]] = []
+        self.closed = False
+        self._fails, self._gate = fails, gate
+
+    def log(self, updates: int, figures: Mapping[str, float]) -> None:
+        if self._gate:
+            self._gate.wait(30)
+        if self._fails:
+            raise RuntimeError("no such project")
+        self.lines.append((updates, figures))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_line_is_its_finite_numbers_by_name() -> None:
+    line = {**LINE, "policy_lag": float("nan"), "actors": 2, "ok": True, "none": None}
+    assert numbers_of(line) == {
+        "time": 1_700_000_000.5,
+        "updates": 20.0,
+        "critic_loss/0": 0.5,
+        "critic_loss/1": 0.25,
+        "return_mean": -30.5,
+        "actors": 2.0,
+    }
+
+
+def test_the_logbook_gives_a_tracker_the_numbers_it_writes(made: tuple[Run, RunDirectory]) -> None:
+    _, directory = made
+    notes = Notes()
+    logbook = Logbook(directory, notes)
+    logbook.write(20, {"env_steps": 640}, Figures([0.5, math.nan], [1.0, 2.0], [3.0], [4.0], [5.0]), None)
+    logbook.close()
+    ((updates, figures),) = notes.lines
+    (written,) = map(json.loads, directory.metrics_file.read_text().splitlines())
+    assert updates == 20
+    assert figures == numbers_of(written)
+    assert (figures["env_steps"], figures["critic_loss/0"], figures["policy_loss/1"]) == (640.0, 0.5, 2.0)
+    assert "critic_loss/1" not in figures
+    assert notes.closed
+
+
+def test_lines_come_in_order_and_all_before_the_end() -> None:
+    notes = Notes()
+    tracker = Background("notes", lambda: notes)
+    for updates in range(20):
+        tracker.log(updates, {"x": 1.0})
+    tracker.close()
+    assert [updates for updates, _ in notes.lines] == list(range(20))
+    assert notes.closed
+
+
+def test_a_failure_is_told_once_and_ends_tracking_only(caplog: pytest.LogCaptureFixture) -> None:
+    tracker = Background("notes", lambda: Notes(fails=True))
+    with caplog.at_level(logging.WARNING):
+        for updates in range(200):
+            tracker.log(updates, {"x": 1.0})
+        tracker.close()
+        tracker.log(201, {"x": 1.0})
+    assert [record.message for record in caplog.records if "no such project" in record.message]
+    assert sum("fails" in record.message for record in caplog.records) == 1
+
+
+def test_one_that_cannot_be_opened_is_no_more_than_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    def open_() -> Notes:
+        raise SystemExit("not logged in")
+
+    with caplog.at_level(logging.WARNING):
+        Background("notes", open_).close()
+    assert "not logged in" in caplog.text
+
+
+def test_a_slow_one_holds_nobody_up_and_loses_only_lines(caplog: pytest.LogCaptureFixture) -> None:
+    gate = threading.Event()
+    notes = Notes(gate=gate)
+    tracker = Background("notes", lambda: notes)
+    with caplog.at_level(logging.WARNING):
+        for updates in range(3 * trackers.QUEUE_LINES):
+            tracker.log(updates, {"x": 1.0})
+    assert sum("is slow" in record.message for record in caplog.records) == 1
+    gate.set()
+    tracker.close()
+    seen = [updates for updates, _ in notes.lines]
+    assert seen == sorted(seen)
+    assert trackers.QUEUE_LINES <= len(seen) <= trackers.QUEUE_LINES + 1
+
+
+def test_one_that_hangs_does_not_keep_the_run_from_ending(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(trackers, "CLOSE_S", 0.05)
+    gate = threading.Event()
+    tracker = Background("notes", lambda: Notes(gate=gate))
+    tracker.log(1, {"x": 1.0})
+    with caplog.at_level(logging.WARNING):
+        tracker.close()
+    gate.set()
+    assert "did not take everything" in caplog.text
+
+
+def test_one_that_broke_with_lines_left_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trackers, "CLOSE_S", 60.0)
+    gate = threading.Event()
+    tracker = Background("notes", lambda: Notes(fails=True, gate=gate))
+    for updates in range(3 * trackers.QUEUE_LINES):
+        tracker.log(updates, {"x": 1.0})
+    gate.set()
+    started_at = time.monotonic()
+    tracker.close()
+    assert time.monotonic() - started_at < 30.0
+
+
+def test_one_that_is_not_installed_is_refused_at_once(
+    made: tuple[Run, RunDirectory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(ConfigError, match=r"--track wandb: .* pip install 'shoal\[track\]'"):
+        open_tracker("wandb", *made)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_mlflow_keeps_a_run_in_its_directory_and_goes_on_with_it(
+    made: tuple[Run, RunDirectory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    # A loaded machine takes longer to open it than a run waits at its end.
+    monkeypatch.setattr(trackers, "CLOSE_S", 300.0)
+    run, directory = made
+    for updates in (20, 40):
+        tracker = open_tracker("mlflow", run, directory)
+        assert tracker
+        tracker.log(updates, numbers_of({**LINE, "updates": updates}))
+        tracker.close()
+    client = mlflow.MlflowClient(tracking_uri=(directory.path / "mlruns").as_uri())
+    (kept,) = client.search_runs([client.get_experiment_by_name("shoal").experiment_id])
+    assert kept.data.tags["shoal.run"] == run.id
+    assert kept.data.params["replay.batch"] == str(run.spec.replay.batch)
+    assert [(metric.step, metric.value) for metric in client.get_metric_history(kept.info.run_id, "critic_loss/1")] == [
+        (20, 0.25),
+        (40, 0.25),
+    ]
+    assert client.get_metric_history(kept.info.run_id, "return_mean")[0].timestamp == 1_700_000_000_500
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_wandb_keeps_a_run_off_line(made: tuple[Run, RunDirectory]) -> None:
+    """In a process of its own, as a learner is one: Weights & Biases starts a service."""
+    pytest.importorskip("wandb")
+    _, directory = made
+    code = (
+        "from pathlib import Path\n"
+        "from common.run_directory import RunDirectory\n"
+        "from learner_node import trackers\n"
+        # A loaded machine takes longer to start its service than a run waits at its end.
+        "trackers.CLOSE_S = 300.0\n"
+        f"directory = RunDirectory(Path({str(directory.path)!r}))\n"
+        "tracker = trackers.open_tracker('wandb', directory.run, directory)\n"
+        "tracker.log(20, {'critic_loss/0': 0.5, 'time': 1.7e9})\n"
+        "tracker.close()\n"
+    )
+    environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+    line = [sys.executable, "-c", code]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=350, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "fails" not in done.stderr
+    (kept,) = directory.path.glob("wandb/offline-run-*/run-*.wandb")
+    assert directory.run.id in kept.name
+    assert b"critic_loss/0" in kept.read_bytes()

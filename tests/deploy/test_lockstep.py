@@ -201,7 +201,7 @@ def test_the_clock_of_the_machine_changes_nothing(tmp_path: Path, monkeypatch: p
     ("options", "reason"),
     [
         (("--gpu",), "a GPU's sums"),
-        (("--redis", "redis://:secret@somewhere"), "not in Redis"),
+        (("--redis", "redis://somewhere"), "not in Redis"),
         (("--copies", 4_000, "--set", "replay.error_buffer=400"), "replay.error_buffer"),
     ],
 )
@@ -210,9 +210,7 @@ def test_what_contradicts_lockstep_is_bad_usage(
 ) -> None:
     arguments = ["train", "simple_spread", "--lockstep", "--run", str(tmp_path / "run"), *map(str, options)]
     assert command.run(shoal, "shoal", arguments) == 2
-    error = capsys.readouterr().err
-    assert reason in error
-    assert "secret" not in error
+    assert reason in capsys.readouterr().err
 
 
 def test_status_says_that_there_is_nobody_to_ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

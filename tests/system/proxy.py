@@ -78,8 +78,8 @@ class Proxy:
         self.bytes_per_s = 0.0
         """Towards the server; 0 = as fast as it goes."""
         self.delay_s = 0.0
-        self.flip_payloads = 0.0
-        """Share of payloads towards the server in which one bit is flipped."""
+        self.payloads_to_flip = 0
+        """Payloads towards the server, the next ones, in which one bit is flipped."""
         self.flip_anything = 0.0
         """Share of reads towards the server in which one bit is flipped, wherever it is."""
         self.flipped = 0
@@ -172,7 +172,8 @@ class Proxy:
 
     def _perhaps_flipped(self, part: bytearray, frame: Frame) -> bytes:
         is_payload = not frame.is_command and frame.end - frame.start > 1_000
-        if is_payload and self._random.random() < self.flip_payloads:
+        if is_payload and self.payloads_to_flip > 0:
+            self.payloads_to_flip -= 1
             return self._flip(part, frame.start, frame.end)
         return bytes(part)
 

@@ -96,10 +96,15 @@ def test_a_slow_network_slows_the_actors_and_fills_nothing(record_property: Reco
 def test_every_flipped_bit_of_a_payload_is_found_and_the_chunk_sent_again(record_property: Record) -> None:
     """T9."""
     with behind_a_proxy() as (site, proxy, node):
-        proxy.flip_payloads = 0.01
-        wait_until(lambda: proxy.flipped >= 10, "ten flips", within_s=PATIENCE_S)
-        proxy.flip_payloads = 0.0
-        site.more(10 * ROWS)
+        for count in range(1, 11):
+            # One at a time: what follows a damaged chunk is a hole, and not looked at until it comes again.
+            proxy.payloads_to_flip = 1
+            wait_until(
+                lambda count=count: site.processes.status().rejected.get("checksum") == count,  # type: ignore[misc]
+                "a damaged chunk is found",
+                within_s=PATIENCE_S,
+            )
+            site.more(ROWS)
         assert node.end() == 0
         rejected = site.processes.status().rejected
         verdict = site.verdict()

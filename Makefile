@@ -8,15 +8,25 @@ ARGS ?=
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
-venv: .venv/installed  ## make .venv with Shoal and everything its tests need
+venv: .venv/for-tests  ## make .venv with Shoal and everything its tests need
 
-.venv/installed: pyproject.toml constraints.txt
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable
+
+.venv/for-runs: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Shoal needs Python 3.11 or newer; name one: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) '.[local]'
 	touch $@
 
-train: venv  ## train simple_spread for five minutes with two actors, then evaluate it (ARGS="--time 20m")
+.venv/for-tests: .venv/for-runs
+	$(INSTALL) '.[dev]'
+	touch $@
+
+.venv/for-docs: .venv/for-runs
+	$(INSTALL) '.[docs]'
+	touch $@
+
+train: .venv/for-runs  ## train simple_spread for five minutes with two actors, then evaluate it (ARGS="--time 20m")
 	$(BIN)/shoal train simple_spread $(ARGS)
 
 test: venv  ## the quick tests: under five minutes on two cores (ARGS="-k ring")
@@ -31,17 +41,13 @@ check: venv  ## lint, format, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: venv  ## the table of speeds (ARGS="worlds", ARGS="--json")
+bench: .venv/for-runs  ## the table of speeds (ARGS="worlds", ARGS="--json")
 	$(BIN)/shoal bench $(ARGS)
 
-docs: .venv/docs-installed  ## build the site into build/site; a warning is an error
+docs: .venv/for-docs  ## build the site into build/site; a warning is an error
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --fresh-env -b html -c docs . build/site
 
-.venv/docs-installed: .venv/installed
-	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
-	touch $@
-
-reference: venv  ## write docs/reference anew from the code
+reference: .venv/for-runs  ## write docs/reference anew from the code
 	$(BIN)/python -m deploy.reference
 
 clean:  ## remove .venv and caches; runs stay

@@ -17,21 +17,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 
 from actor_node.episodes import Acts
-from actor_node.evaluation import Game, plain
+from actor_node.evaluation import Game, plain, rules
 from actor_node.opponents import frozen_team
 from common.errors import ConfigError
 from common.heads import Floats
 from common.policy import Policy, layer_shapes
 from common.policy_file import PolicyFile, load_policy
-from common.run import NetworkSpec, RunSpec
+from common.run import NetworkSpec
 from common.run_directory import RunDirectory
 from common.spec import Box, JointSpec
-from common.worlds import SCENARIOS
-from common.worlds.options import parse_options
 
 FROZEN, UNTRAINED, RANDOM = "frozen", "untrained", "random"
 STAND_INS = (FROZEN, UNTRAINED, RANDOM)
@@ -102,23 +99,12 @@ def _refuse_another_game(name: str, stored: PolicyFile, first: str, game: Game) 
     spec = stored.run.spec
     if plain(spec.scenario) != plain(game.spec.scenario):
         raise ConfigError(f"{name} plays {spec.scenario} and {first} {game.spec.scenario}; name runs of one scenario")
-    theirs, ours = _rules(spec), _rules(game.spec)
+    theirs, ours = rules(spec), rules(game.spec)
     if theirs != ours or stored.run.joint != game.joint:
         raise ConfigError(
             f"{name} was trained with the world's options {theirs or 'at their defaults'} and {first} with "
             f"{ours or 'them at their defaults'}; name runs of one and the same world"
         )
-
-
-def _rules(spec: RunSpec) -> dict[str, Any]:
-    """Returns the options that make the game another one; dynamics and benchmark data are chosen by who plays it."""
-    world = {name: value for name, value in spec.world.items() if name not in ("dynamics", "benchmark_data")}
-    scenario = SCENARIOS.get(plain(spec.scenario))
-    if scenario is None:
-        return world
-    usual = msgspec.structs.asdict(scenario.options_type())
-    given = msgspec.structs.asdict(parse_options(spec.scenario, scenario.options_type, world))
-    return {name: value for name, value in given.items() if value != usual[name]}
 
 
 def _trained(name: str, stored: PolicyFile) -> Entrant:

@@ -26,7 +26,8 @@ from common.policy_file import load_policy
 from common.run import RunSpec
 from common.run_directory import RunDirectory
 from common.spec import JointSpec
-from common.worlds import FOREIGN, REAL_MPE2, World, make_world
+from common.worlds import FOREIGN, REAL_MPE2, SCENARIOS, World, make_world
+from common.worlds.options import parse_options
 
 Dynamics = Literal["mpe2", "legacy"]
 
@@ -174,6 +175,17 @@ def reference_world(scenario: str) -> str:
     return scenario if scenario.startswith((FOREIGN, REAL_MPE2)) else f"{REAL_MPE2}{scenario}"
 
 
+def rules(spec: RunSpec) -> dict[str, Any]:
+    """Returns the world's options that are not at their defaults; dynamics and benchmark data are who plays' choice."""
+    world = {name: value for name, value in spec.world.items() if name not in ("dynamics", "benchmark_data")}
+    scenario = SCENARIOS.get(plain(spec.scenario))
+    if scenario is None:
+        return world
+    usual = msgspec.structs.asdict(scenario.options_type())
+    given = msgspec.structs.asdict(parse_options(spec.scenario, scenario.options_type, world))
+    return {name: value for name, value in given.items() if value != usual[name]}
+
+
 def figure(values: npt.NDArray[np.float64], seed: int) -> Figure:
     """Returns the mean of one number an episode, with its interval."""
     return Figure(float(values.mean()), bootstrap_interval(values, seed))
@@ -200,8 +212,7 @@ def _options(spec: RunSpec, ground: Ground) -> dict[str, Any]:
 
 def _published_scales(spec: RunSpec, total: float, dynamics: Dynamics) -> dict[str, float]:
     """Returns the scales; the original environment pays all three agents the sum of them, which is P."""
-    changed = set(spec.world) - {"continuous_actions", "dynamics", "benchmark_data"}
-    if plain(spec.scenario) != "simple_spread" or changed:
+    if plain(spec.scenario) != "simple_spread" or set(rules(spec)) - {"continuous_actions"}:
         return {}
     published = total / 3 if dynamics == "legacy" else 2 * total - 75
     return {"S": (published + 75) / 2, "P": published, "3P": 3 * published}

@@ -10,12 +10,13 @@ every catch, the sum would count each catch three times.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from actor_node.entrants import Entrant
-from actor_node.episodes import Acts, Played, play_episodes
+from actor_node.episodes import Acts, Float64s, Played, play_episodes
 from actor_node.evaluation import COPIES, Figure, Game, Ground, figure, plain, playground
 from actor_node.measures import measure
 from common.errors import ConfigError
@@ -42,8 +43,8 @@ class Standing(msgspec.Struct, frozen=True):
     algorithm: str
     updates: int
     weights_hash: str
-    return_by_side: dict[str, float]
-    """By side that it played: the mean of its own return over its opponents."""
+    return_by_side: dict[str, Figure]
+    """By side that it played: its own return. Of each episode the mean over its opponents, for all of them met it."""
 
 
 class Tournament(msgspec.Struct, frozen=True):
@@ -61,6 +62,14 @@ class Tournament(msgspec.Struct, frozen=True):
     """The opponents over which standings are means."""
     standings: list[Standing]
     pairings: list[Pairing]
+
+
+class _Met(NamedTuple):
+    """One pairing with what its interval was made of."""
+
+    pairing: Pairing
+    returns: dict[str, Float64s]
+    """By side, [episodes]."""
 
 
 class CrossPlay:
@@ -99,16 +108,17 @@ def hold(
     world = playground(game, min(COPIES, episodes), seed, ground, entrants[0].name)
     done = 0
 
-    def play(first: Entrant, second: Entrant) -> Pairing:
+    def play(first: Entrant, second: Entrant) -> _Met:
         nonlocal done
         before = done
         team = CrossPlay(game.joint, side, first.team(), second.team())
         played = play_episodes(world, team, episodes, seed, lambda count: progress(before + count))
         done += episodes
-        return _pairing(game, ground, (first.name, second.name), played, seed)
+        pairing = _pairing(game, ground, (first.name, second.name), played, seed)
+        return _Met(pairing, side_returns(game.joint, played))
 
     try:
-        pairings = [play(first, second) for first in entrants for second in entrants]
+        met = [play(first, second) for first in entrants for second in entrants]
     finally:
         world.close()
     judges = tuple(judged_by)
@@ -121,12 +131,12 @@ def hold(
         side=side,
         sides=game.joint.teams,
         judged_by=judges,
-        standings=[_standing(entrant, side, pairings, judges) for entrant in entrants],
-        pairings=pairings,
+        standings=[_standing(entrant, side, met, judges, seed) for entrant in entrants],
+        pairings=[one.pairing for one in met],
     )
 
 
-def side_returns(joint: JointSpec, played: Played) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:
+def side_returns(joint: JointSpec, played: Played) -> dict[str, Float64s]:
     """Returns each side's return, the mean over its agents, [episodes]."""
     teams = np.array([agent.team for agent in joint.agents])
     return {side: played.returns[:, teams == side].mean(axis=1) for side in joint.teams}
@@ -154,21 +164,20 @@ def _pairing(game: Game, ground: Ground, names: tuple[str, str], played: Played,
     )
 
 
-def _standing(entrant: Entrant, side: str, pairings: Sequence[Pairing], judges: tuple[str, ...]) -> Standing:
+def _standing(entrant: Entrant, side: str, met: Sequence[_Met], judges: tuple[str, ...], seed: int) -> Standing:
     """Returns the means over the judges; without any named, over all others."""
 
     def is_judge(name: str) -> bool:
         return name in judges if judges else name != entrant.name
 
-    sides = pairings[0].returns
-    found: dict[str, float] = {}
-    for own in sides:
-        met = [
-            pairing.returns[own].mean
-            for pairing in pairings
-            if (pairing.side if own == side else pairing.others) == entrant.name
-            and is_judge(pairing.others if own == side else pairing.side)
+    found: dict[str, Figure] = {}
+    for own in met[0].returns:
+        faced = [
+            returns[own]
+            for pairing, returns in met
+            for player, opponent in [(pairing.side, pairing.others) if own == side else (pairing.others, pairing.side)]
+            if player == entrant.name and is_judge(opponent)
         ]
-        if met:
-            found[own] = float(np.mean(met))
+        if faced:
+            found[own] = figure(np.mean(faced, axis=0), seed)
     return Standing(entrant.name, entrant.algorithm, entrant.updates, entrant.weights_hash, found)

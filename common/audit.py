@@ -71,7 +71,11 @@ class Recovered(msgspec.Struct, frozen=True, array_like=True, tag="recovered"):
     digest: str
 
 
-Event = Life | Sent | Acknowledged | Stored | Recovered
+class Serving(msgspec.Struct, frozen=True, array_like=True, tag="serving"):
+    """Says that a replay server has read all of its log: until then what it found is not all that there is."""
+
+
+Event = Life | Sent | Acknowledged | Stored | Recovered | Serving
 
 
 class AuditFile:

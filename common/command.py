@@ -83,7 +83,10 @@ def _refuse_secrets_on_line(config: type[msgspec.Struct], given: Mapping[str, An
 def _holds_password(address: str) -> bool:
     try:
         parts = urlsplit(address)
-        return bool(parts.password) or "password" in parse_qs(parts.query)
+        # Behind the host, an @ is of a password with a slash, a hash or a question mark.
+        beyond = f"{parts.path}{parts.query}{parts.fragment}"
+        misplaced = parts.scheme != "unix" and "@" in beyond
+        return bool(parts.password) or "password" in parse_qs(parts.query) or misplaced
     except ValueError:
         return "@" in address  # no address; what is in it shall not be seen all the same
 

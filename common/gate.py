@@ -15,7 +15,6 @@ from pathlib import Path
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
-from zmq.utils import z85
 
 from common.errors import ConfigError
 from common.keys import ALLOWED, DOMAIN, Client, ClientKind, Keys, read_allowed
@@ -34,7 +33,8 @@ class Gate:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], keys: Keys) -> None:
         """Opens at once; ConfigError when it cannot be known whom to let in."""
         self._allowed = AllowList(keys.directory / ALLOWED)
-        self._authenticator = _Authenticator(context, self._allowed)
+        self._authenticator = ThreadAuthenticator(context)
+        self._authenticator.configure_curve_callback(DOMAIN, self._allowed)
         self._authenticator.start()
         _log.info("encrypted, with public key %s; %d clients may in", keys.public.decode(), len(self._allowed))
 
@@ -69,7 +69,7 @@ class AllowList:
             return self._clients.get(key)
 
     def kind_of(self, user: str) -> ClientKind | None:
-        """Returns what a client may do that has been let in under this name; None when it may no longer."""
+        """Returns what a client may do that has been let in with this key; None when it may no longer."""
         now = time.monotonic()
         if now - self._looked_at > LOOK_PERIOD_S:
             with self._lock:
@@ -117,18 +117,9 @@ class AllowList:
         return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-class _Authenticator(ThreadAuthenticator):
-    """Is pyzmq's, and tells the server whose a message is: its client's name is the User-Id of the frames."""
-
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], allowed: AllowList) -> None:
-        super().__init__(context)
-        self._allowed_clients = allowed
-        self.configure_curve_callback(DOMAIN, allowed)
-
-    def curve_user_id(self, client_public_key: bytes) -> str:
-        client = self._allowed_clients.find(z85.encode(client_public_key))
-        return client.name if client else ""
-
-
 def _kinds(clients: Mapping[bytes, Client]) -> dict[str, ClientKind]:
-    return {client.name: client.kind for client in clients.values()}
+    """Returns what clients may do, by User-Id: their key.
+
+    Not their name: one that is given another key must not keep the holder of the lost one inside.
+    """
+    return {key.decode(): client.kind for key, client in clients.items()}

@@ -19,7 +19,7 @@ from common.errors import ConfigError
 from common.heads import Floats
 from common.policy import layer_shapes, unflatten
 from common.run import Run
-from common.run_directory import write_atomically
+from common.run_directory import write_atomically, writing
 
 
 class PolicyFile(msgspec.Struct, frozen=True):
@@ -50,7 +50,8 @@ def save_policy(path: Path, policy: PolicyFile) -> None:
         "version": str(policy.version),
         "updates": str(policy.updates),
     }
-    write_atomically(path, save(tensors, metadata))
+    with writing(path):
+        write_atomically(path, save(tensors, metadata))
 
 
 def load_policy(path: Path) -> PolicyFile:

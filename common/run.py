@@ -24,7 +24,8 @@ from common.spec import JointSpec
 _LARGEST_FLOAT = 1e12
 _LARGEST_INT = 2**53
 # A divisor so small that a quotient overflows is as good as 0.
-Positive = Annotated[float, Meta(ge=1 / _LARGEST_FLOAT, le=_LARGEST_FLOAT)]
+LEAST_POSITIVE = 1 / _LARGEST_FLOAT
+Positive = Annotated[float, Meta(ge=LEAST_POSITIVE, le=_LARGEST_FLOAT)]
 NonNegative = Annotated[float, Meta(ge=0, le=_LARGEST_FLOAT)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 PositiveShare = Annotated[float, Meta(gt=0, le=1)]

@@ -11,20 +11,23 @@ finished               there when the learner has used its budget
 evaluation.json        the last evaluation
 machine.json           what `shoal train` last ran on, and with how many processes
 film.gif, report.html  what `shoal train` leaves to be looked at
+audit/                 what `--audit` noted of every chunk
 onnx/                  what `shoal export` wrote
 mlruns/, wandb/        what trackers keep off line
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from common.errors import ConfigError
+from common.errors import ConfigError, ShoalError
 from common.run import Run, RunSpec, from_toml, to_toml
 from common.spec import JointSpec
 
@@ -56,6 +59,11 @@ class RunDirectory:
             ) from None
         except (OSError, UnicodeDecodeError) as e:
             raise ConfigError(f"{self.run_file} cannot be read: {e}") from e
+
+    def note_finished(self) -> None:
+        """Notes that the learner has used its budget; ShoalError when there is no room for that."""
+        with writing(self.finished_file):
+            self.finished_file.touch()
 
     def hold(self, role: str) -> None:
         """Takes the directory for the one process of a role, until it ends; ConfigError while another has it."""
@@ -124,8 +132,21 @@ def reopen(path: Path, spec: RunSpec | None, joint: JointSpec | None) -> tuple[R
             f"--run {path} was begun with other networks ({held.spec.network}); its checkpoints do not fit new sizes"
         )
     if run != held:
-        write_atomically(directory.run_file, to_toml(run).encode())
+        with writing(directory.run_file):
+            write_atomically(directory.run_file, to_toml(run).encode())
     return directory, run
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what the system says against writing at `path` (a full disk) into ShoalError, with the way out."""
+    try:
+        yield
+    except OSError as e:
+        raise ShoalError(
+            f"{e.filename or path} cannot be written: {e.strerror or e}; make room, or see to its rights, then go on"
+            " with --resume: what was written before is whole"
+        ) from e
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -19,6 +19,7 @@ import zmq
 
 from common.errors import ConfigError, PeerError, ProtocolError
 from common.handshake import Handshake
+from common.ipc_file import refuse_taken
 from common.keys import Keys, ServerName, require_safe_libzmq
 from common.messages import FromPeer, Message, ToPeer
 
@@ -147,6 +148,7 @@ def require_local(endpoint: str, option: str, *, insecure: bool, keys: bool = Fa
 
 def bind(socket: zmq.Socket[bytes], endpoint: str, option: str) -> str:
     """Binds and returns the endpoint as resolved (port 0 = any free one); ConfigError gives a way out."""
+    refuse_taken(endpoint, option)
     return _attach(socket.bind, socket, endpoint, option)
 
 

@@ -31,7 +31,7 @@ from deploy.diagnose.cli import diagnose_run
 from deploy.evaluate.cli import EvaluateConfig, evaluate, evaluate_run, print_evaluation
 from deploy.export.cli import export
 from deploy.keys import keys
-from deploy.live import clock, make_display, rows
+from deploy.live import clock, learner_doing, make_display, rows
 from deploy.local import LocalRun, forget_transitions, replay_url
 from deploy.paper.cli import paper
 from deploy.report.cli import render, report
@@ -115,8 +115,9 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
         print_evaluation(evaluate_run(directory, config.episodes, EvaluateConfig().seed), as_json=config.json)
     showing.warn()
     showing.conclude(film=True)
-    kept = "policy.safetensors, evaluation.json, checkpoints/, metrics.jsonl, tensorboard/, logs/"
-    _screen.print(f"results in {directory.path}: {kept}", soft_wrap=True)
+    results = ("policy.safetensors", "evaluation.json", "checkpoints/", "metrics.jsonl", "tensorboard/", "logs/")
+    kept = [name for name in results if (directory.path / name).exists()]
+    _screen.print(f"results in {directory.path}: {', '.join(kept)}", soft_wrap=True)
     return 0
 
 
@@ -197,9 +198,9 @@ def _print_status(answer: Status) -> None:
         table.add_row(name, value)
     learner = answer.learner
     if learner is not None:
-        seen, state = answer.learner_seconds_since_seen, learner.waiting_for
-        doing = f"waiting for {state}" if state else "training"
-        table.add_row("learner", f"Shoal {learner.software}, heard {seen:.0f} s ago, {doing}")
+        heard = f"heard {answer.learner_seconds_since_seen:.0f} s ago"
+        doing = learner_doing(learner, answer.learner_seconds_since_seen)
+        table.add_row("learner", f"Shoal {learner.software}, {heard}, {doing}")
     table.add_row("replay server", f"Shoal {answer.software}, up for {clock(answer.uptime_s)}")
     for actor in answer.actors:
         state = f"waiting for {actor.waiting_for}" if actor.waiting_for else "collecting"

@@ -16,6 +16,8 @@ from rich.text import Text
 from common.messages import LearnerReport, Status
 
 LINE_PERIOD_S = 10.0
+SILENT_S = 10.0
+"""Of a learner, which reports once a second: longer, and nothing is known of what it does."""
 
 
 class Display(Protocol):
@@ -158,6 +160,15 @@ def rows(status: Status) -> list[tuple[str, str]]:
     if len(versions := sorted(set(told) - {""})) > 1:
         shown.append(("software", f"differs: {', '.join(versions)}"))
     return shown
+
+
+def learner_doing(learner: LearnerReport, seconds_since_seen: float) -> str:
+    """Returns what the learner does, as far as its last report tells."""
+    if learner.finished:
+        return "finished"
+    if seconds_since_seen > SILENT_S:
+        return "silent since then"
+    return f"waiting for {learner.waiting_for}" if learner.waiting_for else "training"
 
 
 def clock(seconds: float) -> str:

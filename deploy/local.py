@@ -17,6 +17,7 @@ budget is used; then actors, replay and Redis are ended and the team is evaluate
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import shutil
@@ -88,13 +89,13 @@ class LocalRun:
         """Starts everything; returns the learner, or None when a stop was asked for meanwhile."""
         directory, config = self._directory, self._config
         directory.logs.mkdir(exist_ok=True)
+        audit = self._audit_options()
         redis_url = config.redis
         if redis_url == "embedded":
             redis_url = self._start_redis(stop)
             if stop.requested:
                 return None
         replay, weights = self._endpoint("replay"), self._endpoint("weights")
-        audit = {"audit": directory.path / AUDIT} if config.audit else {}
         options: dict[str, object] = {"bind": replay, "name": directory.run.id, **audit}
         self._replay = self._add("replay", "replay_server", options, self._redis_environment(redis_url))
         options = {"run": directory.path, "resume": True, "bind": weights, "replay": replay}
@@ -103,6 +104,17 @@ class LocalRun:
         options = {"n": config.actors, "copies": config.copies, "replay": replay, "weights": weights, **audit}
         self._add("actor", "actor_node", options)
         return learner
+
+    def _audit_options(self) -> dict[str, object]:
+        """Returns where chunks are noted; what was noted of transitions that went with a finished run is put aside."""
+        if not self._config.audit:
+            return {}
+        path = self._directory.path / AUDIT
+        if path.exists() and self._config.redis == "embedded" and not self._redis_data.exists():
+            # To the audit they would be lost: Redis had acknowledged them.
+            aside = (path.with_name(f"{AUDIT}.{number}") for number in itertools.count(1))
+            path.rename(next(one for one in aside if not one.exists()))
+        return {"audit": path}
 
     def _redis_environment(self, url: str) -> dict[str, str]:
         """Returns what tells the replay server of Redis; a password in the URL goes by a file of the owner's."""

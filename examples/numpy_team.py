@@ -14,7 +14,10 @@ def load_team(path):
     """Returns, by agent, a function from its own observation [obs_dim] to its action."""
     with safe_open(path, "numpy") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
-        agents = json.loads(file.metadata()["run"])["joint"]["agents"]
+        run = json.loads(file.metadata()["run"])
+    agents, head = run["joint"]["agents"], run["spec"]["network"]["head"]
+    if head != "box" or any(f"{agent['name']}/0/weight" not in tensors for agent in agents):
+        raise ValueError(f"{path}: for agents that act each for itself, by the head box; not {head}, or a side's joint")
 
     def act(agent, x):
         depth = sum(name.startswith(f"{agent['name']}/") for name in tensors) // 2

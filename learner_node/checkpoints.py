@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from common.errors import ShoalError
-from common.run_directory import write_atomically
+from common.run_directory import write_atomically, writing
 from learner_node.state import Counters, TrainingState
 
 _log = logging.getLogger(__name__)
@@ -36,18 +36,20 @@ class Checkpoints:
     def save(self, state: TrainingState, *, best: bool) -> Path:
         """Writes a state, as the best one too if it is, and removes the oldest beyond those kept.
 
-        ShoalError when the state holds non-finite numbers: it would displace one that can be gone on from.
+        ShoalError when the state holds non-finite numbers: it would displace one that can be gone on from; and when
+        there is no room for it, which leaves those before it.
         """
         state.check()
-        self._directory.mkdir(parents=True, exist_ok=True)
         counters = msgspec.json.encode(state.counters).decode()
         content = save(state.tensors, {"counters": counters, "digest": _digest(counters, state.tensors)})
         path = self._directory / f"updates-{state.counters.updates:010}.safetensors"
-        write_atomically(path, content)
-        if best:
-            write_atomically(self._directory / _BEST, content)
-        for old in self._newest_first()[self._keep :]:
-            old.unlink()
+        with writing(path):
+            self._directory.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, content)
+            if best:
+                write_atomically(self._directory / _BEST, content)
+            for old in self._newest_first()[self._keep :]:
+                old.unlink()
         return path
 
     def load(self) -> TrainingState | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,7 @@ from common.errors import FinishedError
 from common.ipc_file import IpcFile
 from common.keys import load_keys
 from common.process import Health, HttpPort, Stop, allow_many_connections, die_with_parent, start_logging
+from common.run_directory import RunDirectory
 from common.run_options import RunOptions, open_run
 from common.wire import require_local
 from learner_node.config import LearnerConfig
@@ -81,6 +83,7 @@ def learner(context: click.Context, /, **values: Any) -> int:
             # A service that is started again at its end is done: it has not failed.
             _log.warning("%s", e)
             if config.stay:
+                metrics.describe(RunDirectory(Path(config.run)).run, config.checkpoint_every)
                 _stay(stop, health, metrics)
             return stop.exit_code
         metrics.describe(run, config.checkpoint_every)
@@ -97,7 +100,7 @@ def _stay(stop: Stop, health: Health, metrics: Metrics) -> None:
     """Waits for a request to end, alive and ready, with the run done."""
     if stop.requested:
         return
-    _log.info("the run is done; waiting for SIGTERM")
+    _log.info("the run is done; waiting for SIGTERM, metrics at %s", metrics.url)
     metrics.progress.set(1.0)
     health.not_ready = ""
     while not stop.wait(STAY_BEAT_S):

@@ -11,8 +11,10 @@ for: the line's numbers under their own names. docs/tracking.md has all of it, f
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -21,21 +23,30 @@ from typing import Any
 from tensorboardX import SummaryWriter
 
 from common.messages import Status
-from common.run_directory import RunDirectory
+from common.run_directory import RunDirectory, writing
 from learner_node.algorithms.measured import Figures
 from learner_node.trackers import Tracker, numbers_of
+
+MOST_EVENTS = 10_000
+"""That may wait for TensorBoard's writers, threads which a full disk ends: more than one `write` makes, or it would
+wait for ever."""
 
 
 class Logbook:
     """Appends to a run's metrics.jsonl and TensorBoard files."""
 
     def __init__(self, directory: RunDirectory, tracker: Tracker | None = None) -> None:
-        self._tracker = tracker
-        self._lines = directory.metrics_file.open("a", buffering=1)
-        self._board = SummaryWriter(str(directory.tensorboard))
+        self._tracker, self._path = tracker, directory.path
+        with writing(directory.path):
+            # Unbuffered: a line that does not fit is not kept to be tried again when the file is closed.
+            self._lines = directory.metrics_file.open("ab", buffering=0)
+            self._board = SummaryWriter(str(directory.tensorboard), max_queue=MOST_EVENTS)
 
     def write(self, updates: int, learner: Mapping[str, float], figures: Figures, status: Status | None) -> None:
-        """Writes the learner's figures, its last losses, and what the replay server last said of the run."""
+        """Writes the learner's figures, its last losses, and what the replay server last said of the run.
+
+        ShoalError when there is no room for it.
+        """
         line: dict[str, Any] = {"time": round(time.time(), 3), "updates": updates, **learner}
         line |= asdict(figures)
         if status is not None:
@@ -50,20 +61,33 @@ class Logbook:
                 "actors_waited_s": sum(actor.waited_s for actor in status.actors),
                 "waiting": list(status.waiting),
             }
-        self._lines.write(json.dumps({name: _finite(value) for name, value in line.items()}) + "\n")
-        self._show(updates, line)
+        with writing(self._path):
+            self._append(json.dumps({name: _finite(value) for name, value in line.items()}).encode() + b"\n")
+            self._show(updates, line)
         if self._tracker:
             self._tracker.log(updates, numbers_of(line))
 
     def close(self) -> None:
-        """Writes out what is buffered and closes the files."""
-        self._board.close()
+        """Writes out what is buffered and closes the files; ShoalError when there is no room for it."""
         self._lines.close()
         if self._tracker:
             self._tracker.close()
+        with writing(self._path):
+            self._board.close()
+
+    def _append(self, line: bytes) -> None:
+        end = self._lines.tell()
+        if self._lines.write(line) < len(line):
+            # Or what is written after a resume would stand on the same line.
+            self._lines.truncate(end)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._lines.name)
 
     def _show(self, updates: int, line: Mapping[str, Any]) -> None:
         board = self._board
+        for writer in (board.all_writers or {}).values():
+            # It tells nobody that it has ended.
+            if not writer.event_writer._worker.is_alive():
+                raise OSError(errno.ENOSPC, "TensorBoard's writer has ended", writer.get_logdir())
         for i, (critic, policy) in enumerate(zip(line["critic_loss"], line["policy_loss"], strict=True)):
             board.add_scalars(f"agent{i}/losses", {"critic loss": critic, "actor_loss": policy}, updates)
         for i, value in enumerate(line.get("return_means", ())):

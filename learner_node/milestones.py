@@ -21,7 +21,7 @@ import msgspec
 from common.heads import Floats
 from common.policy_file import PolicyFile, save_policy
 from common.run import Run, to_toml
-from common.run_directory import RunDirectory, write_atomically
+from common.run_directory import RunDirectory, write_atomically, writing
 from learner_node.checkpoints import Checkpoints
 from learner_node.state import Counters, TrainingState
 
@@ -64,5 +64,6 @@ class Milestones:
         run = msgspec.structs.replace(self._run, id=secrets.token_hex(4))
         Checkpoints(kept.checkpoints, keep=1).save(state, best=False)
         save_policy(kept.policy_file, PolicyFile(run, done.weights_version, done.updates, policies))
-        write_atomically(kept.run_file, to_toml(run).encode())
+        with writing(kept.run_file):
+            write_atomically(kept.run_file, to_toml(run).encode())
         _log.info("kept milestone %s", kept.path.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.audit import AuditFile, Life, Recovered, Stored, digest
+from common.audit import AuditFile, Life, Recovered, Serving, Stored, digest
 from common.messages import Chunk
 from common.wire import Buffer
 from replay_server.chunk_format import KeptChunk
@@ -31,6 +31,10 @@ class ReplayAudit:
         origin = chunk.origin
         told = (origin.actor, origin.incarnation, origin.seq, chunk.rows, digest(chunk.records))
         self._file.write(Recovered(*told))
+
+    def serving(self) -> None:
+        """Notes that all that there was has been read back."""
+        self._file.write(Serving())
 
     def close(self) -> None:
         """Closes the file."""

@@ -81,6 +81,8 @@ def serve(config: ReplayConfig, stop: Stop, keys: Keys | None = None) -> None:
             committer = Committer(log)
             stack.callback(committer.close)
             registry.register(CommitterCollector(committer))
+        if audit:
+            audit.serving()
         server = Server(replay, config.bind, committer, timings, keys, peer_bytes=config.peer_memory * 2**20)
         stack.callback(IpcFile(server.endpoint).remove)
         stack.callback(server.close)

@@ -11,6 +11,7 @@ from msgspec import Meta
 from common.errors import ConfigError
 from common.keys import KeysOption
 from common.options import Seconds
+from common.run import LEAST_POSITIVE, NonNegative
 from common.wire import require_local
 from replay_server.settings import Durability, ReplaySettings
 
@@ -54,7 +55,7 @@ class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     redis_wait: Annotated[Seconds, Meta(description="Longest wait for Redis at the start.")] = 60.0
     capacity: Annotated[int, Meta(ge=0, le=2**31, description="Transitions held; 0 = as the run says.")] = 0
     samples_per_insert: Annotated[
-        float, Meta(ge=0, description="Samples per transition inserted; 0 = as the run says.")
+        NonNegative, Meta(description="Samples per transition inserted; 0 = as the run says.")
     ] = 0.0
     seed: Annotated[int, Meta(ge=0, lt=2**32, description="Seed of the sampler.")] = 0
     keys: KeysOption = ""
@@ -69,7 +70,8 @@ class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     peer_memory: Annotated[
         int,
         Meta(
-            ge=16,
+            # What may rightly be on its way, and what an allocator holds back, are no attack.
+            ge=128,
             le=2**20,
             description="MiB that peers' messages may take before they are whole; beyond, all connections are ended,"
             " which frees them, and peers come back. TCP, on Linux.",
@@ -105,6 +107,10 @@ class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Raises ConfigError for settings that contradict each other or open the server to strangers."""
         if self.redis == NO_REDIS and self.level != "ram":
             raise ConfigError(f"--durability {self.durability} needs a Redis; give --redis URL, or --durability ram")
+        if 0 < self.samples_per_insert < LEAST_POSITIVE:
+            raise ConfigError(
+                f"--samples-per-insert {self.samples_per_insert:g}: expected 0 or at least {LEAST_POSITIVE:g}"
+            )
         require_local(self.bind, "--bind", insecure=self.insecure, keys=bool(self.keys))
 
     def settings(self, metrics_url: str) -> ReplaySettings:

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from common.messages import Chunk
-from common.wire import Buffer
+from common.wire import MAX_PEER_FRAME_BYTES, Buffer
 from replay_server.credit import Session
 from replay_server.instructions import StoreChunk, StoreSamples, Write
 
-MAX_UNCOMMITTED_BYTES = 64 * 2**20
+MAX_UNCOMMITTED_BYTES = MAX_PEER_FRAME_BYTES
 """Bytes of chunks that may be granted and on their way, or here and awaiting the log, of all actors together: what a
-server without its Redis grows by before its actors wait."""
+server without its Redis grows by before its actors wait. With less, the largest chunk would never be granted."""
 
 
 class Uncommitted(NamedTuple):

@@ -1,7 +1,7 @@
 """The log book: turns writes into Redis commands, and knows which chunks the log holds. Pure.
 
     shoal:{NAME}:chunk:I     the chunk of number I (chunk_format.py), for tail <= I < head
-    shoal:{NAME}:state       hash: format, head, tail, inserts, samples
+    shoal:{NAME}:state       hash: format, head, tail, inserts, samples, refills
     shoal:{NAME}:actors      hash: actor -> "incarnation:seq" of its last chunk in the log
     shoal:{NAME}:run         the run, as JSON
     shoal:{NAME}:weights     the newest weights frame
@@ -29,7 +29,7 @@ from replay_server.instructions import ForgetActor, StoreChunk, StoreRun, StoreS
 from replay_server.resp import Command, Split
 
 FORMAT: Literal[1] = 1
-MARKED = ("format", "head", "tail")
+MARKED = ("format", "head", "tail", "refills")
 """The fields of `state` that tell a log from an older state of itself."""
 
 
@@ -43,6 +43,8 @@ class State(msgspec.Struct, frozen=True):
     """Number of the oldest chunk."""
     inserts: Natural = 0
     samples: Natural = 0
+    refills: Natural = 0
+    """How often the log was given chunks again: a log that lost some of them once more is behind by it."""
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -147,10 +149,15 @@ class LogBook:
         """Returns the chunks from a number on, newest first: those that will be needed for longest."""
         return [chunk for chunk in reversed(self._chunks) if chunk.number >= number and chunk.rows]
 
-    def outgrown_from(self, tail: int) -> list[str]:
-        """Returns the keys of chunks that have gone since the log began with number `tail`."""
+    def outgrown(self, numbers: range) -> list[str]:
+        """Returns the keys of those chunks among `numbers` that have gone since."""
         first = self._chunks[0].number if self._chunks else self.head
-        return [self.keys.chunk(number) for number in range(tail, first)]
+        return [self.keys.chunk(number) for number in range(numbers.start, min(numbers.stop, first))]
+
+    def refilled(self) -> Command:
+        """Returns what marks the log once it holds its chunks again."""
+        self._state["refills"] = self._state.get("refills", 0) + 1
+        return ("HSET", self.keys.state, "refills", self._state["refills"])
 
     def restore(self, kept: Kept) -> None:
         """Takes over what was read from the log."""

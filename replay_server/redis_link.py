@@ -39,6 +39,9 @@ def shown(url: str) -> str:
     if parts.scheme not in ("redis", "rediss"):
         # Whatever it is, what stands where in it is not known.
         return "(this)"
+    if "@" in f"{parts.path}{parts.fragment}" or ("@" in parts.query and "@" not in parts.netloc):
+        # A password with a slash, a hash or a question mark that is not written as %2F, %23 or %3F.
+        return f"{parts.scheme}://(an address that cannot be read)"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 

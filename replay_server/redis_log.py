@@ -10,7 +10,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import redis
@@ -33,6 +33,21 @@ MOST_KEYS = 512
 _log = logging.getLogger(__name__)
 
 
+class _Loss(NamedTuple):
+    """What a Redis lacks that came back without all it held."""
+
+    first: int
+    """Number of the first chunk that it lacks."""
+    outgrown: range
+    """Numbers of the chunks it may hold though they have gone since."""
+
+    def and_(self, other: _Loss) -> _Loss:
+        """Returns both losses as one."""
+        ranges = [one for one in (self.outgrown, other.outgrown) if one]
+        outgrown = range(min(one.start for one in ranges), max(one.stop for one in ranges)) if ranges else range(0)
+        return _Loss(min(self.first, other.first), outgrown)
+
+
 class RedisLog:
     """Keeps one replay's chunks under one name. First `read` or `discard`, then one thread executes transactions."""
 
@@ -43,8 +58,10 @@ class RedisLog:
         self._connection: Any = None
         self.source: Callable[[HeldChunk], bytes | None] = lambda _: None
         """Where a chunk that Redis has lost is had from again; None where it is nowhere any more."""
-        self._lost_from: int | None = None
-        """Number of the first chunk that Redis has lost; None: it has all."""
+        self._lost: _Loss | None = None
+        """What Redis has lost and not been given again; None: it has all."""
+        self._refilled_from: int | None = None
+        """Number of the first chunk that it was ever given again."""
 
     # ---- writing --------------------------------------------------------------------------------------------------
 
@@ -63,10 +80,10 @@ class RedisLog:
             values, *_ = self._commit([("HMGET", self.book.keys.state, *MARKED), *transaction.commands])
             found = tuple(int(value or 0) for value in values)
             if found not in (transaction.before, transaction.after):
-                self._note_loss(found, transaction)
-            if self._lost_from is not None:
-                self._write_again(self._lost_from)
-                self._lost_from = None
+                self._note_loss(found, transaction.before)
+            if self._lost:
+                self._write_again(self._lost)
+                self._lost = None
         except redis.RedisError as e:
             self._disconnect()
             raise PeerError(in_words(e)) from e
@@ -91,19 +108,23 @@ class RedisLog:
             raise redis.TimeoutError(f"its append-only file was not on disk within {FSYNC_WAIT_MS / 1_000:g} s")
         return executed
 
-    def _note_loss(self, found: Mark, transaction: Transaction) -> None:
-        """Notes from which chunk on Redis has lost them, by the mark it had before the transaction."""
-        form, head, tail = found
-        older = form > 0 and head <= transaction.before[1]
-        first = head if older else 0
-        self._lost_from = first if self._lost_from is None else min(first, self._lost_from)
-        if older and (outgrown := self.book.outgrown_from(tail)):
-            self._commit([("UNLINK", *outgrown)])
+    def _note_loss(self, found: Mark, before: Mark) -> None:
+        """Notes what Redis has lost, by the mark it had and should have had before a transaction."""
+        (form, head, tail, refills), (_, right_head, _, right_refills) = found, before
+        older = form > 0 and head <= right_head
+        loss = _Loss(head, range(tail, head)) if older else _Loss(0, range(0))
+        if refills < right_refills and self._refilled_from is not None:
+            # It may have lost a part of what it was given again, whose numbers are below its head.
+            loss = loss.and_(_Loss(self._refilled_from, range(0)))
+        self._lost = loss.and_(self._lost) if self._lost else loss
 
-    def _write_again(self, first: int) -> None:
-        """Gives Redis the chunks from number `first` on again, and all that it holds besides chunks."""
-        chunks, gone, started = self.book.held_from(first), 0, time.monotonic()
+    def _write_again(self, loss: _Loss) -> None:
+        """Gives Redis the chunks that it has lost again, and all that it holds besides chunks."""
+        chunks, gone, started = self.book.held_from(loss.first), 0, time.monotonic()
         _log.error("Redis has lost chunks it held, up to %d; writing them again from RAM", len(chunks))
+        outgrown = self.book.outgrown(loss.outgrown)
+        for i in range(0, len(outgrown), MOST_KEYS):
+            self._commit([("UNLINK", *outgrown[i : i + MOST_KEYS])])
         self._commit(self.book.basis())
         part: list[bytes | str] = []
         size = 0
@@ -117,8 +138,8 @@ class RedisLog:
             if size >= GROUP_BYTES:
                 self._commit([("MSET", *part)])
                 part, size = [], 0
-        if part:
-            self._commit([("MSET", *part)])
+        self._commit([*([("MSET", *part)] if part else []), self.book.refilled()])
+        self._refilled_from = min(loss.first, loss.first if self._refilled_from is None else self._refilled_from)
         took_s = time.monotonic() - started
         _log.warning("Redis holds its chunks again written=%d gone=%d seconds=%.2f", len(chunks) - gone, gone, took_s)
 

@@ -108,7 +108,8 @@ class Replay:
             return replies
         _log.info("actor joined actor=%s incarnation=%d stored=%d", hello.actor, session.incarnation, session.durable)
         if not session.measured:
-            session.chunk_rows = min(ASSUMED_CHUNK_ROWS, self.table.limiter.largest_chunk(self._largest_batch))
+            largest = self.table.limiter.largest_chunk(self._largest_batch)
+            session.chunk_rows = min(ASSUMED_CHUNK_ROWS, largest, self.table.most_chunk_rows)
         self._grant(self.table, now)
         session.owed_ack = False
         welcome = Welcome(run, session.incarnation, session.durable, session.credit)

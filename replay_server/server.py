@@ -144,7 +144,10 @@ class Server:
             return
         self._look_at = now + LOOK_PERIOD_S
         if self._overhang.beyond(private_bytes(os.getpid()), self._records_bytes()):
-            _log.error("memory grows by messages that never end (bound: --peer-memory); ending all connections")
+            _log.error(
+                "memory grows by messages that never end, or by batches that nobody takes; ending all connections"
+                " (if all peers are yours, raise --peer-memory)"
+            )
             self._replay.tally.reject("endless", "a peer sent a message without end")
             self._start_over(now)
 

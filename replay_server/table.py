@@ -11,7 +11,7 @@ import numpy.typing as npt
 from common.run import ReplaySpec, Run
 from common.state import State, part, within
 from common.transitions import transition_dtype
-from common.wire import Buffer
+from common.wire import MAX_PEER_FRAME_BYTES, Buffer
 from replay_server.episodes import Episodes, Origin
 from replay_server.n_step import NStep
 from replay_server.rate_limiter import RateLimiter
@@ -42,6 +42,11 @@ class Table:
     def size(self) -> int:
         """Transitions held."""
         return self.ring.size
+
+    @property
+    def most_chunk_rows(self) -> int:
+        """Transitions in the largest chunk that can come."""
+        return max(1, MAX_PEER_FRAME_BYTES // self.ring.dtype.itemsize)
 
     def records(self, payload: Buffer) -> Records:
         """Returns a payload seen as records `[n]`, without a copy."""

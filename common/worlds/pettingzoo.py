@@ -191,12 +191,19 @@ def parallel_env_of(name: str, module: str) -> Callable[..., ParallelEnv]:
     try:
         found = import_module(module)
     except ImportError as e:
-        raise ConfigError(f"{name}: cannot import {module}: {e}; is it installed and on the Python path?") from e
+        raise ConfigError(f"{name}: cannot import {module}: {e}; {_way_out(module, e)}") from e
     make = getattr(found, "parallel_env", None)
     if not callable(make):
         raise ConfigError(f"{name}: {module} has no parallel_env(); name a module that makes a PettingZoo ParallelEnv")
     made: Callable[..., ParallelEnv] = make
     return made
+
+
+def _way_out(module: str, error: ImportError) -> str:
+    """Returns what to do where a module is not found, or does not find what it imports itself."""
+    if error.name and f"{module}.".startswith(f"{error.name}."):
+        return "install it, or, where its file lies: export PYTHONPATH=$PWD"
+    return f"install what {module} needs"
 
 
 def team_of(agent: str) -> str:

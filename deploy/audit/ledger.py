@@ -6,7 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from common.audit import SUFFIX, Acknowledged, Event, Life, Recovered, Sent, Stored, digest, read_events
+from common.audit import SUFFIX, Acknowledged, Event, Life, Recovered, Sent, Serving, Stored, digest, read_events
 from common.errors import ConfigError, ProtocolError
 from common.transitions import transition_dtype
 from replay_server.chunk_format import unpack_chunk
@@ -73,7 +73,10 @@ def read_sent(directory: Path) -> tuple[list[list[SentChunk]], int]:
 
 
 def read_servers(directory: Path) -> tuple[dict[str, list[ServerLife]], int]:
-    """Returns what the replay servers of a directory noted, and in how many files the last line was torn."""
+    """Returns what the replay servers of a directory noted, and in how many files the last line was torn.
+
+    A life that has not read all of its log, or was killed at it, says nothing of what there is: it is left out.
+    """
     servers: dict[str, list[ServerLife]] = defaultdict(list)
     torn = 0
     for file in sorted(directory.glob(f"replay-*{SUFFIX}")):
@@ -81,7 +84,7 @@ def read_servers(directory: Path) -> tuple[dict[str, list[ServerLife]], int]:
         torn += was_torn
         if events:
             name, life = _server_life(events)
-            servers[name].append(life)
+            servers[name] += [life] if any(isinstance(event, Serving) for event in events) else []
     return dict(servers), torn
 
 

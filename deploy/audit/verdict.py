@@ -15,9 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from deploy.audit.ledger import Key, Ledger, ServerLife
-
-WINDOW_CHUNKS = 8
-"""What an actor may have sent without an acknowledgement, and so loses with its life."""
+from replay_server.credit import WINDOW_CHUNKS
 
 
 class Verdict(msgspec.Struct, frozen=True):

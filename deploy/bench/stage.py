@@ -49,6 +49,15 @@ class Started:
             time.sleep(_LOOK_S)
         return found
 
+    def wait_for_end(self, timeout_s: float) -> None:
+        """Waits until it is done; ShoalError with its last words when it fails or takes longer."""
+        try:
+            code = self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise ShoalError(f"{self.name} is not done after {timeout_s:g} s: {self.words[-800:]}") from None
+        if code:
+            raise ShoalError(f"{self.name} failed (exit code {code}): {self.words[-800:]}")
+
     def end(self) -> None:
         """Ends it: SIGTERM, then SIGKILL."""
         if self.process.poll() is None:

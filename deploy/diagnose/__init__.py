@@ -95,7 +95,7 @@ def diagnose(directory: RunDirectory, episodes: int, seed: int = SEED) -> Diagno
     course = _course(directory, run, skipped)
     found = [
         *on_communication(ablations, run.spec),
-        *on_values(values, run.spec),
+        *on_values(values, run.spec, updates),
         *on_networks(networks, run.spec.exploration),
         *on_course(course, run.spec, sides=len(run.joint.teams)),
     ]

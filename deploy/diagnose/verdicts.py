@@ -20,6 +20,8 @@ PLATEAU = -29.0
 PLATEAU_WIDTH = 4.0
 LARGEST_RELATIVE_BIAS = 0.5
 """Well beyond the 1 % of rest that is cut off, and beyond what short runs of the defaults showed (a quarter)."""
+MOST_STEPS = 100.0
+"""Of a discounted return, where critics' youth is told: with a discount near 1 nobody would ever be grown."""
 SMALLEST_CORRELATION = 0.3
 """Below it a critic's order of states explains less than a tenth of the returns' order."""
 SMALLEST_SPREAD = 0.1
@@ -80,9 +82,22 @@ def on_communication(ablations: Sequence[Ablation], spec: RunSpec) -> list[Warne
     return found
 
 
-def on_values(figures: Sequence[ValueFigures], spec: RunSpec) -> list[Warned]:
-    """Warns of critics that promise too much, too little, or nothing of use."""
+def on_values(figures: Sequence[ValueFigures], spec: RunSpec, updates: int) -> list[Warned]:
+    """Warns of critics that promise too much, too little, or nothing of use; of young ones, that they are young."""
+    if updates < fewest_updates(spec):
+        return [warned for own in figures for warned in _on_youth(own, spec, updates)]
     return [warned for own in figures for warned in (*_on_bias(own, spec), *_on_order(own))]
+
+
+def fewest_updates(spec: RunSpec) -> float:
+    """Returns how many updates a critic needs before its errors mean anything.
+
+    A reward comes into values one step further back with each time that targets follow their networks, which takes
+    1 / target_rate of their moves, and 1 / (1 - discount) steps are what a value is made of.
+    """
+    own = spec.algorithm
+    steps = 1.0 / max(1.0 - own.discount, 1.0 / MOST_STEPS)
+    return steps / own.target_rate * (own.policy_every or (2 if "matd3" in own.name else 1))
 
 
 def on_networks(figures: Sequence[NetworkFigures], exploration: ExplorationSpec) -> list[Warned]:
@@ -151,12 +166,27 @@ def _is_on_plateau(row: Ablation, spec: RunSpec) -> bool:
     return abs(row.return_with - PLATEAU) < PLATEAU_WIDTH and row.shuffled_cost < PLATEAU_WIDTH
 
 
-def _on_bias(own: ValueFigures, spec: RunSpec) -> list[Warned]:
+def _on_youth(own: ValueFigures, spec: RunSpec, updates: int) -> list[Warned]:
+    if not _is_biased(own):
+        return []
+    seen = f"Q of {own.player} is {own.value:.2f} on average, the discounted return {own.realised:.2f}"
+    means = (
+        f"critics start at 0, and rewards come into their values step by step: with these settings that takes some "
+        f"{fewest_updates(spec):,.0f} updates, and this run has had {updates:,}"
+    )
+    return [Warned("values", own.player, seen, means, ("train longer",))]
+
+
+def _is_biased(own: ValueFigures) -> bool:
     low, high = own.bias_ci95
     over = own.relative_bias > LARGEST_RELATIVE_BIAS and low > 0
-    under = own.relative_bias < -LARGEST_RELATIVE_BIAS and high < 0
-    if not over and not under:
+    return over or (own.relative_bias < -LARGEST_RELATIVE_BIAS and high < 0)
+
+
+def _on_bias(own: ValueFigures, spec: RunSpec) -> list[Warned]:
+    if not _is_biased(own):
         return []
+    over = own.bias > 0
     seen = (
         f"Q of {own.player} is {own.value:.2f} on average, the discounted return {own.realised:.2f} "
         f"({own.relative_bias:+.0%} of the returns' size): {'over' if over else 'under'}estimated"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +18,7 @@ from common.errors import ConfigError
 from common.run_directory import RunDirectory
 from deploy.evaluate import exports, words
 from deploy.evaluate.summary import Evaluated, Evaluations, run_directories, summarise
+from deploy.printing import print_tables
 
 _screen = Console(stderr=True)
 
@@ -59,7 +59,9 @@ def evaluate(runs: tuple[Path, ...], **values: Any) -> None:
         raise ConfigError(f"--json with --format {config.format}: ask for one of them")
     directories = run_directories(runs)
     ground = Ground(config.dynamics, config.fast)
-    if len(directories) == 1 and config.format == "table":
+    # A sweep of one run is a table all the same: what is printed depends on what was asked, not on what was found.
+    is_one_run = [directory.path for directory in directories] == list(runs)[:1]
+    if len(runs) == 1 and is_one_run and config.format == "table":
         print_evaluation(evaluate_run(directories[0], config.episodes, config.seed, ground), as_json=config.json)
         return
     evaluated = [_evaluated(each, config, ground) for each in directories]
@@ -107,7 +109,4 @@ def _print_all(found: Evaluations, config: EvaluateConfig) -> None:
     elif config.format == "latex":
         click.echo(exports.to_latex(found), nl=False)
     else:
-        console = Console(file=sys.stdout)
-        if not console.is_terminal:
-            console.width = 400  # a file has no edge at which to break a table
-        console.print(words.table(found))
+        print_tables(words.table(found))

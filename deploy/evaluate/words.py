@@ -6,7 +6,8 @@ from rich.table import Table
 
 from actor_node.evaluation import Evaluation
 from actor_node.measures import MEANINGS
-from deploy.evaluate.summary import Evaluations, Spread
+from deploy.evaluate.rows import RETURN, columns_of, rows_of
+from deploy.evaluate.summary import Evaluations
 
 
 def lines(result: Evaluation) -> list[str]:
@@ -32,28 +33,15 @@ def lines(result: Evaluation) -> list[str]:
 
 def table(found: Evaluations) -> Table:
     """Returns a row a run, then for each set of seeds the mean and the interquartile mean."""
-    metrics = list(dict.fromkeys(name for one in found.runs for name in one.result.metrics))
+    metrics = columns_of(found)[1:]
     drawn = Table("run", "algorithm", "updates", "return", "95 % interval", *metrics)
-    for one in found.runs:
-        low, high = one.result.return_ci95
-        figures = [one.result.metrics.get(name) for name in metrics]
-        told = ("" if figure is None else f"{figure.mean:.3f}" for figure in figures)
-        returned = (f"{one.result.return_mean:.2f}", f"{low:.2f} .. {high:.2f}")
-        drawn.add_row(one.directory, one.algorithm, f"{one.result.updates:,}", *returned, *told)
-    for summary in (summary for summary in found.summaries if summary.runs > 1):
-        drawn.add_section()
-        spreads = [summary.metrics.get(name) for name in metrics]
-        for kind in ("mean", "IQM"):
-            told = ("" if one is None else f"{_value(one, kind):.3f}" for one in spreads)
-            returned = (f"{_value(summary.return_mean, kind):.2f}", _interval(summary.return_mean, kind))
-            drawn.add_row(f"{summary.name}: {kind} of {summary.runs} runs", "", "", *returned, *told)
+    for row in rows_of(found):
+        if row.kind == "mean":
+            drawn.add_section()
+        name = row.name if row.kind == "run" else f"{row.name}: {row.kind} of {row.runs} runs"
+        updates = "" if row.updates is None else f"{row.updates:,}"
+        mean, interval = row.figures[RETURN]
+        told = f"{interval[0]:.2f} .. {interval[1]:.2f}" if interval else ""
+        figures = (f"{row.figures[metric][0]:.3f}" if metric in row.figures else "" for metric in metrics)
+        drawn.add_row(name, row.algorithm, updates, f"{mean:.2f}", told, *figures)
     return drawn
-
-
-def _value(spread: Spread, kind: str) -> float:
-    return spread.mean if kind == "mean" else spread.iqm
-
-
-def _interval(spread: Spread, kind: str) -> str:
-    interval = spread.ci95 if kind == "mean" else spread.iqm_ci95
-    return f"{interval[0]:.2f} .. {interval[1]:.2f}" if interval else ""

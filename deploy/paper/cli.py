@@ -80,8 +80,9 @@ def paper(**values: Any) -> int:
     _write(found, directory, config, scale)
     if config.json:
         click.echo(msgspec.json.encode(found))
-    for table in found:
-        _screen.print(f"{table.title}: {table.claim} Here: {table.verdict}", soft_wrap=True)
+    else:
+        for table in found:
+            click.echo(f"{table.title}: {table.claim} Here: {table.verdict}")
     _screen.print(f"tables and plots in {directory / PAGE_FILE}", soft_wrap=True)
     return 0
 

@@ -16,10 +16,10 @@ from deploy.paper.scores import Score, Table, Verdict
 from deploy.paper.tasks import TASKS, Task
 
 _VERDICTS: dict[Verdict, str] = {
-    "ahead": "so it is here, and the intervals over seeds do not overlap.",
-    "ahead, intervals overlap": "so it is here in the mean, but the intervals over seeds overlap.",
-    "behind": "not so here.",
-    "not told": "so it is here in the mean; one seed has no interval.",
+    "ahead": "it is so here, and the intervals over seeds do not overlap.",
+    "ahead, intervals overlap": "it is so here in the mean, but the intervals over seeds overlap.",
+    "behind": "it is not so here.",
+    "not told": "it is so here in the mean; one seed has no interval.",
 }
 
 

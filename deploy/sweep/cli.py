@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +14,7 @@ from rich.console import Console
 from common import command
 from common.errors import ConfigError, ShoalError
 from common.process import Stop
+from deploy.printing import print_tables
 from deploy.sweep import table
 from deploy.sweep.doing import Job, do_all
 from deploy.sweep.plan import Planned, plan
@@ -92,7 +92,7 @@ def sweep(context: click.Context, /, scenario: str, train_options: tuple[str, ..
     if config.json:
         click.echo(msgspec.json.encode({"rows": done.rows, "runs": done.outcomes}))
     else:
-        Console(file=sys.stdout).print(table.in_words(done))
+        print_tables(table.in_words(done))
     if stop.requested:
         _screen.print("stopped; the same command goes on", soft_wrap=True)
         return stop.exit_code

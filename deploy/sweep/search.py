@@ -112,9 +112,18 @@ class Search:
         for _ in range(0 if begun else room):
             trial = self._study.ask()
             for dimension in self._dimensions:
-                dimension.suggest(trial)
+                self._suggest(dimension, trial)
             begun.append(self._study.trials[trial.number])
         return begun
+
+    def _suggest(self, dimension: Dimension, trial: Trial) -> None:
+        try:
+            dimension.suggest(trial)
+        except ValueError as e:
+            raise ConfigError(
+                f"--vary {dimension.key}: the search in {self._directory} chose among other values ({e}); give those, "
+                "or name another directory with --run"
+            ) from e
 
     def _tell(self, trial: FrozenTrial) -> None:
         from optuna.trial import TrialState  # noqa: PLC0415  (an extra of its own)

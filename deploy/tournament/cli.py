@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +17,7 @@ from actor_node.tournament import Tournament, hold
 from common import command
 from common.errors import ConfigError
 from common.run_directory import write_atomically
+from deploy.printing import print_tables
 from deploy.tournament.matrices import matrices
 from deploy.tournament.words import matrix_table, standings_table
 
@@ -65,6 +65,8 @@ def tournament(runs: tuple[str, ...], **values: Any) -> None:
     names = [*runs, *(name for name in config.opponents if name not in runs)]
     game, entrants = enter(names, config.seed)
     ground = Ground(config.dynamics, config.fast)
+    if config.svg and not Path(config.svg).parent.is_dir():
+        raise ConfigError(f"--svg {config.svg}: there is no such directory; name a file in one that exists")
     total = config.episodes * len(entrants) ** 2
     with Progress(console=_screen, transient=True, disable=not _screen.is_terminal) as progress:
         task = progress.add_task(f"playing {len(entrants) ** 2} pairings of {config.episodes} episodes", total=total)
@@ -78,24 +80,18 @@ def tournament(runs: tuple[str, ...], **values: Any) -> None:
             judged_by=config.opponents,
             progress=lambda done: progress.update(task, completed=done),
         )
-    if config.svg:
-        _write_heat_map(result, Path(config.svg))
     if config.json:
         click.echo(msgspec.json.encode(result))
-        return
-    _print(result)
+    else:
+        _print(result)
+    if config.svg:
+        _write_heat_map(result, Path(config.svg))
 
 
 def _print(result: Tournament) -> None:
-    console = Console(file=sys.stdout)
     count = f"{result.episodes} episodes a pairing, seeds from {result.seed}, in {result.world}"
-    console.print(f"{result.scenario}: rows play {result.side}; {count}", soft_wrap=True)
-    if not console.is_terminal:
-        # As wide as it needs to be: a file has no edge at which to break a table.
-        console.width = 40 + 30 * len(result.standings)
-    for matrix in matrices(result):
-        console.print(matrix_table(matrix, result.side))
-    console.print(standings_table(result))
+    click.echo(f"{result.scenario}: rows play {result.side}; {count}")
+    print_tables(*(matrix_table(matrix, result.side) for matrix in matrices(result)), standings_table(result))
 
 
 def _write_heat_map(result: Tournament, path: Path) -> None:
@@ -104,7 +100,5 @@ def _write_heat_map(result: Tournament, path: Path) -> None:
     try:
         write_atomically(path, draw_heat_map(matrices(result), result.side).encode())
     except OSError as e:
-        raise ConfigError(
-            f"--svg {path} cannot be written: {e.strerror}; name a file in a directory that exists"
-        ) from e
+        raise ConfigError(f"--svg {path} cannot be written: {e.strerror}") from e
     _screen.print(f"heat map in {path}", soft_wrap=True)

@@ -35,7 +35,7 @@ def standings_table(tournament: Tournament) -> Table:
     for column in ("team", "algorithm", "updates", *(f"as {side}" for side in tournament.sides)):
         table.add_column(column, justify="left" if column in ("team", "algorithm") else "right")
     for standing in tournament.standings:
-        means = [standing.return_by_side.get(side) for side in tournament.sides]
-        figures = ("" if mean is None else f"{mean:.2f}" for mean in means)
+        own = [standing.return_by_side.get(side) for side in tournament.sides]
+        figures = ("" if one is None else f"{one.mean:.2f} ({one.ci95[0]:.2f} .. {one.ci95[1]:.2f})" for one in own)
         table.add_row(short[standing.name], standing.algorithm, f"{standing.updates:,}", *figures)
     return table

@@ -176,6 +176,7 @@ def test_what_an_evaluation_tells(trained, tmp_path):
     [
         ("simple_spread", {}, True),
         ("simple_spread", {"continuous_actions": False}, True),
+        ("simple_spread", {"N": 3, "max_cycles": 25}, True),
         ("simple_spread", {"N": 2}, False),
         ("simple_spread", {"max_cycles": 10}, False),
         ("simple_adversary", {}, False),

@@ -149,9 +149,18 @@ def test_standings_are_means_over_the_opponents_named_or_all_others(tmp_path):
     met = {(p.side, p.others): p.returns for p in by_all.pairings}
     a, b, _ = entered
     agent = by_all.standings[0].return_by_side["agent"]
-    assert agent == pytest.approx((met[b, a]["agent"].mean + met[RANDOM, a]["agent"].mean) / 2)
-    assert by_one.standings[0].return_by_side["adversary"] == met[a, RANDOM]["adversary"].mean
-    assert by_one.standings[2].return_by_side["agent"] == met[RANDOM, RANDOM]["agent"].mean
+    assert agent.mean == pytest.approx((met[b, a]["agent"].mean + met[RANDOM, a]["agent"].mean) / 2)
+    assert by_one.standings[0].return_by_side["adversary"] == met[a, RANDOM]["adversary"]
+    assert by_one.standings[2].return_by_side["agent"] == met[RANDOM, RANDOM]["agent"]
+
+
+def test_a_standing_counts_an_episode_once_however_many_opponents_met_it(tmp_path):
+    """Opponents who act alike add nothing: the interval is that of one of them, not narrower."""
+    teams = [make_team(tmp_path / "a", "simple_push"), *(make_team(tmp_path / name, "simple_push", 7) for name in "bc")]
+    game, entrants = enter(names(*teams), 3)
+    result = hold(game, entrants, 8, 3, FAST)
+    one = {(p.side, p.others): p.returns for p in result.pairings}[entrants[0].name, entrants[1].name]
+    assert result.standings[0].return_by_side["adversary"] == one["adversary"]
 
 
 def test_rows_may_play_the_other_side(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from common.errors import ConfigError
+from common.errors import ConfigError, ShoalError
 from common.run import make_run_spec
 from common.run_directory import RunDirectory, create, default_path, reopen, write_atomically
 from tests.common.examples import CHOICES, MIXED
@@ -162,6 +162,13 @@ def test_a_directory_that_cannot_be_held_is_named(tmp_path):
     (tmp_path / ".learner.lock").mkdir()
     with pytest.raises(ConfigError, match=f"--run {tmp_path} cannot be written: Is a directory"):
         RunDirectory(tmp_path).hold("learner")
+
+
+def test_the_end_of_a_run_that_cannot_be_noted_is_told_with_the_way_out(tmp_path):
+    RunDirectory(tmp_path).note_finished()
+    assert RunDirectory(tmp_path).finished_file.exists()
+    with pytest.raises(ShoalError, match=r"gone/finished cannot be written: No such file.*make room.*--resume"):
+        RunDirectory(tmp_path / "gone").note_finished()
 
 
 # ---- atomic writes ------------------------------------------------------------------------------------------------

@@ -152,6 +152,23 @@ def test_the_list_is_changed_without_a_restart(
     wait_until(shut_out, "the client that is in to be shut out")
 
 
+def test_a_name_that_gets_another_key_shuts_the_old_key_out(serve: Serve, connect: Connect, keys: Path) -> None:
+    server = serve()
+    client, own = connect(server, keys / "carol"), load_keys(str(keys / "carol"))
+    wait_until(lambda: gets_in(client), "a connection")
+    assert server.take() == "actor"
+    assert own
+    allowed = keys / "replay" / "allowed_clients"
+    new, _ = zmq.curve_keypair()
+    allowed.write_text(allowed.read_text().replace(own.public.decode(), new.decode()))
+
+    def shut_out() -> bool:
+        client.send(StatusRequest())
+        return server.take() is None
+
+    wait_until(shut_out, "the old key to be shut out")
+
+
 def test_while_the_list_cannot_be_read_nobody_new_gets_in_and_the_others_stay(
     serve: Serve, connect: Connect, keys: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from common.audit import Acknowledged, AuditFile, Event, Life, Recovered, Sent, Stored, digest
+from common.audit import Acknowledged, AuditFile, Event, Life, Recovered, Sent, Serving, Stored, digest
 from common.errors import ConfigError, ShoalError
+from common.run_directory import RunDirectory
 from deploy.audit.cli import audit_run
 from deploy.audit.ledger import read_ledger
 from deploy.audit.verdict import Verdict, judge
+from deploy.config import TrainConfig
+from deploy.local import LocalRun
 
 CAPACITY = 40
 """Four chunks of ten."""
@@ -26,11 +29,13 @@ class History:
         self.actor = AuditFile(directory, Life("actor", "n-0"))
         self.start()
 
-    def start(self, *recovered: int, durability: str = "redis") -> None:
-        """Begins a life of the server, which finds some chunks again."""
+    def start(self, *recovered: int, durability: str = "redis", serving: bool = True) -> None:
+        """Begins a life of the server, which finds some chunks again; all that there are once it is `serving`."""
         self.server = AuditFile(self.directory, Life("replay", "default", durability))
         for seq in recovered:
             self.server.write(Recovered("n-0", 1, seq, 10, f"d{seq}"))
+        if serving:
+            self.server.write(Serving())
 
     def send(self, *seqs: int) -> None:
         for seq in seqs:
@@ -81,6 +86,16 @@ def test_an_acknowledged_chunk_that_is_not_found_again_is_lost(history: History)
     verdict = history.verdict()
     assert verdict.acknowledged_lost == 1
     assert verdict.broken == ["1 acknowledged chunks are lost"]
+
+
+def test_a_server_that_still_reads_its_log_has_lost_nothing(history: History) -> None:
+    history.store(*range(1, 8))
+    history.acknowledge(7)
+    history.start(4, 5, serving=False)
+    verdict = history.verdict()
+    assert (verdict.acknowledged_lost, verdict.broken, verdict.server_lives) == (0, [], 1)
+    history.start(4, 5, 6, 7)
+    assert history.verdict().broken == []
 
 
 def test_a_chunk_of_which_the_server_never_heard_is_lost(history: History) -> None:
@@ -192,3 +207,17 @@ def test_an_audit_that_cannot_be_written_ends_its_process(tmp_path: Path) -> Non
 
 def test_digests_tell_records_apart() -> None:
     assert digest(b"abc") == digest(memoryview(b"abc")) != digest(b"abd")
+
+
+def test_what_was_noted_of_deleted_transitions_is_put_aside(tmp_path: Path) -> None:
+    run = LocalRun(RunDirectory(tmp_path), TrainConfig(audit=True))
+    notes = tmp_path / "audit" / "actor-a.000000.jsonl"
+    for _ in range(2):
+        notes.parent.mkdir()
+        notes.touch()
+        assert run._audit_options() == {"audit": tmp_path / "audit"}
+    assert [(tmp_path / f"audit.{number}" / notes.name).exists() for number in (1, 2)] == [True, True]
+    notes.parent.mkdir()
+    (tmp_path / "redis").mkdir()
+    run._audit_options()
+    assert notes.parent.exists(), "an interrupted run goes on with its transitions, and with its notes"

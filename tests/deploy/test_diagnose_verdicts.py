@@ -13,7 +13,7 @@ from actor_node.probing import Ablation, ablate
 from common.run import RunSpec, make_run_spec
 from deploy.diagnose.course import CourseFigures, Returns, course_figures
 from deploy.diagnose.course_verdicts import on_course
-from deploy.diagnose.verdicts import on_communication, on_networks, on_values
+from deploy.diagnose.verdicts import fewest_updates, on_communication, on_networks, on_values
 from deploy.diagnose.warned import Warned, merged
 from deploy.report.course import Course
 from learner_node.activity import NetworkFigures, ValueFigures
@@ -23,6 +23,8 @@ from .report_runs import line
 
 SPEC = make_run_spec({"scenario": "simple_speaker_listener"})
 EXPLORATION = SPEC.exploration
+GROWN = 10_000
+"""Updates after which critics of the default settings have had their time."""
 
 
 def heard(
@@ -126,7 +128,7 @@ def test_messages_that_do_harm_are_told_of() -> None:
     ],
 )
 def test_warnings_of_values(figures: ValueFigures, words: list[str]) -> None:
-    seen = [warned.seen for warned in on_values([figures], SPEC)]
+    seen = [warned.seen for warned in on_values([figures], SPEC, GROWN)]
     assert len(seen) == len(words)
     assert all(word in one for word, one in zip(words, seen, strict=True))
 
@@ -134,7 +136,8 @@ def test_warnings_of_values(figures: ValueFigures, words: list[str]) -> None:
 def test_what_a_bias_usually_means() -> None:
     """Nearer to 0 than the returns: not there yet. On the other side of 0: climbed. Other rewards later: strayed."""
     late, climbed, strayed, low = (
-        on_values([own], SPEC)[0] for own in (values(0.6), values(1.6), values(0.6, reward_beyond=-5.0), values(-0.6))
+        on_values([own], SPEC, GROWN)[0]
+        for own in (values(0.6), values(1.6), values(0.6, reward_beyond=-5.0), values(-0.6))
     )
     assert "start at 0" in late.means
     assert "climbs errors" in climbed.means
@@ -143,12 +146,24 @@ def test_what_a_bias_usually_means() -> None:
     assert "lags behind" in low.means
 
 
+def test_a_run_of_a_few_updates_is_told_to_train_longer_and_nothing_else() -> None:
+    """Its critics are near 0, whatever its team does beyond the time limit."""
+    young = values(0.9, 0.0, reward_beyond=-5.0)
+    (warned,) = on_values([young], SPEC, 60)
+    assert warned.to_try == ("train longer",)
+    assert "some 2,000 updates, and this run has had 60" in warned.means
+    assert on_values([values(0.1, 0.0)], SPEC, 60) == []
+    grown = round(fewest_updates(SPEC))
+    assert grown == 2_000
+    assert len(on_values([young], SPEC, grown + 1)) == 2
+
+
 def test_what_is_alike_is_said_once() -> None:
     three = [values(1.6, player=f"agent_{i}") for i in range(3)]
-    (warned,) = merged(on_values(three, SPEC))
+    (warned,) = merged(on_values(three, SPEC, GROWN))
     assert warned.about == "agent_0, agent_1, agent_2"
     assert warned.seen.count("overestimated") == 3
-    assert len(merged(on_values([*three, values(-0.6)], SPEC))) == 2
+    assert len(merged(on_values([*three, values(-0.6)], SPEC, GROWN))) == 2
 
 
 @pytest.mark.parametrize(
@@ -264,7 +279,7 @@ def _all_warnings() -> list[Warned]:
             warned
             for spec in (SPEC, maddpg)
             for bias in (0.6, 1.6, -1.0)
-            for warned in on_values([values(bias, 0.0)], spec)
+            for warned in on_values([values(bias, 0.0)], spec, GROWN)
         ),
         *on_networks([network(dead=(0.9,), logit_size=99.0, top_probability=1.0)], EXPLORATION),
         *on_course(bad, SPEC, sides=1),

@@ -101,7 +101,7 @@ def test_csv_has_a_line_a_run_and_two_over_runs():
     runs, specs = evaluated([-30.0, -32.0])
     text = exports.to_csv(summarise(runs, specs))
     rows = list(csv.DictReader(io.StringIO(text)))
-    assert [row["kind"] for row in rows] == ["run", "run", "mean", "IQM"]
+    assert [(row["kind"], row["runs"]) for row in rows] == [("run", "1"), ("run", "1"), ("mean", "2"), ("IQM", "2")]
     assert [float(row["return_mean"]) for row in rows] == [-30.0, -32.0, -31.0, -31.0]
     assert (float(rows[1]["collisions"]), float(rows[1]["collisions_low"])) == (1.0, 0.5)
     assert (rows[0]["run_seed"], rows[0]["episodes"], rows[2]["episodes"]) == ("0", "10", "")
@@ -162,6 +162,15 @@ def test_several_runs_become_one_table(tmp_path):
     assert "agent_success" in told
     one = shoal_run("evaluate", tmp_path / "seed-1", "--episodes", 5, "--fast", "--format", "csv").stdout
     assert one.count("\n") == 2
+
+
+@pytest.mark.slow
+def test_a_sweep_of_one_run_is_told_as_a_sweep(tmp_path):
+    """Whoever reads the JSON knows what is in it by what was asked for."""
+    make_team(tmp_path / "seed-1", "simple_push")
+    options = ("--episodes", 2, "--fast", "--json")
+    assert len(json.loads(shoal_run("evaluate", tmp_path, *options).stdout)["runs"]) == 1
+    assert "return_mean" in json.loads(shoal_run("evaluate", tmp_path / "seed-1", *options).stdout)
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,13 @@ def answer_of(learner: subprocess.Popen[bytes], path: str) -> int:
         return e.code
 
 
+def metrics_of(learner: subprocess.Popen[bytes]) -> str:
+    """Returns what it tells on /metrics."""
+    port = re.findall(r"http://\S+:(\d+)/metrics", log_of(learner))[0]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        return str(answer.read().decode())
+
+
 def done_and_there(learner: subprocess.Popen[bytes]) -> bool:
     return "the run is done; waiting for SIGTERM" in log_of(learner)
 
@@ -69,6 +76,7 @@ def test_a_learner_that_is_done_stays_and_goes_on_only_with_a_larger_budget(comm
     again = cluster.start("learner", *budget, 6_000)  # as after a node's failure
     until(lambda: done_and_there(again), 60, f"it sees that the run is done: {log_of(again)}")
     assert again.poll() is None
+    assert f'run="{cluster.run.run.id}"' in metrics_of(again), "alerts know by it whose run is done"
     again.send_signal(signal.SIGTERM)
     assert again.wait(20) == 0, log_of(again)
 

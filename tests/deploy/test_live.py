@@ -9,7 +9,7 @@ import msgspec
 from rich.console import Console
 
 from common.messages import LearnerReport, Status
-from deploy.live import Left, Lines, clock, draw, rows
+from deploy.live import Left, Lines, clock, draw, learner_doing, rows
 
 LEARNER = LearnerReport(
     learner="learner-1",
@@ -107,6 +107,17 @@ def test_versions_are_shown_only_where_two_are_told() -> None:
 def test_a_finished_run_says_so() -> None:
     done = msgspec.structs.replace(LEARNER, progress=1.0, finished=True)
     assert ("progress", "100%, finished") in rows(msgspec.structs.replace(STATUS, learner=done))
+
+
+def test_a_learner_is_said_to_train_only_while_it_is_heard() -> None:
+    waiting = msgspec.structs.replace(LEARNER, waiting_for="actors")
+    done = msgspec.structs.replace(LEARNER, finished=True)
+    assert [learner_doing(one, 0.5) for one in (LEARNER, waiting, done)] == [
+        "training",
+        "waiting for actors",
+        "finished",
+    ]
+    assert [learner_doing(one, 11.0) for one in (LEARNER, waiting, done)] == [*["silent since then"] * 2, "finished"]
 
 
 def at(progress: float) -> Status:

@@ -111,6 +111,13 @@ def test_a_stopped_search_goes_on_with_the_trial_it_was_in(tmp_path: Path) -> No
     assert (tmp_path / JOURNAL).exists()
 
 
+def test_a_search_that_goes_on_over_other_values_is_refused(tmp_path: Path) -> None:
+    search(tmp_path, 1).run(Trainer(), never)
+    other = Search(tmp_path, (*VARY[:2], "algorithm.name=maddpg|iddpg"), (1,), 2, 1)
+    with pytest.raises(ConfigError, match=r"--vary algorithm\.name: .* name another directory with --run"):
+        other.run(Trainer(), never)
+
+
 def test_a_trial_that_fails_is_told_as_one_and_the_others_go_on(tmp_path: Path) -> None:
     runs, failed = search(tmp_path, 3).run(Trainer(fails=[2]), never)
     assert failed == [tmp_path / "trial-0001" / "seed-1.log"]

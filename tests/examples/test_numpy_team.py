@@ -6,6 +6,7 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,14 +29,19 @@ def saved(path: Path, joint: JointSpec, scenario: str) -> PolicyFile:
     return policy
 
 
-def test_its_actions_are_those_of_the_policies(tmp_path: Path) -> None:
-    policy = saved(tmp_path / "policy.safetensors", MIXED, "somewhere")
+def example() -> Any:
+    """Loads the example as a module."""
     spec = importlib.util.spec_from_file_location("numpy_team", EXAMPLE)
     assert spec
     assert spec.loader
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
-    team = example.load_team(tmp_path / "policy.safetensors")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_its_actions_are_those_of_the_policies(tmp_path: Path) -> None:
+    policy = saved(tmp_path / "policy.safetensors", MIXED, "somewhere")
+    team = example().load_team(tmp_path / "policy.safetensors")
 
     obs = np.random.default_rng(2).normal(size=(20, MIXED.obs_dim)).astype(np.float32)
     expected = Policy(MIXED, policy.run.spec.network, policy.flat).act(obs)
@@ -50,6 +56,15 @@ def test_its_actions_are_those_of_the_policies(tmp_path: Path) -> None:
                 else:
                     assert len(value) == part.size
                     np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{"network": {"head": "soft"}}, {"algorithm": {"name": "joint"}}], ids=str)
+def test_what_it_would_play_wrong_it_does_not_play(tmp_path: Path, settings: dict[str, object]) -> None:
+    run = Run("a1b2c3d4", make_run_spec({"scenario": "simple_spread", **settings}), world_spec("simple_spread"))
+    flat = np.zeros(weight_count(run.players, run.spec.network), np.float32)
+    save_policy(tmp_path / "policy.safetensors", PolicyFile(run, 1, 1, flat))
+    with pytest.raises(ValueError, match="each for itself, by the head box"):
+        example().load_team(tmp_path / "policy.safetensors")
 
 
 @pytest.mark.slow

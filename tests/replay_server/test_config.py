@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import redis
 
+from common import command
 from common.errors import ConfigError
+from replay_server.cli import replay
 from replay_server.config import ReplayConfig
 from replay_server.redis_link import make_client
 
@@ -47,3 +49,10 @@ def test_a_file_that_holds_no_password_is_refused(tmp_path: Path, content: bytes
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=rf"--redis-password-file {path} (cannot be read|is empty)"):
         _ = ReplayConfig(redis_password_file=str(path)).redis_password
+
+
+@pytest.mark.parametrize("ratio", ["inf", "nan", "5e-324", "-1"])
+def test_a_ratio_that_cannot_be_held_is_refused(ratio: str, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["--samples-per-insert", ratio, "--redis", "none", "--metrics-port", "0"]
+    assert command.run(replay, "replay", line) == 2
+    assert "--samples-per-insert" in capsys.readouterr().err

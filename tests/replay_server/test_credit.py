@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from replay_server.credit import WINDOW_BYTES, WINDOW_CHUNKS, Session, grant
+from common.messages import Hello, Open, Welcome
+from common.spec import Box, joint_spec
+from common.transitions import transition_dtype
+from replay_server.credit import ASSUMED_CHUNK_ROWS, WINDOW_BYTES, WINDOW_CHUNKS, Session, grant
 from replay_server.journal import MAX_UNCOMMITTED_BYTES, Journal
+from replay_server.replay import Replay
+from replay_server.settings import ReplaySettings
+from tests.replay_server.runs import make_run
 
 RECORD_BYTES = 100_000
 """Of a world with many agents."""
@@ -38,3 +45,13 @@ def test_all_actors_together_have_no_more_on_their_way_than_the_server_may_take(
     grant(sessions, room, 0, largest_rows=10**9)
     outstanding = sum(session.outstanding * session.chunk_rows * RECORD_BYTES for session in sessions)
     assert 0.9 * MAX_UNCOMMITTED_BYTES < outstanding <= MAX_UNCOMMITTED_BYTES
+
+
+def test_an_actor_of_a_world_with_huge_records_may_send_its_first_chunk() -> None:
+    joint = joint_spec([("red", "red", 100_000, (Box((-1.0,), (1.0,)),))])
+    assert ASSUMED_CHUNK_ROWS * transition_dtype(joint).itemsize > MAX_UNCOMMITTED_BYTES
+    replay = Replay(ReplaySettings(), 0.0)
+    replay.handle(b"L", Open("learner", msgspec.structs.replace(make_run(capacity=100), joint=joint)), None, 0.0)
+    (reply,) = replay.handle(b"A", Hello("a", 0, 0, ""), None, 0.0)
+    assert isinstance(reply.message, Welcome)
+    assert reply.message.credit == 1

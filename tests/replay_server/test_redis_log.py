@@ -269,6 +269,8 @@ def test_a_user_with_few_rights_is_enough(valkey: Valkey) -> None:
         ("redis://user:secret@host:6379/2", "redis://host:6379/2"),
         ("rediss://:secret@host/0?password=secret", "rediss://host/0"),
         (":secret@host:6379", "(this)"),
+        ("redis://:sec/ret@host:6379", "redis://(an address that cannot be read)"),
+        ("redis://user:sec?ret@host", "redis://(an address that cannot be read)"),
         ("unix://user@/run/redis.sock?db=1&password=secret", "unix:///run/redis.sock"),
     ],
 )

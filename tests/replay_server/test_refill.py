@@ -108,6 +108,22 @@ def test_it_is_found_out_while_nothing_is_written(make_site: Callable[[Valkey], 
     assert site.found_again() == list(range(41 - CHUNKS_HELD, 41))
 
 
+def test_what_it_was_given_again_and_has_lost_once_more_is_found_out_too(
+    make_site: Callable[[Valkey], Site], valkey: Valkey
+) -> None:
+    """As when the machine fails while the file holds a part of the refill only: its counters are as they must be."""
+    site = make_site(valkey)
+    site.actor.deliver(40)
+    flush(valkey)
+    site.logged("Redis holds its chunks again")
+    client = valkey.client()
+    assert client.unlink("shoal:{default}:chunk:20", "shoal:{default}:chunk:21") == 2
+    client.hdel("shoal:{default}:state", "refills")
+    again = "Redis holds its chunks again"
+    until(lambda: site.server.log.read_text().count(again) == 2, again, timeout_s=2 * LOOK_EVERY_S + 5.0)
+    assert site.found_again() == list(range(41 - CHUNKS_HELD, 41))
+
+
 def test_the_first_transaction_over_an_empty_redis_is_no_loss(
     make_site: Callable[[Valkey], Site], valkey: Valkey
 ) -> None:
@@ -167,3 +183,11 @@ def test_missing_chunks_do_not_displace_the_others() -> None:
     assert SMALL_RUN.id == replay.table.run.id
     values = [RingChunks(replay).value(chunk) for chunk in log.book.held_from(0)]
     assert values == [log.values[log.book.keys.chunk(number)] for number in (4, 3, 1, 0)]
+
+
+def test_only_what_an_older_log_may_hold_is_removed_from_it() -> None:
+    book = filled_log(7).book
+    assert book.held_from(0)[-1].number == 2
+    assert book.outgrown(range(1, 5)) == [book.keys.chunk(1)]
+    assert book.outgrown(range(1)) == [book.keys.chunk(0)]
+    assert book.outgrown(range(0)) == []

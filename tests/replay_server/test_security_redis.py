@@ -185,7 +185,13 @@ def test_the_users_rights_are_all_that_a_replay_server_uses_and_no_more(
 
 
 @pytest.mark.parametrize(
-    "url", [f"redis://me:{PASSWORD}@127.0.0.1:1", f"unix:///x?db=1&password={PASSWORD}", f"redis://[me:{PASSWORD}@x"]
+    "url",
+    [
+        f"redis://me:{PASSWORD}@127.0.0.1:1",
+        f"redis://me:{PASSWORD}/x@127.0.0.1:1",
+        f"unix:///x?db=1&password={PASSWORD}",
+        f"redis://[me:{PASSWORD}@x",
+    ],
 )
 def test_a_password_on_the_command_line_is_refused_and_one_in_the_environment_not_shown(
     url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -203,7 +203,7 @@ def test_what_would_be_open_or_seen_is_refused(
 @pytest.mark.parametrize("part", [2**20, 0], ids=["large parts", "empty parts"])
 def test_a_message_without_end_ends_and_the_run_goes_on(commands: Commands, context: Context, part: int) -> None:
     where = ("--bind", "tcp://127.0.0.1:0", "--metrics-port", 0, "--redis", "none")
-    server = commands.start("replay", *where, "--peer-memory", 64)
+    server = commands.start("replay", *where, "--peer-memory", 128)
     (port,) = until(lambda: re.findall(r"serving endpoint=tcp://127.0.0.1:(\d+)", log_of(server)), 30, "the server")
     replay, run = f"tcp://127.0.0.1:{port}", make_run(limit="off", capacity=100_000)
     Learner(context, replay, run).open()

@@ -18,14 +18,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from common.errors import ShoalError
+from actor_node.evaluation import FIRST_SEED
 from deploy.bench.config import BenchConfig
-from deploy.bench.end_to_end import Course, course_of, train_options, wait_for_end
+from deploy.bench.end_to_end import Course, course_of, longest_s, train_options
 from deploy.bench.peers.environment import PeerEnvironment
 from deploy.bench.rows import Doing, Row, row
 from deploy.bench.stage import Stage
 
-EVALUATION_SEED = 1_000_000
 SPEED_GOAL = 8.0
 OPTIONS = {"paper": ("--preset", "paper"), "own": ()}
 EVALUATE_S = 900.0
@@ -80,11 +79,9 @@ def _train_shoal(config: BenchConfig, settings: str) -> Trained:
     with Stage() as stage:
         directory = stage.directory / "run"
         options = (*train_options(directory, config.time), *OPTIONS[settings], "--episodes", 0)
-        wait_for_end(stage.command("deploy", *options), config.time)
-        evaluation = stage.command(
-            "deploy", "evaluate", directory, "--episodes", config.episodes, "--seed", EVALUATION_SEED
-        )
-        wait_for_end(evaluation, config.time)
+        stage.command("deploy", *options).wait_for_end(longest_s(config.time))
+        evaluation = stage.command("deploy", "evaluate", directory, "--episodes", config.episodes, "--seed", FIRST_SEED)
+        evaluation.wait_for_end(EVALUATE_S)
         evaluated = json.loads((directory / "evaluation.json").read_text("utf-8"))
         # Rates are of the paper's settings only; another run may be too short to have any.
         course = course_of(directory / "metrics.jsonl") if settings == "paper" else Course(0.0, 0.0)
@@ -94,8 +91,7 @@ def _train_shoal(config: BenchConfig, settings: str) -> Trained:
 def _train_peer(config: BenchConfig, environment: PeerEnvironment, peer: Peer, settings: str) -> Trained:
     with Stage() as stage:
         script = Path(__file__).with_name(peer.script)
-        numbers = (config.time, config.episodes, EVALUATION_SEED)
+        numbers = (config.time, config.episodes, FIRST_SEED)
         started = stage.program(environment.python, script, settings, stage.directory / "result.json", *numbers)
-        if started.process.wait(config.time * 2 + EVALUATE_S):
-            raise ShoalError(f"{peer.name} failed: {started.words[-800:]}")
+        started.wait_for_end(config.time * 2 + EVALUATE_S)
         return msgspec.json.decode((stage.directory / "result.json").read_bytes(), type=Trained)

@@ -223,8 +223,16 @@ def test_what_cannot_be_acted_in_or_made_is_refused(module):
     del module.parallel_env
     with pytest.raises(ConfigError, match=r"has no parallel_env\(\)"):
         make()
-    with pytest.raises(ConfigError, match="cannot import no_such_module"):
-        make_world("pettingzoo:no_such_module")
+    for missing in ("no_such_module", "no_such_package.module", "tests.no_such_module"):
+        with pytest.raises(ConfigError, match=f"cannot import {missing}.* its file lies: export PYTHONPATH=.PWD$"):
+            make_world(f"pettingzoo:{missing}")
+
+
+def test_a_module_that_lacks_another_is_told_apart_from_one_that_is_not_found(tmp_path, monkeypatch):
+    (tmp_path / "lacking.py").write_text("import no_such_engine\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"No module named 'no_such_engine'; install what lacking needs$"):
+        make_world("pettingzoo:lacking")
 
 
 def test_steps_before_a_reset_and_wrong_shapes_are_refused(module):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,33 +49,41 @@ def test_a_checkpoint_for_which_there_is_no_room_leaves_those_before_it(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["updates-0000000001.safetensors"]
 
 
-def write_until_refused(logbook: Logbook) -> str:
+def write_until_refused(path: str) -> None:
+    """Says what the refusal was, and whether closing was refused too."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM_BYTES, ROOM_BYTES))
+    logbook = Logbook(RunDirectory(Path(path)))
     try:
         for updates in range(10_000):
             logbook.write(updates, {"env_steps": updates}, FIGURES, None)
     except ShoalError as e:
-        return str(e)
-    pytest.fail("everything was written")
+        print(e)
+    try:
+        logbook.close()
+    except ShoalError as e:
+        print("closing:", e)
 
 
-@pytest.mark.usefixtures("little_room")
+def said_when_refused(path: Path) -> str:
+    """Lets another process write into `path`: TensorBoard's threads die there of what is refused, at their own time."""
+    call = f"from {__name__} import write_until_refused; write_until_refused({str(path)!r})"
+    process = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, timeout=60, check=True)
+    return process.stdout
+
+
+@pytest.mark.slow
 def test_figures_for_which_there_is_no_room_leave_whole_lines(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
     directory.metrics_file.write_text("{}\n" * (ROOM_BYTES // 3 - 100))
-    logbook = Logbook(directory)
-    assert "metrics.jsonl cannot be written" in write_until_refused(logbook)
-    logbook.close()
+    assert "metrics.jsonl cannot be written" in said_when_refused(tmp_path)
     *lines, rest = directory.metrics_file.read_text().split("\n")
     assert rest == ""
     assert json.loads(lines[-1])["updates"] >= 0
 
 
-@pytest.mark.usefixtures("little_room")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.slow
 def test_a_tensorboard_that_has_no_room_is_noticed_and_does_not_hold_the_learner(tmp_path: Path) -> None:
-    directory = RunDirectory(tmp_path)
-    directory.metrics_file.symlink_to("/dev/null")
-    logbook = Logbook(directory)
-    assert "tensorboard" in write_until_refused(logbook)
-    with pytest.raises(ShoalError, match="cannot be written"):
-        logbook.close()
+    RunDirectory(tmp_path).metrics_file.symlink_to("/dev/null")
+    writing, closing = said_when_refused(tmp_path).splitlines()
+    assert "tensorboard" in writing
+    assert re.match("closing: .*cannot be written", closing)

@@ -72,8 +72,14 @@ class Logbook:
         self._lines.close()
         if self._tracker:
             self._tracker.close()
-        with writing(self._path):
-            self._board.close()
+        queues = [writer.event_writer._event_queue for writer in (self._board.all_writers or {}).values()]
+        try:
+            with writing(self._path):
+                self._board.close()
+        finally:
+            # What a writer that has ended did not take would keep this process from ending.
+            for queue in queues:
+                queue.cancel_join_thread()
 
     def _append(self, line: bytes) -> None:
         end = self._lines.tell()

@@ -140,6 +140,7 @@ class Processes:
         self.context = zmq.Context()
         self.replay_url, self.weights_url = (f"ipc://{directory}/{name}" for name in ("replay", "weights"))
         self.started: list[Started] = []
+        self.learners: list[MinimalLearner] = []
 
     def start_replay(self, **options: object) -> Started:
         """Starts the replay server, with RAM only, and waits until it serves."""
@@ -162,6 +163,8 @@ class Processes:
     def start_learner(self, run: Run) -> MinimalLearner:
         """Returns a learner whose run is open."""
         learner = MinimalLearner(self.context, run, self.replay_url, self.weights_url)
+        # A socket that nobody holds is closed, and what it was given a moment ago is not sent.
+        self.learners.append(learner)
         learner.open()
         return learner
 

@@ -98,9 +98,12 @@ def change_keys(directory: Path, clients: Sequence[str], revoked: Sequence[str])
     """Makes keys where there are none, adds clients, shuts clients out; ConfigError, and then nothing has changed."""
     new = not _holds_keys(directory)
     _check(directory, clients, revoked, new=new)
-    made = [make_keys(directory, clients)] if new else [add_client(directory, name) for name in clients]
-    for name in revoked:
-        revoke_client(directory, name)
+    try:
+        made = [make_keys(directory, clients)] if new else [add_client(directory, name) for name in clients]
+        for name in revoked:
+            revoke_client(directory, name)
+    except OSError as e:
+        raise ConfigError(f"{directory} cannot be written ({e.strerror}); name a directory of your own") from e
     allowed = {
         server: sorted(client.name for client in read_allowed(directory / server / ALLOWED).values())
         for server in SERVERS

@@ -85,6 +85,13 @@ def test_a_directory_of_something_else_is_left_alone(tmp_path: Path, capsys: pyt
     assert files(tmp_path) == {"notes.txt": "mine"}
 
 
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "k" * os.pathconf(tmp_path, "PC_NAME_MAX")  # a draft beside it has a longer one
+    assert run(tmp_path / name) == 2
+    assert f"{name} cannot be written (File name too long); name a directory" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_adding_and_shutting_out_keep_the_rest(keys: Path) -> None:
     assert run(keys, "--clients", "carol") == 0
     with (keys / "replay" / "allowed_clients").open("a") as file:

@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,24 +25,29 @@ ROOM_BYTES = 20_000
 FIGURES = Figures([0.5], [1.0], [3.0], [4.0], [5.0])
 
 
-@pytest.fixture
+@contextmanager
 def little_room() -> Iterator[None]:
-    """Lets no file of this process grow beyond ROOM_BYTES: the system then refuses writes as on a full disk."""
+    """Lets no file of this process grow beyond ROOM_BYTES: the system then refuses writes as on a full disk.
+
+    Not for a whole test: what pytest itself prints may go to a file that is longer already.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM_BYTES, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def state_of(numbers: int, updates: int) -> TrainingState:
     return TrainingState({"weights": torch.full((numbers,), float(updates))}, Counters(updates=updates))
 
 
-@pytest.mark.usefixtures("little_room")
 def test_a_checkpoint_for_which_there_is_no_room_leaves_those_before_it(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, 2)
     checkpoints.save(state_of(3, 1), best=False)
-    with pytest.raises(ShoalError, match=rf"{tmp_path}/\S+ cannot be written: File too large; make room.*--resume"):
+    refused = rf"{tmp_path}/\S+ cannot be written: File too large; make room.*--resume"
+    with pytest.raises(ShoalError, match=refused), little_room():
         checkpoints.save(state_of(ROOM_BYTES, 2), best=True)
     state = checkpoints.load()
     assert state

@@ -2,9 +2,9 @@
 
     python -m tests.soak.churn --minutes 30
 
-Runs `shoal train --audit` twice: quietly, and with a random process killed every few seconds. Prints one table: kills
-by role, losses and duplicates by the audit, memory, descriptors and threads of each role over time, and the evaluation
-of both. Exit code 1 when a promise of delivery is broken.
+Runs `shoal train --audit` twice: with a random process killed every few seconds, and quietly for as many steps. Prints
+one table: kills by role, losses and duplicates by the audit, memory, descriptors and threads of each role over time,
+and the evaluation of both. Exit code 1 when a promise of delivery is broken.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 
 import psutil
 
+from common.run_directory import RunDirectory
 from deploy.audit.cli import DIRECTORY
 from deploy.audit.ledger import read_ledger
 from deploy.audit.verdict import Verdict, judge
@@ -56,6 +57,8 @@ TOLD = (
 """What is shown of the audit's verdict."""
 REST_S = {"worker": 4.0, "actor node": 12.0, "replay server": 12.0, "Redis": 12.0, "learner": 45.0}
 """How long a process has run at least before it is killed: long enough to have done some work."""
+LEARNING = 0.65
+"""The share of a killed run's time in which it trains: somewhat more than the half that was seen."""
 STEADY_S = 70.0
 MOST_IN_A_ROW = 5
 """A supervisor gives up what fails eight times in a row, each time within a minute: that is not what is tried here."""
@@ -150,9 +153,11 @@ def _role(process: psutil.Process) -> str | None:
     return next((role for role, word in WORDS.items() if word in line), None)
 
 
-def train(run: Path, options: argparse.Namespace, *, kill: bool) -> tuple[Churn, dict[str, Any], float]:
+def train(
+    run: Path, options: argparse.Namespace, budget: tuple[str, str], *, kill: bool
+) -> tuple[Churn, dict[str, Any], float]:
     """Trains a run to its end; returns who was seen and killed, the evaluation, and the seconds it took."""
-    size = ("--steps", str(options.steps), "--actors", str(options.actors), "--episodes", "500", "--no-film")
+    size = (*budget, "--actors", str(options.actors), "--episodes", "500", "--no-film")
     where = ("--run", str(run), "--audit", "--json", "--seed", str(options.seed))
     settings = ("--set", f"replay.capacity={CAPACITY}")
     command = [sys.executable, "-m", "deploy", "train", options.scenario, *size, *where, *settings]
@@ -175,11 +180,10 @@ def train(run: Path, options: argparse.Namespace, *, kill: bool) -> tuple[Churn,
     return churn, json.loads(out), took_s
 
 
-def rate(options: argparse.Namespace, directory: Path) -> float:
-    """Returns the environment steps a second of a short quiet run, by which the steps of the others are chosen."""
-    probe = argparse.Namespace(**{**vars(options), "steps": 40_000})
-    _, _, took_s = train(directory / "probe", probe, kill=False)
-    return 40_000 / took_s
+def steps_of(run: Path) -> int:
+    """Returns the environment steps that a run has learnt from."""
+    *_, last = RunDirectory(run).metrics_file.read_text().splitlines()
+    return int(json.loads(last)["env_steps"])
 
 
 def growth(churn: Churn, role: str) -> tuple[str, str, str]:
@@ -225,11 +229,11 @@ def run_churn(options: argparse.Namespace) -> Verdict:
     """Runs it all and prints the table; returns the verdict over the churned run."""
     directory = Path(options.directory or tempfile.mkdtemp(prefix="churn-"))
     directory.mkdir(parents=True, exist_ok=True)
-    if not options.steps:
-        # Killed runs are slower: so many steps that the kills last as long as was asked for, about.
-        options.steps = int(rate(options, directory) * 60.0 * options.minutes * 0.6)
-    churn, churned, took_s = train(directory / "churned", options, kill=True)
-    _, quiet, _ = train(directory / "quiet", options, kill=False)
+    # Training time stands still while a role is away: that much of it lasts longer than the kills do.
+    budget = ("--steps", str(options.steps)) if options.steps else ("--time", f"{LEARNING * options.minutes:.2f}m")
+    churn, churned, took_s = train(directory / "churned", options, budget, kill=True)
+    same = ("--steps", str(steps_of(directory / "churned")))
+    _, quiet, _ = train(directory / "quiet", options, same, kill=False)
     verdict = judge(read_ledger(directory / "churned" / DIRECTORY, "", "default"))
     print(table(quiet, churned, churn, verdict, took_s), flush=True)
     for broken in verdict.broken:
@@ -241,7 +245,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--minutes", type=float, default=30.0, help="how long processes are killed")
     parser.add_argument("--every", type=float, default=5.0, help="seconds between kills, on average")
-    parser.add_argument("--steps", type=int, default=0, help="environment steps of either run; 0 = as many as fit")
+    parser.add_argument(
+        "--steps", type=int, default=0, help="environment steps of either run; 0 = as many as the kills leave time for"
+    )
     parser.add_argument("--actors", type=int, default=2)
     parser.add_argument("--scenario", default="simple_spread")
     parser.add_argument("--seed", type=int, default=0)

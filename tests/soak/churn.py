@@ -40,6 +40,8 @@ WORDS = {
     "learner": "learner_node",
 }
 """What tells a role's process by its command line."""
+LAUNCHER = "shoal train"
+"""Is looked at, and left alive."""
 TOLD = (
     "sent",
     "acknowledged",
@@ -97,15 +99,16 @@ class Churn:
         self._next_kill = time.monotonic() + 20.0
         self._sampled_at = 0.0
         self._in_a_row: Counter[str] = Counter()
-        self.known: dict[int, Process] = {}
+        self.known = {launcher: Process(LAUNCHER, self._launcher, time.monotonic())}
         self.kills: Counter[str] = Counter()
+        self.took_s = 0.0
 
     def look(self, *, kill: bool) -> None:
         now = time.monotonic()
         living = self._living(now)
         if now - self._sampled_at >= SAMPLE_EVERY_S:
             self._sampled_at = now
-            for one in living:
+            for one in (self.known[self._launcher.pid], *living):
                 one.sample(now)
         if kill and now >= self._next_kill:
             self._next_kill = now + self._random.expovariate(1.0 / self._every_s)
@@ -155,8 +158,8 @@ def _role(process: psutil.Process) -> str | None:
 
 def train(
     run: Path, options: argparse.Namespace, budget: tuple[str, str], *, kill: bool
-) -> tuple[Churn, dict[str, Any], float]:
-    """Trains a run to its end; returns who was seen and killed, the evaluation, and the seconds it took."""
+) -> tuple[Churn, dict[str, Any]]:
+    """Trains a run to its end; returns who was seen and killed, and the evaluation."""
     size = (*budget, "--actors", str(options.actors), "--episodes", "500", "--no-film")
     where = ("--run", str(run), "--audit", "--json", "--seed", str(options.seed))
     settings = ("--set", f"replay.capacity={CAPACITY}")
@@ -172,12 +175,12 @@ def train(
         if time.monotonic() > give_up_at:
             os.killpg(launcher.pid, signal.SIGTERM)
         time.sleep(0.2)
-    took_s = time.monotonic() - began
+    churn.took_s = time.monotonic() - began
     assert launcher.stdout is not None
     out = launcher.stdout.read()
     if launcher.returncode != 0:
         raise SystemExit(f"the run ended with code {launcher.returncode}: {log.read_text()[-2_000:]}")
-    return churn, json.loads(out), took_s
+    return churn, json.loads(out)
 
 
 def steps_of(run: Path) -> int:
@@ -207,15 +210,25 @@ def _range(values: Any) -> str:
     return f"{found[0]} to {found[-1]}, at most {max(found)}"
 
 
-def table(quiet: dict[str, Any], churned: dict[str, Any], churn: Churn, verdict: Verdict, took_s: float) -> str:
-    """Returns the table as Markdown."""
+def roles_table(churn: Churn, *, kills: bool) -> list[str]:
+    """Returns what each role's processes took, as lines of Markdown."""
     lives = Counter(one.role for one in churn.known.values())
     lines = [
-        "| role | kills | lives | private MiB of its longest life | descriptors | threads |",
-        "|---|---|---|---|---|---|",
+        f"| role |{' kills | lives |' if kills else ''} private MiB of its longest life | descriptors | threads |",
+        f"|---|{'---|---|' if kills else ''}---|---|---|",
     ]
-    lines += [f"| {role} | {churn.kills[role]} | {lives[role]} | {' | '.join(growth(churn, role))} |" for role in WORDS]
-    lines += ["", f"{sum(churn.kills.values())} kills in {took_s / 60:.1f} minutes.", ""]
+    for role in (*WORDS, LAUNCHER):
+        counts = f" {churn.kills[role]} | {lives[role]} |" if kills else ""
+        lines.append(f"| {role} |{counts} {' | '.join(growth(churn, role))} |")
+    return lines
+
+
+def table(quiet: dict[str, Any], churned: dict[str, Any], churns: tuple[Churn, Churn], verdict: Verdict) -> str:
+    """Returns the tables as Markdown; churns: of the quiet run, of the churned one."""
+    calm, churn = churns
+    lines = [*roles_table(churn, kills=True), ""]
+    lines += [f"{sum(churn.kills.values())} kills in {churn.took_s / 60:.1f} minutes. The quiet run,"]
+    lines += [f"{calm.took_s / 60:.1f} minutes:", "", *roles_table(calm, kills=False), ""]
     lines += ["| chunks | |", "|---|---|"]
     lines += [f"| {name.replace('_', ' ')} | {getattr(verdict, name):,} |" for name in TOLD]
     lines += ["", "| run | updates | return S | 95 % |", "|---|---|---|---|"]
@@ -231,11 +244,11 @@ def run_churn(options: argparse.Namespace) -> Verdict:
     directory.mkdir(parents=True, exist_ok=True)
     # Training time stands still while a role is away: that much of it lasts longer than the kills do.
     budget = ("--steps", str(options.steps)) if options.steps else ("--time", f"{LEARNING * options.minutes:.2f}m")
-    churn, churned, took_s = train(directory / "churned", options, budget, kill=True)
+    churn, churned = train(directory / "churned", options, budget, kill=True)
     same = ("--steps", str(steps_of(directory / "churned")))
-    _, quiet, _ = train(directory / "quiet", options, same, kill=False)
+    calm, quiet = train(directory / "quiet", options, same, kill=False)
     verdict = judge(read_ledger(directory / "churned" / DIRECTORY, "", "default"))
-    print(table(quiet, churned, churn, verdict, took_s), flush=True)
+    print(table(quiet, churned, (calm, churn), verdict), flush=True)
     for broken in verdict.broken:
         print(f"BROKEN: {broken}", flush=True)
     return verdict

@@ -37,8 +37,7 @@ class _Stack:
         """Runs from the first layer, before its ReLU, to the last hidden one."""
         self.values[0].relu_()
         for layer, below, above in zip(layers, self.values, self.values[1:], strict=False):
-            torch.bmm(below, layer.weight, out=above)
-            above.add_(layer.bias).relu_()
+            torch.baddbmm(layer.bias, below, layer.weight, out=above).relu_()
 
     def down(self, layers: Sequence[Affine], into: Sequence[Affine] | None) -> None:
         """Runs back from the gradient of the last hidden layer to that of the first before its ReLU."""
@@ -68,13 +67,13 @@ class PolicyPass:
     def __init__(self, cohorts: Sequence[Cohort], widths: Sequence[int], rows: int, like: Tensor) -> None:
         """Takes number type and device from `like`."""
         self._cohorts = cohorts
-        self._first, self._d_first = (like.new_empty(cohorts[-1].agents.stop, rows, widths[0]) for _ in range(2))
-        self._stack = _Stack(self._first, self._d_first, widths)
+        first, self._d_first = (like.new_empty(cohorts[-1].agents.stop, rows, widths[0]) for _ in range(2))
+        self._stack = _Stack(first, self._d_first, widths)
         self._turned = like.new_empty(cohorts[-1].action.stop, rows)
         self._logits = like.new_empty(rows, cohorts[-1].action.stop)
         self._runs = [
             _RunViews(
-                self._first[run.agents],
+                first[run.agents],
                 self._d_first[run.agents],
                 self._stack.last[run.agents],
                 self._stack.last_turned[run.agents],
@@ -90,9 +89,8 @@ class PolicyPass:
 
     def forward(self, policy: PolicyTensors, own_obs: Sequence[Tensor]) -> Tensor:
         """Returns the logits `[B, U]` for observations as `own_obs` sees them."""
-        for own, views, weight in zip(own_obs, self._runs, policy.first_weights, strict=True):
-            torch.bmm(own, weight, out=views.first)
-        self._first.add_(policy.first_bias)
+        for own, run, views, weight in zip(own_obs, self._cohorts, self._runs, policy.first_weights, strict=True):
+            torch.baddbmm(policy.first_bias[run.agents], own, weight, out=views.first)
         self._stack.up(policy.hidden)
         for views, weight, bias in zip(self._runs, policy.last_weights, policy.last_biases, strict=True):
             torch.baddbmm(bias, weight, views.last_turned, out=views.logits)
@@ -130,7 +128,7 @@ class CriticPass:
 
     def first(self, critic: CriticTensors, joint: Tensor) -> None:
         """Starts with the first layer `[B, C*H]`, before its ReLU, from joint observations and actions `[B, O+U]`."""
-        torch.mm(joint, critic.first_weight, out=self.first_layer).add_(critic.first_bias)
+        torch.addmm(critic.first_bias, joint, critic.first_weight, out=self.first_layer)
 
     def rest(self, critic: CriticTensors) -> Tensor:
         """Goes on from the first layer, which may have been changed since; returns the values `[C, B]`."""

@@ -55,6 +55,7 @@ class _Rows:
         counts = torch.tensor([len(own) for own in uses])
         used = (torch.arange(self._most)[:, None] < counts)[:, :, None].to(like)
         self._used = None if bool(used.all()) else used
+        self._summands = like.new_empty(len(slots), block.width)
 
     def expand(self, stored: Tensor, into: Tensor) -> None:
         rows = self.users.of(into)
@@ -63,8 +64,9 @@ class _Rows:
             rows.index_fill_(0, self._zeros, 0.0)
 
     def reduce(self, users: Tensor, into: Tensor) -> None:
-        rows = self.users.of(users).index_select(0, self._uses).view(self._most, self.stored.rows, self.stored.width)
-        torch.sum(rows if self._used is None else rows * self._used, 0, out=self.stored.of(into))
+        torch.index_select(self.users.of(users), 0, self._uses, out=self._summands)
+        rows = self._summands.view(self._most, self.stored.rows, self.stored.width)
+        torch.sum(rows if self._used is None else rows.mul_(self._used), 0, out=self.stored.of(into))
 
 
 class Sharing:

@@ -1,8 +1,9 @@
-"""How fast the update is: against the same update as a plain loop over agents, and against the machine's peak.
+"""How fast the update is: against a plain loop over agents, its own products alone, and the machine's peak.
 
-Both in the same process, on one thread, in turn; medians, because machines have slow spells.
+All in the same process, on one thread, in turn; medians, because machines have slow spells.
 
-    peak: a product of two square float32 matrices          needed: what the update's products take, nothing else
+    peak: a product of two square float32 matrices          needed: the update's arithmetic at that rate
+    products: the update's own products, of their shapes and where they lie, and nothing between them
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.heads import Floats, box_range
 from common.policy import unflatten
@@ -32,6 +35,7 @@ ALGORITHM = AlgorithmSpec(name="maddpg")
 """The paper's networks and algorithm, whatever the defaults of a run are."""
 ROUNDS = 40
 PEAK_SIZE = 512
+_PRODUCTS = (torch.ops.aten.mm, torch.ops.aten.bmm, torch.ops.aten.addmm, torch.ops.aten.addmm_, torch.ops.aten.baddbmm)
 
 
 class Speed(NamedTuple):
@@ -41,6 +45,8 @@ class Speed(NamedTuple):
     update_s: float
     loop_s: float
     """The plain loop over agents."""
+    products_s: float
+    """The update's products alone."""
     needed_s: float
     """What the update's products would take at the machine's peak."""
 
@@ -59,11 +65,15 @@ def speeds(sizes: tuple[int, ...] = (256, 1024)) -> Iterator[Speed]:
         stacked, loop = Maddpg(joint, network, algorithm, 0, batch.joint), PlainLoop(joint, network, algorithm)
         a, b, out = (torch.randn(PEAK_SIZE, PEAK_SIZE) for _ in range(3))
         rates = algorithm.policy_learning_rate, algorithm.critic_learning_rate
-        update_s, loop_s, peak_s = _medians(
-            partial(stacked.update, batch, *rates), partial(loop.update, batch), partial(torch.mm, a, b, out=out)
+        update = partial(stacked.update, batch, *rates)
+        update()
+        with Products() as products:
+            update()
+        update_s, loop_s, products_s, peak_s = _medians(
+            update, partial(loop.update, batch), products.again, partial(torch.mm, a, b, out=out)
         )
         needed_s = needed_flop(joint, network, rows) / (2 * PEAK_SIZE**3) * peak_s
-        yield Speed(rows, update_s, loop_s, needed_s)
+        yield Speed(rows, update_s, loop_s, products_s, needed_s)
 
 
 def needed_flop(joint: JointSpec, network: NetworkSpec, rows: int) -> int:
@@ -94,6 +104,28 @@ def random_batch(joint: JointSpec, rows: int) -> Batch:
         words[:, columns[name]] for name in ("next_obs", "reward", "discount", "present")
     )
     return Batch(words[:, : columns["action"].stop], next_obs, reward, discount, present, complete=True)
+
+
+class Products(TorchDispatchMode):
+    """Notes the products that are computed within it, to compute them again alone, in the same memory."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: list[Callable[[], object]] = []
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        call = partial(func, *args, **(kwargs or {}))
+        if func.overloadpacket in _PRODUCTS:
+            self.calls.append(call)
+        return call()
+
+    @torch.inference_mode()
+    def again(self) -> None:
+        """Computes them once more, in their order."""
+        for call in self.calls:
+            call()
 
 
 class PlainLoop:

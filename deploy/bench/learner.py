@@ -1,4 +1,4 @@
-"""The learner's update against a loop over agents in torch, and against what its arithmetic alone would take."""
+"""The learner's update against a loop over agents in torch, its products alone, and its arithmetic at the peak rate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PEAK_GOAL = 0.7
 
 
 def rows(_config: BenchConfig) -> Iterator[Row]:
-    """Yields learner/update/BATCH/literal, and for 1,024 learner/update/BATCH/peak."""
+    """Yields learner/update/BATCH/literal, and for 1,024 learner/update/BATCH/products and /peak."""
     from learner_node.speed import speeds  # noqa: PLC0415  (it imports torch, which no other command here needs)
 
     for speed in speeds():
@@ -20,4 +20,5 @@ def rows(_config: BenchConfig) -> Iterator[Row]:
         goal = _GOALS.get(speed.rows, 0.0)
         yield row(f"{name}/literal", "updates/s", value, ("a loop over agents", 1 / speed.loop_s), goal)
         if speed.rows == 1024:
+            yield row(f"{name}/products", "updates/s", value, ("its products alone", 1 / speed.products_s))
             yield row(f"{name}/peak", "updates/s", value, ("GEMM peak", 1 / speed.needed_s), _PEAK_GOAL)

@@ -48,3 +48,11 @@ def test_speeds_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     (measured,) = speed.speeds((32,))
     assert measured.rows == 32
     assert min(measured[1:]) > 0
+
+
+def test_products_alone_are_the_updates_products() -> None:
+    a, b, out = torch.randn(8, 4), torch.randn(4, 2), torch.empty(8, 2)
+    with speed.Products() as products:
+        torch.mm(a, b, out=out).add_(1.0)
+    products.again()
+    torch.testing.assert_close(out, a @ b)

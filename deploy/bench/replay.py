@@ -1,7 +1,9 @@
 """The replay server over TCP: what it takes in, what it hands out, and how soon it has its memory back.
 
-ingest: 4 writers that send recorded chunks, against RPUSH of the same bytes, pipelined, into the same Redis.
-serve: batches of 1,024 drawn by this process, against np.take over the same records in this process.
+ingest: 4 writers that send recorded chunks, against RPUSH of the same chunks, pipelined, into the same Redis; and, as
+replays over Redis are mostly written, against an RPUSH a transition (ingest/LEVEL/singly).
+serve: batches of 1,024 drawn by this process, against np.take over the same records in this process, and against
+ZeroMQ alone, which sends as many bytes from another process and does nothing else (serve/1024/wire).
 recovery: a restart's reading of its chunks, of which 200 MB/s are asked for.
 """
 
@@ -10,12 +12,14 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import redis
 
 from common.run import Run
 from common.transitions import transition_dtype
+from deploy.bench.bare_wire import BareWire
 from deploy.bench.config import BenchConfig
 from deploy.bench.crowd import Crowd, Recorded, fill, make_run, record
 from deploy.bench.drawing import BATCH, Drawer, Taking
@@ -31,7 +35,6 @@ GOALS = {"ram": 5.0, "redis": 0.8}
 SERVED_GOAL = 0.5
 RECOVERED = 200_000
 RECOVERY_MB_S = 200.0
-_LIST = "bench"
 _RECOVERED = re.compile(r"recovered transitions=(\d+) .* seconds=([\d.]+)")
 
 
@@ -49,7 +52,10 @@ def rows(config: BenchConfig) -> Iterator[Row | Doing]:
 def _ingest(run: Run, recorded: Sequence[Recorded]) -> Iterator[Row | Doing]:
     with Stage() as stage:
         url = stage.redis()
-        baseline = pushing(url, recorded, run.spec.replay.capacity)
+        record_bytes, capacity = transition_dtype(run.joint).itemsize, run.spec.replay.capacity
+        chunks = pushing(url, [one.payload for one in recorded[:PIPELINED]], capacity // recorded[0].rows)
+        singles = pushing(url, list(_records(recorded[:PIPELINED], record_bytes)), capacity)
+        pushed = sum(one.rows for one in recorded[:PIPELINED])
         for level, own_url in (("ram", "none"), ("redis", url)):
             yield Doing(f"replay: ingesting from {WRITERS} writers, level {level}")
             server = stage.replay(own_url)
@@ -58,24 +64,34 @@ def _ingest(run: Run, recorded: Sequence[Recorded]) -> Iterator[Row | Doing]:
             try:
                 crowd.connect()
                 crowd.pump(SECONDS)
-                ours, theirs = compare(lambda crowd=crowd: crowd.pump(SECONDS), lambda: rate(baseline, SECONDS))  # type: ignore[misc]
+                pump = partial(crowd.pump, SECONDS)
+                ours, theirs = compare(pump, lambda: pushed * rate(chunks, SECONDS))
+                yield row(f"replay/ingest/{level}", "transitions/s", ours, ("RPUSH, pipelined", theirs), GOALS[level])
+                ours, theirs = compare(pump, lambda: pushed * rate(singles, SECONDS))
+                one_each = "an RPUSH a transition, pipelined", theirs
+                yield row(f"replay/ingest/{level}/singly", "transitions/s", ours, one_each)
             finally:
                 crowd.close()
             server.end()
-            yield row(f"replay/ingest/{level}", "transitions/s", ours, ("RPUSH, pipelined", theirs), GOALS[level])
 
 
-def pushing(url: str, recorded: Sequence[Recorded], most_rows: int) -> Callable[[], int]:
-    """Returns a function that pushes a pipeline of chunks to a list in Redis and returns the transitions in them."""
-    client = redis.Redis.from_url(url)
+def _records(recorded: Sequence[Recorded], record_bytes: int) -> Iterator[bytes]:
+    for one in recorded:
+        whole = memoryview(one.payload)
+        yield from (bytes(whole[at : at + record_bytes]) for at in range(0, len(whole), record_bytes))
+
+
+def pushing(url: str, values: Sequence[bytes], most: int) -> Callable[[], int]:
+    """Returns a function that pushes values to a list in Redis, of which `most` stay, in one pipeline; it returns 1."""
+    client, name = redis.Redis.from_url(url), f"bench-{len(values)}"
 
     def push() -> int:
         pipeline = client.pipeline(transaction=False)
-        for one in recorded[:PIPELINED]:
-            pipeline.rpush(_LIST, one.payload)
-        pipeline.ltrim(_LIST, -(most_rows // recorded[0].rows), -1)
+        for value in values:
+            pipeline.rpush(name, value)
+        pipeline.ltrim(name, -most, -1)
         pipeline.execute()
-        return sum(one.rows for one in recorded[:PIPELINED])
+        return 1
 
     return push
 
@@ -92,6 +108,9 @@ def _serve(run: Run, recorded: Sequence[Recorded]) -> Iterator[Row | Doing]:
         try:
             ours, theirs = compare(lambda: rate(drawer.draw, SECONDS), lambda: rate(taking.draw, SECONDS))
             yield row(f"replay/serve/{BATCH}", "batches/s", ours, ("np.take in process", theirs), SERVED_GOAL)
+            with BareWire(BATCH * transition_dtype(run.joint).itemsize) as wire:
+                ours, theirs = compare(lambda: rate(drawer.draw, SECONDS), lambda: rate(wire.draw, SECONDS))
+            yield row(f"replay/serve/{BATCH}/wire", "batches/s", ours, ("ZeroMQ alone", theirs))
             trips, takes = drawer.round_trips(500), taking.timed(500)
             worst, alone = (float(np.percentile(seconds, 99)) * 1e3 for seconds in (trips, takes))
             yield row(f"replay/serve/{BATCH}/p99", "ms", worst, ("np.take in process", alone))

@@ -45,7 +45,7 @@ NAVIGATION = {
         "docs/metrics",
         "docs/runbook",
     ],
-    "Results": ["docs/results", "docs/benchmarks"],
+    "Results": ["docs/results", "docs/paper-quick", "docs/benchmarks"],
     "Design": ["ARCHITECTURE", "docs/traps", "CONTRIBUTING"],
 }
 """Every page of the site but its first, README; a page that stands nowhere is a warning, and a warning is an error."""

@@ -13,7 +13,7 @@ from deploy.paper.scores import Line, Score, Table
 from deploy.report.numbers import linear_ticks, tick_labels
 
 _LEFT, _PANEL, _GAP, _TOP, _ROW, _BOTTOM, _EDGE = 16, 250, 34, 58, 34, 34, 16
-_LETTER = 6.6
+_LETTER = 7.6
 
 
 class Mark(NamedTuple):

@@ -85,7 +85,7 @@ def _shown(table: Table, task: Task, scale: Scale) -> _Shown:
         rows=rows,
         plot=plot_name(table),
         commands=tuple(
-            shlex.join(("shoal", "train", task.scenario, "--seed", "SEED", *options(task, variant, scale)))
+            shlex.join(("shoal", "train", task.scenario, "--seed", str(scale.seed_numbers[0]), *options(task, variant, scale)))
             for variant in task.variants
         ),
     )

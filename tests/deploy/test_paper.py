@@ -140,7 +140,7 @@ def test_the_page_has_every_table_figure_command_and_seed(found):
         assert f"## {table.title}" in page
         assert f"]({table.key}.svg)" in page
     assert "seeds 1, 2, 3 of 1,000 episodes" in page
-    assert "shoal train simple_spread --seed SEED" in page
+    assert "shoal train simple_spread --seed 1" in page
     assert "--algorithm adversary=iddpg,agent=maddpg" in page
     assert "'network.policy_hidden=[64,64]'" in page, "quoted, as a shell wants it"
     assert "20.0 % (0.0 .. 44.8)" in page

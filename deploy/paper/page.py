@@ -66,6 +66,7 @@ def plot_name(table: Table) -> str:
 
 
 def _shown(table: Table, task: Task, scale: Scale) -> _Shown:
+    seed = str(scale.seed_numbers[0])
     percent = {measured.title: measured.percent for measured in task.measures}
     quoted = bool(task.published)
     rows = tuple(
@@ -85,7 +86,7 @@ def _shown(table: Table, task: Task, scale: Scale) -> _Shown:
         rows=rows,
         plot=plot_name(table),
         commands=tuple(
-            shlex.join(("shoal", "train", task.scenario, "--seed", str(scale.seed_numbers[0]), *options(task, variant, scale)))
+            shlex.join(("shoal", "train", task.scenario, "--seed", seed, *options(task, variant, scale)))
             for variant in task.variants
         ),
     )

@@ -108,7 +108,8 @@ class Churn:
         living = self._living(now)
         if now - self._sampled_at >= SAMPLE_EVERY_S:
             self._sampled_at = now
-            for one in (self.known[self._launcher.pid], *living):
+            # The launcher while it has a run to watch: what it does once all roles have ended is no soak.
+            for one in (self.known[self._launcher.pid], *living) if living else ():
                 one.sample(now)
         if kill and now >= self._next_kill:
             self._next_kill = now + self._random.expovariate(1.0 / self._every_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import resource
@@ -60,7 +61,8 @@ def write_until_refused(path: str) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM_BYTES, ROOM_BYTES))
     logbook = Logbook(RunDirectory(Path(path)))
     try:
-        for updates in range(10_000):
+        # Until it is noticed: how many lines TensorBoard's threads are behind, the machine decides.
+        for updates in itertools.count():
             logbook.write(updates, {"env_steps": updates}, FIGURES, None)
     except ShoalError as e:
         print(e)
@@ -90,6 +92,7 @@ def test_figures_for_which_there_is_no_room_leave_whole_lines(tmp_path: Path) ->
 @pytest.mark.slow
 def test_a_tensorboard_that_has_no_room_is_noticed_and_does_not_hold_the_learner(tmp_path: Path) -> None:
     RunDirectory(tmp_path).metrics_file.symlink_to("/dev/null")
-    writing, closing = said_when_refused(tmp_path).splitlines()
+    writing, *closing = said_when_refused(tmp_path).splitlines()
     assert "tensorboard" in writing
-    assert re.match("closing: .*cannot be written", closing)
+    # A thread that ended may have left nothing to be written at the end.
+    assert all(re.match("closing: .*cannot be written", said) for said in closing)

@@ -134,7 +134,7 @@ class ExplorationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ReplaySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Size of the replay and the ratio between learning from it and filling it, all in joint transitions."""
 
-    capacity: Annotated[int, Meta(ge=1, le=2**31)] = 1_000_000
+    capacity: Annotated[int, Meta(ge=1, le=2**31)] = 100_000
     """Newest transitions that are kept, for each replay server."""
     batch: Annotated[int, Meta(ge=1, le=65_536)] = 256
     """Transitions an update learns from."""

@@ -15,8 +15,9 @@ _QUICK_SEEDS, _FULL_SEEDS, _FULL_STEPS = 3, 10, 1_500_000
 _QUICK = (
     *("--set", "network.policy_hidden=[64,64]", "--set", "network.critic_hidden=[64,64]"),
     *("--set", "network.share_policies=false", "--set", "network.share_critics=false"),
+    *("--set", "replay.capacity=1000000"),
 )
-"""The paper's networks under the default preset's rates and ratio, with which a few minutes teach something."""
+"""The paper's networks and replay under the default preset's rates and ratio, with which a few minutes teach something."""
 _FULL = ("--preset", "paper")
 
 

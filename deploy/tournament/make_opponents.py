@@ -26,6 +26,7 @@ SEED = 1
 OPTIONS = (
     *("--lockstep", "--steps", "1000000", "--episodes", "0", "--no-film"),
     *("--set", "network.policy_hidden=[64,64]", "--set", "network.critic_hidden=[64,64]"),
+    *("--set", "replay.capacity=1000000"),
 )
 _EPISODES = 1_000
 _HEAD = """# Frozen opponents

@@ -17,7 +17,7 @@ _QUICK = (
     *("--set", "network.share_policies=false", "--set", "network.share_critics=false"),
     *("--set", "replay.capacity=1000000"),
 )
-"""The paper's networks and replay under the default preset's rates and ratio, with which a few minutes teach something."""
+"""The paper's networks and replay, with the default preset's rates and ratio: a few minutes then teach something."""
 _FULL = ("--preset", "paper")
 
 

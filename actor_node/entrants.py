@@ -1,10 +1,10 @@
-"""Who plays in a tournament: runs, teams shipped with Shoal, and what no training has made.
+"""Who is evaluated and who plays in a tournament: runs, teams shipped with Shoal, and what no training has made.
 
 | name        | plays                                                                      |
 |-------------|----------------------------------------------------------------------------|
 | a directory | the policies of that run (or of one of its milestones)                     |
 | `frozen`    | the team shipped for the scenario (actor_node/opponents/)                  |
-| `untrained` | networks of 64-64 as they are before training, drawn from the tournament's seed |
+| `untrained` | networks of 64-64 as they are before training, drawn from the first episode's seed |
 | `random`    | every action uniformly at random                                           |
 
 All of them choose joint actions; a pairing takes from each the actions of its own side only. An agent's action depends
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from actor_node.episodes import Acts
-from actor_node.evaluation import Game, plain, rules
+from actor_node.games import Game, plain, rules
 from actor_node.opponents import frozen_team
 from common.errors import ConfigError
 from common.heads import Floats
@@ -86,10 +86,20 @@ def enter(names: Sequence[str], seed: int) -> tuple[Game, list[Entrant]]:
     return game, [_trained(name, stored[name]) if name in stored else _untaught(name, game, seed) for name in names]
 
 
+def enter_run(directory: RunDirectory) -> tuple[Game, Entrant]:
+    """Returns a run's game and its team; ConfigError where it has no policies."""
+    stored = _policies(directory)
+    return Game(stored.run.spec, stored.run.joint), _trained(str(directory.path), stored)
+
+
 def _stored(name: str) -> PolicyFile:
     directory = RunDirectory(Path(name))
     if not directory.path.exists():
         raise ConfigError(f"{name} is neither a run's directory nor one of {', '.join(STAND_INS)}")
+    return _policies(directory)
+
+
+def _policies(directory: RunDirectory) -> PolicyFile:
     directory.run  # noqa: B018  (a directory that holds no run is told apart from one without policies)
     return load_policy(directory.policy_file)
 

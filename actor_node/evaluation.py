@@ -12,24 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from actor_node.entrants import Entrant, enter_run
 from actor_node.episodes import Acts, play_episodes
+from actor_node.games import Dynamics, Game, Ground, plain, playground, rules
 from actor_node.measures import measure
-from common.errors import ConfigError
-from common.policy import Policy
-from common.policy_file import load_policy
 from common.run import RunSpec
 from common.run_directory import RunDirectory
-from common.spec import JointSpec
-from common.worlds import FOREIGN, REAL_MPE2, SCENARIOS, World, make_world
-from common.worlds.options import parse_options
-
-Dynamics = Literal["mpe2", "legacy"]
+from common.worlds import World
 
 COPIES = 50
 """Environments stepped side by side, so that a policy's forward pass serves many.
@@ -75,27 +69,6 @@ class Evaluation(msgspec.Struct, frozen=True):
     """The papers' figures, by name (actor_node/measures.py); empty where none are defined."""
 
 
-class Game(NamedTuple):
-    """What is played: a scenario with its options, by these agents."""
-
-    spec: RunSpec
-    joint: JointSpec
-
-
-class Ground(NamedTuple):
-    """Where episodes are played."""
-
-    dynamics: Dynamics = "mpe2"
-    """legacy: the original environment, in which the published tables were made; batched only."""
-    fast: bool = False
-    """The batched world instead of mpe2 itself: equal, and many times as fast."""
-
-    @property
-    def batched(self) -> bool:
-        """Whether our own world is stepped."""
-        return self.fast or self.dynamics == "legacy"
-
-
 def evaluate(
     directory: RunDirectory,
     episodes: int,
@@ -108,30 +81,34 @@ def evaluate(
     progress: called with the number of episodes done. Raises ConfigError when the directory holds no policies, and for
     a ground that its world does not have.
     """
-    directory.run  # noqa: B018  (a directory that holds no run is told apart from one without policies)
-    stored = load_policy(directory.policy_file)
-    run = stored.run
-    policy = Policy(run.players, run.spec.network, stored.flat)
-    world = playground(Game(run.spec, run.joint), min(COPIES, episodes), seed, ground, str(directory.path))
+    return evaluate_entrant(*enter_run(directory), episodes, seed, ground, progress=progress)
+
+
+def evaluate_entrant(
+    game: Game, entrant: Entrant, episodes: int, seed: int, ground: Ground, *, progress: Callable[[int], object] = int
+) -> Evaluation:
+    """Plays as `evaluate` does with a team of that game, be it trained or not."""
+    spec, joint = game
+    world = playground(game, min(COPIES, episodes), seed, ground, entrant.name)
     try:
-        played = play_episodes(world, policy, episodes, seed, progress)
+        played = play_episodes(world, entrant.team(), episodes, seed, progress)
     finally:
         world.close()
     total = played.returns.sum(axis=1)
     means = played.returns.mean(axis=0)
-    measured = measure(plain(run.spec.scenario), {**run.spec.world, "dynamics": ground.dynamics}, played)
+    measured = measure(plain(spec.scenario), {**spec.world, "dynamics": ground.dynamics}, played)
     return Evaluation(
-        scenario=run.spec.scenario,
+        scenario=spec.scenario,
         world=world.name,
         episodes=episodes,
         seed=seed,
-        updates=stored.updates,
-        weights_hash=stored.digest,
+        updates=entrant.updates,
+        weights_hash=entrant.weights_hash,
         return_mean=float(total.mean()),
         return_ci95=bootstrap_interval(total, seed),
         return_std=float(total.std()),
-        return_per_agent={agent.name: float(r) for agent, r in zip(run.joint.agents, means, strict=True)},
-        published_scales=_published_scales(run.spec, float(total.mean()), ground.dynamics),
+        return_per_agent={agent.name: float(r) for agent, r in zip(joint.agents, means, strict=True)},
+        published_scales=_published_scales(spec, float(total.mean()), ground.dynamics),
         dynamics=ground.dynamics,
         metrics={name: figure(values, seed) for name, values in measured.items()},
     )
@@ -142,48 +119,6 @@ def play(
 ) -> npt.NDArray[np.float64]:
     """Returns the returns of `episodes` episodes, [episodes, agents]."""
     return play_episodes(world, policy, episodes, seed, progress).returns
-
-
-def playground(game: Game, copies: int, seed: int, ground: Ground, whose: str) -> World:
-    """Makes the world to play a team in; ConfigError where it is not there, or not the one the team knows.
-
-    whose: names the team in errors.
-    """
-    spec = game.spec
-    name = plain(spec.scenario) if ground.batched else reference_world(spec.scenario)
-    if ground.batched and spec.scenario.startswith(FOREIGN):
-        wish = "--fast" if ground.fast else "--dynamics legacy"
-        raise ConfigError(f"{wish}: {spec.scenario} is not among Shoal's own worlds; leave {wish} out")
-    world = make_world(name, copies, seed=seed, **_options(spec, ground))
-    if world.spec != game.joint:
-        installed = "" if ground.batched else "installed "
-        world.close()
-        raise ConfigError(f"{whose}: the {installed}{name} is not the world this team was trained in")
-    return world
-
-
-def plain(scenario: str) -> str:
-    """Returns a scenario's name without the prefix that says whose world is stepped."""
-    return scenario.removeprefix(REAL_MPE2)
-
-
-def reference_world(scenario: str) -> str:
-    """Returns the name of the environment a scenario is published on: mpe2's own of that name.
-
-    A world that is not batched here (`pettingzoo:`, `mpe2:`) is its own reference.
-    """
-    return scenario if scenario.startswith((FOREIGN, REAL_MPE2)) else f"{REAL_MPE2}{scenario}"
-
-
-def rules(spec: RunSpec) -> dict[str, Any]:
-    """Returns the world's options that are not at their defaults; dynamics and benchmark data are who plays' choice."""
-    world = {name: value for name, value in spec.world.items() if name not in ("dynamics", "benchmark_data")}
-    scenario = SCENARIOS.get(plain(spec.scenario))
-    if scenario is None:
-        return world
-    usual = msgspec.structs.asdict(scenario.options_type())
-    given = msgspec.structs.asdict(parse_options(spec.scenario, scenario.options_type, world))
-    return {name: value for name, value in given.items() if value != usual[name]}
 
 
 def figure(values: npt.NDArray[np.float64], seed: int) -> Figure:
@@ -200,14 +135,6 @@ def bootstrap_interval(values: npt.NDArray[np.float64], seed: int) -> tuple[floa
     means = np.concatenate([rng.choice(values, (size, len(values))).mean(axis=1) for size in sizes])
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
-
-
-def _options(spec: RunSpec, ground: Ground) -> dict[str, Any]:
-    """Returns the options of the world to play in: with benchmark data, and mpe2 knows no dynamics."""
-    if spec.scenario.startswith(FOREIGN):
-        return dict(spec.world)
-    kept = {name: value for name, value in spec.world.items() if name != "dynamics"}
-    return {**kept, "benchmark_data": True} | ({"dynamics": "legacy"} if ground.dynamics == "legacy" else {})
 
 
 def _published_scales(spec: RunSpec, total: float, dynamics: Dynamics) -> dict[str, float]:

@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 
 from actor_node.captions import Messages, Panel, draw_panels
-from actor_node.evaluation import reference_world
 from actor_node.film_file import film_kind
+from actor_node.games import reference_world
 from common.errors import ConfigError
 from common.policy import Policy
 from common.policy_file import load_policy

@@ -17,7 +17,8 @@ import numpy as np
 
 from actor_node.entrants import Entrant
 from actor_node.episodes import Acts, Float64s, Played, play_episodes
-from actor_node.evaluation import COPIES, Figure, Game, Ground, figure, plain, playground
+from actor_node.evaluation import COPIES, Figure, figure
+from actor_node.games import Game, Ground, plain, playground
 from actor_node.measures import measure
 from common.errors import ConfigError
 from common.heads import Floats
@@ -147,7 +148,7 @@ def _side_of(game: Game, side: str) -> str:
     if len(sides) < 2:
         raise ConfigError(
             f"{game.spec.scenario} has one side only, so nobody plays against anybody; compare its runs with: "
-            "shoal evaluate RUN RUN"
+            "shoal evaluate RUN RUN untrained random"
         )
     if side and side not in sides:
         raise ConfigError(f"--side {side}: {game.spec.scenario} has the sides {', '.join(sides)}")

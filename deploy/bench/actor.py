@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from actor_node.collector import Collector
-from actor_node.evaluation import reference_world
+from actor_node.games import reference_world
 from common.policy import Policy, weight_count
 from common.run import Run, make_run_spec
 from common.weights import WeightsHeader

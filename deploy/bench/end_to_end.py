@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from actor_node.evaluation import reference_world
+from actor_node.games import reference_world
 from common.errors import ShoalError
 from common.worlds import make_world
 from deploy.bench.config import BenchConfig

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from actor_node.evaluation import reference_world
+from actor_node.games import reference_world
 from common.worlds import World, make_world, scenarios
 from deploy.bench.config import BenchConfig
 from deploy.bench.rows import Row, compare, rate, row

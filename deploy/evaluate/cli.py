@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from actor_node import evaluation
-from actor_node.evaluation import FIRST_SEED, Dynamics, Evaluation, Ground
+from actor_node.entrants import STAND_INS, Entrant, enter, enter_run
+from actor_node.evaluation import FIRST_SEED, Evaluation
+from actor_node.games import Dynamics, Game, Ground
 from common import command
 from common.errors import ConfigError
 from common.run_directory import RunDirectory
@@ -40,32 +42,41 @@ class EvaluateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @command.options(EvaluateConfig)
-def evaluate(runs: tuple[Path, ...], **values: Any) -> None:
+def evaluate(runs: tuple[str, ...], **values: Any) -> None:
     """Play whole episodes of the real mpe2 with the policies of RUN, without exploration.
 
     Prints the mean return (summed over agents) with its 95 % interval, the return per agent, and what the papers
     measure: distances, collisions, touches, successes. Several runs, or a sweep's directory, become one table with
-    mean, interquartile mean and interval over runs that differ in their seed only.
+    mean, interquartile mean and interval over runs that differ in their seed only. Beside runs of one world, RUN may
+    be `untrained`, `random` or `frozen` (the team shipped with Shoal for the scenario): what the others must beat.
 
     \b
     Examples:
       shoal evaluate runs/spread
+      shoal evaluate sweeps/spread untrained random
       shoal evaluate sweeps/spread --fast --format latex
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     config = command.build(EvaluateConfig, values)
     if config.json and config.format != "table":
         raise ConfigError(f"--json with --format {config.format}: ask for one of them")
-    directories = run_directories(runs)
+    named = [Path(run) for run in runs if run not in STAND_INS]
+    stand_ins = [run for run in runs if run in STAND_INS]
+    directories = run_directories(named)
     ground = Ground(config.dynamics, config.fast)
     # A sweep of one run is a table all the same: what is printed depends on what was asked, not on what was found.
-    is_one_run = [directory.path for directory in directories] == list(runs)[:1]
-    if len(runs) == 1 and is_one_run and config.format == "table":
+    is_one_run = not stand_ins and len(runs) == 1 and directories[0].path == named[0]
+    if is_one_run and config.format == "table":
         print_evaluation(evaluate_run(directories[0], config.episodes, config.seed, ground), as_json=config.json)
         return
+    others = _enter_beside(directories, stand_ins, config.seed)
     evaluated = [_evaluated(each, config, ground) for each in directories]
-    _print_all(summarise(evaluated, [each.run.spec for each in directories]), config)
+    references = [
+        Evaluated(one.name, one.algorithm, None, _watched(game, one, config.episodes, config.seed, ground))
+        for game, one in others
+    ]
+    _print_all(summarise(evaluated, [each.run.spec for each in directories], references), config)
 
 
 def evaluate_run(directory: RunDirectory, episodes: int, seed: int, ground: Ground = Ground()) -> Evaluation:  # noqa: B008
@@ -73,14 +84,7 @@ def evaluate_run(directory: RunDirectory, episodes: int, seed: int, ground: Grou
 
     Returns on the original dynamics are of another scale, so they are not left where reports and sweeps look.
     """
-    where = "the batched world" if ground.batched else "the real world of the run"
-    doing = f"evaluating {episodes} episodes in {where}, without exploration"
-    if not _screen.is_terminal:
-        _screen.print(doing, soft_wrap=True)
-    with Progress(console=_screen, transient=True, disable=not _screen.is_terminal) as progress:
-        task = progress.add_task(doing, total=episodes)
-        advance = lambda done: progress.update(task, completed=done)  # noqa: E731
-        result = evaluation.evaluate(directory, episodes, seed, advance, ground)
+    result = _watched(*enter_run(directory), episodes, seed, ground)
     if ground.dynamics == "mpe2":
         evaluation.save(result, directory.evaluation_file)
     return result
@@ -93,6 +97,26 @@ def print_evaluation(result: Evaluation, *, as_json: bool) -> None:
         return
     for line in words.lines(result):
         click.echo(line)
+
+
+def _enter_beside(directories: list[RunDirectory], names: list[str], seed: int) -> list[tuple[Game, Entrant]]:
+    """Returns the teams that stand where no run is named, in the game of the runs; ConfigError for runs of several."""
+    if not names:
+        return []
+    # Whole paths: a run in ./random is not the team of that name.
+    game, entrants = enter([*(str(directory.path.absolute()) for directory in directories), *names], seed)
+    return [(game, entrant) for entrant in entrants if entrant.name in names]
+
+
+def _watched(game: Game, entrant: Entrant, episodes: int, seed: int, ground: Ground) -> Evaluation:
+    where = "the batched world" if ground.batched else "the real world of the run"
+    doing = f"evaluating {entrant.name}: {episodes} episodes in {where}, without exploration"
+    if not _screen.is_terminal:
+        _screen.print(doing, soft_wrap=True)
+    with Progress(console=_screen, transient=True, disable=not _screen.is_terminal) as progress:
+        task = progress.add_task(doing, total=episodes)
+        advance = lambda done: progress.update(task, completed=done)  # noqa: E731
+        return evaluation.evaluate_entrant(game, entrant, episodes, seed, ground, progress=advance)
 
 
 def _evaluated(directory: RunDirectory, config: EvaluateConfig, ground: Ground) -> Evaluated:

@@ -25,11 +25,14 @@ _MILESTONES = "milestones"
 
 
 class Evaluated(msgspec.Struct, frozen=True):
-    """One run and its figures."""
+    """One team and its figures."""
 
     directory: str
+    """Of the run; or the name of a team that is no run: untrained, random, frozen."""
     algorithm: str
-    run_seed: int
+    """What it learnt by; empty where nothing was learnt."""
+    run_seed: int | None
+    """None of a team that is no run."""
     result: Evaluation
 
 
@@ -83,12 +86,17 @@ def _runs_below(path: Path) -> list[Path]:
     return runs
 
 
-def summarise(evaluated: Sequence[Evaluated], specs: Sequence[RunSpec]) -> Evaluations:
-    """Puts runs together that differ in their seed only, in the order of their first ones."""
+def summarise(
+    evaluated: Sequence[Evaluated], specs: Sequence[RunSpec], references: Sequence[Evaluated] = ()
+) -> Evaluations:
+    """Puts runs together that differ in their seed only, in the order of their first ones.
+
+    references: teams that are no runs; they stand beside the runs.
+    """
     groups: dict[bytes, list[Evaluated]] = {}
     for one, spec in zip(evaluated, specs, strict=True):
         groups.setdefault(msgspec.json.encode(msgspec.structs.replace(spec, seed=0)), []).append(one)
-    return Evaluations(list(evaluated), [_summary(group) for group in groups.values()])
+    return Evaluations([*evaluated, *references], [_summary(group) for group in groups.values()])
 
 
 def spread(values: Sequence[float], seed: int = 0) -> Spread:

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from actor_node import evaluation
-from actor_node.evaluation import Evaluation, Ground
+from actor_node.evaluation import Evaluation
+from actor_node.games import Ground
 from common import command
 from common.errors import ConfigError, ShoalError
 from common.process import Stop

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from actor_node.entrants import enter
-from actor_node.evaluation import FIRST_SEED, Dynamics, Ground
+from actor_node.evaluation import FIRST_SEED
+from actor_node.games import Dynamics, Ground
 from actor_node.tournament import Tournament, hold
 from common import command
 from common.errors import ConfigError

@@ -15,7 +15,8 @@ from rich.console import Console
 
 import actor_node.opponents
 from actor_node.entrants import FROZEN, RANDOM, UNTRAINED, enter
-from actor_node.evaluation import FIRST_SEED, Figure, Ground
+from actor_node.evaluation import FIRST_SEED, Figure
+from actor_node.games import Ground
 from actor_node.tournament import Tournament, hold
 from common.process import Stop
 from common.run_directory import RunDirectory

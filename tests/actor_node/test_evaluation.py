@@ -5,7 +5,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from actor_node.evaluation import Evaluation, bootstrap_interval, evaluate, play, reference_world, save
+from actor_node.evaluation import Evaluation, bootstrap_interval, evaluate, play, save
+from actor_node.games import reference_world
 from common.errors import ConfigError
 from common.policy import Policy, weight_count
 from common.policy_file import PolicyFile, save_policy

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from actor_node.entrants import FROZEN, RANDOM, STAND_INS, UNTRAINED, RandomTeam, enter
-from actor_node.evaluation import Ground, evaluate
+from actor_node.evaluation import evaluate
+from actor_node.games import Ground
 from actor_node.opponents import frozen_scenarios, frozen_team
 from actor_node.tournament import CrossPlay, hold
 from common.errors import ConfigError

@@ -173,6 +173,43 @@ def test_a_sweep_of_one_run_is_told_as_a_sweep(tmp_path):
     assert "return_mean" in json.loads(shoal_run("evaluate", tmp_path / "seed-1", *options).stdout)
 
 
+@pytest.mark.slow
+def test_what_no_training_has_made_stands_beside_the_runs_and_in_no_mean_over_them(tmp_path):
+    for seed in (1, 2):
+        make_team(tmp_path / f"seed-{seed}", "simple_push", seed)
+    asked = ("evaluate", tmp_path, "untrained", "random", "frozen", "--episodes", 50, "--fast")
+    found = json.loads(shoal_run(*asked, "--json").stdout)
+    names = [str(tmp_path / "seed-1"), str(tmp_path / "seed-2"), "untrained", "random", "frozen"]
+    assert [run["directory"] for run in found["runs"]] == names
+    assert [run["run_seed"] for run in found["runs"]] == [1, 2, None, None, None]
+    assert [summary["runs"] for summary in found["summaries"]] == [2]
+    returns = {run["directory"]: run["result"]["return_mean"] for run in found["runs"]}
+    assert returns["frozen"] > returns["random"] + 10
+    alone = json.loads(shoal_run("evaluate", tmp_path, "--episodes", 50, "--fast", "--json").stdout)
+    assert alone["runs"] == found["runs"][:2]
+    rows = list(csv.DictReader(io.StringIO(shoal_run(*asked, "--format", "csv").stdout)))
+    assert [(row["kind"], row["run_seed"]) for row in rows[2:5]] == [("run", "")] * 3
+    assert not Path("random").exists()
+
+
+@pytest.mark.slow
+def test_a_run_in_a_directory_of_such_a_name_is_told_by_its_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_team(tmp_path / "random", "simple_push")
+    found = json.loads(shoal_run("evaluate", "./random", "random", "--episodes", 5, "--fast", "--json").stdout)
+    assert [run["run_seed"] for run in found["runs"]] == [0, None]
+
+
+def test_such_teams_need_runs_of_one_world(tmp_path, capsys):
+    make_team(tmp_path / "a", "simple_push")
+    make_team(tmp_path / "b", "simple_spread")
+    assert command.run(shoal, "shoal", ["evaluate", "random", "--fast"]) == 2
+    assert "random: name a run too, which says what is played" in capsys.readouterr().err
+    both = [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert command.run(shoal, "shoal", ["evaluate", *both, "random", "--fast"]) == 2
+    assert "name runs of one scenario" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

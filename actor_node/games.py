@@ -1,0 +1,86 @@
+"""What is played, and where: a run's scenario in the real mpe2, or in the batched world that is equal to it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from common.errors import ConfigError
+from common.run import RunSpec
+from common.spec import JointSpec
+from common.worlds import FOREIGN, REAL_MPE2, SCENARIOS, World, make_world
+from common.worlds.options import parse_options
+
+Dynamics = Literal["mpe2", "legacy"]
+
+
+class Game(NamedTuple):
+    """What is played: a scenario with its options, by these agents."""
+
+    spec: RunSpec
+    joint: JointSpec
+
+
+class Ground(NamedTuple):
+    """Where episodes are played."""
+
+    dynamics: Dynamics = "mpe2"
+    """legacy: the original environment, in which the published tables were made; batched only."""
+    fast: bool = False
+    """The batched world instead of mpe2 itself: equal, and many times as fast."""
+
+    @property
+    def batched(self) -> bool:
+        """Whether our own world is stepped."""
+        return self.fast or self.dynamics == "legacy"
+
+
+def playground(game: Game, copies: int, seed: int, ground: Ground, whose: str) -> World:
+    """Makes the world to play a team in; ConfigError where it is not there, or not the one the team knows.
+
+    whose: names the team in errors.
+    """
+    spec = game.spec
+    name = plain(spec.scenario) if ground.batched else reference_world(spec.scenario)
+    if ground.batched and spec.scenario.startswith(FOREIGN):
+        wish = "--fast" if ground.fast else "--dynamics legacy"
+        raise ConfigError(f"{wish}: {spec.scenario} is not among Shoal's own worlds; leave {wish} out")
+    world = make_world(name, copies, seed=seed, **_options(spec, ground))
+    if world.spec != game.joint:
+        installed = "" if ground.batched else "installed "
+        world.close()
+        raise ConfigError(f"{whose}: the {installed}{name} is not the world this team was trained in")
+    return world
+
+
+def plain(scenario: str) -> str:
+    """Returns a scenario's name without the prefix that says whose world is stepped."""
+    return scenario.removeprefix(REAL_MPE2)
+
+
+def reference_world(scenario: str) -> str:
+    """Returns the name of the environment a scenario is published on: mpe2's own of that name.
+
+    A world that is not batched here (`pettingzoo:`, `mpe2:`) is its own reference.
+    """
+    return scenario if scenario.startswith((FOREIGN, REAL_MPE2)) else f"{REAL_MPE2}{scenario}"
+
+
+def rules(spec: RunSpec) -> dict[str, Any]:
+    """Returns the world's options that are not at their defaults; dynamics and benchmark data are who plays' choice."""
+    world = {name: value for name, value in spec.world.items() if name not in ("dynamics", "benchmark_data")}
+    scenario = SCENARIOS.get(plain(spec.scenario))
+    if scenario is None:
+        return world
+    usual = msgspec.structs.asdict(scenario.options_type())
+    given = msgspec.structs.asdict(parse_options(spec.scenario, scenario.options_type, world))
+    return {name: value for name, value in given.items() if value != usual[name]}
+
+
+def _options(spec: RunSpec, ground: Ground) -> dict[str, Any]:
+    """Returns the options of the world to play in: with benchmark data, and mpe2 knows no dynamics."""
+    if spec.scenario.startswith(FOREIGN):
+        return dict(spec.world)
+    kept = {name: value for name, value in spec.world.items() if name != "dynamics"}
+    return {**kept, "benchmark_data": True} | ({"dynamics": "legacy"} if ground.dynamics == "legacy" else {})

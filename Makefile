@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help venv train test test-all check bench docs reference clean
+.PHONY: help venv train test test-system test-all check bench docs reference clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -29,8 +29,14 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --constraint 
 train: .venv/for-runs  ## train simple_spread for five minutes with two actors, then evaluate it (ARGS="--time 20m")
 	$(BIN)/shoal train simple_spread $(ARGS)
 
-test: venv  ## the quick tests: under five minutes on two cores (ARGS="-k ring")
-	$(BIN)/python -m pytest -m "not system and not learning and not soak" $(ARGS)
+# One that measures memory or time has `make test-all`, where tests run alone.
+SIDE_BY_SIDE = --numprocesses 2 --dist worksteal
+
+test: venv  ## the quick tests: two to three minutes on two cores (ARGS="-k ring")
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not system and not learning and not soak" $(ARGS)
+
+test-system: venv  ## real processes that are killed, cut off and starved; six minutes
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "system and not engine and not soak and not learning" $(ARGS)
 
 test-all: venv  ## all tests: also real processes that are killed, runs that learn, soaks
 	$(BIN)/python -m pytest $(ARGS)

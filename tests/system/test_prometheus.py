@@ -102,6 +102,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         }
         prometheus = Prometheus(directory, {role: [url.split("/")[2]] for role, url in urls.items()})
         stack.callback(prometheus.close)
+        until(lambda: prometheus.value("sum(up)") == 3.0, 20, "all three are scraped")
+        until(lambda: prometheus.value("run:shoal_updates:rate1m > 0"), 20, "updates are counted")
         yield Watched(train, prometheus, client, endpoint, urls)
         print(log_of(train))
 
@@ -114,8 +116,6 @@ def learning(endpoint: str) -> Status | None:
 
 
 def test_every_process_is_seen_and_no_alarm_is_raised(watched: Watched) -> None:
-    until(lambda: watched.prometheus.value("sum(up)") == 3.0, 20, "all three are scraped")
-    until(lambda: watched.prometheus.value("run:shoal_updates:rate1m > 0"), 20, "updates are counted")
     roles = {series["metric"]["role"] for series in watched.prometheus.query("shoal_build_info")}
     assert roles == {"actor", "learner", "replay"}
     runs = {series["metric"]["run"] for series in watched.prometheus.query("shoal_run_info")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -33,9 +33,15 @@ def merged(warnings: Iterable[Warned]) -> list[Warned]:
     for warned in warnings:
         alike.setdefault((warned.topic, warned.means, warned.to_try), []).append(warned)
     return [
-        Warned(topic, ", ".join(one.about for one in group), "; ".join(one.seen for one in group), means, to_try)
+        Warned(topic, ", ".join(one.about for one in group), _seen(group), means, to_try)
         for (topic, means, to_try), group in alike.items()
     ]
+
+
+def _seen(group: Sequence[Warned]) -> str:
+    """Returns what was seen of the first; a team of twelve would fill the screen, and the tables have all figures."""
+    first, *others = group
+    return "; ".join([first.seen, *([f"likewise {', '.join(one.about for one in others)}"] if others else [])])
 
 
 def _is_set(advice: str, spec: RunSpec) -> bool:

@@ -76,6 +76,26 @@ def speeds(sizes: tuple[int, ...] = (256, 1024)) -> Iterator[Speed]:
         yield Speed(rows, update_s, loop_s, products_s, needed_s)
 
 
+def seconds_by_threads(counts: tuple[int, ...], rows: int = 256) -> list[float]:
+    """Returns the median seconds of an update at a run's defaults by so many threads; leaves torch on one thread.
+
+    Every second update moves policies too, as it does by default; a turn here is both.
+    """
+    joint = simple_spread_shapes()
+    batch, algorithm = random_batch(joint, rows), AlgorithmSpec()
+    learner = Maddpg(joint, NetworkSpec(), algorithm, 0, batch.joint)
+    rates = algorithm.policy_learning_rate, algorithm.critic_learning_rate
+
+    def two_updates(threads: int) -> None:
+        torch.set_num_threads(threads)
+        for policies in (False, True):
+            learner.update(batch, *rates, policies=policies)
+
+    measured = _medians(*(partial(two_updates, count) for count in counts))
+    torch.set_num_threads(1)
+    return [seconds / 2 for seconds in measured]
+
+
 def needed_flop(joint: JointSpec, network: NetworkSpec, rows: int) -> int:
     """Counts multiplications and additions of the products that one update of MADDPG needs.
 

@@ -12,8 +12,9 @@ _PEAK_GOAL = 0.7
 
 
 def rows(_config: BenchConfig) -> Iterator[Row]:
-    """Yields learner/update/BATCH/literal, and for 1,024 learner/update/BATCH/products and /peak."""
-    from learner_node.speed import speeds  # noqa: PLC0415  (it imports torch, which no other command here needs)
+    """Yields learner/update/BATCH/literal, for 1,024 /products and /peak too, and learner/defaults/256/threads/2."""
+    # It imports torch, which no other command here needs.
+    from learner_node.speed import seconds_by_threads, speeds  # noqa: PLC0415
 
     for speed in speeds():
         value, name = 1 / speed.update_s, f"learner/update/{speed.rows}"
@@ -22,3 +23,5 @@ def rows(_config: BenchConfig) -> Iterator[Row]:
         if speed.rows == 1024:
             yield row(f"{name}/products", "updates/s", value, ("its products alone", 1 / speed.products_s))
             yield row(f"{name}/peak", "updates/s", value, ("GEMM peak", 1 / speed.needed_s), _PEAK_GOAL)
+    one, two = seconds_by_threads((1, 2))
+    yield row("learner/defaults/256/threads/2", "updates/s", 1 / two, ("one thread", 1 / one))

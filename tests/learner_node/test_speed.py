@@ -43,6 +43,15 @@ def test_needed_arithmetic_of_the_defaults_is_what_the_goals_count() -> None:
     assert count == pytest.approx(0.3956e9, rel=1e-3)
 
 
+def test_threads_are_measured_in_turn_and_left_at_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "ROUNDS", 2)
+    told: list[int] = []
+    monkeypatch.setattr(speed.torch, "set_num_threads", told.append)
+    one, two = speed.seconds_by_threads((1, 2), rows=32)
+    assert min(one, two) > 0
+    assert told == [1, 1, 2, 2, 1, 1, 2, 2, 1]
+
+
 def test_speeds_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "ROUNDS", 3)
     (measured,) = speed.speeds((32,))

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-import msgspec
-
 from common.errors import ConfigError
 from common.run import RunSpec
 from common.spec import JointSpec
-from common.worlds import FOREIGN, REAL_MPE2, SCENARIOS, World, make_world
-from common.worlds.options import parse_options
+from common.worlds import FOREIGN, REAL_MPE2, World, changed_options, make_world
 
 Dynamics = Literal["mpe2", "legacy"]
 
@@ -70,12 +67,7 @@ def reference_world(scenario: str) -> str:
 def rules(spec: RunSpec) -> dict[str, Any]:
     """Returns the world's options that are not at their defaults; dynamics and benchmark data are who plays' choice."""
     world = {name: value for name, value in spec.world.items() if name not in ("dynamics", "benchmark_data")}
-    scenario = SCENARIOS.get(plain(spec.scenario))
-    if scenario is None:
-        return world
-    usual = msgspec.structs.asdict(scenario.options_type())
-    given = msgspec.structs.asdict(parse_options(spec.scenario, scenario.options_type, world))
-    return {name: value for name, value in given.items() if value != usual[name]}
+    return changed_options(spec.scenario, world)
 
 
 def _options(spec: RunSpec, ground: Ground) -> dict[str, Any]:

@@ -124,8 +124,8 @@ def reopen(path: Path, spec: RunSpec | None, joint: JointSpec | None) -> tuple[R
     run = Run(held.id, spec, joint)
     if run.data_hash != held.data_hash:
         raise ConfigError(
-            f"--run {path} holds a run of {held.spec.scenario} {held.spec.world or ''}, not of "
-            f"{spec.scenario} {spec.world or ''}; resume it with its own world, or name another directory"
+            f"--run {path} holds a run of {_world(held.spec)}, not of {_world(spec)}; "
+            "resume it with its own world, or name another directory"
         )
     if run.spec.network != held.spec.network and directory.checkpoints.exists():
         raise ConfigError(
@@ -135,6 +135,11 @@ def reopen(path: Path, spec: RunSpec | None, joint: JointSpec | None) -> tuple[R
         with writing(directory.run_file):
             write_atomically(directory.run_file, to_toml(run).encode())
     return directory, run
+
+
+def _world(spec: RunSpec) -> str:
+    options = ", ".join(f"world.{name}={value}" for name, value in spec.world.items())
+    return f"{spec.scenario} with {options or 'its default options'}"
 
 
 @contextlib.contextmanager

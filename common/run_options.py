@@ -97,7 +97,17 @@ def _new_spec(scenario: str, options: RunOptions, sections: Mapping[str, Any]) -
 def _changed_spec(held: RunSpec, options: RunOptions, sections: Mapping[str, Any]) -> RunSpec:
     """Returns the spec of a resumed run: as held, with what was given now on top."""
     preset = PRESETS[options.preset] if options.preset != RunOptions().preset else {}
-    return make_run_spec(msgspec.to_builtins(held), preset, sections, *_layers(options))
+    spec = make_run_spec(msgspec.to_builtins(held), preset, sections, *_layers(options))
+    return msgspec.structs.replace(spec, world=held.world) if _is_same_world(spec, held) else spec
+
+
+def _is_same_world(spec: RunSpec, held: RunSpec) -> bool:
+    """Whether the options say the same, one of them with a default written out."""
+    from common.worlds import changed_options  # noqa: PLC0415  (many scenarios)
+
+    if spec.scenario != held.scenario:
+        return False
+    return changed_options(spec.scenario, spec.world) == changed_options(held.scenario, held.world)
 
 
 def _reaches_further(budget: BudgetSpec, used: BudgetSpec) -> bool:

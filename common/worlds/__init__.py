@@ -11,10 +11,10 @@ the installed mpe2 itself. Names that begin with `pettingzoo:` go to the adapter
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from common.errors import ConfigError
 from common.spec import JointSpec
@@ -35,7 +35,7 @@ from common.worlds.simple_tag import SimpleTag
 from common.worlds.simple_world_comm import SimpleWorldComm
 from common.worlds.world import Step, World
 
-__all__ = ["ScenarioRow", "Step", "World", "make_world", "messages", "scenarios", "world_spec"]
+__all__ = ["ScenarioRow", "Step", "World", "changed_options", "make_world", "messages", "scenarios", "world_spec"]
 
 SCENARIOS: dict[str, type[Scenario[Any]]] = {
     "collect_treasure": CollectTreasure,
@@ -94,6 +94,19 @@ def world_spec(name: str, **options: Any) -> JointSpec:
         return world.spec
     finally:
         world.close()
+
+
+def changed_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options that are not at their defaults, which a world whose defaults are not known here has none of.
+
+    Raises ConfigError as `make_world` does.
+    """
+    scenario = SCENARIOS.get(name.removeprefix(REAL_MPE2))
+    if scenario is None:
+        return dict(options)
+    usual = structs.asdict(scenario.options_type())
+    given = structs.asdict(parse_options(name, scenario.options_type, options))
+    return {option: value for option, value in given.items() if value != usual[option]}
 
 
 def messages(name: str, **options: Any) -> dict[str, slice]:

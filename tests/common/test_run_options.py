@@ -137,6 +137,14 @@ def test_a_resumed_run_takes_what_is_given_now_on_top(resumed):
     assert spec.algorithm == held.algorithm
 
 
+@pytest.mark.parametrize(
+    ("begun", "resumed_with"), [((), ("world.N=3",)), (("world.N=3",), ("world.local_ratio=0.5",))]
+)
+def test_a_default_written_out_is_the_same_world(resumed, begun, resumed_with):
+    held, spec = resumed(RunOptions(set=begun), RunOptions(set=resumed_with))
+    assert spec == held
+
+
 def test_a_resumed_run_takes_a_preset_only_when_one_is_named(resumed):
     _, spec = resumed(RunOptions(time=60.0), RunOptions(preset="paper"))
     assert spec.replay.batch == 1024
@@ -146,7 +154,11 @@ def test_a_resumed_run_takes_a_preset_only_when_one_is_named(resumed):
     ("scenario", "options", "message"),
     [
         ("simple_tag", NOTHING, r"holds a run of simple_spread, not of simple_tag"),
-        ("", RunOptions(set=("world.N=5",)), r"resume it with its own world, or name another directory"),
+        (
+            "",
+            RunOptions(set=("world.N=5",)),
+            r"of simple_spread with its default options, not of simple_spread with world.N=5; resume it with its own",
+        ),
         ("", RunOptions(set=("scenario=simple_tag",)), r"not of simple_tag"),
     ],
 )

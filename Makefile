@@ -29,7 +29,7 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --constraint 
 train: .venv/for-runs  ## train simple_spread for five minutes with two actors, then evaluate it (ARGS="--time 20m")
 	$(BIN)/shoal train simple_spread $(ARGS)
 
-# One that measures memory or time has `make test-all`, where tests run alone.
+# They wait more than they compute. Alone: ARGS="-n 0".
 SIDE_BY_SIDE = --numprocesses 2 --dist worksteal
 
 test: venv  ## the quick tests: two to three minutes on two cores (ARGS="-k ring")

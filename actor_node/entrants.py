@@ -73,7 +73,10 @@ def enter(names: Sequence[str], seed: int) -> tuple[Game, list[Entrant]]:
     """
     stored = {name: _stored(name) for name in names if name not in STAND_INS}
     if not stored:
-        raise ConfigError(f"{' and '.join(names)}: name a run too, which says what is played")
+        raise ConfigError(
+            f"{' and '.join(names)}: name a run too, which says what is played; one in a directory of such a name is "
+            f"./{names[0]}"
+        )
     if twice := [name for name in dict.fromkeys(names) if list(names).count(name) > 1]:
         raise ConfigError(f"{twice[0]} is named twice")
     first, *rest = stored
@@ -89,7 +92,13 @@ def enter(names: Sequence[str], seed: int) -> tuple[Game, list[Entrant]]:
 def enter_run(directory: RunDirectory) -> tuple[Game, Entrant]:
     """Returns a run's game and its team; ConfigError where it has no policies."""
     stored = _policies(directory)
-    return Game(stored.run.spec, stored.run.joint), _trained(str(directory.path), stored)
+    return Game(stored.run.spec, stored.run.joint), _trained(run_name(directory), stored)
+
+
+def run_name(directory: RunDirectory) -> str:
+    """Returns the directory as a name that is no stand-in's: `./random` of a run in `random`."""
+    path = str(directory.path)
+    return f"./{path}" if path in STAND_INS else path
 
 
 def _stored(name: str) -> PolicyFile:

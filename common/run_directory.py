@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import secrets
 import time
@@ -122,6 +123,11 @@ def reopen(path: Path, spec: RunSpec | None, joint: JointSpec | None) -> tuple[R
     if spec is None or joint is None:
         return directory, held
     run = Run(held.id, spec, joint)
+    if (spec.scenario, spec.world) == (held.spec.scenario, held.spec.world) and joint != held.joint:
+        raise ConfigError(
+            f"--run {path}: agents of {spec.scenario} see or do something else than when the run was begun; "
+            "install the environment's version of then, or name another directory"
+        )
     if run.data_hash != held.data_hash:
         raise ConfigError(
             f"--run {path} holds a run of {_world(held.spec)}, not of {_world(spec)}; "
@@ -138,7 +144,7 @@ def reopen(path: Path, spec: RunSpec | None, joint: JointSpec | None) -> tuple[R
 
 
 def _world(spec: RunSpec) -> str:
-    options = ", ".join(f"world.{name}={value}" for name, value in spec.world.items())
+    options = ", ".join(f"world.{name}={json.dumps(value)}" for name, value in spec.world.items())
     return f"{spec.scenario} with {options or 'its default options'}"
 
 

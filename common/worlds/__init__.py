@@ -97,9 +97,9 @@ def world_spec(name: str, **options: Any) -> JointSpec:
 
 
 def changed_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the options that are not at their defaults, which a world whose defaults are not known here has none of.
+    """Returns the options that are not at their defaults; of a `pettingzoo:` world, whose defaults nobody knows, all.
 
-    Raises ConfigError as `make_world` does.
+    Raises ConfigError for an unknown option and for a value that is not allowed.
     """
     scenario = SCENARIOS.get(name.removeprefix(REAL_MPE2))
     if scenario is None:

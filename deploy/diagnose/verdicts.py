@@ -10,6 +10,7 @@ from itertools import groupby
 
 from actor_node.probing import Ablation
 from common.run import ExplorationSpec, RunSpec
+from common.worlds import changed_options
 from deploy.diagnose.warned import Warned
 from learner_node.activity import NetworkFigures, ValueFigures
 
@@ -161,7 +162,8 @@ def _told(sides: Sequence[Ablation]) -> str:
 
 def _is_on_plateau(row: Ablation, spec: RunSpec) -> bool:
     """Whether a team of simple_speaker_listener earns what a deaf listener does, and little of it by listening."""
-    if spec.scenario.removeprefix("mpe2:") != "simple_speaker_listener" or {"max_cycles", "dynamics"} & set(spec.world):
+    changed = changed_options(spec.scenario, spec.world).keys()
+    if spec.scenario.removeprefix("mpe2:") != "simple_speaker_listener" or changed & {"max_cycles", "dynamics"}:
         return False
     return abs(row.return_with - PLATEAU) < PLATEAU_WIDTH and row.shuffled_cost < PLATEAU_WIDTH
 
@@ -174,7 +176,11 @@ def _on_youth(own: ValueFigures, spec: RunSpec, updates: int) -> list[Warned]:
         f"critics start at 0, and rewards come into their values step by step: with these settings that takes some "
         f"{fewest_updates(spec):,.0f} updates, and this run has had {updates:,}"
     )
-    return [Warned("values", own.player, seen, means, ("train longer",))]
+    return [Warned("values", own.player, seen, means, ("train longer",), _direction(own))]
+
+
+def _direction(own: ValueFigures) -> str:
+    return "over" if own.bias > 0 else "under"
 
 
 def _is_biased(own: ValueFigures) -> bool:
@@ -186,20 +192,21 @@ def _is_biased(own: ValueFigures) -> bool:
 def _on_bias(own: ValueFigures, spec: RunSpec) -> list[Warned]:
     if not _is_biased(own):
         return []
-    over = own.bias > 0
+    direction = _direction(own)
     seen = (
         f"Q of {own.player} is {own.value:.2f} on average, the discounted return {own.realised:.2f} "
-        f"({own.relative_bias:+.0%} of the returns' size): {'over' if over else 'under'}estimated"
+        f"({own.relative_bias:+.0%} of the returns' size): {direction}estimated"
     )
     strays = abs(own.reward_beyond - own.reward_watched) > abs(own.reward_watched)
     if strays:
         seen += (
             f", where beyond the time limit it earns {own.reward_beyond:.2f} a step instead of {own.reward_watched:.2f}"
         )
-        return [Warned("values", own.player, seen, _STRAYED, ("a larger world.max_cycles to train in",))]
+        return [Warned("values", own.player, seen, _STRAYED, ("a larger world.max_cycles to train in",), direction)]
     if 0.0 <= own.value * own.realised < own.realised**2:
-        return [Warned("values", own.player, seen, _NOT_THERE_YET, ("train longer", *_AGAINST_OVERESTIMATION[:1]))]
-    if over:
+        first = ("train longer", *_AGAINST_OVERESTIMATION[:1])
+        return [Warned("values", own.player, seen, _NOT_THERE_YET, first, direction)]
+    if direction == "over":
         return [Warned("values", own.player, seen, _CLIMBED, _AGAINST_OVERESTIMATION)]
     tries = ("train longer", "a larger algorithm.target_rate", *_unless_maddpg(spec))
     return [Warned("values", own.player, seen, _TOO_LOW, tries)]

@@ -21,6 +21,8 @@ class Warned(msgspec.Struct, frozen=True, rename={"to_try": "try"}):
     seen: str
     means: str
     to_try: tuple[str, ...]
+    direction: str = ""
+    """over or under, where what is meant and advised is the same of both."""
 
     def fitting(self, spec: RunSpec) -> Warned:
         """Returns the warning without the advice to set what the run has set already."""
@@ -29,17 +31,17 @@ class Warned(msgspec.Struct, frozen=True, rename={"to_try": "try"}):
 
 def merged(warnings: Iterable[Warned]) -> list[Warned]:
     """Returns one warning for all that mean the same and advise the same, in the order of the first of each."""
-    alike: dict[tuple[str, str, tuple[str, ...]], list[Warned]] = {}
+    alike: dict[tuple[str, str, tuple[str, ...], str], list[Warned]] = {}
     for warned in warnings:
-        alike.setdefault((warned.topic, warned.means, warned.to_try), []).append(warned)
+        alike.setdefault((warned.topic, warned.means, warned.to_try, warned.direction), []).append(warned)
     return [
-        Warned(topic, ", ".join(one.about for one in group), _seen(group), means, to_try)
-        for (topic, means, to_try), group in alike.items()
+        msgspec.structs.replace(group[0], about=", ".join(one.about for one in group), seen=_seen(group))
+        for group in alike.values()
     ]
 
 
 def _seen(group: Sequence[Warned]) -> str:
-    """Returns what was seen of the first; a team of twelve would fill the screen, and the tables have all figures."""
+    """Returns what was seen of the first; a team of twelve would fill the screen, and `--json` has all figures."""
     first, *others = group
     return "; ".join([first.seen, *([f"likewise {', '.join(one.about for one in others)}"] if others else [])])
 

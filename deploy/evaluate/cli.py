@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from actor_node import evaluation
-from actor_node.entrants import STAND_INS, Entrant, enter, enter_run
+from actor_node.entrants import STAND_INS, Entrant, enter, enter_run, run_name
 from actor_node.evaluation import FIRST_SEED, Evaluation
 from actor_node.games import Dynamics, Game, Ground
 from common import command
@@ -70,12 +70,8 @@ def evaluate(runs: tuple[str, ...], **values: Any) -> None:
     if is_one_run and config.format == "table":
         print_evaluation(evaluate_run(directories[0], config.episodes, config.seed, ground), as_json=config.json)
         return
-    others = _enter_beside(directories, stand_ins, config.seed)
+    references = _references(directories, stand_ins, config, ground)
     evaluated = [_evaluated(each, config, ground) for each in directories]
-    references = [
-        Evaluated(one.name, one.algorithm, None, _watched(game, one, config.episodes, config.seed, ground))
-        for game, one in others
-    ]
     _print_all(summarise(evaluated, [each.run.spec for each in directories], references), config)
 
 
@@ -99,13 +95,17 @@ def print_evaluation(result: Evaluation, *, as_json: bool) -> None:
         click.echo(line)
 
 
-def _enter_beside(directories: list[RunDirectory], names: list[str], seed: int) -> list[tuple[Game, Entrant]]:
-    """Returns the teams that stand where no run is named, in the game of the runs; ConfigError for runs of several."""
+def _references(
+    directories: list[RunDirectory], names: list[str], config: EvaluateConfig, ground: Ground
+) -> list[Evaluated]:
+    """Evaluates the teams that are named in place of runs, in the runs' game; ConfigError for runs of several games."""
     if not names:
         return []
-    # Whole paths: a run in ./random is not the team of that name.
-    game, entrants = enter([*(str(directory.path.absolute()) for directory in directories), *names], seed)
-    return [(game, entrant) for entrant in entrants if entrant.name in names]
+    game, entrants = enter([*map(run_name, directories), *names], config.seed)
+    return [
+        Evaluated(one.name, one.algorithm, None, _watched(game, one, config.episodes, config.seed, ground))
+        for one in entrants[len(directories) :]
+    ]
 
 
 def _watched(game: Game, entrant: Entrant, episodes: int, seed: int, ground: Ground) -> Evaluation:
@@ -122,7 +122,7 @@ def _watched(game: Game, entrant: Entrant, episodes: int, seed: int, ground: Gro
 def _evaluated(directory: RunDirectory, config: EvaluateConfig, ground: Ground) -> Evaluated:
     result = evaluate_run(directory, config.episodes, config.seed, ground)
     spec = directory.run.spec
-    return Evaluated(str(directory.path), spec.algorithm.name, spec.seed, result)
+    return Evaluated(run_name(directory), spec.algorithm.name, spec.seed, result)
 
 
 def _print_all(found: Evaluations, config: EvaluateConfig) -> None:

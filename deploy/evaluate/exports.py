@@ -10,7 +10,7 @@ from deploy.evaluate.summary import Evaluations
 
 
 def to_csv(found: Evaluations) -> str:
-    """Returns one line a run, then mean and IQM of each set of seeds; every figure with its interval's ends."""
+    """Returns a line a run or reference, then mean and IQM of each set of seeds; figures with their intervals' ends."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     columns = columns_of(found)
@@ -23,15 +23,15 @@ def to_csv(found: Evaluations) -> str:
 
 
 def to_latex(found: Evaluations) -> str:
-    """Returns a tabular that needs no package: a row a run, and below them mean and IQM with their intervals."""
+    """Returns a tabular that needs no package: a row a run or reference, below them mean and IQM with intervals."""
     columns = columns_of(found)
     lines = [" & ".join(["run", *(_escaped(name.replace("_", " ")) for name in columns)]) + r" \\", r"\hline"]
     kind = "run"
     for row in rows_of(found):
-        if row.kind != kind and row.kind == "mean":
+        if row.kind != kind and row.kind in ("reference", "mean"):
             lines.append(r"\hline")
         kind = row.kind
-        name = row.name if kind == "run" else f"{kind} of {row.name}"
+        name = f"{kind} of {row.name}" if kind in ("mean", "IQM") else row.name
         lines.append(" & ".join([_escaped(name), *(_in_latex(row.figures.get(column)) for column in columns)]) + r" \\")
     body = "\n".join(lines)
     return f"\\begin{{tabular}}{{l{'r' * len(columns)}}}\n\\hline\n{body}\n\\hline\n\\end{{tabular}}\n"

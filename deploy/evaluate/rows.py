@@ -17,7 +17,7 @@ class Row(NamedTuple):
     """A run, or a mean or interquartile mean over runs."""
 
     kind: str
-    """run, mean or IQM."""
+    """run, reference (a team that is no run), mean or IQM."""
     name: str
     scenario: str
     algorithm: str
@@ -36,13 +36,13 @@ def columns_of(found: Evaluations) -> list[str]:
 
 
 def rows_of(found: Evaluations) -> Iterator[Row]:
-    """Yields a row a run, then mean and IQM of each set of seeds."""
-    for one in found.runs:
+    """Yields a row a run, a row a reference, then mean and IQM of each set of seeds."""
+    for kind, one in [*(("run", one) for one in found.runs), *(("reference", one) for one in found.references)]:
         result = one.result
         figures: dict[str, Cell] = {name: (figure.mean, figure.ci95) for name, figure in result.metrics.items()}
         figures[RETURN] = result.return_mean, result.return_ci95
         of_play = (one.run_seed, result.episodes, result.seed, result.updates)
-        yield Row("run", one.directory, result.scenario, one.algorithm, 1, *of_play, figures)
+        yield Row(kind, one.directory, result.scenario, one.algorithm, 1, *of_play, figures)
     for summary in found.summaries:
         if summary.runs > 1:
             yield _over_runs("mean", summary, lambda spread: (spread.mean, spread.ci95))

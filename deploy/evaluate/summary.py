@@ -17,6 +17,7 @@ from actor_node.evaluation import Evaluation
 from common.errors import ConfigError
 from common.run import RunSpec
 from common.run_directory import RunDirectory
+from common.worlds import changed_options
 from deploy.report.bands import mean_interval
 from deploy.sweep.table import interquartile_mean
 
@@ -28,7 +29,7 @@ class Evaluated(msgspec.Struct, frozen=True):
     """One team and its figures."""
 
     directory: str
-    """Of the run; or the name of a team that is no run: untrained, random, frozen."""
+    """Of the run; in `references` the name of a team that is no run: untrained, random, frozen."""
     algorithm: str
     """What it learnt by; empty where nothing was learnt."""
     run_seed: int | None
@@ -61,6 +62,8 @@ class Evaluations(msgspec.Struct, frozen=True):
     """All there is."""
 
     runs: list[Evaluated]
+    references: list[Evaluated]
+    """Teams that are no runs."""
     summaries: list[Summary]
 
 
@@ -95,8 +98,9 @@ def summarise(
     """
     groups: dict[bytes, list[Evaluated]] = {}
     for one, spec in zip(evaluated, specs, strict=True):
-        groups.setdefault(msgspec.json.encode(msgspec.structs.replace(spec, seed=0)), []).append(one)
-    return Evaluations([*evaluated, *references], [_summary(group) for group in groups.values()])
+        world = changed_options(spec.scenario, spec.world)
+        groups.setdefault(msgspec.json.encode(msgspec.structs.replace(spec, seed=0, world=world)), []).append(one)
+    return Evaluations(list(evaluated), list(references), [_summary(group) for group in groups.values()])
 
 
 def spread(values: Sequence[float], seed: int = 0) -> Spread:

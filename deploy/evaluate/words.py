@@ -32,13 +32,15 @@ def lines(result: Evaluation) -> list[str]:
 
 
 def table(found: Evaluations) -> Table:
-    """Returns a row a run, then for each set of seeds the mean and the interquartile mean."""
+    """Returns a row a run, a row a reference, then for each set of seeds the mean and the interquartile mean."""
     metrics = columns_of(found)[1:]
     drawn = Table("run", "algorithm", "updates", "return", "95 % interval", *metrics)
+    kind = "run"
     for row in rows_of(found):
-        if row.kind == "mean":
+        if row.kind != kind and row.kind in ("reference", "mean"):
             drawn.add_section()
-        name = row.name if row.kind == "run" else f"{row.name}: {row.kind} of {row.runs} runs"
+        kind = row.kind
+        name = f"{row.name}: {row.kind} of {row.runs} runs" if kind in ("mean", "IQM") else row.name
         updates = "" if row.updates is None else f"{row.updates:,}"
         mean, interval = row.figures[RETURN]
         told = f"{interval[0]:.2f} .. {interval[1]:.2f}" if interval else ""

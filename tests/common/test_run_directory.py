@@ -92,11 +92,17 @@ def test_a_run_is_reopened_with_other_settings(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("spec", "joint"), [(other(world={"N": 5}), MIXED), (other(scenario="elsewhere"), MIXED), (SPEC, CHOICES)]
+    ("spec", "joint", "message"),
+    [
+        (other(world={"N": 5}), MIXED, r"with world\.N=3, not of somewhere with world\.N=5; .*name another directory"),
+        (other(world={"far": False}), MIXED, r"not of somewhere with .*world\.far=false"),
+        (other(scenario="elsewhere"), MIXED, r"holds a run of somewhere .*not of elsewhere .*name another directory"),
+        (SPEC, CHOICES, r"agents of somewhere see or do something else .*name another directory"),
+    ],
 )
-def test_a_run_is_not_reopened_over_another_world(tmp_path, spec, joint):
+def test_a_run_is_not_reopened_over_another_world(tmp_path, spec, joint, message):
     _, run = create(tmp_path, SPEC, MIXED)
-    with pytest.raises(ConfigError, match=r"holds a run of somewhere .*name another directory"):
+    with pytest.raises(ConfigError, match=message):
         reopen(tmp_path, spec, joint)
     assert RunDirectory(tmp_path).run == run
 

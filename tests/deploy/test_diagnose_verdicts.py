@@ -166,6 +166,14 @@ def test_what_is_alike_is_said_once() -> None:
     assert len(merged(on_values([*three, values(-0.6)], SPEC, GROWN))) == 2
 
 
+def test_over_and_under_are_not_said_to_be_alike() -> None:
+    """Both stray beyond the time limit, which means and advises the same."""
+    over, under = values(1.6, player="a", reward_beyond=-5.0), values(-1.6, player="b", reward_beyond=-9.0)
+    first, second = merged(on_values([over, under], SPEC, GROWN))
+    assert (first.means, first.to_try) == (second.means, second.to_try)
+    assert ("overestimated" in first.seen, "underestimated" in second.seen) == (True, True)
+
+
 @pytest.mark.parametrize(
     ("figures", "word"),
     [

@@ -83,6 +83,12 @@ def test_runs_that_differ_in_their_seed_only_are_put_together():
     assert found.summaries[1].return_mean.ci95 is None
 
 
+def test_a_default_written_out_makes_no_group_of_its_own():
+    runs, specs = evaluated([-30.0])
+    more, more_specs = evaluated([-32.0], {"world": {"N": 3}})
+    assert [one.runs for one in summarise([*runs, *more], [*specs, *more_specs]).summaries] == [2]
+
+
 def test_the_interquartile_mean_leaves_out_the_outer_quarters_and_its_interval_is_of_runs():
     values = [-100.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 900.0]
     found = spread(values)
@@ -179,17 +185,16 @@ def test_what_no_training_has_made_stands_beside_the_runs_and_in_no_mean_over_th
         make_team(tmp_path / f"seed-{seed}", "simple_push", seed)
     asked = ("evaluate", tmp_path, "untrained", "random", "frozen", "--episodes", 50, "--fast")
     found = json.loads(shoal_run(*asked, "--json").stdout)
-    names = [str(tmp_path / "seed-1"), str(tmp_path / "seed-2"), "untrained", "random", "frozen"]
-    assert [run["directory"] for run in found["runs"]] == names
-    assert [run["run_seed"] for run in found["runs"]] == [1, 2, None, None, None]
+    assert [run["run_seed"] for run in found["runs"]] == [1, 2]
+    assert [one["directory"] for one in found["references"]] == ["untrained", "random", "frozen"]
     assert [summary["runs"] for summary in found["summaries"]] == [2]
-    returns = {run["directory"]: run["result"]["return_mean"] for run in found["runs"]}
+    returns = {one["directory"]: one["result"]["return_mean"] for one in found["references"]}
     assert returns["frozen"] > returns["random"] + 10
     alone = json.loads(shoal_run("evaluate", tmp_path, "--episodes", 50, "--fast", "--json").stdout)
-    assert alone["runs"] == found["runs"][:2]
+    assert (alone["runs"], alone["summaries"]) == (found["runs"], found["summaries"])
     rows = list(csv.DictReader(io.StringIO(shoal_run(*asked, "--format", "csv").stdout)))
-    assert [(row["kind"], row["run_seed"]) for row in rows[2:5]] == [("run", "")] * 3
-    assert not Path("random").exists()
+    assert [row["kind"] for row in rows] == ["run", "run", "reference", "reference", "reference", "mean", "IQM"]
+    assert {row["run_seed"] for row in rows[2:]} == {""}
 
 
 @pytest.mark.slow
@@ -197,14 +202,15 @@ def test_a_run_in_a_directory_of_such_a_name_is_told_by_its_path(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     make_team(tmp_path / "random", "simple_push")
     found = json.loads(shoal_run("evaluate", "./random", "random", "--episodes", 5, "--fast", "--json").stdout)
-    assert [run["run_seed"] for run in found["runs"]] == [0, None]
+    assert [one["directory"] for one in (*found["runs"], *found["references"])] == ["./random", "random"]
 
 
 def test_such_teams_need_runs_of_one_world(tmp_path, capsys):
     make_team(tmp_path / "a", "simple_push")
     make_team(tmp_path / "b", "simple_spread")
     assert command.run(shoal, "shoal", ["evaluate", "random", "--fast"]) == 2
-    assert "random: name a run too, which says what is played" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "random: name a run too, which says what is played; one in a directory of such a name is ./random" in told
     both = [str(tmp_path / "a"), str(tmp_path / "b")]
     assert command.run(shoal, "shoal", ["evaluate", *both, "random", "--fast"]) == 2
     assert "name runs of one scenario" in capsys.readouterr().err

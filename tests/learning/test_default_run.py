@@ -1,4 +1,4 @@
-"""What the defaults learn: the run a newcomer starts first, and one that no machine can make worse."""
+"""What the defaults learn: the run a newcomer starts first, and one that is given steps."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
     O, U         length of the joint observation, of the joint action        o, u  the same of one agent
 
 What is alike is one tensor: the hidden layers of all agents are one batched product; every critic reads the same joint
-input, so their first layers are ONE product [B, O+U] @ [O+U, C*H]. What differs is never padded: policies' first and
+input, so their first layers are ONE product [B, O+U+1] @ [O+U+1, C*H]. What differs is never padded: policies' first and
 last layers are stacked over cohorts, runs of neighbouring agents of equal sizes, whose observations and actions are
 views of the joint rows. So no agent's loss or gradient can depend on another agent's size.
 
@@ -58,6 +58,8 @@ class PolicyTensors:
     """Per cohort `[n, o, H]`."""
     first_bias: Tensor
     """`[N, 1, H]`."""
+    first_biases: tuple[Tensor, ...]
+    """The same per cohort `[n, 1, H]`."""
     hidden: tuple[Affine, ...]
     last_weights: tuple[Tensor, ...]
     """Per cohort `[n, u, H]`."""
@@ -70,9 +72,7 @@ class CriticTensors:
     """Views into the flat parameters (or gradients) of all critics."""
 
     first_weight: Tensor
-    """`[O+U, C*H]`."""
-    first_bias: Tensor
-    """`[C*H]`."""
+    """`[O+U+1, C*H]`: the last row are the biases, as weights of an input that is always 1."""
     hidden: tuple[Affine, ...]
     last_weight: Tensor
     """`[C, 1, H]`."""
@@ -84,7 +84,6 @@ class CriticTensors:
         columns = count * (self.first_weight.shape[1] // len(self.last_weight))
         return CriticTensors(
             self.first_weight[:, :columns],
-            self.first_bias[:columns],
             tuple(Affine(layer.weight[:count], layer.bias[:count]) for layer in self.hidden),
             self.last_weight[:count],
             self.last_bias[:count],
@@ -139,7 +138,9 @@ def policy_tensors(flat: Tensor, joint: JointSpec, network: NetworkSpec) -> Poli
     layers = _affines(_cut(hidden, _hidden_shapes(widths)))
     cut = [_cut(rows, _end_shapes(run, widths)) for run, rows in zip(cohorts(joint), ends, strict=True)]
     first_weights, last_weights, last_biases = zip(*cut, strict=True)
-    return PolicyTensors(first_weights, first_bias[:, None], layers, last_weights, last_biases)
+    first_bias = first_bias[:, None]
+    first_biases = tuple(first_bias[run.agents] for run in cohorts(joint))
+    return PolicyTensors(first_weights, first_bias, first_biases, layers, last_weights, last_biases)
 
 
 def critic_blocks(inputs: int, critics: int, widths: Sequence[int]) -> list[Block]:
@@ -154,9 +155,8 @@ def critic_blocks(inputs: int, critics: int, widths: Sequence[int]) -> list[Bloc
 def critic_tensors(flat: Tensor, inputs: int, critics: int, widths: Sequence[int]) -> CriticTensors:
     """Lays the layers of all critics over a flat buffer."""
     first, rest = (block.of(flat) for block in critic_blocks(inputs, critics, widths))
-    side_by_side = first.view(inputs + 1, critics * widths[0])
     *hidden, last_weight, last_bias = _cut(rest, _rest_shapes(widths))
-    return CriticTensors(side_by_side[:inputs], side_by_side[inputs], _affines(hidden), last_weight, last_bias)
+    return CriticTensors(first.view(inputs + 1, critics * widths[0]), _affines(hidden), last_weight, last_bias)
 
 
 def policy_pieces(policies: PolicyTensors, joint: JointSpec, agent: int) -> list[Tensor]:
@@ -177,7 +177,7 @@ def critic_pieces(critics: CriticTensors, critic: int, sees: Sequence[int]) -> l
     """
     width = critics.first_weight.shape[1] // len(critics.last_weight)
     columns = slice(critic * width, (critic + 1) * width)
-    first, bias = critics.first_weight[list(sees), columns], critics.first_bias[columns]
+    first, bias = critics.first_weight[list(sees), columns], critics.first_weight[-1, columns]
     inner = _hidden_of(critics.hidden, critic)
     return [first, bias, *inner, critics.last_weight[critic].t(), critics.last_bias[critic]]
 

@@ -57,27 +57,40 @@ class Adam:
 class Clip:
     """Scales each network's gradient down to a largest norm, where it lies.
 
-    Each network by itself, as torch's clip_grad_norm_ does for one module: one agent's large gradient does not slow
-    the others.
+    Each network by itself, as torch's clip_grad_norm_ does for one module (which divides by the norm + 1e-6): one
+    agent's large gradient does not slow the others.
     """
 
-    def __init__(self, gradient: Tensor, blocks: Sequence[tuple[Block, list[int]]]) -> None:
-        """Takes all gradients of one kind `[P]`, which stay where they are, and the owner of each row of each block."""
+    def __init__(self, gradient: Tensor, blocks: Sequence[tuple[Block, list[int]]], largest: float) -> None:
+        """Takes all gradients of one kind `[P]`, which stay where they are, and the owner of each row of each block.
+
+        largest: the norm to scale down to; 0 = leaves them.
+        """
+        self._largest = largest
         self._rows = [block.of(gradient) for block, _ in blocks if block.width]
-        self._counts = [len(rows) for rows in self._rows]
+        counts = [len(rows) for rows in self._rows]
         owners = [owner for block, own in blocks if block.width for owner in own]
         self._norms = gradient.new_zeros(len(owners))
-        self._parts = torch.split(self._norms, self._counts)
+        self._parts = torch.split(self._norms, counts)
+        self._scales = gradient.new_zeros(len(owners))
+        self._scales_of = torch.split(self._scales[:, None], counts)
         self._owner = torch.tensor(owners, device=gradient.device)
-        self._of_owner = torch.nn.functional.one_hot(self._owner).to(gradient).t().contiguous()
+        # In units of the largest norm, so that what is not longer is scaled by exactly 1.
+        unit = largest if largest > 0 else 1.0
+        self._of_owner = torch.nn.functional.one_hot(self._owner).to(gradient).t().contiguous() / unit**2
 
-    def __call__(self, largest: float) -> Tensor:
-        """Scales to norm `largest` (0 = leaves them) and returns the norms before, network by network."""
+    def __call__(self) -> Tensor:
+        """Scales them; returns what `gradient_norms` wants: the norms before, squared, in units of the largest."""
         for rows, norms in zip(self._rows, self._parts, strict=True):
             torch.linalg.vector_norm(rows, dim=1, out=norms)
-        norms = torch.mv(self._of_owner, self._norms.square_()).sqrt_()
-        if largest > 0:
-            scales = (largest / (norms + 1e-6)).clamp_(max=1.0).index_select(0, self._owner)[:, None]
-            for rows, scale in zip(self._rows, torch.split(scales, self._counts), strict=True):
-                rows.mul_(scale)
-        return norms
+        squares = torch.mv(self._of_owner, self._norms.square_())
+        if self._largest > 0:
+            torch.index_select(squares.clamp(min=1.0).rsqrt_(), 0, self._owner, out=self._scales)
+            for rows, scales in zip(self._rows, self._scales_of, strict=True):
+                rows.mul_(scales)
+        return squares
+
+
+def gradient_norms(squares: Tensor, largest: float) -> Tensor:
+    """Returns the norms of the gradients, of what a `Clip` to `largest` returned."""
+    return squares.sqrt() * (largest or 1.0)

@@ -69,8 +69,8 @@ class PolicyPass:
         self._cohorts = cohorts
         first, self._d_first = (like.new_empty(cohorts[-1].agents.stop, rows, widths[0]) for _ in range(2))
         self._stack = _Stack(first, self._d_first, widths)
-        self._turned = like.new_empty(cohorts[-1].action.stop, rows)
-        self._logits = like.new_empty(rows, cohorts[-1].action.stop)
+        turned = like.new_empty(cohorts[-1].action.stop, rows)
+        self._logits = turned.t()
         self._runs = [
             _RunViews(
                 first[run.agents],
@@ -78,7 +78,7 @@ class PolicyPass:
                 self._stack.last[run.agents],
                 self._stack.last_turned[run.agents],
                 self._stack.d_last[run.agents],
-                self._turned[run.action].view(run.size, run.action_dim, rows),
+                turned[run.action].view(run.size, run.action_dim, rows),
             )
             for run in cohorts
         ]
@@ -88,13 +88,14 @@ class PolicyPass:
         return [by_agent(obs, run.obs, run.size) for run in self._cohorts]
 
     def forward(self, policy: PolicyTensors, own_obs: Sequence[Tensor]) -> Tensor:
-        """Returns the logits `[B, U]` for observations as `own_obs` sees them."""
-        for own, run, views, weight in zip(own_obs, self._cohorts, self._runs, policy.first_weights, strict=True):
-            torch.baddbmm(policy.first_bias[run.agents], own, weight, out=views.first)
+        """Returns the logits `[B, U]` for observations as `own_obs` sees them; in memory they lie along the batch."""
+        firsts = zip(own_obs, policy.first_weights, policy.first_biases, self._runs, strict=True)
+        for own, weight, bias, views in firsts:
+            torch.baddbmm(bias, own, weight, out=views.first)
         self._stack.up(policy.hidden)
         for views, weight, bias in zip(self._runs, policy.last_weights, policy.last_biases, strict=True):
             torch.baddbmm(bias, weight, views.last_turned, out=views.logits)
-        return self._logits.copy_(self._turned.t())
+        return self._logits
 
     def backward(self, policy: PolicyTensors, into: PolicyTensors, own_obs: Sequence[Tensor], d_logits: Tensor) -> None:
         """Writes the gradients of the parameters, given those of the logits `[B, U]` of the last forward pass."""
@@ -125,15 +126,17 @@ class CriticPass:
         )
         self._stack = _Stack(first, d_first, widths)
         self._values = like.new_empty(critics, 1, rows)
+        self._values_of = self._values[:, 0]
 
     def first(self, critic: CriticTensors, joint: Tensor) -> None:
-        """Starts with the first layer `[B, C*H]`, before its ReLU, from joint observations and actions `[B, O+U]`."""
-        torch.addmm(critic.first_bias, joint, critic.first_weight, out=self.first_layer)
+        """Starts with the first layer `[B, C*H]`, before its ReLU, from joint observations, actions and 1 `[B, O+U+1]`."""
+        torch.mm(joint, critic.first_weight, out=self.first_layer)
 
     def rest(self, critic: CriticTensors) -> Tensor:
         """Goes on from the first layer, which may have been changed since; returns the values `[C, B]`."""
         self._stack.up(critic.hidden)
-        return torch.baddbmm(critic.last_bias, critic.last_weight, self._stack.last_turned, out=self._values).squeeze(1)
+        torch.baddbmm(critic.last_bias, critic.last_weight, self._stack.last_turned, out=self._values)
+        return self._values_of
 
     def backward(self, critic: CriticTensors, into: CriticTensors, joint: Tensor, d_values: Tensor) -> None:
         """Writes the gradients of the parameters, given those of the values `[C, B]` of the last forward pass."""
@@ -142,7 +145,6 @@ class CriticPass:
         torch.sum(turned, 2, keepdim=True, out=into.last_bias)
         self._to_last(critic, d_values)
         self._stack.down(critic.hidden, into.hidden)
-        torch.sum(self.d_first_layer, 0, out=into.first_bias)
         torch.mm(joint.t(), self.d_first_layer, out=into.first_weight)
 
     def input_backward(self, critic: CriticTensors, d_values: Tensor) -> None:

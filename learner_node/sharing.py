@@ -32,7 +32,7 @@ class Block:
 
 
 class _Rows:
-    """The rows of one block: users' rows out of stored rows, and the sums back."""
+    """Which stored row each row of one block is, and back."""
 
     def __init__(self, block: Block, labels: Sequence[Label], start: int, like: Tensor) -> None:
         found = [label for label in dict.fromkeys(labels) if label is not None]
@@ -43,30 +43,40 @@ class _Rows:
         """The network of each stored row."""
         self.source = torch.tensor([-1 if label is None else place[label] for label in labels], device=like.device)
         """The stored row of each user's row."""
-        self._zeros = (self.source < 0).nonzero().flatten()
-        self._gather = self.source.clamp(min=0)
+        self.zeros = (self.source < 0).nonzero().flatten()
+        self.gather = self.source.clamp(min=0)
         uses: list[list[int]] = [[] for _ in found]
         for row, label in enumerate(labels):
             if label is not None:
                 uses[place[label]].append(row)
-        self._most = max(map(len, uses))
-        slots = [own[k] if k < len(own) else own[0] for k in range(self._most) for own in uses]
-        self._uses = torch.tensor(slots, device=like.device)
+        self.most = max(map(len, uses))
+        slots = [own[k] if k < len(own) else own[0] for k in range(self.most) for own in uses]
+        self.uses = torch.tensor(slots, device=like.device)
         counts = torch.tensor([len(own) for own in uses])
-        used = (torch.arange(self._most)[:, None] < counts)[:, :, None].to(like)
-        self._used = None if bool(used.all()) else used
-        self._summands = like.new_empty(len(slots), block.width)
+        used = (torch.arange(self.most)[:, None] < counts)[:, :, None].to(like)
+        self.used = None if bool(used.all()) else used
 
-    def expand(self, stored: Tensor, into: Tensor) -> None:
-        rows = self.users.of(into)
-        torch.index_select(self.stored.of(stored), 0, self._gather, out=rows)
-        if len(self._zeros):
-            rows.index_fill_(0, self._zeros, 0.0)
 
-    def reduce(self, users: Tensor, into: Tensor) -> None:
-        torch.index_select(self.users.of(users), 0, self._uses, out=self._summands)
-        rows = self._summands.view(self._most, self.stored.rows, self.stored.width)
-        torch.sum(rows if self._used is None else rows.mul_(self._used), 0, out=self.stored.of(into))
+class Shared:
+    """Two buffers, as they are stored and as they lie for users; where sharing is plain both are one, and stay."""
+
+    def __init__(self, blocks: Sequence[_Rows], stored: Tensor, users: Tensor) -> None:
+        self._blocks = [(rows, rows.stored.of(stored), rows.users.of(users)) for rows in blocks]
+        self._summands = [own.new_empty(len(rows.uses), rows.users.width) for rows, own, _ in self._blocks]
+
+    def expand(self) -> None:
+        """Lays stored numbers out for their users."""
+        for rows, stored, users in self._blocks:
+            torch.index_select(stored, 0, rows.gather, out=users)
+            if len(rows.zeros):
+                users.index_fill_(0, rows.zeros, 0.0)
+
+    def reduce(self) -> None:
+        """Sums users' gradients into those of the stored numbers."""
+        for (rows, stored, users), summands in zip(self._blocks, self._summands, strict=True):
+            torch.index_select(users, 0, rows.uses, out=summands)
+            by_use = summands.view(rows.most, *stored.shape)
+            torch.sum(by_use if rows.used is None else by_use.mul_(rows.used), 0, out=stored)
 
 
 class Sharing:
@@ -92,17 +102,9 @@ class Sharing:
         """The blocks of the stored buffer, with the network of each row."""
         return [(rows.stored, rows.owners) for rows in self._blocks]
 
-    def expand(self, stored: Tensor, into: Tensor) -> None:
-        """Lays stored parameters out for their users."""
-        if not self.is_plain:
-            for rows in self._blocks:
-                rows.expand(stored, into)
-
-    def reduce(self, users: Tensor, into: Tensor) -> None:
-        """Sums users' gradients into those of the stored parameters."""
-        if not self.is_plain:
-            for rows in self._blocks:
-                rows.reduce(users, into)
+    def between(self, stored: Tensor, users: Tensor) -> Shared:
+        """Returns what keeps these two buffers in step: as stored `[P]`, as laid out for users."""
+        return Shared([] if self.is_plain else self._blocks, stored, users)
 
     def places(self) -> Tensor:
         """Returns where in the stored buffer each number of the users' buffer stands; -1 = nowhere."""

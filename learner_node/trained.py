@@ -47,11 +47,13 @@ class Trained(Generic[_T]):
         views: Callable[[Tensor], _T],
         *,
         weight_decay: float,
+        clip: float,
         network_rates: Sequence[float],
     ) -> None:
         """Starts at `initial` `[P]`, network by network; `order` says where each of its numbers is stored.
 
-        network_rates: each network's learning rate in units of the common one.
+        clip: the largest norm of a network's gradient, 0 = any. network_rates: each network's learning rate in units of
+        the common one.
         """
         self._sharing, self.order = sharing, order
         self.stored = torch.empty_like(initial)
@@ -59,14 +61,16 @@ class Trained(Generic[_T]):
         self._users_gradient = initial.new_zeros(sharing.users_size)
         self._gradient = self._users_gradient if sharing.is_plain else initial.new_zeros(sharing.stored_size)
         self._users = self.stored if sharing.is_plain else initial.new_empty(sharing.users_size)
-        sharing.expand(self.stored, self._users)
+        self._laid_out = sharing.between(self.stored, self._users)
+        self._summed = sharing.between(self._gradient, self._users_gradient)
+        self._laid_out.expand()
         self.users_target = self._users.clone()
         rates = _by_number(sharing, network_rates, initial) if set(network_rates) != {1.0} else None
         self.adam = Adam(self.stored, weight_decay, rates)
         self.online: _T = views(self._users)
         self.target: _T = views(self.users_target)
         self.gradient: _T = views(self._users_gradient)
-        self._clip = Clip(self._gradient, sharing.stored_blocks)
+        self._clip = Clip(self._gradient, sharing.stored_blocks, clip)
         first = torch.empty(sharing.stored_size, dtype=torch.int64)
         places = sharing.places()
         seen = torch.arange(len(places))[places >= 0].flip(0)
@@ -74,13 +78,13 @@ class Trained(Generic[_T]):
         self._first_use = first.to(initial.device)
         """Where each stored number first stands among the users' numbers."""
 
-    def step(self, clip: float) -> Tensor:
-        """Clips the gradients, steps the optimiser, and returns the norms before clipping, network by network."""
-        self._sharing.reduce(self._users_gradient, self._gradient)
-        norms = self._clip(clip)
+    def step(self) -> Tensor:
+        """Clips the gradients, steps the optimiser, and returns what the clip did, network by network."""
+        self._summed.reduce()
+        squares = self._clip()
         self.adam.step(self.stored, self._gradient)
-        self._sharing.expand(self.stored, self._users)
-        return norms
+        self._laid_out.expand()
+        return squares
 
     def follow(self, rate: float) -> None:
         """Moves the targets a share of the way to the parameters."""
@@ -110,11 +114,11 @@ class Trained(Generic[_T]):
         ):
             kept[self.order] = tensors[name].to(device)
         self.adam.steps.copy_(tensors["adam/steps"])
-        self._sharing.expand(self.stored, self._users)
+        self._laid_out.expand()
         if self._sharing.is_plain:
             self.users_target.copy_(target)
         else:
-            self._sharing.expand(target, self.users_target)
+            self._sharing.between(target, self.users_target).expand()
 
 
 class _Network(NamedTuple):
@@ -126,7 +130,12 @@ class _Network(NamedTuple):
 
 
 def _trained(
-    sharing: Sharing, networks: Sequence[_Network], views: Callable[[Tensor], _T], decay: float, like: Tensor
+    sharing: Sharing,
+    networks: Sequence[_Network],
+    views: Callable[[Tensor], _T],
+    decay: float,
+    clip: float,
+    like: Tensor,
 ) -> Trained[_T]:
     return Trained(
         sharing,
@@ -134,6 +143,7 @@ def _trained(
         torch.from_numpy(np.concatenate([network.initial for network in networks])).to(like),
         views,
         weight_decay=decay,
+        clip=clip,
         network_rates=[network.rate for network in networks],
     )
 
@@ -145,12 +155,13 @@ def trained_policies(
     rates: Sequence[float],
     *,
     decay: float,
+    clip: float,
     seed: int,
     like: Tensor,
 ) -> Trained[PolicyTensors]:
     """Returns the policies of players, from parameters drawn for each network.
 
-    rates: of each player's learning, in units of the common rate.
+    rates: of each player's learning, in units of the common rate. clip: the largest norm of a gradient, 0 = any.
     """
     owner, apart = plan.policy_networks, network.tell_apart
     biases, *others = policy_blocks(joint, network)
@@ -169,7 +180,7 @@ def trained_policies(
             layer_shapes(joint.agents[mates[0]], network), (seed, 0, mates[0]), first_biases=len(own_biases)
         )
         networks.append(_Network([pieces[0], *own_biases, *pieces[2:]], initial, rates[mates[0]]))
-    return _trained(sharing, networks, lambda flat: policy_tensors(flat, joint, network), decay, like)
+    return _trained(sharing, networks, lambda flat: policy_tensors(flat, joint, network), decay, clip, like)
 
 
 def trained_critics(
@@ -179,6 +190,7 @@ def trained_critics(
     rates: Sequence[float],
     *,
     decay: float,
+    clip: float,
     seed: int,
     like: Tensor,
 ) -> Trained[CriticTensors]:
@@ -197,7 +209,7 @@ def trained_critics(
         shapes = list(pairwise((len(one.sees), *widths, 1)))
         initial = initial_weights(shapes, (seed, 1, mates[0]), first_biases=len(own_biases))
         networks.append(_Network([pieces[0], *own_biases, *pieces[2:]], initial, rates[one.player]))
-    return _trained(sharing, networks, lambda flat: critic_tensors(flat, inputs, len(critics), widths), decay, like)
+    return _trained(sharing, networks, lambda flat: critic_tensors(flat, inputs, len(critics), widths), decay, clip, like)
 
 
 def _first_labels(critics: Sequence[Critic], inputs: int, *, apart: bool) -> list[Label]:

@@ -66,21 +66,24 @@ class _Memory:
         agents = len(joint.agents)
         self.judge = CriticPass(agents, network.critic_hidden, rows, like) if critics > agents else self.critic
         """The players' first critics alone: they train the policies."""
-        self.now, self.next = (like.new_empty(rows, joint.obs_dim + joint.action_dim) for _ in range(2))
-        self.obs, self.action = self.now[:, : joint.obs_dim], self.now[:, joint.obs_dim :]
-        self.next_obs, self.next_action = self.next[:, : joint.obs_dim], self.next[:, joint.obs_dim :]
-        self.own_obs, self.own_next_obs = self.policy.own_obs(self.obs), self.policy.own_obs(self.next_obs)
-        self.change = like.new_empty(rows, joint.action_dim)
+        inputs = joint.obs_dim + joint.action_dim
+        self.now, self.next = (like.new_ones(rows, inputs + 1) for _ in range(2))
+        """Observations, actions, and the 1 that critics' biases are the weights of."""
+        self.joint, self.action = self.now[:, :inputs], self.now[:, joint.obs_dim : inputs]
+        self.next_obs, self.next_action = self.next[:, : joint.obs_dim], self.next[:, joint.obs_dim : inputs]
+        self.own_obs, self.own_next_obs = self.policy.own_obs(self.now), self.policy.own_obs(self.next)
+        self.change = like.new_empty(joint.action_dim, rows).t()
         self.shares: Shares | None = None
         """What rows count for where all agents act."""
-        self.turned = like.new_empty(joint.action_dim, rows)
+        turned = like.new_empty(joint.action_dim, rows)
+        self.d_action = turned.t()
         first, d_first, width = self.judge.first_layer, self.judge.d_first_layer, network.critic_hidden[0]
         self.own = [
             _Own(
                 self.change[:, agent.action_slice],
                 first[:, i * width : (i + 1) * width],
                 d_first[:, i * width : (i + 1) * width].t(),
-                self.turned[agent.action_slice],
+                turned[agent.action_slice],
             )
             for i, agent in enumerate(joint.agents)
         ]
@@ -101,9 +104,9 @@ class Maddpg:
         self.heads = Heads(joint, like, algorithm.gumbel, algorithm.gumbel_temperature, network.head)
         self.rewards = Rewards(joint, self.joint, algorithm, like)
         rates = [algorithm.side_learning_rates.get(player.team, 1.0) for player in self.joint.agents]
-        made = self.joint, network, self.plan, rates
-        self.policies = trained_policies(*made, decay=algorithm.policy_weight_decay, seed=seed, like=like)
-        self.critics = trained_critics(*made, decay=algorithm.critic_weight_decay, seed=seed, like=like)
+        made, clip = (self.joint, network, self.plan, rates), algorithm.gradient_clip
+        self.policies = trained_policies(*made, decay=algorithm.policy_weight_decay, clip=clip, seed=seed, like=like)
+        self.critics = trained_critics(*made, decay=algorithm.critic_weight_decay, clip=clip, seed=seed, like=like)
         self._judges = self.critics.online.first_ones(len(self.joint.agents))
         self._owners = torch.tensor([critic.player for critic in self.plan.critics], device=like.device)
         self._twins = torch.tensor(self.plan.twins, dtype=torch.int64, device=like.device)
@@ -135,17 +138,17 @@ class Maddpg:
     def step(self, batch: Batch, *, policies: bool) -> Measured:
         """Does the update with the rates set: nothing but work on tensors, the same for every batch of one size."""
         memory = self._memory_for(len(batch.joint))
-        memory.now.copy_(batch.joint)
+        memory.joint.copy_(batch.joint)
         told = self.rewards.told(batch)
         shares = self._shares_of(batch, told)
         error = self._critic_error(batch, told, shares)
-        critic_norms = self._update_critics(batch, error, shares)
+        squares = self._update_critics(batch, error, shares)
         policy = None
         if policies:
             policy = self._update_policies(shares)
             self.critics.follow(self.algorithm.target_rate)
             self.policies.follow(self.algorithm.target_rate)
-        return Measured(self.plan, self.algorithm, error, shares, critic_norms, policy, self.rewards.player_of)
+        return Measured(self.plan, self.algorithm, error, shares, squares, policy, self.rewards.player_of)
 
     @torch.inference_mode()
     def logits(self, obs: Tensor) -> Tensor:
@@ -233,7 +236,7 @@ class Maddpg:
         d_values = critic_loss_gradient(error, rows, self.algorithm.critic_loss)
         critics = self.critics
         self._memory.critic.backward(critics.online, critics.gradient, self._memory.now, d_values)
-        return critics.step(self.algorithm.gradient_clip)
+        return critics.step()
 
     # ---- policies -------------------------------------------------------------------------------------------------
 
@@ -247,7 +250,7 @@ class Maddpg:
         d_logits = self.heads.backward(sample, self._own_action_gradient())
         add_logit_penalty_gradient(d_logits, logits, shares)
         memory.policy.backward(policies.online, policies.gradient, memory.own_obs, d_logits)
-        return PolicyMeasured(logits, values, policies.step(self.algorithm.gradient_clip))
+        return PolicyMeasured(logits, values, policies.step())
 
     def _noise(self, rows: int) -> Tensor | None:
         if not self.heads.choices:
@@ -274,7 +277,7 @@ class Maddpg:
         memory = self._memory
         for own, weight in zip(memory.own, self._own_weights, strict=True):
             torch.mm(weight, own.d_first, out=own.d_action)
-        return memory.change.copy_(memory.turned.t())
+        return memory.d_action
 
 
 def _put(actions: Tensor, acts: Tensor | None, into: Tensor) -> None:

@@ -50,7 +50,7 @@ class Rewards:
         )
         """The player of each number of the joint action `[U]`."""
         lengths = torch.tensor([float(of.agents[i].action_dim) for i in self.player_of.tolist()])
-        self._penalty = algorithm.action_regularisation / lengths.to(like)
+        self._penalty = (algorithm.action_regularisation / lengths.to(like))[:, None]
 
     def set_team_spirit(self, spirit: float) -> None:
         """Sets the share of the team's mean reward in each agent's."""
@@ -69,7 +69,7 @@ class Rewards:
         """Returns what the rows of a batch count for."""
         mask = told.present.t()
         rows = mask / mask.sum(1, keepdim=True).clamp_(min=1.0)
-        numbers = rows.t().index_select(1, self.player_of) * self._penalty
+        numbers = (rows.index_select(0, self.player_of) * self._penalty).t()
         if batch.complete:
             return Shares(rows, numbers, None, None)
         alive = batch.present * (batch.discount > 0)

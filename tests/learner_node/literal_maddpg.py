@@ -323,9 +323,15 @@ class LiteralMaddpg:
             self.adam[network].zero_grad()
         loss.backward(inputs=[parameter for network in networks for parameter in network.parameters()])
         for network in networks:
-            if self.algorithm.gradient_clip > 0:
-                nn.utils.clip_grad_norm_(network.parameters(), self.algorithm.gradient_clip)
+            self.clip([parameter.grad for parameter in network.parameters() if parameter.grad is not None])
             self.adam[network].step()
+
+    def clip(self, gradients: Sequence[Tensor]) -> None:
+        """Shortens a network's gradient to the largest norm (torch's own function divides by the norm + 1e-6)."""
+        norm, largest = torch.cat([gradient.flatten() for gradient in gradients]).norm(), self.algorithm.gradient_clip
+        if 0 < largest < norm:
+            for gradient in gradients:
+                gradient.mul_(largest / norm)
 
     @torch.no_grad()
     def move_targets(self) -> None:

@@ -41,9 +41,9 @@ class Pair:
 
     def noise(self) -> Noise:
         """Returns what the stacked learner will draw, in the columns of the joint action."""
-        generator, shape = torch.Generator(), (ROWS, self.joint.action_dim)
+        generator, shape = torch.Generator(), (self.joint.action_dim, ROWS)
         generator.set_state(self.stacked.generator.get_state())
-        smoothing, gumbel = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
+        smoothing, gumbel = (torch.zeros(shape, dtype=torch.float64).t() for _ in range(2))
         if any(self.stacked.plan.smooths):
             smoothing.normal_(0.0, self.algorithm.smoothing, generator=generator).div_(self.algorithm.smoothing)
         parts = [part for agent in self.joint.agents for part in agent.parts]

@@ -46,7 +46,7 @@ def test_one_step_of_one_agent_moves_all_that_share_with_it(team: str) -> None:
     network = NetworkSpec(share_policies=True)
     learner = Maddpg(TEAMS[team], network, AlgorithmSpec(), 5, SINGLE)
     learner.policies.stored.add_(torch.randn_like(learner.policies.stored))
-    learner.policies.step(0.0)
+    learner.policies.step()
     policies = unflatten(learner.policy_weights(), TEAMS[team], network)
     mates = {"tag": (0, 1, 2), "mixed": (1, 2)}[team]
     for layers in zip(*(policies[i] for i in mates), strict=True):

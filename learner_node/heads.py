@@ -78,25 +78,28 @@ class Heads:
         self.low, self.high, self.reach = (torch.from_numpy(side).to(like) for side in ranges(joint, head))
         """Bounds of the joint action, and how far noise of scale 1 moves each number (0 = not at all), each `[U]`."""
 
-    def greedy(self, logits: Tensor) -> Tensor:
-        """Returns the actions `[B, U]` without exploration."""
-        actions = torch.empty_like(logits)
+    def greedy(self, logits: Tensor, out: Tensor | None = None) -> Tensor:
+        """Returns the actions `[B, U]` without exploration, in `out` if given."""
+        actions = torch.empty_like(logits) if out is None else out
         for head, own, out in zip(self._heads, self._split(logits), self._split(actions), strict=True):
             head.greedy(own, out)
         return actions
 
-    def sample(self, logits: Tensor, noise: Tensor | None) -> Sample:
-        """Returns the actions of the policy loss; `noise` is Gumbel noise `[B, choices]`, None where none is needed."""
-        actions, kept, at = torch.empty_like(logits), [], 0
+    def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor | None = None) -> Sample:
+        """Returns the actions of the policy loss, in `out` if given.
+
+        noise: Gumbel noise `[B, choices]`, None where none is needed.
+        """
+        actions, kept, at = torch.empty_like(logits) if out is None else out, [], 0
         for head, own, out in zip(self._heads, self._split(logits), self._split(actions), strict=True):
             drawn = None if noise is None else noise[:, at : at + head.noise]
             at += head.noise
             kept.append(head.sample(own, drawn, out))
         return Sample(actions, tuple(kept))
 
-    def backward(self, sample: Sample, d_actions: Tensor) -> Tensor:
-        """Returns the gradient of the logits `[B, U]`, given that of the sampled actions `[B, U]`."""
-        d_logits = torch.empty_like(d_actions)
+    def backward(self, sample: Sample, d_actions: Tensor, out: Tensor | None = None) -> Tensor:
+        """Returns the gradient of the logits `[B, U]`, given that of the sampled actions, in `out` if given."""
+        d_logits = torch.empty_like(d_actions) if out is None else out
         d_own, outs = self._split(d_actions), self._split(d_logits)
         for head, kept, own, out in zip(self._heads, sample.kept, d_own, outs, strict=True):
             head.backward(kept, own, out)
@@ -119,7 +122,7 @@ class _Box:
     noise = 0
 
     def __init__(self, middle: Tensor, half: Tensor) -> None:
-        self._low, self._range = (middle - half).flatten(), (2.0 * half).flatten()
+        self._low, self._range, self._slope = (side.flatten() for side in (middle - half, 2.0 * half, 4.0 * half))
 
     def greedy(self, logits: Tensor, out: Tensor) -> None:
         self.sample(logits, None, out)
@@ -130,7 +133,7 @@ class _Box:
         return (share,)
 
     def backward(self, kept: Kept, d_actions: Tensor, out: Tensor) -> None:
-        torch.ops.aten.sigmoid_backward.grad_input(d_actions * (2.0 * self._range), kept[0], grad_input=out)
+        torch.ops.aten.sigmoid_backward.grad_input(d_actions * self._slope, kept[0], grad_input=out)
 
 
 class _Choice:

@@ -59,6 +59,19 @@ class _RunViews(NamedTuple):
     last_turned: Tensor
     d_last: Tensor
     logits: Tensor
+    """`[n, u, B]`, as are the gradients below."""
+    d_logits: Tensor
+    d_logits_turned: Tensor
+    """`[n, B, u]`."""
+
+
+class OwnObs(NamedTuple):
+    """One cohort's observations."""
+
+    rows: Tensor
+    """`[n, B, o]`."""
+    turned: Tensor
+    """`[n, o, B]`."""
 
 
 class PolicyPass:
@@ -69,8 +82,13 @@ class PolicyPass:
         self._cohorts = cohorts
         first, self._d_first = (like.new_empty(cohorts[-1].agents.stop, rows, widths[0]) for _ in range(2))
         self._stack = _Stack(first, self._d_first, widths)
-        turned = like.new_empty(cohorts[-1].action.stop, rows)
-        self._logits = turned.t()
+        turned, d_turned = (like.new_empty(cohorts[-1].action.stop, rows) for _ in range(2))
+        self._logits, self.d_logits = turned.t(), d_turned.t()
+        """`[B, U]`; in memory they lie along the batch."""
+        by_run = [
+            tuple(along[run.action].view(run.size, run.action_dim, rows) for along in (turned, d_turned))
+            for run in cohorts
+        ]
         self._runs = [
             _RunViews(
                 first[run.agents],
@@ -78,37 +96,38 @@ class PolicyPass:
                 self._stack.last[run.agents],
                 self._stack.last_turned[run.agents],
                 self._stack.d_last[run.agents],
-                turned[run.action].view(run.size, run.action_dim, rows),
+                logits,
+                d_logits,
+                d_logits.transpose(1, 2),
             )
-            for run in cohorts
+            for run, (logits, d_logits) in zip(cohorts, by_run, strict=True)
         ]
 
-    def own_obs(self, obs: Tensor) -> list[Tensor]:
-        """Sees observations `[B, O]` as each cohort's `[n, B, o]`, without copying."""
-        return [by_agent(obs, run.obs, run.size) for run in self._cohorts]
+    def own_obs(self, obs: Tensor) -> list[OwnObs]:
+        """Sees observations `[B, O]` as each cohort's, without copying."""
+        own = [by_agent(obs, run.obs, run.size) for run in self._cohorts]
+        return [OwnObs(rows, rows.transpose(1, 2)) for rows in own]
 
-    def forward(self, policy: PolicyTensors, own_obs: Sequence[Tensor]) -> Tensor:
+    def forward(self, policy: PolicyTensors, own_obs: Sequence[OwnObs]) -> Tensor:
         """Returns the logits `[B, U]` for observations as `own_obs` sees them; in memory they lie along the batch."""
         firsts = zip(own_obs, policy.first_weights, policy.first_biases, self._runs, strict=True)
         for own, weight, bias, views in firsts:
-            torch.baddbmm(bias, own, weight, out=views.first)
+            torch.baddbmm(bias, own.rows, weight, out=views.first)
         self._stack.up(policy.hidden)
         for views, weight, bias in zip(self._runs, policy.last_weights, policy.last_biases, strict=True):
             torch.baddbmm(bias, weight, views.last_turned, out=views.logits)
         return self._logits
 
-    def backward(self, policy: PolicyTensors, into: PolicyTensors, own_obs: Sequence[Tensor], d_logits: Tensor) -> None:
-        """Writes the gradients of the parameters, given those of the logits `[B, U]` of the last forward pass."""
-        for i, (run, views) in enumerate(zip(self._cohorts, self._runs, strict=True)):
-            d_own = by_agent(d_logits, run.action, run.size)
-            turned = d_own.transpose(1, 2)
-            torch.bmm(turned, views.last, out=into.last_weights[i])
-            torch.sum(turned, 2, keepdim=True, out=into.last_biases[i])
-            torch.bmm(d_own, policy.last_weights[i], out=views.d_last)
+    def backward(self, policy: PolicyTensors, into: PolicyTensors, own_obs: Sequence[OwnObs]) -> None:
+        """Writes the gradients of the parameters, given those of the last forward pass' logits in `d_logits`."""
+        for i, views in enumerate(self._runs):
+            torch.bmm(views.d_logits, views.last, out=into.last_weights[i])
+            torch.sum(views.d_logits, 2, keepdim=True, out=into.last_biases[i])
+            torch.bmm(views.d_logits_turned, policy.last_weights[i], out=views.d_last)
         self._stack.down(policy.hidden, into.hidden)
         torch.sum(self._d_first, 1, keepdim=True, out=into.first_bias)
         for own, views, weight in zip(own_obs, self._runs, into.first_weights, strict=True):
-            torch.bmm(own.transpose(1, 2), views.d_first, out=weight)
+            torch.bmm(own.turned, views.d_first, out=weight)
 
 
 class CriticPass:
@@ -138,14 +157,17 @@ class CriticPass:
         torch.baddbmm(critic.last_bias, critic.last_weight, self._stack.last_turned, out=self._values)
         return self._values_of
 
-    def backward(self, critic: CriticTensors, into: CriticTensors, joint: Tensor, d_values: Tensor) -> None:
-        """Writes the gradients of the parameters, given those of the values `[C, B]` of the last forward pass."""
+    def backward(self, critic: CriticTensors, into: CriticTensors, joint_turned: Tensor, d_values: Tensor) -> None:
+        """Writes the gradients of the parameters, given those of the values `[C, B]` of the last forward pass.
+
+        joint_turned: what it started with, turned, `[O+U+1, B]`.
+        """
         turned = d_values[:, None]
         torch.bmm(turned, self._stack.last, out=into.last_weight)
         torch.sum(turned, 2, keepdim=True, out=into.last_bias)
         self._to_last(critic, d_values)
         self._stack.down(critic.hidden, into.hidden)
-        torch.mm(joint.t(), self.d_first_layer, out=into.first_weight)
+        torch.mm(joint_turned, self.d_first_layer, out=into.first_weight)
 
     def input_backward(self, critic: CriticTensors, d_values: Tensor) -> None:
         """Goes back to the first layer only (`d_first_layer`), given the gradient of the values `[C, B]`."""

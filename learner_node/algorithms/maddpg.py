@@ -52,7 +52,7 @@ class _Own(NamedTuple):
     first: Tensor
     """`[B, H]`."""
     d_first: Tensor
-    """`[H, B]`."""
+    """The value's gradient `[H, B]`."""
     d_action: Tensor
     """`[u, B]`."""
 
@@ -61,6 +61,7 @@ class _Memory:
     """What an update of B rows computes into, taken once."""
 
     def __init__(self, joint: JointSpec, network: NetworkSpec, critics: int, rows: int, like: Tensor) -> None:
+        self.actions = like.new_empty(joint.action_dim, rows).t()
         self.policy = PolicyPass(cohorts(joint), network.policy_hidden, rows, like)
         self.critic = CriticPass(critics, network.critic_hidden, rows, like)
         agents = len(joint.agents)
@@ -69,6 +70,7 @@ class _Memory:
         inputs = joint.obs_dim + joint.action_dim
         self.now, self.next = (like.new_ones(rows, inputs + 1) for _ in range(2))
         """Observations, actions, and the 1 that critics' biases are the weights of."""
+        self.now_turned = self.now.t()
         self.joint, self.action = self.now[:, :inputs], self.now[:, joint.obs_dim : inputs]
         self.next_obs, self.next_action = self.next[:, : joint.obs_dim], self.next[:, joint.obs_dim : inputs]
         self.own_obs, self.own_next_obs = self.policy.own_obs(self.now), self.policy.own_obs(self.next)
@@ -193,7 +195,8 @@ class Maddpg:
     def _td_targets(self, batch: Batch, told: Told, shares: Shares) -> Tensor:
         memory = self._memory
         memory.next_obs.copy_(batch.next_obs)
-        actions = self.heads.greedy(memory.policy.forward(self.policies.target, memory.own_next_obs))
+        logits = memory.policy.forward(self.policies.target, memory.own_next_obs)
+        actions = self.heads.greedy(logits, memory.actions)
         _put(self._smoothed(actions), shares.acts_next, memory.next_action)
         memory.critic.first(self.critics.target, memory.next)
         values = self._lower(memory.critic.rest(self.critics.target))
@@ -212,11 +215,12 @@ class Maddpg:
     def _lower(self, values: Tensor) -> Tensor:
         """Returns each player's value `[N, B]`: the lower one of its critics' `[C, B]`."""
         players = len(self.joint.agents)
+        if len(values) == players:
+            return values
         first, second = values[:players], values[players:]
         if len(second) == players:
             return torch.minimum(first, second)
-        if len(second):
-            first.index_copy_(0, self._twins, torch.minimum(first.index_select(0, self._twins), second))
+        first.index_copy_(0, self._twins, torch.minimum(first.index_select(0, self._twins), second))
         return first
 
     def _critic_error(self, batch: Batch, told: Told, shares: Shares) -> Tensor:
@@ -235,7 +239,7 @@ class Maddpg:
             rows = rows * batch.importance
         d_values = critic_loss_gradient(error, rows, self.algorithm.critic_loss)
         critics = self.critics
-        self._memory.critic.backward(critics.online, critics.gradient, self._memory.now, d_values)
+        self._memory.critic.backward(critics.online, critics.gradient, self._memory.now_turned, d_values)
         return critics.step()
 
     # ---- policies -------------------------------------------------------------------------------------------------
@@ -243,13 +247,13 @@ class Maddpg:
     def _update_policies(self, shares: Shares) -> PolicyMeasured:
         policies, memory = self.policies, self._memory
         logits = memory.policy.forward(policies.online, memory.own_obs)
-        sample = self.heads.sample(logits, self._noise(len(logits)))
+        sample = self.heads.sample(logits, self._noise(len(logits)), memory.actions)
         self._first_of_current(shares, sample.actions)
         values = memory.judge.rest(self._judges)
-        memory.judge.input_backward(self._judges, shares.rows.neg())
-        d_logits = self.heads.backward(sample, self._own_action_gradient())
+        memory.judge.input_backward(self._judges, shares.rows)
+        d_logits = self.heads.backward(sample, self._own_action_gradient(), memory.policy.d_logits)
         add_logit_penalty_gradient(d_logits, logits, shares)
-        memory.policy.backward(policies.online, policies.gradient, memory.own_obs, d_logits)
+        memory.policy.backward(policies.online, policies.gradient, memory.own_obs)
         return PolicyMeasured(logits, values, policies.step())
 
     def _noise(self, rows: int) -> Tensor | None:
@@ -273,10 +277,10 @@ class Maddpg:
             own.first.addmm_(own.change, weight)
 
     def _own_action_gradient(self) -> Tensor:
-        """Returns what each player's own action changes in its own critic's loss `[B, U]`."""
+        """Returns what each player's own action changes in its policy's loss, minus its own critic's value `[B, U]`."""
         memory = self._memory
         for own, weight in zip(memory.own, self._own_weights, strict=True):
-            torch.mm(weight, own.d_first, out=own.d_action)
+            torch.addmm(own.d_action, weight, own.d_first, beta=0, alpha=-1, out=own.d_action)
         return memory.d_action
 
 

@@ -42,12 +42,37 @@ class _Stack:
     def down(self, layers: Sequence[Affine], into: Sequence[Affine] | None) -> None:
         """Runs back from the gradient of the last hidden layer to that of the first before its ReLU."""
         for i in reversed(range(len(layers))):
-            grad = _through_relu(self.grads[i + 1], self.values[i + 1])
-            if into is not None:
-                torch.bmm(self._turned[i], grad, out=into[i].weight)
-                torch.sum(grad, 1, keepdim=True, out=into[i].bias)
-            torch.bmm(grad, layers[i].weight_t, out=self.grads[i])
+            self._down_one(i, _through_relu(self.grads[i + 1], self.values[i + 1]), layers[i].weight_t, into)
         _through_relu(self.grads[0], self.values[0])
+
+    def down_from_one(
+        self, layers: Sequence[Affine], into: Sequence[Affine] | None, d_out: Tensor, last_weight: Tensor
+    ) -> None:
+        """Does the same for networks that put out one number, given its gradient `[N, B]` and last weights `[N, 1, H]`.
+
+        The gradient of the last hidden layer is then the product of the two where its ReLU lets it through. Only the
+        first is written out, over that layer's values; the weights are multiplied into what stands beside it.
+        """
+        if not layers:
+            torch.mul(d_out[:, :, None], last_weight, out=self.d_last)
+            self.down(layers, into)
+            return
+        top, last = len(layers) - 1, self.last
+        passed = torch.ops.aten.threshold_backward.grad_input(
+            d_out[:, :, None].expand_as(last), last, 0, grad_input=last
+        )
+        self._down_one(top, passed, (layers[top].weight * last_weight).transpose(1, 2), into)
+        if into is not None:
+            into[top].weight.mul_(last_weight)
+            into[top].bias.mul_(last_weight)
+        self.down(layers[:top], into)
+
+    def _down_one(self, i: int, grad: Tensor, weight_t: Tensor, into: Sequence[Affine] | None) -> None:
+        """Goes through the weights between hidden layers i and i + 1, given the gradient of the upper, before its ReLU."""
+        if into is not None:
+            torch.bmm(self._turned[i], grad, out=into[i].weight)
+            torch.sum(grad, 1, keepdim=True, out=into[i].bias)
+        torch.bmm(grad, weight_t, out=self.grads[i])
 
 
 class _RunViews(NamedTuple):
@@ -165,18 +190,12 @@ class CriticPass:
         turned = d_values[:, None]
         torch.bmm(turned, self._stack.last, out=into.last_weight)
         torch.sum(turned, 2, keepdim=True, out=into.last_bias)
-        self._to_last(critic, d_values)
-        self._stack.down(critic.hidden, into.hidden)
+        self._stack.down_from_one(critic.hidden, into.hidden, d_values, critic.last_weight)
         torch.mm(joint_turned, self.d_first_layer, out=into.first_weight)
 
     def input_backward(self, critic: CriticTensors, d_values: Tensor) -> None:
         """Goes back to the first layer only (`d_first_layer`), given the gradient of the values `[C, B]`."""
-        self._to_last(critic, d_values)
-        self._stack.down(critic.hidden, None)
-
-    def _to_last(self, critic: CriticTensors, d_values: Tensor) -> None:
-        """Takes the gradient of the values back to the last hidden layer."""
-        torch.mul(d_values[:, :, None], critic.last_weight, out=self._stack.d_last)
+        self._stack.down_from_one(critic.hidden, None, d_values, critic.last_weight)
 
 
 def by_agent(rows: Tensor, columns: slice, agents: int) -> Tensor:

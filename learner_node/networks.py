@@ -3,10 +3,10 @@
     N agents     C critics (one or two an agent)     H width of a hidden layer
     O, U         length of the joint observation, of the joint action        o, u  the same of one agent
 
-What is alike is one tensor: the hidden layers of all agents are one batched product; every critic reads the same joint
-input, so their first layers are ONE product [B, O+U+1] @ [O+U+1, C*H]. What differs is never padded: policies' first and
-last layers are stacked over cohorts, runs of neighbouring agents of equal sizes, whose observations and actions are
-views of the joint rows. So no agent's loss or gradient can depend on another agent's size.
+What is alike is one tensor: a layer of all agents is one batched product. Every critic reads the same joint input, which
+is not repeated for them. What differs is never padded: policies' first and last layers are stacked over cohorts, runs of
+neighbouring agents of equal sizes, whose observations and actions are views of the joint rows. So no agent's loss or
+gradient can depend on another agent's size.
 
 Last layers are stored [outputs, H], as torch does: with few outputs their gradient is four times as fast that way.
 """
@@ -72,7 +72,7 @@ class CriticTensors:
     """Views into the flat parameters (or gradients) of all critics."""
 
     first_weight: Tensor
-    """`[O+U+1, C*H]`: the last row are the biases, as weights of an input that is always 1."""
+    """`[C, O+U+1, H]`: the last of each are the biases, as weights of an input that is always 1."""
     hidden: tuple[Affine, ...]
     last_weight: Tensor
     """`[C, 1, H]`."""
@@ -81,9 +81,8 @@ class CriticTensors:
 
     def first_ones(self, count: int) -> CriticTensors:
         """Returns the first `count` critics alone."""
-        columns = count * (self.first_weight.shape[1] // len(self.last_weight))
         return CriticTensors(
-            self.first_weight[:, :columns],
+            self.first_weight[:count],
             tuple(Affine(layer.weight[:count], layer.bias[:count]) for layer in self.hidden),
             self.last_weight[:count],
             self.last_bias[:count],
@@ -146,7 +145,7 @@ def policy_tensors(flat: Tensor, joint: JointSpec, network: NetworkSpec) -> Poli
 def critic_blocks(inputs: int, critics: int, widths: Sequence[int]) -> list[Block]:
     """Returns the rows that all critics lie in.
 
-    First layers: a row an input and critic, critics side by side, biases as the last input; then a row a critic.
+    First layers: a row an input, critic after critic, biases as the last input; then a row a critic.
     """
     rest = sum(map(math.prod, _rest_shapes(widths)))
     return _side_by_side([((inputs + 1) * critics, widths[0]), (critics, rest)])
@@ -156,7 +155,7 @@ def critic_tensors(flat: Tensor, inputs: int, critics: int, widths: Sequence[int
     """Lays the layers of all critics over a flat buffer."""
     first, rest = (block.of(flat) for block in critic_blocks(inputs, critics, widths))
     *hidden, last_weight, last_bias = _cut(rest, _rest_shapes(widths))
-    return CriticTensors(first.view(inputs + 1, critics * widths[0]), _affines(hidden), last_weight, last_bias)
+    return CriticTensors(first.view(critics, inputs + 1, widths[0]), _affines(hidden), last_weight, last_bias)
 
 
 def policy_pieces(policies: PolicyTensors, joint: JointSpec, agent: int) -> list[Tensor]:
@@ -175,9 +174,7 @@ def critic_pieces(critics: CriticTensors, critic: int, sees: Sequence[int]) -> l
 
     sees: what it reads of the joint observation and action, in its order.
     """
-    width = critics.first_weight.shape[1] // len(critics.last_weight)
-    columns = slice(critic * width, (critic + 1) * width)
-    first, bias = critics.first_weight[list(sees), columns], critics.first_weight[-1, columns]
+    first, bias = critics.first_weight[critic, list(sees)], critics.first_weight[critic, -1]
     inner = _hidden_of(critics.hidden, critic)
     return [first, bias, *inner, critics.last_weight[critic].t(), critics.last_bias[critic]]
 

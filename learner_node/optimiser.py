@@ -6,6 +6,7 @@ P parameters of all networks, in one flat buffer of blocks of rows     owner: th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -67,9 +68,10 @@ class Clip:
         largest: the norm to scale down to; 0 = leaves them.
         """
         self._largest = largest
-        self._rows = [block.of(gradient) for block, _ in blocks if block.width]
+        runs = [_one_row_an_owner(block, own) for block, own in blocks if block.width]
+        self._rows = [block.of(gradient) for block, _ in runs]
         counts = [len(rows) for rows in self._rows]
-        owners = [owner for block, own in blocks if block.width for owner in own]
+        owners = [owner for _, own in runs for owner in own]
         self._norms = gradient.new_zeros(len(owners))
         self._parts = torch.split(self._norms, counts)
         self._scales = gradient.new_zeros(len(owners))
@@ -89,6 +91,15 @@ class Clip:
             for rows, scales in zip(self._rows, self._scales_of, strict=True):
                 rows.mul_(scales)
         return squares
+
+
+def _one_row_an_owner(block: Block, owners: list[int]) -> tuple[Block, list[int]]:
+    """Takes the rows of each owner as one longer row, where they lie together and all have equally many."""
+    runs = [(owner, len(list(rows))) for owner, rows in groupby(owners)]
+    lengths = {length for _, length in runs}
+    if len(lengths) > 1:
+        return block, owners
+    return Block(block.start, len(runs), lengths.pop() * block.width), [owner for owner, _ in runs]
 
 
 def gradient_norms(squares: Tensor, largest: float) -> Tensor:

@@ -7,8 +7,8 @@ The backward passes are written out because autograd would also compute what nob
 parameters in the policy pass, of observations) and would allocate anew what is the same size in every update: here
 page faults and view-making cost as much as the arithmetic. Results are valid until the same pass runs again.
 
-Hidden layers are `[N, B, H]`, contiguous, except the critics' first, which is one product and stands side by side,
-`[B, C*H]`. Products with few outputs (logits, values) run along the batch, where they are twice as fast.
+Hidden layers are `[N, B, H]`, contiguous. Products with few outputs (logits, values) run along the batch, where they
+are twice as fast.
 """
 
 from __future__ import annotations
@@ -25,11 +25,9 @@ from learner_node.networks import Affine, Cohort, CriticTensors, PolicyTensors
 class _Stack:
     """The hidden layers of all networks of one kind, `[N, B, H]`, and their gradients."""
 
-    def __init__(self, first: Tensor, d_first: Tensor, widths: Sequence[int]) -> None:
-        """Goes on from the first layer and its gradient."""
-        networks, rows, _ = first.shape
-        self.values = [first, *(first.new_empty(networks, rows, width) for width in widths[1:])]
-        self.grads = [d_first, *(first.new_empty(networks, rows, width) for width in widths[1:])]
+    def __init__(self, networks: int, widths: Sequence[int], rows: int, like: Tensor) -> None:
+        self.values, self.grads = ([like.new_empty(networks, rows, width) for width in widths] for _ in range(2))
+        self.first, self.d_first = self.values[0], self.grads[0]
         self._turned = [value.transpose(1, 2) for value in self.values]
         self.last, self.last_turned, self.d_last = self.values[-1], self._turned[-1], self.grads[-1]
 
@@ -90,13 +88,17 @@ class _RunViews(NamedTuple):
     """`[n, B, u]`."""
 
 
-class OwnObs(NamedTuple):
-    """One cohort's observations."""
+class Inputs(NamedTuple):
+    """What several networks of one kind read, seen in the memory it lies in."""
 
     rows: Tensor
-    """`[n, B, o]`."""
+    """`[n, B, inputs]`."""
     turned: Tensor
-    """`[n, o, B]`."""
+    """`[n, inputs, B]`."""
+
+
+def _inputs(rows: Tensor) -> Inputs:
+    return Inputs(rows, rows.transpose(1, 2))
 
 
 class PolicyPass:
@@ -105,8 +107,7 @@ class PolicyPass:
     def __init__(self, cohorts: Sequence[Cohort], widths: Sequence[int], rows: int, like: Tensor) -> None:
         """Takes number type and device from `like`."""
         self._cohorts = cohorts
-        first, self._d_first = (like.new_empty(cohorts[-1].agents.stop, rows, widths[0]) for _ in range(2))
-        self._stack = _Stack(first, self._d_first, widths)
+        self._stack = _Stack(cohorts[-1].agents.stop, widths, rows, like)
         turned, d_turned = (like.new_empty(cohorts[-1].action.stop, rows) for _ in range(2))
         self._logits, self.d_logits = turned.t(), d_turned.t()
         """`[B, U]`; in memory they lie along the batch."""
@@ -116,8 +117,8 @@ class PolicyPass:
         ]
         self._runs = [
             _RunViews(
-                first[run.agents],
-                self._d_first[run.agents],
+                self._stack.first[run.agents],
+                self._stack.d_first[run.agents],
                 self._stack.last[run.agents],
                 self._stack.last_turned[run.agents],
                 self._stack.d_last[run.agents],
@@ -128,12 +129,11 @@ class PolicyPass:
             for run, (logits, d_logits) in zip(cohorts, by_run, strict=True)
         ]
 
-    def own_obs(self, obs: Tensor) -> list[OwnObs]:
+    def own_obs(self, obs: Tensor) -> list[Inputs]:
         """Sees observations `[B, O]` as each cohort's, without copying."""
-        own = [by_agent(obs, run.obs, run.size) for run in self._cohorts]
-        return [OwnObs(rows, rows.transpose(1, 2)) for rows in own]
+        return [_inputs(by_agent(obs, run.obs, run.size)) for run in self._cohorts]
 
-    def forward(self, policy: PolicyTensors, own_obs: Sequence[OwnObs]) -> Tensor:
+    def forward(self, policy: PolicyTensors, own_obs: Sequence[Inputs]) -> Tensor:
         """Returns the logits `[B, U]` for observations as `own_obs` sees them; in memory they lie along the batch."""
         firsts = zip(own_obs, policy.first_weights, policy.first_biases, self._runs, strict=True)
         for own, weight, bias, views in firsts:
@@ -143,14 +143,14 @@ class PolicyPass:
             torch.baddbmm(bias, weight, views.last_turned, out=views.logits)
         return self._logits
 
-    def backward(self, policy: PolicyTensors, into: PolicyTensors, own_obs: Sequence[OwnObs]) -> None:
+    def backward(self, policy: PolicyTensors, into: PolicyTensors, own_obs: Sequence[Inputs]) -> None:
         """Writes the gradients of the parameters, given those of the last forward pass' logits in `d_logits`."""
         for i, views in enumerate(self._runs):
             torch.bmm(views.d_logits, views.last, out=into.last_weights[i])
             torch.sum(views.d_logits, 2, keepdim=True, out=into.last_biases[i])
             torch.bmm(views.d_logits_turned, policy.last_weights[i], out=views.d_last)
         self._stack.down(policy.hidden, into.hidden)
-        torch.sum(self._d_first, 1, keepdim=True, out=into.first_bias)
+        torch.sum(self._stack.d_first, 1, keepdim=True, out=into.first_bias)
         for own, views, weight in zip(own_obs, self._runs, into.first_weights, strict=True):
             torch.bmm(own.turned, views.d_first, out=weight)
 
@@ -158,23 +158,24 @@ class PolicyPass:
 class CriticPass:
     """Runs all critics forward and back over `rows` rows.
 
-    `first_layer` and `d_first_layer`, its gradient, are `[B, C*H]` before the ReLU.
+    `first_layer` and `d_first_layer`, its gradient, are `[C, B, H]` before the ReLU.
     """
 
     def __init__(self, critics: int, widths: Sequence[int], rows: int, like: Tensor) -> None:
         """Takes number type and device from `like`."""
-        self.first_layer, self.d_first_layer = (like.new_empty(rows, critics * widths[0]) for _ in range(2))
-        first, d_first = (
-            side_by_side.view(rows, critics, widths[0]).transpose(0, 1)
-            for side_by_side in (self.first_layer, self.d_first_layer)
-        )
-        self._stack = _Stack(first, d_first, widths)
+        self._critics = critics
+        self._stack = _Stack(critics, widths, rows, like)
+        self.first_layer, self.d_first_layer = self._stack.first, self._stack.d_first
         self._values = like.new_empty(critics, 1, rows)
         self._values_of = self._values[:, 0]
 
-    def first(self, critic: CriticTensors, joint: Tensor) -> None:
-        """Starts with the first layer `[B, C*H]`, before its ReLU, from joint observations, actions and 1 `[B, O+U+1]`."""
-        torch.mm(joint, critic.first_weight, out=self.first_layer)
+    def inputs(self, joint: Tensor) -> Inputs:
+        """Sees joint observations, actions and a 1, `[B, O+U+1]`, as each critic's, without copying."""
+        return _inputs(joint.expand(self._critics, -1, -1))
+
+    def first(self, critic: CriticTensors, joint: Inputs) -> None:
+        """Starts with the first layer, before its ReLU, from what `inputs` returned."""
+        torch.bmm(joint.rows, critic.first_weight, out=self.first_layer)
 
     def rest(self, critic: CriticTensors) -> Tensor:
         """Goes on from the first layer, which may have been changed since; returns the values `[C, B]`."""
@@ -182,16 +183,13 @@ class CriticPass:
         torch.baddbmm(critic.last_bias, critic.last_weight, self._stack.last_turned, out=self._values)
         return self._values_of
 
-    def backward(self, critic: CriticTensors, into: CriticTensors, joint_turned: Tensor, d_values: Tensor) -> None:
-        """Writes the gradients of the parameters, given those of the values `[C, B]` of the last forward pass.
-
-        joint_turned: what it started with, turned, `[O+U+1, B]`.
-        """
+    def backward(self, critic: CriticTensors, into: CriticTensors, joint: Inputs, d_values: Tensor) -> None:
+        """Writes the gradients of the parameters, given those of the values `[C, B]` of the last forward pass."""
         turned = d_values[:, None]
         torch.bmm(turned, self._stack.last, out=into.last_weight)
         torch.sum(turned, 2, keepdim=True, out=into.last_bias)
         self._stack.down_from_one(critic.hidden, into.hidden, d_values, critic.last_weight)
-        torch.mm(joint_turned, self.d_first_layer, out=into.first_weight)
+        torch.bmm(joint.turned, self.d_first_layer, out=into.first_weight)
 
     def input_backward(self, critic: CriticTensors, d_values: Tensor) -> None:
         """Goes back to the first layer only (`d_first_layer`), given the gradient of the values `[C, B]`."""

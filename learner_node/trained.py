@@ -213,14 +213,13 @@ def trained_critics(
 
 
 def _first_labels(critics: Sequence[Critic], inputs: int, *, apart: bool) -> list[Label]:
-    """Returns which stored row each row of the first layers is: input by input, then the biases; None = not seen."""
-    places = [{column: 1 + place for place, column in enumerate(critic.sees)} for critic in critics]
-    weights: list[Label] = [
-        (critic.network, own[row]) if row in own else None
-        for row in range(inputs)
-        for critic, own in zip(critics, places, strict=True)
-    ]
-    return weights + [(critic.network, -1 - i if apart else 0) for i, critic in enumerate(critics)]
+    """Returns which stored row each row of the first layers is: of each critic inputs, then biases; None = not seen."""
+    labels: list[Label] = []
+    for i, critic in enumerate(critics):
+        places = {column: 1 + place for place, column in enumerate(critic.sees)}
+        labels += [(critic.network, places[row]) if row in places else None for row in range(inputs)]
+        labels.append((critic.network, -1 - i if apart else 0))
+    return labels
 
 
 def _by_number(sharing: Sharing, network_rates: Sequence[float], like: Tensor) -> Tensor:

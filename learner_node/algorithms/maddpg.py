@@ -70,7 +70,8 @@ class _Memory:
         inputs = joint.obs_dim + joint.action_dim
         self.now, self.next = (like.new_ones(rows, inputs + 1) for _ in range(2))
         """Observations, actions, and the 1 that critics' biases are the weights of."""
-        self.now_turned = self.now.t()
+        self.critics_now, self.critics_next = (self.critic.inputs(rows) for rows in (self.now, self.next))
+        self.judges_now = self.judge.inputs(self.now)
         self.joint, self.action = self.now[:, :inputs], self.now[:, joint.obs_dim : inputs]
         self.next_obs, self.next_action = self.next[:, : joint.obs_dim], self.next[:, joint.obs_dim : inputs]
         self.own_obs, self.own_next_obs = self.policy.own_obs(self.now), self.policy.own_obs(self.next)
@@ -79,12 +80,11 @@ class _Memory:
         """What rows count for where all agents act."""
         turned = like.new_empty(joint.action_dim, rows)
         self.d_action = turned.t()
-        first, d_first, width = self.judge.first_layer, self.judge.d_first_layer, network.critic_hidden[0]
         self.own = [
             _Own(
                 self.change[:, agent.action_slice],
-                first[:, i * width : (i + 1) * width],
-                d_first[:, i * width : (i + 1) * width].t(),
+                self.judge.first_layer[i],
+                self.judge.d_first_layer[i].t(),
                 turned[agent.action_slice],
             )
             for i, agent in enumerate(joint.agents)
@@ -115,12 +115,8 @@ class Maddpg:
         smooth = torch.tensor([self.plan.smooths[i] for i in self.rewards.player_of.tolist()], device=like.device)
         self._reach = self.heads.reach * smooth if any(self.plan.smooths) else None
         self._memory = self._memory_of(0)
-        width = network.critic_hidden[0]
-        first_of_actions = self._judges.first_weight[joint.obs_dim :]
-        self._own_weights = [
-            first_of_actions[player.action_slice, i * width : (i + 1) * width]
-            for i, player in enumerate(self.joint.agents)
-        ]
+        of_actions = self._judges.first_weight[:, joint.obs_dim :]
+        self._own_weights = [of_actions[i, player.action_slice] for i, player in enumerate(self.joint.agents)]
         """Each first critic's first weights for its own player's action `[u, H]`."""
 
     @torch.inference_mode()
@@ -198,7 +194,7 @@ class Maddpg:
         logits = memory.policy.forward(self.policies.target, memory.own_next_obs)
         actions = self.heads.greedy(logits, memory.actions)
         _put(self._smoothed(actions), shares.acts_next, memory.next_action)
-        memory.critic.first(self.critics.target, memory.next)
+        memory.critic.first(self.critics.target, memory.critics_next)
         values = self._lower(memory.critic.rest(self.critics.target))
         return td_target(told.reward, told.discount, values, self.algorithm.discount)
 
@@ -226,7 +222,7 @@ class Maddpg:
     def _critic_error(self, batch: Batch, told: Told, shares: Shares) -> Tensor:
         """Runs the critics forward; returns by how much their values miss the target `[C, B]`."""
         target = self._td_targets(batch, told, shares)
-        self._memory.critic.first(self.critics.online, self._memory.now)
+        self._memory.critic.first(self.critics.online, self._memory.critics_now)
         return self._memory.critic.rest(self.critics.online) - self._of_critics(target)
 
     def _of_critics(self, players: Tensor) -> Tensor:
@@ -239,7 +235,7 @@ class Maddpg:
             rows = rows * batch.importance
         d_values = critic_loss_gradient(error, rows, self.algorithm.critic_loss)
         critics = self.critics
-        self._memory.critic.backward(critics.online, critics.gradient, self._memory.now_turned, d_values)
+        self._memory.critic.backward(critics.online, critics.gradient, self._memory.critics_now, d_values)
         return critics.step()
 
     # ---- policies -------------------------------------------------------------------------------------------------
@@ -269,9 +265,9 @@ class Maddpg:
         memory = self._memory
         if self.algorithm.teammates == "current":
             _put(actions, shares.acts, memory.action)
-            memory.judge.first(self._judges, memory.now)
+            memory.judge.first(self._judges, memory.judges_now)
             return
-        memory.judge.first(self._judges, memory.now)
+        memory.judge.first(self._judges, memory.judges_now)
         torch.sub(actions, memory.action, out=memory.change)
         for own, weight in zip(memory.own, self._own_weights, strict=True):
             own.first.addmm_(own.change, weight)

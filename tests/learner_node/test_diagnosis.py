@@ -45,7 +45,8 @@ def test_critics_are_the_learners(team: str, name: str) -> None:
     rows = random_records(run.joint, 16, 9)
     joint = np.concatenate([rows["obs"], rows["action"]], axis=1)
     critics = CriticPass(len(algorithm.plan.critics), run.spec.network.critic_hidden, 16, torch.zeros(()))
-    critics.first(algorithm.critics.online, torch.from_numpy(np.concatenate([joint, np.ones((16, 1), np.float32)], 1)))
+    with_one = torch.from_numpy(np.concatenate([joint, np.ones((16, 1), np.float32)], 1))
+    critics.first(algorithm.critics.online, critics.inputs(with_one))
     expected = critics.rest(algorithm.critics.online).numpy()
     for critic, values in zip(brain.critics, expected, strict=True):
         _, found = forward(critic.layers, joint[:, critic.sees])

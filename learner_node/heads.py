@@ -123,13 +123,16 @@ class _Box:
 
     def __init__(self, middle: Tensor, half: Tensor) -> None:
         self._low, self._range, self._slope = (side.flatten() for side in (middle - half, 2.0 * half, 4.0 * half))
+        self._is_unit = bool((self._low == 0.0).all() and (self._range == 1.0).all())
+        """Whether all numbers go from 0 to 1, as MPE's do."""
 
     def greedy(self, logits: Tensor, out: Tensor) -> None:
         self.sample(logits, None, out)
 
     def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor) -> Kept:  # noqa: ARG002  (draws nothing)
-        share = (2.0 * logits).sigmoid_()
-        torch.addcmul(self._low, share, self._range, out=out)
+        share = torch.mul(logits, 2.0, out=out if self._is_unit else None).sigmoid_()
+        if not self._is_unit:
+            torch.addcmul(self._low, share, self._range, out=out)
         return (share,)
 
     def backward(self, kept: Kept, d_actions: Tensor, out: Tensor) -> None:

@@ -81,8 +81,8 @@ class Heads:
     def greedy(self, logits: Tensor, out: Tensor | None = None) -> Tensor:
         """Returns the actions `[B, U]` without exploration, in `out` if given."""
         actions = torch.empty_like(logits) if out is None else out
-        for head, own, out in zip(self._heads, self._split(logits), self._split(actions), strict=True):
-            head.greedy(own, out)
+        for head, own, acted in zip(self._heads, self._split(logits), self._split(actions), strict=True):
+            head.greedy(own, acted)
         return actions
 
     def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor | None = None) -> Sample:
@@ -91,18 +91,18 @@ class Heads:
         noise: Gumbel noise `[B, choices]`, None where none is needed.
         """
         actions, kept, at = torch.empty_like(logits) if out is None else out, [], 0
-        for head, own, out in zip(self._heads, self._split(logits), self._split(actions), strict=True):
+        for head, own, acted in zip(self._heads, self._split(logits), self._split(actions), strict=True):
             drawn = None if noise is None else noise[:, at : at + head.noise]
             at += head.noise
-            kept.append(head.sample(own, drawn, out))
+            kept.append(head.sample(own, drawn, acted))
         return Sample(actions, tuple(kept))
 
     def backward(self, sample: Sample, d_actions: Tensor, out: Tensor | None = None) -> Tensor:
         """Returns the gradient of the logits `[B, U]`, given that of the sampled actions, in `out` if given."""
         d_logits = torch.empty_like(d_actions) if out is None else out
-        d_own, outs = self._split(d_actions), self._split(d_logits)
-        for head, kept, own, out in zip(self._heads, sample.kept, d_own, outs, strict=True):
-            head.backward(kept, own, out)
+        d_own, d_outs = self._split(d_actions), self._split(d_logits)
+        for head, kept, own, d_out in zip(self._heads, sample.kept, d_own, d_outs, strict=True):
+            head.backward(kept, own, d_out)
         return d_logits
 
     def couple(self, noise: Tensor) -> Tensor:

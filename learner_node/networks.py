@@ -3,8 +3,8 @@
     N agents     C critics (one or two an agent)     H width of a hidden layer
     O, U         length of the joint observation, of the joint action        o, u  the same of one agent
 
-What is alike is one tensor: a layer of all agents is one batched product. Every critic reads the same joint input, which
-is not repeated for them. What differs is never padded: policies' first and last layers are stacked over cohorts, runs of
+What is alike is one tensor: a layer of all agents is one batched product. Every critic reads the same joint input, not
+a copy of it. What differs is never padded: policies' first and last layers are stacked over cohorts, runs of
 neighbouring agents of equal sizes, whose observations and actions are views of the joint rows. So no agent's loss or
 gradient can depend on another agent's size.
 

@@ -66,7 +66,7 @@ class _Stack:
         self.down(layers[:top], into)
 
     def _down_one(self, i: int, grad: Tensor, weight_t: Tensor, into: Sequence[Affine] | None) -> None:
-        """Goes through the weights between hidden layers i and i + 1, given the gradient of the upper, before its ReLU."""
+        """Goes from hidden layer i + 1 to i, given the gradient of the upper before its ReLU."""
         if into is not None:
             torch.bmm(self._turned[i], grad, out=into[i].weight)
             torch.sum(grad, 1, keepdim=True, out=into[i].bias)

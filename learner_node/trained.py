@@ -133,9 +133,10 @@ def _trained(
     sharing: Sharing,
     networks: Sequence[_Network],
     views: Callable[[Tensor], _T],
+    like: Tensor,
+    *,
     decay: float,
     clip: float,
-    like: Tensor,
 ) -> Trained[_T]:
     return Trained(
         sharing,
@@ -180,7 +181,7 @@ def trained_policies(
             layer_shapes(joint.agents[mates[0]], network), (seed, 0, mates[0]), first_biases=len(own_biases)
         )
         networks.append(_Network([pieces[0], *own_biases, *pieces[2:]], initial, rates[mates[0]]))
-    return _trained(sharing, networks, lambda flat: policy_tensors(flat, joint, network), decay, clip, like)
+    return _trained(sharing, networks, lambda flat: policy_tensors(flat, joint, network), like, decay=decay, clip=clip)
 
 
 def trained_critics(
@@ -209,7 +210,9 @@ def trained_critics(
         shapes = list(pairwise((len(one.sees), *widths, 1)))
         initial = initial_weights(shapes, (seed, 1, mates[0]), first_biases=len(own_biases))
         networks.append(_Network([pieces[0], *own_biases, *pieces[2:]], initial, rates[one.player]))
-    return _trained(sharing, networks, lambda flat: critic_tensors(flat, inputs, len(critics), widths), decay, clip, like)
+    return _trained(
+        sharing, networks, lambda flat: critic_tensors(flat, inputs, len(critics), widths), like, decay=decay, clip=clip
+    )
 
 
 def _first_labels(critics: Sequence[Critic], inputs: int, *, apart: bool) -> list[Label]:

@@ -190,7 +190,7 @@ class LiteralMaddpg:
         """Sets targets equal to the networks and optimisers to their start."""
         self.target = copy.deepcopy((self.mu, self.q, self.mu_of, self.q_of))
         algorithm = self.algorithm
-        self.adam = {}
+        self.adam, self.norms = {}, {}
         for nets, rate, decay in (
             (self.mu, algorithm.policy_learning_rate, algorithm.policy_weight_decay),
             (self.q, algorithm.critic_learning_rate, algorithm.critic_weight_decay),
@@ -323,15 +323,16 @@ class LiteralMaddpg:
             self.adam[network].zero_grad()
         loss.backward(inputs=[parameter for network in networks for parameter in network.parameters()])
         for network in networks:
-            self.clip([parameter.grad for parameter in network.parameters() if parameter.grad is not None])
+            gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+            self.norms[network] = torch.cat([gradient.flatten() for gradient in gradients]).norm()
+            self.clip(gradients, self.norms[network])
             self.adam[network].step()
 
-    def clip(self, gradients: Sequence[Tensor]) -> None:
+    def clip(self, gradients: Sequence[Tensor], norm: Tensor) -> None:
         """Shortens a network's gradient to the largest norm (torch's own function divides by the norm + 1e-6)."""
-        norm, largest = torch.cat([gradient.flatten() for gradient in gradients]).norm(), self.algorithm.gradient_clip
-        if 0 < largest < norm:
+        if 0 < self.algorithm.gradient_clip < norm:
             for gradient in gradients:
-                gradient.mul_(largest / norm)
+                gradient.mul_(self.algorithm.gradient_clip / norm)
 
     @torch.no_grad()
     def move_targets(self) -> None:

@@ -62,7 +62,12 @@ class Pair:
         batch = replace(as_batch(fields), importance=importance)
         measured = self.stacked.update(batch, *rates, policies=policies)
         torch.testing.assert_close(measured.critic_loss, torch.stack(critic_losses), rtol=1e-9, atol=1e-12)
+        everyone = range(len(critic_losses))
+        norms = torch.stack([self.twin.norms[self.twin.q_of[0][i]] for i in everyone])
+        torch.testing.assert_close(measured.critic_gradient_norm, norms, rtol=1e-8, atol=1e-12)
         if policies:
+            norms = torch.stack([self.twin.norms[self.twin.mu_of[i]] for i in everyone])
+            torch.testing.assert_close(measured.policy_gradient_norm, norms, rtol=1e-8, atol=1e-12)
             torch.testing.assert_close(measured.policy_loss, torch.stack(policy_losses), rtol=1e-9, atol=1e-12)
 
     def compare(self) -> None:

@@ -68,8 +68,8 @@ class _Stack:
     def _down_one(self, i: int, grad: Tensor, weight_t: Tensor, into: Sequence[Affine] | None) -> None:
         """Goes from hidden layer i + 1 to i, given the gradient of the upper before its ReLU."""
         if into is not None:
-            torch.bmm(self._turned[i], grad, out=into[i].weight)
             torch.sum(grad, 1, keepdim=True, out=into[i].bias)
+            torch.bmm(self._turned[i], grad, out=into[i].weight)
         torch.bmm(grad, weight_t, out=self.grads[i])
 
 

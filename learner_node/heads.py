@@ -33,7 +33,7 @@ class Sample:
     """Actions taken in the policy loss and what their gradient needs."""
 
     actions: Tensor
-    """`[B, U]`."""
+    """`[B, U]`; left as they are until `backward`, which may want them back."""
     kept: tuple[Kept, ...]
     """By segment: what its head wants back."""
 
@@ -117,26 +117,39 @@ class Heads:
 
 
 class _Box:
-    """`middle + half * tanh(logit)`, as `low + range * sigmoid(2 * logit)`: the same in a third of the time."""
+    """`middle + half * tanh(logit)`."""
 
     noise = 0
 
     def __init__(self, middle: Tensor, half: Tensor) -> None:
-        self._low, self._range, self._slope = (side.flatten() for side in (middle - half, 2.0 * half, 4.0 * half))
-        self._is_unit = bool((self._low == 0.0).all() and (self._range == 1.0).all())
-        """Whether all numbers go from 0 to 1, as MPE's do."""
+        self._middle, self._half = middle.flatten(), half.flatten()
 
     def greedy(self, logits: Tensor, out: Tensor) -> None:
-        self.sample(logits, None, out)
+        torch.addcmul(self._middle, torch.tanh(logits), self._half, out=out)
 
     def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor) -> Kept:  # noqa: ARG002  (draws nothing)
-        share = torch.mul(logits, 2.0, out=out if self._is_unit else None).sigmoid_()
-        if not self._is_unit:
-            torch.addcmul(self._low, share, self._range, out=out)
-        return (share,)
+        tanh = torch.tanh(logits)
+        torch.addcmul(self._middle, tanh, self._half, out=out)
+        return (tanh,)
 
     def backward(self, kept: Kept, d_actions: Tensor, out: Tensor) -> None:
-        torch.ops.aten.sigmoid_backward.grad_input(d_actions * self._slope, kept[0], grad_input=out)
+        torch.ops.aten.tanh_backward.grad_input(d_actions * self._half, kept[0], grad_input=out)
+
+
+class _UnitBox:
+    """The same for numbers from 0 to 1, as MPE's: there it is `sigmoid(2 * logit)`, which takes a third of the time."""
+
+    noise = 0
+
+    def greedy(self, logits: Tensor, out: Tensor) -> None:
+        torch.mul(logits, 2.0, out=out).sigmoid_()
+
+    def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor) -> Kept:  # noqa: ARG002  (draws nothing)
+        self.greedy(logits, out)
+        return (out,)
+
+    def backward(self, kept: Kept, d_actions: Tensor, out: Tensor) -> None:
+        torch.ops.aten.sigmoid_backward.grad_input(2.0 * d_actions, kept[0], grad_input=out)
 
 
 class _Choice:
@@ -247,7 +260,10 @@ def _head(segment: Segment, like: Tensor, gumbel: Gumbel, temperature: float) ->
     if segment.kind == "thrust":
         return _Thrust(segment.shape)
     middle, half = (torch.from_numpy(side).to(like) for side in segment.range())
-    return _Box(middle, half) if segment.kind == "box" else _Force(middle, half)
+    if segment.kind == "force":
+        return _Force(middle, half)
+    is_unit = bool((middle == 0.5).all() and (half == 0.5).all())
+    return _UnitBox() if is_unit else _Box(middle, half)
 
 
 def _one_hot(scores: Tensor, out: Tensor) -> None:

@@ -77,20 +77,19 @@ class Clip:
         self._scales = gradient.new_zeros(len(owners))
         self._scales_of = torch.split(self._scales[:, None], counts)
         self._owner = torch.tensor(owners, device=gradient.device)
-        # In units of the largest norm, so that what is not longer is scaled by exactly 1.
-        unit = largest if largest > 0 else 1.0
-        self._of_owner = torch.nn.functional.one_hot(self._owner).to(gradient).t().contiguous() / unit**2
+        self._of_owner = torch.nn.functional.one_hot(self._owner).to(gradient).t().contiguous()
 
     def __call__(self) -> Tensor:
-        """Scales them; returns what `gradient_norms` wants: the norms before, squared, in units of the largest."""
+        """Scales them and returns the squared norms before, network by network."""
         for rows, norms in zip(self._rows, self._parts, strict=True):
             torch.linalg.vector_norm(rows, dim=1, out=norms)
-        squares = torch.mv(self._of_owner, self._norms.square_())
+        squared_norms = torch.mv(self._of_owner, self._norms.square_())
         if self._largest > 0:
-            torch.index_select(squares.clamp(min=1.0).rsqrt_(), 0, self._owner, out=self._scales)
-            for rows, scales in zip(self._rows, self._scales_of, strict=True):
-                rows.mul_(scales)
-        return squares
+            scales = squared_norms.rsqrt().mul_(self._largest).clamp_(max=1.0)
+            torch.index_select(scales, 0, self._owner, out=self._scales)
+            for rows, own in zip(self._rows, self._scales_of, strict=True):
+                rows.mul_(own)
+        return squared_norms
 
 
 def _one_row_an_owner(block: Block, owners: list[int]) -> tuple[Block, list[int]]:
@@ -100,8 +99,3 @@ def _one_row_an_owner(block: Block, owners: list[int]) -> tuple[Block, list[int]
     if len(lengths) > 1:
         return block, owners
     return Block(block.start, len(runs), lengths.pop() * block.width), [owner for owner, _ in runs]
-
-
-def gradient_norms(squares: Tensor, largest: float) -> Tensor:
-    """Returns the norms of the gradients, of what a `Clip` to `largest` returned."""
-    return squares.sqrt() * (largest or 1.0)

@@ -25,8 +25,10 @@ from learner_node.networks import Affine, Cohort, CriticTensors, PolicyTensors
 class _Stack:
     """The hidden layers of all networks of one kind, `[N, B, H]`, and their gradients."""
 
-    def __init__(self, networks: int, widths: Sequence[int], rows: int, like: Tensor) -> None:
-        self.values, self.grads = ([like.new_empty(networks, rows, width) for width in widths] for _ in range(2))
+    def __init__(self, networks: int, widths: Sequence[int], rows: int, like: Tensor, gradients: int) -> None:
+        """Takes the memory; gradients: of so many layers from the first they are written out."""
+        self.values = [like.new_empty(networks, rows, width) for width in widths]
+        self.grads = [like.new_empty(networks, rows, width) for width in widths[:gradients]]
         self.first, self.d_first = self.values[0], self.grads[0]
         self._turned = [value.transpose(1, 2) for value in self.values]
         self.last, self.last_turned, self.d_last = self.values[-1], self._turned[-1], self.grads[-1]
@@ -43,34 +45,43 @@ class _Stack:
             self._down_one(i, _through_relu(self.grads[i + 1], self.values[i + 1]), layers[i].weight_t, into)
         _through_relu(self.grads[0], self.values[0])
 
-    def down_from_one(
-        self, layers: Sequence[Affine], into: Sequence[Affine] | None, d_out: Tensor, last_weight: Tensor
-    ) -> None:
-        """Does the same for networks that put out one number, given its gradient `[N, B]` and last weights `[N, 1, H]`.
-
-        The gradient of the last hidden layer is then the product of the two where its ReLU lets it through. Only the
-        first is written out, over that layer's values; the weights are multiplied into what stands beside it.
-        """
-        if not layers:
-            torch.mul(d_out[:, :, None], last_weight, out=self.d_last)
-            self.down(layers, into)
-            return
-        top, last = len(layers) - 1, self.last
-        passed = torch.ops.aten.threshold_backward.grad_input(
-            d_out[:, :, None].expand_as(last), last, 0, grad_input=last
-        )
-        self._down_one(top, passed, (layers[top].weight * last_weight).transpose(1, 2), into)
-        if into is not None:
-            into[top].weight.mul_(last_weight)
-            into[top].bias.mul_(last_weight)
-        self.down(layers[:top], into)
-
     def _down_one(self, i: int, grad: Tensor, weight_t: Tensor, into: Sequence[Affine] | None) -> None:
         """Goes from hidden layer i + 1 to i, given the gradient of the upper before its ReLU."""
         if into is not None:
             torch.sum(grad, 1, keepdim=True, out=into[i].bias)
             torch.bmm(self._turned[i], grad, out=into[i].weight)
         torch.bmm(grad, weight_t, out=self.grads[i])
+
+
+class _OneOutputStack(_Stack):
+    """The same of networks that put out one number.
+
+    The gradient of their last hidden layer is an outer product, of the output's gradient and the last weights, where
+    the ReLU lets it through. It is not written out: the output's gradient goes over the layer's values, which are used
+    up, and the last weights are multiplied into the layer's own and their gradients.
+    """
+
+    def __init__(self, networks: int, widths: Sequence[int], rows: int, like: Tensor) -> None:
+        super().__init__(networks, widths, rows, like, gradients=max(1, len(widths) - 1))
+        self._weight = like.new_empty(networks, *widths[-2:]) if len(widths) > 1 else None
+
+    def down_from_output(
+        self, layers: Sequence[Affine], into: Sequence[Affine] | None, d_out: Tensor, last_weight: Tensor
+    ) -> None:
+        """Runs back to the first layer, given the output's gradient `[N, B]` and the last weights `[N, 1, H]`."""
+        if self._weight is None:
+            torch.mul(d_out[:, :, None], last_weight, out=self.d_first)
+            self.down(layers, into)
+            return
+        top, last = len(layers) - 1, self.last
+        d_out_of_units = d_out[:, :, None].expand_as(last)
+        passed = torch.ops.aten.threshold_backward.grad_input(d_out_of_units, last, 0, grad_input=last)
+        weight = torch.mul(layers[top].weight, last_weight, out=self._weight)
+        self._down_one(top, passed, weight.transpose(1, 2), into)
+        if into is not None:
+            into[top].weight.mul_(last_weight)
+            into[top].bias.mul_(last_weight)
+        self.down(layers[:top], into)
 
 
 class _RunViews(NamedTuple):
@@ -107,7 +118,7 @@ class PolicyPass:
     def __init__(self, cohorts: Sequence[Cohort], widths: Sequence[int], rows: int, like: Tensor) -> None:
         """Takes number type and device from `like`."""
         self._cohorts = cohorts
-        self._stack = _Stack(cohorts[-1].agents.stop, widths, rows, like)
+        self._stack = _Stack(cohorts[-1].agents.stop, widths, rows, like, gradients=len(widths))
         turned, d_turned = (like.new_empty(cohorts[-1].action.stop, rows) for _ in range(2))
         self._logits, self.d_logits = turned.t(), d_turned.t()
         """`[B, U]`; in memory they lie along the batch."""
@@ -131,7 +142,7 @@ class PolicyPass:
 
     def own_obs(self, obs: Tensor) -> list[Inputs]:
         """Sees observations `[B, O]` as each cohort's, without copying."""
-        return [_inputs(by_agent(obs, run.obs, run.size)) for run in self._cohorts]
+        return [_inputs(_by_agent(obs, run.obs, run.size)) for run in self._cohorts]
 
     def forward(self, policy: PolicyTensors, own_obs: Sequence[Inputs]) -> Tensor:
         """Returns the logits `[B, U]` for observations as `own_obs` sees them; in memory they lie along the batch."""
@@ -158,13 +169,14 @@ class PolicyPass:
 class CriticPass:
     """Runs all critics forward and back over `rows` rows.
 
-    `first_layer` and `d_first_layer`, its gradient, are `[C, B, H]` before the ReLU.
+    `first_layer` and `d_first_layer`, its gradient, are `[C, B, H]` before the ReLU. A pass back uses up the pass
+    forward: once after each `rest`.
     """
 
     def __init__(self, critics: int, widths: Sequence[int], rows: int, like: Tensor) -> None:
         """Takes number type and device from `like`."""
         self._critics = critics
-        self._stack = _Stack(critics, widths, rows, like)
+        self._stack = _OneOutputStack(critics, widths, rows, like)
         self.first_layer, self.d_first_layer = self._stack.first, self._stack.d_first
         self._values = like.new_empty(critics, 1, rows)
         self._values_of = self._values[:, 0]
@@ -188,20 +200,17 @@ class CriticPass:
         turned = d_values[:, None]
         torch.bmm(turned, self._stack.last, out=into.last_weight)
         torch.sum(turned, 2, keepdim=True, out=into.last_bias)
-        self._stack.down_from_one(critic.hidden, into.hidden, d_values, critic.last_weight)
+        self._stack.down_from_output(critic.hidden, into.hidden, d_values, critic.last_weight)
         torch.bmm(joint.turned, self.d_first_layer, out=into.first_weight)
 
     def input_backward(self, critic: CriticTensors, d_values: Tensor) -> None:
         """Goes back to the first layer only (`d_first_layer`), given the gradient of the values `[C, B]`."""
-        self._stack.down_from_one(critic.hidden, None, d_values, critic.last_weight)
+        self._stack.down_from_output(critic.hidden, None, d_values, critic.last_weight)
 
 
-def by_agent(rows: Tensor, columns: slice, agents: int) -> Tensor:
+def _by_agent(rows: Tensor, columns: slice, agents: int) -> Tensor:
     """Sees columns of `[B, ...]`, k an agent, as `[agents, B, k]` without copying."""
-    width = (columns.stop - columns.start) // agents
-    row, step = rows.stride()
-    start = rows.storage_offset() + columns.start * step
-    return rows.as_strided((agents, len(rows), width), (width * step, row, step), start)
+    return rows[:, columns].unflatten(1, (agents, -1)).transpose(0, 1)
 
 
 def _through_relu(grad: Tensor, value: Tensor) -> Tensor:

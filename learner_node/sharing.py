@@ -42,38 +42,52 @@ class _Rows:
         self.owners = [network for network, _ in found]
         """The network of each stored row."""
         self.source = torch.tensor([-1 if label is None else place[label] for label in labels], device=like.device)
-        """The stored row of each user's row."""
+        """The stored row of each user's row; -1 = none."""
         self.zeros = (self.source < 0).nonzero().flatten()
-        self.gather = self.source.clamp(min=0)
+        """The users' rows that are none."""
         uses: list[list[int]] = [[] for _ in found]
         for row, label in enumerate(labels):
             if label is not None:
                 uses[place[label]].append(row)
         self.most = max(map(len, uses))
+        """How many users' rows a stored row is at most."""
         slots = [own[k] if k < len(own) else own[0] for k in range(self.most) for own in uses]
         self.uses = torch.tensor(slots, device=like.device)
+        """Those rows `[most * stored rows]`: the first of each stored row, the second of each, ..."""
         counts = torch.tensor([len(own) for own in uses])
         used = (torch.arange(self.most)[:, None] < counts)[:, :, None].to(like)
         self.used = None if bool(used.all()) else used
+        """0.0 where a stored row has fewer `[most, stored rows, 1]`; None = nowhere."""
 
 
-class Shared:
-    """Two buffers, as they are stored and as they lie for users; where sharing is plain both are one, and stay."""
+class Expansion:
+    """Lays stored numbers out for their users, from one buffer into another."""
 
     def __init__(self, blocks: Sequence[_Rows], stored: Tensor, users: Tensor) -> None:
-        self._blocks = [(rows, rows.stored.of(stored), rows.users.of(users)) for rows in blocks]
-        self._summands = [own.new_empty(len(rows.uses), rows.users.width) for rows, own, _ in self._blocks]
+        self._blocks = [
+            (rows.stored.of(stored), rows.source.clamp(min=0), rows.zeros, rows.users.of(users)) for rows in blocks
+        ]
 
-    def expand(self) -> None:
-        """Lays stored numbers out for their users."""
-        for rows, stored, users in self._blocks:
-            torch.index_select(stored, 0, rows.gather, out=users)
-            if len(rows.zeros):
-                users.index_fill_(0, rows.zeros, 0.0)
+    def __call__(self) -> None:
+        """Writes the users' buffer."""
+        for stored, source, zeros, users in self._blocks:
+            torch.index_select(stored, 0, source, out=users)
+            if len(zeros):
+                users.index_fill_(0, zeros, 0.0)
 
-    def reduce(self) -> None:
-        """Sums users' gradients into those of the stored numbers."""
-        for (rows, stored, users), summands in zip(self._blocks, self._summands, strict=True):
+
+class Reduction:
+    """Sums users' gradients into those of the stored numbers, from one buffer into another."""
+
+    def __init__(self, blocks: Sequence[_Rows], users: Tensor, stored: Tensor) -> None:
+        self._blocks = [
+            (rows, rows.users.of(users), users.new_empty(len(rows.uses), rows.users.width), rows.stored.of(stored))
+            for rows in blocks
+        ]
+
+    def __call__(self) -> None:
+        """Writes the stored numbers' buffer."""
+        for rows, users, summands, stored in self._blocks:
             torch.index_select(users, 0, rows.uses, out=summands)
             by_use = summands.view(rows.most, *stored.shape)
             torch.sum(by_use if rows.used is None else by_use.mul_(rows.used), 0, out=stored)
@@ -102,9 +116,13 @@ class Sharing:
         """The blocks of the stored buffer, with the network of each row."""
         return [(rows.stored, rows.owners) for rows in self._blocks]
 
-    def between(self, stored: Tensor, users: Tensor) -> Shared:
-        """Returns what keeps these two buffers in step: as stored `[P]`, as laid out for users."""
-        return Shared([] if self.is_plain else self._blocks, stored, users)
+    def expansion(self, stored: Tensor, users: Tensor) -> Expansion:
+        """Returns what lays `stored` `[P]` out for users; where both are the same tensor it does nothing."""
+        return Expansion([] if stored is users else self._blocks, stored, users)
+
+    def reduction(self, users: Tensor, stored: Tensor) -> Reduction:
+        """Returns what sums `users`, as laid out, into `stored` `[P]`; for one tensor it does nothing."""
+        return Reduction([] if stored is users else self._blocks, users, stored)
 
     def places(self) -> Tensor:
         """Returns where in the stored buffer each number of the users' buffer stands; -1 = nowhere."""

@@ -61,9 +61,9 @@ class Trained(Generic[_T]):
         self._users_gradient = initial.new_zeros(sharing.users_size)
         self._gradient = self._users_gradient if sharing.is_plain else initial.new_zeros(sharing.stored_size)
         self._users = self.stored if sharing.is_plain else initial.new_empty(sharing.users_size)
-        self._laid_out = sharing.between(self.stored, self._users)
-        self._summed = sharing.between(self._gradient, self._users_gradient)
-        self._laid_out.expand()
+        self._expand = sharing.expansion(self.stored, self._users)
+        self._reduce = sharing.reduction(self._users_gradient, self._gradient)
+        self._expand()
         self.users_target = self._users.clone()
         rates = _by_number(sharing, network_rates, initial) if set(network_rates) != {1.0} else None
         self.adam = Adam(self.stored, weight_decay, rates)
@@ -79,12 +79,12 @@ class Trained(Generic[_T]):
         """Where each stored number first stands among the users' numbers."""
 
     def step(self) -> Tensor:
-        """Clips the gradients, steps the optimiser, and returns what the clip did, network by network."""
-        self._summed.reduce()
-        squares = self._clip()
+        """Clips the gradients and steps the optimiser; returns their squared norms before, network by network."""
+        self._reduce()
+        squared_norms = self._clip()
         self.adam.step(self.stored, self._gradient)
-        self._laid_out.expand()
-        return squares
+        self._expand()
+        return squared_norms
 
     def follow(self, rate: float) -> None:
         """Moves the targets a share of the way to the parameters."""
@@ -114,11 +114,8 @@ class Trained(Generic[_T]):
         ):
             kept[self.order] = tensors[name].to(device)
         self.adam.steps.copy_(tensors["adam/steps"])
-        self._laid_out.expand()
-        if self._sharing.is_plain:
-            self.users_target.copy_(target)
-        else:
-            self._sharing.between(target, self.users_target).expand()
+        self._expand()
+        self._sharing.expansion(target, self.users_target)()
 
 
 class _Network(NamedTuple):

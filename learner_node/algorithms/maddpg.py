@@ -62,6 +62,7 @@ class _Memory:
 
     def __init__(self, joint: JointSpec, network: NetworkSpec, critics: int, rows: int, like: Tensor) -> None:
         self.actions = like.new_empty(joint.action_dim, rows).t()
+        """The targets' next actions, then those of the policy loss `[B, U]`; in memory they lie along the batch."""
         self.policy = PolicyPass(cohorts(joint), network.policy_hidden, rows, like)
         self.critic = CriticPass(critics, network.critic_hidden, rows, like)
         agents = len(joint.agents)
@@ -140,13 +141,13 @@ class Maddpg:
         told = self.rewards.told(batch)
         shares = self._shares_of(batch, told)
         error = self._critic_error(batch, told, shares)
-        squares = self._update_critics(batch, error, shares)
+        squared_norms = self._update_critics(batch, error, shares)
         policy = None
         if policies:
             policy = self._update_policies(shares)
             self.critics.follow(self.algorithm.target_rate)
             self.policies.follow(self.algorithm.target_rate)
-        return Measured(self.plan, self.algorithm, error, shares, squares, policy, self.rewards.player_of)
+        return Measured(self.plan, self.algorithm, error, shares, squared_norms, policy, self.rewards.player_of)
 
     @torch.inference_mode()
     def logits(self, obs: Tensor) -> Tensor:
@@ -203,8 +204,9 @@ class Maddpg:
         if self._reach is None:
             return actions
         algorithm = self.algorithm
-        noise = torch.empty_like(actions).normal_(0.0, algorithm.smoothing, generator=self.generator)
-        noise.clamp_(-algorithm.smoothing_clip, algorithm.smoothing_clip)
+        # Turned, because torch draws into contiguous memory eight times as fast.
+        turned = torch.empty_like(actions.t()).normal_(0.0, algorithm.smoothing, generator=self.generator)
+        noise = turned.clamp_(-algorithm.smoothing_clip, algorithm.smoothing_clip).t()
         actions.addcmul_(self.heads.couple(noise), self._reach)
         return torch.clamp(actions, self.heads.low, self.heads.high, out=actions)
 

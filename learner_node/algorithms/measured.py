@@ -12,7 +12,6 @@ from torch import Tensor
 from common.run import AlgorithmSpec
 from learner_node.algorithms.family import Family
 from learner_node.algorithms.losses import Shares, critic_loss, logit_penalty, policy_value
-from learner_node.optimiser import gradient_norms
 
 
 @dataclass(frozen=True)
@@ -23,8 +22,8 @@ class PolicyMeasured:
     """`[B, U]`."""
     values: Tensor
     """By the players' first critics `[N, B]`."""
-    squares: Tensor
-    """What the clip of the policies' gradients returned, network by network."""
+    squared_norms: Tensor
+    """Of the gradients before clipping, network by network."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class Measured:
     error: Tensor
     """The critics' TD errors `[C, B]` before the update."""
     shares: Shares
-    critic_squares: Tensor
-    """What the clip of the critics' gradients returned, network by network."""
+    critic_squared_norms: Tensor
+    """Of the critics' gradients before clipping, network by network."""
     policy: PolicyMeasured | None
     """None in an update in which policies did not move."""
     player_of: Tensor
@@ -57,7 +56,7 @@ class Measured:
     def critic_gradient_norm(self) -> Tensor:
         """Of the players' first critics, before clipping."""
         networks = [critic.network for critic in self.plan.critics[: len(self.shares.rows)]]
-        return gradient_norms(self.critic_squares, self.algorithm.gradient_clip)[networks]
+        return self.critic_squared_norms.sqrt()[networks]
 
     @property
     def value(self) -> Tensor:
@@ -72,8 +71,7 @@ class Measured:
     @property
     def policy_gradient_norm(self) -> Tensor:
         """Of the policies, before clipping."""
-        norms = gradient_norms(self._policy.squares, self.algorithm.gradient_clip)
-        return norms[list(self.plan.policy_networks)]
+        return self._policy.squared_norms.sqrt()[list(self.plan.policy_networks)]
 
     @property
     def _first_error(self) -> Tensor:

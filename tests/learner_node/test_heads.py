@@ -67,7 +67,7 @@ def test_actions_without_exploration_equal_the_twins(team: str, size: float) -> 
 
 @EVERY_TEAM
 def test_actions_are_the_same_whatever_the_logits_memory(team: str) -> None:
-    """The logits may be columns of something wider, as when critics' inputs are built in place."""
+    """The logits may be columns of something wider, or lie along the batch: but for rounding it is the same."""
     joint, head = ALL_TEAMS[team]
     logits = doubles(ROWS, joint.action_dim)
     wider = doubles(ROWS, joint.action_dim + 3)

@@ -43,15 +43,15 @@ class Pair:
         """Returns what the stacked learner will draw, in the columns of the joint action."""
         generator, shape = torch.Generator(), (self.joint.action_dim, ROWS)
         generator.set_state(self.stacked.generator.get_state())
-        smoothing, gumbel = (torch.zeros(shape, dtype=torch.float64).t() for _ in range(2))
+        drawn, gumbel = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64).t()
         if any(self.stacked.plan.smooths):
-            smoothing.normal_(0.0, self.algorithm.smoothing, generator=generator).div_(self.algorithm.smoothing)
+            drawn.normal_(0.0, self.algorithm.smoothing, generator=generator).div_(self.algorithm.smoothing)
         parts = [part for agent in self.joint.agents for part in agent.parts]
         is_soft = self.stacked.network.head == "soft"
         choice = torch.cat([torch.full((part.size,), is_soft or not isinstance(part, Box)) for part in parts])
         if self.stacked.heads.choices:
             gumbel[:, choice] = gumbel_noise(ROWS, self.stacked.heads.choices, DOUBLE, generator)
-        return Noise(smoothing, gumbel)
+        return Noise(drawn.t(), gumbel)
 
     def update(self, seed: int, *, absences: bool, weighted: bool = False, policies: bool = True) -> None:
         """Updates both on one batch and compares what they report."""
@@ -230,6 +230,17 @@ def test_an_agent_that_is_never_present_learns_nothing() -> None:
     assert torch.equal(after[2 * third :], before[2 * third :])
     assert not torch.equal(after[:third], before[:third])
     assert losses.critic_loss[2] == 0.0
+
+
+@pytest.mark.parametrize("largest", [1e-24, 1e-12, 1e12])
+def test_any_clip_leaves_float32_finite(largest: float) -> None:
+    joint = TEAMS["spread"]
+    learner = Maddpg(joint, NETWORK, AlgorithmSpec(gradient_clip=largest), 3, torch.zeros(()))
+    measured = learner.update(as_batch(as_fields(random_records(joint, ROWS, 0), torch.float32)), 1e-3, 1e-3)
+    for trained in (learner.policies, learner.critics):
+        assert trained.stored.isfinite().all()
+    assert (measured.critic_gradient_norm > 1e-6).all()
+    assert (measured.critic_gradient_norm < 1e6).all()
 
 
 @pytest.mark.parametrize("team", ["spread", "mixed"])

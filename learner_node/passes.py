@@ -210,7 +210,7 @@ class CriticPass:
 
 def _by_agent(rows: Tensor, columns: slice, agents: int) -> Tensor:
     """Sees columns of `[B, ...]`, k an agent, as `[agents, B, k]` without copying."""
-    return rows[:, columns].unflatten(1, (agents, -1)).transpose(0, 1)
+    return rows[:, columns].view(len(rows), agents, (columns.stop - columns.start) // agents).transpose(0, 1)
 
 
 def _through_relu(grad: Tensor, value: Tensor) -> Tensor:

@@ -74,10 +74,16 @@ class Clip:
         owners = [owner for _, own in runs for owner in own]
         self._norms = gradient.new_zeros(len(owners))
         self._parts = torch.split(self._norms, counts)
-        self._scales = gradient.new_zeros(len(owners))
-        self._scales_of = torch.split(self._scales[:, None], counts)
         self._owner = torch.tensor(owners, device=gradient.device)
         self._of_owner = torch.nn.functional.one_hot(self._owner).to(gradient).t().contiguous()
+        self._scales = gradient.new_zeros(len(self._of_owner))
+        one_row_each = all(own == list(range(len(self._scales))) for _, own in runs)
+        self._row_scales = None if one_row_each else gradient.new_zeros(len(owners))
+        """The scale of each row, where blocks have more than a row of each network."""
+        if self._row_scales is None:
+            self._scales_of = [self._scales[:, None]] * len(runs)
+        else:
+            self._scales_of = list(torch.split(self._row_scales[:, None], counts))
 
     def __call__(self) -> Tensor:
         """Scales them and returns the squared norms before, network by network."""
@@ -85,8 +91,9 @@ class Clip:
             torch.linalg.vector_norm(rows, dim=1, out=norms)
         squared_norms = torch.mv(self._of_owner, self._norms.square_())
         if self._largest > 0:
-            scales = squared_norms.rsqrt().mul_(self._largest).clamp_(max=1.0)
-            torch.index_select(scales, 0, self._owner, out=self._scales)
+            torch.rsqrt(squared_norms, out=self._scales).mul_(self._largest).clamp_(max=1.0)
+            if self._row_scales is not None:
+                torch.index_select(self._scales, 0, self._owner, out=self._row_scales)
             for rows, own in zip(self._rows, self._scales_of, strict=True):
                 rows.mul_(own)
         return squared_norms

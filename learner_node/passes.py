@@ -63,21 +63,28 @@ class _OneOutputStack(_Stack):
 
     def __init__(self, networks: int, widths: Sequence[int], rows: int, like: Tensor) -> None:
         super().__init__(networks, widths, rows, like, gradients=max(1, len(widths) - 1))
-        self._weight = like.new_empty(networks, *widths[-2:]) if len(widths) > 1 else None
+        self._scaled: tuple[Tensor, Tensor] | None = None
+        """The last hidden layer's weights, scaled, and their transpose."""
+        if len(widths) > 1:
+            weight = like.new_empty(networks, *widths[-2:])
+            self._scaled = weight, weight.transpose(1, 2)
 
     def down_from_output(
         self, layers: Sequence[Affine], into: Sequence[Affine] | None, d_out: Tensor, last_weight: Tensor
     ) -> None:
-        """Runs back to the first layer, given the output's gradient `[N, B]` and the last weights `[N, 1, H]`."""
-        if self._weight is None:
-            torch.mul(d_out[:, :, None], last_weight, out=self.d_first)
+        """Runs back to the first layer, given the output's gradient `[N, B, H]`, one number repeated, and last weights.
+
+        last_weight: `[N, 1, H]`.
+        """
+        if self._scaled is None:
+            torch.mul(d_out, last_weight, out=self.d_first)
             self.down(layers, into)
             return
         top, last = len(layers) - 1, self.last
-        d_out_of_units = d_out[:, :, None].expand_as(last)
-        passed = torch.ops.aten.threshold_backward.grad_input(d_out_of_units, last, 0, grad_input=last)
-        weight = torch.mul(layers[top].weight, last_weight, out=self._weight)
-        self._down_one(top, passed, weight.transpose(1, 2), into)
+        passed = torch.ops.aten.threshold_backward.grad_input(d_out, last, 0, grad_input=last)
+        weight, weight_t = self._scaled
+        torch.mul(layers[top].weight, last_weight, out=weight)
+        self._down_one(top, passed, weight_t, into)
         if into is not None:
             into[top].weight.mul_(last_weight)
             into[top].bias.mul_(last_weight)
@@ -180,6 +187,10 @@ class CriticPass:
         self.first_layer, self.d_first_layer = self._stack.first, self._stack.d_first
         self._values = like.new_empty(critics, 1, rows)
         self._values_of = self._values[:, 0]
+        self.d_values = like.new_empty(critics, rows)
+        """`[C, B]`."""
+        self._d_values_turned = self.d_values[:, None]
+        self._d_values_by_unit = self._by_unit(self.d_values)
 
     def inputs(self, joint: Tensor) -> Inputs:
         """Sees joint observations, actions and a 1, `[B, O+U+1]`, as each critic's, without copying."""
@@ -195,17 +206,20 @@ class CriticPass:
         torch.baddbmm(critic.last_bias, critic.last_weight, self._stack.last_turned, out=self._values)
         return self._values_of
 
-    def backward(self, critic: CriticTensors, into: CriticTensors, joint: Inputs, d_values: Tensor) -> None:
-        """Writes the gradients of the parameters, given those of the values `[C, B]` of the last forward pass."""
-        turned = d_values[:, None]
-        torch.bmm(turned, self._stack.last, out=into.last_weight)
-        torch.sum(turned, 2, keepdim=True, out=into.last_bias)
-        self._stack.down_from_output(critic.hidden, into.hidden, d_values, critic.last_weight)
+    def backward(self, critic: CriticTensors, into: CriticTensors, joint: Inputs) -> None:
+        """Writes the gradients of the parameters, given those of the last forward pass' values in `d_values`."""
+        torch.bmm(self._d_values_turned, self._stack.last, out=into.last_weight)
+        torch.sum(self._d_values_turned, 2, keepdim=True, out=into.last_bias)
+        self._stack.down_from_output(critic.hidden, into.hidden, self._d_values_by_unit, critic.last_weight)
         torch.bmm(joint.turned, self.d_first_layer, out=into.first_weight)
 
     def input_backward(self, critic: CriticTensors, d_values: Tensor) -> None:
         """Goes back to the first layer only (`d_first_layer`), given the gradient of the values `[C, B]`."""
-        self._stack.down_from_output(critic.hidden, None, d_values, critic.last_weight)
+        self._stack.down_from_output(critic.hidden, None, self._by_unit(d_values), critic.last_weight)
+
+    def _by_unit(self, d_values: Tensor) -> Tensor:
+        """Sees gradients of the values as those of every unit of the last hidden layer `[C, B, H]`."""
+        return d_values[:, :, None].expand_as(self._stack.last)
 
 
 def _by_agent(rows: Tensor, columns: slice, agents: int) -> Tensor:

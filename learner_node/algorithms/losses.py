@@ -60,11 +60,17 @@ def critic_loss(error: Tensor, rows: Tensor, kind: Kind) -> Tensor:
     return (torch.where(size < 1.0, 0.5 * error.square(), size - 0.5) * rows).sum(1)
 
 
-def critic_loss_gradient(error: Tensor, rows: Tensor, kind: Kind) -> Tensor:
-    """Returns the gradient of the values `[N, B]`."""
+def critic_loss_slope(rows: Tensor, kind: Kind) -> Tensor:
+    """Returns by how much each row's gradient grows with its TD error, Huber's between the corners `[N, B]`."""
+    return 2.0 * rows if kind == "squared" else rows
+
+
+def critic_loss_gradient(error: Tensor, slope: Tensor, kind: Kind, out: Tensor) -> None:
+    """Writes the gradient of the values `[N, B]`; slope: by `critic_loss_slope`."""
     if kind == "squared":
-        return torch.mul(error, rows).mul_(2.0)
-    return error.clamp(-1.0, 1.0).mul_(rows)
+        torch.mul(error, slope, out=out)
+    else:
+        torch.clamp(error, -1.0, 1.0, out=out).mul_(slope)
 
 
 def policy_value(values: Tensor, shares: Shares) -> Tensor:

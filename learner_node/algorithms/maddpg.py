@@ -34,6 +34,7 @@ from learner_node.algorithms.losses import (
     Shares,
     add_logit_penalty_gradient,
     critic_loss_gradient,
+    critic_loss_slope,
     td_target,
 )
 from learner_node.algorithms.measured import Measured, PolicyMeasured
@@ -79,6 +80,8 @@ class _Memory:
         self.change = like.new_empty(joint.action_dim, rows).t()
         self.shares: Shares | None = None
         """What rows count for where all agents act."""
+        self.slope: Tensor | None = None
+        """The slope of the critics' loss there, where all rows are as important `[C, B]`."""
         turned = like.new_empty(joint.action_dim, rows)
         self.d_action = turned.t()
         self.own = [
@@ -136,8 +139,7 @@ class Maddpg:
     @torch.inference_mode()
     def step(self, batch: Batch, *, policies: bool) -> Measured:
         """Does the update with the rates set: nothing but work on tensors, the same for every batch of one size."""
-        memory = self._memory_for(len(batch.joint))
-        memory.joint.copy_(batch.joint)
+        self._memory_for(len(batch.joint))
         told = self.rewards.told(batch)
         shares = self._shares_of(batch, told)
         error = self._critic_error(batch, told, shares)
@@ -223,22 +225,33 @@ class Maddpg:
 
     def _critic_error(self, batch: Batch, told: Told, shares: Shares) -> Tensor:
         """Runs the critics forward; returns by how much their values miss the target `[C, B]`."""
-        target = self._td_targets(batch, told, shares)
-        self._memory.critic.first(self.critics.online, self._memory.critics_now)
-        return self._memory.critic.rest(self.critics.online) - self._of_critics(target)
+        memory, target = self._memory, self._td_targets(batch, told, shares)
+        memory.joint.copy_(batch.joint)
+        memory.critic.first(self.critics.online, memory.critics_now)
+        return memory.critic.rest(self.critics.online) - self._of_critics(target)
 
     def _of_critics(self, players: Tensor) -> Tensor:
         """Repeats what is said of players `[N, B]` for their critics `[C, B]`."""
         return players.index_select(0, self._owners) if len(self._twins) else players
 
     def _update_critics(self, batch: Batch, error: Tensor, shares: Shares) -> Tensor:
+        memory, critics = self._memory, self.critics
+        slope = self._slope_of(batch, shares)
+        critic_loss_gradient(error, slope, self.algorithm.critic_loss, memory.critic.d_values)
+        memory.critic.backward(critics.online, critics.gradient, memory.critics_now)
+        return critics.step()
+
+    def _slope_of(self, batch: Batch, shares: Shares) -> Tensor:
+        lasts = batch.complete and batch.importance is None
+        if lasts and self._memory.slope is not None:
+            return self._memory.slope
         rows = self._of_critics(shares.rows)
         if batch.importance is not None:
             rows = rows * batch.importance
-        d_values = critic_loss_gradient(error, rows, self.algorithm.critic_loss)
-        critics = self.critics
-        self._memory.critic.backward(critics.online, critics.gradient, self._memory.critics_now, d_values)
-        return critics.step()
+        slope = critic_loss_slope(rows, self.algorithm.critic_loss)
+        if lasts:
+            self._memory.slope = slope
+        return slope
 
     # ---- policies -------------------------------------------------------------------------------------------------
 

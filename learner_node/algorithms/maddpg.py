@@ -46,16 +46,16 @@ from learner_node.trained import trained_critics, trained_policies
 
 
 class _Own(NamedTuple):
-    """One player's places in the policy loss: its own action, and its first critic's first layer."""
+    """The places of one cohort's n players in the policy loss: their own actions, their first critics' first layers."""
 
     change: Tensor
-    """By how much its action differs from the stored one `[B, u]`."""
+    """By how much their actions differ from the stored ones `[n, B, u]`."""
     first: Tensor
-    """`[B, H]`."""
+    """`[n, B, H]`."""
     d_first: Tensor
-    """The value's gradient `[H, B]`."""
+    """The values' gradients `[n, H, B]`."""
     d_action: Tensor
-    """`[u, B]`."""
+    """`[n, u, B]`."""
 
 
 class _Memory:
@@ -77,7 +77,8 @@ class _Memory:
         self.joint, self.action = self.now[:, :inputs], self.now[:, joint.obs_dim : inputs]
         self.next_obs, self.next_action = self.next[:, : joint.obs_dim], self.next[:, joint.obs_dim : inputs]
         self.own_obs, self.own_next_obs = self.policy.own_obs(self.now), self.policy.own_obs(self.next)
-        self.change = like.new_empty(joint.action_dim, rows).t()
+        change = like.new_empty(joint.action_dim, rows)
+        self.change = change.t()
         self.shares: Shares | None = None
         """What rows count for where all agents act."""
         self.slope: Tensor | None = None
@@ -86,12 +87,12 @@ class _Memory:
         self.d_action = turned.t()
         self.own = [
             _Own(
-                self.change[:, agent.action_slice],
-                self.judge.first_layer[i],
-                self.judge.d_first_layer[i].t(),
-                turned[agent.action_slice],
+                change[run.action].view(run.size, run.action_dim, rows).transpose(1, 2),
+                self.judge.first_layer[run.agents],
+                self.judge.d_first_layer[run.agents].transpose(1, 2),
+                turned[run.action].view(run.size, run.action_dim, rows),
             )
-            for i, agent in enumerate(joint.agents)
+            for run in cohorts(joint)
         ]
 
 
@@ -120,8 +121,11 @@ class Maddpg:
         self._reach = self.heads.reach * smooth if any(self.plan.smooths) else None
         self._memory = self._memory_of(0)
         of_actions = self._judges.first_weight[:, joint.obs_dim :]
-        self._own_weights = [of_actions[i, player.action_slice] for i, player in enumerate(self.joint.agents)]
-        """Each first critic's first weights for its own player's action `[u, H]`."""
+        self._own_weights = [
+            of_actions[run.agents, run.action].view(run.size, run.size, run.action_dim, -1).diagonal().movedim(-1, 0)
+            for run in cohorts(self.joint)
+        ]
+        """Per cohort its first critics' first weights for their own player's action `[n, u, H]`."""
 
     @torch.inference_mode()
     def update(
@@ -285,13 +289,13 @@ class Maddpg:
         memory.judge.first(self._judges, memory.judges_now)
         torch.sub(actions, memory.action, out=memory.change)
         for own, weight in zip(memory.own, self._own_weights, strict=True):
-            own.first.addmm_(own.change, weight)
+            own.first.baddbmm_(own.change, weight)
 
     def _own_action_gradient(self) -> Tensor:
         """Returns what each player's own action changes in its policy's loss, minus its own critic's value `[B, U]`."""
         memory = self._memory
         for own, weight in zip(memory.own, self._own_weights, strict=True):
-            torch.addmm(own.d_action, weight, own.d_first, beta=0, alpha=-1, out=own.d_action)
+            torch.baddbmm(own.d_action, weight, own.d_first, beta=0, alpha=-1, out=own.d_action)
         return memory.d_action
 
 

@@ -18,8 +18,6 @@ its share of pi' is zero, as in stored actions.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -38,62 +36,11 @@ from learner_node.algorithms.losses import (
     td_target,
 )
 from learner_node.algorithms.measured import Measured, PolicyMeasured
+from learner_node.algorithms.memory import Memory
 from learner_node.algorithms.rewards import Rewards, Told
 from learner_node.heads import Heads, gumbel_noise
 from learner_node.networks import cohorts, policy_pieces
-from learner_node.passes import CriticPass, PolicyPass
 from learner_node.trained import trained_critics, trained_policies
-
-
-class _Own(NamedTuple):
-    """The places of one cohort's n players in the policy loss: their own actions, their first critics' first layers."""
-
-    change: Tensor
-    """By how much their actions differ from the stored ones `[n, B, u]`."""
-    first: Tensor
-    """`[n, B, H]`."""
-    d_first: Tensor
-    """The values' gradients `[n, H, B]`."""
-    d_action: Tensor
-    """`[n, u, B]`."""
-
-
-class _Memory:
-    """What an update of B rows computes into, taken once."""
-
-    def __init__(self, joint: JointSpec, network: NetworkSpec, critics: int, rows: int, like: Tensor) -> None:
-        self.actions = like.new_empty(joint.action_dim, rows).t()
-        """The targets' next actions, then those of the policy loss `[B, U]`; in memory they lie along the batch."""
-        self.policy = PolicyPass(cohorts(joint), network.policy_hidden, rows, like)
-        self.critic = CriticPass(critics, network.critic_hidden, rows, like)
-        agents = len(joint.agents)
-        self.judge = CriticPass(agents, network.critic_hidden, rows, like) if critics > agents else self.critic
-        """The players' first critics alone: they train the policies."""
-        inputs = joint.obs_dim + joint.action_dim
-        self.now, self.next = (like.new_ones(rows, inputs + 1) for _ in range(2))
-        """Observations, actions, and the 1 that critics' biases are the weights of."""
-        self.critics_now, self.critics_next = (self.critic.inputs(rows) for rows in (self.now, self.next))
-        self.judges_now = self.judge.inputs(self.now)
-        self.joint, self.action = self.now[:, :inputs], self.now[:, joint.obs_dim : inputs]
-        self.next_obs, self.next_action = self.next[:, : joint.obs_dim], self.next[:, joint.obs_dim : inputs]
-        self.own_obs, self.own_next_obs = self.policy.own_obs(self.now), self.policy.own_obs(self.next)
-        change = like.new_empty(joint.action_dim, rows)
-        self.change = change.t()
-        self.shares: Shares | None = None
-        """What rows count for where all agents act."""
-        self.slope: Tensor | None = None
-        """The slope of the critics' loss there, where all rows are as important `[C, B]`."""
-        turned = like.new_empty(joint.action_dim, rows)
-        self.d_action = turned.t()
-        self.own = [
-            _Own(
-                change[run.action].view(run.size, run.action_dim, rows).transpose(1, 2),
-                self.judge.first_layer[run.agents],
-                self.judge.d_first_layer[run.agents].transpose(1, 2),
-                turned[run.action].view(run.size, run.action_dim, rows),
-            )
-            for run in cohorts(joint)
-        ]
 
 
 class Maddpg:
@@ -178,10 +125,10 @@ class Maddpg:
         flat: npt.NDArray[np.float32] = torch.cat(pieces).float().cpu().numpy()
         return flat
 
-    def _memory_of(self, rows: int) -> _Memory:
-        return _Memory(self.joint, self.network, len(self.plan.critics), rows, self.policies.stored)
+    def _memory_of(self, rows: int) -> Memory:
+        return Memory(self.joint, self.network, len(self.plan.critics), rows, self.policies.stored)
 
-    def _memory_for(self, rows: int) -> _Memory:
+    def _memory_for(self, rows: int) -> Memory:
         if len(self._memory.now) != rows:
             self._memory = self._memory_of(rows)
         return self._memory

@@ -53,7 +53,7 @@ class _Box:
 
 
 class _UnitBox:
-    """The same for numbers from 0 to 1, as MPE's: there it is `sigmoid(2 * logit)`, which takes a third of the time."""
+    """The same for numbers from 0 to 1, as MPE's: there it is `sigmoid(2 * logit)`, which is faster."""
 
     noise = 0
 

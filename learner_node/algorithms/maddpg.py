@@ -157,7 +157,7 @@ class Maddpg:
         if self._reach is None:
             return actions
         algorithm = self.algorithm
-        # Turned, because torch draws into contiguous memory eight times as fast.
+        # Turned, because torch draws far faster into contiguous memory.
         turned = torch.empty_like(actions.t()).normal_(0.0, algorithm.smoothing, generator=self.generator)
         noise = turned.clamp_(-algorithm.smoothing_clip, algorithm.smoothing_clip).t()
         actions.addcmul_(self.heads.couple(noise), self._reach)

@@ -123,6 +123,11 @@ def reopen(path: Path, spec: RunSpec | None, joint: JointSpec | None) -> tuple[R
     if spec is None or joint is None:
         return directory, held
     run = Run(held.id, spec, joint)
+    if spec.network.sides != held.spec.network.sides:
+        raise ConfigError(
+            f"--run {path} was begun with network.sides = {held.spec.network.sides or 'none'}; resume it with "
+            "those, or name another directory"
+        )
     if (spec.scenario, spec.world) == (held.spec.scenario, held.spec.world) and joint != held.joint:
         raise ConfigError(
             f"--run {path}: agents of {spec.scenario} see or do something else than when the run was begun; "

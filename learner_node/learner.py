@@ -357,8 +357,7 @@ class Learner:
         self._write_log()
         done, how = self._done, "finished" if finished else "stopped"
         if finished and not done.updates:
-            status = self._stream.status
-            self._warning = ended_too_early(self._run.spec, status.size if status else 0)
+            self._warning = ended_too_early(self._run.spec)
             _log.warning("%s", self._warning)
         self._stream.send(self._report(self._training.figures, finished=finished))
         text = "%s after %d updates, %d environment steps, %.0f s"

@@ -105,12 +105,15 @@ def sizes_of(spec: RunSpec, joint: JointSpec) -> Sizes:
     )
 
 
-def refuse_beyond_memory(sizes: Sizes, joint: JointSpec, available_bytes: int, *, workers: int, copies: float) -> None:
+def refuse_beyond_memory(
+    sizes: Sizes, joint: JointSpec, available_bytes: int, *, learner_bytes: int, workers: int, copies: float
+) -> None:
     """Raises ConfigError when replay, learner and actors of a run on one machine do not fit into its memory.
 
-    copies: how often each transition is held: in the replay, and in a Redis beside it.
+    learner_bytes: memory that the learner takes on the CPU. workers: processes of actors. copies: how often each
+    transition is held: in the replay, and in a Redis beside it.
     """
-    others = sizes.learner_bytes + workers * WORKER_BYTES
+    others = learner_bytes + workers * WORKER_BYTES
     room = available_bytes - others
     if sizes.replay_bytes <= room:
         return

@@ -82,11 +82,11 @@ def beyond_budget(spec: RunSpec, size: int, env_steps: int, trained_s: float, ra
     )
 
 
-def ended_too_early(spec: RunSpec, size: int) -> str:
+def ended_too_early(spec: RunSpec) -> str:
     """Returns what to say of a run whose budget was used before its first update."""
     return (
-        f"the budget ended during the warm-up, at {size:,} of {spec.replay.min_size:,} transitions: no update was done "
-        "and the policies are untrained; give more time or lower replay.min_size"
+        f"the budget ended during the warm-up, before the replay held {spec.replay.min_size:,} transitions: no update "
+        "was done and the policies are untrained; give more time or lower replay.min_size"
     )
 
 

@@ -105,7 +105,7 @@ class Source:
         self.turn = 0.0
         """When it is to be asked next, in the time of whoever asks several in turn."""
         self.inserts, self._samples = clock
-        self._run, self._learner, self._inspector = run, learner, inspector
+        self._run, self._learner, self._inspector = run.without_spaces, learner, inspector
         self._open_sent_at = -OPEN_PERIOD_S
         self._heard_at = 0.0
 

@@ -174,8 +174,10 @@ def forget_transitions(directory: RunDirectory) -> None:
 
 
 def replay_url(directory: RunDirectory) -> str:
-    """Returns where the replay server of a run that trains on this machine listens; ConfigError when none does."""
+    """Returns where the replay server of a run that trains here or under Slurm listens; ConfigError when none does."""
     sockets = directory.path / _SOCKETS
+    if not sockets.exists() and (address := _slurm_address(directory)):
+        return address
     if not sockets.exists() and (directory.path / LOCKSTEP).exists():
         raise ConfigError(
             f"{directory.path} trains in lockstep, in one process and with no server to ask; "
@@ -184,6 +186,15 @@ def replay_url(directory: RunDirectory) -> str:
     if not sockets.exists():
         raise ConfigError(f"{directory.path} is not trained by `shoal train` now; name its replay server by --replay")
     return f"ipc://{sockets.resolve() / 'replay'}"
+
+
+def _slurm_address(directory: RunDirectory) -> str:
+    """Returns the replay server's address that deploy/slurm/shoal.sbatch wrote beside a run's directory, or nothing."""
+    try:
+        replay, _weights = (directory.path.resolve().parent / "address").read_text("utf-8").split()
+    except (OSError, ValueError):
+        return ""
+    return replay if replay.startswith("tcp://") else ""
 
 
 def _arguments(options: Mapping[str, object]) -> list[str]:

@@ -195,7 +195,7 @@ def _lockstep(directory: RunDirectory, run: Run, config: TrainConfig) -> Lockste
 def _print_status(answer: Status) -> None:
     table = Table.grid(padding=(0, 2))
     run = answer.run
-    table.add_row("run", f"{run.id} of {run.spec.scenario}" if run else "none yet: waiting for a learner")
+    table.add_row("run", f"{run.id} of {run.spec.scenario}" if run else "none yet")
     for name, value in rows(answer):
         table.add_row(name, value)
     learner = answer.learner

@@ -73,4 +73,7 @@ def _actor_status(session: Session, now: float) -> ActorStatus:
         waited_s=report.waited_s if report else 0.0,
         metrics_url=report.metrics_url[:WORDS_SHOWN] if report else "",
         software=report.software[:WORDS_SHOWN] if report else "",
+        doing=report.doing[:WORDS_SHOWN] if report else "",
+        restarts=report.restarts if report else 0,
+        last_fault=report.last_fault[:WORDS_SHOWN] if report else "",
     )

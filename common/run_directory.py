@@ -1,6 +1,6 @@
 """A run's directory: what lies where, made once and opened again.
 
-run.toml               the run: spec, identity, JointSpec
+run.toml               the run: spec, identity, AgentsSpec
 policy.safetensors     what actors need: every agent's policy, with the run in its metadata
 checkpoints/           the learner's full state
 milestones/0000080000/ a run's directory of its own: what had been learnt after so many environment steps
@@ -30,7 +30,7 @@ from typing import TextIO
 
 from common.errors import ConfigError, ShoalError
 from common.run import Run, RunSpec, from_toml, to_toml
-from common.spec import JointSpec
+from common.spec import AgentsSpec
 
 
 class RunDirectory:
@@ -93,7 +93,7 @@ def default_path(spec: RunSpec) -> Path:
     return Path("runs") / f"{scenario}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def create(path: Path, spec: RunSpec, joint: JointSpec) -> tuple[RunDirectory, Run]:
+def create(path: Path, spec: RunSpec, joint: AgentsSpec) -> tuple[RunDirectory, Run]:
     """Makes the directory of a new run; ConfigError when it already holds one or anything else."""
     directory = RunDirectory(path)
     if directory.run_file.exists():
@@ -113,7 +113,7 @@ def create(path: Path, spec: RunSpec, joint: JointSpec) -> tuple[RunDirectory, R
     return directory, run
 
 
-def reopen(path: Path, spec: RunSpec | None, joint: JointSpec | None) -> tuple[RunDirectory, Run]:
+def reopen(path: Path, spec: RunSpec | None, joint: AgentsSpec | None) -> tuple[RunDirectory, Run]:
     """Opens a directory to go on with its run, as it was or with a new spec over the same world.
 
     ConfigError when it holds none, or when the new spec would change what its transitions mean.

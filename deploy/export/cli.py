@@ -13,7 +13,7 @@ from common.players import members_of
 from common.policy import unflatten
 from common.policy_file import PolicyFile, load_policy
 from common.run_directory import RunDirectory, write_atomically
-from common.spec import AgentSpec
+from common.spec import PlayerSpec
 from common.vitals import software_version
 
 INDEX_FILE = "team.json"
@@ -78,7 +78,7 @@ def write_team(policy: PolicyFile, directory: Path) -> list[Exported]:
     return written
 
 
-def _exported(policy: PolicyFile, player: AgentSpec) -> Exported:
+def _exported(policy: PolicyFile, player: PlayerSpec) -> Exported:
     joint = policy.run.joint
     return Exported(
         file=f"{player.name}.onnx",

@@ -12,27 +12,26 @@ import onnxruntime
 import pytest
 
 from common.command import run as run_command
-from common.policy import Policy, weight_count
+from common.policy import Policy
 from common.policy_file import PolicyFile, save_policy
 from common.run import Run, make_run_spec, to_toml
-from common.spec import JointSpec, Part
+from common.spec import AgentsSpec, Part
 from deploy.cli import shoal
 from deploy.export.cli import write_team
-from tests.common.examples import BOXES, MIXED
+from tests.common.examples import BOXES, MIXED, numbers_of
 from tests.common.head_examples import HEAD_TEAMS, MOVERS
 
 ROWS = 64
 
 
-def team_of(joint: JointSpec, **settings: object) -> PolicyFile:
+def team_of(joint: AgentsSpec, **settings: object) -> PolicyFile:
     """Returns policies of random weights."""
     run = Run("a1b2c3d4", make_run_spec({"scenario": "somewhere", **settings}), joint)
-    size = weight_count(run.players, run.spec.network)
-    flat = np.random.default_rng(1).normal(0.0, 0.3, size).astype(np.float32)
+    flat = np.random.default_rng(1).normal(0.0, 0.3, numbers_of(run)).astype(np.float32)
     return PolicyFile(run, version=7, updates=70, flat=flat)
 
 
-def obs_of(joint: JointSpec) -> np.ndarray:
+def obs_of(joint: AgentsSpec) -> np.ndarray:
     obs = np.random.default_rng(2).normal(0.0, 2.0, (ROWS, joint.obs_dim)).astype(np.float32)
     obs[-1] = 0.0
     return obs

@@ -166,6 +166,13 @@ class BudgetSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is learnt is kept for good each so many environment steps, at the start and at the end; 0 = never."""
 
 
+class EpisodeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long an episode may be, whatever its world says."""
+
+    max_steps: CountOrZero = 0
+    """Steps after which an episode is cut off as truncated, in training and evaluation; 0 = as the world ends it."""
+
+
 class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All of a run that a user sets."""
 
@@ -180,6 +187,7 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     exploration: ExplorationSpec = ExplorationSpec()
     replay: ReplaySpec = ReplaySpec()
     budget: BudgetSpec = BudgetSpec()
+    episode: EpisodeSpec = EpisodeSpec()
 
     def __post_init__(self) -> None:
         """Refuses settings that contradict each other."""

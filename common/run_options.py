@@ -43,6 +43,13 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     time: Annotated[
         Seconds, Meta(description="End after so much training time: 300, 90s, 5m, 1h30m. Default without --steps: 5m.")
     ] = 0.0
+    max_episode_steps: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(
+            description="Cut an episode off as truncated after this number of steps, in training and evaluation; "
+            "0 = as the world ends it.  [default: 0]"
+        ),
+    ] = None
     set: Annotated[
         tuple[str, ...],
         Meta(
@@ -126,6 +133,8 @@ def _layers(options: RunOptions) -> list[dict[str, Any]]:
         given["seed"] = options.seed
     if options.steps or options.time:
         given["budget"] = {"steps": options.steps, "seconds": options.time}
+    if options.max_episode_steps is not None:
+        given["episode"] = {"max_steps": options.max_episode_steps}
     return [given, parse_assignments(options.set)]
 
 

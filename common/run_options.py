@@ -84,7 +84,7 @@ def _world_of(spec: RunSpec) -> JointSpec:
     """Returns what the world says of itself; ConfigError when it is none, or not one for the algorithm and the head."""
     from common.worlds import world_spec  # noqa: PLC0415  (may import an environment's package)
 
-    joint = world_spec(spec.scenario, **spec.world)
+    joint = world_spec(spec.scenario, spec.world)
     players(joint, spec.algorithm.name)
     check_head(joint, spec.network)
     return joint

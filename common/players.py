@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import msgspec
 
 from common.errors import ConfigError
-from common.spec import AgentSpec, Categorical, JointSpec, Part
+from common.spec import AgentSpec, AgentsSpec, Categorical, JointSpec, Part, PlayerSpec, PlayersSpec
 
 Algorithm = Literal["maddpg", "matd3", "iddpg", "joint"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
@@ -47,41 +47,40 @@ def algorithms_by_side(joint: JointSpec, name: str) -> dict[str, Algorithm]:
     return found
 
 
-def players(joint: JointSpec, name: str) -> JointSpec:
+def players(agents: AgentsSpec, name: str) -> PlayersSpec:
     """Returns the players of a world, in the order of its agents; ConfigError as `algorithms_by_side`."""
-    algorithms = algorithms_by_side(joint, name)
-    merged: list[AgentSpec] = []
-    for side, run in groupby(joint.agents, lambda agent: agent.team):
+    algorithms = algorithms_by_side(agents, name)
+    merged: list[PlayerSpec] = []
+    for side, run in groupby(agents.agents, lambda agent: agent.team):
         members = list(run)
         if algorithms[side] != "joint" or len(members) == 1:
-            merged += members
+            merged += [msgspec.convert(member, PlayerSpec, from_attributes=True) for member in members]
         elif any(agent.name == f"{side}-team" for agent in merged):
             raise ConfigError(
                 f"algorithm.name = {name!r}: the agents of {side} do not stand side by side, so cannot be one"
             )
         else:
             merged.append(_as_one(side, members))
-    return JointSpec(tuple(merged))
+    return PlayersSpec(tuple(merged))
 
 
-def with_sides(joint: JointSpec, sides: Mapping[str, Sequence[str]]) -> JointSpec:
+def with_sides(agents: AgentsSpec, sides: Mapping[str, Sequence[str]]) -> AgentsSpec:
     """Returns the agents of a world on the sides that a run names, those left out on their own.
 
     ConfigError names what is not an agent, or stands on two sides.
     """
     side_of: dict[str, str] = {}
     for side, names in sides.items():
-        _refuse_unknown(joint, names, "network.sides")
+        _refuse_unknown(agents, names, "network.sides")
         for name in names:
             if side_of.setdefault(name, side) != side:
                 raise ConfigError(f"network.sides: {name} is on the sides {side_of[name]} and {side}; name it once")
-    return msgspec.structs.replace(
-        joint,
-        agents=tuple(msgspec.structs.replace(one, team=side_of.get(one.name, one.team)) for one in joint.agents),
+    return AgentsSpec(
+        tuple(msgspec.structs.replace(agent, team=side_of.get(agent.name, agent.team)) for agent in agents.agents)
     )
 
 
-def roles_of(playing: JointSpec, share: Sequence[Sequence[str]]) -> tuple[int, ...]:
+def roles_of(playing: PlayersSpec, share: Sequence[Sequence[str]]) -> tuple[int, ...]:
     """Returns for each player the number of its role; players of one role share networks where sharing is on.
 
     share: groups of names in place of roles; empty = neighbours that `role` calls alike. ConfigError for a group whose
@@ -114,7 +113,7 @@ def _refuse_unknown(joint: JointSpec, names: Iterable[str], setting: str) -> Non
             raise ConfigError(f"{setting}: {name!r} is not an agent of this run; {hint}")
 
 
-def _refuse_unlike(playing: JointSpec, names: Sequence[str]) -> None:
+def _refuse_unlike(playing: PlayersSpec, names: Sequence[str]) -> None:
     """Raises ConfigError when players of these names cannot have one network."""
     members = [agent for agent in playing.agents if agent.name in names]
     first = members[0]
@@ -145,10 +144,10 @@ def _part(part: Part) -> str:
     return f"{part.size} numbers from {min(part.low):g} to {max(part.high):g}"
 
 
-def members_of(joint: JointSpec, player: AgentSpec) -> tuple[int, ...]:
+def members_of(agents: AgentsSpec, player: PlayerSpec) -> tuple[int, ...]:
     """Returns which agents, by their places in the world's spec, a player is."""
     own = player.action_slice
-    return tuple(i for i, agent in enumerate(joint.agents) if own.start <= agent.action_start < own.stop)
+    return tuple(i for i, agent in enumerate(agents.agents) if own.start <= agent.action_start < own.stop)
 
 
 def role(agent: AgentSpec) -> tuple[object, ...]:
@@ -156,8 +155,8 @@ def role(agent: AgentSpec) -> tuple[object, ...]:
     return re.sub(r"_?\d+$", "", agent.name), agent.team, agent.obs_dim, agent.parts
 
 
-def _as_one(side: str, members: list[AgentSpec]) -> AgentSpec:
-    return AgentSpec(
+def _as_one(side: str, members: list[AgentSpec]) -> PlayerSpec:
+    return PlayerSpec(
         name=f"{side}-team",
         team=side,
         obs_dim=sum(agent.obs_dim for agent in members),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,9 +17,10 @@ from common.players import players, with_sides
 from common.presets import PRESETS
 from common.run import BudgetSpec, Run, RunSpec, make_run_spec, parse_assignments
 from common.run_directory import RunDirectory, create, default_path, reopen
-from common.spec import JointSpec
+from common.spaces import AgentSpaces
+from common.spec import AgentsSpec
 
-Check = Callable[[RunSpec, JointSpec], None]
+Check = Callable[[RunSpec, AgentsSpec], None]
 """Raises ConfigError for a run, and the agents of its world, that cannot work."""
 DEFAULT_SECONDS = 300.0
 """Time of a run for which neither steps nor time were given."""
@@ -47,6 +49,13 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "Default without --steps: 5m."
         ),
     ] = 0.0
+    max_episode_steps: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(
+            description="Cut an episode off as truncated after this number of steps, in training and evaluation; "
+            "0 = as the world ends it.  [default: 0]"
+        ),
+    ] = None
     set: Annotated[
         tuple[str, ...],
         Meta(
@@ -76,7 +85,7 @@ def open_run(
         if not scenario:
             raise ConfigError("no scenario named; `shoal scenarios` lists them")
         spec = _new_spec(scenario, options, sections)
-        directory, run = create(Path(path) if path else default_path(spec), spec, _world_of(spec, check))
+        directory, run = create(Path(path) if path else default_path(spec), spec, *_world_of(spec, check))
         directory.hold(role)
         return directory, run
     if not path:
@@ -89,23 +98,24 @@ def open_run(
     spec = _changed_spec(held, options, sections)
     if directory.finished_file.exists() and not _reaches_further(spec.budget, held.budget):
         raise FinishedError(f"--run {path} has used its budget; give a larger one, in all: --time or --steps")
-    run = reopen(directory.path, spec, _world_of(spec, check))[1]
+    run = reopen(directory.path, spec, *_world_of(spec, check))[1]
     directory.finished_file.unlink(missing_ok=True)
     return directory, run
 
 
-def _world_of(spec: RunSpec, check: Check) -> JointSpec:
-    """Returns the agents of the world, on the sides that the run names.
+def _world_of(spec: RunSpec, check: Check) -> tuple[AgentsSpec, tuple[AgentSpaces, ...]]:
+    """Returns the agents of the world, on the sides that the run names, and their spaces.
 
     ConfigError when it is not a world, or not one for the algorithm and the head, or when `check` refuses it.
     """
-    from common.worlds import world_spec  # noqa: PLC0415  (may import an environment's package)
+    from common.worlds import make_world, world_spaces  # noqa: PLC0415  (may import an environment's package)
 
-    joint = with_sides(world_spec(spec.scenario, **spec.world), spec.network.sides)
+    with contextlib.closing(make_world(spec.scenario, copies=1, seed=0, options=spec.world)) as world:
+        joint, spaces = with_sides(world.spec, spec.network.sides), world_spaces(world)
     players(joint, spec.algorithm.name)
     check_head(joint, spec.network)
     check(spec, joint)
-    return joint
+    return joint, spaces
 
 
 def _new_spec(scenario: str, options: RunOptions, sections: Mapping[str, Any]) -> RunSpec:
@@ -141,6 +151,8 @@ def _layers(options: RunOptions) -> list[dict[str, Any]]:
         given["seed"] = options.seed
     if options.steps or options.time:
         given["budget"] = {"steps": options.steps, "seconds": options.time}
+    if options.max_episode_steps is not None:
+        given["episode"] = {"max_steps": options.max_episode_steps}
     return [given, parse_assignments(options.set)]
 
 

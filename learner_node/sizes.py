@@ -14,7 +14,7 @@ from common.errors import ConfigError
 from common.players import players
 from common.policy import layer_shapes
 from common.run import RunSpec
-from common.spec import AgentSpec, JointSpec
+from common.spec import AgentSpec, AgentsSpec, PlayersSpec
 from common.transitions import transition_dtype
 from learner_node.algorithms.family import Family, family
 
@@ -85,7 +85,7 @@ class Sizes:
         )
 
 
-def sizes_of(spec: RunSpec, joint: JointSpec) -> Sizes:
+def sizes_of(spec: RunSpec, joint: AgentsSpec) -> Sizes:
     """Returns what a run takes; ConfigError when its settings do not fit its agents."""
     playing = players(joint, spec.algorithm.name)
     plan = family(playing, spec.network, spec.algorithm)
@@ -95,7 +95,7 @@ def sizes_of(spec: RunSpec, joint: JointSpec) -> Sizes:
     sides = _sides_in_words(playing, plan)
     if ":" in spec.scenario:
         # Shoal knows such a world's sides by the names of its agents only.
-        sides += " (network.sides and network.share change them)"
+        sides += "; network.sides and network.share change this"
     return Sizes(
         sides=sides,
         agents=_agents_in_words(joint),
@@ -113,7 +113,7 @@ def sizes_of(spec: RunSpec, joint: JointSpec) -> Sizes:
 
 
 def refuse_beyond_memory(
-    sizes: Sizes, joint: JointSpec, available_bytes: int, *, learner_bytes: int, workers: int, copies: float
+    sizes: Sizes, joint: AgentsSpec, available_bytes: int, *, learner_bytes: int, workers: int, copies: float
 ) -> None:
     """Raises ConfigError when replay, learner and actors of a run on one machine do not fit into its memory.
 
@@ -137,7 +137,7 @@ def refuse_beyond_memory(
     )
 
 
-def refuse_large_learner(sizes: Sizes, joint: JointSpec, available_bytes: int) -> None:
+def refuse_large_learner(sizes: Sizes, joint: AgentsSpec, available_bytes: int) -> None:
     """Raises ConfigError when the learner alone does not fit into memory."""
     if sizes.learner_bytes > available_bytes:
         raise ConfigError(
@@ -147,7 +147,7 @@ def refuse_large_learner(sizes: Sizes, joint: JointSpec, available_bytes: int) -
         )
 
 
-def _wrapper_advice(joint: JointSpec) -> str:
+def _wrapper_advice(joint: AgentsSpec) -> str:
     largest = max(joint.agents, key=lambda agent: agent.obs_dim)
     if largest.obs_dim < LARGE_OBSERVATION:
         return ""
@@ -164,7 +164,7 @@ def _parameters(shapes: Iterable[tuple[int, int]]) -> int:
     return sum((inputs + 1) * outputs for inputs, outputs in shapes)
 
 
-def _policy_parameters(playing: JointSpec, spec: RunSpec, plan: Family) -> int:
+def _policy_parameters(playing: PlayersSpec, spec: RunSpec, plan: Family) -> int:
     by_network = dict(zip(plan.policy_networks, playing.agents, strict=True))
     return sum(_parameters(layer_shapes(player, spec.network)) for player in by_network.values())
 
@@ -174,7 +174,7 @@ def _critic_parameters(spec: RunSpec, plan: Family) -> int:
     return sum(_parameters(pairwise((seen, *spec.network.critic_hidden, 1))) for seen in inputs.values())
 
 
-def _laid_out(playing: JointSpec, spec: RunSpec, plan: Family) -> int:
+def _laid_out(playing: PlayersSpec, spec: RunSpec, plan: Family) -> int:
     policies = sum(_parameters(layer_shapes(player, spec.network)) for player in playing.agents)
     everything = playing.obs_dim + playing.action_dim
     one_critic = _parameters(pairwise((everything, *spec.network.critic_hidden, 1)))
@@ -184,7 +184,7 @@ def _laid_out(playing: JointSpec, spec: RunSpec, plan: Family) -> int:
 # ---- words --------------------------------------------------------------------------------------------------------
 
 
-def _sides_in_words(playing: JointSpec, plan: Family) -> str:
+def _sides_in_words(playing: PlayersSpec, plan: Family) -> str:
     """Returns the sides with their agents, and how many networks these have; sides of one agent in one clause."""
     everyone = range(len(playing.agents))
     groups = _groups(everyone, plan)
@@ -203,7 +203,7 @@ def _sides_in_words(playing: JointSpec, plan: Family) -> str:
     return "; ".join(clauses)
 
 
-def _side_in_words(members: Sequence[int], crossing: Container[int], playing: JointSpec, plan: Family) -> str:
+def _side_in_words(members: Sequence[int], crossing: Container[int], playing: PlayersSpec, plan: Family) -> str:
     groups = _groups([i for i in members if i not in crossing], plan)
     alone = [group[0] for group in groups if len(group) == 1]
     words = [_group_in_words(group, playing, plan) for group in groups if len(group) > 1]
@@ -216,7 +216,7 @@ def _side_in_words(members: Sequence[int], crossing: Container[int], playing: Jo
     return "; ".join(words)
 
 
-def _group_in_words(group: Sequence[int], playing: JointSpec, plan: Family) -> str:
+def _group_in_words(group: Sequence[int], playing: PlayersSpec, plan: Family) -> str:
     policies = {plan.policy_networks[i] for i in group}
     critics = {critic.network for critic in plan.critics if critic.player in group}
     names = _names([playing.agents[i].name for i in group])
@@ -235,7 +235,7 @@ def _groups(members: Sequence[int], plan: Family) -> list[list[int]]:
     return sorted(group for _, group in groups)
 
 
-def _agents_in_words(joint: JointSpec) -> str:
+def _agents_in_words(joint: AgentsSpec) -> str:
     alike: dict[tuple[int, int], list[AgentSpec]] = {}
     for agent in joint.agents:
         alike.setdefault((agent.obs_dim, agent.action_dim), []).append(agent)

@@ -223,6 +223,8 @@ class LearnerReport(Message, frozen=True, tag="learner_report"):
     finished: bool
     metrics_url: Text
     software: Text = ""
+    warnings: tuple[Text, ...] = ()
+    """What the learner remarks of its inputs and settings, a line each."""
 
 
 # ---- anyone -------------------------------------------------------------------------------------------------------

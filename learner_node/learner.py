@@ -19,11 +19,12 @@ import math
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from statistics import fmean
 
 from common.errors import PeerError, ShoalError
 from common.keys import load_keys
-from common.messages import LearnerReport, StatusRequest
+from common.messages import LearnerReport, Status, StatusRequest
 from common.policy_file import PolicyFile, save_policy
 from common.process import Health, Stop, WaitLog
 from common.run import Run
@@ -37,6 +38,7 @@ from learner_node.checkpoints import Checkpoints
 from learner_node.clocks import Due, UpdateRate
 from learner_node.config import LearnerConfig
 from learner_node.devices import Device
+from learner_node.inputs import InputStats, first_words
 from learner_node.logbook import Logbook
 from learner_node.metrics import Metrics
 from learner_node.milestones import Milestones
@@ -49,6 +51,8 @@ WAIT_S = 0.1
 REPORT_PERIOD_S = 1.0
 LOG_PERIOD_S = 2.0
 SAY_PERIOD_S = 10.0
+FEWEST_EPISODES = 100
+"""That an actor's worker must have ended before their mean length is believed: those under way count as steps."""
 
 OpenStream = Callable[[Counters], Batches]
 """Makes what brings a learner's batches, from where its run stands."""
@@ -79,6 +83,7 @@ class Learner:
         self._training = Training(run, device)
         self._checkpoints = Checkpoints(directory.checkpoints, config.keep_checkpoints)
         self._done = self._restore()
+        self._inputs = InputStats(run, self._done.reward_size)
         self._milestones = Milestones(run, directory, self._done)
         self._name = f"learner-{secrets.token_hex(3)}"
         self._stream = (open_stream or self._connect)(self._done)
@@ -86,6 +91,8 @@ class Learner:
         self.metrics, self._broadcast = metrics, broadcast
         self._logbook = Logbook(directory, open_tracker(config.track, run, directory))
         self._wait = WaitLog(_log)
+        self._remarked: set[str] = set()
+        """What was remarked of inputs in the log, by its first words: once each."""
         self._introduced = False
         """Whether a replay server has taken this learner in: from then on it publishes."""
         self._rate = UpdateRate()
@@ -146,7 +153,10 @@ class Learner:
         started_at = time.perf_counter()
         done = self._done
         done.env_steps = max(done.env_steps, self._stream.env_steps)
-        measured = self._training.learn(records, done.updates, self.progress, time.monotonic())
+        now = time.monotonic()
+        if self._inputs.is_due(now):
+            self._look_at_inputs(records, now)
+        measured = self._training.learn(records, done.updates, self.progress, now)
         if records.probabilities is not None:
             self._stream.prioritise(records, measured.td_error)
         done.updates += 1
@@ -155,6 +165,10 @@ class Learner:
         self.metrics.samples.inc(len(records.words))
         self.metrics.update_seconds.observe(time.perf_counter() - started_at)
         self.metrics.last_update.set_to_current_time()
+
+    def _look_at_inputs(self, records: Records, now: float) -> None:
+        self._inputs.look(records.words.numpy(), now)
+        self._done.reward_size = self._inputs.reward_size or self._done.reward_size
 
     # ---- what is done between updates -----------------------------------------------------------------------------
 
@@ -184,6 +198,8 @@ class Learner:
         remembered = self._stream.weights_version
         version = self._broadcast.first_version(self._done.weights_version, remembered, self._config.checkpoint_every)
         self._done.weights_version = version - 1
+        if self._done.updates:
+            self._inputs.resumed(version)
 
     def _publish(self, now: float) -> None:
         done, exploration = self._done, self._run.spec.exploration
@@ -207,6 +223,7 @@ class Learner:
     def _report(self, *, finished: bool) -> LearnerReport:
         figures = self._training.figures
         self.metrics.observe(figures, self.progress, self._stream.rejected)
+        self.metrics.observe_inputs(self._inputs.figures, self._run.spec.algorithm.reward_scale)
         return LearnerReport(
             learner=self._name,
             updates=self._done.updates,
@@ -221,6 +238,7 @@ class Learner:
             finished=finished,
             metrics_url=self.metrics.url,
             software=software_version(),
+            warnings=tuple(self._inputs.remarks()),
         )
 
     def _say(self) -> None:
@@ -233,6 +251,11 @@ class Learner:
             self._done.env_steps,
             status.return_mean if status else math.nan,
         )
+        for remark in self._inputs.remarks():
+            # A figure in it may change; what it is about does not.
+            if (about := first_words(remark)) not in self._remarked:
+                self._remarked.add(about)
+                _log.warning("%s", remark)
 
     def _write_log(self) -> None:
         measured = self._training.figures
@@ -247,7 +270,12 @@ class Learner:
                 self._run.spec.exploration, self.progress, self._done.env_steps
             ),
         }
-        self._logbook.write(self._done.updates, figures, measured, self._stream.status)
+        self._inputs.note_norms(measured.critic_gradient_norm)
+        self._inputs.episode_steps = episode_steps(self._stream.status)
+        figures["episode_steps"] = self._inputs.episode_steps or math.nan
+        figures["reward_change"] = self._inputs.reward_change or math.nan
+        inputs = asdict(self._inputs.figures) if self._inputs.figures else {}
+        self._logbook.write(self._done.updates, {**figures, **inputs}, measured, self._stream.status)
 
     # ---- checkpoints ----------------------------------------------------------------------------------------------
 
@@ -298,3 +326,13 @@ class Learner:
         done, how = self._done, "finished" if finished else "stopped"
         text = "%s after %d updates, %d environment steps, %.0f s of training"
         _log.info(text, how, done.updates, done.env_steps, done.trained_s)
+
+
+def episode_steps(status: Status | None) -> float | None:
+    """Returns the mean length of the actors' episodes so far; None while too few have ended."""
+    if status is None or not status.actors:
+        return None
+    episodes = sum(actor.episodes for actor in status.actors)
+    if episodes < FEWEST_EPISODES * len(status.actors):
+        return None
+    return sum(actor.env_steps for actor in status.actors) / episodes

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from common.errors import ConfigError
 from common.run import RunSpec
-from common.spec import JointSpec
+from common.spec import JointSpec, difference
 from common.worlds import FOREIGN, REAL_MPE2, World, changed_options, make_world
 
 Dynamics = Literal["mpe2", "legacy"]
@@ -47,7 +47,8 @@ def playground(game: Game, copies: int, seed: int, ground: Ground, whose: str) -
     if world.spec != game.joint:
         installed = "" if ground.batched else "installed "
         world.close()
-        raise ConfigError(f"{whose}: the {installed}{name} is not the world this team was trained in")
+        how = difference(game.joint, world.spec)
+        raise ConfigError(f"{whose}: the {installed}{name} is not the world this team was trained in: {how}")
     return world
 
 

@@ -174,7 +174,7 @@ def on_change(ratio: float | None) -> list[Remark]:
     """Returns a remark where rewards have another size than before a resume; ratio: new over old."""
     if ratio is None or 1.0 / LARGEST_CHANGE < ratio < LARGEST_CHANGE:
         return []
-    times = f"{ratio:,.2g}" if ratio < 1.0 else f"{float(f'{ratio:.2g}'):,.0f}"
+    times = f"{ratio:.1g}" if ratio < 1.0 else f"{float(f'{ratio:.1g}'):,.0f}"
     return [
         Remark(
             "resume",
@@ -193,6 +193,7 @@ class InputStats:
         self._columns = field_columns(transition_dtype(run.joint))
         self._change = RewardChange(size_before)
         self._looked, self._looked_at = 0, -math.inf
+        self._reward_size: float | None = None
         self.reward_change: float | None = None
         """Size of rewards over that of before a resume; None while, and where, it is not known."""
         self._clipped: list[tuple[bool, float]] = []
@@ -214,6 +215,7 @@ class InputStats:
         columns = self._columns
         reward, present = words[:, columns["reward"]], words[:, columns["present"]]
         self.figures = measure(self._joint, words[:ROWS, columns["obs"]], reward, present)
+        self._reward_size = size_of(reward[present > 0].astype(np.float64)) or self._reward_size
         versions = words.view(np.uint32)[:, columns["policy_version"]].ravel()
         if (change := self._change.look(reward, versions)) is not None:
             self.reward_change = change
@@ -225,8 +227,8 @@ class InputStats:
 
     @property
     def reward_size(self) -> float | None:
-        """Largest over agents; None before the first look, and where all rewards were 0."""
-        return (max(self.figures.reward_size) or None) if self.figures else None
+        """Root mean square of all agents' rewards that are not 0; None before the first look, and where all were 0."""
+        return self._reward_size
 
     def remarks(self) -> list[str]:
         """Returns what there is to remark now, a line each, which differ in their first two words."""

@@ -251,11 +251,6 @@ class Learner:
             self._done.env_steps,
             status.return_mean if status else math.nan,
         )
-        for remark in self._inputs.remarks():
-            # A figure in it may change; what it is about does not.
-            if (about := first_words(remark)) not in self._remarked:
-                self._remarked.add(about)
-                _log.warning("%s", remark)
 
     def _write_log(self) -> None:
         measured = self._training.figures
@@ -276,6 +271,11 @@ class Learner:
         figures["reward_change"] = self._inputs.reward_change or math.nan
         inputs = asdict(self._inputs.figures) if self._inputs.figures else {}
         self._logbook.write(self._done.updates, {**figures, **inputs}, measured, self._stream.status)
+        for remark in self._inputs.remarks():
+            # A figure in it may change; what it is about does not.
+            if (about := first_words(remark)) not in self._remarked:
+                self._remarked.add(about)
+                _log.warning("%s", remark)
 
     # ---- checkpoints ----------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from common.policy import Policy, unflatten
 from common.policy_file import load_policy
 from common.run import Run
 from common.run_directory import RunDirectory
+from common.spec import difference
 from common.worlds import FOREIGN, World, make_world
 from deploy.diagnose.course import FEWEST_LINES, CourseFigures, course_figures
 from deploy.diagnose.course_verdicts import on_course
@@ -148,7 +149,10 @@ def _look(
     world, watched, steps = _long_world(run, episodes, seed, skipped)
     try:
         if world.spec != run.joint:
-            raise ConfigError(f"the installed {run.spec.scenario} is not the world this team was trained in")
+            raise ConfigError(
+                f"the installed {run.spec.scenario} is not the world this team was trained in:"
+                f" {difference(run.joint, world.spec)}"
+            )
         played = record(world, Policy(run.players, run.spec.network, team.flat), seed, steps, watched)
     finally:
         world.close()

@@ -104,18 +104,18 @@ def open_run(
 
 
 def _world_of(spec: RunSpec, check: Check) -> tuple[AgentsSpec, tuple[AgentSpaces, ...]]:
-    """Returns the agents of the world, on the sides that the run names, and their spaces.
+    """Returns the agents of the world, on the sides that the run names, and the spaces of each.
 
     ConfigError when it is not a world, or not one for the algorithm and the head, or when `check` refuses it.
     """
     from common.worlds import make_world, world_spaces  # noqa: PLC0415  (may import an environment's package)
 
     with contextlib.closing(make_world(spec.scenario, copies=1, seed=0, options=spec.world)) as world:
-        joint, spaces = with_sides(world.spec, spec.network.sides), world_spaces(world)
-    players(joint, spec.algorithm.name)
-    check_head(joint, spec.network)
-    check(spec, joint)
-    return joint, spaces
+        agents, spaces = with_sides(world.spec, spec.network.sides), world_spaces(world)
+    players(agents, spec.algorithm.name)
+    check_head(agents, spec.network)
+    check(spec, agents)
+    return agents, spaces
 
 
 def _new_spec(scenario: str, options: RunOptions, sections: Mapping[str, Any]) -> RunSpec:

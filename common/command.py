@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import tomllib
+import traceback
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -20,7 +21,8 @@ import click
 import msgspec
 from msgspec import Meta
 
-from common.errors import ConfigError, ShoalError
+from common.errors import ConfigError, LastingError, ShoalError
+from common.failure_note import FailureNote
 from common.mistakes import close_or_all, explain
 from common.options import Duration
 from common.process import BAD_USAGE, FAILED, INTERRUPTED
@@ -109,7 +111,8 @@ def main(command: click.Command, name: str) -> None:
 
 
 def run(command: click.Command, name: str, arguments: list[str]) -> int:
-    """Runs a command and returns its exit code."""
+    """Runs a command and returns its exit code; a failure is also noted for the process that started this one."""
+    note = FailureNote.from_environment()
     command.context_settings.setdefault("help_option_names", ["-h", "--help"])
     try:
         code = command.main(arguments, prog_name=name, standalone_mode=False)
@@ -121,9 +124,13 @@ def run(command: click.Command, name: str, arguments: list[str]) -> int:
         return BAD_USAGE if isinstance(e, click.UsageError) else FAILED
     except ShoalError as e:
         click.echo(f"{name}: {e}", err=True)
+        note.leave(str(e), lasting=isinstance(e, LastingError))
         return e.exit_code
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
+    except Exception:
+        note.leave(traceback.format_exc(), lasting=False)
+        raise
     return code if isinstance(code, int) else 0
 
 

@@ -4,6 +4,7 @@
       ConfigError             2  bad usage or configuration: names the value and the way out
         FinishedError         2  a run has used its budget: `learner` takes it for an end, not for a mistake
       PeerError               3  a peer could not be reached, or will not serve us
+      LastingError            1  the same would fail again: a supervisor ends the run instead of starting it again
       ProtocolError           1  what came over a wire is not what it must be
       WorldError              1  an environment broke its contract: names world, agent and step
 
@@ -31,6 +32,10 @@ class PeerError(ShoalError):
     """Says that another process could not be reached or refuses to serve this one."""
 
     exit_code = 3
+
+
+class LastingError(ShoalError):
+    """Says that something failed in a way that repetition cannot mend: a supervisor does not try again."""
 
 
 class ProtocolError(ShoalError):

@@ -88,6 +88,12 @@ class ActorReport(Message, frozen=True, tag="actor_report"):
     metrics_url: Text
     software: Text = ""
     """Version of Shoal, as in the three below."""
+    doing: Text = ""
+    """What keeps the worker from speaking every second ("making copy 7 of 32"); empty at the usual pace."""
+    restarts: Natural = 0
+    """How often its supervisor has started it again."""
+    last_fault: Text = ""
+    """Why it was started again last; empty if it never was."""
 
 
 class Bye(Message, frozen=True, tag="bye"):
@@ -250,6 +256,9 @@ class ActorStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     waited_s: float
     metrics_url: Text
     software: Text = ""
+    doing: Text = ""
+    restarts: Natural = 0
+    last_fault: Text = ""
 
 
 class Status(Message, frozen=True, tag="status"):

@@ -18,6 +18,7 @@ from msgspec import Meta
 from common.errors import ConfigError
 from common.mistakes import explain
 from common.players import parse_algorithms, players
+from common.spaces import AgentSpaces
 from common.spec import AgentsSpec, PlayersSpec
 
 # Upper bounds keep out infinity and what no word of the wire holds; nothing sensible comes near them.
@@ -189,12 +190,19 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
 
 
-class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A run with its identity and what its world says of itself."""
 
     id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
     spec: RunSpec
     joint: AgentsSpec
+    spaces: tuple[AgentSpaces, ...] = ()
+    """Each agent's own spaces, for whoever takes its policy elsewhere; empty for built-in worlds. Not in data_hash."""
+
+    @property
+    def without_spaces(self) -> Run:
+        """The run as it travels: nobody needs the spaces on the other side, and they could outgrow a message."""
+        return msgspec.structs.replace(self, spaces=())
 
     @property
     def players(self) -> PlayersSpec:

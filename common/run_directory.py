@@ -29,8 +29,10 @@ from pathlib import Path
 from typing import TextIO
 
 from common.errors import ConfigError, ShoalError
+from common.file_names import file_name
 from common.run import Run, RunSpec, from_toml, to_toml
-from common.spec import AgentsSpec
+from common.spaces import AgentSpaces
+from common.spec import AgentsSpec, difference
 
 
 class RunDirectory:
@@ -89,11 +91,13 @@ class RunDirectory:
 
 def default_path(spec: RunSpec) -> Path:
     """Returns where a run goes when the user names no directory."""
-    scenario = spec.scenario.replace(":", "-").replace("/", "-")
+    scenario = file_name(spec.scenario.replace(":", "-").replace("/", "-"))
     return Path("runs") / f"{scenario}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def create(path: Path, spec: RunSpec, joint: AgentsSpec) -> tuple[RunDirectory, Run]:
+def create(
+    path: Path, spec: RunSpec, joint: AgentsSpec, spaces: tuple[AgentSpaces, ...] = ()
+) -> tuple[RunDirectory, Run]:
     """Makes the directory of a new run; ConfigError when it already holds one or anything else."""
     directory = RunDirectory(path)
     if directory.run_file.exists():
@@ -102,7 +106,7 @@ def create(path: Path, spec: RunSpec, joint: AgentsSpec) -> tuple[RunDirectory, 
             f"--run {path} already holds run {held.id} of {held.spec.scenario}; "
             "add --resume to go on with it, or name another directory"
         )
-    run = Run(secrets.token_hex(4), spec, joint)
+    run = Run(secrets.token_hex(4), spec, joint, spaces)
     try:
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()):
@@ -113,7 +117,9 @@ def create(path: Path, spec: RunSpec, joint: AgentsSpec) -> tuple[RunDirectory, 
     return directory, run
 
 
-def reopen(path: Path, spec: RunSpec | None, joint: AgentsSpec | None) -> tuple[RunDirectory, Run]:
+def reopen(
+    path: Path, spec: RunSpec | None, joint: AgentsSpec | None, spaces: tuple[AgentSpaces, ...] = ()
+) -> tuple[RunDirectory, Run]:
     """Opens a directory to go on with its run, as it was or with a new spec over the same world.
 
     ConfigError when it holds none, or when the new spec would change what its transitions mean.
@@ -122,11 +128,11 @@ def reopen(path: Path, spec: RunSpec | None, joint: AgentsSpec | None) -> tuple[
     held = directory.run
     if spec is None or joint is None:
         return directory, held
-    run = Run(held.id, spec, joint)
+    run = Run(held.id, spec, joint, spaces or held.spaces)
     if (spec.scenario, spec.world) == (held.spec.scenario, held.spec.world) and joint != held.joint:
         raise ConfigError(
-            f"--run {path}: agents of {spec.scenario} see or do something else than when the run was begun; "
-            "install the environment's version of then, or name another directory"
+            f"--run {path}: {spec.scenario} changed since this run was created: {difference(held.joint, joint)}; "
+            "install the version it was created with, or name another directory"
         )
     if run.data_hash != held.data_hash:
         raise ConfigError(

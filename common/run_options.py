@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +17,7 @@ from common.players import players
 from common.presets import PRESETS
 from common.run import BudgetSpec, Run, RunSpec, make_run_spec, parse_assignments
 from common.run_directory import RunDirectory, create, default_path, reopen
+from common.spaces import AgentSpaces
 from common.spec import AgentsSpec
 
 DEFAULT_SECONDS = 300.0
@@ -62,7 +64,7 @@ def open_run(
         if not scenario:
             raise ConfigError("no scenario named; `shoal scenarios` lists them")
         spec = _new_spec(scenario, options, sections)
-        directory, run = create(Path(path) if path else default_path(spec), spec, _world_of(spec))
+        directory, run = create(Path(path) if path else default_path(spec), spec, *_world_of(spec))
         directory.hold(role)
         return directory, run
     if not path:
@@ -75,19 +77,20 @@ def open_run(
     spec = _changed_spec(held, options, sections)
     if directory.finished_file.exists() and not _reaches_further(spec.budget, held.budget):
         raise FinishedError(f"--run {path} has used its budget; give a larger one, in all: --time or --steps")
-    run = reopen(directory.path, spec, _world_of(spec))[1]
+    run = reopen(directory.path, spec, *_world_of(spec))[1]
     directory.finished_file.unlink(missing_ok=True)
     return directory, run
 
 
-def _world_of(spec: RunSpec) -> AgentsSpec:
+def _world_of(spec: RunSpec) -> tuple[AgentsSpec, tuple[AgentSpaces, ...]]:
     """Returns what the world says of itself; ConfigError when it is none, or not one for the algorithm and the head."""
-    from common.worlds import world_spec  # noqa: PLC0415  (may import an environment's package)
+    from common.worlds import make_world, world_spaces  # noqa: PLC0415  (may import an environment's package)
 
-    joint = world_spec(spec.scenario, **spec.world)
+    with contextlib.closing(make_world(spec.scenario, copies=1, seed=0, **spec.world)) as world:
+        joint, spaces = world.spec, world_spaces(world)
     players(joint, spec.algorithm.name)
     check_head(joint, spec.network)
-    return joint
+    return joint, spaces
 
 
 def _new_spec(scenario: str, options: RunOptions, sections: Mapping[str, Any]) -> RunSpec:

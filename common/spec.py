@@ -154,3 +154,41 @@ def joint_spec(agents: Sequence[tuple[str, str, int, tuple[Part, ...]]]) -> Agen
         return AgentsSpec(tuple(placed))
     except ValueError as e:
         raise ConfigError(f"these agents cannot be trained: {e}") from e
+
+
+def difference(old: JointSpec, new: JointSpec) -> str:
+    """Returns in words the first way in which the agents of two worlds differ, whose agent and what it is."""
+    before, after = ([agent.name for agent in joint.agents] for joint in (old, new))
+    if before != after:
+        gone, come = (
+            [name for name in names if name not in others] for names, others in ((before, after), (after, before))
+        )
+        words = [f"{what} {_some(names)}" for what, names in (("no longer there:", gone), ("new:", come)) if names]
+        return f"it has other agents ({'; '.join(words) or 'in another order'})"
+    for own, now in zip(old.agents, new.agents, strict=True):
+        if own.team != now.team:
+            return f"agent {own.name} was on the side {own.team} and is on {now.team}"
+        if own.obs_dim != now.obs_dim:
+            return f"agent {own.name} observed {own.obs_dim} numbers and observes {now.obs_dim}"
+        if own.parts != now.parts:
+            return f"agent {own.name} acted in {_in_words(own.parts)} and acts in {_in_words(now.parts)}"
+    return "nothing that can be told"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _in_words(parts: Sequence[Part]) -> str:
+    """Returns what an action consists of, as Gymnasium calls it."""
+    return " and ".join(
+        f"Discrete({part.n})"
+        if isinstance(part, Categorical)
+        else f"Box({_bound(part.low)}, {_bound(part.high)}, {part.size})"
+        for part in parts
+    )
+
+
+def _bound(values: Sequence[float]) -> str:
+    alike = len(set(values)) == 1
+    return f"{values[0]:g}" if alike else f"[{', '.join(f'{value:g}' for value in values)}]"

@@ -127,13 +127,15 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
 def status(run: Path | None, **values: Any) -> None:
     """Show how a run goes, as its replay server sees it: rates, ratio, lag, who waits for whom.
 
-    Names the replay server by --replay, or by RUN, the directory of a run that `shoal train` trains on this machine.
+    Names the replay server by --replay, or by RUN, the directory of a run that `shoal train` trains on this machine or
+    that a Slurm job of deploy/slurm trains.
     Exit code 3 when no replay server answers.
     """
     config = command.build(StatusConfig, values)
     context = zmq.Context()
     if run:
-        client = Client(context, replay_url(RunDirectory(run)))
+        url = replay_url(RunDirectory(run))
+        client = Client(context, url, keys=load_keys(config.keys) if url.startswith("tcp:") else None)
     else:
         client = Client(context, config.replay, keys=load_keys(config.keys))
     try:
@@ -193,7 +195,7 @@ def _lockstep(directory: RunDirectory, run: Run, config: TrainConfig) -> Lockste
 def _print_status(answer: Status) -> None:
     table = Table.grid(padding=(0, 2))
     run = answer.run
-    table.add_row("run", f"{run.id} of {run.spec.scenario}" if run else "none yet: waiting for a learner")
+    table.add_row("run", f"{run.id} of {run.spec.scenario}" if run else "none yet")
     for name, value in rows(answer):
         table.add_row(name, value)
     learner = answer.learner

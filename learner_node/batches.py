@@ -142,6 +142,8 @@ class BatchStream:
     def waiting_for(self) -> str:
         """Why no batch comes, in words."""
         if not self.opened:
+            if reasons := [source.not_ready for source in self._sources if source.not_ready]:
+                return reasons[0]
             return f"the replay server at {', '.join(source.where for source in self._sources)}"
         return next((source.held for source in self._sources if source.held), "the replay server's batches")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from common import vitals
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 NO_RUN = ("actors waiting for a learner: none has brought a run yet",)
 
 
-def make_status(replay: Replay, now: float) -> Status:
-    """Returns the status at monotonic time `now`."""
+def make_status(replay: Replay, now: float, *, not_ready: str = "") -> Status:
+    """Returns the status at monotonic time `now`; not_ready: why the server does not serve yet."""
     table, recent, learners = replay.table, replay.recent, replay.learners
     limiter = table.limiter if table else None
     inserts, samples = (limiter.inserts, limiter.samples) if limiter else (0, 0)
@@ -41,7 +42,7 @@ def make_status(replay: Replay, now: float) -> Status:
         actor_count=len(live),
         learner=learners.report,
         learner_seconds_since_seen=now - learners.seen if learners.seen else -1.0,
-        waiting=tuple(text for text in waits if text) if table else NO_RUN,
+        waiting=_waiting(waits, not_ready, has_run=table is not None),
         duplicate_chunks=replay.tally.duplicate_chunks,
         rejected=dict(replay.tally.rejected),
         unacknowledged_chunks=len(replay.journal),
@@ -50,6 +51,12 @@ def make_status(replay: Replay, now: float) -> Status:
         software=vitals.software_version(),
         late_priorities=replay.tally.late_priorities,
     )
+
+
+def _waiting(waits: Sequence[str], not_ready: str, *, has_run: bool) -> tuple[str, ...]:
+    if not_ready:
+        return (not_ready,)
+    return tuple(text for text in waits if text) if has_run else NO_RUN
 
 
 def _actor_status(session: Session, now: float) -> ActorStatus:
@@ -66,4 +73,7 @@ def _actor_status(session: Session, now: float) -> ActorStatus:
         waited_s=report.waited_s if report else 0.0,
         metrics_url=report.metrics_url[:WORDS_SHOWN] if report else "",
         software=report.software[:WORDS_SHOWN] if report else "",
+        doing=report.doing[:WORDS_SHOWN] if report else "",
+        restarts=report.restarts if report else 0,
+        last_fault=report.last_fault[:WORDS_SHOWN] if report else "",
     )

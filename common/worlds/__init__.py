@@ -17,6 +17,7 @@ from typing import Any
 from msgspec import Struct, structs
 
 from common.errors import ConfigError
+from common.spaces import AgentSpaces
 from common.spec import AgentsSpec
 from common.worlds.collect_treasure import CollectTreasure
 from common.worlds.mpe import MpeWorld
@@ -94,6 +95,15 @@ def world_spec(name: str, **options: Any) -> AgentsSpec:
         return world.spec
     finally:
         world.close()
+
+
+def world_spaces(world: World) -> tuple[AgentSpaces, ...]:
+    """Returns the own spaces of a `pettingzoo:` world's agents; empty for a built-in world, whose spaces are flat."""
+    if not world.name.startswith(FOREIGN):
+        return ()
+    from common.worlds.pettingzoo import PettingZooWorld  # noqa: PLC0415  (actors need not have it installed)
+
+    return world.spaces if isinstance(world, PettingZooWorld) else ()
 
 
 def changed_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common.errors import ConfigError, WorldError
+from common.spaces import AgentSpaces
 from common.spec import AgentsSpec, joint_spec
-from common.worlds.spaces import Decode, Encode, action_codec, observation_codec
+from common.worlds.spaces import Decode, Encode, action_codec, describe_spaces, observation_codec
 from common.worlds.world import Float32Array, Step, check_actions
 
 ParallelEnv = Any  # PettingZoo's own class is generic in three ways and says no more
@@ -68,6 +69,14 @@ class PettingZooWorld:
         except TypeError as e:
             raise ConfigError(f"{name}: parallel_env does not take the options {dict(options)}: {e}") from e
         return cls(name, envs, seed, _layout(name, envs[0]))
+
+    @property
+    def spaces(self) -> tuple[AgentSpaces, ...]:
+        """The agents' own spaces as plain data, in the order of the joint vectors."""
+        env = self._copies[0].env
+        return tuple(
+            describe_spaces(str(agent), env.observation_space(agent), env.action_space(agent)) for agent in self._index
+        )
 
     def reset(self, seeds: Sequence[int] | None = None) -> Float32Array:
         """Starts every copy anew, copy c by `reset(seed=seeds[c])`; without seeds the world's generator draws them."""

@@ -97,7 +97,11 @@ def test_a_run_is_reopened_with_other_settings(tmp_path):
         (other(world={"N": 5}), MIXED, r"with world\.N=3, not of somewhere with world\.N=5; .*name another directory"),
         (other(world={"far": False}), MIXED, r"not of somewhere with .*world\.far=false"),
         (other(scenario="elsewhere"), MIXED, r"holds a run of somewhere .*not of elsewhere .*name another directory"),
-        (SPEC, CHOICES, r"agents of somewhere see or do something else .*name another directory"),
+        (
+            SPEC,
+            CHOICES,
+            r"somewhere changed since .*: it has other agents .*new: speaker, mover.*name another directory",
+        ),
     ],
 )
 def test_a_run_is_not_reopened_over_another_world(tmp_path, spec, joint, message):

@@ -185,6 +185,7 @@ class Worker:
                 waited_s=self._wait.total_s,
                 metrics_url=self._config.metrics_url,
                 software=software_version(),
+                weights_refused=link.weights_refused,
             )
         )
 

@@ -96,6 +96,8 @@ class ActorReport(Message, frozen=True, tag="actor_report"):
     """Why it was started again last; empty if it never was."""
     weights_refused: Text = ""
     """Why the newest weights frame was refused; empty if it was accepted."""
+    shared_reward: bool = False
+    """Whether all agents received equal rewards in every step so far."""
 
 
 class Bye(Message, frozen=True, tag="bye"):
@@ -226,6 +228,14 @@ class LearnerReport(Message, frozen=True, tag="learner_report"):
     finished: bool
     metrics_url: Text
     software: Text = ""
+    trained_s: Finite = 0.0
+    """Time charged to the budget so far [s]."""
+    doing: Text = ""
+    """What precedes the first update ("warming up: 1,536 of 5,000 transitions, about 1:10 left"); empty afterwards."""
+    warning: Text = ""
+    """Why the run cannot do what its budget suggests; empty if it can."""
+    paused: Text = ""
+    """The peer that is gone, for which time is not charged to the budget; empty while time is charged."""
 
 
 # ---- anyone -------------------------------------------------------------------------------------------------------
@@ -303,6 +313,10 @@ class Status(Message, frozen=True, tag="status"):
     """TD errors of records that had been overwritten before they came."""
     actors_without_weights: Natural = 0
     """Connected actors that have no weights of this run and refused the newest frame."""
+    absent: Text = ""
+    """The peer that the run had and that is gone: Redis, or every actor; empty otherwise."""
+    shared_reward: bool = False
+    """Whether all agents received equal rewards in every step that live actors have seen."""
 
 
 MOST_ACTORS_SHOWN = 256

@@ -39,7 +39,7 @@ DISCRETE = "world.continuous_actions=false"
 ROWS = {
     "fast": Row("simple_spread", ("budget.seconds=90",)),
     "paper": Row("simple_spread", (DISCRETE,), preset="paper"),
-    "seed": Row("simple_spread", (), preset="seed"),
+    "seed": Row("simple_spread", ("exploration.theta=0.3", "exploration.random_steps=0"), preset="seed"),
     "joint": Row("simple_spread", ("algorithm.name=joint", "algorithm.team_spirit=0.5", "replay.n_step=3")),
     "joint against iddpg, discrete": Row(
         "simple_tag",
@@ -85,6 +85,9 @@ ROWS = {
     "soft choices": Row(
         "simple_spread",
         (
+            "replay.batch=64",
+            "replay.samples_per_insert=8",
+            "replay.min_size=512",
             "network.head=soft",
             "algorithm.teammates=current",
             "algorithm.policy_every=3",

@@ -35,9 +35,7 @@ def settings() -> Iterator[tuple[str, str, Any]]:
             yield section, name, kind
 
 
-@pytest.mark.parametrize(
-    ("section", "name", "kind"), settings(), ids=lambda value: value if str(value) == value else ""
-)
+@pytest.mark.parametrize(("section", "name", "kind"), [pytest.param(*one, id=".".join(one[:2])) for one in settings()])
 def test_every_setting_is_chosen_in_some_row(section: str, name: str, kind: Any) -> None:
     """A choice without a row fails here: add it to a row of tests/system/choices.py, or write a new row."""
     chosen = {str(getattr(getattr(row.spec, section), name)) for row in ROWS.values()}

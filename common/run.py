@@ -7,6 +7,7 @@ A `RunSpec` is what a user sets and what `run.toml` holds. A `Run` adds what the
 from __future__ import annotations
 
 import hashlib
+import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
@@ -33,6 +34,7 @@ PositiveShare = Annotated[float, Meta(gt=0, le=1)]
 Count = Annotated[int, Meta(ge=1, le=_LARGEST_INT)]
 CountOrZero = Annotated[int, Meta(ge=0, le=_LARGEST_INT)]
 Hidden = Annotated[tuple[Annotated[int, Meta(ge=1, le=65_536)], ...], Meta(min_length=1, max_length=8)]
+UNLIMITED_ROWS = 2**62
 SideName = Annotated[str, Meta(min_length=1, max_length=100)]
 AgentNames = Annotated[tuple[Annotated[str, Meta(max_length=1_000)], ...], Meta(min_length=1, max_length=10_000)]
 WorldOption = (
@@ -159,6 +161,12 @@ class ReplaySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How far sampling follows priorities (alpha): 0 = uniform, 1 = in proportion to the TD error."""
     importance_exponent: Share = 0.4
     """How far the loss makes up for that (beta); rises to 1 over the budget."""
+
+    def largest_chunk(self, batch: int) -> int:
+        """Returns the most rows of a chunk that can take turns with batches of `batch` forever."""
+        if self.limit == "off" or not self.error_buffer:
+            return UNLIMITED_ROWS
+        return math.floor(min(self.error_buffer, 2 * self.error_buffer - batch) / self.samples_per_insert)
 
 
 class BudgetSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,8 +35,10 @@ from deploy.local import LocalRun, forget_transitions, replay_url
 from deploy.paper.cli import paper
 from deploy.report.cli import render, report
 from deploy.showing import Showing
+from deploy.starting import refuse_what_does_not_fit, untrained_in_words
 from deploy.sweep.cli import sweep
 from deploy.tournament.cli import tournament
+from learner_node.sizes import sizes_of
 from learner_node.trackers import refuse_missing
 
 if TYPE_CHECKING:
@@ -90,11 +91,21 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
     refuse_missing(config.track)
     sections = command.run_settings(context)
     showing = Showing(config, _screen)
-    directory, run = open_run(config.run, scenario, options, sections, resume=config.resume, role="launcher")
+    directory, run = open_run(
+        config.run,
+        scenario,
+        options,
+        sections,
+        resume=config.resume,
+        role="launcher",
+        check=refuse_what_does_not_fit(config),
+    )
     start_logging("shoal", "WARNING" if _screen.is_terminal else "INFO")
     stop = Stop()
     stop.on_signals()
     _screen.print(f"run {run.id} of {run.spec.scenario} in {directory.path}")
+    for line in sizes_of(run.spec, run.joint).lines:
+        _screen.print(line, markup=False, soft_wrap=True)
     local = _lockstep(directory, run, config) if config.lockstep else LocalRun(directory, config)
     if not config.lockstep:
         _screen.print(f"look at it from elsewhere: shoal status {directory.path}", soft_wrap=True)
@@ -105,11 +116,13 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
         _screen.print(f"stopped; go on with: shoal train --resume {again} --run {directory.path}", soft_wrap=True)
         return stop.exit_code
     forget_transitions(directory)
+    if untrained := untrained_in_words(directory):
+        _screen.print(untrained, markup=False, soft_wrap=True)
     if config.lockstep:
         digest = load_policy(directory.policy_file).digest
         _screen.print(f"weights {digest}", soft_wrap=True)
         if config.json and not config.episodes:
-            click.echo(msgspec.json.encode({"weights_hash": digest}))
+            command.result(msgspec.json.encode({"weights_hash": digest}))
     if config.episodes:
         stop.release_signals()
         print_evaluation(evaluate_run(directory, config.episodes, EvaluateConfig().seed), as_json=config.json)
@@ -144,7 +157,7 @@ def status(run: Path | None, **values: Any) -> None:
         client.close()
         context.term()
     if config.json:
-        click.echo(msgspec.json.encode(answer))
+        command.result(msgspec.json.encode(answer))
         return
     _print_status(answer)
 
@@ -155,17 +168,17 @@ def list_scenarios(as_json: bool) -> None:
     """List every world: agents, observation and action sizes, sides, what the reward means."""
     table = scenarios()
     if as_json:
-        click.echo(msgspec.json.encode([_scenario_row(row.name, row) for row in table]))
+        command.result(msgspec.json.encode([_scenario_row(row.name, row) for row in table]))
         return
     for row in table:
         spec = world_spec(row.name)
-        click.echo(f"{row.name}: {row.doc}")
+        command.result(f"{row.name}: {row.doc}")
         for agent in spec.agents:
             parts = ", ".join(_part_in_words(part) for part in agent.parts)
-            click.echo(f"    {agent.name:<18} side {agent.team:<10} observes {agent.obs_dim:>3}, acts {parts}")
-        click.echo(f"    reward: {row.reward}")
-        click.echo(f"    options: {', '.join(f'{option.name}={option.default}' for option in row.options)}\n")
-    click.echo("Any PettingZoo ParallelEnv: pettingzoo:package.module, as in pettingzoo:mpe2.simple_spread_v3")
+            command.result(f"    {agent.name:<18} side {agent.team:<10} observes {agent.obs_dim:>3}, acts {parts}")
+        command.result(f"    reward: {row.reward}")
+        command.result(f"    options: {', '.join(f'{option.name}={option.default}' for option in row.options)}\n")
+    command.result("Any PettingZoo ParallelEnv: pettingzoo:package.module, as in pettingzoo:mpe2.simple_spread_v3")
 
 
 shoal.add_command(audit_run)
@@ -210,7 +223,7 @@ def _print_status(answer: Status) -> None:
             f"actor {actor.actor}",
             f"Shoal {actor.software}, {actor.env_steps:,} env steps, weights {actor.weights_version}, {state}",
         )
-    Console(file=sys.stdout).print(table)
+    Console(file=command.results()).print(table)
 
 
 def _part_in_words(part: Any) -> str:

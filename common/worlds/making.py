@@ -13,7 +13,7 @@ from gymnasium.spaces import Space
 
 from common.errors import ConfigError, WorldError
 from common.mistakes import close_or_all
-from common.spec import JointSpec, joint_spec
+from common.spec import AgentsSpec, joint_spec
 from common.worlds.faults import raised
 from common.worlds.spaces import Decode, Encode, action_codec, observation_codec
 
@@ -33,7 +33,7 @@ class Codec(NamedTuple):
 class Layout(NamedTuple):
     """All possible agents of an environment side by side."""
 
-    spec: JointSpec
+    spec: AgentsSpec
     codecs: list[Codec]
 
 

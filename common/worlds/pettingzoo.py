@@ -194,10 +194,13 @@ class PettingZooWorld:
             i = seats[agent].place
             if agent not in rewards:
                 raise self._broken(c, agent, "acted and was given no reward")
+            terminated, truncated = terminations.get(agent), truncations.get(agent)
             try:
                 reward[i] = number(rewards[agent], "reward")
-                terminated = flag(terminations, agent, "terminations")
-                truncated = flag(truncations, agent, "truncations")
+                if terminated is not False:
+                    terminated = flag(terminations, agent, "terminations")
+                if truncated is not False:
+                    truncated = flag(truncations, agent, "truncations")
             except Misfit as e:
                 raise self._broken(c, agent, e) from None
             present[i] = 1.0
@@ -231,14 +234,20 @@ class PettingZooWorld:
     def _carry_on(self, c: int, ended: set[Any]) -> list[Any]:
         """Takes over who acts next, checks it against who acted, and returns who joined."""
         copy = self._copies[c]
+        try:
+            agents = copy.env.agents
+        except BaseException as e:
+            raise self._raised(c, e) from e
+        if not ended and type(agents) is list and agents == copy.acting:
+            return []
         before = set(copy.acting)
         # An environment that leaves its list of agents as it is once all have ended is over all the same.
         now: list[Any] = []
         if before != ended:
             try:
-                now = list(copy.env.agents)
-            except BaseException as e:
-                raise self._raised(c, e) from e
+                now = list(agents)
+            except TypeError:
+                raise self._wrong(c, f"env.agents is {show(agents)}, not a list of names") from None
             self._check_agents(c, now)
         for agent in now:
             if agent in copy.left or agent in ended:

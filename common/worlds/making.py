@@ -168,8 +168,7 @@ def _check_options(name: str, make: Callable[..., Any], options: Mapping[str, An
     try:
         signature.bind(**options)
     except TypeError as e:
-        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        accepted = [p.name for p in signature.parameters.values() if p.kind in kinds]
+        accepted = _options_of(signature)
         unknown = [option for option in options if option not in accepted]
         if not unknown or any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
             raise ConfigError(f"{name}: its constructor is {e}; give it: --set world.NAME=VALUE") from None
@@ -181,7 +180,29 @@ def _refuse_unknown_option(name: str, error: BaseException, options: Mapping[str
     found = re.search(r"(\S+)\(\) got an unexpected keyword argument '(\w+)'", str(error))
     if not (isinstance(error, TypeError) and found and found[2] in options):
         return
+    accepted = _accepted_by(found[1], error)
+    if accepted is not None and found[2] not in accepted:
+        raise _unknown_option(name, found[2], accepted) from error
     raise ConfigError(f"{name} has no option {found[2]!r}: {error}") from error
+
+
+def _accepted_by(callee: str, error: BaseException) -> list[str] | None:
+    """Returns the options of the class or function that refused one; None where it cannot be found by its name."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return None
+    names = {**trace.tb_frame.f_globals, **trace.tb_frame.f_locals}
+    try:
+        return _options_of(inspect.signature(names[callee.partition(".")[0]]))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _options_of(signature: inspect.Signature) -> list[str]:
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [p.name for p in signature.parameters.values() if p.kind in kinds]
 
 
 def _unknown_option(name: str, option: str, accepted: Sequence[str]) -> ConfigError:

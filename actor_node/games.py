@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from common.errors import ConfigError
 from common.run import RunSpec
-from common.spec import JointSpec, difference
+from common.spec import AgentsSpec, difference
 from common.worlds import FOREIGN, REAL_MPE2, World, changed_options, make_world
 
 Dynamics = Literal["mpe2", "legacy"]
@@ -16,7 +16,7 @@ class Game(NamedTuple):
     """What is played: a scenario with its options, by these agents."""
 
     spec: RunSpec
-    joint: JointSpec
+    joint: AgentsSpec
 
 
 class Ground(NamedTuple):

@@ -8,6 +8,8 @@ starts add to the spread of returns is not in them.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -19,7 +21,7 @@ from actor_node.evaluation import bootstrap_interval, play
 from common.heads import Floats
 from common.policy import Policy
 from common.run import NetworkSpec, Run
-from common.spec import JointSpec
+from common.spec import AgentsSpec, PlayersSpec
 from common.worlds import REAL_MPE2, World, make_world, messages
 
 Bools = npt.NDArray[np.bool_]
@@ -60,8 +62,8 @@ class Played(NamedTuple):
 class AlteredPolicy(Policy):
     """Policies whose joint actions are changed before they are executed."""
 
-    def __init__(self, joint: JointSpec, network: NetworkSpec, flat: Floats, alter: Alter) -> None:
-        super().__init__(joint, network, flat)
+    def __init__(self, players: PlayersSpec, network: NetworkSpec, flat: Floats, alter: Alter) -> None:
+        super().__init__(players, network, flat)
         self._alter = alter
 
     def act(self, obs: Floats) -> Floats:
@@ -107,13 +109,21 @@ def ablate(run: Run, flat: Floats, episodes: int, seed: int) -> list[Ablation]:
     return found
 
 
-def record(world: World, policy: Policy, seed: int, steps: int, watched: int) -> Played:
-    """Plays one episode in each copy, without exploration, for so many steps at most, and keeps what happened."""
+def record(
+    world: World, policy: Policy, seed: int, steps: int, watched: int, *, patience_s: float = math.inf
+) -> Played:
+    """Plays one episode in each copy, without exploration, for so many steps at most, and keeps what happened.
+
+    patience_s: steps beyond the watched ones are played only while all of them take no longer than this.
+    """
+    began_at = time.monotonic()
     seen: list[tuple[Floats, Floats]] = []
     told: list[tuple[Floats, Floats, Floats]] = []
     obs = world.reset(range(seed, seed + world.copies))
     running: Bools = np.ones(world.copies, np.bool_)
     while running.any() and len(told) < steps:
+        if len(told) >= watched and time.monotonic() - began_at > patience_s:
+            break
         action = policy.act(obs)
         step = world.step(action)
         if len(seen) < watched:
@@ -127,7 +137,7 @@ def record(world: World, policy: Policy, seed: int, steps: int, watched: int) ->
     return Played(obs_seen, actions, reward, discount, present)
 
 
-def _by_side(joint: JointSpec, returns: Returns) -> dict[str, Returns]:
+def _by_side(joint: AgentsSpec, returns: Returns) -> dict[str, Returns]:
     """Returns each side's returns `[episodes]`, summed over its agents."""
     sides = {side: [i for i, agent in enumerate(joint.agents) if agent.team == side] for side in joint.teams}
     return {side: returns[:, members].sum(axis=1) for side, members in sides.items()}

@@ -11,8 +11,10 @@ import re
 from itertools import groupby
 from typing import Literal, get_args
 
+import msgspec
+
 from common.errors import ConfigError
-from common.spec import AgentSpec, JointSpec
+from common.spec import AgentSpec, AgentsSpec, JointSpec, PlayerSpec, PlayersSpec
 
 Algorithm = Literal["maddpg", "matd3", "iddpg", "joint"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
@@ -43,27 +45,27 @@ def algorithms_by_side(joint: JointSpec, name: str) -> dict[str, Algorithm]:
     return found
 
 
-def players(joint: JointSpec, name: str) -> JointSpec:
+def players(agents: AgentsSpec, name: str) -> PlayersSpec:
     """Returns the players of a world, in the order of its agents; ConfigError as `algorithms_by_side`."""
-    algorithms = algorithms_by_side(joint, name)
-    merged: list[AgentSpec] = []
-    for side, run in groupby(joint.agents, lambda agent: agent.team):
+    algorithms = algorithms_by_side(agents, name)
+    merged: list[PlayerSpec] = []
+    for side, run in groupby(agents.agents, lambda agent: agent.team):
         members = list(run)
         if algorithms[side] != "joint" or len(members) == 1:
-            merged += members
+            merged += [msgspec.convert(member, PlayerSpec, from_attributes=True) for member in members]
         elif any(agent.name == f"{side}-team" for agent in merged):
             raise ConfigError(
                 f"algorithm.name = {name!r}: the agents of {side} do not stand side by side, so cannot be one"
             )
         else:
             merged.append(_as_one(side, members))
-    return JointSpec(tuple(merged))
+    return PlayersSpec(tuple(merged))
 
 
-def members_of(joint: JointSpec, player: AgentSpec) -> tuple[int, ...]:
+def members_of(agents: AgentsSpec, player: PlayerSpec) -> tuple[int, ...]:
     """Returns which agents, by their places in the world's spec, a player is."""
     own = player.action_slice
-    return tuple(i for i, agent in enumerate(joint.agents) if own.start <= agent.action_start < own.stop)
+    return tuple(i for i, agent in enumerate(agents.agents) if own.start <= agent.action_start < own.stop)
 
 
 def role(agent: AgentSpec) -> tuple[object, ...]:
@@ -71,8 +73,8 @@ def role(agent: AgentSpec) -> tuple[object, ...]:
     return re.sub(r"_?\d+$", "", agent.name), agent.team, agent.obs_dim, agent.parts
 
 
-def _as_one(side: str, members: list[AgentSpec]) -> AgentSpec:
-    return AgentSpec(
+def _as_one(side: str, members: list[AgentSpec]) -> PlayerSpec:
+    return PlayerSpec(
         name=f"{side}-team",
         team=side,
         obs_dim=sum(agent.obs_dim for agent in members),

@@ -1,7 +1,7 @@
 """Everything that defines a run: world, networks, algorithm, exploration, replay, budget; validated and hashed.
 
 A `RunSpec` is what a user sets and what `run.toml` holds. A `Run` adds what the world then says of itself (its
-`JointSpec`) and an identity; it is what the learner brings to the replay server and actors receive from it.
+`AgentsSpec`) and an identity; it is what the learner brings to the replay server and actors receive from it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from common.errors import ConfigError
 from common.mistakes import explain
 from common.players import parse_algorithms, players
 from common.spaces import AgentSpaces
-from common.spec import JointSpec
+from common.spec import AgentsSpec, PlayersSpec
 
 # Upper bounds keep out infinity and what no word of the wire holds; nothing sensible comes near them.
 _LARGEST_FLOAT = 1e12
@@ -195,7 +195,7 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 
     id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
     spec: RunSpec
-    joint: JointSpec
+    joint: AgentsSpec
     spaces: tuple[AgentSpaces, ...] = ()
     """Each agent's own spaces, for whoever takes its policy elsewhere; empty for built-in worlds. Not in data_hash."""
 
@@ -205,13 +205,13 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
         return msgspec.structs.replace(self, spaces=())
 
     @property
-    def players(self) -> JointSpec:
+    def players(self) -> PlayersSpec:
         """Who acts and learns: the agents, those of sides that learn as one merged; ConfigError for an unknown side."""
         return players(self.joint, self.spec.algorithm.name)
 
     @property
     def data_hash(self) -> str:
-        """Names the shape and meaning of this run's transitions: 16 hex digits over world and JointSpec."""
+        """Names the shape and meaning of this run's transitions: 16 hex digits over world and AgentsSpec."""
         return _digest([self.spec.scenario, self.spec.world, msgspec.to_builtins(self.joint)])
 
 

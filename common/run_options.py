@@ -18,7 +18,7 @@ from common.presets import PRESETS
 from common.run import BudgetSpec, Run, RunSpec, make_run_spec, parse_assignments
 from common.run_directory import RunDirectory, create, default_path, reopen
 from common.spaces import AgentSpaces
-from common.spec import JointSpec
+from common.spec import AgentsSpec
 
 DEFAULT_SECONDS = 300.0
 """Training time of a run for which neither steps nor time were given."""
@@ -82,7 +82,7 @@ def open_run(
     return directory, run
 
 
-def _world_of(spec: RunSpec) -> tuple[JointSpec, tuple[AgentSpaces, ...]]:
+def _world_of(spec: RunSpec) -> tuple[AgentsSpec, tuple[AgentSpaces, ...]]:
     """Returns what the world says of itself; ConfigError when it is none, or not one for the algorithm and the head."""
     from common.worlds import make_world, world_spaces  # noqa: PLC0415  (may import an environment's package)
 

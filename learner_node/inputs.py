@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from common.heads import Floats
 from common.run import Run, RunSpec
-from common.spec import JointSpec
+from common.spec import AgentsSpec
 from common.transitions import field_columns, transition_dtype
 from common.worlds import FOREIGN
 
@@ -74,7 +74,7 @@ class Remark(msgspec.Struct, frozen=True):
         return f"{self.seen}; try {self.to_try[0]}"
 
 
-def measure(joint: JointSpec, obs: Floats, reward: Floats, present: Floats) -> InputFigures:
+def measure(joint: AgentsSpec, obs: Floats, reward: Floats, present: Floats) -> InputFigures:
     """Measures observations `[n, O]` and rewards `[n, A]` of rows in which agents are there or not `[n, A]`."""
     columns: list[tuple[float, float, float, float, float, float]] = []
     for i, agent in enumerate(joint.agents):
@@ -90,7 +90,7 @@ def size_of(rewards: npt.NDArray[np.float64]) -> float:
     return float(np.sqrt(np.mean(np.square(told)))) if told.size else 0.0
 
 
-def on_inputs(figures: InputFigures, joint: JointSpec, reward_scale: float) -> list[Remark]:
+def on_inputs(figures: InputFigures, joint: AgentsSpec, reward_scale: float) -> list[Remark]:
     """Returns remarks on observations and rewards that are too large or too small."""
     found: list[Remark] = []
     sizes = dict(zip((agent.name for agent in joint.agents), figures.obs_size, strict=True))

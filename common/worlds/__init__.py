@@ -18,7 +18,7 @@ from msgspec import Struct, structs
 
 from common.errors import ConfigError
 from common.spaces import AgentSpaces
-from common.spec import JointSpec
+from common.spec import AgentsSpec
 from common.worlds.collect_treasure import CollectTreasure
 from common.worlds.mpe import MpeWorld
 from common.worlds.options import OptionRow, option_rows, parse_options
@@ -88,7 +88,7 @@ def make_world(name: str, copies: int = 1, *, seed: int | None = None, **options
     return MpeWorld(name, scenario, copies, seed)
 
 
-def world_spec(name: str, **options: Any) -> JointSpec:
+def world_spec(name: str, **options: Any) -> AgentsSpec:
     """Returns what a world's agents see and do, without building its copies."""
     world = make_world(name, copies=1, seed=0, **options)
     try:

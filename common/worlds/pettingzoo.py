@@ -16,7 +16,7 @@ import numpy as np
 
 from common.errors import ConfigError, WorldError
 from common.spaces import AgentSpaces
-from common.spec import JointSpec, joint_spec
+from common.spec import AgentsSpec, joint_spec
 from common.worlds.spaces import Decode, Encode, action_codec, describe_spaces, observation_codec
 from common.worlds.world import Float32Array, Step, check_actions
 
@@ -44,7 +44,7 @@ class PettingZooWorld:
     """Copies of a ParallelEnv, each stepped by itself."""
 
     def __init__(
-        self, name: str, envs: Sequence[ParallelEnv], seed: int | None, layout: tuple[JointSpec, list[Codec]]
+        self, name: str, envs: Sequence[ParallelEnv], seed: int | None, layout: tuple[AgentsSpec, list[Codec]]
     ) -> None:
         self.name = name
         self.copies = len(envs)
@@ -220,7 +220,7 @@ def team_of(agent: str) -> str:
     return re.sub(r"_\d+$", "", agent)
 
 
-def _layout(name: str, env: ParallelEnv) -> tuple[JointSpec, list[Codec]]:
+def _layout(name: str, env: ParallelEnv) -> tuple[AgentsSpec, list[Codec]]:
     """Lays all possible agents of an environment side by side."""
     agents, codecs = [], []
     for agent in env.possible_agents:

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from common.errors import ConfigError
-from common.spec import AgentSpec, JointSpec
+from common.spec import AgentSpec, AgentsSpec
 from common.worlds.mpe import MpeWorld
 from common.worlds.pettingzoo import Codec, PettingZooWorld
 from common.worlds.scenario import Scenario
@@ -42,7 +42,7 @@ class RealMpe2(PettingZooWorld):
         return dict(zip(self.benchmark, values, strict=True))
 
 
-def real_mpe2(name: str, scenario: Scenario[Any], spec: JointSpec, copies: int, seed: int | None) -> RealMpe2:
+def real_mpe2(name: str, scenario: Scenario[Any], spec: AgentsSpec, copies: int, seed: int | None) -> RealMpe2:
     """Makes copies of mpe2's own environment. Raises ConfigError for options that only the batched world has."""
     options = msgspec.structs.asdict(scenario.options)
     if options.pop("dynamics") != "mpe2":

@@ -19,7 +19,7 @@ from itertools import chain, groupby
 
 from common.players import Algorithm, algorithms_by_side, role
 from common.run import AlgorithmSpec, NetworkSpec
-from common.spec import AgentSpec, JointSpec
+from common.spec import PlayerSpec, PlayersSpec
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,15 @@ class Family:
         return tuple(critic.network for critic in self.critics)
 
 
-def family(joint: JointSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> Family:
+def family(players: PlayersSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> Family:
     """Returns what the settings make of the players of a run (`Run.players`)."""
-    by_side = algorithms_by_side(joint, algorithm.name)
-    traits = [TRAITS[by_side[player.team]] for player in joint.agents]
-    alone = tuple(range(len(joint.agents)))
-    roles = _roles(joint)
+    by_side = algorithms_by_side(players, algorithm.name)
+    traits = [TRAITS[by_side[player.team]] for player in players.agents]
+    alone = tuple(range(len(players.agents)))
+    roles = _roles(players)
     critic_roles = roles if network.share_critics else alone
-    firsts = [_critic(joint, i, critic_roles, traits[i], 0) for i in alone]
-    twins = [_critic(joint, i, critic_roles, traits[i], 1 + max(critic_roles)) for i in alone if traits[i].twin]
+    firsts = [_critic(players, i, critic_roles, traits[i], 0) for i in alone]
+    twins = [_critic(players, i, critic_roles, traits[i], 1 + max(critic_roles)) for i in alone if traits[i].twin]
     return Family(
         policy_networks=roles if network.share_policies else alone,
         critics=_numbered([*firsts, *twins]),
@@ -89,30 +89,30 @@ def family(joint: JointSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> 
     )
 
 
-def _roles(joint: JointSpec) -> tuple[int, ...]:
+def _roles(players: PlayersSpec) -> tuple[int, ...]:
     """Returns the number of each player's role: neighbours of one role are alike."""
-    runs = [len(list(run)) for _, run in groupby(joint.agents, role)]
+    runs = [len(list(run)) for _, run in groupby(players.agents, role)]
     return tuple(chain.from_iterable([number] * length for number, length in enumerate(runs)))
 
 
-def _critic(joint: JointSpec, player: int, roles: Sequence[int], traits: Traits, offset: int) -> Critic:
+def _critic(players: PlayersSpec, player: int, roles: Sequence[int], traits: Traits, offset: int) -> Critic:
     mates = [i for i, number in enumerate(roles) if number == roles[player]]
-    others = [i for i in range(len(joint.agents)) if i not in mates]
+    others = [i for i in range(len(players.agents)) if i not in mates]
     at = mates.index(player)
     seen = [*mates[at:], *mates[:at], *others] if traits.sees_all else [player]
     if traits.sees_all and len(mates) == 1:
-        sees = tuple(range(joint.obs_dim + joint.action_dim))
+        sees = tuple(range(players.obs_dim + players.action_dim))
     else:
-        sees = tuple(chain.from_iterable(_columns(joint, joint.agents[i]) for i in seen))
+        sees = tuple(chain.from_iterable(_columns(players, players.agents[i]) for i in seen))
     return Critic(player, offset + roles[player], sees)
 
 
-def _columns(joint: JointSpec, player: AgentSpec) -> list[int]:
+def _columns(players: PlayersSpec, player: PlayerSpec) -> list[int]:
     """Returns where a player's observation and action stand in the joint observation and action."""
     action = player.action_slice
     return [
         *range(player.obs_slice.start, player.obs_slice.stop),
-        *range(joint.obs_dim + action.start, joint.obs_dim + action.stop),
+        *range(players.obs_dim + action.start, players.obs_dim + action.stop),
     ]
 
 

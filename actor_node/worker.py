@@ -92,6 +92,7 @@ class Worker:
         self._collector: Collector | None = None
         self._policy: tuple[int, Policy] | None = None
         self._env_steps = self._episodes = 0
+        self._shared_reward = True
         self._return_sums: np.ndarray[Any, np.dtype[np.float64]] = np.zeros(0)
         self._told: dict[str, int] = {}
         """What of the link's totals has been counted."""
@@ -147,13 +148,15 @@ class Worker:
         rng = np.random.default_rng(
             [run.spec.seed, checksum(self._config.name.encode()), self._link.outbox.incarnation]
         )
-        world = make_world(run.spec.scenario, self._config.copies, seed=int(rng.integers(2**32)), **run.spec.world)
+        seed = int(rng.integers(2**32))
+        world = make_world(run.spec.scenario, self._config.copies, seed=seed, options=run.spec.world)
         share = scale_share(run.spec.exploration.ladder, self._config.index, self._config.workers)
         return Collector(run, world, rng, share)
 
     def _note(self, env_steps: int, episodes: Episodes) -> None:
         self._env_steps += env_steps
         self._episodes += episodes.ended
+        self._shared_reward = self._shared_reward and episodes.shared_reward
         self._return_sums = episodes.return_sums + (self._return_sums if self._return_sums.size else 0.0)
         self._count("env_steps", env_steps)
         self._count("episodes", episodes.ended)
@@ -185,6 +188,7 @@ class Worker:
                 waited_s=self._wait.total_s,
                 metrics_url=self._config.metrics_url,
                 software=software_version(),
+                shared_reward=self._shared_reward,
             )
         )
 

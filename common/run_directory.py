@@ -129,6 +129,11 @@ def reopen(
     if spec is None or joint is None:
         return directory, held
     run = Run(held.id, spec, joint, spaces or held.spaces)
+    if spec.network.sides != held.spec.network.sides:
+        raise ConfigError(
+            f"--run {path} was begun with network.sides = {held.spec.network.sides or 'none'}; resume it with "
+            "those, or name another directory"
+        )
     if (spec.scenario, spec.world) == (held.spec.scenario, held.spec.world) and joint != held.joint:
         raise ConfigError(
             f"--run {path}: {spec.scenario} changed since this run was created: {difference(held.joint, joint)}; "

@@ -18,7 +18,7 @@ import numpy as np
 from actor_node.probing import Ablation, Played, ablate, batched_world, record
 from common.errors import ConfigError
 from common.heads import Floats
-from common.players import members_of
+from common.players import members_of, with_sides
 from common.policy import Policy, unflatten
 from common.policy_file import load_policy
 from common.run import Run
@@ -153,7 +153,7 @@ def _look(
     run, brain = team.run, team.brain
     world, watched, steps = _long_world(run, episodes, seed, skipped)
     try:
-        if world.spec != run.joint:
+        if with_sides(world.spec, run.spec.network.sides) != run.joint:
             raise ConfigError(
                 f"the installed {run.spec.scenario} is not the world this team was trained in:"
                 f" {difference(run.joint, world.spec)}"
@@ -206,7 +206,11 @@ def _long_world(run: Run, episodes: int, seed: int, skipped: dict[str, str]) -> 
         copies, steps = min(episodes, _FOREIGN_COPIES), horizon(MOST_WATCHED, run.spec.algorithm.discount)
         if steps is None:
             skipped["values"] = _too_far(run)
-        return make_world(run.spec.scenario, copies, seed=seed, **run.spec.world), MOST_WATCHED, steps or MOST_WATCHED
+        return (
+            make_world(run.spec.scenario, copies, seed=seed, options=run.spec.world),
+            MOST_WATCHED,
+            steps or MOST_WATCHED,
+        )
     episode = int(run.spec.world.get("max_cycles", 25))
     watched = min(episode, MOST_WATCHED)
     steps = horizon(watched, run.spec.algorithm.discount)

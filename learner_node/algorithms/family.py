@@ -15,9 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby
+from itertools import chain
 
-from common.players import Algorithm, algorithms_by_side, role
+from common.errors import ConfigError
+from common.players import Algorithm, algorithms_by_side, roles_of
 from common.run import AlgorithmSpec, NetworkSpec
 from common.spec import PlayerSpec, PlayersSpec
 
@@ -77,7 +78,8 @@ def family(players: PlayersSpec, network: NetworkSpec, algorithm: AlgorithmSpec)
     by_side = algorithms_by_side(players, algorithm.name)
     traits = [TRAITS[by_side[player.team]] for player in players.agents]
     alone = tuple(range(len(players.agents)))
-    roles = _roles(players)
+    roles = roles_of(players, network.share)
+    _refuse_unlike_learners(players, roles, by_side, algorithm)
     critic_roles = roles if network.share_critics else alone
     firsts = [_critic(players, i, critic_roles, traits[i], 0) for i in alone]
     twins = [_critic(players, i, critic_roles, traits[i], 1 + max(critic_roles)) for i in alone if traits[i].twin]
@@ -89,10 +91,19 @@ def family(players: PlayersSpec, network: NetworkSpec, algorithm: AlgorithmSpec)
     )
 
 
-def _roles(players: PlayersSpec) -> tuple[int, ...]:
-    """Returns the number of each player's role: neighbours of one role are alike."""
-    runs = [len(list(run)) for _, run in groupby(players.agents, role)]
-    return tuple(chain.from_iterable([number] * length for number, length in enumerate(runs)))
+def _refuse_unlike_learners(
+    players: PlayersSpec, roles: Sequence[int], by_side: dict[str, Algorithm], algorithm: AlgorithmSpec
+) -> None:
+    """Raises ConfigError when players of one role learn by other algorithms, or at other rates."""
+    first: dict[int, PlayerSpec] = {}
+    for player, number in zip(players.agents, roles, strict=True):
+        mate = first.setdefault(number, player)
+        rates = [algorithm.side_learning_rates.get(side, 1.0) for side in (mate.team, player.team)]
+        if by_side[mate.team] != by_side[player.team] or rates[0] != rates[1]:
+            raise ConfigError(
+                f"network.share: {mate.name} of {mate.team} and {player.name} of {player.team} cannot share networks, "
+                "because their sides have different algorithms or learning rates; set both alike or share within a side"
+            )
 
 
 def _critic(players: PlayersSpec, player: int, roles: Sequence[int], traits: Traits, offset: int) -> Critic:

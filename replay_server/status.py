@@ -21,6 +21,7 @@ def make_status(replay: Replay, now: float) -> Status:
     inserts, samples = (limiter.inserts, limiter.samples) if limiter else (0, 0)
     live = list(replay.actors.live(now))
     waits = (replay.actors_wait.told(now), replay.learner_wait.told(now))
+    restarts, last_fault = replay.actors.faults()
     return Status(
         run=table.run if table else None,
         uptime_s=now - replay.started,
@@ -48,6 +49,8 @@ def make_status(replay: Replay, now: float) -> Status:
         last_error=(replay.journal.error or replay.tally.last_error)[:2_000],
         metrics_url=replay.settings.metrics_url,
         software=vitals.software_version(),
+        worker_restarts=restarts,
+        last_fault=last_fault[:WORDS_SHOWN],
         late_priorities=replay.tally.late_priorities,
     )
 

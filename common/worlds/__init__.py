@@ -66,9 +66,17 @@ class ScenarioRow(Struct, frozen=True):
     options: tuple[OptionRow, ...]
 
 
-def make_world(name: str, copies: int = 1, *, seed: int | None = None, **options: Any) -> World:
+def make_world(
+    name: str,
+    copies: int = 1,
+    *,
+    seed: int | None = None,
+    on_made: Any = None,
+    **options: Any,
+) -> World:
     """Makes `copies` of a world that step together.
 
+    on_made: called after copy i was constructed, with i; batched worlds make all copies at once and do not call it.
     seed: of the world's own generator, which draws the starts that are given no seed; None takes fresh entropy.
     options: of the scenario (`scenarios()` lists them), or of the module's `parallel_env` for a `pettingzoo:` name.
     Raises ConfigError for an unknown name or option and for a value that is not allowed.
@@ -78,7 +86,7 @@ def make_world(name: str, copies: int = 1, *, seed: int | None = None, **options
     if name.startswith(FOREIGN):
         from common.worlds.pettingzoo import PettingZooWorld  # noqa: PLC0415  (actors need not have it installed)
 
-        return PettingZooWorld.of_module(name, name.removeprefix(FOREIGN), copies, seed, options)
+        return PettingZooWorld.of_module(name, name.removeprefix(FOREIGN), copies, seed, options, on_made=on_made)
     scenario = _scenario(name.removeprefix(REAL_MPE2), options)
     if name.startswith(REAL_MPE2):
         from common.worlds.real_mpe2 import real_mpe2  # noqa: PLC0415  (actors need not have it installed)

@@ -59,12 +59,23 @@ class PettingZooWorld:
 
     @classmethod
     def of_module(
-        cls, name: str, module: str, copies: int, seed: int | None, options: Mapping[str, Any]
+        cls,
+        name: str,
+        module: str,
+        copies: int,
+        seed: int | None,
+        options: Mapping[str, Any],
+        *,
+        on_made: Callable[[int], object] | None = None,
     ) -> PettingZooWorld:
-        """Makes copies of `module.parallel_env(**options)`."""
+        """Makes copies of `module.parallel_env(**options)`, and says so of each."""
         make = parallel_env_of(name, module)
+        envs = []
         try:
-            envs = [make(**options) for _ in range(copies)]
+            for copy in range(copies):
+                envs.append(make(**options))
+                if on_made is not None:
+                    on_made(copy)
         except TypeError as e:
             raise ConfigError(f"{name}: parallel_env does not take the options {dict(options)}: {e}") from e
         return cls(name, envs, seed, _layout(name, envs[0]))

@@ -21,7 +21,7 @@ SLOW_STEP_S = 1.0
 """A step of all copies that takes longer is worth a word."""
 LONG_CALL_S = 10.0
 """A call of the user's code that takes longer is named."""
-_FIELDS = 7
+_FIELDS = 8
 
 
 class Call(IntEnum):
@@ -37,10 +37,13 @@ class Doing(NamedTuple):
     """One moment of one worker. Times are monotonic seconds, which all processes of a machine share."""
 
     call: Call
+    """The call that runs, or, between two of them, the last one; NONE between chunks."""
     copy: int
     copies: int
     since: float
-    """When the call began."""
+    """When the call began; 0 outside a call."""
+    step_since: float
+    """When the step of all copies began; 0 outside one."""
     step_s: float
     """Time that the last step of all copies took."""
     spoke_at: float
@@ -49,26 +52,28 @@ class Doing(NamedTuple):
 
     def lasts_s(self, now: float) -> float:
         """Returns for how long the call has lasted; 0 outside a call."""
-        return max(now - self.since, 0.0) if self.call else 0.0
+        return max(now - self.since, 0.0) if self.since else 0.0
 
 
 def in_words(doing: Doing, now: float) -> str:
     """Returns what keeps a worker busy; empty at the usual pace."""
     lasts_s = doing.lasts_s(now)
-    which = f"copy {doing.copy + 1} of {doing.copies}"
-    long = f" for {lasts_s:.0f} s" if lasts_s >= LONG_CALL_S else ""
+    where = f"copy {doing.copy + 1} of {doing.copies}" + (f" for {lasts_s:.0f} s" if lasts_s >= LONG_CALL_S else "")
+    pace = f"{doing.step_s:.1f} s a step of all copies" if doing.step_s >= SLOW_STEP_S else ""
+    if doing.call is Call.NONE:
+        return pace
     if doing.call is Call.MAKING:
-        return f"making {which}{long}"
-    if doing.step_s >= SLOW_STEP_S or long:
-        verb = "resetting" if doing.call is Call.RESETTING else "stepping"
-        pace = f", {doing.step_s:.1f} s a step of all copies" if doing.step_s else ""
-        return f"{verb} {which}{long}{pace}" if doing.call else pace.removeprefix(", ")
-    return "resetting " + which if doing.call is Call.RESETTING and not doing.step_s else ""
+        return f"making {where}"
+    if doing.call is Call.RESETTING and not doing.step_since:
+        return f"resetting {where}"
+    slow = pace or now - doing.step_since >= SLOW_STEP_S
+    verb = "resetting" if doing.call is Call.RESETTING else "stepping"
+    return ", ".join(text for text in (f"{verb} {where}", pace) if text) if slow else ""
 
 
 def call_in_words(doing: Doing) -> str:
     """Names the call of the user's code that runs; empty outside one."""
-    if not doing.call:
+    if not doing.since:
         return ""
     name = {Call.MAKING: "the constructor", Call.RESETTING: "reset()", Call.STEPPING: "step()"}[doing.call]
     return f"{name} of copy {doing.copy} (of {doing.copies})"
@@ -93,8 +98,8 @@ class DoingTable:
 
     def read(self, worker: int) -> Doing:
         """Returns a worker's row."""
-        call, copy, copies, since, step_s, spoke_at, incarnation = self._rows[worker].tolist()
-        return Doing(Call(int(call)), int(copy), int(copies), since, step_s, spoke_at, int(incarnation))
+        call, copy, copies, *times, incarnation = self._rows[worker].tolist()
+        return Doing(Call(int(call)), int(copy), int(copies), *times, int(incarnation))
 
     def clear(self, worker: int) -> None:
         """Forgets what a worker that has ended did."""
@@ -106,15 +111,19 @@ class DoingTable:
 
     def returned(self, worker: int) -> None:
         """Notes that the call has returned."""
-        self._rows[worker, 0] = Call.NONE
+        self._rows[worker, 3] = 0.0
 
-    def stepped(self, worker: int, seconds: float) -> None:
-        """Notes how long a step of all copies took."""
-        self._rows[worker, 4] = seconds
+    def steps(self, worker: int, now: float) -> None:
+        """Notes that a step of all copies begins."""
+        self._rows[worker, 4] = now
+
+    def idle(self, worker: int, step_s: float) -> None:
+        """Notes that a chunk is complete, whose last step of all copies took `step_s`."""
+        self._rows[worker, (0, 3, 4, 5)] = Call.NONE, 0.0, 0.0, step_s
 
     def spoke(self, worker: int, incarnation: int, now: float) -> None:
         """Notes that the worker has reported by itself."""
-        self._rows[worker, 5:] = now, incarnation
+        self._rows[worker, 6:] = now, incarnation
 
 
 class WatchedEnv:

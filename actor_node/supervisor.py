@@ -165,7 +165,7 @@ class Node:
     def _watch(self, slot: Slot, now: float) -> None:
         """Speaks for a worker whose environment keeps it from that, and names a call that does not return."""
         doing = self._doing.read(slot.index)
-        if not _is_alive(slot) or not doing.call:
+        if not _is_alive(slot) or not doing.since:
             return
         if doing.spoke_at and now - doing.spoke_at > SILENT_S:
             busy = Busy(self._worker_name(slot), doing.incarnation, in_words(doing, now))

@@ -224,10 +224,11 @@ class Worker:
         if self._policy is None or self._policy[0] != weights.header.version:
             self._policy = weights.header.version, Policy(run.players, run.spec.network, weights.flat)
         self._chunk_began = self._step_began = time.monotonic()
+        self._doing.steps(self._config.index, self._chunk_began)
         records, episodes = self._collector.collect(
             self._policy[1], weights.header, self._config.chunk_steps, self._go_on
         )
-        self._doing.stepped(self._config.index, time.monotonic() - self._step_began)
+        self._doing.idle(self._config.index, time.monotonic() - self._step_began)
         if len(records):
             self._hand_over(records, episodes, weights.header.version)
         self._raise_trouble()
@@ -245,6 +246,7 @@ class Worker:
         if self._stopping or self._trouble or now - self._chunk_began >= CHUNK_S:
             return False
         self._step_began = now
+        self._doing.steps(self._config.index, now)
         return True
 
     def _make_collector(self, run: Run) -> Collector:
@@ -269,6 +271,7 @@ class Worker:
         self._watch(self._world)
         share = scale_share(run.spec.exploration.ladder, config.index, config.workers)
         collector = Collector(run, self._world, rng, share)
+        self._doing.idle(config.index, 0.0)
         self._raise_trouble()
         return collector
 

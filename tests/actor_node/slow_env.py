@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -40,10 +41,10 @@ WAYS = {
 class SlowEnv(ParallelEnv):
     """Two agents; every step of copy i appends a line to `directory`/steps-i."""
 
-    metadata = {"name": "slow"}
+    metadata: ClassVar = {"name": "slow"}
 
     def __init__(
-        self, directory="", fail_in="", way="raise", at=0, copy=0, make_s=0.0, step_s=0.0, hold=False, children=False
+        self, *, directory="", fail_in="", way="raise", at=0, copy=0, make_s=0.0, step_s=0.0, hold=False, children=False
     ):
         self.copy = len(MADE)
         MADE.append(self)

@@ -98,8 +98,8 @@ class DoingTable:
 
     def read(self, worker: int) -> Doing:
         """Returns a worker's row."""
-        call, copy, copies, *times, incarnation = self._rows[worker].tolist()
-        return Doing(Call(int(call)), int(copy), int(copies), *times, int(incarnation))
+        call, copy, copies, since, step_since, step_s, spoke_at, incarnation = self._rows[worker].tolist()
+        return Doing(Call(int(call)), int(copy), int(copies), since, step_since, step_s, spoke_at, int(incarnation))
 
     def clear(self, worker: int) -> None:
         """Forgets what a worker that has ended did."""

@@ -14,26 +14,32 @@ on nothing but its own observation (under `joint`, its side's), so that this is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from actor_node.episodes import Acts
 from actor_node.games import Game, plain, rules
 from actor_node.opponents import frozen_team
 from common.errors import ConfigError
-from common.heads import Floats
+from common.heads import Floats, GreedyHeads
+from common.players import players
 from common.policy import Policy, layer_shapes
 from common.policy_file import PolicyFile, load_policy
 from common.run import NetworkSpec
 from common.run_directory import RunDirectory
-from common.spec import Box, JointSpec
+from common.spec import AgentsSpec, Box, Categorical, PlayersSpec
 
 FROZEN, UNTRAINED, RANDOM = "frozen", "untrained", "random"
 STAND_INS = (FROZEN, UNTRAINED, RANDOM)
 """Names that stand for a team where no run is named."""
 _SMALL = NetworkSpec(policy_hidden=(64, 64))
+
+
+Numbers = npt.NDArray[Any]
 
 
 class Entrant(NamedTuple):
@@ -45,15 +51,71 @@ class Entrant(NamedTuple):
     updates: int
     weights_hash: str
     team: Callable[[], Acts]
-    """Makes who acts, anew for each pairing: no pairing depends on those before it."""
+    """Makes who acts, anew for each pairing: no pairing depends on those before it. Can be pickled."""
+    drawn: Callable[[], Acts] | None = None
+    """The same team as it was trained: Categorical parts drawn from the policy's softmax. None without such parts."""
+
+
+class DrawnPolicy:
+    """A policy whose Categorical parts are drawn from its softmax, without further noise."""
+
+    def __init__(self, players: PlayersSpec, network: NetworkSpec, flat: Floats, seed: int) -> None:
+        self._policy = Policy(players, network, flat)
+        self._heads = GreedyHeads(players, network.head)
+        self._choices = [segment for segment in self._heads.segments if segment.kind == "choice"]
+        self._chance = Chance(seed)
+
+    def begin(self, row: int, seed: int) -> None:
+        """Starts the generator of one row: an episode's draws follow from its seed."""
+        self._chance.begin(row, seed)
+
+    def act(self, obs: Floats) -> Floats:
+        """Returns joint actions `[copies, sum action]`."""
+        logits = self._policy.logits(obs)
+        for segment in self._choices:
+            own = logits[:, segment.columns]
+            # The largest of logits with Gumbel noise is a draw from their softmax.
+            own += self._chance.draw(len(logits), partial(_gumbel, own.shape[1]))
+        return self._heads(logits)
+
+
+def _gumbel(size: int, rng: np.random.Generator, rows: int) -> Numbers:
+    return rng.gumbel(size=(rows, size))
+
+
+class Chance:
+    """Random numbers row by row: of one generator, or, once an episode began in a row, of that row's own."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._shared = np.random.default_rng(seed)
+        self._rows: dict[int, np.random.Generator] = {}
+
+    def begin(self, row: int, seed: int) -> None:
+        """Gives a row a generator that follows from the team's seed and the episode's."""
+        self._rows[row] = np.random.default_rng([self._seed, seed])
+
+    def draw(self, rows: int, of: Callable[[np.random.Generator, int], Numbers]) -> Numbers:
+        """Returns `of(generator, rows)`, row by row where rows have their own; of the others it is zeros."""
+        if not self._rows:
+            return of(self._shared, rows)
+        drawn = {row: of(rng, 1)[0] for row, rng in self._rows.items()}
+        found = np.zeros((rows, *np.shape(next(iter(drawn.values())))))
+        for row, values in drawn.items():
+            found[row] = values
+        return found
 
 
 class RandomTeam:
     """Acts uniformly at random within each part's bounds."""
 
-    def __init__(self, joint: JointSpec, seed: int) -> None:
+    def __init__(self, joint: AgentsSpec, seed: int) -> None:
         self._joint = joint
-        self._rng = np.random.default_rng(seed)
+        self._chance = Chance(seed)
+
+    def begin(self, row: int, seed: int) -> None:
+        """Starts the generator of one row: an episode's draws follow from its seed."""
+        self._chance.begin(row, seed)
 
     def act(self, obs: Floats) -> Floats:
         """Returns joint actions `[copies, sum action]`."""
@@ -62,8 +124,10 @@ class RandomTeam:
 
     def _part(self, part: Any, copies: int) -> Floats:
         if isinstance(part, Box):
-            return self._rng.uniform(part.low, part.high, (copies, part.size)).astype(np.float32)
-        return np.eye(part.n, dtype=np.float32)[self._rng.integers(part.n, size=copies)]
+            low, high, size = part.low, part.high, part.size
+            return self._chance.draw(copies, lambda rng, rows: rng.uniform(low, high, (rows, size))).astype(np.float32)
+        choices = self._chance.draw(copies, lambda rng, rows: rng.integers(part.n, size=rows)).astype(np.intp)
+        return np.eye(part.n, dtype=np.float32)[choices]
 
 
 def enter(names: Sequence[str], seed: int) -> tuple[Game, list[Entrant]]:
@@ -128,20 +192,34 @@ def _refuse_another_game(name: str, stored: PolicyFile, first: str, game: Game) 
 
 def _trained(name: str, stored: PolicyFile) -> Entrant:
     run = stored.run
-    team = Policy(run.players, run.spec.network, stored.flat)
-    return Entrant(name, run.spec.algorithm.name, stored.updates, stored.digest, lambda: team)
+    players, network = run.players, run.spec.network
+    team = Policy(players, network, stored.flat)
+    drawn = None
+    if any(isinstance(part, Categorical) for agent in run.joint.agents for part in agent.parts):
+        drawn = partial(DrawnPolicy, players, network, stored.flat, run.spec.seed)
+    return Entrant(name, run.spec.algorithm.name, stored.updates, stored.digest, partial(_same, team), drawn)
 
 
 def _untaught(name: str, game: Game, seed: int) -> Entrant:
     if name == RANDOM:
-        return Entrant(name, "", 0, "", lambda: RandomTeam(game.joint, seed))
-    policy = Policy(game.joint, _SMALL, _fresh_weights(game.joint, seed))
-    return Entrant(name, "", 0, "", lambda: policy)
+        return Entrant(name, "", 0, "", partial(RandomTeam, game.joint, seed))
+    team = players(game.joint, "maddpg")
+    policy = Policy(team, _SMALL, _fresh_weights(team, seed))
+    return Entrant(name, "", 0, "", partial(_same, policy))
 
 
-def _fresh_weights(joint: JointSpec, seed: int) -> Floats:
+def random_team(game: Game, seed: int) -> Entrant:
+    """Returns who acts uniformly at random in a game."""
+    return _untaught(RANDOM, game, seed)
+
+
+def _same(team: Acts) -> Acts:
+    return team
+
+
+def _fresh_weights(team: PlayersSpec, seed: int) -> Floats:
     """Draws weights as the learner begins with: uniform within 1 / sqrt(inputs), layer by layer."""
     rng = np.random.default_rng(seed)
-    layers = [shape for agent in joint.agents for shape in layer_shapes(agent, _SMALL)]
+    layers = [shape for player in team.agents for shape in layer_shapes(player, _SMALL)]
     pieces = [rng.uniform(-1.0, 1.0, (inputs + 1) * outputs) / np.sqrt(inputs) for inputs, outputs in layers]
     return np.concatenate(pieces, dtype=np.float32)

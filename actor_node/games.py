@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 from common.errors import ConfigError
+from common.players import with_sides
 from common.run import RunSpec
-from common.spec import JointSpec
+from common.spec import AgentsSpec
 from common.worlds import FOREIGN, REAL_MPE2, World, changed_options, make_world
 
 Dynamics = Literal["mpe2", "legacy"]
@@ -16,7 +17,7 @@ class Game(NamedTuple):
     """What is played: a scenario with its options, by these agents."""
 
     spec: RunSpec
-    joint: JointSpec
+    joint: AgentsSpec
 
 
 class Ground(NamedTuple):
@@ -43,8 +44,8 @@ def playground(game: Game, copies: int, seed: int, ground: Ground, whose: str) -
     if ground.batched and spec.scenario.startswith(FOREIGN):
         wish = "--fast" if ground.fast else "--dynamics legacy"
         raise ConfigError(f"{wish}: {spec.scenario} is not among Shoal's own worlds; leave {wish} out")
-    world = make_world(name, copies, seed=seed, **_options(spec, ground))
-    if world.spec != game.joint:
+    world = make_world(name, copies, seed=seed, options=_options(spec, ground))
+    if with_sides(world.spec, spec.network.sides) != game.joint:
         installed = "" if ground.batched else "installed "
         world.close()
         raise ConfigError(f"{whose}: the {installed}{name} is not the world this team was trained in")

@@ -22,7 +22,7 @@ from actor_node.games import Game, Ground, plain, playground
 from actor_node.measures import measure
 from common.errors import ConfigError
 from common.heads import Floats
-from common.spec import JointSpec
+from common.spec import AgentsSpec
 
 
 class Pairing(msgspec.Struct, frozen=True):
@@ -76,7 +76,7 @@ class _Met(NamedTuple):
 class CrossPlay:
     """One team made of two: the numbers of one side's actions come from the first, all others from the second."""
 
-    def __init__(self, joint: JointSpec, side: str, first: Acts, second: Acts) -> None:
+    def __init__(self, joint: AgentsSpec, side: str, first: Acts, second: Acts) -> None:
         self._first, self._second = first, second
         own = [np.full(agent.action_dim, agent.team == side) for agent in joint.agents]
         self._columns = np.flatnonzero(np.concatenate(own))
@@ -137,7 +137,7 @@ def hold(
     )
 
 
-def side_returns(joint: JointSpec, played: Played) -> dict[str, Float64s]:
+def side_returns(joint: AgentsSpec, played: Played) -> dict[str, Float64s]:
     """Returns each side's return, the mean over its agents, [episodes]."""
     teams = np.array([agent.team for agent in joint.agents])
     return {side: played.returns[:, teams == side].mean(axis=1) for side in joint.teams}

@@ -157,6 +157,7 @@ class Worker:
         self._collector: Collector | None = None
         self._policy: tuple[int, Policy] | None = None
         self._env_steps = self._episodes = 0
+        self._shared_reward = True
         self._return_sums: np.ndarray[Any, np.dtype[np.float64]] = np.zeros(0)
         self._told: dict[str, int] = {}
         """What of the link's totals has been counted."""
@@ -265,7 +266,12 @@ class Worker:
 
         self._begin(Call.MAKING, 0)
         self._world = make_world(
-            run.spec.scenario, config.copies, seed=int(rng.integers(2**32)), on_made=made, **run.spec.world
+            run.spec.scenario,
+            config.copies,
+            seed=int(rng.integers(2**32)),
+            options=run.spec.world,
+            max_episode_steps=run.spec.episode.max_steps,
+            on_made=made,
         )
         self._returned()
         self._watch(self._world)
@@ -331,6 +337,7 @@ class Worker:
     def _note(self, env_steps: int, episodes: Episodes) -> None:
         self._env_steps += env_steps
         self._episodes += episodes.ended
+        self._shared_reward = self._shared_reward and episodes.shared_reward
         self._return_sums = episodes.return_sums + (self._return_sums if self._return_sums.size else 0.0)
         self._count("env_steps", env_steps)
         self._count("episodes", episodes.ended)
@@ -365,6 +372,7 @@ class Worker:
                 doing=in_words(self._doing.read(self._config.index), now),
                 restarts=self._config.restarts,
                 last_fault=self._last_fault,
+                shared_reward=self._shared_reward,
             )
         )
         self._doing.spoke(self._config.index, link.outbox.incarnation, now)

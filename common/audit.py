@@ -11,11 +11,11 @@ import hashlib
 import itertools
 import os
 from pathlib import Path
-from urllib.parse import quote
 
 import msgspec
 
 from common.errors import ConfigError, ShoalError
+from common.file_names import file_name
 from common.wire import Buffer
 
 SUFFIX = ".jsonl"
@@ -83,7 +83,7 @@ class AuditFile:
 
     def __init__(self, directory: Path, life: Life) -> None:
         """Makes the next file of this role and name; ConfigError when the directory cannot be written."""
-        owner = f"{life.role}-{quote(life.name, safe='')}"
+        owner = f"{life.role}-{file_name(life.name)}"
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND
         try:
             directory.mkdir(parents=True, exist_ok=True)

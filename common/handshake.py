@@ -1,4 +1,4 @@
-"""Why a server does not let us in: what libzmq tells of failed handshakes, in words, and knocking again.
+"""Why no session with a server begins: an unknown host, or a failed handshake, in words; and connecting again.
 
 libzmq says nothing on the socket itself, and after some refusals it never tries again by itself. Here it does, so that
 a server that gets its keys, or is told ours, is found.
@@ -12,6 +12,7 @@ import time
 
 import zmq
 
+from common.host_lookup import HostLookup
 from common.keys import Keys
 
 AGAIN_S = 1.0
@@ -33,9 +34,11 @@ class Handshake:
         self._events = socket.get_monitor_socket(_HEARD)
         self._trouble = self._told = ""
         self._knock_at: float | None = None
+        self._connected = False
+        self._lookup = HostLookup(endpoint)
 
     def look(self) -> str:
-        """Returns why the server does not let us in, empty when nothing is known against it; knocks when due."""
+        """Returns why the server is not found or does not let us in, empty when nothing is known; knocks when due."""
         while int(self._events.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             event, _address = self._events.recv_multipart()
             self._take(_EVENT.unpack(event)[0])
@@ -43,17 +46,26 @@ class Handshake:
             self._knock_at = None
             self._socket.disconnect(self._endpoint)
             self._socket.connect(self._endpoint)
-        return self._trouble
+        if self._connected:
+            return ""
+        self._lookup.look(time.monotonic())
+        if self._lookup.needs_ipv6 and not self._socket.getsockopt(zmq.IPV6):
+            self._socket.setsockopt(zmq.IPV6, 1)
+            self._socket.disconnect(self._endpoint)
+            self._socket.connect(self._endpoint)
+        return self._trouble or self._lookup.trouble
 
     def tell(self, log: logging.Logger) -> str:
         """Does the same, and logs the reason when it is another one than the last time."""
         trouble = self.look()
         if trouble != self._told:
             self._told = trouble
-            if trouble:
+            if not trouble:
+                log.info("%s has nothing against us any more", self._endpoint)
+            elif trouble == self._trouble:
                 log.warning("%s does not let us in: %s", self._endpoint, trouble)
             else:
-                log.info("%s has nothing against us any more", self._endpoint)
+                log.warning("%s: %s", self._endpoint, trouble)
         return trouble
 
     def close(self) -> None:
@@ -62,6 +74,7 @@ class Handshake:
         self._events.close()
 
     def _take(self, event: int) -> None:
+        self._connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
         self._trouble = "" if event in (zmq.EVENT_HANDSHAKE_SUCCEEDED, zmq.EVENT_CLOSED) else self._in_words(event)
         # After these two libzmq has given the connection up.
         if event in (_REFUSED, _MISMATCH):

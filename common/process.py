@@ -24,6 +24,7 @@ from types import FrameType
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from common.errors import ConfigError
+from common.host_lookup import is_ipv6
 
 DONE, FAILED, BAD_USAGE, NO_PEER, INTERRUPTED = 0, 1, 2, 3, 130
 MOST_FILES = 65_536
@@ -202,8 +203,11 @@ class HttpPort:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the name is http.server's)
                 _log.debug(format, *args)
 
+        class Server(ThreadingHTTPServer):
+            address_family = socket.AF_INET6 if is_ipv6(host) else socket.AF_INET
+
         try:
-            self._server = ThreadingHTTPServer((host, port), Handler)
+            self._server = Server((host, port), Handler)
         except OSError as e:
             raise ConfigError(
                 f"--metrics-port {port}: cannot listen on {host}:{port} ({e.strerror}); choose another (0 = any free)"
@@ -211,7 +215,7 @@ class HttpPort:
         self._server.daemon_threads = True
         # To others every address of this machine is none: they look for it by its name.
         shown = socket.gethostname() if host in ("0.0.0.0", "::") else host  # noqa: S104  (compared, not bound)
-        self.url = f"http://{shown}:{self._server.server_address[1]}/metrics"
+        self.url = f"http://{f'[{shown}]' if is_ipv6(shown) else shown}:{self._server.server_address[1]}/metrics"
         # Looks every tenth of a second whether it shall stop: what close() takes.
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="http", daemon=True).start()
 

@@ -1,7 +1,7 @@
 """Everything that defines a run: world, networks, algorithm, exploration, replay, budget; validated and hashed.
 
 A `RunSpec` is what a user sets and what `run.toml` holds. A `Run` adds what the world then says of itself (its
-`JointSpec`) and an identity; it is what the learner brings to the replay server and actors receive from it.
+`AgentsSpec`) and an identity; it is what the learner brings to the replay server and actors receive from it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from msgspec import Meta
 from common.errors import ConfigError
 from common.mistakes import explain
 from common.players import parse_algorithms, players
-from common.spec import JointSpec
+from common.spaces import AgentSpaces
+from common.spec import AgentsSpec, PlayersSpec
 
 # Upper bounds keep out infinity and what no word of the wire holds; nothing sensible comes near them.
 _LARGEST_FLOAT = 1e12
@@ -32,6 +33,8 @@ PositiveShare = Annotated[float, Meta(gt=0, le=1)]
 Count = Annotated[int, Meta(ge=1, le=_LARGEST_INT)]
 CountOrZero = Annotated[int, Meta(ge=0, le=_LARGEST_INT)]
 Hidden = Annotated[tuple[Annotated[int, Meta(ge=1, le=65_536)], ...], Meta(min_length=1, max_length=8)]
+SideName = Annotated[str, Meta(min_length=1, max_length=100)]
+AgentNames = Annotated[tuple[Annotated[str, Meta(max_length=1_000)], ...], Meta(min_length=1, max_length=10_000)]
 WorldOption = (
     bool
     | Annotated[int, Meta(ge=-_LARGEST_INT, le=_LARGEST_INT)]
@@ -53,6 +56,10 @@ class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The same for critics; a shared critic sees its own agent first, then the others in turn."""
     tell_apart: bool = False
     """Whether networks that are shared know which agent they are: as if its number, one-hot, were an input."""
+    sides: dict[SideName, AgentNames] = {}
+    """Agents of each side, in place of the sides that the world names; agents left out keep theirs."""
+    share: Annotated[tuple[AgentNames, ...], Meta(max_length=10_000)] = ()
+    """Groups of agents that share networks, in place of roles; agents left out have networks of their own."""
     head: Literal["box", "soft", "force"] = "box"
     """Box parts of actions: bounded by tanh, a soft choice (Gumbel-softmax), or a 2-D force of bounded norm."""
 
@@ -155,14 +162,21 @@ class ReplaySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BudgetSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """When a run is done: after so many environment steps or so much training time, whichever is given."""
+    """When a run is done: after so many environment steps or so much time, whichever is given."""
 
     steps: CountOrZero = 0
     """Environment steps (joint, over all copies); 0 = no limit."""
     seconds: NonNegative = 0.0
-    """Training time, over all starts of a resumed run; 0 = no limit."""
+    """Time from the first transition on, over all starts of a resumed run [s]; 0 = no limit."""
     milestone_steps: CountOrZero = 0
     """What is learnt is kept for good each so many environment steps, at the start and at the end; 0 = never."""
+
+
+class EpisodeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long an episode may be, whatever its world says."""
+
+    max_steps: CountOrZero = 0
+    """Steps after which an episode is cut off as truncated, in training and evaluation; 0 = as the world ends it."""
 
 
 class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -179,6 +193,7 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     exploration: ExplorationSpec = ExplorationSpec()
     replay: ReplaySpec = ReplaySpec()
     budget: BudgetSpec = BudgetSpec()
+    episode: EpisodeSpec = EpisodeSpec()
 
     def __post_init__(self) -> None:
         """Refuses settings that contradict each other."""
@@ -189,21 +204,28 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
 
 
-class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A run with its identity and what its world says of itself."""
 
     id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
     spec: RunSpec
-    joint: JointSpec
+    joint: AgentsSpec
+    spaces: tuple[AgentSpaces, ...] = ()
+    """Each agent's own spaces, for whoever takes its policy elsewhere; empty for built-in worlds. Not in data_hash."""
 
     @property
-    def players(self) -> JointSpec:
+    def without_spaces(self) -> Run:
+        """The run as it travels: nobody needs the spaces on the other side, and they could outgrow a message."""
+        return msgspec.structs.replace(self, spaces=())
+
+    @property
+    def players(self) -> PlayersSpec:
         """Who acts and learns: the agents, those of sides that learn as one merged; ConfigError for an unknown side."""
         return players(self.joint, self.spec.algorithm.name)
 
     @property
     def data_hash(self) -> str:
-        """Names the shape and meaning of this run's transitions: 16 hex digits over world and JointSpec."""
+        """Names the shape and meaning of this run's transitions: 16 hex digits over world and AgentsSpec."""
         return _digest([self.spec.scenario, self.spec.world, msgspec.to_builtins(self.joint)])
 
 

@@ -1,6 +1,6 @@
 """A run's directory: what lies where, made once and opened again.
 
-run.toml               the run: spec, identity, JointSpec
+run.toml               the run: spec, identity, AgentsSpec
 policy.safetensors     what actors need: every agent's policy, with the run in its metadata
 checkpoints/           the learner's full state
 milestones/0000080000/ a run's directory of its own: what had been learnt after so many environment steps
@@ -28,9 +28,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from common.errors import ConfigError, ShoalError
+from common.errors import ConfigError, LastingError
+from common.file_names import file_name
 from common.run import Run, RunSpec, from_toml, to_toml
-from common.spec import JointSpec
+from common.spaces import AgentSpaces
+from common.spec import AgentsSpec, difference
 
 
 class RunDirectory:
@@ -62,7 +64,7 @@ class RunDirectory:
             raise ConfigError(f"{self.run_file} cannot be read: {e}") from e
 
     def note_finished(self) -> None:
-        """Notes that the learner has used its budget; ShoalError when there is no room for that."""
+        """Notes that the learner has used its budget; LastingError when there is no room for that."""
         with writing(self.finished_file):
             self.finished_file.touch()
 
@@ -89,11 +91,13 @@ class RunDirectory:
 
 def default_path(spec: RunSpec) -> Path:
     """Returns where a run goes when the user names no directory."""
-    scenario = spec.scenario.replace(":", "-").replace("/", "-")
+    scenario = file_name(spec.scenario.replace(":", "-").replace("/", "-"))
     return Path("runs") / f"{scenario}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def create(path: Path, spec: RunSpec, joint: JointSpec) -> tuple[RunDirectory, Run]:
+def create(
+    path: Path, spec: RunSpec, joint: AgentsSpec, spaces: tuple[AgentSpaces, ...] = ()
+) -> tuple[RunDirectory, Run]:
     """Makes the directory of a new run; ConfigError when it already holds one or anything else."""
     directory = RunDirectory(path)
     if directory.run_file.exists():
@@ -102,7 +106,7 @@ def create(path: Path, spec: RunSpec, joint: JointSpec) -> tuple[RunDirectory, R
             f"--run {path} already holds run {held.id} of {held.spec.scenario}; "
             "add --resume to go on with it, or name another directory"
         )
-    run = Run(secrets.token_hex(4), spec, joint)
+    run = Run(secrets.token_hex(4), spec, joint, spaces)
     try:
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()):
@@ -113,7 +117,9 @@ def create(path: Path, spec: RunSpec, joint: JointSpec) -> tuple[RunDirectory, R
     return directory, run
 
 
-def reopen(path: Path, spec: RunSpec | None, joint: JointSpec | None) -> tuple[RunDirectory, Run]:
+def reopen(
+    path: Path, spec: RunSpec | None, joint: AgentsSpec | None, spaces: tuple[AgentSpaces, ...] = ()
+) -> tuple[RunDirectory, Run]:
     """Opens a directory to go on with its run, as it was or with a new spec over the same world.
 
     ConfigError when it holds none, or when the new spec would change what its transitions mean.
@@ -122,11 +128,16 @@ def reopen(path: Path, spec: RunSpec | None, joint: JointSpec | None) -> tuple[R
     held = directory.run
     if spec is None or joint is None:
         return directory, held
-    run = Run(held.id, spec, joint)
+    run = Run(held.id, spec, joint, spaces or held.spaces)
+    if spec.network.sides != held.spec.network.sides:
+        raise ConfigError(
+            f"--run {path} was begun with network.sides = {held.spec.network.sides or 'none'}; resume it with "
+            "those, or name another directory"
+        )
     if (spec.scenario, spec.world) == (held.spec.scenario, held.spec.world) and joint != held.joint:
         raise ConfigError(
-            f"--run {path}: agents of {spec.scenario} see or do something else than when the run was begun; "
-            "install the environment's version of then, or name another directory"
+            f"--run {path}: {spec.scenario} changed since this run was created: {difference(held.joint, joint)}; "
+            "install the version it was created with, or name another directory"
         )
     if run.data_hash != held.data_hash:
         raise ConfigError(
@@ -150,13 +161,13 @@ def _world(spec: RunSpec) -> str:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns what the system says against writing at `path` (a full disk) into ShoalError, with the way out."""
+    """Turns what the system says against writing at `path` (a full disk) into LastingError, with the way out."""
     try:
         yield
     except OSError as e:
-        raise ShoalError(
-            f"{e.filename or path} cannot be written: {e.strerror or e}; make room, or see to its rights, then go on"
-            " with --resume: what was written before is whole"
+        raise LastingError(
+            f"{e.filename or path} cannot be written: {e.strerror or e}. Free disk space or fix the permissions, then"
+            " continue with --resume. Files written earlier are intact."
         ) from e
 
 

@@ -89,8 +89,16 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(slice(start, start + part.size) for start, part in zip(starts, self.parts, strict=True))
 
 
+class PlayerSpec(AgentSpec, frozen=True, forbid_unknown_fields=True):
+    """One player: what has one policy. An agent, or a whole side that acts and learns as one (common/players.py)."""
+
+
 class JointSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All agents of a world, in the order of the joint vectors."""
+    """Agents or players side by side, in the order of the joint vectors: for what is the same numbers either way.
+
+    Everything else takes an `AgentsSpec` or a `PlayersSpec`. They differ in how many there are and in each one's
+    sizes as soon as a side learns as one, so mypy refuses one in place of the other.
+    """
 
     agents: tuple[AgentSpec, ...]
 
@@ -124,7 +132,17 @@ class JointSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(dict.fromkeys(agent.team for agent in self.agents))
 
 
-def joint_spec(agents: Sequence[tuple[str, str, int, tuple[Part, ...]]]) -> JointSpec:
+class AgentsSpec(JointSpec, frozen=True, forbid_unknown_fields=True):
+    """All agents of a world: what is observed, done, rewarded and stored."""
+
+
+class PlayersSpec(JointSpec, frozen=True, forbid_unknown_fields=True):
+    """All players of a run: who has a policy and a critic. What policies, and weights, are made of."""
+
+    agents: tuple[PlayerSpec, ...]
+
+
+def joint_spec(agents: Sequence[tuple[str, str, int, tuple[Part, ...]]]) -> AgentsSpec:
     """Lays agents, each given as (name, team, obs_dim, parts), side by side; ConfigError when no record fits them."""
     placed: list[AgentSpec] = []
     obs_start = action_start = 0
@@ -133,6 +151,44 @@ def joint_spec(agents: Sequence[tuple[str, str, int, tuple[Part, ...]]]) -> Join
         obs_start += obs_dim
         action_start += placed[-1].action_dim
     try:
-        return JointSpec(tuple(placed))
+        return AgentsSpec(tuple(placed))
     except ValueError as e:
         raise ConfigError(f"these agents cannot be trained: {e}") from e
+
+
+def difference(old: JointSpec, new: JointSpec) -> str:
+    """Returns in words the first way in which the agents of two worlds differ, whose agent and what it is."""
+    before, after = ([agent.name for agent in joint.agents] for joint in (old, new))
+    if before != after:
+        gone, come = (
+            [name for name in names if name not in others] for names, others in ((before, after), (after, before))
+        )
+        words = [f"{what} {_some(names)}" for what, names in (("no longer there:", gone), ("new:", come)) if names]
+        return f"it has other agents ({'; '.join(words) or 'in another order'})"
+    for own, now in zip(old.agents, new.agents, strict=True):
+        if own.team != now.team:
+            return f"agent {own.name} was on the side {own.team} and is on {now.team}"
+        if own.obs_dim != now.obs_dim:
+            return f"agent {own.name} observed {own.obs_dim} numbers and observes {now.obs_dim}"
+        if own.parts != now.parts:
+            return f"agent {own.name} acted in {_in_words(own.parts)} and acts in {_in_words(now.parts)}"
+    return "nothing that can be told"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _in_words(parts: Sequence[Part]) -> str:
+    """Returns what an action consists of, as Gymnasium calls it."""
+    return " and ".join(
+        f"Discrete({part.n})"
+        if isinstance(part, Categorical)
+        else f"Box({_bound(part.low)}, {_bound(part.high)}, {part.size})"
+        for part in parts
+    )
+
+
+def _bound(values: Sequence[float]) -> str:
+    alike = len(set(values)) == 1
+    return f"{values[0]:g}" if alike else f"[{', '.join(f'{value:g}' for value in values)}]"

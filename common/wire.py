@@ -19,6 +19,7 @@ import zmq
 
 from common.errors import ConfigError, PeerError, ProtocolError
 from common.handshake import Handshake
+from common.host_lookup import host_of, is_ipv6
 from common.ipc_file import refuse_taken
 from common.keys import Keys, ServerName, require_safe_libzmq
 from common.messages import FromPeer, Message, ToPeer
@@ -124,10 +125,10 @@ def make_socket(context: zmq.Context[zmq.Socket[bytes]], kind: int, *, max_frame
 
 def is_local(endpoint: str) -> bool:
     """Says whether only this machine can reach a ZeroMQ endpoint."""
-    scheme, _, address = endpoint.partition("://")
+    scheme = endpoint.partition("://")[0]
     if scheme != "tcp":
         return scheme in ("ipc", "inproc")
-    host = address.rpartition(":")[0].strip("[]")
+    host = host_of(endpoint)
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -167,6 +168,9 @@ def knock(socket: zmq.Socket[bytes], endpoint: str, option: str, keys: Keys | No
 
 
 def _attach(attach: Callable[[str], Any], socket: zmq.Socket[bytes], endpoint: str, option: str) -> str:
+    if is_ipv6(host_of(endpoint)):
+        # Only where the address needs it: with this option on, libzmq makes IPv6 sockets for IPv4 addresses, too.
+        socket.setsockopt(zmq.IPV6, 1)
     try:
         attach(endpoint)
     except zmq.ZMQError as e:
@@ -174,7 +178,9 @@ def _attach(attach: Callable[[str], Any], socket: zmq.Socket[bytes], endpoint: s
             raise ConfigError(
                 f"{option} {endpoint}: the address is in use; stop the process that holds it or choose another port"
             ) from e
-        raise ConfigError(f"{option} {endpoint}: {e.strerror}; write tcp://HOST:PORT or ipc://PATH") from e
+        raise ConfigError(
+            f"{option} {endpoint}: {e.strerror}; write tcp://HOST:PORT, tcp://[IPV6]:PORT or ipc://PATH"
+        ) from e
     return socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
 

@@ -36,8 +36,10 @@ from deploy.local import LocalRun, forget_transitions, replay_url
 from deploy.paper.cli import paper
 from deploy.report.cli import render, report
 from deploy.showing import Showing
+from deploy.starting import refuse_what_does_not_fit, untrained_in_words
 from deploy.sweep.cli import sweep
 from deploy.tournament.cli import tournament
+from learner_node.sizes import sizes_of
 from learner_node.trackers import refuse_missing
 
 if TYPE_CHECKING:
@@ -90,11 +92,21 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
     refuse_missing(config.track)
     sections = command.run_settings(context)
     showing = Showing(config, _screen)
-    directory, run = open_run(config.run, scenario, options, sections, resume=config.resume, role="launcher")
+    directory, run = open_run(
+        config.run,
+        scenario,
+        options,
+        sections,
+        resume=config.resume,
+        role="launcher",
+        check=refuse_what_does_not_fit(config),
+    )
     start_logging("shoal", "WARNING" if _screen.is_terminal else "INFO")
     stop = Stop()
     stop.on_signals()
     _screen.print(f"run {run.id} of {run.spec.scenario} in {directory.path}")
+    for line in sizes_of(run.spec, run.joint).lines:
+        _screen.print(line, markup=False, soft_wrap=True)
     local = _lockstep(directory, run, config) if config.lockstep else LocalRun(directory, config)
     if not config.lockstep:
         _screen.print(f"look at it from elsewhere: shoal status {directory.path}", soft_wrap=True)
@@ -105,6 +117,8 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
         _screen.print(f"stopped; go on with: shoal train --resume {again} --run {directory.path}", soft_wrap=True)
         return stop.exit_code
     forget_transitions(directory)
+    if untrained := untrained_in_words(directory):
+        _screen.print(untrained, markup=False, soft_wrap=True)
     if config.lockstep:
         digest = load_policy(directory.policy_file).digest
         _screen.print(f"weights {digest}", soft_wrap=True)
@@ -127,13 +141,15 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
 def status(run: Path | None, **values: Any) -> None:
     """Show how a run goes, as its replay server sees it: rates, ratio, lag, who waits for whom.
 
-    Names the replay server by --replay, or by RUN, the directory of a run that `shoal train` trains on this machine.
+    Names the replay server by --replay, or by RUN, the directory of a run that `shoal train` trains on this machine or
+    that a Slurm job of deploy/slurm trains.
     Exit code 3 when no replay server answers.
     """
     config = command.build(StatusConfig, values)
     context = zmq.Context()
     if run:
-        client = Client(context, replay_url(RunDirectory(run)))
+        url = replay_url(RunDirectory(run))
+        client = Client(context, url, keys=load_keys(config.keys) if url.startswith("tcp:") else None)
     else:
         client = Client(context, config.replay, keys=load_keys(config.keys))
     try:
@@ -193,7 +209,7 @@ def _lockstep(directory: RunDirectory, run: Run, config: TrainConfig) -> Lockste
 def _print_status(answer: Status) -> None:
     table = Table.grid(padding=(0, 2))
     run = answer.run
-    table.add_row("run", f"{run.id} of {run.spec.scenario}" if run else "none yet: waiting for a learner")
+    table.add_row("run", f"{run.id} of {run.spec.scenario}" if run else "none yet")
     for name, value in rows(answer):
         table.add_row(name, value)
     learner = answer.learner

@@ -26,6 +26,8 @@ from common.process import Stop, WaitLog
 from common.run import Run
 from common.transitions import transition_dtype
 
+LONGEST_SOCKET_PATH = 100
+"""Bytes a unix socket's path may have, a little less than every system allows."""
 SPARE = 1.5
 """Memory over bytes of transitions: an allocator rounds a chunk up by as much as a quarter."""
 BESIDE_BYTES = 64 * 2**20
@@ -68,10 +70,15 @@ class EmbeddedRedis:
         max_bytes: int = 0,
         kernel_ends_it: bool = sys.platform == "linux",
     ) -> None:
-        """Takes where its data, its socket (at most 100 bytes of path) and its log go; starts nothing yet.
+        """Takes where its data, its socket and its log go; starts nothing yet. ConfigError for a long socket path.
 
         max_bytes: of memory; with more it takes nothing in until there is room. 0 = no limit.
         """
+        if len(os.fsencode(socket)) > LONGEST_SOCKET_PATH:
+            raise ConfigError(
+                f"the embedded Redis' socket {socket} has a path of more than {LONGEST_SOCKET_PATH} bytes, which unix"
+                " sockets do not take; give a shorter directory"
+            )
         self._server = find_server()
         self._data, self._socket, self._log, self._max_bytes = data, socket, log, max_bytes
         self._kernel_ends_it = kernel_ends_it

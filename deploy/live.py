@@ -151,7 +151,7 @@ def rows(status: Status) -> list[tuple[str, str]]:
     learner = status.learner
     shown = [
         ("progress", _progress(learner)),
-        ("return", f"{_number(status.return_mean)} (last episodes, with exploration)"),
+        ("return", _return_in_words(status)),
         ("env steps", f"{status.inserts:,} ({status.inserts_per_s:,.0f}/s)"),
         ("updates", f"{learner.updates:,} ({learner.updates_per_s:,.0f}/s)" if learner else "-"),
         (
@@ -164,6 +164,7 @@ def rows(status: Status) -> list[tuple[str, str]]:
     ]
     if status.worker_restarts:
         shown.append(("worker restarts", f"{status.worker_restarts}, last: {status.last_fault}"))
+    shown += _of_learner(status)
     if learner and learner.last_checkpoint_s >= 0:
         shown.append(("checkpoint", f"{learner.last_checkpoint_s:.0f} s ago"))
     if status.waiting:
@@ -183,10 +184,38 @@ def _actors(status: Status) -> str:
     return "; ".join([str(status.actor_count), *busy[:MOST_BUSY_SHOWN], *more])
 
 
+def _of_learner(status: Status) -> list[tuple[str, str]]:
+    """Returns what is shown of the learner's clock and its start: names and values in words."""
+    learner, shown = status.learner, []
+    if learner is None:
+        return []
+    budget_s = status.run.spec.budget.seconds if status.run else 0.0
+    if budget_s:
+        paused = f", paused: not charged to --time: waiting for {learner.paused}" if learner.paused else ""
+        shown.append(("time", f"{clock(learner.trained_s)} of {clock(budget_s)}{paused}"))
+    if learner.doing:
+        shown.append(("learner", learner.doing))
+    if learner.warning:
+        shown.append(("warning", learner.warning))
+    return shown
+
+
+def _return_in_words(status: Status) -> str:
+    """Returns the mean return; where all agents share a reward, as the team's too."""
+    agents = len(status.return_means)
+    if not (status.shared_reward and agents > 1):
+        return f"{_number(status.return_mean)} (last episodes, with exploration)"
+    team = _number(status.return_mean / agents)
+    summed = _number(status.return_mean)
+    return f"{summed} summed over agents; shared reward: {team} for the team (last episodes, with exploration)"
+
+
 def learner_doing(learner: LearnerReport, seconds_since_seen: float) -> str:
     """Returns what the learner does, as far as its last report tells."""
     if learner.finished:
         return "finished"
+    if learner.doing and not learner.doing.startswith("warming up"):
+        return learner.doing
     if seconds_since_seen > SILENT_S:
         return "silent since then"
     return f"waiting for {learner.waiting_for}" if learner.waiting_for else "training"

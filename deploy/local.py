@@ -17,6 +17,7 @@ budget is used; then actors, replay and Redis are ended and the team is evaluate
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -37,7 +38,7 @@ from common.run_directory import RunDirectory
 from common.wire import Client
 from deploy.audit.cli import DIRECTORY as AUDIT
 from deploy.config import TrainConfig
-from deploy.embedded_redis import EmbeddedRedis, memory_limit
+from deploy.embedded_redis import LONGEST_SOCKET_PATH, EmbeddedRedis, memory_limit
 from deploy.live import Display
 from deploy.supervisor import Role, Supervisor
 from replay_server.redis_link import without_password
@@ -48,8 +49,8 @@ _SOCKETS = "sockets"
 _REDIS = "redis"
 LOCKSTEP = "lockstep"
 """Where `--lockstep` keeps what an interrupted run goes on from."""
-_LONGEST_SOCKET_PATH = 100
-"""Bytes a unix socket's path may have, a little less than every system allows."""
+_PREFIX = "shoal-"
+"""Of a socket directory that is not in the run's."""
 
 _log = logging.getLogger(__name__)
 
@@ -188,8 +189,10 @@ def forget_transitions(directory: RunDirectory) -> None:
 
 
 def replay_url(directory: RunDirectory) -> str:
-    """Returns where the replay server of a run that trains on this machine listens; ConfigError when none does."""
+    """Returns where the replay server of a run that trains here or under Slurm listens; ConfigError when none does."""
     sockets = directory.path / _SOCKETS
+    if not sockets.exists() and (address := _slurm_address(directory)):
+        return address
     if not sockets.exists() and (directory.path / LOCKSTEP).exists():
         raise ConfigError(
             f"{directory.path} trains in lockstep, in one process and with no server to ask; "
@@ -198,6 +201,15 @@ def replay_url(directory: RunDirectory) -> str:
     if not sockets.exists():
         raise ConfigError(f"{directory.path} is not trained by `shoal train` now; name its replay server by --replay")
     return f"ipc://{sockets.resolve() / 'replay'}"
+
+
+def _slurm_address(directory: RunDirectory) -> str:
+    """Returns the replay server's address that deploy/slurm/shoal.sbatch wrote beside a run's directory, or nothing."""
+    try:
+        replay, _weights = (directory.path.resolve().parent / "address").read_text("utf-8").split()
+    except (OSError, ValueError):
+        return ""
+    return replay if replay.startswith("tcp://") else ""
 
 
 def _arguments(options: Mapping[str, object]) -> list[str]:
@@ -224,14 +236,29 @@ def _newest_status(client: Client) -> Status | None:
 
 
 def _socket_directory(run: Path) -> Path:
-    """Makes the private directory of a run's sockets: in the run's own, or linked from it where it is too long."""
+    """Makes the private directory of a run's sockets: in the run's own, or linked from it where its path is too long.
+
+    ConfigError when no directory has a path that is short enough.
+    """
     inside = run.resolve() / _SOCKETS
     if inside.is_symlink():
         inside.unlink()
-    if len(os.fsencode(inside)) + len("/weights") > _LONGEST_SOCKET_PATH:
-        elsewhere = Path(tempfile.mkdtemp(prefix="shoal-"))
-        inside.symlink_to(elsewhere)
-        return elsewhere
-    inside.mkdir(mode=0o700, exist_ok=True)
-    inside.chmod(0o700)
-    return inside
+    if _fits(inside):
+        inside.mkdir(mode=0o700, exist_ok=True)
+        inside.chmod(0o700)
+        return inside
+    for parent in (tempfile.gettempdir(), "/tmp", f"/run/user/{os.getuid()}"):  # noqa: S108  (a private one in it)
+        if _fits(Path(parent) / f"{_PREFIX}12345678"):
+            with contextlib.suppress(OSError):
+                elsewhere = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+                inside.symlink_to(elsewhere)
+                return elsewhere
+    raise ConfigError(
+        f"--run {run}: its path and TMPDIR ({tempfile.gettempdir()}) are too long for unix sockets, which take"
+        f" {LONGEST_SOCKET_PATH} bytes; give a shorter --run or TMPDIR"
+    )
+
+
+def _fits(directory: Path) -> bool:
+    """Says whether a directory's path leaves room for the longest name of a socket."""
+    return len(os.fsencode(directory)) + len("/weights") <= LONGEST_SOCKET_PATH

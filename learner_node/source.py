@@ -10,7 +10,19 @@ import numpy as np
 import torch
 
 from common.errors import PeerError
-from common.messages import Batch, Held, Open, Opened, Priorities, Refused, SampleRequest, Status, ToPeer, Unknown
+from common.messages import (
+    Batch,
+    Held,
+    NotReady,
+    Open,
+    Opened,
+    Priorities,
+    Refused,
+    SampleRequest,
+    Status,
+    ToPeer,
+    Unknown,
+)
 from common.places import PLACE, Places, with_values
 from common.run import Run
 from common.transitions import field_columns, transition_dtype
@@ -105,8 +117,10 @@ class Source:
         self.turn = 0.0
         """When it is to be asked next, in the time of whoever asks several in turn."""
         self.inserts, self._samples = clock
-        self._run, self._learner, self._inspector = run, learner, inspector
+        self._run, self._learner, self._inspector = run.without_spaces, learner, inspector
         self._open_sent_at = -OPEN_PERIOD_S
+        self.not_ready = ""
+        """Why the server does not open the run yet."""
         self._heard_at = 0.0
 
     @property
@@ -137,6 +151,7 @@ class Source:
     def take(self, message: ToPeer, payload: Buffer | None, now: float) -> Records | None:
         """Takes an answer in; returns the batch if it is one. PeerError when the server refuses this learner."""
         self._heard_at = now
+        self.not_ready = message.reason if isinstance(message, NotReady) else ""
         match message:
             case Batch():
                 return self._take_batch(message, payload)
@@ -150,6 +165,8 @@ class Source:
                 self.status = message
             case Unknown():
                 self._lose()
+            case NotReady():
+                pass  # asked again each second
             case Refused():
                 raise PeerError(f"{self.client.endpoint} refuses this learner: {message.reason}")
             case _:

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import msgspec
 
 from common.errors import ConfigError
+from common.file_names import file_name
 from common.run import Run
 from common.run_directory import RunDirectory
 from learner_node.config import TrackerKind
@@ -148,7 +149,7 @@ class Mlflow:
             return
         tags = {"shoal.run": run.id, "shoal.directory": str(directory.path.resolve())}
         self._id = self._client.create_run(experiment, tags=tags, run_name=directory.path.name).info.run_id
-        params = [Param(name, str(value)) for name, value in _flat(msgspec.to_builtins(run.spec))]
+        params = [Param(_param_name(name), str(value)) for name, value in _flat(msgspec.to_builtins(run.spec))]
         self._client.log_batch(self._id, params=params)
 
     def log(self, updates: int, figures: Mapping[str, float]) -> None:
@@ -181,6 +182,11 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(item, f"{name}/{i}")
     else:
         yield name, value
+
+
+def _param_name(name: str) -> str:
+    """Returns a parameter's name as MLflow takes it, whose store makes files of such names."""
+    return "/".join(file_name(part) for part in name.split("/"))
 
 
 def _files(directory: RunDirectory) -> str:

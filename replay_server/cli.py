@@ -19,6 +19,7 @@ from replay_server.chunk_format import KeptChunk
 from replay_server.committer import Committer
 from replay_server.config import NO_REDIS, ReplayConfig
 from replay_server.metrics import CommitterCollector, ReplayCollector, Timings, make_registry
+from replay_server.not_ready import NotReadyServer
 from replay_server.recovery import recover
 from replay_server.redis_link import Stopped, asking, make_client, refuse_second, refuse_unfit, wait_for
 from replay_server.redis_log import RedisLog
@@ -71,10 +72,13 @@ def serve(config: ReplayConfig, stop: Stop, keys: Keys | None = None) -> None:
         if audit:
             stack.callback(audit.close)
         committer = None
+        # With a replay of its own: the thread that answers must not read what the recovery writes.
+        not_ready = NotReadyServer(Replay(replay.settings, replay.started), config.bind, keys)
+        stack.callback(not_ready.close)
         if config.redis != NO_REDIS:
             try:
                 witness = audit.recovered if audit else _nobody
-                log = open_log(config, replay, timings, stop, health, witness=witness)
+                log = open_log(config, replay, timings, stop, health, witness=witness, explain=not_ready.explain)
             except Stopped:
                 return
             stack.callback(log.close)
@@ -83,7 +87,8 @@ def serve(config: ReplayConfig, stop: Stop, keys: Keys | None = None) -> None:
             registry.register(CommitterCollector(committer))
         if audit:
             audit.serving()
-        server = Server(replay, config.bind, committer, timings, keys, peer_bytes=config.peer_memory * 2**20)
+        not_ready.close()
+        server = Server(replay, not_ready.endpoint, committer, timings, keys, peer_bytes=config.peer_memory * 2**20)
         stack.callback(IpcFile(server.endpoint).remove)
         stack.callback(server.close)
         _log.info("serving endpoint=%s durability=%s metrics=%s", server.endpoint, config.level, http.url)
@@ -98,15 +103,17 @@ def open_log(
     health: Health,
     *,
     witness: Callable[[KeptChunk], None],
+    explain: Callable[[str], None],
 ) -> RedisLog:
     """Returns the chunk log, with the replay rebuilt from it; ConfigError, PeerError, Stopped.
 
-    witness: sees every chunk that is read back.
+    witness: sees every chunk that is read back. explain: receives the reason why the server cannot serve yet.
     """
 
     def progress(reason: str) -> None:
         health.beat()
         health.not_ready = reason
+        explain(reason)
         if stop.requested:
             raise Stopped
 

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, unquote, urlencode, urlsplit, urlunsplit
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import NoPermissionError
+from redis.exceptions import ClusterDownError, MovedError, NoPermissionError
 from redis.retry import Retry
 
 from common.errors import ConfigError, PeerError
@@ -108,6 +108,11 @@ def wait_for(client: redis.Redis, url: str, wait_s: float, stop: Stop, progress:
             ) from e
         except redis.RedisError as e:
             reason = in_words(e)
+            if "DB index" in reason:
+                raise ConfigError(
+                    f"--redis {shown(url)}: this Redis has no database of that number ({reason}); name one that it has,"
+                    " as in redis://HOST:PORT/0, or raise `databases` in its configuration"
+                ) from e
             if "CERTIFICATE_VERIFY_FAILED" in reason:
                 raise ConfigError(
                     f"--redis {shown(url)}: its certificate is not trusted ({reason}); name the certificates of who"
@@ -135,6 +140,11 @@ def refuse_unfit(client: redis.Redis, url: str, *, fsync: bool) -> None:
     except NoPermissionError as e:
         _log.warning("cannot see how Redis is set up: %s", e)
         return
+    if info.get("role") == "slave" and info.get("slave_read_only"):
+        raise ConfigError(
+            f"--redis {shown(url)} is a read-only replica of {info.get('master_host')}:{info.get('master_port')};"
+            " give the address of its primary"
+        )
     policy = str(info.get("maxmemory_policy", ""))
     if info.get("maxmemory") and policy.startswith("allkeys"):
         raise ConfigError(
@@ -201,6 +211,8 @@ def in_words(error: redis.RedisError) -> str:
         return "it is out of memory; raise its maxmemory or lower the replay's capacity"
     if isinstance(error, redis.ReadOnlyError):
         return "it is a read-only replica; give the address of its primary"
+    if isinstance(error, MovedError | ClusterDownError):
+        return f"it is one node of a Redis Cluster ({text}); give the address of a Redis that is not a cluster"
     if isinstance(error, redis.TimeoutError):
         return f"it does not answer ({text})"
     return text or type(error).__name__

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from common import vitals
-from common.messages import MOST_ACTORS_SHOWN, WORDS_SHOWN, ActorStatus, Status
+from common.messages import MOST_ACTORS_SHOWN, WORDS_SHOWN, ActorReport, ActorStatus, Status
 from replay_server.credit import Session
 
 if TYPE_CHECKING:
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 NO_RUN = ("actors waiting for a learner: none has brought a run yet",)
 
 
-def make_status(replay: Replay, now: float) -> Status:
-    """Returns the status at monotonic time `now`."""
+def make_status(replay: Replay, now: float, *, not_ready: str = "") -> Status:
+    """Returns the status at monotonic time `now`; not_ready: why the server does not serve yet."""
     table, recent, learners = replay.table, replay.recent, replay.learners
     limiter = table.limiter if table else None
     inserts, samples = (limiter.inserts, limiter.samples) if limiter else (0, 0)
@@ -42,7 +43,7 @@ def make_status(replay: Replay, now: float) -> Status:
         actor_count=len(live),
         learner=learners.report,
         learner_seconds_since_seen=now - learners.seen if learners.seen else -1.0,
-        waiting=tuple(text for text in waits if text) if table else NO_RUN,
+        waiting=_waiting(waits, not_ready, has_run=table is not None),
         duplicate_chunks=replay.tally.duplicate_chunks,
         rejected=dict(replay.tally.rejected),
         unacknowledged_chunks=len(replay.journal),
@@ -52,7 +53,28 @@ def make_status(replay: Replay, now: float) -> Status:
         worker_restarts=restarts,
         last_fault=last_fault[:WORDS_SHOWN],
         late_priorities=replay.tally.late_priorities,
+        absent=_absent(replay, live_actors=len(live), inserts=inserts)[:2_000],
+        shared_reward=_is_shared([session.report for session in live if session.report]),
     )
+
+
+def _waiting(waits: Sequence[str], not_ready: str, *, has_run: bool) -> tuple[str, ...]:
+    if not_ready:
+        return (not_ready,)
+    return tuple(text for text in waits if text) if has_run else NO_RUN
+
+
+def _absent(replay: Replay, *, live_actors: int, inserts: int) -> str:
+    """Returns the peer that the run had and that is gone; empty when there is none."""
+    if replay.journal.error:
+        return f"Redis: {replay.journal.error}"
+    return "actors: none is connected" if inserts and not live_actors else ""
+
+
+def _is_shared(reports: list[ActorReport]) -> bool:
+    """Returns whether every actor that has finished an episode saw equal rewards for all agents."""
+    played = [report for report in reports if report.episodes]
+    return bool(played) and all(report.shared_reward for report in played)
 
 
 def _actor_status(session: Session, now: float) -> ActorStatus:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
 from common.errors import ConfigError
+from common.spaces import AgentSpaces, Entry, Kind
 from common.spec import Box, Categorical, Part
 from common.worlds.world import Float32Array
 
@@ -69,3 +70,42 @@ def _choices_codec(sizes: Any, starts: Any, dtype: Any) -> tuple[tuple[Part, ...
         return (chosen.reshape(sizes.shape) + starts).astype(dtype)
 
     return tuple(Categorical(int(n)) for n in sizes.reshape(-1)), decode
+
+
+def describe_spaces(agent: str, observation: spaces.Space[Any], action: spaces.Space[Any]) -> AgentSpaces:
+    """Returns what undoes this module's encoding of one agent's observations and actions, as plain data."""
+    return AgentSpaces(agent, tuple(_entries(observation)), tuple(_entries(action, bounds=True)))
+
+
+def _entries(
+    space: spaces.Space[Any], key: tuple[str | int, ...] = (), first: int = 0, *, bounds: bool = False
+) -> Iterator[Entry]:
+    """Yields the leaves of a space in the order in which `gymnasium.spaces.flatten` lays them side by side."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        inside = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+        for name, part in inside:
+            yield from _entries(part, (*key, name if isinstance(name, int) else str(name)), first, bounds=bounds)
+            first += spaces.flatdim(part)
+        return
+    columns = (first, first + spaces.flatdim(space))
+    shape, dtype = tuple(int(n) for n in space.shape or ()), np.dtype(space.dtype).name
+    if isinstance(space, spaces.Discrete):
+        yield Entry("discrete", columns, "one_hot", key, shape, dtype, n=int(space.n), start=int(space.start))
+    elif isinstance(space, spaces.MultiDiscrete):
+        choices = tuple(int(n) for n in np.ravel(space.nvec))
+        starts = tuple(int(n) for n in np.ravel(space.start))
+        yield Entry("multi_discrete", columns, "one_hot", key, shape, dtype, n=choices, start=starts)
+    elif isinstance(space, spaces.MultiBinary) and bounds:
+        # Actions of MultiBinary are choices between 0 and 1; observations are their own numbers.
+        bits = spaces.flatdim(space)
+        twice = (first, first + 2 * bits)
+        yield Entry("multi_binary", twice, "one_hot", key, shape, dtype, n=(2,) * bits, start=(0,) * bits)
+    else:
+        kind: Kind = "multi_binary" if isinstance(space, spaces.MultiBinary) else "box"
+        low: tuple[float, ...] = ()
+        high: tuple[float, ...] = ()
+        if isinstance(space, spaces.Text):
+            kind = "text"
+        elif bounds and isinstance(space, spaces.Box):
+            low, high = (tuple(float(x) for x in np.ravel(bound)) for bound in (space.low, space.high))
+        yield Entry(kind, columns, "values", key, shape, dtype, low=low, high=high)

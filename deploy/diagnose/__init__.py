@@ -17,7 +17,7 @@ import msgspec
 from actor_node.probing import Ablation, Played, ablate, batched_world, record
 from common.errors import ConfigError
 from common.heads import Floats
-from common.players import members_of
+from common.players import members_of, with_sides
 from common.policy import Policy, unflatten
 from common.policy_file import load_policy
 from common.run import Run
@@ -138,7 +138,7 @@ def _look(
     run, brain = team.run, team.brain
     world, watched, steps = _long_world(run, episodes, seed, skipped)
     try:
-        if world.spec != run.joint:
+        if with_sides(world.spec, run.spec.network.sides) != run.joint:
             raise ConfigError(f"the installed {run.spec.scenario} is not the world this team was trained in")
         played = record(world, Policy(run.players, run.spec.network, team.flat), seed, steps, watched)
     finally:
@@ -156,7 +156,7 @@ def _long_world(run: Run, episodes: int, seed: int, skipped: dict[str, str]) -> 
     if run.spec.scenario.startswith(FOREIGN):
         skipped["values"] = "a pettingzoo world's episodes cannot be made longer, so returns would be cut off"
         copies = min(episodes, _FOREIGN_COPIES)
-        return make_world(run.spec.scenario, copies, seed=seed, **run.spec.world), MOST_WATCHED, MOST_WATCHED
+        return make_world(run.spec.scenario, copies, seed=seed, options=run.spec.world), MOST_WATCHED, MOST_WATCHED
     episode = int(run.spec.world.get("max_cycles", 25))
     watched = min(episode, MOST_WATCHED)
     steps = horizon(watched, run.spec.algorithm.discount)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,16 @@ import click
 import msgspec
 
 from common.errors import ConfigError
+from common.file_names import file_names
 from common.players import members_of
 from common.policy import unflatten
 from common.policy_file import PolicyFile, load_policy
+from common.run import Run
 from common.run_directory import RunDirectory, write_atomically
-from common.spec import AgentSpec
+from common.spaces import AgentSpaces, flat_spaces, side_by_side
+from common.spec import AgentSpec, PlayerSpec
 from common.vitals import software_version
+from common.worlds import FOREIGN
 
 INDEX_FILE = "team.json"
 
@@ -31,6 +36,8 @@ class Exported(msgspec.Struct, frozen=True):
     action_dim: int
     parts: tuple[Any, ...]
     """Of the action, in order."""
+    spaces: tuple[AgentSpaces, ...]
+    """Each agent's own spaces, in the file's columns; empty where the run does not say."""
 
 
 @click.command()
@@ -52,6 +59,12 @@ def export(run: Path, output: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(written))
         return
+    if any(not one.spaces for one in written):
+        click.echo(
+            f"{run} does not say what its environment's spaces are, because an older version made it: {INDEX_FILE}"
+            " holds no shapes, types and first choices. Continue the run with --resume to add them.",
+            err=True,
+        )
     for one in written:
         whose = f", acts for {', '.join(one.agents)} together" if len(one.agents) > 1 else ""
         click.echo(f"{target / one.file}: {one.obs_dim} numbers in, {one.action_dim} out{whose}")
@@ -67,8 +80,10 @@ def write_team(policy: PolicyFile, directory: Path) -> list[Exported]:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         layers = unflatten(policy.flat, run.players, run.spec.network)
-        for player, own in zip(run.players.agents, layers, strict=True):
-            one = _exported(policy, player)
+        players = run.players.agents
+        files = file_names([player.name for player in players], ".onnx")
+        for player, own, file in zip(players, layers, files, strict=True):
+            one = _exported(policy, player, file)
             model = model_of(player, own, run.spec.network.head, _about(policy, one))
             write_atomically(directory / one.file, model.SerializeToString())
             written.append(one)
@@ -78,17 +93,26 @@ def write_team(policy: PolicyFile, directory: Path) -> list[Exported]:
     return written
 
 
-def _exported(policy: PolicyFile, player: AgentSpec) -> Exported:
-    joint = policy.run.joint
+def _exported(policy: PolicyFile, player: PlayerSpec, file: str) -> Exported:
+    agents = [policy.run.joint.agents[i] for i in members_of(policy.run.joint, player)]
     return Exported(
-        file=f"{player.name}.onnx",
+        file=file,
         player=player.name,
-        agents=tuple(joint.agents[i].name for i in members_of(joint, player)),
+        agents=tuple(agent.name for agent in agents),
         side=player.team,
         obs_dim=player.obs_dim,
         action_dim=player.action_dim,
         parts=player.parts,
+        spaces=side_by_side(_spaces(policy.run, agents)),
     )
+
+
+def _spaces(run: Run, agents: Sequence[AgentSpec]) -> list[AgentSpaces]:
+    """Returns the spaces of some agents; empty where a run of an environment of the user's does not say."""
+    known = {spaces.agent: spaces for spaces in run.spaces}
+    if not known and not run.spec.scenario.startswith(FOREIGN):
+        known = {agent.name: flat_spaces(agent) for agent in agents}
+    return [known[agent.name] for agent in agents if agent.name in known]
 
 
 def _about(policy: PolicyFile, one: Exported) -> dict[str, str]:
@@ -100,6 +124,7 @@ def _about(policy: PolicyFile, one: Exported) -> dict[str, str]:
         "obs_dim": str(one.obs_dim),
         "action_dim": str(one.action_dim),
         "parts": msgspec.json.encode(one.parts).decode(),
+        "spaces": msgspec.json.encode(one.spaces).decode(),
         "head": run.spec.network.head,
         "scenario": run.spec.scenario,
         "world": msgspec.json.encode(run.spec.world).decode(),

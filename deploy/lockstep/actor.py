@@ -33,9 +33,10 @@ class Actor:
         self.incarnation = self.seq = self.credit = 0
         self._copies, self._chunk_steps = copies, chunk_steps
         self._env_steps = self._episodes = 0
+        self._shared_reward = True
         self._return_sums: npt.NDArray[np.float64] = np.zeros(len(run.joint.agents))
         rng = np.random.default_rng([run.spec.seed, checksum(self.name.encode()), since])
-        self._world = make_world(run.spec.scenario, copies, seed=int(rng.integers(2**32)), **run.spec.world)
+        self._world = make_world(run.spec.scenario, copies, seed=int(rng.integers(2**32)), options=run.spec.world)
         share = scale_share(run.spec.exploration.ladder, index, actors)
         self._collector = Collector(run, self._world, rng, share)
 
@@ -53,6 +54,7 @@ class Actor:
         self.seq += 1
         self._env_steps += len(records)
         self._episodes += episodes.ended
+        self._shared_reward = self._shared_reward and episodes.shared_reward
         self._return_sums += episodes.return_sums
         return records, episodes
 
@@ -70,6 +72,7 @@ class Actor:
             waiting_for="",
             waited_s=0.0,
             metrics_url="",
+            shared_reward=self._shared_reward,
         )
 
     def session(self, *, turn: int, chunk_rows: int, measured: bool) -> Session:

@@ -16,7 +16,7 @@ from deploy.reference.source import Source
 
 _ENDLESS = 1e12
 """A bound this large, or its inverse, only keeps out what is no number."""
-_SECTIONS = ("network", "algorithm", "exploration", "replay", "budget")
+_SECTIONS = ("network", "algorithm", "exploration", "replay", "budget", "episode")
 
 _INTRODUCTION = """
 A run is defined by these. `--set section.key=value` sets one, a section of the file given with `--config` several, and

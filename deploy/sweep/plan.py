@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from common.errors import ConfigError
+from common.file_names import settings_name
 
 BASE = "default"
 """The name of the one variant of a sweep that varies nothing but the seed."""
@@ -59,11 +59,7 @@ def variants(vary: Sequence[str]) -> list[Variant]:
 def plan(directory: Path, vary: Sequence[str], seeds: Sequence[int]) -> list[Planned]:
     """Returns the runs of a sweep, seed by seed, so that a sweep cut short has as much of every variant."""
     found = variants(vary)
-    places = {variant: directory / _file_name(variant.name) for variant in found}
-    if len(set(places.values())) < len(found):
+    places = {variant: directory / settings_name(variant.name) for variant in found}
+    if len({place.name.casefold() for place in places.values()}) < len(found):
         raise ConfigError("two combinations of --vary have the same directory; name their values less alike")
     return [Planned(variant, seed, places[variant] / f"seed-{seed}") for seed in seeds for variant in found]
-
-
-def _file_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.=-]+", "_", text)[:150]

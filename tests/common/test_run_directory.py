@@ -97,7 +97,11 @@ def test_a_run_is_reopened_with_other_settings(tmp_path):
         (other(world={"N": 5}), MIXED, r"with world\.N=3, not of somewhere with world\.N=5; .*name another directory"),
         (other(world={"far": False}), MIXED, r"not of somewhere with .*world\.far=false"),
         (other(scenario="elsewhere"), MIXED, r"holds a run of somewhere .*not of elsewhere .*name another directory"),
-        (SPEC, CHOICES, r"agents of somewhere see or do something else .*name another directory"),
+        (
+            SPEC,
+            CHOICES,
+            r"somewhere changed since .*: it has other agents .*new: speaker, mover.*name another directory",
+        ),
     ],
 )
 def test_a_run_is_not_reopened_over_another_world(tmp_path, spec, joint, message):
@@ -173,7 +177,7 @@ def test_a_directory_that_cannot_be_held_is_named(tmp_path):
 def test_the_end_of_a_run_that_cannot_be_noted_is_told_with_the_way_out(tmp_path):
     RunDirectory(tmp_path).note_finished()
     assert RunDirectory(tmp_path).finished_file.exists()
-    with pytest.raises(ShoalError, match=r"gone/finished cannot be written: No such file.*make room.*--resume"):
+    with pytest.raises(ShoalError, match=r"gone/finished cannot be written: No such file.*Free disk space.*--resume"):
         RunDirectory(tmp_path / "gone").note_finished()
 
 

@@ -1,11 +1,12 @@
 import math
+import re
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 
 from common.errors import ConfigError
-from common.spec import MAX_JOINT_NUMBERS, AgentSpec, Box, Categorical, JointSpec, joint_spec
+from common.spec import MAX_JOINT_NUMBERS, AgentSpec, AgentsSpec, Box, Categorical, JointSpec, difference, joint_spec
 from tests.common.examples import MIXED
 from tests.common.strategies import teams
 
@@ -29,7 +30,7 @@ def test_teams_are_named_in_order_of_appearance():
 @settings(max_examples=40)
 @given(teams())
 def test_a_spec_comes_back_from_its_builtins(joint):
-    assert msgspec.convert(msgspec.to_builtins(joint), JointSpec) == joint
+    assert msgspec.convert(msgspec.to_builtins(joint), AgentsSpec) == joint
 
 
 @pytest.mark.parametrize(
@@ -74,3 +75,19 @@ def test_agents_must_stand_side_by_side():
 def test_a_team_that_no_record_could_hold_is_a_users_mistake(agents, match):
     with pytest.raises(ConfigError, match=match):
         joint_spec(agents)
+
+
+@pytest.mark.parametrize(
+    ("agents", "message"),
+    [
+        ([("b", "s", 3, (Categorical(2),))], r"no longer there: a; new: b"),
+        ([("a", "s", 3, (Categorical(2),)), ("b", "s", 1, (Categorical(2),))], r"\(new: b\)"),
+        ([("a", "t", 3, (Categorical(2),))], "agent a was on the side s and is on t"),
+        ([("a", "s", 4, (Categorical(2),))], "agent a observed 3 numbers and observes 4"),
+        ([("a", "s", 3, (Categorical(4),))], r"agent a acted in Discrete\(2\) and acts in Discrete\(4\)"),
+        ([("a", "s", 3, (Box((-1.0, 0.0), (2.0, 2.0)),))], r"acts in Box\(\[-1, 0\], 2, 2\)"),
+    ],
+)
+def test_the_first_difference_between_two_worlds_is_said_in_words(agents, message):
+    old = joint_spec([("a", "s", 3, (Categorical(2),))])
+    assert re.search(message, difference(old, joint_spec(agents)))

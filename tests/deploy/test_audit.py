@@ -189,8 +189,8 @@ def test_each_life_has_a_file_of_its_own_and_names_may_be_anything(tmp_path: Pat
     for _ in range(2):
         AuditFile(tmp_path, Life("actor", "a/b c")).close()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "actor-a%2Fb%20c.000000.jsonl",
-        "actor-a%2Fb%20c.000001.jsonl",
+        "actor-a_b_c.000000.jsonl",
+        "actor-a_b_c.000001.jsonl",
     ]
 
 

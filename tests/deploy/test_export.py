@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,26 +15,28 @@ import pytest
 
 from common.command import run as run_command
 from common.policy import Policy, weight_count
-from common.policy_file import PolicyFile, save_policy
+from common.policy_file import PolicyFile, load_policy, save_policy
 from common.run import Run, make_run_spec, to_toml
-from common.spec import JointSpec, Part
+from common.run_options import RunOptions, open_run
+from common.spec import AgentsSpec, Box, Part, joint_spec
+from common.worlds.spaces import action_codec, observation_codec
 from deploy.cli import shoal
 from deploy.export.cli import write_team
-from tests.common.examples import BOXES, MIXED
+from tests.common.examples import BOXES, MIXED, numbers_of
 from tests.common.head_examples import HEAD_TEAMS, MOVERS
+from tests.deploy import foreign_spaces
 
 ROWS = 64
 
 
-def team_of(joint: JointSpec, **settings: object) -> PolicyFile:
+def team_of(joint: AgentsSpec, **settings: object) -> PolicyFile:
     """Returns policies of random weights."""
     run = Run("a1b2c3d4", make_run_spec({"scenario": "somewhere", **settings}), joint)
-    size = weight_count(run.players, run.spec.network)
-    flat = np.random.default_rng(1).normal(0.0, 0.3, size).astype(np.float32)
+    flat = np.random.default_rng(1).normal(0.0, 0.3, numbers_of(run)).astype(np.float32)
     return PolicyFile(run, version=7, updates=70, flat=flat)
 
 
-def obs_of(joint: JointSpec) -> np.ndarray:
+def obs_of(joint: AgentsSpec) -> np.ndarray:
     obs = np.random.default_rng(2).normal(0.0, 2.0, (ROWS, joint.obs_dim)).astype(np.float32)
     obs[-1] = 0.0
     return obs
@@ -107,3 +111,90 @@ def test_a_directory_without_a_run_costs_one_line(tmp_path: Path, capsys: pytest
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "holds no run" in error
+
+
+FOREIGN_NAMES = {"../../chooser", "grid/mover", "Panel", "panel"}
+
+
+@pytest.fixture(scope="module")
+def foreign_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a run of an environment with every kind of space, and random weights in place of a training."""
+    path = tmp_path_factory.mktemp("foreign") / "run"
+    settings = ("network.policy_hidden=[8]", "network.critic_hidden=[8]")
+    options = RunOptions(steps=1, set=settings)
+    _, run = open_run(str(path), "pettingzoo:tests.deploy.foreign_spaces", options, {}, resume=False, role="test")
+    size = weight_count(run.players, run.spec.network)
+    flat = np.random.default_rng(1).normal(0.0, 0.3, size).astype(np.float32)
+    save_policy(path / "policy.safetensors", PolicyFile(run, 1, 1, flat))
+    return path
+
+
+def test_hostile_names_of_agents_never_lead_out_of_the_directory(foreign_run: Path, tmp_path: Path) -> None:
+    output = tmp_path / "a" / "b" / "out"
+    assert run_command(shoal, "shoal", ["export", str(foreign_run), "-o", str(output)]) == 0
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {path.name for path in output.iterdir()}
+    listed = {one["player"]: one["file"] for one in json.loads((output / "team.json").read_text())}
+    assert set(listed) == FOREIGN_NAMES
+    assert len({file.casefold() for file in listed.values()}) == 4
+    assert all((output / file).is_file() for file in listed.values())
+
+
+def test_a_run_of_hostile_names_is_read_as_data(tmp_path: Path) -> None:
+    """A run.toml and a policy file come from others: their names are not paths, whatever they are."""
+    names = ["../up", "/abs", "..", "nul", "A", "a", "team", "team.json", "x" * 240]
+    joint = joint_spec([(name, "side", 3, (Box((-1.0,), (1.0,)),)) for name in names])
+    policy = team_of(joint, network={"policy_hidden": (8,)})
+    written = write_team(policy, tmp_path / "in" / "out")
+    assert [one.player for one in written] == names
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.parent for path in files} == {tmp_path / "in" / "out"}
+    assert len(files) == len(names) + 1
+
+
+def test_the_pages_snippets_act_in_the_environment(foreign_run: Path, tmp_path: Path) -> None:
+    """With the package onnxruntime and numpy alone, every action is one that the environment takes."""
+    write_team(load_policy(foreign_run / "policy.safetensors"), tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+    snippets = re.findall(r"<!-- tested: (?:translate|play) -->\n```python\n(.*?)```", page, re.DOTALL)
+    assert len(snippets) == 2
+    env = foreign_spaces.parallel_env()
+    names: dict[str, Any] = {"env": env, "onnx": tmp_path}
+    exec("\n".join(snippets), names)  # noqa: S102  (our own page)
+    assert not env.agents, "the episode was played to its end"
+    check_same_as_the_adapter(names, foreign_run)
+
+
+def check_same_as_the_adapter(names: dict[str, Any], run: Path) -> None:
+    """The page's functions give the numbers that training used."""
+    joint = load_policy(run / "policy.safetensors").run.joint
+    flat = np.random.default_rng(3).uniform(-5.0, 5.0, joint.action_dim).astype(np.float32)
+    for agent, spec in zip(foreign_spaces.ACTIONS, joint.agents, strict=True):
+        _, spaces = names["policies"][agent]
+        observed = foreign_spaces.OBSERVATION.sample()
+        size, encode = observation_codec(foreign_spaces.OBSERVATION, "")
+        assert size == spec.obs_dim
+        np.testing.assert_array_equal(names["flat_observation"](spaces["observation"], observed), encode(observed))
+        space = foreign_spaces.ACTIONS[agent]
+        _, decode = action_codec(space, "")
+        ours, theirs = (
+            decode(flat[spec.action_slice]),
+            names["environment_action"](spaces["action"], flat[spec.action_slice]),
+        )
+        np.testing.assert_array_equal(ours, theirs)
+        assert np.asarray(ours).dtype == np.asarray(theirs).dtype
+        assert space.contains(theirs)
+
+
+def test_a_run_of_before_says_that_the_spaces_are_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy = team_of(MOVERS, network={"policy_hidden": (8,)}, scenario="pettingzoo:somewhere")
+    (tmp_path / "run.toml").write_text(to_toml(policy.run))
+    save_policy(tmp_path / "policy.safetensors", policy)
+    assert run_command(shoal, "shoal", ["export", str(tmp_path)]) == 0
+    assert "Continue the run with --resume" in capsys.readouterr().err
+
+
+def test_a_side_that_acts_as_one_lists_its_agents_columns(tmp_path: Path) -> None:
+    (one,) = write_team(team_of(BOXES, network={"policy_hidden": (8,)}, algorithm={"name": "joint"}), tmp_path)
+    assert [spaces.agent for spaces in one.spaces] == ["agent_0", "agent_1"]
+    assert one.spaces[1].observation[0].columns == (BOXES.agents[0].obs_dim, BOXES.obs_dim)
+    assert one.spaces[1].action[-1].columns[1] == one.action_dim

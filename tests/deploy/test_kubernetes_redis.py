@@ -64,7 +64,15 @@ def opened(url: str, replay: Replay, password_file: str = "", *, fresh: bool = F
     config = ReplayConfig(
         redis=url, redis_password_file=password_file, durability="fsync", redis_wait=5.0, name="replay-0", fresh=fresh
     )
-    return open_log(config, replay, Timings(make_registry()), Stop(), Health(), witness=lambda chunk: None)
+    return open_log(
+        config,
+        replay,
+        Timings(make_registry()),
+        Stop(),
+        Health(),
+        witness=lambda chunk: None,
+        explain=lambda reason: None,
+    )
 
 
 def use_all_of(url: str, password_file: str = "") -> None:

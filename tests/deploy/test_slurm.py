@@ -18,6 +18,7 @@ import pytest
 from common.keys import load_keys
 from common.run_directory import RunDirectory
 from deploy.keys import make_keys
+from deploy.local import replay_url
 from replay_server.server import DRAIN_S
 from tests.conftest import wait_until
 from tests.system.conftest import alive, status_at
@@ -25,6 +26,8 @@ from tests.system.conftest import alive, status_at
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "deploy" / "slurm" / "shoal.sbatch"
 TOOLS = Path(__file__).parent / "slurm"
+KILL_WAIT_S = 30.0
+"""Slurm's default between SIGTERM and SIGKILL."""
 SCENARIO = ("--scenario", "simple_spread", "--set", "replay.min_size=1000")
 
 
@@ -45,7 +48,9 @@ class Cluster:
         environment |= {
             "PATH": f"{TOOLS}:{sysconfig.get_path('scripts')}:{os.environ['PATH']}",
             "REQUEUED": str(self._requeued),
-            "STEPS": str(self._logs.parent / f"steps-{job}"),
+            "STEPS": str(self._steps(job)),
+            "BATCH": str(self._batch(job)),
+            "COMPLETING": str(self._completing(job)),
             "SHOAL_DIR": str(self.directory),
             "SHOAL_PORT": str(self.port),
             "SLURM_JOB_ID": str(job),
@@ -56,8 +61,33 @@ class Cluster:
         with (self._logs / f"{job}").open("ab") as log:
             command = ["bash", SCRIPT, *arguments]
             started = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        self._batch(job).write_text(f"{started.pid}\n")
         self._jobs.append(started)
         return started
+
+    def end_by_slurm(self, job: subprocess.Popen[bytes], number: int = 4711) -> None:
+        """Does what Slurm does when it preempts a job or a user cancels it.
+
+        The job is COMPLETING, and all its processes get SIGTERM at once. (After KillWait they would get SIGKILL.)
+        """
+        self._completing(number).touch()
+        for member in _session(job.pid):
+            member.terminate()
+
+    def scancel(self, *arguments: str) -> None:
+        """Calls the stand-in as a user would."""
+        names = {"STEPS": self._steps(4711), "BATCH": self._batch(4711), "COMPLETING": self._completing(4711)}
+        environment = {**os.environ, **{name: str(path) for name, path in names.items()}}
+        subprocess.run([TOOLS / "scancel", *arguments], env=environment, check=True)
+
+    def _steps(self, job: int) -> Path:
+        return self._logs.parent / f"steps-{job}"
+
+    def _batch(self, job: int) -> Path:
+        return self._logs.parent / f"batch-{job}"
+
+    def _completing(self, job: int) -> Path:
+        return self._logs.parent / f"completing-{job}"
 
     def log(self, job: int = 4711) -> str:
         return (self._logs / f"{job}").read_text() + "".join(
@@ -229,7 +259,41 @@ def test_two_jobs_do_not_share_a_directory(cluster: Cluster) -> None:
     ends(cluster, second, 2, 4712)
     assert "is in use by another job" in cluster.log(4712)
 
-    first.send_signal(signal.SIGTERM)  # scancel
+    cluster.end_by_slurm(first)  # scancel
     ends(cluster, first, 143)
     assert cluster.requeued == []
+    assert cluster.leftovers() == []
+
+
+@pytest.mark.system
+@pytest.mark.timeout(180)
+def test_a_preempted_job_saves_and_ends_within_what_slurm_grants(cluster: Cluster) -> None:
+    job = cluster.submit(*SCENARIO, "--time", "60s")
+    wait_until(lambda: cluster.updates() > 50, f"it learns; {cluster.log()}", within_s=60)
+
+    cluster.end_by_slurm(job)
+
+    ends(cluster, job, 143, within_s=KILL_WAIT_S)
+    assert "stopped and saved" in cluster.log()
+    assert not (cluster.directory / "address").exists(), "nobody is led to what has ended"
+    assert re.search(r"stopped after \d+ updates", cluster.role_log("learner"))
+    assert cluster.leftovers() == []
+
+
+@pytest.mark.system
+@pytest.mark.timeout(180)
+def test_usr1_by_hand_saves_with_batch_and_harms_nothing_without(cluster: Cluster) -> None:
+    job = cluster.submit(*SCENARIO, "--time", "60s")
+    wait_until(lambda: cluster.updates() > 50, f"it learns; {cluster.log()}", within_s=60)
+    before = cluster.updates()
+
+    assert replay_url(cluster.run) == f"tcp://127.0.0.1:{cluster.port}", "`shoal status DIR/run` finds it"
+    cluster.scancel("--signal=USR1", "4711")
+    wait_until(lambda: cluster.updates() > before + 50, f"it goes on; {cluster.log()}", within_s=60)
+    assert job.poll() is None
+
+    cluster.scancel("--batch", "--signal=USR1", "4711")
+    ends(cluster, job, 0)
+    assert cluster.requeued == ["4711"]
+    assert "forcing job termination" not in cluster.role_log("actors")
     assert cluster.leftovers() == []

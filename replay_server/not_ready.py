@@ -1,0 +1,101 @@
+"""Answers peers while the replay server cannot serve yet: it waits for Redis, or reads its chunks back.
+
+    actor   --Hello-->         NotReady(reason)
+    learner --Open-->          NotReady(reason)
+    status  --StatusRequest--> Status with the reason
+    anyone  --other-->         Unknown: introduce yourself again
+
+It runs in a thread of its own, beside the recovery, and frees the address before the server binds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+
+import zmq
+
+from common.errors import ProtocolError
+from common.gate import Gate
+from common.ipc_file import IpcFile
+from common.keys import Keys
+from common.messages import FromPeer, Hello, NotReady, Open, StatusRequest, ToPeer, Unknown
+from common.wire import MAX_PEER_FRAME_BYTES, bind, decode_from_peer, encode, make_socket, receive_from, send
+from replay_server.replay import Replay
+from replay_server.server import not_permitted
+from replay_server.status import make_status
+
+POLL_MS = 100
+
+
+class NotReadyServer:
+    """Holds the server's address and answers with a reason, from the first reason on until it is closed."""
+
+    def __init__(self, replay: Replay, endpoint: str, keys: Keys | None) -> None:
+        self.endpoint = endpoint
+        """As given; with the port that was chosen once there has been a reason."""
+        self._replay, self._keys = replay, keys
+        self._reason = ""
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    def explain(self, reason: str) -> None:
+        """Answers with this reason from now on; ConfigError when the address cannot be had."""
+        self._reason = reason
+        if self._thread is None:
+            self._context = zmq.Context()
+            try:
+                self._gate = Gate(self._context, self._keys) if self._keys else None
+                self._socket = self._open()
+            except BaseException:
+                self._context.destroy(linger=0)
+                raise
+            self._file = IpcFile(self.endpoint)
+            self._thread = threading.Thread(target=self._serve, name="not-ready", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Frees the address; peers connect to the server by themselves once it binds."""
+        if self._thread is None:
+            return
+        self._closing = True
+        self._thread.join()
+        self._thread = None
+        if self._gate:
+            self._gate.close()
+        self._context.destroy(linger=0)
+        self._file.remove()
+
+    def _open(self) -> zmq.Socket[bytes]:
+        made = make_socket(self._context, zmq.ROUTER, max_frame_bytes=MAX_PEER_FRAME_BYTES)
+        if self._keys:
+            self._keys.guard(made)
+        self.endpoint = bind(made, self.endpoint, "--bind")
+        return made
+
+    def _serve(self) -> None:
+        while not self._closing:
+            if not self._socket.poll(POLL_MS):
+                continue
+            # A message that went with its connection is one fewer to answer, and so is a peer that is gone.
+            with contextlib.suppress(zmq.ZMQError):
+                sender, frames = receive_from(self._socket)
+                for message in self._answer(sender, frames):
+                    send(self._socket, [sender.bytes, *encode(message)], flags=zmq.NOBLOCK)
+
+    def _answer(self, sender: zmq.Frame, frames: list[memoryview]) -> Iterator[ToPeer]:
+        try:
+            message: FromPeer = decode_from_peer(frames)[0]
+        except ProtocolError:
+            return
+        if self._gate and not_permitted(self._gate.kind_of(sender), message):
+            return
+        match message:
+            case Hello() | Open():
+                yield NotReady(f"the replay server, which is {self._reason}")
+            case StatusRequest():
+                yield make_status(self._replay, time.monotonic(), not_ready=f"the replay server is {self._reason}")
+            case _:
+                yield Unknown()

@@ -22,8 +22,8 @@ from common.weights import WeightsHeader
 from common.worlds import World
 
 
-class Interrupted(BaseException):
-    """Breaks off a call of the user's code at the end of a worker; no `except Exception` of the user's catches it."""
+class Interrupted(KeyboardInterrupt):
+    """Breaks off a call of the user's code at the end of a worker, as Ctrl-C does: it is no fault of that code."""
 
 
 class Episodes(NamedTuple):

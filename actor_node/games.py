@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 from common.errors import ConfigError
 from common.players import with_sides
 from common.run import RunSpec
-from common.spec import AgentsSpec
+from common.spec import AgentsSpec, difference
 from common.worlds import FOREIGN, REAL_MPE2, World, changed_options, make_world
 
 Dynamics = Literal["mpe2", "legacy"]
@@ -48,7 +48,8 @@ def playground(game: Game, copies: int, seed: int, ground: Ground, whose: str) -
     if with_sides(world.spec, spec.network.sides) != game.joint:
         installed = "" if ground.batched else "installed "
         world.close()
-        raise ConfigError(f"{whose}: the {installed}{name} is not the world this team was trained in")
+        how = difference(game.joint, world.spec)
+        raise ConfigError(f"{whose}: the {installed}{name} is not the world this team was trained in: {how}")
     return world
 
 

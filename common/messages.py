@@ -244,6 +244,8 @@ class LearnerReport(Message, frozen=True, tag="learner_report"):
     """Why the run cannot do what its budget suggests; empty if it can."""
     paused: Text = ""
     """The peer that is gone, for which time is not charged to the budget; empty while time is charged."""
+    warnings: tuple[Text, ...] = ()
+    """What the learner remarks of its inputs and settings, a line each."""
 
 
 # ---- anyone -------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from common.messages import LearnerReport, Status
+from learner_node.inputs import first_words
 
 LINE_PERIOD_S = 10.0
 MOST_BUSY_SHOWN = 2
@@ -72,6 +73,7 @@ class Lines:
         self._said_at = -LINE_PERIOD_S
         self._left = Left()
         self._troubles: list[str] = []
+        self._warned: set[str] = set()
 
     def show(self, status: Status | None, troubles: Sequence[str]) -> None:
         """Prints a line when one is due."""
@@ -79,6 +81,11 @@ class Lines:
             if trouble not in self._troubles:
                 self._print(trouble)
         self._troubles = list(troubles)
+        for warning in status.learner.warnings if status and status.learner else ():
+            # A figure in it may change; what it is about does not.
+            if (about := first_words(warning)) not in self._warned:
+                self._warned.add(about)
+                self._print(f"warning: {warning}")
         left = in_words(self._left(status, time.monotonic()))
         if time.monotonic() - self._said_at < LINE_PERIOD_S:
             return
@@ -89,7 +96,7 @@ class Lines:
         if status.learner is None:
             self._print("waiting for the learner to start")
             return
-        figures = ", ".join(f"{name} {value}" for name, value in rows(status) if name != "waiting")
+        figures = ", ".join(f"{name} {value}" for name, value in rows(status) if name not in ("waiting", "warning"))
         self._print(figures + left + "".join(f"; {wait}" for wait in status.waiting))
 
     def say(self, text: str) -> None:
@@ -169,6 +176,8 @@ def rows(status: Status) -> list[tuple[str, str]]:
         shown.append(("checkpoint", f"{learner.last_checkpoint_s:.0f} s ago"))
     if status.waiting:
         shown.append(("waiting", "\n".join(status.waiting)))
+    if learner and learner.warnings:
+        shown.append(("warning", "\n".join(learner.warnings)))
     if status.last_error:
         shown.append(("last error", status.last_error))
     told = [status.software, *(actor.software for actor in status.actors), learner.software if learner else ""]

@@ -6,7 +6,7 @@ from common.policy_file import load_policy
 from common.run import RunSpec
 from common.run_directory import RunDirectory
 from common.run_options import Check
-from common.spec import JointSpec
+from common.spec import AgentsSpec
 from deploy.config import TrainConfig
 from deploy.embedded_redis import SPARE
 from learner_node.sizes import BASE_BYTES, refuse_beyond_memory, sizes_of
@@ -17,7 +17,7 @@ from replay_server.ring import USABLE_SHARE, available_memory_bytes
 def refuse_what_does_not_fit(config: TrainConfig) -> Check:
     """Returns what refuses a run whose replay, learner and actors do not fit into this machine's free memory."""
 
-    def check(spec: RunSpec, joint: JointSpec) -> None:
+    def check(spec: RunSpec, joint: AgentsSpec) -> None:
         sizes = sizes_of(spec, joint)
         copies = 1.0 + SPARE if config.redis == "embedded" and not config.lockstep else 1.0
         refuse_beyond_memory(

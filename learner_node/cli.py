@@ -18,7 +18,7 @@ from common.process import Health, HttpPort, Stop, allow_many_connections, die_w
 from common.run import RunSpec
 from common.run_directory import RunDirectory
 from common.run_options import Check, RunOptions, open_run
-from common.spec import JointSpec
+from common.spec import AgentsSpec
 from common.vitals import memory_limit_bytes
 from common.wire import require_local
 from learner_node.config import LearnerConfig
@@ -109,7 +109,7 @@ def learner(context: click.Context, /, **values: Any) -> int:
 def _refuse_what_does_not_fit(*, gpu: bool) -> Check:
     """Returns what refuses a run whose networks cannot be made, or do not fit into this machine's memory."""
 
-    def check(spec: RunSpec, joint: JointSpec) -> None:
+    def check(spec: RunSpec, joint: AgentsSpec) -> None:
         sizes = sizes_of(spec, joint)
         if not gpu:
             refuse_large_learner(sizes, joint, memory_limit_bytes())

@@ -19,11 +19,12 @@ import math
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from statistics import fmean
 
 from common.errors import PeerError, ShoalError
 from common.keys import load_keys
-from common.messages import LearnerReport, StatusRequest
+from common.messages import LearnerReport, Status, StatusRequest
 from common.policy_file import PolicyFile, save_policy
 from common.process import Health, Stop, WaitLog
 from common.run import Run
@@ -38,6 +39,7 @@ from learner_node.checkpoints import Checkpoints
 from learner_node.clocks import Due, RunClock, UpdateRate
 from learner_node.config import LearnerConfig
 from learner_node.devices import Device
+from learner_node.inputs import InputStats, first_words
 from learner_node.logbook import Logbook
 from learner_node.metrics import Metrics
 from learner_node.milestones import Milestones
@@ -54,6 +56,8 @@ LOG_PERIOD_S = 2.0
 SAY_PERIOD_S = 10.0
 ANNOUNCE_S = 1.0
 """Longest wait for a replay server that is told what the learner builds; what it builds does not depend on that."""
+FEWEST_EPISODES = 100
+"""That an actor's worker must have ended before their mean length is believed: those under way count as steps."""
 
 OpenStream = Callable[[Counters], Batches]
 """Makes what brings a learner's batches, from where its run stands."""
@@ -84,6 +88,7 @@ class Learner:
         self._checkpoints = Checkpoints(directory.checkpoints, config.keep_checkpoints)
         state = self._checkpoints.load()
         self._done = state.counters if state else Counters()
+        self._inputs = InputStats(run, self._done.reward_size)
         self._milestones = Milestones(run, directory, self._done)
         self._name = f"learner-{secrets.token_hex(3)}"
         self._before_saving = before_saving
@@ -93,6 +98,8 @@ class Learner:
         self._doing = self._warning = ""
         self._arrivals = InsertRate()
         self._clock = RunClock(self._done.env_steps, time.monotonic())
+        self._remarked: set[str] = set()
+        """What was remarked of inputs in the log, by its first words: once each."""
         self._introduced = False
         """Whether a replay server has taken this learner in: from then on it publishes."""
         self._rate = UpdateRate()
@@ -171,7 +178,10 @@ class Learner:
             self._tell("first update" if not done.updates else "first update after the resume")
             self._doing = ""
         done.env_steps = max(done.env_steps, self._stream.env_steps)
-        measured = self._training.learn(records, done.updates, self.progress, time.monotonic())
+        now = time.monotonic()
+        if self._inputs.is_due(now):
+            self._look_at_inputs(records, now)
+        measured = self._training.learn(records, done.updates, self.progress, now)
         if records.probabilities is not None:
             self._stream.prioritise(records, measured.td_error)
         done.updates += 1
@@ -180,6 +190,10 @@ class Learner:
         self.metrics.samples.inc(len(records.words))
         self.metrics.update_seconds.observe(time.perf_counter() - started_at)
         self.metrics.last_update.set_to_current_time()
+
+    def _look_at_inputs(self, records: Records, now: float) -> None:
+        self._inputs.look(records.words.numpy(), now)
+        self._done.reward_size = self._inputs.reward_size or self._done.reward_size
 
     # ---- what is done between updates -----------------------------------------------------------------------------
 
@@ -211,6 +225,8 @@ class Learner:
         remembered = self._stream.weights_version
         version = self._broadcast.first_version(self._done.weights_version, remembered, self._config.checkpoint_every)
         self._done.weights_version = version - 1
+        if self._done.updates:
+            self._inputs.resumed(version)
 
     def _publish(self, now: float) -> None:
         done, exploration = self._done, self._run.spec.exploration
@@ -254,6 +270,7 @@ class Learner:
 
     def _report(self, figures: Figures | None, *, finished: bool) -> LearnerReport:
         self.metrics.observe(figures, self.progress, self._stream.rejected)
+        self.metrics.observe_inputs(self._inputs.figures, self._run.spec.algorithm.reward_scale)
         return LearnerReport(
             learner=self._name,
             updates=self._done.updates,
@@ -272,6 +289,7 @@ class Learner:
             doing=self._doing,
             warning=self._warning,
             paused=self._clock.paused,
+            warnings=tuple(self._inputs.remarks()),
         )
 
     def _say(self) -> None:
@@ -302,7 +320,17 @@ class Learner:
                 self._run.spec.exploration, self.progress, self._done.env_steps
             ),
         }
-        self._logbook.write(self._done.updates, figures, measured, self._stream.status)
+        self._inputs.note_norms(measured.critic_gradient_norm)
+        self._inputs.episode_steps = episode_steps(self._stream.status)
+        figures["episode_steps"] = self._inputs.episode_steps or math.nan
+        figures["reward_change"] = self._inputs.reward_change or math.nan
+        inputs = asdict(self._inputs.figures) if self._inputs.figures else {}
+        self._logbook.write(self._done.updates, {**figures, **inputs}, measured, self._stream.status)
+        for remark in self._inputs.remarks():
+            # A figure in it may change; what it is about does not.
+            if (about := first_words(remark)) not in self._remarked:
+                self._remarked.add(about)
+                _log.warning("%s", remark)
 
     # ---- checkpoints ----------------------------------------------------------------------------------------------
 
@@ -362,3 +390,13 @@ class Learner:
         self._stream.send(self._report(self._training.figures, finished=finished))
         text = "%s after %d updates, %d environment steps, %.0f s"
         _log.info(text, how, done.updates, done.env_steps, done.trained_s)
+
+
+def episode_steps(status: Status | None) -> float | None:
+    """Returns the mean length of the actors' episodes so far; None while too few have ended."""
+    if status is None or not status.actors:
+        return None
+    episodes = sum(actor.episodes for actor in status.actors)
+    if episodes < FEWEST_EPISODES * len(status.actors):
+        return None
+    return sum(actor.env_steps for actor in status.actors) / episodes

@@ -8,6 +8,7 @@ Only the cli modules import this one; nothing below them reads argv or the envir
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import os
@@ -35,6 +36,8 @@ Config = TypeVar("Config", bound=msgspec.Struct)
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _STDOUT, _STDERR, _ABOVE_STREAMS = 1, 2, 3
 _results: TextIO | None = None
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What the system says when no repetition of a write can succeed before somebody sees to the disk."""
 _LINE = click.core.ParameterSource.COMMANDLINE
 _TABLES = "shoal.tables"
 _TOML_TYPES: dict[type[click.ParamType[Any]], tuple[tuple[type, ...], str]] = {
@@ -198,10 +201,30 @@ def run(command: click.Command, name: str, arguments: list[str]) -> int:
         return e.exit_code
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
+    except (SystemExit, OSError) as e:
+        text = _final(e)
+        if not text:
+            note.leave(traceback.format_exc(), lasting=False)
+            raise
+        click.echo(f"{name}: {text}", err=True)
+        note.leave(text, lasting=True)
+        return FAILED
     except Exception:
         note.leave(traceback.format_exc(), lasting=False)
         raise
     return code if isinstance(code, int) else 0
+
+
+def _final(error: SystemExit | OSError) -> str:
+    """Says of an error that no repetition can mend it; empty for any other."""
+    if isinstance(error, SystemExit):
+        # Of an environment or a library: no command of ours ends by it. A code of 0 would look like success.
+        frames = "".join(traceback.format_tb(error.__traceback__)[-2:]).rstrip()
+        return f"foreign code called sys.exit({error.code!r})\n{frames}"
+    if error.errno not in _NO_ROOM:
+        return ""
+    what = error.filename or "a file"
+    return f"{what} cannot be written: {error.strerror}. Free disk space or fix the permissions."
 
 
 def _option(field: msgspec.structs.FieldInfo) -> Callable[[_Function], _Function]:

@@ -218,7 +218,7 @@ def _print_status(answer: Status) -> None:
         table.add_row("learner", f"Shoal {learner.software}, {heard}, {doing}")
     table.add_row("replay server", f"Shoal {answer.software}, up for {clock(answer.uptime_s)}")
     for actor in answer.actors:
-        state = f"waiting for {actor.waiting_for}" if actor.waiting_for else "collecting"
+        state = actor.doing or (f"waiting for {actor.waiting_for}" if actor.waiting_for else "collecting")
         table.add_row(
             f"actor {actor.actor}",
             f"Shoal {actor.software}, {actor.env_steps:,} env steps, weights {actor.weights_version}, {state}",

@@ -8,7 +8,7 @@ import math
 import msgspec
 from rich.console import Console
 
-from common.messages import LearnerReport, Status
+from common.messages import ActorStatus, LearnerReport, Status
 from deploy.live import Left, Lines, clock, draw, learner_doing, rows
 
 LEARNER = LearnerReport(
@@ -159,3 +159,24 @@ def test_a_bar_and_the_time_to_go_are_drawn() -> None:
 
 def test_lengths_of_time() -> None:
     assert (clock(5), clock(65), clock(3_661)) == ("0:05", "1:05", "1:01:01")
+
+
+def test_restarts_of_workers_and_what_slow_ones_do_are_shown() -> None:
+    busy = [
+        ActorStatus(f"a-{i}", 1, 0.1, 0, 0, 1, 0.0, "", 0.0, "", doing=f"making copy {i} of 32" if i else "")
+        for i in range(5)
+    ]
+    status = msgspec.structs.replace(
+        STATUS, actors=tuple(busy), actor_count=5, worker_restarts=3, last_fault="step 4 of copy 1: no licence"
+    )
+    shown = dict(rows(status))
+    assert shown["actors"] == "5; a-1: making copy 1 of 32; a-2: making copy 2 of 32; 2 more"
+    assert shown["worker restarts"] == "3, last: step 4 of copy 1: no licence"
+    assert "worker restarts" not in dict(rows(STATUS))
+
+
+def test_a_failure_is_said_at_once_with_all_its_lines() -> None:
+    console = Console(file=io.StringIO(), width=400)
+    Lines(console).say("actor worker 0: no licence; starts again in 0.5 s\n  user.py:3 in step")
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().endswith("starts again in 0.5 s\n  user.py:3 in step\n")

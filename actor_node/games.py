@@ -43,7 +43,7 @@ def playground(game: Game, copies: int, seed: int, ground: Ground, whose: str) -
     if ground.batched and spec.scenario.startswith(FOREIGN):
         wish = "--fast" if ground.fast else "--dynamics legacy"
         raise ConfigError(f"{wish}: {spec.scenario} is not among Shoal's own worlds; leave {wish} out")
-    world = make_world(name, copies, seed=seed, **_options(spec, ground))
+    world = make_world(name, copies, seed=seed, options=_options(spec, ground))
     if world.spec != game.joint:
         installed = "" if ground.batched else "installed "
         world.close()

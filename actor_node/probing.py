@@ -73,7 +73,9 @@ class AlteredPolicy(Policy):
 
 def batched_world(run: Run, copies: int, seed: int, **options: Any) -> World:
     """Makes the world of a run, batched where there is one, with some of its options changed."""
-    return make_world(run.spec.scenario.removeprefix(REAL_MPE2), copies, seed=seed, **{**run.spec.world, **options})
+    return make_world(
+        run.spec.scenario.removeprefix(REAL_MPE2), copies, seed=seed, options={**run.spec.world, **options}
+    )
 
 
 def ablate(run: Run, flat: Floats, episodes: int, seed: int) -> list[Ablation]:
@@ -81,7 +83,7 @@ def ablate(run: Run, flat: Floats, episodes: int, seed: int) -> list[Ablation]:
 
     flat: the policies' weights. Empty where nobody hears anybody.
     """
-    spoken = messages(run.spec.scenario, **run.spec.world)
+    spoken = messages(run.spec.scenario, run.spec.world)
     if not spoken:
         return []
     world = batched_world(run, episodes, seed)

@@ -231,7 +231,7 @@ def _open_world(run: Run) -> PettingZooWorld:
     else:
         options.pop("dynamics", None)
     try:
-        world = make_world(name, 1, seed=0, **options)
+        world = make_world(name, 1, seed=0, options=options)
     except ConfigError as e:
         if "render_mode" not in options:
             raise

@@ -147,7 +147,8 @@ class Worker:
         rng = np.random.default_rng(
             [run.spec.seed, checksum(self._config.name.encode()), self._link.outbox.incarnation]
         )
-        world = make_world(run.spec.scenario, self._config.copies, seed=int(rng.integers(2**32)), **run.spec.world)
+        seed = int(rng.integers(2**32))
+        world = make_world(run.spec.scenario, self._config.copies, seed=seed, options=run.spec.world)
         share = scale_share(run.spec.exploration.ladder, self._config.index, self._config.workers)
         return Collector(run, world, rng, share)
 

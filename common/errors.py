@@ -43,4 +43,9 @@ class ProtocolError(ShoalError):
 
 
 class WorldError(ShoalError):
-    """Says that an environment broke its contract (a NaN reward, an agent that came back)."""
+    """Says that an environment broke its contract (a NaN reward, an agent that came back), or raised an exception."""
+
+    def __init__(self, message: str, copy: int | None = None) -> None:
+        super().__init__(message)
+        self.copy = copy
+        """Index of the copy that failed; None where the failure is of no single copy."""

@@ -93,7 +93,7 @@ def _world_of(spec: RunSpec) -> tuple[JointSpec, tuple[AgentSpaces, ...]]:
     """Returns what the world says of itself; ConfigError when it is none, or not one for the algorithm and the head."""
     from common.worlds import make_world, world_spaces  # noqa: PLC0415  (may import an environment's package)
 
-    with contextlib.closing(make_world(spec.scenario, copies=1, seed=0, **spec.world)) as world:
+    with contextlib.closing(make_world(spec.scenario, copies=1, seed=0, options=spec.world)) as world:
         joint, spaces = world.spec, world_spaces(world)
     players(joint, spec.algorithm.name)
     check_head(joint, spec.network)

@@ -11,7 +11,7 @@ the installed mpe2 itself. Names that begin with `pettingzoo:` go to the adapter
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct, structs
@@ -34,7 +34,7 @@ from common.worlds.simple_speaker_listener import SimpleSpeakerListener
 from common.worlds.simple_spread import SimpleSpread
 from common.worlds.simple_tag import SimpleTag
 from common.worlds.simple_world_comm import SimpleWorldComm
-from common.worlds.world import Step, World
+from common.worlds.world import EpisodeRules, Step, World
 
 __all__ = ["ScenarioRow", "Step", "World", "changed_options", "make_world", "messages", "scenarios", "world_spec"]
 
@@ -67,30 +67,55 @@ class ScenarioRow(Struct, frozen=True):
     options: tuple[OptionRow, ...]
 
 
-def make_world(name: str, copies: int = 1, *, seed: int | None = None, **options: Any) -> World:
+def make_world(
+    name: str,
+    copies: int = 1,
+    *,
+    seed: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    max_episode_steps: int = 0,
+    restart_ended: bool = True,
+    on_made: Callable[[int], object] | None = None,
+    **more_options: Any,
+) -> World:
     """Makes `copies` of a world that step together.
 
     seed: of the world's own generator, which draws the starts that are given no seed; None takes fresh entropy.
     options: of the scenario (`scenarios()` lists them), or of the module's `parallel_env` for a `pettingzoo:` name.
-    Raises ConfigError for an unknown name or option and for a value that is not allowed.
+    max_episode_steps: an episode that is still running after this number of steps is truncated; 0 sets no limit.
+    restart_ended: whether `step()` resets a copy whose episode ended; otherwise that copy stays absent until `reset()`.
+    on_made: called with the index of each copy after the copy was made.
+    more_options: more of `options`, as keywords; an option called like a parameter above needs `options`.
+    Raises ConfigError for an unknown name or option and for a value that is not allowed, and WorldError for an
+    exception raised by the environment.
     """
     if isinstance(copies, bool) or not isinstance(copies, int) or copies < 1:
         raise ConfigError(f"{name}: copies={copies!r} is not a number of copies; give 1 or more")
+    given = {**(options or {}), **more_options}
+    made = on_made or _ignore
+    episodes = EpisodeRules(max_episode_steps, restart_ended=restart_ended)
     if name.startswith(FOREIGN):
         from common.worlds.pettingzoo import PettingZooWorld  # noqa: PLC0415  (actors need not have it installed)
 
-        return PettingZooWorld.of_module(name, name.removeprefix(FOREIGN), copies, seed, options)
-    scenario = _scenario(name.removeprefix(REAL_MPE2), options)
+        module = name.removeprefix(FOREIGN)
+        return PettingZooWorld.of_module(
+            name, module, copies, seed=seed, options=given, episodes=episodes, on_made=made
+        )
+    scenario = _scenario(name.removeprefix(REAL_MPE2), given)
     if name.startswith(REAL_MPE2):
         from common.worlds.real_mpe2 import real_mpe2  # noqa: PLC0415  (actors need not have it installed)
 
-        return real_mpe2(name, scenario, MpeWorld(name, scenario, 1, 0).spec, copies, seed)
-    return MpeWorld(name, scenario, copies, seed)
+        spec = MpeWorld(name, scenario, 1, 0).spec
+        return real_mpe2(name, scenario, spec, copies, seed=seed, episodes=episodes, on_made=made)
+    world = MpeWorld(name, scenario, copies, seed, episodes)
+    for copy in range(copies):
+        made(copy)
+    return world
 
 
-def world_spec(name: str, **options: Any) -> JointSpec:
-    """Returns what a world's agents see and do, without building its copies."""
-    world = make_world(name, copies=1, seed=0, **options)
+def world_spec(name: str, options: Mapping[str, Any] | None = None, **more_options: Any) -> JointSpec:
+    """Returns what a world's agents see and do, by making one copy; options and errors are those of `make_world`."""
+    world = make_world(name, copies=1, seed=0, options={**(options or {}), **more_options})
     try:
         return world.spec
     finally:
@@ -119,14 +144,14 @@ def changed_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {option: value for option, value in given.items() if value != usual[option]}
 
 
-def messages(name: str, **options: Any) -> dict[str, slice]:
+def messages(name: str, options: Mapping[str, Any] | None = None) -> dict[str, slice]:
     """Returns where in the joint action each agent's words stand that others hear, by speaker.
 
     Empty where nobody speaks, and for a `pettingzoo:` world, which does not say what of an action is a message.
     """
     if name.startswith(FOREIGN):
         return {}
-    return MpeWorld(name, _scenario(name.removeprefix(REAL_MPE2), options), 1, 0).messages()
+    return MpeWorld(name, _scenario(name.removeprefix(REAL_MPE2), options or {}), 1, 0).messages()
 
 
 def scenarios() -> Sequence[ScenarioRow]:
@@ -134,7 +159,11 @@ def scenarios() -> Sequence[ScenarioRow]:
     return [_row(name) for name in sorted(SCENARIOS)]
 
 
-def _scenario(name: str, options: dict[str, Any]) -> Scenario[Any]:
+def _ignore(_copy: int) -> None:
+    """Ignores that a copy was made."""
+
+
+def _scenario(name: str, options: Mapping[str, Any]) -> Scenario[Any]:
     if name not in SCENARIOS:
         from difflib import get_close_matches  # noqa: PLC0415  (slow to import, needed only for this message)
 

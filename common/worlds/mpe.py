@@ -19,13 +19,28 @@ from common.state import State, generator_state, part, put, restore_generator, w
 from common.worlds.actions import Controls, action_parts
 from common.worlds.physics import Particles
 from common.worlds.scenario import Drawn, Scenario, Streams
-from common.worlds.world import BoolArray, Float32Array, Float64Array, Step, check_actions
+from common.worlds.world import (
+    AS_THE_WORLD_SAYS,
+    BoolArray,
+    EpisodeRules,
+    Float32Array,
+    Float64Array,
+    Step,
+    check_actions,
+)
 
 
 class MpeWorld:
     """Copies of one scenario as arrays, equal to as many mpe2 environments, bit for bit."""
 
-    def __init__(self, name: str, scenario: Scenario[Any], copies: int, seed: int | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        scenario: Scenario[Any],
+        copies: int,
+        seed: int | None,
+        episodes: EpisodeRules = AS_THE_WORLD_SAYS,
+    ) -> None:
         self.name = name
         self.copies = copies
         self.scenario = scenario
@@ -40,6 +55,10 @@ class MpeWorld:
         self._controls = Controls(scenario.agents, scenario.utterance, continuous=options.continuous_actions)
         self._force = np.zeros((len(scenario.agents), 2, copies))
         self._age = np.full(copies, -1)
+        cycles = scenario.options.max_cycles
+        self._max_steps = min(cycles, episodes.max_steps) if episodes.max_steps else cycles
+        self._restart_ended = episodes.restart_ended
+        self._ended = np.zeros(copies, np.bool_)
         self._ones = np.ones((copies, len(scenario.agents)), np.float32)
         self._ones.flags.writeable = False  # one array serves every step
         self.particles.place(slice(None), scenario.draw(np.random.default_rng(0), copies))
@@ -51,6 +70,7 @@ class MpeWorld:
         drawn = self.scenario.draw(self._rng, self.copies) if seeds is None else self._draw_seeded(seeds)
         self.particles.place(slice(None), drawn)
         self._age[:] = 0
+        self._ended[:] = False
         # mpe2 draws midway from a copy of the generator made before it drew the start.
         midway = seeds if seeds is not None and self.scenario.draws_midway else []
         self._streams.own = {copy: np.random.default_rng(int(seed)) for copy, seed in enumerate(midway)}
@@ -65,7 +85,7 @@ class MpeWorld:
         self.scenario.after_physics(self.particles, self._streams)
         self.rewards = self.scenario.reward(self.particles)
         self._age += 1
-        over = self._age >= self.scenario.options.max_cycles
+        over = self._age >= self._max_steps
         discount = self._ones
         terminated = self.scenario.terminated(self.particles)
         if terminated is not None:
@@ -74,6 +94,9 @@ class MpeWorld:
             over |= terminated
         metrics = self._metrics()
         next_obs = self._observe()
+        if not self._restart_ended:
+            step = Step(next_obs, _by_copy(self.rewards), discount, self._ones, next_obs, over, metrics)
+            return self._without_ended(step)
         obs = self._start_again(over, next_obs) if over.any() else next_obs
         return Step(obs, _by_copy(self.rewards), discount, self._ones, next_obs, over, metrics)
 
@@ -129,6 +152,15 @@ class MpeWorld:
         obs = next_obs.copy()
         obs[ended] = self._observe()[ended]
         return obs
+
+    def _without_ended(self, step: Step) -> Step:
+        """Returns a step in which the copies whose episode ended earlier are absent."""
+        gone = self._ended
+        here = np.where(gone[:, None], np.float32(0.0), self._ones)
+        over = step.episode_over & ~gone
+        self._ended = gone | over
+        discount = np.where(gone[:, None], np.float32(1.0), step.discount)
+        return step._replace(reward=step.reward * here, discount=discount, present=here, episode_over=over)
 
     def _observe(self) -> Float32Array:
         """Returns the joint observations, [copies, sum obs]."""

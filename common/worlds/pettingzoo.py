@@ -18,7 +18,7 @@ from common.errors import ConfigError, WorldError
 from common.spaces import AgentSpaces
 from common.spec import JointSpec, joint_spec
 from common.worlds.spaces import Decode, Encode, action_codec, describe_spaces, observation_codec
-from common.worlds.world import Float32Array, Step, check_actions
+from common.worlds.world import AS_THE_WORLD_SAYS, EpisodeRules, Float32Array, Step, check_actions
 
 ParallelEnv = Any  # PettingZoo's own class is generic in three ways and says no more
 
@@ -38,13 +38,19 @@ class _Copy:
         self.age = -1
         self.acting: list[Any] = []
         self.left: set[Any] = set()
+        self.ended = False
 
 
 class PettingZooWorld:
     """Copies of a ParallelEnv, each stepped by itself."""
 
     def __init__(
-        self, name: str, envs: Sequence[ParallelEnv], seed: int | None, layout: tuple[JointSpec, list[Codec]]
+        self,
+        name: str,
+        envs: Sequence[ParallelEnv],
+        seed: int | None,
+        layout: tuple[JointSpec, list[Codec]],
+        episodes: EpisodeRules = AS_THE_WORLD_SAYS,
     ) -> None:
         self.name = name
         self.copies = len(envs)
@@ -52,6 +58,7 @@ class PettingZooWorld:
         self.infos: list[Mapping[Any, Any]] = [{} for _ in envs]
         """The last step's infos of each copy, as its environment gave them."""
         self._copies = [_Copy(env) for env in envs]
+        self._episodes = episodes
         agents = list(envs[0].possible_agents)
         self._index = {agent: i for i, agent in enumerate(agents)}
         self._codecs = dict(zip(agents, codecs, strict=True))
@@ -60,15 +67,19 @@ class PettingZooWorld:
 
     @classmethod
     def of_module(
-        cls, name: str, module: str, copies: int, seed: int | None, options: Mapping[str, Any]
+        cls,
+        name: str,
+        module: str,
+        copies: int,
+        *,
+        seed: int | None,
+        options: Mapping[str, Any],
+        episodes: EpisodeRules,
+        on_made: Callable[[int], object],
     ) -> PettingZooWorld:
         """Makes copies of `module.parallel_env(**options)`."""
-        make = parallel_env_of(name, module)
-        try:
-            envs = [make(**options) for _ in range(copies)]
-        except TypeError as e:
-            raise ConfigError(f"{name}: parallel_env does not take the options {dict(options)}: {e}") from e
-        return cls(name, envs, seed, _layout(name, envs[0]))
+        envs = make_copies(name, parallel_env_of(name, module), copies, options, on_made)
+        return cls(name, envs, seed, _layout(name, envs[0]), episodes)
 
     @property
     def spaces(self) -> tuple[AgentSpaces, ...]:
@@ -95,7 +106,9 @@ class PettingZooWorld:
         reward = np.zeros((self.copies, len(self.spec.agents)), np.float32)
         present = np.zeros_like(reward)
         over = np.zeros(self.copies, np.bool_)
-        for c in range(self.copies):
+        for c, copy in enumerate(self._copies):
+            if copy.ended:
+                continue
             over[c] = self._step_copy(c, actions[c], next_obs[c], reward[c], present[c])
         self._check_finite(next_obs, "observation")
         self._check_finite(reward, "reward")
@@ -104,7 +117,10 @@ class PettingZooWorld:
         for c, copy in enumerate(self._copies):
             if over[c]:
                 obs[c] = 0.0
-                self._reset_copy(c, obs, None)
+                if self._episodes.restart_ended:
+                    self._reset_copy(c, obs, None)
+                else:
+                    copy.ended = True
             else:
                 for agent in copy.left:
                     obs[c, self._agent(agent).obs_slice] = 0.0
@@ -128,6 +144,7 @@ class PettingZooWorld:
         copy = self._copies[c]
         seen, _ = copy.env.reset(seed=int(self._rng.integers(2**31)) if seed is None else seed)
         copy.age, copy.acting, copy.left = 0, list(copy.env.agents), set()
+        copy.ended = False
         self._discount[c] = 1.0
         for agent in copy.acting:
             self._see(c, agent, seen, obs[c])
@@ -153,7 +170,7 @@ class PettingZooWorld:
         joined = self._carry_on(c, ended)
         for agent in joined:
             self._see(c, agent, seen, next_obs)
-        return not copy.acting
+        return not copy.acting or copy.age == self._episodes.max_steps
 
     def _carry_on(self, c: int, ended: set[Any]) -> list[Any]:
         """Takes over who acts next, checks it against who acted, and returns who joined."""
@@ -192,7 +209,25 @@ class PettingZooWorld:
         raise self._broken(c, list(self._index)[i], f"was given {rows[c, column]} as {what}")
 
     def _broken(self, c: int, agent: Any, what: str) -> WorldError:
-        return WorldError(f"{self.name}: step {self._copies[c].age} of copy {c}: agent {agent} {what}")
+        return WorldError(f"{self.name}: step {self._copies[c].age} of copy {c}: agent {agent} {what}", c)
+
+
+def make_copies(
+    name: str,
+    make: Callable[..., ParallelEnv],
+    copies: int,
+    options: Mapping[str, Any],
+    on_made: Callable[[int], object],
+) -> list[ParallelEnv]:
+    """Makes copies of an environment and reports each. Raises ConfigError for options that `make` does not take."""
+    envs = []
+    for copy in range(copies):
+        try:
+            envs.append(make(**options))
+        except TypeError as e:
+            raise ConfigError(f"{name}: parallel_env does not take the options {dict(options)}: {e}") from e
+        on_made(copy)
+    return envs
 
 
 def parallel_env_of(name: str, module: str) -> Callable[..., ParallelEnv]:

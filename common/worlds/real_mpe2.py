@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -15,9 +16,9 @@ import numpy as np
 from common.errors import ConfigError
 from common.spec import AgentSpec, JointSpec
 from common.worlds.mpe import MpeWorld
-from common.worlds.pettingzoo import Codec, PettingZooWorld
+from common.worlds.pettingzoo import Codec, PettingZooWorld, make_copies
 from common.worlds.scenario import Scenario
-from common.worlds.world import Float32Array, Float64Array, Step
+from common.worlds.world import EpisodeRules, Float32Array, Float64Array, Step
 
 
 class RealMpe2(PettingZooWorld):
@@ -42,7 +43,16 @@ class RealMpe2(PettingZooWorld):
         return dict(zip(self.benchmark, values, strict=True))
 
 
-def real_mpe2(name: str, scenario: Scenario[Any], spec: JointSpec, copies: int, seed: int | None) -> RealMpe2:
+def real_mpe2(
+    name: str,
+    scenario: Scenario[Any],
+    spec: JointSpec,
+    copies: int,
+    *,
+    seed: int | None,
+    episodes: EpisodeRules,
+    on_made: Callable[[int], object],
+) -> RealMpe2:
     """Makes copies of mpe2's own environment. Raises ConfigError for options that only the batched world has."""
     options = msgspec.structs.asdict(scenario.options)
     if options.pop("dynamics") != "mpe2":
@@ -55,7 +65,7 @@ def real_mpe2(name: str, scenario: Scenario[Any], spec: JointSpec, copies: int, 
     except ImportError as e:
         raise ConfigError(f"{name}: cannot import mpe2: {e}; install it with: pip install mpe2") from e
     codecs = [Codec(_encode, _decoder(agent, continuous=options["continuous_actions"])) for agent in spec.agents]
-    world = RealMpe2(name, [make(**options) for _ in range(copies)], seed, (spec, codecs))
+    world = RealMpe2(name, make_copies(name, make, copies, options, on_made), seed, (spec, codecs), episodes)
     if options["benchmark_data"]:
         world.benchmark = tuple(scenario.metrics(MpeWorld(name, scenario, 1, 0).particles))
     return world

@@ -33,9 +33,21 @@ class Step(NamedTuple):
     next_obs: Float32Array
     """[copies, sum obs]: the true successor of what was acted on, never a reset observation."""
     episode_over: BoolArray
-    """[copies]: the episode ended with this step, for whatever reason; the copy has been reset."""
+    """[copies]: the episode ended with this step, for whatever reason; the copy has been reset if its world does so."""
     metrics: Mapping[str, Float64Array] = _NO_METRICS
     """name -> [copies, agents]: the scenario's benchmark data, where they were asked for."""
+
+
+class EpisodeRules(NamedTuple):
+    """What a world does with episodes beyond what its environment says."""
+
+    max_steps: int = 0
+    """An episode that is still running after this number of steps is truncated; 0 sets no limit."""
+    restart_ended: bool = True
+    """Whether `step()` resets a copy whose episode ended; otherwise the copy is absent until `reset()`."""
+
+
+AS_THE_WORLD_SAYS = EpisodeRules()
 
 
 class World(Protocol):
@@ -87,4 +99,4 @@ def check_actions(
     if np.isnan(np.vdot(actions, actions)):
         copy, column = np.argwhere(np.isnan(actions))[0]
         agent = next(agent.name for agent in world.spec.agents if column < agent.action_slice.stop)
-        raise WorldError(f"{world.name}: step {ages[copy] + 1} of copy {copy}: {agent}'s action is NaN")
+        raise WorldError(f"{world.name}: step {ages[copy] + 1} of copy {copy}: {agent}'s action is NaN", int(copy))

@@ -156,7 +156,7 @@ def _long_world(run: Run, episodes: int, seed: int, skipped: dict[str, str]) -> 
     if run.spec.scenario.startswith(FOREIGN):
         skipped["values"] = "a pettingzoo world's episodes cannot be made longer, so returns would be cut off"
         copies = min(episodes, _FOREIGN_COPIES)
-        return make_world(run.spec.scenario, copies, seed=seed, **run.spec.world), MOST_WATCHED, MOST_WATCHED
+        return make_world(run.spec.scenario, copies, seed=seed, options=run.spec.world), MOST_WATCHED, MOST_WATCHED
     episode = int(run.spec.world.get("max_cycles", 25))
     watched = min(episode, MOST_WATCHED)
     steps = horizon(watched, run.spec.algorithm.discount)

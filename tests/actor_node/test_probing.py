@@ -61,7 +61,7 @@ def test_only_words_that_another_agent_observes_are_messages() -> None:
         "simple_world_comm": ["leadadversary_0"],
     }
     assert speaking["simple_reference"] == {"agent_0": slice(5, 15), "agent_1": slice(20, 30)}
-    assert messages("mpe2:simple_crypto", continuous_actions=False) == speaking["simple_crypto"]
+    assert messages("mpe2:simple_crypto", {"continuous_actions": False}) == speaking["simple_crypto"]
     assert messages("pettingzoo:mpe2.simple_crypto_v3") == {}
 
 

@@ -148,7 +148,13 @@ class Worker:
             [run.spec.seed, checksum(self._config.name.encode()), self._link.outbox.incarnation]
         )
         seed = int(rng.integers(2**32))
-        world = make_world(run.spec.scenario, self._config.copies, seed=seed, options=run.spec.world)
+        world = make_world(
+            run.spec.scenario,
+            self._config.copies,
+            seed=seed,
+            options=run.spec.world,
+            max_episode_steps=run.spec.episode.max_steps,
+        )
         share = scale_share(run.spec.exploration.ladder, self._config.index, self._config.workers)
         return Collector(run, world, rng, share)
 

@@ -121,7 +121,10 @@ class _Sheet:
             return
         self._forecast_given = True
         total = self.expected()
-        minutes, seconds = divmod(round(passed / count * total), 60)
+        expected_s = passed / count * total
+        if expected_s < _FORECAST_AFTER_S:
+            return
+        minutes, seconds = divmod(round(expected_s), 60)
         on = "1 process" if self._extent.processes < 2 else f"{self._extent.processes} processes"
         self._watcher.say(f"about {minutes}:{seconds:02} for {total:,} episodes on {on}")
 

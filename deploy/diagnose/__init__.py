@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from actor_node.probing import Ablation, Played, ablate, batched_world, record
-from common.errors import ConfigError
+from actor_node.side_by_side import SideBySide
+from common.errors import ConfigError, WorldError
 from common.heads import Floats
 from common.players import members_of
 from common.policy import Policy, unflatten
@@ -55,6 +57,14 @@ class _Team(NamedTuple):
     """The policies, in the flat layout of common/policy.py."""
 
 
+class _Limits(NamedTuple):
+    """What an environment that is not batched is asked for, at most."""
+
+    copies: int
+    max_steps: int
+    """0 = as many as are looked at."""
+
+
 class Diagnosis(msgspec.Struct, frozen=True):
     """A run's figures and what they warn of."""
 
@@ -74,10 +84,14 @@ class Diagnosis(msgspec.Struct, frozen=True):
     seconds: float
 
 
-def diagnose(directory: RunDirectory, episodes: int, seed: int = SEED) -> Diagnosis:
+def diagnose(
+    directory: RunDirectory, episodes: int, seed: int = SEED, *, copies: int = 0, max_steps: int = 0
+) -> Diagnosis:
     """Looks at what a run has learnt so far; it may still be training. Nothing is written.
 
-    episodes: at least two. ConfigError when the directory holds no policies.
+    episodes: at least two. copies: of an environment that is not batched, at most; 0 = no more than in training.
+    max_steps: of an episode of such an environment, at most; 0 = as many as are looked at.
+    ConfigError when the directory holds no policies.
     """
     began_at = time.monotonic()
     run = directory.run
@@ -91,7 +105,9 @@ def diagnose(directory: RunDirectory, episodes: int, seed: int = SEED) -> Diagno
     if run.spec.scenario.startswith(FOREIGN):
         skipped["communication"] = "a pettingzoo world does not say what of an action is a message"
     ablations = ablate(run, flat, episodes, seed)
-    values, networks = _look(_Team(run, brain, flat), episodes, seed, skipped)
+    trained_with = read_machine(directory).get("launch", {}).get("copies") or _FOREIGN_COPIES
+    limits = _Limits(copies or min(int(trained_with), _FOREIGN_COPIES), max_steps)
+    values, networks = _look(_Team(run, brain, flat), episodes, seed, limits, skipped)
     course = _course(directory, run, skipped)
     found = [
         *on_communication(ablations, run.spec),
@@ -132,15 +148,17 @@ def _brain(directory: RunDirectory, run: Run) -> Brain | None:
 
 
 def _look(
-    team: _Team, episodes: int, seed: int, skipped: dict[str, str]
+    team: _Team, episodes: int, seed: int, limits: _Limits, skipped: dict[str, str]
 ) -> tuple[list[ValueFigures], list[NetworkFigures]]:
     """Returns the figures of critics' values and of all networks on what the team plays."""
     run, brain = team.run, team.brain
-    world, watched, steps = _long_world(run, episodes, seed, skipped)
+    world, watched, steps = _long_world(run, episodes, seed, limits, skipped)
     try:
         if world.spec != run.joint:
             raise ConfigError(f"the installed {run.spec.scenario} is not the world this team was trained in")
         played = record(world, Policy(run.players, run.spec.network, team.flat), seed, steps, watched)
+        if isinstance(world, SideBySide):
+            _note_failures(world, skipped)
     finally:
         world.close()
     networks = _policies(team, played)
@@ -151,12 +169,25 @@ def _look(
     return [] if "values" in skipped else brain.values(*played), networks
 
 
-def _long_world(run: Run, episodes: int, seed: int, skipped: dict[str, str]) -> tuple[World, int, int]:
+def _note_failures(world: SideBySide, skipped: dict[str, str]) -> None:
+    """Notes the episodes that the environment failed in; WorldError where those are all."""
+    if world.note:
+        skipped["copies"] = world.note
+    if not world.failures:
+        return
+    first = next(iter(world.failures.values()))
+    if len(world.failures) == world.copies:
+        raise WorldError(f"every episode failed: {first}")
+    skipped["episodes"] = f"{len(world.failures)} of {world.copies} failed: {first}"
+
+
+def _long_world(run: Run, episodes: int, seed: int, limits: _Limits, skipped: dict[str, str]) -> tuple[World, int, int]:
     """Returns the world to play in, how many steps are looked at, and how many are played."""
     if run.spec.scenario.startswith(FOREIGN):
         skipped["values"] = "a pettingzoo world's episodes cannot be made longer, so returns would be cut off"
-        copies = min(episodes, _FOREIGN_COPIES)
-        return make_world(run.spec.scenario, copies, seed=seed, options=run.spec.world), MOST_WATCHED, MOST_WATCHED
+        make = partial(make_world, run.spec.scenario, 1, seed=seed, options=run.spec.world, restart_ended=False)
+        looked_at = min(limits.max_steps or MOST_WATCHED, MOST_WATCHED)
+        return SideBySide(make, min(episodes, limits.copies)), looked_at, looked_at
     episode = int(run.spec.world.get("max_cycles", 25))
     watched = min(episode, MOST_WATCHED)
     steps = horizon(watched, run.spec.algorithm.discount)

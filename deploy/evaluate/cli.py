@@ -165,12 +165,10 @@ def _with_comparison(
     share = max(20, result.episodes // 5) if config.episodes is None else max(1, config.episodes // 5)
     fewer = msgspec.structs.replace(config, episodes=share)
     other: evaluation.Choices = "greedy" if config.sample else "drawn"
+    chance = random_team(game, config.seed)
     beside = [
         (other, _watched(game, entrant, fewer, launch, stopped=stopped, within=within, choices=other, quiet=True)),
-        (
-            RANDOM,
-            _watched(game, random_team(game, config.seed), fewer, launch, stopped=stopped, within=within, quiet=True),
-        ),
+        (RANDOM, _watched(game, chance, fewer, launch, stopped=stopped, within=within, quiet=True)),
     ]
     compared = [Compared(name, one.episodes, one.return_mean, one.return_ci95) for name, one in beside]
     return msgspec.structs.replace(result, compared=compared)

@@ -56,10 +56,10 @@ def remarks(result: Evaluation) -> list[str]:
             f"{result.truncated_episodes:,} of {result.episodes:,} episodes were cut off after "
             f"{result.max_episode_steps:,} steps"
         )
-    return told + _on_choices(result)
+    return told + on_choices(result)
 
 
-def _on_choices(result: Evaluation) -> list[str]:
+def on_choices(result: Evaluation) -> list[str]:
     """Returns how the team's returns differ by how its choices are made; a warning where the likeliest are worse."""
     if not result.compared:
         return []

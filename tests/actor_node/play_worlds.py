@@ -78,6 +78,6 @@ class Walk:
         }
 
 
-def parallel_env(kind: str = "plain", choices: bool = False) -> Walk:
+def parallel_env(kind: str = "plain", choices: bool = False, sides: bool = False) -> Walk:
     """Makes one."""
-    return Walk(kind, choices=choices)
+    return Walk(kind, choices=choices, sides=sides)

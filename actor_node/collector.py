@@ -30,6 +30,8 @@ class Episodes(NamedTuple):
     """[agents]: sums of their returns, agent by agent."""
     over: npt.NDArray[np.bool_]
     """[steps, C]: whether a copy's episode ended with a step."""
+    shared_reward: bool = False
+    """Whether all agents received equal rewards in every step."""
 
     @property
     def copies(self) -> int:
@@ -74,7 +76,9 @@ class Collector:
                 return_sums += self._returns[over].sum(axis=0)
                 self._returns[over] = 0.0
                 self._exploration.forget(over)
-        return block.reshape(-1), Episodes(ended, return_sums, over_at)
+        reward = block["reward"]
+        shared_reward = bool((reward == reward[..., :1]).all())
+        return block.reshape(-1), Episodes(ended, return_sums, over_at, shared_reward)
 
     def state(self) -> State:
         """Returns where all episodes stand; without what goes on in a world that cannot tell its state."""

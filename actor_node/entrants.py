@@ -26,11 +26,12 @@ from actor_node.games import Game, plain, rules
 from actor_node.opponents import frozen_team
 from common.errors import ConfigError
 from common.heads import Floats, GreedyHeads
+from common.players import players
 from common.policy import Policy, layer_shapes
 from common.policy_file import PolicyFile, load_policy
 from common.run import NetworkSpec
 from common.run_directory import RunDirectory
-from common.spec import Box, Categorical, JointSpec
+from common.spec import AgentsSpec, Box, Categorical, PlayersSpec
 
 FROZEN, UNTRAINED, RANDOM = "frozen", "untrained", "random"
 STAND_INS = (FROZEN, UNTRAINED, RANDOM)
@@ -58,7 +59,7 @@ class Entrant(NamedTuple):
 class DrawnPolicy:
     """A policy whose Categorical parts are drawn from its softmax, without further noise."""
 
-    def __init__(self, players: JointSpec, network: NetworkSpec, flat: Floats, seed: int) -> None:
+    def __init__(self, players: PlayersSpec, network: NetworkSpec, flat: Floats, seed: int) -> None:
         self._policy = Policy(players, network, flat)
         self._heads = GreedyHeads(players, network.head)
         self._choices = [segment for segment in self._heads.segments if segment.kind == "choice"]
@@ -108,7 +109,7 @@ class Chance:
 class RandomTeam:
     """Acts uniformly at random within each part's bounds."""
 
-    def __init__(self, joint: JointSpec, seed: int) -> None:
+    def __init__(self, joint: AgentsSpec, seed: int) -> None:
         self._joint = joint
         self._chance = Chance(seed)
 
@@ -202,7 +203,8 @@ def _trained(name: str, stored: PolicyFile) -> Entrant:
 def _untaught(name: str, game: Game, seed: int) -> Entrant:
     if name == RANDOM:
         return Entrant(name, "", 0, "", partial(RandomTeam, game.joint, seed))
-    policy = Policy(game.joint, _SMALL, _fresh_weights(game.joint, seed))
+    team = players(game.joint, "maddpg")
+    policy = Policy(team, _SMALL, _fresh_weights(team, seed))
     return Entrant(name, "", 0, "", partial(_same, policy))
 
 
@@ -215,9 +217,9 @@ def _same(team: Acts) -> Acts:
     return team
 
 
-def _fresh_weights(joint: JointSpec, seed: int) -> Floats:
+def _fresh_weights(team: PlayersSpec, seed: int) -> Floats:
     """Draws weights as the learner begins with: uniform within 1 / sqrt(inputs), layer by layer."""
     rng = np.random.default_rng(seed)
-    layers = [shape for agent in joint.agents for shape in layer_shapes(agent, _SMALL)]
+    layers = [shape for player in team.agents for shape in layer_shapes(player, _SMALL)]
     pieces = [rng.uniform(-1.0, 1.0, (inputs + 1) * outputs) / np.sqrt(inputs) for inputs, outputs in layers]
     return np.concatenate(pieces, dtype=np.float32)

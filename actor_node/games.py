@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 from common.errors import ConfigError
+from common.players import with_sides
 from common.run import RunSpec
-from common.spec import JointSpec
+from common.spec import AgentsSpec, difference
 from common.worlds import FOREIGN, REAL_MPE2, World, changed_options, make_world
 
 Dynamics = Literal["mpe2", "legacy"]
@@ -16,7 +17,7 @@ class Game(NamedTuple):
     """What is played: a scenario with its options, by these agents."""
 
     spec: RunSpec
-    joint: JointSpec
+    joint: AgentsSpec
 
 
 class Ground(NamedTuple):
@@ -60,9 +61,10 @@ def one_copy(game: Game, whose: str, seed: int) -> World:
 
 
 def _as_trained(world: World, game: Game, whose: str, installed: str) -> World:
-    if world.spec != game.joint:
+    if with_sides(world.spec, game.spec.network.sides) != game.joint:
         world.close()
-        raise ConfigError(f"{whose}: the {installed}{world.name} is not the world this team was trained in")
+        how = difference(game.joint, world.spec)
+        raise ConfigError(f"{whose}: the {installed}{world.name} is not the world this team was trained in: {how}")
     return world
 
 

@@ -244,7 +244,7 @@ class Link:
         run, header = self.run, weights.header
         if run is None or (header.run, header.data_hash) != (run.id, run.data_hash):
             self._reject(f"they belong to run {header.run}")
-        elif weights.flat.size != (needed := weight_count(run.joint, run.spec.network)):
+        elif weights.flat.size != (needed := weight_count(run.players, run.spec.network)):
             self._reject(f"{weights.flat.size} numbers do not fit policies of {needed}")
         elif self.weights is None or weights.header.version >= self.weights.header.version:
             self.weights, self.weights_at = weights, now

@@ -19,7 +19,7 @@ from actor_node.evaluation import bootstrap_interval, play
 from common.heads import Floats
 from common.policy import Policy
 from common.run import NetworkSpec, Run
-from common.spec import JointSpec
+from common.spec import AgentsSpec, PlayersSpec
 from common.worlds import REAL_MPE2, World, make_world, messages
 
 Bools = npt.NDArray[np.bool_]
@@ -60,8 +60,8 @@ class Played(NamedTuple):
 class AlteredPolicy(Policy):
     """Policies whose joint actions are changed before they are executed."""
 
-    def __init__(self, joint: JointSpec, network: NetworkSpec, flat: Floats, alter: Alter) -> None:
-        super().__init__(joint, network, flat)
+    def __init__(self, players: PlayersSpec, network: NetworkSpec, flat: Floats, alter: Alter) -> None:
+        super().__init__(players, network, flat)
         self._alter = alter
 
     def act(self, obs: Floats) -> Floats:
@@ -129,7 +129,7 @@ def record(world: World, policy: Policy, seed: int, steps: int, watched: int) ->
     return Played(obs_seen, actions, reward, discount, present)
 
 
-def _by_side(joint: JointSpec, returns: Returns) -> dict[str, Returns]:
+def _by_side(joint: AgentsSpec, returns: Returns) -> dict[str, Returns]:
     """Returns each side's returns `[episodes]`, summed over its agents."""
     sides = {side: [i for i, agent in enumerate(joint.agents) if agent.team == side] for side in joint.teams}
     return {side: returns[:, members].sum(axis=1) for side, members in sides.items()}

@@ -24,6 +24,7 @@ from actor_node.captions import Messages, Panel, draw_panels
 from actor_node.film_file import film_kind
 from actor_node.games import reference_world
 from common.errors import ConfigError, ShoalError, WorldError
+from common.players import with_sides
 from common.policy import Policy
 from common.policy_file import load_policy
 from common.run import Run
@@ -155,7 +156,7 @@ class Stage:
         self._policy = Policy(self.run.players, self.run.spec.network, stored.flat)
         self._sides = _membership(self.run)
         self._world = _open_world(self.run)
-        if self._world.spec != self.run.joint:
+        if with_sides(self._world.spec, self.run.spec.network.sides) != self.run.joint:
             raise ConfigError(f"{directory.path}: the installed {self._world.name} is not the world of this run")
         cameras: list[Camera] = []
 

@@ -25,7 +25,7 @@ from actor_node.rollouts import PlayOptions, Task, roll_out
 from actor_node.side_by_side import Draws
 from common.errors import ConfigError
 from common.heads import Floats
-from common.spec import JointSpec
+from common.spec import AgentsSpec
 
 
 class Pairing(msgspec.Struct, frozen=True):
@@ -86,7 +86,7 @@ class _Met(NamedTuple):
 class CrossPlay:
     """One team made of two: the numbers of one side's actions come from the first, all others from the second."""
 
-    def __init__(self, joint: JointSpec, side: str, first: Acts, second: Acts) -> None:
+    def __init__(self, joint: AgentsSpec, side: str, first: Acts, second: Acts) -> None:
         self._first, self._second = first, second
         own = [np.full(agent.action_dim, agent.team == side) for agent in joint.agents]
         self._columns = np.flatnonzero(np.concatenate(own))
@@ -159,7 +159,7 @@ def hold(
     )
 
 
-def _cross(joint: JointSpec, side: str, first: Callable[[], Acts], second: Callable[[], Acts]) -> CrossPlay:
+def _cross(joint: AgentsSpec, side: str, first: Callable[[], Acts], second: Callable[[], Acts]) -> CrossPlay:
     return CrossPlay(joint, side, first(), second())
 
 
@@ -183,7 +183,7 @@ class _Part(Watcher):
         self._watcher.tick()
 
 
-def side_returns(joint: JointSpec, played: Rollouts) -> dict[str, Float64s]:
+def side_returns(joint: AgentsSpec, played: Rollouts) -> dict[str, Float64s]:
     """Returns each side's return, the mean over its agents, [episodes]."""
     teams = np.array([agent.team for agent in joint.agents])
     return {side: played.returns[:, teams == side].mean(axis=1) for side in joint.teams}

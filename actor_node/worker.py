@@ -92,6 +92,7 @@ class Worker:
         self._collector: Collector | None = None
         self._policy: tuple[int, Policy] | None = None
         self._env_steps = self._episodes = 0
+        self._shared_reward = True
         self._return_sums: np.ndarray[Any, np.dtype[np.float64]] = np.zeros(0)
         self._told: dict[str, int] = {}
         """What of the link's totals has been counted."""
@@ -161,6 +162,7 @@ class Worker:
     def _note(self, env_steps: int, episodes: Episodes) -> None:
         self._env_steps += env_steps
         self._episodes += episodes.ended
+        self._shared_reward = self._shared_reward and episodes.shared_reward
         self._return_sums = episodes.return_sums + (self._return_sums if self._return_sums.size else 0.0)
         self._count("env_steps", env_steps)
         self._count("episodes", episodes.ended)
@@ -192,6 +194,7 @@ class Worker:
                 waited_s=self._wait.total_s,
                 metrics_url=self._config.metrics_url,
                 software=software_version(),
+                shared_reward=self._shared_reward,
             )
         )
 

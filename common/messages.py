@@ -94,6 +94,8 @@ class ActorReport(Message, frozen=True, tag="actor_report"):
     """How often its supervisor has started it again."""
     last_fault: Text = ""
     """Why it was started again last; empty if it never was."""
+    shared_reward: bool = False
+    """Whether all agents received equal rewards in every step so far."""
 
 
 class Bye(Message, frozen=True, tag="bye"):
@@ -223,6 +225,16 @@ class LearnerReport(Message, frozen=True, tag="learner_report"):
     finished: bool
     metrics_url: Text
     software: Text = ""
+    trained_s: Finite = 0.0
+    """Time charged to the budget so far [s]."""
+    doing: Text = ""
+    """What precedes the first update ("warming up: 1,536 of 5,000 transitions, about 1:10 left"); empty afterwards."""
+    warning: Text = ""
+    """Why the run cannot do what its budget suggests; empty if it can."""
+    paused: Text = ""
+    """The peer that is gone, for which time is not charged to the budget; empty while time is charged."""
+    warnings: tuple[Text, ...] = ()
+    """What the learner remarks of its inputs and settings, a line each."""
 
 
 # ---- anyone -------------------------------------------------------------------------------------------------------
@@ -297,6 +309,10 @@ class Status(Message, frozen=True, tag="status"):
     software: Text = ""
     late_priorities: Natural = 0
     """TD errors of records that had been overwritten before they came."""
+    absent: Text = ""
+    """The peer that the run had and that is gone: Redis, or every actor; empty otherwise."""
+    shared_reward: bool = False
+    """Whether all agents received equal rewards in every step that live actors have seen."""
 
 
 MOST_ACTORS_SHOWN = 256

@@ -1,7 +1,7 @@
 """Everything that defines a run: world, networks, algorithm, exploration, replay, budget; validated and hashed.
 
 A `RunSpec` is what a user sets and what `run.toml` holds. A `Run` adds what the world then says of itself (its
-`JointSpec`) and an identity; it is what the learner brings to the replay server and actors receive from it.
+`AgentsSpec`) and an identity; it is what the learner brings to the replay server and actors receive from it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from common.errors import ConfigError
 from common.mistakes import explain
 from common.players import parse_algorithms, players
 from common.spaces import AgentSpaces
-from common.spec import JointSpec
+from common.spec import AgentsSpec, PlayersSpec
 
 # Upper bounds keep out infinity and what no word of the wire holds; nothing sensible comes near them.
 _LARGEST_FLOAT = 1e12
@@ -33,6 +33,8 @@ PositiveShare = Annotated[float, Meta(gt=0, le=1)]
 Count = Annotated[int, Meta(ge=1, le=_LARGEST_INT)]
 CountOrZero = Annotated[int, Meta(ge=0, le=_LARGEST_INT)]
 Hidden = Annotated[tuple[Annotated[int, Meta(ge=1, le=65_536)], ...], Meta(min_length=1, max_length=8)]
+SideName = Annotated[str, Meta(min_length=1, max_length=100)]
+AgentNames = Annotated[tuple[Annotated[str, Meta(max_length=1_000)], ...], Meta(min_length=1, max_length=10_000)]
 WorldOption = (
     bool
     | Annotated[int, Meta(ge=-_LARGEST_INT, le=_LARGEST_INT)]
@@ -54,6 +56,10 @@ class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The same for critics; a shared critic sees its own agent first, then the others in turn."""
     tell_apart: bool = False
     """Whether networks that are shared know which agent they are: as if its number, one-hot, were an input."""
+    sides: dict[SideName, AgentNames] = {}
+    """Agents of each side, in place of the sides that the world names; agents left out keep theirs."""
+    share: Annotated[tuple[AgentNames, ...], Meta(max_length=10_000)] = ()
+    """Groups of agents that share networks, in place of roles; agents left out have networks of their own."""
     head: Literal["box", "soft", "force"] = "box"
     """Box parts of actions: bounded by tanh, a soft choice (Gumbel-softmax), or a 2-D force of bounded norm."""
 
@@ -156,12 +162,12 @@ class ReplaySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BudgetSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """When a run is done: after so many environment steps or so much training time, whichever is given."""
+    """When a run is done: after so many environment steps or so much time, whichever is given."""
 
     steps: CountOrZero = 0
     """Environment steps (joint, over all copies); 0 = no limit."""
     seconds: NonNegative = 0.0
-    """Training time, over all starts of a resumed run; 0 = no limit."""
+    """Time from the first transition on, over all starts of a resumed run [s]; 0 = no limit."""
     milestone_steps: CountOrZero = 0
     """What is learnt is kept for good each so many environment steps, at the start and at the end; 0 = never."""
 
@@ -203,7 +209,7 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 
     id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
     spec: RunSpec
-    joint: JointSpec
+    joint: AgentsSpec
     spaces: tuple[AgentSpaces, ...] = ()
     """Each agent's own spaces, for whoever takes its policy elsewhere; empty for built-in worlds. Not in data_hash."""
 
@@ -213,13 +219,13 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
         return msgspec.structs.replace(self, spaces=())
 
     @property
-    def players(self) -> JointSpec:
+    def players(self) -> PlayersSpec:
         """Who acts and learns: the agents, those of sides that learn as one merged; ConfigError for an unknown side."""
         return players(self.joint, self.spec.algorithm.name)
 
     @property
     def data_hash(self) -> str:
-        """Names the shape and meaning of this run's transitions: 16 hex digits over world and JointSpec."""
+        """Names the shape and meaning of this run's transitions: 16 hex digits over world and AgentsSpec."""
         return _digest([self.spec.scenario, self.spec.world, msgspec.to_builtins(self.joint)])
 
 

@@ -1,6 +1,6 @@
 """A run's directory: what lies where, made once and opened again.
 
-run.toml               the run: spec, identity, JointSpec
+run.toml               the run: spec, identity, AgentsSpec
 policy.safetensors     what actors need: every agent's policy, with the run in its metadata
 checkpoints/           the learner's full state
 milestones/0000080000/ a run's directory of its own: what had been learnt after so many environment steps
@@ -32,7 +32,7 @@ from common.errors import ConfigError, ShoalError
 from common.file_names import file_name
 from common.run import Run, RunSpec, from_toml, to_toml
 from common.spaces import AgentSpaces
-from common.spec import JointSpec, difference
+from common.spec import AgentsSpec, difference
 
 
 class RunDirectory:
@@ -96,7 +96,7 @@ def default_path(spec: RunSpec) -> Path:
 
 
 def create(
-    path: Path, spec: RunSpec, joint: JointSpec, spaces: tuple[AgentSpaces, ...] = ()
+    path: Path, spec: RunSpec, joint: AgentsSpec, spaces: tuple[AgentSpaces, ...] = ()
 ) -> tuple[RunDirectory, Run]:
     """Makes the directory of a new run; ConfigError when it already holds one or anything else."""
     directory = RunDirectory(path)
@@ -118,7 +118,7 @@ def create(
 
 
 def reopen(
-    path: Path, spec: RunSpec | None, joint: JointSpec | None, spaces: tuple[AgentSpaces, ...] = ()
+    path: Path, spec: RunSpec | None, joint: AgentsSpec | None, spaces: tuple[AgentSpaces, ...] = ()
 ) -> tuple[RunDirectory, Run]:
     """Opens a directory to go on with its run, as it was or with a new spec over the same world.
 
@@ -129,6 +129,11 @@ def reopen(
     if spec is None or joint is None:
         return directory, held
     run = Run(held.id, spec, joint, spaces or held.spaces)
+    if spec.network.sides != held.spec.network.sides:
+        raise ConfigError(
+            f"--run {path} was begun with network.sides = {held.spec.network.sides or 'none'}; resume it with "
+            "those, or name another directory"
+        )
     if (spec.scenario, spec.world) == (held.spec.scenario, held.spec.world) and joint != held.joint:
         raise ConfigError(
             f"--run {path}: {spec.scenario} changed since this run was created: {difference(held.joint, joint)}; "

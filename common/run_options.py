@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,15 +13,17 @@ from msgspec import Meta
 from common.errors import ConfigError, FinishedError
 from common.heads import check_head
 from common.options import Seconds
-from common.players import players
+from common.players import players, with_sides
 from common.presets import PRESETS
 from common.run import BudgetSpec, Run, RunSpec, make_run_spec, parse_assignments
 from common.run_directory import RunDirectory, create, default_path, reopen
 from common.spaces import AgentSpaces
-from common.spec import JointSpec
+from common.spec import AgentsSpec
 
+Check = Callable[[RunSpec, AgentsSpec], None]
+"""Raises ConfigError for a run, and the agents of its world, that cannot work."""
 DEFAULT_SECONDS = 300.0
-"""Training time of a run for which neither steps nor time were given."""
+"""Time of a run for which neither steps nor time were given."""
 
 
 class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,7 +43,11 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
     steps: Annotated[int, Meta(ge=0, description="End after so many environment steps, over all copies.")] = 0
     time: Annotated[
-        Seconds, Meta(description="End after so much training time: 300, 90s, 5m, 1h30m. Default without --steps: 5m.")
+        Seconds,
+        Meta(
+            description="End after this much time from the first transition on: 300, 90s, 5m, 1h30m. "
+            "Default without --steps: 5m."
+        ),
     ] = 0.0
     max_episode_steps: Annotated[
         Annotated[int, Meta(ge=0)] | None,
@@ -59,19 +65,27 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def open_run(
-    path: str, scenario: str, options: RunOptions, sections: Mapping[str, Any], *, resume: bool, role: str
+    path: str,
+    scenario: str,
+    options: RunOptions,
+    sections: Mapping[str, Any],
+    *,
+    resume: bool,
+    role: str,
+    check: Check = lambda _spec, _joint: None,
 ) -> tuple[RunDirectory, Run]:
     """Makes a new run's directory, or opens the one to go on with; ConfigError names what cannot be used.
 
     path: of the directory; empty = chosen anew. sections: of the configuration file. role: of this process, which no
     other may have in this directory until it ends. resume: go on with the run; with a scenario named, begin it where
-    there is none, so that a service may be started with the same options every time. FinishedError when it is done.
+    there is none, so that a service may be started with the same options every time. check: refuses, by ConfigError,
+    what cannot work, before anything is written. FinishedError when it is done.
     """
     if not resume or (scenario and path and not RunDirectory(Path(path)).run_file.exists()):
         if not scenario:
             raise ConfigError("no scenario named; `shoal scenarios` lists them")
         spec = _new_spec(scenario, options, sections)
-        directory, run = create(Path(path) if path else default_path(spec), spec, *_world_of(spec))
+        directory, run = create(Path(path) if path else default_path(spec), spec, *_world_of(spec, check))
         directory.hold(role)
         return directory, run
     if not path:
@@ -84,20 +98,24 @@ def open_run(
     spec = _changed_spec(held, options, sections)
     if directory.finished_file.exists() and not _reaches_further(spec.budget, held.budget):
         raise FinishedError(f"--run {path} has used its budget; give a larger one, in all: --time or --steps")
-    run = reopen(directory.path, spec, *_world_of(spec))[1]
+    run = reopen(directory.path, spec, *_world_of(spec, check))[1]
     directory.finished_file.unlink(missing_ok=True)
     return directory, run
 
 
-def _world_of(spec: RunSpec) -> tuple[JointSpec, tuple[AgentSpaces, ...]]:
-    """Returns what the world says of itself; ConfigError when it is none, or not one for the algorithm and the head."""
+def _world_of(spec: RunSpec, check: Check) -> tuple[AgentsSpec, tuple[AgentSpaces, ...]]:
+    """Returns the agents of the world, on the sides that the run names, and the spaces of each.
+
+    ConfigError when it is not a world, or not one for the algorithm and the head, or when `check` refuses it.
+    """
     from common.worlds import make_world, world_spaces  # noqa: PLC0415  (may import an environment's package)
 
     with contextlib.closing(make_world(spec.scenario, copies=1, seed=0, options=spec.world)) as world:
-        joint, spaces = world.spec, world_spaces(world)
-    players(joint, spec.algorithm.name)
-    check_head(joint, spec.network)
-    return joint, spaces
+        agents, spaces = with_sides(world.spec, spec.network.sides), world_spaces(world)
+    players(agents, spec.algorithm.name)
+    check_head(agents, spec.network)
+    check(spec, agents)
+    return agents, spaces
 
 
 def _new_spec(scenario: str, options: RunOptions, sections: Mapping[str, Any]) -> RunSpec:

@@ -89,8 +89,16 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(slice(start, start + part.size) for start, part in zip(starts, self.parts, strict=True))
 
 
+class PlayerSpec(AgentSpec, frozen=True, forbid_unknown_fields=True):
+    """One player: what has one policy. An agent, or a whole side that acts and learns as one (common/players.py)."""
+
+
 class JointSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All agents of a world, in the order of the joint vectors."""
+    """Agents or players side by side, in the order of the joint vectors: for what is the same numbers either way.
+
+    Everything else takes an `AgentsSpec` or a `PlayersSpec`. They differ in how many there are and in each one's
+    sizes as soon as a side learns as one, so mypy refuses one in place of the other.
+    """
 
     agents: tuple[AgentSpec, ...]
 
@@ -124,7 +132,17 @@ class JointSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(dict.fromkeys(agent.team for agent in self.agents))
 
 
-def joint_spec(agents: Sequence[tuple[str, str, int, tuple[Part, ...]]]) -> JointSpec:
+class AgentsSpec(JointSpec, frozen=True, forbid_unknown_fields=True):
+    """All agents of a world: what is observed, done, rewarded and stored."""
+
+
+class PlayersSpec(JointSpec, frozen=True, forbid_unknown_fields=True):
+    """All players of a run: who has a policy and a critic. What policies, and weights, are made of."""
+
+    agents: tuple[PlayerSpec, ...]
+
+
+def joint_spec(agents: Sequence[tuple[str, str, int, tuple[Part, ...]]]) -> AgentsSpec:
     """Lays agents, each given as (name, team, obs_dim, parts), side by side; ConfigError when no record fits them."""
     placed: list[AgentSpec] = []
     obs_start = action_start = 0
@@ -133,7 +151,7 @@ def joint_spec(agents: Sequence[tuple[str, str, int, tuple[Part, ...]]]) -> Join
         obs_start += obs_dim
         action_start += placed[-1].action_dim
     try:
-        return JointSpec(tuple(placed))
+        return AgentsSpec(tuple(placed))
     except ValueError as e:
         raise ConfigError(f"these agents cannot be trained: {e}") from e
 

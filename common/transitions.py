@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from common.spec import JointSpec
+from common.spec import AgentsSpec
 
 
-def transition_dtype(spec: JointSpec) -> np.dtype[np.void]:
+def transition_dtype(spec: AgentsSpec) -> np.dtype[np.void]:
     """Returns the record of one joint transition: little-endian, packed, every field 4 bytes wide.
 
     obs             f4[sum obs]     joint observation acted on, agents in spec order

@@ -38,8 +38,10 @@ from deploy.local import LocalRun, forget_transitions, replay_url
 from deploy.paper.cli import paper
 from deploy.report.cli import render, report
 from deploy.showing import Showing
+from deploy.starting import refuse_what_does_not_fit, untrained_in_words
 from deploy.sweep.cli import sweep
 from deploy.tournament.cli import tournament
+from learner_node.sizes import sizes_of
 from learner_node.trackers import refuse_missing
 
 if TYPE_CHECKING:
@@ -92,11 +94,21 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
     refuse_missing(config.track)
     sections = command.run_settings(context)
     showing = Showing(config, _screen)
-    directory, run = open_run(config.run, scenario, options, sections, resume=config.resume, role="launcher")
+    directory, run = open_run(
+        config.run,
+        scenario,
+        options,
+        sections,
+        resume=config.resume,
+        role="launcher",
+        check=refuse_what_does_not_fit(config),
+    )
     start_logging("shoal", "WARNING" if _screen.is_terminal else "INFO")
     stop = Stop()
     stop.on_signals()
     _screen.print(f"run {run.id} of {run.spec.scenario} in {directory.path}")
+    for line in sizes_of(run.spec, run.joint).lines:
+        _screen.print(line, markup=False, soft_wrap=True)
     local = _lockstep(directory, run, config) if config.lockstep else LocalRun(directory, config)
     if not config.lockstep:
         _screen.print(f"look at it from elsewhere: shoal status {directory.path}", soft_wrap=True)
@@ -107,6 +119,8 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
         _screen.print(f"stopped; go on with: shoal train --resume {again} --run {directory.path}", soft_wrap=True)
         return stop.exit_code
     forget_transitions(directory)
+    if untrained := untrained_in_words(directory):
+        _screen.print(untrained, markup=False, soft_wrap=True)
     if config.lockstep:
         digest = load_policy(directory.policy_file).digest
         _screen.print(f"weights {digest}", soft_wrap=True)

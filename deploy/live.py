@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from common.messages import LearnerReport, Status
+from learner_node.inputs import first_words
 
 LINE_PERIOD_S = 10.0
 SILENT_S = 10.0
@@ -64,6 +65,7 @@ class Lines:
         self._said_at = -LINE_PERIOD_S
         self._left = Left()
         self._troubles: list[str] = []
+        self._warned: set[str] = set()
 
     def show(self, status: Status | None, troubles: Sequence[str]) -> None:
         """Prints a line when one is due."""
@@ -71,6 +73,11 @@ class Lines:
             if trouble not in self._troubles:
                 self._print(trouble)
         self._troubles = list(troubles)
+        for warning in status.learner.warnings if status and status.learner else ():
+            # A figure in it may change; what it is about does not.
+            if (about := first_words(warning)) not in self._warned:
+                self._warned.add(about)
+                self._print(f"warning: {warning}")
         left = in_words(self._left(status, time.monotonic()))
         if time.monotonic() - self._said_at < LINE_PERIOD_S:
             return
@@ -81,7 +88,7 @@ class Lines:
         if status.learner is None:
             self._print("waiting for the learner to start")
             return
-        figures = ", ".join(f"{name} {value}" for name, value in rows(status) if name != "waiting")
+        figures = ", ".join(f"{name} {value}" for name, value in rows(status) if name not in ("waiting", "warning"))
         self._print(figures + left + "".join(f"; {wait}" for wait in status.waiting))
 
     def close(self) -> None:
@@ -139,7 +146,7 @@ def rows(status: Status) -> list[tuple[str, str]]:
     learner = status.learner
     shown = [
         ("progress", _progress(learner)),
-        ("return", f"{_number(status.return_mean)} (last episodes, with exploration)"),
+        ("return", _return_in_words(status)),
         ("env steps", f"{status.inserts:,} ({status.inserts_per_s:,.0f}/s)"),
         ("updates", f"{learner.updates:,} ({learner.updates_per_s:,.0f}/s)" if learner else "-"),
         (
@@ -150,10 +157,13 @@ def rows(status: Status) -> list[tuple[str, str]]:
         ("replay", f"{status.size:,} of {status.capacity:,}, {status.durability}"),
         ("actors", str(status.actor_count)),
     ]
+    shown += _of_learner(status)
     if learner and learner.last_checkpoint_s >= 0:
         shown.append(("checkpoint", f"{learner.last_checkpoint_s:.0f} s ago"))
     if status.waiting:
         shown.append(("waiting", "\n".join(status.waiting)))
+    if learner and learner.warnings:
+        shown.append(("warning", "\n".join(learner.warnings)))
     if status.last_error:
         shown.append(("last error", status.last_error))
     told = [status.software, *(actor.software for actor in status.actors), learner.software if learner else ""]
@@ -162,10 +172,38 @@ def rows(status: Status) -> list[tuple[str, str]]:
     return shown
 
 
+def _of_learner(status: Status) -> list[tuple[str, str]]:
+    """Returns what is shown of the learner's clock and its start: names and values in words."""
+    learner, shown = status.learner, []
+    if learner is None:
+        return []
+    budget_s = status.run.spec.budget.seconds if status.run else 0.0
+    if budget_s:
+        paused = f", paused: not charged to --time: waiting for {learner.paused}" if learner.paused else ""
+        shown.append(("time", f"{clock(learner.trained_s)} of {clock(budget_s)}{paused}"))
+    if learner.doing:
+        shown.append(("learner", learner.doing))
+    if learner.warning:
+        shown.append(("warning", learner.warning))
+    return shown
+
+
+def _return_in_words(status: Status) -> str:
+    """Returns the mean return; where all agents share a reward, as the team's too."""
+    agents = len(status.return_means)
+    if not (status.shared_reward and agents > 1):
+        return f"{_number(status.return_mean)} (last episodes, with exploration)"
+    team = _number(status.return_mean / agents)
+    summed = _number(status.return_mean)
+    return f"{summed} summed over agents; shared reward: {team} for the team (last episodes, with exploration)"
+
+
 def learner_doing(learner: LearnerReport, seconds_since_seen: float) -> str:
     """Returns what the learner does, as far as its last report tells."""
     if learner.finished:
         return "finished"
+    if learner.doing and not learner.doing.startswith("warming up"):
+        return learner.doing
     if seconds_since_seen > SILENT_S:
         return "silent since then"
     return f"waiting for {learner.waiting_for}" if learner.waiting_for else "training"

@@ -41,6 +41,9 @@ POLL_MS = 100
 class Batches(Protocol):
     """What the learner needs of whatever brings its batches."""
 
+    def open(self, timeout_s: float) -> bool:
+        """Returns whether any replay has taken the learner in, waiting for that up to `timeout_s`."""
+
     def next(self, timeout_s: float) -> Records | None:
         """Returns the next batch, or None when none came in time; PeerError when none can come any more."""
 
@@ -76,6 +79,10 @@ class Batches(Protocol):
     @property
     def waiting_for(self) -> str:
         """Why no batch comes, in words."""
+
+    @property
+    def absent(self) -> str:
+        """The peer that the run had and that is gone, so that no batch can come; empty otherwise."""
 
 
 class BatchStream:
@@ -146,6 +153,29 @@ class BatchStream:
                 return reasons[0]
             return f"the replay server at {', '.join(source.where for source in self._sources)}"
         return next((source.held for source in self._sources if source.held), "the replay server's batches")
+
+    @property
+    def absent(self) -> str:
+        """The peer that the run had and that is gone; empty while any server can send batches."""
+        if not self.opened:
+            return self.waiting_for
+        told = [source.status.absent if source.status else "" for source in self._sources if source.opened]
+        return told[0] if all(told) else ""
+
+    def open(self, timeout_s: float) -> bool:
+        """Returns whether any server has taken the learner in, waiting for that up to `timeout_s`; asks for no batch.
+
+        PeerError when a server will not serve this learner.
+        """
+        give_up_at = time.monotonic() + timeout_s
+        while True:
+            now = time.monotonic()
+            for source in self._sources:
+                self._take_in(source, now)
+                source.look_after(now)
+            if self.opened or now >= give_up_at:
+                return self.opened
+            self._poller.poll(min(math.ceil((give_up_at - now) * 1_000), POLL_MS))
 
     def next(self, timeout_s: float) -> Records | None:
         """Returns the next batch, or None when none came in time; PeerError when a server will not serve this learner.

@@ -15,10 +15,14 @@ from common.errors import FinishedError
 from common.ipc_file import IpcFile
 from common.keys import load_keys
 from common.process import Health, HttpPort, Stop, allow_many_connections, die_with_parent, start_logging
+from common.run import RunSpec
 from common.run_directory import RunDirectory
-from common.run_options import RunOptions, open_run
+from common.run_options import Check, RunOptions, open_run
+from common.spec import AgentsSpec
+from common.vitals import memory_limit_bytes
 from common.wire import require_local
 from learner_node.config import LearnerConfig
+from learner_node.sizes import refuse_large_learner, sizes_of
 from learner_node.trackers import refuse_missing
 
 if TYPE_CHECKING:
@@ -77,7 +81,13 @@ def learner(context: click.Context, /, **values: Any) -> int:
         sections = command.run_settings(context)
         try:
             directory, run = open_run(
-                config.run, config.scenario, options, sections, resume=config.resume, role="learner"
+                config.run,
+                config.scenario,
+                options,
+                sections,
+                resume=config.resume,
+                role="learner",
+                check=_refuse_what_does_not_fit(gpu=config.gpu),
             )
         except FinishedError as e:
             # A service that is started again at its end is done: it has not failed.
@@ -94,6 +104,17 @@ def learner(context: click.Context, /, **values: Any) -> int:
         if config.stay:
             _stay(stop, health, metrics)
     return stop.exit_code
+
+
+def _refuse_what_does_not_fit(*, gpu: bool) -> Check:
+    """Returns what refuses a run whose networks cannot be made, or do not fit into this machine's memory."""
+
+    def check(spec: RunSpec, joint: AgentsSpec) -> None:
+        sizes = sizes_of(spec, joint)
+        if not gpu:
+            refuse_large_learner(sizes, joint, memory_limit_bytes())
+
+    return check
 
 
 def _stay(stop: Stop, health: Health, metrics: Metrics) -> None:

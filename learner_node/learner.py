@@ -19,11 +19,12 @@ import math
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from statistics import fmean
 
 from common.errors import PeerError, ShoalError
 from common.keys import load_keys
-from common.messages import LearnerReport, StatusRequest
+from common.messages import LearnerReport, Status, StatusRequest
 from common.policy_file import PolicyFile, save_policy
 from common.process import Health, Stop, WaitLog
 from common.run import Run
@@ -31,24 +32,32 @@ from common.run_directory import RunDirectory
 from common.vitals import software_version
 from common.weights import WeightsHeader
 from learner_node import schedule
+from learner_node.algorithms.measured import Figures
 from learner_node.batches import Batches, BatchStream
 from learner_node.broadcast import Publisher
 from learner_node.checkpoints import Checkpoints
-from learner_node.clocks import Due, UpdateRate
+from learner_node.clocks import Due, RunClock, UpdateRate
 from learner_node.config import LearnerConfig
 from learner_node.devices import Device
+from learner_node.inputs import InputStats, first_words
 from learner_node.logbook import Logbook
 from learner_node.metrics import Metrics
 from learner_node.milestones import Milestones
+from learner_node.sizes import sizes_of
 from learner_node.source import Records
 from learner_node.state import Counters, TrainingState, capture, restore
 from learner_node.trackers import open_tracker
 from learner_node.training import Training
+from learner_node.warm_up import InsertRate, beyond_budget, ended_too_early, forecast
 
 WAIT_S = 0.1
 REPORT_PERIOD_S = 1.0
 LOG_PERIOD_S = 2.0
 SAY_PERIOD_S = 10.0
+ANNOUNCE_S = 1.0
+"""Longest wait for a replay server that is told what the learner builds; what it builds does not depend on that."""
+FEWEST_EPISODES = 100
+"""That an actor's worker must have ended before their mean length is believed: those under way count as steps."""
 
 OpenStream = Callable[[Counters], Batches]
 """Makes what brings a learner's batches, from where its run stands."""
@@ -76,16 +85,21 @@ class Learner:
         open_stream: for batches that do not come from replay servers. before_saving: called before each checkpoint.
         """
         self._run, self._directory, self._config, self._device = run, directory, config, device
-        self._training = Training(run, device)
         self._checkpoints = Checkpoints(directory.checkpoints, config.keep_checkpoints)
-        self._done = self._restore()
+        state = self._checkpoints.load()
+        self._done = state.counters if state else Counters()
+        self._inputs = InputStats(run, self._done.reward_size)
         self._milestones = Milestones(run, directory, self._done)
         self._name = f"learner-{secrets.token_hex(3)}"
-        self._stream = (open_stream or self._connect)(self._done)
         self._before_saving = before_saving
         self.metrics, self._broadcast = metrics, broadcast
         self._logbook = Logbook(directory, open_tracker(config.track, run, directory))
         self._wait = WaitLog(_log)
+        self._doing = self._warning = ""
+        self._arrivals = InsertRate()
+        self._clock = RunClock(self._done.env_steps, time.monotonic())
+        self._remarked: set[str] = set()
+        """What was remarked of inputs in the log, by its first words: once each."""
         self._introduced = False
         """Whether a replay server has taken this learner in: from then on it publishes."""
         self._rate = UpdateRate()
@@ -94,6 +108,13 @@ class Learner:
         self._checkpoint_due = Due(config.checkpoint_every, now)
         self._say_due = Due(SAY_PERIOD_S, now)
         self._saved_at: float | None = None
+        # Before the networks, whose building may take a minute: a replay server can tell others what goes on.
+        self._stream = (open_stream or self._connect)(self._done)
+        try:
+            self._training = self._build(state)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def progress(self) -> float:
@@ -118,12 +139,20 @@ class Learner:
             health.beat()
             health.not_ready = "" if self._introduced else self._stream.waiting_for
             self._do_what_is_due(now)
-            ended_at = time.monotonic()
-            if records is not None:
-                # Waiting for actors, for the replay or for Redis is no training: the budget is for learning.
-                self._done.trained_s += ended_at - turned_at
-            turned_at = ended_at
+            turned_at = time.monotonic()
+            self._charge(turned_at, trained=records is not None)
         self._finish()
+
+    def _charge(self, now: float, *, trained: bool) -> None:
+        """Charges the time since the last call to the budget, unless a peer is gone."""
+        paused = self._clock.paused
+        self._done.trained_s += self._clock.charge(
+            now, env_steps=self._stream.env_steps, trained=trained, absent=self._stream.absent
+        )
+        if self._clock.paused and not paused:
+            _log.warning("time is not charged to the budget: waiting for %s", self._clock.paused)
+        if paused and not self._clock.paused:
+            _log.info("time is charged to the budget again")
 
     def _connect(self, done: Counters) -> Batches:
         config, pin = self._config, self._device.is_gpu
@@ -145,8 +174,14 @@ class Learner:
     def _learn(self, records: Records) -> None:
         started_at = time.perf_counter()
         done = self._done
+        if self._doing:
+            self._tell("first update" if not done.updates else "first update after the resume")
+            self._doing = ""
         done.env_steps = max(done.env_steps, self._stream.env_steps)
-        measured = self._training.learn(records, done.updates, self.progress, time.monotonic())
+        now = time.monotonic()
+        if self._inputs.is_due(now):
+            self._look_at_inputs(records, now)
+        measured = self._training.learn(records, done.updates, self.progress, now)
         if records.probabilities is not None:
             self._stream.prioritise(records, measured.td_error)
         done.updates += 1
@@ -155,6 +190,10 @@ class Learner:
         self.metrics.samples.inc(len(records.words))
         self.metrics.update_seconds.observe(time.perf_counter() - started_at)
         self.metrics.last_update.set_to_current_time()
+
+    def _look_at_inputs(self, records: Records, now: float) -> None:
+        self._inputs.look(records.words.numpy(), now)
+        self._done.reward_size = self._inputs.reward_size or self._done.reward_size
 
     # ---- what is done between updates -----------------------------------------------------------------------------
 
@@ -168,15 +207,17 @@ class Learner:
             self._publish(now)
         if self._report_due(now):
             self._rate.observe(self._done.updates, now)
-            self._stream.send(self._report(finished=False))
+            self._look_at_warm_up(now)
+            self._stream.send(self._report(self._training.figures, finished=False))
             self._stream.send(StatusRequest())
         if self._log_due(now):
             self._write_log()
-        if self._say_due(now) and self._done.updates:
+        if self._say_due(now):
             self._say()
         if self._milestones.is_due(self._done.env_steps):
             self._milestones.take(self._capture(), self._training.algorithm.policy_weights())
-        if self._checkpoint_due(now) and self._done.updates:
+        if self._checkpoint_due(now) and self._done.trained_s:
+            # Also during the warm-up: its time counts after a crash, too.
             self._save()
 
     def _continue_versions(self) -> None:
@@ -184,6 +225,8 @@ class Learner:
         remembered = self._stream.weights_version
         version = self._broadcast.first_version(self._done.weights_version, remembered, self._config.checkpoint_every)
         self._done.weights_version = version - 1
+        if self._done.updates:
+            self._inputs.resumed(version)
 
     def _publish(self, now: float) -> None:
         done, exploration = self._done, self._run.spec.exploration
@@ -204,9 +247,30 @@ class Learner:
         self.metrics.weights_published.inc()
         self.metrics.weights_version.set(done.weights_version)
 
-    def _report(self, *, finished: bool) -> LearnerReport:
-        figures = self._training.figures
+    def _look_at_warm_up(self, now: float) -> None:
+        """Notes how far the warm-up is and whether the budget has the time for it."""
+        status = self._stream.status
+        if status is None or (self._done.updates and not self._doing):
+            self._warning = ""
+            return
+        spec, done = self._run.spec, self._done
+        self._arrivals.observe(status.inserts, now)
+        rate = self._arrivals.value
+        self._doing = forecast(spec, status.size, rate)
+        warning = beyond_budget(spec, status.size, done.env_steps, done.trained_s, rate)
+        if warning and not self._warning:
+            _log.warning("%s", warning)
+        self._warning = warning
+
+    def _tell(self, doing: str) -> None:
+        """Says what the learner does before it can say it again, in the log and to the replay servers."""
+        self._doing = doing
+        _log.info("%s", doing)
+        self._stream.send(self._report(None, finished=False))
+
+    def _report(self, figures: Figures | None, *, finished: bool) -> LearnerReport:
         self.metrics.observe(figures, self.progress, self._stream.rejected)
+        self.metrics.observe_inputs(self._inputs.figures, self._run.spec.algorithm.reward_scale)
         return LearnerReport(
             learner=self._name,
             updates=self._done.updates,
@@ -221,9 +285,18 @@ class Learner:
             finished=finished,
             metrics_url=self.metrics.url,
             software=software_version(),
+            trained_s=self._done.trained_s,
+            doing=self._doing,
+            warning=self._warning,
+            paused=self._clock.paused,
+            warnings=tuple(self._inputs.remarks()),
         )
 
     def _say(self) -> None:
+        if self._doing:
+            _log.info("%s", self._doing)
+        if not self._done.updates:
+            return
         status = self._stream.status
         _log.info(
             "progress=%.0f%% updates=%d (%.0f/s) env_steps=%d return=%.2f",
@@ -247,17 +320,33 @@ class Learner:
                 self._run.spec.exploration, self.progress, self._done.env_steps
             ),
         }
-        self._logbook.write(self._done.updates, figures, measured, self._stream.status)
+        self._inputs.note_norms(measured.critic_gradient_norm)
+        self._inputs.episode_steps = episode_steps(self._stream.status)
+        figures["episode_steps"] = self._inputs.episode_steps or math.nan
+        figures["reward_change"] = self._inputs.reward_change or math.nan
+        inputs = asdict(self._inputs.figures) if self._inputs.figures else {}
+        self._logbook.write(self._done.updates, {**figures, **inputs}, measured, self._stream.status)
+        for remark in self._inputs.remarks():
+            # A figure in it may change; what it is about does not.
+            if (about := first_words(remark)) not in self._remarked:
+                self._remarked.add(about)
+                _log.warning("%s", remark)
 
     # ---- checkpoints ----------------------------------------------------------------------------------------------
 
-    def _restore(self) -> Counters:
-        state = self._checkpoints.load()
-        if state is None:
-            return Counters()
-        restore(self._training.algorithm, state)
-        _log.info("goes on from %d updates, %d environment steps", state.counters.updates, state.counters.env_steps)
-        return state.counters
+    def _build(self, state: TrainingState | None) -> Training:
+        """Makes the networks, as they were in a checkpoint if there is one."""
+        sizes = sizes_of(self._run.spec, self._run.joint)
+        for line in sizes.lines:
+            _log.info("%s", line)
+        self._stream.open(ANNOUNCE_S)
+        self._tell(sizes.building)
+        training = Training(self._run, self._device)
+        if state is not None:
+            restore(training.algorithm, state)
+            counters = state.counters
+            _log.info("goes on from %d updates, %d environment steps", counters.updates, counters.env_steps)
+        return training
 
     def _capture(self) -> TrainingState:
         return capture(self._training.algorithm, self._done)
@@ -294,7 +383,20 @@ class Learner:
         self._save()
         self._stream.send(StatusRequest())
         self._write_log()
-        self._stream.send(self._report(finished=finished))
         done, how = self._done, "finished" if finished else "stopped"
-        text = "%s after %d updates, %d environment steps, %.0f s of training"
+        if finished and not done.updates:
+            self._warning = ended_too_early(self._run.spec)
+            _log.warning("%s", self._warning)
+        self._stream.send(self._report(self._training.figures, finished=finished))
+        text = "%s after %d updates, %d environment steps, %.0f s"
         _log.info(text, how, done.updates, done.env_steps, done.trained_s)
+
+
+def episode_steps(status: Status | None) -> float | None:
+    """Returns the mean length of the actors' episodes so far; None while too few have ended."""
+    if status is None or not status.actors:
+        return None
+    episodes = sum(actor.episodes for actor in status.actors)
+    if episodes < FEWEST_EPISODES * len(status.actors):
+        return None
+    return sum(actor.env_steps for actor in status.actors) / episodes

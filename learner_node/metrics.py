@@ -10,6 +10,7 @@ from prometheus_client import Counter, Gauge, Histogram, Info
 from common import vitals
 from common.run import Run
 from learner_node.algorithms.measured import Figures
+from learner_node.inputs import InputFigures
 
 
 class Metrics:
@@ -37,6 +38,12 @@ class Metrics:
         self.value = self._gauge("q_mean", "Mean over agents and batch of the critics' values, last measured.")
         self.critic_gradient_norm = self._gauge("critic_gradient_norm", "Largest over agents, before clipping.")
         self.policy_gradient_norm = self._gauge("policy_gradient_norm", "Largest over agents, before clipping.")
+        self.observation_size = self._gauge(
+            "observation_size", "Largest over agents of the root mean square of one observed number, last measured."
+        )
+        self.reward_size = self._gauge(
+            "reward_size", "Largest over agents of the root mean square of rewards other than 0, scaled, last measured."
+        )
         self.last_update = self._gauge(
             "last_update_timestamp_seconds", "When the last update ended; 0 before the first."
         )
@@ -70,6 +77,12 @@ class Metrics:
         self.value.set(fmean(figures.q_mean))
         self.critic_gradient_norm.set(max(figures.critic_gradient_norm))
         self.policy_gradient_norm.set(max(figures.policy_gradient_norm))
+
+    def observe_inputs(self, figures: InputFigures | None, reward_scale: float) -> None:
+        """Sets the size of what networks are fed with."""
+        if figures is not None:
+            self.observation_size.set(max(figures.obs_size))
+            self.reward_size.set(max(figures.reward_size) * reward_scale)
 
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(f"shoal_learner_{name}", text, registry=self.registry)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from common.run import NetworkSpec
-from common.spec import JointSpec
+from common.spec import PlayersSpec
 from learner_node.sharing import Block
 
 
@@ -89,11 +89,11 @@ class CriticTensors:
         )
 
 
-def cohorts(joint: JointSpec) -> tuple[Cohort, ...]:
-    """Splits the agents of a world into runs of equal sizes."""
+def cohorts(players: PlayersSpec) -> tuple[Cohort, ...]:
+    """Splits the players of a run into runs of equal sizes."""
     found: list[Cohort] = []
     start = 0
-    for (obs_dim, action_dim), run in groupby(joint.agents, lambda agent: (agent.obs_dim, agent.action_dim)):
+    for (obs_dim, action_dim), run in groupby(players.agents, lambda agent: (agent.obs_dim, agent.action_dim)):
         members = list(run)
         agents = slice(start, start + len(members))
         obs = slice(members[0].obs_start, members[-1].obs_slice.stop)
@@ -118,27 +118,27 @@ def _affines(tensors: Sequence[Tensor]) -> tuple[Affine, ...]:
     return tuple(Affine(weight, bias) for weight, bias in zip(tensors[::2], tensors[1::2], strict=True))
 
 
-def policy_blocks(joint: JointSpec, network: NetworkSpec) -> list[Block]:
+def policy_blocks(players: PlayersSpec, network: NetworkSpec) -> list[Block]:
     """Returns the rows that all policies lie in.
 
     First biases, a row an agent; hidden layers, a row an agent; then cohort by cohort first weights and last layer, a
     row an agent of it.
     """
-    widths, agents = network.policy_hidden, len(joint.agents)
+    widths, agents = network.policy_hidden, len(players.agents)
     sizes = [(agents, widths[0]), (agents, sum(map(math.prod, _hidden_shapes(widths))))]
-    sizes += [(run.size, sum(map(math.prod, _end_shapes(run, widths)))) for run in cohorts(joint)]
+    sizes += [(run.size, sum(map(math.prod, _end_shapes(run, widths)))) for run in cohorts(players)]
     return _side_by_side(sizes)
 
 
-def policy_tensors(flat: Tensor, joint: JointSpec, network: NetworkSpec) -> PolicyTensors:
+def policy_tensors(flat: Tensor, players: PlayersSpec, network: NetworkSpec) -> PolicyTensors:
     """Lays the layers of all policies over a flat buffer."""
     widths = network.policy_hidden
-    first_bias, hidden, *ends = (block.of(flat) for block in policy_blocks(joint, network))
+    first_bias, hidden, *ends = (block.of(flat) for block in policy_blocks(players, network))
     layers = _affines(_cut(hidden, _hidden_shapes(widths)))
-    cut = [_cut(rows, _end_shapes(run, widths)) for run, rows in zip(cohorts(joint), ends, strict=True)]
+    cut = [_cut(rows, _end_shapes(run, widths)) for run, rows in zip(cohorts(players), ends, strict=True)]
     first_weights, last_weights, last_biases = zip(*cut, strict=True)
     first_bias = first_bias[:, None]
-    first_biases = tuple(first_bias[run.agents] for run in cohorts(joint))
+    first_biases = tuple(first_bias[run.agents] for run in cohorts(players))
     return PolicyTensors(first_weights, first_bias, first_biases, layers, last_weights, last_biases)
 
 
@@ -158,15 +158,15 @@ def critic_tensors(flat: Tensor, inputs: int, critics: int, widths: Sequence[int
     return CriticTensors(first.view(critics, inputs + 1, widths[0]), _affines(hidden), last_weight, last_bias)
 
 
-def policy_pieces(policies: PolicyTensors, joint: JointSpec, agent: int) -> list[Tensor]:
-    """Returns one agent's tensors in the order of common/policy.py's flat layout."""
-    for i, run in enumerate(cohorts(joint)):
-        if run.agents.start <= agent < run.agents.stop:
-            k = agent - run.agents.start
+def policy_pieces(policies: PolicyTensors, players: PlayersSpec, player: int) -> list[Tensor]:
+    """Returns one player's tensors in the order of common/policy.py's flat layout."""
+    for i, run in enumerate(cohorts(players)):
+        if run.agents.start <= player < run.agents.stop:
+            k = player - run.agents.start
             first, last = policies.first_weights[i][k], policies.last_weights[i][k]
-            inner = _hidden_of(policies.hidden, agent)
-            return [first, policies.first_bias[agent], *inner, last.t(), policies.last_biases[i][k]]
-    raise IndexError(agent)
+            inner = _hidden_of(policies.hidden, player)
+            return [first, policies.first_bias[player], *inner, last.t(), policies.last_biases[i][k]]
+    raise IndexError(player)
 
 
 def critic_pieces(critics: CriticTensors, critic: int, sees: Sequence[int]) -> list[Tensor]:

@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from common.heads import Floats, box_range
 from common.policy import unflatten
 from common.run import AlgorithmSpec, NetworkSpec
-from common.spec import Box, JointSpec, joint_spec
+from common.spec import AgentsSpec, Box, PlayersSpec, joint_spec
 from common.transitions import field_columns, transition_dtype
 from learner_node.algorithms.losses import Batch
 from learner_node.algorithms.maddpg import Maddpg
@@ -51,7 +51,7 @@ class Speed(NamedTuple):
     """What the update's products would take at the machine's peak."""
 
 
-def simple_spread_shapes() -> JointSpec:
+def simple_spread_shapes() -> AgentsSpec:
     """Returns three agents that see 18 numbers and act 5, as in simple_spread."""
     return joint_spec([(f"agent_{i}", "agent", 18, (Box((0.0,) * 5, (1.0,) * 5),)) for i in range(3)])
 
@@ -96,7 +96,7 @@ def seconds_by_threads(counts: tuple[int, ...], rows: int = 256) -> list[float]:
     return [seconds / 2 for seconds in measured]
 
 
-def needed_flop(joint: JointSpec, network: NetworkSpec, rows: int) -> int:
+def needed_flop(joint: AgentsSpec, network: NetworkSpec, rows: int) -> int:
     """Counts multiplications and additions of the products that one update of MADDPG needs.
 
     Both kinds of networks: forward for targets, forward and back for training. In the policy loss the critics again,
@@ -115,7 +115,7 @@ def needed_flop(joint: JointSpec, network: NetworkSpec, rows: int) -> int:
     return 2 * rows * (policy + critic + training + critic + through_critic + 2 * own)
 
 
-def random_batch(joint: JointSpec, rows: int) -> Batch:
+def random_batch(joint: AgentsSpec, rows: int) -> Batch:
     """Returns a batch of random numbers in which every agent acts, as views of records."""
     dtype = transition_dtype(joint)
     columns, words = field_columns(dtype), torch.randn(rows, dtype.itemsize // 4)
@@ -151,7 +151,7 @@ class Products(TorchDispatchMode):
 class PlainLoop:
     """MADDPG as it is mostly written: one module, one optimiser and one backward pass an agent."""
 
-    def __init__(self, joint: JointSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> None:
+    def __init__(self, joint: AgentsSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> None:
         self._joint, self._algorithm = joint, algorithm
         inputs = joint.obs_dim + joint.action_dim
         self.policies = [_mlp(a.obs_dim, *network.policy_hidden, a.action_dim) for a in joint.agents]
@@ -194,7 +194,7 @@ class PlainLoop:
         adam.step()
 
 
-def policy_in_torch(joint: JointSpec, network: NetworkSpec, flat: Floats) -> Callable[[Floats], Floats]:
+def policy_in_torch(players: PlayersSpec, network: NetworkSpec, flat: Floats) -> Callable[[Floats], Floats]:
     """Returns what acts as `common.policy.Policy` does with these weights, in torch: a module an agent, box heads.
 
     Takes joint observations `[copies, sum obs]`, returns joint actions `[copies, sum action]`. Leaves torch on one
@@ -202,19 +202,19 @@ def policy_in_torch(joint: JointSpec, network: NetworkSpec, flat: Floats) -> Cal
     """
     torch.set_num_threads(1)
     modules = []
-    for agent, layers in zip(joint.agents, unflatten(flat, joint, network), strict=True):
+    for agent, layers in zip(players.agents, unflatten(flat, players, network), strict=True):
         module = _mlp(agent.obs_dim, *network.policy_hidden, agent.action_dim)
         linear = [layer for layer in module if isinstance(layer, nn.Linear)]
         for layer, own in zip(linear, layers, strict=True):
             layer.weight.data, layer.bias.data = torch.tensor(own.weight.T), torch.tensor(own.bias)
         modules.append(module)
-    boxes = [part for agent in joint.agents for part in agent.parts if isinstance(part, Box)]
+    boxes = [part for agent in players.agents for part in agent.parts if isinstance(part, Box)]
     middle, half = (torch.from_numpy(np.concatenate(side)) for side in zip(*map(box_range, boxes), strict=True))
 
     def act(obs: Floats) -> Floats:
         with torch.inference_mode():
             seen = torch.from_numpy(obs)
-            logits = [module(seen[:, a.obs_slice]) for module, a in zip(modules, joint.agents, strict=True)]
+            logits = [module(seen[:, a.obs_slice]) for module, a in zip(modules, players.agents, strict=True)]
             actions: Floats = torch.addcmul(middle, torch.tanh(torch.cat(logits, 1)), half).numpy()
             return actions
 

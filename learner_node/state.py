@@ -29,6 +29,8 @@ class Counters(msgspec.Struct, forbid_unknown_fields=True):
     trained_s: float = 0.0
     weights_version: int = 0
     best_return: float | None = None
+    reward_size: float | None = None
+    """Root mean square of the rewards learnt from, to notice at a resume that the environment changed."""
 
 
 class TrainingState(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from common.policy import layer_shapes
 from common.run import NetworkSpec
-from common.spec import JointSpec
+from common.spec import PlayersSpec
 from learner_node.algorithms.family import Critic, Family
 from learner_node.networks import (
     CriticTensors,
@@ -147,7 +147,7 @@ def _trained(
 
 
 def trained_policies(
-    joint: JointSpec,
+    players: PlayersSpec,
     network: NetworkSpec,
     plan: Family,
     rates: Sequence[float],
@@ -162,27 +162,29 @@ def trained_policies(
     rates: of each player's learning, in units of the common rate. clip: the largest norm of a gradient, 0 = any.
     """
     owner, apart = plan.policy_networks, network.tell_apart
-    biases, *others = policy_blocks(joint, network)
-    agents = range(len(joint.agents))
-    users = [[*agents], *(range(*run.agents.indices(len(owner))) for run in cohorts(joint))]
+    biases, *others = policy_blocks(players, network)
+    agents = range(len(players.agents))
+    users = [[*agents], *(range(*run.agents.indices(len(owner))) for run in cohorts(players))]
     labels: list[list[Label]] = [[(owner[i], i if apart else 0) for i in agents]]
     labels += [[(owner[i], 0) for i in own] for own in users]
     sharing = Sharing([biases, *others], labels, like)
-    places = policy_tensors(sharing.places(), joint, network)
+    places = policy_tensors(sharing.places(), players, network)
     networks: list[_Network] = []
     for number in dict.fromkeys(owner):
         mates = [i for i in agents if owner[i] == number]
-        pieces = policy_pieces(places, joint, mates[0])
+        pieces = policy_pieces(places, players, mates[0])
         own_biases = [places.first_bias[i] for i in mates] if apart else [pieces[1]]
         initial = initial_weights(
-            layer_shapes(joint.agents[mates[0]], network), (seed, 0, mates[0]), first_biases=len(own_biases)
+            layer_shapes(players.agents[mates[0]], network), (seed, 0, mates[0]), first_biases=len(own_biases)
         )
         networks.append(_Network([pieces[0], *own_biases, *pieces[2:]], initial, rates[mates[0]]))
-    return _trained(sharing, networks, lambda flat: policy_tensors(flat, joint, network), like, decay=decay, clip=clip)
+    return _trained(
+        sharing, networks, lambda flat: policy_tensors(flat, players, network), like, decay=decay, clip=clip
+    )
 
 
 def trained_critics(
-    joint: JointSpec,
+    players: PlayersSpec,
     network: NetworkSpec,
     plan: Family,
     rates: Sequence[float],
@@ -193,7 +195,7 @@ def trained_critics(
     like: Tensor,
 ) -> Trained[CriticTensors]:
     """Returns the critics of players; see `trained_policies`."""
-    inputs, widths, critics = joint.obs_dim + joint.action_dim, network.critic_hidden, plan.critics
+    inputs, widths, critics = players.obs_dim + players.action_dim, network.critic_hidden, plan.critics
     first = _first_labels(critics, inputs, apart=network.tell_apart)
     labels: list[list[Label]] = [first, [(critic.network, 0) for critic in critics]]
     sharing = Sharing(critic_blocks(inputs, len(critics), widths), labels, like)

@@ -81,7 +81,8 @@ def refuse_beyond_memory(record_bytes: int, capacity: int, available_bytes: int)
         needed, free = capacity * record_bytes / 2**30, available_bytes / 2**30
         raise ConfigError(
             f"replay.capacity {capacity:,} needs {needed:.1f} GiB at {record_bytes:,} bytes a transition and {free:.1f}"
-            f" GiB are free; choose at most {most:,} (replay --capacity {most})"
+            f" GiB are free; choose at most {most:,} (--set replay.capacity={most} for the run, or replay --capacity"
+            f" {most})"
         )
 
 

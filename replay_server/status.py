@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from common import vitals
-from common.messages import MOST_ACTORS_SHOWN, WORDS_SHOWN, ActorStatus, Status
+from common.messages import MOST_ACTORS_SHOWN, WORDS_SHOWN, ActorReport, ActorStatus, Status
 from replay_server.credit import Session
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ def make_status(replay: Replay, now: float, *, not_ready: str = "") -> Status:
         metrics_url=replay.settings.metrics_url,
         software=vitals.software_version(),
         late_priorities=replay.tally.late_priorities,
+        absent=_absent(replay, live_actors=len(live), inserts=inserts)[:2_000],
+        shared_reward=_is_shared([session.report for session in live if session.report]),
     )
 
 
@@ -57,6 +59,19 @@ def _waiting(waits: Sequence[str], not_ready: str, *, has_run: bool) -> tuple[st
     if not_ready:
         return (not_ready,)
     return tuple(text for text in waits if text) if has_run else NO_RUN
+
+
+def _absent(replay: Replay, *, live_actors: int, inserts: int) -> str:
+    """Returns the peer that the run had and that is gone; empty when there is none."""
+    if replay.journal.error:
+        return f"Redis: {replay.journal.error}"
+    return "actors: none is connected" if inserts and not live_actors else ""
+
+
+def _is_shared(reports: list[ActorReport]) -> bool:
+    """Returns whether every actor that has finished an episode saw equal rewards for all agents."""
+    played = [report for report in reports if report.episodes]
+    return bool(played) and all(report.shared_reward for report in played)
 
 
 def _actor_status(session: Session, now: float) -> ActorStatus:

@@ -18,7 +18,7 @@ from msgspec import Struct, structs
 
 from common.errors import ConfigError
 from common.spaces import AgentSpaces
-from common.spec import JointSpec
+from common.spec import AgentsSpec
 from common.worlds.collect_treasure import CollectTreasure
 from common.worlds.mpe import MpeWorld
 from common.worlds.options import OptionRow, option_rows, parse_options
@@ -113,7 +113,7 @@ def make_world(
     return world
 
 
-def world_spec(name: str, options: Mapping[str, Any] | None = None, **more_options: Any) -> JointSpec:
+def world_spec(name: str, options: Mapping[str, Any] | None = None, **more_options: Any) -> AgentsSpec:
     """Returns what a world's agents see and do, by making one copy; options and errors are those of `make_world`."""
     world = make_world(name, copies=1, seed=0, options={**(options or {}), **more_options})
     try:

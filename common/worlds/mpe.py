@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.spec import JointSpec, joint_spec
+from common.spec import AgentsSpec, joint_spec
 from common.state import State, generator_state, part, put, restore_generator, within
 from common.worlds.actions import Controls, action_parts
 from common.worlds.physics import Particles
@@ -176,7 +176,7 @@ class MpeWorld:
             return {}
         return {key: np.ascontiguousarray(rows.T) for key, rows in self.scenario.metrics(self.particles).items()}
 
-    def _measure_spec(self) -> JointSpec:
+    def _measure_spec(self) -> AgentsSpec:
         """Describes the agents; an observation is as long as the one the scenario just made."""
         scenario = self.scenario
         continuous = scenario.options.continuous_actions

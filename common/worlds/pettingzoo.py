@@ -16,7 +16,7 @@ import numpy as np
 
 from common.errors import ConfigError, WorldError
 from common.spaces import AgentSpaces
-from common.spec import JointSpec, joint_spec
+from common.spec import AgentsSpec, joint_spec
 from common.worlds.spaces import Decode, Encode, action_codec, describe_spaces, observation_codec
 from common.worlds.world import AS_THE_WORLD_SAYS, EpisodeRules, Float32Array, Step, check_actions
 
@@ -49,7 +49,7 @@ class PettingZooWorld:
         name: str,
         envs: Sequence[ParallelEnv],
         seed: int | None,
-        layout: tuple[JointSpec, list[Codec]],
+        layout: tuple[AgentsSpec, list[Codec]],
         episodes: EpisodeRules = AS_THE_WORLD_SAYS,
     ) -> None:
         self.name = name
@@ -255,7 +255,7 @@ def team_of(agent: str) -> str:
     return re.sub(r"_\d+$", "", agent)
 
 
-def _layout(name: str, env: ParallelEnv) -> tuple[JointSpec, list[Codec]]:
+def _layout(name: str, env: ParallelEnv) -> tuple[AgentsSpec, list[Codec]]:
     """Lays all possible agents of an environment side by side."""
     agents, codecs = [], []
     for agent in env.possible_agents:

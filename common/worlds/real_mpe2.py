@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from common.errors import ConfigError
-from common.spec import AgentSpec, JointSpec
+from common.spec import AgentSpec, AgentsSpec
 from common.worlds.mpe import MpeWorld
 from common.worlds.pettingzoo import Codec, PettingZooWorld, make_copies
 from common.worlds.scenario import Scenario
@@ -46,7 +46,7 @@ class RealMpe2(PettingZooWorld):
 def real_mpe2(
     name: str,
     scenario: Scenario[Any],
-    spec: JointSpec,
+    spec: AgentsSpec,
     copies: int,
     *,
     seed: int | None,

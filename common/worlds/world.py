@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import WorldError
-from common.spec import JointSpec
+from common.spec import AgentsSpec
 
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
@@ -59,7 +59,7 @@ class World(Protocol):
         ...
 
     @property
-    def spec(self) -> JointSpec:
+    def spec(self) -> AgentsSpec:
         """Names, teams, sizes and kinds of action of the agents."""
         ...
 

@@ -25,15 +25,15 @@ STEPS = 8
 
 def rows(_config: BenchConfig) -> Iterator[Row]:
     """Yields actor/collect/COPIES on simple_spread."""
-    spec, joint = make_run_spec({"scenario": "simple_spread"}), world_spec("simple_spread")
+    run = Run("bench", make_run_spec({"scenario": "simple_spread"}), world_spec("simple_spread"))
     rng = np.random.default_rng(0)
-    flat = (rng.standard_normal(weight_count(joint, spec.network)) * 0.1).astype(np.float32)
-    policy = Policy(joint, spec.network, flat)
+    flat = (rng.standard_normal(weight_count(run.players, run.spec.network)) * 0.1).astype(np.float32)
+    policy = Policy(run.players, run.spec.network, flat)
     weights = WeightsHeader(run="bench", data_hash="", version=1, updates=0, exploration_scale=0.3, random_share=0.0)
     reference = make_world(reference_world("simple_spread"), 1, seed=0, continuous_actions=True)
     baseline = stepping(reference)
     for copies in (32, 256):
-        collector = Collector(Run("bench", spec, joint), make_world("simple_spread", copies, seed=0), rng)
+        collector = Collector(run, make_world("simple_spread", copies, seed=0), rng)
 
         def collect(collector: Collector = collector) -> int:
             return len(collector.collect(policy, weights, STEPS)[0])

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from common.heads import Floats
+from common.players import players
 from common.policy import Policy, weight_count
 from deploy.bench.config import BenchConfig
 from deploy.bench.rows import Doing, Row, compare, rate, row
@@ -20,12 +21,12 @@ def rows(_config: BenchConfig) -> Iterator[Row | Doing]:
     # torch is imported for the baseline only; what actors run does without.
     from learner_node.speed import NETWORK, policy_in_torch, simple_spread_shapes  # noqa: PLC0415
 
-    joint, rng = simple_spread_shapes(), np.random.default_rng(0)
-    flat = (rng.standard_normal(weight_count(joint, NETWORK)) * 0.1).astype(np.float32)
-    ours, theirs = Policy(joint, NETWORK, flat), policy_in_torch(joint, NETWORK, flat)
+    team, rng = players(simple_spread_shapes(), "maddpg"), np.random.default_rng(0)
+    flat = (rng.standard_normal(weight_count(team, NETWORK)) * 0.1).astype(np.float32)
+    ours, theirs = Policy(team, NETWORK, flat), policy_in_torch(team, NETWORK, flat)
     for copies in COPIES:
         yield Doing(f"policies of {copies} copies")
-        obs = rng.standard_normal((copies, joint.obs_dim)).astype(np.float32)
+        obs = rng.standard_normal((copies, team.obs_dim)).astype(np.float32)
 
         def act(obs: Floats = obs) -> int:
             return len(ours.act(obs))

@@ -19,19 +19,21 @@ from actor_node.probing import Ablation, Played, ablate, batched_world, record
 from actor_node.side_by_side import SideBySide
 from common.errors import ConfigError, WorldError
 from common.heads import Floats
-from common.players import members_of
+from common.players import members_of, with_sides
 from common.policy import Policy, unflatten
 from common.policy_file import load_policy
 from common.run import Run
 from common.run_directory import RunDirectory
+from common.spec import difference
 from common.worlds import FOREIGN, World, make_world
 from deploy.diagnose.course import FEWEST_LINES, CourseFigures, course_figures
 from deploy.diagnose.course_verdicts import on_course
 from deploy.diagnose.verdicts import on_communication, on_networks, on_values
-from deploy.diagnose.warned import Warned, merged
+from deploy.diagnose.warned import Warned, merged, warned
 from deploy.report.course import read_course
 from deploy.report.machine import read_machine
 from learner_node.activity import NetworkFigures, ValueFigures, policy_figures
+from learner_node.inputs import InputFigures, measure, on_change, on_inputs
 
 if TYPE_CHECKING:
     from learner_node.diagnosis import Brain
@@ -77,6 +79,10 @@ class Diagnosis(msgspec.Struct, frozen=True):
     """Empty where nobody hears anybody."""
     values: list[ValueFigures]
     networks: list[NetworkFigures]
+    agents: list[str]
+    """Whose `inputs` are."""
+    inputs: InputFigures
+    """What the networks are fed with, on what was played."""
     course: CourseFigures | None
     skipped: dict[str, str]
     """What could not be looked at, and why."""
@@ -107,12 +113,14 @@ def diagnose(
     ablations = ablate(run, flat, episodes, seed)
     trained_with = read_machine(directory).get("launch", {}).get("copies") or _FOREIGN_COPIES
     limits = _Limits(copies or min(int(trained_with), _FOREIGN_COPIES), max_steps)
-    values, networks = _look(_Team(run, brain, flat), episodes, seed, limits, skipped)
+    values, networks, inputs = _look(_Team(run, brain, flat), episodes, seed, limits, skipped)
     course = _course(directory, run, skipped)
     found = [
         *on_communication(ablations, run.spec),
         *on_values(values, run.spec, updates),
         *on_networks(networks, run.spec.exploration),
+        *(warned("inputs", remark) for remark in on_inputs(inputs, run.joint, run.spec.algorithm.reward_scale)),
+        *(warned("inputs", remark) for remark in on_change(_newest(directory, "reward_change"))),
         *on_course(course, run.spec, sides=len(run.joint.teams)),
     ]
     return Diagnosis(
@@ -124,9 +132,11 @@ def diagnose(
         communication=ablations,
         values=values,
         networks=networks,
+        agents=[agent.name for agent in run.joint.agents],
+        inputs=inputs,
         course=course,
         skipped=skipped,
-        warnings=merged(warned.fitting(run.spec) for warned in found),
+        warnings=merged(one.fitting(run.spec) for one in found),
         seconds=round(time.monotonic() - began_at, 3),
     )
 
@@ -149,24 +159,33 @@ def _brain(directory: RunDirectory, run: Run) -> Brain | None:
 
 def _look(
     team: _Team, episodes: int, seed: int, limits: _Limits, skipped: dict[str, str]
-) -> tuple[list[ValueFigures], list[NetworkFigures]]:
-    """Returns the figures of critics' values and of all networks on what the team plays."""
+) -> tuple[list[ValueFigures], list[NetworkFigures], InputFigures]:
+    """Returns the figures of critics' values, of all networks and of their inputs on what the team plays."""
     run, brain = team.run, team.brain
     world, watched, steps = _long_world(run, episodes, seed, limits, skipped)
     try:
-        if world.spec != run.joint:
-            raise ConfigError(f"the installed {run.spec.scenario} is not the world this team was trained in")
+        if with_sides(world.spec, run.spec.network.sides) != run.joint:
+            raise ConfigError(
+                f"the installed {run.spec.scenario} is not the world this team was trained in:"
+                f" {difference(run.joint, world.spec)}"
+            )
         played = record(world, Policy(run.players, run.spec.network, team.flat), seed, steps, watched)
         if isinstance(world, SideBySide):
             _note_failures(world, skipped)
     finally:
         world.close()
-    networks = _policies(team, played)
+    networks, inputs = _policies(team, played), _inputs(run, played)
     if brain is None:
         skipped["values"] = "there is no checkpoint with critics"
-        return [], networks
+        return [], networks, inputs
     networks += brain.critic_activity(played.obs, played.action, played.present)
-    return [] if "values" in skipped else brain.values(*played), networks
+    return [] if "values" in skipped else brain.values(*played), networks, inputs
+
+
+def _inputs(run: Run, played: Played) -> InputFigures:
+    rows = played.obs.reshape(-1, run.joint.obs_dim)
+    reward, present = (field.reshape(-1, len(run.joint.agents)) for field in (played.reward, played.present))
+    return measure(run.joint, rows, reward, present)
 
 
 def _note_failures(world: SideBySide, skipped: dict[str, str]) -> None:
@@ -207,6 +226,13 @@ def _policies(team: _Team, played: Played) -> list[NetworkFigures]:
         there = present[..., members_of(run.joint, player)].any(axis=-1)
         found.append(policy_figures(player, network.head, layers, played.obs[there][:, player.obs_slice]))
     return found
+
+
+def _newest(directory: RunDirectory, name: str) -> float | None:
+    """Returns a figure of the log's last line, however short the log is."""
+    lines = read_course(directory.metrics_file).lines
+    value = lines[-1].get(name) if lines else None
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _course(directory: RunDirectory, run: Run, skipped: dict[str, str]) -> CourseFigures | None:

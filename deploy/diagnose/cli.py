@@ -98,7 +98,7 @@ def show_briefly(directory: RunDirectory, screen: Console) -> None:
 
 
 def _tables(found: Diagnosis) -> list[Table]:
-    tables = [_networks(found)]
+    tables = [_networks(found), _inputs(found)]
     if found.values:
         tables.insert(0, _values(found))
     if found.communication:
@@ -145,6 +145,19 @@ def _networks(found: Diagnosis) -> Table:
     return table
 
 
+def _inputs(found: Diagnosis) -> Table:
+    title = (
+        "what networks are fed with; sizes are root mean squares, of the largest number and of rewards that are not 0"
+    )
+    columns = ("agent", "observation", "spread", "size", "reward", "spread", "size")
+    table = _table(title, columns)
+    own = found.inputs
+    figures = (own.obs_mean, own.obs_spread, own.obs_size, own.reward_mean, own.reward_spread, own.reward_size)
+    for name, *row in zip(found.agents, *figures, strict=True):
+        table.add_row(name, *(_number(value) for value in row))
+    return table
+
+
 def _course(found: Diagnosis) -> Table:
     course = found.course
     table = _table("the last quarter of the log", ("figure", "value"))
@@ -158,6 +171,8 @@ def _course(found: Diagnosis) -> Table:
         ("updates with a clipped policy", _share(course.policies_clipped)),
         ("critics' loss", _number(course.critic_loss)),
         ("... over that of the second quarter", _number(course.critic_loss_growth)),
+        ("environment steps an update, whole log", _number(course.steps_per_update)),
+        ("steps of an episode", _number(course.episode_steps)),
         (f"samples per insert, target {course.target_samples_per_insert:g}", _number(course.samples_per_insert)),
         ("time the learner waited, whole run", _share(course.learner_waited)),
         ("time the actors waited, whole run", _share(course.actors_waited)),

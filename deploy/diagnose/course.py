@@ -52,6 +52,10 @@ class CourseFigures(msgspec.Struct, frozen=True):
     actors_waited: float | None
     """The same of the actors: for the learner, most often."""
     returns: Returns | None
+    steps_per_update: float | None = None
+    """Environment steps an update, over the whole log."""
+    episode_steps: float | None = None
+    """Mean length of the actors' episodes, at the end; None while too few have ended."""
 
 
 def course_figures(course: Course, run: Run) -> CourseFigures | None:
@@ -76,6 +80,8 @@ def course_figures(course: Course, run: Run) -> CourseFigures | None:
         learner_waited=_learner_waited(course),
         actors_waited=_actors_waited(course),
         returns=_returns(course.column("return_mean")),
+        steps_per_update=_steps_per_update(course),
+        episode_steps=_known(course.last("episode_steps")),
     )
 
 
@@ -136,6 +142,11 @@ def _actors_waited(course: Course) -> float | None:
     if not steady.any():
         return None
     return float(min(1.0, waited[steady].sum() / (passed[steady] * actors[steady]).sum()))
+
+
+def _steps_per_update(course: Course) -> float | None:
+    steps, updates = (float(np.diff(course.column(name)[[0, -1]])[0]) for name in ("env_steps", "updates"))
+    return _known(steps / updates) if updates > 0 else None
 
 
 def _returns(values: Floats) -> Returns | None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from common.run import RunSpec
+from common.worlds import FOREIGN
 from deploy.diagnose.course import CourseFigures, Returns
-from deploy.diagnose.warned import Warned
+from deploy.diagnose.warned import Warned, warned
+from learner_node.inputs import on_clipping, on_horizon
 
 LARGEST_LAG = 5.0
 """Versions: at five a second, the oldest weights then act a second after they were replaced."""
 LARGEST_GROWTH = 10.0
 MOST_FALLEN = 0.25
 """Of what a run had gained at its best."""
-MOST_WAITING = 0.5
+MOST_WAITING = 0.25
+"""A quarter of the time is a third more updates that could have been."""
 LARGEST_RATIO_ERROR = 0.25
 
 
@@ -19,7 +22,11 @@ def on_course(figures: CourseFigures | None, spec: RunSpec, sides: int) -> list[
     """Warns of what the log shows: lag, exploding gradients, fallen returns, a ratio that is not held, waiting."""
     if figures is None:
         return []
-    found = [*_on_lag(figures), *_on_growth(figures), *_on_ratio(figures, spec), *_on_waiting(figures)]
+    found = [*_on_lag(figures), *_on_growth(figures), *_on_ratio(figures, spec), *_on_waiting(figures, spec)]
+    found += [
+        warned("course", remark) for remark in on_clipping(figures.critics_clipped, figures.critic_gradient_norm, spec)
+    ]
+    found += [warned("course", remark) for remark in on_horizon(spec.algorithm.discount, figures.episode_steps)]
     # Several sides' returns move against each other: no fall of their sum is a loss.
     return [*found, *_on_returns(figures.returns)] if sides == 1 else found
 
@@ -99,15 +106,20 @@ def _on_ratio(figures: CourseFigures, spec: RunSpec) -> list[Warned]:
     ]
 
 
-def _on_waiting(figures: CourseFigures) -> list[Warned]:
+def _on_waiting(figures: CourseFigures, spec: RunSpec) -> list[Warned]:
     if figures.learner_waited is None or figures.learner_waited <= MOST_WAITING:
         return []
+    # Copies of a world that is stepped one by one bring nothing beyond a few.
+    more = "more --actors" if spec.scenario.startswith(FOREIGN) else "more --actors or --copies"
+    rate = (
+        f", and did one update in {figures.steps_per_update:,.0f} environment steps" if figures.steps_per_update else ""
+    )
     return [
         Warned(
             "course",
             "waiting",
-            f"the learner had no batch to learn from for {figures.learner_waited:.0%} of the time",
+            f"the learner had no batch to learn from for {figures.learner_waited:.0%} of the time{rate}",
             "the actors are too slow for the ratio",
-            ("more --actors or --copies", "a larger replay.samples_per_insert"),
+            ("a larger replay.samples_per_insert", more),
         )
     ]

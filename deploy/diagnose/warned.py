@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from common.run import RunSpec
+from learner_node.inputs import Remark
 
 _SETTING = re.compile(r"([a-z]+)\.([a-z_]+) = ([^\s,]+)")
 
@@ -16,7 +17,7 @@ class Warned(msgspec.Struct, frozen=True, rename={"to_try": "try"}):
     """One warning."""
 
     topic: str
-    """communication, values, networks or course."""
+    """communication, values, networks, inputs or course."""
     about: str
     seen: str
     means: str
@@ -27,6 +28,11 @@ class Warned(msgspec.Struct, frozen=True, rename={"to_try": "try"}):
     def fitting(self, spec: RunSpec) -> Warned:
         """Returns the warning without the advice to set what the run has set already."""
         return msgspec.structs.replace(self, to_try=tuple(one for one in self.to_try if not _is_set(one, spec)))
+
+
+def warned(topic: str, remark: Remark) -> Warned:
+    """Returns what the learner would remark of itself as a warning."""
+    return Warned(topic, remark.about, remark.seen, remark.means, remark.to_try)
 
 
 def merged(warnings: Iterable[Warned]) -> list[Warned]:

@@ -17,7 +17,7 @@ from common.policy_file import PolicyFile, load_policy
 from common.run import Run
 from common.run_directory import RunDirectory, write_atomically
 from common.spaces import AgentSpaces, flat_spaces, side_by_side
-from common.spec import AgentSpec
+from common.spec import AgentSpec, PlayerSpec
 from common.vitals import software_version
 from common.worlds import FOREIGN
 
@@ -93,7 +93,7 @@ def write_team(policy: PolicyFile, directory: Path) -> list[Exported]:
     return written
 
 
-def _exported(policy: PolicyFile, player: AgentSpec, file: str) -> Exported:
+def _exported(policy: PolicyFile, player: PlayerSpec, file: str) -> Exported:
     agents = [policy.run.joint.agents[i] for i in members_of(policy.run.joint, player)]
     return Exported(
         file=file,

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from common.heads import SMALLEST_NORM, THRUST_SIZE, Floats, Segment, segments
 from common.policy import Layer
-from common.spec import AgentSpec, JointSpec
+from common.spec import PlayerSpec, PlayersSpec
 
 OPSET, IR_VERSION = 18, 8
 
@@ -27,7 +27,7 @@ _FROM_FORCE = _TO_FORCE.T / 2
 _AT_REST = np.array([0, 0.5, 0.5, 0.5, 0.5], np.float32)
 
 
-def model_of(player: AgentSpec, layers: Sequence[Layer], head: str, about: Mapping[str, str]) -> onnx.ModelProto:
+def model_of(player: PlayerSpec, layers: Sequence[Layer], head: str, about: Mapping[str, str]) -> onnx.ModelProto:
     """Returns the model of one player's policy; `about` goes into its metadata. Raises ConfigError as `segments`."""
     graph = _Graph()
     x = "obs"
@@ -35,7 +35,7 @@ def model_of(player: AgentSpec, layers: Sequence[Layer], head: str, about: Mappi
         x = graph.add("Gemm", x, graph.constant(layer.weight), graph.constant(layer.bias))
         if i < len(layers) - 1:
             x = graph.add("Relu", x)
-    alone = JointSpec((msgspec.structs.replace(player, obs_start=0, action_start=0),))
+    alone = PlayersSpec((msgspec.structs.replace(player, obs_start=0, action_start=0),))
     parts = [_head(graph, x, segment) for segment in segments(alone, head)]
     graph.nodes.append(helper.make_node("Concat", parts, ["action"], axis=1))
     made = helper.make_graph(

@@ -76,6 +76,14 @@ LEARNING = Row(
                 Query(by_run("shoal_learner_policy_gradient_norm", how="max"), "{{run}} policy"),
             ],
         ),
+        Panel(
+            "Size of inputs",
+            "Largest over agents, root mean square. Beyond 100 or below 0.01: scale the observation, or reward_scale.",
+            [
+                Query(by_run("shoal_learner_observation_size", how="max"), "{{run}} observation"),
+                Query(by_run("shoal_learner_reward_size", how="max"), "{{run}} reward"),
+            ],
+        ),
     ],
 )
 

@@ -33,6 +33,7 @@ class Actor:
         self.incarnation = self.seq = self.credit = 0
         self._copies, self._chunk_steps = copies, chunk_steps
         self._env_steps = self._episodes = 0
+        self._shared_reward = True
         self._return_sums: npt.NDArray[np.float64] = np.zeros(len(run.joint.agents))
         rng = np.random.default_rng([run.spec.seed, checksum(self.name.encode()), since])
         self._world = make_world(
@@ -59,6 +60,7 @@ class Actor:
         self.seq += 1
         self._env_steps += len(records)
         self._episodes += episodes.ended
+        self._shared_reward = self._shared_reward and episodes.shared_reward
         self._return_sums += episodes.return_sums
         return records, episodes
 
@@ -76,6 +78,7 @@ class Actor:
             waiting_for="",
             waited_s=0.0,
             metrics_url="",
+            shared_reward=self._shared_reward,
         )
 
     def session(self, *, turn: int, chunk_rows: int, measured: bool) -> Session:

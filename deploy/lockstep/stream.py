@@ -88,6 +88,12 @@ class LockstepStream:
     opened = True
     weights_version = 0
     """None are left with the replay: nobody joins later."""
+    absent = ""
+    """All parts are in this process."""
+
+    def open(self, timeout_s: float) -> bool:  # noqa: ARG002  (nothing here waits)
+        """Returns whether the replay has taken the learner in: from the start."""
+        return self.opened
 
     @property
     def env_steps(self) -> int:

@@ -11,7 +11,7 @@ from deploy.reference.source import Function, Source, fields, is_property, metho
 SURFACE: dict[str, tuple[str, ...]] = {
     "common.worlds": ("make_world", "world_spec", "scenarios"),
     "common.worlds.world": ("World", "Step"),
-    "common.spec": ("JointSpec", "AgentSpec", "Box", "Categorical"),
+    "common.spec": ("JointSpec", "AgentsSpec", "AgentSpec", "PlayersSpec", "PlayerSpec", "Box", "Categorical"),
     "common.policy_file": ("load_policy", "save_policy", "PolicyFile"),
     "common.policy": ("Policy",),
     "common.run": ("Run", "make_run_spec"),

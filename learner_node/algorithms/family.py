@@ -15,11 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby
+from itertools import chain
 
-from common.players import Algorithm, algorithms_by_side, role
+from common.errors import ConfigError
+from common.players import Algorithm, algorithms_by_side, roles_of
 from common.run import AlgorithmSpec, NetworkSpec
-from common.spec import AgentSpec, JointSpec
+from common.spec import PlayerSpec, PlayersSpec
 
 
 @dataclass(frozen=True)
@@ -72,15 +73,16 @@ class Family:
         return tuple(critic.network for critic in self.critics)
 
 
-def family(joint: JointSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> Family:
+def family(players: PlayersSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> Family:
     """Returns what the settings make of the players of a run (`Run.players`)."""
-    by_side = algorithms_by_side(joint, algorithm.name)
-    traits = [TRAITS[by_side[player.team]] for player in joint.agents]
-    alone = tuple(range(len(joint.agents)))
-    roles = _roles(joint)
+    by_side = algorithms_by_side(players, algorithm.name)
+    traits = [TRAITS[by_side[player.team]] for player in players.agents]
+    alone = tuple(range(len(players.agents)))
+    roles = roles_of(players, network.share)
+    _refuse_unlike_learners(players, roles, by_side, algorithm)
     critic_roles = roles if network.share_critics else alone
-    firsts = [_critic(joint, i, critic_roles, traits[i], 0) for i in alone]
-    twins = [_critic(joint, i, critic_roles, traits[i], 1 + max(critic_roles)) for i in alone if traits[i].twin]
+    firsts = [_critic(players, i, critic_roles, traits[i], 0) for i in alone]
+    twins = [_critic(players, i, critic_roles, traits[i], 1 + max(critic_roles)) for i in alone if traits[i].twin]
     return Family(
         policy_networks=roles if network.share_policies else alone,
         critics=_numbered([*firsts, *twins]),
@@ -89,30 +91,39 @@ def family(joint: JointSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> 
     )
 
 
-def _roles(joint: JointSpec) -> tuple[int, ...]:
-    """Returns the number of each player's role: neighbours of one role are alike."""
-    runs = [len(list(run)) for _, run in groupby(joint.agents, role)]
-    return tuple(chain.from_iterable([number] * length for number, length in enumerate(runs)))
+def _refuse_unlike_learners(
+    players: PlayersSpec, roles: Sequence[int], by_side: dict[str, Algorithm], algorithm: AlgorithmSpec
+) -> None:
+    """Raises ConfigError when players of one role learn by other algorithms, or at other rates."""
+    first: dict[int, PlayerSpec] = {}
+    for player, number in zip(players.agents, roles, strict=True):
+        mate = first.setdefault(number, player)
+        rates = [algorithm.side_learning_rates.get(side, 1.0) for side in (mate.team, player.team)]
+        if by_side[mate.team] != by_side[player.team] or rates[0] != rates[1]:
+            raise ConfigError(
+                f"network.share: {mate.name} of {mate.team} and {player.name} of {player.team} cannot share networks, "
+                "because their sides have different algorithms or learning rates; set both alike or share within a side"
+            )
 
 
-def _critic(joint: JointSpec, player: int, roles: Sequence[int], traits: Traits, offset: int) -> Critic:
+def _critic(players: PlayersSpec, player: int, roles: Sequence[int], traits: Traits, offset: int) -> Critic:
     mates = [i for i, number in enumerate(roles) if number == roles[player]]
-    others = [i for i in range(len(joint.agents)) if i not in mates]
+    others = [i for i in range(len(players.agents)) if i not in mates]
     at = mates.index(player)
     seen = [*mates[at:], *mates[:at], *others] if traits.sees_all else [player]
     if traits.sees_all and len(mates) == 1:
-        sees = tuple(range(joint.obs_dim + joint.action_dim))
+        sees = tuple(range(players.obs_dim + players.action_dim))
     else:
-        sees = tuple(chain.from_iterable(_columns(joint, joint.agents[i]) for i in seen))
+        sees = tuple(chain.from_iterable(_columns(players, players.agents[i]) for i in seen))
     return Critic(player, offset + roles[player], sees)
 
 
-def _columns(joint: JointSpec, player: AgentSpec) -> list[int]:
+def _columns(players: PlayersSpec, player: PlayerSpec) -> list[int]:
     """Returns where a player's observation and action stand in the joint observation and action."""
     action = player.action_slice
     return [
         *range(player.obs_slice.start, player.obs_slice.stop),
-        *range(joint.obs_dim + action.start, joint.obs_dim + action.stop),
+        *range(players.obs_dim + action.start, players.obs_dim + action.stop),
     ]
 
 

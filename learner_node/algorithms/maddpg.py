@@ -25,7 +25,7 @@ from torch import Tensor
 
 from common.players import players
 from common.run import AlgorithmSpec, NetworkSpec
-from common.spec import JointSpec
+from common.spec import AgentsSpec
 from learner_node.algorithms.family import Family, family
 from learner_node.algorithms.losses import (
     Batch,
@@ -47,30 +47,29 @@ class Maddpg:
     """All players' critics and policies, and the update that trains them together."""
 
     def __init__(
-        self, joint: JointSpec, network: NetworkSpec, algorithm: AlgorithmSpec, seed: int, like: Tensor
+        self, agents: AgentsSpec, network: NetworkSpec, algorithm: AlgorithmSpec, seed: int, like: Tensor
     ) -> None:
-        """Starts from seeded parameters, of the number type and on the device of `like`; joint: of the agents."""
-        self.joint = players(joint, algorithm.name)
-        """The players."""
+        """Starts from seeded parameters, of the number type and on the device of `like`."""
+        self.agents, self.players = agents, players(agents, algorithm.name)
         self.network, self.algorithm = network, algorithm
-        self.plan: Family = family(self.joint, network, algorithm)
+        self.plan: Family = family(self.players, network, algorithm)
         self.generator = torch.Generator(like.device).manual_seed(seed)
-        self.heads = Heads(joint, like, algorithm.gumbel, algorithm.gumbel_temperature, network.head)
-        self.rewards = Rewards(joint, self.joint, algorithm, like)
-        rates = [algorithm.side_learning_rates.get(player.team, 1.0) for player in self.joint.agents]
-        made, clip = (self.joint, network, self.plan, rates), algorithm.gradient_clip
+        self.heads = Heads(agents, like, algorithm.gumbel, algorithm.gumbel_temperature, network.head)
+        self.rewards = Rewards(agents, self.players, algorithm, like)
+        rates = [algorithm.side_learning_rates.get(player.team, 1.0) for player in self.players.agents]
+        made, clip = (self.players, network, self.plan, rates), algorithm.gradient_clip
         self.policies = trained_policies(*made, decay=algorithm.policy_weight_decay, clip=clip, seed=seed, like=like)
         self.critics = trained_critics(*made, decay=algorithm.critic_weight_decay, clip=clip, seed=seed, like=like)
-        self._judges = self.critics.online.first_ones(len(self.joint.agents))
+        self._judges = self.critics.online.first_ones(len(self.players.agents))
         self._owners = torch.tensor([critic.player for critic in self.plan.critics], device=like.device)
         self._twins = torch.tensor(self.plan.twins, dtype=torch.int64, device=like.device)
         smooth = torch.tensor([self.plan.smooths[i] for i in self.rewards.player_of.tolist()], device=like.device)
         self._reach = self.heads.reach * smooth if any(self.plan.smooths) else None
         self._memory = self._memory_of(0)
-        of_actions = self._judges.first_weight[:, joint.obs_dim :]
+        of_actions = self._judges.first_weight[:, agents.obs_dim :]
         self._own_weights = [
             of_actions[run.agents, run.action].view(run.size, run.size, run.action_dim, -1).diagonal().movedim(-1, 0)
-            for run in cohorts(self.joint)
+            for run in cohorts(self.players)
         ]
         """Per cohort its first critics' first weights for their own player's action `[n, u, H]`."""
 
@@ -119,14 +118,14 @@ class Maddpg:
         """Returns all policies in the flat layout of common/policy.py."""
         pieces = [
             piece.flatten()
-            for i in range(len(self.joint.agents))
-            for piece in policy_pieces(self.policies.online, self.joint, i)
+            for i in range(len(self.players.agents))
+            for piece in policy_pieces(self.policies.online, self.players, i)
         ]
         flat: npt.NDArray[np.float32] = torch.cat(pieces).float().cpu().numpy()
         return flat
 
     def _memory_of(self, rows: int) -> Memory:
-        return Memory(self.joint, self.network, len(self.plan.critics), rows, self.policies.stored)
+        return Memory(self.players, self.network, len(self.plan.critics), rows, self.policies.stored)
 
     def _memory_for(self, rows: int) -> Memory:
         if len(self._memory.now) != rows:
@@ -165,7 +164,7 @@ class Maddpg:
 
     def _lower(self, values: Tensor) -> Tensor:
         """Returns each player's value `[N, B]`: the lower one of its critics' `[C, B]`."""
-        players = len(self.joint.agents)
+        players = len(self.players.agents)
         if len(values) == players:
             return values
         first, second = values[:players], values[players:]

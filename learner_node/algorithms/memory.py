@@ -11,7 +11,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from common.run import NetworkSpec
-from common.spec import JointSpec
+from common.spec import PlayersSpec
 from learner_node.algorithms.losses import Shares
 from learner_node.networks import cohorts
 from learner_node.passes import CriticPass, PolicyPass
@@ -33,29 +33,29 @@ class Own(NamedTuple):
 class Memory:
     """What an update of B rows computes into."""
 
-    def __init__(self, joint: JointSpec, network: NetworkSpec, critics: int, rows: int, like: Tensor) -> None:
-        self.actions = like.new_empty(joint.action_dim, rows).t()
+    def __init__(self, players: PlayersSpec, network: NetworkSpec, critics: int, rows: int, like: Tensor) -> None:
+        self.actions = like.new_empty(players.action_dim, rows).t()
         """The targets' next actions, then those of the policy loss `[B, U]`; in memory they lie along the batch."""
-        self.policy = PolicyPass(cohorts(joint), network.policy_hidden, rows, like)
+        self.policy = PolicyPass(cohorts(players), network.policy_hidden, rows, like)
         self.critic = CriticPass(critics, network.critic_hidden, rows, like)
-        agents = len(joint.agents)
+        agents = len(players.agents)
         self.judge = CriticPass(agents, network.critic_hidden, rows, like) if critics > agents else self.critic
         """The players' first critics alone: they train the policies."""
-        inputs = joint.obs_dim + joint.action_dim
+        inputs = players.obs_dim + players.action_dim
         self.now, self.next = (like.new_ones(rows, inputs + 1) for _ in range(2))
         """Observations, actions, and the 1 that critics' biases are the weights of."""
         self.critics_now, self.critics_next = (self.critic.inputs(rows) for rows in (self.now, self.next))
         self.judges_now = self.judge.inputs(self.now)
-        self.joint, self.action = self.now[:, :inputs], self.now[:, joint.obs_dim : inputs]
-        self.next_obs, self.next_action = self.next[:, : joint.obs_dim], self.next[:, joint.obs_dim : inputs]
+        self.joint, self.action = self.now[:, :inputs], self.now[:, players.obs_dim : inputs]
+        self.next_obs, self.next_action = self.next[:, : players.obs_dim], self.next[:, players.obs_dim : inputs]
         self.own_obs, self.own_next_obs = self.policy.own_obs(self.now), self.policy.own_obs(self.next)
-        change = like.new_empty(joint.action_dim, rows)
+        change = like.new_empty(players.action_dim, rows)
         self.change = change.t()
         self.shares: Shares | None = None
         """What rows count for where all agents act."""
         self.slope: Tensor | None = None
         """The slope of the critics' loss there, where all rows are as important `[C, B]`."""
-        turned = like.new_empty(joint.action_dim, rows)
+        turned = like.new_empty(players.action_dim, rows)
         self.d_action = turned.t()
         self.own = [
             Own(
@@ -64,5 +64,5 @@ class Memory:
                 self.judge.d_first_layer[run.agents].transpose(1, 2),
                 turned[run.action].view(run.size, run.action_dim, rows),
             )
-            for run in cohorts(joint)
+            for run in cohorts(players)
         ]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from common.players import members_of
 from common.run import AlgorithmSpec
-from common.spec import JointSpec
+from common.spec import AgentsSpec, PlayersSpec
 from learner_node.algorithms.losses import Batch, Shares
 
 
@@ -30,26 +30,28 @@ class Told(NamedTuple):
 class Rewards:
     """Turns agents' rewards, discounts and presence into players'."""
 
-    def __init__(self, joint: JointSpec, of: JointSpec, algorithm: AlgorithmSpec, like: Tensor) -> None:
-        """Takes the agents' spec and the players'; number type and device from `like`."""
-        self._members = [list(members_of(joint, player)) for player in of.agents]
+    def __init__(self, agents: AgentsSpec, players: PlayersSpec, algorithm: AlgorithmSpec, like: Tensor) -> None:
+        """Takes number type and device from `like`."""
+        self._members = [list(members_of(agents, player)) for player in players.agents]
         self._scale = algorithm.reward_scale
         spirited = algorithm.team_spirit > 0.0 or algorithm.final_team_spirit is not None
-        self._same_team = torch.tensor([[float(a.team == b.team) for b in joint.agents] for a in joint.agents]).to(like)
-        self._mean_of = like.new_zeros(len(joint.agents), len(of.agents))
+        self._same_team = torch.tensor([[float(a.team == b.team) for b in agents.agents] for a in agents.agents]).to(
+            like
+        )
+        self._mean_of = like.new_zeros(len(agents.agents), len(players.agents))
         for player, members in enumerate(self._members):
             self._mean_of[members, player] = 1.0 / len(members)
-        self._merges = len(of.agents) < len(joint.agents)
+        self._merges = len(players.agents) < len(agents.agents)
         self._mixes = self._merges or spirited or algorithm.reward_scale != 1.0
         self._matrix = torch.empty_like(self._mean_of)
         self.set_team_spirit(algorithm.team_spirit)
-        owners = [i for i, agent in enumerate(joint.agents) for _ in range(agent.action_dim)]
+        owners = [i for i, agent in enumerate(agents.agents) for _ in range(agent.action_dim)]
         self._agent_of = torch.tensor(owners, device=like.device)
         self.player_of = torch.tensor(
-            [i for i, player in enumerate(of.agents) for _ in range(player.action_dim)], device=like.device
+            [i for i, player in enumerate(players.agents) for _ in range(player.action_dim)], device=like.device
         )
         """The player of each number of the joint action `[U]`."""
-        lengths = torch.tensor([float(of.agents[i].action_dim) for i in self.player_of.tolist()])
+        lengths = torch.tensor([float(players.agents[i].action_dim) for i in self.player_of.tolist()])
         self._penalty = (algorithm.action_regularisation / lengths.to(like))[:, None]
 
     def set_team_spirit(self, spirit: float) -> None:

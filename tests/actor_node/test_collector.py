@@ -27,7 +27,7 @@ def make_spread(run, seed=1):
 
 
 def make_policy(run):
-    return Policy(run.joint, run.spec.network, random_weights(run) * np.float32(0.3))
+    return Policy(run.players, run.spec.network, random_weights(run) * np.float32(0.3))
 
 
 def literal_loop(run, world, rng, header, steps):

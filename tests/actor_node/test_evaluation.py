@@ -8,7 +8,8 @@ import pytest
 from actor_node.evaluation import Evaluation, bootstrap_interval, evaluate, play, save
 from actor_node.games import reference_world
 from common.errors import ConfigError
-from common.policy import Policy, weight_count
+from common.players import players
+from common.policy import Policy
 from common.policy_file import PolicyFile, save_policy
 from common.run import make_run_spec
 from common.run_directory import RunDirectory, create
@@ -57,7 +58,7 @@ def decode(actions, *, continuous):
 
 def policy_of(directory, seed=0):
     run = directory.run
-    return Policy(run.joint, run.spec.network, random_weights(run, seed) * np.float32(0.2))
+    return Policy(run.players, run.spec.network, random_weights(run, seed) * np.float32(0.2))
 
 
 # ---- returns ------------------------------------------------------------------------------------------------------
@@ -100,8 +101,8 @@ def test_episodes_beyond_a_batch_of_copies_go_on_with_the_seeds():
     """Nine episodes on four copies are the same as each on its own, the last batch being only partly needed."""
     world = make_world("simple_spread", 4, seed=0, max_cycles=5)
     spec = make_run_spec({"scenario": "simple_spread"})
-    size = weight_count(world.spec, spec.network)
-    policy = Policy(world.spec, spec.network, np.linspace(-0.3, 0.3, size, dtype=np.float32))
+    size = 3 * ((18 + 1) * 128 + (128 + 1) * 128 + (128 + 1) * 5)
+    policy = Policy(players(world.spec, "maddpg"), spec.network, np.linspace(-0.3, 0.3, size, dtype=np.float32))
     done = []
     together = play(world, policy, 9, 100, done.append)
     alone = make_world("simple_spread", 1, seed=9, max_cycles=5)

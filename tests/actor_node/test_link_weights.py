@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 
+from common.players import ALGORITHMS
 from common.weights import MAGIC, pack_weights
+from learner_node.algorithms.maddpg import Maddpg
 from tests.actor_node.peers import OTHERS, RUN, WEIGHTS
 from tests.common.examples import MIXED, make_frame, make_header, make_run, random_weights
+from tests.learner_node.teams import TEAMS
 
 
 def versions(peers):
@@ -93,3 +97,18 @@ def test_broadcasts_before_the_run_is_known_are_passed_over(peers):
     assert peers.link.weights_rejected == 0
     peers.admit(weights=None)
     assert peers.link.waiting_for()[0] == "weights"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("team", ["tag", "discrete", "mixed"])
+@pytest.mark.parametrize("algorithm", [*ALGORITHMS, "sides"])
+def test_the_weights_of_a_learner_fit_whatever_it_learns_by(peers, team, algorithm):
+    """The frame is a learner's own; neither its size nor the players are counted here."""
+    joint = TEAMS[team]
+    if algorithm == "sides":
+        algorithm = ",".join(f"{side}={name}" for side, name in zip(joint.teams, ("joint", "iddpg"), strict=False))
+    run = make_run(joint, algorithm={"name": algorithm})
+    learner = Maddpg(run.joint, run.spec.network, run.spec.algorithm, 0, torch.zeros(()))
+    peers.admit(run=run, weights=pack_weights(make_header(run), learner.policy_weights()))
+    assert peers.link.weights_rejected == 0
+    assert versions(peers) == 1

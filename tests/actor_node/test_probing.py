@@ -93,7 +93,7 @@ def test_what_is_recorded_adds_up_to_the_returns() -> None:
 def test_nothing_counts_after_an_episode_has_ended() -> None:
     run = Run("r", run_of().spec, make_world("simple_spread", N=1).spec)
     world = make_world("simple_spread", 30, seed=0, N=1, terminate_on_success=True, max_cycles=60)
-    policy = Policy(run.joint, run.spec.network, _towards_the_landmark(run))
+    policy = Policy(run.players, run.spec.network, _towards_the_landmark(run))
     played = record(world, policy, 5, 60, 60)
     again = make_world("simple_spread", 30, seed=0, N=1, terminate_on_success=True, max_cycles=60)
     np.testing.assert_allclose(played.reward.sum(axis=0), play(again, policy, 30, 5, int), rtol=1e-5)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
-from common.policy import Floats, weight_count
+from common.heads import Floats
 from common.run import Run, make_run_spec
-from common.spec import Box, Categorical, JointSpec, joint_spec
+from common.spec import AgentsSpec, Box, Categorical, joint_spec
 from common.weights import WeightsHeader, pack_weights
 
-MIXED: JointSpec = joint_spec(
+MIXED: AgentsSpec = joint_spec(
     [
         ("leader", "blue", 7, (Categorical(3), Box((-2.0, 0.5), (1.0, 0.75)), Categorical(2))),
         ("scout_0", "blue", 4, (Box((-1.0,), (3.0,)),)),
@@ -17,19 +19,32 @@ MIXED: JointSpec = joint_spec(
     ]
 )
 """Agents that differ in everything: sizes, kinds of action, number of parts, bounds."""
-BOXES: JointSpec = joint_spec([(f"agent_{i}", "agent", 3, (Box((-2.0, 0.0), (1.0, 4.0)),)) for i in range(2)])
-CHOICES: JointSpec = joint_spec([("speaker", "a", 3, (Categorical(3),)), ("mover", "a", 5, (Categorical(4),))])
+BOXES: AgentsSpec = joint_spec([(f"agent_{i}", "agent", 3, (Box((-2.0, 0.0), (1.0, 4.0)),)) for i in range(2)])
+CHOICES: AgentsSpec = joint_spec([("speaker", "a", 3, (Categorical(3),)), ("mover", "a", 5, (Categorical(4),))])
 
 
-def make_run(joint: JointSpec = MIXED, **settings: object) -> Run:
+def make_run(joint: AgentsSpec = MIXED, **settings: object) -> Run:
     """Returns a run over a team."""
     return Run("a1b2c3d4", make_run_spec({"scenario": "somewhere", **settings}), joint)
 
 
+def numbers_of(run: Run) -> int:
+    """Counts the numbers of a run's policies by hand: what is tested must come to the same, so it is not asked."""
+    algorithms = run.spec.algorithm.name.split(",")
+    sizes: dict[str, list[int]] = {}
+    for agent in run.joint.agents:
+        merged = {"joint", f"{agent.team}=joint"} & set(algorithms)
+        size = sizes.setdefault(f"side {agent.team}" if merged else agent.name, [0, 0])
+        size[0] += agent.obs_dim
+        size[1] += sum(part.n if isinstance(part, Categorical) else len(part.low) for part in agent.parts)
+    widths = run.spec.network.policy_hidden
+    inner = sum((inputs + 1) * outputs for inputs, outputs in pairwise(widths))
+    return sum((obs + 1) * widths[0] + inner + (widths[-1] + 1) * action for obs, action in sizes.values())
+
+
 def random_weights(run: Run, seed: int = 0) -> Floats:
     """Returns flat weights that fit the run's policies."""
-    size = weight_count(run.joint, run.spec.network)
-    return np.random.default_rng(seed).normal(size=size).astype(np.float32)
+    return np.random.default_rng(seed).normal(size=numbers_of(run)).astype(np.float32)
 
 
 def make_header(run: Run, version: int = 1, **fields: object) -> WeightsHeader:

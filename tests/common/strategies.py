@@ -10,7 +10,7 @@ from msgspec import inspect
 
 from common.players import ALGORITHMS
 from common.run import AlgorithmSpec, Run, RunSpec
-from common.spec import Box, JointSpec, joint_spec
+from common.spec import AgentsSpec, Box, joint_spec
 
 _FLOAT_LIMIT = 1e300
 
@@ -77,7 +77,7 @@ def boxes() -> st.SearchStrategy[Box]:
     )
 
 
-def teams() -> st.SearchStrategy[JointSpec]:
+def teams() -> st.SearchStrategy[AgentsSpec]:
     """Returns teams of one to four agents with any mix of actions."""
     from common.spec import Categorical
 
@@ -115,5 +115,5 @@ def runs() -> st.SearchStrategy[Run]:
     return st.builds(Run, _of(fields["id"]), run_specs(), teams())
 
 
-_WHOLE: dict[type, Any] = {Box: boxes, JointSpec: teams, RunSpec: run_specs, Run: runs, AlgorithmSpec: algorithms}
+_WHOLE: dict[type, Any] = {Box: boxes, AgentsSpec: teams, RunSpec: run_specs, Run: runs, AlgorithmSpec: algorithms}
 """Structs whose fields depend on each other."""

@@ -4,16 +4,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import ConfigError
+from common.players import players
 from common.policy import Policy, layer_shapes, unflatten, weight_count
 from common.run import NetworkSpec
-from common.spec import Categorical, joint_spec
+from common.spec import Box, Categorical, joint_spec
 from tests.common.examples import MIXED
 from tests.common.head_examples import HEAD_TEAMS, literal_actions
 from tests.common.strategies import teams
 
 
-def weights(joint, network, seed=0):
-    return np.random.default_rng(seed).normal(size=weight_count(joint, network)).astype(np.float32)
+def weights(team, network, seed=0):
+    return np.random.default_rng(seed).normal(size=numbers_of(team, network)).astype(np.float32)
+
+
+def numbers_of(team, network):
+    """Counts what the literal loop below reads, number by number."""
+    widths = [(player.obs_dim, *network.policy_hidden, player.action_dim) for player in team.agents]
+    return sum((sizes[i] + 1) * sizes[i + 1] for sizes in widths for i in range(len(sizes) - 1))
+
+
+def alone(joint):
+    """Returns the players of agents that each learn for themselves."""
+    return players(joint, "maddpg")
 
 
 def literal_logits(joint, network, flat, obs):
@@ -39,7 +51,7 @@ def literal_logits(joint, network, flat, obs):
 
 
 @settings(max_examples=25)
-@given(teams(), st.lists(st.integers(1, 5), min_size=1, max_size=3), st.integers(0, 5))
+@given(teams().map(alone), st.lists(st.integers(1, 5), min_size=1, max_size=3), st.integers(0, 5))
 def test_the_forward_pass_equals_a_literal_loop(joint, hidden, copies):
     network = NetworkSpec(policy_hidden=tuple(hidden))
     flat = weights(joint, network)
@@ -52,7 +64,7 @@ def test_the_forward_pass_equals_a_literal_loop(joint, hidden, copies):
 @pytest.mark.parametrize("team", HEAD_TEAMS)
 def test_actions_equal_literal_heads_over_the_literal_loop(team):
     joint, head = HEAD_TEAMS[team]
-    network = NetworkSpec(head=head)
+    joint, network = alone(joint), NetworkSpec(head=head)
     flat = weights(joint, network) * np.float32(0.3)
     obs = np.random.default_rng(2).normal(size=(16, joint.obs_dim)).astype(np.float32)
     expected = literal_actions(joint, head, literal_logits(joint, network, flat, obs))
@@ -62,13 +74,13 @@ def test_actions_equal_literal_heads_over_the_literal_loop(team):
 def test_a_policy_whose_head_cannot_make_its_actions_is_refused():
     network = NetworkSpec(head="soft")
     with pytest.raises(ConfigError, match=r"part 2 of what leader does is 2 numbers from -2 to 1"):
-        Policy(MIXED, network, weights(MIXED, network))
+        Policy(alone(MIXED), network, weights(MIXED, network))
 
 
 def test_flat_weights_are_agent_by_agent_layer_by_layer_weight_then_bias():
     network = NetworkSpec(policy_hidden=(2,))
-    joint = joint_spec([("a", "t", 3, (Categorical(2),)), ("b", "t", 1, (Categorical(4),))])
-    flat = np.arange(weight_count(joint, network), dtype=np.float32)
+    joint = alone(joint_spec([("a", "t", 3, (Categorical(2),)), ("b", "t", 1, (Categorical(4),))]))
+    flat = np.arange(30, dtype=np.float32)
     assert [layer_shapes(agent, network) for agent in joint.agents] == [[(3, 2), (2, 2)], [(1, 2), (2, 4)]]
     first, second = unflatten(flat, joint, network)
     assert first[0].weight.tolist() == [[0, 1], [2, 3], [4, 5]]
@@ -83,14 +95,14 @@ def test_flat_weights_are_agent_by_agent_layer_by_layer_weight_then_bias():
 @pytest.mark.parametrize("change", [-1, 1])
 def test_flat_weights_of_another_length_are_refused(change):
     network = NetworkSpec()
-    size = weight_count(MIXED, network)
+    size = numbers_of(MIXED, network)
     with pytest.raises(ValueError, match=rf"shape \({size + change},\), the policies need \({size},\)"):
-        Policy(MIXED, network, np.zeros(size + change, np.float32))
+        Policy(alone(MIXED), network, np.zeros(size + change, np.float32))
 
 
 def test_an_agents_action_depends_on_its_own_observation_only():
     network = NetworkSpec()
-    policy = Policy(MIXED, network, weights(MIXED, network))
+    policy = Policy(alone(MIXED), network, weights(MIXED, network))
     obs = np.random.default_rng(3).normal(size=(1, MIXED.obs_dim)).astype(np.float32)
     before = policy.logits(obs)
     leader, *others = MIXED.agents
@@ -99,3 +111,26 @@ def test_an_agents_action_depends_on_its_own_observation_only():
     assert (before[:, leader.action_slice] != after[:, leader.action_slice]).any()
     for other in others:
         np.testing.assert_array_equal(before[:, other.action_slice], after[:, other.action_slice])
+
+
+SPREAD = [(f"agent_{i}", "agent", 18, (Box((0.0,) * 5, (1.0,) * 5),)) for i in range(3)]
+TAG = [
+    *((f"adversary_{i}", "adversary", 16, (Categorical(5),)) for i in range(3)),
+    ("agent_0", "agent", 14, (Categorical(5),)),
+]
+
+
+@pytest.mark.parametrize(
+    ("agents", "algorithm", "numbers"),
+    [
+        (SPREAD, "matd3", 58_767),
+        (SPREAD, "joint", 25_487),
+        (TAG, "maddpg", 77_076),
+        (TAG, "joint", 43_796),
+        (TAG, "adversary=joint,agent=iddpg", 43_796),
+        (TAG, "adversary=iddpg,agent=joint", 77_076),
+    ],
+)
+def test_a_side_that_learns_as_one_has_one_policy(agents, algorithm, numbers):
+    """The numbers stand here as learners broadcast them; tests/actor_node/test_link_weights.py asks learners again."""
+    assert weight_count(players(joint_spec(agents), algorithm), NetworkSpec()) == numbers

@@ -54,7 +54,7 @@ def test_the_tensors_are_named_and_shaped_for_other_programs(path, stored):
     for i in range(3):
         x = x @ tensors[f"scout_0/{i}/weight"] + tensors[f"scout_0/{i}/bias"]
         x = np.maximum(x, 0.0) if i < 2 else x
-    logits = Policy(MIXED, RUN.spec.network, stored.flat).logits(obs)
+    logits = Policy(RUN.players, RUN.spec.network, stored.flat).logits(obs)
     np.testing.assert_allclose(logits[:, MIXED.agents[1].action_slice], x, rtol=1e-5)
 
 
@@ -137,7 +137,7 @@ def test_a_damaged_file_is_refused_or_read_but_never_more(tmp_path, stored, data
         policy = load_policy(path)
     except ConfigError:
         return
-    Policy(policy.run.joint, policy.run.spec.network, policy.flat)
+    Policy(policy.run.players, policy.run.spec.network, policy.flat)
 
 
 def test_the_run_in_the_metadata_is_plain_json(path, stored):

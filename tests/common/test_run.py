@@ -8,6 +8,7 @@ from common.errors import ConfigError
 from common.presets import PRESETS
 from common.run import Run, from_toml, make_run_spec, parse_assignments, to_toml
 from common.spec import Categorical, joint_spec
+from common.worlds import world_spec
 from tests.common.examples import CHOICES, MIXED, make_run
 from tests.common.strategies import run_specs, runs
 
@@ -185,6 +186,12 @@ def test_the_data_hash_names_world_and_team():
         make_run(MIXED, world={"N": 3}, scenario="elsewhere"),
     ]
     assert len({run.data_hash for run in [base, *others]}) == len(others) + 1
+
+
+def test_the_data_hash_of_a_world_stays_what_it_was():
+    """Chunks in Redis and weights of earlier runs carry it; no change of the types may change it."""
+    run = Run("x", make_run_spec({"scenario": "simple_tag"}), world_spec("simple_tag"))
+    assert run.data_hash == "9389dfa13b6281cc"
 
 
 def test_the_data_hash_is_the_same_for_other_ways_to_learn_from_the_same_data():

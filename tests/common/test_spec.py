@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 
 from common.errors import ConfigError
-from common.spec import MAX_JOINT_NUMBERS, AgentSpec, Box, Categorical, JointSpec, difference, joint_spec
+from common.spec import MAX_JOINT_NUMBERS, AgentSpec, AgentsSpec, Box, Categorical, JointSpec, difference, joint_spec
 from tests.common.examples import MIXED
 from tests.common.strategies import teams
 
@@ -30,7 +30,7 @@ def test_teams_are_named_in_order_of_appearance():
 @settings(max_examples=40)
 @given(teams())
 def test_a_spec_comes_back_from_its_builtins(joint):
-    assert msgspec.convert(msgspec.to_builtins(joint), JointSpec) == joint
+    assert msgspec.convert(msgspec.to_builtins(joint), AgentsSpec) == joint
 
 
 @pytest.mark.parametrize(

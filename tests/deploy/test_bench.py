@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from common.errors import ConfigError, ShoalError
-from common.policy import Policy, weight_count
+from common.players import players
+from common.policy import Policy
 from deploy.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig, end_to_end, rows
 from deploy.bench.cli import measure
 from deploy.bench.crowd import ROWS, Crowd, fill, make_run, record
@@ -63,10 +64,10 @@ def test_a_rate_counts_what_each_turn_did() -> None:
 
 
 def test_the_policies_in_torch_are_the_same_policies() -> None:
-    joint, rng = simple_spread_shapes(), np.random.default_rng(0)
-    flat = (rng.standard_normal(weight_count(joint, NETWORK)) * 0.1).astype(np.float32)
-    obs = rng.standard_normal((5, joint.obs_dim)).astype(np.float32)
-    np.testing.assert_allclose(policy_in_torch(joint, NETWORK, flat)(obs), Policy(joint, NETWORK, flat).act(obs), 1e-5)
+    team, rng = players(simple_spread_shapes(), "maddpg"), np.random.default_rng(0)
+    flat = (rng.standard_normal(3 * ((18 + 1) * 64 + (64 + 1) * 64 + (64 + 1) * 5)) * 0.1).astype(np.float32)
+    obs = rng.standard_normal((5, 54)).astype(np.float32)
+    np.testing.assert_allclose(policy_in_torch(team, NETWORK, flat)(obs), Policy(team, NETWORK, flat).act(obs), 1e-5)
 
 
 def test_a_runs_rates_are_the_medians_of_its_parts(tmp_path: Path) -> None:

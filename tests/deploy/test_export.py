@@ -18,26 +18,25 @@ from common.policy import Policy, weight_count
 from common.policy_file import PolicyFile, load_policy, save_policy
 from common.run import Run, make_run_spec, to_toml
 from common.run_options import RunOptions, open_run
-from common.spec import Box, JointSpec, Part, joint_spec
+from common.spec import AgentsSpec, Box, Part, joint_spec
 from common.worlds.spaces import action_codec, observation_codec
 from deploy.cli import shoal
 from deploy.export.cli import write_team
-from tests.common.examples import BOXES, MIXED
+from tests.common.examples import BOXES, MIXED, numbers_of
 from tests.common.head_examples import HEAD_TEAMS, MOVERS
 from tests.deploy import foreign_spaces
 
 ROWS = 64
 
 
-def team_of(joint: JointSpec, **settings: object) -> PolicyFile:
+def team_of(joint: AgentsSpec, **settings: object) -> PolicyFile:
     """Returns policies of random weights."""
     run = Run("a1b2c3d4", make_run_spec({"scenario": "somewhere", **settings}), joint)
-    size = weight_count(run.players, run.spec.network)
-    flat = np.random.default_rng(1).normal(0.0, 0.3, size).astype(np.float32)
+    flat = np.random.default_rng(1).normal(0.0, 0.3, numbers_of(run)).astype(np.float32)
     return PolicyFile(run, version=7, updates=70, flat=flat)
 
 
-def obs_of(joint: JointSpec) -> np.ndarray:
+def obs_of(joint: AgentsSpec) -> np.ndarray:
     obs = np.random.default_rng(2).normal(0.0, 2.0, (ROWS, joint.obs_dim)).astype(np.float32)
     obs[-1] = 0.0
     return obs

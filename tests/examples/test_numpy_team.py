@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.policy import Policy, weight_count
+from common.policy import Policy
 from common.policy_file import PolicyFile, save_policy
 from common.run import Run, make_run_spec
-from common.spec import JointSpec
+from common.spec import AgentsSpec
 from common.worlds import world_spec
-from tests.common.examples import MIXED
+from tests.common.examples import MIXED, numbers_of
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "numpy_team.py"
 
 
-def saved(path: Path, joint: JointSpec, scenario: str) -> PolicyFile:
+def saved(path: Path, joint: AgentsSpec, scenario: str) -> PolicyFile:
     run = Run("a1b2c3d4", make_run_spec({"scenario": scenario, "network": {"policy_hidden": (16, 8)}}), joint)
-    flat = np.random.default_rng(1).normal(0.0, 0.3, weight_count(joint, run.spec.network)).astype(np.float32)
+    flat = np.random.default_rng(1).normal(0.0, 0.3, numbers_of(run)).astype(np.float32)
     policy = PolicyFile(run, 1, 1, flat)
     save_policy(path, policy)
     return policy
@@ -44,7 +44,7 @@ def test_its_actions_are_those_of_the_policies(tmp_path: Path) -> None:
     team = example().load_team(tmp_path / "policy.safetensors")
 
     obs = np.random.default_rng(2).normal(size=(20, MIXED.obs_dim)).astype(np.float32)
-    expected = Policy(MIXED, policy.run.spec.network, policy.flat).act(obs)
+    expected = Policy(policy.run.players, policy.run.spec.network, policy.flat).act(obs)
     for row, actions in zip(obs, expected, strict=True):
         for agent in MIXED.agents:
             made = team[agent.name](row[agent.obs_slice])
@@ -61,7 +61,7 @@ def test_its_actions_are_those_of_the_policies(tmp_path: Path) -> None:
 @pytest.mark.parametrize("settings", [{"network": {"head": "soft"}}, {"algorithm": {"name": "joint"}}], ids=str)
 def test_what_it_would_play_wrong_it_does_not_play(tmp_path: Path, settings: dict[str, object]) -> None:
     run = Run("a1b2c3d4", make_run_spec({"scenario": "simple_spread", **settings}), world_spec("simple_spread"))
-    flat = np.zeros(weight_count(run.players, run.spec.network), np.float32)
+    flat = np.zeros(numbers_of(run), np.float32)
     save_policy(tmp_path / "policy.safetensors", PolicyFile(run, 1, 1, flat))
     with pytest.raises(ValueError, match="each for itself, by the head box"):
         example().load_team(tmp_path / "policy.safetensors")

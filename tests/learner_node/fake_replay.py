@@ -28,7 +28,7 @@ from common.messages import (
 )
 from common.places import PLACE, Places
 from common.run import Run, make_run_spec
-from common.spec import JointSpec
+from common.spec import AgentsSpec
 from common.wire import Buffer, decode_from_peer, encode
 
 from .teams import TEAMS, random_records
@@ -36,7 +36,7 @@ from .teams import TEAMS, random_records
 Answers = list[tuple[Message, bytes | None]]
 
 
-def small_run(joint: JointSpec = TEAMS["tag"], **settings: object) -> Run:
+def small_run(joint: AgentsSpec = TEAMS["tag"], **settings: object) -> Run:
     """Returns a run of small networks and batches; `settings` are sections on top."""
     layers = {
         "scenario": "tiny",

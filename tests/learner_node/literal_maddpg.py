@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from common.players import algorithms_by_side, members_of, players
 from common.run import AlgorithmSpec, NetworkSpec
-from common.spec import AgentSpec, Box, JointSpec
+from common.spec import AgentSpec, AgentsSpec, Box
 
 
 class Net(nn.Module):
@@ -128,7 +128,7 @@ class Noise(NamedTuple):
 class LiteralMaddpg:
     """N players with a policy and one or two critics each, updated one after the other."""
 
-    def __init__(self, joint: JointSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> None:
+    def __init__(self, joint: AgentsSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> None:
         self.agents, self.joint = joint, players(joint, algorithm.name)
         self.network, self.algorithm, self.head = network, algorithm, network.head
         by_side = algorithms_by_side(self.joint, algorithm.name)

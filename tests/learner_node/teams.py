@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.spec import Box, Categorical, JointSpec, joint_spec
+from common.spec import AgentsSpec, Box, Categorical, joint_spec
 from common.transitions import transition_dtype
 
 FIVE = Box((0.0,) * 5, (1.0,) * 5)
 UNEVEN = Box((-2.0, 0.5, -1.0), (1.0, 0.75, 3.0))
 
-TEAMS: dict[str, JointSpec] = {
+TEAMS: dict[str, AgentsSpec] = {
     "spread": joint_spec([(f"agent_{i}", "agent", 18, (FIVE,)) for i in range(3)]),
     "alone": joint_spec([("agent_0", "agent", 4, (FIVE,))]),
     "two": joint_spec([(f"agent_{i}", "agent", 7, (UNEVEN,)) for i in range(2)]),
@@ -35,7 +35,7 @@ TEAMS: dict[str, JointSpec] = {
 }
 
 
-def random_records(joint: JointSpec, rows: int, seed: int, *, absences: bool = False) -> np.ndarray:
+def random_records(joint: AgentsSpec, rows: int, seed: int, *, absences: bool = False) -> np.ndarray:
     """Returns records with bounded actions, one-hot choices and, if asked, agents that ended or are gone."""
     rng = np.random.default_rng(seed)
     records = np.zeros(rows, transition_dtype(joint))

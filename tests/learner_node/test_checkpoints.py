@@ -30,7 +30,7 @@ def make(team: str = "mixed", seed: int = 1) -> Maddpg:
 
 def train(algorithm: Maddpg, *seeds: int) -> None:
     for seed in seeds:
-        fields = as_fields(random_records(algorithm.joint, 32, seed), torch.float32)
+        fields = as_fields(random_records(algorithm.agents, 32, seed), torch.float32)
         algorithm.update(as_batch(fields), 1e-3, 1e-3)
 
 

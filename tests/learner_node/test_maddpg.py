@@ -10,7 +10,7 @@ from msgspec.structs import replace as replace_fields
 from torch import Tensor
 
 from common.run import AlgorithmSpec, NetworkSpec
-from common.spec import Box, JointSpec
+from common.spec import AgentsSpec, Box
 from learner_node.algorithms.losses import Batch
 from learner_node.algorithms.maddpg import Maddpg
 from learner_node.heads import gumbel_noise
@@ -31,7 +31,7 @@ def as_batch(fields: dict[str, Tensor]) -> Batch:
 class Pair:
     """The stacked learner and its twin with the same parameters, fed the same batches and noise."""
 
-    def __init__(self, joint: JointSpec, algorithm: AlgorithmSpec, network: NetworkSpec = NETWORK) -> None:
+    def __init__(self, joint: AgentsSpec, algorithm: AlgorithmSpec, network: NetworkSpec = NETWORK) -> None:
         self.joint, self.algorithm = joint, algorithm
         self.stacked = Maddpg(joint, network, algorithm, 3, DOUBLE)
         self.twin = LiteralMaddpg(joint, network, algorithm)

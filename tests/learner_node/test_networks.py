@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.policy import Policy, unflatten, weight_count
+from common.policy import Policy, unflatten
 from common.run import AlgorithmSpec, NetworkSpec
 from learner_node.algorithms.maddpg import Maddpg
 
@@ -21,7 +21,7 @@ def test_numpy_policy_equals_torch_policy(team: str) -> None:
     joint = TEAMS[team]
     learner = Maddpg(joint, NETWORK, AlgorithmSpec(), 5, SINGLE)
     obs = np.random.default_rng(0).normal(size=(256, joint.obs_dim)).astype(np.float32)
-    policy = Policy(joint, NETWORK, learner.policy_weights())
+    policy = Policy(learner.players, NETWORK, learner.policy_weights())
     logits = learner.logits(torch.from_numpy(obs))
     scale = np.abs(policy.logits(obs)).max()
     np.testing.assert_allclose(logits.numpy(), policy.logits(obs), rtol=1e-6, atol=1e-6 * scale)
@@ -38,7 +38,7 @@ def test_what_is_kept_of_networks_names_every_parameter_once(team: str, shared: 
     for trained in (learner.policies, learner.critics):
         assert sorted(trained.order.tolist()) == list(range(len(trained.stored)))
     if not shared:
-        assert len(learner.policies.stored) == weight_count(TEAMS[team], network)
+        assert len(learner.policies.stored) == len(learner.policy_weights())
 
 
 @pytest.mark.parametrize("team", ["tag", "mixed"])
@@ -47,7 +47,7 @@ def test_one_step_of_one_agent_moves_all_that_share_with_it(team: str) -> None:
     learner = Maddpg(TEAMS[team], network, AlgorithmSpec(), 5, SINGLE)
     learner.policies.stored.add_(torch.randn_like(learner.policies.stored))
     learner.policies.step()
-    policies = unflatten(learner.policy_weights(), TEAMS[team], network)
+    policies = unflatten(learner.policy_weights(), learner.players, network)
     mates = {"tag": (0, 1, 2), "mixed": (1, 2)}[team]
     for layers in zip(*(policies[i] for i in mates), strict=True):
         assert all(np.array_equal(layers[0].weight, layer.weight) for layer in layers)
@@ -55,9 +55,8 @@ def test_one_step_of_one_agent_moves_all_that_share_with_it(team: str) -> None:
 
 def test_an_agents_start_depends_on_seed_and_place_alone() -> None:
     few, many = TEAMS["speaker_listener"], TEAMS["spread"]
-    first = unflatten(Maddpg(many, NETWORK, AlgorithmSpec(), 7, SINGLE).policy_weights(), many, NETWORK)
-    again = unflatten(Maddpg(many, NETWORK, AlgorithmSpec(), 7, SINGLE).policy_weights(), many, NETWORK)
-    other = unflatten(Maddpg(few, NETWORK, AlgorithmSpec(), 7, SINGLE).policy_weights(), few, NETWORK)
+    learners = [Maddpg(team, NETWORK, AlgorithmSpec(), 7, SINGLE) for team in (many, many, few)]
+    first, again, other = (unflatten(one.policy_weights(), one.players, NETWORK) for one in learners)
     np.testing.assert_array_equal(first[0][1].weight, again[0][1].weight)
     assert not np.array_equal(first[0][1].weight, first[1][1].weight)
     assert other[0][0].weight.shape == (3, 64)

@@ -8,12 +8,12 @@ import numpy as np
 
 from common.messages import ActorReport, Chunk
 from common.run import Run, make_run_spec
-from common.spec import Box, JointSpec, joint_spec
+from common.spec import AgentsSpec, Box, joint_spec
 from common.transitions import transition_dtype
 from common.weights import WeightsHeader, pack_weights
 from common.wire import checksum
 
-JOINT: JointSpec = joint_spec(
+JOINT: AgentsSpec = joint_spec(
     [("red", "red", 3, (Box((-1.0,), (1.0,)),)), ("blue", "blue", 2, (Box((-1.0,), (1.0,)),))]
 )
 DTYPE = transition_dtype(JOINT)

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from actor_node.collector import Collector
 from actor_node.exploration import Exploration
 from common.heads import GreedyHeads, ranges
-from common.policy import layer_shapes, unflatten
+from common.policy import unflatten
 from common.presets import PRESETS
 from common.run import NetworkSpec, Run, make_run_spec
 from common.spec import JointSpec
@@ -206,8 +206,10 @@ def test_networks_start_within_a_bound_by_their_inputs(team: str) -> None:
     """`hidden_init` takes `weight.size()[0]`, the outputs, for the number of inputs; and nothing calls it."""
     joint, network = TEAMS[team], NetworkSpec((200, 20), (32, 16))
     learner = Maddpg(joint, network, SEED.algorithm, 0, SINGLE)
-    for agent, layers in zip(joint.agents, unflatten(learner.policy_weights(), joint, network), strict=True):
-        for (inputs, _), layer in zip(layer_shapes(agent, network), layers, strict=True):
+    for player, layers in zip(
+        learner.players.agents, unflatten(learner.policy_weights(), learner.players, network), strict=True
+    ):
+        for inputs, layer in zip((player.obs_dim, 200, 20), layers, strict=True):
             for values in (layer.weight, layer.bias):
                 assert abs(values).max() <= inputs**-0.5
             assert abs(layer.weight).max() > 0.75 * inputs**-0.5
@@ -223,7 +225,7 @@ def test_any_number_of_agents_of_any_size_is_trained(scenario: str) -> None:
     agents = [
         *zip(
             *(
-                unflatten(weights, run.joint, run.spec.network)
+                unflatten(weights, run.players, run.spec.network)
                 for weights in (before, training.algorithm.policy_weights())
             ),
             strict=True,

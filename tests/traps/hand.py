@@ -17,7 +17,7 @@ from actor_node.collector import Collector
 from common.policy import Policy
 from common.presets import PRESETS
 from common.run import AlgorithmSpec, NetworkSpec, Run, RunSpec, make_run_spec
-from common.spec import Box, JointSpec, Part, joint_spec
+from common.spec import AgentsSpec, Box, Part, joint_spec
 from common.worlds import World, make_world
 from learner_node.algorithms.losses import Batch
 from learner_node.algorithms.maddpg import Maddpg
@@ -36,7 +36,7 @@ STILL = 1e-12
 # ---- learners -----------------------------------------------------------------------------------------------------
 
 
-def team(*teams: str, parts: Sequence[Part] = (UNIT,)) -> JointSpec:
+def team(*teams: str, parts: Sequence[Part] = (UNIT,)) -> AgentsSpec:
     """Returns agents that each see one number, one for each side named."""
     return joint_spec([(f"agent_{i}", side, 1, tuple(parts)) for i, side in enumerate(teams)])
 
@@ -51,7 +51,7 @@ def critic(weights: Sequence[float], bias: float = 0.0) -> list[float]:
     return [*weights, LIFT, 1.0, bias - LIFT]
 
 
-def learner(joint: JointSpec, *, seed: int = 0, **algorithm: Any) -> Maddpg:
+def learner(joint: AgentsSpec, *, seed: int = 0, **algorithm: Any) -> Maddpg:
     """Returns a learner in float64, plain maddpg unless asked for more, whose networks can be set by hand."""
     return Maddpg(joint, ONE_UNIT, AlgorithmSpec(**{"name": "maddpg", **algorithm}), seed, DOUBLE)
 
@@ -67,7 +67,7 @@ def put(into: Maddpg, **networks: Sequence[Sequence[float]]) -> None:
 
 
 def rows(
-    joint: JointSpec,
+    joint: AgentsSpec,
     *,
     obs: Any = 0.0,
     action: Any = 0.0,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from common.policy import Policy, weight_count
+from common.players import players
+from common.policy import Policy
 from common.run import ExplorationSpec, NetworkSpec, make_run_spec
 from common.spec import Categorical, joint_spec
 from common.worlds import make_world
@@ -19,10 +20,10 @@ BOTH = pytest.mark.parametrize("scenario", ["simple", "mpe2:simple"])
 
 def constant_policy(network: NetworkSpec, logits: list[float]) -> Policy:
     """Returns the policy of `simple`'s agent that always puts out these logits."""
-    joint = make_world("simple", seed=0).spec
-    flat = np.zeros(weight_count(joint, network), np.float32)
+    team = players(make_world("simple", seed=0).spec, "maddpg")
+    flat = np.zeros((4 + 1) * 128 + (128 + 1) * 128 + (128 + 1) * 5, np.float32)
     flat[-len(logits) :] = logits
-    return Policy(joint, network, flat)
+    return Policy(team, network, flat)
 
 
 # ---- 11, 12: which way, and how far ---------------------------------------------------------------------------------

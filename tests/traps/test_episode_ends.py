@@ -149,7 +149,7 @@ def test_05_targets_come_from_the_target_networks() -> None:
     found = learner(team("a"), discount=0.5, target_rate=0.01)
     put(found, critics=[critic([0.0, -7.0], -3.0)], target_critics=[critic([0.0, 2.0], 8.0)])
     put(found, policies=[policy([-1.0])], target_policies=[policy([1.0], biases=[-1.0])])
-    batch = rows(found.joint, next_obs=3.0, reward=1.0)
+    batch = rows(found.agents, next_obs=3.0, reward=1.0)
     assert found.td_targets(batch).item() == pytest.approx(1 + 0.5 * (8 + 2 * np.tanh(2.0)), abs=1e-9)
 
     found.update(batch, STILL, STILL)
@@ -165,7 +165,7 @@ def test_06_the_last_transition_of_an_episode_counts_in_both_losses() -> None:
     """
     found = learner(team("a"), discount=0.5, action_regularisation=0.0)
     put(found, critics=[critic([1.0, 0.0])], target_critics=[critic([0.0, 0.0], 4.0)])
-    batch = rows(found.joint, obs=[[1], [2], [6]], reward=[[1], [3], [7]], discount=[[1], [1], [0]], count=3)
+    batch = rows(found.agents, obs=[[1], [2], [6]], reward=[[1], [3], [7]], discount=[[1], [1], [0]], count=3)
     torch.testing.assert_close(found.td_targets(batch), torch.tensor([[3.0, 5.0, 7.0]], dtype=torch.float64))
     measured = found.update(batch, STILL, STILL)
     assert measured.critic_loss.item() == pytest.approx(((1 - 3) ** 2 + (2 - 5) ** 2 + (6 - 7) ** 2) / 3)

@@ -11,7 +11,7 @@ import torch
 from common.errors import ConfigError
 from common.policy import Policy
 from common.run import AlgorithmSpec, NetworkSpec, make_run_spec
-from common.spec import Box, JointSpec, joint_spec
+from common.spec import AgentsSpec, Box, joint_spec
 from common.transitions import transition_dtype
 from learner_node.algorithms.losses import Batch
 from learner_node.algorithms.maddpg import Maddpg
@@ -40,7 +40,7 @@ def test_17_whose_actions_stand_in_an_agents_policy_loss_is_a_setting(teammates:
     found = learner(team("a", "a"), teammates=teammates, action_regularisation=0.0)
     put(found, policies=[policy([0.0], biases=[1.0]), policy([0.0], biases=[2.0])])
     put(found, critics=[critic([0.0, 0.0, 1.0, 10.0])] * 2)
-    value = found.update(rows(found.joint, action=[0.5, -0.5]), STILL, STILL).value.tolist()
+    value = found.update(rows(found.agents, action=[0.5, -0.5]), STILL, STILL).value.tolist()
     one, other = np.tanh(1.0), np.tanh(2.0)
     by_buffer = [one - 5.0, 0.5 + 10 * other]
     assert value == pytest.approx(by_buffer if teammates == "buffer" else [one + 10 * other] * 2)
@@ -56,7 +56,7 @@ def test_17_no_policy_is_moved_by_a_teammates_critic(teammates: str) -> None:
     """With current actions it is easy to let agent 0's critic teach agent 1's policy; each has its own critic."""
     found = learner(team("a", "a"), teammates=teammates, action_regularisation=0.0)
     put(found, critics=[critic([0.0, 0.0, 1.0, 10.0]), critic([0.0] * 4)])
-    found.update(rows(found.joint, obs=1.0), STILL, STILL)
+    found.update(rows(found.agents, obs=1.0), STILL, STILL)
     of_policies = gradients(found, "policies", 2)
     assert abs(of_policies[0]).max() > 0.0
     assert (of_policies[1] == 0.0).all()
@@ -88,7 +88,7 @@ def test_20_gradients_are_clipped_network_by_network() -> None:
     """
     found = learner(team("a", "a"), gradient_clip=0.5)
     put(found, critics=[critic([0.0] * 4)] * 2, target_critics=[critic([0.0] * 4)] * 2)
-    found.update(rows(found.joint, reward=[100.0, 1e-5]), STILL, STILL)
+    found.update(rows(found.agents, reward=[100.0, 1e-5]), STILL, STILL)
     direction = np.array([0.0] * 4 + [1.0, 1000.0, 1.0])
     large, small = gradients(found, "critics", 2)
     np.testing.assert_allclose(large, -0.5 * direction / np.linalg.norm(direction), rtol=1e-6)
@@ -98,14 +98,14 @@ def test_20_gradients_are_clipped_network_by_network() -> None:
 # ---- 23: a centralised critic sees everyone --------------------------------------------------------------------------
 
 
-def losses(joint: JointSpec, name: str, batch: Batch, *, shared: bool) -> np.ndarray:
+def losses(joint: AgentsSpec, name: str, batch: Batch, *, shared: bool) -> np.ndarray:
     """Returns the critics' losses on a batch of a learner that always starts alike."""
     network = NetworkSpec(policy_hidden=(8,), critic_hidden=(8,), share_critics=shared)
     found = Maddpg(joint, network, AlgorithmSpec(name=name), 3, DOUBLE)
     return found.update(batch, STILL, STILL).critic_loss.numpy()
 
 
-def who_sees_whom(joint: JointSpec, name: str, *, actions: bool, shared: bool) -> np.ndarray:
+def who_sees_whom(joint: AgentsSpec, name: str, *, actions: bool, shared: bool) -> np.ndarray:
     """Returns [critics, agents]: which critics' values change with which agents' observations (or actions)."""
     rng = np.random.default_rng(0)
     batch = rows(joint, obs=rng.random((8, joint.obs_dim)), action=rng.random((8, joint.action_dim)), count=8)
@@ -164,7 +164,7 @@ def test_26_targets_follow_everything_that_is_learnt() -> None:
     At a target rate of 1 a target is its network, in everything that is kept of either.
     """
     found = learner(team("a", "b"), target_rate=1.0)
-    found.update(rows(found.joint, obs=1.0, reward=[1.0, 2.0]), 0.1, 0.1)
+    found.update(rows(found.agents, obs=1.0, reward=[1.0, 2.0]), 0.1, 0.1)
     state = capture(found, Counters()).tensors
     for kind in ("policies", "critics"):
         assert torch.equal(state[f"{kind}/online"], state[f"{kind}/target"])

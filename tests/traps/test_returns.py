@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from actor_node.evaluation import evaluate, play
-from common.policy import Policy, weight_count
+from common.players import players
+from common.policy import Policy
 from common.policy_file import PolicyFile, save_policy
 from common.run import NetworkSpec, make_run_spec
 from common.run_directory import RunDirectory, create
@@ -44,9 +45,9 @@ def test_07_evaluation_plays_the_policy_and_no_noise() -> None:
     returns = []
     for generator in (0, 1):
         world = make_world("simple", 3, seed=generator, continuous_actions=False)
-        flat = np.zeros(weight_count(world.spec, NetworkSpec()), np.float32)
+        flat = np.zeros((4 + 1) * 128 + (128 + 1) * 128 + (128 + 1) * 5, np.float32)
         flat[-5:] = [0.0, 0.0, 1e-3, 0.0, 0.0]
-        returns.append(play(world, Policy(world.spec, NetworkSpec(), flat), 3, 50, int))
+        returns.append(play(world, Policy(players(world.spec, "maddpg"), NetworkSpec(), flat), 3, 50, int))
     np.testing.assert_array_equal(*returns)
     by_hand = []
     for way in make_world("simple", 3, seed=9).reset(range(50, 53))[:, 2:].astype(float):
@@ -88,7 +89,7 @@ def test_08_returns_are_told_on_every_published_scale(tmp_path: Path) -> None:
 
     # One step longer than an episode: a world that reset itself would no longer show how the last step ended.
     world, stored = make_world("simple_spread", 4, seed=0, max_cycles=26), trained(tmp_path / "again", "simple_spread")
-    policy = Policy(world.spec, NetworkSpec(), random_weights(stored.run) * np.float32(0.2))
+    policy = Policy(stored.run.players, NetworkSpec(), random_weights(stored.run) * np.float32(0.2))
     obs, by_hand = world.reset(range(11, 15)), np.zeros(4)
     for _ in range(25):
         obs = world.step(policy.act(obs)).obs
@@ -158,7 +159,7 @@ def test_22_whether_a_team_learns_from_its_shared_reward_is_a_setting(spirit: fl
     """Whether rewards are shared changes what is learnt: here it is `team_spirit`, within a side and never across."""
     found = learner(team("a", "a", "b"), team_spirit=spirit)
     put(found, target_critics=[critic([0.0] * 6)] * 3)
-    assert found.td_targets(rows(found.joint, reward=[1.0, 3.0, 100.0]))[:, 0].tolist() == pytest.approx(expected)
+    assert found.td_targets(rows(found.agents, reward=[1.0, 3.0, 100.0]))[:, 0].tolist() == pytest.approx(expected)
     assert paper().algorithm.team_spirit == 0.0, "as the scenario gives it"
 
 

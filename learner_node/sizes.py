@@ -1,0 +1,264 @@
+"""What a run takes, told before it starts: who is on which side, who shares networks, numbers, parameters and memory.
+
+Pure, and without torch: the launcher says it, and refuses what cannot work, before any process starts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from common.errors import ConfigError
+from common.players import players
+from common.policy import layer_shapes
+from common.run import RunSpec
+from common.spec import AgentSpec, AgentsSpec, PlayersSpec
+from common.transitions import transition_dtype
+from learner_node.algorithms.family import Family, family
+
+GIB = 2**30
+BYTES_A_NUMBER = 40
+"""Memory that the learner takes for each number of its users' parameters at its peak: measured, docs/faq.md."""
+BASE_BYTES = 300 * 2**20
+"""Memory of a learner with the smallest networks: mostly PyTorch."""
+NUMBERS_A_SECOND = 5e6
+"""Numbers of users' parameters that a learner lays out a second, about."""
+BATCHES = 8
+"""Copies of a batch that the learner holds, about: prefetched, landed, and worked on."""
+WORKER_BYTES = 100 * 2**20
+"""Memory of an actor's process without its environment."""
+LARGE_OBSERVATION = 3_000
+"""Numbers: an observation of more is most likely a picture."""
+_MOST_NAMES = 6
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a run takes."""
+
+    sides: str
+    """Sides, and who shares networks, in words."""
+    agents: str
+    """Numbers that each agent observes and acts with, in words."""
+    record_bytes: int
+    """Of one transition."""
+    capacity: int
+    """Transitions in a full replay."""
+    policy_parameters: int
+    critic_parameters: int
+    """Parameters that are learnt: those of shared networks count once."""
+    laid_out: int
+    """Numbers of the parameters as the update uses them: those of shared networks once for each user."""
+    learner_bytes: int
+    """Memory that the learner takes, about."""
+    players: int
+
+    @property
+    def replay_bytes(self) -> int:
+        """Memory of a full replay."""
+        return self.capacity * self.record_bytes
+
+    @property
+    def build_s(self) -> float:
+        """Time that the learner takes to make its networks, about [s]."""
+        return self.laid_out / NUMBERS_A_SECOND
+
+    @property
+    def building(self) -> str:
+        """What the learner does first, in words."""
+        lasts = f", about {self.build_s:.0f} s" if self.build_s >= 2.0 else ""
+        count = self.policy_parameters + self.critic_parameters
+        return f"building the networks of {_count(self.players, 'player')}: {_short(count)} parameters{lasts}"
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What is said of the run when it starts."""
+        stored = f"{self.record_bytes:,} bytes a transition, {_gib(self.replay_bytes)} for a full replay of"
+        learnt = f"{_short(self.policy_parameters)} parameters of policies, {_short(self.critic_parameters)} of critics"
+        needs = f"the learner needs about {_gib(self.learner_bytes)}"
+        return (
+            f"sides: {self.sides}",
+            f"agents: {self.agents}",
+            f"sizes: {stored} {self.capacity:,}; {learnt}; {needs}",
+        )
+
+
+def sizes_of(spec: RunSpec, joint: AgentsSpec) -> Sizes:
+    """Returns what a run takes; ConfigError when its settings do not fit its agents."""
+    playing = players(joint, spec.algorithm.name)
+    plan = family(playing, spec.network, spec.algorithm)
+    policy, critic = _policy_parameters(playing, spec, plan), _critic_parameters(spec, plan)
+    laid_out = _laid_out(playing, spec, plan)
+    record_bytes = transition_dtype(joint).itemsize
+    return Sizes(
+        sides=_sides_in_words(playing, plan),
+        agents=_agents_in_words(joint),
+        record_bytes=record_bytes,
+        capacity=spec.replay.capacity,
+        policy_parameters=policy,
+        critic_parameters=critic,
+        laid_out=laid_out,
+        learner_bytes=BASE_BYTES + laid_out * BYTES_A_NUMBER + BATCHES * spec.replay.batch * record_bytes,
+        players=len(playing.agents),
+    )
+
+
+def refuse_beyond_memory(
+    sizes: Sizes, joint: AgentsSpec, available_bytes: int, *, learner_bytes: int, workers: int, copies: float
+) -> None:
+    """Raises ConfigError when replay, learner and actors of a run on one machine do not fit into its memory.
+
+    learner_bytes: memory that the learner takes on the CPU. workers: processes of actors. copies: how often each
+    transition is held: in the replay, and in a Redis beside it.
+    """
+    others = learner_bytes + workers * WORKER_BYTES
+    room = available_bytes - others
+    if sizes.replay_bytes <= room:
+        return
+    free = f"{_gib(available_bytes)} of memory are free, and learner and actors need {_gib(others)} of it"
+    fitting = int(max(room, 0) / copies) // sizes.record_bytes
+    advice = (
+        f"choose at most {fitting:,}: --set replay.capacity={fitting}"
+        if fitting
+        else "lower --actors, network.critic_hidden or the number of agents"
+    )
+    raise ConfigError(
+        f"replay.capacity {sizes.capacity:,} needs {_gib(sizes.replay_bytes)} at {sizes.record_bytes:,} bytes a "
+        f"transition; {free}; {advice}{_wrapper_advice(joint)}"
+    )
+
+
+def refuse_large_learner(sizes: Sizes, joint: AgentsSpec, available_bytes: int) -> None:
+    """Raises ConfigError when the learner alone does not fit into memory."""
+    if sizes.learner_bytes > available_bytes:
+        raise ConfigError(
+            f"the learner needs about {_gib(sizes.learner_bytes)} for {_count(sizes.players, 'player')} and "
+            f"{_gib(available_bytes)} of memory are free; lower network.critic_hidden or the number of agents"
+            f"{_wrapper_advice(joint)}"
+        )
+
+
+def _wrapper_advice(joint: AgentsSpec) -> str:
+    largest = max(joint.agents, key=lambda agent: agent.obs_dim)
+    if largest.obs_dim < LARGE_OBSERVATION:
+        return ""
+    return (
+        f". {largest.name} observes {largest.obs_dim:,} numbers: pixels need a wrapper that makes a few features of"
+        " them, since Shoal's networks have no convolutions"
+    )
+
+
+# ---- numbers ------------------------------------------------------------------------------------------------------
+
+
+def _parameters(shapes: Iterable[tuple[int, int]]) -> int:
+    return sum((inputs + 1) * outputs for inputs, outputs in shapes)
+
+
+def _policy_parameters(playing: PlayersSpec, spec: RunSpec, plan: Family) -> int:
+    by_network = dict(zip(plan.policy_networks, playing.agents, strict=True))
+    return sum(_parameters(layer_shapes(player, spec.network)) for player in by_network.values())
+
+
+def _critic_parameters(spec: RunSpec, plan: Family) -> int:
+    inputs = {critic.network: len(critic.sees) for critic in plan.critics}
+    return sum(_parameters(pairwise((seen, *spec.network.critic_hidden, 1))) for seen in inputs.values())
+
+
+def _laid_out(playing: PlayersSpec, spec: RunSpec, plan: Family) -> int:
+    policies = sum(_parameters(layer_shapes(player, spec.network)) for player in playing.agents)
+    everything = playing.obs_dim + playing.action_dim
+    one_critic = _parameters(pairwise((everything, *spec.network.critic_hidden, 1)))
+    return policies + len(plan.critics) * one_critic
+
+
+# ---- words --------------------------------------------------------------------------------------------------------
+
+
+def _sides_in_words(playing: PlayersSpec, plan: Family) -> str:
+    """Returns the sides with their agents, and how many networks these have; sides of one like agent in one clause."""
+    single = [side for side in playing.teams if sum(player.team == side for player in playing.agents) == 1]
+    clauses = [
+        f"{side} ({'; '.join(_groups_in_words(playing, plan, side))})" for side in playing.teams if side not in single
+    ]
+    if len(single) > 1 and not _shares(playing, plan, single):
+        return "; ".join([*clauses, f"{_names(single)} (a side each: nothing is shared)"])
+    alone = [f"{side} ({'; '.join(_groups_in_words(playing, plan, side))})" for side in single]
+    return "; ".join([*clauses, *alone])
+
+
+def _shares(playing: PlayersSpec, plan: Family, sides: Sequence[str]) -> bool:
+    found = [i for i, player in enumerate(playing.agents) if player.team in sides]
+    return any(len(group) > 1 for group in _groups(found, plan)) or any(
+        plan.policy_networks.count(plan.policy_networks[i]) > 1 for i in found
+    )
+
+
+def _groups_in_words(playing: PlayersSpec, plan: Family, side: str) -> list[str]:
+    members = [i for i, player in enumerate(playing.agents) if player.team == side]
+    groups = _groups(members, plan)
+    alone = [group[0] for group in groups if len(group) == 1]
+    words = [_group_in_words(group, playing, plan) for group in groups if len(group) > 1]
+    if len(alone) > 1:
+        words.append(f"{_names([playing.agents[i].name for i in alone])}: each has its own networks")
+    elif alone:
+        words.append(_group_in_words(alone, playing, plan))
+    return words
+
+
+def _group_in_words(group: Sequence[int], playing: PlayersSpec, plan: Family) -> str:
+    policies = {plan.policy_networks[i] for i in group}
+    critics = {critic.network for critic in plan.critics if critic.player in group}
+    names = _names([playing.agents[i].name for i in group])
+    return f"{names}: {_one(len(policies), 'policy', 'policies')}, {_one(len(critics), 'critic', 'critics')}"
+
+
+def _groups(members: Sequence[int], plan: Family) -> list[list[int]]:
+    """Returns players that share a policy or a critic, together."""
+    groups: list[tuple[set[tuple[str, int]], list[int]]] = []
+    for i in members:
+        networks = {("policy", plan.policy_networks[i])}
+        networks |= {("critic", critic.network) for critic in plan.critics if critic.player == i}
+        joined = [group for group in groups if group[0] & networks]
+        merged = (networks.union(*(group[0] for group in joined)), sorted([i, *(k for g in joined for k in g[1])]))
+        groups = [group for group in groups if group not in joined] + [merged]
+    return sorted(group for _, group in groups)
+
+
+def _agents_in_words(joint: AgentsSpec) -> str:
+    alike: dict[tuple[int, int], list[AgentSpec]] = {}
+    for agent in joint.agents:
+        alike.setdefault((agent.obs_dim, agent.action_dim), []).append(agent)
+    return "; ".join(
+        f"{_names([agent.name for agent in agents])} {'observes' if len(agents) == 1 else 'observe'} {obs:,} numbers, "
+        f"{'acts' if len(agents) == 1 else 'act'} with {action:,}"
+        for (obs, action), agents in alike.items()
+    )
+
+
+def _names(names: Sequence[str]) -> str:
+    if len(names) <= _MOST_NAMES:
+        return ", ".join(names)
+    return f"{names[0]}, {names[1]}, ..., {names[-1]} ({len(names)})"
+
+
+def _one(count: int, one: str, several: str) -> str:
+    return f"one {one}" if count == 1 else f"{count} {several}"
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _short(number: int) -> str:
+    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= scale:
+            return f"{number / scale:.3g} {unit}"
+    return str(number)
+
+
+def _gib(count: float) -> str:
+    gib = count / GIB
+    return f"{gib:,.0f} GiB" if gib >= 100 else f"{gib:.{max(0, 1 - math.floor(math.log10(max(gib, 0.01))))}f} GiB"

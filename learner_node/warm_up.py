@@ -1,0 +1,116 @@
+"""What a run's warm-up takes: a forecast from the rate at which transitions come. Pure.
+
+The first update needs `replay.min_size` transitions; the first `exploration.random_steps` environment steps are acted
+at random. Both are charged to the budget, and a slow world may need more time for them than the budget has.
+"""
+
+from __future__ import annotations
+
+import math
+
+from common.run import RunSpec
+
+SHORTEST_LOOK_S = 3.0
+"""Time over which a rate is measured at least."""
+
+
+class InsertRate:
+    """Transitions a second since the first ones were seen. All times are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._known: int | None = None
+        self._first: tuple[int, float] | None = None
+        self._last = 0, 0.0
+        self._now = 0.0
+
+    def observe(self, inserts: int, now: float) -> None:
+        """Notes how many transitions the run has."""
+        self._now = now
+        if self._known is None:
+            self._known = inserts
+        if inserts == self._known:
+            return
+        if self._first is None:
+            self._first = self._last = inserts, now
+        elif inserts > self._last[0]:
+            self._last = inserts, now
+
+    @property
+    def value(self) -> float | None:
+        """Transitions a second; None before it can be told.
+
+        While nothing has followed the first transitions, the most that the rate can be.
+        """
+        if self._first is None or self._known is None or self._now - self._first[1] < SHORTEST_LOOK_S:
+            return None
+        if self._last > self._first:
+            return (self._last[0] - self._first[0]) / max(self._last[1] - self._first[1], 1e-9)
+        return (self._first[0] - self._known) / (self._now - self._first[1])
+
+
+def forecast(spec: RunSpec, size: int, rate: float | None) -> str:
+    """Returns how far the warm-up is, in words; empty when it is over.
+
+    size: transitions in the replay. rate: transitions a second, None when it is not known yet.
+    """
+    missing = spec.replay.min_size - size
+    if missing <= 0:
+        return ""
+    left = f", about {_clock(missing / rate)} left" if rate else ""
+    return f"warming up: {size:,} of {spec.replay.min_size:,} transitions{left}"
+
+
+def beyond_budget(spec: RunSpec, size: int, env_steps: int, trained_s: float, rate: float | None) -> str:
+    """Returns why the warm-up outlasts the time budget, and what to do; empty when it does not."""
+    seconds = spec.budget.seconds
+    if not seconds or not rate:
+        return ""
+    needs = (
+        ("replay.min_size", spec.replay.min_size, size, "transitions"),
+        ("exploration.random_steps", spec.exploration.random_steps, env_steps, "environment steps, which are random,"),
+    )
+    late = [need for need in needs if (need[1] - need[2]) / rate > seconds - trained_s]
+    if not late:
+        return ""
+    _, count, _, what = late[0]
+    fitting = _round(max(rate * seconds / 4, 1.0))
+    names = " and ".join(name for name, *_ in late)
+    settings = " ".join(f"--set {name}={fitting}" for name, *_ in late)
+    return (
+        f"{rate:.2g} steps/s: the first {count:,} {what} take {_in_words(count / rate)}, longer than "
+        f"--time {_option(seconds)}; lower {names} ({settings}) or give more time"
+    )
+
+
+def ended_too_early(spec: RunSpec) -> str:
+    """Returns what to say of a run whose budget was used before its first update."""
+    return (
+        f"the budget ended during the warm-up, before the replay held {spec.replay.min_size:,} transitions: no update "
+        "was done and the policies are untrained; give more time or lower replay.min_size"
+    )
+
+
+def _round(count: float) -> int:
+    """Returns a count with one significant digit, rounded down."""
+    unit = 10 ** int(math.log10(count))
+    return int(count // unit * unit)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _in_words(seconds: float) -> str:
+    if seconds < 90.0:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5_400.0 else f"{seconds / 3_600:.1f} h"
+
+
+def _option(seconds: float) -> str:
+    """Returns a duration as `--time` is written."""
+    for unit, length in (("h", 3_600), ("m", 60)):
+        if seconds >= length and seconds % length == 0:
+            return f"{seconds // length:.0f}{unit}"
+    return f"{seconds:g}s"

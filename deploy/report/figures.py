@@ -159,7 +159,7 @@ RETURN = Figure(
     "per episode, summed over agents",
     "Mean over the newest hundred episodes or more, as the actors played them: with exploration. Where "
     "actions are numbers, the evaluation without that noise is usually better than the end of this curve; where "
-    "choices are drawn (Discrete actions), playing only the likeliest may be worse: shoal evaluate --sample plays as trained.",
+    "choices are drawn (Discrete actions), the likeliest alone may be worse: shoal evaluate --sample.",
     _returns,
 )
 RETURN_OVER_TIME = RETURN._replace(

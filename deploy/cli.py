@@ -13,11 +13,12 @@ from msgspec import Meta
 from rich.console import Console
 from rich.table import Table
 
+from actor_node.side_by_side import words_of
 from common import command
 from common.keys import KeysOption, load_keys
 from common.messages import Status, StatusRequest
 from common.policy_file import load_policy
-from common.process import Stop, start_logging
+from common.process import DONE, FAILED, Stop, start_logging
 from common.run import Run
 from common.run_directory import RunDirectory
 from common.run_options import RunOptions, open_run
@@ -28,6 +29,7 @@ from deploy.bench.cli import bench
 from deploy.config import STARTED_BY_PRESET, TrainConfig
 from deploy.diagnose.cli import diagnose_run
 from deploy.evaluate.cli import EvaluateConfig, evaluate, evaluate_run, print_evaluation
+from deploy.evaluate.playing import Stopped
 from deploy.export.cli import export
 from deploy.keys import keys
 from deploy.live import clock, learner_doing, make_display, rows
@@ -121,17 +123,34 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
     if config.lockstep:
         digest = load_policy(directory.policy_file).digest
         _screen.print(f"weights {digest}", soft_wrap=True)
-        if config.json and not config.episodes:
+        if config.json and config.episodes == 0:
             command.result(msgspec.json.encode({"weights_hash": digest}))
-    if config.episodes:
-        stop.release_signals()
-        print_evaluation(evaluate_run(directory, config.episodes, EvaluateConfig().seed), as_json=config.json)
-    showing.warn()
+    code = 0 if config.episodes == 0 else _evaluate_at_end(directory, config, stop)
+    if not stop.requested:
+        showing.warn()
     showing.conclude(film=True)
     results = ("policy.safetensors", "evaluation.json", "checkpoints/", "metrics.jsonl", "tensorboard/", "logs/")
     kept = [name for name in results if (directory.path / name).exists()]
     _screen.print(f"results in {directory.path}: {', '.join(kept)}", soft_wrap=True)
-    return 0
+    return stop.exit_code if stop.requested else code
+
+
+def _evaluate_at_end(directory: RunDirectory, config: TrainConfig, stop: Stop) -> int:
+    """Evaluates a run that has just been trained, and returns the exit code: 0, or 1 where that cannot be done.
+
+    Whatever happens here, the team is trained: film and report are made all the same.
+    """
+    try:
+        result = evaluate_run(directory, EvaluateConfig(episodes=config.episodes), lambda: stop.requested)
+    except Stopped as e:
+        _screen.print(f"evaluation {e}; play it with: shoal evaluate {directory.path}", soft_wrap=True, markup=False)
+        return stop.exit_code
+    except Exception as e:  # noqa: BLE001  (whatever it is, the trained team gets its report)
+        again = f"try again with: shoal evaluate {directory.path}"
+        _screen.print(f"not evaluated: {words_of(e)}\n{again}", soft_wrap=True, markup=False, highlight=False)
+        return FAILED
+    print_evaluation(result, as_json=config.json)
+    return DONE
 
 
 @shoal.command()

@@ -53,7 +53,13 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = False
     gpu: Annotated[bool, Meta(description="Train on CUDA.")] = False
     threads: Annotated[int, Meta(ge=1, le=256, description="CPU threads of the learner.")] = 1
-    episodes: Annotated[int, Meta(ge=0, description="Episodes of the final evaluation; 0 = none.")] = 1_000
+    episodes: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(
+            description="Episodes of the final evaluation; 0 = none.  [default: 1000 in a batched world; elsewhere as "
+            "many as fit into 60 s, at least 20]"
+        ),
+    ] = None
     track: Track = "none"
     dashboard: Annotated[bool, Meta(description="Serve the run's report to browsers on this machine, live.")] = False
     dashboard_port: Annotated[int, Meta(ge=0, lt=65_536, description="Its port; 0 = any free one.")] = 0

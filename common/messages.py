@@ -243,12 +243,10 @@ class LearnerReport(Message, frozen=True, tag="learner_report"):
     """Time charged to the budget so far [s]."""
     doing: Text = ""
     """What precedes the first update ("warming up: 1,536 of 5,000 transitions, about 1:10 left"); empty afterwards."""
-    warning: Text = ""
-    """Why the run cannot do what its budget suggests; empty if it can."""
     paused: Text = ""
     """The peer that is gone, for which time is not charged to the budget; empty while time is charged."""
     warnings: tuple[Text, ...] = ()
-    """What the learner remarks of its inputs and settings, a line each."""
+    """What the learner remarks of its budget, inputs and settings, a line each."""
 
 
 # ---- anyone -------------------------------------------------------------------------------------------------------

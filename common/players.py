@@ -75,9 +75,8 @@ def with_sides(agents: AgentsSpec, sides: Mapping[str, Sequence[str]]) -> Agents
         for name in names:
             if side_of.setdefault(name, side) != side:
                 raise ConfigError(f"network.sides: {name} is on the sides {side_of[name]} and {side}; name it once")
-    return msgspec.structs.replace(
-        agents,
-        agents=tuple(msgspec.structs.replace(one, team=side_of.get(one.name, one.team)) for one in agents.agents),
+    return AgentsSpec(
+        tuple(msgspec.structs.replace(agent, team=side_of.get(agent.name, agent.team)) for agent in agents.agents)
     )
 
 

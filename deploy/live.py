@@ -204,8 +204,6 @@ def _of_learner(status: Status) -> list[tuple[str, str]]:
         shown.append(("time", f"{clock(learner.trained_s)} of {clock(budget_s)}{paused}"))
     if learner.doing:
         shown.append(("learner", learner.doing))
-    if learner.warning:
-        shown.append(("warning", learner.warning))
     return shown
 
 

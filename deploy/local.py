@@ -25,6 +25,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -41,6 +42,7 @@ from deploy.audit.cli import DIRECTORY as AUDIT
 from deploy.config import TrainConfig
 from deploy.embedded_redis import LONGEST_SOCKET_PATH, EmbeddedRedis, memory_limit
 from deploy.live import Display
+from deploy.starting import StartWatch
 from deploy.supervisor import Role, Supervisor
 from replay_server.redis_link import without_password
 
@@ -75,10 +77,11 @@ class LocalRun:
                 return False
             client = Client(self._context, self._endpoint("replay"))
             status: Status | None = None
+            watch = StartWatch(self._replay.log, learner.log)
             while not learner.finished and not stop.wait(LOOK_PERIOD_S):
                 self._look(display)
                 status = _newest_status(client) or (status if self._replay.running else None)
-                display.show(status, self._supervisor.troubles)
+                display.show(status, [*self._supervisor.troubles, *watch(status, time.monotonic())])
             return learner.finished
         finally:
             display.close()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+from common.messages import Status
 from common.policy_file import load_policy
 from common.run import RunSpec
 from common.run_directory import RunDirectory
@@ -13,6 +17,40 @@ from deploy.embedded_redis import SPARE
 from learner_node.sizes import BASE_BYTES, refuse_beyond_memory, sizes_of
 from learner_node.warm_up import ended_too_early
 from replay_server.ring import USABLE_SHARE
+
+QUIET_S = 5.0
+"""A start that takes no longer is not explained."""
+_TAIL_BYTES = 4_096
+
+
+class StartWatch:
+    """Says why a run is not under way yet: the last line of the log of the process that the others wait for."""
+
+    def __init__(self, replay_log: Path, learner_log: Path) -> None:
+        self._logs = {"replay server": replay_log, "learner": learner_log}
+        self._who, self._since = "", 0.0
+
+    def __call__(self, status: Status | None, now: float) -> list[str]:
+        """Returns the reason in words at monotonic time `now`; empty when nobody is waited for, or not for long."""
+        who = "replay server" if status is None else "learner" if status.learner is None else ""
+        if who != self._who:
+            self._who, self._since = who, now
+        if not who or now - self._since < QUIET_S:
+            return []
+        said = last_event(self._logs[who])
+        return [f"the {who} is starting; its log says: {said}" if said else f"the {who} is starting: it loads its code"]
+
+
+def last_event(log: Path) -> str:
+    """Returns the message of a log's last line, without time, level, role and module; empty when there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            lines = file.read().decode(errors="replace").split("\n")
+    except OSError:
+        return ""
+    last = next((line for line in reversed(lines) if line.strip()), "")
+    return last.partition(": ")[2] or last
 
 
 def refuse_what_does_not_fit(config: TrainConfig) -> Check:

@@ -263,7 +263,10 @@ class Learner:
         warning = beyond_budget(spec, status.size, done.env_steps, done.trained_s, rate)
         if warning and not self._warning:
             _log.warning("%s", warning)
-        self._warning = warning
+            # In the words of the first look: a text that changes each second would be said each second.
+            self._warning = warning
+        if not warning:
+            self._warning = ""
 
     def _tell(self, doing: str) -> None:
         """Says what the learner does before it can say it again, in the log and to the replay servers."""
@@ -290,9 +293,8 @@ class Learner:
             software=software_version(),
             trained_s=self._done.trained_s,
             doing=self._doing,
-            warning=self._warning,
             paused=self._clock.paused,
-            warnings=tuple(self._inputs.remarks()),
+            warnings=(*filter(None, [self._warning]), *self._inputs.remarks()),
         )
 
     def _say(self) -> None:

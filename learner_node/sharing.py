@@ -129,6 +129,17 @@ class Sharing:
         found = torch.empty(self.users_size, dtype=torch.int64)
         for rows in self._blocks:
             source = rows.source.cpu()[:, None]
-            stood = rows.stored.start + source * rows.stored.width + torch.arange(rows.stored.width)
-            rows.users.of(found).copy_(torch.where(source < 0, -1, stood))
+            own = rows.users.of(found)
+            # In place: there are as many numbers as parameters of all users, and each takes eight bytes.
+            torch.add(rows.stored.start + source * rows.stored.width, torch.arange(rows.stored.width), out=own)
+            own[rows.zeros.cpu()] = -1
+        return found
+
+    def first_uses(self) -> Tensor:
+        """Returns where in the users' buffer each number of the stored buffer stands first."""
+        found = torch.empty(self.stored_size, dtype=torch.int64)
+        for rows in self._blocks:
+            first = rows.uses[: rows.stored.rows].cpu()[:, None]
+            own = rows.stored.of(found)
+            torch.add(rows.users.start + first * rows.users.width, torch.arange(rows.users.width), out=own)
         return found

@@ -6,7 +6,7 @@ Pure, and without torch: the launcher says it, and refuses what cannot work, bef
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,11 +19,11 @@ from common.transitions import transition_dtype
 from learner_node.algorithms.family import Family, family
 
 GIB = 2**30
-BYTES_A_NUMBER = 40
-"""Memory that the learner takes for each number of its users' parameters at its peak: measured, docs/faq.md."""
+BYTES_LAID_OUT, BYTES_LEARNT = 28, 40
+"""Memory that the learner takes at its peak for each number that is laid out, and for each that is learnt: measured."""
 BASE_BYTES = 300 * 2**20
 """Memory of a learner with the smallest networks: mostly PyTorch."""
-NUMBERS_A_SECOND = 5e6
+NUMBERS_A_SECOND = 4e7
 """Numbers of users' parameters that a learner lays out a second, about."""
 BATCHES = 8
 """Copies of a batch that the learner holds, about: prefetched, landed, and worked on."""
@@ -92,15 +92,22 @@ def sizes_of(spec: RunSpec, joint: AgentsSpec) -> Sizes:
     policy, critic = _policy_parameters(playing, spec, plan), _critic_parameters(spec, plan)
     laid_out = _laid_out(playing, spec, plan)
     record_bytes = transition_dtype(joint).itemsize
+    sides = _sides_in_words(playing, plan)
+    if ":" in spec.scenario:
+        # Shoal knows such a world's sides by the names of its agents only.
+        sides += "; network.sides and network.share change this"
     return Sizes(
-        sides=_sides_in_words(playing, plan),
+        sides=sides,
         agents=_agents_in_words(joint),
         record_bytes=record_bytes,
         capacity=spec.replay.capacity,
         policy_parameters=policy,
         critic_parameters=critic,
         laid_out=laid_out,
-        learner_bytes=BASE_BYTES + laid_out * BYTES_A_NUMBER + BATCHES * spec.replay.batch * record_bytes,
+        learner_bytes=BASE_BYTES
+        + laid_out * BYTES_LAID_OUT
+        + (policy + critic) * BYTES_LEARNT
+        + BATCHES * spec.replay.batch * record_bytes,
         players=len(playing.agents),
     )
 
@@ -178,34 +185,35 @@ def _laid_out(playing: PlayersSpec, spec: RunSpec, plan: Family) -> int:
 
 
 def _sides_in_words(playing: PlayersSpec, plan: Family) -> str:
-    """Returns the sides with their agents, and how many networks these have; sides of one like agent in one clause."""
-    single = [side for side in playing.teams if sum(player.team == side for player in playing.agents) == 1]
+    """Returns the sides with their agents, and how many networks these have; sides of one agent in one clause."""
+    everyone = range(len(playing.agents))
+    groups = _groups(everyone, plan)
+    across = [group for group in groups if len({playing.agents[i].team for i in group}) > 1]
+    crossing = {i for group in across for i in group}
+    sides = {side: [i for i in everyone if playing.agents[i].team == side] for side in playing.teams}
+    alone = [side for side, members in sides.items() if len(members) == 1 and members[0] not in crossing]
     clauses = [
-        f"{side} ({'; '.join(_groups_in_words(playing, plan, side))})" for side in playing.teams if side not in single
+        f"{side} ({_side_in_words(members, crossing, playing, plan)})"
+        for side, members in sides.items()
+        if side not in alone or len(alone) == 1
     ]
-    if len(single) > 1 and not _shares(playing, plan, single):
-        return "; ".join([*clauses, f"{_names(single)} (a side each: nothing is shared)"])
-    alone = [f"{side} ({'; '.join(_groups_in_words(playing, plan, side))})" for side in single]
-    return "; ".join([*clauses, *alone])
+    if len(alone) > 1:
+        clauses.append(f"{_names(alone)} (a side each: nothing is shared)")
+    clauses += [f"shared across sides: {_group_in_words(group, playing, plan)}" for group in across]
+    return "; ".join(clauses)
 
 
-def _shares(playing: PlayersSpec, plan: Family, sides: Sequence[str]) -> bool:
-    found = [i for i, player in enumerate(playing.agents) if player.team in sides]
-    return any(len(group) > 1 for group in _groups(found, plan)) or any(
-        plan.policy_networks.count(plan.policy_networks[i]) > 1 for i in found
-    )
-
-
-def _groups_in_words(playing: PlayersSpec, plan: Family, side: str) -> list[str]:
-    members = [i for i, player in enumerate(playing.agents) if player.team == side]
-    groups = _groups(members, plan)
+def _side_in_words(members: Sequence[int], crossing: Container[int], playing: PlayersSpec, plan: Family) -> str:
+    groups = _groups([i for i in members if i not in crossing], plan)
     alone = [group[0] for group in groups if len(group) == 1]
     words = [_group_in_words(group, playing, plan) for group in groups if len(group) > 1]
     if len(alone) > 1:
         words.append(f"{_names([playing.agents[i].name for i in alone])}: each has its own networks")
     elif alone:
         words.append(_group_in_words(alone, playing, plan))
-    return words
+    if others := [playing.agents[i].name for i in members if i in crossing]:
+        words.append(_names(others))
+    return "; ".join(words)
 
 
 def _group_in_words(group: Sequence[int], playing: PlayersSpec, plan: Family) -> str:

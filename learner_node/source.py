@@ -163,6 +163,8 @@ class Source:
                 _log.info("%s holds %d transitions of this run", self.client.endpoint, message.size)
             case Status():
                 self.status = message
+                if self.opened:
+                    self.inserts = max(self.inserts, message.inserts)
             case Unknown():
                 self._lose()
             case NotReady():

@@ -71,11 +71,7 @@ class Trained(Generic[_T]):
         self.target: _T = views(self.users_target)
         self.gradient: _T = views(self._users_gradient)
         self._clip = Clip(self._gradient, sharing.stored_blocks, clip)
-        first = torch.empty(sharing.stored_size, dtype=torch.int64)
-        places = sharing.places()
-        seen = torch.arange(len(places))[places >= 0].flip(0)
-        first[places[seen]] = seen
-        self._first_use = first.to(initial.device)
+        self._first_use = sharing.first_uses().to(initial.device)
         """Where each stored number first stands among the users' numbers."""
 
     def step(self) -> Tensor:

@@ -9,6 +9,8 @@ import msgspec
 from rich.console import Console
 
 from common.messages import ActorStatus, LearnerReport, Status
+from common.run import Run, make_run_spec
+from common.worlds import world_spec
 from deploy.live import Left, Lines, clock, draw, learner_doing, rows
 
 LEARNER = LearnerReport(
@@ -180,3 +182,32 @@ def test_a_failure_is_said_at_once_with_all_its_lines() -> None:
     Lines(console).say("actor worker 0: no licence; starts again in 0.5 s\n  user.py:3 in step")
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue().endswith("starts again in 0.5 s\n  user.py:3 in step\n")
+
+
+def test_a_reward_that_all_share_is_the_teams_too() -> None:
+    shared = msgspec.structs.replace(STATUS, shared_reward=True, return_mean=-12.0, return_means=(-4.0,) * 3)
+    assert dict(rows(shared))["return"].startswith("-12.00 summed over agents; shared reward: -4.00 for the team")
+    alone = msgspec.structs.replace(shared, return_means=(-12.0,))
+    for status in (STATUS, alone):
+        assert "team" not in dict(rows(status))["return"]
+
+
+RUN = Run("r", make_run_spec({"scenario": "simple_spread", "budget": {"seconds": 300.0}}), world_spec("simple_spread"))
+
+
+def test_the_clock_is_shown_and_that_it_is_paused() -> None:
+    learner = msgspec.structs.replace(LEARNER, trained_s=36.0)
+    timed = msgspec.structs.replace(STATUS, run=RUN, learner=learner)
+    assert ("time", "0:36 of 5:00") in rows(timed)
+    paused = msgspec.structs.replace(timed, learner=msgspec.structs.replace(learner, paused="Redis: refused"))
+    assert dict(rows(paused))["time"] == "0:36 of 5:00, paused: not charged to --time: waiting for Redis: refused"
+    assert "time" not in dict(rows(STATUS)), "without a limit of time"
+
+
+def test_what_comes_before_the_first_update_is_shown_also_while_the_learner_is_silent() -> None:
+    building = msgspec.structs.replace(LEARNER, doing="building the networks of 40 players: 2.6 M parameters")
+    assert ("learner", building.doing) in rows(msgspec.structs.replace(STATUS, learner=building))
+    assert learner_doing(building, 30.0) == building.doing
+    warming = msgspec.structs.replace(LEARNER, doing="warming up: 1 of 2 transitions", waiting_for="actors")
+    assert learner_doing(warming, 30.0) == "silent since then"
+    assert learner_doing(warming, 0.5) == "waiting for actors"

@@ -76,6 +76,8 @@ class FakeReplay:
         self.inserts_per_batch = 1
         self.generation = 7
         self.refusing = ""
+        self.absent = ""
+        """The peer that its status says is gone."""
         self.silent = False
         self.payload: Callable[[int], bytes] = self.sample
         self._opened: set[bytes] = set()
@@ -179,7 +181,7 @@ class FakeReplay:
             run=None,
             uptime_s=1.0,
             durability="ram",
-            size=512,
+            size=self.size,
             capacity=1_000,
             inserts=self.inserts,
             samples=0,
@@ -201,4 +203,5 @@ class FakeReplay:
             unacknowledged_chunks=0,
             last_error="",
             metrics_url="",
+            absent=self.absent,
         )

@@ -222,3 +222,55 @@ def test_it_outlives_a_restart_of_the_replay(start: Start, monkeypatch: pytest.M
         training.end()
     assert training.error is None
     assert training.learner._done.env_steps > 2_000
+
+
+def test_the_time_ends_during_the_warm_up_too_and_that_is_said(start: Start, tmp_path: Path) -> None:
+    run = small_run(budget={"seconds": 0.5}, replay={"min_size": 400, "batch": 16, "capacity": 1_000})
+    with FakeReplay(run, inserts=0, size=40) as replay:
+        replay.holding = "actors: 40 of 400 transitions to begin with"
+        training = start(run, replay)
+        until(lambda: replay.weights, "a copy of the first weights")
+        assert training.learner._done.trained_s == 0.0, "no transition has come"
+        replay.inserts = 40
+        training.join()
+        until(lambda: last_report(replay).finished, "the last report")
+        report = last_report(replay)
+    assert training.error is None
+    assert (report.progress, report.updates) == (1.0, 0)
+    assert report.trained_s == pytest.approx(0.5, abs=0.4)
+    assert "no update was done" in report.warnings[0]
+    assert {message.doing for message in replay.of(LearnerReport) if isinstance(message, LearnerReport)} >= {
+        "warming up: 40 of 400 transitions"
+    }
+    assert RunDirectory(tmp_path / "run").finished_file.exists()
+    assert load_policy(RunDirectory(tmp_path / "run").policy_file).updates == 0
+
+
+def test_what_is_built_is_told_before_it_is_there(start: Start) -> None:
+    run = small_run(budget={"steps": 300})
+    with FakeReplay(run) as replay:
+        training = start(run, replay)
+        training.join()
+        told = [message.doing for message in replay.of(LearnerReport) if isinstance(message, LearnerReport)]
+    assert told[0].startswith("building the networks of 4 players: ")
+    assert told[-1] == ""
+
+
+def test_time_stands_still_while_a_peer_is_gone_and_the_report_names_it(start: Start) -> None:
+    run = small_run(budget={"seconds": 1_000.0})
+    with FakeReplay(run) as replay:
+        training = start(run, replay)
+        until(lambda: training.learner._done.updates > 20, "updates")
+        replay.absent = "actors: none is connected"
+        replay.holding = "actors: none is connected"
+        until(lambda: last_report(replay).paused == replay.absent, "a pause")
+        first = last_report(replay)
+        count = len(replay.of(LearnerReport))
+        until(lambda: len(replay.of(LearnerReport)) > count + 3, "more reports")
+        assert last_report(replay).trained_s == first.trained_s
+        replay.absent, replay.holding = "", ""
+        replay.inserts += 1
+        until(lambda: not last_report(replay).paused, "the end of the pause")
+        until(lambda: last_report(replay).trained_s > first.trained_s, "time that is charged")
+        training.end()
+    assert training.error is None

@@ -87,6 +87,8 @@ NUMBERS: dict[str, Any] = {
 }
 
 WITHOUT_EFFECT = {
+    "network.sides": "the world's",
+    "network.share": "nothing is shared",
     "network.tell_apart": "nothing is shared",
     "algorithm.learning_rate_decay": "rates stay",
     "algorithm.side_learning_rates": "empty",

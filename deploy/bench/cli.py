@@ -43,9 +43,9 @@ def bench(what: tuple[str, ...], **values: Any) -> None:
         for figure in measure(name, config):
             found.append(figure)
             if not config.json:
-                click.echo(in_words(figure))
+                command.result(in_words(figure))
     if config.json:
-        click.echo(msgspec.json.encode(found))
+        command.result(msgspec.json.encode(found))
 
 
 def measure(name: str, config: BenchConfig) -> Iterator[Row]:

@@ -108,6 +108,8 @@ class Rollouts(NamedTuple):
     """Whether all agents had equal rewards in every step of every episode; False where there is one agent."""
     steps: Played | None
     """Step by step, where the world has metrics to be made of it."""
+    numbers: npt.NDArray[np.intp]
+    """[E]: which episodes those are."""
     failures: tuple[Episode, ...] = ()
 
     @classmethod
@@ -116,7 +118,7 @@ class Rollouts(NamedTuple):
         first = played.reward[..., :1]
         shared = played.reward.shape[-1] > 1 and bool((played.reward == first).all())
         cut = np.zeros(len(played.reward), np.bool_) if played.cut is None else played.cut
-        return cls(played.returns, played.last + 1, cut, shared, played)
+        return cls(played.returns, played.last + 1, cut, shared, played, np.arange(len(played.reward)))
 
     @classmethod
     def of_episodes(cls, episodes: Sequence[Episode], agents: int) -> Rollouts:
@@ -129,6 +131,7 @@ class Rollouts(NamedTuple):
             cut=np.array([each.cut for each in good], np.bool_),
             shared=agents > 1 and bool(good) and all(each.shared for each in good),
             steps=None,
+            numbers=np.array([each.number for each in good], np.intp),
             failures=tuple(each for each in ordered if each.failure),
         )
 

@@ -1,4 +1,4 @@
-"""How good a trained team is: whole episodes in the real mpe2, without exploration.
+"""How good a trained team is: whole episodes in its world, without exploration.
 
 Returns are summed over an episode. `return_mean` (S) sums them over agents too. On simple_spread with mpe2's defaults
 the same team is also stated on the scales of published tables: P = 2S - 75 (Papoudakis et al. 2021, arXiv 2006.07869)
@@ -12,26 +12,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from actor_node.entrants import Entrant, enter_run
-from actor_node.episodes import Acts, play_episodes
-from actor_node.games import Dynamics, Game, Ground, plain, playground, rules
+from actor_node.episodes import Acts, Reporting, Watcher, play_episodes
+from actor_node.games import Dynamics, Game, Ground, is_foreign, plain, rules
 from actor_node.measures import measure
+from actor_node.rollouts import PlayOptions, RolledOut, Task, roll_out
 from common.run import RunSpec
 from common.run_directory import RunDirectory
 from common.worlds import World
 
-COPIES = 50
-"""Environments stepped side by side, so that a policy's forward pass serves many.
-
-The batched world takes as many: the same products of the same sizes then give the same bits as in mpe2.
-"""
+BATCHED_EPISODES = 1_000
+"""Played in a batched world where no number is given."""
 FIRST_SEED = 1_000_000
 """Of the first episode, where nobody names another."""
+Choices = Literal["greedy", "drawn"]
 _RESAMPLES = 2_000
 _DRAWN_AT_ONCE = 1_000_000
 
@@ -42,6 +42,16 @@ class Figure(msgspec.Struct, frozen=True):
     mean: float
     ci95: tuple[float, float]
     """Bootstrap percentile interval of that mean."""
+
+
+class Compared(msgspec.Struct, frozen=True):
+    """A return beside that of the evaluation."""
+
+    name: str
+    """drawn, greedy or random."""
+    episodes: int
+    return_mean: float
+    return_ci95: tuple[float, float]
 
 
 class Evaluation(msgspec.Struct, frozen=True):
@@ -65,8 +75,27 @@ class Evaluation(msgspec.Struct, frozen=True):
     published_scales: dict[str, float]
     """S, P and 3P on simple_spread; empty elsewhere."""
     dynamics: str = "mpe2"
+    """mpe2 or legacy; own of an environment that is not one of MPE."""
     metrics: dict[str, Figure] = {}
     """The papers' figures, by name (actor_node/measures.py); empty where none are defined."""
+    return_team: float | None = None
+    """Mean return of one agent where all agents had equal rewards in every step: the team's. None elsewhere."""
+    choices: Choices = "greedy"
+    """How Categorical parts were chosen: by the largest logit, or drawn from the policy's softmax as in training."""
+    length_mean: float = 0.0
+    """Mean steps of an episode."""
+    failed_episodes: int = 0
+    """Episodes that the environment failed in; they are in no figure."""
+    first_failure: str = ""
+    """What the first of them failed with."""
+    truncated_episodes: int = 0
+    """Episodes that the limit on steps cut off; the figures are of what was played."""
+    max_episode_steps: int = 0
+    """That limit; 0 = none."""
+    checked_in_mpe2: int = 0
+    """Of episodes in the batched world: how many were also played in mpe2 and gave the same."""
+    compared: list[Compared] = []
+    """The same team with its choices made otherwise, and random actions, over fewer episodes; empty where not asked."""
 
 
 def evaluate(
@@ -85,32 +114,59 @@ def evaluate(
 
 
 def evaluate_entrant(
-    game: Game, entrant: Entrant, episodes: int, seed: int, ground: Ground, *, progress: Callable[[int], object] = int
+    game: Game,
+    entrant: Entrant,
+    episodes: int,
+    seed: int,
+    ground: Ground,
+    *,
+    progress: Callable[[int], object] = int,
+    options: PlayOptions = PlayOptions(),  # noqa: B008  (immutable)
+    choices: Choices = "greedy",
+    watcher: Watcher | None = None,
 ) -> Evaluation:
-    """Plays as `evaluate` does with a team of that game, be it trained or not."""
-    spec, joint = game
-    world = playground(game, min(COPIES, episodes), seed, ground, entrant.name)
-    try:
-        played = play_episodes(world, entrant.team(), episodes, seed, progress)
-    finally:
-        world.close()
-    total = played.returns.sum(axis=1)
-    means = played.returns.mean(axis=0)
-    measured = measure(plain(spec.scenario), {**spec.world, "dynamics": ground.dynamics}, played)
+    """Plays as `evaluate` does with a team of that game, be it trained or not.
+
+    episodes: 0 = as many as `options` and the world say. choices: drawn is as greedy where nothing can be drawn.
+    """
+    make_team = entrant.drawn if choices == "drawn" and entrant.drawn else entrant.team
+    task = Task(game, entrant.name, make_team, seed, ground)
+    rolled = roll_out(task, options._replace(episodes=episodes), watcher or Reporting(progress))
+    played_as: Choices = "drawn" if make_team is entrant.drawn else "greedy"
+    return _evaluation(game, entrant, rolled, seed=seed, ground=ground, choices=played_as)
+
+
+def _evaluation(
+    game: Game, entrant: Entrant, rolled: RolledOut, *, seed: int, ground: Ground, choices: Choices
+) -> Evaluation:
+    spec, rollouts = game.spec, rolled.rollouts
+    total = rollouts.returns.sum(axis=1)
+    means = rollouts.returns.mean(axis=0)
+    options = {**spec.world, "dynamics": ground.dynamics}
+    measured = measure(plain(spec.scenario), options, rollouts.steps) if rollouts.steps else {}
+    cut = int(rollouts.cut.sum())
     return Evaluation(
         scenario=spec.scenario,
-        world=world.name,
-        episodes=episodes,
+        world=rolled.world,
+        episodes=len(total),
         seed=seed,
         updates=entrant.updates,
         weights_hash=entrant.weights_hash,
         return_mean=float(total.mean()),
         return_ci95=bootstrap_interval(total, seed),
         return_std=float(total.std()),
-        return_per_agent={agent.name: float(r) for agent, r in zip(joint.agents, means, strict=True)},
-        published_scales=_published_scales(spec, float(total.mean()), ground.dynamics),
-        dynamics=ground.dynamics,
+        return_per_agent={agent.name: float(r) for agent, r in zip(game.joint.agents, means, strict=True)},
+        published_scales={} if cut else _published_scales(spec, float(total.mean()), ground.dynamics),
+        dynamics="own" if is_foreign(spec) else ground.dynamics,
         metrics={name: figure(values, seed) for name, values in measured.items()},
+        return_team=float(means[0]) if rollouts.shared else None,
+        choices=choices,
+        length_mean=float(rollouts.lengths.mean()),
+        failed_episodes=len(rollouts.failures),
+        first_failure=rollouts.failures[0].failure if rollouts.failures else "",
+        truncated_episodes=cut,
+        max_episode_steps=rolled.bound,
+        checked_in_mpe2=rolled.checked,
     )
 
 

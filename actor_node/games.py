@@ -27,6 +27,8 @@ class Ground(NamedTuple):
     """legacy: the original environment, in which the published tables were made; batched only."""
     fast: bool = False
     """The batched world instead of mpe2 itself: equal, and many times as fast."""
+    check: int = 0
+    """How many of the first episodes in the batched world are also played in mpe2, where they must give the same."""
 
     @property
     def batched(self) -> bool:
@@ -45,12 +47,30 @@ def playground(game: Game, copies: int, seed: int, ground: Ground, whose: str) -
         wish = "--fast" if ground.fast else "--dynamics legacy"
         raise ConfigError(f"{wish}: {spec.scenario} is not among Shoal's own worlds; leave {wish} out")
     world = make_world(name, copies, seed=seed, options=_options(spec, ground))
-    if with_sides(world.spec, spec.network.sides) != game.joint:
-        installed = "" if ground.batched else "installed "
+    return _as_trained(world, game, whose, "" if ground.batched else "installed ")
+
+
+def one_copy(game: Game, whose: str, seed: int) -> World:
+    """Makes one copy of an environment that is not batched, which waits for its reset when an episode is over.
+
+    whose: names the team in errors; ConfigError where the world is not the one the team knows.
+    """
+    spec = game.spec
+    world = make_world(spec.scenario, 1, seed=seed, options=spec.world, restart_ended=False)
+    return _as_trained(world, game, whose, "installed ")
+
+
+def _as_trained(world: World, game: Game, whose: str, installed: str) -> World:
+    if with_sides(world.spec, game.spec.network.sides) != game.joint:
         world.close()
         how = difference(game.joint, world.spec)
-        raise ConfigError(f"{whose}: the {installed}{name} is not the world this team was trained in: {how}")
+        raise ConfigError(f"{whose}: the {installed}{world.name} is not the world this team was trained in: {how}")
     return world
+
+
+def is_foreign(spec: RunSpec) -> bool:
+    """Whether the environment is the user's or a package's own: not batched, and nothing known of what it costs."""
+    return spec.scenario.startswith(FOREIGN)
 
 
 def plain(scenario: str) -> str:

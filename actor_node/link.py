@@ -26,6 +26,7 @@ from common.keys import Keys
 from common.messages import (
     Ack,
     ActorReport,
+    Busy,
     Bye,
     Chunk,
     Fenced,
@@ -152,6 +153,11 @@ class Link:
         if self._admitted:
             self._client.send(report)
 
+    def was_away(self, seconds: float) -> None:
+        """Notes that nothing was listened to for so long: that silence says nothing about the replay server."""
+        self._heard_at += seconds
+        self._acked_at += seconds
+
     def close(self) -> None:
         """Says good-bye and closes; nothing un-acknowledged is kept."""
         if self._admitted:
@@ -258,6 +264,28 @@ class Link:
         self.weights_rejected += 1
         self.weights_refused = reason
         _log.warning("refused weights: %s", reason)
+
+
+class Proxy:
+    """Speaks to replay servers for workers whose environments keep them from it. Connects when first needed."""
+
+    def __init__(self, keys: Keys | None = None) -> None:
+        self._keys = keys
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._clients: dict[str, Client] = {}
+
+    def say(self, replay_url: str, busy: Busy) -> None:
+        """Sends, if the connection takes it; the next one comes soon."""
+        if self._context is None:
+            self._context = zmq.Context()
+        if replay_url not in self._clients:
+            self._clients[replay_url] = Client(self._context, replay_url, keys=self._keys)
+        self._clients[replay_url].send(busy)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        if self._context is not None:
+            self._context.destroy(linger=0)
 
 
 def _acts_alike(held: Run, new: Run) -> bool:

@@ -29,7 +29,7 @@ from typing import NamedTuple
 import msgspec
 
 from actor_node.episodes import Acts, Episode, Watcher
-from actor_node.side_by_side import MOST_FAILURES, SideBySide, play_side_by_side, words_of
+from actor_node.side_by_side import SideBySide, play_side_by_side, words_of
 from common.errors import ConfigError, ShoalError, WorldError
 from common.process import die_with_parent
 from common.worlds import World
@@ -54,6 +54,11 @@ class Extent(NamedTuple):
     """Of each process, at most."""
     max_steps: int
     """Of an episode; 0 = as the world ends it."""
+
+    @property
+    def most_failures(self) -> int:
+        """Episodes that may fail while none has been played: more are not tried. Those that fail early come first."""
+        return LEAST_EPISODES + 2 * self.copies * max(self.processes, 1)
 
     @property
     def most(self) -> int:
@@ -95,7 +100,7 @@ class _Sheet:
         failures = len(self.found) - self.played
         late = time.monotonic() - self.began_at >= extent.within_s
         time_is_up = not extent.episodes and number >= LEAST_EPISODES and late
-        if number >= extent.most or time_is_up or (not self.played and failures >= MOST_FAILURES):
+        if number >= extent.most or time_is_up or (not self.played and failures >= extent.most_failures):
             return None
         self._next = number + 1
         return number
@@ -121,7 +126,10 @@ class _Sheet:
             return
         self._forecast_given = True
         total = self.expected()
-        minutes, seconds = divmod(round(passed / count * total), 60)
+        expected_s = passed / count * total
+        if expected_s < _FORECAST_AFTER_S:
+            return
+        minutes, seconds = divmod(round(expected_s), 60)
         on = "1 process" if self._extent.processes < 2 else f"{self._extent.processes} processes"
         self._watcher.say(f"about {minutes}:{seconds:02} for {total:,} episodes on {on}")
 

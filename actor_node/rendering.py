@@ -9,6 +9,7 @@ Several runs are filmed side by side from the same seeds; whose episode is over 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
@@ -22,7 +23,7 @@ from PIL import Image
 from actor_node.captions import Messages, Panel, draw_panels
 from actor_node.film_file import film_kind
 from actor_node.games import reference_world
-from common.errors import ConfigError
+from common.errors import ConfigError, ShoalError, WorldError
 from common.players import with_sides
 from common.policy import Policy
 from common.policy_file import load_policy
@@ -168,7 +169,18 @@ class Stage:
         self.fps = int(min(self._camera.metadata.get("render_fps") or USUAL_FPS, 50))
 
     def play(self, seed: int, steps: int) -> list[Shot]:
-        """Plays one episode, or its first `steps` steps, and returns its pictures: the start's and each step's."""
+        """Plays one episode, or its first `steps` steps, and returns its pictures: the start's and each step's.
+
+        WorldError where the environment or its renderer fails.
+        """
+        try:
+            return self._play(seed, steps)
+        except ShoalError as e:
+            raise WorldError(f"{e}{_hint(e)}") from e
+        except Exception as e:
+            raise WorldError(f"{self._world.name} could not be filmed: {type(e).__name__}: {e}{_hint(e)}") from e
+
+    def _play(self, seed: int, steps: int) -> list[Shot]:
         totals = np.zeros(len(self.run.joint.teams))
         self._camera.taken.clear()
         obs = self._world.reset([seed])
@@ -226,6 +238,8 @@ def _open_world(run: Run) -> PettingZooWorld:
     """Makes the world that the run is evaluated in, without a screen. ConfigError where it has no renderer."""
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+    if _has_no_display():
+        os.environ.setdefault("MUJOCO_GL", "egl")
     name, options = reference_world(run.spec.scenario), dict(run.spec.world)
     if name.startswith(FOREIGN):
         options["render_mode"] = "rgb_array"
@@ -240,6 +254,18 @@ def _open_world(run: Run) -> PettingZooWorld:
     if not isinstance(world, PettingZooWorld):
         raise TypeError(f"{name} is no PettingZoo world")
     return world
+
+
+def _has_no_display() -> bool:
+    return sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _hint(error: Exception) -> str:
+    """Returns what to do where a renderer finds no display."""
+    words = str(error).lower()
+    if not any(name in words for name in ("opengl", "egl", "glfw", "display", "osmesa")):
+        return ""
+    return "; without a display set MUJOCO_GL=egl (or osmesa), or leave the film out: --no-film"
 
 
 def _able_to_render(name: str, env: Any) -> Any:

@@ -22,8 +22,6 @@ from common.worlds import Step, World
 
 BLOCK = 16
 """Rows of one forward pass."""
-MOST_FAILURES = 3
-"""Episodes that may fail before any has been played; more are not tried."""
 
 
 @runtime_checkable

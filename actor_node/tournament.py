@@ -10,16 +10,19 @@ every catch, the sum would count each catch three times.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from actor_node.entrants import Entrant
-from actor_node.episodes import Acts, Float64s, Played, play_episodes
-from actor_node.evaluation import COPIES, Figure, figure
-from actor_node.games import Game, Ground, plain, playground
+from actor_node.episodes import Acts, Float64s, Reporting, Rollouts, Watcher
+from actor_node.evaluation import Figure, figure
+from actor_node.games import Game, Ground, is_foreign, plain
 from actor_node.measures import measure
+from actor_node.rollouts import PlayOptions, Task, roll_out
+from actor_node.side_by_side import Draws
 from common.errors import ConfigError
 from common.heads import Floats
 from common.spec import AgentsSpec
@@ -63,6 +66,12 @@ class Tournament(msgspec.Struct, frozen=True):
     """The opponents over which standings are means."""
     standings: list[Standing]
     pairings: list[Pairing]
+    failed_episodes: int = 0
+    """Episodes, over all pairings, that the environment failed in; they are in no figure."""
+    first_failure: str = ""
+    """What the first of them failed with."""
+    truncated_episodes: int = 0
+    """Episodes, over all pairings, that the limit on steps cut off."""
 
 
 class _Met(NamedTuple):
@@ -70,7 +79,8 @@ class _Met(NamedTuple):
 
     pairing: Pairing
     returns: dict[str, Float64s]
-    """By side, [episodes]."""
+    """By side, [episodes played]."""
+    rollouts: Rollouts
 
 
 class CrossPlay:
@@ -80,6 +90,12 @@ class CrossPlay:
         self._first, self._second = first, second
         own = [np.full(agent.action_dim, agent.team == side) for agent in joint.agents]
         self._columns = np.flatnonzero(np.concatenate(own))
+
+    def begin(self, row: int, seed: int) -> None:
+        """Starts the generators of one row, where a team has some."""
+        for team in (self._first, self._second):
+            if isinstance(team, Draws):
+                team.begin(row, seed)
 
     def act(self, obs: Floats) -> Floats:
         """Returns joint actions `[copies, sum action]`."""
@@ -98,46 +114,76 @@ def hold(
     side: str = "",
     judged_by: Sequence[str] = (),
     progress: Callable[[int], object] = int,
+    options: PlayOptions = PlayOptions(),  # noqa: B008  (immutable)
+    watcher: Watcher | None = None,
 ) -> Tournament:
     """Plays every pairing of the entrants, also with themselves.
 
     side: which one rows play; empty = the first of the world. judged_by: names of the opponents standings are means
-    over; none = all others. progress: called with the episodes done. ConfigError for a game of one side only, or none
+    over; none = all others. episodes: of each pairing; 0 = as many as fit into the first one's share of the time.
+    progress: called with the episodes done. ConfigError for a game of one side only, or none
     of that name.
     """
     side = _side_of(game, side)
-    world = playground(game, min(COPIES, episodes), seed, ground, entrants[0].name)
+    watcher = watcher or Reporting(progress)
+    pairings = len(entrants) ** 2
+    options = options._replace(episodes=episodes, within_s=options.within_s / pairings)
+    met: list[_Met] = []
     done = 0
-
-    def play(first: Entrant, second: Entrant) -> _Met:
-        nonlocal done
-        before = done
-        team = CrossPlay(game.joint, side, first.team(), second.team())
-        played = play_episodes(world, team, episodes, seed, lambda count: progress(before + count))
-        done += episodes
-        pairing = _pairing(game, ground, (first.name, second.name), played, seed)
-        return _Met(pairing, side_returns(game.joint, played))
-
-    try:
-        met = [play(first, second) for first in entrants for second in entrants]
-    finally:
-        world.close()
+    for first in entrants:
+        for second in entrants:
+            make_team = partial(_cross, game.joint, side, first.team, second.team)
+            task = Task(game, f"{first.name} against {second.name}", make_team, seed, ground)
+            rolled = roll_out(task, options, _Part(watcher, done, pairings, options.episodes))
+            played = rolled.rollouts
+            options = options._replace(episodes=len(played.returns) + len(played.failures))
+            done += options.episodes
+            pairing = _pairing(game, ground, (first.name, second.name), played, seed)
+            met.append(_Met(pairing, side_returns(game.joint, played), played))
+            world = rolled.world
     judges = tuple(judged_by)
     return Tournament(
         scenario=plain(game.spec.scenario),
-        world=world.name,
-        dynamics=ground.dynamics,
-        episodes=episodes,
+        world=world,
+        dynamics="own" if is_foreign(game.spec) else ground.dynamics,
+        episodes=options.episodes,
         seed=seed,
         side=side,
         sides=game.joint.teams,
         judged_by=judges,
         standings=[_standing(entrant, side, met, judges, seed) for entrant in entrants],
         pairings=[one.pairing for one in met],
+        failed_episodes=sum(len(one.rollouts.failures) for one in met),
+        first_failure=next((each.failure for one in met for each in one.rollouts.failures), ""),
+        truncated_episodes=sum(int(one.rollouts.cut.sum()) for one in met),
     )
 
 
-def side_returns(joint: AgentsSpec, played: Played) -> dict[str, Float64s]:
+def _cross(joint: AgentsSpec, side: str, first: Callable[[], Acts], second: Callable[[], Acts]) -> CrossPlay:
+    return CrossPlay(joint, side, first(), second())
+
+
+class _Part(Watcher):
+    """Counts one pairing's episodes as part of all."""
+
+    def __init__(self, watcher: Watcher, before: int, pairings: int, each: int) -> None:
+        self._watcher, self._before, self._pairings, self._each = watcher, before, pairings, each
+
+    def done(self, episodes: int, total: int) -> None:
+        """Passes on how many are done of all pairings'."""
+        self._watcher.done(self._before + episodes, (self._each or total) * self._pairings)
+
+    def say(self, text: str) -> None:
+        """Passes on what the first pairing says; the others would say the same."""
+        if not self._before:
+            self._watcher.say(text)
+
+    def tick(self) -> None:
+        """Passes on."""
+        self._watcher.tick()
+
+
+def side_returns(joint: AgentsSpec, played: Rollouts) -> dict[str, Float64s]:
     """Returns each side's return, the mean over its agents, [episodes]."""
     teams = np.array([agent.team for agent in joint.agents])
     return {side: played.returns[:, teams == side].mean(axis=1) for side in joint.teams}
@@ -155,8 +201,9 @@ def _side_of(game: Game, side: str) -> str:
     return side or sides[0]
 
 
-def _pairing(game: Game, ground: Ground, names: tuple[str, str], played: Played, seed: int) -> Pairing:
-    measured = measure(plain(game.spec.scenario), {**game.spec.world, "dynamics": ground.dynamics}, played)
+def _pairing(game: Game, ground: Ground, names: tuple[str, str], played: Rollouts, seed: int) -> Pairing:
+    options = {**game.spec.world, "dynamics": ground.dynamics}
+    measured = measure(plain(game.spec.scenario), options, played.steps) if played.steps else {}
     return Pairing(
         side=names[0],
         others=names[1],
@@ -174,11 +221,14 @@ def _standing(entrant: Entrant, side: str, met: Sequence[_Met], judges: tuple[st
     found: dict[str, Figure] = {}
     for own in met[0].returns:
         faced = [
-            returns[own]
-            for pairing, returns in met
+            (rollouts.numbers, returns[own])
+            for pairing, returns, rollouts in met
             for player, opponent in [(pairing.side, pairing.others) if own == side else (pairing.others, pairing.side)]
             if player == entrant.name and is_judge(opponent)
         ]
-        if faced:
-            found[own] = figure(np.mean(faced, axis=0), seed)
+        # An episode that failed against one opponent is left out of the mean over all.
+        common = set.intersection(*(set(numbers.tolist()) for numbers, _ in faced)) if faced else set()
+        if common:
+            kept = [values[np.isin(numbers, list(common))] for numbers, values in faced]
+            found[own] = figure(np.mean(kept, axis=0), seed)
     return Standing(entrant.name, entrant.algorithm, entrant.updates, entrant.weights_hash, found)

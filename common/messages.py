@@ -1,6 +1,6 @@
 """Every message of the data plane: one frozen struct each, told apart by its tag.
 
-    actor   -> replay    Hello, Chunk (+ records), ActorReport, Bye
+    actor   -> replay    Hello, Chunk (+ records), ActorReport, Busy, Bye
     replay  -> actor     Welcome (+ weights), NotReady, Ack, Gap, Fenced, Unknown, Refused
     learner -> replay    Open, SampleRequest, Priorities (+ places), PutWeights (+ weights), LearnerReport
     replay  -> learner   Opened, Batch (+ records, places), Held, Unknown, Refused
@@ -98,6 +98,17 @@ class ActorReport(Message, frozen=True, tag="actor_report"):
     """Why the newest weights frame was refused; empty if it was accepted."""
     shared_reward: bool = False
     """Whether all agents received equal rewards in every step so far."""
+
+
+class Busy(Message, frozen=True, tag="busy"):
+    """Says for a worker whom its environment keeps from reporting that it lives, and what it does; not answered.
+
+    Sent by the worker's supervisor, over a connection of its own.
+    """
+
+    actor: Name
+    incarnation: Natural
+    doing: Text
 
 
 class Bye(Message, frozen=True, tag="bye"):
@@ -311,6 +322,10 @@ class Status(Message, frozen=True, tag="status"):
     last_error: Text
     metrics_url: Text
     software: Text = ""
+    worker_restarts: Natural = 0
+    """Workers started again by their supervisors, over all actors this server has heard of."""
+    last_fault: Text = ""
+    """Why one of them was started again last."""
     late_priorities: Natural = 0
     """TD errors of records that had been overwritten before they came."""
     actors_without_weights: Natural = 0
@@ -326,6 +341,16 @@ WORDS_SHOWN = 200
 """Characters of a reason that a list of many shows."""
 
 FromPeer = (
-    Hello | Chunk | ActorReport | Bye | Open | SampleRequest | Priorities | PutWeights | LearnerReport | StatusRequest
+    Hello
+    | Chunk
+    | ActorReport
+    | Busy
+    | Bye
+    | Open
+    | SampleRequest
+    | Priorities
+    | PutWeights
+    | LearnerReport
+    | StatusRequest
 )
 ToPeer = Welcome | NotReady | Ack | Gap | Fenced | Opened | Batch | Held | Unknown | Refused | Status

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,11 +13,12 @@ from msgspec import Meta
 from rich.console import Console
 from rich.table import Table
 
+from actor_node.side_by_side import words_of
 from common import command
 from common.keys import KeysOption, load_keys
 from common.messages import Status, StatusRequest
 from common.policy_file import load_policy
-from common.process import Stop, start_logging
+from common.process import DONE, FAILED, Stop, start_logging
 from common.run import Run
 from common.run_directory import RunDirectory
 from common.run_options import RunOptions, open_run
@@ -29,6 +29,7 @@ from deploy.bench.cli import bench
 from deploy.config import STARTED_BY_PRESET, TrainConfig
 from deploy.diagnose.cli import diagnose_run
 from deploy.evaluate.cli import EvaluateConfig, evaluate, evaluate_run, print_evaluation
+from deploy.evaluate.playing import Stopped
 from deploy.export.cli import export
 from deploy.keys import keys
 from deploy.live import clock, learner_doing, make_display, rows
@@ -122,17 +123,34 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
     if config.lockstep:
         digest = load_policy(directory.policy_file).digest
         _screen.print(f"weights {digest}", soft_wrap=True)
-        if config.json and not config.episodes:
-            click.echo(msgspec.json.encode({"weights_hash": digest}))
-    if config.episodes:
-        stop.release_signals()
-        print_evaluation(evaluate_run(directory, config.episodes, EvaluateConfig().seed), as_json=config.json)
-    showing.warn()
+        if config.json and config.episodes == 0:
+            command.result(msgspec.json.encode({"weights_hash": digest}))
+    code = 0 if config.episodes == 0 else _evaluate_at_end(directory, config, stop)
+    if not stop.requested:
+        showing.warn()
     showing.conclude(film=True)
     results = ("policy.safetensors", "evaluation.json", "checkpoints/", "metrics.jsonl", "tensorboard/", "logs/")
     kept = [name for name in results if (directory.path / name).exists()]
     _screen.print(f"results in {directory.path}: {', '.join(kept)}", soft_wrap=True)
-    return 0
+    return stop.exit_code if stop.requested else code
+
+
+def _evaluate_at_end(directory: RunDirectory, config: TrainConfig, stop: Stop) -> int:
+    """Evaluates a run that has just been trained, and returns the exit code: 0, or 1 where that cannot be done.
+
+    Whatever happens here, the team is trained: film and report are made all the same.
+    """
+    try:
+        result = evaluate_run(directory, EvaluateConfig(episodes=config.episodes), lambda: stop.requested)
+    except Stopped as e:
+        _screen.print(f"evaluation {e}; play it with: shoal evaluate {directory.path}", soft_wrap=True, markup=False)
+        return stop.exit_code
+    except Exception as e:  # noqa: BLE001  (whatever it is, the trained team gets its report)
+        again = f"try again with: shoal evaluate {directory.path}"
+        _screen.print(f"not evaluated: {words_of(e)}\n{again}", soft_wrap=True, markup=False, highlight=False)
+        return FAILED
+    print_evaluation(result, as_json=config.json)
+    return DONE
 
 
 @shoal.command()
@@ -158,7 +176,7 @@ def status(run: Path | None, **values: Any) -> None:
         client.close()
         context.term()
     if config.json:
-        click.echo(msgspec.json.encode(answer))
+        command.result(msgspec.json.encode(answer))
         return
     _print_status(answer)
 
@@ -169,17 +187,17 @@ def list_scenarios(as_json: bool) -> None:
     """List every world: agents, observation and action sizes, sides, what the reward means."""
     table = scenarios()
     if as_json:
-        click.echo(msgspec.json.encode([_scenario_row(row.name, row) for row in table]))
+        command.result(msgspec.json.encode([_scenario_row(row.name, row) for row in table]))
         return
     for row in table:
         spec = world_spec(row.name)
-        click.echo(f"{row.name}: {row.doc}")
+        command.result(f"{row.name}: {row.doc}")
         for agent in spec.agents:
             parts = ", ".join(_part_in_words(part) for part in agent.parts)
-            click.echo(f"    {agent.name:<18} side {agent.team:<10} observes {agent.obs_dim:>3}, acts {parts}")
-        click.echo(f"    reward: {row.reward}")
-        click.echo(f"    options: {', '.join(f'{option.name}={option.default}' for option in row.options)}\n")
-    click.echo("Any PettingZoo ParallelEnv: pettingzoo:package.module, as in pettingzoo:mpe2.simple_spread_v3")
+            command.result(f"    {agent.name:<18} side {agent.team:<10} observes {agent.obs_dim:>3}, acts {parts}")
+        command.result(f"    reward: {row.reward}")
+        command.result(f"    options: {', '.join(f'{option.name}={option.default}' for option in row.options)}\n")
+    command.result("Any PettingZoo ParallelEnv: pettingzoo:package.module, as in pettingzoo:mpe2.simple_spread_v3")
 
 
 shoal.add_command(audit_run)
@@ -219,12 +237,12 @@ def _print_status(answer: Status) -> None:
         table.add_row("learner", f"Shoal {learner.software}, {heard}, {doing}")
     table.add_row("replay server", f"Shoal {answer.software}, up for {clock(answer.uptime_s)}")
     for actor in answer.actors:
-        state = f"waiting for {actor.waiting_for}" if actor.waiting_for else "collecting"
+        state = actor.doing or (f"waiting for {actor.waiting_for}" if actor.waiting_for else "collecting")
         table.add_row(
             f"actor {actor.actor}",
             f"Shoal {actor.software}, {actor.env_steps:,} env steps, weights {actor.weights_version}, {state}",
         )
-    Console(file=sys.stdout).print(table)
+    Console(file=command.results()).print(table)
 
 
 def _part_in_words(part: Any) -> str:

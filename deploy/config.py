@@ -23,6 +23,10 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     copies: Annotated[
         int, Meta(ge=1, le=65_536, description="Copies of the world each worker steps in one batch (--preset seed: 4).")
     ] = 32
+    chunk_rows: Annotated[
+        int,
+        Meta(ge=1, le=65_536, description="Transitions in a chunk, about: rounded to whole steps of all copies."),
+    ] = 256
     run: Annotated[str, Meta(description="Directory of the run. Default: runs/SCENARIO-DATE-TIME.")] = ""
     resume: Annotated[bool, Meta(description="Go on with the run that --run holds.")] = False
     lockstep: Annotated[
@@ -49,7 +53,13 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = False
     gpu: Annotated[bool, Meta(description="Train on CUDA.")] = False
     threads: Annotated[int, Meta(ge=1, le=256, description="CPU threads of the learner.")] = 1
-    episodes: Annotated[int, Meta(ge=0, description="Episodes of the final evaluation; 0 = none.")] = 1_000
+    episodes: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(
+            description="Episodes of the final evaluation; 0 = none.  [default: 1000 in a batched world; elsewhere as "
+            "many as fit into 60 s, at least 20]"
+        ),
+    ] = None
     track: Track = "none"
     dashboard: Annotated[bool, Meta(description="Serve the run's report to browsers on this machine, live.")] = False
     dashboard_port: Annotated[int, Meta(ge=0, lt=65_536, description="Its port; 0 = any free one.")] = 0
@@ -59,7 +69,8 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def lockstep_options(self) -> str:
         """The options that a lockstep run must be resumed with."""
-        return f"--lockstep --actors {self.actors} --copies {self.copies} --threads {self.threads}"
+        chunks = "" if self.chunk_rows == TrainConfig().chunk_rows else f" --chunk-rows {self.chunk_rows}"
+        return f"--lockstep --actors {self.actors} --copies {self.copies}{chunks} --threads {self.threads}"
 
     def refuse_what_lockstep_is_not(self) -> None:
         """Raises ConfigError for options with which lockstep could not keep its promise."""

@@ -17,6 +17,7 @@ import math
 from common.errors import ConfigError, ProtocolError
 from common.messages import (
     ActorReport,
+    Busy,
     Bye,
     Chunk,
     FromPeer,
@@ -86,6 +87,8 @@ class Replay:
                 replies = self._from_learner(peer, message, payload, now)
             case ActorReport():
                 replies = self._actor_report(peer, message, now)
+            case Busy():
+                self.actors.keep(message, now)
             case Hello():
                 replies = self._hello(peer, message, now)
             case Open():
@@ -149,7 +152,7 @@ class Replay:
         if isinstance(session, Reply):
             return [session]
         self.recent.count_episodes(session.report, report, rejoined=session.rejoined)
-        session.report, session.owed_ack = report, True
+        self.actors.take_report(session, report, now)
         return []
 
     def _open(self, peer: bytes, message: Open, now: float) -> list[Reply]:

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
+import numpy as np
 
 from actor_node.probing import Ablation, Played, ablate, batched_world, record
-from common.errors import ConfigError
+from actor_node.side_by_side import SideBySide
+from common.errors import ConfigError, WorldError
 from common.heads import Floats
 from common.players import members_of, with_sides
 from common.policy import Policy, unflatten
@@ -43,6 +46,10 @@ MOST_WATCHED = 100
 REST = 0.01
 """What may be left of a discounted return when an episode is cut off."""
 LONGEST = 5_000
+PATIENCE_S = 20.0
+"""For playing a world that is stepped copy by copy beyond the steps that are looked at."""
+FEWEST_COMPARED = 100
+"""States of such a world with a whole return behind them, below which values are not compared."""
 _FOREIGN_COPIES = 8
 """Of a world that is stepped copy by copy."""
 
@@ -55,6 +62,14 @@ class _Team(NamedTuple):
     """None where there is no checkpoint: then there are no critics to look at."""
     flat: Floats
     """The policies, in the flat layout of common/policy.py."""
+
+
+class _Limits(NamedTuple):
+    """What an environment that is not batched is asked for, at most."""
+
+    copies: int
+    max_steps: int
+    """0 = as many as are looked at."""
 
 
 class Diagnosis(msgspec.Struct, frozen=True):
@@ -80,10 +95,14 @@ class Diagnosis(msgspec.Struct, frozen=True):
     seconds: float
 
 
-def diagnose(directory: RunDirectory, episodes: int, seed: int = SEED) -> Diagnosis:
+def diagnose(
+    directory: RunDirectory, episodes: int, seed: int = SEED, *, copies: int = 0, max_steps: int = 0
+) -> Diagnosis:
     """Looks at what a run has learnt so far; it may still be training. Nothing is written.
 
-    episodes: at least two. ConfigError when the directory holds no policies.
+    episodes: at least two. copies: of an environment that is not batched, at most; 0 = no more than in training.
+    max_steps: of an episode of such an environment, at most; 0 = as many as are looked at.
+    ConfigError when the directory holds no policies.
     """
     began_at = time.monotonic()
     run = directory.run
@@ -97,7 +116,9 @@ def diagnose(directory: RunDirectory, episodes: int, seed: int = SEED) -> Diagno
     if run.spec.scenario.startswith(FOREIGN):
         skipped["communication"] = "a pettingzoo world does not say what of an action is a message"
     ablations = ablate(run, flat, episodes, seed)
-    values, networks, inputs = _look(_Team(run, brain, flat), episodes, seed, skipped)
+    trained_with = read_machine(directory).get("launch", {}).get("copies") or _FOREIGN_COPIES
+    limits = _Limits(copies or min(int(trained_with), _FOREIGN_COPIES), max_steps)
+    values, networks, inputs = _look(_Team(run, brain, flat), episodes, seed, limits, skipped)
     course = _course(directory, run, skipped)
     found = [
         *on_communication(ablations, run.spec),
@@ -142,18 +163,22 @@ def _brain(directory: RunDirectory, run: Run) -> Brain | None:
 
 
 def _look(
-    team: _Team, episodes: int, seed: int, skipped: dict[str, str]
+    team: _Team, episodes: int, seed: int, limits: _Limits, skipped: dict[str, str]
 ) -> tuple[list[ValueFigures], list[NetworkFigures], InputFigures]:
     """Returns the figures of critics' values, of all networks and of their inputs on what the team plays."""
     run, brain = team.run, team.brain
-    world, watched, steps = _long_world(run, episodes, seed, skipped)
+    world, watched, steps = _long_world(run, episodes, seed, limits, skipped)
     try:
         if with_sides(world.spec, run.spec.network.sides) != run.joint:
             raise ConfigError(
                 f"the installed {run.spec.scenario} is not the world this team was trained in:"
                 f" {difference(run.joint, world.spec)}"
             )
-        played = record(world, Policy(run.players, run.spec.network, team.flat), seed, steps, watched)
+        policy = Policy(run.players, run.spec.network, team.flat)
+        patience_s = PATIENCE_S if run.spec.scenario.startswith(FOREIGN) else math.inf
+        played = record(world, policy, seed, steps, watched, patience_s=patience_s)
+        if isinstance(world, SideBySide):
+            _note_failures(world, skipped)
     finally:
         world.close()
     networks, inputs = _policies(team, played), _inputs(run, played)
@@ -161,7 +186,30 @@ def _look(
         skipped["values"] = "there is no checkpoint with critics"
         return [], networks, inputs
     networks += brain.critic_activity(played.obs, played.action, played.present)
+    if run.spec.scenario.startswith(FOREIGN) and "values" not in skipped:
+        played = with_whole_returns(played, steps - watched)
+        if (count := int((played.present[: len(played.obs)] > 0).sum(axis=(0, 1)).min())) < FEWEST_COMPARED:
+            skipped["values"] = (
+                f"only {count} states had the {steps - watched} steps after them in the same episode that a return of"
+                f" discount {run.spec.algorithm.discount:g} takes"
+            )
     return [] if "values" in skipped else brain.values(*played), networks, inputs
+
+
+def with_whole_returns(played: Played, tail: int) -> Played:
+    """Returns what was played, with agents absent from the watched states whose return is cut off.
+
+    A return is whole where `tail` steps follow in the same episode, or the episode ended truly, for all its agents.
+    """
+    acted = played.present.max(axis=-1) > 0
+    watched, (steps, episodes) = len(played.obs), acted.shape
+    # An agent acts in an episode's first step, so the last step in which one does is the episode's last.
+    ends = steps - np.argmax(acted[::-1], axis=0)
+    ended_truly = played.discount[ends - 1, np.arange(episodes)].max(axis=-1) == 0.0
+    whole = (np.arange(watched)[:, None] + tail < ends) | ended_truly
+    present = played.present.copy()
+    present[:watched] *= whole[..., None]
+    return played._replace(present=present)
 
 
 def _inputs(run: Run, played: Played) -> InputFigures:
@@ -170,20 +218,40 @@ def _inputs(run: Run, played: Played) -> InputFigures:
     return measure(run.joint, rows, reward, present)
 
 
-def _long_world(run: Run, episodes: int, seed: int, skipped: dict[str, str]) -> tuple[World, int, int]:
+def _note_failures(world: SideBySide, skipped: dict[str, str]) -> None:
+    """Notes the episodes that the environment failed in; WorldError where those are all."""
+    if world.note:
+        skipped["copies"] = world.note
+    if not world.failures:
+        return
+    first = next(iter(world.failures.values()))
+    if len(world.failures) == world.copies:
+        raise WorldError(f"every episode failed: {first}")
+    skipped["episodes"] = f"{len(world.failures)} of {world.copies} failed: {first}"
+
+
+def _long_world(run: Run, episodes: int, seed: int, limits: _Limits, skipped: dict[str, str]) -> tuple[World, int, int]:
     """Returns the world to play in, how many steps are looked at, and how many are played."""
     if run.spec.scenario.startswith(FOREIGN):
-        skipped["values"] = "a pettingzoo world's episodes cannot be made longer, so returns would be cut off"
-        copies = min(episodes, _FOREIGN_COPIES)
-        return make_world(run.spec.scenario, copies, seed=seed, options=run.spec.world), MOST_WATCHED, MOST_WATCHED
+        make = partial(make_world, run.spec.scenario, 1, seed=seed, options=run.spec.world, restart_ended=False)
+        watched = min(limits.max_steps or MOST_WATCHED, MOST_WATCHED)
+        steps = horizon(watched, run.spec.algorithm.discount)
+        if steps is None:
+            skipped["values"] = _too_far(run)
+        played = steps or watched
+        if limits.max_steps:
+            played = max(watched, min(played, limits.max_steps))
+        return SideBySide(make, min(episodes, limits.copies)), watched, played
     episode = int(run.spec.world.get("max_cycles", 25))
     watched = min(episode, MOST_WATCHED)
     steps = horizon(watched, run.spec.algorithm.discount)
     if steps is None:
-        skipped["values"] = (
-            f"with algorithm.discount = {run.spec.algorithm.discount:g} a return needs more than {LONGEST:,} steps"
-        )
+        skipped["values"] = _too_far(run)
     return batched_world(run, episodes, seed, max_cycles=max(steps or episode, episode)), watched, steps or watched
+
+
+def _too_far(run: Run) -> str:
+    return f"with algorithm.discount = {run.spec.algorithm.discount:g} a return needs more than {LONGEST:,} steps"
 
 
 def _policies(team: _Team, played: Played) -> list[NetworkFigures]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,10 +11,13 @@ from msgspec import Meta
 from rich.console import Console
 from rich.table import Table
 
+from actor_node.evaluation import Evaluation
 from common import command
 from common.run_directory import RunDirectory
 from deploy.diagnose import SEED, Diagnosis, diagnose
 from deploy.diagnose.warned import Warned
+from deploy.evaluate.playing import CopiesOption
+from deploy.evaluate.words import on_choices
 
 SHORT_EPISODES = 100
 """Of the diagnosis at the end of `shoal train`."""
@@ -27,6 +29,10 @@ class DiagnoseConfig(msgspec.Struct, frozen=True):
 
     episodes: Annotated[int, Meta(ge=10, le=10_000, description="Episodes of each variant that is played.")] = 200
     seed: Annotated[int, Meta(ge=0, lt=2**31, description="Seed of the first episode; episode e has SEED + e.")] = SEED
+    copies: CopiesOption = 0
+    max_episode_steps: Annotated[
+        int, Meta(ge=0, description="Steps of an episode that is looked at, at most, in a world that is not batched.")
+    ] = 0
     json: Annotated[bool, Meta(description="Print JSON.")] = False
 
 
@@ -46,17 +52,29 @@ def diagnose_run(run: Path, **values: Any) -> None:
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     config = command.build(DiagnoseConfig, values)
     with _screen.status("playing and looking"):
-        found = diagnose(RunDirectory(run), config.episodes, config.seed)
+        limits = {"copies": config.copies, "max_steps": config.max_episode_steps}
+        found = diagnose(RunDirectory(run), config.episodes, config.seed, **limits)
     if config.json:
-        click.echo(msgspec.json.encode(found))
+        command.result(msgspec.json.encode(found))
         return
-    screen = Console(file=sys.stdout)
+    screen = Console(file=command.results())
     for table in _tables(found):
         screen.print(table)
         screen.print()
     for what, why in found.skipped.items():
         screen.print(f"{what}: not looked at: {why}", soft_wrap=True, markup=False)
+    for line in choices_of(RunDirectory(run)):
+        screen.print(line, soft_wrap=True, markup=False, highlight=False)
     show_warnings(found.warnings, screen)
+
+
+def choices_of(directory: RunDirectory) -> list[str]:
+    """Returns what the last evaluation found of greedy and drawn choices; empty where it did not compare them."""
+    try:
+        evaluated = msgspec.json.decode(directory.evaluation_file.read_bytes(), type=Evaluation)
+    except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+        return []
+    return on_choices(evaluated)
 
 
 def show_warnings(warnings: list[Warned], screen: Console) -> None:

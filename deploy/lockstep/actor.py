@@ -36,7 +36,13 @@ class Actor:
         self._shared_reward = True
         self._return_sums: npt.NDArray[np.float64] = np.zeros(len(run.joint.agents))
         rng = np.random.default_rng([run.spec.seed, checksum(self.name.encode()), since])
-        self._world = make_world(run.spec.scenario, copies, seed=int(rng.integers(2**32)), options=run.spec.world)
+        self._world = make_world(
+            run.spec.scenario,
+            copies,
+            seed=int(rng.integers(2**32)),
+            options=run.spec.world,
+            max_episode_steps=run.spec.episode.max_steps,
+        )
         share = scale_share(run.spec.exploration.ladder, index, actors)
         self._collector = Collector(run, self._world, rng, share)
 

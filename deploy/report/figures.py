@@ -157,8 +157,9 @@ RETURN = Figure(
     "return",
     "Return",
     "per episode, summed over agents",
-    "Mean over the newest hundred episodes or more, as the actors played them: with exploration. The evaluation "
-    "without exploration is therefore usually better than the end of this curve.",
+    "Mean over the newest hundred episodes or more, as the actors played them: with exploration. Where "
+    "actions are numbers, the evaluation without that noise is usually better than the end of this curve; where "
+    "choices are drawn (Discrete actions), the likeliest alone may be worse: shoal evaluate --sample.",
     _returns,
 )
 RETURN_OVER_TIME = RETURN._replace(

@@ -9,20 +9,23 @@ import click
 import msgspec
 from msgspec import Meta
 from rich.console import Console
-from rich.progress import Progress
 
-from actor_node.entrants import enter
+from actor_node.entrants import STAND_INS, enter
 from actor_node.evaluation import FIRST_SEED
-from actor_node.games import Dynamics, Ground
+from actor_node.games import Dynamics, Ground, is_foreign
 from actor_node.tournament import Tournament, hold
 from common import command
 from common.errors import ConfigError
-from common.run_directory import write_atomically
+from common.options import Seconds
+from common.run_directory import RunDirectory, write_atomically
+from deploy.evaluate.playing import CopiesOption, MaxEpisodeStepsOption, ProcessesOption, Watching, play_options
 from deploy.printing import print_tables
+from deploy.report.machine import read_machine
 from deploy.tournament.matrices import matrices
 from deploy.tournament.words import matrix_table, standings_table
 
 _screen = Console(stderr=True)
+_EPISODES = 500
 
 
 class TournamentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,7 +38,19 @@ class TournamentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             extra={"metavar": "NAME"},
         ),
     ] = ()
-    episodes: Annotated[int, Meta(ge=1, description="Episodes of each pairing.")] = 500
+    episodes: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(
+            description="Episodes of each pairing.  [default: 500 in MPE's worlds; elsewhere as many as fit into the "
+            "pairing's share of --within, at least 20]"
+        ),
+    ] = None
+    within: Annotated[
+        Seconds, Meta(description="Where the time decides: play all pairings in about this long: 60s, 5m.")
+    ] = 60.0
+    processes: ProcessesOption = 0
+    copies: CopiesOption = 0
+    max_episode_steps: MaxEpisodeStepsOption = 0
     seed: Annotated[int, Meta(ge=0, lt=2**31, description="Seed of the first episode; episode e has SEED + e.")] = (
         FIRST_SEED
     )
@@ -68,21 +83,30 @@ def tournament(runs: tuple[str, ...], **values: Any) -> None:
     ground = Ground(config.dynamics, config.fast)
     if config.svg and not Path(config.svg).parent.is_dir():
         raise ConfigError(f"--svg {config.svg}: there is no such directory; name a file in one that exists")
-    total = config.episodes * len(entrants) ** 2
-    with Progress(console=_screen, transient=True, disable=not _screen.is_terminal) as progress:
-        task = progress.add_task(f"playing {len(entrants) ** 2} pairings of {config.episodes} episodes", total=total)
+    launch = read_machine(RunDirectory(Path(next(name for name in names if name not in STAND_INS)))).get("launch", {})
+    options = play_options(game.spec, config, launch)._replace(within_s=config.within)
+    episodes = config.episodes or (0 if is_foreign(game.spec) else _EPISODES)
+    count = f"{episodes:,} episodes" if episodes else f"as many episodes as fit into {config.within:.0f} s"
+    with Watching(_screen, f"playing {len(entrants) ** 2} pairings of {count}") as watcher:
         result = hold(
             game,
             entrants,
-            config.episodes,
+            episodes,
             config.seed,
             ground,
             side=config.side,
             judged_by=config.opponents,
-            progress=lambda done: progress.update(task, completed=done),
+            options=options,
+            watcher=watcher,
+        )
+    if result.failed_episodes:
+        _screen.print(
+            f"warning: {result.failed_episodes:,} episodes failed and are left out: {result.first_failure}",
+            soft_wrap=True,
+            markup=False,
         )
     if config.json:
-        click.echo(msgspec.json.encode(result))
+        command.result(msgspec.json.encode(result))
     else:
         _print(result)
     if config.svg:
@@ -91,7 +115,7 @@ def tournament(runs: tuple[str, ...], **values: Any) -> None:
 
 def _print(result: Tournament) -> None:
     count = f"{result.episodes} episodes a pairing, seeds from {result.seed}, in {result.world}"
-    click.echo(f"{result.scenario}: rows play {result.side}; {count}")
+    command.result(f"{result.scenario}: rows play {result.side}; {count}")
     print_tables(*(matrix_table(matrix, result.side) for matrix in matrices(result)), standings_table(result))
 
 

@@ -80,7 +80,9 @@ def _train_shoal(config: BenchConfig, settings: str) -> Trained:
         directory = stage.directory / "run"
         options = (*train_options(directory, config.time), *OPTIONS[settings], "--episodes", 0)
         stage.command("deploy", *options).wait_for_end(longest_s(config.time))
-        evaluation = stage.command("deploy", "evaluate", directory, "--episodes", config.episodes, "--seed", FIRST_SEED)
+        evaluation = stage.command(
+            "deploy", "evaluate", directory, "--real", "--episodes", config.episodes, "--seed", FIRST_SEED
+        )
         evaluation.wait_for_end(EVALUATE_S)
         evaluated = json.loads((directory / "evaluation.json").read_text("utf-8"))
         # Rates are of the paper's settings only; another run may be too short to have any.

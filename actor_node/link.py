@@ -82,6 +82,8 @@ class Link:
         self.weights: Weights | None = None
         self.weights_at = 0.0
         self.weights_rejected = 0
+        self.weights_refused = ""
+        """Why the newest frame was refused; empty if it was accepted."""
         self._admitted = False
         self._heard_at = self._hello_at = -SILENCE_S
         self._acked_at = 0.0
@@ -96,7 +98,8 @@ class Link:
         if not self._admitted:
             return "replay", _with(f"the replay server at {self._client.endpoint}", self._client.trouble(_log))
         if self.weights is None:
-            return "weights", _with("the learner's first weights", self._weights_trouble)
+            refused = f"refused: {self.weights_refused}" if self.weights_refused else ""
+            return "weights", _with("the learner's first weights", refused or self._weights_trouble)
         if not self.outbox.may_add:
             return "credit", self._no_credit or "acknowledgements of the replay server"
         return "", ""
@@ -252,11 +255,14 @@ class Link:
             self._reject(f"they belong to run {header.run}")
         elif weights.flat.size != (needed := weight_count(run.players, run.spec.network)):
             self._reject(f"{weights.flat.size} numbers do not fit policies of {needed}")
-        elif self.weights is None or weights.header.version >= self.weights.header.version:
-            self.weights, self.weights_at = weights, now
+        else:
+            self.weights_refused = ""
+            if self.weights is None or weights.header.version >= self.weights.header.version:
+                self.weights, self.weights_at = weights, now
 
     def _reject(self, reason: str) -> None:
         self.weights_rejected += 1
+        self.weights_refused = reason
         _log.warning("refused weights: %s", reason)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from actor_node.episodes import Acts, Episode, Float64s
 from common.errors import ShoalError, WorldError
 from common.heads import Floats
-from common.spec import JointSpec
+from common.spec import AgentsSpec
 from common.worlds import Step, World
 
 BLOCK = 16
@@ -225,7 +225,7 @@ def _after(row: _Row, step: Step) -> _Row:
 class _Blocks:
     """The forward passes of all copies, in blocks of a fixed number of rows."""
 
-    def __init__(self, joint: JointSpec, copies: int, make_team: Callable[[], Acts]) -> None:
+    def __init__(self, joint: AgentsSpec, copies: int, make_team: Callable[[], Acts]) -> None:
         blocks = -(-copies // BLOCK)
         self.obs = np.zeros((blocks * BLOCK, joint.obs_dim), np.float32)
         self._teams = [make_team() for _ in range(blocks)]

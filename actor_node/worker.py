@@ -369,9 +369,13 @@ class Worker:
                 waited_s=self._wait.total_s,
                 metrics_url=self._config.metrics_url,
                 software=software_version(),
+<<<<<<< HEAD
                 doing=in_words(self._doing.read(self._config.index), now),
                 restarts=self._config.restarts,
                 last_fault=self._last_fault,
+=======
+                weights_refused=link.weights_refused,
+>>>>>>> main
                 shared_reward=self._shared_reward,
             )
         )
@@ -402,9 +406,9 @@ def refuse_large_chunks(run: Run, rows: int) -> None:
             "lower --copies and --chunk-rows"
         )
     replay = run.spec.replay
-    band = min(replay.error_buffer, 2 * replay.error_buffer - replay.batch)
-    if replay.limit != "off" and replay.error_buffer and rows * replay.samples_per_insert > band:
+    if rows > (largest := replay.largest_chunk(replay.batch)):
         raise ConfigError(
-            f"chunks of {rows:,} transitions never fit into replay.error_buffer {replay.error_buffer:g}; lower "
-            "--copies and --chunk-rows, or leave the buffer at 0 to have it chosen"
+            f"chunks of {rows:,} transitions never fit into replay.error_buffer {replay.error_buffer:g}, which takes "
+            f"{largest:,} at {replay.samples_per_insert:g} samples per insert; lower --copies and --chunk-rows, or "
+            "leave the buffer at 0 to have it chosen"
         )

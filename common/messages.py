@@ -94,6 +94,8 @@ class ActorReport(Message, frozen=True, tag="actor_report"):
     """How often its supervisor has started it again."""
     last_fault: Text = ""
     """Why it was started again last; empty if it never was."""
+    weights_refused: Text = ""
+    """Why the newest weights frame was refused; empty if it was accepted."""
     shared_reward: bool = False
     """Whether all agents received equal rewards in every step so far."""
 
@@ -229,6 +231,7 @@ class LearnerReport(Message, frozen=True, tag="learner_report"):
     critic_loss: float
     """NaN before the first update."""
     policy_loss: float
+    """NaN before the first update."""
     waiting_for: Text
     waited_s: Finite
     last_checkpoint_s: Finite
@@ -282,6 +285,7 @@ class ActorStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     doing: Text = ""
     restarts: Natural = 0
     last_fault: Text = ""
+    weights_refused: Text = ""
 
 
 class Status(Message, frozen=True, tag="status"):
@@ -324,6 +328,8 @@ class Status(Message, frozen=True, tag="status"):
     """Why one of them was started again last."""
     late_priorities: Natural = 0
     """TD errors of records that had been overwritten before they came."""
+    actors_without_weights: Natural = 0
+    """Connected actors that have no weights of this run and refused the newest frame."""
     absent: Text = ""
     """The peer that the run had and that is gone: Redis, or every actor; empty otherwise."""
     shared_reward: bool = False

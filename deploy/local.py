@@ -35,6 +35,7 @@ from common.failure_note import VARIABLE
 from common.messages import Status, StatusRequest
 from common.process import Stop
 from common.run_directory import RunDirectory
+from common.vitals import available_memory_bytes
 from common.wire import Client
 from deploy.audit.cli import DIRECTORY as AUDIT
 from deploy.config import TrainConfig
@@ -42,7 +43,6 @@ from deploy.embedded_redis import LONGEST_SOCKET_PATH, EmbeddedRedis, memory_lim
 from deploy.live import Display
 from deploy.supervisor import Role, Supervisor
 from replay_server.redis_link import without_password
-from replay_server.ring import available_memory_bytes
 
 LOOK_PERIOD_S = 0.5
 _SOCKETS = "sockets"

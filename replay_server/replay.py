@@ -102,7 +102,7 @@ class Replay:
     def _hello(self, peer: bytes, hello: Hello, now: float) -> list[Reply]:
         if self.table is None:
             return [Reply(peer, NotReady("a learner: none has brought a run yet"))]
-        run = self.table.run
+        run = self.table.served_run
         if hello.data_hash not in ("", self.table.data_hash):
             # It sees by the run that it must begin anew; it is no session until it has.
             return [Reply(peer, Welcome(run, hello.incarnation, hello.acked, hello.acked))]

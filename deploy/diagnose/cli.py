@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,9 +47,9 @@ def diagnose_run(run: Path, **values: Any) -> None:
     with _screen.status("playing and looking"):
         found = diagnose(RunDirectory(run), config.episodes, config.seed)
     if config.json:
-        click.echo(msgspec.json.encode(found))
+        command.result(msgspec.json.encode(found))
         return
-    screen = Console(file=sys.stdout)
+    screen = Console(file=command.results())
     for table in _tables(found):
         screen.print(table)
         screen.print()

@@ -89,10 +89,10 @@ def evaluate_run(directory: RunDirectory, episodes: int, seed: int, ground: Grou
 def print_evaluation(result: Evaluation, *, as_json: bool) -> None:
     """Prints one run's evaluation on stdout."""
     if as_json:
-        click.echo(msgspec.json.encode(result))
+        command.result(msgspec.json.encode(result))
         return
     for line in words.lines(result):
-        click.echo(line)
+        command.result(line)
 
 
 def _references(
@@ -127,10 +127,10 @@ def _evaluated(directory: RunDirectory, config: EvaluateConfig, ground: Ground) 
 
 def _print_all(found: Evaluations, config: EvaluateConfig) -> None:
     if config.json:
-        click.echo(msgspec.json.encode(found))
+        command.result(msgspec.json.encode(found))
     elif config.format == "csv":
-        click.echo(exports.to_csv(found), nl=False)
+        command.result(exports.to_csv(found), nl=False)
     elif config.format == "latex":
-        click.echo(exports.to_latex(found), nl=False)
+        command.result(exports.to_latex(found), nl=False)
     else:
         print_tables(words.table(found))

@@ -93,6 +93,20 @@ def test_without_a_terminal_troubles_are_said_once_and_figures_seldom() -> None:
     assert "env steps 20,000" in said[1]
 
 
+def test_what_the_learner_remarks_is_shown_and_without_a_terminal_said_once() -> None:
+    def warned(size: int) -> Status:
+        text = f"rewards have a size of {size:,}; try algorithm.reward_scale=1e-5"
+        return msgspec.structs.replace(STATUS, learner=msgspec.structs.replace(LEARNER, warnings=(text,)))
+
+    assert "algorithm.reward_scale=1e-5" in _drawn(warned(90_000))
+    console = Console(file=io.StringIO(), width=400)
+    lines = Lines(console)
+    for size in (90_000, 91_000, 92_000):
+        lines.show(warned(size), [])
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().count("rewards have a size") == 1
+
+
 def test_an_error_of_the_replay_is_shown() -> None:
     assert ("last error", "checksum") in rows(msgspec.structs.replace(STATUS, last_error="checksum"))
 

@@ -369,13 +369,10 @@ class Worker:
                 waited_s=self._wait.total_s,
                 metrics_url=self._config.metrics_url,
                 software=software_version(),
-<<<<<<< HEAD
                 doing=in_words(self._doing.read(self._config.index), now),
                 restarts=self._config.restarts,
                 last_fault=self._last_fault,
-=======
                 weights_refused=link.weights_refused,
->>>>>>> main
                 shared_reward=self._shared_reward,
             )
         )

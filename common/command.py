@@ -7,14 +7,11 @@ Only the cli modules import this one; nothing below them reads argv or the envir
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-import errno
-=======
 import contextlib
+import errno
 import fcntl
 import functools
 import os
->>>>>>> main
 import sys
 import tomllib
 import traceback
@@ -37,13 +34,10 @@ from common.process import BAD_USAGE, FAILED, INTERRUPTED
 
 Config = TypeVar("Config", bound=msgspec.Struct)
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-<<<<<<< HEAD
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """What the system says when no repetition of a write can succeed before somebody sees to the disk."""
-=======
 _STDOUT, _STDERR, _ABOVE_STREAMS = 1, 2, 3
 _results: TextIO | None = None
->>>>>>> main
 _LINE = click.core.ParameterSource.COMMANDLINE
 _TABLES = "shoal.tables"
 _TOML_TYPES: dict[type[click.ParamType[Any]], tuple[tuple[type, ...], str]] = {

@@ -18,7 +18,7 @@ from deploy.diagnose.warned import Warned
 
 SHORT_EPISODES = 100
 """Of the diagnosis at the end of `shoal train`."""
-_screen = Console(stderr=True)
+_screen = Console(emoji=False, stderr=True)
 
 
 class DiagnoseConfig(msgspec.Struct, frozen=True):

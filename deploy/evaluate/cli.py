@@ -22,7 +22,7 @@ from deploy.evaluate import exports, words
 from deploy.evaluate.summary import Evaluated, Evaluations, run_directories, summarise
 from deploy.printing import print_tables
 
-_screen = Console(stderr=True)
+_screen = Console(emoji=False, stderr=True)
 
 
 class EvaluateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

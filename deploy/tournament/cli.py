@@ -22,7 +22,7 @@ from deploy.printing import print_tables
 from deploy.tournament.matrices import matrices
 from deploy.tournament.words import matrix_table, standings_table
 
-_screen = Console(stderr=True)
+_screen = Console(emoji=False, stderr=True)
 
 
 class TournamentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

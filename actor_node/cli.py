@@ -8,6 +8,7 @@ import click
 
 from actor_node.config import ActorConfig
 from common import command
+from common.failure_note import FailureNote
 from common.keys import load_keys
 from common.process import Stop, die_with_parent, start_logging
 
@@ -36,7 +37,7 @@ def actor(**values: object) -> int:
         die_with_parent(config.parent)
     stop = Stop()
     stop.on_signals()
-    run_node(config, stop)
+    run_node(config, stop, FailureNote.from_environment())
     return stop.exit_code
 
 

@@ -7,7 +7,7 @@ Shapes: C copies, T steps of a chunk; a block is [T, C] records, flattened copy-
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,10 @@ from common.state import Restorable, State, part, put, within
 from common.transitions import transition_dtype
 from common.weights import WeightsHeader
 from common.worlds import World
+
+
+class Interrupted(KeyboardInterrupt):
+    """Breaks off a call of the user's code at the end of a worker, as Ctrl-C does: it is no fault of that code."""
 
 
 class Episodes(NamedTuple):
@@ -56,16 +60,33 @@ class Collector:
         self._obs = world.reset()
         self._returns = np.zeros((world.copies, len(run.joint.agents)))
 
-    def collect(self, policy: Policy, weights: WeightsHeader, steps: int) -> tuple[npt.NDArray[np.void], Episodes]:
-        """Steps all copies `steps` times with these weights; returns the records [steps * C] and the episodes ended."""
+    def collect(
+        self,
+        policy: Policy,
+        weights: WeightsHeader,
+        steps: int,
+        go_on: Callable[[], bool] = lambda: True,
+    ) -> tuple[npt.NDArray[np.void], Episodes]:
+        """Steps all copies up to `steps` times with these weights; returns the records [T * C] and the episodes ended.
+
+        go_on: asked after each step but the last whether another one shall follow. A step that is broken off by
+        Interrupted is not in the records; those before it are, and the collector cannot be used afterwards.
+        """
         block = np.empty((steps, self._world.copies), self._dtype)
         block["policy_version"] = weights.version
         ended, return_sums = 0, np.zeros(len(self._joint.agents))
         over_at = np.zeros(block.shape, np.bool_)
         scale = weights.exploration_scale * self._scale_share
+        done = 0
         for row, over in zip(block, over_at, strict=True):
+            if done and not go_on():
+                break
             actions = self._exploration.act(policy.logits(self._obs), scale, weights.random_share)
-            step = self._world.step(actions)
+            try:
+                step = self._world.step(actions)
+            except Interrupted:
+                break
+            done += 1
             row["obs"], row["action"], row["next_obs"] = self._obs, actions, step.next_obs
             row["reward"], row["discount"], row["present"] = step.reward, step.discount, step.present
             self._obs = step.obs
@@ -76,9 +97,9 @@ class Collector:
                 return_sums += self._returns[over].sum(axis=0)
                 self._returns[over] = 0.0
                 self._exploration.forget(over)
-        reward = block["reward"]
+        reward = block["reward"][:done]
         shared_reward = bool((reward == reward[..., :1]).all())
-        return block.reshape(-1), Episodes(ended, return_sums, over_at, shared_reward)
+        return block[:done].reshape(-1), Episodes(ended, return_sums, over_at[:done], shared_reward)
 
     def state(self) -> State:
         """Returns where all episodes stand; without what goes on in a world that cannot tell its state."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from actor_node.doing import DoingTable
 from common.vitals import RUN_LABELS
 
 ACK_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -48,11 +49,20 @@ class Shared(NamedTuple):
     figures: Array[c_double]
     run: Array[c_char]
     """What `common.vitals.run_labels` tells of the run, a line each; empty before a worker knows."""
+    doing: Array[c_double]
+    """See `actor_node.doing.DoingTable`."""
+    stop_at: Array[c_double]
+    """Monotonic time at which the node was asked to end; 0 before. Holds where the user's code takes the signals."""
 
 
 def shared_figures(context: SpawnContext, workers: int) -> Shared:
     """Returns zeroed shared memory for the figures of all workers."""
-    return Shared(context.RawArray(c_double, workers * len(FIGURES)), context.RawArray(c_char, _LABEL_BYTES))
+    return Shared(
+        context.RawArray(c_double, workers * len(FIGURES)),
+        context.RawArray(c_char, _LABEL_BYTES),
+        context.RawArray(c_double, DoingTable.size(workers)),
+        context.RawArray(c_double, 1),
+    )
 
 
 class Counters:

@@ -26,6 +26,7 @@ from common.keys import Keys
 from common.messages import (
     Ack,
     ActorReport,
+    Busy,
     Bye,
     Chunk,
     Fenced,
@@ -81,6 +82,8 @@ class Link:
         self.weights: Weights | None = None
         self.weights_at = 0.0
         self.weights_rejected = 0
+        self.weights_refused = ""
+        """Why the newest frame was refused; empty if it was accepted."""
         self._admitted = False
         self._heard_at = self._hello_at = -SILENCE_S
         self._acked_at = 0.0
@@ -95,7 +98,8 @@ class Link:
         if not self._admitted:
             return "replay", _with(f"the replay server at {self._client.endpoint}", self._client.trouble(_log))
         if self.weights is None:
-            return "weights", _with("the learner's first weights", self._weights_trouble)
+            refused = f"refused: {self.weights_refused}" if self.weights_refused else ""
+            return "weights", _with("the learner's first weights", refused or self._weights_trouble)
         if not self.outbox.may_add:
             return "credit", self._no_credit or "acknowledgements of the replay server"
         return "", ""
@@ -148,6 +152,11 @@ class Link:
         """Sends the worker's figures, if the replay knows it."""
         if self._admitted:
             self._client.send(report)
+
+    def was_away(self, seconds: float) -> None:
+        """Notes that nothing was listened to for so long: that silence says nothing about the replay server."""
+        self._heard_at += seconds
+        self._acked_at += seconds
 
     def close(self) -> None:
         """Says good-bye and closes; nothing un-acknowledged is kept."""
@@ -246,12 +255,37 @@ class Link:
             self._reject(f"they belong to run {header.run}")
         elif weights.flat.size != (needed := weight_count(run.players, run.spec.network)):
             self._reject(f"{weights.flat.size} numbers do not fit policies of {needed}")
-        elif self.weights is None or weights.header.version >= self.weights.header.version:
-            self.weights, self.weights_at = weights, now
+        else:
+            self.weights_refused = ""
+            if self.weights is None or weights.header.version >= self.weights.header.version:
+                self.weights, self.weights_at = weights, now
 
     def _reject(self, reason: str) -> None:
         self.weights_rejected += 1
+        self.weights_refused = reason
         _log.warning("refused weights: %s", reason)
+
+
+class Proxy:
+    """Speaks to replay servers for workers whose environments keep them from it. Connects when first needed."""
+
+    def __init__(self, keys: Keys | None = None) -> None:
+        self._keys = keys
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._clients: dict[str, Client] = {}
+
+    def say(self, replay_url: str, busy: Busy) -> None:
+        """Sends, if the connection takes it; the next one comes soon."""
+        if self._context is None:
+            self._context = zmq.Context()
+        if replay_url not in self._clients:
+            self._clients[replay_url] = Client(self._context, replay_url, keys=self._keys)
+        self._clients[replay_url].send(busy)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        if self._context is not None:
+            self._context.destroy(linger=0)
 
 
 def _acts_alike(held: Run, new: Run) -> bool:

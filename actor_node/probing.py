@@ -8,6 +8,8 @@ starts add to the spread of returns is not in them.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -109,13 +111,21 @@ def ablate(run: Run, flat: Floats, episodes: int, seed: int) -> list[Ablation]:
     return found
 
 
-def record(world: World, policy: Policy, seed: int, steps: int, watched: int) -> Played:
-    """Plays one episode in each copy, without exploration, for so many steps at most, and keeps what happened."""
+def record(
+    world: World, policy: Policy, seed: int, steps: int, watched: int, *, patience_s: float = math.inf
+) -> Played:
+    """Plays one episode in each copy, without exploration, for so many steps at most, and keeps what happened.
+
+    patience_s: steps beyond the watched ones are played only while all of them take no longer than this.
+    """
+    began_at = time.monotonic()
     seen: list[tuple[Floats, Floats]] = []
     told: list[tuple[Floats, Floats, Floats]] = []
     obs = world.reset(range(seed, seed + world.copies))
     running: Bools = np.ones(world.copies, np.bool_)
     while running.any() and len(told) < steps:
+        if len(told) >= watched and time.monotonic() - began_at > patience_s:
+            break
         action = policy.act(obs)
         step = world.step(action)
         if len(seen) < watched:

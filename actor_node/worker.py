@@ -5,20 +5,27 @@ Waits before collecting, not after, so that a chunk is acted with the newest wei
 
 from __future__ import annotations
 
+import itertools
 import logging
+import multiprocessing
 import os
+import signal
 import sys
 import time
-import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
-from actor_node.collector import Collector, Episodes
+from actor_node.collector import Collector, Episodes, Interrupted
 from actor_node.counters import AckTimes, Counters, Shared
+from actor_node.doing import Call, DoingTable, WatchedEnv, in_words
+from actor_node.endings import last_words
 from actor_node.exploration import scale_share
 from actor_node.link import Link
 from common.audit import AuditFile, Life
@@ -26,19 +33,32 @@ from common.errors import ConfigError, PeerError, ShoalError
 from common.keys import load_keys
 from common.messages import ActorReport
 from common.policy import Policy
-from common.process import FAILED, Stop, WaitLog, die_with_parent, start_logging
+from common.process import DONE, FAILED, Stop, WaitLog, die_with_parent, start_logging
 from common.run import Run
 from common.transitions import transition_dtype
 from common.vitals import run_labels, software_version
 from common.wire import MAX_PEER_FRAME_BYTES, checksum
-from common.worlds import make_world
+from common.worlds import World, make_world
 
 REPORT_PERIOD_S = 1.0
 IDLE_POLL_S = 0.05
-_LAST_WORDS = 8_000
-"""Characters of a failure that reach the supervisor: more than a pipe holds would never be sent."""
+CHUNK_S = 1.0
+"""A chunk that has taken so long ends with the step at hand, whatever its rows."""
+LISTEN_PERIOD_S = 0.25
+"""How often a worker listens while its environments are at work, at most."""
+AWAY_S = 1.0
+"""With the environments at work for longer, what the link did not hear counts as not listened to."""
 
 _log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Wrappable(Protocol):
+    """A world of separate environments."""
+
+    def wrap(self, around: Callable[[Any], Any]) -> None:
+        """Puts something around every environment."""
+        ...
 
 
 class WorkerConfig(msgspec.Struct, frozen=True):
@@ -61,34 +81,79 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     """Process id."""
     audit: str = ""
     """Directory of the audit; empty = none."""
+    restarts: int = 0
+    """How often this worker was started again."""
+    last_fault: str = ""
+    """Why it was last, in one line."""
 
 
-def work(config: WorkerConfig, figures: Shared, failure: Connection) -> None:
-    """Is the main function of a worker process; sends its last traceback through `failure` before it fails."""
+class WorkerStop(Stop):
+    """A worker's request to end; the second signal also breaks off the call of the user's code that runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.in_call = False
+        """Whether the user's code runs, in the main thread."""
+
+    def on_signals(self) -> None:
+        """Takes SIGINT and SIGTERM; a process that the environment forks has their usual meaning again."""
+        super().on_signals()
+        os.register_at_fork(after_in_child=self.release_signals)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        again = self.requested
+        self.request(DONE)
+        if again and self.in_call:
+            self.in_call = False
+            raise Interrupted
+
+
+def work(config: WorkerConfig, shared: Shared, failure: Connection) -> None:
+    """Is the main function of a worker process; sends its last words through `failure` before it fails.
+
+    The process is an ordinary one: it may start threads and processes, and what these leave behind ends with it. It
+    leads a session of its own, so that a terminal's Ctrl-C does not hit the environment's simulators, and what the
+    environment prints goes where the log goes.
+    """
+    os.setsid()
     die_with_parent(config.supervisor)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     start_logging(f"actor/{config.index}")
-    stop = Stop()
+    stop = WorkerStop()
     stop.on_signals()
     try:
-        worker = Worker(config, Counters(figures))
-        worker.run(stop)
-    except ShoalError as e:
-        failure.send_bytes(str(e)[-_LAST_WORDS:].encode())
-        sys.exit(e.exit_code)
-    except Exception:  # noqa: BLE001  (the process ends here; its supervisor shows the traceback)
-        failure.send_bytes(traceback.format_exc()[-_LAST_WORDS:].encode())
-        sys.exit(FAILED)
+        worker = Worker(config, shared, stop)
+        worker.run()
+    except BaseException as e:  # noqa: BLE001  (the process ends here; its supervisor shows the words)
+        words = last_words(e)
+        failure.send_bytes(msgspec.json.encode(words))
+        code = e.exit_code if isinstance(e, ShoalError) else FAILED
+    else:
+        code = DONE
+    _end_children()
+    if os.getppid() != config.supervisor:
+        # Nobody is left who would look after them.
+        os.killpg(0, signal.SIGKILL)
+    sys.exit(code)
+
+
+def _end_children() -> None:
+    """Ends processes that the environment started with `multiprocessing` and left behind: this one would wait."""
+    for child in multiprocessing.active_children():
+        child.kill()
 
 
 class Worker:
     """Plays one batch of world copies against one replay server."""
 
-    def __init__(self, config: WorkerConfig, counters: Counters) -> None:
-        self._config, self._counters = config, counters
+    def __init__(self, config: WorkerConfig, shared: Shared, stop: WorkerStop) -> None:
+        self._config, self._counters, self._stop = config, Counters(shared), stop
+        self._doing, self._stop_at = DoingTable(shared.doing), shared.stop_at
         audit = AuditFile(Path(config.audit), Life("actor", config.name)) if config.audit else None
         self._link = Link(config.name, config.replay, config.weights, audit, load_keys(config.keys))
-        self._ack_times = AckTimes(counters, config.index)
+        self._ack_times = AckTimes(self._counters, config.index)
         self._wait = WaitLog(_log)
+        self._world: World | None = None
         self._collector: Collector | None = None
         self._policy: tuple[int, Policy] | None = None
         self._env_steps = self._episodes = 0
@@ -96,25 +161,37 @@ class Worker:
         self._return_sums: np.ndarray[Any, np.dtype[np.float64]] = np.zeros(0)
         self._told: dict[str, int] = {}
         """What of the link's totals has been counted."""
-        self._reported_at = 0.0
+        self._last_fault = config.last_fault
+        self._trouble: ShoalError | None = None
+        """What the link met while the environment was at work; raised once the environment has returned."""
+        self._reported_at = self._listened_at = self._chunk_began = self._step_began = 0.0
         self._born_at = time.monotonic()
 
-    def run(self, stop: Stop) -> None:
+    def run(self) -> None:
         """Collects until asked to stop, then drains."""
         try:
-            while not stop.requested:
+            while not self._stopping:
                 self._turn()
             self._drain()
+        except Interrupted:
+            self._drain()
+        except (Exception, SystemExit) as e:
+            self._last_fault = last_words(e).line
+            self._report(time.monotonic())
+            raise
         finally:
             self._link.close()
+            self._close_world()
+
+    @property
+    def _stopping(self) -> bool:
+        """Whether the worker was asked to end: by a signal, or, where the user's code takes those, by its node."""
+        return self._stop.requested or self._stop_at[0] > 0.0
 
     def _turn(self) -> None:
         now = time.monotonic()
         who, reason = self._link.waiting_for()
-        self._link.pump(now, timeout_s=IDLE_POLL_S if who else 0.0)
-        self._ack_times.acknowledged(self._link.outbox.acked, time.monotonic())
-        if now - self._reported_at >= REPORT_PERIOD_S:
-            self._report(now)
+        self._listen(now, timeout_s=IDLE_POLL_S if who else 0.0)
         still_waits_for, reason = self._link.waiting_for()
         if still_waits_for:
             self._wait.waiting(reason, now)
@@ -126,38 +203,136 @@ class Worker:
         self._collect()
         self._count("collecting_s", time.monotonic() - now)
 
+    def _listen(self, now: float, timeout_s: float = 0.0) -> None:
+        """Lets the link receive and send, and reports once a second."""
+        if self._listened_at and now - self._listened_at > AWAY_S:
+            self._link.was_away(now - self._listened_at)
+        self._link.pump(now, timeout_s)
+        self._listened_at = now
+        self._ack_times.acknowledged(self._link.outbox.acked, time.monotonic())
+        if now - self._reported_at >= REPORT_PERIOD_S:
+            self._report(now)
+
+    # ---- collecting -----------------------------------------------------------------------------------------------
+
     def _collect(self) -> None:
         weights, run = self._link.weights, self._link.run
         if weights is None or run is None:
             raise RuntimeError("asked to collect before weights and run were known")
         if self._collector is None:
             self._collector = self._make_collector(run)
+            return  # its weights may be old by now
         if self._policy is None or self._policy[0] != weights.header.version:
             self._policy = weights.header.version, Policy(run.players, run.spec.network, weights.flat)
-        records, episodes = self._collector.collect(self._policy[1], weights.header, self._config.chunk_steps)
+        self._chunk_began = self._step_began = time.monotonic()
+        self._doing.steps(self._config.index, self._chunk_began)
+        records, episodes = self._collector.collect(
+            self._policy[1], weights.header, self._config.chunk_steps, self._go_on
+        )
+        self._doing.idle(self._config.index, time.monotonic() - self._step_began)
+        if len(records):
+            self._hand_over(records, episodes, weights.header.version)
+        self._raise_trouble()
+
+    def _hand_over(self, records: npt.NDArray[np.void], episodes: Episodes, version: int) -> None:
         self._note(len(records), episodes)
         self._count("chunk_bytes", records.nbytes)
         self._ack_times.sent(self._link.outbox.next_seq, time.monotonic())
-        payload, version = records.view(np.uint8).data, weights.header.version
+        payload = records.view(np.uint8).data
         self._link.add_chunk(len(records), version, payload, copies=episodes.copies, ends=episodes.ends)
 
+    def _go_on(self) -> bool:
+        """Says, after a step of all copies, whether the chunk gets another: not at a stop, and not after CHUNK_S."""
+        now = time.monotonic()
+        if self._stopping or self._trouble or now - self._chunk_began >= CHUNK_S:
+            return False
+        self._step_began = now
+        self._doing.steps(self._config.index, now)
+        return True
+
     def _make_collector(self, run: Run) -> Collector:
-        refuse_large_chunks(run, self._config.chunk_steps * self._config.copies)
+        config = self._config
+        refuse_large_chunks(run, config.chunk_steps * config.copies)
         self._counters.run = run_labels(run)
         # Name and incarnation are part of the seed: no two workers, and no restarted one, play the same episodes.
-        rng = np.random.default_rng(
-            [run.spec.seed, checksum(self._config.name.encode()), self._link.outbox.incarnation]
-        )
-        seed = int(rng.integers(2**32))
-        world = make_world(
+        rng = np.random.default_rng([run.spec.seed, checksum(config.name.encode()), self._link.outbox.incarnation])
+        self._report(time.monotonic())
+
+        def made(copy: int) -> None:
+            self._returned()
+            self._between_calls()
+            if copy + 1 < config.copies:
+                self._begin(Call.MAKING, copy + 1)
+
+        self._begin(Call.MAKING, 0)
+        self._world = make_world(
             run.spec.scenario,
-            self._config.copies,
-            seed=seed,
+            config.copies,
+            seed=int(rng.integers(2**32)),
             options=run.spec.world,
             max_episode_steps=run.spec.episode.max_steps,
+            on_made=made,
         )
-        share = scale_share(run.spec.exploration.ladder, self._config.index, self._config.workers)
-        return Collector(run, world, rng, share)
+        self._returned()
+        self._watch(self._world)
+        share = scale_share(run.spec.exploration.ladder, config.index, config.workers)
+        collector = Collector(run, self._world, rng, share)
+        self._doing.idle(config.index, 0.0)
+        self._raise_trouble()
+        return collector
+
+    # ---- calls of the user's code ---------------------------------------------------------------------------------
+
+    def _watch(self, world: World) -> None:
+        """Has every environment of a world that steps them one by one say when it is called."""
+        if not isinstance(world, Wrappable):
+            return
+        copies = itertools.count()
+
+        def watched(env: Any) -> WatchedEnv:
+            copy = next(copies)
+
+            def began(call: Call) -> None:
+                self._between_calls()
+                self._begin(call, copy)
+
+            return WatchedEnv(env, began, self._returned)
+
+        world.wrap(watched)
+
+    def _begin(self, call: Call, copy: int) -> None:
+        self._doing.call(self._config.index, call, copy, self._config.copies, time.monotonic())
+        self._stop.in_call = True
+
+    def _returned(self) -> None:
+        self._stop.in_call = False
+        self._doing.returned(self._config.index)
+
+    def _between_calls(self) -> None:
+        """Hears and speaks between two calls of the user's code; Interrupted when it shall not be called again."""
+        if self._stopping:
+            raise Interrupted
+        now = time.monotonic()
+        if now - self._listened_at < LISTEN_PERIOD_S:
+            return
+        try:
+            self._listen(now)
+        except ShoalError as e:
+            # Not from here: it would seem to be the environment's.
+            self._trouble = e
+            raise Interrupted from e
+
+    def _raise_trouble(self) -> None:
+        if self._trouble is not None:
+            raise self._trouble
+
+    def _close_world(self) -> None:
+        if self._world is None:
+            return
+        try:
+            self._world.close()
+        except Exception as e:  # noqa: BLE001  (the worker has done its work)
+            _log.warning("closing the environments failed: %s", last_words(e).text)
 
     def _note(self, env_steps: int, episodes: Episodes) -> None:
         self._env_steps += env_steps
@@ -194,14 +369,21 @@ class Worker:
                 waited_s=self._wait.total_s,
                 metrics_url=self._config.metrics_url,
                 software=software_version(),
+                weights_refused=link.weights_refused,
+                doing=in_words(self._doing.read(self._config.index), now),
+                restarts=self._config.restarts,
+                last_fault=self._last_fault,
                 shared_reward=self._shared_reward,
             )
         )
+        self._doing.spoke(self._config.index, link.outbox.incarnation, now)
 
     def _drain(self) -> None:
         """Waits a bounded time for acknowledgements of what was sent, and tells the last figures."""
         orphaned = os.getppid() != self._config.supervisor
-        give_up_at = time.monotonic() + (0.0 if orphaned else self._config.drain_s)
+        asked_at = self._stop_at[0] or time.monotonic()
+        give_up_at = asked_at + (0.0 if orphaned else self._config.drain_s)
+        self._raise_trouble()
         while self._link.outbox.unacked and (now := time.monotonic()) < give_up_at:
             self._link.pump(now, timeout_s=IDLE_POLL_S)
         if self._link.outbox.unacked:
@@ -221,9 +403,9 @@ def refuse_large_chunks(run: Run, rows: int) -> None:
             "lower --copies and --chunk-rows"
         )
     replay = run.spec.replay
-    band = min(replay.error_buffer, 2 * replay.error_buffer - replay.batch)
-    if replay.limit != "off" and replay.error_buffer and rows * replay.samples_per_insert > band:
+    if rows > (largest := replay.largest_chunk(replay.batch)):
         raise ConfigError(
-            f"chunks of {rows:,} transitions never fit into replay.error_buffer {replay.error_buffer:g}; lower "
-            "--copies and --chunk-rows, or leave the buffer at 0 to have it chosen"
+            f"chunks of {rows:,} transitions never fit into replay.error_buffer {replay.error_buffer:g}, which takes "
+            f"{largest:,} at {replay.samples_per_insert:g} samples per insert; lower --copies and --chunk-rows, or "
+            "leave the buffer at 0 to have it chosen"
         )

@@ -7,14 +7,19 @@ Only the cli modules import this one; nothing below them reads argv or the envir
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
+import functools
+import os
 import sys
 import tomllib
 import traceback
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TextIO, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import click
@@ -29,6 +34,10 @@ from common.process import BAD_USAGE, FAILED, INTERRUPTED
 
 Config = TypeVar("Config", bound=msgspec.Struct)
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+_STDOUT, _STDERR, _ABOVE_STREAMS = 1, 2, 3
+_results: TextIO | None = None
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What the system says when no repetition of a write can succeed before somebody sees to the disk."""
 _LINE = click.core.ParameterSource.COMMANDLINE
 _TABLES = "shoal.tables"
 _TOML_TYPES: dict[type[click.ParamType[Any]], tuple[tuple[type, ...], str]] = {
@@ -46,9 +55,73 @@ def options(*configs: type[msgspec.Struct]) -> Callable[[_Function], _Function]:
     def decorate(function: _Function) -> _Function:
         for field in reversed([field for config in configs for field in msgspec.structs.fields(config)]):
             function = _option(field)(function)
-        return _config_file_option(function)
+        return _config_file_option(_with_results_apart(function))
 
     return decorate
+
+
+def results() -> TextIO:
+    """Returns where a command's results go: the standard output that the process was started with."""
+    return _results or sys.stdout
+
+
+def result(text: str | bytes, *, nl: bool = True) -> None:
+    """Prints a result of a command."""
+    click.echo(text, file=_results, nl=nl)
+
+
+@contextlib.contextmanager
+def results_apart() -> Iterator[None]:
+    """Makes file descriptor 1 the standard error, so that results alone reach the standard output.
+
+    Covers all that an environment prints: from Python, from C and from processes it starts. Does nothing where the
+    standard output is closed or was replaced by another object.
+    """
+    global _results  # noqa: PLW0603  (a process has one standard output)
+    stdout = sys.stdout
+    is_own = _results is None and stdout is not None and id(stdout) == id(sys.__stdout__)
+    kept = _move_stdout(stdout) if is_own else None
+    if kept is None:
+        yield
+        return
+    _results = os.fdopen(kept, "w", encoding=stdout.encoding, errors=stdout.errors)
+    try:
+        yield
+    finally:
+        own, _results = _results, None
+        with contextlib.suppress(OSError):
+            stdout.flush()
+        try:
+            own.flush()
+        finally:
+            os.dup2(kept, _STDOUT)
+            with contextlib.suppress(OSError):
+                own.close()
+
+
+def _move_stdout(stdout: TextIO) -> int | None:
+    """Points file descriptor 1 at the standard error and returns a copy of what it was; None where it is closed."""
+    try:
+        stdout.flush()
+        kept = fcntl.fcntl(_STDOUT, fcntl.F_DUPFD_CLOEXEC, _ABOVE_STREAMS)
+    except (OSError, ValueError):
+        return None
+    try:
+        os.dup2(_STDERR, _STDOUT)
+    except OSError:  # the standard error is closed
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, _STDOUT)
+        os.close(nowhere)
+    return kept
+
+
+def _with_results_apart(function: _Function) -> _Function:
+    @functools.wraps(function)
+    def apart(*args: Any, **kwargs: Any) -> Any:
+        with results_apart():
+            return function(*args, **kwargs)
+
+    return typing.cast("_Function", apart)
 
 
 def build(config: type[Config], values: Mapping[str, Any]) -> Config:
@@ -128,10 +201,30 @@ def run(command: click.Command, name: str, arguments: list[str]) -> int:
         return e.exit_code
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
+    except (SystemExit, OSError) as e:
+        text = _final(e)
+        if not text:
+            note.leave(traceback.format_exc(), lasting=False)
+            raise
+        click.echo(f"{name}: {text}", err=True)
+        note.leave(text, lasting=True)
+        return FAILED
     except Exception:
         note.leave(traceback.format_exc(), lasting=False)
         raise
     return code if isinstance(code, int) else 0
+
+
+def _final(error: SystemExit | OSError) -> str:
+    """Says of an error that no repetition can mend it; empty for any other."""
+    if isinstance(error, SystemExit):
+        # Of an environment or a library: no command of ours ends by it. A code of 0 would look like success.
+        frames = "".join(traceback.format_tb(error.__traceback__)[-2:]).rstrip()
+        return f"foreign code called sys.exit({error.code!r})\n{frames}"
+    if error.errno not in _NO_ROOM:
+        return ""
+    what = error.filename or "a file"
+    return f"{what} cannot be written: {error.strerror}. Free disk space or fix the permissions."
 
 
 def _option(field: msgspec.structs.FieldInfo) -> Callable[[_Function], _Function]:

@@ -1,6 +1,6 @@
 """Every message of the data plane: one frozen struct each, told apart by its tag.
 
-    actor   -> replay    Hello, Chunk (+ records), ActorReport, Bye
+    actor   -> replay    Hello, Chunk (+ records), ActorReport, Busy, Bye
     replay  -> actor     Welcome (+ weights), NotReady, Ack, Gap, Fenced, Unknown, Refused
     learner -> replay    Open, SampleRequest, Priorities (+ places), PutWeights (+ weights), LearnerReport
     replay  -> learner   Opened, Batch (+ records, places), Held, Unknown, Refused
@@ -94,8 +94,21 @@ class ActorReport(Message, frozen=True, tag="actor_report"):
     """How often its supervisor has started it again."""
     last_fault: Text = ""
     """Why it was started again last; empty if it never was."""
+    weights_refused: Text = ""
+    """Why the newest weights frame was refused; empty if it was accepted."""
     shared_reward: bool = False
     """Whether all agents received equal rewards in every step so far."""
+
+
+class Busy(Message, frozen=True, tag="busy"):
+    """Says for a worker whom its environment keeps from reporting that it lives, and what it does; not answered.
+
+    Sent by the worker's supervisor, over a connection of its own.
+    """
+
+    actor: Name
+    incarnation: Natural
+    doing: Text
 
 
 class Bye(Message, frozen=True, tag="bye"):
@@ -218,6 +231,7 @@ class LearnerReport(Message, frozen=True, tag="learner_report"):
     critic_loss: float
     """NaN before the first update."""
     policy_loss: float
+    """NaN before the first update."""
     waiting_for: Text
     waited_s: Finite
     last_checkpoint_s: Finite
@@ -271,6 +285,7 @@ class ActorStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     doing: Text = ""
     restarts: Natural = 0
     last_fault: Text = ""
+    weights_refused: Text = ""
 
 
 class Status(Message, frozen=True, tag="status"):
@@ -307,8 +322,14 @@ class Status(Message, frozen=True, tag="status"):
     last_error: Text
     metrics_url: Text
     software: Text = ""
+    worker_restarts: Natural = 0
+    """Workers started again by their supervisors, over all actors this server has heard of."""
+    last_fault: Text = ""
+    """Why one of them was started again last."""
     late_priorities: Natural = 0
     """TD errors of records that had been overwritten before they came."""
+    actors_without_weights: Natural = 0
+    """Connected actors that have no weights of this run and refused the newest frame."""
     absent: Text = ""
     """The peer that the run had and that is gone: Redis, or every actor; empty otherwise."""
     shared_reward: bool = False
@@ -320,6 +341,16 @@ WORDS_SHOWN = 200
 """Characters of a reason that a list of many shows."""
 
 FromPeer = (
-    Hello | Chunk | ActorReport | Bye | Open | SampleRequest | Priorities | PutWeights | LearnerReport | StatusRequest
+    Hello
+    | Chunk
+    | ActorReport
+    | Busy
+    | Bye
+    | Open
+    | SampleRequest
+    | Priorities
+    | PutWeights
+    | LearnerReport
+    | StatusRequest
 )
 ToPeer = Welcome | NotReady | Ack | Gap | Fenced | Opened | Batch | Held | Unknown | Refused | Status

@@ -1,6 +1,7 @@
 """`policy.safetensors`: every player's policy by name, with the run in its metadata. What an actor or evaluator needs.
 
-Tensors `{player}/{layer}/weight` [inputs, outputs] and `{agent}/{layer}/bias` [outputs], float32. The metadata holds
+Tensors `{player}/{layer}/weight` [inputs, outputs] and `{player}/{layer}/bias` [outputs], float32; a player is an
+agent, or a side that learns as one (`{side}-team`), as in `Run.players`. The metadata holds
 `run` (a Run as JSON), `version` (of the weights) and `updates`. Read and written with numpy; no pickle.
 """
 
@@ -40,8 +41,8 @@ def save_policy(path: Path, policy: PolicyFile) -> None:
     """Writes a team's policies; the file is replaced as a whole."""
     layers = unflatten(policy.flat, policy.run.players, policy.run.spec.network)
     tensors = {
-        f"{agent.name}/{i}/{name}": np.ascontiguousarray(tensor)
-        for agent, own in zip(policy.run.players.agents, layers, strict=True)
+        f"{player.name}/{i}/{name}": np.ascontiguousarray(tensor)
+        for player, own in zip(policy.run.players.agents, layers, strict=True)
         for i, layer in enumerate(own)
         for name, tensor in (("weight", layer.weight), ("bias", layer.bias))
     }
@@ -63,9 +64,9 @@ def load_policy(path: Path) -> PolicyFile:
             metadata = file.metadata() or {}
             run = msgspec.json.decode(metadata["run"], type=Run)
             shapes = {
-                f"{agent.name}/{i}/{name}": shape
-                for agent in run.players.agents
-                for i, (inputs, outputs) in enumerate(layer_shapes(agent, run.spec.network))
+                f"{player.name}/{i}/{name}": shape
+                for player in run.players.agents
+                for i, (inputs, outputs) in enumerate(layer_shapes(player, run.spec.network))
                 for name, shape in (("weight", (inputs, outputs)), ("bias", (outputs,)))
             }
             flat = np.concatenate([_tensor(file, name, shape) for name, shape in shapes.items()])

@@ -7,6 +7,7 @@ A `RunSpec` is what a user sets and what `run.toml` holds. A `Run` adds what the
 from __future__ import annotations
 
 import hashlib
+import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
@@ -17,6 +18,7 @@ from msgspec import Meta
 
 from common.errors import ConfigError
 from common.mistakes import explain
+from common.option_values import plain_options, read_value, spell_none
 from common.players import parse_algorithms, players
 from common.spaces import AgentSpaces
 from common.spec import AgentsSpec, PlayersSpec
@@ -33,14 +35,9 @@ PositiveShare = Annotated[float, Meta(gt=0, le=1)]
 Count = Annotated[int, Meta(ge=1, le=_LARGEST_INT)]
 CountOrZero = Annotated[int, Meta(ge=0, le=_LARGEST_INT)]
 Hidden = Annotated[tuple[Annotated[int, Meta(ge=1, le=65_536)], ...], Meta(min_length=1, max_length=8)]
+UNLIMITED_ROWS = 2**62
 SideName = Annotated[str, Meta(min_length=1, max_length=100)]
 AgentNames = Annotated[tuple[Annotated[str, Meta(max_length=1_000)], ...], Meta(min_length=1, max_length=10_000)]
-WorldOption = (
-    bool
-    | Annotated[int, Meta(ge=-_LARGEST_INT, le=_LARGEST_INT)]
-    | Annotated[float, Meta(ge=-_LARGEST_FLOAT, le=_LARGEST_FLOAT)]
-    | Annotated[str, Meta(max_length=1_000)]
-)
 
 
 class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -160,6 +157,12 @@ class ReplaySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     importance_exponent: Share = 0.4
     """How far the loss makes up for that (beta); rises to 1 over the budget."""
 
+    def largest_chunk(self, batch: int) -> int:
+        """Returns the most rows of a chunk that can take turns with batches of `batch` forever."""
+        if self.limit == "off" or not self.error_buffer:
+            return UNLIMITED_ROWS
+        return math.floor(min(self.error_buffer, 2 * self.error_buffer - batch) / self.samples_per_insert)
+
 
 class BudgetSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When a run is done: after so many environment steps or so much time, whichever is given."""
@@ -186,8 +189,8 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The world: a name of `shoal scenarios`, or pettingzoo:package.module."""
     seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0
     """Of networks, sampling and worlds."""
-    world: dict[str, WorldOption] = {}
-    """Options of the scenario, checked by the world itself."""
+    world: dict[str, Any] = {}
+    """Options of the scenario, checked by the world itself: numbers, texts, true, false, none, lists and tables."""
     network: NetworkSpec = NetworkSpec()
     algorithm: AlgorithmSpec = AlgorithmSpec()
     exploration: ExplorationSpec = ExplorationSpec()
@@ -196,7 +199,8 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     episode: EpisodeSpec = EpisodeSpec()
 
     def __post_init__(self) -> None:
-        """Refuses settings that contradict each other."""
+        """Refuses settings that contradict each other, and options of a world that are not plain data."""
+        msgspec.structs.force_setattr(self, "world", plain_options(self.world))
         parse_algorithms(self.algorithm.name)
         if self.replay.min_size > self.replay.capacity:
             raise ValueError(
@@ -243,23 +247,28 @@ def make_run_spec(*layers: Mapping[str, Any]) -> RunSpec:
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    """Reads `section.key=value` texts (values as in TOML, bare words as strings) into a layer of settings."""
+    """Reads `section.key=value` texts (see `option_values.read_value`) into a layer of settings."""
     layer: dict[str, Any] = {}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         keys = path.strip().split(".")
-        if not equals or not all(keys) or len(keys) > 2:
+        if not equals or not all(keys) or (len(keys) > 2 and keys[0] != "world"):
             raise ConfigError(f"--set {assignment}: write section.key=value, as in --set replay.batch=512")
-        table = layer if len(keys) == 1 else layer.setdefault(keys[0], {})
-        if not isinstance(table, dict):
-            raise ConfigError(f"--set {assignment}: {keys[0]} was set to {table!r} before, which has no parts")
-        table[keys[-1]] = _toml_value(text.strip())
+        table = layer
+        for depth, key in enumerate(keys[:-1], 1):
+            table = table.setdefault(key, {})
+            if not isinstance(table, dict):
+                name = ".".join(keys[:depth])
+                raise ConfigError(f"--set {assignment}: {name} was set to {table!r} before, which has no parts")
+        table[keys[-1]] = read_value(text.strip(), assignment)
     return layer
 
 
 def to_toml(run: Run) -> str:
     """Writes a run as the text of `run.toml`."""
-    return tomli_w.dumps(_without_none(msgspec.to_builtins(run)))
+    table = msgspec.to_builtins(run)
+    table["spec"]["world"] = spell_none(table["spec"]["world"])
+    return tomli_w.dumps(_without_none(table))
 
 
 def from_toml(text: str, origin: str) -> Run:
@@ -284,13 +293,6 @@ def _convert(settings: dict[str, Any]) -> RunSpec:
         return msgspec.convert(settings, RunSpec)
     except msgspec.ValidationError as e:
         raise ConfigError(explain(e, settings, RunSpec)) from e
-
-
-def _toml_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
 
 
 def _digest(value: object) -> str:

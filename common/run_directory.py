@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from common.errors import ConfigError, ShoalError
+from common.errors import ConfigError, LastingError
 from common.file_names import file_name
 from common.run import Run, RunSpec, from_toml, to_toml
 from common.spaces import AgentSpaces
@@ -64,7 +64,7 @@ class RunDirectory:
             raise ConfigError(f"{self.run_file} cannot be read: {e}") from e
 
     def note_finished(self) -> None:
-        """Notes that the learner has used its budget; ShoalError when there is no room for that."""
+        """Notes that the learner has used its budget; LastingError when there is no room for that."""
         with writing(self.finished_file):
             self.finished_file.touch()
 
@@ -161,13 +161,13 @@ def _world(spec: RunSpec) -> str:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns what the system says against writing at `path` (a full disk) into ShoalError, with the way out."""
+    """Turns what the system says against writing at `path` (a full disk) into LastingError, with the way out."""
     try:
         yield
     except OSError as e:
-        raise ShoalError(
-            f"{e.filename or path} cannot be written: {e.strerror or e}; make room, or see to its rights, then go on"
-            " with --resume: what was written before is whole"
+        raise LastingError(
+            f"{e.filename or path} cannot be written: {e.strerror or e}. Free disk space or fix the permissions, then"
+            " continue with --resume. Files written earlier are intact."
         ) from e
 
 

@@ -1,7 +1,7 @@
 """What an environment's own spaces are, as plain data: all that undoes the encoding into flat vectors.
 
 Shoal's policies read and write flat float32 vectors. A user who takes a policy elsewhere must know which numbers of
-those vectors are which part of the environment's observation and action. `run.toml` holds this beside the JointSpec,
+those vectors are which part of the environment's observation and action. `run.toml` holds this beside the AgentsSpec,
 and `shoal export` writes it; it is no part of the run's `data_hash`.
 """
 

@@ -91,22 +91,43 @@ def cpu_seconds(pid: int) -> float:
 
 def memory_limit_bytes() -> int:
     """Returns the least of the machine's memory and the limits of this process' cgroups, version 1 or 2."""
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limits = (_read(file).strip() for file in _limit_files())
-    return min([machine, *(int(limit) for limit in limits if limit.isdigit())])
+    return min([_machine_bytes(), *(limit for limit, _ in _limits())])
 
 
-def _limit_files() -> Iterable[Path]:
-    """Yields the files with the memory limits of this process' cgroups and of those they are in."""
+def available_memory_bytes() -> int:
+    """Returns what this process may still use: the machine's free memory, or less where one of its cgroups has less."""
+    lines = _read(PROC / "meminfo").splitlines()
+    free = (int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    return min([next(free, _machine_bytes()), *(max(limit - used, 0) for limit, used in _limits())])
+
+
+def _machine_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _limits() -> Iterable[tuple[int, int]]:
+    """Yields limit and use of memory of each of this process' cgroups that has a limit."""
+    for limit_file, used_file in _limit_files():
+        limit, used = _read(limit_file).strip(), _read(used_file).strip()
+        if limit.isdigit():
+            yield int(limit), int(used) if used.isdigit() else 0
+
+
+def _limit_files() -> Iterable[tuple[Path, Path]]:
+    """Yields the files with limit and use of memory of this process' cgroups and of those that contain them."""
     for line in _read(PROC / "self" / "cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
             continue
-        root, file = ("memory", "memory.limit_in_bytes") if controllers else ("", "memory.max")
+        root, limit, used = (
+            ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes")
+            if controllers
+            else ("", "memory.max", "memory.current")
+        )
         top = CGROUPS / root
         # In a container the path may be the host's, while the container sees its own group at the top.
         for group in {top, *(top / parent for parent in _with_parents(path.strip("/")))}:
-            yield group / file
+            yield group / limit, group / used
 
 
 def _with_parents(path: str) -> Iterable[Path]:

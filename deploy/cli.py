@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -125,7 +124,7 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
         digest = load_policy(directory.policy_file).digest
         _screen.print(f"weights {digest}", soft_wrap=True)
         if config.json and config.episodes == 0:
-            click.echo(msgspec.json.encode({"weights_hash": digest}))
+            command.result(msgspec.json.encode({"weights_hash": digest}))
     code = 0 if config.episodes == 0 else _evaluate_at_end(directory, config, stop)
     if not stop.requested:
         showing.warn()
@@ -177,7 +176,7 @@ def status(run: Path | None, **values: Any) -> None:
         client.close()
         context.term()
     if config.json:
-        click.echo(msgspec.json.encode(answer))
+        command.result(msgspec.json.encode(answer))
         return
     _print_status(answer)
 
@@ -188,17 +187,17 @@ def list_scenarios(as_json: bool) -> None:
     """List every world: agents, observation and action sizes, sides, what the reward means."""
     table = scenarios()
     if as_json:
-        click.echo(msgspec.json.encode([_scenario_row(row.name, row) for row in table]))
+        command.result(msgspec.json.encode([_scenario_row(row.name, row) for row in table]))
         return
     for row in table:
         spec = world_spec(row.name)
-        click.echo(f"{row.name}: {row.doc}")
+        command.result(f"{row.name}: {row.doc}")
         for agent in spec.agents:
             parts = ", ".join(_part_in_words(part) for part in agent.parts)
-            click.echo(f"    {agent.name:<18} side {agent.team:<10} observes {agent.obs_dim:>3}, acts {parts}")
-        click.echo(f"    reward: {row.reward}")
-        click.echo(f"    options: {', '.join(f'{option.name}={option.default}' for option in row.options)}\n")
-    click.echo("Any PettingZoo ParallelEnv: pettingzoo:package.module, as in pettingzoo:mpe2.simple_spread_v3")
+            command.result(f"    {agent.name:<18} side {agent.team:<10} observes {agent.obs_dim:>3}, acts {parts}")
+        command.result(f"    reward: {row.reward}")
+        command.result(f"    options: {', '.join(f'{option.name}={option.default}' for option in row.options)}\n")
+    command.result("Any PettingZoo ParallelEnv: pettingzoo:package.module, as in pettingzoo:mpe2.simple_spread_v3")
 
 
 shoal.add_command(audit_run)
@@ -238,12 +237,12 @@ def _print_status(answer: Status) -> None:
         table.add_row("learner", f"Shoal {learner.software}, {heard}, {doing}")
     table.add_row("replay server", f"Shoal {answer.software}, up for {clock(answer.uptime_s)}")
     for actor in answer.actors:
-        state = f"waiting for {actor.waiting_for}" if actor.waiting_for else "collecting"
+        state = actor.doing or (f"waiting for {actor.waiting_for}" if actor.waiting_for else "collecting")
         table.add_row(
             f"actor {actor.actor}",
             f"Shoal {actor.software}, {actor.env_steps:,} env steps, weights {actor.weights_version}, {state}",
         )
-    Console(file=sys.stdout).print(table)
+    Console(file=command.results()).print(table)
 
 
 def _part_in_words(part: Any) -> str:

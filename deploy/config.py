@@ -23,6 +23,10 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     copies: Annotated[
         int, Meta(ge=1, le=65_536, description="Copies of the world each worker steps in one batch (--preset seed: 4).")
     ] = 32
+    chunk_rows: Annotated[
+        int,
+        Meta(ge=1, le=65_536, description="Transitions in a chunk, about: rounded to whole steps of all copies."),
+    ] = 256
     run: Annotated[str, Meta(description="Directory of the run. Default: runs/SCENARIO-DATE-TIME.")] = ""
     resume: Annotated[bool, Meta(description="Go on with the run that --run holds.")] = False
     lockstep: Annotated[
@@ -65,7 +69,8 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def lockstep_options(self) -> str:
         """The options that a lockstep run must be resumed with."""
-        return f"--lockstep --actors {self.actors} --copies {self.copies} --threads {self.threads}"
+        chunks = "" if self.chunk_rows == TrainConfig().chunk_rows else f" --chunk-rows {self.chunk_rows}"
+        return f"--lockstep --actors {self.actors} --copies {self.copies}{chunks} --threads {self.threads}"
 
     def refuse_what_lockstep_is_not(self) -> None:
         """Raises ConfigError for options with which lockstep could not keep its promise."""

@@ -52,6 +52,10 @@ class Dashboard:
         self._pages.now = [*now, *(("trouble", trouble) for trouble in troubles)]
         self._display.show(status, troubles)
 
+    def say(self, text: str) -> None:
+        """Passes it on."""
+        self._display.say(text)
+
     def close(self) -> None:
         """Ends the display; the page is served on, while the run is evaluated."""
         self._pages.now = [("state", "training has ended")]

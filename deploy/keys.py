@@ -89,9 +89,9 @@ def keys(directory: Path, **values: object) -> None:
     require_safe_libzmq("shoal keys")
     change = change_keys(directory, [*config.clients, *(f"actor-{i}" for i in range(1, config.n + 1))], config.revoke)
     if config.json:
-        click.echo(msgspec.json.encode(change))
+        command.result(msgspec.json.encode(change))
     else:
-        click.echo(_in_words(change))
+        command.result(_in_words(change))
 
 
 def change_keys(directory: Path, clients: Sequence[str], revoked: Sequence[str]) -> KeysChange:

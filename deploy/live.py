@@ -17,6 +17,7 @@ from common.messages import LearnerReport, Status
 from learner_node.inputs import first_words
 
 LINE_PERIOD_S = 10.0
+MOST_BUSY_SHOWN = 2
 SILENT_S = 10.0
 """Of a learner, which reports once a second: longer, and nothing is known of what it does."""
 
@@ -26,6 +27,9 @@ class Display(Protocol):
 
     def show(self, status: Status | None, troubles: Sequence[str]) -> None:
         """Shows the newest status; None when the replay server does not answer."""
+
+    def say(self, text: str) -> None:
+        """Prints something once, at once: a failure with its lines, what is waited for."""
 
     def close(self) -> None:
         """Ends the display; what it showed last stays."""
@@ -50,6 +54,10 @@ class LiveTable:
         now = time.monotonic()
         left_s = self._left(status, now)
         self._live.update(draw(self._title, status, troubles, now - self._started_at, left_s))
+
+    def say(self, text: str) -> None:
+        """Prints above the table."""
+        self._live.console.print(Text(text, style="yellow"), soft_wrap=True)
 
     def close(self) -> None:
         """Leaves the last table on the screen."""
@@ -90,6 +98,10 @@ class Lines:
             return
         figures = ", ".join(f"{name} {value}" for name, value in rows(status) if name not in ("waiting", "warning"))
         self._print(figures + left + "".join(f"; {wait}" for wait in status.waiting))
+
+    def say(self, text: str) -> None:
+        """Prints it with the time."""
+        self._print(text)
 
     def close(self) -> None:
         """Has nothing to end."""
@@ -155,8 +167,10 @@ def rows(status: Status) -> list[tuple[str, str]]:
         ),
         ("policy lag", f"{_number(status.policy_lag)} versions"),
         ("replay", f"{status.size:,} of {status.capacity:,}, {status.durability}"),
-        ("actors", str(status.actor_count)),
+        ("actors", _actors(status)),
     ]
+    if status.worker_restarts:
+        shown.append(("worker restarts", f"{status.worker_restarts}, last: {status.last_fault}"))
     shown += _of_learner(status)
     if learner and learner.last_checkpoint_s >= 0:
         shown.append(("checkpoint", f"{learner.last_checkpoint_s:.0f} s ago"))
@@ -170,6 +184,13 @@ def rows(status: Status) -> list[tuple[str, str]]:
     if len(versions := sorted(set(told) - {""})) > 1:
         shown.append(("software", f"differs: {', '.join(versions)}"))
     return shown
+
+
+def _actors(status: Status) -> str:
+    """Returns how many there are, and what keeps some of them from the usual pace."""
+    busy = [f"{actor.actor}: {actor.doing}" for actor in status.actors if actor.doing]
+    more = [f"{len(busy) - MOST_BUSY_SHOWN} more"] if len(busy) > MOST_BUSY_SHOWN else []
+    return "; ".join([str(status.actor_count), *busy[:MOST_BUSY_SHOWN], *more])
 
 
 def _of_learner(status: Status) -> list[tuple[str, str]]:

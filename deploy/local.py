@@ -31,9 +31,11 @@ from pathlib import Path
 import zmq
 
 from common.errors import ConfigError, ProtocolError
+from common.failure_note import VARIABLE
 from common.messages import Status, StatusRequest
 from common.process import Stop
 from common.run_directory import RunDirectory
+from common.vitals import available_memory_bytes
 from common.wire import Client
 from deploy.audit.cli import DIRECTORY as AUDIT
 from deploy.config import TrainConfig
@@ -41,7 +43,6 @@ from deploy.embedded_redis import LONGEST_SOCKET_PATH, EmbeddedRedis, memory_lim
 from deploy.live import Display
 from deploy.supervisor import Role, Supervisor
 from replay_server.redis_link import without_password
-from replay_server.ring import available_memory_bytes
 
 LOOK_PERIOD_S = 0.5
 _SOCKETS = "sockets"
@@ -62,6 +63,8 @@ class LocalRun:
         self._supervisor = Supervisor()
         self._sockets = _socket_directory(directory.path)
         self._redis_data = directory.path / _REDIS
+        # Not in the run's directory: a full disk there is what a note may have to tell.
+        self._notes = Path(tempfile.mkdtemp(prefix="shoal-notes-"))
         self._context = zmq.Context()
 
     def train(self, stop: Stop, display: Display) -> bool:
@@ -73,18 +76,27 @@ class LocalRun:
             client = Client(self._context, self._endpoint("replay"))
             status: Status | None = None
             while not learner.finished and not stop.wait(LOOK_PERIOD_S):
-                self._supervisor.look()
+                self._look(display)
                 status = _newest_status(client) or (status if self._replay.running else None)
                 display.show(status, self._supervisor.troubles)
             return learner.finished
         finally:
             display.close()
-            self._supervisor.end()
+            self._supervisor.end(on_wait=display.say)
+            shutil.rmtree(self._notes, ignore_errors=True)
             self._context.destroy(linger=0)
             shutil.rmtree(self._sockets, ignore_errors=True)
             link = self._directory.path / _SOCKETS
             if link.is_symlink():
                 link.unlink()
+
+    def _look(self, display: Display) -> None:
+        """Looks after the processes and shows at once what failed, also what is tried again."""
+        try:
+            self._supervisor.look()
+        finally:
+            for text in self._supervisor.take_news():
+                display.say(text)
 
     def _start(self, stop: Stop) -> Role | None:
         """Starts everything; returns the learner, or None when a stop was asked for meanwhile."""
@@ -102,7 +114,8 @@ class LocalRun:
         options = {"run": directory.path, "resume": True, "bind": weights, "replay": replay}
         options |= {"threads": config.threads, "gpu": config.gpu, "track": config.track}
         learner = self._add("learner", "learner_node", options, is_done=directory.finished_file.exists)
-        options = {"n": config.actors, "copies": config.copies, "replay": replay, "weights": weights, **audit}
+        options = {"n": config.actors, "copies": config.copies, "chunk-rows": config.chunk_rows}
+        options |= {"replay": replay, "weights": weights, **audit}
         self._add("actor", "actor_node", options)
         return learner
 
@@ -149,6 +162,7 @@ class LocalRun:
         log = self._directory.logs / f"{name}.log"
         arguments = _arguments({**options, "metrics-port": 0, "parent": os.getpid()})
         command = [sys.executable, "-m", module, *arguments]
+        note = self._notes / name
 
         def start() -> subprocess.Popen[bytes]:
             with log.open("ab") as output:
@@ -157,12 +171,12 @@ class LocalRun:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    env={**_without_settings(os.environ), **(environment or {})},
+                    env={**_without_settings(os.environ), **(environment or {}), VARIABLE: str(note)},
                     # Ctrl-C in the terminal is for the launcher, which ends the others in order.
                     start_new_session=True,
                 )
 
-        return self._supervisor.add(Role(name, start, log, is_done))
+        return self._supervisor.add(Role(name, start, log, is_done, note))
 
     def _endpoint(self, name: str) -> str:
         return f"ipc://{self._sockets / name}"

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-
 from rich.console import Console
 from rich.table import Table
+
+from common import command
 
 _ENDLESS = 100_000
 
 
 def print_tables(*tables: Table) -> None:
     """Prints tables: on a terminal within its width, elsewhere as wide as they are, for a file has no edge."""
-    console = Console(file=sys.stdout)
+    console = Console(file=command.results())
     if not console.is_terminal:
         console.width = _ENDLESS
     for table in tables:

@@ -7,11 +7,12 @@ from common.run import RunSpec
 from common.run_directory import RunDirectory
 from common.run_options import Check
 from common.spec import AgentsSpec
+from common.vitals import available_memory_bytes
 from deploy.config import TrainConfig
 from deploy.embedded_redis import SPARE
 from learner_node.sizes import BASE_BYTES, refuse_beyond_memory, sizes_of
 from learner_node.warm_up import ended_too_early
-from replay_server.ring import USABLE_SHARE, available_memory_bytes
+from replay_server.ring import USABLE_SHARE
 
 
 def refuse_what_does_not_fit(config: TrainConfig) -> Check:

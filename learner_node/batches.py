@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
 import zmq
@@ -71,6 +72,10 @@ class Batches(Protocol):
     @property
     def status(self) -> Status | None:
         """The newest one asked for."""
+
+    @property
+    def statuses(self) -> Sequence[Status]:
+        """The newest one of each replay server that has taken the learner in."""
 
     @property
     def rejected(self) -> int:
@@ -139,6 +144,11 @@ class BatchStream:
     def status(self) -> Status | None:
         """The newest one asked for, of the first server."""
         return self._sources[0].status
+
+    @property
+    def statuses(self) -> Sequence[Status]:
+        """The newest one of each replay server that has taken the learner in."""
+        return [source.status for source in self._sources if source.opened and source.status]
 
     @property
     def rejected(self) -> int:

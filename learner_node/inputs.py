@@ -116,7 +116,7 @@ def on_clipping(clipped: float | None, norm: float | None, spec: RunSpec) -> lis
     return [
         Remark(
             "clipping",
-            f"critics' gradients are clipped in {clipped:.0%} of the updates (norm {norm:,.3g}, clip {clip:g})",
+            f"critics' gradients are clipped in {clipped:.0%} of the updates (norm {_rounded(norm)}, clip {clip:g})",
             "gradients of all sizes become steps of one size, so that rare large errors count no more than small ones",
             (f"algorithm.gradient_clip={wanted:g}", "algorithm.reward_scale below 1"),
         )
@@ -248,6 +248,12 @@ def first_words(remark: str) -> str:
     return " ".join(remark.split()[:2])
 
 
+def _rounded(size: float) -> str:
+    """Returns three digits of a number, written out where that is short."""
+    found = float(f"{size:.3g}")
+    return f"{found:,.0f}" if 1e3 <= found < 1e7 else f"{found:g}"
+
+
 def _mean_and_spread(values: npt.NDArray[np.float64]) -> tuple[float, float]:
     return (float(values.mean()), float(values.std())) if values.size else (0.0, 0.0)
 
@@ -272,7 +278,7 @@ def _on_observations(names: Sequence[str], size: float, how: str) -> Remark:
     many = "reach a size of" if how == "large" else "have a size of at most"
     return Remark(
         "observations",
-        f"observations of {whose} {many} {size:,.3g} (root mean square)",
+        f"observations of {whose} {many} {_rounded(size)} (root mean square)",
         "networks suit numbers of a size near 1: "
         + (
             "units saturate, and one large number hides the others" if how == "large" else "they hardly tell them apart"
@@ -287,7 +293,7 @@ def _on_rewards(size: float, reward_scale: float) -> Remark:
     fits = abs(exponent) <= 12
     return Remark(
         "rewards",
-        f"rewards have a size of {size:,.3g} (root mean square of those that are not 0{scaled})",
+        f"rewards have a size of {_rounded(size)} (root mean square of those that are not 0{scaled})",
         "critics and their learning rates suit rewards of a size near 1",
         (f"algorithm.reward_scale=1e{exponent}" if fits else "to scale the reward in the environment",),
     )

@@ -43,6 +43,7 @@ from learner_node.inputs import InputStats, first_words
 from learner_node.logbook import Logbook
 from learner_node.metrics import Metrics
 from learner_node.milestones import Milestones
+from learner_node.refused_weights import RefusedWeights
 from learner_node.sizes import sizes_of
 from learner_node.source import Records
 from learner_node.state import Counters, TrainingState, capture, restore
@@ -103,6 +104,7 @@ class Learner:
         self._introduced = False
         """Whether a replay server has taken this learner in: from then on it publishes."""
         self._rate = UpdateRate()
+        self._refused = RefusedWeights()
         now = time.monotonic()
         self._report_due, self._log_due = Due(REPORT_PERIOD_S, now), Due(LOG_PERIOD_S, now)
         self._checkpoint_due = Due(config.checkpoint_every, now)
@@ -210,6 +212,7 @@ class Learner:
             self._look_at_warm_up(now)
             self._stream.send(self._report(self._training.figures, finished=False))
             self._stream.send(StatusRequest())
+            self._refused.check(self._stream.statuses, now)
         if self._log_due(now):
             self._write_log()
         if self._say_due(now):
@@ -277,8 +280,8 @@ class Learner:
             updates_per_s=self._rate.value,
             weights_version=self._done.weights_version,
             progress=self.progress,
-            critic_loss=fmean(figures.critic_loss) if figures else 0.0,
-            policy_loss=fmean(figures.policy_loss) if figures else 0.0,
+            critic_loss=fmean(figures.critic_loss) if figures else math.nan,
+            policy_loss=fmean(figures.policy_loss) if figures else math.nan,
             waiting_for=self._wait.reason,
             waited_s=self._wait.total_s,
             last_checkpoint_s=time.monotonic() - self._saved_at if self._saved_at is not None else -1.0,

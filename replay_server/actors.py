@@ -15,7 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import Enum, auto
 
-from common.messages import Ack, ActorReport, Bye, Chunk, Fenced, Gap, Hello, Refused, Unknown
+import msgspec
+
+from common.messages import Ack, ActorReport, Busy, Bye, Chunk, Fenced, Gap, Hello, Refused, Unknown
 from replay_server.credit import Session
 from replay_server.instructions import Reply
 
@@ -62,6 +64,9 @@ class Actors:
             replies = _fence(known, peer, incarnation)
             session = self.restore(hello.actor, incarnation, 0)
             session.rejoined = hello.incarnation > 0
+            if known:
+                session.restarts, session.last_fault = known.restarts, known.last_fault
+                session.faulted_at = known.faulted_at
         if hello.incarnation:
             # A server that forgot takes the actor's word: what was acknowledged once is not sent again.
             session.durable = max(session.durable, hello.acked)
@@ -88,6 +93,28 @@ class Actors:
             return Reply(peer, Fenced(session.incarnation))
         session.peer, session.seen = peer, now
         return session
+
+    def take_report(self, session: Session, report: ActorReport, now: float) -> None:
+        """Takes an actor's newest report, which is owed an Ack."""
+        session.restarts = max(session.restarts, report.restarts)
+        if report.last_fault and report.last_fault != session.last_fault:
+            session.last_fault, session.faulted_at = report.last_fault, now
+        session.report, session.owed_ack = report, True
+
+    def keep(self, busy: Busy, now: float) -> None:
+        """Keeps the lease of an actor for which its supervisor speaks; one without a session gets none by that."""
+        session = self.sessions.get(busy.actor)
+        if session is None or session.peer is None or session.incarnation != busy.incarnation:
+            return
+        session.seen = now
+        if session.report is not None:
+            session.report = msgspec.structs.replace(session.report, doing=busy.doing)
+
+    def faults(self) -> tuple[int, str]:
+        """Returns how often workers were started again, and why one was last."""
+        sessions = self.sessions.values()
+        last = max(sessions, key=lambda session: session.faulted_at, default=None)
+        return sum(session.restarts for session in sessions), last.last_fault if last else ""
 
     def leave(self, bye: Bye) -> None:
         """Ends a session; its sequence stays known."""

@@ -44,6 +44,11 @@ class Session:
     turn: int = 0
     """Orders the grants: the actor that has waited longest comes first among equals."""
     report: ActorReport | None = None
+    restarts: int = 0
+    """How often the actor's supervisor has started it again, over its incarnations."""
+    last_fault: str = ""
+    faulted_at: float = -math.inf
+    """Monotonic time at which `last_fault` was first heard."""
     rejoined: bool = False
     """Whether it had collected before this server first heard of it: its first report tells of the past too."""
     owed_ack: bool = False

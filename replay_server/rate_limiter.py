@@ -20,9 +20,7 @@ from __future__ import annotations
 import math
 
 from common.errors import ConfigError
-from common.run import ReplaySpec
-
-UNLIMITED_ROWS = 2**62
+from common.run import UNLIMITED_ROWS, ReplaySpec
 
 
 class RateLimiter:
@@ -93,10 +91,8 @@ class RateLimiter:
         return max(math.ceil(missing) if self.spec.limit == "strict" else 0, self.spec.min_size - size, 0)
 
     def largest_chunk(self, batch: int) -> int:
-        """Returns the most rows of a chunk that can take turns with batches of `batch` for ever."""
-        if self.spec.limit == "off" or not self.spec.error_buffer:
-            return UNLIMITED_ROWS
-        return math.floor(min(self.half_width, 2 * self.half_width - batch) / self.spec.samples_per_insert)
+        """Returns the most rows of a chunk that can take turns with batches of `batch` forever."""
+        return self.spec.largest_chunk(batch)
 
 
 def choose_half_width(batch: int, samples_per_insert: float, rows_in_flight: int) -> float:

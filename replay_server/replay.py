@@ -17,6 +17,7 @@ import math
 from common.errors import ConfigError, ProtocolError
 from common.messages import (
     ActorReport,
+    Busy,
     Bye,
     Chunk,
     FromPeer,
@@ -86,6 +87,8 @@ class Replay:
                 replies = self._from_learner(peer, message, payload, now)
             case ActorReport():
                 replies = self._actor_report(peer, message, now)
+            case Busy():
+                self.actors.keep(message, now)
             case Hello():
                 replies = self._hello(peer, message, now)
             case Open():
@@ -99,7 +102,7 @@ class Replay:
     def _hello(self, peer: bytes, hello: Hello, now: float) -> list[Reply]:
         if self.table is None:
             return [Reply(peer, NotReady("a learner: none has brought a run yet"))]
-        run = self.table.run
+        run = self.table.served_run
         if hello.data_hash not in ("", self.table.data_hash):
             # It sees by the run that it must begin anew; it is no session until it has.
             return [Reply(peer, Welcome(run, hello.incarnation, hello.acked, hello.acked))]
@@ -149,7 +152,7 @@ class Replay:
         if isinstance(session, Reply):
             return [session]
         self.recent.count_episodes(session.report, report, rejoined=session.rejoined)
-        session.report, session.owed_ack = report, True
+        self.actors.take_report(session, report, now)
         return []
 
     def _open(self, peer: bytes, message: Open, now: float) -> list[Reply]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 
 from common.errors import ConfigError
+from common.vitals import available_memory_bytes
 
 Records = npt.NDArray[np.void]
 Slots = npt.NDArray[np.int64]
@@ -84,25 +82,3 @@ def refuse_beyond_memory(record_bytes: int, capacity: int, available_bytes: int)
             f" GiB are free; choose at most {most:,} (--set replay.capacity={most} for the run, or replay --capacity"
             f" {most})"
         )
-
-
-def available_memory_bytes() -> int:
-    """Returns what this process may still use: the machine's free memory, or less where its cgroup allows less."""
-    machine = _meminfo_available()
-    limit, used = (_read_number(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
-    return machine if limit is None or used is None else min(machine, max(limit - used, 0))
-
-
-def _meminfo_available() -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _read_number(path: Path) -> int | None:
-    try:
-        return int(path.read_text("ascii"))
-    except (OSError, ValueError):
-        return None

@@ -22,6 +22,7 @@ def make_status(replay: Replay, now: float, *, not_ready: str = "") -> Status:
     inserts, samples = (limiter.inserts, limiter.samples) if limiter else (0, 0)
     live = list(replay.actors.live(now))
     waits = (replay.actors_wait.told(now), replay.learner_wait.told(now))
+    restarts, last_fault = replay.actors.faults()
     return Status(
         run=table.run if table else None,
         uptime_s=now - replay.started,
@@ -49,10 +50,18 @@ def make_status(replay: Replay, now: float, *, not_ready: str = "") -> Status:
         last_error=(replay.journal.error or replay.tally.last_error)[:2_000],
         metrics_url=replay.settings.metrics_url,
         software=vitals.software_version(),
+        worker_restarts=restarts,
+        last_fault=last_fault[:WORDS_SHOWN],
         late_priorities=replay.tally.late_priorities,
+        actors_without_weights=sum(_refuses_weights(session) for session in live),
         absent=_absent(replay, live_actors=len(live), inserts=inserts)[:2_000],
         shared_reward=_is_shared([session.report for session in live if session.report]),
     )
+
+
+def _refuses_weights(session: Session) -> bool:
+    report = session.report
+    return report is not None and bool(report.weights_refused) and not report.weights_version
 
 
 def _waiting(waits: Sequence[str], not_ready: str, *, has_run: bool) -> tuple[str, ...]:
@@ -91,4 +100,5 @@ def _actor_status(session: Session, now: float) -> ActorStatus:
         doing=report.doing[:WORDS_SHOWN] if report else "",
         restarts=report.restarts if report else 0,
         last_fault=report.last_fault[:WORDS_SHOWN] if report else "",
+        weights_refused=report.weights_refused[:WORDS_SHOWN] if report else "",
     )

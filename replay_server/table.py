@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -37,6 +38,12 @@ class Table:
         self.inserted = self.sampled = 0
         """Transitions in this life of the server; the limiter counts over all of them."""
         self._seed = seed
+
+    @property
+    def served_run(self) -> Run:
+        """The run as actors are told it: with the replay settings that hold here, not those it was made with."""
+        spec = msgspec.structs.replace(self.run.spec, replay=self.limiter.spec)
+        return msgspec.structs.replace(self.run, spec=spec)
 
     @property
     def size(self) -> int:

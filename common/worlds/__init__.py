@@ -167,10 +167,11 @@ def _scenario(name: str, options: Mapping[str, Any]) -> Scenario[Any]:
     if name not in SCENARIOS:
         from difflib import get_close_matches  # noqa: PLC0415  (slow to import, needed only for this message)
 
-        close = get_close_matches(name, SCENARIOS, n=3) or sorted(SCENARIOS)
+        close = get_close_matches(name, SCENARIOS, n=3)
+        meant = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(sorted(SCENARIOS))}."
         raise ConfigError(
-            f"there is no scenario {name!r}; did you mean {', '.join(close)}? "
-            f"Other environments are named {FOREIGN}package.module"
+            f"there is no scenario {name!r}; {meant} Other environments are named {FOREIGN}package.module, a module "
+            "whose parallel_env() makes a PettingZoo ParallelEnv"
         )
     scenario = SCENARIOS[name]
     return scenario(parse_options(name, scenario.options_type, options))

@@ -7,27 +7,38 @@ against PettingZoo's contract is a WorldError that names world, copy, step and a
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from common.errors import ConfigError, WorldError
+from common.errors import ShoalError, WorldError
 from common.spaces import AgentSpaces
-from common.spec import AgentsSpec, joint_spec
-from common.worlds.spaces import Decode, Encode, action_codec, describe_spaces, observation_codec
+from common.worlds.faults import raised
+from common.worlds.fit import Misfit, flag, is_outside, misfit, number, reset_result, show, step_result
+from common.worlds.making import Codec, Layout, ParallelEnv, lay_out, make_copies, maker_of
+from common.worlds.spaces import describe_spaces
 from common.worlds.world import AS_THE_WORLD_SAYS, EpisodeRules, Float32Array, Step, check_actions
 
-ParallelEnv = Any  # PettingZoo's own class is generic in three ways and says no more
+_log = logging.getLogger(__name__)
+_CHECKED_EPISODES = 2
+"""First episodes of each copy in which all that comes from the environment is checked; later only what is cheap."""
+_MASK = "action_mask"
+_MASKS = (
+    "this environment gives action masks (action_mask): Shoal does not use them yet, so actions that a mask forbids "
+    "will be tried"
+)
 
 
-class Codec(NamedTuple):
-    """How one agent's observations and actions are laid into the joint vectors."""
+class _Seat(NamedTuple):
+    """Where one agent stands in the joint vectors, and how its observations and actions are written there."""
 
-    encode: Encode
-    decode: Decode
+    place: int
+    obs: slice
+    action: slice
+    codec: Codec
 
 
 class _Copy:
@@ -39,6 +50,7 @@ class _Copy:
         self.acting: list[Any] = []
         self.left: set[Any] = set()
         self.ended = False
+        self.episodes = 0
 
 
 class PettingZooWorld:
@@ -49,19 +61,25 @@ class PettingZooWorld:
         name: str,
         envs: Sequence[ParallelEnv],
         seed: int | None,
-        layout: tuple[AgentsSpec, list[Codec]],
+        layout: Layout,
         episodes: EpisodeRules = AS_THE_WORLD_SAYS,
     ) -> None:
         self.name = name
         self.copies = len(envs)
-        self.spec, codecs = layout
+        self.spec, codecs = layout.spec, layout.codecs
         self.infos: list[Mapping[Any, Any]] = [{} for _ in envs]
         """The last step's infos of each copy, as its environment gave them."""
         self._copies = [_Copy(env) for env in envs]
         self._episodes = episodes
         agents = list(envs[0].possible_agents)
         self._index = {agent: i for i, agent in enumerate(agents)}
-        self._codecs = dict(zip(agents, codecs, strict=True))
+        self._seats = {
+            agent: _Seat(i, spec.obs_slice, spec.action_slice, codec)
+            for i, (agent, spec, codec) in enumerate(zip(agents, self.spec.agents, codecs, strict=True))
+        }
+        self._masked = any(_MASK in getattr(codec.observed, "spaces", ()) for codec in codecs)
+        if self._masked:
+            _remark(name, _MASKS)
         self._rng = np.random.default_rng(seed)
         self._discount = np.ones((self.copies, len(agents)), np.float32)
 
@@ -78,8 +96,8 @@ class PettingZooWorld:
         on_made: Callable[[int], object],
     ) -> PettingZooWorld:
         """Makes copies of `module.parallel_env(**options)`."""
-        envs = make_copies(name, parallel_env_of(name, module), copies, options, on_made)
-        return cls(name, envs, seed, _layout(name, envs[0]), episodes)
+        envs = make_copies(name, maker_of(name, module), copies, options, on_made)
+        return cls(name, envs, seed, lay_out(name, envs), episodes)
 
     @property
     def spaces(self) -> tuple[AgentSpaces, ...]:
@@ -96,7 +114,7 @@ class PettingZooWorld:
         obs = np.zeros((self.copies, self.spec.obs_dim), np.float32)
         for c in range(self.copies):
             self._reset_copy(c, obs, None if seeds is None else int(seeds[c]))
-        self._check_finite(obs, "observation")
+        self._check_finite(obs)
         return obs
 
     def step(self, actions: Float32Array) -> Step:
@@ -110,8 +128,7 @@ class PettingZooWorld:
             if copy.ended:
                 continue
             over[c] = self._step_copy(c, actions[c], next_obs[c], reward[c], present[c])
-        self._check_finite(next_obs, "observation")
-        self._check_finite(reward, "reward")
+        self._check_finite(next_obs)
         discount = self._discount.copy()
         obs = next_obs.copy()
         for c, copy in enumerate(self._copies):
@@ -123,8 +140,8 @@ class PettingZooWorld:
                     copy.ended = True
             else:
                 for agent in copy.left:
-                    obs[c, self._agent(agent).obs_slice] = 0.0
-        self._check_finite(obs, "observation")
+                    obs[c, self._seats[agent].obs] = 0.0
+        self._check_finite(obs)
         return Step(obs, reward, discount, present, next_obs, over)
 
     def wrap(self, around: Callable[[ParallelEnv], ParallelEnv]) -> None:
@@ -134,18 +151,34 @@ class PettingZooWorld:
 
     def close(self) -> None:
         """Closes every environment."""
-        for copy in self._copies:
-            copy.env.close()
-
-    def _agent(self, agent: Any) -> Any:
-        return self.spec.agents[self._index[agent]]
+        for c, copy in enumerate(self._copies):
+            try:
+                copy.env.close()
+            except BaseException as e:
+                raise raised(f"{self.name}: closing copy {c}", e, c) from e
 
     def _reset_copy(self, c: int, obs: Float32Array, seed: int | None) -> None:
         copy = self._copies[c]
-        seen, _ = copy.env.reset(seed=int(self._rng.integers(2**31)) if seed is None else seed)
-        copy.age, copy.acting, copy.left = 0, list(copy.env.agents), set()
-        copy.ended = False
+        copy.age, copy.left, copy.ended = 0, set(), False
+        try:
+            result = copy.env.reset(seed=int(self._rng.integers(2**31)) if seed is None else seed)
+            copy.acting = list(copy.env.agents)
+        except BaseException as e:
+            raise raised(f"{self.name}: reset of copy {c}", e, c) from e
+        copy.episodes += 1
+        try:
+            seen = reset_result(result)
+        except Misfit as e:
+            raise self._wrong(c, e) from None
         self._discount[c] = 1.0
+        if not copy.acting:
+            raise self._wrong(c, "reset left env.agents empty; it must name the agents that act")
+        if copy.episodes <= _CHECKED_EPISODES:
+            self._check_agents(c, copy.acting)
+            self._check_names(c, seen, "observations")
+            self._check_spaces(c)
+            infos = result[1] or {}
+            self._note_masks(infos.get(agent) for agent in copy.acting)
         for agent in copy.acting:
             self._see(c, agent, seen, obs[c])
 
@@ -153,31 +186,69 @@ class PettingZooWorld:
         self, c: int, action: Float32Array, next_obs: Float32Array, reward: Float32Array, present: Float32Array
     ) -> bool:
         """Steps one copy, fills its rows, and returns whether its episode is over."""
-        copy = self._copies[c]
+        copy, seats = self._copies[c], self._seats
         copy.age += 1
-        acts = {agent: self._codecs[agent].decode(action[self._agent(agent).action_slice]) for agent in copy.acting}
-        seen, rewards, terminations, truncations, self.infos[c] = copy.env.step(acts)
+        seen, rewards, terminations, truncations = self._step_env(c, action)
+        ended = set()
         for agent in copy.acting:
-            i = self._index[agent]
+            i = seats[agent].place
             if agent not in rewards:
                 raise self._broken(c, agent, "acted and was given no reward")
-            reward[i], present[i] = rewards[agent], 1.0
-            if terminations.get(agent, False):
+            terminated, truncated = terminations.get(agent), truncations.get(agent)
+            try:
+                reward[i] = number(rewards[agent], "reward")
+                if terminated is not False:
+                    terminated = flag(terminations, agent, "terminations")
+                if truncated is not False:
+                    truncated = flag(truncations, agent, "truncations")
+            except Misfit as e:
+                raise self._broken(c, agent, e) from None
+            present[i] = 1.0
+            if terminated:
                 self._discount[c, i] = 0.0
-            if agent in seen or not terminations.get(agent, False):
+            if terminated or truncated:
+                ended.add(agent)
+            if agent in seen or not terminated:
                 self._see(c, agent, seen, next_obs)
-        ended = {a for a in copy.acting if terminations.get(a, False) or truncations.get(a, False)}
-        joined = self._carry_on(c, ended)
-        for agent in joined:
+        for agent in self._carry_on(c, ended):
             self._see(c, agent, seen, next_obs)
         return not copy.acting or copy.age == self._episodes.max_steps
+
+    def _step_env(self, c: int, action: Float32Array) -> tuple[Mapping[Any, Any], ...]:
+        """Steps one environment, keeps its infos, and returns the other four dicts."""
+        copy, seats = self._copies[c], self._seats
+        acts = {agent: seats[agent].codec.decode(action[seats[agent].action]) for agent in copy.acting}
+        try:
+            result = copy.env.step(acts)
+        except BaseException as e:
+            raise self._raised(c, e) from e
+        try:
+            *given, self.infos[c] = step_result(result)
+        except Misfit as e:
+            raise self._wrong(c, e) from None
+        if copy.episodes <= _CHECKED_EPISODES:
+            for what, part in zip(("observations", "rewards", "terminations", "truncations"), given, strict=True):
+                self._check_names(c, part, what)
+        return tuple(given)
 
     def _carry_on(self, c: int, ended: set[Any]) -> list[Any]:
         """Takes over who acts next, checks it against who acted, and returns who joined."""
         copy = self._copies[c]
+        try:
+            agents = copy.env.agents
+        except BaseException as e:
+            raise self._raised(c, e) from e
+        if not ended and type(agents) is list and agents == copy.acting:
+            return []
         before = set(copy.acting)
         # An environment that leaves its list of agents as it is once all have ended is over all the same.
-        now = [] if before == ended else list(copy.env.agents)
+        now: list[Any] = []
+        if before != ended:
+            try:
+                now = list(agents)
+            except TypeError:
+                raise self._wrong(c, f"env.agents is {show(agents)}, not a list of names") from None
+            self._check_agents(c, now)
         for agent in now:
             if agent in copy.left or agent in ended:
                 raise self._broken(c, agent, "has ended in this episode and is among the acting agents again")
@@ -189,79 +260,86 @@ class PettingZooWorld:
 
     def _see(self, c: int, agent: Any, seen: Mapping[Any, Any], row: Float32Array) -> None:
         """Writes one agent's observation into a joint row."""
-        if agent not in self._index:
-            raise self._broken(c, agent, "is not among the environment's possible_agents")
+        seat = self._seats[agent]
         if agent not in seen:
             raise self._broken(c, agent, "was given no observation")
-        part = self._agent(agent).obs_slice
-        values = self._codecs[agent].encode(seen[agent])
-        if len(values) != part.stop - part.start:
-            raise self._broken(c, agent, f"was given {len(values)} numbers to observe, not {part.stop - part.start}")
-        row[part] = values
+        value = seen[agent]
+        if self._copies[c].episodes <= _CHECKED_EPISODES:
+            self._check_observation(c, agent, value)
+        try:
+            row[seat.obs] = seat.codec.encode(value)
+        except Exception as e:  # noqa: BLE001  (whatever numpy, gymnasium or the user's array says)
+            space = seat.codec.observed
+            wrong = (space and misfit(space, value)) or f"{show(value)}: {type(e).__name__}: {e}"
+            raise self._broken(c, agent, f"was given as observation {wrong}") from None
 
-    def _check_finite(self, rows: Float32Array, what: str) -> None:
-        """Raises WorldError for a NaN or infinity in [copies, sum obs] or [copies, agents]."""
+    def _check_observation(self, c: int, agent: Any, value: Any) -> None:
+        space = self._seats[agent].codec.observed
+        if space is None:
+            return
+        if wrong := misfit(space, value):
+            raise self._broken(c, agent, f"was given as observation {wrong}")
+        if is_outside(space, value):
+            _remark(self.name, f"observations of agent {agent} leave the bounds of its space {space}")
+
+    def _check_agents(self, c: int, agents: Sequence[Any]) -> None:
+        for agent in agents:
+            try:
+                known = agent in self._seats
+            except TypeError:
+                known = False
+            if not known:
+                raise self._broken(c, agent, "is not among the environment's possible_agents")
+        if len(set(agents)) != len(agents):
+            twice = next(agent for agent in agents if agents.count(agent) > 1)
+            raise self._broken(c, twice, "stands twice in env.agents")
+
+    def _check_names(self, c: int, given: Mapping[Any, Any], what: str) -> None:
+        for agent in given:
+            if agent not in self._seats:
+                raise self._broken(c, agent, f"has {what} and is not among the environment's possible_agents")
+
+    def _check_spaces(self, c: int) -> None:
+        """Raises WorldError where an agent's spaces are no longer those that the environment named when it was made."""
+        env = self._copies[c].env
+        for agent, seat in self._seats.items():
+            try:
+                now = env.observation_space(agent), env.action_space(agent)
+            except BaseException as e:
+                raise raised(f"{self.name}: the spaces of agent {agent} in copy {c}", e, c) from e
+            for what, space, was in zip(("observes", "acts in"), now, seat.codec[2:], strict=True):
+                if space is not was and was is not None and space != was:
+                    raise self._broken(c, agent, f"{what} {space}, and {what} {was} when it was made")
+
+    def _note_masks(self, infos: Iterable[Any]) -> None:
+        if not self._masked and any(isinstance(info, Mapping) and _MASK in info for info in infos):
+            self._masked = True
+            _remark(self.name, _MASKS)
+
+    def _check_finite(self, rows: Float32Array) -> None:
+        """Raises WorldError for a NaN or infinity in observations, [copies, sum obs]."""
         if np.isfinite(rows).all():
             return
         c, column = (int(i) for i in np.argwhere(~np.isfinite(rows))[0])
-        agents = self.spec.agents
-        i = column if what == "reward" else next(i for i, a in enumerate(agents) if column < a.obs_slice.stop)
-        raise self._broken(c, list(self._index)[i], f"was given {rows[c, column]} as {what}")
+        i = next(i for i, agent in enumerate(self.spec.agents) if column < agent.obs_slice.stop)
+        raise self._broken(c, list(self._index)[i], f"was given {rows[c, column]} as observation")
 
-    def _broken(self, c: int, agent: Any, what: str) -> WorldError:
-        return WorldError(f"{self.name}: step {self._copies[c].age} of copy {c}: agent {agent} {what}", c)
+    def _broken(self, c: int, agent: Any, what: object) -> WorldError:
+        return self._wrong(c, f"agent {agent} {what}")
 
+    def _wrong(self, c: int, what: object) -> WorldError:
+        return WorldError(f"{self._where(c)}: {what}", c)
 
-def make_copies(
-    name: str,
-    make: Callable[..., ParallelEnv],
-    copies: int,
-    options: Mapping[str, Any],
-    on_made: Callable[[int], object],
-) -> list[ParallelEnv]:
-    """Makes copies of an environment and reports each. Raises ConfigError for options that `make` does not take."""
-    envs = []
-    for copy in range(copies):
-        try:
-            envs.append(make(**options))
-        except TypeError as e:
-            raise ConfigError(f"{name}: parallel_env does not take the options {dict(options)}: {e}") from e
-        on_made(copy)
-    return envs
+    def _raised(self, c: int, error: BaseException) -> ShoalError:
+        found = raised(self._where(c), error, c)
+        return WorldError(f"{found}\n  {_MASKS}", c) if self._masked and isinstance(found, WorldError) else found
+
+    def _where(self, c: int) -> str:
+        age = self._copies[c].age
+        return f"{self.name}: step {age} of copy {c}" if age else f"{self.name}: reset of copy {c}"
 
 
-def parallel_env_of(name: str, module: str) -> Callable[..., ParallelEnv]:
-    """Returns a module's `parallel_env`. Raises ConfigError where there is none."""
-    try:
-        found = import_module(module)
-    except ImportError as e:
-        raise ConfigError(f"{name}: cannot import {module}: {e}; {_way_out(module, e)}") from e
-    make = getattr(found, "parallel_env", None)
-    if not callable(make):
-        raise ConfigError(f"{name}: {module} has no parallel_env(); name a module that makes a PettingZoo ParallelEnv")
-    made: Callable[..., ParallelEnv] = make
-    return made
-
-
-def _way_out(module: str, error: ImportError) -> str:
-    """Returns what to do where a module is not found, or does not find what it imports itself."""
-    if error.name and f"{module}.".startswith(f"{error.name}."):
-        return "install it, or, where its file lies: export PYTHONPATH=$PWD"
-    return f"install what {module} needs"
-
-
-def team_of(agent: str) -> str:
-    """Returns the side an agent's name tells: what stands before the last underscore and number."""
-    return re.sub(r"_\d+$", "", agent)
-
-
-def _layout(name: str, env: ParallelEnv) -> tuple[AgentsSpec, list[Codec]]:
-    """Lays all possible agents of an environment side by side."""
-    agents, codecs = [], []
-    for agent in env.possible_agents:
-        where = f"{name}: agent {agent}"
-        obs_dim, encode = observation_codec(env.observation_space(agent), where)
-        parts, decode = action_codec(env.action_space(agent), where)
-        agents.append((str(agent), team_of(str(agent)), obs_dim, parts))
-        codecs.append(Codec(encode, decode))
-    return joint_spec(agents), codecs
+@cache
+def _remark(name: str, text: str) -> None:
+    """Logs a remark about a world, once a process."""
+    _log.warning("%s: %s", name, text)

@@ -15,8 +15,9 @@ import numpy as np
 
 from common.errors import ConfigError
 from common.spec import AgentSpec, AgentsSpec
+from common.worlds.making import Codec, Layout, make_copies
 from common.worlds.mpe import MpeWorld
-from common.worlds.pettingzoo import Codec, PettingZooWorld, make_copies
+from common.worlds.pettingzoo import PettingZooWorld
 from common.worlds.scenario import Scenario
 from common.worlds.world import EpisodeRules, Float32Array, Float64Array, Step
 
@@ -65,7 +66,7 @@ def real_mpe2(
     except ImportError as e:
         raise ConfigError(f"{name}: cannot import mpe2: {e}; install it with: pip install mpe2") from e
     codecs = [Codec(_encode, _decoder(agent, continuous=options["continuous_actions"])) for agent in spec.agents]
-    world = RealMpe2(name, make_copies(name, make, copies, options, on_made), seed, (spec, codecs), episodes)
+    world = RealMpe2(name, make_copies(name, make, copies, options, on_made), seed, Layout(spec, codecs), episodes)
     if options["benchmark_data"]:
         world.benchmark = tuple(scenario.metrics(MpeWorld(name, scenario, 1, 0).particles))
     return world

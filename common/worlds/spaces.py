@@ -11,6 +11,7 @@ from gymnasium import spaces
 from common.errors import ConfigError
 from common.spaces import AgentSpaces, Entry, Kind
 from common.spec import Box, Categorical, Part
+from common.worlds.fit import misfit
 from common.worlds.world import Float32Array
 
 Decode = Callable[[Float32Array], Any]
@@ -22,10 +23,28 @@ Encode = Callable[[Any], Float32Array]
 def observation_codec(space: spaces.Space[Any], where: str) -> tuple[int, Encode]:
     """Returns the length of a flattened observation and how to flatten one. Raises ConfigError where none exists."""
     if isinstance(space, spaces.Box):
-        return int(np.prod(space.shape)), lambda obs: np.asarray(obs, np.float32).reshape(-1)
+        return int(np.prod(space.shape)), _box_encoder(space.shape)
     if not space.is_np_flattenable:
         raise ConfigError(f"{where} observes {space}, which has no fixed length; wrap the environment to flatten it")
-    return spaces.flatdim(space), lambda obs: np.asarray(spaces.flatten(space, obs), np.float32)
+
+    def encode(obs: Any) -> Float32Array:
+        if wrong := misfit(space, obs):
+            raise ValueError(wrong)
+        return np.asarray(spaces.flatten(space, obs), np.float32)
+
+    return spaces.flatdim(space), encode
+
+
+def _box_encoder(shape: tuple[int, ...]) -> Encode:
+    size = int(np.prod(shape))
+
+    def encode(obs: Any) -> Float32Array:
+        values = np.asarray(obs, np.float32)
+        if values.shape != shape and not values.size == 1 == size:
+            raise ValueError(f"{values.size} numbers of shape {values.shape}, not {shape}")
+        return values.reshape(-1)
+
+    return encode
 
 
 def action_codec(space: spaces.Space[Any], where: str) -> tuple[tuple[Part, ...], Decode]:
@@ -56,17 +75,22 @@ def _box_codec(space: spaces.Box, where: str) -> tuple[tuple[Part, ...], Decode]
         )
 
     def decode(row: Float32Array) -> Any:
-        return np.clip(row.reshape(space.shape), low, high).astype(space.dtype)
+        values = row.reshape(space.shape).astype(space.dtype)
+        # Two ufuncs in place are many times as fast as np.clip on a few numbers.
+        np.maximum(values, low, out=values)
+        np.minimum(values, high, out=values)
+        return values
 
     return (Box(tuple(low.reshape(-1).tolist()), tuple(high.reshape(-1).tolist())),), decode
 
 
 def _choices_codec(sizes: Any, starts: Any, dtype: Any) -> tuple[tuple[Part, ...], Decode]:
     """Reads several choices that stand side by side, each one-hot."""
-    ends = np.cumsum(sizes.reshape(-1))[:-1]
+    ends = np.cumsum(sizes.reshape(-1)).tolist()
+    parts = [slice(end - size, end) for end, size in zip(ends, sizes.reshape(-1).tolist(), strict=True)]
 
     def decode(row: Float32Array) -> Any:
-        chosen = np.array([part.argmax() for part in np.split(row, ends)])
+        chosen = np.array([row[part].argmax() for part in parts])
         return (chosen.reshape(sizes.shape) + starts).astype(dtype)
 
     return tuple(Categorical(int(n)) for n in sizes.reshape(-1)), decode

@@ -47,7 +47,7 @@ def audit_run(run: Path, **values: Any) -> int:
     directory = run / DIRECTORY if (run / DIRECTORY).is_dir() else run
     name = config.name or (RunDirectory(run).run.id if RunDirectory(run).run_file.exists() else "default")
     verdict = judge(read_ledger(directory, config.redis, name))
-    click.echo(msgspec.json.encode(verdict) if config.json else in_words(verdict))
+    command.result(msgspec.json.encode(verdict) if config.json else in_words(verdict))
     return FAILED if verdict.broken else 0
 
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
+import numpy as np
 
 from actor_node.probing import Ablation, Played, ablate, batched_world, record
 from actor_node.side_by_side import SideBySide
@@ -45,6 +46,10 @@ MOST_WATCHED = 100
 REST = 0.01
 """What may be left of a discounted return when an episode is cut off."""
 LONGEST = 5_000
+PATIENCE_S = 20.0
+"""For playing a world that is stepped copy by copy beyond the steps that are looked at."""
+FEWEST_COMPARED = 100
+"""States of such a world with a whole return behind them, below which values are not compared."""
 _FOREIGN_COPIES = 8
 """Of a world that is stepped copy by copy."""
 
@@ -169,7 +174,9 @@ def _look(
                 f"the installed {run.spec.scenario} is not the world this team was trained in:"
                 f" {difference(run.joint, world.spec)}"
             )
-        played = record(world, Policy(run.players, run.spec.network, team.flat), seed, steps, watched)
+        policy = Policy(run.players, run.spec.network, team.flat)
+        patience_s = PATIENCE_S if run.spec.scenario.startswith(FOREIGN) else math.inf
+        played = record(world, policy, seed, steps, watched, patience_s=patience_s)
         if isinstance(world, SideBySide):
             _note_failures(world, skipped)
     finally:
@@ -179,7 +186,30 @@ def _look(
         skipped["values"] = "there is no checkpoint with critics"
         return [], networks, inputs
     networks += brain.critic_activity(played.obs, played.action, played.present)
+    if run.spec.scenario.startswith(FOREIGN) and "values" not in skipped:
+        played = with_whole_returns(played, steps - watched)
+        if (count := int((played.present[: len(played.obs)] > 0).sum(axis=(0, 1)).min())) < FEWEST_COMPARED:
+            skipped["values"] = (
+                f"only {count} states had the {steps - watched} steps after them in the same episode that a return of"
+                f" discount {run.spec.algorithm.discount:g} takes"
+            )
     return [] if "values" in skipped else brain.values(*played), networks, inputs
+
+
+def with_whole_returns(played: Played, tail: int) -> Played:
+    """Returns what was played, with agents absent from the watched states whose return is cut off.
+
+    A return is whole where `tail` steps follow in the same episode, or the episode ended truly, for all its agents.
+    """
+    acted = played.present.max(axis=-1) > 0
+    watched, (steps, episodes) = len(played.obs), acted.shape
+    # An agent acts in an episode's first step, so the last step in which one does is the episode's last.
+    ends = steps - np.argmax(acted[::-1], axis=0)
+    ended_truly = played.discount[ends - 1, np.arange(episodes)].max(axis=-1) == 0.0
+    whole = (np.arange(watched)[:, None] + tail < ends) | ended_truly
+    present = played.present.copy()
+    present[:watched] *= whole[..., None]
+    return played._replace(present=present)
 
 
 def _inputs(run: Run, played: Played) -> InputFigures:
@@ -203,18 +233,26 @@ def _note_failures(world: SideBySide, skipped: dict[str, str]) -> None:
 def _long_world(run: Run, episodes: int, seed: int, limits: _Limits, skipped: dict[str, str]) -> tuple[World, int, int]:
     """Returns the world to play in, how many steps are looked at, and how many are played."""
     if run.spec.scenario.startswith(FOREIGN):
-        skipped["values"] = "a pettingzoo world's episodes cannot be made longer, so returns would be cut off"
+        steps = horizon(MOST_WATCHED, run.spec.algorithm.discount)
+        if steps is None:
+            skipped["values"] = _too_far(run)
         make = partial(make_world, run.spec.scenario, 1, seed=seed, options=run.spec.world, restart_ended=False)
-        looked_at = min(limits.max_steps or MOST_WATCHED, MOST_WATCHED)
-        return SideBySide(make, min(episodes, limits.copies)), looked_at, looked_at
+        bound = limits.max_steps or LONGEST
+        return (
+            SideBySide(make, min(episodes, limits.copies)),
+            min(MOST_WATCHED, bound),
+            min(steps or MOST_WATCHED, bound),
+        )
     episode = int(run.spec.world.get("max_cycles", 25))
     watched = min(episode, MOST_WATCHED)
     steps = horizon(watched, run.spec.algorithm.discount)
     if steps is None:
-        skipped["values"] = (
-            f"with algorithm.discount = {run.spec.algorithm.discount:g} a return needs more than {LONGEST:,} steps"
-        )
+        skipped["values"] = _too_far(run)
     return batched_world(run, episodes, seed, max_cycles=max(steps or episode, episode)), watched, steps or watched
+
+
+def _too_far(run: Run) -> str:
+    return f"with algorithm.discount = {run.spec.algorithm.discount:g} a return needs more than {LONGEST:,} steps"
 
 
 def _policies(team: _Team, played: Played) -> list[NetworkFigures]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,9 +55,9 @@ def diagnose_run(run: Path, **values: Any) -> None:
         limits = {"copies": config.copies, "max_steps": config.max_episode_steps}
         found = diagnose(RunDirectory(run), config.episodes, config.seed, **limits)
     if config.json:
-        click.echo(msgspec.json.encode(found))
+        command.result(msgspec.json.encode(found))
         return
-    screen = Console(file=sys.stdout)
+    screen = Console(file=command.results())
     for table in _tables(found):
         screen.print(table)
         screen.print()

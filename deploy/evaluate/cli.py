@@ -177,10 +177,10 @@ def _with_comparison(
 def print_evaluation(result: Evaluation, *, as_json: bool) -> None:
     """Prints one run's evaluation on stdout."""
     if as_json:
-        click.echo(msgspec.json.encode(result))
+        command.result(msgspec.json.encode(result))
         return
     for line in words.lines(result):
-        click.echo(line)
+        command.result(line)
 
 
 def _references(directories: list[RunDirectory], names: list[str], config: EvaluateConfig) -> list[Evaluated]:
@@ -234,10 +234,10 @@ def _evaluated(directory: RunDirectory, config: EvaluateConfig) -> Evaluated:
 
 def _print_all(found: Evaluations, config: EvaluateConfig) -> None:
     if config.json:
-        click.echo(msgspec.json.encode(found))
+        command.result(msgspec.json.encode(found))
     elif config.format == "csv":
-        click.echo(exports.to_csv(found), nl=False)
+        command.result(exports.to_csv(found), nl=False)
     elif config.format == "latex":
-        click.echo(exports.to_latex(found), nl=False)
+        command.result(exports.to_latex(found), nl=False)
     else:
         print_tables(words.table(found))

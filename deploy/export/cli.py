@@ -9,6 +9,7 @@ from typing import Any
 import click
 import msgspec
 
+from common import command
 from common.errors import ConfigError
 from common.file_names import file_names
 from common.players import members_of
@@ -57,7 +58,7 @@ def export(run: Path, output: Path | None, as_json: bool) -> None:
     target = output or run / "onnx"
     written = write_team(load_policy(directory.policy_file), target)
     if as_json:
-        click.echo(msgspec.json.encode(written))
+        command.result(msgspec.json.encode(written))
         return
     if any(not one.spaces for one in written):
         click.echo(
@@ -67,7 +68,7 @@ def export(run: Path, output: Path | None, as_json: bool) -> None:
         )
     for one in written:
         whose = f", acts for {', '.join(one.agents)} together" if len(one.agents) > 1 else ""
-        click.echo(f"{target / one.file}: {one.obs_dim} numbers in, {one.action_dim} out{whose}")
+        command.result(f"{target / one.file}: {one.obs_dim} numbers in, {one.action_dim} out{whose}")
 
 
 def write_team(policy: PolicyFile, directory: Path) -> list[Exported]:

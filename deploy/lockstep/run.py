@@ -51,7 +51,7 @@ class LockstepRun:
         # A learner of its own on this directory would overwrite the checkpoints.
         self._learner_role = RunDirectory(directory.path)
         self._learner_role.hold("learner")
-        chunk_steps = ActorConfig(copies=config.copies).chunk_steps
+        chunk_steps = ActorConfig(copies=config.copies, chunk_rows=config.chunk_rows).chunk_steps
         refuse_large_chunks(run, chunk_steps * config.copies)
         if run.spec.budget.seconds:
             _log.warning("with --time the end depends on the clock: the same bits come again only with --steps alone")

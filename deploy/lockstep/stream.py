@@ -101,6 +101,11 @@ class LockstepStream:
         return self.table.limiter.inserts
 
     @property
+    def statuses(self) -> Sequence[Status]:
+        """The newest status of the one replay, if the learner has asked for it."""
+        return [self.status] if self.status else []
+
+    @property
     def rejected(self) -> int:
         """Batches thrown away because they held non-finite numbers."""
         return self._inspector.rejected

@@ -80,10 +80,10 @@ def paper(**values: Any) -> int:
     found = _score(runs, config.episodes)
     _write(found, directory, config, scale)
     if config.json:
-        click.echo(msgspec.json.encode(found))
+        command.result(msgspec.json.encode(found))
     else:
         for table in found:
-            click.echo(f"{table.title}: {table.claim} Here: {table.verdict}")
+            command.result(f"{table.title}: {table.claim} Here: {table.verdict}")
     _screen.print(f"tables and plots in {directory / PAGE_FILE}", soft_wrap=True)
     return 0
 

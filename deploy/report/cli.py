@@ -66,9 +66,9 @@ def report(runs: tuple[Path, ...], output: Path | None, **values: Any) -> None:
     config = command.build(ReportConfig, values)
     written = write_report(runs, output or (runs[0] / REPORT_FILE if len(runs) == 1 else Path(REPORT_FILE)))
     if config.json:
-        click.echo(msgspec.json.encode(written))
+        command.result(msgspec.json.encode(written))
     else:
-        click.echo(f"{written.path} ({file_size(written.bytes)})")
+        command.result(f"{written.path} ({file_size(written.bytes)})")
     if config.open and not webbrowser.open(Path(written.path).resolve().as_uri()):
         raise ConfigError(f"--open: there is no browser here; open {written.path} where there is one")
 
@@ -115,7 +115,7 @@ def render(run: Path, output: Path, **values: Any) -> None:
             progress=lambda done: progress.update(task, completed=done),
         )
     if config.json:
-        click.echo(msgspec.json.encode(film))
+        command.result(msgspec.json.encode(film))
     else:
         size = f"{film.frames} frames of {film.width} x {film.height} at {film.fps} a second"
-        click.echo(f"{film.path} ({size}, {file_size(film.bytes)})")
+        command.result(f"{film.path} ({size}, {file_size(film.bytes)})")

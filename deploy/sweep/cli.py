@@ -90,7 +90,7 @@ def sweep(context: click.Context, /, scenario: str, train_options: tuple[str, ..
     done = table.gather(runs)
     table.save(done, directory)
     if config.json:
-        click.echo(msgspec.json.encode({"rows": done.rows, "runs": done.outcomes}))
+        command.result(msgspec.json.encode({"rows": done.rows, "runs": done.outcomes}))
     else:
         print_tables(table.in_words(done))
     if stop.requested:

@@ -106,7 +106,7 @@ def tournament(runs: tuple[str, ...], **values: Any) -> None:
             markup=False,
         )
     if config.json:
-        click.echo(msgspec.json.encode(result))
+        command.result(msgspec.json.encode(result))
     else:
         _print(result)
     if config.svg:
@@ -115,7 +115,7 @@ def tournament(runs: tuple[str, ...], **values: Any) -> None:
 
 def _print(result: Tournament) -> None:
     count = f"{result.episodes} episodes a pairing, seeds from {result.seed}, in {result.world}"
-    click.echo(f"{result.scenario}: rows play {result.side}; {count}")
+    command.result(f"{result.scenario}: rows play {result.side}; {count}")
     print_tables(*(matrix_table(matrix, result.side) for matrix in matrices(result)), standings_table(result))
 
 

@@ -69,15 +69,20 @@ def test_wrong_weights_never_act_and_are_counted(peers, what):
     peers.publish(WRONG[what])
     peers.until(lambda: peers.link.weights_rejected == 1, "refused")
     assert versions(peers) == 1
+    assert peers.link.weights_refused
     peers.publish(make_frame(RUN, version=2))
     peers.until(lambda: versions(peers) == 2, "the right ones are taken afterwards")
+    assert peers.link.weights_refused == ""
 
 
 @pytest.mark.parametrize("what", WRONG)
 def test_wrong_weights_in_a_welcome_never_act_either(peers, what):
     peers.admit(weights=WRONG[what])
-    assert peers.link.waiting_for()[0] == "weights"
     assert peers.link.weights_rejected == 1
+    assert peers.link.waiting_for() == (
+        "weights",
+        f"the learner's first weights (refused: {peers.link.weights_refused})",
+    )
 
 
 def test_broadcasts_that_are_no_weights_do_not_even_arrive(peers):

@@ -65,6 +65,11 @@ _MAKERS: dict[str, Any] = {
     "VarTupleType": lambda info: st.lists(
         _of(info.item_type), min_size=info.min_length or 0, max_size=min(info.max_length or 4, 4)
     ).map(tuple),
+    "AnyType": lambda info: st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(-1e12, 1e12) | st.text(max_size=9),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+        max_leaves=6,
+    ),
     "DictType": lambda info: st.dictionaries(_of(info.key_type), _of(info.value_type), max_size=4),
 }
 

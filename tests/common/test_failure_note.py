@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -67,3 +68,31 @@ def test_a_defect_leaves_its_traceback(tmp_path: Path, monkeypatch: pytest.Monke
     [failure] = FailureNote(tmp_path / "note").news()
     assert "Traceback" in failure.message
     assert "a defect" in failure.message
+
+
+def test_foreign_code_that_exits_with_0_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "note"))
+
+    @click.command()
+    def fails() -> None:
+        sys.exit(0)
+
+    assert command.run(fails, "fails", []) == 1
+    [failure] = FailureNote(tmp_path / "note").news()
+    assert failure.lasting
+    assert "sys.exit(0)" in failure.message
+
+
+def test_a_full_disk_is_one_line_and_lasting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "note"))
+
+    @click.command()
+    def fails() -> None:
+        with Path("/dev/full").open("wb", buffering=0) as full:
+            full.write(b"x")
+
+    assert command.run(fails, "fails", []) == 1
+    assert FailureNote(tmp_path / "note").news()[0].lasting
+    assert len(capsys.readouterr().err.splitlines()) == 1

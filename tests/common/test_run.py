@@ -1,4 +1,7 @@
+import datetime as dt
+import json
 import math
+import re
 
 import msgspec
 import pytest
@@ -59,7 +62,11 @@ def test_a_spec_is_its_own_layer(made):
         ("world.x=0.5", 0.5),
         ("world.x=1e-3", 1e-3),
         ("world.x=true", True),
-        ("world.x=True", "True"),
+        ("world.x=none", None),
+        ("world.x=null", None),
+        ("world.x={a = {none = true}, b = [1, [2]]}", {"a": {"none": True}, "b": [1, [2]]}),
+        ("world.x=2x3", "2x3"),
+        ('world.x="True"', "True"),
         ("world.x=legacy", "legacy"),
         ('world.x="a b"', "a b"),
         ("world.x='5'", "5"),
@@ -67,11 +74,76 @@ def test_a_spec_is_its_own_layer(made):
         ("world.x=", ""),
         (" world.x = 5 ", 5),
         ("world.x=[1, 2]", [1, 2]),
-        ("world.x=[1", "[1"),
     ],
 )
 def test_values_are_tomls_and_bare_words_are_texts(text, value):
     assert parse_assignments([text]) == {"world": {"x": value}}
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("True", "write true;"),
+        ("FALSE", "write false;"),
+        ("yes", "write true;"),
+        ("off", "write false;"),
+        ("None", "write none;"),
+        ("NULL", "write none;"),
+        ("(3,4)", "write [3, 4];"),
+        ("(3, (4, None))", "write [3, [4, {none = true}]];"),
+        ("{'a': True}", "write {a = true};"),
+        ("3,4", "write [3, 4];"),
+        ("007", "write 7;"),
+        (".5", "write 0.5;"),
+        ("1.", "write 1.0;"),
+        ("[1", "write a list as [1, 2]"),
+        ("'a", "a text in double quotes"),
+    ],
+)
+def test_what_looks_like_another_value_is_refused_with_its_spelling(text, right):
+    with pytest.raises(ConfigError) as error:
+        parse_assignments([f"world.x={text}"])
+    assert f"--set world.x={text}: {text} cannot be read; " in str(error.value)
+    assert right in str(error.value)
+    assert parse_assignments([f"world.x={json.dumps(text)}"]) == {"world": {"x": text}}
+
+
+def test_options_of_worlds_are_tables_of_any_depth():
+    assert parse_assignments(["world.config.a=1", "world.config.b.c=[2]"]) == {
+        "world": {"config": {"a": 1, "b": {"c": [2]}}}
+    }
+
+
+@pytest.mark.parametrize(
+    "world",
+    [{"x": None}, {"x": [None, {"y": None}]}, {"x": {"y": {"z": [1, [2.5, "a", True]]}}}, {"none": True}, {"x": {}}],
+)
+def test_options_of_worlds_come_back_from_toml_and_messages(world):
+    run = make_run(MIXED, world=world)
+    assert run.spec.world == world
+    assert from_toml(to_toml(run), "run.toml") == run
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(run), type=Run) == run
+
+
+def test_tuples_in_options_are_lists():
+    assert make_run_spec({"scenario": "a", "world": {"x": (1, (2, None))}}).world == {"x": [1, [2, None]]}
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (object(), "world.x = <object"),
+        ([1, {"a": float("nan")}], "world.x[1].a = nan"),
+        ({1: 2}, "world.x has the key 1"),
+        ("a" * 1_001, "at most 1000 characters"),
+        ([[[[[[[[[1]]]]]]]]], "at most 8 levels"),
+        (list(range(10_001)), "10000 values in all"),
+        (dt.date(2026, 1, 2), "write a date as a text in quotes"),
+    ],
+)
+def test_options_that_are_not_plain_data_are_named(value, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        make_run_spec({"scenario": "a", "world": {"x": value}})
 
 
 def test_assignments_gather_in_sections_and_the_last_one_wins():
@@ -79,7 +151,7 @@ def test_assignments_gather_in_sections_and_the_last_one_wins():
     assert layer == {"seed": 3, "replay": {"batch": 16, "capacity": 100}}
 
 
-@pytest.mark.parametrize("text", ["batch", "=5", ".batch=5", "replay.=5", "a.b.c=5", ""])
+@pytest.mark.parametrize("text", ["batch", "=5", ".batch=5", "replay.=5", "a.b.c=5", "world..x=5", ""])
 def test_what_is_no_assignment_is_told_how_to_write_one(text):
     with pytest.raises(ConfigError, match=rf"--set {text}: write section\.key=value"):
         parse_assignments([text])
@@ -104,7 +176,6 @@ def test_a_part_of_what_has_no_parts_is_a_users_mistake():
         ("replay.batch=many", r"replay\.batch = 'many': expected `int`, got `str`"),
         ("network.policy_hidden=[64, 0]", r"network\.policy_hidden\[1\] = 0: expected `int` >= 1"),
         ("network.policy_hidden=[]", r"network\.policy_hidden = \[\]: expected `array` of length >= 1"),
-        ("world.N=[1]", r"world\.N = \[1\]"),
         ("seed=-1", r"seed = -1: expected `int` >= 0"),
         ("scenario=5", r"scenario = 5: expected `str`, got `int`"),
         ("replay.capacity=10", r"replay\.min_size 5000 is more than replay\.capacity 10 holds"),

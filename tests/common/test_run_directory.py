@@ -177,7 +177,7 @@ def test_a_directory_that_cannot_be_held_is_named(tmp_path):
 def test_the_end_of_a_run_that_cannot_be_noted_is_told_with_the_way_out(tmp_path):
     RunDirectory(tmp_path).note_finished()
     assert RunDirectory(tmp_path).finished_file.exists()
-    with pytest.raises(ShoalError, match=r"gone/finished cannot be written: No such file.*make room.*--resume"):
+    with pytest.raises(ShoalError, match=r"gone/finished cannot be written: No such file.*Free disk space.*--resume"):
         RunDirectory(tmp_path / "gone").note_finished()
 
 

@@ -113,6 +113,36 @@ def test_the_limit_is_the_least_of_all_groups_and_the_machine(name, tmp_path, mo
     assert vitals.memory_limit_bytes() == (1_000_000 if limited else MACHINE)
 
 
+USED = {
+    "v2, used in the outer group": (
+        "0::/box/inner\n",
+        {"box/memory.max": "1000000", "box/memory.current": "400000", "box/inner/memory.max": "900000"},
+        600_000,
+    ),
+    "v2, used beyond the limit": ("0::/\n", {"memory.max": "1000000", "memory.current": "1000001"}, 0),
+    "v1": (
+        "4:memory:/job\n",
+        {"memory/job/memory.limit_in_bytes": "1000000", "memory/job/memory.usage_in_bytes": "1"},
+        999_999,
+    ),
+    "no group has a limit": ("0::/box\n", {"box/memory.max": "max", "box/memory.current": "5"}, 2_048_000),
+}
+
+
+@pytest.mark.parametrize("name", USED)
+def test_what_is_still_free_is_the_least_of_all_groups_and_the_machine(name, tmp_path, monkeypatch):
+    own, files, expected = USED[name]
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "cgroup").write_text(own)
+    (tmp_path / "meminfo").write_text("MemTotal:  9000 kB\nMemAvailable:    2000 kB\n")
+    for file, text in files.items():
+        (tmp_path / "cgroup" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cgroup" / file).write_text(text)
+    monkeypatch.setattr(vitals, "PROC", tmp_path)
+    monkeypatch.setattr(vitals, "CGROUPS", tmp_path / "cgroup")
+    assert vitals.available_memory_bytes() == expected
+
+
 @on_linux
 def test_the_limit_of_this_process_is_no_more_than_the_machine_has():
     assert 0 < vitals.memory_limit_bytes() <= MACHINE

@@ -14,6 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from actor_node.probing import Played
 from common import command
 from common.policy_file import PolicyFile, save_policy
 from common.run import Run, make_run_spec
@@ -21,7 +22,7 @@ from common.run_directory import RunDirectory, create
 from common.worlds import world_spec
 from deploy.cli import shoal
 from deploy.config import TrainConfig
-from deploy.diagnose import LONGEST, diagnose, horizon
+from deploy.diagnose import LONGEST, diagnose, horizon, with_whole_returns
 from deploy.diagnose.cli import show_briefly
 from deploy.live import make_display
 from deploy.showing import Showing
@@ -95,6 +96,52 @@ def test_in_a_world_from_elsewhere_it_says_what_it_cannot_know(tmp_path: Path) -
     assert not found.communication
     assert not found.values
     assert len(found.networks) >= 4
+
+
+SIZED = "pettingzoo:tests.deploy.sized_numbers"
+
+
+def test_values_of_a_world_from_elsewhere_are_compared_where_its_episodes_are_long_enough(tmp_path: Path) -> None:
+    run = small_run(SIZED, {"steps": 300}, algorithm={"discount": 0.9})
+    found = diagnose(kept(tmp_path / "long", run)[0], 10)
+    assert set(found.skipped) == {"communication", "course"}
+    assert [own.player for own in found.values] == ["cart_0", "cart_1"]
+    for own in found.values:
+        # The discount sees ten steps; carts of an untrained policy soon stand still.
+        assert own.realised == pytest.approx(10.0 * own.reward_watched, rel=0.3)
+        assert -10.0 <= own.realised < 0.0
+
+    short = small_run(SIZED, {"steps": 30}, algorithm={"discount": 0.9})
+    found = diagnose(kept(tmp_path / "short", short)[0], 10)
+    assert found.skipped["values"].startswith("only 0 states had the 44 steps after them in the same episode")
+    assert not found.values
+
+
+def test_returns_are_whole_where_enough_follows_or_the_episode_ended_truly() -> None:
+    steps, tail, ends = 30, 10, [30, 20, 20]
+    acted = (np.arange(steps)[:, None] < ends).astype(np.float32)[..., None]
+    discount = np.ones((steps, 3, 1), np.float32)
+    discount[19, 1] = 0.0  # the second ended truly, the third by a time limit
+    obs = np.zeros((25, 3, 1), np.float32)
+    whole = with_whole_returns(Played(obs, obs, acted, discount, acted), tail).present[:25, :, 0]
+    assert whole.sum(axis=0).tolist() == [20.0, 20.0, 10.0]
+    assert whole[:10, 2].all()
+
+
+@pytest.mark.parametrize(
+    ("observed", "rewarded", "about"),
+    [
+        (1.0, 1.0, set()),
+        (1e4, 1.0, {"observations"}),
+        (1.0, 1e5, {"rewards"}),
+        (1e-4, 1e-4, {"observations", "rewards"}),
+    ],
+)
+def test_sizes_far_from_1_are_warned_of(tmp_path: Path, observed: float, rewarded: float, about: set[str]) -> None:
+    run = small_run(SIZED, {"observed": observed, "rewarded": rewarded})
+    found = diagnose(kept(tmp_path / "run", run)[0], 10)
+    assert {warned.about for warned in found.warnings if warned.topic == "inputs"} == about
+    assert found.agents == ["cart_0", "cart_1"]
 
 
 def test_how_long_is_played_on() -> None:

@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 
 from common.command import run as run_command
-from common.policy import Policy, weight_count
+from common.policy import Policy
 from common.policy_file import PolicyFile, load_policy, save_policy
 from common.run import Run, make_run_spec, to_toml
 from common.run_options import RunOptions, open_run
@@ -123,7 +123,7 @@ def foreign_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = ("network.policy_hidden=[8]", "network.critic_hidden=[8]")
     options = RunOptions(steps=1, set=settings)
     _, run = open_run(str(path), "pettingzoo:tests.deploy.foreign_spaces", options, {}, resume=False, role="test")
-    size = weight_count(run.players, run.spec.network)
+    size = numbers_of(run)
     flat = np.random.default_rng(1).normal(0.0, 0.3, size).astype(np.float32)
     save_policy(path / "policy.safetensors", PolicyFile(run, 1, 1, flat))
     return path

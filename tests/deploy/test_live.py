@@ -8,7 +8,7 @@ import math
 import msgspec
 from rich.console import Console
 
-from common.messages import LearnerReport, Status
+from common.messages import ActorStatus, LearnerReport, Status
 from deploy.live import Left, Lines, clock, draw, learner_doing, rows
 
 LEARNER = LearnerReport(
@@ -93,6 +93,20 @@ def test_without_a_terminal_troubles_are_said_once_and_figures_seldom() -> None:
     assert "env steps 20,000" in said[1]
 
 
+def test_what_the_learner_remarks_is_shown_and_without_a_terminal_said_once() -> None:
+    def warned(size: int) -> Status:
+        text = f"rewards have a size of {size:,}; try algorithm.reward_scale=1e-5"
+        return msgspec.structs.replace(STATUS, learner=msgspec.structs.replace(LEARNER, warnings=(text,)))
+
+    assert "algorithm.reward_scale=1e-5" in _drawn(warned(90_000))
+    console = Console(file=io.StringIO(), width=400)
+    lines = Lines(console)
+    for size in (90_000, 91_000, 92_000):
+        lines.show(warned(size), [])
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().count("rewards have a size") == 1
+
+
 def test_an_error_of_the_replay_is_shown() -> None:
     assert ("last error", "checksum") in rows(msgspec.structs.replace(STATUS, last_error="checksum"))
 
@@ -145,3 +159,24 @@ def test_a_bar_and_the_time_to_go_are_drawn() -> None:
 
 def test_lengths_of_time() -> None:
     assert (clock(5), clock(65), clock(3_661)) == ("0:05", "1:05", "1:01:01")
+
+
+def test_restarts_of_workers_and_what_slow_ones_do_are_shown() -> None:
+    busy = [
+        ActorStatus(f"a-{i}", 1, 0.1, 0, 0, 1, 0.0, "", 0.0, "", doing=f"making copy {i} of 32" if i else "")
+        for i in range(5)
+    ]
+    status = msgspec.structs.replace(
+        STATUS, actors=tuple(busy), actor_count=5, worker_restarts=3, last_fault="step 4 of copy 1: no licence"
+    )
+    shown = dict(rows(status))
+    assert shown["actors"] == "5; a-1: making copy 1 of 32; a-2: making copy 2 of 32; 2 more"
+    assert shown["worker restarts"] == "3, last: step 4 of copy 1: no licence"
+    assert "worker restarts" not in dict(rows(STATUS))
+
+
+def test_a_failure_is_said_at_once_with_all_its_lines() -> None:
+    console = Console(file=io.StringIO(), width=400)
+    Lines(console).say("actor worker 0: no licence; starts again in 0.5 s\n  user.py:3 in step")
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().endswith("starts again in 0.5 s\n  user.py:3 in step\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import ConfigError, PeerError, ShoalError
+from common.errors import ConfigError, LastingError, PeerError, ShoalError
 from common.restarts import MOST_FAILURES, Restarts
 from deploy.supervisor import Again, Fail, Finished, Role, Supervisor, verdict
 
@@ -47,6 +47,13 @@ def test_a_peer_that_was_there_once_is_waited_for() -> None:
     restarts = Restarts()
     assert verdict(-9, 1.0, restarts, finishes=False, last_words="") == Again(0.5)
     assert verdict(3, 1.0, restarts, finishes=False, last_words="Redis is gone") == Again(1.0)
+
+
+def test_what_a_process_has_given_up_itself_is_final() -> None:
+    decided = verdict(1, 3_600.0, Restarts(), finishes=False, last_words="no licence", lasting=True)
+    assert isinstance(decided, Fail)
+    assert type(decided.error) is LastingError
+    assert str(decided.error) == "no licence"
 
 
 def _role(tmp_path: Path, code: str, *, finishes: bool = True) -> Role:

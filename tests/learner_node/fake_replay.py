@@ -167,12 +167,13 @@ class FakeReplay:
                 assert len(payload) == message.count * PLACE.itemsize
                 self.told.append(np.frombuffer(payload, PLACE).copy())
             case StatusRequest():
-                return [(self._status(), None)]
+                return [(self.make_status(), None)]
             case _:
                 assert isinstance(message, LearnerReport)
         return []
 
-    def _status(self) -> Status:
+    def make_status(self) -> Status:
+        """Returns the status of a replay without actors."""
         means: Sequence[float] = [-1.0] * len(self.run.joint.agents)
         return Status(
             run=None,

@@ -47,7 +47,7 @@ def state_of(numbers: int, updates: int) -> TrainingState:
 def test_a_checkpoint_for_which_there_is_no_room_leaves_those_before_it(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, 2)
     checkpoints.save(state_of(3, 1), best=False)
-    refused = rf"{tmp_path}/\S+ cannot be written: File too large; make room.*--resume"
+    refused = rf"{tmp_path}/\S+ cannot be written: File too large. Free disk space.*--resume"
     with pytest.raises(ShoalError, match=refused), little_room():
         checkpoints.save(state_of(ROOM_BYTES, 2), best=True)
     state = checkpoints.load()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -156,6 +157,8 @@ def test_the_first_weights_go_out_at_once_and_ask_for_random_actions(start: Star
         header = unpack_weights(replay.weights[0]).header
         assert (header.version, header.updates, header.random_share) == (1, 0, 1.0)
         until(lambda: last_report(replay).waiting_for == replay.holding if replay.of(LearnerReport) else None, "why")
+        assert math.isnan(last_report(replay).critic_loss)
+        assert math.isnan(last_report(replay).policy_loss)
         replay.inserts = 300
         replay.heard.clear()
         training.end()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 
+from actor_node.worker import refuse_large_chunks
+from common.errors import ConfigError
 from common.messages import (
     Ack,
     Batch,
@@ -550,3 +553,32 @@ def test_silent_actors_are_not_shown(room: Room) -> None:
     room.fill("A", "a", 1)
     room.now += LEASE_S + 1
     assert room.status().actors == ()
+
+
+def test_actors_are_told_the_replay_settings_that_hold_on_this_server():
+    """An actor sizes its chunks by them: with the run's own ratio it would begin with chunks that never fit."""
+    room = Room(make_run(min_size=1, error_buffer=64.0), samples_per_insert=8.0)
+    room.open()
+    welcome = room.hello("A", "a")
+    assert isinstance(welcome, Welcome)
+    assert welcome.run.spec.replay.samples_per_insert == 8.0
+    assert welcome.run.data_hash == room.run.data_hash
+    assert room.run.spec.replay.largest_chunk(8) == 32
+    refuse_large_chunks(welcome.run, 8)
+    with pytest.raises(ConfigError, match="takes 8 at 8 samples per insert"):
+        refuse_large_chunks(welcome.run, 9)
+
+
+def test_actors_without_weights_that_refuse_the_newest_are_counted():
+    room = Room()
+    room.open()
+    reports = {"refuses": (0, "damaged"), "acts": (3, "damaged"), "waits": (0, "")}
+    for peer, (version, refused) in reports.items():
+        room.hello(peer, peer)
+        report = make_report(peer, 1, 0.0)
+        room.say(peer, msgspec.structs.replace(report, weights_version=version, weights_refused=refused))
+    [status] = room.say("S", StatusRequest())
+    assert isinstance(status, Status)
+    assert status.actor_count == 3
+    assert status.actors_without_weights == 1
+    assert [actor.weights_refused for actor in status.actors] == ["damaged", "damaged", ""]

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ConfigError
-from replay_server.ring import Ring, available_memory_bytes, refuse_beyond_memory
+from common.vitals import available_memory_bytes
+from replay_server.ring import Ring, refuse_beyond_memory
 from replay_server.samplers import UniformSampler
 from tests.replay_server.runs import DTYPE, numbers, records
 

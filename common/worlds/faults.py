@@ -1,0 +1,61 @@
+"""Exceptions raised by an environment, in words: what was raised, and where in the user's code; no frame of Shoal's.
+
+world: step 40 of copy 3: RuntimeError: the user's words
+my_env.py:31 in step
+raise RuntimeError("the user's words")
+"""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+import common
+from common.errors import ShoalError, WorldError
+
+MOST_FRAMES = 6
+MOST_LINES = 12
+_ROOT = Path(common.__file__).resolve().parent.parent
+_OWN = tuple(f"{_ROOT / folder}/" for folder in ("common", "actor_node", "learner_node", "replay_server", "deploy"))
+
+
+def raised(where: str, error: BaseException, copy: int | None = None) -> ShoalError:
+    """Returns what to raise for an exception that came out of an environment's code.
+
+    where: world, step and copy. Shoal's own errors stay what they are; Ctrl-C is raised again.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        raise error
+    if isinstance(error, ShoalError):
+        return error
+    first, *rest = _words(error).splitlines() or [""]
+    lines = [f"{where}: {first}", *(f"  {line}" for line in rest[:MOST_LINES])]
+    cause = error.__cause__
+    if cause is not None:
+        lines.append(f"  because of {next(iter(_words(cause).splitlines()), '')}")
+    return WorldError("\n".join([*lines, *_frames(cause if cause is not None else error)]), copy)
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"the environment called exit({'' if error.code is None else repr(error.code)})"
+    try:
+        text = str(error)
+    except Exception as e:  # noqa: BLE001  (the user's __str__)
+        text = f"(its text cannot be read: {type(e).__name__})"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _frames(error: BaseException) -> list[str]:
+    """Returns the last frames that are not Shoal's, the innermost last."""
+    found = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_foreign(frame.filename)]
+    lines = []
+    for frame in found[-MOST_FRAMES:]:
+        lines.append(f"  {frame.filename}:{frame.lineno} in {frame.name}")
+        if frame.line:
+            lines.append(f"    {frame.line}")
+    return lines
+
+
+def _is_foreign(filename: str) -> bool:
+    return not filename.startswith(("<frozen importlib", *_OWN)) and "/importlib/__init__.py" not in filename

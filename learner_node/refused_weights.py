@@ -1,0 +1,42 @@
+"""When to end a run whose weights no actor accepts. Pure.
+
+An actor refuses a weights frame that is damaged, belongs to another run, or does not fit the policies it builds. One
+actor that refuses may be an old build that is about to be replaced. A run in which every connected actor refuses, and
+none has weights to act with, cannot make a step: all would wait forever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from common.errors import LastingError
+from common.messages import Status
+
+REFUSED_S = 10.0
+"""How long all connected actors must refuse: time enough for a newer broadcast to be accepted."""
+
+
+class RefusedWeights:
+    """Watches what the replay servers report of their actors."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def check(self, statuses: Sequence[Status], now: float) -> None:
+        """Raises LastingError if every connected actor has refused all weights of this run for REFUSED_S."""
+        connected = sum(status.actor_count for status in statuses)
+        refusing = sum(status.actors_without_weights for status in statuses)
+        if not connected or refusing < connected:
+            self._since = None
+        elif self._since is None:
+            self._since = now
+        elif now - self._since >= REFUSED_S:
+            raise LastingError(
+                f"every connected actor ({connected}) refuses this run's weights: {_reason(statuses)}. Run actors and"
+                " learner from the same version of Shoal, and pass the address of this learner as --weights."
+            )
+
+
+def _reason(statuses: Sequence[Status]) -> str:
+    reasons = (actor.weights_refused for status in statuses for actor in status.actors)
+    return next((reason for reason in reasons if reason), "unknown")

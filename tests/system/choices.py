@@ -1,0 +1,111 @@
+"""Runs that together make every choice that a run's settings offer: the rows of tests/system/test_choices.py.
+
+A row combines several choices, so that few rows cover all of them. `settings` is what a user writes after --set.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from common.presets import PRESETS
+from common.run import RunSpec, make_run_spec, parse_assignments
+
+QUICK = ("replay.min_size=256", "replay.batch=32", "replay.samples_per_insert=4", "exploration.random_steps=128")
+"""What makes a run learn after a few steps; rows may say otherwise."""
+
+
+class Row(NamedTuple):
+    """One run of `shoal train`."""
+
+    scenario: str
+    settings: tuple[str, ...]
+    preset: str = "fast"
+    actors: int = 1
+
+    @property
+    def assignments(self) -> list[str]:
+        """What is given to --set."""
+        return [*QUICK, *self.settings]
+
+    @property
+    def spec(self) -> RunSpec:
+        """The settings of the run."""
+        layer = parse_assignments(self.assignments)
+        return make_run_spec({"scenario": self.scenario}, PRESETS[self.preset], layer)
+
+
+DISCRETE = "world.continuous_actions=false"
+
+ROWS = {
+    "fast": Row("simple_spread", ("budget.seconds=90",)),
+    "paper": Row("simple_spread", (DISCRETE,), preset="paper"),
+    "seed": Row("simple_spread", ("exploration.theta=0.3", "exploration.random_steps=0"), preset="seed"),
+    "joint": Row("simple_spread", ("algorithm.name=joint", "algorithm.team_spirit=0.5", "replay.n_step=3")),
+    "joint against iddpg, discrete": Row(
+        "simple_tag",
+        (
+            DISCRETE,
+            "algorithm.name='adversary=joint,agent=iddpg'",
+            "algorithm.gumbel=soft",
+            "algorithm.gumbel_temperature=0.5",
+            "exploration.choices=epsilon",
+        ),
+    ),
+    "joint on sides of the user's": Row(
+        "simple_spread",
+        (
+            "algorithm.name='left=joint,right=maddpg'",
+            "network.sides={left = ['agent_0', 'agent_1'], right = ['agent_2']}",
+            "algorithm.side_learning_rates={left = 0.5}",
+            "algorithm.final_team_spirit=0.5",
+            "episode.max_steps=10",
+        ),
+    ),
+    "iddpg, prioritised": Row(
+        "simple_adversary",
+        (
+            "algorithm.name=iddpg",
+            "replay.priority_exponent=0.6",
+            "replay.importance_exponent=0.5",
+            "network.share_critics=false",
+            "replay.limit=insert_only",
+        ),
+    ),
+    "maddpg, told apart": Row(
+        "simple_tag",
+        (
+            "algorithm.name=maddpg",
+            "network.tell_apart=true",
+            "algorithm.learning_rate_decay=cosine",
+            "algorithm.policy_weight_decay=1e-4",
+            "algorithm.reward_scale=0.5",
+            "replay.error_buffer=2000",
+        ),
+    ),
+    "soft choices": Row(
+        "simple_spread",
+        (
+            "replay.batch=64",
+            "replay.samples_per_insert=8",
+            "replay.min_size=512",
+            "network.head=soft",
+            "algorithm.teammates=current",
+            "algorithm.policy_every=3",
+            "network.share=[['agent_0', 'agent_2']]",
+            "budget.milestone_steps=500",
+        ),
+    ),
+    "off the ratio, discrete, a ladder": Row(
+        "simple_speaker_listener",
+        (
+            DISCRETE,
+            "algorithm.smoothing=0.1",
+            "algorithm.smoothing_clip=0.3",
+            "exploration.ladder=0.1",
+            "exploration.decay_share=0.5",
+            "replay.limit=off",
+            "replay.capacity=5000",
+        ),
+        actors=2,
+    ),
+}

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from deploy.lockstep.run import LockstepRun
 
 # The table goes where the log goes; stdout holds results only, so that it can be piped.
-_screen = Console(stderr=True)
+_screen = Console(emoji=False, stderr=True)
 
 
 class StatusConfig(msgspec.Struct, frozen=True):

@@ -107,7 +107,9 @@ class Lines:
         """Has nothing to end."""
 
     def _print(self, text: str) -> None:
-        self._console.print(f"[{clock(time.monotonic() - self._started_at)}] {text}", markup=False, soft_wrap=True)
+        self._console.print(
+            f"[{clock(time.monotonic() - self._started_at)}] {text}", markup=False, emoji=False, soft_wrap=True
+        )
 
 
 class Left:

@@ -116,8 +116,8 @@ class Role:
 
     def _take_news(self, *, running: bool) -> None:
         failures = self._note.news()
-        if failures and not running:
-            # The last one is of the process itself.
+        if failures and (failures[-1].lasting or not running):
+            # The last one is of the process itself: it may take seconds to end after it has noted a lasting failure.
             self._failure = failures.pop()
         self.news += [f"{self.name} {failure.message}" for failure in failures]
 

@@ -19,7 +19,7 @@ from deploy.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig, Doing, Row
 from deploy.bench.rows import in_words
 
 END_S = 30.0
-_screen = Console(stderr=True)
+_screen = Console(emoji=False, stderr=True)
 _LINE: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -43,9 +43,9 @@ def bench(what: tuple[str, ...], **values: Any) -> None:
         for figure in measure(name, config):
             found.append(figure)
             if not config.json:
-                click.echo(in_words(figure))
+                command.result(in_words(figure))
     if config.json:
-        click.echo(msgspec.json.encode(found))
+        command.result(msgspec.json.encode(found))
 
 
 def measure(name: str, config: BenchConfig) -> Iterator[Row]:

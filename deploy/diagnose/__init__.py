@@ -233,15 +233,16 @@ def _note_failures(world: SideBySide, skipped: dict[str, str]) -> None:
 def _long_world(run: Run, episodes: int, seed: int, limits: _Limits, skipped: dict[str, str]) -> tuple[World, int, int]:
     """Returns the world to play in, how many steps are looked at, and how many are played."""
     if run.spec.scenario.startswith(FOREIGN):
-        make = partial(make_world, run.spec.scenario, 1, seed=seed, options=run.spec.world, restart_ended=False)
-        watched = min(limits.max_steps or MOST_WATCHED, MOST_WATCHED)
-        steps = horizon(watched, run.spec.algorithm.discount)
+        steps = horizon(MOST_WATCHED, run.spec.algorithm.discount)
         if steps is None:
             skipped["values"] = _too_far(run)
-        played = steps or watched
-        if limits.max_steps:
-            played = max(watched, min(played, limits.max_steps))
-        return SideBySide(make, min(episodes, limits.copies)), watched, played
+        make = partial(make_world, run.spec.scenario, 1, seed=seed, options=run.spec.world, restart_ended=False)
+        bound = limits.max_steps or LONGEST
+        return (
+            SideBySide(make, min(episodes, limits.copies)),
+            min(MOST_WATCHED, bound),
+            min(steps or MOST_WATCHED, bound),
+        )
     episode = int(run.spec.world.get("max_cycles", 25))
     watched = min(episode, MOST_WATCHED)
     steps = horizon(watched, run.spec.algorithm.discount)

@@ -21,7 +21,7 @@ from deploy.evaluate.words import on_choices
 
 SHORT_EPISODES = 100
 """Of the diagnosis at the end of `shoal train`."""
-_screen = Console(stderr=True)
+_screen = Console(emoji=False, stderr=True)
 
 
 class DiagnoseConfig(msgspec.Struct, frozen=True):

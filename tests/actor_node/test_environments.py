@@ -46,7 +46,7 @@ def steps_done(directory: Path) -> int:
         ("make", "raise", 1, "RuntimeError: the licence server said no"),
         ("reset", "raise", 0, "RuntimeError: the licence server said no"),
         ("step", "raise", 2, "RuntimeError: the licence server said no"),
-        ("step", "exit", 1, "SystemExit: 0"),
+        ("step", "exit", 1, r"step 1 of copy 1: the environment called exit\(0\)"),
         ("make", "os_exit", 1, r"ended its process with exit code 0 \(os._exit\?\) in the constructor of copy 1"),
         ("step", "os_exit", 3, r"ended its process with exit code 0 \(os._exit\?\) in step\(\) of copy 3"),
         ("reset", "segfault", 0, r"crashed its process with signal 11 \(SIGSEGV\) in reset\(\) of copy 0"),

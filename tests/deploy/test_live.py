@@ -179,7 +179,7 @@ def test_restarts_of_workers_and_what_slow_ones_do_are_shown() -> None:
 
 def test_a_failure_is_said_at_once_with_all_its_lines() -> None:
     console = Console(file=io.StringIO(), width=400)
-    Lines(console).say("actor worker 0: no licence; starts again in 0.5 s\n  user.py:3 in step")
+    Lines(console).say("actor worker 0: pettingzoo:boom: no licence; starts again in 0.5 s\n  user.py:3 in step")
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue().endswith("starts again in 0.5 s\n  user.py:3 in step\n")
 

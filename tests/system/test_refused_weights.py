@@ -30,11 +30,12 @@ def other_build(directory: Path) -> dict[str, str]:
 
 def test_shoal_train_ends_with_the_reason(commands: Commands, tmp_path: Path) -> None:
     (patched := tmp_path / "patched").mkdir()
-    began = time.monotonic()
     arguments = ("--time", "5m", "--run", tmp_path / "run", "--actors", 2, "--redis", "none", *SMALL)
     train = commands.start("shoal", "train", "simple_spread", *arguments, env=other_build(patched))
+    until(lambda: refused(f"ipc://{tmp_path}/run/sockets/replay"), 40, "an actor says that it refuses")
+    refused_at = time.monotonic()
     assert train.wait(60) == 1, log_of(train)
-    assert time.monotonic() - began < 30.0
+    assert time.monotonic() - refused_at < 30.0
     assert REASON in log_of(train)
     assert "every connected actor" in log_of(train)
     assert "Traceback" not in log_of(train)
@@ -45,19 +46,15 @@ def test_a_learner_by_hand_ends_with_the_reason_and_not_while_one_actor_acts(
 ) -> None:
     (patched := tmp_path / "patched").mkdir()
     replay, weights = f"ipc://{tmp_path}/replay", f"ipc://{tmp_path}/weights"
-    commands.start("replay", "--bind", replay, "--redis", "none")
+    commands.start("replay", "--bind", replay, "--redis", "none", "--metrics-port", 0)
     options = ("--scenario", "simple_spread", "--time", "5m", "--run", tmp_path / "run", *SMALL)
-    learner = commands.start("learner", "--bind", weights, "--replay", replay, *options)
-    addresses = ("--replay", replay, "--weights", weights, "--n", 1, "--copies", 4)
+    learner = commands.start("learner", "--bind", weights, "--replay", replay, "--metrics-port", 0, *options)
+    addresses = ("--replay", replay, "--weights", weights, "--n", 1, "--copies", 4, "--metrics-port", 0)
     right = commands.start("actor", *addresses, "--name", "right")
     until(lambda: acting(replay), 40, "the right actor acts")
     wrong = commands.start("actor", *addresses, "--name", "wrong", env=other_build(patched))
 
-    def refused() -> bool:
-        status = status_at(replay)
-        return status is not None and any(actor.weights_refused for actor in status.actors)
-
-    until(refused, 30, "the actor of another build says that it refuses")
+    until(lambda: refused(replay), 30, "the actor of another build says that it refuses")
     assert learner.poll() is None
     right.terminate()
     assert right.wait(30) == 0
@@ -70,3 +67,8 @@ def test_a_learner_by_hand_ends_with_the_reason_and_not_while_one_actor_acts(
 def acting(replay: str) -> bool:
     status = status_at(replay)
     return status is not None and status.inserts > 0
+
+
+def refused(replay: str) -> bool:
+    status = status_at(replay)
+    return status is not None and any(actor.weights_refused for actor in status.actors)

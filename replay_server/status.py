@@ -77,7 +77,6 @@ def _is_shared(reports: list[ActorReport]) -> bool:
     return bool(played) and all(report.shared_reward for report in played)
 
 
-
 def _actor_status(session: Session, now: float) -> ActorStatus:
     report = session.report
     return ActorStatus(

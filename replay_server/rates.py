@@ -118,7 +118,8 @@ class Recent:
         self.episodes += max(episodes, 0)
         if before is None and rejoined:
             return
-        sums = before.return_sums if before else (0.0,) * len(report.return_sums)
+        # A worker that has collected nothing yet does not know how many agents there are.
+        sums = before.return_sums if before and before.return_sums else (0.0,) * len(report.return_sums)
         self.returns.add(
             episodes,
             report.return_sum - (before.return_sum if before else 0.0),

@@ -187,3 +187,11 @@ def test_a_run_whose_actors_have_left_waits_for_a_peer_that_is_gone(room: Watche
     assert room.status.absent == "actors: none is connected"
     room.replay.journal.error = "connection refused"
     assert room.status.absent == "Redis: connection refused"
+
+
+def test_returns_of_each_agent_are_known_from_the_first_episodes_on(room: Watched) -> None:
+    """A worker's first report comes before its first chunk, when it does not know its agents."""
+    room.hello("a", "actor")
+    room.say("a", msgspec.structs.replace(make_report("actor", 0, 0.0), return_sums=()))
+    room.say("a", make_report("actor", 4, -40.0))
+    assert room.status.return_means == (-2.5, -7.5)

@@ -103,7 +103,7 @@ ROWS = {
             "algorithm.smoothing_clip=0.3",
             "exploration.ladder=0.1",
             "exploration.decay_share=0.5",
-            'replay.limit="off"',
+            "replay.limit=off",
             "replay.capacity=5000",
         ),
         actors=2,

@@ -141,8 +141,10 @@ class Learner:
             health.beat()
             health.not_ready = "" if self._introduced else self._stream.waiting_for
             self._do_what_is_due(now)
-            turned_at = time.monotonic()
-            self._charge(turned_at, trained=records is not None)
+            ended_at = time.monotonic()
+            self._done.updating_s += ended_at - turned_at if records is not None else 0.0
+            turned_at = ended_at
+            self._charge(ended_at, trained=records is not None)
         self._finish()
 
     def _charge(self, now: float, *, trained: bool) -> None:
@@ -318,6 +320,7 @@ class Learner:
             return
         figures = {
             "trained_s": round(self._done.trained_s, 2),
+            "updating_s": round(self._done.updating_s, 2),
             "env_steps": self._done.env_steps,
             "updates_per_s": self._rate.value,
             "progress": self.progress,

@@ -1,11 +1,12 @@
 """What is kept of a run's course: lines of metrics.jsonl, and the same for TensorBoard.
 
-metrics.jsonl, one object a line: `time` (Unix seconds), `trained_s`, `env_steps`, `updates`, `updates_per_s`,
-`progress`, `exploration_scale`; over agents `critic_loss`, `policy_loss`, `q_mean`, `critic_gradient_norm`,
-`policy_gradient_norm`, and the sizes of inputs, `obs_mean`, `obs_spread`, `obs_size`, `reward_mean`, `reward_spread`,
-`reward_size`; `episode_steps`, `reward_change`; and what the replay server knows: `return_mean` (last episodes,
-exploration included), `return_means` over agents, `env_steps_per_s`, `samples_per_insert`, `policy_lag`, `replay_size`,
-`actors`, `actors_waited_s` (of all of them so far), `waiting` (who waits for whom at this moment, in words).
+metrics.jsonl, one object a line: `time` (Unix seconds), `trained_s`, `updating_s`, `env_steps`, `updates`,
+`updates_per_s`, `progress`, `exploration_scale`; over agents `critic_loss`, `policy_loss`, `q_mean`,
+`critic_gradient_norm`, `policy_gradient_norm`, and the sizes of inputs, `obs_mean`, `obs_spread`, `obs_size`,
+`reward_mean`, `reward_spread`, `reward_size`; `episode_steps`, `reward_change`; and what the replay server knows:
+`return_mean` (last episodes, exploration included), `return_means` over agents, `env_steps_per_s`,
+`samples_per_insert`, `policy_lag`, `replay_size`, `actors`, `actors_waited_s` (of all of them so far), `waiting` (who
+waits for whom at this moment, in words).
 TensorBoard, over updates: `agent{i}/losses`, `agent{i}/mean_episode_rewards`, `run/...`. A tracker, if one is asked
 for: the line's numbers under their own names. docs/tracking.md has all of it, field by field.
 """

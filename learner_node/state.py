@@ -27,6 +27,9 @@ class Counters(msgspec.Struct, forbid_unknown_fields=True):
     env_steps: int = 0
     samples: int = 0
     trained_s: float = 0.0
+    """Time charged to the budget [s]."""
+    updating_s: float = 0.0
+    """Time in which batches came and updates were done [s]."""
     weights_version: int = 0
     best_return: float | None = None
     reward_size: float | None = None

@@ -77,12 +77,6 @@ def _is_shared(reports: list[ActorReport]) -> bool:
     return bool(played) and all(report.shared_reward for report in played)
 
 
-def _waiting(waits: Sequence[str], not_ready: str, *, has_run: bool) -> tuple[str, ...]:
-    if not_ready:
-        return (not_ready,)
-    return tuple(text for text in waits if text) if has_run else NO_RUN
-
-
 def _actor_status(session: Session, now: float) -> ActorStatus:
     report = session.report
     return ActorStatus(

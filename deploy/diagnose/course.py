@@ -129,10 +129,10 @@ def _share_above(values: Floats, clip: float) -> float | None:
 
 
 def _learner_waited(course: Course) -> float | None:
-    passed, trained = (np.diff(course.column(name)) for name in ("time", "trained_s"))
+    passed, updating = np.diff(course.column("time")), np.diff(course.updating_s)
     # Where a run was resumed, time has passed in which nobody waited.
-    steady = (passed > 0) & (passed < 60.0) & (trained >= 0)
-    return float(max(0.0, 1.0 - trained[steady].sum() / passed[steady].sum())) if steady.any() else None
+    steady = (passed > 0) & (passed < 60.0) & (updating >= 0)
+    return float(max(0.0, 1.0 - updating[steady].sum() / passed[steady].sum())) if steady.any() else None
 
 
 def _actors_waited(course: Course) -> float | None:

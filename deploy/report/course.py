@@ -42,6 +42,12 @@ class Course:
         width = max(map(len, rows), default=0)
         return np.array([row + [np.nan] * (width - len(row)) for row in rows], np.float64).reshape(len(rows), width)
 
+    @property
+    def updating_s(self) -> Floats:
+        """Returns the time in which batches came, [lines]; earlier versions wrote it as `trained_s`."""
+        found = self.column("updating_s")
+        return np.where(np.isfinite(found), found, self.column("trained_s"))
+
     def last(self, name: str) -> float:
         """Returns the newest value of a figure; NaN where no line has it."""
         known = self.column(name)

@@ -117,9 +117,9 @@ def _q_and_returns(record: Record, x: Floats) -> Series:
 
 
 def _learner_waits(record: Record, x: Floats) -> Series:
-    """Time that went by and was not spent on training."""
-    now, trained = record.course.column("time"), record.course.column("trained_s")
-    return _waiting_share(x, now, (now - trained) - (now[:1] - trained[:1]))
+    """Time that went by and was not spent on updates."""
+    now, updating = record.course.column("time"), record.course.updating_s
+    return _waiting_share(x, now, (now - updating) - (now[:1] - updating[:1]))
 
 
 def _actor_waits(record: Record, x: Floats) -> Series:
@@ -166,7 +166,7 @@ RETURN_OVER_TIME = RETURN._replace(
     key="return-time",
     title="Return over time",
     over="trained_s",
-    meaning="The same over training time; waiting is not counted.",
+    meaning="The same over the time charged to --time: all from the first transition on, unless a peer was gone.",
 )
 LEARNING = (
     RETURN_OVER_TIME,

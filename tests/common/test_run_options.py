@@ -2,6 +2,7 @@ import msgspec
 import pytest
 
 from common.errors import ConfigError, FinishedError
+from common.run import parse_assignments
 from common.run_directory import RunDirectory
 from common.run_options import DEFAULT_SECONDS, RunOptions, open_run
 from common.worlds import world_spec

@@ -64,6 +64,12 @@ def _refuses_weights(session: Session) -> bool:
     return report is not None and bool(report.weights_refused) and not report.weights_version
 
 
+def _waiting(waits: Sequence[str], not_ready: str, *, has_run: bool) -> tuple[str, ...]:
+    if not_ready:
+        return (not_ready,)
+    return tuple(text for text in waits if text) if has_run else NO_RUN
+
+
 def _absent(replay: Replay, *, live_actors: int, inserts: int) -> str:
     """Returns the peer that the run had and that is gone; empty when there is none."""
     if replay.journal.error:

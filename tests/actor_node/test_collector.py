@@ -227,3 +227,27 @@ def test_a_true_end_has_no_future_and_absent_agents_are_marked():
     expected = [sum(n * m * (m + 1) / 2 for n, m in zip(finished, lengths, strict=True))]
     expected.append(sum(n * 10 * (m - 1) for n, m in zip(finished, lengths, strict=True)))
     assert episodes.return_sums.tolist() == expected
+
+
+class Purse(Countdown):
+    """Pays both agents alike, or does so but for one step."""
+
+    def __init__(self, odd_step=-1):
+        super().__init__()
+        self._odd_step, self._steps = odd_step, 0
+
+    def step(self, actions):
+        step = super().step(actions)
+        reward = np.repeat(step.reward[:, :1], 2, axis=1)
+        if self._steps == self._odd_step:
+            reward[1, 1] += 0.5
+        self._steps += 1
+        return step._replace(reward=reward)
+
+
+@pytest.mark.parametrize(("odd_step", "shared"), [(-1, [True, True]), (3, [False, True]), (9, [True, False])])
+def test_a_reward_is_shared_where_all_agents_receive_it_in_every_step(odd_step, shared):
+    run = Run("a1b2c3d4", make_run_spec({"scenario": "countdown"}), Countdown.spec)
+    collector = Collector(run, Purse(odd_step), np.random.default_rng(0))
+    chunks = [collector.collect(make_policy(run), make_header(run), 6)[1] for _ in range(2)]
+    assert [episodes.shared_reward for episodes in chunks] == shared

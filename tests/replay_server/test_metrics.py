@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from common.messages import LearnerReport, SampleRequest
+from common.messages import Bye, LearnerReport, SampleRequest, Status
 from replay_server.credit import LEASE_S
 from replay_server.metrics import ReplayCollector, Timings, make_registry
 from replay_server.recovery import Recovered
+from replay_server.status import make_status
 from replay_server.waits import CAUSES
 from tests.replay_server.runs import make_chunk, make_report, make_run
 from tests.replay_server.test_replay import Room
@@ -26,6 +28,10 @@ class Watched(Room):
 
     def metric(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(f"shoal_replay_{name}", labels)
+
+    @property
+    def status(self) -> Status:
+        return make_status(self.replay, self.now)
 
 
 @pytest.fixture
@@ -160,3 +166,24 @@ def test_what_the_start_found_is_told() -> None:
     assert found == {"recovery_seconds": 1.5}
     assert registry.get_sample_value("shoal_replay_recovered_transitions") == 500.0
     assert registry.get_sample_value("shoal_replay_recovery_skipped_chunks") == 3.0
+
+
+def test_a_reward_is_shared_where_every_actor_that_has_ended_episodes_says_so(room: Watched) -> None:
+    for peer in "ab":
+        room.hello(peer, f"actor-{peer}")
+    assert not room.status.shared_reward, "nobody has ended an episode"
+    room.say("a", msgspec.structs.replace(make_report("actor-a", 4, -40.0), shared_reward=True))
+    room.say("b", make_report("actor-b", 0, 0.0))
+    assert room.status.shared_reward
+    room.say("b", make_report("actor-b", 4, -40.0))
+    assert not room.status.shared_reward
+
+
+def test_a_run_whose_actors_have_left_waits_for_a_peer_that_is_gone(room: Watched) -> None:
+    assert room.status.absent == "", "no transition has come"
+    room.fill("a", "actor", 1)
+    assert room.status.absent == ""
+    room.say("a", Bye("actor", 1))
+    assert room.status.absent == "actors: none is connected"
+    room.replay.journal.error = "connection refused"
+    assert room.status.absent == "Redis: connection refused"

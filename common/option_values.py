@@ -22,14 +22,16 @@ _LONGEST_TEXT = 1_000
 _LARGEST_INT = 2**53
 _LARGEST_FLOAT = 1e12
 _BOOLEANS = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
+_CHOICES = ("yes", "no", "on", "off")
 _NONES = ("none", "null", "nil")
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _NUMBERS = re.compile(r"[+-]?[\d.]+(\s*,\s*[+-]?[\d.]+)+,?")
 
 
-def read_value(text: str, assignment: str) -> Any:
+def read_value(text: str, assignment: str, *, typed: bool = False) -> Any:
     """Reads the value of a `--set` assignment: as in TOML; `none` is None, and other bare words are texts.
 
+    typed: the setting has a type of its own, so that a word such as `off` may be one of its choices.
     Raises ConfigError with the right spelling for what looks like another kind of value.
     """
     try:
@@ -38,7 +40,7 @@ def read_value(text: str, assignment: str) -> Any:
         pass
     if text in {"none", "null"}:
         return None
-    if not _looks_like_a_value(text):
+    if (typed and text in _CHOICES) or not _looks_like_a_value(text):
         return text
     name, _, _ = assignment.partition("=")
     meant = _meaning(text)

@@ -260,7 +260,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
             if not isinstance(table, dict):
                 name = ".".join(keys[:depth])
                 raise ConfigError(f"--set {assignment}: {name} was set to {table!r} before, which has no parts")
-        table[keys[-1]] = read_value(text.strip(), assignment)
+        table[keys[-1]] = read_value(text.strip(), assignment, typed=keys[0] != "world")
     return layer
 
 

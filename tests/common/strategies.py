@@ -76,7 +76,7 @@ _MAKERS: dict[str, Any] = {
 
 def boxes() -> st.SearchStrategy[Box]:
     """Returns boxes with any finite bounds."""
-    bounds = st.tuples(st.floats(-1e6, 1e6, width=32), st.floats(-1e6, 1e6, width=32)).map(sorted)
+    bounds = st.tuples(*(st.floats(-1e6, 1e6, width=32, allow_subnormal=False),) * 2).map(sorted)
     return st.lists(bounds, min_size=1, max_size=3).map(
         lambda pairs: Box(tuple(low for low, _ in pairs), tuple(high for _, high in pairs))
     )

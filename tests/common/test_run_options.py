@@ -2,6 +2,7 @@ import msgspec
 import pytest
 
 from common.errors import ConfigError, FinishedError
+from common.run import parse_assignments
 from common.run_directory import RunDirectory
 from common.run_options import DEFAULT_SECONDS, RunOptions, open_run
 from common.worlds import world_spec
@@ -228,3 +229,9 @@ def test_a_run_that_another_process_of_the_role_has_is_not_opened(tmp_path):
 def test_options_come_back_from_their_builtins():
     options = RunOptions(preset="paper", seed=1, steps=2, time=3.0, set=("a.b=1",))
     assert msgspec.convert(msgspec.to_builtins(options), RunOptions) == options
+
+
+def test_a_word_that_is_a_choice_needs_no_quotes() -> None:
+    assert parse_assignments(["replay.limit=off"]) == {"replay": {"limit": "off"}}
+    with pytest.raises(ConfigError, match="write false"):
+        parse_assignments(["world.shaped=off"])

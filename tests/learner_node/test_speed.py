@@ -19,7 +19,7 @@ def pieces(networks: Sequence[nn.Module]) -> list[Tensor]:
 
 
 def test_the_plain_loop_makes_the_same_update() -> None:
-    # Adam divides by a gradient's size: in one batch of sixty, rounding alone moves a weight whose gradient is nearly 0.
+    # Adam divides by a gradient: where that is nearly 0, rounding moves a weight (one batch in sixty).
     torch.manual_seed(0)
     joint, network, algorithm = speed.simple_spread_shapes(), speed.NETWORK, speed.ALGORITHM
     batch = speed.random_batch(joint, 64)

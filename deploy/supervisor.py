@@ -138,7 +138,7 @@ class Role:
                 _log.warning("%s", self.trouble)
                 self.process, self._due_at = None, now + delay_s
             case Fail(error):
-                if self._failure is not None:
+                if "\n" in str(error):
                     raise type(error)(f"{error}\n({self.name} {how}; log: {self.log})")
                 raise type(error)(f"{self.name} {how} (log: {self.log}): {error}")
 

@@ -8,8 +8,11 @@
 | waits for                     | frees it                                                     |
 |-------------------------------|--------------------------------------------------------------|
 | parent: any child's message   | the message, the child's end; looks around every 0.2 s       |
-| child: a number               | the parent's answer, or its end                              |
+| child: its task, a number     | the parent's answer, or its end                              |
 | parent: children to end       | their end, SIGKILL after 5 s                                 |
+
+A child is a program of its own (`python -m actor_node.play_process`), not a copy of the parent: a script that calls
+Shoal need not guard its main part, and nothing of the parent's environment lives on in the child.
 """
 
 from __future__ import annotations
@@ -19,11 +22,11 @@ import math
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
 import msgspec
@@ -74,8 +77,8 @@ class Ended(NamedTuple):
     """The most that one process had."""
 
 
-class _Task(NamedTuple):
-    """What a process needs to play; goes to it pickled."""
+class Task(NamedTuple):
+    """What a process needs to play; goes to it pickled, by a pipe that this program made."""
 
     make: Callable[[int], World]
     make_team: Callable[[], Acts]
@@ -144,7 +147,7 @@ def play_apart(
     """
     sheet = _Sheet(extent, watcher)
     if extent.processes:
-        return _Parent(_Task(make, make_team, seed, extent), watcher, sheet).run()
+        return _Parent(Task(make, make_team, seed, extent), watcher, sheet).run()
     worlds = _Made(make, extent.copies)
     try:
         if worlds.worlds.note:
@@ -177,18 +180,28 @@ class _Made:
 class _Child:
     """One process and what it has in hand."""
 
-    def __init__(self, start: Callable[[Connection], BaseProcess]) -> None:
+    def __init__(self, task: Task) -> None:
         self.pipe, theirs = multiprocessing.Pipe()
-        self.process = start(theirs)
+        # -P: like the parent's, its modules are those of sys.path, whatever the working directory holds.
+        self.process = subprocess.Popen(  # noqa: S603  (our own argument list, no shell)
+            [sys.executable, "-P", "-m", "actor_node.play_process", str(theirs.fileno()), str(os.getpid())],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            # Ctrl-C in the terminal is for the parent.
+            start_new_session=True,
+        )
         theirs.close()
         self.in_hand: set[int] = set()
         self.played = 0
+        with contextlib.suppress(OSError):  # it has died; its end is heard next
+            self.pipe.send(task)
 
 
 class _Parent:
     """Hands out episodes to processes and hears what came of them."""
 
-    def __init__(self, task: _Task, watcher: Watcher, sheet: _Sheet) -> None:
+    def __init__(self, task: Task, watcher: Watcher, sheet: _Sheet) -> None:
         self._task, self._watcher, self._sheet = task, watcher, sheet
         self._children: list[_Child] = []
         self._refused: ShoalError | None = None
@@ -202,7 +215,7 @@ class _Parent:
         needed = min(extent.processes, extent.most)
         try:
             for _ in range(needed):
-                self._children.append(_Child(self._start))
+                self._children.append(_Child(self._task))
             while self._children:
                 self._watcher.tick()
                 by_pipe = {child.pipe: child for child in self._children}
@@ -214,12 +227,6 @@ class _Parent:
             raise self._refused
         return Ended(self._sheet.found, self._copies)
 
-    def _start(self, pipe: Connection) -> BaseProcess:
-        context = multiprocessing.get_context("spawn")
-        process = context.Process(target=_child, args=(pipe, os.getpid(), self._task), name="play")
-        process.start()
-        return process
-
     def _hear(self, child: _Child) -> None:
         try:
             message = child.pipe.recv_bytes()
@@ -227,8 +234,8 @@ class _Parent:
             self._children.remove(child)
             _buried(child, self._sheet)
             # A process that played before it died is worth another; one that cannot begin is not.
-            if child.played and child.process.exitcode:
-                self._children.append(_Child(self._start))
+            if child.played and child.process.returncode:
+                self._children.append(_Child(self._task))
             return
         if message == _TAKE:
             self._answer(child)
@@ -270,33 +277,40 @@ class _Told(msgspec.Struct, frozen=True):
 
 def _buried(child: _Child, sheet: _Sheet) -> None:
     """Counts what a process had in hand when it died as failed."""
-    child.process.join(_END_S)
-    code = child.process.exitcode
+    code = _ended(child)
     for number in sorted(child.in_hand):
         sheet.give(Episode(number, failure=f"the process that played it ended with code {code}"))
-    child.pipe.close()
 
 
 def _end(children: list[_Child]) -> None:
     for child in children:
         child.process.terminate()
     for child in children:
-        child.process.join(_END_S)
-        if child.process.is_alive():
-            child.process.kill()
-            child.process.join()
-        child.pipe.close()
+        _ended(child)
 
 
-def _child(pipe: Connection, parent: int, task: _Task) -> None:
-    """Is the main function of a process that plays."""
-    # Ctrl-C in the terminal is for the parent. SIGTERM unwinds, so that environments are closed.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _ended(child: _Child) -> int:
+    """Waits for a process's end, kills what it leaves behind, and returns its exit code."""
+    try:
+        code = child.process.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        child.process.kill()
+        code = child.process.wait()
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.process.pid, signal.SIGKILL)
+    child.pipe.close()
+    return code
+
+
+def play_for(pipe: Connection, parent: int) -> None:
+    """Is the main function of a process that plays: takes its task from the pipe, and answers there."""
+    # SIGTERM unwinds, so that environments are closed.
     signal.signal(signal.SIGTERM, _leave)
     die_with_parent(parent)
     # What an environment prints is not a result.
     sys.stdout.flush()
     os.dup2(2, 1)
+    task: Task = pipe.recv()
     first_seed = os.getpid() * 1_000
 
     def tell(told: _Told) -> None:

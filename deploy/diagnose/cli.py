@@ -19,7 +19,7 @@ from deploy.diagnose.warned import Warned
 from deploy.evaluate.playing import CopiesOption
 from deploy.evaluate.words import on_choices
 
-SHORT_EPISODES = 100
+SHORT_EPISODES, FEWEST_EPISODES = 100, 10
 """Of the diagnosis at the end of `shoal train`."""
 _screen = Console(emoji=False, stderr=True)
 
@@ -90,10 +90,15 @@ def show_warnings(warnings: list[Warned], screen: Console) -> None:
 def show_briefly(directory: RunDirectory, screen: Console) -> None:
     """Diagnoses a run that has just ended, and says only what it is warned of."""
     with screen.status("looking for what could be better"):
-        found = diagnose(directory, SHORT_EPISODES)
+        found = diagnose(directory, brief_episodes(len(directory.run.joint.agents)))
     if found.warnings and found.updates:
         show_warnings(found.warnings, screen)
         screen.print(f"more: shoal diagnose {directory.path}", soft_wrap=True, markup=False)
+
+
+def brief_episodes(agents: int) -> int:
+    """Returns how many episodes a diagnosis after a training looks at: critics cost the square of the agents."""
+    return min(SHORT_EPISODES, max(FEWEST_EPISODES, SHORT_EPISODES * 100 // agents**2))
 
 
 def _tables(found: Diagnosis) -> list[Table]:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -91,6 +96,21 @@ def test_a_process_that_dies_costs_what_it_had_in_hand(tmp_path):
     found = rolled(tmp_path, "exits", 8, copies=1, processes=1).rollouts
     assert found.numbers.tolist() == [0, 2, 3, 4, 6, 7]
     assert {each.failure for each in found.failures} == {"the process that played it ended with code 7"}
+
+
+@pytest.mark.slow
+def test_a_script_that_evaluates_needs_no_guarded_main_part(tmp_path):
+    team = make_team(tmp_path / "run", WALK, 1, world={"kind": "plain"})
+    script = tmp_path / "script.py"
+    line = ["evaluate", str(team.path), "--episodes", "3", "--processes", "2", "--json"]
+    script.write_text(f"from deploy.cli import shoal\nprint('begun')\nshoal.main({line!r}, standalone_mode=False)\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=60, env=environment, check=True, cwd=tmp_path
+    )
+    begun, result = done.stdout.splitlines()
+    assert begun == "begun"
+    assert json.loads(result)["episodes"] == 3
 
 
 def test_where_nothing_can_be_played_it_says_why(tmp_path):

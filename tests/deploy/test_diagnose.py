@@ -23,7 +23,7 @@ from common.worlds import world_spec
 from deploy.cli import shoal
 from deploy.config import TrainConfig
 from deploy.diagnose import LONGEST, diagnose, horizon, with_whole_returns
-from deploy.diagnose.cli import show_briefly
+from deploy.diagnose.cli import brief_episodes, show_briefly
 from deploy.live import make_display
 from deploy.showing import Showing
 from learner_node.algorithms.maddpg import Maddpg
@@ -216,3 +216,8 @@ def test_a_diagnosis_that_fails_costs_a_line_only(tmp_path: Path) -> None:
     showing.warn()
     assert "without a diagnosis: " in screen.file.getvalue()
     assert "policy.safetensors does not exist" in screen.file.getvalue()
+
+
+@pytest.mark.parametrize(("agents", "episodes"), [(1, 100), (3, 100), (10, 100), (20, 25), (40, 10), (200, 10)])
+def test_the_diagnosis_after_a_training_of_many_agents_looks_at_fewer_episodes(agents: int, episodes: int) -> None:
+    assert brief_episodes(agents) == episodes

@@ -212,6 +212,8 @@ def _of_learner(status: Status) -> list[tuple[str, str]]:
 def _return_in_words(status: Status) -> str:
     """Returns the mean return; where all agents share a reward, as the team's too."""
     agents = len(status.return_means)
+    if status.inserts and not status.episodes:
+        return "- (no episode has ended yet)"
     if not (status.shared_reward and agents > 1):
         return f"{_number(status.return_mean)} (last episodes, with exploration)"
     team = _number(status.return_mean / agents)

@@ -82,6 +82,8 @@ class LocalRun:
                 self._look(display)
                 status = _newest_status(client) or (status if self._replay.running else None)
                 display.show(status, [*self._supervisor.troubles, *watch(status, time.monotonic())])
+            if learner.finished and status is not None and (text := without_episodes(status)):
+                display.say(text)
             return learner.finished
         finally:
             display.close()
@@ -183,6 +185,16 @@ class LocalRun:
 
     def _endpoint(self, name: str) -> str:
         return f"ipc://{self._sockets / name}"
+
+
+def without_episodes(status: Status) -> str:
+    """Returns what to say of a run in which no episode has ended; empty where some have."""
+    if status.episodes or not status.inserts:
+        return ""
+    return (
+        f"no episode ended in {status.inserts:,} environment steps; if the environment never ends one, pass "
+        "--max-episode-steps N"
+    )
 
 
 def forget_transitions(directory: RunDirectory) -> None:

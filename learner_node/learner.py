@@ -259,7 +259,8 @@ class Learner:
             self._warning = ""
             return
         spec, done = self._run.spec, self._done
-        self._arrivals.observe(status.inserts, now)
+        collecting = any(not (actor.waiting_for or actor.doing.startswith("making")) for actor in status.actors)
+        self._arrivals.observe(status.inserts, now, collecting=collecting)
         rate = self._arrivals.value
         self._doing = forecast(spec, status.size, rate)
         warning = beyond_budget(spec, status.size, done.env_steps, done.trained_s, rate)

@@ -19,15 +19,19 @@ class InsertRate:
 
     def __init__(self) -> None:
         self._known: int | None = None
+        self._began: float | None = None
+        """When an actor was first seen to collect."""
         self._first: tuple[int, float] | None = None
         self._last = 0, 0.0
         self._now = 0.0
 
-    def observe(self, inserts: int, now: float) -> None:
-        """Notes how many transitions the run has."""
+    def observe(self, inserts: int, now: float, *, collecting: bool = True) -> None:
+        """Notes the transitions of the run, and whether an actor collects: has made its copies and has weights."""
         self._now = now
         if self._known is None:
             self._known = inserts
+        if self._began is None and collecting:
+            self._began = now
         if inserts == self._known:
             return
         if self._first is None:
@@ -39,13 +43,15 @@ class InsertRate:
     def value(self) -> float | None:
         """Transitions a second; None before it can be told.
 
-        While nothing has followed the first transitions, the most that the rate can be.
+        While nothing has followed the first transitions, they count for the longer of two times: what they took
+        themselves, and what the next ones have taken so far.
         """
         if self._first is None or self._known is None or self._now - self._first[1] < SHORTEST_LOOK_S:
             return None
         if self._last > self._first:
             return (self._last[0] - self._first[0]) / max(self._last[1] - self._first[1], 1e-9)
-        return (self._first[0] - self._known) / (self._now - self._first[1])
+        took = self._first[1] - (self._first[1] if self._began is None else self._began)
+        return (self._first[0] - self._known) / max(self._now - self._first[1], took)
 
 
 def forecast(spec: RunSpec, size: int, rate: float | None) -> str:

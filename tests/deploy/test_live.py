@@ -12,6 +12,7 @@ from common.messages import ActorStatus, LearnerReport, Status
 from common.run import Run, make_run_spec
 from common.worlds import world_spec
 from deploy.live import Left, Lines, clock, draw, learner_doing, rows
+from deploy.local import without_episodes
 
 LEARNER = LearnerReport(
     learner="learner-1",
@@ -182,6 +183,13 @@ def test_a_failure_is_said_at_once_with_all_its_lines() -> None:
     Lines(console).say("actor worker 0: pettingzoo:boom: no licence; starts again in 0.5 s\n  user.py:3 in step")
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue().endswith("starts again in 0.5 s\n  user.py:3 in step\n")
+
+
+def test_a_run_without_an_ended_episode_says_so() -> None:
+    endless = msgspec.structs.replace(STATUS, episodes=0, inserts=12_000, return_mean=math.nan)
+    assert dict(rows(endless))["return"] == "- (no episode has ended yet)"
+    assert without_episodes(endless).startswith("no episode ended in 12,000 environment steps; ")
+    assert without_episodes(STATUS) == without_episodes(msgspec.structs.replace(endless, inserts=0)) == ""
 
 
 def test_a_reward_that_all_share_is_the_teams_too() -> None:

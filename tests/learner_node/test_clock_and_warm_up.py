@@ -57,9 +57,19 @@ def test_the_rate_is_that_since_the_first_transitions() -> None:
     assert rate_of() is None
     assert rate_of((0, 0.0), (0, 60.0)) is None, "worlds are being made"
     assert rate_of((0, 0.0), (256, 60.0), (256, 61.0)) is None, "too short a look"
-    assert rate_of((0, 0.0), (256, 60.0), (256, 64.0)) == 64.0, "at most"
+    assert rate_of((0, 0.0), (256, 60.0), (256, 64.0)) == pytest.approx(256 / 60), "the first ones took a minute"
+    assert rate_of((0, 0.0), (256, 3.0), (256, 9.0)) == pytest.approx(256 / 6), "the next ones take longer"
     assert rate_of((0, 0.0), (256, 60.0), (512, 110.0), (512, 115.0)) == pytest.approx(5.12)
     assert rate_of((7_000, 0.0), (7_100, 1.0), (7_200, 11.0)) == pytest.approx(10.0), "of a resumed run"
+
+
+def test_making_copies_does_not_count_as_collecting() -> None:
+    rate = InsertRate()
+    rate.observe(0, 0.0, collecting=False)
+    rate.observe(0, 50.0, collecting=True)
+    rate.observe(256, 60.0)
+    rate.observe(256, 64.0)
+    assert rate.value == pytest.approx(25.6)
 
 
 def spec_of(seconds: float, **settings: dict[str, object]) -> RunSpec:

@@ -202,13 +202,13 @@ def run(command: click.Command, name: str, arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except (SystemExit, OSError) as e:
-        text = _final(e)
-        if not text:
+        code = FAILED
+        if text := _final(e):
+            click.echo(f"{name}: {text}", err=True)
+            note.leave(text, lasting=True)
+        elif isinstance(e, OSError):
             note.leave(traceback.format_exc(), lasting=False)
             raise
-        click.echo(f"{name}: {text}", err=True)
-        note.leave(text, lasting=True)
-        return FAILED
     except Exception:
         note.leave(traceback.format_exc(), lasting=False)
         raise
@@ -218,6 +218,8 @@ def run(command: click.Command, name: str, arguments: list[str]) -> int:
 def _final(error: SystemExit | OSError) -> str:
     """Says of an error that no repetition can mend it; empty for any other."""
     if isinstance(error, SystemExit):
+        if traceback.extract_tb(error.__traceback__)[-1].filename == click.core.__file__:
+            return ""  # click ends a command whose output has been closed
         # Of an environment or a library: no command of ours ends by it. A code of 0 would look like success.
         frames = "".join(traceback.format_tb(error.__traceback__)[-2:]).rstrip()
         return f"foreign code called sys.exit({error.code!r})\n{frames}"

@@ -21,7 +21,9 @@ from msgspec import Meta
 
 from common.run import Run
 
-Text = Annotated[str, Meta(max_length=2_000)]
+LONGEST_TEXT = 2_000
+"""Characters."""
+Text = Annotated[str, Meta(max_length=LONGEST_TEXT)]
 Name = Annotated[str, Meta(min_length=1, max_length=120, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z")]
 """Stands in logs, one line an event: no control characters."""
 Hash = Annotated[str, Meta(max_length=16)]
@@ -29,6 +31,8 @@ Natural = Annotated[int, Meta(ge=0, le=2**62)]
 Stated = Annotated[int, Meta(ge=0, le=2**53)]
 """A count that a peer states and the server counts on from, without ever leaving what it can say itself."""
 Word = Annotated[int, Meta(ge=0, lt=2**32)]
+MOST_WARNINGS = 16
+"""In one report of a learner."""
 Finite = Annotated[float, Meta(ge=-1e100, le=1e100)]
 """Neither NaN nor infinite: one such figure would spoil every mean it enters."""
 
@@ -245,7 +249,7 @@ class LearnerReport(Message, frozen=True, tag="learner_report"):
     """What precedes the first update ("warming up: 1,536 of 5,000 transitions, about 1:10 left"); empty afterwards."""
     paused: Text = ""
     """The peer that is gone, for which time is not charged to the budget; empty while time is charged."""
-    warnings: tuple[Text, ...] = ()
+    warnings: Annotated[tuple[Text, ...], Meta(max_length=MOST_WARNINGS)] = ()
     """What the learner remarks of its budget, inputs and settings, a line each."""
 
 

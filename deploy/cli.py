@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from deploy.lockstep.run import LockstepRun
 
 # The table goes where the log goes; stdout holds results only, so that it can be piped.
-_screen = Console(emoji=False, stderr=True)
+_screen = Console(markup=False, emoji=False, stderr=True)
 
 
 class StatusConfig(msgspec.Struct, frozen=True):
@@ -242,7 +242,7 @@ def _print_status(answer: Status) -> None:
             f"actor {actor.actor}",
             f"Shoal {actor.software}, {actor.env_steps:,} env steps, weights {actor.weights_version}, {state}",
         )
-    Console(file=command.results()).print(table)
+    Console(file=command.results(), markup=False, emoji=False).print(table)
 
 
 def _part_in_words(part: Any) -> str:

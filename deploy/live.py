@@ -149,7 +149,8 @@ def draw(
                 Text("budget", style="dim"), ProgressBar(total=1.0, completed=status.learner.progress, width=40)
             )
         for name, value in rows(status):
-            table.add_row(Text(name, style="dim"), value)
+            # Text: what an environment says may look like markup.
+            table.add_row(Text(name, style="dim"), Text(value))
         parts.append(table)
     parts.extend(Text(trouble, style="yellow") for trouble in troubles)
     return Group(*parts)

@@ -86,8 +86,10 @@ class LocalRun:
                 display.say(text)
             return learner.finished
         finally:
-            display.close()
-            self._supervisor.end(on_wait=display.say)
+            try:
+                display.close()
+            finally:
+                self._supervisor.end(on_wait=display.say)
             shutil.rmtree(self._notes, ignore_errors=True)
             self._context.destroy(linger=0)
             shutil.rmtree(self._sockets, ignore_errors=True)

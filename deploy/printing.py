@@ -12,7 +12,7 @@ _ENDLESS = 100_000
 
 def print_tables(*tables: Table) -> None:
     """Prints tables: on a terminal within its width, elsewhere as wide as they are, for a file has no edge."""
-    console = Console(file=command.results())
+    console = Console(file=command.results(), markup=False, emoji=False)
     if not console.is_terminal:
         console.width = _ENDLESS
     for table in tables:

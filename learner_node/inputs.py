@@ -112,6 +112,8 @@ def on_clipping(clipped: float | None, norm: float | None, spec: RunSpec) -> lis
     largest = LARGEST_NORM if spec.scenario.startswith(FOREIGN) else LARGEST_NORM_KNOWN
     if clipped is None or norm is None or not clip or clipped < MOST_CLIPPED or norm < largest * clip:
         return []
+    if not math.isfinite(norm):
+        return []  # that weights are no longer finite is an error of its own
     wanted = 10.0 ** math.ceil(math.log10(norm))
     return [
         Remark(

@@ -8,6 +8,7 @@
 | waits for | frees it                                                           |
 |-----------|--------------------------------------------------------------------|
 | a batch   | the replay server; why none comes is the stream's `waiting_for`    |
+| the first answer of a replay server, before the networks are built | the answer, or 1 s |
 
 Nothing else is waited for: what is published, logged or saved is done between two updates.
 """
@@ -24,7 +25,7 @@ from statistics import fmean
 
 from common.errors import PeerError, ShoalError
 from common.keys import load_keys
-from common.messages import LearnerReport, Status, StatusRequest
+from common.messages import LONGEST_TEXT, MOST_WARNINGS, LearnerReport, Status, StatusRequest
 from common.policy_file import PolicyFile, save_policy
 from common.process import Health, Stop, WaitLog
 from common.run import Run
@@ -129,6 +130,8 @@ class Learner:
         if self.progress >= 1.0:
             _log.warning("the budget is used already; resume with a larger --steps or --time to train on")
         turned_at = born_at
+        # What came before, such as building the networks, is no part of the budget.
+        self._clock.charge(born_at, env_steps=self._done.env_steps, trained=False, absent="")
         while not stop.requested and self.progress < 1.0:
             records = self._stream.next(WAIT_S)
             now = time.monotonic()
@@ -280,6 +283,7 @@ class Learner:
     def _report(self, figures: Figures | None, *, finished: bool) -> LearnerReport:
         self.metrics.observe(figures, self.progress, self._stream.rejected)
         self.metrics.observe_inputs(self._inputs.figures, self._run.spec.algorithm.reward_scale)
+        remarks = [self._warning, *self._inputs.remarks()]
         return LearnerReport(
             learner=self._name,
             updates=self._done.updates,
@@ -297,7 +301,7 @@ class Learner:
             trained_s=self._done.trained_s,
             doing=self._doing,
             paused=self._clock.paused,
-            warnings=(*filter(None, [self._warning]), *self._inputs.remarks()),
+            warnings=tuple(text[:LONGEST_TEXT] for text in remarks if text)[:MOST_WARNINGS],
         )
 
     def _say(self) -> None:

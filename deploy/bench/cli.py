@@ -19,7 +19,7 @@ from deploy.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig, Doing, Row
 from deploy.bench.rows import in_words
 
 END_S = 30.0
-_screen = Console(emoji=False, stderr=True)
+_screen = Console(markup=False, emoji=False, stderr=True)
 _LINE: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
 
 

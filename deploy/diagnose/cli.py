@@ -21,7 +21,7 @@ from deploy.evaluate.words import on_choices
 
 SHORT_EPISODES, FEWEST_EPISODES = 100, 10
 """Of the diagnosis at the end of `shoal train`."""
-_screen = Console(emoji=False, stderr=True)
+_screen = Console(markup=False, emoji=False, stderr=True)
 
 
 class DiagnoseConfig(msgspec.Struct, frozen=True):
@@ -57,7 +57,7 @@ def diagnose_run(run: Path, **values: Any) -> None:
     if config.json:
         command.result(msgspec.json.encode(found))
         return
-    screen = Console(file=command.results())
+    screen = Console(file=command.results(), markup=False, emoji=False)
     for table in _tables(found):
         screen.print(table)
         screen.print()

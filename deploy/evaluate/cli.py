@@ -50,7 +50,7 @@ class Grounds(Protocol):
         ...
 
 
-_screen = Console(emoji=False, stderr=True)
+_screen = Console(markup=False, emoji=False, stderr=True)
 
 
 class EvaluateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Protocol, Self
 
 from msgspec import Meta
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from actor_node.episodes import Watcher
@@ -95,7 +96,7 @@ class Watching(Watcher):
     def __enter__(self) -> Self:
         """Begins to show."""
         self._bar.start()
-        self._task = self._bar.add_task(self._doing, total=None)
+        self._task = self._bar.add_task(escape(self._doing), total=None)
         if not self._screen.is_terminal and not self._quiet:
             self._print(self._doing)
         return self

@@ -23,7 +23,7 @@ from deploy.paper.plan import Planned, Scale, chosen_tasks, plan, refuse_other_r
 from deploy.paper.scores import Table, tables
 from deploy.sweep.doing import do_all
 
-_screen = Console(emoji=False, stderr=True)
+_screen = Console(markup=False, emoji=False, stderr=True)
 PAGE_FILE, RESULTS_FILE = "paper.md", "paper.json"
 
 

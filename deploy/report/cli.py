@@ -18,7 +18,7 @@ from common.run_directory import RunDirectory
 from deploy.report import REPORT_FILE, write_report
 from deploy.report.numbers import file_size
 
-_screen = Console(emoji=False, stderr=True)
+_screen = Console(markup=False, emoji=False, stderr=True)
 
 
 class ReportConfig(msgspec.Struct, frozen=True):

@@ -20,7 +20,7 @@ from deploy.sweep.doing import Job, do_all
 from deploy.sweep.plan import Planned, plan
 from deploy.sweep.search import Search
 
-_screen = Console(emoji=False, stderr=True)
+_screen = Console(markup=False, emoji=False, stderr=True)
 _OWN_OPTIONS = ("--run", "--seed", "--resume", "--json")
 
 

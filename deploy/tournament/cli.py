@@ -24,7 +24,7 @@ from deploy.report.machine import read_machine
 from deploy.tournament.matrices import matrices
 from deploy.tournament.words import matrix_table, standings_table
 
-_screen = Console(emoji=False, stderr=True)
+_screen = Console(markup=False, emoji=False, stderr=True)
 _EPISODES = 500
 
 

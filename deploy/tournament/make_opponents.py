@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
     stop = Stop()
     stop.on_signals()
     left = [job for job in jobs if not job.finished]
-    failed = do_all(left, 1, stop, Console(emoji=False, stderr=True), done=len(jobs) - len(left))
+    failed = do_all(left, 1, stop, Console(markup=False, emoji=False, stderr=True), done=len(jobs) - len(left))
     if stop.requested:
         return stop.exit_code
     if failed:

@@ -294,3 +294,11 @@ def test_the_exit_code_is_the_processs(body, code):
     )
     assert done.returncode == code
     assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_closes_the_output_early_costs_no_words(tmp_path: Path) -> None:
+    line = f"{sys.executable} -m deploy scenarios --json | head -c 1"
+    done = subprocess.run(
+        ["bash", "-c", line], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+    )
+    assert (done.stdout, done.stderr) == ("[", "")

@@ -219,3 +219,11 @@ def test_what_comes_before_the_first_update_is_shown_also_while_the_learner_is_s
     warming = msgspec.structs.replace(LEARNER, doing="warming up: 1 of 2 transitions", waiting_for="actors")
     assert learner_doing(warming, 30.0) == "silent since then"
     assert learner_doing(warming, 0.5) == "waiting for actors"
+
+
+def test_words_of_an_environment_are_not_taken_for_markup() -> None:
+    status = msgspec.structs.replace(STATUS, worker_restarts=1, last_fault="KeyError: '[/tmp/x]' [agent_0]")
+    console = Console(file=io.StringIO(), width=200)
+    console.print(draw("a run", status, (), 1.0))
+    assert isinstance(console.file, io.StringIO)
+    assert "KeyError: '[/tmp/x]' [agent_0]" in console.file.getvalue()

@@ -275,7 +275,7 @@ class _Parent:
         has_hung = child.process.poll() is None
         code = _killed(child)
         if has_hung:
-            self._watcher.say(f"a process that plays did not close its environments within {_END_S:.0f} s; killed")
+            self._say_once(f"a process that plays did not close its environments within {_END_S:.0f} s; killed")
         for number in sorted(child.in_hand):
             self._sheet.give(Episode(number, failure=f"the process that played it ended with code {code}"))
         # One that has begun an episode before it failed is worth another; one that cannot begin is not.
@@ -292,11 +292,15 @@ class _Parent:
         with contextlib.suppress(OSError):  # it has died; its end is heard next
             child.pipe.send_bytes(msgspec.msgpack.encode(number))
 
+    def _say_once(self, text: str) -> None:
+        if text not in self._notes:
+            self._notes.add(text)
+            self._watcher.say(text)
+
     def _note(self, child: _Child, told: _Told) -> None:
         self._copies = max(self._copies, told.copies)
-        if told.note and told.note not in self._notes:
-            self._notes.add(told.note)
-            self._watcher.say(told.note)
+        if told.note:
+            self._say_once(told.note)
         if told.refusal:
             self._refused = (ConfigError if told.is_config else WorldError)(told.refusal)
         if told.episode is not None:

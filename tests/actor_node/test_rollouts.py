@@ -114,7 +114,7 @@ def test_what_an_environment_does_at_its_end_holds_nothing_up(tmp_path, kind):
     heard = Heard()
     assert len(rolled(tmp_path, kind, 4, copies=1, processes=2, watcher=heard).rollouts.returns) == 4
     assert heard.said == ["a process that plays did not close its environments within 5 s; killed"] * (
-        2 * (kind == "does not close")
+        kind == "does not close"
     )
 
 

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 from gymnasium import spaces
@@ -26,6 +27,8 @@ class Walk:
             raise RuntimeError("one simulator a process")
         if kind == "unmakeable":
             raise RuntimeError("no licence")
+        if "ONE_LICENCE" in os.environ:
+            Path(os.environ["ONE_LICENCE"]).touch(exist_ok=False)
         alive += 1
         self.kind, self.choices = kind, choices
         if sides:

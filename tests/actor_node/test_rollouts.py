@@ -109,6 +109,19 @@ def test_processes_that_die_in_their_first_episode_are_replaced_while_numbers_ar
 
 
 @pytest.mark.slow
+def test_fewer_episodes_than_asked_for_are_said_with_the_reason(tmp_path, monkeypatch):
+    team = make_team(tmp_path / "run", WALK, 1, world={"kind": "exits"})
+    game, entrant = enter_run(team)
+    monkeypatch.setenv("ONE_LICENCE", str(tmp_path / "licence"))
+    heard = Heard()
+    task = Task(game, entrant.name, entrant.team, 100, Ground())
+    found = roll_out(task, PlayOptions(8, processes=1, copies=1), heard).rollouts
+    assert (found.numbers.tolist(), len(found.failures)) == ([0], 1)
+    assert heard.said[-1].startswith("2 of 8 episodes were begun: no process is left that plays (")
+    assert "FileExistsError" in heard.said[-1]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["does not close", "leaves things behind"])
 def test_what_an_environment_does_at_its_end_holds_nothing_up(tmp_path, kind):
     heard = Heard()
@@ -194,6 +207,10 @@ def test_drawn_choices_may_be_better_than_the_likeliest(tmp_path):
 
 def test_as_many_as_fit_in_the_time_and_at_least_twenty(tmp_path):
     assert len(rolled(tmp_path, "plain", 0, within_s=0.0).rollouts.returns) == 20
+
+
+def test_where_the_time_decides_there_may_be_a_bound_too(tmp_path):
+    assert len(rolled(tmp_path, "plain", 0, at_most=25).rollouts.returns) == 25
 
 
 def test_a_stop_ends_play_at_once(tmp_path):

@@ -39,8 +39,8 @@ class Watcher:
     def say(self, text: str) -> None:
         """Hears a line for the user."""
 
-    def tick(self) -> None:
-        """Is called at least every few steps."""
+    def tick(self, playing: int = 0) -> None:
+        """Is called at least every few steps; playing: episodes under way, where that is known."""
 
 
 class Reporting(Watcher):

@@ -1,15 +1,18 @@
 """Episodes of an environment that is not batched, played by processes of their own.
 
     parent: hands out episode numbers in order          child: worlds side by side (side_by_side.py)
+       <-- ready -----------------------------------------  its imports are done
+       --- task ----------------------------------------->  makes its copies
        <-- take ------------------------------------------  a copy is free
        --- number, or none is left ---------------------->  plays it
        <-- the episode, or what it failed with -----------
+       <-- leaving ---------------------------------------  plays no more; closes its copies and ends
 
-| waits for                     | frees it                                                     |
-|-------------------------------|--------------------------------------------------------------|
-| parent: any child's message   | the message, the child's end; looks around every 0.2 s       |
-| child: its task, a number     | the parent's answer, or its end                              |
-| parent: children to end       | their end, SIGKILL after 5 s                                 |
+| waits for                     | frees it                                                                         |
+|-------------------------------|----------------------------------------------------------------------------------|
+| parent: any child's message   | the message, the child's end; looks every 0.1 s; the watcher names what plays     |
+| child: its task, a number     | the parent's answer, or its end                                                  |
+| parent: children to end       | their end; SIGKILL 5 s after they leave or are told to end, all at the same time  |
 
 A child is a program of its own (`python -m actor_node.play_process`), not a copy of the parent: a script that calls
 Shoal need not guard its main part, and nothing of the parent's environment lives on in the child.
@@ -31,6 +34,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from actor_node.collector import Interrupted
 from actor_node.episodes import Acts, Episode, Watcher
 from actor_node.side_by_side import SideBySide, play_side_by_side, words_of
 from common.errors import ConfigError, ShoalError, WorldError
@@ -39,10 +43,10 @@ from common.worlds import World
 
 LEAST_EPISODES, MOST_EPISODES = 20, 1_000
 """Where the time decides how many are played."""
-_LOOK_S = 0.2
+_LOOK_S = 0.1
 _END_S = 5.0
 _FORECAST_AFTER_S = 5.0
-_TAKE = b"take"
+_READY, _TAKE, _LEAVING = b"ready", b"take", b"leaving"
 
 
 class Extent(NamedTuple):
@@ -57,6 +61,8 @@ class Extent(NamedTuple):
     """Of each process, at most."""
     max_steps: int
     """Of an episode; 0 = as the world ends it."""
+    at_most: int = MOST_EPISODES
+    """Where the time decides: no more than these."""
 
     @property
     def most_failures(self) -> int:
@@ -66,7 +72,7 @@ class Extent(NamedTuple):
     @property
     def most(self) -> int:
         """Episodes that may be played."""
-        return self.episodes or MOST_EPISODES
+        return self.episodes or self.at_most
 
 
 class Ended(NamedTuple):
@@ -99,14 +105,19 @@ class _Sheet:
 
     def take(self) -> int | None:
         """Returns the next episode's number; None where enough have begun."""
-        extent, number = self._extent, self._next
+        if not self.is_left:
+            return None
+        self._next += 1
+        return self._next - 1
+
+    @property
+    def is_left(self) -> bool:
+        """Whether another episode shall begin."""
+        extent = self._extent
         failures = len(self.found) - self.played
         late = time.monotonic() - self.began_at >= extent.within_s
-        time_is_up = not extent.episodes and number >= LEAST_EPISODES and late
-        if number >= extent.most or time_is_up or (not self.played and failures >= extent.most_failures):
-            return None
-        self._next = number + 1
-        return number
+        time_is_up = not extent.episodes and self._next >= LEAST_EPISODES and late
+        return self._next < extent.most and not time_is_up and (self.played > 0 or failures < extent.most_failures)
 
     def give(self, episode: Episode) -> None:
         """Notes an episode."""
@@ -121,7 +132,7 @@ class _Sheet:
         if extent.episodes or not self.found:
             return extent.most
         fitting = math.ceil(len(self.found) / max(time.monotonic() - self.began_at, 1e-3) * extent.within_s)
-        return min(max(fitting, LEAST_EPISODES, len(self.found)), MOST_EPISODES)
+        return min(max(fitting, LEAST_EPISODES, len(self.found)), extent.most)
 
     def _forecast(self) -> None:
         passed, count = time.monotonic() - self.began_at, len(self.found)
@@ -180,7 +191,7 @@ class _Made:
 class _Child:
     """One process and what it has in hand."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self) -> None:
         self.pipe, theirs = multiprocessing.Pipe()
         # -P: like the parent's, its modules are those of sys.path, whatever the working directory holds.
         self.process = subprocess.Popen(  # noqa: S603  (our own argument list, no shell)
@@ -193,9 +204,20 @@ class _Child:
         )
         theirs.close()
         self.in_hand: set[int] = set()
-        self.played = 0
-        with contextlib.suppress(OSError):  # it has died; its end is heard next
-            self.pipe.send(task)
+        self.has_begun = False
+        """Whether it has begun an episode."""
+        self.left_at = math.inf
+        """When it said that it plays no more; infinite before."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or has had its time to; what it said before is heard first.
+
+        Its end is not always heard: a process that the environment forked may hold the pipe.
+        """
+        if time.monotonic() - self.left_at >= _END_S:
+            return True
+        return self.process.poll() is not None and (self.left_at < math.inf or not self.pipe.poll())
 
 
 class _Parent:
@@ -215,32 +237,50 @@ class _Parent:
         needed = min(extent.processes, extent.most)
         try:
             for _ in range(needed):
-                self._children.append(_Child(self._task))
+                self._children.append(_Child())
             while self._children:
-                self._watcher.tick()
-                by_pipe = {child.pipe: child for child in self._children}
+                self._watcher.tick(sum(len(child.in_hand) for child in self._children))
+                by_pipe = {child.pipe: child for child in self._children if child.left_at == math.inf}
                 for ready in wait(list(by_pipe), _LOOK_S):
                     self._hear(by_pipe[ready])  # type: ignore[index]
+                for child in [child for child in self._children if child.is_over]:
+                    self._bury(child)
         finally:
             _end(self._children)
         if self._refused is not None and not self._sheet.found:
             raise self._refused
+        if self._sheet.is_left and self._sheet.found:
+            why = f" ({str(self._refused).splitlines()[0]})" if self._refused is not None else ""
+            begun, meant = len(self._sheet.found), self._sheet.expected()
+            self._watcher.say(f"{begun:,} of {meant:,} episodes were begun: no process is left that plays{why}")
         return Ended(self._sheet.found, self._copies)
 
     def _hear(self, child: _Child) -> None:
         try:
             message = child.pipe.recv_bytes()
+            if message == _READY:
+                child.pipe.send(self._task)
         except (EOFError, OSError):
-            self._children.remove(child)
-            _buried(child, self._sheet)
-            # A process that played before it died is worth another; one that cannot begin is not.
-            if child.played and child.process.returncode:
-                self._children.append(_Child(self._task))
-            return
-        if message == _TAKE:
+            message = _LEAVING
+        if message == _LEAVING:
+            child.left_at = time.monotonic()
+        elif message == _TAKE:
             self._answer(child)
-        else:
+        elif message != _READY:
             self._note(child, msgspec.msgpack.decode(message, type=_Told))
+
+    def _bury(self, child: _Child) -> None:
+        """Counts what a process had in hand when it ended as failed, and starts another where one is needed."""
+        self._children.remove(child)
+        has_hung = child.process.poll() is None
+        code = _killed(child)
+        if has_hung:
+            self._say_once(f"a process that plays did not close its environments within {_END_S:.0f} s; killed")
+        for number in sorted(child.in_hand):
+            self._sheet.give(Episode(number, failure=f"the process that played it ended with code {code}"))
+        # One that has begun an episode before it failed is worth another; one that cannot begin is not.
+        if code and child.has_begun and self._sheet.is_left:
+            self._children.append(_Child())
 
     def _answer(self, child: _Child) -> None:
         if not self._sheet.found and not any(other.in_hand for other in self._children):
@@ -248,19 +288,23 @@ class _Parent:
         number = self._sheet.take()
         if number is not None:
             child.in_hand.add(number)
+            child.has_begun = True
         with contextlib.suppress(OSError):  # it has died; its end is heard next
             child.pipe.send_bytes(msgspec.msgpack.encode(number))
 
+    def _say_once(self, text: str) -> None:
+        if text not in self._notes:
+            self._notes.add(text)
+            self._watcher.say(text)
+
     def _note(self, child: _Child, told: _Told) -> None:
         self._copies = max(self._copies, told.copies)
-        if told.note and told.note not in self._notes:
-            self._notes.add(told.note)
-            self._watcher.say(told.note)
+        if told.note:
+            self._say_once(told.note)
         if told.refusal:
             self._refused = (ConfigError if told.is_config else WorldError)(told.refusal)
         if told.episode is not None:
             child.in_hand.discard(told.episode.number)
-            child.played += not told.episode.failure
             self._sheet.give(told.episode)
 
 
@@ -275,41 +319,43 @@ class _Told(msgspec.Struct, frozen=True):
     is_config: bool = False
 
 
-def _buried(child: _Child, sheet: _Sheet) -> None:
-    """Counts what a process had in hand when it died as failed."""
-    code = _ended(child)
-    for number in sorted(child.in_hand):
-        sheet.give(Episode(number, failure=f"the process that played it ended with code {code}"))
-
-
 def _end(children: list[_Child]) -> None:
+    """Ends processes, all at the same time: asks them, and kills them where they have not ended by then."""
     for child in children:
+        child.pipe.close()
         child.process.terminate()
-    for child in children:
-        _ended(child)
-
-
-def _ended(child: _Child) -> int:
-    """Waits for a process's end, kills what it leaves behind, and returns its exit code."""
+    end_at = time.monotonic() + _END_S
     try:
-        code = child.process.wait(_END_S)
-    except subprocess.TimeoutExpired:
-        child.process.kill()
-        code = child.process.wait()
+        for child in children:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.process.wait(max(end_at - time.monotonic(), 0.0))
+    finally:
+        for child in children:
+            _killed(child)
+
+
+def _killed(child: _Child) -> int:
+    """Kills a process, if it has not ended, and what it leaves behind; returns its exit code."""
+    child.pipe.close()
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.process.pid, signal.SIGKILL)
-    child.pipe.close()
-    return code
+    return child.process.wait()
 
 
 def play_for(pipe: Connection, parent: int) -> None:
-    """Is the main function of a process that plays: takes its task from the pipe, and answers there."""
+    """Plays for the parent, a process id: takes a task from the pipe, and answers there.
+
+    Raises Interrupted once the process shall end, EOFError or OSError where the parent is gone.
+    """
+    # Programs that the environment starts do not get the pipe.
+    os.set_inheritable(pipe.fileno(), False)
     # SIGTERM unwinds, so that environments are closed.
     signal.signal(signal.SIGTERM, _leave)
     die_with_parent(parent)
     # What an environment prints is not a result.
     sys.stdout.flush()
     os.dup2(2, 1)
+    pipe.send_bytes(_READY)
     task: Task = pipe.recv()
     first_seed = os.getpid() * 1_000
 
@@ -337,11 +383,16 @@ def play_for(pipe: Connection, parent: int) -> None:
             take=take,
             give=lambda episode: tell(_Told(episode=episode)),
         )
-    except (EOFError, OSError):
-        sys.exit(1)  # the parent is gone
+        pipe.send_bytes(_LEAVING)
     finally:
+        # Before what may hang: the parent hears that this process plays no more.
+        pipe.close()
         worlds.close()
 
 
 def _leave(*_: object) -> None:
-    sys.exit(128 + signal.SIGTERM)
+    """Breaks off whatever runs; where that does not end the process in time, the kernel does."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(math.ceil(_END_S))
+    raise Interrupted

@@ -46,6 +46,8 @@ class PlayOptions(NamedTuple):
     """In each process, at most; 0 = COPIES, of an environment that is not batched FOREIGN_COPIES."""
     max_steps: int = 0
     """Of an episode; 0 = what the run says, or as the world ends it."""
+    at_most: int = MOST_EPISODES
+    """Where the time decides: no more episodes than these."""
 
 
 class RolledOut(NamedTuple):
@@ -99,8 +101,8 @@ def roll_out(task: Task, options: PlayOptions, watcher: Watcher) -> RolledOut:
 
 
 def _in_foreign(task: Task, options: PlayOptions, bound: int, watcher: Watcher) -> RolledOut:
-    copies = min(options.copies or FOREIGN_COPIES, options.episodes or MOST_EPISODES)
-    extent = Extent(options.episodes, options.within_s, options.processes, copies, bound)
+    copies = min(options.copies or FOREIGN_COPIES, options.episodes or options.at_most)
+    extent = Extent(options.episodes, options.within_s, options.processes, copies, bound, options.at_most)
     game = task.game
     ended = play_apart(partial(one_copy, game, task.name), task.make_team, task.seed, extent, watcher)
     rollouts = Rollouts.of_episodes(ended.episodes, len(game.joint.agents))
@@ -113,7 +115,7 @@ def _in_foreign(task: Task, options: PlayOptions, bound: int, watcher: Watcher) 
 def _in_copies(task: Task, options: PlayOptions, bound: int, watcher: Watcher) -> tuple[Played, str]:
     """Plays in copies that step together; returns also the world's name."""
     by_time = not options.episodes and not task.ground.batched
-    episodes = options.episodes or MOST_EPISODES
+    episodes = options.episodes or options.at_most
     world = playground(task.game, min(options.copies or COPIES, episodes), task.seed, task.ground, task.name)
     began_at = time.monotonic()
 

@@ -178,9 +178,9 @@ class _Part(Watcher):
         if not self._before:
             self._watcher.say(text)
 
-    def tick(self) -> None:
+    def tick(self, playing: int = 0) -> None:
         """Passes on."""
-        self._watcher.tick()
+        self._watcher.tick(playing)
 
 
 def side_returns(joint: AgentsSpec, played: Rollouts) -> dict[str, Float64s]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
@@ -15,6 +16,7 @@ from actor_node import evaluation
 from actor_node.entrants import RANDOM, STAND_INS, Entrant, enter, enter_run, random_team, run_name
 from actor_node.evaluation import FIRST_SEED, Compared, Evaluation
 from actor_node.games import Dynamics, Game, Ground
+from actor_node.pool import MOST_EPISODES
 from common import command
 from common.errors import ConfigError
 from common.options import Seconds
@@ -158,18 +160,26 @@ def _with_comparison(
     """Evaluates a team; where it learnt to draw its choices, a share of the episodes also otherwise, and at random."""
     choices: evaluation.Choices = "drawn" if config.sample else "greedy"
     compares = entrant.drawn is not None and game.spec.exploration.choices == "gumbel"
+    # What is compared with has a third of the time that is left for the team itself, twice.
     within = config.within * (0.6 if compares else 1.0)
-    result = _watched(game, entrant, config, launch, stopped=stopped, within=within, choices=choices)
+    other: evaluation.Choices = "greedy" if config.sample else "drawn"
+    result = _watched(
+        game,
+        entrant,
+        config,
+        launch,
+        stopped=stopped,
+        within=within,
+        choices=choices,
+        then=f"a fifth as many with {other} choices, and at random" if compares else "",
+    )
     if not compares:
         return result
     share = max(20, result.episodes // 5) if config.episodes is None else max(1, config.episodes // 5)
-    fewer = msgspec.structs.replace(config, episodes=share)
-    other: evaluation.Choices = "greedy" if config.sample else "drawn"
+    fewer = config if config.episodes is None else msgspec.structs.replace(config, episodes=share)
     chance = random_team(game, config.seed)
-    beside = [
-        (other, _watched(game, entrant, fewer, launch, stopped=stopped, within=within, choices=other, quiet=True)),
-        (RANDOM, _watched(game, chance, fewer, launch, stopped=stopped, within=within, quiet=True)),
-    ]
+    watched = partial(_watched, game, config=fewer, launch=launch, stopped=stopped, within=within / 3, at_most=share)
+    beside = [(other, watched(entrant, choices=other)), (RANDOM, watched(chance))]
     compared = [Compared(name, one.episodes, one.return_mean, one.return_ci95) for name, one in beside]
     return msgspec.structs.replace(result, compared=compared)
 
@@ -204,20 +214,26 @@ def _watched(
     within: float,
     stopped: Callable[[], bool] = lambda: False,
     choices: evaluation.Choices = "greedy",
-    quiet: bool = False,
+    at_most: int = 0,
+    then: str = "",
 ) -> Evaluation:
+    """Evaluates a team and shows how it goes; at_most: episodes of one that is compared with, of which less is said.
+
+    then: what is played afterwards, in words.
+    """
     ground, spec = ground_of(game.spec, config), game.spec
-    options = play_options(spec, config, launch)._replace(within_s=within)
+    options = play_options(spec, config, launch)._replace(within_s=within, at_most=at_most or MOST_EPISODES)
     count = "as many episodes as fit into" if not config.episodes else f"{config.episodes:,} episodes"
     if not config.episodes:
         count = "1,000 episodes" if ground.batched else f"{count} {within:.0f} s (20 to 1,000)"
     where = "the batched world" if ground.batched else "the real world of the run"
     how = "choices drawn" if choices == "drawn" else "without exploration"
-    with Watching(_screen, f"evaluating {entrant.name}: {count} in {where}, {how}", stopped, quiet=quiet) as watcher:
+    doing = f"evaluating {entrant.name}: {count} in {where}, {how}{f'; then {then}' if then else ''}"
+    with Watching(_screen, doing, stopped, quiet=at_most > 0) as watcher:
         return evaluation.evaluate_entrant(
             game,
             entrant,
-            config.episodes or (evaluation.BATCHED_EPISODES if ground.batched else 0),
+            config.episodes or (at_most or evaluation.BATCHED_EPISODES if ground.batched else 0),
             config.seed,
             ground,
             options=options,

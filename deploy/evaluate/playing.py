@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -24,7 +25,8 @@ ProcessesOption = Annotated[
     Meta(
         ge=0,
         le=4096,
-        description="Processes that play a world that is not batched.  [default: as many as actors trained]",
+        description="Processes that play a world that is not batched.  [default: as many as actors trained, "
+        "at most one a core]",
     ),
 ]
 CopiesOption = Annotated[
@@ -65,14 +67,15 @@ class Playing(Protocol):
 
 
 def play_options(spec: RunSpec, config: Playing, launch: Mapping[str, Any]) -> PlayOptions:
-    """Returns who plays: what the command says, else no more processes and copies than training had.
+    """Returns who plays: what the command says, else no more processes and copies than training had, and cores.
 
     launch: what `shoal train` noted of how the run was started; empty of a run that was started otherwise.
     """
     copies, processes = config.copies, config.processes
     if is_foreign(spec):
         copies = copies or min(_count(launch, "copies", FOREIGN_COPIES), FOREIGN_COPIES)
-        processes = processes or _count(launch, "actors", 1)
+        # Who trained on a cluster has not all its cores here.
+        processes = processes or min(_count(launch, "actors", 1), os.cpu_count() or 1)
     return PlayOptions(processes=processes, copies=copies, max_steps=config.max_episode_steps)
 
 
@@ -90,7 +93,7 @@ class Watching(Watcher):
         """Takes what is said at the start; quiet: says it on a terminal only, as the bar's name."""
         self._screen, self._doing, self._stopped, self._quiet = screen, doing, stopped, quiet
         self._bar = Progress(console=screen, transient=True, disable=not screen.is_terminal)
-        self._began_at = self._said_at = time.monotonic()
+        self._began_at = self._said_at = self._done_at = time.monotonic()
         self._done = 0
 
     def __enter__(self) -> Self:
@@ -109,9 +112,9 @@ class Watching(Watcher):
 
     def done(self, episodes: int, total: int) -> None:
         """Shows how far it has come."""
+        now = self._done_at = time.monotonic()
         self._done = episodes
-        self._bar.update(self._task, completed=episodes, total=total)
-        now = time.monotonic()
+        self._bar.update(self._task, completed=episodes, total=total, description=self._doing)
         if not self._screen.is_terminal and now - self._said_at >= LINE_PERIOD_S and episodes < total:
             self._said_at = now
             left_s = (now - self._began_at) / episodes * (total - episodes)
@@ -123,14 +126,20 @@ class Watching(Watcher):
         if not self._quiet:
             self._print(text)
 
-    def tick(self) -> None:
-        """Raises Stopped once a stop was asked for; says that it plays while no episode has ended."""
+    def tick(self, playing: int = 0) -> None:
+        """Raises Stopped once a stop was asked for; says for how long no episode has ended, if that is long."""
         if self._stopped():
             raise Stopped(f"stopped after {self._done:,} episodes")
         now = time.monotonic()
-        if not self._screen.is_terminal and now - self._said_at >= LINE_PERIOD_S and not self._done:
-            self._said_at = now
-            self._print(f"no episode is over yet after {now - self._began_at:.0f} s")
+        if now - max(self._said_at, self._done_at) < LINE_PERIOD_S:
+            return
+        self._said_at = now
+        begun = f"; {playing:,} being played" if playing else ""
+        silence = f"no episode has ended for {now - self._done_at:.0f} s{begun}, {self._done:,} done"
+        if self._screen.is_terminal:
+            self._bar.update(self._task, description=f"{self._doing}: {silence}")
+        else:
+            self._print(silence)
 
     def _print(self, text: str) -> None:
         self._screen.print(text, soft_wrap=True, markup=False, highlight=False)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import threading
+import time
+from pathlib import Path
 
 import numpy as np
 from gymnasium import spaces
@@ -23,11 +27,14 @@ class Walk:
             raise RuntimeError("one simulator a process")
         if kind == "unmakeable":
             raise RuntimeError("no licence")
+        if "ONE_LICENCE" in os.environ:
+            Path(os.environ["ONE_LICENCE"]).touch(exist_ok=False)
         alive += 1
         self.kind, self.choices = kind, choices
         if sides:
             self.possible_agents = ("walker_0", "chaser_0")
         self.agents: list[str] = []
+        self.age = 0
 
     def observation_space(self, _agent: str) -> spaces.Space:
         return spaces.Box(-10.0, 10.0, (2,), np.float32)
@@ -44,11 +51,15 @@ class Walk:
 
     def step(self, actions: dict) -> tuple[dict, dict, dict, dict, dict]:
         self.age += 1
+        if self.kind == "exits at once":
+            os._exit(7)
         if self.age == 2 and self.seed % 4 == 1:
             if self.kind == "raises":
                 raise ConnectionError("the simulator closed the connection")
             if self.kind == "exits":
                 os._exit(7)
+            if self.kind == "hangs":
+                time.sleep(3600)
         moves = [float(np.asarray(actions[agent]).reshape(-1)[0]) for agent in self.agents]
         self.x = np.clip(self.x + np.float32(0.1) * np.array(moves, np.float32), -10, 10).astype(np.float32)
         rewards = {agent: float(x) for agent, x in zip(self.agents, self.x, strict=True)}
@@ -70,6 +81,11 @@ class Walk:
     def close(self) -> None:
         global alive  # noqa: PLW0603
         alive -= 1
+        if self.kind == "does not close" and self.age:
+            time.sleep(3600)
+        if self.kind == "leaves things behind" and self.age:
+            threading.Thread(target=time.sleep, args=(3600,)).start()
+            multiprocessing.get_context("fork").Process(target=time.sleep, args=(3600,)).start()
 
     def _seen(self) -> dict:
         return {

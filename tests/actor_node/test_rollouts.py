@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -99,6 +100,56 @@ def test_a_process_that_dies_costs_what_it_had_in_hand(tmp_path):
 
 
 @pytest.mark.slow
+def test_processes_that_die_in_their_first_episode_are_replaced_while_numbers_are_left(tmp_path):
+    team = make_team(tmp_path / "run", WALK, 1, world={"kind": "exits at once"})
+    game, entrant = enter_run(team)
+    task = Task(game, entrant.name, entrant.team, 100, Ground())
+    with pytest.raises(WorldError, match="ended with code 7"):
+        roll_out(task, PlayOptions(episodes=3, copies=1, processes=2), Heard())
+
+
+@pytest.mark.slow
+def test_fewer_episodes_than_asked_for_are_said_with_the_reason(tmp_path, monkeypatch):
+    team = make_team(tmp_path / "run", WALK, 1, world={"kind": "exits"})
+    game, entrant = enter_run(team)
+    monkeypatch.setenv("ONE_LICENCE", str(tmp_path / "licence"))
+    heard = Heard()
+    task = Task(game, entrant.name, entrant.team, 100, Ground())
+    found = roll_out(task, PlayOptions(8, processes=1, copies=1), heard).rollouts
+    assert (found.numbers.tolist(), len(found.failures)) == ([0], 1)
+    assert heard.said[-1].startswith("2 of 8 episodes were begun: no process is left that plays (")
+    assert "FileExistsError" in heard.said[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["does not close", "leaves things behind"])
+def test_what_an_environment_does_at_its_end_holds_nothing_up(tmp_path, kind):
+    heard = Heard()
+    assert len(rolled(tmp_path, kind, 4, copies=1, processes=2, watcher=heard).rollouts.returns) == 4
+    assert heard.said == ["a process that plays did not close its environments within 5 s; killed"] * (
+        kind == "does not close"
+    )
+
+
+@pytest.mark.slow
+def test_a_step_that_hangs_is_broken_off_and_named(tmp_path):
+    class Ends(Heard):
+        played = 0
+
+        def done(self, episodes, total):
+            self.played = episodes
+
+        def tick(self, playing=0):
+            if (self.played, playing) == (1, 2):
+                raise InterruptedError
+
+    began_at = time.monotonic()
+    with pytest.raises(InterruptedError):
+        rolled(tmp_path, "hangs", 3, copies=1, processes=2, watcher=Ends())
+    assert time.monotonic() - began_at < 30
+
+
+@pytest.mark.slow
 def test_a_script_that_evaluates_needs_no_guarded_main_part(tmp_path):
     team = make_team(tmp_path / "run", WALK, 1, world={"kind": "plain"})
     script = tmp_path / "script.py"
@@ -158,9 +209,13 @@ def test_as_many_as_fit_in_the_time_and_at_least_twenty(tmp_path):
     assert len(rolled(tmp_path, "plain", 0, within_s=0.0).rollouts.returns) == 20
 
 
+def test_where_the_time_decides_there_may_be_a_bound_too(tmp_path):
+    assert len(rolled(tmp_path, "plain", 0, at_most=25).rollouts.returns) == 25
+
+
 def test_a_stop_ends_play_at_once(tmp_path):
     class Stops(Watcher):
-        def tick(self):
+        def tick(self, playing=0):
             raise InterruptedError
 
     with pytest.raises(InterruptedError):

@@ -160,7 +160,7 @@ class Node:
         said = f"worker {slot.index}: {line}; starts again in {decided.delay_s:.1f} s (restart {slot.restarts.total})"
         text = f"{said}\n{details}" if details else said
         _log.warning("%s", text)
-        self._note.leave(text, lasting=False)
+        self._note.leave(text, lasting=False, mended=True)
 
     def _watch(self, slot: Slot, now: float) -> None:
         """Speaks for a worker whose environment keeps it from that, and names a call that does not return."""
@@ -196,7 +196,10 @@ class Node:
                 _log.warning("worker %d did not end in time; killed%s", slot.index, why)
                 slot.process.kill()
                 slot.process.join()
-            _kill_group(slot.process.pid)
+        for slot in self.slots:
+            # Also of workers that failed together with the one whose failure ends the node.
+            if slot.process is not None:
+                _kill_group(slot.process.pid)
         self._proxy.close()
 
     def _await(self, slots: list[Slot], give_up_at: float) -> None:

@@ -35,7 +35,7 @@ class Episodes(NamedTuple):
     over: npt.NDArray[np.bool_]
     """[steps, C]: whether a copy's episode ended with a step."""
     shared_reward: bool = False
-    """Whether all agents received equal rewards in every step."""
+    """Whether all agents that were present received equal rewards in every step."""
 
     @property
     def copies(self) -> int:
@@ -97,8 +97,7 @@ class Collector:
                 return_sums += self._returns[over].sum(axis=0)
                 self._returns[over] = 0.0
                 self._exploration.forget(over)
-        reward = block["reward"][:done]
-        shared_reward = bool((reward == reward[..., :1]).all())
+        shared_reward = _is_shared(block["reward"][:done], block["present"][:done] > 0)
         return block[:done].reshape(-1), Episodes(ended, return_sums, over_at[:done], shared_reward)
 
     def state(self) -> State:
@@ -123,3 +122,10 @@ class Collector:
         put(self._obs, state["obs"])
         put(self._returns, state["returns"])
         return True
+
+
+def _is_shared(reward: npt.NDArray[np.float32], present: npt.NDArray[np.bool_]) -> bool:
+    """Says whether those present were paid alike in every step: [T, C, agents]; an absent agent's 0 is no reward."""
+    highest = np.where(present, reward, -np.inf).max(axis=-1)
+    lowest = np.where(present, reward, np.inf).min(axis=-1)
+    return bool((highest <= lowest).all())

@@ -31,6 +31,8 @@ class Call(IntEnum):
     MAKING = 1
     RESETTING = 2
     STEPPING = 3
+    CLOSING = 4
+    """All copies, and what else of the environment ends with the process."""
 
 
 class Doing(NamedTuple):
@@ -64,6 +66,8 @@ def in_words(doing: Doing, now: float) -> str:
         return pace
     if doing.call is Call.MAKING:
         return f"making {where}"
+    if doing.call is Call.CLOSING:
+        return "closing the environments" + (f" for {lasts_s:.0f} s" if lasts_s >= LONG_CALL_S else "")
     if doing.call is Call.RESETTING and not doing.step_since:
         return f"resetting {where}"
     slow = pace or now - doing.step_since >= SLOW_STEP_S
@@ -75,6 +79,8 @@ def call_in_words(doing: Doing) -> str:
     """Names the call of the user's code that runs; empty outside one."""
     if not doing.since:
         return ""
+    if doing.call is Call.CLOSING:
+        return "close() of the environments"
     name = {Call.MAKING: "the constructor", Call.RESETTING: "reset()", Call.STEPPING: "step()"}[doing.call]
     return f"{name} of copy {doing.copy} (of {doing.copies})"
 

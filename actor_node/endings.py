@@ -2,8 +2,9 @@
 
 last words     exit code       is                                                    follows
 config, peer   2, 3            the user's mistake; a peer that will not serve        the node ends with the error
-again          1               the replay server wants a worker that starts anew     start again
-fault          1               an error of the environment, or a defect              `Restarts` decides
+again          any             it was asked to start anew: by its replay server, or  start again, up to a limit
+                               by a signal that is not its node's
+fault          any             an error of the environment, or a defect              `Restarts` decides
 none           0 .. 255        the environment ended the process (os._exit)          `Restarts` decides, as a fault
 none           a signal        killed from outside (KILL, TERM, INT, HUP)            start again, up to a limit
 none           another signal  it crashed (SEGV, ABRT, ...)                          `Restarts` decides, as a fault
@@ -74,9 +75,10 @@ def decide(
         return ConfigError(words.text)
     if words is not None and words.kind == "peer":
         return PeerError(words.text)
-    killed = code < 0 and -code in FROM_OUTSIDE
+    # Where there are words they are the reason: a worker that cannot end after them is killed by its node.
     how = words.text if words is not None else _how(code, doing)
-    fault = "" if killed or (words is not None and words.kind == "again") else how
+    is_fault = words.kind == "fault" if words is not None else -code not in FROM_OUTSIDE
+    fault = how if is_fault else ""
     decided = restarts.after(progressed=collected, fault=fault)
     if isinstance(decided, GiveUp):
         return LastingError(f"{how}\n(worker {worker} failed {decided.reason}; it is not started again)")

@@ -26,7 +26,7 @@ import msgspec
 
 from actor_node.config import ActorConfig
 from actor_node.counters import Counters, Shared, shared_figures
-from actor_node.doing import LONG_CALL_S, DoingTable, call_in_words, in_words, long_call
+from actor_node.doing import LONG_CALL_S, Call, DoingTable, call_in_words, in_words, long_call
 from actor_node.endings import LONGEST_LINE, LastWords, decide
 from actor_node.link import Proxy
 from actor_node.metrics import make_registry
@@ -43,6 +43,8 @@ SPEAK_PERIOD_S = 1.0
 SILENT_S = 2.0
 """A worker in a call of the user's code that has reported nothing for so long is spoken for."""
 KILL_AFTER_DRAIN_S = 2.0
+CLOSE_S = 5.0
+"""A worker that has said its last words may take so long to close its environments; then it is killed."""
 _log = logging.getLogger(__name__)
 
 
@@ -160,12 +162,19 @@ class Node:
         said = f"worker {slot.index}: {line}; starts again in {decided.delay_s:.1f} s (restart {slot.restarts.total})"
         text = f"{said}\n{details}" if details else said
         _log.warning("%s", text)
-        self._note.leave(text, lasting=False)
+        self._note.leave(text, lasting=False, mended=True)
 
     def _watch(self, slot: Slot, now: float) -> None:
-        """Speaks for a worker whose environment keeps it from that, and names a call that does not return."""
+        """Speaks for a worker whose environment keeps it from that, and names or ends a call that does not return."""
         doing = self._doing.read(slot.index)
-        if not _is_alive(slot) or not doing.since:
+        if slot.process is None or not _is_alive(slot) or not doing.since:
+            return
+        if doing.call is Call.CLOSING:
+            if doing.lasts_s(now) >= CLOSE_S:
+                _log.warning(
+                    "worker %d: %s did not return in %.0f s; killed", slot.index, call_in_words(doing), CLOSE_S
+                )
+                slot.process.kill()
             return
         if doing.spoke_at and now - doing.spoke_at > SILENT_S:
             busy = Busy(self._worker_name(slot), doing.incarnation, in_words(doing, now))
@@ -196,7 +205,10 @@ class Node:
                 _log.warning("worker %d did not end in time; killed%s", slot.index, why)
                 slot.process.kill()
                 slot.process.join()
-            _kill_group(slot.process.pid)
+        for slot in self.slots:
+            # Also of workers that failed together with the one whose failure ends the node.
+            if slot.process is not None:
+                _kill_group(slot.process.pid)
         self._proxy.close()
 
     def _await(self, slots: list[Slot], give_up_at: float) -> None:

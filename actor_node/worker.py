@@ -5,18 +5,21 @@ Waits before collecting, not after, so that a chunk is acted with the newest wei
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import logging
 import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -25,7 +28,7 @@ import numpy.typing as npt
 from actor_node.collector import Collector, Episodes, Interrupted
 from actor_node.counters import AckTimes, Counters, Shared
 from actor_node.doing import Call, DoingTable, WatchedEnv, in_words
-from actor_node.endings import last_words
+from actor_node.endings import LastWords, last_words
 from actor_node.exploration import scale_share
 from actor_node.link import Link
 from common.audit import AuditFile, Life
@@ -46,6 +49,10 @@ CHUNK_S = 1.0
 """A chunk that has taken so long ends with the step at hand, whatever its rows."""
 LISTEN_PERIOD_S = 0.25
 """How often a worker listens while its environments are at work, at most."""
+ORPHAN_PERIOD_S = 1.0
+"""How often a worker looks whether its node is still there."""
+ORPHAN_ENDS_S = 5.0
+"""A worker without its node that takes longer to end is killed, with what its environment started."""
 AWAY_S = 1.0
 """With the environments at work for longer, what the link did not hear counts as not listened to."""
 
@@ -88,10 +95,14 @@ class WorkerConfig(msgspec.Struct, frozen=True):
 
 
 class WorkerStop(Stop):
-    """A worker's request to end; the second signal also breaks off the call of the user's code that runs."""
+    """A worker's request to end; the second signal also breaks off the call of the user's code that runs.
 
-    def __init__(self) -> None:
+    Without its node, the first one does: nobody is there to send a second.
+    """
+
+    def __init__(self, supervisor: int) -> None:
         super().__init__()
+        self._supervisor = supervisor
         self.in_call = False
         """Whether the user's code runs, in the main thread."""
 
@@ -101,7 +112,7 @@ class WorkerStop(Stop):
         os.register_at_fork(after_in_child=self.release_signals)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        again = self.requested
+        again = self.requested or os.getppid() != self._supervisor
         self.request(DONE)
         if again and self.in_call:
             self.in_call = False
@@ -119,35 +130,68 @@ def work(config: WorkerConfig, shared: Shared, failure: Connection) -> None:
     die_with_parent(config.supervisor)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     start_logging(f"actor/{config.index}")
-    stop = WorkerStop()
+    stop = WorkerStop(config.supervisor)
     stop.on_signals()
+    threading.Thread(target=_end_without, args=(config.supervisor,), name="node-watch", daemon=True).start()
+    mouth = Mouth(failure)
+    code, worker = DONE, None
     try:
-        worker = Worker(config, shared, stop)
+        worker = Worker(config, shared, stop, mouth)
         worker.run()
+        if stop.requested and not shared.stop_at[0]:
+            mouth.say(LastWords("again", "asked to end by a signal that is not its node's"))
     except BaseException as e:  # noqa: BLE001  (the process ends here; its supervisor shows the words)
-        words = last_words(e)
-        failure.send_bytes(msgspec.json.encode(words))
+        mouth.say(last_words(e))
         code = e.exit_code if isinstance(e, ShoalError) else FAILED
-    else:
-        code = DONE
-    _end_children()
-    if os.getppid() != config.supervisor:
-        # Nobody is left who would look after them.
-        os.killpg(0, signal.SIGKILL)
-    sys.exit(code)
+    if worker is not None:
+        worker.close()
+    _leave(config, code)
 
 
-def _end_children() -> None:
-    """Ends processes that the environment started with `multiprocessing` and left behind: this one would wait."""
+class Mouth:
+    """Sends the worker's last words, once and before anything else that may hang: its supervisor has them then."""
+
+    def __init__(self, failure: Connection) -> None:
+        self._failure, self._said = failure, False
+
+    def say(self, words: LastWords) -> None:
+        """Sends the words; those that come later are none."""
+        if self._said:
+            return
+        self._said = True
+        with suppress(OSError):  # nobody is left who would hear them
+            self._failure.send_bytes(msgspec.json.encode(words))
+
+
+def _end_without(supervisor: int) -> None:
+    """Ends the worker and its whole session once its node is gone, also where a call of the user's code holds it."""
+    while os.getppid() == supervisor:
+        time.sleep(ORPHAN_PERIOD_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(ORPHAN_ENDS_S)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _leave(config: WorkerConfig, code: int) -> NoReturn:
+    """Ends the process, and does not wait for threads and processes that the environment left behind."""
     for child in multiprocessing.active_children():
         child.kill()
+    if os.getppid() != config.supervisor:
+        # Nobody is left who would look after what the environment started.
+        os.killpg(0, signal.SIGKILL)
+    # os._exit runs none of them, and the usual end of a process waits for its threads first.
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 class Worker:
     """Plays one batch of world copies against one replay server."""
 
-    def __init__(self, config: WorkerConfig, shared: Shared, stop: WorkerStop) -> None:
-        self._config, self._counters, self._stop = config, Counters(shared), stop
+    def __init__(self, config: WorkerConfig, shared: Shared, stop: WorkerStop, mouth: Mouth) -> None:
+        self._config, self._counters, self._stop, self._mouth = config, Counters(shared), stop, mouth
         self._doing, self._stop_at = DoingTable(shared.doing), shared.stop_at
         audit = AuditFile(Path(config.audit), Life("actor", config.name)) if config.audit else None
         self._link = Link(config.name, config.replay, config.weights, audit, load_keys(config.keys))
@@ -176,12 +220,22 @@ class Worker:
         except Interrupted:
             self._drain()
         except (Exception, SystemExit) as e:
+            self._stop.in_call = False
             self._last_fault = last_words(e).line
             self._report(time.monotonic())
             raise
+
+    def close(self) -> None:
+        """Says good-bye, and closes the environments as a call that the supervisor sees, and ends in time."""
+        self._link.close()
+        self._closing()
+        try:
+            if self._world is not None:
+                self._world.close()
+        except (Exception, Interrupted) as e:  # noqa: BLE001  (the worker has done its work)
+            _log.warning("closing the environments failed: %s", last_words(e).text)
         finally:
-            self._link.close()
-            self._close_world()
+            self._stop.in_call = False
 
     @property
     def _stopping(self) -> bool:
@@ -272,6 +326,7 @@ class Worker:
             options=run.spec.world,
             max_episode_steps=run.spec.episode.max_steps,
             on_made=made,
+            on_fault=self._making_failed,
         )
         self._returned()
         self._watch(self._world)
@@ -326,13 +381,15 @@ class Worker:
         if self._trouble is not None:
             raise self._trouble
 
-    def _close_world(self) -> None:
-        if self._world is None:
-            return
-        try:
-            self._world.close()
-        except Exception as e:  # noqa: BLE001  (the worker has done its work)
-            _log.warning("closing the environments failed: %s", last_words(e).text)
+    def _making_failed(self, error: BaseException) -> None:
+        """Says why, before the copies that were made are closed."""
+        if not isinstance(error, Interrupted):
+            self._mouth.say(last_words(error))
+        self._closing()
+
+    def _closing(self) -> None:
+        if self._doing.read(self._config.index).call is not Call.CLOSING:
+            self._begin(Call.CLOSING, 0)
 
     def _note(self, env_steps: int, episodes: Episodes) -> None:
         self._env_steps += env_steps
@@ -380,6 +437,7 @@ class Worker:
 
     def _drain(self) -> None:
         """Waits a bounded time for acknowledgements of what was sent, and tells the last figures."""
+        self._stop.in_call = False
         orphaned = os.getppid() != self._config.supervisor
         asked_at = self._stop_at[0] or time.monotonic()
         give_up_at = asked_at + (0.0 if orphaned else self._config.drain_s)

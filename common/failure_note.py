@@ -23,6 +23,8 @@ class Failure(msgspec.Struct, frozen=True):
     """Repetition cannot mend it."""
     message: str
     """Whole text, several lines where there are."""
+    mended: bool = False
+    """It is of a worker that the process starts again itself; else it ends the process."""
 
 
 class FailureNote:
@@ -39,12 +41,12 @@ class FailureNote:
         path = os.environ.get(VARIABLE)
         return cls(Path(path) if path else None)
 
-    def leave(self, message: str, *, lasting: bool) -> None:
+    def leave(self, message: str, *, lasting: bool, mended: bool = False) -> None:
         """Appends a failure; a file that cannot be written is passed over, since the process is failing already."""
         if self._path is None:
             return
         with contextlib.suppress(OSError), self._path.open("ab") as file:
-            file.write(msgspec.json.encode(Failure(lasting, message)) + b"\n")
+            file.write(msgspec.json.encode(Failure(lasting, message, mended)) + b"\n")
 
     def news(self) -> list[Failure]:
         """Returns the failures that were left since the last call, oldest first."""

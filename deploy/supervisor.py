@@ -105,7 +105,7 @@ class Role:
     def look(self, now: float) -> None:
         """Notices failures and an end, and starts again when that is due; raises what starting again cannot mend."""
         running = self.running
-        self._take_news(running=running)
+        self._take_news()
         if self.finished or running:
             return
         if self.process is not None:
@@ -114,12 +114,12 @@ class Role:
             _log.info("starting %s again", self.name)
             self.start()
 
-    def _take_news(self, *, running: bool) -> None:
-        failures = self._note.news()
-        if failures and (failures[-1].lasting or not running):
-            # The last one is of the process itself: it may take seconds to end after it has noted a lasting failure.
-            self._failure = failures.pop()
-        self.news += [f"{self.name} {failure.message}" for failure in failures]
+    def _take_news(self) -> None:
+        for failure in self._note.news():
+            if failure.mended:
+                self.news.append(f"{self.name} {failure.message}")
+            else:
+                self._failure = failure
 
     def _ended(self, code: int, now: float) -> None:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"

@@ -76,6 +76,7 @@ def make_world(
     max_episode_steps: int = 0,
     restart_ended: bool = True,
     on_made: Callable[[int], object] | None = None,
+    on_fault: Callable[[BaseException], object] | None = None,
     **more_options: Any,
 ) -> World:
     """Makes `copies` of a world that step together.
@@ -85,6 +86,7 @@ def make_world(
     max_episode_steps: an episode that is still running after this number of steps is truncated; 0 sets no limit.
     restart_ended: whether `step()` resets a copy whose episode ended; otherwise that copy stays absent until `reset()`.
     on_made: called with the index of each copy after the copy was made.
+    on_fault: called with what making raised, before the copies made so far are closed.
     more_options: more of `options`, as keywords; an option called like a parameter above needs `options`.
     Raises ConfigError for an unknown name or option and for a value that is not allowed, and WorldError for an
     exception raised by the environment.
@@ -92,21 +94,21 @@ def make_world(
     if isinstance(copies, bool) or not isinstance(copies, int) or copies < 1:
         raise ConfigError(f"{name}: copies={copies!r} is not a number of copies; give 1 or more")
     given = {**(options or {}), **more_options}
-    made = on_made or _ignore
+    made, fault = on_made or _ignore, on_fault or _ignore
     episodes = EpisodeRules(max_episode_steps, restart_ended=restart_ended)
     if name.startswith(FOREIGN):
         from common.worlds.pettingzoo import PettingZooWorld  # noqa: PLC0415  (actors need not have it installed)
 
         module = name.removeprefix(FOREIGN)
         return PettingZooWorld.of_module(
-            name, module, copies, seed=seed, options=given, episodes=episodes, on_made=made
+            name, module, copies, seed=seed, options=given, episodes=episodes, on_made=made, on_fault=fault
         )
     scenario = _scenario(name.removeprefix(REAL_MPE2), given)
     if name.startswith(REAL_MPE2):
         from common.worlds.real_mpe2 import real_mpe2  # noqa: PLC0415  (actors need not have it installed)
 
         spec = MpeWorld(name, scenario, 1, 0).spec
-        return real_mpe2(name, scenario, spec, copies, seed=seed, episodes=episodes, on_made=made)
+        return real_mpe2(name, scenario, spec, copies, seed=seed, episodes=episodes, on_made=made, on_fault=fault)
     world = MpeWorld(name, scenario, copies, seed, episodes)
     for copy in range(copies):
         made(copy)
@@ -159,8 +161,8 @@ def scenarios() -> Sequence[ScenarioRow]:
     return [_row(name) for name in sorted(SCENARIOS)]
 
 
-def _ignore(_copy: int) -> None:
-    """Ignores that a copy was made."""
+def _ignore(_: object) -> None:
+    """Ignores what it is told of the making."""
 
 
 def _scenario(name: str, options: Mapping[str, Any]) -> Scenario[Any]:

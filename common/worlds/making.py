@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from gymnasium.spaces import Space
 
-from common.errors import ConfigError, WorldError
+from common.errors import ConfigError, ShoalError, WorldError
 from common.mistakes import close_or_all
 from common.spec import AgentsSpec, joint_spec
 from common.worlds.faults import raised
@@ -67,22 +68,52 @@ def make_copies(
     copies: int,
     options: Mapping[str, Any],
     on_made: Callable[[int], object],
+    *,
+    on_fault: Callable[[BaseException], object],
 ) -> list[ParallelEnv]:
-    """Makes copies of an environment and reports each.
+    """Makes copies of an environment and reports each; where one fails, says so and closes those made.
 
     Raises ConfigError for options that `make` does not take, WorldError for what the constructor raises.
     """
     _check_options(name, make, options)
     envs: list[ParallelEnv] = []
-    for copy in range(copies):
-        try:
-            envs.append(make(**options))
-        except BaseException as e:
-            _refuse_unknown_option(name, e, options)
-            raise raised(f"{name}: making copy {copy}", e, copy) from e
-        _check_env(f"{name}: copy {copy}", envs[-1], copy)
-        on_made(copy)
+    with closed_on_fault(name, envs, on_fault):
+        for copy in range(copies):
+            try:
+                envs.append(make(**options))
+            except BaseException as e:
+                _refuse_unknown_option(name, e, options)
+                raise raised(f"{name}: making copy {copy}", e, copy) from e
+            _check_env(f"{name}: copy {copy}", envs[-1], copy)
+            on_made(copy)
     return envs
+
+
+@contextmanager
+def closed_on_fault(
+    name: str, envs: Sequence[ParallelEnv], on_fault: Callable[[BaseException], object]
+) -> Iterator[None]:
+    """Closes the environments when what follows fails, after `on_fault` was told: a close() may never return."""
+    try:
+        yield
+    except BaseException as e:
+        on_fault(e)
+        with suppress(Exception):
+            close_all(name, envs)
+        raise
+
+
+def close_all(name: str, envs: Sequence[ParallelEnv]) -> None:
+    """Closes every environment, also after one that fails to; then raises the first failure."""
+    first: ShoalError | None = None
+    for copy, env in enumerate(envs):
+        try:
+            env.close()
+        except BaseException as e:  # noqa: BLE001  (raised once all are closed; Ctrl-C at once)
+            error = raised(f"{name}: closing copy {copy}", e, copy)
+            first = first or error
+    if first is not None:
+        raise first
 
 
 def lay_out(name: str, envs: Sequence[ParallelEnv]) -> Layout:

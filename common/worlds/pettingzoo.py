@@ -18,7 +18,7 @@ from common.errors import ShoalError, WorldError
 from common.spaces import AgentSpaces
 from common.worlds.faults import raised
 from common.worlds.fit import Misfit, flag, is_outside, misfit, number, reset_result, show, step_result
-from common.worlds.making import Codec, Layout, ParallelEnv, lay_out, make_copies, maker_of
+from common.worlds.making import Codec, Layout, ParallelEnv, close_all, closed_on_fault, lay_out, make_copies, maker_of
 from common.worlds.spaces import describe_spaces
 from common.worlds.world import AS_THE_WORLD_SAYS, EpisodeRules, Float32Array, Step, check_actions
 
@@ -94,10 +94,12 @@ class PettingZooWorld:
         options: Mapping[str, Any],
         episodes: EpisodeRules,
         on_made: Callable[[int], object],
+        on_fault: Callable[[BaseException], object],
     ) -> PettingZooWorld:
         """Makes copies of `module.parallel_env(**options)`."""
-        envs = make_copies(name, maker_of(name, module), copies, options, on_made)
-        return cls(name, envs, seed, lay_out(name, envs), episodes)
+        envs = make_copies(name, maker_of(name, module), copies, options, on_made, on_fault=on_fault)
+        with closed_on_fault(name, envs, on_fault):
+            return cls(name, envs, seed, lay_out(name, envs), episodes)
 
     @property
     def spaces(self) -> tuple[AgentSpaces, ...]:
@@ -151,11 +153,7 @@ class PettingZooWorld:
 
     def close(self) -> None:
         """Closes every environment."""
-        for c, copy in enumerate(self._copies):
-            try:
-                copy.env.close()
-            except BaseException as e:
-                raise raised(f"{self.name}: closing copy {c}", e, c) from e
+        close_all(self.name, [copy.env for copy in self._copies])
 
     def _reset_copy(self, c: int, obs: Float32Array, seed: int | None) -> None:
         copy = self._copies[c]

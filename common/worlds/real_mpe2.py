@@ -53,6 +53,7 @@ def real_mpe2(
     seed: int | None,
     episodes: EpisodeRules,
     on_made: Callable[[int], object],
+    on_fault: Callable[[BaseException], object],
 ) -> RealMpe2:
     """Makes copies of mpe2's own environment. Raises ConfigError for options that only the batched world has."""
     options = msgspec.structs.asdict(scenario.options)
@@ -66,7 +67,8 @@ def real_mpe2(
     except ImportError as e:
         raise ConfigError(f"{name}: cannot import mpe2: {e}; install it with: pip install mpe2") from e
     codecs = [Codec(_encode, _decoder(agent, continuous=options["continuous_actions"])) for agent in spec.agents]
-    world = RealMpe2(name, make_copies(name, make, copies, options, on_made), seed, Layout(spec, codecs), episodes)
+    envs = make_copies(name, make, copies, options, on_made, on_fault=on_fault)
+    world = RealMpe2(name, envs, seed, Layout(spec, codecs), episodes)
     if options["benchmark_data"]:
         world.benchmark = tuple(scenario.metrics(MpeWorld(name, scenario, 1, 0).particles))
     return world

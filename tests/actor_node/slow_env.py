@@ -1,11 +1,13 @@
 """An environment of the tests' own that fails, hangs or is slow in the way its options say, and counts its steps."""
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import ClassVar
@@ -27,12 +29,20 @@ def _nothing():
     time.sleep(600)
 
 
+def _sleep_whatever_comes():
+    """Goes on when it is interrupted, as code does that catches everything."""
+    while True:
+        with contextlib.suppress(BaseException):
+            time.sleep(600)
+
+
 WAYS = {
     "raise": lambda: (_ for _ in ()).throw(RuntimeError("the licence server said no")),
     "exit": lambda: sys.exit(0),
     "os_exit": lambda: os._exit(0),
     "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
     "sleep": lambda: time.sleep(600),
+    "stubborn": _sleep_whatever_comes,
     "spin": lambda: [None for _ in iter(int, 1)],
     "hold": lambda: _hold_the_interpreter(600),
 }
@@ -44,7 +54,19 @@ class SlowEnv(ParallelEnv):
     metadata: ClassVar = {"name": "slow"}
 
     def __init__(
-        self, *, directory="", fail_in="", way="raise", at=0, copy=0, make_s=0.0, step_s=0.0, hold=False, children=False
+        self,
+        *,
+        directory="",
+        fail_in="",
+        way="raise",
+        at=0,
+        copy=0,
+        make_s=0.0,
+        step_s=0.0,
+        hold=False,
+        children=False,
+        close="",
+        thread=False,
     ):
         self.copy = len(MADE)
         MADE.append(self)
@@ -54,6 +76,9 @@ class SlowEnv(ParallelEnv):
         self.possible_agents, self.agents = ["a_0", "a_1"], []
         time.sleep(make_s)
         self.calls = {"make": 0, "reset": 0, "step": 0}
+        self.close_way = close
+        if thread:
+            threading.Thread(target=_nothing).start()
         self.child = None
         if children:
             self.child = multiprocessing.get_context("fork").Process(target=_nothing)
@@ -98,6 +123,8 @@ class SlowEnv(ParallelEnv):
     def close(self):
         if self.child is not None:
             self.child.terminate()
+        if self.close_way:
+            WAYS[self.close_way]()
 
 
 def parallel_env(**options):

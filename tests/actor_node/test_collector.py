@@ -251,3 +251,17 @@ def test_a_reward_is_shared_where_all_agents_receive_it_in_every_step(odd_step, 
     collector = Collector(run, Purse(odd_step), np.random.default_rng(0))
     chunks = [collector.collect(make_policy(run), make_header(run), 6)[1] for _ in range(2)]
     assert [episodes.shared_reward for episodes in chunks] == shared
+
+
+@pytest.mark.parametrize(("odd_step", "shared"), [(-1, True), (3, False)])
+def test_the_zero_of_an_absent_agent_does_not_unshare_a_reward(odd_step, shared):
+    class Leaving(Purse):
+        def step(self, actions):
+            step = super().step(actions)
+            return step._replace(reward=np.where(step.present > 0, step.reward, np.float32(0)))
+
+    run = Run("a1b2c3d4", make_run_spec({"scenario": "countdown"}), Countdown.spec)
+    _, episodes = Collector(run, Leaving(odd_step), np.random.default_rng(0)).collect(
+        make_policy(run), make_header(run), 12
+    )
+    assert episodes.shared_reward is shared

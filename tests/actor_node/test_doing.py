@@ -27,6 +27,7 @@ def moment(call=Call.NONE, copy=0, lasts_s=None, step_lasts_s=None, step_s=0.0):
         (moment(Call.STEPPING, 11, 0.5, 6.0), "stepping copy 12 of 32"),
         (moment(Call.STEPPING, 11, None, 6.0, 16.0), "stepping copy 12 of 32, 16.0 s a step of all copies"),
         (moment(Call.STEPPING, 11, 40.0, 46.0), "stepping copy 12 of 32 for 40 s"),
+        (moment(Call.CLOSING, 0, 3.0, 46.0), "closing the environments"),
         (moment(Call.RESETTING, 11, 40.0, 46.0), "resetting copy 12 of 32 for 40 s"),
     ],
 )

@@ -66,3 +66,15 @@ def test_a_replay_server_that_wants_another_worker_gets_one():
 def test_words_are_cut_to_what_a_pipe_holds():
     assert len(last_words(WorldError("x" * 100_000)).text) == 8_000
     assert len(LastWords("fault", "y" * 900).line) == 200
+
+
+def test_a_worker_that_was_asked_to_end_by_another_than_its_node_starts_again():
+    words = LastWords("again", "asked to end by a signal that is not its node's")
+    assert decided(0, words) == Again(0.5, words.text)
+
+
+def test_words_are_the_reason_also_where_the_worker_was_killed_since_it_could_not_end():
+    fault = WorldError("x: step 1 of copy 3: RuntimeError: no licence")
+    ending = decided(-signal.SIGKILL, last_words(fault))
+    assert isinstance(ending, LastingError)
+    assert str(ending).startswith(str(fault))

@@ -157,3 +157,45 @@ def test_an_environment_may_start_processes_and_none_of_them_outlives_the_node(p
         return any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in children)
 
     eventually(lambda: not left(), "no orphan")
+
+
+# ---- ends that an environment hinders -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fail_in", ["make", "step"])
+@pytest.mark.parametrize("hinders", [{"close": "sleep"}, {"close": "hold"}, {"thread": True}])
+def test_a_fault_is_shown_also_where_the_worker_cannot_end_after_it(processes, fail_in, hinders):
+    node = start(processes, fail_in=fail_in, copy=1, **hinders)
+    assert node.process.wait(30) == 1
+    assert "RuntimeError: the licence server said no" in node.log
+    assert ("close() of the environments did not return in 5 s; killed" in node.log) == ("close" in hinders)
+
+
+def test_a_thread_that_is_left_behind_does_not_keep_the_node_from_ending(processes, eventually):
+    node = start(processes, thread=True)
+    eventually(lambda: node.metric("chunks_total") > 0, "collects")
+    assert node.end(signal.SIGTERM) == 0
+    assert "did not end in time" not in node.log
+
+
+def test_a_worker_that_someone_asks_to_end_is_started_again(processes, eventually):
+    node = start(processes)
+    eventually(lambda: node.metric("chunks_total") > 0, "collects")
+    [worker] = node.workers()
+    worker.terminate()
+    node.logged("worker 0: asked to end by a signal that is not its node's; starts again")
+    eventually(lambda: node.workers() and node.workers()[0].pid != worker.pid, "another worker")
+    assert node.end(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize("way", ["sleep", "stubborn"])
+def test_nothing_outlives_a_node_that_is_killed_while_a_step_hangs(processes, eventually, way):
+    node = start(processes, fail_in="step", way=way, copy=2, children=True)
+    eventually(
+        lambda: [a for a in processes.status().actors if "stepping copy 3" in a.doing], "the step hangs", within_s=30
+    )
+    left = node.known.children(recursive=True)
+    assert len(left) >= 1 + 8
+    node.process.kill()
+    _, alive = psutil.wait_procs(left, timeout=20)
+    assert not alive

@@ -99,6 +99,29 @@ def test_the_last_line_of_the_log_is_what_the_user_reads(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_a_process_that_is_killed_is_not_given_the_words_of_a_worker_that_it_has_mended(tmp_path: Path) -> None:
+    note, log = tmp_path / "note", tmp_path / "log"
+    code = (
+        "import os; from pathlib import Path; from common.failure_note import FailureNote;"
+        f"FailureNote(Path({str(note)!r})).leave('worker 3: no licence', lasting=False, mended=True);"
+        "print('its own last line', flush=True); os.kill(os.getpid(), 9)"
+    )
+
+    def start() -> subprocess.Popen[bytes]:
+        with log.open("ab") as output:
+            return subprocess.Popen([sys.executable, "-c", code], stdout=output, stderr=output)
+
+    supervisor = Supervisor()
+    role = supervisor.add(Role("thing", start, log, note=note))
+    _look_until(supervisor, lambda: role.trouble)
+    assert supervisor.take_news() == ["thing worker 3: no licence"]
+    for _ in range(MOST_FAILURES):
+        role.restarts.after(progressed=False)
+    with pytest.raises(LastingError, match="its own last line"):
+        _look_until(supervisor, lambda: False)
+
+
+@pytest.mark.slow
 def test_ending_is_in_reverse_order_and_kills_what_does_not_end(tmp_path: Path) -> None:
     deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
     supervisor = Supervisor()

@@ -312,3 +312,41 @@ def test_action_masks_are_named(module, place, caplog):
     _remark.cache_clear()
     play(bend=mask)
     assert [r.getMessage() for r in caplog.records if "action masks" in r.getMessage()]
+
+
+def test_close_closes_every_copy_and_then_raises_the_first_failure(module):
+    closed = []
+
+    class Leaky(Ferry):
+        def close(self):
+            closed.append(self)
+            raise OSError(f"socket {len(closed)}")
+
+    module.parallel_env = Leaky
+    world = make_world(NAME, 3, seed=0)
+    with pytest.raises(WorldError, match="closing copy 0: OSError: socket 1"):
+        world.close()
+    assert len(closed) == 3
+
+
+@pytest.mark.parametrize("odd", ["constructor", "spaces"])
+def test_copies_that_were_made_are_closed_when_making_fails_and_after_the_failure_was_told(module, odd):
+    happened, made = [], []
+
+    class Third(Ferry):
+        def __init__(self):
+            super().__init__()
+            made.append(self)
+            if len(made) == 3 and odd == "constructor":
+                raise OSError("no licence")
+            if len(made) == 3:
+                self.space = spaces.Box(-1, 1, (7,))
+
+        def close(self):
+            happened.append("closed")
+            raise OSError("of no interest")
+
+    module.parallel_env = Third
+    with pytest.raises(WorldError, match="no licence" if odd == "constructor" else "all copies must be alike"):
+        make_world(NAME, 3, seed=0, on_fault=lambda error: happened.append(type(error)))
+    assert happened == [WorldError, *["closed"] * (2 if odd == "constructor" else 3)]

@@ -20,6 +20,7 @@ import msgspec
 
 from common.errors import ConfigError, LastingError, PeerError, ShoalError, WorldError
 from common.restarts import GiveUp, Restarts
+from common.worlds.faults import described
 
 LONGEST_WORDS = 8_000
 """Characters of a failure that reach the supervisor: more than a pipe holds would never be sent."""
@@ -58,6 +59,9 @@ def last_words(error: BaseException) -> LastWords:
         return LastWords("fault", str(error)[:LONGEST_WORDS])
     if isinstance(error, ShoalError):
         return LastWords("again", str(error)[:LONGEST_WORDS])
+    if isinstance(error, KeyboardInterrupt):
+        # A worker takes the terminal's Ctrl-C otherwise: this one is the environment's.
+        return LastWords("fault", str(described("the environment", error))[:LONGEST_WORDS])
     what = f"{type(error).__name__}: {error}"[: LONGEST_WORDS // 2]
     frames = "".join(traceback.format_tb(error.__traceback__))[-LONGEST_WORDS // 2 :]
     return LastWords("fault", f"{what}\n{frames.rstrip()}")

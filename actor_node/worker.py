@@ -106,11 +106,6 @@ class WorkerStop(Stop):
         self.in_call = False
         """Whether the user's code runs, in the main thread."""
 
-    def on_signals(self) -> None:
-        """Takes SIGINT and SIGTERM; a process that the environment forks has their usual meaning again."""
-        super().on_signals()
-        os.register_at_fork(after_in_child=self.release_signals)
-
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         again = self.requested or os.getppid() != self._supervisor
         self.request(DONE)

@@ -30,7 +30,7 @@ from common.errors import ConfigError, LastingError, ShoalError
 from common.failure_note import FailureNote
 from common.mistakes import close_or_all, explain
 from common.options import Duration
-from common.process import BAD_USAGE, FAILED, INTERRUPTED
+from common.process import BAD_USAGE, FAILED, INTERRUPTED, leave
 
 Config = TypeVar("Config", bound=msgspec.Struct)
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -180,7 +180,7 @@ def run_settings(context: click.Context) -> dict[str, Any]:
 
 def main(command: click.Command, name: str) -> None:
     """Runs a command and ends the process with its exit code; a user's mistake shows one line and no traceback."""
-    sys.exit(run(command, name, sys.argv[1:]))
+    leave(run(command, name, sys.argv[1:]))
 
 
 def run(command: click.Command, name: str, arguments: list[str]) -> int:

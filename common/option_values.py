@@ -19,8 +19,7 @@ _NONE = {"none": True}
 _DEEPEST = 8
 _MOST_VALUES = 10_000
 _LONGEST_TEXT = 1_000
-_LARGEST_INT = 2**53
-_LARGEST_FLOAT = 1e12
+_LARGEST_INT = 2**63 - 1
 _BOOLEANS = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
 _CHOICES = ("yes", "no", "on", "off")
 _NONES = ("none", "null", "nil")
@@ -88,11 +87,9 @@ def _refusal(value: Any) -> str:
     if isinstance(value, str):
         return f"a text has at most {_LONGEST_TEXT} characters" if len(value) > _LONGEST_TEXT else ""
     if isinstance(value, int):  # and bool
-        return "" if abs(value) <= _LARGEST_INT else "a whole number is at most 2^53"
+        return "" if abs(value) <= _LARGEST_INT else "a whole number has at most 63 bits"
     if isinstance(value, float):
-        return (
-            "" if math.isfinite(value) and abs(value) <= _LARGEST_FLOAT else f"a number is at most {_LARGEST_FLOAT:g}"
-        )
+        return "" if math.isfinite(value) else "a number is finite; write a text in quotes"
     kinds = "expected a number, a text, true, false, none, a list or a table"
     return "" if value is None else f"{kinds}; write a {type(value).__name__} as a text in quotes"
 

@@ -6,9 +6,11 @@ Signals: SIGTERM and SIGINT ask for a clean end; a second SIGINT ends the proces
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import logging
+import multiprocessing
 import os
 import resource
 import signal
@@ -20,6 +22,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
@@ -82,6 +85,8 @@ class Stop:
         """Takes SIGINT (exit code 130) and SIGTERM (exit code 0); a second SIGINT ends the process at once."""
         signal.signal(signal.SIGINT, self._on_signal)
         signal.signal(signal.SIGTERM, self._on_signal)
+        # What an environment forks is an ordinary process: its terminate() must end it.
+        os.register_at_fork(after_in_child=self.release_signals)
 
     def release_signals(self) -> None:
         """Gives the signals back their usual meaning: SIGINT raises KeyboardInterrupt, SIGTERM ends the process."""
@@ -93,6 +98,25 @@ class Stop:
         if self._interrupts > 1:
             os._exit(INTERRUPTED)
         self.request(INTERRUPTED if number == signal.SIGINT else DONE)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process with an exit code; threads and processes that an environment left behind do not hold it up.
+
+    The usual end waits for both without a limit.
+    """
+    left = [thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()]
+    children = multiprocessing.active_children()
+    if not left and not children:
+        sys.exit(code)
+    for child in children:
+        child.kill()
+    # os._exit runs none of them.
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 class WaitLog:

@@ -210,10 +210,16 @@ def _of_learner(status: Status) -> list[tuple[str, str]]:
     return shown
 
 
+def known_to_be_endless(status: Status) -> bool:
+    """Returns whether no episode has ended: actors count episodes in their reports, which come after their chunks."""
+    reported = sum(actor.env_steps for actor in status.actors)
+    return not status.episodes and 0 < status.inserts <= 2 * reported
+
+
 def _return_in_words(status: Status) -> str:
     """Returns the mean return; where all agents share a reward, as the team's too."""
     agents = len(status.return_means)
-    if status.inserts and not status.episodes:
+    if known_to_be_endless(status):
         return "- (no episode has ended yet)"
     if not (status.shared_reward and agents > 1):
         return f"{_number(status.return_mean)} (last episodes, with exploration)"

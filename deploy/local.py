@@ -41,7 +41,7 @@ from common.wire import Client
 from deploy.audit.cli import DIRECTORY as AUDIT
 from deploy.config import TrainConfig
 from deploy.embedded_redis import LONGEST_SOCKET_PATH, EmbeddedRedis, memory_limit
-from deploy.live import Display
+from deploy.live import Display, known_to_be_endless
 from deploy.starting import StartWatch
 from deploy.supervisor import Role, Supervisor
 from replay_server.redis_link import without_password
@@ -191,7 +191,7 @@ class LocalRun:
 
 def without_episodes(status: Status) -> str:
     """Returns what to say of a run in which no episode has ended; empty where some have."""
-    if status.episodes or not status.inserts:
+    if not known_to_be_endless(status):
         return ""
     return (
         f"no episode ended in {status.inserts:,} environment steps; if the environment never ends one, pass "

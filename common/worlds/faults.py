@@ -15,6 +15,7 @@ from common.errors import ShoalError, WorldError
 
 MOST_FRAMES = 6
 MOST_LINES = 12
+LONGEST_LINE = 500
 _ROOT = Path(common.__file__).resolve().parent.parent
 _OWN = tuple(f"{_ROOT / folder}/" for folder in ("common", "actor_node", "learner_node", "replay_server", "deploy"))
 
@@ -28,12 +29,23 @@ def raised(where: str, error: BaseException, copy: int | None = None) -> ShoalEr
         raise error
     if isinstance(error, ShoalError):
         return error
+    return described(where, error, copy)
+
+
+def described(where: str, error: BaseException, copy: int | None = None) -> WorldError:
+    """Returns any exception as the environment's, with its words and the last frames that are not Shoal's."""
     first, *rest = _words(error).splitlines() or [""]
     lines = [f"{where}: {first}", *(f"  {line}" for line in rest[:MOST_LINES])]
     cause = error.__cause__
     if cause is not None:
         lines.append(f"  because of {next(iter(_words(cause).splitlines()), '')}")
-    return WorldError("\n".join([*lines, *_frames(cause if cause is not None else error)]), copy)
+    lines += _frames(cause if cause is not None else error)
+    return WorldError("\n".join(shorten(line, LONGEST_LINE) for line in lines), copy)
+
+
+def shorten(text: str, length: int) -> str:
+    """Returns a text of at most `length` characters."""
+    return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
 def _words(error: BaseException) -> str:

@@ -125,7 +125,8 @@ def lay_out(name: str, envs: Sequence[ParallelEnv]) -> Layout:
         observed, acted = (_space(where, envs[0], kind, agent) for kind in ("observation_space", "action_space"))
         obs_dim, encode = observation_codec(observed, where)
         parts, decode = action_codec(acted, where)
-        agents.append((str(agent), team_of(str(agent)), obs_dim, parts))
+        shown = printable(str(agent))
+        agents.append((shown, team_of(shown), obs_dim, parts))
         codecs.append(Codec(encode, decode, observed, acted))
     for copy, env in enumerate(envs[1:], 1):
         if list(env.possible_agents) != names:
@@ -262,7 +263,8 @@ def _check_env(where: str, env: ParallelEnv, copy: int) -> None:
                 copy,
             )
     try:
-        names = list(env.possible_agents)
+        found = env.possible_agents
+        names = list(found)
     except BaseException as e:
         if isinstance(e, AttributeError | TypeError):
             raise WorldError(
@@ -271,6 +273,8 @@ def _check_env(where: str, env: ParallelEnv, copy: int) -> None:
                 copy,
             ) from e
         raise raised(where, e, copy) from e
+    if isinstance(found, set | frozenset):
+        raise WorldError(f"{where}: possible_agents is a {type(found).__name__}, which has no order; give a list", copy)
     _check_possible_agents(where, names, copy)
 
 
@@ -285,6 +289,11 @@ def _check_possible_agents(where: str, names: Sequence[Any], copy: int) -> None:
     if len(different) != len(names) or len(set(texts)) != len(texts):
         twice = next(text for text in texts if texts.count(text) > 1)
         raise WorldError(f"{where}: possible_agents names {twice} twice", copy)
+
+
+def printable(name: str) -> str:
+    """Returns a name on one line: control characters as Python writes them in a text."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def _space(where: str, env: ParallelEnv, kind: str, agent: Any) -> Space[Any]:

@@ -18,7 +18,17 @@ from common.errors import ShoalError, WorldError
 from common.spaces import AgentSpaces
 from common.worlds.faults import raised
 from common.worlds.fit import Misfit, flag, is_outside, misfit, number, reset_result, show, step_result
-from common.worlds.making import Codec, Layout, ParallelEnv, close_all, closed_on_fault, lay_out, make_copies, maker_of
+from common.worlds.making import (
+    Codec,
+    Layout,
+    ParallelEnv,
+    close_all,
+    closed_on_fault,
+    lay_out,
+    make_copies,
+    maker_of,
+    printable,
+)
 from common.worlds.spaces import describe_spaces
 from common.worlds.world import AS_THE_WORLD_SAYS, EpisodeRules, Float32Array, Step, check_actions
 
@@ -106,7 +116,8 @@ class PettingZooWorld:
         """The agents' own spaces as plain data, in the order of the joint vectors."""
         env = self._copies[0].env
         return tuple(
-            describe_spaces(str(agent), env.observation_space(agent), env.action_space(agent)) for agent in self._index
+            describe_spaces(printable(str(agent)), env.observation_space(agent), env.action_space(agent))
+            for agent in self._index
         )
 
     def reset(self, seeds: Sequence[int] | None = None) -> Float32Array:

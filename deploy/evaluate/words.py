@@ -48,8 +48,8 @@ def remarks(result: Evaluation) -> list[str]:
         told.append(f"warning: {result.failed_episodes:,} episodes failed and are left out: {result.first_failure}")
     if result.truncated_episodes == result.episodes:
         told.append(
-            f"no episode ended in {result.max_episode_steps:,} steps, so each was cut off there: "
-            "pass --max-episode-steps N"
+            f"no episode ended in {result.max_episode_steps:,} steps, so each was cut off there; --max-episode-steps N "
+            "sets another limit"
         )
     elif result.truncated_episodes:
         told.append(

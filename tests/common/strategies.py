@@ -66,7 +66,11 @@ _MAKERS: dict[str, Any] = {
         _of(info.item_type), min_size=info.min_length or 0, max_size=min(info.max_length or 4, 4)
     ).map(tuple),
     "AnyType": lambda info: st.recursive(
-        st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(-1e12, 1e12) | st.text(max_size=9),
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**63) + 1, 2**63 - 1)
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(max_size=9),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
         max_leaves=6,
     ),

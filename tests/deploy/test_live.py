@@ -186,9 +186,12 @@ def test_a_failure_is_said_at_once_with_all_its_lines() -> None:
 
 
 def test_a_run_without_an_ended_episode_says_so() -> None:
-    endless = msgspec.structs.replace(STATUS, episodes=0, inserts=12_000, return_mean=math.nan)
+    actor = ActorStatus("a", 1, 0.1, 11_000, 0, 1, 0.0, "", 0.0, "")
+    endless = msgspec.structs.replace(STATUS, episodes=0, inserts=12_000, return_mean=math.nan, actors=(actor,))
     assert dict(rows(endless))["return"] == "- (no episode has ended yet)"
     assert without_episodes(endless).startswith("no episode ended in 12,000 environment steps; ")
+    silent = msgspec.structs.replace(endless, actors=(msgspec.structs.replace(actor, env_steps=0),))
+    assert without_episodes(silent) == "", "its episodes are not known yet"
     assert without_episodes(STATUS) == without_episodes(msgspec.structs.replace(endless, inserts=0)) == ""
 
 

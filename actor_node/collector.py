@@ -35,7 +35,7 @@ class Episodes(NamedTuple):
     over: npt.NDArray[np.bool_]
     """[steps, C]: whether a copy's episode ended with a step."""
     shared_reward: bool = False
-    """Whether all agents that were present received equal rewards in every step."""
+    """Whether all agents that were present received equal rewards in every step so far."""
 
     @property
     def copies(self) -> int:
@@ -59,6 +59,7 @@ class Collector:
         self._scale_share = scale_share
         self._obs = world.reset()
         self._returns = np.zeros((world.copies, len(run.joint.agents)))
+        self._shared_reward = True
 
     def collect(
         self,
@@ -97,8 +98,9 @@ class Collector:
                 return_sums += self._returns[over].sum(axis=0)
                 self._returns[over] = 0.0
                 self._exploration.forget(over)
-        shared_reward = _is_shared(block["reward"][:done], block["present"][:done] > 0)
-        return block[:done].reshape(-1), Episodes(ended, return_sums, over_at[:done], shared_reward)
+        # Looked at until it is seen to be false: most worlds pay nothing for it after their first chunk.
+        self._shared_reward = self._shared_reward and _is_shared(block["reward"][:done], block["present"][:done] > 0)
+        return block[:done].reshape(-1), Episodes(ended, return_sums, over_at[:done], self._shared_reward)
 
     def state(self) -> State:
         """Returns where all episodes stand; without what goes on in a world that cannot tell its state."""

@@ -389,7 +389,7 @@ class Worker:
     def _note(self, env_steps: int, episodes: Episodes) -> None:
         self._env_steps += env_steps
         self._episodes += episodes.ended
-        self._shared_reward = self._shared_reward and episodes.shared_reward
+        self._shared_reward = episodes.shared_reward
         self._return_sums = episodes.return_sums + (self._return_sums if self._return_sums.size else 0.0)
         self._count("env_steps", env_steps)
         self._count("episodes", episodes.ended)

@@ -60,7 +60,7 @@ class Actor:
         self.seq += 1
         self._env_steps += len(records)
         self._episodes += episodes.ended
-        self._shared_reward = self._shared_reward and episodes.shared_reward
+        self._shared_reward = episodes.shared_reward
         self._return_sums += episodes.return_sums
         return records, episodes
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +27,6 @@ from deploy.bench.peers.environment import PeerEnvironment
 from deploy.bench.rows import compare, in_words, rate, row
 from deploy.bench.stage import Stage
 from learner_node.speed import NETWORK, policy_in_torch, simple_spread_shapes
-from tests.conftest import wait_until
 
 
 def test_a_row_is_a_figure_over_its_baseline() -> None:
@@ -116,27 +116,22 @@ def test_a_benchmark_that_fails_says_so() -> None:
         list(measure("nothing", BenchConfig()))
 
 
-def descendants(pid: int) -> list[psutil.Process]:
-    """Returns the processes below a process. psutil's own way leaves out those that seem older than their parent,
-    as they do where the clock is set in between."""
-    parents = {one.pid: one.info["ppid"] for one in psutil.process_iter(["ppid"])}
-    found, level = [], {pid}
-    while level := {child for child, parent in parents.items() if parent in level}:
-        found += [psutil.Process(child) for child in level if psutil.pid_exists(child)]
-    return found
-
-
 @pytest.mark.system
-def test_ctrl_c_leaves_no_process_and_no_file(tmp_path: Path) -> None:
+def test_ctrl_c_leaves_no_process_and_no_file() -> None:
     root = Path(__file__).parents[2]
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(root)}
+    # pytest's own may be too long for the socket of an embedded Redis.
+    with tempfile.TemporaryDirectory(prefix="shoal-") as short:
+        _interrupt_a_benchmark(Path(short), {**os.environ, "TMPDIR": short, "PYTHONPATH": str(root)})
+
+
+def _interrupt_a_benchmark(directory: Path, environment: dict[str, str]) -> None:
     line = [sys.executable, "-m", "deploy", "bench", "replay"]
     with subprocess.Popen(
         line,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env=environment,
-        cwd=tmp_path,
+        cwd=directory,
         # Tests that a shell started in the background ignore it, and so would this.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     ) as process:
@@ -144,15 +139,14 @@ def test_ctrl_c_leaves_no_process_and_no_file(tmp_path: Path) -> None:
         for text in process.stdout:
             if b"level redis" in text:
                 break
-        # It says what it measures before it has started all that it needs.
-        wait_until(lambda: len(descendants(process.pid)) >= 2, "its processes run")
-        members = descendants(process.pid)
+        members = psutil.Process(process.pid).children(recursive=True)
+        assert len(members) >= 2
         process.send_signal(signal.SIGINT)
         process.stdout.read()
         assert process.wait(60) == 130
     _, alive = psutil.wait_procs(members, 10)
     assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
-    assert list(tmp_path.glob("shoal-bench-*")) == []
+    assert list(directory.glob("shoal-bench-*")) == []
 
 
 def test_without_an_argument_nothing_is_installed() -> None:

@@ -131,7 +131,7 @@ def reopen(
     run = Run(held.id, spec, joint, spaces or held.spaces)
     if spec.network.sides != held.spec.network.sides:
         raise ConfigError(
-            f"--run {path} was begun with network.sides = {held.spec.network.sides or 'none'}; resume it with "
+            f"--run {path} was created with network.sides = {held.spec.network.sides or 'none'}; resume it with "
             "those, or name another directory"
         )
     if (spec.scenario, spec.world) == (held.spec.scenario, held.spec.world) and joint != held.joint:

@@ -180,9 +180,7 @@ class BatchStream:
         give_up_at = time.monotonic() + timeout_s
         while True:
             now = time.monotonic()
-            for source in self._sources:
-                self._take_in(source, now)
-                source.look_after(now)
+            self._look_after_sources(now)
             if self.opened or now >= give_up_at:
                 return self.opened
             self._poller.poll(min(math.ceil((give_up_at - now) * 1_000), POLL_MS))
@@ -195,15 +193,18 @@ class BatchStream:
         give_up_at = time.monotonic() + timeout_s
         while True:
             now = time.monotonic()
-            for source in self._sources:
-                self._take_in(source, now)
-                source.look_after(now)
+            self._look_after_sources(now)
             records = self._come.popleft() if self._come else None
             self._request(now)
             self._send_errors()
             if records is not None or now >= give_up_at:
                 return records
             self._poller.poll(min(math.ceil((give_up_at - now) * 1_000), POLL_MS))
+
+    def _look_after_sources(self, now: float) -> None:
+        for source in self._sources:
+            self._take_in(source, now)
+            source.look_after(now)
 
     def send(self, message: Message, payload: bytes | None = None) -> None:
         """Sends a message to every replay server that is there; the payload only with weights."""

@@ -54,7 +54,7 @@ docs: .venv/for-docs  ## build the site into build/site; a warning is an error
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --fresh-env -b html -c docs . build/site
 
 reference: .venv/for-runs  ## write docs/reference anew from the code
-	$(BIN)/python -m deploy.reference
+	$(BIN)/python -m shoal.commands.reference
 
 clean:  ## remove .venv and caches; runs stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -7,10 +7,12 @@ import os
 import click
 
 from actor_node.config import ActorConfig
-from common import command
-from common.failure_note import FailureNote
-from common.keys import load_keys
-from common.process import Stop, die_with_parent, start_logging
+from common.process import command
+from common.process.failure_note import FailureNote
+from common.process.logs import start_logging
+from common.process.parent import die_with_parent
+from common.process.stop import Stop
+from common.wire.keys import load_keys
 
 
 @click.command()

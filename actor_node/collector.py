@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from actor_node.exploration import Exploration
-from common.policy import Policy
-from common.run import Run
+from common.policy.network import Policy
+from common.run.run import Run
 from common.state import Restorable, State, part, put, within
 from common.transitions import transition_dtype
-from common.weights import WeightsHeader
+from common.wire.weights import WeightsHeader
 from common.worlds import World
 
 

@@ -1,6 +1,6 @@
 """How a worker departs from its policies: noise on the heads, and steps taken at random.
 
-| kind of part (common/heads.py) | noise, `scale` as it came with the weights    | at random (warm-up)                 |
+| part (common/policy/heads.py)  | noise, `scale` as it came with the weights    | at random (warm-up)                 |
 |--------------------------------|-----------------------------------------------|-------------------------------------|
 | box, force                     | `clip(action + half * x)`                     | uniform within its bounds           |
 | thrust                         | the same on `right - left` and `up - down`    | uniform in both, -1 to 1            |
@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from common.heads import LEFT_DOWN, RIGHT_UP, Floats, GreedyHeads, by_part, choose, ranges, softmax
-from common.run import ExplorationSpec
+from common.policy.heads import LEFT_DOWN, RIGHT_UP, Floats, GreedyHeads, by_part, choose, ranges, softmax
+from common.run.run import ExplorationSpec
 from common.spec import JointSpec
 from common.state import State, generator_state, put, restore_generator
 

@@ -15,8 +15,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from actor_node.counters import ACK_BUCKETS, ACK_SECONDS, Counters
-from common import vitals
+from actor_node.shared_metrics import ACK_BUCKETS, ACK_SECONDS, Counters
+from common.process import metrics as vitals
 
 _WAITS = ("replay", "weights", "credit")
 

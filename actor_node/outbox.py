@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from common.messages import Chunk
-from common.wire import Buffer
+from common.wire.codec import Buffer
+from common.wire.messages import Chunk
 
 
 class Parcel(NamedTuple):

@@ -25,18 +25,19 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 import msgspec
 
 from actor_node.config import ActorConfig
-from actor_node.counters import Counters, Shared, shared_figures
-from actor_node.doing import LONG_CALL_S, Call, DoingTable, call_in_words, in_words, long_call
-from actor_node.endings import LONGEST_LINE, LastWords, decide
-from actor_node.link import Proxy
+from actor_node.environment_calls import LONG_CALL_S, Call, DoingTable, call_in_words, in_words, long_call
 from actor_node.metrics import make_registry
+from actor_node.replay_session import Proxy
+from actor_node.shared_metrics import Counters, Shared, shared_figures
 from actor_node.worker import WorkerConfig, work
+from actor_node.worker_exits import LONGEST_LINE, LastWords, decide
 from common.errors import ShoalError
-from common.failure_note import FailureNote
-from common.keys import load_keys
-from common.messages import Busy
-from common.process import Health, HttpPort, Stop
-from common.restarts import Restarts
+from common.process.failure_note import FailureNote
+from common.process.health import Health, HttpPort
+from common.process.restart_policy import Restarts
+from common.process.stop import Stop
+from common.wire.keys import load_keys
+from common.wire.messages import Busy
 
 POLL_S = 0.1
 SPEAK_PERIOD_S = 1.0

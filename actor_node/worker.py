@@ -26,21 +26,24 @@ import numpy as np
 import numpy.typing as npt
 
 from actor_node.collector import Collector, Episodes, Interrupted
-from actor_node.counters import AckTimes, Counters, Shared
-from actor_node.doing import Call, DoingTable, WatchedEnv, in_words
-from actor_node.endings import LastWords, last_words
+from actor_node.environment_calls import Call, DoingTable, WatchedEnv, in_words
 from actor_node.exploration import scale_share
-from actor_node.link import Link
-from common.audit import AuditFile, Life
+from actor_node.replay_session import Link
+from actor_node.shared_metrics import AckTimes, Counters, Shared
+from actor_node.worker_exits import LastWords, last_words
 from common.errors import ConfigError, PeerError, ShoalError
-from common.keys import load_keys
-from common.messages import ActorReport
-from common.policy import Policy
-from common.process import DONE, FAILED, Stop, WaitLog, die_with_parent, start_logging
-from common.run import Run
+from common.policy.network import Policy
+from common.process.exit import DONE, FAILED
+from common.process.logs import WaitLog, start_logging
+from common.process.metrics import run_labels, software_version
+from common.process.parent import die_with_parent
+from common.process.stop import Stop
+from common.run.run import Run
 from common.transitions import transition_dtype
-from common.vitals import run_labels, software_version
-from common.wire import MAX_PEER_FRAME_BYTES, checksum
+from common.wire.audit import AuditFile, Life
+from common.wire.codec import MAX_PEER_FRAME_BYTES, checksum
+from common.wire.keys import load_keys
+from common.wire.messages import ActorReport
 from common.worlds import World, make_world
 
 REPORT_PERIOD_S = 1.0

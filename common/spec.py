@@ -90,7 +90,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PlayerSpec(AgentSpec, frozen=True, forbid_unknown_fields=True):
-    """One player: what has one policy. An agent, or a whole side that acts and learns as one (common/players.py)."""
+    """One player: what has one policy. An agent, or a side that acts and learns as one (common/run/players.py)."""
 
 
 class JointSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

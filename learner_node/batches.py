@@ -28,11 +28,13 @@ import zmq
 from torch import Tensor
 
 from common.errors import PeerError, ProtocolError
-from common.keys import Keys
-from common.messages import Message, PutWeights, SampleRequest, Status
-from common.run import Run
-from common.wire import Client, decode_to_peer, receive
-from learner_node.source import Inspector, Records, Source, answer
+from common.run.run import Run
+from common.wire.client import Client
+from common.wire.codec import decode_to_peer
+from common.wire.keys import Keys
+from common.wire.messages import Message, PutWeights, SampleRequest, Status
+from common.wire.sockets import receive
+from learner_node.replay_session import Inspector, Records, Source, answer
 from learner_node.td_errors import TdErrors
 
 POLL_MS = 100

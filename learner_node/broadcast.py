@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import zmq
 
-from common.gate import Gate
-from common.keys import Keys
-from common.messages import PutWeights
-from common.weights import WeightsHeader, pack_weights
-from common.wire import bind, make_socket, send
+from common.wire.authenticator import Gate
+from common.wire.keys import Keys
+from common.wire.messages import PutWeights
+from common.wire.sockets import bind, make_socket, send
+from common.wire.weights import WeightsHeader, pack_weights
 from learner_node.batches import Batches
 
 SHORTEST_PERIOD_S = 0.2

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from common.errors import ShoalError
-from common.run_directory import write_atomically, writing
+from common.files import write_atomically, writing
 from learner_node.state import Counters, TrainingState
 
 _log = logging.getLogger(__name__)

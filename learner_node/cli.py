@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from common import command
 from common.errors import FinishedError
-from common.ipc_file import IpcFile
-from common.keys import load_keys
-from common.process import Health, HttpPort, Stop, allow_many_connections, die_with_parent, start_logging
-from common.run import RunSpec
-from common.run_directory import RunDirectory
-from common.run_options import Check, RunOptions, open_run
+from common.open_run import Check, RunOptions, open_run
+from common.process import command
+from common.process.health import Health, HttpPort
+from common.process.logs import start_logging
+from common.process.parent import die_with_parent
+from common.process.resources import allow_many_connections, memory_limit_bytes
+from common.process.stop import Stop
+from common.run.directory import RunDirectory
+from common.run.run import RunSpec
 from common.spec import AgentsSpec
-from common.vitals import memory_limit_bytes
-from common.wire import require_local
+from common.wire.keys import load_keys
+from common.wire.socket_file import IpcFile
+from common.wire.sockets import require_local
 from learner_node.config import LearnerConfig
 from learner_node.sizes import refuse_large_learner, sizes_of
 from learner_node.trackers import refuse_missing

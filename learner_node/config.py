@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from common.keys import KeysOption
-from common.options import Seconds
+from common.process.durations import Seconds
+from common.wire.keys import KeysOption
 
 TrackerKind = Literal["none", "mlflow", "wandb"]
 Track = Annotated[

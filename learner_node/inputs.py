@@ -17,8 +17,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from common.heads import Floats
-from common.run import Run, RunSpec
+from common.policy.heads import Floats
+from common.run.run import Run, RunSpec
 from common.spec import AgentsSpec
 from common.transitions import field_columns, transition_dtype
 from common.worlds import FOREIGN

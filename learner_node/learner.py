@@ -24,16 +24,17 @@ from dataclasses import asdict
 from statistics import fmean
 
 from common.errors import PeerError, ShoalError
-from common.keys import load_keys
-from common.messages import LONGEST_TEXT, MOST_WARNINGS, LearnerReport, Status, StatusRequest
-from common.policy_file import PolicyFile, save_policy
-from common.process import Health, Stop, WaitLog
-from common.run import Run
-from common.run_directory import RunDirectory
-from common.vitals import software_version
-from common.weights import WeightsHeader
+from common.policy.file import PolicyFile, save_policy
+from common.process.health import Health
+from common.process.logs import WaitLog
+from common.process.metrics import software_version
+from common.process.stop import Stop
+from common.run.directory import RunDirectory
+from common.run.run import Run
+from common.wire.keys import load_keys
+from common.wire.messages import LONGEST_TEXT, MOST_WARNINGS, LearnerReport, Status, StatusRequest
+from common.wire.weights import WeightsHeader
 from learner_node import schedule
-from learner_node.algorithms.measured import Figures
 from learner_node.batches import Batches, BatchStream
 from learner_node.broadcast import Publisher
 from learner_node.checkpoints import Checkpoints
@@ -41,15 +42,16 @@ from learner_node.clocks import Due, RunClock, UpdateRate
 from learner_node.config import LearnerConfig
 from learner_node.devices import Device
 from learner_node.inputs import InputStats, first_words
-from learner_node.logbook import Logbook
 from learner_node.metrics import Metrics
+from learner_node.metrics_log import Logbook
 from learner_node.milestones import Milestones
 from learner_node.refused_weights import RefusedWeights
+from learner_node.replay_session import Records
 from learner_node.sizes import sizes_of
-from learner_node.source import Records
+from learner_node.stacked.update_stats import Figures
 from learner_node.state import Counters, TrainingState, capture, restore
 from learner_node.trackers import open_tracker
-from learner_node.training import Training
+from learner_node.trainer import Training
 from learner_node.warm_up import InsertRate, beyond_budget, ended_too_early, forecast
 
 WAIT_S = 0.1

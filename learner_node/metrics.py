@@ -7,10 +7,10 @@ from statistics import fmean
 import torch
 from prometheus_client import Counter, Gauge, Histogram, Info
 
-from common import vitals
-from common.run import Run
-from learner_node.algorithms.measured import Figures
+from common.process import metrics as vitals
+from common.run.run import Run
 from learner_node.inputs import InputFigures
+from learner_node.stacked.update_stats import Figures
 
 
 class Metrics:

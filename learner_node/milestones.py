@@ -18,10 +18,11 @@ import shutil
 
 import msgspec
 
-from common.heads import Floats
-from common.policy_file import PolicyFile, save_policy
-from common.run import Run, to_toml
-from common.run_directory import RunDirectory, write_atomically, writing
+from common.files import write_atomically, writing
+from common.policy.file import PolicyFile, save_policy
+from common.policy.heads import Floats
+from common.run.directory import RunDirectory
+from common.run.run import Run, to_toml
 from learner_node.checkpoints import Checkpoints
 from learner_node.state import Counters, TrainingState
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from common.errors import LastingError
-from common.messages import Status
+from common.wire.messages import Status
 
 REFUSED_S = 10.0
 """How long all connected actors must refuse: time enough for a newer broadcast to be accepted."""

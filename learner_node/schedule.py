@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from common.run import AlgorithmSpec, BudgetSpec, ExplorationSpec
+from common.run.run import AlgorithmSpec, BudgetSpec, ExplorationSpec
 
 
 def progress(budget: BudgetSpec, env_steps: int, trained_s: float) -> float:

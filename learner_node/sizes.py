@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from common.errors import ConfigError
-from common.players import players
-from common.policy import layer_shapes
-from common.run import RunSpec
+from common.policy.network import layer_shapes
+from common.run.players import players
+from common.run.run import RunSpec
 from common.spec import AgentSpec, AgentsSpec, PlayersSpec
 from common.transitions import transition_dtype
-from learner_node.algorithms.family import Family, family
+from learner_node.stacked.layout import Family, family
 
 GIB = 2**30
 BYTES_LAID_OUT, BYTES_LEARNT = 28, 40

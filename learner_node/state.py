@@ -1,8 +1,8 @@
 """All state of a training: one object that is captured from an algorithm, checked, kept, and put back.
 
-Parameters and moments are kept network by network in the order of common/policy.py, not as they lie in the stacked
-buffers: how those are laid out may change without making old checkpoints unreadable. A network that several share is
-kept once.
+Parameters and moments are kept network by network in the order of common/policy/network.py, not as they lie in the
+stacked buffers: how those are laid out may change without making old checkpoints unreadable. A network that several
+share is kept once.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from common.errors import ConfigError, ShoalError
-from learner_node.algorithms.maddpg import Maddpg
-from learner_node.trained import Trained
+from learner_node.stacked.parameters import Trained
+from learner_node.stacked.update import Maddpg
 
 _RANDOM = "random_state"
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from learner_node.source import Records
+from learner_node.replay_session import Records
 
 MOST_UNDER_WAY = 64
 

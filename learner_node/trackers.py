@@ -22,9 +22,9 @@ from typing import Any, Protocol
 import msgspec
 
 from common.errors import ConfigError
-from common.file_names import file_name
-from common.run import Run
-from common.run_directory import RunDirectory
+from common.files import file_name
+from common.run.directory import RunDirectory
+from common.run.run import Run
 from learner_node.config import TrackerKind
 
 PROJECT = "shoal"

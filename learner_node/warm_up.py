@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from common.run import RunSpec
+from common.run.run import RunSpec
 
 SHORTEST_LOOK_S = 3.0
 """Time over which a rate is measured at least."""

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.messages import Chunk, Priorities
-from common.places import PLACE
-from common.wire import Buffer
-from replay_server.episodes import Origin
-from replay_server.table import Table
-from replay_server.tally import Rejection, Tally
+from common.wire.codec import Buffer
+from common.wire.messages import Chunk, Priorities
+from common.wire.sample_info import PLACE
+from replay_server.rejections import Rejection, Tally
+from replay_server.table.next_steps import Origin
+from replay_server.table.table import Table
 
 
 class Unfit(NamedTuple):

@@ -10,22 +10,33 @@ from pathlib import Path
 
 import click
 
-from common import command
-from common.ipc_file import IpcFile
-from common.keys import Keys, load_keys
-from common.process import Health, HttpPort, Stop, allow_many_connections, die_with_parent, start_logging
-from replay_server.auditing import ReplayAudit
-from replay_server.chunk_format import KeptChunk
-from replay_server.committer import Committer
+from common.process import command
+from common.process.health import Health, HttpPort
+from common.process.logs import start_logging
+from common.process.parent import die_with_parent
+from common.process.resources import allow_many_connections
+from common.process.stop import Stop
+from common.wire.keys import Keys, load_keys
+from common.wire.socket_file import IpcFile
+from replay_server.audit import ReplayAudit
 from replay_server.config import NO_REDIS, ReplayConfig
+from replay_server.durability.chunk_format import KeptChunk
+from replay_server.durability.committer import Committer
+from replay_server.durability.recovery import recover
+from replay_server.durability.redis_connection import (
+    Stopped,
+    asking,
+    make_client,
+    refuse_second,
+    refuse_unfit,
+    wait_for,
+)
+from replay_server.durability.redis_log import RedisLog
 from replay_server.metrics import CommitterCollector, ReplayCollector, Timings, make_registry
 from replay_server.not_ready import NotReadyServer
-from replay_server.recovery import recover
-from replay_server.redis_link import Stopped, asking, make_client, refuse_second, refuse_unfit, wait_for
-from replay_server.redis_log import RedisLog
 from replay_server.replay import Replay
-from replay_server.ring_chunks import RingChunks
 from replay_server.server import Server
+from replay_server.table.ring_chunks import RingChunks
 
 SECOND_WAIT_S = 3.0
 """How long the connection of a server that was killed may outlive it."""

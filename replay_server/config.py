@@ -9,10 +9,10 @@ import msgspec
 from msgspec import Meta
 
 from common.errors import ConfigError
-from common.keys import KeysOption
-from common.options import Seconds
-from common.run import LEAST_POSITIVE, NonNegative
-from common.wire import require_local
+from common.process.durations import Seconds
+from common.run.run import LEAST_POSITIVE, NonNegative
+from common.wire.keys import KeysOption
+from common.wire.sockets import require_local
 from replay_server.settings import Durability, ReplaySettings
 
 NO_REDIS = "none"

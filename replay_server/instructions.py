@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from common.messages import Chunk, ToPeer
-from common.run import Run
-from common.wire import Buffer
+from common.run.run import Run
+from common.wire.codec import Buffer
+from common.wire.messages import Chunk, ToPeer
 
 
 class Reply(NamedTuple):

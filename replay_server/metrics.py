@@ -15,14 +15,14 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from common import vitals
-from replay_server.committer import Committer
-from replay_server.rates import LAG_VERSIONS, Recent
-from replay_server.recovery import Recovered
+from common.process import metrics as vitals
+from replay_server.durability.committer import Committer
+from replay_server.durability.recovery import Recovered
+from replay_server.recent_stats import LAG_VERSIONS, Recent
+from replay_server.rejections import Rejection
 from replay_server.replay import Replay
-from replay_server.table import Table
-from replay_server.tally import Rejection
-from replay_server.waits import CAUSES
+from replay_server.sessions.waits import CAUSES
+from replay_server.table.table import Table
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 10.0)
 

@@ -18,11 +18,12 @@ from collections.abc import Iterator
 import zmq
 
 from common.errors import ProtocolError
-from common.gate import Gate
-from common.ipc_file import IpcFile
-from common.keys import Keys
-from common.messages import FromPeer, Hello, NotReady, Open, StatusRequest, ToPeer, Unknown
-from common.wire import MAX_PEER_FRAME_BYTES, bind, decode_from_peer, encode, make_socket, receive_from, send
+from common.wire.authenticator import Gate
+from common.wire.codec import MAX_PEER_FRAME_BYTES, decode_from_peer, encode
+from common.wire.keys import Keys
+from common.wire.messages import FromPeer, Hello, NotReady, Open, StatusRequest, ToPeer, Unknown
+from common.wire.socket_file import IpcFile
+from common.wire.sockets import bind, make_socket, receive_from, send
 from replay_server.replay import Replay
 from replay_server.server import not_permitted
 from replay_server.status import make_status

@@ -15,7 +15,9 @@ import logging
 import math
 
 from common.errors import ConfigError, ProtocolError
-from common.messages import (
+from common.run.run import Run
+from common.wire.codec import Buffer, checksum
+from common.wire.messages import (
     ActorReport,
     Busy,
     Bye,
@@ -34,21 +36,20 @@ from common.messages import (
     Unknown,
     Welcome,
 )
-from common.run import Run
-from common.wire import Buffer, checksum
-from replay_server.actors import Actors, Place, go_back, place
 from replay_server.checks import origin_of, take_errors, unfit_chunk
-from replay_server.credit import ASSUMED_CHUNK_ROWS, Session, grant
+from replay_server.durability.journal import Journal
 from replay_server.instructions import ForgetActor, Reply, StoreRun, StoreWeights
-from replay_server.journal import Journal
-from replay_server.kept_weights import KeptWeights
-from replay_server.learners import Learner, Learners
-from replay_server.rates import Recent
+from replay_server.recent_stats import Recent
+from replay_server.rejections import Rejection, Tally
+from replay_server.sessions.actors import Actors, Place, go_back, place
+from replay_server.sessions.credit import ASSUMED_CHUNK_ROWS, grant
+from replay_server.sessions.latest_weights import KeptWeights
+from replay_server.sessions.learners import Learner, Learners
+from replay_server.sessions.session import Session
+from replay_server.sessions.waits import NOTHING, Reason, Wait, why_no_batch, why_no_credit
 from replay_server.settings import ReplaySettings
 from replay_server.status import make_status
-from replay_server.table import Table
-from replay_server.tally import Rejection, Tally
-from replay_server.waits import NOTHING, Reason, Wait, why_no_batch, why_no_credit
+from replay_server.table.table import Table
 
 HOUSEKEEPING_EVERY_S = 1.0
 FromLearner = SampleRequest | Priorities | PutWeights | LearnerReport

@@ -28,16 +28,19 @@ from collections.abc import Iterable
 import zmq
 
 from common.errors import ConfigError, ProtocolError
-from common.gate import Gate
-from common.keys import ClientKind, Keys
-from common.messages import FromPeer, LearnerReport, Open, Priorities, PutWeights, Refused, SampleRequest
-from common.process import Health, Stop, WaitLog
-from common.vitals import private_bytes
-from common.wire import MAX_PEER_FRAME_BYTES, bind, decode_from_peer, encode, make_socket, receive_from, send
-from replay_server.committer import Committer
+from common.process.health import Health
+from common.process.logs import WaitLog
+from common.process.resources import private_bytes
+from common.process.stop import Stop
+from common.wire.authenticator import Gate
+from common.wire.codec import MAX_PEER_FRAME_BYTES, decode_from_peer, encode
+from common.wire.keys import ClientKind, Keys
+from common.wire.messages import FromPeer, LearnerReport, Open, Priorities, PutWeights, Refused, SampleRequest
+from common.wire.sockets import bind, make_socket, receive_from, send
+from replay_server.durability.committer import Committer
 from replay_server.instructions import Reply
+from replay_server.memory_guard import BYTES_BESIDE_A_RECORD, Overhang
 from replay_server.metrics import Timings
-from replay_server.overhang import BYTES_BESIDE_A_RECORD, Overhang
 from replay_server.replay import Replay
 
 POLL_MS = 50

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from common.run import ReplaySpec
+from common.run.run import ReplaySpec
 
 Durability = Literal["ram", "redis", "fsync"]
 

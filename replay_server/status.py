@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from common import vitals
-from common.messages import MOST_ACTORS_SHOWN, WORDS_SHOWN, ActorReport, ActorStatus, Status
-from replay_server.credit import Session
+from common.process import metrics as vitals
+from common.wire.messages import MOST_ACTORS_SHOWN, WORDS_SHOWN, ActorReport, ActorStatus, Status
+from replay_server.sessions.session import Session
 
 if TYPE_CHECKING:
     from replay_server.replay import Replay

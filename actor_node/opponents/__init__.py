@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from common.errors import ConfigError
-from common.policy_file import PolicyFile, load_policy
+from common.policy.file import PolicyFile, load_policy
 
 _HERE = Path(__file__).parent
 

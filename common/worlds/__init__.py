@@ -17,7 +17,7 @@ from typing import Any
 from msgspec import Struct, structs
 
 from common.errors import ConfigError
-from common.spaces import AgentSpaces
+from common.run.spaces import AgentSpaces
 from common.spec import AgentsSpec
 from common.worlds.collect_treasure import CollectTreasure
 from common.worlds.mpe import MpeWorld

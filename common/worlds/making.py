@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from gymnasium.spaces import Space
 
 from common.errors import ConfigError, ShoalError, WorldError
-from common.mistakes import close_or_all
+from common.run.validation_errors import close_or_all
 from common.spec import AgentsSpec, joint_spec
 from common.worlds.faults import raised
 from common.worlds.spaces import Decode, Encode, action_codec, observation_codec

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common.errors import ShoalError, WorldError
-from common.spaces import AgentSpaces
+from common.run.spaces import AgentSpaces
 from common.worlds.faults import raised
 from common.worlds.fit import Misfit, flag, is_outside, misfit, number, reset_result, show, step_result
 from common.worlds.making import (

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from common.errors import ConfigError
-from common.spaces import AgentSpaces, Entry, Kind
+from common.run.spaces import AgentSpaces, Entry, Kind
 from common.spec import Box, Categorical, Part
 from common.worlds.fit import misfit
 from common.worlds.world import Float32Array

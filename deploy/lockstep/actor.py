@@ -11,14 +11,14 @@ import numpy.typing as npt
 
 from actor_node.collector import Collector, Episodes
 from actor_node.exploration import scale_share
-from common.messages import ActorReport
-from common.policy import Policy
-from common.run import Run
+from common.policy.network import Policy
+from common.run.run import Run
 from common.state import State
-from common.weights import WeightsHeader
-from common.wire import checksum
+from common.wire.codec import checksum
+from common.wire.messages import ActorReport
+from common.wire.weights import WeightsHeader
 from common.worlds import make_world
-from deploy.lockstep.keeping import Session
+from deploy.lockstep.snapshots import Session
 
 
 class Actor:

@@ -15,16 +15,17 @@ import logging
 from actor_node.config import ActorConfig
 from actor_node.worker import refuse_large_chunks
 from common.errors import ConfigError
-from common.process import Health, Stop
-from common.run import Run
-from common.run_directory import RunDirectory
+from common.process.health import Health
+from common.process.stop import Stop
+from common.run.directory import RunDirectory
+from common.run.run import Run
 from common.state import State, part, within
 from common.transitions import transition_dtype
-from deploy.config import TrainConfig
-from deploy.live import Display
-from deploy.local import LOCKSTEP
+from deploy.local.config import TrainConfig
+from deploy.local.launcher import LOCKSTEP
+from deploy.local.live_display import Display
 from deploy.lockstep.actor import Actor
-from deploy.lockstep.keeping import Keeper, Kept, Setting, Snapshot, versions
+from deploy.lockstep.snapshots import Keeper, Kept, Setting, Snapshot, versions
 from deploy.lockstep.stream import Handover, LockstepStream
 from learner_node import schedule
 from learner_node.checkpoints import kept_updates

@@ -20,7 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from common.errors import ShoalError
-from common.messages import (
+from common.policy.network import Policy
+from common.run.run import Run
+from common.wire.codec import Buffer, checksum
+from common.wire.messages import (
     Ack,
     Batch,
     Chunk,
@@ -36,18 +39,15 @@ from common.messages import (
     ToPeer,
     Welcome,
 )
-from common.policy import Policy
-from common.run import Run
-from common.weights import WeightsHeader
-from common.wire import Buffer, checksum
+from common.wire.weights import WeightsHeader
 from deploy.lockstep.actor import Actor
-from deploy.lockstep.keeping import Limits, Session
+from deploy.lockstep.snapshots import Limits, Session
 from learner_node.batches import Batches
-from learner_node.source import Inspector, Records, answer
-from replay_server.rates import SlidingRate
+from learner_node.replay_session import Inspector, Records, answer
+from replay_server.recent_stats import SlidingRate
 from replay_server.replay import Replay
 from replay_server.settings import ReplaySettings
-from replay_server.table import Table
+from replay_server.table.table import Table
 
 STILL = 0.0
 """The time for the replay."""

@@ -6,10 +6,11 @@ import msgspec
 import numpy as np
 import zmq
 
-from actor_node.link import Link
-from common.messages import Chunk, Hello, Welcome
-from common.weights import MAGIC
-from common.wire import bind, decode_from_peer, encode, make_socket, receive, send
+from actor_node.replay_session import Link
+from common.wire.codec import decode_from_peer, encode
+from common.wire.messages import Chunk, Hello, Welcome
+from common.wire.sockets import bind, make_socket, receive, send
+from common.wire.weights import MAGIC
 from tests.common.examples import BOXES, make_frame, make_run
 from tests.conftest import wait_until
 

@@ -16,11 +16,12 @@ import psutil
 import zmq
 
 from common.errors import PeerError
-from common.messages import Batch, Open, Opened, PutWeights, SampleRequest, Status, StatusRequest
-from common.run import Run
+from common.run.run import Run
 from common.transitions import transition_dtype
-from common.weights import MAGIC
-from common.wire import Client, bind
+from common.wire.client import Client
+from common.wire.messages import Batch, Open, Opened, PutWeights, SampleRequest, Status, StatusRequest
+from common.wire.sockets import bind
+from common.wire.weights import MAGIC
 from tests.common.examples import make_frame
 from tests.conftest import wait_until
 

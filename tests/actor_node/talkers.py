@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from actor_node.evaluation import play
-from common.heads import Floats
-from common.policy import Policy, layer_shapes
-from common.run import Run, make_run_spec
+from actor_node.evaluation.evaluate import play
+from common.policy.heads import Floats
+from common.policy.network import Policy, layer_shapes
+from common.run.run import Run, make_run_spec
 from common.worlds import make_world, world_spec
 
 SCENARIO = "simple_speaker_listener"

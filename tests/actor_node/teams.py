@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from common.policy_file import PolicyFile, save_policy
-from common.run import make_run_spec
-from common.run_directory import RunDirectory, create
+from common.policy.file import PolicyFile, save_policy
+from common.run.directory import RunDirectory, create
+from common.run.run import make_run_spec
 from common.worlds import world_spec
 from tests.common.examples import numbers_of
 

@@ -6,8 +6,8 @@ import pytest
 
 from actor_node.collector import Collector
 from actor_node.exploration import Exploration
-from common.policy import Policy
-from common.run import NetworkSpec, Run, make_run_spec
+from common.policy.network import Policy
+from common.run.run import NetworkSpec, Run, make_run_spec
 from common.spec import Box, joint_spec
 from common.transitions import transition_dtype
 from common.worlds import Step, make_world

@@ -3,7 +3,7 @@ import pytest
 
 from actor_node.cli import actor
 from actor_node.config import ActorConfig
-from common import command
+from common.process import command
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from common.messages import Status
-from common.run import Run, make_run_spec
+from common.run.run import Run, make_run_spec
+from common.wire.messages import Status
 from common.worlds import world_spec
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from actor_node.exploration import Exploration, scale_share
-from common.heads import GreedyHeads, ranges
-from common.run import ExplorationSpec
+from common.policy.heads import GreedyHeads, ranges
+from common.run.run import ExplorationSpec
 from common.spec import Box, Categorical, joint_spec
 from tests.common.examples import BOXES, CHOICES, MIXED
 from tests.common.head_examples import HEAD_TEAMS, MOVERS, THRUST

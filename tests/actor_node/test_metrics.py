@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from prometheus_client import generate_latest
 
-from actor_node.counters import FIGURES, LEVELS, TOTALS, AckTimes, Counters, shared_figures
 from actor_node.metrics import make_registry
+from actor_node.shared_metrics import FIGURES, LEVELS, TOTALS, AckTimes, Counters, shared_figures
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import msgspec
 import psutil
 import pytest
 
-from actor_node.link import Link
-from common.run import Run, make_run_spec
+from actor_node.replay_session import Link
+from common.run.run import Run, make_run_spec
 from common.worlds import world_spec
 from tests.actor_node.processes import ROOT
 from tests.common.examples import make_frame

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actor_node.outbox import Outbox, Parcel
-from common.messages import Chunk
+from common.wire.messages import Chunk
 
 
 def parcel(seq, incarnation=1):

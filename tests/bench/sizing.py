@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 import redis
 
-from common.process import Stop
-from deploy.embedded_redis import EmbeddedRedis
+from common.process.stop import Stop
+from deploy.local.embedded_redis import EmbeddedRedis
 
 MEASURE_S = 20.0
 PORTS = {"replay": 9101, "learner": 9102, "actor": 9103}

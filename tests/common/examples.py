@@ -6,10 +6,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from common.heads import Floats
-from common.run import Run, make_run_spec
+from common.policy.heads import Floats
+from common.run.run import Run, make_run_spec
 from common.spec import AgentsSpec, Box, Categorical, joint_spec
-from common.weights import WeightsHeader, pack_weights
+from common.wire.weights import WeightsHeader, pack_weights
 
 MIXED: AgentsSpec = joint_spec(
     [

@@ -8,8 +8,8 @@ import msgspec
 from hypothesis import strategies as st
 from msgspec import inspect
 
-from common.players import ALGORITHMS
-from common.run import AlgorithmSpec, Run, RunSpec
+from common.run.players import ALGORITHMS
+from common.run.run import AlgorithmSpec, Run, RunSpec
 from common.spec import AgentsSpec, Box, joint_spec
 
 _FLOAT_LIMIT = 1e300

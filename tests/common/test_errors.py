@@ -1,7 +1,7 @@
 import pytest
 
 from common.errors import ConfigError, PeerError, ProtocolError, ShoalError, WorldError
-from common.process import BAD_USAGE, FAILED, NO_PEER
+from common.process.exit import BAD_USAGE, FAILED, NO_PEER
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from actor_node.counters import Counters, shared_figures
 from actor_node.metrics import make_registry
+from actor_node.shared_metrics import Counters, shared_figures
 from tests.deploy.manifests import KUBERNETES, OVERLAYS, objects, of_kind, yaml
 
 (RULE,) = yaml.safe_load((KUBERNETES / "addons" / "autoscaling" / "prometheus-adapter.yaml").read_text())["rules"]

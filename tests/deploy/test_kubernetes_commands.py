@@ -14,10 +14,10 @@ import pytest
 
 from actor_node.cli import actor
 from actor_node.config import ActorConfig
-from common import command
-from common.run import make_run_spec
-from common.run_options import RunOptions
-from common.wire import require_local
+from common.open_run import RunOptions
+from common.process import command
+from common.run.run import make_run_spec
+from common.wire.sockets import require_local
 from learner_node.cli import learner
 from learner_node.config import LearnerConfig
 from replay_server.cli import replay

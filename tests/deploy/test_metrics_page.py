@@ -7,7 +7,7 @@ import re
 import pytest
 
 from deploy.grafana import make_dashboards
-from tests.deploy import exported as e
+from tests.shoal.commands import exported as e
 
 pytestmark = pytest.mark.slow  # the learner's registry imports torch
 

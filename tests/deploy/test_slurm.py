@@ -15,11 +15,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from common.keys import load_keys
-from common.run_directory import RunDirectory
-from deploy.keys import make_keys
-from deploy.local import replay_url
+from common.run.directory import RunDirectory
+from common.wire.keys import load_keys
+from deploy.local.launcher import replay_url
 from replay_server.server import DRAIN_S
+from shoal.commands.keys import make_keys
 from tests.conftest import wait_until
 from tests.system.conftest import alive, status_at
 

@@ -9,8 +9,8 @@ import click
 import pytest
 
 from common.errors import ConfigError
-from common.run import make_run_spec, parse_assignments
-from deploy.reference.commands import ROOTS, commands
+from common.run.run import make_run_spec, parse_assignments
+from shoal.commands.reference.commands import ROOTS, commands
 from tests.docs.pages import NAMES
 from tests.docs.shell import Call, calls
 

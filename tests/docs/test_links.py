@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
-from common.run import RunSpec
-from deploy.reference.commands import commands
+from common.run.run import RunSpec
+from shoal.commands.reference.commands import commands
 from tests.docs.pages import NAMES, ROOT, anchors, blocks, links, spans
 
-FOLDERS = ("common", "actor_node", "learner_node", "replay_server", "deploy", "tests", "docs", "examples")
+FOLDERS = ("common", "actor_node", "learner_node", "replay_server", "deploy", "shoal", "tests", "docs", "examples")
 _PATH = re.compile(rf"(?<![\w/])(?:{'|'.join(FOLDERS)})/[\w./*-]+")
 
 

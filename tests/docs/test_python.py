@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from actor_node.evaluation import evaluate
-from actor_node.rendering import render
-from common.policy_file import PolicyFile, save_policy
-from common.run import make_run_spec
-from common.run_directory import RunDirectory, create
+from actor_node.evaluation.evaluate import evaluate
+from actor_node.rendering.film import render
+from common.policy.file import PolicyFile, save_policy
+from common.run.directory import RunDirectory, create
+from common.run.run import make_run_spec
 from common.worlds import make_world, world_spec
 from tests.common.examples import random_weights
 from tests.docs.pages import blocks

@@ -7,10 +7,10 @@ from importlib import import_module
 
 import pytest
 
-from common.run import RunSpec
-from deploy.reference.__main__ import DIRECTORY, PAGES
-from deploy.reference.commands import commands
-from deploy.reference.surface import SURFACE
+from common.run.run import RunSpec
+from shoal.commands.reference.__main__ import DIRECTORY, PAGES
+from shoal.commands.reference.commands import commands
+from shoal.commands.reference.surface import SURFACE
 
 
 @pytest.mark.slow

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.policy import Policy
-from common.policy_file import PolicyFile, save_policy
-from common.run import Run, make_run_spec
+from common.policy.file import PolicyFile, save_policy
+from common.policy.network import Policy
+from common.run.run import Run, make_run_spec
 from common.spec import AgentsSpec
 from common.worlds import world_spec
 from tests.common.examples import MIXED, numbers_of

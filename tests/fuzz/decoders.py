@@ -1,11 +1,11 @@
 """Everything that opens bytes of others: what each may raise, and what it is fed to begin with.
 
-    frames of peers and servers    a socket        common/wire.py
+    frames of peers and servers    a socket        common/wire/sockets.py
     the replay itself              a socket        replay_server/replay.py: nothing may come out at all
-    weights                        a socket        common/weights.py
-    chunks, everything beside      Redis           replay_server/chunk_format.py, log_book.py
-    policies                       a file          common/policy_file.py
-    keys, allow-list               a file          common/keys.py
+    weights                        a socket        common/wire/weights.py
+    chunks, everything beside      Redis           replay_server/durability/chunk_format.py, log_index.py
+    policies                       a file          common/policy/file.py
+    keys, allow-list               a file          common/wire/keys.py
 
 Formats with a checksum are fed twice: as they come, and with the checksums made right, so that what lies behind is
 reached as well.
@@ -25,17 +25,17 @@ import msgspec
 import numpy as np
 
 from common.errors import ConfigError, ProtocolError
-from common.keys import load_keys, read_allowed
-from common.messages import Bye, Hello, Open, Priorities, PutWeights, SampleRequest, StatusRequest
-from common.policy_file import PolicyFile, load_policy, save_policy
-from common.weights import unpack_weights
-from common.wire import checksum, decode_from_peer, decode_to_peer, encode
-from deploy.keys import make_keys
-from replay_server.chunk_format import pack_chunk, unpack_chunk
+from common.policy.file import PolicyFile, load_policy, save_policy
+from common.wire.codec import checksum, decode_from_peer, decode_to_peer, encode
+from common.wire.keys import load_keys, read_allowed
+from common.wire.messages import Bye, Hello, Open, Priorities, PutWeights, SampleRequest, StatusRequest
+from common.wire.weights import unpack_weights
+from replay_server.durability.chunk_format import pack_chunk, unpack_chunk
+from replay_server.durability.log_index import parse
 from replay_server.instructions import StoreChunk
-from replay_server.log_book import parse
 from replay_server.replay import Replay
 from replay_server.settings import ReplaySettings
+from shoal.commands.keys import make_keys
 from tests.common.examples import make_frame, random_weights
 from tests.common.examples import make_run as make_mixed_run
 from tests.replay_server.runs import DTYPE, make_chunk, make_report, make_run
@@ -201,7 +201,7 @@ def _seeds() -> dict[str, tuple[bytes, ...]]:
 
 
 def _answers() -> tuple[bytes, ...]:
-    from common.messages import Ack, Batch, Fenced, Gap, Held, NotReady, Opened, Refused, Unknown, Welcome
+    from common.wire.messages import Ack, Batch, Fenced, Gap, Held, NotReady, Opened, Refused, Unknown, Welcome
 
     answers = (
         Welcome(make_mixed_run(), 1, 2, 3),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from common.errors import PeerError, ShoalError
 from learner_node.checkpoints import Checkpoints
-from learner_node.source import Inspector, Records
+from learner_node.replay_session import Inspector, Records
 from learner_node.state import Counters, TrainingState
 from tests.fuzz.decoders import DECODERS
 from tests.replay_server.runs import make_run, records

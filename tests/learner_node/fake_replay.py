@@ -10,7 +10,10 @@ from typing import Self
 import numpy as np
 import zmq
 
-from common.messages import (
+from common.run.run import Run, make_run_spec
+from common.spec import AgentsSpec
+from common.wire.codec import Buffer, decode_from_peer, encode
+from common.wire.messages import (
     Batch,
     FromPeer,
     Held,
@@ -26,10 +29,7 @@ from common.messages import (
     StatusRequest,
     Unknown,
 )
-from common.places import PLACE, Places
-from common.run import Run, make_run_spec
-from common.spec import AgentsSpec
-from common.wire import Buffer, decode_from_peer, encode
+from common.wire.sample_info import PLACE, Places
 
 from .teams import TEAMS, random_records
 

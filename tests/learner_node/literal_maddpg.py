@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.players import algorithms_by_side, members_of, players
-from common.run import AlgorithmSpec, NetworkSpec
+from common.run.players import algorithms_by_side, members_of, players
+from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentSpec, AgentsSpec, Box
 
 

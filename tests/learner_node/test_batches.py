@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from common.errors import ConfigError, PeerError
-from common.messages import LearnerReport, Open, PutWeights, SampleRequest
-from common.run import Run
-from learner_node import source
+from common.run.run import Run
+from common.wire.messages import LearnerReport, Open, PutWeights, SampleRequest
+from learner_node import replay_session as source
 from learner_node.batches import BatchStream
-from learner_node.source import Records
+from learner_node.replay_session import Records
 
 from .fake_replay import FakeReplay, small_run, until
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from common.errors import ConfigError, ShoalError
-from common.run import AlgorithmSpec, NetworkSpec
-from learner_node.algorithms.maddpg import Maddpg
+from common.run.run import AlgorithmSpec, NetworkSpec
 from learner_node.checkpoints import Checkpoints, read
+from learner_node.stacked.update import Maddpg
 from learner_node.state import Counters, TrainingState, capture, restore
 
 from .teams import TEAMS, as_fields, random_records
@@ -115,7 +115,7 @@ def test_a_checkpoint_of_other_networks_is_the_users_mistake() -> None:
 
 
 def test_a_checkpoint_does_not_depend_on_how_networks_are_stacked() -> None:
-    """What is kept stands network by network, so it can be read by whoever knows common/policy.py."""
+    """What is kept stands network by network, so it can be read by whoever knows common/policy/network.py."""
     algorithm = make("mixed")
     kept = capture(algorithm, Counters()).tensors["policies/online"]
     assert torch.equal(kept, torch.from_numpy(algorithm.policy_weights()))

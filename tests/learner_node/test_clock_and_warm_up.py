@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from common.run import RunSpec, make_run_spec
+from common.run.run import RunSpec, make_run_spec
 from learner_node.clocks import RunClock
 from learner_node.warm_up import InsertRate, beyond_budget, ended_too_early, forecast
 

@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from common.errors import ShoalError
-from common.run_directory import RunDirectory
-from learner_node.algorithms.measured import Figures
+from common.run.directory import RunDirectory
 from learner_node.checkpoints import Checkpoints
-from learner_node.logbook import Logbook
+from learner_node.metrics_log import Logbook
+from learner_node.stacked.update_stats import Figures
 from learner_node.state import Counters, TrainingState
 
 ROOM_BYTES = 20_000

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.run import Run, make_run_spec
+from common.run.run import Run, make_run_spec
 from common.spec import Box, joint_spec
 from common.transitions import transition_dtype
 from learner_node.inputs import (

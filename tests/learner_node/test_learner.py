@@ -14,12 +14,13 @@ import torch
 import zmq
 
 from common.errors import PeerError, ShoalError
-from common.messages import LearnerReport
-from common.policy_file import load_policy
-from common.process import Health, Stop
-from common.run import Run
-from common.run_directory import RunDirectory
-from common.weights import Weights, unpack_weights
+from common.policy.file import load_policy
+from common.process.health import Health
+from common.process.stop import Stop
+from common.run.directory import RunDirectory
+from common.run.run import Run
+from common.wire.messages import LearnerReport
+from common.wire.weights import Weights, unpack_weights
 from learner_node import batches, broadcast, learner
 from learner_node.config import LearnerConfig
 from learner_node.devices import Device

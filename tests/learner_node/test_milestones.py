@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from common.errors import ShoalError
-from common.policy_file import load_policy
-from common.run import Run
-from common.run_directory import RunDirectory
-from learner_node.algorithms.maddpg import Maddpg
+from common.policy.file import load_policy
+from common.run.directory import RunDirectory
+from common.run.run import Run
 from learner_node.checkpoints import Checkpoints
 from learner_node.milestones import Milestones
+from learner_node.stacked.update import Maddpg
 from learner_node.state import Counters, capture
 
 from .fake_replay import small_run

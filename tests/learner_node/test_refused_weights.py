@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from common.errors import LastingError
-from common.messages import ActorStatus, Status
+from common.wire.messages import ActorStatus, Status
 from learner_node.refused_weights import REFUSED_S, RefusedWeights
 
 from .fake_replay import FakeReplay, small_run

@@ -7,7 +7,7 @@ import torch
 from click.testing import CliRunner
 
 from common.errors import ConfigError
-from common.run import AlgorithmSpec, BudgetSpec, ExplorationSpec
+from common.run.run import AlgorithmSpec, BudgetSpec, ExplorationSpec
 from learner_node import cli, schedule
 from learner_node.broadcast import first_version
 from learner_node.clocks import Due, UpdateRate

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from common.errors import ConfigError
-from common.players import with_sides
-from common.run import RunSpec, make_run_spec
+from common.run.players import with_sides
+from common.run.run import RunSpec, make_run_spec
 from common.spec import AgentsSpec, Box, Categorical, joint_spec
-from learner_node.algorithms.maddpg import Maddpg
 from learner_node.sizes import Sizes, refuse_beyond_memory, refuse_large_learner, sizes_of
+from learner_node.stacked.update import Maddpg
 
 from .teams import TEAMS
 

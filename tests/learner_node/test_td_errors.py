@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from common.errors import PeerError
-from learner_node import source
+from learner_node import replay_session as source
 from learner_node.batches import BatchStream
 
 from .fake_replay import FakeReplay, small_run, until

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError
-from common.run import Run
-from common.run_directory import RunDirectory, create
+from common.run.directory import RunDirectory, create
+from common.run.run import Run
 from learner_node import trackers
-from learner_node.algorithms.measured import Figures
-from learner_node.logbook import Logbook
+from learner_node.metrics_log import Logbook
+from learner_node.stacked.update_stats import Figures
 from learner_node.trackers import Background, numbers_of, open_tracker
 from tests.common.examples import MIXED, make_run
 
@@ -191,7 +191,7 @@ def test_wandb_keeps_a_run_off_line(made: tuple[Run, RunDirectory]) -> None:
     _, directory = made
     code = (
         "from pathlib import Path\n"
-        "from common.run_directory import RunDirectory\n"
+        "from common.run.directory import RunDirectory\n"
         "from learner_node import trackers\n"
         # A loaded machine takes longer to start its service than a run waits at its end.
         "trackers.CLOSE_S = 300.0\n"

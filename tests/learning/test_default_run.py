@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.learning, pytest.mark.timeout(900)]
 
 
 def trained(run: Path, *options: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "deploy", "train", "simple_spread", "--run", str(run), "--json", *options]
+    command = [sys.executable, "-m", "shoal", "train", "simple_spread", "--run", str(run), "--json", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)

@@ -14,8 +14,11 @@ from pathlib import Path
 import zmq
 
 from common.errors import PeerError
-from common.keys import Keys
-from common.messages import (
+from common.run.run import Run
+from common.wire.client import Client
+from common.wire.codec import Buffer
+from common.wire.keys import Keys
+from common.wire.messages import (
     Ack,
     Batch,
     Chunk,
@@ -29,9 +32,7 @@ from common.messages import (
     Unknown,
     Welcome,
 )
-from common.run import Run
-from common.wire import Buffer, Client
-from replay_server.chunk_format import unpack_chunk
+from replay_server.durability.chunk_format import unpack_chunk
 from tests.replay_server.conftest import Valkey, until
 from tests.replay_server.runs import DTYPE, make_chunk, numbers
 

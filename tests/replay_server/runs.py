@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from common.messages import ActorReport, Chunk
-from common.run import Run, make_run_spec
+from common.run.run import Run, make_run_spec
 from common.spec import AgentsSpec, Box, joint_spec
 from common.transitions import transition_dtype
-from common.weights import WeightsHeader, pack_weights
-from common.wire import checksum
+from common.wire.codec import checksum
+from common.wire.messages import ActorReport, Chunk
+from common.wire.weights import WeightsHeader, pack_weights
 
 JOINT: AgentsSpec = joint_spec(
     [("red", "red", 3, (Box((-1.0,), (1.0,)),)), ("blue", "blue", 2, (Box((-1.0,), (1.0,)),))]

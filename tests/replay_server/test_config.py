@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from common import command
 from common.errors import ConfigError
+from common.process import command
 from replay_server.cli import replay
 from replay_server.config import ReplayConfig
-from replay_server.redis_link import make_client
+from replay_server.durability.redis_connection import make_client
 
 from .conftest import Valkey
 

@@ -9,12 +9,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from common.messages import Ack, Chunk, Fenced, Gap, Hello, NotReady, Open, Unknown, Welcome
+from common.wire.messages import Ack, Chunk, Fenced, Gap, Hello, NotReady, Open, Unknown, Welcome
+from replay_server.durability.recovery import recover
 from replay_server.instructions import Reply
-from replay_server.recovery import recover
 from replay_server.replay import Replay
 from replay_server.settings import ReplaySettings
-from tests.replay_server.dict_log import DictLog
+from tests.replay_server.durability.dict_log import DictLog
 from tests.replay_server.runs import make_chunk, make_run, numbers
 
 RUN = make_run(limit="off", capacity=100_000)

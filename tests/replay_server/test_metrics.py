@@ -8,12 +8,12 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from common.messages import Bye, LearnerReport, SampleRequest, Status
-from replay_server.credit import LEASE_S
+from common.wire.messages import Bye, LearnerReport, SampleRequest, Status
+from replay_server.durability.recovery import Recovered
 from replay_server.metrics import ReplayCollector, Timings, make_registry
-from replay_server.recovery import Recovered
+from replay_server.sessions.credit import LEASE_S
+from replay_server.sessions.waits import CAUSES
 from replay_server.status import make_status
-from replay_server.waits import CAUSES
 from tests.replay_server.runs import make_chunk, make_report, make_run
 from tests.replay_server.test_replay import Room
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import zmq
 
-from common.keys import load_keys
-from common.messages import Bye, Hello, NotReady, Open, Opened, Status, StatusRequest, ToPeer, Unknown
-from common.wire import Client
-from deploy.keys import make_keys
+from common.wire.client import Client
+from common.wire.keys import load_keys
+from common.wire.messages import Bye, Hello, NotReady, Open, Opened, Status, StatusRequest, ToPeer, Unknown
 from replay_server.not_ready import NotReadyServer
 from replay_server.replay import Replay
 from replay_server.settings import ReplaySettings
+from shoal.commands.keys import make_keys
 from tests.replay_server.conftest import Valkey, until
 from tests.replay_server.peers import Server
 from tests.replay_server.runs import make_run

@@ -9,7 +9,8 @@ import pytest
 
 from actor_node.worker import refuse_large_chunks
 from common.errors import ConfigError
-from common.messages import (
+from common.run.run import Run
+from common.wire.messages import (
     Ack,
     Batch,
     Bye,
@@ -31,11 +32,10 @@ from common.messages import (
     Unknown,
     Welcome,
 )
-from common.run import Run
-from replay_server.credit import LEASE_S, WINDOW_CHUNKS
 from replay_server.instructions import StoreChunk, StoreSamples, StoreWeights
-from replay_server.learners import MAX_REQUESTS
 from replay_server.replay import Replay
+from replay_server.sessions.credit import LEASE_S, WINDOW_CHUNKS
+from replay_server.sessions.learners import MAX_REQUESTS
 from replay_server.settings import ReplaySettings
 from tests.replay_server.runs import make_chunk, make_report, make_run, make_weights, numbers
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import zmq
 
-from common.messages import Priorities, Refused, Unknown
-from common.places import PLACE
-from common.wire import decode_to_peer
+from common.wire.codec import decode_to_peer
+from common.wire.messages import Priorities, Refused, Unknown
+from common.wire.sample_info import PLACE
 from tests.replay_server.conftest import Valkey, until
 from tests.replay_server.peers import ROOT, Peers, Server, stored
 from tests.replay_server.runs import DTYPE, make_run, numbers

@@ -17,23 +17,23 @@ from safetensors import safe_open
 
 from actor_node.collector import Collector
 from actor_node.exploration import Exploration
-from common.heads import GreedyHeads, ranges
-from common.policy import unflatten
-from common.presets import PRESETS
-from common.run import NetworkSpec, Run, make_run_spec
+from common.policy.heads import GreedyHeads, ranges
+from common.policy.network import unflatten
+from common.run.presets import PRESETS
+from common.run.run import NetworkSpec, Run, make_run_spec
 from common.spec import JointSpec
 from common.worlds import make_world, world_spec
-from learner_node.algorithms.maddpg import Maddpg
 from learner_node.devices import Device
-from learner_node.heads import Heads
+from learner_node.stacked.heads import Heads
+from learner_node.stacked.update import Maddpg
 from learner_node.state import Counters, TrainingState, capture, restore
-from learner_node.training import Training
+from learner_node.trainer import Training
 from tests.common.examples import make_header
 from tests.common.head_examples import MOVERS, logits_of
-from tests.deploy.test_lockstep import Training as LockstepTraining
+from tests.deploy.lockstep.test_lockstep import Training as LockstepTraining
+from tests.learner_node.stacked.test_update import as_batch
 from tests.learner_node.teams import TEAMS, as_fields, random_records
-from tests.learner_node.test_maddpg import as_batch
-from tests.learner_node.test_training import records_of
+from tests.learner_node.test_trainer import records_of
 from tests.traps.hand import untrained
 
 SEED = make_run_spec({"scenario": "simple_adversary"}, PRESETS["seed"])

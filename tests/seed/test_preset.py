@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 
 from actor_node.exploration import Exploration
-from common import command
 from common.errors import ConfigError
-from common.heads import check_head
-from common.presets import PRESETS
-from common.run import RunSpec, make_run_spec
+from common.policy.heads import check_head
+from common.process import command
+from common.run.presets import PRESETS
+from common.run.run import RunSpec, make_run_spec
 from common.worlds import scenarios, world_spec
-from deploy.cli import shoal
-from deploy.config import STARTED_BY_PRESET, TrainConfig
+from deploy.local.config import STARTED_BY_PRESET, TrainConfig
 from learner_node import schedule
+from shoal.cli import shoal
 from tests.common.head_examples import MOVERS
+from tests.learner_node.stacked.test_update import Pair
 from tests.learner_node.teams import TEAMS
-from tests.learner_node.test_maddpg import Pair
 
 SEED = make_run_spec({"scenario": "simple_adversary"}, PRESETS["seed"])
 WORLDS, EPISODE, EPISODES, BATCH = 4, 80, 1_000, 1_000
@@ -114,7 +114,7 @@ def test_every_number_is_the_documents(section: str) -> None:
 
 
 def test_what_it_means_hangs_on_no_default() -> None:
-    """Whoever adds a setting says here or in common/presets.py what the document has for it."""
+    """Whoever adds a setting says here or in common/run/presets.py what the document has for it."""
     sections = {field.name: field.type for field in msgspec.structs.fields(RunSpec) if field.name in NUMBERS}
     known = {
         f"{name}.{field.name}"
@@ -174,7 +174,7 @@ def started(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, int]
         found.append(config)
         raise Enough
 
-    monkeypatch.setattr("deploy.cli.Showing", note)
+    monkeypatch.setattr("shoal.cli.Showing", note)
     with pytest.raises(Enough), train.make_context("train", ["simple_adversary", *arguments]) as context:
         train.invoke(context)
     return found[0].actors, found[0].copies

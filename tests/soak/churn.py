@@ -25,11 +25,11 @@ from typing import Any
 
 import psutil
 
-from common.run_directory import RunDirectory
-from deploy.audit.cli import DIRECTORY
-from deploy.audit.ledger import read_ledger
-from deploy.audit.verdict import Verdict, judge
-from deploy.embedded_redis import find_server
+from common.run.directory import RunDirectory
+from deploy.local.embedded_redis import find_server
+from shoal.commands.audit.cli import DIRECTORY
+from shoal.commands.audit.ledger import read_ledger
+from shoal.commands.audit.verdict import Verdict, judge
 
 ROOT = Path(__file__).parents[2]
 WORDS = {
@@ -164,7 +164,7 @@ def train(
     size = (*budget, "--actors", str(options.actors), "--episodes", "500", "--no-film")
     where = ("--run", str(run), "--audit", "--json", "--seed", str(options.seed))
     settings = ("--set", f"replay.capacity={CAPACITY}")
-    command = [sys.executable, "-m", "deploy", "train", options.scenario, *size, *where, *settings]
+    command = [sys.executable, "-m", "shoal", "train", options.scenario, *size, *where, *settings]
     began = time.monotonic()
     log = run.with_suffix(".log")
     with log.open("wb") as errors:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from common.presets import PRESETS
-from common.run import RunSpec, make_run_spec, parse_assignments
+from common.run.presets import PRESETS
+from common.run.run import RunSpec, make_run_spec, parse_assignments
 
 QUICK = ("replay.min_size=256", "replay.batch=32", "replay.samples_per_insert=4", "exploration.random_steps=128")
 """What makes a run learn after a few steps; rows may say otherwise."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from common.messages import Status
+from common.wire.messages import Status
 from tests.system.conftest import until
 from tests.system.engine import Engine, run
 from tests.system.standins import ROOT

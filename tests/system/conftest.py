@@ -17,14 +17,14 @@ import pytest
 import zmq
 
 from common.errors import PeerError
-from common.keys import Keys
-from common.messages import Status, StatusRequest
-from common.wire import Client
+from common.wire.client import Client
+from common.wire.keys import Keys
+from common.wire.messages import Status, StatusRequest
 from tests.replay_server.conftest import make_valkey  # noqa: F401  (a fixture)
 
 T = TypeVar("T")
 
-MODULES = {"shoal": "deploy", "replay": "replay_server", "learner": "learner_node", "actor": "actor_node"}
+MODULES = {"shoal": "shoal", "replay": "replay_server", "learner": "learner_node", "actor": "actor_node"}
 
 
 class Commands:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 import psutil
 
 from common.errors import PeerError
-from common.run import Run, make_run_spec
+from common.run.run import Run, make_run_spec
 from common.worlds import world_spec
-from deploy.audit.ledger import read_ledger
-from deploy.audit.verdict import Verdict, judge
+from shoal.commands.audit.ledger import read_ledger
+from shoal.commands.audit.verdict import Verdict, judge
 from tests.actor_node.conftest import made_processes
 from tests.actor_node.processes import MinimalLearner, Node, Processes, Started
 from tests.conftest import wait_until

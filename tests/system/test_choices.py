@@ -16,10 +16,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 import pytest
 
-from common.messages import Status
-from common.players import ALGORITHMS, parse_algorithms
-from common.presets import PRESETS
-from common.run import RunSpec
+from common.run.players import ALGORITHMS, parse_algorithms
+from common.run.presets import PRESETS
+from common.run.run import RunSpec
+from common.wire.messages import Status
 
 from .choices import ROWS
 from .conftest import Commands, family, log_of, status_at, until

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from actor_node.link import Link
+from actor_node.replay_session import Link
 from tests.actor_node.conftest import made_processes
 from tests.conftest import wait_until
 from tests.replay_server.conftest import Valkey
@@ -155,7 +155,7 @@ def test_no_decision_is_made_by_the_clock_on_the_wall() -> None:
         for path in (ROOT / folder).rglob("*.py")
         if wall.search(path.read_text())
     }
-    assert found == {"common/run_directory.py", "learner_node/logbook.py"}
+    assert found == {"common/run/directory.py", "learner_node/metrics_log.py"}
 
 
 @pytest.mark.parametrize("order", ["actor, replay", "replay, actor"])

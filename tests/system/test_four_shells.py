@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from common.run_directory import RunDirectory
-from deploy.embedded_redis import find_server
+from common.run.directory import RunDirectory
+from deploy.local.embedded_redis import find_server
 
 from .conftest import Commands, log_of, metrics_of, status_at, until
 

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import zmq
 
-from common.messages import LearnerReport, Message, Open, SampleRequest, StatusRequest
-from common.run import Run
+from common.run.run import Run
 from common.transitions import transition_dtype
-from common.wire import MAX_SERVER_FRAME_BYTES, encode, make_socket
-from deploy.bench.crowd import COPIES, ROWS, Crowd, Recorded, fill, make_run, record
-from deploy.bench.stage import ReplayServer, Stage
-from replay_server.credit import WINDOW_CHUNKS
+from common.wire.codec import MAX_SERVER_FRAME_BYTES, encode
+from common.wire.messages import LearnerReport, Message, Open, SampleRequest, StatusRequest
+from common.wire.sockets import make_socket
+from replay_server.sessions.credit import WINDOW_CHUNKS
+from shoal.commands.bench.load_generator import COPIES, ROWS, Crowd, Recorded, fill, make_run, record
+from shoal.commands.bench.processes import ReplayServer, Stage
 
 pytestmark = [pytest.mark.system, pytest.mark.soak, pytest.mark.timeout(900)]
 

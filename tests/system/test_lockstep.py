@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from common.run_directory import RunDirectory
+from common.run.directory import RunDirectory
 
 from .conftest import Commands, family, kill, log_of, metrics_of, until
 

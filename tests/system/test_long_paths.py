@@ -18,7 +18,7 @@ SMALL += ("--set", "replay.min_size=256", "--set", "network.policy_hidden=[8]", 
 def test_a_run_trains_in_directories_of_long_paths(tmp_path: Path, redis: str) -> None:
     long = tmp_path / ("x" * 120)
     (long / "tmp").mkdir(parents=True)
-    command = [sys.executable, "-m", "deploy", "train", "simple", "--redis", redis, "--run", str(long / "run"), *SMALL]
+    command = [sys.executable, "-m", "shoal", "train", "simple", "--redis", redis, "--run", str(long / "run"), *SMALL]
     done = subprocess.run(
         command, env={**os.environ, "TMPDIR": str(long / "tmp")}, capture_output=True, text=True, check=False
     )

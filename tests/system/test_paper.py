@@ -16,13 +16,13 @@ TINY = ["--quick", "--task", "covert", "--seeds", "1", "--steps", "6000", "--epi
 
 
 def shoal(*arguments: object, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "deploy", *map(str, arguments)]
+    line = [sys.executable, "-m", "shoal", *map(str, arguments)]
     return subprocess.run(line, capture_output=True, text=True, timeout=timeout_s, check=False)
 
 
 def test_the_papers_tables_are_made_gone_on_with_and_made_the_same_again(tmp_path: Path) -> None:
     interrupted, whole = tmp_path / "a", tmp_path / "b"
-    line = [sys.executable, "-m", "deploy", "paper", *TINY, "--run", str(interrupted), "--jobs", "1"]
+    line = [sys.executable, "-m", "shoal", "paper", *TINY, "--run", str(interrupted), "--jobs", "1"]
     with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as first:
         assert first.stderr is not None
         assert "4 of 4 runs to train, 1 side by side" in first.stderr.readline()

@@ -20,9 +20,9 @@ import pytest
 import redis
 import zmq
 
-from common.messages import Status
-from deploy.embedded_redis import find_server
-from tests.deploy import exported as e
+from common.wire.messages import Status
+from deploy.local.embedded_redis import find_server
+from tests.shoal.commands import exported as e
 
 from .conftest import Commands, log_of, one, status_at, until
 from .prometheus import Prometheus, promtool, require_prometheus

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
 ROOT = Path(__file__).parents[2]
 OTHER_BUILD = """
-import actor_node.link as link
+import actor_node.replay_session as link
 count = link.weight_count
 link.weight_count = lambda players, network: count(players, network) + 1
 """

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actor_node.rendering import render
-from common.policy_file import PolicyFile, save_policy
-from deploy.report import FILM_FILE, write_report
-from deploy.report.machine import record_machine
+from actor_node.rendering.film import render
+from common.policy.file import PolicyFile, save_policy
+from shoal.commands.report import FILM_FILE, write_report
+from shoal.commands.report.machine import record_machine
 from tests.common.examples import random_weights
-from tests.deploy.report_runs import evaluate_run, make_run
+from tests.shoal.commands.report_runs import evaluate_run, make_run
 
 from .browser import Browser, find_browser
 from .conftest import Commands, log_of, until

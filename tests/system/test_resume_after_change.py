@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from common.run_directory import RunDirectory
-from deploy.diagnose import diagnose
+from common.run.directory import RunDirectory
+from shoal.commands.diagnose import diagnose
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def train(directory: Path, *arguments: str) -> str:
     """Trains, and returns what the learner logged and the screen showed."""
     paths = os.pathsep.join((str(directory), str(ROOT)))
     done = subprocess.run(
-        [sys.executable, "-m", "deploy", "train", "--run", str(directory / "run"), *SMALL, *arguments],
+        [sys.executable, "-m", "shoal", "train", "--run", str(directory / "run"), *SMALL, *arguments],
         env={**os.environ, "PYTHONPATH": paths},
         cwd=directory,
         capture_output=True,

@@ -15,11 +15,11 @@ import pytest
 import zmq
 
 from common.errors import PeerError
-from common.keys import load_keys
-from common.messages import Open, PutWeights, Refused, Status, StatusRequest
-from common.run_directory import RunDirectory
-from common.wire import Client
-from deploy.keys import make_keys, revoke_client
+from common.run.directory import RunDirectory
+from common.wire.client import Client
+from common.wire.keys import load_keys
+from common.wire.messages import Open, PutWeights, Refused, Status, StatusRequest
+from shoal.commands.keys import make_keys, revoke_client
 from tests.common import zmtp
 from tests.replay_server.conftest import Valkey
 from tests.replay_server.peers import Actor, Learner

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from common.run_directory import RunDirectory
+from common.run.directory import RunDirectory
 from tests.learner_node.event_files import scalars
 
 from .conftest import Commands, metrics_of

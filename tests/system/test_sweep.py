@@ -17,7 +17,7 @@ SMALL += ["--set", "replay.min_size=200"]
 
 
 def sweep(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "deploy", "sweep", "simple_spread", "--run", str(directory), "--json", *options]
+    line = [sys.executable, "-m", "shoal", "sweep", "simple_spread", "--run", str(directory), "--json", *options]
     return subprocess.run(line, capture_output=True, text=True, timeout=280, check=False)
 
 

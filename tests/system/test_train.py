@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from common.messages import Status
-from common.run_directory import RunDirectory
-from deploy.embedded_redis import find_server
+from common.run.directory import RunDirectory
+from common.wire.messages import Status
+from deploy.local.embedded_redis import find_server
 
 from .conftest import Commands, alive, family, kill, log_of, metrics_of, one, status_at, until
 

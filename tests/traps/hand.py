@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from actor_node.collector import Collector
-from common.policy import Policy
-from common.presets import PRESETS
-from common.run import AlgorithmSpec, NetworkSpec, Run, RunSpec, make_run_spec
+from common.policy.network import Policy
+from common.run.presets import PRESETS
+from common.run.run import AlgorithmSpec, NetworkSpec, Run, RunSpec, make_run_spec
 from common.spec import AgentsSpec, Box, Part, joint_spec
 from common.worlds import World, make_world
-from learner_node.algorithms.losses import Batch
-from learner_node.algorithms.maddpg import Maddpg
+from learner_node.stacked.losses import Batch
+from learner_node.stacked.update import Maddpg
 from learner_node.state import Counters, capture, restore
 from tests.common.examples import make_header, random_weights
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from common.players import players
-from common.policy import Policy
-from common.run import ExplorationSpec, NetworkSpec, make_run_spec
+from common.policy.network import Policy
+from common.run.players import players
+from common.run.run import ExplorationSpec, NetworkSpec, make_run_spec
 from common.spec import Categorical, joint_spec
 from common.worlds import make_world
 from learner_node.schedule import exploration_scale, random_share

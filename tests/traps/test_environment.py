@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from pettingzoo.utils.env_logger import EnvLogger
 
-from actor_node.rendering import render
+from actor_node.rendering.film import render
 from common.errors import ConfigError
-from common.policy_file import PolicyFile, save_policy
-from common.run import make_run_spec
-from common.run_directory import RunDirectory, create
+from common.policy.file import PolicyFile, save_policy
+from common.run.directory import RunDirectory, create
+from common.run.run import make_run_spec
 from common.worlds import SCENARIOS, make_world, world_spec
 from tests.common.examples import random_weights
 from tests.traps.hand import collect, random_actions, run_in

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
 from common.worlds import make_world
-from learner_node.algorithms.maddpg import Maddpg
+from learner_node.stacked.update import Maddpg
 from tests.traps.hand import STILL, batch_of, collect, critic, learner, policy, put, rows, run_in, team
 
 LIMIT = 4

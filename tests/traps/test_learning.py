@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from common.errors import ConfigError
-from common.policy import Policy
-from common.run import AlgorithmSpec, NetworkSpec, make_run_spec
+from common.policy.network import Policy
+from common.run.run import AlgorithmSpec, NetworkSpec, make_run_spec
 from common.spec import AgentsSpec, Box, joint_spec
 from common.transitions import transition_dtype
-from learner_node.algorithms.losses import Batch
-from learner_node.algorithms.maddpg import Maddpg
+from learner_node.stacked.losses import Batch
+from learner_node.stacked.update import Maddpg
 from learner_node.state import Counters, capture
 from tests.traps.hand import DOUBLE, STILL, UNIT, collect, critic, learner, paper, policy, put, rows, run_in, team
 

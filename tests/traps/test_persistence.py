@@ -13,18 +13,18 @@ import pytest
 import torch
 from rich.console import Console
 
-from common.messages import Ack, Batch, Chunk, Hello, Open, SampleRequest, Welcome
-from common.process import Stop
-from common.run import AlgorithmSpec, NetworkSpec, Run
-from common.run_directory import RunDirectory
+from common.process.stop import Stop
+from common.run.directory import RunDirectory
+from common.run.run import AlgorithmSpec, NetworkSpec, Run
 from common.spec import Categorical, joint_spec
 from common.transitions import transition_dtype
-from common.wire import checksum
-from deploy.config import TrainConfig
-from deploy.live import Lines
+from common.wire.codec import checksum
+from common.wire.messages import Ack, Batch, Chunk, Hello, Open, SampleRequest, Welcome
+from deploy.local.config import TrainConfig
+from deploy.local.live_display import Lines
 from deploy.lockstep.run import LockstepRun
-from learner_node.algorithms.maddpg import Maddpg
 from learner_node.checkpoints import Checkpoints
+from learner_node.stacked.update import Maddpg
 from learner_node.state import Counters, TrainingState, capture, restore
 from replay_server.replay import Replay
 from replay_server.settings import ReplaySettings

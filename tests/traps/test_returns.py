@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actor_node.evaluation import evaluate, play
-from common.players import players
-from common.policy import Policy
-from common.policy_file import PolicyFile, save_policy
-from common.run import NetworkSpec, make_run_spec
-from common.run_directory import RunDirectory, create
+from actor_node.evaluation.evaluate import evaluate, play
+from common.policy.file import PolicyFile, save_policy
+from common.policy.network import Policy
+from common.run.directory import RunDirectory, create
+from common.run.players import players
+from common.run.run import NetworkSpec, make_run_spec
 from common.worlds import make_world, world_spec
 from tests.common.examples import random_weights
 from tests.traps.hand import critic, learner, paper, put, random_actions, rows, team

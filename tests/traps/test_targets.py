@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from common.run import AlgorithmSpec, make_run_spec
+from common.run.run import AlgorithmSpec, make_run_spec
 from common.transitions import transition_dtype
-from learner_node.algorithms.family import family
 from learner_node.devices import Device
-from learner_node.source import Records
-from learner_node.training import Training
+from learner_node.replay_session import Records
+from learner_node.stacked.layout import family
+from learner_node.trainer import Training
 from tests.traps.hand import LIFT, ONE_UNIT, critic, learner, policy, put, rows, run_in, team
 
 # ---- 21: matd3 is more than a name ----------------------------------------------------------------------------------

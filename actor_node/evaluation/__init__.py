@@ -1,0 +1,1 @@
+"""How good a team is: rollouts without exploration, task metrics, tournaments, ablations."""

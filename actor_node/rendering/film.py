@@ -1,0 +1,291 @@
+"""Films of trained teams: episodes in the real world of a run, pictured by that world's own renderer.
+
+    policies -> a world of one copy -> Camera: its picture after each reset and step
+             -> captions.py: scenario, episode, step, return, messages -> encoders.py: GIF or MP4
+
+Several runs are filmed side by side from the same seeds; whose episode is over first waits for the other.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from PIL import Image
+
+from actor_node.evaluation.task import reference_world
+from actor_node.rendering.captions import Messages, Panel, draw_panels
+from actor_node.rendering.encoders import film_kind
+from common.errors import ConfigError, ShoalError, WorldError
+from common.policy.file import load_policy
+from common.policy.network import Policy
+from common.run.directory import RunDirectory
+from common.run.players import with_sides
+from common.run.run import Run
+from common.worlds import FOREIGN, make_world
+from common.worlds.pettingzoo import PettingZooWorld
+
+FIRST_SEED = 1_000_000
+"""Of `shoal evaluate` too: a film shows the first episodes of the evaluation."""
+USUAL_FPS = 10
+"""Where a world does not say how fast it is to be shown."""
+_REST_S = 0.8
+"""How long the end of an episode stays on the screen."""
+
+
+class Film(msgspec.Struct, frozen=True):
+    """What was filmed."""
+
+    path: str
+    runs: tuple[str, ...]
+    episodes: int
+    seed: int
+    frames: int
+    width: int
+    height: int
+    fps: int
+    bytes: int
+    seconds: float
+    """Time it took to make."""
+    returns: tuple[tuple[float, ...], ...]
+    """[runs, episodes]: summed over agents and over the steps that were filmed."""
+
+
+class Shot(NamedTuple):
+    """One moment of an episode."""
+
+    picture: Image.Image
+    messages: Messages
+    step: int
+    returns: tuple[float, ...]
+    """Of each side so far."""
+
+
+def render(
+    directories: Sequence[RunDirectory],
+    output: Path,
+    *,
+    episodes: int = 3,
+    seed: int = FIRST_SEED,
+    fps: int = 0,
+    width: int = 480,
+    steps: int = 500,
+    progress: Callable[[int], object] = int,
+) -> Film:
+    """Films `episodes` episodes of each run, episode e from `reset(seed=seed + e)`, and writes them to `output`.
+
+    fps: frames a second; 0 = the world's own. width: of a run's picture in pixels. steps: of an episode, at most.
+    progress: called with the number of episodes done. ConfigError where a run cannot be played or its world pictured.
+    """
+    started_at = time.perf_counter()
+    kind = film_kind(output)
+    with ExitStack() as stack:
+        # Closing one mpe2 world ends pygame for all of them: they are closed together, after the last picture.
+        stages = [Stage(directory, width) for directory in directories]
+        for stage in stages:
+            stack.enter_context(closing(stage))
+        fps = fps or stages[0].fps
+        film = kind(fps)
+        reels: list[list[list[Shot]]] = []
+        for episode in range(episodes):
+            reels.append([stage.play(seed + episode, steps) for stage in stages])
+            film.add([*_frames(stages, reels[-1], f"{episode + 1}/{episodes}")], hold=round(_REST_S * fps))
+            _forget_pictures(reels[-1])
+            progress(episode + 1)
+        size_bytes = film.write(output)
+    return Film(
+        path=str(output),
+        runs=tuple(str(directory.path) for directory in directories),
+        episodes=episodes,
+        seed=seed,
+        frames=film.frames,
+        width=film.size[0],
+        height=film.size[1],
+        fps=fps,
+        bytes=size_bytes,
+        seconds=round(time.perf_counter() - started_at, 2),
+        returns=tuple(tuple(sum(reel[run][-1].returns) for reel in reels) for run in range(len(stages))),
+    )
+
+
+class Camera:
+    """A ParallelEnv that keeps its picture after each reset and step, at most `width` pixels wide."""
+
+    def __init__(self, env: Any, width: int) -> None:
+        self._env, self._width = env, width
+        self.taken: list[tuple[Image.Image, Messages]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
+
+    def reset(self, **options: Any) -> Any:
+        """Resets the environment and takes its picture."""
+        result = self._env.reset(**options)
+        self._take()
+        return result
+
+    def step(self, actions: Any) -> Any:
+        """Steps the environment and takes its picture."""
+        result = self._env.step(actions)
+        self._take()
+        return result
+
+    def _take(self) -> None:
+        picture = Image.fromarray(np.asarray(self._env.render(), np.uint8))
+        if picture.width > self._width:
+            height = round(picture.height * self._width / picture.width)
+            picture = picture.resize((self._width, height), Image.Resampling.HAMMING)
+        self.taken.append((picture, _messages(self._env)))
+
+
+class Stage:
+    """One run's team in the real world of its scenario, before a camera."""
+
+    def __init__(self, directory: RunDirectory, width: int) -> None:
+        directory.run  # noqa: B018  (a directory that holds no run is told apart from one without policies)
+        stored = load_policy(directory.policy_file)
+        self.run = stored.run
+        self.name = directory.path.resolve().name
+        self._policy = Policy(self.run.players, self.run.spec.network, stored.flat)
+        self._sides = _membership(self.run)
+        self._world = _open_world(self.run)
+        if with_sides(self._world.spec, self.run.spec.network.sides) != self.run.joint:
+            raise ConfigError(f"{directory.path}: the installed {self._world.name} is not the world of this run")
+        cameras: list[Camera] = []
+
+        def before_a_camera(env: Any) -> Camera:
+            cameras.append(Camera(_able_to_render(self._world.name, env), width))
+            return cameras[-1]
+
+        self._world.wrap(before_a_camera)
+        self._camera = cameras[0]
+        self.fps = int(min(self._camera.metadata.get("render_fps") or USUAL_FPS, 50))
+
+    def play(self, seed: int, steps: int) -> list[Shot]:
+        """Plays one episode, or its first `steps` steps, and returns its pictures: the start's and each step's.
+
+        WorldError where the environment or its renderer fails.
+        """
+        try:
+            return self._play(seed, steps)
+        except ShoalError as e:
+            raise WorldError(f"{e}{_hint(e)}") from e
+        except Exception as e:
+            raise WorldError(f"{self._world.name} could not be filmed: {type(e).__name__}: {e}{_hint(e)}") from e
+
+    def _play(self, seed: int, steps: int) -> list[Shot]:
+        totals = np.zeros(len(self.run.joint.teams))
+        self._camera.taken.clear()
+        obs = self._world.reset([seed])
+        shots = [Shot(*self._camera.taken[0], 0, tuple(totals))]
+        while len(shots) <= steps:
+            self._camera.taken.clear()
+            step = self._world.step(self._policy.act(obs))
+            totals += self._sides @ step.reward[0]
+            # Where the episode is over the world has been reset: the picture of that comes second.
+            shots.append(Shot(*self._camera.taken[0], len(shots), tuple(map(float, totals))))
+            if step.episode_over[0]:
+                break
+            obs = step.obs
+        return shots
+
+    def close(self) -> None:
+        """Closes the world."""
+        self._world.close()
+
+
+def _frames(stages: Sequence[Stage], reels: Sequence[Sequence[Shot]], episode: str) -> list[Image.Image]:
+    """Returns the captioned frames of one episode."""
+    length = max(len(reel) for reel in reels)
+    return [
+        draw_panels([_panel(stage, reel, i, episode, len(reels)) for stage, reel in zip(stages, reels, strict=True)])
+        for i in range(length)
+    ]
+
+
+def _panel(stage: Stage, reel: Sequence[Shot], i: int, episode: str, runs: int) -> Panel:
+    shot = reel[min(i, len(reel) - 1)]
+    scenario, sides = stage.run.spec.scenario.rpartition(".")[2], stage.run.joint.teams
+    return Panel(
+        picture=shot.picture,
+        title=scenario if runs == 1 else f"{stage.name}: {scenario}",
+        episode=f"episode {episode}",
+        step=(shot.step, reel[-1].step),
+        returns=dict(zip(sides if len(sides) > 1 else ("",), shot.returns, strict=True)),
+        messages=shot.messages,
+    )
+
+
+def _forget_pictures(reels: list[list[Shot]]) -> None:
+    """Keeps each episode's last shot: its pictures are in the film."""
+    for reel in reels:
+        del reel[:-1]
+
+
+def _membership(run: Run) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Returns [sides, agents]: 1.0 where the agent is of the side."""
+    return np.array([[float(agent.team == side) for agent in run.joint.agents] for side in run.joint.teams])
+
+
+def _open_world(run: Run) -> PettingZooWorld:
+    """Makes the world that the run is evaluated in, without a screen. ConfigError where it has no renderer."""
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+    if _has_no_display():
+        os.environ.setdefault("MUJOCO_GL", "egl")
+    name, options = reference_world(run.spec.scenario), dict(run.spec.world)
+    if name.startswith(FOREIGN):
+        options["render_mode"] = "rgb_array"
+    else:
+        options.pop("dynamics", None)
+    try:
+        world = make_world(name, 1, seed=0, options=options)
+    except ConfigError as e:
+        if "render_mode" not in options:
+            raise
+        raise ConfigError(f"{name} cannot be filmed: its parallel_env takes no render_mode='rgb_array' ({e})") from e
+    if not isinstance(world, PettingZooWorld):
+        raise TypeError(f"{name} is no PettingZoo world")
+    return world
+
+
+def _has_no_display() -> bool:
+    return sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _hint(error: Exception) -> str:
+    """Returns what to do where a renderer finds no display."""
+    words = str(error).lower()
+    if not any(name in words for name in ("opengl", "egl", "glfw", "display", "osmesa")):
+        return ""
+    return "; without a display set MUJOCO_GL=egl (or osmesa), or leave the film out: --no-film"
+
+
+def _able_to_render(name: str, env: Any) -> Any:
+    modes = env.metadata.get("render_modes") or ()
+    if "rgb_array" not in modes:
+        raise ConfigError(f"{name} cannot be filmed: it renders {', '.join(modes) or 'nothing'}, not 'rgb_array'")
+    env.unwrapped.render_mode = "rgb_array"
+    if hasattr(env.unwrapped, "game_font"):
+        # mpe2 writes messages over its picture, ten numbers beyond the edge; the captions have them instead.
+        env.unwrapped.game_font = _Mute()
+    return env
+
+
+class _Mute:
+    def render_to(self, *_: Any) -> None:
+        """Writes nothing."""
+
+
+def _messages(env: Any) -> Messages:
+    """Returns what each agent that speaks says, as MPE keeps it; nothing elsewhere."""
+    agents = getattr(getattr(env.unwrapped, "world", None), "agents", ())
+    speaking = [agent for agent in agents if not getattr(agent, "silent", True)]
+    return {str(agent.name): tuple(map(float, agent.state.c)) for agent in speaking}

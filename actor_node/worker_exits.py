@@ -1,0 +1,99 @@
+"""Why a worker ended, and what follows: decided from its exit code and its last words. Pure.
+
+last words     exit code       is                                                    follows
+config, peer   2, 3            the user's mistake; a peer that will not serve        the node ends with the error
+again          any             it was asked to start anew: by its replay server, or  start again, up to a limit
+                               by a signal that is not its node's
+fault          any             an error of the environment, or a defect              `Restarts` decides
+none           0 .. 255        the environment ended the process (os._exit)          `Restarts` decides, as a fault
+none           a signal        killed from outside (KILL, TERM, INT, HUP)            start again, up to a limit
+none           another signal  it crashed (SEGV, ABRT, ...)                          `Restarts` decides, as a fault
+"""
+
+from __future__ import annotations
+
+import signal
+import traceback
+from typing import Literal
+
+import msgspec
+
+from common.errors import ConfigError, LastingError, PeerError, ShoalError, WorldError
+from common.process.restart_policy import GiveUp, Restarts
+from common.worlds.faults import described
+
+LONGEST_WORDS = 8_000
+"""Characters of a failure that reach the supervisor: more than a pipe holds would never be sent."""
+LONGEST_LINE = 200
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals of an operator, a terminal or a machine that is out of memory."""
+
+
+class LastWords(msgspec.Struct, frozen=True):
+    """What a worker sends before it ends by an error."""
+
+    kind: Literal["config", "peer", "again", "fault"]
+    text: str
+    """One line that says what happened, then details."""
+
+    @property
+    def line(self) -> str:
+        """The first line, cut."""
+        return self.text.partition("\n")[0][:LONGEST_LINE]
+
+
+class Again(msgspec.Struct, frozen=True):
+    """The worker is to be started again after a while; `why` is the whole text, one line first."""
+
+    delay_s: float
+    why: str
+
+
+def last_words(error: BaseException) -> LastWords:
+    """Returns what is to be said of an error that ends a worker."""
+    if isinstance(error, ConfigError):
+        return LastWords("config", str(error)[:LONGEST_WORDS])
+    if isinstance(error, PeerError):
+        return LastWords("peer", str(error)[:LONGEST_WORDS])
+    if isinstance(error, WorldError):
+        return LastWords("fault", str(error)[:LONGEST_WORDS])
+    if isinstance(error, ShoalError):
+        return LastWords("again", str(error)[:LONGEST_WORDS])
+    if isinstance(error, KeyboardInterrupt):
+        # A worker takes the terminal's Ctrl-C otherwise: this one is the environment's.
+        return LastWords("fault", str(described("the environment", error))[:LONGEST_WORDS])
+    what = f"{type(error).__name__}: {error}"[: LONGEST_WORDS // 2]
+    frames = "".join(traceback.format_tb(error.__traceback__))[-LONGEST_WORDS // 2 :]
+    return LastWords("fault", f"{what}\n{frames.rstrip()}")
+
+
+def decide(
+    code: int, words: LastWords | None, restarts: Restarts, *, collected: bool, doing: str, worker: int
+) -> Again | ShoalError:
+    """Returns when to start a worker again that ended with `code` (negative: by that signal), or why not to.
+
+    collected: whether it collected a chunk; doing: the call of the user's code it was in;
+    worker: its number in the node.
+    """
+    if words is not None and words.kind == "config":
+        return ConfigError(words.text)
+    if words is not None and words.kind == "peer":
+        return PeerError(words.text)
+    # Where there are words they are the reason: a worker that cannot end after them is killed by its node.
+    how = words.text if words is not None else _how(code, doing)
+    is_fault = words.kind == "fault" if words is not None else -code not in FROM_OUTSIDE
+    fault = how if is_fault else ""
+    decided = restarts.after(progressed=collected, fault=fault)
+    if isinstance(decided, GiveUp):
+        return LastingError(f"{how}\n(worker {worker} failed {decided.reason}; it is not started again)")
+    return Again(decided.delay_s, how)
+
+
+def _how(code: int, doing: str) -> str:
+    where = f" in {doing}" if doing else ""
+    if code >= 0:
+        return f"the environment ended its process with exit code {code} (os._exit?){where}"
+    if -code in FROM_OUTSIDE:
+        return f"killed by signal {-code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else "of no name"
+    return f"the environment crashed its process with signal {-code} ({name}){where}"

@@ -1,0 +1,90 @@
+"""Files: names made from data (never a path, never taken twice), and atomic writing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from common.errors import LastingError
+
+LONGEST_NAME = 150
+"""Characters, which are bytes here: file systems allow 255, and suffixes and temporary names are added."""
+
+_NOT_ALLOWED = re.compile(r"[^A-Za-z0-9._-]+")
+
+_NOT_ALLOWED_IN_SETTINGS = re.compile(r"[^A-Za-z0-9._=-]+")
+
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|\Z)", re.IGNORECASE)
+"""Names that Windows opens as devices, with any extension."""
+
+
+def file_name(name: str) -> str:
+    """Returns a name of letters, digits, `.`, `_` and `-` that is one path component on every file system.
+
+    Other characters become `_`. The result is not empty, does not begin with a dot or a dash, and is not a name that a
+    system reserves.
+    """
+    return _one_component(_NOT_ALLOWED.sub("_", name))
+
+
+def settings_name(settings: str) -> str:
+    """Returns a `file_name` in which `=` is allowed, too: for directories that are named after KEY=VALUE."""
+    return _one_component(_NOT_ALLOWED_IN_SETTINGS.sub("_", settings))
+
+
+def file_names(names: Sequence[str], suffix: str = "") -> list[str]:
+    """Returns `file_name(name) + suffix` for each name, all different even where case is ignored.
+
+    A name that is taken gets the first number that makes it unique: `_2`, `_3` and so on. Names that are file names
+    already come first, so that they stay as they are.
+    """
+    used: set[str] = set()
+    found = [""] * len(names)
+    for i in sorted(range(len(names)), key=lambda i: file_name(names[i]) != names[i]):
+        wanted = unique = file_name(names[i])
+        number = 1
+        while unique.casefold() in used:
+            number += 1
+            unique = f"{wanted}_{number}"
+        used.add(unique.casefold())
+        found[i] = unique + suffix
+    return found
+
+
+def _one_component(name: str) -> str:
+    found = name[:LONGEST_NAME].rstrip(".")
+    return f"_{found}" if not found or found[0] in ".-" or _RESERVED.match(found) else found
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what the system says against writing at `path` (a full disk) into LastingError, with the way out."""
+    try:
+        yield
+    except OSError as e:
+        raise LastingError(
+            f"{e.filename or path} cannot be written: {e.strerror or e}. Free disk space or fix the permissions, then"
+            " continue with --resume. Files written earlier are intact."
+        ) from e
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file so that a reader, or a restart after any crash, sees the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,1 @@
+"""Policies as actors execute them, in numpy: layers, action heads, and the file they are stored in."""

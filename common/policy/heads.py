@@ -1,0 +1,201 @@
+"""The heads in numpy: from the numbers a policy puts out (logits) to joint actions.
+
+| part of an action                          | `network.head`    | what is executed without exploration            |
+|--------------------------------------------|-------------------|-------------------------------------------------|
+| Categorical                                | any               | the one-hot argmax (`choice`)                   |
+| Box                                        | box               | `middle + half * tanh(logit)` (`box`)           |
+| Box of two or more numbers from 0 to 1     | soft              | `softmax(logits)` (`soft`)                      |
+| Box of five numbers from 0 to 1            | force             | a thrust: stay, left, right, down, up (`thrust`)|
+| Box of two numbers                         | force             | `middle + half * f` (`force`)                   |
+| Box of other numbers from 0 to 1: words    | force             | as `box`                                        |
+
+A force is `f = tanh(|h|) h / |h|`, in the unit disc. A Box of two numbers has `h` as its two logits. MPE's five numbers
+push by right - left and by up - down, so there `h` is the same differences of logits, and `left = (1 - f_x) / 2`,
+`right = (1 + f_x) / 2`, likewise down and up, stay = 0: full thrust at |f| = 1.
+
+Neighbouring parts of one kind are computed together, whichever agents they belong to. The learner's torch heads follow
+the same layout. C copies, A numbers of the joint action, P parts of a segment, n numbers of each.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from common.errors import ConfigError
+from common.run.run import NetworkSpec
+from common.spec import Box, JointSpec, Part
+
+Floats = npt.NDArray[np.float32]
+Kind = Literal["choice", "box", "soft", "thrust", "force"]
+
+THRUST_SIZE, FORCE_SIZE = 5, 2
+LEFT_DOWN, RIGHT_UP = slice(1, None, 2), slice(2, None, 2)
+"""Of the five numbers of a thrust: what pushes back and what pushes forth along x and along y."""
+SMALLEST_NORM = 1e-30
+"""Shorter forces are taken as this long, which changes none of them and keeps 0 / 0 away."""
+
+_NEEDS = {
+    "soft": "two or more numbers from 0 to 1",
+    "force": "a force (two numbers, or five from 0 to 1) or words (numbers from 0 to 1)",
+}
+
+
+class Segment(NamedTuple):
+    """Neighbouring parts of one kind and, boxes aside, one size."""
+
+    kind: Kind
+    columns: slice
+    """Where they stand in the joint action."""
+    parts: tuple[Part, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Parts and numbers of each, as they are computed: boxes as one part."""
+        total = self.columns.stop - self.columns.start
+        return (1, total) if self.kind == "box" else (len(self.parts), total // len(self.parts))
+
+    def range(self) -> tuple[Floats, Floats]:
+        """Returns middle and half range of the numbers of Box parts, each `[P, n]`."""
+        sides = zip(*(box_range(part) for part in self.parts if isinstance(part, Box)), strict=True)
+        middle, half = (np.concatenate(side).reshape(self.shape) for side in sides)
+        return middle, half
+
+
+class Ranges(NamedTuple):
+    """Of each number of the joint action: its bounds and how far noise of scale 1 moves it, each `[A]`."""
+
+    low: Floats
+    high: Floats
+    reach: Floats
+    """Half its range; 0 for what noise must leave alone: choices, soft choices, and the stay of a thrust."""
+
+
+def box_range(part: Box) -> tuple[Floats, Floats]:
+    """Returns middle and half range of a Box part, each `[size]`."""
+    low, high = np.array(part.low, np.float32), np.array(part.high, np.float32)
+    two = np.float32(2)
+    return (high + low) / two, (high - low) / two
+
+
+def segments(joint: JointSpec, head: str) -> tuple[Segment, ...]:
+    """Returns who acts by which head, in the order of the joint action; ConfigError as `check_head`."""
+    parts = [
+        (_kind(part, head, f"part {i + 1} of what {agent.name} does"), part)
+        for agent in joint.agents
+        for i, part in enumerate(agent.parts)
+    ]
+    found: list[Segment] = []
+    at = 0
+    for (kind, _), run in groupby(parts, lambda each: (each[0], 0 if each[0] == "box" else each[1].size)):
+        members = tuple(part for _, part in run)
+        columns = slice(at, at + sum(part.size for part in members))
+        at = columns.stop
+        found.append(Segment(kind, columns, members))
+    return tuple(found)
+
+
+def check_head(joint: JointSpec, network: NetworkSpec) -> None:
+    """Refuses a head that cannot make a team's actions: ConfigError names the part, or says that nothing is a force."""
+    kinds = {segment.kind for segment in segments(joint, network.head)}
+    if network.head == "force" and not kinds & {"thrust", "force"}:
+        raise ConfigError(
+            "network.head = 'force': no agent of this world acts by a force, a Box of two numbers or of five from 0 "
+            "to 1; write --set network.head=box"
+        )
+
+
+def ranges(joint: JointSpec, head: str) -> Ranges:
+    """Returns bounds and reach of noise of the joint action; a one-hot lies between 0 and 1."""
+    low, high = np.zeros(joint.action_dim, np.float32), np.ones(joint.action_dim, np.float32)
+    reach = np.zeros(joint.action_dim, np.float32)
+    for kind, columns, parts in segments(joint, head):
+        boxes = [part for part in parts if isinstance(part, Box)]
+        if boxes:
+            low[columns] = np.concatenate([part.low for part in boxes])
+            high[columns] = np.concatenate([part.high for part in boxes])
+        if kind in ("box", "thrust", "force"):
+            reach[columns] = np.concatenate([box_range(part)[1] for part in boxes])
+        if kind == "thrust":
+            reach[columns][::THRUST_SIZE] = 0.0
+    return Ranges(low, high, reach)
+
+
+class GreedyHeads:
+    """All agents' heads without exploration."""
+
+    def __init__(self, joint: JointSpec, head: str = "box") -> None:
+        """Raises ConfigError for parts of an action that the head cannot make."""
+        self.segments = segments(joint, head)
+        self._ranges = {s.columns.start: s.range() for s in self.segments if s.kind in ("box", "force")}
+
+    def __call__(self, logits: Floats) -> Floats:
+        """Returns the joint actions `[C, A]` for logits `[C, A]`."""
+        actions = np.empty_like(logits)
+        for segment in self.segments:
+            own, out = by_part(logits, segment), by_part(actions, segment)
+            if segment.kind == "choice":
+                choose(own.argmax(axis=2), out)
+            elif segment.kind == "soft":
+                softmax(own, out)
+            elif segment.kind == "thrust":
+                _thrust(own, out)
+            else:
+                middle, half = self._ranges[segment.columns.start]
+                np.multiply(np.tanh(own) if segment.kind == "box" else bounded_force(own), half, out=out)
+                out += middle
+        return actions
+
+
+def by_part(joint: Floats, segment: Segment) -> Floats:
+    """Sees a segment's columns of joint vectors `[C, A]` as `[C, P, n]`, without copying."""
+    return joint[:, segment.columns].reshape(len(joint), *segment.shape)
+
+
+def choose(choices: npt.NDArray[np.intp], out: Floats) -> None:
+    """Writes into `out` `[C, P, n]` 1.0 at each part's choice `[C, P]`."""
+    np.equal(choices[..., None], np.arange(out.shape[-1]), out=out)
+
+
+def softmax(logits: Floats, out: Floats) -> None:
+    """Writes into `out` the softmax over each part's logits `[C, P, n]`."""
+    np.subtract(logits, logits.max(axis=-1, keepdims=True), out=out)
+    np.exp(out, out=out)
+    out /= out.sum(axis=-1, keepdims=True)
+
+
+def bounded_force(h: Floats) -> Floats:
+    """Returns `tanh(|h|) h / |h|` of vectors `[..., 2]`: in the unit disc, smooth and 0 at 0."""
+    norm: Floats = np.hypot(h[..., 0], h[..., 1])
+    np.maximum(norm, SMALLEST_NORM, out=norm)
+    shrink: Floats = np.tanh(norm)
+    shrink /= norm
+    return h * shrink[..., None]
+
+
+def _thrust(own: Floats, out: Floats) -> None:
+    force = bounded_force(own[..., RIGHT_UP] - own[..., LEFT_DOWN])
+    force *= 0.5
+    out[..., 0] = 0.0
+    np.subtract(0.5, force, out=out[..., LEFT_DOWN])
+    np.add(0.5, force, out=out[..., RIGHT_UP])
+
+
+def _kind(part: Part, head: str, name: str) -> Kind:
+    if not isinstance(part, Box):
+        return "choice"
+    if head == "box":
+        return "box"
+    of_unit_range = set(part.low) == {0.0} and set(part.high) == {1.0}
+    if head == "soft" and of_unit_range and part.size > 1:
+        return "soft"
+    if head == "force" and part.size == FORCE_SIZE:
+        return "force"
+    if head == "force" and of_unit_range:
+        return "thrust" if part.size == THRUST_SIZE else "box"
+    numbers = "1 number" if part.size == 1 else f"{part.size} numbers"
+    bounds = f"{numbers} from {min(part.low):g} to {max(part.high):g}"
+    raise ConfigError(f"network.head = {head!r}: {name} is {bounds}, not {_NEEDS[head]}; write --set network.head=box")

@@ -1,0 +1,80 @@
+"""The decentralised policies in numpy: flat weights -> joint actions.
+
+One small ReLU network per player, from its own observation to one logit per number of its action; heads
+(`common/policy/heads.py`) turn logits into actions. What a player executes needs neither the critic, nor torch, nor the
+other players.
+
+Flat layout (float32): player by player in spec order, layer by layer, weight `[inputs, outputs]` row-major, then bias.
+The learner's torch forward equals this one within 1e-6 relative.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from common.policy.heads import Floats, GreedyHeads
+from common.run.run import NetworkSpec
+from common.spec import PlayerSpec, PlayersSpec
+
+
+class Layer(NamedTuple):
+    """One affine layer: weight `[inputs, outputs]`, bias `[outputs]`."""
+
+    weight: Floats
+    bias: Floats
+
+
+def layer_shapes(player: PlayerSpec, network: NetworkSpec) -> list[tuple[int, int]]:
+    """Returns (inputs, outputs) of each layer of a player's policy."""
+    return list(pairwise((player.obs_dim, *network.policy_hidden, player.action_dim)))
+
+
+def weight_count(players: PlayersSpec, network: NetworkSpec) -> int:
+    """Returns how many numbers the flat weights of all policies hold."""
+    return sum((i + 1) * o for player in players.agents for i, o in layer_shapes(player, network))
+
+
+def unflatten(flat: Floats, players: PlayersSpec, network: NetworkSpec) -> list[list[Layer]]:
+    """Returns each player's layers as views into the flat weights; ValueError when the length does not fit."""
+    if flat.shape != (weight_count(players, network),):
+        raise ValueError(f"flat weights have shape {flat.shape}, the policies need ({weight_count(players, network)},)")
+    policies: list[list[Layer]] = []
+    at = 0
+    for player in players.agents:
+        layers: list[Layer] = []
+        for inputs, outputs in layer_shapes(player, network):
+            middle, end = at + inputs * outputs, at + (inputs + 1) * outputs
+            layers.append(Layer(flat[at:middle].reshape(inputs, outputs), flat[middle:end]))
+            at = end
+        policies.append(layers)
+    return policies
+
+
+class Policy:
+    """All players' policies with one set of weights."""
+
+    def __init__(self, players: PlayersSpec, network: NetworkSpec, flat: Floats) -> None:
+        """Takes flat weights `[weight_count]`; keeps views, so the caller must not change them afterwards."""
+        self._players = players
+        self._heads = GreedyHeads(players, network.head)
+        self._layers = unflatten(flat, players, network)
+
+    def logits(self, obs: Floats) -> Floats:
+        """Returns the networks' outputs `[copies, sum action]` for joint observations `[copies, sum obs]`."""
+        out = np.empty((len(obs), self._players.action_dim), np.float32)
+        for player, layers in zip(self._players.agents, self._layers, strict=True):
+            x = obs[:, player.obs_slice]
+            for layer in layers[:-1]:
+                x = x @ layer.weight
+                x += layer.bias
+                np.maximum(x, 0.0, out=x)
+            np.matmul(x, layers[-1].weight, out=out[:, player.action_slice])
+            out[:, player.action_slice] += layers[-1].bias
+        return out
+
+    def act(self, obs: Floats) -> Floats:
+        """Returns the joint actions `[copies, sum action]` without exploration."""
+        return self._heads(self.logits(obs))

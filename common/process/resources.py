@@ -1,0 +1,86 @@
+"""Memory, processor time and open files: what a process uses and what it may use."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+from collections.abc import Iterable
+from pathlib import Path
+
+from common.process.metrics import CGROUPS, PROC
+
+MOST_FILES = 65_536
+
+
+def allow_many_connections() -> None:
+    """Raises the limit of open files, which is 1,024 by custom, towards what this process may have: one a peer."""
+    with contextlib.suppress(OSError, ValueError):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
+def private_bytes(pid: int) -> int:
+    """Returns the memory only this process has: what its end would give back; 0 when it is gone."""
+    lines = _read(PROC / str(pid) / "status").splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
+
+
+def cpu_seconds(pid: int) -> float:
+    """Returns the CPU time of a process and of its ended children; 0 when it is gone."""
+    # After the command, which is in brackets and may hold anything: utime, stime, cutime, cstime are 12th to 15th.
+    fields = _read(PROC / str(pid) / "stat").rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_limit_bytes() -> int:
+    """Returns the least of the machine's memory and the limits of this process' cgroups, version 1 or 2."""
+    return min([_machine_bytes(), *(limit for limit, _ in _limits())])
+
+
+def available_memory_bytes() -> int:
+    """Returns what this process may still use: the machine's free memory, or less where one of its cgroups has less."""
+    lines = _read(PROC / "meminfo").splitlines()
+    free = (int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    return min([next(free, _machine_bytes()), *(max(limit - used, 0) for limit, used in _limits())])
+
+
+def _machine_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _limits() -> Iterable[tuple[int, int]]:
+    """Yields limit and use of memory of each of this process' cgroups that has a limit."""
+    for limit_file, used_file in _limit_files():
+        limit, used = _read(limit_file).strip(), _read(used_file).strip()
+        if limit.isdigit():
+            yield int(limit), int(used) if used.isdigit() else 0
+
+
+def _limit_files() -> Iterable[tuple[Path, Path]]:
+    """Yields the files with limit and use of memory of this process' cgroups and of those that contain them."""
+    for line in _read(PROC / "self" / "cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root, limit, used = (
+            ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes")
+            if controllers
+            else ("", "memory.max", "memory.current")
+        )
+        top = CGROUPS / root
+        # In a container the path may be the host's, while the container sees its own group at the top.
+        for group in {top, *(top / parent for parent in _with_parents(path.strip("/")))}:
+            yield group / limit, group / used
+
+
+def _with_parents(path: str) -> Iterable[Path]:
+    return (Path(path), *Path(path).parents)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,1 @@
+"""What a run is: its settings, presets, players and directory."""

@@ -1,0 +1,208 @@
+"""The processes of one run on this machine: started, kept alive, ended in order.
+
+What to do when a process ends is decided by `verdict`, from values alone; `Supervisor` does it.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from common.errors import ConfigError, LastingError, PeerError, ShoalError
+from common.process.exit import BAD_USAGE, DONE, NO_PEER
+from common.process.failure_note import Failure, FailureNote
+from common.process.restart_policy import STEADY_S, GiveUp, Restarts
+
+_log = logging.getLogger(__name__)
+_LAST_LINES = 12
+SILENT_END_S = 2.0
+"""An end that takes longer is said to be waited for."""
+
+
+class Finished(NamedTuple):
+    """The process has done its work."""
+
+
+class Again(NamedTuple):
+    """The process is to be started again after a while."""
+
+    delay_s: float
+
+
+class Fail(NamedTuple):
+    """Starting again cannot help."""
+
+    error: ShoalError
+
+
+def verdict(
+    code: int, ran_s: float, restarts: Restarts, *, finishes: bool, last_words: str, lasting: bool = False
+) -> Finished | Again | Fail:
+    """Decides what follows the end of a process with this exit code (negative: the signal that killed it).
+
+    finishes: its work is done, so that exit code 0 is its end; else it was ended by someone and is to go on.
+    lasting: it says itself that repetition cannot mend it, as an actor node does that has given a worker up.
+    """
+    if code == DONE and finishes:
+        return Finished()
+    if code == BAD_USAGE:
+        return Fail(ConfigError(last_words))
+    if lasting:
+        return Fail(LastingError(last_words))
+    if code == NO_PEER and not restarts.total:
+        return Fail(PeerError(last_words))
+    # A process that has been started again had its peers once: they may be restarting too.
+    decided = restarts.after(progressed=ran_s >= STEADY_S)
+    if isinstance(decided, GiveUp):
+        return Fail(LastingError(f"failed {decided.reason}; its last words: {last_words}"))
+    return Again(decided.delay_s)
+
+
+class Role:
+    """One supervised process and its history."""
+
+    def __init__(
+        self,
+        name: str,
+        start: Callable[[], subprocess.Popen[bytes]],
+        log: Path,
+        is_done: Callable[[], bool] = lambda: False,
+        note: Path | None = None,
+    ) -> None:
+        """Takes how it is started and, for a role that ends by itself, how to see that its work is done.
+
+        note: where it leaves its failures (`common.process.failure_note`).
+        """
+        self.name, self.log = name, log
+        self._note = FailureNote(note)
+        self._failure: Failure | None = None
+        """The last one that its present process has noted."""
+        self.news: list[str] = []
+        """Failures that were noted and mended by the process itself, since this list was last emptied."""
+        self._is_done = is_done
+        self._start = start
+        self.process: subprocess.Popen[bytes] | None = None
+        self.finished = False
+        self.restarts = Restarts()
+        self.trouble = ""
+        """What happened last, in words, while it is not running."""
+        self._started_at = self._due_at = 0.0
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is alive."""
+        return self.process is not None and self.process.poll() is None
+
+    def start(self) -> None:
+        """Starts the process now."""
+        self.process, self._started_at, self.trouble = self._start(), time.monotonic(), ""
+        self._failure = None
+
+    def look(self, now: float) -> None:
+        """Notices failures and an end, and starts again when that is due; raises what starting again cannot mend."""
+        running = self.running
+        self._take_news()
+        if self.finished or running:
+            return
+        if self.process is not None:
+            self._ended(self.process.returncode, now)
+        elif now >= self._due_at:
+            _log.info("starting %s again", self.name)
+            self.start()
+
+    def _take_news(self) -> None:
+        for failure in self._note.news():
+            if failure.mended:
+                self.news.append(f"{self.name} {failure.message}")
+            else:
+                self._failure = failure
+
+    def _ended(self, code: int, now: float) -> None:
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        ran_s = now - self._started_at
+        lasting = self._failure is not None and self._failure.lasting
+        words = self._last_words()
+        match verdict(
+            code, ran_s, self.restarts, finishes=self._is_done(), last_words=words, lasting=lasting and code > DONE
+        ):
+            case Finished():
+                self.finished = True
+            case Again(delay_s):
+                self.trouble = f"{self.name} {how}; starts again in {delay_s:.1f} s (log: {self.log})"
+                if self._failure is not None:
+                    self.news.append(f"{self.name}: {words}")
+                _log.warning("%s", self.trouble)
+                self.process, self._due_at = None, now + delay_s
+            case Fail(error):
+                if "\n" in str(error):
+                    raise type(error)(f"{error}\n({self.name} {how}; log: {self.log})")
+                raise type(error)(f"{self.name} {how} (log: {self.log}): {error}")
+
+    def _last_words(self) -> str:
+        if self._failure is not None:
+            return self._failure.message
+        lines = self.log.read_text(errors="replace").splitlines()[-_LAST_LINES:] if self.log.exists() else []
+        plain = [line for line in lines if line.strip()]
+        return plain[-1] if plain else "(its log is empty)"
+
+    def end(self, timeout_s: float, on_wait: Callable[[str], object] = lambda _: None) -> None:
+        """Ends the process: SIGTERM, then SIGKILL after the timeout; says what it waits for after SILENT_END_S."""
+        if self.process is None:
+            return
+        if self.running:
+            self.process.terminate()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        try:
+            try:
+                self.process.wait(min(SILENT_END_S, timeout_s))
+            except subprocess.TimeoutExpired:
+                on_wait(f"waiting for {self.name} to end (at most {timeout_s:.0f} s)")
+                self.process.wait(max(timeout_s - SILENT_END_S, 0.0))
+        except subprocess.TimeoutExpired:
+            _log.warning("%s did not end within %.0f s; killed", self.name, timeout_s)
+            self.process.kill()
+            self.process.wait()
+
+
+class Supervisor:
+    """Roles in the order in which they start; they end in the reverse order."""
+
+    def __init__(self) -> None:
+        self.roles: list[Role] = []
+
+    def add(self, role: Role) -> Role:
+        """Starts a role and keeps it."""
+        self.roles.append(role)
+        role.start()
+        return role
+
+    def look(self) -> None:
+        """Looks after every role once."""
+        now = time.monotonic()
+        for role in self.roles:
+            role.look(now)
+
+    @property
+    def troubles(self) -> list[str]:
+        """What is wrong with roles that do not run, in words."""
+        return [role.trouble for role in self.roles if role.trouble]
+
+    def take_news(self) -> list[str]:
+        """Returns the failures that roles have noted and mended since the last call."""
+        news = [text for role in self.roles for text in role.news]
+        for role in self.roles:
+            role.news.clear()
+        return news
+
+    def end(self, timeout_s: float = 20.0, on_wait: Callable[[str], object] = lambda _: None) -> None:
+        """Ends all roles, the last started first, so that each can still say good-bye to those it needs.
+
+        on_wait: told in words what is waited for, when it takes long.
+        """
+        for role in reversed(self.roles):
+            role.end(timeout_s, on_wait)

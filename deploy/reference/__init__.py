@@ -1,4 +1,0 @@
-"""The pages of docs/reference, written from the code: `python -m deploy.reference`, or `make reference`.
-
-They are kept in the repository, so that they are read there as well as on the site; a test holds them to the code.
-"""

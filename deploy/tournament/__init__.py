@@ -1,5 +1,0 @@
-"""`shoal tournament`: cross-play of runs, stand-ins and frozen opponents as matrices and heat maps.
-
-cli.py        the command                       matrices.py   a tournament as matrices, and their colours
-words.py      matrices and standings for people heat_map.py   the same as one SVG file (heat_map.svg)
-"""

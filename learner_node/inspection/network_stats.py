@@ -1,0 +1,197 @@
+"""What a diagnosis measures of networks and critics, in numpy: layers and what was played in, figures out.
+
+    T steps, W the first of them that were watched, E episodes     N players     n rows
+
+Nothing here needs torch, so that verdicts can speak of these figures without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from common.policy.heads import Floats, bounded_force, box_range, by_part, segments, softmax
+from common.policy.network import Layer
+from common.spec import AgentSpec, Box, joint_spec
+
+Doubles = npt.NDArray[np.float64]
+
+SATURATED = 0.99
+"""A squashed number beyond this share of its range: the gradient through its tanh is below 0.02."""
+
+
+class NetworkFigures(msgspec.Struct, frozen=True):
+    """One network on the states and actions that were played."""
+
+    network: str
+    inputs: int
+    """Different inputs it was given: of few of them even a healthy network leaves many units inactive."""
+    hidden_units: tuple[int, ...]
+    dead: tuple[float, ...]
+    """Share of each hidden layer's units that are active in no state."""
+    logit_size: float | None = None
+    """Root mean square of a policy's logits; None for critics, as are the ones below where they do not apply."""
+    saturated: float | None = None
+    """Share of squashed numbers of Box parts that stand beyond 0.99 of their range."""
+    top_probability: float | None = None
+    """Mean probability of the likeliest choice, of Categorical and soft parts."""
+    entropy: float | None = None
+    """Mean entropy of those choices, as a share of the largest there can be."""
+
+
+class ValueFigures(msgspec.Struct, frozen=True):
+    """One player's critic against the discounted returns that followed; in units of the rewards it learns."""
+
+    player: str
+    value: float
+    """Mean of the critic's values."""
+    realised: float
+    """Mean of the returns."""
+    realised_std: float
+    bias: float
+    """Mean of value - return."""
+    bias_ci95: tuple[float, float]
+    """Over episodes."""
+    relative_bias: float
+    """The bias over the mean size of the returns."""
+    rank_correlation: float | None
+    """Spearman's, over states and actions; None where the returns are all alike."""
+    reward_watched: float
+    """Mean reward a step in the watched steps, in which it trained too."""
+    reward_beyond: float
+    """The same in the steps after them, up to where the returns are cut off; 0 where there are none."""
+
+
+def forward(layers: Sequence[Layer], rows: Floats) -> tuple[list[Floats], Floats]:
+    """Returns the hidden layers `[n, H]` behind their ReLU, and the outputs `[n, outputs]`."""
+    hidden: list[Floats] = []
+    for layer in layers[:-1]:
+        rows = np.maximum(rows @ layer.weight + layer.bias, 0.0)
+        hidden.append(rows)
+    return hidden, rows @ layers[-1].weight + layers[-1].bias
+
+
+def critic_figures(name: str, layers: Sequence[Layer], rows: Floats) -> NetworkFigures:
+    """Returns a critic's figures on what it reads `[n, inputs]`."""
+    hidden, _ = forward(layers, rows)
+    return NetworkFigures(name, _different(rows), tuple(h.shape[1] for h in hidden), _dead(hidden))
+
+
+def policy_figures(player: AgentSpec, head: str, layers: Sequence[Layer], obs: Floats) -> NetworkFigures:
+    """Returns a policy's figures on its own observations `[n, obs]`."""
+    hidden, logits = forward(layers, obs)
+    squashed, choices = _squashed_and_choices(player, head, logits)
+    tops = [part.max(axis=-1).ravel() for part in choices]
+    entropies = [_entropy_share(part).ravel() for part in choices]
+    return NetworkFigures(
+        player.name,
+        _different(obs),
+        tuple(h.shape[1] for h in hidden),
+        _dead(hidden),
+        float(np.sqrt(np.mean(np.square(logits, dtype=np.float64)))),
+        float(np.mean(np.concatenate(squashed) > SATURATED)) if squashed else None,
+        float(np.mean(np.concatenate(tops))) if tops else None,
+        float(np.mean(np.concatenate(entropies))) if entropies else None,
+    )
+
+
+def realised_returns(reward: Doubles, discount: Doubles, gamma: float, watched: int) -> Doubles:
+    """Returns `G_t = reward_t + gamma * discount_t * G_t+1` of the first steps `[W, ...]`, from all steps `[T, ...]`.
+
+    What follows the last step counts nothing.
+    """
+    found = np.zeros((watched, *reward.shape[1:]))
+    rest = np.zeros(reward.shape[1:])
+    for t in reversed(range(len(reward))):
+        rest = reward[t] + gamma * discount[t] * rest
+        if t < watched:
+            found[t] = rest
+    return found
+
+
+def value_figures(
+    player: str, values: Doubles, reward: Doubles, discount: Doubles, present: Doubles, *, gamma: float
+) -> ValueFigures:
+    """Compares one player's values in the watched steps `[W, E]` with the returns that followed.
+
+    reward, discount, present: what the player is told of all steps `[T, E]`.
+    """
+    watched, there = len(values), present > 0
+    returns = realised_returns(reward, discount, gamma, watched)
+    seen = there[:watched]
+    error = np.where(seen, values - returns, 0.0)
+    known, believed = returns[seen], values[seen]
+    count = seen.sum(axis=0)
+    by_episode = error.sum(axis=0)[count > 0] / count[count > 0]
+    bias, size = float(error.sum() / seen.sum()), float(np.abs(known).mean())
+    half = 1.96 * float(by_episode.std() / np.sqrt(len(by_episode)))
+    alike = known.std() <= 1e-6 * max(size, 1e-6)
+    return ValueFigures(
+        player,
+        float(believed.mean()),
+        float(known.mean()),
+        float(known.std()),
+        bias,
+        (bias - half, bias + half),
+        bias / size if size else 0.0,
+        None if alike else rank_correlation(believed, known),
+        _mean_reward(reward[:watched], there[:watched]),
+        _mean_reward(reward[watched:], there[watched:]),
+    )
+
+
+def rank_correlation(a: Doubles, b: Doubles) -> float:
+    """Returns Spearman's rank correlation of `[n]` and `[n]`, equal values sharing their mean rank; 0 where all are."""
+    ranks = [_ranks(values) for values in (a, b)]
+    centred = [rank - rank.mean() for rank in ranks]
+    size = np.sqrt(np.square(centred[0]).sum() * np.square(centred[1]).sum())
+    return float((centred[0] * centred[1]).sum() / size) if size else 0.0
+
+
+def _mean_reward(reward: Doubles, there: npt.NDArray[np.bool_]) -> float:
+    return float(reward[there].mean()) if there.any() else 0.0
+
+
+def _ranks(values: Doubles) -> Doubles:
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    found: Doubles = (last - (counts - 1) / 2.0)[place]
+    return found
+
+
+def _different(rows: Floats) -> int:
+    return len({row.tobytes() for row in np.ascontiguousarray(rows)})
+
+
+def _dead(hidden: Sequence[Floats]) -> tuple[float, ...]:
+    return tuple(float(np.mean(~(layer > 0.0).any(axis=0))) for layer in hidden)
+
+
+def _squashed_and_choices(player: AgentSpec, head: str, logits: Floats) -> tuple[list[Floats], list[Floats]]:
+    """Returns how far squashed numbers stand from their middle, 0 to 1, and the probabilities of choices."""
+    alone = joint_spec([(player.name, player.team, player.obs_dim, player.parts)])
+    squashed, choices = [], []
+    for segment in segments(alone, head):
+        own = by_part(logits, segment)
+        if segment.kind in ("choice", "soft"):
+            probabilities = np.empty_like(own)
+            softmax(own, probabilities)
+            choices.append(probabilities)
+        elif segment.kind == "box":
+            # A number with no range is where it must be.
+            free = np.concatenate([box_range(part)[1] > 0 for part in segment.parts if isinstance(part, Box)])
+            squashed.append(np.abs(np.tanh(own[..., free])).ravel())
+        else:
+            force = own if segment.kind == "force" else own[..., 2::2] - own[..., 1::2]
+            squashed.append(np.linalg.norm(bounded_force(force), axis=-1).ravel())
+    return squashed, choices
+
+
+def _entropy_share(probabilities: Floats) -> Floats:
+    """Returns the entropy of `[..., k]` choices over `log k`."""
+    k = probabilities.shape[-1]
+    entropy: Floats = -(probabilities * np.log(np.maximum(probabilities, 1e-30))).sum(axis=-1)
+    return entropy / np.float32(np.log(k)) if k > 1 else entropy

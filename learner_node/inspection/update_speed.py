@@ -1,0 +1,238 @@
+"""How fast the update is: against a plain loop over agents, its own products alone, and the machine's peak.
+
+All in the same process, on one thread, in turn; medians, because machines have slow spells.
+
+    peak: a product of two square float32 matrices          needed: the update's arithmetic at that rate
+    products: the update's own products, of their shapes and where they lie, and nothing between them
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from common.policy.heads import Floats, box_range
+from common.policy.network import unflatten
+from common.run.run import AlgorithmSpec, NetworkSpec
+from common.spec import AgentsSpec, Box, PlayersSpec, joint_spec
+from common.transitions import field_columns, transition_dtype
+from learner_node.stacked.losses import Batch
+from learner_node.stacked.update import Maddpg
+
+NETWORK = NetworkSpec(policy_hidden=(64, 64), critic_hidden=(64, 64), share_policies=False, share_critics=False)
+ALGORITHM = AlgorithmSpec(name="maddpg")
+"""The paper's networks and algorithm, whatever the defaults of a run are."""
+ROUNDS = 40
+PEAK_SIZE = 512
+_PRODUCTS = (torch.ops.aten.mm, torch.ops.aten.bmm, torch.ops.aten.addmm, torch.ops.aten.addmm_, torch.ops.aten.baddbmm)
+
+
+class Speed(NamedTuple):
+    """Medians of one batch size."""
+
+    rows: int
+    update_s: float
+    loop_s: float
+    """The plain loop over agents."""
+    products_s: float
+    """The update's products alone."""
+    needed_s: float
+    """What the update's products would take at the machine's peak."""
+
+
+def simple_spread_shapes() -> AgentsSpec:
+    """Returns three agents that see 18 numbers and act 5, as in simple_spread."""
+    return joint_spec([(f"agent_{i}", "agent", 18, (Box((0.0,) * 5, (1.0,) * 5),)) for i in range(3)])
+
+
+def speeds(sizes: tuple[int, ...] = (256, 1024)) -> Iterator[Speed]:
+    """Measures the update of MADDPG on simple_spread's shapes with the paper's networks; leaves torch on one thread."""
+    torch.set_num_threads(1)
+    joint, network, algorithm = simple_spread_shapes(), NETWORK, ALGORITHM
+    for rows in sizes:
+        batch = random_batch(joint, rows)
+        stacked, loop = Maddpg(joint, network, algorithm, 0, batch.joint), PlainLoop(joint, network, algorithm)
+        a, b, out = (torch.randn(PEAK_SIZE, PEAK_SIZE) for _ in range(3))
+        rates = algorithm.policy_learning_rate, algorithm.critic_learning_rate
+        update = partial(stacked.update, batch, *rates)
+        update()
+        with Products() as products:
+            update()
+        update_s, loop_s, products_s, peak_s = _medians(
+            update, partial(loop.update, batch), products.again, partial(torch.mm, a, b, out=out)
+        )
+        needed_s = needed_flop(joint, network, rows) / (2 * PEAK_SIZE**3) * peak_s
+        yield Speed(rows, update_s, loop_s, products_s, needed_s)
+
+
+def seconds_by_threads(counts: tuple[int, ...], rows: int = 256) -> list[float]:
+    """Returns the median seconds of an update at a run's defaults by so many threads; leaves torch on one thread.
+
+    Every second update moves policies too, as it does by default; a turn here is both.
+    """
+    joint = simple_spread_shapes()
+    batch, algorithm = random_batch(joint, rows), AlgorithmSpec()
+    learner = Maddpg(joint, NetworkSpec(), algorithm, 0, batch.joint)
+    rates = algorithm.policy_learning_rate, algorithm.critic_learning_rate
+
+    def two_updates(threads: int) -> None:
+        torch.set_num_threads(threads)
+        for policies in (False, True):
+            learner.update(batch, *rates, policies=policies)
+
+    measured = _medians(*(partial(two_updates, count) for count in counts))
+    torch.set_num_threads(1)
+    return [seconds / 2 for seconds in measured]
+
+
+def needed_flop(joint: AgentsSpec, network: NetworkSpec, rows: int) -> int:
+    """Counts multiplications and additions of the products that one update of MADDPG needs.
+
+    Both kinds of networks: forward for targets, forward and back for training. In the policy loss the critics again,
+    forward with what an own action changes, and back to that action only.
+    """
+    policy = critic = through_policy = through_critic = own = 0
+    for agent in joint.agents:
+        *inner, last = pairwise((agent.obs_dim, *network.policy_hidden, agent.action_dim))
+        policy += sum(i * o for i, o in (*inner, last))
+        through_policy += sum(i * o for i, o in (*inner[1:], last))
+        *inner, last = pairwise((joint.obs_dim + joint.action_dim, *network.critic_hidden, 1))
+        critic += sum(i * o for i, o in (*inner, last))
+        through_critic += sum(i * o for i, o in (*inner[1:], last))
+        own += agent.action_dim * network.critic_hidden[0]
+    training = 2 * policy + through_policy + 2 * critic + through_critic
+    return 2 * rows * (policy + critic + training + critic + through_critic + 2 * own)
+
+
+def random_batch(joint: AgentsSpec, rows: int) -> Batch:
+    """Returns a batch of random numbers in which every agent acts, as views of records."""
+    dtype = transition_dtype(joint)
+    columns, words = field_columns(dtype), torch.randn(rows, dtype.itemsize // 4)
+    words[:, columns["discount"].start : columns["present"].stop] = 1.0
+    next_obs, reward, discount, present = (
+        words[:, columns[name]] for name in ("next_obs", "reward", "discount", "present")
+    )
+    return Batch(words[:, : columns["action"].stop], next_obs, reward, discount, present, complete=True)
+
+
+class Products(TorchDispatchMode):
+    """Notes the products that are computed within it, to compute them again alone, in the same memory."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: list[Callable[[], object]] = []
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        call = partial(func, *args, **(kwargs or {}))
+        if func.overloadpacket in _PRODUCTS:
+            self.calls.append(call)
+        return call()
+
+    @torch.inference_mode()
+    def again(self) -> None:
+        """Computes them once more, in their order."""
+        for call in self.calls:
+            call()
+
+
+class PlainLoop:
+    """MADDPG as it is mostly written: one module, one optimiser and one backward pass an agent."""
+
+    def __init__(self, joint: AgentsSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> None:
+        self._joint, self._algorithm = joint, algorithm
+        inputs = joint.obs_dim + joint.action_dim
+        self.policies = [_mlp(a.obs_dim, *network.policy_hidden, a.action_dim) for a in joint.agents]
+        self.critics = [_mlp(inputs, *network.critic_hidden, 1) for _ in joint.agents]
+        self._targets = copy.deepcopy((self.policies, self.critics))
+        self._policy_adams = [
+            torch.optim.Adam(net.parameters(), algorithm.policy_learning_rate) for net in self.policies
+        ]
+        self._critic_adams = [
+            torch.optim.Adam(net.parameters(), algorithm.critic_learning_rate) for net in self.critics
+        ]
+
+    def update(self, batch: Batch) -> None:
+        """Trains agent after agent, then moves the targets."""
+        obs, action = torch.split(batch.joint, [self._joint.obs_dim, self._joint.action_dim], dim=1)
+        with torch.no_grad():
+            next_obs = [batch.next_obs[:, agent.obs_slice] for agent in self._joint.agents]
+            acted = [torch.sigmoid(2 * net(own)) for net, own in zip(self._targets[0], next_obs, strict=True)]
+            next_joint = torch.cat([batch.next_obs, *acted], 1)
+        for i, agent in enumerate(self._joint.agents):
+            with torch.no_grad():
+                value = self._targets[1][i](next_joint)[:, 0]
+                target = batch.reward[:, i] + self._algorithm.discount * batch.discount[:, i] * value
+            loss = nn.functional.mse_loss(self.critics[i](batch.joint)[:, 0], target)
+            self._descend(self.critics[i], self._critic_adams[i], loss)
+            logits = self.policies[i](obs[:, agent.obs_slice])
+            actions = action.clone()
+            actions[:, agent.action_slice] = torch.sigmoid(2 * logits)
+            loss = -self.critics[i](torch.cat([obs, actions], 1)).mean()
+            loss = loss + self._algorithm.action_regularisation * logits.square().mean()
+            self._descend(self.policies[i], self._policy_adams[i], loss)
+        for net, target_net in zip(self.policies + self.critics, self._targets[0] + self._targets[1], strict=True):
+            for new, old in zip(net.parameters(), target_net.parameters(), strict=True):
+                old.data.lerp_(new.data, self._algorithm.target_rate)
+
+    def _descend(self, network: nn.Module, adam: torch.optim.Adam, loss: Tensor) -> None:
+        adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(network.parameters(), self._algorithm.gradient_clip)
+        adam.step()
+
+
+def policy_in_torch(players: PlayersSpec, network: NetworkSpec, flat: Floats) -> Callable[[Floats], Floats]:
+    """Returns `common.policy.network.Policy` with these weights in torch: a module an agent, box heads.
+
+    Takes joint observations `[copies, sum obs]`, returns joint actions `[copies, sum action]`. Leaves torch on one
+    thread.
+    """
+    torch.set_num_threads(1)
+    modules = []
+    for agent, layers in zip(players.agents, unflatten(flat, players, network), strict=True):
+        module = _mlp(agent.obs_dim, *network.policy_hidden, agent.action_dim)
+        linear = [layer for layer in module if isinstance(layer, nn.Linear)]
+        for layer, own in zip(linear, layers, strict=True):
+            layer.weight.data, layer.bias.data = torch.tensor(own.weight.T), torch.tensor(own.bias)
+        modules.append(module)
+    boxes = [part for agent in players.agents for part in agent.parts if isinstance(part, Box)]
+    middle, half = (torch.from_numpy(np.concatenate(side)) for side in zip(*map(box_range, boxes), strict=True))
+
+    def act(obs: Floats) -> Floats:
+        with torch.inference_mode():
+            seen = torch.from_numpy(obs)
+            logits = [module(seen[:, a.obs_slice]) for module, a in zip(modules, players.agents, strict=True)]
+            actions: Floats = torch.addcmul(middle, torch.tanh(torch.cat(logits, 1)), half).numpy()
+            return actions
+
+    return act
+
+
+def _mlp(*sizes: int) -> nn.Sequential:
+    layers = [layer for inputs, outputs in pairwise(sizes) for layer in (nn.Linear(inputs, outputs), nn.ReLU())]
+    return nn.Sequential(*layers[:-1])
+
+
+def _medians(*turns: Callable[[], object]) -> list[float]:
+    """Returns the median seconds of each turn, taken in turn; each is done once more before, unmeasured."""
+    seconds: list[list[float]] = [[] for _ in turns]
+    for _ in range(ROUNDS):
+        for turn, measured in zip(turns, seconds, strict=True):
+            turn()
+            started_at = time.perf_counter()
+            turn()
+            measured.append(time.perf_counter() - started_at)
+    return [statistics.median(measured[ROUNDS // 10 :]) for measured in seconds]

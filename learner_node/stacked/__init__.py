@@ -1,0 +1,1 @@
+"""The fast update of the MADDPG family: stacked networks with gradients written by hand."""

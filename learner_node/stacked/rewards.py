@@ -1,0 +1,84 @@
+"""From agents to players: whose reward a player learns, and when it is there.
+
+    reward of agent i = (1 - s) * own reward + s * mean over its side         s: the team spirit
+    reward of a player = mean over the agents it is
+
+"Team Spirit" is OpenAI Five's (2018) word for s: 0 = only its own reward, 1 = only the team's.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from common.run.players import members_of
+from common.run.run import AlgorithmSpec
+from common.spec import AgentsSpec, PlayersSpec
+from learner_node.stacked.losses import Batch, Shares
+
+
+class Told(NamedTuple):
+    """What players are told of a transition, `[B, N]` each."""
+
+    reward: Tensor
+    discount: Tensor
+    present: Tensor
+
+
+class Rewards:
+    """Turns agents' rewards, discounts and presence into players'."""
+
+    def __init__(self, agents: AgentsSpec, players: PlayersSpec, algorithm: AlgorithmSpec, like: Tensor) -> None:
+        """Takes number type and device from `like`."""
+        self._members = [list(members_of(agents, player)) for player in players.agents]
+        self._scale = algorithm.reward_scale
+        spirited = algorithm.team_spirit > 0.0 or algorithm.final_team_spirit is not None
+        self._same_team = torch.tensor([[float(a.team == b.team) for b in agents.agents] for a in agents.agents]).to(
+            like
+        )
+        self._mean_of = like.new_zeros(len(agents.agents), len(players.agents))
+        for player, members in enumerate(self._members):
+            self._mean_of[members, player] = 1.0 / len(members)
+        self._merges = len(players.agents) < len(agents.agents)
+        self._mixes = self._merges or spirited or algorithm.reward_scale != 1.0
+        self._matrix = torch.empty_like(self._mean_of)
+        self.set_team_spirit(algorithm.team_spirit)
+        owners = [i for i, agent in enumerate(agents.agents) for _ in range(agent.action_dim)]
+        self._agent_of = torch.tensor(owners, device=like.device)
+        self.player_of = torch.tensor(
+            [i for i, player in enumerate(players.agents) for _ in range(player.action_dim)], device=like.device
+        )
+        """The player of each number of the joint action `[U]`."""
+        lengths = torch.tensor([float(players.agents[i].action_dim) for i in self.player_of.tolist()])
+        self._penalty = (algorithm.action_regularisation / lengths.to(like))[:, None]
+
+    def set_team_spirit(self, spirit: float) -> None:
+        """Sets the share of the team's mean reward in each agent's."""
+        team_mean = self._same_team / self._same_team.sum(0, keepdim=True)
+        own = torch.eye(len(team_mean)).to(team_mean)
+        self._matrix.copy_(((1.0 - spirit) * own + spirit * team_mean) @ self._mean_of * self._scale)
+
+    def told(self, batch: Batch) -> Told:
+        """Returns what the players are told."""
+        reward = batch.reward @ self._matrix if self._mixes else batch.reward
+        if not self._merges:
+            return Told(reward, batch.discount, batch.present)
+        return Told(reward, self._any(batch.discount), self._any(batch.present))
+
+    def shares(self, batch: Batch, told: Told) -> Shares:
+        """Returns what the rows of a batch count for."""
+        mask = told.present.t()
+        rows = mask / mask.sum(1, keepdim=True).clamp_(min=1.0)
+        numbers = (rows.index_select(0, self.player_of) * self._penalty).t()
+        if batch.complete:
+            return Shares(rows, numbers, None, None)
+        alive = batch.present * (batch.discount > 0)
+        return Shares(
+            rows, numbers, batch.present.index_select(1, self._agent_of), alive.index_select(1, self._agent_of)
+        )
+
+    def _any(self, agents: Tensor) -> Tensor:
+        """Returns the largest of each player's agents: it goes on as long as one of them does."""
+        return torch.stack([agents[:, members].amax(1) for members in self._members], 1)

@@ -1,0 +1,1 @@
+"""How chunks outlive the replay server: the journal, the committer and the log in Redis."""

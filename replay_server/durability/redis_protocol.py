@@ -1,0 +1,31 @@
+"""How commands go to Redis (RESP 2), with large values sent from where they lie: redis-py would join them first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from common.wire.codec import Buffer
+
+Split = tuple[bytes, Buffer]
+"""One value in two parts: a few bytes, and many that are not to be copied."""
+Part = bytes | str | int | Split
+Command = tuple[Part, ...]
+
+
+def pack(commands: Iterable[Command]) -> list[Buffer]:
+    """Returns the buffers to send for a series of commands."""
+    buffers: list[Buffer] = []
+    text = bytearray()
+    for command in commands:
+        text += b"*%d\r\n" % len(command)
+        for part in command:
+            if isinstance(part, tuple):
+                first, rest = part
+                text += b"$%d\r\n%b" % (len(first) + len(rest), first)
+                buffers += (bytes(text), rest)
+                text = bytearray(b"\r\n")
+            else:
+                value = part if isinstance(part, bytes) else str(part).encode()
+                text += b"$%d\r\n%b\r\n" % (len(value), value)
+    buffers.append(bytes(text))
+    return buffers

@@ -1,0 +1,127 @@
+"""What has happened lately: rates over a few seconds, returns over the last episodes, policy lag. Pure."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections import deque
+
+from common.wire.messages import ActorReport
+
+WINDOW_S = 5.0
+STEP_S = 0.25
+EPISODES = 100
+LAG_CHUNKS = 100
+LAG_VERSIONS = (0, 1, 2, 3, 5, 10, 20, 50, 200)
+"""Upper bounds of the histogram of policy lag; what is further behind is in one more bucket."""
+
+
+class SlidingRate:
+    """The rate of a growing total over the last few seconds."""
+
+    def __init__(self) -> None:
+        self._points: deque[tuple[float, int]] = deque()
+
+    def observe(self, total: int, now: float) -> None:
+        """Notes the total at monotonic time `now`; call it often."""
+        if self._points and now - self._points[-1][0] < STEP_S:
+            return
+        self._points.append((now, total))
+        while now - self._points[0][0] > WINDOW_S:
+            self._points.popleft()
+
+    def per_second(self, total: int, now: float) -> float:
+        """Returns the rate of `total` now; 0.0 before there is a span to measure over."""
+        if not self._points or now - self._points[0][0] < STEP_S:
+            return 0.0
+        start, then = self._points[0]
+        return (total - then) / (now - start)
+
+
+class ReturnWindow:
+    """Mean returns over the last 100 episodes or more, from reports that tell sums."""
+
+    def __init__(self) -> None:
+        self._parts: deque[tuple[int, float, tuple[float, ...]]] = deque()
+        self._episodes = 0
+
+    def add(self, episodes: int, return_sum: float, return_sums: tuple[float, ...]) -> None:
+        """Adds newly finished episodes: how many, the sum of their returns, and the same agent by agent."""
+        if episodes <= 0:
+            return
+        self._parts.append((episodes, return_sum, return_sums))
+        self._episodes += episodes
+        while self._episodes - self._parts[0][0] >= EPISODES:
+            self._episodes -= self._parts.popleft()[0]
+
+    @property
+    def mean(self) -> float:
+        """Mean return, summed over agents; NaN before the first episode."""
+        parts = list(self._parts)  # at once: the HTTP port's thread asks too, while this one grows
+        return sum(part[1] for part in parts) / sum(part[0] for part in parts) if parts else math.nan
+
+    @property
+    def means(self) -> tuple[float, ...]:
+        """Mean return of each agent; empty before the first episode."""
+        parts = list(self._parts)
+        episodes = sum(part[0] for part in parts)
+        return tuple(sum(agent) / episodes for agent in zip(*(part[2] for part in parts), strict=False))
+
+
+class PolicyLag:
+    """How many versions behind the newest weights the policies were that chose the last chunks' actions."""
+
+    def __init__(self) -> None:
+        self._lags: deque[int] = deque(maxlen=LAG_CHUNKS)
+        self._newest = 0
+        self.chunks = [0] * (len(LAG_VERSIONS) + 1)
+        """Chunks ever, by the bucket of their lag."""
+        self.total = 0
+        """Sum of their lags."""
+
+    def published(self, version: int) -> None:
+        """Notes a version that is known to have been published."""
+        self._newest = max(self._newest, version)
+
+    def add(self, used_version: int) -> None:
+        """Notes one chunk."""
+        self.published(used_version)
+        lag = self._newest - used_version
+        self._lags.append(lag)
+        self.chunks[bisect_left(LAG_VERSIONS, lag)] += 1
+        self.total += lag
+
+    @property
+    def mean(self) -> float:
+        """Mean over the last chunks; 0.0 before the first."""
+        return sum(self._lags) / len(self._lags) if self._lags else 0.0
+
+
+class Recent:
+    """Everything lately, as the status shows it."""
+
+    def __init__(self) -> None:
+        self.inserts = SlidingRate()
+        self.samples = SlidingRate()
+        self.returns = ReturnWindow()
+        self.lag = PolicyLag()
+        self.episodes = 0
+        """Episodes finished by all actors, as far as this life of the server has heard."""
+
+    def count_episodes(self, before: ActorReport | None, report: ActorReport, *, rejoined: bool) -> None:
+        """Counts the episodes an actor has finished since its report `before`.
+
+        The first report of an actor that had collected before this server heard of it tells of old episodes too:
+        they count, but their returns are not recent.
+        """
+        episodes = report.episodes - (before.episodes if before else 0)
+        self.episodes += max(episodes, 0)
+        if before is None and rejoined:
+            return
+        # A worker that has collected nothing yet does not know how many agents there are.
+        sums = before.return_sums if before and before.return_sums else (0.0,) * len(report.return_sums)
+        self.returns.add(
+            episodes,
+            report.return_sum - (before.return_sum if before else 0.0),
+            tuple(new - old for new, old in zip(report.return_sums, sums, strict=False)),
+        )

@@ -1,0 +1,169 @@
+"""The actors: their sessions, and what each of their messages means for the order of chunks. Pure.
+
+a chunk's seq is ...      received + 1            next: it is stored
+                          at most `received`      a duplicate: acknowledged again
+                          beyond received + 1     a hole: Gap asks the actor to go back
+its incarnation is ...    the session's           as above
+                          older                   Fenced: a newer worker has taken its place
+                          newer, or no session    Unknown: this server forgot; it shall introduce itself
+
+Sequence numbers are all that is kept of an actor for long: exact, and the same few bytes however long it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import Enum, auto
+
+import msgspec
+
+from common.wire.messages import Ack, ActorReport, Busy, Bye, Chunk, Fenced, Gap, Hello, Refused, Unknown
+from replay_server.instructions import Reply
+from replay_server.sessions.session import Session
+
+MAX_SESSIONS = 10_000
+"""Actors remembered, gone ones included; the one unseen for longest gives way."""
+GAP_AGAIN_S = 1.0
+"""A hole is told once: chunks that were under way when the actor went back do not send it back again."""
+
+
+class Place(Enum):
+    """Where a chunk's seq stands in its session."""
+
+    NEXT = auto()
+    DUPLICATE = auto()
+    HOLE = auto()
+    BEYOND_CREDIT = auto()
+
+
+class Actors:
+    """The table of sessions, by actor."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[str, Session] = {}
+        self.forgotten: list[str] = []
+        """Actors that gave way since this list was last emptied."""
+
+    def live(self, now: float) -> Iterator[Session]:
+        """Yields the sessions that hold their lease."""
+        return (session for session in self.sessions.values() if session.live(now))
+
+    def introduce(self, peer: bytes, hello: Hello, now: float) -> tuple[Session | None, list[Reply]]:
+        """Returns the session of an actor that introduces itself, or None, and what its coming makes others hear."""
+        known = self.sessions.get(hello.actor)
+        if known and 0 < hello.incarnation < known.incarnation:
+            return None, [Reply(peer, Fenced(known.incarnation))]
+        replies: list[Reply] = []
+        # From the same connection, "no incarnation yet" is a repeated question, asked before the answer came.
+        if known and (hello.incarnation == known.incarnation or (known.peer == peer and not hello.incarnation)):
+            session = known
+        else:
+            if known is None and not self._make_place(now):
+                return None, [Reply(peer, Refused(f"{MAX_SESSIONS:,} actors are connected; no more fit"))]
+            incarnation = hello.incarnation or (known.incarnation if known else 0) + 1
+            replies = _fence(known, peer, incarnation)
+            session = self.restore(hello.actor, incarnation, 0)
+            session.rejoined = hello.incarnation > 0
+            if known:
+                session.restarts, session.last_fault = known.restarts, known.last_fault
+                session.faulted_at = known.faulted_at
+        if hello.incarnation:
+            # A server that forgot takes the actor's word: what was acknowledged once is not sent again.
+            session.durable = max(session.durable, hello.acked)
+            session.received = max(session.received, hello.acked)
+            session.credit = max(session.credit, session.received)
+        session.peer, session.seen = peer, now
+        return session, replies
+
+    def restore(self, actor: str, incarnation: int, seq: int) -> Session:
+        """Puts a session in place that has stored everything up to `seq`."""
+        session = Session(actor, incarnation, received=seq, durable=seq, credit=seq, rejoined=seq > 0)
+        self.sessions[actor] = session
+        return session
+
+    def find(self, peer: bytes, message: Chunk | ActorReport, now: float) -> Session | Reply:
+        """Returns the session a message belongs to, or the reply that turns it away.
+
+        A known incarnation may come back under another routing id: ZeroMQ reconnects without telling.
+        """
+        session = self.sessions.get(message.actor)
+        if session is None or session.peer is None or message.incarnation > session.incarnation:
+            return Reply(peer, Unknown())
+        if message.incarnation < session.incarnation:
+            return Reply(peer, Fenced(session.incarnation))
+        session.peer, session.seen = peer, now
+        return session
+
+    def take_report(self, session: Session, report: ActorReport, now: float) -> None:
+        """Takes an actor's newest report, which is owed an Ack."""
+        session.restarts = max(session.restarts, report.restarts)
+        if report.last_fault and report.last_fault != session.last_fault:
+            session.last_fault, session.faulted_at = report.last_fault, now
+        session.report, session.owed_ack = report, True
+
+    def keep(self, busy: Busy, now: float) -> None:
+        """Keeps the lease of an actor for which its supervisor speaks; one without a session gets none by that."""
+        session = self.sessions.get(busy.actor)
+        if session is None or session.peer is None or session.incarnation != busy.incarnation:
+            return
+        session.seen = now
+        if session.report is not None:
+            session.report = msgspec.structs.replace(session.report, doing=busy.doing)
+
+    def faults(self) -> tuple[int, str]:
+        """Returns how often workers were started again, and why one was last."""
+        sessions = self.sessions.values()
+        last = max(sessions, key=lambda session: session.faulted_at, default=None)
+        return sum(session.restarts for session in sessions), last.last_fault if last else ""
+
+    def leave(self, bye: Bye) -> None:
+        """Ends a session; its sequence stays known."""
+        session = self.sessions.get(bye.actor)
+        if session and session.incarnation == bye.incarnation:
+            session.peer, session.report = None, None
+            session.credit = session.received
+
+    def acknowledge(self, reason: str) -> list[Reply]:
+        """Returns one Ack to each actor that is owed one; `reason` goes to those that may send nothing more."""
+        replies = []
+        for session in self.sessions.values():
+            if session.owed_ack and session.peer is not None:
+                session.owed_ack = False
+                held = session.credit <= session.received
+                ack = Ack(session.incarnation, session.durable, session.credit, reason if held else "")
+                replies.append(Reply(session.peer, ack))
+        return replies
+
+    def _make_place(self, now: float) -> bool:
+        if len(self.sessions) < MAX_SESSIONS:
+            return True
+        gone = [session for session in self.sessions.values() if not session.live(now)]
+        if not gone:
+            return False
+        oldest = min(gone, key=lambda session: session.seen)
+        del self.sessions[oldest.actor]
+        self.forgotten.append(oldest.actor)
+        return True
+
+
+def place(session: Session, seq: int) -> Place:
+    """Says where a chunk's seq stands in its session."""
+    if seq <= session.received:
+        return Place.DUPLICATE
+    if seq > session.received + 1:
+        return Place.HOLE
+    return Place.NEXT if seq <= session.credit else Place.BEYOND_CREDIT
+
+
+def go_back(session: Session, now: float) -> list[Reply]:
+    """Returns the Gap that asks an actor to send again from the next seq on, unless it was asked just now."""
+    if session.peer is None or now - session.gap_told < GAP_AGAIN_S:
+        return []
+    session.gap_told = now
+    return [Reply(session.peer, Gap(session.incarnation, session.received))]
+
+
+def _fence(old: Session | None, peer: bytes, incarnation: int) -> list[Reply]:
+    if old is None or old.peer is None or old.peer == peer:
+        return []
+    return [Reply(old.peer, Fenced(incarnation))]

@@ -1,0 +1,27 @@
+"""The newest weights a learner has left here, for actors that come later."""
+
+from __future__ import annotations
+
+from common.errors import ProtocolError
+from common.wire.codec import Buffer
+from common.wire.weights import unpack_weights
+from replay_server.table.table import Table
+
+
+class KeptWeights:
+    """One checked frame of weights, or none yet."""
+
+    def __init__(self, frame: bytes | None = None) -> None:
+        """Takes a frame of an earlier life of the server; ProtocolError when it is damaged."""
+        self.frame = frame
+        self.version = unpack_weights(frame).header.version if frame else 0
+
+    def take(self, frame: Buffer, version: int, table: Table) -> bool:
+        """Keeps a frame that is newer, and says whether it was; ProtocolError when it is not what it must be."""
+        header = unpack_weights(frame).header
+        if (header.run, header.data_hash, header.version) != (table.run.id, table.data_hash, version):
+            raise ProtocolError(f"weights {version} are not of the run {table.run.id}")
+        if version <= self.version:
+            return False
+        self.frame, self.version = bytes(frame), version
+        return True

@@ -1,0 +1,125 @@
+"""The learners: who draws batches, which requests wait, and who is served next. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from common.wire.messages import Batch, Held, LearnerReport, Refused, SampleRequest
+from replay_server.instructions import Reply
+from replay_server.sessions.credit import LEASE_S
+from replay_server.table.table import Table
+
+MAX_LEARNERS = 64
+MAX_REQUESTS = 64
+"""Requests of one learner that may wait."""
+FORGET_S = 60.0
+"""A learner that says nothing for so long is forgotten with its requests; it is asked to open again if it returns."""
+HELD_EVERY_S = 1.0
+
+
+@dataclass(slots=True)
+class WaitingRequest:
+    """A request that has not been served."""
+
+    message: SampleRequest
+    told: float
+    """When the learner last heard of it: its arrival or the last Held."""
+
+
+@dataclass(slots=True)
+class Learner:
+    """One peer that has opened the run."""
+
+    name: str
+    peer: bytes
+    seen: float
+    requests: deque[WaitingRequest] = field(default_factory=deque)
+
+
+class Learners:
+    """The table of learners, by routing id."""
+
+    def __init__(self) -> None:
+        self._by_peer: dict[bytes, Learner] = {}
+        self.report: LearnerReport | None = None
+        """The newest, of any learner."""
+        self.seen = 0.0
+        """When any learner was last heard."""
+
+    def __len__(self) -> int:
+        return len(self._by_peer)
+
+    def alive(self, now: float) -> int:
+        """Returns how many learners hold their lease."""
+        return sum(now - learner.seen <= LEASE_S for learner in list(self._by_peer.values()))
+
+    def open(self, peer: bytes, name: str, now: float) -> list[Reply]:
+        """Takes a learner in; its earlier requests, made under whichever routing id, are dropped."""
+        self._by_peer = {id_: learner for id_, learner in self._by_peer.items() if learner.name != name}
+        if len(self._by_peer) >= MAX_LEARNERS:
+            return [Reply(peer, Refused(f"{MAX_LEARNERS} learners are connected; no more fit"))]
+        self._by_peer[peer] = Learner(name, peer, now)
+        self.seen = now
+        return []
+
+    def find(self, peer: bytes, now: float) -> Learner | None:
+        """Returns the learner behind a routing id and renews its lease."""
+        learner = self._by_peer.get(peer)
+        if learner:
+            learner.seen = self.seen = now
+        return learner
+
+    def take_report(self, report: LearnerReport) -> None:
+        """Keeps a report."""
+        self.report = report
+
+    def enqueue(self, learner: Learner, message: SampleRequest, now: float) -> list[Reply]:
+        """Lets a request wait for its turn, or refuses one too many."""
+        if len(learner.requests) >= MAX_REQUESTS:
+            return [Reply(learner.peer, Refused(f"{MAX_REQUESTS} requests wait already; await batches first"))]
+        learner.requests.append(WaitingRequest(message, now))
+        return []
+
+    def serve(self, table: Table) -> list[Reply]:
+        """Returns the batches that may go now: one request of each learner after the other, oldest first."""
+        replies: list[Reply] = []
+        while served := [
+            self._batch(learner, table) for learner in self._by_peer.values() if _servable(learner, table)
+        ]:
+            replies += served
+        return replies
+
+    def waiting(self) -> Iterator[tuple[Learner, WaitingRequest]]:
+        """Yields the requests that wait."""
+        return ((learner, request) for learner in self._by_peer.values() for request in learner.requests)
+
+    def held(self, table: Table, reason: str, now: float) -> list[Reply]:
+        """Returns a Held for each request whose learner has not heard of it for a second."""
+        replies = []
+        for learner, waiting in self.waiting():
+            if now - waiting.told >= HELD_EVERY_S:
+                waiting.told = now
+                held = Held(waiting.message.request, table.limiter.inserts, reason)
+                replies.append(Reply(learner.peer, held))
+        return replies
+
+    def forget_silent(self, now: float) -> None:
+        """Drops learners that have said nothing for long."""
+        silent = [peer for peer, learner in self._by_peer.items() if now - learner.seen > FORGET_S]
+        for peer in silent:
+            self.forget(peer)
+
+    def forget(self, peer: bytes) -> None:
+        """Drops a learner that cannot be reached, with its requests."""
+        self._by_peer.pop(peer, None)
+
+    def _batch(self, learner: Learner, table: Table) -> Reply:
+        message = learner.requests.popleft().message
+        payload = table.sample(message.count)
+        return Reply(learner.peer, Batch(message.request, message.count, table.limiter.inserts, table.size), payload)
+
+
+def _servable(learner: Learner, table: Table) -> bool:
+    return bool(learner.requests) and table.limiter.may_sample(learner.requests[0].message.count, table.size)

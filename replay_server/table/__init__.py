@@ -1,0 +1,1 @@
+"""The transitions of one run in memory: ring, samplers, n-step samples and the rate limiter."""

@@ -1,0 +1,84 @@
+"""The ring: the newest `capacity` transitions in RAM, as records of one numpy dtype."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from common.errors import ConfigError
+from common.process.resources import available_memory_bytes
+
+Records = npt.NDArray[np.void]
+Slots = npt.NDArray[np.int64]
+
+# The rest is left to the messages in flight, the interpreter and the page cache of an embedded Redis.
+USABLE_SHARE = 0.9
+
+
+class Ring:
+    """Holds records in slots `[capacity]`; slot 0 follows the last one, and new records replace the oldest."""
+
+    def __init__(self, dtype: np.dtype[np.void], capacity: int, beside_bytes: int = 0) -> None:
+        """Reserves the slots, which the system backs with memory as they fill; ConfigError when it never could.
+
+        beside_bytes: what others will keep for each slot.
+        """
+        refuse_beyond_memory(dtype.itemsize + beside_bytes, capacity, available_memory_bytes())
+        self.capacity = capacity
+        self.size = 0
+        self.next_slot = 0
+        self.dtype = dtype
+        # Rows of bytes: numpy copies records field by field, which takes fifty times as long.
+        self._slots: npt.NDArray[np.uint8] = np.empty((capacity, dtype.itemsize), np.uint8)
+
+    def append(self, records: Records) -> int:
+        """Copies records `[n]` in, oldest first, and returns the slot of the first that was kept."""
+        kept = self._rows(records)[-self.capacity :]
+        # As if the earlier ones had been written and overwritten.
+        first = (self.next_slot + len(records) - len(kept)) % self.capacity
+        before_end = min(len(kept), self.capacity - first)
+        self._slots[first : first + before_end] = kept[:before_end]
+        self._slots[: len(kept) - before_end] = kept[before_end:]
+        self.next_slot = (first + len(kept)) % self.capacity
+        self.size = min(self.size + len(kept), self.capacity)
+        return first
+
+    def gather(self, slots: Slots, into: npt.NDArray[np.uint8] | None = None) -> Records:
+        """Returns copies of the records in `slots` `[n]`, side by side in the bytes `into`, or in a new block."""
+        block = np.empty(len(slots) * self.dtype.itemsize, np.uint8) if into is None else into
+        # "clip" writes straight into the block; "raise" would go through a second buffer.
+        np.take(self._slots, slots, axis=0, out=block.reshape(len(slots), self.dtype.itemsize), mode="clip")
+        return block.view(self.dtype)
+
+    def columns(self, slots: Slots, columns: slice) -> npt.NDArray[np.float32]:
+        """Returns copies of some columns `[n, columns]` of the records in `slots` `[n]`, as float32 words."""
+        return self._slots.view("<f4")[slots, columns]
+
+    def order(self) -> Slots:
+        """Returns the filled slots, oldest first `[size]`."""
+        return (self.next_slot - self.size + np.arange(self.size)) % self.capacity
+
+    def in_order(self) -> Records:
+        """Returns copies of all records, oldest first `[size]`."""
+        return self.gather(self.order())
+
+    def resized(self, capacity: int, beside_bytes: int = 0) -> Ring:
+        """Returns a ring of another capacity that holds the newest records of this one."""
+        ring = Ring(self.dtype, capacity, beside_bytes)
+        ring.append(self.in_order())
+        return ring
+
+    def _rows(self, records: Records) -> npt.NDArray[np.uint8]:
+        return np.ascontiguousarray(records).view(np.uint8).reshape(-1, self.dtype.itemsize)
+
+
+def refuse_beyond_memory(record_bytes: int, capacity: int, available_bytes: int) -> None:
+    """Raises ConfigError when a full ring would not fit in memory."""
+    most = int(available_bytes * USABLE_SHARE) // record_bytes
+    if capacity > most:
+        needed, free = capacity * record_bytes / 2**30, available_bytes / 2**30
+        raise ConfigError(
+            f"replay.capacity {capacity:,} needs {needed:.1f} GiB at {record_bytes:,} bytes a transition and {free:.1f}"
+            f" GiB are free; choose at most {most:,} (--set replay.capacity={most} for the run, or replay --capacity"
+            f" {most})"
+        )

@@ -1,0 +1,1 @@
+"""The commands of `shoal`, a module or a folder each."""

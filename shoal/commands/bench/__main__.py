@@ -1,0 +1,38 @@
+"""One benchmark's process: prints its rows, and what it is doing, one JSON object a line.
+
+usage: python -m shoal.commands.bench NAME CONFIG PARENT
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import msgspec
+
+from common.errors import ShoalError
+from common.process.exit import INTERRUPTED
+from common.process.parent import die_with_parent
+from shoal.commands.bench import BENCHMARKS, BenchConfig
+
+
+def main() -> int:
+    """Runs the benchmark that the command line names; returns the exit code."""
+    name, config, parent = sys.argv[1:]
+    # What it has started ends with it, whichever signal ends it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    die_with_parent(int(parent))
+    try:
+        for line in BENCHMARKS[name](msgspec.json.decode(config, type=BenchConfig)):
+            sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
+            sys.stdout.flush()
+    except ShoalError as e:
+        sys.stderr.write(f"shoal bench {name}: {e}\n")
+        return e.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

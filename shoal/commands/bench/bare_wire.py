@@ -1,0 +1,62 @@
+"""What ZeroMQ does with nothing behind it: as many bytes, sent by another process, as fast as they are asked for."""
+
+from __future__ import annotations
+
+import multiprocessing
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Self
+
+import zmq
+
+from shoal.commands.bench.sampling_load import ANSWER_S, ASKED_AHEAD
+
+_END = b"end"
+
+
+class BareWire:
+    """Another process that answers each request with the same bytes, and this one's end of it."""
+
+    def __init__(self, size: int) -> None:
+        """Starts the process; it sends `size` bytes a request."""
+        spawn = multiprocessing.get_context("spawn")
+        here, there = spawn.Pipe()
+        self._process = spawn.Process(target=_answer, args=(size, there), daemon=True)
+        self._process.start()
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.RCVTIMEO, int(ANSWER_S * 1e3))
+        self._socket.connect(here.recv())
+        for _ in range(ASKED_AHEAD):
+            self._socket.send(b"")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        """Ends the process."""
+        self._socket.send(_END)
+        self._process.join(ANSWER_S)
+        self._context.destroy(linger=0)
+
+    def draw(self) -> int:
+        """Takes one answer and asks for another; returns 1."""
+        self._socket.recv(copy=False)
+        self._socket.send(b"")
+        return 1
+
+
+def _answer(size: int, parent: Connection) -> None:
+    context = zmq.Context()
+    socket = context.socket(zmq.ROUTER)
+    port = socket.bind_to_random_port("tcp://127.0.0.1")
+    parent.send(f"tcp://127.0.0.1:{port}")
+    payload = bytes(size)
+    while True:
+        peer, request = socket.recv_multipart()
+        if request == _END:
+            break
+        socket.send_multipart([peer, payload], copy=False)
+    context.destroy(linger=0)

@@ -1,0 +1,74 @@
+"""A learner that only opens its run and publishes weights, in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import zmq
+
+from common.errors import ShoalError
+from common.policy.network import weight_count
+from common.process.parent import die_with_parent
+from common.run.run import Run
+from common.wire.client import Client
+from common.wire.messages import Open, Opened, PutWeights
+from common.wire.weights import WeightsHeader
+
+if TYPE_CHECKING:
+    from learner_node.batches import Batches
+
+ANSWER_S = 30.0
+BIND = "tcp://127.0.0.1:0"
+
+
+@contextmanager
+def publishing(run: Run, replay: str) -> Iterator[str]:
+    """Publishes new weights as often as a learner does, until left; yields the address."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=publish, args=(run, replay, theirs, os.getpid()), daemon=True)
+    process.start()
+    try:
+        if not ours.poll(ANSWER_S):
+            raise ShoalError("the process that publishes weights did not get ready")
+        yield ours.recv()
+    finally:
+        process.terminate()
+        process.join()
+
+
+def publish(run: Run, replay: str, ready: Connection, parent: int) -> None:
+    """Opens the run, binds, tells the address, publishes for ever. `updates` tells when, in monotonic nanoseconds."""
+    from learner_node.broadcast import SHORTEST_PERIOD_S, Broadcast  # noqa: PLC0415  (imports torch; only here)
+
+    die_with_parent(parent)
+    client = Client(zmq.Context(), replay)
+    client.ask(Open("stand-in", run), Opened, ANSWER_S)
+    broadcast = Broadcast(BIND)
+    ready.send(broadcast.endpoint)
+    flat = np.zeros(weight_count(run.players, run.spec.network), np.float32)
+    # It sends and nothing else of what a learner's stream does.
+    stream, version = cast("Batches", _Stream(client)), 0
+    while True:
+        version += 1
+        header = WeightsHeader(run.id, run.data_hash, version, time.monotonic_ns(), 0.3, 0.0)
+        broadcast.send(header, flat, stream, time.monotonic())
+        time.sleep(max(0.0, SHORTEST_PERIOD_S - (time.monotonic_ns() - header.updates) / 1e9))
+
+
+class _Stream:
+    """What a broadcast leaves its copies with."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def send(self, message: PutWeights, payload: bytes | None = None) -> None:
+        """Leaves weights with the replay server."""
+        self._client.send(message, payload)

@@ -1,0 +1,74 @@
+"""Resident memory of actor workers against processes that import torch, and how soon 32 of them step."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+from shoal.commands.bench.config import BenchConfig
+from shoal.commands.bench.fake_learner import publishing
+from shoal.commands.bench.load_generator import make_run
+from shoal.commands.bench.processes import Stage, wait_until_steps
+from shoal.commands.bench.rows import Doing, Row, row
+
+GOAL = 0.25
+WORKERS = 32
+ALLOWED_START_S = 10.0
+_WORKER = """
+import actor_node.worker
+from common.worlds import make_world
+world = make_world("simple_spread", 32, seed=0)
+world.reset()
+"""
+
+
+def rows(_config: BenchConfig) -> Iterator[Row | Doing]:
+    """Yields memory/worker, memory/workers/32 and start/workers/32.
+
+    A worker alone has its modules and its world; the 32 play for a replay server that holds nobody back. Pages they
+    share are counted for each.
+    """
+    yield Doing("memory: a worker, and a process that imports torch")
+    ours, torch = _resident_mib(_WORKER), _resident_mib("import torch")
+    yield row("memory/worker", "MiB", ours, ("a process that imports torch", torch), GOAL)
+    yield Doing(f"memory: a node of {WORKERS} workers")
+    started_s, resident_mib = _node()
+    name = f"workers/{WORKERS}"
+    yield row(f"memory/{name}", "MiB", resident_mib, (f"{WORKERS} that import torch", WORKERS * torch), GOAL)
+    yield row(f"start/{name}", "s", started_s, ("what is allowed", ALLOWED_START_S), 1.0)
+
+
+def _node() -> tuple[float, float]:
+    """Returns how long a node takes from its command to all workers' steps, and what the workers then take, in MiB."""
+    run = make_run()
+    with Stage() as stage:
+        server = stage.replay()
+        with publishing(run, server.endpoint) as weights:
+            peers = ("--replay", server.endpoint, "--weights", weights, "--metrics-port", 0, "--parent", os.getpid())
+            started_at = time.monotonic()
+            node = stage.command("actor_node", "--n", WORKERS, *peers)
+            wait_until_steps(server, WORKERS)
+            started_s = time.monotonic() - started_at
+            return started_s, _children_mib(node.process.pid)
+
+
+def _children_mib(parent: int) -> float:
+    """Returns the resident memory of a process' children; multiprocessing's own helper, a few MiB, is one of them."""
+    ps = subprocess.run(["ps", "-A", "-o", "ppid=,rss="], check=True, capture_output=True, text=True)  # noqa: S607  (where ps is differs)
+    lines = (line.split() for line in ps.stdout.splitlines())
+    return sum(int(resident_kib) for ppid, resident_kib in lines if int(ppid) == parent) / 1024
+
+
+def _resident_mib(code: str) -> float:
+    """Returns the resident memory of a process that has run this code."""
+    command = [sys.executable, "-c", f"{code}\nprint('ready', flush=True)\ninput()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+        if process.stdout is None or process.stdout.readline() != "ready\n":
+            raise RuntimeError(f"a process that runs {code!r} did not get ready")
+        ps = ["ps", "-o", "rss=", "-p", str(process.pid)]
+        resident_kib = int(subprocess.run(ps, check=True, capture_output=True, text=True).stdout)  # noqa: S603
+        process.communicate("\n")
+    return resident_kib / 1024

@@ -1,0 +1,159 @@
+"""The real processes that a benchmark measures: started in a directory of its own, gone with it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import zmq
+
+from common.errors import PeerError, ShoalError
+from common.process.stop import Stop
+from common.run.run import Run
+from common.wire.client import Client
+from common.wire.messages import Open, Opened, Status, StatusRequest
+from deploy.local.embedded_redis import EmbeddedRedis
+
+START_S = 120.0
+END_S = 20.0
+_LOOK_S = 0.02
+_SERVING = re.compile(r"serving endpoint=(\S+)")
+_SAMPLE = re.compile(r"^(\w+) (\S+)$", re.MULTILINE)
+
+
+class Started:
+    """One process with its log."""
+
+    def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.name, self.process, self.log = name, process, log
+
+    @property
+    def words(self) -> str:
+        """What it has logged."""
+        return self.log.read_text(errors="replace")
+
+    def wait_for(self, pattern: re.Pattern[str], timeout_s: float = START_S) -> re.Match[str]:
+        """Waits for a line in its log; ShoalError with its last words when it ends or the time is over."""
+        give_up_at = time.monotonic() + timeout_s
+        while not (found := pattern.search(self.words)):
+            if self.process.poll() is not None or time.monotonic() > give_up_at:
+                raise ShoalError(f"{self.name} did not get ready: {self.words[-800:]}")
+            time.sleep(_LOOK_S)
+        return found
+
+    def wait_for_end(self, timeout_s: float) -> None:
+        """Waits until it is done; ShoalError with its last words when it fails or takes longer."""
+        try:
+            code = self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise ShoalError(f"{self.name} is not done after {timeout_s:g} s: {self.words[-800:]}") from None
+        if code:
+            raise ShoalError(f"{self.name} failed (exit code {code}): {self.words[-800:]}")
+
+    def end(self) -> None:
+        """Ends it: SIGTERM, then SIGKILL."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            self.process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class ReplayServer:
+    """A replay server that serves over TCP on this machine."""
+
+    def __init__(self, started: Started) -> None:
+        self.started = started
+        self.endpoint = started.wait_for(_SERVING)[1]
+        self._context = zmq.Context()
+        self._client = Client(self._context, self.endpoint)
+
+    def open(self, run: Run) -> Opened:
+        """Tells it the run, as a learner does."""
+        return self._client.ask(Open("bench", run), Opened, START_S)
+
+    def status(self) -> Status:
+        """Asks it how it goes."""
+        return self._client.ask(StatusRequest(), Status, START_S)
+
+    def metrics(self) -> dict[str, float]:
+        """Returns the samples without labels of its /metrics."""
+        with urllib.request.urlopen(self.status().metrics_url, timeout=START_S) as answer:  # noqa: S310  (our own server's address)
+            return {name: float(value) for name, value in _SAMPLE.findall(answer.read().decode())}
+
+    def end(self) -> None:
+        """Ends the process and closes what asked it."""
+        self._context.destroy(linger=0)
+        self.started.end()
+
+
+class Stage:
+    """A benchmark's processes; leaving it ends them all, the last started first."""
+
+    def __enter__(self) -> Self:
+        """Makes the directory."""
+        self._temporary = tempfile.TemporaryDirectory(prefix="shoal-bench-")
+        self.directory = Path(self._temporary.name)
+        self._started: list[Started] = []
+        self._servers: list[ReplayServer] = []
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends all processes and removes the directory."""
+        for server in self._servers:
+            server.end()
+        for started in reversed(self._started):
+            started.end()
+        self._temporary.cleanup()
+
+    def command(self, module: str, *options: object) -> Started:
+        """Starts one of Shoal's commands; it ends with this process."""
+        return self.program(sys.executable, "-m", module, *options)
+
+    def program(self, *words: object) -> Started:
+        """Starts any program with its log."""
+        log = self.directory / f"{len(self._started)}.log"
+        line = [str(word) for word in words]
+        with log.open("wb") as output:
+            process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=output, stderr=output)  # noqa: S603  (our own argument list, no shell)
+        started = Started(" ".join(line), process, log)
+        self._started.append(started)
+        return started
+
+    def replay(self, redis_url: str = "none", *options: object) -> ReplayServer:
+        """Starts a replay server on a free port and waits until it serves."""
+        own = ("--bind", "tcp://127.0.0.1:0", "--redis", redis_url, "--metrics-port", 0, "--parent", os.getpid())
+        server = ReplayServer(self.command("replay_server", *own, *options))
+        self._servers.append(server)
+        return server
+
+    def redis(self) -> str:
+        """Starts a private Redis with an append-only file, as `shoal train` has it; returns its URL."""
+        number = len(self._started)
+        log = self.directory / f"redis-{number}.log"
+        server = EmbeddedRedis(self.directory / f"redis-{number}", self.directory / f"redis-{number}.sock", log)
+        process = server.start()
+        self._started.append(Started("Redis", process, log))
+        server.wait_ready(process, Stop())
+        return server.url
+
+
+def wait_until_steps(server: ReplayServer, workers: int, timeout_s: float = 120.0) -> None:
+    """Waits until so many actors have stepped; PeerError when they do not in time."""
+    give_up_at = time.monotonic() + timeout_s
+    while (stepping := sum(actor.env_steps > 0 for actor in server.status().actors)) < workers:
+        if time.monotonic() > give_up_at:
+            raise PeerError(f"{stepping} of {workers} workers step after {timeout_s:g} s")
+        time.sleep(_LOOK_S)

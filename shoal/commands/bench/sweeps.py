@@ -1,0 +1,101 @@
+"""How the replay server's cost grows: with the actors connected to it, and with the transitions it holds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from common.errors import ShoalError
+from common.run.run import Run
+from common.transitions import transition_dtype
+from shoal.commands.bench.load_generator import Crowd, Recorded, fill, make_run
+from shoal.commands.bench.processes import Stage
+from shoal.commands.bench.rows import Doing, Row, compare, rate, row
+from shoal.commands.bench.sampling_load import Drawer, Taking
+
+ACTORS, ALL_ACTORS = (1, 8, 64, 512), (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+RINGS, ALL_RINGS = (100_000, 1_000_000), (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
+SECONDS = 1.0
+REPEATS = 3
+
+
+class Cost(NamedTuple):
+    """What some actors did and took."""
+
+    transitions_s: float
+    """Acknowledged a second."""
+    p99_s: float
+    """Of the acknowledgements."""
+    cpu_us: float
+    """CPU microseconds of the server for a transition."""
+    memory_mib: float
+    """The server's, resident."""
+
+
+def actor_rows(run: Run, recorded: Sequence[Recorded], *, full: bool) -> Iterator[Row | Doing]:
+    """Yields replay/actors/N and its cpu, memory and ack-p99; each over what one actor takes."""
+    one: Cost | None = None
+    for actors in ALL_ACTORS if full else ACTORS:
+        yield Doing(f"replay: {actors} actors that send as fast as they may")
+        cost = _cost(run, recorded, actors)
+        one = one or cost
+        name = f"replay/actors/{actors}"
+        yield row(name, "transitions/s", cost.transitions_s, ("1 actor", one.transitions_s))
+        yield row(f"{name}/cpu", "us/transition", cost.cpu_us, ("1 actor", one.cpu_us))
+        yield row(f"{name}/memory", "MiB", cost.memory_mib, ("1 actor", one.memory_mib))
+        yield row(f"{name}/ack-p99", "ms", cost.p99_s * 1e3, ("1 actor", one.p99_s * 1e3))
+
+
+def _cost(run: Run, recorded: Sequence[Recorded], actors: int) -> Cost:
+    with Stage() as stage:
+        server = stage.replay()
+        server.open(run)
+        # A full ring has all its memory: what grows then is for the actors.
+        fill(server.endpoint, run, recorded, run.spec.replay.capacity)
+        crowd = Crowd(server.endpoint, run, actors, recorded)
+        try:
+            crowd.connect()
+            crowd.pump(SECONDS)
+            crowd.take_latencies()
+            before, rows_before = server.metrics(), crowd.acked_rows
+            rates = [crowd.pump(SECONDS) for _ in range(REPEATS)]
+            rows_after, after = crowd.acked_rows, server.metrics()
+            cpu_s = after["shoal_cpu_seconds_total"] - before["shoal_cpu_seconds_total"]
+            return Cost(
+                statistics.median(rates),
+                float(np.percentile(crowd.take_latencies(), 99)),
+                cpu_s / (rows_after - rows_before) * 1e6,
+                after["shoal_memory_bytes"] / 2**20,
+            )
+        finally:
+            crowd.close()
+
+
+def ring_rows(recorded: Sequence[Recorded], *, full: bool) -> Iterator[Row | Doing]:
+    """Yields replay/ring/SIZE: batches a second from a ring that holds so many transitions, over np.take alone."""
+    for size in ALL_RINGS if full else RINGS:
+        run = make_run(capacity=size)
+        gib = size * transition_dtype(run.joint).itemsize / 2**30
+        yield Doing(f"replay: a ring of {size:,} transitions, {gib:.1f} GiB")
+        try:
+            with Stage() as stage:
+                server = stage.replay()
+                server.open(run)
+                fill(server.endpoint, run, recorded, size)
+                yield from _drawn(server.endpoint, run, recorded, size)
+        except (ShoalError, MemoryError) as e:
+            yield Doing(f"no ring of {size:,} here: {e}")
+
+
+def _drawn(endpoint: str, run: Run, recorded: Sequence[Recorded], size: int) -> Iterator[Row]:
+    drawer, taking = Drawer(endpoint, run), Taking(run, recorded, size)
+    try:
+        ours, theirs = compare(lambda: rate(drawer.draw, SECONDS), lambda: rate(taking.draw, SECONDS), REPEATS)
+        yield row(f"replay/ring/{size}", "batches/s", ours, ("np.take in process", theirs))
+        worst, alone = (float(np.percentile(times, 99)) * 1e3 for times in (drawer.round_trips(500), taking.timed(500)))
+        yield row(f"replay/ring/{size}/p99", "ms", worst, ("np.take in process", alone))
+    finally:
+        drawer.close()

@@ -1,0 +1,46 @@
+"""Joint environment steps a second of the batched worlds against the real mpe2, one core, random actions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from actor_node.evaluation.task import reference_world
+from common.worlds import World, make_world, scenarios
+from shoal.commands.bench.config import BenchConfig
+from shoal.commands.bench.rows import Row, compare, rate, row
+
+COPIES = (1, 8, 64, 256, 2048)
+GOAL_AT = 256
+_GOALS = {"simple_spread": 300.0}
+_OTHER_GOAL = 100.0
+
+
+def rows(_config: BenchConfig) -> Iterator[Row]:
+    """Yields worlds/SCENARIO/COPIES for every scenario."""
+    for scenario in scenarios():
+        reference = make_world(reference_world(scenario.name), 1, seed=0, continuous_actions=True)
+        baseline = stepping(reference)
+        for copies in COPIES:
+            ours = stepping(make_world(scenario.name, copies, seed=0))
+            value, mpe2 = compare(lambda ours=ours: rate(ours), lambda baseline=baseline: rate(baseline))  # type: ignore[misc]
+            goal = _GOALS.get(scenario.name, _OTHER_GOAL) if copies == GOAL_AT else 0.0
+            yield row(f"worlds/{scenario.name}/{copies}", "env steps/s", value, ("mpe2", mpe2), goal)
+        reference.close()
+
+
+def stepping(world: World) -> Callable[[], int]:
+    """Returns a function that steps a world once with random actions drawn beforehand, and returns the steps taken."""
+    rng = np.random.default_rng(0)
+    actions = rng.random((16, world.copies, world.spec.action_dim), np.float32)
+    world.reset()
+    turn = 0
+
+    def step() -> int:
+        nonlocal turn
+        world.step(actions[turn % len(actions)])
+        turn += 1
+        return world.copies
+
+    return step

@@ -1,0 +1,54 @@
+"""The table of evaluated runs, row by row, whatever it is printed as."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+from shoal.commands.evaluate.summary import Evaluations, Spread, Summary
+
+RETURN = "return_mean"
+"""The first column; the others are metrics."""
+Cell = tuple[float, tuple[float, float] | None]
+"""A figure and its interval."""
+
+
+class Row(NamedTuple):
+    """A run, or a mean or interquartile mean over runs."""
+
+    kind: str
+    """run, reference (a team that is no run), mean or IQM."""
+    name: str
+    scenario: str
+    algorithm: str
+    runs: int
+    run_seed: int | None
+    episodes: int | None
+    seed: int | None
+    updates: int | None
+    figures: Mapping[str, Cell]
+    """By column."""
+
+
+def columns_of(found: Evaluations) -> list[str]:
+    """Returns the names of the figures, of all scenarios together."""
+    return [RETURN, *dict.fromkeys(name for one in found.runs for name in one.result.metrics)]
+
+
+def rows_of(found: Evaluations) -> Iterator[Row]:
+    """Yields a row a run, a row a reference, then mean and IQM of each set of seeds."""
+    for kind, one in [*(("run", one) for one in found.runs), *(("reference", one) for one in found.references)]:
+        result = one.result
+        figures: dict[str, Cell] = {name: (figure.mean, figure.ci95) for name, figure in result.metrics.items()}
+        figures[RETURN] = result.return_mean, result.return_ci95
+        of_play = (one.run_seed, result.episodes, result.seed, result.updates)
+        yield Row(kind, one.directory, result.scenario, one.algorithm, 1, *of_play, figures)
+    for summary in found.summaries:
+        if summary.runs > 1:
+            yield _over_runs("mean", summary, lambda spread: (spread.mean, spread.ci95))
+            yield _over_runs("IQM", summary, lambda spread: (spread.iqm, spread.iqm_ci95))
+
+
+def _over_runs(kind: str, summary: Summary, cell: Callable[[Spread], Cell]) -> Row:
+    figures = {RETURN: cell(summary.return_mean), **{name: cell(one) for name, one in summary.metrics.items()}}
+    return Row(kind, summary.name, summary.scenario, "", summary.runs, None, None, None, None, figures)

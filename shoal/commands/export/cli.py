@@ -1,0 +1,136 @@
+"""The command `shoal export`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from common.errors import ConfigError
+from common.files import file_names, write_atomically
+from common.policy.file import PolicyFile, load_policy
+from common.policy.network import unflatten
+from common.process import command
+from common.process.metrics import software_version
+from common.run.directory import RunDirectory
+from common.run.players import members_of
+from common.run.run import Run
+from common.run.spaces import AgentSpaces, flat_spaces, side_by_side
+from common.spec import AgentSpec, PlayerSpec
+from common.worlds import FOREIGN
+
+INDEX_FILE = "team.json"
+
+
+class Exported(msgspec.Struct, frozen=True):
+    """One player's file, as `team.json` lists it."""
+
+    file: str
+    player: str
+    agents: tuple[str, ...]
+    """Whose observations it takes, side by side, and whose actions it gives; one, but for sides that act as one."""
+    side: str
+    obs_dim: int
+    action_dim: int
+    parts: tuple[Any, ...]
+    """Of the action, in order."""
+    spaces: tuple[AgentSpaces, ...]
+    """Each agent's own spaces, in the file's columns; empty where the run does not say."""
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Default: RUN/onnx.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+def export(run: Path, output: Path | None, as_json: bool) -> None:
+    """Write the policies of RUN as ONNX, one file an agent: its own observation in, its own action out.
+
+    Needs the package onnx: pip install 'shoal[export]'. What runs the files needs nothing of Shoal.
+
+    \b
+    Example:  shoal export runs/spread -o onnx
+    """  # noqa: D301  (click keeps the lines after a real backspace as they are)
+    directory = RunDirectory(run)
+    directory.run  # noqa: B018  (a directory that holds no run is told apart from one without policies)
+    target = output or run / "onnx"
+    written = write_team(load_policy(directory.policy_file), target)
+    if as_json:
+        command.result(msgspec.json.encode(written))
+        return
+    if any(not one.spaces for one in written):
+        click.echo(
+            f"{run} does not say what its environment's spaces are, because an older version made it: {INDEX_FILE}"
+            " holds no shapes, types and first choices. Continue the run with --resume to add them.",
+            err=True,
+        )
+    for one in written:
+        whose = f", acts for {', '.join(one.agents)} together" if len(one.agents) > 1 else ""
+        command.result(f"{target / one.file}: {one.obs_dim} numbers in, {one.action_dim} out{whose}")
+
+
+def write_team(policy: PolicyFile, directory: Path) -> list[Exported]:
+    """Writes a model a player and `team.json`; ConfigError when onnx is not installed or the directory cannot be."""
+    try:
+        from shoal.commands.export.graph import model_of  # noqa: PLC0415  (onnx is an extra of its own)
+    except ImportError as e:
+        raise ConfigError(f"shoal export needs the package onnx ({e}): pip install 'shoal[export]'") from e
+    run, written = policy.run, []
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        layers = unflatten(policy.flat, run.players, run.spec.network)
+        players = run.players.agents
+        files = file_names([player.name for player in players], ".onnx")
+        for player, own, file in zip(players, layers, files, strict=True):
+            one = _exported(policy, player, file)
+            model = model_of(player, own, run.spec.network.head, _about(policy, one))
+            write_atomically(directory / one.file, model.SerializeToString())
+            written.append(one)
+        write_atomically(directory / INDEX_FILE, msgspec.json.format(msgspec.json.encode(written)) + b"\n")
+    except OSError as e:
+        raise ConfigError(f"-o {directory} cannot be written: {e.strerror}") from e
+    return written
+
+
+def _exported(policy: PolicyFile, player: PlayerSpec, file: str) -> Exported:
+    agents = [policy.run.joint.agents[i] for i in members_of(policy.run.joint, player)]
+    return Exported(
+        file=file,
+        player=player.name,
+        agents=tuple(agent.name for agent in agents),
+        side=player.team,
+        obs_dim=player.obs_dim,
+        action_dim=player.action_dim,
+        parts=player.parts,
+        spaces=side_by_side(_spaces(policy.run, agents)),
+    )
+
+
+def _spaces(run: Run, agents: Sequence[AgentSpec]) -> list[AgentSpaces]:
+    """Returns the spaces of some agents; empty where a run of an environment of the user's does not say."""
+    known = {spaces.agent: spaces for spaces in run.spaces}
+    if not known and not run.spec.scenario.startswith(FOREIGN):
+        known = {agent.name: flat_spaces(agent) for agent in agents}
+    return [known[agent.name] for agent in agents if agent.name in known]
+
+
+def _about(policy: PolicyFile, one: Exported) -> dict[str, str]:
+    run = policy.run
+    return {
+        "player": one.player,
+        "agents": ",".join(one.agents),
+        "side": one.side,
+        "obs_dim": str(one.obs_dim),
+        "action_dim": str(one.action_dim),
+        "parts": msgspec.json.encode(one.parts).decode(),
+        "spaces": msgspec.json.encode(one.spaces).decode(),
+        "head": run.spec.network.head,
+        "scenario": run.spec.scenario,
+        "world": msgspec.json.encode(run.spec.world).decode(),
+        "run": run.id,
+        "updates": str(policy.updates),
+        "weights_hash": policy.digest,
+        "shoal": software_version(),
+    }

@@ -1,0 +1,115 @@
+"""A player's policy as an ONNX graph: its own observation in, its own action out, without exploration. Pure.
+
+    obs [batch, obs_dim] -> Gemm, Relu, ... -> Gemm -> logits -> a head for each segment -> Concat -> action
+
+The heads are those of common/policy/heads.py. Operators of set 18, which every ONNX runtime since 2023 knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from common.policy.heads import SMALLEST_NORM, THRUST_SIZE, Floats, Segment, segments
+from common.policy.network import Layer
+from common.spec import PlayerSpec, PlayersSpec
+
+OPSET, IR_VERSION = 18, 8
+
+# h = logits @ _TO_FORCE are right - left and up - down; action = f @ _FROM_FORCE + _AT_REST pushes by them.
+_TO_FORCE = np.array([[0, 0], [-1, 0], [1, 0], [0, -1], [0, 1]], np.float32)
+_FROM_FORCE = _TO_FORCE.T / 2
+_AT_REST = np.array([0, 0.5, 0.5, 0.5, 0.5], np.float32)
+
+
+def model_of(player: PlayerSpec, layers: Sequence[Layer], head: str, about: Mapping[str, str]) -> onnx.ModelProto:
+    """Returns the model of one player's policy; `about` goes into its metadata. Raises ConfigError as `segments`."""
+    graph = _Graph()
+    x = "obs"
+    for i, layer in enumerate(layers):
+        x = graph.add("Gemm", x, graph.constant(layer.weight), graph.constant(layer.bias))
+        if i < len(layers) - 1:
+            x = graph.add("Relu", x)
+    alone = PlayersSpec((msgspec.structs.replace(player, obs_start=0, action_start=0),))
+    parts = [_head(graph, x, segment) for segment in segments(alone, head)]
+    graph.nodes.append(helper.make_node("Concat", parts, ["action"], axis=1))
+    made = helper.make_graph(
+        graph.nodes,
+        player.name,
+        [helper.make_tensor_value_info("obs", TensorProto.FLOAT, ["batch", player.obs_dim])],
+        [helper.make_tensor_value_info("action", TensorProto.FLOAT, ["batch", player.action_dim])],
+        graph.constants,
+    )
+    model = helper.make_model(made, producer_name="shoal", opset_imports=[helper.make_opsetid("", OPSET)])
+    model.ir_version = IR_VERSION
+    helper.set_model_props(model, dict(about))
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+class _Graph:
+    """Nodes and constants, named as they come."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def add(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Adds a node of one output and returns the output's name."""
+        name = f"{kind.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
+        return name
+
+    def constant(self, value: Any) -> str:
+        """Adds a constant and returns its name."""
+        name = f"constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    def columns(self, x: str, start: int, stop: int) -> str:
+        """Returns some columns of `x` [batch, n]."""
+        first, end, axis = (self.constant(np.array([number], np.int64)) for number in (start, stop, 1))
+        return self.add("Slice", x, first, end, axis)
+
+
+def _head(graph: _Graph, logits: str, segment: Segment) -> str:
+    """Returns the columns of the action that a segment makes."""
+    start, size = segment.columns.start, segment.shape[1]
+    own = [graph.columns(logits, start + i * size, start + (i + 1) * size) for i in range(segment.shape[0])]
+    if segment.kind in ("box", "force"):
+        middle, half = segment.range()
+        made = [_scaled(graph, segment.kind, x, middle[i], half[i]) for i, x in enumerate(own)]
+    else:
+        made = [_unscaled(graph, segment.kind, x, size) for x in own]
+    return graph.add("Concat", *made, axis=1) if len(made) > 1 else made[0]
+
+
+def _scaled(graph: _Graph, kind: str, x: str, middle: Floats, half: Floats) -> str:
+    unit = graph.add("Tanh", x) if kind == "box" else _bounded_force(graph, x)
+    return graph.add("Add", graph.add("Mul", unit, graph.constant(half)), graph.constant(middle))
+
+
+def _unscaled(graph: _Graph, kind: str, x: str, size: int) -> str:
+    if kind == "choice":
+        best = graph.add("ArgMax", x, axis=1, keepdims=0)
+        values = graph.constant(np.array([0, 1], np.float32))
+        return graph.add("OneHot", best, graph.constant(np.array(size, np.int64)), values, axis=1)
+    if kind == "soft":
+        return graph.add("Softmax", x, axis=1)
+    if kind != "thrust" or size != THRUST_SIZE:
+        raise ValueError(f"no graph for the head {kind} of {size} numbers")
+    force = _bounded_force(graph, graph.add("MatMul", x, graph.constant(_TO_FORCE)))
+    pushes = graph.add("MatMul", force, graph.constant(_FROM_FORCE))
+    return graph.add("Add", pushes, graph.constant(_AT_REST))
+
+
+def _bounded_force(graph: _Graph, h: str) -> str:
+    axis = graph.constant(np.array([1], np.int64))
+    norm = graph.add("ReduceL2", h, axis, keepdims=1)
+    norm = graph.add("Max", norm, graph.constant(np.array(SMALLEST_NORM, np.float32)))
+    return graph.add("Mul", h, graph.add("Div", graph.add("Tanh", norm), norm))

@@ -1,0 +1,141 @@
+"""The command `shoal paper`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import msgspec
+from msgspec import Meta
+from rich.console import Console
+from rich.progress import Progress
+
+from actor_node.evaluation import evaluate as evaluation
+from actor_node.evaluation.evaluate import Evaluation
+from actor_node.evaluation.task import Ground
+from common.errors import ConfigError, ShoalError
+from common.files import write_atomically
+from common.process import command
+from common.process.stop import Stop
+from common.run.directory import RunDirectory
+from shoal.commands.paper.plan import Planned, Scale, chosen_tasks, plan, refuse_other_runs
+from shoal.commands.paper.scores import Table, tables
+from shoal.commands.sweep.runner import do_all
+
+_screen = Console(markup=False, emoji=False, stderr=True)
+PAGE_FILE, RESULTS_FILE = "paper.md", "paper.json"
+
+
+class PaperConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Settings of `shoal paper`."""
+
+    quick: Annotated[bool, Meta(description="Small runs of few seeds instead of the paper's: minutes, not hours.")] = (
+        False
+    )
+    run: Annotated[
+        str, Meta(description="Directory of runs and results.  [default: runs/paper or runs/paper-quick]")
+    ] = ""
+    task: Annotated[
+        tuple[str, ...],
+        Meta(description="Only this table; may be given several times.", extra={"metavar": "NAME"}),
+    ] = ()
+    jobs: Annotated[int, Meta(ge=1, le=1024, description="Runs side by side; each takes a core.")] = 2
+    seeds: Annotated[int, Meta(ge=0, le=10_000, description="Seeds of each line; 0 = 3 quick, else 10.")] = 0
+    steps: Annotated[
+        int, Meta(ge=0, description="Environment steps of each run; 0 = 250,000 to 800,000 quick, else 1,500,000.")
+    ] = 0
+    episodes: Annotated[int, Meta(ge=1, description="Episodes each run is evaluated on.")] = 1_000
+    json: Annotated[bool, Meta(description="Print the tables as JSON on stdout.")] = False
+
+
+@click.command()
+@command.options(PaperConfig)
+def paper(**values: Any) -> int:
+    """Make the MADDPG paper's tables, MADDPG against independent DDPG: train what is missing, play, write.
+
+    Every run is a plain lockstep `shoal train` in a directory of its own, so the same command makes the same tables
+    again, and started again after a stop it goes on. Tables, plots and every command stand in DIR/paper.md.
+
+    \b
+    Examples:
+      shoal paper --quick
+      shoal paper --quick --task communication --seeds 5
+    """  # noqa: D301  (click keeps the lines after a real backspace as they are)
+    config = command.build(PaperConfig, values)
+    tasks, scale = chosen_tasks(config.task), Scale(config.quick, config.seeds, config.steps)
+    directory = Path(config.run or ("runs/paper-quick" if config.quick else "runs/paper"))
+    runs = plan(directory, tasks, scale)
+    refuse_other_runs(runs, scale)
+    _make(directory)
+    stop = Stop()
+    stop.on_signals()
+    failed = _train(runs, config.jobs, stop)
+    if stop.requested:
+        _screen.print("stopped; the same command goes on", soft_wrap=True)
+        return stop.exit_code
+    if failed:
+        raise ShoalError(f"{len(failed)} of {len(runs)} runs failed; their words are in {', '.join(map(str, failed))}")
+    stop.release_signals()
+    found = _score(runs, config.episodes)
+    _write(found, directory, config, scale)
+    if config.json:
+        command.result(msgspec.json.encode(found))
+    else:
+        for table in found:
+            command.result(f"{table.title}: {table.claim} Here: {table.verdict}")
+    _screen.print(f"tables and plots in {directory / PAGE_FILE}", soft_wrap=True)
+    return 0
+
+
+def _train(runs: Sequence[Planned], jobs: int, stop: Stop) -> list[Path]:
+    """Trains what is missing; returns the logs of runs that failed."""
+    left = [planned.job for planned in runs if not planned.job.finished]
+    _screen.print(f"{len(left)} of {len(runs)} runs to train, {jobs} side by side", soft_wrap=True)
+    return do_all(left, jobs, stop, _screen, done=len(runs) - len(left))
+
+
+def _score(runs: Sequence[Planned], episodes: int) -> list[Table]:
+    """Plays every run's episodes, in the batched world, which is equal to mpe2."""
+    seed = evaluation.FIRST_SEED
+    with Progress(console=_screen, transient=True, disable=not _screen.is_terminal) as progress:
+        task = progress.add_task(f"playing {episodes} episodes of each run", total=len(runs))
+
+        def evaluated(planned: Planned) -> Evaluation:
+            directory = RunDirectory(planned.job.directory)
+            result = evaluation.evaluate(directory, episodes, seed, ground=Ground(fast=True))
+            evaluation.save(result, directory.evaluation_file)
+            progress.advance(task)
+            return result
+
+        return tables(runs, evaluated)
+
+
+def _write(found: Sequence[Table], directory: Path, config: PaperConfig, scale: Scale) -> None:
+    from shoal.commands.paper.page import Made, make_page, plot_name  # noqa: PLC0415  (slow to import: Jinja)
+    from shoal.commands.paper.plot import draw_plot  # noqa: PLC0415
+
+    made = Made(_command_line(config), scale, config.episodes, evaluation.FIRST_SEED)
+    write_atomically(directory / PAGE_FILE, make_page(found, made).encode())
+    write_atomically(directory / RESULTS_FILE, msgspec.json.format(msgspec.json.encode(found)) + b"\n")
+    for table in found:
+        write_atomically(directory / plot_name(table), draw_plot(table).encode())
+
+
+def _command_line(config: PaperConfig) -> str:
+    """Returns the command with all that changes figures; where and how many side by side do not."""
+    words = ["shoal paper", *(["--quick"] if config.quick else [])]
+    words += [f"--task {key}" for key in config.task]
+    usual = PaperConfig()
+    for name in ("seeds", "steps", "episodes"):
+        if getattr(config, name) != getattr(usual, name):
+            words.append(f"--{name} {getattr(config, name)}")
+    return " ".join(words)
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise ConfigError(f"--run {directory} cannot be made: {e.strerror}") from e

@@ -1,0 +1,100 @@
+"""The tables as Markdown, with every command and seed. page.md says how it looks."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jinja2
+
+from shoal.commands.paper.plan import Scale, options
+from shoal.commands.paper.scores import Score, Table, Verdict
+from shoal.commands.paper.tasks import TASKS, Task
+
+_VERDICTS: dict[Verdict, str] = {
+    "ahead": "it is so here, and the intervals over seeds do not overlap.",
+    "ahead, intervals overlap": "it is so here in the mean, but the intervals over seeds overlap.",
+    "behind": "it is not so here.",
+    "not told": "it is so here in the mean; one seed has no interval.",
+}
+
+
+class _Shown(NamedTuple):
+    """One table in words."""
+
+    title: str
+    scenario: str
+    claim: str
+    verdict: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    plot: str
+    commands: tuple[str, ...]
+
+
+class Made(NamedTuple):
+    """How the tables were made."""
+
+    command: str
+    scale: Scale
+    episodes: int
+    seed: int
+
+
+def make_page(tables: Sequence[Table], made: Made) -> str:
+    """Returns the page; plots are named as `plot_name` names them."""
+    # Not HTML: Markdown's own special letters do not occur in what is filled in.
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    templates = jinja2.Environment(loader=loader, autoescape=False, trim_blocks=True, lstrip_blocks=True)  # noqa: S701
+    tasks = {task.key: task for task in TASKS}
+    return templates.get_template("page.md").render(
+        made=made,
+        seeds=", ".join(map(str, made.scale.seed_numbers)),
+        machine=f"{platform.machine()}, Python {platform.python_version()}",
+        date=time.strftime("%Y-%m-%d"),
+        tables=[_shown(table, tasks[table.key], made.scale) for table in tables],
+    )
+
+
+def plot_name(table: Table) -> str:
+    """Returns the file name of a table's plot."""
+    return f"{table.key}.svg"
+
+
+def _shown(table: Table, task: Task, scale: Scale) -> _Shown:
+    seed = str(scale.seed_numbers[0])
+    percent = {measured.title: measured.percent for measured in task.measures}
+    quoted = bool(task.published)
+    rows = tuple(
+        (
+            line.variant,
+            *(_in_words(score, percent=percent[title]) for title, score in line.scores.items()),
+            *((task.published.get(line.variant, ""),) if quoted else ()),
+        )
+        for line in table.lines
+    )
+    return _Shown(
+        title=table.title,
+        scenario=" ".join((table.scenario, *task.world)),
+        claim=table.claim,
+        verdict=_VERDICTS[table.verdict],
+        columns=("", *percent, *(("Lowe et al. 2017, not re-checked",) if quoted else ())),
+        rows=rows,
+        plot=plot_name(table),
+        commands=tuple(
+            shlex.join(("shoal", "train", task.scenario, "--seed", seed, *options(task, variant, scale)))
+            for variant in task.variants
+        ),
+    )
+
+
+def _in_words(score: Score, *, percent: bool) -> str:
+    factor, decimals, unit = (100.0, 1, " %") if percent else (1.0, 3, "")
+    told = f"{factor * score.mean:.{decimals}f}{unit}"
+    if score.ci95 is None:
+        return told
+    return f"{told} ({factor * score.ci95[0]:.{decimals}f} .. {factor * score.ci95[1]:.{decimals}f})"

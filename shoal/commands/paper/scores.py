@@ -1,0 +1,88 @@
+"""What the runs of each table came to: a line a variant, its seeds' means, and who is ahead."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from actor_node.evaluation.evaluate import Evaluation
+from shoal.commands.paper.plan import Planned
+from shoal.commands.paper.tasks import Measured, Task
+from shoal.commands.report.bands import mean_interval
+
+Verdict = Literal["ahead", "ahead, intervals overlap", "behind", "not told"]
+
+
+class Score(msgspec.Struct, frozen=True):
+    """One figure of one line: a number a seed, their mean and Student's 95 % interval over seeds."""
+
+    by_seed: tuple[float, ...]
+    mean: float
+    ci95: tuple[float, float] | None
+    """None of one seed; of shares, cut off at what a share can be."""
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One variant."""
+
+    variant: str
+    algorithm: str
+    seeds: tuple[int, ...]
+    scores: dict[str, Score]
+    """By column's title."""
+
+
+class Table(msgspec.Struct, frozen=True):
+    """One task."""
+
+    key: str
+    title: str
+    scenario: str
+    claim: str
+    verdict: Verdict
+    lines: list[Line]
+
+
+def tables(runs: Sequence[Planned], evaluated: Callable[[Planned], Evaluation]) -> list[Table]:
+    """Returns all tables of the runs given."""
+    by_task = {planned.task.key: planned.task for planned in runs}
+    return [_table(task, [run for run in runs if run.task.key == task.key], evaluated) for task in by_task.values()]
+
+
+def _table(task: Task, runs: Sequence[Planned], evaluated: Callable[[Planned], Evaluation]) -> Table:
+    lines = []
+    for variant in task.variants:
+        own = [run for run in runs if run.variant == variant]
+        results = [evaluated(run) for run in own]
+        scores = {measured.title: _score(measured, results) for measured in task.measures}
+        lines.append(Line(variant.name, variant.algorithm, tuple(run.job.seed for run in own), scores))
+    verdict = judge(task, {line.variant: line.scores[task.claim.measure] for line in lines})
+    return Table(task.key, task.title, task.scenario, task.claim.text, verdict, lines)
+
+
+def judge(task: Task, scores: Mapping[str, Score]) -> Verdict:
+    """Says whether what the paper found to be ahead is ahead here."""
+    claim = task.claim
+    ahead, behind = scores[claim.ahead], scores[claim.behind]
+    better, worse = (ahead, behind) if claim.more_is_better else (behind, ahead)
+    if not better.mean > worse.mean:
+        return "behind"
+    if better.ci95 is None or worse.ci95 is None:
+        return "not told"
+    return "ahead" if better.ci95[0] > worse.ci95[1] else "ahead, intervals overlap"
+
+
+def _score(measured: Measured, results: Sequence[Evaluation]) -> Score:
+    values = [
+        result.metrics[measured.name].mean - (result.metrics[measured.minus].mean if measured.minus else 0.0)
+        for result in results
+    ]
+    mean, low, high = mean_interval(values)
+    if math.isnan(low):
+        return Score(tuple(values), mean, None)
+    # Student's interval knows no bounds; a share has some.
+    least, most = (-1.0 if measured.minus else 0.0, 1.0) if measured.percent else (-math.inf, math.inf)
+    return Score(tuple(values), mean, (max(low, least), min(high, most)))

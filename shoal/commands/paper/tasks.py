@@ -1,0 +1,187 @@
+"""The paper's experiments: worlds, who learns by what, what is measured, and what is to be compared.
+
+Figures under `published` are those of the paper's appendix as they are commonly quoted. They were not checked against
+the paper again, and its worlds are older than mpe2 (docs/worlds.md, `dynamics="legacy"`), so what can be compared is
+who is ahead, not the numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+MADDPG, IDDPG = "maddpg", "iddpg"
+DDPG = "DDPG"
+"""What the paper calls iddpg."""
+
+
+class Variant(NamedTuple):
+    """One line of a table: who learns by what."""
+
+    name: str
+    algorithm: str
+    """As `shoal train --algorithm` takes it."""
+
+
+class Measured(NamedTuple):
+    """One column: a measure of actor_node/evaluation/task_metrics.py, or the difference of two."""
+
+    name: str
+    title: str
+    minus: str = ""
+    """What is taken from it."""
+    percent: bool = False
+
+
+class Claim(NamedTuple):
+    """What the paper found, as one comparison."""
+
+    text: str
+    measure: str
+    """Title of the column."""
+    ahead: str
+    behind: str
+    """Names of variants."""
+    more_is_better: bool
+
+
+class Task(NamedTuple):
+    """One table."""
+
+    key: str
+    title: str
+    scenario: str
+    world: tuple[str, ...]
+    """Settings of its world, as `--set` takes them."""
+    variants: tuple[Variant, ...]
+    measures: tuple[Measured, ...]
+    claim: Claim
+    published: Mapping[str, str]
+    """By variant's name."""
+    quick_steps: int
+    """Environment steps of a run under --quick."""
+
+
+_TEAMS = (Variant("MADDPG", MADDPG), Variant(DDPG, IDDPG))
+
+
+def _pairings(adversary: str, agent: str) -> tuple[Variant, ...]:
+    """Returns the four pairings of a world with two sides, who are called so."""
+    called = {MADDPG: "MADDPG", IDDPG: DDPG}
+    return tuple(
+        Variant(f"{called[a]} {adversary}, {called[b]} {agent}", f"adversary={a},agent={b}")
+        for a in (MADDPG, IDDPG)
+        for b in (MADDPG, IDDPG)
+    )
+
+
+def _navigation(agents: int, published: Mapping[str, str], quick_steps: int) -> Task:
+    return Task(
+        key=f"navigation-{agents}",
+        title=f"Cooperative navigation, N = {agents}",
+        scenario="simple_spread",
+        world=() if agents == 3 else (f"world.N={agents}",),
+        variants=_TEAMS,
+        measures=(
+            Measured("distance", "distance to the landmarks"),
+            Measured("collisions", "collisions"),
+            Measured("occupied_landmarks", "landmarks occupied at the end"),
+        ),
+        claim=Claim(
+            "MADDPG's agents are nearer to the landmarks than DDPG's.",
+            "distance to the landmarks",
+            "MADDPG",
+            DDPG,
+            more_is_better=False,
+        ),
+        published=published,
+        quick_steps=quick_steps,
+    )
+
+
+TASKS: tuple[Task, ...] = (
+    Task(
+        key="communication",
+        title="Cooperative communication",
+        scenario="simple_speaker_listener",
+        world=(),
+        variants=_TEAMS,
+        measures=(
+            Measured("reached", "target reached", percent=True),
+            Measured("final_distance", "distance at the end"),
+            Measured("distance", "mean distance"),
+        ),
+        claim=Claim(
+            "MADDPG's listener reaches the target far more often than DDPG's.",
+            "target reached",
+            "MADDPG",
+            DDPG,
+            more_is_better=True,
+        ),
+        published={"MADDPG": "84.0 %, distance 0.133", DDPG: "32.0 %, distance 0.456"},
+        quick_steps=800_000,
+    ),
+    _navigation(3, {"MADDPG": "distance 1.767, collisions 0.209", DDPG: "distance 1.858, collisions 0.375"}, 400_000),
+    _navigation(6, {"MADDPG": "distance 3.345, collisions 1.366", DDPG: "distance 3.350, collisions 1.585"}, 250_000),
+    Task(
+        key="predator-prey",
+        title="Predator and prey",
+        scenario="simple_tag",
+        world=(),
+        variants=_pairings("predators", "prey"),
+        measures=(Measured("touches", "touches an episode"),),
+        claim=Claim(
+            "MADDPG predators touch DDPG prey more often than DDPG predators touch MADDPG prey.",
+            "touches an episode",
+            "MADDPG predators, DDPG prey",
+            "DDPG predators, MADDPG prey",
+            more_is_better=True,
+        ),
+        published={"MADDPG predators, DDPG prey": "16.1", "DDPG predators, MADDPG prey": "10.3"},
+        quick_steps=400_000,
+    ),
+    Task(
+        key="deception",
+        title="Physical deception, N = 2",
+        scenario="simple_adversary",
+        world=(),
+        variants=_pairings("adversary", "agents"),
+        measures=(
+            Measured("agent_success", "agents at the goal", percent=True),
+            Measured("adversary_success", "adversary at the goal", percent=True),
+            Measured("agent_success", "agents' lead", minus="adversary_success", percent=True),
+        ),
+        claim=Claim(
+            "MADDPG agents lead a DDPG adversary by more than DDPG agents lead a MADDPG adversary.",
+            "agents' lead",
+            "DDPG adversary, MADDPG agents",
+            "MADDPG adversary, DDPG agents",
+            more_is_better=True,
+        ),
+        published={"MADDPG adversary, MADDPG agents": "agents 94.4 %, adversary 39.2 %"},
+        quick_steps=300_000,
+    ),
+    Task(
+        key="covert",
+        title="Covert communication",
+        scenario="simple_crypto",
+        world=(),
+        variants=_pairings("eve", "alice and bob"),
+        measures=(
+            Measured("bob_success", "bob reads right", percent=True),
+            Measured("eve_success", "eve reads right", percent=True),
+            Measured("bob_success", "bob's lead", minus="eve_success", percent=True),
+            Measured("bob_error", "bob's error"),
+            Measured("eve_error", "eve's error"),
+        ),
+        claim=Claim(
+            "MADDPG's bob leads a DDPG eve by more than DDPG's bob leads a MADDPG eve.",
+            "bob's lead",
+            "DDPG eve, MADDPG alice and bob",
+            "MADDPG eve, DDPG alice and bob",
+            more_is_better=True,
+        ),
+        published={},
+        quick_steps=300_000,
+    ),
+)

@@ -1,0 +1,105 @@
+"""The page of commands: each with its usage, its help and its options, as click has them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import click
+
+from actor_node.cli import actor
+from learner_node.cli import learner
+from replay_server.cli import replay
+from shoal.cli import shoal
+from shoal.commands.reference import markdown as md
+
+ROOTS: dict[str, click.Command] = {"shoal": shoal, "replay": replay, "learner": learner, "actor": actor}
+"""What Shoal installs."""
+
+_INTRODUCTION = """
+An option is also an environment variable and a key of the TOML file given with `--config`: `--some-name`,
+`SHOAL_SOME_NAME`, `some_name`. The first of command line, environment, file and default that gives a value wins.
+Lengths of time are written `300`, `90s`, `5m` or `1h30m`. A value that an option does not take is refused with one
+line that names it, and exit code 2.
+
+Exit codes: 0 done, 1 failed, 2 bad usage or configuration, 3 a peer could not be reached, 130 interrupted.
+"""
+
+
+class Command(NamedTuple):
+    """One command with the words that call it."""
+
+    name: str
+    command: click.Command
+
+    @property
+    def context(self) -> click.Context:
+        """A context to ask click in for its words."""
+        return click.Context(self.command, info_name=self.name)
+
+    @property
+    def options(self) -> list[click.Option]:
+        """Its options, those left out that are not for users."""
+        return [param for param in self.command.params if isinstance(param, click.Option) and not param.hidden]
+
+
+def commands() -> Iterator[Command]:
+    """Yields every command, a group before what it holds."""
+    for name, command in ROOTS.items():
+        yield from _walk(name, command)
+
+
+def commands_page() -> str:
+    """Returns the page."""
+    return md.page("Commands", _INTRODUCTION, *map(_section, commands()))
+
+
+def _walk(name: str, command: click.Command) -> Iterator[Command]:
+    yield Command(name, command)
+    if isinstance(command, click.Group):
+        for own, child in sorted(command.commands.items()):
+            yield from _walk(f"{name} {own}", child)
+
+
+def _section(own: Command) -> str:
+    usage = own.command.get_usage(own.context).removeprefix("Usage: ")
+    rows = [[*_left(option), _default(option), option.help or ""] for option in own.options]
+    options = md.table(["option", "takes", "default", "meaning"], rows) if rows else ""
+    parts = [f"## {own.name}", md.block(" ".join(usage.split())), _help(own), options]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _help(own: Command) -> str:
+    """Returns the help text; what click shows line by line becomes a block of code."""
+    paragraphs = inspect.cleandoc(own.command.help or "").split("\n\n")
+    return "\n\n".join(_paragraph(paragraph) for paragraph in paragraphs)
+
+
+def _paragraph(text: str) -> str:
+    if not text.startswith("\b\n"):
+        return text
+    lines = text.removeprefix("\b\n").splitlines()
+    return md.block(
+        "\n".join(re.sub(r"^(Example: +| +)", "", line) for line in lines if not line.endswith("Examples:"))
+    )
+
+
+def _left(option: click.Option) -> tuple[str, str]:
+    names = ", ".join(md.code(name) for name in sorted(option.opts, key=len))
+    return names, "" if option.is_flag else md.code(_takes(option).strip("[]"))
+
+
+def _takes(option: click.Option) -> str:
+    shown = option.make_metavar(click.Context(click.Command("any")))
+    return f"{shown} ..." if option.multiple else shown
+
+
+def _default(option: click.Option) -> str:
+    default: Any = option.default
+    if option.required:
+        return "required"
+    if option.is_flag or not isinstance(default, str | int | float | tuple) or default in ("", (), 0):
+        return ""
+    return ", ".join(md.code(one) for one in default) if isinstance(default, tuple) else md.code(default)

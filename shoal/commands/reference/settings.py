@@ -1,0 +1,132 @@
+"""The page of a run's settings: section by section, what is allowed, the default, the presets, the meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import inspect as kinds
+
+from common.run import run
+from common.run.presets import PRESETS
+from common.run.run import RunSpec
+from shoal.commands.reference import markdown as md
+from shoal.commands.reference.source import Source
+
+_ENDLESS = 1e12
+"""A bound this large, or its inverse, only keeps out what is no number."""
+_SECTIONS = ("network", "algorithm", "exploration", "replay", "budget", "episode")
+
+_INTRODUCTION = """
+A run is defined by these. `--set section.key=value` sets one, a section of the file given with `--config` several, and
+`--preset` begins from others than the defaults. They are kept in the run's directory, in `run.toml`. What is not
+allowed is refused with the setting's name, its value and what would be, before anything starts. Reasons for the
+defaults: [algorithms.md](../algorithms.md).
+"""
+
+
+def settings_page() -> str:
+    """Returns the page."""
+    source = Source.of(run)
+    sections = [_section(source, name) for name in _SECTIONS]
+    return md.page("Settings of a run", _INTRODUCTION, _top(source), *sections, _presets())
+
+
+def _top(source: Source) -> str:
+    rows = [row for row in _rows(source, RunSpec) if row[0].strip("`") not in _SECTIONS]
+    note = "The options of each world: [Scenarios](scenarios.md)."
+    return f"## Of the run itself\n\n{_table(rows)}\n\n{note}"
+
+
+def _section(source: Source, name: str) -> str:
+    kind = type(getattr(RunSpec("any"), name))
+    return f"## {name}\n\n{kind.__doc__}\n\n{_table(_rows(source, kind, f'{name}.'))}"
+
+
+def _rows(source: Source, kind: type[msgspec.Struct], prefix: str = "") -> list[list[str]]:
+    docs = source.field_docs(kind.__name__)
+    return [
+        [md.code(prefix + field.name), _in_words(kinds.type_info(field.type)), _value(field), docs.get(field.name, "")]
+        for field in msgspec.structs.fields(kind)
+    ]
+
+
+def _table(rows: list[list[str]]) -> str:
+    return md.table(["setting", "allowed", "default", "meaning"], rows)
+
+
+def _presets() -> str:
+    """Returns what each preset sets, where it is not the default."""
+    names = [name for name, departures in PRESETS.items() if departures]
+    flat = {name: _flat(PRESETS[name]) for name in names}
+    defaults = _flat(msgspec.to_builtins(RunSpec("any")))
+    keys = sorted({key for own in flat.values() for key in own})
+    rows = [
+        [md.code(key), *(_plain(own.get(key, defaults.get(key))) for own in ({}, *flat.values()))]
+        for key in keys
+        if any(own.get(key, defaults.get(key)) != defaults.get(key) for own in flat.values())
+    ]
+    return "## Presets\n\n" + md.table(["setting", "`fast`, the defaults", *(md.code(name) for name in names)], rows)
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        f"{section}.{key}": list(value) if isinstance(value, tuple | list) else value
+        for section, table in settings.items()
+        if isinstance(table, Mapping)
+        for key, value in table.items()
+    }
+
+
+def _value(field: msgspec.structs.FieldInfo) -> str:
+    if field.required:
+        return "required"
+    return _plain(field.default_factory() if field.default is msgspec.NODEFAULT else field.default)
+
+
+def _plain(value: Any) -> str:
+    """Returns a value as it is written in TOML."""
+    if value is None or value in ("", {}):
+        return "none"
+    if isinstance(value, bool):
+        return md.code(str(value).lower())
+    if isinstance(value, tuple | list):
+        return md.code(f"[{', '.join(str(one) for one in value)}]")
+    return md.code(f"{value:.6g}" if isinstance(value, float) else f"{value:_}" if isinstance(value, int) else value)
+
+
+def _in_words(kind: kinds.Type) -> str:
+    """Says what a type allows."""
+    match kind:
+        case kinds.IntType():
+            words = f"whole number{_bounds(kind)}"
+        case kinds.FloatType():
+            words = f"number{_bounds(kind)}"
+        case kinds.LiteralType():
+            words = " or ".join(md.code(value) for value in kind.values)
+        case kinds.VarTupleType():
+            words = f"list of {kind.min_length} to {kind.max_length}: {_in_words(kind.item_type)}"
+        case kinds.DictType():
+            words = f"table by name: {_in_words(kind.value_type)}"
+        case kinds.UnionType():
+            words = " or ".join(_in_words(one) for one in kind.types if not isinstance(one, kinds.NoneType))
+        case kinds.BoolType():
+            words = "true or false"
+        case _:
+            words = "text"
+    return words
+
+
+def _bounds(kind: kinds.IntType | kinds.FloatType) -> str:
+    """Says what a number may be; bounds that only keep out what is no number are left out."""
+    low = kind.ge if kind.ge is not None else kind.gt
+    high = kind.le if kind.le is not None else None if kind.lt is None else kind.lt - 1
+    is_open = low is not None and (kind.ge is None or 0 < low <= 1 / _ENDLESS)
+    has_low = low is not None and low > -_ENDLESS
+    has_high = high is not None and high < _ENDLESS
+    if has_low and has_high:
+        return f" above 0, to {high:,}" if is_open else f" from {low:,} to {high:,}"
+    if has_low:
+        return " above 0" if is_open else f", {low:,} or more"
+    return f", {high:,} at most" if has_high else ""

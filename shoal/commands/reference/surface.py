@@ -1,0 +1,67 @@
+"""The page of what is called from Python, with the docstrings of the code."""
+
+from __future__ import annotations
+
+import ast
+from importlib import import_module
+
+from shoal.commands.reference import markdown as md
+from shoal.commands.reference.source import Function, Source, fields, is_property, methods, signature
+
+SURFACE: dict[str, tuple[str, ...]] = {
+    "common.worlds": ("make_world", "world_spec", "scenarios"),
+    "common.worlds.world": ("World", "Step"),
+    "common.spec": ("JointSpec", "AgentsSpec", "AgentSpec", "PlayersSpec", "PlayerSpec", "Box", "Categorical"),
+    "common.policy.file": ("load_policy", "save_policy", "PolicyFile"),
+    "common.policy.network": ("Policy",),
+    "common.run.run": ("Run", "make_run_spec"),
+    "common.run.directory": ("RunDirectory",),
+    "actor_node.evaluation.evaluate": ("evaluate", "Evaluation"),
+    "actor_node.rendering.film": ("render",),
+    "common.errors": ("ShoalError", "ConfigError", "PeerError", "ProtocolError", "WorldError"),
+}
+"""What users build on, by module."""
+
+_INTRODUCTION = """
+What is meant to be imported. Arrays' shapes stand in brackets, `[copies, agents]`; units stand in names. Everything
+else is Shoal's own and may change.
+"""
+
+
+def surface_page() -> str:
+    """Returns the page."""
+    sections = [_module(name, names) for name, names in SURFACE.items()]
+    return md.page("From Python", _INTRODUCTION, *sections)
+
+
+def _module(name: str, names: tuple[str, ...]) -> str:
+    source = Source.of(import_module(name))
+    parts = [_item(source, source.find(item)) for item in names]
+    return "\n\n".join([f"## {name}", *parts])
+
+
+def _item(source: Source, node: ast.ClassDef | Function) -> str:
+    if not isinstance(node, ast.ClassDef):
+        return _function(node, node.name, "###", bound=False)
+    parts = [f"### {node.name}", _doc(node)]
+    docs = source.field_docs(node.name)
+    rows = [[md.code(name), md.code(kind), docs.get(name, "")] for name, kind in fields(node)]
+    rows += [[md.code(own.name), md.code(_result(own)), _doc(own)] for own in methods(node) if is_property(own)]
+    if rows:
+        parts.append(md.table(["attribute", "type", "meaning"], rows))
+    parts += [
+        _function(own, f"{node.name}.{own.name}", "####", bound=True) for own in methods(node) if not is_property(own)
+    ]
+    return "\n\n".join(parts)
+
+
+def _function(node: Function, name: str, level: str, *, bound: bool) -> str:
+    return f"{level} {name}\n\n{md.block(node.name + signature(node, bound=bound), 'python')}\n\n{_doc(node)}"
+
+
+def _result(node: Function) -> str:
+    return ast.unparse(node.returns) if node.returns else ""
+
+
+def _doc(node: ast.ClassDef | Function) -> str:
+    return ast.get_docstring(node) or ""

@@ -1,0 +1,179 @@
+"""The geometry of a line chart: what is where, in the pixels of its own box. chart.svg draws it.
+
+Our own and not a plotting library's: a page's dozen charts are made in milliseconds next to a run that wants the
+processor, weigh a few kilobytes each, and take their colours from the page, light or dark (docs/report.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from shoal.commands.report.bands import Trace, thinned
+from shoal.commands.report.history import Floats
+from shoal.commands.report.numbers import linear_ticks, log_tick_labels, log_ticks, tick_labels
+
+_LEAST_SHARE = 1e-12
+"""Of the largest value: what is less is as good as zero, and an axis of logarithms has no place for it."""
+
+
+class Curve(NamedTuple):
+    """One line of a chart, with a band around it or fainter lines behind it where there are any."""
+
+    label: str
+    line: Trace
+    low: Floats | None = None
+    high: Floats | None = None
+    """[points of the line]: the band's edges."""
+    behind: tuple[Trace, ...] = ()
+    """The single runs of a mean."""
+
+
+class Scale(NamedTuple):
+    """How the values of an axis are spread."""
+
+    log: bool = False
+    from_zero: bool = False
+    up_to: float = 0.0
+    """The axis reaches at least there, so that next to nothing does not look like much."""
+    reference: tuple[float, str] | None = None
+    """A value to compare with, drawn as a line of its own, and what it is."""
+
+
+class Box(NamedTuple):
+    """Sizes in pixels: of the whole, and of what the axes leave."""
+
+    width: int
+    height: int
+    left: int = 44
+    right: int = 12
+    top: int = 8
+    bottom: int = 36
+
+    @property
+    def end(self) -> int:
+        """Where the plot ends at the right."""
+        return self.width - self.right
+
+    @property
+    def floor(self) -> int:
+        """Where the plot ends at the bottom."""
+        return self.height - self.bottom
+
+
+class Drawn(NamedTuple):
+    """One curve as SVG paths; empty where there is nothing to draw."""
+
+    path: str
+    band: str
+    behind: tuple[str, ...]
+    end: tuple[float, float] | None
+    """Where the last value stands."""
+
+
+class Chart(NamedTuple):
+    """A chart ready to be drawn; ticks are (pixel, label)."""
+
+    box: Box
+    x_ticks: tuple[tuple[float, str], ...]
+    y_ticks: tuple[tuple[float, str], ...]
+    curves: tuple[Drawn, ...]
+    reference: float | None
+    """Where the value to compare with stands."""
+    x_label: str
+
+
+SMALL = Box(360, 220)
+WIDE = Box(1040, 340)
+NARROW = Box(360, 260)
+
+
+def draw(curves: Sequence[Curve], x_label: str, scale: Scale, box: Box) -> Chart | None:
+    """Lays out a chart; None where there is no value to show."""
+    lines = [thinned(line) for curve in curves for line in (curve.line, *curve.behind)]
+    x_range, y_range = _x_range(lines), _y_range(lines, scale)
+    if x_range is None or y_range is None:
+        return None
+    to_x, to_y = _to_pixels(*x_range, box.left, box.end), _to_pixels(*y_range, box.floor, box.top, log=scale.log)
+    x_ticks = linear_ticks(*x_range, most=max(3, box.width // 90))
+    y_ticks = log_ticks(*y_range) if scale.log else linear_ticks(*y_range, most=box.height // 36)
+    y_labels = log_tick_labels(y_ticks) if scale.log else tick_labels(y_ticks)
+    return Chart(
+        box=box,
+        x_ticks=tuple(zip(_round(to_x(np.array(x_ticks))), tick_labels(x_ticks), strict=True)),
+        y_ticks=tuple(zip(_round(to_y(np.array(y_ticks))), y_labels, strict=True)),
+        curves=tuple(_drawn(curve, to_x, to_y, y_range) for curve in curves),
+        reference=_round(to_y(np.array([scale.reference[0]])))[0] if scale.reference else None,
+        x_label=x_label,
+    )
+
+
+_ToPixels = Callable[[Floats], Floats]
+
+
+def _to_pixels(low: float, high: float, start: float, end: float, *, log: bool = False) -> _ToPixels:
+    if log:
+        first, last = math.log10(low), math.log10(high)
+        return lambda values: start + (np.log10(values) - first) / (last - first) * (end - start)
+    return lambda values: start + (values - low) / (high - low) * (end - start)
+
+
+def _x_range(lines: Sequence[Trace]) -> tuple[float, float] | None:
+    known = np.concatenate([line.x[np.isfinite(line.y)] for line in lines]) if lines else np.array([])
+    if not len(known):
+        return None
+    low, high = float(known.min()), float(known.max())
+    low = 0.0 if low < 0.25 * high else low
+    return (low, high) if high > low else (low - 1.0, high + 1.0)
+
+
+def _y_range(lines: Sequence[Trace], scale: Scale) -> tuple[float, float] | None:
+    """Returns what the lines need, with a little room; bands may reach beyond and are cut off there."""
+    known = np.concatenate([line.y[np.isfinite(line.y)] for line in lines]) if lines else np.array([])
+    if scale.log:
+        known = known[known > max(known.max(initial=0.0) * _LEAST_SHARE, 0.0)]
+    if not len(known):
+        return None
+    if scale.reference:
+        known = np.append(known, scale.reference[0])
+    if scale.up_to:
+        known = np.append(known, scale.up_to)
+    low, high = float(known.min()), float(known.max())
+    if scale.log:
+        room = max((high / low) ** 0.06, 1.2)
+        return low / room, high * room
+    room = 0.06 * (high - low) or max(abs(high) * 0.1, 0.5)
+    return (min(0.0, low) if scale.from_zero else low - room), high + room
+
+
+def _drawn(curve: Curve, to_x: _ToPixels, to_y: _ToPixels, y_range: tuple[float, float]) -> Drawn:
+    line = thinned(curve.line)
+    path = _path(line, to_x, to_y, y_range)
+    known = np.flatnonzero(np.isfinite(line.y) & (line.y >= y_range[0]))
+    end = None
+    if len(known):
+        last = known[-1:]
+        end = _round(to_x(line.x[last]))[0], _round(to_y(line.y[last]))[0]
+    band = ""
+    if curve.low is not None and curve.high is not None:
+        there = Trace(curve.line.x, np.clip(curve.high, *y_range))
+        back = Trace(curve.line.x[::-1], np.clip(curve.low, *y_range)[::-1])
+        band = f"{_path(there, to_x, to_y, y_range)}L{_path(back, to_x, to_y, y_range)[1:]}Z"
+    behind = tuple(_path(thinned(one), to_x, to_y, y_range) for one in curve.behind)
+    return Drawn(path, band, behind, end)
+
+
+def _path(line: Trace, to_x: _ToPixels, to_y: _ToPixels, y_range: tuple[float, float]) -> str:
+    """Returns the line as an SVG path; it is interrupted where a value is missing or not on the axis."""
+    shown = np.isfinite(line.y) & (line.y >= y_range[0])
+    xs, ys = _round(to_x(line.x[shown])), _round(to_y(line.y[shown]))
+    begins = np.diff(np.flatnonzero(shown), prepend=-2) > 1
+    points = zip(begins, xs, ys, strict=True)
+    return "".join(f"{'M' if first else 'L'}{x:g} {y:g}" for first, x, y in points)
+
+
+def _round(values: Floats) -> list[float]:
+    return [round(float(value), 1) for value in values]

@@ -1,0 +1,67 @@
+"""A run's film as the page shows it: within the page, and for GIFs a still picture for when it is to stop."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import NamedTuple
+
+from shoal.commands.report.numbers import file_size
+from shoal.commands.report.records import Record
+
+LARGEST_BYTES = 8_000_000
+"""A larger film is named, not shown: the page must open on a phone."""
+
+
+class Shown(NamedTuple):
+    """One film."""
+
+    run: str
+    name: str
+    kind: str
+    """image/gif or video/mp4; empty where it is too large to be shown."""
+    source: str
+    """The film itself, as a data URL."""
+    still: str
+    """Its first picture, as a data URL; empty where there is none."""
+    size: str
+    width: int
+    height: int
+
+
+def shown_film(record: Record) -> Shown | None:
+    """Returns a run's film for the page; None where there is none that can be read."""
+    if record.film is None:
+        return None
+    try:
+        content = record.film.read_bytes()
+    except OSError:
+        return None
+    size = file_size(len(content))
+    if len(content) > LARGEST_BYTES:
+        return Shown(record.name, str(record.film), "", "", "", size, 0, 0)
+    if record.film.suffix == ".mp4":
+        return Shown(record.name, record.film.name, "video/mp4", _data_url("video/mp4", content), "", size, 0, 0)
+    still, width, height = _still(content)
+    return Shown(
+        record.name, record.film.name, "image/gif", _data_url("image/gif", content), still, size, width, height
+    )
+
+
+def _still(content: bytes) -> tuple[str, int, int]:
+    """Returns a GIF's first picture as a PNG and its size; nothing where Pillow is not installed or cannot read it."""
+    try:
+        from PIL import Image, UnidentifiedImageError  # noqa: PLC0415  (a report needs no film)
+    except ImportError:
+        return "", 0, 0
+    try:
+        with Image.open(io.BytesIO(content)) as film:
+            picture = io.BytesIO()
+            film.save(picture, "PNG", optimize=True)
+            return _data_url("image/png", picture.getvalue()), film.width, film.height
+    except (UnidentifiedImageError, OSError):
+        return "", 0, 0
+
+
+def _data_url(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

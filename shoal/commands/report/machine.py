@@ -1,0 +1,70 @@
+"""What a run was trained on: the machine, the versions of what computes, and how many processes. `machine.json`."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from common.files import write_atomically
+from common.run.directory import RunDirectory
+
+MACHINE_FILE = "machine.json"
+_PACKAGES = ("shoal", "numpy", "torch", "mpe2", "pettingzoo", "pyzmq")
+_GIB = 1024**3
+
+
+def record_machine(directory: RunDirectory, launch: dict[str, Any]) -> None:
+    """Writes what this machine is and how the run is started on it; the newest start wins."""
+    facts = {"machine": describe_machine(), "versions": _versions(), "launch": launch}
+    write_atomically(directory.path / MACHINE_FILE, msgspec.json.format(msgspec.json.encode(facts)) + b"\n")
+
+
+def read_machine(directory: RunDirectory) -> dict[str, dict[str, Any]]:
+    """Returns what was recorded, by section; empty where the run was not started by `shoal train`."""
+    try:
+        return msgspec.json.decode((directory.path / MACHINE_FILE).read_bytes(), type=dict[str, dict[str, Any]])
+    except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+        return {}
+
+
+def describe_machine() -> dict[str, str]:
+    """Returns the facts of this machine that speeds depend on; nothing that names it or its user."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0
+    return {
+        "processor": _processor(),
+        "cores": f"{usable} usable of {os.cpu_count()}",
+        "memory": _memory(),
+        "system": f"{platform.system()} {platform.release()} ({platform.machine()})",
+        "Python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def _memory() -> str:
+    try:
+        return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / _GIB:.1f} GiB"
+    except (ValueError, OSError):
+        return "not known"
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

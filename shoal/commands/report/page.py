@@ -1,0 +1,194 @@
+"""The page: one HTML file with everything in it, from records of runs. page.html says how it looks.
+
+records -> a section a scenario -> result, film, figures, tables, settings -> Jinja (which escapes everything)
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+
+from shoal.commands.report import numbers
+from shoal.commands.report.bands import mean_interval
+from shoal.commands.report.figures import LEARNING, MACHINERY, RETURN, waits_in_words
+from shoal.commands.report.films import Shown, shown_film
+from shoal.commands.report.records import Group, Record, flat_settings, grouped, usual_settings
+from shoal.commands.report.views import View, view
+
+_HERE = Path(__file__).parent
+
+
+class Live(NamedTuple):
+    """What a page that is served while its run trains says beyond the report."""
+
+    refresh_s: int
+    """Seconds until the browser asks anew; 0 = it waits for its reader."""
+    rows: Sequence[tuple[str, str]] = ()
+    """How it goes at this moment, names and values in words."""
+
+
+class Fact(NamedTuple):
+    """One figure of a run at its end."""
+
+    name: str
+    value: str
+
+
+class Row(NamedTuple):
+    """One run in the table of runs."""
+
+    record: Record
+    group: str
+    facts: tuple[Fact, ...]
+
+
+class Setting(NamedTuple):
+    """One setting; usual: what it would have been, where that is another value."""
+
+    name: str
+    value: str
+    usual: str
+
+
+class Section(NamedTuple):
+    """Everything of one scenario."""
+
+    key: str
+    scenario: str
+    groups: tuple[Group, ...]
+    results: tuple[Result, ...]
+    hero: View | None
+    learning: tuple[View, ...]
+    machinery: tuple[View, ...]
+    waits: tuple[tuple[str, float], ...]
+    rows: tuple[Row, ...]
+    films: tuple[Shown, ...]
+    settings: tuple[tuple[str, tuple[Setting, ...]], ...]
+    """By group."""
+    machines: tuple[tuple[str, Mapping[str, Mapping[str, Any]]], ...]
+    """By run, one of those that are alike."""
+
+    @property
+    def records(self) -> list[Record]:
+        """All runs of the section."""
+        return [record for group in self.groups for record in group.records]
+
+
+class Result(NamedTuple):
+    """A group's headline: its return with an interval, and where that comes from."""
+
+    label: str
+    mean: float
+    low: float
+    high: float
+    runs: int
+    """0: not evaluated; 1: the interval is over episodes; more: over runs."""
+    records: tuple[Record, ...]
+
+
+def make_page(records: Sequence[Record], live: Live | None = None) -> str:
+    """Returns the HTML of a report on these runs."""
+    scenarios = dict.fromkeys(record.run.spec.scenario for record in records)
+    sections = [
+        _section(f"s{i}", name, [record for record in records if record.run.spec.scenario == name])
+        for i, name in enumerate(scenarios)
+    ]
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(sections=sections, live=live, made_at=time.strftime("%Y-%m-%d %H:%M:%S %Z"), single=len(records) == 1)
+    )
+
+
+def _section(key: str, scenario: str, records: Sequence[Record]) -> Section:
+    groups = grouped(records)
+    several = len(groups) > 1
+    return Section(
+        key=key,
+        scenario=scenario,
+        groups=tuple(groups),
+        results=tuple(_result(group) for group in groups),
+        hero=view(RETURN, groups, key, wide=True),
+        learning=tuple(filter(None, (view(figure, groups, key) for figure in LEARNING))),
+        machinery=tuple(filter(None, (view(figure, groups, key) for figure in MACHINERY))),
+        waits=tuple(waits_in_words(records)),
+        rows=tuple(Row(r, group.label if several else "", _facts(r)) for group in groups for r in group.records),
+        films=tuple(filter(None, (shown_film(record) for record in records))),
+        settings=tuple((group.label, _settings(group.records[0])) for group in groups),
+        machines=_machines(records),
+    )
+
+
+def _result(group: Group) -> Result:
+    evaluated = [record.evaluated for record in group.records if record.evaluated is not None]
+    if len(evaluated) == 1:
+        low, high = evaluated[0].return_ci95 or (math.nan, math.nan)
+        return Result(group.label, evaluated[0].return_mean, low, high, 1, group.records)
+    mean, low, high = mean_interval([one.return_mean for one in evaluated])
+    return Result(group.label, mean, low, high, len(evaluated), group.records)
+
+
+def _facts(record: Record) -> tuple[Fact, ...]:
+    course, replay = record.course, record.run.spec.replay
+    env_steps, updates, trained_s = (course.last(name) for name in ("env_steps", "updates", "trained_s"))
+    return (
+        Fact("Environment steps", numbers.fixed(env_steps, 0)),
+        Fact("Updates", numbers.fixed(updates, 0)),
+        Fact("Training time", numbers.clock(trained_s)),
+        Fact("Environment steps/s", numbers.in_words(env_steps / trained_s if trained_s else math.nan)),
+        Fact("Updates/s", numbers.in_words(updates / trained_s if trained_s else math.nan)),
+        Fact(
+            "Samples per insert",
+            f"{numbers.fixed(course.last('samples_per_insert'))} of {replay.samples_per_insert:g}",
+        ),
+        Fact("Policy lag", f"{numbers.fixed(course.last('policy_lag'))} versions"),
+        Fact("Replay", f"{numbers.fixed(course.last('replay_size'), 0)} of {replay.capacity:,}"),
+    )
+
+
+def _settings(record: Record) -> tuple[Setting, ...]:
+    usual = usual_settings(record.run.spec)
+    return tuple(
+        Setting(name, _told(value), _told(usual[name]) if name in usual and usual[name] != value else "")
+        for name, value in flat_settings(record.run.spec).items()
+    )
+
+
+def _told(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={one}" for key, one in value.items()) or "none"
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _machines(records: Sequence[Record]) -> tuple[tuple[str, Mapping[str, Mapping[str, Any]]], ...]:
+    alike: dict[str, list[Record]] = {}
+    for record in records:
+        alike.setdefault(repr(record.machine), []).append(record)
+    return tuple((", ".join(one.name for one in group), group[0].machine) for group in alike.values())
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "fixed": numbers.fixed,
+        "words": numbers.in_words,
+        "share": numbers.share,
+        "told": _told,
+    }
+    made.globals["style"] = (_HERE / "style.css").read_text("utf-8")
+    return made

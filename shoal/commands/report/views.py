@@ -1,0 +1,135 @@
+"""What the page's template is given of each figure: chart, legend, words for those who do not see it, table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from shoal.commands.report.bands import Trace
+from shoal.commands.report.chart import NARROW, SMALL, WIDE, Chart, Curve, Scale, draw
+from shoal.commands.report.figures import X_LABELS, Figure, curves
+from shoal.commands.report.numbers import NOTHING, brief, in_words
+from shoal.commands.report.records import Group
+
+COLOURS = 6
+"""Line colours and dashes the page's style has; more lines begin again."""
+_TABLE_ROWS = 11
+
+
+class Key(NamedTuple):
+    """How a line looks: its colour and its dashes, by number, and its name."""
+
+    colour: int
+    dash: int
+    label: str
+
+
+class View(NamedTuple):
+    """One figure, ready to be shown."""
+
+    key: str
+    scenario: str
+    title: str
+    unit: str
+    meaning: str
+    latest: str
+    """The newest value, where the figure has one line."""
+    charts: tuple[tuple[str, Chart], ...]
+    """Class of screen the chart is for (empty: any) and the chart."""
+    keys: tuple[Key, ...]
+    reference: str
+    """What is compared with, in words; empty where nothing is."""
+    alt: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def view(figure: Figure, groups: Sequence[Group], prefix: str, *, wide: bool = False) -> View | None:
+    """Returns what is shown of a figure; None where no run has values for it.
+
+    prefix: of ids within the page. wide: over the page's whole width, where there is one.
+    """
+    found = curves(figure, groups)
+    lines = [curve for _, _, curve in found]
+    scale, x_label = _scale(figure, groups), X_LABELS[figure.over]
+    boxes = (("wide", WIDE), ("narrow", NARROW)) if wide else (("", SMALL),)
+    charts = [(kind, draw(lines, x_label, scale, box)) for kind, box in boxes]
+    drawn = tuple((kind, chart) for kind, chart in charts if chart is not None)
+    if not drawn:
+        return None
+    several = len({series for _, series, _ in found}) > 1
+    return View(
+        key=f"{prefix}-{figure.key}",
+        scenario=groups[0].records[0].run.spec.scenario,
+        title=figure.title,
+        unit=figure.unit,
+        meaning=figure.meaning,
+        latest=brief(_last(lines[0].line)) if len(lines) == 1 else "",
+        charts=drawn,
+        keys=tuple(_key(g, s, curve, many=len(groups) > 1, several=several) for g, s, curve in found),
+        reference=f"{scale.reference[1]} {brief(scale.reference[0])}" if scale.reference else "",
+        alt=_in_words(figure, lines, x_label),
+        columns=(x_label, *(curve.label or figure.title for curve in lines)),
+        rows=_table(lines),
+    )
+
+
+def _scale(figure: Figure, groups: Sequence[Group]) -> Scale:
+    """Returns the scale of all runs, without a value to compare with where they have different ones."""
+    scales = dict.fromkeys(figure.scale(record) for group in groups for record in group.records)
+    first = next(iter(scales))
+    return first if len(scales) == 1 else first._replace(reference=None)
+
+
+def _key(group: int, series: int, curve: Curve, *, many: bool, several: bool) -> Key:
+    """Groups differ by colour and lines of a figure by dashes; where there is one of either, by both."""
+    colour = group if many else series
+    dash = series if several else group
+    return Key(colour % COLOURS, dash % COLOURS, curve.label)
+
+
+def _in_words(figure: Figure, lines: Sequence[Curve], x_label: str) -> str:
+    told = [f"{curve.label}: {_course(curve)}" if curve.label else _course(curve) for curve in lines]
+    return f"Line chart of {figure.title.lower()}, {figure.unit}, over {x_label}. {'; '.join(told)}."
+
+
+def _course(curve: Curve) -> str:
+    line = curve.line if len(curve.line.x) else curve.behind[0]
+    known = np.flatnonzero(np.isfinite(line.y))
+    if not len(known):
+        return "no values"
+    first, last = known[0], known[-1]
+    inside = line.y[known]
+    return (
+        f"from {brief(line.y[first])} at {brief(line.x[first])} to {brief(line.y[last])} at "
+        f"{brief(line.x[last])}, lowest {brief(inside.min())}, highest {brief(inside.max())}"
+    )
+
+
+def _table(lines: Sequence[Curve]) -> tuple[tuple[str, ...], ...]:
+    """Returns the values behind a chart at a few places, the first and the last among them."""
+    xs = [curve.line.x[np.isfinite(curve.line.y)] for curve in lines]
+    known = np.concatenate(xs) if xs else np.array([])
+    if not len(known):
+        return ()
+    places = np.linspace(known.min(), known.max(), _TABLE_ROWS)
+    return tuple((in_words(x), *(_value_at(curve, x) for curve in lines)) for x in places)
+
+
+def _value_at(curve: Curve, x: float) -> str:
+    known = np.isfinite(curve.line.y)
+    xs, ys = curve.line.x[known], curve.line.y[known]
+    if not len(xs) or not xs[0] <= x <= xs[-1]:
+        return NOTHING
+    value = in_words(float(np.interp(x, xs, ys)))
+    if curve.low is None or curve.high is None:
+        return value
+    low, high = (in_words(float(np.interp(x, xs, edge[known]))) for edge in (curve.low, curve.high))
+    return f"{value} ({low} to {high})"
+
+
+def _last(line: Trace) -> float:
+    known = line.y[np.isfinite(line.y)]
+    return float(known[-1]) if len(known) else float("nan")

@@ -1,0 +1,167 @@
+"""`shoal sweep --search N`: which settings to try next is Optuna's choice, by how those before did.
+
+    ask for trials -> a plain run a seed and trial -> the mean return of a trial's seeds is told -> ask again
+
+The study is a journal file in the sweep's directory, beside the runs: started again, a search goes on with the trials
+it was in the middle of, and asks for the rest.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from common.errors import ConfigError
+from shoal.commands.sweep import table
+from shoal.commands.sweep.plan import Planned, Variant, axis
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.trial import FrozenTrial
+
+JOURNAL = "search.journal"
+DoAll = Callable[[Sequence[Planned]], list[Path]]
+"""Does runs and returns the logs of those that failed."""
+
+_RANGE = re.compile(r"^(?P<low>[^|]+?)\.\.(?P<high>[^|]+?)(?P<log>\s+log)?$")
+
+
+class Dimension(NamedTuple):
+    """A setting and what it may be: one of some choices, or between two bounds."""
+
+    key: str
+    choices: tuple[str, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    whole: bool = False
+    log: bool = False
+
+    def suggest(self, trial: Trial) -> object:
+        """Returns the trial's value."""
+        if self.choices:
+            return trial.suggest_categorical(self.key, self.choices)
+        if self.whole:
+            return trial.suggest_int(self.key, int(self.low), int(self.high), log=self.log)
+        return trial.suggest_float(self.key, self.low, self.high, log=self.log)
+
+
+def dimensions(vary: Sequence[str]) -> list[Dimension]:
+    """Reads `KEY=LOW..HIGH`, `KEY=LOW..HIGH log` and `KEY=V1|V2`; ConfigError names one that cannot be used."""
+    found = [_dimension(text) for text in vary]
+    keys = [one.key for one in found]
+    if not found:
+        raise ConfigError(
+            "--search needs something to vary, as in --vary 'algorithm.critic_learning_rate=1e-4..1e-2 log'"
+        )
+    if len(set(keys)) < len(keys):
+        raise ConfigError(f"--vary names {next(key for key in keys if keys.count(key) > 1)} twice")
+    return found
+
+
+def _dimension(text: str) -> Dimension:
+    key, equals, values = text.partition("=")
+    bounds = _RANGE.match(values.strip()) if equals else None
+    if bounds is None:
+        key, choices = axis(text)
+        return Dimension(key, choices)
+    try:
+        low, high = float(bounds["low"]), float(bounds["high"])
+    except ValueError:
+        raise ConfigError(f"--vary {text}: {values.strip()} is no range of numbers") from None
+    if not low < high or (bounds["log"] and low <= 0):
+        raise ConfigError(f"--vary {text}: write LOW..HIGH, the lower bound first, and above 0 with log")
+    whole = all(re.fullmatch(r"[+-]?\d+", bounds[name].strip()) for name in ("low", "high"))
+    return Dimension(key.strip(), (), low, high, whole, bool(bounds["log"]))
+
+
+class Search:
+    """One study and its runs."""
+
+    def __init__(
+        self, directory: Path, vary: Sequence[str], seeds: Sequence[int], trials: int, side_by_side: int
+    ) -> None:
+        """Opens the study, or goes on with it; ConfigError when Optuna is not installed or --vary cannot be used.
+
+        side_by_side: runs; trials are asked for in groups that fill so many.
+        """
+        self._dimensions, self._seeds, self._trials = dimensions(vary), seeds, trials
+        self._directory, self._group = directory, max(1, side_by_side // len(seeds))
+        directory.mkdir(parents=True, exist_ok=True)
+        self._study = _open(directory, seeds[0])
+
+    def run(self, do_all: DoAll, stopped: Callable[[], bool]) -> tuple[list[Planned], list[Path]]:
+        """Searches until all trials are told or it is stopped; returns all their runs and the logs of what failed."""
+        failed: list[Path] = []
+        while not stopped() and (group := self._next_group()):
+            logs = do_all([planned for trial in group for planned in self._planned(trial) if not _done(planned)])
+            failed += logs
+            if not stopped():
+                for trial in group:
+                    self._tell(trial)
+        return [planned for trial in self._study.trials for planned in self._planned(trial)], failed
+
+    def _next_group(self) -> list[FrozenTrial]:
+        """Returns trials to be done: those begun before, else new ones."""
+        from optuna.trial import TrialState  # noqa: PLC0415  (an extra of its own)
+
+        begun = [trial for trial in self._study.trials if trial.state == TrialState.RUNNING]
+        room = min(self._group, self._trials - len(self._study.trials))
+        for _ in range(0 if begun else room):
+            trial = self._study.ask()
+            for dimension in self._dimensions:
+                self._suggest(dimension, trial)
+            begun.append(self._study.trials[trial.number])
+        return begun
+
+    def _suggest(self, dimension: Dimension, trial: Trial) -> None:
+        try:
+            dimension.suggest(trial)
+        except ValueError as e:
+            raise ConfigError(
+                f"--vary {dimension.key}: the search in {self._directory} chose among other values ({e}); give those, "
+                "or name another directory with --run"
+            ) from e
+
+    def _tell(self, trial: FrozenTrial) -> None:
+        from optuna.trial import TrialState  # noqa: PLC0415  (an extra of its own)
+
+        outcomes = [table.outcome_of(planned) for planned in self._planned(trial)]
+        returns = [outcome.return_mean for outcome in outcomes if outcome is not None]
+        if len(returns) == len(outcomes):
+            self._study.tell(trial.number, statistics.fmean(returns))
+        else:
+            self._study.tell(trial.number, state=TrialState.FAIL)
+
+    def _planned(self, trial: FrozenTrial) -> list[Planned]:
+        place = f"trial-{trial.number:04d}"
+        # One that was killed while it was asked for may have no value for some: it runs with the default.
+        shown = " ".join(f"{key}={_short(value)}" for key, value in trial.params.items())
+        settings = tuple(f"{key}={value}" for key, value in trial.params.items())
+        variant = Variant(f"{place} {shown}", settings)
+        return [Planned(variant, seed, self._directory / place / f"seed-{seed}") for seed in self._seeds]
+
+
+def _open(directory: Path, seed: int) -> Study:
+    try:
+        import optuna  # noqa: PLC0415  (an extra of its own)
+        from optuna.storages import JournalStorage  # noqa: PLC0415
+        from optuna.storages.journal import JournalFileBackend  # noqa: PLC0415
+    except ImportError as e:
+        raise ConfigError(f"--search needs Optuna ({e}): pip install 'shoal[search]'") from e
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = JournalStorage(JournalFileBackend(str(directory / JOURNAL)))
+    study = optuna.create_study(storage=storage, study_name="sweep", direction="maximize", load_if_exists=True)
+    # A search that goes on must not draw again what its first part drew.
+    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
+    return study
+
+
+def _done(planned: Planned) -> bool:
+    return table.outcome_of(planned) is not None
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,124 @@
+"""The one table of a sweep: for each variant the returns of its seeds, their mean and interval, and what they cost.
+
+The interval is Student's over seeds, as the report's bands are: what varies between runs of one setting is the seed, so
+episodes are no replicates. The interquartile mean is what Agarwal et al. 2021 (arXiv 2108.13264) recommend beside it.
+"""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+from rich.table import Column, Table
+
+from shoal.commands.report.bands import mean_interval
+from shoal.commands.sweep.plan import Planned
+
+RESULTS_FILE = "sweep.json"
+CSV_FILE = "sweep.csv"
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """One finished run."""
+
+    variant: str
+    seed: int
+    return_mean: float
+    updates: int
+    directory: str
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One variant."""
+
+    variant: str
+    seeds: int
+    return_mean: float
+    return_ci95: tuple[float, float] | None
+    """None of fewer than two seeds."""
+    return_iqm: float
+    return_worst: float
+    return_best: float
+    updates: float
+    """Mean over seeds."""
+
+
+class _Evaluated(msgspec.Struct, frozen=True):
+    return_mean: float
+    updates: int
+
+
+class Sweep(NamedTuple):
+    """All there is of a sweep by now."""
+
+    outcomes: list[Outcome]
+    rows: list[Row]
+
+
+def outcome_of(planned: Planned) -> Outcome | None:
+    """Returns a run's outcome, None when it has not been evaluated."""
+    try:
+        found = msgspec.json.decode((planned.directory / "evaluation.json").read_bytes(), type=_Evaluated)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return None
+    return Outcome(planned.variant.name, planned.seed, found.return_mean, found.updates, str(planned.directory))
+
+
+def gather(runs: Iterable[Planned]) -> Sweep:
+    """Returns what the runs that are done came to, the best variant first."""
+    outcomes = [outcome for planned in runs if (outcome := outcome_of(planned)) is not None]
+    names = dict.fromkeys(outcome.variant for outcome in outcomes)
+    rows = [_row([outcome for outcome in outcomes if outcome.variant == name]) for name in names]
+    return Sweep(outcomes, sorted(rows, key=lambda row: -row.return_mean))
+
+
+def interquartile_mean(values: Sequence[float]) -> float:
+    """Returns the mean of the middle half: a quarter of the values is left out at each end, in parts of values too."""
+    ordered, cut = sorted(values), len(values) / 4
+    weights = [max(0.0, min(i + 1.0, len(ordered) - cut) - max(float(i), cut)) for i in range(len(ordered))]
+    return sum(weight * value for weight, value in zip(weights, ordered, strict=True)) / sum(weights)
+
+
+def save(sweep: Sweep, directory: Path) -> None:
+    """Writes all outcomes as CSV, and outcomes and table as JSON."""
+    (directory / RESULTS_FILE).write_bytes(
+        msgspec.json.format(msgspec.json.encode({"rows": sweep.rows, "runs": sweep.outcomes})) + b"\n"
+    )
+    with (directory / CSV_FILE).open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(Outcome.__struct_fields__)
+        writer.writerows(msgspec.structs.astuple(outcome) for outcome in sweep.outcomes)
+
+
+def in_words(sweep: Sweep) -> Table:
+    """Returns the table for people."""
+    table = Table(Column("variant", overflow="fold"))
+    for heading in ("seeds", "return", "95 % interval", "IQM", "worst", "best", "updates"):
+        table.add_column(heading, no_wrap=True)
+    for row in sweep.rows:
+        interval = f"{row.return_ci95[0]:.2f} .. {row.return_ci95[1]:.2f}" if row.return_ci95 else "one seed"
+        figures = (row.return_iqm, row.return_worst, row.return_best)
+        in_figures = (f"{figure:.2f}" for figure in figures)
+        table.add_row(
+            row.variant, str(row.seeds), f"{row.return_mean:.2f}", interval, *in_figures, f"{row.updates:,.0f}"
+        )
+    return table
+
+
+def _row(outcomes: Sequence[Outcome]) -> Row:
+    returns = [outcome.return_mean for outcome in outcomes]
+    mean, low, high = mean_interval(returns) if len(returns) > 1 else (returns[0], 0.0, 0.0)
+    return Row(
+        variant=outcomes[0].variant,
+        seeds=len(returns),
+        return_mean=mean,
+        return_ci95=(low, high) if len(returns) > 1 else None,
+        return_iqm=interquartile_mean(returns),
+        return_worst=min(returns),
+        return_best=max(returns),
+        updates=statistics.fmean(outcome.updates for outcome in outcomes),
+    )

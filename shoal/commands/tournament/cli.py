@@ -1,0 +1,136 @@
+"""The command `shoal tournament`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import msgspec
+from msgspec import Meta
+from rich.console import Console
+
+from actor_node.evaluation.evaluate import FIRST_SEED
+from actor_node.evaluation.task import Dynamics, Ground, is_foreign
+from actor_node.evaluation.teams import STAND_INS, enter
+from actor_node.evaluation.tournament import Tournament, hold
+from common.errors import ConfigError
+from common.files import write_atomically
+from common.process import command
+from common.process.durations import Seconds
+from common.run.directory import RunDirectory
+from shoal.commands.evaluate.progress import (
+    CopiesOption,
+    MaxEpisodeStepsOption,
+    ProcessesOption,
+    Watching,
+    play_options,
+)
+from shoal.commands.report.machine import read_machine
+from shoal.commands.tournament.matrices import matrices
+from shoal.commands.tournament.text import matrix_table, standings_table
+from shoal.tables import print_tables
+
+_screen = Console(markup=False, emoji=False, stderr=True)
+_EPISODES = 500
+
+
+class TournamentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Settings of `shoal tournament`."""
+
+    opponents: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Judge the runs by these: frozen, untrained, random, or a run; may be given several times.",
+            extra={"metavar": "NAME"},
+        ),
+    ] = ()
+    episodes: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(
+            description="Episodes of each pairing.  [default: 500 in MPE's worlds; elsewhere as many as fit into the "
+            "pairing's share of --within, at least 20]"
+        ),
+    ] = None
+    within: Annotated[
+        Seconds, Meta(description="Where the time decides: play all pairings in about this long: 60s, 5m.")
+    ] = 60.0
+    processes: ProcessesOption = 0
+    copies: CopiesOption = 0
+    max_episode_steps: MaxEpisodeStepsOption = 0
+    seed: Annotated[int, Meta(ge=0, lt=2**31, description="Seed of the first episode; episode e has SEED + e.")] = (
+        FIRST_SEED
+    )
+    side: Annotated[str, Meta(description="The side that rows play.  [default: the world's first]")] = ""
+    fast: Annotated[bool, Meta(description="Play in the batched world, which is equal to mpe2.")] = False
+    dynamics: Annotated[
+        Dynamics, Meta(description="legacy: the original environment's physics and rewards (batched only).")
+    ] = "mpe2"
+    svg: Annotated[str, Meta(description="Write the matrices as a heat map into this file.")] = ""
+    json: Annotated[bool, Meta(description="Print JSON.")] = False
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@command.options(TournamentConfig)
+def tournament(runs: tuple[str, ...], **values: Any) -> None:
+    """Let every RUN play against every other, one side of the one against the other sides of the other.
+
+    RUN is a run's directory, or `frozen` (the team shipped with Shoal for the scenario), `untrained` or `random`. All
+    pairings play the same episodes without exploration. A cell is the mean over them with its 95 % interval.
+
+    \b
+    Examples:
+      shoal tournament runs/a runs/b random
+      shoal tournament runs/a runs/b --opponents frozen --fast --svg cross-play.svg
+    """  # noqa: D301  (click keeps the lines after a real backspace as they are)
+    config = command.build(TournamentConfig, values)
+    names = [*runs, *(name for name in config.opponents if name not in runs)]
+    game, entrants = enter(names, config.seed)
+    ground = Ground(config.dynamics, config.fast)
+    if config.svg and not Path(config.svg).parent.is_dir():
+        raise ConfigError(f"--svg {config.svg}: there is no such directory; name a file in one that exists")
+    launch = read_machine(RunDirectory(Path(next(name for name in names if name not in STAND_INS)))).get("launch", {})
+    options = play_options(game.spec, config, launch)._replace(within_s=config.within)
+    episodes = config.episodes or (0 if is_foreign(game.spec) else _EPISODES)
+    count = f"{episodes:,} episodes" if episodes else f"as many episodes as fit into {config.within:.0f} s"
+    with Watching(_screen, f"playing {len(entrants) ** 2} pairings of {count}") as watcher:
+        result = hold(
+            game,
+            entrants,
+            episodes,
+            config.seed,
+            ground,
+            side=config.side,
+            judged_by=config.opponents,
+            options=options,
+            watcher=watcher,
+        )
+    if result.failed_episodes:
+        _screen.print(
+            f"warning: {result.failed_episodes:,} episodes failed and are left out: {result.first_failure}",
+            soft_wrap=True,
+            markup=False,
+        )
+    if config.json:
+        command.result(msgspec.json.encode(result))
+    else:
+        _print(result)
+    if config.svg:
+        _write_heat_map(result, Path(config.svg))
+
+
+def _print(result: Tournament) -> None:
+    count = f"{result.episodes} episodes a pairing, seeds from {result.seed}, in {result.world}"
+    command.result(f"{result.scenario}: rows play {result.side}; {count}")
+    print_tables(*(matrix_table(matrix, result.side) for matrix in matrices(result)), standings_table(result))
+
+
+def _write_heat_map(result: Tournament, path: Path) -> None:
+    from shoal.commands.tournament.heat_map import draw_heat_map  # noqa: PLC0415  (slow to import: Jinja)
+
+    try:
+        write_atomically(path, draw_heat_map(matrices(result), result.side).encode())
+    except OSError as e:
+        raise ConfigError(f"--svg {path} cannot be written: {e.strerror}") from e
+    _screen.print(f"heat map in {path}", soft_wrap=True)

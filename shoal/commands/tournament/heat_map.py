@@ -1,0 +1,110 @@
+"""Matrices as one SVG file. Where what stands is worked out here; heat_map.svg draws it and escapes every name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jinja2
+
+from shoal.commands.report.numbers import fixed
+from shoal.commands.tournament.matrices import Cell, Matrix, short_names
+
+CELL_WIDTH, CELL_HEIGHT = 108, 44
+_LETTER, _TITLE_LETTER = 6.6, 7.6
+"""Width of a letter in pixels, as far as labels and titles need room."""
+_MOST_LETTERS = 28
+_TITLE, _HEAD, _GAP, _EDGE = 30, 24, 22, 16
+
+
+class Placed(NamedTuple):
+    """One cell and its upper left corner."""
+
+    x: float
+    y: float
+    cell: Cell
+    mean: str
+    interval: str
+
+
+class Panel(NamedTuple):
+    """One matrix and its upper edge; labels are (pixel, text)."""
+
+    top: float
+    title: str
+    columns: tuple[tuple[float, str], ...]
+    rows: tuple[tuple[float, str], ...]
+    cells: tuple[Placed, ...]
+
+
+class _Frame(NamedTuple):
+    """What all panels share."""
+
+    names: dict[str, str]
+    """Labels by name."""
+    left: float
+    """Where cells begin."""
+    width: float
+    """Of a cell: labels of columns have room."""
+
+
+def draw_heat_map(matrices: Sequence[Matrix], side: str) -> str:
+    """Returns an SVG file with the matrices one under the other."""
+    frame = _frame(matrices, side)
+    panels, top = [], float(_EDGE)
+    for matrix in matrices:
+        panels.append(_panel(matrix, frame, top))
+        top += _TITLE + _HEAD + CELL_HEIGHT * len(matrix.rows) + _GAP
+    most = max(len(matrix.columns) for matrix in matrices)
+    title_room = _TITLE_LETTER * max(len(matrix.title) for matrix in matrices)
+    template = _templates().get_template("heat_map.svg")
+    return template.render(
+        panels=panels,
+        left=frame.left,
+        side=side,
+        cell=(frame.width, CELL_HEIGHT),
+        width=round(max(frame.left + most * frame.width, _EDGE + title_room) + _EDGE),
+        height=round(top),
+    )
+
+
+def _frame(matrices: Sequence[Matrix], side: str) -> _Frame:
+    short = short_names(list(dict.fromkeys(name for matrix in matrices for name in (*matrix.rows, *matrix.columns))))
+    names = {name: _fitting(label) for name, label in short.items()}
+    longest = max(len(label) for label in names.values())
+    left = _EDGE + _LETTER * max(longest, len(f"{side} \\ others")) + 8
+    return _Frame(names, left, max(CELL_WIDTH, _LETTER * longest + 8))
+
+
+def _panel(matrix: Matrix, frame: _Frame, top: float) -> Panel:
+    first = top + _TITLE + _HEAD
+    lefts = [frame.left + frame.width * i for i in range(len(matrix.columns))]
+    tops = [first + CELL_HEIGHT * j for j in range(len(matrix.rows))]
+    cells = [
+        _placed(x, y, cell)
+        for y, line in zip(tops, matrix.cells, strict=True)
+        for x, cell in zip(lefts, line, strict=True)
+    ]
+    return Panel(
+        top=top,
+        title=matrix.title,
+        columns=tuple((x + frame.width / 2, frame.names[name]) for x, name in zip(lefts, matrix.columns, strict=True)),
+        rows=tuple((y + CELL_HEIGHT / 2, frame.names[name]) for y, name in zip(tops, matrix.rows, strict=True)),
+        cells=tuple(cells),
+    )
+
+
+def _placed(x: float, y: float, cell: Cell) -> Placed:
+    low, high = cell.figure.ci95
+    return Placed(x, y, cell, fixed(cell.figure.mean), f"{fixed(low)} .. {fixed(high)}")
+
+
+def _fitting(label: str) -> str:
+    return label if len(label) <= _MOST_LETTERS else f"...{label[3 - _MOST_LETTERS :]}"
+
+
+def _templates() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )

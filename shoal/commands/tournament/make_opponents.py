@@ -1,0 +1,117 @@
+"""Trains the frozen teams again and writes their page.
+
+Usage: `python -m shoal.commands.tournament.make_opponents DIRECTORY`.
+
+Each is a lockstep run in DIRECTORY (those that are there are not trained again), then its policies are copied to
+actor_node/opponents/ and it plays against untrained and random teams; README.md there is written from that.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+import actor_node.opponents
+from actor_node.evaluation.evaluate import FIRST_SEED, Figure
+from actor_node.evaluation.task import Ground
+from actor_node.evaluation.teams import FROZEN, RANDOM, UNTRAINED, enter
+from actor_node.evaluation.tournament import Tournament, hold
+from common.process.stop import Stop
+from common.run.directory import RunDirectory
+from shoal.commands.sweep.runner import Job, do_all
+
+SCENARIOS = ("simple_adversary", "simple_crypto", "simple_push", "simple_tag", "simple_world_comm")
+SEED = 1
+OPTIONS = (
+    *("--lockstep", "--steps", "1000000", "--episodes", "0", "--no-film"),
+    *("--set", "network.policy_hidden=[64,64]", "--set", "network.critic_hidden=[64,64]"),
+    *("--set", "replay.capacity=1000000"),
+)
+_EPISODES = 1_000
+_HEAD = """# Frozen opponents
+
+Teams trained once and shipped, so that everybody's teams can be measured against the same ones:
+`shoal tournament RUN --opponents frozen`, or `frozen` in place of a run. They are yardsticks, not the best there is.
+
+One file a scenario, safetensors as a run's `policy.safetensors`, the whole run in its metadata; both sides were trained
+together. All by
+
+    shoal train SCENARIO --seed {seed} {options}
+
+with Shoal's default algorithm (`matd3`), {date}; in lockstep, so that the same command makes the same bits on the same
+machine. `python -m shoal.commands.tournament.make_opponents DIRECTORY` makes them again, and this page.
+
+## What they are worth
+
+Returns are means over a side's agents, of {episodes:,} episodes without exploration (seeds from {first:,}), with 95 %
+intervals over episodes. A side is worth something where it earns more than untrained networks do against the same
+opponents.
+
+| scenario | side | opponents | frozen | untrained | random |
+|---|---|---|---|---|---|
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Does all of it; returns the exit code."""
+    if len(arguments) != 1:
+        sys.stderr.write("usage: python -m shoal.commands.tournament.make_opponents DIRECTORY\n")
+        return 2
+    directory, home = Path(arguments[0]), Path(actor_node.opponents.__file__).parent
+    jobs = [Job(scenario, directory / scenario, SEED, OPTIONS) for scenario in SCENARIOS]
+    stop = Stop()
+    stop.on_signals()
+    left = [job for job in jobs if not job.finished]
+    failed = do_all(left, 1, stop, Console(markup=False, emoji=False, stderr=True), done=len(jobs) - len(left))
+    if stop.requested:
+        return stop.exit_code
+    if failed:
+        sys.stderr.write(f"runs failed; their words are in {', '.join(map(str, failed))}\n")
+        return 1
+    lines = []
+    for job in jobs:
+        shutil.copyfile(RunDirectory(job.directory).policy_file, home / f"{job.scenario}.safetensors")
+        lines += _worth(job)
+    (home / "README.md").write_text(_head(jobs[0]) + "\n".join(lines) + "\n", "utf-8")
+    return 0
+
+
+def _head(job: Job) -> str:
+    date = time.strftime("%Y-%m-%d", time.gmtime((job.directory / "finished").stat().st_mtime))
+    options = " ".join(f"'{word}'" if "[" in word else word for word in OPTIONS)
+    return _HEAD.format(seed=SEED, options=options, date=date, episodes=_EPISODES, first=FIRST_SEED)
+
+
+def _worth(job: Job) -> list[str]:
+    """Returns the lines of one scenario: each side of the three teams against the same opponents."""
+    game, entrants = enter([str(job.directory), UNTRAINED, RANDOM], FIRST_SEED)
+    team = entrants[0]._replace(name=FROZEN)
+    result = hold(game, [team, *entrants[1:]], _EPISODES, FIRST_SEED, Ground(fast=True))
+    return [
+        f"| {job.scenario} | {side} | {opponent} | {' | '.join(_returns(result, side, opponent))} |"
+        for side in result.sides
+        for opponent in (FROZEN, UNTRAINED, RANDOM)
+    ]
+
+
+def _returns(result: Tournament, side: str, opponent: str) -> list[str]:
+    """Returns what each team earns as `side` against an opponent."""
+    first = side == result.side
+    met = {
+        pairing.side if first else pairing.others: pairing.returns[side]
+        for pairing in result.pairings
+        if (pairing.others if first else pairing.side) == opponent
+    }
+    return [_in_words(met[name]) for name in (FROZEN, UNTRAINED, RANDOM)]
+
+
+def _in_words(figure: Figure) -> str:
+    return f"{figure.mean:.2f} ({figure.ci95[0]:.2f} .. {figure.ci95[1]:.2f})"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,92 @@
+"""What `shoal train` leaves to be looked at: its machine, a dashboard, and at the end warnings, films and a report.
+
+None of it may cost a run its result: what goes wrong here is one line on the screen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+from rich.console import Console
+
+from common.errors import ShoalError
+from common.run.directory import RunDirectory
+from deploy.local.config import TrainConfig
+from deploy.local.live_display import Display
+from shoal.commands.diagnose.cli import show_briefly
+from shoal.commands.report import FILM_FILE, REPORT_FILE, write_report
+from shoal.commands.report.machine import record_machine
+from shoal.commands.train.dashboard import Dashboard
+
+_FILM_EPISODES = 2
+_FILM_WIDTH = 360
+_FILM_STEPS = 100
+"""Of an episode: worlds whose episodes are long are filmed at their beginning, so that it takes a few seconds."""
+
+
+class Showing:
+    """What is shown of one run that trains."""
+
+    def __init__(self, config: TrainConfig, screen: Console) -> None:
+        """Takes the dashboard's port, before there is a run; ConfigError when it cannot be had."""
+        self._config, self._screen = config, screen
+        self._dashboard = Dashboard(config.dashboard_port) if config.dashboard else None
+
+    def begin(self, directory: RunDirectory, display: Display) -> Display:
+        """Notes what machine this is, and returns the display, served to browsers too where --dashboard says so."""
+        self._directory, config = directory, self._config
+        launch = {name: getattr(config, name) for name in ("actors", "copies", "threads", "gpu", "lockstep")}
+        redis = config.redis if config.redis in ("embedded", "none") else "a server that runs"
+        self._softly("a note of the machine", lambda: record_machine(directory, {**launch, "redis": redis}))
+        if self._dashboard is None:
+            return display
+        self._dashboard.serve(directory.path, display)
+        self._screen.print(f"look at it in a browser: {self._dashboard.url}", soft_wrap=True)
+        return self._dashboard
+
+    def warn(self) -> None:
+        """Says what ails the run that has ended, if anything does."""
+        self._softly("a diagnosis", lambda: show_briefly(self._directory, self._screen))
+
+    def conclude(self, *, film: bool) -> None:
+        """Makes the report, and the film before it where one is wanted and the world can be pictured."""
+        if film and not self._config.no_film and find_spec("PIL"):
+            self._softly("a film", self._make_film)
+            self._softly("films of its milestones", self._film_milestones)
+        self._softly("the report", self._make_report)
+        if self._dashboard is not None:
+            self._dashboard.stop_serving()
+
+    def _make_film(self) -> None:
+        from actor_node.rendering.film import render  # noqa: PLC0415  (only now: Pillow, and a renderer of the world's own)
+
+        output = self._directory.path / FILM_FILE
+        with self._screen.status("filming"):
+            render([self._directory], output, episodes=_FILM_EPISODES, width=_FILM_WIDTH, steps=_FILM_STEPS)
+        self._screen.print(f"film: {output}", soft_wrap=True, markup=False)
+
+    def _film_milestones(self) -> None:
+        from actor_node.rendering.film import render  # noqa: PLC0415  (as above)
+
+        kept = [RunDirectory(file.parent) for file in sorted(self._directory.milestones.glob("*/run.toml"))]
+        unfilmed = [milestone for milestone in kept if not (milestone.path / FILM_FILE).exists()]
+        for i, milestone in enumerate(unfilmed):
+            with self._screen.status(f"filming milestone {i + 1} of {len(unfilmed)}"):
+                render([milestone], milestone.path / FILM_FILE, episodes=1, width=_FILM_WIDTH, steps=_FILM_STEPS)
+        if unfilmed:
+            films = self._directory.milestones / "*" / FILM_FILE
+            self._screen.print(f"films of {len(unfilmed)} milestones: {films}", soft_wrap=True, markup=False)
+
+    def _make_report(self) -> None:
+        output = self._directory.path / REPORT_FILE
+        write_report([self._directory.path], output)
+        self._screen.print(f"report: {output}", soft_wrap=True, markup=False)
+
+    def _softly(self, what: str, make: Callable[[], None]) -> None:
+        try:
+            make()
+        except ShoalError as e:
+            self._screen.print(f"without {what}: {e}", soft_wrap=True, markup=False)
+        except Exception as e:  # noqa: BLE001  (a defect of ours or of a renderer must not cost a trained team)
+            self._screen.print(f"without {what}: {type(e).__name__}: {e}", soft_wrap=True, markup=False)

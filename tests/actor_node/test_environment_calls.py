@@ -1,0 +1,42 @@
+"""What is said of a worker whose environment holds it, from one moment's values."""
+
+import pytest
+
+from actor_node.environment_calls import Call, Doing, call_in_words, in_words, long_call
+
+NOW = 1_000.0
+
+
+def moment(call=Call.NONE, copy=0, lasts_s=None, step_lasts_s=None, step_s=0.0):
+    since = 0.0 if lasts_s is None else NOW - lasts_s
+    step_since = 0.0 if step_lasts_s is None else NOW - step_lasts_s
+    return Doing(call, copy, 32, since, step_since, step_s, 0.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("doing", "words"),
+    [
+        (moment(), ""),
+        (moment(step_s=0.01), ""),
+        (moment(step_s=16.0), "16.0 s a step of all copies"),
+        (moment(Call.MAKING, 6, 2.0), "making copy 7 of 32"),
+        (moment(Call.MAKING, 6, 25.0), "making copy 7 of 32 for 25 s"),
+        (moment(Call.RESETTING, 2, 0.1), "resetting copy 3 of 32"),
+        (moment(Call.STEPPING, 2, 0.001, 0.01, 0.02), ""),
+        (moment(Call.RESETTING, 2, 0.001, 0.01, 0.02), ""),
+        (moment(Call.STEPPING, 11, 0.5, 6.0), "stepping copy 12 of 32"),
+        (moment(Call.STEPPING, 11, None, 6.0, 16.0), "stepping copy 12 of 32, 16.0 s a step of all copies"),
+        (moment(Call.STEPPING, 11, 40.0, 46.0), "stepping copy 12 of 32 for 40 s"),
+        (moment(Call.CLOSING, 0, 3.0, 46.0), "closing the environments"),
+        (moment(Call.RESETTING, 11, 40.0, 46.0), "resetting copy 12 of 32 for 40 s"),
+    ],
+)
+def test_words(doing, words):
+    assert in_words(doing, NOW) == words
+
+
+def test_a_call_is_named_once_it_takes_long():
+    assert long_call(moment(Call.STEPPING, 3, 9.9, 9.9), NOW) == ""
+    assert long_call(moment(), NOW) == call_in_words(moment()) == ""
+    said = long_call(moment(Call.RESETTING, 3, 12.0), NOW)
+    assert said == "reset() of copy 3 (of 32) has not returned for 12 s"

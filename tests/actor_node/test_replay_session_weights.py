@@ -1,0 +1,119 @@
+"""Which weights a link takes, and which never act."""
+
+import numpy as np
+import pytest
+import torch
+
+from common.run.players import ALGORITHMS
+from common.wire.weights import MAGIC, pack_weights
+from learner_node.stacked.update import Maddpg
+from tests.actor_node.peers import OTHERS, RUN, WEIGHTS
+from tests.common.examples import MIXED, make_frame, make_header, make_run, random_weights
+from tests.learner_node.teams import TEAMS
+
+
+def versions(peers):
+    return peers.link.weights.header.version
+
+
+def test_the_newest_broadcast_is_taken_and_only_that(peers):
+    peers.subscribed()
+    peers.admit()
+    for version in range(2, 40):
+        peers.publish(make_frame(RUN, version))
+    seen = set()
+    peers.until(lambda: seen.add(versions(peers)) or versions(peers) == 39)
+    assert len(seen) < 30, "each was taken in turn"
+    np.testing.assert_array_equal(peers.link.weights.flat, random_weights(RUN, seed=39))
+    assert peers.link.weights_at == peers.now
+    assert peers.link.weights_rejected == 0
+
+
+def test_weights_published_again_prove_that_the_learner_lives(peers):
+    peers.subscribed()
+    peers.admit()
+    first = peers.link.weights_at
+    peers.now += 3.0
+    peers.publish(WEIGHTS)
+    peers.until(lambda: peers.link.weights_at == first + 3.0)
+
+
+def test_older_weights_are_passed_over(peers):
+    peers.subscribed()
+    peers.admit(weights=make_frame(RUN, version=7))
+    peers.publish(make_frame(RUN, version=6))
+    peers.pump_for(10)
+    assert versions(peers) == 7
+    assert peers.link.weights_rejected == 0
+
+
+def damaged(frame):
+    return frame[:-1] + bytes([frame[-1] ^ 1])
+
+
+WRONG = {
+    "damaged": damaged(make_frame(RUN, version=2)),
+    "cut short": make_frame(RUN, version=2)[:-10],
+    "of another run": make_frame(OTHERS["run"], version=2),
+    "of another world": make_frame(OTHERS["world"], version=2),
+    "of another team": make_frame(make_run(MIXED), version=2),
+    "of another size": pack_weights(make_header(RUN, version=2), np.zeros(3, np.float32)),
+    "nothing but magic": MAGIC,
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_weights_never_act_and_are_counted(peers, what):
+    peers.subscribed()
+    peers.admit()
+    peers.publish(WRONG[what])
+    peers.until(lambda: peers.link.weights_rejected == 1, "refused")
+    assert versions(peers) == 1
+    assert peers.link.weights_refused
+    peers.publish(make_frame(RUN, version=2))
+    peers.until(lambda: versions(peers) == 2, "the right ones are taken afterwards")
+    assert peers.link.weights_refused == ""
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_weights_in_a_welcome_never_act_either(peers, what):
+    peers.admit(weights=WRONG[what])
+    assert peers.link.weights_rejected == 1
+    assert peers.link.waiting_for() == (
+        "weights",
+        f"the learner's first weights (refused: {peers.link.weights_refused})",
+    )
+
+
+def test_broadcasts_that_are_no_weights_do_not_even_arrive(peers):
+    peers.subscribed()
+    peers.admit()
+    peers.publish(b"SHW2" + WEIGHTS[4:])
+    peers.publish(make_frame(RUN, version=2))
+    peers.until(lambda: versions(peers) == 2)
+    assert peers.link.weights_rejected == 0
+
+
+def test_broadcasts_before_the_run_is_known_are_passed_over(peers):
+    peers.subscribed()
+    peers.publish(make_frame(RUN, version=9))
+    peers.pump_for(10)
+    assert peers.link.weights is None
+    assert peers.link.weights_rejected == 0
+    peers.admit(weights=None)
+    assert peers.link.waiting_for()[0] == "weights"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("team", ["tag", "discrete", "mixed"])
+@pytest.mark.parametrize("algorithm", [*ALGORITHMS, "sides"])
+def test_the_weights_of_a_learner_fit_whatever_it_learns_by(peers, team, algorithm):
+    """The frame is a learner's own; neither its size nor the players are counted here."""
+    joint = TEAMS[team]
+    if algorithm == "sides":
+        algorithm = ",".join(f"{side}={name}" for side, name in zip(joint.teams, ("joint", "iddpg"), strict=False))
+    run = make_run(joint, algorithm={"name": algorithm})
+    learner = Maddpg(run.joint, run.spec.network, run.spec.algorithm, 0, torch.zeros(()))
+    peers.admit(run=run, weights=pack_weights(make_header(run), learner.policy_weights()))
+    assert peers.link.weights_rejected == 0
+    assert versions(peers) == 1

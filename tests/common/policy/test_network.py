@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.errors import ConfigError
+from common.policy.network import Policy, layer_shapes, unflatten, weight_count
+from common.run.players import players
+from common.run.run import NetworkSpec
+from common.spec import Box, Categorical, joint_spec
+from tests.common.examples import MIXED
+from tests.common.head_examples import HEAD_TEAMS, literal_actions
+from tests.common.strategies import teams
+
+
+def weights(team, network, seed=0):
+    return np.random.default_rng(seed).normal(size=numbers_of(team, network)).astype(np.float32)
+
+
+def numbers_of(team, network):
+    """Counts what the literal loop below reads, number by number."""
+    widths = [(player.obs_dim, *network.policy_hidden, player.action_dim) for player in team.agents]
+    return sum((sizes[i] + 1) * sizes[i + 1] for sizes in widths for i in range(len(sizes) - 1))
+
+
+def alone(joint):
+    """Returns the players of agents that each learn for themselves."""
+    return players(joint, "maddpg")
+
+
+def literal_logits(joint, network, flat, obs):
+    """The forward pass one number at a time, in float64, straight from the documented layout."""
+    at, rows = 0, [[] for _ in obs]
+    for agent in joint.agents:
+        own = obs[:, agent.obs_slice].astype(np.float64).tolist()
+        sizes = [agent.obs_dim, *network.policy_hidden, agent.action_dim]
+        for depth in range(len(sizes) - 1):
+            inputs, outputs = sizes[depth], sizes[depth + 1]
+            weight, bias = at, at + inputs * outputs
+            at = bias + outputs
+            for c, x in enumerate(own):
+                y = [
+                    sum(x[i] * float(flat[weight + i * outputs + o]) for i in range(inputs)) + float(flat[bias + o])
+                    for o in range(outputs)
+                ]
+                own[c] = y if depth == len(sizes) - 2 else [max(value, 0.0) for value in y]
+        for row, logits in zip(rows, own, strict=True):
+            row.extend(logits)
+    assert at == len(flat)
+    return np.array(rows).reshape(len(obs), joint.action_dim)
+
+
+@settings(max_examples=25)
+@given(teams().map(alone), st.lists(st.integers(1, 5), min_size=1, max_size=3), st.integers(0, 5))
+def test_the_forward_pass_equals_a_literal_loop(joint, hidden, copies):
+    network = NetworkSpec(policy_hidden=tuple(hidden))
+    flat = weights(joint, network)
+    obs = np.random.default_rng(1).normal(size=(copies, joint.obs_dim)).astype(np.float32)
+    got = Policy(joint, network, flat).logits(obs)
+    expected = literal_logits(joint, network, flat, obs)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5 * max(1.0, np.abs(expected).max(initial=0.0)))
+
+
+@pytest.mark.parametrize("team", HEAD_TEAMS)
+def test_actions_equal_literal_heads_over_the_literal_loop(team):
+    joint, head = HEAD_TEAMS[team]
+    joint, network = alone(joint), NetworkSpec(head=head)
+    flat = weights(joint, network) * np.float32(0.3)
+    obs = np.random.default_rng(2).normal(size=(16, joint.obs_dim)).astype(np.float32)
+    expected = literal_actions(joint, head, literal_logits(joint, network, flat, obs))
+    np.testing.assert_allclose(Policy(joint, network, flat).act(obs), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_policy_whose_head_cannot_make_its_actions_is_refused():
+    network = NetworkSpec(head="soft")
+    with pytest.raises(ConfigError, match=r"part 2 of what leader does is 2 numbers from -2 to 1"):
+        Policy(alone(MIXED), network, weights(MIXED, network))
+
+
+def test_flat_weights_are_agent_by_agent_layer_by_layer_weight_then_bias():
+    network = NetworkSpec(policy_hidden=(2,))
+    joint = alone(joint_spec([("a", "t", 3, (Categorical(2),)), ("b", "t", 1, (Categorical(4),))]))
+    flat = np.arange(30, dtype=np.float32)
+    assert [layer_shapes(agent, network) for agent in joint.agents] == [[(3, 2), (2, 2)], [(1, 2), (2, 4)]]
+    first, second = unflatten(flat, joint, network)
+    assert first[0].weight.tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert first[0].bias.tolist() == [6, 7]
+    assert first[1].weight.tolist() == [[8, 9], [10, 11]]
+    assert first[1].bias.tolist() == [12, 13]
+    assert second[0].weight.tolist() == [[14, 15]]
+    assert second[1].bias.tolist() == [26, 27, 28, 29]
+    assert np.shares_memory(first[0].weight, flat), "views, not copies"
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_flat_weights_of_another_length_are_refused(change):
+    network = NetworkSpec()
+    size = numbers_of(MIXED, network)
+    with pytest.raises(ValueError, match=rf"shape \({size + change},\), the policies need \({size},\)"):
+        Policy(alone(MIXED), network, np.zeros(size + change, np.float32))
+
+
+def test_an_agents_action_depends_on_its_own_observation_only():
+    network = NetworkSpec()
+    policy = Policy(alone(MIXED), network, weights(MIXED, network))
+    obs = np.random.default_rng(3).normal(size=(1, MIXED.obs_dim)).astype(np.float32)
+    before = policy.logits(obs)
+    leader, *others = MIXED.agents
+    obs[:, leader.obs_slice] += 1.0
+    after = policy.logits(obs)
+    assert (before[:, leader.action_slice] != after[:, leader.action_slice]).any()
+    for other in others:
+        np.testing.assert_array_equal(before[:, other.action_slice], after[:, other.action_slice])
+
+
+SPREAD = [(f"agent_{i}", "agent", 18, (Box((0.0,) * 5, (1.0,) * 5),)) for i in range(3)]
+TAG = [
+    *((f"adversary_{i}", "adversary", 16, (Categorical(5),)) for i in range(3)),
+    ("agent_0", "agent", 14, (Categorical(5),)),
+]
+
+
+@pytest.mark.parametrize(
+    ("agents", "algorithm", "numbers"),
+    [
+        (SPREAD, "matd3", 58_767),
+        (SPREAD, "joint", 25_487),
+        (TAG, "maddpg", 77_076),
+        (TAG, "joint", 43_796),
+        (TAG, "adversary=joint,agent=iddpg", 43_796),
+        (TAG, "adversary=iddpg,agent=joint", 77_076),
+    ],
+)
+def test_a_side_that_learns_as_one_has_one_policy(agents, algorithm, numbers):
+    """The numbers are what learners broadcast; tests/actor_node/test_replay_session_weights.py asks learners again."""
+    assert weight_count(players(joint_spec(agents), algorithm), NetworkSpec()) == numbers

@@ -1,0 +1,39 @@
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.process.durations import Duration
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("300", 300.0),
+        ("0", 0.0),
+        ("2.5", 2.5),
+        ("1e3", 1000.0),
+        ("90s", 90.0),
+        ("5m", 300.0),
+        ("1h30m", 5400.0),
+        ("1d", 86_400.0),
+        ("0.5h", 1800.0),
+        ("1m1m", 120.0),
+        (7, 7.0),
+        (7.5, 7.5),
+    ],
+)
+def test_lengths_of_time(text, seconds):
+    assert Duration().convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "5x", "5 m", "five", "1h30", "-5m", "1h,30m", "m5"])
+def test_what_is_no_length_of_time_is_told_how_to_write_one(text):
+    with pytest.raises(click.BadParameter, match=r"is no length of time; write 300, 90s, 5m or 1h30m"):
+        Duration().convert(text, None, None)
+
+
+@given(st.integers(0, 100), st.integers(0, 23), st.integers(0, 59), st.integers(0, 59))
+def test_parts_add_up(days, hours, minutes, seconds):
+    text = f"{days}d{hours}h{minutes}m{seconds}s"
+    assert Duration().convert(text, None, None) == ((days * 24 + hours) * 60 + minutes) * 60 + seconds

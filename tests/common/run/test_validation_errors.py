@@ -1,0 +1,71 @@
+from typing import Annotated, Literal
+
+import msgspec
+import pytest
+from msgspec import Meta
+
+from common.run.validation_errors import close_or_all, explain
+
+
+class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    kind: Literal["steam", "diesel"] = "steam"
+    power: Annotated[float, Meta(gt=0)] = 1.0
+    gears: Annotated[tuple[Annotated[int, Meta(ge=1)], ...], Meta(max_length=3)] = (1,)
+    spare: Annotated[int, Meta(ge=0)] | None = None
+
+
+class Ship(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    engine: Engine = Engine()
+    cargo: dict[str, int] = {}
+
+
+def mistake(**settings):
+    with pytest.raises(msgspec.ValidationError) as error:
+        msgspec.convert(settings, Ship)
+    return explain(error.value, settings, Ship)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"name": 5}, "name = 5: expected `str`, got `int`"),
+        ({}, "Object missing required field `name`"),
+        ({"name": "a", "engine": {"power": 0}}, "engine.power = 0: expected `float` > 0.0"),
+        ({"name": "a", "engine": {"power": "x"}}, "engine.power = 'x': expected `float`, got `str`"),
+        ({"name": "a", "engine": {"kind": "sail"}}, "engine.kind = 'sail': not one of 'steam', 'diesel'"),
+        (
+            {"name": "a", "engine": {"kind": "deisel"}},
+            "engine.kind = 'deisel': not one of 'steam', 'diesel'; did you mean diesel?",
+        ),
+        ({"name": "a", "engine": {"kind": 3}}, "engine.kind = 3: not one of 'steam', 'diesel'"),
+        ({"name": "a", "engine": {"gears": [1, 2, "x"]}}, "engine.gears[2] = 'x': expected `int`, got `str`"),
+        ({"name": "a", "engine": {"gears": [1, 0]}}, "engine.gears[1] = 0: expected `int` >= 1"),
+        (
+            {"name": "a", "engine": {"gears": [1, 2, 3, 4]}},
+            "engine.gears = [1, 2, 3, 4]: expected `array` of length <= 3",
+        ),
+        ({"name": "a", "engine": {"spare": -1}}, "engine.spare = -1: expected `int` >= 0"),
+        ({"name": "a", "cargo": {"tea": 1, "rum": "much"}}, "cargo.rum = 'much': expected `int`, got `str`"),
+        ({"name": "a", "cargo": 3}, "cargo = 3: a section of settings, not one value"),
+        (
+            {"name": "a", "engine": 3},
+            "engine = 3: a section of settings, not one value; it holds kind, power, gears, spare",
+        ),
+        ({"name": "a", "engine": {"powr": 1}}, "engine.powr is not a setting; did you mean power?"),
+        ({"name": "a", "egine": {}}, "egine is not a setting; did you mean engine?"),
+        ({"name": "a", "zzz": {}}, "zzz is not a setting; known: name, engine, cargo"),
+        (
+            {"name": "a", "engine": {"kind": "x - at `$.name`"}},
+            "engine.kind = 'x - at `$.name`': not one of 'steam', 'diesel'",
+        ),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_told_in_the_users_words(settings, expected):
+    assert mistake(**settings) == expected
+
+
+def test_close_names_come_before_all_names():
+    assert close_or_all("batsh", ["batch", "size"]) == "did you mean batch?"
+    assert close_or_all("zzz", ["batch", "size"]) == "known: batch, size"

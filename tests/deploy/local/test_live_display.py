@@ -1,0 +1,232 @@
+"""What a user sees while a run trains."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import msgspec
+from rich.console import Console
+
+from common.run.run import Run, make_run_spec
+from common.wire.messages import ActorStatus, LearnerReport, Status
+from common.worlds import world_spec
+from deploy.local.launcher import without_episodes
+from deploy.local.live_display import Left, Lines, clock, draw, learner_doing, rows
+
+LEARNER = LearnerReport(
+    learner="learner-1",
+    updates=1_234,
+    updates_per_s=150.0,
+    weights_version=7,
+    progress=0.25,
+    critic_loss=0.1,
+    policy_loss=1.0,
+    waiting_for="",
+    waited_s=0.0,
+    last_checkpoint_s=3.0,
+    finished=False,
+    metrics_url="",
+)
+STATUS = Status(
+    run=None,
+    uptime_s=12.0,
+    durability="redis",
+    size=10_000,
+    capacity=1_000_000,
+    inserts=20_000,
+    samples=240_000,
+    target_samples_per_insert=16.0,
+    samples_per_insert=15.9,
+    inserts_per_s=2_000.0,
+    samples_per_s=32_000.0,
+    episodes=800,
+    return_mean=-45.678,
+    return_means=(-15.0, -15.0, -15.678),
+    policy_lag=1.5,
+    actors=(),
+    actor_count=2,
+    learner=LEARNER,
+    learner_seconds_since_seen=0.5,
+    waiting=("actors waiting for the learner: 4 k samples behind (12 s)",),
+    duplicate_chunks=0,
+    rejected={},
+    unacknowledged_chunks=0,
+    last_error="",
+    metrics_url="",
+)
+
+
+def _drawn(status: Status | None, *troubles: str) -> str:
+    console = Console(file=io.StringIO(), width=100)
+    console.print(draw("simple_spread", status, troubles, 75.0))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_table_has_every_figure_a_user_looks_for() -> None:
+    text = _drawn(STATUS)
+    for words in ("1:15", "25%", "-45.68", "20,000 (2,000/s)", "1,234 (150/s)", "15.90 (target 16)", "1.50 versions"):
+        assert words in text
+    assert "actors waiting for the learner" in text
+
+
+def test_what_is_not_known_yet_is_no_number() -> None:
+    text = _drawn(msgspec.structs.replace(STATUS, return_mean=math.nan, learner=None))
+    assert "nan" not in text
+    assert "no learner" in text
+
+
+def test_troubles_are_shown_with_and_without_a_replay_server() -> None:
+    assert "replay was killed by signal 9" in _drawn(STATUS, "replay was killed by signal 9")
+    text = _drawn(None, "replay was killed by signal 9")
+    assert "waiting for the replay server" in text
+    assert "replay was killed by signal 9" in text
+
+
+def test_without_a_terminal_troubles_are_said_once_and_figures_seldom() -> None:
+    console = Console(file=io.StringIO(), width=400)
+    lines = Lines(console)
+    for _ in range(5):
+        lines.show(STATUS, ["replay was killed"])
+    assert isinstance(console.file, io.StringIO)
+    said = console.file.getvalue().splitlines()
+    assert len(said) == 2
+    assert said[0].endswith("replay was killed")
+    assert "env steps 20,000" in said[1]
+
+
+def test_what_the_learner_remarks_is_shown_and_without_a_terminal_said_once() -> None:
+    def warned(size: int) -> Status:
+        text = f"rewards have a size of {size:,}; try algorithm.reward_scale=1e-5"
+        return msgspec.structs.replace(STATUS, learner=msgspec.structs.replace(LEARNER, warnings=(text,)))
+
+    assert "algorithm.reward_scale=1e-5" in _drawn(warned(90_000))
+    console = Console(file=io.StringIO(), width=400)
+    lines = Lines(console)
+    for size in (90_000, 91_000, 92_000):
+        lines.show(warned(size), [])
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().count("rewards have a size") == 1
+
+
+def test_an_error_of_the_replay_is_shown() -> None:
+    assert ("last error", "checksum") in rows(msgspec.structs.replace(STATUS, last_error="checksum"))
+
+
+def test_versions_are_shown_only_where_two_are_told() -> None:
+    assert "software" not in dict(rows(msgspec.structs.replace(STATUS, software="0.1.0")))
+    learner = msgspec.structs.replace(LEARNER, software="0.2.0")
+    both = msgspec.structs.replace(STATUS, software="0.1.0", learner=learner)
+    assert dict(rows(both))["software"] == "differs: 0.1.0, 0.2.0"
+
+
+def test_a_finished_run_says_so() -> None:
+    done = msgspec.structs.replace(LEARNER, progress=1.0, finished=True)
+    assert ("progress", "100%, finished") in rows(msgspec.structs.replace(STATUS, learner=done))
+
+
+def test_a_learner_is_said_to_train_only_while_it_is_heard() -> None:
+    waiting = msgspec.structs.replace(LEARNER, waiting_for="actors")
+    done = msgspec.structs.replace(LEARNER, finished=True)
+    assert [learner_doing(one, 0.5) for one in (LEARNER, waiting, done)] == [
+        "training",
+        "waiting for actors",
+        "finished",
+    ]
+    assert [learner_doing(one, 11.0) for one in (LEARNER, waiting, done)] == [*["silent since then"] * 2, "finished"]
+
+
+def at(progress: float) -> Status:
+    return msgspec.structs.replace(STATUS, learner=msgspec.structs.replace(LEARNER, progress=progress))
+
+
+def test_the_time_to_go_is_told_by_the_way_since_the_run_was_first_seen() -> None:
+    left = Left()
+    nobody = msgspec.structs.replace(STATUS, learner=None)
+    assert [left(status, 0.0) for status in (None, nobody, at(0.0))] == [None] * 3
+    # Resumed at 25 %: what came before took no time that was seen.
+    assert left(at(0.25), 100.0) is None
+    assert left(at(0.5), 150.0) == 100.0
+    assert left(at(1.0), 250.0) == 0.0
+
+
+def test_a_bar_and_the_time_to_go_are_drawn() -> None:
+    console = Console(file=io.StringIO(), width=100)
+    console.print(draw("simple_spread", at(0.5), (), 75.0, 80.0))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "1:15, about 1:20 to go" in text
+    assert "━" * 20 in text
+
+
+def test_lengths_of_time() -> None:
+    assert (clock(5), clock(65), clock(3_661)) == ("0:05", "1:05", "1:01:01")
+
+
+def test_restarts_of_workers_and_what_slow_ones_do_are_shown() -> None:
+    busy = [
+        ActorStatus(f"a-{i}", 1, 0.1, 0, 0, 1, 0.0, "", 0.0, "", doing=f"making copy {i} of 32" if i else "")
+        for i in range(5)
+    ]
+    status = msgspec.structs.replace(
+        STATUS, actors=tuple(busy), actor_count=5, worker_restarts=3, last_fault="step 4 of copy 1: no licence"
+    )
+    shown = dict(rows(status))
+    assert shown["actors"] == "5; a-1: making copy 1 of 32; a-2: making copy 2 of 32; 2 more"
+    assert shown["worker restarts"] == "3, last: step 4 of copy 1: no licence"
+    assert "worker restarts" not in dict(rows(STATUS))
+
+
+def test_a_failure_is_said_at_once_with_all_its_lines() -> None:
+    console = Console(file=io.StringIO(), width=400)
+    Lines(console).say("actor worker 0: pettingzoo:boom: no licence; starts again in 0.5 s\n  user.py:3 in step")
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().endswith("starts again in 0.5 s\n  user.py:3 in step\n")
+
+
+def test_a_run_without_an_ended_episode_says_so() -> None:
+    actor = ActorStatus("a", 1, 0.1, 11_000, 0, 1, 0.0, "", 0.0, "")
+    endless = msgspec.structs.replace(STATUS, episodes=0, inserts=12_000, return_mean=math.nan, actors=(actor,))
+    assert dict(rows(endless))["return"] == "- (no episode has ended yet)"
+    assert without_episodes(endless).startswith("no episode ended in 12,000 environment steps; ")
+    silent = msgspec.structs.replace(endless, actors=(msgspec.structs.replace(actor, env_steps=0),))
+    assert without_episodes(silent) == "", "its episodes are not known yet"
+    assert without_episodes(STATUS) == without_episodes(msgspec.structs.replace(endless, inserts=0)) == ""
+
+
+def test_a_reward_that_all_share_is_the_teams_too() -> None:
+    shared = msgspec.structs.replace(STATUS, shared_reward=True, return_mean=-12.0, return_means=(-4.0,) * 3)
+    assert dict(rows(shared))["return"].startswith("-12.00 summed over agents; shared reward: -4.00 for the team")
+    alone = msgspec.structs.replace(shared, return_means=(-12.0,))
+    for status in (STATUS, alone):
+        assert "team" not in dict(rows(status))["return"]
+
+
+RUN = Run("r", make_run_spec({"scenario": "simple_spread", "budget": {"seconds": 300.0}}), world_spec("simple_spread"))
+
+
+def test_the_clock_is_shown_and_that_it_is_paused() -> None:
+    learner = msgspec.structs.replace(LEARNER, trained_s=36.0)
+    timed = msgspec.structs.replace(STATUS, run=RUN, learner=learner)
+    assert ("time", "0:36 of 5:00") in rows(timed)
+    paused = msgspec.structs.replace(timed, learner=msgspec.structs.replace(learner, paused="Redis: refused"))
+    assert dict(rows(paused))["time"] == "0:36 of 5:00, paused: not charged to --time: waiting for Redis: refused"
+    assert "time" not in dict(rows(STATUS)), "without a limit of time"
+
+
+def test_what_comes_before_the_first_update_is_shown_also_while_the_learner_is_silent() -> None:
+    building = msgspec.structs.replace(LEARNER, doing="building the networks of 40 players: 2.6 M parameters")
+    assert ("learner", building.doing) in rows(msgspec.structs.replace(STATUS, learner=building))
+    assert learner_doing(building, 30.0) == building.doing
+    warming = msgspec.structs.replace(LEARNER, doing="warming up: 1 of 2 transitions", waiting_for="actors")
+    assert learner_doing(warming, 30.0) == "silent since then"
+    assert learner_doing(warming, 0.5) == "waiting for actors"
+
+
+def test_words_of_an_environment_are_not_taken_for_markup() -> None:
+    status = msgspec.structs.replace(STATUS, worker_restarts=1, last_fault="KeyError: '[/tmp/x]' [agent_0]")
+    console = Console(file=io.StringIO(), width=200)
+    console.print(draw("a run", status, (), 1.0))
+    assert isinstance(console.file, io.StringIO)
+    assert "KeyError: '[/tmp/x]' [agent_0]" in console.file.getvalue()

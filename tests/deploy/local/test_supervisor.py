@@ -1,0 +1,134 @@
+"""What is decided when a process ends, and that it is done with real processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from common.errors import ConfigError, LastingError, PeerError, ShoalError
+from common.process.restart_policy import MOST_FAILURES, Restarts
+from deploy.local.supervisor import Again, Fail, Finished, Role, Supervisor, verdict
+
+
+def test_exit_code_0_finishes_what_finishes_and_restarts_a_service() -> None:
+    assert verdict(0, 5.0, Restarts(), finishes=True, last_words="") == Finished()
+    assert isinstance(verdict(0, 5.0, Restarts(), finishes=False, last_words=""), Again)
+
+
+def test_a_killed_process_starts_again_after_a_growing_delay_until_it_is_given_up() -> None:
+    restarts = Restarts()
+    delays = [verdict(-9, 1.0, restarts, finishes=False, last_words="boom") for _ in range(MOST_FAILURES)]
+    assert [delay.delay_s for delay in delays if isinstance(delay, Again)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
+    last = verdict(-9, 1.0, restarts, finishes=False, last_words="boom")
+    assert isinstance(last, Fail)
+    assert "boom" in str(last.error)
+
+
+def test_a_long_run_makes_the_delay_begin_anew() -> None:
+    restarts = Restarts()
+    for _ in range(MOST_FAILURES):
+        verdict(-9, 1.0, restarts, finishes=False, last_words="")
+    assert verdict(-9, 3_600.0, restarts, finishes=False, last_words="") == Again(0.5)
+
+
+@pytest.mark.parametrize(("code", "kind"), [(2, ConfigError), (3, PeerError)])
+def test_a_users_mistake_is_not_tried_again(code: int, kind: type[ShoalError]) -> None:
+    decided = verdict(code, 1.0, Restarts(), finishes=True, last_words="--gpu: no CUDA")
+    assert isinstance(decided, Fail)
+    assert type(decided.error) is kind
+    assert str(decided.error) == "--gpu: no CUDA"
+
+
+def test_a_peer_that_was_there_once_is_waited_for() -> None:
+    restarts = Restarts()
+    assert verdict(-9, 1.0, restarts, finishes=False, last_words="") == Again(0.5)
+    assert verdict(3, 1.0, restarts, finishes=False, last_words="Redis is gone") == Again(1.0)
+
+
+def test_what_a_process_has_given_up_itself_is_final() -> None:
+    decided = verdict(1, 3_600.0, Restarts(), finishes=False, last_words="no licence", lasting=True)
+    assert isinstance(decided, Fail)
+    assert type(decided.error) is LastingError
+    assert str(decided.error) == "no licence"
+
+
+def _role(tmp_path: Path, code: str, *, finishes: bool = True) -> Role:
+    log = tmp_path / "log"
+
+    def start() -> subprocess.Popen[bytes]:
+        with log.open("ab") as output:
+            return subprocess.Popen([sys.executable, "-c", code], stdout=output, stderr=output)
+
+    return Role("thing", start, log, lambda: finishes)
+
+
+def _look_until(supervisor: Supervisor, done: object) -> None:
+    give_up_at = time.monotonic() + 20
+    while not done():  # type: ignore[operator]
+        assert time.monotonic() < give_up_at
+        supervisor.look()
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_a_role_that_dies_is_started_again_and_then_finishes(tmp_path: Path) -> None:
+    mark = tmp_path / "second-time"
+    code = (
+        f"import os, pathlib; mark = pathlib.Path({str(mark)!r}); first = not mark.exists(); mark.touch();"
+        "first and os.kill(os.getpid(), 9)"
+    )
+    supervisor = Supervisor()
+    role = supervisor.add(_role(tmp_path, code))
+    _look_until(supervisor, lambda: role.trouble)
+    assert "killed by signal 9" in supervisor.troubles[0]
+    _look_until(supervisor, lambda: role.finished)
+    assert role.restarts.total == 1
+    assert supervisor.troubles == []
+
+
+@pytest.mark.slow
+def test_the_last_line_of_the_log_is_what_the_user_reads(tmp_path: Path) -> None:
+    supervisor = Supervisor()
+    supervisor.add(_role(tmp_path, "import sys; print('learner: no CUDA', file=sys.stderr); sys.exit(2)"))
+    with pytest.raises(ConfigError, match=r"thing ended with code 2.*no CUDA"):
+        _look_until(supervisor, lambda: False)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_not_given_the_words_of_a_worker_that_it_has_mended(tmp_path: Path) -> None:
+    note, log = tmp_path / "note", tmp_path / "log"
+    code = (
+        "import os; from pathlib import Path; from common.process.failure_note import FailureNote;"
+        f"FailureNote(Path({str(note)!r})).leave('worker 3: no licence', lasting=False, mended=True);"
+        "print('its own last line', flush=True); os.kill(os.getpid(), 9)"
+    )
+
+    def start() -> subprocess.Popen[bytes]:
+        with log.open("ab") as output:
+            return subprocess.Popen([sys.executable, "-c", code], stdout=output, stderr=output)
+
+    supervisor = Supervisor()
+    role = supervisor.add(Role("thing", start, log, note=note))
+    _look_until(supervisor, lambda: role.trouble)
+    assert supervisor.take_news() == ["thing worker 3: no licence"]
+    for _ in range(MOST_FAILURES):
+        role.restarts.after(progressed=False)
+    with pytest.raises(LastingError, match="its own last line"):
+        _look_until(supervisor, lambda: False)
+
+
+@pytest.mark.slow
+def test_ending_is_in_reverse_order_and_kills_what_does_not_end(tmp_path: Path) -> None:
+    deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+    supervisor = Supervisor()
+    polite = supervisor.add(_role(tmp_path, "import time; time.sleep(60)", finishes=False))
+    stubborn = supervisor.add(_role(tmp_path, deaf, finishes=False))
+    _look_until(supervisor, lambda: "deaf" in (tmp_path / "log").read_text())
+    supervisor.end(timeout_s=0.5)
+    assert polite.process is not None
+    assert stubborn.process is not None
+    assert (polite.process.returncode, stubborn.process.returncode) == (-15, -9)

@@ -1,0 +1,267 @@
+"""The stacked update equals its slow, literal twin, agent by agent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from msgspec.structs import replace as replace_fields
+from torch import Tensor
+
+from common.run.run import AlgorithmSpec, NetworkSpec
+from common.spec import AgentsSpec, Box
+from learner_node.stacked.heads import gumbel_noise
+from learner_node.stacked.losses import Batch
+from learner_node.stacked.update import Maddpg
+
+from .literal_maddpg import LiteralMaddpg, Noise, flatten, load
+from .teams import TEAMS, as_fields, random_records
+
+NETWORK = NetworkSpec(policy_hidden=(16, 12), critic_hidden=(20, 8), share_policies=False, share_critics=False)
+ROWS = 48
+DOUBLE = torch.zeros((), dtype=torch.float64)
+
+
+def as_batch(fields: dict[str, Tensor]) -> Batch:
+    joint = torch.cat([fields["obs"], fields["action"]], 1)
+    return Batch(joint, fields["next_obs"], fields["reward"], fields["discount"], fields["present"])
+
+
+class Pair:
+    """The stacked learner and its twin with the same parameters, fed the same batches and noise."""
+
+    def __init__(self, joint: AgentsSpec, algorithm: AlgorithmSpec, network: NetworkSpec = NETWORK) -> None:
+        self.joint, self.algorithm = joint, algorithm
+        self.stacked = Maddpg(joint, network, algorithm, 3, DOUBLE)
+        self.twin = LiteralMaddpg(joint, network, algorithm)
+        load(self.twin.mu, self.stacked.policies.tensors()["online"])
+        load(self.twin.q, self.stacked.critics.tensors()["online"])
+        self.twin.restart()
+
+    def noise(self) -> Noise:
+        """Returns what the stacked learner will draw, in the columns of the joint action."""
+        generator, shape = torch.Generator(), (self.joint.action_dim, ROWS)
+        generator.set_state(self.stacked.generator.get_state())
+        drawn, gumbel = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64).t()
+        if any(self.stacked.plan.smooths):
+            drawn.normal_(0.0, self.algorithm.smoothing, generator=generator).div_(self.algorithm.smoothing)
+        parts = [part for agent in self.joint.agents for part in agent.parts]
+        is_soft = self.stacked.network.head == "soft"
+        choice = torch.cat([torch.full((part.size,), is_soft or not isinstance(part, Box)) for part in parts])
+        if self.stacked.heads.choices:
+            gumbel[:, choice] = gumbel_noise(ROWS, self.stacked.heads.choices, DOUBLE, generator)
+        return Noise(drawn.t(), gumbel)
+
+    def update(self, seed: int, *, absences: bool, weighted: bool = False, policies: bool = True) -> None:
+        """Updates both on one batch and compares what they report."""
+        fields = as_fields(random_records(self.joint, ROWS, seed, absences=absences), torch.float64)
+        importance = torch.rand(ROWS, dtype=torch.float64) if weighted else None
+        critic_losses, policy_losses = self.twin.update(fields, self.noise(), importance, policies=policies)
+        rates = self.algorithm.policy_learning_rate, self.algorithm.critic_learning_rate
+        batch = replace(as_batch(fields), importance=importance)
+        measured = self.stacked.update(batch, *rates, policies=policies)
+        torch.testing.assert_close(measured.critic_loss, torch.stack(critic_losses), rtol=1e-9, atol=1e-12)
+        everyone = range(len(critic_losses))
+        norms = torch.stack([self.twin.norms[self.twin.q_of[0][i]] for i in everyone])
+        torch.testing.assert_close(measured.critic_gradient_norm, norms, rtol=1e-8, atol=1e-12)
+        if policies:
+            norms = torch.stack([self.twin.norms[self.twin.mu_of[i]] for i in everyone])
+            torch.testing.assert_close(measured.policy_gradient_norm, norms, rtol=1e-8, atol=1e-12)
+            torch.testing.assert_close(measured.policy_loss, torch.stack(policy_losses), rtol=1e-9, atol=1e-12)
+
+    def compare(self) -> None:
+        """Compares all parameters and targets."""
+        mu_target, q_target, *_ = self.twin.target
+        for trained, nets, targets in (
+            (self.stacked.policies, self.twin.mu, mu_target),
+            (self.stacked.critics, self.twin.q, q_target),
+        ):
+            kept = trained.tensors()
+            torch.testing.assert_close(kept["online"], flatten(nets), rtol=0, atol=1e-9)
+            torch.testing.assert_close(kept["target"], flatten(targets), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("team", TEAMS)
+@pytest.mark.parametrize("absences", [False, True], ids=["all_present", "absences"])
+def test_stacked_update_equals_its_twin(team: str, absences: bool) -> None:
+    pair = Pair(TEAMS[team], AlgorithmSpec())
+    for seed in range(5):
+        pair.update(seed, absences=absences)
+    pair.compare()
+
+
+SETTINGS = {
+    "current_teammates": AlgorithmSpec(teammates="current"),
+    "soft_gumbel": AlgorithmSpec(gumbel="soft", gumbel_temperature=0.7),
+    "unclipped": AlgorithmSpec(gradient_clip=0.0, action_regularisation=0.0),
+    "clipped_hard": AlgorithmSpec(gradient_clip=0.01, target_rate=1.0, discount=1.0),
+    "huber": AlgorithmSpec(critic_loss="huber", reward_scale=3.0),
+    "weight_decay": AlgorithmSpec(critic_weight_decay=0.1, policy_weight_decay=0.2),
+    "team_spirit": AlgorithmSpec(team_spirit=0.3),
+    "matd3": AlgorithmSpec(name="matd3", smoothing=0.3),
+    "iddpg": AlgorithmSpec(name="iddpg"),
+    "joint": AlgorithmSpec(name="joint"),
+}
+
+
+@pytest.mark.parametrize("team", ["spread", "mixed"])
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_each_setting_equals_its_twin(team: str, setting: str) -> None:
+    if (team, setting) == ("mixed", "joint"):
+        pytest.skip("its sides do not stand side by side")
+    pair = Pair(TEAMS[team], SETTINGS[setting])
+    for seed in range(3):
+        pair.update(seed, absences=True)
+    pair.compare()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "adversary=maddpg,agent=iddpg",
+        "adversary=matd3,agent=maddpg",
+        "adversary=joint,agent=matd3",
+        "agent=joint,adversary=joint",
+    ],
+)
+@pytest.mark.parametrize("absences", [False, True], ids=["all_present", "absences"])
+def test_sides_that_learn_differently_equal_their_twin(name: str, absences: bool) -> None:
+    pair = Pair(TEAMS["tag"], AlgorithmSpec(name=name, side_learning_rates={"agent": 0.5}))
+    for seed in range(3):
+        pair.update(seed, absences=absences)
+    pair.compare()
+
+
+@pytest.mark.parametrize("team", ["spread", "tag", "mixed", "discrete"])
+@pytest.mark.parametrize("name", ["maddpg", "matd3", "iddpg"])
+@pytest.mark.parametrize("apart", [False, True], ids=["alike", "told_apart"])
+def test_shared_networks_equal_their_twin(team: str, name: str, apart: bool) -> None:
+    network = replace_fields(NETWORK, share_policies=True, share_critics=True, tell_apart=apart)
+    pair = Pair(TEAMS[team], AlgorithmSpec(name=name), network)
+    for seed in range(3):
+        pair.update(seed, absences=True)
+    pair.compare()
+
+
+@pytest.mark.parametrize("shared", ["share_policies", "share_critics"])
+def test_networks_of_one_kind_may_be_shared_alone(shared: str) -> None:
+    pair = Pair(TEAMS["tag"], AlgorithmSpec(name="matd3"), replace_fields(NETWORK, **{shared: True}))
+    for seed in range(3):
+        pair.update(seed, absences=False)
+    pair.compare()
+
+
+@pytest.mark.parametrize("head", ["soft", "force"])
+def test_each_head_equals_its_twin(head: str) -> None:
+    pair = Pair(TEAMS["tag"], AlgorithmSpec(name="matd3"), replace_fields(NETWORK, head=head))
+    for seed in range(3):
+        pair.update(seed, absences=False)
+    pair.compare()
+
+
+def test_policies_and_targets_wait_while_critics_learn() -> None:
+    pair = Pair(TEAMS["tag"], AlgorithmSpec(name="matd3"))
+    for seed in range(5):
+        before = pair.stacked.policies.stored.clone()
+        pair.update(seed, absences=False, policies=seed % 2 == 1)
+        assert torch.equal(before, pair.stacked.policies.stored) == (seed % 2 == 0)
+    pair.compare()
+
+
+@pytest.mark.parametrize("name", ["maddpg", "matd3"])
+def test_rows_count_by_their_importance(name: str) -> None:
+    pair = Pair(TEAMS["mixed"], AlgorithmSpec(name=name))
+    for seed in range(3):
+        pair.update(seed, absences=True, weighted=True)
+    pair.compare()
+
+
+@pytest.mark.parametrize("hidden", [(7,), (9, 8, 7)], ids=["one_layer", "three_layers"])
+@pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
+def test_any_depth_equals_its_twin(hidden: tuple[int, ...], shared: bool) -> None:
+    network = NetworkSpec(hidden, hidden[::-1], share_policies=shared, share_critics=shared)
+    pair = Pair(TEAMS["mixed"], AlgorithmSpec(), network)
+    for seed in range(3):
+        pair.update(seed, absences=False)
+    pair.compare()
+
+
+def test_time_limits_bootstrap_from_the_true_final_observation() -> None:
+    """A last step with discount 1 takes its value from next_obs; with discount 0 it takes none."""
+    joint = TEAMS["spread"]
+    algorithm = AlgorithmSpec(name="maddpg", discount=0.9)
+    learner = Maddpg(joint, NETWORK, algorithm, 3, DOUBLE)
+    fields = as_fields(random_records(joint, ROWS, 0), torch.float64)
+    fields["discount"][: ROWS // 2] = 0.0
+    target = learner.td_targets(as_batch(fields)).t()
+    ended, limited = target[: ROWS // 2], target[ROWS // 2 :]
+    torch.testing.assert_close(ended, fields["reward"][: ROWS // 2], rtol=0, atol=0)
+    moved = {**fields, "next_obs": fields["next_obs"] + 1.0}
+    again = learner.td_targets(as_batch(moved)).t()
+    assert torch.equal(again[: ROWS // 2], ended)
+    assert ((again[ROWS // 2 :] - limited).abs() > 1e-6).all()
+    elsewhere = {**fields, "obs": fields["obs"] + 1.0, "action": fields["action"] + 1.0}
+    assert torch.equal(learner.td_targets(as_batch(elsewhere)).t(), target)
+
+
+def test_what_an_absent_agent_leaves_in_its_rows_changes_nothing_of_its_own() -> None:
+    joint = TEAMS["tag"]
+    fields = as_fields(random_records(joint, ROWS, 0), torch.float64)
+    fields["present"][: ROWS // 2, 1] = 0.0
+    changed = {name: value.clone() for name, value in fields.items()}
+    changed["reward"][: ROWS // 2, 1] = 100.0
+    learners = [Maddpg(joint, NETWORK, AlgorithmSpec(), 3, DOUBLE) for _ in range(2)]
+    for learner, batch in zip(learners, (fields, changed), strict=True):
+        learner.update(as_batch(batch), 1e-3, 1e-3)
+    assert torch.equal(learners[0].policies.stored, learners[1].policies.stored)
+    assert torch.equal(learners[0].critics.stored, learners[1].critics.stored)
+
+
+def test_an_agent_that_is_never_present_learns_nothing() -> None:
+    joint = TEAMS["spread"]
+    fields = as_fields(random_records(joint, ROWS, 0), torch.float64)
+    fields["present"][:, 2] = 0.0
+    learner = Maddpg(joint, NETWORK, AlgorithmSpec(), 3, DOUBLE)
+    before = learner.policies.tensors()["online"]
+    losses = learner.update(as_batch(fields), 1e-3, 1e-3)
+    after = learner.policies.tensors()["online"]
+    third = len(after) // 3
+    assert torch.equal(after[2 * third :], before[2 * third :])
+    assert not torch.equal(after[:third], before[:third])
+    assert losses.critic_loss[2] == 0.0
+
+
+@pytest.mark.parametrize("largest", [1e-24, 1e-12, 1e12])
+def test_any_clip_leaves_float32_finite(largest: float) -> None:
+    joint = TEAMS["spread"]
+    learner = Maddpg(joint, NETWORK, AlgorithmSpec(gradient_clip=largest), 3, torch.zeros(()))
+    measured = learner.update(as_batch(as_fields(random_records(joint, ROWS, 0), torch.float32)), 1e-3, 1e-3)
+    for trained in (learner.policies, learner.critics):
+        assert trained.stored.isfinite().all()
+    assert (measured.critic_gradient_norm > 1e-6).all()
+    assert (measured.critic_gradient_norm < 1e6).all()
+
+
+@pytest.mark.parametrize("team", ["spread", "mixed"])
+def test_a_batch_known_to_be_complete_is_treated_the_same(team: str) -> None:
+    joint = TEAMS[team]
+    for teammates in ("buffer", "current"):
+        one, other = (Maddpg(joint, NETWORK, AlgorithmSpec(teammates=teammates), 3, DOUBLE) for _ in range(2))  # type: ignore[arg-type]
+        for seed in range(3):
+            batch = as_batch(as_fields(random_records(joint, ROWS, seed), torch.float64))
+            one.update(batch, 1e-3, 1e-3)
+            other.update(replace(batch, complete=True), 1e-3, 1e-3)
+        assert torch.equal(one.policies.stored, other.policies.stored)
+        assert torch.equal(one.critics.stored, other.critics.stored)
+
+
+@pytest.mark.parametrize("rows", [(16, 48, 16)])
+def test_the_batch_may_change_its_size(rows: tuple[int, ...]) -> None:
+    joint = TEAMS["mixed"]
+    one, other = (Maddpg(joint, NETWORK, AlgorithmSpec(), 3, DOUBLE) for _ in range(2))
+    for seed, count in enumerate(rows):
+        batch = as_batch(as_fields(random_records(joint, count, seed), torch.float64))
+        one.update(batch, 1e-3, 1e-3)
+        other.update(batch, 1e-3, 1e-3)
+    assert torch.equal(one.policies.stored, other.policies.stored)

@@ -1,0 +1,165 @@
+"""The update in its place: rates, turns, importance; and the GPU's path, with the device played by one that records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from common.run.run import Run, make_run_spec
+from learner_node.devices import Device
+from learner_node.replay_session import Records
+from learner_node.trainer import Training
+
+from .teams import TEAMS, random_records
+
+_T = TypeVar("_T")
+CPU = Device(torch.device("cpu"))
+
+
+def run_of(team: str = "spread", **algorithm: object) -> Run:
+    sections = {
+        "network": {"policy_hidden": (8, 8), "critic_hidden": (8, 8)},
+        "algorithm": algorithm,
+        "replay": {"batch": 16},
+    }
+    return Run("r", make_run_spec({"scenario": "simple_spread"}, sections), TEAMS[team])
+
+
+def records_of(run: Run, seed: int, probabilities: Tensor | None = None) -> Records:
+    rows = random_records(run.joint, run.spec.replay.batch, seed)
+    words = torch.from_numpy(rows.view(np.float32).reshape(len(rows), -1).copy())
+    return Records(words, complete=True, probabilities=probabilities)
+
+
+class Graphs(Device):
+    """A GPU as far as anyone can tell: what is recorded is done on replay only, and its results stay in place."""
+
+    is_gpu = True
+
+    def __init__(self, training_state: Callable[[], list[Tensor]], *, fails: bool = False) -> None:
+        super().__init__(torch.device("cpu"))
+        self._state, self._fails = training_state, fails
+        self.recorded, self.replayed = 0, 0
+
+    def record(self, work: Callable[[], _T], generator: torch.Generator) -> tuple[Callable[[], object], _T]:
+        if self._fails:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        self.recorded += 1
+        kept, drawn = [tensor.clone() for tensor in self._state()], generator.get_state()
+        results = work()
+        for tensor, before in zip(self._state(), kept, strict=True):
+            tensor.copy_(before)
+        generator.set_state(drawn)
+
+        @torch.inference_mode()
+        def replay() -> None:
+            self.replayed += 1
+            for place, value in zip(_tensors(results), _tensors(work()), strict=True):
+                place.copy_(value)
+
+        return replay, results
+
+
+def _tensors(value: object) -> list[Tensor]:
+    """Returns the tensors of an update's results, in order."""
+    if isinstance(value, Tensor):
+        return [value]
+    parts = vars(value).values() if hasattr(value, "__dict__") else ()
+    return [tensor for part in parts for tensor in _tensors(part)]
+
+
+def state_of(training: Training) -> list[Tensor]:
+    algorithm = training.algorithm
+    return [
+        tensor
+        for kind in (algorithm.policies, algorithm.critics)
+        for tensor in (kind.stored, kind.users, kind.users_target, kind.adam.mean, kind.adam.square, kind.adam.steps)
+    ]
+
+
+@pytest.mark.parametrize("algorithm", [{"name": "maddpg"}, {"name": "matd3", "critic_loss": "huber"}], ids=str)
+@pytest.mark.parametrize("team", ["spread", "speaker_listener"])
+def test_a_captured_update_trains_as_one_done_as_written(team: str, algorithm: dict[str, object]) -> None:
+    run, made = run_of(team, **algorithm), {}
+    device = Graphs(lambda: state_of(made["gpu"]))
+    made["gpu"], made["cpu"] = Training(run, device), Training(run, CPU)
+    for updates in range(20):
+        progress = updates / 20
+        for training in made.values():
+            training.learn(records_of(run, updates), updates, progress, float(updates))
+    assert device.replayed > 10
+    assert device.recorded == made["gpu"].algorithm.plan.policy_every
+    for one, other in zip(state_of(made["gpu"]), state_of(made["cpu"]), strict=True):
+        assert torch.equal(one, other)
+    assert made["gpu"].figures == made["cpu"].figures
+
+
+def test_an_update_that_cannot_be_captured_goes_on_as_written(caplog: pytest.LogCaptureFixture) -> None:
+    run, made = run_of(name="maddpg"), {}
+    made["gpu"] = Training(run, Graphs(lambda: state_of(made["gpu"]), fails=True))
+    made["cpu"] = Training(run, CPU)
+    for updates in range(8):
+        for training in made.values():
+            training.learn(records_of(run, updates), updates, 0.0, float(updates))
+    assert caplog.text.count("cannot be captured") == 1
+    for one, other in zip(state_of(made["gpu"]), state_of(made["cpu"]), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_learning_rates_fall_over_the_run() -> None:
+    run = run_of(policy_learning_rate=0.1, critic_learning_rate=0.2, final_learning_rate_share=0.5)
+    training = Training(run, CPU)
+    for progress, share in ((0.0, 1.0), (0.5, 0.75), (1.0, 0.5)):
+        training.learn(records_of(run, 0), 0, progress, 0.0)
+        assert float(training.algorithm.policies.adam.rate) == pytest.approx(0.1 * share)
+        assert float(training.algorithm.critics.adam.rate) == pytest.approx(0.2 * share)
+
+
+def test_policies_move_in_their_turn_and_figures_are_of_such_an_update() -> None:
+    run = run_of(name="matd3", policy_every=3)
+    training = Training(run, CPU)
+    moved = []
+    for updates in range(9):
+        before = training.algorithm.policies.stored.clone()
+        training.learn(records_of(run, updates), updates, 0.0, 1_000.0 + updates)
+        moved.append(not torch.equal(before, training.algorithm.policies.stored))
+        assert (training.figures is not None) == (updates >= 2)
+    assert moved == [False, False, True] * 3
+
+
+def test_rarely_sampled_rows_count_for_more() -> None:
+    """The loss of a row sampled twice as often as uniform counts half (beta = 1 at the end of a run)."""
+    run = run_of()
+    twice = torch.ones(16)
+    twice[:8] = 2.0
+    weighted, uniform = Training(run, CPU), Training(run, CPU)
+    weighted.learn(records_of(run, 0, twice), 0, 1.0, 0.0)
+    assert torch.equal(weighted._landing.importance, torch.tensor([0.5] * 8 + [1.0] * 8))
+    uniform.learn(records_of(run, 0, torch.full((16,), 3.0)), 0, 1.0, 0.0)
+    plain = Training(run, CPU)
+    plain.learn(records_of(run, 0), 0, 1.0, 0.0)
+    assert torch.equal(uniform.algorithm.critics.stored, plain.algorithm.critics.stored)
+    assert not torch.equal(weighted.algorithm.critics.stored, plain.algorithm.critics.stored)
+
+
+def test_team_spirit_rises_over_the_run() -> None:
+    run = run_of(team_spirit=0.0, final_team_spirit=1.0)
+    training = Training(run, CPU)
+    training.learn(records_of(run, 0), 0, 0.5, 0.0)
+    matrix = training.algorithm.rewards._matrix
+    torch.testing.assert_close(matrix, 0.5 * torch.eye(3) + 0.5 / 3)
+
+
+def test_a_run_of_players_is_trained_with_their_weights() -> None:
+    """A side that learns as one has one policy, whose weights are what actors expect of it."""
+    run = run_of("tag", name="adversary=joint,agent=iddpg")
+    training = Training(run, CPU)
+    training.learn(records_of(run, 0), 0, 0.0, 0.0)
+    assert [player.name for player in run.players.agents] == ["adversary-team", "agent_0"]
+    assert msgspec.to_builtins(run.spec)["algorithm"]["name"] == "adversary=joint,agent=iddpg"

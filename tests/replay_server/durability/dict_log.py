@@ -1,0 +1,71 @@
+"""A chunk log in a dict: executes the commands the log book writes, as Redis would, and reads them back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from common.errors import PeerError
+from replay_server.durability.committer import Transaction
+from replay_server.durability.log_index import Kept, Keys, LogBook, State, parse
+from replay_server.durability.redis_protocol import Part
+from replay_server.instructions import Write
+
+
+class DictLog:
+    """Keeps what was executed in `values` and `hashes`; fails on demand."""
+
+    def __init__(self, values: dict[str, bytes] | None = None, hashes: dict[str, dict[str, str]] | None = None) -> None:
+        self.book = LogBook(Keys("test"))
+        self.values = values if values is not None else {}
+        self.hashes = hashes if hashes is not None else {}
+        self.error = ""
+        """While set, nothing can be executed."""
+        self.executed = 0
+
+    def after_restart(self) -> DictLog:
+        """Returns the log as a new server finds it."""
+        return DictLog(self.values, self.hashes)
+
+    def prepare(self, writes: Sequence[Write]) -> Transaction:
+        return self.book.transaction(writes)
+
+    def execute(self, transaction: Transaction) -> None:
+        if self.error:
+            raise PeerError(self.error)
+        for command in transaction.commands:
+            self._execute(*command)
+        self.executed += 1
+
+    def _execute(self, name: Part, *arguments: Part) -> None:
+        match name:
+            case "MSET":
+                for key, value in zip(arguments[::2], arguments[1::2], strict=True):
+                    self.values[str(key)] = b"".join(value) if isinstance(value, tuple) else bytes(value)  # type: ignore[arg-type]
+            case "UNLINK":
+                for key in arguments:
+                    self.values.pop(key, None)  # type: ignore[call-overload]
+                    self.hashes.pop(key, None)  # type: ignore[call-overload]
+            case "HSET":
+                fields = {str(field): str(value) for field, value in zip(arguments[1::2], arguments[2::2], strict=True)}
+                self.hashes.setdefault(str(arguments[0]), {}).update(fields)
+            case "HDEL":
+                for field in arguments[1:]:
+                    self.hashes.get(str(arguments[0]), {}).pop(str(field), None)
+            case _:
+                raise AssertionError(f"a command the log book does not write: {name!r}")
+
+    def read(self) -> Kept | None:
+        keys = self.book.keys
+        if keys.run not in self.values:
+            return None
+        state, actors = (
+            {field.encode(): value.encode() for field, value in self.hashes.get(key, {}).items()}
+            for key in (keys.state, keys.actors)
+        )
+        kept = parse(state, actors, self.values[keys.run], self.values.get(keys.weights))
+        self.book.restore(kept)
+        return kept
+
+    def chunks(self, state: State) -> Iterator[tuple[int, bytes | None]]:
+        for number in range(state.tail, state.head):
+            yield number, self.values.get(self.book.keys.chunk(number))

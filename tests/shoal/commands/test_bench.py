@@ -1,0 +1,182 @@
+"""The benchmarks' arithmetic, their processes and their load generator; the figures themselves are no tests."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from common.errors import ConfigError, ShoalError
+from common.policy.network import Policy
+from common.run.players import players
+from learner_node.inspection.update_speed import NETWORK, policy_in_torch, simple_spread_shapes
+from shoal.commands.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig, end_to_end, rows
+from shoal.commands.bench.cli import measure
+from shoal.commands.bench.load_generator import ROWS, Crowd, fill, make_run, record
+from shoal.commands.bench.peers.environment import PeerEnvironment
+from shoal.commands.bench.processes import Stage
+from shoal.commands.bench.rows import compare, in_words, rate, row
+from shoal.commands.bench.sampling_load import Drawer
+
+
+def test_a_row_is_a_figure_over_its_baseline() -> None:
+    assert row("a", "steps/s", 30.0, ("b", 10.0), 2.0) == rows.Row("a", 30.0, "steps/s", "b", 10.0, 3.0, 2.0)
+    assert row("a", "steps/s", 30.0, ("none", 0.0)).ratio == 0.0
+
+
+def test_a_goal_bounds_the_ratio_from_the_side_that_is_better() -> None:
+    assert "(goal >= 2x)" in in_words(row("a", "steps/s", 30.0, ("b", 10.0), 2.0))
+    assert "(goal <= 0.25x)" in in_words(row("a", "MiB", 1.0, ("b", 10.0), 0.25))
+    assert "goal" not in in_words(row("a", "MiB", 1.0, ("b", 10.0)))
+
+
+def test_medians_are_of_measurements_taken_in_turn() -> None:
+    order: list[str] = []
+    ours, theirs = itertools.cycle([1.0, 9.0, 2.0]), itertools.cycle([4.0, 5.0, 6.0])
+
+    def measure(name: str, values: itertools.cycle[float]) -> float:
+        order.append(name)
+        return next(values)
+
+    assert compare(lambda: measure("ours", ours), lambda: measure("theirs", theirs), repeats=3) == (2.0, 5.0)
+    assert order == ["ours", "theirs"] * 3
+
+
+def test_a_rate_counts_what_each_turn_did() -> None:
+    turns = itertools.count()
+
+    def turn() -> int:
+        next(turns)
+        return 10
+
+    found = rate(turn, seconds=0.02)
+    assert found > 0
+    assert next(turns) >= 1
+
+
+def test_the_policies_in_torch_are_the_same_policies() -> None:
+    team, rng = players(simple_spread_shapes(), "maddpg"), np.random.default_rng(0)
+    flat = (rng.standard_normal(3 * ((18 + 1) * 64 + (64 + 1) * 64 + (64 + 1) * 5)) * 0.1).astype(np.float32)
+    obs = rng.standard_normal((5, 54)).astype(np.float32)
+    np.testing.assert_allclose(policy_in_torch(team, NETWORK, flat)(obs), Policy(team, NETWORK, flat).act(obs), 1e-5)
+
+
+def test_a_runs_rates_are_the_medians_of_its_parts(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.jsonl"
+    # Learns from 60,000 steps on; the second of five parts is a slow one.
+    seconds = [0, 10, 20, 70, 80, 90, 100]
+    lines = [{"time": 1e9 + at, "env_steps": 30_000 + 30_000 * i, "updates": 300 * i} for i, at in enumerate(seconds)]
+    metrics.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert end_to_end.course_of(metrics) == (3_000.0, 30.0)
+    metrics.write_text(json.dumps(lines[-1]) + "\n")
+    with pytest.raises(ShoalError, match="longer --time"):
+        end_to_end.course_of(metrics)
+
+
+@pytest.mark.slow
+def test_a_crowd_delivers_what_it_sends_and_batches_come_of_it() -> None:
+    run = make_run(capacity=20_000)
+    recorded = record(run, 2)
+    with Stage() as stage:
+        server = stage.replay()
+        server.open(run)
+        fill(server.endpoint, run, recorded, 4_000)
+        crowd = Crowd(server.endpoint, run, 5, recorded)
+        crowd.connect()
+        assert crowd.pump(0.3) > 0
+        crowd.settle()
+        status = server.status()
+        assert not status.rejected
+        assert status.inserts >= 4_000 + crowd.acked_rows
+        assert crowd.acked_rows == len(crowd.take_latencies()) * ROWS
+        assert crowd.take_latencies() == []
+        crowd.close()
+        drawer = Drawer(server.endpoint, run)
+        assert sum(drawer.draw() for _ in range(20)) == 20
+        assert all(seconds > 0 for seconds in drawer.round_trips(3))
+        drawer.close()
+        directory, pid = stage.directory, server.started.process.pid
+    assert not directory.exists()
+    assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.slow
+def test_a_benchmark_that_fails_says_so() -> None:
+    with pytest.raises(ShoalError, match="the benchmark nothing failed"):
+        list(measure("nothing", BenchConfig()))
+
+
+@pytest.mark.system
+def test_ctrl_c_leaves_no_process_and_no_file() -> None:
+    root = Path(__file__).parents[3]
+    # pytest's own may be too long for the socket of an embedded Redis.
+    with tempfile.TemporaryDirectory(prefix="shoal-") as short:
+        _interrupt_a_benchmark(Path(short), {**os.environ, "TMPDIR": short, "PYTHONPATH": str(root)})
+
+
+def _interrupt_a_benchmark(directory: Path, environment: dict[str, str]) -> None:
+    line = [sys.executable, "-m", "shoal", "bench", "replay"]
+    with subprocess.Popen(
+        line,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        cwd=directory,
+        # Tests that a shell started in the background ignore it, and so would this.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    ) as process:
+        assert process.stdout
+        for text in process.stdout:
+            if b"level redis" in text:
+                break
+        members = psutil.Process(process.pid).children(recursive=True)
+        assert len(members) >= 2
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        assert process.wait(60) == 130
+    _, alive = psutil.wait_procs(members, 10)
+    assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
+    assert list(directory.glob("shoal-bench-*")) == []
+
+
+def test_without_an_argument_nothing_is_installed() -> None:
+    assert set(BY_NAME_ONLY) == {"peers"} <= set(BENCHMARKS)
+
+
+@pytest.fixture
+def pip_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., PeerEnvironment]:
+    """Makes peer environments whose pip is told from here what it would choose."""
+
+    def make(*chosen: str) -> PeerEnvironment:
+        environment = PeerEnvironment("agilerl", ("agilerl==2.58.0", "torch==2.13.0"), BenchConfig(cache=str(tmp_path)))
+
+        def run(line: list[str]) -> None:
+            if "--report" in line:
+                report = Path(line[line.index("--report") + 1])
+                report.parent.mkdir(parents=True, exist_ok=True)
+                report.write_text(json.dumps({"install": [{"metadata": {"name": name}} for name in chosen]}))
+
+        monkeypatch.setattr(environment, "_run", run)
+        return environment
+
+    return make
+
+
+def test_a_peer_is_installed_once_and_never_with_cuda(pip_reports: Callable[..., PeerEnvironment]) -> None:
+    with pytest.raises(ConfigError, match="CPU builds"):
+        pip_reports("torch", "nvidia-cublas", "triton").install()
+    environment = pip_reports("torch", "numpy")
+    assert not environment.installed
+    environment.install()
+    assert environment.installed
+    assert environment.path.name == "agilerl-2.58.0"

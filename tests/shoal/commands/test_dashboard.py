@@ -1,0 +1,135 @@
+"""The live page: served to this machine only, made anew as the run goes on."""
+
+from __future__ import annotations
+
+import http.client
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import shoal.commands.train.dashboard
+from common.errors import ConfigError
+from deploy.local.config import TrainConfig
+from deploy.local.live_display import Lines
+from shoal.commands.report.machine import read_machine
+from shoal.commands.train.artifacts import Showing
+from shoal.commands.train.dashboard import Dashboard
+
+from .report_runs import evaluate_run, line, make_run, write_lines
+from .test_live import STATUS
+from .test_report import Page, check_accessibility
+
+
+def shown(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(file=io.StringIO(), width=400)
+
+
+@pytest.fixture
+def dashboard() -> Iterator[Dashboard]:
+    served = Dashboard()
+    yield served
+    served.stop_serving()
+
+
+def get(dashboard: Dashboard, path: str = "/", method: str = "GET", host: str = "") -> tuple[int, str]:
+    """Returns status and body of one request."""
+    address = dashboard.url.removeprefix("http://").rstrip("/")
+    connection = http.client.HTTPConnection(address, timeout=30)
+    connection.request(method, path, headers={"Host": host or address})
+    answer = connection.getresponse()
+    body = answer.read().decode()
+    connection.close()
+    return answer.status, body
+
+
+def test_it_serves_the_report_with_what_happens_now(tmp_path: Path, dashboard: Dashboard, console: Console) -> None:
+    dashboard.serve(make_run(tmp_path / "run").path, Lines(console))
+    dashboard.show(STATUS, ["replay was killed by signal 9"])
+    status, body = get(dashboard)
+    page = Page(body)
+    assert status == 200
+    for told in ("20,000 (2,000/s)", "actors waiting for the learner", "replay was killed by signal 9", "in training"):
+        assert told in page.text
+    assert "Q against returns" in page.text
+    assert {"http-equiv": "refresh", "content": "5"} in page.all("meta")
+    check_accessibility(page)
+    assert "replay was killed by signal 9" in shown(console), "the terminal is told too"
+
+
+def test_it_can_be_paused(tmp_path: Path, dashboard: Dashboard, console: Console) -> None:
+    dashboard.serve(make_run(tmp_path / "run", lines=0).path, Lines(console))
+    page = Page(get(dashboard, "/?paused")[1])
+    assert not any(meta.get("http-equiv") == "refresh" for meta in page.all("meta"))
+    assert "Paused" in page.text
+
+
+def test_it_is_made_anew_but_not_for_every_look(
+    tmp_path: Path, dashboard: Dashboard, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = make_run(tmp_path / "run", lines=3)
+    dashboard.serve(directory.path, Lines(console))
+    before = get(dashboard)[1]
+    write_lines(directory, [line(i, 3) for i in range(30)])
+    monkeypatch.setattr(shoal.commands.train.dashboard, "REMAKE_S", 1e9)
+    assert get(dashboard)[1] == before
+    monkeypatch.setattr(shoal.commands.train.dashboard, "REMAKE_S", 0.0)
+    assert "8,700" in Page(get(dashboard)[1]).text
+
+
+def test_only_this_machine_may_look(tmp_path: Path, dashboard: Dashboard, console: Console) -> None:
+    dashboard.serve(make_run(tmp_path / "run").path, Lines(console))
+    assert dashboard.url.startswith("http://127.0.0.1:")
+    port = dashboard.url.rstrip("/").rpartition(":")[2]
+    assert get(dashboard, host="evil.example")[0] == 403, "a name that was bound to this address by someone else"
+    assert get(dashboard, host=f"localhost:{port}")[0] == 200
+    assert get(dashboard, "/../run.toml")[0] == 404
+    assert get(dashboard, method="HEAD") == (200, "")
+
+
+def test_a_port_that_is_taken_is_named(dashboard: Dashboard) -> None:
+    port = int(dashboard.url.rstrip("/").rpartition(":")[2])
+    with pytest.raises(
+        ConfigError, match=rf"--dashboard-port {port}: cannot listen on 127\.0\.0\.1:{port}.*0 = any free"
+    ):
+        Dashboard(port)
+
+
+# ---- the end of a run ---------------------------------------------------------------------------------------------
+
+
+def test_a_run_ends_with_its_report(tmp_path: Path, console: Console) -> None:
+    directory = make_run(tmp_path / "run")
+    showing = Showing(TrainConfig(actors=7, redis="redis://user:secret@host/0"), console)
+    display = Lines(console)
+    assert showing.begin(directory, display) is display
+    evaluate_run(directory)
+    showing.conclude(film=False)
+    assert f"report: {directory.path / 'report.html'}" in shown(console)
+    assert "42.50" in (directory.path / "report.html").read_text()
+    launch = read_machine(directory)["launch"]
+    assert launch["actors"] == 7
+    assert "secret" not in str(launch)
+
+
+def test_what_cannot_be_shown_costs_a_line_and_nothing_else(tmp_path: Path, console: Console) -> None:
+    directory = make_run(tmp_path / "run")
+    showing = Showing(TrainConfig(dashboard=True), console)
+    served = showing.begin(directory, Lines(console))
+    assert isinstance(served, Dashboard)
+    directory.run_file.unlink()
+    showing.conclude(film=True)
+    said = shown(console)
+    assert f"look at it in a browser: {served.url}" in said
+    assert "without a film: " in said
+    assert "without the report: " in said
+    with pytest.raises(OSError, match=r".*"):
+        get(served)

@@ -1,0 +1,298 @@
+"""Verdicts: figures in, warnings out."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from actor_node.evaluation.ablation import Ablation, ablate
+from common.run.run import RunSpec, make_run_spec
+from learner_node.inspection.network_stats import NetworkFigures, ValueFigures
+from shoal.commands.diagnose.run_figures import CourseFigures, Returns, course_figures
+from shoal.commands.diagnose.run_verdicts import on_course
+from shoal.commands.diagnose.verdicts import fewest_updates, on_communication, on_networks, on_values
+from shoal.commands.diagnose.warning import Warned, merged
+from shoal.commands.report.history import Course
+from tests.actor_node.talkers import run_of, talkers
+
+from .report_runs import line
+
+SPEC = make_run_spec({"scenario": "simple_speaker_listener"})
+EXPLORATION = SPEC.exploration
+GROWN = 10_000
+"""Updates after which critics of the default settings have had their time."""
+
+
+def heard(
+    shuffled: float, zeroed: float = 0.0, *, whole: float = -20.0, side: str = "team", half: float = 0.5
+) -> Ablation:
+    around = [(cost - half, cost + half) for cost in (zeroed, shuffled)]
+    return Ablation("speaker_0", side, whole, zeroed, around[0], shuffled, around[1])
+
+
+def values(relative: float = 0.0, correlation: float | None = 0.9, **fields: Any) -> ValueFigures:
+    bias = 10.0 * relative
+    known = {"value": -10.0 + bias, "realised": -10.0, "realised_std": 3.0, "bias": bias}
+    known |= {"bias_ci95": (bias - 0.5, bias + 0.5), "reward_watched": -0.5, "reward_beyond": -0.4}
+    return ValueFigures(
+        **{"player": "agent_0", "relative_bias": relative, "rank_correlation": correlation, **known, **fields}
+    )
+
+
+def network(**fields: Any) -> NetworkFigures:
+    return NetworkFigures(
+        **{"network": "agent_0", "inputs": 5000, "hidden_units": (64, 64), "dead": (0.0, 0.1), **fields}
+    )
+
+
+def log(lines: int = 40, **columns: Any) -> CourseFigures:
+    """Figures of a log whose columns are functions of how far the run is, 0 to 1."""
+    rows = [line(i, 2, **{name: make(i / (lines - 1)) for name, make in columns.items()}) for i in range(lines)]
+    run = run_of(replay={"samples_per_insert": 16.0})
+    figures = course_figures(Course(rows), run)
+    assert figures is not None
+    return figures
+
+
+# ---- communication ------------------------------------------------------------------------------------------------
+
+
+def test_a_team_made_to_listen_is_not_warned_of_and_a_deaf_one_is() -> None:
+    run = run_of()
+    listening, deaf = (ablate(run, talkers(run, listens=listens), 200, 1) for listens in (True, False))
+    assert on_communication(listening, run.spec) == []
+    (ignored,) = on_communication(deaf, run.spec)
+    assert ignored.seen.startswith("speaker_0 is ignored: return of team -")
+    assert "-29 is the known plateau" in ignored.seen
+    assert any("network.head" in one for one in ignored.to_try)
+
+
+def test_the_plateau_is_that_of_the_usual_speaker_listener_only() -> None:
+    hardly = heard(2.0, whole=-29.5)
+    (warned,) = on_communication([hardly], SPEC)
+    assert "hardly heard" in warned.seen
+    for other in ({"scenario": "simple_reference"}, {"scenario": SPEC.scenario, "world": {"dynamics": "legacy"}}):
+        assert not on_communication([hardly], make_run_spec(other))
+    for off in (heard(2.0, whole=-15.0), heard(2.0, whole=-60.0), heard(8.0, whole=-29.5)):
+        assert not on_communication([off], SPEC)
+
+
+@pytest.mark.parametrize(
+    ("ablation", "is_ignored"),
+    [
+        (heard(5.0), False),
+        (heard(0.3), True),
+        # Certain, but a hundredth of the return.
+        (heard(0.2, half=0.1), True),
+        # Silence costs, wrong words do not: nothing is told.
+        (heard(0.1, zeroed=9.0), True),
+    ],
+)
+def test_a_speaker_is_ignored_when_anothers_words_serve_as_well(ablation: Ablation, is_ignored: bool) -> None:
+    assert bool(on_communication([ablation], SPEC)) is is_ignored
+    if is_ignored:
+        (warned,) = on_communication([ablation], SPEC)
+        assert ("react to there being a message" in warned.means) is (ablation.zeroed_cost > 1)
+
+
+def test_it_is_enough_that_one_side_hears() -> None:
+    """Eve hears alice too, and what she hears is her own side's return."""
+    assert not on_communication([heard(0.0, side="agent"), heard(6.0, side="adversary")], SPEC)
+    assert len(on_communication([heard(0.0, side="agent"), heard(0.1, side="adversary")], SPEC)) == 1
+
+
+def test_messages_that_do_harm_are_told_of() -> None:
+    (warned,) = on_communication([heard(-4.0)], SPEC)
+    assert "does harm" in warned.seen
+
+
+# ---- values and networks ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        (values(), []),
+        (values(0.2), []),
+        (values(0.6), ["overestimated"]),
+        (values(-0.6), ["underestimated"]),
+        (values(0.6, bias_ci95=(-3.0, 15.0)), []),
+        (values(correlation=0.1), ["hardly ordered alike"]),
+        (values(0.6, correlation=-0.2), ["overestimated", "hardly ordered alike"]),
+        (values(correlation=0.1, realised_std=0.2), []),
+        (values(correlation=None), []),
+    ],
+)
+def test_warnings_of_values(figures: ValueFigures, words: list[str]) -> None:
+    seen = [warned.seen for warned in on_values([figures], SPEC, GROWN)]
+    assert len(seen) == len(words)
+    assert all(word in one for word, one in zip(words, seen, strict=True))
+
+
+def test_what_a_bias_usually_means() -> None:
+    """Nearer to 0 than the returns: not there yet. On the other side of 0: climbed. Other rewards later: strayed."""
+    late, climbed, strayed, low = (
+        on_values([own], SPEC, GROWN)[0]
+        for own in (values(0.6), values(1.6), values(0.6, reward_beyond=-5.0), values(-0.6))
+    )
+    assert "start at 0" in late.means
+    assert "climbs errors" in climbed.means
+    assert "earns -5.00 a step instead of -0.50" in strayed.seen
+    assert any("world.max_cycles" in one for one in strayed.to_try)
+    assert "lags behind" in low.means
+
+
+def test_a_run_of_a_few_updates_is_told_to_train_longer_and_nothing_else() -> None:
+    """Its critics are near 0, whatever its team does beyond the time limit."""
+    young = values(0.9, 0.0, reward_beyond=-5.0)
+    (warned,) = on_values([young], SPEC, 60)
+    assert warned.to_try == ("train longer",)
+    assert "some 2,000 updates, and this run has had 60" in warned.means
+    assert on_values([values(0.1, 0.0)], SPEC, 60) == []
+    grown = round(fewest_updates(SPEC))
+    assert grown == 2_000
+    assert len(on_values([young], SPEC, grown + 1)) == 2
+
+
+def test_what_is_alike_is_said_once() -> None:
+    three = [values(1.6, player=f"agent_{i}") for i in range(3)]
+    (warned,) = merged(on_values(three, SPEC, GROWN))
+    assert warned.about == "agent_0, agent_1, agent_2"
+    assert warned.seen.endswith("overestimated; likewise agent_1, agent_2")
+    assert len(merged(on_values([*three, values(-0.6)], SPEC, GROWN))) == 2
+
+
+def test_over_and_under_are_not_said_to_be_alike() -> None:
+    """Both stray beyond the time limit, which means and advises the same."""
+    over, under = values(1.6, player="a", reward_beyond=-5.0), values(-1.6, player="b", reward_beyond=-9.0)
+    first, second = merged(on_values([over, under], SPEC, GROWN))
+    assert (first.means, first.to_try) == (second.means, second.to_try)
+    assert ("overestimated" in first.seen, "underestimated" in second.seen) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("figures", "word"),
+    [
+        (network(), None),
+        (network(dead=(0.1, 0.9)), "90% of hidden layer 2"),
+        (network(dead=(0.5, 0.7)), None),
+        (network(dead=(0.9, 0.9), inputs=3), None),
+        (network(logit_size=2.0, saturated=0.5), None),
+        (network(logit_size=4.0, saturated=0.99), "99% of its squashed actions"),
+        (network(logit_size=25.0, top_probability=1.0, entropy=0.0), "logits are of size 25.0"),
+    ],
+)
+def test_warnings_of_networks(figures: NetworkFigures, word: str | None) -> None:
+    found = on_networks([figures], EXPLORATION)
+    assert len(found) == (word is not None)
+    assert word is None or word in found[0].seen
+
+
+# ---- the course ---------------------------------------------------------------------------------------------------
+
+
+def test_a_healthy_log_is_not_warned_of() -> None:
+    assert on_course(log(), SPEC, sides=1) == []
+    assert on_course(None, SPEC, sides=1) == []
+
+
+@pytest.mark.parametrize(
+    ("columns", "about"),
+    [
+        ({"policy_lag": lambda t: 9.0 * t}, "policy lag"),
+        ({"critic_gradient_norm": lambda t: [0.5, 10.0 ** (4 * t)]}, "gradients clipping"),
+        ({"critic_gradient_norm": lambda t: [0.5, 300.0]}, "clipping"),
+        ({"critic_gradient_norm": lambda t: [0.5, 30.0]}, ""),
+        ({"episode_steps": lambda t: 1_000.0}, "discount"),
+        ({"episode_steps": lambda t: 100.0}, ""),
+        ({"critic_loss": lambda t: [10.0 ** (4 * t), 0.1]}, "gradients"),
+        ({"return_mean": lambda t: -80 + 60 * np.sin(np.pi * min(1.0, t + 0.1))}, "returns"),
+        ({"samples_per_insert": lambda t: 8.0 * t}, "samples per insert"),
+        ({"trained_s": lambda t: 20.0 * t}, "waiting"),
+    ],
+)
+def test_warnings_of_the_course(columns: dict[str, Any], about: str) -> None:
+    assert " ".join(warned.about for warned in on_course(log(**columns), SPEC, sides=1)) == about
+
+
+def test_returns_of_several_sides_are_not_compared() -> None:
+    fallen = msgspec.structs.replace(log(), returns=Returns(-80.0, -20.0, -75.0, 1.0))
+    assert len(on_course(fallen, SPEC, sides=1)) == 1
+    assert on_course(fallen, SPEC, sides=2) == []
+    noisy = msgspec.structs.replace(log(), returns=Returns(-80.0, -20.0, -36.0, 6.0))
+    assert on_course(noisy, SPEC, sides=1) == []
+
+
+def test_figures_of_the_course() -> None:
+    figures = log(
+        critic_gradient_norm=lambda t: [0.1, 1.0 if t > 0.5 else 0.25],
+        policy_gradient_norm=lambda t: [0.1, 0.2],
+        actors_waited_s=lambda t: 39.0 * t,
+    )
+    assert (figures.critic_gradient_norm, figures.critic_gradient_growth) == (1.0, 4.0)
+    assert (figures.critics_clipped, figures.policies_clipped) == (1.0, 0.0)
+    assert figures.learner_waited == pytest.approx(0.05)
+    # 39 s of two actors' 78 s each.
+    assert figures.actors_waited == pytest.approx(0.25)
+    assert course_figures(Course([line(i, 2) for i in range(5)]), run_of()) is None
+    nothing = course_figures(Course([{"updates": i} for i in range(20)]), run_of())
+    assert nothing is not None
+    assert nothing.policy_lag is nothing.returns is nothing.critic_loss_growth is nothing.learner_waited is None
+
+
+# ---- what is advised ----------------------------------------------------------------------------------------------
+
+
+def test_every_setting_that_is_advised_exists() -> None:
+    text = " ".join(one for warned in _all_warnings() for one in warned.to_try)
+    named = set(re.findall(r"\b(?:network|algorithm|exploration|replay|budget|world)\.[a-z_]+", text))
+    assert len(named) > 10
+    known = {
+        f"{section}.{field.name}"
+        for section in ("network", "algorithm", "exploration", "replay", "budget")
+        for field in msgspec.structs.fields(type(getattr(SPEC, section)))
+    }
+    assert named <= known | {"world.max_cycles"}
+
+
+def test_nothing_is_advised_that_is_set_already() -> None:
+    settings = {"algorithm": {"name": "matd3", "gradient_clip": 0.5}, "network": {"head": "soft"}}
+    spec = make_run_spec({"scenario": SPEC.scenario, **settings})
+    other = make_run_spec({"scenario": SPEC.scenario, "algorithm": {"name": "iddpg", "gradient_clip": 0.1}})
+    advice = {
+        name: " ".join(one for warned in _all_warnings() for one in warned.fitting(fits).to_try)
+        for name, fits in (("this", spec), ("other", other))
+    }
+    for setting in ("algorithm.name = matd3", "algorithm.gradient_clip = 0.5", "network.head = soft"):
+        assert setting not in advice["this"]
+        assert setting in advice["other"]
+    assert "a smaller algorithm.target_rate" in advice["this"]
+
+
+def _all_warnings() -> list[Warned]:
+    discrete: RunSpec = make_run_spec({"scenario": SPEC.scenario, "world": {"continuous_actions": False}})
+    bad = msgspec.structs.replace(
+        log(), policy_lag=9.0, critic_loss_growth=99.0, learner_waited=0.9, samples_per_insert=1.0
+    )
+    bad = msgspec.structs.replace(bad, returns=Returns(-80.0, -20.0, -75.0, 1.0))
+    maddpg = make_run_spec({"scenario": "simple_spread", "algorithm": {"name": "maddpg"}})
+    return [
+        *(
+            warned
+            for spec in (SPEC, discrete)
+            for cost in (0.0, 2.0, -4.0)
+            for warned in on_communication([heard(cost, whole=-29.0)], spec)
+        ),
+        *(
+            warned
+            for spec in (SPEC, maddpg)
+            for bias in (0.6, 1.6, -1.0)
+            for warned in on_values([values(bias, 0.0)], spec, GROWN)
+        ),
+        *on_networks([network(dead=(0.9,), logit_size=99.0, top_probability=1.0)], EXPLORATION),
+        *on_course(bad, SPEC, sides=1),
+    ]

@@ -1,0 +1,240 @@
+"""`shoal evaluate` over one run and over many: which runs there are, what their seeds come to, CSV and LaTeX."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from actor_node.evaluation.evaluate import Evaluation, Figure
+from common.errors import ConfigError
+from common.process import command
+from common.run.run import make_run_spec
+from shoal.cli import shoal
+from shoal.commands.evaluate import exports
+from shoal.commands.evaluate.summary import Evaluated, run_directories, spread, summarise
+from tests.actor_node.teams import make_team
+
+
+def evaluation(value: float, **metrics: float) -> Evaluation:
+    return Evaluation(
+        scenario="simple_spread",
+        world="simple_spread",
+        episodes=10,
+        seed=5,
+        updates=300,
+        weights_hash="0a",
+        return_mean=value,
+        return_ci95=(value - 1, value + 1),
+        return_std=1.0,
+        return_per_agent={"agent_0": value},
+        published_scales={},
+        metrics={name: Figure(mean, (mean - 0.5, mean + 0.5)) for name, mean in metrics.items()},
+    )
+
+
+def evaluated(values, settings=None):
+    runs = [Evaluated(f"s_w/seed-{i}", "matd3", i, evaluation(v, collisions=i)) for i, v in enumerate(values)]
+    specs = [make_run_spec({"scenario": "simple_spread", "seed": i}, settings or {}) for i in range(len(values))]
+    return runs, specs
+
+
+def shoal_run(*arguments: object):
+    return CliRunner().invoke(shoal, [str(argument) for argument in arguments], standalone_mode=False)
+
+
+# ---- which runs ---------------------------------------------------------------------------------------------------
+
+
+def test_a_sweeps_directory_is_all_its_runs_and_no_milestones(tmp_path):
+    for place in ("a/seed-1", "a/seed-2", "b/seed-1", "b/seed-1/milestones/0000000100"):
+        make_team(tmp_path / place, "simple_push")
+    found = run_directories([tmp_path, tmp_path / "a" / "seed-1"])
+    assert [directory.path for directory in found] == [tmp_path / p for p in ("a/seed-1", "a/seed-2", "b/seed-1")]
+    milestone = tmp_path / "b/seed-1/milestones/0000000100"
+    assert [directory.path for directory in run_directories([milestone])] == [milestone]
+
+
+def test_a_path_without_runs_and_a_sweep_that_is_not_done_are_told_apart(tmp_path):
+    with pytest.raises(ConfigError, match="holds no run"):
+        run_directories([tmp_path])
+    team = make_team(tmp_path / "a" / "seed-1", "simple_push")
+    team.policy_file.unlink()
+    with pytest.raises(ConfigError, match="seed-1 has no policies yet"):
+        run_directories([tmp_path])
+
+
+# ---- what they come to --------------------------------------------------------------------------------------------
+
+
+def test_runs_that_differ_in_their_seed_only_are_put_together():
+    runs, specs = evaluated([-30.0, -32.0, -34.0])
+    other, other_specs = evaluated([-20.0], {"algorithm": {"name": "iddpg"}})
+    found = summarise([*runs, *other], [*specs, *other_specs])
+    assert [(one.runs, one.name) for one in found.summaries] == [(3, "s_w"), (1, "s_w/seed-0")]
+    first = found.summaries[0]
+    assert first.return_mean.mean == -32.0
+    assert first.return_mean.ci95 == pytest.approx((-32 - 4.303 * 2 / 3**0.5, -32 + 4.303 * 2 / 3**0.5), abs=1e-3)
+    assert first.metrics["collisions"].mean == 1.0
+    assert found.summaries[1].return_mean.ci95 is None
+
+
+def test_a_default_written_out_makes_no_group_of_its_own():
+    runs, specs = evaluated([-30.0])
+    more, more_specs = evaluated([-32.0], {"world": {"N": 3}})
+    assert [one.runs for one in summarise([*runs, *more], [*specs, *more_specs]).summaries] == [2]
+
+
+def test_the_interquartile_mean_leaves_out_the_outer_quarters_and_its_interval_is_of_runs():
+    values = [-100.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 900.0]
+    found = spread(values)
+    assert found.iqm == 3.5
+    assert found.iqm_ci95 is not None
+    low, high = found.iqm_ci95
+    assert low < 3.5 < high < 500
+    assert spread(values) == found
+    assert spread([7.0]).iqm_ci95 is None
+
+
+# ---- for other programs -------------------------------------------------------------------------------------------
+
+
+def test_csv_has_a_line_a_run_and_two_over_runs():
+    runs, specs = evaluated([-30.0, -32.0])
+    text = exports.to_csv(summarise(runs, specs))
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [(row["kind"], row["runs"]) for row in rows] == [("run", "1"), ("run", "1"), ("mean", "2"), ("IQM", "2")]
+    assert [float(row["return_mean"]) for row in rows] == [-30.0, -32.0, -31.0, -31.0]
+    assert (float(rows[1]["collisions"]), float(rows[1]["collisions_low"])) == (1.0, 0.5)
+    assert (rows[0]["run_seed"], rows[0]["episodes"], rows[2]["episodes"]) == ("0", "10", "")
+    assert float(rows[2]["return_mean_low"]) < -31.0 < float(rows[2]["return_mean_high"])
+
+
+def test_latex_escapes_names_and_has_as_many_cells_in_every_row():
+    runs, specs = evaluated([-30.0, -32.0])
+    text = exports.to_latex(summarise(runs, specs))
+    assert text.startswith("\\begin{tabular}{lrr}")
+    assert "s\\_w/seed-0 & $-30.00$ $[-31.00, -29.00]$ & $0.00$" in text
+    assert "mean of s\\_w & $-31.00$" in text
+    rows = [line for line in text.splitlines() if line.endswith("\\\\")]
+    assert {line.count("&") for line in rows} == {2}
+    assert len(rows) == 5
+    assert exports._escaped("50%_$a{b}\\") == r"50\%\_\$a\{b\}\textbackslash{}"
+
+
+# ---- the command --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_one_run_is_printed_as_before_and_its_result_left_in_it(tmp_path):
+    team = make_team(tmp_path / "a", "simple_tag")
+    result = shoal_run("evaluate", team.path, "--episodes", 5, "--fast", "--json")
+    found = json.loads(result.stdout)
+    assert {"scenario", "episodes", "seed", "return_mean", "return_ci95", "return_per_agent"} <= found.keys()
+    assert (found["world"], found["dynamics"]) == ("simple_tag", "mpe2")
+    assert found["metrics"]["touches"]["mean"] >= 0
+    assert msgspec.json.decode(team.evaluation_file.read_bytes()) == found
+    told = shoal_run("evaluate", team.path, "--episodes", 5, "--fast").stdout
+    assert "return S = " in told
+    assert "adversaries touching agents" in told
+
+
+@pytest.mark.slow
+def test_the_original_dynamics_are_another_scale_and_not_left_for_reports(tmp_path):
+    team = make_team(tmp_path / "a", "simple_spread")
+    found = json.loads(shoal_run("evaluate", team.path, "--episodes", 5, "--dynamics", "legacy", "--json").stdout)
+    assert found["dynamics"] == "legacy"
+    scales = found["published_scales"]
+    assert scales["3P"] == pytest.approx(found["return_mean"])
+    assert scales == pytest.approx({"S": (scales["P"] + 75) / 2, "P": found["return_mean"] / 3, "3P": 3 * scales["P"]})
+    assert not team.evaluation_file.exists()
+
+
+@pytest.mark.slow
+def test_several_runs_become_one_table(tmp_path):
+    for seed in (1, 2):
+        make_team(tmp_path / f"seed-{seed}", "simple_push", seed)
+    found = json.loads(shoal_run("evaluate", tmp_path, "--episodes", 5, "--fast", "--json").stdout)
+    assert [run["run_seed"] for run in found["runs"]] == [1, 2]
+    (summary,) = found["summaries"]
+    assert summary["return_mean"]["mean"] == pytest.approx(np.mean([r["result"]["return_mean"] for r in found["runs"]]))
+    told = shoal_run("evaluate", tmp_path, "--episodes", 5, "--fast").stdout
+    assert "mean of 2 runs" in told
+    assert "IQM of 2 runs" in told
+    assert "agent_success" in told
+    one = shoal_run("evaluate", tmp_path / "seed-1", "--episodes", 5, "--fast", "--format", "csv").stdout
+    assert one.count("\n") == 2
+
+
+@pytest.mark.slow
+def test_a_sweep_of_one_run_is_told_as_a_sweep(tmp_path):
+    """Whoever reads the JSON knows what is in it by what was asked for."""
+    make_team(tmp_path / "seed-1", "simple_push")
+    options = ("--episodes", 2, "--fast", "--json")
+    assert len(json.loads(shoal_run("evaluate", tmp_path, *options).stdout)["runs"]) == 1
+    assert "return_mean" in json.loads(shoal_run("evaluate", tmp_path / "seed-1", *options).stdout)
+
+
+@pytest.mark.slow
+def test_what_no_training_has_made_stands_beside_the_runs_and_in_no_mean_over_them(tmp_path):
+    for seed in (1, 2):
+        make_team(tmp_path / f"seed-{seed}", "simple_push", seed)
+    asked = ("evaluate", tmp_path, "untrained", "random", "frozen", "--episodes", 50, "--fast")
+    found = json.loads(shoal_run(*asked, "--json").stdout)
+    assert [run["run_seed"] for run in found["runs"]] == [1, 2]
+    assert [one["directory"] for one in found["references"]] == ["untrained", "random", "frozen"]
+    assert [summary["runs"] for summary in found["summaries"]] == [2]
+    returns = {one["directory"]: one["result"]["return_mean"] for one in found["references"]}
+    assert returns["frozen"] > returns["random"] + 10
+    alone = json.loads(shoal_run("evaluate", tmp_path, "--episodes", 50, "--fast", "--json").stdout)
+    assert (alone["runs"], alone["summaries"]) == (found["runs"], found["summaries"])
+    rows = list(csv.DictReader(io.StringIO(shoal_run(*asked, "--format", "csv").stdout)))
+    assert [row["kind"] for row in rows] == ["run", "run", "reference", "reference", "reference", "mean", "IQM"]
+    assert {row["run_seed"] for row in rows[2:]} == {""}
+
+
+@pytest.mark.slow
+def test_a_run_in_a_directory_of_such_a_name_is_told_by_its_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_team(tmp_path / "random", "simple_push")
+    found = json.loads(shoal_run("evaluate", "./random", "random", "--episodes", 5, "--fast", "--json").stdout)
+    assert [one["directory"] for one in (*found["runs"], *found["references"])] == ["./random", "random"]
+
+
+def test_such_teams_need_runs_of_one_world(tmp_path, capsys):
+    make_team(tmp_path / "a", "simple_push")
+    make_team(tmp_path / "b", "simple_spread")
+    assert command.run(shoal, "shoal", ["evaluate", "random", "--fast"]) == 2
+    told = capsys.readouterr().err
+    assert "random: name a run too, which says what is played; one in a directory of such a name is ./random" in told
+    both = [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert command.run(shoal, "shoal", ["evaluate", *both, "random", "--fast"]) == 2
+    assert "name runs of one scenario" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--json", "--format", "csv"], "ask for one of them"),
+        (["--dynamics", "legacy"], "simple_crypto"),
+        (["--episodes", "0"], "--episodes"),
+        (["--format", "pdf"], "--format"),
+    ],
+)
+def test_what_cannot_be_asked_for_costs_one_line_and_exit_code_2(tmp_path, capsys, options, message):
+    team = make_team(tmp_path / "a", "simple_crypto")
+    assert command.run(shoal, "shoal", ["evaluate", str(team.path), *options]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert "Traceback" not in told
+
+
+def test_a_world_that_is_not_ours_has_no_fast_twin(tmp_path, capsys):
+    scenario = "pettingzoo:mpe2.simple_spread_v3"
+    team = make_team(Path(tmp_path) / "a", scenario)
+    assert command.run(shoal, "shoal", ["evaluate", str(team.path), "--fast"]) == 2
+    assert f"--fast: {scenario} is not among Shoal's own worlds; leave --fast out" in capsys.readouterr().err

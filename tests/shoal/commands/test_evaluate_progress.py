@@ -1,0 +1,39 @@
+"""What commands that play episodes show meanwhile, and by how many processes they play."""
+
+from __future__ import annotations
+
+import io
+import os
+
+import pytest
+from rich.console import Console
+
+from common.run.run import RunSpec
+from shoal.commands.evaluate import progress as playing
+from shoal.commands.evaluate.cli import EvaluateConfig
+from shoal.commands.evaluate.progress import Watching, play_options
+
+
+@pytest.mark.parametrize("done", [0, 3])
+def test_a_long_silence_is_named_whatever_came_before(monkeypatch: pytest.MonkeyPatch, done: int) -> None:
+    monkeypatch.setattr(playing, "LINE_PERIOD_S", 0.0)
+    said = io.StringIO()
+    with Watching(Console(file=said), "evaluating", quiet=True) as watching:
+        if done:
+            watching.done(done, done)
+        watching.tick(4)
+    assert said.getvalue().splitlines()[-1] == f"no episode has ended for 0 s; 4 being played, {done} done"
+
+
+def test_nothing_is_said_of_a_short_silence() -> None:
+    said = io.StringIO()
+    with Watching(Console(file=said), "evaluating") as watching:
+        watching.tick(4)
+    assert said.getvalue() == "evaluating\n"
+
+
+def test_a_training_of_many_actors_is_not_evaluated_by_more_processes_than_there_are_cores() -> None:
+    spec = RunSpec("pettingzoo:some_env")
+    assert play_options(spec, EvaluateConfig(), {"actors": 10_000}).processes == (os.cpu_count() or 1)
+    assert play_options(spec, EvaluateConfig(), {"actors": 1}).processes == 1
+    assert play_options(spec, EvaluateConfig(processes=300), {"actors": 1}).processes == 300

@@ -1,0 +1,202 @@
+"""Exported policies: what ONNX Runtime makes of them is what the numpy policies do."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from common.open_run import RunOptions, open_run
+from common.policy.file import PolicyFile, load_policy, save_policy
+from common.policy.network import Policy
+from common.process.command import run as run_command
+from common.run.run import Run, make_run_spec, to_toml
+from common.spec import AgentsSpec, Box, Part, joint_spec
+from common.worlds.spaces import action_codec, observation_codec
+from shoal.cli import shoal
+from shoal.commands.export.cli import write_team
+from tests.common.examples import BOXES, MIXED, numbers_of
+from tests.common.head_examples import HEAD_TEAMS, MOVERS
+from tests.shoal.commands import foreign_spaces
+
+ROWS = 64
+
+
+def team_of(joint: AgentsSpec, **settings: object) -> PolicyFile:
+    """Returns policies of random weights."""
+    run = Run("a1b2c3d4", make_run_spec({"scenario": "somewhere", **settings}), joint)
+    flat = np.random.default_rng(1).normal(0.0, 0.3, numbers_of(run)).astype(np.float32)
+    return PolicyFile(run, version=7, updates=70, flat=flat)
+
+
+def obs_of(joint: AgentsSpec) -> np.ndarray:
+    obs = np.random.default_rng(2).normal(0.0, 2.0, (ROWS, joint.obs_dim)).astype(np.float32)
+    obs[-1] = 0.0
+    return obs
+
+
+def acted(directory: Path, policy: PolicyFile, obs: np.ndarray) -> np.ndarray:
+    """Returns the joint actions of all files of a team, each given its own player's observation only."""
+    actions = np.zeros((len(obs), policy.run.joint.action_dim), np.float32)
+    for player in policy.run.players.agents:
+        session = onnxruntime.InferenceSession(directory / f"{player.name}.onnx", providers=["CPUExecutionProvider"])
+        (action,) = session.run(["action"], {"obs": np.ascontiguousarray(obs[:, player.obs_slice])})
+        actions[:, player.action_slice] = action
+    return actions
+
+
+def check_equal(policy: PolicyFile, directory: Path) -> None:
+    write_team(policy, directory)
+    obs = obs_of(policy.run.joint)
+    expected = Policy(policy.run.players, policy.run.spec.network, policy.flat).act(obs)
+    np.testing.assert_allclose(acted(directory, policy, obs), expected, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("team", HEAD_TEAMS)
+def test_every_head_acts_as_in_numpy(team: str, tmp_path: Path) -> None:
+    joint, head = HEAD_TEAMS[team]
+    network = {"head": head, "policy_hidden": (16, 8), "share_policies": False}
+    check_equal(team_of(joint, network=network), tmp_path)
+
+
+@pytest.mark.parametrize("tell_apart", [False, True])
+def test_agents_that_share_a_network_have_a_file_each(tell_apart: bool, tmp_path: Path) -> None:
+    network = {"policy_hidden": (8,), "share_policies": True, "tell_apart": tell_apart}
+    check_equal(team_of(MOVERS, network=network), tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("*.onnx")) == ["agent_0.onnx", "agent_1.onnx", "agent_2.onnx"]
+
+
+def test_a_side_that_acts_as_one_is_one_file_that_sees_the_whole_side(tmp_path: Path) -> None:
+    policy = team_of(BOXES, network={"policy_hidden": (8,)}, algorithm={"name": "joint"})
+    check_equal(policy, tmp_path)
+    (one,) = json.loads((tmp_path / "team.json").read_text())
+    assert one["file"] == "agent-team.onnx"
+    assert one["agents"] == ["agent_0", "agent_1"]
+    assert one["obs_dim"] == BOXES.obs_dim
+
+
+def test_a_file_tells_whose_it_is(tmp_path: Path) -> None:
+    policy = team_of(MIXED, network={"policy_hidden": (8,)}, world={"N": 3})
+    write_team(policy, tmp_path)
+    model = onnx.load(tmp_path / "leader.onnx")
+    about = {entry.key: entry.value for entry in model.metadata_props}
+    assert about["player"] == about["agents"] == "leader"
+    assert (about["side"], about["obs_dim"], about["action_dim"]) == ("blue", "7", "7")
+    assert (about["head"], about["scenario"], about["run"], about["updates"]) == ("box", "somewhere", "a1b2c3d4", "70")
+    assert about["weights_hash"] == policy.digest
+    assert json.loads(about["world"]) == {"N": 3}
+    assert msgspec.json.decode(about["parts"], type=tuple[Part, ...]) == MIXED.agents[0].parts
+    assert model.opset_import[0].version == 18
+
+
+def test_the_command_writes_beside_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy = team_of(MOVERS, network={"policy_hidden": (8,)})
+    (tmp_path / "run.toml").write_text(to_toml(policy.run))
+    save_policy(tmp_path / "policy.safetensors", policy)
+    assert run_command(shoal, "shoal", ["export", str(tmp_path), "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [one["file"] for one in listed] == ["agent_0.onnx", "agent_1.onnx", "agent_2.onnx"]
+    assert all((tmp_path / "onnx" / one["file"]).exists() for one in listed)
+
+
+def test_a_directory_without_a_run_costs_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(shoal, "shoal", ["export", str(tmp_path / "nothing")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "holds no run" in error
+
+
+FOREIGN_NAMES = {"../../chooser", "grid/mover", "Panel", "panel"}
+
+
+@pytest.fixture(scope="module")
+def foreign_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a run of an environment with every kind of space, and random weights in place of a training."""
+    path = tmp_path_factory.mktemp("foreign") / "run"
+    settings = ("network.policy_hidden=[8]", "network.critic_hidden=[8]")
+    options = RunOptions(steps=1, set=settings)
+    _, run = open_run(
+        str(path), "pettingzoo:tests.shoal.commands.foreign_spaces", options, {}, resume=False, role="test"
+    )
+    size = numbers_of(run)
+    flat = np.random.default_rng(1).normal(0.0, 0.3, size).astype(np.float32)
+    save_policy(path / "policy.safetensors", PolicyFile(run, 1, 1, flat))
+    return path
+
+
+def test_hostile_names_of_agents_never_lead_out_of_the_directory(foreign_run: Path, tmp_path: Path) -> None:
+    output = tmp_path / "a" / "b" / "out"
+    assert run_command(shoal, "shoal", ["export", str(foreign_run), "-o", str(output)]) == 0
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {path.name for path in output.iterdir()}
+    listed = {one["player"]: one["file"] for one in json.loads((output / "team.json").read_text())}
+    assert set(listed) == FOREIGN_NAMES
+    assert len({file.casefold() for file in listed.values()}) == 4
+    assert all((output / file).is_file() for file in listed.values())
+
+
+def test_a_run_of_hostile_names_is_read_as_data(tmp_path: Path) -> None:
+    """A run.toml and a policy file come from others: their names are not paths, whatever they are."""
+    names = ["../up", "/abs", "..", "nul", "A", "a", "team", "team.json", "x" * 240]
+    joint = joint_spec([(name, "side", 3, (Box((-1.0,), (1.0,)),)) for name in names])
+    policy = team_of(joint, network={"policy_hidden": (8,)})
+    written = write_team(policy, tmp_path / "in" / "out")
+    assert [one.player for one in written] == names
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.parent for path in files} == {tmp_path / "in" / "out"}
+    assert len(files) == len(names) + 1
+
+
+def test_the_pages_snippets_act_in_the_environment(foreign_run: Path, tmp_path: Path) -> None:
+    """With the package onnxruntime and numpy alone, every action is one that the environment takes."""
+    write_team(load_policy(foreign_run / "policy.safetensors"), tmp_path)
+    page = (Path(__file__).parents[3] / "docs" / "export.md").read_text()
+    snippets = re.findall(r"<!-- tested: (?:translate|play) -->\n```python\n(.*?)```", page, re.DOTALL)
+    assert len(snippets) == 2
+    env = foreign_spaces.parallel_env()
+    names: dict[str, Any] = {"env": env, "onnx": tmp_path}
+    exec("\n".join(snippets), names)  # noqa: S102  (our own page)
+    assert not env.agents, "the episode was played to its end"
+    check_same_as_the_adapter(names, foreign_run)
+
+
+def check_same_as_the_adapter(names: dict[str, Any], run: Path) -> None:
+    """The page's functions give the numbers that training used."""
+    joint = load_policy(run / "policy.safetensors").run.joint
+    flat = np.random.default_rng(3).uniform(-5.0, 5.0, joint.action_dim).astype(np.float32)
+    for agent, spec in zip(foreign_spaces.ACTIONS, joint.agents, strict=True):
+        _, spaces = names["policies"][agent]
+        observed = foreign_spaces.OBSERVATION.sample()
+        size, encode = observation_codec(foreign_spaces.OBSERVATION, "")
+        assert size == spec.obs_dim
+        np.testing.assert_array_equal(names["flat_observation"](spaces["observation"], observed), encode(observed))
+        space = foreign_spaces.ACTIONS[agent]
+        _, decode = action_codec(space, "")
+        ours, theirs = (
+            decode(flat[spec.action_slice]),
+            names["environment_action"](spaces["action"], flat[spec.action_slice]),
+        )
+        np.testing.assert_array_equal(ours, theirs)
+        assert np.asarray(ours).dtype == np.asarray(theirs).dtype
+        assert space.contains(theirs)
+
+
+def test_a_run_of_before_says_that_the_spaces_are_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy = team_of(MOVERS, network={"policy_hidden": (8,)}, scenario="pettingzoo:somewhere")
+    (tmp_path / "run.toml").write_text(to_toml(policy.run))
+    save_policy(tmp_path / "policy.safetensors", policy)
+    assert run_command(shoal, "shoal", ["export", str(tmp_path)]) == 0
+    assert "Continue the run with --resume" in capsys.readouterr().err
+
+
+def test_a_side_that_acts_as_one_lists_its_agents_columns(tmp_path: Path) -> None:
+    (one,) = write_team(team_of(BOXES, network={"policy_hidden": (8,)}, algorithm={"name": "joint"}), tmp_path)
+    assert [spaces.agent for spaces in one.spaces] == ["agent_0", "agent_1"]
+    assert one.spaces[1].observation[0].columns == (BOXES.agents[0].obs_dim, BOXES.obs_dim)
+    assert one.spaces[1].action[-1].columns[1] == one.action_dim

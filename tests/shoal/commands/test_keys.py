@@ -1,0 +1,123 @@
+"""`shoal keys`: what it makes for whom, that it overwrites nothing, and that adding and shutting out keep the rest."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from common.process import command
+from common.wire.keys import load_keys, read_allowed
+from shoal.cli import shoal
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    return tmp_path / "keys"
+
+
+def run(*arguments: object) -> int:
+    return command.run(shoal, "shoal", ["keys", *map(str, arguments)])
+
+
+def files(directory: Path) -> dict[str, str]:
+    return {str(path.relative_to(directory)): path.read_text() for path in directory.rglob("*") if path.is_file()}
+
+
+def allowed(keys: Path, server: str) -> dict[str, str]:
+    return {client.name: client.kind for client in read_allowed(keys / server / "allowed_clients").values()}
+
+
+def test_each_directory_is_what_one_process_needs(keys: Path) -> None:
+    assert run(keys, "--clients", "carol", "--n", 2) == 0
+    assert set(files(keys)) == {
+        *(
+            f"{server}/{file}"
+            for server in ("replay", "learner")
+            for file in (f"{server}.key_secret", "allowed_clients")
+        ),
+        "learner/replay.key",
+        *(
+            f"{name}/{file}"
+            for name in ("actor", "carol", "actor-1", "actor-2")
+            for file in (f"{name}.key_secret", "replay.key", "learner.key")
+        ),
+    }
+    actors = dict.fromkeys(("actor", "carol", "actor-1", "actor-2"), "actor")
+    assert allowed(keys, "replay") == {"learner": "learner", **actors}
+    assert allowed(keys, "learner") == actors
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_secrets_are_their_owners_alone_whatever_the_umask(keys: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        assert run(keys) == 0
+        assert run(keys, "--clients", "carol") == 0
+    finally:
+        os.umask(before)
+    for path in (keys, *keys.rglob("*")):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode == (0o700 if path.is_dir() else 0o600 if path.suffix == ".key_secret" else 0o644), path
+
+
+def test_nothing_is_overwritten(keys: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(keys) == 0
+    before = files(keys)
+    assert run(keys) == 2
+    assert "holds keys already, and none is overwritten; add a client by --clients NAME" in capsys.readouterr().err
+    for name in ("actor", "replay", "../x", "a b", ""):
+        assert run(keys, "--clients", "dora", "--clients", name) == 2, name
+    assert run(keys, "--revoke", "learner") == 2
+    assert run(keys, "--revoke", "nobody") == 2
+    assert "which are: actor" in capsys.readouterr().err
+    assert files(keys) == before
+    assert [path.name for path in keys.parent.iterdir()] == ["keys"], "no drafts are left"
+
+
+def test_a_directory_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    assert run(tmp_path) == 2
+    assert "holds something else (notes.txt)" in capsys.readouterr().err
+    assert files(tmp_path) == {"notes.txt": "mine"}
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "k" * os.pathconf(tmp_path, "PC_NAME_MAX")  # a draft beside it has a longer one
+    assert run(tmp_path / name) == 2
+    assert f"{name} cannot be written (File name too long); name a directory" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_adding_and_shutting_out_keep_the_rest(keys: Path) -> None:
+    assert run(keys, "--clients", "carol") == 0
+    with (keys / "replay" / "allowed_clients").open("a") as file:
+        file.write("# a note of the operator's\n")
+    before = files(keys)
+    assert run(keys, "--clients", "dora", "--revoke", "carol") == 0
+    after = files(keys)
+    unchanged = {name for name in before if "allowed" not in name and not name.startswith("carol")}
+    assert {name: after[name] for name in unchanged} == {name: before[name] for name in unchanged}
+    assert allowed(keys, "replay") == {"learner": "learner", "actor": "actor", "dora": "actor"}
+    assert allowed(keys, "learner") == {"actor": "actor", "dora": "actor"}
+    assert "a note of the operator's" in after["replay/allowed_clients"]
+    assert not (keys / "carol").exists()
+    assert load_keys(str(keys / "dora"))
+
+
+def test_what_is_printed_holds_no_secret(keys: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(keys, "--json") == 0
+    printed = capsys.readouterr().out
+    told = json.loads(printed)
+    assert {key["name"] for key in told["made"]} == {"replay", "learner", "actor"}
+    assert told["allowed"] == {"replay": ["actor", "learner"], "learner": ["actor"]}
+    assert run(keys, "--clients", "carol") == 0
+    printed += capsys.readouterr().out
+    for name in ("replay", "learner", "actor", "carol"):
+        own = load_keys(str(keys / name))
+        assert own
+        assert own.public.decode() in printed
+        assert own.secret.decode() not in printed

@@ -1,0 +1,184 @@
+"""`shoal paper`: the runs it needs, what they come to, and how that is written."""
+
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from actor_node.evaluation.evaluate import Evaluation, Figure
+from actor_node.evaluation.task_metrics import MEANINGS
+from common.errors import ConfigError
+from common.process import command
+from common.run.players import algorithms_by_side
+from common.run.presets import PRESETS
+from common.run.run import make_run_spec, parse_assignments
+from common.worlds import world_spec
+from shoal.cli import shoal
+from shoal.commands.paper.page import Made, make_page
+from shoal.commands.paper.plan import Scale, chosen_tasks, options, plan, refuse_other_runs
+from shoal.commands.paper.plot import draw_plot
+from shoal.commands.paper.scores import Score, judge, tables
+from shoal.commands.paper.tasks import TASKS
+from tests.actor_node.teams import make_team
+
+_SVG = "{http://www.w3.org/2000/svg}"
+QUICK = Scale(quick=True)
+
+
+def evaluations(value):
+    """Returns what evaluates a planned run: every measure as `value` says."""
+
+    def evaluated(planned):
+        number = value(planned)
+        metrics = {name: Figure(number, (number, number)) for name in MEANINGS}
+        return Evaluation("s", "w", 1, 1, 1, "", number, (number, number), 0.0, {}, {}, metrics=metrics)
+
+    return evaluated
+
+
+# ---- the runs -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.key)
+def test_every_line_is_a_run_that_can_be_made(task):
+    assert {measured.name for measured in task.measures} <= MEANINGS.keys()
+    names = {variant.name for variant in task.variants}
+    assert {task.claim.ahead, task.claim.behind, *task.published} <= names
+    assert task.claim.measure in {measured.title for measured in task.measures}
+    for variant in task.variants:
+        words = options(task, variant, QUICK)
+        settings = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+        spec = make_run_spec({"scenario": task.scenario}, parse_assignments(settings))
+        joint = world_spec(task.scenario, **spec.world)
+        learnt = set(algorithms_by_side(joint, variant.algorithm).values())
+        assert learnt <= {"maddpg", "iddpg"}
+        assert (spec.network.policy_hidden, spec.network.share_policies) == ((64, 64), False)
+    assert len(task.variants) == (2 if len(joint.teams) == 1 else 4)
+
+
+def test_the_quick_networks_are_those_of_the_papers_preset():
+    words = options(TASKS[0], TASKS[0].variants[0], QUICK)
+    quick = parse_assignments([words[i + 1] for i, word in enumerate(words) if word == "--set"])["network"]
+    paper = PRESETS["paper"]["network"]
+    assert {name: tuple(v) if isinstance(v, list) else v for name, v in quick.items()} == paper
+
+
+def test_runs_come_seed_by_seed_each_in_a_directory_of_its_own(tmp_path):
+    runs = plan(tmp_path, TASKS, QUICK)
+    assert len(runs) == 3 * (3 * 2 + 3 * 4)
+    assert len({run.job.directory for run in runs}) == len(runs)
+    assert [run.job.seed for run in runs] == sorted(run.job.seed for run in runs)
+    assert len(plan(tmp_path, chosen_tasks(["covert"]), Scale(quick=False))) == 40
+    assert len(plan(tmp_path, chosen_tasks(["communication"]), Scale(quick=True, seeds=5))) == 10
+
+
+def test_runs_of_another_scale_are_not_mixed_in(tmp_path):
+    (task,) = chosen_tasks(["deception"])
+    runs = plan(tmp_path, [task], QUICK)
+    refuse_other_runs(runs, QUICK)
+    make_team(runs[0].job.directory, task.scenario, budget={"steps": task.quick_steps})
+    refuse_other_runs(runs, QUICK)
+    with pytest.raises(ConfigError, match="name another directory with --run"):
+        refuse_other_runs(runs, Scale(quick=True, steps=7))
+    with pytest.raises(ConfigError, match="in batches of 256, not of 1,500,000 in 1024"):
+        refuse_other_runs(runs, Scale(quick=False))
+
+
+# ---- what they come to --------------------------------------------------------------------------------------------
+
+
+def test_a_line_is_its_seeds_mean_with_students_interval(tmp_path):
+    tasks = chosen_tasks(["predator-prey"])
+    runs = plan(tmp_path, tasks, QUICK)
+    (table,) = tables(runs, evaluations(lambda planned: 10.0 * planned.job.seed))
+    assert [line.seeds for line in table.lines] == [(1, 2, 3)] * 4
+    score = table.lines[0].scores["touches an episode"]
+    assert (score.by_seed, score.mean) == ((10.0, 20.0, 30.0), 20.0)
+    assert score.ci95 == pytest.approx((20 - 4.303 * 10 / 3**0.5, 20 + 4.303 * 10 / 3**0.5), abs=1e-3)
+    assert table.verdict == "behind", "alike is not ahead"
+
+
+def test_shares_stay_within_what_a_share_can_be_and_a_lead_is_a_difference(tmp_path):
+    runs = plan(tmp_path, chosen_tasks(["deception"]), QUICK)
+    (table,) = tables(runs, evaluations(lambda planned: 0.45 * planned.job.seed - 0.4))
+    line = table.lines[0].scores
+    assert line["agents at the goal"].ci95 == (0.0, 1.0)
+    assert line["agents' lead"].by_seed == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "behind", "verdict"),
+    [
+        ((16.0, (15.0, 17.0)), (10.0, (9.0, 11.0)), "ahead"),
+        ((16.0, (10.5, 21.5)), (10.0, (9.0, 11.0)), "ahead, intervals overlap"),
+        ((9.0, (8.0, 10.0)), (10.0, (9.0, 11.0)), "behind"),
+        ((16.0, None), (10.0, None), "not told"),
+    ],
+)
+def test_who_is_ahead_is_said_with_how_sure_that_is(ahead, behind, verdict):
+    (tag,) = chosen_tasks(["predator-prey"])
+    scores = {tag.claim.ahead: Score((), *ahead), tag.claim.behind: Score((), *behind)}
+    assert judge(tag, scores) == verdict
+
+
+def test_less_distance_is_better(tmp_path):
+    runs = plan(tmp_path, chosen_tasks(["navigation-3"]), QUICK)
+    near = evaluations(lambda run: (1.0 if run.variant.algorithm == "maddpg" else 2.0) + 0.01 * run.job.seed)
+    assert tables(runs, near)[0].verdict == "ahead"
+
+
+# ---- how it is written --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def found(tmp_path):
+    return tables(plan(tmp_path, TASKS, QUICK), evaluations(lambda planned: 0.1 * planned.job.seed))
+
+
+def test_the_page_has_every_table_figure_command_and_seed(found):
+    page = make_page(found, Made("shoal paper --quick", QUICK, 1_000, 1_000_000))
+    for table in found:
+        assert f"## {table.title}" in page
+        assert f"]({table.key}.svg)" in page
+    assert "seeds 1, 2, 3 of 1,000 episodes" in page
+    assert "shoal train simple_spread --seed 1" in page
+    assert "--algorithm adversary=iddpg,agent=maddpg" in page
+    assert "'network.policy_hidden=[64,64]'" in page, "quoted, as a shell wants it"
+    assert "20.0 % (0.0 .. 44.8)" in page
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    widths = {line.count("|") for line in rows}
+    assert widths <= {4, 5, 6, 7}
+    assert "not re-checked" in page
+
+
+def test_a_plot_is_svg_with_every_seed_and_interval_inside(found):
+    for table in found:
+        root = ET.fromstring(draw_plot(table))  # noqa: S314  (our own)
+        width = float(root.get("width", 0))
+        dots = list(root.iter(f"{_SVG}circle"))
+        columns = len(table.lines[0].scores)
+        assert len(dots) == columns * len(table.lines) * 4
+        assert all(0 < float(dot.get("cx", -1)) < width for dot in dots)
+        assert len([p for p in root.iter(f"{_SVG}path") if "interval" in p.get("class", "")]) == columns * len(
+            table.lines
+        )
+
+
+def test_one_seed_has_a_page_and_a_plot_without_intervals(tmp_path):
+    scale = Scale(quick=True, seeds=1)
+    found = tables(plan(tmp_path, chosen_tasks(["covert"]), scale), evaluations(lambda planned: 0.5))
+    assert "50.0 % |" in make_page(found, Made("shoal paper", scale, 1, 1))
+    assert "interval k" not in draw_plot(found[0])
+
+
+def test_a_mistake_costs_one_line_and_exit_code_2(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    cases = {
+        "--task deceit: not one of communication": ["--task", "deceit"],
+        "cannot be made": ["--run", str(tmp_path / "file" / "x")],
+        "--jobs": ["--jobs", "0"],
+    }
+    for message, arguments in cases.items():
+        assert command.run(shoal, "shoal", ["paper", "--quick", *arguments]) == 2
+        told = capsys.readouterr().err
+        assert message in told
+        assert "Traceback" not in told

@@ -1,0 +1,262 @@
+"""The page: structure, accessibility, escaping, and what it says of whole, broken and several runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from shoal.commands.report import write_report
+from shoal.commands.report.films import LARGEST_BYTES
+from shoal.commands.report.machine import describe_machine, record_machine
+
+from .report_runs import evaluate_run, film_run, line, make_run, write_lines
+
+STYLE = (Path(__file__).parents[3] / "shoal" / "commands" / "report" / "style.css").read_text()
+VOID = {"meta", "link", "img", "input", "br", "path", "circle"}
+
+
+class Page(HTMLParser):
+    """A page's elements, in order, with their attributes, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.html = html
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(html)
+        assert self._open == [], "every element is closed"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open[-1:] != ["style"]:
+            self.text += " " + " ".join(data.split())
+
+    def all(self, *tags: str) -> list[dict[str, str]]:
+        return [attributes for tag, attributes in self.elements if tag in tags]
+
+
+def page_of(tmp_path: Path, *runs: Path) -> Page:
+    write_report(runs, tmp_path / "report.html")
+    return Page((tmp_path / "report.html").read_text())
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Page:
+    """A page with everything: evaluated, filmed, machine recorded."""
+    directory = make_run(tmp_path / "spread")
+    evaluate_run(directory)
+    film_run(directory)
+    record_machine(directory, {"actors": 2, "gpu": False})
+    return page_of(tmp_path, directory.path)
+
+
+# ---- what it says -------------------------------------------------------------------------------------------------
+
+
+def test_it_says_what_became_of_the_run(whole: Page) -> None:
+    minus = "\N{MINUS SIGN}"
+    for told in (
+        *(f"{minus}42.50", f"95 % interval {minus}43.50 to {minus}41.50", "1,000 episodes", "mpe2:simple_spread"),
+        *("agent_2", f"{minus}14.17", f"{minus}160.0", "200,000", "11,700", "1 min 14 s", "15.97 of 16"),
+        *("Q against returns", "Critic gradient norm", "Replay ratio", "target 16", "clipped to 0.5", "Actors wait"),
+        *("actors waiting for the learner", "50 %", "budget.seconds", "80.0", describe_machine()["processor"], "torch"),
+    ):
+        assert told in whole.text, told
+    assert "not finished: 98 % of its budget" in whole.text
+
+
+def test_a_run_that_is_not_evaluated_says_how_to(tmp_path: Path) -> None:
+    page = page_of(tmp_path, make_run(tmp_path / "run").path)
+    assert "Not evaluated yet" in page.text
+    assert f"shoal evaluate {tmp_path / 'run'}" in page.text
+    assert "The machine was not recorded" in page.text
+
+
+def test_a_run_that_has_logged_nothing_has_a_page(tmp_path: Path) -> None:
+    page = page_of(tmp_path, make_run(tmp_path / "run", lines=0).path)
+    assert "Nothing is logged yet" in page.text
+    assert "nan" not in page.text.lower().split()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"return_mean": null}', '{"return_mean": "high"}'])
+def test_an_evaluation_that_cannot_be_read_is_none(tmp_path: Path, content: str) -> None:
+    directory = make_run(tmp_path / "run")
+    directory.evaluation_file.write_text(content)
+    assert "Not evaluated yet" in page_of(tmp_path, directory.path).text
+
+
+def test_an_evaluation_from_before_the_run_went_on_is_told_apart(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run")
+    evaluate_run(directory, updates=6_000)
+    assert "Since then the run has had 5,700 more" in page_of(tmp_path, directory.path).text
+
+
+def test_what_was_left_out_of_a_resumed_runs_log_is_said(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run")
+    write_lines(directory, [line(i, 3) for i in (*range(20), *range(12, 30))], '{"cut')
+    assert "8 lines of metrics.jsonl are left out" in page_of(tmp_path, directory.path).text
+
+
+def test_seeds_become_a_mean_with_an_interval_and_a_table(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / f"seed-{seed}", seed=seed, wobble=seed) for seed in (1, 2, 3)]
+    for directory, mean in zip(runs, (-40.0, -42.0, -44.0), strict=True):
+        evaluate_run(directory, mean)
+    page = page_of(tmp_path, *(directory.path for directory in runs))
+    minus = "\N{MINUS SIGN}"
+    assert f"{minus}42.00" in page.text
+    assert f"95 % interval {minus}46.97 to {minus}37.03" in page.text, "Student's t over three runs"
+    assert "Mean return S over 3 evaluated runs" in page.text.replace("  ", " ")
+    assert all(f"seed-{seed}" in page.text for seed in (1, 2, 3))
+    assert any("band" in attributes.get("class", "") for attributes in page.all("path"))
+
+
+def test_runs_with_other_settings_are_set_beside_one_another(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", replay={"batch": 512}, algorithm={"gradient_clip": 1.0})]
+    page = page_of(tmp_path, *(directory.path for directory in runs))
+    assert "gradient_clip 0.5, batch 256" in page.text
+    assert "gradient_clip 1.0, batch 512" in page.text
+    assert "clipped to" not in page.text, "they are clipped to different values"
+
+
+def test_runs_of_several_scenarios_have_a_section_each(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name, name) for name in ("simple_spread", "simple_tag")]
+    page = page_of(tmp_path, *(directory.path for directory in runs))
+    assert "2 scenarios" in page.text
+    assert "In a contest this sum says little" in page.text
+    check_accessibility(page)
+
+
+@pytest.mark.slow
+def test_a_long_run_of_many_agents_stays_light(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run", world={"N": 24}, lines=4_000)
+    film_run(directory)
+    written = write_report([directory.path], tmp_path / "report.html")
+    assert written.bytes < 300_000
+
+
+# ---- nothing but the page -----------------------------------------------------------------------------------------
+
+
+def test_it_needs_nothing_else(whole: Page) -> None:
+    for tag, attributes in whole.elements:
+        for name in ("src", "href", "srcset", "action", "xlink:href"):
+            assert attributes.get(name, "#").startswith(("#", "data:")), (tag, attributes)
+    assert "script" not in {tag for tag, _ in whole.elements}
+    policy = next(a["content"] for a in whole.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'")
+    assert "url(" not in STYLE
+    assert "@import" not in STYLE
+
+
+def test_whatever_a_run_is_called_is_text(tmp_path: Path) -> None:
+    evil = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;"
+    directory = make_run(tmp_path / "a & <b>")
+    run_file = directory.run_file.read_text()
+    directory.run_file.write_text(
+        run_file.replace('scenario = "simple_spread"', f"scenario = {json.dumps(evil)}").replace("agent_1", evil[:20])
+    )
+    write_lines(directory, [line(i, 3, waiting=[evil]) for i in range(5)])
+    evaluate_run(directory, world=evil, return_per_agent={evil: -1.0}, published_scales={evil: 1.0}, metrics={evil: 2})
+    record_machine(directory, {evil: evil})
+    page = page_of(tmp_path, directory.path)
+    assert "script" not in {tag for tag, _ in page.elements}
+    assert page.all("img") == []
+    assert evil in page.text
+    assert not any("onerror" in name for _, attributes in page.elements for name in attributes)
+
+
+def test_a_film_is_within_the_page_and_can_be_stopped(whole: Page) -> None:
+    pictures = whole.all("img")
+    assert [picture["class"] for picture in pictures] == ["still", "moving"]
+    assert pictures[1]["src"].startswith("data:image/gif;base64,")
+    assert all(picture["alt"] for picture in pictures)
+    box = next(a for a in whole.all("input") if a["type"] == "checkbox")
+    assert box["id"] in {a["for"] for a in whole.all("label")}
+
+
+def test_videos_have_controls_and_films_that_are_too_large_are_named(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run")
+    (directory.path / "film.mp4").write_bytes(b"video")
+    assert "controls" in page_of(tmp_path, directory.path).all("video")[0]
+    (directory.path / "film.gif").write_bytes(b"\0" * (LARGEST_BYTES + 1))
+    page = page_of(tmp_path, directory.path)
+    assert "too large to be shown here (8.0 MB)" in page.text
+    (directory.path / "film.gif").write_bytes(b"no film")
+    assert len(page_of(tmp_path, directory.path).all("img")) == 1
+
+
+# ---- readable by everyone -----------------------------------------------------------------------------------------
+
+
+def check_accessibility(page: Page) -> None:
+    assert page.all("html")[0]["lang"] == "en"
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(set(ids)) == len(ids), "ids are unique"
+    for _, attributes in page.elements:
+        for name in ("aria-labelledby", "for"):
+            assert set(attributes.get(name, "").split()) <= set(ids), attributes
+        if attributes.get("href", "").startswith("#"):
+            assert attributes["href"][1:] in ids
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels)), "no level is skipped"
+    assert all(attributes.get("scope") for attributes in page.all("th"))
+    assert len(page.all("caption")) == len(page.all("table"))
+    for svg in page.all("svg"):
+        assert svg.get("aria-hidden") == "true" or (svg["role"], len(svg["aria-label"]) > 40) == ("img", True)
+    assert len(page.all("main")) == len(page.all("header")) == len(page.all("nav")) == 1
+
+
+def test_structure_serves_keyboards_and_screen_readers(whole: Page) -> None:
+    check_accessibility(whole)
+    first_link = whole.all("a")[0]
+    assert (first_link["class"], first_link["href"]) == ("skip", "#report")
+    figures = len(whole.all("figure"))
+    assert len(whole.all("figcaption")) == figures
+    assert len(whole.all("details")) == figures - 1 + 1, "values of all figures but the film, and all settings"
+
+
+def colours(scheme: str) -> dict[str, str]:
+    """Returns the page's named colours; those of the dark scheme stand in the second block of variables."""
+    roots = re.findall(r":root \{(.*?)\}", STYLE, re.DOTALL)
+    blocks = [dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", root)) for root in roots]
+    return blocks[0] if scheme == "light" else {**blocks[0], **blocks[1]}
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast of two colours, as WCAG 2 defines it."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_can_be_told_from_what_they_stand_on(scheme: str) -> None:
+    named = colours(scheme)
+    for ground in ("ground", "card"):
+        for text in ("ink", "faint", "link", "warn"):
+            assert contrast(named[text], named[ground]) >= 4.5, (text, ground)
+    for number in range(6):
+        assert contrast(named[f"c{number}"], named["card"]) >= 4.5, number

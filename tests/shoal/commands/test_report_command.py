@@ -1,0 +1,62 @@
+"""`shoal report` as a command, and what it remembers of the machine."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from common.errors import ConfigError
+from common.open_run import RunOptions, _new_spec
+from common.process import command
+from shoal.cli import shoal
+from shoal.commands.report import write_report
+from shoal.commands.report.machine import describe_machine, read_machine, record_machine
+from shoal.commands.report.records import flat_settings, usual_settings
+
+from .report_runs import make_run
+
+
+def test_the_machine_is_remembered_without_names(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run")
+    record_machine(directory, {"actors": 3})
+    found = read_machine(directory)
+    assert found["launch"] == {"actors": 3}
+    assert found["machine"] == describe_machine()
+    assert found["versions"]["numpy"]
+    told = {word for section in found.values() for value in section.values() for word in str(value).split()}
+    assert not told & {socket.gethostname(), getpass.getuser()}
+    for broken in ("", "[]", '{"machine": 1}'):
+        (directory.path / "machine.json").write_text(broken)
+        assert read_machine(directory) == {}
+
+
+def test_a_run_for_which_nothing_was_set_has_the_usual_settings() -> None:
+    spec = _new_spec("simple_spread", RunOptions(), {})
+    assert usual_settings(spec) == flat_settings(spec)
+
+
+def test_the_command_writes_and_says_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = make_run(tmp_path / "run")
+    assert command.run(shoal, "shoal", ["report", str(directory.path), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["path"] == str(directory.path / "report.html")
+    assert said["bytes"] == (directory.path / "report.html").stat().st_size
+    other = tmp_path / "elsewhere.html"
+    assert command.run(shoal, "shoal", ["report", str(directory.path), "-o", str(other)]) == 0
+    assert other.exists()
+
+
+def test_mistakes_cost_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.run(shoal, "shoal", ["report", str(tmp_path)]) == 2
+    assert "holds no run" in capsys.readouterr().err
+    run = str(make_run(tmp_path / "run").path)
+    assert command.run(shoal, "shoal", ["report", run, "-o", str(tmp_path / "nowhere" / "x.html")]) == 2
+    assert "nowhere/x.html cannot be written" in capsys.readouterr().err
+    assert command.run(shoal, "shoal", ["render", run, "-o", str(tmp_path / "x.avi")]) == 2
+    assert "ends in .gif or .mp4" in capsys.readouterr().err
+    with pytest.raises(ConfigError):
+        write_report([tmp_path], tmp_path / "x.html")

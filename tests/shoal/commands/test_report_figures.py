@@ -1,0 +1,293 @@
+"""From a run's log to lines on a chart: what is read, what is averaged, where it is drawn."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+from scipy import stats
+
+from shoal.commands.report.bands import Trace, band, mean_interval, t_quantile, thinned
+from shoal.commands.report.chart import SMALL, Chart, Curve, Scale, draw
+from shoal.commands.report.figures import LEARNING, MACHINERY, RETURN, curves, waits_in_words
+from shoal.commands.report.history import MOST_LINES, read_course
+from shoal.commands.report.numbers import (
+    MINUS,
+    NOTHING,
+    brief,
+    clock,
+    fixed,
+    in_words,
+    linear_ticks,
+    log_ticks,
+    tick_labels,
+)
+from shoal.commands.report.records import Record, grouped, read_record
+
+from .report_runs import line, make_run, write_lines
+
+FIGURES = {figure.key: figure for figure in (RETURN, *LEARNING, *MACHINERY)}
+
+
+def only_curve(key: str, record: Record) -> Curve:
+    ((_, _, curve),) = curves(FIGURES[key], grouped([record]))
+    return curve
+
+
+# ---- the log ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "end", ['{"time": 1800000900.0, "upda', "\x00\x00\n", "null\n", "[1]\n", '{"updates": "many"}\n', "\n\n"]
+)
+def test_what_a_crash_leaves_at_the_end_is_left_out(tmp_path: Path, end: str) -> None:
+    directory = make_run(tmp_path / "run")
+    write_lines(directory, [line(i, 3) for i in range(5)], end)
+    course = read_course(directory.metrics_file)
+    assert len(course) == 5
+    assert course.last("updates") == 1_200
+
+
+def test_work_that_was_lost_with_a_learner_is_left_out(tmp_path: Path) -> None:
+    """It went on from the checkpoint at 600 updates: what had been logged after that led to no policy."""
+    directory = make_run(tmp_path / "run")
+    again = [line(i, 3, env_steps=90_000 + i) for i in range(2, 6)]
+    write_lines(directory, [line(i, 3) for i in range(9)] + again)
+    course = read_course(directory.metrics_file)
+    assert course.column("updates").tolist() == [0, 300, 600, 600, 900, 1_200, 1_500]
+    assert course.column("env_steps").tolist()[-4:] == [90_002, 90_003, 90_004, 90_005]
+    assert course.left_out == 6
+
+
+def test_a_run_without_a_log_has_no_course(tmp_path: Path) -> None:
+    course = read_course(tmp_path / "metrics.jsonl")
+    assert len(course) == 0
+    assert math.isnan(course.last("updates"))
+    assert course.columns("critic_loss").shape == (0, 0)
+
+
+def test_what_a_line_does_not_have_is_no_number(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    rows = [{"updates": 1, "q_mean": [1, None, 3]}, {"updates": 2, "policy_lag": 4, "q_mean": []}, {"updates": 3}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    course = read_course(path)
+    np.testing.assert_array_equal(course.column("policy_lag"), [np.nan, 4, np.nan])
+    np.testing.assert_array_equal(course.columns("q_mean"), [[1, np.nan, 3], [np.nan] * 3, [np.nan] * 3])
+
+
+def test_of_a_long_log_lines_are_chosen_evenly_with_both_ends(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("\n".join(json.dumps({"updates": i}) for i in range(7_001)))
+    updates = read_course(path).column("updates")
+    assert (len(updates), updates[0], updates[-1]) == (MOST_LINES, 0, 7_000)
+    assert set(np.diff(updates)) <= {3, 4}
+
+
+# ---- figures ------------------------------------------------------------------------------------------------------
+
+
+def test_a_zero_that_means_not_known_yet_is_not_shown(tmp_path: Path) -> None:
+    record = read_record(make_run(tmp_path / "run").path)
+    assert np.isnan(only_curve("ratio", record).line.y[0])
+    assert only_curve("lag", record).line.y[0] == 0.01
+
+
+def test_waiting_is_the_share_of_the_last_lines_time(tmp_path: Path) -> None:
+    record = read_record(make_run(tmp_path / "run").path)
+    # Lines come every 2 s: 1.9 s of them are training; two actors wait 3 s of their 4.
+    np.testing.assert_allclose(only_curve("learner-waits", record).line.y, 5.0, rtol=1e-5)
+    np.testing.assert_allclose(only_curve("actor-waits", record).line.y, 75.0, rtol=1e-5)
+
+
+def test_time_in_which_a_run_was_stopped_is_no_waiting(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run")
+    resumed = [line(i, 3, time=1_800_086_400.0 + 2 * i, actors_waited_s=3.0 * (i - 10)) for i in range(10, 20)]
+    write_lines(directory, [line(i, 3) for i in range(10)] + resumed)
+    record = read_record(directory.path)
+    np.testing.assert_allclose(only_curve("learner-waits", record).line.y, 5.0, rtol=1e-5)
+    np.testing.assert_allclose(only_curve("actor-waits", record).line.y, 75.0, rtol=1e-5)
+
+
+def test_contests_have_a_line_a_side_and_it_is_the_sum_of_its_agents(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run", "simple_tag")
+    write_lines(directory, [line(i, 4, return_means=[1.0, 2.0, 3.0, -7.0]) for i in range(1, 9)])
+    groups = grouped([read_record(directory.path)])
+    found = {curve.label: curve.line.y for _, _, curve in curves(RETURN, groups)}
+    assert {label: set(y) for label, y in found.items()} == {"adversary": {6.0}, "agent": {-7.0}}
+    labels = [curve.label for _, _, curve in curves(FIGURES["q"], groups)]
+    assert labels == ["Q adversary", "Q agent", "return adversary", "return agent"]
+
+
+def test_a_side_that_learns_as_one_has_its_losses(tmp_path: Path) -> None:
+    """Under `joint` there are fewer losses than agents: one a player."""
+    directory = make_run(tmp_path / "run", "simple_tag", algorithm={"name": "adversary=joint,agent=maddpg"})
+    write_lines(directory, [line(i, 4, critic_loss=[0.5, 0.25]) for i in range(1, 9)])
+    found = curves(FIGURES["critic-loss"], grouped([read_record(directory.path)]))
+    assert {curve.label: set(curve.line.y) for _, _, curve in found} == {"adversary": {0.5}, "agent": {0.25}}
+
+
+def test_reasons_to_wait_are_told_without_what_differs_each_time(tmp_path: Path) -> None:
+    record = read_record(make_run(tmp_path / "run").path)
+    assert waits_in_words([record]) == [("actors waiting for the learner", 0.5)]
+
+
+# ---- seeds --------------------------------------------------------------------------------------------------------
+
+
+def test_runs_that_differ_in_seed_and_budget_only_are_one_group(tmp_path: Path) -> None:
+    made = [
+        make_run(tmp_path / "a", seed=1),
+        make_run(tmp_path / "b", seed=2, budget={"steps": 10}),
+        make_run(tmp_path / "c", seed=3, replay={"batch": 512}),
+    ]
+    groups = grouped([read_record(directory.path) for directory in made])
+    assert [(group.label, len(group.records)) for group in groups] == [("batch 256", 2), ("batch 512", 1)]
+
+
+def test_the_band_is_the_mean_and_its_interval_at_every_point() -> None:
+    x = np.linspace(0, 10, 11)
+    traces = [Trace(x, slope * x + 1) for slope in (1.0, 2.0, 4.0)]
+    found = band(traces)
+    assert found is not None
+    at_end = np.array([11.0, 21.0, 41.0])
+    low, high = stats.t.interval(0.95, 2, at_end.mean(), stats.sem(at_end))
+    assert found.y[-1] == pytest.approx(at_end.mean())
+    assert (found.low[-1], found.high[-1]) == (pytest.approx(low, rel=1e-3), pytest.approx(high, rel=1e-3))
+    assert mean_interval(at_end.tolist()) == pytest.approx((at_end.mean(), low, high), rel=1e-3)
+
+
+def test_the_band_ends_where_the_shortest_run_does() -> None:
+    long, short = (Trace(np.arange(n, dtype=float), np.ones(n)) for n in (50, 20))
+    found = band([long, short])
+    assert found is not None
+    assert (found.x[0], found.x[-1]) == (0, 19)
+    apart = Trace(long.x + 100, long.y)
+    assert band([long, apart]) is None
+
+
+def test_quantiles_are_students() -> None:
+    for runs in range(2, 32):
+        assert t_quantile(runs) == pytest.approx(stats.t.ppf(0.975, runs - 1), abs=6e-4)
+    for runs in (32, 33, 40, 100, 500):
+        assert t_quantile(runs) == pytest.approx(stats.t.ppf(0.975, runs - 1), rel=2e-3)
+
+
+def test_an_interval_needs_two_runs() -> None:
+    assert mean_interval([3.0])[0] == 3.0
+    assert all(math.isnan(edge) for edge in mean_interval([3.0])[1:])
+    assert math.isnan(mean_interval([])[0])
+
+
+def test_thinning_keeps_means_and_the_last_value() -> None:
+    trace = Trace(np.arange(10_000.0), np.sin(np.arange(10_000.0)) + 3)
+    thin = thinned(trace, most=100)
+    assert len(thin.x) == 100
+    assert (thin.x[-1], thin.y[-1]) == (trace.x[-1], trace.y[-1])
+    assert thin.y[:-1].mean() == pytest.approx(trace.y.mean(), abs=0.01)
+    assert len(thinned(Trace(trace.x, np.full(10_000, np.nan)), most=100).y) == 100
+
+
+# ---- charts -------------------------------------------------------------------------------------------------------
+
+
+def drawn(y: list[float], scale: Scale | None = None, x: list[float] | None = None) -> Chart:
+    trace = Trace(np.array(x if x is not None else range(len(y)), float), np.array(y, float))
+    chart = draw([Curve("", trace)], "steps", scale or Scale(), SMALL)
+    assert chart is not None
+    return chart
+
+
+def points(path: str) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in re.findall(r"[ML](\S+) ([\d.]+)", path)]
+
+
+@given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=30), st.booleans())
+@example(y=[1.0, 2e-311], log=True)
+def test_everything_is_drawn_within_the_axes(y: list[float], log: bool) -> None:
+    assume(not log or max(y) > 1e-6)
+    chart = drawn(y, Scale(log=log))
+    box = chart.box
+    for px, py in points(chart.curves[0].path):
+        assert box.left <= px <= box.end
+        assert box.top <= py <= box.floor
+    for px, _ in chart.x_ticks:
+        assert box.left <= px <= box.end
+    for py, _ in chart.y_ticks:
+        assert box.top - 0.1 <= py <= box.floor + 0.1
+
+
+def test_a_band_beyond_the_axes_is_cut_off_there() -> None:
+    line = Trace(np.arange(5.0), np.arange(5.0))
+    chart = draw([Curve("", line, line.y - 1e6, line.y + 1e6)], "steps", Scale(), SMALL)
+    assert chart is not None
+    heights = {y for _, y in points(chart.curves[0].band)}
+    assert heights == {chart.box.top, chart.box.floor}
+
+
+def test_more_is_further_up_and_later_further_right() -> None:
+    path = points(drawn([1.0, 2.0, 4.0]).curves[0].path)
+    assert [x for x, _ in path] == sorted(x for x, _ in path)
+    assert [y for _, y in path] == sorted((y for _, y in path), reverse=True)
+
+
+def test_a_missing_value_interrupts_the_line() -> None:
+    path = drawn([1.0, 2.0, math.nan, 3.0, 4.0]).curves[0].path
+    assert re.sub(r"[^ML]", "", path) == "MLML"
+
+
+def test_an_axis_of_logarithms_leaves_out_what_has_none() -> None:
+    chart = drawn([0.0, 0.1, 1.0, 10.0], Scale(log=True))
+    path = points(chart.curves[0].path)
+    assert len(path) == 3
+    assert path[0][1] - path[1][1] == pytest.approx(path[1][1] - path[2][1], abs=0.2)
+
+
+def test_what_is_compared_with_is_on_the_axis() -> None:
+    chart = drawn([1.0, 2.0], Scale(reference=(16.0, "target")))
+    assert chart.reference is not None
+    assert chart.box.top <= chart.reference < points(chart.curves[0].path)[-1][1]
+
+
+def test_without_values_there_is_no_chart() -> None:
+    nothing = Trace(np.array([1.0]), np.array([np.nan]))
+    assert draw([Curve("", nothing)], "steps", Scale(), SMALL) is None
+    assert draw([], "steps", Scale(), SMALL) is None
+
+
+# ---- numbers ------------------------------------------------------------------------------------------------------
+
+
+@given(st.floats(-1e9, 1e9), st.floats(1e-6, 1e9))
+def test_ticks_are_round_few_and_told_apart(low: float, span: float) -> None:
+    assume(span > 1e-6 * abs(low))
+    ticks = linear_ticks(low, low + span)
+    assert 1 <= len(ticks) <= 6
+    assert all(low - 1e-6 * span <= tick <= low + span * (1 + 1e-6) for tick in ticks)
+    assert len(set(ticks)) == len(ticks)
+
+
+@given(st.floats(1e-9, 1e6), st.floats(1.5, 1e9))
+def test_ticks_of_logarithms_are_few_and_on_the_axis(low: float, factor: float) -> None:
+    ticks = log_ticks(low, low * factor)
+    assert 1 <= len(ticks) <= 6
+    assert all(low * 0.99 <= tick <= low * factor * 1.01 for tick in ticks)
+
+
+def test_numbers_read_as_people_write_them() -> None:
+    def plain(*texts: str) -> list[str]:
+        return [text.replace(MINUS, "-").replace(NOTHING, "none") for text in texts]
+
+    told = plain(*(in_words(v) for v in (-12_345.6, 1.2345, 0.05, 0, 2e-5, math.nan)))
+    assert told == ["-12,346", "1.23", "0.0500", "0", "2.00e-05", "none"]
+    assert [brief(v) for v in (0.05, 16.0, 100.0, 1_000.0)] == ["0.05", "16", "100", "1,000"]
+    assert plain(fixed(-1.005), fixed(math.inf)) == ["-1.00", "none"]
+    assert [clock(s) for s in (59.4, 60, 3_725)] == ["59 s", "1 min 00 s", "1 h 02 min"]
+    assert tick_labels([0, 50_000, 100_000]) == ["0", "50k", "100k"]
+    assert plain(*tick_labels([-0.5, 0.0, 0.5])) == ["-0.5", "0.0", "0.5"]
+    assert tick_labels([0, 500_000, 1_000_000]) == ["0.0", "0.5M", "1.0M"]

@@ -1,0 +1,93 @@
+"""A sweep is every combination with every seed, and its table says what came of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from common.errors import ConfigError
+from shoal.commands.sweep import table
+from shoal.commands.sweep.plan import plan, variants
+
+
+def test_without_anything_to_vary_there_is_one_variant() -> None:
+    assert [(variant.name, variant.settings) for variant in variants([])] == [("default", ())]
+
+
+def test_several_settings_make_every_combination() -> None:
+    found = variants(["replay.batch=128|256", "network.policy_hidden=[64,64]|[128]"])
+    assert [variant.settings for variant in found] == [
+        ("replay.batch=128", "network.policy_hidden=[64,64]"),
+        ("replay.batch=128", "network.policy_hidden=[128]"),
+        ("replay.batch=256", "network.policy_hidden=[64,64]"),
+        ("replay.batch=256", "network.policy_hidden=[128]"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("vary", "message"),
+    [
+        (["replay.batch"], "write KEY=VALUE"),
+        (["=1|2"], "write KEY=VALUE"),
+        (["replay.batch=1||2"], "write KEY=VALUE"),
+        (["replay.batch=1|1"], "stands there twice"),
+        (["replay.batch=1..2"], "add --search"),
+        (["replay.batch=1", "replay.batch=2"], "replay.batch twice"),
+    ],
+)
+def test_what_cannot_be_varied_is_named(vary: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        variants(vary)
+
+
+def test_seeds_come_first_so_that_a_sweep_cut_short_has_of_every_variant(tmp_path: Path) -> None:
+    runs = plan(tmp_path, ["a.b=x|y"], [3, 4])
+    assert [(planned.seed, planned.variant.name) for planned in runs] == [
+        (3, "a.b=x"),
+        (3, "a.b=y"),
+        (4, "a.b=x"),
+        (4, "a.b=y"),
+    ]
+    assert len({planned.directory for planned in runs}) == 4
+    assert all(planned.directory.parent.parent == tmp_path for planned in runs)
+
+
+def test_variants_that_would_share_a_directory_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="same directory"):
+        plan(tmp_path, ["a.b=x y|x?y"], [1])
+
+
+def test_the_table_has_the_best_first_and_leaves_out_what_is_not_done(tmp_path: Path) -> None:
+    runs = plan(tmp_path, ["a.b=x|y"], [1, 2, 3])
+    returns = {"a.b=x": [-30.0, -32.0, -34.0], "a.b=y": [-20.0, -22.0]}
+    for planned in runs:
+        values = returns[planned.variant.name]
+        if planned.seed <= len(values):
+            planned.directory.mkdir(parents=True)
+            result = {"return_mean": values[planned.seed - 1], "updates": 10 * planned.seed, "scenario": "s"}
+            (planned.directory / "evaluation.json").write_bytes(msgspec.json.encode(result))
+    sweep = table.gather(runs)
+    best, other = sweep.rows
+    assert (best.variant, best.seeds, best.return_mean, best.return_best) == ("a.b=y", 2, -21.0, -20.0)
+    assert (other.return_mean, other.return_iqm, other.updates) == (-32.0, -32.0, 20.0)
+    assert other.return_ci95 == pytest.approx((-32 - 4.303 * 2 / 3**0.5, -32 + 4.303 * 2 / 3**0.5), abs=1e-3)
+    table.save(sweep, tmp_path)
+    assert (tmp_path / table.CSV_FILE).read_text().count("\n") == 6
+    assert len(msgspec.json.decode((tmp_path / table.RESULTS_FILE).read_bytes())["runs"]) == 5
+
+
+def test_one_seed_has_no_interval(tmp_path: Path) -> None:
+    (planned,) = plan(tmp_path, [], [1])
+    planned.directory.mkdir(parents=True)
+    (planned.directory / "evaluation.json").write_text('{"return_mean": -1.5, "updates": 3}')
+    (row,) = table.gather([planned]).rows
+    assert row.return_ci95 is None
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"), [([5.0], 5.0), ([1.0, 3.0], 2.0), ([0.0, 1.0, 2.0, 100.0], 1.5), ([0, 1, 2, 3, 100], 2.0)]
+)
+def test_interquartile_mean(values: list[float], expected: float) -> None:
+    assert table.interquartile_mean(values) == pytest.approx(expected)

@@ -25,7 +25,7 @@ _EVENT = struct.Struct("=HI")
 _HEARD = _REFUSED | _MISMATCH | _CUT_OFF | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CLOSED
 
 
-class Handshake:
+class HandshakeMonitor:
     """Watches one socket's connection to one server."""
 
     def __init__(self, socket: zmq.Socket[bytes], endpoint: str, keys: Keys | None) -> None:

@@ -10,7 +10,7 @@ import zmq
 
 from common.errors import ConfigError
 from common.wire.codec import Buffer
-from common.wire.handshake import Handshake
+from common.wire.handshake import HandshakeMonitor
 from common.wire.host_lookup import host_of, is_ipv6
 from common.wire.keys import Keys, ServerName, require_safe_libzmq
 from common.wire.socket_file import refuse_taken
@@ -106,11 +106,13 @@ def connect(socket: zmq.Socket[bytes], endpoint: str, option: str) -> str:
     return _attach(socket.connect, socket, endpoint, option)
 
 
-def knock(socket: zmq.Socket[bytes], endpoint: str, option: str, keys: Keys | None, server: ServerName) -> Handshake:
+def knock(
+    socket: zmq.Socket[bytes], endpoint: str, option: str, keys: Keys | None, server: ServerName
+) -> HandshakeMonitor:
     """Connects, with keys if there are any, and returns what tells why the server does not let us in; ConfigError."""
     if keys:
         keys.introduce(socket, server)
-    handshake = Handshake(socket, endpoint, keys)
+    handshake = HandshakeMonitor(socket, endpoint, keys)
     connect(socket, endpoint, option)
     return handshake
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import zmq
 
-from common.wire.authenticator import Gate
+from common.wire.authenticator import Authenticator
 from common.wire.keys import Keys
 from common.wire.messages import PutWeights
 from common.wire.sockets import bind, make_socket, send
@@ -58,7 +58,7 @@ class Broadcast:
     def __init__(self, endpoint: str, keys: Keys | None = None) -> None:
         """Binds; ConfigError when the address cannot be had, or it cannot be known whom to let in."""
         self._context = zmq.Context()
-        self._gate = Gate(self._context, keys) if keys else None
+        self._gate = Authenticator(self._context, keys) if keys else None
         self._socket = make_socket(self._context, zmq.PUB, max_frame_bytes=MAX_SUBSCRIPTION_BYTES)
         self._socket.setsockopt(zmq.SNDHWM, SEND_QUEUE)
         if keys:

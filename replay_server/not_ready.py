@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import zmq
 
 from common.errors import ProtocolError
-from common.wire.authenticator import Gate
+from common.wire.authenticator import Authenticator
 from common.wire.codec import MAX_PEER_FRAME_BYTES, decode_from_peer, encode
 from common.wire.keys import Keys
 from common.wire.messages import FromPeer, Hello, NotReady, Open, StatusRequest, ToPeer, Unknown
@@ -48,7 +48,7 @@ class NotReadyServer:
         if self._thread is None:
             self._context = zmq.Context()
             try:
-                self._gate = Gate(self._context, self._keys) if self._keys else None
+                self._gate = Authenticator(self._context, self._keys) if self._keys else None
                 self._socket = self._open()
             except BaseException:
                 self._context.destroy(linger=0)

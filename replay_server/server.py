@@ -32,7 +32,7 @@ from common.process.health import Health
 from common.process.logs import WaitLog
 from common.process.resources import private_bytes
 from common.process.stop import Stop
-from common.wire.authenticator import Gate
+from common.wire.authenticator import Authenticator
 from common.wire.codec import MAX_PEER_FRAME_BYTES, decode_from_peer, encode
 from common.wire.keys import ClientKind, Keys
 from common.wire.messages import FromPeer, LearnerReport, Open, Priorities, PutWeights, Refused, SampleRequest
@@ -86,7 +86,7 @@ class Server:
         self._replay, self._committer, self._timings, self._keys = replay, committer, timings, keys
         self._overhang, self._look_at = Overhang(peer_bytes), 0.0
         self._context = zmq.Context()
-        self._gate = Gate(self._context, keys) if keys else None
+        self._gate = Authenticator(self._context, keys) if keys else None
         self._poller = zmq.Poller()
         if committer:
             self._poller.register(committer.wake_up, zmq.POLLIN)

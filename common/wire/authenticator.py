@@ -27,7 +27,7 @@ MOST_REMEMBERED = 256
 _log = logging.getLogger(__name__)
 
 
-class Gate:
+class Authenticator:
     """Guards the sockets of one context from a thread of its own: a server that is busy keeps nobody waiting."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], keys: Keys) -> None:

@@ -12,7 +12,7 @@ import pytest
 import zmq
 
 from common.errors import PeerError
-from common.wire.authenticator import Gate
+from common.wire.authenticator import Authenticator
 from common.wire.client import Client
 from common.wire.codec import encode
 from common.wire.keys import ClientKind, load_keys
@@ -32,7 +32,7 @@ class Guarded:
     def __init__(self, directory: Path, *, locked: bool = True) -> None:
         self.context = zmq.Context()
         keys = load_keys(str(directory / "replay")) if locked else None
-        self.gate = Gate(self.context, keys) if keys else None
+        self.gate = Authenticator(self.context, keys) if keys else None
         self.socket = make_socket(self.context, zmq.ROUTER, max_frame_bytes=FRAME_BYTES)
         if keys:
             keys.guard(self.socket)

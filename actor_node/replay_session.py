@@ -42,7 +42,7 @@ from common.wire.messages import (
     Unknown,
     Welcome,
 )
-from common.wire.sockets import knock, make_socket
+from common.wire.sockets import connect_secure, make_socket
 from common.wire.weights import MAGIC, MAX_WEIGHTS_BYTES, Weights, unpack_weights
 
 HELLO_PERIOD_S = 1.0
@@ -75,7 +75,7 @@ class Link:
         self._broadcast.setsockopt(zmq.CONFLATE, 1)
         self._broadcast.setsockopt(zmq.SUBSCRIBE, MAGIC)
         self._weights_trouble = ""
-        self._weights_handshake = knock(self._broadcast, weights_url, "--weights", keys, "learner")
+        self._weights_handshake = connect_secure(self._broadcast, weights_url, "--weights", keys, "learner")
         self._poller = zmq.Poller()
         self._poller.register(self._client.socket, zmq.POLLIN)
         self._poller.register(self._broadcast, zmq.POLLIN)

@@ -10,7 +10,7 @@ from common.errors import PeerError
 from common.wire.codec import _M, MAX_SERVER_FRAME_BYTES, Buffer, decode_to_peer, encode
 from common.wire.keys import Keys
 from common.wire.messages import Message, ToPeer
-from common.wire.sockets import knock, make_socket, receive, send
+from common.wire.sockets import connect_secure, make_socket, receive, send
 
 
 class Client:
@@ -30,7 +30,7 @@ class Client:
         # What the peer has not taken is dropped with the connection: the sender's own window is what is re-sent.
         self.socket.setsockopt(zmq.IMMEDIATE, 1)
         self.socket.setsockopt(zmq.SNDHWM, 1_000)
-        self._handshake = knock(self.socket, endpoint, option, keys, "replay")
+        self._handshake = connect_secure(self.socket, endpoint, option, keys, "replay")
 
     def trouble(self, log: logging.Logger | None = None) -> str:
         """Returns why the server does not let us in, empty when nothing is known; to be asked now and then."""

@@ -106,7 +106,7 @@ def connect(socket: zmq.Socket[bytes], endpoint: str, option: str) -> str:
     return _attach(socket.connect, socket, endpoint, option)
 
 
-def knock(
+def connect_secure(
     socket: zmq.Socket[bytes], endpoint: str, option: str, keys: Keys | None, server: ServerName
 ) -> HandshakeMonitor:
     """Connects, with keys if there are any, and returns what tells why the server does not let us in; ConfigError."""

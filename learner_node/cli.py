@@ -22,7 +22,7 @@ from common.run.directory import RunDirectory
 from common.run.run import RunSpec
 from common.spec import AgentsSpec
 from common.wire.keys import load_keys
-from common.wire.socket_file import IpcFile
+from common.wire.socket_file import SocketFile
 from common.wire.sockets import require_local
 from learner_node.config import LearnerConfig
 from learner_node.sizes import refuse_large_learner, sizes_of
@@ -79,7 +79,7 @@ def learner(context: click.Context, /, **values: Any) -> int:
         stack.callback(port.close)
         metrics.url = port.url
         broadcast = Broadcast(config.bind, keys)
-        stack.callback(IpcFile(broadcast.endpoint).remove)
+        stack.callback(SocketFile(broadcast.endpoint).remove)
         stack.callback(broadcast.close)
         sections = command.run_settings(context)
         try:

@@ -17,7 +17,7 @@ from common.process.parent import die_with_parent
 from common.process.resources import allow_many_connections
 from common.process.stop import Stop
 from common.wire.keys import Keys, load_keys
-from common.wire.socket_file import IpcFile
+from common.wire.socket_file import SocketFile
 from replay_server.audit import ReplayAudit
 from replay_server.config import NO_REDIS, ReplayConfig
 from replay_server.durability.chunk_format import KeptChunk
@@ -100,7 +100,7 @@ def serve(config: ReplayConfig, stop: Stop, keys: Keys | None = None) -> None:
             audit.serving()
         not_ready.close()
         server = Server(replay, not_ready.endpoint, committer, timings, keys, peer_bytes=config.peer_memory * 2**20)
-        stack.callback(IpcFile(server.endpoint).remove)
+        stack.callback(SocketFile(server.endpoint).remove)
         stack.callback(server.close)
         _log.info("serving endpoint=%s durability=%s metrics=%s", server.endpoint, config.level, http.url)
         server.run(stop, health)

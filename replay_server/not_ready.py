@@ -22,7 +22,7 @@ from common.wire.authenticator import Authenticator
 from common.wire.codec import MAX_PEER_FRAME_BYTES, decode_from_peer, encode
 from common.wire.keys import Keys
 from common.wire.messages import FromPeer, Hello, NotReady, Open, StatusRequest, ToPeer, Unknown
-from common.wire.socket_file import IpcFile
+from common.wire.socket_file import SocketFile
 from common.wire.sockets import bind, make_socket, receive_from, send
 from replay_server.replay import Replay
 from replay_server.server import not_permitted
@@ -53,7 +53,7 @@ class NotReadyServer:
             except BaseException:
                 self._context.destroy(linger=0)
                 raise
-            self._file = IpcFile(self.endpoint)
+            self._file = SocketFile(self.endpoint)
             self._thread = threading.Thread(target=self._serve, name="not-ready", daemon=True)
             self._thread.start()
 

@@ -14,7 +14,7 @@ from common.errors import ConfigError
 _SCHEME = "ipc://"
 
 
-class IpcFile:
+class SocketFile:
     """What lies in the file system for an endpoint that has just been bound; nothing where it is no ipc:// one."""
 
     def __init__(self, endpoint: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 import zmq
 
 from common.errors import ConfigError
-from common.wire.socket_file import IpcFile
+from common.wire.socket_file import SocketFile
 from common.wire.sockets import bind
 
 
@@ -16,7 +16,7 @@ def test_the_file_goes_with_the_socket(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with zmq.Context() as context, context.socket(zmq.ROUTER) as socket:
         socket.bind(f"ipc://{path}")
-        file = IpcFile(f"ipc://{path}")
+        file = SocketFile(f"ipc://{path}")
         assert path.exists()
     file.remove()
     assert not path.exists()
@@ -27,7 +27,7 @@ def test_the_file_of_whoever_has_taken_the_address_stays(tmp_path: Path) -> None
     path = tmp_path / "socket"
     with zmq.Context() as context, context.socket(zmq.ROUTER) as first, context.socket(zmq.ROUTER) as second:
         first.bind(f"ipc://{path}")
-        file = IpcFile(f"ipc://{path}")
+        file = SocketFile(f"ipc://{path}")
         second.bind(f"ipc://{path}")
         file.remove()
         assert path.exists()
@@ -35,7 +35,7 @@ def test_the_file_of_whoever_has_taken_the_address_stays(tmp_path: Path) -> None
 
 def test_other_addresses_have_no_file() -> None:
     for endpoint in ("tcp://127.0.0.1:1", "inproc://a", "ipc://@abstract"):
-        IpcFile(endpoint).remove()
+        SocketFile(endpoint).remove()
 
 
 def test_a_path_that_a_server_listens_on_is_not_taken_from_it(tmp_path: Path) -> None:

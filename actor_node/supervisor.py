@@ -34,7 +34,7 @@ from actor_node.worker_exits import LONGEST_LINE, LastWords, decide
 from common.errors import ShoalError
 from common.process.failure_note import FailureNote
 from common.process.health import Health, HttpPort
-from common.process.restart_policy import Restarts
+from common.process.restart_policy import RestartPolicy
 from common.process.stop import Stop
 from common.wire.keys import load_keys
 from common.wire.messages import Busy
@@ -59,7 +59,7 @@ class Slot:
         self.due_at = 0.0
         self.chunks_before = 0.0
         """Chunks that this worker's earlier lives had collected when it started."""
-        self.restarts = Restarts()
+        self.restarts = RestartPolicy()
         self.last_fault = ""
         self.details = ""
         """Of the last fault that was shown with its frames."""

@@ -4,10 +4,10 @@ last words     exit code       is                                               
 config, peer   2, 3            the user's mistake; a peer that will not serve        the node ends with the error
 again          any             it was asked to start anew: by its replay server, or  start again, up to a limit
                                by a signal that is not its node's
-fault          any             an error of the environment, or a defect              `Restarts` decides
-none           0 .. 255        the environment ended the process (os._exit)          `Restarts` decides, as a fault
+fault          any             an error of the environment, or a defect              `RestartPolicy` decides
+none           0 .. 255        the environment ended the process (os._exit)          `RestartPolicy` decides, as a fault
 none           a signal        killed from outside (KILL, TERM, INT, HUP)            start again, up to a limit
-none           another signal  it crashed (SEGV, ABRT, ...)                          `Restarts` decides, as a fault
+none           another signal  it crashed (SEGV, ABRT, ...)                          `RestartPolicy` decides, as a fault
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Literal
 import msgspec
 
 from common.errors import ConfigError, LastingError, PeerError, ShoalError, WorldError
-from common.process.restart_policy import GiveUp, Restarts
+from common.process.restart_policy import GiveUp, RestartPolicy
 from common.worlds.faults import described
 
 LONGEST_WORDS = 8_000
@@ -68,7 +68,7 @@ def last_words(error: BaseException) -> LastWords:
 
 
 def decide(
-    code: int, words: LastWords | None, restarts: Restarts, *, collected: bool, doing: str, worker: int
+    code: int, words: LastWords | None, restarts: RestartPolicy, *, collected: bool, doing: str, worker: int
 ) -> Again | ShoalError:
     """Returns when to start a worker again that ended with `code` (negative: by that signal), or why not to.
 

@@ -39,14 +39,14 @@ class GiveUp(NamedTuple):
     reason: str
 
 
-class Restarts:
+class RestartPolicy:
     """The history of one process: asked at each end whether and when it starts again."""
 
     def __init__(self) -> None:
         self.failures = 0
         """In a row, nothing done in between."""
         self.total = 0
-        """Restarts granted."""
+        """RestartPolicy granted."""
         self._ever_progressed = False
         self._faults: list[str] = []
         """First lines of the last faults in a row, oldest first, nothing done in between."""

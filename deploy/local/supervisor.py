@@ -15,7 +15,7 @@ from typing import NamedTuple
 from common.errors import ConfigError, LastingError, PeerError, ShoalError
 from common.process.exit import BAD_USAGE, DONE, NO_PEER
 from common.process.failure_note import Failure, FailureNote
-from common.process.restart_policy import STEADY_S, GiveUp, Restarts
+from common.process.restart_policy import STEADY_S, GiveUp, RestartPolicy
 
 _log = logging.getLogger(__name__)
 _LAST_LINES = 12
@@ -40,7 +40,7 @@ class Fail(NamedTuple):
 
 
 def verdict(
-    code: int, ran_s: float, restarts: Restarts, *, finishes: bool, last_words: str, lasting: bool = False
+    code: int, ran_s: float, restarts: RestartPolicy, *, finishes: bool, last_words: str, lasting: bool = False
 ) -> Finished | Again | Fail:
     """Decides what follows the end of a process with this exit code (negative: the signal that killed it).
 
@@ -87,7 +87,7 @@ class Role:
         self._start = start
         self.process: subprocess.Popen[bytes] | None = None
         self.finished = False
-        self.restarts = Restarts()
+        self.restarts = RestartPolicy()
         self.trouble = ""
         """What happened last, in words, while it is not running."""
         self._started_at = self._due_at = 0.0

@@ -6,11 +6,13 @@ import pytest
 
 from actor_node.worker_exits import Again, LastWords, decide, last_words
 from common.errors import ConfigError, LastingError, PeerError, ShoalError, WorldError
-from common.process.restart_policy import MOST_FAILURES, Restarts
+from common.process.restart_policy import MOST_FAILURES, RestartPolicy
 
 
 def decided(code, words=None, restarts=None, *, collected=False):
-    return decide(code, words, restarts or Restarts(), collected=collected, doing="step() of copy 3 (of 4)", worker=7)
+    return decide(
+        code, words, restarts or RestartPolicy(), collected=collected, doing="step() of copy 3 (of 4)", worker=7
+    )
 
 
 @pytest.mark.parametrize(("error", "kind"), [(ConfigError("--copies 0"), ConfigError), (PeerError("gone"), PeerError)])
@@ -52,7 +54,7 @@ def test_a_crash_is_a_fault(number):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_kill_from_outside_is_none(number):
-    restarts = Restarts()
+    restarts = RestartPolicy()
     endings = [decided(-number, None, restarts) for _ in range(MOST_FAILURES + 1)]
     assert all(isinstance(ending, Again) for ending in endings[:-1])
     assert isinstance(endings[-1], LastingError)

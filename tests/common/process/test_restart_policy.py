@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.process.restart_policy import FIRST_DELAY_S, LONGEST_DELAY_S, MOST_FAILURES, GiveUp, Restarts, Retry
+from common.process.restart_policy import FIRST_DELAY_S, LONGEST_DELAY_S, MOST_FAILURES, GiveUp, RestartPolicy, Retry
 
 STEP = "pettingzoo:x: step 40 of copy 3: RuntimeError: the licence server is gone"
 OTHER_STEP = "pettingzoo:x: step 7 of copy 0: RuntimeError: the licence server is gone"
 
 
 def history(*ends: tuple[bool, str]) -> list[Retry | GiveUp]:
-    restarts = Restarts()
+    restarts = RestartPolicy()
     return [restarts.after(progressed=progressed, fault=fault) for progressed, fault in ends]
 
 
@@ -68,7 +68,7 @@ def test_a_fault_that_always_comes_in_the_same_step_is_final_although_chunks_cam
 
 @given(st.lists(st.booleans(), max_size=60))
 def test_over_any_history_of_kills(progress):
-    restarts = Restarts()
+    restarts = RestartPolicy()
     decided = [restarts.after(progressed=progressed) for progressed in progress]
     in_a_row = list(accumulate(progress, lambda n, progressed: 1 if progressed else n + 1, initial=0))[1:]
     assert [isinstance(one, GiveUp) for one in decided] == [n > MOST_FAILURES for n in in_a_row]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from actor_node.exploration import Exploration
 from common.policy.network import Policy
 from common.run.run import Run
-from common.state import Restorable, State, part, put, within
+from common.state import Restorable, State, part, put, with_prefix
 from common.transitions import transition_dtype
 from common.wire.weights import WeightsHeader
 from common.worlds import World
@@ -105,9 +105,9 @@ class Collector:
     def state(self) -> State:
         """Returns where all episodes stand; without what goes on in a world that cannot tell its state."""
         state: State = {"obs": self._obs.copy(), "returns": self._returns.copy()}
-        state |= within("exploration", self._exploration.state())
+        state |= with_prefix("exploration", self._exploration.state())
         if isinstance(self._world, Restorable):
-            state |= within("world", self._world.state())
+            state |= with_prefix("world", self._world.state())
         return state
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> bool:

@@ -36,7 +36,7 @@ def restore_generator(rng: np.random.Generator, state: npt.NDArray[np.uint8]) ->
     rng.bit_generator.state = json.loads(state.tobytes())
 
 
-def within(prefix: str, state: Mapping[str, npt.NDArray[Any]]) -> State:
+def with_prefix(prefix: str, state: Mapping[str, npt.NDArray[Any]]) -> State:
     """Returns a part's state under names of the whole: `prefix/name`."""
     return {f"{prefix}/{name}": array for name, array in state.items()}
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.spec import AgentsSpec, joint_spec
-from common.state import State, generator_state, part, put, restore_generator, within
+from common.state import State, generator_state, part, put, restore_generator, with_prefix
 from common.worlds.actions import Controls, action_parts
 from common.worlds.physics import Particles
 from common.worlds.scenario import Drawn, Scenario, Streams
@@ -104,7 +104,7 @@ class MpeWorld:
         """Returns all that the next steps depend on: bodies, what was drawn, ages and generators."""
         own = {str(copy): generator_state(rng) for copy, rng in self._streams.own.items()}
         state = {**self.particles.state(), "age": self._age.copy(), "rng": generator_state(self._rng)}
-        return state | within("own", own)
+        return state | with_prefix("own", own)
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Goes on exactly as the world that the state was taken from; KeyError or ValueError when it is of another."""

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.state import State, part, put, within
+from common.state import State, part, put, with_prefix
 from common.worlds.world import Float64Array
 
 TIME_STEP = 0.1
@@ -93,7 +93,7 @@ class Particles:
     def state(self) -> State:
         """Returns positions, velocities, words and what was drawn; all else follows from them."""
         kept = {"pos": self.pos.copy(), "vel": self.vel.copy(), "said": self.said.copy()}
-        return kept | within("drawn", {key: values.copy() for key, values in self.drawn.items()})
+        return kept | with_prefix("drawn", {key: values.copy() for key, values in self.drawn.items()})
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Takes a state over; KeyError or ValueError when it is of other bodies."""

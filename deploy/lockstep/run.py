@@ -19,7 +19,7 @@ from common.process.health import Health
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
 from common.run.run import Run
-from common.state import State, part, within
+from common.state import State, part, with_prefix
 from common.transitions import transition_dtype
 from deploy.local.config import TrainConfig
 from deploy.local.launcher import LOCKSTEP
@@ -160,9 +160,9 @@ class LockstepRun:
 
 
 def _state(stream: LockstepStream) -> State:
-    state = within("replay", stream.table.state())
+    state = with_prefix("replay", stream.table.state())
     for actor in stream.actors:
-        state |= within(actor.name, actor.state())
+        state |= with_prefix(actor.name, actor.state())
     return state
 
 

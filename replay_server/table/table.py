@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.run.run import ReplaySpec, Run
-from common.state import State, part, within
+from common.state import State, part, with_prefix
 from common.transitions import transition_dtype
 from common.wire.codec import MAX_PEER_FRAME_BYTES, Buffer
 from replay_server.table.n_step import NStep
@@ -111,8 +111,8 @@ class Table:
 
     def state(self) -> State:
         """Returns what the next batches depend on, beside the records and counters."""
-        state = within("sampler", self.sampler.state())
-        return state | within("episodes", self._n_step.episodes.state()) if self._n_step else state
+        state = with_prefix("sampler", self.sampler.state())
+        return state | with_prefix("episodes", self._n_step.episodes.state()) if self._n_step else state
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Draws on as the table that the state was taken from, once it holds its records in the same slots.

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from actor_node.exploration import Exploration
 from common.policy.network import Policy
 from common.run.run import Run
-from common.state import Restorable, State, part, put, with_prefix
+from common.state import Restorable, State, put, select_prefix, with_prefix
 from common.transitions import transition_dtype
 from common.wire.weights import WeightsHeader
 from common.worlds import World
@@ -115,11 +115,11 @@ class Collector:
 
         They begin anew in a world that cannot take a state over. KeyError or ValueError for a state of another run.
         """
-        self._exploration.restore(part("exploration", state))
+        self._exploration.restore(select_prefix("exploration", state))
         if not isinstance(self._world, Restorable):
             self._exploration.forget(np.ones(self._world.copies, bool))
             return False
-        self._world.restore(part("world", state))
+        self._world.restore(select_prefix("world", state))
         self._obs = np.empty_like(self._obs)
         put(self._obs, state["obs"])
         put(self._returns, state["returns"])

@@ -41,7 +41,7 @@ def with_prefix(prefix: str, state: Mapping[str, npt.NDArray[Any]]) -> State:
     return {f"{prefix}/{name}": array for name, array in state.items()}
 
 
-def part(prefix: str, state: Mapping[str, npt.NDArray[Any]]) -> State:
+def select_prefix(prefix: str, state: Mapping[str, npt.NDArray[Any]]) -> State:
     """Returns the state of a part that `within` has named."""
     start = f"{prefix}/"
     return {name.removeprefix(start): array for name, array in state.items() if name.startswith(start)}

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.spec import AgentsSpec, joint_spec
-from common.state import State, generator_state, part, put, restore_generator, with_prefix
+from common.state import State, generator_state, put, restore_generator, select_prefix, with_prefix
 from common.worlds.actions import Controls, action_parts
 from common.worlds.physics import Particles
 from common.worlds.scenario import Drawn, Scenario, Streams
@@ -112,7 +112,7 @@ class MpeWorld:
         put(self._age, state["age"])
         restore_generator(self._rng, state["rng"])
         self._streams.own = {}
-        for copy, kept in part("own", state).items():
+        for copy, kept in select_prefix("own", state).items():
             self._streams.own[int(copy)] = np.random.default_rng(0)
             restore_generator(self._streams.own[int(copy)], kept)
 

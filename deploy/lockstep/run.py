@@ -19,7 +19,7 @@ from common.process.health import Health
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
 from common.run.run import Run
-from common.state import State, part, with_prefix
+from common.state import State, select_prefix, with_prefix
 from common.transitions import transition_dtype
 from deploy.local.config import TrainConfig
 from deploy.local.launcher import LOCKSTEP
@@ -110,11 +110,11 @@ class LockstepRun:
         for rows in kept.records:
             table.keep(rows.reshape(-1).view(table.ring.dtype))
         try:
-            table.restore(part("replay", kept.arrays))
+            table.restore(select_prefix("replay", kept.arrays))
         except (KeyError, ValueError) as e:
             _warn_of(f"batches are drawn in another way now ({e})")
         go_on = [
-            actor.restore(session, part(actor.name, kept.arrays))
+            actor.restore(session, select_prefix(actor.name, kept.arrays))
             for actor, session in zip(stream.actors, moment.sessions, strict=True)
         ]
         if not all(go_on):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.run.run import ReplaySpec, Run
-from common.state import State, part, with_prefix
+from common.state import State, select_prefix, with_prefix
 from common.transitions import transition_dtype
 from common.wire.codec import MAX_PEER_FRAME_BYTES, Buffer
 from replay_server.table.n_step import NStep
@@ -119,9 +119,9 @@ class Table:
 
         KeyError or ValueError when that had other settings.
         """
-        self.sampler.restore(part("sampler", state))
+        self.sampler.restore(select_prefix("sampler", state))
         if self._n_step:
-            self._n_step.episodes.restore(part("episodes", state))
+            self._n_step.episodes.restore(select_prefix("episodes", state))
 
 
 def _beside_bytes(spec: ReplaySpec) -> int:

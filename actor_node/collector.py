@@ -16,7 +16,7 @@ import numpy.typing as npt
 from actor_node.exploration import Exploration
 from common.policy.network import Policy
 from common.run.run import Run
-from common.state import Restorable, State, put, select_prefix, with_prefix
+from common.state import Restorable, State, copy_into, select_prefix, with_prefix
 from common.transitions import transition_dtype
 from common.wire.weights import WeightsHeader
 from common.worlds import World
@@ -121,8 +121,8 @@ class Collector:
             return False
         self._world.restore(select_prefix("world", state))
         self._obs = np.empty_like(self._obs)
-        put(self._obs, state["obs"])
-        put(self._returns, state["returns"])
+        copy_into(self._obs, state["obs"])
+        copy_into(self._returns, state["returns"])
         return True
 
 

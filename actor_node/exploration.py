@@ -27,7 +27,7 @@ import numpy.typing as npt
 from common.policy.heads import LEFT_DOWN, RIGHT_UP, Floats, GreedyHeads, by_part, choose, ranges, softmax
 from common.run.run import ExplorationSpec
 from common.spec import JointSpec
-from common.state import State, generator_state, put, restore_generator
+from common.state import State, copy_into, generator_state, restore_generator
 
 
 def scale_share(ladder: float, worker: int, workers: int) -> float:
@@ -85,7 +85,7 @@ class Exploration:
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Takes a state over; KeyError or ValueError when it is of other copies or actions."""
         self._noise = np.empty_like(self._noise)
-        put(self._noise, state["noise"])
+        copy_into(self._noise, state["noise"])
         restore_generator(self._rng, state["rng"])
 
     def _with_gumbel(self, logits: Floats) -> Floats:

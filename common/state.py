@@ -47,7 +47,7 @@ def select_prefix(prefix: str, state: Mapping[str, npt.NDArray[Any]]) -> State:
     return {name.removeprefix(start): array for name, array in state.items() if name.startswith(start)}
 
 
-def put(into: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
+def copy_into(into: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
     """Copies a kept array into the one it was taken from; ValueError when shape or type differ."""
     if into.shape != values.shape or into.dtype != values.dtype:
         raise ValueError(f"{values.dtype} {values.shape} was kept, {into.dtype} {into.shape} is needed")

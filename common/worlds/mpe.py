@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.spec import AgentsSpec, joint_spec
-from common.state import State, generator_state, put, restore_generator, select_prefix, with_prefix
+from common.state import State, copy_into, generator_state, restore_generator, select_prefix, with_prefix
 from common.worlds.actions import Controls, action_parts
 from common.worlds.physics import Particles
 from common.worlds.scenario import Drawn, Scenario, Streams
@@ -109,7 +109,7 @@ class MpeWorld:
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Goes on exactly as the world that the state was taken from; KeyError or ValueError when it is of another."""
         self.particles.restore(state)
-        put(self._age, state["age"])
+        copy_into(self._age, state["age"])
         restore_generator(self._rng, state["rng"])
         self._streams.own = {}
         for copy, kept in select_prefix("own", state).items():

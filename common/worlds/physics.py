@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.state import State, put, select_prefix, with_prefix
+from common.state import State, copy_into, select_prefix, with_prefix
 from common.worlds.world import Float64Array
 
 TIME_STEP = 0.1
@@ -98,10 +98,10 @@ class Particles:
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Takes a state over; KeyError or ValueError when it is of other bodies."""
         for name, into in {"pos": self.pos, "vel": self.vel, "said": self.said}.items():
-            put(into, state[name])
+            copy_into(into, state[name])
         drawn = select_prefix("drawn", state)
         for key, into in self.drawn.items():
-            put(into, drawn[key])
+            copy_into(into, drawn[key])
         self.measure()
 
     def step(self, force: Float64Array) -> None:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from common.state import State, put
+from common.state import State, copy_into
 from replay_server.table.ring import Records
 
 Bools = npt.NDArray[np.bool_]
@@ -158,7 +158,7 @@ class Episodes:
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Takes the state of a like ring over; KeyError or ValueError when it is none."""
-        put(self._ahead, state["ahead"])
+        copy_into(self._ahead, state["ahead"])
         self._stored, names = json.loads(state["tails"].tobytes())
         goes_on, stays = state["goes_on"], state["stays"]
         agents = len(stays) // max(len(goes_on), 1)

@@ -56,7 +56,7 @@ FAREWELL_MS = 200
 _log = logging.getLogger(__name__)
 
 
-class Link:
+class ReplaySession:
     """Keeps one worker's session with the replay and its newest weights. All times are monotonic seconds."""
 
     def __init__(

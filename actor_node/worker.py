@@ -28,7 +28,7 @@ import numpy.typing as npt
 from actor_node.collector import Collector, Episodes, Interrupted
 from actor_node.environment_calls import Call, DoingTable, WatchedEnv, in_words
 from actor_node.exploration import scale_share
-from actor_node.replay_session import Link
+from actor_node.replay_session import ReplaySession
 from actor_node.shared_metrics import AckTimes, Counters, Shared
 from actor_node.worker_exits import LastWords, last_words
 from common.errors import ConfigError, PeerError, ShoalError
@@ -192,7 +192,7 @@ class Worker:
         self._config, self._counters, self._stop, self._mouth = config, Counters(shared), stop, mouth
         self._doing, self._stop_at = DoingTable(shared.doing), shared.stop_at
         audit = AuditFile(Path(config.audit), Life("actor", config.name)) if config.audit else None
-        self._link = Link(config.name, config.replay, config.weights, audit, load_keys(config.keys))
+        self._link = ReplaySession(config.name, config.replay, config.weights, audit, load_keys(config.keys))
         self._ack_times = AckTimes(self._counters, config.index)
         self._wait = WaitLog(_log)
         self._world: World | None = None

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import zmq
 
-from actor_node.replay_session import Link
+from actor_node.replay_session import ReplaySession
 from common.wire.codec import decode_from_peer, encode
 from common.wire.messages import Chunk, Hello, Welcome
 from common.wire.sockets import bind, make_socket, receive, send
@@ -32,7 +32,7 @@ class Peers:
         self.url = bind(self.socket, "tcp://127.0.0.1:0", "--bind")
         self.broadcast = context.socket(zmq.XPUB)
         self.weights_url = bind(self.broadcast, "tcp://127.0.0.1:0", "--bind")
-        self.link = Link("a", self.url, self.weights_url)
+        self.link = ReplaySession("a", self.url, self.weights_url)
         self.now = 100.0
         self.peer = b""
         self.heard = []

@@ -13,7 +13,7 @@ import msgspec
 import psutil
 import pytest
 
-from actor_node.replay_session import Link
+from actor_node.replay_session import ReplaySession
 from common.run.run import Run, make_run_spec
 from common.worlds import world_spec
 from tests.actor_node.processes import ROOT
@@ -210,7 +210,7 @@ def test_a_worker_has_no_pool_of_threads(running):
 def test_a_second_worker_of_the_same_name_takes_the_place_and_the_first_ends_with_code_3(running, shared_processes):
     """Last of its section: it ends the node."""
     _, node = running
-    twin = Link("shared-0", shared_processes.replay_url, shared_processes.weights_url)
+    twin = ReplaySession("shared-0", shared_processes.replay_url, shared_processes.weights_url)
     try:
         wait_until(lambda: twin.pump(time.monotonic()) or twin.run, "the twin is admitted")
         assert twin.outbox.incarnation == 2

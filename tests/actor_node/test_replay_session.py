@@ -2,7 +2,7 @@
 
 import pytest
 
-from actor_node.replay_session import HELLO_PERIOD_S, SILENCE_S, STANDSTILL_S, Link
+from actor_node.replay_session import HELLO_PERIOD_S, SILENCE_S, STANDSTILL_S, ReplaySession
 from common.errors import ConfigError, PeerError, ShoalError
 from common.wire.codec import checksum
 from common.wire.messages import Ack, ActorReport, Bye, Chunk, Fenced, Gap, Hello, NotReady, Refused, Unknown
@@ -164,7 +164,7 @@ def test_an_answer_that_is_malformed_is_passed_over(peers):
 
 def test_at_the_end_it_says_good_bye(peers):
     peers.admit()
-    link, peers.link = peers.link, Link("b", peers.url, peers.weights_url)
+    link, peers.link = peers.link, ReplaySession("b", peers.url, peers.weights_url)
     link.close()
     assert peers.hears(Bye) == Bye("a", 1)
 
@@ -228,4 +228,4 @@ def test_a_worker_that_is_given_another_incarnation_begins_anew(peers):
 )
 def test_an_address_that_is_none_is_a_users_mistake(urls, option):
     with pytest.raises(ConfigError, match=f"{option} nowhere"):
-        Link("a", *urls)
+        ReplaySession("a", *urls)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from actor_node.replay_session import Link
+from actor_node.replay_session import ReplaySession
 from tests.actor_node.conftest import made_processes
 from tests.conftest import wait_until
 from tests.replay_server.conftest import Valkey
@@ -123,7 +123,7 @@ def test_a_crowd_that_joins_at_once_has_the_newest_weights_before_it_acts(record
         site.learner.publish(version=7)
         wait_until(site.processes.answers, "the server has taken them")
         began = time.monotonic()
-        links = [Link(f"a{i}", site.processes.replay_url, site.processes.weights_url) for i in range(crowd)]
+        links = [ReplaySession(f"a{i}", site.processes.replay_url, site.processes.weights_url) for i in range(crowd)]
         joined: dict[int, float] = {}
         try:
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from actor_node.replay_session import Link
+from actor_node.replay_session import ReplaySession
 from common.errors import PeerError
 from common.wire.messages import ActorReport
 from shoal.commands.bench.config import BenchConfig
@@ -35,7 +35,7 @@ def rows(_config: BenchConfig) -> Iterator[Row | Doing]:
     with Stage() as stage:
         server = stage.replay()
         with publishing(run, server.endpoint) as address:
-            links = [Link(f"bench-{i}", server.endpoint, address) for i in range(SUBSCRIBERS)]
+            links = [ReplaySession(f"bench-{i}", server.endpoint, address) for i in range(SUBSCRIBERS)]
             try:
                 ages_ms = _ages(links) * 1e3
             finally:
@@ -46,7 +46,7 @@ def rows(_config: BenchConfig) -> Iterator[Row | Doing]:
     yield row(f"weights/age/{SUBSCRIBERS}/median", "ms", median, ("half a period", 100.0))
 
 
-def _ages(links: list[Link]) -> npt.NDArray[np.float64]:
+def _ages(links: list[ReplaySession]) -> npt.NDArray[np.float64]:
     workers, give_up_at = Workers(links), time.monotonic() + FIRST_S
     while any(link.weights is None for link in links):
         if time.monotonic() > give_up_at:
@@ -63,7 +63,7 @@ def _ages(links: list[Link]) -> npt.NDArray[np.float64]:
 class Workers:
     """What workers do with their links, but for playing."""
 
-    def __init__(self, links: list[Link]) -> None:
+    def __init__(self, links: list[ReplaySession]) -> None:
         self.links = links
         self._report_at = 0.0
 

@@ -13,7 +13,7 @@ from common.wire.codec import Buffer
 from common.wire.messages import Chunk
 
 
-class Parcel(NamedTuple):
+class PendingChunk(NamedTuple):
     """One chunk with its payload of records."""
 
     chunk: Chunk
@@ -32,7 +32,7 @@ class Outbox:
         """Highest seq that may be sent."""
         self.resent = 0
         """Chunks sent more than once."""
-        self._parcels: deque[Parcel] = deque()
+        self._parcels: deque[PendingChunk] = deque()
         self._next_to_send = 1
         self._sent = 0
 
@@ -56,13 +56,13 @@ class Outbox:
         """Whether the replay's credit covers one more chunk."""
         return self.incarnation > 0 and self.next_seq <= self.credit
 
-    def add(self, parcel: Parcel) -> None:
+    def add(self, parcel: PendingChunk) -> None:
         """Keeps a chunk, whose seq must be the next one, until it is acknowledged."""
         if parcel.chunk.seq != self.next_seq:
             raise ValueError(f"chunk {parcel.chunk.seq} added where {self.next_seq} was next")
         self._parcels.append(parcel)
 
-    def next_to_send(self) -> Parcel | None:
+    def next_to_send(self) -> PendingChunk | None:
         """Returns the first kept chunk that is not under way and within credit; None when there is none."""
         if self._next_to_send >= self.next_seq or self._next_to_send > self.credit:
             return None

@@ -19,7 +19,7 @@ import logging
 
 import zmq
 
-from actor_node.outbox import Outbox, Parcel
+from actor_node.outbox import Outbox, PendingChunk
 from common.errors import PeerError, ProtocolError, ShoalError
 from common.policy.network import weight_count
 from common.run.run import Run
@@ -146,7 +146,7 @@ class ReplaySession:
         )
         if self._audit:
             self._audit.write(Sent(chunk.actor, chunk.incarnation, chunk.seq, count, digest(payload)))
-        self.outbox.add(Parcel(chunk, payload))
+        self.outbox.add(PendingChunk(chunk, payload))
         if self._admitted:
             self._send_chunks()
 

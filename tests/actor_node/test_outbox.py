@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actor_node.outbox import Outbox, Parcel
+from actor_node.outbox import Outbox, PendingChunk
 from common.wire.messages import Chunk
 
 
 def parcel(seq, incarnation=1):
-    return Parcel(Chunk("a", incarnation, seq, 1, 0, 0, "00"), f"chunk {seq}".encode())
+    return PendingChunk(Chunk("a", incarnation, seq, 1, 0, 0, "00"), f"chunk {seq}".encode())
 
 
 class Server:

@@ -18,7 +18,7 @@ import numpy as np
 import zmq
 
 from actor_node.collector import Collector
-from actor_node.outbox import Outbox, Parcel
+from actor_node.outbox import Outbox, PendingChunk
 from common.errors import PeerError
 from common.policy.network import Policy, weight_count
 from common.run.run import Run, make_run_spec
@@ -100,7 +100,7 @@ class Member:
         while self.outbox.may_add:
             seq = self.outbox.next_seq
             one = recorded[seq % len(recorded)]
-            self.outbox.add(Parcel(self._chunk(seq, one), one.payload))
+            self.outbox.add(PendingChunk(self._chunk(seq, one), one.payload))
         while (parcel := self.outbox.next_to_send()) and self.client.send(parcel.chunk, parcel.payload):
             self.outbox.sent()
             self._sent.append((time.monotonic(), parcel.chunk.count))

@@ -15,7 +15,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from actor_node.shared_metrics import ACK_BUCKETS, ACK_SECONDS, Counters
+from actor_node.shared_metrics import ACK_BUCKETS, ACK_SECONDS, WorkerMetrics
 from common.process import metrics as vitals
 
 _WAITS = ("replay", "weights", "credit")
@@ -35,7 +35,7 @@ _TOTALS = {
 class NodeCollector(Collector):
     """Reads the shared figures at each scrape."""
 
-    def __init__(self, counters: Counters, pids: Callable[[], Sequence[int]], restarts: Callable[[], int]) -> None:
+    def __init__(self, counters: WorkerMetrics, pids: Callable[[], Sequence[int]], restarts: Callable[[], int]) -> None:
         self._counters, self._pids, self._restarts = counters, pids, restarts
 
     def collect(self) -> Iterable[Metric]:
@@ -85,7 +85,7 @@ class NodeCollector(Collector):
 
 
 def make_registry(
-    counters: Counters, pids: Callable[[], Sequence[int]], restarts: Callable[[], int]
+    counters: WorkerMetrics, pids: Callable[[], Sequence[int]], restarts: Callable[[], int]
 ) -> CollectorRegistry:
     """Returns a registry with the node's metrics.
 

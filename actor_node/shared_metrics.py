@@ -65,7 +65,7 @@ def shared_figures(context: SpawnContext, workers: int) -> Shared:
     )
 
 
-class Counters:
+class WorkerMetrics:
     """One worker's row, or all rows, by name."""
 
     def __init__(self, shared: Shared) -> None:
@@ -104,7 +104,7 @@ class Counters:
 class AckTimes:
     """How long one worker's chunks took from their collection to their acknowledgement: what a kill would lose."""
 
-    def __init__(self, counters: Counters, worker: int) -> None:
+    def __init__(self, counters: WorkerMetrics, worker: int) -> None:
         self._counters, self._worker = counters, worker
         self._sent: deque[tuple[int, float]] = deque()
 

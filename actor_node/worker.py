@@ -29,7 +29,7 @@ from actor_node.collector import Collector, Episodes, Interrupted
 from actor_node.environment_calls import Call, DoingTable, WatchedEnv, in_words
 from actor_node.exploration import scale_share
 from actor_node.replay_session import ReplaySession
-from actor_node.shared_metrics import AckTimes, Counters, Shared
+from actor_node.shared_metrics import AckTimes, Shared, WorkerMetrics
 from actor_node.worker_exits import LastWords, last_words
 from common.errors import ConfigError, PeerError, ShoalError
 from common.policy.network import Policy
@@ -189,7 +189,7 @@ class Worker:
     """Plays one batch of world copies against one replay server."""
 
     def __init__(self, config: WorkerConfig, shared: Shared, stop: WorkerStop, mouth: Mouth) -> None:
-        self._config, self._counters, self._stop, self._mouth = config, Counters(shared), stop, mouth
+        self._config, self._counters, self._stop, self._mouth = config, WorkerMetrics(shared), stop, mouth
         self._doing, self._stop_at = DoingTable(shared.doing), shared.stop_at
         audit = AuditFile(Path(config.audit), Life("actor", config.name)) if config.audit else None
         self._link = ReplaySession(config.name, config.replay, config.weights, audit, load_keys(config.keys))

@@ -5,12 +5,12 @@ import pytest
 from prometheus_client import generate_latest
 
 from actor_node.metrics import make_registry
-from actor_node.shared_metrics import FIGURES, LEVELS, TOTALS, AckTimes, Counters, shared_figures
+from actor_node.shared_metrics import FIGURES, LEVELS, TOTALS, AckTimes, WorkerMetrics, shared_figures
 
 
 @pytest.fixture
 def counters():
-    return Counters(shared_figures(multiprocessing.get_context("spawn"), 3))
+    return WorkerMetrics(shared_figures(multiprocessing.get_context("spawn"), 3))
 
 
 def scrape(counters, alive=3, restarts=0):
@@ -32,8 +32,8 @@ def test_figures_are_kept_worker_by_worker(counters):
 
 def test_two_views_of_the_same_memory_see_the_same_figures():
     shared = shared_figures(multiprocessing.get_context("spawn"), 2)
-    Counters(shared).add(1, "episodes", 3)
-    assert Counters(shared).column("episodes").tolist() == [0.0, 3.0]
+    WorkerMetrics(shared).add(1, "episodes", 3)
+    assert WorkerMetrics(shared).column("episodes").tolist() == [0.0, 3.0]
 
 
 def test_a_column_is_a_copy(counters):
@@ -90,7 +90,7 @@ def test_nothing_is_not_finite_before_anything_has_happened(counters):
 
 def test_the_node_tells_the_run_once_a_worker_knows_it():
     shared = shared_figures(multiprocessing.get_context("spawn"), 2)
-    node, worker = Counters(shared), Counters(shared)
+    node, worker = WorkerMetrics(shared), WorkerMetrics(shared)
     assert node.run == {}
     assert not [name for name in scrape(node) if name.startswith("shoal_run")]
     worker.run = {"run": "first", "scenario": "simple_spread", "algorithm": "agent=iddpg,adversary=maddpg"}

@@ -20,7 +20,7 @@ from common.process.metrics import RUN_LABELS
 ACK_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Upper bounds of the histogram of acknowledgement times; what took longer is in one more bucket."""
 ACK_BUCKETS = (*(f"acks_within_{bound:g}_s" for bound in ACK_SECONDS), "acks_later")
-TOTALS = (
+COUNTERS = (
     "env_steps",
     "episodes",
     "episode_return_sum",
@@ -38,7 +38,7 @@ TOTALS = (
 """Figures that only grow."""
 LEVELS = ("chunks_unacknowledged", "weights_version", "weights_age_s")
 """Figures that come and go."""
-FIGURES = TOTALS + LEVELS
+FIGURES = COUNTERS + LEVELS
 _LABEL_BYTES = 2_500
 """What the longest run, scenario and algorithm take."""
 

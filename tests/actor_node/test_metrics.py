@@ -5,7 +5,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from actor_node.metrics import make_registry
-from actor_node.shared_metrics import FIGURES, LEVELS, TOTALS, AckTimes, WorkerMetrics, shared_figures
+from actor_node.shared_metrics import COUNTERS, FIGURES, LEVELS, AckTimes, WorkerMetrics, shared_figures
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_figures_are_kept_worker_by_worker(counters):
     counters.set(1, "weights_version", 3)
     assert counters.column("env_steps").tolist() == [5.0, 0.0, 8.0]
     assert counters.column("weights_version").tolist() == [0.0, 3.0, 0.0]
-    assert len(set(FIGURES)) == len(TOTALS) + len(LEVELS)
+    assert len(set(FIGURES)) == len(COUNTERS) + len(LEVELS)
 
 
 def test_two_views_of_the_same_memory_see_the_same_figures():
@@ -44,7 +44,7 @@ def test_a_column_is_a_copy(counters):
 
 def test_totals_are_summed_over_workers(counters):
     for worker in range(3):
-        for place, figure in enumerate(TOTALS):
+        for place, figure in enumerate(COUNTERS):
             counters.add(worker, figure, 10 * place + worker)
     metrics = scrape(counters)
     for figure, name in {
@@ -60,7 +60,7 @@ def test_totals_are_summed_over_workers(counters):
         "waiting_for_weights_s": 'waiting_seconds_total{for="weights"}',
         "waiting_for_credit_s": 'waiting_seconds_total{for="credit"}',
     }.items():
-        assert metrics[f"shoal_actor_{name}"] == 30 * TOTALS.index(figure) + 3, figure
+        assert metrics[f"shoal_actor_{name}"] == 30 * COUNTERS.index(figure) + 3, figure
 
 
 def test_returns_may_fall(counters):

@@ -36,9 +36,9 @@ COUNTERS = (
     *ACK_BUCKETS,
 )
 """Figures that only grow."""
-LEVELS = ("chunks_unacknowledged", "weights_version", "weights_age_s")
+GAUGES = ("chunks_unacknowledged", "weights_version", "weights_age_s")
 """Figures that come and go."""
-FIGURES = COUNTERS + LEVELS
+FIGURES = COUNTERS + GAUGES
 _LABEL_BYTES = 2_500
 """What the longest run, scenario and algorithm take."""
 
@@ -82,7 +82,7 @@ class WorkerMetrics:
 
     def forget_levels(self, worker: int) -> None:
         """Clears what no longer holds once a worker has ended."""
-        for figure in LEVELS:
+        for figure in GAUGES:
             self.set(worker, figure, 0.0)
 
     def column(self, figure: str) -> npt.NDArray[np.float64]:

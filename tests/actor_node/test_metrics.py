@@ -5,7 +5,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from actor_node.metrics import make_registry
-from actor_node.shared_metrics import COUNTERS, FIGURES, LEVELS, AckTimes, WorkerMetrics, shared_figures
+from actor_node.shared_metrics import COUNTERS, FIGURES, GAUGES, AckTimes, WorkerMetrics, shared_figures
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_figures_are_kept_worker_by_worker(counters):
     counters.set(1, "weights_version", 3)
     assert counters.column("env_steps").tolist() == [5.0, 0.0, 8.0]
     assert counters.column("weights_version").tolist() == [0.0, 3.0, 0.0]
-    assert len(set(FIGURES)) == len(COUNTERS) + len(LEVELS)
+    assert len(set(FIGURES)) == len(COUNTERS) + len(GAUGES)
 
 
 def test_two_views_of_the_same_memory_see_the_same_figures():

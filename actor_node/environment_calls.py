@@ -35,7 +35,7 @@ class Call(IntEnum):
     """All copies, and what else of the environment ends with the process."""
 
 
-class Doing(NamedTuple):
+class CurrentCall(NamedTuple):
     """One moment of one worker. Times are monotonic seconds, which all processes of a machine share."""
 
     call: Call
@@ -57,7 +57,7 @@ class Doing(NamedTuple):
         return max(now - self.since, 0.0) if self.since else 0.0
 
 
-def in_words(doing: Doing, now: float) -> str:
+def in_words(doing: CurrentCall, now: float) -> str:
     """Returns what keeps a worker busy; empty at the usual pace."""
     lasts_s = doing.lasts_s(now)
     where = f"copy {doing.copy + 1} of {doing.copies}" + (f" for {lasts_s:.0f} s" if lasts_s >= LONG_CALL_S else "")
@@ -75,7 +75,7 @@ def in_words(doing: Doing, now: float) -> str:
     return ", ".join(text for text in (f"{verb} {where}", pace) if text) if slow else ""
 
 
-def call_in_words(doing: Doing) -> str:
+def call_in_words(doing: CurrentCall) -> str:
     """Names the call of the user's code that runs; empty outside one."""
     if not doing.since:
         return ""
@@ -85,7 +85,7 @@ def call_in_words(doing: Doing) -> str:
     return f"{name} of copy {doing.copy} (of {doing.copies})"
 
 
-def long_call(doing: Doing, now: float) -> str:
+def long_call(doing: CurrentCall, now: float) -> str:
     """Names a call that has not returned for LONG_CALL_S; empty when there is none."""
     lasts_s = doing.lasts_s(now)
     return f"{call_in_words(doing)} has not returned for {lasts_s:.0f} s" if lasts_s >= LONG_CALL_S else ""
@@ -102,10 +102,12 @@ class DoingTable:
         """Returns how many numbers the memory must hold."""
         return workers * _FIELDS
 
-    def read(self, worker: int) -> Doing:
+    def read(self, worker: int) -> CurrentCall:
         """Returns a worker's row."""
         call, copy, copies, since, step_since, step_s, spoke_at, incarnation = self._rows[worker].tolist()
-        return Doing(Call(int(call)), int(copy), int(copies), since, step_since, step_s, spoke_at, int(incarnation))
+        return CurrentCall(
+            Call(int(call)), int(copy), int(copies), since, step_since, step_s, spoke_at, int(incarnation)
+        )
 
     def clear(self, worker: int) -> None:
         """Forgets what a worker that has ended did."""

@@ -50,7 +50,7 @@ class Shared(NamedTuple):
     run: Array[c_char]
     """What `common.process.metrics.run_labels` tells of the run, a line each; empty before a worker knows."""
     doing: Array[c_double]
-    """See `actor_node.environment_calls.DoingTable`."""
+    """See `actor_node.environment_calls.CurrentCallTable`."""
     stop_at: Array[c_double]
     """Monotonic time at which the node was asked to end; 0 before. Holds where the user's code takes the signals."""
 

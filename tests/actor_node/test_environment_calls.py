@@ -2,7 +2,7 @@
 
 import pytest
 
-from actor_node.environment_calls import Call, Doing, call_in_words, in_words, long_call
+from actor_node.environment_calls import Call, CurrentCall, call_in_words, in_words, long_call
 
 NOW = 1_000.0
 
@@ -10,7 +10,7 @@ NOW = 1_000.0
 def moment(call=Call.NONE, copy=0, lasts_s=None, step_lasts_s=None, step_s=0.0):
     since = 0.0 if lasts_s is None else NOW - lasts_s
     step_since = 0.0 if step_lasts_s is None else NOW - step_lasts_s
-    return Doing(call, copy, 32, since, step_since, step_s, 0.0, 1)
+    return CurrentCall(call, copy, 32, since, step_since, step_s, 0.0, 1)
 
 
 @pytest.mark.parametrize(

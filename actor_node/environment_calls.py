@@ -91,7 +91,7 @@ def long_call(doing: CurrentCall, now: float) -> str:
     return f"{call_in_words(doing)} has not returned for {lasts_s:.0f} s" if lasts_s >= LONG_CALL_S else ""
 
 
-class DoingTable:
+class CallTable:
     """One row a worker, in shared memory. Without a lock: a worker killed while it held one would block all others."""
 
     def __init__(self, shared: Array[c_double]) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from actor_node.environment_calls import DoingTable
+from actor_node.environment_calls import CallTable
 from common.process.metrics import RUN_LABELS
 
 ACK_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -60,7 +60,7 @@ def shared_figures(context: SpawnContext, workers: int) -> Shared:
     return Shared(
         context.RawArray(c_double, workers * len(FIGURES)),
         context.RawArray(c_char, _LABEL_BYTES),
-        context.RawArray(c_double, DoingTable.size(workers)),
+        context.RawArray(c_double, CallTable.size(workers)),
         context.RawArray(c_double, 1),
     )
 

@@ -25,7 +25,7 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 import msgspec
 
 from actor_node.config import ActorConfig
-from actor_node.environment_calls import LONG_CALL_S, Call, DoingTable, call_in_words, in_words, long_call
+from actor_node.environment_calls import LONG_CALL_S, Call, CallTable, call_in_words, in_words, long_call
 from actor_node.metrics import make_registry
 from actor_node.replay_session import Proxy
 from actor_node.shared_metrics import Shared, WorkerMetrics, shared_figures
@@ -74,7 +74,7 @@ class Node:
         self._config, self._note = config, note
         self._context: SpawnContext = multiprocessing.get_context("spawn")
         self._shared: Shared = shared_figures(self._context, config.n)
-        self.counters, self._doing = WorkerMetrics(self._shared), DoingTable(self._shared.doing)
+        self.counters, self._doing = WorkerMetrics(self._shared), CallTable(self._shared.doing)
         self.slots = [Slot(index) for index in range(config.n)]
         self.name = config.name or f"{socket.gethostname()[:80]}-{secrets.token_hex(3)}"
         self.metrics_url = ""

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actor_node.collector import Collector, Episodes, Interrupted
-from actor_node.environment_calls import Call, DoingTable, WatchedEnv, in_words
+from actor_node.environment_calls import Call, CallTable, WatchedEnv, in_words
 from actor_node.exploration import scale_share
 from actor_node.replay_session import ReplaySession
 from actor_node.shared_metrics import AckTimes, Shared, WorkerMetrics
@@ -190,7 +190,7 @@ class Worker:
 
     def __init__(self, config: WorkerConfig, shared: Shared, stop: WorkerStop, mouth: Mouth) -> None:
         self._config, self._counters, self._stop, self._mouth = config, WorkerMetrics(shared), stop, mouth
-        self._doing, self._stop_at = DoingTable(shared.doing), shared.stop_at
+        self._doing, self._stop_at = CallTable(shared.doing), shared.stop_at
         audit = AuditFile(Path(config.audit), Life("actor", config.name)) if config.audit else None
         self._link = ReplaySession(config.name, config.replay, config.weights, audit, load_keys(config.keys))
         self._ack_times = AckTimes(self._counters, config.index)

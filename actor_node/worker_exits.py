@@ -42,7 +42,7 @@ class LastWords(msgspec.Struct, frozen=True):
         return self.text.partition("\n")[0][:LONGEST_LINE]
 
 
-class Again(msgspec.Struct, frozen=True):
+class RestartRequested(msgspec.Struct, frozen=True):
     """The worker is to be started again after a while; `why` is the whole text, one line first."""
 
     delay_s: float
@@ -69,7 +69,7 @@ def last_words(error: BaseException) -> LastWords:
 
 def decide(
     code: int, words: LastWords | None, restarts: RestartPolicy, *, collected: bool, doing: str, worker: int
-) -> Again | ShoalError:
+) -> RestartRequested | ShoalError:
     """Returns when to start a worker again that ended with `code` (negative: by that signal), or why not to.
 
     collected: whether it collected a chunk; doing: the call of the user's code it was in;
@@ -86,7 +86,7 @@ def decide(
     decided = restarts.after(progressed=collected, fault=fault)
     if isinstance(decided, GiveUp):
         return LastingError(f"{how}\n(worker {worker} failed {decided.reason}; it is not started again)")
-    return Again(decided.delay_s, how)
+    return RestartRequested(decided.delay_s, how)
 
 
 def _how(code: int, doing: str) -> str:

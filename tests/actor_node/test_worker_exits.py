@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from actor_node.worker_exits import Again, LastWords, decide, last_words
+from actor_node.worker_exits import LastWords, RestartRequested, decide, last_words
 from common.errors import ConfigError, LastingError, PeerError, ShoalError, WorldError
 from common.process.restart_policy import MOST_FAILURES, RestartPolicy
 
@@ -27,7 +27,7 @@ def test_a_fault_before_the_first_chunk_ends_the_node_and_one_after_it_does_not(
     first = decided(1, last_words(fault))
     assert isinstance(first, LastingError)
     assert str(first).startswith(str(fault)), "the words come first, with their lines"
-    assert decided(1, last_words(fault), collected=True) == Again(0.5, str(fault))
+    assert decided(1, last_words(fault), collected=True) == RestartRequested(0.5, str(fault))
 
 
 def test_an_exception_that_is_none_of_ours_brings_its_words_first_and_then_its_frames():
@@ -56,13 +56,13 @@ def test_a_crash_is_a_fault(number):
 def test_a_kill_from_outside_is_none(number):
     restarts = RestartPolicy()
     endings = [decided(-number, None, restarts) for _ in range(MOST_FAILURES + 1)]
-    assert all(isinstance(ending, Again) for ending in endings[:-1])
+    assert all(isinstance(ending, RestartRequested) for ending in endings[:-1])
     assert isinstance(endings[-1], LastingError)
 
 
 def test_a_replay_server_that_wants_another_worker_gets_one():
     words = last_words(ShoalError("serves another run now; this worker begins anew"))
-    assert decided(1, words) == Again(0.5, words.text)
+    assert decided(1, words) == RestartRequested(0.5, words.text)
 
 
 def test_words_are_cut_to_what_a_pipe_holds():
@@ -72,7 +72,7 @@ def test_words_are_cut_to_what_a_pipe_holds():
 
 def test_a_worker_that_was_asked_to_end_by_another_than_its_node_starts_again():
     words = LastWords("again", "asked to end by a signal that is not its node's")
-    assert decided(0, words) == Again(0.5, words.text)
+    assert decided(0, words) == RestartRequested(0.5, words.text)
 
 
 def test_words_are_the_reason_also_where_the_worker_was_killed_since_it_could_not_end():

@@ -26,8 +26,8 @@ class Interrupted(KeyboardInterrupt):
     """Breaks off a call of the user's code at the end of a worker, as Ctrl-C does: it is no fault of that code."""
 
 
-class Episodes(NamedTuple):
-    """Episodes that ended in a chunk."""
+class FinishedEpisodes(NamedTuple):
+    """FinishedEpisodes that ended in a chunk."""
 
     ended: int
     return_sums: npt.NDArray[np.float64]
@@ -67,7 +67,7 @@ class Collector:
         weights: WeightsHeader,
         steps: int,
         go_on: Callable[[], bool] = lambda: True,
-    ) -> tuple[npt.NDArray[np.void], Episodes]:
+    ) -> tuple[npt.NDArray[np.void], FinishedEpisodes]:
         """Steps all copies up to `steps` times with these weights; returns the records [T * C] and the episodes ended.
 
         go_on: asked after each step but the last whether another one shall follow. A step that is broken off by
@@ -100,7 +100,7 @@ class Collector:
                 self._exploration.forget(over)
         # Looked at until it is seen to be false: most worlds pay nothing for it after their first chunk.
         self._shared_reward = self._shared_reward and _is_shared(block["reward"][:done], block["present"][:done] > 0)
-        return block[:done].reshape(-1), Episodes(ended, return_sums, over_at[:done], self._shared_reward)
+        return block[:done].reshape(-1), FinishedEpisodes(ended, return_sums, over_at[:done], self._shared_reward)
 
     def state(self) -> State:
         """Returns where all episodes stand; without what goes on in a world that cannot tell its state."""

@@ -25,7 +25,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from actor_node.collector import Collector, Episodes, Interrupted
+from actor_node.collector import Collector, FinishedEpisodes, Interrupted
 from actor_node.environment_calls import Call, CallTable, WatchedEnv, in_words
 from actor_node.exploration import scale_share
 from actor_node.replay_session import ReplaySession
@@ -286,7 +286,7 @@ class Worker:
             self._hand_over(records, episodes, weights.header.version)
         self._raise_trouble()
 
-    def _hand_over(self, records: npt.NDArray[np.void], episodes: Episodes, version: int) -> None:
+    def _hand_over(self, records: npt.NDArray[np.void], episodes: FinishedEpisodes, version: int) -> None:
         self._note(len(records), episodes)
         self._count("chunk_bytes", records.nbytes)
         self._ack_times.sent(self._link.outbox.next_seq, time.monotonic())
@@ -389,7 +389,7 @@ class Worker:
         if self._doing.read(self._config.index).call is not Call.CLOSING:
             self._begin(Call.CLOSING, 0)
 
-    def _note(self, env_steps: int, episodes: Episodes) -> None:
+    def _note(self, env_steps: int, episodes: FinishedEpisodes) -> None:
         self._env_steps += env_steps
         self._episodes += episodes.ended
         self._shared_reward = episodes.shared_reward

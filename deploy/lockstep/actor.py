@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actor_node.collector import Collector, Episodes
+from actor_node.collector import Collector, FinishedEpisodes
 from actor_node.exploration import scale_share
 from common.policy.network import Policy
 from common.run.run import Run
@@ -53,7 +53,7 @@ class Actor:
 
     def collect(
         self, policy: Policy, header: WeightsHeader, steps_left: float
-    ) -> tuple[npt.NDArray[np.void], Episodes]:
+    ) -> tuple[npt.NDArray[np.void], FinishedEpisodes]:
         """Returns the next chunk and the episodes ended; a shorter one where less is left of the budget."""
         steps = max(1, math.ceil(min(steps_left / self._copies, self._chunk_steps)))
         records, episodes = self._collector.collect(policy, header, steps)

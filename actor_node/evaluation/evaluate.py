@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from actor_node.evaluation.batched_rollouts import Acts, Reporting, Watcher, play_episodes
 from actor_node.evaluation.rollouts import PlayOptions, RolledOut, Task, roll_out
-from actor_node.evaluation.task import Dynamics, Game, Ground, is_foreign, plain, rules
+from actor_node.evaluation.task import Dynamics, EvalGame, Ground, is_foreign, plain, rules
 from actor_node.evaluation.task_metrics import measure
 from actor_node.evaluation.teams import Entrant, enter_run
 from common.run.directory import RunDirectory
@@ -114,7 +114,7 @@ def evaluate(
 
 
 def evaluate_entrant(
-    game: Game,
+    game: EvalGame,
     entrant: Entrant,
     episodes: int,
     seed: int,
@@ -137,7 +137,7 @@ def evaluate_entrant(
 
 
 def _evaluation(
-    game: Game, entrant: Entrant, rolled: RolledOut, *, seed: int, ground: Ground, choices: Choices
+    game: EvalGame, entrant: Entrant, rolled: RolledOut, *, seed: int, ground: Ground, choices: Choices
 ) -> Evaluation:
     spec, rollouts = game.spec, rolled.rollouts
     total = rollouts.returns.sum(axis=1)

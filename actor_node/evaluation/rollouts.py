@@ -18,7 +18,7 @@ import numpy as np
 
 from actor_node.evaluation.batched_rollouts import Acts, Played, Rollouts, Watcher, play_episodes
 from actor_node.evaluation.process_pool import LEAST_EPISODES, MOST_EPISODES, Extent, play_apart
-from actor_node.evaluation.task import Game, Ground, is_foreign, one_copy, playground
+from actor_node.evaluation.task import EvalGame, Ground, is_foreign, one_copy, playground
 from common.errors import ConfigError, WorldError
 from common.policy.heads import Floats
 
@@ -65,7 +65,7 @@ class RolledOut(NamedTuple):
 class Task(NamedTuple):
     """Whose episodes, and where."""
 
-    game: Game
+    game: EvalGame
     name: str
     """Of the team, in errors."""
     make_team: Callable[[], Acts]

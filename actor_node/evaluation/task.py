@@ -13,7 +13,7 @@ from common.worlds import FOREIGN, REAL_MPE2, World, changed_options, make_world
 Dynamics = Literal["mpe2", "legacy"]
 
 
-class Game(NamedTuple):
+class EvalGame(NamedTuple):
     """What is played: a scenario with its options, by these agents."""
 
     spec: RunSpec
@@ -36,7 +36,7 @@ class Ground(NamedTuple):
         return self.fast or self.dynamics == "legacy"
 
 
-def playground(game: Game, copies: int, seed: int, ground: Ground, whose: str) -> World:
+def playground(game: EvalGame, copies: int, seed: int, ground: Ground, whose: str) -> World:
     """Makes the world to play a team in; ConfigError where it is not there, or not the one the team knows.
 
     whose: names the team in errors.
@@ -50,7 +50,7 @@ def playground(game: Game, copies: int, seed: int, ground: Ground, whose: str) -
     return _as_trained(world, game, whose, "" if ground.batched else "installed ")
 
 
-def one_copy(game: Game, whose: str, seed: int) -> World:
+def one_copy(game: EvalGame, whose: str, seed: int) -> World:
     """Makes one copy of an environment that is not batched, which waits for its reset when an episode is over.
 
     whose: names the team in errors; ConfigError where the world is not the one the team knows.
@@ -60,7 +60,7 @@ def one_copy(game: Game, whose: str, seed: int) -> World:
     return _as_trained(world, game, whose, "installed ")
 
 
-def _as_trained(world: World, game: Game, whose: str, installed: str) -> World:
+def _as_trained(world: World, game: EvalGame, whose: str, installed: str) -> World:
     if with_sides(world.spec, game.spec.network.sides) != game.joint:
         world.close()
         how = difference(game.joint, world.spec)

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actor_node.evaluation.batched_rollouts import Acts
-from actor_node.evaluation.task import Game, plain, rules
+from actor_node.evaluation.task import EvalGame, plain, rules
 from actor_node.opponents import frozen_team
 from common.errors import ConfigError
 from common.policy.file import PolicyFile, load_policy
@@ -130,7 +130,7 @@ class RandomTeam:
         return np.eye(part.n, dtype=np.float32)[choices]
 
 
-def enter(names: Sequence[str], seed: int) -> tuple[Game, list[Entrant]]:
+def enter(names: Sequence[str], seed: int) -> tuple[EvalGame, list[Entrant]]:
     """Returns the game the named runs know, and all who are named; ConfigError where they cannot play together.
 
     names: directories and stand-ins; at least one directory, which says what is played.
@@ -144,7 +144,7 @@ def enter(names: Sequence[str], seed: int) -> tuple[Game, list[Entrant]]:
     if twice := [name for name in dict.fromkeys(names) if list(names).count(name) > 1]:
         raise ConfigError(f"{twice[0]} is named twice")
     first, *rest = stored
-    game = Game(stored[first].run.spec, stored[first].run.joint)
+    game = EvalGame(stored[first].run.spec, stored[first].run.joint)
     for name in rest:
         _refuse_another_game(name, stored[name], first, game)
     if FROZEN in names:
@@ -153,10 +153,10 @@ def enter(names: Sequence[str], seed: int) -> tuple[Game, list[Entrant]]:
     return game, [_trained(name, stored[name]) if name in stored else _untaught(name, game, seed) for name in names]
 
 
-def enter_run(directory: RunDirectory) -> tuple[Game, Entrant]:
+def enter_run(directory: RunDirectory) -> tuple[EvalGame, Entrant]:
     """Returns a run's game and its team; ConfigError where it has no policies."""
     stored = _policies(directory)
-    return Game(stored.run.spec, stored.run.joint), _trained(run_name(directory), stored)
+    return EvalGame(stored.run.spec, stored.run.joint), _trained(run_name(directory), stored)
 
 
 def run_name(directory: RunDirectory) -> str:
@@ -177,7 +177,7 @@ def _policies(directory: RunDirectory) -> PolicyFile:
     return load_policy(directory.policy_file)
 
 
-def _refuse_another_game(name: str, stored: PolicyFile, first: str, game: Game) -> None:
+def _refuse_another_game(name: str, stored: PolicyFile, first: str, game: EvalGame) -> None:
     """Raises ConfigError for a team of another scenario, other options or other agents."""
     spec = stored.run.spec
     if plain(spec.scenario) != plain(game.spec.scenario):
@@ -200,7 +200,7 @@ def _trained(name: str, stored: PolicyFile) -> Entrant:
     return Entrant(name, run.spec.algorithm.name, stored.updates, stored.digest, partial(_same, team), drawn)
 
 
-def _untaught(name: str, game: Game, seed: int) -> Entrant:
+def _untaught(name: str, game: EvalGame, seed: int) -> Entrant:
     if name == RANDOM:
         return Entrant(name, "", 0, "", partial(RandomTeam, game.joint, seed))
     team = players(game.joint, "maddpg")
@@ -208,7 +208,7 @@ def _untaught(name: str, game: Game, seed: int) -> Entrant:
     return Entrant(name, "", 0, "", partial(_same, policy))
 
 
-def random_team(game: Game, seed: int) -> Entrant:
+def random_team(game: EvalGame, seed: int) -> Entrant:
     """Returns who acts uniformly at random in a game."""
     return _untaught(RANDOM, game, seed)
 

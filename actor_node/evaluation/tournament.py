@@ -20,7 +20,7 @@ from actor_node.evaluation.batched_rollouts import Acts, Float64s, Reporting, Ro
 from actor_node.evaluation.copy_rollouts import Draws
 from actor_node.evaluation.evaluate import Figure, figure
 from actor_node.evaluation.rollouts import PlayOptions, Task, roll_out
-from actor_node.evaluation.task import Game, Ground, is_foreign, plain
+from actor_node.evaluation.task import EvalGame, Ground, is_foreign, plain
 from actor_node.evaluation.task_metrics import measure
 from actor_node.evaluation.teams import Entrant
 from common.errors import ConfigError
@@ -105,7 +105,7 @@ class CrossPlay:
 
 
 def hold(
-    game: Game,
+    game: EvalGame,
     entrants: Sequence[Entrant],
     episodes: int,
     seed: int,
@@ -189,7 +189,7 @@ def side_returns(joint: AgentsSpec, played: Rollouts) -> dict[str, Float64s]:
     return {side: played.returns[:, teams == side].mean(axis=1) for side in joint.teams}
 
 
-def _side_of(game: Game, side: str) -> str:
+def _side_of(game: EvalGame, side: str) -> str:
     sides = game.joint.teams
     if len(sides) < 2:
         raise ConfigError(
@@ -201,7 +201,7 @@ def _side_of(game: Game, side: str) -> str:
     return side or sides[0]
 
 
-def _pairing(game: Game, ground: Ground, names: tuple[str, str], played: Rollouts, seed: int) -> Pairing:
+def _pairing(game: EvalGame, ground: Ground, names: tuple[str, str], played: Rollouts, seed: int) -> Pairing:
     options = {**game.spec.world, "dynamics": ground.dynamics}
     measured = measure(plain(game.spec.scenario), options, played.steps) if played.steps else {}
     return Pairing(

@@ -15,7 +15,7 @@ from rich.console import Console
 from actor_node.evaluation import evaluate as evaluation
 from actor_node.evaluation.evaluate import FIRST_SEED, Compared, Evaluation
 from actor_node.evaluation.process_pool import MOST_EPISODES
-from actor_node.evaluation.task import Dynamics, Game, Ground
+from actor_node.evaluation.task import Dynamics, EvalGame, Ground
 from actor_node.evaluation.teams import RANDOM, STAND_INS, Entrant, enter, enter_run, random_team, run_name
 from common.errors import ConfigError
 from common.process import command
@@ -158,7 +158,7 @@ def ground_of(spec: RunSpec, config: Grounds) -> Ground:
 
 
 def _with_comparison(
-    game: Game,
+    game: EvalGame,
     entrant: Entrant,
     config: EvaluateConfig,
     launch: Mapping[str, Any],
@@ -213,7 +213,7 @@ def _references(directories: list[RunDirectory], names: list[str], config: Evalu
 
 
 def _watched(
-    game: Game,
+    game: EvalGame,
     entrant: Entrant,
     config: EvaluateConfig,
     launch: Mapping[str, Any],

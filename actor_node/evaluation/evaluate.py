@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from actor_node.evaluation.batched_rollouts import Acts, Reporting, Watcher, play_episodes
 from actor_node.evaluation.rollouts import PlayOptions, RolledOut, Task, roll_out
-from actor_node.evaluation.task import Dynamics, EvalGame, Ground, is_foreign, plain, rules
+from actor_node.evaluation.task import Dynamics, EvalGame, EvalTask, is_foreign, plain, rules
 from actor_node.evaluation.task_metrics import measure
 from actor_node.evaluation.teams import Entrant, enter_run
 from common.run.directory import RunDirectory
@@ -103,7 +103,7 @@ def evaluate(
     episodes: int,
     seed: int,
     progress: Callable[[int], object] = int,
-    ground: Ground = Ground(),  # noqa: B008  (immutable)
+    ground: EvalTask = EvalTask(),  # noqa: B008  (immutable)
 ) -> Evaluation:
     """Plays `episodes` episodes with the run's policies; episode e starts from `reset(seed=seed + e)`.
 
@@ -118,7 +118,7 @@ def evaluate_entrant(
     entrant: Entrant,
     episodes: int,
     seed: int,
-    ground: Ground,
+    ground: EvalTask,
     *,
     progress: Callable[[int], object] = int,
     options: PlayOptions = PlayOptions(),  # noqa: B008  (immutable)
@@ -137,7 +137,7 @@ def evaluate_entrant(
 
 
 def _evaluation(
-    game: EvalGame, entrant: Entrant, rolled: RolledOut, *, seed: int, ground: Ground, choices: Choices
+    game: EvalGame, entrant: Entrant, rolled: RolledOut, *, seed: int, ground: EvalTask, choices: Choices
 ) -> Evaluation:
     spec, rollouts = game.spec, rolled.rollouts
     total = rollouts.returns.sum(axis=1)

@@ -18,7 +18,7 @@ import numpy as np
 
 from actor_node.evaluation.batched_rollouts import Acts, Played, Rollouts, Watcher, play_episodes
 from actor_node.evaluation.process_pool import LEAST_EPISODES, MOST_EPISODES, Extent, play_apart
-from actor_node.evaluation.task import EvalGame, Ground, is_foreign, one_copy, playground
+from actor_node.evaluation.task import EvalGame, EvalTask, is_foreign, one_copy, playground
 from common.errors import ConfigError, WorldError
 from common.policy.heads import Floats
 
@@ -72,7 +72,7 @@ class Task(NamedTuple):
     """Goes to other processes pickled where there are any."""
     seed: int
     """Of the first episode; episode e has seed + e."""
-    ground: Ground
+    ground: EvalTask
 
 
 def roll_out(task: Task, options: PlayOptions, watcher: Watcher) -> RolledOut:
@@ -96,7 +96,7 @@ def roll_out(task: Task, options: PlayOptions, watcher: Watcher) -> RolledOut:
             "warning: the batched world gives other returns than the installed mpe2 for the same seeds; "
             "playing all episodes in mpe2"
         )
-        played, world = _in_copies(task._replace(ground=Ground()), options, bound, watcher)
+        played, world = _in_copies(task._replace(ground=EvalTask()), options, bound, watcher)
     return RolledOut(Rollouts.of_played(played), world, checked or 0, bound)
 
 
@@ -149,7 +149,7 @@ def _checked(task: Task, played: Played, bound: int, watcher: Watcher) -> int | 
     """Plays the first episodes in mpe2 too; returns how many were the same, None where any differed."""
     count = min(task.ground.check, len(played.reward))
     rows = min(COPIES, len(played.reward))
-    world = playground(task.game, count, task.seed, Ground(), task.name)
+    world = playground(task.game, count, task.seed, EvalTask(), task.name)
     team = _Padded(task.make_team(), rows)
     try:
         real = play_episodes(world, team, count, task.seed, int, max_steps=bound, tick=watcher.tick)

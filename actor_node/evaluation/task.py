@@ -20,7 +20,7 @@ class EvalGame(NamedTuple):
     joint: AgentsSpec
 
 
-class Ground(NamedTuple):
+class EvalTask(NamedTuple):
     """Where episodes are played."""
 
     dynamics: Dynamics = "mpe2"
@@ -36,7 +36,7 @@ class Ground(NamedTuple):
         return self.fast or self.dynamics == "legacy"
 
 
-def playground(game: EvalGame, copies: int, seed: int, ground: Ground, whose: str) -> World:
+def playground(game: EvalGame, copies: int, seed: int, ground: EvalTask, whose: str) -> World:
     """Makes the world to play a team in; ConfigError where it is not there, or not the one the team knows.
 
     whose: names the team in errors.
@@ -92,7 +92,7 @@ def rules(spec: RunSpec) -> dict[str, Any]:
     return changed_options(spec.scenario, world)
 
 
-def _options(spec: RunSpec, ground: Ground) -> dict[str, Any]:
+def _options(spec: RunSpec, ground: EvalTask) -> dict[str, Any]:
     """Returns the options of the world to play in: with benchmark data, and mpe2 knows no dynamics."""
     if spec.scenario.startswith(FOREIGN):
         return dict(spec.world)

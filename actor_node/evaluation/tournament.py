@@ -20,7 +20,7 @@ from actor_node.evaluation.batched_rollouts import Acts, Float64s, Reporting, Ro
 from actor_node.evaluation.copy_rollouts import Draws
 from actor_node.evaluation.evaluate import Figure, figure
 from actor_node.evaluation.rollouts import PlayOptions, Task, roll_out
-from actor_node.evaluation.task import EvalGame, Ground, is_foreign, plain
+from actor_node.evaluation.task import EvalGame, EvalTask, is_foreign, plain
 from actor_node.evaluation.task_metrics import measure
 from actor_node.evaluation.teams import Entrant
 from common.errors import ConfigError
@@ -109,7 +109,7 @@ def hold(
     entrants: Sequence[Entrant],
     episodes: int,
     seed: int,
-    ground: Ground,
+    ground: EvalTask,
     *,
     side: str = "",
     judged_by: Sequence[str] = (),
@@ -201,7 +201,7 @@ def _side_of(game: EvalGame, side: str) -> str:
     return side or sides[0]
 
 
-def _pairing(game: EvalGame, ground: Ground, names: tuple[str, str], played: Rollouts, seed: int) -> Pairing:
+def _pairing(game: EvalGame, ground: EvalTask, names: tuple[str, str], played: Rollouts, seed: int) -> Pairing:
     options = {**game.spec.world, "dynamics": ground.dynamics}
     measured = measure(plain(game.spec.scenario), options, played.steps) if played.steps else {}
     return Pairing(

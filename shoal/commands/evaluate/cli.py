@@ -15,7 +15,7 @@ from rich.console import Console
 from actor_node.evaluation import evaluate as evaluation
 from actor_node.evaluation.evaluate import FIRST_SEED, Compared, Evaluation
 from actor_node.evaluation.process_pool import MOST_EPISODES
-from actor_node.evaluation.task import Dynamics, EvalGame, Ground
+from actor_node.evaluation.task import Dynamics, EvalGame, EvalTask
 from actor_node.evaluation.teams import RANDOM, STAND_INS, Entrant, enter, enter_run, random_team, run_name
 from common.errors import ConfigError
 from common.process import command
@@ -149,12 +149,12 @@ def evaluate_run(
     return result
 
 
-def ground_of(spec: RunSpec, config: Grounds) -> Ground:
+def ground_of(spec: RunSpec, config: Grounds) -> EvalTask:
     """Returns where a scenario is played: batched and checked unless asked otherwise, or where it is named."""
     if config.dynamics == "legacy" or config.fast:
-        return Ground(config.dynamics, config.fast)
+        return EvalTask(config.dynamics, config.fast)
     is_batched = not config.real and not spec.scenario.startswith((FOREIGN, REAL_MPE2))
-    return Ground(fast=is_batched, check=CHECKED if is_batched else 0)
+    return EvalTask(fast=is_batched, check=CHECKED if is_batched else 0)
 
 
 def _with_comparison(

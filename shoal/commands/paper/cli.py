@@ -14,7 +14,7 @@ from rich.progress import Progress
 
 from actor_node.evaluation import evaluate as evaluation
 from actor_node.evaluation.evaluate import Evaluation
-from actor_node.evaluation.task import Ground
+from actor_node.evaluation.task import EvalTask
 from common.errors import ConfigError, ShoalError
 from common.files import write_atomically
 from common.process import command
@@ -104,7 +104,7 @@ def _score(runs: Sequence[Planned], episodes: int) -> list[Table]:
 
         def evaluated(planned: Planned) -> Evaluation:
             directory = RunDirectory(planned.job.directory)
-            result = evaluation.evaluate(directory, episodes, seed, ground=Ground(fast=True))
+            result = evaluation.evaluate(directory, episodes, seed, ground=EvalTask(fast=True))
             evaluation.save(result, directory.evaluation_file)
             progress.advance(task)
             return result

@@ -11,7 +11,7 @@ from msgspec import Meta
 from rich.console import Console
 
 from actor_node.evaluation.evaluate import FIRST_SEED
-from actor_node.evaluation.task import Dynamics, Ground, is_foreign
+from actor_node.evaluation.task import Dynamics, EvalTask, is_foreign
 from actor_node.evaluation.teams import STAND_INS, enter
 from actor_node.evaluation.tournament import Tournament, hold
 from common.errors import ConfigError
@@ -87,7 +87,7 @@ def tournament(runs: tuple[str, ...], **values: Any) -> None:
     config = command.build(TournamentConfig, values)
     names = [*runs, *(name for name in config.opponents if name not in runs)]
     game, entrants = enter(names, config.seed)
-    ground = Ground(config.dynamics, config.fast)
+    ground = EvalTask(config.dynamics, config.fast)
     if config.svg and not Path(config.svg).parent.is_dir():
         raise ConfigError(f"--svg {config.svg}: there is no such directory; name a file in one that exists")
     launch = read_machine(RunDirectory(Path(next(name for name in names if name not in STAND_INS)))).get("launch", {})

@@ -15,7 +15,7 @@ from actor_node.evaluation.batched_rollouts import Watcher
 from actor_node.evaluation.copy_rollouts import SideBySide
 from actor_node.evaluation.evaluate import Evaluation, evaluate, evaluate_entrant
 from actor_node.evaluation.rollouts import PlayOptions, Task, roll_out
-from actor_node.evaluation.task import Ground
+from actor_node.evaluation.task import EvalTask
 from actor_node.evaluation.teams import enter, enter_run, random_team
 from actor_node.evaluation.tournament import hold
 from common.errors import WorldError
@@ -41,14 +41,14 @@ def rolled(tmp_path, kind, episodes=12, *, watcher=None, world=None, **options):
         tmp_path / f"{kind}-{len(list(tmp_path.iterdir()))}", WALK, 1, world={"kind": kind, **(world or {})}
     )
     game, entrant = enter_run(team)
-    task = Task(game, entrant.name, entrant.team, 100, Ground())
+    task = Task(game, entrant.name, entrant.team, 100, EvalTask())
     return roll_out(task, PlayOptions(episodes=episodes, **options), watcher or Heard())
 
 
 def evaluated(tmp_path, kind, episodes=12, *, choices="greedy", world=None, **options) -> Evaluation:
     team = make_team(tmp_path / kind, WALK, 1, world={"kind": kind, **(world or {})})
     game, entrant = enter_run(team)
-    return evaluate_entrant(game, entrant, episodes, 100, Ground(), options=PlayOptions(**options), choices=choices)
+    return evaluate_entrant(game, entrant, episodes, 100, EvalTask(), options=PlayOptions(**options), choices=choices)
 
 
 @pytest.mark.parametrize("kind", ["plain", "uneven"])
@@ -72,7 +72,7 @@ def test_draws_follow_from_the_episode_and_not_from_who_plays_it(tmp_path, team)
     run = make_team(tmp_path / "a", WALK, 1, world={"choices": True})
     game, entrant = enter_run(run)
     make = entrant.drawn if team == "drawn" else random_team(game, 3).team
-    task = Task(game, "team", make, 100, Ground())
+    task = Task(game, "team", make, 100, EvalTask())
     one, many = (roll_out(task, PlayOptions(20, copies=copies), Heard()).rollouts for copies in (1, 17))
     np.testing.assert_array_equal(one.returns, many.returns)
     assert len(np.unique(one.returns)) > 10
@@ -103,7 +103,7 @@ def test_a_process_that_dies_costs_what_it_had_in_hand(tmp_path):
 def test_processes_that_die_in_their_first_episode_are_replaced_while_numbers_are_left(tmp_path):
     team = make_team(tmp_path / "run", WALK, 1, world={"kind": "exits at once"})
     game, entrant = enter_run(team)
-    task = Task(game, entrant.name, entrant.team, 100, Ground())
+    task = Task(game, entrant.name, entrant.team, 100, EvalTask())
     with pytest.raises(WorldError, match="ended with code 7"):
         roll_out(task, PlayOptions(episodes=3, copies=1, processes=2), Heard())
 
@@ -114,7 +114,7 @@ def test_fewer_episodes_than_asked_for_are_said_with_the_reason(tmp_path, monkey
     game, entrant = enter_run(team)
     monkeypatch.setenv("ONE_LICENCE", str(tmp_path / "licence"))
     heard = Heard()
-    task = Task(game, entrant.name, entrant.team, 100, Ground())
+    task = Task(game, entrant.name, entrant.team, 100, EvalTask())
     found = roll_out(task, PlayOptions(8, processes=1, copies=1), heard).rollouts
     assert (found.numbers.tolist(), len(found.failures)) == ([0], 1)
     assert heard.said[-1].startswith("2 of 8 episodes were begun: no process is left that plays (")
@@ -169,7 +169,7 @@ def test_where_nothing_can_be_played_it_says_why(tmp_path):
     game, entrant = enter_run(team)
     broken = game._replace(spec=type(game.spec)(WALK, world={"kind": "unmakeable"}))
     with pytest.raises(WorldError, match="no licence"):
-        evaluate_entrant(broken, entrant, 3, 0, Ground())
+        evaluate_entrant(broken, entrant, 3, 0, EvalTask())
 
 
 def test_one_instance_a_process_is_played_with_one_and_it_is_said(tmp_path):
@@ -226,12 +226,12 @@ def test_a_pairing_leaves_out_the_episodes_that_failed(tmp_path):
     world = {"kind": "raises", "sides": True}
     teams = [make_team(tmp_path / name, WALK, seed, world=world) for name, seed in (("a", 1), ("b", 2))]
     game, entrants = enter([str(team.path) for team in teams], 5)
-    result = hold(game, entrants, 0, 100, Ground(), options=PlayOptions(within_s=0.0))
+    result = hold(game, entrants, 0, 100, EvalTask(), options=PlayOptions(within_s=0.0))
     assert (result.episodes, result.failed_episodes, len(result.pairings)) == (20, 4 * 5, 4)
     assert "closed the connection" in result.first_failure
     plain = [make_team(tmp_path / f"{name}-", WALK, seed, world={"sides": True}) for name, seed in (("a", 1), ("b", 2))]
     game, entrants = enter([str(team.path) for team in plain], 5)
-    whole = hold(game, entrants, 20, 100, Ground())
+    whole = hold(game, entrants, 20, 100, EvalTask())
     assert whole.failed_episodes == 0
     assert whole.pairings[0].returns != result.pairings[0].returns
 
@@ -239,7 +239,7 @@ def test_a_pairing_leaves_out_the_episodes_that_failed(tmp_path):
 def test_the_batched_world_is_checked_in_mpe2(tmp_path):
     team = make_team(tmp_path / "a", "simple_spread", 1)
     game, entrant = enter_run(team)
-    result = evaluate_entrant(game, entrant, 60, 5, Ground(fast=True, check=10))
+    result = evaluate_entrant(game, entrant, 60, 5, EvalTask(fast=True, check=10))
     assert (result.world, result.checked_in_mpe2, result.episodes) == ("simple_spread", 10, 60)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from actor_node.evaluation.evaluate import evaluate
-from actor_node.evaluation.task import Ground
+from actor_node.evaluation.task import EvalTask
 from actor_node.evaluation.teams import FROZEN, RANDOM, STAND_INS, UNTRAINED, RandomTeam, enter
 from actor_node.evaluation.tournament import CrossPlay, hold
 from actor_node.opponents import frozen_scenarios, frozen_team
@@ -16,7 +16,7 @@ from common.worlds import world_spec
 from tests.actor_node.teams import make_team
 from tests.common.examples import MIXED
 
-FAST = Ground(fast=True)
+FAST = EvalTask(fast=True)
 WIDE = {"policy_hidden": (40, 24)}
 
 
@@ -137,7 +137,7 @@ def test_a_pairing_does_not_hang_on_who_else_plays(tmp_path):
 def test_mpe2_and_the_batched_world_come_to_the_same(tmp_path):
     teams = [make_team(tmp_path / name, "simple_push", i) for i, name in enumerate("ab")]
     game, entrants = enter(names(*teams), 3)
-    real, fast = (hold(game, entrants, 4, 3, ground) for ground in (Ground(), FAST))
+    real, fast = (hold(game, entrants, 4, 3, ground) for ground in (EvalTask(), FAST))
     assert (real.world, fast.world) == ("mpe2:simple_push", "simple_push")
     assert real.pairings == fast.pairings
 

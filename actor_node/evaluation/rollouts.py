@@ -18,7 +18,7 @@ import numpy as np
 
 from actor_node.evaluation.batched_rollouts import Acts, Played, Rollouts, Watcher, play_episodes
 from actor_node.evaluation.process_pool import LEAST_EPISODES, MOST_EPISODES, Extent, play_apart
-from actor_node.evaluation.task import EvalGame, EvalTask, is_foreign, one_copy, playground
+from actor_node.evaluation.task import EvalGame, EvalTask, is_foreign, make_eval_world, one_copy
 from common.errors import ConfigError, WorldError
 from common.policy.heads import Floats
 
@@ -116,7 +116,7 @@ def _in_copies(task: Task, options: PlayOptions, bound: int, watcher: Watcher) -
     """Plays in copies that step together; returns also the world's name."""
     by_time = not options.episodes and not task.ground.batched
     episodes = options.episodes or options.at_most
-    world = playground(task.game, min(options.copies or COPIES, episodes), task.seed, task.ground, task.name)
+    world = make_eval_world(task.game, min(options.copies or COPIES, episodes), task.seed, task.ground, task.name)
     began_at = time.monotonic()
 
     def goes_on(done: int) -> bool:
@@ -149,7 +149,7 @@ def _checked(task: Task, played: Played, bound: int, watcher: Watcher) -> int | 
     """Plays the first episodes in mpe2 too; returns how many were the same, None where any differed."""
     count = min(task.ground.check, len(played.reward))
     rows = min(COPIES, len(played.reward))
-    world = playground(task.game, count, task.seed, EvalTask(), task.name)
+    world = make_eval_world(task.game, count, task.seed, EvalTask(), task.name)
     team = _Padded(task.make_team(), rows)
     try:
         real = play_episodes(world, team, count, task.seed, int, max_steps=bound, tick=watcher.tick)

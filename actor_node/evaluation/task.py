@@ -36,7 +36,7 @@ class EvalTask(NamedTuple):
         return self.fast or self.dynamics == "legacy"
 
 
-def playground(game: EvalGame, copies: int, seed: int, ground: EvalTask, whose: str) -> World:
+def make_eval_world(game: EvalGame, copies: int, seed: int, ground: EvalTask, whose: str) -> World:
     """Makes the world to play a team in; ConfigError where it is not there, or not the one the team knows.
 
     whose: names the team in errors.

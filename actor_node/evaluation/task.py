@@ -42,7 +42,7 @@ def make_eval_world(game: EvalGame, copies: int, seed: int, ground: EvalTask, wh
     whose: names the team in errors.
     """
     spec = game.spec
-    name = plain(spec.scenario) if ground.batched else reference_world(spec.scenario)
+    name = short_name(spec.scenario) if ground.batched else reference_world(spec.scenario)
     if ground.batched and spec.scenario.startswith(FOREIGN):
         wish = "--fast" if ground.fast else "--dynamics legacy"
         raise ConfigError(f"{wish}: {spec.scenario} is not among Shoal's own worlds; leave {wish} out")
@@ -73,7 +73,7 @@ def is_foreign(spec: RunSpec) -> bool:
     return spec.scenario.startswith(FOREIGN)
 
 
-def plain(scenario: str) -> str:
+def short_name(scenario: str) -> str:
     """Returns a scenario's name without the prefix that says whose world is stepped."""
     return scenario.removeprefix(REAL_MPE2)
 

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actor_node.evaluation.batched_rollouts import Acts
-from actor_node.evaluation.task import EvalGame, plain, rules
+from actor_node.evaluation.task import EvalGame, rules, short_name
 from actor_node.opponents import frozen_team
 from common.errors import ConfigError
 from common.policy.file import PolicyFile, load_policy
@@ -148,7 +148,7 @@ def enter(names: Sequence[str], seed: int) -> tuple[EvalGame, list[Entrant]]:
     for name in rest:
         _refuse_another_game(name, stored[name], first, game)
     if FROZEN in names:
-        stored[FROZEN] = frozen_team(plain(game.spec.scenario))
+        stored[FROZEN] = frozen_team(short_name(game.spec.scenario))
         _refuse_another_game(f"the {FROZEN} team", stored[FROZEN], first, game)
     return game, [_trained(name, stored[name]) if name in stored else _untaught(name, game, seed) for name in names]
 
@@ -180,7 +180,7 @@ def _policies(directory: RunDirectory) -> PolicyFile:
 def _refuse_another_game(name: str, stored: PolicyFile, first: str, game: EvalGame) -> None:
     """Raises ConfigError for a team of another scenario, other options or other agents."""
     spec = stored.run.spec
-    if plain(spec.scenario) != plain(game.spec.scenario):
+    if short_name(spec.scenario) != short_name(game.spec.scenario):
         raise ConfigError(f"{name} plays {spec.scenario} and {first} {game.spec.scenario}; name runs of one scenario")
     theirs, ours = rules(spec), rules(game.spec)
     if theirs != ours or stored.run.joint != game.joint:

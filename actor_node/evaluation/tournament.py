@@ -20,7 +20,7 @@ from actor_node.evaluation.batched_rollouts import Acts, Float64s, Reporting, Ro
 from actor_node.evaluation.copy_rollouts import Draws
 from actor_node.evaluation.evaluate import Figure, figure
 from actor_node.evaluation.rollouts import PlayOptions, Task, roll_out
-from actor_node.evaluation.task import EvalGame, EvalTask, is_foreign, plain
+from actor_node.evaluation.task import EvalGame, EvalTask, is_foreign, short_name
 from actor_node.evaluation.task_metrics import measure
 from actor_node.evaluation.teams import Entrant
 from common.errors import ConfigError
@@ -143,7 +143,7 @@ def hold(
             world = rolled.world
     judges = tuple(judged_by)
     return Tournament(
-        scenario=plain(game.spec.scenario),
+        scenario=short_name(game.spec.scenario),
         world=world,
         dynamics="own" if is_foreign(game.spec) else ground.dynamics,
         episodes=options.episodes,
@@ -203,7 +203,7 @@ def _side_of(game: EvalGame, side: str) -> str:
 
 def _pairing(game: EvalGame, ground: EvalTask, names: tuple[str, str], played: Rollouts, seed: int) -> Pairing:
     options = {**game.spec.world, "dynamics": ground.dynamics}
-    measured = measure(plain(game.spec.scenario), options, played.steps) if played.steps else {}
+    measured = measure(short_name(game.spec.scenario), options, played.steps) if played.steps else {}
     return Pairing(
         side=names[0],
         others=names[1],

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from actor_node.evaluation.batched_rollouts import Acts, Reporting, Watcher, play_episodes
 from actor_node.evaluation.rollouts import PlayOptions, RolledOut, Task, roll_out
-from actor_node.evaluation.task import Dynamics, EvalGame, EvalTask, is_foreign, rules, short_name
+from actor_node.evaluation.task import Dynamics, EvalGame, EvalTask, changed_world_options, is_foreign, short_name
 from actor_node.evaluation.task_metrics import measure
 from actor_node.evaluation.teams import Entrant, enter_run
 from common.run.directory import RunDirectory
@@ -195,7 +195,7 @@ def bootstrap_interval(values: npt.NDArray[np.float64], seed: int) -> tuple[floa
 
 def _published_scales(spec: RunSpec, total: float, dynamics: Dynamics) -> dict[str, float]:
     """Returns the scales; the original environment pays all three agents the sum of them, which is P."""
-    if short_name(spec.scenario) != "simple_spread" or set(rules(spec)) - {"continuous_actions"}:
+    if short_name(spec.scenario) != "simple_spread" or set(changed_world_options(spec)) - {"continuous_actions"}:
         return {}
     published = total / 3 if dynamics == "legacy" else 2 * total - 75
     return {"S": (published + 75) / 2, "P": published, "3P": 3 * published}

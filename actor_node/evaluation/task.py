@@ -86,7 +86,7 @@ def reference_world(scenario: str) -> str:
     return scenario if scenario.startswith((FOREIGN, REAL_MPE2)) else f"{REAL_MPE2}{scenario}"
 
 
-def rules(spec: RunSpec) -> dict[str, Any]:
+def changed_world_options(spec: RunSpec) -> dict[str, Any]:
     """Returns the world's options that are not at their defaults; dynamics and benchmark data are who plays' choice."""
     world = {name: value for name, value in spec.world.items() if name not in ("dynamics", "benchmark_data")}
     return changed_options(spec.scenario, world)

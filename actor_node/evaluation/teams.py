@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actor_node.evaluation.batched_rollouts import Acts
-from actor_node.evaluation.task import EvalGame, rules, short_name
+from actor_node.evaluation.task import EvalGame, changed_world_options, short_name
 from actor_node.opponents import frozen_team
 from common.errors import ConfigError
 from common.policy.file import PolicyFile, load_policy
@@ -182,7 +182,7 @@ def _refuse_another_game(name: str, stored: PolicyFile, first: str, game: EvalGa
     spec = stored.run.spec
     if short_name(spec.scenario) != short_name(game.spec.scenario):
         raise ConfigError(f"{name} plays {spec.scenario} and {first} {game.spec.scenario}; name runs of one scenario")
-    theirs, ours = rules(spec), rules(game.spec)
+    theirs, ours = changed_world_options(spec), changed_world_options(game.spec)
     if theirs != ours or stored.run.joint != game.joint:
         raise ConfigError(
             f"{name} was trained with the world's options {theirs or 'at their defaults'} and {first} with "

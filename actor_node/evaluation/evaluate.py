@@ -22,7 +22,7 @@ from actor_node.evaluation.batched_rollouts import Acts, Reporting, Watcher, pla
 from actor_node.evaluation.rollouts import PlayOptions, RolledOut, Task, roll_out
 from actor_node.evaluation.task import Dynamics, EvalGame, EvalTask, changed_world_options, is_foreign, short_name
 from actor_node.evaluation.task_metrics import measure
-from actor_node.evaluation.teams import Entrant, enter_run
+from actor_node.evaluation.teams import Team, enter_run
 from common.run.directory import RunDirectory
 from common.run.run import RunSpec
 from common.worlds import World
@@ -115,7 +115,7 @@ def evaluate(
 
 def evaluate_entrant(
     game: EvalGame,
-    entrant: Entrant,
+    entrant: Team,
     episodes: int,
     seed: int,
     ground: EvalTask,
@@ -137,7 +137,7 @@ def evaluate_entrant(
 
 
 def _evaluation(
-    game: EvalGame, entrant: Entrant, rolled: RolledOut, *, seed: int, ground: EvalTask, choices: Choices
+    game: EvalGame, entrant: Team, rolled: RolledOut, *, seed: int, ground: EvalTask, choices: Choices
 ) -> Evaluation:
     spec, rollouts = game.spec, rolled.rollouts
     total = rollouts.returns.sum(axis=1)

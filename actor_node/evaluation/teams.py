@@ -42,7 +42,7 @@ _SMALL = NetworkSpec(policy_hidden=(64, 64))
 Numbers = npt.NDArray[Any]
 
 
-class Entrant(NamedTuple):
+class Team(NamedTuple):
     """One team."""
 
     name: str
@@ -130,7 +130,7 @@ class RandomTeam:
         return np.eye(part.n, dtype=np.float32)[choices]
 
 
-def enter(names: Sequence[str], seed: int) -> tuple[EvalGame, list[Entrant]]:
+def enter(names: Sequence[str], seed: int) -> tuple[EvalGame, list[Team]]:
     """Returns the game the named runs know, and all who are named; ConfigError where they cannot play together.
 
     names: directories and stand-ins; at least one directory, which says what is played.
@@ -153,7 +153,7 @@ def enter(names: Sequence[str], seed: int) -> tuple[EvalGame, list[Entrant]]:
     return game, [_trained(name, stored[name]) if name in stored else _untaught(name, game, seed) for name in names]
 
 
-def enter_run(directory: RunDirectory) -> tuple[EvalGame, Entrant]:
+def enter_run(directory: RunDirectory) -> tuple[EvalGame, Team]:
     """Returns a run's game and its team; ConfigError where it has no policies."""
     stored = _policies(directory)
     return EvalGame(stored.run.spec, stored.run.joint), _trained(run_name(directory), stored)
@@ -190,25 +190,25 @@ def _refuse_another_game(name: str, stored: PolicyFile, first: str, game: EvalGa
         )
 
 
-def _trained(name: str, stored: PolicyFile) -> Entrant:
+def _trained(name: str, stored: PolicyFile) -> Team:
     run = stored.run
     players, network = run.players, run.spec.network
     team = Policy(players, network, stored.flat)
     drawn = None
     if any(isinstance(part, Categorical) for agent in run.joint.agents for part in agent.parts):
         drawn = partial(DrawnPolicy, players, network, stored.flat, run.spec.seed)
-    return Entrant(name, run.spec.algorithm.name, stored.updates, stored.digest, partial(_same, team), drawn)
+    return Team(name, run.spec.algorithm.name, stored.updates, stored.digest, partial(_same, team), drawn)
 
 
-def _untaught(name: str, game: EvalGame, seed: int) -> Entrant:
+def _untaught(name: str, game: EvalGame, seed: int) -> Team:
     if name == RANDOM:
-        return Entrant(name, "", 0, "", partial(RandomTeam, game.joint, seed))
+        return Team(name, "", 0, "", partial(RandomTeam, game.joint, seed))
     team = players(game.joint, "maddpg")
     policy = Policy(team, _SMALL, _fresh_weights(team, seed))
-    return Entrant(name, "", 0, "", partial(_same, policy))
+    return Team(name, "", 0, "", partial(_same, policy))
 
 
-def random_team(game: EvalGame, seed: int) -> Entrant:
+def random_team(game: EvalGame, seed: int) -> Team:
     """Returns who acts uniformly at random in a game."""
     return _untaught(RANDOM, game, seed)
 

@@ -22,7 +22,7 @@ from actor_node.evaluation.evaluate import Figure, figure
 from actor_node.evaluation.rollouts import PlayOptions, Task, roll_out
 from actor_node.evaluation.task import EvalGame, EvalTask, is_foreign, short_name
 from actor_node.evaluation.task_metrics import measure
-from actor_node.evaluation.teams import Entrant
+from actor_node.evaluation.teams import Team
 from common.errors import ConfigError
 from common.policy.heads import Floats
 from common.spec import AgentsSpec
@@ -106,7 +106,7 @@ class CrossPlay:
 
 def hold(
     game: EvalGame,
-    entrants: Sequence[Entrant],
+    entrants: Sequence[Team],
     episodes: int,
     seed: int,
     ground: EvalTask,
@@ -212,7 +212,7 @@ def _pairing(game: EvalGame, ground: EvalTask, names: tuple[str, str], played: R
     )
 
 
-def _standing(entrant: Entrant, side: str, met: Sequence[_Met], judges: tuple[str, ...], seed: int) -> Standing:
+def _standing(entrant: Team, side: str, met: Sequence[_Met], judges: tuple[str, ...], seed: int) -> Standing:
     """Returns the means over the judges; without any named, over all others."""
 
     def is_judge(name: str) -> bool:

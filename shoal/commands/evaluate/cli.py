@@ -16,7 +16,7 @@ from actor_node.evaluation import evaluate as evaluation
 from actor_node.evaluation.evaluate import FIRST_SEED, Compared, Evaluation
 from actor_node.evaluation.process_pool import MOST_EPISODES
 from actor_node.evaluation.task import Dynamics, EvalGame, EvalTask
-from actor_node.evaluation.teams import RANDOM, STAND_INS, Entrant, enter, enter_run, random_team, run_name
+from actor_node.evaluation.teams import RANDOM, STAND_INS, Team, enter, enter_run, random_team, run_name
 from common.errors import ConfigError
 from common.process import command
 from common.process.durations import Seconds
@@ -159,7 +159,7 @@ def ground_of(spec: RunSpec, config: Grounds) -> EvalTask:
 
 def _with_comparison(
     game: EvalGame,
-    entrant: Entrant,
+    entrant: Team,
     config: EvaluateConfig,
     launch: Mapping[str, Any],
     stopped: Callable[[], bool] = lambda: False,
@@ -214,7 +214,7 @@ def _references(directories: list[RunDirectory], names: list[str], config: Evalu
 
 def _watched(
     game: EvalGame,
-    entrant: Entrant,
+    entrant: Team,
     config: EvaluateConfig,
     launch: Mapping[str, Any],
     *,

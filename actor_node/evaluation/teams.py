@@ -130,7 +130,7 @@ class RandomTeam:
         return np.eye(part.n, dtype=np.float32)[choices]
 
 
-def enter(names: Sequence[str], seed: int) -> tuple[EvalGame, list[Team]]:
+def load_teams(names: Sequence[str], seed: int) -> tuple[EvalGame, list[Team]]:
     """Returns the game the named runs know, and all who are named; ConfigError where they cannot play together.
 
     names: directories and stand-ins; at least one directory, which says what is played.

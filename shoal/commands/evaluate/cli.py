@@ -16,7 +16,7 @@ from actor_node.evaluation import evaluate as evaluation
 from actor_node.evaluation.evaluate import FIRST_SEED, Compared, Evaluation
 from actor_node.evaluation.process_pool import MOST_EPISODES
 from actor_node.evaluation.task import Dynamics, EvalGame, EvalTask
-from actor_node.evaluation.teams import RANDOM, STAND_INS, Team, enter, enter_run, random_team, run_name
+from actor_node.evaluation.teams import RANDOM, STAND_INS, Team, enter_run, load_teams, random_team, run_name
 from common.errors import ConfigError
 from common.process import command
 from common.process.durations import Seconds
@@ -204,7 +204,7 @@ def _references(directories: list[RunDirectory], names: list[str], config: Evalu
     """Evaluates the teams that are named in place of runs, in the runs' game; ConfigError for runs of several games."""
     if not names:
         return []
-    game, entrants = enter([*map(run_name, directories), *names], config.seed)
+    game, entrants = load_teams([*map(run_name, directories), *names], config.seed)
     launch = read_machine(directories[0]).get("launch", {})
     return [
         Evaluated(one.name, one.algorithm, None, _watched(game, one, config, launch, within=config.within))

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from actor_node.evaluation.evaluate import FIRST_SEED
 from actor_node.evaluation.task import Dynamics, EvalTask, is_foreign
-from actor_node.evaluation.teams import STAND_INS, enter
+from actor_node.evaluation.teams import STAND_INS, load_teams
 from actor_node.evaluation.tournament import Tournament, hold
 from common.errors import ConfigError
 from common.files import write_atomically
@@ -86,7 +86,7 @@ def tournament(runs: tuple[str, ...], **values: Any) -> None:
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     config = command.build(TournamentConfig, values)
     names = [*runs, *(name for name in config.opponents if name not in runs)]
-    game, entrants = enter(names, config.seed)
+    game, entrants = load_teams(names, config.seed)
     ground = EvalTask(config.dynamics, config.fast)
     if config.svg and not Path(config.svg).parent.is_dir():
         raise ConfigError(f"--svg {config.svg}: there is no such directory; name a file in one that exists")

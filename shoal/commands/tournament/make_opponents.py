@@ -18,7 +18,7 @@ from rich.console import Console
 import actor_node.opponents
 from actor_node.evaluation.evaluate import FIRST_SEED, Figure
 from actor_node.evaluation.task import EvalTask
-from actor_node.evaluation.teams import FROZEN, RANDOM, UNTRAINED, enter
+from actor_node.evaluation.teams import FROZEN, RANDOM, UNTRAINED, load_teams
 from actor_node.evaluation.tournament import Tournament, hold
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
@@ -88,7 +88,7 @@ def _head(job: Job) -> str:
 
 def _worth(job: Job) -> list[str]:
     """Returns the lines of one scenario: each side of the three teams against the same opponents."""
-    game, entrants = enter([str(job.directory), UNTRAINED, RANDOM], FIRST_SEED)
+    game, entrants = load_teams([str(job.directory), UNTRAINED, RANDOM], FIRST_SEED)
     team = entrants[0]._replace(name=FROZEN)
     result = hold(game, [team, *entrants[1:]], _EPISODES, FIRST_SEED, EvalTask(fast=True))
     return [

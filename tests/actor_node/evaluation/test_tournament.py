@@ -5,7 +5,7 @@ import pytest
 
 from actor_node.evaluation.evaluate import evaluate
 from actor_node.evaluation.task import EvalTask
-from actor_node.evaluation.teams import FROZEN, RANDOM, STAND_INS, UNTRAINED, RandomTeam, enter
+from actor_node.evaluation.teams import FROZEN, RANDOM, STAND_INS, UNTRAINED, RandomTeam, load_teams
 from actor_node.evaluation.tournament import CrossPlay, hold
 from actor_node.opponents import frozen_scenarios, frozen_team
 from common.errors import ConfigError
@@ -48,7 +48,7 @@ def test_one_side_acts_by_the_first_team_and_all_others_by_the_second():
 def test_what_a_side_does_hangs_on_nothing_but_what_it_sees(tmp_path):
     """Decentralised: other observations of the other side change no action of this one."""
     team = make_team(tmp_path / "a", "simple_tag", 1)
-    _, (entrant,) = enter(names(team), 0)
+    _, (entrant,) = load_teams(names(team), 0)
     joint = team.run.joint
     rng = np.random.default_rng(0)
     obs = rng.normal(size=(5, joint.obs_dim)).astype(np.float32)
@@ -81,7 +81,7 @@ def test_a_random_team_acts_within_its_bounds_and_anew_in_every_step():
 def test_untrained_is_a_network_of_the_seed(tmp_path):
     team = make_team(tmp_path / "a", "simple_push")
     obs = np.random.default_rng(0).normal(size=(4, team.run.joint.obs_dim)).astype(np.float32)
-    acted = [enter([*names(team), UNTRAINED], seed)[1][1].team().act(obs) for seed in (1, 1, 2)]
+    acted = [load_teams([*names(team), UNTRAINED], seed)[1][1].team().act(obs) for seed in (1, 1, 2)]
     np.testing.assert_array_equal(acted[0], acted[1])
     assert not np.array_equal(acted[0], acted[2])
 
@@ -91,7 +91,7 @@ def test_untrained_is_a_network_of_the_seed(tmp_path):
 
 def test_a_team_against_itself_earns_what_its_evaluation_says(tmp_path):
     team = make_team(tmp_path / "a", "simple_tag", 1)
-    game, entrants = enter(names(team), 5)
+    game, entrants = load_teams(names(team), 5)
     (pairing,) = hold(game, entrants, 30, 5, FAST).pairings
     alone = evaluate(team, 30, 5, ground=FAST)
     assert pairing.returns["adversary"].mean == pytest.approx(alone.return_per_agent["adversary_0"])
@@ -108,7 +108,7 @@ def test_teams_of_other_networks_and_algorithms_play_together(tmp_path):
         ),
         make_team(tmp_path / "c", "simple_adversary", 3, network={"head": "soft"}),
     ]
-    game, entrants = enter([*names(*teams), RANDOM], 7)
+    game, entrants = load_teams([*names(*teams), RANDOM], 7)
     result = hold(game, entrants, 12, 7, FAST)
     assert [(pairing.side, pairing.others) for pairing in result.pairings] == [
         (first.name, second.name) for first in entrants for second in entrants
@@ -126,7 +126,7 @@ def test_a_pairing_does_not_hang_on_who_else_plays(tmp_path):
     few, many = ([*names(a), RANDOM], [RANDOM, *names(b, a), UNTRAINED])
     found = []
     for entered in (few, many):
-        game, entrants = enter(entered, 3)
+        game, entrants = load_teams(entered, 3)
         result = hold(game, entrants, 10, 3, FAST)
         found.append({(p.side, p.others): p for p in result.pairings})
     for key, pairing in found[0].items():
@@ -136,7 +136,7 @@ def test_a_pairing_does_not_hang_on_who_else_plays(tmp_path):
 @pytest.mark.slow
 def test_mpe2_and_the_batched_world_come_to_the_same(tmp_path):
     teams = [make_team(tmp_path / name, "simple_push", i) for i, name in enumerate("ab")]
-    game, entrants = enter(names(*teams), 3)
+    game, entrants = load_teams(names(*teams), 3)
     real, fast = (hold(game, entrants, 4, 3, ground) for ground in (EvalTask(), FAST))
     assert (real.world, fast.world) == ("mpe2:simple_push", "simple_push")
     assert real.pairings == fast.pairings
@@ -145,7 +145,7 @@ def test_mpe2_and_the_batched_world_come_to_the_same(tmp_path):
 def test_standings_are_means_over_the_opponents_named_or_all_others(tmp_path):
     teams = [make_team(tmp_path / name, "simple_push", i) for i, name in enumerate("ab")]
     entered = [*names(*teams), RANDOM]
-    game, entrants = enter(entered, 3)
+    game, entrants = load_teams(entered, 3)
     by_all, by_one = (hold(game, entrants, 6, 3, FAST, judged_by=judges) for judges in ((), (RANDOM,)))
     met = {(p.side, p.others): p.returns for p in by_all.pairings}
     a, b, _ = entered
@@ -158,7 +158,7 @@ def test_standings_are_means_over_the_opponents_named_or_all_others(tmp_path):
 def test_a_standing_counts_an_episode_once_however_many_opponents_met_it(tmp_path):
     """Opponents who act alike add nothing: the interval is that of one of them, not narrower."""
     teams = [make_team(tmp_path / "a", "simple_push"), *(make_team(tmp_path / name, "simple_push", 7) for name in "bc")]
-    game, entrants = enter(names(*teams), 3)
+    game, entrants = load_teams(names(*teams), 3)
     result = hold(game, entrants, 8, 3, FAST)
     one = {(p.side, p.others): p.returns for p in result.pairings}[entrants[0].name, entrants[1].name]
     assert result.standings[0].return_by_side["adversary"] == one["adversary"]
@@ -166,7 +166,7 @@ def test_a_standing_counts_an_episode_once_however_many_opponents_met_it(tmp_pat
 
 def test_rows_may_play_the_other_side(tmp_path):
     teams = [make_team(tmp_path / name, "simple_push", i) for i, name in enumerate("ab")]
-    game, entrants = enter(names(*teams), 3)
+    game, entrants = load_teams(names(*teams), 3)
     one, other = (hold(game, entrants, 6, 3, FAST, side=side) for side in ("adversary", "agent"))
     first = {(p.side, p.others): p.returns for p in one.pairings}
     assert {(p.others, p.side): p.returns for p in other.pairings} == first
@@ -181,7 +181,7 @@ def test_rows_may_play_the_other_side(tmp_path):
 )
 def test_frozen_teams_beat_untrained_ones_by_more_than_both_intervals(scenario, tmp_path):
     team = make_team(tmp_path / "a", scenario)
-    game, entrants = enter([*names(team), FROZEN, UNTRAINED], 1_000_000)
+    game, entrants = load_teams([*names(team), FROZEN, UNTRAINED], 1_000_000)
     result = hold(game, entrants[1:], 200, 1_000_000, FAST)
     met = {(p.side, p.others): p.returns for p in result.pairings}
     first, second = game.joint.teams
@@ -213,31 +213,31 @@ def test_who_cannot_play_together_is_named(tmp_path):
     }
     for message, entered in cases.items():
         with pytest.raises(ConfigError, match=message):
-            enter(entered, 0)
+            load_teams(entered, 0)
 
 
 def test_options_that_are_the_defaults_written_out_are_the_same_world(tmp_path):
     a = make_team(tmp_path / "a", "simple_tag")
     b = make_team(tmp_path / "b", "simple_tag", world={"max_cycles": 25, "num_good": 1, "dynamics": "legacy"})
-    assert len(enter(names(a, b), 0)[1]) == 2
+    assert len(load_teams(names(a, b), 0)[1]) == 2
 
 
 def test_a_game_without_sides_has_no_tournament(tmp_path):
     team = make_team(tmp_path / "a", "simple_spread")
-    game, entrants = enter(names(team), 0)
+    game, entrants = load_teams(names(team), 0)
     with pytest.raises(ConfigError, match="one side only, so nobody plays"):
         hold(game, entrants, 2, 0, FAST)
 
 
 def test_sides_and_frozen_teams_that_are_not_there_are_named(tmp_path):
     team = make_team(tmp_path / "a", "simple_tag")
-    game, entrants = enter(names(team), 0)
+    game, entrants = load_teams(names(team), 0)
     with pytest.raises(ConfigError, match="--side prey: simple_tag has the sides adversary, agent"):
         hold(game, entrants, 2, 0, FAST, side="prey")
     lonely = make_team(tmp_path / "b", "simple_speaker_listener")
     with pytest.raises(ConfigError, match="no frozen team is shipped for simple_speaker_listener; there is one for"):
-        enter([*names(lonely), FROZEN], 0)
+        load_teams([*names(lonely), FROZEN], 0)
     discrete = make_team(tmp_path / "c", "simple_tag", world={"continuous_actions": False})
     with pytest.raises(ConfigError, match="'continuous_actions': False"):
-        enter([*names(discrete), FROZEN], 0)
+        load_teams([*names(discrete), FROZEN], 0)
     assert set(STAND_INS) == {FROZEN, UNTRAINED, RANDOM}

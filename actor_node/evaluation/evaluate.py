@@ -22,7 +22,7 @@ from actor_node.evaluation.batched_rollouts import Acts, Reporting, Watcher, pla
 from actor_node.evaluation.rollouts import PlayOptions, RolledOut, Task, roll_out
 from actor_node.evaluation.task import Dynamics, EvalGame, EvalTask, changed_world_options, is_foreign, short_name
 from actor_node.evaluation.task_metrics import measure
-from actor_node.evaluation.teams import Team, enter_run
+from actor_node.evaluation.teams import Team, load_run_team
 from common.run.directory import RunDirectory
 from common.run.run import RunSpec
 from common.worlds import World
@@ -110,7 +110,7 @@ def evaluate(
     progress: called with the number of episodes done. Raises ConfigError when the directory holds no policies, and for
     a ground that its world does not have.
     """
-    return evaluate_entrant(*enter_run(directory), episodes, seed, ground, progress=progress)
+    return evaluate_entrant(*load_run_team(directory), episodes, seed, ground, progress=progress)
 
 
 def evaluate_entrant(

@@ -153,7 +153,7 @@ def load_teams(names: Sequence[str], seed: int) -> tuple[EvalGame, list[Team]]:
     return game, [_trained(name, stored[name]) if name in stored else _untaught(name, game, seed) for name in names]
 
 
-def enter_run(directory: RunDirectory) -> tuple[EvalGame, Team]:
+def load_run_team(directory: RunDirectory) -> tuple[EvalGame, Team]:
     """Returns a run's game and its team; ConfigError where it has no policies."""
     stored = _policies(directory)
     return EvalGame(stored.run.spec, stored.run.joint), _trained(run_name(directory), stored)

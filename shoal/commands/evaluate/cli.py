@@ -16,7 +16,7 @@ from actor_node.evaluation import evaluate as evaluation
 from actor_node.evaluation.evaluate import FIRST_SEED, Compared, Evaluation
 from actor_node.evaluation.process_pool import MOST_EPISODES
 from actor_node.evaluation.task import Dynamics, EvalGame, EvalTask
-from actor_node.evaluation.teams import RANDOM, STAND_INS, Team, enter_run, load_teams, random_team, run_name
+from actor_node.evaluation.teams import RANDOM, STAND_INS, Team, load_run_team, load_teams, random_team, run_name
 from common.errors import ConfigError
 from common.process import command
 from common.process.durations import Seconds
@@ -142,7 +142,7 @@ def evaluate_run(
     stopped: asked all the time; once it is true the evaluation ends with Stopped. Returns on the original dynamics are
     of another scale, and drawn choices are not the team's best, so neither is left where reports and sweeps look.
     """
-    game, entrant = enter_run(directory)
+    game, entrant = load_run_team(directory)
     result = _with_comparison(game, entrant, config, read_machine(directory).get("launch", {}), stopped)
     if config.dynamics == "mpe2" and result.choices == "greedy":
         evaluation.save(result, directory.evaluation_file)

@@ -16,7 +16,7 @@ from actor_node.evaluation.copy_rollouts import SideBySide
 from actor_node.evaluation.evaluate import Evaluation, evaluate, evaluate_entrant
 from actor_node.evaluation.rollouts import PlayOptions, Task, roll_out
 from actor_node.evaluation.task import EvalTask
-from actor_node.evaluation.teams import enter_run, load_teams, random_team
+from actor_node.evaluation.teams import load_run_team, load_teams, random_team
 from actor_node.evaluation.tournament import hold
 from common.errors import WorldError
 from common.worlds import make_world
@@ -40,14 +40,14 @@ def rolled(tmp_path, kind, episodes=12, *, watcher=None, world=None, **options):
     team = make_team(
         tmp_path / f"{kind}-{len(list(tmp_path.iterdir()))}", WALK, 1, world={"kind": kind, **(world or {})}
     )
-    game, entrant = enter_run(team)
+    game, entrant = load_run_team(team)
     task = Task(game, entrant.name, entrant.team, 100, EvalTask())
     return roll_out(task, PlayOptions(episodes=episodes, **options), watcher or Heard())
 
 
 def evaluated(tmp_path, kind, episodes=12, *, choices="greedy", world=None, **options) -> Evaluation:
     team = make_team(tmp_path / kind, WALK, 1, world={"kind": kind, **(world or {})})
-    game, entrant = enter_run(team)
+    game, entrant = load_run_team(team)
     return evaluate_entrant(game, entrant, episodes, 100, EvalTask(), options=PlayOptions(**options), choices=choices)
 
 
@@ -70,7 +70,7 @@ def test_results_are_the_same_for_any_number_of_processes(tmp_path):
 @pytest.mark.parametrize("team", ["drawn", "random"])
 def test_draws_follow_from_the_episode_and_not_from_who_plays_it(tmp_path, team):
     run = make_team(tmp_path / "a", WALK, 1, world={"choices": True})
-    game, entrant = enter_run(run)
+    game, entrant = load_run_team(run)
     make = entrant.drawn if team == "drawn" else random_team(game, 3).team
     task = Task(game, "team", make, 100, EvalTask())
     one, many = (roll_out(task, PlayOptions(20, copies=copies), Heard()).rollouts for copies in (1, 17))
@@ -102,7 +102,7 @@ def test_a_process_that_dies_costs_what_it_had_in_hand(tmp_path):
 @pytest.mark.slow
 def test_processes_that_die_in_their_first_episode_are_replaced_while_numbers_are_left(tmp_path):
     team = make_team(tmp_path / "run", WALK, 1, world={"kind": "exits at once"})
-    game, entrant = enter_run(team)
+    game, entrant = load_run_team(team)
     task = Task(game, entrant.name, entrant.team, 100, EvalTask())
     with pytest.raises(WorldError, match="ended with code 7"):
         roll_out(task, PlayOptions(episodes=3, copies=1, processes=2), Heard())
@@ -111,7 +111,7 @@ def test_processes_that_die_in_their_first_episode_are_replaced_while_numbers_ar
 @pytest.mark.slow
 def test_fewer_episodes_than_asked_for_are_said_with_the_reason(tmp_path, monkeypatch):
     team = make_team(tmp_path / "run", WALK, 1, world={"kind": "exits"})
-    game, entrant = enter_run(team)
+    game, entrant = load_run_team(team)
     monkeypatch.setenv("ONE_LICENCE", str(tmp_path / "licence"))
     heard = Heard()
     task = Task(game, entrant.name, entrant.team, 100, EvalTask())
@@ -166,7 +166,7 @@ def test_a_script_that_evaluates_needs_no_guarded_main_part(tmp_path):
 
 def test_where_nothing_can_be_played_it_says_why(tmp_path):
     team = make_team(tmp_path / "a", WALK, 1)
-    game, entrant = enter_run(team)
+    game, entrant = load_run_team(team)
     broken = game._replace(spec=type(game.spec)(WALK, world={"kind": "unmakeable"}))
     with pytest.raises(WorldError, match="no licence"):
         evaluate_entrant(broken, entrant, 3, 0, EvalTask())
@@ -238,7 +238,7 @@ def test_a_pairing_leaves_out_the_episodes_that_failed(tmp_path):
 
 def test_the_batched_world_is_checked_in_mpe2(tmp_path):
     team = make_team(tmp_path / "a", "simple_spread", 1)
-    game, entrant = enter_run(team)
+    game, entrant = load_run_team(team)
     result = evaluate_entrant(game, entrant, 60, 5, EvalTask(fast=True, check=10))
     assert (result.world, result.checked_in_mpe2, result.episodes) == ("simple_spread", 10, 60)
 

@@ -34,7 +34,7 @@ from common.run.run import NetworkSpec
 from common.spec import AgentsSpec, Box, Categorical, PlayersSpec
 
 FROZEN, UNTRAINED, RANDOM = "frozen", "untrained", "random"
-STAND_INS = (FROZEN, UNTRAINED, RANDOM)
+BASELINES = (FROZEN, UNTRAINED, RANDOM)
 """Names that stand for a team where no run is named."""
 _SMALL = NetworkSpec(policy_hidden=(64, 64))
 
@@ -135,7 +135,7 @@ def load_teams(names: Sequence[str], seed: int) -> tuple[EvalGame, list[Team]]:
 
     names: directories and stand-ins; at least one directory, which says what is played.
     """
-    stored = {name: _stored(name) for name in names if name not in STAND_INS}
+    stored = {name: _stored(name) for name in names if name not in BASELINES}
     if not stored:
         raise ConfigError(
             f"{' and '.join(names)}: name a run too, which says what is played; one in a directory of such a name is "
@@ -162,13 +162,13 @@ def load_run_team(directory: RunDirectory) -> tuple[EvalGame, Team]:
 def run_name(directory: RunDirectory) -> str:
     """Returns the directory as a name that is no stand-in's: `./random` of a run in `random`."""
     path = str(directory.path)
-    return f"./{path}" if path in STAND_INS else path
+    return f"./{path}" if path in BASELINES else path
 
 
 def _stored(name: str) -> PolicyFile:
     directory = RunDirectory(Path(name))
     if not directory.path.exists():
-        raise ConfigError(f"{name} is neither a run's directory nor one of {', '.join(STAND_INS)}")
+        raise ConfigError(f"{name} is neither a run's directory nor one of {', '.join(BASELINES)}")
     return _policies(directory)
 
 

@@ -16,7 +16,7 @@ from actor_node.evaluation import evaluate as evaluation
 from actor_node.evaluation.evaluate import FIRST_SEED, Compared, Evaluation
 from actor_node.evaluation.process_pool import MOST_EPISODES
 from actor_node.evaluation.task import Dynamics, EvalGame, EvalTask
-from actor_node.evaluation.teams import RANDOM, STAND_INS, Team, load_run_team, load_teams, random_team, run_name
+from actor_node.evaluation.teams import BASELINES, RANDOM, Team, load_run_team, load_teams, random_team, run_name
 from common.errors import ConfigError
 from common.process import command
 from common.process.durations import Seconds
@@ -121,8 +121,8 @@ def evaluate(runs: tuple[str, ...], **values: Any) -> None:
         raise ConfigError(f"--json with --format {config.format}: ask for one of them")
     if config.real and (config.fast or config.dynamics == "legacy"):
         raise ConfigError("--real with --fast or --dynamics legacy: those are batched; ask for one of them")
-    named = [Path(run) for run in runs if run not in STAND_INS]
-    stand_ins = [run for run in runs if run in STAND_INS]
+    named = [Path(run) for run in runs if run not in BASELINES]
+    stand_ins = [run for run in runs if run in BASELINES]
     directories = run_directories(named)
     # A sweep of one run is a table all the same: what is printed depends on what was asked, not on what was found.
     is_one_run = not stand_ins and len(runs) == 1 and directories[0].path == named[0]

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from actor_node.evaluation.evaluate import FIRST_SEED
 from actor_node.evaluation.task import Dynamics, EvalTask, is_foreign
-from actor_node.evaluation.teams import STAND_INS, load_teams
+from actor_node.evaluation.teams import BASELINES, load_teams
 from actor_node.evaluation.tournament import Tournament, hold
 from common.errors import ConfigError
 from common.files import write_atomically
@@ -90,7 +90,7 @@ def tournament(runs: tuple[str, ...], **values: Any) -> None:
     ground = EvalTask(config.dynamics, config.fast)
     if config.svg and not Path(config.svg).parent.is_dir():
         raise ConfigError(f"--svg {config.svg}: there is no such directory; name a file in one that exists")
-    launch = read_machine(RunDirectory(Path(next(name for name in names if name not in STAND_INS)))).get("launch", {})
+    launch = read_machine(RunDirectory(Path(next(name for name in names if name not in BASELINES)))).get("launch", {})
     options = play_options(game.spec, config, launch)._replace(within_s=config.within)
     episodes = config.episodes or (0 if is_foreign(game.spec) else _EPISODES)
     count = f"{episodes:,} episodes" if episodes else f"as many episodes as fit into {config.within:.0f} s"

@@ -5,7 +5,7 @@ import pytest
 
 from actor_node.evaluation.evaluate import evaluate
 from actor_node.evaluation.task import EvalTask
-from actor_node.evaluation.teams import FROZEN, RANDOM, STAND_INS, UNTRAINED, RandomTeam, load_teams
+from actor_node.evaluation.teams import BASELINES, FROZEN, RANDOM, UNTRAINED, RandomTeam, load_teams
 from actor_node.evaluation.tournament import CrossPlay, hold
 from actor_node.opponents import frozen_scenarios, frozen_team
 from common.errors import ConfigError
@@ -240,4 +240,4 @@ def test_sides_and_frozen_teams_that_are_not_there_are_named(tmp_path):
     discrete = make_team(tmp_path / "c", "simple_tag", world={"continuous_actions": False})
     with pytest.raises(ConfigError, match="'continuous_actions': False"):
         load_teams([*names(discrete), FROZEN], 0)
-    assert set(STAND_INS) == {FROZEN, UNTRAINED, RANDOM}
+    assert set(BASELINES) == {FROZEN, UNTRAINED, RANDOM}

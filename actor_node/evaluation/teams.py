@@ -63,7 +63,7 @@ class DrawnPolicy:
         self._policy = Policy(players, network, flat)
         self._heads = GreedyHeads(players, network.head)
         self._choices = [segment for segment in self._heads.segments if segment.kind == "choice"]
-        self._chance = Chance(seed)
+        self._chance = UniformActions(seed)
 
     def begin(self, row: int, seed: int) -> None:
         """Starts the generator of one row: an episode's draws follow from its seed."""
@@ -83,7 +83,7 @@ def _gumbel(size: int, rng: np.random.Generator, rows: int) -> Numbers:
     return rng.gumbel(size=(rows, size))
 
 
-class Chance:
+class UniformActions:
     """Random numbers row by row: of one generator, or, once an episode began in a row, of that row's own."""
 
     def __init__(self, seed: int) -> None:
@@ -111,7 +111,7 @@ class RandomTeam:
 
     def __init__(self, joint: AgentsSpec, seed: int) -> None:
         self._joint = joint
-        self._chance = Chance(seed)
+        self._chance = UniformActions(seed)
 
     def begin(self, row: int, seed: int) -> None:
         """Starts the generator of one row: an episode's draws follow from its seed."""

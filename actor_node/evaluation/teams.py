@@ -150,7 +150,7 @@ def load_teams(names: Sequence[str], seed: int) -> tuple[EvalGame, list[Team]]:
     if FROZEN in names:
         stored[FROZEN] = frozen_team(short_name(game.spec.scenario))
         _refuse_another_game(f"the {FROZEN} team", stored[FROZEN], first, game)
-    return game, [_trained(name, stored[name]) if name in stored else _untaught(name, game, seed) for name in names]
+    return game, [_trained(name, stored[name]) if name in stored else _untrained(name, game, seed) for name in names]
 
 
 def load_run_team(directory: RunDirectory) -> tuple[EvalGame, Team]:
@@ -200,7 +200,7 @@ def _trained(name: str, stored: PolicyFile) -> Team:
     return Team(name, run.spec.algorithm.name, stored.updates, stored.digest, partial(_same, team), drawn)
 
 
-def _untaught(name: str, game: EvalGame, seed: int) -> Team:
+def _untrained(name: str, game: EvalGame, seed: int) -> Team:
     if name == RANDOM:
         return Team(name, "", 0, "", partial(RandomTeam, game.joint, seed))
     team = players(game.joint, "maddpg")
@@ -210,7 +210,7 @@ def _untaught(name: str, game: EvalGame, seed: int) -> Team:
 
 def random_team(game: EvalGame, seed: int) -> Team:
     """Returns who acts uniformly at random in a game."""
-    return _untaught(RANDOM, game, seed)
+    return _untrained(RANDOM, game, seed)
 
 
 def _same(team: Acts) -> Acts:

@@ -104,7 +104,7 @@ class CrossPlay:
         return actions
 
 
-def hold(
+def run_tournament(
     game: EvalGame,
     entrants: Sequence[Team],
     episodes: int,

@@ -13,7 +13,7 @@ from rich.console import Console
 from actor_node.evaluation.evaluate import FIRST_SEED
 from actor_node.evaluation.task import Dynamics, EvalTask, is_foreign
 from actor_node.evaluation.teams import BASELINES, load_teams
-from actor_node.evaluation.tournament import Tournament, hold
+from actor_node.evaluation.tournament import Tournament, run_tournament
 from common.errors import ConfigError
 from common.files import write_atomically
 from common.process import command
@@ -95,7 +95,7 @@ def tournament(runs: tuple[str, ...], **values: Any) -> None:
     episodes = config.episodes or (0 if is_foreign(game.spec) else _EPISODES)
     count = f"{episodes:,} episodes" if episodes else f"as many episodes as fit into {config.within:.0f} s"
     with Watching(_screen, f"playing {len(entrants) ** 2} pairings of {count}") as watcher:
-        result = hold(
+        result = run_tournament(
             game,
             entrants,
             episodes,

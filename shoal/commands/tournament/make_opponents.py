@@ -19,7 +19,7 @@ import actor_node.opponents
 from actor_node.evaluation.evaluate import FIRST_SEED, Figure
 from actor_node.evaluation.task import EvalTask
 from actor_node.evaluation.teams import FROZEN, RANDOM, UNTRAINED, load_teams
-from actor_node.evaluation.tournament import Tournament, hold
+from actor_node.evaluation.tournament import Tournament, run_tournament
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
 from shoal.commands.sweep.runner import Job, do_all
@@ -90,7 +90,7 @@ def _worth(job: Job) -> list[str]:
     """Returns the lines of one scenario: each side of the three teams against the same opponents."""
     game, entrants = load_teams([str(job.directory), UNTRAINED, RANDOM], FIRST_SEED)
     team = entrants[0]._replace(name=FROZEN)
-    result = hold(game, [team, *entrants[1:]], _EPISODES, FIRST_SEED, EvalTask(fast=True))
+    result = run_tournament(game, [team, *entrants[1:]], _EPISODES, FIRST_SEED, EvalTask(fast=True))
     return [
         f"| {job.scenario} | {side} | {opponent} | {' | '.join(_returns(result, side, opponent))} |"
         for side in result.sides

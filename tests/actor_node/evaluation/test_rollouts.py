@@ -17,7 +17,7 @@ from actor_node.evaluation.evaluate import Evaluation, evaluate, evaluate_entran
 from actor_node.evaluation.rollouts import PlayOptions, Task, roll_out
 from actor_node.evaluation.task import EvalTask
 from actor_node.evaluation.teams import load_run_team, load_teams, random_team
-from actor_node.evaluation.tournament import hold
+from actor_node.evaluation.tournament import run_tournament
 from common.errors import WorldError
 from common.worlds import make_world
 from shoal.commands.evaluate.text import remarks
@@ -226,12 +226,12 @@ def test_a_pairing_leaves_out_the_episodes_that_failed(tmp_path):
     world = {"kind": "raises", "sides": True}
     teams = [make_team(tmp_path / name, WALK, seed, world=world) for name, seed in (("a", 1), ("b", 2))]
     game, entrants = load_teams([str(team.path) for team in teams], 5)
-    result = hold(game, entrants, 0, 100, EvalTask(), options=PlayOptions(within_s=0.0))
+    result = run_tournament(game, entrants, 0, 100, EvalTask(), options=PlayOptions(within_s=0.0))
     assert (result.episodes, result.failed_episodes, len(result.pairings)) == (20, 4 * 5, 4)
     assert "closed the connection" in result.first_failure
     plain = [make_team(tmp_path / f"{name}-", WALK, seed, world={"sides": True}) for name, seed in (("a", 1), ("b", 2))]
     game, entrants = load_teams([str(team.path) for team in plain], 5)
-    whole = hold(game, entrants, 20, 100, EvalTask())
+    whole = run_tournament(game, entrants, 20, 100, EvalTask())
     assert whole.failed_episodes == 0
     assert whole.pairings[0].returns != result.pairings[0].returns
 

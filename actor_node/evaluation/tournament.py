@@ -74,7 +74,7 @@ class Tournament(msgspec.Struct, frozen=True):
     """Episodes, over all pairings, that the limit on steps cut off."""
 
 
-class _Met(NamedTuple):
+class PairingResult(NamedTuple):
     """One pairing with what its interval was made of."""
 
     pairing: Pairing
@@ -128,7 +128,7 @@ def run_tournament(
     watcher = watcher or Reporting(progress)
     pairings = len(entrants) ** 2
     options = options._replace(episodes=episodes, within_s=options.within_s / pairings)
-    met: list[_Met] = []
+    met: list[PairingResult] = []
     done = 0
     for first in entrants:
         for second in entrants:
@@ -139,7 +139,7 @@ def run_tournament(
             options = options._replace(episodes=len(played.returns) + len(played.failures))
             done += options.episodes
             pairing = _pairing(game, ground, (first.name, second.name), played, seed)
-            met.append(_Met(pairing, side_returns(game.joint, played), played))
+            met.append(PairingResult(pairing, side_returns(game.joint, played), played))
             world = rolled.world
     judges = tuple(judged_by)
     return Tournament(
@@ -212,7 +212,7 @@ def _pairing(game: EvalGame, ground: EvalTask, names: tuple[str, str], played: R
     )
 
 
-def _standing(entrant: Team, side: str, met: Sequence[_Met], judges: tuple[str, ...], seed: int) -> Standing:
+def _standing(entrant: Team, side: str, met: Sequence[PairingResult], judges: tuple[str, ...], seed: int) -> Standing:
     """Returns the means over the judges; without any named, over all others."""
 
     def is_judge(name: str) -> bool:

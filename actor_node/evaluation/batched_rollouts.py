@@ -22,7 +22,7 @@ Float64s = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 
-class Acts(Protocol):
+class Actor(Protocol):
     """Whatever chooses joint actions."""
 
     def act(self, obs: Floats) -> Floats:
@@ -138,7 +138,7 @@ class Rollouts(NamedTuple):
 
 def play_episodes(
     world: World,
-    team: Acts,
+    team: Actor,
     episodes: int,
     seed: int,
     progress: Callable[[int], object],
@@ -171,7 +171,7 @@ def play_episodes(
 
 
 def _play_batch(
-    world: World, team: Acts, seeds: range, count: int, *, max_steps: int, tick: Callable[[], object]
+    world: World, team: Actor, seeds: range, count: int, *, max_steps: int, tick: Callable[[], object]
 ) -> Played:
     """Plays one episode in every copy; returns the first `count` of them."""
     obs = world.reset(seeds)

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from actor_node.evaluation.batched_rollouts import Acts, Episode, Float64s
+from actor_node.evaluation.batched_rollouts import Actor, Episode, Float64s
 from common.errors import ShoalError, WorldError
 from common.policy.heads import Floats
 from common.spec import AgentsSpec
@@ -134,7 +134,7 @@ class _Row(NamedTuple):
 
 def play_side_by_side(
     worlds: SideBySide,
-    make_team: Callable[[], Acts],
+    make_team: Callable[[], Actor],
     seed: int,
     max_steps: int,
     *,
@@ -163,7 +163,7 @@ class _Table:
     def __init__(
         self,
         worlds: SideBySide,
-        make_team: Callable[[], Acts],
+        make_team: Callable[[], Actor],
         seed: int,
         max_steps: int,
         give: Callable[[Episode], object],
@@ -223,7 +223,7 @@ def _after(row: _Row, step: Step) -> _Row:
 class _Blocks:
     """The forward passes of all copies, in blocks of a fixed number of rows."""
 
-    def __init__(self, joint: AgentsSpec, copies: int, make_team: Callable[[], Acts]) -> None:
+    def __init__(self, joint: AgentsSpec, copies: int, make_team: Callable[[], Actor]) -> None:
         blocks = -(-copies // BLOCK)
         self.obs = np.zeros((blocks * BLOCK, joint.obs_dim), np.float32)
         self._teams = [make_team() for _ in range(blocks)]

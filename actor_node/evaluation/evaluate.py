@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from actor_node.evaluation.batched_rollouts import Acts, Reporting, Watcher, play_episodes
+from actor_node.evaluation.batched_rollouts import Actor, Reporting, Watcher, play_episodes
 from actor_node.evaluation.rollouts import PlayOptions, RolledOut, Task, roll_out
 from actor_node.evaluation.task import Dynamics, EvalGame, EvalTask, changed_world_options, is_foreign, short_name
 from actor_node.evaluation.task_metrics import measure
@@ -171,7 +171,7 @@ def _evaluation(
 
 
 def play(
-    world: World, policy: Acts, episodes: int, seed: int, progress: Callable[[int], object]
+    world: World, policy: Actor, episodes: int, seed: int, progress: Callable[[int], object]
 ) -> npt.NDArray[np.float64]:
     """Returns the returns of `episodes` episodes, [episodes, agents]."""
     return play_episodes(world, policy, episodes, seed, progress).returns

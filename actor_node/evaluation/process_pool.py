@@ -35,7 +35,7 @@ from typing import NamedTuple
 import msgspec
 
 from actor_node.collector import Interrupted
-from actor_node.evaluation.batched_rollouts import Acts, Episode, Watcher
+from actor_node.evaluation.batched_rollouts import Actor, Episode, Watcher
 from actor_node.evaluation.copy_rollouts import SideBySide, play_side_by_side, words_of
 from common.errors import ConfigError, ShoalError, WorldError
 from common.process.parent import die_with_parent
@@ -87,7 +87,7 @@ class Task(NamedTuple):
     """What a process needs to play; goes to it pickled, by a pipe that this program made."""
 
     make: Callable[[int], World]
-    make_team: Callable[[], Acts]
+    make_team: Callable[[], Actor]
     seed: int
     extent: Extent
 
@@ -149,7 +149,7 @@ class _Sheet:
 
 
 def play_apart(
-    make: Callable[[int], World], make_team: Callable[[], Acts], seed: int, extent: Extent, watcher: Watcher
+    make: Callable[[int], World], make_team: Callable[[], Actor], seed: int, extent: Extent, watcher: Watcher
 ) -> Ended:
     """Plays episodes 0, 1, ... of an environment; episode e starts from `reset(seed=seed + e)`.
 

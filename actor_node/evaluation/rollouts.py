@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from actor_node.evaluation.batched_rollouts import Acts, Played, Rollouts, Watcher, play_episodes
+from actor_node.evaluation.batched_rollouts import Actor, Played, Rollouts, Watcher, play_episodes
 from actor_node.evaluation.process_pool import LEAST_EPISODES, MOST_EPISODES, Extent, play_apart
 from actor_node.evaluation.task import EvalGame, EvalTask, is_foreign, make_eval_world, one_copy
 from common.errors import ConfigError, WorldError
@@ -68,7 +68,7 @@ class Task(NamedTuple):
     game: EvalGame
     name: str
     """Of the team, in errors."""
-    make_team: Callable[[], Acts]
+    make_team: Callable[[], Actor]
     """Goes to other processes pickled where there are any."""
     seed: int
     """Of the first episode; episode e has seed + e."""
@@ -163,7 +163,7 @@ def _checked(task: Task, played: Played, bound: int, watcher: Watcher) -> int | 
 class _Padded:
     """A team that computes more rows than are asked for: products of other sizes may give other last bits."""
 
-    def __init__(self, team: Acts, rows: int) -> None:
+    def __init__(self, team: Actor, rows: int) -> None:
         self._team, self._rows = team, rows
 
     def act(self, obs: Floats) -> Floats:

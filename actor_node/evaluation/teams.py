@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from actor_node.evaluation.batched_rollouts import Acts
+from actor_node.evaluation.batched_rollouts import Actor
 from actor_node.evaluation.task import EvalGame, changed_world_options, short_name
 from actor_node.opponents import frozen_team
 from common.errors import ConfigError
@@ -50,9 +50,9 @@ class Team(NamedTuple):
     """What it learnt by; empty where nothing was learnt."""
     updates: int
     weights_hash: str
-    team: Callable[[], Acts]
+    team: Callable[[], Actor]
     """Makes who acts, anew for each pairing: no pairing depends on those before it. Can be pickled."""
-    drawn: Callable[[], Acts] | None = None
+    drawn: Callable[[], Actor] | None = None
     """The same team as it was trained: Categorical parts drawn from the policy's softmax. None without such parts."""
 
 
@@ -107,7 +107,7 @@ class UniformActions:
 
 
 class RandomTeam:
-    """Acts uniformly at random within each part's bounds."""
+    """Actor uniformly at random within each part's bounds."""
 
     def __init__(self, joint: AgentsSpec, seed: int) -> None:
         self._joint = joint
@@ -213,7 +213,7 @@ def random_team(game: EvalGame, seed: int) -> Team:
     return _untrained(RANDOM, game, seed)
 
 
-def _same(team: Acts) -> Acts:
+def _same(team: Actor) -> Actor:
     return team
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from actor_node.evaluation.batched_rollouts import Acts, Float64s, Reporting, Rollouts, Watcher
+from actor_node.evaluation.batched_rollouts import Actor, Float64s, Reporting, Rollouts, Watcher
 from actor_node.evaluation.copy_rollouts import Draws
 from actor_node.evaluation.evaluate import Figure, figure
 from actor_node.evaluation.rollouts import PlayOptions, Task, roll_out
@@ -86,7 +86,7 @@ class PairingResult(NamedTuple):
 class CrossPlay:
     """One team made of two: the numbers of one side's actions come from the first, all others from the second."""
 
-    def __init__(self, joint: AgentsSpec, side: str, first: Acts, second: Acts) -> None:
+    def __init__(self, joint: AgentsSpec, side: str, first: Actor, second: Actor) -> None:
         self._first, self._second = first, second
         own = [np.full(agent.action_dim, agent.team == side) for agent in joint.agents]
         self._columns = np.flatnonzero(np.concatenate(own))
@@ -159,7 +159,7 @@ def run_tournament(
     )
 
 
-def _cross(joint: AgentsSpec, side: str, first: Callable[[], Acts], second: Callable[[], Acts]) -> CrossPlay:
+def _cross(joint: AgentsSpec, side: str, first: Callable[[], Actor], second: Callable[[], Actor]) -> CrossPlay:
     return CrossPlay(joint, side, first(), second())
 
 

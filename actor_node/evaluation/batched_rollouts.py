@@ -70,7 +70,7 @@ class Episode(msgspec.Struct, frozen=True):
     """What the environment raised, empty where the episode was played."""
 
 
-class Played(NamedTuple):
+class EpisodeBatch(NamedTuple):
     """What episodes of a batched world gave, step by step."""
 
     reward: Float64s
@@ -106,14 +106,14 @@ class Rollouts(NamedTuple):
     """[E]: whether the limit on steps ended the episode."""
     shared: bool
     """Whether all agents had equal rewards in every step of every episode; False where there is one agent."""
-    steps: Played | None
+    steps: EpisodeBatch | None
     """Step by step, where the world has metrics to be made of it."""
     numbers: npt.NDArray[np.intp]
     """[E]: which episodes those are."""
     failures: tuple[Episode, ...] = ()
 
     @classmethod
-    def of_played(cls, played: Played) -> Rollouts:
+    def of_played(cls, played: EpisodeBatch) -> Rollouts:
         """Returns the rollouts of a batched world."""
         first = played.reward[..., :1]
         shared = played.reward.shape[-1] > 1 and bool((played.reward == first).all())
@@ -146,7 +146,7 @@ def play_episodes(
     max_steps: int = 0,
     tick: Callable[[], object] = lambda: None,
     goes_on: Callable[[int], bool] = lambda _: True,
-) -> Played:
+) -> EpisodeBatch:
     """Plays `episodes` episodes; episode e starts from `reset(seed=seed + e)`.
 
     progress: called with the number of episodes done. max_steps: cuts an episode off; 0 = as the world ends it.
@@ -162,7 +162,7 @@ def play_episodes(
         progress(first + count)
     longest = max(batch.played.shape[1] for batch in batches)
     padded = [_padded(batch, longest) for batch in batches]
-    return Played(
+    return EpisodeBatch(
         reward=np.concatenate([batch.reward for batch in padded]),
         played=np.concatenate([batch.played for batch in padded]),
         metrics={name: np.concatenate([batch.metrics[name] for batch in padded]) for name in padded[0].metrics},
@@ -172,7 +172,7 @@ def play_episodes(
 
 def _play_batch(
     world: World, team: Actor, seeds: range, count: int, *, max_steps: int, tick: Callable[[], object]
-) -> Played:
+) -> EpisodeBatch:
     """Plays one episode in every copy; returns the first `count` of them."""
     obs = world.reset(seeds)
     running = np.ones(world.copies, bool)
@@ -192,7 +192,7 @@ def _play_batch(
     def over_time(rows: list[npt.NDArray[np.float32]] | list[Float64s]) -> Float64s:
         return np.where(mask[..., None], np.stack(rows, axis=1, dtype=np.float64)[:count], 0.0)
 
-    return Played(
+    return EpisodeBatch(
         reward=over_time(rewards),
         played=mask,
         metrics={name: over_time([each[name] for each in metrics]) for name in metrics[0]},
@@ -200,11 +200,11 @@ def _play_batch(
     )
 
 
-def _padded(batch: Played, steps: int) -> Played:
+def _padded(batch: EpisodeBatch, steps: int) -> EpisodeBatch:
     """Returns a batch as long as the longest."""
     missing = steps - batch.played.shape[1]
     longer = ((0, 0), (0, missing), (0, 0))
-    return Played(
+    return EpisodeBatch(
         reward=np.pad(batch.reward, longer),
         played=np.pad(batch.played, longer[:2]),
         metrics={name: np.pad(rows, longer) for name, rows in batch.metrics.items()},

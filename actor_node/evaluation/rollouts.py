@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from actor_node.evaluation.batched_rollouts import Actor, Played, Rollouts, Watcher, play_episodes
+from actor_node.evaluation.batched_rollouts import Actor, EpisodeBatch, Rollouts, Watcher, play_episodes
 from actor_node.evaluation.process_pool import LEAST_EPISODES, MOST_EPISODES, Extent, play_apart
 from actor_node.evaluation.task import EvalGame, EvalTask, is_foreign, make_eval_world, one_copy
 from common.errors import ConfigError, WorldError
@@ -112,7 +112,7 @@ def _in_foreign(task: Task, options: PlayOptions, bound: int, watcher: Watcher) 
     return RolledOut(rollouts, game.spec.scenario, bound=bound)
 
 
-def _in_copies(task: Task, options: PlayOptions, bound: int, watcher: Watcher) -> tuple[Played, str]:
+def _in_copies(task: Task, options: PlayOptions, bound: int, watcher: Watcher) -> tuple[EpisodeBatch, str]:
     """Plays in copies that step together; returns also the world's name."""
     by_time = not options.episodes and not task.ground.batched
     episodes = options.episodes or options.at_most
@@ -145,7 +145,7 @@ def _in_copies(task: Task, options: PlayOptions, bound: int, watcher: Watcher) -
     return played, world.name
 
 
-def _checked(task: Task, played: Played, bound: int, watcher: Watcher) -> int | None:
+def _checked(task: Task, played: EpisodeBatch, bound: int, watcher: Watcher) -> int | None:
     """Plays the first episodes in mpe2 too; returns how many were the same, None where any differed."""
     count = min(task.ground.check, len(played.reward))
     rows = min(COPIES, len(played.reward))

@@ -1,6 +1,6 @@
 """What an episode is measured by beside its return: distances, collisions, touches, successes, as the papers have them.
 
-A scenario is one function: Played -> {name: one number an episode}. All of them use only rewards and benchmark data,
+A scenario is one function: EpisodeBatch -> {name: one number an episode}. All of them use only rewards and benchmark data,
 which the batched worlds and mpe2 give alike, so it makes no difference in which of the two an episode was played.
 The MADDPG paper (Lowe et al. 2017, arXiv 1706.02275) names such figures but not how near "reached" is; here it is
 touching: nearer than the sum of both radii, at the last step.
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from actor_node.evaluation.batched_rollouts import Float64s, Played
+from actor_node.evaluation.batched_rollouts import EpisodeBatch, Float64s
 
 Measures = dict[str, Float64s]
 
@@ -37,7 +37,7 @@ MEANINGS = {
 """What each measure means, by name."""
 
 
-def measure(scenario: str, options: Mapping[str, Any], played: Played) -> Measures:
+def measure(scenario: str, options: Mapping[str, Any], played: EpisodeBatch) -> Measures:
     """Returns the measures of a scenario, name -> [E]; empty where none are defined.
 
     scenario: without its prefix. options: of its world; `dynamics` says which rewards there are.
@@ -47,29 +47,29 @@ def measure(scenario: str, options: Mapping[str, Any], played: Played) -> Measur
     return _BY_SCENARIO[scenario](played) if scenario in _BY_SCENARIO else {}
 
 
-def _mean(played: Played, values: Float64s) -> Float64s:
+def _mean(played: EpisodeBatch, values: Float64s) -> Float64s:
     """Returns the mean over each episode's steps of values [E, T]."""
     mean: Float64s = np.where(played.played, values, 0.0).sum(axis=1) / played.played.sum(axis=1)
     return mean
 
 
-def _last(played: Played, values: Float64s) -> Float64s:
+def _last(played: EpisodeBatch, values: Float64s) -> Float64s:
     """Returns values [E, T, ...] at each episode's last step."""
     taken: Float64s = values[np.arange(len(values)), played.last]
     return taken
 
 
-def _distances(played: Played, distance: Float64s, reach: float) -> Measures:
+def _distances(played: EpisodeBatch, distance: Float64s, reach: float) -> Measures:
     """Measures distances [E, T] to a goal that is reached nearer than `reach`."""
     final = _last(played, distance)
     return {"distance": _mean(played, distance), "final_distance": final, "reached": (final < reach).astype(float)}
 
 
-def _simple(played: Played) -> Measures:
+def _simple(played: EpisodeBatch) -> Measures:
     return _distances(played, np.sqrt(-played.reward[..., 0]), 0.05 + 0.05)
 
 
-def _spread(played: Played) -> Measures:
+def _spread(played: EpisodeBatch) -> Measures:
     distance, occupied = played.metrics["min_dists"][..., 0], played.metrics["occupied_landmarks"][..., 0]
     at_end = _last(played, occupied)
     return {
@@ -82,12 +82,12 @@ def _spread(played: Played) -> Measures:
     }
 
 
-def _speaker_listener(played: Played, options: Mapping[str, Any]) -> Measures:
+def _speaker_listener(played: EpisodeBatch, options: Mapping[str, Any]) -> Measures:
     shared = 2.0 if options.get("dynamics") == "legacy" else 1.0
     return _distances(played, np.sqrt(-played.reward[..., 0] / shared), 0.075 + 0.04)
 
 
-def _reference(played: Played, options: Mapping[str, Any]) -> Measures:
+def _reference(played: EpisodeBatch, options: Mapping[str, Any]) -> Measures:
     """Solves the two blended rewards for the distances; the original's sum of squares does not tell them."""
     ratio = float(options.get("local_ratio", 0.5))
     if options.get("dynamics") == "legacy" or ratio == 0.0:
@@ -99,12 +99,12 @@ def _reference(played: Played, options: Mapping[str, Any]) -> Measures:
     return _distances(played, distances.mean(axis=-1), 0.0) | {"reached": reached}
 
 
-def _push(played: Played) -> Measures:
+def _push(played: EpisodeBatch) -> Measures:
     adversary, agent = _last(played, played.reward).T
     return _contest(agent=-agent, adversary=-agent - adversary, reach=0.05 + 0.05)
 
 
-def _adversary(played: Played) -> Measures:
+def _adversary(played: EpisodeBatch) -> Measures:
     distances = np.sqrt(_last(played, played.metrics["goal"]))
     return _contest(agent=distances[:, 1:].min(axis=1), adversary=distances[:, 0], reach=0.15 + 0.08)
 
@@ -119,11 +119,11 @@ def _contest(*, agent: Float64s, adversary: Float64s, reach: float) -> Measures:
     }
 
 
-def _chase(played: Played) -> Measures:
+def _chase(played: EpisodeBatch) -> Measures:
     return {"touches": played.metrics["collisions"].sum(axis=(1, 2))}
 
 
-def _crypto(played: Played) -> Measures:
+def _crypto(played: EpisodeBatch) -> Measures:
     """Measures what eve (agent 0) and bob (agent 1) say; who says nothing has read nothing."""
 
     def symbols(name: str) -> Float64s:
@@ -141,12 +141,12 @@ def _crypto(played: Played) -> Measures:
     }
 
 
-def _shape(played: Played) -> Measures:
+def _shape(played: EpisodeBatch) -> Measures:
     distance = -played.reward[..., 0]
     return {"distance": _mean(played, distance), "final_distance": _last(played, distance)}
 
 
-_BY_SCENARIO: dict[str, Callable[[Played], Measures]] = {
+_BY_SCENARIO: dict[str, Callable[[EpisodeBatch], Measures]] = {
     "simple": _simple,
     "simple_adversary": _adversary,
     "simple_crypto": _crypto,
@@ -157,7 +157,7 @@ _BY_SCENARIO: dict[str, Callable[[Played], Measures]] = {
     "simple_tag": _chase,
     "simple_world_comm": _chase,
 }
-_BY_REWARD: dict[str, Callable[[Played, Mapping[str, Any]], Measures]] = {
+_BY_REWARD: dict[str, Callable[[EpisodeBatch, Mapping[str, Any]], Measures]] = {
     "simple_reference": _reference,
     "simple_speaker_listener": _speaker_listener,
 }

@@ -5,7 +5,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from actor_node.evaluation.batched_rollouts import Played, play_episodes
+from actor_node.evaluation.batched_rollouts import EpisodeBatch, play_episodes
 from actor_node.evaluation.task_metrics import MEANINGS, measure
 from actor_node.evaluation.teams import RandomTeam
 from common.worlds import SCENARIOS, make_world, world_spec
@@ -19,7 +19,7 @@ def played(reward, metrics=None, lengths=None):
     lengths = lengths or [reward.shape[1]] * len(reward)
     steps = np.arange(reward.shape[1])
     mask = np.array([steps < length for length in lengths])
-    return Played(reward, mask, {name: np.array(rows, float) for name, rows in (metrics or {}).items()})
+    return EpisodeBatch(reward, mask, {name: np.array(rows, float) for name, rows in (metrics or {}).items()})
 
 
 # ---- the same in both worlds --------------------------------------------------------------------------------------

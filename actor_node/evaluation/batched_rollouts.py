@@ -95,7 +95,7 @@ class EpisodeBatch(NamedTuple):
         return steps
 
 
-class Rollouts(NamedTuple):
+class RolloutStats(NamedTuple):
     """What episodes gave, in the order of their seeds; those that failed are left out."""
 
     returns: Float64s
@@ -113,7 +113,7 @@ class Rollouts(NamedTuple):
     failures: tuple[Episode, ...] = ()
 
     @classmethod
-    def of_played(cls, played: EpisodeBatch) -> Rollouts:
+    def of_played(cls, played: EpisodeBatch) -> RolloutStats:
         """Returns the rollouts of a batched world."""
         first = played.reward[..., :1]
         shared = played.reward.shape[-1] > 1 and bool((played.reward == first).all())
@@ -121,7 +121,7 @@ class Rollouts(NamedTuple):
         return cls(played.returns, played.last + 1, cut, shared, played, np.arange(len(played.reward)))
 
     @classmethod
-    def of_episodes(cls, episodes: Sequence[Episode], agents: int) -> Rollouts:
+    def of_episodes(cls, episodes: Sequence[Episode], agents: int) -> RolloutStats:
         """Returns the rollouts of episodes that were played one by one, in whatever order."""
         ordered = sorted(episodes, key=lambda each: each.number)
         good = [each for each in ordered if not each.failure]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from actor_node.evaluation.batched_rollouts import Actor, EpisodeBatch, Rollouts, Watcher, play_episodes
+from actor_node.evaluation.batched_rollouts import Actor, EpisodeBatch, RolloutStats, Watcher, play_episodes
 from actor_node.evaluation.process_pool import LEAST_EPISODES, MOST_EPISODES, Extent, play_apart
 from actor_node.evaluation.task import EvalGame, EvalTask, is_foreign, make_eval_world, one_copy
 from common.errors import ConfigError, WorldError
@@ -53,7 +53,7 @@ class PlayOptions(NamedTuple):
 class RolledOut(NamedTuple):
     """What was played, and where."""
 
-    rollouts: Rollouts
+    rollouts: RolloutStats
     world: str
     """The environment that was stepped."""
     checked: int = 0
@@ -85,7 +85,7 @@ def roll_out(task: Task, options: PlayOptions, watcher: Watcher) -> RolledOut:
         return _in_foreign(task, options, bound or DEFAULT_BOUND, watcher)
     played, world = _in_copies(task, options, bound, watcher)
     if not task.ground.fast or not task.ground.check:
-        return RolledOut(Rollouts.of_played(played), world, bound=bound)
+        return RolledOut(RolloutStats.of_played(played), world, bound=bound)
     try:
         checked = _checked(task, played, bound, watcher)
     except ConfigError as e:
@@ -97,7 +97,7 @@ def roll_out(task: Task, options: PlayOptions, watcher: Watcher) -> RolledOut:
             "playing all episodes in mpe2"
         )
         played, world = _in_copies(task._replace(ground=EvalTask()), options, bound, watcher)
-    return RolledOut(Rollouts.of_played(played), world, checked or 0, bound)
+    return RolledOut(RolloutStats.of_played(played), world, checked or 0, bound)
 
 
 def _in_foreign(task: Task, options: PlayOptions, bound: int, watcher: Watcher) -> RolledOut:
@@ -105,7 +105,7 @@ def _in_foreign(task: Task, options: PlayOptions, bound: int, watcher: Watcher) 
     extent = Extent(options.episodes, options.within_s, options.processes, copies, bound, options.at_most)
     game = task.game
     ended = play_apart(partial(one_copy, game, task.name), task.make_team, task.seed, extent, watcher)
-    rollouts = Rollouts.of_episodes(ended.episodes, len(game.joint.agents))
+    rollouts = RolloutStats.of_episodes(ended.episodes, len(game.joint.agents))
     if not len(rollouts.returns):
         first = rollouts.failures[0].failure if rollouts.failures else "no process is left that plays"
         raise WorldError(f"{task.name}: no episode could be played: {first}")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from actor_node.evaluation.batched_rollouts import Actor, Float64s, Reporting, Rollouts, Watcher
+from actor_node.evaluation.batched_rollouts import Actor, Float64s, Reporting, RolloutStats, Watcher
 from actor_node.evaluation.copy_rollouts import Draws
 from actor_node.evaluation.evaluate import Figure, figure
 from actor_node.evaluation.rollouts import PlayOptions, Task, roll_out
@@ -80,7 +80,7 @@ class PairingResult(NamedTuple):
     pairing: Pairing
     returns: dict[str, Float64s]
     """By side, [episodes played]."""
-    rollouts: Rollouts
+    rollouts: RolloutStats
 
 
 class CrossPlay:
@@ -183,7 +183,7 @@ class _Part(Watcher):
         self._watcher.tick(playing)
 
 
-def side_returns(joint: AgentsSpec, played: Rollouts) -> dict[str, Float64s]:
+def side_returns(joint: AgentsSpec, played: RolloutStats) -> dict[str, Float64s]:
     """Returns each side's return, the mean over its agents, [episodes]."""
     teams = np.array([agent.team for agent in joint.agents])
     return {side: played.returns[:, teams == side].mean(axis=1) for side in joint.teams}
@@ -201,7 +201,7 @@ def _side_of(game: EvalGame, side: str) -> str:
     return side or sides[0]
 
 
-def _pairing(game: EvalGame, ground: EvalTask, names: tuple[str, str], played: Rollouts, seed: int) -> Pairing:
+def _pairing(game: EvalGame, ground: EvalTask, names: tuple[str, str], played: RolloutStats, seed: int) -> Pairing:
     options = {**game.spec.world, "dynamics": ground.dynamics}
     measured = measure(short_name(game.spec.scenario), options, played.steps) if played.steps else {}
     return Pairing(

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actor_node.evaluation.batched_rollouts import Actor, Reporting, Watcher, play_episodes
-from actor_node.evaluation.rollouts import PlayOptions, RolledOut, Task, roll_out
+from actor_node.evaluation.rollouts import PlayOptions, RolloutResult, Task, roll_out
 from actor_node.evaluation.task import Dynamics, EvalGame, EvalTask, changed_world_options, is_foreign, short_name
 from actor_node.evaluation.task_metrics import measure
 from actor_node.evaluation.teams import Team, load_run_team
@@ -137,7 +137,7 @@ def evaluate_entrant(
 
 
 def _evaluation(
-    game: EvalGame, entrant: Team, rolled: RolledOut, *, seed: int, ground: EvalTask, choices: Choices
+    game: EvalGame, entrant: Team, rolled: RolloutResult, *, seed: int, ground: EvalTask, choices: Choices
 ) -> Evaluation:
     spec, rollouts = game.spec, rolled.rollouts
     total = rollouts.returns.sum(axis=1)

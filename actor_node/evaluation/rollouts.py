@@ -50,7 +50,7 @@ class PlayOptions(NamedTuple):
     """Where the time decides: no more episodes than these."""
 
 
-class RolledOut(NamedTuple):
+class RolloutResult(NamedTuple):
     """What was played, and where."""
 
     rollouts: RolloutStats
@@ -75,7 +75,7 @@ class Task(NamedTuple):
     ground: EvalTask
 
 
-def roll_out(task: Task, options: PlayOptions, watcher: Watcher) -> RolledOut:
+def roll_out(task: Task, options: PlayOptions, watcher: Watcher) -> RolloutResult:
     """Plays a team's episodes; episode e starts from `reset(seed=task.seed + e)`, whoever plays it.
 
     Raises ConfigError for a ground that the world does not have, WorldError where no episode could be played.
@@ -85,7 +85,7 @@ def roll_out(task: Task, options: PlayOptions, watcher: Watcher) -> RolledOut:
         return _in_foreign(task, options, bound or DEFAULT_BOUND, watcher)
     played, world = _in_copies(task, options, bound, watcher)
     if not task.ground.fast or not task.ground.check:
-        return RolledOut(RolloutStats.of_played(played), world, bound=bound)
+        return RolloutResult(RolloutStats.of_played(played), world, bound=bound)
     try:
         checked = _checked(task, played, bound, watcher)
     except ConfigError as e:
@@ -97,10 +97,10 @@ def roll_out(task: Task, options: PlayOptions, watcher: Watcher) -> RolledOut:
             "playing all episodes in mpe2"
         )
         played, world = _in_copies(task._replace(ground=EvalTask()), options, bound, watcher)
-    return RolledOut(RolloutStats.of_played(played), world, checked or 0, bound)
+    return RolloutResult(RolloutStats.of_played(played), world, checked or 0, bound)
 
 
-def _in_foreign(task: Task, options: PlayOptions, bound: int, watcher: Watcher) -> RolledOut:
+def _in_foreign(task: Task, options: PlayOptions, bound: int, watcher: Watcher) -> RolloutResult:
     copies = min(options.copies or FOREIGN_COPIES, options.episodes or options.at_most)
     extent = Extent(options.episodes, options.within_s, options.processes, copies, bound, options.at_most)
     game = task.game
@@ -109,7 +109,7 @@ def _in_foreign(task: Task, options: PlayOptions, bound: int, watcher: Watcher) 
     if not len(rollouts.returns):
         first = rollouts.failures[0].failure if rollouts.failures else "no process is left that plays"
         raise WorldError(f"{task.name}: no episode could be played: {first}")
-    return RolledOut(rollouts, game.spec.scenario, bound=bound)
+    return RolloutResult(rollouts, game.spec.scenario, bound=bound)
 
 
 def _in_copies(task: Task, options: PlayOptions, bound: int, watcher: Watcher) -> tuple[EpisodeBatch, str]:

@@ -62,7 +62,7 @@ class RolloutResult(NamedTuple):
     """Steps after which an episode was cut off; 0 = none was."""
 
 
-class Task(NamedTuple):
+class RolloutTask(NamedTuple):
     """Whose episodes, and where."""
 
     game: EvalGame
@@ -75,7 +75,7 @@ class Task(NamedTuple):
     ground: EvalTask
 
 
-def roll_out(task: Task, options: PlayOptions, watcher: Watcher) -> RolloutResult:
+def roll_out(task: RolloutTask, options: PlayOptions, watcher: Watcher) -> RolloutResult:
     """Plays a team's episodes; episode e starts from `reset(seed=task.seed + e)`, whoever plays it.
 
     Raises ConfigError for a ground that the world does not have, WorldError where no episode could be played.
@@ -100,7 +100,7 @@ def roll_out(task: Task, options: PlayOptions, watcher: Watcher) -> RolloutResul
     return RolloutResult(RolloutStats.of_played(played), world, checked or 0, bound)
 
 
-def _in_foreign(task: Task, options: PlayOptions, bound: int, watcher: Watcher) -> RolloutResult:
+def _in_foreign(task: RolloutTask, options: PlayOptions, bound: int, watcher: Watcher) -> RolloutResult:
     copies = min(options.copies or FOREIGN_COPIES, options.episodes or options.at_most)
     extent = Extent(options.episodes, options.within_s, options.processes, copies, bound, options.at_most)
     game = task.game
@@ -112,7 +112,7 @@ def _in_foreign(task: Task, options: PlayOptions, bound: int, watcher: Watcher) 
     return RolloutResult(rollouts, game.spec.scenario, bound=bound)
 
 
-def _in_copies(task: Task, options: PlayOptions, bound: int, watcher: Watcher) -> tuple[EpisodeBatch, str]:
+def _in_copies(task: RolloutTask, options: PlayOptions, bound: int, watcher: Watcher) -> tuple[EpisodeBatch, str]:
     """Plays in copies that step together; returns also the world's name."""
     by_time = not options.episodes and not task.ground.batched
     episodes = options.episodes or options.at_most
@@ -145,7 +145,7 @@ def _in_copies(task: Task, options: PlayOptions, bound: int, watcher: Watcher) -
     return played, world.name
 
 
-def _checked(task: Task, played: EpisodeBatch, bound: int, watcher: Watcher) -> int | None:
+def _checked(task: RolloutTask, played: EpisodeBatch, bound: int, watcher: Watcher) -> int | None:
     """Plays the first episodes in mpe2 too; returns how many were the same, None where any differed."""
     count = min(task.ground.check, len(played.reward))
     rows = min(COPIES, len(played.reward))

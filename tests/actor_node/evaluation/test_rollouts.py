@@ -14,7 +14,7 @@ import pytest
 from actor_node.evaluation.batched_rollouts import Watcher
 from actor_node.evaluation.copy_rollouts import SideBySide
 from actor_node.evaluation.evaluate import Evaluation, evaluate, evaluate_entrant
-from actor_node.evaluation.rollouts import PlayOptions, Task, roll_out
+from actor_node.evaluation.rollouts import PlayOptions, RolloutTask, roll_out
 from actor_node.evaluation.task import EvalTask
 from actor_node.evaluation.teams import load_run_team, load_teams, random_team
 from actor_node.evaluation.tournament import run_tournament
@@ -41,7 +41,7 @@ def rolled(tmp_path, kind, episodes=12, *, watcher=None, world=None, **options):
         tmp_path / f"{kind}-{len(list(tmp_path.iterdir()))}", WALK, 1, world={"kind": kind, **(world or {})}
     )
     game, entrant = load_run_team(team)
-    task = Task(game, entrant.name, entrant.team, 100, EvalTask())
+    task = RolloutTask(game, entrant.name, entrant.team, 100, EvalTask())
     return roll_out(task, PlayOptions(episodes=episodes, **options), watcher or Heard())
 
 
@@ -72,7 +72,7 @@ def test_draws_follow_from_the_episode_and_not_from_who_plays_it(tmp_path, team)
     run = make_team(tmp_path / "a", WALK, 1, world={"choices": True})
     game, entrant = load_run_team(run)
     make = entrant.drawn if team == "drawn" else random_team(game, 3).team
-    task = Task(game, "team", make, 100, EvalTask())
+    task = RolloutTask(game, "team", make, 100, EvalTask())
     one, many = (roll_out(task, PlayOptions(20, copies=copies), Heard()).rollouts for copies in (1, 17))
     np.testing.assert_array_equal(one.returns, many.returns)
     assert len(np.unique(one.returns)) > 10
@@ -103,7 +103,7 @@ def test_a_process_that_dies_costs_what_it_had_in_hand(tmp_path):
 def test_processes_that_die_in_their_first_episode_are_replaced_while_numbers_are_left(tmp_path):
     team = make_team(tmp_path / "run", WALK, 1, world={"kind": "exits at once"})
     game, entrant = load_run_team(team)
-    task = Task(game, entrant.name, entrant.team, 100, EvalTask())
+    task = RolloutTask(game, entrant.name, entrant.team, 100, EvalTask())
     with pytest.raises(WorldError, match="ended with code 7"):
         roll_out(task, PlayOptions(episodes=3, copies=1, processes=2), Heard())
 
@@ -114,7 +114,7 @@ def test_fewer_episodes_than_asked_for_are_said_with_the_reason(tmp_path, monkey
     game, entrant = load_run_team(team)
     monkeypatch.setenv("ONE_LICENCE", str(tmp_path / "licence"))
     heard = Heard()
-    task = Task(game, entrant.name, entrant.team, 100, EvalTask())
+    task = RolloutTask(game, entrant.name, entrant.team, 100, EvalTask())
     found = roll_out(task, PlayOptions(8, processes=1, copies=1), heard).rollouts
     assert (found.numbers.tolist(), len(found.failures)) == ([0], 1)
     assert heard.said[-1].startswith("2 of 8 episodes were begun: no process is left that plays (")

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actor_node.evaluation.batched_rollouts import Actor, Reporting, Watcher, play_episodes
-from actor_node.evaluation.rollouts import PlayOptions, RolloutResult, RolloutTask, roll_out
+from actor_node.evaluation.rollouts import PlayOptions, RolloutResult, RolloutTask, run_rollouts
 from actor_node.evaluation.task import Dynamics, EvalGame, EvalTask, changed_world_options, is_foreign, short_name
 from actor_node.evaluation.task_metrics import measure
 from actor_node.evaluation.teams import Team, load_run_team
@@ -131,7 +131,7 @@ def evaluate_entrant(
     """
     make_team = entrant.drawn if choices == "drawn" and entrant.drawn else entrant.team
     task = RolloutTask(game, entrant.name, make_team, seed, ground)
-    rolled = roll_out(task, options._replace(episodes=episodes), watcher or Reporting(progress))
+    rolled = run_rollouts(task, options._replace(episodes=episodes), watcher or Reporting(progress))
     played_as: Choices = "drawn" if make_team is entrant.drawn else "greedy"
     return _evaluation(game, entrant, rolled, seed=seed, ground=ground, choices=played_as)
 

@@ -75,7 +75,7 @@ class RolloutTask(NamedTuple):
     ground: EvalTask
 
 
-def roll_out(task: RolloutTask, options: PlayOptions, watcher: Watcher) -> RolloutResult:
+def run_rollouts(task: RolloutTask, options: PlayOptions, watcher: Watcher) -> RolloutResult:
     """Plays a team's episodes; episode e starts from `reset(seed=task.seed + e)`, whoever plays it.
 
     Raises ConfigError for a ground that the world does not have, WorldError where no episode could be played.

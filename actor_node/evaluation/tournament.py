@@ -19,7 +19,7 @@ import numpy as np
 from actor_node.evaluation.batched_rollouts import Actor, Float64s, Reporting, RolloutStats, Watcher
 from actor_node.evaluation.copy_rollouts import Draws
 from actor_node.evaluation.evaluate import Figure, figure
-from actor_node.evaluation.rollouts import PlayOptions, RolloutTask, roll_out
+from actor_node.evaluation.rollouts import PlayOptions, RolloutTask, run_rollouts
 from actor_node.evaluation.task import EvalGame, EvalTask, is_foreign, short_name
 from actor_node.evaluation.task_metrics import measure
 from actor_node.evaluation.teams import Team
@@ -134,7 +134,7 @@ def run_tournament(
         for second in entrants:
             make_team = partial(_cross, game.joint, side, first.team, second.team)
             task = RolloutTask(game, f"{first.name} against {second.name}", make_team, seed, ground)
-            rolled = roll_out(task, options, _Part(watcher, done, pairings, options.episodes))
+            rolled = run_rollouts(task, options, _Part(watcher, done, pairings, options.episodes))
             played = rolled.rollouts
             options = options._replace(episodes=len(played.returns) + len(played.failures))
             done += options.episodes

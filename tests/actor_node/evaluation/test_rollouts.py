@@ -14,7 +14,7 @@ import pytest
 from actor_node.evaluation.batched_rollouts import Watcher
 from actor_node.evaluation.copy_rollouts import SideBySide
 from actor_node.evaluation.evaluate import Evaluation, evaluate, evaluate_entrant
-from actor_node.evaluation.rollouts import PlayOptions, RolloutTask, roll_out
+from actor_node.evaluation.rollouts import PlayOptions, RolloutTask, run_rollouts
 from actor_node.evaluation.task import EvalTask
 from actor_node.evaluation.teams import load_run_team, load_teams, random_team
 from actor_node.evaluation.tournament import run_tournament
@@ -42,7 +42,7 @@ def rolled(tmp_path, kind, episodes=12, *, watcher=None, world=None, **options):
     )
     game, entrant = load_run_team(team)
     task = RolloutTask(game, entrant.name, entrant.team, 100, EvalTask())
-    return roll_out(task, PlayOptions(episodes=episodes, **options), watcher or Heard())
+    return run_rollouts(task, PlayOptions(episodes=episodes, **options), watcher or Heard())
 
 
 def evaluated(tmp_path, kind, episodes=12, *, choices="greedy", world=None, **options) -> Evaluation:
@@ -73,7 +73,7 @@ def test_draws_follow_from_the_episode_and_not_from_who_plays_it(tmp_path, team)
     game, entrant = load_run_team(run)
     make = entrant.drawn if team == "drawn" else random_team(game, 3).team
     task = RolloutTask(game, "team", make, 100, EvalTask())
-    one, many = (roll_out(task, PlayOptions(20, copies=copies), Heard()).rollouts for copies in (1, 17))
+    one, many = (run_rollouts(task, PlayOptions(20, copies=copies), Heard()).rollouts for copies in (1, 17))
     np.testing.assert_array_equal(one.returns, many.returns)
     assert len(np.unique(one.returns)) > 10
 
@@ -105,7 +105,7 @@ def test_processes_that_die_in_their_first_episode_are_replaced_while_numbers_ar
     game, entrant = load_run_team(team)
     task = RolloutTask(game, entrant.name, entrant.team, 100, EvalTask())
     with pytest.raises(WorldError, match="ended with code 7"):
-        roll_out(task, PlayOptions(episodes=3, copies=1, processes=2), Heard())
+        run_rollouts(task, PlayOptions(episodes=3, copies=1, processes=2), Heard())
 
 
 @pytest.mark.slow
@@ -115,7 +115,7 @@ def test_fewer_episodes_than_asked_for_are_said_with_the_reason(tmp_path, monkey
     monkeypatch.setenv("ONE_LICENCE", str(tmp_path / "licence"))
     heard = Heard()
     task = RolloutTask(game, entrant.name, entrant.team, 100, EvalTask())
-    found = roll_out(task, PlayOptions(8, processes=1, copies=1), heard).rollouts
+    found = run_rollouts(task, PlayOptions(8, processes=1, copies=1), heard).rollouts
     assert (found.numbers.tolist(), len(found.failures)) == ([0], 1)
     assert heard.said[-1].startswith("2 of 8 episodes were begun: no process is left that plays (")
     assert "FileExistsError" in heard.said[-1]

@@ -33,7 +33,7 @@ class Draws(Protocol):
         ...
 
 
-class SideBySide:
+class CopySet:
     """Worlds of one copy each, as one world: a copy that fails is over, and stays so until it begins anew.
 
     Has `reset` and `step` of a World, too; there a copy that failed acts no more and earns nothing.
@@ -133,7 +133,7 @@ class _Row(NamedTuple):
 
 
 def play_side_by_side(
-    worlds: SideBySide,
+    worlds: CopySet,
     make_team: Callable[[], Actor],
     seed: int,
     max_steps: int,
@@ -162,7 +162,7 @@ class _Table:
 
     def __init__(
         self,
-        worlds: SideBySide,
+        worlds: CopySet,
         make_team: Callable[[], Actor],
         seed: int,
         max_steps: int,

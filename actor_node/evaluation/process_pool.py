@@ -36,7 +36,7 @@ import msgspec
 
 from actor_node.collector import Interrupted
 from actor_node.evaluation.batched_rollouts import Actor, Episode, Watcher
-from actor_node.evaluation.copy_rollouts import SideBySide, play_side_by_side, words_of
+from actor_node.evaluation.copy_rollouts import CopySet, play_side_by_side, words_of
 from common.errors import ConfigError, ShoalError, WorldError
 from common.process.parent import die_with_parent
 from common.worlds import World
@@ -177,7 +177,7 @@ class _Made:
     def __init__(self, make: Callable[[int], World], copies: int) -> None:
         self._make, self._count = make, 0
         try:
-            self.worlds = SideBySide(self._next, copies)
+            self.worlds = CopySet(self._next, copies)
         except ShoalError:
             raise
         except Exception as e:

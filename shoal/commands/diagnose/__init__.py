@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from actor_node.evaluation.ablation import Ablation, Played, ablate, batched_world, record
-from actor_node.evaluation.copy_rollouts import SideBySide
+from actor_node.evaluation.copy_rollouts import CopySet
 from common.errors import ConfigError, WorldError
 from common.policy.file import load_policy
 from common.policy.heads import Floats
@@ -177,7 +177,7 @@ def _look(
         policy = Policy(run.players, run.spec.network, team.flat)
         patience_s = PATIENCE_S if run.spec.scenario.startswith(FOREIGN) else math.inf
         played = record(world, policy, seed, steps, watched, patience_s=patience_s)
-        if isinstance(world, SideBySide):
+        if isinstance(world, CopySet):
             _note_failures(world, skipped)
     finally:
         world.close()
@@ -218,7 +218,7 @@ def _inputs(run: Run, played: Played) -> InputFigures:
     return measure(run.joint, rows, reward, present)
 
 
-def _note_failures(world: SideBySide, skipped: dict[str, str]) -> None:
+def _note_failures(world: CopySet, skipped: dict[str, str]) -> None:
     """Notes the episodes that the environment failed in; WorldError where those are all."""
     if world.note:
         skipped["copies"] = world.note
@@ -239,7 +239,7 @@ def _long_world(run: Run, episodes: int, seed: int, limits: _Limits, skipped: di
         make = partial(make_world, run.spec.scenario, 1, seed=seed, options=run.spec.world, restart_ended=False)
         bound = limits.max_steps or LONGEST
         return (
-            SideBySide(make, min(episodes, limits.copies)),
+            CopySet(make, min(episodes, limits.copies)),
             min(MOST_WATCHED, bound),
             min(steps or MOST_WATCHED, bound),
         )

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from actor_node.evaluation.batched_rollouts import Watcher
-from actor_node.evaluation.copy_rollouts import SideBySide
+from actor_node.evaluation.copy_rollouts import CopySet
 from actor_node.evaluation.evaluate import Evaluation, evaluate, evaluate_entrant
 from actor_node.evaluation.rollouts import PlayOptions, RolloutTask, run_rollouts
 from actor_node.evaluation.task import EvalTask
@@ -244,7 +244,7 @@ def test_the_batched_world_is_checked_in_mpe2(tmp_path):
 
 
 def test_a_copy_that_failed_is_absent_until_it_begins_again():
-    worlds = SideBySide(lambda: make_world(WALK, 1, seed=0, options={"kind": "raises"}, restart_ended=False), 2)
+    worlds = CopySet(lambda: make_world(WALK, 1, seed=0, options={"kind": "raises"}, restart_ended=False), 2)
     worlds.reset([1, 2])
     actions = np.zeros((2, worlds.spec.action_dim), np.float32)
     worlds.step(actions)

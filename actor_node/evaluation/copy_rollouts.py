@@ -25,7 +25,7 @@ BLOCK = 16
 
 
 @runtime_checkable
-class Draws(Protocol):
+class EpisodeQueue(Protocol):
     """A team that chooses by chance: its draws of an episode follow from the episode's seed."""
 
     def begin(self, row: int, seed: int) -> None:
@@ -232,7 +232,7 @@ class _Blocks:
         """Takes a copy's first observations of an episode."""
         self.obs[copy] = obs
         team = self._teams[copy // BLOCK]
-        if isinstance(team, Draws):
+        if isinstance(team, EpisodeQueue):
             team.begin(copy % BLOCK, seed)
 
     def act(self) -> Floats:

@@ -83,7 +83,7 @@ class Ended(NamedTuple):
     """The most that one process had."""
 
 
-class Task(NamedTuple):
+class PoolTask(NamedTuple):
     """What a process needs to play; goes to it pickled, by a pipe that this program made."""
 
     make: Callable[[int], World]
@@ -158,7 +158,7 @@ def play_apart(
     """
     sheet = _Sheet(extent, watcher)
     if extent.processes:
-        return _Parent(Task(make, make_team, seed, extent), watcher, sheet).run()
+        return _Parent(PoolTask(make, make_team, seed, extent), watcher, sheet).run()
     worlds = _Made(make, extent.copies)
     try:
         if worlds.worlds.note:
@@ -223,7 +223,7 @@ class _Child:
 class _Parent:
     """Hands out episodes to processes and hears what came of them."""
 
-    def __init__(self, task: Task, watcher: Watcher, sheet: _Sheet) -> None:
+    def __init__(self, task: PoolTask, watcher: Watcher, sheet: _Sheet) -> None:
         self._task, self._watcher, self._sheet = task, watcher, sheet
         self._children: list[_Child] = []
         self._refused: ShoalError | None = None
@@ -356,7 +356,7 @@ def play_for(pipe: Connection, parent: int) -> None:
     sys.stdout.flush()
     os.dup2(2, 1)
     pipe.send_bytes(_READY)
-    task: Task = pipe.recv()
+    task: PoolTask = pipe.recv()
     first_seed = os.getpid() * 1_000
 
     def tell(told: _Told) -> None:

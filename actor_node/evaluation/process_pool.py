@@ -75,7 +75,7 @@ class Extent(NamedTuple):
         return self.episodes or self.at_most
 
 
-class Ended(NamedTuple):
+class ProcessEnded(NamedTuple):
     """What came of it."""
 
     episodes: list[Episode]
@@ -150,7 +150,7 @@ class _Sheet:
 
 def play_apart(
     make: Callable[[int], World], make_team: Callable[[], Actor], seed: int, extent: Extent, watcher: Watcher
-) -> Ended:
+) -> ProcessEnded:
     """Plays episodes 0, 1, ... of an environment; episode e starts from `reset(seed=seed + e)`.
 
     make: makes a world of one copy with a seed of its own; with processes it and make_team go to them, pickled.
@@ -168,7 +168,7 @@ def play_apart(
         )
     finally:
         worlds.worlds.close()
-    return Ended(sheet.found, worlds.worlds.copies)
+    return ProcessEnded(sheet.found, worlds.worlds.copies)
 
 
 class _Made:
@@ -230,7 +230,7 @@ class _Parent:
         self._notes: set[str] = set()
         self._copies = 0
 
-    def run(self) -> Ended:
+    def run(self) -> ProcessEnded:
         """Plays until enough are played or no process is left."""
         extent = self._task.extent
         # A process for which there will be no episode would make its copies for nothing.
@@ -253,7 +253,7 @@ class _Parent:
             why = f" ({str(self._refused).splitlines()[0]})" if self._refused is not None else ""
             begun, meant = len(self._sheet.found), self._sheet.expected()
             self._watcher.say(f"{begun:,} of {meant:,} episodes were begun: no process is left that plays{why}")
-        return Ended(self._sheet.found, self._copies)
+        return ProcessEnded(self._sheet.found, self._copies)
 
     def _hear(self, child: _Child) -> None:
         try:

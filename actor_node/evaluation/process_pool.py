@@ -148,7 +148,7 @@ class _Sheet:
         self._watcher.say(f"about {minutes}:{seconds:02} for {total:,} episodes on {on}")
 
 
-def play_apart(
+def play_in_processes(
     make: Callable[[int], World], make_team: Callable[[], Actor], seed: int, extent: Extent, watcher: Watcher
 ) -> ProcessEnded:
     """Plays episodes 0, 1, ... of an environment; episode e starts from `reset(seed=seed + e)`.

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from actor_node.evaluation.batched_rollouts import Actor, EpisodeBatch, RolloutStats, Watcher, play_episodes
-from actor_node.evaluation.process_pool import LEAST_EPISODES, MOST_EPISODES, Extent, play_apart
+from actor_node.evaluation.process_pool import LEAST_EPISODES, MOST_EPISODES, Extent, play_in_processes
 from actor_node.evaluation.task import EvalGame, EvalTask, is_foreign, make_eval_world, one_copy
 from common.errors import ConfigError, WorldError
 from common.policy.heads import Floats
@@ -104,7 +104,7 @@ def _in_foreign(task: RolloutTask, options: PlayOptions, bound: int, watcher: Wa
     copies = min(options.copies or FOREIGN_COPIES, options.episodes or options.at_most)
     extent = Extent(options.episodes, options.within_s, options.processes, copies, bound, options.at_most)
     game = task.game
-    ended = play_apart(partial(one_copy, game, task.name), task.make_team, task.seed, extent, watcher)
+    ended = play_in_processes(partial(one_copy, game, task.name), task.make_team, task.seed, extent, watcher)
     rollouts = RolloutStats.of_episodes(ended.episodes, len(game.joint.agents))
     if not len(rollouts.returns):
         first = rollouts.failures[0].failure if rollouts.failures else "no process is left that plays"

@@ -73,7 +73,7 @@ class Repeated(Generic[_T]):
         return results
 
 
-class Landing:
+class BatchBuffer:
     """Where batches land: one place on the device, written anew for each, without waiting for the copy."""
 
     def __init__(self, device: Device, rows: int, words: int) -> None:

@@ -15,7 +15,7 @@ from common.run.run import Run
 from common.transitions import field_columns, transition_dtype
 from learner_node import schedule
 from learner_node.clocks import Due
-from learner_node.devices import Device, Landing, Repeated
+from learner_node.devices import BatchBuffer, Device, Repeated
 from learner_node.replay_session import Records
 from learner_node.stacked.losses import Batch
 from learner_node.stacked.update import Maddpg
@@ -45,7 +45,7 @@ class Training:
             run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros((), device=device.torch)
         )
         dtype = transition_dtype(run.joint)
-        self._landing = Landing(device, spec.replay.batch, dtype.itemsize // 4)
+        self._landing = BatchBuffer(device, spec.replay.batch, dtype.itemsize // 4)
         self._columns = field_columns(dtype)
         self._device = device
         self._importance_exponent = spec.replay.importance_exponent

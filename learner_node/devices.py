@@ -45,7 +45,7 @@ class Cuda(Device):
         return graph.replay, results
 
 
-class Repeated(Generic[_T]):
+class GraphedUpdate(Generic[_T]):
     """Work on tensors that stay where they are: done as written, or captured once and replayed where that pays.
 
     When capture fails it goes on as written, with a warning.

@@ -15,7 +15,7 @@ from common.run.run import Run
 from common.transitions import field_columns, transition_dtype
 from learner_node import schedule
 from learner_node.clocks import Due
-from learner_node.devices import BatchBuffer, Device, Repeated
+from learner_node.devices import BatchBuffer, Device, GraphedUpdate
 from learner_node.replay_session import Records
 from learner_node.stacked.losses import Batch
 from learner_node.stacked.update import Maddpg
@@ -49,7 +49,7 @@ class Training:
         self._columns = field_columns(dtype)
         self._device = device
         self._importance_exponent = spec.replay.importance_exponent
-        self._steps: dict[_Turn, Repeated[Measured]] = {}
+        self._steps: dict[_Turn, GraphedUpdate[Measured]] = {}
         self._figures_due = Due(FIGURES_PERIOD_S, 0.0)
         self.figures: Figures | None = None
         """Losses as they were a moment ago."""
@@ -82,10 +82,10 @@ class Training:
         weights: Tensor = records.probabilities.pow(-(start + (1.0 - start) * progress))
         return weights / weights.max()
 
-    def _step(self, turn: _Turn) -> Repeated[Measured]:
+    def _step(self, turn: _Turn) -> GraphedUpdate[Measured]:
         if turn not in self._steps:
             step = partial(self.algorithm.step, self._batch(turn), policies=turn.moves_policies)
-            self._steps[turn] = Repeated(self._device, step, self.algorithm.generator)
+            self._steps[turn] = GraphedUpdate(self._device, step, self.algorithm.generator)
         return self._steps[turn]
 
     def _batch(self, turn: _Turn) -> Batch:

@@ -16,7 +16,7 @@ from common.run.players import players
 from common.run.run import RunSpec
 from common.spec import AgentSpec, AgentsSpec, PlayersSpec
 from common.transitions import transition_dtype
-from learner_node.stacked.layout import Family, family
+from learner_node.stacked.layout import NetworkLayout, family
 
 GIB = 2**30
 BYTES_LAID_OUT, BYTES_LEARNT = 28, 40
@@ -164,17 +164,17 @@ def _parameters(shapes: Iterable[tuple[int, int]]) -> int:
     return sum((inputs + 1) * outputs for inputs, outputs in shapes)
 
 
-def _policy_parameters(playing: PlayersSpec, spec: RunSpec, plan: Family) -> int:
+def _policy_parameters(playing: PlayersSpec, spec: RunSpec, plan: NetworkLayout) -> int:
     by_network = dict(zip(plan.policy_networks, playing.agents, strict=True))
     return sum(_parameters(layer_shapes(player, spec.network)) for player in by_network.values())
 
 
-def _critic_parameters(spec: RunSpec, plan: Family) -> int:
+def _critic_parameters(spec: RunSpec, plan: NetworkLayout) -> int:
     inputs = {critic.network: len(critic.sees) for critic in plan.critics}
     return sum(_parameters(pairwise((seen, *spec.network.critic_hidden, 1))) for seen in inputs.values())
 
 
-def _laid_out(playing: PlayersSpec, spec: RunSpec, plan: Family) -> int:
+def _laid_out(playing: PlayersSpec, spec: RunSpec, plan: NetworkLayout) -> int:
     policies = sum(_parameters(layer_shapes(player, spec.network)) for player in playing.agents)
     everything = playing.obs_dim + playing.action_dim
     one_critic = _parameters(pairwise((everything, *spec.network.critic_hidden, 1)))
@@ -184,7 +184,7 @@ def _laid_out(playing: PlayersSpec, spec: RunSpec, plan: Family) -> int:
 # ---- words --------------------------------------------------------------------------------------------------------
 
 
-def _sides_in_words(playing: PlayersSpec, plan: Family) -> str:
+def _sides_in_words(playing: PlayersSpec, plan: NetworkLayout) -> str:
     """Returns the sides with their agents, and how many networks these have; sides of one agent in one clause."""
     everyone = range(len(playing.agents))
     groups = _groups(everyone, plan)
@@ -203,7 +203,7 @@ def _sides_in_words(playing: PlayersSpec, plan: Family) -> str:
     return "; ".join(clauses)
 
 
-def _side_in_words(members: Sequence[int], crossing: Container[int], playing: PlayersSpec, plan: Family) -> str:
+def _side_in_words(members: Sequence[int], crossing: Container[int], playing: PlayersSpec, plan: NetworkLayout) -> str:
     groups = _groups([i for i in members if i not in crossing], plan)
     alone = [group[0] for group in groups if len(group) == 1]
     words = [_group_in_words(group, playing, plan) for group in groups if len(group) > 1]
@@ -216,14 +216,14 @@ def _side_in_words(members: Sequence[int], crossing: Container[int], playing: Pl
     return "; ".join(words)
 
 
-def _group_in_words(group: Sequence[int], playing: PlayersSpec, plan: Family) -> str:
+def _group_in_words(group: Sequence[int], playing: PlayersSpec, plan: NetworkLayout) -> str:
     policies = {plan.policy_networks[i] for i in group}
     critics = {critic.network for critic in plan.critics if critic.player in group}
     names = _names([playing.agents[i].name for i in group])
     return f"{names}: {_one(len(policies), 'policy', 'policies')}, {_one(len(critics), 'critic', 'critics')}"
 
 
-def _groups(members: Sequence[int], plan: Family) -> list[list[int]]:
+def _groups(members: Sequence[int], plan: NetworkLayout) -> list[list[int]]:
     """Returns players that share a policy or a critic, together."""
     groups: list[tuple[set[tuple[str, int]], list[int]]] = []
     for i in members:

@@ -53,7 +53,7 @@ class Critic:
 
 
 @dataclass(frozen=True)
-class Family:
+class NetworkLayout:
     """The networks of a run, player by player."""
 
     policy_networks: tuple[int, ...]
@@ -73,7 +73,7 @@ class Family:
         return tuple(critic.network for critic in self.critics)
 
 
-def family(players: PlayersSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> Family:
+def family(players: PlayersSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> NetworkLayout:
     """Returns what the settings make of the players of a run (`Run.players`)."""
     by_side = algorithms_by_side(players, algorithm.name)
     traits = [TRAITS[by_side[player.team]] for player in players.agents]
@@ -83,7 +83,7 @@ def family(players: PlayersSpec, network: NetworkSpec, algorithm: AlgorithmSpec)
     critic_roles = roles if network.share_critics else alone
     firsts = [_critic(players, i, critic_roles, traits[i], 0) for i in alone]
     twins = [_critic(players, i, critic_roles, traits[i], 1 + max(critic_roles)) for i in alone if traits[i].twin]
-    return Family(
+    return NetworkLayout(
         policy_networks=roles if network.share_policies else alone,
         critics=_numbered([*firsts, *twins]),
         smooths=tuple(own.smooths for own in traits),

@@ -14,7 +14,7 @@ from torch import Tensor
 from common.policy.network import layer_shapes
 from common.run.run import NetworkSpec
 from common.spec import PlayersSpec
-from learner_node.stacked.layout import Critic, Family
+from learner_node.stacked.layout import Critic, NetworkLayout
 from learner_node.stacked.networks import (
     CriticTensors,
     PolicyTensors,
@@ -145,7 +145,7 @@ def _trained(
 def trained_policies(
     players: PlayersSpec,
     network: NetworkSpec,
-    plan: Family,
+    plan: NetworkLayout,
     rates: Sequence[float],
     *,
     decay: float,
@@ -182,7 +182,7 @@ def trained_policies(
 def trained_critics(
     players: PlayersSpec,
     network: NetworkSpec,
-    plan: Family,
+    plan: NetworkLayout,
     rates: Sequence[float],
     *,
     decay: float,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from common.run.run import AlgorithmSpec
-from learner_node.stacked.layout import Family
+from learner_node.stacked.layout import NetworkLayout
 from learner_node.stacked.losses import Shares, critic_loss, logit_penalty, policy_value
 
 
@@ -30,7 +30,7 @@ class PolicyMeasured:
 class Measured:
     """One update; every property is one number a player `[N]` unless said."""
 
-    plan: Family
+    plan: NetworkLayout
     algorithm: AlgorithmSpec
     error: Tensor
     """The critics' TD errors `[C, B]` before the update."""

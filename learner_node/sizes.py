@@ -16,7 +16,7 @@ from common.run.players import players
 from common.run.run import RunSpec
 from common.spec import AgentSpec, AgentsSpec, PlayersSpec
 from common.transitions import transition_dtype
-from learner_node.stacked.layout import NetworkLayout, family
+from learner_node.stacked.layout import NetworkLayout, network_layout
 
 GIB = 2**30
 BYTES_LAID_OUT, BYTES_LEARNT = 28, 40
@@ -88,7 +88,7 @@ class Sizes:
 def sizes_of(spec: RunSpec, joint: AgentsSpec) -> Sizes:
     """Returns what a run takes; ConfigError when its settings do not fit its agents."""
     playing = players(joint, spec.algorithm.name)
-    plan = family(playing, spec.network, spec.algorithm)
+    plan = network_layout(playing, spec.network, spec.algorithm)
     policy, critic = _policy_parameters(playing, spec, plan), _critic_parameters(spec, plan)
     laid_out = _laid_out(playing, spec, plan)
     record_bytes = transition_dtype(joint).itemsize

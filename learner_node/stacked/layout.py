@@ -73,7 +73,7 @@ class NetworkLayout:
         return tuple(critic.network for critic in self.critics)
 
 
-def family(players: PlayersSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> NetworkLayout:
+def network_layout(players: PlayersSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> NetworkLayout:
     """Returns what the settings make of the players of a run (`Run.players`)."""
     by_side = algorithms_by_side(players, algorithm.name)
     traits = [TRAITS[by_side[player.team]] for player in players.agents]

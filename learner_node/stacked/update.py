@@ -27,7 +27,7 @@ from common.run.players import players
 from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec
 from learner_node.stacked.heads import Heads, gumbel_noise
-from learner_node.stacked.layout import NetworkLayout, family
+from learner_node.stacked.layout import NetworkLayout, network_layout
 from learner_node.stacked.losses import (
     Batch,
     Shares,
@@ -52,7 +52,7 @@ class Maddpg:
         """Starts from seeded parameters, of the number type and on the device of `like`."""
         self.agents, self.players = agents, players(agents, algorithm.name)
         self.network, self.algorithm = network, algorithm
-        self.plan: NetworkLayout = family(self.players, network, algorithm)
+        self.plan: NetworkLayout = network_layout(self.players, network, algorithm)
         self.generator = torch.Generator(like.device).manual_seed(seed)
         self.heads = Heads(agents, like, algorithm.gumbel, algorithm.gumbel_temperature, network.head)
         self.rewards = Rewards(agents, self.players, algorithm, like)

@@ -10,7 +10,7 @@ from common.run.run import AlgorithmSpec, make_run_spec
 from common.transitions import transition_dtype
 from learner_node.devices import Device
 from learner_node.replay_session import Records
-from learner_node.stacked.layout import family
+from learner_node.stacked.layout import network_layout
 from learner_node.trainer import Training
 from tests.traps.hand import LIFT, ONE_UNIT, critic, learner, policy, put, rows, run_in, team
 
@@ -30,7 +30,7 @@ def test_21_matd3_moves_its_policies_every_second_update() -> None:
         training.learn(Records(torch.from_numpy(words), complete=False), updates, 0.0, 0.0)
         moved.append(bool((training.algorithm.policy_weights() != before).any()))
     assert moved == [False, True] * 3
-    assert family(team("a"), ONE_UNIT, AlgorithmSpec(name="maddpg")).policy_every == 1
+    assert network_layout(team("a"), ONE_UNIT, AlgorithmSpec(name="maddpg")).policy_every == 1
 
 
 def test_21_matd3_takes_the_lower_of_two_critics_row_by_row() -> None:

@@ -24,7 +24,7 @@ from common.spec import PlayerSpec, PlayersSpec
 
 
 @dataclass(frozen=True)
-class Traits:
+class Variant:
     """What makes an algorithm."""
 
     sees_all: bool = True
@@ -33,11 +33,11 @@ class Traits:
     policy_every: int = 1
 
 
-TRAITS: dict[Algorithm, Traits] = {
-    "maddpg": Traits(),
-    "matd3": Traits(twin=True, smooths=True, policy_every=2),
-    "iddpg": Traits(sees_all=False),
-    "joint": Traits(),
+TRAITS: dict[Algorithm, Variant] = {
+    "maddpg": Variant(),
+    "matd3": Variant(twin=True, smooths=True, policy_every=2),
+    "iddpg": Variant(sees_all=False),
+    "joint": Variant(),
 }
 
 
@@ -106,7 +106,7 @@ def _refuse_unlike_learners(
             )
 
 
-def _critic(players: PlayersSpec, player: int, roles: Sequence[int], traits: Traits, offset: int) -> Critic:
+def _critic(players: PlayersSpec, player: int, roles: Sequence[int], traits: Variant, offset: int) -> Critic:
     mates = [i for i, number in enumerate(roles) if number == roles[player]]
     others = [i for i in range(len(players.agents)) if i not in mates]
     at = mates.index(player)

@@ -19,7 +19,7 @@ from common.spec import AgentsSpec, PlayersSpec
 from learner_node.stacked.losses import Batch, Shares
 
 
-class Told(NamedTuple):
+class PlayerSignals(NamedTuple):
     """What players are told of a transition, `[B, N]` each."""
 
     reward: Tensor
@@ -60,14 +60,14 @@ class Rewards:
         own = torch.eye(len(team_mean)).to(team_mean)
         self._matrix.copy_(((1.0 - spirit) * own + spirit * team_mean) @ self._mean_of * self._scale)
 
-    def told(self, batch: Batch) -> Told:
+    def told(self, batch: Batch) -> PlayerSignals:
         """Returns what the players are told."""
         reward = batch.reward @ self._matrix if self._mixes else batch.reward
         if not self._merges:
-            return Told(reward, batch.discount, batch.present)
-        return Told(reward, self._any(batch.discount), self._any(batch.present))
+            return PlayerSignals(reward, batch.discount, batch.present)
+        return PlayerSignals(reward, self._any(batch.discount), self._any(batch.present))
 
-    def shares(self, batch: Batch, told: Told) -> Shares:
+    def shares(self, batch: Batch, told: PlayerSignals) -> Shares:
         """Returns what the rows of a batch count for."""
         mask = told.present.t()
         rows = mask / mask.sum(1, keepdim=True).clamp_(min=1.0)

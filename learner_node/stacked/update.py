@@ -38,7 +38,7 @@ from learner_node.stacked.losses import (
 )
 from learner_node.stacked.networks import cohorts, policy_pieces
 from learner_node.stacked.parameters import trained_critics, trained_policies
-from learner_node.stacked.rewards import Rewards, Told
+from learner_node.stacked.rewards import PlayerSignals, Rewards
 from learner_node.stacked.update_stats import Measured, PolicyMeasured
 from learner_node.stacked.workspace import Memory
 
@@ -132,7 +132,7 @@ class Maddpg:
             self._memory = self._memory_of(rows)
         return self._memory
 
-    def _shares_of(self, batch: Batch, told: Told) -> Shares:
+    def _shares_of(self, batch: Batch, told: PlayerSignals) -> Shares:
         if not batch.complete:
             return self.rewards.shares(batch, told)
         if self._memory.shares is None:
@@ -141,7 +141,7 @@ class Maddpg:
 
     # ---- critics --------------------------------------------------------------------------------------------------
 
-    def _td_targets(self, batch: Batch, told: Told, shares: Shares) -> Tensor:
+    def _td_targets(self, batch: Batch, told: PlayerSignals, shares: Shares) -> Tensor:
         memory = self._memory
         memory.next_obs.copy_(batch.next_obs)
         logits = memory.policy.forward(self.policies.target, memory.own_next_obs)
@@ -173,7 +173,7 @@ class Maddpg:
         first.index_copy_(0, self._twins, torch.minimum(first.index_select(0, self._twins), second))
         return first
 
-    def _critic_error(self, batch: Batch, told: Told, shares: Shares) -> Tensor:
+    def _critic_error(self, batch: Batch, told: PlayerSignals, shares: Shares) -> Tensor:
         """Runs the critics forward; returns by how much their values miss the target `[C, B]`."""
         memory, target = self._memory, self._td_targets(batch, told, shares)
         memory.joint.copy_(batch.joint)

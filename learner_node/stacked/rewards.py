@@ -27,7 +27,7 @@ class PlayerSignals(NamedTuple):
     present: Tensor
 
 
-class Rewards:
+class SignalMixer:
     """Turns agents' rewards, discounts and presence into players'."""
 
     def __init__(self, agents: AgentsSpec, players: PlayersSpec, algorithm: AlgorithmSpec, like: Tensor) -> None:

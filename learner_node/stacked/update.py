@@ -38,7 +38,7 @@ from learner_node.stacked.losses import (
 )
 from learner_node.stacked.networks import cohorts, policy_pieces
 from learner_node.stacked.parameters import trained_critics, trained_policies
-from learner_node.stacked.rewards import PlayerSignals, Rewards
+from learner_node.stacked.rewards import PlayerSignals, SignalMixer
 from learner_node.stacked.update_stats import Measured, PolicyMeasured
 from learner_node.stacked.workspace import Memory
 
@@ -55,7 +55,7 @@ class Maddpg:
         self.plan: NetworkLayout = network_layout(self.players, network, algorithm)
         self.generator = torch.Generator(like.device).manual_seed(seed)
         self.heads = Heads(agents, like, algorithm.gumbel, algorithm.gumbel_temperature, network.head)
-        self.rewards = Rewards(agents, self.players, algorithm, like)
+        self.rewards = SignalMixer(agents, self.players, algorithm, like)
         rates = [algorithm.side_learning_rates.get(player.team, 1.0) for player in self.players.agents]
         made, clip = (self.players, network, self.plan, rates), algorithm.gradient_clip
         self.policies = trained_policies(*made, decay=algorithm.policy_weight_decay, clip=clip, seed=seed, like=like)

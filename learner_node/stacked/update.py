@@ -40,7 +40,7 @@ from learner_node.stacked.networks import cohorts, policy_pieces
 from learner_node.stacked.parameters import trained_critics, trained_policies
 from learner_node.stacked.rewards import PlayerSignals, SignalMixer
 from learner_node.stacked.update_stats import Measured, PolicyMeasured
-from learner_node.stacked.workspace import Memory
+from learner_node.stacked.workspace import Workspace
 
 
 class Maddpg:
@@ -124,10 +124,10 @@ class Maddpg:
         flat: npt.NDArray[np.float32] = torch.cat(pieces).float().cpu().numpy()
         return flat
 
-    def _memory_of(self, rows: int) -> Memory:
-        return Memory(self.players, self.network, len(self.plan.critics), rows, self.policies.stored)
+    def _memory_of(self, rows: int) -> Workspace:
+        return Workspace(self.players, self.network, len(self.plan.critics), rows, self.policies.stored)
 
-    def _memory_for(self, rows: int) -> Memory:
+    def _memory_for(self, rows: int) -> Workspace:
         if len(self._memory.now) != rows:
             self._memory = self._memory_of(rows)
         return self._memory

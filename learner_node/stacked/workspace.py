@@ -30,7 +30,7 @@ class Own(NamedTuple):
     """`[n, u, B]`."""
 
 
-class Memory:
+class Workspace:
     """What an update of B rows computes into."""
 
     def __init__(self, players: PlayersSpec, network: NetworkSpec, critics: int, rows: int, like: Tensor) -> None:

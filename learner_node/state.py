@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from common.errors import ConfigError, ShoalError
-from learner_node.stacked.parameters import Trained
+from learner_node.stacked.parameters import ParameterSet
 from learner_node.stacked.update import Maddpg
 
 _RANDOM = "random_state"
@@ -80,5 +80,5 @@ def _tensors(algorithm: Maddpg) -> dict[str, Tensor]:
     }
 
 
-def _kinds(algorithm: Maddpg) -> dict[str, Trained[Any]]:
+def _kinds(algorithm: Maddpg) -> dict[str, ParameterSet[Any]]:
     return {"policies": algorithm.policies, "critics": algorithm.critics}

@@ -33,7 +33,7 @@ from learner_node.stacked.sharing import Label, Sharing
 _T = TypeVar("_T", PolicyTensors, CriticTensors)
 
 
-class Trained(Generic[_T]):
+class ParameterSet(Generic[_T]):
     """All networks of one kind.
 
     `stored` `[P]` is what is learnt; `online`, `target` and `gradient` are views for every user (agent, or critic).
@@ -130,8 +130,8 @@ def _trained(
     *,
     decay: float,
     clip: float,
-) -> Trained[_T]:
-    return Trained(
+) -> ParameterSet[_T]:
+    return ParameterSet(
         sharing,
         torch.cat([piece.flatten() for network in networks for piece in network.places]).to(like.device),
         torch.from_numpy(np.concatenate([network.initial for network in networks])).to(like),
@@ -152,7 +152,7 @@ def trained_policies(
     clip: float,
     seed: int,
     like: Tensor,
-) -> Trained[PolicyTensors]:
+) -> ParameterSet[PolicyTensors]:
     """Returns the policies of players, from parameters drawn for each network.
 
     rates: of each player's learning, in units of the common rate. clip: the largest norm of a gradient, 0 = any.
@@ -189,7 +189,7 @@ def trained_critics(
     clip: float,
     seed: int,
     like: Tensor,
-) -> Trained[CriticTensors]:
+) -> ParameterSet[CriticTensors]:
     """Returns the critics of players; see `trained_policies`."""
     inputs, widths, critics = players.obs_dim + players.action_dim, network.critic_hidden, plan.critics
     first = _first_labels(critics, inputs, apart=network.tell_apart)

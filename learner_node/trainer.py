@@ -1,6 +1,6 @@
 """The update in its place: records in, figures out, at the rates of the run's schedules, on the run's device.
 
-Records --Landing--> Batch (views) --Repeated--> Maddpg.step --> Measured --once a second--> Figures
+Records --Landing--> LossBatch (views) --Repeated--> Maddpg.step --> Measured --once a second--> Figures
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from learner_node import schedule
 from learner_node.clocks import Due
 from learner_node.devices import BatchBuffer, Device, GraphedUpdate
 from learner_node.replay_session import Records
-from learner_node.stacked.losses import Batch
+from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.update import Maddpg
 from learner_node.stacked.update_stats import Figures, Measured
 
@@ -88,9 +88,9 @@ class Training:
             self._steps[turn] = GraphedUpdate(self._device, step, self.algorithm.generator)
         return self._steps[turn]
 
-    def _batch(self, turn: _Turn) -> Batch:
+    def _batch(self, turn: _Turn) -> LossBatch:
         words, columns = self._landing.words, self._columns
-        return Batch(
+        return LossBatch(
             joint=words[:, : columns["action"].stop],
             next_obs=words[:, columns["next_obs"]],
             reward=words[:, columns["reward"]],

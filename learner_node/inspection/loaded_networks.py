@@ -32,7 +32,7 @@ from learner_node.inspection.network_stats import (
     forward,
     value_figures,
 )
-from learner_node.stacked.losses import Batch
+from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.networks import critic_pieces
 from learner_node.stacked.update import Maddpg
 from learner_node.state import Counters, TrainingState, restore
@@ -103,7 +103,7 @@ class Brain:
             torch.from_numpy(f.reshape(-1, f.shape[-1])) for f in (reward, discount, present)
         )
         unused = rewards.new_empty(len(rewards), 0)
-        told = self._algorithm.rewards.told(Batch(unused, unused, rewards, discounts, presences))
+        told = self._algorithm.rewards.told(LossBatch(unused, unused, rewards, discounts, presences))
         players = [field.numpy().reshape(*reward.shape[:2], -1).astype(np.float64) for field in told]
         return players[0], players[1], players[2]
 

@@ -27,7 +27,7 @@ from common.policy.network import unflatten
 from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec, Box, PlayersSpec, joint_spec
 from common.transitions import field_columns, transition_dtype
-from learner_node.stacked.losses import Batch
+from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.update import Maddpg
 
 NETWORK = NetworkSpec(policy_hidden=(64, 64), critic_hidden=(64, 64), share_policies=False, share_critics=False)
@@ -115,7 +115,7 @@ def needed_flop(joint: AgentsSpec, network: NetworkSpec, rows: int) -> int:
     return 2 * rows * (policy + critic + training + critic + through_critic + 2 * own)
 
 
-def random_batch(joint: AgentsSpec, rows: int) -> Batch:
+def random_batch(joint: AgentsSpec, rows: int) -> LossBatch:
     """Returns a batch of random numbers in which every agent acts, as views of records."""
     dtype = transition_dtype(joint)
     columns, words = field_columns(dtype), torch.randn(rows, dtype.itemsize // 4)
@@ -123,7 +123,7 @@ def random_batch(joint: AgentsSpec, rows: int) -> Batch:
     next_obs, reward, discount, present = (
         words[:, columns[name]] for name in ("next_obs", "reward", "discount", "present")
     )
-    return Batch(words[:, : columns["action"].stop], next_obs, reward, discount, present, complete=True)
+    return LossBatch(words[:, : columns["action"].stop], next_obs, reward, discount, present, complete=True)
 
 
 class Products(TorchDispatchMode):
@@ -164,7 +164,7 @@ class PlainLoop:
             torch.optim.Adam(net.parameters(), algorithm.critic_learning_rate) for net in self.critics
         ]
 
-    def update(self, batch: Batch) -> None:
+    def update(self, batch: LossBatch) -> None:
         """Trains agent after agent, then moves the targets."""
         obs, action = torch.split(batch.joint, [self._joint.obs_dim, self._joint.action_dim], dim=1)
         with torch.no_grad():

@@ -16,7 +16,7 @@ Kind = Literal["squared", "huber"]
 
 
 @dataclass(frozen=True)
-class Batch:
+class LossBatch:
     """Transitions as tensors; `joint` is obs and action side by side, as they stand in the records."""
 
     joint: Tensor

@@ -16,7 +16,7 @@ from torch import Tensor
 from common.run.players import members_of
 from common.run.run import AlgorithmSpec
 from common.spec import AgentsSpec, PlayersSpec
-from learner_node.stacked.losses import Batch, Shares
+from learner_node.stacked.losses import LossBatch, Shares
 
 
 class PlayerSignals(NamedTuple):
@@ -60,14 +60,14 @@ class SignalMixer:
         own = torch.eye(len(team_mean)).to(team_mean)
         self._matrix.copy_(((1.0 - spirit) * own + spirit * team_mean) @ self._mean_of * self._scale)
 
-    def told(self, batch: Batch) -> PlayerSignals:
+    def told(self, batch: LossBatch) -> PlayerSignals:
         """Returns what the players are told."""
         reward = batch.reward @ self._matrix if self._mixes else batch.reward
         if not self._merges:
             return PlayerSignals(reward, batch.discount, batch.present)
         return PlayerSignals(reward, self._any(batch.discount), self._any(batch.present))
 
-    def shares(self, batch: Batch, told: PlayerSignals) -> Shares:
+    def shares(self, batch: LossBatch, told: PlayerSignals) -> Shares:
         """Returns what the rows of a batch count for."""
         mask = told.present.t()
         rows = mask / mask.sum(1, keepdim=True).clamp_(min=1.0)

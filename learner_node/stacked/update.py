@@ -29,7 +29,7 @@ from common.spec import AgentsSpec
 from learner_node.stacked.heads import Heads, gumbel_noise
 from learner_node.stacked.layout import NetworkLayout, network_layout
 from learner_node.stacked.losses import (
-    Batch,
+    LossBatch,
     Shares,
     add_logit_penalty_gradient,
     critic_loss_gradient,
@@ -75,7 +75,7 @@ class Maddpg:
 
     @torch.inference_mode()
     def update(
-        self, batch: Batch, policy_learning_rate: float, critic_learning_rate: float, *, policies: bool = True
+        self, batch: LossBatch, policy_learning_rate: float, critic_learning_rate: float, *, policies: bool = True
     ) -> Measured:
         """Trains critics, then policies and all targets unless it is not their turn, all on one batch."""
         self.set_rates(policy_learning_rate, critic_learning_rate)
@@ -87,7 +87,7 @@ class Maddpg:
         self.critics.adam.rate.fill_(critic_learning_rate)
 
     @torch.inference_mode()
-    def step(self, batch: Batch, *, policies: bool) -> Measured:
+    def step(self, batch: LossBatch, *, policies: bool) -> Measured:
         """Does the update with the rates set: nothing but work on tensors, the same for every batch of one size."""
         self._memory_for(len(batch.joint))
         told = self.rewards.told(batch)
@@ -108,7 +108,7 @@ class Maddpg:
         return policy.forward(self.policies.online, policy.own_obs(obs))
 
     @torch.inference_mode()
-    def td_targets(self, batch: Batch) -> Tensor:
+    def td_targets(self, batch: LossBatch) -> Tensor:
         """Returns `y` `[N, B]` by the target networks."""
         self._memory_for(len(batch.joint))
         told = self.rewards.told(batch)
@@ -132,7 +132,7 @@ class Maddpg:
             self._memory = self._memory_of(rows)
         return self._memory
 
-    def _shares_of(self, batch: Batch, told: PlayerSignals) -> Shares:
+    def _shares_of(self, batch: LossBatch, told: PlayerSignals) -> Shares:
         if not batch.complete:
             return self.rewards.shares(batch, told)
         if self._memory.shares is None:
@@ -141,7 +141,7 @@ class Maddpg:
 
     # ---- critics --------------------------------------------------------------------------------------------------
 
-    def _td_targets(self, batch: Batch, told: PlayerSignals, shares: Shares) -> Tensor:
+    def _td_targets(self, batch: LossBatch, told: PlayerSignals, shares: Shares) -> Tensor:
         memory = self._memory
         memory.next_obs.copy_(batch.next_obs)
         logits = memory.policy.forward(self.policies.target, memory.own_next_obs)
@@ -173,7 +173,7 @@ class Maddpg:
         first.index_copy_(0, self._twins, torch.minimum(first.index_select(0, self._twins), second))
         return first
 
-    def _critic_error(self, batch: Batch, told: PlayerSignals, shares: Shares) -> Tensor:
+    def _critic_error(self, batch: LossBatch, told: PlayerSignals, shares: Shares) -> Tensor:
         """Runs the critics forward; returns by how much their values miss the target `[C, B]`."""
         memory, target = self._memory, self._td_targets(batch, told, shares)
         memory.joint.copy_(batch.joint)
@@ -184,14 +184,14 @@ class Maddpg:
         """Repeats what is said of players `[N, B]` for their critics `[C, B]`."""
         return players.index_select(0, self._owners) if len(self._twins) else players
 
-    def _update_critics(self, batch: Batch, error: Tensor, shares: Shares) -> Tensor:
+    def _update_critics(self, batch: LossBatch, error: Tensor, shares: Shares) -> Tensor:
         memory, critics = self._memory, self.critics
         slope = self._slope_of(batch, shares)
         critic_loss_gradient(error, slope, self.algorithm.critic_loss, memory.critic.d_values)
         memory.critic.backward(critics.online, critics.gradient, memory.critics_now)
         return critics.step()
 
-    def _slope_of(self, batch: Batch, shares: Shares) -> Tensor:
+    def _slope_of(self, batch: LossBatch, shares: Shares) -> Tensor:
         lasts = batch.complete and batch.importance is None
         if lasts and self._memory.slope is not None:
             return self._memory.slope

@@ -19,7 +19,7 @@ from common.run.presets import PRESETS
 from common.run.run import AlgorithmSpec, NetworkSpec, Run, RunSpec, make_run_spec
 from common.spec import AgentsSpec, Box, Part, joint_spec
 from common.worlds import World, make_world
-from learner_node.stacked.losses import Batch
+from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.update import Maddpg
 from learner_node.state import Counters, capture, restore
 from tests.common.examples import make_header, random_weights
@@ -76,25 +76,25 @@ def rows(
     discount: Any = 1.0,
     present: Any = 1.0,
     count: int = 1,
-) -> Batch:
+) -> LossBatch:
     """Returns a batch of `count` rows; a number stands for all places of a field."""
 
     def field(value: Any, width: int) -> Tensor:
         return torch.tensor(np.broadcast_to(np.asarray(value, float), (count, width)).copy())
 
     agents = len(joint.agents)
-    return Batch(
+    return LossBatch(
         torch.cat([field(obs, joint.obs_dim), field(action, joint.action_dim)], 1),
         field(next_obs, joint.obs_dim),
         *(field(value, agents) for value in (reward, discount, present)),
     )
 
 
-def batch_of(records: np.ndarray) -> Batch:
+def batch_of(records: np.ndarray) -> LossBatch:
     """Returns records as a batch in float64."""
     fields = {name: torch.tensor(records[name].astype(float)) for name in records.dtype.names or ()}
     joint = torch.cat([fields["obs"], fields["action"]], 1)
-    return Batch(joint, *(fields[name] for name in ("next_obs", "reward", "discount", "present")))
+    return LossBatch(joint, *(fields[name] for name in ("next_obs", "reward", "discount", "present")))
 
 
 # ---- worlds -------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from common.policy.network import Policy
 from common.run.run import AlgorithmSpec, NetworkSpec, make_run_spec
 from common.spec import AgentsSpec, Box, joint_spec
 from common.transitions import transition_dtype
-from learner_node.stacked.losses import Batch
+from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.update import Maddpg
 from learner_node.state import Counters, capture
 from tests.traps.hand import DOUBLE, STILL, UNIT, collect, critic, learner, paper, policy, put, rows, run_in, team
@@ -98,7 +98,7 @@ def test_20_gradients_are_clipped_network_by_network() -> None:
 # ---- 23: a centralised critic sees everyone --------------------------------------------------------------------------
 
 
-def losses(joint: AgentsSpec, name: str, batch: Batch, *, shared: bool) -> np.ndarray:
+def losses(joint: AgentsSpec, name: str, batch: LossBatch, *, shared: bool) -> np.ndarray:
     """Returns the critics' losses on a batch of a learner that always starts alike."""
     network = NetworkSpec(policy_hidden=(8,), critic_hidden=(8,), share_critics=shared)
     found = Maddpg(joint, network, AlgorithmSpec(name=name), 3, DOUBLE)

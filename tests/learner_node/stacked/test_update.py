@@ -12,7 +12,7 @@ from torch import Tensor
 from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec, Box
 from learner_node.stacked.heads import gumbel_noise
-from learner_node.stacked.losses import Batch
+from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.update import Maddpg
 
 from .literal_maddpg import LiteralMaddpg, Noise, flatten, load
@@ -23,9 +23,9 @@ ROWS = 48
 DOUBLE = torch.zeros((), dtype=torch.float64)
 
 
-def as_batch(fields: dict[str, Tensor]) -> Batch:
+def as_batch(fields: dict[str, Tensor]) -> LossBatch:
     joint = torch.cat([fields["obs"], fields["action"]], 1)
-    return Batch(joint, fields["next_obs"], fields["reward"], fields["discount"], fields["present"])
+    return LossBatch(joint, fields["next_obs"], fields["reward"], fields["discount"], fields["present"])
 
 
 class Pair:

@@ -34,7 +34,7 @@ class LossBatch:
 
 
 @dataclass(frozen=True)
-class Shares:
+class RowWeights:
     """What each row of a batch counts for: nothing where a player is absent."""
 
     rows: Tensor
@@ -73,17 +73,17 @@ def critic_loss_gradient(error: Tensor, slope: Tensor, kind: Kind, out: Tensor) 
         torch.clamp(error, -1.0, 1.0, out=out).mul_(slope)
 
 
-def policy_value(values: Tensor, shares: Shares) -> Tensor:
+def policy_value(values: Tensor, shares: RowWeights) -> Tensor:
     """Returns the mean value `[N]` of what each policy would do now; its policy loss is minus this, plus a penalty."""
     return (values * shares.rows).sum(1)
 
 
-def logit_penalty(logits: Tensor, shares: Shares, owner: Tensor) -> Tensor:
+def logit_penalty(logits: Tensor, shares: RowWeights, owner: Tensor) -> Tensor:
     """Returns lambda * mean logits^2 `[N]`; owner: the player of each number of the joint action `[U]`."""
     by_number = (logits.square() * shares.numbers).sum(0)
     return by_number.new_zeros(len(shares.rows)).index_add_(0, owner, by_number)
 
 
-def add_logit_penalty_gradient(d_logits: Tensor, logits: Tensor, shares: Shares) -> None:
+def add_logit_penalty_gradient(d_logits: Tensor, logits: Tensor, shares: RowWeights) -> None:
     """Adds the penalty's gradient to that of the logits `[B, U]`."""
     d_logits.addcmul_(logits, shares.numbers, value=2.0)

@@ -16,7 +16,7 @@ from torch import Tensor
 from common.run.players import members_of
 from common.run.run import AlgorithmSpec
 from common.spec import AgentsSpec, PlayersSpec
-from learner_node.stacked.losses import LossBatch, Shares
+from learner_node.stacked.losses import LossBatch, RowWeights
 
 
 class PlayerSignals(NamedTuple):
@@ -67,15 +67,15 @@ class SignalMixer:
             return PlayerSignals(reward, batch.discount, batch.present)
         return PlayerSignals(reward, self._any(batch.discount), self._any(batch.present))
 
-    def shares(self, batch: LossBatch, told: PlayerSignals) -> Shares:
+    def shares(self, batch: LossBatch, told: PlayerSignals) -> RowWeights:
         """Returns what the rows of a batch count for."""
         mask = told.present.t()
         rows = mask / mask.sum(1, keepdim=True).clamp_(min=1.0)
         numbers = (rows.index_select(0, self.player_of) * self._penalty).t()
         if batch.complete:
-            return Shares(rows, numbers, None, None)
+            return RowWeights(rows, numbers, None, None)
         alive = batch.present * (batch.discount > 0)
-        return Shares(
+        return RowWeights(
             rows, numbers, batch.present.index_select(1, self._agent_of), alive.index_select(1, self._agent_of)
         )
 

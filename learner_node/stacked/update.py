@@ -30,7 +30,7 @@ from learner_node.stacked.heads import Heads, gumbel_noise
 from learner_node.stacked.layout import NetworkLayout, network_layout
 from learner_node.stacked.losses import (
     LossBatch,
-    Shares,
+    RowWeights,
     add_logit_penalty_gradient,
     critic_loss_gradient,
     critic_loss_slope,
@@ -132,7 +132,7 @@ class Maddpg:
             self._memory = self._memory_of(rows)
         return self._memory
 
-    def _shares_of(self, batch: LossBatch, told: PlayerSignals) -> Shares:
+    def _shares_of(self, batch: LossBatch, told: PlayerSignals) -> RowWeights:
         if not batch.complete:
             return self.rewards.shares(batch, told)
         if self._memory.shares is None:
@@ -141,7 +141,7 @@ class Maddpg:
 
     # ---- critics --------------------------------------------------------------------------------------------------
 
-    def _td_targets(self, batch: LossBatch, told: PlayerSignals, shares: Shares) -> Tensor:
+    def _td_targets(self, batch: LossBatch, told: PlayerSignals, shares: RowWeights) -> Tensor:
         memory = self._memory
         memory.next_obs.copy_(batch.next_obs)
         logits = memory.policy.forward(self.policies.target, memory.own_next_obs)
@@ -173,7 +173,7 @@ class Maddpg:
         first.index_copy_(0, self._twins, torch.minimum(first.index_select(0, self._twins), second))
         return first
 
-    def _critic_error(self, batch: LossBatch, told: PlayerSignals, shares: Shares) -> Tensor:
+    def _critic_error(self, batch: LossBatch, told: PlayerSignals, shares: RowWeights) -> Tensor:
         """Runs the critics forward; returns by how much their values miss the target `[C, B]`."""
         memory, target = self._memory, self._td_targets(batch, told, shares)
         memory.joint.copy_(batch.joint)
@@ -184,14 +184,14 @@ class Maddpg:
         """Repeats what is said of players `[N, B]` for their critics `[C, B]`."""
         return players.index_select(0, self._owners) if len(self._twins) else players
 
-    def _update_critics(self, batch: LossBatch, error: Tensor, shares: Shares) -> Tensor:
+    def _update_critics(self, batch: LossBatch, error: Tensor, shares: RowWeights) -> Tensor:
         memory, critics = self._memory, self.critics
         slope = self._slope_of(batch, shares)
         critic_loss_gradient(error, slope, self.algorithm.critic_loss, memory.critic.d_values)
         memory.critic.backward(critics.online, critics.gradient, memory.critics_now)
         return critics.step()
 
-    def _slope_of(self, batch: LossBatch, shares: Shares) -> Tensor:
+    def _slope_of(self, batch: LossBatch, shares: RowWeights) -> Tensor:
         lasts = batch.complete and batch.importance is None
         if lasts and self._memory.slope is not None:
             return self._memory.slope
@@ -205,7 +205,7 @@ class Maddpg:
 
     # ---- policies -------------------------------------------------------------------------------------------------
 
-    def _update_policies(self, shares: Shares) -> PolicyMeasured:
+    def _update_policies(self, shares: RowWeights) -> PolicyMeasured:
         policies, memory = self.policies, self._memory
         logits = memory.policy.forward(policies.online, memory.own_obs)
         sample = self.heads.sample(logits, self._noise(len(logits)), memory.actions)
@@ -222,7 +222,7 @@ class Maddpg:
             return None
         return gumbel_noise(rows, self.heads.choices, self.policies.stored, self.generator)
 
-    def _first_of_current(self, shares: Shares, actions: Tensor) -> None:
+    def _first_of_current(self, shares: RowWeights, actions: Tensor) -> None:
         """Starts the critics' pass with each critic's own player acting by its current policy.
 
         With teammates as stored, only the own action's share of the first product differs from critic to critic.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from common.run.run import AlgorithmSpec
 from learner_node.stacked.layout import NetworkLayout
-from learner_node.stacked.losses import Shares, critic_loss, logit_penalty, policy_value
+from learner_node.stacked.losses import RowWeights, critic_loss, logit_penalty, policy_value
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Measured:
     algorithm: AlgorithmSpec
     error: Tensor
     """The critics' TD errors `[C, B]` before the update."""
-    shares: Shares
+    shares: RowWeights
     critic_squared_norms: Tensor
     """Of the critics' gradients before clipping, network by network."""
     policy: PolicyMeasured | None

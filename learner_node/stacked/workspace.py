@@ -12,7 +12,7 @@ from torch import Tensor
 
 from common.run.run import NetworkSpec
 from common.spec import PlayersSpec
-from learner_node.stacked.losses import Shares
+from learner_node.stacked.losses import RowWeights
 from learner_node.stacked.networks import cohorts
 from learner_node.stacked.passes import CriticPass, PolicyPass
 
@@ -51,7 +51,7 @@ class Workspace:
         self.own_obs, self.own_next_obs = self.policy.own_obs(self.now), self.policy.own_obs(self.next)
         change = like.new_empty(players.action_dim, rows)
         self.change = change.t()
-        self.shares: Shares | None = None
+        self.shares: RowWeights | None = None
         """What rows count for where all agents act."""
         self.slope: Tensor | None = None
         """The slope of the critics' loss there, where all rows are as important `[C, B]`."""

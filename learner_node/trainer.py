@@ -1,6 +1,6 @@
 """The update in its place: records in, figures out, at the rates of the run's schedules, on the run's device.
 
-Records --Landing--> LossBatch (views) --Repeated--> Maddpg.step --> Measured --once a second--> Figures
+Records --Landing--> LossBatch (views) --Repeated--> Maddpg.step --> UpdateStats --once a second--> Figures
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from learner_node.devices import BatchBuffer, Device, GraphedUpdate
 from learner_node.replay_session import Records
 from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.update import Maddpg
-from learner_node.stacked.update_stats import Figures, Measured
+from learner_node.stacked.update_stats import Figures, UpdateStats
 
 FIGURES_PERIOD_S = 1.0
 
@@ -49,12 +49,12 @@ class Training:
         self._columns = field_columns(dtype)
         self._device = device
         self._importance_exponent = spec.replay.importance_exponent
-        self._steps: dict[_Turn, GraphedUpdate[Measured]] = {}
+        self._steps: dict[_Turn, GraphedUpdate[UpdateStats]] = {}
         self._figures_due = Due(FIGURES_PERIOD_S, 0.0)
         self.figures: Figures | None = None
         """Losses as they were a moment ago."""
 
-    def learn(self, records: Records, updates: int, progress: float, now: float) -> Measured:
+    def learn(self, records: Records, updates: int, progress: float, now: float) -> UpdateStats:
         """Does the next update after `updates`, with `progress` (0 to 1) of the budget used.
 
         now: monotonic seconds. What it returns holds until the next update.
@@ -82,7 +82,7 @@ class Training:
         weights: Tensor = records.probabilities.pow(-(start + (1.0 - start) * progress))
         return weights / weights.max()
 
-    def _step(self, turn: _Turn) -> GraphedUpdate[Measured]:
+    def _step(self, turn: _Turn) -> GraphedUpdate[UpdateStats]:
         if turn not in self._steps:
             step = partial(self.algorithm.step, self._batch(turn), policies=turn.moves_policies)
             self._steps[turn] = GraphedUpdate(self._device, step, self.algorithm.generator)

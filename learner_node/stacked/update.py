@@ -39,7 +39,7 @@ from learner_node.stacked.losses import (
 from learner_node.stacked.networks import cohorts, policy_pieces
 from learner_node.stacked.parameters import trained_critics, trained_policies
 from learner_node.stacked.rewards import PlayerSignals, SignalMixer
-from learner_node.stacked.update_stats import Measured, PolicyMeasured
+from learner_node.stacked.update_stats import PolicyMeasured, UpdateStats
 from learner_node.stacked.workspace import Workspace
 
 
@@ -76,7 +76,7 @@ class Maddpg:
     @torch.inference_mode()
     def update(
         self, batch: LossBatch, policy_learning_rate: float, critic_learning_rate: float, *, policies: bool = True
-    ) -> Measured:
+    ) -> UpdateStats:
         """Trains critics, then policies and all targets unless it is not their turn, all on one batch."""
         self.set_rates(policy_learning_rate, critic_learning_rate)
         return self.step(batch, policies=policies)
@@ -87,7 +87,7 @@ class Maddpg:
         self.critics.adam.rate.fill_(critic_learning_rate)
 
     @torch.inference_mode()
-    def step(self, batch: LossBatch, *, policies: bool) -> Measured:
+    def step(self, batch: LossBatch, *, policies: bool) -> UpdateStats:
         """Does the update with the rates set: nothing but work on tensors, the same for every batch of one size."""
         self._memory_for(len(batch.joint))
         told = self.rewards.told(batch)
@@ -99,7 +99,7 @@ class Maddpg:
             policy = self._update_policies(shares)
             self.critics.follow(self.algorithm.target_rate)
             self.policies.follow(self.algorithm.target_rate)
-        return Measured(self.plan, self.algorithm, error, shares, squared_norms, policy, self.rewards.player_of)
+        return UpdateStats(self.plan, self.algorithm, error, shares, squared_norms, policy, self.rewards.player_of)
 
     @torch.inference_mode()
     def logits(self, obs: Tensor) -> Tensor:

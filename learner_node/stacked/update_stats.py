@@ -27,7 +27,7 @@ class PolicyMeasured:
 
 
 @dataclass(frozen=True)
-class Measured:
+class UpdateStats:
     """One update; every property is one number a player `[N]` unless said."""
 
     plan: NetworkLayout

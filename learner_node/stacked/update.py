@@ -39,7 +39,7 @@ from learner_node.stacked.losses import (
 from learner_node.stacked.networks import cohorts, policy_pieces
 from learner_node.stacked.parameters import trained_critics, trained_policies
 from learner_node.stacked.rewards import PlayerSignals, SignalMixer
-from learner_node.stacked.update_stats import PolicyMeasured, UpdateStats
+from learner_node.stacked.update_stats import PolicyStats, UpdateStats
 from learner_node.stacked.workspace import Workspace
 
 
@@ -205,7 +205,7 @@ class Maddpg:
 
     # ---- policies -------------------------------------------------------------------------------------------------
 
-    def _update_policies(self, shares: RowWeights) -> PolicyMeasured:
+    def _update_policies(self, shares: RowWeights) -> PolicyStats:
         policies, memory = self.policies, self._memory
         logits = memory.policy.forward(policies.online, memory.own_obs)
         sample = self.heads.sample(logits, self._noise(len(logits)), memory.actions)
@@ -215,7 +215,7 @@ class Maddpg:
         d_logits = self.heads.backward(sample, self._own_action_gradient(), memory.policy.d_logits)
         add_logit_penalty_gradient(d_logits, logits, shares)
         memory.policy.backward(policies.online, policies.gradient, memory.own_obs)
-        return PolicyMeasured(logits, values, policies.step())
+        return PolicyStats(logits, values, policies.step())
 
     def _noise(self, rows: int) -> Tensor | None:
         if not self.heads.choices:

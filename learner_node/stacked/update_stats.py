@@ -15,7 +15,7 @@ from learner_node.stacked.losses import RowWeights, critic_loss, logit_penalty, 
 
 
 @dataclass(frozen=True)
-class PolicyMeasured:
+class PolicyStats:
     """What the policies' half of an update leaves behind."""
 
     logits: Tensor
@@ -37,7 +37,7 @@ class UpdateStats:
     shares: RowWeights
     critic_squared_norms: Tensor
     """Of the critics' gradients before clipping, network by network."""
-    policy: PolicyMeasured | None
+    policy: PolicyStats | None
     """None in an update in which policies did not move."""
     player_of: Tensor
     """The player of each number of the joint action `[U]`."""
@@ -78,7 +78,7 @@ class UpdateStats:
         return self.error[: len(self.shares.rows)]
 
     @property
-    def _policy(self) -> PolicyMeasured:
+    def _policy(self) -> PolicyStats:
         if self.policy is None:
             raise ValueError("the policies did not move in this update; ask after one in which they did")
         return self.policy

@@ -48,7 +48,7 @@ from learner_node.milestones import Milestones
 from learner_node.refused_weights import RefusedWeights
 from learner_node.replay_session import Records
 from learner_node.sizes import sizes_of
-from learner_node.stacked.update_stats import Figures
+from learner_node.stacked.update_stats import Losses
 from learner_node.state import Counters, TrainingState, capture, restore
 from learner_node.trackers import open_tracker
 from learner_node.trainer import Training
@@ -282,7 +282,7 @@ class Learner:
         _log.info("%s", doing)
         self._stream.send(self._report(None, finished=False))
 
-    def _report(self, figures: Figures | None, *, finished: bool) -> LearnerReport:
+    def _report(self, figures: Losses | None, *, finished: bool) -> LearnerReport:
         self.metrics.observe(figures, self.progress, self._stream.rejected)
         self.metrics.observe_inputs(self._inputs.figures, self._run.spec.algorithm.reward_scale)
         remarks = [self._warning, *self._inputs.remarks()]

@@ -10,7 +10,7 @@ from prometheus_client import Counter, Gauge, Histogram, Info
 from common.process import metrics as vitals
 from common.run.run import Run
 from learner_node.inputs import InputFigures
-from learner_node.stacked.update_stats import Figures
+from learner_node.stacked.update_stats import Losses
 
 
 class Metrics:
@@ -65,7 +65,7 @@ class Metrics:
         Info("shoal_run", "The run this process works for.", registry=self.registry).info(vitals.run_labels(run))
         self.checkpoint_interval.set(checkpoint_every_s)
 
-    def observe(self, figures: Figures | None, progress: float, rejected: int) -> None:
+    def observe(self, figures: Losses | None, progress: float, rejected: int) -> None:
         """Sets what is looked at once a second."""
         self.progress.set(progress)
         self.rejected.inc(rejected - self._rejected)

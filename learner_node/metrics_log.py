@@ -27,7 +27,7 @@ from tensorboardX import SummaryWriter
 from common.files import writing
 from common.run.directory import RunDirectory
 from common.wire.messages import Status
-from learner_node.stacked.update_stats import Figures
+from learner_node.stacked.update_stats import Losses
 from learner_node.trackers import Tracker, numbers_of
 
 MOST_EVENTS = 10_000
@@ -45,7 +45,7 @@ class Logbook:
             self._lines = directory.metrics_file.open("ab", buffering=0)
             self._board = SummaryWriter(str(directory.tensorboard), max_queue=MOST_EVENTS)
 
-    def write(self, updates: int, learner: Mapping[str, Any], figures: Figures, status: Status | None) -> None:
+    def write(self, updates: int, learner: Mapping[str, Any], figures: Losses, status: Status | None) -> None:
         """Writes the learner's figures, its last losses, and what the replay server last said of the run.
 
         ShoalError when there is no room for it.

@@ -1,6 +1,6 @@
 """The update in its place: records in, figures out, at the rates of the run's schedules, on the run's device.
 
-Records --Landing--> LossBatch (views) --Repeated--> Maddpg.step --> UpdateStats --once a second--> Figures
+Records --Landing--> LossBatch (views) --Repeated--> Maddpg.step --> UpdateStats --once a second--> Losses
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from learner_node.devices import BatchBuffer, Device, GraphedUpdate
 from learner_node.replay_session import Records
 from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.update import Maddpg
-from learner_node.stacked.update_stats import Figures, UpdateStats
+from learner_node.stacked.update_stats import Losses, UpdateStats
 
 FIGURES_PERIOD_S = 1.0
 
@@ -51,7 +51,7 @@ class Training:
         self._importance_exponent = spec.replay.importance_exponent
         self._steps: dict[_Turn, GraphedUpdate[UpdateStats]] = {}
         self._figures_due = Due(FIGURES_PERIOD_S, 0.0)
-        self.figures: Figures | None = None
+        self.figures: Losses | None = None
         """Losses as they were a moment ago."""
 
     def learn(self, records: Records, updates: int, progress: float, now: float) -> UpdateStats:

@@ -83,9 +83,9 @@ class UpdateStats:
             raise ValueError("the policies did not move in this update; ask after one in which they did")
         return self.policy
 
-    def figures(self) -> Figures:
+    def figures(self) -> Losses:
         """Returns the losses as plain numbers, which stay."""
-        return Figures(
+        return Losses(
             *(
                 [float(x) for x in tensor.tolist()]
                 for tensor in (
@@ -100,7 +100,7 @@ class UpdateStats:
 
 
 @dataclass(frozen=True)
-class Figures:
+class Losses:
     """An update's losses, player by player."""
 
     critic_loss: list[float]

@@ -19,11 +19,11 @@ from common.errors import ShoalError
 from common.run.directory import RunDirectory
 from learner_node.checkpoints import Checkpoints
 from learner_node.metrics_log import Logbook
-from learner_node.stacked.update_stats import Figures
+from learner_node.stacked.update_stats import Losses
 from learner_node.state import Counters, TrainingState
 
 ROOM_BYTES = 20_000
-FIGURES = Figures([0.5], [1.0], [3.0], [4.0], [5.0])
+FIGURES = Losses([0.5], [1.0], [3.0], [4.0], [5.0])
 
 
 @contextmanager

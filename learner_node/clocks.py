@@ -11,7 +11,7 @@ _RATE_WINDOW = 10
 """Observations a rate is taken over."""
 
 
-class Due:
+class Timer:
     """Says once a period that something is due."""
 
     def __init__(self, period_s: float, now: float) -> None:

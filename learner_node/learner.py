@@ -38,7 +38,7 @@ from learner_node import schedule
 from learner_node.batches import Batches, BatchStream
 from learner_node.broadcast import Publisher
 from learner_node.checkpoints import Checkpoints
-from learner_node.clocks import Due, RunClock, UpdateRate
+from learner_node.clocks import RunClock, Timer, UpdateRate
 from learner_node.config import LearnerConfig
 from learner_node.devices import Device
 from learner_node.inputs import InputStats, first_words
@@ -109,9 +109,9 @@ class Learner:
         self._rate = UpdateRate()
         self._refused = RefusedWeights()
         now = time.monotonic()
-        self._report_due, self._log_due = Due(REPORT_PERIOD_S, now), Due(LOG_PERIOD_S, now)
-        self._checkpoint_due = Due(config.checkpoint_every, now)
-        self._say_due = Due(SAY_PERIOD_S, now)
+        self._report_due, self._log_due = Timer(REPORT_PERIOD_S, now), Timer(LOG_PERIOD_S, now)
+        self._checkpoint_due = Timer(config.checkpoint_every, now)
+        self._say_due = Timer(SAY_PERIOD_S, now)
         self._saved_at: float | None = None
         # Before the networks, whose building may take a minute: a replay server can tell others what goes on.
         self._stream = (open_stream or self._connect)(self._done)

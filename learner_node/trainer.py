@@ -14,7 +14,7 @@ from torch import Tensor
 from common.run.run import Run
 from common.transitions import field_columns, transition_dtype
 from learner_node import schedule
-from learner_node.clocks import Due
+from learner_node.clocks import Timer
 from learner_node.devices import BatchBuffer, Device, GraphedUpdate
 from learner_node.replay_session import Records
 from learner_node.stacked.losses import LossBatch
@@ -50,7 +50,7 @@ class Training:
         self._device = device
         self._importance_exponent = spec.replay.importance_exponent
         self._steps: dict[_Turn, GraphedUpdate[UpdateStats]] = {}
-        self._figures_due = Due(FIGURES_PERIOD_S, 0.0)
+        self._figures_due = Timer(FIGURES_PERIOD_S, 0.0)
         self.figures: Losses | None = None
         """Losses as they were a moment ago."""
 

@@ -10,7 +10,7 @@ from common.errors import ConfigError
 from common.run.run import AlgorithmSpec, BudgetSpec, ExplorationSpec
 from learner_node import cli, schedule
 from learner_node.broadcast import first_version
-from learner_node.clocks import Due, UpdateRate
+from learner_node.clocks import Timer, UpdateRate
 from learner_node.devices import choose_device
 
 
@@ -66,7 +66,7 @@ def test_the_first_version_after_a_restart_is_beyond_all_that_may_have_been_publ
 
 
 def test_a_period_is_over_once() -> None:
-    due = Due(2.0, 10.0)
+    due = Timer(2.0, 10.0)
     assert [due(now) for now in (11.0, 12.0, 12.5, 14.0)] == [False, True, False, True]
 
 

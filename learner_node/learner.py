@@ -1,7 +1,7 @@
 """The loop: takes batches, updates, publishes weights, keeps checkpoints; until the budget is used.
 
     replay --Batch--> BatchStream --Records--> Maddpg.update --every 200 ms--> Broadcast --> actors, replay
-                                                     |--every 2 s--> Logbook
+                                                     |--every 2 s--> MetricsLog
                                                      |--every 20 s--> Checkpoints, policy.safetensors
                                                      |--every so many environment steps--> Milestones
 
@@ -43,7 +43,7 @@ from learner_node.config import LearnerConfig
 from learner_node.devices import Device
 from learner_node.inputs import InputStats, first_words
 from learner_node.metrics import Metrics
-from learner_node.metrics_log import Logbook
+from learner_node.metrics_log import MetricsLog
 from learner_node.milestones import Milestones
 from learner_node.refused_weights import RefusedWeights
 from learner_node.replay_session import Records
@@ -97,7 +97,7 @@ class Learner:
         self._name = f"learner-{secrets.token_hex(3)}"
         self._before_saving = before_saving
         self.metrics, self._broadcast = metrics, broadcast
-        self._logbook = Logbook(directory, open_tracker(config.track, run, directory))
+        self._logbook = MetricsLog(directory, open_tracker(config.track, run, directory))
         self._wait = WaitLog(_log)
         self._doing = self._warning = ""
         self._arrivals = InsertRate()

@@ -35,7 +35,7 @@ MOST_EVENTS = 10_000
 wait for ever."""
 
 
-class Logbook:
+class MetricsLog:
     """Appends to a run's metrics.jsonl and TensorBoard files."""
 
     def __init__(self, directory: RunDirectory, tracker: Tracker | None = None) -> None:

@@ -18,7 +18,7 @@ import torch
 from common.errors import ShoalError
 from common.run.directory import RunDirectory
 from learner_node.checkpoints import Checkpoints
-from learner_node.metrics_log import Logbook
+from learner_node.metrics_log import MetricsLog
 from learner_node.stacked.update_stats import Losses
 from learner_node.state import Counters, TrainingState
 
@@ -59,7 +59,7 @@ def test_a_checkpoint_for_which_there_is_no_room_leaves_those_before_it(tmp_path
 def write_until_refused(path: str) -> None:
     """Says what the refusal was, and whether closing was refused too."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM_BYTES, ROOM_BYTES))
-    logbook = Logbook(RunDirectory(Path(path)))
+    logbook = MetricsLog(RunDirectory(Path(path)))
     try:
         # Until it is noticed: how many lines TensorBoard's threads are behind, the machine decides.
         for updates in itertools.count():

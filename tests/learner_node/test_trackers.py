@@ -19,7 +19,7 @@ from common.errors import ConfigError
 from common.run.directory import RunDirectory, create
 from common.run.run import Run
 from learner_node import trackers
-from learner_node.metrics_log import Logbook
+from learner_node.metrics_log import MetricsLog
 from learner_node.stacked.update_stats import Losses
 from learner_node.trackers import Background, numbers_of, open_tracker
 from tests.common.examples import MIXED, make_run
@@ -67,7 +67,7 @@ def test_a_line_is_its_finite_numbers_by_name() -> None:
 def test_the_logbook_gives_a_tracker_the_numbers_it_writes(made: tuple[Run, RunDirectory]) -> None:
     _, directory = made
     notes = Notes()
-    logbook = Logbook(directory, notes)
+    logbook = MetricsLog(directory, notes)
     logbook.write(20, {"env_steps": 640}, Losses([0.5, math.nan], [1.0, 2.0], [3.0], [4.0], [5.0]), None)
     logbook.close()
     ((updates, figures),) = notes.lines

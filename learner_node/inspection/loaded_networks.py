@@ -48,7 +48,7 @@ class CriticLayers(NamedTuple):
     layers: list[Layer]
 
 
-class Brain:
+class LoadedNetworks:
     """What a run had learnt at a checkpoint."""
 
     def __init__(self, run: Run, state: TrainingState) -> None:
@@ -108,7 +108,7 @@ class Brain:
         return players[0], players[1], players[2]
 
 
-def newest_brain(run: Run, checkpoints: Path) -> Brain | None:
+def newest_brain(run: Run, checkpoints: Path) -> LoadedNetworks | None:
     """Reads a run's newest checkpoint that is whole, without touching the files; None where there is none.
 
     A learner may be writing beside this: what disappears or is not whole is passed over.
@@ -119,7 +119,7 @@ def newest_brain(run: Run, checkpoints: Path) -> Brain | None:
         except (SafetensorError, msgspec.MsgspecError, KeyError, ValueError, OSError) as e:
             _log.warning("%s cannot be used (%s); trying the one before it", path, e)
             continue
-        return Brain(run, state)
+        return LoadedNetworks(run, state)
     return None
 
 

@@ -37,7 +37,7 @@ from shoal.commands.report.history import read_course
 from shoal.commands.report.machine import read_machine
 
 if TYPE_CHECKING:
-    from learner_node.inspection.loaded_networks import Brain
+    from learner_node.inspection.loaded_networks import LoadedNetworks
 
 SEED = 2_000_000
 """Of the first episode: not those of `shoal evaluate`."""
@@ -58,7 +58,7 @@ class _Team(NamedTuple):
     """What has been learnt."""
 
     run: Run
-    brain: Brain | None
+    brain: LoadedNetworks | None
     """None where there is no checkpoint: then there are no critics to look at."""
     flat: Floats
     """The policies, in the flat layout of common/policy/network.py."""
@@ -154,7 +154,7 @@ def horizon(watched: int, gamma: float) -> int | None:
     return steps if steps <= LONGEST else None
 
 
-def _brain(directory: RunDirectory, run: Run) -> Brain | None:
+def _brain(directory: RunDirectory, run: Run) -> LoadedNetworks | None:
     if not directory.checkpoints.exists():
         return None
     from learner_node.inspection.loaded_networks import newest_brain  # noqa: PLC0415  (torch takes seconds to import)

@@ -11,7 +11,7 @@ import torch
 
 from common.run.run import Run, make_run_spec
 from learner_node.checkpoints import Checkpoints
-from learner_node.inspection.loaded_networks import Brain, newest_brain
+from learner_node.inspection.loaded_networks import LoadedNetworks, newest_brain
 from learner_node.inspection.network_stats import forward
 from learner_node.stacked.passes import CriticPass
 from learner_node.stacked.update import Maddpg
@@ -41,7 +41,7 @@ def trained(run: Run) -> Maddpg:
 def test_critics_are_the_learners(team: str, name: str) -> None:
     run = run_of(team, name=name)
     algorithm = trained(run)
-    brain = Brain(run, capture(algorithm, Counters(updates=3)))
+    brain = LoadedNetworks(run, capture(algorithm, Counters(updates=3)))
     rows = random_records(run.joint, 16, 9)
     joint = np.concatenate([rows["obs"], rows["action"]], axis=1)
     critics = CriticPass(len(algorithm.plan.critics), run.spec.network.critic_hidden, 16, torch.zeros(()))
@@ -69,7 +69,7 @@ def test_critics_are_the_learners(team: str, name: str) -> None:
 def test_returns_are_in_what_critics_learn(algorithm: dict[str, object], expected: list[float]) -> None:
     run = run_of("tag", discount=0.5, **algorithm)
     run = Run("r", make_run_spec({"scenario": "x", "budget": {"steps": 100}}, _settings(run)), run.joint)
-    brain = Brain(run, capture(trained(run), Counters(updates=3, env_steps=50)))
+    brain = LoadedNetworks(run, capture(trained(run), Counters(updates=3, env_steps=50)))
     rows = random_records(run.joint, 6, 1)
     obs, action = (rows[name].reshape(2, 3, -1) for name in ("obs", "action"))
     reward = np.tile(np.array([1.0, 2.0, 4.0, 8.0], np.float32), (30, 3, 1))

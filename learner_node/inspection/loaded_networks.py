@@ -108,7 +108,7 @@ class LoadedNetworks:
         return players[0], players[1], players[2]
 
 
-def newest_brain(run: Run, checkpoints: Path) -> LoadedNetworks | None:
+def load_newest(run: Run, checkpoints: Path) -> LoadedNetworks | None:
     """Reads a run's newest checkpoint that is whole, without touching the files; None where there is none.
 
     A learner may be writing beside this: what disappears or is not whole is passed over.

@@ -157,9 +157,9 @@ def horizon(watched: int, gamma: float) -> int | None:
 def _brain(directory: RunDirectory, run: Run) -> LoadedNetworks | None:
     if not directory.checkpoints.exists():
         return None
-    from learner_node.inspection.loaded_networks import newest_brain  # noqa: PLC0415  (torch takes seconds to import)
+    from learner_node.inspection.loaded_networks import load_newest  # noqa: PLC0415  (torch takes seconds to import)
 
-    return newest_brain(run, directory.checkpoints)
+    return load_newest(run, directory.checkpoints)
 
 
 def _look(

@@ -11,7 +11,7 @@ import torch
 
 from common.run.run import Run, make_run_spec
 from learner_node.checkpoints import Checkpoints
-from learner_node.inspection.loaded_networks import LoadedNetworks, newest_brain
+from learner_node.inspection.loaded_networks import LoadedNetworks, load_newest
 from learner_node.inspection.network_stats import forward
 from learner_node.stacked.passes import CriticPass
 from learner_node.stacked.update import Maddpg
@@ -85,14 +85,14 @@ def test_returns_are_in_what_critics_learn(algorithm: dict[str, object], expecte
 
 def test_the_newest_whole_checkpoint_is_read_and_no_file_is_touched(tmp_path: Path) -> None:
     run = run_of("spread")
-    assert newest_brain(run, tmp_path) is None
+    assert load_newest(run, tmp_path) is None
     files = Checkpoints(tmp_path, 5)
     for updates in (5, 6, 7):
         path = files.save(capture(trained(run), Counters(updates=updates)), best=updates == 5)
     path.write_bytes(path.read_bytes()[:-1])
     (tmp_path / ".updates-8.safetensors.123").write_bytes(b"being written")
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    brain = newest_brain(run, tmp_path)
+    brain = load_newest(run, tmp_path)
     assert brain is not None
     assert brain.counters.updates == 6
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before

@@ -34,7 +34,7 @@ from common.wire.codec import decode_to_peer
 from common.wire.keys import Keys
 from common.wire.messages import Message, PutWeights, SampleRequest, Status
 from common.wire.sockets import receive
-from learner_node.replay_session import Inspector, Records, Source, answer
+from learner_node.replay_session import Inspector, Records, ReplaySession, answer
 from learner_node.td_errors import TdErrors
 
 POLL_MS = 100
@@ -114,7 +114,7 @@ class BatchStream:
         self._inspector = inspector = Inspector(run, pin=pin)
         shares = [amount // len(endpoints) for amount in clock]
         self._sources = [
-            Source(Client(self._context, endpoint, keys=keys), run, learner, (shares[0], shares[1]), inspector)
+            ReplaySession(Client(self._context, endpoint, keys=keys), run, learner, (shares[0], shares[1]), inspector)
             for endpoint in endpoints
         ]
         self._poller = zmq.Poller()
@@ -230,7 +230,7 @@ class BatchStream:
                 if source.opened and source.client.endpoint == records.origin:
                     source.client.send(*answer(records, errors))
 
-    def _take_in(self, source: Source, now: float) -> None:
+    def _take_in(self, source: ReplaySession, now: float) -> None:
         """Takes in all that has come from a server."""
         socket = source.client.socket
         # To ask is cheaper than to be told by an exception that nothing more is there.
@@ -252,7 +252,7 @@ class BatchStream:
             if not source.request(SampleRequest(self._requested, self._batch), now):
                 ready.remove(source)
 
-    def _in_turn(self, ready: list[Source]) -> Source:
+    def _in_turn(self, ready: list[ReplaySession]) -> ReplaySession:
         """Returns the server whose turn it is, so that each is drawn from in proportion to what it holds.
 
         Start-time fair queueing (Goyal et al. 1996): one that was away does not catch up on what it missed.

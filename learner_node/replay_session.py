@@ -101,7 +101,7 @@ class Inspector:
         return records._replace(probabilities=probabilities.pin_memory() if self._pin else probabilities, places=places)
 
 
-class Source:
+class ReplaySession:
     """The session with one replay server. All times are monotonic seconds."""
 
     def __init__(self, client: Client, run: Run, learner: str, clock: tuple[int, int], inspector: Inspector) -> None:

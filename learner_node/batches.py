@@ -34,7 +34,7 @@ from common.wire.codec import decode_to_peer
 from common.wire.keys import Keys
 from common.wire.messages import Message, PutWeights, SampleRequest, Status
 from common.wire.sockets import receive
-from learner_node.replay_session import Inspector, Records, ReplaySession, answer
+from learner_node.replay_session import BatchChecker, Records, ReplaySession, answer
 from learner_node.td_errors import TdErrors
 
 POLL_MS = 100
@@ -111,7 +111,7 @@ class BatchStream:
         clock: inserts and samples of the run as far as the learner knows, for servers that have forgotten.
         """
         self._context = zmq.Context()
-        self._inspector = inspector = Inspector(run, pin=pin)
+        self._inspector = inspector = BatchChecker(run, pin=pin)
         shares = [amount // len(endpoints) for amount in clock]
         self._sources = [
             ReplaySession(Client(self._context, endpoint, keys=keys), run, learner, (shares[0], shares[1]), inspector)

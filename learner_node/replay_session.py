@@ -57,7 +57,7 @@ def answer(records: Records, errors: torch.Tensor) -> tuple[Priorities, bytes]:
     return Priorities(len(records.places)), with_values(records.places, errors.detach().numpy()).tobytes()
 
 
-class Inspector:
+class BatchChecker:
     """Turns payloads into records, and stops numbers that would spoil the networks."""
 
     def __init__(self, run: Run, *, pin: bool) -> None:
@@ -104,7 +104,7 @@ class Inspector:
 class ReplaySession:
     """The session with one replay server. All times are monotonic seconds."""
 
-    def __init__(self, client: Client, run: Run, learner: str, clock: tuple[int, int], inspector: Inspector) -> None:
+    def __init__(self, client: Client, run: Run, learner: str, clock: tuple[int, int], inspector: BatchChecker) -> None:
         """Takes the clock (inserts, samples) as it was when this learner last knew it."""
         self.client = client
         self.opened: Opened | None = None

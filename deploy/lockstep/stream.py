@@ -43,7 +43,7 @@ from common.wire.weights import WeightsHeader
 from deploy.lockstep.actor import Actor
 from deploy.lockstep.snapshots import Limits, Session
 from learner_node.batches import Batches
-from learner_node.replay_session import Inspector, Records, answer
+from learner_node.replay_session import BatchChecker, Records, answer
 from replay_server.recent_stats import SlidingRate
 from replay_server.replay import Replay
 from replay_server.settings import ReplaySettings
@@ -66,7 +66,7 @@ class LockstepStream:
         """Takes each new status."""
         self._by_peer = {actor.peer: actor for actor in actors}
         self._data_hash = run.data_hash
-        self._inspector = Inspector(run, pin=False)
+        self._inspector = BatchChecker(run, pin=False)
         self._replay = Replay(ReplaySettings(seed=run.spec.seed), STILL)
         self._weights: tuple[WeightsHeader, Policy] | None = None
         self.published = False

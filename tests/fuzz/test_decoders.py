@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from common.errors import PeerError, ShoalError
 from learner_node.checkpoints import Checkpoints
-from learner_node.replay_session import Inspector, Records
+from learner_node.replay_session import BatchChecker, Records
 from learner_node.state import Counters, TrainingState
 from tests.fuzz.decoders import DECODERS
 from tests.replay_server.runs import make_run, records
@@ -77,7 +77,7 @@ def test_what_was_found_once_stays_mended(name: str) -> None:
 @settings(max_examples=60)
 @given(spoilt((records(8).tobytes(),)))
 def test_a_batch_is_opened_or_its_sender_refused(payload: bytes) -> None:
-    inspector = Inspector(make_run(), pin=False)
+    inspector = BatchChecker(make_run(), pin=False)
     try:
         opened = inspector.open(memoryview(payload), "tcp://replay:5555")
     except PeerError:

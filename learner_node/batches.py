@@ -34,7 +34,7 @@ from common.wire.codec import decode_to_peer
 from common.wire.keys import Keys
 from common.wire.messages import Message, PutWeights, SampleRequest, Status
 from common.wire.sockets import receive
-from learner_node.replay_session import BatchChecker, Records, ReplaySession, answer
+from learner_node.replay_session import BatchChecker, ReplaySession, SampledBatch, answer
 from learner_node.td_errors import TdErrors
 
 POLL_MS = 100
@@ -47,13 +47,13 @@ class Batches(Protocol):
     def open(self, timeout_s: float) -> bool:
         """Returns whether any replay has taken the learner in, waiting for that up to `timeout_s`."""
 
-    def next(self, timeout_s: float) -> Records | None:
+    def next(self, timeout_s: float) -> SampledBatch | None:
         """Returns the next batch, or None when none came in time; PeerError when none can come any more."""
 
     def send(self, message: Message, payload: bytes | None = None) -> None:
         """Sends a message to every replay there is, without waiting."""
 
-    def prioritise(self, records: Records, errors: Tensor) -> None:
+    def prioritise(self, records: SampledBatch, errors: Tensor) -> None:
         """Tells where the batch came from how large the TD errors `[B]` of its records were, without waiting."""
 
     def close(self) -> None:
@@ -121,7 +121,7 @@ class BatchStream:
         for source in self._sources:
             self._poller.register(source.client.socket, zmq.POLLIN)
         self._prefetch, self._batch = prefetch, run.spec.replay.batch
-        self._come: deque[Records] = deque()
+        self._come: deque[SampledBatch] = deque()
         """Batches that have come and are not taken."""
         self._errors = TdErrors()
         self._requested = 0
@@ -187,7 +187,7 @@ class BatchStream:
                 return self.opened
             self._poller.poll(min(math.ceil((give_up_at - now) * 1_000), POLL_MS))
 
-    def next(self, timeout_s: float) -> Records | None:
+    def next(self, timeout_s: float) -> SampledBatch | None:
         """Returns the next batch, or None when none came in time; PeerError when a server will not serve this learner.
 
         Everything else that has come is taken in as well, so it must be called again and again.
@@ -214,7 +214,7 @@ class BatchStream:
             if source.opened:
                 source.client.send(message, payload if isinstance(message, PutWeights) else None)
 
-    def prioritise(self, records: Records, errors: Tensor) -> None:
+    def prioritise(self, records: SampledBatch, errors: Tensor) -> None:
         """Tells the server of a batch how large the TD errors `[B]` of its records were, without waiting."""
         self._errors.start(records, errors)
         self._send_errors()

@@ -46,7 +46,7 @@ from learner_node.metrics import Metrics
 from learner_node.metrics_log import MetricsLog
 from learner_node.milestones import Milestones
 from learner_node.refused_weights import RefusedWeights
-from learner_node.replay_session import Records
+from learner_node.replay_session import SampledBatch
 from learner_node.sizes import sizes_of
 from learner_node.stacked.update_stats import Losses
 from learner_node.state import Counters, TrainingState, capture, restore
@@ -180,7 +180,7 @@ class Learner:
 
     # ---- learning -------------------------------------------------------------------------------------------------
 
-    def _learn(self, records: Records) -> None:
+    def _learn(self, records: SampledBatch) -> None:
         started_at = time.perf_counter()
         done = self._done
         if self._doing:
@@ -200,7 +200,7 @@ class Learner:
         self.metrics.update_seconds.observe(time.perf_counter() - started_at)
         self.metrics.last_update.set_to_current_time()
 
-    def _look_at_inputs(self, records: Records, now: float) -> None:
+    def _look_at_inputs(self, records: SampledBatch, now: float) -> None:
         self._inputs.look(records.words.numpy(), now)
         self._done.reward_size = self._inputs.reward_size or self._done.reward_size
 

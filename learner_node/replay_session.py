@@ -35,7 +35,7 @@ SILENCE_S = 5.0
 _log = logging.getLogger(__name__)
 
 
-class Records(NamedTuple):
+class SampledBatch(NamedTuple):
     """One batch of records."""
 
     words: torch.Tensor
@@ -50,7 +50,7 @@ class Records(NamedTuple):
     """The replay they come from."""
 
 
-def answer(records: Records, errors: torch.Tensor) -> tuple[Priorities, bytes]:
+def answer(records: SampledBatch, errors: torch.Tensor) -> tuple[Priorities, bytes]:
     """Returns what tells a replay the absolute TD errors `[B]`, on the CPU, of records that it drew by priorities."""
     if records.places is None:
         raise ValueError("these records were not drawn by priorities")
@@ -72,7 +72,7 @@ class BatchChecker:
         # A tensor over a received frame keeps the frame alive and must not be written to; nothing does.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
-    def open(self, payload: Buffer | None, origin: str) -> Records | None:
+    def open(self, payload: Buffer | None, origin: str) -> SampledBatch | None:
         """Returns the payload's records, None when they are not all finite; PeerError for a wrong size."""
         size = len(payload) if payload is not None else 0
         records_bytes, places_bytes = self._count * self._record_bytes, self._count * self._place_bytes
@@ -91,10 +91,10 @@ class BatchChecker:
             return None
         tensor = torch.from_numpy(words)
         complete = bool((words[:, self._acting] > 0.0).all())
-        records = Records(tensor.pin_memory() if self._pin else tensor, complete, origin=origin)
+        records = SampledBatch(tensor.pin_memory() if self._pin else tensor, complete, origin=origin)
         return self._with_places(records, payload[records_bytes:]) if places_bytes else records
 
-    def _with_places(self, records: Records, payload: Buffer) -> Records:
+    def _with_places(self, records: SampledBatch, payload: Buffer) -> SampledBatch:
         places = np.frombuffer(payload, PLACE)
         # A word's copy is aligned, which a frame need not be.
         probabilities = torch.from_numpy(places["value"].copy())
@@ -149,7 +149,7 @@ class ReplaySession:
         self.requests.add(message.request)
         return True
 
-    def take(self, message: ToPeer, payload: Buffer | None, now: float) -> Records | None:
+    def take(self, message: ToPeer, payload: Buffer | None, now: float) -> SampledBatch | None:
         """Takes an answer in; returns the batch if it is one. PeerError when the server refuses this learner."""
         self._heard_at = now
         self.not_ready = message.reason if isinstance(message, NotReady) else ""
@@ -176,7 +176,7 @@ class ReplaySession:
                 _log.debug("ignored %s", message)
         return None
 
-    def _take_batch(self, batch: Batch, payload: Buffer | None) -> Records | None:
+    def _take_batch(self, batch: Batch, payload: Buffer | None) -> SampledBatch | None:
         self.requests.discard(batch.request)
         self.held, self.size, self.inserts = "", batch.size, batch.inserts
         self._samples += batch.count

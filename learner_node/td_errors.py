@@ -9,13 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from learner_node.replay_session import Records
+from learner_node.replay_session import SampledBatch
 
 MOST_UNDER_WAY = 64
 
 
 class _UnderWay(NamedTuple):
-    records: Records
+    records: SampledBatch
     errors: Tensor
     arrived: Callable[[], bool]
 
@@ -30,7 +30,7 @@ class TdErrors:
     def __init__(self) -> None:
         self._under_way: deque[_UnderWay] = deque(maxlen=MOST_UNDER_WAY)
 
-    def start(self, records: Records, errors: Tensor) -> None:
+    def start(self, records: SampledBatch, errors: Tensor) -> None:
         """Begins to copy errors `[B]` from wherever they are; they may change once this returns."""
         if not errors.is_cuda:
             self._under_way.append(_UnderWay(records, errors.detach().to(torch.float32, copy=True), _at_once))
@@ -41,7 +41,7 @@ class TdErrors:
         event.record()
         self._under_way.append(_UnderWay(records, host, event.query))
 
-    def arrived(self) -> Iterator[tuple[Records, Tensor]]:
+    def arrived(self) -> Iterator[tuple[SampledBatch, Tensor]]:
         """Yields batches whose errors are on the CPU now, with them."""
         while self._under_way and self._under_way[0].arrived():
             records, errors, _ = self._under_way.popleft()

@@ -1,6 +1,6 @@
 """The update in its place: records in, figures out, at the rates of the run's schedules, on the run's device.
 
-Records --Landing--> LossBatch (views) --Repeated--> Maddpg.step --> UpdateStats --once a second--> Losses
+SampledBatch --Landing--> LossBatch (views) --Repeated--> Maddpg.step --> UpdateStats --once a second--> Losses
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from common.transitions import field_columns, transition_dtype
 from learner_node import schedule
 from learner_node.clocks import Timer
 from learner_node.devices import BatchBuffer, Device, GraphedUpdate
-from learner_node.replay_session import Records
+from learner_node.replay_session import SampledBatch
 from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.update import Maddpg
 from learner_node.stacked.update_stats import Losses, UpdateStats
@@ -54,7 +54,7 @@ class Training:
         self.figures: Losses | None = None
         """Losses as they were a moment ago."""
 
-    def learn(self, records: Records, updates: int, progress: float, now: float) -> UpdateStats:
+    def learn(self, records: SampledBatch, updates: int, progress: float, now: float) -> UpdateStats:
         """Does the next update after `updates`, with `progress` (0 to 1) of the budget used.
 
         now: monotonic seconds. What it returns holds until the next update.
@@ -74,7 +74,7 @@ class Training:
         if spec.final_team_spirit is not None:
             self.algorithm.rewards.set_team_spirit(schedule.team_spirit(spec, progress))
 
-    def _importance(self, records: Records, progress: float) -> Tensor | None:
+    def _importance(self, records: SampledBatch, progress: float) -> Tensor | None:
         """Returns `(N p)^-beta` over its largest `[B]` (Schaul et al. 2016), beta rising to 1 over the budget."""
         if records.probabilities is None:
             return None

@@ -43,7 +43,7 @@ from common.wire.weights import WeightsHeader
 from deploy.lockstep.actor import Actor
 from deploy.lockstep.snapshots import Limits, Session
 from learner_node.batches import Batches
-from learner_node.replay_session import BatchChecker, Records, answer
+from learner_node.replay_session import BatchChecker, SampledBatch, answer
 from replay_server.recent_stats import SlidingRate
 from replay_server.replay import Replay
 from replay_server.settings import ReplaySettings
@@ -53,7 +53,7 @@ STILL = 0.0
 """The time for the replay."""
 _LEARNER = b"learner"
 _BLOCK = 65_536
-"""Records that are read from the ring at once."""
+"""SampledBatch that are read from the ring at once."""
 
 
 class LockstepStream:
@@ -71,7 +71,7 @@ class LockstepStream:
         self._weights: tuple[WeightsHeader, Policy] | None = None
         self.published = False
         """Whether weights were handed over since the last chunk."""
-        self._batch: Records | None = None
+        self._batch: SampledBatch | None = None
         self._requests, self._requested = 0, False
         self._born_at = time.monotonic()
         self._inserts_rate, self._samples_rate = SlidingRate(), SlidingRate()
@@ -115,7 +115,7 @@ class LockstepStream:
         """Why no batch has come, in words."""
         return self._replay.learner_wait.reason.text or "the actors' next chunk"
 
-    def next(self, timeout_s: float) -> Records | None:  # noqa: ARG002  (nothing here waits)
+    def next(self, timeout_s: float) -> SampledBatch | None:  # noqa: ARG002  (nothing here waits)
         """Lets at most one actor collect a chunk; then returns a batch if the ratio allows one.
 
         Nothing once the budget of steps is used, nor before there are weights to collect with.
@@ -142,7 +142,7 @@ class LockstepStream:
         if not isinstance(message, PutWeights):
             self._handle(_LEARNER, message, payload)  # type: ignore[arg-type]
 
-    def prioritise(self, records: Records, errors: Any) -> None:
+    def prioritise(self, records: SampledBatch, errors: Any) -> None:
         """Tells the replay how large the TD errors `[B]` of a batch's records were."""
         self._handle(_LEARNER, *answer(records, errors))
 

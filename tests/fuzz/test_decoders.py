@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from common.errors import PeerError, ShoalError
 from learner_node.checkpoints import Checkpoints
-from learner_node.replay_session import BatchChecker, Records
+from learner_node.replay_session import BatchChecker, SampledBatch
 from learner_node.state import Counters, TrainingState
 from tests.fuzz.decoders import DECODERS
 from tests.replay_server.runs import make_run, records
@@ -82,7 +82,7 @@ def test_a_batch_is_opened_or_its_sender_refused(payload: bytes) -> None:
         opened = inspector.open(memoryview(payload), "tcp://replay:5555")
     except PeerError:
         return
-    assert opened is None or isinstance(opened, Records)
+    assert opened is None or isinstance(opened, SampledBatch)
 
 
 @settings(max_examples=60)

@@ -15,7 +15,7 @@ from common.run.run import Run
 from common.wire.messages import LearnerReport, Open, PutWeights, SampleRequest
 from learner_node import replay_session as source
 from learner_node.batches import BatchStream
-from learner_node.replay_session import Records
+from learner_node.replay_session import SampledBatch
 
 from .fake_replay import FakeReplay, small_run, until
 
@@ -60,7 +60,7 @@ def drain(stream: BatchStream) -> None:
         pass
 
 
-def take(stream: BatchStream) -> Records:
+def take(stream: BatchStream) -> SampledBatch:
     batch = stream.next(WAIT_S)
     assert batch is not None
     return batch

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from common.run.run import Run, make_run_spec
 from learner_node.devices import Device
-from learner_node.replay_session import Records
+from learner_node.replay_session import SampledBatch
 from learner_node.trainer import Training
 
 from .teams import TEAMS, random_records
@@ -31,10 +31,10 @@ def run_of(team: str = "spread", **algorithm: object) -> Run:
     return Run("r", make_run_spec({"scenario": "simple_spread"}, sections), TEAMS[team])
 
 
-def records_of(run: Run, seed: int, probabilities: Tensor | None = None) -> Records:
+def records_of(run: Run, seed: int, probabilities: Tensor | None = None) -> SampledBatch:
     rows = random_records(run.joint, run.spec.replay.batch, seed)
     words = torch.from_numpy(rows.view(np.float32).reshape(len(rows), -1).copy())
-    return Records(words, complete=True, probabilities=probabilities)
+    return SampledBatch(words, complete=True, probabilities=probabilities)
 
 
 class Graphs(Device):

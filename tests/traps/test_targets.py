@@ -9,7 +9,7 @@ import torch
 from common.run.run import AlgorithmSpec, make_run_spec
 from common.transitions import transition_dtype
 from learner_node.devices import Device
-from learner_node.replay_session import Records
+from learner_node.replay_session import SampledBatch
 from learner_node.stacked.layout import network_layout
 from learner_node.trainer import Training
 from tests.traps.hand import LIFT, ONE_UNIT, critic, learner, policy, put, rows, run_in, team
@@ -27,7 +27,7 @@ def test_21_matd3_moves_its_policies_every_second_update() -> None:
     words = np.random.default_rng(0).random((8, transition_dtype(run.joint).itemsize // 4), np.float32)
     for updates in range(6):
         before = training.algorithm.policy_weights().copy()
-        training.learn(Records(torch.from_numpy(words), complete=False), updates, 0.0, 0.0)
+        training.learn(SampledBatch(torch.from_numpy(words), complete=False), updates, 0.0, 0.0)
         moved.append(bool((training.algorithm.policy_weights() != before).any()))
     assert moved == [False, True] * 3
     assert network_layout(team("a"), ONE_UNIT, AlgorithmSpec(name="maddpg")).policy_every == 1

@@ -34,7 +34,7 @@ from common.wire.codec import decode_to_peer
 from common.wire.keys import Keys
 from common.wire.messages import Message, PutWeights, SampleRequest, Status
 from common.wire.sockets import receive
-from learner_node.replay_session import BatchChecker, ReplaySession, SampledBatch, answer
+from learner_node.replay_session import BatchChecker, ReplaySession, SampledBatch, priority_update
 from learner_node.td_errors import TdErrors
 
 POLL_MS = 100
@@ -228,7 +228,7 @@ class BatchStream:
         for records, errors in self._errors.arrived():
             for source in self._sources:
                 if source.opened and source.client.endpoint == records.origin:
-                    source.client.send(*answer(records, errors))
+                    source.client.send(*priority_update(records, errors))
 
     def _take_in(self, source: ReplaySession, now: float) -> None:
         """Takes in all that has come from a server."""

@@ -50,7 +50,7 @@ class SampledBatch(NamedTuple):
     """The replay they come from."""
 
 
-def answer(records: SampledBatch, errors: torch.Tensor) -> tuple[Priorities, bytes]:
+def priority_update(records: SampledBatch, errors: torch.Tensor) -> tuple[Priorities, bytes]:
     """Returns what tells a replay the absolute TD errors `[B]`, on the CPU, of records that it drew by priorities."""
     if records.places is None:
         raise ValueError("these records were not drawn by priorities")

@@ -43,7 +43,7 @@ from common.wire.weights import WeightsHeader
 from deploy.lockstep.actor import Actor
 from deploy.lockstep.snapshots import Limits, Session
 from learner_node.batches import Batches
-from learner_node.replay_session import BatchChecker, SampledBatch, answer
+from learner_node.replay_session import BatchChecker, SampledBatch, priority_update
 from replay_server.recent_stats import SlidingRate
 from replay_server.replay import Replay
 from replay_server.settings import ReplaySettings
@@ -144,7 +144,7 @@ class LockstepStream:
 
     def prioritise(self, records: SampledBatch, errors: Any) -> None:
         """Tells the replay how large the TD errors `[B]` of a batch's records were."""
-        self._handle(_LEARNER, *answer(records, errors))
+        self._handle(_LEARNER, *priority_update(records, errors))
 
     def close(self) -> None:
         """Closes the worlds."""

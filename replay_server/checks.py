@@ -9,7 +9,7 @@ import numpy as np
 from common.wire.codec import Buffer
 from common.wire.messages import Chunk, Priorities
 from common.wire.sample_info import PLACE
-from replay_server.rejections import Rejection, Tally
+from replay_server.rejections import Rejection, Rejections
 from replay_server.table.next_steps import Origin
 from replay_server.table.table import Table
 
@@ -37,7 +37,7 @@ def origin_of(chunk: Chunk) -> Origin:
     return Origin(chunk.actor, chunk.incarnation, chunk.seq, chunk.copies, chunk.ends)
 
 
-def take_errors(message: Priorities, payload: Buffer, table: Table, tally: Tally) -> None:
+def take_errors(message: Priorities, payload: Buffer, table: Table, tally: Rejections) -> None:
     """Makes TD errors that a learner sends priorities, and counts those that came late or cannot be any.
 
     Learning goes on without: they are no reason to send the learner away.

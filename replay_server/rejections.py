@@ -25,7 +25,7 @@ Rejection = Literal[
 _log = logging.getLogger(__name__)
 
 
-class Tally:
+class Rejections:
     """Counts duplicates and rejections of this life of the server."""
 
     def __init__(self) -> None:

@@ -40,7 +40,7 @@ from replay_server.checks import origin_of, take_errors, unfit_chunk
 from replay_server.durability.journal import Journal
 from replay_server.instructions import ForgetActor, Reply, StoreRun, StoreWeights
 from replay_server.recent_stats import Recent
-from replay_server.rejections import Rejection, Tally
+from replay_server.rejections import Rejection, Rejections
 from replay_server.sessions.actors import Actors, Place, go_back, place
 from replay_server.sessions.credit import ASSUMED_CHUNK_ROWS, grant
 from replay_server.sessions.latest_weights import KeptWeights
@@ -70,7 +70,7 @@ class Replay:
         self.journal = Journal(kept=settings.durability != "ram")
         self.draining = False
         """Whether the server is about to end: nothing more is granted."""
-        self.tally = Tally()
+        self.tally = Rejections()
         self.recent = Recent()
         self.actors_wait, self.learner_wait = Wait("actors"), Wait("learner")
         self._largest_batch = self._turn = 0

@@ -12,7 +12,7 @@ BYTES_BESIDE_A_RECORD = 40
 """Most that sampler and episodes keep for each."""
 
 
-class Overhang:
+class MemoryGuard:
     """Tells when a process has grown by more than the records it holds, and a bound on top."""
 
     def __init__(self, most_bytes: int) -> None:

@@ -39,7 +39,7 @@ from common.wire.messages import FromPeer, LearnerReport, Open, Priorities, PutW
 from common.wire.sockets import bind, make_socket, receive_from, send
 from replay_server.durability.committer import Committer
 from replay_server.instructions import Reply
-from replay_server.memory_guard import BYTES_BESIDE_A_RECORD, Overhang
+from replay_server.memory_guard import BYTES_BESIDE_A_RECORD, MemoryGuard
 from replay_server.metrics import Timings
 from replay_server.replay import Replay
 
@@ -84,7 +84,7 @@ class Server:
         peer_bytes: what messages that are not whole yet may take.
         """
         self._replay, self._committer, self._timings, self._keys = replay, committer, timings, keys
-        self._overhang, self._look_at = Overhang(peer_bytes), 0.0
+        self._overhang, self._look_at = MemoryGuard(peer_bytes), 0.0
         self._context = zmq.Context()
         self._gate = Authenticator(self._context, keys) if keys else None
         self._poller = zmq.Poller()

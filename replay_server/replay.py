@@ -43,7 +43,7 @@ from replay_server.recent_stats import Recent
 from replay_server.rejections import Rejection, Rejections
 from replay_server.sessions.actors import Actors, Place, go_back, place
 from replay_server.sessions.credit import ASSUMED_CHUNK_ROWS, grant
-from replay_server.sessions.latest_weights import KeptWeights
+from replay_server.sessions.latest_weights import LatestWeights
 from replay_server.sessions.learners import Learner, Learners
 from replay_server.sessions.session import Session
 from replay_server.sessions.waits import NOTHING, Reason, Wait, why_no_batch, why_no_credit
@@ -66,7 +66,7 @@ class Replay:
         self.table: Table | None = None
         self.actors = Actors()
         self.learners = Learners()
-        self.weights = KeptWeights()
+        self.weights = LatestWeights()
         self.journal = Journal(kept=settings.durability != "ram")
         self.draining = False
         """Whether the server is about to end: nothing more is granted."""
@@ -176,7 +176,7 @@ class Replay:
         if table is None or (table.run.id != run.id and not table.size):
             self.table = table = Table(run, spec, self.settings.seed)
             self.actors, self.learners = Actors(), Learners()
-            self.weights, self.recent, self._largest_batch = KeptWeights(), Recent(), spec.batch
+            self.weights, self.recent, self._largest_batch = LatestWeights(), Recent(), spec.batch
             self.journal.write(StoreRun(run, spec.capacity, replaces_run=True))
         elif table.run.id != run.id:
             raise ConfigError(
@@ -231,7 +231,7 @@ class Replay:
         """Takes run and weights of an earlier life of the server; returns the empty table. Raises ConfigError."""
         table = self.define(run)
         self.journal.take_writes()
-        self.weights = KeptWeights(weights)
+        self.weights = LatestWeights(weights)
         return table
 
     # ---- turns ----------------------------------------------------------------------------------------------------

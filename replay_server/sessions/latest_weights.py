@@ -8,7 +8,7 @@ from common.wire.weights import unpack_weights
 from replay_server.table.table import Table
 
 
-class KeptWeights:
+class LatestWeights:
     """One checked frame of weights, or none yet."""
 
     def __init__(self, frame: bytes | None = None) -> None:

@@ -45,7 +45,7 @@ from replay_server.sessions.actors import Actors, Place, go_back, place
 from replay_server.sessions.credit import ASSUMED_CHUNK_ROWS, grant
 from replay_server.sessions.latest_weights import LatestWeights
 from replay_server.sessions.learners import Learner, Learners
-from replay_server.sessions.session import Session
+from replay_server.sessions.session import ActorSession
 from replay_server.sessions.waits import NOTHING, Reason, Wait, why_no_batch, why_no_credit
 from replay_server.settings import ReplaySettings
 from replay_server.status import make_status
@@ -135,7 +135,7 @@ class Replay:
             self.tally.reject("credit", f"{chunk.actor} sent chunk {chunk.seq} with credit up to {session.credit}")
         return []
 
-    def _admit(self, table: Table, session: Session, chunk: Chunk, payload: Buffer, now: float) -> list[Reply]:
+    def _admit(self, table: Table, session: ActorSession, chunk: Chunk, payload: Buffer, now: float) -> list[Reply]:
         if unfit := unfit_chunk(chunk, payload, table):
             return self._refuse(session.peer or b"", *unfit)
         if checksum(payload) != chunk.crc32c:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from common.process import metrics as vitals
 from common.wire.messages import MOST_ACTORS_SHOWN, WORDS_SHOWN, ActorReport, ActorStatus, Status
-from replay_server.sessions.session import Session
+from replay_server.sessions.session import ActorSession
 
 if TYPE_CHECKING:
     from replay_server.replay import Replay
@@ -59,7 +59,7 @@ def make_status(replay: Replay, now: float, *, not_ready: str = "") -> Status:
     )
 
 
-def _refuses_weights(session: Session) -> bool:
+def _refuses_weights(session: ActorSession) -> bool:
     report = session.report
     return report is not None and bool(report.weights_refused) and not report.weights_version
 
@@ -83,7 +83,7 @@ def _is_shared(reports: list[ActorReport]) -> bool:
     return bool(played) and all(report.shared_reward for report in played)
 
 
-def _actor_status(session: Session, now: float) -> ActorStatus:
+def _actor_status(session: ActorSession, now: float) -> ActorStatus:
     report = session.report
     return ActorStatus(
         actor=session.actor,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from common.wire.codec import MAX_PEER_FRAME_BYTES, Buffer
 from common.wire.messages import Chunk
 from replay_server.instructions import StoreChunk, StoreSamples, Write
-from replay_server.sessions.session import Session
+from replay_server.sessions.session import ActorSession
 
 MAX_UNCOMMITTED_BYTES = MAX_PEER_FRAME_BYTES
 """Bytes of chunks that may be granted and on their way, or here and awaiting the log, of all actors together: what a
@@ -20,7 +20,7 @@ class Uncommitted(NamedTuple):
     """A chunk in the ring that the log does not hold yet."""
 
     number: int
-    session: Session
+    session: ActorSession
     seq: int
     payload_bytes: int
 
@@ -46,7 +46,7 @@ class Journal:
         """Chunks that are not durable yet."""
         return len(self._uncommitted)
 
-    def add(self, session: Session, chunk: Chunk, payload: Buffer, inserts: int) -> None:
+    def add(self, session: ActorSession, chunk: Chunk, payload: Buffer, inserts: int) -> None:
         """Takes a chunk that has just been inserted."""
         if self.witness:
             self.witness(chunk, payload)

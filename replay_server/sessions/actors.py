@@ -19,7 +19,7 @@ import msgspec
 
 from common.wire.messages import Ack, ActorReport, Busy, Bye, Chunk, Fenced, Gap, Hello, Refused, Unknown
 from replay_server.instructions import Reply
-from replay_server.sessions.session import Session
+from replay_server.sessions.session import ActorSession
 
 MAX_SESSIONS = 10_000
 """Actors remembered, gone ones included; the one unseen for longest gives way."""
@@ -40,15 +40,15 @@ class Actors:
     """The table of sessions, by actor."""
 
     def __init__(self) -> None:
-        self.sessions: dict[str, Session] = {}
+        self.sessions: dict[str, ActorSession] = {}
         self.forgotten: list[str] = []
         """Actors that gave way since this list was last emptied."""
 
-    def live(self, now: float) -> Iterator[Session]:
+    def live(self, now: float) -> Iterator[ActorSession]:
         """Yields the sessions that hold their lease."""
         return (session for session in self.sessions.values() if session.live(now))
 
-    def introduce(self, peer: bytes, hello: Hello, now: float) -> tuple[Session | None, list[Reply]]:
+    def introduce(self, peer: bytes, hello: Hello, now: float) -> tuple[ActorSession | None, list[Reply]]:
         """Returns the session of an actor that introduces itself, or None, and what its coming makes others hear."""
         known = self.sessions.get(hello.actor)
         if known and 0 < hello.incarnation < known.incarnation:
@@ -75,13 +75,13 @@ class Actors:
         session.peer, session.seen = peer, now
         return session, replies
 
-    def restore(self, actor: str, incarnation: int, seq: int) -> Session:
+    def restore(self, actor: str, incarnation: int, seq: int) -> ActorSession:
         """Puts a session in place that has stored everything up to `seq`."""
-        session = Session(actor, incarnation, received=seq, durable=seq, credit=seq, rejoined=seq > 0)
+        session = ActorSession(actor, incarnation, received=seq, durable=seq, credit=seq, rejoined=seq > 0)
         self.sessions[actor] = session
         return session
 
-    def find(self, peer: bytes, message: Chunk | ActorReport, now: float) -> Session | Reply:
+    def find(self, peer: bytes, message: Chunk | ActorReport, now: float) -> ActorSession | Reply:
         """Returns the session a message belongs to, or the reply that turns it away.
 
         A known incarnation may come back under another routing id: ZeroMQ reconnects without telling.
@@ -94,7 +94,7 @@ class Actors:
         session.peer, session.seen = peer, now
         return session
 
-    def take_report(self, session: Session, report: ActorReport, now: float) -> None:
+    def take_report(self, session: ActorSession, report: ActorReport, now: float) -> None:
         """Takes an actor's newest report, which is owed an Ack."""
         session.restarts = max(session.restarts, report.restarts)
         if report.last_fault and report.last_fault != session.last_fault:
@@ -146,7 +146,7 @@ class Actors:
         return True
 
 
-def place(session: Session, seq: int) -> Place:
+def place(session: ActorSession, seq: int) -> Place:
     """Says where a chunk's seq stands in its session."""
     if seq <= session.received:
         return Place.DUPLICATE
@@ -155,7 +155,7 @@ def place(session: Session, seq: int) -> Place:
     return Place.NEXT if seq <= session.credit else Place.BEYOND_CREDIT
 
 
-def go_back(session: Session, now: float) -> list[Reply]:
+def go_back(session: ActorSession, now: float) -> list[Reply]:
     """Returns the Gap that asks an actor to send again from the next seq on, unless it was asked just now."""
     if session.peer is None or now - session.gap_told < GAP_AGAIN_S:
         return []
@@ -163,7 +163,7 @@ def go_back(session: Session, now: float) -> list[Reply]:
     return [Reply(session.peer, Gap(session.incarnation, session.received))]
 
 
-def _fence(old: Session | None, peer: bytes, incarnation: int) -> list[Reply]:
+def _fence(old: ActorSession | None, peer: bytes, incarnation: int) -> list[Reply]:
     if old is None or old.peer is None or old.peer == peer:
         return []
     return [Reply(old.peer, Fenced(incarnation))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 
-from replay_server.sessions.session import Session
+from replay_server.sessions.session import ActorSession
 
 WINDOW_CHUNKS = 8
 """Most chunks of one actor that are not yet durable."""
@@ -20,13 +20,13 @@ LEASE_S = 15.0
 """An actor or learner that has said nothing for so long counts as gone, and its unused credit is taken back."""
 
 
-def grant(sessions: Iterable[Session], room_rows: int, turn: int, *, largest_rows: int) -> int:
+def grant(sessions: Iterable[ActorSession], room_rows: int, turn: int, *, largest_rows: int) -> int:
     """Raises the credit of live sessions within `room_rows`, fewest outstanding chunks first; returns the next turn.
 
     Room already promised counts as used. An actor whose chunk does not fit yet is not passed over for smaller chunks,
     or it would starve; one whose chunks can never fit (more than `largest_rows`) does not stand in the others' way.
     """
-    asking: list[tuple[int, int, int, Session]] = []
+    asking: list[tuple[int, int, int, ActorSession]] = []
     for place, session in enumerate(sessions):
         room_rows -= session.outstanding * session.chunk_rows
         if session.credit < session.limit and session.chunk_rows <= largest_rows:

@@ -10,7 +10,7 @@ from replay_server.sessions.credit import ASSUMED_CHUNK_ROWS, LEASE_S, WINDOW_BY
 
 
 @dataclass(slots=True, eq=False)
-class Session:
+class ActorSession:
     """One actor's incarnation: which of its chunks have come, which are durable, which may come next."""
 
     actor: str

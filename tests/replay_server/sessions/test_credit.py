@@ -11,7 +11,7 @@ from common.wire.messages import Hello, Open, Welcome
 from replay_server.durability.journal import MAX_UNCOMMITTED_BYTES, Journal
 from replay_server.replay import Replay
 from replay_server.sessions.credit import ASSUMED_CHUNK_ROWS, WINDOW_BYTES, WINDOW_CHUNKS, grant
-from replay_server.sessions.session import Session
+from replay_server.sessions.session import ActorSession
 from replay_server.settings import ReplaySettings
 from tests.replay_server.runs import make_run
 
@@ -19,8 +19,8 @@ RECORD_BYTES = 100_000
 """Of a world with many agents."""
 
 
-def make_session(name: str, rows: int, record_bytes: int = RECORD_BYTES) -> Session:
-    session = Session(name, 1, received=1, durable=1, credit=1, peer=name.encode())
+def make_session(name: str, rows: int, record_bytes: int = RECORD_BYTES) -> ActorSession:
+    session = ActorSession(name, 1, received=1, durable=1, credit=1, peer=name.encode())
     session.measure(rows, rows * record_bytes)
     return session
 
@@ -36,7 +36,7 @@ def test_a_window_has_as_many_chunks_as_fit_its_bytes_but_always_one(rows: int, 
 
 
 def test_until_its_first_chunk_has_come_an_actor_may_send_one() -> None:
-    assert Session("a", 1, received=0, durable=0, credit=0).limit == 1
+    assert ActorSession("a", 1, received=0, durable=0, credit=0).limit == 1
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["with a log", "level ram"])

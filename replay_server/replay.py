@@ -41,7 +41,7 @@ from replay_server.durability.journal import Journal
 from replay_server.instructions import ForgetActor, Reply, StoreRun, StoreWeights
 from replay_server.recent_stats import Recent
 from replay_server.rejections import Rejection, Rejections
-from replay_server.sessions.actors import Actors, Place, go_back, place
+from replay_server.sessions.actors import Actors, SeqPosition, go_back, place
 from replay_server.sessions.credit import ASSUMED_CHUNK_ROWS, grant
 from replay_server.sessions.latest_weights import LatestWeights
 from replay_server.sessions.learners import Learner, Learners
@@ -124,12 +124,12 @@ class Replay:
         if self.table is None or isinstance(session, Reply):
             return [session if isinstance(session, Reply) else Reply(peer, Unknown())]
         where = place(session, chunk.seq)
-        if where is Place.HOLE:
+        if where is SeqPosition.HOLE:
             return go_back(session, now)
         session.owed_ack = True
-        if where is Place.NEXT:
+        if where is SeqPosition.NEXT:
             return self._admit(self.table, session, chunk, payload or b"", now)
-        if where is Place.DUPLICATE:
+        if where is SeqPosition.DUPLICATE:
             self.tally.duplicate_chunks += 1
         else:
             self.tally.reject("credit", f"{chunk.actor} sent chunk {chunk.seq} with credit up to {session.credit}")

@@ -27,7 +27,7 @@ GAP_AGAIN_S = 1.0
 """A hole is told once: chunks that were under way when the actor went back do not send it back again."""
 
 
-class Place(Enum):
+class SeqPosition(Enum):
     """Where a chunk's seq stands in its session."""
 
     NEXT = auto()
@@ -146,13 +146,13 @@ class Actors:
         return True
 
 
-def place(session: ActorSession, seq: int) -> Place:
+def place(session: ActorSession, seq: int) -> SeqPosition:
     """Says where a chunk's seq stands in its session."""
     if seq <= session.received:
-        return Place.DUPLICATE
+        return SeqPosition.DUPLICATE
     if seq > session.received + 1:
-        return Place.HOLE
-    return Place.NEXT if seq <= session.credit else Place.BEYOND_CREDIT
+        return SeqPosition.HOLE
+    return SeqPosition.NEXT if seq <= session.credit else SeqPosition.BEYOND_CREDIT
 
 
 def go_back(session: ActorSession, now: float) -> list[Reply]:

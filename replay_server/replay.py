@@ -41,7 +41,7 @@ from replay_server.durability.journal import Journal
 from replay_server.instructions import ForgetActor, Reply, StoreRun, StoreWeights
 from replay_server.recent_stats import Recent
 from replay_server.rejections import Rejection, Rejections
-from replay_server.sessions.actors import Actors, SeqPosition, go_back, place
+from replay_server.sessions.actors import Actors, SeqPosition, go_back, seq_position
 from replay_server.sessions.credit import ASSUMED_CHUNK_ROWS, grant
 from replay_server.sessions.latest_weights import LatestWeights
 from replay_server.sessions.learners import Learner, Learners
@@ -123,7 +123,7 @@ class Replay:
         session = self.actors.find(peer, chunk, now)
         if self.table is None or isinstance(session, Reply):
             return [session if isinstance(session, Reply) else Reply(peer, Unknown())]
-        where = place(session, chunk.seq)
+        where = seq_position(session, chunk.seq)
         if where is SeqPosition.HOLE:
             return go_back(session, now)
         session.owed_ack = True

@@ -146,7 +146,7 @@ class Actors:
         return True
 
 
-def place(session: ActorSession, seq: int) -> SeqPosition:
+def seq_position(session: ActorSession, seq: int) -> SeqPosition:
     """Says where a chunk's seq stands in its session."""
     if seq <= session.received:
         return SeqPosition.DUPLICATE

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from common.process import metrics as vitals
 from replay_server.durability.committer import Committer
 from replay_server.durability.recovery import Recovered
-from replay_server.recent_stats import LAG_VERSIONS, Recent
+from replay_server.recent_stats import LAG_VERSIONS, RecentStats
 from replay_server.rejections import Rejection
 from replay_server.replay import Replay
 from replay_server.sessions.waits import CAUSES
@@ -121,7 +121,7 @@ class ReplayCollector(Collector):
         yield GaugeMetricFamily("shoal_replay_uncommitted_chunks", "Chunks not yet durable.", value=waiting)
 
 
-def _lately(recent: Recent, agents: list[str]) -> Iterable[Metric]:
+def _lately(recent: RecentStats, agents: list[str]) -> Iterable[Metric]:
     """Yields policy lag, and returns once there are any."""
     counts = list(accumulate(recent.lag.chunks))
     yield HistogramMetricFamily(

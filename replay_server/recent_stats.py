@@ -97,7 +97,7 @@ class PolicyLag:
         return sum(self._lags) / len(self._lags) if self._lags else 0.0
 
 
-class Recent:
+class RecentStats:
     """Everything lately, as the status shows it."""
 
     def __init__(self) -> None:

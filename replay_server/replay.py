@@ -39,7 +39,7 @@ from common.wire.messages import (
 from replay_server.checks import origin_of, take_errors, unfit_chunk
 from replay_server.durability.journal import Journal
 from replay_server.instructions import ForgetActor, Reply, StoreRun, StoreWeights
-from replay_server.recent_stats import Recent
+from replay_server.recent_stats import RecentStats
 from replay_server.rejections import Rejection, Rejections
 from replay_server.sessions.actors import Actors, SeqPosition, go_back, seq_position
 from replay_server.sessions.credit import ASSUMED_CHUNK_ROWS, grant
@@ -71,7 +71,7 @@ class Replay:
         self.draining = False
         """Whether the server is about to end: nothing more is granted."""
         self.tally = Rejections()
-        self.recent = Recent()
+        self.recent = RecentStats()
         self.actors_wait, self.learner_wait = Wait("actors"), Wait("learner")
         self._largest_batch = self._turn = 0
         self._housekept = now
@@ -176,7 +176,7 @@ class Replay:
         if table is None or (table.run.id != run.id and not table.size):
             self.table = table = Table(run, spec, self.settings.seed)
             self.actors, self.learners = Actors(), Learners()
-            self.weights, self.recent, self._largest_batch = LatestWeights(), Recent(), spec.batch
+            self.weights, self.recent, self._largest_batch = LatestWeights(), RecentStats(), spec.batch
             self.journal.write(StoreRun(run, spec.capacity, replaces_run=True))
         elif table.run.id != run.id:
             raise ConfigError(

@@ -37,7 +37,7 @@ def origin_of(chunk: Chunk) -> Origin:
     return Origin(chunk.actor, chunk.incarnation, chunk.seq, chunk.copies, chunk.ends)
 
 
-def take_errors(message: Priorities, payload: Buffer, table: Table, tally: Rejections) -> None:
+def update_priorities(message: Priorities, payload: Buffer, table: Table, tally: Rejections) -> None:
     """Makes TD errors that a learner sends priorities, and counts those that came late or cannot be any.
 
     Learning goes on without: they are no reason to send the learner away.

@@ -36,7 +36,7 @@ from common.wire.messages import (
     Unknown,
     Welcome,
 )
-from replay_server.checks import origin_of, take_errors, unfit_chunk
+from replay_server.checks import origin_of, unfit_chunk, update_priorities
 from replay_server.durability.journal import Journal
 from replay_server.instructions import ForgetActor, Reply, StoreRun, StoreWeights
 from replay_server.recent_stats import RecentStats
@@ -198,7 +198,7 @@ class Replay:
             case SampleRequest():
                 return self._request(table, learner, message, now)
             case Priorities():
-                take_errors(message, payload or b"", table, self.tally)
+                update_priorities(message, payload or b"", table, self.tally)
                 return []
             case PutWeights():
                 return self._put_weights(table, peer, message, payload or b"")

@@ -109,7 +109,7 @@ class _Draft:
         return commands
 
 
-class LogBook:
+class ChunkLogIndex:
     """Knows what the log holds, and what it shall hold after the next transaction."""
 
     def __init__(self, keys: Keys) -> None:

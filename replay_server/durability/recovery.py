@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from common.errors import ProtocolError
 from replay_server.durability.chunk_format import KeptChunk, unpack_chunk
-from replay_server.durability.log_index import HeldChunk, Kept, LogBook, State
+from replay_server.durability.log_index import ChunkLogIndex, HeldChunk, Kept, State
 from replay_server.replay import Replay
 from replay_server.table.table import Table
 
@@ -35,7 +35,7 @@ class ReadableLog(Protocol):
     """What a replay is rebuilt from: Redis, or a stand-in for it."""
 
     @property
-    def book(self) -> LogBook:
+    def book(self) -> ChunkLogIndex:
         """Knows what the log holds."""
 
     def read(self) -> Kept | None:
@@ -99,7 +99,7 @@ def _open(table: Table, number: int, value: bytes | None) -> tuple[KeptChunk | N
         return None, str(e)
 
 
-def _hold(book: LogBook, held: list[tuple[int, int, bytes]], inserts: int) -> None:
+def _hold(book: ChunkLogIndex, held: list[tuple[int, int, bytes]], inserts: int) -> None:
     """Tells the log book which chunks (number, rows, header) there are; `inserts`: with the last of them."""
     end = inserts - sum(rows for _, rows, _ in held)
     for number, rows, header in held:

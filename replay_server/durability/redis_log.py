@@ -17,7 +17,7 @@ import redis
 
 from common.errors import ConfigError, PeerError
 from replay_server.durability.committer import GROUP_BYTES, Mark, Transaction
-from replay_server.durability.log_index import MARKED, HeldChunk, Kept, Keys, LogBook, State, parse
+from replay_server.durability.log_index import MARKED, ChunkLogIndex, HeldChunk, Kept, Keys, State, parse
 from replay_server.durability.redis_connection import in_words
 from replay_server.durability.redis_protocol import Command, pack
 from replay_server.instructions import Write
@@ -53,7 +53,7 @@ class RedisLog:
 
     def __init__(self, client: redis.Redis, name: str, *, fsync: bool) -> None:
         """`fsync`: a transaction counts as durable only when Redis has it on disk."""
-        self.book = LogBook(Keys(name))
+        self.book = ChunkLogIndex(Keys(name))
         self._name, self._client, self._fsync = name, client, fsync
         self._connection: Any = None
         self.source: Callable[[HeldChunk], bytes | None] = lambda _: None

@@ -47,7 +47,7 @@ class State(msgspec.Struct, frozen=True):
     """How often the log was given chunks again: a log that lost some of them once more is behind by it."""
 
 
-class Kept(msgspec.Struct, frozen=True):
+class StoredState(msgspec.Struct, frozen=True):
     """All that the log holds besides chunks."""
 
     run: Run
@@ -159,7 +159,7 @@ class ChunkLogIndex:
         self._state["refills"] = self._state.get("refills", 0) + 1
         return ("HSET", self.keys.state, "refills", self._state["refills"])
 
-    def restore(self, kept: Kept) -> None:
+    def restore(self, kept: StoredState) -> None:
         """Takes over what was read from the log."""
         self._actors = {actor: f"{incarnation}:{seq}" for actor, (incarnation, seq) in kept.actors.items()}
         self._state = msgspec.structs.asdict(kept.state)
@@ -225,14 +225,16 @@ class ChunkLogIndex:
         self._definitions |= {key: value for key, value in draft.values.items() if key in definitions}
 
 
-def parse(state: Mapping[bytes, bytes], actors: Mapping[bytes, bytes], run: bytes, weights: bytes | None) -> Kept:
+def parse(
+    state: Mapping[bytes, bytes], actors: Mapping[bytes, bytes], run: bytes, weights: bytes | None
+) -> StoredState:
     """Opens what the log holds besides chunks; ValueError or ValidationError when it is not what this module writes."""
     counters = {name.decode(): int(value) for name, value in state.items()}
     sequences = {}
     for actor, value in actors.items():
         incarnation, _, seq = value.decode().partition(":")
         sequences[actor.decode()] = int(incarnation), int(seq)
-    kept = Kept(msgspec.json.decode(run, type=Run), msgspec.convert(counters, State), sequences, weights)
+    kept = StoredState(msgspec.json.decode(run, type=Run), msgspec.convert(counters, State), sequences, weights)
     if kept.state.tail > kept.state.head:
         raise ValueError(f"its oldest chunk, {kept.state.tail}, comes after its newest")
     return kept

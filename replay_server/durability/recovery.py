@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from common.errors import ProtocolError
 from replay_server.durability.chunk_format import KeptChunk, unpack_chunk
-from replay_server.durability.log_index import ChunkLogIndex, HeldChunk, Kept, State
+from replay_server.durability.log_index import ChunkLogIndex, HeldChunk, State, StoredState
 from replay_server.replay import Replay
 from replay_server.table.table import Table
 
@@ -38,7 +38,7 @@ class ReadableLog(Protocol):
     def book(self) -> ChunkLogIndex:
         """Knows what the log holds."""
 
-    def read(self) -> Kept | None:
+    def read(self) -> StoredState | None:
         """Returns what the log holds besides chunks, or None when it is empty."""
 
     def chunks(self, state: State) -> Iterator[tuple[int, bytes | None]]:

@@ -17,7 +17,7 @@ import redis
 
 from common.errors import ConfigError, PeerError
 from replay_server.durability.committer import GROUP_BYTES, Mark, Transaction
-from replay_server.durability.log_index import MARKED, ChunkLogIndex, HeldChunk, Kept, Keys, State, parse
+from replay_server.durability.log_index import MARKED, ChunkLogIndex, HeldChunk, Keys, State, StoredState, parse
 from replay_server.durability.redis_connection import in_words
 from replay_server.durability.redis_protocol import Command, pack
 from replay_server.instructions import Write
@@ -151,7 +151,7 @@ class RedisLog:
 
     # ---- reading --------------------------------------------------------------------------------------------------
 
-    def read(self) -> Kept | None:
+    def read(self) -> StoredState | None:
         """Returns what the log holds besides chunks, or None when it is empty; PeerError, ConfigError."""
         keys = self.book.keys
         try:

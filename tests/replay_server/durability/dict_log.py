@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from common.errors import PeerError
 from replay_server.durability.committer import Transaction
-from replay_server.durability.log_index import ChunkLogIndex, Kept, Keys, State, parse
+from replay_server.durability.log_index import ChunkLogIndex, Keys, State, StoredState, parse
 from replay_server.durability.redis_protocol import Part
 from replay_server.instructions import Write
 
@@ -54,7 +54,7 @@ class DictLog:
             case _:
                 raise AssertionError(f"a command the log book does not write: {name!r}")
 
-    def read(self) -> Kept | None:
+    def read(self) -> StoredState | None:
         keys = self.book.keys
         if keys.run not in self.values:
             return None

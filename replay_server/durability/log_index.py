@@ -69,7 +69,7 @@ class HeldChunk(NamedTuple):
     """Transitions ever inserted, up to its last."""
 
 
-class Keys:
+class RedisKeys:
     """The keys of one name."""
 
     def __init__(self, name: str) -> None:
@@ -93,7 +93,7 @@ class _Draft:
     forgotten: list[str] = field(default_factory=list)
     last_number: int = -1
 
-    def commands(self, keys: Keys) -> list[Command]:
+    def commands(self, keys: RedisKeys) -> list[Command]:
         """Returns the commands, removals first: a run's replacement clears what the new one then sets."""
         commands: list[Command] = []
         if self.removed:
@@ -112,7 +112,7 @@ class _Draft:
 class ChunkLogIndex:
     """Knows what the log holds, and what it shall hold after the next transaction."""
 
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: RedisKeys) -> None:
         self.keys = keys
         self.capacity = 0
         """Transitions the log is to hold: the oldest chunk goes when the others hold as many."""

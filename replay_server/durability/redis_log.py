@@ -17,7 +17,7 @@ import redis
 
 from common.errors import ConfigError, PeerError
 from replay_server.durability.committer import GROUP_BYTES, Mark, Transaction
-from replay_server.durability.log_index import MARKED, ChunkLogIndex, HeldChunk, Keys, State, StoredState, parse
+from replay_server.durability.log_index import MARKED, ChunkLogIndex, HeldChunk, RedisKeys, State, StoredState, parse
 from replay_server.durability.redis_connection import in_words
 from replay_server.durability.redis_protocol import Command, pack
 from replay_server.instructions import Write
@@ -28,7 +28,7 @@ READ_BYTES = 4 * 2**20
 PARTS_AHEAD = 2
 """Reads asked for and not taken."""
 MOST_KEYS = 512
-"""Keys in one command, where their values are small or none."""
+"""RedisKeys in one command, where their values are small or none."""
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class RedisLog:
 
     def __init__(self, client: redis.Redis, name: str, *, fsync: bool) -> None:
         """`fsync`: a transaction counts as durable only when Redis has it on disk."""
-        self.book = ChunkLogIndex(Keys(name))
+        self.book = ChunkLogIndex(RedisKeys(name))
         self._name, self._client, self._fsync = name, client, fsync
         self._connection: Any = None
         self.source: Callable[[HeldChunk], bytes | None] = lambda _: None

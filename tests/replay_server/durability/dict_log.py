@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from common.errors import PeerError
 from replay_server.durability.committer import Transaction
-from replay_server.durability.log_index import ChunkLogIndex, Keys, State, StoredState, parse
+from replay_server.durability.log_index import ChunkLogIndex, RedisKeys, State, StoredState, parse
 from replay_server.durability.redis_protocol import Part
 from replay_server.instructions import Write
 
@@ -15,7 +15,7 @@ class DictLog:
     """Keeps what was executed in `values` and `hashes`; fails on demand."""
 
     def __init__(self, values: dict[str, bytes] | None = None, hashes: dict[str, dict[str, str]] | None = None) -> None:
-        self.book = ChunkLogIndex(Keys("test"))
+        self.book = ChunkLogIndex(RedisKeys("test"))
         self.values = values if values is not None else {}
         self.hashes = hashes if hashes is not None else {}
         self.error = ""

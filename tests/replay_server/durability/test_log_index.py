@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from common.errors import ProtocolError
 from replay_server.checks import origin_of
 from replay_server.durability.chunk_format import pack_chunk, unpack_chunk
-from replay_server.durability.log_index import ChunkLogIndex, Keys, State
+from replay_server.durability.log_index import ChunkLogIndex, RedisKeys, State
 from replay_server.durability.recovery import Recovered, recover
 from replay_server.instructions import ForgetActor, StoreChunk, StoreRun, StoreSamples, StoreWeights
 from replay_server.replay import Replay
@@ -84,7 +84,7 @@ def test_a_chunk_whose_steps_are_not_those_of_its_records_is_damaged() -> None:
 
 
 def test_a_group_is_a_few_commands() -> None:
-    book = ChunkLogIndex(Keys("x"))
+    book = ChunkLogIndex(RedisKeys("x"))
     book.capacity = 100
     transaction = book.transaction([chunk_write(0), chunk_write(1, actor="b"), StoreSamples(5)])
     assert [command[0] for command in transaction.commands] == ["MSET", "HSET", "HSET"]

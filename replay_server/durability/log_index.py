@@ -33,7 +33,7 @@ MARKED = ("format", "head", "tail", "refills")
 """The fields of `state` that tell a log from an older state of itself."""
 
 
-class State(msgspec.Struct, frozen=True):
+class LogState(msgspec.Struct, frozen=True):
     """The log's counters, as the hash `state` holds them."""
 
     format: Literal[1] = FORMAT
@@ -51,7 +51,7 @@ class StoredState(msgspec.Struct, frozen=True):
     """All that the log holds besides chunks."""
 
     run: Run
-    state: State
+    state: LogState
     actors: dict[str, tuple[int, int]]
     """Incarnation and seq by actor."""
     weights: bytes | None
@@ -234,7 +234,7 @@ def parse(
     for actor, value in actors.items():
         incarnation, _, seq = value.decode().partition(":")
         sequences[actor.decode()] = int(incarnation), int(seq)
-    kept = StoredState(msgspec.json.decode(run, type=Run), msgspec.convert(counters, State), sequences, weights)
+    kept = StoredState(msgspec.json.decode(run, type=Run), msgspec.convert(counters, LogState), sequences, weights)
     if kept.state.tail > kept.state.head:
         raise ValueError(f"its oldest chunk, {kept.state.tail}, comes after its newest")
     return kept

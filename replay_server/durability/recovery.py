@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from common.errors import ProtocolError
 from replay_server.durability.chunk_format import KeptChunk, unpack_chunk
-from replay_server.durability.log_index import ChunkLogIndex, HeldChunk, State, StoredState
+from replay_server.durability.log_index import ChunkLogIndex, HeldChunk, LogState, StoredState
 from replay_server.replay import Replay
 from replay_server.table.table import Table
 
@@ -41,7 +41,7 @@ class ReadableLog(Protocol):
     def read(self) -> StoredState | None:
         """Returns what the log holds besides chunks, or None when it is empty."""
 
-    def chunks(self, state: State) -> Iterator[tuple[int, bytes | None]]:
+    def chunks(self, state: LogState) -> Iterator[tuple[int, bytes | None]]:
         """Yields number and value of every chunk in order, None where it is missing."""
 
 

@@ -17,7 +17,7 @@ import redis
 
 from common.errors import ConfigError, PeerError
 from replay_server.durability.committer import GROUP_BYTES, Mark, Transaction
-from replay_server.durability.log_index import MARKED, ChunkLogIndex, HeldChunk, RedisKeys, State, StoredState, parse
+from replay_server.durability.log_index import MARKED, ChunkLogIndex, HeldChunk, LogState, RedisKeys, StoredState, parse
 from replay_server.durability.redis_connection import in_words
 from replay_server.durability.redis_protocol import Command, pack
 from replay_server.instructions import Write
@@ -171,7 +171,7 @@ class RedisLog:
         self.book.restore(kept)
         return kept
 
-    def chunks(self, state: State) -> Iterator[tuple[int, bytes | None]]:
+    def chunks(self, state: LogState) -> Iterator[tuple[int, bytes | None]]:
         """Yields number and value of every chunk in order, None where it is missing; reads a bounded part at a time.
 
         While one part is looked at Redis prepares the next one.

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from common.errors import PeerError
 from replay_server.durability.committer import Transaction
-from replay_server.durability.log_index import ChunkLogIndex, RedisKeys, State, StoredState, parse
+from replay_server.durability.log_index import ChunkLogIndex, LogState, RedisKeys, StoredState, parse
 from replay_server.durability.redis_protocol import Part
 from replay_server.instructions import Write
 
@@ -66,6 +66,6 @@ class DictLog:
         self.book.restore(kept)
         return kept
 
-    def chunks(self, state: State) -> Iterator[tuple[int, bytes | None]]:
+    def chunks(self, state: LogState) -> Iterator[tuple[int, bytes | None]]:
         for number in range(state.tail, state.head):
             yield number, self.values.get(self.book.keys.chunk(number))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from common.errors import ProtocolError
 from replay_server.checks import origin_of
 from replay_server.durability.chunk_format import pack_chunk, unpack_chunk
-from replay_server.durability.log_index import ChunkLogIndex, RedisKeys, State
+from replay_server.durability.log_index import ChunkLogIndex, LogState, RedisKeys
 from replay_server.durability.recovery import Recovered, recover
 from replay_server.instructions import ForgetActor, StoreChunk, StoreRun, StoreSamples, StoreWeights
 from replay_server.replay import Replay
@@ -181,4 +181,4 @@ def test_a_recovered_log_goes_on_where_it_ended() -> None:
     log.execute(log.prepare([chunk_write(5)]))
     kept = log.read()
     assert kept
-    assert kept.state == State(head=6, tail=1, inserts=60, samples=77)
+    assert kept.state == LogState(head=6, tail=1, inserts=60, samples=77)

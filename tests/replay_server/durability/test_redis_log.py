@@ -11,7 +11,7 @@ from common.errors import ConfigError, PeerError
 from common.process.stop import Stop
 from replay_server.durability import redis_connection as redis_link
 from replay_server.durability.committer import Committer
-from replay_server.durability.log_index import State
+from replay_server.durability.log_index import LogState
 from replay_server.durability.recovery import Recovered, recover
 from replay_server.durability.redis_connection import Stopped, make_client, refuse_second, refuse_unfit, shown, wait_for
 from replay_server.durability.redis_log import RedisLog
@@ -83,7 +83,7 @@ def test_names_do_not_touch_each_other(valkey: Valkey) -> None:
     assert one.read() is None
     kept = other.read()
     assert kept
-    assert kept.state == State(head=2, inserts=20, samples=77)
+    assert kept.state == LogState(head=2, inserts=20, samples=77)
 
 
 def test_something_else_under_the_name_is_not_taken_for_a_log(valkey: Valkey) -> None:

@@ -43,7 +43,7 @@ class Transaction(NamedTuple):
     """The same afterwards: what is found where it was executed and the answer was lost."""
 
 
-class Log(Protocol):
+class ChunkLog(Protocol):
     """What keeps chunks: Redis, or a stand-in for it."""
 
     def prepare(self, writes: Sequence[Write]) -> Transaction:
@@ -63,7 +63,7 @@ class Committed(NamedTuple):
 class Committer:
     """Owns the log from its own thread; the server's loop hands writes in and takes reports out."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: ChunkLog) -> None:
         self._kept_by = log
         self._pending: deque[Write] = deque()
         self._changed = threading.Condition()

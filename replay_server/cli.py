@@ -24,7 +24,7 @@ from replay_server.durability.chunk_format import KeptChunk
 from replay_server.durability.committer import Committer
 from replay_server.durability.recovery import recover
 from replay_server.durability.redis_connection import (
-    Stopped,
+    WaitInterrupted,
     asking,
     make_client,
     refuse_second,
@@ -90,7 +90,7 @@ def serve(config: ReplayConfig, stop: Stop, keys: Keys | None = None) -> None:
             try:
                 witness = audit.recovered if audit else _nobody
                 log = open_log(config, replay, timings, stop, health, witness=witness, explain=not_ready.explain)
-            except Stopped:
+            except WaitInterrupted:
                 return
             stack.callback(log.close)
             committer = Committer(log)
@@ -116,7 +116,7 @@ def open_log(
     witness: Callable[[KeptChunk], None],
     explain: Callable[[str], None],
 ) -> RedisLog:
-    """Returns the chunk log, with the replay rebuilt from it; ConfigError, PeerError, Stopped.
+    """Returns the chunk log, with the replay rebuilt from it; ConfigError, PeerError, WaitInterrupted.
 
     witness: sees every chunk that is read back. explain: receives the reason why the server cannot serve yet.
     """
@@ -126,7 +126,7 @@ def open_log(
         health.not_ready = reason
         explain(reason)
         if stop.requested:
-            raise Stopped
+            raise WaitInterrupted
 
     client_name = f"shoal-replay:{config.name}"
     client = make_client(config.redis, client_name, config.redis_password, config.redis_ca_file)

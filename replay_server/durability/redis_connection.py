@@ -24,7 +24,7 @@ SAY_EVERY_S = 5.0
 _log = logging.getLogger(__name__)
 
 
-class Stopped(Exception):  # noqa: N818  (it says what happened, not what went wrong)
+class WaitInterrupted(Exception):  # noqa: N818  (it says what happened, not what went wrong)
     """Says that the process was asked to end while it waited."""
 
 
@@ -95,7 +95,7 @@ def make_client(url: str, client_name: str, password: str = "", ca_file: str = "
 
 
 def wait_for(client: redis.Redis, url: str, wait_s: float, stop: Stop, progress: Callable[[str], None]) -> None:
-    """Waits until Redis answers; PeerError after `wait_s`, ConfigError when it turns us away, Stopped."""
+    """Waits until Redis answers; PeerError after `wait_s`, ConfigError when it turns us away, WaitInterrupted."""
     deadline, say_at = time.monotonic() + wait_s, time.monotonic()
     while True:
         try:
@@ -130,7 +130,7 @@ def wait_for(client: redis.Redis, url: str, wait_s: float, stop: Stop, progress:
             say_at += SAY_EVERY_S
             _log.warning("waiting for Redis address=%s reason=%s", shown(url), reason)
         if stop.wait(RETRY_S):
-            raise Stopped
+            raise WaitInterrupted
 
 
 def refuse_unfit(client: redis.Redis, url: str, *, fsync: bool) -> None:
@@ -190,7 +190,7 @@ def refuse_second(client: redis.Redis, client_name: str, name: str, wait_s: floa
                 " stop it, or choose another --name"
             )
         if stop.wait(RETRY_S):
-            raise Stopped
+            raise WaitInterrupted
 
 
 @contextlib.contextmanager

@@ -13,7 +13,14 @@ from replay_server.durability import redis_connection as redis_link
 from replay_server.durability.committer import Committer
 from replay_server.durability.log_index import LogState
 from replay_server.durability.recovery import Recovered, recover
-from replay_server.durability.redis_connection import Stopped, make_client, refuse_second, refuse_unfit, shown, wait_for
+from replay_server.durability.redis_connection import (
+    WaitInterrupted,
+    make_client,
+    refuse_second,
+    refuse_unfit,
+    shown,
+    wait_for,
+)
 from replay_server.durability.redis_log import RedisLog
 from replay_server.instructions import StoreRun, StoreSamples, StoreWeights
 from replay_server.replay import Replay
@@ -235,7 +242,7 @@ def test_no_redis_is_a_missing_peer_with_the_way_out() -> None:
 def test_the_wait_for_redis_ends_on_request() -> None:
     stop = Stop()
     stop.request()
-    with pytest.raises(Stopped):
+    with pytest.raises(WaitInterrupted):
         reach("redis://127.0.0.1:1", wait_s=60.0, stop=stop)
 
 

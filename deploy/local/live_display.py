@@ -45,7 +45,7 @@ class LiveTable:
 
     def __init__(self, console: Console, title: str) -> None:
         self._title, self._started_at = title, time.monotonic()
-        self._left = Left()
+        self._left = TimeLeft()
         self._live = Live(Text(f"{title}: starting"), console=console, refresh_per_second=4)
         self._live.start()
 
@@ -71,7 +71,7 @@ class Lines:
         self._console = console
         self._started_at = time.monotonic()
         self._said_at = -LINE_PERIOD_S
-        self._left = Left()
+        self._left = TimeLeft()
         self._troubles: list[str] = []
         self._warned: set[str] = set()
 
@@ -112,7 +112,7 @@ class Lines:
         )
 
 
-class Left:
+class TimeLeft:
     """Estimates how long a run still takes, from how far it has come since it was first seen to get on."""
 
     def __init__(self) -> None:

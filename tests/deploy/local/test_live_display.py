@@ -12,7 +12,7 @@ from common.run.run import Run, make_run_spec
 from common.wire.messages import ActorStatus, LearnerReport, Status
 from common.worlds import world_spec
 from deploy.local.launcher import without_episodes
-from deploy.local.live_display import Left, Lines, clock, draw, learner_doing, rows
+from deploy.local.live_display import Lines, TimeLeft, clock, draw, learner_doing, rows
 
 LEARNER = LearnerReport(
     learner="learner-1",
@@ -142,7 +142,7 @@ def at(progress: float) -> Status:
 
 
 def test_the_time_to_go_is_told_by_the_way_since_the_run_was_first_seen() -> None:
-    left = Left()
+    left = TimeLeft()
     nobody = msgspec.structs.replace(STATUS, learner=None)
     assert [left(status, 0.0) for status in (None, nobody, at(0.0))] == [None] * 3
     # Resumed at 25 %: what came before took no time that was seen.

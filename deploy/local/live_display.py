@@ -37,7 +37,7 @@ class Display(Protocol):
 
 def make_display(console: Console, title: str) -> Display:
     """Returns a live table on a terminal, else lines."""
-    return LiveTable(console, title) if console.is_terminal else Lines(console)
+    return LiveTable(console, title) if console.is_terminal else LineDisplay(console)
 
 
 class LiveTable:
@@ -64,7 +64,7 @@ class LiveTable:
         self._live.stop()
 
 
-class Lines:
+class LineDisplay:
     """One line every ten seconds, for logs and pipes; troubles at once."""
 
     def __init__(self, console: Console) -> None:

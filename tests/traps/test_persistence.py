@@ -21,7 +21,7 @@ from common.transitions import transition_dtype
 from common.wire.codec import checksum
 from common.wire.messages import Ack, Batch, Chunk, Hello, Open, SampleRequest, Welcome
 from deploy.local.config import TrainConfig
-from deploy.local.live_display import Lines
+from deploy.local.live_display import LineDisplay
 from deploy.lockstep.run import LockstepRun
 from learner_node.checkpoints import Checkpoints
 from learner_node.stacked.update import Maddpg
@@ -104,7 +104,7 @@ def lockstep(path: Path, *stops: float) -> dict[str, bytes]:
     config = TrainConfig(actors=1, copies=10, lockstep=True)
     for looks in (*stops, float("inf")):
         finished = LockstepRun(RunDirectory(path), run, config).train(
-            StopAfter(looks), Lines(Console(file=io.StringIO()))
+            StopAfter(looks), LineDisplay(Console(file=io.StringIO()))
         )
         assert finished == (looks == float("inf"))
         gc.collect()  # the directory's lock goes with its holder

@@ -12,7 +12,7 @@ from common.run.run import Run, make_run_spec
 from common.wire.messages import ActorStatus, LearnerReport, Status
 from common.worlds import world_spec
 from deploy.local.launcher import without_episodes
-from deploy.local.live_display import Lines, TimeLeft, clock, draw, learner_doing, rows
+from deploy.local.live_display import LineDisplay, TimeLeft, clock, draw, learner_doing, rows
 
 LEARNER = LearnerReport(
     learner="learner-1",
@@ -86,7 +86,7 @@ def test_troubles_are_shown_with_and_without_a_replay_server() -> None:
 
 def test_without_a_terminal_troubles_are_said_once_and_figures_seldom() -> None:
     console = Console(file=io.StringIO(), width=400)
-    lines = Lines(console)
+    lines = LineDisplay(console)
     for _ in range(5):
         lines.show(STATUS, ["replay was killed"])
     assert isinstance(console.file, io.StringIO)
@@ -103,7 +103,7 @@ def test_what_the_learner_remarks_is_shown_and_without_a_terminal_said_once() ->
 
     assert "algorithm.reward_scale=1e-5" in _drawn(warned(90_000))
     console = Console(file=io.StringIO(), width=400)
-    lines = Lines(console)
+    lines = LineDisplay(console)
     for size in (90_000, 91_000, 92_000):
         lines.show(warned(size), [])
     assert isinstance(console.file, io.StringIO)
@@ -180,7 +180,7 @@ def test_restarts_of_workers_and_what_slow_ones_do_are_shown() -> None:
 
 def test_a_failure_is_said_at_once_with_all_its_lines() -> None:
     console = Console(file=io.StringIO(), width=400)
-    Lines(console).say("actor worker 0: pettingzoo:boom: no licence; starts again in 0.5 s\n  user.py:3 in step")
+    LineDisplay(console).say("actor worker 0: pettingzoo:boom: no licence; starts again in 0.5 s\n  user.py:3 in step")
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue().endswith("starts again in 0.5 s\n  user.py:3 in step\n")
 

@@ -18,7 +18,7 @@ from common.run.directory import RunDirectory
 from common.run.run import Run, make_run_spec
 from common.worlds import world_spec
 from deploy.local.config import TrainConfig
-from deploy.local.live_display import Lines
+from deploy.local.live_display import LineDisplay
 from deploy.lockstep import record_files as records
 from deploy.lockstep.run import LockstepRun
 from learner_node.checkpoints import Checkpoints
@@ -77,7 +77,7 @@ class Training:
         """Trains up to the n-th look at the stop; returns whether the budget is used."""
         self.engine = LockstepRun(self.directory, self.run, self._config, checkpoint_every_s)
         try:
-            return self.engine.train(StopAfter(looks, meanwhile), Lines(Console(file=io.StringIO())))
+            return self.engine.train(StopAfter(looks, meanwhile), LineDisplay(Console(file=io.StringIO())))
         finally:
             self.engine._learner_role._lock.close()
 

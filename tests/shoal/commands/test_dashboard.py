@@ -13,7 +13,7 @@ from rich.console import Console
 import shoal.commands.train.dashboard
 from common.errors import ConfigError
 from deploy.local.config import TrainConfig
-from deploy.local.live_display import Lines
+from deploy.local.live_display import LineDisplay
 from shoal.commands.report.machine import read_machine
 from shoal.commands.train.artifacts import Showing
 from shoal.commands.train.dashboard import Dashboard
@@ -52,7 +52,7 @@ def get(dashboard: Dashboard, path: str = "/", method: str = "GET", host: str = 
 
 
 def test_it_serves_the_report_with_what_happens_now(tmp_path: Path, dashboard: Dashboard, console: Console) -> None:
-    dashboard.serve(make_run(tmp_path / "run").path, Lines(console))
+    dashboard.serve(make_run(tmp_path / "run").path, LineDisplay(console))
     dashboard.show(STATUS, ["replay was killed by signal 9"])
     status, body = get(dashboard)
     page = Page(body)
@@ -66,7 +66,7 @@ def test_it_serves_the_report_with_what_happens_now(tmp_path: Path, dashboard: D
 
 
 def test_it_can_be_paused(tmp_path: Path, dashboard: Dashboard, console: Console) -> None:
-    dashboard.serve(make_run(tmp_path / "run", lines=0).path, Lines(console))
+    dashboard.serve(make_run(tmp_path / "run", lines=0).path, LineDisplay(console))
     page = Page(get(dashboard, "/?paused")[1])
     assert not any(meta.get("http-equiv") == "refresh" for meta in page.all("meta"))
     assert "Paused" in page.text
@@ -76,7 +76,7 @@ def test_it_is_made_anew_but_not_for_every_look(
     tmp_path: Path, dashboard: Dashboard, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = make_run(tmp_path / "run", lines=3)
-    dashboard.serve(directory.path, Lines(console))
+    dashboard.serve(directory.path, LineDisplay(console))
     before = get(dashboard)[1]
     write_lines(directory, [line(i, 3) for i in range(30)])
     monkeypatch.setattr(shoal.commands.train.dashboard, "REMAKE_S", 1e9)
@@ -86,7 +86,7 @@ def test_it_is_made_anew_but_not_for_every_look(
 
 
 def test_only_this_machine_may_look(tmp_path: Path, dashboard: Dashboard, console: Console) -> None:
-    dashboard.serve(make_run(tmp_path / "run").path, Lines(console))
+    dashboard.serve(make_run(tmp_path / "run").path, LineDisplay(console))
     assert dashboard.url.startswith("http://127.0.0.1:")
     port = dashboard.url.rstrip("/").rpartition(":")[2]
     assert get(dashboard, host="evil.example")[0] == 403, "a name that was bound to this address by someone else"
@@ -109,7 +109,7 @@ def test_a_port_that_is_taken_is_named(dashboard: Dashboard) -> None:
 def test_a_run_ends_with_its_report(tmp_path: Path, console: Console) -> None:
     directory = make_run(tmp_path / "run")
     showing = Showing(TrainConfig(actors=7, redis="redis://user:secret@host/0"), console)
-    display = Lines(console)
+    display = LineDisplay(console)
     assert showing.begin(directory, display) is display
     evaluate_run(directory)
     showing.conclude(film=False)
@@ -123,7 +123,7 @@ def test_a_run_ends_with_its_report(tmp_path: Path, console: Console) -> None:
 def test_what_cannot_be_shown_costs_a_line_and_nothing_else(tmp_path: Path, console: Console) -> None:
     directory = make_run(tmp_path / "run")
     showing = Showing(TrainConfig(dashboard=True), console)
-    served = showing.begin(directory, Lines(console))
+    served = showing.begin(directory, LineDisplay(console))
     assert isinstance(served, Dashboard)
     directory.run_file.unlink()
     showing.conclude(film=True)

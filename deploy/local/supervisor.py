@@ -27,7 +27,7 @@ class Finished(NamedTuple):
     """The process has done its work."""
 
 
-class Again(NamedTuple):
+class Restart(NamedTuple):
     """The process is to be started again after a while."""
 
     delay_s: float
@@ -41,7 +41,7 @@ class Fail(NamedTuple):
 
 def verdict(
     code: int, ran_s: float, restarts: RestartPolicy, *, finishes: bool, last_words: str, lasting: bool = False
-) -> Finished | Again | Fail:
+) -> Finished | Restart | Fail:
     """Decides what follows the end of a process with this exit code (negative: the signal that killed it).
 
     finishes: its work is done, so that exit code 0 is its end; else it was ended by someone and is to go on.
@@ -59,7 +59,7 @@ def verdict(
     decided = restarts.after(progressed=ran_s >= STEADY_S)
     if isinstance(decided, GiveUp):
         return Fail(LastingError(f"failed {decided.reason}; its last words: {last_words}"))
-    return Again(decided.delay_s)
+    return Restart(decided.delay_s)
 
 
 class Role:
@@ -131,7 +131,7 @@ class Role:
         ):
             case Finished():
                 self.finished = True
-            case Again(delay_s):
+            case Restart(delay_s):
                 self.trouble = f"{self.name} {how}; starts again in {delay_s:.1f} s (log: {self.log})"
                 if self._failure is not None:
                     self.news.append(f"{self.name}: {words}")

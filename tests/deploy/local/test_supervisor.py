@@ -11,18 +11,18 @@ import pytest
 
 from common.errors import ConfigError, LastingError, PeerError, ShoalError
 from common.process.restart_policy import MOST_FAILURES, RestartPolicy
-from deploy.local.supervisor import Again, Fail, Finished, Role, Supervisor, verdict
+from deploy.local.supervisor import Fail, Finished, Restart, Role, Supervisor, verdict
 
 
 def test_exit_code_0_finishes_what_finishes_and_restarts_a_service() -> None:
     assert verdict(0, 5.0, RestartPolicy(), finishes=True, last_words="") == Finished()
-    assert isinstance(verdict(0, 5.0, RestartPolicy(), finishes=False, last_words=""), Again)
+    assert isinstance(verdict(0, 5.0, RestartPolicy(), finishes=False, last_words=""), Restart)
 
 
 def test_a_killed_process_starts_again_after_a_growing_delay_until_it_is_given_up() -> None:
     restarts = RestartPolicy()
     delays = [verdict(-9, 1.0, restarts, finishes=False, last_words="boom") for _ in range(MOST_FAILURES)]
-    assert [delay.delay_s for delay in delays if isinstance(delay, Again)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
+    assert [delay.delay_s for delay in delays if isinstance(delay, Restart)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
     last = verdict(-9, 1.0, restarts, finishes=False, last_words="boom")
     assert isinstance(last, Fail)
     assert "boom" in str(last.error)
@@ -32,7 +32,7 @@ def test_a_long_run_makes_the_delay_begin_anew() -> None:
     restarts = RestartPolicy()
     for _ in range(MOST_FAILURES):
         verdict(-9, 1.0, restarts, finishes=False, last_words="")
-    assert verdict(-9, 3_600.0, restarts, finishes=False, last_words="") == Again(0.5)
+    assert verdict(-9, 3_600.0, restarts, finishes=False, last_words="") == Restart(0.5)
 
 
 @pytest.mark.parametrize(("code", "kind"), [(2, ConfigError), (3, PeerError)])
@@ -45,8 +45,8 @@ def test_a_users_mistake_is_not_tried_again(code: int, kind: type[ShoalError]) -
 
 def test_a_peer_that_was_there_once_is_waited_for() -> None:
     restarts = RestartPolicy()
-    assert verdict(-9, 1.0, restarts, finishes=False, last_words="") == Again(0.5)
-    assert verdict(3, 1.0, restarts, finishes=False, last_words="Redis is gone") == Again(1.0)
+    assert verdict(-9, 1.0, restarts, finishes=False, last_words="") == Restart(0.5)
+    assert verdict(3, 1.0, restarts, finishes=False, last_words="Redis is gone") == Restart(1.0)
 
 
 def test_what_a_process_has_given_up_itself_is_final() -> None:

@@ -18,7 +18,7 @@ from common.wire.codec import checksum
 from common.wire.messages import ActorReport
 from common.wire.weights import WeightsHeader
 from common.worlds import make_world
-from deploy.lockstep.snapshots import Session
+from deploy.lockstep.snapshots import ActorSnapshot
 
 
 class Actor:
@@ -81,9 +81,9 @@ class Actor:
             shared_reward=self._shared_reward,
         )
 
-    def session(self, *, turn: int, chunk_rows: int, measured: bool) -> Session:
+    def session(self, *, turn: int, chunk_rows: int, measured: bool) -> ActorSnapshot:
         """Returns what it has done and how it stands with the replay, which adds what only it knows."""
-        return Session(
+        return ActorSnapshot(
             incarnation=self.incarnation,
             seq=self.seq,
             credit=self.credit,
@@ -99,7 +99,7 @@ class Actor:
         """Returns where its episodes stand."""
         return self._collector.state()
 
-    def restore(self, session: Session, state: Mapping[str, npt.NDArray[Any]]) -> bool:
+    def restore(self, session: ActorSnapshot, state: Mapping[str, npt.NDArray[Any]]) -> bool:
         """Goes on where another stood; returns whether its episodes go on too. KeyError or ValueError if none can."""
         self.incarnation, self.seq, self.credit = session.incarnation, session.seq, session.credit
         self._env_steps, self._episodes = session.env_steps, session.episodes

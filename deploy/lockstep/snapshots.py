@@ -30,7 +30,7 @@ VERSIONED = ("numpy", "torch")
 """Libraries that promise no bits from one version to the next."""
 
 
-class Session(msgspec.Struct, frozen=True):
+class ActorSnapshot(msgspec.Struct, frozen=True):
     """One actor, and how it stands with the replay."""
 
     incarnation: int
@@ -74,7 +74,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     next_slot: int
     published: bool
     """Whether the next chunk's weights have been handed over."""
-    sessions: tuple[Session, ...]
+    sessions: tuple[ActorSnapshot, ...]
     setting: Setting
     segments: tuple[Segment, ...] = ()
 

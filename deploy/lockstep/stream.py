@@ -41,7 +41,7 @@ from common.wire.messages import (
 )
 from common.wire.weights import WeightsHeader
 from deploy.lockstep.actor import Actor
-from deploy.lockstep.snapshots import Limits, Session
+from deploy.lockstep.snapshots import ActorSnapshot, Limits
 from learner_node.batches import Batches
 from learner_node.replay_session import BatchChecker, SampledBatch, priority_update
 from replay_server.recent_stats import SlidingRate
@@ -178,7 +178,7 @@ class LockstepStream:
         limiter = self.table.limiter
         return Limits(limiter.inserts, limiter.samples, limiter.forgotten)
 
-    def sessions(self) -> tuple[Session, ...]:
+    def sessions(self) -> tuple[ActorSnapshot, ...]:
         """Returns how each actor stands with the replay.
 
         Turns are only compared: counted from the newest backwards, those of a replay that begins at 0 come after.
@@ -202,7 +202,7 @@ class LockstepStream:
             yield ring.gather(slots)
             count -= len(slots)
 
-    def go_on(self, limits: Limits, sessions: Sequence[Session], *, published: bool) -> None:
+    def go_on(self, limits: Limits, sessions: Sequence[ActorSnapshot], *, published: bool) -> None:
         """Takes over the counters of a run whose transitions and actors have been put back."""
         self.published = published
         limiter = self.table.limiter

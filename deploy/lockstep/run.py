@@ -25,7 +25,7 @@ from deploy.local.config import TrainConfig
 from deploy.local.launcher import LOCKSTEP
 from deploy.local.live_display import Display
 from deploy.lockstep.actor import Actor
-from deploy.lockstep.snapshots import Keeper, Kept, Setting, Snapshot, versions
+from deploy.lockstep.snapshots import Kept, Setting, Snapshot, SnapshotStore, versions
 from deploy.lockstep.stream import Handover, LockstepStream
 from learner_node import schedule
 from learner_node.checkpoints import kept_updates
@@ -58,7 +58,7 @@ class LockstepRun:
             _log.warning("with --time the end depends on the clock: the same bits come again only with --steps alone")
         use_threads(config.threads)
         self._setting = Setting(config.copies, chunk_steps, config.threads, run.spec, versions())
-        self._keeper = Keeper(directory.path / LOCKSTEP, transition_dtype(run.joint).itemsize)
+        self._keeper = SnapshotStore(directory.path / LOCKSTEP, transition_dtype(run.joint).itemsize)
         self._handover = Handover()
         self._learner = Learner(
             run,

@@ -93,7 +93,7 @@ class Kept(msgspec.Struct, frozen=True):
     """Blocks of rows of bytes `[n, record bytes]`, oldest first; to be gone through once."""
 
 
-class Keeper:
+class SnapshotStore:
     """Writes and reads the moments of one run."""
 
     def __init__(self, directory: Path, record_bytes: int) -> None:

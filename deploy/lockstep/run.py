@@ -25,7 +25,7 @@ from deploy.local.config import TrainConfig
 from deploy.local.launcher import LOCKSTEP
 from deploy.local.live_display import Display
 from deploy.lockstep.actor import Actor
-from deploy.lockstep.snapshots import Kept, Setting, Snapshot, SnapshotStore, versions
+from deploy.lockstep.snapshots import LoadedSnapshot, Setting, Snapshot, SnapshotStore, versions
 from deploy.lockstep.stream import Handover, LockstepStream
 from learner_node import schedule
 from learner_node.checkpoints import kept_updates
@@ -102,7 +102,7 @@ class LockstepRun:
         self._stream.admit_actors()
         return self._stream
 
-    def _restore(self, stream: LockstepStream, kept: Kept) -> None:
+    def _restore(self, stream: LockstepStream, kept: LoadedSnapshot) -> None:
         moment, table = kept.snapshot, stream.table
         self._compare(moment.setting, len(moment.sessions))
         if moment.capacity == table.ring.capacity:

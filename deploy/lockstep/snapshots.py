@@ -84,7 +84,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         return self.limits.inserts - self.size
 
 
-class Kept(msgspec.Struct, frozen=True):
+class LoadedSnapshot(msgspec.Struct, frozen=True):
     """A moment of a lockstep run, as it is put back."""
 
     snapshot: Snapshot
@@ -121,7 +121,7 @@ class SnapshotStore:
         write_atomically(self._path(snapshot.updates), content)
         self._starts[snapshot.updates] = snapshot.start
 
-    def load(self, updates: int) -> Kept | None:
+    def load(self, updates: int) -> LoadedSnapshot | None:
         """Returns the moment at that many updates, None when none was kept; ShoalError when it is damaged.
 
         With None all is deleted: it belongs to another course of the run.
@@ -134,7 +134,7 @@ class SnapshotStore:
             snapshot, arrays = _read(path)
         except (SafetensorError, msgspec.MsgspecError, KeyError, ValueError, OSError) as e:
             raise self._damaged(f"{path} cannot be used ({e})") from e
-        return Kept(snapshot, arrays, self._load_records(snapshot))
+        return LoadedSnapshot(snapshot, arrays, self._load_records(snapshot))
 
     def close(self) -> None:
         """Closes the files."""

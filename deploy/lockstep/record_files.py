@@ -24,7 +24,7 @@ Block = npt.NDArray[Any]
 """Records side by side `[n]`."""
 
 
-class Segment(msgspec.Struct, frozen=True):
+class RecordFile(msgspec.Struct, frozen=True):
     """What one file holds."""
 
     first: int
@@ -44,7 +44,7 @@ class RecordFiles:
 
     def __init__(self, directory: Path, record_bytes: int) -> None:
         self._directory, self._record_bytes = directory, record_bytes
-        self._full: list[Segment] = []
+        self._full: list[RecordFile] = []
         self._open: _OpenFile | None = None
 
     @property
@@ -58,7 +58,7 @@ class RecordFiles:
             self._file_for(first).write(block)
             first += len(block)
 
-    def sync(self) -> tuple[Segment, ...]:
+    def sync(self) -> tuple[RecordFile, ...]:
         """Has all of it on disk and returns what the files hold."""
         if self._open is None:
             return ()
@@ -66,7 +66,7 @@ class RecordFiles:
         _sync_directory(self._directory)
         return (*self._full, self._open.segment)
 
-    def load(self, segments: Iterable[Segment], start: int) -> Iterator[npt.NDArray[np.uint8]]:
+    def load(self, segments: Iterable[RecordFile], start: int) -> Iterator[npt.NDArray[np.uint8]]:
         """Yields the records from place `start` on, as rows of bytes `[n, record bytes]`; appending goes on after them.
 
         ValueError names a file that does not hold what it must, OSError one that is not there.
@@ -122,13 +122,13 @@ class _OpenFile:
         """Bytes."""
 
     @property
-    def segment(self) -> Segment:
-        return Segment(self._first, self.size // self._record_bytes, self._digest.hexdigest())
+    def segment(self) -> RecordFile:
+        return RecordFile(self._first, self.size // self._record_bytes, self._digest.hexdigest())
 
     def create(self) -> None:
         self._file = self._path.open("wb")
 
-    def reopen(self, segment: Segment) -> bytes:
+    def reopen(self, segment: RecordFile) -> bytes:
         """Returns what the segment names and cuts off the rest; ValueError when it is not there."""
         self._file = self._path.open("r+b")
         content = self._file.read(segment.count * self._record_bytes)

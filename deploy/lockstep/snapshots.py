@@ -24,7 +24,7 @@ from common.errors import ShoalError
 from common.files import write_atomically
 from common.run.run import RunSpec
 from common.state import State
-from deploy.lockstep.record_files import Block, RecordFiles, Segment
+from deploy.lockstep.record_files import Block, RecordFile, RecordFiles
 
 VERSIONED = ("numpy", "torch")
 """Libraries that promise no bits from one version to the next."""
@@ -76,7 +76,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     """Whether the next chunk's weights have been handed over."""
     sessions: tuple[ActorSnapshot, ...]
     setting: Setting
-    segments: tuple[Segment, ...] = ()
+    segments: tuple[RecordFile, ...] = ()
 
     @property
     def start(self) -> int:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 FILE_BYTES = 64 * 2**20
 """A file that has so many is followed by another."""
 
-Block = npt.NDArray[Any]
+RecordBlock = npt.NDArray[Any]
 """Records side by side `[n]`."""
 
 
@@ -52,7 +52,7 @@ class RecordFiles:
         """The place after the last record."""
         return self._open.segment.end if self._open else 0
 
-    def append(self, first: int, blocks: Iterable[Block]) -> None:
+    def append(self, first: int, blocks: Iterable[RecordBlock]) -> None:
         """Writes records from place `first` on; those between `end` and there are never asked for."""
         for block in blocks:
             self._file_for(first).write(block)
@@ -139,7 +139,7 @@ class _OpenFile:
         self._file.truncate()
         return content
 
-    def write(self, block: Block) -> None:
+    def write(self, block: RecordBlock) -> None:
         content = block.tobytes()
         self._file.write(content)
         self._note(content)

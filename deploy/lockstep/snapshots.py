@@ -24,7 +24,7 @@ from common.errors import ShoalError
 from common.files import write_atomically
 from common.run.run import RunSpec
 from common.state import State
-from deploy.lockstep.record_files import Block, RecordFile, RecordFiles
+from deploy.lockstep.record_files import RecordBlock, RecordFile, RecordFiles
 
 VERSIONED = ("numpy", "torch")
 """Libraries that promise no bits from one version to the next."""
@@ -108,7 +108,9 @@ class SnapshotStore:
         """The place after the last transition that is kept."""
         return self._records.end
 
-    def save(self, snapshot: Snapshot, arrays: State, first: int, blocks: Iterable[Block], wanted: set[int]) -> None:
+    def save(
+        self, snapshot: Snapshot, arrays: State, first: int, blocks: Iterable[RecordBlock], wanted: set[int]
+    ) -> None:
         """Keeps a moment with the transitions `blocks` from place `first` on.
 
         wanted: updates of the checkpoints there are; the states of all others are deleted.

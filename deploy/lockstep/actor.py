@@ -21,7 +21,7 @@ from common.worlds import make_world
 from deploy.lockstep.snapshots import ActorSnapshot
 
 
-class Actor:
+class LockstepActor:
     """Collects chunks, and counts what it has done."""
 
     def __init__(self, run: Run, index: int, actors: int, *, copies: int, chunk_steps: int, since: int = 0) -> None:

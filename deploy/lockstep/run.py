@@ -24,7 +24,7 @@ from common.transitions import transition_dtype
 from deploy.local.config import TrainConfig
 from deploy.local.launcher import LOCKSTEP
 from deploy.local.live_display import Display
-from deploy.lockstep.actor import Actor
+from deploy.lockstep.actor import LockstepActor
 from deploy.lockstep.snapshots import LoadedSnapshot, Setting, Snapshot, SnapshotStore, versions
 from deploy.lockstep.stream import Handover, LockstepStream
 from learner_node import schedule
@@ -88,7 +88,9 @@ class LockstepRun:
         """Returns the stream, with all that was kept at that many updates put back."""
         setting, count = self._setting, self._config.actors
         actors = [
-            Actor(self._run, i, count, copies=setting.copies, chunk_steps=setting.chunk_steps, since=done.env_steps)
+            LockstepActor(
+                self._run, i, count, copies=setting.copies, chunk_steps=setting.chunk_steps, since=done.env_steps
+            )
             for i in range(count)
         ]
         kept = self._keeper.load(done.updates)

@@ -40,7 +40,7 @@ from common.wire.messages import (
     Welcome,
 )
 from common.wire.weights import WeightsHeader
-from deploy.lockstep.actor import Actor
+from deploy.lockstep.actor import LockstepActor
 from deploy.lockstep.snapshots import ActorSnapshot, Limits
 from learner_node.batches import Batches
 from learner_node.replay_session import BatchChecker, SampledBatch, priority_update
@@ -59,7 +59,7 @@ _BLOCK = 65_536
 class LockstepStream:
     """Batches of actors and a replay that move only when the learner asks for the next one."""
 
-    def __init__(self, run: Run, actors: Sequence[Actor], clock: tuple[int, int]) -> None:
+    def __init__(self, run: Run, actors: Sequence[LockstepActor], clock: tuple[int, int]) -> None:
         """Opens the run; ShoalError when the replay refuses it. clock: inserts and samples of the run so far."""
         self._run, self.actors = run, actors
         self.show: Callable[[Status], object] | None = None
@@ -220,11 +220,11 @@ class LockstepStream:
         budget = self._run.spec.budget.steps
         return budget - self.env_steps if budget else math.inf
 
-    def _next_actor(self) -> Actor | None:
+    def _next_actor(self) -> LockstepActor | None:
         """Returns who collects next: of those with credit the one with the fewest chunks, the first of them."""
         return min((actor for actor in self.actors if actor.may_collect), key=lambda actor: actor.seq, default=None)
 
-    def _collect(self, actor: Actor, header: WeightsHeader, policy: Policy) -> None:
+    def _collect(self, actor: LockstepActor, header: WeightsHeader, policy: Policy) -> None:
         records, episodes = actor.collect(policy, header, self._steps_left)
         self.published = False
         payload = records.view(np.uint8).data

@@ -46,7 +46,7 @@ from shoal.commands.paper.cli import paper
 from shoal.commands.report.cli import render, report
 from shoal.commands.sweep.cli import sweep
 from shoal.commands.tournament.cli import tournament
-from shoal.commands.train.artifacts import Showing
+from shoal.commands.train.artifacts import Artifacts
 
 if TYPE_CHECKING:
     from deploy.lockstep.run import LockstepRun
@@ -98,7 +98,7 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
         config.refuse_what_lockstep_is_not()
     refuse_missing(config.track)
     sections = command.run_settings(context)
-    showing = Showing(config, _screen)
+    showing = Artifacts(config, _screen)
     with said_if_slow("making one copy of the environment, to see what its agents observe and do"):
         directory, run = open_run(
             config.run,

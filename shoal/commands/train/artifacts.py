@@ -25,7 +25,7 @@ _FILM_STEPS = 100
 """Of an episode: worlds whose episodes are long are filmed at their beginning, so that it takes a few seconds."""
 
 
-class Showing:
+class Artifacts:
     """What is shown of one run that trains."""
 
     def __init__(self, config: TrainConfig, screen: Console) -> None:

@@ -15,7 +15,7 @@ from common.errors import ConfigError
 from deploy.local.config import TrainConfig
 from deploy.local.live_display import LineDisplay
 from shoal.commands.report.machine import read_machine
-from shoal.commands.train.artifacts import Showing
+from shoal.commands.train.artifacts import Artifacts
 from shoal.commands.train.dashboard import Dashboard
 
 from .report_runs import evaluate_run, line, make_run, write_lines
@@ -108,7 +108,7 @@ def test_a_port_that_is_taken_is_named(dashboard: Dashboard) -> None:
 
 def test_a_run_ends_with_its_report(tmp_path: Path, console: Console) -> None:
     directory = make_run(tmp_path / "run")
-    showing = Showing(TrainConfig(actors=7, redis="redis://user:secret@host/0"), console)
+    showing = Artifacts(TrainConfig(actors=7, redis="redis://user:secret@host/0"), console)
     display = LineDisplay(console)
     assert showing.begin(directory, display) is display
     evaluate_run(directory)
@@ -122,7 +122,7 @@ def test_a_run_ends_with_its_report(tmp_path: Path, console: Console) -> None:
 
 def test_what_cannot_be_shown_costs_a_line_and_nothing_else(tmp_path: Path, console: Console) -> None:
     directory = make_run(tmp_path / "run")
-    showing = Showing(TrainConfig(dashboard=True), console)
+    showing = Artifacts(TrainConfig(dashboard=True), console)
     served = showing.begin(directory, LineDisplay(console))
     assert isinstance(served, Dashboard)
     directory.run_file.unlink()

@@ -28,7 +28,7 @@ from learner_node.state import Counters, capture
 from shoal.cli import shoal
 from shoal.commands.diagnose import LONGEST, diagnose, horizon, with_whole_returns
 from shoal.commands.diagnose.cli import brief_episodes, show_briefly
-from shoal.commands.train.artifacts import Showing
+from shoal.commands.train.artifacts import Artifacts
 from tests.actor_node.talkers import run_of, talkers
 
 from .report_runs import line, write_lines
@@ -211,7 +211,7 @@ def test_the_short_form_says_only_what_it_warns_of(tmp_path: Path) -> None:
 def test_a_diagnosis_that_fails_costs_a_line_only(tmp_path: Path) -> None:
     directory, _ = create(tmp_path / "run", run_of().spec, run_of().joint)
     screen = Console(file=io.StringIO(), width=200)
-    showing = Showing(TrainConfig(), screen)
+    showing = Artifacts(TrainConfig(), screen)
     showing.begin(directory, make_display(screen, "a run"))
     showing.warn()
     assert "without a diagnosis: " in screen.file.getvalue()

@@ -17,7 +17,7 @@ from common.wire.codec import MAX_SERVER_FRAME_BYTES, encode
 from common.wire.messages import LearnerReport, Message, Open, SampleRequest, StatusRequest
 from common.wire.sockets import make_socket
 from replay_server.sessions.credit import WINDOW_CHUNKS
-from shoal.commands.bench.load_generator import COPIES, ROWS, Crowd, Recorded, fill, make_run, record
+from shoal.commands.bench.load_generator import COPIES, ROWS, LoadGenerator, Recorded, fill, make_run, record
 from shoal.commands.bench.processes import ReplayServer, Stage
 
 pytestmark = [pytest.mark.system, pytest.mark.soak, pytest.mark.timeout(900)]
@@ -54,8 +54,8 @@ def server(run: Run) -> Iterator[ReplayServer]:
 
 
 @contextmanager
-def crowd_of(server: ReplayServer, run: Run, recorded: list[Recorded], members: int) -> Iterator[Crowd]:
-    crowd = Crowd(server.endpoint, run, members, recorded)
+def crowd_of(server: ReplayServer, run: Run, recorded: list[Recorded], members: int) -> Iterator[LoadGenerator]:
+    crowd = LoadGenerator(server.endpoint, run, members, recorded)
     try:
         crowd.connect()
         crowd.pump(SECONDS)

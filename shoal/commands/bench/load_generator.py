@@ -139,7 +139,7 @@ class Member:
         )
 
 
-class Crowd:
+class LoadGenerator:
     """Actors that send as fast as they may."""
 
     def __init__(
@@ -211,7 +211,7 @@ class Crowd:
 
 def fill(endpoint: str, run: Run, recorded: Sequence[Recorded], transitions: int) -> None:
     """Has a replay server take in so many transitions."""
-    crowd = Crowd(endpoint, run, FILLERS, recorded, "filler")
+    crowd = LoadGenerator(endpoint, run, FILLERS, recorded, "filler")
     try:
         crowd.connect()
         while crowd.acked_rows < transitions:

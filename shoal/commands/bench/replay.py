@@ -21,7 +21,7 @@ from common.run.run import Run
 from common.transitions import transition_dtype
 from shoal.commands.bench.bare_wire import BareWire
 from shoal.commands.bench.config import BenchConfig
-from shoal.commands.bench.load_generator import Crowd, Recorded, fill, make_run, record
+from shoal.commands.bench.load_generator import LoadGenerator, Recorded, fill, make_run, record
 from shoal.commands.bench.processes import Stage
 from shoal.commands.bench.rows import REPEATS, Doing, Row, compare, rate, row
 from shoal.commands.bench.sampling_load import BATCH, Drawer, Taking
@@ -60,7 +60,7 @@ def _ingest(run: Run, recorded: Sequence[Recorded]) -> Iterator[Row | Doing]:
             yield Doing(f"replay: ingesting from {WRITERS} writers, level {level}")
             server = stage.replay(own_url)
             server.open(run)
-            crowd = Crowd(server.endpoint, run, WRITERS, recorded)
+            crowd = LoadGenerator(server.endpoint, run, WRITERS, recorded)
             try:
                 crowd.connect()
                 crowd.pump(SECONDS)

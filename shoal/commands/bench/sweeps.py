@@ -11,7 +11,7 @@ import numpy as np
 from common.errors import ShoalError
 from common.run.run import Run
 from common.transitions import transition_dtype
-from shoal.commands.bench.load_generator import Crowd, Recorded, fill, make_run
+from shoal.commands.bench.load_generator import LoadGenerator, Recorded, fill, make_run
 from shoal.commands.bench.processes import Stage
 from shoal.commands.bench.rows import Doing, Row, compare, rate, row
 from shoal.commands.bench.sampling_load import Drawer, Taking
@@ -55,7 +55,7 @@ def _cost(run: Run, recorded: Sequence[Recorded], actors: int) -> Cost:
         server.open(run)
         # A full ring has all its memory: what grows then is for the actors.
         fill(server.endpoint, run, recorded, run.spec.replay.capacity)
-        crowd = Crowd(server.endpoint, run, actors, recorded)
+        crowd = LoadGenerator(server.endpoint, run, actors, recorded)
         try:
             crowd.connect()
             crowd.pump(SECONDS)

@@ -22,7 +22,7 @@ from common.run.players import players
 from learner_node.inspection.update_speed import NETWORK, policy_in_torch, simple_spread_shapes
 from shoal.commands.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig, end_to_end, rows
 from shoal.commands.bench.cli import measure
-from shoal.commands.bench.load_generator import ROWS, Crowd, fill, make_run, record
+from shoal.commands.bench.load_generator import ROWS, LoadGenerator, fill, make_run, record
 from shoal.commands.bench.peers.environment import PeerEnvironment
 from shoal.commands.bench.processes import Stage
 from shoal.commands.bench.rows import compare, in_words, rate, row
@@ -91,7 +91,7 @@ def test_a_crowd_delivers_what_it_sends_and_batches_come_of_it() -> None:
         server = stage.replay()
         server.open(run)
         fill(server.endpoint, run, recorded, 4_000)
-        crowd = Crowd(server.endpoint, run, 5, recorded)
+        crowd = LoadGenerator(server.endpoint, run, 5, recorded)
         crowd.connect()
         assert crowd.pump(0.3) > 0
         crowd.settle()

@@ -70,7 +70,7 @@ def record(run: Run, chunks: int = RECORDED, rows: int = ROWS) -> list[Recorded]
     return found
 
 
-class Member:
+class SimulatedActor:
     """One actor of the crowd."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, run: Run, name: str) -> None:
@@ -148,7 +148,7 @@ class LoadGenerator:
         self._context = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, SOCKETS_EACH * members + SOCKETS_SPARE)
         self._recorded = recorded
-        self.members = [Member(self._context, endpoint, run, f"{name}-{i}") for i in range(members)]
+        self.members = [SimulatedActor(self._context, endpoint, run, f"{name}-{i}") for i in range(members)]
         self._poller = zmq.Poller()
         self._by_socket = {}
         for member in self.members:
@@ -202,7 +202,7 @@ class LoadGenerator:
                 member.client.send(Bye(member.name, member.outbox.incarnation))
         self._context.destroy(linger=200)
 
-    def _take(self) -> list[Member]:
+    def _take(self) -> list[SimulatedActor]:
         ready = [self._by_socket[socket] for socket, _ in self._poller.poll(POLL_MS)]
         for member in ready:
             member.take()

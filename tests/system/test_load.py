@@ -17,7 +17,7 @@ from common.wire.codec import MAX_SERVER_FRAME_BYTES, encode
 from common.wire.messages import LearnerReport, Message, Open, SampleRequest, StatusRequest
 from common.wire.sockets import make_socket
 from replay_server.sessions.credit import WINDOW_CHUNKS
-from shoal.commands.bench.load_generator import COPIES, ROWS, LoadGenerator, Recorded, fill, make_run, record
+from shoal.commands.bench.load_generator import COPIES, ROWS, LoadGenerator, RecordedChunk, fill, make_run, record
 from shoal.commands.bench.processes import ReplayServer, Stage
 
 pytestmark = [pytest.mark.system, pytest.mark.soak, pytest.mark.timeout(900)]
@@ -41,7 +41,7 @@ def run() -> Run:
 
 
 @pytest.fixture(scope="module")
-def recorded(run: Run) -> list[Recorded]:
+def recorded(run: Run) -> list[RecordedChunk]:
     return record(run)
 
 
@@ -54,7 +54,7 @@ def server(run: Run) -> Iterator[ReplayServer]:
 
 
 @contextmanager
-def crowd_of(server: ReplayServer, run: Run, recorded: list[Recorded], members: int) -> Iterator[LoadGenerator]:
+def crowd_of(server: ReplayServer, run: Run, recorded: list[RecordedChunk], members: int) -> Iterator[LoadGenerator]:
     crowd = LoadGenerator(server.endpoint, run, members, recorded)
     try:
         crowd.connect()
@@ -95,14 +95,14 @@ def test_512_actors_get_their_turns_within_the_servers_memory(server: ReplayServ
     assert metrics["shoal_memory_bytes"] / 2**20 <= ceiling_mib
 
 
-def test_a_slow_reader_does_not_slow_the_others(run: Run, recorded: list[Recorded]) -> None:
+def test_a_slow_reader_does_not_slow_the_others(run: Run, recorded: list[RecordedChunk]) -> None:
     """Someone who asks again and again how the run goes, and never reads an answer."""
     with Stage() as stage:
         rejected = assert_no_slower(stage, run, recorded, Deaf([StatusRequest()] * 10_000, again=[StatusRequest()] * 5))
     assert rejected["unread"] > 0
 
 
-def test_a_stalled_learner_does_not_slow_the_actors(run: Run, recorded: list[Recorded]) -> None:
+def test_a_stalled_learner_does_not_slow_the_actors(run: Run, recorded: list[RecordedChunk]) -> None:
     """A learner that has asked for batches ahead and takes none of them."""
     ahead = [Open("stalled", run), *(SampleRequest(i, 1024) for i in range(ASKED_AHEAD))]
     with Stage() as stage:
@@ -135,7 +135,7 @@ class Deaf:
             self._socket.send_multipart(encode(message))
 
 
-def assert_no_slower(stage: Stage, run: Run, recorded: list[Recorded], deaf: Deaf) -> dict[str, int]:
+def assert_no_slower(stage: Stage, run: Run, recorded: list[RecordedChunk], deaf: Deaf) -> dict[str, int]:
     """Compares two servers in turn, one of them with the deaf peer; returns what that one has rejected.
 
     A slowdown fails when its interval lies wholly beyond 5 %: a loaded machine makes it wider, not another one.

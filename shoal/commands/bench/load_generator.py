@@ -38,7 +38,7 @@ SOCKETS_EACH, SOCKETS_SPARE = 4, 64
 FILLERS = 4
 
 
-class Recorded(NamedTuple):
+class RecordedChunk(NamedTuple):
     """A chunk's payload and what its header says of it."""
 
     rows: int
@@ -55,7 +55,7 @@ def make_run(**replay: object) -> Run:
     return Run("bench", spec, world_spec("simple_spread"))
 
 
-def record(run: Run, chunks: int = RECORDED, rows: int = ROWS) -> list[Recorded]:
+def record(run: Run, chunks: int = RECORDED, rows: int = ROWS) -> list[RecordedChunk]:
     """Collects chunks of so many rows, a multiple of COPIES, as a worker does, with untrained policies."""
     rng = np.random.default_rng(0)
     flat = rng.standard_normal(weight_count(run.players, run.spec.network)).astype(np.float32) * np.float32(0.1)
@@ -66,7 +66,7 @@ def record(run: Run, chunks: int = RECORDED, rows: int = ROWS) -> list[Recorded]
     for _ in range(chunks):
         records, episodes = collector.collect(policy, weights, rows // COPIES)
         payload = records.tobytes()
-        found.append(Recorded(rows, payload, checksum(payload), episodes.copies, episodes.ends))
+        found.append(RecordedChunk(rows, payload, checksum(payload), episodes.copies, episodes.ends))
     return found
 
 
@@ -95,7 +95,7 @@ class SimulatedActor:
         if now - self._hello_at >= HELLO_AGAIN_S and self.client.send(Hello(self.name, 0, 0, "")):
             self._hello_at = now
 
-    def send(self, recorded: Sequence[Recorded]) -> None:
+    def send(self, recorded: Sequence[RecordedChunk]) -> None:
         """Sends what its credit allows."""
         while self.outbox.may_add:
             seq = self.outbox.next_seq
@@ -125,7 +125,7 @@ class SimulatedActor:
             self.latencies.append(now - sent_at)
             self.acked_rows += rows
 
-    def _chunk(self, seq: int, one: Recorded) -> Chunk:
+    def _chunk(self, seq: int, one: RecordedChunk) -> Chunk:
         return Chunk(
             self.name,
             self.outbox.incarnation,
@@ -143,7 +143,7 @@ class LoadGenerator:
     """Actors that send as fast as they may."""
 
     def __init__(
-        self, endpoint: str, run: Run, members: int, recorded: Sequence[Recorded], name: str = "crowd"
+        self, endpoint: str, run: Run, members: int, recorded: Sequence[RecordedChunk], name: str = "crowd"
     ) -> None:
         self._context = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, SOCKETS_EACH * members + SOCKETS_SPARE)
@@ -209,7 +209,7 @@ class LoadGenerator:
         return ready
 
 
-def fill(endpoint: str, run: Run, recorded: Sequence[Recorded], transitions: int) -> None:
+def fill(endpoint: str, run: Run, recorded: Sequence[RecordedChunk], transitions: int) -> None:
     """Has a replay server take in so many transitions."""
     crowd = LoadGenerator(endpoint, run, FILLERS, recorded, "filler")
     try:

@@ -21,7 +21,7 @@ from common.run.run import Run
 from common.transitions import transition_dtype
 from shoal.commands.bench.bare_wire import BareWire
 from shoal.commands.bench.config import BenchConfig
-from shoal.commands.bench.load_generator import LoadGenerator, Recorded, fill, make_run, record
+from shoal.commands.bench.load_generator import LoadGenerator, RecordedChunk, fill, make_run, record
 from shoal.commands.bench.processes import Stage
 from shoal.commands.bench.rows import REPEATS, Doing, Row, compare, rate, row
 from shoal.commands.bench.sampling_load import BATCH, Drawer, Taking
@@ -49,7 +49,7 @@ def rows(config: BenchConfig) -> Iterator[Row | Doing]:
     yield from ring_rows(recorded, full=config.full)
 
 
-def _ingest(run: Run, recorded: Sequence[Recorded]) -> Iterator[Row | Doing]:
+def _ingest(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[Row | Doing]:
     with Stage() as stage:
         url = stage.redis()
         record_bytes, capacity = transition_dtype(run.joint).itemsize, run.spec.replay.capacity
@@ -75,7 +75,7 @@ def _ingest(run: Run, recorded: Sequence[Recorded]) -> Iterator[Row | Doing]:
             server.end()
 
 
-def _records(recorded: Sequence[Recorded], record_bytes: int) -> Iterator[bytes]:
+def _records(recorded: Sequence[RecordedChunk], record_bytes: int) -> Iterator[bytes]:
     for one in recorded:
         whole = memoryview(one.payload)
         yield from (bytes(whole[at : at + record_bytes]) for at in range(0, len(whole), record_bytes))
@@ -96,7 +96,7 @@ def pushing(url: str, values: Sequence[bytes], most: int) -> Callable[[], int]:
     return push
 
 
-def _serve(run: Run, recorded: Sequence[Recorded]) -> Iterator[Row | Doing]:
+def _serve(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[Row | Doing]:
     yield Doing(f"replay: serving batches of {BATCH:,}")
     size = run.spec.replay.capacity // 2
     with Stage() as stage:
@@ -118,7 +118,7 @@ def _serve(run: Run, recorded: Sequence[Recorded]) -> Iterator[Row | Doing]:
             drawer.close()
 
 
-def _recovery(run: Run, recorded: Sequence[Recorded]) -> Iterator[Row | Doing]:
+def _recovery(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[Row | Doing]:
     yield Doing(f"replay: recovering {RECOVERED:,} transitions from Redis")
     record_bytes = transition_dtype(run.joint).itemsize
     with Stage() as stage:

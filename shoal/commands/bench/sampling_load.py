@@ -13,7 +13,7 @@ from common.run.run import Run
 from common.transitions import transition_dtype
 from common.wire.client import Client
 from common.wire.messages import Batch, Held, Open, Opened, SampleRequest
-from shoal.commands.bench.load_generator import Recorded
+from shoal.commands.bench.load_generator import RecordedChunk
 
 BATCH = 1024
 ASKED_AHEAD = 4
@@ -69,7 +69,7 @@ class Drawer:
 class Taking:
     """Batches by np.take alone, over as many records."""
 
-    def __init__(self, run: Run, recorded: Sequence[Recorded], size: int) -> None:
+    def __init__(self, run: Run, recorded: Sequence[RecordedChunk], size: int) -> None:
         record_bytes = transition_dtype(run.joint).itemsize
         block = np.frombuffer(b"".join(one.payload for one in recorded), np.uint8).reshape(-1, record_bytes)
         self._records = np.resize(block, (size, record_bytes))

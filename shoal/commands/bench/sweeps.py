@@ -11,7 +11,7 @@ import numpy as np
 from common.errors import ShoalError
 from common.run.run import Run
 from common.transitions import transition_dtype
-from shoal.commands.bench.load_generator import LoadGenerator, Recorded, fill, make_run
+from shoal.commands.bench.load_generator import LoadGenerator, RecordedChunk, fill, make_run
 from shoal.commands.bench.processes import Stage
 from shoal.commands.bench.rows import Doing, Row, compare, rate, row
 from shoal.commands.bench.sampling_load import Drawer, Taking
@@ -35,7 +35,7 @@ class Cost(NamedTuple):
     """The server's, resident."""
 
 
-def actor_rows(run: Run, recorded: Sequence[Recorded], *, full: bool) -> Iterator[Row | Doing]:
+def actor_rows(run: Run, recorded: Sequence[RecordedChunk], *, full: bool) -> Iterator[Row | Doing]:
     """Yields replay/actors/N and its cpu, memory and ack-p99; each over what one actor takes."""
     one: Cost | None = None
     for actors in ALL_ACTORS if full else ACTORS:
@@ -49,7 +49,7 @@ def actor_rows(run: Run, recorded: Sequence[Recorded], *, full: bool) -> Iterato
         yield row(f"{name}/ack-p99", "ms", cost.p99_s * 1e3, ("1 actor", one.p99_s * 1e3))
 
 
-def _cost(run: Run, recorded: Sequence[Recorded], actors: int) -> Cost:
+def _cost(run: Run, recorded: Sequence[RecordedChunk], actors: int) -> Cost:
     with Stage() as stage:
         server = stage.replay()
         server.open(run)
@@ -74,7 +74,7 @@ def _cost(run: Run, recorded: Sequence[Recorded], actors: int) -> Cost:
             crowd.close()
 
 
-def ring_rows(recorded: Sequence[Recorded], *, full: bool) -> Iterator[Row | Doing]:
+def ring_rows(recorded: Sequence[RecordedChunk], *, full: bool) -> Iterator[Row | Doing]:
     """Yields replay/ring/SIZE: batches a second from a ring that holds so many transitions, over np.take alone."""
     for size in ALL_RINGS if full else RINGS:
         run = make_run(capacity=size)
@@ -90,7 +90,7 @@ def ring_rows(recorded: Sequence[Recorded], *, full: bool) -> Iterator[Row | Doi
             yield Doing(f"no ring of {size:,} here: {e}")
 
 
-def _drawn(endpoint: str, run: Run, recorded: Sequence[Recorded], size: int) -> Iterator[Row]:
+def _drawn(endpoint: str, run: Run, recorded: Sequence[RecordedChunk], size: int) -> Iterator[Row]:
     drawer, taking = Drawer(endpoint, run), Taking(run, recorded, size)
     try:
         ours, theirs = compare(lambda: rate(drawer.draw, SECONDS), lambda: rate(taking.draw, SECONDS), REPEATS)

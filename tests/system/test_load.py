@@ -18,7 +18,7 @@ from common.wire.messages import LearnerReport, Message, Open, SampleRequest, St
 from common.wire.sockets import make_socket
 from replay_server.sessions.credit import WINDOW_CHUNKS
 from shoal.commands.bench.load_generator import COPIES, ROWS, LoadGenerator, RecordedChunk, fill, make_run, record
-from shoal.commands.bench.processes import ReplayServer, Stage
+from shoal.commands.bench.processes import Processes, ReplayServer
 
 pytestmark = [pytest.mark.system, pytest.mark.soak, pytest.mark.timeout(900)]
 
@@ -47,7 +47,7 @@ def recorded(run: Run) -> list[RecordedChunk]:
 
 @pytest.fixture
 def server(run: Run) -> Iterator[ReplayServer]:
-    with Stage() as stage:
+    with Processes() as stage:
         server = stage.replay()
         server.open(run)
         yield server
@@ -97,7 +97,7 @@ def test_512_actors_get_their_turns_within_the_servers_memory(server: ReplayServ
 
 def test_a_slow_reader_does_not_slow_the_others(run: Run, recorded: list[RecordedChunk]) -> None:
     """Someone who asks again and again how the run goes, and never reads an answer."""
-    with Stage() as stage:
+    with Processes() as stage:
         rejected = assert_no_slower(stage, run, recorded, Deaf([StatusRequest()] * 10_000, again=[StatusRequest()] * 5))
     assert rejected["unread"] > 0
 
@@ -105,7 +105,7 @@ def test_a_slow_reader_does_not_slow_the_others(run: Run, recorded: list[Recorde
 def test_a_stalled_learner_does_not_slow_the_actors(run: Run, recorded: list[RecordedChunk]) -> None:
     """A learner that has asked for batches ahead and takes none of them."""
     ahead = [Open("stalled", run), *(SampleRequest(i, 1024) for i in range(ASKED_AHEAD))]
-    with Stage() as stage:
+    with Processes() as stage:
         assert_no_slower(stage, run, recorded, Deaf(ahead, again=[LEARNS]))
 
 
@@ -135,7 +135,7 @@ class Deaf:
             self._socket.send_multipart(encode(message))
 
 
-def assert_no_slower(stage: Stage, run: Run, recorded: list[RecordedChunk], deaf: Deaf) -> dict[str, int]:
+def assert_no_slower(stage: Processes, run: Run, recorded: list[RecordedChunk], deaf: Deaf) -> dict[str, int]:
     """Compares two servers in turn, one of them with the deaf peer; returns what that one has rejected.
 
     A slowdown fails when its interval lies wholly beyond 5 %: a loaded machine makes it wider, not another one.

@@ -17,7 +17,7 @@ from actor_node.evaluation.task import reference_world
 from common.errors import ShoalError
 from common.worlds import make_world
 from shoal.commands.bench.config import BenchConfig
-from shoal.commands.bench.processes import Stage
+from shoal.commands.bench.processes import Processes
 from shoal.commands.bench.rows import REPEATS, Doing, Row, rate, row
 from shoal.commands.bench.worlds import stepping
 
@@ -41,7 +41,7 @@ def rows(config: BenchConfig) -> Iterator[Row | Doing]:
     step = stepping(reference)
     before = [rate(step) for _ in range(REPEATS)]
     yield Doing(f"end to end: shoal train simple_spread --preset paper for {config.time:g} s")
-    with Stage() as stage:
+    with Processes() as stage:
         course = trained(stage, config.time, "--preset", "paper")
     # In turn: the baseline before the run and after it.
     mpe2 = statistics.median([*before, *(rate(step) for _ in range(REPEATS))])
@@ -52,7 +52,7 @@ def rows(config: BenchConfig) -> Iterator[Row | Doing]:
     yield row(f"{name}/updates", "updates/s", course.updates_s, ("one per 100 env steps", asked))
 
 
-def trained(stage: Stage, seconds: float, *options: object) -> Course:
+def trained(stage: Processes, seconds: float, *options: object) -> Course:
     """Trains simple_spread for so long and returns its rates; ShoalError when it fails."""
     directory = stage.directory / "run"
     run = stage.command("shoal", *train_options(directory, seconds), "--episodes", 0, *options)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.fake_learner import publishing
 from shoal.commands.bench.load_generator import make_run
-from shoal.commands.bench.processes import Stage, wait_until_steps
+from shoal.commands.bench.processes import Processes, wait_until_steps
 from shoal.commands.bench.rows import Doing, Row, row
 
 GOAL = 0.25
@@ -44,7 +44,7 @@ def rows(_config: BenchConfig) -> Iterator[Row | Doing]:
 def _node() -> tuple[float, float]:
     """Returns how long a node takes from its command to all workers' steps, and what the workers then take, in MiB."""
     run = make_run()
-    with Stage() as stage:
+    with Processes() as stage:
         server = stage.replay()
         with publishing(run, server.endpoint) as weights:
             peers = ("--replay", server.endpoint, "--weights", weights, "--metrics-port", 0, "--parent", os.getpid())

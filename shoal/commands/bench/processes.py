@@ -97,7 +97,7 @@ class ReplayServer:
         self.started.end()
 
 
-class Stage:
+class Processes:
     """A benchmark's processes; leaving it ends them all, the last started first."""
 
     def __enter__(self) -> Self:

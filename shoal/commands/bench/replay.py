@@ -22,7 +22,7 @@ from common.transitions import transition_dtype
 from shoal.commands.bench.bare_wire import BareWire
 from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.load_generator import LoadGenerator, RecordedChunk, fill, make_run, record
-from shoal.commands.bench.processes import Stage
+from shoal.commands.bench.processes import Processes
 from shoal.commands.bench.rows import REPEATS, Doing, Row, compare, rate, row
 from shoal.commands.bench.sampling_load import BATCH, Drawer, Taking
 from shoal.commands.bench.sweeps import actor_rows, ring_rows
@@ -50,7 +50,7 @@ def rows(config: BenchConfig) -> Iterator[Row | Doing]:
 
 
 def _ingest(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[Row | Doing]:
-    with Stage() as stage:
+    with Processes() as stage:
         url = stage.redis()
         record_bytes, capacity = transition_dtype(run.joint).itemsize, run.spec.replay.capacity
         chunks = pushing(url, [one.payload for one in recorded[:PIPELINED]], capacity // recorded[0].rows)
@@ -99,7 +99,7 @@ def pushing(url: str, values: Sequence[bytes], most: int) -> Callable[[], int]:
 def _serve(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[Row | Doing]:
     yield Doing(f"replay: serving batches of {BATCH:,}")
     size = run.spec.replay.capacity // 2
-    with Stage() as stage:
+    with Processes() as stage:
         server = stage.replay()
         server.open(run)
         fill(server.endpoint, run, recorded, size)
@@ -121,7 +121,7 @@ def _serve(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[Row | Doing]
 def _recovery(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[Row | Doing]:
     yield Doing(f"replay: recovering {RECOVERED:,} transitions from Redis")
     record_bytes = transition_dtype(run.joint).itemsize
-    with Stage() as stage:
+    with Processes() as stage:
         url = stage.redis()
         server = stage.replay(url)
         server.open(run)

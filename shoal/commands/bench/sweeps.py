@@ -12,7 +12,7 @@ from common.errors import ShoalError
 from common.run.run import Run
 from common.transitions import transition_dtype
 from shoal.commands.bench.load_generator import LoadGenerator, RecordedChunk, fill, make_run
-from shoal.commands.bench.processes import Stage
+from shoal.commands.bench.processes import Processes
 from shoal.commands.bench.rows import Doing, Row, compare, rate, row
 from shoal.commands.bench.sampling_load import Drawer, Taking
 
@@ -50,7 +50,7 @@ def actor_rows(run: Run, recorded: Sequence[RecordedChunk], *, full: bool) -> It
 
 
 def _cost(run: Run, recorded: Sequence[RecordedChunk], actors: int) -> Cost:
-    with Stage() as stage:
+    with Processes() as stage:
         server = stage.replay()
         server.open(run)
         # A full ring has all its memory: what grows then is for the actors.
@@ -81,7 +81,7 @@ def ring_rows(recorded: Sequence[RecordedChunk], *, full: bool) -> Iterator[Row 
         gib = size * transition_dtype(run.joint).itemsize / 2**30
         yield Doing(f"replay: a ring of {size:,} transitions, {gib:.1f} GiB")
         try:
-            with Stage() as stage:
+            with Processes() as stage:
                 server = stage.replay()
                 server.open(run)
                 fill(server.endpoint, run, recorded, size)

@@ -17,7 +17,7 @@ from common.wire.messages import ActorReport
 from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.fake_learner import publishing
 from shoal.commands.bench.load_generator import make_run
-from shoal.commands.bench.processes import Stage
+from shoal.commands.bench.processes import Processes
 from shoal.commands.bench.rows import Doing, Row, row
 
 SUBSCRIBERS = 32
@@ -32,7 +32,7 @@ def rows(_config: BenchConfig) -> Iterator[Row | Doing]:
     """Yields weights/age/32/p99 and its median."""
     yield Doing(f"weights: {SUBSCRIBERS} subscribers, published every 200 ms")
     run = make_run()
-    with Stage() as stage:
+    with Processes() as stage:
         server = stage.replay()
         with publishing(run, server.endpoint) as address:
             links = [ReplaySession(f"bench-{i}", server.endpoint, address) for i in range(SUBSCRIBERS)]

@@ -24,7 +24,7 @@ from shoal.commands.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig, end_to_e
 from shoal.commands.bench.cli import measure
 from shoal.commands.bench.load_generator import ROWS, LoadGenerator, fill, make_run, record
 from shoal.commands.bench.peers.environment import PeerEnvironment
-from shoal.commands.bench.processes import Stage
+from shoal.commands.bench.processes import Processes
 from shoal.commands.bench.rows import compare, in_words, rate, row
 from shoal.commands.bench.sampling_load import Drawer
 
@@ -87,7 +87,7 @@ def test_a_runs_rates_are_the_medians_of_its_parts(tmp_path: Path) -> None:
 def test_a_crowd_delivers_what_it_sends_and_batches_come_of_it() -> None:
     run = make_run(capacity=20_000)
     recorded = record(run, 2)
-    with Stage() as stage:
+    with Processes() as stage:
         server = stage.replay()
         server.open(run)
         fill(server.endpoint, run, recorded, 4_000)

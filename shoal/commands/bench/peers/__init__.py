@@ -22,7 +22,7 @@ from actor_node.evaluation.evaluate import FIRST_SEED
 from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.end_to_end import Course, course_of, longest_s, train_options
 from shoal.commands.bench.peers.environment import PeerEnvironment
-from shoal.commands.bench.processes import Stage
+from shoal.commands.bench.processes import Processes
 from shoal.commands.bench.rows import Doing, Row, row
 
 SPEED_GOAL = 8.0
@@ -76,7 +76,7 @@ def _compared(name: str, peer: str, settings: str, ours: Trained, theirs: Traine
 
 
 def _train_shoal(config: BenchConfig, settings: str) -> Trained:
-    with Stage() as stage:
+    with Processes() as stage:
         directory = stage.directory / "run"
         options = (*train_options(directory, config.time), *OPTIONS[settings], "--episodes", 0)
         stage.command("shoal", *options).wait_for_end(longest_s(config.time))
@@ -91,7 +91,7 @@ def _train_shoal(config: BenchConfig, settings: str) -> Trained:
 
 
 def _train_peer(config: BenchConfig, environment: PeerEnvironment, peer: Peer, settings: str) -> Trained:
-    with Stage() as stage:
+    with Processes() as stage:
         script = Path(__file__).with_name(peer.script)
         numbers = (config.time, config.episodes, FIRST_SEED)
         started = stage.program(environment.python, script, settings, stage.directory / "result.json", *numbers)

@@ -29,7 +29,7 @@ _SERVING = re.compile(r"serving endpoint=(\S+)")
 _SAMPLE = re.compile(r"^(\w+) (\S+)$", re.MULTILINE)
 
 
-class Started:
+class StartedProcess:
     """One process with its log."""
 
     def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -72,7 +72,7 @@ class Started:
 class ReplayServer:
     """A replay server that serves over TCP on this machine."""
 
-    def __init__(self, started: Started) -> None:
+    def __init__(self, started: StartedProcess) -> None:
         self.started = started
         self.endpoint = started.wait_for(_SERVING)[1]
         self._context = zmq.Context()
@@ -104,7 +104,7 @@ class Processes:
         """Makes the directory."""
         self._temporary = tempfile.TemporaryDirectory(prefix="shoal-bench-")
         self.directory = Path(self._temporary.name)
-        self._started: list[Started] = []
+        self._started: list[StartedProcess] = []
         self._servers: list[ReplayServer] = []
         return self
 
@@ -118,17 +118,17 @@ class Processes:
             started.end()
         self._temporary.cleanup()
 
-    def command(self, module: str, *options: object) -> Started:
+    def command(self, module: str, *options: object) -> StartedProcess:
         """Starts one of Shoal's commands; it ends with this process."""
         return self.program(sys.executable, "-m", module, *options)
 
-    def program(self, *words: object) -> Started:
+    def program(self, *words: object) -> StartedProcess:
         """Starts any program with its log."""
         log = self.directory / f"{len(self._started)}.log"
         line = [str(word) for word in words]
         with log.open("wb") as output:
             process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=output, stderr=output)  # noqa: S603  (our own argument list, no shell)
-        started = Started(" ".join(line), process, log)
+        started = StartedProcess(" ".join(line), process, log)
         self._started.append(started)
         return started
 
@@ -145,7 +145,7 @@ class Processes:
         log = self.directory / f"redis-{number}.log"
         server = EmbeddedRedis(self.directory / f"redis-{number}", self.directory / f"redis-{number}.sock", log)
         process = server.start()
-        self._started.append(Started("Redis", process, log))
+        self._started.append(StartedProcess("Redis", process, log))
         server.wait_ready(process, Stop())
         return server.url
 

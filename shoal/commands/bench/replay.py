@@ -24,7 +24,7 @@ from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.load_generator import LoadGenerator, RecordedChunk, fill, make_run, record
 from shoal.commands.bench.processes import Processes
 from shoal.commands.bench.rows import REPEATS, Doing, Row, compare, rate, row
-from shoal.commands.bench.sampling_load import BATCH, Drawer, Taking
+from shoal.commands.bench.sampling_load import BATCH, SamplingClient, Taking
 from shoal.commands.bench.sweeps import actor_rows, ring_rows
 
 WRITERS = 4
@@ -103,7 +103,7 @@ def _serve(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[Row | Doing]
         server = stage.replay()
         server.open(run)
         fill(server.endpoint, run, recorded, size)
-        drawer = Drawer(server.endpoint, run)
+        drawer = SamplingClient(server.endpoint, run)
         taking = Taking(run, recorded, size)
         try:
             ours, theirs = compare(lambda: rate(drawer.draw, SECONDS), lambda: rate(taking.draw, SECONDS))

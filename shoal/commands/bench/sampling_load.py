@@ -21,7 +21,7 @@ ASKED_AHEAD = 4
 ANSWER_S = 30.0
 
 
-class Drawer:
+class SamplingClient:
     """Draws batches over the wire, some asked for ahead."""
 
     def __init__(self, endpoint: str, run: Run) -> None:

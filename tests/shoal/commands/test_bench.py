@@ -26,7 +26,7 @@ from shoal.commands.bench.load_generator import ROWS, LoadGenerator, fill, make_
 from shoal.commands.bench.peers.environment import PeerEnvironment
 from shoal.commands.bench.processes import Processes
 from shoal.commands.bench.rows import compare, in_words, rate, row
-from shoal.commands.bench.sampling_load import Drawer
+from shoal.commands.bench.sampling_load import SamplingClient
 
 
 def test_a_row_is_a_figure_over_its_baseline() -> None:
@@ -101,7 +101,7 @@ def test_a_crowd_delivers_what_it_sends_and_batches_come_of_it() -> None:
         assert crowd.acked_rows == len(crowd.take_latencies()) * ROWS
         assert crowd.take_latencies() == []
         crowd.close()
-        drawer = Drawer(server.endpoint, run)
+        drawer = SamplingClient(server.endpoint, run)
         assert sum(drawer.draw() for _ in range(20)) == 20
         assert all(seconds > 0 for seconds in drawer.round_trips(3))
         drawer.close()

@@ -24,7 +24,7 @@ from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.load_generator import LoadGenerator, RecordedChunk, fill, make_run, record
 from shoal.commands.bench.processes import Processes
 from shoal.commands.bench.rows import REPEATS, Doing, Row, compare, rate, row
-from shoal.commands.bench.sampling_load import BATCH, SamplingClient, Taking
+from shoal.commands.bench.sampling_load import BATCH, SamplingClient, TakeBaseline
 from shoal.commands.bench.sweeps import actor_rows, ring_rows
 
 WRITERS = 4
@@ -104,7 +104,7 @@ def _serve(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[Row | Doing]
         server.open(run)
         fill(server.endpoint, run, recorded, size)
         drawer = SamplingClient(server.endpoint, run)
-        taking = Taking(run, recorded, size)
+        taking = TakeBaseline(run, recorded, size)
         try:
             ours, theirs = compare(lambda: rate(drawer.draw, SECONDS), lambda: rate(taking.draw, SECONDS))
             yield row(f"replay/serve/{BATCH}", "batches/s", ours, ("np.take in process", theirs), SERVED_GOAL)

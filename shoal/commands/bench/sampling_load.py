@@ -66,7 +66,7 @@ class SamplingClient:
         raise PeerError(f"no batch came within {ANSWER_S:g} s")
 
 
-class Taking:
+class TakeBaseline:
     """Batches by np.take alone, over as many records."""
 
     def __init__(self, run: Run, recorded: Sequence[RecordedChunk], size: int) -> None:

@@ -14,7 +14,7 @@ from common.transitions import transition_dtype
 from shoal.commands.bench.load_generator import LoadGenerator, RecordedChunk, fill, make_run
 from shoal.commands.bench.processes import Processes
 from shoal.commands.bench.rows import Doing, Row, compare, rate, row
-from shoal.commands.bench.sampling_load import SamplingClient, Taking
+from shoal.commands.bench.sampling_load import SamplingClient, TakeBaseline
 
 ACTORS, ALL_ACTORS = (1, 8, 64, 512), (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 RINGS, ALL_RINGS = (100_000, 1_000_000), (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
@@ -91,7 +91,7 @@ def ring_rows(recorded: Sequence[RecordedChunk], *, full: bool) -> Iterator[Row 
 
 
 def _drawn(endpoint: str, run: Run, recorded: Sequence[RecordedChunk], size: int) -> Iterator[Row]:
-    drawer, taking = SamplingClient(endpoint, run), Taking(run, recorded, size)
+    drawer, taking = SamplingClient(endpoint, run), TakeBaseline(run, recorded, size)
     try:
         ours, theirs = compare(lambda: rate(drawer.draw, SECONDS), lambda: rate(taking.draw, SECONDS), REPEATS)
         yield row(f"replay/ring/{size}", "batches/s", ours, ("np.take in process", theirs))

@@ -16,14 +16,14 @@ from common.run.run import Run, make_run_spec
 from common.wire.weights import WeightsHeader
 from common.worlds import make_world, world_spec
 from shoal.commands.bench.config import BenchConfig
-from shoal.commands.bench.rows import Row, compare, rate, row
+from shoal.commands.bench.rows import BenchRow, compare, rate, row
 from shoal.commands.bench.worlds import stepping
 
 GOAL = 80.0
 STEPS = 8
 
 
-def rows(_config: BenchConfig) -> Iterator[Row]:
+def rows(_config: BenchConfig) -> Iterator[BenchRow]:
     """Yields actor/collect/COPIES on simple_spread."""
     run = Run("bench", make_run_spec({"scenario": "simple_spread"}), world_spec("simple_spread"))
     rng = np.random.default_rng(0)

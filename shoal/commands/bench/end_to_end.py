@@ -18,7 +18,7 @@ from common.errors import ShoalError
 from common.worlds import make_world
 from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.processes import Processes
-from shoal.commands.bench.rows import REPEATS, Doing, Row, rate, row
+from shoal.commands.bench.rows import REPEATS, BenchRow, Doing, rate, row
 from shoal.commands.bench.worlds import stepping
 
 GOAL = 3.7
@@ -35,7 +35,7 @@ class Course(NamedTuple):
     updates_s: float
 
 
-def rows(config: BenchConfig) -> Iterator[Row | Doing]:
+def rows(config: BenchConfig) -> Iterator[BenchRow | Doing]:
     """Yields end-to-end/simple_spread and its updates."""
     reference = make_world(reference_world("simple_spread"), 1, seed=0, continuous_actions=True)
     step = stepping(reference)

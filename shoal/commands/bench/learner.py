@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from shoal.commands.bench.config import BenchConfig
-from shoal.commands.bench.rows import Row, row
+from shoal.commands.bench.rows import BenchRow, row
 
 _GOALS = {256: 2.5, 1024: 2.0}
 _PEAK_GOAL = 0.7
 
 
-def rows(_config: BenchConfig) -> Iterator[Row]:
+def rows(_config: BenchConfig) -> Iterator[BenchRow]:
     """Yields learner/update/BATCH/literal, for 1,024 /products and /peak too, and learner/defaults/256/threads/2."""
     # It imports torch, which no other command here needs.
     from learner_node.inspection.update_speed import seconds_by_threads, speeds  # noqa: PLC0415

@@ -12,7 +12,7 @@ from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.fake_learner import publishing
 from shoal.commands.bench.load_generator import make_run
 from shoal.commands.bench.processes import Processes, wait_until_steps
-from shoal.commands.bench.rows import Doing, Row, row
+from shoal.commands.bench.rows import BenchRow, Doing, row
 
 GOAL = 0.25
 WORKERS = 32
@@ -25,7 +25,7 @@ world.reset()
 """
 
 
-def rows(_config: BenchConfig) -> Iterator[Row | Doing]:
+def rows(_config: BenchConfig) -> Iterator[BenchRow | Doing]:
     """Yields memory/worker, memory/workers/32 and start/workers/32.
 
     A worker alone has its modules and its world; the 32 play for a replay server that holds nobody back. Pages they

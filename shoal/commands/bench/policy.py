@@ -10,13 +10,13 @@ from common.policy.heads import Floats
 from common.policy.network import Policy, weight_count
 from common.run.players import players
 from shoal.commands.bench.config import BenchConfig
-from shoal.commands.bench.rows import Doing, Row, compare, rate, row
+from shoal.commands.bench.rows import BenchRow, Doing, compare, rate, row
 
 COPIES = (32, 256, 1024)
 GOAL_AT, GOAL = 256, 1.0
 
 
-def rows(_config: BenchConfig) -> Iterator[Row | Doing]:
+def rows(_config: BenchConfig) -> Iterator[BenchRow | Doing]:
     """Yields policy/COPIES: three agents of 64-64 on simple_spread's shapes."""
     # torch is imported for the baseline only; what actors run does without.
     from learner_node.inspection.update_speed import NETWORK, policy_in_torch, simple_spread_shapes  # noqa: PLC0415

@@ -23,7 +23,7 @@ from shoal.commands.bench.bare_wire import BareWire
 from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.load_generator import LoadGenerator, RecordedChunk, fill, make_run, record
 from shoal.commands.bench.processes import Processes
-from shoal.commands.bench.rows import REPEATS, Doing, Row, compare, rate, row
+from shoal.commands.bench.rows import REPEATS, BenchRow, Doing, compare, rate, row
 from shoal.commands.bench.sampling_load import BATCH, SamplingClient, TakeBaseline
 from shoal.commands.bench.sweeps import actor_rows, ring_rows
 
@@ -38,7 +38,7 @@ RECOVERY_MB_S = 200.0
 _RECOVERED = re.compile(r"recovered transitions=(\d+) .* seconds=([\d.]+)")
 
 
-def rows(config: BenchConfig) -> Iterator[Row | Doing]:
+def rows(config: BenchConfig) -> Iterator[BenchRow | Doing]:
     """Yields replay/ingest/LEVEL, replay/serve/1024 and its p99, replay/recovery, then what the load costs."""
     run = make_run()
     recorded = record(run)
@@ -49,7 +49,7 @@ def rows(config: BenchConfig) -> Iterator[Row | Doing]:
     yield from ring_rows(recorded, full=config.full)
 
 
-def _ingest(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[Row | Doing]:
+def _ingest(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[BenchRow | Doing]:
     with Processes() as stage:
         url = stage.redis()
         record_bytes, capacity = transition_dtype(run.joint).itemsize, run.spec.replay.capacity
@@ -96,7 +96,7 @@ def pushing(url: str, values: Sequence[bytes], most: int) -> Callable[[], int]:
     return push
 
 
-def _serve(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[Row | Doing]:
+def _serve(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[BenchRow | Doing]:
     yield Doing(f"replay: serving batches of {BATCH:,}")
     size = run.spec.replay.capacity // 2
     with Processes() as stage:
@@ -118,7 +118,7 @@ def _serve(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[Row | Doing]
             drawer.close()
 
 
-def _recovery(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[Row | Doing]:
+def _recovery(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[BenchRow | Doing]:
     yield Doing(f"replay: recovering {RECOVERED:,} transitions from Redis")
     record_bytes = transition_dtype(run.joint).itemsize
     with Processes() as stage:

@@ -13,7 +13,7 @@ SMALLER_IS_BETTER = ("MiB", "ms", "s", "us/transition", "return")
 """Units of which less is better, returns below 0 among them: their goals are upper bounds of the ratio."""
 
 
-class Row(msgspec.Struct, frozen=True):
+class BenchRow(msgspec.Struct, frozen=True):
     """A figure, its baseline from the same run, and the ratio that is the goal."""
 
     name: str
@@ -32,12 +32,12 @@ class Doing(msgspec.Struct, frozen=True):
     doing: str
 
 
-def row(name: str, unit: str, value: float, baseline: tuple[str, float], goal: float = 0.0) -> Row:
+def row(name: str, unit: str, value: float, baseline: tuple[str, float], goal: float = 0.0) -> BenchRow:
     """Returns a row over a baseline given as (name, value); over a baseline of 0 the ratio is 0."""
-    return Row(name, value, unit, *baseline, value / baseline[1] if baseline[1] else 0.0, goal)
+    return BenchRow(name, value, unit, *baseline, value / baseline[1] if baseline[1] else 0.0, goal)
 
 
-def in_words(row: Row) -> str:
+def in_words(row: BenchRow) -> str:
     """Returns a row as a line for people."""
     bound = "<=" if row.unit in SMALLER_IS_BETTER else ">="
     goal = f"  (goal {bound} {row.goal:g}x)" if row.goal else ""

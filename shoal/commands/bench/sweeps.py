@@ -13,7 +13,7 @@ from common.run.run import Run
 from common.transitions import transition_dtype
 from shoal.commands.bench.load_generator import LoadGenerator, RecordedChunk, fill, make_run
 from shoal.commands.bench.processes import Processes
-from shoal.commands.bench.rows import Doing, Row, compare, rate, row
+from shoal.commands.bench.rows import BenchRow, Doing, compare, rate, row
 from shoal.commands.bench.sampling_load import SamplingClient, TakeBaseline
 
 ACTORS, ALL_ACTORS = (1, 8, 64, 512), (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -35,7 +35,7 @@ class Cost(NamedTuple):
     """The server's, resident."""
 
 
-def actor_rows(run: Run, recorded: Sequence[RecordedChunk], *, full: bool) -> Iterator[Row | Doing]:
+def actor_rows(run: Run, recorded: Sequence[RecordedChunk], *, full: bool) -> Iterator[BenchRow | Doing]:
     """Yields replay/actors/N and its cpu, memory and ack-p99; each over what one actor takes."""
     one: Cost | None = None
     for actors in ALL_ACTORS if full else ACTORS:
@@ -74,7 +74,7 @@ def _cost(run: Run, recorded: Sequence[RecordedChunk], actors: int) -> Cost:
             crowd.close()
 
 
-def ring_rows(recorded: Sequence[RecordedChunk], *, full: bool) -> Iterator[Row | Doing]:
+def ring_rows(recorded: Sequence[RecordedChunk], *, full: bool) -> Iterator[BenchRow | Doing]:
     """Yields replay/ring/SIZE: batches a second from a ring that holds so many transitions, over np.take alone."""
     for size in ALL_RINGS if full else RINGS:
         run = make_run(capacity=size)
@@ -90,7 +90,7 @@ def ring_rows(recorded: Sequence[RecordedChunk], *, full: bool) -> Iterator[Row 
             yield Doing(f"no ring of {size:,} here: {e}")
 
 
-def _drawn(endpoint: str, run: Run, recorded: Sequence[RecordedChunk], size: int) -> Iterator[Row]:
+def _drawn(endpoint: str, run: Run, recorded: Sequence[RecordedChunk], size: int) -> Iterator[BenchRow]:
     drawer, taking = SamplingClient(endpoint, run), TakeBaseline(run, recorded, size)
     try:
         ours, theirs = compare(lambda: rate(drawer.draw, SECONDS), lambda: rate(taking.draw, SECONDS), REPEATS)

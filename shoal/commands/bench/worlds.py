@@ -9,7 +9,7 @@ import numpy as np
 from actor_node.evaluation.task import reference_world
 from common.worlds import World, make_world, scenarios
 from shoal.commands.bench.config import BenchConfig
-from shoal.commands.bench.rows import Row, compare, rate, row
+from shoal.commands.bench.rows import BenchRow, compare, rate, row
 
 COPIES = (1, 8, 64, 256, 2048)
 GOAL_AT = 256
@@ -17,7 +17,7 @@ _GOALS = {"simple_spread": 300.0}
 _OTHER_GOAL = 100.0
 
 
-def rows(_config: BenchConfig) -> Iterator[Row]:
+def rows(_config: BenchConfig) -> Iterator[BenchRow]:
     """Yields worlds/SCENARIO/COPIES for every scenario."""
     for scenario in scenarios():
         reference = make_world(reference_world(scenario.name), 1, seed=0, continuous_actions=True)

@@ -30,7 +30,7 @@ from shoal.commands.bench.sampling_load import SamplingClient
 
 
 def test_a_row_is_a_figure_over_its_baseline() -> None:
-    assert row("a", "steps/s", 30.0, ("b", 10.0), 2.0) == rows.Row("a", 30.0, "steps/s", "b", 10.0, 3.0, 2.0)
+    assert row("a", "steps/s", 30.0, ("b", 10.0), 2.0) == rows.BenchRow("a", 30.0, "steps/s", "b", 10.0, 3.0, 2.0)
     assert row("a", "steps/s", 30.0, ("none", 0.0)).ratio == 0.0
 
 

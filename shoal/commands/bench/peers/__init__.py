@@ -23,7 +23,7 @@ from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.end_to_end import Course, course_of, longest_s, train_options
 from shoal.commands.bench.peers.environment import PeerEnvironment
 from shoal.commands.bench.processes import Processes
-from shoal.commands.bench.rows import Doing, Row, row
+from shoal.commands.bench.rows import BenchRow, Doing, row
 
 SPEED_GOAL = 8.0
 OPTIONS = {"paper": ("--preset", "paper"), "own": ()}
@@ -52,7 +52,7 @@ class Trained(msgspec.Struct, frozen=True):
     return_mean: float
 
 
-def rows(config: BenchConfig) -> Iterator[Row | Doing]:
+def rows(config: BenchConfig) -> Iterator[BenchRow | Doing]:
     """Yields peers/NAME/SETTINGS/return, and for the paper's settings env-steps and updates."""
     for peer in PEERS:
         environment = PeerEnvironment(peer.name, peer.packages, config)
@@ -67,7 +67,7 @@ def rows(config: BenchConfig) -> Iterator[Row | Doing]:
             yield from _compared(f"peers/{peer.name}/{settings}", peer.name, settings, ours, theirs)
 
 
-def _compared(name: str, peer: str, settings: str, ours: Trained, theirs: Trained) -> Iterator[Row]:
+def _compared(name: str, peer: str, settings: str, ours: Trained, theirs: Trained) -> Iterator[BenchRow]:
     if settings == "paper":
         steps = (peer, theirs.env_steps_s)
         yield row(f"{name}/env-steps", "env steps/s", ours.env_steps_s, steps, SPEED_GOAL)

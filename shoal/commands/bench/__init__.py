@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 
 from shoal.commands.bench import actor, end_to_end, learner, memory, peers, policy, replay, weights, worlds
 from shoal.commands.bench.config import BenchConfig
-from shoal.commands.bench.rows import BenchRow, Doing
+from shoal.commands.bench.rows import BenchProgress, BenchRow
 
-Benchmark = Callable[[BenchConfig], Iterator[BenchRow | Doing]]
+Benchmark = Callable[[BenchConfig], Iterator[BenchRow | BenchProgress]]
 
 BENCHMARKS: dict[str, Benchmark] = {
     "worlds": worlds.rows,
@@ -29,4 +29,4 @@ BENCHMARKS: dict[str, Benchmark] = {
 BY_NAME_ONLY = ("peers",)
 """Not part of what runs without an argument: it downloads gigabytes."""
 
-__all__ = ["BENCHMARKS", "BY_NAME_ONLY", "BenchConfig", "Doing", "BenchRow"]
+__all__ = ["BENCHMARKS", "BY_NAME_ONLY", "BenchConfig", "BenchProgress", "BenchRow"]

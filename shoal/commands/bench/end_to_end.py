@@ -18,7 +18,7 @@ from common.errors import ShoalError
 from common.worlds import make_world
 from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.processes import Processes
-from shoal.commands.bench.rows import REPEATS, BenchRow, Doing, rate, row
+from shoal.commands.bench.rows import REPEATS, BenchProgress, BenchRow, rate, row
 from shoal.commands.bench.worlds import stepping
 
 GOAL = 3.7
@@ -35,12 +35,12 @@ class Course(NamedTuple):
     updates_s: float
 
 
-def rows(config: BenchConfig) -> Iterator[BenchRow | Doing]:
+def rows(config: BenchConfig) -> Iterator[BenchRow | BenchProgress]:
     """Yields end-to-end/simple_spread and its updates."""
     reference = make_world(reference_world("simple_spread"), 1, seed=0, continuous_actions=True)
     step = stepping(reference)
     before = [rate(step) for _ in range(REPEATS)]
-    yield Doing(f"end to end: shoal train simple_spread --preset paper for {config.time:g} s")
+    yield BenchProgress(f"end to end: shoal train simple_spread --preset paper for {config.time:g} s")
     with Processes() as stage:
         course = trained(stage, config.time, "--preset", "paper")
     # In turn: the baseline before the run and after it.

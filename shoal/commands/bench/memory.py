@@ -12,7 +12,7 @@ from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.fake_learner import publishing
 from shoal.commands.bench.load_generator import make_run
 from shoal.commands.bench.processes import Processes, wait_until_steps
-from shoal.commands.bench.rows import BenchRow, Doing, row
+from shoal.commands.bench.rows import BenchProgress, BenchRow, row
 
 GOAL = 0.25
 WORKERS = 32
@@ -25,16 +25,16 @@ world.reset()
 """
 
 
-def rows(_config: BenchConfig) -> Iterator[BenchRow | Doing]:
+def rows(_config: BenchConfig) -> Iterator[BenchRow | BenchProgress]:
     """Yields memory/worker, memory/workers/32 and start/workers/32.
 
     A worker alone has its modules and its world; the 32 play for a replay server that holds nobody back. Pages they
     share are counted for each.
     """
-    yield Doing("memory: a worker, and a process that imports torch")
+    yield BenchProgress("memory: a worker, and a process that imports torch")
     ours, torch = _resident_mib(_WORKER), _resident_mib("import torch")
     yield row("memory/worker", "MiB", ours, ("a process that imports torch", torch), GOAL)
-    yield Doing(f"memory: a node of {WORKERS} workers")
+    yield BenchProgress(f"memory: a node of {WORKERS} workers")
     started_s, resident_mib = _node()
     name = f"workers/{WORKERS}"
     yield row(f"memory/{name}", "MiB", resident_mib, (f"{WORKERS} that import torch", WORKERS * torch), GOAL)

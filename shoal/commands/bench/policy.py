@@ -10,13 +10,13 @@ from common.policy.heads import Floats
 from common.policy.network import Policy, weight_count
 from common.run.players import players
 from shoal.commands.bench.config import BenchConfig
-from shoal.commands.bench.rows import BenchRow, Doing, compare, rate, row
+from shoal.commands.bench.rows import BenchProgress, BenchRow, compare, rate, row
 
 COPIES = (32, 256, 1024)
 GOAL_AT, GOAL = 256, 1.0
 
 
-def rows(_config: BenchConfig) -> Iterator[BenchRow | Doing]:
+def rows(_config: BenchConfig) -> Iterator[BenchRow | BenchProgress]:
     """Yields policy/COPIES: three agents of 64-64 on simple_spread's shapes."""
     # torch is imported for the baseline only; what actors run does without.
     from learner_node.inspection.update_speed import NETWORK, policy_in_torch, simple_spread_shapes  # noqa: PLC0415
@@ -25,7 +25,7 @@ def rows(_config: BenchConfig) -> Iterator[BenchRow | Doing]:
     flat = (rng.standard_normal(weight_count(team, NETWORK)) * 0.1).astype(np.float32)
     ours, theirs = Policy(team, NETWORK, flat), policy_in_torch(team, NETWORK, flat)
     for copies in COPIES:
-        yield Doing(f"policies of {copies} copies")
+        yield BenchProgress(f"policies of {copies} copies")
         obs = rng.standard_normal((copies, team.obs_dim)).astype(np.float32)
 
         def act(obs: Floats = obs) -> int:

@@ -23,7 +23,7 @@ from shoal.commands.bench.bare_wire import BareWire
 from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.load_generator import LoadGenerator, RecordedChunk, fill, make_run, record
 from shoal.commands.bench.processes import Processes
-from shoal.commands.bench.rows import REPEATS, BenchRow, Doing, compare, rate, row
+from shoal.commands.bench.rows import REPEATS, BenchProgress, BenchRow, compare, rate, row
 from shoal.commands.bench.sampling_load import BATCH, SamplingClient, TakeBaseline
 from shoal.commands.bench.sweeps import actor_rows, ring_rows
 
@@ -38,7 +38,7 @@ RECOVERY_MB_S = 200.0
 _RECOVERED = re.compile(r"recovered transitions=(\d+) .* seconds=([\d.]+)")
 
 
-def rows(config: BenchConfig) -> Iterator[BenchRow | Doing]:
+def rows(config: BenchConfig) -> Iterator[BenchRow | BenchProgress]:
     """Yields replay/ingest/LEVEL, replay/serve/1024 and its p99, replay/recovery, then what the load costs."""
     run = make_run()
     recorded = record(run)
@@ -49,7 +49,7 @@ def rows(config: BenchConfig) -> Iterator[BenchRow | Doing]:
     yield from ring_rows(recorded, full=config.full)
 
 
-def _ingest(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[BenchRow | Doing]:
+def _ingest(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[BenchRow | BenchProgress]:
     with Processes() as stage:
         url = stage.redis()
         record_bytes, capacity = transition_dtype(run.joint).itemsize, run.spec.replay.capacity
@@ -57,7 +57,7 @@ def _ingest(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[BenchRow | 
         singles = pushing(url, list(_records(recorded[:PIPELINED], record_bytes)), capacity)
         pushed = sum(one.rows for one in recorded[:PIPELINED])
         for level, own_url in (("ram", "none"), ("redis", url)):
-            yield Doing(f"replay: ingesting from {WRITERS} writers, level {level}")
+            yield BenchProgress(f"replay: ingesting from {WRITERS} writers, level {level}")
             server = stage.replay(own_url)
             server.open(run)
             crowd = LoadGenerator(server.endpoint, run, WRITERS, recorded)
@@ -96,8 +96,8 @@ def pushing(url: str, values: Sequence[bytes], most: int) -> Callable[[], int]:
     return push
 
 
-def _serve(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[BenchRow | Doing]:
-    yield Doing(f"replay: serving batches of {BATCH:,}")
+def _serve(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[BenchRow | BenchProgress]:
+    yield BenchProgress(f"replay: serving batches of {BATCH:,}")
     size = run.spec.replay.capacity // 2
     with Processes() as stage:
         server = stage.replay()
@@ -118,8 +118,8 @@ def _serve(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[BenchRow | D
             drawer.close()
 
 
-def _recovery(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[BenchRow | Doing]:
-    yield Doing(f"replay: recovering {RECOVERED:,} transitions from Redis")
+def _recovery(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[BenchRow | BenchProgress]:
+    yield BenchProgress(f"replay: recovering {RECOVERED:,} transitions from Redis")
     record_bytes = transition_dtype(run.joint).itemsize
     with Processes() as stage:
         url = stage.redis()

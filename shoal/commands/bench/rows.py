@@ -26,7 +26,7 @@ class BenchRow(msgspec.Struct, frozen=True):
     """Of the ratio; 0 = none."""
 
 
-class Doing(msgspec.Struct, frozen=True):
+class BenchProgress(msgspec.Struct, frozen=True):
     """What a benchmark is doing, in words."""
 
     doing: str

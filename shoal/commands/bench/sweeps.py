@@ -13,7 +13,7 @@ from common.run.run import Run
 from common.transitions import transition_dtype
 from shoal.commands.bench.load_generator import LoadGenerator, RecordedChunk, fill, make_run
 from shoal.commands.bench.processes import Processes
-from shoal.commands.bench.rows import BenchRow, Doing, compare, rate, row
+from shoal.commands.bench.rows import BenchProgress, BenchRow, compare, rate, row
 from shoal.commands.bench.sampling_load import SamplingClient, TakeBaseline
 
 ACTORS, ALL_ACTORS = (1, 8, 64, 512), (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -35,11 +35,11 @@ class Cost(NamedTuple):
     """The server's, resident."""
 
 
-def actor_rows(run: Run, recorded: Sequence[RecordedChunk], *, full: bool) -> Iterator[BenchRow | Doing]:
+def actor_rows(run: Run, recorded: Sequence[RecordedChunk], *, full: bool) -> Iterator[BenchRow | BenchProgress]:
     """Yields replay/actors/N and its cpu, memory and ack-p99; each over what one actor takes."""
     one: Cost | None = None
     for actors in ALL_ACTORS if full else ACTORS:
-        yield Doing(f"replay: {actors} actors that send as fast as they may")
+        yield BenchProgress(f"replay: {actors} actors that send as fast as they may")
         cost = _cost(run, recorded, actors)
         one = one or cost
         name = f"replay/actors/{actors}"
@@ -74,12 +74,12 @@ def _cost(run: Run, recorded: Sequence[RecordedChunk], actors: int) -> Cost:
             crowd.close()
 
 
-def ring_rows(recorded: Sequence[RecordedChunk], *, full: bool) -> Iterator[BenchRow | Doing]:
+def ring_rows(recorded: Sequence[RecordedChunk], *, full: bool) -> Iterator[BenchRow | BenchProgress]:
     """Yields replay/ring/SIZE: batches a second from a ring that holds so many transitions, over np.take alone."""
     for size in ALL_RINGS if full else RINGS:
         run = make_run(capacity=size)
         gib = size * transition_dtype(run.joint).itemsize / 2**30
-        yield Doing(f"replay: a ring of {size:,} transitions, {gib:.1f} GiB")
+        yield BenchProgress(f"replay: a ring of {size:,} transitions, {gib:.1f} GiB")
         try:
             with Processes() as stage:
                 server = stage.replay()
@@ -87,7 +87,7 @@ def ring_rows(recorded: Sequence[RecordedChunk], *, full: bool) -> Iterator[Benc
                 fill(server.endpoint, run, recorded, size)
                 yield from _drawn(server.endpoint, run, recorded, size)
         except (ShoalError, MemoryError) as e:
-            yield Doing(f"no ring of {size:,} here: {e}")
+            yield BenchProgress(f"no ring of {size:,} here: {e}")
 
 
 def _drawn(endpoint: str, run: Run, recorded: Sequence[RecordedChunk], size: int) -> Iterator[BenchRow]:

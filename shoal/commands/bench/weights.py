@@ -18,7 +18,7 @@ from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.fake_learner import publishing
 from shoal.commands.bench.load_generator import make_run
 from shoal.commands.bench.processes import Processes
-from shoal.commands.bench.rows import BenchRow, Doing, row
+from shoal.commands.bench.rows import BenchProgress, BenchRow, row
 
 SUBSCRIBERS = 32
 SECONDS = 10.0
@@ -28,9 +28,9 @@ FIRST_S = 60.0
 REPORT_S = 1.0
 
 
-def rows(_config: BenchConfig) -> Iterator[BenchRow | Doing]:
+def rows(_config: BenchConfig) -> Iterator[BenchRow | BenchProgress]:
     """Yields weights/age/32/p99 and its median."""
-    yield Doing(f"weights: {SUBSCRIBERS} subscribers, published every 200 ms")
+    yield BenchProgress(f"weights: {SUBSCRIBERS} subscribers, published every 200 ms")
     run = make_run()
     with Processes() as stage:
         server = stage.replay()

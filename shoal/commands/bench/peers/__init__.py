@@ -23,7 +23,7 @@ from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.end_to_end import Course, course_of, longest_s, train_options
 from shoal.commands.bench.peers.environment import PeerEnvironment
 from shoal.commands.bench.processes import Processes
-from shoal.commands.bench.rows import BenchRow, Doing, row
+from shoal.commands.bench.rows import BenchProgress, BenchRow, row
 
 SPEED_GOAL = 8.0
 OPTIONS = {"paper": ("--preset", "paper"), "own": ()}
@@ -52,17 +52,19 @@ class Trained(msgspec.Struct, frozen=True):
     return_mean: float
 
 
-def rows(config: BenchConfig) -> Iterator[BenchRow | Doing]:
+def rows(config: BenchConfig) -> Iterator[BenchRow | BenchProgress]:
     """Yields peers/NAME/SETTINGS/return, and for the paper's settings env-steps and updates."""
     for peer in PEERS:
         environment = PeerEnvironment(peer.name, peer.packages, config)
         if not environment.installed:
-            yield Doing(f"installing {' '.join(peer.packages)} in {environment.path}; its log: {environment.log}")
+            yield BenchProgress(
+                f"installing {' '.join(peer.packages)} in {environment.path}; its log: {environment.log}"
+            )
             environment.install()
         for settings in OPTIONS:
-            yield Doing(f"Shoal, {settings} settings, {config.time:g} s of training")
+            yield BenchProgress(f"Shoal, {settings} settings, {config.time:g} s of training")
             ours = _train_shoal(config, settings)
-            yield Doing(f"{peer.packages[0]}, {settings} settings, {config.time:g} s of training")
+            yield BenchProgress(f"{peer.packages[0]}, {settings} settings, {config.time:g} s of training")
             theirs = _train_peer(config, environment, peer, settings)
             yield from _compared(f"peers/{peer.name}/{settings}", peer.name, settings, ours, theirs)
 

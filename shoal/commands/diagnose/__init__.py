@@ -32,7 +32,7 @@ from learner_node.inspection.network_stats import NetworkFigures, ValueFigures, 
 from shoal.commands.diagnose.run_figures import FEWEST_LINES, CourseFigures, course_figures
 from shoal.commands.diagnose.run_verdicts import on_course
 from shoal.commands.diagnose.verdicts import on_communication, on_networks, on_values
-from shoal.commands.diagnose.warning import Warned, merged, warned
+from shoal.commands.diagnose.warning import DiagnosisWarning, merged, warned
 from shoal.commands.report.history import read_course
 from shoal.commands.report.machine import read_machine
 
@@ -91,7 +91,7 @@ class Diagnosis(msgspec.Struct, frozen=True):
     course: CourseFigures | None
     skipped: dict[str, str]
     """What could not be looked at, and why."""
-    warnings: list[Warned]
+    warnings: list[DiagnosisWarning]
     seconds: float
 
 

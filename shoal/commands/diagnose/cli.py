@@ -15,7 +15,7 @@ from actor_node.evaluation.evaluate import Evaluation
 from common.process import command
 from common.run.directory import RunDirectory
 from shoal.commands.diagnose import SEED, Diagnosis, diagnose
-from shoal.commands.diagnose.warning import Warned
+from shoal.commands.diagnose.warning import DiagnosisWarning
 from shoal.commands.evaluate.progress import CopiesOption
 from shoal.commands.evaluate.text import on_choices
 
@@ -77,7 +77,7 @@ def choices_of(directory: RunDirectory) -> list[str]:
     return on_choices(evaluated)
 
 
-def show_warnings(warnings: list[Warned], screen: Console) -> None:
+def show_warnings(warnings: list[DiagnosisWarning], screen: Console) -> None:
     """Says what was seen, what it usually means and what to try, warning by warning."""
     if not warnings:
         screen.print("no warnings")

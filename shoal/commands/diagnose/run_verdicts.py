@@ -6,7 +6,7 @@ from common.run.run import RunSpec
 from common.worlds import FOREIGN
 from learner_node.inputs import on_clipping, on_horizon
 from shoal.commands.diagnose.run_figures import CourseFigures, Returns
-from shoal.commands.diagnose.warning import Warned, warned
+from shoal.commands.diagnose.warning import DiagnosisWarning, warned
 
 LARGEST_LAG = 5.0
 """Versions: at five a second, the oldest weights then act a second after they were replaced."""
@@ -18,7 +18,7 @@ MOST_WAITING = 0.25
 LARGEST_RATIO_ERROR = 0.25
 
 
-def on_course(figures: CourseFigures | None, spec: RunSpec, sides: int) -> list[Warned]:
+def on_course(figures: CourseFigures | None, spec: RunSpec, sides: int) -> list[DiagnosisWarning]:
     """Warns of what the log shows: lag, exploding gradients, fallen returns, a ratio that is not held, waiting."""
     if figures is None:
         return []
@@ -31,14 +31,14 @@ def on_course(figures: CourseFigures | None, spec: RunSpec, sides: int) -> list[
     return [*found, *_on_returns(figures.returns)] if sides == 1 else found
 
 
-def _on_returns(returns: Returns | None) -> list[Warned]:
+def _on_returns(returns: Returns | None) -> list[DiagnosisWarning]:
     if returns is None:
         return []
     gained, fallen = returns.best - returns.first, returns.best - returns.last
     if fallen <= max(MOST_FALLEN * gained, 3.0 * returns.spread):
         return []
     return [
-        Warned(
+        DiagnosisWarning(
             "course",
             "returns",
             f"training returns were {returns.best:.1f} at best and {returns.last:.1f} in the last tenth",
@@ -53,11 +53,11 @@ def _on_returns(returns: Returns | None) -> list[Warned]:
     ]
 
 
-def _on_lag(figures: CourseFigures) -> list[Warned]:
+def _on_lag(figures: CourseFigures) -> list[DiagnosisWarning]:
     if figures.policy_lag is None or figures.policy_lag <= LARGEST_LAG:
         return []
     return [
-        Warned(
+        DiagnosisWarning(
             "course",
             "policy lag",
             f"actions were chosen by weights {figures.policy_lag:.1f} versions old on average",
@@ -68,13 +68,13 @@ def _on_lag(figures: CourseFigures) -> list[Warned]:
     ]
 
 
-def _on_growth(figures: CourseFigures) -> list[Warned]:
+def _on_growth(figures: CourseFigures) -> list[DiagnosisWarning]:
     told = {"critics' gradient norms": figures.critic_gradient_growth, "critics' losses": figures.critic_loss_growth}
     grown = {name: growth for name, growth in told.items() if growth is not None and growth > LARGEST_GROWTH}
     if not grown:
         return []
     return [
-        Warned(
+        DiagnosisWarning(
             "course",
             "gradients",
             " and ".join(f"{name} grew {growth:.0f}-fold" for name, growth in grown.items())
@@ -91,12 +91,12 @@ def _on_growth(figures: CourseFigures) -> list[Warned]:
     ]
 
 
-def _on_ratio(figures: CourseFigures, spec: RunSpec) -> list[Warned]:
+def _on_ratio(figures: CourseFigures, spec: RunSpec) -> list[DiagnosisWarning]:
     ratio, target = figures.samples_per_insert, figures.target_samples_per_insert
     if ratio is None or spec.replay.limit == "off" or abs(ratio / target - 1.0) <= LARGEST_RATIO_ERROR:
         return []
     return [
-        Warned(
+        DiagnosisWarning(
             "course",
             "samples per insert",
             f"each transition was learnt from {ratio:.2f} times, not {target:g}",
@@ -106,7 +106,7 @@ def _on_ratio(figures: CourseFigures, spec: RunSpec) -> list[Warned]:
     ]
 
 
-def _on_waiting(figures: CourseFigures, spec: RunSpec) -> list[Warned]:
+def _on_waiting(figures: CourseFigures, spec: RunSpec) -> list[DiagnosisWarning]:
     if figures.learner_waited is None or figures.learner_waited <= MOST_WAITING:
         return []
     # Copies of a world that is stepped one by one bring nothing beyond a few.
@@ -115,7 +115,7 @@ def _on_waiting(figures: CourseFigures, spec: RunSpec) -> list[Warned]:
         f", and did one update in {figures.steps_per_update:,.0f} environment steps" if figures.steps_per_update else ""
     )
     return [
-        Warned(
+        DiagnosisWarning(
             "course",
             "waiting",
             f"the learner had no batch to learn from for {figures.learner_waited:.0%} of the time{rate}",

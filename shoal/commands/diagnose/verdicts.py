@@ -12,7 +12,7 @@ from actor_node.evaluation.ablation import Ablation
 from common.run.run import ExplorationSpec, RunSpec
 from common.worlds import changed_options
 from learner_node.inspection.network_stats import NetworkFigures, ValueFigures
-from shoal.commands.diagnose.warning import Warned
+from shoal.commands.diagnose.warning import DiagnosisWarning
 
 SMALLEST_EFFECT = 0.02
 """Of a return: messages that change less than this do not carry the task."""
@@ -68,9 +68,9 @@ _AGAINST_OVERESTIMATION = (
 )
 
 
-def on_communication(ablations: Sequence[Ablation], spec: RunSpec) -> list[Warned]:
+def on_communication(ablations: Sequence[Ablation], spec: RunSpec) -> list[DiagnosisWarning]:
     """Warns of speakers whom nobody needs, or whom their own side would do better without."""
-    found: list[Warned] = []
+    found: list[DiagnosisWarning] = []
     for speaker, rows in groupby(ablations, lambda row: row.speaker):
         sides = list(rows)
         if not any(_matters(row.shuffled_cost, row.shuffled_cost_ci95, row.return_with) for row in sides):
@@ -79,11 +79,11 @@ def on_communication(ablations: Sequence[Ablation], spec: RunSpec) -> list[Warne
             found.append(_harmful(speaker, sides))
         elif _is_on_plateau(sides[0], spec):
             seen = f"{speaker} is hardly heard: {_told(sides)}{_ON_PLATEAU}"
-            found.append(Warned("communication", speaker, seen, _NOTHING_TO_HEAR, _try_to_be_heard(spec)))
+            found.append(DiagnosisWarning("communication", speaker, seen, _NOTHING_TO_HEAR, _try_to_be_heard(spec)))
     return found
 
 
-def on_values(figures: Sequence[ValueFigures], spec: RunSpec, updates: int) -> list[Warned]:
+def on_values(figures: Sequence[ValueFigures], spec: RunSpec, updates: int) -> list[DiagnosisWarning]:
     """Warns of critics that promise too much, too little, or nothing of use; of young ones, that they are young."""
     if updates < fewest_updates(spec):
         return [warned for own in figures for warned in _on_youth(own, spec, updates)]
@@ -101,15 +101,15 @@ def fewest_updates(spec: RunSpec) -> float:
     return steps / own.target_rate * (own.policy_every or (2 if "matd3" in own.name else 1))
 
 
-def on_networks(figures: Sequence[NetworkFigures], exploration: ExplorationSpec) -> list[Warned]:
+def on_networks(figures: Sequence[NetworkFigures], exploration: ExplorationSpec) -> list[DiagnosisWarning]:
     """Warns of hidden layers that are mostly dead, and of actions beyond the reach of gradients."""
-    found: list[Warned] = []
+    found: list[DiagnosisWarning] = []
     for own in figures:
         dead = [(i, share) for i, share in enumerate(own.dead) if share >= MOST_DEAD and own.inputs >= FEWEST_INPUTS]
         if dead:
             layers = ", ".join(f"{share:.0%} of hidden layer {i + 1}" for i, share in dead)
             found.append(
-                Warned(
+                DiagnosisWarning(
                     "networks",
                     own.network,
                     f"{own.network}: {layers} is active in no state that was played",
@@ -130,10 +130,10 @@ def _matters(cost: float, interval: tuple[float, float], whole: float) -> bool:
     return (low > 0 or high < 0) and abs(cost) > SMALLEST_EFFECT * abs(whole)
 
 
-def _ignored(speaker: str, sides: Sequence[Ablation], spec: RunSpec) -> Warned:
+def _ignored(speaker: str, sides: Sequence[Ablation], spec: RunSpec) -> DiagnosisWarning:
     needs_sound = any(_matters(row.zeroed_cost, row.zeroed_cost_ci95, row.return_with) for row in sides)
     plateau = _ON_PLATEAU if _is_on_plateau(sides[0], spec) else ""
-    return Warned(
+    return DiagnosisWarning(
         "communication",
         speaker,
         f"{speaker} is ignored: {_told(sides)}{plateau}",
@@ -142,8 +142,8 @@ def _ignored(speaker: str, sides: Sequence[Ablation], spec: RunSpec) -> Warned:
     )
 
 
-def _harmful(speaker: str, sides: Sequence[Ablation]) -> Warned:
-    return Warned(
+def _harmful(speaker: str, sides: Sequence[Ablation]) -> DiagnosisWarning:
+    return DiagnosisWarning(
         "communication",
         speaker,
         f"{speaker} does harm: {_told(sides)}",
@@ -168,7 +168,7 @@ def _is_on_plateau(row: Ablation, spec: RunSpec) -> bool:
     return abs(row.return_with - PLATEAU) < PLATEAU_WIDTH and row.shuffled_cost < PLATEAU_WIDTH
 
 
-def _on_youth(own: ValueFigures, spec: RunSpec, updates: int) -> list[Warned]:
+def _on_youth(own: ValueFigures, spec: RunSpec, updates: int) -> list[DiagnosisWarning]:
     if not _is_biased(own):
         return []
     seen = f"Q of {own.player} is {own.value:.2f} on average, the discounted return {own.realised:.2f}"
@@ -176,7 +176,7 @@ def _on_youth(own: ValueFigures, spec: RunSpec, updates: int) -> list[Warned]:
         f"critics start at 0, and rewards come into their values step by step: with these settings that takes some "
         f"{fewest_updates(spec):,.0f} updates, and this run has had {updates:,}"
     )
-    return [Warned("values", own.player, seen, means, ("train longer",), _direction(own))]
+    return [DiagnosisWarning("values", own.player, seen, means, ("train longer",), _direction(own))]
 
 
 def _direction(own: ValueFigures) -> str:
@@ -189,7 +189,7 @@ def _is_biased(own: ValueFigures) -> bool:
     return over or (own.relative_bias < -LARGEST_RELATIVE_BIAS and high < 0)
 
 
-def _on_bias(own: ValueFigures, spec: RunSpec) -> list[Warned]:
+def _on_bias(own: ValueFigures, spec: RunSpec) -> list[DiagnosisWarning]:
     if not _is_biased(own):
         return []
     direction = _direction(own)
@@ -202,23 +202,27 @@ def _on_bias(own: ValueFigures, spec: RunSpec) -> list[Warned]:
         seen += (
             f", where beyond the time limit it earns {own.reward_beyond:.2f} a step instead of {own.reward_watched:.2f}"
         )
-        return [Warned("values", own.player, seen, _STRAYED, ("a larger world.max_cycles to train in",), direction)]
+        return [
+            DiagnosisWarning(
+                "values", own.player, seen, _STRAYED, ("a larger world.max_cycles to train in",), direction
+            )
+        ]
     if 0.0 <= own.value * own.realised < own.realised**2:
         first = ("train longer", *_AGAINST_OVERESTIMATION[:1])
-        return [Warned("values", own.player, seen, _NOT_THERE_YET, first, direction)]
+        return [DiagnosisWarning("values", own.player, seen, _NOT_THERE_YET, first, direction)]
     if direction == "over":
-        return [Warned("values", own.player, seen, _CLIMBED, _AGAINST_OVERESTIMATION)]
+        return [DiagnosisWarning("values", own.player, seen, _CLIMBED, _AGAINST_OVERESTIMATION)]
     tries = ("train longer", "a larger algorithm.target_rate", *_unless_maddpg(spec))
-    return [Warned("values", own.player, seen, _TOO_LOW, tries)]
+    return [DiagnosisWarning("values", own.player, seen, _TOO_LOW, tries)]
 
 
-def _on_order(own: ValueFigures) -> list[Warned]:
+def _on_order(own: ValueFigures) -> list[DiagnosisWarning]:
     if own.rank_correlation is None or own.rank_correlation >= SMALLEST_CORRELATION:
         return []
     if own.realised_std < SMALLEST_SPREAD * abs(own.realised):
         return []
     return [
-        Warned(
+        DiagnosisWarning(
             "values",
             own.player,
             f"Q of {own.player} and the returns are hardly ordered alike (rank correlation {own.rank_correlation:.2f})",
@@ -248,7 +252,7 @@ def _unless_maddpg(spec: RunSpec) -> tuple[str, ...]:
     return ("algorithm.name = maddpg, which has one critic",) if "matd3" in spec.algorithm.name else ()
 
 
-def _on_outputs(own: NetworkFigures, exploration: ExplorationSpec) -> list[Warned]:
+def _on_outputs(own: NetworkFigures, exploration: ExplorationSpec) -> list[DiagnosisWarning]:
     large = own.logit_size is not None and own.logit_size > LARGEST_LOGITS
     saturated = own.saturated is not None and own.saturated > MOST_SATURATED
     if not large and not saturated:
@@ -260,7 +264,7 @@ def _on_outputs(own: NetworkFigures, exploration: ExplorationSpec) -> list[Warne
         seen.append(f"its likeliest choices have probability {own.top_probability:.3f}")
     drawn = own.top_probability is not None and exploration.choices == "gumbel"
     return [
-        Warned(
+        DiagnosisWarning(
             "networks",
             own.network,
             f"{own.network}: {', '.join(seen)}",

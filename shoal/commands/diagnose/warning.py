@@ -13,7 +13,7 @@ from learner_node.inputs import Remark
 _SETTING = re.compile(r"([a-z]+)\.([a-z_]+) = ([^\s,]+)")
 
 
-class Warned(msgspec.Struct, frozen=True, rename={"to_try": "try"}):
+class DiagnosisWarning(msgspec.Struct, frozen=True, rename={"to_try": "try"}):
     """One warning."""
 
     topic: str
@@ -25,19 +25,19 @@ class Warned(msgspec.Struct, frozen=True, rename={"to_try": "try"}):
     direction: str = ""
     """over or under, where what is meant and advised is the same of both."""
 
-    def fitting(self, spec: RunSpec) -> Warned:
+    def fitting(self, spec: RunSpec) -> DiagnosisWarning:
         """Returns the warning without the advice to set what the run has set already."""
         return msgspec.structs.replace(self, to_try=tuple(one for one in self.to_try if not _is_set(one, spec)))
 
 
-def warned(topic: str, remark: Remark) -> Warned:
+def warned(topic: str, remark: Remark) -> DiagnosisWarning:
     """Returns what the learner would remark of itself as a warning."""
-    return Warned(topic, remark.about, remark.seen, remark.means, remark.to_try)
+    return DiagnosisWarning(topic, remark.about, remark.seen, remark.means, remark.to_try)
 
 
-def merged(warnings: Iterable[Warned]) -> list[Warned]:
+def merged(warnings: Iterable[DiagnosisWarning]) -> list[DiagnosisWarning]:
     """Returns one warning for all that mean the same and advise the same, in the order of the first of each."""
-    alike: dict[tuple[str, str, tuple[str, ...], str], list[Warned]] = {}
+    alike: dict[tuple[str, str, tuple[str, ...], str], list[DiagnosisWarning]] = {}
     for warned in warnings:
         alike.setdefault((warned.topic, warned.means, warned.to_try, warned.direction), []).append(warned)
     return [
@@ -46,7 +46,7 @@ def merged(warnings: Iterable[Warned]) -> list[Warned]:
     ]
 
 
-def _seen(group: Sequence[Warned]) -> str:
+def _seen(group: Sequence[DiagnosisWarning]) -> str:
     """Returns what was seen of the first; a team of twelve would fill the screen, and `--json` has all figures."""
     first, *others = group
     return "; ".join([first.seen, *([f"likewise {', '.join(one.about for one in others)}"] if others else [])])

@@ -15,7 +15,7 @@ from learner_node.inspection.network_stats import NetworkFigures, ValueFigures
 from shoal.commands.diagnose.run_figures import CourseFigures, Returns, course_figures
 from shoal.commands.diagnose.run_verdicts import on_course
 from shoal.commands.diagnose.verdicts import fewest_updates, on_communication, on_networks, on_values
-from shoal.commands.diagnose.warning import Warned, merged
+from shoal.commands.diagnose.warning import DiagnosisWarning, merged
 from shoal.commands.report.history import Course
 from tests.actor_node.talkers import run_of, talkers
 
@@ -273,7 +273,7 @@ def test_nothing_is_advised_that_is_set_already() -> None:
     assert "a smaller algorithm.target_rate" in advice["this"]
 
 
-def _all_warnings() -> list[Warned]:
+def _all_warnings() -> list[DiagnosisWarning]:
     discrete: RunSpec = make_run_spec({"scenario": SPEC.scenario, "world": {"continuous_actions": False}})
     bad = msgspec.structs.replace(
         log(), policy_lag=9.0, critic_loss_growth=99.0, learner_waited=0.9, samples_per_insert=1.0

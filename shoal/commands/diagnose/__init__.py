@@ -29,7 +29,7 @@ from common.spec import difference
 from common.worlds import FOREIGN, World, make_world
 from learner_node.inputs import InputFigures, measure, on_change, on_inputs
 from learner_node.inspection.network_stats import NetworkFigures, ValueFigures, policy_figures
-from shoal.commands.diagnose.run_figures import FEWEST_LINES, CourseFigures, course_figures
+from shoal.commands.diagnose.run_figures import FEWEST_LINES, RunFigures, course_figures
 from shoal.commands.diagnose.run_verdicts import on_course
 from shoal.commands.diagnose.verdicts import on_communication, on_networks, on_values
 from shoal.commands.diagnose.warning import DiagnosisWarning, merged, warned
@@ -88,7 +88,7 @@ class Diagnosis(msgspec.Struct, frozen=True):
     """Whose `inputs` are."""
     inputs: InputFigures
     """What the networks are fed with, on what was played."""
-    course: CourseFigures | None
+    course: RunFigures | None
     skipped: dict[str, str]
     """What could not be looked at, and why."""
     warnings: list[DiagnosisWarning]
@@ -273,7 +273,7 @@ def _newest(directory: RunDirectory, name: str) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _course(directory: RunDirectory, run: Run, skipped: dict[str, str]) -> CourseFigures | None:
+def _course(directory: RunDirectory, run: Run, skipped: dict[str, str]) -> RunFigures | None:
     figures = course_figures(read_course(directory.metrics_file), run)
     if figures is None:
         skipped["course"] = f"the log has fewer than {FEWEST_LINES} lines"

@@ -28,7 +28,7 @@ class Returns(msgspec.Struct, frozen=True):
     """Standard deviation of the last tenth's mean."""
 
 
-class CourseFigures(msgspec.Struct, frozen=True):
+class RunFigures(msgspec.Struct, frozen=True):
     """A run's course; None where the log does not say."""
 
     lines: int
@@ -58,13 +58,13 @@ class CourseFigures(msgspec.Struct, frozen=True):
     """Mean length of the actors' episodes, at the end; None while too few have ended."""
 
 
-def course_figures(course: Course, run: Run) -> CourseFigures | None:
+def course_figures(course: Course, run: Run) -> RunFigures | None:
     """Returns a run's figures; None where its log is too short."""
     if len(course) < FEWEST_LINES:
         return None
     clip = run.spec.algorithm.gradient_clip
     critic, policy, loss = (_largest(course, f"{name}") for name in _PER_PLAYER)
-    return CourseFigures(
+    return RunFigures(
         lines=len(course),
         policy_lag=_known(_mean(_late(course.column("policy_lag")))),
         updates_per_s=_known(_mean(_late(course.column("updates_per_s")))),

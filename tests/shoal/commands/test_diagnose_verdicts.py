@@ -12,7 +12,7 @@ import pytest
 from actor_node.evaluation.ablation import Ablation, ablate
 from common.run.run import RunSpec, make_run_spec
 from learner_node.inspection.network_stats import NetworkFigures, ValueFigures
-from shoal.commands.diagnose.run_figures import CourseFigures, Returns, course_figures
+from shoal.commands.diagnose.run_figures import Returns, RunFigures, course_figures
 from shoal.commands.diagnose.run_verdicts import on_course
 from shoal.commands.diagnose.verdicts import fewest_updates, on_communication, on_networks, on_values
 from shoal.commands.diagnose.warning import DiagnosisWarning, merged
@@ -49,7 +49,7 @@ def network(**fields: Any) -> NetworkFigures:
     )
 
 
-def log(lines: int = 40, **columns: Any) -> CourseFigures:
+def log(lines: int = 40, **columns: Any) -> RunFigures:
     """Figures of a log whose columns are functions of how far the run is, 0 to 1."""
     rows = [line(i, 2, **{name: make(i / (lines - 1)) for name, make in columns.items()}) for i in range(lines)]
     run = run_of(replay={"samples_per_insert": 16.0})

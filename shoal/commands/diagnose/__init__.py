@@ -29,7 +29,7 @@ from common.spec import difference
 from common.worlds import FOREIGN, World, make_world
 from learner_node.inputs import InputFigures, measure, on_change, on_inputs
 from learner_node.inspection.network_stats import NetworkFigures, ValueFigures, policy_figures
-from shoal.commands.diagnose.run_figures import FEWEST_LINES, RunFigures, course_figures
+from shoal.commands.diagnose.run_figures import FEWEST_LINES, RunFigures, run_figures
 from shoal.commands.diagnose.run_verdicts import on_course
 from shoal.commands.diagnose.verdicts import on_communication, on_networks, on_values
 from shoal.commands.diagnose.warning import DiagnosisWarning, merged, warned
@@ -274,7 +274,7 @@ def _newest(directory: RunDirectory, name: str) -> float | None:
 
 
 def _course(directory: RunDirectory, run: Run, skipped: dict[str, str]) -> RunFigures | None:
-    figures = course_figures(read_course(directory.metrics_file), run)
+    figures = run_figures(read_course(directory.metrics_file), run)
     if figures is None:
         skipped["course"] = f"the log has fewer than {FEWEST_LINES} lines"
     elif read_machine(directory).get("launch", {}).get("lockstep"):

@@ -58,7 +58,7 @@ class RunFigures(msgspec.Struct, frozen=True):
     """Mean length of the actors' episodes, at the end; None while too few have ended."""
 
 
-def course_figures(course: Course, run: Run) -> RunFigures | None:
+def run_figures(course: Course, run: Run) -> RunFigures | None:
     """Returns a run's figures; None where its log is too short."""
     if len(course) < FEWEST_LINES:
         return None

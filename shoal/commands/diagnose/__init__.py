@@ -30,7 +30,7 @@ from common.worlds import FOREIGN, World, make_world
 from learner_node.inputs import InputFigures, measure, on_change, on_inputs
 from learner_node.inspection.network_stats import NetworkFigures, ValueFigures, policy_figures
 from shoal.commands.diagnose.run_figures import FEWEST_LINES, RunFigures, run_figures
-from shoal.commands.diagnose.run_verdicts import on_course
+from shoal.commands.diagnose.run_verdicts import on_run
 from shoal.commands.diagnose.verdicts import on_communication, on_networks, on_values
 from shoal.commands.diagnose.warning import DiagnosisWarning, merged, warned
 from shoal.commands.report.history import read_course
@@ -126,7 +126,7 @@ def diagnose(
         *on_networks(networks, run.spec.exploration),
         *(warned("inputs", remark) for remark in on_inputs(inputs, run.joint, run.spec.algorithm.reward_scale)),
         *(warned("inputs", remark) for remark in on_change(_newest(directory, "reward_change"))),
-        *on_course(course, run.spec, sides=len(run.joint.teams)),
+        *on_run(course, run.spec, sides=len(run.joint.teams)),
     ]
     return Diagnosis(
         scenario=run.spec.scenario,

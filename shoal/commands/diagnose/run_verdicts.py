@@ -18,7 +18,7 @@ MOST_WAITING = 0.25
 LARGEST_RATIO_ERROR = 0.25
 
 
-def on_course(figures: RunFigures | None, spec: RunSpec, sides: int) -> list[DiagnosisWarning]:
+def on_run(figures: RunFigures | None, spec: RunSpec, sides: int) -> list[DiagnosisWarning]:
     """Warns of what the log shows: lag, exploding gradients, fallen returns, a ratio that is not held, waiting."""
     if figures is None:
         return []

@@ -13,7 +13,7 @@ from actor_node.evaluation.ablation import Ablation, ablate
 from common.run.run import RunSpec, make_run_spec
 from learner_node.inspection.network_stats import NetworkFigures, ValueFigures
 from shoal.commands.diagnose.run_figures import Returns, RunFigures, run_figures
-from shoal.commands.diagnose.run_verdicts import on_course
+from shoal.commands.diagnose.run_verdicts import on_run
 from shoal.commands.diagnose.verdicts import fewest_updates, on_communication, on_networks, on_values
 from shoal.commands.diagnose.warning import DiagnosisWarning, merged
 from shoal.commands.report.history import Course
@@ -196,8 +196,8 @@ def test_warnings_of_networks(figures: NetworkFigures, word: str | None) -> None
 
 
 def test_a_healthy_log_is_not_warned_of() -> None:
-    assert on_course(log(), SPEC, sides=1) == []
-    assert on_course(None, SPEC, sides=1) == []
+    assert on_run(log(), SPEC, sides=1) == []
+    assert on_run(None, SPEC, sides=1) == []
 
 
 @pytest.mark.parametrize(
@@ -216,15 +216,15 @@ def test_a_healthy_log_is_not_warned_of() -> None:
     ],
 )
 def test_warnings_of_the_course(columns: dict[str, Any], about: str) -> None:
-    assert " ".join(warned.about for warned in on_course(log(**columns), SPEC, sides=1)) == about
+    assert " ".join(warned.about for warned in on_run(log(**columns), SPEC, sides=1)) == about
 
 
 def test_returns_of_several_sides_are_not_compared() -> None:
     fallen = msgspec.structs.replace(log(), returns=Returns(-80.0, -20.0, -75.0, 1.0))
-    assert len(on_course(fallen, SPEC, sides=1)) == 1
-    assert on_course(fallen, SPEC, sides=2) == []
+    assert len(on_run(fallen, SPEC, sides=1)) == 1
+    assert on_run(fallen, SPEC, sides=2) == []
     noisy = msgspec.structs.replace(log(), returns=Returns(-80.0, -20.0, -36.0, 6.0))
-    assert on_course(noisy, SPEC, sides=1) == []
+    assert on_run(noisy, SPEC, sides=1) == []
 
 
 def test_figures_of_the_course() -> None:
@@ -294,5 +294,5 @@ def _all_warnings() -> list[DiagnosisWarning]:
             for warned in on_values([values(bias, 0.0)], spec, GROWN)
         ),
         *on_networks([network(dead=(0.9,), logit_size=99.0, top_probability=1.0)], EXPLORATION),
-        *on_course(bad, SPEC, sides=1),
+        *on_run(bad, SPEC, sides=1),
     ]

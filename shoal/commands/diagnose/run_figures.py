@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from common.run.run import Run
-from shoal.commands.report.history import Course, Floats
+from shoal.commands.report.history import Floats, History
 
 FEWEST_LINES = 12
 """A line is two seconds of training: with fewer there are no trends."""
@@ -58,7 +58,7 @@ class RunFigures(msgspec.Struct, frozen=True):
     """Mean length of the actors' episodes, at the end; None while too few have ended."""
 
 
-def run_figures(course: Course, run: Run) -> RunFigures | None:
+def run_figures(course: History, run: Run) -> RunFigures | None:
     """Returns a run's figures; None where its log is too short."""
     if len(course) < FEWEST_LINES:
         return None
@@ -88,7 +88,7 @@ def run_figures(course: Course, run: Run) -> RunFigures | None:
 _PER_PLAYER = ("critic_gradient_norm", "policy_gradient_norm", "critic_loss")
 
 
-def _largest(course: Course, name: str) -> Floats:
+def _largest(course: History, name: str) -> Floats:
     with warnings.catch_warnings():
         # A line without any value is NaN, which is what it should be.
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -128,14 +128,14 @@ def _share_above(values: Floats, clip: float) -> float | None:
     return float((finite > clip).mean()) if clip and len(finite) else None
 
 
-def _learner_waited(course: Course) -> float | None:
+def _learner_waited(course: History) -> float | None:
     passed, updating = np.diff(course.column("time")), np.diff(course.updating_s)
     # Where a run was resumed, time has passed in which nobody waited.
     steady = (passed > 0) & (passed < 60.0) & (updating >= 0)
     return float(max(0.0, 1.0 - updating[steady].sum() / passed[steady].sum())) if steady.any() else None
 
 
-def _actors_waited(course: Course) -> float | None:
+def _actors_waited(course: History) -> float | None:
     passed, waited = (np.diff(course.column(name)) for name in ("time", "actors_waited_s"))
     actors = course.column("actors")[1:]
     steady = (passed > 0) & (passed < 60.0) & (waited >= 0) & (actors > 0)
@@ -144,7 +144,7 @@ def _actors_waited(course: Course) -> float | None:
     return float(min(1.0, waited[steady].sum() / (passed[steady] * actors[steady]).sum()))
 
 
-def _steps_per_update(course: Course) -> float | None:
+def _steps_per_update(course: History) -> float | None:
     steps, updates = (float(np.diff(course.column(name)[[0, -1]])[0]) for name in ("env_steps", "updates"))
     return _known(steps / updates) if updates > 0 else None
 

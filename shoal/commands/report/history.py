@@ -21,7 +21,7 @@ MOST_LINES = 2_000
 """Lines that are looked at, evenly chosen where there are more: a page shows a few hundred points."""
 
 
-class Course:
+class History:
     """What a run's learner logged, over time."""
 
     def __init__(self, lines: Iterable[Line] = (), left_out: int = 0) -> None:
@@ -55,12 +55,12 @@ class Course:
         return float(known[-1]) if len(known) else float("nan")
 
 
-def read_course(path: Path) -> Course:
+def read_course(path: Path) -> History:
     """Reads a metrics.jsonl; an empty course where there is none yet."""
     try:
         raw = path.read_bytes().splitlines()
     except FileNotFoundError:
-        return Course()
+        return History()
     lines: list[Line] = []
     for one in filter(None, raw):
         line = _decoded(one)
@@ -70,7 +70,7 @@ def read_course(path: Path) -> Course:
             lines.pop()
         lines.append(line)
     chosen = np.linspace(0, len(lines) - 1, min(len(lines), MOST_LINES)).astype(int)
-    return Course((lines[i] for i in chosen), left_out=len(raw) - len(lines))
+    return History((lines[i] for i in chosen), left_out=len(raw) - len(lines))
 
 
 def _decoded(raw: bytes) -> Line | None:

@@ -16,7 +16,7 @@ from common.run.presets import PRESETS
 from common.run.run import Run, RunSpec, make_run_spec
 from common.spec import AgentSpec
 from shoal.commands.report import FILM_FILE
-from shoal.commands.report.history import Course, read_course
+from shoal.commands.report.history import History, read_course
 from shoal.commands.report.machine import read_machine
 
 _FILM_NAMES = (FILM_FILE, "film.mp4")
@@ -48,7 +48,7 @@ class Record(NamedTuple):
     name: str
     path: Path
     run: Run
-    course: Course
+    course: History
     evaluated: Evaluated | None
     machine: Mapping[str, Mapping[str, Any]]
     film: Path | None

@@ -16,7 +16,7 @@ from shoal.commands.diagnose.run_figures import Returns, RunFigures, run_figures
 from shoal.commands.diagnose.run_verdicts import on_run
 from shoal.commands.diagnose.verdicts import fewest_updates, on_communication, on_networks, on_values
 from shoal.commands.diagnose.warning import DiagnosisWarning, merged
-from shoal.commands.report.history import Course
+from shoal.commands.report.history import History
 from tests.actor_node.talkers import run_of, talkers
 
 from .report_runs import line
@@ -53,7 +53,7 @@ def log(lines: int = 40, **columns: Any) -> RunFigures:
     """Figures of a log whose columns are functions of how far the run is, 0 to 1."""
     rows = [line(i, 2, **{name: make(i / (lines - 1)) for name, make in columns.items()}) for i in range(lines)]
     run = run_of(replay={"samples_per_insert": 16.0})
-    figures = run_figures(Course(rows), run)
+    figures = run_figures(History(rows), run)
     assert figures is not None
     return figures
 
@@ -238,8 +238,8 @@ def test_figures_of_the_course() -> None:
     assert figures.learner_waited == pytest.approx(0.05)
     # 39 s of two actors' 78 s each.
     assert figures.actors_waited == pytest.approx(0.25)
-    assert run_figures(Course([line(i, 2) for i in range(5)]), run_of()) is None
-    nothing = run_figures(Course([{"updates": i} for i in range(20)]), run_of())
+    assert run_figures(History([line(i, 2) for i in range(5)]), run_of()) is None
+    nothing = run_figures(History([{"updates": i} for i in range(20)]), run_of())
     assert nothing is not None
     assert nothing.policy_lag is nothing.returns is nothing.critic_loss_growth is nothing.learner_waited is None
 

@@ -33,7 +33,7 @@ from shoal.commands.diagnose.run_figures import FEWEST_LINES, RunFigures, run_fi
 from shoal.commands.diagnose.run_verdicts import on_run
 from shoal.commands.diagnose.verdicts import on_communication, on_networks, on_values
 from shoal.commands.diagnose.warning import DiagnosisWarning, merged, warned
-from shoal.commands.report.history import read_course
+from shoal.commands.report.history import read_history
 from shoal.commands.report.machine import read_machine
 
 if TYPE_CHECKING:
@@ -268,13 +268,13 @@ def _policies(team: _Team, played: Played) -> list[NetworkFigures]:
 
 def _newest(directory: RunDirectory, name: str) -> float | None:
     """Returns a figure of the log's last line, however short the log is."""
-    lines = read_course(directory.metrics_file).lines
+    lines = read_history(directory.metrics_file).lines
     value = lines[-1].get(name) if lines else None
     return float(value) if isinstance(value, int | float) else None
 
 
 def _course(directory: RunDirectory, run: Run, skipped: dict[str, str]) -> RunFigures | None:
-    figures = run_figures(read_course(directory.metrics_file), run)
+    figures = run_figures(read_history(directory.metrics_file), run)
     if figures is None:
         skipped["course"] = f"the log has fewer than {FEWEST_LINES} lines"
     elif read_machine(directory).get("launch", {}).get("lockstep"):

@@ -55,7 +55,7 @@ class History:
         return float(known[-1]) if len(known) else float("nan")
 
 
-def read_course(path: Path) -> History:
+def read_history(path: Path) -> History:
     """Reads a metrics.jsonl; an empty course where there is none yet."""
     try:
         raw = path.read_bytes().splitlines()

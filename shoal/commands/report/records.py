@@ -16,7 +16,7 @@ from common.run.presets import PRESETS
 from common.run.run import Run, RunSpec, make_run_spec
 from common.spec import AgentSpec
 from shoal.commands.report import FILM_FILE
-from shoal.commands.report.history import History, read_course
+from shoal.commands.report.history import History, read_history
 from shoal.commands.report.machine import read_machine
 
 _FILM_NAMES = (FILM_FILE, "film.mp4")
@@ -81,7 +81,7 @@ def read_record(path: Path) -> Record:
         name=path.resolve().name,
         path=path,
         run=directory.run,
-        course=read_course(directory.metrics_file),
+        course=read_history(directory.metrics_file),
         evaluated=_read_evaluation(directory.evaluation_file),
         machine=read_machine(directory),
         film=next((path / name for name in _FILM_NAMES if (path / name).exists()), None),

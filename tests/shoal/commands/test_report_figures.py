@@ -16,7 +16,7 @@ from scipy import stats
 from shoal.commands.report.bands import Trace, band, mean_interval, t_quantile, thinned
 from shoal.commands.report.chart import SMALL, Chart, Curve, Scale, draw
 from shoal.commands.report.figures import LEARNING, MACHINERY, RETURN, curves, waits_in_words
-from shoal.commands.report.history import MOST_LINES, read_course
+from shoal.commands.report.history import MOST_LINES, read_history
 from shoal.commands.report.numbers import (
     MINUS,
     NOTHING,
@@ -49,7 +49,7 @@ def only_curve(key: str, record: Record) -> Curve:
 def test_what_a_crash_leaves_at_the_end_is_left_out(tmp_path: Path, end: str) -> None:
     directory = make_run(tmp_path / "run")
     write_lines(directory, [line(i, 3) for i in range(5)], end)
-    course = read_course(directory.metrics_file)
+    course = read_history(directory.metrics_file)
     assert len(course) == 5
     assert course.last("updates") == 1_200
 
@@ -59,14 +59,14 @@ def test_work_that_was_lost_with_a_learner_is_left_out(tmp_path: Path) -> None:
     directory = make_run(tmp_path / "run")
     again = [line(i, 3, env_steps=90_000 + i) for i in range(2, 6)]
     write_lines(directory, [line(i, 3) for i in range(9)] + again)
-    course = read_course(directory.metrics_file)
+    course = read_history(directory.metrics_file)
     assert course.column("updates").tolist() == [0, 300, 600, 600, 900, 1_200, 1_500]
     assert course.column("env_steps").tolist()[-4:] == [90_002, 90_003, 90_004, 90_005]
     assert course.left_out == 6
 
 
 def test_a_run_without_a_log_has_no_course(tmp_path: Path) -> None:
-    course = read_course(tmp_path / "metrics.jsonl")
+    course = read_history(tmp_path / "metrics.jsonl")
     assert len(course) == 0
     assert math.isnan(course.last("updates"))
     assert course.columns("critic_loss").shape == (0, 0)
@@ -76,7 +76,7 @@ def test_what_a_line_does_not_have_is_no_number(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     rows = [{"updates": 1, "q_mean": [1, None, 3]}, {"updates": 2, "policy_lag": 4, "q_mean": []}, {"updates": 3}]
     path.write_text("\n".join(map(json.dumps, rows)))
-    course = read_course(path)
+    course = read_history(path)
     np.testing.assert_array_equal(course.column("policy_lag"), [np.nan, 4, np.nan])
     np.testing.assert_array_equal(course.columns("q_mean"), [[1, np.nan, 3], [np.nan] * 3, [np.nan] * 3])
 
@@ -84,7 +84,7 @@ def test_what_a_line_does_not_have_is_no_number(tmp_path: Path) -> None:
 def test_of_a_long_log_lines_are_chosen_evenly_with_both_ends(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text("\n".join(json.dumps({"updates": i}) for i in range(7_001)))
-    updates = read_course(path).column("updates")
+    updates = read_history(path).column("updates")
     assert (len(updates), updates[0], updates[-1]) == (MOST_LINES, 0, 7_000)
     assert set(np.diff(updates)) <= {3, 4}
 

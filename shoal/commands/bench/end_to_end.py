@@ -28,7 +28,7 @@ STEPS_AN_UPDATE = 100.0
 END_S = 120.0
 
 
-class Course(NamedTuple):
+class RunSpeed(NamedTuple):
     """Rates of a run, medians of its parts."""
 
     env_steps_s: float
@@ -52,7 +52,7 @@ def rows(config: BenchConfig) -> Iterator[BenchRow | BenchProgress]:
     yield row(f"{name}/updates", "updates/s", course.updates_s, ("one per 100 env steps", asked))
 
 
-def trained(stage: Processes, seconds: float, *options: object) -> Course:
+def trained(stage: Processes, seconds: float, *options: object) -> RunSpeed:
     """Trains simple_spread for so long and returns its rates; ShoalError when it fails."""
     directory = stage.directory / "run"
     run = stage.command("shoal", *train_options(directory, seconds), "--episodes", 0, *options)
@@ -70,7 +70,7 @@ def longest_s(seconds: float) -> float:
     return seconds * 4 + END_S
 
 
-def course_of(metrics: Path) -> Course:
+def course_of(metrics: Path) -> RunSpeed:
     """Returns a run's rates; ShoalError when it was too short to have any."""
     lines = [json.loads(line) for line in metrics.read_text("utf-8").splitlines()]
     learning = [line for line in lines if line["updates"] > 0]
@@ -78,7 +78,7 @@ def course_of(metrics: Path) -> Course:
         raise ShoalError(f"only {len(learning)} lines of {metrics.name} tell of learning; give a longer --time")
     cuts = [learning[round(i * (len(learning) - 1) / REPEATS)] for i in range(REPEATS + 1)]
     parts = list(pairwise(cuts))
-    return Course(*(statistics.median(_rate(a, b, name) for a, b in parts) for name in ("env_steps", "updates")))
+    return RunSpeed(*(statistics.median(_rate(a, b, name) for a, b in parts) for name in ("env_steps", "updates")))
 
 
 def _rate(a: dict[str, float], b: dict[str, float], name: str) -> float:

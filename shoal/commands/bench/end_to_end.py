@@ -57,7 +57,7 @@ def trained(stage: Processes, seconds: float, *options: object) -> RunSpeed:
     directory = stage.directory / "run"
     run = stage.command("shoal", *train_options(directory, seconds), "--episodes", 0, *options)
     run.wait_for_end(longest_s(seconds))
-    return course_of(directory / "metrics.jsonl")
+    return run_speed(directory / "metrics.jsonl")
 
 
 def train_options(directory: Path, seconds: float) -> tuple[object, ...]:
@@ -70,7 +70,7 @@ def longest_s(seconds: float) -> float:
     return seconds * 4 + END_S
 
 
-def course_of(metrics: Path) -> RunSpeed:
+def run_speed(metrics: Path) -> RunSpeed:
     """Returns a run's rates; ShoalError when it was too short to have any."""
     lines = [json.loads(line) for line in metrics.read_text("utf-8").splitlines()]
     learning = [line for line in lines if line["updates"] > 0]

@@ -77,10 +77,10 @@ def test_a_runs_rates_are_the_medians_of_its_parts(tmp_path: Path) -> None:
     seconds = [0, 10, 20, 70, 80, 90, 100]
     lines = [{"time": 1e9 + at, "env_steps": 30_000 + 30_000 * i, "updates": 300 * i} for i, at in enumerate(seconds)]
     metrics.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    assert end_to_end.course_of(metrics) == (3_000.0, 30.0)
+    assert end_to_end.run_speed(metrics) == (3_000.0, 30.0)
     metrics.write_text(json.dumps(lines[-1]) + "\n")
     with pytest.raises(ShoalError, match="longer --time"):
-        end_to_end.course_of(metrics)
+        end_to_end.run_speed(metrics)
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ import msgspec
 
 from actor_node.evaluation.evaluate import FIRST_SEED
 from shoal.commands.bench.config import BenchConfig
-from shoal.commands.bench.end_to_end import RunSpeed, course_of, longest_s, train_options
+from shoal.commands.bench.end_to_end import RunSpeed, longest_s, run_speed, train_options
 from shoal.commands.bench.peers.environment import PeerEnvironment
 from shoal.commands.bench.processes import Processes
 from shoal.commands.bench.rows import BenchProgress, BenchRow, row
@@ -88,7 +88,7 @@ def _train_shoal(config: BenchConfig, settings: str) -> Trained:
         evaluation.wait_for_end(EVALUATE_S)
         evaluated = json.loads((directory / "evaluation.json").read_text("utf-8"))
         # Rates are of the paper's settings only; another run may be too short to have any.
-        course = course_of(directory / "metrics.jsonl") if settings == "paper" else RunSpeed(0.0, 0.0)
+        course = run_speed(directory / "metrics.jsonl") if settings == "paper" else RunSpeed(0.0, 0.0)
     return Trained(course.env_steps_s, course.updates_s, evaluated["return_mean"])
 
 

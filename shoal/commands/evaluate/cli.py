@@ -29,7 +29,7 @@ from shoal.commands.evaluate.progress import (
     CopiesOption,
     MaxEpisodeStepsOption,
     ProcessesOption,
-    Watching,
+    ProgressWatcher,
     play_options,
 )
 from shoal.commands.evaluate.summary import Evaluated, Evaluations, run_directories, summarise
@@ -236,7 +236,7 @@ def _watched(
     where = "the batched world" if ground.batched else "the real world of the run"
     how = "choices drawn" if choices == "drawn" else "without exploration"
     doing = f"evaluating {entrant.name}: {count} in {where}, {how}{f'; then {then}' if then else ''}"
-    with Watching(_screen, doing, stopped, quiet=at_most > 0) as watcher:
+    with ProgressWatcher(_screen, doing, stopped, quiet=at_most > 0) as watcher:
         return evaluation.evaluate_entrant(
             game,
             entrant,

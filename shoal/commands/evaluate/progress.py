@@ -84,7 +84,7 @@ def _count(launch: Mapping[str, Any], name: str, default: int) -> int:
     return value if isinstance(value, int) and value > 0 else default
 
 
-class Watching(Watcher):
+class ProgressWatcher(Watcher):
     """Shows how play goes: a bar on a terminal, elsewhere a line every ten seconds."""
 
     def __init__(

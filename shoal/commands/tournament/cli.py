@@ -23,7 +23,7 @@ from shoal.commands.evaluate.progress import (
     CopiesOption,
     MaxEpisodeStepsOption,
     ProcessesOption,
-    Watching,
+    ProgressWatcher,
     play_options,
 )
 from shoal.commands.report.machine import read_machine
@@ -94,7 +94,7 @@ def tournament(runs: tuple[str, ...], **values: Any) -> None:
     options = play_options(game.spec, config, launch)._replace(within_s=config.within)
     episodes = config.episodes or (0 if is_foreign(game.spec) else _EPISODES)
     count = f"{episodes:,} episodes" if episodes else f"as many episodes as fit into {config.within:.0f} s"
-    with Watching(_screen, f"playing {len(entrants) ** 2} pairings of {count}") as watcher:
+    with ProgressWatcher(_screen, f"playing {len(entrants) ** 2} pairings of {count}") as watcher:
         result = run_tournament(
             game,
             entrants,

@@ -11,14 +11,14 @@ from rich.console import Console
 from common.run.run import RunSpec
 from shoal.commands.evaluate import progress as playing
 from shoal.commands.evaluate.cli import EvaluateConfig
-from shoal.commands.evaluate.progress import Watching, play_options
+from shoal.commands.evaluate.progress import ProgressWatcher, play_options
 
 
 @pytest.mark.parametrize("done", [0, 3])
 def test_a_long_silence_is_named_whatever_came_before(monkeypatch: pytest.MonkeyPatch, done: int) -> None:
     monkeypatch.setattr(playing, "LINE_PERIOD_S", 0.0)
     said = io.StringIO()
-    with Watching(Console(file=said), "evaluating", quiet=True) as watching:
+    with ProgressWatcher(Console(file=said), "evaluating", quiet=True) as watching:
         if done:
             watching.done(done, done)
         watching.tick(4)
@@ -27,7 +27,7 @@ def test_a_long_silence_is_named_whatever_came_before(monkeypatch: pytest.Monkey
 
 def test_nothing_is_said_of_a_short_silence() -> None:
     said = io.StringIO()
-    with Watching(Console(file=said), "evaluating") as watching:
+    with ProgressWatcher(Console(file=said), "evaluating") as watching:
         watching.tick(4)
     assert said.getvalue() == "evaluating\n"
 

@@ -47,7 +47,7 @@ class Stopped(ShoalError):  # noqa: N818  (a request, not a mistake)
     """Says that a stop was asked for while episodes were played."""
 
 
-class Playing(Protocol):
+class PlayConfig(Protocol):
     """Settings of a command that plays."""
 
     @property
@@ -66,7 +66,7 @@ class Playing(Protocol):
         ...
 
 
-def play_options(spec: RunSpec, config: Playing, launch: Mapping[str, Any]) -> PlayOptions:
+def play_options(spec: RunSpec, config: PlayConfig, launch: Mapping[str, Any]) -> PlayOptions:
     """Returns who plays: what the command says, else no more processes and copies than training had, and cores.
 
     launch: what `shoal train` noted of how the run was started; empty of a run that was started otherwise.

@@ -39,7 +39,7 @@ from shoal.commands.audit.cli import audit_run
 from shoal.commands.bench.cli import bench
 from shoal.commands.diagnose.cli import diagnose_run
 from shoal.commands.evaluate.cli import EvaluateConfig, evaluate, evaluate_run, print_evaluation
-from shoal.commands.evaluate.progress import Stopped
+from shoal.commands.evaluate.progress import EvaluationStopped
 from shoal.commands.export.cli import export
 from shoal.commands.keys import keys
 from shoal.commands.paper.cli import paper
@@ -149,7 +149,7 @@ def _evaluate_at_end(directory: RunDirectory, config: TrainConfig, stop: Stop) -
     """
     try:
         result = evaluate_run(directory, EvaluateConfig(episodes=config.episodes), lambda: stop.requested)
-    except Stopped as e:
+    except EvaluationStopped as e:
         _screen.print(f"evaluation {e}; play it with: shoal evaluate {directory.path}", soft_wrap=True, markup=False)
         return stop.exit_code
     except Exception as e:  # noqa: BLE001  (whatever it is, the trained team gets its report)

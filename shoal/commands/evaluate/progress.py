@@ -43,7 +43,7 @@ MaxEpisodeStepsOption = Annotated[
 ]
 
 
-class Stopped(ShoalError):  # noqa: N818  (a request, not a mistake)
+class EvaluationStopped(ShoalError):  # noqa: N818  (a request, not a mistake)
     """Says that a stop was asked for while episodes were played."""
 
 
@@ -127,9 +127,9 @@ class ProgressWatcher(Watcher):
             self._print(text)
 
     def tick(self, playing: int = 0) -> None:
-        """Raises Stopped once a stop was asked for; says for how long no episode has ended, if that is long."""
+        """Raises EvaluationStopped once a stop was asked for; says for how long no episode has ended, if that is long."""
         if self._stopped():
-            raise Stopped(f"stopped after {self._done:,} episodes")
+            raise EvaluationStopped(f"stopped after {self._done:,} episodes")
         now = time.monotonic()
         if now - max(self._said_at, self._done_at) < LINE_PERIOD_S:
             return

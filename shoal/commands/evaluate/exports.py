@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from shoal.commands.evaluate.rows import Cell, Row, columns_of, rows_of
+from shoal.commands.evaluate.rows import Cell, TableRow, columns_of, rows_of
 from shoal.commands.evaluate.summary import Evaluations
 
 
@@ -15,7 +15,7 @@ def to_csv(found: Evaluations) -> str:
     writer = csv.writer(out, lineterminator="\n")
     columns = columns_of(found)
     ends = [f"{name}{suffix}" for name in columns for suffix in ("", "_low", "_high")]
-    writer.writerow([*Row._fields[:-1], *ends])
+    writer.writerow([*TableRow._fields[:-1], *ends])
     for row in rows_of(found):
         values = [value for name in columns for value in _flat(row.figures.get(name))]
         writer.writerow(["" if value is None else value for value in (*row[:-1], *values)])

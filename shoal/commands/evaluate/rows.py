@@ -13,7 +13,7 @@ Cell = tuple[float, tuple[float, float] | None]
 """A figure and its interval."""
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """A run, or a mean or interquartile mean over runs."""
 
     kind: str
@@ -35,20 +35,20 @@ def columns_of(found: Evaluations) -> list[str]:
     return [RETURN, *dict.fromkeys(name for one in found.runs for name in one.result.metrics)]
 
 
-def rows_of(found: Evaluations) -> Iterator[Row]:
+def rows_of(found: Evaluations) -> Iterator[TableRow]:
     """Yields a row a run, a row a reference, then mean and IQM of each set of seeds."""
     for kind, one in [*(("run", one) for one in found.runs), *(("reference", one) for one in found.references)]:
         result = one.result
         figures: dict[str, Cell] = {name: (figure.mean, figure.ci95) for name, figure in result.metrics.items()}
         figures[RETURN] = result.return_mean, result.return_ci95
         of_play = (one.run_seed, result.episodes, result.seed, result.updates)
-        yield Row(kind, one.directory, result.scenario, one.algorithm, 1, *of_play, figures)
+        yield TableRow(kind, one.directory, result.scenario, one.algorithm, 1, *of_play, figures)
     for summary in found.summaries:
         if summary.runs > 1:
             yield _over_runs("mean", summary, lambda spread: (spread.mean, spread.ci95))
             yield _over_runs("IQM", summary, lambda spread: (spread.iqm, spread.iqm_ci95))
 
 
-def _over_runs(kind: str, summary: Summary, cell: Callable[[Spread], Cell]) -> Row:
+def _over_runs(kind: str, summary: Summary, cell: Callable[[Spread], Cell]) -> TableRow:
     figures = {RETURN: cell(summary.return_mean), **{name: cell(one) for name, one in summary.metrics.items()}}
-    return Row(kind, summary.name, summary.scenario, "", summary.runs, None, None, None, None, figures)
+    return TableRow(kind, summary.name, summary.scenario, "", summary.runs, None, None, None, None, figures)

@@ -32,7 +32,7 @@ class Outcome(msgspec.Struct, frozen=True):
     directory: str
 
 
-class Row(msgspec.Struct, frozen=True):
+class SweepRow(msgspec.Struct, frozen=True):
     """One variant."""
 
     variant: str
@@ -56,7 +56,7 @@ class Sweep(NamedTuple):
     """All there is of a sweep by now."""
 
     outcomes: list[Outcome]
-    rows: list[Row]
+    rows: list[SweepRow]
 
 
 def outcome_of(planned: Planned) -> Outcome | None:
@@ -109,10 +109,10 @@ def in_words(sweep: Sweep) -> Table:
     return table
 
 
-def _row(outcomes: Sequence[Outcome]) -> Row:
+def _row(outcomes: Sequence[Outcome]) -> SweepRow:
     returns = [outcome.return_mean for outcome in outcomes]
     mean, low, high = mean_interval(returns) if len(returns) > 1 else (returns[0], 0.0, 0.0)
-    return Row(
+    return SweepRow(
         variant=outcomes[0].variant,
         seeds=len(returns),
         return_mean=mean,

@@ -22,7 +22,7 @@ from common.process.stop import Stop
 from common.run.directory import RunDirectory
 from shoal.commands.paper.plan import Planned, Scale, chosen_tasks, plan, refuse_other_runs
 from shoal.commands.paper.scores import Table, tables
-from shoal.commands.sweep.runner import do_all
+from shoal.commands.sweep.runner import run_all
 
 _screen = Console(markup=False, emoji=False, stderr=True)
 PAGE_FILE, RESULTS_FILE = "paper.md", "paper.json"
@@ -93,7 +93,7 @@ def _train(runs: Sequence[Planned], jobs: int, stop: Stop) -> list[Path]:
     """Trains what is missing; returns the logs of runs that failed."""
     left = [planned.job for planned in runs if not planned.job.finished]
     _screen.print(f"{len(left)} of {len(runs)} runs to train, {jobs} side by side", soft_wrap=True)
-    return do_all(left, jobs, stop, _screen, done=len(runs) - len(left))
+    return run_all(left, jobs, stop, _screen, done=len(runs) - len(left))
 
 
 def _score(runs: Sequence[Planned], episodes: int) -> list[Table]:

@@ -16,7 +16,7 @@ from common.process import command
 from common.process.stop import Stop
 from shoal.commands.sweep import table
 from shoal.commands.sweep.plan import Planned, plan
-from shoal.commands.sweep.runner import Job, do_all
+from shoal.commands.sweep.runner import Job, run_all
 from shoal.commands.sweep.search import Search
 from shoal.tables import print_tables
 
@@ -77,7 +77,7 @@ def sweep(context: click.Context, /, scenario: str, train_options: tuple[str, ..
     stop.on_signals()
 
     def do(left: Sequence[Planned], done: int = 0) -> list[Path]:
-        return do_all([_job(one, scenario, train_options) for one in left], config.jobs, stop, _screen, done=done)
+        return run_all([_job(one, scenario, train_options) for one in left], config.jobs, stop, _screen, done=done)
 
     if config.search:
         search = Search(directory, config.vary, seeds, config.search, config.jobs)

@@ -36,7 +36,7 @@ class Job(NamedTuple):
         return self.directory.with_suffix(".log")
 
 
-def do_all(left: Sequence[Job], side_by_side: int, stop: Stop, screen: Console, *, done: int = 0) -> list[Path]:
+def run_all(left: Sequence[Job], side_by_side: int, stop: Stop, screen: Console, *, done: int = 0) -> list[Path]:
     """Does the runs that are left, showing how many there are with those done before; returns the logs that failed."""
     failed: list[Path] = []
     with ThreadPoolExecutor(side_by_side) as pool, Progress(console=screen) as progress:

@@ -22,7 +22,7 @@ from actor_node.evaluation.teams import FROZEN, RANDOM, UNTRAINED, load_teams
 from actor_node.evaluation.tournament import Tournament, run_tournament
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
-from shoal.commands.sweep.runner import Job, do_all
+from shoal.commands.sweep.runner import Job, run_all
 
 SCENARIOS = ("simple_adversary", "simple_crypto", "simple_push", "simple_tag", "simple_world_comm")
 SEED = 1
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
     stop = Stop()
     stop.on_signals()
     left = [job for job in jobs if not job.finished]
-    failed = do_all(left, 1, stop, Console(markup=False, emoji=False, stderr=True), done=len(jobs) - len(left))
+    failed = run_all(left, 1, stop, Console(markup=False, emoji=False, stderr=True), done=len(jobs) - len(left))
     if stop.requested:
         return stop.exit_code
     if failed:

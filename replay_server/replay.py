@@ -42,10 +42,10 @@ from replay_server.instructions import ForgetActor, Reply, StoreRun, StoreWeight
 from replay_server.recent_stats import RecentStats
 from replay_server.rejections import Rejection, Rejections
 from replay_server.sessions.actors import Actors, SeqPosition, go_back, seq_position
-from replay_server.sessions.credit import ASSUMED_CHUNK_ROWS, grant
+from replay_server.sessions.credit import grant
 from replay_server.sessions.latest_weights import LatestWeights
 from replay_server.sessions.learners import Learner, Learners
-from replay_server.sessions.session import ActorSession
+from replay_server.sessions.session import ASSUMED_CHUNK_ROWS, ActorSession
 from replay_server.sessions.waits import NOTHING, Reason, Wait, why_no_batch, why_no_credit
 from replay_server.settings import ReplaySettings
 from replay_server.status import make_status

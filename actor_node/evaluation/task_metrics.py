@@ -1,7 +1,7 @@
 """What an episode is measured by beside its return: distances, collisions, touches, successes, as the papers have them.
 
-A scenario is one function: EpisodeBatch -> {name: one number an episode}. All of them use only rewards and benchmark data,
-which the batched worlds and mpe2 give alike, so it makes no difference in which of the two an episode was played.
+A scenario is one function: EpisodeBatch -> {name: one number an episode}. All of them use only rewards and benchmark
+data, which the batched worlds and mpe2 give alike, so it makes no difference in which of the two an episode was played.
 The MADDPG paper (Lowe et al. 2017, arXiv 1706.02275) names such figures but not how near "reached" is; here it is
 touching: nearer than the sum of both radii, at the last step.
 """

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import metadata
-from pathlib import Path
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -23,8 +22,6 @@ from common.process.resources import cpu_seconds, memory_limit_bytes, private_by
 from common.run.run import Run
 
 RUN_LABELS = ("run", "scenario", "algorithm")
-
-PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 _LABEL_CHARACTERS = 200
 

@@ -8,8 +8,7 @@ import resource
 from collections.abc import Iterable
 from pathlib import Path
 
-from common.process.metrics import CGROUPS, PROC
-
+PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 MOST_FILES = 65_536
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from typing import TypeVar
 
 import zmq
 
 from common.errors import PeerError
-from common.wire.codec import _M, MAX_SERVER_FRAME_BYTES, Buffer, decode_to_peer, encode
+from common.wire.codec import MAX_SERVER_FRAME_BYTES, Buffer, decode_to_peer, encode
 from common.wire.keys import Keys
 from common.wire.messages import Message, ToPeer
 from common.wire.sockets import connect_secure, make_socket, receive, send
+
+_M = TypeVar("_M")
 
 
 class Client:

@@ -7,18 +7,6 @@ from collections.abc import Iterable
 
 from replay_server.sessions.session import ActorSession
 
-WINDOW_CHUNKS = 8
-"""Most chunks of one actor that are not yet durable."""
-
-WINDOW_BYTES = 16 * 2**20
-"""Most bytes of them, but always one chunk: what an actor keeps, and what may lie in the queues on its way."""
-
-ASSUMED_CHUNK_ROWS = 256
-"""Size of an actor's chunks before the first one has come; until then it gets one chunk of credit."""
-
-LEASE_S = 15.0
-"""An actor or learner that has said nothing for so long counts as gone, and its unused credit is taken back."""
-
 
 def grant(sessions: Iterable[ActorSession], room_rows: int, turn: int, *, largest_rows: int) -> int:
     """Raises the credit of live sessions within `room_rows`, fewest outstanding chunks first; returns the next turn.

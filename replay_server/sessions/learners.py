@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from common.wire.messages import Batch, Held, LearnerReport, Refused, SampleRequest
 from replay_server.instructions import Reply
-from replay_server.sessions.credit import LEASE_S
+from replay_server.sessions.session import LEASE_S
 from replay_server.table.table import Table
 
 MAX_LEARNERS = 64

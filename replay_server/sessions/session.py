@@ -6,7 +6,18 @@ import math
 from dataclasses import dataclass
 
 from common.wire.messages import ActorReport
-from replay_server.sessions.credit import ASSUMED_CHUNK_ROWS, LEASE_S, WINDOW_BYTES, WINDOW_CHUNKS
+
+WINDOW_CHUNKS = 8
+"""Most chunks of one actor that are not yet durable."""
+
+WINDOW_BYTES = 16 * 2**20
+"""Most bytes of them, but always one chunk: what an actor keeps, and what may lie in the queues on its way."""
+
+ASSUMED_CHUNK_ROWS = 256
+"""Size of an actor's chunks before the first one has come; until then it gets one chunk of credit."""
+
+LEASE_S = 15.0
+"""An actor or learner that has said nothing for so long counts as gone, and its unused credit is taken back."""
 
 
 @dataclass(slots=True, eq=False)

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from common.wire.messages import Bye, LearnerReport, SampleRequest, Status
 from replay_server.durability.recovery import Recovered
 from replay_server.metrics import ReplayCollector, Timings, make_registry
-from replay_server.sessions.credit import LEASE_S
+from replay_server.sessions.session import LEASE_S
 from replay_server.sessions.waits import CAUSES
 from replay_server.status import make_status
 from tests.replay_server.runs import make_chunk, make_report, make_run

@@ -34,8 +34,8 @@ from common.wire.messages import (
 )
 from replay_server.instructions import StoreChunk, StoreSamples, StoreWeights
 from replay_server.replay import Replay
-from replay_server.sessions.credit import LEASE_S, WINDOW_CHUNKS
 from replay_server.sessions.learners import MAX_REQUESTS
+from replay_server.sessions.session import LEASE_S, WINDOW_CHUNKS
 from replay_server.settings import ReplaySettings
 from tests.replay_server.runs import make_chunk, make_report, make_run, make_weights, numbers
 

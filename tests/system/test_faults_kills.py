@@ -12,7 +12,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from replay_server.sessions.credit import LEASE_S
+from replay_server.sessions.session import LEASE_S
 from tests.actor_node.processes import Node
 from tests.conftest import wait_until
 from tests.replay_server.conftest import Valkey

@@ -16,7 +16,7 @@ from common.transitions import transition_dtype
 from common.wire.codec import MAX_SERVER_FRAME_BYTES, encode
 from common.wire.messages import LearnerReport, Message, Open, SampleRequest, StatusRequest
 from common.wire.sockets import make_socket
-from replay_server.sessions.credit import WINDOW_CHUNKS
+from replay_server.sessions.session import WINDOW_CHUNKS
 from shoal.commands.bench.load_generator import COPIES, ROWS, LoadGenerator, RecordedChunk, fill, make_run, record
 from shoal.commands.bench.processes import Processes, ReplayServer
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from replay_server.sessions.credit import WINDOW_CHUNKS
+from replay_server.sessions.session import WINDOW_CHUNKS
 from shoal.commands.audit.ledger import Key, Ledger, ServerLife
 
 

@@ -15,7 +15,7 @@ from rich.status import Status
 
 from common.errors import ShoalError
 from common.process import command
-from shoal.commands.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig, Doing, Row
+from shoal.commands.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig, BenchProgress, BenchRow
 from shoal.commands.bench.rows import in_words
 
 END_S = 30.0
@@ -48,7 +48,7 @@ def bench(what: tuple[str, ...], **values: Any) -> None:
         command.result(msgspec.json.encode(found))
 
 
-def measure(name: str, config: BenchConfig) -> Iterator[Row]:
+def measure(name: str, config: BenchConfig) -> Iterator[BenchRow]:
     """Yields the rows of one benchmark, from a process of its own; ShoalError when it fails.
 
     One thread a process, which numpy's libraries are told by their environment, before they are loaded.
@@ -69,7 +69,7 @@ def measure(name: str, config: BenchConfig) -> Iterator[Row]:
             process.wait(END_S)
 
 
-def _read(process: subprocess.Popen[bytes]) -> Iterator[Row]:
+def _read(process: subprocess.Popen[bytes]) -> Iterator[BenchRow]:
     if process.stdout is None:
         return
     status = _screen.status("starting")
@@ -77,11 +77,11 @@ def _read(process: subprocess.Popen[bytes]) -> Iterator[Row]:
         for text in process.stdout:
             line = _LINE.decode(text)
             if "doing" in line:
-                _show(status, msgspec.convert(line, Doing).doing)
+                _show(status, msgspec.convert(line, BenchProgress).doing)
             else:
                 # While it moves, rich sends to the screen what is printed to stdout.
                 status.stop()
-                yield msgspec.convert(line, Row)
+                yield msgspec.convert(line, BenchRow)
     finally:
         status.stop()
 

@@ -127,7 +127,7 @@ class ProgressWatcher(Watcher):
             self._print(text)
 
     def tick(self, playing: int = 0) -> None:
-        """Raises EvaluationStopped once a stop was asked for; says for how long no episode has ended, if that is long."""
+        """Raises EvaluationStopped after a stop request; says for how long no episode has ended, if that is long."""
         if self._stopped():
             raise EvaluationStopped(f"stopped after {self._done:,} episodes")
         now = time.monotonic()

@@ -6,7 +6,8 @@ import time
 import pytest
 from prometheus_client import Counter, generate_latest
 
-from common.process import metrics as vitals
+from common.process import metrics
+from common.process import resources
 from tests.common.examples import make_run
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
@@ -38,7 +39,7 @@ def value(registry, name):
 
 
 def test_build_is_told_with_the_role_and_its_libraries():
-    registry = vitals.make_registry("actor", libraries=("msgspec", "nowhere"))
+    registry = metrics.make_registry("actor", libraries=("msgspec", "nowhere"))
     text = generate_latest(registry).decode()
     [line] = [line for line in text.splitlines() if line.startswith("shoal_build_info{")]
     assert 'role="actor"' in line
@@ -49,11 +50,11 @@ def test_build_is_told_with_the_role_and_its_libraries():
 @on_linux
 @pytest.mark.slow
 def test_memory_and_cpu_time_of_workers_count(child):
-    alone = vitals.make_registry("actor")
-    with_child = vitals.make_registry("actor", lambda: [child.pid])
+    alone = metrics.make_registry("actor")
+    with_child = metrics.make_registry("actor", lambda: [child.pid])
     more = value(with_child, "shoal_memory_bytes") - value(alone, "shoal_memory_bytes")
     assert 64 * 2**20 < more < 110 * 2**20
-    assert vitals.private_bytes(child.pid) < more + 2**20
+    assert resources.private_bytes(child.pid) < more + 2**20
     assert value(with_child, "shoal_cpu_seconds_total") > value(alone, "shoal_cpu_seconds_total")
 
 
@@ -61,7 +62,7 @@ def test_memory_and_cpu_time_of_workers_count(child):
 @pytest.mark.slow
 def test_cpu_time_does_not_go_back_when_a_worker_ends(child):
     pids = [child.pid]
-    registry = vitals.make_registry("actor", lambda: pids)
+    registry = metrics.make_registry("actor", lambda: pids)
     before = value(registry, "shoal_cpu_seconds_total")
     assert before > 0.0
     pids.clear()  # gone from the list before it is waited for: its time is in neither sum
@@ -73,7 +74,7 @@ def test_cpu_time_does_not_go_back_when_a_worker_ends(child):
 
 @on_linux
 def test_a_process_that_is_gone_takes_nothing():
-    assert (vitals.private_bytes(2**22 + 1), vitals.cpu_seconds(2**22 + 1)) == (0, 0.0)
+    assert (resources.private_bytes(2**22 + 1), resources.cpu_seconds(2**22 + 1)) == (0, 0.0)
 
 
 @on_linux
@@ -82,7 +83,7 @@ def test_cpu_time_is_the_systems():
     while time.process_time() < 0.1 and time.monotonic() < give_up_at:
         pass
     times = os.times()
-    assert vitals.cpu_seconds(os.getpid()) == pytest.approx(sum(times[:4]), abs=0.1)
+    assert resources.cpu_seconds(os.getpid()) == pytest.approx(sum(times[:4]), abs=0.1)
 
 
 # ---- the limit ----------------------------------------------------------------------------------------------------
@@ -107,10 +108,10 @@ def test_the_limit_is_the_least_of_all_groups_and_the_machine(name, tmp_path, mo
     for file, text in limits.items():
         (tmp_path / "cgroup" / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "cgroup" / file).write_text(text)
-    monkeypatch.setattr(vitals, "PROC", tmp_path)
-    monkeypatch.setattr(vitals, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(resources, "PROC", tmp_path)
+    monkeypatch.setattr(resources, "CGROUPS", tmp_path / "cgroup")
     limited = any(text.strip() == "1000000" for text in limits.values())
-    assert vitals.memory_limit_bytes() == (1_000_000 if limited else MACHINE)
+    assert resources.memory_limit_bytes() == (1_000_000 if limited else MACHINE)
 
 
 USED = {
@@ -138,14 +139,14 @@ def test_what_is_still_free_is_the_least_of_all_groups_and_the_machine(name, tmp
     for file, text in files.items():
         (tmp_path / "cgroup" / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "cgroup" / file).write_text(text)
-    monkeypatch.setattr(vitals, "PROC", tmp_path)
-    monkeypatch.setattr(vitals, "CGROUPS", tmp_path / "cgroup")
-    assert vitals.available_memory_bytes() == expected
+    monkeypatch.setattr(resources, "PROC", tmp_path)
+    monkeypatch.setattr(resources, "CGROUPS", tmp_path / "cgroup")
+    assert resources.available_memory_bytes() == expected
 
 
 @on_linux
 def test_the_limit_of_this_process_is_no_more_than_the_machine_has():
-    assert 0 < vitals.memory_limit_bytes() <= MACHINE
+    assert 0 < resources.memory_limit_bytes() <= MACHINE
 
 
 # ---- the run ------------------------------------------------------------------------------------------------------
@@ -153,15 +154,15 @@ def test_the_limit_of_this_process_is_no_more_than_the_machine_has():
 
 def test_a_runs_labels_are_bounded():
     run = make_run(scenario="x" * 200, algorithm={"name": ",".join(f"side{n}=maddpg" for n in range(60))})
-    labels = vitals.run_labels(run)
-    assert tuple(labels) == vitals.RUN_LABELS
+    labels = metrics.run_labels(run)
+    assert tuple(labels) == metrics.RUN_LABELS
     assert labels["run"] == run.id
     assert max(map(len, labels.values())) == 200
-    [sample] = vitals.run_info(labels).samples
+    [sample] = metrics.run_info(labels).samples
     assert (sample.name, sample.labels) == ("shoal_run_info", labels)
 
 
 def test_counters_have_no_series_of_their_birth():
-    registry = vitals.make_registry("actor")
+    registry = metrics.make_registry("actor")
     Counter("shoal_x", "X.", registry=registry).inc()
     assert "_created" not in generate_latest(registry).decode()

@@ -10,8 +10,8 @@ from common.transitions import transition_dtype
 from common.wire.messages import Hello, Open, Welcome
 from replay_server.durability.journal import MAX_UNCOMMITTED_BYTES, Journal
 from replay_server.replay import Replay
-from replay_server.sessions.credit import ASSUMED_CHUNK_ROWS, WINDOW_BYTES, WINDOW_CHUNKS, grant
-from replay_server.sessions.session import ActorSession
+from replay_server.sessions.credit import grant
+from replay_server.sessions.session import ASSUMED_CHUNK_ROWS, WINDOW_BYTES, WINDOW_CHUNKS, ActorSession
 from replay_server.settings import ReplaySettings
 from tests.replay_server.runs import make_run
 

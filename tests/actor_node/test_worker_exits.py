@@ -36,7 +36,7 @@ def test_an_exception_that_is_none_of_ours_brings_its_words_first_and_then_its_f
     words = last_words(raised.value)
     assert words.kind == "fault"
     assert words.line == "ZeroDivisionError: division by zero"
-    assert "test_endings.py" in words.text
+    assert "test_worker_exits.py" in words.text
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 3, 77])

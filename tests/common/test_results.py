@@ -6,7 +6,7 @@ import sys
 PROGRAM = """
 import ctypes, os, subprocess, sys
 import click, msgspec
-from common import command
+from common.process import command
 
 class Config(msgspec.Struct, frozen=True):
     times: int = 1

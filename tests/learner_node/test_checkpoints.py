@@ -16,9 +16,9 @@ from common.run.run import AlgorithmSpec, NetworkSpec
 from learner_node.checkpoints import Checkpoints, read
 from learner_node.stacked.update import Maddpg
 from learner_node.state import Counters, TrainingState, capture, restore
+from tests.learner_node.stacked.test_update import as_batch
 
 from .teams import TEAMS, as_fields, random_records
-from .test_maddpg import as_batch
 
 NETWORK = NetworkSpec(policy_hidden=(8, 8), critic_hidden=(8, 8), share_policies=False)
 SINGLE = torch.zeros(())

@@ -20,8 +20,8 @@ ROLES = ("replay", "learner", "actor")
 SERVICES = ("redis", *ROLES, "prometheus")
 _STATUS = """
 import msgspec, sys, zmq
-from common.messages import Status, StatusRequest
-from common.wire import Client
+from common.wire.messages import Status, StatusRequest
+from common.wire.client import Client
 client = Client(zmq.Context(), "tcp://127.0.0.1:5555")
 sys.stdout.buffer.write(msgspec.json.encode(client.ask(StatusRequest(), Status, timeout_s=5.0)))
 sys.stdout.flush()

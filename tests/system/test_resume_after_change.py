@@ -16,7 +16,7 @@ from shoal.commands.diagnose import diagnose
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 ROOT = Path(__file__).parents[2]
 CODE = """
-from tests.deploy.sized_numbers import Env
+from tests.shoal.commands.sized_numbers import Env
 
 def parallel_env():
     return Env(1.0, {rewarded}, 20)

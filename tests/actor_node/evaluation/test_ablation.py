@@ -10,8 +10,7 @@ from actor_node.evaluation.evaluate import play
 from common.policy.network import Policy
 from common.run.run import Run
 from common.worlds import make_world, messages, scenarios
-
-from .talkers import linear_policy, pushes, returns_of, run_of, talkers
+from tests.actor_node.talkers import linear_policy, pushes, returns_of, run_of, talkers
 
 
 @pytest.mark.parametrize("continuous", [True, False])

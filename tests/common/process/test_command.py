@@ -282,7 +282,7 @@ def test_a_command_may_return_its_exit_code(returned, code):
 )
 def test_the_exit_code_is_the_processs(body, code):
     script = (
-        "import click, os, signal, time; from common import command, errors\n"
+        "import click, os, signal, time; from common import errors; from common.process import command\n"
         # A suite that runs in a shell's background hands its children a SIGINT that is ignored.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"@click.command()\ndef it():\n    {body}\n"

@@ -1,4 +1,4 @@
-"""common/process/process.py: what a process answers about its health, and the port it answers on."""
+"""common/process/health.py: what a process answers about its health, and the port it answers on."""
 
 import re
 import socket

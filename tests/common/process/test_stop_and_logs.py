@@ -82,7 +82,7 @@ def test_a_request_wakes_every_thread_that_waits(eventually):
 
 
 LOOP = """
-from common.process import Stop
+from common.process.stop import Stop
 stop = Stop()
 stop.on_signals()
 print("ready")
@@ -161,7 +161,7 @@ def test_a_signal_at_any_moment_of_a_wait_is_taken(start):
     process = start(
         """
 import faulthandler, random, signal, time
-from common.process import Stop
+from common.process.stop import Stop
 faulthandler.dump_traceback_later(10, exit=True)
 stop, rounds, end = Stop(), 0, time.monotonic() + 0.7
 random.seed(0)
@@ -184,9 +184,9 @@ print(rounds)
 
 CHILD = """
 import os, sys, time
-from common import process
-process._ON_LINUX = {on_linux} and process._ON_LINUX
-process.die_with_parent(int(sys.argv[1]))
+from common.process import parent
+parent._ON_LINUX = {on_linux} and parent._ON_LINUX
+parent.die_with_parent(int(sys.argv[1]))
 print(os.getpid(), flush=True)
 time.sleep(60)
 """
@@ -279,7 +279,7 @@ def test_a_wait_is_counted_while_it_goes_on(waits):
 
 def test_the_log_goes_to_stderr_one_line_an_event(start):
     process = start(
-        "import logging; from common.process.process import start_logging; start_logging('replay')\n"
+        "import logging; from common.process.logs import start_logging; start_logging('replay')\n"
         "logging.getLogger('a.b').info('stored chunk=%d', 3); logging.getLogger('a.b').debug('not this')"
     )
     code, out, err = end_of(process)

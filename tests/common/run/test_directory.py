@@ -225,7 +225,7 @@ def test_a_writer_killed_in_the_middle_leaves_the_old_file(tmp_path):
     path = tmp_path / "a"
     write_atomically(path, b"old")
     script = (
-        "import os, signal, sys; from pathlib import Path; from common import run_directory as r\n"
+        "import os, signal, sys; from pathlib import Path; from common import files as r\n"
         "r.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
         "r.write_atomically(Path(sys.argv[1]), b'new' * 100_000)"
     )

@@ -34,10 +34,10 @@ WRONG = {
     "Run": "Run('id', run.spec, run.players)",
 }
 HEAD = """\
-from common.heads import Floats, GreedyHeads
-from common.players import members_of, players
-from common.policy import Policy, layer_shapes, unflatten, weight_count
-from common.run import Run
+from common.policy.heads import Floats, GreedyHeads
+from common.run.players import members_of, players
+from common.policy.network import Policy, layer_shapes, unflatten, weight_count
+from common.run.run import Run
 from common.transitions import transition_dtype
 run: Run
 flat: Floats

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mpe2_oracle import assert_equal_to_mpe2, mpe2_action, raw_env
 
 from common.worlds import SCENARIOS, make_world
+from tests.common.worlds.mpe2_oracle import assert_equal_to_mpe2, mpe2_action, raw_env
 
 # Seeds so chosen that a scenario takes at most a few seconds; the soak test below plays 200 of each.
 SEEDS = dict.fromkeys(SCENARIOS, 100) | {

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from legacy_oracle import REWARDS, OneCopy
 
 from common.errors import ConfigError
 from common.worlds import make_world
@@ -10,6 +9,7 @@ from common.worlds.simple_adversary import SimpleAdversary, SimpleAdversaryOptio
 from common.worlds.simple_reference import SimpleReference, SimpleReferenceOptions
 from common.worlds.simple_speaker_listener import SimpleSpeakerListener, SimpleSpeakerListenerOptions
 from common.worlds.simple_spread import SimpleSpread, SimpleSpreadOptions
+from tests.common.worlds.legacy_oracle import REWARDS, OneCopy
 
 COPIES = 6
 

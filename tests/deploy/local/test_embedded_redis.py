@@ -27,11 +27,11 @@ pytestmark = pytest.mark.slow
 _LAUNCHER = """
 import sys
 from pathlib import Path
-from common.process import Stop
-from common.run import Run, make_run_spec
+from common.process.stop import Stop
+from common.run.run import Run, make_run_spec
 from common.transitions import transition_dtype
 from common.worlds import world_spec
-from deploy.embedded_redis import EmbeddedRedis
+from deploy.local.embedded_redis import EmbeddedRedis
 d = Path(sys.argv[1])
 server = EmbeddedRedis(d / "data", d / "socket", d / "log", kernel_ends_it=sys.argv[2] == "True")
 process = server.start()

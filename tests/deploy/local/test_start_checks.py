@@ -13,8 +13,7 @@ from common.open_run import RunOptions, open_run
 from common.run.directory import RunDirectory
 from deploy.local.start_checks import QUIET_S, StartWatch, last_event
 from shoal.cli import shoal
-
-from .test_live import STATUS
+from tests.deploy.local.test_live_display import STATUS
 
 KINDS = "pettingzoo:tests.shoal.commands.team_kinds"
 

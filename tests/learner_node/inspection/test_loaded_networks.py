@@ -16,9 +16,8 @@ from learner_node.inspection.network_stats import forward
 from learner_node.stacked.passes import CriticPass
 from learner_node.stacked.update import Maddpg
 from learner_node.state import Counters, capture
-
-from .teams import TEAMS, as_fields, random_records
-from .test_maddpg import as_batch
+from tests.learner_node.stacked.test_update import as_batch
+from tests.learner_node.teams import TEAMS, as_fields, random_records
 
 
 def run_of(team: str, **algorithm: object) -> Run:

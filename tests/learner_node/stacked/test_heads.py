@@ -14,9 +14,8 @@ from common.run.run import ExplorationSpec
 from common.spec import Box, Categorical, JointSpec, joint_spec
 from learner_node.stacked.heads import Heads, gumbel_noise
 from tests.common.head_examples import HEAD_TEAMS, MOVERS, THRUST, UNEVEN_PAIR, logits_of
-
-from .literal_maddpg import differentiable_action, greedy_action
-from .teams import TEAMS
+from tests.learner_node.literal_maddpg import differentiable_action, greedy_action
+from tests.learner_node.teams import TEAMS
 
 ROWS = 40
 SINGLE, DOUBLE = torch.zeros(()), torch.zeros((), dtype=torch.float64)

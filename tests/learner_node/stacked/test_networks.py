@@ -9,8 +9,7 @@ import torch
 from common.policy.network import Policy, unflatten
 from common.run.run import AlgorithmSpec, NetworkSpec
 from learner_node.stacked.update import Maddpg
-
-from .teams import TEAMS
+from tests.learner_node.teams import TEAMS
 
 NETWORK = NetworkSpec(policy_hidden=(64, 64), critic_hidden=(64, 64), share_policies=False, share_critics=False)
 SINGLE = torch.zeros(())

@@ -14,9 +14,8 @@ from common.spec import AgentsSpec, Box
 from learner_node.stacked.heads import gumbel_noise
 from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.update import Maddpg
-
-from .literal_maddpg import LiteralMaddpg, Noise, flatten, load
-from .teams import TEAMS, as_fields, random_records
+from tests.learner_node.literal_maddpg import LiteralMaddpg, Noise, flatten, load
+from tests.learner_node.teams import TEAMS, as_fields, random_records
 
 NETWORK = NetworkSpec(policy_hidden=(16, 12), critic_hidden=(20, 8), share_policies=False, share_critics=False)
 ROWS = 48

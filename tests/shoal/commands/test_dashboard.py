@@ -17,9 +17,9 @@ from deploy.local.live_display import LineDisplay
 from shoal.commands.report.machine import read_machine
 from shoal.commands.train.artifacts import Artifacts
 from shoal.commands.train.dashboard import Dashboard
+from tests.deploy.local.test_live_display import STATUS
 
 from .report_runs import evaluate_run, line, make_run, write_lines
-from .test_live import STATUS
 from .test_report import Page, check_accessibility
 
 

@@ -20,7 +20,7 @@ import msgspec
 
 from common.errors import ConfigError, LastingError, PeerError, ShoalError, WorldError
 from common.restarts import GiveUp, Restarts
-from common.worlds.faults import described
+from common.worlds.faults import described, process_ended
 
 LONGEST_WORDS = 8_000
 """Characters of a failure that reach the supervisor: more than a pipe holds would never be sent."""
@@ -90,10 +90,4 @@ def decide(
 
 
 def _how(code: int, doing: str) -> str:
-    where = f" in {doing}" if doing else ""
-    if code >= 0:
-        return f"the environment ended its process with exit code {code} (os._exit?){where}"
-    if -code in FROM_OUTSIDE:
-        return f"killed by signal {-code}"
-    name = signal.Signals(-code).name if -code in set(signal.Signals) else "of no name"
-    return f"the environment crashed its process with signal {-code} ({name}){where}"
+    return f"killed by signal {-code}" if -code in FROM_OUTSIDE else process_ended(code, doing)

@@ -7,6 +7,7 @@ raise RuntimeError("the user's words")
 
 from __future__ import annotations
 
+import signal
 import traceback
 from pathlib import Path
 
@@ -41,6 +42,18 @@ def described(where: str, error: BaseException, copy: int | None = None) -> Worl
         lines.append(f"  because of {next(iter(_words(cause).splitlines()), '')}")
     lines += _frames(cause if cause is not None else error)
     return WorldError("\n".join(shorten(line, LONGEST_LINE) for line in lines), copy)
+
+
+def process_ended(code: int, where: str = "") -> str:
+    """Returns what an environment did to the process it ran in: `code` is its exit code, negative for a signal.
+
+    where: the call of the user's code that ran.
+    """
+    where = f" in {where}" if where else ""
+    if code >= 0:
+        return f"the environment ended its process with exit code {code} (os._exit?){where}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else "of no name"
+    return f"the environment crashed its process with signal {-code} ({name}){where}"
 
 
 def shorten(text: str, length: int) -> str:

@@ -17,6 +17,8 @@ from common.errors import ShoalError, WorldError
 MOST_FRAMES = 6
 MOST_LINES = 12
 LONGEST_LINE = 500
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals of an operator, a terminal or a machine that is out of memory."""
 _ROOT = Path(common.__file__).resolve().parent.parent
 _OWN = tuple(f"{_ROOT / folder}/" for folder in ("common", "actor_node", "learner_node", "replay_server", "deploy"))
 
@@ -45,10 +47,12 @@ def described(where: str, error: BaseException, copy: int | None = None) -> Worl
 
 
 def process_ended(code: int, where: str = "") -> str:
-    """Returns what an environment did to the process it ran in: `code` is its exit code, negative for a signal.
+    """Returns how the process of an environment ended: `code` is its exit code, negative for a signal.
 
     where: the call of the user's code that ran.
     """
+    if -code in FROM_OUTSIDE:
+        return f"killed by signal {-code}"
     where = f" in {where}" if where else ""
     if code >= 0:
         return f"the environment ended its process with exit code {code} (os._exit?){where}"

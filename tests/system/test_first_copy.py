@@ -13,7 +13,7 @@ from tests.system.conftest import Commands, log_of
 
 pytestmark = pytest.mark.system
 
-ENVIRONMENT = '''
+ENVIRONMENT = """
 import os, subprocess, time
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def parallel_env(way="fail"):
     if way == "exit":
         os._exit(3)
     raise RuntimeError("the licence server said no")
-'''
+"""
 
 
 LEARNER = ("learner", "--scenario", "pettingzoo:first_env", "--bind", "ipc://weights", "--metrics-port", "0")
@@ -40,16 +40,18 @@ def environment(tmp_path: Path) -> None:
     (tmp_path / "first_env.py").write_text(ENVIRONMENT)
 
 
-def left(directory: Path) -> list[psutil.Process]:
-    """Returns the processes of copies that still run."""
-    found = []
-    for path in directory.glob("left-*"):
-        for pid in (path.name.removeprefix("left-"), path.read_text()):
-            try:
-                found.append(psutil.Process(int(pid)))
-            except psutil.NoSuchProcess:
-                continue
-    return psutil.wait_procs(found, timeout=5)[1]
+def is_gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def all_are_gone(directory: Path) -> bool:
+    """Whether every copy's process has ended, and every program that one started."""
+    found = list(directory.glob("left-*"))
+    assert found
+    return all(is_gone(int(path.name.removeprefix("left-"))) and is_gone(int(path.read_text())) for path in found)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +59,7 @@ def left(directory: Path) -> list[psutil.Process]:
     [("fail", "making copy 0: RuntimeError: the licence server said no\n"), ("exit", "with exit code 3")],
 )
 def test_a_fault_is_shown_on_the_standard_error_with_nothing_on_the_standard_output(
-    commands: Commands, way: str, words: str
+    commands: Commands, eventually: Callable[..., object], way: str, words: str
 ) -> None:
     code, out, err = commands.run(
         "shoal", "train", "pettingzoo:first_env", "--set", f"world.way={way}", "--json", "--run", "run"
@@ -67,7 +69,7 @@ def test_a_fault_is_shown_on_the_standard_error_with_nothing_on_the_standard_out
     assert "Traceback" not in err
     assert "noise of a program" in err
     assert not (commands.directory / "run").exists()
-    assert left(commands.directory) == []
+    eventually(lambda: all_are_gone(commands.directory), "nothing is left")
 
 
 @pytest.mark.parametrize(
@@ -88,5 +90,5 @@ def test_a_constructor_that_hangs_is_named_and_does_not_keep_the_command_from_en
     process.send_signal(number)
     assert process.wait(10) == code
     assert time.monotonic() - asked_at < 5
-    assert left(commands.directory) == []
+    eventually(lambda: all_are_gone(commands.directory), "nothing is left")
     assert not (commands.directory / "run").exists()

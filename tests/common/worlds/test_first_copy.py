@@ -14,7 +14,7 @@ from common.worlds import make_world, world_spaces
 from common.worlds.first_copy import FirstCopy, Watch
 
 NAME = "pettingzoo:first_env"
-ENVIRONMENT = '''
+ENVIRONMENT = """
 import ctypes, os, subprocess, sys, time
 from pathlib import Path
 from gymnasium import spaces
@@ -85,7 +85,7 @@ def parallel_env(**options):
 
 def nothing(**options):
     return None
-'''
+"""
 
 
 @pytest.fixture
@@ -101,13 +101,28 @@ def read(name=NAME, said=None, tick=lambda: None, **options):
     return FirstCopy(name, options, Watch((said if said is not None else []).append, tick)).read()
 
 
-def left(directory) -> list[psutil.Process]:
-    """Returns the processes of the copy that still run."""
+def is_gone(pid) -> bool:
     try:
-        processes = [psutil.Process(int(pid)) for pid in (directory / "left").read_text().split()]
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
-        return []
-    return psutil.wait_procs(processes, timeout=5)[1]
+        return True
+
+
+def has_started_all(directory):
+    file = directory / "left"
+    return file.exists() and len(file.read_text().split()) == 2
+
+
+@pytest.fixture
+def nothing_is_left(directory, eventually):
+    """Fails where the copy's process or one that it started still runs."""
+
+    def check():
+        pids = [int(pid) for pid in (directory / "left").read_text().split()]
+        assert len(pids) == 2
+        eventually(lambda: all(map(is_gone, pids)), "nothing is left")
+
+    return check
 
 
 def test_it_says_what_a_copy_in_this_process_says(directory):
@@ -135,7 +150,8 @@ def test_a_fault_has_the_words_it_has_in_this_process(directory, name, options):
         make_world(name, options=options).close()
     with pytest.raises((ConfigError, WorldError)) as there:
         read(name, **options)
-    assert (type(there.value), getattr(there.value, "copy", None)) == (type(here.value), getattr(here.value, "copy", None))
+    assert type(there.value) is type(here.value)
+    assert getattr(there.value, "copy", None) == getattr(here.value, "copy", None)
     assert str(there.value) == str(here.value).encode("utf-8", "backslashreplace").decode()
 
 
@@ -150,32 +166,33 @@ def test_a_fault_has_the_words_it_has_in_this_process(directory, name, options):
     ],
 )
 def test_a_process_that_ends_is_a_fault_that_names_the_call(directory, options, words):
-    with pytest.raises(WorldError, match=f"{NAME}: the environment .*{words}"):
+    with pytest.raises(WorldError, match=f"{NAME}: making copy 0: the environment .*{words}"):
         read(**options)
 
 
-def test_what_it_starts_ends_with_it(directory):
+def test_what_it_starts_ends_with_it(directory, nothing_is_left):
     read(make="leave")
-    assert left(directory) == []
+    nothing_is_left()
 
 
 @pytest.mark.parametrize("close", ["hang", "hold"])
 @pytest.mark.slow
-def test_a_close_that_hangs_is_killed_and_the_copy_is_used(directory, close):
+def test_a_close_that_hangs_is_killed_and_the_copy_is_used(directory, close, nothing_is_left):
     said = []
     began = time.monotonic()
     assert len(read(said=said, close=close).agents.agents) == 2
     assert 5 <= time.monotonic() - began < 15
     assert "close() has not returned for" in said[0]
     assert said[-1] == f"{NAME}: close() of the first copy did not return in 5 s; killed"
-    assert close == "hold" or left(directory) == []
+    if close == "hang":
+        nothing_is_left()
 
 
 @pytest.mark.slow
-def test_a_fault_is_not_lost_where_the_close_after_it_hangs(directory):
-    with pytest.raises(WorldError, match="the licence .* said no"):
+def test_a_fault_is_not_lost_where_the_close_after_it_hangs(directory, nothing_is_left):
+    with pytest.raises(WorldError, match=r"the licence .* said no"):
         read(spaces="fail", close="hang")
-    assert left(directory) == []
+    nothing_is_left()
 
 
 @pytest.mark.slow
@@ -187,25 +204,22 @@ def test_a_constructor_that_takes_long_is_named(directory):
 
 
 @pytest.mark.parametrize("options", [{"make": "hang"}, {"spaces": "hang"}])
-def test_a_stop_ends_it_at_once_with_all_that_it_started(directory, options):
+def test_a_stop_ends_it_at_once_with_all_that_it_started(directory, options, nothing_is_left):
     def tick():
-        if (directory / "left").exists():
+        if has_started_all(directory):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         read(tick=tick, **options)
-    assert left(directory) == []
+    nothing_is_left()
 
 
-def test_nothing_outlives_a_parent_that_is_killed(directory):
+def test_nothing_outlives_a_parent_that_is_killed(directory, eventually, nothing_is_left):
     script = f"from common.worlds.first_copy import *; FirstCopy({NAME!r}, {{'make': 'hang'}}, Watch()).read()"
     root = str(Path(__file__).parents[3])
     # The environment is found in the working directory, as in a script of the user's.
     parent = subprocess.Popen([sys.executable, "-c", script], cwd=directory, env={**os.environ, "PYTHONPATH": root})
-    give_up_at = time.monotonic() + 20
-    while not (directory / "left").exists() or len((directory / "left").read_text().split()) < 2:
-        assert time.monotonic() < give_up_at
-        time.sleep(0.02)
+    eventually(lambda: has_started_all(directory), "the constructor hangs")
     parent.kill()
     parent.wait()
-    assert left(directory) == []
+    nothing_is_left()

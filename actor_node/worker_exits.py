@@ -12,7 +12,6 @@ none           another signal  it crashed (SEGV, ABRT, ...)                     
 
 from __future__ import annotations
 
-import signal
 import traceback
 from typing import Literal
 
@@ -20,13 +19,11 @@ import msgspec
 
 from common.errors import ConfigError, LastingError, PeerError, ShoalError, WorldError
 from common.process.restart_policy import GiveUp, RestartPolicy
-from common.worlds.faults import described
+from common.worlds.faults import FROM_OUTSIDE, described, process_ended
 
 LONGEST_WORDS = 8_000
 """Characters of a failure that reach the supervisor: more than a pipe holds would never be sent."""
 LONGEST_LINE = 200
-FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""Signals of an operator, a terminal or a machine that is out of memory."""
 
 
 class LastWords(msgspec.Struct, frozen=True):
@@ -80,20 +77,10 @@ def decide(
     if words is not None and words.kind == "peer":
         return PeerError(words.text)
     # Where there are words they are the reason: a worker that cannot end after them is killed by its node.
-    how = words.text if words is not None else _how(code, doing)
+    how = words.text if words is not None else process_ended(code, doing)
     is_fault = words.kind == "fault" if words is not None else -code not in FROM_OUTSIDE
     fault = how if is_fault else ""
     decided = restarts.after(progressed=collected, fault=fault)
     if isinstance(decided, GiveUp):
         return LastingError(f"{how}\n(worker {worker} failed {decided.reason}; it is not started again)")
     return RestartRequested(decided.delay_s, how)
-
-
-def _how(code: int, doing: str) -> str:
-    where = f" in {doing}" if doing else ""
-    if code >= 0:
-        return f"the environment ended its process with exit code {code} (os._exit?){where}"
-    if -code in FROM_OUTSIDE:
-        return f"killed by signal {-code}"
-    name = signal.Signals(-code).name if -code in set(signal.Signals) else "of no name"
-    return f"the environment crashed its process with signal {-code} ({name}){where}"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import threading
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,7 +51,6 @@ if TYPE_CHECKING:
 
 # The table goes where the log goes; stdout holds results only, so that it can be piped.
 _screen = Console(markup=False, emoji=False, stderr=True)
-SLOW_S = 2.0
 
 
 class StatusConfig(msgspec.Struct, frozen=True):
@@ -99,16 +96,16 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
     refuse_missing(config.track)
     sections = command.run_settings(context)
     showing = Artifacts(config, _screen)
-    with said_if_slow("making one copy of the environment, to see what its agents observe and do"):
-        directory, run = open_run(
-            config.run,
-            scenario,
-            options,
-            sections,
-            resume=config.resume,
-            role="launcher",
-            check=refuse_what_does_not_fit(config),
-        )
+    directory, run = open_run(
+        config.run,
+        scenario,
+        options,
+        sections,
+        resume=config.resume,
+        role="launcher",
+        check=refuse_what_does_not_fit(config),
+        say=partial(_screen.print, soft_wrap=True),
+    )
     start_logging("shoal", "WARNING" if _screen.is_terminal else "INFO")
     stop = Stop()
     stop.on_signals()
@@ -229,18 +226,6 @@ def _lockstep(directory: RunDirectory, run: Run, config: TrainConfig) -> Lockste
     from deploy.lockstep.run import LockstepRun  # noqa: PLC0415
 
     return LockstepRun(directory, run, config)
-
-
-@contextlib.contextmanager
-def said_if_slow(doing: str) -> Iterator[None]:
-    """Says what is being done once it has taken SLOW_S."""
-    timer = threading.Timer(SLOW_S, _screen.print, [doing], {"soft_wrap": True})
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def _print_status(answer: Status) -> None:

@@ -30,8 +30,8 @@ _LARGEST_INT = 2**53
 LEAST_POSITIVE = 1 / _LARGEST_FLOAT
 Positive = Annotated[float, Meta(ge=LEAST_POSITIVE, le=_LARGEST_FLOAT)]
 NonNegative = Annotated[float, Meta(ge=0, le=_LARGEST_FLOAT)]
-Share = Annotated[float, Meta(ge=0, le=1)]
-PositiveShare = Annotated[float, Meta(gt=0, le=1)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+PositiveFraction = Annotated[float, Meta(gt=0, le=1)]
 Count = Annotated[int, Meta(ge=1, le=_LARGEST_INT)]
 CountOrZero = Annotated[int, Meta(ge=0, le=_LARGEST_INT)]
 Hidden = Annotated[tuple[Annotated[int, Meta(ge=1, le=65_536)], ...], Meta(min_length=1, max_length=8)]
@@ -66,15 +66,15 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Annotated[str, Meta(max_length=1_000)] = "matd3"
     """maddpg, matd3, iddpg or joint for all; or by side, as in adversary=maddpg,agent=iddpg."""
-    discount: Share = 0.9
+    discount: Fraction = 0.9
     """What a reward one step later is worth (gamma)."""
-    target_rate: PositiveShare = 0.01
-    """Share of the way targets move to their networks each update (tau)."""
+    target_rate: PositiveFraction = 0.01
+    """Fraction of the way targets move to their networks each update (tau)."""
     policy_learning_rate: Positive = 2e-3
     """Adam's, for policies, at the start."""
     critic_learning_rate: Positive = 2e-3
     """The same for critics."""
-    final_learning_rate_share: Share = 0.05
+    final_learning_rate_share: Fraction = 0.05
     """Learning rates fall over the budget to this share of their start."""
     learning_rate_decay: Literal["linear", "cosine"] = "linear"
     """How they fall: evenly, or late."""
@@ -93,14 +93,14 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     action_regularisation: NonNegative = 1e-3
     """Weight of mean(logits^2) in the policy loss."""
     policy_weight_decay: NonNegative = 0.0
-    """Share of a policy's weight that is added to its gradient."""
+    """Fraction of a policy's weight that is added to its gradient."""
     critic_weight_decay: NonNegative = 0.0
     """The same for critics."""
     reward_scale: Positive = 1.0
     """What rewards are multiplied by before critics learn them: never shifted, which would change the task."""
-    team_spirit: Share = 0.0
-    """Share of the team's mean reward in each agent's: 0 = its own only, 1 = the team's only."""
-    final_team_spirit: Share | None = None
+    team_spirit: Fraction = 0.0
+    """Fraction of the team's mean reward in each agent's: 0 = its own only, 1 = the team's only."""
+    final_team_spirit: Fraction | None = None
     """What it moves to, linearly over the budget; none = stays."""
     teammates: Literal["buffer", "current"] = "buffer"
     """Other agents' actions in an agent's policy loss: as stored, or by their current policies."""
@@ -123,13 +123,13 @@ class ExplorationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The least it falls to."""
     decay: Literal["linear", "exponential"] = "linear"
     """How the scale falls to final_scale: over decay_share of the budget, or by decay_rate each environment step."""
-    decay_share: Share = 1.0
+    decay_share: Fraction = 1.0
     """Where decay is linear: the share of the budget it takes."""
-    decay_rate: PositiveShare = 0.99999
+    decay_rate: PositiveFraction = 0.99999
     """Where it is exponential: what the scale is multiplied by each environment step, over all copies."""
-    ladder: PositiveShare = 1.0
+    ladder: PositiveFraction = 1.0
     """Scale of a node's last worker in units of its first's, workers between in geometric steps; 1 = all alike."""
-    theta: PositiveShare = 0.15
+    theta: PositiveFraction = 0.15
     """Ornstein-Uhlenbeck: share of the way back to zero each step."""
     random_steps: CountOrZero = 5_000
     """First environment steps, acted uniformly at random."""
@@ -152,9 +152,9 @@ class ReplaySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who waits to hold the ratio: both sides, only the actors, or nobody."""
     n_step: Annotated[int, Meta(ge=1, le=100)] = 1
     """Environment steps a sampled transition spans, fewer where its episode ends before."""
-    priority_exponent: Share = 0.0
+    priority_exponent: Fraction = 0.0
     """How far sampling follows priorities (alpha): 0 = uniform, 1 = in proportion to the TD error."""
-    importance_exponent: Share = 0.4
+    importance_exponent: Fraction = 0.4
     """How far the loss makes up for that (beta); rises to 1 over the budget."""
 
     def largest_chunk(self, batch: int) -> int:

@@ -36,13 +36,13 @@ def explain(error: msgspec.ValidationError, settings: Mapping[str, Any], root: t
     place = _find(path.removesuffix("`"), settings, root)
     if unknown := re.search(r"unknown field `(.*)`", text):
         name = f"{place.name}.{unknown[1]}" if place.name else unknown[1]
-        return f"{name} is not a setting; {close_or_all(unknown[1], _field_names(place.kind))}"
+        return f"{name} is not a setting; {suggest(unknown[1], _field_names(place.kind))}"
     if not place.name:
         return text
     return f"{place.name} = {place.value!r}: {_wanted(text, place)}"
 
 
-def close_or_all(written: str, known: Iterable[str]) -> str:
+def suggest(written: str, known: Iterable[str]) -> str:
     """Returns "did you mean ...?" with the names close to what was written, or all that are known."""
     names = list(known)
     close = difflib.get_close_matches(written, names, n=2)

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from msgspec import Meta
 
-from common.run.validation_errors import close_or_all, explain
+from common.run.validation_errors import explain, suggest
 
 
 class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,5 +67,5 @@ def test_a_mistake_is_told_in_the_users_words(settings, expected):
 
 
 def test_close_names_come_before_all_names():
-    assert close_or_all("batsh", ["batch", "size"]) == "did you mean batch?"
-    assert close_or_all("zzz", ["batch", "size"]) == "known: batch, size"
+    assert suggest("batsh", ["batch", "size"]) == "did you mean batch?"
+    assert suggest("zzz", ["batch", "size"]) == "known: batch, size"

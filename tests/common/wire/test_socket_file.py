@@ -67,7 +67,7 @@ def test_a_file_is_not_removed_for_a_socket(tmp_path: Path) -> None:
     with (
         zmq.Context() as context,
         context.socket(zmq.PULL) as server,
-        pytest.raises(ConfigError, match="not a socket. Remove it"),
+        pytest.raises(ConfigError, match=r"not a socket\. Remove it"),
     ):
         bind(server, f"ipc://{path}", "--bind")
     assert path.read_text() == "mine"

@@ -163,7 +163,7 @@ class Node:
         said = f"worker {slot.index}: {line}; starts again in {decided.delay_s:.1f} s (restart {slot.restarts.total})"
         text = f"{said}\n{details}" if details else said
         _log.warning("%s", text)
-        self._note.leave(text, lasting=False, mended=True)
+        self._note.append(text, lasting=False, mended=True)
 
     def _watch(self, slot: Slot, now: float) -> None:
         """Speaks for a worker whose environment keeps it from that, and names or ends a call that does not return."""

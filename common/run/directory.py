@@ -62,12 +62,12 @@ class RunDirectory:
         except (OSError, UnicodeDecodeError) as e:
             raise ConfigError(f"{self.run_file} cannot be read: {e}") from e
 
-    def note_finished(self) -> None:
+    def mark_finished(self) -> None:
         """Notes that the learner has used its budget; LastingError when there is no room for that."""
         with writing(self.finished_file):
             self.finished_file.touch()
 
-    def hold(self, role: str) -> None:
+    def lock(self, role: str) -> None:
         """Takes the directory for the one process of a role, until it ends; ConfigError while another has it."""
         try:
             lock = (self.path / f".{role}.lock").open("a+")

@@ -115,7 +115,7 @@ class Role:
             self.start()
 
     def _take_news(self) -> None:
-        for failure in self._note.news():
+        for failure in self._note.read_new():
             if failure.mended:
                 self.news.append(f"{self.name} {failure.message}")
             else:

@@ -51,7 +51,7 @@ class LockstepRun:
         self._directory, self._run, self._config = directory, run, config
         # A learner of its own on this directory would overwrite the checkpoints.
         self._learner_role = RunDirectory(directory.path)
-        self._learner_role.hold("learner")
+        self._learner_role.lock("learner")
         chunk_steps = ActorConfig(copies=config.copies, chunk_rows=config.chunk_rows).chunk_steps
         refuse_large_chunks(run, chunk_steps * config.copies)
         if run.spec.budget.seconds:

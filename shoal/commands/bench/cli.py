@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from rich.status import Status
 
 from common.errors import ShoalError
 from common.process import command
+from common.process.own_python import module_command
 from shoal.commands.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig, BenchProgress, BenchRow
 from shoal.commands.bench.rows import in_words
 
@@ -53,7 +53,7 @@ def measure(name: str, config: BenchConfig) -> Iterator[BenchRow]:
 
     One thread a process, which numpy's libraries are told by their environment, before they are loaded.
     """
-    line = [sys.executable, "-m", "shoal.commands.bench", name, msgspec.json.encode(config).decode(), str(os.getpid())]
+    line = module_command("shoal.commands.bench", name, msgspec.json.encode(config).decode(), str(os.getpid()))
     threads = {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "OMP", "MKL")}
     # A session of its own: Ctrl-C is for this process, which ends that one once.
     process = subprocess.Popen(  # noqa: S603  (our own argument list, no shell)

@@ -85,16 +85,18 @@ class LocalRun:
                 display.say(text)
             return learner.finished
         finally:
-            try:
-                display.close()
-            finally:
-                self._supervisor.end(on_wait=display.say)
-            shutil.rmtree(self._notes, ignore_errors=True)
-            self._context.destroy(linger=0)
-            shutil.rmtree(self._sockets, ignore_errors=True)
-            link = self._directory.path / _SOCKETS
-            if link.is_symlink():
-                link.unlink()
+            with contextlib.ExitStack() as stack:
+                stack.callback(self._clean_up)
+                stack.callback(self._supervisor.end, on_wait=display.say)
+                stack.callback(display.close)
+
+    def _clean_up(self) -> None:
+        shutil.rmtree(self._notes, ignore_errors=True)
+        self._context.destroy(linger=0)
+        shutil.rmtree(self._sockets, ignore_errors=True)
+        link = self._directory.path / _SOCKETS
+        if link.is_symlink():
+            link.unlink()
 
     def _look(self, display: Display) -> None:
         """Looks after the processes and shows at once what failed, also what is tried again."""

@@ -146,6 +146,12 @@ class Role:
             self.process.kill()
             self.process.wait()
 
+    def kill(self) -> None:
+        """Kills the process, if it runs."""
+        if self.process is not None and self.running:
+            self.process.kill()
+            self.process.wait()
+
 
 class Supervisor:
     """Roles in the order in which they start; they end in the reverse order."""
@@ -182,5 +188,11 @@ class Supervisor:
 
         on_wait: told in words what is waited for, when it takes long.
         """
-        for role in reversed(self.roles):
-            role.end(timeout_s, on_wait)
+        try:
+            for role in reversed(self.roles):
+                role.end(timeout_s, on_wait)
+        except BaseException:
+            # A second Ctrl-C: nobody waits any longer, and nothing may be left behind.
+            for role in reversed(self.roles):
+                role.kill()
+            raise

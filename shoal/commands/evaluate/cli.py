@@ -119,8 +119,7 @@ def evaluate(runs: tuple[str, ...], **values: Any) -> None:
     config = command.build(EvaluateConfig, values)
     if config.json and config.format != "table":
         raise ConfigError(f"--json with --format {config.format}: ask for one of them")
-    if config.real and (config.fast or config.dynamics == "legacy"):
-        raise ConfigError("--real with --fast or --dynamics legacy: those are batched; ask for one of them")
+    refuse_contradictions(config)
     named = [Path(run) for run in runs if run not in BASELINES]
     baselines = [run for run in runs if run in BASELINES]
     directories = run_directories(named)
@@ -134,16 +133,28 @@ def evaluate(runs: tuple[str, ...], **values: Any) -> None:
     _print_all(summarise(evaluated, [each.run.spec for each in directories], references), config)
 
 
+def refuse_contradictions(config: EvaluateConfig) -> None:
+    """Raises ConfigError for settings that ask for the batched world and for mpe2 itself."""
+    if config.real and (config.fast or config.dynamics == "legacy"):
+        raise ConfigError("--real with --fast or --dynamics legacy: those are batched; ask for one of them")
+
+
 def evaluate_run(
-    directory: RunDirectory, config: EvaluateConfig, stopped: Callable[[], bool] = lambda: False
+    directory: RunDirectory,
+    config: EvaluateConfig,
+    stopped: Callable[[], bool] = lambda: False,
+    screen: Console = _screen,
 ) -> Evaluation:
     """Evaluates one run, shows how it goes, and leaves the result in the run's directory.
 
+    screen: where progress is shown.
     stopped: asked all the time; once it is true the evaluation ends with Stopped. Returns on the original dynamics are
     of another scale, and drawn choices are not the team's best, so neither is left where reports and sweeps look.
     """
     game, team = load_run_team(directory)
-    result = _with_comparison(game, team, config, read_machine(directory).get("launch", {}), stopped)
+    result = _with_comparison(
+        game, team, config, read_machine(directory).get("launch", {}), stopped=stopped, screen=screen
+    )
     if config.dynamics == "mpe2" and result.choices == "greedy":
         evaluation.save(result, directory.evaluation_file)
     return result
@@ -162,7 +173,9 @@ def _with_comparison(
     team: Team,
     config: EvaluateConfig,
     launch: Mapping[str, Any],
+    *,
     stopped: Callable[[], bool] = lambda: False,
+    screen: Console = _screen,
 ) -> Evaluation:
     """Evaluates a team; where it learnt to draw its choices, a share of the episodes also otherwise, and at random."""
     choices: evaluation.Choices = "drawn" if config.sample else "greedy"
@@ -176,6 +189,7 @@ def _with_comparison(
         config,
         launch,
         stopped=stopped,
+        screen=screen,
         within=within,
         choices=choices,
         then=f"a fifth as many with {other} choices, and at random" if compares else "",
@@ -186,7 +200,14 @@ def _with_comparison(
     fewer = config if config.episodes is None else msgspec.structs.replace(config, episodes=share)
     chance = random_team(game, config.seed)
     watched = partial(
-        _evaluate_with_progress, game, config=fewer, launch=launch, stopped=stopped, within=within / 3, at_most=share
+        _evaluate_with_progress,
+        game,
+        config=fewer,
+        launch=launch,
+        stopped=stopped,
+        screen=screen,
+        within=within / 3,
+        at_most=share,
     )
     beside = [(other, watched(team, choices=other)), (RANDOM, watched(chance))]
     compared = [Compared(name, one.episodes, one.return_mean, one.return_ci95) for name, one in beside]
@@ -224,6 +245,7 @@ def _evaluate_with_progress(
     *,
     within: float,
     stopped: Callable[[], bool] = lambda: False,
+    screen: Console = _screen,
     choices: evaluation.Choices = "greedy",
     at_most: int = 0,
     then: str = "",
@@ -240,7 +262,7 @@ def _evaluate_with_progress(
     where = "the batched world" if ground.batched else "the real world of the run"
     how = "choices drawn" if choices == "drawn" else "without exploration"
     doing = f"evaluating {team.name}: {count} in {where}, {how}{f'; then {then}' if then else ''}"
-    with ProgressWatcher(_screen, doing, stopped, quiet=at_most > 0) as watcher:
+    with ProgressWatcher(screen, doing, stopped, quiet=at_most > 0) as watcher:
         return evaluation.evaluate_entrant(
             game,
             team,

@@ -132,8 +132,8 @@ class TrainingSession:
     def conclude(self) -> None:
         """Prints what ails the run, makes its film and its report, and names what is in its directory."""
         if not self.stop.requested:
-            self._artifacts.warn()
-        self._artifacts.conclude(film=True)
+            self._artifacts.warn(lambda: self.stop.requested)
+        self._artifacts.conclude(film=True, stopped=lambda: self.stop.requested)
         path = self.directory.path
         written = [name for name in _RESULTS if (path / name).exists()]
         self._print(f"results in {path}: {', '.join(written)}")

@@ -82,7 +82,7 @@ def test_a_run_goes_on_with_its_own_sides_only(tmp_path: Path) -> None:
     assert run.joint.teams == ("all",)
     _, same = open_run(path, "", RunOptions(), {}, resume=True, role="second")
     assert same.joint == run.joint
-    with pytest.raises(ConfigError, match=r"network.sides = \{'all': \('red', 'blue'\)\}; resume it with those"):
+    with pytest.raises(ConfigError, match=r"network.sides = \{'all': \('red', 'blue'\)\}\. Resume it with the same"):
         open_run(path, "", sides["both"], {}, resume=True, role="third")
 
 

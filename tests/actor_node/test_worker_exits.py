@@ -6,7 +6,7 @@ import pytest
 
 from actor_node.worker_exits import LastWords, RestartRequested, decide, last_words
 from common.errors import ConfigError, LastingError, PeerError, ShoalError, WorldError
-from common.process.restart_policy import MOST_FAILURES, RestartPolicy
+from common.process.restart_policy import MAX_FAILURES, RestartPolicy
 
 
 def decided(code, words=None, restarts=None, *, collected=False):
@@ -55,7 +55,7 @@ def test_a_crash_is_a_fault(number):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_kill_from_outside_is_none(number):
     restarts = RestartPolicy()
-    endings = [decided(-number, None, restarts) for _ in range(MOST_FAILURES + 1)]
+    endings = [decided(-number, None, restarts) for _ in range(MAX_FAILURES + 1)]
     assert all(isinstance(ending, RestartRequested) for ending in endings[:-1])
     assert isinstance(endings[-1], LastingError)
 

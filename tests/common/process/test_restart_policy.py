@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.process.restart_policy import FIRST_DELAY_S, LONGEST_DELAY_S, MOST_FAILURES, GiveUp, RestartPolicy, Retry
+from common.process.restart_policy import FIRST_DELAY_S, LONGEST_DELAY_S, MAX_FAILURES, GiveUp, RestartPolicy, Retry
 
 STEP = "pettingzoo:x: step 40 of copy 3: RuntimeError: the licence server is gone"
 OTHER_STEP = "pettingzoo:x: step 7 of copy 0: RuntimeError: the licence server is gone"
@@ -16,7 +16,7 @@ def history(*ends: tuple[bool, str]) -> list[Retry | GiveUp]:
 
 
 def test_the_delay_doubles_up_to_its_longest_then_the_process_is_given_up():
-    decided = history(*[(False, "")] * (MOST_FAILURES + 1))
+    decided = history(*[(False, "")] * (MAX_FAILURES + 1))
     assert decided[:-1] == [Retry(delay) for delay in (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0)]
     assert decided[-1] == GiveUp("9 times in a row")
 
@@ -48,8 +48,8 @@ def test_the_same_fault_three_times_with_nothing_in_between_is_final_whatever_it
 def test_different_faults_are_retried_as_long_as_any_failure():
     ends = [(True, "a")] + [(False, word) for word in "babababa"]
     decided = history(*ends)
-    assert all(isinstance(one, Retry) for one in decided[:MOST_FAILURES])
-    assert isinstance(decided[MOST_FAILURES], GiveUp)
+    assert all(isinstance(one, Retry) for one in decided[:MAX_FAILURES])
+    assert isinstance(decided[MAX_FAILURES], GiveUp)
 
 
 def test_a_rare_fault_is_retried_for_ever():
@@ -71,7 +71,7 @@ def test_over_any_history_of_kills(progress):
     restarts = RestartPolicy()
     decided = [restarts.after(progressed=progressed) for progressed in progress]
     in_a_row = list(accumulate(progress, lambda n, progressed: 1 if progressed else n + 1, initial=0))[1:]
-    assert [isinstance(one, GiveUp) for one in decided] == [n > MOST_FAILURES for n in in_a_row]
+    assert [isinstance(one, GiveUp) for one in decided] == [n > MAX_FAILURES for n in in_a_row]
     delays = [one.delay_s for one in decided if isinstance(one, Retry)]
     assert all(FIRST_DELAY_S <= delay <= LONGEST_DELAY_S for delay in delays)
     assert restarts.total == len(delays)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError, LastingError, PeerError, ShoalError
-from common.process.restart_policy import MOST_FAILURES, RestartPolicy
+from common.process.restart_policy import MAX_FAILURES, RestartPolicy
 from deploy.local.supervisor import Fail, Finished, Restart, Role, Supervisor, verdict
 
 
@@ -21,7 +21,7 @@ def test_exit_code_0_finishes_what_finishes_and_restarts_a_service() -> None:
 
 def test_a_killed_process_starts_again_after_a_growing_delay_until_it_is_given_up() -> None:
     restarts = RestartPolicy()
-    delays = [verdict(-9, 1.0, restarts, finishes=False, last_words="boom") for _ in range(MOST_FAILURES)]
+    delays = [verdict(-9, 1.0, restarts, finishes=False, last_words="boom") for _ in range(MAX_FAILURES)]
     assert [delay.delay_s for delay in delays if isinstance(delay, Restart)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
     last = verdict(-9, 1.0, restarts, finishes=False, last_words="boom")
     assert isinstance(last, Fail)
@@ -30,7 +30,7 @@ def test_a_killed_process_starts_again_after_a_growing_delay_until_it_is_given_u
 
 def test_a_long_run_makes_the_delay_begin_anew() -> None:
     restarts = RestartPolicy()
-    for _ in range(MOST_FAILURES):
+    for _ in range(MAX_FAILURES):
         verdict(-9, 1.0, restarts, finishes=False, last_words="")
     assert verdict(-9, 3_600.0, restarts, finishes=False, last_words="") == Restart(0.5)
 
@@ -115,7 +115,7 @@ def test_a_process_that_is_killed_is_not_given_the_words_of_a_worker_that_it_has
     role = supervisor.add(Role("thing", start, log, note=note))
     _look_until(supervisor, lambda: role.trouble)
     assert supervisor.take_news() == ["thing worker 3: no licence"]
-    for _ in range(MOST_FAILURES):
+    for _ in range(MAX_FAILURES):
         role.restarts.after(progressed=False)
     with pytest.raises(LastingError, match="its own last line"):
         _look_until(supervisor, lambda: False)

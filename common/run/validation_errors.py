@@ -66,10 +66,10 @@ def _suggest_setting(written: str, section: _Field, root: type[msgspec.Struct]) 
     """Returns the settings that were probably meant: of this section first, then of all sections."""
     names = _field_names(section.kind)
     endings = [name for name in names if name.endswith(f"_{written}")]
-    own = [_join(section.path, name) for name in endings]
+    in_section = [_join(section.path, name) for name in endings]
     paths = [f"{key}.{name}" for key, kind in _field_types(root).items() for name in _field_names(_bare(kind))]
     exact = [path for path in paths if path.partition(".")[2] == written]
-    if found := own + exact:
+    if found := in_section + exact:
         return _did_you_mean(found)
     if found := [_join(section.path, name) for name in _close(written, names)]:
         return _did_you_mean(found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -87,20 +86,24 @@ def open_run(
     resume: bool,
     role: str,
     check: Check = lambda _spec, _joint: None,
+    say: Callable[[str], object] = lambda _text: None,
+    tick: Callable[[], object] = lambda: None,
 ) -> tuple[RunDirectory, Run]:
     """Creates the directory of a new run, or opens the directory of the run to resume.
 
     path: the directory; empty chooses a new one. sections: of the configuration file. role: the role that this process
     locks in the directory until it exits. resume: resume the run; if a scenario is given and there is no run yet,
     create it, so that a service can always be started with the same options. check: raises ConfigError for settings
-    that cannot work, before anything is written.
+    that cannot work, before anything is written. say: receives progress texts while a copy of an environment is made.
+    tick: called ten times a second meanwhile; an exception that it raises ends the making.
     Raises ConfigError for options that cannot be used, and FinishedError for a run that has used its budget.
     """
     if not resume or (scenario and path and not RunDirectory(Path(path)).run_file.exists()):
         if not scenario:
             raise ConfigError("No scenario is given. Pass one of `shoal scenarios`.")
         spec = _new_spec(scenario, options, sections)
-        directory, run = create(Path(path) if path else default_path(spec), spec, *_inspect_world(spec, check))
+        world = _inspect_world(spec, check, say, tick)
+        directory, run = create(Path(path) if path else default_path(spec), spec, *world)
         directory.lock(role)
         return directory, run
     if not path:
@@ -116,20 +119,28 @@ def open_run(
     spec = _changed_spec(stored, options, sections)
     if directory.finished_file.exists() and not _extends(spec.budget, stored.budget):
         raise FinishedError(f"--run {path} has used its budget. Pass a larger total with --time or --steps.")
-    run = reopen(directory.path, spec, *_inspect_world(spec, check))[1]
+    run = reopen(directory.path, spec, *_inspect_world(spec, check, say, tick))[1]
     directory.finished_file.unlink(missing_ok=True)
     return directory, run
 
 
-def _inspect_world(spec: RunSpec, check: Check) -> tuple[AgentsSpec, tuple[AgentSpaces, ...]]:
+def _inspect_world(
+    spec: RunSpec, check: Check, say: Callable[[str], object], tick: Callable[[], object]
+) -> tuple[AgentsSpec, tuple[AgentSpaces, ...]]:
     """Returns the agents of the world, on the sides of network.sides, and the spaces of each agent.
 
     Raises ConfigError if the world does not exist, does not fit the algorithm or the head, or fails `check`.
     """
-    from common.worlds import make_world, world_spaces  # noqa: PLC0415  (may import an environment's package)
+    from common.worlds import FOREIGN, world_spec  # noqa: PLC0415  (many scenarios)
 
-    with contextlib.closing(make_world(spec.scenario, copies=1, seed=0, options=spec.world)) as world:
-        agents, spaces = with_sides(world.spec, spec.network.sides), world_spaces(world)
+    if spec.scenario.startswith(FOREIGN):
+        from common.worlds.first_copy import FirstCopy, Watch  # noqa: PLC0415  (for these alone)
+
+        found = FirstCopy(spec.scenario, spec.world, Watch(say, tick)).read()
+        agents, spaces = found.agents, found.spaces
+    else:
+        agents, spaces = world_spec(spec.scenario, spec.world), ()
+    agents = with_sides(agents, spec.network.sides)
     players(agents, spec.algorithm.name)
     check_head(agents, spec.network)
     check(spec, agents)

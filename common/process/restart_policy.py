@@ -1,94 +1,118 @@
-"""The restart policy: when a process that failed is restarted. Exponential back-off until a restart cannot help. Pure.
+"""Decides whether a process that ended starts again: after a growing delay, or not at all. Pure.
 
-Both supervisors use it (`shoal train` for its processes, an actor node for its workers):
+Two supervisors decide through this policy: `shoal train` for its processes, and an actor node for its workers. Each
+classifies how a process ended (`ProcessExit`); this policy then decides:
 
-    progress since the last failure                                  the delay restarts at FIRST_DELAY_S
-    a fault of the user's code before any progress                   give up
-    the same fault SAME_FAULTS times without progress in between     give up
-    the same fault in the same step SAME_FAULTS times in a row       give up: it always happens there
-    more than MAX_FAILURES failures in a row without progress        give up
-    otherwise                                                        restart after the delay
+    a usage error, or a peer that refuses the process                 give up
+    a failure that the process itself calls permanent                 give up
+    a fault of the user's code before the first progress              give up
+    the same fault SAME_FAULTS times without progress in between      give up
+    the same fault in the same step SAME_FAULTS times in a row        give up: the step always fails
+    more than MOST_FAILURES failures in a row without progress        give up
+    any other end                                                     restart after the delay
 
-A worker makes progress when it collects a chunk; time that it waits for a peer or a slow constructor is not progress.
-Any other process makes progress when it runs for STEADY_S.
+Progress resets the delay. A worker makes progress when it collects a chunk, however long that takes: time spent waiting
+for a peer or for a slow constructor does not count. Any other process makes progress when it runs for STEADY_S.
 """
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+from common.errors import ConfigError, LastingError, PeerError, ShoalError
 
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0
 STEADY_S = 60.0
-"""Running time after which a process that collects no chunks has made progress [s]."""
-MAX_FAILURES = 8
-"""Maximum number of failures in a row without progress before the supervisor gives up."""
+"""A process that collects no chunks makes progress when it runs this long."""
+MOST_FAILURES = 8
+"""Failures in a row, without progress in between, after which the process is not restarted."""
 SAME_FAULTS = 3
-"""Number of equal faults in a row after which the supervisor gives up."""
+
+Cause = Literal["usage", "peer", "permanent", "fault", "other"]
+"""Why a process ended: a usage error, a peer that refuses it, a permanent failure, the user's code, or another one."""
+_PERMANENT: dict[Cause, type[ShoalError]] = {"usage": ConfigError, "peer": PeerError, "permanent": LastingError}
 
 
-class Retry(NamedTuple):
-    """The decision to restart after a delay [s]."""
+class ProcessExit(NamedTuple):
+    """One end of a process."""
+
+    cause: Cause
+    reason: str
+    """Text for the user: one line, then details."""
+    progressed: bool
+    """Whether the process made progress since it started."""
+
+
+class Finished(NamedTuple):
+    """The process finished its work."""
+
+
+class Restart(NamedTuple):
+    """Start the process again after the delay."""
 
     delay_s: float
+    reason: str
+    """Why the process ended: one line, then details."""
 
 
 class GiveUp(NamedTuple):
-    """The decision not to restart, with the reason."""
+    """Raise the error: a restart cannot help."""
 
-    reason: str
+    error: ShoalError
 
 
 class RestartPolicy:
-    """The failure history of one process: decides after each failure whether and when to restart it.
+    """The failures of one process, and what each of them leads to.
 
     Example:
-        policy = RestartPolicy()
-        decision = policy.after(progressed=False, fault="KeyError: 'agent_0'")
+        policy = RestartPolicy("worker 3")
+        policy.decide(ProcessExit("other", "killed by signal 9", progressed=True))   # Restart(delay_s=0.5, ...)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, process: str) -> None:
+        """Takes the name that error messages give the process."""
+        self._process = process
         self.failures = 0
         """Failures in a row without progress in between."""
-        self.total = 0
-        """Restarts so far."""
+        self.restarts = 0
+        """Restarts granted in total."""
         self._ever_progressed = False
-        self._faults_without_progress: list[str] = []
-        """First lines of the faults since the last progress, oldest first."""
-        self._last_faults: list[str] = []
-        """First lines of the last SAME_FAULTS faults, oldest first."""
+        self._faults: list[str] = []
+        """First lines of the last faults in a row without progress in between, oldest first."""
+        self._faults_in_a_row: list[str] = []
+        """First lines of the last faults in a row, with or without progress."""
 
-    def after(self, *, progressed: bool, fault: str = "") -> Retry | GiveUp:
-        """Decides what follows a failure.
+    def decide(self, end: ProcessExit) -> Restart | GiveUp:
+        """Returns what follows an end of the process."""
+        if error := _PERMANENT.get(end.cause):
+            return GiveUp(error(end.reason))
+        self._ever_progressed |= end.progressed
+        self.failures = 1 if end.progressed else self.failures + 1
+        line = end.reason.partition("\n")[0] if end.cause == "fault" else ""
+        self._faults = [*([] if end.progressed else self._faults), line]
+        self._faults_in_a_row = [*self._faults_in_a_row, line][-SAME_FAULTS:]
+        if pattern := self._hopeless(line):
+            return GiveUp(LastingError(f"{end.reason}\n({self._process} failed {pattern}; it is not restarted)"))
+        self.restarts += 1
+        return Restart(min(FIRST_DELAY_S * 2.0 ** (self.failures - 1), LONGEST_DELAY_S), end.reason)
 
-        progressed: whether the process made progress since it started.
-        fault: error text of the user's code; empty if something else ended the process (a signal).
-        """
-        self._ever_progressed |= progressed
-        self.failures = 1 if progressed else self.failures + 1
-        line = fault.partition("\n")[0]
-        self._faults_without_progress = [*([] if progressed else self._faults_without_progress), line]
-        self._last_faults = [*self._last_faults, line][-SAME_FAULTS:]
-        if reason := self._give_up_reason(line):
-            return GiveUp(reason)
-        self.total += 1
-        return Retry(min(FIRST_DELAY_S * 2.0 ** (self.failures - 1), LONGEST_DELAY_S))
-
-    def _give_up_reason(self, fault: str) -> str:
+    def _hopeless(self, fault: str) -> str:
+        """Returns the pattern of failures that shows that a restart cannot help; empty while it may."""
         if fault and not self._ever_progressed:
             return "before its first chunk was collected"
-        last = [_without_numbers(line) for line in self._faults_without_progress[-SAME_FAULTS:]]
+        last = [_without_numbers(line) for line in self._faults[-SAME_FAULTS:]]
         if fault and len(last) == SAME_FAULTS and len(set(last)) == 1:
             return f"{SAME_FAULTS} times in a row without a chunk in between"
-        same_step = self._last_faults == [fault] * SAME_FAULTS and re.search(r"\bstep \d", fault)
+        same_step = self._faults_in_a_row == [fault] * SAME_FAULTS and re.search(r"\bstep \d", fault)
         if same_step:
             return f"{SAME_FAULTS} times in a row in the same step of the same copy"
-        if self.failures > MAX_FAILURES:
+        if self.failures > MOST_FAILURES:
             return f"{self.failures} times in a row"
         return ""
 
 
 def _without_numbers(line: str) -> str:
-    """Returns an error text without its numbers, which are steps, copies and values."""
+    """Replaces the numbers in an error message: steps, copies and values differ between equal faults."""
     return re.sub(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?", "#", line)

@@ -1,6 +1,7 @@
 """The stop request of a process: SIGTERM, SIGINT or code ask every loop to end.
 
-SIGTERM and SIGINT request a clean end. A second SIGINT ends the process at once.
+SIGTERM and SIGINT request a clean end. A second SIGINT ends the process at once. A process that a terminal started can
+also handle SIGHUP, the end of the terminal.
 """
 
 from __future__ import annotations
@@ -9,9 +10,13 @@ import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 
 from common.process.exit import DONE, INTERRUPTED
+
+_HUNG_UP = 128 + signal.SIGHUP
+_STDERR = 2
 
 
 class Stop:
@@ -33,6 +38,11 @@ class Stop:
         self._released_on_request = threading.Lock()
         self._released_on_request.acquire()
         self._interrupts = 0
+        self._pid = os.getpid()
+        self.signal = 0
+        """Number of the signal that made the first request; 0 if code made it, or before a request."""
+        self.hint = ""
+        """Line that the process writes for the user when a second SIGINT or SIGHUP ends it at once; empty = none."""
 
     def request(self, exit_code: int = DONE) -> None:
         """Requests the end; the first request sets the exit code."""
@@ -55,6 +65,32 @@ class Stop:
         # A process that an environment forks must react to terminate() as usual.
         os.register_at_fork(after_in_child=self.release_signals)
 
+    def on_hangup(self) -> None:
+        """Handles SIGHUP, the end of the terminal (exit code 129), unless the process was started to ignore it."""
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self._on_hangup)
+
+    @contextlib.contextmanager
+    def signals(self) -> Iterator[None]:
+        """Handles SIGINT and SIGTERM while the block runs, then restores the handlers: for programs that embed Shoal.
+
+        A second SIGINT raises KeyboardInterrupt. Outside the main thread, where Python handles no signals, the block
+        runs without them.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        taken = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.getsignal(number) for number in taken]
+        for number in taken:
+            signal.signal(number, self._on_embedded_signal)
+        try:
+            yield
+        finally:
+            for number, handler in zip(taken, before, strict=True):
+                # None: a handler that was not set from Python, which Python cannot set again.
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
     def release_signals(self) -> None:
         """Restores the default handlers: SIGINT raises KeyboardInterrupt, SIGTERM ends the process."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -63,5 +99,40 @@ class Stop:
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._interrupts += number == signal.SIGINT
         if self._interrupts > 1:
+            self._write_hint()
             os._exit(INTERRUPTED)
-        self.request(INTERRUPTED if number == signal.SIGINT else DONE)
+        self._request_by(number, INTERRUPTED if number == signal.SIGINT else DONE)
+
+    def _on_embedded_signal(self, number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:
+            # A fork of the embedding program must react to the signal as usual.
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+            return
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts > 1:
+            raise KeyboardInterrupt
+        self._request_by(number, INTERRUPTED if number == signal.SIGINT else DONE)
+
+    def _on_hangup(self, number: int, _frame: FrameType | None) -> None:
+        if not self._write_hint():
+            # The terminal is gone: output must not fail.
+            null = os.open(os.devnull, os.O_WRONLY)
+            for stream in (1, _STDERR):
+                os.dup2(null, stream)
+            os.close(null)
+        self._request_by(number, _HUNG_UP)
+
+    def _request_by(self, number: int, exit_code: int) -> None:
+        if not self.requested:
+            self.signal = number
+        self.request(exit_code)
+
+    def _write_hint(self) -> bool:
+        """Writes the hint to the standard error and returns whether the write succeeded."""
+        try:
+            # Not through sys.stderr, to which the interrupted code may be writing.
+            os.write(_STDERR, f"\n{self.hint}\n".encode(errors="replace") if self.hint else b"")
+        except OSError:
+            return False
+        return True

@@ -36,8 +36,8 @@ from common.spec import AgentsSpec, difference
 class RunDirectory:
     """The paths of one run's directory."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path | str) -> None:
+        self.path = path = Path(path)
         self.run_file = path / "run.toml"
         self.policy_file = path / "policy.safetensors"
         self.checkpoints = path / "checkpoints"
@@ -90,6 +90,12 @@ class RunDirectory:
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         self._lock = lock
+
+    def release(self) -> None:
+        """Gives the directory up, so that another process, or this one, may take the role again."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
 
 def default_path(spec: RunSpec) -> Path:

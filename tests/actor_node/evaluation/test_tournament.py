@@ -209,7 +209,7 @@ def test_who_cannot_play_together_is_named(tmp_path):
         "neither a run's directory nor one of frozen, untrained, random": [*names(a), "rnadom"],
         "named twice": [*names(a), *names(a)],
         "name a run too": [RANDOM, UNTRAINED],
-        "holds no run": [*names(a), str(tmp_path)],
+        "does not contain a run": [*names(a), str(tmp_path)],
     }
     for message, entered in cases.items():
         with pytest.raises(ConfigError, match=message):

@@ -191,7 +191,7 @@ def test_the_command_shows_tables_and_prints_json(tmp_path: Path, capsys: pytest
     assert told["course"]["policy_lag"] == 50.0
     assert told["communication"][0]["shuffled_cost"] == 0.0
     assert command.run(shoal, "shoal", ["diagnose", str(tmp_path)]) == 2
-    assert "holds no run" in capsys.readouterr().err
+    assert "does not contain a run" in capsys.readouterr().err
 
 
 def test_the_short_form_says_only_what_it_warns_of(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_a_sweeps_directory_is_all_its_runs_and_no_milestones(tmp_path):
 
 
 def test_a_path_without_runs_and_a_sweep_that_is_not_done_are_told_apart(tmp_path):
-    with pytest.raises(ConfigError, match="holds no run"):
+    with pytest.raises(ConfigError, match="does not contain a run"):
         run_directories([tmp_path])
     team = make_team(tmp_path / "a" / "seed-1", "simple_push")
     team.policy_file.unlink()

@@ -14,7 +14,7 @@ from msgspec import Meta
 from rich.console import Console
 from rich.table import Table
 
-from actor_node.evaluation.copy_rollouts import words_of
+from actor_node.evaluation.copy_rollouts import exception_text
 from common.open_run import RunOptions, open_run
 from common.policy.file import load_policy
 from common.process import command
@@ -151,7 +151,7 @@ def _evaluate_at_end(directory: RunDirectory, config: TrainConfig, stop: Stop) -
         return stop.exit_code
     except Exception as e:  # noqa: BLE001  (whatever it is, the trained team gets its report)
         again = f"try again with: shoal evaluate {directory.path}"
-        _screen.print(f"not evaluated: {words_of(e)}\n{again}", soft_wrap=True, markup=False, highlight=False)
+        _screen.print(f"not evaluated: {exception_text(e)}\n{again}", soft_wrap=True, markup=False, highlight=False)
         return FAILED
     print_evaluation(result, as_json=config.json)
     return DONE

@@ -210,7 +210,7 @@ def test_such_teams_need_runs_of_one_world(tmp_path, capsys):
     make_team(tmp_path / "b", "simple_spread")
     assert command.run(shoal, "shoal", ["evaluate", "random", "--fast"]) == 2
     told = capsys.readouterr().err
-    assert "random: name a run too, which says what is played; one in a directory of such a name is ./random" in told
+    assert "random: no run is named, so the world is unknown. Add a run's directory; if" in told
     both = [str(tmp_path / "a"), str(tmp_path / "b")]
     assert command.run(shoal, "shoal", ["evaluate", *both, "random", "--fast"]) == 2
     assert "name runs of one scenario" in capsys.readouterr().err

@@ -65,7 +65,7 @@ def batched_world(run: Run, copies: int, seed: int, **options: Any) -> World:
 def ablate(run: Run, flat: Floats, episodes: int, seed: int) -> list[Ablation]:
     """Plays with each speaker's messages unchanged, zeroed, and shuffled among the episodes.
 
-    flat: the policies' weights. episodes: 2 or more. Returns an empty list if no agent observes another agent's messages.
+    flat: the policies' weights. episodes: 2 or more. Returns an empty list if no agent observes another's messages.
     """
     spoken = messages(run.spec.scenario, run.spec.world)
     if not spoken:

@@ -1,10 +1,10 @@
 """Plays a team's episodes in the requested world: batched, mpe2 itself, or the user's environment.
 
-| world                      | played by                                                        | default episodes             |
-|----------------------------|------------------------------------------------------------------|------------------------------|
-| batched                    | batched_rollouts.py, 50 copies; some also in mpe2, as a check    | 1,000                        |
-| mpe2 itself                | batched_rollouts.py, 50 copies                                   | as many as fit into the time |
-| `pettingzoo:` environments | copy_rollouts.py, in this process or in those of process_pool.py | as many as fit into the time |
+| world                      | played by                                                     | default episodes       |
+|----------------------------|---------------------------------------------------------------|------------------------|
+| batched                    | batched_rollouts.py, 50 copies; some also in mpe2, as a check | 1,000                  |
+| mpe2 itself                | batched_rollouts.py, 50 copies                                | as many as time allows |
+| `pettingzoo:` environments | copy_rollouts.py, here or in processes (process_pool.py)      | as many as time allows |
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class Team(NamedTuple):
     make_actor: Callable[[], Actor]
     """Makes a new actor for each pairing, so that no pairing depends on those before it. Can be pickled."""
     make_sampled_actor: Callable[[], Actor] | None = None
-    """Makes an actor that samples Categorical parts from the policy's softmax; None if the actions have no such part."""
+    """Makes an actor that samples Categorical parts from the policy's softmax; None if there are no such parts."""
 
 
 class SampledPolicy:
@@ -100,7 +100,7 @@ class RowGenerators:
         self._rows[row] = np.random.default_rng([self._seed, seed])
 
     def draw(self, rows: int, sample: Callable[[np.random.Generator, int], Numbers]) -> Numbers:
-        """Returns `sample(generator, rows)`; after `start_episode`, one sample for each started row and zeros elsewhere."""
+        """Returns `sample(generator, rows)`; after `start_episode`, one sample a started row and zeros elsewhere."""
         if not self._rows:
             return sample(self._shared, rows)
         drawn = {row: sample(rng, 1)[0] for row, rng in self._rows.items()}

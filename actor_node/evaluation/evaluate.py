@@ -102,7 +102,7 @@ class Evaluation(msgspec.Struct, frozen=True):
 
 
 def evaluate(
-    directory: RunDirectory,
+    directory: RunDirectory | Path | str,
     episodes: int,
     seed: int,
     progress: Callable[[int], object] = int,
@@ -115,6 +115,8 @@ def evaluate(
 
     Example: evaluate(RunDirectory(Path("runs/spread")), 1_000, FIRST_SEED, task=EvalTask(fast=True)).return_mean
     """
+    if not isinstance(directory, RunDirectory):
+        directory = RunDirectory(directory)
     return evaluate_team(*load_run_team(directory), episodes, seed, task, progress=progress)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from actor_node.evaluation.copy_rollouts import words_of
+from actor_node.evaluation.copy_rollouts import exception_text
 from actor_node.evaluation.evaluate import Evaluation
 from common.open_run import RunOptions, open_run
 from common.policy.file import load_policy
@@ -122,7 +122,7 @@ class TrainingSession:
             self._print(f"evaluation {e}; play it with: shoal evaluate {path}")
             return self.stop.exit_code
         except Exception as e:  # noqa: BLE001  (whatever it is, the trained team gets its report)
-            self.problem = words_of(e)
+            self.problem = exception_text(e)
             again = f"try again with: shoal evaluate {path}"
             self._print(f"not evaluated: {self.problem}\n{again}", highlight=False)
             return FAILED

@@ -30,14 +30,14 @@ def doubles(*shape: int, seed: int = 0) -> Tensor:
 
 def noise_for(joint: JointSpec, head: str, heads: Heads, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Returns Gumbel noise as the heads take it [B, choices] and in the columns of the joint action [B, U]."""
-    noise = gumbel_noise(ROWS, heads.choices, DOUBLE, torch.Generator().manual_seed(seed))
+    noise = gumbel_noise(ROWS, heads.gumbel_dim, DOUBLE, torch.Generator().manual_seed(seed))
     spread, at = torch.zeros(ROWS, joint.action_dim, dtype=torch.float64), 0
     for segment in segments(joint, head):
         if segment.kind in ("choice", "soft"):
             width = segment.columns.stop - segment.columns.start
             spread[:, segment.columns] = noise[:, at : at + width]
             at += width
-    assert at == heads.choices
+    assert at == heads.gumbel_dim
     return noise, spread
 
 
@@ -161,7 +161,7 @@ def test_the_policy_loss_draws_what_exploring_actors_execute(team: str) -> None:
     logits = np.tile(logits_of(joint, 2)[:1], (rows, 1))
     executed = Exploration(joint, ExplorationSpec(), rows, np.random.default_rng(0), head).act(logits, 0.3, 0.0)
     heads = Heads(joint, SINGLE, head=head)
-    noise = gumbel_noise(rows, heads.choices, SINGLE, torch.Generator().manual_seed(0))
+    noise = gumbel_noise(rows, heads.gumbel_dim, SINGLE, torch.Generator().manual_seed(0))
     drawn = heads.sample(torch.from_numpy(logits), noise).actions.numpy()
     sigma = (executed.var(axis=0) * 2 / rows) ** 0.5
     assert (np.abs(drawn.mean(axis=0) - executed.mean(axis=0)) < 5 * sigma).all()
@@ -190,14 +190,14 @@ def test_gumbel_noise_is_finite_at_both_ends_of_what_is_drawn() -> None:
 @pytest.mark.parametrize(("team", "choices"), [("box movers", 0), ("soft movers", 15), ("force", 5), ("soft", 24)])
 def test_the_heads_say_how_many_gumbel_numbers_they_take(team: str, choices: int) -> None:
     joint, head = HEAD_TEAMS[team]
-    assert Heads(joint, SINGLE, head=head).choices == choices
+    assert Heads(joint, SINGLE, head=head).gumbel_dim == choices
 
 
 @pytest.mark.parametrize("team", HEAD_TEAMS)
 def test_the_heads_know_their_bounds(team: str) -> None:
     joint, head = HEAD_TEAMS[team]
     heads = Heads(joint, DOUBLE, head=head)
-    for side, expected in zip((heads.low, heads.high, heads.reach), ranges(joint, head), strict=True):
+    for side, expected in zip((heads.low, heads.high, heads.noise_scale), ranges(joint, head), strict=True):
         assert side.dtype == torch.float64
         assert side.tolist() == expected.tolist()
 
@@ -207,7 +207,7 @@ def test_coupled_noise_keeps_a_thrust_a_thrust() -> None:
     actions = heads.greedy(doubles(ROWS, MOVERS.action_dim))
     noise = doubles(ROWS, MOVERS.action_dim, seed=1)
     right_up = noise.view(ROWS, 3, 5)[..., 2::2].clone()
-    noisy = (actions + heads.couple(noise) * heads.reach).view(ROWS, 3, 5)
+    noisy = (actions + heads.couple(noise) * heads.noise_scale).view(ROWS, 3, 5)
     assert (noisy[..., 0] == 0.0).all()
     torch.testing.assert_close(noisy[..., 1::2] + noisy[..., 2::2], torch.ones_like(right_up))
     torch.testing.assert_close(noisy[..., 2::2] - actions.view(ROWS, 3, 5)[..., 2::2], right_up / 2)

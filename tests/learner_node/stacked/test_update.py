@@ -43,13 +43,13 @@ class Pair:
         generator, shape = torch.Generator(), (self.joint.action_dim, ROWS)
         generator.set_state(self.stacked.generator.get_state())
         drawn, gumbel = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64).t()
-        if any(self.stacked.plan.smooths):
+        if any(self.stacked.layout.target_noise):
             drawn.normal_(0.0, self.algorithm.smoothing, generator=generator).div_(self.algorithm.smoothing)
         parts = [part for agent in self.joint.agents for part in agent.parts]
         is_soft = self.stacked.network.head == "soft"
         choice = torch.cat([torch.full((part.size,), is_soft or not isinstance(part, Box)) for part in parts])
-        if self.stacked.heads.choices:
-            gumbel[:, choice] = gumbel_noise(ROWS, self.stacked.heads.choices, DOUBLE, generator)
+        if self.stacked.heads.gumbel_dim:
+            gumbel[:, choice] = gumbel_noise(ROWS, self.stacked.heads.gumbel_dim, DOUBLE, generator)
         return Noise(drawn.t(), gumbel)
 
     def update(self, seed: int, *, absences: bool, weighted: bool = False, policies: bool = True) -> None:
@@ -162,9 +162,9 @@ def test_each_head_equals_its_twin(head: str) -> None:
 def test_policies_and_targets_wait_while_critics_learn() -> None:
     pair = Pair(TEAMS["tag"], AlgorithmSpec(name="matd3"))
     for seed in range(5):
-        before = pair.stacked.policies.stored.clone()
+        before = pair.stacked.policies.shared.clone()
         pair.update(seed, absences=False, policies=seed % 2 == 1)
-        assert torch.equal(before, pair.stacked.policies.stored) == (seed % 2 == 0)
+        assert torch.equal(before, pair.stacked.policies.shared) == (seed % 2 == 0)
     pair.compare()
 
 
@@ -193,15 +193,15 @@ def test_time_limits_bootstrap_from_the_true_final_observation() -> None:
     learner = StackedUpdate(joint, NETWORK, algorithm, 3, DOUBLE)
     fields = as_fields(random_records(joint, ROWS, 0), torch.float64)
     fields["discount"][: ROWS // 2] = 0.0
-    target = learner.td_targets(as_batch(fields)).t()
+    target = learner.td_target(as_batch(fields)).t()
     ended, limited = target[: ROWS // 2], target[ROWS // 2 :]
     torch.testing.assert_close(ended, fields["reward"][: ROWS // 2], rtol=0, atol=0)
     moved = {**fields, "next_obs": fields["next_obs"] + 1.0}
-    again = learner.td_targets(as_batch(moved)).t()
+    again = learner.td_target(as_batch(moved)).t()
     assert torch.equal(again[: ROWS // 2], ended)
     assert ((again[ROWS // 2 :] - limited).abs() > 1e-6).all()
     elsewhere = {**fields, "obs": fields["obs"] + 1.0, "action": fields["action"] + 1.0}
-    assert torch.equal(learner.td_targets(as_batch(elsewhere)).t(), target)
+    assert torch.equal(learner.td_target(as_batch(elsewhere)).t(), target)
 
 
 def test_what_an_absent_agent_leaves_in_its_rows_changes_nothing_of_its_own() -> None:
@@ -213,8 +213,8 @@ def test_what_an_absent_agent_leaves_in_its_rows_changes_nothing_of_its_own() ->
     learners = [StackedUpdate(joint, NETWORK, AlgorithmSpec(), 3, DOUBLE) for _ in range(2)]
     for learner, batch in zip(learners, (fields, changed), strict=True):
         learner.update(as_batch(batch), 1e-3, 1e-3)
-    assert torch.equal(learners[0].policies.stored, learners[1].policies.stored)
-    assert torch.equal(learners[0].critics.stored, learners[1].critics.stored)
+    assert torch.equal(learners[0].policies.shared, learners[1].policies.shared)
+    assert torch.equal(learners[0].critics.shared, learners[1].critics.shared)
 
 
 def test_an_agent_that_is_never_present_learns_nothing() -> None:
@@ -237,7 +237,7 @@ def test_any_clip_leaves_float32_finite(largest: float) -> None:
     learner = StackedUpdate(joint, NETWORK, AlgorithmSpec(gradient_clip=largest), 3, torch.zeros(()))
     measured = learner.update(as_batch(as_fields(random_records(joint, ROWS, 0), torch.float32)), 1e-3, 1e-3)
     for trained in (learner.policies, learner.critics):
-        assert trained.stored.isfinite().all()
+        assert trained.shared.isfinite().all()
     assert (measured.critic_gradient_norm > 1e-6).all()
     assert (measured.critic_gradient_norm < 1e6).all()
 
@@ -251,8 +251,8 @@ def test_a_batch_known_to_be_complete_is_treated_the_same(team: str) -> None:
             batch = as_batch(as_fields(random_records(joint, ROWS, seed), torch.float64))
             one.update(batch, 1e-3, 1e-3)
             other.update(replace(batch, complete=True), 1e-3, 1e-3)
-        assert torch.equal(one.policies.stored, other.policies.stored)
-        assert torch.equal(one.critics.stored, other.critics.stored)
+        assert torch.equal(one.policies.shared, other.policies.shared)
+        assert torch.equal(one.critics.shared, other.critics.shared)
 
 
 @pytest.mark.parametrize("rows", [(16, 48, 16)])
@@ -263,4 +263,4 @@ def test_the_batch_may_change_its_size(rows: tuple[int, ...]) -> None:
         batch = as_batch(as_fields(random_records(joint, count, seed), torch.float64))
         one.update(batch, 1e-3, 1e-3)
         other.update(batch, 1e-3, 1e-3)
-    assert torch.equal(one.policies.stored, other.policies.stored)
+    assert torch.equal(one.policies.shared, other.policies.shared)

@@ -1,4 +1,4 @@
-"""The learner's heads equal the actors' and the literal twin's, and their gradients equal autograd's."""
+"""The learner's heads equal the actors' and the plain update's, and their gradients equal autograd's."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from common.errors import ConfigError
 from common.policy.heads import GreedyHeads, ranges, segments
 from common.run.run import ExplorationSpec
 from common.spec import Box, Categorical, JointSpec, joint_spec
+from learner_node.algorithms.actions import differentiable_action, greedy_action
 from learner_node.stacked.heads import Heads, gumbel_noise
 from tests.common.head_examples import HEAD_TEAMS, MOVERS, THRUST, UNEVEN_PAIR, logits_of
-from tests.learner_node.literal_maddpg import differentiable_action, greedy_action
 from tests.learner_node.teams import TEAMS
 
 ROWS = 40
@@ -57,7 +57,7 @@ def test_torch_heads_equal_numpy_heads(team: str, size: float) -> None:
 
 @EVERY_TEAM
 @EVERY_SIZE
-def test_actions_without_exploration_equal_the_twins(team: str, size: float) -> None:
+def test_actions_without_exploration_equal_the_plain_ones(team: str, size: float) -> None:
     joint, head = ALL_TEAMS[team]
     logits = doubles(ROWS, joint.action_dim) * size
     expected = torch.cat([greedy_action(agent, logits[:, agent.action_slice], head) for agent in joint.agents], 1)
@@ -102,7 +102,7 @@ def test_a_choice_is_the_first_of_equals() -> None:
 @EVERY_TEAM
 @EVERY_SIZE
 @pytest.mark.parametrize(("gumbel", "temperature"), [("straight_through", 1.0), ("soft", 0.7)])
-def test_samples_and_gradients_equal_autograd_over_the_twin(
+def test_samples_and_gradients_equal_autograd_over_the_plain_ones(
     team: str, size: float, gumbel: str, temperature: float
 ) -> None:
     joint, head = ALL_TEAMS[team]

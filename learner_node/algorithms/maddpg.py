@@ -129,7 +129,9 @@ class Maddpg:
         signals = self.signals(batch)
         target_q = self.td_target(batch, signals, noise.target)  # N times [batch]
         critic_losses = [
-            self.critic_loss(k, i, batch, signals, target_q, importance) for k in (0, 1) for i in self.critics[k]
+            self.critic_loss(k, i, batch, signals, target_q, importance=importance)
+            for k in (0, 1)
+            for i in self.critics[k]
         ]
         # Reported are the first critics' losses without importance weights, so that runs can be compared.
         reported = [self.critic_loss(0, i, batch, signals, target_q).detach() for i in self.everyone]
@@ -179,6 +181,7 @@ class Maddpg:
         batch: Minibatch,
         signals: Signals,
         target_q: Sequence[Tensor],
+        *,
         importance: Tensor | None = None,
     ) -> Tensor:
         """Returns `E[(Q_i(x, a_1 .. a_N) - y_i)^2]` of player i's critic k (Lowe et al. 2017, equation 6)."""
@@ -254,8 +257,8 @@ class Maddpg:
             gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
             norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
             self.gradient_norms[network] = norm
-            # Departure: openai/maddpg clips each variable; here each network is clipped as a whole, like in PyTorch ports.
-            # (torch's clip_grad_norm_ divides by the norm + 1e-6.)
+            # Departure: openai/maddpg clips each variable, this clips each network as a whole, as PyTorch ports do
+            # (torch's clip_grad_norm_ divides by the norm + 1e-6).
             if 0 < self.algorithm.gradient_clip < norm:
                 for gradient in gradients:
                     gradient.mul_(self.algorithm.gradient_clip / norm)

@@ -93,9 +93,11 @@ class BatchBuffer:
             self.importance.copy_(importance, non_blocking=True)
 
 
-def use_threads(count: int) -> None:
-    """Sets the number of CPU threads of an update."""
+def use_threads(count: int) -> int:
+    """Sets the number of CPU threads of an update; returns the number before."""
+    before = torch.get_num_threads()
     torch.set_num_threads(count)
+    return before
 
 
 def choose_device(*, gpu: bool) -> Device:

@@ -72,7 +72,7 @@ class NotReadyServer:
     def _open(self) -> zmq.Socket[bytes]:
         bound = make_socket(self._context, zmq.ROUTER, max_frame_bytes=MAX_PEER_FRAME_BYTES)
         if self._keys:
-            self._keys.guard(bound)
+            self._keys.secure_server(bound)
         self.endpoint = bind(bound, self.endpoint, "--bind")
         return bound
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from common.wire.codec import Buffer
 from common.wire.messages import Chunk, Priorities
-from common.wire.sample_info import PLACE
+from common.wire.sample_info import SAMPLE_INFO
 from replay_server.table.n_step import has_valid_steps
 from replay_server.table.table import Table
 
@@ -53,9 +53,9 @@ def check_chunk(chunk: Chunk, payload: Buffer, table: Table) -> Rejection | None
 
 def check_priorities(message: Priorities, payload: Buffer) -> Rejection | None:
     """Returns why the TD errors of a learner cannot become priorities, or None."""
-    if len(payload) != message.count * PLACE.itemsize:
+    if len(payload) != message.count * SAMPLE_INFO.itemsize:
         return Rejection("size", "the size of a learner's TD errors does not match their number")
-    td_errors = np.frombuffer(payload, PLACE)["value"]
+    td_errors = np.frombuffer(payload, SAMPLE_INFO)["value"]
     if np.isfinite(td_errors).all() and (td_errors >= 0.0).all():
         return None
     return Rejection("priorities", "a learner sent TD errors that are negative or not finite")

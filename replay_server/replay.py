@@ -41,7 +41,7 @@ from common.wire.messages import (
     Unknown,
     Welcome,
 )
-from common.wire.sample_info import PLACE
+from common.wire.sample_info import SAMPLE_INFO
 from replay_server.config import ReplayConfig
 from replay_server.durability.chunk_log import ForgetActor, StoreRun, StoreWeights
 from replay_server.durability.journal import Journal
@@ -233,7 +233,7 @@ class Replay:
         if rejection := check_priorities(message, payload):
             self.rejections.reject(*rejection)
         else:
-            self.rejections.late_priorities += table.update_priorities(np.frombuffer(payload, PLACE))
+            self.rejections.late_priorities += table.update_priorities(np.frombuffer(payload, SAMPLE_INFO))
 
     def _request(self, table: Table, learner: Learner, message: SampleRequest, now: float) -> list[Reply]:
         if message.count > self._largest_batch and table.limiter.largest_chunk(message.count) < 1:

@@ -28,7 +28,7 @@ from deploy.lockstep.actor import LockstepActor
 from deploy.lockstep.snapshots import LoadedSnapshot, Setting, Snapshot, SnapshotStore, versions
 from deploy.lockstep.stream import Handover, LockstepStream
 from learner_node import schedule
-from learner_node.checkpoints import kept_updates
+from learner_node.checkpoints import checkpointed_updates
 from learner_node.config import LearnerConfig
 from learner_node.devices import choose_device, use_threads
 from learner_node.learner import Learner
@@ -51,12 +51,12 @@ class LockstepRun:
         self._directory, self._run, self._config = directory, run, config
         # A learner of its own on this directory would overwrite the checkpoints.
         self._learner_role = RunDirectory(directory.path)
-        self._learner_role.hold("learner")
+        self._learner_role.lock("learner")
         chunk_steps = ActorConfig(copies=config.copies, chunk_rows=config.chunk_rows).chunk_steps
         refuse_large_chunks(run, chunk_steps * config.copies)
         if run.spec.budget.seconds:
             _log.warning("with --time the end depends on the clock: the same bits come again only with --steps alone")
-        use_threads(config.threads)
+        self._threads_before = use_threads(config.threads)
         self._setting = Setting(config.copies, chunk_steps, config.threads, run.spec, versions())
         self._keeper = SnapshotStore(directory.path / LOCKSTEP, transition_dtype(run.joint).itemsize)
         self._handover = Handover()
@@ -80,6 +80,8 @@ class LockstepRun:
             display.close()
             self._learner.close()
             self._keeper.close()
+            self._learner_role.release()
+            use_threads(self._threads_before)
         return self._directory.finished_file.exists()
 
     # ---- where it begins ------------------------------------------------------------------------------------------
@@ -157,7 +159,7 @@ class LockstepRun:
             setting=self._setting,
         )
         first = max(self._keeper.end, moment.start)
-        wanted = kept_updates(self._directory.checkpoints)
+        wanted = checkpointed_updates(self._directory.checkpoints)
         self._keeper.save(moment, _state(stream), first, stream.records_from(first), wanted)
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from common.run.run import ReplaySpec
 from common.state import State, generator_state, restore_generator
-from common.wire.sample_info import PLACE, Places
+from common.wire.sample_info import SAMPLE_INFO, SampleInfo
 from replay_server.table.ring import Slots
 from replay_server.table.sum_tree import SumTree
 
@@ -30,10 +30,10 @@ class Sampler(Protocol):
     def draw(self, count: int) -> Slots:
         """Returns `count` filled slots, with replacement; there must be at least one filled slot."""
 
-    def sample_info(self, slots: Slots) -> Places | None:
+    def sample_info(self, slots: Slots) -> SampleInfo | None:
         """Returns slot, generation and probability of slots `[n]` just drawn; None where all are drawn alike."""
 
-    def update_priorities(self, samples: Places) -> int:
+    def update_priorities(self, samples: SampleInfo) -> int:
         """Sets priorities by the TD errors of samples `[n]`, finite and not negative.
 
         Returns how many of these samples have been overwritten.
@@ -66,7 +66,7 @@ class UniformSampler:
     def sample_info(self, slots: Slots) -> None:
         """Returns None: all records are drawn alike."""
 
-    def update_priorities(self, samples: Places) -> int:
+    def update_priorities(self, samples: SampleInfo) -> int:
         """Ignores TD errors and returns how many samples it was given."""
         return len(samples)
 
@@ -111,14 +111,14 @@ class PrioritisedSampler:
         masses = (np.arange(count) + self._random.random(count)) * (total / count)
         return self._tree.find(np.minimum(masses, np.nextafter(total, 0.0)))
 
-    def sample_info(self, slots: Slots) -> Places:
+    def sample_info(self, slots: Slots) -> SampleInfo:
         """Returns slot, generation and probability of slots `[n]`; a probability p is given as N p."""
-        info = np.empty(len(slots), PLACE)
+        info = np.empty(len(slots), SAMPLE_INFO)
         info["slot"], info["generation"] = slots, self._generations(slots)
         info["value"] = self._tree.values(slots) * (self._size / self._tree.total)
         return info
 
-    def update_priorities(self, samples: Places) -> int:
+    def update_priorities(self, samples: SampleInfo) -> int:
         """Sets priorities by the TD errors of samples `[n]`; returns how many of these have been overwritten."""
         current = samples[samples["slot"] < self._capacity]
         current = current[self._generations(current["slot"]) == current["generation"]]

@@ -14,7 +14,7 @@ from common.state import State, select_prefix, with_prefix
 from common.transitions import transition_dtype
 from common.wire.codec import MAX_PEER_FRAME_BYTES, Buffer
 from common.wire.messages import Chunk
-from common.wire.sample_info import Places
+from common.wire.sample_info import SampleInfo
 from replay_server.table.n_step import Episodes, NStep
 from replay_server.table.rate_limiter import RateLimiter
 from replay_server.table.ring import Records, Ring
@@ -112,7 +112,7 @@ class Table:
         self.sampled += count
         return block.data
 
-    def update_priorities(self, samples: Places) -> int:
+    def update_priorities(self, samples: SampleInfo) -> int:
         """Sets priorities by the TD errors of samples `[n]`, finite and not negative.
 
         Returns how many of these samples have been overwritten.

@@ -88,7 +88,7 @@ def test_a_header_nested_too_deep_is_refused():
 @pytest.mark.parametrize("magic", [b"SHW2", b"\0\0\0\0", b"PK\x03\x04"])
 def test_a_foreign_magic_is_refused(magic):
     body = magic + make_frame(RUN)[4:-16]
-    with pytest.raises(ProtocolError, match="does not begin as one"):
+    with pytest.raises(ProtocolError, match="does not start with its magic"):
         unpack_weights(signed(body))
 
 
@@ -105,7 +105,7 @@ def test_weights_that_are_not_finite_are_neither_packed_nor_unpacked(value):
     with pytest.raises(ValueError, match="not finite"):
         pack_weights(make_header(RUN), flat)
     finite = pack_weights(make_header(RUN), np.zeros(1, np.float32))
-    with pytest.raises(ProtocolError, match="non-finite"):
+    with pytest.raises(ProtocolError, match="that are not finite"):
         unpack_weights(signed(finite[:-20] + np.float32(value).tobytes()))
 
 

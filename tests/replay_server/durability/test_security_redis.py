@@ -198,7 +198,7 @@ def test_a_password_on_the_command_line_is_refused_and_one_in_the_environment_no
 ) -> None:
     assert command.run(replay, "replay", ["--redis", url]) == 2
     refusal = capsys.readouterr().err
-    assert "seen by every user" in refusal
+    assert "every user of this machine can see" in refusal
     assert "--redis-password-file" in refusal
     monkeypatch.setenv("SHOAL_REDIS", url)
     assert command.run(replay, "replay", ["--redis-wait", "0", "--metrics-port", "0"]) in (2, 3)

@@ -15,8 +15,8 @@ from common.errors import ConfigError
 from common.process import command
 from common.run.run import make_run_spec
 from shoal.cli import shoal
-from shoal.commands.evaluate import exports
-from shoal.commands.evaluate.summary import Evaluated, run_directories, spread, summarise
+from shoal.commands.evaluate import csv_latex
+from shoal.commands.evaluate.summary import EvaluatedRun, run_directories, spread, summarise
 from tests.actor_node.teams import make_team
 
 
@@ -38,7 +38,7 @@ def evaluation(value: float, **metrics: float) -> Evaluation:
 
 
 def evaluated(values, settings=None):
-    runs = [Evaluated(f"s_w/seed-{i}", "matd3", i, evaluation(v, collisions=i)) for i, v in enumerate(values)]
+    runs = [EvaluatedRun(f"s_w/seed-{i}", "matd3", i, evaluation(v, collisions=i)) for i, v in enumerate(values)]
     specs = [make_run_spec({"scenario": "simple_spread", "seed": i}, settings or {}) for i in range(len(values))]
     return runs, specs
 
@@ -60,7 +60,7 @@ def test_a_sweeps_directory_is_all_its_runs_and_no_milestones(tmp_path):
 
 
 def test_a_path_without_runs_and_a_sweep_that_is_not_done_are_told_apart(tmp_path):
-    with pytest.raises(ConfigError, match="holds no run"):
+    with pytest.raises(ConfigError, match="does not contain a run"):
         run_directories([tmp_path])
     team = make_team(tmp_path / "a" / "seed-1", "simple_push")
     team.policy_file.unlink()
@@ -105,7 +105,7 @@ def test_the_interquartile_mean_leaves_out_the_outer_quarters_and_its_interval_i
 
 def test_csv_has_a_line_a_run_and_two_over_runs():
     runs, specs = evaluated([-30.0, -32.0])
-    text = exports.to_csv(summarise(runs, specs))
+    text = csv_latex.to_csv(summarise(runs, specs))
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [(row["kind"], row["runs"]) for row in rows] == [("run", "1"), ("run", "1"), ("mean", "2"), ("IQM", "2")]
     assert [float(row["return_mean"]) for row in rows] == [-30.0, -32.0, -31.0, -31.0]
@@ -116,14 +116,14 @@ def test_csv_has_a_line_a_run_and_two_over_runs():
 
 def test_latex_escapes_names_and_has_as_many_cells_in_every_row():
     runs, specs = evaluated([-30.0, -32.0])
-    text = exports.to_latex(summarise(runs, specs))
+    text = csv_latex.to_latex(summarise(runs, specs))
     assert text.startswith("\\begin{tabular}{lrr}")
     assert "s\\_w/seed-0 & $-30.00$ $[-31.00, -29.00]$ & $0.00$" in text
     assert "mean of s\\_w & $-31.00$" in text
     rows = [line for line in text.splitlines() if line.endswith("\\\\")]
     assert {line.count("&") for line in rows} == {2}
     assert len(rows) == 5
-    assert exports._escaped("50%_$a{b}\\") == r"50\%\_\$a\{b\}\textbackslash{}"
+    assert csv_latex._escaped("50%_$a{b}\\") == r"50\%\_\$a\{b\}\textbackslash{}"
 
 
 # ---- the command --------------------------------------------------------------------------------------------------
@@ -210,10 +210,10 @@ def test_such_teams_need_runs_of_one_world(tmp_path, capsys):
     make_team(tmp_path / "b", "simple_spread")
     assert command.run(shoal, "shoal", ["evaluate", "random", "--fast"]) == 2
     told = capsys.readouterr().err
-    assert "random: name a run too, which says what is played; one in a directory of such a name is ./random" in told
+    assert "random: no run is named, so the world is unknown. Add a run's directory; if" in told
     both = [str(tmp_path / "a"), str(tmp_path / "b")]
     assert command.run(shoal, "shoal", ["evaluate", *both, "random", "--fast"]) == 2
-    assert "name runs of one scenario" in capsys.readouterr().err
+    assert "Name runs of one scenario" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -237,4 +237,4 @@ def test_a_world_that_is_not_ours_has_no_fast_twin(tmp_path, capsys):
     scenario = "pettingzoo:mpe2.simple_spread_v3"
     team = make_team(Path(tmp_path) / "a", scenario)
     assert command.run(shoal, "shoal", ["evaluate", str(team.path), "--fast"]) == 2
-    assert f"--fast: {scenario} is not among Shoal's own worlds; leave --fast out" in capsys.readouterr().err
+    assert f"--fast: {scenario} is not one of Shoal's own worlds. Leave --fast out." in capsys.readouterr().err

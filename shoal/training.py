@@ -42,7 +42,14 @@ Time = float | str
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 _NOT_OPTIONS: dict[str, Any] = {"settings": {}, "progress": True, "film": True}
 """Parameters that no option of the command is named after, with their defaults."""
-_SET_BY_PYGAME = ("PYGAME_HIDE_SUPPORT_PROMPT", "SDL_AUDIODRIVER", "SDL_VIDEO_X11_WMCLASS", "SDL_VIDEODRIVER")
+_SET_BY_LIBRARIES = (
+    "CRC32C_SW_MODE",
+    "PYGAME_HIDE_SUPPORT_PROMPT",
+    "SDL_AUDIODRIVER",
+    "SDL_VIDEODRIVER",
+    "SDL_VIDEO_X11_WMCLASS",
+)
+"""Variables that crc32c, pettingzoo and pygame set when they are imported."""
 _LAUNCH = ("actors", "copies", "threads", "lockstep")
 """What `machine.json` keeps of how a run was started, and a resumed run needs."""
 
@@ -380,8 +387,8 @@ def _recorded_launch(directory: RunDirectory) -> Mapping[str, Any]:
 
 @contextlib.contextmanager
 def _same_environment() -> Iterator[None]:
-    """Takes out again which variables of their own pygame and pettingzoo set when mpe2 imports them."""
-    before = {name: os.environ.get(name) for name in _SET_BY_PYGAME}
+    """Restores the variables that libraries set in the block, when they are imported there."""
+    before = {name: os.environ.get(name) for name in _SET_BY_LIBRARIES}
     try:
         yield
     finally:

@@ -57,7 +57,18 @@ author = copyright = "the authors of Shoal"  # noqa: A001  (Sphinx's name)
 extensions = ["myst_parser"]
 root_doc = "README"
 include_patterns = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/**.md"]
-exclude_patterns = [".*", "build", "runs", "sweeps", "tests", "shoal", "common", "actor_node", "learner_node", "replay_server"]
+exclude_patterns = [
+    ".*",
+    "build",
+    "runs",
+    "sweeps",
+    "tests",
+    "shoal",
+    "common",
+    "actor_node",
+    "learner_node",
+    "replay_server",
+]
 myst_heading_anchors = 4
 html_theme = "furo"
 html_title = f"Shoal {release}"

@@ -115,7 +115,7 @@ def test_what_cannot_be_used_is_named_and_leaves_no_directory(tmp_path, options,
 
 
 def test_a_scenario_must_be_named_and_known(tmp_path):
-    with pytest.raises(ConfigError, match="no scenario named; `shoal scenarios` lists them"):
+    with pytest.raises(ConfigError, match=r"No scenario is given\. Pass one of `shoal scenarios`"):
         open_run(str(tmp_path / "run"), "", NOTHING, {}, resume=False, role="learner")
     with pytest.raises(ConfigError, match="no scenario 'simple_sprad'; did you mean simple_spread"):
         open_run(str(tmp_path / "run"), "simple_sprad", NOTHING, {}, resume=False, role="learner")
@@ -154,11 +154,11 @@ def test_a_resumed_run_takes_a_preset_only_when_one_is_named(resumed):
 @pytest.mark.parametrize(
     ("scenario", "options", "message"),
     [
-        ("simple_tag", NOTHING, r"holds a run of simple_spread, not of simple_tag"),
+        ("simple_tag", NOTHING, r"contains a run of simple_spread, not of simple_tag"),
         (
             "",
             RunOptions(set=("world.N=5",)),
-            r"of simple_spread with its default options, not of simple_spread with world.N=5; resume it with its own",
+            r"of simple_spread with its default options, not of simple_spread with world.N=5\. Resume it with its own",
         ),
         ("", RunOptions(set=("scenario=simple_tag",)), r"not of simple_tag"),
     ],
@@ -170,9 +170,9 @@ def test_a_run_is_not_resumed_over_another_world(resumed, tmp_path, scenario, op
 
 
 def test_resuming_needs_a_directory_that_holds_a_run(tmp_path):
-    with pytest.raises(ConfigError, match="--resume needs the run's directory: --run DIR"):
+    with pytest.raises(ConfigError, match=r"--resume needs the run's directory\. Pass --run DIR"):
         open_run("", "simple_spread", NOTHING, {}, resume=True, role="other")
-    with pytest.raises(ConfigError, match="holds no run"):
+    with pytest.raises(ConfigError, match="does not contain a run"):
         open_run(str(tmp_path), "", NOTHING, {}, resume=True, role="other")
 
 
@@ -198,7 +198,7 @@ def test_a_service_begins_its_run_and_goes_on_with_it_by_the_same_options(tmp_pa
 def test_a_finished_run_is_resumed_with_a_larger_budget_only(finished):
     path, marker = finished
     for options in (NOTHING, RunOptions(time=60.0), RunOptions(time=30.0), RunOptions(set=("replay.batch=32",))):
-        with pytest.raises(FinishedError, match="has used its budget; give a larger one, in all: --time or --steps"):
+        with pytest.raises(FinishedError, match=r"has used its budget\. Pass a larger total with --time or --steps"):
             open_run(path, "", options, {}, resume=True, role="other")
         assert marker.exists()
     open_run(path, "", RunOptions(time=120.0), {}, resume=True, role="other")
@@ -213,7 +213,7 @@ def test_a_finished_run_is_resumed_with_a_limit_of_another_kind(finished):
 
 def test_a_finished_run_stays_finished_when_it_cannot_be_resumed(finished):
     path, marker = finished
-    with pytest.raises(ConfigError, match="resume it with its own world"):
+    with pytest.raises(ConfigError, match="Resume it with its own world"):
         open_run(path, "", RunOptions(time=120.0, set=("world.N=5",)), {}, resume=True, role="other")
     assert marker.exists()
 

@@ -64,7 +64,9 @@ has_api = pytest.mark.skipif(not hasattr(shoal, "load"), reason="this version of
 def test_the_readme_calls_the_api_by_its_names() -> None:
     """Checks the calls of the README's training block without training for five minutes."""
     calls = [node for node in ast.walk(ast.parse(python("README.md")[0])) if isinstance(node, ast.Call)]
-    of_shoal = [call for call in calls if isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) == "shoal"]
+    of_shoal = [
+        call for call in calls if isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) == "shoal"
+    ]
     assert of_shoal
     for call in of_shoal:
         function = getattr(shoal, call.func.attr)  # type: ignore[attr-defined]

@@ -161,7 +161,7 @@ def test_hidden_options_work():
         (["--rate", "nan"], "--rate = nan"),
         (["--some-name", "much too long"], "--some-name = 'much too long': expected `str` of length <= 10"),
         (["--color", "green"], "'green' is not one of 'red', 'blue'"),
-        (["--wait", "soon"], "'soon' is no length of time; write 300, 90s, 5m or 1h30m"),
+        (["--wait", "soon"], "'soon' is not a duration. Write 300, 90s, 5m or 1h30m"),
         (["--wait", "-5"], "--wait = -5.0: expected `float` >= 0.0"),
         (["--wait", "nan"], "--wait = nan"),
         (["--limit", "0"], "--limit = 0: expected `int` >= 1"),
@@ -213,7 +213,7 @@ def test_a_mistake_in_the_file_is_one_line_with_the_value(capsys, toml, text, me
 def test_a_file_that_is_no_text_is_named(capsys, tmp_path):
     path = tmp_path / "binary.toml"
     path.write_bytes(b"\xff\xfe\0")
-    assert mistake(capsys, "--config", str(path)).startswith(f"--config {path}: ")
+    assert mistake(capsys, "--config", str(path)).startswith(f"--config {path} cannot be read: ")
 
 
 def test_sections_go_where_the_runs_settings_are_taken(toml):

@@ -18,7 +18,7 @@ def test_a_loop_that_does_not_turn_is_not_alive():
     now = 60.0
     assert health.not_alive == ""
     now = 61.0
-    assert health.not_alive == "the loop has not turned for 61 s"
+    assert health.not_alive == "the loop has not run for 61 s"
     health.beat()
     assert health.not_alive == ""
 
@@ -71,7 +71,7 @@ def test_a_stuck_process_is_not_healthy():
     try:
         status, _, text = get(port, "/healthz")
         assert status == 503
-        assert re.fullmatch(r"the loop has not turned for 0 s\n", text)
+        assert re.fullmatch(r"the loop has not run for 0 s\n", text)
     finally:
         port.close()
 
@@ -93,7 +93,7 @@ def test_a_client_that_says_nothing_holds_up_nobody(port):
 def test_a_port_in_use_is_a_users_mistake_and_free_again_after_close(port):
     number = int(port.url.split(":")[2].split("/")[0])
     with pytest.raises(
-        ConfigError, match=rf"--metrics-port {number}: cannot listen on 127\.0\.0\.1:{number} \(.*\); choose"
+        ConfigError, match=rf"--metrics-port {number}: cannot listen on 127\.0\.0\.1:{number} \(.*\)\. Pass"
     ):
         HttpPort("127.0.0.1", number, CollectorRegistry(), Health())
     port.close()

@@ -36,7 +36,7 @@ from actor_node.collector import Interrupted
 from actor_node.evaluation.batched_rollouts import Actor, Episode, Watcher
 from actor_node.evaluation.copy_rollouts import CopySet, play_side_by_side, words_of
 from common.errors import ConfigError, ShoalError, WorldError
-from common.process.child_process import ChildProcess, keep_for_itself
+from common.process.child_process import ChildProcess, make_pipe_private
 from common.process.parent import die_with_parent
 from common.worlds import World
 
@@ -328,7 +328,7 @@ def play_for(pipe: Connection, parent: int) -> None:
 
     Raises Interrupted once the process shall end, EOFError or OSError where the parent is gone.
     """
-    keep_for_itself(pipe)
+    make_pipe_private(pipe)
     # SIGTERM unwinds, so that environments are closed.
     signal.signal(signal.SIGTERM, _leave)
     die_with_parent(parent)

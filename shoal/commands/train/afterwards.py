@@ -26,7 +26,7 @@ from typing import Literal
 import msgspec
 
 from common.errors import ShoalError, WorldError
-from common.process.child_process import ChildProcess, end_session_without, keep_for_itself
+from common.process.child_process import ChildProcess, kill_session_with_parent, make_pipe_private
 from common.process.exit import DONE
 from common.run.directory import RunDirectory
 from shoal.commands.diagnose.warning import DiagnosisWarning
@@ -94,8 +94,8 @@ def make_in_child(task: Task, stopped: Callable[[], bool], *, limit_s: float = L
 def main() -> None:
     """Does one task for the parent and ends the process at once, whatever the copies left running."""
     pipe, parent = Connection(int(sys.argv[1])), int(sys.argv[2])
-    keep_for_itself(pipe)
-    end_session_without(parent)
+    make_pipe_private(pipe)
+    kill_session_with_parent(parent)
     logging.basicConfig(level="WARNING")
     task = msgspec.json.decode(pipe.recv_bytes(), type=Task)
     try:

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from common.process import metrics as vitals
+from common.process import metrics as process_metrics
 from replay_server.durability.committer import Committer
 from replay_server.durability.recovery import Recovered
 from replay_server.recent_stats import LAG_VERSIONS, RecentStats
@@ -63,7 +63,7 @@ _OF_TABLE: tuple[tuple[str, str, type[Metric], Callable[[Table], float]], ...] =
 
 def make_registry() -> CollectorRegistry:
     """Returns a registry with what every process tells of itself."""
-    return vitals.make_registry("replay")
+    return process_metrics.make_registry("replay")
 
 
 class ReplayCollector(Collector):
@@ -76,7 +76,7 @@ class ReplayCollector(Collector):
         """Yields the replay's metrics."""
         replay, now = self._replay, self._clock()
         if table := replay.table:
-            yield vitals.run_info(vitals.run_labels(table.run))
+            yield process_metrics.run_info(process_metrics.run_labels(table.run))
             for name, text, kind, value in _OF_TABLE:
                 yield kind(f"shoal_replay_{name}", text, value=value(table))  # type: ignore[call-arg]
             yield from _lately(replay.recent, [agent.name for agent in table.run.joint.agents])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from common.process import metrics as vitals
+from common.process import metrics as process_metrics
 from common.wire.messages import MAX_REASON_CHARACTERS, MOST_ACTORS_SHOWN, ActorReport, ActorStatus, Status
 from replay_server.sessions.session import ActorSession
 
@@ -49,7 +49,7 @@ def make_status(replay: Replay, now: float, *, not_ready: str = "") -> Status:
         unacknowledged_chunks=len(replay.journal),
         last_error=(replay.journal.error or replay.tally.last_error)[:2_000],
         metrics_url=replay.settings.metrics_url,
-        software=vitals.software_version(),
+        software=process_metrics.software_version(),
         worker_restarts=restarts,
         last_fault=last_fault[:MAX_REASON_CHARACTERS],
         late_priorities=replay.tally.late_priorities,

@@ -174,7 +174,7 @@ def started(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, int]
         found.append(config)
         raise Enough
 
-    monkeypatch.setattr("shoal.cli.Showing", note)
+    monkeypatch.setattr("shoal.cli.Artifacts", note)
     with pytest.raises(Enough), train.make_context("train", ["simple_adversary", *arguments]) as context:
         train.invoke(context)
     return found[0].actors, found[0].copies

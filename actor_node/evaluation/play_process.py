@@ -18,7 +18,7 @@ from actor_node.collector import Interrupted
 from actor_node.evaluation.copy_rollouts import make_copy_set, play_in_copies
 from actor_node.evaluation.process_pool import END_S, LEAVING, READY, REQUEST, PoolTask, Report
 from common.errors import ConfigError, ShoalError
-from common.process.child_process import keep_for_itself
+from common.process.child_process import make_pipe_private
 from common.process.exit import DONE, FAILED
 from common.process.parent import die_with_parent
 
@@ -49,7 +49,7 @@ def play_for(pipe: Connection, parent: int) -> None:
 
     Raises Interrupted after SIGTERM, EOFError or OSError if the parent is gone.
     """
-    keep_for_itself(pipe)
+    make_pipe_private(pipe)
     # SIGTERM raises an exception, so that environments are closed.
     signal.signal(signal.SIGTERM, _interrupt)
     die_with_parent(parent)

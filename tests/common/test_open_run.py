@@ -27,9 +27,9 @@ def new(tmp_path):
 def resumed(tmp_path):
     """Returns the spec of a run made with some options and resumed with others."""
 
-    def resume(held, options=NOTHING, scenario="", **sections):
-        path = str(tmp_path / "held")
-        directory, run = open_run(path, "simple_spread", held, {}, resume=False, role="learner")
+    def resume(stored, options=NOTHING, scenario="", **sections):
+        path = str(tmp_path / "stored")
+        directory, run = open_run(path, "simple_spread", stored, {}, resume=False, role="learner")
         again, resumed = open_run(path, scenario, options, sections, resume=True, role="other")
         assert (again.path, resumed.id, resumed.joint) == (directory.path, run.id, run.joint)
         assert again.run == resumed, "the directory holds what the run is now"
@@ -122,12 +122,12 @@ def test_a_scenario_must_be_named_and_known(tmp_path):
 
 
 def test_a_run_resumed_with_nothing_is_as_it_was(resumed):
-    held, spec = resumed(RunOptions(preset="paper", seed=3, time=60.0, set=("replay.batch=64", "world.N=2")))
-    assert spec == held
+    stored, spec = resumed(RunOptions(preset="paper", seed=3, time=60.0, set=("replay.batch=64", "world.N=2")))
+    assert spec == stored
 
 
 def test_a_resumed_run_takes_what_is_given_now_on_top(resumed):
-    held, spec = resumed(
+    stored, spec = resumed(
         RunOptions(seed=3, time=60.0, set=("world.N=2",)),
         RunOptions(time=120.0, set=("replay.batch=32",)),
         scenario="simple_spread",
@@ -135,15 +135,15 @@ def test_a_resumed_run_takes_what_is_given_now_on_top(resumed):
     )
     assert (spec.budget.seconds, spec.seed, spec.world) == (120.0, 3, {"N": 2})
     assert (spec.replay.batch, spec.replay.min_size) == (32, 100)
-    assert spec.algorithm == held.algorithm
+    assert spec.algorithm == stored.algorithm
 
 
 @pytest.mark.parametrize(
     ("begun", "resumed_with"), [((), ("world.N=3",)), (("world.N=3",), ("world.local_ratio=0.5",))]
 )
 def test_a_default_written_out_is_the_same_world(resumed, begun, resumed_with):
-    held, spec = resumed(RunOptions(set=begun), RunOptions(set=resumed_with))
-    assert spec == held
+    stored, spec = resumed(RunOptions(set=begun), RunOptions(set=resumed_with))
+    assert spec == stored
 
 
 def test_a_resumed_run_takes_a_preset_only_when_one_is_named(resumed):
@@ -166,10 +166,10 @@ def test_a_resumed_run_takes_a_preset_only_when_one_is_named(resumed):
 def test_a_run_is_not_resumed_over_another_world(resumed, tmp_path, scenario, options, message):
     with pytest.raises(ConfigError, match=message):
         resumed(RunOptions(seed=3), options, scenario)
-    assert RunDirectory(tmp_path / "held").run.spec.seed == 3
+    assert RunDirectory(tmp_path / "stored").run.spec.seed == 3
 
 
-def test_resuming_needs_a_directory_that_holds_a_run(tmp_path):
+def test_resuming_needs_a_directory_that_contains_a_run(tmp_path):
     with pytest.raises(ConfigError, match=r"--resume needs the run's directory\. Pass --run DIR"):
         open_run("", "simple_spread", NOTHING, {}, resume=True, role="other")
     with pytest.raises(ConfigError, match="does not contain a run"):
@@ -220,10 +220,10 @@ def test_a_finished_run_stays_finished_when_it_cannot_be_resumed(finished):
 
 def test_a_run_that_another_process_of_the_role_has_is_not_opened(tmp_path):
     path = str(tmp_path / "run")
-    held = open_run(path, "simple_spread", NOTHING, {}, resume=False, role="learner")
+    stored = open_run(path, "simple_spread", NOTHING, {}, resume=False, role="learner")
     with pytest.raises(ConfigError, match="in use by another learner"):
         open_run(path, "", NOTHING, {}, resume=True, role="learner")
-    assert held[0].run == open_run(path, "", NOTHING, {}, resume=True, role="launcher")[1]
+    assert stored[0].run == open_run(path, "", NOTHING, {}, resume=True, role="launcher")[1]
 
 
 def test_options_come_back_from_their_builtins():

@@ -72,7 +72,7 @@ def test_agents_must_stand_side_by_side():
         ([("a", "t", MAX_JOINT_NUMBERS + 1, (Categorical(2),))], "joint vectors of 1048577 and 2 numbers"),
     ],
 )
-def test_a_team_that_no_record_could_hold_is_a_users_mistake(agents, match):
+def test_a_team_that_does_not_fit_a_record_is_a_config_error(agents, match):
     with pytest.raises(ConfigError, match=match):
         joint_spec(agents)
 
@@ -88,6 +88,6 @@ def test_a_team_that_no_record_could_hold_is_a_users_mistake(agents, match):
         ([("a", "s", 3, (Box((-1.0, 0.0), (2.0, 2.0)),))], r"acts in Box\(\[-1, 0\], 2, 2\)"),
     ],
 )
-def test_the_first_difference_between_two_worlds_is_said_in_words(agents, message):
+def test_the_first_difference_between_two_worlds_is_described(agents, message):
     old = joint_spec([("a", "s", 3, (Categorical(2),))])
     assert re.search(message, difference(old, joint_spec(agents)))

@@ -26,7 +26,15 @@ from shoal.commands.reference.source import Source
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("shoal", "common", "actor_node", "learner_node", "replay_server", "deploy")
-LEFT: dict[str, dict[str, int]] = {}
+LEFT: dict[str, dict[str, int]] = {
+    "shoal": {"names": 68, "phrases": 48, "docstrings": 3},
+    "common": {"names": 36, "phrases": 21, "docstrings": 13},
+    "actor_node": {"names": 53, "phrases": 43, "docstrings": 2},
+    "learner_node": {"names": 157, "phrases": 50, "docstrings": 0},
+    "replay_server": {"names": 82, "phrases": 54, "docstrings": 0},
+    "deploy": {"names": 36, "phrases": 22, "docstrings": 0},
+    "options": {"shoal": 12, "replay": 2, "learner": 3, "actor": 2},
+}
 
 RETIRED_NAMES = frozenset(
     {
@@ -105,7 +113,11 @@ TEXTS_THAT_STAY: tuple[str, ...] = ()
 OPTIONS_WITHOUT_UNIT = r"(seed|port|baseline|base-seed)$"
 """Numbers that are no time, size or count."""
 _SIZED = r"(^|[-_.])(s|seconds|time|size|bytes|steps|every|period|timeout|capacity|batch)$"
-_UNIT = re.compile(r"\[(?!default)[^\[\]]+\]")
+_UNIT = re.compile(
+    r"\[(?!default)[^\[\]]+\]"
+    r"|^(?:Worker processes|Processes|Episodes|Copies|Runs|Seeds|CPU threads|Transitions|Environment steps|Batches)\b"
+)
+"""A unit in brackets, or a text that begins with what is counted."""
 _DEFAULT = re.compile(r"\s*\[default: [^\]]*\]$")
 
 
@@ -286,6 +298,7 @@ def test_phrases_are_found(text: str, phrases: set[str]) -> None:
         ("Time to wait [s]; 0 waits forever.  [default: 5]", ""),
         ("Time to wait [s]", "does not end with a period"),
         ("Time to wait.  [default: 5]", "names no unit, as in [s]"),
+        ("Episodes to play.", ""),
     ],
 )
 def test_help_texts_are_judged(text: str, lack: str) -> None:

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 import msgspec
 
 from common.errors import ShoalError
-from common.process.child_process import end_session_without, keep_for_itself
+from common.process.child_process import kill_session_with_parent, make_pipe_private
 from common.process.exit import DONE
 from shoal.commands.train.afterwards import Answer, Task, make
 
@@ -22,8 +22,8 @@ from shoal.commands.train.afterwards import Answer, Task, make
 def main() -> None:
     """Does one task for the parent and ends the process at once, whatever the copies left running."""
     pipe, parent = Connection(int(sys.argv[1])), int(sys.argv[2])
-    keep_for_itself(pipe)
-    end_session_without(parent)
+    make_pipe_private(pipe)
+    kill_session_with_parent(parent)
     logging.basicConfig(level="WARNING")
     task = msgspec.json.decode(pipe.recv_bytes(), type=Task)
     try:

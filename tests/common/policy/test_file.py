@@ -72,7 +72,7 @@ def test_a_file_that_is_none_is_named(path, content):
 
 def test_a_directory_is_not_a_file(path):
     path.mkdir()
-    with pytest.raises(ConfigError, match="is not a policy file"):
+    with pytest.raises(ConfigError, match="is a directory"):
         load_policy(path)
 
 

@@ -94,7 +94,7 @@ print("drained")
 raise SystemExit(stop.exit_code)
 """
 BRIEF = LOOP.format(drain="")
-# Until it is told to go on; `readline` is taken up again after a signal.
+# Until it receives a line; `readline` is restarted after a signal.
 LONG = LOOP.format(drain="import sys; sys.stdin.readline()")
 
 

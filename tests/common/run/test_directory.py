@@ -23,7 +23,7 @@ def other(**settings):
 # ---- create -------------------------------------------------------------------------------------------------------
 
 
-def test_a_new_run_has_a_directory_and_an_identity_of_its_own(tmp_path):
+def test_a_new_run_has_a_directory_and_an_identity(tmp_path):
     directory, run = create(tmp_path / "runs" / "a", SPEC, MIXED)
     assert (run.spec, run.joint) == (SPEC, MIXED)
     assert directory.run == run
@@ -35,21 +35,21 @@ def test_an_empty_directory_may_be_used(tmp_path):
     assert create(tmp_path, SPEC, MIXED)[0].path == tmp_path
 
 
-def test_a_directory_that_holds_a_run_is_not_used_again(tmp_path):
+def test_a_directory_that_contains_a_run_is_not_used_again(tmp_path):
     _, run = create(tmp_path, SPEC, MIXED)
     with pytest.raises(ConfigError, match=rf"already contains run {run.id} of somewhere\. Pass --resume"):
         create(tmp_path, other(seed=1), MIXED)
     assert RunDirectory(tmp_path).run == run
 
 
-def test_a_directory_that_holds_anything_else_is_not_used(tmp_path):
+def test_a_directory_that_contains_anything_else_is_not_used(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ConfigError, match=r"is not empty and does not contain a run\. Pass a new directory"):
         create(tmp_path, SPEC, MIXED)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_path_that_cannot_be_a_directory_is_a_users_mistake(tmp_path):
+def test_a_path_that_cannot_be_a_directory_is_a_config_error(tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(ConfigError, match=rf"--run {path} cannot be created: "):
@@ -138,7 +138,7 @@ def test_a_run_file_is_utf_8_whatever_the_locale_says(tmp_path):
 # ---- one process a role -------------------------------------------------------------------------------------------
 
 
-def test_a_directory_is_held_by_one_process_of_a_role(tmp_path):
+def test_a_directory_is_locked_by_one_process_of_a_role(tmp_path):
     first, second = create(tmp_path, SPEC, MIXED)[0], RunDirectory(tmp_path)
     first.lock("learner")
     with pytest.raises(ConfigError, match=rf"in use by another learner, process {os.getpid()}\. Wait until it ends"):
@@ -149,7 +149,7 @@ def test_a_directory_is_held_by_one_process_of_a_role(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_holds_nothing_any_longer(tmp_path):
+def test_a_killed_process_releases_its_lock(tmp_path):
     script = (
         "import sys; from pathlib import Path; from common.run.directory import RunDirectory\n"
         "held = RunDirectory(Path(sys.argv[1])); held.lock('learner'); print('held', flush=True); sys.stdin.read()"
@@ -169,13 +169,13 @@ def test_a_process_that_is_killed_holds_nothing_any_longer(tmp_path):
     RunDirectory(tmp_path).lock("learner")
 
 
-def test_a_directory_that_cannot_be_held_is_named(tmp_path):
+def test_a_directory_that_cannot_be_locked_is_named(tmp_path):
     (tmp_path / ".learner.lock").mkdir()
     with pytest.raises(ConfigError, match=f"--run {tmp_path} cannot be written: Is a directory"):
         RunDirectory(tmp_path).lock("learner")
 
 
-def test_the_end_of_a_run_that_cannot_be_noted_is_told_with_the_way_out(tmp_path):
+def test_the_end_of_a_run_that_cannot_be_recorded_names_the_way_out(tmp_path):
     RunDirectory(tmp_path).mark_finished()
     assert RunDirectory(tmp_path).finished_file.exists()
     with pytest.raises(ShoalError, match=r"gone/finished cannot be written: No such file.*Free disk space.*--resume"):

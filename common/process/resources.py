@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 MAX_OPEN_FILES = 65_536
+MMAP_THRESHOLD_BYTES = 32 * 2**20
+"""Buffers below this size come from the heap; the most that glibc allows."""
+TRIM_THRESHOLD_BYTES = 64 * 2**20
+"""Freed memory at a heap's end that is not returned to the system; well below the least `replay --peer-memory`."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def allow_many_connections() -> None:
@@ -18,6 +25,21 @@ def allow_many_connections() -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+
+
+def retain_freed_memory() -> bool:
+    """Lets malloc reuse freed buffers instead of returning each one to the system; returns whether that was possible.
+
+    By default glibc may return and fault in again every buffer of a batch or a chunk: it adapts its thresholds to the
+    first buffers it frees, so one start of a process does and the next does not. Without glibc nothing changes.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return False
+    return bool(mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES) and mallopt(_M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES))
 
 
 def private_bytes(pid: int) -> int:

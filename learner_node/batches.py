@@ -53,7 +53,7 @@ class Batches(Protocol):
     def send(self, message: Message, payload: bytes | None = None) -> None:
         """Sends a message to every replay there is, without waiting."""
 
-    def prioritise(self, records: SampledBatch, errors: Tensor) -> None:
+    def update_priorities(self, records: SampledBatch, errors: Tensor) -> None:
         """Tells where the batch came from how large the TD errors `[B]` of its records were, without waiting."""
 
     def close(self) -> None:
@@ -214,7 +214,7 @@ class BatchStream:
             if source.opened:
                 source.client.send(message, payload if isinstance(message, PutWeights) else None)
 
-    def prioritise(self, records: SampledBatch, errors: Tensor) -> None:
+    def update_priorities(self, records: SampledBatch, errors: Tensor) -> None:
         """Tells the server of a batch how large the TD errors `[B]` of its records were, without waiting."""
         self._errors.start(records, errors)
         self._send_errors()

@@ -43,16 +43,16 @@ def test_errors_go_back_with_the_places_of_their_records(prioritised: FakeReplay
     stream = connect(prioritised)
     batch = take(stream)
     assert batch.probabilities is not None
-    assert batch.places is not None
+    assert batch.sample_info is not None
     assert batch.words.shape[0] == 16
     assert batch.probabilities.dtype == torch.float32
-    assert batch.probabilities.tolist() == [slot / 256 for slot in batch.places["slot"]]
+    assert batch.probabilities.tolist() == [slot / 256 for slot in batch.sample_info["slot"]]
     errors = torch.linspace(0.0, 3.0, 16, requires_grad=True)
     stream.update_priorities(batch, errors)
     until(lambda: prioritised.told, "the errors")
     told = prioritised.told[0]
     assert told["value"].tolist() == errors.tolist()
-    assert (told[["slot", "generation"]] == batch.places[["slot", "generation"]]).all()
+    assert (told[["slot", "generation"]] == batch.sample_info[["slot", "generation"]]).all()
 
 
 def test_errors_may_change_once_they_are_handed_over(prioritised: FakeReplay, connect: Connect) -> None:

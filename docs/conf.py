@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 NAVIGATION = {
     "Start": ["docs/tutorial", "docs/commands-by-example", "docs/faq", "docs/glossary"],
     "Guides": [
+        "docs/python",
         "docs/own-environment",
         "docs/own-algorithm",
         "docs/laptop-to-cluster",

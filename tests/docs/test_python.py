@@ -45,7 +45,7 @@ def python(page: str) -> list[str]:
     return [block.text for block in blocks(page) if block.language == "python"]
 
 
-RUNS = {"docs/commands-by-example.md": "runs/spread", "docs/tutorial.md": "runs/first"}
+RUNS = {"docs/commands-by-example.md": "runs/spread", "docs/python.md": "runs/spread", "docs/tutorial.md": "runs/first"}
 
 
 @pytest.mark.parametrize(("page", "run"), RUNS.items())

@@ -138,7 +138,7 @@ def test_a_misspelt_parameter_of_resume_is_named(run: Path) -> None:
 def test_what_is_not_a_run_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(shoal.ConfigError, match="is a file; name the run's directory"):
         shoal.evaluate(run / "policy.safetensors")
-    with pytest.raises(shoal.ConfigError, match="holds no run"):
+    with pytest.raises(shoal.ConfigError, match="does not contain a run"):
         shoal.Run(tmp_path / "none")
     with pytest.raises(shoal.ConfigError, match="--real with --fast"):
         shoal.evaluate(run, real=True, fast=True)

@@ -112,7 +112,7 @@ class LockstepRun:
         if moment.capacity == table.ring.capacity:
             table.ring.next_slot = (moment.next_slot - moment.size) % table.ring.capacity
         for rows in kept.records:
-            table.keep(rows.reshape(-1).view(table.ring.dtype))
+            table.append(rows.reshape(-1).view(table.ring.dtype))
         try:
             table.restore(select_prefix("replay", kept.arrays))
         except (KeyError, ValueError) as e:

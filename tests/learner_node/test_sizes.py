@@ -180,7 +180,7 @@ UNLIKE = joint_spec(
     [
         (UNLIKE, [["wolf", "sheep"]], r"wolf \(observes 12 numbers.*\) and sheep \(observes 10"),
         (UNLIKE, [["sheep", "ox"]], "sheep .* and ox .*one of 3.* cannot share networks"),
-        (UNLIKE, [["wolf", "fox"]], "because sheep, which has other sizes, stands between them"),
+        (UNLIKE, [["wolf", "fox"]], "because sheep between them has other sizes"),
         (UNLIKE, [["wolf", "foxx"]], "'foxx' is not an agent of this run; did you mean fox"),
         (team("a", "b"), [["a", "b"], ["b"]], "b is in two groups"),
     ],

@@ -219,5 +219,5 @@ def test_coupling_leaves_other_heads_noise_alone() -> None:
 
 
 def test_a_head_that_cannot_make_the_actions_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"network.head = 'soft': part 1 of what agent_0 does is 3 numbers"):
+    with pytest.raises(ConfigError, match=r"network.head = 'soft': part 1 of the action of agent_0 is 3 numbers"):
         Heads(TEAMS["two"], SINGLE, head="soft")

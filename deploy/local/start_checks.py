@@ -14,7 +14,7 @@ from common.spec import AgentsSpec
 from common.wire.messages import Status
 from deploy.local.config import TrainConfig
 from deploy.local.embedded_redis import SPARE
-from learner_node.sizes import BASE_BYTES, refuse_beyond_memory, sizes_of
+from learner_node.sizes import BASE_BYTES, refuse_large_run, sizes_of
 from learner_node.warm_up import ended_too_early
 from replay_server.table.ring import USABLE_FRACTION
 
@@ -59,7 +59,7 @@ def refuse_what_does_not_fit(config: TrainConfig) -> Check:
     def check(spec: RunSpec, joint: AgentsSpec) -> None:
         sizes = sizes_of(spec, joint)
         copies = 1.0 + SPARE if config.redis == "embedded" and not config.lockstep else 1.0
-        refuse_beyond_memory(
+        refuse_large_run(
             sizes,
             joint,
             int(available_memory_bytes() * USABLE_FRACTION),

@@ -20,8 +20,9 @@ buffers = [bytearray(2**19) for _ in range(400)]
 del buffers
 retained = private_bytes(os.getpid()) - before
 faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(200):
-    bytearray(2**19)
+for _ in range(50):
+    buffers = [bytearray(2**19) for _ in range(8)]
+    del buffers
 print(retained, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults)
 """
 SLACK_BYTES = 8 * 2**20
@@ -33,4 +34,4 @@ def test_freed_buffers_are_reused_and_few_are_retained() -> None:
         pytest.skip("malloc is not glibc's")
     retained, faults = map(int, ended.stdout.split())
     assert retained <= TRIM_THRESHOLD_BYTES + SLACK_BYTES
-    assert faults < 200, "each buffer has 128 pages"
+    assert faults < 5_000, "a run without the thresholds has 50,000: each buffer has 128 pages"

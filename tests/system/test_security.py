@@ -218,7 +218,7 @@ def test_a_message_without_end_ends_and_the_run_goes_on(commands: Commands, cont
             sent += len(block)
 
     assert sent < 2**31, "it was cut off"
-    until(lambda: "ending all connections" in log_of(server), 10, "the server to say so")
+    until(lambda: "closing all connections" in log_of(server), 10, "the server to say so")
     actor.deliver(200, timeout_s=30.0)
     assert status_at(replay).rejected["endless"] >= 1  # type: ignore[union-attr]
     assert psutil.Process(server.pid).memory_info().rss < 512 * 2**20

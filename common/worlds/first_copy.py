@@ -118,7 +118,7 @@ class FirstCopy:
         if self._fault is not None:
             raise self._fault.as_error()
         if self._found is None or (code and not hangs):
-            raise WorldError(f"{self._task.name}: making copy 0: {process_ended(code, self._call)}")
+            raise WorldError(f"{self._task.name}: making copy 1 of 1: {process_ended(code, self._call)}")
         return self._found
 
     def _goes_on(self, child: ChildProcess) -> bool:

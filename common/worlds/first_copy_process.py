@@ -16,8 +16,8 @@ import msgspec
 from common.process.child_process import end_session_without, keep_for_itself
 from common.process.exit import DONE, FAILED
 from common.worlds import FOREIGN, make_world, world_spaces
+from common.worlds.construction import find_constructor
 from common.worlds.first_copy import Began, Fault, Found, Task, fault_of
-from common.worlds.making import maker_of
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
     try:
         task = msgspec.msgpack.decode(pipe.recv_bytes(), type=Task)
         tell(Began("the import of its module"))
-        maker_of(task.name, task.name.removeprefix(FOREIGN))
+        find_constructor(task.name, task.name.removeprefix(FOREIGN))
         tell(Began("its constructor"))
         world = make_world(
             task.name,

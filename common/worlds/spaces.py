@@ -11,7 +11,7 @@ from gymnasium import spaces
 from common.errors import ConfigError
 from common.run.spaces import AgentSpaces, Entry, Kind
 from common.spec import Box, Categorical, Part
-from common.worlds.fit import misfit
+from common.worlds.contract import space_mismatch
 from common.worlds.world import Float32Array
 
 Decode = Callable[[Float32Array], Any]
@@ -28,7 +28,7 @@ def observation_codec(space: spaces.Space[Any], where: str) -> tuple[int, Encode
         raise ConfigError(f"{where} observes {space}, which has no fixed length; wrap the environment to flatten it")
 
     def encode(obs: Any) -> Float32Array:
-        if wrong := misfit(space, obs):
+        if wrong := space_mismatch(space, obs):
             raise ValueError(wrong)
         return np.asarray(spaces.flatten(space, obs), np.float32)
 

@@ -219,7 +219,7 @@ def test_what_cannot_be_acted_in_or_made_is_refused(module):
         def action_space(self, agent):
             return spaces.Text(3)
 
-    for env, said in ((Unbounded, "no finite bounds"), (Spoken, "only Box of floats, Discrete")):
+    for env, said in ((Unbounded, "no finite bounds"), (Spoken, "Shoal supports Box of floats, Discrete")):
         module.parallel_env = env
         with pytest.raises(ConfigError, match=f"agent hawk_0 acts in .*{said}"):
             make()

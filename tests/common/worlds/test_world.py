@@ -157,7 +157,7 @@ def test_the_table_tells_options_and_defaults():
     ("name", "options", "said"),
     [
         ("simple_spraed", {}, "'simple_spraed'; did you mean simple_spread"),
-        ("simple_spread", {"agents": 4}, "no option 'agents'; its options and their defaults: continuous_actions=True"),
+        ("simple_spread", {"agents": 4}, "no option 'agents'. Its options and their defaults: continuous_actions=True"),
         ("simple_spread", {"N": 0}, "N=0 is not allowed; give a whole number, 1 or more"),
         ("simple_spread", {"N": "3"}, "N='3' is not allowed; give a whole number, 1 or more"),
         ("simple_spread", {"N": True}, "N=True is not allowed"),

@@ -1,6 +1,6 @@
 """A child process that makes one copy of an environment and reports its spaces.
 
-`common/worlds/first_copy.py` starts it: `python -m common.worlds.first_copy_process PIPE PARENT`, and has
+`common/worlds/first_copy.py` starts it, `python -m common.worlds.first_copy_process PIPE PARENT`, and has
 the picture of their messages.
 """
 

@@ -52,7 +52,7 @@ class SimpleCrypto(Scenario[SimpleCryptoOptions]):
         return np.stack([-eve, good, good])
 
     def observation(self, world: Particles, agent: int) -> list[Float64Array]:
-        """Returns what each observes: eve alice's words, bob the key and alice's words, alice the message and the key."""
+        """Returns alice's words for eve; the key and alice's words for bob; the message and the key for alice."""
         said, key, message = world.said[ALICE], world.drawn["key"], world.drawn["message"]
         return {EVE: [said], BOB: [key, said], ALICE: [message, key]}[agent]
 

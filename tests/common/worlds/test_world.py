@@ -184,7 +184,7 @@ def test_misuse_is_refused():
         world.step(np.zeros((2, 14), np.float32))
     actions = np.zeros((2, 15), np.float32)
     actions[1, 7] = np.nan
-    with pytest.raises(WorldError, match="step 1 of copy 2 of 3: agent_1's action is NaN"):
+    with pytest.raises(WorldError, match="step 1 of copy 2 of 2: agent_1's action is NaN"):
         world.step(actions)
 
 

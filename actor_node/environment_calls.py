@@ -82,7 +82,7 @@ def call_in_words(doing: CurrentCall) -> str:
     if doing.call is Call.CLOSING:
         return "close() of the environments"
     name = {Call.MAKING: "the constructor", Call.RESETTING: "reset()", Call.STEPPING: "step()"}[doing.call]
-    return f"{name} of copy {doing.copy} (of {doing.copies})"
+    return f"{name} of copy {doing.copy + 1} of {doing.copies}"
 
 
 def long_call(doing: CurrentCall, now: float) -> str:

@@ -122,13 +122,13 @@ def test_parameters_are_the_commands_options() -> None:
     ("scenario", "options", "words"),
     [
         ("simple_spraed", {}, "there is no scenario 'simple_spraed'; did you mean simple_spread"),
-        ("simple", {"time": "5 minutes"}, "time = '5 minutes' is no length of time; write 300, 90s, 5m or 1h30m"),
+        ("simple", {"time": "5 minutes"}, "time = '5 minutes' is not a duration. Write 300, 90s, 5m or 1h30m."),
         ("simple", {"actors": 0}, "actors = 0: expected `int` >= 1"),
         ("simple", {"settings": {"replay.bacth": 3}}, "replay.bacth is not a setting; did you mean replay.batch?"),
         ("simple", {"settings": {"seed": 1, "seed.x": 2}}, "seed.x = 2, but seed was given a value of its own"),
         ("simple", {"preset": "slow"}, "preset = 'slow': not one of 'fast', 'paper', 'seed'"),
         ("simple", {"lockstep": True, "audit": True}, "--lockstep with --audit"),
-        ("", {}, "no scenario named"),
+        ("", {}, "No scenario is given"),
         ("", {"resume": True}, "--resume needs the run's directory"),
     ],
 )
@@ -151,7 +151,7 @@ def test_a_misspelt_parameter_of_resume_is_named(run: Path) -> None:
 def test_what_is_not_a_run_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(shoal.ConfigError, match="is a file; name the run's directory"):
         shoal.evaluate(run / "policy.safetensors")
-    with pytest.raises(shoal.ConfigError, match="no run.toml"):
+    with pytest.raises(shoal.ConfigError, match=r"no run\.toml"):
         shoal.Run(tmp_path / "none")
     with pytest.raises(shoal.ConfigError, match="--real with --fast"):
         shoal.evaluate(run, real=True, fast=True)

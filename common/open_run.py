@@ -17,6 +17,7 @@ from common.run.players import players, with_sides
 from common.run.presets import PRESETS
 from common.run.run import BudgetSpec, Run, RunSpec, make_run_spec, parse_assignments
 from common.run.spaces import AgentSpaces
+from common.run.validation_errors import shorten
 from common.spec import AgentsSpec
 
 Check = Callable[[RunSpec, AgentsSpec], None]
@@ -112,8 +113,8 @@ def open_run(
     stored = directory.run.spec
     if scenario and scenario != stored.scenario:
         raise ConfigError(
-            f"--run {path} contains a run of {stored.scenario}, not of {scenario}. Omit the scenario or pass another"
-            " directory."
+            f"--run {path} contains a run of {stored.scenario}, not of {shorten(scenario)}. Omit the scenario or pass"
+            " another directory."
         )
     directory.lock(role)
     spec = _changed_spec(stored, options, sections)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from common.errors import ConfigError, ShoalError
+from common.run.run import BudgetSpec
+from learner_node import schedule
 from learner_node.stacked.parameters import ParameterSet
 from learner_node.stacked.update import StackedUpdate
 
@@ -37,6 +39,10 @@ class Counters(msgspec.Struct, forbid_unknown_fields=True):
     """Best mean return of training episodes at a checkpoint so far."""
     reward_size: float | None = None
     """Root mean square of the rewards learnt from that are not 0. A resume compares new rewards with it."""
+
+    def progress(self, budget: BudgetSpec) -> float:
+        """Returns the fraction of the budget used, 0 to 1."""
+        return schedule.progress(budget, self.env_steps, self.trained_s)
 
 
 class TrainingState(msgspec.Struct, frozen=True):

@@ -57,7 +57,7 @@ class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Seconds, Meta(description="Exit with code 3 if Redis does not answer within this time at the start [s].")
     ] = 60.0
     capacity: Annotated[
-        int, Meta(ge=0, le=2**31, description="Number of transitions to store; 0 = the run's replay.capacity.")
+        int, Meta(ge=0, le=2**31, description="Size of the ring [transitions]; 0 = the run's replay.capacity.")
     ] = 0
     samples_per_insert: Annotated[
         NonNegative, Meta(description="Samples per inserted transition; 0 = the run's replay.samples_per_insert.")

@@ -270,7 +270,7 @@ class Replay:
         self.learner_wait.update(no_batch, now, table.limiter.samples)
         self.recent.inserts.observe(table.limiter.inserts, now)
         self.recent.samples.observe(table.limiter.samples, now)
-        replies += self.learners.held_replies(table, no_batch.text, now)
+        replies += self.learners.report_waits(table, no_batch.text, now)
         replies += self.actors.acknowledge(no_credit.text)
         if now - self._housekeeping_at >= HOUSEKEEPING_EVERY_S:
             self._housekeeping_at = now

@@ -17,7 +17,7 @@ from replay_server.sessions.waits import Wait
 from replay_server.table.table import Table
 
 NO_RUN = ("actors waiting for a learner: none has brought a run yet",)
-ERROR_LETTERS = 2_000
+MAX_ERROR_CHARACTERS = 2_000
 
 
 def make_status(
@@ -64,14 +64,14 @@ def make_status(
         duplicate_chunks=rejections.duplicate_chunks,
         rejected=dict(rejections.rejected),
         unacknowledged_chunks=len(journal),
-        last_error=(journal.error or rejections.last_error)[:ERROR_LETTERS],
+        last_error=(journal.error or rejections.last_error)[:MAX_ERROR_CHARACTERS],
         metrics_url=metrics_url,
         software=process_metrics.software_version(),
         worker_restarts=restarts,
         last_fault=last_fault[:MAX_REASON_CHARACTERS],
         late_priorities=rejections.late_priorities,
         actors_without_weights=sum(_refuses_weights(session) for session in live),
-        absent=_absent(journal, live_actors=len(live), inserts=inserts)[:ERROR_LETTERS],
+        absent=_absent(journal, live_actors=len(live), inserts=inserts)[:MAX_ERROR_CHARACTERS],
         shared_reward=_is_shared([session.report for session in live if session.report]),
     )
 

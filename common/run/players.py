@@ -43,11 +43,11 @@ def algorithms_by_side(joint: JointSpec, name: str) -> dict[str, Algorithm]:
     for side in found:
         if side not in joint.teams:
             raise ConfigError(
-                f"algorithm.name = {name!r}: {side!r} is not a side of this world; sides: {', '.join(joint.teams)}."
+                f"{_setting(name)}: {shorten(side)!r} is not a side of this world; sides: {', '.join(joint.teams)}."
             )
     if missing := [side for side in joint.teams if side not in found]:
         raise ConfigError(
-            f"algorithm.name = {name!r}: no algorithm for {' and '.join(missing)}. Add one, as in {missing[0]}=maddpg."
+            f"{_setting(name)}: no algorithm for {' and '.join(missing)}. Add one, as in {missing[0]}=maddpg."
         )
     return found
 
@@ -65,7 +65,7 @@ def players(agents: AgentsSpec, name: str) -> PlayersSpec:
             merged += [msgspec.convert(member, PlayerSpec, from_attributes=True) for member in members]
         elif any(agent.name == f"{side}-team" for agent in merged):
             raise ConfigError(
-                f"algorithm.name = {name!r}: the agents of {side} are not adjacent, so one player cannot act for them."
+                f"{_setting(name)}: the agents of {side} are not adjacent, so one player cannot act for them."
                 " Order the environment's possible_agents by side, or choose another algorithm."
             )
         else:
@@ -175,12 +175,15 @@ def _merge(side: str, members: list[AgentSpec]) -> PlayerSpec:
     )
 
 
+def _setting(name: str) -> str:
+    return f"algorithm.name = {shorten(name)!r}"
+
+
 def _algorithm(written: str, name: str) -> Algorithm:
     for known in ALGORITHMS:
         if written == known:
             return known
     known_names = ", ".join(repr(known) for known in ALGORITHMS)
     raise ValueError(
-        f"algorithm.name = {shorten(name)!r}: not one of {known_names}, nor one for each side, as in"
-        " adversary=maddpg,agent=iddpg"
+        f"{_setting(name)}: not one of {known_names}, nor one for each side, as in adversary=maddpg,agent=iddpg"
     )

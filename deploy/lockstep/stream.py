@@ -142,7 +142,7 @@ class LockstepStream:
         if not isinstance(message, PutWeights):
             self._handle(_LEARNER, message, payload)  # type: ignore[arg-type]
 
-    def prioritise(self, records: SampledBatch, errors: Any) -> None:
+    def update_priorities(self, records: SampledBatch, errors: Any) -> None:
         """Tells the replay how large the TD errors `[B]` of a batch's records were."""
         self._handle(_LEARNER, *priority_update(records, errors))
 

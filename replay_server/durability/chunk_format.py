@@ -49,15 +49,15 @@ def unpack_chunk(value: bytes, number: int, record_bytes: int) -> tuple[Chunk, m
     """
     if len(value) < _FIXED.size:
         raise ProtocolError("too short")
-    magic, actor_bytes, steps_bytes, count, crc32c, policy_version, own_number, incarnation, seq = _FIXED.unpack_from(
-        value
+    magic, actor_bytes, steps_bytes, count, crc32c, policy_version, packed_number, incarnation, seq = (
+        _FIXED.unpack_from(value)
     )
     actor_end = _FIXED.size + actor_bytes
     header_end = actor_end + steps_bytes
     if magic != MAGIC or 0 < steps_bytes < _COPIES.size or len(value) != header_end + _CRC.size + count * record_bytes:
         raise ProtocolError(f"{len(value)} bytes are not a chunk")
     data = memoryview(value)
-    if _CRC.unpack_from(value, header_end)[0] != checksum(data[:header_end]) or own_number != number:
+    if _CRC.unpack_from(value, header_end)[0] != checksum(data[:header_end]) or packed_number != number:
         raise ProtocolError("its header is damaged or another chunk's")
     payload = data[header_end + _CRC.size :]
     if checksum(payload) != crc32c:

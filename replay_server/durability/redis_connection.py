@@ -178,11 +178,11 @@ def refuse_second_server(client: redis.Redis, client_name: str, name: str, wait_
     deadline = time.monotonic() + wait_s
     while True:
         try:
-            own, clients = str(client.client_id()), client.client_list()
+            client_id, clients = str(client.client_id()), client.client_list()
         except NoPermissionError as e:
             _log.warning("use of --name by another server not checked name=%s reason=%s", name, e)
             return
-        others = [entry for entry in clients if entry.get("name") == client_name and entry.get("id") != own]
+        others = [entry for entry in clients if entry.get("name") == client_name and entry.get("id") != client_id]
         if not others:
             return
         if time.monotonic() > deadline:

@@ -15,7 +15,8 @@ MAX_REQUESTS = 64
 """Most requests of one learner that may wait."""
 FORGET_S = 60.0
 """A learner that is silent for this time is dropped with its requests; if it returns it must open the run again."""
-HELD_EVERY_S = 1.0
+WAIT_REPORT_PERIOD_S = 1.0
+"""Time between two Held for one request [s]."""
 
 
 @dataclass(slots=True)
@@ -94,14 +95,14 @@ class Learners:
         """Yields the requests that wait."""
         return ((learner, request) for learner in self._by_peer.values() for request in learner.requests)
 
-    def held_replies(self, table: Table, reason: str, now: float) -> list[Reply]:
+    def report_waits(self, table: Table, reason: str, now: float) -> list[Reply]:
         """Returns a Held for each request that has had no reply for a second."""
         replies = []
         for learner, waiting in self.waiting():
-            if now - waiting.last_sent_at >= HELD_EVERY_S:
+            if now - waiting.last_sent_at >= WAIT_REPORT_PERIOD_S:
                 waiting.last_sent_at = now
-                held = Held(waiting.message.request, table.limiter.inserts, reason)
-                replies.append(Reply(learner.peer, held))
+                notice = Held(waiting.message.request, table.limiter.inserts, reason)
+                replies.append(Reply(learner.peer, notice))
         return replies
 
     def forget_silent(self, now: float) -> None:

@@ -121,6 +121,27 @@ def test_a_scenario_must_be_named_and_known(tmp_path):
         open_run(str(tmp_path / "run"), "simple_sprad", NOTHING, {}, resume=False, role="learner")
 
 
+LONG = "x" * 900
+
+
+@pytest.mark.parametrize(
+    ("scenario", "options"),
+    [
+        (LONG, NOTHING),
+        ("simple_tag", RunOptions(algorithm=LONG)),
+        ("simple_tag", RunOptions(algorithm=f"{LONG}=maddpg")),
+        ("simple_tag", RunOptions(set=(f"network.{LONG}=5",))),
+        ("simple_tag", RunOptions(set=(f'network.sides={{a=["{LONG}"]}}',))),
+    ],
+    ids=["scenario", "algorithm", "side", "setting", "agent"],
+)
+def test_messages_shorten_long_names(tmp_path, scenario, options):
+    with pytest.raises(ConfigError) as error:
+        open_run(str(tmp_path / "run"), scenario, options, {}, resume=False, role="learner")
+    assert "xxx..." in str(error.value)
+    assert len(str(error.value)) < 800
+
+
 def test_a_run_resumed_with_nothing_is_as_it_was(resumed):
     stored, spec = resumed(RunOptions(preset="paper", seed=3, time=60.0, set=("replay.batch=64", "world.N=2")))
     assert spec == stored

@@ -71,7 +71,7 @@ def opened(url: str, replay: Replay, password_file: str = "", *, fresh: bool = F
         Timings(make_registry()),
         Stop(),
         Health(),
-        witness=lambda chunk: None,
+        on_chunk=None,
         explain=lambda reason: None,
     )
 

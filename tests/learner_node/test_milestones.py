@@ -37,10 +37,10 @@ class Learner:
         for parameters in (self.algorithm.policies.shared, self.algorithm.policies.expanded):
             parameters.fill_(float(updates))
         if self.milestones.is_due(env_steps):
-            self.milestones.take(capture(self.algorithm, self.done), self.algorithm.policy_weights())
+            self.milestones.save(capture(self.algorithm, self.done), self.algorithm.policy_weights())
 
     def conclude(self) -> None:
-        self.milestones.conclude(capture(self.algorithm, self.done), self.algorithm.policy_weights())
+        self.milestones.save_last(capture(self.algorithm, self.done), self.algorithm.policy_weights())
 
     def kept(self) -> dict[int, int]:
         """Returns environment steps -> updates of every milestone, as its two files say."""

@@ -96,5 +96,5 @@ def test_a_process_that_ends_is_an_error(run: Callable[[str], Task]) -> None:
 
 
 def test_a_fault_comes_back_in_words(tmp_path: Path) -> None:
-    with pytest.raises(WorldError, match="holds no run"):
+    with pytest.raises(WorldError, match="does not contain a run"):
         make_in_child(Task("diagnosis", str(tmp_path), 10), lambda: False)

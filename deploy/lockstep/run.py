@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 
 from actor_node.config import ActorConfig
-from actor_node.worker import refuse_large_chunks
+from actor_node.rollout_worker import check_chunk_size
 from common.errors import ConfigError
 from common.process.health import Health
 from common.process.stop import Stop
@@ -53,7 +53,7 @@ class LockstepRun:
         self._learner_role = RunDirectory(directory.path)
         self._learner_role.hold("learner")
         chunk_steps = ActorConfig(copies=config.copies, chunk_rows=config.chunk_rows).chunk_steps
-        refuse_large_chunks(run, chunk_steps * config.copies)
+        check_chunk_size(run, chunk_steps * config.copies)
         if run.spec.budget.seconds:
             _log.warning("with --time the end depends on the clock: the same bits come again only with --steps alone")
         use_threads(config.threads)

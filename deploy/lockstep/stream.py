@@ -19,14 +19,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from actor_node.outbox import make_chunk
 from common.errors import ShoalError
 from common.policy.network import Policy
 from common.run.run import Run
-from common.wire.codec import Buffer, checksum
+from common.wire.codec import Buffer
 from common.wire.messages import (
     Ack,
     Batch,
-    Chunk,
     FromPeer,
     Hello,
     Message,
@@ -186,7 +186,7 @@ class LockstepStream:
         found = [self._replay.actors.sessions[actor.name] for actor in self.actors]
         turns = sorted({session.turn for session in found})
         return tuple(
-            actor.session(
+            actor.snapshot(
                 turn=turns.index(session.turn) - len(turns) + 1,
                 chunk_rows=session.chunk_rows,
                 measured=session.measured,
@@ -222,22 +222,21 @@ class LockstepStream:
 
     def _next_actor(self) -> LockstepActor | None:
         """Returns who collects next: of those with credit the one with the fewest chunks, the first of them."""
-        return min((actor for actor in self.actors if actor.may_collect), key=lambda actor: actor.seq, default=None)
+        return min((actor for actor in self.actors if actor.has_credit), key=lambda actor: actor.seq, default=None)
 
     def _collect(self, actor: LockstepActor, header: WeightsHeader, policy: Policy) -> None:
         records, episodes = actor.collect(policy, header, self._steps_left)
         self.published = False
-        payload = records.view(np.uint8).data
-        chunk = Chunk(
-            actor.name,
-            actor.incarnation,
-            actor.seq,
-            len(records),
-            header.version,
-            checksum(payload),
-            self._data_hash,
-            episodes.copies,
-            episodes.ends,
+        chunk, payload = make_chunk(
+            records.view(np.uint8).data,
+            actor=actor.name,
+            incarnation=actor.incarnation,
+            seq=actor.seq,
+            count=len(records),
+            policy_version=header.version,
+            data_hash=self._data_hash,
+            copies=episodes.copies,
+            ends=episodes.ends,
         )
         self._handle(actor.peer, chunk, payload)
 

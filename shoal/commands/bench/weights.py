@@ -71,7 +71,7 @@ class Workers:
         """Takes what has come, and once a second reports, which is answered: silence would mean a lost server."""
         now = time.monotonic()
         for i, link in enumerate(self.links):
-            link.pump(time.monotonic())
+            link.poll(time.monotonic())
             if now >= self._report_at:
                 link.report(ActorReport(f"bench-{i}", link.outbox.incarnation, 0, 0, 0.0, (), 0, 0.0, "", 0.0, ""))
         if now >= self._report_at:

@@ -18,6 +18,7 @@ from actor_node.evaluation.copy_rollouts import words_of
 from common.open_run import RunOptions, open_run
 from common.policy.file import load_policy
 from common.process import command
+from common.process.durations import clock
 from common.process.exit import DONE, FAILED
 from common.process.logs import start_logging
 from common.process.stop import Stop
@@ -27,10 +28,10 @@ from common.wire.client import Client
 from common.wire.keys import KeysOption, load_keys
 from common.wire.messages import Status, StatusRequest
 from common.worlds import scenarios, world_spec
-from deploy.local.config import STARTED_BY_PRESET, TrainConfig
-from deploy.local.launcher import LocalRun, forget_transitions, replay_url
-from deploy.local.live_display import clock, learner_doing, make_display, rows
-from deploy.local.start_checks import refuse_what_does_not_fit, untrained_in_words
+from deploy.local.config import PRESET_PROCESSES, TrainConfig
+from deploy.local.launcher import LocalRun, delete_transitions, replay_url
+from deploy.local.live_display import learner_doing, make_display, rows
+from deploy.local.start_checks import memory_check, untrained_text
 from learner_node.sizes import sizes_of
 from learner_node.trackers import refuse_missing
 from shoal.commands.audit.cli import audit_run
@@ -89,10 +90,10 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
       shoal train --resume --run runs/spread --time 40m
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     options = command.build(RunOptions, values)
-    started = command.unless_given(context, STARTED_BY_PRESET.get(options.preset, {}))
+    started = command.unless_given(context, PRESET_PROCESSES.get(options.preset, {}))
     config = command.build(TrainConfig, {**values, **started})
     if config.lockstep:
-        config.refuse_what_lockstep_is_not()
+        config.check_lockstep()
     refuse_missing(config.track)
     sections = command.run_settings(context)
     showing = Artifacts(config, _screen)
@@ -103,7 +104,7 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
         sections,
         resume=config.resume,
         role="launcher",
-        check=refuse_what_does_not_fit(config),
+        check=memory_check(config),
         say=partial(_screen.print, soft_wrap=True),
     )
     start_logging("shoal", "WARNING" if _screen.is_terminal else "INFO")
@@ -121,8 +122,8 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
         again = config.lockstep_options if config.lockstep else f"--actors {config.actors} --copies {config.copies}"
         _screen.print(f"stopped; go on with: shoal train --resume {again} --run {directory.path}", soft_wrap=True)
         return stop.exit_code
-    forget_transitions(directory)
-    if untrained := untrained_in_words(directory):
+    delete_transitions(directory)
+    if untrained := untrained_text(directory):
         _screen.print(untrained, markup=False, soft_wrap=True)
     if config.lockstep:
         digest = load_policy(directory.policy_file).digest

@@ -1,4 +1,4 @@
-"""Types of config fields that a command line reads in a way of its own."""
+"""Lengths of time: read from a command line, and written for people."""
 
 from __future__ import annotations
 
@@ -26,8 +26,15 @@ class Duration(click.ParamType[float]):
         try:
             return float(value)
         except ValueError:
-            self.fail(f"{value!r} is no length of time; write 300, 90s, 5m or 1h30m", param, ctx)
+            self.fail(f"{value!r} is not a length of time; write 300, 90s, 5m or 1h30m", param, ctx)
 
 
 Seconds = Annotated[float, Meta(ge=0, extra={"param": Duration()})]
 """A length of time in seconds."""
+
+
+def clock(seconds: float) -> str:
+    """Returns a length of time as m:ss or h:mm:ss, rounded down."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -161,7 +161,7 @@ def test_hidden_options_work():
         (["--rate", "nan"], "--rate = nan"),
         (["--some-name", "much too long"], "--some-name = 'much too long': expected `str` of length <= 10"),
         (["--color", "green"], "'green' is not one of 'red', 'blue'"),
-        (["--wait", "soon"], "'soon' is no length of time; write 300, 90s, 5m or 1h30m"),
+        (["--wait", "soon"], "'soon' is not a length of time; write 300, 90s, 5m or 1h30m"),
         (["--wait", "-5"], "--wait = -5.0: expected `float` >= 0.0"),
         (["--wait", "nan"], "--wait = nan"),
         (["--limit", "0"], "--limit = 0: expected `int` >= 1"),

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.process.durations import Duration
+from common.process.durations import Duration, clock
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_lengths_of_time(text, seconds):
 
 @pytest.mark.parametrize("text", ["", "m", "5x", "5 m", "five", "1h30", "-5m", "1h,30m", "m5"])
 def test_what_is_no_length_of_time_is_told_how_to_write_one(text):
-    with pytest.raises(click.BadParameter, match=r"is no length of time; write 300, 90s, 5m or 1h30m"):
+    with pytest.raises(click.BadParameter, match=r"is not a length of time; write 300, 90s, 5m or 1h30m"):
         Duration().convert(text, None, None)
 
 
@@ -37,3 +37,7 @@ def test_what_is_no_length_of_time_is_told_how_to_write_one(text):
 def test_parts_add_up(days, hours, minutes, seconds):
     text = f"{days}d{hours}h{minutes}m{seconds}s"
     assert Duration().convert(text, None, None) == ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def test_a_clock_shows_hours_only_where_there_are_some():
+    assert (clock(5), clock(65), clock(3_661)) == ("0:05", "1:05", "1:01:01")

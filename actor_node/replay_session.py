@@ -108,7 +108,8 @@ class ReplaySession:
         if self._not_ready:
             return "replay", self._not_ready
         if not self._admitted:
-            return "replay", _with_reason(f"the replay server at {self._client.endpoint}", self._client.trouble(_log))
+            error = self._client.connection_error(_log)
+            return "replay", _with_reason(f"the replay server at {self._client.endpoint}", error)
         if self.weights is None:
             rejected = f"rejected: {self.weights_refused}" if self.weights_refused else ""
             return "weights", _with_reason("the learner's first weights", rejected or self._weights_error)
@@ -126,7 +127,7 @@ class ReplaySession:
         while received := self._receive():
             self._received_at = now
             self._handle(*received, now)
-        self._weights_error = self._weights_handshake.tell(_log)
+        self._weights_error = self._weights_handshake.log_changes(_log)
         self._receive_weights(now)
         self._check_timeouts(now)
         if self._admitted:

@@ -174,7 +174,7 @@ class Node:
         summary = f"worker {slot.index}: {line}; {restart}"
         text = f"{summary}\n{details}" if details else summary
         _log.warning("%s", text)
-        self._note.leave(text, lasting=False, mended=True)
+        self._note.append(text, lasting=False, mended=True)
 
     def _check_call(self, slot: Slot, now: float) -> None:
         """Reports for a worker whose current call keeps it from reporting, and logs or ends a call that lasts long."""

@@ -88,7 +88,7 @@ def open_run(
             raise ConfigError("no scenario named; `shoal scenarios` lists them")
         spec = _new_spec(scenario, options, sections)
         directory, run = create(Path(path) if path else default_path(spec), spec, *_world_of(spec, check, say, tick))
-        directory.hold(role)
+        directory.lock(role)
         return directory, run
     if not path:
         raise ConfigError("--resume needs the run's directory: --run DIR")
@@ -96,7 +96,7 @@ def open_run(
     held = directory.run.spec
     if scenario and scenario != held.scenario:
         raise ConfigError(f"--run {path} holds a run of {held.scenario}, not of {scenario}")
-    directory.hold(role)
+    directory.lock(role)
     spec = _changed_spec(held, options, sections)
     if directory.finished_file.exists() and not _reaches_further(spec.budget, held.budget):
         raise FinishedError(f"--run {path} has used its budget; give a larger one, in all: --time or --steps")

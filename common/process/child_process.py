@@ -20,7 +20,8 @@ import sys
 import threading
 import time
 from multiprocessing.connection import Connection
-from pathlib import Path
+
+from common.process.own_python import module_command, python_path
 
 ORPHAN_PERIOD_S = 0.5
 
@@ -32,10 +33,10 @@ class ChildProcess:
         self.pipe, theirs = multiprocessing.Pipe()
         # -P: like the parent's, its modules are those of sys.path, whatever the working directory holds.
         self.process = subprocess.Popen(  # noqa: S603  (our own argument list, no shell)
-            [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(os.getpid())],
+            module_command(module, str(theirs.fileno()), str(os.getpid()), safe_path=True),
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)},
+            env={**os.environ, "PYTHONPATH": python_path()},
             start_new_session=True,
         )
         theirs.close()

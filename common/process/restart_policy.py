@@ -31,7 +31,7 @@ MOST_FAILURES = 8
 SAME_FAULTS = 3
 
 Cause = Literal["usage", "peer", "permanent", "fault", "other"]
-"""Why a process ended: a usage error, a peer that refuses it, a permanent failure, the user's code, or another."""
+"""Why a process ended: a usage error, a peer that refuses it, a permanent failure, the user's code, or another one."""
 _PERMANENT: dict[Cause, type[ShoalError]] = {"usage": ConfigError, "peer": PeerError, "permanent": LastingError}
 
 

@@ -72,6 +72,13 @@ def memory_check(config: TrainConfig) -> Check:
     return check
 
 
+def refuse_without_cuda() -> None:
+    """Raises ConfigError if this machine has no CUDA device that torch can use. Imports torch, which takes seconds."""
+    from learner_node.devices import choose_device  # noqa: PLC0415
+
+    choose_device(gpu=True)
+
+
 def untrained_text(directory: RunDirectory) -> str:
     """Returns the explanation for a run that used its budget before its first update; empty for a trained run."""
     if not directory.policy_file.exists() or load_policy(directory.policy_file).updates:

@@ -99,7 +99,7 @@ class Role:
             self.start()
 
     def _read_failures(self) -> None:
-        for failure in self._note.news():
+        for failure in self._note.read_new():
             if failure.mended:
                 self.handled_failures.append(f"{self.name} {failure.message}")
             else:
@@ -153,6 +153,12 @@ class Role:
             self.process.kill()
             self.process.wait()
 
+    def kill(self) -> None:
+        """Kills the process, if it runs."""
+        if self.process is not None and self.running:
+            self.process.kill()
+            self.process.wait()
+
 
 class Supervisor:
     """Roles in the order in which they start; they end in reverse order."""
@@ -189,5 +195,11 @@ class Supervisor:
 
         on_wait: called with a text about a role that takes long to end.
         """
-        for role in reversed(self.roles):
-            role.end(timeout_s, on_wait)
+        try:
+            for role in reversed(self.roles):
+                role.end(timeout_s, on_wait)
+        except BaseException:
+            # A second Ctrl-C: the user does not wait any longer, and no process may be left behind.
+            for role in reversed(self.roles):
+                role.kill()
+            raise

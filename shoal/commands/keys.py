@@ -1,12 +1,12 @@
-"""`shoal keys`: makes the CURVE keys of a run's processes, adds clients, and shuts them out again.
+"""`shoal keys`: creates the CURVE keys of a run's processes, adds clients, and revokes them.
 
     DIR/replay/     replay.key_secret, allowed_clients                  replay --keys DIR/replay
     DIR/learner/    learner.key_secret, allowed_clients, replay.key     learner --keys DIR/learner
     DIR/actor/      actor.key_secret, replay.key, learner.key           actor --keys DIR/actor, shoal status --keys ...
     DIR/NAME/       the same for each further client
 
-Each directory is what one process needs, and all that its machine should get. What is made appears at once or not at
-all: it is made beside its place and renamed.
+Each directory contains exactly what one process needs; copy nothing else to its machine. A new directory is written
+under a temporary name and renamed, so that it appears complete or not at all.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from common.wire.keys import ALLOWED, PUBLIC_SUFFIX, SECRET_SUFFIX, ClientKind, 
 SERVERS = ("replay", "learner")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
 _ALLOWED_HEADER = """\
-# Whom this server lets in, a client a line: actor|learner NAME PUBLIC-KEY
-# Read again when it has changed: who is added may in at once; who is removed stays out once its connection has ended.
+# Clients that this server admits, one a line: actor|learner NAME PUBLIC-KEY
+# The server reads changes at once. A removed client is refused from its next connection on.
 """
 
 
@@ -41,19 +41,27 @@ class KeysConfig(msgspec.Struct, frozen=True):
 
     clients: Annotated[
         tuple[str, ...],
-        Meta(description="A client with a key of its own, beside `actor`; repeat it. Adds it to keys that exist."),
+        Meta(
+            description="Create the keys of a further client, or add the client to existing keys; can be repeated.",
+            extra={"metavar": "NAME"},
+        ),
     ] = ()
     n: Annotated[
-        int, Meta(ge=0, le=4096, description="As many further clients: actor-1 to actor-N, one for each node.")
+        int,
+        Meta(ge=0, le=4096, description="Create keys for N further clients, actor-1 to actor-N, one for each node."),
     ] = 0
     revoke: Annotated[
-        tuple[str, ...], Meta(description="A client to shut out; repeat it. Its directory here is deleted.")
+        tuple[str, ...],
+        Meta(
+            description="Remove a client from the servers' lists and delete its keys in DIR; can be repeated.",
+            extra={"metavar": "NAME"},
+        ),
     ] = ()
-    json: Annotated[bool, Meta(description="Print JSON.")] = False
+    json: Annotated[bool, Meta(description="Print the changes as JSON.")] = False
 
 
-class MadeKey(msgspec.Struct, frozen=True):
-    """One process's keys, without what is secret of them."""
+class CreatedKey(msgspec.Struct, frozen=True):
+    """The keys of one process, without the secret part."""
 
     name: str
     directory: str
@@ -61,23 +69,23 @@ class MadeKey(msgspec.Struct, frozen=True):
 
 
 class KeysChange(msgspec.Struct, frozen=True):
-    """What `shoal keys` did."""
+    """The changes that `shoal keys` made."""
 
     directory: str
-    made: tuple[MadeKey, ...]
+    made: tuple[CreatedKey, ...]
     revoked: tuple[str, ...]
     allowed: dict[str, list[str]]
-    """The clients that each server lets in, by name."""
+    """Names of the clients that each server admits, by server."""
 
 
 @click.command("keys")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @command.options(KeysConfig)
 def keys(directory: Path, **values: object) -> None:
-    """Make the keys that replay, learner and actors need to trust each other over a network.
+    """Create the keys that encrypt and restrict a run's network.
 
-    DIR gets a directory for each process, to be copied to its machine and named there by --keys. Where DIR holds keys
-    already nothing is overwritten: --clients adds, --revoke shuts out.
+    Writes one directory for each process into DIR. Copy each to the machine of its process and pass it there as --keys.
+    Existing keys are never overwritten: --clients adds a client, --revoke removes one.
 
     \b
     Examples:
@@ -91,19 +99,21 @@ def keys(directory: Path, **values: object) -> None:
     if config.json:
         command.result(msgspec.json.encode(change))
     else:
-        command.result(_in_words(change))
+        command.result(_as_text(change))
 
 
 def change_keys(directory: Path, clients: Sequence[str], revoked: Sequence[str]) -> KeysChange:
-    """Makes keys where there are none, adds clients, shuts clients out; ConfigError, and then nothing has changed."""
-    new = not _holds_keys(directory)
+    """Creates missing keys, adds clients, revokes clients; raises ConfigError if it must leave everything unchanged."""
+    new = not _contains_keys(directory)
     _check(directory, clients, revoked, new=new)
     try:
         made = [make_keys(directory, clients)] if new else [add_client(directory, name) for name in clients]
         for name in revoked:
             revoke_client(directory, name)
     except OSError as e:
-        raise ConfigError(f"{directory} cannot be written ({e.strerror}); name a directory of your own") from e
+        raise ConfigError(
+            f"{directory} cannot be written ({e.strerror}). Name a directory that you can write to."
+        ) from e
     allowed = {
         server: sorted(client.name for client in read_allowed(directory / server / ALLOWED).values())
         for server in SERVERS
@@ -111,8 +121,8 @@ def change_keys(directory: Path, clients: Sequence[str], revoked: Sequence[str])
     return KeysChange(str(directory), tuple(key for group in made for key in group), tuple(revoked), allowed)
 
 
-def make_keys(directory: Path, clients: Sequence[str]) -> list[MadeKey]:
-    """Makes the keys of both servers, of `actor`, and of further clients, all of them or none."""
+def make_keys(directory: Path, clients: Sequence[str]) -> list[CreatedKey]:
+    """Creates the keys of both servers, of `actor` and of further clients: all of them or none."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))  # its mode is 0700
     try:
@@ -130,8 +140,8 @@ def make_keys(directory: Path, clients: Sequence[str]) -> list[MadeKey]:
     return [_made(directory, name, key) for name, key in public.items()]
 
 
-def add_client(directory: Path, name: str) -> list[MadeKey]:
-    """Makes the keys of one more client and has both servers let it in."""
+def add_client(directory: Path, name: str) -> list[CreatedKey]:
+    """Creates the keys of one more client and adds it to the lists of both servers."""
     draft = Path(tempfile.mkdtemp(prefix=".client-", dir=directory))
     try:
         public = _make_client(draft, directory, name)
@@ -143,48 +153,50 @@ def add_client(directory: Path, name: str) -> list[MadeKey]:
 
 
 def revoke_client(directory: Path, name: str) -> None:
-    """Takes a client off both servers' lists, then deletes its keys here."""
+    """Removes a client from the lists of both servers, then deletes its keys."""
     for server in SERVERS:
         file = directory / server / ALLOWED
         lines = file.read_text("utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.startswith("#") or line.split()[1:2] != [name]]
-        _replace(file, "".join(kept))
+        remaining = [line for line in lines if line.startswith("#") or line.split()[1:2] != [name]]
+        _replace(file, "".join(remaining))
     shutil.rmtree(directory / name, ignore_errors=True)
 
 
-def _holds_keys(directory: Path) -> bool:
-    """Says whether a directory holds keys; ConfigError when it holds something else."""
+def _contains_keys(directory: Path) -> bool:
+    """Returns whether a directory contains keys; raises ConfigError if it contains something else."""
     try:
         found = sorted(one.name for one in directory.iterdir())
     except FileNotFoundError:
         return False
     except OSError as e:
-        raise ConfigError(f"{directory}: {e.strerror}; name a directory for the keys") from e
+        raise ConfigError(f"{directory}: {e.strerror}. Name a directory for the keys.") from e
     if found and not all((directory / server / ALLOWED).exists() for server in SERVERS):
-        raise ConfigError(f"{directory} holds something else ({', '.join(found[:3])}); name one that is new or empty")
+        raise ConfigError(f"{directory} contains other files ({', '.join(found[:3])}). Name a new or empty directory.")
     return bool(found)
 
 
 def _check(directory: Path, clients: Sequence[str], revoked: Sequence[str], *, new: bool) -> None:
     if not new and not clients and not revoked:
         raise ConfigError(
-            f"{directory} holds keys already, and none is overwritten; add a client by --clients NAME, shut one out by"
-            " --revoke NAME, or name another directory"
+            f"{directory} already contains keys, which are never overwritten. Add a client with --clients NAME, remove"
+            " one with --revoke NAME, or name another directory."
         )
     for name in clients:
         if not _NAME.fullmatch(name):
-            raise ConfigError(f"--clients {name!r}: write letters, digits and _.- only, at most 60")
+            raise ConfigError(
+                f"--clients {name!r} is not a valid name. Use at most 60 letters, digits and the characters _.-"
+            )
         if clients.count(name) > 1 or name in (*SERVERS, "actor") or (directory / name).exists():
-            raise ConfigError(f"--clients {name}: there are keys of that name; choose another, or --revoke it first")
+            raise ConfigError(f"--clients {name}: keys of that name exist. Choose another name, or --revoke it first.")
     known = set() if new else {client.name for client in read_allowed(directory / "replay" / ALLOWED).values()}
     for name in revoked:
         if name not in known - {"learner"}:
             choice = ", ".join(sorted(known - {"learner"})) or "none"
-            raise ConfigError(f"--revoke {name}: not a client of {directory}, which are: {choice}")
+            raise ConfigError(f"--revoke {name} is not a client in {directory}. Clients: {choice}.")
 
 
 def _make_identity(parent: Path, name: str) -> bytes:
-    """Makes a directory with a new secret key and returns the public one."""
+    """Creates a directory with a new secret key and returns the public key."""
     public, secret = zmq.curve_keypair()
     (parent / name).mkdir(mode=0o700)
     _write(parent / name / f"{name}{SECRET_SUFFIX}", _certificate(public, secret), 0o600)
@@ -200,16 +212,16 @@ def _make_client(parent: Path, keys_directory: Path, name: str) -> bytes:
 
 
 def _public_of(secret_file: Path) -> bytes:
-    from zmq.auth.certs import load_certificate  # noqa: PLC0415  (it brings asyncio with it)
+    from zmq.auth.certs import load_certificate  # noqa: PLC0415  (imports asyncio)
 
     return load_certificate(secret_file)[0]
 
 
 def _certificate(public: bytes, secret: bytes | None = None) -> str:
     """Returns a certificate as zmq.auth writes and reads it."""
-    lines = ["# The public key of a server of Shoal's.", "curve", f'    public-key = "{public.decode()}"']
+    lines = ["# Public key of a Shoal server.", "curve", f'    public-key = "{public.decode()}"']
     if secret:
-        lines[0] = "# A SECRET key of Shoal's: who has it is taken for this process. Give it to nobody."
+        lines[0] = "# SECRET key of a Shoal process: whoever has it can act as this process. Do not share it."
         lines.append(f'    secret-key = "{secret.decode()}"')
     return "\n".join([*lines, ""])
 
@@ -225,7 +237,7 @@ def _allow(server: Path, kind: ClientKind, name: str, public: bytes) -> None:
 
 
 def _replace(file: Path, text: str) -> None:
-    """Writes a file as a whole: a server may read it at any moment."""
+    """Replaces a file atomically, because a server may read it at any moment."""
     draft = file.with_name(f".{file.name}.new")
     draft.unlink(missing_ok=True)
     _write(draft, text, 0o644)
@@ -233,24 +245,26 @@ def _replace(file: Path, text: str) -> None:
 
 
 def _write(file: Path, text: str, mode: int) -> None:
-    """Writes a new file that has its mode from the first moment on."""
+    """Writes a new file that is created with its final mode."""
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as out:
         os.fchmod(out.fileno(), mode)  # whatever the umask
         out.write(text)
 
 
-def _made(directory: Path, name: str, public: bytes) -> MadeKey:
-    return MadeKey(name, str(directory / name), public.decode())
+def _made(directory: Path, name: str, public: bytes) -> CreatedKey:
+    return CreatedKey(name, str(directory / name), public.decode())
 
 
-def _in_words(change: KeysChange) -> str:
+def _as_text(change: KeysChange) -> str:
     where = change.directory
-    lines = [f"made {key.directory}/  (public key {key.public_key})" for key in change.made]
-    lines += [f"shut out {name}: off the lists in {where}/replay and {where}/learner" for name in change.revoked]
+    lines = [f"created {key.directory}/  (public key {key.public_key})" for key in change.made]
+    lines += [
+        f"revoked {name}: removed from the lists in {where}/replay and {where}/learner" for name in change.revoked
+    ]
     if change.made and change.made[0].name in SERVERS:
         lines += [
             "",
-            "Each directory is all that its process needs: copy it to that machine, and no other one. Then:",
+            "Copy each directory to the machine of its process and nowhere else. Then run:",
             f"    replay  --bind tcp://0.0.0.0:5555 --keys {where}/replay",
             f"    learner --bind tcp://0.0.0.0:5556 --replay tcp://REPLAY-HOST:5555 --keys {where}/learner ...",
             f"    actor   --replay tcp://REPLAY-HOST:5555 --weights tcp://LEARNER-HOST:5556 --keys {where}/actor",
@@ -259,8 +273,10 @@ def _in_words(change: KeysChange) -> str:
     else:
         lines += [
             "",
-            f"Copy {where}/replay/{ALLOWED} and {where}/learner/{ALLOWED} to where those run: no restart is needed.",
+            f"Copy {where}/replay/{ALLOWED} and {where}/learner/{ALLOWED} to the servers. No restart is needed.",
         ]
         if change.revoked:
-            lines.append("Who is shut out gets weights until its connection ends: start the learner again to be sure.")
+            lines.append(
+                "A revoked client receives weights until its connection ends. Restart the learner to end it now."
+            )
     return "\n".join(lines)

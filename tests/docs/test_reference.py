@@ -10,7 +10,7 @@ import pytest
 from common.run.run import RunSpec
 from shoal.commands.reference.__main__ import DIRECTORY, PAGES
 from shoal.commands.reference.commands import commands
-from shoal.commands.reference.surface import SURFACE
+from shoal.commands.reference.python_api import PUBLIC_NAMES
 
 
 @pytest.mark.slow
@@ -35,8 +35,8 @@ def test_every_setting_has_its_meaning() -> None:
     assert [row for row in rows if row.endswith("|  |")] == []
 
 
-@pytest.mark.parametrize("module", SURFACE)
+@pytest.mark.parametrize("module", PUBLIC_NAMES)
 def test_what_the_page_lists_is_what_is_imported(module: str) -> None:
     found = import_module(module)
-    for name in SURFACE[module]:
+    for name in PUBLIC_NAMES[module]:
         assert inspect.getdoc(getattr(found, name)), name

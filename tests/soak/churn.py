@@ -27,9 +27,8 @@ import psutil
 
 from common.run.directory import RunDirectory
 from deploy.local.embedded_redis import find_server
-from shoal.commands.audit.cli import DIRECTORY
+from shoal.commands.audit.delivery_check import AuditResult, check_deliveries
 from shoal.commands.audit.ledger import read_ledger
-from shoal.commands.audit.verdict import Verdict, judge
 
 ROOT = Path(__file__).parents[2]
 WORDS = {
@@ -224,7 +223,7 @@ def roles_table(churn: Churn, *, kills: bool) -> list[str]:
     return lines
 
 
-def table(quiet: dict[str, Any], churned: dict[str, Any], churns: tuple[Churn, Churn], verdict: Verdict) -> str:
+def table(quiet: dict[str, Any], churned: dict[str, Any], churns: tuple[Churn, Churn], verdict: AuditResult) -> str:
     """Returns the tables as Markdown; churns: of the quiet run, of the churned one."""
     calm, churn = churns
     lines = [*roles_table(churn, kills=True), ""]
@@ -239,7 +238,7 @@ def table(quiet: dict[str, Any], churned: dict[str, Any], churns: tuple[Churn, C
     return "\n".join(lines)
 
 
-def run_churn(options: argparse.Namespace) -> Verdict:
+def run_churn(options: argparse.Namespace) -> AuditResult:
     """Runs it all and prints the table; returns the verdict over the churned run."""
     directory = Path(options.directory or tempfile.mkdtemp(prefix="churn-"))
     directory.mkdir(parents=True, exist_ok=True)
@@ -248,7 +247,7 @@ def run_churn(options: argparse.Namespace) -> Verdict:
     churn, churned = train(directory / "churned", options, budget, kill=True)
     same = ("--steps", str(steps_of(directory / "churned")))
     calm, quiet = train(directory / "quiet", options, same, kill=False)
-    verdict = judge(read_ledger(directory / "churned" / DIRECTORY, "", "default"))
+    verdict = check_deliveries(read_ledger(RunDirectory(directory / "churned").audit, "", "default"))
     print(table(quiet, churned, (calm, churn), verdict), flush=True)
     for broken in verdict.broken:
         print(f"BROKEN: {broken}", flush=True)

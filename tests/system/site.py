@@ -14,8 +14,8 @@ import psutil
 from common.errors import PeerError
 from common.run.run import Run, make_run_spec
 from common.worlds import world_spec
+from shoal.commands.audit.delivery_check import AuditResult, check_deliveries
 from shoal.commands.audit.ledger import read_ledger
-from shoal.commands.audit.verdict import Verdict, judge
 from tests.actor_node.conftest import made_processes
 from tests.actor_node.processes import MinimalLearner, Node, Processes, Started
 from tests.conftest import wait_until
@@ -75,9 +75,9 @@ class Site:
         started.process.send_signal(signal.SIGKILL)
         started.process.wait()
 
-    def verdict(self) -> Verdict:
-        """Returns what became of every chunk, Redis asked where there is one."""
-        return judge(read_ledger(self.audit, self.valkey.url if self.valkey else "", "default"))
+    def audit_result(self) -> AuditResult:
+        """Returns the result of the audit, including the chunks in Redis if there is one."""
+        return check_deliveries(read_ledger(self.audit, self.valkey.url if self.valkey else "", "default"))
 
 
 @contextlib.contextmanager
@@ -111,7 +111,7 @@ def told(record: Callable[[str, object], None], **figures: object) -> None:
     print(", ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in figures.items()))
 
 
-def kept(verdict: Verdict) -> dict[str, int]:
+def kept(verdict: AuditResult) -> dict[str, int]:
     """Returns what a verdict says of deliveries, after checking that no promise is broken."""
     assert verdict.broken == []
     assert verdict.torn_files == 0

@@ -64,7 +64,7 @@ def test_one_kill_of_each(make_valkey: MakeValkey, record_property: Record) -> N
         site.serve()
         site.more(1_000)
         assert node.end() == 0
-        told(record_property, **kept(site.verdict()))
+        told(record_property, **kept(site.audit_result()))
 
 
 @pytest.mark.soak
@@ -81,7 +81,7 @@ def test_workers_killed(make_valkey: MakeValkey, record_property: Record) -> Non
             back.append(kill_a_worker(node, rng))
         site.more(1_000)
         assert node.end() == 0
-        verdict = site.verdict()
+        verdict = site.audit_result()
         told(record_property, kills=kills, **kept(verdict), most_lost_with_one=verdict.most_lost_with_an_actor)
         told(record_property, respawn_s=max(back))
         # One that is killed while it starts has written nothing yet.
@@ -106,7 +106,7 @@ def test_supervisors_killed(make_valkey: MakeValkey, record_property: Record) ->
             )
             gone.append(time.monotonic() - began)
         wait_until(lambda: site.processes.status().actor_count == 0, "no actors left", within_s=LEASE_S + PATIENCE_S)
-        told(record_property, kills=kills, **kept(site.verdict()), orphans_gone_s=max(gone))
+        told(record_property, kills=kills, **kept(site.audit_result()), orphans_gone_s=max(gone))
 
 
 @pytest.mark.soak
@@ -124,7 +124,7 @@ def test_replay_servers_killed(make_valkey: MakeValkey, record_property: Record,
             site.serve()
             resumed.append(site.more(ROWS))
         assert node.end() == 0
-        verdict = site.verdict()
+        verdict = site.audit_result()
         told(record_property, kills=kills, **kept(verdict), acting_again_s=max(resumed))
         assert verdict.server_lives == kills + 2, "each life, and what Redis holds now"
         assert verdict.unacknowledged_lost == 0
@@ -151,7 +151,7 @@ def test_redis_killed_while_the_replay_server_lives(
             site.serve()
         site.more(ROWS)
         assert node.end() == 0
-        told(record_property, kills=kills, **kept(site.verdict()))
+        told(record_property, kills=kills, **kept(site.audit_result()))
 
 
 @pytest.mark.soak
@@ -170,7 +170,7 @@ def test_redis_and_replay_server_killed_together(make_valkey: MakeValkey, record
             site.serve()
         site.more(ROWS)
         assert node.end() == 0
-        told(record_property, kills=kills, **kept(site.verdict()))
+        told(record_property, kills=kills, **kept(site.audit_result()))
 
 
 @pytest.mark.soak
@@ -195,7 +195,7 @@ def test_redis_and_replay_server_killed_together_at_level_redis(
             site.serve()
             lost.append(max(before - (site.inserts() or 0), 0))
         assert node.end() == 0
-        verdict = site.verdict()
+        verdict = site.audit_result()
         told(record_property, kills=kills, most_rows_lost=max(lost), rows_per_s=max(rates))
         told(record_property, acknowledged_lost=verdict.acknowledged_lost, duplicates=verdict.duplicates)
         assert verdict.duplicates == verdict.out_of_order == verdict.altered == 0
@@ -213,6 +213,6 @@ def test_the_audit_finds_a_chunk_that_is_gone(make_valkey: MakeValkey) -> None:
         client = site.valkey.client()
         head = int(client.hget("shoal:{default}:state", "head") or 0)
         client.delete(f"shoal:{{default}}:chunk:{head - 2}")
-        verdict = site.verdict()
+        verdict = site.audit_result()
         assert verdict.acknowledged_lost == 1
         assert verdict.broken == ["1 acknowledged chunks are lost"]

@@ -53,7 +53,7 @@ def test_a_redis_without_memory_stops_the_actors_says_so_and_nothing_is_lost(
         client.config_set("maxmemory", 0)
         site.more(500)
         assert node.end() == 0
-        told(record_property, **kept(site.verdict()))
+        told(record_property, **kept(site.audit_result()))
 
 
 @contextlib.contextmanager
@@ -85,7 +85,7 @@ def test_a_full_disk_under_redis_stops_the_actors_until_there_is_room(record_pro
             subprocess.run(["mount", "-o", "remount,size=512m", disk], check=True)
             site.more(2_000)
             assert node.end() == 0
-            told(record_property, reason=reason, **kept(site.verdict()))
+            told(record_property, reason=reason, **kept(site.audit_result()))
         finally:
             valkey.kill()
 
@@ -178,6 +178,6 @@ def test_roles_end_cleanly_in_any_order(
             took.append(time.monotonic() - began)
         assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
         assert not os.path.lexists(site.processes.replay_url.removeprefix("ipc://"))
-        verdict = site.verdict()
+        verdict = site.audit_result()
         told(record_property, slowest_end_s=max(took), **kept(verdict))
         assert verdict.torn_files == 0

@@ -54,7 +54,7 @@ def test_cuts_of_every_kind(record_property: Record) -> None:
             proxy.heal()
             told(record_property, **{f"{name}_noticed_s": noticed_s, f"{name}_again_s": site.more(ROWS)})
         assert node.end() == 0
-        told(record_property, **kept(site.verdict()))
+        told(record_property, **kept(site.audit_result()))
 
 
 @pytest.mark.soak
@@ -71,7 +71,7 @@ def test_a_cut_of_half_a_minute(record_property: Record, cut: str) -> None:
         told(record_property, again_s=site.more(ROWS))
         wait_until(lambda: site.processes.status().actor_count == 2, "both actors", within_s=PATIENCE_S)
         assert node.end() == 0
-        told(record_property, **kept(site.verdict()))
+        told(record_property, **kept(site.audit_result()))
 
 
 def test_a_slow_network_slows_the_actors_and_fills_nothing(record_property: Record) -> None:
@@ -90,7 +90,7 @@ def test_a_slow_network_slows_the_actors_and_fills_nothing(record_property: Reco
         assert waited > 0.5 * (time.monotonic() - began)
         proxy.bytes_per_s = 0.0
         assert node.end() == 0
-        told(record_property, **kept(site.verdict()))
+        told(record_property, **kept(site.audit_result()))
 
 
 def test_every_flipped_bit_of_a_payload_is_found_and_the_chunk_sent_again(record_property: Record) -> None:
@@ -107,7 +107,7 @@ def test_every_flipped_bit_of_a_payload_is_found_and_the_chunk_sent_again(record
             site.more(ROWS)
         assert node.end() == 0
         rejected = site.processes.status().rejected
-        verdict = site.verdict()
+        verdict = site.audit_result()
         told(record_property, flipped=proxy.flipped, rejected=rejected["checksum"], **kept(verdict))
         assert rejected == {"checksum": proxy.flipped}
         assert verdict.altered == 0
@@ -126,6 +126,6 @@ def test_flipped_bits_anywhere_break_connections_and_nothing_else(record_propert
         proxy.heal()
         site.more(10 * ROWS)
         assert node.end() == 0
-        verdict = site.verdict()
+        verdict = site.audit_result()
         told(record_property, flipped=proxy.flipped, **kept(verdict))
         assert verdict.altered == 0

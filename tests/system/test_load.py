@@ -70,14 +70,14 @@ def test_512_actors_get_their_turns_within_the_servers_memory(server: ReplayServ
     idle_mib = server.metrics()["shoal_memory_bytes"] / 2**20
     with crowd_of(server, run, recorded, CONNECTIONS) as crowd:
         # Many windows of each: what is on its way when the measuring begins and ends is a window either way.
-        before = [member.acked_rows for member in crowd.members]
+        before = [member.acked_rows for member in crowd.actors]
         crowd.take_latencies()
         while (
-            min(member.acked_rows - rows for member, rows in zip(crowd.members, before, strict=True))
+            min(member.acked_rows - rows for member, rows in zip(crowd.actors, before, strict=True))
             < CHUNKS_EACH * SMALL_ROWS
         ):
             crowd.pump(SECONDS)
-        done = [member.acked_rows - rows for member, rows in zip(crowd.members, before, strict=True)]
+        done = [member.acked_rows - rows for member, rows in zip(crowd.actors, before, strict=True)]
         metrics, status = server.metrics(), server.status()
         latencies_ms = np.array(crowd.take_latencies()) * 1e3
     mean = statistics.fmean(done)

@@ -1,4 +1,4 @@
-"""The ledger: a directory of audit files, and what a Redis holds, read into who sent and who stored which chunk."""
+"""The audit ledger: which chunks were sent and which were stored, read from audit files and from Redis."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from replay_server.durability.redis_connection import make_client
 from replay_server.durability.redis_log import RedisLog
 
 
-class Key(NamedTuple):
-    """Names a chunk and its very records."""
+class ChunkKey(NamedTuple):
+    """Identifies a chunk by its sender, its sequence number and the digest of its records."""
 
     actor: str
     incarnation: int
@@ -24,36 +24,36 @@ class Key(NamedTuple):
 
 
 class SentChunk(NamedTuple):
-    """A chunk as its actor knows it."""
+    """A chunk that an actor sent, and whether the actor received the acknowledgement."""
 
-    key: Key
+    key: ChunkKey
     acknowledged: bool
 
 
 class ServerLife(NamedTuple):
-    """One life of a replay server."""
+    """One life of a replay server: from its start to its end."""
 
     durability: str
-    recovered: list[tuple[Key, int]]
-    """Chunks found at the start, oldest first, with their rows."""
-    stored: list[tuple[Key, int]]
+    recovered: list[tuple[ChunkKey, int]]
+    """Chunks recovered at the start, oldest first, each with its number of rows."""
+    stored: list[tuple[ChunkKey, int]]
     capacity: int
-    """Transitions its ring held at last; 0: it stored nothing."""
+    """Capacity of the ring at the last stored chunk, in transitions; 0 if nothing was stored."""
 
 
-class Ledger(NamedTuple):
-    """All that is known of a run's deliveries."""
+class AuditLedger(NamedTuple):
+    """The deliveries of a run, as its actors and replay servers recorded them."""
 
     sent: list[list[SentChunk]]
-    """By life of a worker."""
+    """Sent chunks, one list for each life of a worker."""
     servers: dict[str, list[ServerLife]]
-    """By name, in order."""
+    """Lives of each replay server in order, by server name."""
     torn: int
-    """Files whose last line was not written whole."""
+    """Number of files whose last line is incomplete."""
 
 
 def read_sent(directory: Path) -> tuple[list[list[SentChunk]], int]:
-    """Returns what the actors of a directory noted, and in how many files the last line was torn."""
+    """Returns the chunks that the actors of a directory sent, and the number of files with an incomplete last line."""
     lives, torn = [], 0
     for file in sorted(directory.glob(f"actor-*{SUFFIX}")):
         events, was_torn = read_events(file)
@@ -73,9 +73,9 @@ def read_sent(directory: Path) -> tuple[list[list[SentChunk]], int]:
 
 
 def read_servers(directory: Path) -> tuple[dict[str, list[ServerLife]], int]:
-    """Returns what the replay servers of a directory noted, and in how many files the last line was torn.
+    """Returns the lives of a directory's replay servers, and the number of files with an incomplete last line.
 
-    A life that has not read all of its log, or was killed at it, says nothing of what there is: it is left out.
+    Leaves out a life that was still recovering, or was killed while recovering: its list of chunks is incomplete.
     """
     servers: dict[str, list[ServerLife]] = defaultdict(list)
     torn = 0
@@ -88,50 +88,55 @@ def read_servers(directory: Path) -> tuple[dict[str, list[ServerLife]], int]:
     return dict(servers), torn
 
 
-def read_redis(url: str, name: str) -> list[tuple[Key, int]]:
-    """Returns the chunks that a Redis holds under a name, oldest first; ConfigError, PeerError."""
+def read_redis(url: str, name: str) -> list[tuple[ChunkKey, int]]:
+    """Returns the chunks stored in a Redis under a name, oldest first; raises ConfigError or PeerError."""
     log = RedisLog(make_client(url, "shoal-audit"), name, fsync=False)
     try:
-        kept = log.read()
-        if kept is None:
+        stored = log.read()
+        if stored is None:
             return []
-        record_bytes = transition_dtype(kept.run.joint).itemsize
+        record_bytes = transition_dtype(stored.run.joint).itemsize
         found = []
-        for number, value in log.chunks(kept.state):
+        for number, value in log.chunks(stored.state):
             try:
                 chunk = unpack_chunk(value or b"", number, record_bytes)
             except ProtocolError:
                 continue
             origin = chunk.origin
-            found.append((Key(origin.actor, origin.incarnation, origin.seq, digest(chunk.records)), chunk.rows))
+            found.append((ChunkKey(origin.actor, origin.incarnation, origin.seq, digest(chunk.records)), chunk.rows))
         return found
     finally:
         log.close()
 
 
-def read_ledger(directory: Path, redis_url: str, name: str) -> Ledger:
-    """Reads everything; ConfigError when nothing was noted.
+def read_ledger(directory: Path, redis_url: str, name: str) -> AuditLedger:
+    """Reads the ledger of a run; raises ConfigError if there are no audit files.
 
-    Actors come first and servers last: what is acknowledged in the one is then stored in the others, even if the run
-    goes on. What Redis holds counts as what the server's next life would find.
+    Reads the actors' files first and the servers' last, so that every chunk that an actor saw acknowledged is already
+    in a server's file, even while the run continues. The chunks in Redis count as what the server's next life would
+    recover.
     """
     sent, torn_sent = read_sent(directory)
     in_redis = read_redis(redis_url, name) if redis_url else None
     servers, torn_servers = read_servers(directory)
     if not sent and not servers:
-        raise ConfigError(f"{directory} holds no audit; start `shoal train`, `replay` and `actor` with --audit")
+        raise ConfigError(
+            f"{directory} contains no audit files. Start `shoal train`, or `replay` and `actor`, with --audit."
+        )
     if in_redis is not None:
         if name not in servers:
             known = ", ".join(servers) or "none"
-            raise ConfigError(f"no audit of a replay server named {name} (there is: {known}); give its --name")
+            raise ConfigError(
+                f"No audit file of a replay server named {name} (found: {known}). Pass its name with --name."
+            )
         servers[name].append(ServerLife("redis", in_redis, [], 0))
-    return Ledger(sent, servers, torn_sent + torn_servers)
+    return AuditLedger(sent, servers, torn_sent + torn_servers)
 
 
 def _server_life(events: list[Event]) -> tuple[str, ServerLife]:
     life = events[0]
     if not isinstance(life, Life):
-        raise ConfigError("an audit file does not begin with its owner; it is damaged")
+        raise ConfigError("An audit file does not start with the process that wrote it; the file is damaged.")
     recovered = [(_key(event), event.rows) for event in events if isinstance(event, Recovered)]
     stored = [(event, event.capacity) for event in events if isinstance(event, Stored)]
     capacity = stored[-1][1] if stored else 0
@@ -140,5 +145,5 @@ def _server_life(events: list[Event]) -> tuple[str, ServerLife]:
     )
 
 
-def _key(event: Sent | Stored | Recovered) -> Key:
-    return Key(event.actor, event.incarnation, event.seq, event.digest)
+def _key(event: Sent | Stored | Recovered) -> ChunkKey:
+    return ChunkKey(event.actor, event.incarnation, event.seq, event.digest)

@@ -1,8 +1,8 @@
-"""`shoal bench`: what Shoal's speed is, each figure with its baseline measured in the same run.
+"""`shoal bench`: measures Shoal's speed, each figure next to a baseline from the same run.
 
-A benchmark is a function that yields rows, and what it is doing meanwhile, and one row of the table below. Figures are
-medians of several repeats, ours and the baseline's in turn, because machines have slow spells; compare ratios, not
-figures of different runs. Each benchmark runs in a process of its own, of one thread.
+A benchmark is a function that yields result rows and progress messages, and one row of the table below. A figure is the
+median of several repeats. Repeats alternate between Shoal and the baseline because the speed of a machine varies over
+time: compare ratios, not figures of different runs. Each benchmark runs in a separate single-threaded process.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from shoal.commands.bench import actor, end_to_end, learner, memory, peers, policy, replay, weights, worlds
 from shoal.commands.bench.config import BenchConfig
-from shoal.commands.bench.rows import BenchProgress, BenchRow
+from shoal.commands.bench.measurements import BenchProgress, BenchRow
 
 Benchmark = Callable[[BenchConfig], Iterator[BenchRow | BenchProgress]]
 
@@ -27,6 +27,6 @@ BENCHMARKS: dict[str, Benchmark] = {
     "peers": peers.rows,
 }
 BY_NAME_ONLY = ("peers",)
-"""Not part of what runs without an argument: it downloads gigabytes."""
+"""Benchmarks that run only if named, because they download gigabytes."""
 
 __all__ = ["BENCHMARKS", "BY_NAME_ONLY", "BenchConfig", "BenchProgress", "BenchRow"]

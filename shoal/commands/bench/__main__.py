@@ -1,4 +1,4 @@
-"""One benchmark's process: prints its rows, and what it is doing, one JSON object a line.
+"""The process of one benchmark: prints result rows and progress messages, one JSON object a line.
 
 usage: python -m shoal.commands.bench NAME CONFIG PARENT
 """
@@ -17,9 +17,9 @@ from shoal.commands.bench import BENCHMARKS, BenchConfig
 
 
 def main() -> int:
-    """Runs the benchmark that the command line names; returns the exit code."""
+    """Runs the benchmark named on the command line and returns the exit code."""
     name, config, parent = sys.argv[1:]
-    # What it has started ends with it, whichever signal ends it.
+    # SIGTERM raises KeyboardInterrupt, so that processes started by the benchmark end with it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     die_with_parent(int(parent))
     try:

@@ -1,6 +1,6 @@
-"""A worker's collecting loop (world + policy + noise + records) against mpe2 stepping alone, one core.
+"""A worker's collection loop (world, policy, noise, records) against stepping mpe2 alone, on one core.
 
-Sending is not in it: `shoal bench replay` measures the wire.
+The loop does not send: `shoal bench replay` measures the network.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from common.run.run import Run, make_run_spec
 from common.wire.weights import WeightsHeader
 from common.worlds import make_world, world_spec
 from shoal.commands.bench.config import BenchConfig
-from shoal.commands.bench.rows import BenchRow, compare, rate, row
+from shoal.commands.bench.measurements import BenchRow, compare, rate, row
 from shoal.commands.bench.worlds import stepping
 
 GOAL = 80.0
@@ -24,7 +24,7 @@ STEPS = 8
 
 
 def rows(_config: BenchConfig) -> Iterator[BenchRow]:
-    """Yields actor/collect/COPIES on simple_spread."""
+    """Yields the rows actor/collect/COPIES, measured on simple_spread."""
     run = Run("bench", make_run_spec({"scenario": "simple_spread"}), world_spec("simple_spread"))
     rng = np.random.default_rng(0)
     flat = (rng.standard_normal(weight_count(run.players, run.spec.network)) * 0.1).astype(np.float32)

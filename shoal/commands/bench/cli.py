@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,8 +14,9 @@ from rich.status import Status
 
 from common.errors import ShoalError
 from common.process import command
+from common.process.own_python import module_command
 from shoal.commands.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig, BenchProgress, BenchRow
-from shoal.commands.bench.rows import in_words
+from shoal.commands.bench.measurements import as_text
 
 END_S = 30.0
 _screen = Console(markup=False, emoji=False, stderr=True)
@@ -24,13 +24,14 @@ _LINE: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any
 
 
 @click.command()
-@click.argument("what", nargs=-1, type=click.Choice(sorted(BENCHMARKS)))
+@click.argument("what", nargs=-1, metavar="[NAME]...", type=click.Choice(sorted(BENCHMARKS)))
 @command.options(BenchConfig)
 def bench(what: tuple[str, ...], **values: Any) -> None:
-    """Measure Shoal's speed on this machine, each figure with its baseline from the same run.
+    """Measure Shoal's speed on this machine against baselines.
 
-    Without an argument everything is measured, one after the other, but `peers`, which installs other programs (some
-    gigabytes) to measure them side by side with Shoal. Use an otherwise idle machine.
+    NAME is worlds, policy, actor, learner, replay, weights, memory, end-to-end or peers. Each figure comes with a
+    baseline from the same run. Without a NAME, all benchmarks run one after the other, except `peers`, which installs
+    other programs (several gigabytes) to compare them with Shoal. Use an otherwise idle machine.
 
     \b
     Examples:
@@ -43,26 +44,26 @@ def bench(what: tuple[str, ...], **values: Any) -> None:
         for figure in measure(name, config):
             found.append(figure)
             if not config.json:
-                command.result(in_words(figure))
+                command.result(as_text(figure))
     if config.json:
         command.result(msgspec.json.encode(found))
 
 
 def measure(name: str, config: BenchConfig) -> Iterator[BenchRow]:
-    """Yields the rows of one benchmark, from a process of its own; ShoalError when it fails.
+    """Yields the rows of one benchmark, run in a separate process; raises ShoalError if it fails.
 
-    One thread a process, which numpy's libraries are told by their environment, before they are loaded.
+    The process uses one thread: numpy's libraries read the limit from the environment when they are loaded.
     """
-    line = [sys.executable, "-m", "shoal.commands.bench", name, msgspec.json.encode(config).decode(), str(os.getpid())]
+    line = module_command("shoal.commands.bench", name, msgspec.json.encode(config).decode(), str(os.getpid()))
     threads = {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "OMP", "MKL")}
-    # A session of its own: Ctrl-C is for this process, which ends that one once.
+    # In a separate session, so that Ctrl-C reaches this process only, which then stops the benchmark.
     process = subprocess.Popen(  # noqa: S603  (our own argument list, no shell)
         line, stdout=subprocess.PIPE, env={**os.environ, **threads}, start_new_session=True
     )
     try:
         yield from _read(process)
         if process.wait():
-            raise ShoalError(f"the benchmark {name} failed (exit code {process.returncode}); its words are above")
+            raise ShoalError(f"The benchmark {name} failed with exit code {process.returncode}; its output is above.")
     finally:
         if process.poll() is None:
             process.terminate()
@@ -79,16 +80,16 @@ def _read(process: subprocess.Popen[bytes]) -> Iterator[BenchRow]:
             if "doing" in line:
                 _show(status, msgspec.convert(line, BenchProgress).doing)
             else:
-                # While it moves, rich sends to the screen what is printed to stdout.
+                # A running rich status would redirect results from stdout to the screen.
                 status.stop()
                 yield msgspec.convert(line, BenchRow)
     finally:
         status.stop()
 
 
-def _show(status: Status, doing: str) -> None:
+def _show(status: Status, text: str) -> None:
     if _screen.is_terminal:
-        status.update(doing)
+        status.update(text)
         status.start()
     else:
-        _screen.print(f"... {doing}", soft_wrap=True)
+        _screen.print(f"... {text}", soft_wrap=True)

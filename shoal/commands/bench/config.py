@@ -11,22 +11,25 @@ from common.process.durations import Seconds
 
 
 class BenchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What to measure beyond the default, and for how long."""
+    """Settings of `shoal bench`: what to measure beyond the default, and for how long."""
 
     full: Annotated[
-        bool, Meta(description="replay: also the long sweeps, 1 to 512 actors and rings of 1e5 to 1e7 transitions.")
+        bool,
+        Meta(description="replay: Also measure 1 to 512 actors and rings of 1e5 to 1e7 transitions, which takes long."),
     ] = False
-    time: Annotated[Seconds, Meta(description="end-to-end, peers: training time of each run.")] = 60.0
-    episodes: Annotated[int, Meta(ge=1, description="peers: episodes each trained team is evaluated on.")] = 200
+    time: Annotated[Seconds, Meta(description="end-to-end, peers: Training time of each run.")] = 60.0
+    episodes: Annotated[int, Meta(ge=1, description="peers: Episodes to evaluate each trained team on.")] = 200
     cache: Annotated[
         str,
         Meta(
-            description="peers: where the peers are installed.  [default: shoal/peers in the user's cache directory]",
+            description="peers: Directory for the peers' installations.  [default: shoal/peers in the user's cache]",
             extra={"metavar": "DIR"},
         ),
     ] = ""
     pip: Annotated[
         tuple[str, ...],
-        Meta(description="peers: one more argument for pip, as in --pip=--pre; repeat it.", extra={"metavar": "ARG"}),
+        Meta(
+            description="peers: Extra argument for pip, as in --pip=--pre; can be repeated.", extra={"metavar": "ARG"}
+        ),
     ] = ()
-    json: Annotated[bool, Meta(description="Print JSON.")] = False
+    json: Annotated[bool, Meta(description="Print the rows as JSON.")] = False

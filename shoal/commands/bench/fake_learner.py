@@ -1,4 +1,4 @@
-"""A learner that only opens its run and publishes weights, in a process of its own."""
+"""A fake learner in a separate process: it opens its run and publishes weights, and does nothing else."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ BIND = "tcp://127.0.0.1:0"
 
 
 @contextmanager
-def publishing(run: Run, replay: str) -> Iterator[str]:
-    """Publishes new weights as often as a learner does, until left; yields the address."""
+def publish_weights(run: Run, replay: str) -> Iterator[str]:
+    """Publishes new weights as often as a learner does until the context ends; yields the address of the publisher."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=publish, args=(run, replay, theirs, os.getpid()), daemon=True)
     process.start()
     try:
         if not ours.poll(ANSWER_S):
-            raise ShoalError("the process that publishes weights did not get ready")
+            raise ShoalError("the process that publishes weights did not start")
         yield ours.recv()
     finally:
         process.terminate()
@@ -45,16 +45,16 @@ def publishing(run: Run, replay: str) -> Iterator[str]:
 
 
 def publish(run: Run, replay: str, ready: Connection, parent: int) -> None:
-    """Opens the run, binds, tells the address, publishes for ever. `updates` tells when, in monotonic nanoseconds."""
+    """Opens the run, sends its address to `ready`, then publishes forever; `updates` is the monotonic time in ns."""
     from learner_node.broadcast import SHORTEST_PERIOD_S, Broadcast  # noqa: PLC0415  (imports torch; only here)
 
     die_with_parent(parent)
     client = Client(zmq.Context(), replay)
-    client.ask(Open("stand-in", run), Opened, ANSWER_S)
+    client.ask(Open("bench", run), Opened, ANSWER_S)
     broadcast = Broadcast(BIND)
     ready.send(broadcast.endpoint)
     flat = np.zeros(weight_count(run.players, run.spec.network), np.float32)
-    # It sends and nothing else of what a learner's stream does.
+    # A broadcast only calls `send` of a learner's batch stream.
     stream, version = cast("Batches", _Stream(client)), 0
     while True:
         version += 1
@@ -64,11 +64,11 @@ def publish(run: Run, replay: str, ready: Connection, parent: int) -> None:
 
 
 class _Stream:
-    """What a broadcast leaves its copies with."""
+    """The part of a batch stream that a broadcast uses: storing weights on the replay server."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
     def send(self, message: PutWeights, payload: bytes | None = None) -> None:
-        """Leaves weights with the replay server."""
+        """Sends weights to the replay server."""
         self._client.send(message, payload)

@@ -1,19 +1,19 @@
-"""The learner's update against a loop over agents in torch, its products alone, and its arithmetic at the peak rate."""
+"""The learner's update against a loop over agents in torch, its matrix products alone, and the peak GEMM rate."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from shoal.commands.bench.config import BenchConfig
-from shoal.commands.bench.rows import BenchRow, row
+from shoal.commands.bench.measurements import BenchRow, row
 
 _GOALS = {256: 2.5, 1024: 2.0}
 _PEAK_GOAL = 0.7
 
 
 def rows(_config: BenchConfig) -> Iterator[BenchRow]:
-    """Yields learner/update/BATCH/literal, for 1,024 /products and /peak too, and learner/defaults/256/threads/2."""
-    # It imports torch, which no other command here needs.
+    """Yields learner/update/BATCH/literal, for 1,024 also /products and /peak, and learner/defaults/256/threads/2."""
+    # Imports torch, which takes seconds and which no other command here needs.
     from learner_node.inspection.update_speed import seconds_by_threads, speeds  # noqa: PLC0415
 
     for speed in speeds():
@@ -21,7 +21,7 @@ def rows(_config: BenchConfig) -> Iterator[BenchRow]:
         goal = _GOALS.get(speed.rows, 0.0)
         yield row(f"{name}/literal", "updates/s", value, ("a loop over agents", 1 / speed.loop_s), goal)
         if speed.rows == 1024:
-            yield row(f"{name}/products", "updates/s", value, ("its products alone", 1 / speed.products_s))
+            yield row(f"{name}/products", "updates/s", value, ("its matrix products alone", 1 / speed.products_s))
             yield row(f"{name}/peak", "updates/s", value, ("GEMM peak", 1 / speed.needed_s), _PEAK_GOAL)
     one, two = seconds_by_threads((1, 2))
     yield row("learner/defaults/256/threads/2", "updates/s", 1 / two, ("one thread", 1 / one))

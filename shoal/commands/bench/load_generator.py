@@ -1,10 +1,10 @@
-"""A load generator: many actors in one process, each a socket of its own, that replay recorded chunks.
+"""A load generator: many simulated actors in one process, each with its own socket, that send recorded chunks.
 
-    connect()      each says Hello and waits for its Welcome
-    pump(seconds)  each sends what its credit allows, again and again, and takes its acknowledgements
+    connect()      each actor sends Hello and waits for Welcome
+    pump(seconds)  each actor sends the chunks that its credit allows and receives acknowledgements
 
-What an actor sends was collected once, by the ordinary collecting loop: real transitions, without the cost of stepping
-worlds. Deciding what may be sent is the ordinary Outbox's.
+The chunks are recorded once by the ordinary collection loop: real transitions, without the cost of stepping worlds. The
+ordinary Outbox decides what an actor may send.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ RECORDED = 8
 HELLO_AGAIN_S = 0.5
 POLL_MS = 20
 SOCKETS_EACH, SOCKETS_SPARE = 4, 64
-"""A connection's own socket, and those that watch it."""
+"""Sockets of each connection (its own and its monitors), and sockets for the rest of the process."""
 FILLERS = 4
 
 
 class RecordedChunk(NamedTuple):
-    """A chunk's payload and what its header says of it."""
+    """The payload of a chunk and the matching fields of its header."""
 
     rows: int
     payload: bytes
@@ -49,14 +49,14 @@ class RecordedChunk(NamedTuple):
 
 
 def make_run(**replay: object) -> Run:
-    """Returns a run of simple_spread in which nobody waits for anybody, with these replay settings on top."""
+    """Returns a run of simple_spread without a rate limit, with the given replay settings applied last."""
     settings = {"limit": "off", "min_size": 1024, "batch": 1024, "capacity": 200_000, **replay}
     spec = make_run_spec({"scenario": "simple_spread", "replay": settings})
     return Run("bench", spec, world_spec("simple_spread"))
 
 
 def record(run: Run, chunks: int = RECORDED, rows: int = ROWS) -> list[RecordedChunk]:
-    """Collects chunks of so many rows, a multiple of COPIES, as a worker does, with untrained policies."""
+    """Collects chunks of `rows` transitions (a multiple of COPIES) as a worker does, with untrained policies."""
     rng = np.random.default_rng(0)
     flat = rng.standard_normal(weight_count(run.players, run.spec.network)).astype(np.float32) * np.float32(0.1)
     policy = Policy(run.players, run.spec.network, flat)
@@ -71,7 +71,7 @@ def record(run: Run, chunks: int = RECORDED, rows: int = ROWS) -> list[RecordedC
 
 
 class SimulatedActor:
-    """One actor of the crowd."""
+    """One simulated actor: a client socket and an outbox."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, run: Run, name: str) -> None:
         self.client = Client(context, endpoint)
@@ -79,34 +79,34 @@ class SimulatedActor:
         self.outbox = Outbox()
         self.acked_rows = 0
         self.latencies: list[float] = []
-        """Seconds from a chunk's sending to its acknowledgement."""
+        """Seconds from sending each chunk to its acknowledgement."""
         self._run = run
         self._sent: deque[tuple[float, int]] = deque()
-        """When each chunk under way was sent, and its rows."""
+        """Time of sending and rows of each unacknowledged chunk."""
         self._hello_at = -HELLO_AGAIN_S
 
     @property
     def admitted(self) -> bool:
-        """Whether the server has let it in."""
+        """Whether the server has admitted the actor."""
         return self.outbox.incarnation > 0
 
     def hello(self, now: float) -> None:
-        """Introduces itself, now and again until it is let in."""
+        """Sends Hello, at most every HELLO_AGAIN_S seconds."""
         if now - self._hello_at >= HELLO_AGAIN_S and self.client.send(Hello(self.name, 0, 0, "")):
             self._hello_at = now
 
     def send(self, recorded: Sequence[RecordedChunk]) -> None:
-        """Sends what its credit allows."""
+        """Sends the chunks that the credit allows."""
         while self.outbox.has_credit:
             seq = self.outbox.next_seq
             one = recorded[seq % len(recorded)]
             self.outbox.add(PendingChunk(self._chunk(seq, one), one.payload))
-        while (parcel := self.outbox.next_to_send()) and self.client.send(parcel.chunk, parcel.payload):
+        while (pending := self.outbox.next_to_send()) and self.client.send(*pending):
             self.outbox.mark_sent()
-            self._sent.append((time.monotonic(), parcel.chunk.count))
+            self._sent.append((time.monotonic(), pending.chunk.count))
 
-    def take(self) -> None:
-        """Takes all answers that have come."""
+    def receive(self) -> None:
+        """Receives all pending answers."""
         while received := self.client.receive():
             match received[0]:
                 case Welcome(_, incarnation, stored, credit):
@@ -114,13 +114,13 @@ class SimulatedActor:
                 case Ack(_, stored, credit, _):
                     self._acknowledged(stored, credit)
                 case Gap(_, gap):
-                    # Ends what is measured here: a server that keeps up never asks for it.
-                    raise PeerError(f"the replay server asks {self.name} to go back to {gap}")
+                    # A server that keeps up never sends a gap, so the measurement is void.
+                    raise PeerError(f"the replay server asked {self.name} to resend from chunk {gap}")
 
     def _acknowledged(self, stored: int, credit: int) -> None:
-        now, news = time.monotonic(), stored - self.outbox.acked
+        now, acknowledged = time.monotonic(), stored - self.outbox.acked
         self.outbox.on_ack(stored, credit)
-        for _ in range(news):
+        for _ in range(acknowledged):
             sent_at, rows = self._sent.popleft()
             self.latencies.append(now - sent_at)
             self.acked_rows += rows
@@ -140,82 +140,82 @@ class SimulatedActor:
 
 
 class LoadGenerator:
-    """Actors that send as fast as they may."""
+    """Simulated actors that send at full speed."""
 
     def __init__(
-        self, endpoint: str, run: Run, members: int, recorded: Sequence[RecordedChunk], name: str = "crowd"
+        self, endpoint: str, run: Run, actors: int, recorded: Sequence[RecordedChunk], name: str = "load"
     ) -> None:
         self._context = zmq.Context()
-        self._context.set(zmq.MAX_SOCKETS, SOCKETS_EACH * members + SOCKETS_SPARE)
+        self._context.set(zmq.MAX_SOCKETS, SOCKETS_EACH * actors + SOCKETS_SPARE)
         self._recorded = recorded
-        self.members = [SimulatedActor(self._context, endpoint, run, f"{name}-{i}") for i in range(members)]
+        self.actors = [SimulatedActor(self._context, endpoint, run, f"{name}-{i}") for i in range(actors)]
         self._poller = zmq.Poller()
         self._by_socket = {}
-        for member in self.members:
-            self._poller.register(member.client.socket, zmq.POLLIN)
-            self._by_socket[member.client.socket] = member
+        for actor in self.actors:
+            self._poller.register(actor.client.socket, zmq.POLLIN)
+            self._by_socket[actor.client.socket] = actor
 
     def connect(self, timeout_s: float = 60.0) -> None:
-        """Has all of them let in; PeerError when they are not in time."""
+        """Waits until the server has admitted all actors; raises PeerError after the time-out."""
         give_up_at = time.monotonic() + timeout_s
-        while waiting := [member for member in self.members if not member.admitted]:
+        while waiting := [actor for actor in self.actors if not actor.admitted]:
             if time.monotonic() > give_up_at:
-                raise PeerError(f"{len(waiting)} of {len(self.members)} actors were not let in within {timeout_s:g} s")
-            for member in waiting:
-                member.hello(time.monotonic())
-            self._take()
+                raise PeerError(f"{len(waiting)} of {len(self.actors)} actors were not admitted within {timeout_s:g} s")
+            for actor in waiting:
+                actor.hello(time.monotonic())
+            self._receive()
 
     def pump(self, seconds: float) -> float:
-        """Sends for so long; returns transitions acknowledged a second, of all together."""
+        """Sends for the given time and returns the acknowledged transitions per second of all actors."""
         before, started_at = self.acked_rows, time.monotonic()
-        for member in self.members:
-            member.send(self._recorded)
+        for actor in self.actors:
+            actor.send(self._recorded)
         while (elapsed := time.monotonic() - started_at) < seconds:
-            for member in self._take():
-                member.send(self._recorded)
+            for actor in self._receive():
+                actor.send(self._recorded)
         return (self.acked_rows - before) / elapsed
 
     def settle(self, timeout_s: float = 30.0) -> None:
-        """Waits until all that was sent is acknowledged; PeerError when it is not in time."""
+        """Waits until all sent chunks are acknowledged; raises PeerError after the time-out."""
         give_up_at = time.monotonic() + timeout_s
-        while left := sum(member.outbox.in_flight for member in self.members):
+        while left := sum(actor.outbox.in_flight for actor in self.actors):
             if time.monotonic() > give_up_at:
                 raise PeerError(f"{left} chunks were not acknowledged within {timeout_s:g} s")
-            self._take()
+            self._receive()
 
     @property
     def acked_rows(self) -> int:
-        """Transitions acknowledged."""
-        return sum(member.acked_rows for member in self.members)
+        """Acknowledged transitions."""
+        return sum(actor.acked_rows for actor in self.actors)
 
     def take_latencies(self) -> list[float]:
-        """Returns the acknowledgements' latencies since the last call."""
-        found = [latency for member in self.members for latency in member.latencies]
-        for member in self.members:
-            member.latencies.clear()
+        """Returns the acknowledgement latencies since the last call [s]."""
+        found = [latency for actor in self.actors for latency in actor.latencies]
+        for actor in self.actors:
+            actor.latencies.clear()
         return found
 
     def close(self) -> None:
-        """Says good-bye for all and closes."""
-        for member in self.members:
-            if member.admitted:
-                member.client.send(Bye(member.name, member.outbox.incarnation))
+        """Sends Bye for all actors and closes their sockets."""
+        for actor in self.actors:
+            if actor.admitted:
+                actor.client.send(Bye(actor.name, actor.outbox.incarnation))
         self._context.destroy(linger=200)
 
-    def _take(self) -> list[SimulatedActor]:
+    def _receive(self) -> list[SimulatedActor]:
         ready = [self._by_socket[socket] for socket, _ in self._poller.poll(POLL_MS)]
-        for member in ready:
-            member.take()
+        for actor in ready:
+            actor.receive()
         return ready
 
 
 def fill(endpoint: str, run: Run, recorded: Sequence[RecordedChunk], transitions: int) -> None:
-    """Has a replay server take in so many transitions."""
-    crowd = LoadGenerator(endpoint, run, FILLERS, recorded, "filler")
+    """Sends transitions to a replay server until `transitions` are acknowledged."""
+    load = LoadGenerator(endpoint, run, FILLERS, recorded, "filler")
     try:
-        crowd.connect()
-        while crowd.acked_rows < transitions:
-            crowd.pump(0.1)
-        crowd.settle()
+        load.connect()
+        while load.acked_rows < transitions:
+            load.pump(0.1)
+        load.settle()
     finally:
-        crowd.close()
+        load.close()

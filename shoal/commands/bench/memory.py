@@ -1,4 +1,4 @@
-"""Resident memory of actor workers against processes that import torch, and how soon 32 of them step."""
+"""Resident memory of actor workers against processes that import torch, and the start-up time of 32 workers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterator
 
 from shoal.commands.bench.config import BenchConfig
-from shoal.commands.bench.fake_learner import publishing
+from shoal.commands.bench.fake_learner import publish_weights
 from shoal.commands.bench.load_generator import make_run
+from shoal.commands.bench.measurements import BenchProgress, BenchRow, row
 from shoal.commands.bench.processes import Processes, wait_until_steps
-from shoal.commands.bench.rows import BenchProgress, BenchRow, row
 
 GOAL = 0.25
 WORKERS = 32
@@ -28,46 +28,46 @@ world.reset()
 def rows(_config: BenchConfig) -> Iterator[BenchRow | BenchProgress]:
     """Yields memory/worker, memory/workers/32 and start/workers/32.
 
-    A worker alone has its modules and its world; the 32 play for a replay server that holds nobody back. Pages they
-    share are counted for each.
+    A single worker has loaded its modules and its world. The 32 workers collect for a replay server without a rate
+    limit. Shared pages count once for each worker.
     """
-    yield BenchProgress("memory: a worker, and a process that imports torch")
+    yield BenchProgress("memory: one worker, and a process that imports torch")
     ours, torch = _resident_mib(_WORKER), _resident_mib("import torch")
     yield row("memory/worker", "MiB", ours, ("a process that imports torch", torch), GOAL)
     yield BenchProgress(f"memory: a node of {WORKERS} workers")
     started_s, resident_mib = _node()
     name = f"workers/{WORKERS}"
-    yield row(f"memory/{name}", "MiB", resident_mib, (f"{WORKERS} that import torch", WORKERS * torch), GOAL)
-    yield row(f"start/{name}", "s", started_s, ("what is allowed", ALLOWED_START_S), 1.0)
+    yield row(f"memory/{name}", "MiB", resident_mib, (f"{WORKERS} processes that import torch", WORKERS * torch), GOAL)
+    yield row(f"start/{name}", "s", started_s, ("allowed time", ALLOWED_START_S), 1.0)
 
 
 def _node() -> tuple[float, float]:
-    """Returns how long a node takes from its command to all workers' steps, and what the workers then take, in MiB."""
+    """Returns the seconds from starting a node until all workers step, and the memory of the workers in MiB."""
     run = make_run()
-    with Processes() as stage:
-        server = stage.replay()
-        with publishing(run, server.endpoint) as weights:
+    with Processes() as processes:
+        server = processes.replay()
+        with publish_weights(run, server.endpoint) as weights:
             peers = ("--replay", server.endpoint, "--weights", weights, "--metrics-port", 0, "--parent", os.getpid())
             started_at = time.monotonic()
-            node = stage.command("actor_node", "--n", WORKERS, *peers)
+            node = processes.command("actor_node", "--n", WORKERS, *peers)
             wait_until_steps(server, WORKERS)
             started_s = time.monotonic() - started_at
             return started_s, _children_mib(node.process.pid)
 
 
 def _children_mib(parent: int) -> float:
-    """Returns the resident memory of a process' children; multiprocessing's own helper, a few MiB, is one of them."""
+    """Returns the resident memory of a process's children in MiB, including a few MiB of multiprocessing's helper."""
     ps = subprocess.run(["ps", "-A", "-o", "ppid=,rss="], check=True, capture_output=True, text=True)  # noqa: S607  (where ps is differs)
     lines = (line.split() for line in ps.stdout.splitlines())
     return sum(int(resident_kib) for ppid, resident_kib in lines if int(ppid) == parent) / 1024
 
 
 def _resident_mib(code: str) -> float:
-    """Returns the resident memory of a process that has run this code."""
+    """Returns the resident memory of a process that has run the given code, in MiB."""
     command = [sys.executable, "-c", f"{code}\nprint('ready', flush=True)\ninput()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
         if process.stdout is None or process.stdout.readline() != "ready\n":
-            raise RuntimeError(f"a process that runs {code!r} did not get ready")
+            raise RuntimeError(f"a process that runs {code!r} did not start")
         ps = ["ps", "-o", "rss=", "-p", str(process.pid)]
         resident_kib = int(subprocess.run(ps, check=True, capture_output=True, text=True).stdout)  # noqa: S603
         process.communicate("\n")

@@ -1,4 +1,4 @@
-"""The real processes that a benchmark measures: started in a directory of its own, gone with it."""
+"""The real processes that a benchmark measures, in a temporary directory."""
 
 from __future__ import annotations
 
@@ -24,42 +24,42 @@ from deploy.local.embedded_redis import EmbeddedRedis
 
 START_S = 120.0
 END_S = 20.0
-_LOOK_S = 0.02
+_POLL_S = 0.02
 _SERVING = re.compile(r"serving endpoint=(\S+)")
 _SAMPLE = re.compile(r"^(\w+) (\S+)$", re.MULTILINE)
 
 
 class StartedProcess:
-    """One process with its log."""
+    """A process and its log file."""
 
     def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
         self.name, self.process, self.log = name, process, log
 
     @property
-    def words(self) -> str:
-        """What it has logged."""
+    def log_text(self) -> str:
+        """The text of its log."""
         return self.log.read_text(errors="replace")
 
     def wait_for(self, pattern: re.Pattern[str], timeout_s: float = START_S) -> re.Match[str]:
-        """Waits for a line in its log; ShoalError with its last words when it ends or the time is over."""
+        """Waits until the log matches; raises ShoalError with the end of the log if the process ends or is too slow."""
         give_up_at = time.monotonic() + timeout_s
-        while not (found := pattern.search(self.words)):
+        while not (found := pattern.search(self.log_text)):
             if self.process.poll() is not None or time.monotonic() > give_up_at:
-                raise ShoalError(f"{self.name} did not get ready: {self.words[-800:]}")
-            time.sleep(_LOOK_S)
+                raise ShoalError(f"{self.name} did not start: {self.log_text[-800:]}")
+            time.sleep(_POLL_S)
         return found
 
     def wait_for_end(self, timeout_s: float) -> None:
-        """Waits until it is done; ShoalError with its last words when it fails or takes longer."""
+        """Waits for the process to end; raises ShoalError with the end of the log if it fails or takes too long."""
         try:
             code = self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            raise ShoalError(f"{self.name} is not done after {timeout_s:g} s: {self.words[-800:]}") from None
+            raise ShoalError(f"{self.name} did not end within {timeout_s:g} s: {self.log_text[-800:]}") from None
         if code:
-            raise ShoalError(f"{self.name} failed (exit code {code}): {self.words[-800:]}")
+            raise ShoalError(f"{self.name} failed with exit code {code}: {self.log_text[-800:]}")
 
     def end(self) -> None:
-        """Ends it: SIGTERM, then SIGKILL."""
+        """Stops the process: SIGTERM, then SIGKILL."""
         if self.process.poll() is None:
             self.process.terminate()
         try:
@@ -70,7 +70,7 @@ class StartedProcess:
 
 
 class ReplayServer:
-    """A replay server that serves over TCP on this machine."""
+    """A replay server that listens on a TCP port of this machine."""
 
     def __init__(self, started: StartedProcess) -> None:
         self.started = started
@@ -79,29 +79,35 @@ class ReplayServer:
         self._client = Client(self._context, self.endpoint)
 
     def open(self, run: Run) -> Opened:
-        """Tells it the run, as a learner does."""
+        """Opens a run on the server, as a learner does."""
         return self._client.ask(Open("bench", run), Opened, START_S)
 
     def status(self) -> Status:
-        """Asks it how it goes."""
+        """Requests the server's status."""
         return self._client.ask(StatusRequest(), Status, START_S)
 
     def metrics(self) -> dict[str, float]:
-        """Returns the samples without labels of its /metrics."""
+        """Returns the samples without labels from the server's /metrics."""
         with urllib.request.urlopen(self.status().metrics_url, timeout=START_S) as answer:  # noqa: S310  (our own server's address)
             return {name: float(value) for name, value in _SAMPLE.findall(answer.read().decode())}
 
     def end(self) -> None:
-        """Ends the process and closes what asked it."""
+        """Stops the process and closes the client."""
         self._context.destroy(linger=0)
         self.started.end()
 
 
 class Processes:
-    """A benchmark's processes; leaving it ends them all, the last started first."""
+    """The processes of a benchmark; leaving the context stops them in reverse order.
+
+    Example:
+        with Processes() as processes:
+            server = processes.replay()
+            server.open(run)
+    """
 
     def __enter__(self) -> Self:
-        """Makes the directory."""
+        """Creates the temporary directory."""
         self._temporary = tempfile.TemporaryDirectory(prefix="shoal-bench-")
         self.directory = Path(self._temporary.name)
         self._started: list[StartedProcess] = []
@@ -111,7 +117,7 @@ class Processes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends all processes and removes the directory."""
+        """Stops all processes and removes the directory."""
         for server in self._servers:
             server.end()
         for started in reversed(self._started):
@@ -119,13 +125,13 @@ class Processes:
         self._temporary.cleanup()
 
     def command(self, module: str, *options: object) -> StartedProcess:
-        """Starts one of Shoal's commands; it ends with this process."""
+        """Starts a module of Shoal as a command."""
         return self.program(sys.executable, "-m", module, *options)
 
-    def program(self, *words: object) -> StartedProcess:
-        """Starts any program with its log."""
+    def program(self, *arguments: object) -> StartedProcess:
+        """Starts a program whose output goes to a log file."""
         log = self.directory / f"{len(self._started)}.log"
-        line = [str(word) for word in words]
+        line = [str(word) for word in arguments]
         with log.open("wb") as output:
             process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=output, stderr=output)  # noqa: S603  (our own argument list, no shell)
         started = StartedProcess(" ".join(line), process, log)
@@ -133,14 +139,14 @@ class Processes:
         return started
 
     def replay(self, redis_url: str = "none", *options: object) -> ReplayServer:
-        """Starts a replay server on a free port and waits until it serves."""
+        """Starts a replay server on a free port and waits until it is serving."""
         own = ("--bind", "tcp://127.0.0.1:0", "--redis", redis_url, "--metrics-port", 0, "--parent", os.getpid())
         server = ReplayServer(self.command("replay_server", *own, *options))
         self._servers.append(server)
         return server
 
     def redis(self) -> str:
-        """Starts a private Redis with an append-only file, as `shoal train` has it; returns its URL."""
+        """Starts a private Redis with an append-only file, as `shoal train` does, and returns its URL."""
         number = len(self._started)
         log = self.directory / f"redis-{number}.log"
         server = EmbeddedRedis(self.directory / f"redis-{number}", self.directory / f"redis-{number}.sock", log)
@@ -151,9 +157,9 @@ class Processes:
 
 
 def wait_until_steps(server: ReplayServer, workers: int, timeout_s: float = 120.0) -> None:
-    """Waits until so many actors have stepped; PeerError when they do not in time."""
+    """Waits until the given number of workers has stepped; raises PeerError after the time-out."""
     give_up_at = time.monotonic() + timeout_s
     while (stepping := sum(actor.env_steps > 0 for actor in server.status().actors)) < workers:
         if time.monotonic() > give_up_at:
-            raise PeerError(f"{stepping} of {workers} workers step after {timeout_s:g} s")
-        time.sleep(_LOOK_S)
+            raise PeerError(f"only {stepping} of {workers} workers step after {timeout_s:g} s")
+        time.sleep(_POLL_S)

@@ -1,10 +1,10 @@
-"""The replay server over TCP: what it takes in, what it hands out, and how soon it has its memory back.
+"""The replay server over TCP: how fast it ingests, serves batches, and recovers.
 
-ingest: 4 writers that send recorded chunks, against RPUSH of the same chunks, pipelined, into the same Redis; and, as
-replays over Redis are mostly written, against an RPUSH a transition (ingest/LEVEL/singly).
-serve: batches of 1,024 drawn by this process, against np.take over the same records in this process, and against
-ZeroMQ alone, which sends as many bytes from another process and does nothing else (serve/1024/wire).
-recovery: a restart's reading of its chunks, of which 200 MB/s are asked for.
+ingest: 4 writers send recorded chunks; the baseline is a pipelined RPUSH of the same chunks into the same Redis. A
+second baseline is one RPUSH per transition, the usual way to keep a replay in Redis (ingest/LEVEL/singly).
+serve: this process samples batches of 1,024; the baseline is np.take over the same records in this process. A second
+baseline is ZeroMQ alone: another process sends the same number of bytes (serve/1024/wire).
+recovery: a restarted server reads its chunks from Redis; the goal is 200 MB/s.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ import redis
 
 from common.run.run import Run
 from common.transitions import transition_dtype
-from shoal.commands.bench.bare_wire import BareWire
 from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.load_generator import LoadGenerator, RecordedChunk, fill, make_run, record
+from shoal.commands.bench.measurements import REPEATS, BenchProgress, BenchRow, compare, rate, row
 from shoal.commands.bench.processes import Processes
-from shoal.commands.bench.rows import REPEATS, BenchProgress, BenchRow, compare, rate, row
+from shoal.commands.bench.replay_scaling import actor_rows, ring_rows
 from shoal.commands.bench.sampling_load import BATCH, SamplingClient, TakeBaseline
-from shoal.commands.bench.sweeps import actor_rows, ring_rows
+from shoal.commands.bench.zeromq_baseline import ZeroMqBaseline
 
 WRITERS = 4
 SECONDS = 1.0
 PIPELINED = 8
-"""RPUSHes sent at once: as many chunks as an actor's window."""
+"""RPUSH commands in one pipeline: the number of chunks in an actor's window."""
 GOALS = {"ram": 5.0, "redis": 0.8}
-SERVED_GOAL = 0.5
+SERVE_GOAL = 0.5
 RECOVERED = 200_000
 RECOVERY_MB_S = 200.0
 _RECOVERED = re.compile(r"recovered transitions=(\d+) .* seconds=([\d.]+)")
 
 
 def rows(config: BenchConfig) -> Iterator[BenchRow | BenchProgress]:
-    """Yields replay/ingest/LEVEL, replay/serve/1024 and its p99, replay/recovery, then what the load costs."""
+    """Yields the rows of ingest, serve and recovery, then the cost by number of actors and by size of the ring."""
     run = make_run()
     recorded = record(run)
     yield from _ingest(run, recorded)
@@ -50,28 +50,30 @@ def rows(config: BenchConfig) -> Iterator[BenchRow | BenchProgress]:
 
 
 def _ingest(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[BenchRow | BenchProgress]:
-    with Processes() as stage:
-        url = stage.redis()
+    with Processes() as processes:
+        url = processes.redis()
         record_bytes, capacity = transition_dtype(run.joint).itemsize, run.spec.replay.capacity
-        chunks = pushing(url, [one.payload for one in recorded[:PIPELINED]], capacity // recorded[0].rows)
-        singles = pushing(url, list(_records(recorded[:PIPELINED], record_bytes)), capacity)
+        chunks = make_push(url, [one.payload for one in recorded[:PIPELINED]], capacity // recorded[0].rows)
+        singles = make_push(url, list(_records(recorded[:PIPELINED], record_bytes)), capacity)
         pushed = sum(one.rows for one in recorded[:PIPELINED])
         for level, own_url in (("ram", "none"), ("redis", url)):
             yield BenchProgress(f"replay: ingesting from {WRITERS} writers, level {level}")
-            server = stage.replay(own_url)
+            server = processes.replay(own_url)
             server.open(run)
-            crowd = LoadGenerator(server.endpoint, run, WRITERS, recorded)
+            load = LoadGenerator(server.endpoint, run, WRITERS, recorded)
             try:
-                crowd.connect()
-                crowd.pump(SECONDS)
-                pump = partial(crowd.pump, SECONDS)
-                ours, theirs = compare(pump, lambda: pushed * rate(chunks, SECONDS))
-                yield row(f"replay/ingest/{level}", "transitions/s", ours, ("RPUSH, pipelined", theirs), GOALS[level])
-                ours, theirs = compare(pump, lambda: pushed * rate(singles, SECONDS))
-                one_each = "an RPUSH a transition, pipelined", theirs
+                load.connect()
+                load.pump(SECONDS)
+                pump = partial(load.pump, SECONDS)
+                ours, baseline_rate = compare(pump, lambda: pushed * rate(chunks, SECONDS))
+                yield row(
+                    f"replay/ingest/{level}", "transitions/s", ours, ("RPUSH, pipelined", baseline_rate), GOALS[level]
+                )
+                ours, baseline_rate = compare(pump, lambda: pushed * rate(singles, SECONDS))
+                one_each = "an RPUSH a transition, pipelined", baseline_rate
                 yield row(f"replay/ingest/{level}/singly", "transitions/s", ours, one_each)
             finally:
-                crowd.close()
+                load.close()
             server.end()
 
 
@@ -81,8 +83,8 @@ def _records(recorded: Sequence[RecordedChunk], record_bytes: int) -> Iterator[b
         yield from (bytes(whole[at : at + record_bytes]) for at in range(0, len(whole), record_bytes))
 
 
-def pushing(url: str, values: Sequence[bytes], most: int) -> Callable[[], int]:
-    """Returns a function that pushes values to a list in Redis, of which `most` stay, in one pipeline; it returns 1."""
+def make_push(url: str, values: Sequence[bytes], most: int) -> Callable[[], int]:
+    """Returns a function that pushes values to a Redis list, trims it to `most`, in one pipeline, and returns 1."""
     client, name = redis.Redis.from_url(url), f"bench-{len(values)}"
 
     def push() -> int:
@@ -99,38 +101,38 @@ def pushing(url: str, values: Sequence[bytes], most: int) -> Callable[[], int]:
 def _serve(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[BenchRow | BenchProgress]:
     yield BenchProgress(f"replay: serving batches of {BATCH:,}")
     size = run.spec.replay.capacity // 2
-    with Processes() as stage:
-        server = stage.replay()
+    with Processes() as processes:
+        server = processes.replay()
         server.open(run)
         fill(server.endpoint, run, recorded, size)
-        drawer = SamplingClient(server.endpoint, run)
-        taking = TakeBaseline(run, recorded, size)
+        client = SamplingClient(server.endpoint, run)
+        baseline = TakeBaseline(run, recorded, size)
         try:
-            ours, theirs = compare(lambda: rate(drawer.draw, SECONDS), lambda: rate(taking.draw, SECONDS))
-            yield row(f"replay/serve/{BATCH}", "batches/s", ours, ("np.take in process", theirs), SERVED_GOAL)
-            with BareWire(BATCH * transition_dtype(run.joint).itemsize) as wire:
-                ours, theirs = compare(lambda: rate(drawer.draw, SECONDS), lambda: rate(wire.draw, SECONDS))
-            yield row(f"replay/serve/{BATCH}/wire", "batches/s", ours, ("ZeroMQ alone", theirs))
-            trips, takes = drawer.round_trips(500), taking.timed(500)
+            ours, baseline_rate = compare(lambda: rate(client.draw, SECONDS), lambda: rate(baseline.draw, SECONDS))
+            yield row(f"replay/serve/{BATCH}", "batches/s", ours, ("np.take in process", baseline_rate), SERVE_GOAL)
+            with ZeroMqBaseline(BATCH * transition_dtype(run.joint).itemsize) as wire:
+                ours, baseline_rate = compare(lambda: rate(client.draw, SECONDS), lambda: rate(wire.draw, SECONDS))
+            yield row(f"replay/serve/{BATCH}/wire", "batches/s", ours, ("ZeroMQ alone", baseline_rate))
+            trips, takes = client.round_trips(500), baseline.timed(500)
             worst, alone = (float(np.percentile(seconds, 99)) * 1e3 for seconds in (trips, takes))
             yield row(f"replay/serve/{BATCH}/p99", "ms", worst, ("np.take in process", alone))
         finally:
-            drawer.close()
+            client.close()
 
 
 def _recovery(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[BenchRow | BenchProgress]:
     yield BenchProgress(f"replay: recovering {RECOVERED:,} transitions from Redis")
     record_bytes = transition_dtype(run.joint).itemsize
-    with Processes() as stage:
-        url = stage.redis()
-        server = stage.replay(url)
+    with Processes() as processes:
+        url = processes.redis()
+        server = processes.replay(url)
         server.open(run)
         fill(server.endpoint, run, recorded, RECOVERED)
         server.end()
         found = []
         for _ in range(REPEATS):
-            server = stage.replay(url)
+            server = processes.replay(url)
             transitions, seconds = server.started.wait_for(_RECOVERED).groups()
             found.append(int(transitions) * record_bytes / 1e6 / float(seconds))
             server.end()
-    yield row("replay/recovery", "MB/s", statistics.median(found), ("what is asked for", RECOVERY_MB_S), 1.0)
+    yield row("replay/recovery", "MB/s", statistics.median(found), ("target", RECOVERY_MB_S), 1.0)

@@ -1,4 +1,4 @@
-"""Batches of 1,024: drawn from a replay server as a learner draws them, and by np.take alone."""
+"""Batches of 1,024 transitions: sampled from a replay server as a learner does, and by np.take alone."""
 
 from __future__ import annotations
 
@@ -16,58 +16,58 @@ from common.wire.messages import Batch, Held, Open, Opened, SampleRequest
 from shoal.commands.bench.load_generator import RecordedChunk
 
 BATCH = 1024
-ASKED_AHEAD = 4
-"""A learner's default `--prefetch`."""
+PREFETCH = 4
+"""Requested batches in flight: a learner's default `--prefetch`."""
 ANSWER_S = 30.0
 
 
 class SamplingClient:
-    """Draws batches over the wire, some asked for ahead."""
+    """Samples batches from a replay server, with several requests in flight."""
 
     def __init__(self, endpoint: str, run: Run) -> None:
-        """Opens the run; PeerError when the server does not answer."""
+        """Opens the run; raises PeerError if the server does not answer."""
         self._context = zmq.Context()
         self._client = Client(self._context, endpoint)
-        self._client.ask(Open("drawer", run), Opened, ANSWER_S)
-        self._asked = self._come = 0
+        self._client.ask(Open("bench", run), Opened, ANSWER_S)
+        self._requested = self._received = 0
 
     def draw(self) -> int:
-        """Takes one batch and asks for others ahead; returns 1."""
-        while self._asked - self._come < ASKED_AHEAD:
-            self._ask()
-        self._await()
+        """Receives one batch, keeps PREFETCH requests in flight, and returns 1."""
+        while self._requested - self._received < PREFETCH:
+            self._request()
+        self._receive()
         return 1
 
     def round_trips(self, batches: int) -> list[float]:
-        """Returns the seconds from a request to its batch, one asked for at a time."""
-        while self._come < self._asked:
-            self._await()
-        return [seconds_of(self._ask_and_await) for _ in range(batches)]
+        """Returns the seconds from each request to its batch, with one request in flight at a time."""
+        while self._received < self._requested:
+            self._receive()
+        return [seconds_of(self._request_and_receive) for _ in range(batches)]
 
     def close(self) -> None:
         """Closes the socket."""
         self._context.destroy(linger=0)
 
-    def _ask_and_await(self) -> None:
-        self._ask()
-        self._await()
+    def _request_and_receive(self) -> None:
+        self._request()
+        self._receive()
 
-    def _ask(self) -> None:
-        self._asked += 1
-        self._client.send(SampleRequest(self._asked, BATCH))
+    def _request(self) -> None:
+        self._requested += 1
+        self._client.send(SampleRequest(self._requested, BATCH))
 
-    def _await(self) -> None:
+    def _receive(self) -> None:
         while received := self._client.receive(ANSWER_S):
             if isinstance(received[0], Batch):
-                self._come += 1
+                self._received += 1
                 return
             if not isinstance(received[0], Held):
                 raise PeerError(f"the replay server answered {received[0]}")
-        raise PeerError(f"no batch came within {ANSWER_S:g} s")
+        raise PeerError(f"received no batch within {ANSWER_S:g} s")
 
 
 class TakeBaseline:
-    """Batches by np.take alone, over as many records."""
+    """Samples batches with np.take alone, from the same number of records."""
 
     def __init__(self, run: Run, recorded: Sequence[RecordedChunk], size: int) -> None:
         record_bytes = transition_dtype(run.joint).itemsize
@@ -77,18 +77,18 @@ class TakeBaseline:
         self._rng = np.random.default_rng(0)
 
     def draw(self) -> int:
-        """Draws one batch; returns 1."""
+        """Samples one batch and returns 1."""
         slots = self._rng.integers(0, len(self._records), BATCH)
         np.take(self._records, slots, axis=0, out=self._out, mode="clip")
         return 1
 
     def timed(self, batches: int) -> list[float]:
-        """Returns the seconds of each of so many batches."""
+        """Returns the seconds that each of the given number of batches takes."""
         return [seconds_of(self.draw) for _ in range(batches)]
 
 
-def seconds_of(turn: Callable[[], object]) -> float:
-    """Returns how long one call takes."""
+def seconds_of(call: Callable[[], object]) -> float:
+    """Returns the seconds that one call takes."""
     started_at = time.perf_counter()
-    turn()
+    call()
     return time.perf_counter() - started_at

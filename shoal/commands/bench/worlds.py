@@ -1,4 +1,4 @@
-"""Joint environment steps a second of the batched worlds against the real mpe2, one core, random actions."""
+"""Environment steps per second of the batched worlds against the real mpe2, on one core with random actions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from actor_node.evaluation.task import reference_world
 from common.worlds import World, make_world, scenarios
 from shoal.commands.bench.config import BenchConfig
-from shoal.commands.bench.rows import BenchRow, compare, rate, row
+from shoal.commands.bench.measurements import BenchRow, compare, rate, row
 
 COPIES = (1, 8, 64, 256, 2048)
 GOAL_AT = 256
@@ -18,7 +18,7 @@ _OTHER_GOAL = 100.0
 
 
 def rows(_config: BenchConfig) -> Iterator[BenchRow]:
-    """Yields worlds/SCENARIO/COPIES for every scenario."""
+    """Yields the rows worlds/SCENARIO/COPIES for every scenario."""
     for scenario in scenarios():
         reference = make_world(reference_world(scenario.name), 1, seed=0, continuous_actions=True)
         baseline = stepping(reference)
@@ -31,16 +31,16 @@ def rows(_config: BenchConfig) -> Iterator[BenchRow]:
 
 
 def stepping(world: World) -> Callable[[], int]:
-    """Returns a function that steps a world once with random actions drawn beforehand, and returns the steps taken."""
+    """Returns a function that steps a world once with precomputed random actions and returns the number of steps."""
     rng = np.random.default_rng(0)
     actions = rng.random((16, world.copies, world.spec.action_dim), np.float32)
     world.reset()
-    turn = 0
+    step_count = 0
 
     def step() -> int:
-        nonlocal turn
-        world.step(actions[turn % len(actions)])
-        turn += 1
+        nonlocal step_count
+        world.step(actions[step_count % len(actions)])
+        step_count += 1
         return world.copies
 
     return step

@@ -29,12 +29,12 @@ from common.spec import difference
 from common.worlds import FOREIGN, World, make_world
 from learner_node.inputs import InputFigures, measure, on_change, on_inputs
 from learner_node.inspection.network_stats import NetworkFigures, ValueFigures, policy_figures
-from shoal.commands.diagnose.run_figures import FEWEST_LINES, RunFigures, run_figures
-from shoal.commands.diagnose.run_verdicts import on_run
-from shoal.commands.diagnose.verdicts import on_communication, on_networks, on_values
+from shoal.commands.diagnose.log_figures import FEWEST_LINES, RunFigures, run_figures
+from shoal.commands.diagnose.log_warnings import log_warnings
+from shoal.commands.diagnose.team_warnings import communication_warnings, network_warnings, value_warnings
 from shoal.commands.diagnose.warning import DiagnosisWarning, merged, warned
 from shoal.commands.report.history import read_history
-from shoal.commands.report.machine import read_machine
+from shoal.commands.report.machine_info import read_machine
 
 if TYPE_CHECKING:
     from learner_node.inspection.loaded_networks import LoadedNetworks
@@ -54,11 +54,11 @@ _FOREIGN_COPIES = 8
 """Of a world that is stepped copy by copy."""
 
 
-class _Team(NamedTuple):
+class _TrainedTeam(NamedTuple):
     """What has been learnt."""
 
     run: Run
-    brain: LoadedNetworks | None
+    loaded: LoadedNetworks | None
     """None where there is no checkpoint: then there are no critics to look at."""
     flat: Floats
     """The policies, in the flat layout of common/policy/network.py."""
@@ -107,26 +107,26 @@ def diagnose(
     began_at = time.monotonic()
     run = directory.run
     skipped: dict[str, str] = {}
-    brain = _brain(directory, run)
-    if brain is None:
+    loaded = _load_networks(directory, run)
+    if loaded is None:
         stored = load_policy(directory.policy_file)
         flat, updates = stored.flat, stored.updates
     else:
-        flat, updates = brain.policies, brain.counters.updates
+        flat, updates = loaded.policies, loaded.counters.updates
     if run.spec.scenario.startswith(FOREIGN):
         skipped["communication"] = "a pettingzoo world does not say what of an action is a message"
     ablations = ablate(run, flat, episodes, seed)
     trained_with = read_machine(directory).get("launch", {}).get("copies") or _FOREIGN_COPIES
     limits = _Limits(copies or min(int(trained_with), _FOREIGN_COPIES), max_steps)
-    values, networks, inputs = _look(_Team(run, brain, flat), episodes, seed, limits, skipped)
-    course = _course(directory, run, skipped)
+    values, networks, inputs = _measure_networks(_TrainedTeam(run, loaded, flat), episodes, seed, limits, skipped)
+    course = _log_figures(directory, run, skipped)
     found = [
-        *on_communication(ablations, run.spec),
-        *on_values(values, run.spec, updates),
-        *on_networks(networks, run.spec.exploration),
+        *communication_warnings(ablations, run.spec),
+        *value_warnings(values, run.spec, updates),
+        *network_warnings(networks, run.spec.exploration),
         *(warned("inputs", remark) for remark in on_inputs(inputs, run.joint, run.spec.algorithm.reward_scale)),
         *(warned("inputs", remark) for remark in on_change(_newest(directory, "reward_change"))),
-        *on_run(course, run.spec, sides=len(run.joint.teams)),
+        *log_warnings(course, run.spec, sides=len(run.joint.teams)),
     ]
     return Diagnosis(
         scenario=run.spec.scenario,
@@ -154,7 +154,7 @@ def horizon(watched: int, gamma: float) -> int | None:
     return steps if steps <= LONGEST else None
 
 
-def _brain(directory: RunDirectory, run: Run) -> LoadedNetworks | None:
+def _load_networks(directory: RunDirectory, run: Run) -> LoadedNetworks | None:
     if not directory.checkpoints.exists():
         return None
     from learner_node.inspection.loaded_networks import load_newest  # noqa: PLC0415  (torch takes seconds to import)
@@ -162,11 +162,11 @@ def _brain(directory: RunDirectory, run: Run) -> LoadedNetworks | None:
     return load_newest(run, directory.checkpoints)
 
 
-def _look(
-    team: _Team, episodes: int, seed: int, limits: _Limits, skipped: dict[str, str]
+def _measure_networks(
+    team: _TrainedTeam, episodes: int, seed: int, limits: _Limits, skipped: dict[str, str]
 ) -> tuple[list[ValueFigures], list[NetworkFigures], InputFigures]:
     """Returns the figures of critics' values, of all networks and of their inputs on what the team plays."""
-    run, brain = team.run, team.brain
+    run, loaded = team.run, team.loaded
     world, watched, steps = _long_world(run, episodes, seed, limits, skipped)
     try:
         if with_sides(world.spec, run.spec.network.sides) != run.joint:
@@ -182,10 +182,10 @@ def _look(
     finally:
         world.close()
     networks, inputs = _policies(team, played), _inputs(run, played)
-    if brain is None:
+    if loaded is None:
         skipped["values"] = "there is no checkpoint with critics"
         return [], networks, inputs
-    networks += brain.critic_activity(played.obs, played.action, played.present)
+    networks += loaded.critic_activity(played.obs, played.action, played.present)
     if run.spec.scenario.startswith(FOREIGN) and "values" not in skipped:
         played = with_whole_returns(played, steps - watched)
         if (count := int((played.present[: len(played.obs)] > 0).sum(axis=(0, 1)).min())) < FEWEST_COMPARED:
@@ -193,7 +193,7 @@ def _look(
                 f"only {count} states had the {steps - watched} steps after them in the same episode that a return of"
                 f" discount {run.spec.algorithm.discount:g} takes"
             )
-    return [] if "values" in skipped else brain.values(*played), networks, inputs
+    return [] if "values" in skipped else loaded.values(*played), networks, inputs
 
 
 def with_whole_returns(played: Played, tail: int) -> Played:
@@ -255,7 +255,7 @@ def _too_far(run: Run) -> str:
     return f"with algorithm.discount = {run.spec.algorithm.discount:g} a return needs more than {LONGEST:,} steps"
 
 
-def _policies(team: _Team, played: Played) -> list[NetworkFigures]:
+def _policies(team: _TrainedTeam, played: Played) -> list[NetworkFigures]:
     """Returns the figures of each player's policy, on the steps in which it was there."""
     run, network = team.run, team.run.spec.network
     present = played.present[: len(played.obs)] > 0
@@ -273,7 +273,7 @@ def _newest(directory: RunDirectory, name: str) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _course(directory: RunDirectory, run: Run, skipped: dict[str, str]) -> RunFigures | None:
+def _log_figures(directory: RunDirectory, run: Run, skipped: dict[str, str]) -> RunFigures | None:
     figures = run_figures(read_history(directory.metrics_file), run)
     if figures is None:
         skipped["course"] = f"the log has fewer than {FEWEST_LINES} lines"

@@ -17,7 +17,7 @@ from common.run.directory import RunDirectory
 from shoal.commands.diagnose import SEED, Diagnosis, diagnose
 from shoal.commands.diagnose.warning import DiagnosisWarning
 from shoal.commands.evaluate.progress import CopiesOption
-from shoal.commands.evaluate.text import on_choices
+from shoal.commands.evaluate.text import choice_lines
 
 SHORT_EPISODES, FEWEST_EPISODES = 100, 10
 """Of the diagnosis at the end of `shoal train`."""
@@ -63,21 +63,21 @@ def diagnose_run(run: Path, **values: Any) -> None:
         screen.print()
     for what, why in found.skipped.items():
         screen.print(f"{what}: not looked at: {why}", soft_wrap=True, markup=False)
-    for line in choices_of(RunDirectory(run)):
+    for line in choice_comparison(RunDirectory(run)):
         screen.print(line, soft_wrap=True, markup=False, highlight=False)
-    show_warnings(found.warnings, screen)
+    print_warnings(found.warnings, screen)
 
 
-def choices_of(directory: RunDirectory) -> list[str]:
+def choice_comparison(directory: RunDirectory) -> list[str]:
     """Returns what the last evaluation found of greedy and drawn choices; empty where it did not compare them."""
     try:
         evaluated = msgspec.json.decode(directory.evaluation_file.read_bytes(), type=Evaluation)
     except (OSError, msgspec.DecodeError, msgspec.ValidationError):
         return []
-    return on_choices(evaluated)
+    return choice_lines(evaluated)
 
 
-def show_warnings(warnings: list[DiagnosisWarning], screen: Console) -> None:
+def print_warnings(warnings: list[DiagnosisWarning], screen: Console) -> None:
     """Says what was seen, what it usually means and what to try, warning by warning."""
     if not warnings:
         screen.print("no warnings")
@@ -87,16 +87,16 @@ def show_warnings(warnings: list[DiagnosisWarning], screen: Console) -> None:
         screen.print(f"  try: {'; or '.join(warned.to_try)}", soft_wrap=True, markup=False, highlight=False)
 
 
-def show_briefly(directory: RunDirectory, screen: Console) -> None:
+def print_warnings_after_training(directory: RunDirectory, screen: Console) -> None:
     """Diagnoses a run that has just ended, and says only what it is warned of."""
     with screen.status("looking for what could be better"):
-        found = diagnose(directory, brief_episodes(len(directory.run.joint.agents)))
+        found = diagnose(directory, episodes_after_training(len(directory.run.joint.agents)))
     if found.warnings and found.updates:
-        show_warnings(found.warnings, screen)
+        print_warnings(found.warnings, screen)
         screen.print(f"more: shoal diagnose {directory.path}", soft_wrap=True, markup=False)
 
 
-def brief_episodes(agents: int) -> int:
+def episodes_after_training(agents: int) -> int:
     """Returns how many episodes a diagnosis after a training looks at: critics cost the square of the agents."""
     return min(SHORT_EPISODES, max(FEWEST_EPISODES, SHORT_EPISODES * 100 // agents**2))
 
@@ -108,7 +108,7 @@ def _tables(found: Diagnosis) -> list[Table]:
     if found.communication:
         tables.insert(0, _communication(found))
     if found.course is not None:
-        tables.append(_course(found))
+        tables.append(_log_table(found))
     return tables
 
 
@@ -162,7 +162,7 @@ def _inputs(found: Diagnosis) -> Table:
     return table
 
 
-def _course(found: Diagnosis) -> Table:
+def _log_table(found: Diagnosis) -> Table:
     course = found.course
     table = _table("the last quarter of the log", ("figure", "value"))
     if course is None:

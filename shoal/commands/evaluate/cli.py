@@ -23,7 +23,7 @@ from common.process.durations import Seconds
 from common.run.directory import RunDirectory
 from common.run.run import RunSpec
 from common.worlds import FOREIGN, REAL_MPE2
-from shoal.commands.evaluate import exports
+from shoal.commands.evaluate import csv_latex
 from shoal.commands.evaluate import text as words
 from shoal.commands.evaluate.progress import (
     CopiesOption,
@@ -32,15 +32,15 @@ from shoal.commands.evaluate.progress import (
     ProgressWatcher,
     play_options,
 )
-from shoal.commands.evaluate.summary import Evaluated, Evaluations, run_directories, summarise
-from shoal.commands.report.machine import read_machine
+from shoal.commands.evaluate.summary import EvaluatedRun, Evaluations, run_directories, summarise
+from shoal.commands.report.machine_info import read_machine
 from shoal.tables import print_tables
 
 CHECKED = 20
 """Episodes of a batched world that are also played in mpe2."""
 
 
-class Grounds(Protocol):
+class EvalTaskOptions(Protocol):
     """Settings that say where episodes are played."""
 
     @property
@@ -119,37 +119,48 @@ def evaluate(runs: tuple[str, ...], **values: Any) -> None:
     config = command.build(EvaluateConfig, values)
     if config.json and config.format != "table":
         raise ConfigError(f"--json with --format {config.format}: ask for one of them")
-    if config.real and (config.fast or config.dynamics == "legacy"):
-        raise ConfigError("--real with --fast or --dynamics legacy: those are batched; ask for one of them")
+    refuse_contradictions(config)
     named = [Path(run) for run in runs if run not in BASELINES]
-    stand_ins = [run for run in runs if run in BASELINES]
+    baselines = [run for run in runs if run in BASELINES]
     directories = run_directories(named)
     # A sweep of one run is a table all the same: what is printed depends on what was asked, not on what was found.
-    is_one_run = not stand_ins and len(runs) == 1 and directories[0].path == named[0]
+    is_one_run = not baselines and len(runs) == 1 and directories[0].path == named[0]
     if is_one_run and config.format == "table":
         print_evaluation(evaluate_run(directories[0], config), as_json=config.json)
         return
-    references = _references(directories, stand_ins, config)
-    evaluated = [_evaluated(each, config) for each in directories]
+    references = _references(directories, baselines, config)
+    evaluated = [_evaluated_run(each, config) for each in directories]
     _print_all(summarise(evaluated, [each.run.spec for each in directories], references), config)
 
 
+def refuse_contradictions(config: EvaluateConfig) -> None:
+    """Raises ConfigError for settings that ask for the batched world and for mpe2 itself."""
+    if config.real and (config.fast or config.dynamics == "legacy"):
+        raise ConfigError("--real with --fast or --dynamics legacy: those are batched; ask for one of them")
+
+
 def evaluate_run(
-    directory: RunDirectory, config: EvaluateConfig, stopped: Callable[[], bool] = lambda: False
+    directory: RunDirectory,
+    config: EvaluateConfig,
+    stopped: Callable[[], bool] = lambda: False,
+    screen: Console = _screen,
 ) -> Evaluation:
     """Evaluates one run, shows how it goes, and leaves the result in the run's directory.
 
+    screen: where progress is shown.
     stopped: asked all the time; once it is true the evaluation ends with Stopped. Returns on the original dynamics are
     of another scale, and drawn choices are not the team's best, so neither is left where reports and sweeps look.
     """
-    game, entrant = load_run_team(directory)
-    result = _with_comparison(game, entrant, config, read_machine(directory).get("launch", {}), stopped)
+    game, team = load_run_team(directory)
+    result = _with_comparison(
+        game, team, config, read_machine(directory).get("launch", {}), stopped=stopped, screen=screen
+    )
     if config.dynamics == "mpe2" and result.choices == "greedy":
         evaluation.save(result, directory.evaluation_file)
     return result
 
 
-def ground_of(spec: RunSpec, config: Grounds) -> EvalTask:
+def eval_task(spec: RunSpec, config: EvalTaskOptions) -> EvalTask:
     """Returns where a scenario is played: batched and checked unless asked otherwise, or where it is named."""
     if config.dynamics == "legacy" or config.fast:
         return EvalTask(config.dynamics, config.fast)
@@ -159,23 +170,26 @@ def ground_of(spec: RunSpec, config: Grounds) -> EvalTask:
 
 def _with_comparison(
     game: EvalGame,
-    entrant: Team,
+    team: Team,
     config: EvaluateConfig,
     launch: Mapping[str, Any],
+    *,
     stopped: Callable[[], bool] = lambda: False,
+    screen: Console = _screen,
 ) -> Evaluation:
     """Evaluates a team; where it learnt to draw its choices, a share of the episodes also otherwise, and at random."""
     choices: evaluation.Choices = "drawn" if config.sample else "greedy"
-    compares = entrant.drawn is not None and game.spec.exploration.choices == "gumbel"
+    compares = team.drawn is not None and game.spec.exploration.choices == "gumbel"
     # What is compared with has a third of the time that is left for the team itself, twice.
     within = config.within * (0.6 if compares else 1.0)
     other: evaluation.Choices = "greedy" if config.sample else "drawn"
-    result = _watched(
+    result = _evaluate_with_progress(
         game,
-        entrant,
+        team,
         config,
         launch,
         stopped=stopped,
+        screen=screen,
         within=within,
         choices=choices,
         then=f"a fifth as many with {other} choices, and at random" if compares else "",
@@ -185,8 +199,17 @@ def _with_comparison(
     share = max(20, result.episodes // 5) if config.episodes is None else max(1, config.episodes // 5)
     fewer = config if config.episodes is None else msgspec.structs.replace(config, episodes=share)
     chance = random_team(game, config.seed)
-    watched = partial(_watched, game, config=fewer, launch=launch, stopped=stopped, within=within / 3, at_most=share)
-    beside = [(other, watched(entrant, choices=other)), (RANDOM, watched(chance))]
+    watched = partial(
+        _evaluate_with_progress,
+        game,
+        config=fewer,
+        launch=launch,
+        stopped=stopped,
+        screen=screen,
+        within=within / 3,
+        at_most=share,
+    )
+    beside = [(other, watched(team, choices=other)), (RANDOM, watched(chance))]
     compared = [Compared(name, one.episodes, one.return_mean, one.return_ci95) for name, one in beside]
     return msgspec.structs.replace(result, compared=compared)
 
@@ -200,26 +223,29 @@ def print_evaluation(result: Evaluation, *, as_json: bool) -> None:
         command.result(line)
 
 
-def _references(directories: list[RunDirectory], names: list[str], config: EvaluateConfig) -> list[Evaluated]:
+def _references(directories: list[RunDirectory], names: list[str], config: EvaluateConfig) -> list[EvaluatedRun]:
     """Evaluates the teams that are named in place of runs, in the runs' game; ConfigError for runs of several games."""
     if not names:
         return []
-    game, entrants = load_teams([*map(run_name, directories), *names], config.seed)
+    game, teams = load_teams([*map(run_name, directories), *names], config.seed)
     launch = read_machine(directories[0]).get("launch", {})
     return [
-        Evaluated(one.name, one.algorithm, None, _watched(game, one, config, launch, within=config.within))
-        for one in entrants[len(directories) :]
+        EvaluatedRun(
+            one.name, one.algorithm, None, _evaluate_with_progress(game, one, config, launch, within=config.within)
+        )
+        for one in teams[len(directories) :]
     ]
 
 
-def _watched(
+def _evaluate_with_progress(
     game: EvalGame,
-    entrant: Team,
+    team: Team,
     config: EvaluateConfig,
     launch: Mapping[str, Any],
     *,
     within: float,
     stopped: Callable[[], bool] = lambda: False,
+    screen: Console = _screen,
     choices: evaluation.Choices = "greedy",
     at_most: int = 0,
     then: str = "",
@@ -228,18 +254,18 @@ def _watched(
 
     then: what is played afterwards, in words.
     """
-    ground, spec = ground_of(game.spec, config), game.spec
+    ground, spec = eval_task(game.spec, config), game.spec
     options = play_options(spec, config, launch)._replace(within_s=within, at_most=at_most or MOST_EPISODES)
     count = "as many episodes as fit into" if not config.episodes else f"{config.episodes:,} episodes"
     if not config.episodes:
         count = "1,000 episodes" if ground.batched else f"{count} {within:.0f} s (20 to 1,000)"
     where = "the batched world" if ground.batched else "the real world of the run"
     how = "choices drawn" if choices == "drawn" else "without exploration"
-    doing = f"evaluating {entrant.name}: {count} in {where}, {how}{f'; then {then}' if then else ''}"
-    with ProgressWatcher(_screen, doing, stopped, quiet=at_most > 0) as watcher:
+    doing = f"evaluating {team.name}: {count} in {where}, {how}{f'; then {then}' if then else ''}"
+    with ProgressWatcher(screen, doing, stopped, quiet=at_most > 0) as watcher:
         return evaluation.evaluate_entrant(
             game,
-            entrant,
+            team,
             config.episodes or (at_most or evaluation.BATCHED_EPISODES if ground.batched else 0),
             config.seed,
             ground,
@@ -249,18 +275,18 @@ def _watched(
         )
 
 
-def _evaluated(directory: RunDirectory, config: EvaluateConfig) -> Evaluated:
+def _evaluated_run(directory: RunDirectory, config: EvaluateConfig) -> EvaluatedRun:
     result = evaluate_run(directory, config)
     spec = directory.run.spec
-    return Evaluated(run_name(directory), spec.algorithm.name, spec.seed, result)
+    return EvaluatedRun(run_name(directory), spec.algorithm.name, spec.seed, result)
 
 
 def _print_all(found: Evaluations, config: EvaluateConfig) -> None:
     if config.json:
         command.result(msgspec.json.encode(found))
     elif config.format == "csv":
-        command.result(exports.to_csv(found), nl=False)
+        command.result(csv_latex.to_csv(found), nl=False)
     elif config.format == "latex":
-        command.result(exports.to_latex(found), nl=False)
+        command.result(csv_latex.to_latex(found), nl=False)
     else:
         print_tables(words.table(found))

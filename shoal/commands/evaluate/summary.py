@@ -18,14 +18,14 @@ from common.errors import ConfigError
 from common.run.directory import RunDirectory
 from common.run.run import RunSpec
 from common.worlds import changed_options
-from shoal.commands.report.bands import mean_interval
+from shoal.commands.report.intervals import mean_interval
 from shoal.commands.sweep.table import interquartile_mean
 
 _RESAMPLES = 2_000
 _MILESTONES = "milestones"
 
 
-class Evaluated(msgspec.Struct, frozen=True):
+class EvaluatedRun(msgspec.Struct, frozen=True):
     """One team and its figures."""
 
     directory: str
@@ -61,8 +61,8 @@ class Summary(msgspec.Struct, frozen=True):
 class Evaluations(msgspec.Struct, frozen=True):
     """All there is."""
 
-    runs: list[Evaluated]
-    references: list[Evaluated]
+    runs: list[EvaluatedRun]
+    references: list[EvaluatedRun]
     """Teams that are no runs."""
     summaries: list[Summary]
 
@@ -90,13 +90,13 @@ def _runs_below(path: Path) -> list[Path]:
 
 
 def summarise(
-    evaluated: Sequence[Evaluated], specs: Sequence[RunSpec], references: Sequence[Evaluated] = ()
+    evaluated: Sequence[EvaluatedRun], specs: Sequence[RunSpec], references: Sequence[EvaluatedRun] = ()
 ) -> Evaluations:
     """Puts runs together that differ in their seed only, in the order of their first ones.
 
     references: teams that are no runs; they stand beside the runs.
     """
-    groups: dict[bytes, list[Evaluated]] = {}
+    groups: dict[bytes, list[EvaluatedRun]] = {}
     for one, spec in zip(evaluated, specs, strict=True):
         world = changed_options(spec.scenario, spec.world)
         groups.setdefault(msgspec.json.encode(msgspec.structs.replace(spec, seed=0, world=world)), []).append(one)
@@ -114,10 +114,10 @@ def spread(values: Sequence[float], seed: int = 0) -> Spread:
     return Spread(mean, (low, high), iqm, (float(iqms[0]), float(iqms[1])))
 
 
-def _summary(group: Sequence[Evaluated]) -> Summary:
+def _summary(group: Sequence[EvaluatedRun]) -> Summary:
     results = [one.result for one in group]
     return Summary(
-        name=_shared_name([Path(one.directory) for one in group]),
+        name=_group_name([Path(one.directory) for one in group]),
         scenario=results[0].scenario,
         runs=len(group),
         return_mean=spread([result.return_mean for result in results]),
@@ -125,7 +125,7 @@ def _summary(group: Sequence[Evaluated]) -> Summary:
     )
 
 
-def _shared_name(paths: Sequence[Path]) -> str:
+def _group_name(paths: Sequence[Path]) -> str:
     """Returns what names these runs together: their one directory's name, or the first's with how many more."""
     if len(paths) == 1:
         return str(paths[0])

@@ -6,8 +6,8 @@ from rich.table import Table
 
 from actor_node.evaluation.evaluate import Evaluation
 from actor_node.evaluation.task_metrics import MEANINGS
-from shoal.commands.evaluate.rows import RETURN, columns_of, rows_of
 from shoal.commands.evaluate.summary import Evaluations
+from shoal.commands.evaluate.table_rows import RETURN, table_columns, table_rows
 
 
 def lines(result: Evaluation) -> list[str]:
@@ -56,10 +56,10 @@ def remarks(result: Evaluation) -> list[str]:
             f"{result.truncated_episodes:,} of {result.episodes:,} episodes were cut off after "
             f"{result.max_episode_steps:,} steps"
         )
-    return told + on_choices(result)
+    return told + choice_lines(result)
 
 
-def on_choices(result: Evaluation) -> list[str]:
+def choice_lines(result: Evaluation) -> list[str]:
     """Returns how the team's returns differ by how its choices are made; a warning where the likeliest are worse."""
     if not result.compared:
         return []
@@ -74,10 +74,10 @@ def on_choices(result: Evaluation) -> list[str]:
 
 def table(found: Evaluations) -> Table:
     """Returns a row a run, a row a reference, then for each set of seeds the mean and the interquartile mean."""
-    metrics = columns_of(found)[1:]
+    metrics = table_columns(found)[1:]
     drawn = Table("run", "algorithm", "updates", "return", "95 % interval", *metrics)
     kind = "run"
-    for row in rows_of(found):
+    for row in table_rows(found):
         if row.kind != kind and row.kind in ("reference", "mean"):
             drawn.add_section()
         kind = row.kind

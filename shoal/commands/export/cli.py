@@ -25,7 +25,7 @@ from common.worlds import FOREIGN
 INDEX_FILE = "team.json"
 
 
-class Exported(msgspec.Struct, frozen=True):
+class ExportedPolicy(msgspec.Struct, frozen=True):
     """One player's file, as `team.json` lists it."""
 
     file: str
@@ -71,10 +71,10 @@ def export(run: Path, output: Path | None, as_json: bool) -> None:
         command.result(f"{target / one.file}: {one.obs_dim} numbers in, {one.action_dim} out{whose}")
 
 
-def write_team(policy: PolicyFile, directory: Path) -> list[Exported]:
+def write_team(policy: PolicyFile, directory: Path) -> list[ExportedPolicy]:
     """Writes a model a player and `team.json`; ConfigError when onnx is not installed or the directory cannot be."""
     try:
-        from shoal.commands.export.graph import model_of  # noqa: PLC0415  (onnx is an extra of its own)
+        from shoal.commands.export.graph import make_model  # noqa: PLC0415  (onnx is an extra of its own)
     except ImportError as e:
         raise ConfigError(f"shoal export needs the package onnx ({e}): pip install 'shoal[export]'") from e
     run, written = policy.run, []
@@ -84,8 +84,8 @@ def write_team(policy: PolicyFile, directory: Path) -> list[Exported]:
         players = run.players.agents
         files = file_names([player.name for player in players], ".onnx")
         for player, own, file in zip(players, layers, files, strict=True):
-            one = _exported(policy, player, file)
-            model = model_of(player, own, run.spec.network.head, _about(policy, one))
+            one = _describe(policy, player, file)
+            model = make_model(player, own, run.spec.network.head, _metadata(policy, one))
             write_atomically(directory / one.file, model.SerializeToString())
             written.append(one)
         write_atomically(directory / INDEX_FILE, msgspec.json.format(msgspec.json.encode(written)) + b"\n")
@@ -94,9 +94,9 @@ def write_team(policy: PolicyFile, directory: Path) -> list[Exported]:
     return written
 
 
-def _exported(policy: PolicyFile, player: PlayerSpec, file: str) -> Exported:
+def _describe(policy: PolicyFile, player: PlayerSpec, file: str) -> ExportedPolicy:
     agents = [policy.run.joint.agents[i] for i in members_of(policy.run.joint, player)]
-    return Exported(
+    return ExportedPolicy(
         file=file,
         player=player.name,
         agents=tuple(agent.name for agent in agents),
@@ -116,7 +116,7 @@ def _spaces(run: Run, agents: Sequence[AgentSpec]) -> list[AgentSpaces]:
     return [known[agent.name] for agent in agents if agent.name in known]
 
 
-def _about(policy: PolicyFile, one: Exported) -> dict[str, str]:
+def _metadata(policy: PolicyFile, one: ExportedPolicy) -> dict[str, str]:
     run = policy.run
     return {
         "player": one.player,

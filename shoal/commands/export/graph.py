@@ -27,7 +27,7 @@ _FROM_FORCE = _TO_FORCE.T / 2
 _AT_REST = np.array([0, 0.5, 0.5, 0.5, 0.5], np.float32)
 
 
-def model_of(player: PlayerSpec, layers: Sequence[Layer], head: str, about: Mapping[str, str]) -> onnx.ModelProto:
+def make_model(player: PlayerSpec, layers: Sequence[Layer], head: str, about: Mapping[str, str]) -> onnx.ModelProto:
     """Returns the model of one player's policy; `about` goes into its metadata. Raises ConfigError as `segments`."""
     graph = _Graph()
     x = "obs"

@@ -20,7 +20,7 @@ from common.files import write_atomically
 from common.process import command
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
-from shoal.commands.paper.plan import Planned, Scale, chosen_tasks, plan, refuse_other_runs
+from shoal.commands.paper.plan import Scale, TableRun, chosen_tasks, plan, refuse_other_runs
 from shoal.commands.paper.scores import Table, tables
 from shoal.commands.sweep.runner import run_all
 
@@ -68,7 +68,7 @@ def paper(**values: Any) -> int:
     directory = Path(config.run or ("runs/paper-quick" if config.quick else "runs/paper"))
     runs = plan(directory, tasks, scale)
     refuse_other_runs(runs, scale)
-    _make(directory)
+    _make_directory(directory)
     stop = Stop()
     stop.on_signals()
     failed = _train(runs, config.jobs, stop)
@@ -89,21 +89,21 @@ def paper(**values: Any) -> int:
     return 0
 
 
-def _train(runs: Sequence[Planned], jobs: int, stop: Stop) -> list[Path]:
+def _train(runs: Sequence[TableRun], jobs: int, stop: Stop) -> list[Path]:
     """Trains what is missing; returns the logs of runs that failed."""
-    left = [planned.job for planned in runs if not planned.job.finished]
+    left = [run.job for run in runs if not run.job.finished]
     _screen.print(f"{len(left)} of {len(runs)} runs to train, {jobs} side by side", soft_wrap=True)
     return run_all(left, jobs, stop, _screen, done=len(runs) - len(left))
 
 
-def _score(runs: Sequence[Planned], episodes: int) -> list[Table]:
+def _score(runs: Sequence[TableRun], episodes: int) -> list[Table]:
     """Plays every run's episodes, in the batched world, which is equal to mpe2."""
     seed = evaluation.FIRST_SEED
     with Progress(console=_screen, transient=True, disable=not _screen.is_terminal) as progress:
         task = progress.add_task(f"playing {episodes} episodes of each run", total=len(runs))
 
-        def evaluated(planned: Planned) -> Evaluation:
-            directory = RunDirectory(planned.job.directory)
+        def evaluated(run: TableRun) -> Evaluation:
+            directory = RunDirectory(run.job.directory)
             result = evaluation.evaluate(directory, episodes, seed, ground=EvalTask(fast=True))
             evaluation.save(result, directory.evaluation_file)
             progress.advance(task)
@@ -113,10 +113,10 @@ def _score(runs: Sequence[Planned], episodes: int) -> list[Table]:
 
 
 def _write(found: Sequence[Table], directory: Path, config: PaperConfig, scale: Scale) -> None:
-    from shoal.commands.paper.page import Made, make_page, plot_name  # noqa: PLC0415  (slow to import: Jinja)
+    from shoal.commands.paper.page import Provenance, make_page, plot_name  # noqa: PLC0415  (slow to import: Jinja)
     from shoal.commands.paper.plot import draw_plot  # noqa: PLC0415
 
-    made = Made(_command_line(config), scale, config.episodes, evaluation.FIRST_SEED)
+    made = Provenance(_command_line(config), scale, config.episodes, evaluation.FIRST_SEED)
     write_atomically(directory / PAGE_FILE, make_page(found, made).encode())
     write_atomically(directory / RESULTS_FILE, msgspec.json.format(msgspec.json.encode(found)) + b"\n")
     for table in found:
@@ -134,7 +134,7 @@ def _command_line(config: PaperConfig) -> str:
     return " ".join(words)
 
 
-def _make(directory: Path) -> None:
+def _make_directory(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as e:

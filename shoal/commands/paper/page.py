@@ -23,7 +23,7 @@ _VERDICTS: dict[Verdict, str] = {
 }
 
 
-class _Shown(NamedTuple):
+class _TableText(NamedTuple):
     """One table in words."""
 
     title: str
@@ -36,7 +36,7 @@ class _Shown(NamedTuple):
     commands: tuple[str, ...]
 
 
-class Made(NamedTuple):
+class Provenance(NamedTuple):
     """How the tables were made."""
 
     command: str
@@ -45,7 +45,7 @@ class Made(NamedTuple):
     seed: int
 
 
-def make_page(tables: Sequence[Table], made: Made) -> str:
+def make_page(tables: Sequence[Table], made: Provenance) -> str:
     """Returns the page; plots are named as `plot_name` names them."""
     # Not HTML: Markdown's own special letters do not occur in what is filled in.
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
@@ -56,7 +56,7 @@ def make_page(tables: Sequence[Table], made: Made) -> str:
         seeds=", ".join(map(str, made.scale.seed_numbers)),
         machine=f"{platform.machine()}, Python {platform.python_version()}",
         date=time.strftime("%Y-%m-%d"),
-        tables=[_shown(table, tasks[table.key], made.scale) for table in tables],
+        tables=[_table_text(table, tasks[table.key], made.scale) for table in tables],
     )
 
 
@@ -65,19 +65,19 @@ def plot_name(table: Table) -> str:
     return f"{table.key}.svg"
 
 
-def _shown(table: Table, task: Task, scale: Scale) -> _Shown:
+def _table_text(table: Table, task: Task, scale: Scale) -> _TableText:
     seed = str(scale.seed_numbers[0])
-    percent = {measured.title: measured.percent for measured in task.measures}
+    percent = {measure.title: measure.percent for measure in task.measures}
     quoted = bool(task.published)
     rows = tuple(
         (
             line.variant,
-            *(_in_words(score, percent=percent[title]) for title, score in line.scores.items()),
+            *(_score_text(score, percent=percent[title]) for title, score in line.scores.items()),
             *((task.published.get(line.variant, ""),) if quoted else ()),
         )
         for line in table.lines
     )
-    return _Shown(
+    return _TableText(
         title=table.title,
         scenario=" ".join((table.scenario, *task.world)),
         claim=table.claim,
@@ -92,7 +92,7 @@ def _shown(table: Table, task: Task, scale: Scale) -> _Shown:
     )
 
 
-def _in_words(score: Score, *, percent: bool) -> str:
+def _score_text(score: Score, *, percent: bool) -> str:
     factor, decimals, unit = (100.0, 1, " %") if percent else (1.0, 3, "")
     told = f"{factor * score.mean:.{decimals}f}{unit}"
     if score.ci95 is None:

@@ -40,7 +40,7 @@ class Scale(NamedTuple):
         return self.steps or (task.quick_steps if self.quick else _FULL_STEPS)
 
 
-class Planned(NamedTuple):
+class TableRun(NamedTuple):
     """One run of a table."""
 
     task: Task
@@ -56,13 +56,13 @@ def chosen_tasks(keys: Sequence[str]) -> list[Task]:
     return [task for task in TASKS if not keys or task.key in keys]
 
 
-def plan(directory: Path, tasks: Sequence[Task], scale: Scale) -> list[Planned]:
+def plan(directory: Path, tasks: Sequence[Task], scale: Scale) -> list[TableRun]:
     """Returns the runs, seed by seed, so that tables cut short have as much of every line."""
     return [
-        Planned(
+        TableRun(
             task,
             variant,
-            Job(task.scenario, _place(directory, task, variant, seed), seed, options(task, variant, scale)),
+            Job(task.scenario, _run_directory(directory, task, variant, seed), seed, options(task, variant, scale)),
         )
         for seed in scale.seed_numbers
         for task in tasks
@@ -77,13 +77,13 @@ def options(task: Task, variant: Variant, scale: Scale) -> tuple[str, ...]:
     return (*(_QUICK if scale.quick else _FULL), "--algorithm", variant.algorithm, *world, *budget)
 
 
-def refuse_other_runs(runs: Sequence[Planned], scale: Scale) -> None:
+def refuse_other_runs(runs: Sequence[TableRun], scale: Scale) -> None:
     """Raises ConfigError where the directory holds runs of another scale: their results would mean something else."""
-    for planned in runs:
-        directory = RunDirectory(planned.job.directory)
+    for run in runs:
+        directory = RunDirectory(run.job.directory)
         if not directory.run_file.exists():
             continue
-        held, wanted = directory.run.spec, scale.steps_of(planned.task)
+        held, wanted = directory.run.spec, scale.steps_of(run.task)
         batch = 256 if scale.quick else 1024
         if (held.budget.steps, held.replay.batch) != (wanted, batch):
             raise ConfigError(
@@ -92,6 +92,6 @@ def refuse_other_runs(runs: Sequence[Planned], scale: Scale) -> None:
             )
 
 
-def _place(directory: Path, task: Task, variant: Variant, seed: int) -> Path:
+def _run_directory(directory: Path, task: Task, variant: Variant, seed: int) -> Path:
     name = variant.algorithm.replace("=", "-").replace(",", "_")
     return directory / "runs" / task.key / name / f"seed-{seed}"

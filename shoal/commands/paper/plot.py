@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jinja2
 
 from shoal.commands.paper.scores import Line, Score, Table
-from shoal.commands.report.numbers import linear_ticks, tick_labels
+from shoal.commands.report.axis_ticks import linear_ticks, tick_labels
 
 _LEFT, _PANEL, _GAP, _TOP, _ROW, _BOTTOM, _EDGE = 16, 250, 34, 58, 34, 34, 16
 _LETTER = 7.6

@@ -9,9 +9,9 @@ from typing import Literal
 import msgspec
 
 from actor_node.evaluation.evaluate import Evaluation
-from shoal.commands.paper.plan import Planned
-from shoal.commands.paper.tasks import Measured, Task
-from shoal.commands.report.bands import mean_interval
+from shoal.commands.paper.plan import TableRun
+from shoal.commands.paper.tasks import Measure, Task
+from shoal.commands.report.intervals import mean_interval
 
 Verdict = Literal["ahead", "ahead, intervals overlap", "behind", "not told"]
 
@@ -46,24 +46,24 @@ class Table(msgspec.Struct, frozen=True):
     lines: list[Line]
 
 
-def tables(runs: Sequence[Planned], evaluated: Callable[[Planned], Evaluation]) -> list[Table]:
+def tables(runs: Sequence[TableRun], evaluated: Callable[[TableRun], Evaluation]) -> list[Table]:
     """Returns all tables of the runs given."""
-    by_task = {planned.task.key: planned.task for planned in runs}
+    by_task = {run.task.key: run.task for run in runs}
     return [_table(task, [run for run in runs if run.task.key == task.key], evaluated) for task in by_task.values()]
 
 
-def _table(task: Task, runs: Sequence[Planned], evaluated: Callable[[Planned], Evaluation]) -> Table:
+def _table(task: Task, runs: Sequence[TableRun], evaluated: Callable[[TableRun], Evaluation]) -> Table:
     lines = []
     for variant in task.variants:
         own = [run for run in runs if run.variant == variant]
         results = [evaluated(run) for run in own]
-        scores = {measured.title: _score(measured, results) for measured in task.measures}
+        scores = {measure.title: _score(measure, results) for measure in task.measures}
         lines.append(Line(variant.name, variant.algorithm, tuple(run.job.seed for run in own), scores))
-    verdict = judge(task, {line.variant: line.scores[task.claim.measure] for line in lines})
+    verdict = compare_with_claim(task, {line.variant: line.scores[task.claim.measure] for line in lines})
     return Table(task.key, task.title, task.scenario, task.claim.text, verdict, lines)
 
 
-def judge(task: Task, scores: Mapping[str, Score]) -> Verdict:
+def compare_with_claim(task: Task, scores: Mapping[str, Score]) -> Verdict:
     """Says whether what the paper found to be ahead is ahead here."""
     claim = task.claim
     ahead, behind = scores[claim.ahead], scores[claim.behind]
@@ -75,14 +75,14 @@ def judge(task: Task, scores: Mapping[str, Score]) -> Verdict:
     return "ahead" if better.ci95[0] > worse.ci95[1] else "ahead, intervals overlap"
 
 
-def _score(measured: Measured, results: Sequence[Evaluation]) -> Score:
+def _score(measure: Measure, results: Sequence[Evaluation]) -> Score:
     values = [
-        result.metrics[measured.name].mean - (result.metrics[measured.minus].mean if measured.minus else 0.0)
+        result.metrics[measure.name].mean - (result.metrics[measure.minus].mean if measure.minus else 0.0)
         for result in results
     ]
     mean, low, high = mean_interval(values)
     if math.isnan(low):
         return Score(tuple(values), mean, None)
     # Student's interval knows no bounds; a share has some.
-    least, most = (-1.0 if measured.minus else 0.0, 1.0) if measured.percent else (-math.inf, math.inf)
+    least, most = (-1.0 if measure.minus else 0.0, 1.0) if measure.percent else (-math.inf, math.inf)
     return Score(tuple(values), mean, (max(low, least), min(high, most)))

@@ -1,4 +1,4 @@
-"""The paper's experiments: worlds, who learns by what, what is measured, and what is to be compared.
+"""The paper's experiments: worlds, who learns by what, what is measure, and what is to be compared.
 
 Figures under `published` are those of the paper's appendix as they are commonly quoted. They were not checked against
 the paper again, and its worlds are older than mpe2 (docs/worlds.md, `dynamics="legacy"`), so what can be compared is
@@ -23,7 +23,7 @@ class Variant(NamedTuple):
     """As `shoal train --algorithm` takes it."""
 
 
-class Measured(NamedTuple):
+class Measure(NamedTuple):
     """One column: a measure of actor_node/evaluation/task_metrics.py, or the difference of two."""
 
     name: str
@@ -54,7 +54,7 @@ class Task(NamedTuple):
     world: tuple[str, ...]
     """Settings of its world, as `--set` takes them."""
     variants: tuple[Variant, ...]
-    measures: tuple[Measured, ...]
+    measures: tuple[Measure, ...]
     claim: Claim
     published: Mapping[str, str]
     """By variant's name."""
@@ -83,9 +83,9 @@ def _navigation(agents: int, published: Mapping[str, str], quick_steps: int) -> 
         world=() if agents == 3 else (f"world.N={agents}",),
         variants=_TEAMS,
         measures=(
-            Measured("distance", "distance to the landmarks"),
-            Measured("collisions", "collisions"),
-            Measured("occupied_landmarks", "landmarks occupied at the end"),
+            Measure("distance", "distance to the landmarks"),
+            Measure("collisions", "collisions"),
+            Measure("occupied_landmarks", "landmarks occupied at the end"),
         ),
         claim=Claim(
             "MADDPG's agents are nearer to the landmarks than DDPG's.",
@@ -107,9 +107,9 @@ TASKS: tuple[Task, ...] = (
         world=(),
         variants=_TEAMS,
         measures=(
-            Measured("reached", "target reached", percent=True),
-            Measured("final_distance", "distance at the end"),
-            Measured("distance", "mean distance"),
+            Measure("reached", "target reached", percent=True),
+            Measure("final_distance", "distance at the end"),
+            Measure("distance", "mean distance"),
         ),
         claim=Claim(
             "MADDPG's listener reaches the target far more often than DDPG's.",
@@ -129,7 +129,7 @@ TASKS: tuple[Task, ...] = (
         scenario="simple_tag",
         world=(),
         variants=_pairings("predators", "prey"),
-        measures=(Measured("touches", "touches an episode"),),
+        measures=(Measure("touches", "touches an episode"),),
         claim=Claim(
             "MADDPG predators touch DDPG prey more often than DDPG predators touch MADDPG prey.",
             "touches an episode",
@@ -147,9 +147,9 @@ TASKS: tuple[Task, ...] = (
         world=(),
         variants=_pairings("adversary", "agents"),
         measures=(
-            Measured("agent_success", "agents at the goal", percent=True),
-            Measured("adversary_success", "adversary at the goal", percent=True),
-            Measured("agent_success", "agents' lead", minus="adversary_success", percent=True),
+            Measure("agent_success", "agents at the goal", percent=True),
+            Measure("adversary_success", "adversary at the goal", percent=True),
+            Measure("agent_success", "agents' lead", minus="adversary_success", percent=True),
         ),
         claim=Claim(
             "MADDPG agents lead a DDPG adversary by more than DDPG agents lead a MADDPG adversary.",
@@ -168,11 +168,11 @@ TASKS: tuple[Task, ...] = (
         world=(),
         variants=_pairings("eve", "alice and bob"),
         measures=(
-            Measured("bob_success", "bob reads right", percent=True),
-            Measured("eve_success", "eve reads right", percent=True),
-            Measured("bob_success", "bob's lead", minus="eve_success", percent=True),
-            Measured("bob_error", "bob's error"),
-            Measured("eve_error", "eve's error"),
+            Measure("bob_success", "bob reads right", percent=True),
+            Measure("eve_success", "eve reads right", percent=True),
+            Measure("bob_success", "bob's lead", minus="eve_success", percent=True),
+            Measure("bob_error", "bob's error"),
+            Measure("eve_error", "eve's error"),
         ),
         claim=Claim(
             "MADDPG's bob leads a DDPG eve by more than DDPG's bob leads a MADDPG eve.",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from shoal.commands.reference.commands import commands_page
+from shoal.commands.reference.python_api import python_api_page
 from shoal.commands.reference.scenarios import scenarios_page
 from shoal.commands.reference.settings import settings_page
-from shoal.commands.reference.surface import surface_page
 from shoal.commands.reference.variables import variables_page
 
 DIRECTORY = Path(__file__).parents[3] / "docs" / "reference"
@@ -16,7 +16,7 @@ PAGES = {
     "settings.md": settings_page,
     "scenarios.md": scenarios_page,
     "variables.md": variables_page,
-    "python.md": surface_page,
+    "python.md": python_api_page,
 }
 
 

@@ -29,14 +29,14 @@ Exit codes: 0 done, 1 failed, 2 bad usage or configuration, 3 a peer could not b
 
 
 class Command(NamedTuple):
-    """One command with the words that call it."""
+    """One command with the text that call it."""
 
     name: str
     command: click.Command
 
     @property
     def context(self) -> click.Context:
-        """A context to ask click in for its words."""
+        """A context to ask click in for its text."""
         return click.Context(self.command, info_name=self.name)
 
     @property
@@ -59,21 +59,21 @@ def commands_page() -> str:
 def _walk(name: str, command: click.Command) -> Iterator[Command]:
     yield Command(name, command)
     if isinstance(command, click.Group):
-        for own, child in sorted(command.commands.items()):
-            yield from _walk(f"{name} {own}", child)
+        for entry, child in sorted(command.commands.items()):
+            yield from _walk(f"{name} {entry}", child)
 
 
-def _section(own: Command) -> str:
-    usage = own.command.get_usage(own.context).removeprefix("Usage: ")
-    rows = [[*_left(option), _default(option), option.help or ""] for option in own.options]
+def _section(entry: Command) -> str:
+    usage = entry.command.get_usage(entry.context).removeprefix("Usage: ")
+    rows = [[*_left(option), _default(option), option.help or ""] for option in entry.options]
     options = md.table(["option", "takes", "default", "meaning"], rows) if rows else ""
-    parts = [f"## {own.name}", md.block(" ".join(usage.split())), _help(own), options]
+    parts = [f"## {entry.name}", md.block(" ".join(usage.split())), _help(entry), options]
     return "\n\n".join(part for part in parts if part)
 
 
-def _help(own: Command) -> str:
+def _help(entry: Command) -> str:
     """Returns the help text; what click shows line by line becomes a block of code."""
-    paragraphs = inspect.cleandoc(own.command.help or "").split("\n\n")
+    paragraphs = inspect.cleandoc(entry.command.help or "").split("\n\n")
     return "\n\n".join(_paragraph(paragraph) for paragraph in paragraphs)
 
 

@@ -19,7 +19,7 @@ def scenarios_page() -> str:
 
 def _section(row: ScenarioRow) -> str:
     agents = [
-        [md.code(agent.name), agent.team, str(agent.obs_dim), ", ".join(_in_words(part) for part in agent.parts)]
+        [md.code(agent.name), agent.team, str(agent.obs_dim), ", ".join(_allowed_text(part) for part in agent.parts)]
         for agent in world_spec(row.name).agents
     ]
     options = [[md.code(option.name), _value(option.default), option.allowed] for option in row.options]
@@ -34,7 +34,7 @@ def _section(row: ScenarioRow) -> str:
     )
 
 
-def _in_words(part: Part) -> str:
+def _allowed_text(part: Part) -> str:
     return f"{part.size} numbers" if isinstance(part, Box) else f"a choice of {part.n}"
 
 

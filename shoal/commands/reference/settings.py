@@ -47,7 +47,12 @@ def _section(source: Source, name: str) -> str:
 def _rows(source: Source, kind: type[msgspec.Struct], prefix: str = "") -> list[list[str]]:
     docs = source.field_docs(kind.__name__)
     return [
-        [md.code(prefix + field.name), _in_words(kinds.type_info(field.type)), _value(field), docs.get(field.name, "")]
+        [
+            md.code(prefix + field.name),
+            _allowed_text(kinds.type_info(field.type)),
+            _value(field),
+            docs.get(field.name, ""),
+        ]
         for field in msgspec.structs.fields(kind)
     ]
 
@@ -61,11 +66,11 @@ def _presets() -> str:
     names = [name for name, departures in PRESETS.items() if departures]
     flat = {name: _flat(PRESETS[name]) for name in names}
     defaults = _flat(msgspec.to_builtins(RunSpec("any")))
-    keys = sorted({key for own in flat.values() for key in own})
+    keys = sorted({key for preset in flat.values() for key in preset})
     rows = [
-        [md.code(key), *(_plain(own.get(key, defaults.get(key))) for own in ({}, *flat.values()))]
+        [md.code(key), *(_plain(preset.get(key, defaults.get(key))) for preset in ({}, *flat.values()))]
         for key in keys
-        if any(own.get(key, defaults.get(key)) != defaults.get(key) for own in flat.values())
+        if any(preset.get(key, defaults.get(key)) != defaults.get(key) for preset in flat.values())
     ]
     return "## Presets\n\n" + md.table(["setting", "`fast`, the defaults", *(md.code(name) for name in names)], rows)
 
@@ -96,26 +101,26 @@ def _plain(value: Any) -> str:
     return md.code(f"{value:.6g}" if isinstance(value, float) else f"{value:_}" if isinstance(value, int) else value)
 
 
-def _in_words(kind: kinds.Type) -> str:
+def _allowed_text(kind: kinds.Type) -> str:
     """Says what a type allows."""
     match kind:
         case kinds.IntType():
-            words = f"whole number{_bounds(kind)}"
+            text = f"whole number{_bounds(kind)}"
         case kinds.FloatType():
-            words = f"number{_bounds(kind)}"
+            text = f"number{_bounds(kind)}"
         case kinds.LiteralType():
-            words = " or ".join(md.code(value) for value in kind.values)
+            text = " or ".join(md.code(value) for value in kind.values)
         case kinds.VarTupleType():
-            words = f"list of {kind.min_length} to {kind.max_length}: {_in_words(kind.item_type)}"
+            text = f"list of {kind.min_length} to {kind.max_length}: {_allowed_text(kind.item_type)}"
         case kinds.DictType():
-            words = f"table by name: {_in_words(kind.value_type)}"
+            text = f"table by name: {_allowed_text(kind.value_type)}"
         case kinds.UnionType():
-            words = " or ".join(_in_words(one) for one in kind.types if not isinstance(one, kinds.NoneType))
+            text = " or ".join(_allowed_text(one) for one in kind.types if not isinstance(one, kinds.NoneType))
         case kinds.BoolType():
-            words = "true or false"
+            text = "true or false"
         case _:
-            words = "text"
-    return words
+            text = "text"
+    return text
 
 
 def _bounds(kind: kinds.IntType | kinds.FloatType) -> str:

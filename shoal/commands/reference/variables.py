@@ -37,11 +37,11 @@ def variables_page() -> str:
 
 def _of_options() -> list[tuple[str, str, str]]:
     found: dict[tuple[str, str], list[str]] = {}
-    for own in commands():
-        for option in own.options:
+    for entry in commands():
+        for option in entry.options:
             if isinstance(option.envvar, str):
                 key = option.envvar, max(option.opts, key=len)
-                found.setdefault(key, []).append(md.code(own.name))
+                found.setdefault(key, []).append(md.code(entry.name))
     return [(md.code(name), md.code(option), ", ".join(names)) for (name, option), names in sorted(found.items())]
 
 

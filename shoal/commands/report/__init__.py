@@ -22,7 +22,7 @@ FILM_FILE = "film.gif"
 """What `shoal train` makes; a report shows it, or a film.mp4 in its stead."""
 
 
-class Written(msgspec.Struct, frozen=True):
+class WrittenReport(msgspec.Struct, frozen=True):
     """What was written."""
 
     path: str
@@ -31,10 +31,10 @@ class Written(msgspec.Struct, frozen=True):
     seconds: float
 
 
-def write_report(runs: Sequence[Path], output: Path) -> Written:
+def write_report(runs: Sequence[Path], output: Path) -> WrittenReport:
     """Writes the report of these runs' directories; ConfigError where one holds no run or nothing can be written."""
     from shoal.commands.report.page import make_page  # noqa: PLC0415  (slow to import: Jinja)
-    from shoal.commands.report.records import read_record  # noqa: PLC0415
+    from shoal.commands.report.run_record import read_record  # noqa: PLC0415
 
     started_at = time.perf_counter()
     content = make_page([read_record(path) for path in runs]).encode()
@@ -42,4 +42,4 @@ def write_report(runs: Sequence[Path], output: Path) -> Written:
         write_atomically(output, content)
     except OSError as e:
         raise ConfigError(f"-o {output} cannot be written: {e.strerror}; name a file in a directory that exists") from e
-    return Written(str(output), tuple(map(str, runs)), len(content), round(time.perf_counter() - started_at, 3))
+    return WrittenReport(str(output), tuple(map(str, runs)), len(content), round(time.perf_counter() - started_at, 3))

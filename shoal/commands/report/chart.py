@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shoal.commands.report.bands import Trace, thinned
+from shoal.commands.report.axis_ticks import linear_ticks, log_tick_labels, log_ticks, tick_labels
 from shoal.commands.report.history import Floats
-from shoal.commands.report.numbers import linear_ticks, log_tick_labels, log_ticks, tick_labels
+from shoal.commands.report.intervals import Trace, thinned
 
 _LEAST_SHARE = 1e-12
 """Of the largest value: what is less is as good as zero, and an axis of logarithms has no place for it."""
@@ -64,7 +64,7 @@ class Box(NamedTuple):
         return self.height - self.bottom
 
 
-class Drawn(NamedTuple):
+class CurvePaths(NamedTuple):
     """One curve as SVG paths; empty where there is nothing to draw."""
 
     path: str
@@ -80,7 +80,7 @@ class Chart(NamedTuple):
     box: Box
     x_ticks: tuple[tuple[float, str], ...]
     y_ticks: tuple[tuple[float, str], ...]
-    curves: tuple[Drawn, ...]
+    curves: tuple[CurvePaths, ...]
     reference: float | None
     """Where the value to compare with stands."""
     x_label: str
@@ -105,7 +105,7 @@ def draw(curves: Sequence[Curve], x_label: str, scale: Scale, box: Box) -> Chart
         box=box,
         x_ticks=tuple(zip(_round(to_x(np.array(x_ticks))), tick_labels(x_ticks), strict=True)),
         y_ticks=tuple(zip(_round(to_y(np.array(y_ticks))), y_labels, strict=True)),
-        curves=tuple(_drawn(curve, to_x, to_y, y_range) for curve in curves),
+        curves=tuple(_curve_paths(curve, to_x, to_y, y_range) for curve in curves),
         reference=_round(to_y(np.array([scale.reference[0]])))[0] if scale.reference else None,
         x_label=x_label,
     )
@@ -149,7 +149,7 @@ def _y_range(lines: Sequence[Trace], scale: Scale) -> tuple[float, float] | None
     return (min(0.0, low) if scale.from_zero else low - room), high + room
 
 
-def _drawn(curve: Curve, to_x: _ToPixels, to_y: _ToPixels, y_range: tuple[float, float]) -> Drawn:
+def _curve_paths(curve: Curve, to_x: _ToPixels, to_y: _ToPixels, y_range: tuple[float, float]) -> CurvePaths:
     line = thinned(curve.line)
     path = _path(line, to_x, to_y, y_range)
     known = np.flatnonzero(np.isfinite(line.y) & (line.y >= y_range[0]))
@@ -163,7 +163,7 @@ def _drawn(curve: Curve, to_x: _ToPixels, to_y: _ToPixels, y_range: tuple[float,
         back = Trace(curve.line.x[::-1], np.clip(curve.low, *y_range)[::-1])
         band = f"{_path(there, to_x, to_y, y_range)}L{_path(back, to_x, to_y, y_range)[1:]}Z"
     behind = tuple(_path(thinned(one), to_x, to_y, y_range) for one in curve.behind)
-    return Drawn(path, band, behind, end)
+    return CurvePaths(path, band, behind, end)
 
 
 def _path(line: Trace, to_x: _ToPixels, to_y: _ToPixels, y_range: tuple[float, float]) -> str:

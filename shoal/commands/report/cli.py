@@ -16,7 +16,7 @@ from common.errors import ConfigError
 from common.process import command
 from common.run.directory import RunDirectory
 from shoal.commands.report import REPORT_FILE, write_report
-from shoal.commands.report.numbers import file_size
+from shoal.number_format import file_size
 
 _screen = Console(markup=False, emoji=False, stderr=True)
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shoal.commands.report.bands import Trace, band, thinned
 from shoal.commands.report.chart import Curve, Scale
 from shoal.commands.report.history import Floats
-from shoal.commands.report.records import Group, Record
+from shoal.commands.report.intervals import Trace, band, thinned
+from shoal.commands.report.run_record import Group, RunRecord
 
 _LONGEST_PAUSE_S = 60.0
 """Between two lines of a log: after more the run had been stopped, not waiting."""
@@ -30,9 +30,9 @@ class Figure(NamedTuple):
     title: str
     unit: str
     meaning: str
-    series: Callable[[Record, Floats], Series]
+    series: Callable[[RunRecord, Floats], Series]
     """(run, x of each of its lines) -> lines."""
-    scale: Callable[[Record], Scale] = lambda _: Scale()
+    scale: Callable[[RunRecord], Scale] = lambda _: Scale()
     over: str = "env_steps"
     """Column of the x axis."""
 
@@ -53,7 +53,7 @@ def curves(figure: Figure, groups: Sequence[Group]) -> list[tuple[int, int, Curv
     return found
 
 
-def waits_in_words(records: Sequence[Record]) -> list[tuple[str, float]]:
+def wait_fractions(records: Sequence[RunRecord]) -> list[tuple[str, float]]:
     """Returns who waited for whom and the share of logged moments in which that was so, the most frequent first."""
     moments = [line["waiting"] for record in records for line in record.course.lines if _is_told(line.get("waiting"))]
     # "actors waiting for the learner: 6.5 k samples behind (0 s)": what stands after the colon differs each time.
@@ -65,7 +65,7 @@ def _is_told(waits: object) -> bool:
     return isinstance(waits, list) and all(isinstance(wait, str) for wait in waits)
 
 
-def _x(record: Record, figure: Figure) -> Floats:
+def _x(record: RunRecord, figure: Figure) -> Floats:
     return record.course.column(figure.over) * _X_SCALES[figure.over]
 
 
@@ -82,10 +82,10 @@ def _curve(label: str, traces: Sequence[Trace], *, log: bool) -> Curve:
 # ---- where the lines come from ------------------------------------------------------------------------------------
 
 
-def _column(name: str, *, known_from_zero: bool = True) -> Callable[[Record, Floats], Series]:
+def _column(name: str, *, known_from_zero: bool = True) -> Callable[[RunRecord, Floats], Series]:
     """One figure as it was logged; known_from_zero: whether a zero at the start is a value, or "not known yet"."""
 
-    def series(record: Record, x: Floats) -> Series:
+    def series(record: RunRecord, x: Floats) -> Series:
         y = record.course.column(name)
         if not known_from_zero:
             y = np.where(np.maximum.accumulate(np.nan_to_num(np.abs(y))) > 0, y, np.nan)
@@ -94,10 +94,10 @@ def _column(name: str, *, known_from_zero: bool = True) -> Callable[[Record, Flo
     return series
 
 
-def _by_side(name: str, combine: Callable[..., Floats], prefix: str = "") -> Callable[[Record, Floats], Series]:
+def _by_side(name: str, combine: Callable[..., Floats], prefix: str = "") -> Callable[[RunRecord, Floats], Series]:
     """A figure that each agent has, put together side by side."""
 
-    def series(record: Record, x: Floats) -> Series:
+    def series(record: RunRecord, x: Floats) -> Series:
         rows = record.course.columns(name)
         sides = record.sides(rows.shape[1])
         return {f"{prefix} {side}".strip(): Trace(x, combine(rows[:, own], axis=1)) for side, own in sides}
@@ -105,24 +105,24 @@ def _by_side(name: str, combine: Callable[..., Floats], prefix: str = "") -> Cal
     return series
 
 
-def _returns(record: Record, x: Floats) -> Series:
+def _returns(record: RunRecord, x: Floats) -> Series:
     """The return of a side is its agents' sum; of a lone side it was logged itself."""
     sides = _by_side("return_means", np.sum)(record, x)
     return sides if len(sides) > 1 else _column("return_mean")(record, x)
 
 
-def _q_and_returns(record: Record, x: Floats) -> Series:
+def _q_and_returns(record: RunRecord, x: Floats) -> Series:
     q = _by_side("q_mean", np.mean, "Q")(record, x)
     return {**q, **_by_side("return_means", np.mean, "return")(record, x)} if q else {}
 
 
-def _learner_waits(record: Record, x: Floats) -> Series:
+def _learner_waits(record: RunRecord, x: Floats) -> Series:
     """Time that went by and was not spent on updates."""
     now, updating = record.course.column("time"), record.course.updating_s
     return _waiting_share(x, now, (now - updating) - (now[:1] - updating[:1]))
 
 
-def _actor_waits(record: Record, x: Floats) -> Series:
+def _actor_waits(record: RunRecord, x: Floats) -> Series:
     now, waited = record.course.column("time"), record.course.column("actors_waited_s")
     actors = np.maximum(record.course.column("actors"), 1.0)
     return _waiting_share(x, now, waited, actors)
@@ -142,12 +142,12 @@ def _waiting_share(x: Floats, now: Floats, waited: Floats, heads: Floats | None 
     return {"": Trace(x[1:], 100 * np.clip(share, 0.0, 1.0))}
 
 
-def _clip(record: Record) -> Scale:
+def _clip(record: RunRecord) -> Scale:
     clip = record.run.spec.algorithm.gradient_clip
     return Scale(log=True, reference=(clip, "clipped to") if clip else None)
 
 
-def _ratio(record: Record) -> Scale:
+def _ratio(record: RunRecord) -> Scale:
     return Scale(reference=(record.run.spec.replay.samples_per_insert, "target"))
 
 

@@ -14,17 +14,17 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from shoal.commands.report import numbers
-from shoal.commands.report.bands import mean_interval
-from shoal.commands.report.figures import LEARNING, MACHINERY, RETURN, waits_in_words
-from shoal.commands.report.films import Shown, shown_film
-from shoal.commands.report.records import Group, Record, flat_settings, grouped, usual_settings
-from shoal.commands.report.views import View, view
+from shoal import number_format
+from shoal.commands.report.embedded_film import EmbeddedFilm, embed_film
+from shoal.commands.report.figure_view import View, view
+from shoal.commands.report.figures import LEARNING, MACHINERY, RETURN, wait_fractions
+from shoal.commands.report.intervals import mean_interval
+from shoal.commands.report.run_record import Group, RunRecord, default_settings, flat_settings, grouped
 
 _HERE = Path(__file__).parent
 
 
-class Live(NamedTuple):
+class LiveStatus(NamedTuple):
     """What a page that is served while its run trains says beyond the report."""
 
     refresh_s: int
@@ -43,7 +43,7 @@ class Fact(NamedTuple):
 class Row(NamedTuple):
     """One run in the table of runs."""
 
-    record: Record
+    record: RunRecord
     group: str
     facts: tuple[Fact, ...]
 
@@ -68,14 +68,14 @@ class Section(NamedTuple):
     machinery: tuple[View, ...]
     waits: tuple[tuple[str, float], ...]
     rows: tuple[Row, ...]
-    films: tuple[Shown, ...]
+    films: tuple[EmbeddedFilm, ...]
     settings: tuple[tuple[str, tuple[Setting, ...]], ...]
     """By group."""
     machines: tuple[tuple[str, Mapping[str, Mapping[str, Any]]], ...]
     """By run, one of those that are alike."""
 
     @property
-    def records(self) -> list[Record]:
+    def records(self) -> list[RunRecord]:
         """All runs of the section."""
         return [record for group in self.groups for record in group.records]
 
@@ -88,11 +88,11 @@ class Result(NamedTuple):
     low: float
     high: float
     runs: int
-    """0: not evaluated; 1: the interval is over episodes; more: over runs."""
-    records: tuple[Record, ...]
+    """0: not evaluation; 1: the interval is over episodes; more: over runs."""
+    records: tuple[RunRecord, ...]
 
 
-def make_page(records: Sequence[Record], live: Live | None = None) -> str:
+def make_page(records: Sequence[RunRecord], live: LiveStatus | None = None) -> str:
     """Returns the HTML of a report on these runs."""
     scenarios = dict.fromkeys(record.run.spec.scenario for record in records)
     sections = [
@@ -106,7 +106,7 @@ def make_page(records: Sequence[Record], live: Live | None = None) -> str:
     )
 
 
-def _section(key: str, scenario: str, records: Sequence[Record]) -> Section:
+def _section(key: str, scenario: str, records: Sequence[RunRecord]) -> Section:
     groups = grouped(records)
     several = len(groups) > 1
     return Section(
@@ -117,50 +117,52 @@ def _section(key: str, scenario: str, records: Sequence[Record]) -> Section:
         hero=view(RETURN, groups, key, wide=True),
         learning=tuple(filter(None, (view(figure, groups, key) for figure in LEARNING))),
         machinery=tuple(filter(None, (view(figure, groups, key) for figure in MACHINERY))),
-        waits=tuple(waits_in_words(records)),
+        waits=tuple(wait_fractions(records)),
         rows=tuple(Row(r, group.label if several else "", _facts(r)) for group in groups for r in group.records),
-        films=tuple(filter(None, (shown_film(record) for record in records))),
+        films=tuple(filter(None, (embed_film(record) for record in records))),
         settings=tuple((group.label, _settings(group.records[0])) for group in groups),
         machines=_machines(records),
     )
 
 
 def _result(group: Group) -> Result:
-    evaluated = [record.evaluated for record in group.records if record.evaluated is not None]
-    if len(evaluated) == 1:
-        low, high = evaluated[0].return_ci95 or (math.nan, math.nan)
-        return Result(group.label, evaluated[0].return_mean, low, high, 1, group.records)
-    mean, low, high = mean_interval([one.return_mean for one in evaluated])
-    return Result(group.label, mean, low, high, len(evaluated), group.records)
+    evaluation = [record.evaluation for record in group.records if record.evaluation is not None]
+    if len(evaluation) == 1:
+        low, high = evaluation[0].return_ci95 or (math.nan, math.nan)
+        return Result(group.label, evaluation[0].return_mean, low, high, 1, group.records)
+    mean, low, high = mean_interval([one.return_mean for one in evaluation])
+    return Result(group.label, mean, low, high, len(evaluation), group.records)
 
 
-def _facts(record: Record) -> tuple[Fact, ...]:
+def _facts(record: RunRecord) -> tuple[Fact, ...]:
     course, replay = record.course, record.run.spec.replay
     env_steps, updates, trained_s = (course.last(name) for name in ("env_steps", "updates", "trained_s"))
     return (
-        Fact("Environment steps", numbers.fixed(env_steps, 0)),
-        Fact("Updates", numbers.fixed(updates, 0)),
-        Fact("Training time", numbers.clock(trained_s)),
-        Fact("Environment steps/s", numbers.in_words(env_steps / trained_s if trained_s else math.nan)),
-        Fact("Updates/s", numbers.in_words(updates / trained_s if trained_s else math.nan)),
+        Fact("Environment steps", number_format.fixed(env_steps, 0)),
+        Fact("Updates", number_format.fixed(updates, 0)),
+        Fact("Training time", number_format.duration(trained_s)),
+        Fact("Environment steps/s", number_format.significant(env_steps / trained_s if trained_s else math.nan)),
+        Fact("Updates/s", number_format.significant(updates / trained_s if trained_s else math.nan)),
         Fact(
             "Samples per insert",
-            f"{numbers.fixed(course.last('samples_per_insert'))} of {replay.samples_per_insert:g}",
+            f"{number_format.fixed(course.last('samples_per_insert'))} of {replay.samples_per_insert:g}",
         ),
-        Fact("Policy lag", f"{numbers.fixed(course.last('policy_lag'))} versions"),
-        Fact("Replay", f"{numbers.fixed(course.last('replay_size'), 0)} of {replay.capacity:,}"),
+        Fact("Policy lag", f"{number_format.fixed(course.last('policy_lag'))} versions"),
+        Fact("Replay", f"{number_format.fixed(course.last('replay_size'), 0)} of {replay.capacity:,}"),
     )
 
 
-def _settings(record: Record) -> tuple[Setting, ...]:
-    usual = usual_settings(record.run.spec)
+def _settings(record: RunRecord) -> tuple[Setting, ...]:
+    usual = default_settings(record.run.spec)
     return tuple(
-        Setting(name, _told(value), _told(usual[name]) if name in usual and usual[name] != value else "")
+        Setting(
+            name, _setting_text(value), _setting_text(usual[name]) if name in usual and usual[name] != value else ""
+        )
         for name, value in flat_settings(record.run.spec).items()
     )
 
 
-def _told(value: object) -> str:
+def _setting_text(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     if isinstance(value, dict):
@@ -168,8 +170,8 @@ def _told(value: object) -> str:
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _machines(records: Sequence[Record]) -> tuple[tuple[str, Mapping[str, Mapping[str, Any]]], ...]:
-    alike: dict[str, list[Record]] = {}
+def _machines(records: Sequence[RunRecord]) -> tuple[tuple[str, Mapping[str, Mapping[str, Any]]], ...]:
+    alike: dict[str, list[RunRecord]] = {}
     for record in records:
         alike.setdefault(repr(record.machine), []).append(record)
     return tuple((", ".join(one.name for one in group), group[0].machine) for group in alike.values())
@@ -185,10 +187,10 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.filters |= {
-        "fixed": numbers.fixed,
-        "words": numbers.in_words,
-        "share": numbers.share,
-        "told": _told,
+        "fixed": number_format.fixed,
+        "significant": number_format.significant,
+        "percent": number_format.percent,
+        "setting": _setting_text,
     }
     made.globals["style"] = (_HERE / "style.css").read_text("utf-8")
     return made

@@ -15,7 +15,7 @@ from common.errors import ConfigError, ShoalError
 from common.process import command
 from common.process.stop import Stop
 from shoal.commands.sweep import table
-from shoal.commands.sweep.plan import Planned, plan
+from shoal.commands.sweep.plan import PlannedRun, plan
 from shoal.commands.sweep.runner import Job, run_all
 from shoal.commands.sweep.search import Search
 from shoal.tables import print_tables
@@ -76,7 +76,7 @@ def sweep(context: click.Context, /, scenario: str, train_options: tuple[str, ..
     stop = Stop()
     stop.on_signals()
 
-    def do(left: Sequence[Planned], done: int = 0) -> list[Path]:
+    def do(left: Sequence[PlannedRun], done: int = 0) -> list[Path]:
         return run_all([_job(one, scenario, train_options) for one in left], config.jobs, stop, _screen, done=done)
 
     if config.search:
@@ -85,14 +85,14 @@ def sweep(context: click.Context, /, scenario: str, train_options: tuple[str, ..
     else:
         runs = plan(directory, config.vary, seeds)
         directory.mkdir(parents=True, exist_ok=True)
-        left = [planned for planned in runs if table.outcome_of(planned) is None]
+        left = [run for run in runs if table.outcome_of(run) is None]
         failed = do(left, len(runs) - len(left))
     done = table.gather(runs)
     table.save(done, directory)
     if config.json:
         command.result(msgspec.json.encode({"rows": done.rows, "runs": done.outcomes}))
     else:
-        print_tables(table.in_words(done))
+        print_tables(table.text_table(done))
     if stop.requested:
         _screen.print("stopped; the same command goes on", soft_wrap=True)
         return stop.exit_code
@@ -101,6 +101,6 @@ def sweep(context: click.Context, /, scenario: str, train_options: tuple[str, ..
     return 0
 
 
-def _job(planned: Planned, scenario: str, options: tuple[str, ...]) -> Job:
-    settings = (word for setting in planned.variant.settings for word in ("--set", setting))
-    return Job(scenario, planned.directory, planned.seed, (*options, *settings))
+def _job(run: PlannedRun, scenario: str, options: tuple[str, ...]) -> Job:
+    settings = (word for setting in run.variant.settings for word in ("--set", setting))
+    return Job(scenario, run.directory, run.seed, (*options, *settings))

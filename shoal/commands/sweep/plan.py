@@ -23,7 +23,7 @@ class Variant(NamedTuple):
     """As `--set` takes them."""
 
 
-class Planned(NamedTuple):
+class PlannedRun(NamedTuple):
     """One run of a sweep."""
 
     variant: Variant
@@ -31,7 +31,7 @@ class Planned(NamedTuple):
     directory: Path
 
 
-def axis(text: str) -> tuple[str, tuple[str, ...]]:
+def parse_axis(text: str) -> tuple[str, tuple[str, ...]]:
     """Reads `KEY=V1|V2|...`; ConfigError when it cannot be used."""
     key, equals, values = text.partition("=")
     choices = tuple(value.strip() for value in values.split("|"))
@@ -44,7 +44,7 @@ def axis(text: str) -> tuple[str, tuple[str, ...]]:
 
 def variants(vary: Sequence[str]) -> list[Variant]:
     """Returns every combination of `KEY=V1|V2|...` texts; ConfigError names one that cannot be used."""
-    axes = [axis(text) for text in vary]
+    axes = [parse_axis(text) for text in vary]
     for text, (_, choices) in zip(vary, axes, strict=True):
         if any(RANGE in choice for choice in choices):
             raise ConfigError(f"--vary {text}: a range has no end of values; add --search N, or list some: V1|V2")
@@ -56,10 +56,10 @@ def variants(vary: Sequence[str]) -> list[Variant]:
     return [Variant(" ".join(chosen) or BASE, chosen) for chosen in itertools.product(*settings)]
 
 
-def plan(directory: Path, vary: Sequence[str], seeds: Sequence[int]) -> list[Planned]:
+def plan(directory: Path, vary: Sequence[str], seeds: Sequence[int]) -> list[PlannedRun]:
     """Returns the runs of a sweep, seed by seed, so that a sweep cut short has as much of every variant."""
     found = variants(vary)
-    places = {variant: directory / settings_name(variant.name) for variant in found}
-    if len({place.name.casefold() for place in places.values()}) < len(found):
+    directories = {variant: directory / settings_name(variant.name) for variant in found}
+    if len({name.name.casefold() for name in directories.values()}) < len(found):
         raise ConfigError("two combinations of --vary have the same directory; name their values less alike")
-    return [Planned(variant, seed, places[variant] / f"seed-{seed}") for seed in seeds for variant in found]
+    return [PlannedRun(variant, seed, directories[variant] / f"seed-{seed}") for seed in seeds for variant in found]

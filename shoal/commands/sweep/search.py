@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from common.errors import ConfigError
 from shoal.commands.sweep import table
-from shoal.commands.sweep.plan import Planned, Variant, axis
+from shoal.commands.sweep.plan import PlannedRun, Variant, parse_axis
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.trial import FrozenTrial
 
 JOURNAL = "search.journal"
-DoAll = Callable[[Sequence[Planned]], list[Path]]
+RunAll = Callable[[Sequence[PlannedRun]], list[Path]]
 """Does runs and returns the logs of those that failed."""
 
 _RANGE = re.compile(r"^(?P<low>[^|]+?)\.\.(?P<high>[^|]+?)(?P<log>\s+log)?$")
@@ -65,7 +65,7 @@ def _dimension(text: str) -> Dimension:
     key, equals, values = text.partition("=")
     bounds = _RANGE.match(values.strip()) if equals else None
     if bounds is None:
-        key, choices = axis(text)
+        key, choices = parse_axis(text)
         return Dimension(key, choices)
     try:
         low, high = float(bounds["low"]), float(bounds["high"])
@@ -92,16 +92,16 @@ class Search:
         directory.mkdir(parents=True, exist_ok=True)
         self._study = _open(directory, seeds[0])
 
-    def run(self, do_all: DoAll, stopped: Callable[[], bool]) -> tuple[list[Planned], list[Path]]:
+    def run(self, run_all: RunAll, stopped: Callable[[], bool]) -> tuple[list[PlannedRun], list[Path]]:
         """Searches until all trials are told or it is stopped; returns all their runs and the logs of what failed."""
         failed: list[Path] = []
         while not stopped() and (group := self._next_group()):
-            logs = do_all([planned for trial in group for planned in self._planned(trial) if not _done(planned)])
+            logs = run_all([run for trial in group for run in self._planned(trial) if not _has_outcome(run)])
             failed += logs
             if not stopped():
                 for trial in group:
-                    self._tell(trial)
-        return [planned for trial in self._study.trials for planned in self._planned(trial)], failed
+                    self._report_trial(trial)
+        return [run for trial in self._study.trials for run in self._planned(trial)], failed
 
     def _next_group(self) -> list[FrozenTrial]:
         """Returns trials to be done: those begun before, else new ones."""
@@ -125,23 +125,23 @@ class Search:
                 "or name another directory with --run"
             ) from e
 
-    def _tell(self, trial: FrozenTrial) -> None:
+    def _report_trial(self, trial: FrozenTrial) -> None:
         from optuna.trial import TrialState  # noqa: PLC0415  (an extra of its own)
 
-        outcomes = [table.outcome_of(planned) for planned in self._planned(trial)]
+        outcomes = [table.outcome_of(run) for run in self._planned(trial)]
         returns = [outcome.return_mean for outcome in outcomes if outcome is not None]
         if len(returns) == len(outcomes):
             self._study.tell(trial.number, statistics.fmean(returns))
         else:
             self._study.tell(trial.number, state=TrialState.FAIL)
 
-    def _planned(self, trial: FrozenTrial) -> list[Planned]:
-        place = f"trial-{trial.number:04d}"
+    def _planned(self, trial: FrozenTrial) -> list[PlannedRun]:
+        name = f"trial-{trial.number:04d}"
         # One that was killed while it was asked for may have no value for some: it runs with the default.
-        shown = " ".join(f"{key}={_short(value)}" for key, value in trial.params.items())
+        shown = " ".join(f"{key}={_value_text(value)}" for key, value in trial.params.items())
         settings = tuple(f"{key}={value}" for key, value in trial.params.items())
-        variant = Variant(f"{place} {shown}", settings)
-        return [Planned(variant, seed, self._directory / place / f"seed-{seed}") for seed in self._seeds]
+        variant = Variant(f"{name} {shown}", settings)
+        return [PlannedRun(variant, seed, self._directory / name / f"seed-{seed}") for seed in self._seeds]
 
 
 def _open(directory: Path, seed: int) -> Study:
@@ -159,9 +159,9 @@ def _open(directory: Path, seed: int) -> Study:
     return study
 
 
-def _done(planned: Planned) -> bool:
-    return table.outcome_of(planned) is not None
+def _has_outcome(run: PlannedRun) -> bool:
+    return table.outcome_of(run) is not None
 
 
-def _short(value: object) -> str:
+def _value_text(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import msgspec
 from rich.table import Column, Table
 
-from shoal.commands.report.bands import mean_interval
-from shoal.commands.sweep.plan import Planned
+from shoal.commands.report.intervals import mean_interval
+from shoal.commands.sweep.plan import PlannedRun
 
 RESULTS_FILE = "sweep.json"
 CSV_FILE = "sweep.csv"
@@ -47,7 +47,7 @@ class SweepRow(msgspec.Struct, frozen=True):
     """Mean over seeds."""
 
 
-class _Evaluated(msgspec.Struct, frozen=True):
+class _EvaluationFile(msgspec.Struct, frozen=True):
     return_mean: float
     updates: int
 
@@ -59,18 +59,18 @@ class Sweep(NamedTuple):
     rows: list[SweepRow]
 
 
-def outcome_of(planned: Planned) -> Outcome | None:
+def outcome_of(run: PlannedRun) -> Outcome | None:
     """Returns a run's outcome, None when it has not been evaluated."""
     try:
-        found = msgspec.json.decode((planned.directory / "evaluation.json").read_bytes(), type=_Evaluated)
+        found = msgspec.json.decode((run.directory / "evaluation.json").read_bytes(), type=_EvaluationFile)
     except (FileNotFoundError, msgspec.MsgspecError):
         return None
-    return Outcome(planned.variant.name, planned.seed, found.return_mean, found.updates, str(planned.directory))
+    return Outcome(run.variant.name, run.seed, found.return_mean, found.updates, str(run.directory))
 
 
-def gather(runs: Iterable[Planned]) -> Sweep:
+def gather(runs: Iterable[PlannedRun]) -> Sweep:
     """Returns what the runs that are done came to, the best variant first."""
-    outcomes = [outcome for planned in runs if (outcome := outcome_of(planned)) is not None]
+    outcomes = [outcome for run in runs if (outcome := outcome_of(run)) is not None]
     names = dict.fromkeys(outcome.variant for outcome in outcomes)
     rows = [_row([outcome for outcome in outcomes if outcome.variant == name]) for name in names]
     return Sweep(outcomes, sorted(rows, key=lambda row: -row.return_mean))
@@ -94,7 +94,7 @@ def save(sweep: Sweep, directory: Path) -> None:
         writer.writerows(msgspec.structs.astuple(outcome) for outcome in sweep.outcomes)
 
 
-def in_words(sweep: Sweep) -> Table:
+def text_table(sweep: Sweep) -> Table:
     """Returns the table for people."""
     table = Table(Column("variant", overflow="fold"))
     for heading in ("seeds", "return", "95 % interval", "IQM", "worst", "best", "updates"):

@@ -26,7 +26,7 @@ from shoal.commands.evaluate.progress import (
     ProgressWatcher,
     play_options,
 )
-from shoal.commands.report.machine import read_machine
+from shoal.commands.report.machine_info import read_machine
 from shoal.commands.tournament.matrices import matrices
 from shoal.commands.tournament.text import matrix_table, standings_table
 from shoal.tables import print_tables
@@ -86,7 +86,7 @@ def tournament(runs: tuple[str, ...], **values: Any) -> None:
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     config = command.build(TournamentConfig, values)
     names = [*runs, *(name for name in config.opponents if name not in runs)]
-    game, entrants = load_teams(names, config.seed)
+    game, teams = load_teams(names, config.seed)
     ground = EvalTask(config.dynamics, config.fast)
     if config.svg and not Path(config.svg).parent.is_dir():
         raise ConfigError(f"--svg {config.svg}: there is no such directory; name a file in one that exists")
@@ -94,10 +94,10 @@ def tournament(runs: tuple[str, ...], **values: Any) -> None:
     options = play_options(game.spec, config, launch)._replace(within_s=config.within)
     episodes = config.episodes or (0 if is_foreign(game.spec) else _EPISODES)
     count = f"{episodes:,} episodes" if episodes else f"as many episodes as fit into {config.within:.0f} s"
-    with ProgressWatcher(_screen, f"playing {len(entrants) ** 2} pairings of {count}") as watcher:
+    with ProgressWatcher(_screen, f"playing {len(teams) ** 2} pairings of {count}") as watcher:
         result = run_tournament(
             game,
-            entrants,
+            teams,
             episodes,
             config.seed,
             ground,

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import jinja2
 
-from shoal.commands.report.numbers import fixed
 from shoal.commands.tournament.matrices import Cell, Matrix, short_names
+from shoal.number_format import fixed
 
 CELL_WIDTH, CELL_HEIGHT = 108, 44
 _LETTER, _TITLE_LETTER = 6.6, 7.6
@@ -18,7 +18,7 @@ _MOST_LETTERS = 28
 _TITLE, _HEAD, _GAP, _EDGE = 30, 24, 22, 16
 
 
-class Placed(NamedTuple):
+class PlacedCell(NamedTuple):
     """One cell and its upper left corner."""
 
     x: float
@@ -35,7 +35,7 @@ class Panel(NamedTuple):
     title: str
     columns: tuple[tuple[float, str], ...]
     rows: tuple[tuple[float, str], ...]
-    cells: tuple[Placed, ...]
+    cells: tuple[PlacedCell, ...]
 
 
 class _Frame(NamedTuple):
@@ -71,7 +71,7 @@ def draw_heat_map(matrices: Sequence[Matrix], side: str) -> str:
 
 def _frame(matrices: Sequence[Matrix], side: str) -> _Frame:
     short = short_names(list(dict.fromkeys(name for matrix in matrices for name in (*matrix.rows, *matrix.columns))))
-    names = {name: _fitting(label) for name, label in short.items()}
+    names = {name: _shortened(label) for name, label in short.items()}
     longest = max(len(label) for label in names.values())
     left = _EDGE + _LETTER * max(longest, len(f"{side} \\ others")) + 8
     return _Frame(names, left, max(CELL_WIDTH, _LETTER * longest + 8))
@@ -82,7 +82,7 @@ def _panel(matrix: Matrix, frame: _Frame, top: float) -> Panel:
     lefts = [frame.left + frame.width * i for i in range(len(matrix.columns))]
     tops = [first + CELL_HEIGHT * j for j in range(len(matrix.rows))]
     cells = [
-        _placed(x, y, cell)
+        _placed_cell(x, y, cell)
         for y, line in zip(tops, matrix.cells, strict=True)
         for x, cell in zip(lefts, line, strict=True)
     ]
@@ -95,12 +95,12 @@ def _panel(matrix: Matrix, frame: _Frame, top: float) -> Panel:
     )
 
 
-def _placed(x: float, y: float, cell: Cell) -> Placed:
+def _placed_cell(x: float, y: float, cell: Cell) -> PlacedCell:
     low, high = cell.figure.ci95
-    return Placed(x, y, cell, fixed(cell.figure.mean), f"{fixed(low)} .. {fixed(high)}")
+    return PlacedCell(x, y, cell, fixed(cell.figure.mean), f"{fixed(low)} .. {fixed(high)}")
 
 
-def _fitting(label: str) -> str:
+def _shortened(label: str) -> str:
     return label if len(label) <= _MOST_LETTERS else f"...{label[3 - _MOST_LETTERS :]}"
 
 

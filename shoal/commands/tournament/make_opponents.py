@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> int:
     lines = []
     for job in jobs:
         shutil.copyfile(RunDirectory(job.directory).policy_file, home / f"{job.scenario}.safetensors")
-        lines += _worth(job)
+        lines += _score_rows(job)
     (home / "README.md").write_text(_head(jobs[0]) + "\n".join(lines) + "\n", "utf-8")
     return 0
 
@@ -86,11 +86,11 @@ def _head(job: Job) -> str:
     return _HEAD.format(seed=SEED, options=options, date=date, episodes=_EPISODES, first=FIRST_SEED)
 
 
-def _worth(job: Job) -> list[str]:
+def _score_rows(job: Job) -> list[str]:
     """Returns the lines of one scenario: each side of the three teams against the same opponents."""
-    game, entrants = load_teams([str(job.directory), UNTRAINED, RANDOM], FIRST_SEED)
-    team = entrants[0]._replace(name=FROZEN)
-    result = run_tournament(game, [team, *entrants[1:]], _EPISODES, FIRST_SEED, EvalTask(fast=True))
+    game, teams = load_teams([str(job.directory), UNTRAINED, RANDOM], FIRST_SEED)
+    team = teams[0]._replace(name=FROZEN)
+    result = run_tournament(game, [team, *teams[1:]], _EPISODES, FIRST_SEED, EvalTask(fast=True))
     return [
         f"| {job.scenario} | {side} | {opponent} | {' | '.join(_returns(result, side, opponent))} |"
         for side in result.sides

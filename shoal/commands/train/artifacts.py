@@ -14,9 +14,9 @@ from common.errors import ShoalError
 from common.run.directory import RunDirectory
 from deploy.local.config import TrainConfig
 from deploy.local.live_display import Display
-from shoal.commands.diagnose.cli import show_briefly
+from shoal.commands.diagnose.cli import print_warnings_after_training
 from shoal.commands.report import FILM_FILE, REPORT_FILE, write_report
-from shoal.commands.report.machine import record_machine
+from shoal.commands.report.machine_info import record_machine
 from shoal.commands.train.dashboard import Dashboard
 
 _FILM_EPISODES = 2
@@ -47,7 +47,7 @@ class Artifacts:
 
     def warn(self) -> None:
         """Says what ails the run that has ended, if anything does."""
-        self._softly("a diagnosis", lambda: show_briefly(self._directory, self._screen))
+        self._softly("a diagnosis", lambda: print_warnings_after_training(self._directory, self._screen))
 
     def conclude(self, *, film: bool) -> None:
         """Makes the report, and the film before it where one is wanted and the world can be pictured."""

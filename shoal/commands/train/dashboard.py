@@ -46,11 +46,11 @@ class Dashboard:
         self._pages.run, self._display = run, display
         self._thread.start()
 
-    def show(self, status: Status | None, troubles: Sequence[str]) -> None:
+    def show(self, status: Status | None, problems: Sequence[str]) -> None:
         """Shows the newest status here and on the page."""
         now = rows(status) if status is not None else [("state", "waiting for the replay server")]
-        self._pages.now = [*now, *(("trouble", trouble) for trouble in troubles)]
-        self._display.show(status, troubles)
+        self._pages.now = [*now, *(("problem", problem) for problem in problems)]
+        self._display.show(status, problems)
 
     def say(self, text: str) -> None:
         """Passes it on."""
@@ -79,13 +79,13 @@ class _Pages:
 
     def get(self, *, refreshing: bool) -> bytes:
         """Returns the page; one request at a time makes it."""
-        from shoal.commands.report.page import Live, make_page  # noqa: PLC0415  (slow to import: Jinja)
-        from shoal.commands.report.records import read_record  # noqa: PLC0415
+        from shoal.commands.report.page import LiveStatus, make_page  # noqa: PLC0415  (slow to import: Jinja)
+        from shoal.commands.report.run_record import read_record  # noqa: PLC0415
 
         with self._lock:
             made_at, page = self._made.get(refreshing, (-REMAKE_S, b""))
             if time.monotonic() - made_at >= REMAKE_S:
-                live = Live(REFRESH_S if refreshing else 0, self.now)
+                live = LiveStatus(REFRESH_S if refreshing else 0, self.now)
                 page = make_page([read_record(self.run)], live).encode()
                 self._made[refreshing] = time.monotonic(), page
             return page

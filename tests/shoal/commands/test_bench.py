@@ -1,4 +1,4 @@
-"""The benchmarks' arithmetic, their processes and their load generator; the figures themselves are no tests."""
+"""Tests of the arithmetic, the processes and the load generator of the benchmarks; the figures are not tested."""
 
 from __future__ import annotations
 
@@ -15,32 +15,33 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from click.testing import CliRunner
 
 from common.errors import ConfigError, ShoalError
 from common.policy.network import Policy
 from common.run.players import players
 from learner_node.inspection.update_speed import NETWORK, policy_in_torch, simple_spread_shapes
-from shoal.commands.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig, end_to_end, rows
-from shoal.commands.bench.cli import measure
+from shoal.commands.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig, BenchRow, end_to_end
+from shoal.commands.bench.cli import bench, measure
 from shoal.commands.bench.load_generator import ROWS, LoadGenerator, fill, make_run, record
+from shoal.commands.bench.measurements import as_text, compare, rate, row
 from shoal.commands.bench.peers.environment import PeerEnvironment
 from shoal.commands.bench.processes import Processes
-from shoal.commands.bench.rows import compare, in_words, rate, row
 from shoal.commands.bench.sampling_load import SamplingClient
 
 
-def test_a_row_is_a_figure_over_its_baseline() -> None:
-    assert row("a", "steps/s", 30.0, ("b", 10.0), 2.0) == rows.BenchRow("a", 30.0, "steps/s", "b", 10.0, 3.0, 2.0)
+def test_a_row_has_the_ratio_to_its_baseline() -> None:
+    assert row("a", "steps/s", 30.0, ("b", 10.0), 2.0) == BenchRow("a", 30.0, "steps/s", "b", 10.0, 3.0, 2.0)
     assert row("a", "steps/s", 30.0, ("none", 0.0)).ratio == 0.0
 
 
 def test_a_goal_bounds_the_ratio_from_the_side_that_is_better() -> None:
-    assert "(goal >= 2x)" in in_words(row("a", "steps/s", 30.0, ("b", 10.0), 2.0))
-    assert "(goal <= 0.25x)" in in_words(row("a", "MiB", 1.0, ("b", 10.0), 0.25))
-    assert "goal" not in in_words(row("a", "MiB", 1.0, ("b", 10.0)))
+    assert "(goal >= 2x)" in as_text(row("a", "steps/s", 30.0, ("b", 10.0), 2.0))
+    assert "(goal <= 0.25x)" in as_text(row("a", "MiB", 1.0, ("b", 10.0), 0.25))
+    assert "goal" not in as_text(row("a", "MiB", 1.0, ("b", 10.0)))
 
 
-def test_medians_are_of_measurements_taken_in_turn() -> None:
+def test_measurements_alternate_and_their_medians_are_returned() -> None:
     order: list[str] = []
     ours, theirs = itertools.cycle([1.0, 9.0, 2.0]), itertools.cycle([4.0, 5.0, 6.0])
 
@@ -52,16 +53,16 @@ def test_medians_are_of_measurements_taken_in_turn() -> None:
     assert order == ["ours", "theirs"] * 3
 
 
-def test_a_rate_counts_what_each_turn_did() -> None:
-    turns = itertools.count()
+def test_a_rate_counts_the_items_of_each_call() -> None:
+    calls = itertools.count()
 
-    def turn() -> int:
-        next(turns)
+    def call() -> int:
+        next(calls)
         return 10
 
-    found = rate(turn, seconds=0.02)
+    found = rate(call, seconds=0.02)
     assert found > 0
-    assert next(turns) >= 1
+    assert next(calls) >= 1
 
 
 def test_the_policies_in_torch_are_the_same_policies() -> None:
@@ -73,7 +74,7 @@ def test_the_policies_in_torch_are_the_same_policies() -> None:
 
 def test_a_runs_rates_are_the_medians_of_its_parts(tmp_path: Path) -> None:
     metrics = tmp_path / "metrics.jsonl"
-    # Learns from 60,000 steps on; the second of five parts is a slow one.
+    # Learning starts at 60,000 steps; the second of five parts is slow.
     seconds = [0, 10, 20, 70, 80, 90, 100]
     lines = [{"time": 1e9 + at, "env_steps": 30_000 + 30_000 * i, "updates": 300 * i} for i, at in enumerate(seconds)]
     metrics.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
@@ -84,42 +85,42 @@ def test_a_runs_rates_are_the_medians_of_its_parts(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_crowd_delivers_what_it_sends_and_batches_come_of_it() -> None:
+def test_a_load_generator_delivers_its_chunks_and_a_client_samples_batches() -> None:
     run = make_run(capacity=20_000)
     recorded = record(run, 2)
-    with Processes() as stage:
-        server = stage.replay()
+    with Processes() as processes:
+        server = processes.replay()
         server.open(run)
         fill(server.endpoint, run, recorded, 4_000)
-        crowd = LoadGenerator(server.endpoint, run, 5, recorded)
-        crowd.connect()
-        assert crowd.pump(0.3) > 0
-        crowd.settle()
+        load = LoadGenerator(server.endpoint, run, 5, recorded)
+        load.connect()
+        assert load.pump(0.3) > 0
+        load.settle()
         status = server.status()
         assert not status.rejected
-        assert status.inserts >= 4_000 + crowd.acked_rows
-        assert crowd.acked_rows == len(crowd.take_latencies()) * ROWS
-        assert crowd.take_latencies() == []
-        crowd.close()
-        drawer = SamplingClient(server.endpoint, run)
-        assert sum(drawer.draw() for _ in range(20)) == 20
-        assert all(seconds > 0 for seconds in drawer.round_trips(3))
-        drawer.close()
-        directory, pid = stage.directory, server.started.process.pid
+        assert status.inserts >= 4_000 + load.acked_rows
+        assert load.acked_rows == len(load.take_latencies()) * ROWS
+        assert load.take_latencies() == []
+        load.close()
+        client = SamplingClient(server.endpoint, run)
+        assert sum(client.draw() for _ in range(20)) == 20
+        assert all(seconds > 0 for seconds in client.round_trips(3))
+        client.close()
+        directory, pid = processes.directory, server.started.process.pid
     assert not directory.exists()
     assert not psutil.pid_exists(pid)
 
 
 @pytest.mark.slow
-def test_a_benchmark_that_fails_says_so() -> None:
-    with pytest.raises(ShoalError, match="the benchmark nothing failed"):
+def test_a_failed_benchmark_is_reported() -> None:
+    with pytest.raises(ShoalError, match="The benchmark nothing failed"):
         list(measure("nothing", BenchConfig()))
 
 
 @pytest.mark.system
 def test_ctrl_c_leaves_no_process_and_no_file() -> None:
     root = Path(__file__).parents[3]
-    # pytest's own may be too long for the socket of an embedded Redis.
+    # pytest's temporary directory may be too long for the socket of an embedded Redis.
     with tempfile.TemporaryDirectory(prefix="shoal-") as short:
         _interrupt_a_benchmark(Path(short), {**os.environ, "TMPDIR": short, "PYTHONPATH": str(root)})
 
@@ -132,21 +133,27 @@ def _interrupt_a_benchmark(directory: Path, environment: dict[str, str]) -> None
         stderr=subprocess.STDOUT,
         env=environment,
         cwd=directory,
-        # Tests that a shell started in the background ignore it, and so would this.
+        # A shell starts background jobs with SIGINT ignored, and the benchmark would inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     ) as process:
         assert process.stdout
         for text in process.stdout:
             if b"level redis" in text:
                 break
-        members = psutil.Process(process.pid).children(recursive=True)
-        assert len(members) >= 2
+        actors = psutil.Process(process.pid).children(recursive=True)
+        assert len(actors) >= 2
         process.send_signal(signal.SIGINT)
         process.stdout.read()
         assert process.wait(60) == 130
-    _, alive = psutil.wait_procs(members, 10)
+    _, alive = psutil.wait_procs(actors, 10)
     assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
     assert list(directory.glob("shoal-bench-*")) == []
+
+
+def test_the_help_names_every_benchmark_and_the_usage_fits_a_line() -> None:
+    help_text = CliRunner().invoke(bench, ["--help"]).output
+    assert help_text.splitlines()[0] == "Usage: bench [OPTIONS] [NAME]..."
+    assert all(name in help_text for name in BENCHMARKS)
 
 
 def test_without_an_argument_nothing_is_installed() -> None:
@@ -155,7 +162,7 @@ def test_without_an_argument_nothing_is_installed() -> None:
 
 @pytest.fixture
 def pip_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., PeerEnvironment]:
-    """Makes peer environments whose pip is told from here what it would choose."""
+    """Makes peer environments whose pip reports the given packages."""
 
     def make(*chosen: str) -> PeerEnvironment:
         environment = PeerEnvironment("agilerl", ("agilerl==2.58.0", "torch==2.13.0"), BenchConfig(cache=str(tmp_path)))

@@ -14,7 +14,7 @@ import shoal.commands.train.dashboard
 from common.errors import ConfigError
 from deploy.local.config import TrainConfig
 from deploy.local.live_display import LineDisplay
-from shoal.commands.report.machine import read_machine
+from shoal.commands.report.machine_info import read_machine
 from shoal.commands.train.artifacts import Artifacts
 from shoal.commands.train.dashboard import Dashboard
 from tests.deploy.local.test_live_display import STATUS

@@ -23,11 +23,11 @@ from common.worlds import world_spec
 from deploy.local.config import TrainConfig
 from deploy.local.live_display import make_display
 from learner_node.checkpoints import Checkpoints
-from learner_node.stacked.update import Maddpg
+from learner_node.stacked.update import StackedUpdate
 from learner_node.state import Counters, capture
 from shoal.cli import shoal
 from shoal.commands.diagnose import LONGEST, diagnose, horizon, with_whole_returns
-from shoal.commands.diagnose.cli import brief_episodes, show_briefly
+from shoal.commands.diagnose.cli import episodes_after_training, print_warnings_after_training
 from shoal.commands.train.artifacts import Artifacts
 from tests.actor_node.talkers import run_of, talkers
 
@@ -42,7 +42,7 @@ def kept(path: Path, run: Run, flat: np.ndarray | None = None) -> tuple[RunDirec
     if flat is not None:
         save_policy(directory.policy_file, PolicyFile(made, 1, 10, flat))
     else:
-        algorithm = Maddpg(made.joint, made.spec.network, made.spec.algorithm, 0, torch.zeros(()))
+        algorithm = StackedUpdate(made.joint, made.spec.network, made.spec.algorithm, 0, torch.zeros(()))
         Checkpoints(directory.checkpoints, 3).save(capture(algorithm, Counters(updates=10)), best=False)
     return directory, made
 
@@ -200,7 +200,7 @@ def test_the_short_form_says_only_what_it_warns_of(tmp_path: Path) -> None:
     for listens in (True, False):
         directory, _ = kept(tmp_path / f"{listens}", run, talkers(run, listens=listens))
         screen = Console(file=io.StringIO(), width=200)
-        show_briefly(directory, screen)
+        print_warnings_after_training(directory, screen)
         said.append(screen.file.getvalue())
     assert "ignored" not in said[0]
     assert "warning: speaker_0 is ignored" in said[1]
@@ -220,4 +220,4 @@ def test_a_diagnosis_that_fails_costs_a_line_only(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("agents", "episodes"), [(1, 100), (3, 100), (10, 100), (20, 25), (40, 10), (200, 10)])
 def test_the_diagnosis_after_a_training_of_many_agents_looks_at_fewer_episodes(agents: int, episodes: int) -> None:
-    assert brief_episodes(agents) == episodes
+    assert episodes_after_training(agents) == episodes

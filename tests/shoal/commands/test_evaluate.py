@@ -15,8 +15,8 @@ from common.errors import ConfigError
 from common.process import command
 from common.run.run import make_run_spec
 from shoal.cli import shoal
-from shoal.commands.evaluate import exports
-from shoal.commands.evaluate.summary import Evaluated, run_directories, spread, summarise
+from shoal.commands.evaluate import csv_latex
+from shoal.commands.evaluate.summary import EvaluatedRun, run_directories, spread, summarise
 from tests.actor_node.teams import make_team
 
 
@@ -38,7 +38,7 @@ def evaluation(value: float, **metrics: float) -> Evaluation:
 
 
 def evaluated(values, settings=None):
-    runs = [Evaluated(f"s_w/seed-{i}", "matd3", i, evaluation(v, collisions=i)) for i, v in enumerate(values)]
+    runs = [EvaluatedRun(f"s_w/seed-{i}", "matd3", i, evaluation(v, collisions=i)) for i, v in enumerate(values)]
     specs = [make_run_spec({"scenario": "simple_spread", "seed": i}, settings or {}) for i in range(len(values))]
     return runs, specs
 
@@ -105,7 +105,7 @@ def test_the_interquartile_mean_leaves_out_the_outer_quarters_and_its_interval_i
 
 def test_csv_has_a_line_a_run_and_two_over_runs():
     runs, specs = evaluated([-30.0, -32.0])
-    text = exports.to_csv(summarise(runs, specs))
+    text = csv_latex.to_csv(summarise(runs, specs))
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [(row["kind"], row["runs"]) for row in rows] == [("run", "1"), ("run", "1"), ("mean", "2"), ("IQM", "2")]
     assert [float(row["return_mean"]) for row in rows] == [-30.0, -32.0, -31.0, -31.0]
@@ -116,14 +116,14 @@ def test_csv_has_a_line_a_run_and_two_over_runs():
 
 def test_latex_escapes_names_and_has_as_many_cells_in_every_row():
     runs, specs = evaluated([-30.0, -32.0])
-    text = exports.to_latex(summarise(runs, specs))
+    text = csv_latex.to_latex(summarise(runs, specs))
     assert text.startswith("\\begin{tabular}{lrr}")
     assert "s\\_w/seed-0 & $-30.00$ $[-31.00, -29.00]$ & $0.00$" in text
     assert "mean of s\\_w & $-31.00$" in text
     rows = [line for line in text.splitlines() if line.endswith("\\\\")]
     assert {line.count("&") for line in rows} == {2}
     assert len(rows) == 5
-    assert exports._escaped("50%_$a{b}\\") == r"50\%\_\$a\{b\}\textbackslash{}"
+    assert csv_latex._escaped("50%_$a{b}\\") == r"50\%\_\$a\{b\}\textbackslash{}"
 
 
 # ---- the command --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""`shoal keys`: what it makes for whom, that it overwrites nothing, and that adding and shutting out keep the rest."""
+"""Tests of `shoal keys`: the files of each process, that nothing is overwritten, adding and revoking clients."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def allowed(keys: Path, server: str) -> dict[str, str]:
     return {client.name: client.kind for client in read_allowed(keys / server / "allowed_clients").values()}
 
 
-def test_each_directory_is_what_one_process_needs(keys: Path) -> None:
+def test_each_directory_contains_what_one_process_needs(keys: Path) -> None:
     assert run(keys, "--clients", "carol", "--n", 2) == 0
     assert set(files(keys)) == {
         *(
@@ -52,7 +52,7 @@ def test_each_directory_is_what_one_process_needs(keys: Path) -> None:
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])
-def test_secrets_are_their_owners_alone_whatever_the_umask(keys: Path, umask: int) -> None:
+def test_only_the_owner_can_read_secrets_whatever_the_umask(keys: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
         assert run(keys) == 0
@@ -68,31 +68,34 @@ def test_nothing_is_overwritten(keys: Path, capsys: pytest.CaptureFixture[str]) 
     assert run(keys) == 0
     before = files(keys)
     assert run(keys) == 2
-    assert "holds keys already, and none is overwritten; add a client by --clients NAME" in capsys.readouterr().err
+    assert (
+        "already contains keys, which are never overwritten. Add a client with --clients NAME"
+        in capsys.readouterr().err
+    )
     for name in ("actor", "replay", "../x", "a b", ""):
         assert run(keys, "--clients", "dora", "--clients", name) == 2, name
     assert run(keys, "--revoke", "learner") == 2
     assert run(keys, "--revoke", "nobody") == 2
-    assert "which are: actor" in capsys.readouterr().err
+    assert "Clients: actor." in capsys.readouterr().err
     assert files(keys) == before
     assert [path.name for path in keys.parent.iterdir()] == ["keys"], "no drafts are left"
 
 
-def test_a_directory_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_directory_with_other_files_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     assert run(tmp_path) == 2
-    assert "holds something else (notes.txt)" in capsys.readouterr().err
+    assert "contains other files (notes.txt)" in capsys.readouterr().err
     assert files(tmp_path) == {"notes.txt": "mine"}
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = "k" * os.pathconf(tmp_path, "PC_NAME_MAX")  # a draft beside it has a longer one
     assert run(tmp_path / name) == 2
-    assert f"{name} cannot be written (File name too long); name a directory" in capsys.readouterr().err
+    assert f"{name} cannot be written (File name too long). Name a directory" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_adding_and_shutting_out_keep_the_rest(keys: Path) -> None:
+def test_adding_and_revoking_keep_the_other_keys(keys: Path) -> None:
     assert run(keys, "--clients", "carol") == 0
     with (keys / "replay" / "allowed_clients").open("a") as file:
         file.write("# a note of the operator's\n")
@@ -108,12 +111,12 @@ def test_adding_and_shutting_out_keep_the_rest(keys: Path) -> None:
     assert load_keys(str(keys / "dora"))
 
 
-def test_what_is_printed_holds_no_secret(keys: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_secret_is_printed(keys: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(keys, "--json") == 0
     printed = capsys.readouterr().out
-    told = json.loads(printed)
-    assert {key["name"] for key in told["made"]} == {"replay", "learner", "actor"}
-    assert told["allowed"] == {"replay": ["actor", "learner"], "learner": ["actor"]}
+    changes = json.loads(printed)
+    assert {key["name"] for key in changes["made"]} == {"replay", "learner", "actor"}
+    assert changes["allowed"] == {"replay": ["actor", "learner"], "learner": ["actor"]}
     assert run(keys, "--clients", "carol") == 0
     printed += capsys.readouterr().out
     for name in ("replay", "learner", "actor", "carol"):

@@ -13,10 +13,10 @@ from common.run.presets import PRESETS
 from common.run.run import make_run_spec, parse_assignments
 from common.worlds import world_spec
 from shoal.cli import shoal
-from shoal.commands.paper.page import Made, make_page
+from shoal.commands.paper.page import Provenance, make_page
 from shoal.commands.paper.plan import Scale, chosen_tasks, options, plan, refuse_other_runs
 from shoal.commands.paper.plot import draw_plot
-from shoal.commands.paper.scores import Score, judge, tables
+from shoal.commands.paper.scores import Score, compare_with_claim, tables
 from shoal.commands.paper.tasks import TASKS
 from tests.actor_node.teams import make_team
 
@@ -25,10 +25,10 @@ QUICK = Scale(quick=True)
 
 
 def evaluations(value):
-    """Returns what evaluates a planned run: every measure as `value` says."""
+    """Returns what evaluates a run run: every measure as `value` says."""
 
-    def evaluated(planned):
-        number = value(planned)
+    def evaluated(run):
+        number = value(run)
         metrics = {name: Figure(number, (number, number)) for name in MEANINGS}
         return Evaluation("s", "w", 1, 1, 1, "", number, (number, number), 0.0, {}, {}, metrics=metrics)
 
@@ -40,10 +40,10 @@ def evaluations(value):
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.key)
 def test_every_line_is_a_run_that_can_be_made(task):
-    assert {measured.name for measured in task.measures} <= MEANINGS.keys()
+    assert {measure.name for measure in task.measures} <= MEANINGS.keys()
     names = {variant.name for variant in task.variants}
     assert {task.claim.ahead, task.claim.behind, *task.published} <= names
-    assert task.claim.measure in {measured.title for measured in task.measures}
+    assert task.claim.measure in {measure.title for measure in task.measures}
     for variant in task.variants:
         words = options(task, variant, QUICK)
         settings = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
@@ -89,7 +89,7 @@ def test_runs_of_another_scale_are_not_mixed_in(tmp_path):
 def test_a_line_is_its_seeds_mean_with_students_interval(tmp_path):
     tasks = chosen_tasks(["predator-prey"])
     runs = plan(tmp_path, tasks, QUICK)
-    (table,) = tables(runs, evaluations(lambda planned: 10.0 * planned.job.seed))
+    (table,) = tables(runs, evaluations(lambda run: 10.0 * run.job.seed))
     assert [line.seeds for line in table.lines] == [(1, 2, 3)] * 4
     score = table.lines[0].scores["touches an episode"]
     assert (score.by_seed, score.mean) == ((10.0, 20.0, 30.0), 20.0)
@@ -99,7 +99,7 @@ def test_a_line_is_its_seeds_mean_with_students_interval(tmp_path):
 
 def test_shares_stay_within_what_a_share_can_be_and_a_lead_is_a_difference(tmp_path):
     runs = plan(tmp_path, chosen_tasks(["deception"]), QUICK)
-    (table,) = tables(runs, evaluations(lambda planned: 0.45 * planned.job.seed - 0.4))
+    (table,) = tables(runs, evaluations(lambda run: 0.45 * run.job.seed - 0.4))
     line = table.lines[0].scores
     assert line["agents at the goal"].ci95 == (0.0, 1.0)
     assert line["agents' lead"].by_seed == (0.0, 0.0, 0.0)
@@ -117,7 +117,7 @@ def test_shares_stay_within_what_a_share_can_be_and_a_lead_is_a_difference(tmp_p
 def test_who_is_ahead_is_said_with_how_sure_that_is(ahead, behind, verdict):
     (tag,) = chosen_tasks(["predator-prey"])
     scores = {tag.claim.ahead: Score((), *ahead), tag.claim.behind: Score((), *behind)}
-    assert judge(tag, scores) == verdict
+    assert compare_with_claim(tag, scores) == verdict
 
 
 def test_less_distance_is_better(tmp_path):
@@ -131,11 +131,11 @@ def test_less_distance_is_better(tmp_path):
 
 @pytest.fixture
 def found(tmp_path):
-    return tables(plan(tmp_path, TASKS, QUICK), evaluations(lambda planned: 0.1 * planned.job.seed))
+    return tables(plan(tmp_path, TASKS, QUICK), evaluations(lambda run: 0.1 * run.job.seed))
 
 
 def test_the_page_has_every_table_figure_command_and_seed(found):
-    page = make_page(found, Made("shoal paper --quick", QUICK, 1_000, 1_000_000))
+    page = make_page(found, Provenance("shoal paper --quick", QUICK, 1_000, 1_000_000))
     for table in found:
         assert f"## {table.title}" in page
         assert f"]({table.key}.svg)" in page
@@ -165,8 +165,8 @@ def test_a_plot_is_svg_with_every_seed_and_interval_inside(found):
 
 def test_one_seed_has_a_page_and_a_plot_without_intervals(tmp_path):
     scale = Scale(quick=True, seeds=1)
-    found = tables(plan(tmp_path, chosen_tasks(["covert"]), scale), evaluations(lambda planned: 0.5))
-    assert "50.0 % |" in make_page(found, Made("shoal paper", scale, 1, 1))
+    found = tables(plan(tmp_path, chosen_tasks(["covert"]), scale), evaluations(lambda run: 0.5))
+    assert "50.0 % |" in make_page(found, Provenance("shoal paper", scale, 1, 1))
     assert "interval k" not in draw_plot(found[0])
 
 

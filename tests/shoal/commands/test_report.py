@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from shoal.commands.report import write_report
-from shoal.commands.report.films import LARGEST_BYTES
-from shoal.commands.report.machine import describe_machine, record_machine
+from shoal.commands.report.embedded_film import LARGEST_BYTES
+from shoal.commands.report.machine_info import describe_machine, record_machine
 
 from .report_runs import evaluate_run, film_run, line, make_run, write_lines
 
@@ -58,7 +58,7 @@ def page_of(tmp_path: Path, *runs: Path) -> Page:
 
 @pytest.fixture
 def whole(tmp_path: Path) -> Page:
-    """A page with everything: evaluated, filmed, machine recorded."""
+    """A page with everything: evaluation, filmed, machine recorded."""
     directory = make_run(tmp_path / "spread")
     evaluate_run(directory)
     film_run(directory)
@@ -83,7 +83,7 @@ def test_it_says_what_became_of_the_run(whole: Page) -> None:
 
 def test_a_run_that_is_not_evaluated_says_how_to(tmp_path: Path) -> None:
     page = page_of(tmp_path, make_run(tmp_path / "run").path)
-    assert "Not evaluated yet" in page.text
+    assert "Not evaluation yet" in page.text
     assert f"shoal evaluate {tmp_path / 'run'}" in page.text
     assert "The machine was not recorded" in page.text
 
@@ -98,7 +98,7 @@ def test_a_run_that_has_logged_nothing_has_a_page(tmp_path: Path) -> None:
 def test_an_evaluation_that_cannot_be_read_is_none(tmp_path: Path, content: str) -> None:
     directory = make_run(tmp_path / "run")
     directory.evaluation_file.write_text(content)
-    assert "Not evaluated yet" in page_of(tmp_path, directory.path).text
+    assert "Not evaluation yet" in page_of(tmp_path, directory.path).text
 
 
 def test_an_evaluation_from_before_the_run_went_on_is_told_apart(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_seeds_become_a_mean_with_an_interval_and_a_table(tmp_path: Path) -> Non
     minus = "\N{MINUS SIGN}"
     assert f"{minus}42.00" in page.text
     assert f"95 % interval {minus}46.97 to {minus}37.03" in page.text, "Student's t over three runs"
-    assert "Mean return S over 3 evaluated runs" in page.text.replace("  ", " ")
+    assert "Mean return S over 3 evaluation runs" in page.text.replace("  ", " ")
     assert all(f"seed-{seed}" in page.text for seed in (1, 2, 3))
     assert any("band" in attributes.get("class", "") for attributes in page.all("path"))
 

@@ -14,8 +14,8 @@ from common.open_run import RunOptions, _new_spec
 from common.process import command
 from shoal.cli import shoal
 from shoal.commands.report import write_report
-from shoal.commands.report.machine import describe_machine, read_machine, record_machine
-from shoal.commands.report.records import flat_settings, usual_settings
+from shoal.commands.report.machine_info import describe_machine, read_machine, record_machine
+from shoal.commands.report.run_record import default_settings, flat_settings
 
 from .report_runs import make_run
 
@@ -36,7 +36,7 @@ def test_the_machine_is_remembered_without_names(tmp_path: Path) -> None:
 
 def test_a_run_for_which_nothing_was_set_has_the_usual_settings() -> None:
     spec = _new_spec("simple_spread", RunOptions(), {})
-    assert usual_settings(spec) == flat_settings(spec)
+    assert default_settings(spec) == flat_settings(spec)
 
 
 def test_the_command_writes_and_says_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,29 +13,20 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from shoal.commands.report.bands import Trace, band, mean_interval, t_quantile, thinned
+from shoal.commands.report.axis_ticks import linear_ticks, log_ticks, tick_labels
 from shoal.commands.report.chart import SMALL, Chart, Curve, Scale, draw
-from shoal.commands.report.figures import LEARNING, MACHINERY, RETURN, curves, waits_in_words
+from shoal.commands.report.figures import LEARNING, MACHINERY, RETURN, curves, wait_fractions
 from shoal.commands.report.history import MOST_LINES, read_history
-from shoal.commands.report.numbers import (
-    MINUS,
-    NOTHING,
-    brief,
-    clock,
-    fixed,
-    in_words,
-    linear_ticks,
-    log_ticks,
-    tick_labels,
-)
-from shoal.commands.report.records import Record, grouped, read_record
+from shoal.commands.report.intervals import Trace, band, mean_interval, t_quantile, thinned
+from shoal.commands.report.run_record import RunRecord, grouped, read_record
+from shoal.number_format import MINUS, NOTHING, brief, duration, fixed, significant
 
 from .report_runs import line, make_run, write_lines
 
 FIGURES = {figure.key: figure for figure in (RETURN, *LEARNING, *MACHINERY)}
 
 
-def only_curve(key: str, record: Record) -> Curve:
+def only_curve(key: str, record: RunRecord) -> Curve:
     ((_, _, curve),) = curves(FIGURES[key], grouped([record]))
     return curve
 
@@ -134,7 +125,7 @@ def test_a_side_that_learns_as_one_has_its_losses(tmp_path: Path) -> None:
 
 def test_reasons_to_wait_are_told_without_what_differs_each_time(tmp_path: Path) -> None:
     record = read_record(make_run(tmp_path / "run").path)
-    assert waits_in_words([record]) == [("actors waiting for the learner", 0.5)]
+    assert wait_fractions([record]) == [("actors waiting for the learner", 0.5)]
 
 
 # ---- seeds --------------------------------------------------------------------------------------------------------
@@ -283,11 +274,11 @@ def test_numbers_read_as_people_write_them() -> None:
     def plain(*texts: str) -> list[str]:
         return [text.replace(MINUS, "-").replace(NOTHING, "none") for text in texts]
 
-    told = plain(*(in_words(v) for v in (-12_345.6, 1.2345, 0.05, 0, 2e-5, math.nan)))
+    told = plain(*(significant(v) for v in (-12_345.6, 1.2345, 0.05, 0, 2e-5, math.nan)))
     assert told == ["-12,346", "1.23", "0.0500", "0", "2.00e-05", "none"]
     assert [brief(v) for v in (0.05, 16.0, 100.0, 1_000.0)] == ["0.05", "16", "100", "1,000"]
     assert plain(fixed(-1.005), fixed(math.inf)) == ["-1.00", "none"]
-    assert [clock(s) for s in (59.4, 60, 3_725)] == ["59 s", "1 min 00 s", "1 h 02 min"]
+    assert [duration(s) for s in (59.4, 60, 3_725)] == ["59 s", "1 min 00 s", "1 h 02 min"]
     assert tick_labels([0, 50_000, 100_000]) == ["0", "50k", "100k"]
     assert plain(*tick_labels([-0.5, 0.0, 0.5])) == ["-0.5", "0.0", "0.5"]
     assert tick_labels([0, 500_000, 1_000_000]) == ["0.0", "0.5M", "1.0M"]

@@ -44,14 +44,14 @@ def test_what_cannot_be_varied_is_named(vary: list[str], message: str) -> None:
 
 def test_seeds_come_first_so_that_a_sweep_cut_short_has_of_every_variant(tmp_path: Path) -> None:
     runs = plan(tmp_path, ["a.b=x|y"], [3, 4])
-    assert [(planned.seed, planned.variant.name) for planned in runs] == [
+    assert [(run.seed, run.variant.name) for run in runs] == [
         (3, "a.b=x"),
         (3, "a.b=y"),
         (4, "a.b=x"),
         (4, "a.b=y"),
     ]
-    assert len({planned.directory for planned in runs}) == 4
-    assert all(planned.directory.parent.parent == tmp_path for planned in runs)
+    assert len({run.directory for run in runs}) == 4
+    assert all(run.directory.parent.parent == tmp_path for run in runs)
 
 
 def test_variants_that_would_share_a_directory_are_refused(tmp_path: Path) -> None:
@@ -62,12 +62,12 @@ def test_variants_that_would_share_a_directory_are_refused(tmp_path: Path) -> No
 def test_the_table_has_the_best_first_and_leaves_out_what_is_not_done(tmp_path: Path) -> None:
     runs = plan(tmp_path, ["a.b=x|y"], [1, 2, 3])
     returns = {"a.b=x": [-30.0, -32.0, -34.0], "a.b=y": [-20.0, -22.0]}
-    for planned in runs:
-        values = returns[planned.variant.name]
-        if planned.seed <= len(values):
-            planned.directory.mkdir(parents=True)
-            result = {"return_mean": values[planned.seed - 1], "updates": 10 * planned.seed, "scenario": "s"}
-            (planned.directory / "evaluation.json").write_bytes(msgspec.json.encode(result))
+    for run in runs:
+        values = returns[run.variant.name]
+        if run.seed <= len(values):
+            run.directory.mkdir(parents=True)
+            result = {"return_mean": values[run.seed - 1], "updates": 10 * run.seed, "scenario": "s"}
+            (run.directory / "evaluation.json").write_bytes(msgspec.json.encode(result))
     sweep = table.gather(runs)
     best, other = sweep.rows
     assert (best.variant, best.seeds, best.return_mean, best.return_best) == ("a.b=y", 2, -21.0, -20.0)
@@ -79,10 +79,10 @@ def test_the_table_has_the_best_first_and_leaves_out_what_is_not_done(tmp_path: 
 
 
 def test_one_seed_has_no_interval(tmp_path: Path) -> None:
-    (planned,) = plan(tmp_path, [], [1])
-    planned.directory.mkdir(parents=True)
-    (planned.directory / "evaluation.json").write_text('{"return_mean": -1.5, "updates": 3}')
-    (row,) = table.gather([planned]).rows
+    (run,) = plan(tmp_path, [], [1])
+    run.directory.mkdir(parents=True)
+    (run.directory / "evaluation.json").write_text('{"return_mean": -1.5, "updates": 3}')
+    (row,) = table.gather([run]).rows
     assert row.return_ci95 is None
 
 

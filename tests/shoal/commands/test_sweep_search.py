@@ -11,35 +11,35 @@ import pytest
 
 from common.errors import ConfigError
 from shoal.commands.sweep import table
-from shoal.commands.sweep.plan import Planned
+from shoal.commands.sweep.plan import PlannedRun
 from shoal.commands.sweep.search import JOURNAL, Dimension, Search, dimensions
 
 VARY = ("algorithm.critic_learning_rate=1e-4..1e-1 log", "replay.batch=64..256", "algorithm.name=maddpg|matd3")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-def settings_of(planned: Planned) -> dict[str, str]:
-    return dict(setting.split("=", 1) for setting in planned.variant.settings)
+def settings_of(run: PlannedRun) -> dict[str, str]:
+    return dict(setting.split("=", 1) for setting in run.variant.settings)
 
 
 class Trainer:
     """Does runs in no time: the return is best, 0, at a rate of 1e-2."""
 
     def __init__(self, fails: Sequence[int] = ()) -> None:
-        self.done: list[Planned] = []
+        self.done: list[PlannedRun] = []
         self._fails = fails
 
-    def __call__(self, runs: Sequence[Planned]) -> list[Path]:
+    def __call__(self, runs: Sequence[PlannedRun]) -> list[Path]:
         logs = []
-        for planned in runs:
-            self.done.append(planned)
+        for run in runs:
+            self.done.append(run)
             if len(self.done) in self._fails:
-                logs.append(planned.directory.with_suffix(".log"))
+                logs.append(run.directory.with_suffix(".log"))
                 continue
-            rate = float(settings_of(planned)["algorithm.critic_learning_rate"])
-            planned.directory.mkdir(parents=True, exist_ok=True)
+            rate = float(settings_of(run)["algorithm.critic_learning_rate"])
+            run.directory.mkdir(parents=True, exist_ok=True)
             result = {"return_mean": -abs(math.log10(rate) + 2), "updates": 10}
-            (planned.directory / "evaluation.json").write_text(json.dumps(result))
+            (run.directory / "evaluation.json").write_text(json.dumps(result))
         return logs
 
 
@@ -80,8 +80,8 @@ def test_trials_keep_to_their_ranges_and_their_results_stand_in_the_table(tmp_pa
     runs, failed = search(tmp_path, 20, seeds=(3, 4)).run(trainer, never)
     assert len(runs) == len(trainer.done) == 40
     assert not failed
-    for planned in runs:
-        chosen = settings_of(planned)
+    for run in runs:
+        chosen = settings_of(run)
         assert 1e-4 <= float(chosen["algorithm.critic_learning_rate"]) <= 1e-1
         assert 64 <= int(chosen["replay.batch"]) <= 256
         assert chosen["algorithm.name"] in ("maddpg", "matd3")
@@ -100,7 +100,7 @@ def test_a_stopped_search_goes_on_with_the_trial_it_was_in(tmp_path: Path) -> No
     second = Trainer()
     runs, _ = search(tmp_path, 5, seeds=(1, 2)).run(second, never)
     assert len(runs) == 10
-    assert [planned.directory.relative_to(tmp_path) for planned in second.done[:2]] == [
+    assert [run.directory.relative_to(tmp_path) for run in second.done[:2]] == [
         Path("trial-0001/seed-2"),
         Path("trial-0002/seed-1"),
     ]

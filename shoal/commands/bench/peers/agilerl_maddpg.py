@@ -1,7 +1,7 @@
-"""Trains AgileRL's MADDPG on mpe2's simple_spread for a while, evaluates it, and writes what came of it.
+"""Trains AgileRL's MADDPG on mpe2's simple_spread for a given time, evaluates it, and writes the result.
 
-Runs in AgileRL's own environment and imports nothing of Shoal. The loop is that of AgileRL's PettingZoo tutorials with
-one agent in place of a population: no mutations, no selection.
+Runs in AgileRL's virtual environment and imports nothing of Shoal. The loop follows AgileRL's PettingZoo tutorials with
+one agent instead of a population: no mutations, no selection.
 
 usage: agilerl_maddpg.py paper|own RESULT SECONDS EPISODES SEED
 """
@@ -26,9 +26,9 @@ from mpe2 import simple_spread_v3
 
 MEMORY = 1_000_000
 SETTINGS: dict[str, dict[str, Any]] = {
-    # The same ratio, batches, networks and rates as Shoal's preset `paper`, and XuanCe's and VMAS' 20 environments.
+    # The ratio, batches, networks and rates of Shoal's preset `paper`, and 20 environments as XuanCe and VMAS use.
     "paper": {"envs": 20, "warm_up": 25_600, "batch_size": 1024, "lr_actor": 1e-2, "lr_critic": 1e-2},
-    # What the tutorials set.
+    # The settings of the tutorials.
     "own": {"envs": 8, "warm_up": 0, "batch_size": 128, "lr_actor": 1e-4, "lr_critic": 1e-3},
 }
 NETWORK = {"latent_dim": 64, "encoder_config": {"hidden_size": [64]}, "head_config": {"hidden_size": [64]}}
@@ -41,7 +41,7 @@ def make_world() -> Any:
 
 
 def train(settings: dict[str, Any], seconds: float) -> tuple[MADDPG, dict[str, float]]:
-    """Returns a trained agent and its rates, counted from the first update on."""
+    """Returns a trained agent and its rates, counted from the first update."""
     env = make_multi_agent_vect_envs(env=make_world, num_envs=settings["envs"])
     agent = MADDPG(
         [env.single_observation_space(name) for name in env.agents],
@@ -81,7 +81,7 @@ def train(settings: dict[str, Any], seconds: float) -> tuple[MADDPG, dict[str, f
 
 
 def evaluate(agent: MADDPG, episodes: int, seed: int) -> float:
-    """Returns the mean return over agents of whole episodes without exploration; episode e has seed SEED + e."""
+    """Returns the mean return, summed over agents, of episodes without exploration; episode e has seed SEED + e."""
     agent.set_training_mode(False)
     world, returns = make_world(), []
     for episode in range(episodes):
@@ -96,7 +96,7 @@ def evaluate(agent: MADDPG, episodes: int, seed: int) -> float:
 
 
 def main() -> None:
-    """Runs what the command line says."""
+    """Trains, evaluates and writes the result, as the command line says."""
     kind, result, seconds, episodes, seed = sys.argv[1:]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: ends with the benchmark

@@ -1,4 +1,4 @@
-"""A peer's own environment: a venv in the user's cache, so that nothing of it gets into Shoal's."""
+"""The virtual environment of a peer, in the user's cache directory and separate from Shoal's environment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shoal.commands.bench.config import BenchConfig
 
 
 class PeerEnvironment:
-    """One peer's venv and what pip said of it."""
+    """The virtual environment of one peer, and the log of its installation."""
 
     def __init__(self, name: str, packages: tuple[str, ...], config: BenchConfig) -> None:
         base = Path(config.cache).expanduser() if config.cache else _cache() / "shoal" / "peers"
@@ -27,11 +27,11 @@ class PeerEnvironment:
 
     @property
     def installed(self) -> bool:
-        """Whether an installation was brought to its end."""
+        """Whether an installation was completed."""
         return self._done.exists()
 
     def install(self) -> None:
-        """Makes the venv anew; ConfigError when it would hold CUDA, ShoalError when pip fails."""
+        """Recreates the environment; raises ConfigError if pip would install CUDA, ShoalError if pip fails."""
         shutil.rmtree(self.path, ignore_errors=True)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._run([sys.executable, "-m", "venv", str(self.path)])
@@ -45,7 +45,7 @@ class PeerEnvironment:
         return [*pip, "--constraint", str(self._constraints), *self._pip_options]
 
     def _refuse_cuda(self) -> None:
-        """Looks at what pip would choose: on Linux that of PyPI brings gigabytes of CUDA, for nothing here."""
+        """Raises ConfigError if pip would install CUDA, as PyPI's build for Linux does: gigabytes that are not used."""
         report = self.path / "torch.json"
         torch = [package for package in self._packages if package.startswith("torch==")]
         if not torch:
@@ -54,9 +54,9 @@ class PeerEnvironment:
         chosen = [one["metadata"]["name"] for one in json.loads(report.read_text("utf-8"))["install"]]
         if any(name.startswith("nvidia-") for name in chosen):
             raise ConfigError(
-                "pip would install torch with CUDA, several GB that this benchmark does not use: tell pip where the CPU"
-                " builds are, as PyTorch's installation page has it, by PIP_EXTRA_INDEX_URL in the environment or by"
-                " --pip=--extra-index-url=URL"
+                "pip would install torch with CUDA, several GB that this benchmark does not use. Point pip to the CPU"
+                " builds (see PyTorch's installation page): set PIP_EXTRA_INDEX_URL, or pass"
+                " --pip=--extra-index-url=URL."
             )
 
     def _run(self, line: list[str]) -> None:

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shoal.commands.report.bands import Trace
 from shoal.commands.report.chart import NARROW, SMALL, WIDE, Chart, Curve, Scale, draw
 from shoal.commands.report.figures import X_LABELS, Figure, curves
-from shoal.commands.report.numbers import NOTHING, brief, in_words
-from shoal.commands.report.records import Group
+from shoal.commands.report.intervals import Trace
+from shoal.commands.report.run_record import Group
+from shoal.number_format import NOTHING, brief, significant
 
 COLOURS = 6
 """Line colours and dashes the page's style has; more lines begin again."""
@@ -70,7 +70,7 @@ def view(figure: Figure, groups: Sequence[Group], prefix: str, *, wide: bool = F
         charts=drawn,
         keys=tuple(_key(g, s, curve, many=len(groups) > 1, several=several) for g, s, curve in found),
         reference=f"{scale.reference[1]} {brief(scale.reference[0])}" if scale.reference else "",
-        alt=_in_words(figure, lines, x_label),
+        alt=_description(figure, lines, x_label),
         columns=(x_label, *(curve.label or figure.title for curve in lines)),
         rows=_table(lines),
     )
@@ -90,12 +90,12 @@ def _key(group: int, series: int, curve: Curve, *, many: bool, several: bool) ->
     return Key(colour % COLOURS, dash % COLOURS, curve.label)
 
 
-def _in_words(figure: Figure, lines: Sequence[Curve], x_label: str) -> str:
-    told = [f"{curve.label}: {_course(curve)}" if curve.label else _course(curve) for curve in lines]
+def _description(figure: Figure, lines: Sequence[Curve], x_label: str) -> str:
+    told = [f"{curve.label}: {_trend(curve)}" if curve.label else _trend(curve) for curve in lines]
     return f"Line chart of {figure.title.lower()}, {figure.unit}, over {x_label}. {'; '.join(told)}."
 
 
-def _course(curve: Curve) -> str:
+def _trend(curve: Curve) -> str:
     line = curve.line if len(curve.line.x) else curve.behind[0]
     known = np.flatnonzero(np.isfinite(line.y))
     if not len(known):
@@ -115,7 +115,7 @@ def _table(lines: Sequence[Curve]) -> tuple[tuple[str, ...], ...]:
     if not len(known):
         return ()
     places = np.linspace(known.min(), known.max(), _TABLE_ROWS)
-    return tuple((in_words(x), *(_value_at(curve, x) for curve in lines)) for x in places)
+    return tuple((significant(x), *(_value_at(curve, x) for curve in lines)) for x in places)
 
 
 def _value_at(curve: Curve, x: float) -> str:
@@ -123,10 +123,10 @@ def _value_at(curve: Curve, x: float) -> str:
     xs, ys = curve.line.x[known], curve.line.y[known]
     if not len(xs) or not xs[0] <= x <= xs[-1]:
         return NOTHING
-    value = in_words(float(np.interp(x, xs, ys)))
+    value = significant(float(np.interp(x, xs, ys)))
     if curve.low is None or curve.high is None:
         return value
-    low, high = (in_words(float(np.interp(x, xs, edge[known]))) for edge in (curve.low, curve.high))
+    low, high = (significant(float(np.interp(x, xs, edge[known]))) for edge in (curve.low, curve.high))
     return f"{value} ({low} to {high})"
 
 

@@ -68,7 +68,7 @@ _AGAINST_OVERESTIMATION = (
 )
 
 
-def on_communication(ablations: Sequence[Ablation], spec: RunSpec) -> list[DiagnosisWarning]:
+def communication_warnings(ablations: Sequence[Ablation], spec: RunSpec) -> list[DiagnosisWarning]:
     """Warns of speakers whom nobody needs, or whom their own side would do better without."""
     found: list[DiagnosisWarning] = []
     for speaker, rows in groupby(ablations, lambda row: row.speaker):
@@ -78,16 +78,16 @@ def on_communication(ablations: Sequence[Ablation], spec: RunSpec) -> list[Diagn
         elif len(sides) == 1 and sides[0].shuffled_cost < 0:
             found.append(_harmful(speaker, sides))
         elif _is_on_plateau(sides[0], spec):
-            seen = f"{speaker} is hardly heard: {_told(sides)}{_ON_PLATEAU}"
-            found.append(DiagnosisWarning("communication", speaker, seen, _NOTHING_TO_HEAR, _try_to_be_heard(spec)))
+            seen = f"{speaker} is hardly heard: {_returns_text(sides)}{_ON_PLATEAU}"
+            found.append(DiagnosisWarning("communication", speaker, seen, _NOTHING_TO_HEAR, _advice_for_speakers(spec)))
     return found
 
 
-def on_values(figures: Sequence[ValueFigures], spec: RunSpec, updates: int) -> list[DiagnosisWarning]:
+def value_warnings(figures: Sequence[ValueFigures], spec: RunSpec, updates: int) -> list[DiagnosisWarning]:
     """Warns of critics that promise too much, too little, or nothing of use; of young ones, that they are young."""
     if updates < fewest_updates(spec):
-        return [warned for own in figures for warned in _on_youth(own, spec, updates)]
-    return [warned for own in figures for warned in (*_on_bias(own, spec), *_on_order(own))]
+        return [warned for own in figures for warned in _young_critic_warnings(own, spec, updates)]
+    return [warned for own in figures for warned in (*_bias_warnings(own, spec), *_rank_warnings(own))]
 
 
 def fewest_updates(spec: RunSpec) -> float:
@@ -101,7 +101,7 @@ def fewest_updates(spec: RunSpec) -> float:
     return steps / own.target_rate * (own.policy_every or (2 if "matd3" in own.name else 1))
 
 
-def on_networks(figures: Sequence[NetworkFigures], exploration: ExplorationSpec) -> list[DiagnosisWarning]:
+def network_warnings(figures: Sequence[NetworkFigures], exploration: ExplorationSpec) -> list[DiagnosisWarning]:
     """Warns of hidden layers that are mostly dead, and of actions beyond the reach of gradients."""
     found: list[DiagnosisWarning] = []
     for own in figures:
@@ -121,7 +121,7 @@ def on_networks(figures: Sequence[NetworkFigures], exploration: ExplorationSpec)
                     ),
                 )
             )
-        found += _on_outputs(own, exploration)
+        found += _output_warnings(own, exploration)
     return found
 
 
@@ -136,9 +136,9 @@ def _ignored(speaker: str, sides: Sequence[Ablation], spec: RunSpec) -> Diagnosi
     return DiagnosisWarning(
         "communication",
         speaker,
-        f"{speaker} is ignored: {_told(sides)}{plateau}",
+        f"{speaker} is ignored: {_returns_text(sides)}{plateau}",
         _ALWAYS_THE_SAME if needs_sound else _NOTHING_TO_HEAR,
-        _try_to_be_heard(spec),
+        _advice_for_speakers(spec),
     )
 
 
@@ -146,13 +146,13 @@ def _harmful(speaker: str, sides: Sequence[Ablation]) -> DiagnosisWarning:
     return DiagnosisWarning(
         "communication",
         speaker,
-        f"{speaker} does harm: {_told(sides)}",
+        f"{speaker} does harm: {_returns_text(sides)}",
         "another episode's messages serve better than its own: listeners take it for what it once said",
         ("train longer", "a lower exploration.final_scale", "a lower algorithm.policy_learning_rate"),
     )
 
 
-def _told(sides: Sequence[Ablation]) -> str:
+def _returns_text(sides: Sequence[Ablation]) -> str:
     return "; ".join(
         f"return of {row.side} {row.return_with:.2f} with messages, {row.return_with - row.shuffled_cost:.2f} with "
         f"those of other episodes, {row.return_with - row.zeroed_cost:.2f} with none"
@@ -168,7 +168,7 @@ def _is_on_plateau(row: Ablation, spec: RunSpec) -> bool:
     return abs(row.return_with - PLATEAU) < PLATEAU_WIDTH and row.shuffled_cost < PLATEAU_WIDTH
 
 
-def _on_youth(own: ValueFigures, spec: RunSpec, updates: int) -> list[DiagnosisWarning]:
+def _young_critic_warnings(own: ValueFigures, spec: RunSpec, updates: int) -> list[DiagnosisWarning]:
     if not _is_biased(own):
         return []
     seen = f"Q of {own.player} is {own.value:.2f} on average, the discounted return {own.realised:.2f}"
@@ -189,7 +189,7 @@ def _is_biased(own: ValueFigures) -> bool:
     return over or (own.relative_bias < -LARGEST_RELATIVE_BIAS and high < 0)
 
 
-def _on_bias(own: ValueFigures, spec: RunSpec) -> list[DiagnosisWarning]:
+def _bias_warnings(own: ValueFigures, spec: RunSpec) -> list[DiagnosisWarning]:
     if not _is_biased(own):
         return []
     direction = _direction(own)
@@ -212,11 +212,11 @@ def _on_bias(own: ValueFigures, spec: RunSpec) -> list[DiagnosisWarning]:
         return [DiagnosisWarning("values", own.player, seen, _NOT_THERE_YET, first, direction)]
     if direction == "over":
         return [DiagnosisWarning("values", own.player, seen, _CLIMBED, _AGAINST_OVERESTIMATION)]
-    tries = ("train longer", "a larger algorithm.target_rate", *_unless_maddpg(spec))
+    tries = ("train longer", "a larger algorithm.target_rate", *_advice_maddpg(spec))
     return [DiagnosisWarning("values", own.player, seen, _TOO_LOW, tries)]
 
 
-def _on_order(own: ValueFigures) -> list[DiagnosisWarning]:
+def _rank_warnings(own: ValueFigures) -> list[DiagnosisWarning]:
     if own.rank_correlation is None or own.rank_correlation >= SMALLEST_CORRELATION:
         return []
     if own.realised_std < SMALLEST_SPREAD * abs(own.realised):
@@ -236,7 +236,7 @@ def _on_order(own: ValueFigures) -> list[DiagnosisWarning]:
     ]
 
 
-def _try_to_be_heard(spec: RunSpec) -> tuple[str, ...]:
+def _advice_for_speakers(spec: RunSpec) -> tuple[str, ...]:
     discrete = spec.world.get("continuous_actions") is False
     return (
         "another --seed, to see whether it was this one's luck",
@@ -248,11 +248,11 @@ def _try_to_be_heard(spec: RunSpec) -> tuple[str, ...]:
     )
 
 
-def _unless_maddpg(spec: RunSpec) -> tuple[str, ...]:
+def _advice_maddpg(spec: RunSpec) -> tuple[str, ...]:
     return ("algorithm.name = maddpg, which has one critic",) if "matd3" in spec.algorithm.name else ()
 
 
-def _on_outputs(own: NetworkFigures, exploration: ExplorationSpec) -> list[DiagnosisWarning]:
+def _output_warnings(own: NetworkFigures, exploration: ExplorationSpec) -> list[DiagnosisWarning]:
     large = own.logit_size is not None and own.logit_size > LARGEST_LOGITS
     saturated = own.saturated is not None and own.saturated > MOST_SATURATED
     if not large and not saturated:

@@ -8,7 +8,7 @@ from importlib import import_module
 from shoal.commands.reference import markdown as md
 from shoal.commands.reference.source import Function, Source, fields, is_property, methods, signature
 
-SURFACE: dict[str, tuple[str, ...]] = {
+PUBLIC_NAMES: dict[str, tuple[str, ...]] = {
     "common.worlds": ("make_world", "world_spec", "scenarios"),
     "common.worlds.world": ("World", "Step"),
     "common.spec": ("JointSpec", "AgentsSpec", "AgentSpec", "PlayersSpec", "PlayerSpec", "Box", "Categorical"),
@@ -24,13 +24,13 @@ SURFACE: dict[str, tuple[str, ...]] = {
 
 _INTRODUCTION = """
 What is meant to be imported. Arrays' shapes stand in brackets, `[copies, agents]`; units stand in names. Everything
-else is Shoal's own and may change.
+else is internal and may change.
 """
 
 
-def surface_page() -> str:
+def python_api_page() -> str:
     """Returns the page."""
-    sections = [_module(name, names) for name, names in SURFACE.items()]
+    sections = [_module(name, names) for name, names in PUBLIC_NAMES.items()]
     return md.page("From Python", _INTRODUCTION, *sections)
 
 
@@ -46,11 +46,17 @@ def _item(source: Source, node: ast.ClassDef | Function) -> str:
     parts = [f"### {node.name}", _doc(node)]
     docs = source.field_docs(node.name)
     rows = [[md.code(name), md.code(kind), docs.get(name, "")] for name, kind in fields(node)]
-    rows += [[md.code(own.name), md.code(_result(own)), _doc(own)] for own in methods(node) if is_property(own)]
+    rows += [
+        [md.code(method.name), md.code(_result(method)), _doc(method)]
+        for method in methods(node)
+        if is_property(method)
+    ]
     if rows:
         parts.append(md.table(["attribute", "type", "meaning"], rows))
     parts += [
-        _function(own, f"{node.name}.{own.name}", "####", bound=True) for own in methods(node) if not is_property(own)
+        _function(method, f"{node.name}.{method.name}", "####", bound=True)
+        for method in methods(node)
+        if not is_property(method)
     ]
     return "\n\n".join(parts)
 

@@ -30,12 +30,12 @@ class TableRow(NamedTuple):
     """By column."""
 
 
-def columns_of(found: Evaluations) -> list[str]:
+def table_columns(found: Evaluations) -> list[str]:
     """Returns the names of the figures, of all scenarios together."""
     return [RETURN, *dict.fromkeys(name for one in found.runs for name in one.result.metrics)]
 
 
-def rows_of(found: Evaluations) -> Iterator[TableRow]:
+def table_rows(found: Evaluations) -> Iterator[TableRow]:
     """Yields a row a run, a row a reference, then mean and IQM of each set of seeds."""
     for kind, one in [*(("run", one) for one in found.runs), *(("reference", one) for one in found.references)]:
         result = one.result

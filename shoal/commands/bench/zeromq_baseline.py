@@ -1,4 +1,4 @@
-"""What ZeroMQ does with nothing behind it: as many bytes, sent by another process, as fast as they are asked for."""
+"""A baseline for serving batches: ZeroMQ messages of the same size from a process that does nothing else."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Self
 
 import zmq
 
-from shoal.commands.bench.sampling_load import ANSWER_S, ASKED_AHEAD
+from shoal.commands.bench.sampling_load import ANSWER_S, PREFETCH
 
 _END = b"end"
 
 
-class BareWire:
-    """Another process that answers each request with the same bytes, and this one's end of it."""
+class ZeroMqBaseline:
+    """A process that answers each request with the same bytes, and the client's socket to it."""
 
     def __init__(self, size: int) -> None:
-        """Starts the process; it sends `size` bytes a request."""
+        """Starts the process, which answers each request with `size` bytes."""
         spawn = multiprocessing.get_context("spawn")
         here, there = spawn.Pipe()
         self._process = spawn.Process(target=_answer, args=(size, there), daemon=True)
@@ -27,7 +27,7 @@ class BareWire:
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.RCVTIMEO, int(ANSWER_S * 1e3))
         self._socket.connect(here.recv())
-        for _ in range(ASKED_AHEAD):
+        for _ in range(PREFETCH):
             self._socket.send(b"")
 
     def __enter__(self) -> Self:
@@ -36,13 +36,13 @@ class BareWire:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        """Ends the process."""
+        """Stops the process."""
         self._socket.send(_END)
         self._process.join(ANSWER_S)
         self._context.destroy(linger=0)
 
     def draw(self) -> int:
-        """Takes one answer and asks for another; returns 1."""
+        """Receives one answer, requests another, and returns 1."""
         self._socket.recv(copy=False)
         self._socket.send(b"")
         return 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from common.run.run import RunSpec
 from common.worlds import FOREIGN
 from learner_node.inputs import on_clipping, on_horizon
-from shoal.commands.diagnose.run_figures import Returns, RunFigures
+from shoal.commands.diagnose.log_figures import Returns, RunFigures
 from shoal.commands.diagnose.warning import DiagnosisWarning, warned
 
 LARGEST_LAG = 5.0
@@ -18,20 +18,25 @@ MOST_WAITING = 0.25
 LARGEST_RATIO_ERROR = 0.25
 
 
-def on_run(figures: RunFigures | None, spec: RunSpec, sides: int) -> list[DiagnosisWarning]:
+def log_warnings(figures: RunFigures | None, spec: RunSpec, sides: int) -> list[DiagnosisWarning]:
     """Warns of what the log shows: lag, exploding gradients, fallen returns, a ratio that is not held, waiting."""
     if figures is None:
         return []
-    found = [*_on_lag(figures), *_on_growth(figures), *_on_ratio(figures, spec), *_on_waiting(figures, spec)]
+    found = [
+        *_lag_warnings(figures),
+        *_growth_warnings(figures),
+        *_ratio_warnings(figures, spec),
+        *_waiting_warnings(figures, spec),
+    ]
     found += [
         warned("course", remark) for remark in on_clipping(figures.critics_clipped, figures.critic_gradient_norm, spec)
     ]
     found += [warned("course", remark) for remark in on_horizon(spec.algorithm.discount, figures.episode_steps)]
     # Several sides' returns move against each other: no fall of their sum is a loss.
-    return [*found, *_on_returns(figures.returns)] if sides == 1 else found
+    return [*found, *_return_warnings(figures.returns)] if sides == 1 else found
 
 
-def _on_returns(returns: Returns | None) -> list[DiagnosisWarning]:
+def _return_warnings(returns: Returns | None) -> list[DiagnosisWarning]:
     if returns is None:
         return []
     gained, fallen = returns.best - returns.first, returns.best - returns.last
@@ -53,7 +58,7 @@ def _on_returns(returns: Returns | None) -> list[DiagnosisWarning]:
     ]
 
 
-def _on_lag(figures: RunFigures) -> list[DiagnosisWarning]:
+def _lag_warnings(figures: RunFigures) -> list[DiagnosisWarning]:
     if figures.policy_lag is None or figures.policy_lag <= LARGEST_LAG:
         return []
     return [
@@ -68,7 +73,7 @@ def _on_lag(figures: RunFigures) -> list[DiagnosisWarning]:
     ]
 
 
-def _on_growth(figures: RunFigures) -> list[DiagnosisWarning]:
+def _growth_warnings(figures: RunFigures) -> list[DiagnosisWarning]:
     told = {"critics' gradient norms": figures.critic_gradient_growth, "critics' losses": figures.critic_loss_growth}
     grown = {name: growth for name, growth in told.items() if growth is not None and growth > LARGEST_GROWTH}
     if not grown:
@@ -91,7 +96,7 @@ def _on_growth(figures: RunFigures) -> list[DiagnosisWarning]:
     ]
 
 
-def _on_ratio(figures: RunFigures, spec: RunSpec) -> list[DiagnosisWarning]:
+def _ratio_warnings(figures: RunFigures, spec: RunSpec) -> list[DiagnosisWarning]:
     ratio, target = figures.samples_per_insert, figures.target_samples_per_insert
     if ratio is None or spec.replay.limit == "off" or abs(ratio / target - 1.0) <= LARGEST_RATIO_ERROR:
         return []
@@ -106,7 +111,7 @@ def _on_ratio(figures: RunFigures, spec: RunSpec) -> list[DiagnosisWarning]:
     ]
 
 
-def _on_waiting(figures: RunFigures, spec: RunSpec) -> list[DiagnosisWarning]:
+def _waiting_warnings(figures: RunFigures, spec: RunSpec) -> list[DiagnosisWarning]:
     if figures.learner_waited is None or figures.learner_waited <= MOST_WAITING:
         return []
     # Copies of a world that is stepped one by one bring nothing beyond a few.

@@ -6,14 +6,14 @@ import base64
 import io
 from typing import NamedTuple
 
-from shoal.commands.report.numbers import file_size
-from shoal.commands.report.records import Record
+from shoal.commands.report.run_record import RunRecord
+from shoal.number_format import file_size
 
 LARGEST_BYTES = 8_000_000
 """A larger film is named, not shown: the page must open on a phone."""
 
 
-class Shown(NamedTuple):
+class EmbeddedFilm(NamedTuple):
     """One film."""
 
     run: str
@@ -29,7 +29,7 @@ class Shown(NamedTuple):
     height: int
 
 
-def shown_film(record: Record) -> Shown | None:
+def embed_film(record: RunRecord) -> EmbeddedFilm | None:
     """Returns a run's film for the page; None where there is none that can be read."""
     if record.film is None:
         return None
@@ -39,11 +39,11 @@ def shown_film(record: Record) -> Shown | None:
         return None
     size = file_size(len(content))
     if len(content) > LARGEST_BYTES:
-        return Shown(record.name, str(record.film), "", "", "", size, 0, 0)
+        return EmbeddedFilm(record.name, str(record.film), "", "", "", size, 0, 0)
     if record.film.suffix == ".mp4":
-        return Shown(record.name, record.film.name, "video/mp4", _data_url("video/mp4", content), "", size, 0, 0)
+        return EmbeddedFilm(record.name, record.film.name, "video/mp4", _data_url("video/mp4", content), "", size, 0, 0)
     still, width, height = _still(content)
-    return Shown(
+    return EmbeddedFilm(
         record.name, record.film.name, "image/gif", _data_url("image/gif", content), still, size, width, height
     )
 

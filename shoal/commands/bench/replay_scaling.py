@@ -1,4 +1,4 @@
-"""How the replay server's cost grows: with the actors connected to it, and with the transitions it holds."""
+"""How the cost of a replay server grows with the number of actors and with the number of stored transitions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from common.errors import ShoalError
 from common.run.run import Run
 from common.transitions import transition_dtype
 from shoal.commands.bench.load_generator import LoadGenerator, RecordedChunk, fill, make_run
+from shoal.commands.bench.measurements import BenchProgress, BenchRow, compare, rate, row
 from shoal.commands.bench.processes import Processes
-from shoal.commands.bench.rows import BenchProgress, BenchRow, compare, rate, row
 from shoal.commands.bench.sampling_load import SamplingClient, TakeBaseline
 
 ACTORS, ALL_ACTORS = (1, 8, 64, 512), (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -23,23 +23,23 @@ REPEATS = 3
 
 
 class Cost(NamedTuple):
-    """What some actors did and took."""
+    """The throughput of some actors and its cost."""
 
     transitions_s: float
-    """Acknowledged a second."""
+    """Acknowledged transitions per second."""
     p99_s: float
-    """Of the acknowledgements."""
+    """99th percentile of the time from sending a chunk to its acknowledgement [s]."""
     cpu_us: float
-    """CPU microseconds of the server for a transition."""
+    """CPU time of the server per transition [us]."""
     memory_mib: float
-    """The server's, resident."""
+    """Resident memory of the server [MiB]."""
 
 
 def actor_rows(run: Run, recorded: Sequence[RecordedChunk], *, full: bool) -> Iterator[BenchRow | BenchProgress]:
-    """Yields replay/actors/N and its cpu, memory and ack-p99; each over what one actor takes."""
+    """Yields replay/actors/N and its cpu, memory and ack-p99; the baseline of each is one actor."""
     one: Cost | None = None
     for actors in ALL_ACTORS if full else ACTORS:
-        yield BenchProgress(f"replay: {actors} actors that send as fast as they may")
+        yield BenchProgress(f"replay: {actors} actors sending at full speed")
         cost = _cost(run, recorded, actors)
         one = one or cost
         name = f"replay/actors/{actors}"
@@ -50,52 +50,54 @@ def actor_rows(run: Run, recorded: Sequence[RecordedChunk], *, full: bool) -> It
 
 
 def _cost(run: Run, recorded: Sequence[RecordedChunk], actors: int) -> Cost:
-    with Processes() as stage:
-        server = stage.replay()
+    with Processes() as processes:
+        server = processes.replay()
         server.open(run)
-        # A full ring has all its memory: what grows then is for the actors.
+        # A full ring has all its memory, so that further growth is due to the actors.
         fill(server.endpoint, run, recorded, run.spec.replay.capacity)
-        crowd = LoadGenerator(server.endpoint, run, actors, recorded)
+        load = LoadGenerator(server.endpoint, run, actors, recorded)
         try:
-            crowd.connect()
-            crowd.pump(SECONDS)
-            crowd.take_latencies()
-            before, rows_before = server.metrics(), crowd.acked_rows
-            rates = [crowd.pump(SECONDS) for _ in range(REPEATS)]
-            rows_after, after = crowd.acked_rows, server.metrics()
+            load.connect()
+            load.pump(SECONDS)
+            load.take_latencies()
+            before, rows_before = server.metrics(), load.acked_rows
+            rates = [load.pump(SECONDS) for _ in range(REPEATS)]
+            rows_after, after = load.acked_rows, server.metrics()
             cpu_s = after["shoal_cpu_seconds_total"] - before["shoal_cpu_seconds_total"]
             return Cost(
                 statistics.median(rates),
-                float(np.percentile(crowd.take_latencies(), 99)),
+                float(np.percentile(load.take_latencies(), 99)),
                 cpu_s / (rows_after - rows_before) * 1e6,
                 after["shoal_memory_bytes"] / 2**20,
             )
         finally:
-            crowd.close()
+            load.close()
 
 
 def ring_rows(recorded: Sequence[RecordedChunk], *, full: bool) -> Iterator[BenchRow | BenchProgress]:
-    """Yields replay/ring/SIZE: batches a second from a ring that holds so many transitions, over np.take alone."""
+    """Yields replay/ring/SIZE: batches per second from a ring of SIZE transitions, against np.take alone."""
     for size in ALL_RINGS if full else RINGS:
         run = make_run(capacity=size)
         gib = size * transition_dtype(run.joint).itemsize / 2**30
         yield BenchProgress(f"replay: a ring of {size:,} transitions, {gib:.1f} GiB")
         try:
-            with Processes() as stage:
-                server = stage.replay()
+            with Processes() as processes:
+                server = processes.replay()
                 server.open(run)
                 fill(server.endpoint, run, recorded, size)
-                yield from _drawn(server.endpoint, run, recorded, size)
+                yield from _sampling_rows(server.endpoint, run, recorded, size)
         except (ShoalError, MemoryError) as e:
-            yield BenchProgress(f"no ring of {size:,} here: {e}")
+            yield BenchProgress(f"skipped the ring of {size:,} transitions: {e}")
 
 
-def _drawn(endpoint: str, run: Run, recorded: Sequence[RecordedChunk], size: int) -> Iterator[BenchRow]:
-    drawer, taking = SamplingClient(endpoint, run), TakeBaseline(run, recorded, size)
+def _sampling_rows(endpoint: str, run: Run, recorded: Sequence[RecordedChunk], size: int) -> Iterator[BenchRow]:
+    client, baseline = SamplingClient(endpoint, run), TakeBaseline(run, recorded, size)
     try:
-        ours, theirs = compare(lambda: rate(drawer.draw, SECONDS), lambda: rate(taking.draw, SECONDS), REPEATS)
-        yield row(f"replay/ring/{size}", "batches/s", ours, ("np.take in process", theirs))
-        worst, alone = (float(np.percentile(times, 99)) * 1e3 for times in (drawer.round_trips(500), taking.timed(500)))
+        ours, baseline_rate = compare(lambda: rate(client.draw, SECONDS), lambda: rate(baseline.draw, SECONDS), REPEATS)
+        yield row(f"replay/ring/{size}", "batches/s", ours, ("np.take in process", baseline_rate))
+        worst, alone = (
+            float(np.percentile(times, 99)) * 1e3 for times in (client.round_trips(500), baseline.timed(500))
+        )
         yield row(f"replay/ring/{size}/p99", "ms", worst, ("np.take in process", alone))
     finally:
-        drawer.close()
+        client.close()

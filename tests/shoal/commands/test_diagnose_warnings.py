@@ -12,9 +12,14 @@ import pytest
 from actor_node.evaluation.ablation import Ablation, ablate
 from common.run.run import RunSpec, make_run_spec
 from learner_node.inspection.network_stats import NetworkFigures, ValueFigures
-from shoal.commands.diagnose.run_figures import Returns, RunFigures, run_figures
-from shoal.commands.diagnose.run_verdicts import on_run
-from shoal.commands.diagnose.verdicts import fewest_updates, on_communication, on_networks, on_values
+from shoal.commands.diagnose.log_figures import Returns, RunFigures, run_figures
+from shoal.commands.diagnose.log_warnings import log_warnings
+from shoal.commands.diagnose.team_warnings import (
+    communication_warnings,
+    fewest_updates,
+    network_warnings,
+    value_warnings,
+)
 from shoal.commands.diagnose.warning import DiagnosisWarning, merged
 from shoal.commands.report.history import History
 from tests.actor_node.talkers import run_of, talkers
@@ -64,8 +69,8 @@ def log(lines: int = 40, **columns: Any) -> RunFigures:
 def test_a_team_made_to_listen_is_not_warned_of_and_a_deaf_one_is() -> None:
     run = run_of()
     listening, deaf = (ablate(run, talkers(run, listens=listens), 200, 1) for listens in (True, False))
-    assert on_communication(listening, run.spec) == []
-    (ignored,) = on_communication(deaf, run.spec)
+    assert communication_warnings(listening, run.spec) == []
+    (ignored,) = communication_warnings(deaf, run.spec)
     assert ignored.seen.startswith("speaker_0 is ignored: return of team -")
     assert "-29 is the known plateau" in ignored.seen
     assert any("network.head" in one for one in ignored.to_try)
@@ -73,12 +78,12 @@ def test_a_team_made_to_listen_is_not_warned_of_and_a_deaf_one_is() -> None:
 
 def test_the_plateau_is_that_of_the_usual_speaker_listener_only() -> None:
     hardly = heard(2.0, whole=-29.5)
-    (warned,) = on_communication([hardly], SPEC)
+    (warned,) = communication_warnings([hardly], SPEC)
     assert "hardly heard" in warned.seen
     for other in ({"scenario": "simple_reference"}, {"scenario": SPEC.scenario, "world": {"dynamics": "legacy"}}):
-        assert not on_communication([hardly], make_run_spec(other))
+        assert not communication_warnings([hardly], make_run_spec(other))
     for off in (heard(2.0, whole=-15.0), heard(2.0, whole=-60.0), heard(8.0, whole=-29.5)):
-        assert not on_communication([off], SPEC)
+        assert not communication_warnings([off], SPEC)
 
 
 @pytest.mark.parametrize(
@@ -93,20 +98,20 @@ def test_the_plateau_is_that_of_the_usual_speaker_listener_only() -> None:
     ],
 )
 def test_a_speaker_is_ignored_when_anothers_words_serve_as_well(ablation: Ablation, is_ignored: bool) -> None:
-    assert bool(on_communication([ablation], SPEC)) is is_ignored
+    assert bool(communication_warnings([ablation], SPEC)) is is_ignored
     if is_ignored:
-        (warned,) = on_communication([ablation], SPEC)
+        (warned,) = communication_warnings([ablation], SPEC)
         assert ("react to there being a message" in warned.means) is (ablation.zeroed_cost > 1)
 
 
 def test_it_is_enough_that_one_side_hears() -> None:
     """Eve hears alice too, and what she hears is her own side's return."""
-    assert not on_communication([heard(0.0, side="agent"), heard(6.0, side="adversary")], SPEC)
-    assert len(on_communication([heard(0.0, side="agent"), heard(0.1, side="adversary")], SPEC)) == 1
+    assert not communication_warnings([heard(0.0, side="agent"), heard(6.0, side="adversary")], SPEC)
+    assert len(communication_warnings([heard(0.0, side="agent"), heard(0.1, side="adversary")], SPEC)) == 1
 
 
 def test_messages_that_do_harm_are_told_of() -> None:
-    (warned,) = on_communication([heard(-4.0)], SPEC)
+    (warned,) = communication_warnings([heard(-4.0)], SPEC)
     assert "does harm" in warned.seen
 
 
@@ -128,7 +133,7 @@ def test_messages_that_do_harm_are_told_of() -> None:
     ],
 )
 def test_warnings_of_values(figures: ValueFigures, words: list[str]) -> None:
-    seen = [warned.seen for warned in on_values([figures], SPEC, GROWN)]
+    seen = [warned.seen for warned in value_warnings([figures], SPEC, GROWN)]
     assert len(seen) == len(words)
     assert all(word in one for word, one in zip(words, seen, strict=True))
 
@@ -136,7 +141,7 @@ def test_warnings_of_values(figures: ValueFigures, words: list[str]) -> None:
 def test_what_a_bias_usually_means() -> None:
     """Nearer to 0 than the returns: not there yet. On the other side of 0: climbed. Other rewards later: strayed."""
     late, climbed, strayed, low = (
-        on_values([own], SPEC, GROWN)[0]
+        value_warnings([own], SPEC, GROWN)[0]
         for own in (values(0.6), values(1.6), values(0.6, reward_beyond=-5.0), values(-0.6))
     )
     assert "start at 0" in late.means
@@ -149,27 +154,27 @@ def test_what_a_bias_usually_means() -> None:
 def test_a_run_of_a_few_updates_is_told_to_train_longer_and_nothing_else() -> None:
     """Its critics are near 0, whatever its team does beyond the time limit."""
     young = values(0.9, 0.0, reward_beyond=-5.0)
-    (warned,) = on_values([young], SPEC, 60)
+    (warned,) = value_warnings([young], SPEC, 60)
     assert warned.to_try == ("train longer",)
     assert "some 2,000 updates, and this run has had 60" in warned.means
-    assert on_values([values(0.1, 0.0)], SPEC, 60) == []
+    assert value_warnings([values(0.1, 0.0)], SPEC, 60) == []
     grown = round(fewest_updates(SPEC))
     assert grown == 2_000
-    assert len(on_values([young], SPEC, grown + 1)) == 2
+    assert len(value_warnings([young], SPEC, grown + 1)) == 2
 
 
 def test_what_is_alike_is_said_once() -> None:
     three = [values(1.6, player=f"agent_{i}") for i in range(3)]
-    (warned,) = merged(on_values(three, SPEC, GROWN))
+    (warned,) = merged(value_warnings(three, SPEC, GROWN))
     assert warned.about == "agent_0, agent_1, agent_2"
     assert warned.seen.endswith("overestimated; likewise agent_1, agent_2")
-    assert len(merged(on_values([*three, values(-0.6)], SPEC, GROWN))) == 2
+    assert len(merged(value_warnings([*three, values(-0.6)], SPEC, GROWN))) == 2
 
 
 def test_over_and_under_are_not_said_to_be_alike() -> None:
     """Both stray beyond the time limit, which means and advises the same."""
     over, under = values(1.6, player="a", reward_beyond=-5.0), values(-1.6, player="b", reward_beyond=-9.0)
-    first, second = merged(on_values([over, under], SPEC, GROWN))
+    first, second = merged(value_warnings([over, under], SPEC, GROWN))
     assert (first.means, first.to_try) == (second.means, second.to_try)
     assert ("overestimated" in first.seen, "underestimated" in second.seen) == (True, True)
 
@@ -187,7 +192,7 @@ def test_over_and_under_are_not_said_to_be_alike() -> None:
     ],
 )
 def test_warnings_of_networks(figures: NetworkFigures, word: str | None) -> None:
-    found = on_networks([figures], EXPLORATION)
+    found = network_warnings([figures], EXPLORATION)
     assert len(found) == (word is not None)
     assert word is None or word in found[0].seen
 
@@ -196,8 +201,8 @@ def test_warnings_of_networks(figures: NetworkFigures, word: str | None) -> None
 
 
 def test_a_healthy_log_is_not_warned_of() -> None:
-    assert on_run(log(), SPEC, sides=1) == []
-    assert on_run(None, SPEC, sides=1) == []
+    assert log_warnings(log(), SPEC, sides=1) == []
+    assert log_warnings(None, SPEC, sides=1) == []
 
 
 @pytest.mark.parametrize(
@@ -216,15 +221,15 @@ def test_a_healthy_log_is_not_warned_of() -> None:
     ],
 )
 def test_warnings_of_the_course(columns: dict[str, Any], about: str) -> None:
-    assert " ".join(warned.about for warned in on_run(log(**columns), SPEC, sides=1)) == about
+    assert " ".join(warned.about for warned in log_warnings(log(**columns), SPEC, sides=1)) == about
 
 
 def test_returns_of_several_sides_are_not_compared() -> None:
     fallen = msgspec.structs.replace(log(), returns=Returns(-80.0, -20.0, -75.0, 1.0))
-    assert len(on_run(fallen, SPEC, sides=1)) == 1
-    assert on_run(fallen, SPEC, sides=2) == []
+    assert len(log_warnings(fallen, SPEC, sides=1)) == 1
+    assert log_warnings(fallen, SPEC, sides=2) == []
     noisy = msgspec.structs.replace(log(), returns=Returns(-80.0, -20.0, -36.0, 6.0))
-    assert on_run(noisy, SPEC, sides=1) == []
+    assert log_warnings(noisy, SPEC, sides=1) == []
 
 
 def test_figures_of_the_course() -> None:
@@ -285,14 +290,14 @@ def _all_warnings() -> list[DiagnosisWarning]:
             warned
             for spec in (SPEC, discrete)
             for cost in (0.0, 2.0, -4.0)
-            for warned in on_communication([heard(cost, whole=-29.0)], spec)
+            for warned in communication_warnings([heard(cost, whole=-29.0)], spec)
         ),
         *(
             warned
             for spec in (SPEC, maddpg)
             for bias in (0.6, 1.6, -1.0)
-            for warned in on_values([values(bias, 0.0)], spec, GROWN)
+            for warned in value_warnings([values(bias, 0.0)], spec, GROWN)
         ),
-        *on_networks([network(dead=(0.9,), logit_size=99.0, top_probability=1.0)], EXPLORATION),
-        *on_run(bad, SPEC, sides=1),
+        *network_warnings([network(dead=(0.9,), logit_size=99.0, top_probability=1.0)], EXPLORATION),
+        *log_warnings(bad, SPEC, sides=1),
     ]

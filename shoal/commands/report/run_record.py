@@ -17,13 +17,13 @@ from common.run.run import Run, RunSpec, make_run_spec
 from common.spec import AgentSpec
 from shoal.commands.report import FILM_FILE
 from shoal.commands.report.history import History, read_history
-from shoal.commands.report.machine import read_machine
+from shoal.commands.report.machine_info import read_machine
 
 _FILM_NAMES = (FILM_FILE, "film.mp4")
 _MOST_DIFFERENCES = 3
 
 
-class Evaluated(msgspec.Struct, frozen=True):
+class EvaluationSummary(msgspec.Struct, frozen=True):
     """What evaluation.json says, as far as a report shows it; what it says beyond that is left out."""
 
     return_mean: float
@@ -42,14 +42,14 @@ class Evaluated(msgspec.Struct, frozen=True):
         return {name: float(value) for name, value in known if isinstance(value, int | float)}
 
 
-class Record(NamedTuple):
+class RunRecord(NamedTuple):
     """One run."""
 
     name: str
     path: Path
     run: Run
     course: History
-    evaluated: Evaluated | None
+    evaluation: EvaluationSummary | None
     machine: Mapping[str, Mapping[str, Any]]
     film: Path | None
     finished: bool
@@ -71,27 +71,27 @@ class Group(NamedTuple):
     """Runs that are alike but for seed and budget."""
 
     label: str
-    records: tuple[Record, ...]
+    records: tuple[RunRecord, ...]
 
 
-def read_record(path: Path) -> Record:
+def read_record(path: Path) -> RunRecord:
     """Reads one run's directory; ConfigError where it holds no run."""
     directory = RunDirectory(path)
-    return Record(
+    return RunRecord(
         name=path.resolve().name,
         path=path,
         run=directory.run,
         course=read_history(directory.metrics_file),
-        evaluated=_read_evaluation(directory.evaluation_file),
+        evaluation=_read_evaluation(directory.evaluation_file),
         machine=read_machine(directory),
         film=next((path / name for name in _FILM_NAMES if (path / name).exists()), None),
         finished=directory.finished_file.exists(),
     )
 
 
-def grouped(records: Sequence[Record]) -> list[Group]:
+def grouped(records: Sequence[RunRecord]) -> list[Group]:
     """Gathers runs of one scenario that are alike but for seed and budget, each group named by what sets it apart."""
-    by_settings: dict[bytes, list[Record]] = {}
+    by_settings: dict[bytes, list[RunRecord]] = {}
     for record in records:
         alike = msgspec.structs.replace(record.run.spec, seed=0, budget=RunSpec("any").budget)
         by_settings.setdefault(msgspec.json.encode(alike, order="sorted"), []).append(record)
@@ -115,13 +115,13 @@ def flat_settings(spec: RunSpec) -> dict[str, Any]:
     return flat
 
 
-def usual_settings(spec: RunSpec) -> dict[str, Any]:
+def default_settings(spec: RunSpec) -> dict[str, Any]:
     """Returns what `flat_settings` is for a run of the same scenario for which nothing was set."""
     usual = {"scenario": spec.scenario, "budget": {"seconds": DEFAULT_SECONDS}}
     return flat_settings(make_run_spec(usual, PRESETS["fast"]))
 
 
-def _label(record: Record, settings: Mapping[str, Any], differing: Sequence[str]) -> str:
+def _label(record: RunRecord, settings: Mapping[str, Any], differing: Sequence[str]) -> str:
     if not differing:
         return str(record.run.spec.algorithm.name)
     told = [f"{name.partition('.')[2] or name} {settings.get(name, 'unset')}" for name in differing]
@@ -130,9 +130,9 @@ def _label(record: Record, settings: Mapping[str, Any], differing: Sequence[str]
     return re.sub(r"^name ", "", label)
 
 
-def _read_evaluation(path: Path) -> Evaluated | None:
+def _read_evaluation(path: Path) -> EvaluationSummary | None:
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Evaluated, strict=False)
+        found = msgspec.json.decode(path.read_bytes(), type=EvaluationSummary, strict=False)
     except (OSError, msgspec.DecodeError, msgspec.ValidationError):
         return None
     return found if math.isfinite(found.return_mean) else None

@@ -312,13 +312,14 @@ class Learner:
         if not self._done.updates:
             return
         status = self._stream.status
+        return_mean = status.return_mean if status else math.nan
         _log.info(
-            "progress=%.0f%% updates=%d (%.0f/s) env_steps=%d return=%.2f",
+            "progress=%.0f%% updates=%d (%.0f/s) env_steps=%d return=%s",
             100 * self.progress,
             self._done.updates,
             self._rate.value,
             self._done.env_steps,
-            status.return_mean if status else math.nan,
+            "none yet" if math.isnan(return_mean) else f"{return_mean:.2f}",
         )
 
     def _write_log(self) -> None:

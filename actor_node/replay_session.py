@@ -190,7 +190,7 @@ class ReplaySession:
         if now - self._received_at > SILENCE_TIMEOUT_S:
             self._not_ready = ""
             if self._admitted:
-                _log.warning("no message from %s for %.0f s; reconnecting", endpoint, SILENCE_TIMEOUT_S)
+                _log.warning("no answer from %s for %.0f s; reconnecting", endpoint, SILENCE_TIMEOUT_S)
             self._admitted = False
         if not self.outbox.in_flight:
             self._acked_at = now

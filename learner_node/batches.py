@@ -1,19 +1,19 @@
-"""Batches, prefetched: libzmq receives in the background, the learner takes what has come and asks for more.
+"""Prefetched batches: libzmq receives in the background; the learner takes received batches and requests more.
 
-    replay --Batch--> socket's queue --next()--> learner        at most `prefetch` batches asked for and not taken
+    replay --Batch--> socket's queue --next()--> learner        at most `prefetch` batches requested or waiting here
     learner --SampleRequest, PutWeights, LearnerReport, StatusRequest, Priorities--> replay
 
-There is no thread of Python's: libzmq's own receives without the interpreter, and one that decodes would only take
-turns for it with the update. What is left to do here is done when a batch is taken.
+There is no Python thread: libzmq's thread receives without the interpreter, and a Python thread that decodes would
+compete with the update for it. The rest of the work is done when a batch is taken.
 
-| waits for             | frees it                                                                  |
-|-----------------------|---------------------------------------------------------------------------|
-| a replay that answers | Opened; asked for each second                                             |
-| a batch               | Batch; until then Held says why, each second                              |
-| a lost server         | five seconds without an answer: opened again, batches asked for once more |
+| waits for                 | freed by                                                                        |
+|---------------------------|---------------------------------------------------------------------------------|
+| a replay server's answer  | Opened; Open is sent once a second                                              |
+| a batch                   | Batch; until then Held gives the reason, once a second                          |
+| a lost server             | 5 s without an answer: the session is opened again, batches are requested again |
 
-All of them inside `next`, for as long as it was given. A server that holds its batches back, or is gone, keeps nobody
-from the others' batches: its requests do not count.
+All waits are inside `next`, for at most its time-out. A server that holds batches back, or is gone, does not delay the
+batches of the other servers: its requests do not count.
 """
 
 from __future__ import annotations
@@ -38,62 +38,68 @@ from learner_node.replay_session import BatchChecker, ReplaySession, SampledBatc
 from learner_node.td_errors import TdErrors
 
 POLL_MS = 100
-"""How often lost servers are looked after while `next` waits."""
+"""Longest wait in `next` between two checks for lost servers [ms]."""
 
 
 class Batches(Protocol):
-    """What the learner needs of whatever brings its batches."""
+    """The source of a learner's batches."""
 
     def open(self, timeout_s: float) -> bool:
-        """Returns whether any replay has taken the learner in, waiting for that up to `timeout_s`."""
+        """Returns whether any replay server accepted the learner, after a wait of at most `timeout_s`."""
 
     def next(self, timeout_s: float) -> SampledBatch | None:
-        """Returns the next batch, or None when none came in time; PeerError when none can come any more."""
+        """Returns the next batch, or None if none arrived in time; PeerError if none can arrive any more."""
 
     def send(self, message: Message, payload: bytes | None = None) -> None:
-        """Sends a message to every replay there is, without waiting."""
+        """Sends a message to every replay server, without waiting."""
 
-    def prioritise(self, records: SampledBatch, errors: Tensor) -> None:
-        """Tells where the batch came from how large the TD errors `[B]` of its records were, without waiting."""
+    def update_priorities(self, batch: SampledBatch, td_errors: Tensor) -> None:
+        """Sends the absolute TD errors `[B]` of a batch's rows to the batch's replay server, without waiting."""
 
     def close(self) -> None:
-        """Sends what is left and gives everything back."""
+        """Sends pending messages and frees all resources."""
 
     @property
     def opened(self) -> bool:
-        """Whether any replay has taken the learner in."""
+        """Whether any replay server accepted the learner."""
 
     @property
     def weights_version(self) -> int:
-        """The newest weights any replay remembers."""
+        """The newest version of the weights that any replay server stores."""
 
     @property
     def env_steps(self) -> int:
-        """Transitions ever stored in the run, as far as is known here."""
+        """Transitions stored in the run, as far as known here."""
 
     @property
     def status(self) -> Status | None:
-        """The newest one asked for."""
+        """The newest status of the first replay server."""
 
     @property
     def statuses(self) -> Sequence[Status]:
-        """The newest one of each replay server that has taken the learner in."""
+        """The newest status of each replay server that accepted the learner."""
 
     @property
     def rejected(self) -> int:
-        """Batches thrown away because they held non-finite numbers."""
+        """Number of batches that were dropped because of non-finite numbers."""
 
     @property
     def waiting_for(self) -> str:
-        """Why no batch comes, in words."""
+        """The reason why no batch arrives, as text."""
 
     @property
     def absent(self) -> str:
-        """The peer that the run had and that is gone, so that no batch can come; empty otherwise."""
+        """The peer that is gone, so that no batch can arrive; empty otherwise."""
 
 
 class BatchStream:
-    """Batches from one or several replay servers, from each as many as it holds transitions. For one thread."""
+    """Batches from one or several replay servers, from each in proportion to its transitions. For one thread.
+
+    Example:
+        stream = BatchStream(run, "learner-1", ("tcp://replay:5555",), prefetch=4, pin=False)
+        batch = stream.next(timeout_s=1.0)
+        stream.send(StatusRequest())
+    """
 
     def __init__(
         self,
@@ -106,158 +112,158 @@ class BatchStream:
         clock: tuple[int, int] = (0, 0),
         keys: Keys | None = None,
     ) -> None:
-        """Connects in the background; ConfigError when an address cannot be one.
+        """Connects in the background; ConfigError if an address is not valid.
 
-        clock: inserts and samples of the run as far as the learner knows, for servers that have forgotten.
+        clock: inserts and samples of the run as far as the learner knows, for servers that lost theirs.
         """
         self._context = zmq.Context()
-        self._inspector = inspector = BatchChecker(run, pin=pin)
-        shares = [amount // len(endpoints) for amount in clock]
-        self._sources = [
-            ReplaySession(Client(self._context, endpoint, keys=keys), run, learner, (shares[0], shares[1]), inspector)
+        self._checker = checker = BatchChecker(run, pin=pin)
+        inserts, samples = (amount // len(endpoints) for amount in clock)
+        self._sessions = [
+            ReplaySession(Client(self._context, endpoint, keys=keys), run, learner, (inserts, samples), checker)
             for endpoint in endpoints
         ]
         self._poller = zmq.Poller()
-        for source in self._sources:
-            self._poller.register(source.client.socket, zmq.POLLIN)
+        for session in self._sessions:
+            self._poller.register(session.client.socket, zmq.POLLIN)
         self._prefetch, self._batch = prefetch, run.spec.replay.batch
-        self._come: deque[SampledBatch] = deque()
-        """Batches that have come and are not taken."""
-        self._errors = TdErrors()
+        self._received: deque[SampledBatch] = deque()
+        """Batches that arrived and are not taken."""
+        self._td_errors = TdErrors()
         self._requested = 0
-        self._turn = 0.0
+        self._virtual_time = 0.0
 
     @property
     def opened(self) -> bool:
-        """Whether any replay server has taken the learner in."""
-        return any(source.opened for source in self._sources)
+        """Whether any replay server accepted the learner."""
+        return any(session.opened for session in self._sessions)
 
     @property
     def weights_version(self) -> int:
-        """The newest weights any server remembers."""
-        return max(source.opened.weights_version if source.opened else 0 for source in self._sources)
+        """The newest version of the weights that any server stores."""
+        return max(session.opened.weights_version if session.opened else 0 for session in self._sessions)
 
     @property
     def env_steps(self) -> int:
-        """Transitions ever stored in the run, as far as is known here."""
-        return sum(source.inserts for source in self._sources)
+        """Transitions stored in the run, as far as known here."""
+        return sum(session.inserts for session in self._sessions)
 
     @property
     def status(self) -> Status | None:
-        """The newest one asked for, of the first server."""
-        return self._sources[0].status
+        """The newest status of the first server."""
+        return self._sessions[0].status
 
     @property
     def statuses(self) -> Sequence[Status]:
-        """The newest one of each replay server that has taken the learner in."""
-        return [source.status for source in self._sources if source.opened and source.status]
+        """The newest status of each server that accepted the learner."""
+        return [session.status for session in self._sessions if session.opened and session.status]
 
     @property
     def rejected(self) -> int:
-        """Batches thrown away because they held non-finite numbers."""
-        return self._inspector.rejected
+        """Number of batches that were dropped because of non-finite numbers."""
+        return self._checker.rejected
 
     @property
     def waiting_for(self) -> str:
-        """Why no batch comes, in words."""
+        """The reason why no batch arrives, as text."""
         if not self.opened:
-            if reasons := [source.not_ready for source in self._sources if source.not_ready]:
+            if reasons := [session.not_ready for session in self._sessions if session.not_ready]:
                 return reasons[0]
-            return f"the replay server at {', '.join(source.where for source in self._sources)}"
-        return next((source.held for source in self._sources if source.held), "the replay server's batches")
+            return f"the replay server at {', '.join(session.address for session in self._sessions)}"
+        return next((session.held for session in self._sessions if session.held), "the replay server's batches")
 
     @property
     def absent(self) -> str:
-        """The peer that the run had and that is gone; empty while any server can send batches."""
+        """The peer that is gone; empty while any server can send batches."""
         if not self.opened:
             return self.waiting_for
-        told = [source.status.absent if source.status else "" for source in self._sources if source.opened]
-        return told[0] if all(told) else ""
+        absent = [session.status.absent if session.status else "" for session in self._sessions if session.opened]
+        return absent[0] if all(absent) else ""
 
     def open(self, timeout_s: float) -> bool:
-        """Returns whether any server has taken the learner in, waiting for that up to `timeout_s`; asks for no batch.
+        """Returns whether any server accepted the learner, after a wait of at most `timeout_s`; requests no batch.
 
-        PeerError when a server will not serve this learner.
+        PeerError if a server refuses this learner.
         """
         give_up_at = time.monotonic() + timeout_s
         while True:
             now = time.monotonic()
-            self._look_after_sources(now)
+            self._poll_sessions(now)
             if self.opened or now >= give_up_at:
                 return self.opened
             self._poller.poll(min(math.ceil((give_up_at - now) * 1_000), POLL_MS))
 
     def next(self, timeout_s: float) -> SampledBatch | None:
-        """Returns the next batch, or None when none came in time; PeerError when a server will not serve this learner.
+        """Returns the next batch, or None if none arrived in time; PeerError if a server refuses this learner.
 
-        Everything else that has come is taken in as well, so it must be called again and again.
+        Handles all other received messages too, so it must be called regularly.
         """
         give_up_at = time.monotonic() + timeout_s
         while True:
             now = time.monotonic()
-            self._look_after_sources(now)
-            records = self._come.popleft() if self._come else None
+            self._poll_sessions(now)
+            batch = self._received.popleft() if self._received else None
             self._request(now)
-            self._send_errors()
-            if records is not None or now >= give_up_at:
-                return records
+            self._send_priorities()
+            if batch is not None or now >= give_up_at:
+                return batch
             self._poller.poll(min(math.ceil((give_up_at - now) * 1_000), POLL_MS))
 
-    def _look_after_sources(self, now: float) -> None:
-        for source in self._sources:
-            self._take_in(source, now)
-            source.look_after(now)
-
     def send(self, message: Message, payload: bytes | None = None) -> None:
-        """Sends a message to every replay server that is there; the payload only with weights."""
-        for source in self._sources:
-            if source.opened:
-                source.client.send(message, payload if isinstance(message, PutWeights) else None)
+        """Sends a message to every server with an open session; the payload only with weights."""
+        for session in self._sessions:
+            if session.opened:
+                session.client.send(message, payload if isinstance(message, PutWeights) else None)
 
-    def prioritise(self, records: SampledBatch, errors: Tensor) -> None:
-        """Tells the server of a batch how large the TD errors `[B]` of its records were, without waiting."""
-        self._errors.start(records, errors)
-        self._send_errors()
+    def update_priorities(self, batch: SampledBatch, td_errors: Tensor) -> None:
+        """Sends the absolute TD errors `[B]` of a batch's rows to the batch's server, without waiting."""
+        self._td_errors.start(batch, td_errors)
+        self._send_priorities()
 
     def close(self) -> None:
         """Closes the sockets."""
-        # What was sent last, the final weights and report, gets a moment to leave.
+        # The last messages, the final weights and report, have a moment to leave.
         self._context.destroy(linger=200)
 
-    def _send_errors(self) -> None:
-        for records, errors in self._errors.arrived():
-            for source in self._sources:
-                if source.opened and source.client.endpoint == records.origin:
-                    source.client.send(*priority_update(records, errors))
+    def _send_priorities(self) -> None:
+        for batch, td_errors in self._td_errors.arrived():
+            for session in self._sessions:
+                if session.opened and session.client.endpoint == batch.origin:
+                    session.client.send(*priority_update(batch, td_errors))
 
-    def _take_in(self, source: ReplaySession, now: float) -> None:
-        """Takes in all that has come from a server."""
-        socket = source.client.socket
-        # To ask is cheaper than to be told by an exception that nothing more is there.
+    def _poll_sessions(self, now: float) -> None:
+        for session in self._sessions:
+            self._receive(session, now)
+            session.check_timeouts(now)
+
+    def _receive(self, session: ReplaySession, now: float) -> None:
+        """Handles all received messages of a server."""
+        socket = session.client.socket
+        # Checking first is cheaper than an exception when nothing more is there.
         while int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             try:
                 message, payload = decode_to_peer(receive(socket))
             except ProtocolError as e:
-                raise PeerError(f"{source.client.endpoint} does not speak this version's protocol: {e}") from e
-            records = source.take(message, payload, now)
-            if records is not None:
-                self._come.append(records)
+                raise PeerError(f"{session.client.endpoint} does not speak this version's protocol: {e}") from e
+            batch = session.handle(message, payload, now)
+            if batch is not None:
+                self._received.append(batch)
 
     def _request(self, now: float) -> None:
-        """Keeps as many batches asked for or here as are to be prefetched."""
-        ready = [source for source in self._sources if source.opened and not source.held]
-        while ready and len(self._come) + sum(len(source.requests) for source in ready) < self._prefetch:
-            source = self._in_turn(ready)
+        """Requests batches until `prefetch` of them are requested or received."""
+        ready = [session for session in self._sessions if session.opened and not session.held]
+        while ready and len(self._received) + sum(len(session.requests) for session in ready) < self._prefetch:
+            session = self._next_session(ready)
             self._requested += 1
-            if not source.request(SampleRequest(self._requested, self._batch), now):
-                ready.remove(source)
+            if not session.request(SampleRequest(self._requested, self._batch), now):
+                ready.remove(session)
 
-    def _in_turn(self, ready: list[ReplaySession]) -> ReplaySession:
-        """Returns the server whose turn it is, so that each is drawn from in proportion to what it holds.
+    def _next_session(self, ready: list[ReplaySession]) -> ReplaySession:
+        """Returns the session to request from, so that each is drawn from in proportion to its transitions.
 
-        Start-time fair queueing (Goyal et al. 1996): one that was away does not catch up on what it missed.
+        Start-time fair queueing (Goyal et al. 1996): a server that was away does not catch up on missed requests.
         """
-        source = min(ready, key=lambda source: source.turn)
-        self._turn = max(self._turn, source.turn)
-        source.turn = self._turn + 1.0 / max(source.size, 1)
-        return source
+        session = min(ready, key=lambda session: session.virtual_time)
+        self._virtual_time = max(self._virtual_time, session.virtual_time)
+        session.virtual_time = self._virtual_time + 1.0 / max(session.size, 1)
+        return session

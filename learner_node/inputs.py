@@ -86,8 +86,8 @@ def measure(joint: AgentsSpec, obs: Floats, reward: Floats, present: Floats) -> 
 
 def size_of(rewards: npt.NDArray[np.float64]) -> float:
     """Returns the root mean square of the rewards that are not 0; 0 where there are none."""
-    told = rewards[rewards != 0.0]
-    return float(np.sqrt(np.mean(np.square(told)))) if told.size else 0.0
+    nonzero = rewards[rewards != 0.0]
+    return float(np.sqrt(np.mean(np.square(nonzero)))) if nonzero.size else 0.0
 
 
 def on_inputs(figures: InputFigures, joint: AgentsSpec, reward_scale: float) -> list[Remark]:
@@ -151,16 +151,16 @@ class RewardChange:
         self._before, self._old = size_before, (0.0, 0)
         self._new = (0.0, 0)
         self._first_version: int | None = None
-        self.told = False
+        self.is_known = False
         """Whether enough has come to tell."""
 
     def resumed(self, first_version: int) -> None:
         """Takes the version of the first weights after the resume: rows of it and later ones are new."""
         self._first_version = first_version
 
-    def look(self, rewards: Floats, versions: npt.NDArray[np.uint32]) -> float | None:
+    def observe(self, rewards: Floats, versions: npt.NDArray[np.uint32]) -> float | None:
         """Takes rewards `[n, A]` in; returns their size over that of before, once, when enough has come to tell."""
-        if self.told or self._first_version is None:
+        if self.is_known or self._first_version is None:
             return None
         is_new = versions >= self._first_version
         self._new = _added(self._new, rewards[is_new])
@@ -168,7 +168,7 @@ class RewardChange:
         before = self._before or _size(self._old)
         if self._new[1] < FEWEST_REWARDS or not before:
             return None
-        self.told = True
+        self.is_known = True
         return _size(self._new) / before
 
 
@@ -194,7 +194,7 @@ class InputStats:
         self._joint, self._spec = run.joint, run.spec
         self._columns = field_columns(transition_dtype(run.joint))
         self._change = RewardChange(size_before)
-        self._looked, self._looked_at = 0, -math.inf
+        self._observed, self._observed_at = 0, -math.inf
         self._reward_size: float | None = None
         self.reward_change: float | None = None
         """Size of rewards over that of before a resume; None while, and where, it is not known."""
@@ -209,20 +209,20 @@ class InputStats:
 
     def is_due(self, now: float) -> bool:
         """Says whether the next batch is to be looked at."""
-        return self._looked < FIRST_BATCHES or now - self._looked_at >= PERIOD_S
+        return self._observed < FIRST_BATCHES or now - self._observed_at >= PERIOD_S
 
-    def look(self, words: Floats, now: float) -> None:
+    def observe(self, words: Floats, now: float) -> None:
         """Looks at a batch's rows of 4-byte words `[B, words]`."""
-        self._looked, self._looked_at = self._looked + 1, now
+        self._observed, self._observed_at = self._observed + 1, now
         columns = self._columns
         reward, present = words[:, columns["reward"]], words[:, columns["present"]]
         self.figures = measure(self._joint, words[:ROWS, columns["obs"]], reward, present)
         self._reward_size = size_of(reward[present > 0].astype(np.float64)) or self._reward_size
         versions = words.view(np.uint32)[:, columns["policy_version"]].ravel()
-        if (change := self._change.look(reward, versions)) is not None:
+        if (change := self._change.observe(reward, versions)) is not None:
             self.reward_change = change
 
-    def note_norms(self, norms: Sequence[float]) -> None:
+    def observe_norms(self, norms: Sequence[float]) -> None:
         """Takes the norms of the critics' gradients of one update."""
         self._clipped.append((max(norms) > self._spec.algorithm.gradient_clip > 0.0, max(norms)))
         del self._clipped[:-30]
@@ -266,8 +266,8 @@ def _largest_size(rows: npt.NDArray[np.float64]) -> float:
 
 
 def _added(known: tuple[float, int], rewards: Floats) -> tuple[float, int]:
-    told = rewards[rewards != 0.0].astype(np.float64)
-    return known[0] + float(np.square(told).sum()), known[1] + told.size
+    nonzero = rewards[rewards != 0.0].astype(np.float64)
+    return known[0] + float(np.square(nonzero).sum()), known[1] + nonzero.size
 
 
 def _size(squares: tuple[float, int]) -> float:

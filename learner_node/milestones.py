@@ -1,13 +1,13 @@
-"""Milestones: what a run had learnt after each so many environment steps (`budget.milestone_steps`), kept for good.
+"""Milestones: what a run has learnt after every `budget.milestone_steps` environment steps, stored permanently.
 
     milestones/0000080000/                       named by environment steps
         checkpoints/updates-0000000123.safetensors   the learner's full state
         policy.safetensors
-        run.toml                                     written last: without it, what a crash left half done
+        run.toml                                     written last: a folder without it is the rest of a crash
 
-Each is a run's directory of its own: it is evaluated, filmed and set against others as any run, and a copy of it can be
-trained on. The first is taken before anything is learnt, the last when the budget is used. What is there is never
-written again: a run that goes on from a checkpoint before a milestone does not take it twice.
+Each milestone is a run directory: it can be evaluated, filmed and played against others like any run, and a copy of it
+can be trained further. The first is saved before the first update, the last when the budget is used. An existing
+milestone is never overwritten: a run that resumes from a checkpoint before a milestone does not save it twice.
 """
 
 from __future__ import annotations
@@ -30,41 +30,41 @@ _log = logging.getLogger(__name__)
 
 
 class Milestones:
-    """Takes the milestones of one run."""
+    """Saves the milestones of one run."""
 
-    def __init__(self, run: Run, directory: RunDirectory, done: Counters) -> None:
-        """Goes on behind those that `done` has passed."""
+    def __init__(self, run: Run, directory: RunDirectory, counters: Counters) -> None:
+        """Continues after the milestones that `counters` has passed."""
         self._run, self._directory = run, directory
         self._every = run.spec.budget.milestone_steps
-        self._passed = done.env_steps // self._every if self._every and done.updates else -1
+        self._passed = counters.env_steps // self._every if self._every and counters.updates else -1
         self._newest: int | None = None
-        """Updates of the last one taken."""
+        """Updates of the last milestone."""
 
     def is_due(self, env_steps: int) -> bool:
-        """Whether the next one is reached."""
+        """Returns whether the next milestone is reached."""
         return self._every > 0 and env_steps // self._every > self._passed
 
-    def take(self, state: TrainingState, policies: Floats) -> None:
-        """Keeps the one that is due; where several were passed at once, the last of them."""
+    def save(self, state: TrainingState, policies: Floats) -> None:
+        """Saves the milestone that is due; of several that were passed at once, the last one."""
         self._passed = state.counters.env_steps // self._every
-        self._keep(self._passed * self._every, state, policies)
+        self._write(self._passed * self._every, state, policies)
 
-    def conclude(self, state: TrainingState, policies: Floats) -> None:
-        """Keeps the end of the budget, unless the last one taken holds just that."""
+    def save_last(self, state: TrainingState, policies: Floats) -> None:
+        """Saves the end of the budget, unless the last milestone is the same state."""
         if self._every and self._newest != state.counters.updates:
-            self._keep(state.counters.env_steps, state, policies)
+            self._write(state.counters.env_steps, state, policies)
 
-    def _keep(self, steps: int, state: TrainingState, policies: Floats) -> None:
-        done = state.counters
-        self._newest = done.updates
-        kept = RunDirectory(self._directory.milestones / f"{steps:010}")
-        if kept.run_file.exists():
+    def _write(self, steps: int, state: TrainingState, policies: Floats) -> None:
+        counters = state.counters
+        self._newest = counters.updates
+        milestone = RunDirectory(self._directory.milestones / f"{steps:010}")
+        if milestone.run_file.exists():
             return
-        shutil.rmtree(kept.path, ignore_errors=True)
-        # An identity of its own: trained on, it must not be taken for the run it comes from by a replay server.
+        shutil.rmtree(milestone.path, ignore_errors=True)
+        # A new run id: a replay server must not take a milestone that is trained further for the original run.
         run = msgspec.structs.replace(self._run, id=secrets.token_hex(4))
-        Checkpoints(kept.checkpoints, keep=1).save(state, best=False)
-        save_policy(kept.policy_file, PolicyFile(run, done.weights_version, done.updates, policies))
-        with writing(kept.run_file):
-            write_atomically(kept.run_file, to_toml(run).encode())
-        _log.info("kept milestone %s", kept.path.name)
+        Checkpoints(milestone.checkpoints, keep=1).save(state, best=False)
+        save_policy(milestone.policy_file, PolicyFile(run, counters.weights_version, counters.updates, policies))
+        with writing(milestone.run_file):
+            write_atomically(milestone.run_file, to_toml(run).encode())
+        _log.info("saved milestone %s", milestone.path.name)

@@ -1,4 +1,4 @@
-"""One replay server as the learner sees it: asked for what, heard when; and a look at the batches it sends."""
+"""The learner's session with one replay server, and the checks of the batches that it sends."""
 
 from __future__ import annotations
 
@@ -36,33 +36,33 @@ _log = logging.getLogger(__name__)
 
 
 class SampledBatch(NamedTuple):
-    """One batch of records."""
+    """One batch of records, drawn by a replay server."""
 
     words: torch.Tensor
-    """Rows of 4-byte words as float32 `[B, words of a record]`; read-only, in pinned memory if asked for."""
+    """Records as 4-byte words `[B, words of a record]` float32; read-only, in pinned memory if `pin`."""
     complete: bool
     """Whether every agent acted in every record and in the step after it."""
     probabilities: torch.Tensor | None = None
-    """How likely each was drawn, in units of a uniform draw (N p) `[B]` float32; None where all were drawn alike."""
-    places: SampleInfo | None = None
-    """Where they stand in the replay `[B]`: goes back with their TD errors."""
+    """Probability of each draw relative to a uniform one (N p) `[B]` float32; None after uniform sampling."""
+    sample_info: SampleInfo | None = None
+    """Slot and generation of each record in the replay server `[B]`, sent back with its TD error."""
     origin: str = ""
-    """The replay they come from."""
+    """The endpoint of the replay server that sent the batch."""
 
 
-def priority_update(records: SampledBatch, errors: torch.Tensor) -> tuple[Priorities, bytes]:
-    """Returns what tells a replay the absolute TD errors `[B]`, on the CPU, of records that it drew by priorities."""
-    if records.places is None:
-        raise ValueError("these records were not drawn by priorities")
-    return Priorities(len(records.places)), with_values(records.places, errors.detach().numpy()).tobytes()
+def priority_update(batch: SampledBatch, td_errors: torch.Tensor) -> tuple[Priorities, bytes]:
+    """Returns the message with a batch's absolute TD errors `[B]`, on the CPU; ValueError after uniform sampling."""
+    if batch.sample_info is None:
+        raise ValueError("this batch was not drawn by priorities")
+    return Priorities(len(batch.sample_info)), with_values(batch.sample_info, td_errors.detach().numpy()).tobytes()
 
 
 class BatchChecker:
-    """Turns payloads into records, and stops numbers that would spoil the networks."""
+    """Converts payloads to batches, and drops batches with non-finite numbers."""
 
     def __init__(self, run: Run, *, pin: bool) -> None:
         self._count, self._pin = run.spec.replay.batch, pin
-        self._place_bytes = SAMPLE_INFO.itemsize if run.spec.replay.priority_exponent else 0
+        self._info_bytes = SAMPLE_INFO.itemsize if run.spec.replay.priority_exponent else 0
         dtype = transition_dtype(run.joint)
         columns = field_columns(dtype)
         self._record_bytes = dtype.itemsize
@@ -73,75 +73,77 @@ class BatchChecker:
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
     def open(self, payload: Buffer | None, origin: str) -> SampledBatch | None:
-        """Returns the payload's records, None when they are not all finite; PeerError for a wrong size."""
+        """Returns the payload's batch, None if a number is not finite; PeerError for a wrong size."""
         size = len(payload) if payload is not None else 0
-        records_bytes, places_bytes = self._count * self._record_bytes, self._count * self._place_bytes
-        if payload is None or size != records_bytes + places_bytes:
+        records_bytes, info_bytes = self._count * self._record_bytes, self._count * self._info_bytes
+        if payload is None or size != records_bytes + info_bytes:
             raise PeerError(
                 f"{origin} sent a batch of {size} bytes, not {self._count} records of {self._record_bytes}"
-                f" and places of {self._place_bytes}; do replay and learner run the same version?"
+                f" and sample infos of {self._info_bytes}; do replay and learner run the same version?"
             )
         words = np.frombuffer(payload, "<f4", records_bytes // 4).reshape(self._count, -1)
         if not words.flags.aligned:
             words = words.copy()
-        # All words at once take half as long as without the last column, and versions seldom look like no number.
+        # Checking all words takes half as long as leaving out the last column, and a version is rarely a NaN pattern.
         if not (np.isfinite(words).all() or np.isfinite(words[:, self._numbers]).all()):
             self.rejected += 1
-            _log.error("threw away a batch of %s with non-finite numbers: look at what the world returns", origin)
+            _log.error("dropped a batch from %s with non-finite numbers: check what the environment returns", origin)
             return None
         tensor = torch.from_numpy(words)
         complete = bool((words[:, self._acting] > 0.0).all())
-        records = SampledBatch(tensor.pin_memory() if self._pin else tensor, complete, origin=origin)
-        return self._with_places(records, payload[records_bytes:]) if places_bytes else records
+        batch = SampledBatch(tensor.pin_memory() if self._pin else tensor, complete, origin=origin)
+        return self._with_sample_info(batch, payload[records_bytes:]) if info_bytes else batch
 
-    def _with_places(self, records: SampledBatch, payload: Buffer) -> SampledBatch:
-        places = np.frombuffer(payload, SAMPLE_INFO)
-        # A word's copy is aligned, which a frame need not be.
-        probabilities = torch.from_numpy(places["value"].copy())
-        return records._replace(probabilities=probabilities.pin_memory() if self._pin else probabilities, places=places)
+    def _with_sample_info(self, batch: SampledBatch, payload: Buffer) -> SampledBatch:
+        sample_info = np.frombuffer(payload, SAMPLE_INFO)
+        # A copy of the column is aligned, a frame need not be.
+        probabilities = torch.from_numpy(sample_info["value"].copy())
+        return batch._replace(
+            probabilities=probabilities.pin_memory() if self._pin else probabilities, sample_info=sample_info
+        )
 
 
 class ReplaySession:
     """The session with one replay server. All times are monotonic seconds."""
 
-    def __init__(self, client: Client, run: Run, learner: str, clock: tuple[int, int], inspector: BatchChecker) -> None:
-        """Takes the clock (inserts, samples) as it was when this learner last knew it."""
+    def __init__(self, client: Client, run: Run, learner: str, clock: tuple[int, int], checker: BatchChecker) -> None:
+        """clock: inserts and samples of the server, as far as this learner knows."""
         self.client = client
         self.opened: Opened | None = None
         self.status: Status | None = None
         self.requests: set[int] = set()
-        """Sent and not answered yet."""
+        """Requests without an answer yet."""
         self.held = ""
-        """Why they are not."""
+        """The reason why the server holds batches back; empty otherwise."""
         self.size = 0
-        """Transitions it holds."""
-        self.turn = 0.0
-        """When it is to be asked next, in the time of whoever asks several in turn."""
+        """Transitions in the server's table."""
+        self.virtual_time = 0.0
+        """Virtual time of the next request, in the fair queue over servers."""
         self.inserts, self._samples = clock
-        self._run, self._learner, self._inspector = run.without_spaces, learner, inspector
+        self._run, self._learner, self._checker = run.without_spaces, learner, checker
         self._open_sent_at = -OPEN_PERIOD_S
         self.not_ready = ""
         """Why the server does not open the run yet."""
         self._heard_at = 0.0
 
     @property
-    def where(self) -> str:
-        """Its address, and why it does not let this learner in, where that is known."""
-        trouble = self.client.connection_error(_log)
-        return f"{self.client.endpoint} ({trouble})" if trouble else self.client.endpoint
+    def address(self) -> str:
+        """The server's address, with the connection's error if there is one."""
+        error = self.client.connection_error(_log)
+        return f"{self.client.endpoint} ({error})" if error else self.client.endpoint
 
-    def look_after(self, now: float) -> None:
-        """Opens the session, and opens it again when requests have had no answer for long."""
+    def check_timeouts(self, now: float) -> None:
+        """Opens the session, and opens it again after SILENCE_S without an answer to a request."""
         if self.requests and now - self._heard_at > SILENCE_S:
-            _log.warning("no word from %s for %.0f s; opening it again", self.client.endpoint, SILENCE_S)
-            self._lose()
+            _log.warning("no answer from %s for %.0f s; opening the session again", self.client.endpoint, SILENCE_S)
+            self._reset()
         if self.opened is None and now - self._open_sent_at >= OPEN_PERIOD_S:
             opening = Open(self._learner, self._run, self.inserts, self._samples)
             self._open_sent_at = now if self.client.send(opening) else self._open_sent_at
             self.client.connection_error(_log)
 
     def request(self, message: SampleRequest, now: float) -> bool:
-        """Asks for a batch; returns whether the request is on its way."""
+        """Requests a batch; returns whether the request was sent."""
         if not self.client.send(message):
             return False
         if not self.requests:
@@ -149,13 +151,13 @@ class ReplaySession:
         self.requests.add(message.request)
         return True
 
-    def take(self, message: ToPeer, payload: Buffer | None, now: float) -> SampledBatch | None:
-        """Takes an answer in; returns the batch if it is one. PeerError when the server refuses this learner."""
+    def handle(self, message: ToPeer, payload: Buffer | None, now: float) -> SampledBatch | None:
+        """Handles a message; returns its batch if it has one. PeerError if the server refuses this learner."""
         self._heard_at = now
         self.not_ready = message.reason if isinstance(message, NotReady) else ""
         match message:
             case Batch():
-                return self._take_batch(message, payload)
+                return self._handle_batch(message, payload)
             case Held():
                 self.held, self.inserts = message.reason, message.inserts
             case Opened():
@@ -167,21 +169,21 @@ class ReplaySession:
                 if self.opened:
                     self.inserts = max(self.inserts, message.inserts)
             case Unknown():
-                self._lose()
+                self._reset()
             case NotReady():
-                pass  # asked again each second
+                pass  # Open is sent again each second
             case Refused():
                 raise PeerError(f"{self.client.endpoint} refuses this learner: {message.reason}")
             case _:
                 _log.debug("ignored %s", message)
         return None
 
-    def _take_batch(self, batch: Batch, payload: Buffer | None) -> SampledBatch | None:
+    def _handle_batch(self, batch: Batch, payload: Buffer | None) -> SampledBatch | None:
         self.requests.discard(batch.request)
         self.held, self.size, self.inserts = "", batch.size, batch.inserts
         self._samples += batch.count
-        return self._inspector.open(payload, self.client.endpoint)
+        return self._checker.open(payload, self.client.endpoint)
 
-    def _lose(self) -> None:
+    def _reset(self) -> None:
         self.opened, self.held = None, ""
         self.requests.clear()

@@ -1,4 +1,4 @@
-"""TD errors on their way from the device to the replay: the learner never waits for its GPU to send them."""
+"""TD errors on their way from the device to the replay server: the learner never waits for its GPU to send them."""
 
 from __future__ import annotations
 
@@ -11,38 +11,39 @@ from torch import Tensor
 
 from learner_node.replay_session import SampledBatch
 
-MOST_UNDER_WAY = 64
+MAX_IN_FLIGHT = 64
+"""Copies in flight; the oldest is dropped beyond that."""
 
 
-class _UnderWay(NamedTuple):
-    records: SampledBatch
-    errors: Tensor
-    arrived: Callable[[], bool]
+class _Copy(NamedTuple):
+    batch: SampledBatch
+    td_errors: Tensor
+    has_arrived: Callable[[], bool]
 
 
-def _at_once() -> bool:
+def _always() -> bool:
     return True
 
 
 class TdErrors:
-    """Absolute TD errors of batches, in order."""
+    """Copies of the absolute TD errors of batches to the CPU, in order."""
 
     def __init__(self) -> None:
-        self._under_way: deque[_UnderWay] = deque(maxlen=MOST_UNDER_WAY)
+        self._in_flight: deque[_Copy] = deque(maxlen=MAX_IN_FLIGHT)
 
-    def start(self, records: SampledBatch, errors: Tensor) -> None:
-        """Begins to copy errors `[B]` from wherever they are; they may change once this returns."""
-        if not errors.is_cuda:
-            self._under_way.append(_UnderWay(records, errors.detach().to(torch.float32, copy=True), _at_once))
+    def start(self, batch: SampledBatch, td_errors: Tensor) -> None:
+        """Starts to copy the errors `[B]` from their device. They may change once this returns."""
+        if not td_errors.is_cuda:
+            self._in_flight.append(_Copy(batch, td_errors.detach().to(torch.float32, copy=True), _always))
             return
-        host = torch.empty(errors.shape, dtype=torch.float32, pin_memory=True)
-        host.copy_(errors.detach(), non_blocking=True)
+        host = torch.empty(td_errors.shape, dtype=torch.float32, pin_memory=True)
+        host.copy_(td_errors.detach(), non_blocking=True)
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
-        self._under_way.append(_UnderWay(records, host, event.query))
+        self._in_flight.append(_Copy(batch, host, event.query))
 
     def arrived(self) -> Iterator[tuple[SampledBatch, Tensor]]:
-        """Yields batches whose errors are on the CPU now, with them."""
-        while self._under_way and self._under_way[0].arrived():
-            records, errors, _ = self._under_way.popleft()
-            yield records, errors
+        """Yields the batches whose errors are on the CPU, with their errors."""
+        while self._in_flight and self._in_flight[0].has_arrived():
+            batch, td_errors, _ = self._in_flight.popleft()
+            yield batch, td_errors

@@ -29,9 +29,9 @@ Name = Annotated[str, Meta(min_length=1, max_length=120, pattern=r"^[^\x00-\x1f\
 """A name that appears in logs, where an event is one line: no control characters."""
 Hash = Annotated[str, Meta(max_length=16)]
 Natural = Annotated[int, Meta(ge=0, le=2**62)]
-Stated = Annotated[int, Meta(ge=0, le=2**53)]
+PeerCount = Annotated[int, Meta(ge=0, le=2**53)]
 """A count that a peer states and from which the server continues to count; the bound leaves room below `Natural`."""
-Word = Annotated[int, Meta(ge=0, lt=2**32)]
+Uint32 = Annotated[int, Meta(ge=0, lt=2**32)]
 MOST_WARNINGS = 16
 """Maximum number of warnings in one learner report."""
 Finite = Annotated[float, Meta(ge=-1e100, le=1e100)]
@@ -49,8 +49,8 @@ class Hello(Message, frozen=True, tag="hello"):
     """Introduces one actor worker; `incarnation` 0 requests a new one, any other value resumes it."""
 
     actor: Name
-    incarnation: Stated
-    acked: Stated
+    incarnation: PeerCount
+    acked: PeerCount
     data_hash: Hash
     """Run.data_hash of the run that the worker collected for; empty before its first Welcome."""
 
@@ -61,10 +61,10 @@ class Chunk(Message, frozen=True, tag="chunk"):
     actor: Name
     incarnation: Natural
     seq: Natural
-    count: Word
-    policy_version: Word
+    count: Uint32
+    policy_version: Uint32
     """Version of the newest weights used in this chunk."""
-    crc32c: Word
+    crc32c: Uint32
     """CRC-32C of the payload."""
     data_hash: Hash
     copies: Annotated[int, Meta(ge=0, le=65_536)] = 0
@@ -173,9 +173,9 @@ class Open(Message, frozen=True, tag="open"):
 
     learner: Name
     run: Run
-    inserts: Stated = 0
+    inserts: PeerCount = 0
     """Transitions ever stored in this run, as the learner knows it; an empty replay server continues from here."""
-    samples: Stated = 0
+    samples: PeerCount = 0
     """Samples ever drawn in this run, as the learner knows it."""
 
 
@@ -199,7 +199,7 @@ class Batch(Message, frozen=True, tag="batch"):
     """Carries `count` records as its payload, followed by their sample info where sampling follows priorities."""
 
     request: Natural
-    count: Word
+    count: Uint32
     inserts: Natural
     """Transitions ever stored in this run: the run's clock [environment steps]."""
     size: Natural

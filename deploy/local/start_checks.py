@@ -16,7 +16,7 @@ from deploy.local.config import TrainConfig
 from deploy.local.embedded_redis import MEMORY_FACTOR
 from learner_node.sizes import BASE_BYTES, refuse_beyond_memory, sizes_of
 from learner_node.warm_up import ended_too_early
-from replay_server.table.ring import USABLE_SHARE
+from replay_server.table.ring import USABLE_FRACTION
 
 QUIET_S = 5.0
 """A start that takes longer is explained to the user."""
@@ -63,7 +63,7 @@ def memory_check(config: TrainConfig) -> Check:
         refuse_beyond_memory(
             sizes,
             agents,
-            int(available_memory_bytes() * USABLE_SHARE),
+            int(available_memory_bytes() * USABLE_FRACTION),
             learner_bytes=BASE_BYTES if config.gpu else sizes.learner_bytes,
             workers=0 if config.lockstep else config.actors,
             copies=copies,

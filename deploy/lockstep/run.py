@@ -28,7 +28,7 @@ from deploy.lockstep.actor import LockstepActor
 from deploy.lockstep.snapshots import LoadedSnapshot, Setting, Snapshot, SnapshotStore, versions
 from deploy.lockstep.stream import LockstepBroadcast, LockstepStream
 from learner_node import schedule
-from learner_node.checkpoints import kept_updates
+from learner_node.checkpoints import checkpointed_updates
 from learner_node.config import LearnerConfig
 from learner_node.devices import choose_device, use_threads
 from learner_node.learner import Learner
@@ -113,7 +113,7 @@ class LockstepRun:
         if snapshot.capacity == table.ring.capacity:
             table.ring.next_slot = (snapshot.next_slot - snapshot.size) % table.ring.capacity
         for rows in loaded.records:
-            table.keep(rows.reshape(-1).view(table.ring.dtype))
+            table.append(rows.reshape(-1).view(table.ring.dtype))
         try:
             table.restore(select_prefix("replay", loaded.arrays))
         except (KeyError, ValueError) as e:
@@ -160,7 +160,7 @@ class LockstepRun:
             setting=self._setting,
         )
         first = max(self._snapshots.end, snapshot.start)
-        wanted = kept_updates(self._directory.checkpoints)
+        wanted = checkpointed_updates(self._directory.checkpoints)
         self._snapshots.save(snapshot, _state(stream), first, stream.records_from(first), wanted)
 
 

@@ -44,9 +44,9 @@ from deploy.lockstep.actor import LockstepActor
 from deploy.lockstep.snapshots import ActorSnapshot, Limits
 from learner_node.batches import Batches
 from learner_node.replay_session import BatchChecker, SampledBatch, priority_update
+from replay_server.config import ReplayConfig
 from replay_server.recent_stats import SlidingRate
 from replay_server.replay import Replay
-from replay_server.settings import ReplaySettings
 from replay_server.table.table import Table
 
 FIXED_TIME = 0.0
@@ -67,7 +67,7 @@ class LockstepStream:
         self._by_peer = {actor.peer: actor for actor in actors}
         self._data_hash = run.data_hash
         self._inspector = BatchChecker(run, pin=False)
-        self._replay = Replay(ReplaySettings(seed=run.spec.seed), FIXED_TIME)
+        self._replay = Replay(ReplayConfig(durability="ram", seed=run.spec.seed), FIXED_TIME)
         self._weights: tuple[WeightsHeader, Policy] | None = None
         self.published = False
         """Whether weights were published since the last chunk."""
@@ -142,7 +142,7 @@ class LockstepStream:
         if not isinstance(message, PutWeights):
             self._handle(_LEARNER, message, payload)  # type: ignore[arg-type]
 
-    def prioritise(self, records: SampledBatch, errors: Any) -> None:
+    def update_priorities(self, records: SampledBatch, errors: Any) -> None:
         """Tells the replay how large the TD errors `[B]` of a batch's records were."""
         self._handle(_LEARNER, *priority_update(records, errors))
 
@@ -185,10 +185,10 @@ class LockstepStream:
         start at 0, come later.
         """
         sessions = [self._replay.actors.sessions[actor.name] for actor in self.actors]
-        turns = sorted({session.turn for session in sessions})
+        turns = sorted({session.grant_order for session in sessions})
         return tuple(
             actor.snapshot(
-                turn=turns.index(session.turn) - len(turns) + 1,
+                turn=turns.index(session.grant_order) - len(turns) + 1,
                 chunk_rows=session.chunk_rows,
                 measured=session.measured,
             )
@@ -210,7 +210,7 @@ class LockstepStream:
         limiter.inserts, limiter.samples, limiter.forgotten = limits.inserts, limits.samples, limits.forgotten
         for actor, snapshot in zip(self.actors, snapshots, strict=True):
             session = self._replay.actors.restore(actor.name, actor.incarnation, actor.seq)
-            session.peer, session.credit, session.turn = actor.peer, actor.credit, snapshot.turn
+            session.peer, session.credit, session.grant_order = actor.peer, actor.credit, snapshot.turn
             session.chunk_rows, session.measured = snapshot.chunk_rows, snapshot.measured
         self.tick()
 

@@ -82,7 +82,7 @@ def test_a_learner_that_is_done_stays_and_goes_on_only_with_a_larger_budget(comm
 
     more = cluster.start("learner", *budget, 9_000)
     until(lambda: done_and_there(more), 90, f"it has gone on: {log_of(more)}")
-    assert "goes on from" in log_of(more)
+    assert "resumed: updates=" in log_of(more)
     assert cluster.run.finished_file.exists()
 
 

@@ -74,7 +74,7 @@ def test_what_is_far_from_1_is_remarked_with_a_remedy(
     observed: float, rewarded: float, scale: float, about: list[str], remedy: str
 ) -> None:
     stats = InputStats(run_of(reward_scale=scale), None)
-    stats.look(records(256, observed, rewarded), 0.0)
+    stats.observe(records(256, observed, rewarded), 0.0)
     assert stats.figures
     found = on_inputs(stats.figures, JOINT, scale)
     assert [remark.about for remark in found] == about
@@ -85,7 +85,7 @@ def test_what_is_far_from_1_is_remarked_with_a_remedy(
 @given(st.floats(1e-12, 1e30))
 def test_the_advised_scale_brings_rewards_near_1_and_is_one_that_the_setting_takes(size: float) -> None:
     stats = InputStats(run_of(), None)
-    stats.look(records(8, 1.0, size), 0.0)
+    stats.observe(records(8, 1.0, size), 0.0)
     for remark in on_inputs(stats.figures, JOINT, 1.0) if stats.figures else ():
         key, _, value = remark.to_try[0].partition("=")
         if key == "algorithm.reward_scale":
@@ -98,7 +98,7 @@ def test_a_batch_is_looked_at_often_at_first_and_then_each_two_seconds() -> None
     for update in range(10_000):
         now = update / 1_000.0
         if stats.is_due(now):
-            stats.look(records(8, 1.0, 1.0), now)
+            stats.observe(records(8, 1.0, 1.0), now)
             looks += 1
     assert 10 <= looks <= 15
 
@@ -121,7 +121,7 @@ def test_rewards_of_another_size_after_a_resume_are_remarked(
     stats = InputStats(run_of(), before if kept == "checkpoint" else None)
     stats.resumed(100)
     batch = np.concatenate([records(200, 1.0, before, version=99), records(56, 1.0, after, version=100)])
-    stats.look(batch, 0.0)
+    stats.observe(batch, 0.0)
     found = [line for line in stats.remarks() if first_words(line) == "rewards are"]
     assert len(found) == bool(words)
     assert not words or found[0].startswith(words)
@@ -131,9 +131,9 @@ def test_a_few_new_rewards_decide_nothing_and_a_new_run_compares_nothing() -> No
     change = RewardChange(1.0)
     change.resumed(5)
     few = np.full((10, 2), 1e6, np.float32)
-    assert change.look(few, np.full(10, 5, np.uint32)) is None
-    assert not change.told
-    assert RewardChange(1.0).look(np.full((500, 2), 1e6, np.float32), np.full(500, 5, np.uint32)) is None
+    assert change.observe(few, np.full(10, 5, np.uint32)) is None
+    assert not change.is_known
+    assert RewardChange(1.0).observe(np.full((500, 2), 1e6, np.float32), np.full(500, 5, np.uint32)) is None
 
 
 def test_rewards_that_were_all_0_before_are_no_change() -> None:
@@ -141,7 +141,7 @@ def test_rewards_that_were_all_0_before_are_no_change() -> None:
     change = RewardChange(None)
     change.resumed(5)
     rewards = np.concatenate([np.zeros((100, 2)), np.ones((100, 2))]).astype(np.float32)
-    assert change.look(rewards, np.repeat(np.array([4, 5], np.uint32), 100)) is None
+    assert change.observe(rewards, np.repeat(np.array([4, 5], np.uint32), 100)) is None
 
 
 # ---- settings -----------------------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ def test_a_discount_that_sees_little_of_an_episode_is_remarked(
 def test_norms_of_some_updates_are_needed_to_speak_of_clipping() -> None:
     stats = InputStats(run_of(), None)
     for _ in range(9):
-        stats.note_norms([100.0])
+        stats.observe_norms([100.0])
     assert stats.remarks() == []
-    stats.note_norms([100.0])
+    stats.observe_norms([100.0])
     assert "clipped in 100% of the updates" in stats.remarks()[0]

@@ -169,15 +169,15 @@ def test_a_stop_saves_and_a_resumed_run_goes_on(start: Start) -> None:
     run = small_run(budget={"seconds": 1_000.0})
     with FakeReplay(run) as replay:
         first = start(run, replay)
-        until(lambda: first.learner._done.updates > 50, "updates")
+        until(lambda: first.learner.counters.updates > 50, "updates")
         first.end()
         assert first.error is None
-        stopped_at, trained_s = first.learner._done.updates, first.learner._done.trained_s
+        stopped_at, trained_s = first.learner.counters.updates, first.learner.counters.trained_s
         replay.version = first.published[-1].header.version
         second = start(run, replay)
-        until(lambda: second.learner._done.updates > stopped_at + 20, "more updates")
+        until(lambda: second.learner.counters.updates > stopped_at + 20, "more updates")
         second.end()
-    assert 0 < trained_s < second.learner._done.trained_s
+    assert 0 < trained_s < second.learner.counters.trained_s
     assert second.published[0].header.updates >= stopped_at
     assert second.published[0].header.version > first.published[-1].header.version
 
@@ -194,8 +194,8 @@ def test_weights_that_are_not_finite_are_never_published(start: Start) -> None:
     run = small_run(budget={"seconds": 1_000.0})
     with FakeReplay(run) as replay:
         training = start(run, replay)
-        until(lambda: training.learner._done.updates > 20, "updates")
-        training.learner._training.algorithm.policies.stored.fill_(torch.nan)
+        until(lambda: training.learner.counters.updates > 20, "updates")
+        training.learner._training.algorithm.policies.shared.fill_(torch.nan)
         training.join()
     assert training.error is not None
     assert "lower algorithm.critic_learning_rate" in str(training.error)
@@ -215,23 +215,23 @@ def test_it_outlives_a_restart_of_the_replay(start: Start, monkeypatch: pytest.M
     run = small_run(budget={"seconds": 1_000.0})
     first = FakeReplay(run)
     training = start(run, first)
-    until(lambda: training.learner._done.updates > 20, "updates")
+    until(lambda: training.learner.counters.updates > 20, "updates")
     first.close()
-    updates = training.learner._done.updates
+    updates = training.learner.counters.updates
     with FakeReplay(run, first.endpoint, inserts=2_000):
-        until(lambda: training.learner._done.updates > updates + 50, "updates by the new server")
+        until(lambda: training.learner.counters.updates > updates + 50, "updates by the new server")
         training.end()
     assert training.error is None
-    assert training.learner._done.env_steps > 2_000
+    assert training.learner.counters.env_steps > 2_000
 
 
 def test_the_time_ends_during_the_warm_up_too_and_that_is_said(start: Start, tmp_path: Path) -> None:
     run = small_run(budget={"seconds": 0.5}, replay={"min_size": 400, "batch": 16, "capacity": 1_000})
     with FakeReplay(run, inserts=0, size=40) as replay:
-        replay.holding = "actors: 40 of 400 transitions to begin with"
+        replay.holding = "actors: 40 of 400 transitions to start with"
         training = start(run, replay)
         until(lambda: replay.weights, "a copy of the first weights")
-        assert training.learner._done.trained_s == 0.0, "no transition has come"
+        assert training.learner.counters.trained_s == 0.0, "no transition has come"
         replay.inserts = 40
         training.join()
         until(lambda: last_report(replay).finished, "the last report")
@@ -261,7 +261,7 @@ def test_time_stands_still_while_a_peer_is_gone_and_the_report_names_it(start: S
     run = small_run(budget={"seconds": 1_000.0})
     with FakeReplay(run) as replay:
         training = start(run, replay)
-        until(lambda: training.learner._done.updates > 20, "updates")
+        until(lambda: training.learner.counters.updates > 20, "updates")
         replay.absent = "actors: none is connected"
         replay.holding = "actors: none is connected"
         until(lambda: last_report(replay).paused == replay.absent, "a pause")

@@ -43,21 +43,21 @@ def test_errors_go_back_with_the_places_of_their_records(prioritised: FakeReplay
     stream = connect(prioritised)
     batch = take(stream)
     assert batch.probabilities is not None
-    assert batch.places is not None
+    assert batch.sample_info is not None
     assert batch.words.shape[0] == 16
     assert batch.probabilities.dtype == torch.float32
-    assert batch.probabilities.tolist() == [slot / 256 for slot in batch.places["slot"]]
+    assert batch.probabilities.tolist() == [slot / 256 for slot in batch.sample_info["slot"]]
     errors = torch.linspace(0.0, 3.0, 16, requires_grad=True)
-    stream.prioritise(batch, errors)
+    stream.update_priorities(batch, errors)
     until(lambda: prioritised.told, "the errors")
     told = prioritised.told[0]
     assert told["value"].tolist() == errors.tolist()
-    assert (told[["slot", "generation"]] == batch.places[["slot", "generation"]]).all()
+    assert (told[["slot", "generation"]] == batch.sample_info[["slot", "generation"]]).all()
 
 
 def test_errors_may_change_once_they_are_handed_over(prioritised: FakeReplay, connect: Connect) -> None:
     stream, errors = connect(prioritised), torch.ones(16)
-    stream.prioritise(take(stream), errors)
+    stream.update_priorities(take(stream), errors)
     errors.fill_(9.0)
     until(lambda: prioritised.told, "the errors")
     assert set(prioritised.told[0]["value"].tolist()) == {1.0}
@@ -68,7 +68,7 @@ def test_errors_go_to_the_server_their_records_came_from(prioritised: FakeReplay
         other.generation = 8
         stream = connect(prioritised, other)
         for _ in range(20):
-            stream.prioritise(take(stream), torch.zeros(16))
+            stream.update_priorities(take(stream), torch.zeros(16))
         until(lambda: len(prioritised.told) + len(other.told) == 20, "all errors")
         assert prioritised.told
         assert other.told
@@ -85,7 +85,7 @@ def test_errors_for_a_server_that_is_gone_are_dropped(
     batch = take(stream)
     prioritised.close()
     call_until(stream, lambda: not stream.opened, "the loss")
-    stream.prioritise(batch, torch.zeros(16))
+    stream.update_priorities(batch, torch.zeros(16))
 
 
 @pytest.mark.parametrize("spare", [b"", bytes(24 * 16)], ids=["none", "too many"])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import click
 import msgspec
@@ -22,6 +23,18 @@ from shoal.commands.evaluate.text import choice_lines
 SHORT_EPISODES, FEWEST_EPISODES = 100, 10
 """Of the diagnosis at the end of `shoal train`."""
 _screen = Console(markup=False, emoji=False, stderr=True)
+
+
+class Diagnosed(Protocol):
+    """What is printed of a diagnosis."""
+
+    @property
+    def updates(self) -> int:
+        """Updates of the run."""
+
+    @property
+    def warnings(self) -> list[DiagnosisWarning]:
+        """What the diagnosis warns of."""
 
 
 class DiagnoseConfig(msgspec.Struct, frozen=True):
@@ -87,10 +100,15 @@ def print_warnings(warnings: list[DiagnosisWarning], screen: Console) -> None:
         screen.print(f"  try: {'; or '.join(warned.to_try)}", soft_wrap=True, markup=False, highlight=False)
 
 
-def print_warnings_after_training(directory: RunDirectory, screen: Console) -> None:
-    """Diagnoses a run that has just ended, and says only what it is warned of."""
+def print_warnings_after_training(
+    directory: RunDirectory, screen: Console, look: Callable[[RunDirectory, int], Diagnosed] = diagnose
+) -> None:
+    """Diagnoses a run that has just ended and prints only its warnings.
+
+    look: makes the diagnosis of a run over a number of episodes.
+    """
     with screen.status("looking for what could be better"):
-        found = diagnose(directory, episodes_after_training(len(directory.run.joint.agents)))
+        found = look(directory, episodes_after_training(len(directory.run.joint.agents)))
     if found.warnings and found.updates:
         print_warnings(found.warnings, screen)
         screen.print(f"more: shoal diagnose {directory.path}", soft_wrap=True, markup=False)

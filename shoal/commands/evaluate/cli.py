@@ -13,8 +13,8 @@ from msgspec import Meta
 from rich.console import Console
 
 from actor_node.evaluation import evaluate as evaluation
-from actor_node.evaluation.evaluate import FIRST_SEED, Compared, Evaluation
-from actor_node.evaluation.process_pool import MOST_EPISODES
+from actor_node.evaluation.episode_schedule import MAX_EPISODES
+from actor_node.evaluation.evaluate import FIRST_SEED, Comparison, Evaluation
 from actor_node.evaluation.task import Dynamics, EvalGame, EvalTask
 from actor_node.evaluation.teams import BASELINES, RANDOM, Team, load_run_team, load_teams, random_team, run_name
 from common.errors import ConfigError
@@ -179,7 +179,7 @@ def _with_comparison(
 ) -> Evaluation:
     """Evaluates a team; where it learnt to draw its choices, a share of the episodes also otherwise, and at random."""
     choices: evaluation.Choices = "drawn" if config.sample else "greedy"
-    compares = team.drawn is not None and game.spec.exploration.choices == "gumbel"
+    compares = team.make_sampled_actor is not None and game.spec.exploration.choices == "gumbel"
     # What is compared with has a third of the time that is left for the team itself, twice.
     within = config.within * (0.6 if compares else 1.0)
     other: evaluation.Choices = "greedy" if config.sample else "drawn"
@@ -210,7 +210,7 @@ def _with_comparison(
         at_most=share,
     )
     beside = [(other, watched(team, choices=other)), (RANDOM, watched(chance))]
-    compared = [Compared(name, one.episodes, one.return_mean, one.return_ci95) for name, one in beside]
+    compared = [Comparison(name, one.episodes, one.return_mean, one.return_ci95) for name, one in beside]
     return msgspec.structs.replace(result, compared=compared)
 
 
@@ -255,7 +255,7 @@ def _evaluate_with_progress(
     then: what is played afterwards, in words.
     """
     ground, spec = eval_task(game.spec, config), game.spec
-    options = play_options(spec, config, launch)._replace(within_s=within, at_most=at_most or MOST_EPISODES)
+    options = play_options(spec, config, launch)._replace(within_s=within, max_episodes=at_most or MAX_EPISODES)
     count = "as many episodes as fit into" if not config.episodes else f"{config.episodes:,} episodes"
     if not config.episodes:
         count = "1,000 episodes" if ground.batched else f"{count} {within:.0f} s (20 to 1,000)"
@@ -263,7 +263,7 @@ def _evaluate_with_progress(
     how = "choices drawn" if choices == "drawn" else "without exploration"
     doing = f"evaluating {team.name}: {count} in {where}, {how}{f'; then {then}' if then else ''}"
     with ProgressWatcher(screen, doing, stopped, quiet=at_most > 0) as watcher:
-        return evaluation.evaluate_entrant(
+        return evaluation.evaluate_team(
             game,
             team,
             config.episodes or (at_most or evaluation.BATCHED_EPISODES if ground.batched else 0),

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from actor_node.evaluation.batched_rollouts import Watcher
+from actor_node.evaluation.episodes import Watcher
 from actor_node.evaluation.rollouts import FOREIGN_COPIES, PlayOptions
 from actor_node.evaluation.task import is_foreign
 from common.errors import ShoalError

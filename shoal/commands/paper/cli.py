@@ -104,7 +104,7 @@ def _score(runs: Sequence[TableRun], episodes: int) -> list[Table]:
 
         def evaluated(run: TableRun) -> Evaluation:
             directory = RunDirectory(run.job.directory)
-            result = evaluation.evaluate(directory, episodes, seed, ground=EvalTask(fast=True))
+            result = evaluation.evaluate(directory, episodes, seed, task=EvalTask(fast=True))
             evaluation.save(result, directory.evaluation_file)
             progress.advance(task)
             return result

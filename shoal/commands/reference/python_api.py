@@ -8,6 +8,11 @@ from importlib import import_module
 from shoal.commands.reference import markdown as md
 from shoal.commands.reference.source import Function, Source, fields, is_property, methods, signature
 
+FRONT_DOOR: dict[str, tuple[str, ...]] = {
+    "shoal.training": ("train", "Run", "evaluate"),
+    "shoal.team": ("load", "Team"),
+}
+"""What `import shoal` offers, by the module that defines it."""
 PUBLIC_NAMES: dict[str, tuple[str, ...]] = {
     "common.worlds": ("make_world", "world_spec", "scenarios"),
     "common.worlds.world": ("World", "Step"),
@@ -27,11 +32,25 @@ What is meant to be imported. Arrays' shapes stand in brackets, `[copies, agents
 else is internal and may change.
 """
 
+_FRONT_DOOR = """
+`import shoal` offers these names, and `make_world`, `scenarios`, `Evaluation` and the errors of the modules below.
+[python.md](../python.md) shows them at work.
+""".strip()
+
 
 def python_api_page() -> str:
     """Returns the page."""
     sections = [_module(name, names) for name, names in PUBLIC_NAMES.items()]
-    return md.page("From Python", _INTRODUCTION, *sections)
+    return md.page("From Python", _INTRODUCTION, _front_door(), *sections)
+
+
+def _front_door() -> str:
+    """Returns the section of what `import shoal` offers."""
+    parts = ["## shoal", _FRONT_DOOR]
+    for name, names in FRONT_DOOR.items():
+        source = Source.of(import_module(name))
+        parts += [_item(source, source.find(item)) for item in names]
+    return "\n\n".join(parts)
 
 
 def _module(name: str, names: tuple[str, ...]) -> str:

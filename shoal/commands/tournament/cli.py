@@ -102,7 +102,7 @@ def tournament(runs: tuple[str, ...], **values: Any) -> None:
             config.seed,
             ground,
             side=config.side,
-            judged_by=config.opponents,
+            opponents=config.opponents,
             options=options,
             watcher=watcher,
         )

@@ -94,7 +94,7 @@ print("drained")
 raise SystemExit(stop.exit_code)
 """
 BRIEF = LOOP.format(drain="")
-# Until it is told to go on; `readline` is taken up again after a signal.
+# Until it receives a line; `readline` is restarted after a signal.
 LONG = LOOP.format(drain="import sys; sys.stdin.readline()")
 
 
@@ -104,6 +104,74 @@ def test_a_signal_asks_for_a_clean_end(start, number, code):
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
     assert end_of(process)[:2] == (code, "draining\ndrained\n")
+
+
+BRIEF_HINT = BRIEF.replace("stop.on_signals()", "stop.hint = 'resume with ...'; stop.on_signals(); stop.on_hangup()")
+LONG_HINT = BRIEF_HINT.replace('print("draining")', 'print("draining")\nimport signal\nwhile True: signal.pause()')
+
+
+def test_a_second_ctrl_c_leaves_the_hint(start):
+    process = start(LONG_HINT)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "draining\n"
+    process.send_signal(signal.SIGINT)
+    assert end_of(process) == (INTERRUPTED, "", "\nresume with ...\n")
+
+
+def test_the_end_of_the_terminal_leaves_the_hint_and_ends_cleanly(start):
+    process = start(BRIEF_HINT)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGHUP)
+    assert end_of(process) == (129, "draining\ndrained\n", "\nresume with ...\n")
+
+
+def test_a_terminal_that_is_gone_does_not_disturb_a_clean_end(start, tmp_path):
+    done = tmp_path / "done"
+    process = start(BRIEF_HINT.replace("raise SystemExit", f"open({str(done)!r}, 'w')\nraise SystemExit"))
+    assert process.stdout.readline() == "ready\n"
+    process.stderr.close()
+    process.stdout.close()
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(20) == 129
+    assert done.exists()
+
+
+def test_who_ignores_hangups_from_the_start_ignores_them_still(start):
+    process = start(f"import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n{BRIEF_HINT}")
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    assert end_of(process)[0] == DONE
+
+
+GUEST = """
+import signal
+from common.process.stop import Stop
+stop = Stop()
+signal.signal(signal.SIGTERM, lambda *_: None)
+before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+try:
+    with stop.signals():
+        print("ready", flush=True)
+        while not stop.wait(60):
+            pass
+        print("draining", flush=True)
+        while True:
+            signal.pause()
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+print([signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before, int(stop.signal), flush=True)
+"""
+
+
+def test_in_a_program_of_another_a_second_ctrl_c_is_an_exception_and_handlers_come_back(start):
+    process = start(GUEST)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "draining\n"
+    process.send_signal(signal.SIGINT)
+    assert end_of(process) == (0, f"interrupted\nTrue {int(signal.SIGINT)}\n", "")
 
 
 @pytest.fixture
@@ -260,9 +328,9 @@ def test_a_long_wait_says_every_ten_seconds_what_it_waits_for(waits):
     log, lines = waits
     for tenth in range(251):
         log.waiting("Godot" if tenth < 150 else "Lucky", 100.0 + tenth / 10)
-    assert lines() == ["waiting since 10 s for Godot", "waiting since 20 s for Lucky"]
+    assert lines() == ["waiting for Godot: 10 s so far", "waiting for Lucky: 20 s so far"]
     log.done(125.5)
-    assert lines()[-1] == "waited 25.5 s for Lucky; going on"
+    assert lines()[-1] == "waited for Lucky: 25.5 s"
 
 
 def test_a_wait_is_counted_while_it_goes_on(waits):

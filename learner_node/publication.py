@@ -1,0 +1,66 @@
+"""Publication of weights: their versions, the header that actors read, and the checks before they leave."""
+
+from __future__ import annotations
+
+import math
+
+from common.errors import ShoalError
+from common.run.run import Run
+from common.wire.weights import WeightsHeader
+from learner_node import schedule
+from learner_node.batches import Batches
+from learner_node.broadcast import Publisher
+from learner_node.metrics import Metrics
+from learner_node.stacked.update import StackedUpdate
+from learner_node.state import Counters, capture
+
+
+class Publication:
+    """Publishes one run's weights under increasing versions. All times are monotonic seconds."""
+
+    def __init__(self, run: Run, counters: Counters, broadcast: Publisher, stream: Batches, metrics: Metrics) -> None:
+        self._run, self._counters = run, counters
+        self._broadcast, self._stream, self._metrics = broadcast, stream, metrics
+        self.started = False
+        """Whether a replay server accepted this learner: before that nothing is published."""
+
+    def start(self, checkpoint_period_s: float) -> int:
+        """Starts at a version that no weights of the run had; returns it. Call once, with the stream opened."""
+        self.started = True
+        remembered = self._stream.weights_version
+        version = self._broadcast.first_version(self._counters.weights_version, remembered, checkpoint_period_s)
+        self._counters.weights_version = version - 1
+        return version
+
+    def is_due(self, now: float) -> bool:
+        """Returns whether weights are to be published."""
+        return self._broadcast.is_due(self._counters.updates, now)
+
+    def publish(self, algorithm: StackedUpdate, now: float) -> None:
+        """Publishes the current weights; ShoalError if they are not finite."""
+        counters = self._counters
+        counters.weights_version += 1
+        try:
+            self._broadcast.send(self._header(), algorithm.policy_weights(), self._stream, now)
+        except ValueError as e:
+            capture(algorithm, counters).check()
+            raise ShoalError(f"weights {counters.weights_version} cannot be published: {e}") from e
+        self._metrics.weights_published.inc()
+        self._metrics.weights_version.set(counters.weights_version)
+
+    def publish_last(self, algorithm: StackedUpdate, now: float) -> None:
+        """Publishes the final weights, unless the last published ones are those."""
+        if self.is_due(math.inf):
+            self.publish(algorithm, now)
+
+    def _header(self) -> WeightsHeader:
+        counters, exploration = self._counters, self._run.spec.exploration
+        progress = counters.progress(self._run.spec.budget)
+        return WeightsHeader(
+            run=self._run.id,
+            data_hash=self._run.data_hash,
+            version=counters.weights_version,
+            updates=counters.updates,
+            exploration_scale=schedule.exploration_scale(exploration, progress, counters.env_steps),
+            random_share=schedule.random_share(exploration, counters.env_steps),
+        )

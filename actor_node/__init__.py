@@ -1,1 +1,1 @@
-"""World -> transitions: light processes that play the decentralised policies and send what happened. No torch."""
+"""Actors: light processes that play the decentralised policies and send the transitions. No torch."""

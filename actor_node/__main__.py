@@ -1,4 +1,4 @@
-"""Runs the command `actor`."""
+"""Entry point of `python -m actor_node`: the command `actor`."""
 
 from actor_node.cli import main
 

@@ -1,4 +1,4 @@
-"""The command `actor`: one node of rollout workers."""
+"""The command `actor`: runs one node of rollout workers."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from common.wire.keys import load_keys
 def actor(**values: object) -> int:
     """Play the decentralised policies and send transitions to the replay server.
 
-    Starts N workers that step copies of the run's world with the newest weights. They learn what the run is from the
-    replay server, so they may start first: they wait, and say for what. Ends on Ctrl-C or SIGTERM, after what was sent
-    has been acknowledged (at most --drain).
+    Starts N workers that step copies of the run's world with the newest weights. The workers receive the run from the
+    replay server, so they may start before it: they wait, and log what they wait for. The node ends on Ctrl-C or
+    SIGTERM, once all sent transitions are acknowledged (after --drain at the latest).
 
     \b
     Example:  actor --n 32 --replay tcp://replay-host:5555 --weights tcp://learner-host:5556
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
-    # Set before numpy is imported anywhere in the workers: one thread each, the workers are the parallelism.
+    # Set before the workers import numpy: one thread per worker, because the workers are the parallelism.
     for library in ("OPENBLAS", "OMP", "MKL"):
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     from actor_node.supervisor import run_node  # noqa: PLC0415  (after the environment is set)
 
     config = command.build(ActorConfig, values)
-    load_keys(config.keys)  # a mistake in them is told once, and not by every worker
+    load_keys(config.keys)  # so that an invalid key is reported once, and not by every worker
     start_logging("actor")
     if config.parent:
         die_with_parent(config.parent)

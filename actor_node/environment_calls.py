@@ -1,10 +1,10 @@
-"""What a worker's environment is doing, in memory that the supervisor reads while the environment holds the worker.
+"""The call of the user's code that each worker executes, in memory that the supervisor reads.
 
-    worker       before and after each call of the user's code: which call, of which copy, since when
-    supervisor   reads it once in a while, says it to the replay server for a worker that cannot, and names a call that
-                 does not return
+    worker       writes before and after each call: which call, of which copy, since when
+    supervisor   reads once a second, reports to the replay server for a worker that cannot, and logs a call that does
+                 not return
 
-A call may hold the interpreter for minutes, so nothing that runs in the worker's own process could report it.
+A call may hold the interpreter for minutes, so nothing in the worker's own process could report it.
 """
 
 from __future__ import annotations
@@ -18,143 +18,153 @@ import numpy as np
 import numpy.typing as npt
 
 SLOW_STEP_S = 1.0
-"""A step of all copies that takes longer is worth a word."""
+"""A step of all copies that takes longer is shown."""
 LONG_CALL_S = 10.0
-"""A call of the user's code that takes longer is named."""
+"""A call of the user's code that takes longer is shown with its duration."""
 _FIELDS = 8
 
 
 class Call(IntEnum):
-    """Kinds of calls into the user's code."""
+    """Kinds of calls of the user's code."""
 
     NONE = 0
     MAKING = 1
     RESETTING = 2
     STEPPING = 3
     CLOSING = 4
-    """All copies, and what else of the environment ends with the process."""
+    """Closes all copies, and what else of the environment ends with the process."""
 
 
 class CurrentCall(NamedTuple):
-    """One moment of one worker. Times are monotonic seconds, which all processes of a machine share."""
+    """The call that one worker executes at one moment. Times are monotonic seconds, equal for all processes."""
 
     call: Call
-    """The call that runs, or, between two of them, the last one; NONE between chunks."""
+    """The current call, or the last one if none runs; NONE between chunks."""
     copy: int
     copies: int
-    since: float
-    """When the call began; 0 outside a call."""
-    step_since: float
-    """When the step of all copies began; 0 outside one."""
-    step_s: float
-    """Time that the last step of all copies took."""
-    spoke_at: float
-    """When the worker last reported by itself; 0 before."""
+    started_at: float
+    """When the call started; 0 if none runs."""
+    step_started_at: float
+    """When the step of all copies started; 0 outside a step."""
+    last_step_s: float
+    """Duration of the last step of all copies."""
+    reported_at: float
+    """When the worker last sent a report itself; 0 before its first."""
     incarnation: int
 
-    def lasts_s(self, now: float) -> float:
-        """Returns for how long the call has lasted; 0 outside a call."""
-        return max(now - self.since, 0.0) if self.since else 0.0
+    def duration_s(self, now: float) -> float:
+        """Returns how long the call has run; 0 if none runs."""
+        return max(now - self.started_at, 0.0) if self.started_at else 0.0
 
 
-def in_words(doing: CurrentCall, now: float) -> str:
-    """Returns what keeps a worker busy; empty at the usual pace."""
-    lasts_s = doing.lasts_s(now)
-    where = f"copy {doing.copy + 1} of {doing.copies}" + (f" for {lasts_s:.0f} s" if lasts_s >= LONG_CALL_S else "")
-    pace = f"{doing.step_s:.1f} s a step of all copies" if doing.step_s >= SLOW_STEP_S else ""
-    if doing.call is Call.NONE:
+def describe_activity(current: CurrentCall, now: float) -> str:
+    """Describes what slows a worker down, for `ActorReport.doing`; empty at the usual pace."""
+    duration_s = current.duration_s(now)
+    duration = f" for {duration_s:.0f} s" if duration_s >= LONG_CALL_S else ""
+    copy = f"copy {current.copy + 1} of {current.copies}{duration}"
+    pace = f"{current.last_step_s:.1f} s a step of all copies" if current.last_step_s >= SLOW_STEP_S else ""
+    if current.call is Call.NONE:
         return pace
-    if doing.call is Call.MAKING:
-        return f"making {where}"
-    if doing.call is Call.CLOSING:
-        return "closing the environments" + (f" for {lasts_s:.0f} s" if lasts_s >= LONG_CALL_S else "")
-    if doing.call is Call.RESETTING and not doing.step_since:
-        return f"resetting {where}"
-    slow = pace or now - doing.step_since >= SLOW_STEP_S
-    verb = "resetting" if doing.call is Call.RESETTING else "stepping"
-    return ", ".join(text for text in (f"{verb} {where}", pace) if text) if slow else ""
+    if current.call is Call.MAKING:
+        return f"making {copy}"
+    if current.call is Call.CLOSING:
+        return f"closing the environments{duration}"
+    if current.call is Call.RESETTING and not current.step_started_at:
+        return f"resetting {copy}"
+    is_slow = pace or now - current.step_started_at >= SLOW_STEP_S
+    verb = "resetting" if current.call is Call.RESETTING else "stepping"
+    return ", ".join(text for text in (f"{verb} {copy}", pace) if text) if is_slow else ""
 
 
-def call_in_words(doing: CurrentCall) -> str:
-    """Names the call of the user's code that runs; empty outside one."""
-    if not doing.since:
+def describe_call(current: CurrentCall) -> str:
+    """Names the call of the user's code that runs; empty if none runs."""
+    if not current.started_at:
         return ""
-    if doing.call is Call.CLOSING:
+    if current.call is Call.CLOSING:
         return "close() of the environments"
-    name = {Call.MAKING: "the constructor", Call.RESETTING: "reset()", Call.STEPPING: "step()"}[doing.call]
-    return f"{name} of copy {doing.copy + 1} of {doing.copies}"
+    name = {Call.MAKING: "the constructor", Call.RESETTING: "reset()", Call.STEPPING: "step()"}[current.call]
+    return f"{name} of copy {current.copy + 1} of {current.copies}"
 
 
-def long_call(doing: CurrentCall, now: float) -> str:
-    """Names a call that has not returned for LONG_CALL_S; empty when there is none."""
-    lasts_s = doing.lasts_s(now)
-    return f"{call_in_words(doing)} has not returned for {lasts_s:.0f} s" if lasts_s >= LONG_CALL_S else ""
+def describe_long_call(current: CurrentCall, now: float) -> str:
+    """Names a call that has run for LONG_CALL_S or longer; empty otherwise."""
+    duration_s = current.duration_s(now)
+    return f"{describe_call(current)} has not returned for {duration_s:.0f} s" if duration_s >= LONG_CALL_S else ""
 
 
 class CallTable:
-    """One row a worker, in shared memory. Without a lock: a worker killed while it held one would block all others."""
+    """One row per worker in shared memory. It has no lock: a worker killed while it held one would block all others."""
 
     def __init__(self, shared: Array[c_double]) -> None:
         self._rows: npt.NDArray[np.float64] = np.frombuffer(shared, np.float64).reshape(-1, _FIELDS)  # type: ignore[call-overload]
 
     @staticmethod
     def size(workers: int) -> int:
-        """Returns how many numbers the memory must hold."""
+        """Returns how many numbers the memory contains."""
         return workers * _FIELDS
 
     def read(self, worker: int) -> CurrentCall:
-        """Returns a worker's row."""
-        call, copy, copies, since, step_since, step_s, spoke_at, incarnation = self._rows[worker].tolist()
+        """Returns the row of a worker."""
+        call, copy, copies, started_at, step_started_at, last_step_s, reported_at, incarnation = self._rows[
+            worker
+        ].tolist()
         return CurrentCall(
-            Call(int(call)), int(copy), int(copies), since, step_since, step_s, spoke_at, int(incarnation)
+            Call(int(call)),
+            int(copy),
+            int(copies),
+            started_at,
+            step_started_at,
+            last_step_s,
+            reported_at,
+            int(incarnation),
         )
 
     def clear(self, worker: int) -> None:
-        """Forgets what a worker that has ended did."""
+        """Clears the row of a worker that has ended."""
         self._rows[worker] = 0.0
 
-    def call(self, worker: int, call: Call, copy: int, copies: int, now: float) -> None:
-        """Notes that a call begins."""
+    def start_call(self, worker: int, call: Call, copy: int, copies: int, now: float) -> None:
+        """Records the start of a call."""
         self._rows[worker, :4] = call, copy, copies, now
 
-    def returned(self, worker: int) -> None:
-        """Notes that the call has returned."""
+    def end_call(self, worker: int) -> None:
+        """Records the end of the call."""
         self._rows[worker, 3] = 0.0
 
-    def steps(self, worker: int, now: float) -> None:
-        """Notes that a step of all copies begins."""
+    def start_step(self, worker: int, now: float) -> None:
+        """Records the start of a step of all copies."""
         self._rows[worker, 4] = now
 
-    def idle(self, worker: int, step_s: float) -> None:
-        """Notes that a chunk is complete, whose last step of all copies took `step_s`."""
-        self._rows[worker, (0, 3, 4, 5)] = Call.NONE, 0.0, 0.0, step_s
+    def end_chunk(self, worker: int, last_step_s: float) -> None:
+        """Records the end of a chunk whose last step of all copies took `last_step_s`."""
+        self._rows[worker, (0, 3, 4, 5)] = Call.NONE, 0.0, 0.0, last_step_s
 
-    def spoke(self, worker: int, incarnation: int, now: float) -> None:
-        """Notes that the worker has reported by itself."""
+    def reported(self, worker: int, incarnation: int, now: float) -> None:
+        """Records that the worker sent a report itself."""
         self._rows[worker, 6:] = now, incarnation
 
 
 class WatchedEnv:
-    """One environment that says when it is called; everything else is the environment's own."""
+    """An environment that announces its calls; all other attributes are the environment's own."""
 
-    def __init__(self, env: Any, began: Callable[[Call], None], returned: Callable[[], None]) -> None:
-        self._env, self._began, self._returned = env, began, returned
+    def __init__(self, env: Any, on_call: Callable[[Call], None], on_return: Callable[[], None]) -> None:
+        self._env, self._on_call, self._on_return = env, on_call, on_return
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._env, name)
 
     def reset(self, *args: Any, **kwargs: Any) -> Any:
         """Resets the environment."""
-        self._began(Call.RESETTING)
+        self._on_call(Call.RESETTING)
         try:
             return self._env.reset(*args, **kwargs)
         finally:
-            self._returned()
+            self._on_return()
 
     def step(self, actions: Any) -> Any:
         """Steps the environment."""
-        self._began(Call.STEPPING)
+        self._on_call(Call.STEPPING)
         try:
             return self._env.step(actions)
         finally:
-            self._returned()
+            self._on_return()

@@ -1,17 +1,17 @@
-"""How a worker departs from its policies: noise on the heads, and steps taken at random.
+"""How a worker explores: noise on the actions of its policies, and uniform random actions.
 
-| part (common/policy/heads.py)  | noise, `scale` as it came with the weights    | at random (warm-up)                 |
+| part (common/policy/heads.py)  | noise with the `scale` that weights carry     | uniform random (warm-up)            |
 |--------------------------------|-----------------------------------------------|-------------------------------------|
 | box, force                     | `clip(action + half * x)`                     | uniform within its bounds           |
 | thrust                         | the same on `right - left` and `up - down`    | uniform in both, -1 to 1            |
-| soft                           | `softmax(logits + Gumbel)`, whatever the scale| `softmax(Gumbel)`: equal logits     |
-| choice, `gumbel`               | `argmax(logits + Gumbel)`, whatever the scale | any choice                          |
+| soft                           | `softmax(logits + Gumbel)` at any scale       | `softmax(Gumbel)`: equal logits     |
+| choice, `gumbel`               | `argmax(logits + Gumbel)` at any scale        | any choice                          |
 | choice, `epsilon`              | the best; with probability `scale` any choice | any choice                          |
 
 x is `scale * N(0, 1)` (`gaussian`) or an Ornstein-Uhlenbeck process, `x <- (1 - theta) x + scale * N(0, 1)`. Gumbel
-noise (Gumbel 1954) makes a draw from the policy's own distribution, the one its loss draws from too: scaled, the actors
-would play another policy than the one that learns. Noise on a thrust pushes one way as much as it holds back the other,
-so that every thrust keeps stay = 0 and left + right = down + up = 1: the critics never see others.
+noise (Gumbel 1954) samples from the distribution that the policy loss samples from. It is never scaled: with scaled
+noise the actors would play a different policy from the one that learns. Noise on a thrust adds to one direction what
+it takes from the opposite one: every thrust keeps stay = 0 and left + right = down + up = 1, as the critics expect.
 
 Shapes: C copies, A numbers of the joint action, P parts of a segment, n numbers of each.
 """
@@ -30,104 +30,104 @@ from common.spec import JointSpec
 from common.state import State, copy_into, generator_state, restore_generator
 
 
-def scale_share(ladder: float, worker: int, workers: int) -> float:
-    """Returns a worker's share of the scale: 1 for a node's first, `ladder` for its last, in geometric steps between.
+def ladder_factor(ladder: float, worker: int, workers: int) -> float:
+    """Returns the factor on a worker's exploration scale: 1 for the first worker of a node, `ladder` for the last.
 
-    So Ape-X spreads its epsilons over its actors (Horgan et al. 2018, arXiv 1803.00933): some try much and others
-    little, whatever the schedule says.
+    The workers between follow in geometric steps, as Ape-X spreads its epsilons over its actors (Horgan et al. 2018,
+    arXiv 1803.00933): at any point of the schedule some workers explore much and others little.
     """
     return float(ladder ** (worker / (workers - 1))) if workers > 1 else 1.0
 
 
 class Exploration:
-    """Turns logits into explored actions for a fixed number of copies; keeps the noise's state."""
+    """Turns logits into explored actions for a fixed number of copies; holds the state of the noise."""
 
     def __init__(
         self, joint: JointSpec, spec: ExplorationSpec, copies: int, rng: np.random.Generator, head: str = "box"
     ) -> None:
-        """Raises ConfigError for parts of an action that the head (`network.head`) cannot make."""
+        """Raises ConfigError if the head (`network.head`) cannot produce a part of the actions."""
         self._rng = rng
         self._theta = spec.theta if spec.kind == "ornstein_uhlenbeck" else 1.0
         self._noise = np.zeros((copies, joint.action_dim), np.float32)
-        self._low, self._high, self._reach = ranges(joint, head)
+        self._low, self._high, self._half_range = ranges(joint, head)
         self._heads = GreedyHeads(joint, head)
         self._choices, self._soft, self._thrusts = (
             [segment for segment in self._heads.segments if segment.kind == kind]
             for kind in ("choice", "soft", "thrust")
         )
-        self._drawn = self._soft + (self._choices if spec.choices == "gumbel" else [])
-        """What is drawn from the policies' own distributions."""
+        self._gumbel_segments = self._soft + (self._choices if spec.choices == "gumbel" else [])
+        """Segments sampled with Gumbel noise."""
         self._has_epsilon = bool(self._choices) and spec.choices == "epsilon"
-        self._has_noise = bool(self._reach.any())
+        self._has_noise = bool(self._half_range.any())
 
-    def act(self, logits: Floats, scale: float, random_share: float) -> Floats:
-        """Returns explored joint actions [C, A] for logits [C, A]; `random_share` of the copies act at random."""
-        if random_share >= 1.0:
+    def act(self, logits: Floats, scale: float, random_fraction: float) -> Floats:
+        """Returns explored joint actions [C, A] for logits [C, A]; `random_fraction` of the copies act at random."""
+        if random_fraction >= 1.0:
             return self._uniform(len(logits))
         actions = self._heads(self._with_gumbel(logits))
         if self._has_epsilon and scale > 0.0:
             self._choose_any(actions, scale)
         if self._has_noise and scale > 0.0:
             actions = self._add_noise(actions, scale)
-        if random_share > 0.0:
-            random_copies = self._rng.random(len(logits)) < random_share
+        if random_fraction > 0.0:
+            random_copies = self._rng.random(len(logits)) < random_fraction
             actions[random_copies] = self._uniform(int(random_copies.sum()))
         return actions
 
-    def forget(self, copies: npt.NDArray[np.bool_]) -> None:
-        """Starts the noise anew in copies [C] whose episode ended."""
+    def reset(self, copies: npt.NDArray[np.bool_]) -> None:
+        """Resets the noise of the copies [C] whose episode ended."""
         self._noise[copies] = 0.0
 
     def state(self) -> State:
-        """Returns the noise and where the generator stands."""
+        """Returns the noise and the state of the random generator."""
         return {"noise": self._noise.copy(), "rng": generator_state(self._rng)}
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Takes a state over; KeyError or ValueError when it is of other copies or actions."""
+        """Restores a state; KeyError or ValueError if it is of other copies or actions."""
         self._noise = np.empty_like(self._noise)
         copy_into(self._noise, state["noise"])
         restore_generator(self._rng, state["rng"])
 
     def _with_gumbel(self, logits: Floats) -> Floats:
-        if not self._drawn:
+        if not self._gumbel_segments:
             return logits
         noisy = logits.copy()
-        for segment in self._drawn:
-            own = noisy[:, segment.columns]
-            own += self._rng.gumbel(size=own.shape)
+        for segment in self._gumbel_segments:
+            columns = noisy[:, segment.columns]
+            columns += self._rng.gumbel(size=columns.shape)
         return noisy
 
     def _choose_any(self, actions: Floats, probability: float) -> None:
         for segment in self._choices:
-            own = by_part(actions, segment)
-            swayed = self._rng.random(own.shape[:2]) < probability
-            chosen = own.argmax(axis=2)
-            chosen[swayed] = self._rng.integers(own.shape[2], size=int(swayed.sum()))
-            choose(chosen, own)
+            parts = by_part(actions, segment)
+            is_random = self._rng.random(parts.shape[:2]) < probability
+            chosen = parts.argmax(axis=2)
+            chosen[is_random] = self._rng.integers(parts.shape[2], size=int(is_random.sum()))
+            choose(chosen, parts)
 
     def _add_noise(self, actions: Floats, scale: float) -> Floats:
-        # With theta = 1 nothing of the last noise is left: Gaussian noise is the memoryless Ornstein-Uhlenbeck process.
-        drawn = self._rng.standard_normal(actions.shape, np.float32)
-        drawn *= np.float32(scale)
+        # theta = 1 keeps nothing of the last noise: Gaussian noise is the memoryless Ornstein-Uhlenbeck process.
+        noise = self._rng.standard_normal(actions.shape, np.float32)
+        noise *= np.float32(scale)
         for segment in self._thrusts:
-            own = by_part(drawn, segment)
-            np.negative(own[..., RIGHT_UP], out=own[..., LEFT_DOWN])
+            parts = by_part(noise, segment)
+            np.negative(parts[..., RIGHT_UP], out=parts[..., LEFT_DOWN])
         if self._theta < 1.0:
-            drawn += np.float32(1.0 - self._theta) * self._noise
-            self._noise = drawn
-        noisy = actions + drawn * self._reach
+            noise += np.float32(1.0 - self._theta) * self._noise
+            self._noise = noise
+        noisy = actions + noise * self._half_range
         return np.clip(noisy, self._low, self._high, out=noisy)
 
     def _uniform(self, copies: int) -> Floats:
         actions = self._low + self._rng.random((copies, len(self._low)), np.float32) * (self._high - self._low)
         for segment in self._thrusts:
-            own = by_part(actions, segment)
-            own[..., 0] = 0.0
-            np.subtract(1.0, own[..., RIGHT_UP], out=own[..., LEFT_DOWN])
+            parts = by_part(actions, segment)
+            parts[..., 0] = 0.0
+            np.subtract(1.0, parts[..., RIGHT_UP], out=parts[..., LEFT_DOWN])
         for segment in self._choices:
-            own = by_part(actions, segment)
-            choose(self._rng.integers(own.shape[2], size=own.shape[:2]), own)
+            parts = by_part(actions, segment)
+            choose(self._rng.integers(parts.shape[2], size=parts.shape[:2]), parts)
         for segment in self._soft:
-            own = by_part(actions, segment)
-            softmax(self._rng.gumbel(size=own.shape).astype(np.float32), own)
+            parts = by_part(actions, segment)
+            softmax(self._rng.gumbel(size=parts.shape).astype(np.float32), parts)
         return actions

@@ -1,7 +1,12 @@
-"""What a worker has sent and not yet been acknowledged: the window, pure. No sockets, no clocks.
+"""A worker's window of unacknowledged chunks. Pure: no sockets, no clocks.
 
-A chunk gets the next seq when it is added and stays until an acknowledgement covers it. Credit is the highest seq the
-replay allows. After a reconnection or a gap everything from the first missing seq on is sent again, in order.
+A chunk takes the next seq when it is added and stays until an acknowledgement covers it. Credit is the highest seq that
+the replay server allows. After a reconnection or a gap, all chunks from the first missing seq on are sent again, in
+order.
+
+    add -> pending --next_to_send, mark_sent--> in flight --on_ack--> dropped
+              ^                                     |
+              +--------- on_welcome, on_gap --------+
 """
 
 from __future__ import annotations
@@ -9,74 +14,108 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from common.wire.codec import Buffer
+from common.wire.codec import Buffer, checksum
 from common.wire.messages import Chunk
 
 
 class PendingChunk(NamedTuple):
-    """One chunk with its payload of records."""
+    """A chunk and its payload of records, from its collection to its acknowledgement."""
 
     chunk: Chunk
     payload: Buffer
 
 
+def make_chunk(
+    payload: Buffer,
+    *,
+    actor: str,
+    incarnation: int,
+    seq: int,
+    count: int,
+    policy_version: int,
+    data_hash: str,
+    copies: int = 0,
+    ends: bytes = b"",
+) -> PendingChunk:
+    """Returns a chunk of `count` records with the checksum of its payload; see `Chunk` for the fields."""
+    chunk = Chunk(
+        actor=actor,
+        incarnation=incarnation,
+        seq=seq,
+        count=count,
+        policy_version=policy_version,
+        crc32c=checksum(payload),
+        data_hash=data_hash,
+        copies=copies,
+        ends=ends,
+    )
+    return PendingChunk(chunk, payload)
+
+
 class Outbox:
-    """The window of one actor incarnation."""
+    """The window of one actor incarnation.
+
+    Example:
+        outbox.add(make_chunk(payload, seq=outbox.next_seq, ...))       # if outbox.has_credit
+        while pending := outbox.next_to_send():
+            send(*pending)
+            outbox.mark_sent()
+    """
 
     def __init__(self) -> None:
         self.incarnation = 0
-        """Given by the replay; 0 = none yet."""
+        """Assigned by the replay server; 0 before its first Welcome."""
         self.acked = 0
-        """Highest seq known to be stored."""
+        """Highest seq acknowledged as stored."""
         self.credit = 0
         """Highest seq that may be sent."""
         self.resent = 0
         """Chunks sent more than once."""
-        self._parcels: deque[PendingChunk] = deque()
+        self._pending: deque[PendingChunk] = deque()
         self._next_to_send = 1
         self._sent = 0
 
     @property
     def next_seq(self) -> int:
-        """Seq of the next chunk to be added."""
-        return self.acked + len(self._parcels) + 1
+        """Seq of the next chunk to add."""
+        return self.acked + len(self._pending) + 1
 
     @property
     def unacked(self) -> int:
-        """Chunks kept."""
-        return len(self._parcels)
+        """Chunks not acknowledged, sent or not."""
+        return len(self._pending)
 
     @property
-    def under_way(self) -> int:
+    def in_flight(self) -> int:
         """Chunks sent and not acknowledged."""
         return self._next_to_send - self.acked - 1
 
     @property
-    def may_add(self) -> bool:
-        """Whether the replay's credit covers one more chunk."""
+    def has_credit(self) -> bool:
+        """Whether the credit covers one more chunk."""
         return self.incarnation > 0 and self.next_seq <= self.credit
 
-    def add(self, parcel: PendingChunk) -> None:
-        """Keeps a chunk, whose seq must be the next one, until it is acknowledged."""
-        if parcel.chunk.seq != self.next_seq:
-            raise ValueError(f"chunk {parcel.chunk.seq} added where {self.next_seq} was next")
-        self._parcels.append(parcel)
+    def add(self, pending: PendingChunk) -> None:
+        """Adds a chunk; its seq must be `next_seq`."""
+        if pending.chunk.seq != self.next_seq:
+            raise ValueError(f"chunk {pending.chunk.seq} added, but {self.next_seq} is next")
+        self._pending.append(pending)
 
     def next_to_send(self) -> PendingChunk | None:
-        """Returns the first kept chunk that is not under way and within credit; None when there is none."""
+        """Returns the first chunk that is not in flight and within the credit, if any."""
         if self._next_to_send >= self.next_seq or self._next_to_send > self.credit:
             return None
-        return self._parcels[self._next_to_send - self.acked - 1]
+        return self._pending[self._next_to_send - self.acked - 1]
 
-    def sent(self) -> None:
-        """Notes that the chunk `next_to_send` gave is under way."""
+    def mark_sent(self) -> None:
+        """Records that the chunk returned by `next_to_send` is in flight."""
         if self._next_to_send <= self._sent:
             self.resent += 1
         self._sent = max(self._sent, self._next_to_send)
         self._next_to_send += 1
 
     def on_welcome(self, incarnation: int, stored: int, credit: int) -> None:
-        """Takes an admission: everything after `stored` is sent again; ValueError for another incarnation's."""
+        """Accepts an admission: every chunk after `stored` is sent again. ValueError for another incarnation."""
         if self.incarnation not in (0, incarnation):
             raise ValueError(f"admitted as incarnation {incarnation}, not {self.incarnation}")
         self.incarnation = incarnation
@@ -85,13 +124,13 @@ class Outbox:
         self._next_to_send = self.acked + 1
 
     def on_ack(self, stored: int, credit: int) -> None:
-        """Drops chunks up to `stored` and takes the new credit; late acknowledgements change nothing."""
-        while self._parcels and self._parcels[0].chunk.seq <= stored:
-            self._parcels.popleft()
+        """Drops the chunks up to `stored` and raises the credit; late acknowledgements change nothing."""
+        while self._pending and self._pending[0].chunk.seq <= stored:
+            self._pending.popleft()
             self.acked += 1
         self._next_to_send = max(self._next_to_send, self.acked + 1)
         self.credit = max(self.credit, credit)
 
     def on_gap(self, received: int) -> None:
-        """Goes back: sends again what follows `received`."""
+        """Sends every chunk after `received` again."""
         self._next_to_send = max(self.acked, min(received, self.next_seq - 1)) + 1

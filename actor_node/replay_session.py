@@ -1,16 +1,18 @@
-"""A worker's connections: chunks to one replay server, weights from the learner. The only file with sockets here.
+"""A worker's session with its replay server, and its subscription to the learner's weights.
 
-    worker --Hello--> replay            until Welcome (NotReady: the run is not defined yet; ask again each second)
-    worker --Chunk--> replay            while credit lasts; kept until acknowledged
-    worker --ActorReport--> replay      each second; answered by an Ack, so silence means a lost server
-    learner --weights--> worker         PUB/SUB, newest only; the first ones come with the Welcome
+This is the only module of the worker with sockets.
 
-| waits for          | frees it                                             |
-|--------------------|------------------------------------------------------|
-| the replay server  | a Welcome or NotReady (asked for each second)        |
-| the run            | Welcome instead of NotReady, when a learner opened it |
-| weights            | a broadcast, or the payload of a Welcome             |
-| credit             | an Ack with more: the learner sampled enough         |
+    worker --Hello--> replay            each second until Welcome; NotReady: no learner has opened the run yet
+    worker --Chunk--> replay            while the credit lasts; pending until acknowledged
+    worker --ActorReport--> replay      each second; the replay answers with an Ack, so silence means a lost server
+    learner --weights--> worker         PUB/SUB, newest frame only; the first weights come with the Welcome
+
+| waits for          | freed by                                                 |
+|--------------------|----------------------------------------------------------|
+| the replay server  | a Welcome or a NotReady (a Hello each second asks for it)|
+| the run            | a Welcome, once a learner has opened the run             |
+| weights            | a broadcast, or the payload of a Welcome                 |
+| credit             | an Ack with more credit, once the learner has sampled    |
 """
 
 from __future__ import annotations
@@ -19,20 +21,19 @@ import logging
 
 import zmq
 
-from actor_node.outbox import Outbox, PendingChunk
+from actor_node.outbox import Outbox, make_chunk
 from common.errors import PeerError, ProtocolError, ShoalError
 from common.policy.network import weight_count
 from common.run.run import Run
 from common.wire.audit import Acknowledged, AuditFile, Sent, digest
 from common.wire.client import Client
-from common.wire.codec import Buffer, checksum
+from common.wire.codec import Buffer
 from common.wire.keys import Keys
 from common.wire.messages import (
     Ack,
     ActorReport,
     Busy,
     Bye,
-    Chunk,
     Fenced,
     Gap,
     Hello,
@@ -46,18 +47,25 @@ from common.wire.sockets import connect_secure, make_socket
 from common.wire.weights import MAGIC, MAX_WEIGHTS_BYTES, Weights, unpack_weights
 
 HELLO_PERIOD_S = 1.0
-SILENCE_S = 5.0
-"""With no word from the replay for so long, the worker introduces itself again."""
-STANDSTILL_S = 10.0
-"""With chunks sent and none acknowledged for so long, too: they may have been lost with a connection."""
-FAREWELL_MS = 200
-"""Longest wait for the good-bye to leave."""
+SILENCE_TIMEOUT_S = 5.0
+"""The worker sends Hello again if it receives nothing from the replay server within this time."""
+ACK_TIMEOUT_S = 10.0
+"""The worker sends Hello again if none of the chunks in flight is acknowledged within this time: a lost connection may
+have lost them."""
+LINGER_MS = 200
+"""Longest time that closing waits for the Bye to be sent."""
 
 _log = logging.getLogger(__name__)
 
 
 class ReplaySession:
-    """Keeps one worker's session with the replay and its newest weights. All times are monotonic seconds."""
+    """One worker's session with a replay server, and the newest weights. All times are monotonic seconds.
+
+    Example:
+        session = ReplaySession("node-0", "tcp://replay:5555", "tcp://learner:5556")
+        session.poll(time.monotonic(), timeout_s=0.05)          # until session.waiting_for() == ("", "")
+        session.add_chunk(256, session.weights.header.version, payload)
+    """
 
     def __init__(
         self,
@@ -67,14 +75,14 @@ class ReplaySession:
         audit: AuditFile | None = None,
         keys: Keys | None = None,
     ) -> None:
-        """Connects in the background; ConfigError when an address cannot be one."""
+        """Connects in the background; ConfigError for an invalid address."""
         self._actor, self._audit, self._audited = actor, audit, 0
         self._context = zmq.Context()
         self._client = Client(self._context, replay_url, keys=keys)
         self._broadcast = make_socket(self._context, zmq.SUB, max_frame_bytes=MAX_WEIGHTS_BYTES)
         self._broadcast.setsockopt(zmq.CONFLATE, 1)
         self._broadcast.setsockopt(zmq.SUBSCRIBE, MAGIC)
-        self._weights_trouble = ""
+        self._weights_error = ""
         self._weights_handshake = connect_secure(self._broadcast, weights_url, "--weights", keys, "learner")
         self._poller = zmq.Poller()
         self._poller.register(self._client.socket, zmq.POLLIN)
@@ -85,44 +93,47 @@ class ReplaySession:
         self.weights_at = 0.0
         self.weights_rejected = 0
         self.weights_refused = ""
-        """Why the newest frame was refused; empty if it was accepted."""
+        """Why the newest frame was rejected; empty if it was accepted."""
         self._admitted = False
-        self._heard_at = self._hello_at = -SILENCE_S
+        self._received_at = self._hello_at = -SILENCE_TIMEOUT_S
         self._acked_at = 0.0
-        """When the last acknowledgement got further, or nothing was left to acknowledge."""
-        self._no_run = ""
-        self._no_credit = ""
+        """When a chunk was last acknowledged, or none was in flight."""
+        self._not_ready = ""
+        """Why the replay server has no run; empty if unknown."""
+        self._credit_reason = ""
+        """Why the replay server grants no more credit; empty if unknown."""
 
     def waiting_for(self) -> tuple[str, str]:
-        """Returns who is waited for (replay, weights, credit) and the reason in words; ("", "") when nobody is."""
-        if self._no_run:
-            return "replay", self._no_run
+        """Returns what the worker waits for (replay, weights, credit) and the reason; ("", "") if it may collect."""
+        if self._not_ready:
+            return "replay", self._not_ready
         if not self._admitted:
-            return "replay", _with(f"the replay server at {self._client.endpoint}", self._client.connection_error(_log))
+            error = self._client.connection_error(_log)
+            return "replay", _with_reason(f"the replay server at {self._client.endpoint}", error)
         if self.weights is None:
-            refused = f"refused: {self.weights_refused}" if self.weights_refused else ""
-            return "weights", _with("the learner's first weights", refused or self._weights_trouble)
-        if not self.outbox.may_add:
-            return "credit", self._no_credit or "acknowledgements of the replay server"
+            rejected = f"rejected: {self.weights_refused}" if self.weights_refused else ""
+            return "weights", _with_reason("the learner's first weights", rejected or self._weights_error)
+        if not self.outbox.has_credit:
+            return "credit", self._credit_reason or "acknowledgements of the replay server"
         return "", ""
 
-    def pump(self, now: float, timeout_s: float = 0.0) -> None:
-        """Takes all that has arrived (waiting up to `timeout_s` for something), then sends all that may be sent.
+    def poll(self, now: float, timeout_s: float = 0.0) -> None:
+        """Handles all messages that have arrived, waiting up to `timeout_s` for the first, then sends what is due.
 
-        PeerError when the replay refuses this actor for good, ShoalError when the worker must begin anew.
+        Raises PeerError if the replay server refuses this actor, and ShoalError if the worker must restart.
         """
         if timeout_s:
             self._poller.poll(int(timeout_s * 1_000))
         while received := self._receive():
-            self._heard_at = now
-            self._take(*received, now)
-        self._weights_trouble = self._weights_handshake.log_changes(_log)
-        self._take_broadcast(now)
-        self._doubt(now)
+            self._received_at = now
+            self._handle(*received, now)
+        self._weights_error = self._weights_handshake.log_changes(_log)
+        self._receive_weights(now)
+        self._check_timeouts(now)
         if self._admitted:
             self._send_chunks()
         elif now - self._hello_at >= HELLO_PERIOD_S:
-            self._hello(now)
+            self._send_hello(now)
         if self._audit and self.outbox.acked > self._audited:
             self._audited = self.outbox.acked
             self._audit.write(Acknowledged(self._actor, self.outbox.incarnation, self._audited))
@@ -130,97 +141,95 @@ class ReplaySession:
     def add_chunk(
         self, count: int, policy_version: int, payload: Buffer, *, copies: int = 0, ends: bytes = b""
     ) -> None:
-        """Hands over a chunk of records; it is sent now or when the connection allows. See Chunk for the last two."""
+        """Adds a chunk of `count` records; it is sent now or once the connection allows. See `Chunk` for the fields."""
         if self.run is None:
-            raise RuntimeError("a chunk before the run is known")
-        chunk = Chunk(
-            self._actor,
-            self.outbox.incarnation,
-            self.outbox.next_seq,
-            count,
-            policy_version,
-            checksum(payload),
-            self.run.data_hash,
-            copies,
-            ends,
+            raise RuntimeError("add_chunk() before the run is known")
+        pending = make_chunk(
+            payload,
+            actor=self._actor,
+            incarnation=self.outbox.incarnation,
+            seq=self.outbox.next_seq,
+            count=count,
+            policy_version=policy_version,
+            data_hash=self.run.data_hash,
+            copies=copies,
+            ends=ends,
         )
         if self._audit:
-            self._audit.write(Sent(chunk.actor, chunk.incarnation, chunk.seq, count, digest(payload)))
-        self.outbox.add(PendingChunk(chunk, payload))
+            self._audit.write(Sent(self._actor, pending.chunk.incarnation, pending.chunk.seq, count, digest(payload)))
+        self.outbox.add(pending)
         if self._admitted:
             self._send_chunks()
 
     def report(self, report: ActorReport) -> None:
-        """Sends the worker's figures, if the replay knows it."""
+        """Sends the worker's report if the replay server has admitted the worker."""
         if self._admitted:
             self._client.send(report)
 
-    def was_away(self, seconds: float) -> None:
-        """Notes that nothing was listened to for so long: that silence says nothing about the replay server."""
-        self._heard_at += seconds
+    def exclude_pause(self, seconds: float) -> None:
+        """Excludes a time without `poll` from the time-outs: it proves nothing about the replay server."""
+        self._received_at += seconds
         self._acked_at += seconds
 
     def close(self) -> None:
-        """Says good-bye and closes; nothing un-acknowledged is kept."""
+        """Sends Bye and closes the sockets; unacknowledged chunks are lost."""
         if self._admitted:
             self._client.send(Bye(self._actor, self.outbox.incarnation))
-        self._context.destroy(linger=FAREWELL_MS)
+        self._context.destroy(linger=LINGER_MS)
 
     def _receive(self) -> tuple[ToPeer, Buffer | None] | None:
         try:
             return self._client.receive()
         except ProtocolError as e:
-            _log.warning("ignored an answer of %s: %s", self._client.endpoint, e)
+            _log.warning("ignored a malformed reply: replay=%s error=%s", self._client.endpoint, e)
             return None
 
-    def _doubt(self, now: float) -> None:
-        """Stops believing in a session that gives no sign of life."""
+    def _check_timeouts(self, now: float) -> None:
+        """Ends the session after silence, or if no chunk in flight was acknowledged; a Hello starts the next one."""
         endpoint = self._client.endpoint
-        if now - self._heard_at > SILENCE_S:
-            self._no_run = ""
+        if now - self._received_at > SILENCE_TIMEOUT_S:
+            self._not_ready = ""
             if self._admitted:
-                _log.warning("no word from %s for %.0f s; introducing myself again", endpoint, SILENCE_S)
+                _log.warning("no answer from %s for %.0f s; reconnecting", endpoint, SILENCE_TIMEOUT_S)
             self._admitted = False
-        if not self.outbox.under_way:
+        if not self.outbox.in_flight:
             self._acked_at = now
-        elif self._admitted and now - self._acked_at > STANDSTILL_S:
+        elif self._admitted and now - self._acked_at > ACK_TIMEOUT_S:
             _log.warning(
-                "%s has acknowledged nothing for %.0f s; introducing myself again, to send again %d chunks",
+                "no acknowledgement from %s for %.0f s; reconnecting to send %d chunks again",
                 endpoint,
-                STANDSTILL_S,
-                self.outbox.under_way,
+                ACK_TIMEOUT_S,
+                self.outbox.in_flight,
             )
             self._admitted, self._acked_at = False, now
 
-    def _hello(self, now: float) -> None:
+    def _send_hello(self, now: float) -> None:
         data_hash = self.run.data_hash if self.run else ""
-        # Unsent for want of a connection, it is tried again at once, not in a second.
+        # Without a connection it is not sent and is tried again at the next poll, not in a second.
         if self._client.send(Hello(self._actor, self.outbox.incarnation, self.outbox.acked, data_hash)):
             self._hello_at = now
 
     def _send_chunks(self) -> None:
-        while (parcel := self.outbox.next_to_send()) and self._client.send(parcel.chunk, parcel.payload):
-            self.outbox.sent()
+        while (pending := self.outbox.next_to_send()) and self._client.send(*pending):
+            self.outbox.mark_sent()
 
-    def _take(self, message: ToPeer, payload: Buffer | None, now: float) -> None:
+    def _handle(self, message: ToPeer, payload: Buffer | None, now: float) -> None:
         match message:
             case Ack() if message.incarnation == self.outbox.incarnation:
                 if message.stored > self.outbox.acked:
                     self._acked_at = now
                 self.outbox.on_ack(message.stored, message.credit)
-                self._no_credit = message.reason
+                self._credit_reason = message.reason
             case Gap() if message.incarnation == self.outbox.incarnation:
                 self.outbox.on_gap(message.received)
             case Welcome():
                 self._admit(message, payload, now)
             case NotReady():
-                self._no_run = message.reason
+                self._not_ready = message.reason
             case Unknown():
                 self._admitted = False
             case Fenced():
-                raise PeerError(
-                    f"another worker named {self._actor} has taken this one's place; give nodes their own --name"
-                )
+                raise PeerError(f"another worker named {self._actor} replaced this one; give each node its own --name")
             case Refused():
                 raise PeerError(f"{self._client.endpoint} refuses this actor: {message.reason}")
             case _:
@@ -229,24 +238,24 @@ class ReplaySession:
     def _admit(self, welcome: Welcome, weights: Buffer | None, now: float) -> None:
         endpoint = self._client.endpoint
         if self.run is not None and not _acts_alike(self.run, welcome.run):
-            raise ShoalError(f"{endpoint} serves another run now, or other settings of it; this worker begins anew")
+            raise ShoalError(f"{endpoint} serves another run, or other settings of the run; the worker restarts")
         if self.outbox.incarnation not in (0, welcome.incarnation):
-            raise ShoalError(f"{endpoint} takes this worker for another one's successor; it begins anew")
-        self.run, self._no_run, self._admitted = welcome.run, "", True
+            raise ShoalError(f"{endpoint} assigned a different incarnation; the worker restarts")
+        self.run, self._not_ready, self._admitted = welcome.run, "", True
         self.outbox.on_welcome(welcome.incarnation, welcome.stored, welcome.credit)
         if weights is not None and len(weights):
-            self._take_weights(weights, now)
+            self._accept_weights(weights, now)
 
-    def _take_broadcast(self, now: float) -> None:
+    def _receive_weights(self, now: float) -> None:
         try:
             frame = self._broadcast.recv(zmq.NOBLOCK, copy=False)
         except zmq.Again:
             return
         if self.run is not None:
-            self._take_weights(frame.buffer, now)
+            self._accept_weights(frame.buffer, now)
 
-    def _take_weights(self, frame: Buffer, now: float) -> None:
-        """Takes weights that pass digest and run; the same version again only proves that the learner lives."""
+    def _accept_weights(self, frame: Buffer, now: float) -> None:
+        """Accepts weights of this run with a correct digest; an equal version proves only that the learner is alive."""
         try:
             weights = unpack_weights(frame)
         except ProtocolError as e:
@@ -254,7 +263,7 @@ class ReplaySession:
             return
         run, header = self.run, weights.header
         if run is None or (header.run, header.data_hash) != (run.id, run.data_hash):
-            self._reject(f"they belong to run {header.run}")
+            self._reject(f"the weights belong to run {header.run}")
         elif weights.flat.size != (needed := weight_count(run.players, run.spec.network)):
             self._reject(f"{weights.flat.size} numbers do not fit policies of {needed}")
         else:
@@ -265,19 +274,22 @@ class ReplaySession:
     def _reject(self, reason: str) -> None:
         self.weights_rejected += 1
         self.weights_refused = reason
-        _log.warning("refused weights: %s", reason)
+        _log.warning("rejected weights: %s", reason)
 
 
-class Proxy:
-    """Speaks to replay servers for workers whose environments keep them from it. Connects when first needed."""
+class BusyReporter:
+    """Reports to replay servers for workers that cannot because a call of the user's code runs.
+
+    It connects when it first reports.
+    """
 
     def __init__(self, keys: Keys | None = None) -> None:
         self._keys = keys
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._clients: dict[str, Client] = {}
 
-    def say(self, replay_url: str, busy: Busy) -> None:
-        """Sends, if the connection takes it; the next one comes soon."""
+    def send(self, replay_url: str, busy: Busy) -> None:
+        """Sends a message, or drops it without a connection: the next one follows within seconds."""
         if self._context is None:
             self._context = zmq.Context()
         if replay_url not in self._clients:
@@ -290,11 +302,11 @@ class Proxy:
             self._context.destroy(linger=0)
 
 
-def _acts_alike(held: Run, new: Run) -> bool:
-    """Says whether a worker that has begun with one run may go on with the other: the budget does not concern it."""
-    same_settings = (held.spec.network, held.spec.exploration) == (new.spec.network, new.spec.exploration)
-    return held.id == new.id and held.data_hash == new.data_hash and same_settings
+def _acts_alike(old: Run, new: Run) -> bool:
+    """Returns whether a worker of the old run may collect for the new one: their budgets may differ."""
+    same_settings = (old.spec.network, old.spec.exploration) == (new.spec.network, new.spec.exploration)
+    return old.id == new.id and old.data_hash == new.data_hash and same_settings
 
 
-def _with(what: str, why: str) -> str:
-    return f"{what} ({why})" if why else what
+def _with_reason(text: str, reason: str) -> str:
+    return f"{text} ({reason})" if reason else text

@@ -1,6 +1,6 @@
-"""What workers count, in memory they share with their supervisor: one row a worker, one column a figure.
+"""Metrics of the workers in memory that they share with their supervisor: one row per worker, one column per metric.
 
-A restarted worker goes on in its row, so that the node's totals never go backwards.
+A restarted worker continues in its row, so that the node's totals never decrease.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from actor_node.environment_calls import CallTable
 from common.process.metrics import RUN_LABELS
 
 ACK_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-"""Upper bounds of the histogram of acknowledgement times; what took longer is in one more bucket."""
+"""Upper bounds of the histogram of acknowledgement times; one more bucket holds longer times."""
 ACK_BUCKETS = (*(f"acks_within_{bound:g}_s" for bound in ACK_SECONDS), "acks_later")
 COUNTERS = (
     "env_steps",
@@ -35,86 +35,86 @@ COUNTERS = (
     "ack_s",
     *ACK_BUCKETS,
 )
-"""Figures that only grow."""
+"""Metrics that only increase."""
 GAUGES = ("chunks_unacknowledged", "weights_version", "weights_age_s")
-"""Figures that come and go."""
-FIGURES = COUNTERS + GAUGES
+"""Metrics that go up and down."""
+COLUMNS = COUNTERS + GAUGES
 _LABEL_BYTES = 2_500
-"""What the longest run, scenario and algorithm take."""
+"""Enough for the longest run, scenario and algorithm."""
 
 
 class Shared(NamedTuple):
-    """The memory itself, as it is handed to workers."""
+    """The memory itself, in the form that workers inherit."""
 
-    figures: Array[c_double]
+    metrics: Array[c_double]
     run: Array[c_char]
-    """What `common.process.metrics.run_labels` tells of the run, a line each; empty before a worker knows."""
-    doing: Array[c_double]
-    """See `actor_node.environment_calls.CurrentCallTable`."""
+    """Labels of the run (`common.process.metrics.run_labels`), one per line; empty until a worker knows the run."""
+    calls: Array[c_double]
+    """Memory of `actor_node.environment_calls.CallTable`."""
     stop_at: Array[c_double]
-    """Monotonic time at which the node was asked to end; 0 before. Holds where the user's code takes the signals."""
+    """Monotonic time at which the node was asked to end; 0 before. Valid where the user's code handles the signals."""
 
 
-def shared_figures(context: SpawnContext, workers: int) -> Shared:
-    """Returns zeroed shared memory for the figures of all workers."""
+def shared_memory(context: SpawnContext, workers: int) -> Shared:
+    """Returns zeroed shared memory for all workers of a node."""
     return Shared(
-        context.RawArray(c_double, workers * len(FIGURES)),
-        context.RawArray(c_char, _LABEL_BYTES),
-        context.RawArray(c_double, CallTable.size(workers)),
-        context.RawArray(c_double, 1),
+        metrics=context.RawArray(c_double, workers * len(COLUMNS)),
+        run=context.RawArray(c_char, _LABEL_BYTES),
+        calls=context.RawArray(c_double, CallTable.size(workers)),
+        stop_at=context.RawArray(c_double, 1),
     )
 
 
 class WorkerMetrics:
-    """One worker's row, or all rows, by name."""
+    """The metrics of all workers, addressed by worker and name."""
 
     def __init__(self, shared: Shared) -> None:
-        self._rows: npt.NDArray[np.float64] = np.frombuffer(shared.figures, np.float64).reshape(-1, len(FIGURES))  # type: ignore[call-overload]
+        self._rows: npt.NDArray[np.float64] = np.frombuffer(shared.metrics, np.float64).reshape(-1, len(COLUMNS))  # type: ignore[call-overload]
         self._run = shared.run
 
-    def add(self, worker: int, figure: str, amount: float) -> None:
-        """Adds to a total."""
-        self._rows[worker, FIGURES.index(figure)] += amount
+    def add(self, worker: int, counter: str, amount: float) -> None:
+        """Adds to a counter."""
+        self._rows[worker, COLUMNS.index(counter)] += amount
 
-    def set(self, worker: int, figure: str, value: float) -> None:
-        """Sets a level."""
-        self._rows[worker, FIGURES.index(figure)] = value
+    def set(self, worker: int, gauge: str, value: float) -> None:
+        """Sets a gauge."""
+        self._rows[worker, COLUMNS.index(gauge)] = value
 
-    def forget_levels(self, worker: int) -> None:
-        """Clears what no longer holds once a worker has ended."""
-        for figure in GAUGES:
-            self.set(worker, figure, 0.0)
+    def reset_gauges(self, worker: int) -> None:
+        """Sets the gauges of a worker that has ended to 0."""
+        for gauge in GAUGES:
+            self.set(worker, gauge, 0.0)
 
-    def column(self, figure: str) -> npt.NDArray[np.float64]:
-        """Returns a figure of all workers, [workers]."""
-        return self._rows[:, FIGURES.index(figure)].copy()
+    def column(self, name: str) -> npt.NDArray[np.float64]:
+        """Returns one metric of all workers [workers]."""
+        return self._rows[:, COLUMNS.index(name)].copy()
 
     @property
     def run(self) -> dict[str, str]:
-        """The labels of the run that the workers collect for; empty before they know."""
+        """Labels of the run that the workers collect for; empty until a worker knows the run."""
         values = self._run.value.decode(errors="replace").split("\n")
         return dict(zip(RUN_LABELS, values, strict=True)) if len(values) == len(RUN_LABELS) else {}
 
     @run.setter
     def run(self, labels: dict[str, str]) -> None:
-        # No lock: a worker that is killed while it holds one would block its supervisor for ever.
+        # No lock: a worker killed while it held one would block its supervisor for ever.
         self._run.value = "\n".join(labels[name] for name in RUN_LABELS).encode()
 
 
 class AckTimes:
-    """How long one worker's chunks took from their collection to their acknowledgement: what a kill would lose."""
+    """Measures the time from a chunk's collection to its acknowledgement: what a kill of the worker would lose."""
 
-    def __init__(self, counters: WorkerMetrics, worker: int) -> None:
-        self._counters, self._worker = counters, worker
+    def __init__(self, metrics: WorkerMetrics, worker: int) -> None:
+        self._metrics, self._worker = metrics, worker
         self._sent: deque[tuple[int, float]] = deque()
 
     def sent(self, seq: int, now: float) -> None:
-        """Notes a chunk that was handed over at monotonic time `now`."""
+        """Records a chunk that was sent at monotonic time `now`."""
         self._sent.append((seq, now))
 
     def acknowledged(self, seq: int, now: float) -> None:
-        """Counts every chunk up to `seq`."""
+        """Counts every chunk up to `seq` as acknowledged at monotonic time `now`."""
         while self._sent and self._sent[0][0] <= seq:
-            took_s = now - self._sent.popleft()[1]
-            self._counters.add(self._worker, "ack_s", took_s)
-            self._counters.add(self._worker, ACK_BUCKETS[bisect_left(ACK_SECONDS, took_s)], 1)
+            ack_s = now - self._sent.popleft()[1]
+            self._metrics.add(self._worker, "ack_s", ack_s)
+            self._metrics.add(self._worker, ACK_BUCKETS[bisect_left(ACK_SECONDS, ack_s)], 1)

@@ -1,12 +1,13 @@
-"""The node: n workers kept alive, one HTTP port for all of them.
+"""The supervisor of an actor node: it keeps n workers alive and serves one HTTP port for all of them.
 
-    supervisor --spawn--> worker 0..n-1        a worker that ends is started again, or ends the node (`endings`)
-    supervisor <--last words-- worker          shown when it failed, and noted for the process that started the node
-    supervisor <--shared figures-- workers     summed on /metrics
-    supervisor <--shared doing-- workers       said to the replay server for a worker that cannot; long calls are named
-    supervisor --stop time, SIGTERM--> worker  at the end; a second SIGTERM breaks off a call of the user's code
+    supervisor --spawn--> worker 0..n-1        a worker that ends is restarted, or ends the node (`restart_policy`)
+    supervisor <--failure-- worker             logged, and left for the process that started the node (`failure_note`)
+    supervisor <--shared metrics-- workers     summed on /metrics
+    supervisor <--shared calls-- workers       reported to the replay server for a worker that cannot; long calls are
+                                               logged
+    supervisor --stop time, SIGTERM--> worker  at the end; a second SIGTERM interrupts a call of the user's code
 
-Waits only for its workers' ends, a tenth of a second at a time: what a signal waits for at most.
+The supervisor waits only for the end of a worker, at most POLL_S at a time; a signal is handled within that time.
 """
 
 from __future__ import annotations
@@ -25,11 +26,18 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 import msgspec
 
 from actor_node.config import ActorConfig
-from actor_node.environment_calls import LONG_CALL_S, Call, CallTable, call_in_words, in_words, long_call
+from actor_node.environment_calls import (
+    LONG_CALL_S,
+    Call,
+    CallTable,
+    describe_activity,
+    describe_call,
+    describe_long_call,
+)
 from actor_node.metrics import make_registry
-from actor_node.replay_session import Proxy
-from actor_node.shared_metrics import Shared, WorkerMetrics, shared_figures
-from actor_node.worker import WorkerConfig, work
+from actor_node.replay_session import BusyReporter
+from actor_node.shared_metrics import Shared, WorkerMetrics, shared_memory
+from actor_node.worker import WorkerConfig, run_worker
 from actor_node.worker_exits import MAX_LINE, WorkerFailure, worker_exit
 from common.process.failure_note import FailureNote
 from common.process.health import Health, HttpPort
@@ -39,73 +47,76 @@ from common.wire.keys import load_keys
 from common.wire.messages import Busy
 
 POLL_S = 0.1
-SPEAK_PERIOD_S = 1.0
-SILENT_S = 2.0
-"""A worker in a call of the user's code that has reported nothing for so long is spoken for."""
+CALL_CHECK_PERIOD_S = 1.0
+REPORT_OVERDUE_S = 2.0
+"""The supervisor reports for a worker in a call of the user's code that has not reported for this time."""
 KILL_AFTER_DRAIN_S = 2.0
-CLOSE_S = 5.0
-"""A worker that has said its last words may take so long to close its environments; then it is killed."""
+CLOSE_TIMEOUT_S = 5.0
+"""A worker that takes longer to close its environments is killed."""
 _log = logging.getLogger(__name__)
 
 
 class Slot:
-    """One worker's place: its process, if it runs, and when it is due to start."""
+    """One of the node's n workers: its process, if it runs, and its history over all restarts."""
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.process: SpawnProcess | None = None
-        self.failure: multiprocessing.connection.Connection | None = None
-        self.due_at = 0.0
+        self.failure_pipe: multiprocessing.connection.Connection | None = None
+        self.start_at = 0.0
+        """Monotonic time of the next start, while no process runs."""
         self.chunks_before = 0.0
-        """Chunks that this worker's earlier lives had collected when it started."""
+        """Chunks that the earlier processes of this worker collected."""
         self.policy = RestartPolicy(f"worker {index}")
         self.last_fault = ""
-        self.details = ""
-        """Of the last fault that was shown with its frames."""
-        self.named_at = 0.0
-        """When a call that lasts is named next: seconds of its duration."""
+        self.logged_details = ""
+        """Details of the last failure that was logged with details."""
+        self.next_call_warning_s = 0.0
+        """Duration at which the current call is logged next."""
 
 
 class Node:
-    """The workers of one node and what they share."""
+    """The workers of one node and the memory that they share."""
 
     def __init__(self, config: ActorConfig, note: FailureNote) -> None:
         self._config, self._note = config, note
         self._context: SpawnContext = multiprocessing.get_context("spawn")
-        self._shared: Shared = shared_figures(self._context, config.n)
-        self.counters, self._doing = WorkerMetrics(self._shared), CallTable(self._shared.doing)
+        self._shared: Shared = shared_memory(self._context, config.n)
+        self.metrics, self._calls = WorkerMetrics(self._shared), CallTable(self._shared.calls)
         self.slots = [Slot(index) for index in range(config.n)]
         self.name = config.name or f"{socket.gethostname()[:80]}-{secrets.token_hex(3)}"
         self.metrics_url = ""
-        self._proxy = Proxy(load_keys(config.keys))
-        self._spoke_at = 0.0
+        self._busy_reporter = BusyReporter(load_keys(config.keys))
+        self._calls_checked_at = 0.0
 
     def keep_alive(self, stop: Stop, health: Health) -> None:
-        """Looks after the workers until asked to stop; raises what starting a worker again cannot mend."""
+        """Restarts workers until asked to stop; raises the failure of a worker that a restart cannot help."""
         while not stop.requested:
             now = time.monotonic()
             health.beat()
             for slot in self.slots:
                 if slot.process is not None and not slot.process.is_alive():
-                    self._note_end(slot, now)
-                if slot.process is None and slot.due_at <= now:
+                    self._handle_exit(slot, now)
+                if slot.process is None and slot.start_at <= now:
                     self._start(slot)
             alive = sum(_is_alive(slot) for slot in self.slots)
             health.not_ready = "" if alive == len(self.slots) else f"{alive} of {len(self.slots)} workers run"
-            if now - self._spoke_at >= SPEAK_PERIOD_S:
-                self._spoke_at = now
+            if now - self._calls_checked_at >= CALL_CHECK_PERIOD_S:
+                self._calls_checked_at = now
                 for slot in self.slots:
-                    self._watch(slot, now)
+                    self._check_call(slot, now)
             sentinels = [slot.process.sentinel for slot in self.slots if slot.process is not None]
             multiprocessing.connection.wait(sentinels, timeout=POLL_S) if sentinels else stop.wait(POLL_S)
 
     def _start(self, slot: Slot) -> None:
-        self.counters.forget_levels(slot.index)
-        self._doing.clear(slot.index)
-        slot.chunks_before, slot.named_at = self._chunks(slot), LONG_CALL_S
-        slot.failure, child_end = self._context.Pipe(duplex=False)
+        self.metrics.reset_gauges(slot.index)
+        self._calls.clear(slot.index)
+        slot.chunks_before, slot.next_call_warning_s = self._chunks(slot), LONG_CALL_S
+        slot.failure_pipe, child_end = self._context.Pipe(duplex=False)
         config = self._worker_config(slot)
-        slot.process = self._context.Process(target=work, args=(config, self._shared, child_end), name=config.name)
+        slot.process = self._context.Process(
+            target=run_worker, args=(config, self._shared, child_end), name=config.name
+        )
         slot.process.start()
         child_end.close()
 
@@ -136,103 +147,103 @@ class Node:
         return self._config.replay[slot.index % len(self._config.replay)]
 
     def _chunks(self, slot: Slot) -> float:
-        return float(self.counters.column("chunks")[slot.index])
+        return float(self.metrics.column("chunks")[slot.index])
 
-    def _note_end(self, slot: Slot, now: float) -> None:
-        """Decides what follows a worker's end; raises when starting it again cannot help."""
-        if slot.process is None or slot.failure is None:
+    def _handle_exit(self, slot: Slot, now: float) -> None:
+        """Schedules the restart of a worker that ended; raises its failure if a restart cannot help."""
+        if slot.process is None or slot.failure_pipe is None:
             return
         code = slot.process.exitcode or 0
         slot.process.join()
         _kill_group(slot.process.pid)
-        failure = _receive_failure(slot.failure)
+        failure = _receive_failure(slot.failure_pipe)
         slot.process = None
         collected = self._chunks(slot) > slot.chunks_before
-        doing = call_in_words(self._doing.read(slot.index))
-        outcome = slot.policy.decide(worker_exit(code, failure, collected=collected, call=doing))
-        self._doing.clear(slot.index)
+        call = describe_call(self._calls.read(slot.index))
+        outcome = slot.policy.decide(worker_exit(code, failure, collected=collected, call=call))
+        self._calls.clear(slot.index)
         if isinstance(outcome, GiveUp):
             raise outcome.error
         line, _, details = outcome.reason.partition("\n")
-        if details == slot.details:
-            details = ""  # shown before
+        if details == slot.logged_details:
+            details = ""
         else:
-            slot.details = details
-        slot.last_fault, slot.due_at = line[:MAX_LINE], now + outcome.delay_s
+            slot.logged_details = details
+        slot.last_fault, slot.start_at = line[:MAX_LINE], now + outcome.delay_s
         restart = f"restarts in {outcome.delay_s:.1f} s (restart {slot.policy.restarts})"
         summary = f"worker {slot.index}: {line}; {restart}"
         text = f"{summary}\n{details}" if details else summary
         _log.warning("%s", text)
         self._note.append(text, lasting=False, mended=True)
 
-    def _watch(self, slot: Slot, now: float) -> None:
-        """Speaks for a worker whose environment keeps it from that, and names or ends a call that does not return."""
-        doing = self._doing.read(slot.index)
-        if slot.process is None or not _is_alive(slot) or not doing.since:
+    def _check_call(self, slot: Slot, now: float) -> None:
+        """Reports for a worker whose current call keeps it from reporting, and logs or ends a call that lasts long."""
+        current = self._calls.read(slot.index)
+        if slot.process is None or not _is_alive(slot) or not current.started_at:
             return
-        if doing.call is Call.CLOSING:
-            if doing.lasts_s(now) >= CLOSE_S:
-                _log.warning(
-                    "worker %d: %s did not return in %.0f s; killed", slot.index, call_in_words(doing), CLOSE_S
-                )
+        duration_s = current.duration_s(now)
+        if current.call is Call.CLOSING:
+            if duration_s >= CLOSE_TIMEOUT_S:
+                call = describe_call(current)
+                _log.warning("worker %d: %s did not return in %.0f s; killed", slot.index, call, CLOSE_TIMEOUT_S)
                 slot.process.kill()
             return
-        if doing.spoke_at and now - doing.spoke_at > SILENT_S:
-            busy = Busy(self._worker_name(slot), doing.incarnation, in_words(doing, now))
-            self._proxy.say(self._replay_of(slot), busy)
-        if doing.lasts_s(now) < LONG_CALL_S:
-            slot.named_at = LONG_CALL_S
-        elif doing.lasts_s(now) >= slot.named_at:
-            slot.named_at *= 2.0
-            _log.warning("worker %d: %s", slot.index, long_call(doing, now))
+        if current.reported_at and now - current.reported_at > REPORT_OVERDUE_S:
+            busy = Busy(self._worker_name(slot), current.incarnation, describe_activity(current, now))
+            self._busy_reporter.send(self._replay_of(slot), busy)
+        if duration_s < LONG_CALL_S:
+            slot.next_call_warning_s = LONG_CALL_S
+        elif duration_s >= slot.next_call_warning_s:
+            slot.next_call_warning_s *= 2.0
+            _log.warning("worker %d: %s", slot.index, describe_long_call(current, now))
 
     def end(self) -> None:
-        """Ends all workers: they finish the step at hand, hand over what they collected, and are killed after that."""
+        """Ends all workers: they finish their step and send what they collected, or are killed after the drain time."""
         asked_at = self._shared.stop_at[0] = time.monotonic()
         running = [slot for slot in self.slots if _is_alive(slot)]
         _terminate(running)
         half = asked_at + self._config.drain / 2.0
-        self._await(running, half)
-        # A call of the user's code that still has not returned is broken off, so that the steps before it are handed
-        # over in the half that is left.
+        self._join(running, half)
+        # The second signal interrupts a call of the user's code that has not returned, so that the steps before it are
+        # sent in the remaining half of the drain time.
         _terminate(running)
-        self._await(running, asked_at + self._config.drain + KILL_AFTER_DRAIN_S)
+        self._join(running, asked_at + self._config.drain + KILL_AFTER_DRAIN_S)
         for slot in running:
             if slot.process is None:
                 continue
             if slot.process.is_alive():
-                in_call = call_in_words(self._doing.read(slot.index))
-                why = f": {in_call} did not return" if in_call else ""
-                _log.warning("worker %d did not end in time; killed%s", slot.index, why)
+                call = describe_call(self._calls.read(slot.index))
+                reason = f": {call} did not return" if call else ""
+                _log.warning("worker %d did not end in time; killed%s", slot.index, reason)
                 slot.process.kill()
                 slot.process.join()
         for slot in self.slots:
-            # Also of workers that failed together with the one whose failure ends the node.
+            # This includes workers that ended at the same time as the one whose failure ends the node.
             if slot.process is not None:
                 _kill_group(slot.process.pid)
-        self._proxy.close()
+        self._busy_reporter.close()
 
-    def _await(self, slots: list[Slot], give_up_at: float) -> None:
+    def _join(self, slots: list[Slot], deadline: float) -> None:
         for slot in slots:
             if slot.process is not None:
-                slot.process.join(max(0.0, give_up_at - time.monotonic()))
+                slot.process.join(max(0.0, deadline - time.monotonic()))
 
 
 def run_node(config: ActorConfig, stop: Stop, note: FailureNote | None = None) -> None:
-    """Runs a node's workers until asked to stop; ShoalError when starting a worker again cannot mend its failure.
+    """Runs a node's workers until asked to stop; ShoalError for a failure of a worker that a restart cannot help.
 
-    note: where failures that are retried are left for the process that started this one.
+    note: where failures that a restart may help are left for the process that started this one.
     """
     health = Health()
     node = Node(config, note or FailureNote(None))
     registry = make_registry(
-        node.counters,
+        node.metrics,
         pids=lambda: _pids(node.slots),
         restarts=lambda: sum(slot.policy.restarts for slot in node.slots),
     )
     port = HttpPort(config.metrics_host, config.metrics_port, registry, health)
     node.metrics_url = port.url
-    _log.info("node %s: %d workers of %d copies, metrics at %s", node.name, config.n, config.copies, port.url)
+    _log.info("node started: name=%s workers=%d copies=%d metrics=%s", node.name, config.n, config.copies, port.url)
     try:
         node.keep_alive(stop, health)
     finally:
@@ -257,15 +268,15 @@ def _terminate(slots: list[Slot]) -> None:
 
 
 def _kill_group(worker: int | None) -> None:
-    """Ends what a worker that has ended left behind in its session: its environment's simulators."""
+    """Kills what an ended worker left behind in its session, such as its environment's simulators."""
     if worker is not None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(worker, signal.SIGKILL)
 
 
 def _pids(slots: list[Slot]) -> list[int]:
-    """Returns the ids of the workers that run."""
-    # Asked from the HTTP port's thread: a slot's process may be gone from one line to the next.
+    """Returns the process ids of the running workers."""
+    # Called from the HTTP port's thread: a slot's process may disappear from one line to the next.
     processes = [process for slot in slots if (process := slot.process) is not None and process.is_alive()]
     return [process.pid for process in processes if process.pid is not None]
 

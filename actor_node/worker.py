@@ -1,6 +1,6 @@
-"""One worker process: waits until it may collect, collects a chunk, hands it to its link; and again.
+"""One worker process: it waits until it may collect, collects a chunk, and sends the chunk through its session.
 
-Waits before collecting, not after, so that a chunk is acted with the newest weights there are.
+The worker waits before it collects, not after, so that each chunk is collected with the newest weights.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from actor_node.collector import Collector, FinishedEpisodes, Interrupted
-from actor_node.environment_calls import Call, CallTable, WatchedEnv, in_words
-from actor_node.exploration import scale_share
+from actor_node.collector import FinishedEpisodes, Interrupted
+from actor_node.environment_calls import Call, CallTable, WatchedEnv, describe_activity
 from actor_node.replay_session import ReplaySession
+from actor_node.rollout_worker import RolloutWorker, check_chunk_size
 from actor_node.shared_metrics import AckTimes, Shared, WorkerMetrics
 from actor_node.worker_exits import WorkerFailure, failure_of
-from common.errors import ConfigError, PeerError, ShoalError
+from common.errors import PeerError, ShoalError
 from common.policy.network import Policy
 from common.process.exit import DONE, FAILED
 from common.process.logs import WaitLog, start_logging
@@ -39,25 +39,22 @@ from common.process.metrics import run_labels, software_version
 from common.process.parent import die_with_parent
 from common.process.stop import Stop
 from common.run.run import Run
-from common.transitions import transition_dtype
 from common.wire.audit import AuditFile, Life
-from common.wire.codec import MAX_PEER_FRAME_BYTES, checksum
 from common.wire.keys import load_keys
-from common.wire.messages import ActorReport
-from common.worlds import World, make_world
+from common.worlds import World
 
 REPORT_PERIOD_S = 1.0
 IDLE_POLL_S = 0.05
-CHUNK_S = 1.0
-"""A chunk that has taken so long ends with the step at hand, whatever its rows."""
-LISTEN_PERIOD_S = 0.25
-"""How often a worker listens while its environments are at work, at most."""
+MAX_CHUNK_S = 1.0
+"""A chunk ends with the first step after this time, whatever its rows."""
+CALL_POLL_PERIOD_S = 0.25
+"""Shortest time between two polls of the session from within the environments' calls."""
 ORPHAN_PERIOD_S = 1.0
-"""How often a worker looks whether its node is still there."""
-ORPHAN_ENDS_S = 5.0
+"""How often a worker checks whether its node is alive."""
+ORPHAN_TIMEOUT_S = 5.0
 """A worker without its node that takes longer to end is killed, with what its environment started."""
-AWAY_S = 1.0
-"""With the environments at work for longer, what the link did not hear counts as not listened to."""
+MAX_POLL_GAP_S = 1.0
+"""A longer time without a poll is excluded from the session's time-outs."""
 
 _log = logging.getLogger(__name__)
 
@@ -67,62 +64,62 @@ class Wrappable(Protocol):
     """A world of separate environments."""
 
     def wrap(self, around: Callable[[Any], Any]) -> None:
-        """Puts something around every environment."""
+        """Replaces every environment by `around(environment)`."""
         ...
 
 
 class WorkerConfig(msgspec.Struct, frozen=True):
-    """What a supervisor tells one worker."""
+    """Settings of one worker, from its supervisor."""
 
     index: int
     workers: int
-    """Of its node."""
+    """Number of workers of its node."""
     name: str
     copies: int
     chunk_steps: int
     replay: str
     weights: str
     keys: str
-    """Directory; empty = none."""
+    """Directory of the keys; empty = none."""
     drain_s: float
     peer_timeout_s: float
     metrics_url: str
     supervisor: int
-    """Process id."""
+    """Process id of the supervisor."""
     audit: str = ""
     """Directory of the audit; empty = none."""
     restarts: int = 0
-    """How often this worker was started again."""
+    """How often this worker was restarted."""
     last_fault: str = ""
-    """Why it was last, in one line."""
+    """Why it was restarted last, in one line."""
 
 
 class WorkerStop(Stop):
-    """A worker's request to end; the second signal also breaks off the call of the user's code that runs.
+    """A worker's request to end; the second signal also interrupts the current call of the user's code.
 
-    Without its node, the first one does: nobody is there to send a second.
+    Without its node the first signal interrupts it: no process is left to send a second.
     """
 
     def __init__(self, supervisor: int) -> None:
         super().__init__()
         self._supervisor = supervisor
         self.in_call = False
-        """Whether the user's code runs, in the main thread."""
+        """Whether the user's code runs in the main thread."""
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        again = self.requested or os.getppid() != self._supervisor
+        interrupts = self.requested or os.getppid() != self._supervisor
         self.request(DONE)
-        if again and self.in_call:
+        if interrupts and self.in_call:
             self.in_call = False
             raise Interrupted
 
 
-def work(config: WorkerConfig, shared: Shared, pipe: Connection) -> None:
-    """Is the main function of a worker process; reports a failure through `pipe` before it ends.
+def run_worker(config: WorkerConfig, shared: Shared, pipe: Connection) -> None:
+    """Runs a worker process; reports a failure through `pipe` before the process ends.
 
-    The process is an ordinary one: it may start threads and processes, and what these leave behind ends with it. It
-    leads a session of its own, so that a terminal's Ctrl-C does not hit the environment's simulators, and what the
-    environment prints goes where the log goes.
+    The environment may start threads and processes; what they leave behind ends with the worker. The process leads its
+    own session, so that a terminal's Ctrl-C does not reach the environment's simulators. Prints of the environment go
+    to the log.
     """
     os.setsid()
     die_with_parent(config.supervisor)
@@ -130,7 +127,7 @@ def work(config: WorkerConfig, shared: Shared, pipe: Connection) -> None:
     start_logging(f"actor/{config.index}")
     stop = WorkerStop(config.supervisor)
     stop.on_signals()
-    threading.Thread(target=_end_without, args=(config.supervisor,), name="node-watch", daemon=True).start()
+    threading.Thread(target=_end_with_node, args=(config.supervisor,), name="node-watch", daemon=True).start()
     reporter = FailureReporter(pipe)
     code, worker = DONE, None
     try:
@@ -138,12 +135,12 @@ def work(config: WorkerConfig, shared: Shared, pipe: Connection) -> None:
         worker.run()
         if stop.requested and not shared.stop_at[0]:
             reporter.send(WorkerFailure("other", "ended by a signal that its node did not send"))
-    except BaseException as e:  # noqa: BLE001  (the process ends here; its supervisor shows the words)
+    except BaseException as e:  # noqa: BLE001  (the process ends here; its supervisor shows the failure)
         reporter.send(failure_of(e))
         code = e.exit_code if isinstance(e, ShoalError) else FAILED
     if worker is not None:
         worker.close()
-    _leave(config, code)
+    _exit(config, code)
 
 
 class FailureReporter:
@@ -161,23 +158,23 @@ class FailureReporter:
             self._pipe.send_bytes(msgspec.json.encode(failure))
 
 
-def _end_without(supervisor: int) -> None:
-    """Ends the worker and its whole session once its node is gone, also where a call of the user's code holds it."""
+def _end_with_node(supervisor: int) -> None:
+    """Ends the worker and its whole session once its node is gone, even during a call of the user's code."""
     while os.getppid() == supervisor:
         time.sleep(ORPHAN_PERIOD_S)
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(ORPHAN_ENDS_S)
+    time.sleep(ORPHAN_TIMEOUT_S)
     os.killpg(0, signal.SIGKILL)
 
 
-def _leave(config: WorkerConfig, code: int) -> NoReturn:
-    """Ends the process, and does not wait for threads and processes that the environment left behind."""
+def _exit(config: WorkerConfig, code: int) -> NoReturn:
+    """Ends the process without waiting for threads and processes that the environment left behind."""
     for child in multiprocessing.active_children():
         child.kill()
     if os.getppid() != config.supervisor:
-        # Nobody is left who would look after what the environment started.
+        # No supervisor is left to end what the environment started.
         os.killpg(0, signal.SIGKILL)
-    # os._exit runs none of them, and the usual end of a process waits for its threads first.
+    # os._exit skips them, and a normal exit waits for threads first.
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
@@ -186,34 +183,30 @@ def _leave(config: WorkerConfig, code: int) -> NoReturn:
 
 
 class Worker:
-    """Plays one batch of world copies against one replay server."""
+    """Plays one batch of world copies for one replay server."""
 
     def __init__(self, config: WorkerConfig, shared: Shared, stop: WorkerStop, reporter: FailureReporter) -> None:
-        self._config, self._counters, self._stop, self._reporter = config, WorkerMetrics(shared), stop, reporter
-        self._doing, self._stop_at = CallTable(shared.doing), shared.stop_at
+        self._config, self._metrics, self._stop, self._reporter = config, WorkerMetrics(shared), stop, reporter
+        self._calls, self._stop_at = CallTable(shared.calls), shared.stop_at
         audit = AuditFile(Path(config.audit), Life("actor", config.name)) if config.audit else None
-        self._link = ReplaySession(config.name, config.replay, config.weights, audit, load_keys(config.keys))
-        self._ack_times = AckTimes(self._counters, config.index)
+        self._session = ReplaySession(config.name, config.replay, config.weights, audit, load_keys(config.keys))
+        self._rollouts = RolloutWorker(config.name, index=config.index, workers=config.workers, copies=config.copies)
+        self._ack_times = AckTimes(self._metrics, config.index)
         self._wait = WaitLog(_log)
-        self._world: World | None = None
-        self._collector: Collector | None = None
         self._policy: tuple[int, Policy] | None = None
-        self._env_steps = self._episodes = 0
-        self._shared_reward = True
-        self._return_sums: np.ndarray[Any, np.dtype[np.float64]] = np.zeros(0)
-        self._told: dict[str, int] = {}
-        """What of the link's totals has been counted."""
+        self._counted: dict[str, int] = {}
+        """The part of the session's totals that the metrics already contain."""
         self._last_fault = config.last_fault
-        self._trouble: ShoalError | None = None
-        """What the link met while the environment was at work; raised once the environment has returned."""
-        self._reported_at = self._listened_at = self._chunk_began = self._step_began = 0.0
-        self._born_at = time.monotonic()
+        self._session_error: ShoalError | None = None
+        """An error of the session during a call of the environment; raised once the call has returned."""
+        self._reported_at = self._polled_at = self._chunk_started_at = self._step_started_at = 0.0
+        self._started_at = time.monotonic()
 
     def run(self) -> None:
-        """Collects until asked to stop, then drains."""
+        """Collects until asked to stop, then waits for acknowledgements."""
         try:
             while not self._stopping:
-                self._turn()
+                self._iterate()
             self._drain()
         except Interrupted:
             self._drain()
@@ -224,12 +217,11 @@ class Worker:
             raise
 
     def close(self) -> None:
-        """Says good-bye, and closes the environments as a call that the supervisor sees, and ends in time."""
-        self._link.close()
-        self._closing()
+        """Closes the session, then the environments; the supervisor sees the latter as a call, and limits its time."""
+        self._session.close()
+        self._start_closing()
         try:
-            if self._world is not None:
-                self._world.close()
+            self._rollouts.close()
         except (Exception, Interrupted) as e:  # noqa: BLE001  (the worker has done its work)
             _log.warning("closing the environments failed: %s", failure_of(e).text)
         finally:
@@ -237,107 +229,107 @@ class Worker:
 
     @property
     def _stopping(self) -> bool:
-        """Whether the worker was asked to end: by a signal, or, where the user's code takes those, by its node."""
+        """Whether a signal asked the worker to end, or its node where the user's code handles the signals."""
         return self._stop.requested or self._stop_at[0] > 0.0
 
-    def _turn(self) -> None:
+    def _iterate(self) -> None:
         now = time.monotonic()
-        who, reason = self._link.waiting_for()
-        self._listen(now, timeout_s=IDLE_POLL_S if who else 0.0)
-        still_waits_for, reason = self._link.waiting_for()
-        if still_waits_for:
+        must_wait = self._session.waiting_for()[0] != ""
+        self._poll(now, timeout_s=IDLE_POLL_S if must_wait else 0.0)
+        peer, reason = self._session.waiting_for()
+        if peer:
             self._wait.waiting(reason, now)
-            if self._link.run is None and 0 < self._config.peer_timeout_s < now - self._born_at:
-                raise PeerError(f"waited {now - self._born_at:.0f} s for {reason}; is it running, and --replay right?")
-            self._count(f"waiting_for_{still_waits_for}_s", time.monotonic() - now)
+            if self._session.run is None and 0 < self._config.peer_timeout_s < now - self._started_at:
+                raise PeerError(
+                    f"waited {now - self._started_at:.0f} s for {reason}; check that it runs and that --replay is right"
+                )
+            self._add(f"waiting_for_{peer}_s", time.monotonic() - now)
             return
         self._wait.done(now)
         self._collect()
-        self._count("collecting_s", time.monotonic() - now)
+        self._add("collecting_s", time.monotonic() - now)
 
-    def _listen(self, now: float, timeout_s: float = 0.0) -> None:
-        """Lets the link receive and send, and reports once a second."""
-        if self._listened_at and now - self._listened_at > AWAY_S:
-            self._link.was_away(now - self._listened_at)
-        self._link.pump(now, timeout_s)
-        self._listened_at = now
-        self._ack_times.acknowledged(self._link.outbox.acked, time.monotonic())
+    def _poll(self, now: float, timeout_s: float = 0.0) -> None:
+        """Polls the session, and reports once a second."""
+        if self._polled_at and now - self._polled_at > MAX_POLL_GAP_S:
+            self._session.exclude_pause(now - self._polled_at)
+        self._session.poll(now, timeout_s)
+        self._polled_at = now
+        self._ack_times.acknowledged(self._session.outbox.acked, time.monotonic())
         if now - self._reported_at >= REPORT_PERIOD_S:
             self._report(now)
 
     # ---- collecting -----------------------------------------------------------------------------------------------
 
     def _collect(self) -> None:
-        weights, run = self._link.weights, self._link.run
+        weights, run = self._session.weights, self._session.run
         if weights is None or run is None:
             raise RuntimeError("asked to collect before weights and run were known")
-        if self._collector is None:
-            self._collector = self._make_collector(run)
-            return  # its weights may be old by now
+        if not self._rollouts.started:
+            self._make_world(run)
+            return  # the weights may be outdated by now
         if self._policy is None or self._policy[0] != weights.header.version:
             self._policy = weights.header.version, Policy(run.players, run.spec.network, weights.flat)
-        self._chunk_began = self._step_began = time.monotonic()
-        self._doing.steps(self._config.index, self._chunk_began)
-        records, episodes = self._collector.collect(
-            self._policy[1], weights.header, self._config.chunk_steps, self._go_on
+        self._chunk_started_at = self._step_started_at = time.monotonic()
+        self._calls.start_step(self._config.index, self._chunk_started_at)
+        records, episodes = self._rollouts.collect(
+            self._policy[1], weights.header, self._config.chunk_steps, self._should_continue
         )
-        self._doing.idle(self._config.index, time.monotonic() - self._step_began)
+        self._calls.end_chunk(self._config.index, time.monotonic() - self._step_started_at)
         if len(records):
-            self._hand_over(records, episodes, weights.header.version)
-        self._raise_trouble()
+            self._send_chunk(records, episodes, weights.header.version)
+        self._raise_session_error()
 
-    def _hand_over(self, records: npt.NDArray[np.void], episodes: FinishedEpisodes, version: int) -> None:
-        self._note(len(records), episodes)
-        self._count("chunk_bytes", records.nbytes)
-        self._ack_times.sent(self._link.outbox.next_seq, time.monotonic())
+    def _send_chunk(self, records: npt.NDArray[np.void], episodes: FinishedEpisodes, version: int) -> None:
+        self._add("env_steps", len(records))
+        self._add("episodes", episodes.ended)
+        self._add("episode_return_sum", float(episodes.return_sums.sum()))
+        self._add("chunks", 1)
+        self._add("chunk_bytes", records.nbytes)
+        self._ack_times.sent(self._session.outbox.next_seq, time.monotonic())
         payload = records.view(np.uint8).data
-        self._link.add_chunk(len(records), version, payload, copies=episodes.copies, ends=episodes.ends)
+        self._session.add_chunk(len(records), version, payload, copies=episodes.copies, ends=episodes.ends)
 
-    def _go_on(self) -> bool:
-        """Says, after a step of all copies, whether the chunk gets another: not at a stop, and not after CHUNK_S."""
+    def _should_continue(self) -> bool:
+        """Returns whether the chunk gets another step of all copies: not after a stop, and not after MAX_CHUNK_S."""
         now = time.monotonic()
-        if self._stopping or self._trouble or now - self._chunk_began >= CHUNK_S:
+        if self._stopping or self._session_error or now - self._chunk_started_at >= MAX_CHUNK_S:
             return False
-        self._step_began = now
-        self._doing.steps(self._config.index, now)
+        self._step_started_at = now
+        self._calls.start_step(self._config.index, now)
         return True
 
-    def _make_collector(self, run: Run) -> Collector:
+    def _make_world(self, run: Run) -> None:
         config = self._config
-        refuse_large_chunks(run, config.chunk_steps * config.copies)
-        self._counters.run = run_labels(run)
-        # Name and incarnation are part of the seed: no two workers, and no restarted one, play the same episodes.
-        rng = np.random.default_rng([run.spec.seed, checksum(config.name.encode()), self._link.outbox.incarnation])
+        check_chunk_size(run, config.chunk_steps * config.copies)
+        self._metrics.run = run_labels(run)
         self._report(time.monotonic())
 
         def made(copy: int) -> None:
-            self._returned()
+            self._end_call()
             self._between_calls()
             if copy + 1 < config.copies:
-                self._begin(Call.MAKING, copy + 1)
+                self._start_call(Call.MAKING, copy + 1)
 
-        self._begin(Call.MAKING, 0)
-        self._world = make_world(
-            run.spec.scenario,
-            config.copies,
-            seed=int(rng.integers(2**32)),
-            options=run.spec.world,
-            max_episode_steps=run.spec.episode.max_steps,
+        def watch(world: World) -> None:
+            self._end_call()
+            self._watch(world)
+
+        self._start_call(Call.MAKING, 0)
+        self._rollouts.start(
+            run,
+            seed=self._session.outbox.incarnation,
             on_made=made,
             on_fault=self._making_failed,
+            before_reset=watch,
         )
-        self._returned()
-        self._watch(self._world)
-        share = scale_share(run.spec.exploration.ladder, config.index, config.workers)
-        collector = Collector(run, self._world, rng, share)
-        self._doing.idle(config.index, 0.0)
-        self._raise_trouble()
-        return collector
+        self._calls.end_chunk(config.index, 0.0)
+        self._raise_session_error()
 
     # ---- calls of the user's code ---------------------------------------------------------------------------------
 
     def _watch(self, world: World) -> None:
-        """Has every environment of a world that steps them one by one say when it is called."""
+        """Makes every environment announce its calls, in a world that steps separate environments."""
         if not isinstance(world, Wrappable):
             return
         copies = itertools.count()
@@ -345,123 +337,92 @@ class Worker:
         def watched(env: Any) -> WatchedEnv:
             copy = next(copies)
 
-            def began(call: Call) -> None:
+            def on_call(call: Call) -> None:
                 self._between_calls()
-                self._begin(call, copy)
+                self._start_call(call, copy)
 
-            return WatchedEnv(env, began, self._returned)
+            return WatchedEnv(env, on_call, self._end_call)
 
         world.wrap(watched)
 
-    def _begin(self, call: Call, copy: int) -> None:
-        self._doing.call(self._config.index, call, copy, self._config.copies, time.monotonic())
+    def _start_call(self, call: Call, copy: int) -> None:
+        self._calls.start_call(self._config.index, call, copy, self._config.copies, time.monotonic())
         self._stop.in_call = True
 
-    def _returned(self) -> None:
+    def _end_call(self) -> None:
         self._stop.in_call = False
-        self._doing.returned(self._config.index)
+        self._calls.end_call(self._config.index)
 
     def _between_calls(self) -> None:
-        """Hears and speaks between two calls of the user's code; Interrupted when it shall not be called again."""
+        """Polls the session between two calls of the user's code; Interrupted if the next call must not start."""
         if self._stopping:
             raise Interrupted
         now = time.monotonic()
-        if now - self._listened_at < LISTEN_PERIOD_S:
+        if now - self._polled_at < CALL_POLL_PERIOD_S:
             return
         try:
-            self._listen(now)
+            self._poll(now)
         except ShoalError as e:
-            # Not from here: it would seem to be the environment's.
-            self._trouble = e
+            # Raised from here it would look like an error of the environment.
+            self._session_error = e
             raise Interrupted from e
 
-    def _raise_trouble(self) -> None:
-        if self._trouble is not None:
-            raise self._trouble
+    def _raise_session_error(self) -> None:
+        if self._session_error is not None:
+            raise self._session_error
 
     def _making_failed(self, error: BaseException) -> None:
-        """Says why, before the copies that were made are closed."""
+        """Reports the failure before the copies made so far are closed, which may hang."""
         if not isinstance(error, Interrupted):
             self._reporter.send(failure_of(error))
-        self._closing()
+        self._start_closing()
 
-    def _closing(self) -> None:
-        if self._doing.read(self._config.index).call is not Call.CLOSING:
-            self._begin(Call.CLOSING, 0)
+    def _start_closing(self) -> None:
+        if self._calls.read(self._config.index).call is not Call.CLOSING:
+            self._start_call(Call.CLOSING, 0)
 
-    def _note(self, env_steps: int, episodes: FinishedEpisodes) -> None:
-        self._env_steps += env_steps
-        self._episodes += episodes.ended
-        self._shared_reward = episodes.shared_reward
-        self._return_sums = episodes.return_sums + (self._return_sums if self._return_sums.size else 0.0)
-        self._count("env_steps", env_steps)
-        self._count("episodes", episodes.ended)
-        self._count("episode_return_sum", float(episodes.return_sums.sum()))
-        self._count("chunks", 1)
+    # ---- reports --------------------------------------------------------------------------------------------------
 
     def _report(self, now: float) -> None:
         self._reported_at = now
-        link, weights = self._link, self._link.weights
+        session, weights = self._session, self._session.weights
         version = weights.header.version if weights else 0
-        age_s = now - link.weights_at if weights else 0.0
-        levels = {"chunks_unacknowledged": link.outbox.unacked, "weights_version": version, "weights_age_s": age_s}
-        for figure, value in levels.items():
-            self._counters.set(self._config.index, figure, value)
-        for figure, total in {"chunks_resent": link.outbox.resent, "weights_rejected": link.weights_rejected}.items():
-            self._count(figure, total - self._told.get(figure, 0))
-            self._told[figure] = total
-        link.report(
-            ActorReport(
-                actor=self._config.name,
-                incarnation=link.outbox.incarnation,
-                env_steps=self._env_steps,
-                episodes=self._episodes,
-                return_sum=float(self._return_sums.sum()),
-                return_sums=tuple(float(x) for x in self._return_sums),
-                weights_version=version,
+        age_s = now - session.weights_at if weights else 0.0
+        gauges = {"chunks_unacknowledged": session.outbox.unacked, "weights_version": version, "weights_age_s": age_s}
+        for gauge, value in gauges.items():
+            self._metrics.set(self._config.index, gauge, value)
+        totals = {"chunks_resent": session.outbox.resent, "weights_rejected": session.weights_rejected}
+        for counter, total in totals.items():
+            self._add(counter, total - self._counted.get(counter, 0))
+            self._counted[counter] = total
+        session.report(
+            msgspec.structs.replace(
+                self._rollouts.report(session.outbox.incarnation, version),
                 weights_age_s=age_s,
                 waiting_for=self._wait.reason,
                 waited_s=self._wait.total_s,
                 metrics_url=self._config.metrics_url,
                 software=software_version(),
-                weights_refused=link.weights_refused,
-                doing=in_words(self._doing.read(self._config.index), now),
+                weights_refused=session.weights_refused,
+                doing=describe_activity(self._calls.read(self._config.index), now),
                 restarts=self._config.restarts,
                 last_fault=self._last_fault,
-                shared_reward=self._shared_reward,
             )
         )
-        self._doing.spoke(self._config.index, link.outbox.incarnation, now)
+        self._calls.reported(self._config.index, session.outbox.incarnation, now)
 
     def _drain(self) -> None:
-        """Waits a bounded time for acknowledgements of what was sent, and tells the last figures."""
+        """Waits a bounded time for acknowledgements of all chunks, and sends the last report."""
         self._stop.in_call = False
         orphaned = os.getppid() != self._config.supervisor
         asked_at = self._stop_at[0] or time.monotonic()
-        give_up_at = asked_at + (0.0 if orphaned else self._config.drain_s)
-        self._raise_trouble()
-        while self._link.outbox.unacked and (now := time.monotonic()) < give_up_at:
-            self._link.pump(now, timeout_s=IDLE_POLL_S)
-        if self._link.outbox.unacked:
-            _log.warning("ended with %d chunks not acknowledged", self._link.outbox.unacked)
+        deadline = asked_at + (0.0 if orphaned else self._config.drain_s)
+        self._raise_session_error()
+        while self._session.outbox.unacked and (now := time.monotonic()) < deadline:
+            self._session.poll(now, timeout_s=IDLE_POLL_S)
+        if self._session.outbox.unacked:
+            _log.warning("ended with %d chunks not acknowledged", self._session.outbox.unacked)
         self._report(time.monotonic())
 
-    def _count(self, figure: str, amount: float) -> None:
-        self._counters.add(self._config.index, figure, amount)
-
-
-def refuse_large_chunks(run: Run, rows: int) -> None:
-    """Raises ConfigError for chunks that no replay server takes, or that would never fit into the ratio's band."""
-    size, most = rows * transition_dtype(run.joint).itemsize, MAX_PEER_FRAME_BYTES
-    if size > most:
-        raise ConfigError(
-            f"a chunk of {rows:,} transitions is {size / 2**20:.0f} MiB, and a replay server takes {most / 2**20:.0f}; "
-            "lower --copies and --chunk-rows"
-        )
-    replay = run.spec.replay
-    if rows > (largest := replay.largest_chunk(replay.batch)):
-        raise ConfigError(
-            f"chunks of {rows:,} transitions never fit into replay.error_buffer {replay.error_buffer:g}, which takes "
-            f"{largest:,} at {replay.samples_per_insert:g} samples per insert; lower --copies and --chunk-rows, or "
-            "leave the buffer at 0 to have it chosen"
-        )
+    def _add(self, counter: str, amount: float) -> None:
+        self._metrics.add(self._config.index, counter, amount)

@@ -122,13 +122,14 @@ class Reporting:
         counters, status = self._counters, self._stream.status
         if not counters.updates:
             return
+        return_mean = status.return_mean if status else math.nan
         _log.info(
-            "progress=%.0f%% updates=%d (%.0f/s) env_steps=%d return=%.2f",
+            "progress=%.0f%% updates=%d (%.0f/s) env_steps=%d return=%s",
             100 * counters.progress(self._run.spec.budget),
             counters.updates,
             self._rate.value,
             counters.env_steps,
-            status.return_mean if status else math.nan,
+            "none yet" if math.isnan(return_mean) else f"{return_mean:.2f}",
         )
 
     def report_end(self, losses: Losses | None, *, finished: bool) -> None:

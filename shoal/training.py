@@ -27,7 +27,7 @@ from common.process.durations import Duration
 from common.run.directory import RunDirectory
 from common.run.run import RunSpec
 from common.run.validation_errors import explain, suggest
-from deploy.local.config import STARTED_BY_PRESET, TrainConfig
+from deploy.local.config import PRESET_PROCESSES, TrainConfig
 from learner_node.config import Track
 from shoal.commands.evaluate.cli import EvaluateConfig, evaluate_run, refuse_contradictions
 from shoal.commands.report import REPORT_FILE, write_report
@@ -326,7 +326,7 @@ def _configs(given: dict[str, Any]) -> tuple[TrainConfig, RunOptions]:
     of_run = RunOptions.__struct_fields__
     options = _convert({name: value for name, value in given.items() if name in of_run}, RunOptions)
     launch = {name: value for name, value in given.items() if name not in of_run}
-    return _convert({**STARTED_BY_PRESET.get(options.preset, {}), **launch}, TrainConfig), options
+    return _convert({**PRESET_PROCESSES.get(options.preset, {}), **launch}, TrainConfig), options
 
 
 def _convert(values: dict[str, Any], kind: type[_Struct]) -> _Struct:

@@ -1,4 +1,4 @@
-"""Durations: options and settings that accept seconds or texts such as 5m and 1h30m."""
+"""Durations: options and settings that accept seconds or texts such as 5m and 1h30m, and their display."""
 
 from __future__ import annotations
 
@@ -31,3 +31,10 @@ class Duration(click.ParamType[float]):
 
 Seconds = Annotated[float, Meta(ge=0, extra={"param": Duration()})]
 """A duration [s]."""
+
+
+def clock(seconds: float) -> str:
+    """Returns a duration as m:ss or h:mm:ss, rounded down."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,4 +1,4 @@
-"""The dashboard of the fleet: which processes there are, what they take of the machines, what goes wrong."""
+"""The fleet dashboard: the processes, their use of the machines, and their errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NOW = Row(
     [
         Panel(
             "Processes",
-            "That answer Prometheus, by role; an actor node is one.",
+            "Processes that answer Prometheus, by role. An actor node counts as one.",
             [Query('count by (role) (shoal_build_info{role=~"$role", instance=~"$instance"})', "{{role}}")],
             "none",
             "stat",
@@ -18,7 +18,7 @@ NOW = Row(
         ),
         Panel(
             "Actors' workers",
-            "That run, and that should.",
+            "Workers that run, and workers configured.",
             [
                 Query(f"sum({chosen('shoal_actor_workers_alive')})", "running"),
                 Query(f"sum({chosen('shoal_actor_workers')})", "wanted"),
@@ -29,7 +29,7 @@ NOW = Row(
         ),
         Panel(
             "Alerts",
-            "That fire now; the sections of docs/runbook.md have their names.",
+            "Alerts that fire now. docs/runbook.md has a section for each.",
             [Query('count(ALERTS{alertname=~"Shoal.*", alertstate="firing"}) or vector(0)', "firing")],
             "none",
             "stat",
@@ -43,7 +43,7 @@ PROCESSES = Row(
     [
         Panel(
             "Builds",
-            "Different versions side by side: an upgrade under way, or forgotten.",
+            "Different versions side by side mean an upgrade in progress, or an incomplete one.",
             [Query('shoal_build_info{role=~"$role", instance=~"$instance"}', "")],
             kind="table",
             width=16,
@@ -57,19 +57,19 @@ PROCESSES = Row(
         ),
         Panel(
             "Starts of processes",
-            "In the last fifteen minutes: every step is a restart.",
+            "In the last fifteen minutes; every step is a restart.",
             [Query(chosen("changes(process_start_time_seconds[15m])"), "{{job}} {{instance}}")],
             "none",
         ),
         Panel(
             "Restarts of workers",
-            "In the last fifteen minutes; the node's log has their last words.",
+            "In the last fifteen minutes; the reasons are in the node's log.",
             [Query(chosen("increase(shoal_actor_worker_restarts_total[15m])"), "{{instance}}")],
             "none",
         ),
         Panel(
             "Workers that do not run",
-            "Wanted but waiting to be started again.",
+            "Configured workers that wait for their restart.",
             [Query(chosen("shoal_actor_workers - shoal_actor_workers_alive"), "{{instance}}")],
             "none",
         ),
@@ -81,20 +81,20 @@ MACHINES = Row(
     [
         Panel(
             "Memory",
-            "Private, workers included.",
+            "Private memory, workers included.",
             [Query(chosen("shoal_memory_bytes"), "{{job}} {{instance}}")],
             "bytes",
         ),
         Panel(
             "Memory, share of the limit",
-            "Of the container or the machine: at 1 the kernel kills.",
+            "Fraction of the limit of the container or machine. At 1 the kernel kills the process.",
             [Query(chosen("shoal_memory_bytes / shoal_memory_limit_bytes"), "{{job}} {{instance}}")],
             "percentunit",
             options={"min": 0, "max": 1},
         ),
         Panel(
             "Memory on GPUs",
-            "That torch holds.",
+            "Memory that torch has allocated.",
             [Query(chosen("shoal_learner_gpu_memory_bytes"), "{{instance}}")],
             "bytes",
         ),
@@ -106,13 +106,13 @@ MACHINES = Row(
         ),
         Panel(
             "Open files, share of the limit",
-            "At 1 no connection can be made.",
+            "At 1 the process cannot open connections.",
             [Query(chosen("process_open_fds / process_max_fds"), "{{job}} {{instance}}")],
             "percentunit",
         ),
         Panel(
             "Turns of the replay server's loop",
-            "99th percentile: while a turn lasts, nobody is answered.",
+            "99th percentile of the duration of one iteration. The server answers no peer during an iteration.",
             [Query(f"histogram_quantile(0.99, {chosen(rate('shoal_replay_turn_seconds_bucket'))})", "{{instance}}")],
             "s",
         ),
@@ -124,17 +124,17 @@ QUEUES = Row(
     [
         Panel(
             "Chunks not acknowledged",
-            "At most eight a worker.",
+            "At most eight per worker.",
             [Query(chosen("shoal_actor_chunks_unacknowledged"), "{{instance}}")],
         ),
         Panel(
             "Chunks Redis does not have",
-            "Grows while Redis is slow or refuses; at 64 MiB actors wait.",
+            "Grows while Redis is slow or rejects chunks. Actors wait from 64 MiB on.",
             [Query(chosen("shoal_replay_uncommitted_chunks"), "{{instance}}")],
         ),
         Panel(
             "Peers of the replay",
-            "That hold their lease; a worker is one.",
+            "Peers with a valid lease. Each worker is one peer.",
             [Query(chosen("shoal_replay_peers"), "{{instance}} {{role}}s")],
             "none",
         ),
@@ -146,12 +146,12 @@ ERRORS = Row(
     [
         Panel(
             "Messages the replay turned away",
-            "Each second, by reason. Anything but 0 wants a look.",
+            "Per second, by reason. Investigate anything but 0.",
             [Query(chosen(rate("shoal_replay_rejected_total")), "{{instance}} {{reason}}")],
         ),
         Panel(
             "Redis",
-            "Failed commits a second, each tried again; 1 = it takes chunks.",
+            "Failed commits per second, each retried. up: 1 while Redis accepts chunks.",
             [
                 Query(chosen(rate("shoal_replay_redis_errors_total")), "{{instance}} errors"),
                 Query(chosen("shoal_replay_redis_up"), "{{instance}} up"),
@@ -159,7 +159,7 @@ ERRORS = Row(
         ),
         Panel(
             "Chunks sent twice",
-            "Each second: sent again by actors, known already to the replay. Connections are lost.",
+            "Per second: sent again by actors, and already stored by the replay. Connections are being lost.",
             [
                 Query(chosen(rate("shoal_actor_chunks_resent_total")), "{{instance}} sent again"),
                 Query(chosen(rate("shoal_replay_duplicate_chunks_total")), "{{instance}} duplicates"),
@@ -167,7 +167,7 @@ ERRORS = Row(
         ),
         Panel(
             "Refused at the ends",
-            "Each second: weights by actors, batches with non-finite numbers by the learner.",
+            "Per second: weights rejected by actors, and batches with non-finite numbers rejected by the learner.",
             [
                 Query(chosen(rate("shoal_actor_weights_rejected_total")), "{{instance}} weights"),
                 Query(chosen(rate("shoal_learner_batches_rejected_total")), "{{instance}} batches"),
@@ -175,18 +175,18 @@ ERRORS = Row(
         ),
         Panel(
             "Late priorities",
-            "Each second: TD errors of transitions that were overwritten meanwhile; prioritised sampling only.",
+            "Per second: TD errors of transitions that were overwritten meanwhile. Prioritised sampling only.",
             [Query(chosen(rate("shoal_replay_late_priorities_total")), "{{instance}}")],
         ),
         Panel(
             "Lost chunks",
-            "Found damaged or missing in Redis at the replay server's start.",
+            "Chunks found damaged or missing in Redis when the replay server started.",
             [Query(chosen("shoal_replay_recovery_skipped_chunks"), "{{instance}}")],
             "none",
         ),
         Panel(
             "Recovery",
-            "How long the replay server took to read back its transitions at its start.",
+            "Time that the replay server took to read its transitions from Redis when it started.",
             [Query(chosen("shoal_replay_recovery_seconds"), "{{instance}}")],
             "s",
         ),
@@ -201,7 +201,7 @@ def fleet_board() -> Json:
     return dashboard(
         "shoal-fleet",
         "Shoal: fleet",
-        "Which processes there are, what they take, what goes wrong.",
+        "The processes, their use of the machines, and their errors.",
         [role, instance],
         [NOW, PROCESSES, MACHINES, QUEUES, ERRORS],
     )

@@ -1,6 +1,6 @@
-"""Writes the dashboards into dashboards/: `python -m deploy.grafana.make_dashboards`.
+"""Writes the dashboards to dashboards/: `python -m deploy.grafana.make_dashboards`.
 
-What a metric means stands in docs/metrics.md.
+docs/metrics.md explains the metrics.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ FOLDER = Path(__file__).parent / "dashboards"
 
 
 def boards() -> dict[str, Json]:
-    """Returns every dashboard by its file's name."""
+    """Returns every dashboard by its file name."""
     return {"run.json": run_board(), "fleet.json": fleet_board()}
 
 
 def as_text(board: Json) -> str:
-    """Returns a dashboard as its file holds it."""
+    """Returns the content of a dashboard's file."""
     return json.dumps(board, indent=2) + "\n"
 
 

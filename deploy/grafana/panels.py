@@ -1,4 +1,4 @@
-"""How a dashboard is put together: panels with their queries, laid out in rows 24 units wide."""
+"""Builds dashboards: panels with their queries, laid out in rows 24 units wide."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 DATASOURCE_UID = "shoal-prometheus"
-"""Of the datasource in provisioning/datasources; another one can be chosen at the top of each dashboard."""
+"""Uid of the data source in provisioning/datasources; each dashboard can select another one at its top."""
 _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 _WIDTH, _HEIGHT = 24, 8
 
@@ -14,14 +14,14 @@ Json = dict[str, Any]
 
 
 class Query(NamedTuple):
-    """One PromQL expression, and what its series are called."""
+    """One PromQL expression and the legend of its series."""
 
     expr: str
     legend: str
 
 
 class Panel(NamedTuple):
-    """One panel: what it shows, in which unit, and what to look for."""
+    """One panel: its queries, their unit, and a description of what to look for."""
 
     title: str
     description: str
@@ -30,18 +30,18 @@ class Panel(NamedTuple):
     kind: str = "timeseries"
     width: int = 8
     options: Json | None = None
-    """Settings of the panel's fields beyond the unit."""
+    """Settings of the panel's fields in addition to the unit."""
 
 
 class Row(NamedTuple):
-    """A heading and the panels under it."""
+    """A heading and the panels below it."""
 
     title: str
     panels: Sequence[Panel]
 
 
 def dashboard(uid: str, title: str, description: str, variables: Iterable[Json], rows: Iterable[Row]) -> Json:
-    """Returns a dashboard; panels are numbered in the order in which they stand."""
+    """Returns a dashboard; panels are numbered in reading order."""
     panels: list[Json] = []
     top = 0
     for row in rows:
@@ -67,7 +67,7 @@ def dashboard(uid: str, title: str, description: str, variables: Iterable[Json],
 
 
 def choice(name: str, label: str, query: str) -> Json:
-    """Returns a variable with several values of a label; all of them at first."""
+    """Returns a variable that selects values of a label; all are selected by default."""
     return {
         "type": "query",
         "name": name,
@@ -87,24 +87,24 @@ def choice(name: str, label: str, query: str) -> Json:
 
 
 def _lay_out(row: Row, panels: list[Json], top: int) -> int:
-    """Puts a row's panels side by side from `top` on; returns where the next row begins."""
+    """Lays out a row's panels side by side from `top` on; returns the top of the next row."""
     left = 0
     height = 4 if all(panel.kind == "stat" for panel in row.panels) else _HEIGHT
     for panel in row.panels:
         if left + panel.width > _WIDTH:
             left, top = 0, top + height
-        place = {"h": height, "w": panel.width, "x": left, "y": top}
-        panels.append(_panel(panel, len(panels) + 1, place))
+        position = {"h": height, "w": panel.width, "x": left, "y": top}
+        panels.append(_panel(panel, len(panels) + 1, position))
         left += panel.width
     return top + height
 
 
 def _heading(title: str, number: int, top: int) -> Json:
-    place = {"h": 1, "w": _WIDTH, "x": 0, "y": top}
-    return {"id": number, "type": "row", "title": title, "collapsed": False, "gridPos": place, "panels": []}
+    position = {"h": 1, "w": _WIDTH, "x": 0, "y": top}
+    return {"id": number, "type": "row", "title": title, "collapsed": False, "gridPos": position, "panels": []}
 
 
-def _panel(panel: Panel, number: int, place: Json) -> Json:
+def _panel(panel: Panel, number: int, position: Json) -> Json:
     instant = panel.kind in ("stat", "table")
     targets = [
         {
@@ -124,7 +124,7 @@ def _panel(panel: Panel, number: int, place: Json) -> Json:
         "title": panel.title,
         "description": panel.description,
         "datasource": _SOURCE,
-        "gridPos": place,
+        "gridPos": position,
         "fieldConfig": {"defaults": {"unit": panel.unit, **_fields(panel)}, "overrides": []},
         "options": _options(panel.kind),
         "targets": targets,
@@ -134,10 +134,10 @@ def _panel(panel: Panel, number: int, place: Json) -> Json:
 
 def _fields(panel: Panel) -> Json:
     lines = {"lineWidth": 1, "fillOpacity": 8, "showPoints": "never", "spanNulls": False}
-    given = dict(panel.options or {})
+    options = dict(panel.options or {})
     if panel.kind != "timeseries":
-        return given
-    return {**given, "custom": {**lines, **given.get("custom", {})}}
+        return options
+    return {**options, "custom": {**lines, **options.get("custom", {})}}
 
 
 def _options(kind: str) -> Json:

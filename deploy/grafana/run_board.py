@@ -1,15 +1,15 @@
-"""The dashboard of a run: does it learn, how fast, is the ratio held, how old are weights, who waits for whom."""
+"""The run dashboard: learning, throughput, the ratio of samples to inserts, age of weights, and waits."""
 
 from __future__ import annotations
 
 from deploy.grafana.expressions import by_run, quantiles, rate
 from deploy.grafana.panels import Json, Panel, Query, Row, choice, dashboard
 
-_SHARES = {"custom": {"fillOpacity": 60, "stacking": {"mode": "normal"}}, "min": 0, "max": 1}
+_FRACTIONS = {"custom": {"fillOpacity": 60, "stacking": {"mode": "normal"}}, "min": 0, "max": 1}
 
 
 def stat(title: str, expr: str, unit: str, description: str) -> Panel:
-    """Returns one large number for each run."""
+    """Returns a panel with one large number for each run."""
     return Panel(title, description, [Query(expr, "{{run}}")], unit, "stat", 4, {"decimals": 1})
 
 
@@ -21,22 +21,37 @@ WORKERS = by_run("shoal_actor_workers_alive")
 NOW = Row(
     "Now",
     [
-        stat("Budget used", by_run("shoal_learner_progress_ratio", how="max"), "percentunit", "1 = the run is done."),
+        stat(
+            "Budget used",
+            by_run("shoal_learner_progress_ratio", how="max"),
+            "percentunit",
+            "100 % when the run is done.",
+        ),
         stat(
             "Return",
             by_run("shoal_replay_episode_return", how="avg"),
             "none",
             "Mean over the last 100 episodes or more, exploration included, summed over agents.",
         ),
-        stat("Environment steps", by_run("shoal_replay_run_env_steps"), "short", "Joint steps of the whole run."),
-        stat("Updates a second", by_run(rate("shoal_learner_updates_total")), "none", "The learner is the bottleneck."),
+        stat("Environment steps", by_run("shoal_replay_run_env_steps"), "short", "Environment steps of the whole run."),
+        stat(
+            "Updates a second",
+            by_run(rate("shoal_learner_updates_total")),
+            "none",
+            "Of all agents together.",
+        ),
         stat(
             "Samples per insert",
             by_run("shoal_replay_samples_per_insert", how="avg"),
             "none",
-            "Since the warm-up; the target stands in the graph below.",
+            "Since the warm-up. The graph below shows the target.",
         ),
-        stat("Last checkpoint", AGE_OF_CHECKPOINT, "s", "Age: what a killed learner would lose."),
+        stat(
+            "Last checkpoint",
+            AGE_OF_CHECKPOINT,
+            "s",
+            "Age: what a killed learner would lose.",
+        ),
     ],
 )
 
@@ -50,27 +65,27 @@ LEARNING = Row(
         ),
         Panel(
             "Return, agent by agent",
-            "One agent far behind its like: look at its observations and rewards.",
+            "If one agent is far behind its peers, check its observations and rewards.",
             [Query(by_run("shoal_replay_agent_episode_return", "agent", how="avg"), "{{run}} {{agent}}")],
         ),
         Panel(
             "Value (Q)",
-            "Mean of the critics' values. Growing without bound while returns do not: critics diverge.",
+            "Mean of the critics' values. If it grows without bound while returns do not, the critics diverge.",
             [Query(by_run("shoal_learner_q_mean", how="avg"), "{{run}}")],
         ),
         Panel(
             "Critic loss",
-            "Mean over agents. NaN or a steep climb: learning rate, reward scale, target rate.",
+            "Mean over agents. If it is NaN or climbs steeply, check learning rate, reward scale and target rate.",
             [Query(by_run("shoal_learner_critic_loss", how="avg"), "{{run}}")],
         ),
         Panel(
             "Policy loss",
-            "About minus the value.",
+            "Approximately minus the value.",
             [Query(by_run("shoal_learner_policy_loss", how="avg"), "{{run}}")],
         ),
         Panel(
             "Gradient norms",
-            "Largest over agents, before clipping. Always above the clip: steps are as long as the clip allows.",
+            "Largest over agents, before clipping. Always above the clip: every step has the clip's length.",
             [
                 Query(by_run("shoal_learner_critic_gradient_norm", how="max"), "{{run}} critic"),
                 Query(by_run("shoal_learner_policy_gradient_norm", how="max"), "{{run}} policy"),
@@ -92,7 +107,7 @@ THROUGHPUT = Row(
     [
         Panel(
             "Environment steps a second",
-            "Collected by actors and stored by the replay. They part only while connections are lost.",
+            "Collected by actors, and stored by the replay. They differ only while connections are lost.",
             [
                 Query(by_run(rate("shoal_actor_env_steps_total")), "{{run}} collected"),
                 Query(INSERTED, "{{run}} stored"),
@@ -105,13 +120,13 @@ THROUGHPUT = Row(
         ),
         Panel(
             "Samples a second",
-            "Transitions learnt from, repeats counted.",
+            "Transitions learnt from; repeated ones count each time.",
             [Query(by_run(rate("shoal_learner_samples_total")), "{{run}}")],
         ),
         Panel("Time of one update", "Median and 99th percentile.", quantiles("shoal_learner_update_seconds"), "s"),
         Panel(
             "Chunk until acknowledged",
-            "From its collection until it is durable: what a killed worker loses.",
+            "Time from collection until the chunk is durable: what a killed worker loses.",
             quantiles("shoal_actor_chunk_ack_seconds"),
             "s",
         ),
@@ -129,7 +144,7 @@ RATIO = Row(
     [
         Panel(
             "Samples per insert",
-            "Realised and target: within a tenth while both sides live.",
+            "Realised and target ratio. They agree within 10 % while both sides are alive.",
             [
                 Query(f"{SAMPLED} / {INSERTED}", "{{run}} realised"),
                 Query(by_run("shoal_replay_target_samples_per_insert", how="max"), "{{run}} target"),
@@ -138,7 +153,7 @@ RATIO = Row(
         ),
         Panel(
             "How far the learner is behind",
-            "In samples. At the upper bound actors wait, at the lower the learner does.",
+            "In samples. Actors wait at the upper bound, the learner at the lower bound.",
             [
                 Query(by_run("shoal_replay_rate_limiter_error_samples"), "{{run}} behind"),
                 Query(by_run("shoal_replay_rate_limiter_upper_bound_samples"), "{{run}} actors wait"),
@@ -147,10 +162,10 @@ RATIO = Row(
         ),
         Panel(
             "Transitions in the replay",
-            "Sampling begins at the least number; at the capacity the oldest go.",
+            "Sampling starts at the minimum size. At the capacity the oldest transitions are overwritten.",
             [
-                Query(by_run("shoal_replay_transitions"), "{{run}} held"),
-                Query(by_run("shoal_replay_min_size_transitions"), "{{run}} least"),
+                Query(by_run("shoal_replay_transitions"), "{{run}} stored"),
+                Query(by_run("shoal_replay_min_size_transitions"), "{{run}} minimum"),
                 Query(by_run("shoal_replay_capacity_transitions"), "{{run}} capacity"),
             ],
         ),
@@ -161,13 +176,13 @@ RATIO = Row(
         ),
         Panel(
             "Age of weights at actors",
-            "Since the worst worker heard the last broadcast. Over 6 s: broadcasts do not arrive.",
+            "Longest time since a worker received a broadcast. Over 6 s, broadcasts do not arrive.",
             [Query(by_run("shoal_actor_weights_age_seconds", how="max"), "{{run}}")],
             "s",
         ),
         Panel(
             "Versions of the weights",
-            "Newest at the learner, oldest in use.",
+            "Newest at the learner, and oldest in use by a worker.",
             [
                 Query(by_run("shoal_learner_weights_version", how="max"), "{{run}} newest"),
                 Query(by_run("shoal_actor_weights_version", how="min"), "{{run}} oldest in use"),
@@ -181,7 +196,7 @@ WAITS = Row(
     [
         Panel(
             "What actors' workers do",
-            "Shares of their time. Waiting for credit is how the ratio is held: the learner sets the pace.",
+            "Fractions of their time. Waiting for credit is normal: the learner is the bottleneck.",
             [
                 Query(
                     f"{by_run(rate('shoal_actor_collecting_seconds_total'))} / on (run) {WORKERS}", "{{run}} collecting"
@@ -193,29 +208,29 @@ WAITS = Row(
             ],
             "percentunit",
             width=12,
-            options=_SHARES,
+            options=_FRACTIONS,
         ),
         Panel(
             "What the learner does",
-            "Shares of its time. What is neither is publishing, saving, logging, and waits of less than 0.1 s.",
+            "Fractions of its time. The rest is publishing, saving, logging, and waits of less than 0.1 s.",
             [
                 Query(by_run(rate("shoal_learner_update_seconds_sum"), how="avg"), "{{run}} updating"),
                 Query(by_run(rate("shoal_learner_waiting_seconds_total"), how="avg"), "{{run}} waiting for batches"),
             ],
             "percentunit",
             width=12,
-            options=_SHARES,
+            options=_FRACTIONS,
         ),
         Panel(
             "What the replay holds back",
-            "Share of the time in which a side had to wait, by what for.",
+            "Fraction of the time in which a side had to wait, by cause.",
             [Query(by_run(rate("shoal_replay_blocked_seconds_total"), "side", "cause"), "{{run}} {{side}}: {{cause}}")],
             "percentunit",
             width=12,
         ),
         Panel(
             "Standstill",
-            "How long a side that waits has got no further. Over 10 s is in the log, over 60 s an alert.",
+            "Time since a waiting side last made progress. Over 10 s it is logged, over 60 s it raises an alert.",
             [
                 Query(
                     by_run("shoal_replay_standstill_seconds", "side", "cause", how="max"),
@@ -234,7 +249,7 @@ DURABILITY = Row(
         Panel("Commits to Redis", "Median and 99th percentile.", quantiles("shoal_replay_redis_commit_seconds"), "s"),
         Panel(
             "Chunks under way",
-            "Kept by actors until acknowledged; in the replay's memory until Redis has them.",
+            "Unacknowledged: pending at the actors. Uncommitted: in the replay's memory until Redis stores them.",
             [
                 Query(by_run("shoal_actor_chunks_unacknowledged"), "{{run}} unacknowledged"),
                 Query(by_run("shoal_replay_uncommitted_chunks"), "{{run}} uncommitted"),
@@ -242,13 +257,13 @@ DURABILITY = Row(
         ),
         Panel(
             "Age of the last checkpoint",
-            "What a killed learner would lose.",
+            "Training that a killed learner would lose.",
             [Query(AGE_OF_CHECKPOINT, "{{run}}")],
             "s",
         ),
         Panel(
             "Time to write a checkpoint",
-            "Median and 99th percentile; training waits for it.",
+            "Median and 99th percentile. Training waits for it.",
             quantiles("shoal_learner_checkpoint_seconds"),
             "s",
         ),
@@ -261,7 +276,7 @@ def run_board() -> Json:
     return dashboard(
         "shoal-run",
         "Shoal: run",
-        "Does a run learn, how fast, is its ratio held, who waits for whom.",
+        "Learning, throughput, the ratio of samples to inserts, age of weights, and waits.",
         [choice("run", "Run", "label_values(shoal_run_info, run)")],
         [NOW, LEARNING, THROUGHPUT, RATIO, WAITS, DURABILITY],
     )

@@ -1,8 +1,8 @@
 #!/opt/shoal/bin/python -IS
-"""Asks this container's process whether it is alive (/healthz) and can do its work (/readyz); exit code 1 if not.
+"""Checks whether this container's process is alive (/healthz) and ready (/readyz); exits with code 1 if not.
 
-What it prints is what `docker inspect` shows of the last checks: why the process is not well, in its own words.
-It is started every few seconds in every container, so it imports next to nothing: a third of http.client's time.
+`docker inspect` shows the output of the last checks: the reason that the process gives. The check runs every few
+seconds in every container, so it imports little: with http.client it would take three times as long.
 """
 
 import os
@@ -12,8 +12,8 @@ import sys
 TIMEOUT_S = 2.0
 
 
-def complaint(port: int, path: str) -> str:
-    """Returns what is wrong; empty when nothing is."""
+def check(port: int, path: str) -> str:
+    """Returns the problem that the process reports at a path; empty if it reports none."""
     try:
         with socket.create_connection(("127.0.0.1", port), TIMEOUT_S) as connection:
             connection.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
@@ -27,11 +27,11 @@ def complaint(port: int, path: str) -> str:
 
 
 def main() -> None:
-    """Prints the first complaint, if there is one, and ends the process."""
+    """Prints the first problem, or "ok", and ends the process."""
     port = int(os.environ["SHOAL_METRICS_PORT"])
-    wrong = complaint(port, "/healthz") or complaint(port, "/readyz")
-    print(wrong or "ok")  # noqa: T201
-    sys.exit(1 if wrong else 0)
+    problem = check(port, "/healthz") or check(port, "/readyz")
+    print(problem or "ok")  # noqa: T201
+    sys.exit(1 if problem else 0)
 
 
 main()

@@ -1,8 +1,8 @@
-"""Prints what pyproject.toml asks for, one requirement a line: the project's own dependencies and those of extras.
+"""Prints the requirements in pyproject.toml, one a line: the project's dependencies and those of extras.
 
-So an image can install them before Shoal's code is there, and keep them when it changes.
+An image installs them before it copies Shoal's code, so that a change of the code does not install them again.
 
-usage: python requirements.py EXTRA ...      beside pyproject.toml
+Usage: python requirements.py EXTRA ...      in the directory of pyproject.toml
 """
 
 import re
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def requirements(project: dict[str, Any], extras: Iterable[str]) -> Iterator[str]:
-    """Yields the requirements of extras; an extra that is made of others (`name[a,b]`) yields theirs."""
+    """Yields the requirements of extras; for an extra that consists of others (`name[a,b]`), theirs."""
     for extra in extras:
         for requirement in project["optional-dependencies"][extra]:
             others = re.fullmatch(rf"{project['name']}\[(.*)\]", requirement)
@@ -25,7 +25,7 @@ def requirements(project: dict[str, Any], extras: Iterable[str]) -> Iterator[str
 
 
 def main() -> None:
-    """Prints the requirements of the extras that the command line names."""
+    """Prints the requirements of the extras on the command line."""
     project = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))["project"]
     print(*sorted({*project["dependencies"], *requirements(project, sys.argv[1:])}), sep="\n")  # noqa: T201
 

@@ -1,1 +1,1 @@
-"""A whole run on this machine: the processes of `shoal train`, kept alive and shown."""
+"""A whole run on this machine: starts, supervises and shows the processes of `shoal train`."""

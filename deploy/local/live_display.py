@@ -1,8 +1,9 @@
-"""What a user sees while a run trains: a table on a terminal, a line now and then elsewhere."""
+"""Shows a run while it trains: a live table on a terminal, a line every ten seconds elsewhere."""
 
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Sequence
 from typing import Protocol
@@ -13,35 +14,40 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from common.process.durations import clock
 from common.wire.messages import LearnerReport, Status
 from learner_node.inputs import first_words
 
 LINE_PERIOD_S = 10.0
-MOST_BUSY_SHOWN = 2
+MAX_BUSY_SHOWN = 2
 SILENT_S = 10.0
-"""Of a learner, which reports once a second: longer, and nothing is known of what it does."""
+"""A learner reports once a second; after this time without a report its activity is unknown."""
+STALL_S = 60.0
+"""Actors that have waited longer for the learner are shown as waiting, not as held to the ratio."""
+_AT_THE_RATIO = re.compile(r"actors waiting for the learner: \S+( \S)? samples behind \((\d+) s\)")
+"""A wait in `Status.waiting` that holds actors to the ratio of samples to inserts."""
 
 
 class Display(Protocol):
-    """Shows how a run goes."""
+    """Shows the progress of a run."""
 
-    def show(self, status: Status | None, troubles: Sequence[str]) -> None:
-        """Shows the newest status; None when the replay server does not answer."""
+    def show(self, status: Status | None, problems: Sequence[str]) -> None:
+        """Shows the newest status, None if the replay server does not answer, and the problems of processes."""
 
     def say(self, text: str) -> None:
-        """Prints something once, at once: a failure with its lines, what is waited for."""
+        """Prints a text immediately, such as a failure with its details."""
 
     def close(self) -> None:
-        """Ends the display; what it showed last stays."""
+        """Ends the display; the last state stays on the screen."""
 
 
 def make_display(console: Console, title: str) -> Display:
-    """Returns a live table on a terminal, else lines."""
+    """Returns a live table for a terminal, and lines for any other output."""
     return LiveTable(console, title) if console.is_terminal else LineDisplay(console)
 
 
 class LiveTable:
-    """A table that is drawn over itself."""
+    """A table that is redrawn in place."""
 
     def __init__(self, console: Console, title: str) -> None:
         self._title, self._started_at = title, time.monotonic()
@@ -49,11 +55,11 @@ class LiveTable:
         self._live = Live(Text(f"{title}: starting"), console=console, refresh_per_second=4)
         self._live.start()
 
-    def show(self, status: Status | None, troubles: Sequence[str]) -> None:
-        """Draws the table anew."""
+    def show(self, status: Status | None, problems: Sequence[str]) -> None:
+        """Redraws the table."""
         now = time.monotonic()
         left_s = self._left(status, now)
-        self._live.update(draw(self._title, status, troubles, now - self._started_at, left_s))
+        self._live.update(draw(self._title, status, problems, now - self._started_at, left_s))
 
     def say(self, text: str) -> None:
         """Prints above the table."""
@@ -65,46 +71,48 @@ class LiveTable:
 
 
 class LineDisplay:
-    """One line every ten seconds, for logs and pipes; troubles at once."""
+    """One line every ten seconds, for logs and pipes; problems immediately."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._started_at = time.monotonic()
-        self._said_at = -LINE_PERIOD_S
+        self._printed_at = -LINE_PERIOD_S
         self._left = TimeLeft()
-        self._troubles: list[str] = []
+        self._problems: list[str] = []
         self._warned: set[str] = set()
 
-    def show(self, status: Status | None, troubles: Sequence[str]) -> None:
+    def show(self, status: Status | None, problems: Sequence[str]) -> None:
         """Prints a line when one is due."""
-        for trouble in troubles:
-            if trouble not in self._troubles:
-                self._print(trouble)
-        self._troubles = list(troubles)
+        for problem in problems:
+            if problem not in self._problems:
+                self._print(problem)
+        self._problems = list(problems)
         for warning in status.learner.warnings if status and status.learner else ():
-            # A figure in it may change; what it is about does not.
-            if (about := first_words(warning)) not in self._warned:
-                self._warned.add(about)
+            # The numbers in a warning may change; its first words do not.
+            if (subject := first_words(warning)) not in self._warned:
+                self._warned.add(subject)
                 self._print(f"warning: {warning}")
-        left = in_words(self._left(status, time.monotonic()))
-        if time.monotonic() - self._said_at < LINE_PERIOD_S:
+        left = time_left_text(self._left(status, time.monotonic()))
+        if time.monotonic() - self._printed_at < LINE_PERIOD_S:
             return
-        self._said_at = time.monotonic()
+        self._printed_at = time.monotonic()
         if status is None:
             self._print("waiting for the replay server")
             return
         if status.learner is None:
             self._print("waiting for the learner to start")
             return
-        figures = ", ".join(f"{name} {value}" for name, value in rows(status) if name not in ("waiting", "warning"))
-        self._print(figures + left + "".join(f"; {wait}" for wait in status.waiting))
+        shown = [(name, value) for name, value in rows(status) if name not in ("waiting", "pace", "warning")]
+        waits = [_ratio_text(status) if _is_at_the_ratio(wait) else wait for wait in status.waiting]
+        line = ", ".join(f"{name} {value}" for name, value in shown) + left
+        self._print("; ".join([line, *waits]))
 
     def say(self, text: str) -> None:
-        """Prints it with the time."""
+        """Prints a text with the elapsed time."""
         self._print(text)
 
     def close(self) -> None:
-        """Has nothing to end."""
+        """Does nothing: every line is already printed."""
 
     def _print(self, text: str) -> None:
         self._console.print(
@@ -113,33 +121,33 @@ class LineDisplay:
 
 
 class TimeLeft:
-    """Estimates how long a run still takes, from how far it has come since it was first seen to get on."""
+    """Estimates the remaining time of a run from its progress since it was first observed."""
 
     def __init__(self) -> None:
         self._first: tuple[float, float] | None = None
 
     def __call__(self, status: Status | None, now: float) -> float | None:
-        """Returns seconds; None while there is nothing to tell by."""
+        """Returns the remaining seconds; None without observed progress."""
         progress = status.learner.progress if status is not None and status.learner else 0.0
         if progress <= 0.0:
             return None
         if self._first is None:
             self._first = now, progress
-        began_at, began_with = self._first
-        gained = progress - began_with
-        return (1.0 - progress) * (now - began_at) / gained if gained > 0.0 else None
+        first_at, first_progress = self._first
+        gained = progress - first_progress
+        return (1.0 - progress) * (now - first_at) / gained if gained > 0.0 else None
 
 
-def in_words(left_s: float | None) -> str:
-    """Returns what is added to a line about the time that is left."""
-    return "" if left_s is None else f", about {clock(left_s)} to go"
+def time_left_text(left_s: float | None) -> str:
+    """Returns the remaining time as the end of a line; empty for None."""
+    return "" if left_s is None else f", about {clock(left_s)} left"
 
 
 def draw(
-    title: str, status: Status | None, troubles: Sequence[str], elapsed_s: float, left_s: float | None = None
+    title: str, status: Status | None, problems: Sequence[str], elapsed_s: float, left_s: float | None = None
 ) -> RenderableType:
-    """Returns the table of one moment."""
-    parts: list[RenderableType] = [Text(f"{title}  {clock(elapsed_s)}{in_words(left_s)}", style="bold")]
+    """Returns the table for one status."""
+    parts: list[RenderableType] = [Text(f"{title}  {clock(elapsed_s)}{time_left_text(left_s)}", style="bold")]
     if status is None:
         parts.append(Text("waiting for the replay server", style="yellow"))
     else:
@@ -149,19 +157,19 @@ def draw(
                 Text("budget", style="dim"), ProgressBar(total=1.0, completed=status.learner.progress, width=40)
             )
         for name, value in rows(status):
-            # Text: what an environment says may look like markup.
+            # Text, not markup: messages of an environment may contain brackets.
             table.add_row(Text(name, style="dim"), Text(value))
         parts.append(table)
-    parts.extend(Text(trouble, style="yellow") for trouble in troubles)
+    parts.extend(Text(problem, style="yellow") for problem in problems)
     return Group(*parts)
 
 
 def rows(status: Status) -> list[tuple[str, str]]:
-    """Returns what is shown of a status: names and values in words."""
+    """Returns the rows that show a status: names and values as text."""
     learner = status.learner
     shown = [
         ("progress", _progress(learner)),
-        ("return", _return_in_words(status)),
+        ("return", _return_text(status)),
         ("env steps", f"{status.inserts:,} ({status.inserts_per_s:,.0f}/s)"),
         ("updates", f"{learner.updates:,} ({learner.updates_per_s:,.0f}/s)" if learner else "-"),
         (
@@ -174,52 +182,65 @@ def rows(status: Status) -> list[tuple[str, str]]:
     ]
     if status.worker_restarts:
         shown.append(("worker restarts", f"{status.worker_restarts}, last: {status.last_fault}"))
-    shown += _of_learner(status)
+    shown += _learner_rows(status)
     if learner and learner.last_checkpoint_s >= 0:
         shown.append(("checkpoint", f"{learner.last_checkpoint_s:.0f} s ago"))
-    if status.waiting:
-        shown.append(("waiting", "\n".join(status.waiting)))
+    if any(_is_at_the_ratio(wait) for wait in status.waiting):
+        shown.append(("pace", _ratio_text(status)))
+    if waits := [wait for wait in status.waiting if not _is_at_the_ratio(wait)]:
+        shown.append(("waiting", "\n".join(waits)))
     if learner and learner.warnings:
         shown.append(("warning", "\n".join(learner.warnings)))
     if status.last_error:
         shown.append(("last error", status.last_error))
-    told = [status.software, *(actor.software for actor in status.actors), learner.software if learner else ""]
-    if len(versions := sorted(set(told) - {""})) > 1:
+    reported = [status.software, *(actor.software for actor in status.actors), learner.software if learner else ""]
+    if len(versions := sorted(set(reported) - {""})) > 1:
         shown.append(("software", f"differs: {', '.join(versions)}"))
     return shown
 
 
 def _actors(status: Status) -> str:
-    """Returns how many there are, and what keeps some of them from the usual pace."""
+    """Returns the number of actors, and what slows some of them down."""
     busy = [f"{actor.actor}: {actor.doing}" for actor in status.actors if actor.doing]
-    more = [f"{len(busy) - MOST_BUSY_SHOWN} more"] if len(busy) > MOST_BUSY_SHOWN else []
-    return "; ".join([str(status.actor_count), *busy[:MOST_BUSY_SHOWN], *more])
+    more = [f"{len(busy) - MAX_BUSY_SHOWN} more"] if len(busy) > MAX_BUSY_SHOWN else []
+    return "; ".join([str(status.actor_count), *busy[:MAX_BUSY_SHOWN], *more])
 
 
-def _of_learner(status: Status) -> list[tuple[str, str]]:
-    """Returns what is shown of the learner's clock and its start: names and values in words."""
+def _is_at_the_ratio(wait: str) -> bool:
+    """Returns whether a wait is the normal one: the learner is the bottleneck, and actors are held to the ratio."""
+    match = _AT_THE_RATIO.fullmatch(wait)
+    return match is not None and int(match[2]) < STALL_S
+
+
+def _ratio_text(status: Status) -> str:
+    ratio = f"{status.target_samples_per_insert:g} samples per insert"
+    return f"the learner is the bottleneck (normal): actors are held to {ratio}"
+
+
+def _learner_rows(status: Status) -> list[tuple[str, str]]:
+    """Returns the rows that show the learner's clock and its start."""
     learner, shown = status.learner, []
     if learner is None:
         return []
     budget_s = status.run.spec.budget.seconds if status.run else 0.0
     if budget_s:
-        paused = f", paused: not charged to --time: waiting for {learner.paused}" if learner.paused else ""
+        paused = f", paused (not charged to --time): waiting for {learner.paused}" if learner.paused else ""
         shown.append(("time", f"{clock(learner.trained_s)} of {clock(budget_s)}{paused}"))
     if learner.doing:
         shown.append(("learner", learner.doing))
     return shown
 
 
-def known_to_be_endless(status: Status) -> bool:
-    """Returns whether no episode has ended: actors count episodes in their reports, which come after their chunks."""
+def no_episode_ended(status: Status) -> bool:
+    """Returns whether surely no episode has ended: reports, which count episodes, arrive later than chunks."""
     reported = sum(actor.env_steps for actor in status.actors)
     return not status.episodes and 0 < status.inserts <= 2 * reported
 
 
-def _return_in_words(status: Status) -> str:
-    """Returns the mean return; where all agents share a reward, as the team's too."""
+def _return_text(status: Status) -> str:
+    """Returns the mean return, and the team's return if all agents share their reward."""
     agents = len(status.return_means)
-    if known_to_be_endless(status):
+    if no_episode_ended(status):
         return "- (no episode has ended yet)"
     if not (status.shared_reward and agents > 1):
         return f"{_number(status.return_mean)} (last episodes, with exploration)"
@@ -229,21 +250,14 @@ def _return_in_words(status: Status) -> str:
 
 
 def learner_doing(learner: LearnerReport, seconds_since_seen: float) -> str:
-    """Returns what the learner does, as far as its last report tells."""
+    """Returns the activity of the learner according to its last report."""
     if learner.finished:
         return "finished"
     if learner.doing and not learner.doing.startswith("warming up"):
         return learner.doing
     if seconds_since_seen > SILENT_S:
-        return "silent since then"
+        return "no report since then"
     return f"waiting for {learner.waiting_for}" if learner.waiting_for else "training"
-
-
-def clock(seconds: float) -> str:
-    """Returns a length of time as m:ss or h:mm:ss."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _progress(learner: LearnerReport | None) -> str:

@@ -1,4 +1,4 @@
-"""The processes of one run on this machine: started, kept alive, ended in order.
+"""Starts the processes of one run on this machine, keeps them alive, and ends them in order.
 
 `outcome` decides from values alone what follows the end of a process; `Supervisor` does it.
 """
@@ -17,8 +17,8 @@ from common.process.restart_policy import STEADY_S, Cause, Finished, GiveUp, Pro
 
 _log = logging.getLogger(__name__)
 _LAST_LINES = 12
-SILENT_END_S = 2.0
-"""An end that takes longer is said to be waited for."""
+END_NOTICE_S = 2.0
+"""The user is told about a process that takes longer to end."""
 
 
 def outcome(
@@ -43,7 +43,7 @@ def outcome(
 
 
 class Role:
-    """One supervised process and its history."""
+    """One supervised process and its history over all restarts."""
 
     def __init__(
         self,
@@ -53,24 +53,25 @@ class Role:
         is_done: Callable[[], bool] = lambda: False,
         note: Path | None = None,
     ) -> None:
-        """Takes how it is started and, for a role that ends by itself, how to see that its work is done.
+        """Takes the function that starts the process, and its log.
 
-        note: where it leaves its failures (`common.process.failure_note`).
+        is_done: returns whether the work of the process is done, for a process that ends by itself. note: the file in
+        which the process leaves its failures (`common.process.failure_note`).
         """
         self.name, self.log = name, log
         self._note = FailureNote(note)
         self._failure: Failure | None = None
-        """The last one that its present process has noted."""
-        self.news: list[str] = []
-        """Failures that were noted and mended by the process itself, since this list was last emptied."""
+        """The last failure that the current process left."""
+        self.handled_failures: list[str] = []
+        """Failures that the process handled itself, such as a worker's that it restarted; emptied by the supervisor."""
         self._is_done = is_done
         self._start = start
         self.process: subprocess.Popen[bytes] | None = None
         self.finished = False
         self.policy = RestartPolicy(name)
-        self.trouble = ""
-        """What happened last, in words, while it is not running."""
-        self._started_at = self._due_at = 0.0
+        self.problem = ""
+        """Why the process does not run; empty while it runs."""
+        self._started_at = self._start_at = 0.0
 
     @property
     def running(self) -> bool:
@@ -79,29 +80,32 @@ class Role:
 
     def start(self) -> None:
         """Starts the process now."""
-        self.process, self._started_at, self.trouble = self._start(), time.monotonic(), ""
+        self.process, self._started_at, self.problem = self._start(), time.monotonic(), ""
         self._failure = None
 
-    def look(self, now: float) -> None:
-        """Notices failures and an end, and starts again when that is due; raises what starting again cannot mend."""
+    def poll(self, now: float) -> None:
+        """Handles failures and the end of the process, and restarts it when due.
+
+        Raises the error of a process that a restart cannot help.
+        """
         running = self.running
-        self._take_news()
+        self._read_failures()
         if self.finished or running:
             return
         if self.process is not None:
-            self._ended(self.process.returncode, now)
-        elif now >= self._due_at:
-            _log.info("starting %s again", self.name)
+            self._handle_exit(self.process.returncode, now)
+        elif now >= self._start_at:
+            _log.info("restarting: process=%s", self.name)
             self.start()
 
-    def _take_news(self) -> None:
+    def _read_failures(self) -> None:
         for failure in self._note.read_new():
             if failure.mended:
-                self.news.append(f"{self.name} {failure.message}")
+                self.handled_failures.append(f"{self.name} {failure.message}")
             else:
                 self._failure = failure
 
-    def _ended(self, code: int, now: float) -> None:
+    def _handle_exit(self, code: int, now: float) -> None:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         ran_s = now - self._started_at
         permanent = self._failure is not None and self._failure.lasting and code > DONE
@@ -110,11 +114,11 @@ class Role:
             case Finished():
                 self.finished = True
             case Restart(delay_s, _):
-                self.trouble = f"{self.name} {how}; restarts in {delay_s:.1f} s (log: {self.log})"
+                self.problem = f"{self.name} {how}; restarts in {delay_s:.1f} s (log: {self.log})"
                 if self._failure is not None:
-                    self.news.append(f"{self.name}: {message}")
-                _log.warning("%s", self.trouble)
-                self.process, self._due_at = None, now + delay_s
+                    self.handled_failures.append(f"{self.name}: {message}")
+                _log.warning("%s", self.problem)
+                self.process, self._start_at = None, now + delay_s
             case GiveUp(error):
                 if "\n" in str(error):
                     raise type(error)(f"{error}\n({self.name} {how}; log: {self.log})")
@@ -125,10 +129,13 @@ class Role:
             return self._failure.message
         lines = self.log.read_text(errors="replace").splitlines()[-_LAST_LINES:] if self.log.exists() else []
         plain = [line for line in lines if line.strip()]
-        return plain[-1] if plain else "(its log is empty)"
+        return plain[-1] if plain else "(the log is empty)"
 
     def end(self, timeout_s: float, on_wait: Callable[[str], object] = lambda _: None) -> None:
-        """Ends the process: SIGTERM, then SIGKILL after the timeout; says what it waits for after SILENT_END_S."""
+        """Ends the process: SIGTERM, then SIGKILL after the timeout.
+
+        on_wait: called with a text after END_NOTICE_S.
+        """
         if self.process is None:
             return
         if self.running:
@@ -137,10 +144,10 @@ class Role:
             self.process.stdin.close()
         try:
             try:
-                self.process.wait(min(SILENT_END_S, timeout_s))
+                self.process.wait(min(END_NOTICE_S, timeout_s))
             except subprocess.TimeoutExpired:
                 on_wait(f"waiting for {self.name} to end (at most {timeout_s:.0f} s)")
-                self.process.wait(max(timeout_s - SILENT_END_S, 0.0))
+                self.process.wait(max(timeout_s - END_NOTICE_S, 0.0))
         except subprocess.TimeoutExpired:
             _log.warning("%s did not end within %.0f s; killed", self.name, timeout_s)
             self.process.kill()
@@ -154,45 +161,45 @@ class Role:
 
 
 class Supervisor:
-    """Roles in the order in which they start; they end in the reverse order."""
+    """Roles in the order in which they start; they end in reverse order."""
 
     def __init__(self) -> None:
         self.roles: list[Role] = []
 
     def add(self, role: Role) -> Role:
-        """Starts a role and keeps it."""
+        """Starts a role and supervises it from then on."""
         self.roles.append(role)
         role.start()
         return role
 
-    def look(self) -> None:
-        """Looks after every role once."""
+    def poll(self) -> None:
+        """Polls every role once."""
         now = time.monotonic()
         for role in self.roles:
-            role.look(now)
+            role.poll(now)
 
     @property
-    def troubles(self) -> list[str]:
-        """What is wrong with roles that do not run, in words."""
-        return [role.trouble for role in self.roles if role.trouble]
+    def problems(self) -> list[str]:
+        """Why roles do not run, one text for each."""
+        return [role.problem for role in self.roles if role.problem]
 
-    def take_news(self) -> list[str]:
-        """Returns the failures that roles have noted and mended since the last call."""
-        news = [text for role in self.roles for text in role.news]
+    def take_handled_failures(self) -> list[str]:
+        """Returns the failures that roles handled themselves since the last call."""
+        failures = [text for role in self.roles for text in role.handled_failures]
         for role in self.roles:
-            role.news.clear()
-        return news
+            role.handled_failures.clear()
+        return failures
 
     def end(self, timeout_s: float = 20.0, on_wait: Callable[[str], object] = lambda _: None) -> None:
-        """Ends all roles, the last started first, so that each can still say good-bye to those it needs.
+        """Ends all roles, the last started first, so that each can still send its last messages to its peers.
 
-        on_wait: told in words what is waited for, when it takes long.
+        on_wait: called with a text about a role that takes long to end.
         """
         try:
             for role in reversed(self.roles):
                 role.end(timeout_s, on_wait)
         except BaseException:
-            # A second Ctrl-C: nobody waits any longer, and nothing may be left behind.
+            # A second Ctrl-C: the user does not wait any longer, and no process may be left behind.
             for role in reversed(self.roles):
                 role.kill()
             raise

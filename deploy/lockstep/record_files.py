@@ -1,8 +1,8 @@
-"""The replay's transitions on disk: appended to as they come, in files of which the oldest is deleted as a whole.
+"""The replay's transitions on disk: appended in order to files, of which the oldest is deleted as a whole.
 
-A record's place counts all that were ever inserted in the run; a file is named by its first record's place. A state
-names the files it needs and how much of each, with digests: what a crash left behind after that is cut off when they
-are loaded.
+The index of a record counts all records ever inserted in the run. A file is named by the index of its first record. A
+snapshot lists the files it needs, with the number of records and the digest of each: loading cuts off what a crash left
+behind them.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ import numpy as np
 import numpy.typing as npt
 
 FILE_BYTES = 64 * 2**20
-"""A file that has so many is followed by another."""
+"""Size [bytes] from which a new file is started."""
 
 RecordBlock = npt.NDArray[Any]
-"""Records side by side `[n]`."""
+"""A block of records `[n]`."""
 
 
 class RecordFile(msgspec.Struct, frozen=True):
-    """What one file holds."""
+    """The content of one file."""
 
     first: int
-    """Place of its first record."""
+    """Index of the first record."""
     count: int
     digest: str
-    """blake2b, 128 bits, over those records."""
+    """blake2b of the records, 128 bits."""
 
     @property
     def end(self) -> int:
-        """The place after its last record."""
+        """Index after the last record."""
         return self.first + self.count
 
 
@@ -49,17 +49,17 @@ class RecordFiles:
 
     @property
     def end(self) -> int:
-        """The place after the last record."""
+        """Index after the last record."""
         return self._open.segment.end if self._open else 0
 
     def append(self, first: int, blocks: Iterable[RecordBlock]) -> None:
-        """Writes records from place `first` on; those between `end` and there are never asked for."""
+        """Writes records from index `first` on; records between `end` and `first` are never loaded."""
         for block in blocks:
             self._file_for(first).write(block)
             first += len(block)
 
     def sync(self) -> tuple[RecordFile, ...]:
-        """Has all of it on disk and returns what the files hold."""
+        """Flushes all records to disk and returns the content of the files."""
         if self._open is None:
             return ()
         self._open.sync()
@@ -67,9 +67,9 @@ class RecordFiles:
         return (*self._full, self._open.segment)
 
     def load(self, segments: Iterable[RecordFile], start: int) -> Iterator[npt.NDArray[np.uint8]]:
-        """Yields the records from place `start` on, as rows of bytes `[n, record bytes]`; appending goes on after them.
+        """Yields the records from index `start` on, as rows of bytes `[n, record bytes]`; `append` continues there.
 
-        ValueError names a file that does not hold what it must, OSError one that is not there.
+        ValueError for a file with other content than `segments` lists, OSError for a missing file.
         """
         for segment in segments:
             self._seal()
@@ -78,9 +78,9 @@ class RecordFiles:
             rows = np.frombuffer(content, np.uint8).reshape(-1, self._record_bytes)
             yield rows[max(start - segment.first, 0) :]
 
-    def forget_before(self, place: int) -> None:
-        """Deletes the files whose records all come before `place`, and those that are no part of this run's."""
-        self._full = [segment for segment in self._full if segment.end > place]
+    def delete_before(self, index: int) -> None:
+        """Deletes the files whose records all precede `index`, and files that do not belong to this run."""
+        self._full = [segment for segment in self._full if segment.end > index]
         known = {self._path(segment.first) for segment in self._full}
         if self._open is not None:
             known.add(self._path(self._open.segment.first))
@@ -93,7 +93,7 @@ class RecordFiles:
             self._open.close()
 
     def _file_for(self, first: int) -> _OpenFile:
-        """Returns the file that goes on at place `first`, a new one when the last does not or is full."""
+        """Returns the file that continues at index `first`: a new one if the open one ends elsewhere or is full."""
         if self._open is None or self._open.segment.end != first or self._open.size >= FILE_BYTES:
             self._seal()
             self._open = _OpenFile(self._path(first), first, self._record_bytes)
@@ -112,14 +112,14 @@ class RecordFiles:
 
 
 class _OpenFile:
-    """The one file that is appended to, and the digest of what it holds."""
+    """The file that is appended to, and the digest of its records."""
 
     def __init__(self, path: Path, first: int, record_bytes: int) -> None:
         self._path, self._first, self._record_bytes = path, first, record_bytes
         self._digest = hashlib.blake2b(digest_size=16)
         self._file: IO[bytes]
         self.size = 0
-        """Bytes."""
+        """Size [bytes]."""
 
     @property
     def segment(self) -> RecordFile:
@@ -129,20 +129,20 @@ class _OpenFile:
         self._file = self._path.open("wb")
 
     def reopen(self, segment: RecordFile) -> bytes:
-        """Returns what the segment names and cuts off the rest; ValueError when it is not there."""
+        """Returns the records that the segment lists and cuts off the rest; ValueError if the digest differs."""
         self._file = self._path.open("r+b")
         content = self._file.read(segment.count * self._record_bytes)
-        self._note(content)
+        self._count(content)
         if self.segment != segment:
             self.close()
-            raise ValueError(f"{self._path} does not hold the {segment.count:,} transitions it must")
+            raise ValueError(f"{self._path} does not contain the {segment.count:,} transitions that were written")
         self._file.truncate()
         return content
 
     def write(self, block: RecordBlock) -> None:
         content = block.tobytes()
         self._file.write(content)
-        self._note(content)
+        self._count(content)
 
     def sync(self) -> None:
         self._file.flush()
@@ -151,7 +151,7 @@ class _OpenFile:
     def close(self) -> None:
         self._file.close()
 
-    def _note(self, content: bytes) -> None:
+    def _count(self, content: bytes) -> None:
         self._digest.update(content)
         self.size += len(content)
 

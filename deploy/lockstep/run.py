@@ -1,11 +1,11 @@
-"""A whole run in this one process, in a fixed order: same seed, same bits.
+"""A lockstep run: all parts in one process and in a fixed order, so that the same seed gives the same bits.
 
     Learner.run:   stream.next() -> update -> what is due -> stream.next() -> ...
                    |                          |
                    an actor's chunk,          weights for the next chunk; by the clock: log, status, checkpoint
                    then the replay's batch
 
-What the clock decides (log, status, checkpoints) changes nothing of what is learnt. Nothing waits for anything.
+The clock decides only about logs, status and checkpoints, which do not change what is learnt. No part waits.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 
 from actor_node.config import ActorConfig
-from actor_node.worker import refuse_large_chunks
+from actor_node.rollout_worker import check_chunk_size
 from common.errors import ConfigError
 from common.process.health import Health
 from common.process.stop import Stop
@@ -26,7 +26,7 @@ from deploy.local.launcher import LOCKSTEP
 from deploy.local.live_display import Display
 from deploy.lockstep.actor import LockstepActor
 from deploy.lockstep.snapshots import LoadedSnapshot, Setting, Snapshot, SnapshotStore, versions
-from deploy.lockstep.stream import Handover, LockstepStream
+from deploy.lockstep.stream import LockstepBroadcast, LockstepStream
 from learner_node import schedule
 from learner_node.checkpoints import checkpointed_updates
 from learner_node.config import LearnerConfig
@@ -44,50 +44,51 @@ class LockstepRun:
     def __init__(
         self, directory: RunDirectory, run: Run, config: TrainConfig, checkpoint_every_s: float = 20.0
     ) -> None:
-        """Takes the learner's role in the directory and puts back what was kept there.
+        """Takes the learner's role in the directory and restores the snapshot there, if any.
 
-        ConfigError while another has it, for chunks too large and for other actors than before; ShoalError for damage.
+        ConfigError if another process has the role, for chunks too large, and for other numbers of actors or copies.
+        ShoalError for a damaged snapshot.
         """
         self._directory, self._run, self._config = directory, run, config
-        # A learner of its own on this directory would overwrite the checkpoints.
+        # A separate learner on this directory would overwrite the checkpoints.
         self._learner_role = RunDirectory(directory.path)
         self._learner_role.lock("learner")
         chunk_steps = ActorConfig(copies=config.copies, chunk_rows=config.chunk_rows).chunk_steps
-        refuse_large_chunks(run, chunk_steps * config.copies)
+        check_chunk_size(run, chunk_steps * config.copies)
         if run.spec.budget.seconds:
-            _log.warning("with --time the end depends on the clock: the same bits come again only with --steps alone")
+            _log.warning("with --time the end depends on the clock; pass only --steps to get the same bits again")
         self._threads_before = use_threads(config.threads)
         self._setting = Setting(config.copies, chunk_steps, config.threads, run.spec, versions())
-        self._keeper = SnapshotStore(directory.path / LOCKSTEP, transition_dtype(run.joint).itemsize)
-        self._handover = Handover()
+        self._snapshots = SnapshotStore(directory.path / LOCKSTEP, transition_dtype(run.joint).itemsize)
+        self._broadcast = LockstepBroadcast()
         self._learner = Learner(
             run,
             directory,
             LearnerConfig(threads=config.threads, checkpoint_every=checkpoint_every_s, track=config.track),
             choose_device(gpu=False),
             metrics=Metrics(),
-            broadcast=self._handover,
+            broadcast=self._broadcast,
             open_stream=self._open,
-            before_saving=self._keep,
+            before_saving=self._save_snapshot,
         )
 
     def train(self, stop: Stop, display: Display) -> bool:
-        """Runs until the budget is used (True) or a stop is asked for (False)."""
+        """Runs until the budget is used (returns True) or a stop is requested (returns False)."""
         self._stream.show = lambda status: display.show(status, ())
         try:
             self._learner.run(stop, Health())
         finally:
             display.close()
             self._learner.close()
-            self._keeper.close()
+            self._snapshots.close()
             self._learner_role.release()
             use_threads(self._threads_before)
         return self._directory.finished_file.exists()
 
-    # ---- where it begins ------------------------------------------------------------------------------------------
+    # ---- start and resume -----------------------------------------------------------------------------------------
 
     def _open(self, done: Counters) -> LockstepStream:
-        """Returns the stream, with all that was kept at that many updates put back."""
+        """Returns the stream, restored from the snapshot after that many updates, if there is one."""
         setting, count = self._setting, self._config.actors
         actors = [
             LockstepActor(
@@ -95,60 +96,60 @@ class LockstepRun:
             )
             for i in range(count)
         ]
-        kept = self._keeper.load(done.updates)
-        clock = (0, 0) if kept else (done.env_steps, done.samples)
-        self._stream = self._handover.stream = LockstepStream(self._run, actors, clock)
-        if kept:
-            self._restore(self._stream, kept)
+        loaded = self._snapshots.load(done.updates)
+        clock = (0, 0) if loaded else (done.env_steps, done.samples)
+        self._stream = self._broadcast.stream = LockstepStream(self._run, actors, clock)
+        if loaded:
+            self._restore(self._stream, loaded)
             return self._stream
         if done.env_steps:
-            _warn_of("no transitions were kept with its checkpoint: the replay is filled anew")
+            _warn_of("no transitions were stored with its checkpoint; the replay starts empty")
         self._stream.admit_actors()
         return self._stream
 
-    def _restore(self, stream: LockstepStream, kept: LoadedSnapshot) -> None:
-        moment, table = kept.snapshot, stream.table
-        self._compare(moment.setting, len(moment.sessions))
-        if moment.capacity == table.ring.capacity:
-            table.ring.next_slot = (moment.next_slot - moment.size) % table.ring.capacity
-        for rows in kept.records:
+    def _restore(self, stream: LockstepStream, loaded: LoadedSnapshot) -> None:
+        snapshot, table = loaded.snapshot, stream.table
+        self._compare(snapshot.setting, len(snapshot.sessions))
+        if snapshot.capacity == table.ring.capacity:
+            table.ring.next_slot = (snapshot.next_slot - snapshot.size) % table.ring.capacity
+        for rows in loaded.records:
             table.append(rows.reshape(-1).view(table.ring.dtype))
         try:
-            table.restore(select_prefix("replay", kept.arrays))
+            table.restore(select_prefix("replay", loaded.arrays))
         except (KeyError, ValueError) as e:
-            _warn_of(f"batches are drawn in another way now ({e})")
-        go_on = [
-            actor.restore(session, select_prefix(actor.name, kept.arrays))
-            for actor, session in zip(stream.actors, moment.sessions, strict=True)
+            _warn_of(f"batches are sampled in a different way now ({e})")
+        episodes_continue = [
+            actor.restore(session, select_prefix(actor.name, loaded.arrays))
+            for actor, session in zip(stream.actors, snapshot.sessions, strict=True)
         ]
-        if not all(go_on):
-            _warn_of(f"{self._run.spec.scenario} cannot be kept: its episodes begin anew")
-        stream.go_on(moment.limits, moment.sessions, published=moment.published)
+        if not all(episodes_continue):
+            _warn_of(f"the state of {self._run.spec.scenario} cannot be stored; its episodes start again")
+        stream.resume(snapshot.limits, snapshot.sessions, published=snapshot.published)
 
-    def _compare(self, then: Setting, actors: int) -> None:
-        """Warns of what makes other bits; ConfigError for what does not fit at all."""
-        now = self._setting
-        if (actors, then.copies) != (self._config.actors, now.copies):
+    def _compare(self, old: Setting, actors: int) -> None:
+        """Logs settings that change the bits; ConfigError for a different number of actors or copies."""
+        new = self._setting
+        if (actors, old.copies) != (self._config.actors, new.copies):
             raise ConfigError(
-                f"--run {self._directory.path} was interrupted with --actors {actors} --copies {then.copies}, "
-                f"not {self._config.actors} and {now.copies}; resume it with those"
+                f"--run {self._directory.path} was interrupted with --actors {actors} --copies {old.copies}, "
+                f"not --actors {self._config.actors} --copies {new.copies}; resume it with the former"
             )
-        if then.threads != now.threads:
-            _warn_of(f"--threads was {then.threads}")
-        if then.spec != now.spec:
+        if old.threads != new.threads:
+            _warn_of(f"--threads was {old.threads}")
+        if old.spec != new.spec:
             _warn_of("its settings were changed")
-        for name, version in then.versions.items():
-            if version != now.versions.get(name):
+        for name, version in old.versions.items():
+            if version != new.versions.get(name):
                 _warn_of(f"{name} was {version}")
 
-    # ---- where it is interrupted ----------------------------------------------------------------------------------
+    # ---- snapshots ------------------------------------------------------------------------------------------------
 
-    def _keep(self, done: Counters) -> None:
-        """Keeps all that the checkpoint about to be written does not hold; nothing when the budget is used."""
+    def _save_snapshot(self, done: Counters) -> None:
+        """Stores the state that the checkpoint about to be written lacks; nothing once the budget is used."""
         if schedule.progress(self._run.spec.budget, done.env_steps, done.trained_s) >= 1.0:
             return
         stream, table = self._stream, self._stream.table
-        moment = Snapshot(
+        snapshot = Snapshot(
             updates=done.updates,
             limits=stream.limits(),
             capacity=table.ring.capacity,
@@ -158,9 +159,9 @@ class LockstepRun:
             sessions=stream.sessions(),
             setting=self._setting,
         )
-        first = max(self._keeper.end, moment.start)
+        first = max(self._snapshots.end, snapshot.start)
         wanted = checkpointed_updates(self._directory.checkpoints)
-        self._keeper.save(moment, _state(stream), first, stream.records_from(first), wanted)
+        self._snapshots.save(snapshot, _state(stream), first, stream.records_from(first), wanted)
 
 
 def _state(stream: LockstepStream) -> State:
@@ -171,4 +172,4 @@ def _state(stream: LockstepStream) -> State:
 
 
 def _warn_of(reason: str) -> None:
-    _log.warning("the resumed run will not be the uninterrupted one bit for bit: %s", reason)
+    _log.warning("the resumed run will differ from the uninterrupted one: %s", reason)

@@ -1,10 +1,13 @@
-"""What an interrupted lockstep run goes on from, beside the learner's checkpoint: files in the run's `lockstep/`.
+"""Snapshots of a lockstep run: with the learner's checkpoint, an interrupted run continues from them.
 
-    state-0000012345.safetensors    actors, worlds, sampler and counters at that many updates: one a kept checkpoint
+The files are in the run's `lockstep/`:
+
+    state-0000012345.safetensors    actors, worlds, sampler and counters after 12,345 updates: one for each checkpoint
     records-000000000000.bin        the replay's transitions (record_files.py)
 
-Written in this order: transitions, state, checkpoint. So whenever the process is killed, the newest checkpoint has
-all it needs; the training since then is lost, and done again to the same bits. No pickle; digests over everything.
+They are written in this order: transitions, state, checkpoint. Whenever the process is killed, the newest checkpoint
+has the files it needs; the training since then is lost, and repeated with the same bits. No pickle; digests over all
+content.
 """
 
 from __future__ import annotations
@@ -27,17 +30,18 @@ from common.state import State
 from deploy.lockstep.record_files import RecordBlock, RecordFile, RecordFiles
 
 VERSIONED = ("numpy", "torch")
-"""Libraries that promise no bits from one version to the next."""
+"""Libraries whose results may differ from one version to the next."""
 
 
 class ActorSnapshot(msgspec.Struct, frozen=True):
-    """One actor, and how it stands with the replay."""
+    """One actor, and both sides of its session with the replay."""
 
     incarnation: int
     seq: int
     """Chunks collected."""
     credit: int
     turn: int
+    """Grant order."""
     chunk_rows: int
     measured: bool
     env_steps: int
@@ -54,7 +58,7 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """What the bits depend on beside the state: when it differs, they do."""
+    """What the bits depend on in addition to the state."""
 
     copies: int
     chunk_steps: int
@@ -64,58 +68,58 @@ class Setting(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """A moment of a lockstep run, without its arrays."""
+    """The state of a lockstep run after a number of updates, without its arrays."""
 
     updates: int
     limits: Limits
     capacity: int
     size: int
-    """Transitions the replay holds."""
+    """Number of transitions in the replay."""
     next_slot: int
     published: bool
-    """Whether the next chunk's weights have been handed over."""
+    """Whether the weights for the next chunk were published."""
     sessions: tuple[ActorSnapshot, ...]
     setting: Setting
     segments: tuple[RecordFile, ...] = ()
 
     @property
     def start(self) -> int:
-        """The place of the oldest transition it needs."""
+        """Index of the oldest transition in the replay."""
         return self.limits.inserts - self.size
 
 
 class LoadedSnapshot(msgspec.Struct, frozen=True):
-    """A moment of a lockstep run, as it is put back."""
+    """A snapshot with its arrays and transitions."""
 
     snapshot: Snapshot
     arrays: State
     records: Iterable[npt.NDArray[np.uint8]]
-    """Blocks of rows of bytes `[n, record bytes]`, oldest first; to be gone through once."""
+    """Blocks of rows of bytes `[n, record bytes]`, oldest first; can be iterated once."""
 
 
 class SnapshotStore:
-    """Writes and reads the moments of one run."""
+    """Writes and reads the snapshots of one run."""
 
     def __init__(self, directory: Path, record_bytes: int) -> None:
         self._directory = directory
         directory.mkdir(exist_ok=True)
         self._records = RecordFiles(directory, record_bytes)
-        self._starts = {kept.updates: kept.start for path in self._states() if (kept := _peek(path))}
-        """Where the transitions begin that each state needs, by its updates."""
+        self._starts = {found.updates: found.start for path in self._states() if (found := _peek(path))}
+        """Index of the oldest transition that each snapshot needs, by its updates."""
 
     @property
     def end(self) -> int:
-        """The place after the last transition that is kept."""
+        """Index after the last stored transition."""
         return self._records.end
 
     def save(
         self, snapshot: Snapshot, arrays: State, first: int, blocks: Iterable[RecordBlock], wanted: set[int]
     ) -> None:
-        """Keeps a moment with the transitions `blocks` from place `first` on.
+        """Stores a snapshot, and the transitions `blocks` from index `first` on.
 
-        wanted: updates of the checkpoints there are; the states of all others are deleted.
+        wanted: updates of the existing checkpoints; all other snapshots are deleted.
         """
-        self._forget(wanted)
+        self._delete_except(wanted)
         self._records.append(first, blocks)
         snapshot = msgspec.structs.replace(snapshot, segments=self._records.sync())
         text = msgspec.json.encode(snapshot).decode()
@@ -124,18 +128,18 @@ class SnapshotStore:
         self._starts[snapshot.updates] = snapshot.start
 
     def load(self, updates: int) -> LoadedSnapshot | None:
-        """Returns the moment at that many updates, None when none was kept; ShoalError when it is damaged.
+        """Returns the snapshot after that many updates, or None if there is none; ShoalError if it is damaged.
 
-        With None all is deleted: it belongs to another course of the run.
+        If there is none, all others are deleted: they belong to a different history of the run.
         """
         path = self._path(updates)
         if not path.exists():
-            self._forget(set())
+            self._delete_except(set())
             return None
         try:
             snapshot, arrays = _read(path)
         except (SafetensorError, msgspec.MsgspecError, KeyError, ValueError, OSError) as e:
-            raise self._damaged(f"{path} cannot be used ({e})") from e
+            raise self._damaged(f"{path} cannot be read ({e})") from e
         return LoadedSnapshot(snapshot, arrays, self._load_records(snapshot))
 
     def close(self) -> None:
@@ -148,12 +152,12 @@ class SnapshotStore:
         except (ValueError, OSError) as e:
             raise self._damaged(str(e)) from e
 
-    def _forget(self, wanted: set[int]) -> None:
+    def _delete_except(self, wanted: set[int]) -> None:
         for path in self._states():
             if path not in {self._path(updates) for updates in wanted}:
                 path.unlink()
         self._starts = {updates: start for updates, start in self._starts.items() if updates in wanted}
-        self._records.forget_before(min(self._starts.values(), default=self._records.end))
+        self._records.delete_before(min(self._starts.values(), default=self._records.end))
 
     def _states(self) -> list[Path]:
         return list(self._directory.glob("state-*.safetensors"))
@@ -163,8 +167,8 @@ class SnapshotStore:
 
     def _damaged(self, what: str) -> ShoalError:
         return ShoalError(
-            f"{what}; move {self._directory} away to go on from the checkpoint with a replay that is filled anew, "
-            "which is not bit for bit the run it was"
+            f"{what}; move {self._directory} away to continue from the checkpoint with an empty replay (the results "
+            "will differ from those of the uninterrupted run)"
         )
 
 
@@ -174,7 +178,7 @@ def versions() -> dict[str, str]:
 
 
 def _peek(path: Path) -> Snapshot | None:
-    """Returns a state's snapshot unchecked, None when it cannot be read."""
+    """Returns the snapshot in a file, without a check of its digest; None if it cannot be read."""
     try:
         with safe_open(path, "numpy") as file:
             return msgspec.json.decode((file.metadata() or {})["snapshot"], type=Snapshot)
@@ -184,11 +188,11 @@ def _peek(path: Path) -> Snapshot | None:
 
 def _read(path: Path) -> tuple[Snapshot, State]:
     with safe_open(path, "numpy") as file:
-        kept = file.metadata() or {}
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
-    if kept["digest"] != _digest(kept["snapshot"], arrays):
-        raise ValueError("its digest does not fit")
-    return msgspec.json.decode(kept["snapshot"], type=Snapshot), arrays
+        header = file.metadata() or {}
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (safe_open is not a mapping)
+    if header["digest"] != _digest(header["snapshot"], arrays):
+        raise ValueError("its digest is wrong")
+    return msgspec.json.decode(header["snapshot"], type=Snapshot), arrays
 
 
 def _digest(text: str, arrays: State) -> str:

@@ -1,11 +1,11 @@
-"""The batches of a run in lockstep: replay and actors in the learner's own process, moved by its asking.
+"""The batches of a lockstep run: replay and actors in the learner's process, which advance when it asks for a batch.
 
-    learner: next()   one actor collects one chunk, if the rate limiter has room for it
-                      Replay.handle(Chunk), Replay.handle(SampleRequest), Replay.tick() -> the batch, if it may go
-    learner: publish  when a chunk comes next: each is acted with the newest weights, as by an actor that has waited
+    learner: next()   one actor collects one chunk, if the rate limiter allows it
+                      Replay.handle(Chunk), Replay.handle(SampleRequest), Replay.tick() -> the batch, if allowed
+    learner: publish  before each chunk: each is collected with the newest weights, as by an actor that has waited
 
-The replay is the server's own, messages in and replies out: the same limiter, ring and samplers. Time stands still for
-it, so no lease ends and nothing depends on a clock; rates, which are only shown, are measured here.
+The replay is the replay server's, with messages in and replies out: the same limiter, ring and samplers. Its time is
+fixed, so that no lease ends and nothing depends on a clock. Rates are for display only and are measured here.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from actor_node.outbox import make_chunk
 from common.errors import ShoalError
 from common.policy.network import Policy
 from common.run.run import Run
-from common.wire.codec import Buffer, checksum
+from common.wire.codec import Buffer
 from common.wire.messages import (
     Ack,
     Batch,
-    Chunk,
     FromPeer,
     Hello,
     Message,
@@ -49,50 +49,50 @@ from replay_server.recent_stats import SlidingRate
 from replay_server.replay import Replay
 from replay_server.table.table import Table
 
-STILL = 0.0
-"""The time for the replay."""
+FIXED_TIME = 0.0
+"""Time of every call of the replay."""
 _LEARNER = b"learner"
 _BLOCK = 65_536
-"""SampledBatch that are read from the ring at once."""
+"""Number of records read from the ring at once."""
 
 
 class LockstepStream:
-    """Batches of actors and a replay that move only when the learner asks for the next one."""
+    """Batches from actors and a replay that advance only when the learner asks for the next one."""
 
     def __init__(self, run: Run, actors: Sequence[LockstepActor], clock: tuple[int, int]) -> None:
-        """Opens the run; ShoalError when the replay refuses it. clock: inserts and samples of the run so far."""
+        """Opens the run; ShoalError if the replay refuses it. clock: inserts and samples of the run so far."""
         self._run, self.actors = run, actors
         self.show: Callable[[Status], object] | None = None
-        """Takes each new status."""
+        """Called with each new status."""
         self._by_peer = {actor.peer: actor for actor in actors}
         self._data_hash = run.data_hash
         self._inspector = BatchChecker(run, pin=False)
-        self._replay = Replay(ReplayConfig(durability="ram", seed=run.spec.seed), STILL)
+        self._replay = Replay(ReplayConfig(durability="ram", seed=run.spec.seed), FIXED_TIME)
         self._weights: tuple[WeightsHeader, Policy] | None = None
         self.published = False
-        """Whether weights were handed over since the last chunk."""
+        """Whether weights were published since the last chunk."""
         self._batch: SampledBatch | None = None
         self._requests, self._requested = 0, False
-        self._born_at = time.monotonic()
+        self._started_at = time.monotonic()
         self._inserts_rate, self._samples_rate = SlidingRate(), SlidingRate()
         self.status: Status | None = None
         self._handle(_LEARNER, Open("lockstep", run, *clock))
 
     def admit_actors(self) -> None:
-        """Lets the actors of a run begin."""
+        """Admits the actors of a new run."""
         for actor in self.actors:
             self._handle(actor.peer, Hello(actor.name, actor.incarnation, actor.seq, self._data_hash))
 
-    # ---- what the learner sees ------------------------------------------------------------------------------------
+    # ---- the interface `Batches` of the learner -------------------------------------------------------------------
 
     opened = True
     weights_version = 0
-    """None are left with the replay: nobody joins later."""
+    """The replay stores no weights: no actor joins later."""
     absent = ""
     """All parts are in this process."""
 
     def open(self, timeout_s: float) -> bool:  # noqa: ARG002  (nothing here waits)
-        """Returns whether the replay has taken the learner in: from the start."""
+        """Returns whether the replay has admitted the learner: always."""
         return self.opened
 
     @property
@@ -107,18 +107,18 @@ class LockstepStream:
 
     @property
     def rejected(self) -> int:
-        """Batches thrown away because they held non-finite numbers."""
+        """Number of batches rejected because they contained non-finite numbers."""
         return self._inspector.rejected
 
     @property
     def waiting_for(self) -> str:
-        """Why no batch has come, in words."""
+        """Why no batch is available."""
         return self._replay.learner_wait.reason.text or "the actors' next chunk"
 
     def next(self, timeout_s: float) -> SampledBatch | None:  # noqa: ARG002  (nothing here waits)
         """Lets at most one actor collect a chunk; then returns a batch if the ratio allows one.
 
-        Nothing once the budget of steps is used, nor before there are weights to collect with.
+        Returns None once the budget of steps is used, and while an actor lacks weights to collect with.
         """
         if actor := self._next_actor():
             if self._weights is None:
@@ -134,7 +134,7 @@ class LockstepStream:
         return batch
 
     def send(self, message: Message, payload: bytes | None = None) -> None:
-        """Takes what the learner tells the replay; a request for its status is answered at once."""
+        """Handles a message from the learner to the replay; a StatusRequest is answered immediately."""
         if isinstance(message, StatusRequest):
             version = self._weights[0].version if self._weights else 0
             for actor in self.actors:
@@ -147,7 +147,7 @@ class LockstepStream:
         self._handle(_LEARNER, *priority_update(records, errors))
 
     def close(self) -> None:
-        """Closes the worlds."""
+        """Closes the actors' worlds."""
         for actor in self.actors:
             actor.close()
 
@@ -155,15 +155,15 @@ class LockstepStream:
 
     @property
     def wants_weights(self) -> bool:
-        """Whether a chunk comes next and no weights were handed over for it."""
+        """Whether a chunk is next and no weights were published for it."""
         return self._next_actor() is not None and (self._weights is None or not self.published)
 
     def take_weights(self, header: WeightsHeader, flat: npt.NDArray[np.float32]) -> None:
-        """Takes the weights that the next chunk is acted with."""
+        """Sets the weights that the next chunk is collected with."""
         self._weights = header, Policy(self._run.players, self._run.spec.network, flat)
         self.published = True
 
-    # ---- what is kept of it ---------------------------------------------------------------------------------------
+    # ---- snapshots ------------------------------------------------------------------------------------------------
 
     @property
     def table(self) -> Table:
@@ -179,41 +179,42 @@ class LockstepStream:
         return Limits(limiter.inserts, limiter.samples, limiter.forgotten)
 
     def sessions(self) -> tuple[ActorSnapshot, ...]:
-        """Returns how each actor stands with the replay.
+        """Returns the snapshot of each actor.
 
-        Turns are only compared: counted from the newest backwards, those of a replay that begins at 0 come after.
+        Grant orders are only compared. They are counted backwards from the newest, so that those of a new replay, which
+        start at 0, come later.
         """
-        found = [self._replay.actors.sessions[actor.name] for actor in self.actors]
-        turns = sorted({session.grant_order for session in found})
+        sessions = [self._replay.actors.sessions[actor.name] for actor in self.actors]
+        turns = sorted({session.grant_order for session in sessions})
         return tuple(
-            actor.session(
+            actor.snapshot(
                 turn=turns.index(session.grant_order) - len(turns) + 1,
                 chunk_rows=session.chunk_rows,
                 measured=session.measured,
             )
-            for actor, session in zip(self.actors, found, strict=True)
+            for actor, session in zip(self.actors, sessions, strict=True)
         )
 
-    def records_from(self, place: int) -> Iterator[npt.NDArray[Any]]:
-        """Yields the ring's records from a place on, counted over all that were ever inserted; oldest first."""
-        ring, count = self.table.ring, self.table.limiter.inserts - place
+    def records_from(self, first: int) -> Iterator[npt.NDArray[Any]]:
+        """Yields the ring's records from index `first` on, oldest first; indices count all records ever inserted."""
+        ring, count = self.table.ring, self.table.limiter.inserts - first
         while count > 0:
             slots = (ring.next_slot - count + np.arange(min(count, _BLOCK))) % ring.capacity
             yield ring.gather(slots)
             count -= len(slots)
 
-    def go_on(self, limits: Limits, sessions: Sequence[ActorSnapshot], *, published: bool) -> None:
-        """Takes over the counters of a run whose transitions and actors have been put back."""
+    def resume(self, limits: Limits, snapshots: Sequence[ActorSnapshot], *, published: bool) -> None:
+        """Restores the counters of a run whose transitions and actors have been restored."""
         self.published = published
         limiter = self.table.limiter
         limiter.inserts, limiter.samples, limiter.forgotten = limits.inserts, limits.samples, limits.forgotten
-        for actor, kept in zip(self.actors, sessions, strict=True):
+        for actor, snapshot in zip(self.actors, snapshots, strict=True):
             session = self._replay.actors.restore(actor.name, actor.incarnation, actor.seq)
-            session.peer, session.credit, session.grant_order = actor.peer, actor.credit, kept.turn
-            session.chunk_rows, session.measured = kept.chunk_rows, kept.measured
+            session.peer, session.credit, session.grant_order = actor.peer, actor.credit, snapshot.turn
+            session.chunk_rows, session.measured = snapshot.chunk_rows, snapshot.measured
         self.tick()
 
-    # ---- inside ---------------------------------------------------------------------------------------------------
+    # ---- internals ------------------------------------------------------------------------------------------------
 
     @property
     def _steps_left(self) -> float:
@@ -221,36 +222,35 @@ class LockstepStream:
         return budget - self.env_steps if budget else math.inf
 
     def _next_actor(self) -> LockstepActor | None:
-        """Returns who collects next: of those with credit the one with the fewest chunks, the first of them."""
-        return min((actor for actor in self.actors if actor.may_collect), key=lambda actor: actor.seq, default=None)
+        """Returns the first actor with the fewest chunks among those with credit; None if no actor has credit."""
+        return min((actor for actor in self.actors if actor.has_credit), key=lambda actor: actor.seq, default=None)
 
     def _collect(self, actor: LockstepActor, header: WeightsHeader, policy: Policy) -> None:
         records, episodes = actor.collect(policy, header, self._steps_left)
         self.published = False
-        payload = records.view(np.uint8).data
-        chunk = Chunk(
-            actor.name,
-            actor.incarnation,
-            actor.seq,
-            len(records),
-            header.version,
-            checksum(payload),
-            self._data_hash,
-            episodes.copies,
-            episodes.ends,
+        chunk, payload = make_chunk(
+            records.view(np.uint8).data,
+            actor=actor.name,
+            incarnation=actor.incarnation,
+            seq=actor.seq,
+            count=len(records),
+            policy_version=header.version,
+            data_hash=self._data_hash,
+            copies=episodes.copies,
+            ends=episodes.ends,
         )
         self._handle(actor.peer, chunk, payload)
 
     def _handle(self, peer: bytes, message: FromPeer, payload: Buffer | None = None) -> None:
-        for reply in self._replay.handle(peer, message, payload, STILL):
-            self._take(reply.peer, reply.message, reply.payload)
+        for reply in self._replay.handle(peer, message, payload, FIXED_TIME):
+            self._handle_reply(reply.peer, reply.message, reply.payload)
 
     def tick(self) -> None:
-        """Ends the replay's turn: batches, credit, acknowledgements."""
-        for reply in self._replay.tick(STILL):
-            self._take(reply.peer, reply.message, reply.payload)
+        """Ends an iteration of the replay, which sends batches, credit and acknowledgements."""
+        for reply in self._replay.tick(FIXED_TIME):
+            self._handle_reply(reply.peer, reply.message, reply.payload)
 
-    def _take(self, peer: bytes, message: ToPeer, payload: Buffer | None) -> None:
+    def _handle_reply(self, peer: bytes, message: ToPeer, payload: Buffer | None) -> None:
         match message:
             case Batch():
                 self._requested = False
@@ -271,32 +271,32 @@ class LockstepStream:
         self._samples_rate.observe(status.samples, now)
         self.status = msgspec.structs.replace(
             status,
-            uptime_s=now - self._born_at,
+            uptime_s=now - self._started_at,
             inserts_per_s=self._inserts_rate.per_second(status.inserts, now),
             samples_per_s=self._samples_rate.per_second(status.samples, now),
-            waiting=(),  # they take turns
+            waiting=(),  # no part waits for another
         )
         if self.show:
             self.show(self.status)
 
 
-class Handover:
-    """Takes the learner's weights to the actors of its own process, by counts and not by time."""
+class LockstepBroadcast:
+    """Publishes the learner's weights to the actors of its process: before each chunk, not by time."""
 
     def __init__(self) -> None:
         self.stream: LockstepStream | None = None
 
     def first_version(self, checkpoint: int, remembered: int, checkpoint_period_s: float) -> int:  # noqa: ARG002
-        """Returns the version after the checkpoint's, or that one when the next chunk still waits for it."""
-        again = self.stream is not None and self.stream.published
-        return checkpoint if again else checkpoint + 1
+        """Returns the version after the checkpoint's, or the checkpoint's if the next chunk still waits for it."""
+        still_waits = self.stream is not None and self.stream.published
+        return checkpoint if still_waits else checkpoint + 1
 
     def is_due(self, updates: int, now: float) -> bool:  # noqa: ARG002
-        """Whether a chunk comes next."""
+        """Returns whether a chunk is next."""
         return self.stream is not None and self.stream.wants_weights
 
     def send(self, header: WeightsHeader, flat: npt.NDArray[np.float32], stream: Batches, now: float) -> None:  # noqa: ARG002
-        """Hands weights over; ValueError for non-finite ones."""
+        """Publishes weights; ValueError for non-finite ones."""
         if not np.isfinite(flat).all():
             raise ValueError("weights are not finite")
         if self.stream is not None:

@@ -13,12 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from common.process import command
+from common.process.durations import clock
 from common.run.directory import RunDirectory
 from common.wire.client import Client
 from common.wire.keys import KeysOption, load_keys
 from common.wire.messages import Status, StatusRequest
 from deploy.local.launcher import replay_url
-from deploy.local.live_display import clock, learner_doing, rows
+from deploy.local.live_display import learner_doing, rows
 
 
 class StatusConfig(msgspec.Struct, frozen=True):

@@ -37,9 +37,9 @@ def shared_processes() -> Iterator[Processes]:
 
 @pytest.fixture
 def peers() -> Iterator[Peers]:
-    """Connects a link to peers of the test's own."""
+    """Connects a session to the peers of one test."""
     with zmq.Context() as context:
         made = Peers(context)
         yield made
-        made.link.close()
+        made.session.close()
         context.destroy(linger=0)

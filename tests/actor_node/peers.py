@@ -1,4 +1,4 @@
-"""A replay server and a learner of a test's own for one link: real sockets that answer whatever a history needs."""
+"""A replay server and a learner of a test's own for one session: real sockets that answer whatever a history needs."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ OTHERS = {
 
 
 class Peers:
-    """The replay server and the learner, as a link sees them, and the link's clock."""
+    """The replay server and the learner, as a session sees them, and the session's clock."""
 
     def __init__(self, context):
         self.socket = make_socket(context, zmq.ROUTER, max_frame_bytes=2**20)
         self.url = bind(self.socket, "tcp://127.0.0.1:0", "--bind")
         self.broadcast = context.socket(zmq.XPUB)
         self.weights_url = bind(self.broadcast, "tcp://127.0.0.1:0", "--bind")
-        self.link = ReplaySession("a", self.url, self.weights_url)
+        self.session = ReplaySession("a", self.url, self.weights_url)
         self.now = 100.0
         self.peer = b""
         self.heard = []
@@ -40,13 +40,13 @@ class Peers:
 
     def pump(self, after_s=0.0):
         self.now += after_s
-        self.link.pump(self.now)
+        self.session.poll(self.now)
 
     def hears(self, kind):
-        """Returns the next message of a kind, which the link sends by itself; others that come first are kept."""
+        """Returns the next message of a kind, which the session sends by itself; others that come first are kept."""
 
         def look():
-            self.link.pump(self.now)
+            self.session.poll(self.now)
             while self.socket.poll(0):
                 self.peer, *frames = (bytes(frame) for frame in receive(self.socket))
                 self.heard.append(decode_from_peer(frames))
@@ -57,14 +57,14 @@ class Peers:
         return found[0]
 
     def hears_nothing(self, kind):
-        self.link.pump(self.now)
+        self.session.poll(self.now)
         self.pump_for(5)
         assert not self.socket.poll(30)
         assert not any(isinstance(message, kind) for message, _ in self.heard)
 
     def pump_for(self, times):
         for _ in range(times):
-            self.link.pump(self.now, timeout_s=0.005)
+            self.session.poll(self.now, timeout_s=0.005)
 
     def says(self, message, payload=None):
         send(self.socket, [self.peer, *encode(message, payload)])
@@ -73,17 +73,17 @@ class Peers:
         self.says(Welcome(run, incarnation, stored, credit), weights)
 
     def until(self, predicate, what=""):
-        wait_until(lambda: self.link.pump(self.now) or predicate(), what)
+        wait_until(lambda: self.session.poll(self.now) or predicate(), what)
 
     def admit(self, **welcome):
         self.hears(Hello)
         self.welcome(**welcome)
-        self.until(lambda: self.link.waiting_for()[0] != "replay", "admitted")
+        self.until(lambda: self.session.waiting_for()[0] != "replay", "admitted")
 
     def collect(self, count=1):
         for _ in range(count):
-            payload = np.full(10, self.link.outbox.next_seq, np.uint8).data
-            self.link.add_chunk(5, 1, payload)
+            payload = np.full(10, self.session.outbox.next_seq, np.uint8).data
+            self.session.add_chunk(5, 1, payload)
 
     def chunks(self, count):
         """Returns the seqs of the next chunks that come."""

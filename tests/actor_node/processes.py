@@ -81,7 +81,7 @@ class Node(Started):
 
     def get(self, path: str) -> str:
         """Returns what the HTTP port answers."""
-        url = self.logged(r"metrics at (http://\S+)/metrics")[1]
+        url = self.logged(r"metrics=(http://\S+)/metrics")[1]
         with urllib.request.urlopen(url + path, timeout=5) as answer:
             return answer.read().decode()
 

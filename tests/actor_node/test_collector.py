@@ -48,7 +48,7 @@ def literal_loop(run, world, rng, header, steps):
             if step.episode_over[c]:
                 finished.append(returns[c])
                 returns[c] = [0.0] * len(run.joint.agents)
-        explore.forget(step.episode_over)
+        explore.reset(step.episode_over)
         obs = step.obs
     return records, finished
 

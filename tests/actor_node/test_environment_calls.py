@@ -1,20 +1,20 @@
-"""What is said of a worker whose environment holds it, from one moment's values."""
+"""How a worker in a call of its environment is described, from the values of one moment."""
 
 import pytest
 
-from actor_node.environment_calls import Call, CurrentCall, call_in_words, in_words, long_call
+from actor_node.environment_calls import Call, CurrentCall, describe_activity, describe_call, describe_long_call
 
 NOW = 1_000.0
 
 
-def moment(call=Call.NONE, copy=0, lasts_s=None, step_lasts_s=None, step_s=0.0):
-    since = 0.0 if lasts_s is None else NOW - lasts_s
-    step_since = 0.0 if step_lasts_s is None else NOW - step_lasts_s
-    return CurrentCall(call, copy, 32, since, step_since, step_s, 0.0, 1)
+def moment(call=Call.NONE, copy=0, duration_s=None, step_duration_s=None, step_s=0.0):
+    started_at = 0.0 if duration_s is None else NOW - duration_s
+    step_started_at = 0.0 if step_duration_s is None else NOW - step_duration_s
+    return CurrentCall(call, copy, 32, started_at, step_started_at, step_s, 0.0, 1)
 
 
 @pytest.mark.parametrize(
-    ("doing", "words"),
+    ("current", "text"),
     [
         (moment(), ""),
         (moment(step_s=0.01), ""),
@@ -31,12 +31,12 @@ def moment(call=Call.NONE, copy=0, lasts_s=None, step_lasts_s=None, step_s=0.0):
         (moment(Call.RESETTING, 11, 40.0, 46.0), "resetting copy 12 of 32 for 40 s"),
     ],
 )
-def test_words(doing, words):
-    assert in_words(doing, NOW) == words
+def test_an_activity_is_described_only_below_the_usual_pace(current, text):
+    assert describe_activity(current, NOW) == text
 
 
 def test_a_call_is_named_once_it_takes_long():
-    assert long_call(moment(Call.STEPPING, 3, 9.9, 9.9), NOW) == ""
-    assert long_call(moment(), NOW) == call_in_words(moment()) == ""
-    said = long_call(moment(Call.RESETTING, 3, 12.0), NOW)
+    assert describe_long_call(moment(Call.STEPPING, 3, 9.9, 9.9), NOW) == ""
+    assert describe_long_call(moment(), NOW) == describe_call(moment()) == ""
+    said = describe_long_call(moment(Call.RESETTING, 3, 12.0), NOW)
     assert said == "reset() of copy 4 of 32 has not returned for 12 s"

@@ -80,7 +80,7 @@ def test_the_same_fault_three_times_without_a_chunk_in_between_ends_the_node(pro
     [worker] = node.workers()
     worker.kill()
     assert node.process.wait(30) == 1
-    assert len(re.findall(r"port \d+ is in use; starts again", node.log)) == 2
+    assert len(re.findall(r"port \d+ is in use; restarts", node.log)) == 2
     assert "3 times in a row without a chunk in between" in node.log
 
 
@@ -143,7 +143,7 @@ def test_slow_steps_are_told_and_none_that_was_finished_is_lost_at_the_end(proce
     status = processes.status()
     assert status.inserts == 4 * steps_done(processes.directory)
     assert (status.duplicate_chunks, status.rejected) == (0, {})
-    assert "introducing myself again" not in node.log
+    assert "reconnecting" not in node.log
 
 
 def test_an_environment_may_start_processes_and_none_of_them_outlives_the_node(processes, eventually):
@@ -183,7 +183,7 @@ def test_a_worker_that_someone_asks_to_end_is_started_again(processes, eventuall
     eventually(lambda: node.metric("chunks_total") > 0, "collects")
     [worker] = node.workers()
     worker.terminate()
-    node.logged("worker 0: asked to end by a signal that is not its node's; starts again")
+    node.logged("worker 0: ended by a signal that its node did not send; restarts")
     eventually(lambda: node.workers() and node.workers()[0].pid != worker.pid, "another worker")
     assert node.end(signal.SIGTERM) == 0
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from actor_node.exploration import Exploration, scale_share
+from actor_node.exploration import Exploration, ladder_factor
 from common.policy.heads import GreedyHeads, ranges
 from common.run.run import ExplorationSpec
 from common.spec import Box, Categorical, joint_spec
@@ -88,7 +88,7 @@ def test_noise_is_forgotten_in_the_copies_whose_episode_ended():
     explore, over = explorer(UNEVEN, ornstein_uhlenbeck(0.05)), np.arange(MANY) % 2 == 0
     for _ in range(60):
         last = explore.act(zeros(UNEVEN), 0.05, 0.0)[:, 0]
-    explore.forget(over)
+    explore.reset(over)
     now = explore.act(zeros(UNEVEN), 0.05, 0.0)[:, 0]
     assert abs(np.corrcoef(last[over], now[over])[0, 1]) < 5 / (MANY / 2) ** 0.5
     assert np.corrcoef(last[~over], now[~over])[0, 1] > 0.9
@@ -259,15 +259,15 @@ def test_a_copy_acts_at_random_with_all_its_agents():
 
 
 def test_workers_of_a_node_stand_on_a_ladder_of_geometric_steps():
-    shares = [scale_share(0.01, worker, 5) for worker in range(5)]
-    assert shares == pytest.approx([1.0, 0.1**0.5, 0.1, 0.1**1.5, 0.01])
-    assert [scale_share(1.0, worker, 3) for worker in range(3)] == [1.0, 1.0, 1.0]
-    assert scale_share(0.01, 0, 1) == 1.0
+    factors = [ladder_factor(0.01, worker, 5) for worker in range(5)]
+    assert factors == pytest.approx([1.0, 0.1**0.5, 0.1, 0.1**1.5, 0.01])
+    assert [ladder_factor(1.0, worker, 3) for worker in range(3)] == [1.0, 1.0, 1.0]
+    assert ladder_factor(0.01, 0, 1) == 1.0
 
 
 def test_ape_x_is_a_ladder_of_epsilon_to_the_alpha():
     """epsilon_i = epsilon^(1 + alpha i / (N - 1)) with epsilon 0.4 and alpha 7 (Horgan et al. 2018)."""
-    epsilons = [0.4 * scale_share(0.4**7, i, 8) for i in range(8)]
+    epsilons = [0.4 * ladder_factor(0.4**7, i, 8) for i in range(8)]
     assert epsilons == pytest.approx([0.4 ** (1 + 7 * i / 7) for i in range(8)])
 
 

@@ -5,12 +5,12 @@ import pytest
 from prometheus_client import generate_latest
 
 from actor_node.metrics import make_registry
-from actor_node.shared_metrics import COUNTERS, FIGURES, GAUGES, AckTimes, WorkerMetrics, shared_figures
+from actor_node.shared_metrics import COLUMNS, COUNTERS, GAUGES, AckTimes, WorkerMetrics, shared_memory
 
 
 @pytest.fixture
 def counters():
-    return WorkerMetrics(shared_figures(multiprocessing.get_context("spawn"), 3))
+    return WorkerMetrics(shared_memory(multiprocessing.get_context("spawn"), 3))
 
 
 def scrape(counters, alive=3, restarts=0):
@@ -27,11 +27,11 @@ def test_figures_are_kept_worker_by_worker(counters):
     counters.set(1, "weights_version", 3)
     assert counters.column("env_steps").tolist() == [5.0, 0.0, 8.0]
     assert counters.column("weights_version").tolist() == [0.0, 3.0, 0.0]
-    assert len(set(FIGURES)) == len(COUNTERS) + len(GAUGES)
+    assert len(set(COLUMNS)) == len(COUNTERS) + len(GAUGES)
 
 
 def test_two_views_of_the_same_memory_see_the_same_figures():
-    shared = shared_figures(multiprocessing.get_context("spawn"), 2)
+    shared = shared_memory(multiprocessing.get_context("spawn"), 2)
     WorkerMetrics(shared).add(1, "episodes", 3)
     assert WorkerMetrics(shared).column("episodes").tolist() == [0.0, 3.0]
 
@@ -89,7 +89,7 @@ def test_nothing_is_not_finite_before_anything_has_happened(counters):
 
 
 def test_the_node_tells_the_run_once_a_worker_knows_it():
-    shared = shared_figures(multiprocessing.get_context("spawn"), 2)
+    shared = shared_memory(multiprocessing.get_context("spawn"), 2)
     node, worker = WorkerMetrics(shared), WorkerMetrics(shared)
     assert node.run == {}
     assert not [name for name in scrape(node) if name.startswith("shoal_run")]
@@ -108,7 +108,7 @@ def test_what_a_worker_that_ended_left_behind_counts_on_but_stands_for_nothing(c
     counters.set(0, "weights_version", 3)
     counters.set(0, "weights_age_s", 100.0)
     counters.set(0, "chunks_unacknowledged", 8)
-    counters.forget_levels(0)
+    counters.reset_gauges(0)
     metrics = scrape(counters)
     assert metrics["shoal_actor_env_steps_total"] == 7.0
     assert metrics["shoal_actor_weights_age_seconds"] == 0.0

@@ -61,8 +61,8 @@ def test_a_node_that_starts_first_waits_visibly_for_each_peer_then_collects(proc
     learner = processes.start_learner(make_run(limit="strict", samples_per_insert=1.0))
     eventually(lambda: node.metric(waits.format("weights")) > 0.0, "waits for weights")
     assert node.metric("env_steps_total") == 0.0
-    told = eventually(lambda: [one for one in processes.status().actors if one.waiting_for], "tells the replay")
-    assert [(one.actor, one.waiting_for) for one in told] == [("first-0", "the learner's first weights")]
+    expected = [("first-0", "the learner's first weights")]
+    eventually(lambda: [(one.actor, one.waiting_for) for one in processes.status().actors] == expected, "reports it")
 
     learner.await_subscriber()
     learner.publish(version=3)
@@ -183,9 +183,9 @@ def test_wrong_weights_are_refused_and_counted(running, eventually):
     damaged = right[:-1] + bytes([right[-1] ^ 1])
     foreign = make_frame(msgspec.structs.replace(learner.run, id="other"), 2)
     learner.broadcast.send(damaged)
-    node.logged("refused weights: weights frame fails its digest")
+    node.logged("rejected weights: weights frame fails its digest")
     learner.broadcast.send(foreign)
-    node.logged("refused weights: they belong to run other")
+    node.logged("rejected weights: the weights belong to run other")
     eventually(lambda: node.metric("weights_rejected_total") == 2.0)
     assert node.metric("weights_version") == 1.0
     learner.publish(version=2)
@@ -212,12 +212,12 @@ def test_a_second_worker_of_the_same_name_takes_the_place_and_the_first_ends_wit
     _, node = running
     twin = ReplaySession("shared-0", shared_processes.replay_url, shared_processes.weights_url)
     try:
-        wait_until(lambda: twin.pump(time.monotonic()) or twin.run, "the twin is admitted")
+        wait_until(lambda: twin.poll(time.monotonic()) or twin.run, "the twin is admitted")
         assert twin.outbox.incarnation == 2
         assert node.process.wait(20) == 3
     finally:
         twin.close()
-    taken = "another worker named shared-0 has taken this one's place; give nodes their own --name"
+    taken = "another worker named shared-0 replaced this one; give each node its own --name"
     assert last_line(node) == f"actor: {taken}"
 
 
@@ -232,7 +232,7 @@ def test_giving_up_on_a_replay_that_never_comes_is_code_3(processes):
     node = processes.start_node("--peer-timeout", "0.3s")
     assert node.process.wait(20) == 3
     assert last_line(node).startswith("actor: waited ")
-    assert last_line(node).endswith("; is it running, and --replay right?")
+    assert last_line(node).endswith("; check that it runs and that --replay is right")
     assert processes.replay_url in last_line(node)
 
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actor_node.outbox import Outbox, PendingChunk
-from common.wire.messages import Chunk
+from actor_node.outbox import Outbox, make_chunk
 
 
-def parcel(seq, incarnation=1):
-    return PendingChunk(Chunk("a", incarnation, seq, 1, 0, 0, "00"), f"chunk {seq}".encode())
+def pending(seq, incarnation=1):
+    payload = f"chunk {seq}".encode()
+    return make_chunk(payload, actor="a", incarnation=incarnation, seq=seq, count=1, policy_version=0, data_hash="00")
 
 
 class Server:
@@ -54,7 +54,7 @@ class Server:
 
 
 class Delivery:
-    """One worker's outbox as its link drives it, and all that may befall it."""
+    """One worker's outbox as its session drives it, and all that may befall it."""
 
     def __init__(self):
         self.outbox, self.server = Outbox(), Server()
@@ -69,9 +69,9 @@ class Delivery:
 
     def collect(self, count):
         for _ in range(count):
-            if self.outbox.may_add:
+            if self.outbox.has_credit:
                 assert self.outbox.next_seq <= self.granted, "a chunk more than the replay allowed"
-                self.outbox.add(parcel(self.outbox.next_seq))
+                self.outbox.add(pending(self.outbox.next_seq))
         self.send()
 
     def send(self):
@@ -80,7 +80,7 @@ class Delivery:
             assert one.payload == f"chunk {one.chunk.seq}".encode()
             assert one.chunk.seq > self.covered, "sent again what is acknowledged"
             self.to_server.append(("chunk", one.chunk.seq))
-            self.outbox.sent()
+            self.outbox.mark_sent()
 
     def introduce(self, _=0):
         self.admitted = False
@@ -151,7 +151,7 @@ class Delivery:
             assert life == list(range(life[0], life[0] + len(life))) if life else True, "once each, and in order"
         assert self.outbox.acked <= self.covered, "dropped before it was acknowledged"
         assert self.outbox.unacked == self.outbox.next_seq - 1 - self.outbox.acked
-        assert 0 <= self.outbox.under_way <= self.outbox.unacked
+        assert 0 <= self.outbox.in_flight <= self.outbox.unacked
         assert self.outbox.unacked <= 8, "more than a window"
 
     def settle(self):
@@ -194,9 +194,9 @@ def outbox():
     made = Outbox()
     made.on_welcome(5, 0, 10)
     for seq in range(1, 5):
-        made.add(parcel(seq, 5))
+        made.add(pending(seq, 5))
     for _ in range(3):
-        made.sent()
+        made.mark_sent()
     return made
 
 
@@ -204,23 +204,23 @@ def sends(outbox):
     """Returns the seqs it sends now."""
     sent = []
     while one := outbox.next_to_send():
-        outbox.sent()
+        outbox.mark_sent()
         sent.append(one.chunk.seq)
     return sent
 
 
 def test_before_an_admission_nothing_may_be_added():
-    assert not Outbox().may_add
+    assert not Outbox().has_credit
 
 
 def test_chunks_are_added_in_order(outbox):
-    with pytest.raises(ValueError, match="chunk 7 added where 5 was next"):
-        outbox.add(parcel(7))
+    with pytest.raises(ValueError, match="chunk 7 added, but 5 is next"):
+        outbox.add(pending(7))
 
 
 def test_an_acknowledgement_frees_all_it_covers(outbox):
     outbox.on_ack(2, 10)
-    assert (outbox.acked, outbox.unacked, outbox.under_way) == (2, 2, 1)
+    assert (outbox.acked, outbox.unacked, outbox.in_flight) == (2, 2, 1)
     outbox.on_ack(1, 4)
     assert (outbox.acked, outbox.credit) == (2, 10), "a late one changes nothing"
     outbox.on_ack(99, 10)
@@ -238,7 +238,7 @@ def test_a_gap_sends_again_from_the_hole_and_counts_it(outbox):
 
 def test_a_gap_beyond_the_last_chunk_skips_none(outbox):
     outbox.on_gap(99)
-    outbox.add(parcel(5, 5))
+    outbox.add(pending(5, 5))
     assert sends(outbox) == [5]
 
 
@@ -259,10 +259,10 @@ def test_what_is_acknowledged_after_an_admission_is_not_sent_again(outbox):
 def test_an_admission_may_lower_the_credit(outbox):
     outbox.on_welcome(5, 1, 3)
     assert sends(outbox) == [2, 3]
-    assert not outbox.may_add
+    assert not outbox.has_credit
     outbox.on_ack(1, 5)
     assert sends(outbox) == [4]
-    assert outbox.may_add
+    assert outbox.has_credit
 
 
 def test_another_incarnations_admission_is_refused(outbox):

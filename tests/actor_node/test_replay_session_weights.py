@@ -1,4 +1,4 @@
-"""Which weights a link takes, and which never act."""
+"""Which weights a session accepts, and which never act."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from tests.learner_node.teams import TEAMS
 
 
 def versions(peers):
-    return peers.link.weights.header.version
+    return peers.session.weights.header.version
 
 
 def test_the_newest_broadcast_is_taken_and_only_that(peers):
@@ -24,18 +24,18 @@ def test_the_newest_broadcast_is_taken_and_only_that(peers):
     seen = set()
     peers.until(lambda: seen.add(versions(peers)) or versions(peers) == 39)
     assert len(seen) < 30, "each was taken in turn"
-    np.testing.assert_array_equal(peers.link.weights.flat, random_weights(RUN, seed=39))
-    assert peers.link.weights_at == peers.now
-    assert peers.link.weights_rejected == 0
+    np.testing.assert_array_equal(peers.session.weights.flat, random_weights(RUN, seed=39))
+    assert peers.session.weights_at == peers.now
+    assert peers.session.weights_rejected == 0
 
 
 def test_weights_published_again_prove_that_the_learner_lives(peers):
     peers.subscribed()
     peers.admit()
-    first = peers.link.weights_at
+    first = peers.session.weights_at
     peers.now += 3.0
     peers.publish(WEIGHTS)
-    peers.until(lambda: peers.link.weights_at == first + 3.0)
+    peers.until(lambda: peers.session.weights_at == first + 3.0)
 
 
 def test_older_weights_are_passed_over(peers):
@@ -44,7 +44,7 @@ def test_older_weights_are_passed_over(peers):
     peers.publish(make_frame(RUN, version=6))
     peers.pump_for(10)
     assert versions(peers) == 7
-    assert peers.link.weights_rejected == 0
+    assert peers.session.weights_rejected == 0
 
 
 def damaged(frame):
@@ -67,21 +67,21 @@ def test_wrong_weights_never_act_and_are_counted(peers, what):
     peers.subscribed()
     peers.admit()
     peers.publish(WRONG[what])
-    peers.until(lambda: peers.link.weights_rejected == 1, "refused")
+    peers.until(lambda: peers.session.weights_rejected == 1, "rejected")
     assert versions(peers) == 1
-    assert peers.link.weights_refused
+    assert peers.session.weights_refused
     peers.publish(make_frame(RUN, version=2))
     peers.until(lambda: versions(peers) == 2, "the right ones are taken afterwards")
-    assert peers.link.weights_refused == ""
+    assert peers.session.weights_refused == ""
 
 
 @pytest.mark.parametrize("what", WRONG)
 def test_wrong_weights_in_a_welcome_never_act_either(peers, what):
     peers.admit(weights=WRONG[what])
-    assert peers.link.weights_rejected == 1
-    assert peers.link.waiting_for() == (
+    assert peers.session.weights_rejected == 1
+    assert peers.session.waiting_for() == (
         "weights",
-        f"the learner's first weights (refused: {peers.link.weights_refused})",
+        f"the learner's first weights (rejected: {peers.session.weights_refused})",
     )
 
 
@@ -91,17 +91,17 @@ def test_broadcasts_that_are_no_weights_do_not_even_arrive(peers):
     peers.publish(b"SHW2" + WEIGHTS[4:])
     peers.publish(make_frame(RUN, version=2))
     peers.until(lambda: versions(peers) == 2)
-    assert peers.link.weights_rejected == 0
+    assert peers.session.weights_rejected == 0
 
 
 def test_broadcasts_before_the_run_is_known_are_passed_over(peers):
     peers.subscribed()
     peers.publish(make_frame(RUN, version=9))
     peers.pump_for(10)
-    assert peers.link.weights is None
-    assert peers.link.weights_rejected == 0
+    assert peers.session.weights is None
+    assert peers.session.weights_rejected == 0
     peers.admit(weights=None)
-    assert peers.link.waiting_for()[0] == "weights"
+    assert peers.session.waiting_for()[0] == "weights"
 
 
 @pytest.mark.slow
@@ -115,5 +115,5 @@ def test_the_weights_of_a_learner_fit_whatever_it_learns_by(peers, team, algorit
     run = make_run(joint, algorithm={"name": algorithm})
     learner = StackedUpdate(run.joint, run.spec.network, run.spec.algorithm, 0, torch.zeros(()))
     peers.admit(run=run, weights=pack_weights(make_header(run), learner.policy_weights()))
-    assert peers.link.weights_rejected == 0
+    assert peers.session.weights_rejected == 0
     assert versions(peers) == 1

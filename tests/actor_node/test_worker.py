@@ -1,6 +1,6 @@
 import pytest
 
-from actor_node.worker import refuse_large_chunks
+from actor_node.rollout_worker import check_chunk_size
 from common.errors import ConfigError
 from tests.common.examples import BOXES, make_run
 
@@ -18,8 +18,8 @@ def run(**replay):
         ({"error_buffer": 100.0, "limit": "off"}, 5_000),
     ],
 )
-def test_chunks_that_fit_are_let_through(replay, rows):
-    refuse_large_chunks(run(**replay), rows)
+def test_chunks_that_fit_are_accepted(replay, rows):
+    check_chunk_size(run(**replay), rows)
 
 
 @pytest.mark.parametrize(
@@ -30,12 +30,12 @@ def test_chunks_that_fit_are_let_through(replay, rows):
         ({"error_buffer": 100.0, "limit": "insert_only"}, 51),
     ],
 )
-def test_chunks_that_would_wait_for_ever_are_a_users_mistake(replay, rows):
+def test_chunks_that_would_wait_for_ever_are_a_usage_error(replay, rows):
     """Twice the half width holds a batch and a chunk, and the half width alone the chunk that crosses min_size."""
     with pytest.raises(ConfigError, match=rf"chunks of {rows} transitions never fit .*; lower --copies"):
-        refuse_large_chunks(run(**replay), rows)
+        check_chunk_size(run(**replay), rows)
 
 
-def test_chunks_larger_than_a_frame_are_a_users_mistake():
-    with pytest.raises(ConfigError, match=r"a chunk of 1,000,000 transitions is \d+ MiB, and .* takes 64; lower"):
-        refuse_large_chunks(run(), 1_000_000)
+def test_chunks_larger_than_a_frame_are_a_usage_error():
+    with pytest.raises(ConfigError, match=r"a chunk of 1,000,000 transitions is \d+ MiB, and .* accepts 64 MiB; lower"):
+        check_chunk_size(run(), 1_000_000)

@@ -57,7 +57,17 @@ def make_chunk(
     block["discount"] = block["present"] = float(copies > 0)
     payload = block.tobytes()
     ends = np.packbits(np.isin(np.arange(count), over)).tobytes() if copies else b""
-    chunk = Chunk(actor, incarnation, seq, count, 0, checksum(payload), run.data_hash, copies=copies, ends=ends)
+    chunk = Chunk(
+        actor=actor,
+        incarnation=incarnation,
+        seq=seq,
+        count=count,
+        policy_version=0,
+        crc32c=checksum(payload),
+        data_hash=run.data_hash,
+        copies=copies,
+        ends=ends,
+    )
     return chunk, payload
 
 

@@ -7,7 +7,7 @@ import math
 import msgspec
 import pytest
 
-from actor_node.worker import refuse_large_chunks
+from actor_node.rollout_worker import check_chunk_size
 from common.errors import ConfigError
 from common.run.run import Run
 from common.wire.messages import (
@@ -564,9 +564,9 @@ def test_actors_are_told_the_replay_settings_that_hold_on_this_server():
     assert welcome.run.spec.replay.samples_per_insert == 8.0
     assert welcome.run.data_hash == room.run.data_hash
     assert room.run.spec.replay.largest_chunk(8) == 32
-    refuse_large_chunks(welcome.run, 8)
+    check_chunk_size(welcome.run, 8)
     with pytest.raises(ConfigError, match="takes 8 at 8 samples per insert"):
-        refuse_large_chunks(welcome.run, 9)
+        check_chunk_size(welcome.run, 9)
 
 
 def test_actors_without_weights_that_refuse_the_newest_are_counted():

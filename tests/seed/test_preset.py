@@ -16,7 +16,7 @@ from common.process import command
 from common.run.presets import PRESETS
 from common.run.run import RunSpec, make_run_spec
 from common.worlds import scenarios, world_spec
-from deploy.local.config import STARTED_BY_PRESET, TrainConfig
+from deploy.local.config import PRESET_PROCESSES, TrainConfig
 from learner_node import schedule
 from shoal.cli import shoal
 from tests.common.head_examples import MOVERS
@@ -206,8 +206,8 @@ def test_what_environment_or_file_say_wins_over_the_preset(tmp_path: Any, monkey
 
 def test_what_a_preset_starts_are_options_of_the_command() -> None:
     known = {field.name for field in msgspec.structs.fields(TrainConfig)}
-    assert STARTED_BY_PRESET.keys() <= PRESETS.keys()
-    assert all(values.keys() <= known for values in STARTED_BY_PRESET.values())
+    assert PRESET_PROCESSES.keys() <= PRESETS.keys()
+    assert all(values.keys() <= known for values in PRESET_PROCESSES.values())
 
 
 def test_only_defaults_are_replaced() -> None:

@@ -41,12 +41,12 @@ def test_cuts_of_every_kind(record_property: Record) -> None:
     with behind_a_proxy() as (site, proxy, node):
         cuts = {"held": proxy.hold, "forgotten": proxy.forget, "refused": proxy.refuse}
         for name, cut in cuts.items():
-            said = node.log.count("introducing myself again")
+            said = node.log.count("reconnecting")
             cut()
             began = time.monotonic()
             if name != "refused":
                 wait_until(
-                    lambda said=said: node.log.count("introducing myself again") > said,  # type: ignore[misc]
+                    lambda said=said: node.log.count("reconnecting") > said,  # type: ignore[misc]
                     "its notice",
                     within_s=PATIENCE_S,
                 )

@@ -165,8 +165,15 @@ class Traffic:
             while self._seq[i] < credit:
                 self._seq[i] += 1
                 self.inserted += rows_sent
-                whose = f"actor-{i}", self._incarnation[i], self._seq[i]
-                chunk = Chunk(*whose, rows_sent, 1, checksum(payload), self._run.data_hash)
+                chunk = Chunk(
+                    actor=f"actor-{i}",
+                    incarnation=self._incarnation[i],
+                    seq=self._seq[i],
+                    count=rows_sent,
+                    policy_version=1,
+                    crc32c=checksum(payload),
+                    data_hash=self._run.data_hash,
+                )
                 self._say(b"%d" % i, chunk, payload)
 
     def _say(self, peer: bytes, message: Any, payload: bytes | None = None) -> None:

@@ -97,12 +97,12 @@ class SimulatedActor:
 
     def send(self, recorded: Sequence[RecordedChunk]) -> None:
         """Sends the chunks that the credit allows."""
-        while self.outbox.may_add:
+        while self.outbox.has_credit:
             seq = self.outbox.next_seq
             one = recorded[seq % len(recorded)]
             self.outbox.add(PendingChunk(self._chunk(seq, one), one.payload))
-        while (pending := self.outbox.next_to_send()) and self.client.send(pending.chunk, pending.payload):
-            self.outbox.sent()
+        while (pending := self.outbox.next_to_send()) and self.client.send(*pending):
+            self.outbox.mark_sent()
             self._sent.append((time.monotonic(), pending.chunk.count))
 
     def receive(self) -> None:
@@ -127,13 +127,13 @@ class SimulatedActor:
 
     def _chunk(self, seq: int, one: RecordedChunk) -> Chunk:
         return Chunk(
-            self.name,
-            self.outbox.incarnation,
-            seq,
-            one.rows,
-            1,
-            one.crc32c,
-            self._run.data_hash,
+            actor=self.name,
+            incarnation=self.outbox.incarnation,
+            seq=seq,
+            count=one.rows,
+            policy_version=1,
+            crc32c=one.crc32c,
+            data_hash=self._run.data_hash,
             copies=one.copies,
             ends=one.ends,
         )
@@ -178,7 +178,7 @@ class LoadGenerator:
     def settle(self, timeout_s: float = 30.0) -> None:
         """Waits until all sent chunks are acknowledged; raises PeerError after the time-out."""
         give_up_at = time.monotonic() + timeout_s
-        while left := sum(actor.outbox.under_way for actor in self.actors):
+        while left := sum(actor.outbox.in_flight for actor in self.actors):
             if time.monotonic() > give_up_at:
                 raise PeerError(f"{left} chunks were not acknowledged within {timeout_s:g} s")
             self._receive()

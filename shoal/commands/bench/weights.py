@@ -72,7 +72,7 @@ class Workers:
         """Receives pending messages, and reports once a second: the reply shows that the server is alive."""
         now = time.monotonic()
         for i, session in enumerate(self.sessions):
-            session.pump(time.monotonic())
+            session.poll(time.monotonic())
             if now >= self._report_at:
                 session.report(
                     ActorReport(f"bench-{i}", session.outbox.incarnation, 0, 0, 0.0, (), 0, 0.0, "", 0.0, "")

@@ -15,7 +15,7 @@ from common.process import command
 from common.process.exit import DONE
 from common.process.logs import start_logging
 from common.run.directory import RunDirectory
-from deploy.local.config import STARTED_BY_PRESET, TrainConfig
+from deploy.local.config import PRESET_PROCESSES, TrainConfig
 from shoal.commands.evaluate.cli import print_evaluation
 from shoal.commands.train.session import TrainingSession
 
@@ -65,7 +65,7 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
       shoal train --resume --run runs/spread --time 40m
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     options = command.build(RunOptions, values)
-    started = command.unless_given(context, STARTED_BY_PRESET.get(options.preset, {}))
+    started = command.unless_given(context, PRESET_PROCESSES.get(options.preset, {}))
     config = command.build(TrainConfig, {**values, **started})
     session = TrainingSession(config, _screen)
     directory = session.open(scenario, options, command.run_settings(context))

@@ -46,11 +46,11 @@ class Dashboard:
         self._pages.run, self._display = run, display
         self._thread.start()
 
-    def show(self, status: Status | None, troubles: Sequence[str]) -> None:
+    def show(self, status: Status | None, problems: Sequence[str]) -> None:
         """Shows the newest status here and on the page."""
         now = rows(status) if status is not None else [("state", "waiting for the replay server")]
-        self._pages.now = [*now, *(("trouble", trouble) for trouble in troubles)]
-        self._display.show(status, troubles)
+        self._pages.now = [*now, *(("problem", problem) for problem in problems)]
+        self._display.show(status, problems)
 
     def say(self, text: str) -> None:
         """Passes it on."""

@@ -23,9 +23,9 @@ from common.process.stop import Stop
 from common.run.directory import RunDirectory
 from common.run.run import Run
 from deploy.local.config import TrainConfig
-from deploy.local.launcher import LocalRun, forget_transitions
+from deploy.local.launcher import LocalRun, delete_transitions
 from deploy.local.live_display import make_display
-from deploy.local.start_checks import refuse_what_does_not_fit, refuse_without_cuda, untrained_in_words
+from deploy.local.start_checks import memory_check, refuse_without_cuda, untrained_text
 from learner_node.sizes import sizes_of
 from learner_node.trackers import refuse_missing
 from shoal.commands.evaluate.cli import EvaluateConfig, evaluate_run
@@ -47,7 +47,7 @@ class TrainingSession:
         screen: where progress is shown.
         """
         if config.lockstep:
-            config.refuse_what_lockstep_is_not()
+            config.check_lockstep()
         refuse_missing(config.track)
         if config.gpu:
             refuse_without_cuda()
@@ -72,7 +72,7 @@ class TrainingSession:
             sections,
             resume=config.resume,
             role="launcher",
-            check=refuse_what_does_not_fit(config),
+            check=memory_check(config),
             say=self._print,
         )
         self.stop.hint = self._resume_hint
@@ -97,8 +97,8 @@ class TrainingSession:
             self._artifacts.conclude(film=False)
             self._print(self._resume_hint)
             return False
-        forget_transitions(directory)
-        if untrained := untrained_in_words(directory):
+        delete_transitions(directory)
+        if untrained := untrained_text(directory):
             self._print(untrained)
         if config.lockstep:
             self._print(f"weights {self.weights_hash}")

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.process.durations import Duration
+from common.process.durations import Duration, clock
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,7 @@ def test_text_that_is_not_a_duration_is_refused_with_the_way_out(text):
 def test_parts_add_up(days, hours, minutes, seconds):
     text = f"{days}d{hours}h{minutes}m{seconds}s"
     assert Duration().convert(text, None, None) == ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def test_a_clock_shows_hours_only_where_there_are_some():
+    assert (clock(5), clock(65), clock(3_661)) == ("0:05", "1:05", "1:01:01")

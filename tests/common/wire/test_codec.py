@@ -223,7 +223,5 @@ def test_the_checksum_is_crc32c():
 @given(st.integers(0, 2**32 - 1))
 def test_checksums_are_words(seed):
     payload = np.random.default_rng(seed).bytes(64)
-    assert (
-        Chunk("a", 1, 1, 1, 0, checksum(payload), "")
-        == decode_from_peer(encode(Chunk("a", 1, 1, 1, 0, checksum(payload), "")))[0]
-    )
+    chunk = Chunk(actor="a", incarnation=1, seq=1, count=1, policy_version=0, crc32c=checksum(payload), data_hash="")
+    assert chunk == decode_from_peer(encode(chunk))[0]

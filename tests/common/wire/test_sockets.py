@@ -48,7 +48,10 @@ def client(context, server):
 @pytest.mark.parametrize("size", [1, ZERO_COPY_BYTES - 1, ZERO_COPY_BYTES, 700_000])
 def test_a_message_with_its_payload_arrives(client, server, size):
     payload = np.random.default_rng(0).bytes(size)
-    assert client.send(Chunk("a", 1, 1, 3, 0, checksum(payload), "00"), payload)
+    assert client.send(
+        Chunk(actor="a", incarnation=1, seq=1, count=3, policy_version=0, crc32c=checksum(payload), data_hash="00"),
+        payload,
+    )
     peer, (message, received) = server.take()
     assert (message.count, bytes(received)) == (3, payload)
     server.answer(peer, Ack(1, 1, 2, ""))

@@ -33,7 +33,7 @@ from common.transitions import transition_dtype
 from common.worlds import world_spec
 from deploy.local.embedded_redis import EmbeddedRedis
 d = Path(sys.argv[1])
-server = EmbeddedRedis(d / "data", d / "socket", d / "log", kernel_ends_it=sys.argv[2] == "True")
+server = EmbeddedRedis(d / "data", d / "socket", d / "log", uses_parent_death_signal=sys.argv[2] == "True")
 process = server.start()
 server.wait_ready(process, Stop())
 print(process.pid, flush=True)
@@ -41,8 +41,10 @@ input()
 """
 
 
-def _server(directory: Path, *, kernel_ends_it: bool = True) -> EmbeddedRedis:
-    return EmbeddedRedis(directory / "data", directory / "socket", directory / "log", kernel_ends_it=kernel_ends_it)
+def _server(directory: Path, *, by_kernel: bool = True) -> EmbeddedRedis:
+    return EmbeddedRedis(
+        directory / "data", directory / "socket", directory / "log", uses_parent_death_signal=by_kernel
+    )
 
 
 def test_data_outlive_a_killed_server(tmp_path: Path) -> None:
@@ -72,10 +74,10 @@ def test_it_listens_on_a_socket_of_this_user_only(tmp_path: Path) -> None:
     process.wait(10)
 
 
-@pytest.mark.parametrize("kernel_ends_it", [True, False])
-def test_it_ends_with_a_launcher_that_is_killed(tmp_path: Path, kernel_ends_it: bool) -> None:
+@pytest.mark.parametrize("uses_parent_death_signal", [True, False])
+def test_it_ends_with_a_launcher_that_is_killed(tmp_path: Path, uses_parent_death_signal: bool) -> None:
     launcher = subprocess.Popen(
-        [sys.executable, "-c", _LAUNCHER, str(tmp_path), str(kernel_ends_it)],
+        [sys.executable, "-c", _LAUNCHER, str(tmp_path), str(uses_parent_death_signal)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

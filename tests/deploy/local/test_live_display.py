@@ -6,13 +6,14 @@ import io
 import math
 
 import msgspec
+import pytest
 from rich.console import Console
 
 from common.run.run import Run, make_run_spec
 from common.wire.messages import ActorStatus, LearnerReport, Status
 from common.worlds import world_spec
-from deploy.local.launcher import without_episodes
-from deploy.local.live_display import LineDisplay, TimeLeft, clock, draw, learner_doing, rows
+from deploy.local.launcher import endless_episode_text
+from deploy.local.live_display import LineDisplay, TimeLeft, draw, learner_doing, rows
 
 LEARNER = LearnerReport(
     learner="learner-1",
@@ -57,9 +58,9 @@ STATUS = Status(
 )
 
 
-def _drawn(status: Status | None, *troubles: str) -> str:
+def _drawn(status: Status | None, *problems: str) -> str:
     console = Console(file=io.StringIO(), width=100)
-    console.print(draw("simple_spread", status, troubles, 75.0))
+    console.print(draw("simple_spread", status, problems, 75.0))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -68,7 +69,33 @@ def test_the_table_has_every_figure_a_user_looks_for() -> None:
     text = _drawn(STATUS)
     for words in ("1:15", "25%", "-45.68", "20,000 (2,000/s)", "1,234 (150/s)", "15.90 (target 16)", "1.50 versions"):
         assert words in text
-    assert "actors waiting for the learner" in text
+    assert "the learner is the bottleneck (normal): actors are held to 16 samples per insert" in text
+    assert "waiting" not in text
+
+
+HELD = "actors waiting for the learner: 4.0 k samples behind (12 s)"
+STALLED = "actors waiting for the learner: 4.0 k samples behind (75 s)"
+ALONE = "actors waiting for the learner: 256 samples behind; none is connected (12 s)"
+BATCHES = "learner waiting for actors: 1,024 more transitions keep the ratio (3 s)"
+
+
+@pytest.mark.parametrize("wait", [STALLED, ALONE, BATCHES])
+def test_a_wait_that_is_not_the_ratio_is_shown_as_it_is(wait: str) -> None:
+    shown = dict(rows(msgspec.structs.replace(STATUS, waiting=(HELD, wait))))
+    assert shown["waiting"] == wait
+    assert shown["pace"] == "the learner is the bottleneck (normal): actors are held to 16 samples per insert"
+    assert "pace" not in dict(rows(msgspec.structs.replace(STATUS, waiting=(wait,))))
+
+
+def test_a_line_ends_with_the_pace_and_the_waits() -> None:
+    console = Console(file=io.StringIO(), width=1_000)
+    LineDisplay(console).show(msgspec.structs.replace(STATUS, waiting=(HELD, BATCHES)), [])
+    assert isinstance(console.file, io.StringIO)
+    line = console.file.getvalue().strip()
+    assert line.endswith(
+        f"; the learner is the bottleneck (normal): actors are held to 16 samples per insert; {BATCHES}"
+    )
+    assert "pace" not in line
 
 
 def test_what_is_not_known_yet_is_no_number() -> None:
@@ -77,14 +104,14 @@ def test_what_is_not_known_yet_is_no_number() -> None:
     assert "no learner" in text
 
 
-def test_troubles_are_shown_with_and_without_a_replay_server() -> None:
+def test_problems_are_shown_with_and_without_a_replay_server() -> None:
     assert "replay was killed by signal 9" in _drawn(STATUS, "replay was killed by signal 9")
     text = _drawn(None, "replay was killed by signal 9")
     assert "waiting for the replay server" in text
     assert "replay was killed by signal 9" in text
 
 
-def test_without_a_terminal_troubles_are_said_once_and_figures_seldom() -> None:
+def test_without_a_terminal_problems_are_printed_once_and_figures_seldom() -> None:
     console = Console(file=io.StringIO(), width=400)
     lines = LineDisplay(console)
     for _ in range(5):
@@ -134,7 +161,7 @@ def test_a_learner_is_said_to_train_only_while_it_is_heard() -> None:
         "waiting for actors",
         "finished",
     ]
-    assert [learner_doing(one, 11.0) for one in (LEARNER, waiting, done)] == [*["silent since then"] * 2, "finished"]
+    assert [learner_doing(one, 11.0) for one in (LEARNER, waiting, done)] == [*["no report since then"] * 2, "finished"]
 
 
 def at(progress: float) -> Status:
@@ -156,12 +183,8 @@ def test_a_bar_and_the_time_to_go_are_drawn() -> None:
     console.print(draw("simple_spread", at(0.5), (), 75.0, 80.0))
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
-    assert "1:15, about 1:20 to go" in text
+    assert "1:15, about 1:20 left" in text
     assert "━" * 20 in text
-
-
-def test_lengths_of_time() -> None:
-    assert (clock(5), clock(65), clock(3_661)) == ("0:05", "1:05", "1:01:01")
 
 
 def test_restarts_of_workers_and_what_slow_ones_do_are_shown() -> None:
@@ -189,10 +212,10 @@ def test_a_run_without_an_ended_episode_says_so() -> None:
     actor = ActorStatus("a", 1, 0.1, 11_000, 0, 1, 0.0, "", 0.0, "")
     endless = msgspec.structs.replace(STATUS, episodes=0, inserts=12_000, return_mean=math.nan, actors=(actor,))
     assert dict(rows(endless))["return"] == "- (no episode has ended yet)"
-    assert without_episodes(endless).startswith("no episode ended in 12,000 environment steps; ")
+    assert endless_episode_text(endless).startswith("no episode ended in 12,000 environment steps; ")
     silent = msgspec.structs.replace(endless, actors=(msgspec.structs.replace(actor, env_steps=0),))
-    assert without_episodes(silent) == "", "its episodes are not known yet"
-    assert without_episodes(STATUS) == without_episodes(msgspec.structs.replace(endless, inserts=0)) == ""
+    assert endless_episode_text(silent) == "", "its episodes are not known yet"
+    assert endless_episode_text(STATUS) == endless_episode_text(msgspec.structs.replace(endless, inserts=0)) == ""
 
 
 def test_a_reward_that_all_share_is_the_teams_too() -> None:
@@ -211,7 +234,7 @@ def test_the_clock_is_shown_and_that_it_is_paused() -> None:
     timed = msgspec.structs.replace(STATUS, run=RUN, learner=learner)
     assert ("time", "0:36 of 5:00") in rows(timed)
     paused = msgspec.structs.replace(timed, learner=msgspec.structs.replace(learner, paused="Redis: refused"))
-    assert dict(rows(paused))["time"] == "0:36 of 5:00, paused: not charged to --time: waiting for Redis: refused"
+    assert dict(rows(paused))["time"] == "0:36 of 5:00, paused (not charged to --time): waiting for Redis: refused"
     assert "time" not in dict(rows(STATUS)), "without a limit of time"
 
 
@@ -220,7 +243,7 @@ def test_what_comes_before_the_first_update_is_shown_also_while_the_learner_is_s
     assert ("learner", building.doing) in rows(msgspec.structs.replace(STATUS, learner=building))
     assert learner_doing(building, 30.0) == building.doing
     warming = msgspec.structs.replace(LEARNER, doing="warming up: 1 of 2 transitions", waiting_for="actors")
-    assert learner_doing(warming, 30.0) == "silent since then"
+    assert learner_doing(warming, 30.0) == "no report since then"
     assert learner_doing(warming, 0.5) == "waiting for actors"
 
 

@@ -113,7 +113,7 @@ def test_a_start_that_takes_long_is_explained_by_the_log_of_who_is_waited_for(tm
     watch = StartWatch(replay, learner)
     assert watch(None, 100.0) == []
     assert watch(None, 100.0 + QUIET_S) == [
-        "the replay server is starting; its log says: waiting for Redis: 10 s so far"
+        "the replay server is starting; last line of its log: waiting for Redis: 10 s so far"
     ]
     nobody = msgspec.structs.replace(STATUS, learner=None)
     assert watch(nobody, 106.0) == []

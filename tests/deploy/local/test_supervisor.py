@@ -70,11 +70,11 @@ def _role(tmp_path: Path, code: str, *, finishes: bool = True) -> Role:
     return Role("thing", start, log, lambda: finishes)
 
 
-def _look_until(supervisor: Supervisor, done: object) -> None:
+def _poll_until(supervisor: Supervisor, done: object) -> None:
     give_up_at = time.monotonic() + 20
     while not done():  # type: ignore[operator]
         assert time.monotonic() < give_up_at
-        supervisor.look()
+        supervisor.poll()
         time.sleep(0.01)
 
 
@@ -87,11 +87,11 @@ def test_a_role_that_dies_is_started_again_and_then_finishes(tmp_path: Path) -> 
     )
     supervisor = Supervisor()
     role = supervisor.add(_role(tmp_path, code))
-    _look_until(supervisor, lambda: role.trouble)
-    assert "killed by signal 9" in supervisor.troubles[0]
-    _look_until(supervisor, lambda: role.finished)
+    _poll_until(supervisor, lambda: role.problem)
+    assert "killed by signal 9" in supervisor.problems[0]
+    _poll_until(supervisor, lambda: role.finished)
     assert role.policy.restarts == 1
-    assert supervisor.troubles == []
+    assert supervisor.problems == []
 
 
 @pytest.mark.slow
@@ -99,7 +99,7 @@ def test_the_last_line_of_the_log_is_what_the_user_reads(tmp_path: Path) -> None
     supervisor = Supervisor()
     supervisor.add(_role(tmp_path, "import sys; print('learner: no CUDA', file=sys.stderr); sys.exit(2)"))
     with pytest.raises(ConfigError, match=r"thing ended with code 2.*no CUDA"):
-        _look_until(supervisor, lambda: False)
+        _poll_until(supervisor, lambda: False)
 
 
 @pytest.mark.slow
@@ -117,12 +117,12 @@ def test_a_process_that_is_killed_is_not_given_the_words_of_a_worker_that_it_has
 
     supervisor = Supervisor()
     role = supervisor.add(Role("thing", start, log, note=note))
-    _look_until(supervisor, lambda: role.trouble)
-    assert supervisor.take_news() == ["thing worker 3: no licence"]
+    _poll_until(supervisor, lambda: role.problem)
+    assert supervisor.take_handled_failures() == ["thing worker 3: no licence"]
     for _ in range(MOST_FAILURES):
         role.policy.decide(ProcessExit("other", "", progressed=False))
     with pytest.raises(LastingError, match="its own last line"):
-        _look_until(supervisor, lambda: False)
+        _poll_until(supervisor, lambda: False)
 
 
 @pytest.mark.slow
@@ -131,7 +131,7 @@ def test_ending_is_in_reverse_order_and_kills_what_does_not_end(tmp_path: Path) 
     supervisor = Supervisor()
     polite = supervisor.add(_role(tmp_path, "import time; time.sleep(60)", finishes=False))
     stubborn = supervisor.add(_role(tmp_path, deaf, finishes=False))
-    _look_until(supervisor, lambda: "deaf" in (tmp_path / "log").read_text())
+    _poll_until(supervisor, lambda: "deaf" in (tmp_path / "log").read_text())
     supervisor.end(timeout_s=0.5)
     assert polite.process is not None
     assert stubborn.process is not None

@@ -141,7 +141,7 @@ def test_a_world_that_cannot_be_kept_begins_anew_and_says_so(tmp_path: Path, cap
     training = Training(tmp_path, "mpe2:simple", {"budget": {"steps": 800}, "replay": replay}, copies=4)
     assert not training.train(looks=20)
     assert training.train()
-    assert "mpe2:simple cannot be kept" in caplog.text
+    assert "the state of mpe2:simple cannot be stored" in caplog.text
     assert [session.incarnation for session in training.engine._stream.sessions()] == [2, 2]
 
 
@@ -152,7 +152,7 @@ def test_a_finished_run_goes_on_with_a_new_replay_and_says_so(tmp_path: Path, ca
     (tmp_path / "finished").unlink()
     second = Training(tmp_path, "simple_spread", {"budget": {"steps": 4_000}})
     assert second.train(looks=30) is False
-    assert "the replay is filled anew" in caplog.text
+    assert "the replay starts empty" in caplog.text
     # Interrupted while it warms up once more, and again: it keeps the ratio from where it began anew.
     assert second.train()
     status = second.engine._stream.status
@@ -164,7 +164,7 @@ def test_other_actors_than_before_are_refused_and_other_settings_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert not Training(tmp_path, "simple_spread", {}).train(looks=20)
-    with pytest.raises(ConfigError, match="--actors 2 --copies 20, not 3 and 20"):
+    with pytest.raises(ConfigError, match="--actors 2 --copies 20, not --actors 3 --copies 20"):
         Training(tmp_path, "simple_spread", {}, actors=3).train()
     Training(tmp_path, "simple_spread", {"algorithm": {"discount": 0.8}}, threads=2).train(looks=1)
     assert "its settings were changed" in caplog.text

@@ -57,7 +57,7 @@ def test_it_serves_the_report_with_what_happens_now(tmp_path: Path, dashboard: D
     status, body = get(dashboard)
     page = Page(body)
     assert status == 200
-    for told in ("20,000 (2,000/s)", "actors waiting for the learner", "replay was killed by signal 9", "in training"):
+    for told in ("20,000 (2,000/s)", "the learner is the bottleneck", "replay was killed by signal 9", "in training"):
         assert told in page.text
     assert "Q against returns" in page.text
     assert {"http-equiv": "refresh", "content": "5"} in page.all("meta")

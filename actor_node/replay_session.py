@@ -98,7 +98,7 @@ class ReplaySession:
         if self._no_run:
             return "replay", self._no_run
         if not self._admitted:
-            return "replay", _with(f"the replay server at {self._client.endpoint}", self._client.trouble(_log))
+            return "replay", _with(f"the replay server at {self._client.endpoint}", self._client.connection_error(_log))
         if self.weights is None:
             refused = f"refused: {self.weights_refused}" if self.weights_refused else ""
             return "weights", _with("the learner's first weights", refused or self._weights_trouble)
@@ -116,7 +116,7 @@ class ReplaySession:
         while received := self._receive():
             self._heard_at = now
             self._take(*received, now)
-        self._weights_trouble = self._weights_handshake.tell(_log)
+        self._weights_trouble = self._weights_handshake.log_changes(_log)
         self._take_broadcast(now)
         self._doubt(now)
         if self._admitted:

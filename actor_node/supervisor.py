@@ -30,11 +30,10 @@ from actor_node.metrics import make_registry
 from actor_node.replay_session import Proxy
 from actor_node.shared_metrics import Shared, WorkerMetrics, shared_figures
 from actor_node.worker import WorkerConfig, work
-from actor_node.worker_exits import LONGEST_LINE, LastWords, decide
-from common.errors import ShoalError
+from actor_node.worker_exits import MAX_LINE, WorkerFailure, worker_exit
 from common.process.failure_note import FailureNote
 from common.process.health import Health, HttpPort
-from common.process.restart_policy import RestartPolicy
+from common.process.restart_policy import GiveUp, RestartPolicy
 from common.process.stop import Stop
 from common.wire.keys import load_keys
 from common.wire.messages import Busy
@@ -59,7 +58,7 @@ class Slot:
         self.due_at = 0.0
         self.chunks_before = 0.0
         """Chunks that this worker's earlier lives had collected when it started."""
-        self.restarts = RestartPolicy()
+        self.policy = RestartPolicy(f"worker {index}")
         self.last_fault = ""
         self.details = ""
         """Of the last fault that was shown with its frames."""
@@ -126,7 +125,7 @@ class Node:
             metrics_url=self.metrics_url,
             supervisor=os.getpid(),
             audit=config.audit,
-            restarts=slot.restarts.total,
+            restarts=slot.policy.restarts,
             last_fault=slot.last_fault,
         )
 
@@ -146,24 +145,25 @@ class Node:
         code = slot.process.exitcode or 0
         slot.process.join()
         _kill_group(slot.process.pid)
-        words = _last_words(slot.failure)
+        failure = _receive_failure(slot.failure)
         slot.process = None
         collected = self._chunks(slot) > slot.chunks_before
         doing = call_in_words(self._doing.read(slot.index))
-        decided = decide(code, words, slot.restarts, collected=collected, doing=doing, worker=slot.index)
+        outcome = slot.policy.decide(worker_exit(code, failure, collected=collected, call=doing))
         self._doing.clear(slot.index)
-        if isinstance(decided, ShoalError):
-            raise decided
-        line, _, details = decided.why.partition("\n")
+        if isinstance(outcome, GiveUp):
+            raise outcome.error
+        line, _, details = outcome.reason.partition("\n")
         if details == slot.details:
             details = ""  # shown before
         else:
             slot.details = details
-        slot.last_fault, slot.due_at = line[:LONGEST_LINE], now + decided.delay_s
-        said = f"worker {slot.index}: {line}; starts again in {decided.delay_s:.1f} s (restart {slot.restarts.total})"
-        text = f"{said}\n{details}" if details else said
+        slot.last_fault, slot.due_at = line[:MAX_LINE], now + outcome.delay_s
+        restart = f"restarts in {outcome.delay_s:.1f} s (restart {slot.policy.restarts})"
+        summary = f"worker {slot.index}: {line}; {restart}"
+        text = f"{summary}\n{details}" if details else summary
         _log.warning("%s", text)
-        self._note.leave(text, lasting=False, mended=True)
+        self._note.append(text, lasting=False, mended=True)
 
     def _watch(self, slot: Slot, now: float) -> None:
         """Speaks for a worker whose environment keeps it from that, and names or ends a call that does not return."""
@@ -228,7 +228,7 @@ def run_node(config: ActorConfig, stop: Stop, note: FailureNote | None = None) -
     registry = make_registry(
         node.counters,
         pids=lambda: _pids(node.slots),
-        restarts=lambda: sum(slot.restarts.total for slot in node.slots),
+        restarts=lambda: sum(slot.policy.restarts for slot in node.slots),
     )
     port = HttpPort(config.metrics_host, config.metrics_port, registry, health)
     node.metrics_url = port.url
@@ -240,14 +240,14 @@ def run_node(config: ActorConfig, stop: Stop, note: FailureNote | None = None) -
         port.close()
 
 
-def _last_words(failure: multiprocessing.connection.Connection) -> LastWords | None:
-    """Returns the words a worker sent before it ended; None when it could not."""
+def _receive_failure(pipe: multiprocessing.connection.Connection) -> WorkerFailure | None:
+    """Returns the failure that a worker reported before it ended; None if it reported none."""
     try:
-        return msgspec.json.decode(failure.recv_bytes(), type=LastWords) if failure.poll() else None
-    except (EOFError, OSError, msgspec.MsgspecError):  # it was killed while it spoke
+        return msgspec.json.decode(pipe.recv_bytes(), type=WorkerFailure) if pipe.poll() else None
+    except (EOFError, OSError, msgspec.MsgspecError):  # killed while it wrote the report
         return None
     finally:
-        failure.close()
+        pipe.close()
 
 
 def _terminate(slots: list[Slot]) -> None:

@@ -30,7 +30,7 @@ from actor_node.environment_calls import Call, CallTable, WatchedEnv, in_words
 from actor_node.exploration import scale_share
 from actor_node.replay_session import ReplaySession
 from actor_node.shared_metrics import AckTimes, Shared, WorkerMetrics
-from actor_node.worker_exits import LastWords, last_words
+from actor_node.worker_exits import WorkerFailure, failure_of
 from common.errors import ConfigError, PeerError, ShoalError
 from common.policy.network import Policy
 from common.process.exit import DONE, FAILED
@@ -117,8 +117,8 @@ class WorkerStop(Stop):
             raise Interrupted
 
 
-def work(config: WorkerConfig, shared: Shared, failure: Connection) -> None:
-    """Is the main function of a worker process; sends its last words through `failure` before it fails.
+def work(config: WorkerConfig, shared: Shared, pipe: Connection) -> None:
+    """Is the main function of a worker process; reports a failure through `pipe` before it ends.
 
     The process is an ordinary one: it may start threads and processes, and what these leave behind ends with it. It
     leads a session of its own, so that a terminal's Ctrl-C does not hit the environment's simulators, and what the
@@ -131,34 +131,34 @@ def work(config: WorkerConfig, shared: Shared, failure: Connection) -> None:
     stop = WorkerStop(config.supervisor)
     stop.on_signals()
     threading.Thread(target=_end_without, args=(config.supervisor,), name="node-watch", daemon=True).start()
-    mouth = Mouth(failure)
+    reporter = FailureReporter(pipe)
     code, worker = DONE, None
     try:
-        worker = Worker(config, shared, stop, mouth)
+        worker = Worker(config, shared, stop, reporter)
         worker.run()
         if stop.requested and not shared.stop_at[0]:
-            mouth.say(LastWords("again", "asked to end by a signal that is not its node's"))
+            reporter.send(WorkerFailure("other", "ended by a signal that its node did not send"))
     except BaseException as e:  # noqa: BLE001  (the process ends here; its supervisor shows the words)
-        mouth.say(last_words(e))
+        reporter.send(failure_of(e))
         code = e.exit_code if isinstance(e, ShoalError) else FAILED
     if worker is not None:
         worker.close()
     _leave(config, code)
 
 
-class Mouth:
-    """Sends the worker's last words, once and before anything else that may hang: its supervisor has them then."""
+class FailureReporter:
+    """Sends the worker's failure to its supervisor, once, and before anything that may hang."""
 
-    def __init__(self, failure: Connection) -> None:
-        self._failure, self._said = failure, False
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe, self._sent = pipe, False
 
-    def say(self, words: LastWords) -> None:
-        """Sends the words; those that come later are none."""
-        if self._said:
+    def send(self, failure: WorkerFailure) -> None:
+        """Sends the first failure; later ones are ignored."""
+        if self._sent:
             return
-        self._said = True
-        with suppress(OSError):  # nobody is left who would hear them
-            self._failure.send_bytes(msgspec.json.encode(words))
+        self._sent = True
+        with suppress(OSError):  # the supervisor is gone
+            self._pipe.send_bytes(msgspec.json.encode(failure))
 
 
 def _end_without(supervisor: int) -> None:
@@ -188,8 +188,8 @@ def _leave(config: WorkerConfig, code: int) -> NoReturn:
 class Worker:
     """Plays one batch of world copies against one replay server."""
 
-    def __init__(self, config: WorkerConfig, shared: Shared, stop: WorkerStop, mouth: Mouth) -> None:
-        self._config, self._counters, self._stop, self._mouth = config, WorkerMetrics(shared), stop, mouth
+    def __init__(self, config: WorkerConfig, shared: Shared, stop: WorkerStop, reporter: FailureReporter) -> None:
+        self._config, self._counters, self._stop, self._reporter = config, WorkerMetrics(shared), stop, reporter
         self._doing, self._stop_at = CallTable(shared.doing), shared.stop_at
         audit = AuditFile(Path(config.audit), Life("actor", config.name)) if config.audit else None
         self._link = ReplaySession(config.name, config.replay, config.weights, audit, load_keys(config.keys))
@@ -219,7 +219,7 @@ class Worker:
             self._drain()
         except (Exception, SystemExit) as e:
             self._stop.in_call = False
-            self._last_fault = last_words(e).line
+            self._last_fault = failure_of(e).line
             self._report(time.monotonic())
             raise
 
@@ -231,7 +231,7 @@ class Worker:
             if self._world is not None:
                 self._world.close()
         except (Exception, Interrupted) as e:  # noqa: BLE001  (the worker has done its work)
-            _log.warning("closing the environments failed: %s", last_words(e).text)
+            _log.warning("closing the environments failed: %s", failure_of(e).text)
         finally:
             self._stop.in_call = False
 
@@ -382,7 +382,7 @@ class Worker:
     def _making_failed(self, error: BaseException) -> None:
         """Says why, before the copies that were made are closed."""
         if not isinstance(error, Interrupted):
-            self._mouth.say(last_words(error))
+            self._reporter.send(failure_of(error))
         self._closing()
 
     def _closing(self) -> None:

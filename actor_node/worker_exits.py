@@ -1,99 +1,72 @@
-"""Why a worker ended, and what follows: decided from its exit code and its last words. Pure.
+"""Classifies how a worker ended, from its exit code and the failure that it reported. Pure.
 
-last words     exit code       is                                                    follows
-config, peer   2, 3            the user's mistake; a peer that will not serve        the node ends with the error
-again          any             it was asked to start anew: by its replay server, or  start again, up to a limit
-                               by a signal that is not its node's
-fault          any             an error of the environment, or a defect              `RestartPolicy` decides
-none           0 .. 255        the environment ended the process (os._exit)          `RestartPolicy` decides, as a fault
-none           a signal        killed from outside (KILL, TERM, INT, HUP)            start again, up to a limit
-none           another signal  it crashed (SEGV, ABRT, ...)                          `RestartPolicy` decides, as a fault
+| reported failure | exit code      | meaning                                                   | cause       |
+|------------------|----------------|-----------------------------------------------------------|-------------|
+| usage, peer      | 2, 3           | a usage error; a peer that refuses the worker             | usage, peer |
+| other            | any            | the replay server requires a new worker, or a signal that | other       |
+|                  |                | the node did not send asked the worker to end             |             |
+| fault            | any            | an exception of the environment, or a defect              | fault       |
+| none             | 0 .. 255       | the environment ended the process (os._exit)              | fault       |
+| none             | an end signal  | killed from outside (KILL, TERM, INT, HUP)                | other       |
+| none             | another signal | the process crashed (SEGV, ABRT, ...)                     | fault       |
+
+`common.process.restart_policy` decides what follows each cause.
 """
 
 from __future__ import annotations
 
-import signal
 import traceback
-from typing import Literal
 
 import msgspec
 
-from common.errors import ConfigError, LastingError, PeerError, ShoalError, WorldError
-from common.process.restart_policy import GiveUp, RestartPolicy
-from common.worlds.faults import described
+from common.errors import ConfigError, PeerError, ShoalError, WorldError
+from common.process.restart_policy import Cause, ProcessExit
+from common.worlds.faults import FROM_OUTSIDE, described, process_ended
 
-LONGEST_WORDS = 8_000
-"""Characters of a failure that reach the supervisor: more than a pipe holds would never be sent."""
-LONGEST_LINE = 200
-FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""Signals of an operator, a terminal or a machine that is out of memory."""
+MAX_TEXT = 8_000
+"""Characters of a failure that reach the supervisor: a text larger than a pipe's buffer would never be sent."""
+MAX_LINE = 200
 
 
-class LastWords(msgspec.Struct, frozen=True):
-    """What a worker sends before it ends by an error."""
+class WorkerFailure(msgspec.Struct, frozen=True):
+    """What a worker sends to its supervisor before an error ends it."""
 
-    kind: Literal["config", "peer", "again", "fault"]
+    cause: Cause
     text: str
     """One line that says what happened, then details."""
 
     @property
     def line(self) -> str:
-        """The first line, cut."""
-        return self.text.partition("\n")[0][:LONGEST_LINE]
+        """The first line, cut to MAX_LINE."""
+        return self.text.partition("\n")[0][:MAX_LINE]
 
 
-class RestartRequested(msgspec.Struct, frozen=True):
-    """The worker is to be started again after a while; `why` is the whole text, one line first."""
-
-    delay_s: float
-    why: str
-
-
-def last_words(error: BaseException) -> LastWords:
-    """Returns what is to be said of an error that ends a worker."""
+def failure_of(error: BaseException) -> WorkerFailure:
+    """Returns the failure to report for an error that ends a worker."""
     if isinstance(error, ConfigError):
-        return LastWords("config", str(error)[:LONGEST_WORDS])
+        return WorkerFailure("usage", str(error)[:MAX_TEXT])
     if isinstance(error, PeerError):
-        return LastWords("peer", str(error)[:LONGEST_WORDS])
+        return WorkerFailure("peer", str(error)[:MAX_TEXT])
     if isinstance(error, WorldError):
-        return LastWords("fault", str(error)[:LONGEST_WORDS])
+        return WorkerFailure("fault", str(error)[:MAX_TEXT])
     if isinstance(error, ShoalError):
-        return LastWords("again", str(error)[:LONGEST_WORDS])
+        return WorkerFailure("other", str(error)[:MAX_TEXT])
     if isinstance(error, KeyboardInterrupt):
-        # A worker takes the terminal's Ctrl-C otherwise: this one is the environment's.
-        return LastWords("fault", str(described("the environment", error))[:LONGEST_WORDS])
-    what = f"{type(error).__name__}: {error}"[: LONGEST_WORDS // 2]
-    frames = "".join(traceback.format_tb(error.__traceback__))[-LONGEST_WORDS // 2 :]
-    return LastWords("fault", f"{what}\n{frames.rstrip()}")
+        # Workers do not receive the terminal's Ctrl-C: this one was raised by the environment.
+        return WorkerFailure("fault", str(described("the environment", error))[:MAX_TEXT])
+    summary = f"{type(error).__name__}: {error}"[: MAX_TEXT // 2]
+    frames = "".join(traceback.format_tb(error.__traceback__))[-MAX_TEXT // 2 :]
+    return WorkerFailure("fault", f"{summary}\n{frames.rstrip()}")
 
 
-def decide(
-    code: int, words: LastWords | None, restarts: RestartPolicy, *, collected: bool, doing: str, worker: int
-) -> RestartRequested | ShoalError:
-    """Returns when to start a worker again that ended with `code` (negative: by that signal), or why not to.
+def worker_exit(code: int, failure: WorkerFailure | None, *, collected: bool, call: str) -> ProcessExit:
+    """Classifies the end of a worker with exit code `code` (negative: the signal that killed it).
 
-    collected: whether it collected a chunk; doing: the call of the user's code it was in;
-    worker: its number in the node.
+    failure: what the worker reported; None if it reported nothing. collected: whether it collected a chunk.
+    call: the call of the user's code that ran; empty outside one.
     """
-    if words is not None and words.kind == "config":
-        return ConfigError(words.text)
-    if words is not None and words.kind == "peer":
-        return PeerError(words.text)
-    # Where there are words they are the reason: a worker that cannot end after them is killed by its node.
-    how = words.text if words is not None else _how(code, doing)
-    is_fault = words.kind == "fault" if words is not None else -code not in FROM_OUTSIDE
-    fault = how if is_fault else ""
-    decided = restarts.after(progressed=collected, fault=fault)
-    if isinstance(decided, GiveUp):
-        return LastingError(f"{how}\n(worker {worker} failed {decided.reason}; it is not started again)")
-    return RestartRequested(decided.delay_s, how)
-
-
-def _how(code: int, doing: str) -> str:
-    where = f" in {doing}" if doing else ""
-    if code >= 0:
-        return f"the environment ended its process with exit code {code} (os._exit?){where}"
-    if -code in FROM_OUTSIDE:
-        return f"killed by signal {-code}"
-    name = signal.Signals(-code).name if -code in set(signal.Signals) else "of no name"
-    return f"the environment crashed its process with signal {-code} ({name}){where}"
+    if failure is not None:
+        # The exit code adds nothing: the node kills a worker that cannot end after its report.
+        return ProcessExit(failure.cause, failure.text, collected)
+    cause: Cause = "other" if -code in FROM_OUTSIDE else "fault"
+    return ProcessExit(cause, process_ended(code, call), collected)

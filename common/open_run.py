@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -73,20 +72,23 @@ def open_run(
     resume: bool,
     role: str,
     check: Check = lambda _spec, _joint: None,
+    say: Callable[[str], object] = lambda _text: None,
+    tick: Callable[[], object] = lambda: None,
 ) -> tuple[RunDirectory, Run]:
     """Makes a new run's directory, or opens the one to go on with; ConfigError names what cannot be used.
 
     path: of the directory; empty = chosen anew. sections: of the configuration file. role: of this process, which no
     other may have in this directory until it ends. resume: go on with the run; with a scenario named, begin it where
     there is none, so that a service may be started with the same options every time. check: refuses, by ConfigError,
-    what cannot work, before anything is written. FinishedError when it is done.
+    what cannot work, before anything is written. say: shows what takes long while a copy of an environment is made.
+    tick: called ten times a second meanwhile; what it raises ends that. FinishedError when the run is done.
     """
     if not resume or (scenario and path and not RunDirectory(Path(path)).run_file.exists()):
         if not scenario:
             raise ConfigError("no scenario named; `shoal scenarios` lists them")
         spec = _new_spec(scenario, options, sections)
-        directory, run = create(Path(path) if path else default_path(spec), spec, *_world_of(spec, check))
-        directory.hold(role)
+        directory, run = create(Path(path) if path else default_path(spec), spec, *_world_of(spec, check, say, tick))
+        directory.lock(role)
         return directory, run
     if not path:
         raise ConfigError("--resume needs the run's directory: --run DIR")
@@ -94,24 +96,32 @@ def open_run(
     held = directory.run.spec
     if scenario and scenario != held.scenario:
         raise ConfigError(f"--run {path} holds a run of {held.scenario}, not of {scenario}")
-    directory.hold(role)
+    directory.lock(role)
     spec = _changed_spec(held, options, sections)
     if directory.finished_file.exists() and not _reaches_further(spec.budget, held.budget):
         raise FinishedError(f"--run {path} has used its budget; give a larger one, in all: --time or --steps")
-    run = reopen(directory.path, spec, *_world_of(spec, check))[1]
+    run = reopen(directory.path, spec, *_world_of(spec, check, say, tick))[1]
     directory.finished_file.unlink(missing_ok=True)
     return directory, run
 
 
-def _world_of(spec: RunSpec, check: Check) -> tuple[AgentsSpec, tuple[AgentSpaces, ...]]:
+def _world_of(
+    spec: RunSpec, check: Check, say: Callable[[str], object], tick: Callable[[], object]
+) -> tuple[AgentsSpec, tuple[AgentSpaces, ...]]:
     """Returns the agents of the world, on the sides that the run names, and the spaces of each.
 
     ConfigError when it is not a world, or not one for the algorithm and the head, or when `check` refuses it.
     """
-    from common.worlds import make_world, world_spaces  # noqa: PLC0415  (may import an environment's package)
+    from common.worlds import FOREIGN, world_spec  # noqa: PLC0415  (many scenarios)
 
-    with contextlib.closing(make_world(spec.scenario, copies=1, seed=0, options=spec.world)) as world:
-        agents, spaces = with_sides(world.spec, spec.network.sides), world_spaces(world)
+    if spec.scenario.startswith(FOREIGN):
+        from common.worlds.first_copy import FirstCopy, Watch  # noqa: PLC0415  (for these alone)
+
+        found = FirstCopy(spec.scenario, spec.world, Watch(say, tick)).read()
+        agents, spaces = found.agents, found.spaces
+    else:
+        agents, spaces = world_spec(spec.scenario, spec.world), ()
+    agents = with_sides(agents, spec.network.sides)
     players(agents, spec.algorithm.name)
     check_head(agents, spec.network)
     check(spec, agents)

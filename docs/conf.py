@@ -1,7 +1,7 @@
-"""The site: README, ARCHITECTURE, CONTRIBUTING and the pages of docs/, as they are in the repository.
+"""Configuration of the site: README, ARCHITECTURE, CONTRIBUTING and the pages of docs/, as they are in the repository.
 
-`make docs` builds it into build/site. The source directory is the repository's root, so that a link between two files
-is right in both places; nothing is copied and nothing is included.
+`make docs` builds the site into build/site. The source directory is the repository's root, so that a link between two
+files is right in the repository and on the site. Nothing is copied and nothing is included.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 
 NAVIGATION = {
-    "Start": ["docs/tutorial", "docs/faq"],
+    "Start": ["docs/tutorial", "docs/commands-by-example", "docs/faq", "docs/glossary"],
     "Guides": [
         "docs/own-environment",
         "docs/own-algorithm",
@@ -26,6 +26,7 @@ NAVIGATION = {
         "docs/films",
         "docs/export",
         "docs/tracking",
+        "docs/lockstep",
         "docs/seed",
     ],
     "Reference": [
@@ -46,9 +47,9 @@ NAVIGATION = {
         "docs/runbook",
     ],
     "Results": ["docs/results", "docs/paper-quick", "docs/benchmarks"],
-    "Design": ["ARCHITECTURE", "docs/traps", "CONTRIBUTING"],
+    "Design": ["ARCHITECTURE", "docs/decisions", "docs/traps", "CONTRIBUTING"],
 }
-"""Every page of the site but its first, README; a page that stands nowhere is a warning, and a warning is an error."""
+"""Every page of the site except the first, README. A page that is missing here is a warning, and a warning is an error."""
 
 project = "Shoal"
 version = release = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
@@ -56,7 +57,18 @@ author = copyright = "the authors of Shoal"  # noqa: A001  (Sphinx's name)
 extensions = ["myst_parser"]
 root_doc = "README"
 include_patterns = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/**.md"]
-exclude_patterns = [".*", "build", "runs", "sweeps", "tests", "common", "actor_node", "learner_node", "replay_server"]
+exclude_patterns = [
+    ".*",
+    "build",
+    "runs",
+    "sweeps",
+    "tests",
+    "shoal",
+    "common",
+    "actor_node",
+    "learner_node",
+    "replay_server",
+]
 myst_heading_anchors = 4
 html_theme = "furo"
 html_title = f"Shoal {release}"
@@ -69,13 +81,13 @@ highlight_language = "text"
 
 
 def setup(app: Any) -> None:
-    """Hooks in the navigation and what becomes of links to what is no page."""
+    """Connects the navigation, and the handling of links whose target is not a page."""
     app.connect("source-read", _add_navigation)
-    app.connect("doctree-read", _leave_what_is_no_page)
+    app.connect("doctree-read", _keep_links_to_files_as_text)
 
 
 def _add_navigation(_: Any, page: str, source: list[str]) -> None:
-    """Puts the navigation below the first page, where only the site shows it."""
+    """Appends the navigation to the first page, where only the site shows it."""
     if page != root_doc:
         return
     for name, pages in NAVIGATION.items():
@@ -83,7 +95,7 @@ def _add_navigation(_: Any, page: str, source: list[str]) -> None:
         source[0] += f"\n\n```{{toctree}}\n:hidden:\n:caption: {name}\n\n{entries}\n```\n"
 
 
-def _leave_what_is_no_page(app: Any, doctree: Any) -> None:
+def _keep_links_to_files_as_text(app: Any, doctree: Any) -> None:
     """Keeps a link to a directory, or to Markdown elsewhere in the repository, as text: the site has no page of it."""
     from sphinx.addnodes import pending_xref  # noqa: PLC0415  (tests read the navigation without Sphinx)
 

@@ -62,7 +62,7 @@ class Broadcast:
         self._socket = make_socket(self._context, zmq.PUB, max_frame_bytes=MAX_SUBSCRIPTION_BYTES)
         self._socket.setsockopt(zmq.SNDHWM, SEND_QUEUE)
         if keys:
-            keys.guard(self._socket)
+            keys.secure_server(self._socket)
         try:
             self.endpoint = bind(self._socket, endpoint, "--bind")
         except BaseException:

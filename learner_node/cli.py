@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +92,11 @@ def learner(context: click.Context, /, **values: Any) -> int:
                 resume=config.resume,
                 role="learner",
                 check=_refuse_what_does_not_fit(gpu=config.gpu),
+                say=_log.warning,
+                tick=partial(_raise_if_requested, stop),
             )
+        except _Stopped:
+            return stop.exit_code
         except FinishedError as e:
             # A service that is started again at its end is done: it has not failed.
             _log.warning("%s", e)
@@ -107,6 +112,15 @@ def learner(context: click.Context, /, **values: Any) -> int:
         if config.stay:
             _stay(stop, health, metrics)
     return stop.exit_code
+
+
+class _Stopped(Exception):  # noqa: N818  (a request, not a mistake)
+    """Says that a stop was asked for before the run was opened."""
+
+
+def _raise_if_requested(stop: Stop) -> None:
+    if stop.requested:
+        raise _Stopped
 
 
 def _refuse_what_does_not_fit(*, gpu: bool) -> Check:

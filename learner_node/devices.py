@@ -89,9 +89,11 @@ class BatchBuffer:
             self.importance.copy_(importance, non_blocking=True)
 
 
-def use_threads(count: int) -> None:
-    """Has updates on the CPU use so many threads."""
+def use_threads(count: int) -> int:
+    """Sets the number of threads of updates on the CPU; returns how many they used before."""
+    before = torch.get_num_threads()
     torch.set_num_threads(count)
+    return before
 
 
 def choose_device(*, gpu: bool) -> Device:

@@ -388,7 +388,7 @@ class Learner:
         if self._introduced:
             self._conclude(finished=finished)
         if finished:
-            self._directory.note_finished()
+            self._directory.mark_finished()
 
     def _conclude(self, *, finished: bool) -> None:
         if self._broadcast.is_due(self._done.updates, math.inf):

@@ -27,7 +27,7 @@ from common.wire.messages import (
     ToPeer,
     Unknown,
 )
-from common.wire.sample_info import PLACE, Places, with_values
+from common.wire.sample_info import SAMPLE_INFO, SampleInfo, with_values
 
 OPEN_PERIOD_S = 1.0
 SILENCE_S = 5.0
@@ -44,7 +44,7 @@ class SampledBatch(NamedTuple):
     """Whether every agent acted in every record and in the step after it."""
     probabilities: torch.Tensor | None = None
     """How likely each was drawn, in units of a uniform draw (N p) `[B]` float32; None where all were drawn alike."""
-    places: Places | None = None
+    places: SampleInfo | None = None
     """Where they stand in the replay `[B]`: goes back with their TD errors."""
     origin: str = ""
     """The replay they come from."""
@@ -62,7 +62,7 @@ class BatchChecker:
 
     def __init__(self, run: Run, *, pin: bool) -> None:
         self._count, self._pin = run.spec.replay.batch, pin
-        self._place_bytes = PLACE.itemsize if run.spec.replay.priority_exponent else 0
+        self._place_bytes = SAMPLE_INFO.itemsize if run.spec.replay.priority_exponent else 0
         dtype = transition_dtype(run.joint)
         columns = field_columns(dtype)
         self._record_bytes = dtype.itemsize
@@ -95,7 +95,7 @@ class BatchChecker:
         return self._with_places(records, payload[records_bytes:]) if places_bytes else records
 
     def _with_places(self, records: SampledBatch, payload: Buffer) -> SampledBatch:
-        places = np.frombuffer(payload, PLACE)
+        places = np.frombuffer(payload, SAMPLE_INFO)
         # A word's copy is aligned, which a frame need not be.
         probabilities = torch.from_numpy(places["value"].copy())
         return records._replace(probabilities=probabilities.pin_memory() if self._pin else probabilities, places=places)
@@ -127,7 +127,7 @@ class ReplaySession:
     @property
     def where(self) -> str:
         """Its address, and why it does not let this learner in, where that is known."""
-        trouble = self.client.trouble(_log)
+        trouble = self.client.connection_error(_log)
         return f"{self.client.endpoint} ({trouble})" if trouble else self.client.endpoint
 
     def look_after(self, now: float) -> None:
@@ -138,7 +138,7 @@ class ReplaySession:
         if self.opened is None and now - self._open_sent_at >= OPEN_PERIOD_S:
             opening = Open(self._learner, self._run, self.inserts, self._samples)
             self._open_sent_at = now if self.client.send(opening) else self._open_sent_at
-            self.client.trouble(_log)
+            self.client.connection_error(_log)
 
     def request(self, message: SampleRequest, now: float) -> bool:
         """Asks for a batch; returns whether the request is on its way."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from common.errors import ConfigError, ShoalError
 from learner_node.stacked.parameters import ParameterSet
-from learner_node.stacked.update import Maddpg
+from learner_node.stacked.update import StackedUpdate
 
 _RANDOM = "random_state"
 
@@ -53,12 +53,12 @@ class TrainingState(msgspec.Struct, frozen=True):
             )
 
 
-def capture(algorithm: Maddpg, counters: Counters) -> TrainingState:
+def capture(algorithm: StackedUpdate, counters: Counters) -> TrainingState:
     """Returns a copy of an algorithm's state."""
     return TrainingState({**_tensors(algorithm), _RANDOM: algorithm.generator.get_state()}, counters)
 
 
-def restore(algorithm: Maddpg, state: TrainingState) -> None:
+def restore(algorithm: StackedUpdate, state: TrainingState) -> None:
     """Puts a state back; ConfigError when it is not that of these networks."""
     wanted = {name: tuple(tensor.shape) for name, tensor in _tensors(algorithm).items()}
     found = {name: tuple(tensor.shape) for name, tensor in state.tensors.items() if name != _RANDOM}
@@ -72,7 +72,7 @@ def restore(algorithm: Maddpg, state: TrainingState) -> None:
     algorithm.generator.set_state(state.tensors[_RANDOM])
 
 
-def _tensors(algorithm: Maddpg) -> dict[str, Tensor]:
+def _tensors(algorithm: StackedUpdate) -> dict[str, Tensor]:
     return {
         f"{kind}/{name}": tensor
         for kind, trained in _kinds(algorithm).items()
@@ -80,5 +80,5 @@ def _tensors(algorithm: Maddpg) -> dict[str, Tensor]:
     }
 
 
-def _kinds(algorithm: Maddpg) -> dict[str, ParameterSet[Any]]:
+def _kinds(algorithm: StackedUpdate) -> dict[str, ParameterSet[Any]]:
     return {"policies": algorithm.policies, "critics": algorithm.critics}

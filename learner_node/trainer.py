@@ -18,7 +18,7 @@ from learner_node.clocks import Timer
 from learner_node.devices import BatchBuffer, Device, GraphedUpdate
 from learner_node.replay_session import SampledBatch
 from learner_node.stacked.losses import LossBatch
-from learner_node.stacked.update import Maddpg
+from learner_node.stacked.update import StackedUpdate
 from learner_node.stacked.update_stats import Losses, UpdateStats
 
 FIGURES_PERIOD_S = 1.0
@@ -41,7 +41,7 @@ class Training:
         """Starts from the run's seed."""
         spec = run.spec
         self._spec = spec.algorithm
-        self.algorithm = Maddpg(
+        self.algorithm = StackedUpdate(
             run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros((), device=device.torch)
         )
         dtype = transition_dtype(run.joint)

@@ -8,7 +8,7 @@ import numpy as np
 
 from common.wire.codec import Buffer
 from common.wire.messages import Chunk, Priorities
-from common.wire.sample_info import PLACE
+from common.wire.sample_info import SAMPLE_INFO
 from replay_server.rejections import Rejection, Rejections
 from replay_server.table.next_steps import Origin
 from replay_server.table.table import Table
@@ -42,10 +42,10 @@ def update_priorities(message: Priorities, payload: Buffer, table: Table, tally:
 
     Learning goes on without: they are no reason to send the learner away.
     """
-    if len(payload) != message.count * PLACE.itemsize:
+    if len(payload) != message.count * SAMPLE_INFO.itemsize:
         tally.reject("size", "TD errors came whose size is not that of their places")
         return
-    places = np.frombuffer(payload, PLACE)
+    places = np.frombuffer(payload, SAMPLE_INFO)
     if np.isfinite(places["value"]).all() and (places["value"] >= 0.0).all():
         tally.late_priorities += table.sampler.prioritise(places)
     else:

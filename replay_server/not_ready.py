@@ -72,7 +72,7 @@ class NotReadyServer:
     def _open(self) -> zmq.Socket[bytes]:
         made = make_socket(self._context, zmq.ROUTER, max_frame_bytes=MAX_PEER_FRAME_BYTES)
         if self._keys:
-            self._keys.guard(made)
+            self._keys.secure_server(made)
         self.endpoint = bind(made, self.endpoint, "--bind")
         return made
 

@@ -107,7 +107,7 @@ class Server:
         self._socket.setsockopt(zmq.SNDHWM, SEND_QUEUE)
         self._socket.setsockopt(zmq.RCVHWM, RECEIVE_QUEUE)
         if self._keys:
-            self._keys.guard(self._socket)
+            self._keys.secure_server(self._socket)
         resolved = bind(self._socket, endpoint, "--bind")
         self._poller.register(self._socket, zmq.POLLIN)
         return resolved

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from common.process import metrics as vitals
-from common.wire.messages import MOST_ACTORS_SHOWN, WORDS_SHOWN, ActorReport, ActorStatus, Status
+from common.wire.messages import MAX_REASON_CHARACTERS, MOST_ACTORS_SHOWN, ActorReport, ActorStatus, Status
 from replay_server.sessions.session import ActorSession
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def make_status(replay: Replay, now: float, *, not_ready: str = "") -> Status:
         metrics_url=replay.settings.metrics_url,
         software=vitals.software_version(),
         worker_restarts=restarts,
-        last_fault=last_fault[:WORDS_SHOWN],
+        last_fault=last_fault[:MAX_REASON_CHARACTERS],
         late_priorities=replay.tally.late_priorities,
         actors_without_weights=sum(_refuses_weights(session) for session in live),
         absent=_absent(replay, live_actors=len(live), inserts=inserts)[:2_000],
@@ -93,12 +93,12 @@ def _actor_status(session: ActorSession, now: float) -> ActorStatus:
         episodes=report.episodes if report else 0,
         weights_version=report.weights_version if report else 0,
         weights_age_s=report.weights_age_s if report else 0.0,
-        waiting_for=report.waiting_for[:WORDS_SHOWN] if report else "",
+        waiting_for=report.waiting_for[:MAX_REASON_CHARACTERS] if report else "",
         waited_s=report.waited_s if report else 0.0,
-        metrics_url=report.metrics_url[:WORDS_SHOWN] if report else "",
-        software=report.software[:WORDS_SHOWN] if report else "",
-        doing=report.doing[:WORDS_SHOWN] if report else "",
+        metrics_url=report.metrics_url[:MAX_REASON_CHARACTERS] if report else "",
+        software=report.software[:MAX_REASON_CHARACTERS] if report else "",
+        doing=report.doing[:MAX_REASON_CHARACTERS] if report else "",
         restarts=report.restarts if report else 0,
-        last_fault=report.last_fault[:WORDS_SHOWN] if report else "",
-        weights_refused=report.weights_refused[:WORDS_SHOWN] if report else "",
+        last_fault=report.last_fault[:MAX_REASON_CHARACTERS] if report else "",
+        weights_refused=report.weights_refused[:MAX_REASON_CHARACTERS] if report else "",
     )

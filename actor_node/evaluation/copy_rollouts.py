@@ -2,8 +2,9 @@
 
     take() -> a free copy begins that episode -> one forward pass -> every busy copy steps -> give(episode) -> ...
 
-The policies are computed in blocks of a fixed number of rows, so that an episode's bits hang neither on how many
-copies there are nor on which of them plays it.
+The policies of each copy are computed by themselves. In a product of several rows, the bits of a row depend on how many
+rows there are and, on some processors, on the row's position. So an episode's bits depend neither on the number of
+copies nor on the copy that plays it.
 """
 
 from __future__ import annotations
@@ -20,12 +21,9 @@ from common.policy.heads import Floats
 from common.spec import AgentsSpec
 from common.worlds import Step, World
 
-BLOCK = 16
-"""Rows of one forward pass."""
-
 
 @runtime_checkable
-class EpisodeQueue(Protocol):
+class StochasticTeam(Protocol):
     """A team that chooses by chance: its draws of an episode follow from the episode's seed."""
 
     def begin(self, row: int, seed: int) -> None:
@@ -169,7 +167,7 @@ class _Table:
         give: Callable[[Episode], object],
     ) -> None:
         self._worlds, self._seed, self._max_steps, self._give = worlds, seed, max_steps, give
-        self._forward = _Blocks(worlds.spec, worlds.copies, make_team)
+        self._forward = _Rows(worlds.spec, worlds.copies, make_team)
         self._rows: list[_Row | None] = [None] * worlds.copies
         self._is_left = True
 
@@ -220,22 +218,20 @@ def _after(row: _Row, step: Step) -> _Row:
     return row._replace(returns=row.returns + reward, length=row.length + 1, shared=shared)
 
 
-class _Blocks:
-    """The forward passes of all copies, in blocks of a fixed number of rows."""
+class _Rows:
+    """The forward passes of all copies, one row each."""
 
     def __init__(self, joint: AgentsSpec, copies: int, make_team: Callable[[], Actor]) -> None:
-        blocks = -(-copies // BLOCK)
-        self.obs = np.zeros((blocks * BLOCK, joint.obs_dim), np.float32)
-        self._teams = [make_team() for _ in range(blocks)]
+        self.obs = np.zeros((copies, joint.obs_dim), np.float32)
+        self._teams = [make_team() for _ in range(copies)]
 
     def begin(self, copy: int, obs: Floats, seed: int) -> None:
         """Takes a copy's first observations of an episode."""
         self.obs[copy] = obs
-        team = self._teams[copy // BLOCK]
-        if isinstance(team, EpisodeQueue):
-            team.begin(copy % BLOCK, seed)
+        team = self._teams[copy]
+        if isinstance(team, StochasticTeam):
+            team.begin(0, seed)
 
     def act(self) -> Floats:
         """Returns joint actions, a row a copy."""
-        parts = [team.act(self.obs[i * BLOCK : (i + 1) * BLOCK]) for i, team in enumerate(self._teams)]
-        return np.concatenate(parts)
+        return np.concatenate([team.act(self.obs[i : i + 1]) for i, team in enumerate(self._teams)])

@@ -99,7 +99,7 @@ class Evaluation(msgspec.Struct, frozen=True):
 
 
 def evaluate(
-    directory: RunDirectory,
+    directory: RunDirectory | Path | str,
     episodes: int,
     seed: int,
     progress: Callable[[int], object] = int,
@@ -110,6 +110,8 @@ def evaluate(
     progress: called with the number of episodes done. Raises ConfigError when the directory holds no policies, and for
     a ground that its world does not have.
     """
+    if not isinstance(directory, RunDirectory):
+        directory = RunDirectory(directory)
     return evaluate_entrant(*load_run_team(directory), episodes, seed, ground, progress=progress)
 
 

@@ -14,19 +14,17 @@
 | child: its task, a number     | the parent's answer, or its end                                                  |
 | parent: children to end       | their end; SIGKILL 5 s after they leave or are told to end, all at the same time  |
 
-A child is a program of its own (`python -m actor_node.evaluation.play_process`), not a copy of the parent: a script
-that calls Shoal need not guard its main part, and nothing of the parent's environment lives on in the child.
+A child is a program of its own (`python -m actor_node.evaluation.play_process`), not a copy of the parent
+(common/process/child_process.py).
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-import multiprocessing
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
@@ -38,6 +36,7 @@ from actor_node.collector import Interrupted
 from actor_node.evaluation.batched_rollouts import Actor, Episode, Watcher
 from actor_node.evaluation.copy_rollouts import CopySet, play_side_by_side, words_of
 from common.errors import ConfigError, ShoalError, WorldError
+from common.process.child_process import ChildProcess, keep_for_itself
 from common.process.parent import die_with_parent
 from common.worlds import World
 
@@ -188,21 +187,11 @@ class _Made:
         return self._make(self._count)
 
 
-class _Child:
+class _Child(ChildProcess):
     """One process and what it has in hand."""
 
     def __init__(self) -> None:
-        self.pipe, theirs = multiprocessing.Pipe()
-        # -P: like the parent's, its modules are those of sys.path, whatever the working directory holds.
-        self.process = subprocess.Popen(  # noqa: S603  (our own argument list, no shell)
-            [sys.executable, "-P", "-m", "actor_node.evaluation.play_process", str(theirs.fileno()), str(os.getpid())],
-            stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-            # Ctrl-C in the terminal is for the parent.
-            start_new_session=True,
-        )
-        theirs.close()
+        super().__init__("actor_node.evaluation.play_process")
         self.in_hand: set[int] = set()
         self.has_begun = False
         """Whether it has begun an episode."""
@@ -273,7 +262,7 @@ class _Parent:
         """Counts what a process had in hand when it ended as failed, and starts another where one is needed."""
         self._children.remove(child)
         has_hung = child.process.poll() is None
-        code = _killed(child)
+        code = child.kill()
         if has_hung:
             self._say_once(f"a process that plays did not close its environments within {_END_S:.0f} s; killed")
         for number in sorted(child.in_hand):
@@ -331,15 +320,7 @@ def _end(children: list[_Child]) -> None:
                 child.process.wait(max(end_at - time.monotonic(), 0.0))
     finally:
         for child in children:
-            _killed(child)
-
-
-def _killed(child: _Child) -> int:
-    """Kills a process, if it has not ended, and what it leaves behind; returns its exit code."""
-    child.pipe.close()
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.process.pid, signal.SIGKILL)
-    return child.process.wait()
+            child.kill()
 
 
 def play_for(pipe: Connection, parent: int) -> None:
@@ -347,14 +328,10 @@ def play_for(pipe: Connection, parent: int) -> None:
 
     Raises Interrupted once the process shall end, EOFError or OSError where the parent is gone.
     """
-    # Programs that the environment starts do not get the pipe.
-    os.set_inheritable(pipe.fileno(), False)
+    keep_for_itself(pipe)
     # SIGTERM unwinds, so that environments are closed.
     signal.signal(signal.SIGTERM, _leave)
     die_with_parent(parent)
-    # What an environment prints is not a result.
-    sys.stdout.flush()
-    os.dup2(2, 1)
     pipe.send_bytes(_READY)
     task: PoolTask = pipe.recv()
     first_seed = os.getpid() * 1_000

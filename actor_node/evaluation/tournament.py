@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from actor_node.evaluation.batched_rollouts import Actor, Float64s, Reporting, RolloutStats, Watcher
-from actor_node.evaluation.copy_rollouts import EpisodeQueue
+from actor_node.evaluation.copy_rollouts import StochasticTeam
 from actor_node.evaluation.evaluate import Figure, figure
 from actor_node.evaluation.rollouts import PlayOptions, RolloutTask, run_rollouts
 from actor_node.evaluation.task import EvalGame, EvalTask, is_foreign, short_name
@@ -94,7 +94,7 @@ class CrossPlay:
     def begin(self, row: int, seed: int) -> None:
         """Starts the generators of one row, where a team has some."""
         for team in (self._first, self._second):
-            if isinstance(team, EpisodeQueue):
+            if isinstance(team, StochasticTeam):
                 team.begin(row, seed)
 
     def act(self, obs: Floats) -> Floats:

@@ -55,8 +55,11 @@ def save_policy(path: Path, policy: PolicyFile) -> None:
         write_atomically(path, save(tensors, metadata))
 
 
-def load_policy(path: Path) -> PolicyFile:
+def load_policy(path: Path | str) -> PolicyFile:
     """Reads a team's policies; ConfigError when the file is missing, damaged, or another program's."""
+    path = Path(path)
+    if path.is_dir():
+        raise ConfigError(f"{path} is a directory; name the file in it: {path / 'policy.safetensors'}")
     if not path.exists():
         raise ConfigError(f"{path} does not exist; the learner writes it with its first checkpoint")
     try:

@@ -28,9 +28,9 @@ from msgspec import Meta
 
 from common.errors import ConfigError, LastingError, ShoalError
 from common.process.durations import Duration
-from common.process.exit import BAD_USAGE, FAILED, INTERRUPTED, leave
+from common.process.exit import BAD_USAGE, FAILED, INTERRUPTED, exit_process
 from common.process.failure_note import FailureNote
-from common.run.validation_errors import close_or_all, explain
+from common.run.validation_errors import explain, suggest
 
 Config = TypeVar("Config", bound=msgspec.Struct)
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -180,7 +180,7 @@ def run_settings(context: click.Context) -> dict[str, Any]:
 
 def main(command: click.Command, name: str) -> None:
     """Runs a command and ends the process with its exit code; a user's mistake shows one line and no traceback."""
-    leave(run(command, name, sys.argv[1:]))
+    exit_process(run(command, name, sys.argv[1:]))
 
 
 def run(command: click.Command, name: str, arguments: list[str]) -> int:
@@ -197,7 +197,7 @@ def run(command: click.Command, name: str, arguments: list[str]) -> int:
         return BAD_USAGE if isinstance(e, click.UsageError) else FAILED
     except ShoalError as e:
         click.echo(f"{name}: {e}", err=True)
-        note.leave(str(e), lasting=isinstance(e, LastingError))
+        note.append(str(e), lasting=isinstance(e, LastingError))
         return e.exit_code
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
@@ -205,12 +205,12 @@ def run(command: click.Command, name: str, arguments: list[str]) -> int:
         code = FAILED
         if text := _final(e):
             click.echo(f"{name}: {text}", err=True)
-            note.leave(text, lasting=True)
+            note.append(text, lasting=True)
         elif isinstance(e, OSError):
-            note.leave(traceback.format_exc(), lasting=False)
+            note.append(traceback.format_exc(), lasting=False)
             raise
     except Exception:
-        note.leave(traceback.format_exc(), lasting=False)
+        note.append(traceback.format_exc(), lasting=False)
         raise
     return code if isinstance(code, int) else 0
 
@@ -296,7 +296,7 @@ def _read_config_file(context: click.Context, config_option: click.Parameter, pa
     values = {key: value for key, value in content.items() if not isinstance(value, dict)}
     for key, value in values.items():
         if key not in known:
-            hint = close_or_all(key, sorted(known))
+            hint = suggest(key, sorted(known))
             raise ConfigError(f"--config {path}: {key} is not an option of {context.info_name}; {hint}")
         _check_type(known[key], value, f"--config {path}: {key}")
     tables = {key: value for key, value in content.items() if isinstance(value, dict)}

@@ -16,7 +16,7 @@ from typing import NoReturn
 DONE, FAILED, BAD_USAGE, NO_PEER, INTERRUPTED = 0, 1, 2, 3, 130
 
 
-def leave(code: int) -> NoReturn:
+def exit_process(code: int) -> NoReturn:
     """Ends the process with an exit code; threads and processes that an environment left behind do not hold it up.
 
     The usual end waits for both without a limit.

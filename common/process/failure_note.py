@@ -41,14 +41,14 @@ class FailureNote:
         path = os.environ.get(VARIABLE)
         return cls(Path(path) if path else None)
 
-    def leave(self, message: str, *, lasting: bool, mended: bool = False) -> None:
+    def append(self, message: str, *, lasting: bool, mended: bool = False) -> None:
         """Appends a failure; a file that cannot be written is passed over, since the process is failing already."""
         if self._path is None:
             return
         with contextlib.suppress(OSError), self._path.open("ab") as file:
             file.write(msgspec.json.encode(Failure(lasting, message, mended)) + b"\n")
 
-    def news(self) -> list[Failure]:
+    def read_new(self) -> list[Failure]:
         """Returns the failures that were left since the last call, oldest first."""
         if self._path is None or not self._path.exists():
             return []

@@ -1,81 +1,111 @@
-"""When a process that ended starts again: after a growing delay, until repetition is known not to help. Pure.
+"""Decides whether a process that ended starts again: after a growing delay, or not at all. Pure.
 
-What both supervisors decide (`shoal train` over its processes, an actor node over its workers):
+Two supervisors decide through this policy: `shoal train` for its processes, and an actor node for its workers. Each
+classifies how a process ended (`ProcessExit`); this policy then decides:
 
-    it got something done since its last failure                     the delay starts anew
-    a fault of the user's code before anything was ever done         give up
-    the same fault SAME_FAULTS times and nothing done in between     give up
-    the same fault in the same step SAME_FAULTS times in a row       give up: it always happens there
-    MOST_FAILURES failures in a row and nothing done in between      give up
-    else                                                             start again after the delay
+    a usage error, or a peer that refuses the process                 give up
+    a failure that the process itself calls permanent                 give up
+    a fault of the user's code before the first progress              give up
+    the same fault SAME_FAULTS times without progress in between      give up
+    the same fault in the same step SAME_FAULTS times in a row        give up: the step always fails
+    more than MOST_FAILURES failures in a row without progress        give up
+    any other end                                                     restart after the delay
 
-A worker gets something done when it collects a chunk, however long that takes: the time it waits for a peer, or for a
-slow constructor, is no success. Any other process gets something done when it runs for STEADY_S.
+Progress resets the delay. A worker makes progress when it collects a chunk, however long that takes: time spent waiting
+for a peer or for a slow constructor does not count. Any other process makes progress when it runs for STEADY_S.
 """
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+from common.errors import ConfigError, LastingError, PeerError, ShoalError
 
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0
 STEADY_S = 60.0
-"""A process without chunks to count that ran this long counts as having started well."""
+"""A process that collects no chunks makes progress when it runs this long."""
 MOST_FAILURES = 8
-"""Failures in a row, nothing done in between, before the process is given up."""
+"""Failures in a row, without progress in between, after which the process is not restarted."""
 SAME_FAULTS = 3
 
+Cause = Literal["usage", "peer", "permanent", "fault", "other"]
+"""Why a process ended: a usage error, a peer that refuses it, a permanent failure, the user's code, or another one."""
+_PERMANENT: dict[Cause, type[ShoalError]] = {"usage": ConfigError, "peer": PeerError, "permanent": LastingError}
 
-class Retry(NamedTuple):
-    """Start again after the delay."""
+
+class ProcessExit(NamedTuple):
+    """One end of a process."""
+
+    cause: Cause
+    reason: str
+    """Text for the user: one line, then details."""
+    progressed: bool
+    """Whether the process made progress since it started."""
+
+
+class Finished(NamedTuple):
+    """The process finished its work."""
+
+
+class Restart(NamedTuple):
+    """Start the process again after the delay."""
 
     delay_s: float
+    reason: str
+    """Why the process ended: one line, then details."""
 
 
 class GiveUp(NamedTuple):
-    """Starting again cannot help; `reason` says how that is known."""
+    """Raise the error: a restart cannot help."""
 
-    reason: str
+    error: ShoalError
 
 
 class RestartPolicy:
-    """The history of one process: asked at each end whether and when it starts again."""
+    """The failures of one process, and what each of them leads to.
 
-    def __init__(self) -> None:
+    Example:
+        policy = RestartPolicy("worker 3")
+        policy.decide(ProcessExit("other", "killed by signal 9", progressed=True))   # Restart(delay_s=0.5, ...)
+    """
+
+    def __init__(self, process: str) -> None:
+        """Takes the name that error messages give the process."""
+        self._process = process
         self.failures = 0
-        """In a row, nothing done in between."""
-        self.total = 0
-        """RestartPolicy granted."""
+        """Failures in a row without progress in between."""
+        self.restarts = 0
+        """Restarts granted in total."""
         self._ever_progressed = False
         self._faults: list[str] = []
-        """First lines of the last faults in a row, oldest first, nothing done in between."""
-        self._in_step: list[str] = []
-        """First lines of the last faults in a row."""
+        """First lines of the last faults in a row without progress in between, oldest first."""
+        self._faults_in_a_row: list[str] = []
+        """First lines of the last faults in a row, with or without progress."""
 
-    def after(self, *, progressed: bool, fault: str = "") -> Retry | GiveUp:
-        """Decides what follows an end.
+    def decide(self, end: ProcessExit) -> Restart | GiveUp:
+        """Returns what follows an end of the process."""
+        if error := _PERMANENT.get(end.cause):
+            return GiveUp(error(end.reason))
+        self._ever_progressed |= end.progressed
+        self.failures = 1 if end.progressed else self.failures + 1
+        line = end.reason.partition("\n")[0] if end.cause == "fault" else ""
+        self._faults = [*([] if end.progressed else self._faults), line]
+        self._faults_in_a_row = [*self._faults_in_a_row, line][-SAME_FAULTS:]
+        if pattern := self._hopeless(line):
+            return GiveUp(LastingError(f"{end.reason}\n({self._process} failed {pattern}; it is not restarted)"))
+        self.restarts += 1
+        return Restart(min(FIRST_DELAY_S * 2.0 ** (self.failures - 1), LONGEST_DELAY_S), end.reason)
 
-        progressed: whether the process got something done since it started.
-        fault: what the user's code did wrong, in words; empty when something else ended the process (a signal).
-        """
-        self._ever_progressed |= progressed
-        self.failures = 1 if progressed else self.failures + 1
-        line = fault.partition("\n")[0]
-        self._faults = [*([] if progressed else self._faults), line]
-        self._in_step = [*self._in_step, line][-SAME_FAULTS:]
-        if reason := self._why_not(line):
-            return GiveUp(reason)
-        self.total += 1
-        return Retry(min(FIRST_DELAY_S * 2.0 ** (self.failures - 1), LONGEST_DELAY_S))
-
-    def _why_not(self, fault: str) -> str:
+    def _hopeless(self, fault: str) -> str:
+        """Returns the pattern of failures that shows that a restart cannot help; empty while it may."""
         if fault and not self._ever_progressed:
             return "before its first chunk was collected"
-        last = [_words(line) for line in self._faults[-SAME_FAULTS:]]
+        last = [_without_numbers(line) for line in self._faults[-SAME_FAULTS:]]
         if fault and len(last) == SAME_FAULTS and len(set(last)) == 1:
             return f"{SAME_FAULTS} times in a row without a chunk in between"
-        same_step = self._in_step == [fault] * SAME_FAULTS and re.search(r"\bstep \d", fault)
+        same_step = self._faults_in_a_row == [fault] * SAME_FAULTS and re.search(r"\bstep \d", fault)
         if same_step:
             return f"{SAME_FAULTS} times in a row in the same step of the same copy"
         if self.failures > MOST_FAILURES:
@@ -83,6 +113,6 @@ class RestartPolicy:
         return ""
 
 
-def _words(line: str) -> str:
-    """Returns an error's words without its numbers, which tell steps, copies and values."""
+def _without_numbers(line: str) -> str:
+    """Replaces the numbers in an error message: steps, copies and values differ between equal faults."""
     return re.sub(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?", "#", line)

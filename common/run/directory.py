@@ -36,8 +36,8 @@ from common.spec import AgentsSpec, difference
 class RunDirectory:
     """The paths of one run's directory."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path | str) -> None:
+        self.path = path = Path(path)
         self.run_file = path / "run.toml"
         self.policy_file = path / "policy.safetensors"
         self.checkpoints = path / "checkpoints"
@@ -62,12 +62,12 @@ class RunDirectory:
         except (OSError, UnicodeDecodeError) as e:
             raise ConfigError(f"{self.run_file} cannot be read: {e}") from e
 
-    def note_finished(self) -> None:
+    def mark_finished(self) -> None:
         """Notes that the learner has used its budget; LastingError when there is no room for that."""
         with writing(self.finished_file):
             self.finished_file.touch()
 
-    def hold(self, role: str) -> None:
+    def lock(self, role: str) -> None:
         """Takes the directory for the one process of a role, until it ends; ConfigError while another has it."""
         try:
             lock = (self.path / f".{role}.lock").open("a+")
@@ -86,6 +86,12 @@ class RunDirectory:
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         self._lock = lock
+
+    def release(self) -> None:
+        """Gives the directory up, so that another process, or this one, may take the role again."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
 
 def default_path(spec: RunSpec) -> Path:

@@ -1,7 +1,7 @@
-"""Everything that defines a run: world, networks, algorithm, exploration, replay, budget; validated and hashed.
+"""Everything that defines a run: world, networks, algorithm, exploration, replay and budget; validated and hashed.
 
-A `RunSpec` is what a user sets and what `run.toml` holds. A `Run` adds what the world then says of itself (its
-`AgentsSpec`) and an identity; it is what the learner brings to the replay server and actors receive from it.
+A `RunSpec` contains the settings of a user. A `Run` adds an identity and the agents of the world (`AgentsSpec`).
+`run.toml` stores it; the learner sends it to the replay server, and actors receive it from there.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from common.errors import ConfigError
 from common.run.option_values import plain_options, read_value, spell_none
 from common.run.players import parse_algorithms, players
 from common.run.spaces import AgentSpaces
-from common.run.validation_errors import explain
+from common.run.validation_errors import explain, shorten
 from common.spec import AgentsSpec, PlayersSpec
 
-# Upper bounds keep out infinity and what no word of the wire holds; nothing sensible comes near them.
+# Upper bounds exclude infinity and numbers that do not fit the wire; sensible values are far below them.
 _LARGEST_FLOAT = 1e12
 _LARGEST_INT = 2**53
-# A divisor so small that a quotient overflows is as good as 0.
+# A smaller divisor would let a quotient overflow.
 LEAST_POSITIVE = 1 / _LARGEST_FLOAT
 Positive = Annotated[float, Meta(ge=LEAST_POSITIVE, le=_LARGEST_FLOAT)]
 NonNegative = Annotated[float, Meta(ge=0, le=_LARGEST_FLOAT)]
-Share = Annotated[float, Meta(ge=0, le=1)]
-PositiveShare = Annotated[float, Meta(gt=0, le=1)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+PositiveFraction = Annotated[float, Meta(gt=0, le=1)]
 Count = Annotated[int, Meta(ge=1, le=_LARGEST_INT)]
 CountOrZero = Annotated[int, Meta(ge=0, le=_LARGEST_INT)]
 Hidden = Annotated[tuple[Annotated[int, Meta(ge=1, le=65_536)], ...], Meta(min_length=1, max_length=8)]
@@ -41,156 +41,170 @@ AgentNames = Annotated[tuple[Annotated[str, Meta(max_length=1_000)], ...], Meta(
 
 
 class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Sizes of the networks, ReLU layers between input and head, and who shares them."""
+    """Sizes of the networks (ReLU layers between input and head), and which agents share a network."""
 
     policy_hidden: Hidden = (128, 128)
-    """Units of each hidden layer, policies."""
+    """Widths of the hidden layers of each policy [units], first layer first."""
     critic_hidden: Hidden = (128, 128)
-    """The same for critics."""
+    """Widths of the hidden layers of each critic [units], first layer first."""
     share_policies: bool = True
-    """Whether neighbouring agents of one role (agent_0, agent_1, ...) are one policy."""
+    """Let neighbouring agents of one role (agent_0, agent_1, ...) share one policy."""
     share_critics: bool = True
-    """The same for critics; a shared critic sees its own agent first, then the others in turn."""
+    """Let neighbouring agents of one role share critics; a shared critic sees its own agent first, then the others."""
     tell_apart: bool = False
-    """Whether networks that are shared know which agent they are: as if its number, one-hot, were an input."""
+    """Give each agent of a shared network its own first biases, which equals a one-hot agent number as an input."""
     sides: dict[SideName, AgentNames] = {}
-    """Agents of each side, in place of the sides that the world names; agents left out keep theirs."""
+    """Agents of each side, instead of the sides that the world names; agents not listed stay on their side."""
     share: Annotated[tuple[AgentNames, ...], Meta(max_length=10_000)] = ()
-    """Groups of agents that share networks, in place of roles; agents left out have networks of their own."""
+    """Groups of agents that share networks, instead of roles; agents not listed have separate networks."""
     head: Literal["box", "soft", "force"] = "box"
-    """Box parts of actions: bounded by tanh, a soft choice (Gumbel-softmax), or a 2-D force of bounded norm."""
+    """How Box parts of actions are made: bounded by tanh, a soft choice (Gumbel-softmax), or a 2-D force."""
 
 
 class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Settings of the one update. Defaults are the preset `fast`; their reasons stand in docs/algorithms.md."""
+    """Settings of the update. The defaults are the preset `fast`; docs/algorithms.md gives their reasons."""
 
     name: Annotated[str, Meta(max_length=1_000)] = "matd3"
-    """maddpg, matd3, iddpg or joint for all; or by side, as in adversary=maddpg,agent=iddpg."""
-    discount: Share = 0.9
-    """What a reward one step later is worth (gamma)."""
-    target_rate: PositiveShare = 0.01
-    """Share of the way targets move to their networks each update (tau)."""
+    """Algorithm of all agents: maddpg, matd3, iddpg or joint; or one a side, as in adversary=maddpg,agent=iddpg."""
+    discount: Fraction = 0.9
+    """Discount factor of rewards per environment step (gamma)."""
+    target_rate: PositiveFraction = 0.01
+    """Rate of the soft update of target networks, per policy update (tau; Lillicrap et al. 2016)."""
     policy_learning_rate: Positive = 2e-3
-    """Adam's, for policies, at the start."""
+    """Initial learning rate of Adam for policies (Kingma and Ba 2015)."""
     critic_learning_rate: Positive = 2e-3
-    """The same for critics."""
-    final_learning_rate_share: Share = 0.05
-    """Learning rates fall over the budget to this share of their start."""
+    """Initial learning rate of Adam for critics (Kingma and Ba 2015)."""
+    final_learning_rate_share: Fraction = 0.05
+    """Final learning rates as a fraction of the initial ones, reached at the end of the budget; 1 keeps them
+    constant."""
     learning_rate_decay: Literal["linear", "cosine"] = "linear"
-    """How they fall: evenly, or late."""
+    """Shape of the learning rates' fall over the budget."""
     side_learning_rates: dict[str, Positive] = {}
-    """What the learning rates of a side's networks are multiplied by; 1 for sides not named."""
+    """Factors on the learning rates of a side's networks, as in {adversary = 0.5}; 1 for sides not listed."""
     policy_every: CountOrZero = 0
-    """Policies (and all targets) move each so many updates; 0 = 2 where a side learns by matd3, else 1."""
+    """Policy delay: update policies and targets once every so many critic updates [updates]; 0 chooses 2 if a side
+    learns by matd3 (Fujimoto et al. 2018), else 1."""
     smoothing: NonNegative = 0.2
-    """matd3: standard deviation of the noise on target actions, in units of half the action's range."""
+    """Standard deviation of the noise on target actions [half the action's range], matd3 only (Fujimoto et al.
+    2018); 0 adds none."""
     smoothing_clip: NonNegative = 0.5
-    """matd3: the most that noise may be, in the same units."""
+    """Bound of the noise on target actions [half the action's range], matd3 only (Fujimoto et al. 2018); 0 adds
+    none."""
     critic_loss: Literal["squared", "huber"] = "squared"
-    """Of a TD error; huber is linear beyond 1."""
+    """Loss of a TD error; huber is linear beyond an error of 1."""
     gradient_clip: NonNegative = 0.5
-    """Largest gradient norm of one network; 0 = no clipping."""
+    """Maximum gradient norm of each network; 0 disables clipping."""
     action_regularisation: NonNegative = 1e-3
-    """Weight of mean(logits^2) in the policy loss."""
+    """Weight of mean(logits^2) in the policy loss, as in openai/maddpg; 0 disables it."""
     policy_weight_decay: NonNegative = 0.0
-    """Share of a policy's weight that is added to its gradient."""
+    """Weight decay of policies: this multiple of the weights is added to the gradient; 0 disables it."""
     critic_weight_decay: NonNegative = 0.0
-    """The same for critics."""
+    """Weight decay of critics: this multiple of the weights is added to the gradient; 0 disables it."""
     reward_scale: Positive = 1.0
-    """What rewards are multiplied by before critics learn them: never shifted, which would change the task."""
-    team_spirit: Share = 0.0
-    """Share of the team's mean reward in each agent's: 0 = its own only, 1 = the team's only."""
-    final_team_spirit: Share | None = None
-    """What it moves to, linearly over the budget; none = stays."""
+    """Factor on rewards before critics learn them. Rewards are never shifted, because that would change the task."""
+    team_spirit: Fraction = 0.0
+    """Weight of the team's mean reward in each agent's reward (OpenAI Five, 2018): 0 = only its own, 1 = only the
+    team's."""
+    final_team_spirit: Fraction | None = None
+    """Final value of team_spirit, reached linearly at the end of the budget; none keeps it constant."""
     teammates: Literal["buffer", "current"] = "buffer"
-    """Other agents' actions in an agent's policy loss: as stored, or by their current policies."""
+    """Other agents' actions in an agent's policy loss: as stored (Lowe et al. 2017), or by their current policies
+    (Peng et al. 2021)."""
     gumbel: Literal["straight_through", "soft"] = "straight_through"
-    """Categorical parts in the policy loss: one-hot with the soft sample's gradient, or the soft sample itself."""
+    """Categorical parts in the policy loss: one-hot with the gradient of the soft sample, or the soft sample itself
+    (Jang et al. 2017)."""
     gumbel_temperature: Positive = 1.0
-    """Of that soft sample: smaller is nearer to a choice."""
+    """Temperature of the soft sample; smaller values are closer to one-hot."""
 
 
 class ExplorationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How actors depart from their policies. The learner keeps the schedule; the scale travels with the weights."""
+    """How actors explore. The learner computes the schedule and sends the current scale with the weights."""
 
     kind: Literal["gaussian", "ornstein_uhlenbeck"] = "gaussian"
-    """Noise on Box parts."""
+    """Noise on Box parts of actions: new at every step, or correlated in time (Lillicrap et al. 2016)."""
     choices: Literal["gumbel", "epsilon"] = "gumbel"
-    """Categorical parts: drawn from the policy's softmax; or its best, and with probability scale any."""
+    """Exploration of Categorical parts: draw from the policy's softmax, or act greedily except with probability
+    `scale`."""
     scale: NonNegative = 0.3
-    """Standard deviation at the start, in units of half the action's range."""
+    """Initial standard deviation of the noise [half the action's range]; 0 adds no noise."""
     final_scale: NonNegative = 0.05
-    """The least it falls to."""
+    """Final standard deviation of the noise [half the action's range]; 0 ends without noise."""
     decay: Literal["linear", "exponential"] = "linear"
-    """How the scale falls to final_scale: over decay_share of the budget, or by decay_rate each environment step."""
-    decay_share: Share = 1.0
-    """Where decay is linear: the share of the budget it takes."""
-    decay_rate: PositiveShare = 0.99999
-    """Where it is exponential: what the scale is multiplied by each environment step, over all copies."""
-    ladder: PositiveShare = 1.0
-    """Scale of a node's last worker in units of its first's, workers between in geometric steps; 1 = all alike."""
-    theta: PositiveShare = 0.15
-    """Ornstein-Uhlenbeck: share of the way back to zero each step."""
+    """How the scale falls to final_scale: linearly over decay_share of the budget, or by decay_rate each
+    environment step."""
+    decay_share: Fraction = 1.0
+    """Fraction of the budget over which a linear decay falls; 0 starts at final_scale."""
+    decay_rate: PositiveFraction = 0.99999
+    """Factor of an exponential decay per environment step, counted over all copies."""
+    ladder: PositiveFraction = 1.0
+    """Scale of a node's last worker as a fraction of its first worker's, in geometric steps between; 1 = all equal."""
+    theta: PositiveFraction = 0.15
+    """Fraction by which Ornstein-Uhlenbeck noise returns to zero each step (Lillicrap et al. 2016)."""
     random_steps: CountOrZero = 5_000
-    """First environment steps, acted uniformly at random."""
+    """Length of the warm-up with uniformly random actions [environment steps]; 0 starts with the policies."""
 
 
 class ReplaySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Size of the replay and the ratio between learning from it and filling it, all in joint transitions."""
+    """Size of the replay, and the ratio of samples to inserts, counted in joint transitions of all agents."""
 
     capacity: Annotated[int, Meta(ge=1, le=2**31)] = 100_000
-    """Newest transitions that are kept, for each replay server."""
+    """Capacity of each replay server [transitions]; new transitions overwrite the oldest."""
     batch: Annotated[int, Meta(ge=1, le=65_536)] = 256
-    """Transitions an update learns from."""
+    """Batch size of an update [transitions]."""
     samples_per_insert: Positive = 4.0
-    """How often a transition is learnt from, on average: the ratio of learning to acting."""
+    """Average number of times that a transition is sampled [samples per transition] (Reverb; Cassirer et al. 2021)."""
     min_size: Count = 5_000
-    """Transitions there must be before the first update."""
+    """Size of the replay at which updates start [transitions]."""
     error_buffer: NonNegative = 0.0
-    """Half width of the band around the ratio, in samples; 0 = chosen from batch, chunk and ratio."""
+    """Half width of the rate limiter's band around samples_per_insert [samples]; 0 chooses it from batch, chunk and
+    ratio."""
     limit: Literal["strict", "insert_only", "off"] = "strict"
-    """Who waits to hold the ratio: both sides, only the actors, or nobody."""
+    """Which side the rate limiter blocks: actors and learner, only actors, or neither."""
     n_step: Annotated[int, Meta(ge=1, le=100)] = 1
-    """Environment steps a sampled transition spans, fewer where its episode ends before."""
-    priority_exponent: Share = 0.0
-    """How far sampling follows priorities (alpha): 0 = uniform, 1 = in proportion to the TD error."""
-    importance_exponent: Share = 0.4
-    """How far the loss makes up for that (beta); rises to 1 over the budget."""
+    """Length of the n-step return of a sampled transition [environment steps], shorter at an episode's end (Sutton
+    1988)."""
+    priority_exponent: Fraction = 0.0
+    """Priority exponent alpha of prioritised replay (Schaul et al. 2016): 0 = uniform, 1 = proportional to the TD
+    error."""
+    importance_exponent: Fraction = 0.4
+    """Initial importance-sampling exponent beta (Schaul et al. 2016), 0 = no correction; rises to 1 over the budget."""
 
     def largest_chunk(self, batch: int) -> int:
-        """Returns the most rows of a chunk that can take turns with batches of `batch` forever."""
+        """Returns the largest chunk [transitions] that the rate limiter can admit forever beside batches of `batch`."""
         if self.limit == "off" or not self.error_buffer:
             return UNLIMITED_ROWS
         return math.floor(min(self.error_buffer, 2 * self.error_buffer - batch) / self.samples_per_insert)
 
 
 class BudgetSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """When a run is done: after so many environment steps or so much time, whichever is given."""
+    """When a run ends: at the first limit that it reaches."""
 
     steps: CountOrZero = 0
-    """Environment steps (joint, over all copies); 0 = no limit."""
+    """Limit of environment steps over all copies [environment steps]; 0 = no limit."""
     seconds: NonNegative = 0.0
-    """Time from the first transition on, over all starts of a resumed run [s]; 0 = no limit."""
+    """Limit of the time since the first transition, summed over all starts of a resumed run [s]; 0 = no limit."""
     milestone_steps: CountOrZero = 0
-    """What is learnt is kept for good each so many environment steps, at the start and at the end; 0 = never."""
+    """Interval between permanent copies of the policies and the learner [environment steps], also at start and end;
+    0 = none."""
 
 
 class EpisodeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How long an episode may be, whatever its world says."""
+    """A limit on the length of episodes that applies to every world."""
 
     max_steps: CountOrZero = 0
-    """Steps after which an episode is cut off as truncated, in training and evaluation; 0 = as the world ends it."""
+    """Maximum length of an episode before it is truncated, in training and evaluation [environment steps]; 0 = no
+    limit."""
 
 
 class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All of a run that a user sets."""
+    """All settings of a run."""
 
     scenario: Annotated[str, Meta(min_length=1, max_length=200)]
-    """The world: a name of `shoal scenarios`, or pettingzoo:package.module."""
+    """Name of the world: one of `shoal scenarios`, or pettingzoo:package.module."""
     seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0
-    """Of networks, sampling and worlds."""
+    """Seed of networks, sampling and worlds."""
     world: dict[str, Any] = {}
-    """Options of the scenario, checked by the world itself: numbers, texts, true, false, none, lists and tables."""
+    """Options of the scenario, which the world checks: numbers, texts, true, false, none, lists and tables."""
     network: NetworkSpec = NetworkSpec()
     algorithm: AlgorithmSpec = AlgorithmSpec()
     exploration: ExplorationSpec = ExplorationSpec()
@@ -199,42 +213,42 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     episode: EpisodeSpec = EpisodeSpec()
 
     def __post_init__(self) -> None:
-        """Refuses settings that contradict each other, and options of a world that are not plain data."""
+        """Raises ValueError for settings that contradict each other, and world options that are not plain data."""
         msgspec.structs.force_setattr(self, "world", plain_options(self.world))
         parse_algorithms(self.algorithm.name)
         if self.replay.min_size > self.replay.capacity:
             raise ValueError(
-                f"replay.min_size {self.replay.min_size} is more than replay.capacity {self.replay.capacity} holds"
+                f"replay.min_size = {self.replay.min_size}: more than replay.capacity = {self.replay.capacity}"
             )
 
 
 class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A run with its identity and what its world says of itself."""
+    """A run: its settings with its identity and the agents of its world."""
 
     id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
     spec: RunSpec
     joint: AgentsSpec
     spaces: tuple[AgentSpaces, ...] = ()
-    """Each agent's own spaces, for whoever takes its policy elsewhere; empty for built-in worlds. Not in data_hash."""
+    """The environment's spaces of each agent, for use of a policy outside Shoal; empty for built-in worlds."""
 
     @property
     def without_spaces(self) -> Run:
-        """The run as it travels: nobody needs the spaces on the other side, and they could outgrow a message."""
+        """The run as messages carry it: the receiver does not need the spaces, and they could exceed a message."""
         return msgspec.structs.replace(self, spaces=())
 
     @property
     def players(self) -> PlayersSpec:
-        """Who acts and learns: the agents, those of sides that learn as one merged; ConfigError for an unknown side."""
+        """The players: the agents, where a side that learns as one is one player; ConfigError for an unknown side."""
         return players(self.joint, self.spec.algorithm.name)
 
     @property
     def data_hash(self) -> str:
-        """Names the shape and meaning of this run's transitions: 16 hex digits over world and AgentsSpec."""
+        """Hash of the shape and meaning of this run's transitions: 16 hex digits over world and AgentsSpec."""
         return _digest([self.spec.scenario, self.spec.world, msgspec.to_builtins(self.joint)])
 
 
 def make_run_spec(*layers: Mapping[str, Any]) -> RunSpec:
-    """Merges layers of settings, later ones winning key by key, and validates the whole.
+    """Merges layers of settings, where later layers override earlier ones key by key, and validates the result.
 
     Raises ConfigError that names the setting, its value and what is allowed.
     """
@@ -247,40 +261,46 @@ def make_run_spec(*layers: Mapping[str, Any]) -> RunSpec:
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    """Reads `section.key=value` texts (see `option_values.read_value`) into a layer of settings."""
+    """Parses `section.key=value` texts into a layer of settings; ConfigError for a malformed text or value."""
     layer: dict[str, Any] = {}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         keys = path.strip().split(".")
         if not equals or not all(keys) or (len(keys) > 2 and keys[0] != "world"):
-            raise ConfigError(f"--set {assignment}: write section.key=value, as in --set replay.batch=512")
+            raise ConfigError(f"--set {shorten(assignment)}: write section.key=value, as in --set replay.batch=512.")
         table = layer
         for depth, key in enumerate(keys[:-1], 1):
             table = table.setdefault(key, {})
             if not isinstance(table, dict):
-                name = ".".join(keys[:depth])
-                raise ConfigError(f"--set {assignment}: {name} was set to {table!r} before, which has no parts")
+                name = shorten(".".join(keys[:depth]))
+                raise ConfigError(
+                    f"--set {shorten(assignment)}: an earlier --set gave {name} the value {shorten(repr(table))}, which"
+                    " is not a table. Remove one of the two."
+                )
         table[keys[-1]] = read_value(text.strip(), assignment, typed=keys[0] != "world")
     return layer
 
 
 def to_toml(run: Run) -> str:
-    """Writes a run as the text of `run.toml`."""
+    """Returns a run as the text of `run.toml`."""
     table = msgspec.to_builtins(run)
     table["spec"]["world"] = spell_none(table["spec"]["world"])
     return tomli_w.dumps(_without_none(table))
 
 
 def from_toml(text: str, origin: str) -> Run:
-    """Reads what `to_toml` wrote; `origin` names the file in errors (ConfigError)."""
+    """Parses the text of `run.toml`; ConfigError if it is malformed. origin: the file's name in error messages."""
     try:
         return msgspec.convert(tomllib.loads(text), Run)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as e:
-        raise ConfigError(f"{origin} is not a run written by this version of Shoal: {e}") from e
+        raise ConfigError(
+            f"{origin} is not a run written by this version of Shoal: {e}. Use the version that wrote it, or start a"
+            " new --run."
+        ) from e
 
 
 def _without_none(table: dict[str, Any]) -> dict[str, Any]:
-    """Leaves out what is none, for which TOML has no word."""
+    """Omits keys without a value, because TOML has no none."""
     return {
         key: _without_none(value) if isinstance(value, dict) else value
         for key, value in table.items()

@@ -1,4 +1,4 @@
-"""A user's mistake in words: which setting, what was written there, and what may be.
+"""Validation errors for people: which setting is wrong, the value that was written, and what is allowed.
 
 msgspec says "Invalid enum value 'ppo' - at `$.algorithm.name`". A user reads
 "algorithm.name = 'ppo': not one of 'maddpg'".
@@ -7,6 +7,7 @@ msgspec says "Invalid enum value 'ppo' - at `$.algorithm.name`". A user reads
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import types
 import typing
@@ -15,80 +16,134 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
+MAX_SHOWN = 200
+"""Longest name or value that a message repeats [characters]."""
+_MAX_SUGGESTIONS = 3
 _STEP = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")
 
 
-class Place(NamedTuple):
-    """Where in some settings a mistake is."""
+class _Field(NamedTuple):
+    """A field of the settings, or an item of one."""
 
-    name: str
-    """As a user writes it: replay.batch, network.policy_hidden[1]; empty for the whole."""
+    path: str
+    """As a user writes it: replay.batch, network.policy_hidden[1]; empty for the root."""
     value: Any
     kind: Any
-    """The type that is wanted there."""
+    """The expected type."""
+    default: Any = None
 
 
 def explain(error: msgspec.ValidationError, settings: Mapping[str, Any], root: type[msgspec.Struct]) -> str:
-    """Turns msgspec's message into one that names the setting, its value, and what is allowed or was meant."""
+    """Rewrites msgspec's message so that it names the setting, its value, and what is allowed or was meant."""
     text, _, path = str(error).rpartition(" - at `$")
     if not text:
         text, path = path, ""
-    place = _find(path.removesuffix("`"), settings, root)
-    if unknown := re.search(r"unknown field `(.*)`", text):
-        name = f"{place.name}.{unknown[1]}" if place.name else unknown[1]
-        return f"{name} is not a setting; {close_or_all(unknown[1], _field_names(place.kind))}"
-    if not place.name:
+    field = _find(path.removesuffix("`"), settings, root)
+    if unknown := re.search(r"unknown field `(.*)`", text, re.DOTALL):
+        name = _join(field.path, unknown[1])
+        return f"{shorten(name)} is not a setting; {_suggest_setting(unknown[1], field, root)}"
+    if not field.path:
         return text
-    return f"{place.name} = {place.value!r}: {_wanted(text, place)}"
+    return f"{shorten(field.path)} = {shorten(repr(field.value))}: {_expected(text, field)}"
 
 
-def close_or_all(written: str, known: Iterable[str]) -> str:
-    """Returns "did you mean ...?" with the names close to what was written, or all that are known."""
+def suggest(written: str, known: Iterable[str]) -> str:
+    """Returns "did you mean ...?" with the names close to the written one, or "known: ..." with all names."""
     names = list(known)
-    close = difflib.get_close_matches(written, names, n=2)
-    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names)}"
+    return _did_you_mean(_close(written, names)) or f"known: {', '.join(names)}"
 
 
-def _wanted(text: str, place: Place) -> str:
-    if typing.get_origin(place.kind) is typing.Literal:
-        allowed = typing.get_args(place.kind)
-        close = difflib.get_close_matches(str(place.value), [str(choice) for choice in allowed], n=1)
+def shorten(text: str) -> str:
+    """Returns a text of at most `MAX_SHOWN` characters: longer ones are cut and end with "..."."""
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
+
+
+def _suggest_setting(written: str, section: _Field, root: type[msgspec.Struct]) -> str:
+    """Returns the settings that were probably meant: of this section first, then of all sections."""
+    names = _field_names(section.kind)
+    endings = [name for name in names if name.endswith(f"_{written}")]
+    own = [_join(section.path, name) for name in endings]
+    paths = [f"{key}.{name}" for key, kind in _field_types(root).items() for name in _field_names(_bare(kind))]
+    exact = [path for path in paths if path.partition(".")[2] == written]
+    if found := own + exact:
+        return _did_you_mean(found)
+    if found := [_join(section.path, name) for name in _close(written, names)]:
+        return _did_you_mean(found)
+    elsewhere = [
+        path for path in paths if path.partition(".")[2] in _close(written, [p.partition(".")[2] for p in paths])
+    ]
+    return _did_you_mean(elsewhere) or f"known: {', '.join(names)}"
+
+
+def _did_you_mean(names: list[str]) -> str:
+    return f"did you mean {' or '.join(names[:_MAX_SUGGESTIONS])}?" if names else ""
+
+
+def _close(written: str, names: list[str]) -> list[str]:
+    return difflib.get_close_matches(shorten(written), names, n=2)
+
+
+def _expected(text: str, field: _Field) -> str:
+    if typing.get_origin(field.kind) is typing.Literal:
+        allowed = typing.get_args(field.kind)
+        close = difflib.get_close_matches(shorten(str(field.value)), [str(choice) for choice in allowed], n=1)
         meant = f"; did you mean {close[0]}?" if close else ""
         return f"not one of {', '.join(repr(choice) for choice in allowed)}{meant}"
     if "Expected `object`" in text:
-        names = ", ".join(_field_names(place.kind))
-        return f"a section of settings, not one value{f'; it holds {names}' if names else ''}"
-    return f"{text[0].lower()}{text[1:]}"
+        names = ", ".join(_field_names(field.kind))
+        return f"a section of settings, not one value{f'; it contains {names}' if names else ''}"
+    hint = f"; write {example}" if "Expected `array`, got" in text and (example := _list_example(field)) else ""
+    return f"{text[0].lower()}{text[1:]}{hint}"
 
 
-def _find(path: str, settings: Mapping[str, Any], root: type[msgspec.Struct]) -> Place:
+def _list_example(field: _Field) -> str:
+    """Returns the list that was probably meant by one value: the value, as often as the default has items."""
+    example = _listed(field.value, field.kind, len(field.default) if isinstance(field.default, tuple) else 1)
+    try:
+        msgspec.convert(example, field.kind)
+        return json.dumps(example)
+    except (msgspec.ValidationError, TypeError):
+        return "a list in brackets"
+
+
+def _listed(value: Any, kind: Any, count: int) -> Any:
+    if typing.get_origin(kind) is not tuple or isinstance(value, list | tuple):
+        return value
+    return [_listed(value, _bare(typing.get_args(kind)[0]), 1)] * max(count, 1)
+
+
+def _find(path: str, settings: Mapping[str, Any], root: type[msgspec.Struct]) -> _Field:
     """Follows a path of msgspec's (`.replay.batch`, `.world[...]`, `.policy_hidden[1]`)."""
-    place = Place("", settings, root)
+    field = _Field("", settings, root)
     for key, index in _STEP.findall(path):
         if key:
-            place = _enter(place, key, _field_types(place.kind).get(key))
+            field = _enter(field, key, _field_types(field.kind).get(key))
         elif index == "...":
-            kind = (*typing.get_args(place.kind), None)[1]
-            place = _enter(place, _first_misfit(place.value, kind), kind)
+            kind = (*typing.get_args(field.kind), None)[1]
+            field = _enter(field, _first_invalid(field.value, kind), kind)
         else:
-            kind = (*typing.get_args(place.kind), None)[0]
-            place = Place(f"{place.name}[{index}]", place.value[int(index)], _bare(kind))
-    return place
+            kind = (*typing.get_args(field.kind), None)[0]
+            field = _Field(f"{field.path}[{index}]", field.value[int(index)], _bare(kind))
+    return field
 
 
-def _enter(place: Place, key: str, kind: Any) -> Place:
-    value = place.value.get(key) if isinstance(place.value, Mapping) else place.value
-    return Place(f"{place.name}.{key}" if place.name else key, value, _bare(kind))
+def _enter(field: _Field, key: str, kind: Any) -> _Field:
+    value = field.value.get(key) if isinstance(field.value, Mapping) else field.value
+    return _Field(_join(field.path, key), value, _bare(kind), _default(field.kind, key))
 
 
-def _first_misfit(table: Mapping[str, Any], kind: Any) -> str:
-    """Returns the key whose value is not of the kind: msgspec names none for a table with free keys."""
+def _first_invalid(table: Mapping[str, Any], kind: Any) -> str:
+    """Returns the first key whose value does not fit the type: msgspec names none for a table with free keys."""
     for key, value in table.items():
         try:
             msgspec.convert(value, kind)
         except msgspec.ValidationError:
             return key
     return "..."
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
 
 
 def _bare(kind: Any) -> Any:
@@ -101,10 +156,17 @@ def _bare(kind: Any) -> Any:
         kind = choices[0]
 
 
+def _fields(kind: Any) -> tuple[msgspec.structs.FieldInfo, ...]:
+    return msgspec.structs.fields(kind) if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else ()
+
+
 def _field_types(kind: Any) -> dict[str, Any]:
-    is_struct = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
-    return {field.name: field.type for field in msgspec.structs.fields(kind)} if is_struct else {}
+    return {field.name: field.type for field in _fields(kind)}
 
 
 def _field_names(kind: Any) -> list[str]:
-    return list(_field_types(kind))
+    return [field.name for field in _fields(kind)]
+
+
+def _default(kind: Any, key: str) -> Any:
+    return next((field.default for field in _fields(kind) if field.name == key), None)

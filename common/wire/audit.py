@@ -1,8 +1,8 @@
-"""The audit: which chunks an actor sent and had acknowledged, and which a replay server stored, in files of their own.
+"""The audit files: the chunks that an actor sent and had acknowledged, and the chunks that a replay server stored.
 
-One file for each life of a process, one event a line, one write(2) an event: what was written survives the process
-however it ends, and only a file's last line can be torn. Nothing is written unless a process is told where to.
-`shoal audit` compares the files with each other (`shoal/commands/audit/`).
+Each process start writes one file, one event a line, one write(2) an event. So every written event survives the
+process however it ends, and only a file's last line can be truncated. A process writes nothing without `--audit`.
+`shoal audit` compares the files (`shoal/commands/audit/`).
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _DIGEST_BYTES = 12
 
 
 class Life(msgspec.Struct, frozen=True, array_like=True, tag="life"):
-    """Begins a file."""
+    """The first line of a file: the process that writes it."""
 
     role: str
     """actor or replay."""
     name: str
     durability: str = ""
-    """Of a replay server: what an acknowledgement of this life promises."""
+    """Durability level of a replay server: what its acknowledgements promise."""
 
 
 class Sent(msgspec.Struct, frozen=True, array_like=True, tag="sent"):
-    """Says that an actor is about to send a chunk for the first time."""
+    """An actor is about to send a chunk for the first time."""
 
     actor: str
     incarnation: int
@@ -43,7 +43,7 @@ class Sent(msgspec.Struct, frozen=True, array_like=True, tag="sent"):
 
 
 class Acknowledged(msgspec.Struct, frozen=True, array_like=True, tag="acknowledged"):
-    """Says that an actor has been told: everything up to `seq` is stored."""
+    """An actor received an acknowledgement of every chunk up to `seq`."""
 
     actor: str
     incarnation: int
@@ -51,7 +51,7 @@ class Acknowledged(msgspec.Struct, frozen=True, array_like=True, tag="acknowledg
 
 
 class Stored(msgspec.Struct, frozen=True, array_like=True, tag="stored"):
-    """Says that a replay server has put a chunk into its ring of `capacity` transitions."""
+    """A replay server stored a chunk in its ring of `capacity` transitions."""
 
     actor: str
     incarnation: int
@@ -62,7 +62,7 @@ class Stored(msgspec.Struct, frozen=True, array_like=True, tag="stored"):
 
 
 class Recovered(msgspec.Struct, frozen=True, array_like=True, tag="recovered"):
-    """Says that a replay server found a chunk in its log when it started."""
+    """A replay server read a chunk from its log when it started."""
 
     actor: str
     incarnation: int
@@ -72,17 +72,17 @@ class Recovered(msgspec.Struct, frozen=True, array_like=True, tag="recovered"):
 
 
 class Serving(msgspec.Struct, frozen=True, array_like=True, tag="serving"):
-    """Says that a replay server has read all of its log: until then what it found is not all that there is."""
+    """A replay server has read its whole log. Before this event, its list of recovered chunks is incomplete."""
 
 
 Event = Life | Sent | Acknowledged | Stored | Recovered | Serving
 
 
 class AuditFile:
-    """One life's file, appended to."""
+    """The audit file of one process start; events are appended."""
 
     def __init__(self, directory: Path, life: Life) -> None:
-        """Makes the next file of this role and name; ConfigError when the directory cannot be written."""
+        """Creates the next file of this role and name; ConfigError if the directory cannot be written."""
         owner = f"{life.role}-{file_name(life.name)}"
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND
         try:
@@ -94,18 +94,18 @@ class AuditFile:
                     continue
                 break
         except OSError as e:
-            raise ConfigError(f"--audit {directory} cannot be written: {e.strerror}; name another directory") from e
+            raise ConfigError(f"--audit {directory} cannot be written: {e.strerror}. Pass another directory.") from e
         self.write(life)
 
     def write(self, event: Event) -> None:
-        """Appends an event; ShoalError when that fails, for an audit with holes proves nothing."""
+        """Appends an event; ShoalError if that fails, because an incomplete audit proves nothing."""
         line = msgspec.json.encode(event) + b"\n"
         try:
             written = os.write(self._file, line)
         except OSError as e:
-            raise ShoalError(f"the audit cannot be written: {e.strerror}; make room, or leave --audit out") from e
+            raise ShoalError(f"--audit cannot be written: {e.strerror}. Free disk space, or omit --audit.") from e
         if written != len(line):
-            raise ShoalError("the audit cannot be written: no space left; make room, or leave --audit out")
+            raise ShoalError("--audit cannot be written: the disk is full. Free disk space, or omit --audit.")
 
     def close(self) -> None:
         """Closes the file."""
@@ -113,15 +113,15 @@ class AuditFile:
 
 
 def digest(payload: Buffer) -> str:
-    """Returns what tells one chunk's records from any other's."""
+    """Returns the digest of a chunk's records, 24 hex digits."""
     return hashlib.blake2b(payload, digest_size=_DIGEST_BYTES).hexdigest()
 
 
 def read_events(file: Path) -> tuple[list[Event], bool]:
-    """Returns a file's events and whether its last line was torn; ConfigError for what is no audit file."""
+    """Returns a file's events and whether its last line is truncated; ConfigError if it is not an audit file."""
     *lines, rest = file.read_bytes().split(b"\n")
     decoder = msgspec.json.Decoder(Event)
     try:
         return [decoder.decode(line) for line in lines], bool(rest)
     except msgspec.DecodeError as e:
-        raise ConfigError(f"{file} is no audit of this version of Shoal: {e}") from e
+        raise ConfigError(f"{file} is not an audit file of this version of Shoal: {e}.") from e

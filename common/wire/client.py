@@ -1,4 +1,4 @@
-"""A client's socket to a replay server."""
+"""The client of a replay server: one socket that sends messages and receives answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ _M = TypeVar("_M")
 
 
 class Client:
-    """A DEALER to one replay server: sends messages, receives answers, and asks once whether anyone is there."""
+    """A DEALER socket that is connected to one replay server.
+
+    Example:
+        client = Client(context, "tcp://127.0.0.1:5555")
+        status = client.ask(StatusRequest(), Status, timeout_s=5.0)
+    """
 
     def __init__(
         self,
@@ -27,20 +32,23 @@ class Client:
         *,
         keys: Keys | None = None,
     ) -> None:
-        """Connects in the background; ConfigError when the endpoint cannot be one."""
+        """Connects in the background; ConfigError if the endpoint is malformed."""
         self.endpoint = endpoint
         self.socket = make_socket(context, zmq.DEALER, max_frame_bytes=MAX_SERVER_FRAME_BYTES)
-        # What the peer has not taken is dropped with the connection: the sender's own window is what is re-sent.
+        # Unsent messages are dropped with the connection; the sender repeats them from its own window.
         self.socket.setsockopt(zmq.IMMEDIATE, 1)
         self.socket.setsockopt(zmq.SNDHWM, 1_000)
-        self._handshake = connect_secure(self.socket, endpoint, option, keys, "replay")
+        self._monitor = connect_secure(self.socket, endpoint, option, keys, "replay")
 
-    def trouble(self, log: logging.Logger | None = None) -> str:
-        """Returns why the server does not let us in, empty when nothing is known; to be asked now and then."""
-        return self._handshake.tell(log) if log else self._handshake.look()
+    def connection_error(self, log: logging.Logger | None = None) -> str:
+        """Returns why the server cannot be reached or refuses this client; empty if no reason is known.
+
+        Call it about once a second: it also reconnects after a refusal. log: receives each change of the reason.
+        """
+        return self._monitor.log_changes(log) if log else self._monitor.poll()
 
     def send(self, message: Message, payload: Buffer | None = None) -> bool:
-        """Sends unless no peer is connected or its queue is full; returns whether it did."""
+        """Sends a message without waiting; returns False if no server is connected or the send queue is full."""
         try:
             send(self.socket, encode(message, payload), flags=zmq.NOBLOCK)
         except zmq.Again:
@@ -48,7 +56,7 @@ class Client:
         return True
 
     def receive(self, timeout_s: float = 0.0) -> tuple[ToPeer, Buffer | None] | None:
-        """Returns the next answer, or None when none came within the timeout; ProtocolError when it is malformed."""
+        """Returns the next answer, None if none arrives within the timeout; ProtocolError if it is malformed."""
         if not self.socket.poll(int(timeout_s * 1_000)):
             return None
         try:
@@ -57,24 +65,24 @@ class Client:
             return None
 
     def ask(self, message: Message, answer: type[_M], timeout_s: float) -> _M:
-        """Sends a message and returns the answer of the given kind; PeerError when none comes in time."""
+        """Sends a message and returns the answer of the given type; PeerError if none arrives in time."""
         self.socket.setsockopt(zmq.SNDTIMEO, int(timeout_s * 1_000))
         try:
             send(self.socket, encode(message))
         except zmq.Again:
-            raise PeerError(f"no replay server answers at {self.endpoint}{self._because()}") from None
+            raise PeerError(f"no replay server answers at {self.endpoint}{self._reason()}.") from None
         reply = self.receive(timeout_s)
         if reply is None:
-            raise PeerError(f"no replay server answers at {self.endpoint} within {timeout_s:g} s{self._because()}")
+            raise PeerError(f"no replay server answers at {self.endpoint} within {timeout_s:g} s{self._reason()}.")
         if not isinstance(reply[0], answer):
             raise PeerError(f"{self.endpoint} answered {type(reply[0]).__name__}: {getattr(reply[0], 'reason', '')}")
         return reply[0]
 
     def close(self) -> None:
-        """Closes the socket; nothing lingers."""
-        self._handshake.close()
+        """Closes the socket at once; unsent messages are dropped."""
+        self._monitor.close()
         self.socket.close()
 
-    def _because(self) -> str:
-        trouble = self.trouble()
-        return f": {trouble}" if trouble else ""
+    def _reason(self) -> str:
+        error = self.connection_error()
+        return f": {error}" if error else ""

@@ -1,15 +1,16 @@
-"""Every message of the data plane: one frozen struct each, told apart by its tag.
+"""The messages of the data plane: one frozen struct each, identified by its tag.
 
     actor   -> replay    Hello, Chunk (+ records), ActorReport, Busy, Bye
     replay  -> actor     Welcome (+ weights), NotReady, Ack, Gap, Fenced, Unknown, Refused
-    learner -> replay    Open, SampleRequest, Priorities (+ places), PutWeights (+ weights), LearnerReport
-    replay  -> learner   Opened, Batch (+ records, places), Held, Unknown, Refused
+    learner -> replay    Open, SampleRequest, Priorities (+ sample info), PutWeights (+ weights), LearnerReport
+    replay  -> learner   Opened, Batch (+ records, sample info), Held, Unknown, Refused
     anyone  -> replay    StatusRequest          replay -> anyone    Status
 
-"+" names the payload, a second frame; places (common/wire/sample_info.py) come only where sampling follows priorities.
-Delivery: a chunk is kept by its actor until an Ack covers its `seq`; the replay stores exactly the next seq of an
-actor's current incarnation, answers a hole with Gap (the actor goes back) and an older incarnation with Fenced (the
-worker ends). `Unknown` asks a peer the server does not know (after a restart) to introduce itself again.
+"+" names the payload, a second frame. Sample info (common/wire/sample_info.py) is sent only where sampling follows
+priorities. Delivery: an actor stores a chunk until an Ack covers its `seq`. The replay server stores exactly the next
+seq of an actor's current incarnation. It answers a missing seq with Gap (the actor sends again from there) and an older
+incarnation with Fenced (the worker exits). `Unknown` asks a peer that the server does not know, for example after the
+server restarted, to introduce itself again.
 """
 
 from __future__ import annotations
@@ -22,36 +23,36 @@ from msgspec import Meta
 from common.run.run import Run
 
 LONGEST_TEXT = 2_000
-"""Characters."""
+"""Maximum length of a text [characters]."""
 Text = Annotated[str, Meta(max_length=LONGEST_TEXT)]
 Name = Annotated[str, Meta(min_length=1, max_length=120, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z")]
-"""Stands in logs, one line an event: no control characters."""
+"""A name that appears in logs, where an event is one line: no control characters."""
 Hash = Annotated[str, Meta(max_length=16)]
 Natural = Annotated[int, Meta(ge=0, le=2**62)]
 Stated = Annotated[int, Meta(ge=0, le=2**53)]
-"""A count that a peer states and the server counts on from, without ever leaving what it can say itself."""
+"""A count that a peer states and from which the server continues to count; the bound leaves room below `Natural`."""
 Word = Annotated[int, Meta(ge=0, lt=2**32)]
 MOST_WARNINGS = 16
-"""In one report of a learner."""
+"""Maximum number of warnings in one learner report."""
 Finite = Annotated[float, Meta(ge=-1e100, le=1e100)]
-"""Neither NaN nor infinite: one such figure would spoil every mean it enters."""
+"""A finite number: one NaN or infinity would spoil every mean that includes it."""
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
-    """Is the root of all messages."""
+    """The base class of all messages."""
 
 
 # ---- actors -------------------------------------------------------------------------------------------------------
 
 
 class Hello(Message, frozen=True, tag="hello"):
-    """Introduces one actor worker; `incarnation` 0 asks for a new one, else it states what this one knows."""
+    """Introduces one actor worker; `incarnation` 0 requests a new one, any other value resumes it."""
 
     actor: Name
     incarnation: Stated
     acked: Stated
     data_hash: Hash
-    """Run.data_hash of the run it has been collecting for; empty before its first Welcome."""
+    """Run.data_hash of the run that the worker collected for; empty before its first Welcome."""
 
 
 class Chunk(Message, frozen=True, tag="chunk"):
@@ -62,18 +63,18 @@ class Chunk(Message, frozen=True, tag="chunk"):
     seq: Natural
     count: Word
     policy_version: Word
-    """Newest weights used in this chunk."""
+    """Version of the newest weights used in this chunk."""
     crc32c: Word
-    """Of the payload."""
+    """CRC-32C of the payload."""
     data_hash: Hash
     copies: Annotated[int, Meta(ge=0, le=65_536)] = 0
-    """World copies that stepped together: a record's next step stands so many records further. 0 = not told."""
+    """World copies that step together: the next step of record i is record i + copies. 0 = unknown."""
     ends: Annotated[bytes, Meta(max_length=65_528)] = b""
-    """One bit a record, a byte's highest first: whether its episode ended with it, for whatever reason."""
+    """One bit a record, highest bit first: whether the episode ended with it, terminated or truncated."""
 
 
 class ActorReport(Message, frozen=True, tag="actor_report"):
-    """Tells, once a second, what a worker did since it started and what it waits for; answered by an Ack."""
+    """Reports once a second what a worker has done since it started and what it waits for; answered by an Ack."""
 
     actor: Name
     incarnation: Natural
@@ -82,22 +83,22 @@ class ActorReport(Message, frozen=True, tag="actor_report"):
     return_sum: Finite
     """Sum over finished episodes of the return summed over agents, exploration included."""
     return_sums: tuple[Finite, ...]
-    """The same, agent by agent."""
+    """Sum over finished episodes of each agent's return, exploration included."""
     weights_version: Natural
     weights_age_s: Finite
     waiting_for: Text
-    """Empty while it collects."""
+    """What the worker waits for; empty while it collects."""
     waited_s: Finite
-    """Waiting time in all."""
+    """Total waiting time [s]."""
     metrics_url: Text
     software: Text = ""
-    """Version of Shoal, as in the three below."""
+    """Version of Shoal."""
     doing: Text = ""
-    """What keeps the worker from speaking every second ("making copy 7 of 32"); empty at the usual pace."""
+    """What keeps the worker from reporting every second ("making copy 7 of 32"); empty at the usual pace."""
     restarts: Natural = 0
-    """How often its supervisor has started it again."""
+    """Number of times that the supervisor has restarted the worker."""
     last_fault: Text = ""
-    """Why it was started again last; empty if it never was."""
+    """Reason of the last restart; empty if there was none."""
     weights_refused: Text = ""
     """Why the newest weights frame was refused; empty if it was accepted."""
     shared_reward: bool = False
@@ -105,9 +106,9 @@ class ActorReport(Message, frozen=True, tag="actor_report"):
 
 
 class Busy(Message, frozen=True, tag="busy"):
-    """Says for a worker whom its environment keeps from reporting that it lives, and what it does; not answered.
+    """Reports that a worker is alive while its environment blocks it, and what it does; not answered.
 
-    Sent by the worker's supervisor, over a connection of its own.
+    The worker's supervisor sends it over a separate connection.
     """
 
     actor: Name
@@ -116,7 +117,7 @@ class Busy(Message, frozen=True, tag="busy"):
 
 
 class Bye(Message, frozen=True, tag="bye"):
-    """Ends an actor's session: it sends nothing more and keeps nothing un-acknowledged."""
+    """Ends an actor's session: the actor sends nothing more and has no unacknowledged chunks."""
 
     actor: Name
     incarnation: Natural
@@ -126,40 +127,40 @@ class Bye(Message, frozen=True, tag="bye"):
 
 
 class Welcome(Message, frozen=True, tag="welcome"):
-    """Admits an actor: the run, its incarnation, its last stored seq; the newest weights as payload."""
+    """Admits an actor: its run, incarnation and last stored seq; the payload is the newest weights frame."""
 
     run: Run
     incarnation: Natural
     stored: Natural
     credit: Natural
-    """Highest seq the actor may send."""
+    """Highest seq that the actor may send."""
 
 
 class NotReady(Message, frozen=True, tag="not_ready"):
-    """Asks to try again: the replay has no run yet."""
+    """Asks a peer to retry later: the replay server has no run yet."""
 
     reason: Text
 
 
 class Ack(Message, frozen=True, tag="ack"):
-    """Acknowledges every chunk up to `stored` at the server's durability and allows sending up to `credit`."""
+    """Acknowledges every chunk up to `stored` at the server's durability, and allows chunks up to `credit`."""
 
     incarnation: Natural
     stored: Natural
     credit: Natural
     reason: Text
-    """Why there is no more credit; empty when there is."""
+    """Why there is no more credit; empty while there is."""
 
 
 class Gap(Message, frozen=True, tag="gap"):
-    """Asks to go back: the next seq must be `received` + 1."""
+    """Asks an actor to send again from `received` + 1 on: a chunk is missing."""
 
     incarnation: Natural
     received: Natural
 
 
 class Fenced(Message, frozen=True, tag="fenced"):
-    """Tells an old incarnation that a newer one has taken its place."""
+    """Rejects an old incarnation, because a newer one has replaced it."""
 
     incarnation: Natural
 
@@ -168,17 +169,18 @@ class Fenced(Message, frozen=True, tag="fenced"):
 
 
 class Open(Message, frozen=True, tag="open"):
-    """Introduces a learner and the run it trains."""
+    """Introduces a learner and the run that it trains."""
 
     learner: Name
     run: Run
     inserts: Stated = 0
-    """The run's clock as far as the learner knows it: a replay that has forgotten goes on from there."""
+    """Transitions ever stored in this run, as the learner knows it; an empty replay server continues from here."""
     samples: Stated = 0
+    """Samples ever drawn in this run, as the learner knows it."""
 
 
 class Opened(Message, frozen=True, tag="opened"):
-    """Admits a learner: how far the replay is."""
+    """Admits a learner and reports the state of the replay."""
 
     inserts: Natural
     samples: Natural
@@ -187,24 +189,24 @@ class Opened(Message, frozen=True, tag="opened"):
 
 
 class SampleRequest(Message, frozen=True, tag="sample"):
-    """Asks for one batch of `count` records; answered by Batch, and by Held each second until then."""
+    """Requests one batch of `count` records; answered by Batch, and by Held once a second until then."""
 
     request: Natural
     count: Annotated[int, Meta(ge=1, le=65_536)]
 
 
 class Batch(Message, frozen=True, tag="batch"):
-    """Carries `count` records as its payload, and after them, where sampling follows priorities, their places."""
+    """Carries `count` records as its payload, followed by their sample info where sampling follows priorities."""
 
     request: Natural
     count: Word
     inserts: Natural
-    """Transitions ever stored in this run: the run's clock in environment steps."""
+    """Transitions ever stored in this run: the run's clock [environment steps]."""
     size: Natural
 
 
 class Held(Message, frozen=True, tag="held"):
-    """Says why a batch does not come yet."""
+    """Reports why a requested batch is delayed."""
 
     request: Natural
     inserts: Natural
@@ -212,26 +214,26 @@ class Held(Message, frozen=True, tag="held"):
 
 
 class Priorities(Message, frozen=True, tag="priorities"):
-    """Returns the places of `count` records with their TD errors as its payload; not answered."""
+    """Returns the sample info of `count` records with their TD errors as its payload; not answered."""
 
     count: Annotated[int, Meta(ge=1, le=65_536)]
 
 
 class PutWeights(Message, frozen=True, tag="put_weights"):
-    """Leaves a copy of a published weights frame with the replay, for actors that join later."""
+    """Stores a copy of a published weights frame at the replay server, for actors that join later."""
 
     version: Natural
 
 
 class LearnerReport(Message, frozen=True, tag="learner_report"):
-    """Tells, once a second, what the learner has done and what it waits for."""
+    """Reports once a second what the learner has done and what it waits for."""
 
     learner: Name
     updates: Natural
     updates_per_s: Finite
     weights_version: Natural
     progress: Finite
-    """Share of the budget used, 0 to 1."""
+    """Fraction of the budget used, 0 to 1."""
     critic_loss: float
     """NaN before the first update."""
     policy_loss: float
@@ -248,30 +250,30 @@ class LearnerReport(Message, frozen=True, tag="learner_report"):
     doing: Text = ""
     """What precedes the first update ("warming up: 1,536 of 5,000 transitions, about 1:10 left"); empty afterwards."""
     paused: Text = ""
-    """The peer that is gone, for which time is not charged to the budget; empty while time is charged."""
+    """The missing peer during whose absence no time is charged to the budget; empty while time is charged."""
     warnings: Annotated[tuple[Text, ...], Meta(max_length=MOST_WARNINGS)] = ()
-    """What the learner remarks of its budget, inputs and settings, a line each."""
+    """Warnings about the budget, the inputs and the settings, one line each."""
 
 
 # ---- anyone -------------------------------------------------------------------------------------------------------
 
 
 class Unknown(Message, frozen=True, tag="unknown"):
-    """Asks a peer this server does not know to introduce itself."""
+    """Asks a peer that this server does not know to introduce itself."""
 
 
 class Refused(Message, frozen=True, tag="refused"):
-    """Refuses a message for good and says why."""
+    """Rejects a message permanently, with the reason."""
 
     reason: Text
 
 
 class StatusRequest(Message, frozen=True, tag="status_request"):
-    """Asks what the replay knows of the whole run."""
+    """Requests the status of the whole run."""
 
 
 class ActorStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One connected actor as the replay sees it."""
+    """The state of one connected actor, as the replay server sees it."""
 
     actor: Name
     incarnation: Natural
@@ -291,7 +293,7 @@ class ActorStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Status(Message, frozen=True, tag="status"):
-    """What the replay knows of the whole run."""
+    """The state of the whole run, as the replay server sees it."""
 
     run: Run | None
     uptime_s: float
@@ -302,22 +304,22 @@ class Status(Message, frozen=True, tag="status"):
     samples: Natural
     target_samples_per_insert: float
     samples_per_insert: float
-    """Realised since the replay first held `min_size`."""
+    """Realised ratio since the replay first contained `min_size` transitions."""
     inserts_per_s: float
     samples_per_s: float
     episodes: Natural
     return_mean: float
-    """Mean over the last 100 episodes or more, exploration included; NaN before the first."""
+    """Mean return over the last 100 episodes or more, exploration included; NaN before the first."""
     return_means: tuple[float, ...]
     policy_lag: float
-    """Mean over the last chunks of newest weights version - version used."""
+    """Mean over the last chunks of (newest weights version - version used)."""
     actors: tuple[ActorStatus, ...]
-    """The first MOST_ACTORS_SHOWN of them, so that the message stays small."""
+    """The first MOST_ACTORS_SHOWN actors, so that the message stays small."""
     actor_count: Natural
     learner: LearnerReport | None
     learner_seconds_since_seen: float
     waiting: tuple[Text, ...]
-    """Who waits for whom, in words."""
+    """Which process waits for which, one text each."""
     duplicate_chunks: Natural
     rejected: dict[str, int]
     unacknowledged_chunks: Natural
@@ -325,22 +327,22 @@ class Status(Message, frozen=True, tag="status"):
     metrics_url: Text
     software: Text = ""
     worker_restarts: Natural = 0
-    """Workers started again by their supervisors, over all actors this server has heard of."""
+    """Restarts of workers by their supervisors, over all actors that this server has seen."""
     last_fault: Text = ""
-    """Why one of them was started again last."""
+    """Reason of the last such restart."""
     late_priorities: Natural = 0
-    """TD errors of records that had been overwritten before they came."""
+    """TD errors that arrived after their records had been overwritten."""
     actors_without_weights: Natural = 0
     """Connected actors that have no weights of this run and refused the newest frame."""
     absent: Text = ""
-    """The peer that the run had and that is gone: Redis, or every actor; empty otherwise."""
+    """The peer that disappeared during the run: Redis, or every actor; empty otherwise."""
     shared_reward: bool = False
     """Whether all agents received equal rewards in every step that live actors have seen."""
 
 
 MOST_ACTORS_SHOWN = 256
-WORDS_SHOWN = 200
-"""Characters of a reason that a list of many shows."""
+MAX_REASON_CHARACTERS = 200
+"""Maximum length of a reason in a list of many [characters]."""
 
 FromPeer = (
     Hello

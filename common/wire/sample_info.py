@@ -1,7 +1,7 @@
-"""Where a batch's records stand in the replay: what a learner returns with their TD errors.
+"""Sample info: which records of the replay server a batch consists of, so that their TD errors can be returned.
 
-A Batch that was drawn by priorities carries one place a record after its records, a Priorities message the same places
-with other values.
+Where sampling follows priorities, a Batch message carries one SampleInfo entry a record behind its records. A
+Priorities message returns the same entries with the TD errors as values. The name is Reverb's.
 """
 
 from __future__ import annotations
@@ -11,21 +11,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-PLACE = np.dtype(
+SAMPLE_INFO = np.dtype(
     [
         ("slot", "<u4"),
-        # Tells the record from those that stood in the slot before it, and will after it.
+        # Distinguishes the record from earlier and later records in the same slot.
         ("generation", "<u4"),
-        # From the replay: how likely it was drawn, in units of a uniform draw (N p). Back to it: its absolute TD error.
+        # From the replay: N p, the record's probability in units of a uniform draw. To the replay: abs(TD error).
         ("value", "<f4"),
     ]
 )
-Places = npt.NDArray[Any]
-"""`[B]` of PLACE."""
+"""One entry: the slot of a record in the ring, the generation of that slot, and a value."""
+SampleInfo = npt.NDArray[Any]
+"""An array `[batch]` of SAMPLE_INFO."""
 
 
-def with_values(places: Places, values: npt.NDArray[np.float32]) -> Places:
-    """Returns the same places with other values `[B]`."""
-    answer = places.copy()
+def with_values(samples: SampleInfo, values: npt.NDArray[np.float32]) -> SampleInfo:
+    """Returns a copy of the entries with other values `[batch]`."""
+    answer = samples.copy()
     answer["value"] = values
     return answer

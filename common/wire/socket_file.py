@@ -1,6 +1,6 @@
-"""The file of a unix socket: libzmq makes it and leaves it, so that whoever bound it removes it at the end.
+"""The file of a Unix socket (ipc://): libzmq creates it and leaves it behind, so the process that bound it removes it.
 
-libzmq also removes whatever lies there before it binds, so that is looked at first.
+Before it binds, libzmq also removes whatever the path contains; `require_unused` checks the path first.
 """
 
 from __future__ import annotations
@@ -15,40 +15,40 @@ _SCHEME = "ipc://"
 
 
 class SocketFile:
-    """What lies in the file system for an endpoint that has just been bound; nothing where it is no ipc:// one."""
+    """The file of an endpoint that was just bound; without effect unless the endpoint is an ipc:// one."""
 
     def __init__(self, endpoint: str) -> None:
         self._path = Path(endpoint.removeprefix(_SCHEME)) if endpoint.startswith(_SCHEME) else None
-        self._inode = self._found()
+        self._inode = self._current_inode()
 
     def remove(self) -> None:
-        """Removes the file, unless another process has bound the same address meanwhile."""
-        if self._path is not None and self._inode and self._found() == self._inode:
+        """Removes the file, unless another process has bound the same address in the meantime."""
+        if self._path is not None and self._inode and self._current_inode() == self._inode:
             with contextlib.suppress(OSError):
                 self._path.unlink()
 
-    def _found(self) -> int:
+    def _current_inode(self) -> int:
         try:
             return self._path.stat().st_ino if self._path is not None else 0
         except OSError:
             return 0
 
 
-def refuse_taken(endpoint: str, option: str) -> None:
-    """Raises ConfigError where binding would take an ipc:// path from a server that runs, or remove a file."""
+def require_unused(endpoint: str, option: str) -> None:
+    """Raises ConfigError if binding an ipc:// path would take it from a running server or remove another file."""
     path = Path(endpoint.removeprefix(_SCHEME))
     if not endpoint.startswith(_SCHEME) or not path.exists():
         return
     if not path.is_socket():
-        raise ConfigError(f"{option} {endpoint}: {path} is there and no socket; remove it, or choose another path")
+        raise ConfigError(f"{option} {endpoint}: '{path}' exists and is not a socket. Remove it or pass another path.")
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as probe:
         probe.setblocking(False)
         try:
             probe.connect(str(path))
         except BlockingIOError:
-            pass  # somebody listens, and is busy
+            pass  # a server listens and is busy
         except OSError:
-            return  # left behind by a process that was killed, or no path of ours to tell about: libzmq will
+            return  # a killed process left the file behind, or the path is unusable, which libzmq reports
     raise ConfigError(
-        f"{option} {endpoint}: the address is in use; stop the process that holds it or choose another path"
+        f"{option} {endpoint}: the address is in use. Stop the process that uses it or pass another path."
     )

@@ -7,6 +7,7 @@ raise RuntimeError("the user's words")
 
 from __future__ import annotations
 
+import signal
 import traceback
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from common.errors import ShoalError, WorldError
 MOST_FRAMES = 6
 MOST_LINES = 12
 LONGEST_LINE = 500
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals of an operator, a terminal or a machine that is out of memory."""
 _ROOT = Path(common.__file__).resolve().parent.parent
 _OWN = tuple(f"{_ROOT / folder}/" for folder in ("common", "actor_node", "learner_node", "replay_server", "deploy"))
 
@@ -41,6 +44,20 @@ def described(where: str, error: BaseException, copy: int | None = None) -> Worl
         lines.append(f"  because of {next(iter(_words(cause).splitlines()), '')}")
     lines += _frames(cause if cause is not None else error)
     return WorldError("\n".join(shorten(line, LONGEST_LINE) for line in lines), copy)
+
+
+def process_ended(code: int, where: str = "") -> str:
+    """Returns how the process of an environment ended: `code` is its exit code, negative for a signal.
+
+    where: the call of the user's code that ran.
+    """
+    if -code in FROM_OUTSIDE:
+        return f"killed by signal {-code}"
+    where = f" in {where}" if where else ""
+    if code >= 0:
+        return f"the environment ended its process with exit code {code} (os._exit?){where}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else "of no name"
+    return f"the environment crashed its process with signal {-code} ({name}){where}"
 
 
 def shorten(text: str, length: int) -> str:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from gymnasium.spaces import Space
 
 from common.errors import ConfigError, ShoalError, WorldError
-from common.run.validation_errors import close_or_all
+from common.run.validation_errors import suggest
 from common.spec import AgentsSpec, joint_spec
 from common.worlds.faults import raised
 from common.worlds.spaces import Decode, Encode, action_codec, observation_codec
@@ -238,7 +238,7 @@ def _options_of(signature: inspect.Signature) -> list[str]:
 
 
 def _unknown_option(name: str, option: str, accepted: Sequence[str]) -> ConfigError:
-    known = close_or_all(option, accepted) if accepted else "it takes none"
+    known = suggest(option, accepted) if accepted else "it takes none"
     return ConfigError(f"{name} has no option {option!r}; {known}")
 
 

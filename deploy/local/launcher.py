@@ -23,7 +23,6 @@ import logging
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -33,6 +32,7 @@ import zmq
 
 from common.errors import ConfigError, ProtocolError
 from common.process.failure_note import VARIABLE
+from common.process.own_python import module_command, python_path
 from common.process.resources import available_memory_bytes
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
@@ -85,16 +85,18 @@ class LocalRun:
                 display.say(text)
             return learner.finished
         finally:
-            try:
-                display.close()
-            finally:
-                self._supervisor.end(on_wait=display.say)
-            shutil.rmtree(self._notes, ignore_errors=True)
-            self._context.destroy(linger=0)
-            shutil.rmtree(self._sockets, ignore_errors=True)
-            link = self._directory.path / _SOCKETS
-            if link.is_symlink():
-                link.unlink()
+            with contextlib.ExitStack() as stack:
+                stack.callback(self._clean_up)
+                stack.callback(self._supervisor.end, on_wait=display.say)
+                stack.callback(display.close)
+
+    def _clean_up(self) -> None:
+        shutil.rmtree(self._notes, ignore_errors=True)
+        self._context.destroy(linger=0)
+        shutil.rmtree(self._sockets, ignore_errors=True)
+        link = self._directory.path / _SOCKETS
+        if link.is_symlink():
+            link.unlink()
 
     def _look(self, display: Display) -> None:
         """Looks after the processes and shows at once what failed, also what is tried again."""
@@ -167,7 +169,7 @@ class LocalRun:
     ) -> Role:
         log = self._directory.logs / f"{name}.log"
         arguments = _arguments({**options, "metrics-port": 0, "parent": os.getpid()})
-        command = [sys.executable, "-m", module, *arguments]
+        command = module_command(module, *arguments)
         note = self._notes / name
 
         def start() -> subprocess.Popen[bytes]:
@@ -177,7 +179,14 @@ class LocalRun:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    env={**_without_settings(os.environ), **(environment or {}), VARIABLE: str(note)},
+                    env={
+                        # One thread a process, unless the user says otherwise: the processes are the parallelism.
+                        "OPENBLAS_NUM_THREADS": "1",
+                        **_without_settings(os.environ),
+                        "PYTHONPATH": python_path(),
+                        **(environment or {}),
+                        VARIABLE: str(note),
+                    },
                     # Ctrl-C in the terminal is for the launcher, which ends the others in order.
                     start_new_session=True,
                 )

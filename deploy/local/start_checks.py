@@ -71,6 +71,13 @@ def refuse_what_does_not_fit(config: TrainConfig) -> Check:
     return check
 
 
+def refuse_without_cuda() -> None:
+    """Raises ConfigError if this machine has no CUDA device that torch can use. Imports torch, which takes seconds."""
+    from learner_node.devices import choose_device  # noqa: PLC0415
+
+    choose_device(gpu=True)
+
+
 def untrained_in_words(directory: RunDirectory) -> str:
     """Returns what to say of a run whose budget was used before its first update; empty when it was trained."""
     if not directory.policy_file.exists() or load_policy(directory.policy_file).updates:

@@ -1,6 +1,6 @@
 """The processes of one run on this machine: started, kept alive, ended in order.
 
-What to do when a process ends is decided by `verdict`, from values alone; `Supervisor` does it.
+`outcome` decides from values alone what follows the end of a process; `Supervisor` does it.
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
-from common.errors import ConfigError, LastingError, PeerError, ShoalError
 from common.process.exit import BAD_USAGE, DONE, NO_PEER
 from common.process.failure_note import Failure, FailureNote
-from common.process.restart_policy import STEADY_S, GiveUp, RestartPolicy
+from common.process.restart_policy import STEADY_S, Cause, Finished, GiveUp, ProcessExit, Restart, RestartPolicy
 
 _log = logging.getLogger(__name__)
 _LAST_LINES = 12
@@ -23,43 +21,25 @@ SILENT_END_S = 2.0
 """An end that takes longer is said to be waited for."""
 
 
-class Finished(NamedTuple):
-    """The process has done its work."""
-
-
-class Restart(NamedTuple):
-    """The process is to be started again after a while."""
-
-    delay_s: float
-
-
-class Fail(NamedTuple):
-    """Starting again cannot help."""
-
-    error: ShoalError
-
-
-def verdict(
-    code: int, ran_s: float, restarts: RestartPolicy, *, finishes: bool, last_words: str, lasting: bool = False
-) -> Finished | Restart | Fail:
+def outcome(
+    code: int, ran_s: float, policy: RestartPolicy, *, finishes: bool, message: str, permanent: bool = False
+) -> Finished | Restart | GiveUp:
     """Decides what follows the end of a process with this exit code (negative: the signal that killed it).
 
-    finishes: its work is done, so that exit code 0 is its end; else it was ended by someone and is to go on.
-    lasting: it says itself that repetition cannot mend it, as an actor node does that has given a worker up.
+    finishes: whether the work of the process is done, so that exit code 0 is its proper end. message: its last message.
+    permanent: whether the process says that a restart cannot help, as an actor node does after it gave a worker up.
     """
     if code == DONE and finishes:
         return Finished()
+    cause: Cause = "other"
     if code == BAD_USAGE:
-        return Fail(ConfigError(last_words))
-    if lasting:
-        return Fail(LastingError(last_words))
-    if code == NO_PEER and not restarts.total:
-        return Fail(PeerError(last_words))
-    # A process that has been started again had its peers once: they may be restarting too.
-    decided = restarts.after(progressed=ran_s >= STEADY_S)
-    if isinstance(decided, GiveUp):
-        return Fail(LastingError(f"failed {decided.reason}; its last words: {last_words}"))
-    return Restart(decided.delay_s)
+        cause = "usage"
+    elif permanent:
+        cause = "permanent"
+    elif code == NO_PEER and not policy.restarts:
+        # A process that was restarted had its peers before: they may be restarting too.
+        cause = "peer"
+    return policy.decide(ProcessExit(cause, message, progressed=ran_s >= STEADY_S))
 
 
 class Role:
@@ -87,7 +67,7 @@ class Role:
         self._start = start
         self.process: subprocess.Popen[bytes] | None = None
         self.finished = False
-        self.restarts = RestartPolicy()
+        self.policy = RestartPolicy(name)
         self.trouble = ""
         """What happened last, in words, while it is not running."""
         self._started_at = self._due_at = 0.0
@@ -115,7 +95,7 @@ class Role:
             self.start()
 
     def _take_news(self) -> None:
-        for failure in self._note.news():
+        for failure in self._note.read_new():
             if failure.mended:
                 self.news.append(f"{self.name} {failure.message}")
             else:
@@ -124,25 +104,23 @@ class Role:
     def _ended(self, code: int, now: float) -> None:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         ran_s = now - self._started_at
-        lasting = self._failure is not None and self._failure.lasting
-        words = self._last_words()
-        match verdict(
-            code, ran_s, self.restarts, finishes=self._is_done(), last_words=words, lasting=lasting and code > DONE
-        ):
+        permanent = self._failure is not None and self._failure.lasting and code > DONE
+        message = self._last_message()
+        match outcome(code, ran_s, self.policy, finishes=self._is_done(), message=message, permanent=permanent):
             case Finished():
                 self.finished = True
-            case Restart(delay_s):
-                self.trouble = f"{self.name} {how}; starts again in {delay_s:.1f} s (log: {self.log})"
+            case Restart(delay_s, _):
+                self.trouble = f"{self.name} {how}; restarts in {delay_s:.1f} s (log: {self.log})"
                 if self._failure is not None:
-                    self.news.append(f"{self.name}: {words}")
+                    self.news.append(f"{self.name}: {message}")
                 _log.warning("%s", self.trouble)
                 self.process, self._due_at = None, now + delay_s
-            case Fail(error):
+            case GiveUp(error):
                 if "\n" in str(error):
                     raise type(error)(f"{error}\n({self.name} {how}; log: {self.log})")
                 raise type(error)(f"{self.name} {how} (log: {self.log}): {error}")
 
-    def _last_words(self) -> str:
+    def _last_message(self) -> str:
         if self._failure is not None:
             return self._failure.message
         lines = self.log.read_text(errors="replace").splitlines()[-_LAST_LINES:] if self.log.exists() else []
@@ -165,6 +143,12 @@ class Role:
                 self.process.wait(max(timeout_s - SILENT_END_S, 0.0))
         except subprocess.TimeoutExpired:
             _log.warning("%s did not end within %.0f s; killed", self.name, timeout_s)
+            self.process.kill()
+            self.process.wait()
+
+    def kill(self) -> None:
+        """Kills the process, if it runs."""
+        if self.process is not None and self.running:
             self.process.kill()
             self.process.wait()
 
@@ -204,5 +188,11 @@ class Supervisor:
 
         on_wait: told in words what is waited for, when it takes long.
         """
-        for role in reversed(self.roles):
-            role.end(timeout_s, on_wait)
+        try:
+            for role in reversed(self.roles):
+                role.end(timeout_s, on_wait)
+        except BaseException:
+            # A second Ctrl-C: nobody waits any longer, and nothing may be left behind.
+            for role in reversed(self.roles):
+                role.kill()
+            raise

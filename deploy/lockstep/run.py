@@ -51,12 +51,12 @@ class LockstepRun:
         self._directory, self._run, self._config = directory, run, config
         # A learner of its own on this directory would overwrite the checkpoints.
         self._learner_role = RunDirectory(directory.path)
-        self._learner_role.hold("learner")
+        self._learner_role.lock("learner")
         chunk_steps = ActorConfig(copies=config.copies, chunk_rows=config.chunk_rows).chunk_steps
         refuse_large_chunks(run, chunk_steps * config.copies)
         if run.spec.budget.seconds:
             _log.warning("with --time the end depends on the clock: the same bits come again only with --steps alone")
-        use_threads(config.threads)
+        self._threads_before = use_threads(config.threads)
         self._setting = Setting(config.copies, chunk_steps, config.threads, run.spec, versions())
         self._keeper = SnapshotStore(directory.path / LOCKSTEP, transition_dtype(run.joint).itemsize)
         self._handover = Handover()
@@ -80,6 +80,8 @@ class LockstepRun:
             display.close()
             self._learner.close()
             self._keeper.close()
+            self._learner_role.release()
+            use_threads(self._threads_before)
         return self._directory.finished_file.exists()
 
     # ---- where it begins ------------------------------------------------------------------------------------------

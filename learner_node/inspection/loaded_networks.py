@@ -34,7 +34,7 @@ from learner_node.inspection.network_stats import (
 )
 from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.networks import critic_pieces
-from learner_node.stacked.update import Maddpg
+from learner_node.stacked.update import StackedUpdate
 from learner_node.state import Counters, TrainingState, restore
 
 _log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class LoadedNetworks:
     def __init__(self, run: Run, state: TrainingState) -> None:
         """Takes a state over; ConfigError when it is not that of this run's networks."""
         spec = run.spec
-        self._algorithm = Maddpg(run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros(()))
+        self._algorithm = StackedUpdate(run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros(()))
         restore(self._algorithm, state)
         self._gamma, self._players = spec.algorithm.discount, run.players.agents
         self.counters: Counters = state.counters

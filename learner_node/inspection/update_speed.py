@@ -28,7 +28,7 @@ from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec, Box, PlayersSpec, joint_spec
 from common.transitions import field_columns, transition_dtype
 from learner_node.stacked.losses import LossBatch
-from learner_node.stacked.update import Maddpg
+from learner_node.stacked.update import StackedUpdate
 
 NETWORK = NetworkSpec(policy_hidden=(64, 64), critic_hidden=(64, 64), share_policies=False, share_critics=False)
 ALGORITHM = AlgorithmSpec(name="maddpg")
@@ -62,7 +62,7 @@ def speeds(sizes: tuple[int, ...] = (256, 1024)) -> Iterator[Speed]:
     joint, network, algorithm = simple_spread_shapes(), NETWORK, ALGORITHM
     for rows in sizes:
         batch = random_batch(joint, rows)
-        stacked, loop = Maddpg(joint, network, algorithm, 0, batch.joint), PlainLoop(joint, network, algorithm)
+        stacked, loop = StackedUpdate(joint, network, algorithm, 0, batch.joint), PlainLoop(joint, network, algorithm)
         a, b, out = (torch.randn(PEAK_SIZE, PEAK_SIZE) for _ in range(3))
         rates = algorithm.policy_learning_rate, algorithm.critic_learning_rate
         update = partial(stacked.update, batch, *rates)
@@ -83,7 +83,7 @@ def seconds_by_threads(counts: tuple[int, ...], rows: int = 256) -> list[float]:
     """
     joint = simple_spread_shapes()
     batch, algorithm = random_batch(joint, rows), AlgorithmSpec()
-    learner = Maddpg(joint, NetworkSpec(), algorithm, 0, batch.joint)
+    learner = StackedUpdate(joint, NetworkSpec(), algorithm, 0, batch.joint)
     rates = algorithm.policy_learning_rate, algorithm.critic_learning_rate
 
     def two_updates(threads: int) -> None:

@@ -43,7 +43,7 @@ from learner_node.stacked.update_stats import PolicyStats, UpdateStats
 from learner_node.stacked.workspace import Workspace
 
 
-class Maddpg:
+class StackedUpdate:
     """All players' critics and policies, and the update that trains them together."""
 
     def __init__(

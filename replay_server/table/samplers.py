@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from common.run.run import ReplaySpec
 from common.state import State, generator_state, restore_generator
-from common.wire.sample_info import PLACE, Places
+from common.wire.sample_info import SAMPLE_INFO, SampleInfo
 from replay_server.table.ring import Slots
 from replay_server.table.sum_tree import SumTree
 
@@ -30,10 +30,10 @@ class Sampler(Protocol):
     def draw(self, count: int) -> Slots:
         """Returns `count` filled slots, with replacement; there must be at least one."""
 
-    def places(self, slots: Slots) -> Places | None:
+    def places(self, slots: Slots) -> SampleInfo | None:
         """Returns what the learner is to be told of slots `[n]` just drawn; None where all are drawn alike."""
 
-    def prioritise(self, places: Places) -> int:
+    def prioritise(self, places: SampleInfo) -> int:
         """Takes TD errors `[n]`, finite and not negative; returns how many are of records that are gone."""
 
     def state(self) -> State:
@@ -63,7 +63,7 @@ class UniformSampler:
     def places(self, slots: Slots) -> None:
         """Returns None."""
 
-    def prioritise(self, places: Places) -> int:
+    def prioritise(self, places: SampleInfo) -> int:
         """Takes no TD errors."""
         return len(places)
 
@@ -108,14 +108,14 @@ class PrioritisedSampler:
         masses = (np.arange(count) + self._random.random(count)) * (total / count)
         return self._tree.find(np.minimum(masses, np.nextafter(total, 0.0)))
 
-    def places(self, slots: Slots) -> Places:
+    def places(self, slots: Slots) -> SampleInfo:
         """Returns what the learner is to be told of slots `[n]`: their probabilities as N p."""
-        places = np.empty(len(slots), PLACE)
+        places = np.empty(len(slots), SAMPLE_INFO)
         places["slot"], places["generation"] = slots, self._generations(slots)
         places["value"] = self._tree.values(slots) * (self._size / self._tree.total)
         return places
 
-    def prioritise(self, places: Places) -> int:
+    def prioritise(self, places: SampleInfo) -> int:
         """Sets the priorities of records `[n]`; returns how many are gone."""
         there = places[places["slot"] < self._capacity]
         there = there[self._generations(there["slot"]) == there["generation"]]

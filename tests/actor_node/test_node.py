@@ -111,7 +111,7 @@ def test_a_killed_worker_is_started_again_and_every_chunk_is_stored_once(process
     [worker] = node.workers()
     worker.kill()
     eventually(lambda: [a for a in processes.status().actors if a.incarnation == 2], "is another incarnation")
-    node.logged(r"worker 0: killed by signal 9; starts again in 0\.5 s \(restart 1\)")
+    node.logged(r"worker 0: killed by signal 9; restarts in 0\.5 s \(restart 1\)")
     learner.draw(5_000)
     eventually(lambda: node.metric("env_steps_total") > before["shoal_actor_env_steps_total"] + 200, "goes on")
     after = node.metrics()
@@ -272,7 +272,7 @@ def test_a_constructor_that_fails_ends_the_node_with_its_words(processes):
     node = processes.start_node("--n", 1)
     assert node.process.wait(20) == 1
     assert "ZeroDivisionError: out of coal" in node.log
-    assert last_line(node) == "(worker 0 failed before its first chunk was collected; it is not started again)"
+    assert last_line(node) == "(worker 0 failed before its first chunk was collected; it is not restarted)"
 
 
 def test_a_workers_modules_import_no_library_it_does_not_need():

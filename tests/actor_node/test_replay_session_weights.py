@@ -6,7 +6,7 @@ import torch
 
 from common.run.players import ALGORITHMS
 from common.wire.weights import MAGIC, pack_weights
-from learner_node.stacked.update import Maddpg
+from learner_node.stacked.update import StackedUpdate
 from tests.actor_node.peers import OTHERS, RUN, WEIGHTS
 from tests.common.examples import MIXED, make_frame, make_header, make_run, random_weights
 from tests.learner_node.teams import TEAMS
@@ -113,7 +113,7 @@ def test_the_weights_of_a_learner_fit_whatever_it_learns_by(peers, team, algorit
     if algorithm == "sides":
         algorithm = ",".join(f"{side}={name}" for side, name in zip(joint.teams, ("joint", "iddpg"), strict=False))
     run = make_run(joint, algorithm={"name": algorithm})
-    learner = Maddpg(run.joint, run.spec.network, run.spec.algorithm, 0, torch.zeros(()))
+    learner = StackedUpdate(run.joint, run.spec.network, run.spec.algorithm, 0, torch.zeros(()))
     peers.admit(run=run, weights=pack_weights(make_header(run), learner.policy_weights()))
     assert peers.link.weights_rejected == 0
     assert versions(peers) == 1

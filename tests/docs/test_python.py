@@ -1,13 +1,16 @@
-"""Python in the pages runs, in the order of the page, where a run of that name lies."""
+"""Python in the pages runs, in the order of the page, beside a run of the name that the page uses."""
 
 from __future__ import annotations
 
+import ast
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import shoal
 from actor_node.evaluation.evaluate import evaluate
 from actor_node.rendering.film import render
 from common.policy.file import PolicyFile, save_policy
@@ -22,14 +25,14 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An empty working directory, from which modules are imported."""
+    """Changes to an empty directory from which modules are imported."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
 
 def untrained(path: str, scenario: str = "simple_spread") -> RunDirectory:
-    """Makes the directory of a run with policies that nobody has trained."""
+    """Makes the directory of a run with untrained policies."""
     spec = make_run_spec({"scenario": scenario})
     Path(path).parent.mkdir(exist_ok=True)
     directory, run = create(Path(path), spec, world_spec(scenario))
@@ -42,7 +45,10 @@ def python(page: str) -> list[str]:
     return [block.text for block in blocks(page) if block.language == "python"]
 
 
-@pytest.mark.parametrize(("page", "run"), [("README.md", "runs/spread"), ("docs/tutorial.md", "runs/first")])
+RUNS = {"docs/commands-by-example.md": "runs/spread", "docs/tutorial.md": "runs/first"}
+
+
+@pytest.mark.parametrize(("page", "run"), RUNS.items())
 def test_a_page_runs(page: str, run: str) -> None:
     untrained(run)
     names: dict[str, Any] = {}
@@ -51,16 +57,40 @@ def test_a_page_runs(page: str, run: str) -> None:
         exec(text, names)  # noqa: S102  (it is the page's)
 
 
+has_api = pytest.mark.skipif(not hasattr(shoal, "load"), reason="this version of Shoal has no shoal.load")
+
+
+@has_api
+def test_the_readme_calls_the_api_by_its_names() -> None:
+    """Checks the calls of the README's training block without training for five minutes."""
+    calls = [node for node in ast.walk(ast.parse(python("README.md")[0])) if isinstance(node, ast.Call)]
+    of_shoal = [
+        call for call in calls if isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) == "shoal"
+    ]
+    assert of_shoal
+    for call in of_shoal:
+        function = getattr(shoal, call.func.attr)  # type: ignore[attr-defined]
+        inspect.signature(function).bind(*call.args, **{str(given.arg): given for given in call.keywords})
+
+
+@has_api
+def test_the_readme_plays_a_team() -> None:
+    untrained("runs/spread")
+    names: dict[str, Any] = {}
+    exec(python("README.md")[1], names)  # noqa: S102
+    assert set(names["actions"]) == {"agent_0", "agent_1", "agent_2"}
+
+
 @pytest.fixture
 def meet(here: Path) -> str:
-    """The environment of docs/own-environment.md, as a module; its name for Shoal."""
+    """Writes the environment of docs/own-environment.md as a module and returns its name for Shoal."""
     sys.modules.pop("meet", None)
     (here / "meet.py").write_text(python("docs/own-environment.md")[0], "utf-8")
     return "pettingzoo:meet"
 
 
 def test_the_environment_passes_its_check(meet: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """What the check prints is what the page shows."""
+    """Compares what the check prints with what the page shows."""
     exec(python("docs/own-environment.md")[1], {})  # noqa: S102
     shown = [block.text for block in blocks("docs/own-environment.md") if "Passed Parallel API test" in block.text]
     assert shown == [capsys.readouterr().out]

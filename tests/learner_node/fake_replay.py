@@ -29,7 +29,7 @@ from common.wire.messages import (
     StatusRequest,
     Unknown,
 )
-from common.wire.sample_info import PLACE, Places
+from common.wire.sample_info import SAMPLE_INFO, SampleInfo
 
 from .teams import TEAMS, random_records
 
@@ -69,7 +69,7 @@ class FakeReplay:
         self.run, self.inserts, self.version, self.size = run, inserts, version, size
         self.heard: list[FromPeer] = []
         self.weights: list[bytes] = []
-        self.told: list[Places] = []
+        self.told: list[SampleInfo] = []
         """Places that came back with TD errors."""
         self.holding = ""
         """Answer requests with Held and this reason."""
@@ -100,7 +100,7 @@ class FakeReplay:
     def _places(self, rows: np.ndarray) -> bytes:
         if not self.run.spec.replay.priority_exponent:
             return b""
-        places = np.zeros(len(rows), PLACE)
+        places = np.zeros(len(rows), SAMPLE_INFO)
         places["slot"], places["generation"], places["value"] = rows, self.generation, rows / 256
         return places.tobytes()
 
@@ -166,8 +166,8 @@ class FakeReplay:
                 self.weights.append(bytes(payload))
             case Priorities():
                 assert payload is not None
-                assert len(payload) == message.count * PLACE.itemsize
-                self.told.append(np.frombuffer(payload, PLACE).copy())
+                assert len(payload) == message.count * SAMPLE_INFO.itemsize
+                self.told.append(np.frombuffer(payload, SAMPLE_INFO).copy())
             case StatusRequest():
                 return [(self.make_status(), None)]
             case _:

@@ -14,7 +14,7 @@ import torch
 from common.errors import ConfigError, ShoalError
 from common.run.run import AlgorithmSpec, NetworkSpec
 from learner_node.checkpoints import Checkpoints, read
-from learner_node.stacked.update import Maddpg
+from learner_node.stacked.update import StackedUpdate
 from learner_node.state import Counters, TrainingState, capture, restore
 from tests.learner_node.stacked.test_update import as_batch
 
@@ -24,11 +24,11 @@ NETWORK = NetworkSpec(policy_hidden=(8, 8), critic_hidden=(8, 8), share_policies
 SINGLE = torch.zeros(())
 
 
-def make(team: str = "mixed", seed: int = 1) -> Maddpg:
-    return Maddpg(TEAMS[team], NETWORK, AlgorithmSpec(), seed, SINGLE)
+def make(team: str = "mixed", seed: int = 1) -> StackedUpdate:
+    return StackedUpdate(TEAMS[team], NETWORK, AlgorithmSpec(), seed, SINGLE)
 
 
-def train(algorithm: Maddpg, *seeds: int) -> None:
+def train(algorithm: StackedUpdate, *seeds: int) -> None:
     for seed in seeds:
         fields = as_fields(random_records(algorithm.agents, 32, seed), torch.float32)
         algorithm.update(as_batch(fields), 1e-3, 1e-3)

@@ -13,7 +13,7 @@ from common.run.directory import RunDirectory
 from common.run.run import Run
 from learner_node.checkpoints import Checkpoints
 from learner_node.milestones import Milestones
-from learner_node.stacked.update import Maddpg
+from learner_node.stacked.update import StackedUpdate
 from learner_node.state import Counters, capture
 
 from .fake_replay import small_run
@@ -28,7 +28,7 @@ class Learner:
         self.run: Run = small_run(budget={"steps": 10_000, "milestone_steps": every})
         self.directory, self.done = RunDirectory(path), done or Counters()
         spec = self.run.spec
-        self.algorithm = Maddpg(self.run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros(()))
+        self.algorithm = StackedUpdate(self.run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros(()))
         self.milestones = Milestones(self.run, self.directory, self.done)
 
     def reach(self, env_steps: int, updates: int) -> None:

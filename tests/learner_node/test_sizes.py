@@ -11,7 +11,7 @@ from common.run.players import with_sides
 from common.run.run import RunSpec, make_run_spec
 from common.spec import AgentsSpec, Box, Categorical, joint_spec
 from learner_node.sizes import Sizes, refuse_beyond_memory, refuse_large_learner, sizes_of
-from learner_node.stacked.update import Maddpg
+from learner_node.stacked.update import StackedUpdate
 
 from .teams import TEAMS
 
@@ -81,7 +81,7 @@ def test_numbers_are_said_for_agents_that_are_alike_together() -> None:
 @pytest.mark.parametrize("kind", ["tag", "spread", "alone"])
 def test_parameters_are_those_of_the_networks_themselves(kind: str, algorithm: str, *, shares: bool) -> None:
     spec = spec_of(algorithm, share_policies=shares, share_critics=shares, policy_hidden=[8, 4], critic_hidden=[6])
-    made = Maddpg(TEAMS[kind], spec.network, spec.algorithm, 0, torch.zeros(()))
+    made = StackedUpdate(TEAMS[kind], spec.network, spec.algorithm, 0, torch.zeros(()))
     sizes = sizes_of(spec, TEAMS[kind])
     assert sizes.policy_parameters == made.policies.stored.numel()
     assert sizes.critic_parameters == made.critics.stored.numel()
@@ -199,7 +199,7 @@ def test_agents_of_a_group_have_one_network_and_all_others_their_own() -> None:
     """Also those of a group that do not stand side by side."""
     agents = team("uav-0", "bs", "uav-1", "uav-2")
     spec = spec_of("matd3", share=[["uav-0", "uav-1"]], policy_hidden=[4], critic_hidden=[4])
-    made = Maddpg(agents, spec.network, spec.algorithm, 0, torch.zeros(()))
+    made = StackedUpdate(agents, spec.network, spec.algorithm, 0, torch.zeros(()))
     made.policies.gradient.first_bias.copy_(torch.arange(16.0).view(4, 1, 4))
     made.set_rates(0.1, 0.1)
     made.policies.step()

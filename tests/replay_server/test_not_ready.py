@@ -87,7 +87,7 @@ def test_it_answers_only_those_that_have_a_key(tmp_path: Path, context: zmq.Cont
     try:
         assert isinstance(answer_to(actor, Hello("a", 0, 0, "")), NotReady)
         assert not stranger.send(StatusRequest())
-        assert "it asks for a key" in stranger.trouble()
+        assert "the server asks for a key" in stranger.connection_error()
     finally:
         stranger.close()
         actor.close()

@@ -16,7 +16,7 @@ import zmq
 
 from common.wire.codec import decode_to_peer
 from common.wire.messages import Priorities, Refused, Unknown
-from common.wire.sample_info import PLACE
+from common.wire.sample_info import SAMPLE_INFO
 from tests.replay_server.conftest import Valkey, until
 from tests.replay_server.peers import ROOT, Peers, Server, stored
 from tests.replay_server.runs import DTYPE, make_run, numbers
@@ -92,7 +92,7 @@ def test_a_restarted_server_spans_steps_and_knows_old_places_no_more(
     server.end(signal.SIGKILL)
     server.start()
     learner.open()
-    learner.client.send(Priorities(30), batch[-30 * PLACE.itemsize :])
+    learner.client.send(Priorities(30), batch[-30 * SAMPLE_INFO.itemsize :])
     until(lambda: server.status().late_priorities == 30, "the late errors")
 
 

@@ -25,7 +25,7 @@ from common.spec import JointSpec
 from common.worlds import make_world, world_spec
 from learner_node.devices import Device
 from learner_node.stacked.heads import Heads
-from learner_node.stacked.update import Maddpg
+from learner_node.stacked.update import StackedUpdate
 from learner_node.state import Counters, TrainingState, capture, restore
 from learner_node.trainer import Training
 from tests.common.examples import make_header
@@ -107,7 +107,7 @@ def test_noise_begins_anew_with_each_episode() -> None:
 
 def test_targets_take_nothing_from_exploration() -> None:
     """`target_act` adds `0.0 * self.noise.noise()`: each update moves the process on that actors explore with."""
-    learner = Maddpg(MOVERS, SEED.network, SEED.algorithm, 0, DOUBLE)
+    learner = StackedUpdate(MOVERS, SEED.network, SEED.algorithm, 0, DOUBLE)
     batch = as_batch(as_fields(random_records(MOVERS, 16, 0), torch.float64))
     before = learner.generator.get_state()
     first, second = learner.td_targets(batch).clone(), learner.td_targets(batch)
@@ -159,7 +159,7 @@ def test_the_order_of_agents_changes_nothing() -> None:
     joint, order = MOVERS, [2, 0, 1]
     fields = as_fields(random_records(joint, 64, 0), torch.float64)
     turned = {name: value.view(64, len(order), -1)[:, order].flatten(1) for name, value in fields.items()}
-    one, other, after = (Maddpg(joint, SEED.network, SEED.algorithm, 0, DOUBLE) for _ in range(3))
+    one, other, after = (StackedUpdate(joint, SEED.network, SEED.algorithm, 0, DOUBLE) for _ in range(3))
     start = capture(one, Counters()).tensors
     restore(other, TrainingState(reordered(joint, start, order), Counters()))
     one.update(as_batch(fields), 1e-2, 1e-2)
@@ -205,7 +205,7 @@ def test_an_update_keeps_no_graph_and_waits_for_no_number(monkeypatch: pytest.Mo
 def test_networks_start_within_a_bound_by_their_inputs(team: str) -> None:
     """`hidden_init` takes `weight.size()[0]`, the outputs, for the number of inputs; and nothing calls it."""
     joint, network = TEAMS[team], NetworkSpec((200, 20), (32, 16))
-    learner = Maddpg(joint, network, SEED.algorithm, 0, SINGLE)
+    learner = StackedUpdate(joint, network, SEED.algorithm, 0, SINGLE)
     for player, layers in zip(
         learner.players.agents, unflatten(learner.policy_weights(), learner.players, network), strict=True
     ):

@@ -41,7 +41,7 @@ def kill_a_worker(node: Node, rng: random.Random) -> float:
         "another worker",
         within_s=PATIENCE_S,
     )
-    delay = [float(part.split(" s", 1)[0]) for part in node.log.split("starts again in ")[1:]][-1]
+    delay = [float(part.split(" s", 1)[0]) for part in node.log.split("restarts in ")[1:]][-1]
     return time.monotonic() - killed_at - delay
 
 

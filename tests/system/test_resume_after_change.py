@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,13 +46,14 @@ def test_rewards_of_another_size_are_said(tmp_path: Path, mode: str, monkeypatch
     how = ("--lockstep",) if mode == "lockstep" else ()
     environment = tmp_path / "changing_world.py"
     environment.write_text(CODE.format(rewarded=1.0))
-    said = "rewards are about 1,000 times as large as before the resume"
-    assert said not in train(tmp_path, "pettingzoo:changing_world", "--steps", "3000", *how)
+    # A few hundred rewards, drawn at random, tell the size to within a factor of two.
+    said = re.compile(r"rewards are about ([5-9]00|1,000|2,000) times as large as before the resume")
+    assert not said.search(train(tmp_path, "pettingzoo:changing_world", "--steps", "3000", *how))
 
     environment.write_text(CODE.format(rewarded=1_000.0))
-    assert said in train(tmp_path, "--resume", "--steps", "6000", *how)
+    assert said.search(train(tmp_path, "--resume", "--steps", "6000", *how))
 
     *_, last = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert 500 < json.loads(last)["reward_change"] < 2_000
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert said in {warned.seen for warned in diagnose(RunDirectory(tmp_path / "run"), 10).warnings}
+    assert any(said.search(warned.seen) for warned in diagnose(RunDirectory(tmp_path / "run"), 10).warnings)

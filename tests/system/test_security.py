@@ -101,7 +101,7 @@ def test_who_may_not_in_is_told_how_to_mend_it(commands: Commands, keys: Path, t
     asks = ("shoal", "status", "--replay", replay)
 
     for own, words in (
-        ((), "it asks for a key, or is no server of Shoal's: give the keys for it by --keys DIR (`shoal keys`)"),
+        ((), "the server asks for a key, or is not a Shoal server; pass --keys DIR (`shoal keys` creates the keys)"),
         (("--keys", tmp_path / "others" / "actor"), f"or others than {tmp_path}/others/actor says"),
     ):
         code, out, err = commands.run(*asks, *own)
@@ -119,7 +119,7 @@ def test_who_may_not_in_is_told_how_to_mend_it(commands: Commands, keys: Path, t
     line, *_ = until(lambda: re.findall(r"needs a line with (carol \S{40}) in", log_of(actor)), 30, "the reason")
     with (keys / "replay" / "allowed_clients").open("a") as file:
         file.write(f"actor {line}\n")
-    until(lambda: "nothing against us any more" in log_of(actor), 30, "the actor to be let in")
+    until(lambda: "connection error resolved" in log_of(actor), 30, "the actor to be admitted")
     assert actor.poll() is None
 
 

@@ -20,7 +20,7 @@ from common.run.run import AlgorithmSpec, NetworkSpec, Run, RunSpec, make_run_sp
 from common.spec import AgentsSpec, Box, Part, joint_spec
 from common.worlds import World, make_world
 from learner_node.stacked.losses import LossBatch
-from learner_node.stacked.update import Maddpg
+from learner_node.stacked.update import StackedUpdate
 from learner_node.state import Counters, capture, restore
 from tests.common.examples import make_header, random_weights
 
@@ -51,12 +51,12 @@ def critic(weights: Sequence[float], bias: float = 0.0) -> list[float]:
     return [*weights, LIFT, 1.0, bias - LIFT]
 
 
-def learner(joint: AgentsSpec, *, seed: int = 0, **algorithm: Any) -> Maddpg:
+def learner(joint: AgentsSpec, *, seed: int = 0, **algorithm: Any) -> StackedUpdate:
     """Returns a learner in float64, plain maddpg unless asked for more, whose networks can be set by hand."""
-    return Maddpg(joint, ONE_UNIT, AlgorithmSpec(**{"name": "maddpg", **algorithm}), seed, DOUBLE)
+    return StackedUpdate(joint, ONE_UNIT, AlgorithmSpec(**{"name": "maddpg", **algorithm}), seed, DOUBLE)
 
 
-def put(into: Maddpg, **networks: Sequence[Sequence[float]]) -> None:
+def put(into: StackedUpdate, **networks: Sequence[Sequence[float]]) -> None:
     """Sets networks, one after the other: `critics`, `target_critics`, `policies`, `target_policies`."""
     state = capture(into, Counters())
     for name, found in networks.items():

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
 from common.worlds import make_world
-from learner_node.stacked.update import Maddpg
+from learner_node.stacked.update import StackedUpdate
 from tests.traps.hand import STILL, batch_of, collect, critic, learner, policy, put, rows, run_in, team
 
 LIMIT = 4
@@ -21,7 +21,7 @@ BOTH = pytest.mark.parametrize("scenario", ["simple", "mpe2:simple"])
 """The batched world, and mpe2 itself behind the adapter for any PettingZoo environment."""
 
 
-def learner_of_simple(weights: list[float], bias: float = 0.0) -> Maddpg:
+def learner_of_simple(weights: list[float], bias: float = 0.0) -> StackedUpdate:
     """Returns a learner for `simple` whose target critic is `weights . obs + bias`, with a discount of 0.95."""
     found = learner(run_in("simple").joint, discount=0.95)
     put(found, target_critics=[critic([*weights, *[0.0] * 5], bias)])

@@ -14,12 +14,12 @@ from common.run.run import AlgorithmSpec, NetworkSpec, make_run_spec
 from common.spec import AgentsSpec, Box, joint_spec
 from common.transitions import transition_dtype
 from learner_node.stacked.losses import LossBatch
-from learner_node.stacked.update import Maddpg
+from learner_node.stacked.update import StackedUpdate
 from learner_node.state import Counters, capture
 from tests.traps.hand import DOUBLE, STILL, UNIT, collect, critic, learner, paper, policy, put, rows, run_in, team
 
 
-def gradients(found: Maddpg, kind: str, of: int) -> np.ndarray:
+def gradients(found: StackedUpdate, kind: str, of: int) -> np.ndarray:
     """Returns the clipped gradients of the first update, a row for each of `of` equal networks.
 
     Adam's running mean after one step is a tenth of them.
@@ -101,7 +101,7 @@ def test_20_gradients_are_clipped_network_by_network() -> None:
 def losses(joint: AgentsSpec, name: str, batch: LossBatch, *, shared: bool) -> np.ndarray:
     """Returns the critics' losses on a batch of a learner that always starts alike."""
     network = NetworkSpec(policy_hidden=(8,), critic_hidden=(8,), share_critics=shared)
-    found = Maddpg(joint, network, AlgorithmSpec(name=name), 3, DOUBLE)
+    found = StackedUpdate(joint, network, AlgorithmSpec(name=name), 3, DOUBLE)
     return found.update(batch, STILL, STILL).critic_loss.numpy()
 
 
@@ -149,7 +149,7 @@ def test_26_a_rows_action_and_target_do_not_depend_on_the_rest_of_the_batch() ->
     Here a network is its parameters alone: a row is answered alike alone and in company, and as an actor answers it.
     """
     run = run_in("simple_spread", algorithm={"name": "maddpg"})
-    found = Maddpg(run.joint, run.spec.network, run.spec.algorithm, 3, DOUBLE)
+    found = StackedUpdate(run.joint, run.spec.network, run.spec.algorithm, 3, DOUBLE)
     rng = np.random.default_rng(0)
     batch = rows(run.joint, next_obs=rng.normal(0.0, 5.0, (16, run.joint.obs_dim)), count=16)
     logits, target = found.logits(batch.next_obs).clone(), found.td_targets(batch)
@@ -180,7 +180,7 @@ def test_26_targets_follow_everything_that_is_learnt() -> None:
 def test_26_an_actor_answers_as_the_learner_does() -> None:
     """The same parameters in an actor's numpy give the same logits: there is no mode to forget to switch."""
     run = run_in("simple_spread")
-    found = Maddpg(run.joint, run.spec.network, run.spec.algorithm, 3, DOUBLE)
+    found = StackedUpdate(run.joint, run.spec.network, run.spec.algorithm, 3, DOUBLE)
     obs = np.random.default_rng(0).normal(size=(4, run.joint.obs_dim)).astype(np.float32)
     acted = Policy(run.players, run.spec.network, found.policy_weights()).logits(obs)
     np.testing.assert_allclose(acted, found.logits(torch.tensor(obs.astype(float))), rtol=1e-5, atol=1e-6)
@@ -196,10 +196,10 @@ def test_30_a_policy_for_everyone_is_never_a_silent_default() -> None:
     each agent, as the algorithm is published.
     """
     joint = run_in("simple_tag").joint
-    published = Maddpg(joint, paper().network, paper().algorithm, 0, DOUBLE).plan
+    published = StackedUpdate(joint, paper().network, paper().algorithm, 0, DOUBLE).plan
     assert published.policy_networks == published.critic_networks == (0, 1, 2, 3)
     default = make_run_spec({"scenario": "simple_tag"})
-    shared = Maddpg(joint, default.network, default.algorithm, 0, DOUBLE).plan.policy_networks
+    shared = StackedUpdate(joint, default.network, default.algorithm, 0, DOUBLE).plan.policy_networks
     assert shared[3] not in shared[:3], "a prey never has a predator's policy"
     assert (len(set(shared)) < 4) == default.network.share_policies
 
@@ -223,7 +223,7 @@ def test_31_sharing_stops_at_a_role() -> None:
     joint = joint_spec([(name, side, 2, (UNIT,)) for name, side in alike])
     tag, speaker_listener = run_in("simple_tag").joint, run_in("simple_speaker_listener").joint
     for spec, roles in ((tag, (0, 0, 0, 1)), (speaker_listener, (0, 1)), (joint, (0, 0, 1, 2))):
-        plan = Maddpg(spec, shared, AlgorithmSpec(name="maddpg"), 0, DOUBLE).plan
+        plan = StackedUpdate(spec, shared, AlgorithmSpec(name="maddpg"), 0, DOUBLE).plan
         assert (plan.policy_networks, plan.critic_networks) == (roles, roles)
 
 
@@ -232,7 +232,7 @@ def test_31_agents_that_share_can_be_told_apart() -> None:
     for apart in (False, True):
         network = {"share_policies": True, "tell_apart": apart}
         run = run_in("simple_spread", network=network)
-        found = Maddpg(run.joint, run.spec.network, run.spec.algorithm, 0, DOUBLE)
+        found = StackedUpdate(run.joint, run.spec.network, run.spec.algorithm, 0, DOUBLE)
         logits = found.logits(torch.full((1, run.joint.obs_dim), 0.3, dtype=torch.float64)).view(3, 5)
         # Sums in another order, as a product may take them for one agent and another, are the same decision.
         for one, other in ((0, 1), (1, 2)):
@@ -257,6 +257,6 @@ def test_32_a_critic_reads_each_number_once() -> None:
     """Joining "all observations" with an agent's own once more would show it twice: a critic has O + U inputs."""
     joint = run_in("simple_tag").joint
     for shared in (False, True):
-        found = Maddpg(joint, NetworkSpec(share_critics=shared), AlgorithmSpec(), 0, DOUBLE)
+        found = StackedUpdate(joint, NetworkSpec(share_critics=shared), AlgorithmSpec(), 0, DOUBLE)
         for one in found.plan.critics:
             assert sorted(one.sees) == list(range(joint.obs_dim + joint.action_dim))

@@ -24,7 +24,7 @@ from deploy.local.config import TrainConfig
 from deploy.local.live_display import LineDisplay
 from deploy.lockstep.run import LockstepRun
 from learner_node.checkpoints import Checkpoints
-from learner_node.stacked.update import Maddpg
+from learner_node.stacked.update import StackedUpdate
 from learner_node.state import Counters, TrainingState, capture, restore
 from replay_server.replay import Replay
 from replay_server.settings import ReplaySettings
@@ -36,11 +36,11 @@ MIXED = joint_spec([("mover", "a", 3, (UNIT,)), ("chooser", "b", 2, (Categorical
 """With matd3, an update draws smoothing noise for the mover and Gumbel noise for the chooser."""
 
 
-def fresh(seed: int = 1) -> Maddpg:
-    return Maddpg(MIXED, NetworkSpec((4,), (4,)), AlgorithmSpec(name="matd3"), seed, DOUBLE)
+def fresh(seed: int = 1) -> StackedUpdate:
+    return StackedUpdate(MIXED, NetworkSpec((4,), (4,)), AlgorithmSpec(name="matd3"), seed, DOUBLE)
 
 
-def trained_on(found: Maddpg, updates: Sequence[int]) -> Maddpg:
+def trained_on(found: StackedUpdate, updates: Sequence[int]) -> StackedUpdate:
     """Returns a learner after the updates of these numbers, each on the batch of its number."""
     for update in updates:
         rng = np.random.default_rng(update)
@@ -50,7 +50,7 @@ def trained_on(found: Maddpg, updates: Sequence[int]) -> Maddpg:
     return found
 
 
-def learnt(found: Maddpg) -> dict[str, bytes]:
+def learnt(found: StackedUpdate) -> dict[str, bytes]:
     return {name: tensor.numpy().tobytes() for name, tensor in capture(found, Counters()).tensors.items()}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from rich.status import Status
 
 from common.errors import ShoalError
 from common.process import command
+from common.process.own_python import module_command
 from shoal.commands.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig, BenchProgress, BenchRow
 from shoal.commands.bench.measurements import as_text
 
@@ -54,7 +54,7 @@ def measure(name: str, config: BenchConfig) -> Iterator[BenchRow]:
 
     The process uses one thread: numpy's libraries read the limit from the environment when they are loaded.
     """
-    line = [sys.executable, "-m", "shoal.commands.bench", name, msgspec.json.encode(config).decode(), str(os.getpid())]
+    line = module_command("shoal.commands.bench", name, msgspec.json.encode(config).decode(), str(os.getpid()))
     threads = {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "OMP", "MKL")}
     # In a separate session, so that Ctrl-C reaches this process only, which then stops the benchmark.
     process = subprocess.Popen(  # noqa: S603  (our own argument list, no shell)

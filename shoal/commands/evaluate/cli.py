@@ -121,10 +121,7 @@ def evaluate(runs: tuple[str, ...], **values: Any) -> None:
     config = command.build(EvaluateConfig, values)
     if config.json and config.format != "table":
         raise ConfigError(f"--json and --format {config.format} exclude each other. Pass one of them.")
-    if config.real and (config.fast or config.dynamics == "legacy"):
-        raise ConfigError(
-            "--real excludes --fast and --dynamics legacy, which use the batched world. Pass one of them."
-        )
+    refuse_contradictions(config)
     named = [Path(run) for run in runs if run not in BASELINES]
     baselines = [run for run in runs if run in BASELINES]
     directories = _runs_with_policies(named)
@@ -150,16 +147,30 @@ def _runs_with_policies(paths: list[Path]) -> list[RunDirectory]:
     return ready
 
 
+def refuse_contradictions(config: EvaluateConfig) -> None:
+    """Raises ConfigError for settings that request both the batched world and mpe2 itself."""
+    if config.real and (config.fast or config.dynamics == "legacy"):
+        raise ConfigError(
+            "--real excludes --fast and --dynamics legacy, which use the batched world. Pass one of them."
+        )
+
+
 def evaluate_run(
-    directory: RunDirectory, config: EvaluateConfig, stopped: Callable[[], bool] = lambda: False
+    directory: RunDirectory,
+    config: EvaluateConfig,
+    stopped: Callable[[], bool] = lambda: False,
+    screen: Console = _screen,
 ) -> Evaluation:
     """Evaluates one run, shows its progress, and stores the result in the run's directory.
 
-    stopped: polled during the evaluation; raises EvaluationStopped once it returns true. Results with legacy dynamics
-    or sampled choices are not stored, because reports and sweeps expect the usual scale and greedy choices.
+    screen: shows the progress. stopped: polled during the evaluation; raises EvaluationStopped once it returns true.
+    Results with legacy dynamics or sampled choices are not stored, because reports and sweeps expect the usual scale
+    and greedy choices.
     """
     game, team = load_run_team(directory)
-    result = _with_comparison(game, team, config, read_machine(directory).get("launch", {}), stopped)
+    result = _with_comparison(
+        game, team, config, read_machine(directory).get("launch", {}), stopped=stopped, screen=screen
+    )
     if config.dynamics == "mpe2" and result.choices == "greedy":
         evaluation.save(result, directory.evaluation_file)
     return result
@@ -178,7 +189,9 @@ def _with_comparison(
     team: Team,
     config: EvaluateConfig,
     launch: Mapping[str, Any],
+    *,
     stopped: Callable[[], bool] = lambda: False,
+    screen: Console = _screen,
 ) -> Evaluation:
     """Evaluates a team; one trained to sample its choices also with the other kind of choices, and at random."""
     choices: evaluation.Choices = "drawn" if config.sample else "greedy"
@@ -192,6 +205,7 @@ def _with_comparison(
         config,
         launch,
         stopped=stopped,
+        screen=screen,
         within=within,
         choices=choices,
         then=f"a fifth as many with {'sampled' if other == 'drawn' else other} choices, and with random actions"
@@ -204,7 +218,14 @@ def _with_comparison(
     fewer = config if config.episodes is None else msgspec.structs.replace(config, episodes=count)
     chance = random_team(game, config.seed)
     compare = partial(
-        _evaluate_with_progress, game, config=fewer, launch=launch, stopped=stopped, within=within / 3, at_most=count
+        _evaluate_with_progress,
+        game,
+        config=fewer,
+        launch=launch,
+        stopped=stopped,
+        screen=screen,
+        within=within / 3,
+        at_most=count,
     )
     beside = [(other, compare(team, choices=other)), (RANDOM, compare(chance))]
     compared = [Compared(name, one.episodes, one.return_mean, one.return_ci95) for name, one in beside]
@@ -242,6 +263,7 @@ def _evaluate_with_progress(
     *,
     within: float,
     stopped: Callable[[], bool] = lambda: False,
+    screen: Console = _screen,
     choices: evaluation.Choices = "greedy",
     at_most: int = 0,
     then: str = "",
@@ -259,7 +281,7 @@ def _evaluate_with_progress(
     where = "the batched world" if task.batched else "the original environment"
     how = "sampled choices" if choices == "drawn" else "without exploration"
     text = f"evaluating {team.name}: {count} in {where}, {how}{f'; then {then}' if then else ''}"
-    with ProgressWatcher(_screen, text, stopped, quiet=at_most > 0) as watcher:
+    with ProgressWatcher(screen, text, stopped, quiet=at_most > 0) as watcher:
         return evaluation.evaluate_entrant(
             game,
             team,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import Progress
 
+from common.process.own_python import module_command
 from common.process.stop import Stop
 
 
@@ -55,10 +55,10 @@ def _run_job(job: Job, stop: Stop) -> Path | None:
         return None
     job.directory.parent.mkdir(parents=True, exist_ok=True)
     started = (job.directory / "run.toml").exists()
-    line = [sys.executable, "-m", "shoal", "train", job.scenario, "--run", str(job.directory)]
+    line = module_command("shoal", "train", job.scenario, "--run", str(job.directory))
     line += [*(["--resume"] if started else ["--seed", str(job.seed)]), *job.options]
     if started and job.finished:
-        line = [sys.executable, "-m", "shoal", "evaluate", str(job.directory)]
+        line = module_command("shoal", "evaluate", str(job.directory))
     with job.log.open("ab") as output, subprocess.Popen(line, stdout=output, stderr=output) as process:  # noqa: S603
         _wait_for(process, stop)
     return job.log if process.returncode and not stop.requested else None

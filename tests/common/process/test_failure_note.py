@@ -15,31 +15,31 @@ from common.process.failure_note import VARIABLE, Failure, FailureNote
 
 def test_failures_are_read_once_and_in_order(tmp_path: Path) -> None:
     note, reader = (FailureNote(tmp_path / "note") for _ in range(2))
-    assert reader.news() == []
-    note.leave("first\n  line two", lasting=False)
-    note.leave("second", lasting=True)
-    assert reader.news() == [Failure(False, "first\n  line two"), Failure(True, "second")]
-    assert reader.news() == []
-    note.leave("third", lasting=False)
-    assert reader.news() == [Failure(False, "third")]
+    assert reader.read_new() == []
+    note.append("first\n  line two", lasting=False)
+    note.append("second", lasting=True)
+    assert reader.read_new() == [Failure(False, "first\n  line two"), Failure(True, "second")]
+    assert reader.read_new() == []
+    note.append("third", lasting=False)
+    assert reader.read_new() == [Failure(False, "third")]
 
 
 def test_a_line_that_is_not_whole_yet_is_read_later(tmp_path: Path) -> None:
     path = tmp_path / "note"
     reader = FailureNote(path)
-    FailureNote(path).leave("words", lasting=True)
+    FailureNote(path).append("words", lasting=True)
     whole = path.read_bytes()
     path.write_bytes(whole[:10])
-    assert reader.news() == []
+    assert reader.read_new() == []
     path.write_bytes(whole)
-    assert reader.news() == [Failure(True, "words")]
+    assert reader.read_new() == [Failure(True, "words")]
 
 
 def test_without_a_parent_that_asks_nothing_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     note = FailureNote.from_environment()
-    note.leave("words", lasting=True)
-    assert note.news() == []
+    note.append("words", lasting=True)
+    assert note.read_new() == []
 
 
 @pytest.mark.parametrize(("error", "lasting"), [(LastingError("for good"), True), (ShoalError("once"), False)])
@@ -53,7 +53,7 @@ def test_a_command_that_fails_leaves_a_note(
         raise error
 
     assert command.run(fails, "fails", []) == 1
-    assert FailureNote(tmp_path / "note").news() == [Failure(lasting, str(error))]
+    assert FailureNote(tmp_path / "note").read_new() == [Failure(lasting, str(error))]
 
 
 def test_a_defect_leaves_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +65,7 @@ def test_a_defect_leaves_its_traceback(tmp_path: Path, monkeypatch: pytest.Monke
 
     with pytest.raises(ZeroDivisionError):
         command.run(fails, "fails", [])
-    [failure] = FailureNote(tmp_path / "note").news()
+    [failure] = FailureNote(tmp_path / "note").read_new()
     assert "Traceback" in failure.message
     assert "a defect" in failure.message
 
@@ -78,7 +78,7 @@ def test_foreign_code_that_exits_with_0_is_no_success(tmp_path: Path, monkeypatc
         sys.exit(0)
 
     assert command.run(fails, "fails", []) == 1
-    [failure] = FailureNote(tmp_path / "note").news()
+    [failure] = FailureNote(tmp_path / "note").read_new()
     assert failure.lasting
     assert "sys.exit(0)" in failure.message
 
@@ -94,5 +94,5 @@ def test_a_full_disk_is_one_line_and_lasting(
             full.write(b"x")
 
     assert command.run(fails, "fails", []) == 1
-    assert FailureNote(tmp_path / "note").news()[0].lasting
+    assert FailureNote(tmp_path / "note").read_new()[0].lasting
     assert len(capsys.readouterr().err.splitlines()) == 1

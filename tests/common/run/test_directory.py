@@ -140,19 +140,19 @@ def test_a_run_file_is_utf_8_whatever_the_locale_says(tmp_path):
 
 def test_a_directory_is_held_by_one_process_of_a_role(tmp_path):
     first, second = create(tmp_path, SPEC, MIXED)[0], RunDirectory(tmp_path)
-    first.hold("learner")
+    first.lock("learner")
     with pytest.raises(ConfigError, match=rf"in use by another learner, process {os.getpid()}; wait for its end"):
-        second.hold("learner")
-    second.hold("launcher")
+        second.lock("learner")
+    second.lock("launcher")
     del first
-    RunDirectory(tmp_path).hold("learner")
+    RunDirectory(tmp_path).lock("learner")
 
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_holds_nothing_any_longer(tmp_path):
     script = (
         "import sys; from pathlib import Path; from common.run.directory import RunDirectory\n"
-        "held = RunDirectory(Path(sys.argv[1])); held.hold('learner'); print('held', flush=True); sys.stdin.read()"
+        "held = RunDirectory(Path(sys.argv[1])); held.lock('learner'); print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", script, tmp_path],
@@ -163,23 +163,23 @@ def test_a_process_that_is_killed_holds_nothing_any_longer(tmp_path):
     with holder:
         assert holder.stdout.readline() == b"held\n"
         with pytest.raises(ConfigError, match=f"process {holder.pid}"):
-            RunDirectory(tmp_path).hold("learner")
+            RunDirectory(tmp_path).lock("learner")
         holder.kill()
         holder.wait()
-    RunDirectory(tmp_path).hold("learner")
+    RunDirectory(tmp_path).lock("learner")
 
 
 def test_a_directory_that_cannot_be_held_is_named(tmp_path):
     (tmp_path / ".learner.lock").mkdir()
     with pytest.raises(ConfigError, match=f"--run {tmp_path} cannot be written: Is a directory"):
-        RunDirectory(tmp_path).hold("learner")
+        RunDirectory(tmp_path).lock("learner")
 
 
 def test_the_end_of_a_run_that_cannot_be_noted_is_told_with_the_way_out(tmp_path):
-    RunDirectory(tmp_path).note_finished()
+    RunDirectory(tmp_path).mark_finished()
     assert RunDirectory(tmp_path).finished_file.exists()
     with pytest.raises(ShoalError, match=r"gone/finished cannot be written: No such file.*Free disk space.*--resume"):
-        RunDirectory(tmp_path / "gone").note_finished()
+        RunDirectory(tmp_path / "gone").mark_finished()
 
 
 # ---- atomic writes ------------------------------------------------------------------------------------------------

@@ -96,6 +96,9 @@ def test_values_are_tomls_and_bare_words_are_texts(text, value):
         ("007", "write 7;"),
         (".5", "write 0.5;"),
         ("1.", "write 1.0;"),
+        ("[none]", "write [{none = true}];"),
+        ("[1, [Null, 2]]", "write [1, [{none = true}, 2]];"),
+        ("[red, True]", 'write ["red", true];'),
         ("[1", "write a list as [1, 2]"),
         ("'a", "a text in double quotes"),
     ],
@@ -106,6 +109,13 @@ def test_what_looks_like_another_value_is_refused_with_its_spelling(text, right)
     assert f"--set world.x={text}: {text} cannot be read; " in str(error.value)
     assert right in str(error.value)
     assert parse_assignments([f"world.x={json.dumps(text)}"]) == {"world": {"x": text}}
+
+
+def test_long_assignments_are_shortened_in_messages():
+    for text in ("x" * 10_000, f"world.x=[{'1,' * 10_000}", f"world.{'x' * 10_000}=True", f"a.{'x' * 10_000}.b=1"):
+        with pytest.raises(ConfigError) as error:
+            parse_assignments([text])
+        assert len(str(error.value)) < 1_200
 
 
 def test_options_of_worlds_are_tables_of_any_depth():
@@ -158,7 +168,7 @@ def test_what_is_no_assignment_is_told_how_to_write_one(text):
 
 
 def test_a_part_of_what_has_no_parts_is_a_users_mistake():
-    with pytest.raises(ConfigError, match=r"--set seed\.x=2: seed was set to 1 before"):
+    with pytest.raises(ConfigError, match=r"--set seed\.x=2: an earlier --set gave seed the value 1"):
         parse_assignments(["seed=1", "seed.x=2"])
 
 
@@ -170,7 +180,15 @@ def test_a_part_of_what_has_no_parts_is_a_users_mistake():
     [
         ("algorithm.name=ppo", r"algorithm\.name = 'ppo': not one of 'maddpg', 'matd3'"),
         ("exploration.kind=gausian", r"exploration\.kind = 'gausian': not one of .*; did you mean gaussian\?"),
-        ("replay.batsh=5", r"replay\.batsh is not a setting; did you mean batch\?"),
+        ("replay.batsh=5", r"replay\.batsh is not a setting; did you mean replay\.batch\?"),
+        (
+            "algorithm.learning_rate=0.001",
+            r"did you mean algorithm\.policy_learning_rate or algorithm\.critic_learning_rate\?",
+        ),
+        ("batch=512", r"batch is not a setting; did you mean replay\.batch\?"),
+        ("algorithm.batch=512", r"algorithm\.batch is not a setting; did you mean replay\.batch\?"),
+        ("network.critic_hidden=128", r"network\.critic_hidden = 128: .*; write \[128, 128\]"),
+        ("network.share=agent_0", r"network\.share = 'agent_0': .*; write \[\[\"agent_0\"\]\]"),
         ("reply.batch=5", r"reply is not a setting; did you mean replay\?"),
         ("replay.batch=0", r"replay\.batch = 0: expected `int` >= 1"),
         ("replay.batch=many", r"replay\.batch = 'many': expected `int`, got `str`"),
@@ -178,7 +196,7 @@ def test_a_part_of_what_has_no_parts_is_a_users_mistake():
         ("network.policy_hidden=[]", r"network\.policy_hidden = \[\]: expected `array` of length >= 1"),
         ("seed=-1", r"seed = -1: expected `int` >= 0"),
         ("scenario=5", r"scenario = 5: expected `str`, got `int`"),
-        ("replay.capacity=10", r"replay\.min_size 5000 is more than replay\.capacity 10 holds"),
+        ("replay.capacity=10", r"replay\.min_size = 5000: more than replay\.capacity = 10"),
         ("exploration.theta=1.5", r"exploration\.theta = 1\.5: expected `float` <= 1\.0"),
     ],
 )

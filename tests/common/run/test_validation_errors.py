@@ -4,14 +4,16 @@ import msgspec
 import pytest
 from msgspec import Meta
 
-from common.run.validation_errors import close_or_all, explain
+from common.run.validation_errors import MAX_SHOWN, explain, shorten, suggest
 
 
 class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: Literal["steam", "diesel"] = "steam"
     power: Annotated[float, Meta(gt=0)] = 1.0
-    gears: Annotated[tuple[Annotated[int, Meta(ge=1)], ...], Meta(max_length=3)] = (1,)
+    gears: Annotated[tuple[Annotated[int, Meta(ge=1)], ...], Meta(max_length=3)] = (1, 2, 3)
     spare: Annotated[int, Meta(ge=0)] | None = None
+    crew: tuple[tuple[str, ...], ...] = ()
+    tanks_left: int = 0
 
 
 class Ship(msgspec.Struct, forbid_unknown_fields=True):
@@ -20,7 +22,7 @@ class Ship(msgspec.Struct, forbid_unknown_fields=True):
     cargo: dict[str, int] = {}
 
 
-def mistake(**settings):
+def error_of(**settings):
     with pytest.raises(msgspec.ValidationError) as error:
         msgspec.convert(settings, Ship)
     return explain(error.value, settings, Ship)
@@ -50,11 +52,23 @@ def mistake(**settings):
         ({"name": "a", "cargo": 3}, "cargo = 3: a section of settings, not one value"),
         (
             {"name": "a", "engine": 3},
-            "engine = 3: a section of settings, not one value; it holds kind, power, gears, spare",
+            "engine = 3: a section of settings, not one value; it contains kind, power, gears, spare, crew, tanks_left",
         ),
-        ({"name": "a", "engine": {"powr": 1}}, "engine.powr is not a setting; did you mean power?"),
+        ({"name": "a", "engine": {"powr": 1}}, "engine.powr is not a setting; did you mean engine.power?"),
         ({"name": "a", "egine": {}}, "egine is not a setting; did you mean engine?"),
         ({"name": "a", "zzz": {}}, "zzz is not a setting; known: name, engine, cargo"),
+        ({"name": "a", "power": 3}, "power is not a setting; did you mean engine.power?"),
+        ({"name": "a", "powwer": 3}, "powwer is not a setting; did you mean engine.power?"),
+        ({"name": "a", "engine": {"left": 1}}, "engine.left is not a setting; did you mean engine.tanks_left?"),
+        ({"name": "a", "engine": {"gears": 2}}, "engine.gears = 2: expected `array`, got `int`; write [2, 2, 2]"),
+        (
+            {"name": "a", "engine": {"crew": "ann"}},
+            "engine.crew = 'ann': expected `array`, got `str`; write [[\"ann\"]]",
+        ),
+        (
+            {"name": "a", "engine": {"gears": "x"}},
+            "engine.gears = 'x': expected `array`, got `str`; write a list in brackets",
+        ),
         (
             {"name": "a", "engine": {"kind": "x - at `$.name`"}},
             "engine.kind = 'x - at `$.name`': not one of 'steam', 'diesel'",
@@ -62,10 +76,22 @@ def mistake(**settings):
     ],
     ids=str,
 )
-def test_a_mistake_is_told_in_the_users_words(settings, expected):
-    assert mistake(**settings) == expected
+def test_an_error_names_setting_value_and_way_out(settings, expected):
+    assert error_of(**settings) == expected
 
 
 def test_close_names_come_before_all_names():
-    assert close_or_all("batsh", ["batch", "size"]) == "did you mean batch?"
-    assert close_or_all("zzz", ["batch", "size"]) == "known: batch, size"
+    assert suggest("batsh", ["batch", "size"]) == "did you mean batch?"
+    assert suggest("zzz", ["batch", "size"]) == "known: batch, size"
+
+
+@pytest.mark.parametrize(
+    "settings", [{"x" * 10_000: 1}, {"engine": {"x" * 10_000: 1}}, {"name": ["x" * 10_000]}], ids=range(3)
+)
+def test_long_names_and_values_are_shortened(settings):
+    assert len(error_of(**{"name": "a", **settings})) < 2 * MAX_SHOWN + 100
+
+
+def test_a_text_is_shortened_to_its_beginning():
+    assert shorten("a" * MAX_SHOWN) == "a" * MAX_SHOWN
+    assert shorten("ab" * MAX_SHOWN) == "ab" * (MAX_SHOWN // 2 - 2) + "a..."

@@ -149,7 +149,7 @@ def test_a_status_may_say_that_there_is_no_return_yet(status):
 
 @pytest.mark.parametrize("parts", [0, 3, 4, 1000])
 def test_a_message_of_another_number_of_parts_is_refused(parts):
-    with pytest.raises(ProtocolError, match=f"{parts} parts"):
+    with pytest.raises(ProtocolError, match=f"{parts} frames"):
         decode_from_peer([encode(Bye("a", 1))[0]] * parts)
 
 

@@ -59,14 +59,14 @@ def test_a_secret_is_not_in_what_is_printed_of_keys(keys: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda keys: keys.parent / "nowhere", "is no directory; `shoal keys` makes"),
-        (lambda keys: keys, r"keys of several processes \(actor, carol, learner, replay\); .*keys/actor"),
-        (lambda keys: (keys / "replay" / "replay.key_secret").unlink() or keys / "replay", "holds no secret key"),
+        (lambda keys: keys.parent / "nowhere", "is not a directory. Create the keys with `shoal keys`"),
+        (lambda keys: keys, r"keys of several processes \(actor, carol, learner, replay\)\. .*keys/actor"),
+        (lambda keys: (keys / "replay" / "replay.key_secret").unlink() or keys / "replay", "contains no secret key"),
         (
             lambda keys: (
                 (keys / "carol" / "carol.key_secret").rename(keys / "actor" / "b.key_secret") and keys / "actor"
             ),
-            "holds 2 secret keys .*a directory of its own",
+            "contains 2 secret keys .*a separate directory",
         ),
         (lambda keys: (keys / "actor" / "actor.key_secret").chmod(0o604) or keys / "actor", "every user.*chmod 600"),
     ],
@@ -95,7 +95,7 @@ def test_a_server_that_is_not_known_is_named(keys: Path, server: str) -> None:
     assert loaded
     (keys / "actor" / f"{server}.key").unlink()
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket, pytest.raises(ConfigError, match=server):
-        loaded.introduce(socket, server)  # type: ignore[arg-type]
+        loaded.secure_client(socket, server)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("key", PUBLISHED_KEYS)
@@ -111,12 +111,12 @@ def test_keys_of_manuals_are_refused_wherever_they_stand(keys: Path, key: str) -
         load_keys(str(keys / "actor"))
     (keys / "actor" / "replay.key").write_text(f'curve\n    public-key = "{key}"\n')
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket, pytest.raises(ConfigError, match="test key"):
-        own.introduce(socket, "replay")
+        own.secure_client(socket, "replay")
 
 
 @pytest.mark.parametrize("key", ["0" * 40, "@*" * 20, zmq.utils.z85.encode(b"ab" * 16).decode()])
 def test_zeros_and_patterns_are_refused(key: str) -> None:
-    with pytest.raises(ConfigError, match=r"no random key|no CURVE key"):
+    with pytest.raises(ConfigError, match=r"instead of a random key|not a CURVE key"):
         check_key(key.encode(), "here")
 
 

@@ -88,7 +88,7 @@ def test_a_header_nested_too_deep_is_refused():
 @pytest.mark.parametrize("magic", [b"SHW2", b"\0\0\0\0", b"PK\x03\x04"])
 def test_a_foreign_magic_is_refused(magic):
     body = magic + make_frame(RUN)[4:-16]
-    with pytest.raises(ProtocolError, match="does not begin as one"):
+    with pytest.raises(ProtocolError, match="does not start with its magic"):
         unpack_weights(signed(body))
 
 

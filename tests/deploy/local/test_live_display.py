@@ -180,9 +180,9 @@ def test_restarts_of_workers_and_what_slow_ones_do_are_shown() -> None:
 
 def test_a_failure_is_said_at_once_with_all_its_lines() -> None:
     console = Console(file=io.StringIO(), width=400)
-    LineDisplay(console).say("actor worker 0: pettingzoo:boom: no licence; starts again in 0.5 s\n  user.py:3 in step")
+    LineDisplay(console).say("actor worker 0: pettingzoo:boom: no licence; restarts in 0.5 s\n  user.py:3 in step")
     assert isinstance(console.file, io.StringIO)
-    assert console.file.getvalue().endswith("starts again in 0.5 s\n  user.py:3 in step\n")
+    assert console.file.getvalue().endswith("restarts in 0.5 s\n  user.py:3 in step\n")
 
 
 def test_a_run_without_an_ended_episode_says_so() -> None:

@@ -10,50 +10,54 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError, LastingError, PeerError, ShoalError
-from common.process.restart_policy import MOST_FAILURES, RestartPolicy
-from deploy.local.supervisor import Fail, Finished, Restart, Role, Supervisor, verdict
+from common.process.restart_policy import MOST_FAILURES, Finished, GiveUp, ProcessExit, Restart, RestartPolicy
+from deploy.local.supervisor import Role, Supervisor, outcome
+
+
+def _policy() -> RestartPolicy:
+    return RestartPolicy("thing")
 
 
 def test_exit_code_0_finishes_what_finishes_and_restarts_a_service() -> None:
-    assert verdict(0, 5.0, RestartPolicy(), finishes=True, last_words="") == Finished()
-    assert isinstance(verdict(0, 5.0, RestartPolicy(), finishes=False, last_words=""), Restart)
+    assert outcome(0, 5.0, _policy(), finishes=True, message="") == Finished()
+    assert isinstance(outcome(0, 5.0, _policy(), finishes=False, message=""), Restart)
 
 
-def test_a_killed_process_starts_again_after_a_growing_delay_until_it_is_given_up() -> None:
-    restarts = RestartPolicy()
-    delays = [verdict(-9, 1.0, restarts, finishes=False, last_words="boom") for _ in range(MOST_FAILURES)]
+def test_a_killed_process_restarts_after_a_growing_delay_until_it_is_given_up() -> None:
+    policy = _policy()
+    delays = [outcome(-9, 1.0, policy, finishes=False, message="boom") for _ in range(MOST_FAILURES)]
     assert [delay.delay_s for delay in delays if isinstance(delay, Restart)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
-    last = verdict(-9, 1.0, restarts, finishes=False, last_words="boom")
-    assert isinstance(last, Fail)
-    assert "boom" in str(last.error)
+    last = outcome(-9, 1.0, policy, finishes=False, message="boom")
+    assert isinstance(last, GiveUp)
+    assert str(last.error) == "boom\n(thing failed 9 times in a row; it is not restarted)"
 
 
-def test_a_long_run_makes_the_delay_begin_anew() -> None:
-    restarts = RestartPolicy()
+def test_a_long_run_resets_the_delay() -> None:
+    policy = _policy()
     for _ in range(MOST_FAILURES):
-        verdict(-9, 1.0, restarts, finishes=False, last_words="")
-    assert verdict(-9, 3_600.0, restarts, finishes=False, last_words="") == Restart(0.5)
+        outcome(-9, 1.0, policy, finishes=False, message="")
+    assert outcome(-9, 3_600.0, policy, finishes=False, message="") == Restart(0.5, "")
 
 
 @pytest.mark.parametrize(("code", "kind"), [(2, ConfigError), (3, PeerError)])
-def test_a_users_mistake_is_not_tried_again(code: int, kind: type[ShoalError]) -> None:
-    decided = verdict(code, 1.0, RestartPolicy(), finishes=True, last_words="--gpu: no CUDA")
-    assert isinstance(decided, Fail)
-    assert type(decided.error) is kind
-    assert str(decided.error) == "--gpu: no CUDA"
+def test_a_usage_error_is_not_retried(code: int, kind: type[ShoalError]) -> None:
+    found = outcome(code, 1.0, _policy(), finishes=True, message="--gpu: no CUDA")
+    assert isinstance(found, GiveUp)
+    assert type(found.error) is kind
+    assert str(found.error) == "--gpu: no CUDA"
 
 
 def test_a_peer_that_was_there_once_is_waited_for() -> None:
-    restarts = RestartPolicy()
-    assert verdict(-9, 1.0, restarts, finishes=False, last_words="") == Restart(0.5)
-    assert verdict(3, 1.0, restarts, finishes=False, last_words="Redis is gone") == Restart(1.0)
+    policy = _policy()
+    assert outcome(-9, 1.0, policy, finishes=False, message="") == Restart(0.5, "")
+    assert outcome(3, 1.0, policy, finishes=False, message="Redis is gone") == Restart(1.0, "Redis is gone")
 
 
-def test_what_a_process_has_given_up_itself_is_final() -> None:
-    decided = verdict(1, 3_600.0, RestartPolicy(), finishes=False, last_words="no licence", lasting=True)
-    assert isinstance(decided, Fail)
-    assert type(decided.error) is LastingError
-    assert str(decided.error) == "no licence"
+def test_what_a_process_calls_permanent_is_final() -> None:
+    found = outcome(1, 3_600.0, _policy(), finishes=False, message="no licence", permanent=True)
+    assert isinstance(found, GiveUp)
+    assert type(found.error) is LastingError
+    assert str(found.error) == "no licence"
 
 
 def _role(tmp_path: Path, code: str, *, finishes: bool = True) -> Role:
@@ -86,7 +90,7 @@ def test_a_role_that_dies_is_started_again_and_then_finishes(tmp_path: Path) -> 
     _look_until(supervisor, lambda: role.trouble)
     assert "killed by signal 9" in supervisor.troubles[0]
     _look_until(supervisor, lambda: role.finished)
-    assert role.restarts.total == 1
+    assert role.policy.restarts == 1
     assert supervisor.troubles == []
 
 
@@ -103,7 +107,7 @@ def test_a_process_that_is_killed_is_not_given_the_words_of_a_worker_that_it_has
     note, log = tmp_path / "note", tmp_path / "log"
     code = (
         "import os; from pathlib import Path; from common.process.failure_note import FailureNote;"
-        f"FailureNote(Path({str(note)!r})).leave('worker 3: no licence', lasting=False, mended=True);"
+        f"FailureNote(Path({str(note)!r})).append('worker 3: no licence', lasting=False, mended=True);"
         "print('its own last line', flush=True); os.kill(os.getpid(), 9)"
     )
 
@@ -116,7 +120,7 @@ def test_a_process_that_is_killed_is_not_given_the_words_of_a_worker_that_it_has
     _look_until(supervisor, lambda: role.trouble)
     assert supervisor.take_news() == ["thing worker 3: no licence"]
     for _ in range(MOST_FAILURES):
-        role.restarts.after(progressed=False)
+        role.policy.decide(ProcessExit("other", "", progressed=False))
     with pytest.raises(LastingError, match="its own last line"):
         _look_until(supervisor, lambda: False)
 

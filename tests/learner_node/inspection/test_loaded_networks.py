@@ -14,7 +14,7 @@ from learner_node.checkpoints import Checkpoints
 from learner_node.inspection.loaded_networks import LoadedNetworks, load_newest
 from learner_node.inspection.network_stats import forward
 from learner_node.stacked.passes import CriticPass
-from learner_node.stacked.update import Maddpg
+from learner_node.stacked.update import StackedUpdate
 from learner_node.state import Counters, capture
 from tests.learner_node.stacked.test_update import as_batch
 from tests.learner_node.teams import TEAMS, as_fields, random_records
@@ -26,9 +26,9 @@ def run_of(team: str, **algorithm: object) -> Run:
     return Run("r", spec, TEAMS[team])
 
 
-def trained(run: Run) -> Maddpg:
+def trained(run: Run) -> StackedUpdate:
     spec = run.spec
-    algorithm = Maddpg(run.joint, spec.network, spec.algorithm, 3, torch.zeros(()))
+    algorithm = StackedUpdate(run.joint, spec.network, spec.algorithm, 3, torch.zeros(()))
     for seed in range(3):
         fields = as_fields(random_records(run.joint, 32, seed), torch.float32)
         algorithm.update(as_batch(fields), 1e-2, 1e-2)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from learner_node.inspection import update_speed as speed
-from learner_node.stacked.update import Maddpg
+from learner_node.stacked.update import StackedUpdate
 
 
 def pieces(networks: Sequence[nn.Module]) -> list[Tensor]:
@@ -23,7 +23,7 @@ def test_the_plain_loop_makes_the_same_update() -> None:
     torch.manual_seed(0)
     joint, network, algorithm = speed.simple_spread_shapes(), speed.NETWORK, speed.ALGORITHM
     batch = speed.random_batch(joint, 64)
-    stacked, loop = Maddpg(joint, network, algorithm, 0, batch.joint), speed.PlainLoop(joint, network, algorithm)
+    stacked, loop = StackedUpdate(joint, network, algorithm, 0, batch.joint), speed.PlainLoop(joint, network, algorithm)
     kinds = (stacked.policies, loop.policies, loop._targets[0]), (stacked.critics, loop.critics, loop._targets[1])
     for trained, *copies in kinds:
         for networks in copies:

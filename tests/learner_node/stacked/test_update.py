@@ -13,7 +13,7 @@ from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec, Box
 from learner_node.stacked.heads import gumbel_noise
 from learner_node.stacked.losses import LossBatch
-from learner_node.stacked.update import Maddpg
+from learner_node.stacked.update import StackedUpdate
 from tests.learner_node.literal_maddpg import LiteralMaddpg, Noise, flatten, load
 from tests.learner_node.teams import TEAMS, as_fields, random_records
 
@@ -32,7 +32,7 @@ class Pair:
 
     def __init__(self, joint: AgentsSpec, algorithm: AlgorithmSpec, network: NetworkSpec = NETWORK) -> None:
         self.joint, self.algorithm = joint, algorithm
-        self.stacked = Maddpg(joint, network, algorithm, 3, DOUBLE)
+        self.stacked = StackedUpdate(joint, network, algorithm, 3, DOUBLE)
         self.twin = LiteralMaddpg(joint, network, algorithm)
         load(self.twin.mu, self.stacked.policies.tensors()["online"])
         load(self.twin.q, self.stacked.critics.tensors()["online"])
@@ -190,7 +190,7 @@ def test_time_limits_bootstrap_from_the_true_final_observation() -> None:
     """A last step with discount 1 takes its value from next_obs; with discount 0 it takes none."""
     joint = TEAMS["spread"]
     algorithm = AlgorithmSpec(name="maddpg", discount=0.9)
-    learner = Maddpg(joint, NETWORK, algorithm, 3, DOUBLE)
+    learner = StackedUpdate(joint, NETWORK, algorithm, 3, DOUBLE)
     fields = as_fields(random_records(joint, ROWS, 0), torch.float64)
     fields["discount"][: ROWS // 2] = 0.0
     target = learner.td_targets(as_batch(fields)).t()
@@ -210,7 +210,7 @@ def test_what_an_absent_agent_leaves_in_its_rows_changes_nothing_of_its_own() ->
     fields["present"][: ROWS // 2, 1] = 0.0
     changed = {name: value.clone() for name, value in fields.items()}
     changed["reward"][: ROWS // 2, 1] = 100.0
-    learners = [Maddpg(joint, NETWORK, AlgorithmSpec(), 3, DOUBLE) for _ in range(2)]
+    learners = [StackedUpdate(joint, NETWORK, AlgorithmSpec(), 3, DOUBLE) for _ in range(2)]
     for learner, batch in zip(learners, (fields, changed), strict=True):
         learner.update(as_batch(batch), 1e-3, 1e-3)
     assert torch.equal(learners[0].policies.stored, learners[1].policies.stored)
@@ -221,7 +221,7 @@ def test_an_agent_that_is_never_present_learns_nothing() -> None:
     joint = TEAMS["spread"]
     fields = as_fields(random_records(joint, ROWS, 0), torch.float64)
     fields["present"][:, 2] = 0.0
-    learner = Maddpg(joint, NETWORK, AlgorithmSpec(), 3, DOUBLE)
+    learner = StackedUpdate(joint, NETWORK, AlgorithmSpec(), 3, DOUBLE)
     before = learner.policies.tensors()["online"]
     losses = learner.update(as_batch(fields), 1e-3, 1e-3)
     after = learner.policies.tensors()["online"]
@@ -234,7 +234,7 @@ def test_an_agent_that_is_never_present_learns_nothing() -> None:
 @pytest.mark.parametrize("largest", [1e-24, 1e-12, 1e12])
 def test_any_clip_leaves_float32_finite(largest: float) -> None:
     joint = TEAMS["spread"]
-    learner = Maddpg(joint, NETWORK, AlgorithmSpec(gradient_clip=largest), 3, torch.zeros(()))
+    learner = StackedUpdate(joint, NETWORK, AlgorithmSpec(gradient_clip=largest), 3, torch.zeros(()))
     measured = learner.update(as_batch(as_fields(random_records(joint, ROWS, 0), torch.float32)), 1e-3, 1e-3)
     for trained in (learner.policies, learner.critics):
         assert trained.stored.isfinite().all()
@@ -246,7 +246,7 @@ def test_any_clip_leaves_float32_finite(largest: float) -> None:
 def test_a_batch_known_to_be_complete_is_treated_the_same(team: str) -> None:
     joint = TEAMS[team]
     for teammates in ("buffer", "current"):
-        one, other = (Maddpg(joint, NETWORK, AlgorithmSpec(teammates=teammates), 3, DOUBLE) for _ in range(2))  # type: ignore[arg-type]
+        one, other = (StackedUpdate(joint, NETWORK, AlgorithmSpec(teammates=teammates), 3, DOUBLE) for _ in range(2))  # type: ignore[arg-type]
         for seed in range(3):
             batch = as_batch(as_fields(random_records(joint, ROWS, seed), torch.float64))
             one.update(batch, 1e-3, 1e-3)
@@ -258,7 +258,7 @@ def test_a_batch_known_to_be_complete_is_treated_the_same(team: str) -> None:
 @pytest.mark.parametrize("rows", [(16, 48, 16)])
 def test_the_batch_may_change_its_size(rows: tuple[int, ...]) -> None:
     joint = TEAMS["mixed"]
-    one, other = (Maddpg(joint, NETWORK, AlgorithmSpec(), 3, DOUBLE) for _ in range(2))
+    one, other = (StackedUpdate(joint, NETWORK, AlgorithmSpec(), 3, DOUBLE) for _ in range(2))
     for seed, count in enumerate(rows):
         batch = as_batch(as_fields(random_records(joint, count, seed), torch.float64))
         one.update(batch, 1e-3, 1e-3)

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from common.run.run import Run
 from common.wire.messages import Batch, Hello, Open, Priorities, SampleRequest, Status, StatusRequest, Unknown
-from common.wire.sample_info import PLACE, Places, with_values
+from common.wire.sample_info import SAMPLE_INFO, SampleInfo, with_values
 from replay_server.durability.recovery import recover
 from replay_server.replay import Replay
 from replay_server.settings import ReplaySettings
@@ -33,7 +33,7 @@ class Histories(RuleBasedStateMachine):
         self.priorities = [0.0] * CAPACITY
         self.largest = 1.0
         self.times = [0] * CAPACITY
-        self.drawn: list[tuple[Places, list[int]]] = []
+        self.drawn: list[tuple[SampleInfo, list[int]]] = []
         """Places of earlier draws, and how often each one's slot had been written by then."""
 
     @rule(count=st.integers(1, CAPACITY))
@@ -184,16 +184,16 @@ class Room:
         assert not self.replay.handle(b"A", *make_chunk(self.run, "a", seq, count, first=first), 0.0)
         self.replay.tick(0.0)
 
-    def draw(self, count: int = 16) -> tuple[list[int], Places]:
+    def draw(self, count: int = 16) -> tuple[list[int], SampleInfo]:
         """Returns the numbers of the records of a batch, and their places."""
         self.replay.handle(b"L", SampleRequest(1, count), None, 0.0)
         reply = next(reply for reply in self.replay.tick(0.0) if isinstance(reply.message, Batch))
         assert reply.payload is not None
         records_bytes = count * DTYPE.itemsize
-        places = np.frombuffer(reply.payload, PLACE, offset=records_bytes)
+        places = np.frombuffer(reply.payload, SAMPLE_INFO, offset=records_bytes)
         return numbers(bytes(reply.payload[:records_bytes])), places
 
-    def tell(self, places: Places, error: Callable[[int], float] | float, peer: bytes = b"L") -> list[object]:
+    def tell(self, places: SampleInfo, error: Callable[[int], float] | float, peer: bytes = b"L") -> list[object]:
         errors = [error(i) if callable(error) else error for i in range(len(places))]
         payload = with_values(places, np.array(errors, np.float32)).tobytes()
         message = Priorities(len(places))
@@ -255,7 +255,7 @@ def test_strangers_set_no_priorities() -> None:
 def test_where_all_are_drawn_alike_no_error_counts() -> None:
     room = Room(priority_exponent=0.0)
     room.bring(1)
-    places = np.zeros(3, PLACE)
+    places = np.zeros(3, SAMPLE_INFO)
     assert room.tell(places, 1.0) == []
     assert room.status().late_priorities == 3
     assert len(room.draw(10)[1]) == 0

@@ -162,7 +162,7 @@ def test_an_incomplete_last_line_is_counted_and_skipped(history: History, tmp_pa
 
 def test_a_line_that_is_damaged_is_an_error(history: History, tmp_path: Path) -> None:
     (tmp_path / "replay-default.000000.jsonl").write_bytes(b"[1,2]\n")
-    with pytest.raises(ConfigError, match="no audit of this version"):
+    with pytest.raises(ConfigError, match="not an audit file of this version"):
         history.check()
 
 

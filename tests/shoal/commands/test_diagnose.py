@@ -23,7 +23,7 @@ from common.worlds import world_spec
 from deploy.local.config import TrainConfig
 from deploy.local.live_display import make_display
 from learner_node.checkpoints import Checkpoints
-from learner_node.stacked.update import Maddpg
+from learner_node.stacked.update import StackedUpdate
 from learner_node.state import Counters, capture
 from shoal.cli import shoal
 from shoal.commands.diagnose import LONGEST_EPISODE, diagnose, horizon, with_complete_returns
@@ -42,7 +42,7 @@ def make_directory(path: Path, run: Run, flat: np.ndarray | None = None) -> tupl
     if flat is not None:
         save_policy(directory.policy_file, PolicyFile(made, 1, 10, flat))
     else:
-        algorithm = Maddpg(made.joint, made.spec.network, made.spec.algorithm, 0, torch.zeros(()))
+        algorithm = StackedUpdate(made.joint, made.spec.network, made.spec.algorithm, 0, torch.zeros(()))
         Checkpoints(directory.checkpoints, 3).save(capture(algorithm, Counters(updates=10)), best=False)
     return directory, made
 

@@ -1,0 +1,113 @@
+"""The diagnosis and the film at the end of `shoal train`, made by a process of their own for a user's environment.
+
+    parent: task ------------> child (python -m shoal.commands.train.afterwards PIPE PARENT)
+       <---- what it found, or why it failed
+
+A copy of the environment that hangs costs the diagnosis or the film, not the command: the parent waits for a limited
+time. Then it kills the child and everything that the copies started.
+
+| waits for                | frees it                                                      |
+|--------------------------|---------------------------------------------------------------|
+| parent: the child's end  | its answer, its end, the time limit, or a request to stop     |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from common.errors import ShoalError, WorldError
+from common.process.child_process import ChildProcess, end_session_without, keep_for_itself
+from common.process.exit import DONE
+from common.run.directory import RunDirectory
+from shoal.commands.diagnose.warning import DiagnosisWarning
+
+LIMIT_S = 120.0
+"""Longest time for a diagnosis or a film."""
+LOOK_EVERY_S = 0.2
+LONGEST_ANSWER_BYTES = 16 * 2**20
+
+
+class Task(msgspec.Struct, frozen=True):
+    """What to make of which run; the other fields are a film's."""
+
+    kind: Literal["diagnosis", "film"]
+    run: str
+    episodes: int
+    output: str = ""
+    width: int = 0
+    steps: int = 0
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What the child found; `error` says why it failed and is empty if it did not."""
+
+    updates: int = 0
+    warnings: list[DiagnosisWarning] = []
+    error: str = ""
+
+
+def make(task: Task) -> Answer:
+    """Makes the diagnosis or the film in this process; ShoalError, or what the environment raises."""
+    directory = RunDirectory(Path(task.run))
+    if task.kind == "film":
+        from actor_node.rendering.film import render  # noqa: PLC0415  (only now: Pillow, and the world's own renderer)
+
+        render([directory], Path(task.output), episodes=task.episodes, width=task.width, steps=task.steps)
+        return Answer()
+    from shoal.commands.diagnose import diagnose  # noqa: PLC0415  (the other way round it would be a circle)
+
+    found = diagnose(directory, task.episodes)
+    return Answer(found.updates, found.warnings)
+
+
+def make_in_child(task: Task, stopped: Callable[[], bool], *, limit_s: float = LIMIT_S) -> Answer:
+    """Makes it in a child process; WorldError if the child fails, ends without an answer or takes over `limit_s`."""
+    child = ChildProcess("shoal.commands.train.afterwards")
+    try:
+        child.pipe.send_bytes(msgspec.json.encode(task))
+        deadline = time.monotonic() + limit_s
+        while not child.pipe.poll(LOOK_EVERY_S):
+            if stopped():
+                raise WorldError("stopped")
+            if time.monotonic() > deadline:
+                raise WorldError(f"not done within {limit_s:.0f} s")
+        answer = msgspec.json.decode(child.pipe.recv_bytes(LONGEST_ANSWER_BYTES), type=Answer)
+    except EOFError:
+        raise WorldError("its process ended without an answer") from None
+    finally:
+        child.kill()
+    if answer.error:
+        raise WorldError(answer.error)
+    return answer
+
+
+def main() -> None:
+    """Does one task for the parent and ends the process at once, whatever the copies left running."""
+    pipe, parent = Connection(int(sys.argv[1])), int(sys.argv[2])
+    keep_for_itself(pipe)
+    end_session_without(parent)
+    logging.basicConfig(level="WARNING")
+    task = msgspec.json.decode(pipe.recv_bytes(), type=Task)
+    try:
+        answer = make(task)
+    except ShoalError as e:
+        answer = Answer(error=str(e))
+    except Exception as e:  # noqa: BLE001  (the user's code may raise anything; the parent says it)
+        answer = Answer(error=f"{type(e).__name__}: {e}")
+    with contextlib.suppress(OSError):  # the parent waits no longer
+        pipe.send_bytes(msgspec.json.encode(answer))
+    os._exit(DONE)
+
+
+if __name__ == "__main__":
+    main()

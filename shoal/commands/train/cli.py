@@ -1,0 +1,91 @@
+"""The command `shoal train`."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+
+from common.open_run import RunOptions
+from common.process import command
+from common.process.exit import DONE
+from common.process.logs import start_logging
+from common.run.directory import RunDirectory
+from deploy.local.config import STARTED_BY_PRESET, TrainConfig
+from shoal.commands.evaluate.cli import print_evaluation
+from shoal.commands.train.session import TrainingSession
+
+# The table goes where the log goes; stdout holds results only, so that it can be piped.
+_screen = Console(markup=False, emoji=False, stderr=True)
+
+OPTIONS = {
+    "Usual options": ("time", "run", "resume", "actors", "seed", "algorithm", "set", "config", "gpu"),
+    "Budget and episodes": ("steps", "max_episode_steps", "episodes"),
+    "What is shown and kept": ("json", "dashboard", "dashboard_port", "no_film", "track", "audit"),
+    "This machine": ("copies", "threads", "redis", "redis_password_file", "redis_ca_file"),
+    "Advanced": ("preset", "lockstep", "chunk_rows"),
+}
+"""Options of the command by the heading under which `--help` shows them, in order."""
+
+
+class TrainCommand(click.Command):
+    """A command whose help shows its options in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes each group of options under its heading."""
+        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+        records = {option.name: option.get_help_record(ctx) for option in options}
+        named = [name for names in OPTIONS.values() for name in names]
+        others = tuple(name for name in records if name and name not in named)
+        for heading, names in (*OPTIONS.items(), ("Other", others)):
+            if rows := [record for name in names if (record := records.get(name))]:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
+
+
+@click.command(cls=TrainCommand)
+@click.argument("scenario", default="")
+@command.options(TrainConfig, RunOptions)
+@click.pass_context
+def train(context: click.Context, /, scenario: str, **values: Any) -> int:
+    """Train a team on SCENARIO with everything on this machine, then evaluate it.
+
+    Starts an embedded Redis, the replay server, the learner and the actors, restarts any process that dies, and shows
+    progress. Ctrl-C ends the run cleanly; `--resume --run DIR` continues it.
+
+    \b
+    Examples:
+      shoal train simple_spread
+      shoal train simple_spread --time 20m --actors 2 --run runs/spread
+      shoal train simple_spread --set world.N=5 --set replay.batch=512
+      shoal train --resume --run runs/spread --time 40m
+    """  # noqa: D301  (click keeps the lines after a real backspace as they are)
+    options = command.build(RunOptions, values)
+    started = command.unless_given(context, STARTED_BY_PRESET.get(options.preset, {}))
+    config = command.build(TrainConfig, {**values, **started})
+    session = TrainingSession(config, _screen)
+    directory = session.open(scenario, options, command.run_settings(context))
+    start_logging("shoal", "WARNING" if _screen.is_terminal else "INFO")
+    stop = session.stop
+    stop.on_signals()
+    stop.on_hangup()
+    if config.lockstep:
+        _prepare_lockstep(directory, config)
+    if not session.train():
+        return stop.exit_code
+    if config.lockstep and config.json and config.episodes == 0:
+        command.result(msgspec.json.encode({"weights_hash": session.weights_hash}))
+    code = DONE if config.episodes == 0 else session.evaluate(partial(print_evaluation, as_json=config.json))
+    session.conclude()
+    return stop.exit_code if stop.requested else code
+
+
+def _prepare_lockstep(directory: RunDirectory, config: TrainConfig) -> None:
+    """Logs into the run's directory, since the screen is for the display, and sets what torch reads at its import."""
+    directory.logs.mkdir(exist_ok=True)
+    start_logging("lockstep", "WARNING", file=directory.logs / "lockstep.log")
+    os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))

@@ -1,0 +1,158 @@
+"""One run from its options to its report: what the command `shoal train` and the function `shoal.train` do.
+
+session = TrainingSession(config, screen)       refuses what cannot work; nothing is written or started yet
+session.open("simple_spread", options, {})      the run's directory
+session.train()                                 processes, until the budget is used or a stop is requested
+session.evaluate(show)                          the final evaluation
+session.conclude()                              warnings, film, report
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from actor_node.evaluation.copy_rollouts import words_of
+from actor_node.evaluation.evaluate import Evaluation
+from common.open_run import RunOptions, open_run
+from common.policy.file import load_policy
+from common.process.exit import DONE, FAILED
+from common.process.stop import Stop
+from common.run.directory import RunDirectory
+from common.run.run import Run
+from deploy.local.config import TrainConfig
+from deploy.local.launcher import LocalRun, forget_transitions
+from deploy.local.live_display import make_display
+from deploy.local.start_checks import refuse_what_does_not_fit, refuse_without_cuda, untrained_in_words
+from learner_node.sizes import sizes_of
+from learner_node.trackers import refuse_missing
+from shoal.commands.evaluate.cli import EvaluateConfig, evaluate_run
+from shoal.commands.evaluate.progress import EvaluationStopped
+from shoal.commands.train.artifacts import Artifacts
+
+if TYPE_CHECKING:
+    from deploy.lockstep.run import LockstepRun
+
+_RESULTS = ("policy.safetensors", "evaluation.json", "checkpoints/", "metrics.jsonl", "tensorboard/", "logs/")
+
+
+class TrainingSession:
+    """Trains one run on this machine, evaluates it and writes its report."""
+
+    def __init__(self, config: TrainConfig, screen: Console) -> None:
+        """Refuses by ConfigError what cannot work on this machine; writes and starts nothing.
+
+        screen: where progress is shown.
+        """
+        if config.lockstep:
+            config.refuse_what_lockstep_is_not()
+        refuse_missing(config.track)
+        if config.gpu:
+            refuse_without_cuda()
+        self.config, self._screen = config, screen
+        self.stop = Stop()
+        """A request made here ends the run at its next look."""
+        self.problem = ""
+        """Why the trained run could not be evaluated; empty otherwise."""
+        self._artifacts = Artifacts(config, screen)
+
+    def open(self, scenario: str, options: RunOptions, sections: Mapping[str, Any]) -> RunDirectory:
+        """Creates the run's directory, or opens the one to resume, and returns it.
+
+        scenario: may be empty for a run that is resumed. sections: settings by section, which `options` override.
+        Raises ConfigError, and FinishedError for a run that has used its budget.
+        """
+        config = self.config
+        self.directory, self.run = open_run(
+            config.run,
+            scenario,
+            options,
+            sections,
+            resume=config.resume,
+            role="launcher",
+            check=refuse_what_does_not_fit(config),
+            say=self._print,
+        )
+        self.stop.hint = self._resume_hint
+        return self.directory
+
+    def train(self) -> bool:
+        """Runs all processes until the budget is used (True) or a stop is requested (False).
+
+        Every process is started, restarted and ended by the thread that calls this: the kernel ends the processes with
+        that thread. Raises ShoalError for a process that failed and whose restart cannot help.
+        """
+        directory, run, config = self.directory, self.run, self.config
+        self._print(f"run {run.id} of {run.spec.scenario} in {directory.path}")
+        for line in sizes_of(run.spec, run.joint).lines:
+            self._print(line)
+        local = self._lockstep(run) if config.lockstep else LocalRun(directory, config)
+        if not config.lockstep:
+            self._print(f"look at it from elsewhere: shoal status {directory.path}")
+        title = f"{run.spec.scenario} · {run.spec.algorithm.name}"
+        display = self._artifacts.begin(directory, make_display(self._screen, title))
+        if not local.train(self.stop, display):
+            self._artifacts.conclude(film=False)
+            self._print(self._resume_hint)
+            return False
+        forget_transitions(directory)
+        if untrained := untrained_in_words(directory):
+            self._print(untrained)
+        if config.lockstep:
+            self._print(f"weights {self.weights_hash}")
+        return True
+
+    @property
+    def weights_hash(self) -> str:
+        """Digest of the run's policies: equal for equal bits."""
+        return load_policy(self.directory.policy_file).digest
+
+    def evaluate(self, show: Callable[[Evaluation], object]) -> int:
+        """Evaluates the trained run, shows the result and returns the exit code: 0, 1 if it failed, or the stop's.
+
+        Whatever happens here, the team is trained: film and report are made all the same.
+        """
+        path = self.directory.path
+        config = EvaluateConfig(episodes=self.config.episodes)
+        try:
+            result = evaluate_run(self.directory, config, lambda: self.stop.requested, self._screen)
+        except EvaluationStopped as e:
+            self._print(f"evaluation {e}; play it with: shoal evaluate {path}")
+            return self.stop.exit_code
+        except Exception as e:  # noqa: BLE001  (whatever it is, the trained team gets its report)
+            self.problem = words_of(e)
+            again = f"try again with: shoal evaluate {path}"
+            self._print(f"not evaluated: {self.problem}\n{again}", highlight=False)
+            return FAILED
+        show(result)
+        return DONE
+
+    def conclude(self) -> None:
+        """Prints what ails the run, makes its film and its report, and names what is in its directory."""
+        if not self.stop.requested:
+            self._artifacts.warn()
+        self._artifacts.conclude(film=True)
+        path = self.directory.path
+        written = [name for name in _RESULTS if (path / name).exists()]
+        self._print(f"results in {path}: {', '.join(written)}")
+
+    def close(self) -> None:
+        """Gives the run's directory up, so that this process, too, may resume it."""
+        self.directory.release()
+
+    @property
+    def _resume_hint(self) -> str:
+        config = self.config
+        options = config.lockstep_options if config.lockstep else f"--actors {config.actors} --copies {config.copies}"
+        return f"stopped; resume with: shoal train --resume {options} --run {self.directory.path}"
+
+    def _lockstep(self, run: Run) -> LockstepRun:
+        # Only now: this imports torch, which takes seconds.
+        from deploy.lockstep.run import LockstepRun  # noqa: PLC0415
+
+        return LockstepRun(self.directory, run, self.config)
+
+    def _print(self, text: str, *, highlight: bool | None = None) -> None:
+        self._screen.print(text, soft_wrap=True, markup=False, highlight=highlight)

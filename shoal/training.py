@@ -1,0 +1,414 @@
+"""Training and evaluation from Python: the machinery of `shoal train` and `shoal evaluate` behind functions.
+
+Nothing here reads or changes `os.environ`, prints on the standard output, sets up logging or ends the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import signal
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypedDict, TypeVar, Unpack
+
+import click
+import msgspec
+from rich.console import Console
+
+from actor_node.evaluation.evaluate import FIRST_SEED, Evaluation
+from common.errors import ConfigError
+from common.open_run import RunOptions
+from common.process.durations import Duration
+from common.run.directory import RunDirectory
+from common.run.run import RunSpec
+from common.run.validation_errors import explain, suggest
+from deploy.local.config import STARTED_BY_PRESET, TrainConfig
+from learner_node.config import Track
+from shoal.commands.evaluate.cli import EvaluateConfig, evaluate_run, refuse_contradictions
+from shoal.commands.report import REPORT_FILE, write_report
+from shoal.commands.report.machine_info import read_machine
+from shoal.commands.train.session import TrainingSession
+from shoal.own_packages import OWN
+from shoal.team import Team, load
+
+Time = float | str
+"""A length of time: seconds, or a text such as "90s", "5m" or "1h30m"."""
+
+_Struct = TypeVar("_Struct", bound=msgspec.Struct)
+_NOT_OPTIONS: dict[str, Any] = {"settings": {}, "progress": True, "film": True}
+"""Parameters that no option of the command is named after, with their defaults."""
+_LAUNCH = ("actors", "copies", "threads", "lockstep")
+"""What `machine.json` keeps of how a run was started, and a resumed run needs."""
+
+
+class ResumeOptions(TypedDict, total=False):
+    """What a run may be resumed with beside its budget: parameters of `train`."""
+
+    settings: Mapping[str, Any]
+    actors: int
+    copies: int
+    chunk_rows: int
+    threads: int
+    gpu: bool
+    lockstep: bool
+    redis: str
+    redis_password_file: str | Path
+    redis_ca_file: str | Path
+    audit: bool
+    episodes: int
+    film: bool
+    track: Track
+    dashboard: bool
+    dashboard_port: int
+    progress: bool
+
+
+class Run:
+    """A run on this machine: its directory, its team, and what can be done with it.
+
+    `train` returns one; `Run("runs/spread")` opens one that is there.
+
+    Example:
+        >>> run = Run("runs/spread")
+        >>> run.evaluate(episodes=100).return_mean
+        -22.31
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        """Opens the directory of a run; ConfigError where there is none."""
+        self._files = _run_directory(directory)
+        self.directory = self._files.path
+        """The run's directory."""
+        known = self._files.run
+        self.id, self.scenario = known.id, known.spec.scenario
+        self._launch: Mapping[str, Any] = {}
+
+    @property
+    def settings(self) -> RunSpec:
+        """All settings of the run, as in `run.toml`."""
+        return self._files.run.spec
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has used its budget."""
+        return self._files.finished_file.exists()
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """The last evaluation of the run; None before the first."""
+        file = self._files.evaluation_file
+        return msgspec.json.decode(file.read_bytes(), type=Evaluation) if file.exists() else None
+
+    @property
+    def team(self) -> Team:
+        """The trained team, read anew from the directory; ConfigError while there are no policies."""
+        return load(self.directory)
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The run's figures over time, one dict for each line of `metrics.jsonl` (docs/metrics.md)."""
+        file = self._files.metrics_file
+        if not file.exists():
+            return []
+        return [msgspec.json.decode(line) for line in file.read_bytes().splitlines() if line.strip()]
+
+    def evaluate(self, episodes: int | None = None, **options: Unpack[EvaluateOptions]) -> Evaluation:
+        """Plays whole episodes with the run's team; parameters and errors are those of `shoal.evaluate`."""
+        return evaluate(self.directory, episodes, **options)
+
+    def report(self, output: str | Path | None = None) -> Path:
+        """Writes the run's report, one HTML file, and returns its path.
+
+        output: the file to write; None = `report.html` in the run's directory. ConfigError where it cannot be written.
+        """
+        path = Path(output) if output is not None else self.directory / REPORT_FILE
+        write_report([self.directory], path)
+        return path
+
+    def resume(self, *, time: Time | None = None, steps: int | None = None, **options: Unpack[ResumeOptions]) -> Run:
+        """Continues the run until a larger budget is used, and returns this handle.
+
+        time, steps: the budget in all, not in addition: a run of five minutes continues to `time="10m"` for another
+        five. options: those of `train`; actors, copies, threads and lockstep stay as they were unless given.
+        Raises FinishedError, a ConfigError, where the budget is not larger than what the run has used.
+        """
+        launch = self._launch or _recorded_launch(self._files)
+        known = ResumeOptions.__annotations__
+        if unknown := [name for name in options if name not in known]:
+            raise ConfigError(f"{unknown[0]} is not a parameter of resume; {suggest(unknown[0], known)}")
+        budget = {"time": time, "steps": steps}
+        _train("", {**launch, **options, **budget, "run": self.directory, "resume": True})
+        return self
+
+    def __repr__(self) -> str:
+        """Shows directory, scenario and state."""
+        return f"Run({str(self.directory)!r}: {self.scenario}, {'finished' if self.finished else 'not finished'})"
+
+
+def train(
+    scenario: str = "",
+    *,
+    run: str | Path | None = None,
+    resume: bool = False,
+    time: Time | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
+    algorithm: str | None = None,
+    preset: Literal["fast", "paper", "seed"] | None = None,
+    max_episode_steps: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    actors: int | None = None,
+    copies: int | None = None,
+    threads: int | None = None,
+    gpu: bool = False,
+    lockstep: bool = False,
+    redis: str | None = None,
+    redis_password_file: str | Path | None = None,
+    redis_ca_file: str | Path | None = None,
+    chunk_rows: int | None = None,
+    audit: bool = False,
+    episodes: int | None = None,
+    film: bool = True,
+    track: Track = "none",
+    dashboard: bool = False,
+    dashboard_port: int | None = None,
+    progress: bool = True,
+) -> Run:
+    """Trains a team with everything on this machine, evaluates it, writes film and report, and returns the run.
+
+    Does what the command `shoal train` does, and returns when the run is finished. A parameter left out has the default
+    of the option of the same name (docs/reference/commands.md). Works in a notebook, in a script without a guarded main
+    part, and in any thread.
+
+    scenario: a name of `scenarios()`, or `pettingzoo:package.module`; may be left out with `resume`.
+    run: directory of the run; None = runs/SCENARIO-DATE-TIME.
+    resume: continue the run in that directory; with a scenario, start it where there is none.
+    time: budget from the first transition on, in seconds or as in "5m" (default: 5m without `steps`).
+    steps: budget in environment steps over all copies.
+    max_episode_steps: an episode that is still running after this number of steps is truncated; 0 = no limit.
+    settings: any settings of the run, nested or with dots: {"replay.batch": 512, "world": {"N": 5}}. A parameter above
+    wins over the setting of the same meaning.
+    actors, copies: worker processes, and copies of the world that each steps in one batch.
+    threads, gpu: the learner's CPU threads, and whether it trains on CUDA.
+    lockstep: run all parts in this process in a fixed order: the same seed gives the same bits.
+    redis, redis_password_file, redis_ca_file, chunk_rows, audit, track, dashboard, dashboard_port: as the options.
+    episodes: episodes of the final evaluation; 0 = none. film: whether a film is made at the end.
+    progress: whether progress is shown on the standard error.
+
+    Raises ConfigError for what cannot be used, before anything is started, and another ShoalError for a run that
+    failed. In the main thread Ctrl-C ends the run in seconds, with a checkpoint, and raises KeyboardInterrupt;
+    `Run(directory).resume()` continues it. Handlers of signals are the caller's again afterwards.
+
+    Example:
+        >>> run = train("simple_spread", time="5m", actors=2, settings={"replay.batch": 512})
+        >>> run.evaluation.return_mean
+        -22.31
+    """
+    return _train(
+        scenario,
+        {
+            "run": run,
+            "resume": resume,
+            "time": time,
+            "steps": steps,
+            "seed": seed,
+            "algorithm": algorithm,
+            "preset": preset,
+            "max_episode_steps": max_episode_steps,
+            "settings": settings,
+            "actors": actors,
+            "copies": copies,
+            "threads": threads,
+            "gpu": gpu,
+            "lockstep": lockstep,
+            "redis": redis,
+            "redis_password_file": redis_password_file,
+            "redis_ca_file": redis_ca_file,
+            "chunk_rows": chunk_rows,
+            "audit": audit,
+            "episodes": episodes,
+            "film": film,
+            "track": track,
+            "dashboard": dashboard,
+            "dashboard_port": dashboard_port,
+            "progress": progress,
+        },
+    )
+
+
+class EvaluateOptions(TypedDict, total=False):
+    """Parameters of `evaluate` beside run and episodes."""
+
+    seed: int
+    within: Time
+    fast: bool
+    real: bool
+    sample: bool
+    dynamics: Literal["mpe2", "legacy"]
+    processes: int
+    copies: int
+    max_episode_steps: int
+    progress: bool
+
+
+def evaluate(run: str | Path | Run, episodes: int | None = None, **options: Unpack[EvaluateOptions]) -> Evaluation:
+    """Plays whole episodes with a run's team, without exploration, and returns its figures.
+
+    Does what the command `shoal evaluate RUN` does, and leaves the result in the run's directory as the command does.
+
+    run: the run's directory, or the run. episodes: None = 1,000 in a batched world, elsewhere what fits into `within`.
+    seed: of the first episode; episode e has seed + e. within: seconds, or as in "60s".
+    fast: do not check the batched world's first episodes in mpe2. real: play all episodes in mpe2 itself.
+    sample: draw choices from the policy's softmax, as in training. dynamics: "legacy" = the original environment's.
+    processes, copies, max_episode_steps: 0 = as in training. progress: whether progress is shown on the standard error.
+    Raises ConfigError where there are no policies, and WorldError where the environment fails.
+
+    Example:
+        >>> evaluate("runs/spread", episodes=100).return_mean
+        -22.31
+    """
+    values: dict[str, Any] = {"seed": FIRST_SEED, **options, "episodes": episodes}
+    progress = values.pop("progress", True)
+    if "within" in values:
+        values["within"] = _seconds(values["within"])
+    config = _convert(values, EvaluateConfig)
+    refuse_contradictions(config)
+    directory = _run_directory(run.directory if isinstance(run, Run) else run)
+    return evaluate_run(directory, config, screen=_screen(progress=progress))
+
+
+def _train(scenario: str, parameters: Mapping[str, Any]) -> Run:
+    """Trains with parameters of `train`, None for those that were not given."""
+    given = {name: value for name, value in parameters.items() if value is not None}
+    launch = {name: value for name, value in given.items() if name in ResumeOptions.__annotations__}
+    settings, progress, film = (given.pop(name, usual) for name, usual in _NOT_OPTIONS.items())
+    config, options = _configs({**given, "no_film": not film})
+    session = TrainingSession(config, _screen(progress=progress))
+    directory = session.open(scenario, options, _sections(settings))
+    try:
+        with session.stop.signals(), _logging_into(directory, lockstep=config.lockstep):
+            if session.train():
+                if config.episodes != 0:
+                    session.evaluate(lambda _: None)
+                session.conclude()
+    finally:
+        session.close()
+    if session.stop.signal == signal.SIGINT:
+        raise KeyboardInterrupt
+    if session.stop.signal:
+        signal.raise_signal(session.stop.signal)  # for the caller's own handler
+    if session.problem:
+        warnings.warn(f"{directory.path} is trained but could not be evaluated: {session.problem}", stacklevel=3)
+    trained = Run(directory.path)
+    trained._launch = launch
+    return trained
+
+
+def _configs(given: dict[str, Any]) -> tuple[TrainConfig, RunOptions]:
+    """Returns the structs that the command line would have made of these values; ConfigError names a wrong one."""
+    given = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
+    if "time" in given:
+        given["time"] = _seconds(given["time"])
+    of_run = RunOptions.__struct_fields__
+    options = _convert({name: value for name, value in given.items() if name in of_run}, RunOptions)
+    launch = {name: value for name, value in given.items() if name not in of_run}
+    return _convert({**STARTED_BY_PRESET.get(options.preset, {}), **launch}, TrainConfig), options
+
+
+def _convert(values: dict[str, Any], kind: type[_Struct]) -> _Struct:
+    try:
+        return msgspec.convert(values, kind)
+    except msgspec.ValidationError as e:
+        raise ConfigError(explain(e, values, kind)) from e
+
+
+def _seconds(time: Time) -> float:
+    try:
+        return Duration().convert(time, None, None)
+    except click.BadParameter as e:
+        raise ConfigError(f"time = {e.message}") from e
+
+
+def _sections(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns settings as sections; keys with dots are taken apart."""
+    sections: dict[str, Any] = {}
+    for path, value in settings.items():
+        *parents, key = path.split(".")
+        table = sections
+        for parent in parents:
+            table = table.setdefault(parent, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"settings: {path} = {value!r}, but {parent} was given a value of its own")
+        if isinstance(value, Mapping) and isinstance(table.get(key), dict):
+            table[key] |= value
+        else:
+            table[key] = dict(value) if isinstance(value, Mapping) else value
+    return sections
+
+
+def _screen(*, progress: bool) -> Console:
+    """Returns where progress is shown: a live table in the terminal of a main thread, else lines."""
+    if not progress:
+        return Console(file=io.StringIO(), markup=False, emoji=False, force_terminal=False, force_jupyter=False)
+    # A live table takes over the terminal, which is the main thread's.
+    is_main = threading.current_thread() is threading.main_thread()
+    return Console(
+        stderr=True, markup=False, emoji=False, force_jupyter=False, force_terminal=None if is_main else False
+    )
+
+
+def _run_directory(run: str | Path) -> RunDirectory:
+    directory = RunDirectory(run)
+    if directory.path.is_file():
+        raise ConfigError(f"{run} is a file; name the run's directory, {directory.path.parent}")
+    _ = directory.run  # ConfigError where there is no run
+    return directory
+
+
+def _recorded_launch(directory: RunDirectory) -> Mapping[str, Any]:
+    """Returns how `machine.json` says that a run was started last."""
+    launch = read_machine(directory).get("launch", {})
+    return {name: launch[name] for name in _LAUNCH if name in launch}
+
+
+@contextlib.contextmanager
+def _logging_into(directory: RunDirectory, *, lockstep: bool) -> Iterator[None]:
+    """Sends what Shoal logs in this process into the run's log; the caller's log receives warnings only.
+
+    The processes of other runs have logs of their own.
+    """
+    if not lockstep:
+        yield
+        return
+    directory.logs.mkdir(exist_ok=True)
+    file = logging.FileHandler(directory.logs / "lockstep.log")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    handlers = (file, _Warnings(logging.WARNING))
+    loggers = [logging.getLogger(name) for name in OWN]
+    before = [(logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        for handler in handlers:
+            logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger, (level, propagate) in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+            logger.propagate = propagate
+            for handler in handlers:
+                logger.removeHandler(handler)
+        file.close()
+
+
+class _Warnings(logging.Handler):
+    """Passes records on to the caller's log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hands a record to the root logger."""
+        logging.getLogger().callHandlers(record)

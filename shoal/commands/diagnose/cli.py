@@ -29,13 +29,13 @@ class DiagnoseConfig(msgspec.Struct, frozen=True):
     """Settings of `shoal diagnose`."""
 
     episodes: Annotated[
-        int, Meta(ge=10, le=10_000, description="Number of episodes, for each kind of changed messages too.")
+        int, Meta(ge=10, le=10_000, description="Number of episodes to play, with original and with changed messages.")
     ] = 200
     seed: Annotated[int, Meta(ge=0, lt=2**31, description="Seed of the first episode; episode e has SEED + e.")] = SEED
     copies: CopiesOption = 0
     max_episode_steps: Annotated[
         int,
-        Meta(ge=0, description="Most steps of an episode in a world that is not batched; 0 sets no limit of its own."),
+        Meta(ge=0, description="Most steps of an episode in a world that is not batched; 0 plays all steps needed."),
     ] = 0
     json: Annotated[bool, Meta(description="Print all figures and warnings as JSON.")] = False
 

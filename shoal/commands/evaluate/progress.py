@@ -26,8 +26,8 @@ ProcessesOption = Annotated[
     Meta(
         ge=0,
         le=4096,
-        description="Processes that play, in a world that is not batched.  [default: the number of actors in training, "
-        "at most one per core]",
+        description="Processes that play, in a world that is not batched; 0 is the number of actors in training, at most "
+        "one per core.",
     ),
 ]
 CopiesOption = Annotated[
@@ -35,12 +35,12 @@ CopiesOption = Annotated[
     Meta(
         ge=0,
         le=65_536,
-        description="Largest number of world copies in one process.  [default: as in training]",
+        description="Largest number of world copies in one process; 0 is the number in training.",
     ),
 ]
 MaxEpisodeStepsOption = Annotated[
     int,
-    Meta(ge=0, description="Truncate an episode after this number of steps.  [default: as in training]"),
+    Meta(ge=0, description="Truncate an episode after this number of steps; 0 is the limit in training."),
 ]
 
 

@@ -35,9 +35,7 @@ class RenderConfig(msgspec.Struct, frozen=True):
     seed: Annotated[int, Meta(ge=0, lt=2**31, description="Seed of the first episode; episode e has SEED + e.")] = (
         1_000_000
     )
-    fps: Annotated[
-        int, Meta(ge=0, le=50, description="Frames per second.  [default: the frame rate of the environment]")
-    ] = 0
+    fps: Annotated[int, Meta(ge=0, le=50, description="Frames per second; 0 is the frame rate of the environment.")] = 0
     width: Annotated[int, Meta(ge=120, le=2_000, description="Width of the picture of a run [pixels].")] = 480
     steps: Annotated[int, Meta(ge=1, le=10_000, description="Most steps to film of an episode.")] = 500
     beside: Annotated[str, Meta(description="Directory of a second run to film beside RUN, with the same seeds.")] = ""

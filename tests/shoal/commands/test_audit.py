@@ -199,7 +199,7 @@ def test_an_audit_that_cannot_be_written_ends_its_process(tmp_path: Path) -> Non
     file = AuditFile(tmp_path, Life("actor", "a"))
     file.close()
     event: Event = Acknowledged("a", 1, 1)
-    with pytest.raises(ShoalError, match="leave --audit out"):
+    with pytest.raises(ShoalError, match="omit --audit"):
         file.write(event)
 
 

@@ -26,8 +26,8 @@ ProcessesOption = Annotated[
     Meta(
         ge=0,
         le=4096,
-        description="Processes that play, in a world that is not batched; 0 is the number of actors in training, at most "
-        "one per core.",
+        description="Processes that play, in a world that is not batched; 0 is the number of actors in training, at "
+        "most one per core.",
     ),
 ]
 CopiesOption = Annotated[

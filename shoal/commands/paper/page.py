@@ -14,6 +14,7 @@ import jinja2
 from shoal.commands.paper.plan import Scale, options
 from shoal.commands.paper.scores import Score, Table, Verdict
 from shoal.commands.paper.tasks import TASKS, Task
+from shoal.number_format import interval
 
 _VERDICTS: dict[Verdict, str] = {
     "ahead": "the claim holds here, and the intervals over seeds do not overlap.",
@@ -97,4 +98,4 @@ def _score_text(score: Score, *, percent: bool) -> str:
     mean = f"{factor * score.mean:.{decimals}f}{unit}"
     if score.ci95 is None:
         return mean
-    return f"{mean} ({factor * score.ci95[0]:.{decimals}f} .. {factor * score.ci95[1]:.{decimals}f})"
+    return f"{mean} ({interval((factor * score.ci95[0], factor * score.ci95[1]), decimals)})"

@@ -140,8 +140,8 @@ def _waiting_percent(x: Floats, now: Floats, waited: Floats, processes: Floats |
     window = np.ones(min(_WAIT_LINES, len(passed)))
     time_in = np.convolve(passed, window)[: len(passed)]
     waited_in = np.convolve(np.where(known, more, 0.0), window)[: len(passed)]
-    share = np.where(time_in > 0, waited_in / np.maximum(time_in, 1e-9), np.nan)
-    return {"": Trace(x[1:], 100 * np.clip(share, 0.0, 1.0))}
+    fraction = np.where(time_in > 0, waited_in / np.maximum(time_in, 1e-9), np.nan)
+    return {"": Trace(x[1:], 100 * np.clip(fraction, 0.0, 1.0))}
 
 
 def _clip(record: RunRecord) -> Scale:

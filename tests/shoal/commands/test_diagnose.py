@@ -211,9 +211,9 @@ def test_after_training_only_warnings_are_printed(tmp_path: Path) -> None:
 def test_a_failed_diagnosis_costs_one_line(tmp_path: Path) -> None:
     directory, _ = create(tmp_path / "run", run_of().spec, run_of().joint)
     screen = Console(file=io.StringIO(), width=200)
-    showing = Artifacts(TrainConfig(), screen)
-    showing.begin(directory, make_display(screen, "a run"))
-    showing.warn()
+    artifacts = Artifacts(TrainConfig(), screen)
+    artifacts.begin(directory, make_display(screen, "a run"))
+    artifacts.warn()
     assert "without a diagnosis: " in screen.file.getvalue()
     assert "policy.safetensors does not exist" in screen.file.getvalue()
 

@@ -22,6 +22,8 @@ from shoal.run_paths import run_directory
 
 SHORT_EPISODES, FEWEST_EPISODES = 100, 10
 """Episodes of the diagnosis at the end of `shoal train`: the usual number and the lower bound."""
+_PART_NAMES = {"course": "training log"}
+"""Names of the parts of a diagnosis on the terminal that differ from their JSON keys."""
 _screen = Console(markup=False, emoji=False, stderr=True)
 
 
@@ -67,7 +69,7 @@ def diagnose_run(run: Path, **values: Any) -> None:
         screen.print(table)
         screen.print()
     for part, reason in found.skipped.items():
-        screen.print(f"{part}: skipped: {reason}", soft_wrap=True, markup=False)
+        screen.print(f"{_PART_NAMES.get(part, part)}: skipped: {reason}", soft_wrap=True, markup=False)
     for line in choice_comparison(RunDirectory(run)):
         screen.print(line, soft_wrap=True, markup=False, highlight=False)
     print_warnings(found.warnings, screen)

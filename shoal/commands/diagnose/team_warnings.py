@@ -105,19 +105,19 @@ def fewest_updates(spec: RunSpec) -> float:
 def network_warnings(figures: Sequence[NetworkFigures], exploration: ExplorationSpec) -> list[DiagnosisWarning]:
     """Returns warnings of hidden layers with mostly dead units and of saturated outputs."""
     found: list[DiagnosisWarning] = []
-    for own in figures:
+    for network in figures:
         dead = [
             (i, fraction)
-            for i, fraction in enumerate(own.dead)
-            if fraction >= MOST_DEAD and own.inputs >= FEWEST_INPUTS
+            for i, fraction in enumerate(network.dead)
+            if fraction >= MOST_DEAD and network.inputs >= FEWEST_INPUTS
         ]
         if dead:
             layers = ", ".join(f"{fraction:.0%} of hidden layer {i + 1}" for i, fraction in dead)
             found.append(
                 DiagnosisWarning(
                     "networks",
-                    own.network,
-                    f"{own.network}: {layers} is inactive in all visited states",
+                    network.network,
+                    f"{network.network}: {layers} is inactive in all visited states",
                     "updates are so large that ReLU units became negative everywhere and receive no gradient",
                     (
                         "lower algorithm.policy_learning_rate and algorithm.critic_learning_rate",
@@ -126,7 +126,7 @@ def network_warnings(figures: Sequence[NetworkFigures], exploration: Exploration
                     ),
                 )
             )
-        found += _output_warnings(own, exploration)
+        found += _output_warnings(network, exploration)
     return found
 
 
@@ -173,62 +173,64 @@ def _is_on_plateau(row: Ablation, spec: RunSpec) -> bool:
     return abs(row.return_with - PLATEAU) < PLATEAU_WIDTH and row.shuffled_cost < PLATEAU_WIDTH
 
 
-def _young_critic_warnings(own: ValueFigures, spec: RunSpec, updates: int) -> list[DiagnosisWarning]:
-    if not _is_biased(own):
+def _young_critic_warnings(critic: ValueFigures, spec: RunSpec, updates: int) -> list[DiagnosisWarning]:
+    if not _is_biased(critic):
         return []
-    seen = f"the mean Q of {own.player} is {own.value:.2f}, the mean discounted return {own.realised:.2f}"
+    seen = f"the mean Q of {critic.player} is {critic.value:.2f}, the mean discounted return {critic.realised:.2f}"
     means = (
         f"critics start at 0 and rewards propagate step by step, which takes about {fewest_updates(spec):,.0f} updates "
         f"with these settings; this run has made {updates:,}"
     )
-    return [DiagnosisWarning("values", own.player, seen, means, ("train longer",), _direction(own))]
+    return [DiagnosisWarning("values", critic.player, seen, means, ("train longer",), _direction(critic))]
 
 
-def _direction(own: ValueFigures) -> str:
-    return "over" if own.bias > 0 else "under"
+def _direction(critic: ValueFigures) -> str:
+    return "over" if critic.bias > 0 else "under"
 
 
-def _is_biased(own: ValueFigures) -> bool:
-    low, high = own.bias_ci95
-    over = own.relative_bias > LARGEST_RELATIVE_BIAS and low > 0
-    return over or (own.relative_bias < -LARGEST_RELATIVE_BIAS and high < 0)
+def _is_biased(critic: ValueFigures) -> bool:
+    low, high = critic.bias_ci95
+    over = critic.relative_bias > LARGEST_RELATIVE_BIAS and low > 0
+    return over or (critic.relative_bias < -LARGEST_RELATIVE_BIAS and high < 0)
 
 
-def _bias_warnings(own: ValueFigures, spec: RunSpec) -> list[DiagnosisWarning]:
-    if not _is_biased(own):
+def _bias_warnings(critic: ValueFigures, spec: RunSpec) -> list[DiagnosisWarning]:
+    if not _is_biased(critic):
         return []
-    direction = _direction(own)
+    direction = _direction(critic)
     seen = (
-        f"the mean Q of {own.player} is {own.value:.2f}, the mean discounted return {own.realised:.2f} "
-        f"({own.relative_bias:+.0%} of the size of the returns): {direction}estimated"
+        f"the mean Q of {critic.player} is {critic.value:.2f}, the mean discounted return {critic.realised:.2f} "
+        f"({critic.relative_bias:+.0%} of the size of the returns): {direction}estimated"
     )
-    changes = abs(own.reward_beyond - own.reward_watched) > abs(own.reward_watched)
+    changes = abs(critic.reward_beyond - critic.reward_watched) > abs(critic.reward_watched)
     if changes:
-        seen += f"; after the time limit it earns {own.reward_beyond:.2f} a step instead of {own.reward_watched:.2f}"
+        seen += (
+            f"; after the time limit it earns {critic.reward_beyond:.2f} a step instead of {critic.reward_watched:.2f}"
+        )
         return [
             DiagnosisWarning(
-                "values", own.player, seen, _AFTER_TIME_LIMIT, ("train with a larger world.max_cycles",), direction
+                "values", critic.player, seen, _AFTER_TIME_LIMIT, ("train with a larger world.max_cycles",), direction
             )
         ]
-    if 0.0 <= own.value * own.realised < own.realised**2:
+    if 0.0 <= critic.value * critic.realised < critic.realised**2:
         first = ("train longer", *_AGAINST_OVERESTIMATION[:1])
-        return [DiagnosisWarning("values", own.player, seen, _TOO_YOUNG, first, direction)]
+        return [DiagnosisWarning("values", critic.player, seen, _TOO_YOUNG, first, direction)]
     if direction == "over":
-        return [DiagnosisWarning("values", own.player, seen, _EXPLOITED, _AGAINST_OVERESTIMATION)]
+        return [DiagnosisWarning("values", critic.player, seen, _EXPLOITED, _AGAINST_OVERESTIMATION)]
     advice = ("train longer", "raise algorithm.target_rate", *_advice_maddpg(spec))
-    return [DiagnosisWarning("values", own.player, seen, _TOO_LOW, advice)]
+    return [DiagnosisWarning("values", critic.player, seen, _TOO_LOW, advice)]
 
 
-def _rank_warnings(own: ValueFigures) -> list[DiagnosisWarning]:
-    if own.rank_correlation is None or own.rank_correlation >= SMALLEST_CORRELATION:
+def _rank_warnings(critic: ValueFigures) -> list[DiagnosisWarning]:
+    if critic.rank_correlation is None or critic.rank_correlation >= SMALLEST_CORRELATION:
         return []
-    if own.realised_std < SMALLEST_SPREAD * abs(own.realised):
+    if critic.realised_std < SMALLEST_SPREAD * abs(critic.realised):
         return []
     return [
         DiagnosisWarning(
             "values",
-            own.player,
-            f"Q of {own.player} hardly correlates with the returns (rank correlation {own.rank_correlation:.2f})",
+            critic.player,
+            f"Q of {critic.player} hardly correlates with the returns (rank correlation {critic.rank_correlation:.2f})",
             "the critic does not distinguish good from bad states, so its gradient does not improve the policy",
             (
                 "train longer",
@@ -255,22 +257,22 @@ def _advice_maddpg(spec: RunSpec) -> tuple[str, ...]:
     return ("set algorithm.name = maddpg, which has one critic",) if "matd3" in spec.algorithm.name else ()
 
 
-def _output_warnings(own: NetworkFigures, exploration: ExplorationSpec) -> list[DiagnosisWarning]:
-    large = own.logit_size is not None and own.logit_size > LARGEST_LOGITS
-    saturated = own.saturated is not None and own.saturated > MOST_SATURATED
+def _output_warnings(network: NetworkFigures, exploration: ExplorationSpec) -> list[DiagnosisWarning]:
+    large = network.logit_size is not None and network.logit_size > LARGEST_LOGITS
+    saturated = network.saturated is not None and network.saturated > MOST_SATURATED
     if not large and not saturated:
         return []
-    seen = [f"the logits are of size {own.logit_size:.1f}"]
-    if own.saturated is not None:
-        seen.append(f"{own.saturated:.0%} of the squashed actions are beyond 0.99 of their range")
-    if own.top_probability is not None:
-        seen.append(f"the likeliest choices have probability {own.top_probability:.3f}")
-    sampled = own.top_probability is not None and exploration.choices == "gumbel"
+    seen = [f"the logits are of size {network.logit_size:.1f}"]
+    if network.saturated is not None:
+        seen.append(f"{network.saturated:.0%} of the squashed actions are beyond 0.99 of their range")
+    if network.top_probability is not None:
+        seen.append(f"the likeliest choices have probability {network.top_probability:.3f}")
+    sampled = network.top_probability is not None and exploration.choices == "gumbel"
     return [
         DiagnosisWarning(
             "networks",
-            own.network,
-            f"{own.network}: {', '.join(seen)}",
+            network.network,
+            f"{network.network}: {', '.join(seen)}",
             "the outputs are saturated: the gradient almost vanishes and the policy hardly learns"
             + ("; sampling from such choices does not explore either" if sampled else ""),
             (

@@ -214,7 +214,7 @@ LEARNING = (
         _clip,
     ),
 )
-MACHINERY = (
+SYSTEM = (
     Figure(
         "env-rate",
         "Environment steps",

@@ -17,7 +17,7 @@ import jinja2
 from shoal import number_format
 from shoal.commands.report.embedded_film import EmbeddedFilm, embed_film
 from shoal.commands.report.figure_view import View, view
-from shoal.commands.report.figures import LEARNING, MACHINERY, RETURN, wait_fractions
+from shoal.commands.report.figures import LEARNING, SYSTEM, RETURN, wait_fractions
 from shoal.commands.report.intervals import mean_interval
 from shoal.commands.report.run_record import Group, RunRecord, default_settings, flat_settings, grouped
 
@@ -65,7 +65,7 @@ class Section(NamedTuple):
     results: tuple[Result, ...]
     hero: View | None
     learning: tuple[View, ...]
-    machinery: tuple[View, ...]
+    system: tuple[View, ...]
     waits: tuple[tuple[str, float], ...]
     rows: tuple[RunRow, ...]
     films: tuple[EmbeddedFilm, ...]
@@ -116,7 +116,7 @@ def _section(key: str, scenario: str, records: Sequence[RunRecord]) -> Section:
         results=tuple(_result(group) for group in groups),
         hero=view(RETURN, groups, key, wide=True),
         learning=tuple(filter(None, (view(figure, groups, key) for figure in LEARNING))),
-        machinery=tuple(filter(None, (view(figure, groups, key) for figure in MACHINERY))),
+        system=tuple(filter(None, (view(figure, groups, key) for figure in SYSTEM))),
         waits=tuple(wait_fractions(records)),
         rows=tuple(RunRow(r, group.label if several else "", _facts(r)) for group in groups for r in group.records),
         films=tuple(filter(None, (embed_film(record) for record in records))),

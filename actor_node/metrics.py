@@ -16,7 +16,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from actor_node.shared_metrics import ACK_BUCKETS, ACK_SECONDS, WorkerMetrics
-from common.process import metrics as vitals
+from common.process import metrics as process_metrics
 
 _WAITS = ("replay", "weights", "credit")
 
@@ -41,7 +41,7 @@ class NodeCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """Yields the node's metrics."""
         if labels := self._counters.run:
-            yield vitals.run_info(labels)
+            yield process_metrics.run_info(labels)
         yield from self._totals()
         yield from self._workers()
 
@@ -91,6 +91,6 @@ def make_registry(
 
     pids: of the workers that run; restarts: how many were started again.
     """
-    registry = vitals.make_registry("actor", pids)
+    registry = process_metrics.make_registry("actor", pids)
     registry.register(NodeCollector(counters, pids, restarts))
     return registry

@@ -1,1 +1,1 @@
-"""Vocabulary and wire of Shoal: what at least two of its processes import. Decides nothing, runs no loop."""
+"""Code that at least two of Shoal's processes import: runs, policies, worlds, the wire, and process support."""

@@ -1,51 +1,52 @@
-"""The tree of Shoal's errors, each with the exit code its process ends with.
+"""The tree of Shoal's errors, each with the exit code of a process that ends with it.
 
-    ShoalError                1  something failed
+    ShoalError                1  an operation failed
       ConfigError             2  bad usage or configuration: names the value and the way out
-        FinishedError         2  a run has used its budget: `learner` takes it for an end, not for a mistake
-      PeerError               3  a peer could not be reached, or will not serve us
-      LastingError            1  the same would fail again: a supervisor ends the run instead of starting it again
-      ProtocolError           1  what came over a wire is not what it must be
+        FinishedError         2  a run to resume has used its budget: `learner` then exits with code 0
+      PeerError               3  a peer cannot be reached, or refuses to serve this process
+      LastingError            1  a retry would fail again: a supervisor ends the run instead of restarting the process
+      ProtocolError           1  malformed data from a wire or a file
       WorldError              1  an environment broke its contract: names world, agent and step
 
-A command shows the message of a ShoalError as one line and no traceback; anything else is a defect and shows one.
+A command prints the message of a ShoalError in one line without a traceback. Any other exception is a defect of Shoal
+and prints its traceback.
 """
 
 
 class ShoalError(Exception):
-    """Is the root of everything Shoal raises on purpose."""
+    """The base class of all errors that Shoal raises deliberately."""
 
     exit_code = 1
 
 
 class ConfigError(ShoalError):
-    """Says that an option, file or directory given by the user cannot be used, and what can."""
+    """An option, file or directory of the user cannot be used; the message names the value and the way out."""
 
     exit_code = 2
 
 
 class FinishedError(ConfigError):
-    """Says that a run that shall be gone on with has used its budget."""
+    """A run to resume has used its budget."""
 
 
 class PeerError(ShoalError):
-    """Says that another process could not be reached or refuses to serve this one."""
+    """Another process cannot be reached, or refuses to serve this one."""
 
     exit_code = 3
 
 
 class LastingError(ShoalError):
-    """Says that something failed in a way that repetition cannot mend: a supervisor does not try again."""
+    """A failure that a retry cannot fix, so that a supervisor does not restart the process."""
 
 
 class ProtocolError(ShoalError):
-    """Says that bytes from a wire or a file do not hold what they must."""
+    """Bytes from a wire or a file are malformed."""
 
 
 class WorldError(ShoalError):
-    """Says that an environment broke its contract (a NaN reward, an agent that came back), or raised an exception."""
+    """An environment broke its contract (a NaN reward, an agent that returned after its end) or raised an error."""
 
     def __init__(self, message: str, copy: int | None = None) -> None:
         super().__init__(message)
         self.copy = copy
-        """Index of the copy that failed; None where the failure is of no single copy."""
+        """Index of the copy that failed; None if the failure does not belong to one copy."""

@@ -1,4 +1,4 @@
-"""Files: names made from data (never a path, never taken twice), and atomic writing."""
+"""Files: safe and unique file names for names from data, and atomic writing."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from pathlib import Path
 from common.errors import LastingError
 
 LONGEST_NAME = 150
-"""Characters, which are bytes here: file systems allow 255, and suffixes and temporary names are added."""
+"""Maximum length of a name [characters]: file systems allow 255 bytes, and suffixes and temporary names are added."""
 
 _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9._-]+")
 
 _NOT_ALLOWED_IN_SETTINGS = re.compile(r"[^A-Za-z0-9._=-]+")
 
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|\Z)", re.IGNORECASE)
-"""Names that Windows opens as devices, with any extension."""
+"""Names that Windows reserves for devices, with any extension."""
 
 
 def file_name(name: str) -> str:
     """Returns a name of letters, digits, `.`, `_` and `-` that is one path component on every file system.
 
-    Other characters become `_`. The result is not empty, does not begin with a dot or a dash, and is not a name that a
-    system reserves.
+    Other characters become `_`. The result is not empty, does not start with a dot or a dash, and is not a reserved
+    name.
     """
     return _one_component(_NOT_ALLOWED.sub("_", name))
 
 
 def settings_name(settings: str) -> str:
-    """Returns a `file_name` in which `=` is allowed, too: for directories that are named after KEY=VALUE."""
+    """Returns a `file_name` that may contain `=`, for directories that are named after KEY=VALUE."""
     return _one_component(_NOT_ALLOWED_IN_SETTINGS.sub("_", settings))
 
 
 def file_names(names: Sequence[str], suffix: str = "") -> list[str]:
-    """Returns `file_name(name) + suffix` for each name, all different even where case is ignored.
+    """Returns `file_name(name) + suffix` for each name; all results differ, also where case is ignored.
 
-    A name that is taken gets the first number that makes it unique: `_2`, `_3` and so on. Names that are file names
-    already come first, so that they stay as they are.
+    A duplicate gets the first number that makes it unique: `_2`, `_3` and so on. Names that are file names already
+    are processed first, so that they do not change.
     """
     used: set[str] = set()
     found = [""] * len(names)
@@ -61,7 +61,7 @@ def _one_component(name: str) -> str:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns what the system says against writing at `path` (a full disk) into LastingError, with the way out."""
+    """Converts an OSError while writing at `path`, such as a full disk, to LastingError with the way out."""
     try:
         yield
     except OSError as e:
@@ -72,7 +72,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader, or a restart after any crash, sees the old content or the new, never a part."""
+    """Writes a file so that readers, also after a crash, see the old content or the new content, never a part of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:

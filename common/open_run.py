@@ -1,4 +1,4 @@
-"""The options by which a user defines a run: shared by `learner` and `shoal train`."""
+"""Opening a run: the options by which a user defines a run, shared by `learner` and `shoal train`."""
 
 from __future__ import annotations
 
@@ -20,45 +20,59 @@ from common.run.spaces import AgentSpaces
 from common.spec import AgentsSpec
 
 Check = Callable[[RunSpec, AgentsSpec], None]
-"""Raises ConfigError for a run, and the agents of its world, that cannot work."""
+"""Raises ConfigError for settings, and the agents of their world, that cannot work."""
 DEFAULT_SECONDS = 300.0
-"""Time of a run for which neither steps nor time were given."""
+"""Time of a run without --steps and --time [s]."""
 
 
 class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a run is; later ones win over earlier ones: preset, the file's sections, these options, --set."""
+    """Options that define a run. Later layers override earlier ones: preset, file sections, these options, --set."""
 
     preset: Annotated[
         Literal["fast", "paper", "seed"],
-        Meta(description="Settings to start from: `paper` has openai/maddpg's values, `seed` those of docs/seed.md."),
+        Meta(
+            description="Preset to start from: `fast` is the defaults, `paper` has openai/maddpg's values, `seed` those"
+            " of docs/seed.md."
+        ),
     ] = "fast"
     algorithm: Annotated[
         str,
-        Meta(description="maddpg, matd3, iddpg or joint; or by side, as in adversary=maddpg,agent=iddpg."),
+        Meta(
+            description="Algorithm of all agents: maddpg, matd3, iddpg or joint; or one a side, as in"
+            " adversary=maddpg,agent=iddpg. Default: that of the preset."
+        ),
     ] = ""
     seed: Annotated[
         Annotated[int, Meta(ge=0, lt=2**32)] | None,
         Meta(description="Seed of networks, sampling and worlds.  [default: 0]"),
     ] = None
-    steps: Annotated[int, Meta(ge=0, description="End after so many environment steps, over all copies.")] = 0
+    steps: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="End the run after this number of environment steps over all copies [environment steps];"
+            " 0 = no limit.",
+        ),
+    ] = 0
     time: Annotated[
         Seconds,
         Meta(
-            description="End after this much time from the first transition on: 300, 90s, 5m, 1h30m. "
-            "Default without --steps: 5m."
+            description="End the run this long after the first transition [s], as in 300, 90s, 5m or 1h30m; 0 = no"
+            " limit. Default without --steps: 5m."
         ),
     ] = 0.0
     max_episode_steps: Annotated[
         Annotated[int, Meta(ge=0)] | None,
         Meta(
-            description="Cut an episode off as truncated after this number of steps, in training and evaluation; "
-            "0 = as the world ends it.  [default: 0]"
+            description="Truncate episodes after this number of steps, in training and evaluation [environment steps];"
+            " 0 = no limit.  [default: 0]"
         ),
     ] = None
     set: Annotated[
         tuple[str, ...],
         Meta(
-            description="Any setting of the run, as in replay.batch=512 or world.N=5.", extra={"metavar": "KEY=VALUE"}
+            description="Set any setting of the run, as in replay.batch=512 or world.N=5. Repeat the option for more.",
+            extra={"metavar": "KEY=VALUE"},
         ),
     ] = ()
 
@@ -75,42 +89,47 @@ def open_run(
     say: Callable[[str], object] = lambda _text: None,
     tick: Callable[[], object] = lambda: None,
 ) -> tuple[RunDirectory, Run]:
-    """Makes a new run's directory, or opens the one to go on with; ConfigError names what cannot be used.
+    """Creates the directory of a new run, or opens the directory of the run to resume.
 
-    path: of the directory; empty = chosen anew. sections: of the configuration file. role: of this process, which no
-    other may have in this directory until it ends. resume: go on with the run; with a scenario named, begin it where
-    there is none, so that a service may be started with the same options every time. check: refuses, by ConfigError,
-    what cannot work, before anything is written. say: shows what takes long while a copy of an environment is made.
-    tick: called ten times a second meanwhile; what it raises ends that. FinishedError when the run is done.
+    path: the directory; empty chooses a new one. sections: of the configuration file. role: the role that this process
+    locks in the directory until it exits. resume: resume the run; if a scenario is given and there is no run yet,
+    create it, so that a service can always be started with the same options. check: raises ConfigError for settings
+    that cannot work, before anything is written. say: receives progress texts while a copy of an environment is made.
+    tick: called ten times a second meanwhile; an exception that it raises ends the making.
+    Raises ConfigError for options that cannot be used, and FinishedError for a run that has used its budget.
     """
     if not resume or (scenario and path and not RunDirectory(Path(path)).run_file.exists()):
         if not scenario:
-            raise ConfigError("no scenario named; `shoal scenarios` lists them")
+            raise ConfigError("No scenario is given. Pass one of `shoal scenarios`.")
         spec = _new_spec(scenario, options, sections)
-        directory, run = create(Path(path) if path else default_path(spec), spec, *_world_of(spec, check, say, tick))
+        world = _inspect_world(spec, check, say, tick)
+        directory, run = create(Path(path) if path else default_path(spec), spec, *world)
         directory.lock(role)
         return directory, run
     if not path:
-        raise ConfigError("--resume needs the run's directory: --run DIR")
+        raise ConfigError("--resume needs the run's directory. Pass --run DIR.")
     directory = RunDirectory(Path(path))
-    held = directory.run.spec
-    if scenario and scenario != held.scenario:
-        raise ConfigError(f"--run {path} holds a run of {held.scenario}, not of {scenario}")
+    stored = directory.run.spec
+    if scenario and scenario != stored.scenario:
+        raise ConfigError(
+            f"--run {path} contains a run of {stored.scenario}, not of {scenario}. Omit the scenario or pass another"
+            " directory."
+        )
     directory.lock(role)
-    spec = _changed_spec(held, options, sections)
-    if directory.finished_file.exists() and not _reaches_further(spec.budget, held.budget):
-        raise FinishedError(f"--run {path} has used its budget; give a larger one, in all: --time or --steps")
-    run = reopen(directory.path, spec, *_world_of(spec, check, say, tick))[1]
+    spec = _changed_spec(stored, options, sections)
+    if directory.finished_file.exists() and not _extends(spec.budget, stored.budget):
+        raise FinishedError(f"--run {path} has used its budget. Pass a larger total with --time or --steps.")
+    run = reopen(directory.path, spec, *_inspect_world(spec, check, say, tick))[1]
     directory.finished_file.unlink(missing_ok=True)
     return directory, run
 
 
-def _world_of(
+def _inspect_world(
     spec: RunSpec, check: Check, say: Callable[[str], object], tick: Callable[[], object]
 ) -> tuple[AgentsSpec, tuple[AgentSpaces, ...]]:
-    """Returns the agents of the world, on the sides that the run names, and the spaces of each.
+    """Returns the agents of the world, on the sides of network.sides, and the spaces of each agent.
 
-    ConfigError when it is not a world, or not one for the algorithm and the head, or when `check` refuses it.
+    Raises ConfigError if the world does not exist, does not fit the algorithm or the head, or fails `check`.
     """
     from common.worlds import FOREIGN, world_spec  # noqa: PLC0415  (many scenarios)
 
@@ -132,23 +151,23 @@ def _new_spec(scenario: str, options: RunOptions, sections: Mapping[str, Any]) -
     return _with_budget(make_run_spec({"scenario": scenario}, PRESETS[options.preset], sections, *_layers(options)))
 
 
-def _changed_spec(held: RunSpec, options: RunOptions, sections: Mapping[str, Any]) -> RunSpec:
-    """Returns the spec of a resumed run: as held, with what was given now on top."""
+def _changed_spec(stored: RunSpec, options: RunOptions, sections: Mapping[str, Any]) -> RunSpec:
+    """Returns the settings of a resumed run: the stored ones, overridden by those given now."""
     preset = PRESETS[options.preset] if options.preset != RunOptions().preset else {}
-    spec = make_run_spec(msgspec.to_builtins(held), preset, sections, *_layers(options))
-    return msgspec.structs.replace(spec, world=held.world) if _is_same_world(spec, held) else spec
+    spec = make_run_spec(msgspec.to_builtins(stored), preset, sections, *_layers(options))
+    return msgspec.structs.replace(spec, world=stored.world) if _is_same_world(spec, stored) else spec
 
 
-def _is_same_world(spec: RunSpec, held: RunSpec) -> bool:
-    """Whether the options say the same, one of them with a default written out."""
+def _is_same_world(spec: RunSpec, stored: RunSpec) -> bool:
+    """Returns whether the worlds are the same, also if one of the two writes out a default option."""
     from common.worlds import changed_options  # noqa: PLC0415  (many scenarios)
 
-    if spec.scenario != held.scenario:
+    if spec.scenario != stored.scenario:
         return False
-    return changed_options(spec.scenario, spec.world) == changed_options(held.scenario, held.world)
+    return changed_options(spec.scenario, spec.world) == changed_options(stored.scenario, stored.world)
 
 
-def _reaches_further(budget: BudgetSpec, used: BudgetSpec) -> bool:
+def _extends(budget: BudgetSpec, used: BudgetSpec) -> bool:
     limits = (budget.steps, used.steps), (budget.seconds, used.seconds)
     return any(old and (new > old or not new) for new, old in limits)
 

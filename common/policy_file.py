@@ -1,4 +1,4 @@
-"""The former home of common.policy.file; imports of it keep working."""
+"""The former module of common.policy.file; it still exports the same names."""
 
 from common.policy.file import PolicyFile, load_policy, save_policy
 

@@ -1,7 +1,7 @@
-"""What a team of agents sees and does: names, sizes, kinds of action, and each agent's slice of the joint vectors.
+"""Specs of agents and players: names, sizes, types of action, and each agent's slice of the joint vectors.
 
-A joint vector holds all agents side by side in spec order: a joint observation is `[sum of obs dims]`, a joint
-action `[sum of action dims]`. An action is a list of parts, because an agent that moves and speaks makes two
+A joint vector concatenates the vectors of all agents in spec order: a joint observation is `[sum of obs dims]`, a
+joint action `[sum of action dims]`. An action is a list of parts, because an agent that moves and speaks makes two
 choices, not one choice among all pairs.
 """
 
@@ -15,7 +15,7 @@ import msgspec
 from common.errors import ConfigError
 
 MAX_JOINT_NUMBERS = 2**20
-"""Longest joint observation or action: a record of a few of them still fits a frame."""
+"""Maximum length of a joint observation or action, so that a record fits a frame."""
 
 
 class Box(msgspec.Struct, frozen=True, tag="box", forbid_unknown_fields=True):
@@ -25,7 +25,7 @@ class Box(msgspec.Struct, frozen=True, tag="box", forbid_unknown_fields=True):
     high: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """Refuses bounds that are no box."""
+        """Raises ValueError for bounds that do not form a box."""
         if not 1 <= len(self.low) == len(self.high):
             raise ValueError(f"a Box of {len(self.low)} lower and {len(self.high)} upper bounds")
         for low, high in zip(self.low, self.high, strict=True):
@@ -44,7 +44,7 @@ class Categorical(msgspec.Struct, frozen=True, tag="categorical", forbid_unknown
     n: int
 
     def __post_init__(self) -> None:
-        """Refuses a choice among nothing."""
+        """Raises ValueError for a choice among fewer than one."""
         if self.n < 1:
             raise ValueError(f"a Categorical among {self.n}")
 
@@ -58,7 +58,7 @@ Part = Box | Categorical
 
 
 class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One agent: what it observes, what it does, whose side it is on, and where it stands in the joint vectors."""
+    """One agent: its name, team, observation and action sizes, and its position in the joint vectors."""
 
     name: str
     team: str
@@ -69,52 +69,54 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def action_dim(self) -> int:
-        """Numbers this agent's action takes: the sum over its parts."""
+        """Length of this agent's action: the sum over its parts."""
         return sum(part.size for part in self.parts)
 
     @property
     def obs_slice(self) -> slice:
-        """Where this agent's observation stands in the joint observation."""
+        """Columns of this agent's observation in the joint observation."""
         return slice(self.obs_start, self.obs_start + self.obs_dim)
 
     @property
     def action_slice(self) -> slice:
-        """Where this agent's action stands in the joint action."""
+        """Columns of this agent's action in the joint action."""
         return slice(self.action_start, self.action_start + self.action_dim)
 
     @property
     def part_slices(self) -> tuple[slice, ...]:
-        """Where each part stands within this agent's own action."""
+        """Columns of each part within this agent's own action."""
         starts = [sum(part.size for part in self.parts[:i]) for i in range(len(self.parts))]
         return tuple(slice(start, start + part.size) for start, part in zip(starts, self.parts, strict=True))
 
 
 class PlayerSpec(AgentSpec, frozen=True, forbid_unknown_fields=True):
-    """One player: what has one policy. An agent, or a side that acts and learns as one (common/run/players.py)."""
+    """One player, which has one policy: an agent, or a side that acts and learns as one (common/run/players.py)."""
 
 
 class JointSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Agents or players side by side, in the order of the joint vectors: for what is the same numbers either way.
+    """Agents or players in the order of the joint vectors, for code that is correct for both.
 
-    Everything else takes an `AgentsSpec` or a `PlayersSpec`. They differ in how many there are and in each one's
-    sizes as soon as a side learns as one, so mypy refuses one in place of the other.
+    All other code takes an `AgentsSpec` or a `PlayersSpec`. The two differ in number and sizes when a side learns as
+    one, so mypy refuses one in place of the other.
     """
 
     agents: tuple[AgentSpec, ...]
 
     def __post_init__(self) -> None:
-        """Refuses agents that do not stand side by side, or that no record could hold."""
+        """Raises ValueError for agents whose columns are not contiguous, or that do not fit a record."""
         if not self.agents or len({agent.name for agent in self.agents}) < len(self.agents):
-            raise ValueError("agents must have names of their own, and there must be one at least")
+            raise ValueError("there must be at least one agent, and agents must have unique names")
         obs_start = action_start = 0
         for agent in self.agents:
             if (agent.obs_start, agent.action_start) != (obs_start, action_start):
-                raise ValueError(f"agent {agent.name} does not stand where the agents before it end")
+                raise ValueError(f"agent {agent.name} does not start where the previous agent ends")
             if agent.obs_dim < 0 or not agent.parts:
                 raise ValueError(f"agent {agent.name} observes {agent.obs_dim} numbers and acts in {agent.parts}")
             obs_start, action_start = agent.obs_slice.stop, agent.action_slice.stop
         if max(obs_start, action_start) > MAX_JOINT_NUMBERS:
-            raise ValueError(f"joint vectors of {obs_start} and {action_start} numbers; at most {MAX_JOINT_NUMBERS}")
+            raise ValueError(
+                f"joint vectors of {obs_start} and {action_start} numbers; at most {MAX_JOINT_NUMBERS} are allowed"
+            )
 
     @property
     def obs_dim(self) -> int:
@@ -133,54 +135,54 @@ class JointSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AgentsSpec(JointSpec, frozen=True, forbid_unknown_fields=True):
-    """All agents of a world: what is observed, done, rewarded and stored."""
+    """All agents of a world. They observe, act and receive rewards, and their transitions are stored."""
 
 
 class PlayersSpec(JointSpec, frozen=True, forbid_unknown_fields=True):
-    """All players of a run: who has a policy and a critic. What policies, and weights, are made of."""
+    """All players of a run. Each has a policy and critics, so policies and weights follow this spec."""
 
     agents: tuple[PlayerSpec, ...]
 
 
 def joint_spec(agents: Sequence[tuple[str, str, int, tuple[Part, ...]]]) -> AgentsSpec:
-    """Lays agents, each given as (name, team, obs_dim, parts), side by side; ConfigError when no record fits them."""
-    placed: list[AgentSpec] = []
+    """Returns the spec of agents given as (name, team, obs_dim, parts); ConfigError if they cannot be trained."""
+    specs: list[AgentSpec] = []
     obs_start = action_start = 0
     for name, team, obs_dim, parts in agents:
-        placed.append(AgentSpec(name, team, obs_dim, parts, obs_start, action_start))
+        specs.append(AgentSpec(name, team, obs_dim, parts, obs_start, action_start))
         obs_start += obs_dim
-        action_start += placed[-1].action_dim
+        action_start += specs[-1].action_dim
     try:
-        return AgentsSpec(tuple(placed))
+        return AgentsSpec(tuple(specs))
     except ValueError as e:
-        raise ConfigError(f"these agents cannot be trained: {e}") from e
+        raise ConfigError(f"The agents of this world cannot be trained: {e}.") from e
 
 
 def difference(old: JointSpec, new: JointSpec) -> str:
-    """Returns in words the first way in which the agents of two worlds differ, whose agent and what it is."""
+    """Returns a description of the first difference between the agents of two worlds."""
     before, after = ([agent.name for agent in joint.agents] for joint in (old, new))
     if before != after:
-        gone, come = (
+        removed, added = (
             [name for name in names if name not in others] for names, others in ((before, after), (after, before))
         )
-        words = [f"{what} {_some(names)}" for what, names in (("no longer there:", gone), ("new:", come)) if names]
-        return f"it has other agents ({'; '.join(words) or 'in another order'})"
-    for own, now in zip(old.agents, new.agents, strict=True):
-        if own.team != now.team:
-            return f"agent {own.name} was on the side {own.team} and is on {now.team}"
-        if own.obs_dim != now.obs_dim:
-            return f"agent {own.name} observed {own.obs_dim} numbers and observes {now.obs_dim}"
-        if own.parts != now.parts:
-            return f"agent {own.name} acted in {_in_words(own.parts)} and acts in {_in_words(now.parts)}"
-    return "nothing that can be told"
+        changes = [f"{what}: {_first_names(names)}" for what, names in (("removed", removed), ("new", added)) if names]
+        return f"it has other agents ({'; '.join(changes) or 'in another order'})"
+    for was, now in zip(old.agents, new.agents, strict=True):
+        if was.team != now.team:
+            return f"agent {was.name} was on the side {was.team} and is on {now.team}"
+        if was.obs_dim != now.obs_dim:
+            return f"agent {was.name} observed {was.obs_dim} numbers and observes {now.obs_dim}"
+        if was.parts != now.parts:
+            return f"agent {was.name} acted in {_spaces_text(was.parts)} and acts in {_spaces_text(now.parts)}"
+    return "no difference"
 
 
-def _some(names: Sequence[str]) -> str:
+def _first_names(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _in_words(parts: Sequence[Part]) -> str:
-    """Returns what an action consists of, as Gymnasium calls it."""
+def _spaces_text(parts: Sequence[Part]) -> str:
+    """Returns the parts of an action as Gymnasium spaces."""
     return " and ".join(
         f"Discrete({part.n})"
         if isinstance(part, Categorical)
@@ -190,5 +192,4 @@ def _in_words(parts: Sequence[Part]) -> str:
 
 
 def _bound(values: Sequence[float]) -> str:
-    alike = len(set(values)) == 1
-    return f"{values[0]:g}" if alike else f"[{', '.join(f'{value:g}' for value in values)}]"
+    return f"{values[0]:g}" if len(set(values)) == 1 else f"[{', '.join(f'{value:g}' for value in values)}]"

@@ -1,4 +1,4 @@
-"""The state of a thing as arrays by name: kept in a file without pickle, and put back bit for bit."""
+"""State as arrays by name: stored in a file without pickle and restored bit for bit."""
 
 from __future__ import annotations
 
@@ -10,45 +10,45 @@ import numpy as np
 import numpy.typing as npt
 
 State = dict[str, npt.NDArray[Any]]
-"""Copies: what they were taken from may go on."""
+"""Arrays by name. They are copies, so the object that they were taken from may change afterwards."""
 
 
 @runtime_checkable
 class Restorable(Protocol):
-    """A thing that goes on from a state of its like exactly as the one it was taken from."""
+    """An object that continues exactly like another one of its type after it restores the other's state."""
 
     def state(self) -> State:
-        """Returns its state."""
+        """Returns a copy of the object's state."""
         ...
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Takes a state over; KeyError or ValueError when it is not that of its like."""
+        """Restores a state; KeyError or ValueError if the state is not one of this type and size."""
         ...
 
 
 def generator_state(rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Returns where a generator stands, as the bytes of a JSON text: its numbers are longer than any array's."""
+    """Returns the state of a random generator as the bytes of a JSON text, because its integers exceed 64 bits."""
     return np.frombuffer(json.dumps(rng.bit_generator.state).encode(), np.uint8).copy()
 
 
 def restore_generator(rng: np.random.Generator, state: npt.NDArray[np.uint8]) -> None:
-    """Sets a generator to where another one stood; ValueError when it is of another kind."""
+    """Restores the state of a random generator; ValueError if the state is of another bit generator."""
     rng.bit_generator.state = json.loads(state.tobytes())
 
 
 def with_prefix(prefix: str, state: Mapping[str, npt.NDArray[Any]]) -> State:
-    """Returns a part's state under names of the whole: `prefix/name`."""
+    """Returns a state whose names are prefixed: `prefix/name`."""
     return {f"{prefix}/{name}": array for name, array in state.items()}
 
 
 def select_prefix(prefix: str, state: Mapping[str, npt.NDArray[Any]]) -> State:
-    """Returns the state of a part that `within` has named."""
+    """Returns the state that `with_prefix` prefixed, without the prefix; other names are omitted."""
     start = f"{prefix}/"
     return {name.removeprefix(start): array for name, array in state.items() if name.startswith(start)}
 
 
 def copy_into(into: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
-    """Copies a kept array into the one it was taken from; ValueError when shape or type differ."""
+    """Copies a stored array into an array of the same shape and type; ValueError if they differ."""
     if into.shape != values.shape or into.dtype != values.dtype:
-        raise ValueError(f"{values.dtype} {values.shape} was kept, {into.dtype} {into.shape} is needed")
+        raise ValueError(f"the stored array is {values.dtype} {values.shape}, expected {into.dtype} {into.shape}")
     into[...] = values

@@ -1,7 +1,7 @@
-"""The data model: one transition is one record of one numpy dtype.
+"""The transition dtype: one joint transition is one record of one numpy dtype, from actor to learner.
 
 The same bytes are the actor's block, the wire's payload, the ring's rows, the value in Redis and the learner's
-batch. `obs` and `action` stand first and side by side, so the critic's input is one slice of a row.
+batch. `obs` and `action` are the first two fields, so the critic's input is one slice of a row.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from common.spec import AgentsSpec
 
 
 def transition_dtype(spec: AgentsSpec) -> np.dtype[np.void]:
-    """Returns the record of one joint transition: little-endian, packed, every field 4 bytes wide.
+    """Returns the dtype of one joint transition: little-endian, packed, every field 4 bytes wide.
 
-    obs             f4[sum obs]     joint observation acted on, agents in spec order
-    action          f4[sum action]  what the environment executed: Box values, one-hot or soft one-hot parts
-    next_obs        f4[sum obs]     the true successor; at an episode's end the final observation, never a reset one
-    reward          f4[agents]      as the scenario gives it, unscaled
-    discount        f4[agents]      0.0 where the agent truly terminated, else 1.0: a time limit keeps 1.0
-    present         f4[agents]      1.0 where the agent acted in this step
+    obs             f4[sum obs]     joint observation before the action, agents in spec order
+    action          f4[sum action]  executed action: Box values, one-hot or soft one-hot parts
+    next_obs        f4[sum obs]     next observation; at an episode's end the final one, never that of the reset
+    reward          f4[agents]      reward of the scenario, unscaled
+    discount        f4[agents]      0.0 if the agent terminated, else 1.0; a time limit (truncation) is 1.0
+    present         f4[agents]      1.0 if the agent acted in this step
     policy_version  u4              version of the weights that chose the action
     """
     agents = len(spec.agents)
@@ -37,7 +37,7 @@ def transition_dtype(spec: AgentsSpec) -> np.dtype[np.void]:
 
 
 def field_columns(dtype: np.dtype[np.void]) -> dict[str, slice]:
-    """Returns where each field stands when a record is seen as a flat row of 4-byte words."""
+    """Returns the columns of each field in a record that is viewed as a flat row of 4-byte words."""
     assert dtype.fields is not None  # noqa: S101  (a structured dtype always has fields; this narrows the type)
     return {
         name: slice(offset // 4, (offset + field.itemsize) // 4)

@@ -49,7 +49,7 @@ NAVIGATION = {
     "Results": ["docs/results", "docs/paper-quick", "docs/benchmarks"],
     "Design": ["ARCHITECTURE", "docs/decisions", "docs/traps", "CONTRIBUTING"],
 }
-"""Every page of the site except the first, README. A page that is missing here is a warning, and a warning is an error."""
+"""Every page of the site except the first, README. A missing page is a warning, and a warning is an error."""
 
 project = "Shoal"
 version = release = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
@@ -57,18 +57,7 @@ author = copyright = "the authors of Shoal"  # noqa: A001  (Sphinx's name)
 extensions = ["myst_parser"]
 root_doc = "README"
 include_patterns = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/**.md"]
-exclude_patterns = [
-    ".*",
-    "build",
-    "runs",
-    "sweeps",
-    "tests",
-    "shoal",
-    "common",
-    "actor_node",
-    "learner_node",
-    "replay_server",
-]
+exclude_patterns = [".*", "build", "runs", "sweeps", "tests", "common", "*_node", "replay_server", "shoal"]
 myst_heading_anchors = 4
 html_theme = "furo"
 html_title = f"Shoal {release}"

@@ -1,11 +1,11 @@
-"""Checkpoints: the learner's full state in safetensors files (no pickle), written atomically, checked when read.
+"""Checkpoints: the learner's full state in safetensors files (no pickle), written atomically, verified when read.
 
     checkpoints/updates-0000012345.safetensors     the newest few
     checkpoints/best.safetensors                   the one with the best mean return of training episodes
 
-Metadata: `counters` (JSON) and `digest`, blake2b over counters and tensors. A damaged newest file is passed over, with
-a warning and the name `.damaged`, for the one before it, at last for the best one; when files are there and none can be
-read, that is an error, never a fresh start.
+Metadata: `counters` (JSON) and `digest`, blake2b over counters and tensors. A newest file that cannot be read is
+skipped with a warning and renamed to `.damaged`; the file before it is read instead, and the best one last. If there
+are files and none can be read, that is an error, never a fresh start.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from safetensors import SafetensorError, safe_open
@@ -28,16 +29,16 @@ _BEST = "best.safetensors"
 
 
 class Checkpoints:
-    """The files of one run."""
+    """The checkpoint files of one run."""
 
     def __init__(self, directory: Path, keep: int) -> None:
         self._directory, self._keep = directory, keep
 
     def save(self, state: TrainingState, *, best: bool) -> Path:
-        """Writes a state, as the best one too if it is, and removes the oldest beyond those kept.
+        """Writes a state, also as the best one if `best`, removes the oldest beyond `keep`; returns the file.
 
-        ShoalError when the state holds non-finite numbers: it would displace one that can be gone on from; and when
-        there is no room for it, which leaves those before it.
+        ShoalError if the state contains non-finite numbers, because it would replace a file that a run can resume from,
+        or if the disk is full, which leaves the earlier files intact.
         """
         state.check()
         counters = msgspec.json.encode(state.counters).decode()
@@ -53,44 +54,65 @@ class Checkpoints:
         return path
 
     def load(self) -> TrainingState | None:
-        """Returns the newest state that is whole, None when there are no files; ShoalError when none is whole."""
+        """Returns the newest readable state, None if there are no files; ShoalError if no file can be read."""
         for leftover in self._directory.glob(".*.safetensors.*"):
             leftover.unlink()
-        files, damaged = [*self._newest_first(), *self._directory.glob(_BEST)], []
-        for path in files:
-            try:
-                state = read(path)
-            except (SafetensorError, msgspec.MsgspecError, KeyError, ValueError, OSError) as e:
-                _log.warning("%s cannot be used (%s); trying the one before it", path, e)
-                damaged.append(path)
-                continue
-            # Out of the way, or they would count among the newest; but only now that there is something to go on from.
-            for file in damaged:
-                file.rename(f"{file}.damaged")
-            return state
-        if files:
+        state, unreadable = read_newest(self._directory)
+        if state is None and unreadable:
             raise ShoalError(
-                f"none of the {len(files)} checkpoints in {self._directory} can be read; move them away to begin anew"
+                f"none of the {len(unreadable)} checkpoints in {self._directory} can be read; "
+                "move them away to start again."
             )
-        return None
+        # Renamed, or they would count among the newest; but only if there is a state to resume from.
+        for path in unreadable:
+            path.rename(f"{path}.damaged")
+        return state
 
     def _newest_first(self) -> list[Path]:
-        return sorted(self._directory.glob("updates-*.safetensors"), reverse=True)
+        return _newest_first(self._directory)
 
 
-def kept_updates(directory: Path) -> set[int]:
-    """Returns at how many updates each of a run's checkpoints was written."""
+class NewestCheckpoint(NamedTuple):
+    """The result of a search for the newest readable checkpoint."""
+
+    state: TrainingState | None
+    """The state of the newest file that can be read; None if there is none."""
+    unreadable: list[Path]
+    """Files that were tried before it and cannot be read."""
+
+
+def read_newest(directory: Path) -> NewestCheckpoint:
+    """Returns the newest checkpoint that can be read, and the best one if no newer file can; changes no file.
+
+    A learner may write beside this: files that disappear or are not whole are skipped with a warning.
+    """
+    unreadable: list[Path] = []
+    for path in [*_newest_first(directory), *directory.glob(_BEST)]:
+        try:
+            return NewestCheckpoint(read(path), unreadable)
+        except (SafetensorError, msgspec.MsgspecError, KeyError, ValueError, OSError) as e:
+            _log.warning("%s cannot be used (%s); trying the one before it", path, e)
+            unreadable.append(path)
+    return NewestCheckpoint(None, unreadable)
+
+
+def _newest_first(directory: Path) -> list[Path]:
+    return sorted(directory.glob("updates-*.safetensors"), reverse=True)
+
+
+def checkpointed_updates(directory: Path) -> set[int]:
+    """Returns the number of updates of each checkpoint in a directory."""
     names = [path.stem.removeprefix("updates-") for path in directory.glob("updates-*.safetensors")]
     return {int(name) for name in names if name.isdigit()}
 
 
 def read(path: Path) -> TrainingState:
-    """Reads one checkpoint; ValueError when its digest does not fit, safetensors' and msgspec's errors otherwise."""
+    """Reads one checkpoint; ValueError if its digest does not match, else safetensors' and msgspec's errors."""
     with safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (safe_open is not a mapping)
     if metadata["digest"] != _digest(metadata["counters"], tensors):
-        raise ValueError("its digest does not fit")
+        raise ValueError("its digest does not match")
     return TrainingState(tensors, msgspec.json.decode(metadata["counters"], type=Counters))
 
 

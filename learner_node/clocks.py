@@ -17,7 +17,7 @@ class Timer:
     def __init__(self, period_s: float, now: float) -> None:
         self._period_s, self._last = period_s, now
 
-    def __call__(self, now: float) -> bool:
+    def is_due(self, now: float) -> bool:
         """Returns whether the period is over, and begins the next if so."""
         if now - self._last < self._period_s:
             return False

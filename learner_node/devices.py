@@ -1,4 +1,7 @@
-"""The one place that names a device: which it is, how batches get there, and how an update is captured on it."""
+"""Where updates run: the device, how batches are copied to it, and how an update is captured on it.
+
+Only this module names a device.
+"""
 
 from __future__ import annotations
 
@@ -12,32 +15,32 @@ from torch import Tensor
 from common.errors import ConfigError
 
 _T = TypeVar("_T")
-_EAGER_TURNS = 3
-"""Turns before capture: libraries choose their kernels and take their workspace in the first ones."""
+_WARMUP_CALLS = 3
+"""Calls before capture: libraries choose kernels and allocate their workspace in the first ones."""
 
 _log = logging.getLogger(__name__)
 
 
 class Device:
-    """The CPU, where nothing is captured and memory need not be pinned."""
+    """The CPU, where updates are not captured and memory is not pinned."""
 
     is_gpu = False
 
     def __init__(self, device: torch.device) -> None:
         self.torch = device
 
-    def record(self, work: Callable[[], _T], generator: torch.Generator) -> tuple[Callable[[], object], _T]:
-        """Records work without doing it; returns what does it again, and where its results will then be."""
-        raise NotImplementedError(f"nothing is recorded on {self.torch}")
+    def capture(self, work: Callable[[], _T], generator: torch.Generator) -> tuple[Callable[[], object], _T]:
+        """Captures work without doing it; returns a function that replays it, and its results."""
+        raise NotImplementedError(f"nothing is captured on {self.torch}")
 
 
 class Cuda(Device):
-    """A GPU: work is captured in CUDA graphs, for a small network's update is mostly launches."""
+    """A GPU, where updates are captured in CUDA graphs: most of a small network's update is kernel launches."""
 
     is_gpu = True
 
-    def record(self, work: Callable[[], _T], generator: torch.Generator) -> tuple[Callable[[], object], _T]:
-        """See Device."""
+    def capture(self, work: Callable[[], _T], generator: torch.Generator) -> tuple[Callable[[], object], _T]:
+        """Captures work in a CUDA graph; returns a function that replays it, and its results."""
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(generator)
         with torch.cuda.graph(graph):
@@ -46,64 +49,67 @@ class Cuda(Device):
 
 
 class GraphedUpdate(Generic[_T]):
-    """Work on tensors that stay where they are: done as written, or captured once and replayed where that pays.
+    """Work on tensors that stay in place: called directly on the CPU, captured once and replayed on a GPU.
 
-    When capture fails it goes on as written, with a warning.
+    If the capture fails, the work is called directly, with one warning.
     """
 
     def __init__(self, device: Device, work: Callable[[], _T], generator: torch.Generator) -> None:
         self._device, self._work, self._generator = device, work, generator
-        self._eager_turns: float = _EAGER_TURNS if device.is_gpu else float("inf")
-        self._recorded: tuple[Callable[[], object], _T] | None = None
+        self._direct_calls: float = _WARMUP_CALLS if device.is_gpu else float("inf")
+        """Direct calls left before the capture."""
+        self._captured: tuple[Callable[[], object], _T] | None = None
 
-    def __call__(self) -> _T:
-        """Does the work once; results hold until the next time."""
-        if self._eager_turns > 0:
-            self._eager_turns -= 1
+    def run(self) -> _T:
+        """Does the work once; the results are valid until the next call."""
+        if self._direct_calls > 0:
+            self._direct_calls -= 1
             return self._work()
-        if self._recorded is None:
+        if self._captured is None:
             try:
-                self._recorded = self._device.record(self._work, self._generator)
+                self._captured = self._device.capture(self._work, self._generator)
             except RuntimeError as e:
                 _log.warning("the update cannot be captured and runs launch by launch: %s", e)
-                self._eager_turns = float("inf")
+                self._direct_calls = float("inf")
                 return self._work()
-        replay, results = self._recorded
+        replay, results = self._captured
         replay()
         return results
 
 
 class BatchBuffer:
-    """Where batches land: one place on the device, written anew for each, without waiting for the copy."""
+    """The batch on the device: the same memory for every batch, filled without waiting for the copy."""
 
     def __init__(self, device: Device, rows: int, words: int) -> None:
         self.words = torch.zeros(rows, words, device=device.torch)
-        """`[B, words of a record]`."""
+        """Records as 4-byte words `[B, words of a record]`."""
         self.importance = torch.ones(rows, device=device.torch)
-        """`[B]`."""
+        """Importance-sampling weights `[B]`."""
 
-    def take(self, words: Tensor, importance: Tensor | None) -> None:
-        """Copies a batch in."""
+    def load(self, words: Tensor, importance: Tensor | None) -> None:
+        """Copies a batch to the device."""
         self.words.copy_(words, non_blocking=True)
         if importance is not None:
             self.importance.copy_(importance, non_blocking=True)
 
 
 def use_threads(count: int) -> int:
-    """Sets the number of threads of updates on the CPU; returns how many they used before."""
+    """Sets the number of CPU threads of an update; returns the number before."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     return before
 
 
 def choose_device(*, gpu: bool) -> Device:
-    """Returns the GPU if asked for, else the CPU; ConfigError when there is no CUDA, with what to do."""
+    """Returns the GPU if `gpu`, else the CPU; ConfigError with a way out if torch finds no CUDA device."""
     if not gpu:
         return Device(torch.device("cpu"))
     if torch.cuda.is_available():
         return Cuda(torch.device("cuda"))
     built = torch.version.cuda
-    why = f"it is built for CUDA {built} but finds no GPU: see nvidia-smi" if built else "install a build with CUDA"
+    way_out = (
+        f"It is built for CUDA {built} but finds no GPU: check nvidia-smi" if built else "Install a build with CUDA"
+    )
     raise ConfigError(
-        f"--gpu: torch {torch.__version__} has no CUDA device; {why}, or leave --gpu out to train on the CPU"
+        f"--gpu: torch {torch.__version__} has no CUDA device. {way_out}, or omit --gpu to train on the CPU."
     )

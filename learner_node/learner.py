@@ -190,9 +190,9 @@ class Learner:
         now = time.monotonic()
         if self._inputs.is_due(now):
             self._look_at_inputs(records, now)
-        measured = self._training.learn(records, done.updates, self.progress, now)
+        measured = self._training.update(records, done.updates, self.progress, now)
         if records.probabilities is not None:
-            self._stream.prioritise(records, measured.td_error)
+            self._stream.prioritise(records, measured.abs_td_error)
         done.updates += 1
         done.samples += len(records.words)
         self.metrics.updates.inc()
@@ -214,19 +214,19 @@ class Learner:
         self._done.env_steps = max(self._done.env_steps, self._stream.env_steps)
         if self._broadcast.is_due(self._done.updates, now):
             self._publish(now)
-        if self._report_due(now):
+        if self._report_due.is_due(now):
             self._rate.observe(self._done.updates, now)
             self._look_at_warm_up(now)
-            self._stream.send(self._report(self._training.figures, finished=False))
+            self._stream.send(self._report(self._training.losses, finished=False))
             self._stream.send(StatusRequest())
             self._refused.check(self._stream.statuses, now)
-        if self._log_due(now):
+        if self._log_due.is_due(now):
             self._write_log()
-        if self._say_due(now):
+        if self._say_due.is_due(now):
             self._say()
         if self._milestones.is_due(self._done.env_steps):
             self._milestones.take(self._capture(), self._training.algorithm.policy_weights())
-        if self._checkpoint_due(now) and self._done.trained_s:
+        if self._checkpoint_due.is_due(now) and self._done.trained_s:
             # Also during the warm-up: its time counts after a crash, too.
             self._save()
 
@@ -322,7 +322,7 @@ class Learner:
         )
 
     def _write_log(self) -> None:
-        measured = self._training.figures
+        measured = self._training.losses
         if measured is None:
             return
         figures = {
@@ -402,7 +402,7 @@ class Learner:
         if finished and not done.updates:
             self._warning = ended_too_early(self._run.spec)
             _log.warning("%s", self._warning)
-        self._stream.send(self._report(self._training.figures, finished=finished))
+        self._stream.send(self._report(self._training.losses, finished=finished))
         text = "%s after %d updates, %d environment steps, %.0f s"
         _log.info(text, how, done.updates, done.env_steps, done.trained_s)
 

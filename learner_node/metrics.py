@@ -7,7 +7,7 @@ from statistics import fmean
 import torch
 from prometheus_client import Counter, Gauge, Histogram, Info
 
-from common.process import metrics as vitals
+from common.process import metrics as process_metrics
 from common.run.run import Run
 from learner_node.inputs import InputFigures
 from learner_node.stacked.update_stats import Losses
@@ -17,7 +17,7 @@ class Metrics:
     """One registry and the metrics in it."""
 
     def __init__(self) -> None:
-        self.registry = vitals.make_registry("learner", libraries=("torch",))
+        self.registry = process_metrics.make_registry("learner", libraries=("torch",))
         self.url = ""
         """Where they are served."""
         self.updates = self._counter("updates", "Updates of all agents' critics and policies.")
@@ -62,7 +62,9 @@ class Metrics:
 
     def describe(self, run: Run, checkpoint_every_s: float) -> None:
         """Tells which run is trained, and how often it is saved."""
-        Info("shoal_run", "The run this process works for.", registry=self.registry).info(vitals.run_labels(run))
+        Info("shoal_run", "The run this process works for.", registry=self.registry).info(
+            process_metrics.run_labels(run)
+        )
         self.checkpoint_interval.set(checkpoint_every_s)
 
     def observe(self, figures: Losses | None, progress: float, rejected: int) -> None:

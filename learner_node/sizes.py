@@ -88,11 +88,11 @@ class Sizes:
 def sizes_of(spec: RunSpec, joint: AgentsSpec) -> Sizes:
     """Returns what a run takes; ConfigError when its settings do not fit its agents."""
     playing = players(joint, spec.algorithm.name)
-    plan = network_layout(playing, spec.network, spec.algorithm)
-    policy, critic = _policy_parameters(playing, spec, plan), _critic_parameters(spec, plan)
-    laid_out = _laid_out(playing, spec, plan)
+    layout = network_layout(playing, spec.network, spec.algorithm)
+    policy, critic = _policy_parameters(playing, spec, layout), _critic_parameters(spec, layout)
+    laid_out = _laid_out(playing, spec, layout)
     record_bytes = transition_dtype(joint).itemsize
-    sides = _sides_in_words(playing, plan)
+    sides = _sides_in_words(playing, layout)
     if ":" in spec.scenario:
         # Shoal knows such a world's sides by the names of its agents only.
         sides += "; network.sides and network.share change this"
@@ -164,71 +164,73 @@ def _parameters(shapes: Iterable[tuple[int, int]]) -> int:
     return sum((inputs + 1) * outputs for inputs, outputs in shapes)
 
 
-def _policy_parameters(playing: PlayersSpec, spec: RunSpec, plan: NetworkLayout) -> int:
-    by_network = dict(zip(plan.policy_networks, playing.agents, strict=True))
+def _policy_parameters(playing: PlayersSpec, spec: RunSpec, layout: NetworkLayout) -> int:
+    by_network = dict(zip(layout.policy_networks, playing.agents, strict=True))
     return sum(_parameters(layer_shapes(player, spec.network)) for player in by_network.values())
 
 
-def _critic_parameters(spec: RunSpec, plan: NetworkLayout) -> int:
-    inputs = {critic.network: len(critic.sees) for critic in plan.critics}
+def _critic_parameters(spec: RunSpec, layout: NetworkLayout) -> int:
+    inputs = {critic.network: len(critic.input_columns) for critic in layout.critics}
     return sum(_parameters(pairwise((seen, *spec.network.critic_hidden, 1))) for seen in inputs.values())
 
 
-def _laid_out(playing: PlayersSpec, spec: RunSpec, plan: NetworkLayout) -> int:
+def _laid_out(playing: PlayersSpec, spec: RunSpec, layout: NetworkLayout) -> int:
     policies = sum(_parameters(layer_shapes(player, spec.network)) for player in playing.agents)
     everything = playing.obs_dim + playing.action_dim
     one_critic = _parameters(pairwise((everything, *spec.network.critic_hidden, 1)))
-    return policies + len(plan.critics) * one_critic
+    return policies + len(layout.critics) * one_critic
 
 
 # ---- words --------------------------------------------------------------------------------------------------------
 
 
-def _sides_in_words(playing: PlayersSpec, plan: NetworkLayout) -> str:
+def _sides_in_words(playing: PlayersSpec, layout: NetworkLayout) -> str:
     """Returns the sides with their agents, and how many networks these have; sides of one agent in one clause."""
     everyone = range(len(playing.agents))
-    groups = _groups(everyone, plan)
+    groups = _groups(everyone, layout)
     across = [group for group in groups if len({playing.agents[i].team for i in group}) > 1]
     crossing = {i for group in across for i in group}
     sides = {side: [i for i in everyone if playing.agents[i].team == side] for side in playing.teams}
     alone = [side for side, members in sides.items() if len(members) == 1 and members[0] not in crossing]
     clauses = [
-        f"{side} ({_side_in_words(members, crossing, playing, plan)})"
+        f"{side} ({_side_in_words(members, crossing, playing, layout)})"
         for side, members in sides.items()
         if side not in alone or len(alone) == 1
     ]
     if len(alone) > 1:
         clauses.append(f"{_names(alone)} (a side each: nothing is shared)")
-    clauses += [f"shared across sides: {_group_in_words(group, playing, plan)}" for group in across]
+    clauses += [f"shared across sides: {_group_in_words(group, playing, layout)}" for group in across]
     return "; ".join(clauses)
 
 
-def _side_in_words(members: Sequence[int], crossing: Container[int], playing: PlayersSpec, plan: NetworkLayout) -> str:
-    groups = _groups([i for i in members if i not in crossing], plan)
+def _side_in_words(
+    members: Sequence[int], crossing: Container[int], playing: PlayersSpec, layout: NetworkLayout
+) -> str:
+    groups = _groups([i for i in members if i not in crossing], layout)
     alone = [group[0] for group in groups if len(group) == 1]
-    words = [_group_in_words(group, playing, plan) for group in groups if len(group) > 1]
+    words = [_group_in_words(group, playing, layout) for group in groups if len(group) > 1]
     if len(alone) > 1:
         words.append(f"{_names([playing.agents[i].name for i in alone])}: each has its own networks")
     elif alone:
-        words.append(_group_in_words(alone, playing, plan))
+        words.append(_group_in_words(alone, playing, layout))
     if others := [playing.agents[i].name for i in members if i in crossing]:
         words.append(_names(others))
     return "; ".join(words)
 
 
-def _group_in_words(group: Sequence[int], playing: PlayersSpec, plan: NetworkLayout) -> str:
-    policies = {plan.policy_networks[i] for i in group}
-    critics = {critic.network for critic in plan.critics if critic.player in group}
+def _group_in_words(group: Sequence[int], playing: PlayersSpec, layout: NetworkLayout) -> str:
+    policies = {layout.policy_networks[i] for i in group}
+    critics = {critic.network for critic in layout.critics if critic.player in group}
     names = _names([playing.agents[i].name for i in group])
     return f"{names}: {_one(len(policies), 'policy', 'policies')}, {_one(len(critics), 'critic', 'critics')}"
 
 
-def _groups(members: Sequence[int], plan: NetworkLayout) -> list[list[int]]:
+def _groups(members: Sequence[int], layout: NetworkLayout) -> list[list[int]]:
     """Returns players that share a policy or a critic, together."""
     groups: list[tuple[set[tuple[str, int]], list[int]]] = []
     for i in members:
-        networks = {("policy", plan.policy_networks[i])}
-        networks |= {("critic", critic.network) for critic in plan.critics if critic.player == i}
+        networks = {("policy", layout.policy_networks[i])}
+        networks |= {("critic", critic.network) for critic in layout.critics if critic.player == i}
         joined = [group for group in groups if group[0] & networks]
         merged = (networks.union(*(group[0] for group in joined)), sorted([i, *(k for g in joined for k in g[1])]))
         groups = [group for group in groups if group not in joined] + [merged]

@@ -1,8 +1,8 @@
-"""All state of a training: one object that is captured from an algorithm, checked, kept, and put back.
+"""All state of a training as one object: captured from an algorithm, checked, saved, and restored.
 
-Parameters and moments are kept network by network in the order of common/policy/network.py, not as they lie in the
-stacked buffers: how those are laid out may change without making old checkpoints unreadable. A network that several
-share is kept once.
+Parameters and moments are stored network by network in the order of common/policy/network.py, not in the order of the
+stacked buffers: the layout of the buffers may change without making old checkpoints unreadable. A network that several
+players share is stored once.
 """
 
 from __future__ import annotations
@@ -21,35 +21,38 @@ _RANDOM = "random_state"
 
 
 class Counters(msgspec.Struct, forbid_unknown_fields=True):
-    """What a learner has done, beside its tensors."""
+    """Counters of a run, stored in its checkpoints."""
 
     updates: int = 0
     env_steps: int = 0
+    """Transitions stored in the run, as far as the learner knows."""
     samples: int = 0
+    """Transitions learnt from, repeats counted."""
     trained_s: float = 0.0
     """Time charged to the budget [s]."""
     updating_s: float = 0.0
-    """Time in which batches came and updates were done [s]."""
+    """Time of the loop's iterations that updated [s]. It includes the wait for each batch inside `Batches.next`."""
     weights_version: int = 0
     best_return: float | None = None
+    """Best mean return of training episodes at a checkpoint so far."""
     reward_size: float | None = None
-    """Root mean square of the rewards learnt from, to notice at a resume that the environment changed."""
+    """Root mean square of the rewards learnt from that are not 0. A resume compares new rewards with it."""
 
 
 class TrainingState(msgspec.Struct, frozen=True):
-    """Everything an update reads or changes, by name and on the CPU, and the counters."""
+    """Everything that an update reads or changes, as tensors by name on the CPU, and the counters."""
 
     tensors: dict[str, Tensor]
     counters: Counters
 
     def check(self) -> None:
-        """Raises ShoalError when a number is not finite, which no training recovers from."""
+        """Raises ShoalError if a number is not finite: no training recovers from that."""
         broken = [name for name, tensor in self.tensors.items() if not torch.isfinite(tensor).all()]
         if broken:
             raise ShoalError(
-                f"{', '.join(broken)} hold non-finite numbers after {self.counters.updates} updates; lower "
+                f"{', '.join(broken)} contain non-finite numbers after {self.counters.updates} updates; lower "
                 "algorithm.critic_learning_rate and algorithm.policy_learning_rate or set algorithm.gradient_clip, "
-                "and resume from the last checkpoint"
+                "and resume from the last checkpoint."
             )
 
 
@@ -59,26 +62,26 @@ def capture(algorithm: StackedUpdate, counters: Counters) -> TrainingState:
 
 
 def restore(algorithm: StackedUpdate, state: TrainingState) -> None:
-    """Puts a state back; ConfigError when it is not that of these networks."""
+    """Replaces an algorithm's state; ConfigError if the state belongs to other networks."""
     wanted = {name: tuple(tensor.shape) for name, tensor in _tensors(algorithm).items()}
     found = {name: tuple(tensor.shape) for name, tensor in state.tensors.items() if name != _RANDOM}
     if found != wanted:
         raise ConfigError(
-            f"the checkpoint holds {found}, this run's networks need {wanted}; "
-            "resume with the network and algorithm settings it was made with"
+            f"the checkpoint contains {found}, this run's networks need {wanted}; "
+            "resume with the network and algorithm settings of the checkpoint."
         )
-    for kind, trained in _kinds(algorithm).items():
-        trained.load({name: state.tensors[f"{kind}/{name}"] for name in trained.tensors()})
+    for kind, parameters in _parameter_sets(algorithm).items():
+        parameters.load({name: state.tensors[f"{kind}/{name}"] for name in parameters.tensors()})
     algorithm.generator.set_state(state.tensors[_RANDOM])
 
 
 def _tensors(algorithm: StackedUpdate) -> dict[str, Tensor]:
     return {
         f"{kind}/{name}": tensor
-        for kind, trained in _kinds(algorithm).items()
-        for name, tensor in trained.tensors().items()
+        for kind, parameters in _parameter_sets(algorithm).items()
+        for name, tensor in parameters.tensors().items()
     }
 
 
-def _kinds(algorithm: StackedUpdate) -> dict[str, ParameterSet[Any]]:
+def _parameter_sets(algorithm: StackedUpdate) -> dict[str, ParameterSet[Any]]:
     return {"policies": algorithm.policies, "critics": algorithm.critics}

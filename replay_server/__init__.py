@@ -1,1 +1,1 @@
-"""The replay server: remembers transitions, hands out batches, and holds the ratio between the two."""
+"""The replay server: stores transitions, serves batches, and keeps the ratio between the two."""

@@ -1,4 +1,4 @@
-"""What a replay server writes into its audit: the chunks it found when it started, and each one it stores."""
+"""The audit file of a replay server: the chunks that it recovered when it started, and each one that it stores."""
 
 from __future__ import annotations
 
@@ -7,33 +7,29 @@ from pathlib import Path
 from common.wire.audit import AuditFile, Life, Recovered, Serving, Stored, digest
 from common.wire.codec import Buffer
 from common.wire.messages import Chunk
-from replay_server.durability.chunk_format import KeptChunk
 from replay_server.replay import Replay
 
 
 class ReplayAudit:
-    """Watches one replay."""
+    """Writes one replay's audit file."""
 
     def __init__(self, directory: Path, name: str, replay: Replay) -> None:
-        """Begins this life's file; ConfigError when it cannot be written."""
+        """Creates the file of this life of the server; ConfigError when it cannot be written."""
         self._replay = replay
-        self._file = AuditFile(directory, Life("replay", name, replay.settings.durability))
-        replay.journal.witness = self.stored
+        self._file = AuditFile(directory, Life("replay", name, replay.config.level))
+        replay.journal.on_chunk = self.stored
 
     def stored(self, chunk: Chunk, payload: Buffer) -> None:
-        """Notes a chunk that has just been inserted, before anyone could be told so."""
+        """Notes a chunk that has just been inserted, before it can be acknowledged."""
         capacity = self._replay.table.ring.capacity if self._replay.table else 0
-        told = (chunk.actor, chunk.incarnation, chunk.seq, chunk.count, digest(payload))
-        self._file.write(Stored(*told, capacity))
+        self._file.write(Stored(chunk.actor, chunk.incarnation, chunk.seq, chunk.count, digest(payload), capacity))
 
-    def recovered(self, chunk: KeptChunk) -> None:
-        """Notes a chunk that was read back."""
-        origin = chunk.origin
-        told = (origin.actor, origin.incarnation, origin.seq, chunk.rows, digest(chunk.records))
-        self._file.write(Recovered(*told))
+    def recovered(self, chunk: Chunk, payload: Buffer) -> None:
+        """Notes a chunk that was recovered."""
+        self._file.write(Recovered(chunk.actor, chunk.incarnation, chunk.seq, chunk.count, digest(payload)))
 
     def serving(self) -> None:
-        """Notes that all that there was has been read back."""
+        """Notes that recovery is complete."""
         self._file.write(Serving())
 
     def close(self) -> None:

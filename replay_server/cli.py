@@ -14,32 +14,32 @@ from common.process import command
 from common.process.health import Health, HttpPort
 from common.process.logs import start_logging
 from common.process.parent import die_with_parent
-from common.process.resources import allow_many_connections
+from common.process.resources import allow_many_connections, retain_freed_memory
 from common.process.stop import Stop
+from common.wire.codec import Buffer
 from common.wire.keys import Keys, load_keys
+from common.wire.messages import Chunk
 from common.wire.socket_file import SocketFile
 from replay_server.audit import ReplayAudit
 from replay_server.config import NO_REDIS, ReplayConfig
-from replay_server.durability.chunk_format import KeptChunk
 from replay_server.durability.committer import Committer
-from replay_server.durability.recovery import recover
+from replay_server.durability.recovery import RingChunks, recover
 from replay_server.durability.redis_connection import (
     WaitInterrupted,
-    asking,
     make_client,
-    refuse_second,
-    refuse_unfit,
-    wait_for,
+    redis_as_peer,
+    refuse_second_server,
+    refuse_unsafe,
+    wait_for_redis,
 )
 from replay_server.durability.redis_log import RedisLog
 from replay_server.metrics import CommitterCollector, ReplayCollector, Timings, make_registry
 from replay_server.not_ready import NotReadyServer
 from replay_server.replay import Replay
 from replay_server.server import Server
-from replay_server.table.ring_chunks import RingChunks
 
-SECOND_WAIT_S = 3.0
-"""How long the connection of a server that was killed may outlive it."""
+SECOND_SERVER_WAIT_S = 3.0
+"""How long the connection of a killed server may outlive it."""
 
 _log = logging.getLogger(__name__)
 
@@ -47,21 +47,22 @@ _log = logging.getLogger(__name__)
 @click.command()
 @command.options(ReplayConfig)
 def replay(**values: object) -> int:
-    """Remember transitions, hand out batches, and hold the ratio between the two.
+    """Store transitions, serve batches, and keep the ratio between the two.
 
-    Keeps the newest transitions in RAM and, before it acknowledges them, in Redis: after a restart everything
-    acknowledged is there again. The first learner to connect says what the run is. Ends on Ctrl-C or SIGTERM, after
-    what has come is committed.
+    Stores the newest transitions in RAM and, before it acknowledges them, in Redis: after a restart every acknowledged
+    transition is recovered. The first learner to connect defines the run. Ends on Ctrl-C or SIGTERM, once the received
+    chunks are committed.
 
     \b
     Example:  replay --redis redis://redis-host:6379/0
               replay --redis none
-    """  # noqa: D301  (click keeps the lines after a real backspace as they are)
+    """  # noqa: D301  (click does not wrap the lines after a real backspace)
     config = command.build(ReplayConfig, values)
     config.check()
     keys = load_keys(config.keys)
     start_logging("replay")
     allow_many_connections()
+    retain_freed_memory()
     if config.parent:
         die_with_parent(config.parent)
     stop = Stop()
@@ -75,7 +76,7 @@ def serve(config: ReplayConfig, stop: Stop, keys: Keys | None = None) -> None:
     registry, health = make_registry(), Health()
     http = HttpPort(config.metrics_host, config.metrics_port, registry, health)
     timings = Timings(registry)
-    replay = Replay(config.settings(http.url), time.monotonic())
+    replay = Replay(config, time.monotonic(), http.url)
     registry.register(ReplayCollector(replay, time.monotonic))
     with contextlib.ExitStack() as stack:
         stack.callback(http.close)
@@ -83,13 +84,13 @@ def serve(config: ReplayConfig, stop: Stop, keys: Keys | None = None) -> None:
         if audit:
             stack.callback(audit.close)
         committer = None
-        # With a replay of its own: the thread that answers must not read what the recovery writes.
-        not_ready = NotReadyServer(Replay(replay.settings, replay.started), config.bind, keys)
+        # With a separate replay: the thread that answers must not read what the recovery writes.
+        not_ready = NotReadyServer(Replay(config, replay.started, http.url), config.bind, keys)
         stack.callback(not_ready.close)
         if config.redis != NO_REDIS:
             try:
-                witness = audit.recovered if audit else _nobody
-                log = open_log(config, replay, timings, stop, health, witness=witness, explain=not_ready.explain)
+                on_chunk = audit.recovered if audit else None
+                log = open_log(config, replay, timings, stop, health, on_chunk=on_chunk, explain=not_ready.explain)
             except WaitInterrupted:
                 return
             stack.callback(log.close)
@@ -113,12 +114,13 @@ def open_log(
     stop: Stop,
     health: Health,
     *,
-    witness: Callable[[KeptChunk], None],
+    on_chunk: Callable[[Chunk, Buffer], None] | None,
     explain: Callable[[str], None],
 ) -> RedisLog:
-    """Returns the chunk log, with the replay rebuilt from it; ConfigError, PeerError, WaitInterrupted.
+    """Returns the chunk log, after recovering the replay from it; ConfigError, PeerError, WaitInterrupted.
 
-    witness: sees every chunk that is read back. explain: receives the reason why the server cannot serve yet.
+    on_chunk: called with every chunk that is recovered.
+    explain: called with the reason why the server does not serve yet.
     """
 
     def progress(reason: str) -> None:
@@ -130,14 +132,14 @@ def open_log(
 
     client_name = f"shoal-replay:{config.name}"
     client = make_client(config.redis, client_name, config.redis_password, config.redis_ca_file)
-    wait_for(client, config.redis, config.redis_wait, stop, progress)
-    with asking(config.redis):
-        refuse_unfit(client, config.redis, fsync=config.level == "fsync")
-        refuse_second(client, client_name, config.name, SECOND_WAIT_S, stop)
+    wait_for_redis(client, config.redis, config.redis_wait, stop, progress)
+    with redis_as_peer(config.redis):
+        refuse_unsafe(client, config.redis, fsync=config.level == "fsync")
+        refuse_second_server(client, client_name, config.name, SECOND_SERVER_WAIT_S, stop)
     log = RedisLog(client, config.name, fsync=config.level == "fsync")
     if config.fresh:
         _log.info("discarded keys=%d name=%s", log.discard(), config.name)
-    recovered = recover(log, replay, progress, witness)
+    recovered = recover(log, replay, progress, on_chunk)
     log.source = RingChunks(replay).value
     timings.recovery(recovered)
     if recovered.transitions:
@@ -152,10 +154,6 @@ def open_log(
     return log
 
 
-def _nobody(_: KeptChunk) -> None:
-    """Sees what no audit is kept of."""
-
-
 def main() -> None:
-    """Runs `replay` and ends the process."""
+    """Runs `replay` and exits the process."""
     command.main(replay, "replay")

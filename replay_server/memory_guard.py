@@ -1,32 +1,38 @@
-"""Memory beyond what the server holds itself: what peers have sent of messages that are not whole yet. Pure.
+"""The memory guard: notices memory that incomplete messages of peers take. Pure.
 
-libzmq keeps a message to itself until its last part has come, and bounds neither the number of its parts nor their sum
+libzmq delivers a message only when its last part has arrived, and bounds neither the number of its parts nor their sum
 (its high-water mark counts whole messages, ZMQ_MAXMSGSIZE bounds one part). So a peer that never ends a message could
-fill the memory. Nobody can look at what it has sent; but the process has grown by it, and gets it back when the
-connection ends.
+fill the memory. The parts cannot be inspected; but the process has grown by them, and frees them when the connection
+ends.
 """
 
 from __future__ import annotations
 
-BYTES_BESIDE_A_RECORD = 40
-"""Most that sampler and episodes keep for each."""
+EXTRA_BYTES_PER_RECORD = 40
+"""Most bytes that sampler and n-step index take for each record."""
 
 
 class MemoryGuard:
-    """Tells when a process has grown by more than the records it holds, and a bound on top."""
+    """Compares the memory of a process with a baseline, its records and a bound.
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most = most_bytes
-        self._own: int | None = None
-        """What it takes beside its records when no peer is connected."""
+    Example:
+        guard = MemoryGuard(max_bytes=2**30)
+        guard.excess(used_bytes, records_bytes)    # sets the baseline
+        if guard.excess(used_bytes, records_bytes): ...
+    """
 
-    def beyond(self, used_bytes: int, records_bytes: int) -> int:
-        """Returns how much more than the bound is in use, 0 if it is less; the first call tells what is its own."""
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._baseline: int | None = None
+        """Memory used apart from records while no peer is connected."""
+
+    def excess(self, used_bytes: int, records_bytes: int) -> int:
+        """Returns the bytes in use beyond the bound, 0 if there are none; the first call sets the baseline."""
         rest = used_bytes - records_bytes
-        if self._own is None:
-            self._own = rest
-        return max(rest - self._own - self._most, 0)
+        if self._baseline is None:
+            self._baseline = rest
+        return max(rest - self._baseline - self._max_bytes, 0)
 
-    def alone(self, used_bytes: int, records_bytes: int) -> None:
-        """Takes note of what is in use while nobody is connected."""
-        self._own = used_bytes - records_bytes
+    def set_baseline(self, used_bytes: int, records_bytes: int) -> None:
+        """Takes the memory in use as the baseline; call it while no peer is connected."""
+        self._baseline = used_bytes - records_bytes

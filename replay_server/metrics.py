@@ -1,6 +1,6 @@
-"""The server's Prometheus metrics: read from the replay at each scrape, timings noted where they are measured.
+"""The server's Prometheus metrics: read from the replay at each scrape, or observed where they are measured.
 
-Counters count this life of the server. The run's own counters live in Redis and may step back by what a crash loses,
+Counters count this life of the server. The run's own counters are in Redis and step back when a crash loses chunks,
 which Prometheus would take for a restart from zero: they are gauges here.
 """
 
@@ -15,11 +15,11 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from common.process import metrics as vitals
+from common.process import metrics as process_metrics
 from replay_server.durability.committer import Committer
-from replay_server.durability.recovery import Recovered
+from replay_server.durability.recovery import RecoveryResult
 from replay_server.recent_stats import LAG_VERSIONS, RecentStats
-from replay_server.rejections import Rejection
+from replay_server.rejections import RejectionReason
 from replay_server.replay import Replay
 from replay_server.sessions.waits import CAUSES
 from replay_server.table.table import Table
@@ -36,12 +36,12 @@ def _lower_bound(table: Table) -> float:
 
 
 # name, help, kind, value
-_OF_TABLE: tuple[tuple[str, str, type[Metric], Callable[[Table], float]], ...] = (
-    ("transitions", "Transitions held.", GaugeMetricFamily, lambda table: table.size),
-    ("capacity_transitions", "Transitions that fit.", GaugeMetricFamily, lambda table: table.ring.capacity),
+_TABLE_METRICS: tuple[tuple[str, str, type[Metric], Callable[[Table], float]], ...] = (
+    ("transitions", "Transitions stored.", GaugeMetricFamily, lambda table: table.size),
+    ("capacity_transitions", "Transitions that can be stored.", GaugeMetricFamily, lambda table: table.ring.capacity),
     (
         "min_size_transitions",
-        "Transitions held before sampling begins.",
+        "Transitions that must be stored before sampling starts.",
         GaugeMetricFamily,
         lambda table: table.limiter.spec.min_size,
     ),
@@ -51,7 +51,7 @@ _OF_TABLE: tuple[tuple[str, str, type[Metric], Callable[[Table], float]], ...] =
     ("samples_per_insert", "Samples per insert since min_size.", GaugeMetricFamily, lambda t: t.limiter.realised),
     (
         "target_samples_per_insert",
-        "Samples per insert to be held.",
+        "Target of samples per insert.",
         GaugeMetricFamily,
         lambda table: table.limiter.spec.samples_per_insert,
     ),
@@ -62,12 +62,12 @@ _OF_TABLE: tuple[tuple[str, str, type[Metric], Callable[[Table], float]], ...] =
 
 
 def make_registry() -> CollectorRegistry:
-    """Returns a registry with what every process tells of itself."""
-    return vitals.make_registry("replay")
+    """Returns a registry with the metrics that every process has."""
+    return process_metrics.make_registry("replay")
 
 
 class ReplayCollector(Collector):
-    """Reads the replay from the HTTP thread: plain numbers, each read at once."""
+    """Reads the replay from the HTTP server's thread: plain numbers, each read at once."""
 
     def __init__(self, replay: Replay, clock: Callable[[], float]) -> None:
         self._replay, self._clock = replay, clock
@@ -76,17 +76,17 @@ class ReplayCollector(Collector):
         """Yields the replay's metrics."""
         replay, now = self._replay, self._clock()
         if table := replay.table:
-            yield vitals.run_info(vitals.run_labels(table.run))
-            for name, text, kind, value in _OF_TABLE:
+            yield process_metrics.run_info(process_metrics.run_labels(table.run))
+            for name, text, kind, value in _TABLE_METRICS:
                 yield kind(f"shoal_replay_{name}", text, value=value(table))  # type: ignore[call-arg]
-            yield from _lately(replay.recent, [agent.name for agent in table.run.joint.agents])
+            yield from _recent_metrics(replay.recent, [agent.name for agent in table.run.joint.agents])
         yield from self._peers(now)
         yield from self._waits(now)
         yield from self._messages()
 
     def _peers(self, now: float) -> Iterable[Metric]:
         replay, report = self._replay, self._replay.learners.report
-        peers = GaugeMetricFamily("shoal_replay_peers", "Connected peers that hold their lease.", labels=["role"])
+        peers = GaugeMetricFamily("shoal_replay_peers", "Connected peers with a valid lease.", labels=["role"])
         peers.add_metric(["actor"], sum(session.live(now) for session in list(replay.actors.sessions.values())))
         peers.add_metric(["learner"], replay.learners.alive(now))
         yield peers
@@ -98,44 +98,48 @@ class ReplayCollector(Collector):
         blocked = CounterMetricFamily(
             "shoal_replay_blocked_seconds", "Time in which a side had to wait, by cause.", labels=labels
         )
-        standing = GaugeMetricFamily(
-            "shoal_replay_standstill_seconds", "Time since a side that waits got any further.", labels=labels
+        standstill = GaugeMetricFamily(
+            "shoal_replay_standstill_seconds", "Time since a waiting side made progress.", labels=labels
         )
         for wait in (self._replay.actors_wait, self._replay.learner_wait):
-            for cause in CAUSES[wait.who]:
-                blocked.add_metric([wait.who, cause], wait.seconds[cause])
-                standing.add_metric([wait.who, cause], wait.lasts_s(now) if cause == wait.reason.cause else 0.0)
+            for cause in CAUSES[wait.side]:
+                blocked.add_metric([wait.side, cause], wait.seconds[cause])
+                standstill.add_metric([wait.side, cause], wait.duration_s(now) if cause == wait.reason.cause else 0.0)
         yield blocked
-        yield standing
+        yield standstill
 
     def _messages(self) -> Iterable[Metric]:
-        tally, waiting = self._replay.tally, len(self._replay.journal)
-        rejected = CounterMetricFamily("shoal_replay_rejected", "Messages not taken in.", labels=["reason"])
-        for reason in get_args(Rejection):
-            rejected.add_metric([reason], tally.rejected[reason])
+        rejections, waiting = self._replay.rejections, len(self._replay.journal)
+        rejected = CounterMetricFamily(
+            "shoal_replay_rejected", "Messages refused, and replies dropped.", labels=["reason"]
+        )
+        for reason in get_args(RejectionReason):
+            rejected.add_metric([reason], rejections.rejected[reason])
         yield rejected
-        duplicates = tally.duplicate_chunks
-        yield CounterMetricFamily("shoal_replay_duplicate_chunks", "Chunks that had come before.", value=duplicates)
-        late = tally.late_priorities
+        duplicates = rejections.duplicate_chunks
+        yield CounterMetricFamily("shoal_replay_duplicate_chunks", "Chunks that had arrived before.", value=duplicates)
+        late = rejections.late_priorities
         yield CounterMetricFamily("shoal_replay_late_priorities", "TD errors of overwritten transitions.", value=late)
         yield GaugeMetricFamily("shoal_replay_uncommitted_chunks", "Chunks not yet durable.", value=waiting)
 
 
-def _lately(recent: RecentStats, agents: list[str]) -> Iterable[Metric]:
-    """Yields policy lag, and returns once there are any."""
+def _recent_metrics(recent: RecentStats, agents: list[str]) -> Iterable[Metric]:
+    """Yields the policy lag, and the returns once an episode has finished."""
     counts = list(accumulate(recent.lag.chunks))
     yield HistogramMetricFamily(
         "shoal_replay_policy_lag_versions",
-        "Versions between the newest weights and those that a chunk was collected with.",
+        "Versions between the newest weights and the weights that a chunk was collected with.",
         buckets=list(zip([*(f"{float(bound)}" for bound in LAG_VERSIONS), "+Inf"], counts, strict=True)),
         sum_value=recent.lag.total,
     )
     if math.isnan(mean := recent.returns.mean):
         return
     yield GaugeMetricFamily(
-        "shoal_replay_episode_return", "Mean over the last 100 episodes or more, over agents.", value=mean
+        "shoal_replay_episode_return", "Mean return of the last 100 episodes or more, summed over agents.", value=mean
     )
-    by_agent = GaugeMetricFamily("shoal_replay_agent_episode_return", "The same, agent by agent.", labels=["agent"])
+    by_agent = GaugeMetricFamily(
+        "shoal_replay_agent_episode_return", "Mean return of the last 100 episodes or more, by agent.", labels=["agent"]
+    )
     for agent, value in zip(agents, recent.returns.means, strict=False):
         by_agent.add_metric([agent], value)
     yield by_agent
@@ -150,31 +154,34 @@ class CommitterCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """Yields the log's metrics."""
         errors, up = self._committer.errors, not self._committer.error
-        yield CounterMetricFamily("shoal_replay_redis_errors", "Commits that failed and were tried again.", errors)
+        yield CounterMetricFamily("shoal_replay_redis_errors", "Commits that failed and were retried.", errors)
         yield GaugeMetricFamily("shoal_replay_redis_up", "Whether the last commit succeeded.", float(up))
 
 
 class Timings:
-    """What is measured where it happens."""
+    """Metrics that are observed where they happen."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.commit = Histogram(
             "shoal_replay_redis_commit_seconds", "One group commit.", buckets=_SECONDS, registry=registry
         )
-        self.turn = Histogram(
-            "shoal_replay_turn_seconds", "One busy turn of the server's loop.", buckets=_SECONDS, registry=registry
+        self.iteration = Histogram(
+            "shoal_replay_turn_seconds",
+            "One iteration of the server's loop that took messages.",
+            buckets=_SECONDS,
+            registry=registry,
         )
         self._recovered = {
             name: Gauge(f"shoal_replay_{name}", text, registry=registry)
             for name, text in (
-                ("recovery_seconds", "Time the recovery at the start took."),
+                ("recovery_seconds", "Duration of the recovery at the start."),
                 ("recovered_transitions", "Transitions recovered at the start."),
                 ("recovery_skipped_chunks", "Chunks damaged or missing in the log at the start."),
             )
         }
 
-    def recovery(self, recovered: Recovered) -> None:
-        """Notes what was recovered at the start."""
+    def recovery(self, recovered: RecoveryResult) -> None:
+        """Notes the result of the recovery at the start."""
         self._recovered["recovery_seconds"].set(recovered.seconds)
         self._recovered["recovered_transitions"].set(recovered.transitions)
         self._recovered["recovery_skipped_chunks"].set(recovered.damaged + recovered.missing)

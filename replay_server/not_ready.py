@@ -1,11 +1,11 @@
-"""Answers peers while the replay server cannot serve yet: it waits for Redis, or reads its chunks back.
+"""Answers peers while the replay server cannot serve yet: while it waits for Redis, or recovers its chunks.
 
     actor   --Hello-->         NotReady(reason)
     learner --Open-->          NotReady(reason)
     status  --StatusRequest--> Status with the reason
-    anyone  --other-->         Unknown: introduce yourself again
+    anyone  --other-->         Unknown: say Hello or Open again
 
-It runs in a thread of its own, beside the recovery, and frees the address before the server binds it.
+It runs in a separate thread during the recovery, and frees the address before the server binds it.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from common.wire.socket_file import SocketFile
 from common.wire.sockets import bind, make_socket, receive_from, send
 from replay_server.replay import Replay
 from replay_server.server import not_permitted
-from replay_server.status import make_status
 
 POLL_MS = 100
 
 
 class NotReadyServer:
-    """Holds the server's address and answers with a reason, from the first reason on until it is closed."""
+    """Binds the server's address and answers with a reason, from the first reason on until it is closed."""
 
     def __init__(self, replay: Replay, endpoint: str, keys: Keys | None) -> None:
+        """replay: an idle replay without a run, which makes the status."""
         self.endpoint = endpoint
-        """As given; with the port that was chosen once there has been a reason."""
+        """As given; after the first reason, with the chosen port."""
         self._replay, self._keys = replay, keys
         self._reason = ""
         self._closing = False
         self._thread: threading.Thread | None = None
 
     def explain(self, reason: str) -> None:
-        """Answers with this reason from now on; ConfigError when the address cannot be had."""
+        """Answers with this reason from now on; ConfigError when the address cannot be bound."""
         self._reason = reason
         if self._thread is None:
             self._context = zmq.Context()
             try:
-                self._gate = Authenticator(self._context, self._keys) if self._keys else None
+                self._authenticator = Authenticator(self._context, self._keys) if self._keys else None
                 self._socket = self._open()
             except BaseException:
                 self._context.destroy(linger=0)
@@ -58,29 +58,29 @@ class NotReadyServer:
             self._thread.start()
 
     def close(self) -> None:
-        """Frees the address; peers connect to the server by themselves once it binds."""
+        """Frees the address; peers reconnect by themselves once the server binds it."""
         if self._thread is None:
             return
         self._closing = True
         self._thread.join()
         self._thread = None
-        if self._gate:
-            self._gate.close()
+        if self._authenticator:
+            self._authenticator.close()
         self._context.destroy(linger=0)
         self._file.remove()
 
     def _open(self) -> zmq.Socket[bytes]:
-        made = make_socket(self._context, zmq.ROUTER, max_frame_bytes=MAX_PEER_FRAME_BYTES)
+        bound = make_socket(self._context, zmq.ROUTER, max_frame_bytes=MAX_PEER_FRAME_BYTES)
         if self._keys:
-            self._keys.secure_server(made)
-        self.endpoint = bind(made, self.endpoint, "--bind")
-        return made
+            self._keys.secure_server(bound)
+        self.endpoint = bind(bound, self.endpoint, "--bind")
+        return bound
 
     def _serve(self) -> None:
         while not self._closing:
             if not self._socket.poll(POLL_MS):
                 continue
-            # A message that went with its connection is one fewer to answer, and so is a peer that is gone.
+            # A peer whose connection is gone needs no answer.
             with contextlib.suppress(zmq.ZMQError):
                 sender, frames = receive_from(self._socket)
                 for message in self._answer(sender, frames):
@@ -91,12 +91,12 @@ class NotReadyServer:
             message: FromPeer = decode_from_peer(frames)[0]
         except ProtocolError:
             return
-        if self._gate and not_permitted(self._gate.kind_of(sender), message):
+        if self._authenticator and not_permitted(self._authenticator.kind_of(sender), message):
             return
         match message:
             case Hello() | Open():
                 yield NotReady(f"the replay server, which is {self._reason}")
             case StatusRequest():
-                yield make_status(self._replay, time.monotonic(), not_ready=f"the replay server is {self._reason}")
+                yield self._replay.status(time.monotonic(), not_ready=f"the replay server is {self._reason}")
             case _:
                 yield Unknown()

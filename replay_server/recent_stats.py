@@ -1,4 +1,4 @@
-"""What has happened lately: rates over a few seconds, returns over the last episodes, policy lag. Pure."""
+"""Recent statistics: rates over a few seconds, returns over the last episodes, policy lag. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STEP_S = 0.25
 EPISODES = 100
 LAG_CHUNKS = 100
 LAG_VERSIONS = (0, 1, 2, 3, 5, 10, 20, 50, 200)
-"""Upper bounds of the histogram of policy lag; what is further behind is in one more bucket."""
+"""Upper bounds of the histogram of policy lag; one more bucket takes all larger lags."""
 
 
 class SlidingRate:
@@ -31,7 +31,7 @@ class SlidingRate:
             self._points.popleft()
 
     def per_second(self, total: int, now: float) -> float:
-        """Returns the rate of `total` now; 0.0 before there is a span to measure over."""
+        """Returns the rate of `total` now [1/s]; 0.0 before STEP_S has passed."""
         if not self._points or now - self._points[0][0] < STEP_S:
             return 0.0
         start, then = self._points[0]
@@ -39,14 +39,14 @@ class SlidingRate:
 
 
 class ReturnWindow:
-    """Mean returns over the last 100 episodes or more, from reports that tell sums."""
+    """Mean returns over the last 100 episodes or more, from reports of sums."""
 
     def __init__(self) -> None:
         self._parts: deque[tuple[int, float, tuple[float, ...]]] = deque()
         self._episodes = 0
 
     def add(self, episodes: int, return_sum: float, return_sums: tuple[float, ...]) -> None:
-        """Adds newly finished episodes: how many, the sum of their returns, and the same agent by agent."""
+        """Adds finished episodes: their number, the sum of their returns, and that sum for each agent."""
         if episodes <= 0:
             return
         self._parts.append((episodes, return_sum, return_sums))
@@ -57,7 +57,7 @@ class ReturnWindow:
     @property
     def mean(self) -> float:
         """Mean return, summed over agents; NaN before the first episode."""
-        parts = list(self._parts)  # at once: the HTTP port's thread asks too, while this one grows
+        parts = list(self._parts)  # copied at once: the HTTP server's thread reads while this one grows
         return sum(part[1] for part in parts) / sum(part[0] for part in parts) if parts else math.nan
 
     @property
@@ -69,22 +69,22 @@ class ReturnWindow:
 
 
 class PolicyLag:
-    """How many versions behind the newest weights the policies were that chose the last chunks' actions."""
+    """By how many versions the policies that collected the last chunks were behind the newest weights."""
 
     def __init__(self) -> None:
         self._lags: deque[int] = deque(maxlen=LAG_CHUNKS)
         self._newest = 0
         self.chunks = [0] * (len(LAG_VERSIONS) + 1)
-        """Chunks ever, by the bucket of their lag."""
+        """Number of chunks ever, by the bucket of their lag."""
         self.total = 0
         """Sum of their lags."""
 
     def published(self, version: int) -> None:
-        """Notes a version that is known to have been published."""
+        """Notes a published version."""
         self._newest = max(self._newest, version)
 
     def add(self, used_version: int) -> None:
-        """Notes one chunk."""
+        """Notes one chunk, collected with the weights of `used_version`."""
         self.published(used_version)
         lag = self._newest - used_version
         self._lags.append(lag)
@@ -98,7 +98,7 @@ class PolicyLag:
 
 
 class RecentStats:
-    """Everything lately, as the status shows it."""
+    """The recent statistics that the status shows."""
 
     def __init__(self) -> None:
         self.inserts = SlidingRate()
@@ -106,19 +106,19 @@ class RecentStats:
         self.returns = ReturnWindow()
         self.lag = PolicyLag()
         self.episodes = 0
-        """Episodes finished by all actors, as far as this life of the server has heard."""
+        """Episodes of all actors that were reported in this life of the server."""
 
     def count_episodes(self, before: ActorReport | None, report: ActorReport, *, rejoined: bool) -> None:
         """Counts the episodes an actor has finished since its report `before`.
 
-        The first report of an actor that had collected before this server heard of it tells of old episodes too:
-        they count, but their returns are not recent.
+        rejoined: whether the actor collected before this server first heard of it. Its first report then covers old
+        episodes too: they count, but their returns are not recent.
         """
         episodes = report.episodes - (before.episodes if before else 0)
         self.episodes += max(episodes, 0)
         if before is None and rejoined:
             return
-        # A worker that has collected nothing yet does not know how many agents there are.
+        # The report of a worker that has collected nothing yet has no agents.
         sums = before.return_sums if before and before.return_sums else (0.0,) * len(report.return_sums)
         self.returns.add(
             episodes,

@@ -1,12 +1,14 @@
 """The replay: messages in, replies out. Pure: no socket, no clock, no Redis.
 
-    handle(peer, message, payload, now)   what one message changes, and the replies it needs at once
-    tick(now)                             batches, credit, acknowledgements: once after each turn's messages
-    journal.take_writes()                 what the log is to make durable, in order
-    journal.committed(number)             the log holds every chunk up to that number
+    handle(peer, message, payload, now)   applies one message and returns the replies it needs at once
+    tick(now)                             returns batches, credit and acknowledgements; called once in each iteration of
+                                          the server's loop, after its messages
+    journal.take_writes()                 returns the writes that the log must make durable, in order
+    journal.committed(number)             reports that the log contains every chunk up to that number
 
-A chunk is in the ring, and may be sampled, as soon as it has come; it is acknowledged when it is durable. A sample of
-what is then lost with the machine does no harm; an acknowledgement of it would.
+A chunk is in the ring, and may be sampled, as soon as it arrives; it is acknowledged when it is durable. Sampling a
+chunk that is later lost with the machine does no harm; acknowledging it would. durability/__init__.py lists the states
+of a chunk's life.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ from __future__ import annotations
 import logging
 import math
 
+import numpy as np
+
 from common.errors import ConfigError, ProtocolError
-from common.run.run import Run
+from common.run.run import ReplaySpec, Run
 from common.wire.codec import Buffer, checksum
 from common.wire.messages import (
     ActorReport,
@@ -32,22 +36,23 @@ from common.wire.messages import (
     PutWeights,
     Refused,
     SampleRequest,
+    Status,
     StatusRequest,
     Unknown,
     Welcome,
 )
-from replay_server.checks import origin_of, unfit_chunk, update_priorities
+from common.wire.sample_info import SAMPLE_INFO
+from replay_server.config import ReplayConfig
+from replay_server.durability.chunk_log import ForgetActor, StoreRun, StoreWeights
 from replay_server.durability.journal import Journal
-from replay_server.instructions import ForgetActor, Reply, StoreRun, StoreWeights
 from replay_server.recent_stats import RecentStats
-from replay_server.rejections import Rejection, Rejections
-from replay_server.sessions.actors import Actors, SeqPosition, go_back, seq_position
+from replay_server.rejections import RejectionReason, Rejections, check_chunk, check_priorities
+from replay_server.sessions.actors import Actors, SeqPosition, request_resend, seq_position
 from replay_server.sessions.credit import grant
 from replay_server.sessions.latest_weights import LatestWeights
 from replay_server.sessions.learners import Learner, Learners
-from replay_server.sessions.session import ASSUMED_CHUNK_ROWS, ActorSession
+from replay_server.sessions.session import ASSUMED_CHUNK_ROWS, ActorSession, Reply
 from replay_server.sessions.waits import NOTHING, Reason, Wait, why_no_batch, why_no_credit
-from replay_server.settings import ReplaySettings
 from replay_server.status import make_status
 from replay_server.table.table import Table
 
@@ -58,28 +63,35 @@ _log = logging.getLogger(__name__)
 
 
 class Replay:
-    """Remembers one run's transitions and everyone who brings or draws them."""
+    """One run's transitions, with the sessions of the actors and learners that insert and sample them.
 
-    def __init__(self, settings: ReplaySettings, now: float) -> None:
-        self.settings = settings
+    Example:
+        replay = Replay(ReplayConfig(redis="none"), now)
+        replies = replay.handle(peer, message, payload, now)
+        replies += replay.tick(now)
+    """
+
+    def __init__(self, config: ReplayConfig, now: float, metrics_url: str = "") -> None:
+        self.config = config
+        self.metrics_url = metrics_url
         self.started = now
         self.table: Table | None = None
         self.actors = Actors()
         self.learners = Learners()
         self.weights = LatestWeights()
-        self.journal = Journal(kept=settings.durability != "ram")
+        self.journal = Journal(has_log=config.level != "ram")
         self.draining = False
-        """Whether the server is about to end: nothing more is granted."""
-        self.tally = Rejections()
+        """Whether the server is about to exit: nothing more is granted."""
+        self.rejections = Rejections()
         self.recent = RecentStats()
         self.actors_wait, self.learner_wait = Wait("actors"), Wait("learner")
-        self._largest_batch = self._turn = 0
-        self._housekept = now
+        self._largest_batch = self._grant_order = 0
+        self._housekeeping_at = now
 
     # ---- messages -------------------------------------------------------------------------------------------------
 
     def handle(self, peer: bytes, message: FromPeer, payload: Buffer | None, now: float) -> list[Reply]:
-        """Takes one message in and returns the replies it needs at once; the rest comes with the next tick."""
+        """Applies one message and returns the replies it needs at once; other replies come with the next tick."""
         replies: list[Reply] = []
         match message:
             case Chunk():
@@ -89,13 +101,13 @@ class Replay:
             case ActorReport():
                 replies = self._actor_report(peer, message, now)
             case Busy():
-                self.actors.keep(message, now)
+                self.actors.renew_lease(message, now)
             case Hello():
                 replies = self._hello(peer, message, now)
             case Open():
                 replies = self._open(peer, message, now)
             case StatusRequest():
-                replies = [Reply(peer, make_status(self, now))]
+                replies = [Reply(peer, self.status(now))]
             case Bye():
                 self.actors.leave(message)
         return replies
@@ -105,15 +117,15 @@ class Replay:
             return [Reply(peer, NotReady("a learner: none has brought a run yet"))]
         run = self.table.served_run
         if hello.data_hash not in ("", self.table.data_hash):
-            # It sees by the run that it must begin anew; it is no session until it has.
+            # The run in this Welcome makes the actor restart; until then it has no session.
             return [Reply(peer, Welcome(run, hello.incarnation, hello.acked, hello.acked))]
-        session, replies = self.actors.introduce(peer, hello, now)
+        session, replies = self.actors.join(peer, hello, now)
         if session is None:
             return replies
         _log.info("actor joined actor=%s incarnation=%d stored=%d", hello.actor, session.incarnation, session.durable)
         if not session.measured:
             largest = self.table.limiter.largest_chunk(self._largest_batch)
-            session.chunk_rows = min(ASSUMED_CHUNK_ROWS, largest, self.table.most_chunk_rows)
+            session.chunk_rows = min(ASSUMED_CHUNK_ROWS, largest, self.table.max_chunk_rows)
         self._grant(self.table, now)
         session.owed_ack = False
         welcome = Welcome(run, session.incarnation, session.durable, session.credit)
@@ -123,26 +135,26 @@ class Replay:
         session = self.actors.find(peer, chunk, now)
         if self.table is None or isinstance(session, Reply):
             return [session if isinstance(session, Reply) else Reply(peer, Unknown())]
-        where = seq_position(session, chunk.seq)
-        if where is SeqPosition.HOLE:
-            return go_back(session, now)
+        position = seq_position(session, chunk.seq)
+        if position is SeqPosition.HOLE:
+            return request_resend(session, now)
         session.owed_ack = True
-        if where is SeqPosition.NEXT:
+        if position is SeqPosition.NEXT:
             return self._admit(self.table, session, chunk, payload or b"", now)
-        if where is SeqPosition.DUPLICATE:
-            self.tally.duplicate_chunks += 1
+        if position is SeqPosition.DUPLICATE:
+            self.rejections.duplicate_chunks += 1
         else:
-            self.tally.reject("credit", f"{chunk.actor} sent chunk {chunk.seq} with credit up to {session.credit}")
+            self.rejections.reject("credit", f"{chunk.actor} sent chunk {chunk.seq} with credit up to {session.credit}")
         return []
 
     def _admit(self, table: Table, session: ActorSession, chunk: Chunk, payload: Buffer, now: float) -> list[Reply]:
-        if unfit := unfit_chunk(chunk, payload, table):
-            return self._refuse(session.peer or b"", *unfit)
+        if rejection := check_chunk(chunk, payload, table):
+            return self._refuse(session.peer or b"", *rejection)
         if checksum(payload) != chunk.crc32c:
-            self.tally.reject("checksum", f"chunk {chunk.seq} of {chunk.actor} was damaged on its way")
-            return go_back(session, now)
-        table.insert(table.records(payload), origin_of(chunk))
-        session.received, session.gap_told = chunk.seq, -math.inf
+            self.rejections.reject("checksum", f"chunk {chunk.seq} of {chunk.actor} was damaged on its way")
+            return request_resend(session, now)
+        table.insert(table.records(payload), chunk)
+        session.received, session.gap_sent_at = chunk.seq, -math.inf
         session.measure(chunk.count, len(payload))
         self.recent.lag.add(chunk.policy_version)
         self.journal.add(session, chunk, payload, table.limiter.inserts)
@@ -170,25 +182,35 @@ class Replay:
         return [Reply(peer, Opened(limiter.inserts, limiter.samples, table.size, self.weights.version))]
 
     def define(self, run: Run) -> Table:
-        """Makes `run` the run of this replay, or takes its new settings; ConfigError when it cannot be."""
-        spec = self.settings.applied_to(run.spec.replay)
+        """Makes `run` the run of this replay, or applies its new settings; ConfigError when it is refused."""
+        spec = self.config.applied_to(run.spec.replay)
         table = self.table
         if table is None or (table.run.id != run.id and not table.size):
-            self.table = table = Table(run, spec, self.settings.seed)
-            self.actors, self.learners = Actors(), Learners()
-            self.weights, self.recent, self._largest_batch = LatestWeights(), RecentStats(), spec.batch
+            table = self._start_run(run, spec)
             self.journal.write(StoreRun(run, spec.capacity, replaces_run=True))
         elif table.run.id != run.id:
             raise ConfigError(
-                f"this replay holds {table.size:,} transitions of the run {table.run.id}, not of {run.id}: resume"
-                f" {table.run.id}, or discard its transitions by starting the replay server with --fresh"
+                f"this replay server stores {table.size:,} transitions of the run {table.run.id}, not of {run.id};"
+                f" resume {table.run.id}, or discard its transitions by starting the replay server with --fresh."
             )
         elif table.data_hash != run.data_hash:
-            raise ConfigError(f"the run {run.id} has another world now; start it under another name")
+            raise ConfigError(f"the world of the run {run.id} has changed; start the run under another name.")
         elif table.run != run:
             self.table, self._largest_batch = table.redefined(run, spec), spec.batch
             self.journal.write(StoreRun(run, spec.capacity, replaces_run=False))
         return self.table or table
+
+    def restore(self, run: Run, weights: bytes | None) -> Table:
+        """Takes over run and weights of an earlier life of the server; returns the empty table. Raises ConfigError."""
+        table = self._start_run(run, self.config.applied_to(run.spec.replay))
+        self.weights = LatestWeights(weights)
+        return table
+
+    def _start_run(self, run: Run, spec: ReplaySpec) -> Table:
+        self.table = table = Table(run, spec, self.config.seed)
+        self.actors, self.learners = Actors(), Learners()
+        self.weights, self.recent, self._largest_batch = LatestWeights(), RecentStats(), spec.batch
+        return table
 
     def _from_learner(self, peer: bytes, message: FromLearner, payload: Buffer | None, now: float) -> list[Reply]:
         learner, table = self.learners.find(peer, now), self.table
@@ -198,7 +220,7 @@ class Replay:
             case SampleRequest():
                 return self._request(table, learner, message, now)
             case Priorities():
-                update_priorities(message, payload or b"", table, self.tally)
+                self._update_priorities(table, message, payload or b"")
                 return []
             case PutWeights():
                 return self._put_weights(table, peer, message, payload or b"")
@@ -206,9 +228,16 @@ class Replay:
         self.learners.take_report(message)
         return []
 
+    def _update_priorities(self, table: Table, message: Priorities, payload: Buffer) -> None:
+        """Sets priorities by a learner's TD errors; unfit ones are counted, and the learner continues without them."""
+        if rejection := check_priorities(message, payload):
+            self.rejections.reject(*rejection)
+        else:
+            self.rejections.late_priorities += table.update_priorities(np.frombuffer(payload, SAMPLE_INFO))
+
     def _request(self, table: Table, learner: Learner, message: SampleRequest, now: float) -> list[Reply]:
         if message.count > self._largest_batch and table.limiter.largest_chunk(message.count) < 1:
-            detail = f"a batch of {message.count} never fits into replay.error_buffer; make it larger, or 0"
+            detail = f"a batch of {message.count} never fits into replay.error_buffer; raise it, or set it to 0"
             return self._refuse(learner.peer, "batch", detail)
         self._largest_batch = max(self._largest_batch, message.count)
         return self.learners.enqueue(learner, message, now)
@@ -223,21 +252,14 @@ class Replay:
             self.journal.write(StoreWeights(self.weights.version, self.weights.frame))
         return []
 
-    def _refuse(self, peer: bytes, reason: Rejection, detail: str) -> list[Reply]:
-        self.tally.reject(reason, detail)
+    def _refuse(self, peer: bytes, reason: RejectionReason, detail: str) -> list[Reply]:
+        self.rejections.reject(reason, detail)
         return [Reply(peer, Refused(detail))]
 
-    def restore(self, run: Run, weights: bytes | None) -> Table:
-        """Takes run and weights of an earlier life of the server; returns the empty table. Raises ConfigError."""
-        table = self.define(run)
-        self.journal.take_writes()
-        self.weights = LatestWeights(weights)
-        return table
-
-    # ---- turns ----------------------------------------------------------------------------------------------------
+    # ---- iterations -----------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> list[Reply]:
-        """Returns the batches, credit and acknowledgements that the turn's messages and commits have made possible."""
+        """Returns the batches, credit and acknowledgements that the last messages and commits allow."""
         table = self.table
         if table is None:
             return []
@@ -248,21 +270,38 @@ class Replay:
         self.learner_wait.update(no_batch, now, table.limiter.samples)
         self.recent.inserts.observe(table.limiter.inserts, now)
         self.recent.samples.observe(table.limiter.samples, now)
-        replies += self.learners.held(table, no_batch.text, now)
+        replies += self.learners.held_replies(table, no_batch.text, now)
         replies += self.actors.acknowledge(no_credit.text)
-        if now - self._housekept >= HOUSEKEEPING_EVERY_S:
-            self._housekept = now
+        if now - self._housekeeping_at >= HOUSEKEEPING_EVERY_S:
+            self._housekeeping_at = now
             self._keep_house(table, now)
         return replies
 
+    def status(self, now: float, *, not_ready: str = "") -> Status:
+        """Returns the status at monotonic time `now`. not_ready: why the server does not serve yet."""
+        return make_status(
+            config=self.config,
+            table=self.table,
+            actors=self.actors,
+            learners=self.learners,
+            journal=self.journal,
+            recent=self.recent,
+            rejections=self.rejections,
+            waits=(self.actors_wait, self.learner_wait),
+            now=now,
+            uptime_s=now - self.started,
+            metrics_url=self.metrics_url,
+            not_ready=not_ready,
+        )
+
     def drain(self) -> None:
-        """Grants and serves nothing more, and has the counters kept."""
+        """Stops granting and serving, and writes the counters to the log."""
         self.draining = True
         if self.table:
             self.journal.count_samples(self.table.limiter.samples)
 
     def unreachable(self, peer: bytes) -> None:
-        """Takes back what waits for a peer whose connection is gone; an actor's credit stays until its lease ends."""
+        """Drops the requests of a peer whose connection is gone; an actor's credit stays until its lease ends."""
         self.learners.forget(peer)
 
     def _grant(self, table: Table, now: float) -> None:
@@ -271,15 +310,16 @@ class Replay:
         limiter.fit(self._largest_batch, sum(session.chunk_rows for session in live))
         room = min(limiter.room(table.size), self.journal.room(table.ring.dtype.itemsize))
         if not self.draining:
-            self._turn = grant(live, room, self._turn, largest_rows=limiter.largest_chunk(self._largest_batch))
+            largest = limiter.largest_chunk(self._largest_batch)
+            self._grant_order = grant(live, room, self._grant_order, largest_rows=largest)
 
     def _why_no_credit(self, table: Table, now: float) -> Reason:
-        held = [session for session in self.actors.live(now) if not session.outstanding]
-        if not held:
+        waiting = [session for session in self.actors.live(now) if not session.outstanding]
+        if not waiting:
             return NOTHING
-        largest = max(held, key=lambda session: session.chunk_rows)
+        largest = max(waiting, key=lambda session: session.chunk_rows)
         if self.draining:
-            return Reason("shutdown", "the replay server to come back: it is ending")
+            return Reason("shutdown", "the replay server to return: it is shutting down")
         return why_no_credit(
             table,
             storage_error=self.journal.error,

@@ -8,14 +8,14 @@
 | who waits          | for what                              | who frees it                                         |
 |--------------------|---------------------------------------|------------------------------------------------------|
 | this loop          | a message, a commit, at most 50 ms    | peers, the committer, the clock                      |
-| the committer      | writes; Redis                         | this loop; Redis' return, tried again with back-off  |
+| the committer      | writes; Redis                         | this loop; Redis' return, with back-off              |
 | an actor           | a run                                 | the first learner's Open                             |
 | an actor           | credit                                | a learner that samples; the committer; another lease |
-| an actor           | an acknowledgement                    | the committer (level ram: this turn)                 |
+| an actor           | an acknowledgement                    | the committer (level ram: this iteration)            |
 | a learner          | a batch                               | actors' chunks; until then Held, each second         |
 
-Nobody waits for a peer: replies that a peer does not take are dropped with its connection, and what it needs of them
-it asks for again.
+Nothing here waits for a peer: replies that a peer does not read are dropped with its connection, and the peer asks
+again for what it needs.
 """
 
 from __future__ import annotations
@@ -38,30 +38,30 @@ from common.wire.keys import ClientKind, Keys
 from common.wire.messages import FromPeer, LearnerReport, Open, Priorities, PutWeights, Refused, SampleRequest
 from common.wire.sockets import bind, make_socket, receive_from, send
 from replay_server.durability.committer import Committer
-from replay_server.instructions import Reply
-from replay_server.memory_guard import BYTES_BESIDE_A_RECORD, MemoryGuard
+from replay_server.memory_guard import EXTRA_BYTES_PER_RECORD, MemoryGuard
 from replay_server.metrics import Timings
 from replay_server.replay import Replay
+from replay_server.sessions.session import Reply
 
 POLL_MS = 50
-"""Also how often ZeroMQ gets to reap dead connections, and waits are looked at."""
-MESSAGES_A_TURN = 64
+"""Also the longest time between two checks of the waits, and of dead connections in ZeroMQ."""
+MESSAGES_PER_ITERATION = 64
 SEND_QUEUE = 256
-"""Messages a peer may leave unread before replies to it are dropped."""
+"""Replies that a peer may leave unread before further replies to it are dropped."""
 RECEIVE_QUEUE = 64
-"""Messages of a peer that may wait here; more wait with the peer. A window of chunks and the rest fit."""
+"""Messages of a peer that may wait here; further ones wait at the peer. An actor's window of chunks fits."""
 DRAIN_S = 3.0
-"""Longest wait for the log at the end."""
-DRAIN_GONE_S = 1.0
-"""The same, where the log has been failing already."""
+"""Longest wait for the log at shutdown."""
+DRAIN_FAILING_S = 1.0
+"""Longest wait for the log at shutdown if it has been failing already."""
 
 PEER_BYTES = 2**30
-LOOK_PERIOD_S = 0.25
-"""Between two looks at the memory in use."""
-START_OVER_S = 0.5
-"""How long memory is given to come back once all connections have ended."""
+MEMORY_CHECK_PERIOD_S = 0.25
+"""Time between two checks of the memory in use."""
+REBIND_WAIT_S = 0.5
+"""Time that freed memory has to return to the system once all connections are closed."""
 LEARNERS_ONLY = (Open, SampleRequest, Priorities, PutWeights, LearnerReport)
-"""What a client with an actor's key may not send: it could make the run another, or its policies another's."""
+"""Messages that a client with an actor's key may not send: they could replace the run or its policies."""
 
 _log = logging.getLogger(__name__)
 
@@ -79,19 +79,19 @@ class Server:
         *,
         peer_bytes: int = PEER_BYTES,
     ) -> None:
-        """Binds; ConfigError when the address cannot be had, or it cannot be known whom to let in.
+        """Binds; ConfigError when the address cannot be bound, or the allowed keys cannot be read.
 
-        peer_bytes: what messages that are not whole yet may take.
+        peer_bytes: memory that incomplete messages may take.
         """
         self._replay, self._committer, self._timings, self._keys = replay, committer, timings, keys
-        self._overhang, self._look_at = MemoryGuard(peer_bytes), 0.0
+        self._memory_guard, self._memory_check_at = MemoryGuard(peer_bytes), 0.0
         self._context = zmq.Context()
-        self._gate = Authenticator(self._context, keys) if keys else None
+        self._authenticator = Authenticator(self._context, keys) if keys else None
         self._poller = zmq.Poller()
         if committer:
             self._poller.register(committer.wake_up, zmq.POLLIN)
         self._wait_logs = [
-            (WaitLog(logging.getLogger(f"{__name__}.{wait.who}")), wait)
+            (WaitLog(logging.getLogger(f"{__name__}.{wait.side}")), wait)
             for wait in (replay.actors_wait, replay.learner_wait)
         ]
         try:
@@ -101,7 +101,7 @@ class Server:
             raise
 
     def _open(self, endpoint: str) -> str:
-        """Makes the socket, binds it and returns the endpoint as resolved."""
+        """Makes and binds the socket; returns the resolved endpoint."""
         self._socket = make_socket(self._context, zmq.ROUTER, max_frame_bytes=MAX_PEER_FRAME_BYTES)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.SNDHWM, SEND_QUEUE)
@@ -113,24 +113,24 @@ class Server:
         return resolved
 
     def run(self, stop: Stop, health: Health) -> None:
-        """Serves until asked to stop, then has the log take what has come."""
+        """Serves until asked to stop, then waits for the log to commit the received chunks."""
         while not stop.requested:
             self._poller.poll(POLL_MS)
-            self._turn(time.monotonic())
-            self._look_at_memory(time.monotonic())
+            self._iterate(time.monotonic())
+            self._check_memory(time.monotonic())
             health.beat()
             health.not_ready = self._replay.journal.error
         self._drain()
 
     def close(self) -> None:
         """Closes the socket."""
-        if self._gate:
-            self._gate.close()
+        if self._authenticator:
+            self._authenticator.close()
         self._context.destroy(linger=200)
 
-    def _turn(self, now: float) -> None:
+    def _iterate(self, now: float) -> None:
         received = 0
-        while received < MESSAGES_A_TURN and self._take_message(now):
+        while received < MESSAGES_PER_ITERATION and self._take_message(now):
             received += 1
         self._settle(now)
         for log, wait in self._wait_logs:
@@ -139,35 +139,35 @@ class Server:
             else:
                 log.done(now)
         if received:
-            self._timings.turn.observe(time.monotonic() - now)
+            self._timings.iteration.observe(time.monotonic() - now)
 
-    def _look_at_memory(self, now: float) -> None:
-        """Ends all connections when peers send messages without end."""
-        if now < self._look_at or not self.endpoint.startswith("tcp://"):
+    def _check_memory(self, now: float) -> None:
+        """Closes all connections when peers send messages that never end."""
+        if now < self._memory_check_at or not self.endpoint.startswith("tcp://"):
             return
-        self._look_at = now + LOOK_PERIOD_S
-        if self._overhang.beyond(private_bytes(os.getpid()), self._records_bytes()):
+        self._memory_check_at = now + MEMORY_CHECK_PERIOD_S
+        if self._memory_guard.excess(private_bytes(os.getpid()), self._records_bytes()):
             _log.error(
-                "memory grows by messages that never end, or by batches that nobody takes; ending all connections"
-                " (if all peers are yours, raise --peer-memory)"
+                "closing all connections: memory grows by messages that never end, or by batches that no peer reads"
+                " (if you trust all peers, raise --peer-memory)"
             )
-            self._replay.tally.reject("endless", "a peer sent a message without end")
-            self._start_over(now)
+            self._replay.rejections.reject("endless", "a peer sent a message without end")
+            self._rebind(now)
 
-    def _start_over(self, now: float) -> None:
-        """Closes the socket and opens it again: peers come back by themselves, and lose nothing by it."""
+    def _rebind(self, now: float) -> None:
+        """Closes the socket and opens it again: peers reconnect by themselves, and nothing is lost."""
         self._poller.unregister(self._socket)
         self._socket.close(linger=0)
-        # libzmq frees what it held, and gives the address back, in a thread of its own.
-        while time.monotonic() < now + START_OVER_S:
+        # libzmq frees memory and address in its own thread.
+        while time.monotonic() < now + REBIND_WAIT_S:
             time.sleep(0.05)
-            self._overhang.alone(private_bytes(os.getpid()), self._records_bytes())
+            self._memory_guard.set_baseline(private_bytes(os.getpid()), self._records_bytes())
         while True:
             try:
                 self._open(self.endpoint)
             except ConfigError as e:
                 self._socket.close(linger=0)
-                if time.monotonic() > now + 10 * START_OVER_S:
+                if time.monotonic() > now + 10 * REBIND_WAIT_S:
                     raise
                 _log.debug("%s", e)
                 time.sleep(0.05)
@@ -176,10 +176,10 @@ class Server:
 
     def _records_bytes(self) -> int:
         table = self._replay.table
-        return table.size * (table.ring.dtype.itemsize + BYTES_BESIDE_A_RECORD) if table else 0
+        return table.size * (table.ring.dtype.itemsize + EXTRA_BYTES_PER_RECORD) if table else 0
 
     def _settle(self, now: float) -> None:
-        """Brings commits in, replies out, and new writes on their way."""
+        """Applies commits, sends replies, and submits new writes."""
         if self._committer:
             for report in self._committer.take_reports():
                 self._replay.journal.committed(report.number)
@@ -190,7 +190,7 @@ class Server:
             self._committer.submit(self._replay.journal.take_writes())
 
     def _take_message(self, now: float) -> bool:
-        """Takes one message in; returns whether there was one. Nothing a peer sends ends the server."""
+        """Handles one message; returns whether there was one. No message of a peer ends the server."""
         try:
             sender, frames = receive_from(self._socket)
         except zmq.Again:
@@ -199,11 +199,11 @@ class Server:
         try:
             message, payload = decode_from_peer(frames)
         except ProtocolError as e:
-            self._replay.tally.reject("malformed", str(e))
+            self._replay.rejections.reject("malformed", str(e))
             self._send([Reply(id_, Refused(str(e)[:2_000]))])
             return True
-        if self._gate and (reason := not_permitted(self._gate.kind_of(sender), message)):
-            self._replay.tally.reject("key", reason)
+        if self._authenticator and (reason := not_permitted(self._authenticator.kind_of(sender), message)):
+            self._replay.rejections.reject("key", reason)
             self._send([Reply(id_, Refused(reason))])
             return True
         self._send(self._replay.handle(id_, message, payload, now))
@@ -214,7 +214,7 @@ class Server:
             try:
                 send(self._socket, [peer, *encode(message, payload)], flags=zmq.NOBLOCK)
             except zmq.Again:
-                self._replay.tally.reject(
+                self._replay.rejections.reject(
                     "unread", f"a peer does not read its replies; dropped {type(message).__name__}"
                 )
             except zmq.ZMQError as e:
@@ -223,22 +223,24 @@ class Server:
                 self._replay.unreachable(peer)
 
     def _drain(self) -> None:
-        """Takes no more messages, and waits a while for the log to take what has come, so that it is acknowledged."""
+        """Takes no more messages, and waits a while for the log to commit the received chunks, to acknowledge them."""
         self._replay.drain()
-        gone = self._committer is not None and bool(self._committer.error)
-        deadline = time.monotonic() + (DRAIN_GONE_S if gone else DRAIN_S)
+        failing = self._committer is not None and bool(self._committer.error)
+        deadline = time.monotonic() + (DRAIN_FAILING_S if failing else DRAIN_S)
         self._settle(time.monotonic())
         while self._committer and not self._committer.idle and time.monotonic() < deadline:
             self._poller.poll(POLL_MS)
             self._settle(time.monotonic())
         self._settle(time.monotonic())
         if left := len(self._replay.journal):
-            _log.warning("ended with %d chunks that Redis does not have; their actors keep and re-send them", left)
+            _log.warning("chunks not committed at shutdown, their actors send them again chunks=%d", left)
 
 
 def not_permitted(kind: ClientKind | None, message: FromPeer) -> str:
-    """Says why a client of this kind may not send this message; empty when it may."""
+    """Returns why a client of this kind may not send this message; empty if it may."""
     if kind == "learner" or (kind == "actor" and not isinstance(message, LEARNERS_ONLY)):
         return ""
-    allowed = "only a client that allowed_clients calls `learner` may" if kind else "its key is no longer allowed"
+    allowed = (
+        "only a client listed as `learner` in allowed_clients may send it" if kind else "its key is no longer allowed"
+    )
     return f"{type(message).__name__} refused: {allowed}"

@@ -1,37 +1,54 @@
-"""The status: what the replay knows of the whole run, as one message."""
+"""The status message: what the replay server knows of the whole run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from common.process import metrics as vitals
+from common.process import metrics as process_metrics
 from common.wire.messages import MAX_REASON_CHARACTERS, MOST_ACTORS_SHOWN, ActorReport, ActorStatus, Status
+from replay_server.config import ReplayConfig
+from replay_server.durability.journal import Journal
+from replay_server.recent_stats import RecentStats
+from replay_server.rejections import Rejections
+from replay_server.sessions.actors import Actors
+from replay_server.sessions.learners import Learners
 from replay_server.sessions.session import ActorSession
-
-if TYPE_CHECKING:
-    from replay_server.replay import Replay
+from replay_server.sessions.waits import Wait
+from replay_server.table.table import Table
 
 NO_RUN = ("actors waiting for a learner: none has brought a run yet",)
+ERROR_LETTERS = 2_000
 
 
-def make_status(replay: Replay, now: float, *, not_ready: str = "") -> Status:
-    """Returns the status at monotonic time `now`; not_ready: why the server does not serve yet."""
-    table, recent, learners = replay.table, replay.recent, replay.learners
+def make_status(
+    *,
+    config: ReplayConfig,
+    table: Table | None,
+    actors: Actors,
+    learners: Learners,
+    journal: Journal,
+    recent: RecentStats,
+    rejections: Rejections,
+    waits: Sequence[Wait],
+    now: float,
+    uptime_s: float,
+    metrics_url: str,
+    not_ready: str = "",
+) -> Status:
+    """Returns the status at monotonic time `now`. not_ready: why the server does not serve yet."""
     limiter = table.limiter if table else None
     inserts, samples = (limiter.inserts, limiter.samples) if limiter else (0, 0)
-    live = list(replay.actors.live(now))
-    waits = (replay.actors_wait.told(now), replay.learner_wait.told(now))
-    restarts, last_fault = replay.actors.faults()
+    live = list(actors.live(now))
+    restarts, last_fault = actors.faults()
     return Status(
         run=table.run if table else None,
-        uptime_s=now - replay.started,
-        durability=replay.settings.durability,
+        uptime_s=uptime_s,
+        durability=config.level,
         size=table.size if table else 0,
-        capacity=table.ring.capacity if table else replay.settings.capacity,
+        capacity=table.ring.capacity if table else config.capacity,
         inserts=inserts,
         samples=samples,
-        target_samples_per_insert=limiter.spec.samples_per_insert if limiter else replay.settings.samples_per_insert,
+        target_samples_per_insert=limiter.spec.samples_per_insert if limiter else config.samples_per_insert,
         samples_per_insert=limiter.realised if limiter else 0.0,
         inserts_per_s=recent.inserts.per_second(inserts, now),
         samples_per_s=recent.samples.per_second(samples, now),
@@ -43,18 +60,18 @@ def make_status(replay: Replay, now: float, *, not_ready: str = "") -> Status:
         actor_count=len(live),
         learner=learners.report,
         learner_seconds_since_seen=now - learners.seen if learners.seen else -1.0,
-        waiting=_waiting(waits, not_ready, has_run=table is not None),
-        duplicate_chunks=replay.tally.duplicate_chunks,
-        rejected=dict(replay.tally.rejected),
-        unacknowledged_chunks=len(replay.journal),
-        last_error=(replay.journal.error or replay.tally.last_error)[:2_000],
-        metrics_url=replay.settings.metrics_url,
-        software=vitals.software_version(),
+        waiting=_waiting([wait.text(now) for wait in waits], not_ready, has_run=table is not None),
+        duplicate_chunks=rejections.duplicate_chunks,
+        rejected=dict(rejections.rejected),
+        unacknowledged_chunks=len(journal),
+        last_error=(journal.error or rejections.last_error)[:ERROR_LETTERS],
+        metrics_url=metrics_url,
+        software=process_metrics.software_version(),
         worker_restarts=restarts,
         last_fault=last_fault[:MAX_REASON_CHARACTERS],
-        late_priorities=replay.tally.late_priorities,
+        late_priorities=rejections.late_priorities,
         actors_without_weights=sum(_refuses_weights(session) for session in live),
-        absent=_absent(replay, live_actors=len(live), inserts=inserts)[:2_000],
+        absent=_absent(journal, live_actors=len(live), inserts=inserts)[:ERROR_LETTERS],
         shared_reward=_is_shared([session.report for session in live if session.report]),
     )
 
@@ -70,17 +87,17 @@ def _waiting(waits: Sequence[str], not_ready: str, *, has_run: bool) -> tuple[st
     return tuple(text for text in waits if text) if has_run else NO_RUN
 
 
-def _absent(replay: Replay, *, live_actors: int, inserts: int) -> str:
-    """Returns the peer that the run had and that is gone; empty when there is none."""
-    if replay.journal.error:
-        return f"Redis: {replay.journal.error}"
+def _absent(journal: Journal, *, live_actors: int, inserts: int) -> str:
+    """Returns the peer that the run had and has lost; empty if there is none."""
+    if journal.error:
+        return f"Redis: {journal.error}"
     return "actors: none is connected" if inserts and not live_actors else ""
 
 
 def _is_shared(reports: list[ActorReport]) -> bool:
-    """Returns whether every actor that has finished an episode saw equal rewards for all agents."""
-    played = [report for report in reports if report.episodes]
-    return bool(played) and all(report.shared_reward for report in played)
+    """Returns whether every actor that has finished an episode reports equal rewards for all agents."""
+    reports = [report for report in reports if report.episodes]
+    return bool(reports) and all(report.shared_reward for report in reports)
 
 
 def _actor_status(session: ActorSession, now: float) -> ActorStatus:

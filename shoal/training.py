@@ -1,6 +1,6 @@
 """Training and evaluation from Python: the machinery of `shoal train` and `shoal evaluate` behind functions.
 
-Nothing here reads or changes `os.environ`, prints on the standard output, sets up logging or ends the process.
+Nothing here changes `os.environ`, prints on the standard output, sets up logging or ends the process.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import signal
 import threading
 import warnings
@@ -41,6 +42,14 @@ Time = float | str
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 _NOT_OPTIONS: dict[str, Any] = {"settings": {}, "progress": True, "film": True}
 """Parameters that no option of the command is named after, with their defaults."""
+_SET_BY_LIBRARIES = (
+    "CRC32C_SW_MODE",
+    "PYGAME_HIDE_SUPPORT_PROMPT",
+    "SDL_AUDIODRIVER",
+    "SDL_VIDEODRIVER",
+    "SDL_VIDEO_X11_WMCLASS",
+)
+"""Variables that crc32c, pettingzoo and pygame set when they are imported."""
 _LAUNCH = ("actors", "copies", "threads", "lockstep")
 """What `machine.json` keeps of how a run was started, and a resumed run needs."""
 
@@ -278,7 +287,8 @@ def evaluate(run: str | Path | Run, episodes: int | None = None, **options: Unpa
     config = _convert(values, EvaluateConfig)
     refuse_contradictions(config)
     directory = _run_directory(run.directory if isinstance(run, Run) else run)
-    return evaluate_run(directory, config, screen=_screen(progress=progress))
+    with _same_environment():
+        return evaluate_run(directory, config, screen=_screen(progress=progress))
 
 
 def _train(scenario: str, parameters: Mapping[str, Any]) -> Run:
@@ -290,7 +300,7 @@ def _train(scenario: str, parameters: Mapping[str, Any]) -> Run:
     session = TrainingSession(config, _screen(progress=progress))
     directory = session.open(scenario, options, _sections(settings))
     try:
-        with session.stop.signals(), _logging_into(directory, lockstep=config.lockstep):
+        with session.stop.signals(), _same_environment(), _logging_into(directory, lockstep=config.lockstep):
             if session.train():
                 if config.episodes != 0:
                     session.evaluate(lambda _: None)
@@ -373,6 +383,20 @@ def _recorded_launch(directory: RunDirectory) -> Mapping[str, Any]:
     """Returns how `machine.json` says that a run was started last."""
     launch = read_machine(directory).get("launch", {})
     return {name: launch[name] for name in _LAUNCH if name in launch}
+
+
+@contextlib.contextmanager
+def _same_environment() -> Iterator[None]:
+    """Restores the variables that libraries set in the block, when they are imported there."""
+    before = {name: os.environ.get(name) for name in _SET_BY_LIBRARIES}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager

@@ -1,139 +1,62 @@
-"""Whole episodes played from known seeds, and what is kept of them: rewards and metrics, never observations.
+"""Rollouts in a world whose copies step together: the batched MPE worlds, mpe2 itself, and diagnosis in any world.
 
-    batched       reset(seed + e) -> act -> step -> ... until every episode of the batch is over -> the next batch
-    side by side  a free copy takes the next seed -> one forward pass for all copies -> each copy steps -> ...
+    reset(seed + e) -> act -> step -> ... until every episode of the batch is over -> the next batch
 
-Legend: E episodes, T steps of the longest, A agents. Steps after an episode's end are zero, and marked as not played.
+`play_batch` is the only loop; evaluation, tournaments, ablations and diagnosis call it. An exception of the environment
+ends the rollouts; `copy_rollouts.py` plays environments that may raise one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+import math
+import time
+from collections.abc import Callable, Mapping
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from actor_node.evaluation.episodes import Actor, Bools, EpisodeBatch, Float64s, Trajectories
 from common.policy.heads import Floats
-from common.worlds import World
-
-Float64s = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
+from common.worlds import Step, World
 
 
-class Actor(Protocol):
-    """Whatever chooses joint actions."""
+class TrajectoryRecorder:
+    """Records the transitions of one batch of episodes.
 
-    def act(self, obs: Floats) -> Floats:
-        """Returns joint actions `[copies, sum action]` for joint observations `[copies, sum obs]`."""
-        ...
+    Example:
+        recorder = TrajectoryRecorder(obs_steps=25)
+        play_batch(world, policy, seeds=range(world.copies), recorder=recorder)
+        recorder.trajectories().obs  # [25, copies, sum obs]
+    """
 
+    def __init__(self, obs_steps: int, patience_s: float = math.inf) -> None:
+        """obs_steps: number of first steps whose observations and actions are recorded.
 
-class Watcher:
-    """Hears how far play has come; this one says nothing. `tick` is called often and may raise to end the play."""
-
-    def done(self, episodes: int, total: int) -> None:
-        """Hears how many episodes are done of how many that are expected."""
-
-    def say(self, text: str) -> None:
-        """Hears a line for the user."""
-
-    def tick(self, playing: int = 0) -> None:
-        """Is called at least every few steps; playing: episodes under way, where that is known."""
-
-
-class Reporting(Watcher):
-    """Passes the number of episodes done to a function."""
-
-    def __init__(self, progress: Callable[[int], object]) -> None:
-        self._progress = progress
-
-    def done(self, episodes: int, total: int) -> None:  # noqa: ARG002  (only the first is passed on)
-        """Calls the function."""
-        self._progress(episodes)
-
-
-class Episode(msgspec.Struct, frozen=True):
-    """One episode that was played."""
-
-    number: int
-    """Its seed is the first seed plus this."""
-    returns: tuple[float, ...] = ()
-    """By agent; empty where the episode failed."""
-    length: int = 0
-    cut: bool = False
-    """Whether the limit on steps ended it."""
-    shared: bool = False
-    """Whether all present agents had equal rewards in every step."""
-    failure: str = ""
-    """What the environment raised, empty where the episode was played."""
-
-
-class EpisodeBatch(NamedTuple):
-    """What episodes of a batched world gave, step by step."""
-
-    reward: Float64s
-    """[E, T, A]."""
-    played: Bools
-    """[E, T]: whether the episode still ran in that step."""
-    metrics: Mapping[str, Float64s]
-    """name -> [E, T, A]: the world's benchmark data, where it gives any."""
-    cut: Bools | None = None
-    """[E]: whether the limit on steps ended the episode; None = none was."""
+        patience_s: later steps are played only while the whole batch has taken at most this time [s].
+        """
+        self._obs_steps, self._patience_s = obs_steps, patience_s
+        self._started_at = time.monotonic()
+        self._seen: list[tuple[Floats, Floats]] = []
+        self._signals: list[tuple[Floats, Floats, Floats]] = []
 
     @property
-    def returns(self) -> Float64s:
-        """[E, A]: rewards summed over each episode."""
-        summed: Float64s = self.reward.sum(axis=1)
-        return summed
+    def is_full(self) -> bool:
+        """Whether the recorder needs no further step: the observed steps are recorded and the patience is over."""
+        enough = len(self._signals) >= self._obs_steps
+        return enough and time.monotonic() - self._started_at > self._patience_s
 
-    @property
-    def last(self) -> npt.NDArray[np.intp]:
-        """[E]: the last step of each episode."""
-        steps: npt.NDArray[np.intp] = self.played.sum(axis=1) - 1
-        return steps
+    def add(self, obs: Floats, action: Floats, step: Step, running: Bools) -> None:
+        """Records one step of all copies; running: `[copies]`, whether the copy's episode was running before it."""
+        if len(self._seen) < self._obs_steps:
+            self._seen.append((obs, action))
+        alive = running[:, None]
+        self._signals.append((step.reward * alive, step.discount, step.present * alive))
 
-
-class RolloutStats(NamedTuple):
-    """What episodes gave, in the order of their seeds; those that failed are left out."""
-
-    returns: Float64s
-    """[E, A]."""
-    lengths: npt.NDArray[np.intp]
-    """[E]."""
-    cut: Bools
-    """[E]: whether the limit on steps ended the episode."""
-    shared: bool
-    """Whether all agents had equal rewards in every step of every episode; False where there is one agent."""
-    steps: EpisodeBatch | None
-    """Step by step, where the world has metrics to be made of it."""
-    numbers: npt.NDArray[np.intp]
-    """[E]: which episodes those are."""
-    failures: tuple[Episode, ...] = ()
-
-    @classmethod
-    def of_played(cls, played: EpisodeBatch) -> RolloutStats:
-        """Returns the rollouts of a batched world."""
-        first = played.reward[..., :1]
-        shared = played.reward.shape[-1] > 1 and bool((played.reward == first).all())
-        cut = np.zeros(len(played.reward), np.bool_) if played.cut is None else played.cut
-        return cls(played.returns, played.last + 1, cut, shared, played, np.arange(len(played.reward)))
-
-    @classmethod
-    def of_episodes(cls, episodes: Sequence[Episode], agents: int) -> RolloutStats:
-        """Returns the rollouts of episodes that were played one by one, in whatever order."""
-        ordered = sorted(episodes, key=lambda each: each.number)
-        good = [each for each in ordered if not each.failure]
-        return cls(
-            returns=np.array([each.returns for each in good], np.float64).reshape(len(good), agents),
-            lengths=np.array([each.length for each in good], np.intp),
-            cut=np.array([each.cut for each in good], np.bool_),
-            shared=agents > 1 and bool(good) and all(each.shared for each in good),
-            steps=None,
-            numbers=np.array([each.number for each in good], np.intp),
-            failures=tuple(each for each in ordered if each.failure),
-        )
+    def trajectories(self) -> Trajectories:
+        """Returns all that was recorded."""
+        obs, action = (np.stack(column) for column in zip(*self._seen, strict=True))
+        reward, discount, present = (np.stack(column).astype(np.float32) for column in zip(*self._signals, strict=True))
+        return Trajectories(obs, action, reward, discount, present)
 
 
 def play_episodes(
@@ -145,20 +68,21 @@ def play_episodes(
     *,
     max_steps: int = 0,
     tick: Callable[[], object] = lambda: None,
-    goes_on: Callable[[int], bool] = lambda _: True,
+    wants_more: Callable[[int], bool] = lambda _: True,
 ) -> EpisodeBatch:
     """Plays `episodes` episodes; episode e starts from `reset(seed=seed + e)`.
 
-    progress: called with the number of episodes done. max_steps: cuts an episode off; 0 = as the world ends it.
-    tick: called before each step. goes_on: asked between batches, with the episodes done, whether to play another.
+    progress: called with the number of finished episodes. max_steps: limit on steps of an episode; 0 sets none.
+    tick: called before each step. wants_more: called between batches with the number of finished episodes; False ends
+    the rollouts.
     """
     batches = []
     for first in range(0, episodes, world.copies):
-        if first and not goes_on(first):
+        if first and not wants_more(first):
             break
         count = min(world.copies, episodes - first)
         seeds = range(seed + first, seed + first + world.copies)
-        batches.append(_play_batch(world, team, seeds, count, max_steps=max_steps, tick=tick))
+        batches.append(play_batch(world, team, seeds, count, max_steps=max_steps, tick=tick))
         progress(first + count)
     longest = max(batch.played.shape[1] for batch in batches)
     padded = [_padded(batch, longest) for batch in batches]
@@ -170,38 +94,54 @@ def play_episodes(
     )
 
 
-def _play_batch(
-    world: World, team: Actor, seeds: range, count: int, *, max_steps: int, tick: Callable[[], object]
+def play_batch(
+    world: World,
+    team: Actor,
+    seeds: range,
+    episodes: int | None = None,
+    *,
+    max_steps: int = 0,
+    tick: Callable[[], object] = lambda: None,
+    recorder: TrajectoryRecorder | None = None,
 ) -> EpisodeBatch:
-    """Plays one episode in every copy; returns the first `count` of them."""
+    """Plays one episode in every copy, copy c from `reset(seed=seeds[c])`; returns the first `episodes` of them.
+
+    episodes: None returns those of all copies. max_steps: limit on steps of an episode; 0 sets none. tick: called
+    before each step. recorder: records the transitions of all copies, and may end the batch early.
+    """
     obs = world.reset(seeds)
     running = np.ones(world.copies, bool)
     rewards: list[npt.NDArray[np.float32]] = []
     metrics: list[Mapping[str, Float64s]] = []
     played: list[Bools] = []
-    while running[:count].any() and not 0 < max_steps <= len(played):
+    while running[:episodes].any() and not 0 < max_steps <= len(played):
+        if recorder is not None and recorder.is_full:
+            break
         tick()
-        step = world.step(team.act(obs))
+        action = team.act(obs)
+        step = world.step(action)
+        if recorder is not None:
+            recorder.add(obs, action, step, running)
         rewards.append(step.reward)
         metrics.append(step.metrics)
         played.append(running)
         running = running & ~step.episode_over
         obs = step.obs
-    mask = np.stack(played, axis=1)[:count]
+    mask = np.stack(played, axis=1)[:episodes]
 
     def over_time(rows: list[npt.NDArray[np.float32]] | list[Float64s]) -> Float64s:
-        return np.where(mask[..., None], np.stack(rows, axis=1, dtype=np.float64)[:count], 0.0)
+        return np.where(mask[..., None], np.stack(rows, axis=1, dtype=np.float64)[:episodes], 0.0)
 
     return EpisodeBatch(
         reward=over_time(rewards),
         played=mask,
         metrics={name: over_time([each[name] for each in metrics]) for name in metrics[0]},
-        cut=running[:count].copy(),
+        cut=running[:episodes].copy(),
     )
 
 
 def _padded(batch: EpisodeBatch, steps: int) -> EpisodeBatch:
-    """Returns a batch as long as the longest."""
+    """Returns a batch extended to `steps` steps."""
     missing = steps - batch.played.shape[1]
     longer = ((0, 0), (0, missing), (0, 0))
     return EpisodeBatch(

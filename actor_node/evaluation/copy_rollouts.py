@@ -1,21 +1,24 @@
-"""Worlds of one copy each, side by side in one process: what one of them raises costs its own episode only.
+"""Rollouts in copies of an environment that is not batched, all in this process: an exception costs one episode only.
 
-    take() -> a free copy begins that episode -> one forward pass -> every busy copy steps -> give(episode) -> ...
+    next_number() -> a free copy starts that episode -> one forward pass a copy -> every busy copy steps
+                  -> on_episode(result) -> ...
 
-The policies of each copy are computed by themselves. In a product of several rows, the bits of a row depend on how many
-rows there are and, on some processors, on the row's position. So an episode's bits depend neither on the number of
-copies nor on the copy that plays it.
+`rollouts.py` uses this in its own process; `play_process.py` uses it in each process of a pool. The policies of each
+copy are computed by themselves. In a product of several rows, the bits of a row depend on how many rows there are and,
+on some processors, on the row's position. So an episode's bits depend neither on the number of copies nor on the copy
+that plays it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from actor_node.evaluation.batched_rollouts import Actor, Episode, Float64s
+from actor_node.evaluation.episodes import Actor, Episode, Float64s
 from common.errors import ShoalError, WorldError
 from common.policy.heads import Floats
 from common.spec import AgentsSpec
@@ -24,32 +27,38 @@ from common.worlds import Step, World
 
 @runtime_checkable
 class StochasticTeam(Protocol):
-    """A team that chooses by chance: its draws of an episode follow from the episode's seed."""
+    """A team with random actions; the episode's seed determines the random numbers of an episode."""
 
-    def begin(self, row: int, seed: int) -> None:
-        """Starts the generator of one row of what `act` is given."""
+    def start_episode(self, row: int, seed: int) -> None:
+        """Seeds the generator of one row of the observations that `act` receives."""
         ...
 
 
 class CopySet:
-    """Worlds of one copy each, as one world: a copy that fails is over, and stays so until it begins anew.
+    """Worlds of one copy each as one world: a copy that fails is absent until it starts its next episode.
 
-    Has `reset` and `step` of a World, too; there a copy that failed acts no more and earns nothing.
+    Like a `World`, it has `reset` and `step`; in them a copy that failed neither acts nor earns rewards.
+
+    Example:
+        copies = CopySet(lambda: make_world("pettingzoo:my_env", 1, restart_ended=False), 8)
+        obs = copies.start_episode(0, seed=5)  # None if the environment failed
+        step = copies.step_copy(0, action)
     """
 
     def __init__(self, make: Callable[[], World], copies: int) -> None:
-        """Makes the copies. What the first raises is raised; where a later one cannot be made there are fewer."""
+        """Makes the copies. An exception of the first is raised; if a later one fails, the set has fewer copies."""
         self._make = make
         self._worlds: list[World | None] = [make()]
         self.note = ""
-        """Why there are fewer copies than were asked for; empty where there are as many."""
+        """Why there are fewer copies than requested; empty if there are as many."""
         while len(self._worlds) < copies:
             try:
                 self._worlds.append(make())
             except Exception as e:  # noqa: BLE001  (a constructor of the user's)
+                made = len(self._worlds)
                 self.note = (
-                    f"copy {len(self._worlds) + 1} could not be made in one process ({words_of(e)}); "
-                    f"going on with {len(self._worlds)}"
+                    f"copy {made + 1} of {copies} could not be made in the same process ({exception_text(e)}); "
+                    f"continuing with {made}"
                 )
                 break
         first = self._worlds[0]
@@ -58,11 +67,11 @@ class CopySet:
         self.name, self.spec = first.name, first.spec
         self.copies = len(self._worlds)
         self.failures: dict[int, str] = {}
-        """What each copy that failed has raised, until it begins anew."""
+        """Index of each copy that failed -> its exception, until the copy starts its next episode."""
         self._obs = np.zeros((self.copies, self.spec.obs_dim), np.float32)
 
-    def begin(self, copy: int, seed: int) -> Floats | None:
-        """Starts an episode in one copy and returns what it observes, [sum obs]; None where it fails."""
+    def start_episode(self, copy: int, seed: int) -> Floats | None:
+        """Starts an episode in one copy and returns its first joint observation `[sum obs]`; None if it fails."""
         self.failures.pop(copy, None)
         try:
             world = self._worlds[copy]
@@ -75,7 +84,7 @@ class CopySet:
         return first
 
     def step_copy(self, copy: int, action: Floats) -> Step | None:
-        """Steps one copy by its joint action; None where it fails."""
+        """Steps one copy by its joint action; returns None if it fails."""
         world = self._worlds[copy]
         if world is None:
             return None
@@ -86,43 +95,57 @@ class CopySet:
             return None
 
     def reset(self, seeds: Sequence[int] | None = None) -> Floats:
-        """Starts an episode in every copy."""
+        """Starts an episode in every copy; returns joint observations `[copies, sum obs]`, zeros for failed copies."""
         for copy in range(self.copies):
-            first = self.begin(copy, copy if seeds is None else int(seeds[copy]))
+            first = self.start_episode(copy, copy if seeds is None else int(seeds[copy]))
             self._obs[copy] = 0.0 if first is None else first
         return self._obs.copy()
 
     def step(self, actions: Floats) -> Step:
         """Steps every copy that has not failed."""
         agents = len(self.spec.agents)
-        obs, following = np.zeros_like(self._obs), np.zeros_like(self._obs)
+        obs, next_obs = np.zeros_like(self._obs), np.zeros_like(self._obs)
         reward, discount, present = (np.zeros((self.copies, agents), np.float32) for _ in range(3))
         over = np.ones(self.copies, np.bool_)
         for copy in range(self.copies):
             step = None if copy in self.failures else self.step_copy(copy, actions[copy])
             if step is not None:
-                obs[copy], following[copy], over[copy] = step.obs[0], step.next_obs[0], step.episode_over[0]
+                obs[copy], next_obs[copy], over[copy] = step.obs[0], step.next_obs[0], step.episode_over[0]
                 reward[copy], discount[copy], present[copy] = step.reward[0], step.discount[0], step.present[0]
-        return Step(obs, reward, discount, present, following, over)
+        return Step(obs, reward, discount, present, next_obs, over)
 
     def close(self) -> None:
-        """Closes every copy; what one raises then is of no more interest."""
+        """Closes every copy and ignores its exceptions."""
         for world in self._worlds:
             if world is not None:
                 with contextlib.suppress(Exception):
                     world.close()
 
     def _fail(self, copy: int, error: Exception) -> None:
-        """Notes what a copy raised and gives it up: what state it is in nobody knows."""
-        self.failures[copy] = words_of(error)
+        """Stores a copy's exception and gives the copy up, because its state is unknown."""
+        self.failures[copy] = exception_text(error)
         world, self._worlds[copy] = self._worlds[copy], None
         if world is not None:
             with contextlib.suppress(Exception):
                 world.close()
 
 
-class _Row(NamedTuple):
-    """An episode that is being played."""
+def make_copy_set(make: Callable[[int], World], copies: int) -> CopySet:
+    """Makes a set of copies; `make` receives 1, 2, 3, ... to seed each copy differently.
+
+    Raises WorldError if the first copy cannot be made, ConfigError if the world refuses its options.
+    """
+    count = itertools.count(1)
+    try:
+        return CopySet(lambda: make(next(count)), copies)
+    except ShoalError:
+        raise
+    except Exception as e:
+        raise WorldError(f"the environment could not be made: {exception_text(e)}") from e
+
+
+class _Running(NamedTuple):
+    """An episode in progress."""
 
     number: int
     returns: Float64s
@@ -130,108 +153,110 @@ class _Row(NamedTuple):
     shared: bool
 
 
-def play_side_by_side(
-    worlds: CopySet,
-    make_team: Callable[[], Actor],
+def play_in_copies(
+    copies: CopySet,
+    make_actor: Callable[[], Actor],
     seed: int,
     max_steps: int,
     *,
-    take: Callable[[], int | None],
-    give: Callable[[Episode], object],
+    next_number: Callable[[], int | None],
+    on_episode: Callable[[Episode], object],
     tick: Callable[[], object] = lambda: None,
 ) -> None:
-    """Plays the episodes that `take` names until it names none; episode e starts from `reset(seed=seed + e)`.
+    """Plays the episodes that `next_number` returns until it returns None; episode e starts from `reset(seed + e)`.
 
-    max_steps: cuts an episode off; 0 = as the world ends it. give: called with each episode, failed ones too.
+    max_steps: limit on steps of an episode; 0 sets none. on_episode: called with each result, also of failed episodes.
+    tick: called before each step.
     """
-    table = _Table(worlds, make_team, seed, max_steps, give)
-    while table.fill(take):
+    player = _Player(copies, make_actor, seed, max_steps, on_episode)
+    while player.start_free_copies(next_number):
         tick()
-        table.step()
+        player.step()
 
 
-def words_of(error: BaseException) -> str:
-    """Returns what was raised, for people: of an error of ours its text, of others also their type."""
+def exception_text(error: BaseException) -> str:
+    """Returns an exception as a text for the user: of Shoal's own errors the message, of others also the type."""
     return str(error) if isinstance(error, ShoalError) else f"{type(error).__name__}: {error}"
 
 
-class _Table:
-    """What every copy plays."""
+class _Player:
+    """The episodes in progress, one for each busy copy."""
 
     def __init__(
         self,
-        worlds: CopySet,
-        make_team: Callable[[], Actor],
+        copies: CopySet,
+        make_actor: Callable[[], Actor],
         seed: int,
         max_steps: int,
-        give: Callable[[Episode], object],
+        on_episode: Callable[[Episode], object],
     ) -> None:
-        self._worlds, self._seed, self._max_steps, self._give = worlds, seed, max_steps, give
-        self._forward = _Rows(worlds.spec, worlds.copies, make_team)
-        self._rows: list[_Row | None] = [None] * worlds.copies
-        self._is_left = True
+        self._copies, self._seed, self._max_steps, self._on_episode = copies, seed, max_steps, on_episode
+        self._policies = _CopyPolicies(copies.spec, copies.copies, make_actor)
+        self._running: list[_Running | None] = [None] * copies.copies
+        self._has_next = True
 
-    def fill(self, take: Callable[[], int | None]) -> bool:
-        """Begins an episode in every free copy while any is left; returns whether one is being played."""
-        for copy in range(self._worlds.copies):
-            while self._is_left and self._rows[copy] is None:
-                number = take()
-                self._is_left = number is not None
+    def start_free_copies(self, next_number: Callable[[], int | None]) -> bool:
+        """Starts an episode in every free copy while there is one; returns whether any copy is busy."""
+        for copy in range(self._copies.copies):
+            while self._has_next and self._running[copy] is None:
+                number = next_number()
+                self._has_next = number is not None
                 if number is not None:
-                    self._begin(copy, number)
-        return any(row is not None for row in self._rows)
+                    self._start(copy, number)
+        return any(episode is not None for episode in self._running)
 
     def step(self) -> None:
-        """Steps every copy that plays."""
-        actions = self._forward.act()
-        for copy, row in enumerate(self._rows):
-            if row is not None:
-                self._rows[copy] = self._step(copy, row, actions[copy])
+        """Steps every busy copy."""
+        actions = self._policies.act()
+        for copy, episode in enumerate(self._running):
+            if episode is not None:
+                self._running[copy] = self._step(copy, episode, actions[copy])
 
-    def _begin(self, copy: int, number: int) -> None:
-        first = self._worlds.begin(copy, self._seed + number)
+    def _start(self, copy: int, number: int) -> None:
+        first = self._copies.start_episode(copy, self._seed + number)
         if first is None:
-            self._give(Episode(number, failure=self._worlds.failures[copy]))
+            self._on_episode(Episode(number, failure=self._copies.failures[copy]))
             return
-        self._forward.begin(copy, first, self._seed + number)
-        self._rows[copy] = _Row(number, np.zeros(len(self._worlds.spec.agents)), 0, shared=True)
+        self._policies.start_episode(copy, first, self._seed + number)
+        self._running[copy] = _Running(number, np.zeros(len(self._copies.spec.agents)), 0, shared=True)
 
-    def _step(self, copy: int, row: _Row, action: Floats) -> _Row | None:
-        """Steps one copy; returns None where its episode is over."""
-        step = self._worlds.step_copy(copy, action)
+    def _step(self, copy: int, episode: _Running, action: Floats) -> _Running | None:
+        """Steps one copy; returns None if its episode is over."""
+        step = self._copies.step_copy(copy, action)
         if step is None:
-            self._give(Episode(row.number, failure=self._worlds.failures[copy]))
+            self._on_episode(Episode(episode.number, failure=self._copies.failures[copy]))
             return None
-        row = _after(row, step)
-        self._forward.obs[copy] = step.obs[0]
+        episode = _after(episode, step)
+        self._policies.obs[copy] = step.obs[0]
         is_over = bool(step.episode_over[0])
-        if is_over or 0 < self._max_steps <= row.length:
-            self._give(Episode(row.number, tuple(row.returns.tolist()), row.length, not is_over, row.shared))
+        if is_over or 0 < self._max_steps <= episode.length:
+            returns = tuple(episode.returns.tolist())
+            self._on_episode(Episode(episode.number, returns, episode.length, not is_over, episode.shared))
             return None
-        return row
+        return episode
 
 
-def _after(row: _Row, step: Step) -> _Row:
+def _after(episode: _Running, step: Step) -> _Running:
     reward, present = step.reward[0], step.present[0] > 0
     paid = reward[present]
-    shared = row.shared and bool((paid == paid[:1]).all())
-    return row._replace(returns=row.returns + reward, length=row.length + 1, shared=shared)
+    shared = episode.shared and bool((paid == paid[:1]).all())
+    return episode._replace(returns=episode.returns + reward, length=episode.length + 1, shared=shared)
 
 
-class _Rows:
-    """The forward passes of all copies, one row each."""
+class _CopyPolicies:
+    """The forward passes of all copies, each by itself."""
 
-    def __init__(self, joint: AgentsSpec, copies: int, make_team: Callable[[], Actor]) -> None:
-        self.obs = np.zeros((copies, joint.obs_dim), np.float32)
-        self._teams = [make_team() for _ in range(copies)]
+    def __init__(self, agents: AgentsSpec, copies: int, make_actor: Callable[[], Actor]) -> None:
+        self.obs = np.zeros((copies, agents.obs_dim), np.float32)
+        self._teams = [make_actor() for _ in range(copies)]
 
-    def begin(self, copy: int, obs: Floats, seed: int) -> None:
-        """Takes a copy's first observations of an episode."""
+    def start_episode(self, copy: int, obs: Floats, seed: int) -> None:
+        """Stores a copy's first joint observation of an episode, and seeds the copy's team."""
         self.obs[copy] = obs
         team = self._teams[copy]
         if isinstance(team, StochasticTeam):
-            team.begin(0, seed)
+            team.start_episode(0, seed)
 
     def act(self) -> Floats:
-        """Returns joint actions, a row a copy."""
+        """Returns joint actions `[copies, sum action]`."""
         return np.concatenate([team.act(self.obs[i : i + 1]) for i, team in enumerate(self._teams)])

@@ -1,25 +1,32 @@
-"""A process that plays episodes for another one: `python -m actor_node.evaluation.play_process PIPE PARENT`.
+"""A child process that plays episodes for its parent: `python -m actor_node.evaluation.play_process PIPE PARENT`.
 
-Started by actor_node/evaluation/process_pool.py, which also has what it does.
+`process_pool.py` starts it and has the picture of their messages; `copy_rollouts.py` plays the episodes.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
 import traceback
 from multiprocessing.connection import Connection
 
+import msgspec
+
 from actor_node.collector import Interrupted
-from actor_node.evaluation.process_pool import play_for
+from actor_node.evaluation.copy_rollouts import make_copy_set, play_in_copies
+from actor_node.evaluation.process_pool import END_S, LEAVING, READY, REQUEST, PoolTask, Report
+from common.errors import ConfigError, ShoalError
+from common.process.child_process import make_pipe_private
 from common.process.exit import DONE, FAILED
+from common.process.parent import die_with_parent
 
 
 def main() -> None:
     """Plays for the parent, a process id, at the other end of the pipe, a file descriptor.
 
-    Ends without a wait for threads and processes that the environment has left behind; the parent kills these.
+    Ends without waiting for threads and processes of the environment; the parent kills them.
     """
     pipe, parent = (int(argument) for argument in sys.argv[1:3])
     code = DONE
@@ -35,6 +42,58 @@ def main() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def play_for(pipe: Connection, parent: int) -> None:
+    """Receives a task from the parent, a process id, plays its episodes, and reports each.
+
+    Raises Interrupted after SIGTERM, EOFError or OSError if the parent is gone.
+    """
+    make_pipe_private(pipe)
+    # SIGTERM raises an exception, so that environments are closed.
+    signal.signal(signal.SIGTERM, _interrupt)
+    die_with_parent(parent)
+    pipe.send_bytes(READY)
+    task: PoolTask = pipe.recv()
+    first_seed = os.getpid() * 1_000
+
+    def report(message: Report) -> None:
+        pipe.send_bytes(msgspec.msgpack.encode(message))
+
+    def next_number() -> int | None:
+        pipe.send_bytes(REQUEST)
+        number: int | None = msgspec.msgpack.decode(pipe.recv_bytes(), type=int | None)
+        return number
+
+    try:
+        copies = make_copy_set(lambda count: task.make(first_seed + count), task.extent.copies)
+    except ShoalError as e:
+        report(Report(refusal=str(e), is_config=isinstance(e, ConfigError)))
+        return
+    if copies.note:
+        report(Report(note=copies.note))
+    try:
+        play_in_copies(
+            copies,
+            task.make_actor,
+            task.seed,
+            task.extent.max_steps,
+            next_number=next_number,
+            on_episode=lambda episode: report(Report(episode=episode)),
+        )
+        pipe.send_bytes(LEAVING)
+    finally:
+        # Before the environments are closed, which may hang: the parent then knows that this process plays no more.
+        pipe.close()
+        copies.close()
+
+
+def _interrupt(*_: object) -> None:
+    """Raises Interrupted in the running call; if that does not end the process in time, the kernel does."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(math.ceil(END_S))
+    raise Interrupted
 
 
 if __name__ == "__main__":

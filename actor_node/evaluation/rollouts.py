@@ -1,10 +1,10 @@
-"""A team's episodes in the world that is asked for: batched, in mpe2 itself, or in an environment of the user's.
+"""Plays a team's episodes in the requested world: batched, mpe2 itself, or the user's environment.
 
-| world                        | played                                              | episodes if not given         |
-|------------------------------|-----------------------------------------------------|-------------------------------|
-| batched                      | 50 copies step together; some also in mpe2, checked | 1,000                         |
-| mpe2 itself                  | 50 copies step together                             | as many as fit into the time  |
-| `pettingzoo:` environments   | copies side by side, in processes (process_pool.py) | as many as fit into the time  |
+| world                      | played by                                                     | default episodes       |
+|----------------------------|---------------------------------------------------------------|------------------------|
+| batched                    | batched_rollouts.py, 50 copies; some also in mpe2, as a check | 1,000                  |
+| mpe2 itself                | batched_rollouts.py, 50 copies                                | as many as time allows |
+| `pettingzoo:` environments | copy_rollouts.py, here or in processes (process_pool.py)      | as many as time allows |
 """
 
 from __future__ import annotations
@@ -16,152 +16,180 @@ from typing import NamedTuple
 
 import numpy as np
 
-from actor_node.evaluation.batched_rollouts import Actor, EpisodeBatch, RolloutStats, Watcher, play_episodes
-from actor_node.evaluation.process_pool import LEAST_EPISODES, MOST_EPISODES, Extent, play_in_processes
-from actor_node.evaluation.task import EvalGame, EvalTask, is_foreign, make_eval_world, one_copy
+from actor_node.evaluation.batched_rollouts import play_episodes
+from actor_node.evaluation.copy_rollouts import make_copy_set, play_in_copies
+from actor_node.evaluation.episode_schedule import MAX_EPISODES, MIN_EPISODES, EpisodeSchedule, Extent
+from actor_node.evaluation.episodes import Actor, Episode, EpisodeBatch, RolloutStats, Watcher
+from actor_node.evaluation.process_pool import PoolTask, ProcessPool
+from actor_node.evaluation.task import EvalGame, EvalTask, is_foreign, make_eval_copy, make_eval_world
 from common.errors import ConfigError, WorldError
 from common.policy.heads import Floats
 
 COPIES = 50
-"""Environments stepped side by side, so that a policy's forward pass serves many.
+"""Environments stepped together, so that one forward pass of the policy serves many.
 
 The batched world takes as many: the same products of the same sizes then give the same bits as in mpe2.
 """
 FOREIGN_COPIES = 8
-"""Of an environment whose run does not say with how many it was trained."""
-DEFAULT_BOUND = 10_000
-"""Steps after which an episode is cut off where nobody has said when."""
+"""Copies of an environment that is not batched, if its run does not name their number."""
+DEFAULT_MAX_STEPS = 10_000
+"""Limit on steps of an episode that has no other limit."""
 
 
 class PlayOptions(NamedTuple):
-    """How much is played, and by whom."""
+    """How many episodes are played, in how many processes and copies."""
 
     episodes: int = 0
-    """0 = what the table above says."""
+    """0 takes the default of the table above."""
     within_s: float = 60.0
-    """Where the time decides: how long episodes are begun."""
+    """How long episodes start if the time decides their number [s]."""
     processes: int = 0
-    """Of an environment that is not batched; 0 = in this process."""
+    """Processes for an environment that is not batched; 0 plays in this process."""
     copies: int = 0
-    """In each process, at most; 0 = COPIES, of an environment that is not batched FOREIGN_COPIES."""
+    """Largest number of copies in each process; 0 takes COPIES, or FOREIGN_COPIES if the world is not batched."""
     max_steps: int = 0
-    """Of an episode; 0 = what the run says, or as the world ends it."""
-    at_most: int = MOST_EPISODES
-    """Where the time decides: no more episodes than these."""
+    """Limit on steps of an episode; 0 takes the run's limit, or the environment's own."""
+    max_episodes: int = MAX_EPISODES
+    """Largest number of episodes if the time decides their number."""
 
 
 class RolloutResult(NamedTuple):
-    """What was played, and where."""
+    """The results of rollouts, and the world that was stepped."""
 
     rollouts: RolloutStats
     world: str
-    """The environment that was stepped."""
+    """Name of the environment that was stepped."""
     checked: int = 0
-    """Episodes that were also played in mpe2 and gave the same."""
-    bound: int = 0
-    """Steps after which an episode was cut off; 0 = none was."""
+    """Number of episodes that were also played in mpe2, with equal rewards."""
+    max_steps: int = 0
+    """Limit on steps of an episode; 0: there was none."""
 
 
 class RolloutTask(NamedTuple):
-    """Whose episodes, and where."""
+    """A team and the episodes that it plays."""
 
     game: EvalGame
     name: str
-    """Of the team, in errors."""
-    make_team: Callable[[], Actor]
-    """Goes to other processes pickled where there are any."""
+    """Name of the team, for errors."""
+    make_actor: Callable[[], Actor]
+    """Must be picklable if there are other processes."""
     seed: int
-    """Of the first episode; episode e has seed + e."""
-    ground: EvalTask
+    """Seed of the first episode; episode e has seed + e."""
+    task: EvalTask
 
 
-def run_rollouts(task: RolloutTask, options: PlayOptions, watcher: Watcher) -> RolloutResult:
-    """Plays a team's episodes; episode e starts from `reset(seed=task.seed + e)`, whoever plays it.
+def run_rollouts(rollout: RolloutTask, options: PlayOptions, watcher: Watcher) -> RolloutResult:
+    """Plays a team's episodes; episode e starts from `reset(seed=rollout.seed + e)` in whichever copy plays it.
 
-    Raises ConfigError for a ground that the world does not have, WorldError where no episode could be played.
+    Raises ConfigError for a task that the world does not support, WorldError if every episode failed.
     """
-    bound = options.max_steps or task.game.spec.episode.max_steps
-    if is_foreign(task.game.spec) and not task.ground.batched:
-        return _in_foreign(task, options, bound or DEFAULT_BOUND, watcher)
-    played, world = _in_copies(task, options, bound, watcher)
-    if not task.ground.fast or not task.ground.check:
-        return RolloutResult(RolloutStats.of_played(played), world, bound=bound)
+    max_steps = options.max_steps or rollout.game.spec.episode.max_steps
+    if is_foreign(rollout.game.spec) and not rollout.task.batched:
+        return _play_foreign(rollout, options, max_steps or DEFAULT_MAX_STEPS, watcher)
+    batch, world = _play_batched(rollout, options, max_steps, watcher)
+    if not rollout.task.fast or not rollout.task.check:
+        return RolloutResult(RolloutStats.of_batch(batch), world, max_steps=max_steps)
     try:
-        checked = _checked(task, played, bound, watcher)
+        checked = _check_in_mpe2(rollout, batch, max_steps, watcher)
     except ConfigError as e:
         watcher.say(f"not checked in mpe2: {e}")
         checked = 0
     if checked is None:
         watcher.say(
-            "warning: the batched world gives other returns than the installed mpe2 for the same seeds; "
+            "warning: the batched world and the installed mpe2 give different returns for the same seeds; "
             "playing all episodes in mpe2"
         )
-        played, world = _in_copies(task._replace(ground=EvalTask()), options, bound, watcher)
-    return RolloutResult(RolloutStats.of_played(played), world, checked or 0, bound)
+        batch, world = _play_batched(rollout._replace(task=EvalTask()), options, max_steps, watcher)
+    return RolloutResult(RolloutStats.of_batch(batch), world, checked or 0, max_steps)
 
 
-def _in_foreign(task: RolloutTask, options: PlayOptions, bound: int, watcher: Watcher) -> RolloutResult:
-    copies = min(options.copies or FOREIGN_COPIES, options.episodes or options.at_most)
-    extent = Extent(options.episodes, options.within_s, options.processes, copies, bound, options.at_most)
-    game = task.game
-    ended = play_in_processes(partial(one_copy, game, task.name), task.make_team, task.seed, extent, watcher)
-    rollouts = RolloutStats.of_episodes(ended.episodes, len(game.joint.agents))
+def _play_foreign(rollout: RolloutTask, options: PlayOptions, max_steps: int, watcher: Watcher) -> RolloutResult:
+    """Plays in copies of an environment that is not batched."""
+    copies = min(options.copies or FOREIGN_COPIES, options.episodes or options.max_episodes)
+    extent = Extent(options.episodes, options.within_s, options.processes, copies, max_steps, options.max_episodes)
+    game = rollout.game
+    task = PoolTask(partial(make_eval_copy, game, rollout.name), rollout.make_actor, rollout.seed, extent)
+    episodes = ProcessPool(task, watcher).run() if extent.processes else _play_in_this_process(task, watcher)
+    rollouts = RolloutStats.of_episodes(episodes, len(game.agents.agents))
     if not len(rollouts.returns):
-        first = rollouts.failures[0].failure if rollouts.failures else "no process is left that plays"
-        raise WorldError(f"{task.name}: no episode could be played: {first}")
-    return RolloutResult(rollouts, game.spec.scenario, bound=bound)
+        first = rollouts.failures[0].failure if rollouts.failures else "every evaluation process has ended"
+        raise WorldError(f"{rollout.name}: every episode failed: {first}")
+    return RolloutResult(rollouts, game.spec.scenario, max_steps=max_steps)
 
 
-def _in_copies(task: RolloutTask, options: PlayOptions, bound: int, watcher: Watcher) -> tuple[EpisodeBatch, str]:
+def _play_in_this_process(task: PoolTask, watcher: Watcher) -> list[Episode]:
+    schedule = EpisodeSchedule(task.extent, watcher)
+    copies = make_copy_set(task.make, task.extent.copies)
+    try:
+        if copies.note:
+            watcher.say(copies.note)
+        play_in_copies(
+            copies,
+            task.make_actor,
+            task.seed,
+            task.extent.max_steps,
+            next_number=schedule.next_number,
+            on_episode=schedule.add,
+            tick=watcher.tick,
+        )
+    finally:
+        copies.close()
+    return schedule.episodes
+
+
+def _play_batched(
+    rollout: RolloutTask, options: PlayOptions, max_steps: int, watcher: Watcher
+) -> tuple[EpisodeBatch, str]:
     """Plays in copies that step together; returns also the world's name."""
-    by_time = not options.episodes and not task.ground.batched
-    episodes = options.episodes or options.at_most
-    world = make_eval_world(task.game, min(options.copies or COPIES, episodes), task.seed, task.ground, task.name)
-    began_at = time.monotonic()
+    by_time = not options.episodes and not rollout.task.batched
+    episodes = options.episodes or options.max_episodes
+    copies = min(options.copies or COPIES, episodes)
+    world = make_eval_world(rollout.game, copies, rollout.seed, rollout.task, rollout.name)
+    started_at = time.monotonic()
 
-    def goes_on(done: int) -> bool:
-        return not by_time or done < LEAST_EPISODES or time.monotonic() - began_at < options.within_s
+    def wants_more(done: int) -> bool:
+        return not by_time or done < MIN_EPISODES or time.monotonic() - started_at < options.within_s
 
     def progress(done: int) -> None:
         expected = episodes
         if by_time:
-            fitting = int(done / max(time.monotonic() - began_at, 1e-3) * options.within_s)
+            fitting = int(done / max(time.monotonic() - started_at, 1e-3) * options.within_s)
             expected = min(max(done, fitting), episodes)
         watcher.done(done, expected)
 
     try:
-        played = play_episodes(
+        batch = play_episodes(
             world,
-            task.make_team(),
+            rollout.make_actor(),
             episodes,
-            task.seed,
+            rollout.seed,
             progress,
-            max_steps=bound,
+            max_steps=max_steps,
             tick=watcher.tick,
-            goes_on=goes_on,
+            wants_more=wants_more,
         )
     finally:
         world.close()
-    return played, world.name
+    return batch, world.name
 
 
-def _checked(task: RolloutTask, played: EpisodeBatch, bound: int, watcher: Watcher) -> int | None:
-    """Plays the first episodes in mpe2 too; returns how many were the same, None where any differed."""
-    count = min(task.ground.check, len(played.reward))
-    rows = min(COPIES, len(played.reward))
-    world = make_eval_world(task.game, count, task.seed, EvalTask(), task.name)
-    team = _Padded(task.make_team(), rows)
+def _check_in_mpe2(rollout: RolloutTask, batch: EpisodeBatch, max_steps: int, watcher: Watcher) -> int | None:
+    """Plays the first episodes in mpe2 too; returns their number if all rewards are equal, else None."""
+    count = min(rollout.task.check, len(batch.reward))
+    rows = min(COPIES, len(batch.reward))
+    world = make_eval_world(rollout.game, count, rollout.seed, EvalTask(), rollout.name)
+    team = _PaddedActor(rollout.make_actor(), rows)
     try:
-        real = play_episodes(world, team, count, task.seed, int, max_steps=bound, tick=watcher.tick)
+        real = play_episodes(world, team, count, rollout.seed, int, max_steps=max_steps, tick=watcher.tick)
     finally:
         world.close()
     steps = real.reward.shape[1]
-    same = np.array_equal(real.reward, played.reward[:count, :steps]) and not played.played[:count, steps:].any()
+    same = np.array_equal(real.reward, batch.reward[:count, :steps]) and not batch.played[:count, steps:].any()
     return count if same else None
 
 
-class _Padded:
-    """A team that computes more rows than are asked for: products of other sizes may give other last bits."""
+class _PaddedActor:
+    """A team that computes a fixed number of rows: matrix products of other sizes may differ in the last bits."""
 
     def __init__(self, team: Actor, rows: int) -> None:
         self._team, self._rows = team, rows

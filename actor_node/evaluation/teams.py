@@ -1,14 +1,14 @@
-"""Who is evaluated and who plays in a tournament: runs, teams shipped with Shoal, and what no training has made.
+"""The teams that are evaluated and play in tournaments: runs, teams shipped with Shoal, and baselines.
 
-| name        | plays                                                                      |
+| name        | team                                                                       |
 |-------------|----------------------------------------------------------------------------|
 | a directory | the policies of that run (or of one of its milestones)                     |
 | `frozen`    | the team shipped for the scenario (actor_node/opponents/)                  |
-| `untrained` | networks of 64-64 as they are before training, drawn from the first episode's seed |
+| `untrained` | networks of 64-64 before training, drawn from the first episode's seed     |
 | `random`    | every action uniformly at random                                           |
 
-All of them choose joint actions; a pairing takes from each the actions of its own side only. An agent's action depends
-on nothing but its own observation (under `joint`, its side's), so that this is the same as each playing its part alone.
+Each team chooses joint actions; a pairing uses the actions of one side only. An agent's action depends only on its own
+observation (for the algorithm `joint`, on its side's), so the actions of the other sides have no effect on it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from actor_node.evaluation.batched_rollouts import Actor
+from actor_node.evaluation.episodes import Actor
 from actor_node.evaluation.task import EvalGame, changed_world_options, short_name
 from actor_node.opponents import frozen_team
 from common.errors import ConfigError
@@ -35,47 +35,51 @@ from common.spec import AgentsSpec, Box, Categorical, PlayersSpec
 
 FROZEN, UNTRAINED, RANDOM = "frozen", "untrained", "random"
 BASELINES = (FROZEN, UNTRAINED, RANDOM)
-"""Names that stand for a team where no run is named."""
+"""Names of teams that are not runs."""
 _SMALL = NetworkSpec(policy_hidden=(64, 64))
-
 
 Numbers = npt.NDArray[Any]
 
 
 class Team(NamedTuple):
-    """One team."""
+    """A team with its name, and how to make its actor.
+
+    Example:
+        game, team = load_run_team(RunDirectory(Path("runs/spread")))
+        actions = team.make_actor().act(obs)
+    """
 
     name: str
     algorithm: str
-    """What it learnt by; empty where nothing was learnt."""
+    """Algorithm that trained the team; empty for a baseline."""
     updates: int
     weights_hash: str
-    team: Callable[[], Actor]
-    """Makes who acts, anew for each pairing: no pairing depends on those before it. Can be pickled."""
-    drawn: Callable[[], Actor] | None = None
-    """The same team as it was trained: Categorical parts drawn from the policy's softmax. None without such parts."""
+    make_actor: Callable[[], Actor]
+    """Makes a new actor for each pairing, so that no pairing depends on those before it. Can be pickled."""
+    make_sampled_actor: Callable[[], Actor] | None = None
+    """Makes an actor that samples Categorical parts from the policy's softmax; None if there are no such parts."""
 
 
-class DrawnPolicy:
-    """A policy whose Categorical parts are drawn from its softmax, without further noise."""
+class SampledPolicy:
+    """A policy that samples Categorical parts from its softmax, without further noise."""
 
     def __init__(self, players: PlayersSpec, network: NetworkSpec, flat: Floats, seed: int) -> None:
         self._policy = Policy(players, network, flat)
         self._heads = GreedyHeads(players, network.head)
         self._choices = [segment for segment in self._heads.segments if segment.kind == "choice"]
-        self._chance = UniformActions(seed)
+        self._rng = RowGenerators(seed)
 
-    def begin(self, row: int, seed: int) -> None:
-        """Starts the generator of one row: an episode's draws follow from its seed."""
-        self._chance.begin(row, seed)
+    def start_episode(self, row: int, seed: int) -> None:
+        """Seeds the generator of one row: the episode's seed determines its random numbers."""
+        self._rng.start_episode(row, seed)
 
     def act(self, obs: Floats) -> Floats:
         """Returns joint actions `[copies, sum action]`."""
         logits = self._policy.logits(obs)
         for segment in self._choices:
-            own = logits[:, segment.columns]
-            # The largest of logits with Gumbel noise is a draw from their softmax.
-            own += self._chance.draw(len(logits), partial(_gumbel, own.shape[1]))
+            part = logits[:, segment.columns]
+            # The argmax of logits with Gumbel noise is a sample from their softmax.
+            part += self._rng.draw(len(logits), partial(_gumbel, part.shape[1]))
         return self._heads(logits)
 
 
@@ -83,23 +87,23 @@ def _gumbel(size: int, rng: np.random.Generator, rows: int) -> Numbers:
     return rng.gumbel(size=(rows, size))
 
 
-class UniformActions:
-    """Random numbers row by row: of one generator, or, once an episode began in a row, of that row's own."""
+class RowGenerators:
+    """Random numbers for the rows of a batch: from one generator, or, after `start_episode`, one generator a row."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._shared = np.random.default_rng(seed)
         self._rows: dict[int, np.random.Generator] = {}
 
-    def begin(self, row: int, seed: int) -> None:
-        """Gives a row a generator that follows from the team's seed and the episode's."""
+    def start_episode(self, row: int, seed: int) -> None:
+        """Gives a row its own generator, seeded by the team's seed and the episode's."""
         self._rows[row] = np.random.default_rng([self._seed, seed])
 
-    def draw(self, rows: int, of: Callable[[np.random.Generator, int], Numbers]) -> Numbers:
-        """Returns `of(generator, rows)`, row by row where rows have their own; of the others it is zeros."""
+    def draw(self, rows: int, sample: Callable[[np.random.Generator, int], Numbers]) -> Numbers:
+        """Returns `sample(generator, rows)`; after `start_episode`, one sample a started row and zeros elsewhere."""
         if not self._rows:
-            return of(self._shared, rows)
-        drawn = {row: of(rng, 1)[0] for row, rng in self._rows.items()}
+            return sample(self._shared, rows)
+        drawn = {row: sample(rng, 1)[0] for row, rng in self._rows.items()}
         found = np.zeros((rows, *np.shape(next(iter(drawn.values())))))
         for row, values in drawn.items():
             found[row] = values
@@ -107,119 +111,121 @@ class UniformActions:
 
 
 class RandomTeam:
-    """Actor uniformly at random within each part's bounds."""
+    """Actions uniformly at random within each part's bounds."""
 
-    def __init__(self, joint: AgentsSpec, seed: int) -> None:
-        self._joint = joint
-        self._chance = UniformActions(seed)
+    def __init__(self, agents: AgentsSpec, seed: int) -> None:
+        self._agents = agents
+        self._rng = RowGenerators(seed)
 
-    def begin(self, row: int, seed: int) -> None:
-        """Starts the generator of one row: an episode's draws follow from its seed."""
-        self._chance.begin(row, seed)
+    def start_episode(self, row: int, seed: int) -> None:
+        """Seeds the generator of one row: the episode's seed determines its random numbers."""
+        self._rng.start_episode(row, seed)
 
     def act(self, obs: Floats) -> Floats:
         """Returns joint actions `[copies, sum action]`."""
-        drawn = [self._part(part, len(obs)) for agent in self._joint.agents for part in agent.parts]
+        drawn = [self._part(part, len(obs)) for agent in self._agents.agents for part in agent.parts]
         return np.concatenate(drawn, axis=1, dtype=np.float32)
 
     def _part(self, part: Any, copies: int) -> Floats:
         if isinstance(part, Box):
             low, high, size = part.low, part.high, part.size
-            return self._chance.draw(copies, lambda rng, rows: rng.uniform(low, high, (rows, size))).astype(np.float32)
-        choices = self._chance.draw(copies, lambda rng, rows: rng.integers(part.n, size=rows)).astype(np.intp)
+            return self._rng.draw(copies, lambda rng, rows: rng.uniform(low, high, (rows, size))).astype(np.float32)
+        choices = self._rng.draw(copies, lambda rng, rows: rng.integers(part.n, size=rows)).astype(np.intp)
         return np.eye(part.n, dtype=np.float32)[choices]
 
 
 def load_teams(names: Sequence[str], seed: int) -> tuple[EvalGame, list[Team]]:
-    """Returns the game the named runs know, and all who are named; ConfigError where they cannot play together.
+    """Returns the game of the named runs, and the named teams; ConfigError if they cannot play together.
 
-    names: directories and stand-ins; at least one directory, which says what is played.
+    names: run directories and baselines; at least one directory, which determines the game. seed: of the baselines.
     """
     stored = {name: _stored(name) for name in names if name not in BASELINES}
     if not stored:
         raise ConfigError(
-            f"{' and '.join(names)}: name a run too, which says what is played; one in a directory of such a name is "
-            f"./{names[0]}"
+            f"{' and '.join(names)}: no run is named, so the world is unknown. Add a run's directory; if a directory "
+            f"has the name of a baseline, write ./{names[0]}."
         )
     if twice := [name for name in dict.fromkeys(names) if list(names).count(name) > 1]:
-        raise ConfigError(f"{twice[0]} is named twice")
+        raise ConfigError(f"{twice[0]} is named twice. Name each team once.")
     first, *rest = stored
     game = EvalGame(stored[first].run.spec, stored[first].run.joint)
     for name in rest:
-        _refuse_another_game(name, stored[name], first, game)
+        _check_same_game(name, stored[name], first, game)
     if FROZEN in names:
         stored[FROZEN] = frozen_team(short_name(game.spec.scenario))
-        _refuse_another_game(f"the {FROZEN} team", stored[FROZEN], first, game)
-    return game, [_trained(name, stored[name]) if name in stored else _untrained(name, game, seed) for name in names]
+        _check_same_game(f"the {FROZEN} team", stored[FROZEN], first, game)
+    return game, [_trained(name, stored[name]) if name in stored else _baseline(name, game, seed) for name in names]
 
 
 def load_run_team(directory: RunDirectory) -> tuple[EvalGame, Team]:
-    """Returns a run's game and its team; ConfigError where it has no policies."""
+    """Returns a run's game and its team; ConfigError if the directory has no policies."""
     stored = _policies(directory)
     return EvalGame(stored.run.spec, stored.run.joint), _trained(run_name(directory), stored)
 
 
 def run_name(directory: RunDirectory) -> str:
-    """Returns the directory as a name that is no stand-in's: `./random` of a run in `random`."""
+    """Returns the directory as a team's name: `./random`, not `random`, for a run in the directory `random`."""
     path = str(directory.path)
     return f"./{path}" if path in BASELINES else path
+
+
+def random_team(game: EvalGame, seed: int) -> Team:
+    """Returns the baseline that acts uniformly at random in a game."""
+    return Team(RANDOM, "", 0, "", partial(RandomTeam, game.agents, seed))
 
 
 def _stored(name: str) -> PolicyFile:
     directory = RunDirectory(Path(name))
     if not directory.path.exists():
-        raise ConfigError(f"{name} is neither a run's directory nor one of {', '.join(BASELINES)}")
+        raise ConfigError(f"{name} is neither a run's directory nor one of {', '.join(BASELINES)}.")
     return _policies(directory)
 
 
 def _policies(directory: RunDirectory) -> PolicyFile:
-    directory.run  # noqa: B018  (a directory that holds no run is told apart from one without policies)
+    directory.run  # noqa: B018  (its error tells a directory without a run from one without policies)
     return load_policy(directory.policy_file)
 
 
-def _refuse_another_game(name: str, stored: PolicyFile, first: str, game: EvalGame) -> None:
+def _check_same_game(name: str, stored: PolicyFile, first: str, game: EvalGame) -> None:
     """Raises ConfigError for a team of another scenario, other options or other agents."""
     spec = stored.run.spec
     if short_name(spec.scenario) != short_name(game.spec.scenario):
-        raise ConfigError(f"{name} plays {spec.scenario} and {first} {game.spec.scenario}; name runs of one scenario")
-    theirs, ours = changed_world_options(spec), changed_world_options(game.spec)
-    if theirs != ours or stored.run.joint != game.joint:
         raise ConfigError(
-            f"{name} was trained with the world's options {theirs or 'at their defaults'} and {first} with "
-            f"{ours or 'them at their defaults'}; name runs of one and the same world"
+            f"{name} plays {spec.scenario}, but {first} plays {game.spec.scenario}. Name runs of one scenario."
+        )
+    theirs, ours = changed_world_options(spec), changed_world_options(game.spec)
+    if theirs != ours or stored.run.joint != game.agents:
+        raise ConfigError(
+            f"{name} was trained with the world's options {theirs or 'at their defaults'}, but {first} with "
+            f"{ours or 'the options at their defaults'}. Name runs of the same world."
         )
 
 
 def _trained(name: str, stored: PolicyFile) -> Team:
     run = stored.run
     players, network = run.players, run.spec.network
-    team = Policy(players, network, stored.flat)
-    drawn = None
+    policy = Policy(players, network, stored.flat)
+    make_sampled = None
     if any(isinstance(part, Categorical) for agent in run.joint.agents for part in agent.parts):
-        drawn = partial(DrawnPolicy, players, network, stored.flat, run.spec.seed)
-    return Team(name, run.spec.algorithm.name, stored.updates, stored.digest, partial(_same, team), drawn)
+        make_sampled = partial(SampledPolicy, players, network, stored.flat, run.spec.seed)
+    return Team(name, run.spec.algorithm.name, stored.updates, stored.digest, partial(_same, policy), make_sampled)
 
 
-def _untrained(name: str, game: EvalGame, seed: int) -> Team:
+def _baseline(name: str, game: EvalGame, seed: int) -> Team:
     if name == RANDOM:
-        return Team(name, "", 0, "", partial(RandomTeam, game.joint, seed))
-    team = players(game.joint, "maddpg")
-    policy = Policy(team, _SMALL, _fresh_weights(team, seed))
+        return random_team(game, seed)
+    untrained = players(game.agents, "maddpg")
+    policy = Policy(untrained, _SMALL, _initial_weights(untrained, seed))
     return Team(name, "", 0, "", partial(_same, policy))
 
 
-def random_team(game: EvalGame, seed: int) -> Team:
-    """Returns who acts uniformly at random in a game."""
-    return _untrained(RANDOM, game, seed)
+def _same(actor: Actor) -> Actor:
+    return actor
 
 
-def _same(team: Actor) -> Actor:
-    return team
-
-
-def _fresh_weights(team: PlayersSpec, seed: int) -> Floats:
-    """Draws weights as the learner begins with: uniform within 1 / sqrt(inputs), layer by layer."""
+def _initial_weights(players: PlayersSpec, seed: int) -> Floats:
+    """Draws weights like the learner's initial ones: uniform within 1 / sqrt(inputs), layer by layer."""
     rng = np.random.default_rng(seed)
-    layers = [shape for player in team.agents for shape in layer_shapes(player, _SMALL)]
+    layers = [shape for player in players.agents for shape in layer_shapes(player, _SMALL)]
     pieces = [rng.uniform(-1.0, 1.0, (inputs + 1) * outputs) / np.sqrt(inputs) for inputs, outputs in layers]
     return np.concatenate(pieces, dtype=np.float32)

@@ -1,10 +1,11 @@
 """Cross-play: one side of one team against the other sides of another, every team against every team.
 
-Returns of teams that were trained together say little: both sides grow, and what is seen is only who grew faster. Here
-everybody meets the same opponents, on the same episodes: episode e of every pairing starts from `reset(seed=seed + e)`.
+Returns of teams that were trained together say little: both sides improve, so the return only shows which side improves
+faster. Here all teams meet the same opponents in the same episodes: episode e of every pairing starts from
+`reset(seed=seed + e)`.
 
-A side's return is the mean over its agents: what one of them earned. On simple_tag, where every predator is paid for
-every catch, the sum would count each catch three times.
+A side's return is the mean over its agents. On simple_tag every predator is paid for every catch, so a sum would count
+each catch three times.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from actor_node.evaluation.batched_rollouts import Actor, Float64s, Reporting, RolloutStats, Watcher
 from actor_node.evaluation.copy_rollouts import StochasticTeam
+from actor_node.evaluation.episodes import Actor, Float64s, Reporting, RolloutStats, Watcher
 from actor_node.evaluation.evaluate import Figure, figure
 from actor_node.evaluation.rollouts import PlayOptions, RolloutTask, run_rollouts
 from actor_node.evaluation.task import EvalGame, EvalTask, is_foreign, short_name
@@ -29,30 +30,30 @@ from common.spec import AgentsSpec
 
 
 class Pairing(msgspec.Struct, frozen=True):
-    """What came of one side of a team against all other sides of another."""
+    """The results of one team playing one side against another team playing all other sides."""
 
     side: str
-    """Who plays `side`."""
+    """Name of the team that plays the tournament's side."""
     others: str
-    """Who plays all other sides."""
+    """Name of the team that plays all other sides."""
     returns: dict[str, Figure]
-    """By side: mean over its agents of the episode return."""
+    """Side -> mean over its agents of the episode return."""
     metrics: dict[str, Figure]
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """A team's means over the opponents it is judged by."""
+    """A team's mean returns over its opponents."""
 
     name: str
     algorithm: str
     updates: int
     weights_hash: str
     return_by_side: dict[str, Figure]
-    """By side that it played: its own return. Of each episode the mean over its opponents, for all of them met it."""
+    """Side that the team played -> its return: in each episode the mean over the opponents, who all met it there."""
 
 
 class Tournament(msgspec.Struct, frozen=True):
-    """All pairings, row by row: who plays `side`, then who plays the others."""
+    """The results of all pairings, ordered by the team that plays `side`, then by the team that plays the others."""
 
     scenario: str
     world: str
@@ -60,42 +61,42 @@ class Tournament(msgspec.Struct, frozen=True):
     episodes: int
     seed: int
     side: str
-    """The side that rows play; columns play all others."""
+    """The side that the teams in rows play; the teams in columns play all others."""
     sides: tuple[str, ...]
     judged_by: tuple[str, ...]
-    """The opponents over which standings are means."""
+    """Names of the opponents over which standings are means; empty: all others."""
     standings: list[Standing]
     pairings: list[Pairing]
     failed_episodes: int = 0
-    """Episodes, over all pairings, that the environment failed in; they are in no figure."""
+    """Episodes of all pairings in which the environment failed; no result contains them."""
     first_failure: str = ""
-    """What the first of them failed with."""
+    """The exception of the first failed episode."""
     truncated_episodes: int = 0
-    """Episodes, over all pairings, that the limit on steps cut off."""
+    """Episodes of all pairings that the limit on steps cut off."""
 
 
 class PairingResult(NamedTuple):
-    """One pairing with what its interval was made of."""
+    """One pairing with the episodes behind it."""
 
     pairing: Pairing
     returns: dict[str, Float64s]
-    """By side, [episodes played]."""
+    """Side -> `[episodes]`."""
     rollouts: RolloutStats
 
 
 class CrossPlay:
-    """One team made of two: the numbers of one side's actions come from the first, all others from the second."""
+    """One team made of two: the first team's actions on one side, the second team's actions on all other sides."""
 
-    def __init__(self, joint: AgentsSpec, side: str, first: Actor, second: Actor) -> None:
+    def __init__(self, agents: AgentsSpec, side: str, first: Actor, second: Actor) -> None:
         self._first, self._second = first, second
-        own = [np.full(agent.action_dim, agent.team == side) for agent in joint.agents]
-        self._columns = np.flatnonzero(np.concatenate(own))
+        of_side = [np.full(agent.action_dim, agent.team == side) for agent in agents.agents]
+        self._columns = np.flatnonzero(np.concatenate(of_side))
 
-    def begin(self, row: int, seed: int) -> None:
-        """Starts the generators of one row, where a team has some."""
+    def start_episode(self, row: int, seed: int) -> None:
+        """Seeds the generators of one row in the teams that have generators."""
         for team in (self._first, self._second):
             if isinstance(team, StochasticTeam):
-                team.begin(row, seed)
+                team.start_episode(row, seed)
 
     def act(self, obs: Floats) -> Floats:
         """Returns joint actions `[copies, sum action]`."""
@@ -106,129 +107,135 @@ class CrossPlay:
 
 def run_tournament(
     game: EvalGame,
-    entrants: Sequence[Team],
+    teams: Sequence[Team],
     episodes: int,
     seed: int,
-    ground: EvalTask,
+    task: EvalTask,
     *,
     side: str = "",
-    judged_by: Sequence[str] = (),
+    opponents: Sequence[str] = (),
     progress: Callable[[int], object] = int,
     options: PlayOptions = PlayOptions(),  # noqa: B008  (immutable)
     watcher: Watcher | None = None,
 ) -> Tournament:
-    """Plays every pairing of the entrants, also with themselves.
+    """Plays every pairing of the teams, also each team against itself.
 
-    side: which one rows play; empty = the first of the world. judged_by: names of the opponents standings are means
-    over; none = all others. episodes: of each pairing; 0 = as many as fit into the first one's share of the time.
-    progress: called with the episodes done. ConfigError for a game of one side only, or none
-    of that name.
+    side: the side that rows play; empty takes the world's first. opponents: names of the teams over which standings
+    are means; empty takes all others. episodes: of each pairing; 0 plays as many as fit into the first pairing's
+    fraction of the time. progress: called with the number of finished episodes. Raises ConfigError for a game with one
+    side only, and for an unknown side.
+
+    Example:
+        game, teams = load_teams(["runs/a", "runs/b", "random"], FIRST_SEED)
+        run_tournament(game, teams, 100, FIRST_SEED, EvalTask(fast=True)).standings
     """
-    side = _side_of(game, side)
+    side = _check_side(game, side)
     watcher = watcher or Reporting(progress)
-    pairings = len(entrants) ** 2
+    pairings = len(teams) ** 2
     options = options._replace(episodes=episodes, within_s=options.within_s / pairings)
-    met: list[PairingResult] = []
+    results: list[PairingResult] = []
     done = 0
-    for first in entrants:
-        for second in entrants:
-            make_team = partial(_cross, game.joint, side, first.team, second.team)
-            task = RolloutTask(game, f"{first.name} against {second.name}", make_team, seed, ground)
-            rolled = run_rollouts(task, options, _Part(watcher, done, pairings, options.episodes))
-            played = rolled.rollouts
-            options = options._replace(episodes=len(played.returns) + len(played.failures))
+    for first in teams:
+        for second in teams:
+            make_actor = partial(_cross, game.agents, side, first.make_actor, second.make_actor)
+            rollout = RolloutTask(game, f"{first.name} against {second.name}", make_actor, seed, task)
+            played = run_rollouts(rollout, options, _PairingWatcher(watcher, done, pairings, options.episodes))
+            rollouts, world = played.rollouts, played.world
+            options = options._replace(episodes=len(rollouts.returns) + len(rollouts.failures))
             done += options.episodes
-            pairing = _pairing(game, ground, (first.name, second.name), played, seed)
-            met.append(PairingResult(pairing, side_returns(game.joint, played), played))
-            world = rolled.world
-    judges = tuple(judged_by)
+            pairing = _pairing(game, task, (first.name, second.name), rollouts, seed)
+            results.append(PairingResult(pairing, side_returns(game.agents, rollouts), rollouts))
     return Tournament(
         scenario=short_name(game.spec.scenario),
         world=world,
-        dynamics="own" if is_foreign(game.spec) else ground.dynamics,
+        dynamics="own" if is_foreign(game.spec) else task.dynamics,
         episodes=options.episodes,
         seed=seed,
         side=side,
-        sides=game.joint.teams,
-        judged_by=judges,
-        standings=[_standing(entrant, side, met, judges, seed) for entrant in entrants],
-        pairings=[one.pairing for one in met],
-        failed_episodes=sum(len(one.rollouts.failures) for one in met),
-        first_failure=next((each.failure for one in met for each in one.rollouts.failures), ""),
-        truncated_episodes=sum(int(one.rollouts.cut.sum()) for one in met),
+        sides=game.agents.teams,
+        judged_by=tuple(opponents),
+        standings=[_standing(team, side, results, tuple(opponents), seed) for team in teams],
+        pairings=[one.pairing for one in results],
+        failed_episodes=sum(len(one.rollouts.failures) for one in results),
+        first_failure=next((each.failure for one in results for each in one.rollouts.failures), ""),
+        truncated_episodes=sum(int(one.rollouts.cut.sum()) for one in results),
     )
 
 
-def _cross(joint: AgentsSpec, side: str, first: Callable[[], Actor], second: Callable[[], Actor]) -> CrossPlay:
-    return CrossPlay(joint, side, first(), second())
+def _cross(agents: AgentsSpec, side: str, first: Callable[[], Actor], second: Callable[[], Actor]) -> CrossPlay:
+    return CrossPlay(agents, side, first(), second())
 
 
-class _Part(Watcher):
-    """Counts one pairing's episodes as part of all."""
+class _PairingWatcher(Watcher):
+    """Reports one pairing's episodes as a part of all."""
 
     def __init__(self, watcher: Watcher, before: int, pairings: int, each: int) -> None:
         self._watcher, self._before, self._pairings, self._each = watcher, before, pairings, each
 
     def done(self, episodes: int, total: int) -> None:
-        """Passes on how many are done of all pairings'."""
+        """Reports the finished episodes of all pairings so far."""
         self._watcher.done(self._before + episodes, (self._each or total) * self._pairings)
 
     def say(self, text: str) -> None:
-        """Passes on what the first pairing says; the others would say the same."""
+        """Passes on the lines of the first pairing, which the other pairings would only repeat."""
         if not self._before:
             self._watcher.say(text)
 
     def tick(self, playing: int = 0) -> None:
-        """Passes on."""
+        """Passes the call on."""
         self._watcher.tick(playing)
 
 
-def side_returns(joint: AgentsSpec, played: RolloutStats) -> dict[str, Float64s]:
-    """Returns each side's return, the mean over its agents, [episodes]."""
-    teams = np.array([agent.team for agent in joint.agents])
-    return {side: played.returns[:, teams == side].mean(axis=1) for side in joint.teams}
+def side_returns(agents: AgentsSpec, rollouts: RolloutStats) -> dict[str, Float64s]:
+    """Returns each side's return `[episodes]`: the mean over its agents."""
+    teams = np.array([agent.team for agent in agents.agents])
+    return {side: rollouts.returns[:, teams == side].mean(axis=1) for side in agents.teams}
 
 
-def _side_of(game: EvalGame, side: str) -> str:
-    sides = game.joint.teams
+def _check_side(game: EvalGame, side: str) -> str:
+    sides = game.agents.teams
     if len(sides) < 2:
         raise ConfigError(
-            f"{game.spec.scenario} has one side only, so nobody plays against anybody; compare its runs with: "
-            "shoal evaluate RUN RUN untrained random"
+            f"{game.spec.scenario} has one side only, so its teams cannot play against each other. Compare its runs "
+            "with: shoal evaluate RUN RUN untrained random"
         )
     if side and side not in sides:
-        raise ConfigError(f"--side {side}: {game.spec.scenario} has the sides {', '.join(sides)}")
+        raise ConfigError(f"--side {side}: {game.spec.scenario} has the sides {', '.join(sides)}.")
     return side or sides[0]
 
 
-def _pairing(game: EvalGame, ground: EvalTask, names: tuple[str, str], played: RolloutStats, seed: int) -> Pairing:
-    options = {**game.spec.world, "dynamics": ground.dynamics}
-    measured = measure(short_name(game.spec.scenario), options, played.steps) if played.steps else {}
+def _pairing(game: EvalGame, task: EvalTask, names: tuple[str, str], rollouts: RolloutStats, seed: int) -> Pairing:
+    options = {**game.spec.world, "dynamics": task.dynamics}
+    measured = measure(short_name(game.spec.scenario), options, rollouts.steps) if rollouts.steps else {}
     return Pairing(
         side=names[0],
         others=names[1],
-        returns={side: figure(values, seed) for side, values in side_returns(game.joint, played).items()},
+        returns={side: figure(values, seed) for side, values in side_returns(game.agents, rollouts).items()},
         metrics={name: figure(values, seed) for name, values in measured.items()},
     )
 
 
-def _standing(entrant: Team, side: str, met: Sequence[PairingResult], judges: tuple[str, ...], seed: int) -> Standing:
-    """Returns the means over the judges; without any named, over all others."""
+def _standing(
+    team: Team, side: str, results: Sequence[PairingResult], opponents: tuple[str, ...], seed: int
+) -> Standing:
+    """Returns the means over the opponents; over all other teams if `opponents` is empty."""
 
-    def is_judge(name: str) -> bool:
-        return name in judges if judges else name != entrant.name
+    def is_opponent(name: str) -> bool:
+        return name in opponents if opponents else name != team.name
 
-    found: dict[str, Figure] = {}
-    for own in met[0].returns:
+    return_by_side: dict[str, Figure] = {}
+    for played_side in results[0].returns:
         faced = [
-            (rollouts.numbers, returns[own])
-            for pairing, returns, rollouts in met
-            for player, opponent in [(pairing.side, pairing.others) if own == side else (pairing.others, pairing.side)]
-            if player == entrant.name and is_judge(opponent)
+            (rollouts.numbers, returns[played_side])
+            for pairing, returns, rollouts in results
+            for player, opponent in [
+                (pairing.side, pairing.others) if played_side == side else (pairing.others, pairing.side)
+            ]
+            if player == team.name and is_opponent(opponent)
         ]
         # An episode that failed against one opponent is left out of the mean over all.
         common = set.intersection(*(set(numbers.tolist()) for numbers, _ in faced)) if faced else set()
         if common:
-            kept = [values[np.isin(numbers, list(common))] for numbers, values in faced]
-            found[own] = figure(np.mean(kept, axis=0), seed)
-    return Standing(entrant.name, entrant.algorithm, entrant.updates, entrant.weights_hash, found)
+            returns = [values[np.isin(numbers, list(common))] for numbers, values in faced]
+            return_by_side[played_side] = figure(np.mean(returns, axis=0), seed)
+    return Standing(team.name, team.algorithm, team.updates, team.weights_hash, return_by_side)

@@ -1,6 +1,6 @@
-"""Frozen opponents: teams trained once and shipped, so that everybody's teams can be measured against the same ones.
+"""Frozen opponents: teams that were trained once and are shipped with Shoal, so that all users have the same opponents.
 
-One `SCENARIO.safetensors` each, as runs keep theirs; README.md says how each was trained and how to make it again.
+Each is a policy file `SCENARIO.safetensors`; README.md tells how it was trained and how to make it again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def frozen_scenarios() -> list[str]:
 
 
 def frozen_team(scenario: str) -> PolicyFile:
-    """Returns the frozen team of a scenario; ConfigError where none is shipped."""
+    """Returns the frozen team of a scenario; ConfigError if there is none."""
     if scenario not in frozen_scenarios():
-        raise ConfigError(f"no frozen team is shipped for {scenario}; there is one for {', '.join(frozen_scenarios())}")
+        raise ConfigError(f"{scenario} has no frozen team. Scenarios with one: {', '.join(frozen_scenarios())}.")
     return load_policy(_HERE / f"{scenario}.safetensors")

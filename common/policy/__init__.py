@@ -1,4 +1,4 @@
-"""Policies as actors execute them, in numpy: layers, action heads, and the file they are stored in."""
+"""Policies as actors execute them, in numpy: networks, action heads, and the policy file."""
 
 from common.policy.network import Policy
 

@@ -1,8 +1,8 @@
-"""`policy.safetensors`: every player's policy by name, with the run in its metadata. What an actor or evaluator needs.
+"""The policy file `policy.safetensors`: every player's policy, with the run in the metadata.
 
 Tensors `{player}/{layer}/weight` [inputs, outputs] and `{player}/{layer}/bias` [outputs], float32; a player is an
-agent, or a side that learns as one (`{side}-team`), as in `Run.players`. The metadata holds
-`run` (a Run as JSON), `version` (of the weights) and `updates`. Read and written with numpy; no pickle.
+agent, or a side that learns as one (`{side}-team`), as in `Run.players`. The metadata contains `run` (a Run as JSON),
+`version` (of the weights) and `updates`. The file is read and written with numpy and without pickle.
 """
 
 from __future__ import annotations
@@ -24,7 +24,13 @@ from common.run.run import Run
 
 
 class PolicyFile(msgspec.Struct, frozen=True):
-    """A team's policies as stored: whose, how far trained, and the flat weights of common/policy/network.py."""
+    """The content of a policy file: the run, its progress, and flat weights in the layout of common/policy/network.py.
+
+    Example:
+        policies = load_policy(Path("runs/spread/policy.safetensors"))
+        policy = Policy(policies.run.players, policies.run.spec.network, policies.flat)
+        actions = policy.act(obs)
+    """
 
     run: Run
     version: int
@@ -38,12 +44,12 @@ class PolicyFile(msgspec.Struct, frozen=True):
 
 
 def save_policy(path: Path, policy: PolicyFile) -> None:
-    """Writes a team's policies; the file is replaced as a whole."""
+    """Writes a policy file atomically; LastingError if the disk is full."""
     layers = unflatten(policy.flat, policy.run.players, policy.run.spec.network)
     tensors = {
         f"{player.name}/{i}/{name}": np.ascontiguousarray(tensor)
-        for player, own in zip(policy.run.players.agents, layers, strict=True)
-        for i, layer in enumerate(own)
+        for player, player_layers in zip(policy.run.players.agents, layers, strict=True)
+        for i, layer in enumerate(player_layers)
         for name, tensor in (("weight", layer.weight), ("bias", layer.bias))
     }
     metadata = {
@@ -56,12 +62,12 @@ def save_policy(path: Path, policy: PolicyFile) -> None:
 
 
 def load_policy(path: Path | str) -> PolicyFile:
-    """Reads a team's policies; ConfigError when the file is missing, damaged, or another program's."""
+    """Reads a policy file; ConfigError if the file is missing, damaged, or not one of Shoal's."""
     path = Path(path)
     if path.is_dir():
-        raise ConfigError(f"{path} is a directory; name the file in it: {path / 'policy.safetensors'}")
+        raise ConfigError(f"{path} is a directory. Pass the file in it: {path / 'policy.safetensors'}.")
     if not path.exists():
-        raise ConfigError(f"{path} does not exist; the learner writes it with its first checkpoint")
+        raise ConfigError(f"{path} does not exist. The learner writes it with its first checkpoint.")
     try:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
@@ -75,14 +81,14 @@ def load_policy(path: Path | str) -> PolicyFile:
             flat = np.concatenate([_tensor(file, name, shape) for name, shape in shapes.items()])
             version, updates = int(metadata["version"]), int(metadata["updates"])
     except KeyError as e:
-        raise ConfigError(f"{path} holds no policies of Shoal: its metadata has no {e}") from e
+        raise ConfigError(f"{path} is not a policy file of Shoal: its metadata has no {e}.") from e
     except (SafetensorError, ValueError, TypeError, OSError) as e:
-        raise ConfigError(f"{path} holds no policies of this version of Shoal: {e}") from e
+        raise ConfigError(f"{path} is not a policy file of this version of Shoal: {e}.") from e
     return PolicyFile(run, version, updates, flat)
 
 
 def _tensor(file: Any, name: str, shape: tuple[int, ...]) -> Floats:
-    """Returns one tensor, flat; ValueError when it does not fit the run or cannot be acted with."""
+    """Returns one tensor, flat; ValueError if it does not fit the run or is not finite."""
     tensor: Floats = file.get_tensor(name)
     if tensor.shape != shape or tensor.dtype != np.float32 or not np.isfinite(tensor).all():
         raise ValueError(f"{name} is {tensor.dtype} {tensor.shape}, not finite float32 {shape}")

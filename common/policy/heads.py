@@ -1,6 +1,6 @@
-"""The heads in numpy: from the numbers a policy puts out (logits) to joint actions.
+"""The action heads in numpy: from a policy's outputs (logits) to joint actions.
 
-| part of an action                          | `network.head`    | what is executed without exploration            |
+| part of an action                          | `network.head`    | executed action without exploration             |
 |--------------------------------------------|-------------------|-------------------------------------------------|
 | Categorical                                | any               | the one-hot argmax (`choice`)                   |
 | Box                                        | box               | `middle + half * tanh(logit)` (`box`)           |
@@ -9,12 +9,12 @@
 | Box of two numbers                         | force             | `middle + half * f` (`force`)                   |
 | Box of other numbers from 0 to 1: words    | force             | as `box`                                        |
 
-A force is `f = tanh(|h|) h / |h|`, in the unit disc. A Box of two numbers has `h` as its two logits. MPE's five numbers
-push by right - left and by up - down, so there `h` is the same differences of logits, and `left = (1 - f_x) / 2`,
-`right = (1 + f_x) / 2`, likewise down and up, stay = 0: full thrust at |f| = 1.
+A force is `f = tanh(|h|) h / |h|`, in the unit disc. For a Box of two numbers, `h` is its two logits. MPE's five
+numbers push by right - left and by up - down, so there `h` is the same differences of logits, and
+`left = (1 - f_x) / 2`, `right = (1 + f_x) / 2`, likewise down and up, and stay = 0: full thrust at |f| = 1.
 
-Neighbouring parts of one kind are computed together, whichever agents they belong to. The learner's torch heads follow
-the same layout. C copies, A numbers of the joint action, P parts of a segment, n numbers of each.
+Adjacent parts of one kind are computed together, whichever agents they belong to. The learner's torch heads use the
+same layout. Shapes: C copies, A numbers of the joint action, P parts of a segment, n numbers of each part.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ Kind = Literal["choice", "box", "soft", "thrust", "force"]
 
 THRUST_SIZE, FORCE_SIZE = 5, 2
 LEFT_DOWN, RIGHT_UP = slice(1, None, 2), slice(2, None, 2)
-"""Of the five numbers of a thrust: what pushes back and what pushes forth along x and along y."""
+"""Of the five numbers of a thrust: those that push backward and those that push forward along x and y."""
 SMALLEST_NORM = 1e-30
-"""Shorter forces are taken as this long, which changes none of them and keeps 0 / 0 away."""
+"""Lower bound of a force's norm; it prevents 0 / 0 and changes no result."""
 
 _NEEDS = {
     "soft": "two or more numbers from 0 to 1",
@@ -45,33 +45,33 @@ _NEEDS = {
 
 
 class Segment(NamedTuple):
-    """Neighbouring parts of one kind and, boxes aside, one size."""
+    """Adjacent parts of one kind and, except for boxes, of one size."""
 
     kind: Kind
     columns: slice
-    """Where they stand in the joint action."""
+    """Columns of the parts in the joint action."""
     parts: tuple[Part, ...]
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Parts and numbers of each, as they are computed: boxes as one part."""
+        """Number of parts and numbers of each part `[P, n]`; boxes count as one part."""
         total = self.columns.stop - self.columns.start
         return (1, total) if self.kind == "box" else (len(self.parts), total // len(self.parts))
 
     def range(self) -> tuple[Floats, Floats]:
-        """Returns middle and half range of the numbers of Box parts, each `[P, n]`."""
+        """Returns middle and half range of Box parts, each `[P, n]`."""
         sides = zip(*(box_range(part) for part in self.parts if isinstance(part, Box)), strict=True)
         middle, half = (np.concatenate(side).reshape(self.shape) for side in sides)
         return middle, half
 
 
 class Ranges(NamedTuple):
-    """Of each number of the joint action: its bounds and how far noise of scale 1 moves it, each `[A]`."""
+    """Bounds of each number of the joint action, and the effect of noise of scale 1 on it, each `[A]`."""
 
     low: Floats
     high: Floats
     reach: Floats
-    """Half its range; 0 for what noise must leave alone: choices, soft choices, and the stay of a thrust."""
+    """Half range; 0 for numbers without noise: choices, soft choices, and the stay of a thrust."""
 
 
 def box_range(part: Box) -> tuple[Floats, Floats]:
@@ -82,34 +82,34 @@ def box_range(part: Box) -> tuple[Floats, Floats]:
 
 
 def segments(joint: JointSpec, head: str) -> tuple[Segment, ...]:
-    """Returns who acts by which head, in the order of the joint action; ConfigError as `check_head`."""
+    """Returns the segments of the joint action; ConfigError if the head does not fit a part."""
     parts = [
-        (_kind(part, head, f"part {i + 1} of what {agent.name} does"), part)
+        (_kind(part, head, f"part {i + 1} of the action of {agent.name}"), part)
         for agent in joint.agents
         for i, part in enumerate(agent.parts)
     ]
     found: list[Segment] = []
-    at = 0
-    for (kind, _), run in groupby(parts, lambda each: (each[0], 0 if each[0] == "box" else each[1].size)):
-        members = tuple(part for _, part in run)
-        columns = slice(at, at + sum(part.size for part in members))
-        at = columns.stop
+    start = 0
+    for (kind, _), group in groupby(parts, lambda each: (each[0], 0 if each[0] == "box" else each[1].size)):
+        members = tuple(part for _, part in group)
+        columns = slice(start, start + sum(part.size for part in members))
+        start = columns.stop
         found.append(Segment(kind, columns, members))
     return tuple(found)
 
 
 def check_head(joint: JointSpec, network: NetworkSpec) -> None:
-    """Refuses a head that cannot make a team's actions: ConfigError names the part, or says that nothing is a force."""
+    """Raises ConfigError for a head that does not fit a part of an action, or for `force` in a world without forces."""
     kinds = {segment.kind for segment in segments(joint, network.head)}
     if network.head == "force" and not kinds & {"thrust", "force"}:
         raise ConfigError(
-            "network.head = 'force': no agent of this world acts by a force, a Box of two numbers or of five from 0 "
-            "to 1; write --set network.head=box"
+            "network.head = 'force': no agent of this world acts by a force, which is a Box of two numbers or of five "
+            "from 0 to 1. Pass --set network.head=box."
         )
 
 
 def ranges(joint: JointSpec, head: str) -> Ranges:
-    """Returns bounds and reach of noise of the joint action; a one-hot lies between 0 and 1."""
+    """Returns bounds and noise reach of the joint action; a one-hot part has the bounds 0 and 1."""
     low, high = np.zeros(joint.action_dim, np.float32), np.ones(joint.action_dim, np.float32)
     reach = np.zeros(joint.action_dim, np.float32)
     for kind, columns, parts in segments(joint, head):
@@ -125,10 +125,10 @@ def ranges(joint: JointSpec, head: str) -> Ranges:
 
 
 class GreedyHeads:
-    """All agents' heads without exploration."""
+    """The heads of all agents without exploration."""
 
     def __init__(self, joint: JointSpec, head: str = "box") -> None:
-        """Raises ConfigError for parts of an action that the head cannot make."""
+        """Raises ConfigError if the head does not fit a part of an action."""
         self.segments = segments(joint, head)
         self._ranges = {s.columns.start: s.range() for s in self.segments if s.kind in ("box", "force")}
 
@@ -136,39 +136,40 @@ class GreedyHeads:
         """Returns the joint actions `[C, A]` for logits `[C, A]`."""
         actions = np.empty_like(logits)
         for segment in self.segments:
-            own, out = by_part(logits, segment), by_part(actions, segment)
+            part_logits, out = by_part(logits, segment), by_part(actions, segment)
             if segment.kind == "choice":
-                choose(own.argmax(axis=2), out)
+                choose(part_logits.argmax(axis=2), out)
             elif segment.kind == "soft":
-                softmax(own, out)
+                softmax(part_logits, out)
             elif segment.kind == "thrust":
-                _thrust(own, out)
+                _thrust(part_logits, out)
             else:
                 middle, half = self._ranges[segment.columns.start]
-                np.multiply(np.tanh(own) if segment.kind == "box" else bounded_force(own), half, out=out)
+                bounded = np.tanh(part_logits) if segment.kind == "box" else bounded_force(part_logits)
+                np.multiply(bounded, half, out=out)
                 out += middle
         return actions
 
 
 def by_part(joint: Floats, segment: Segment) -> Floats:
-    """Sees a segment's columns of joint vectors `[C, A]` as `[C, P, n]`, without copying."""
+    """Returns a segment's columns of joint vectors `[C, A]` as a view `[C, P, n]`."""
     return joint[:, segment.columns].reshape(len(joint), *segment.shape)
 
 
 def choose(choices: npt.NDArray[np.intp], out: Floats) -> None:
-    """Writes into `out` `[C, P, n]` 1.0 at each part's choice `[C, P]`."""
+    """Writes the one-hot vectors of the choices `[C, P]` into `out` `[C, P, n]`."""
     np.equal(choices[..., None], np.arange(out.shape[-1]), out=out)
 
 
 def softmax(logits: Floats, out: Floats) -> None:
-    """Writes into `out` the softmax over each part's logits `[C, P, n]`."""
+    """Writes the softmax over each part's logits `[C, P, n]` into `out`."""
     np.subtract(logits, logits.max(axis=-1, keepdims=True), out=out)
     np.exp(out, out=out)
     out /= out.sum(axis=-1, keepdims=True)
 
 
 def bounded_force(h: Floats) -> Floats:
-    """Returns `tanh(|h|) h / |h|` of vectors `[..., 2]`: in the unit disc, smooth and 0 at 0."""
+    """Returns `tanh(|h|) h / |h|` of vectors `[..., 2]`: smooth, inside the unit disc, and 0 at 0."""
     norm: Floats = np.hypot(h[..., 0], h[..., 1])
     np.maximum(norm, SMALLEST_NORM, out=norm)
     shrink: Floats = np.tanh(norm)
@@ -176,8 +177,8 @@ def bounded_force(h: Floats) -> Floats:
     return h * shrink[..., None]
 
 
-def _thrust(own: Floats, out: Floats) -> None:
-    force = bounded_force(own[..., RIGHT_UP] - own[..., LEFT_DOWN])
+def _thrust(logits: Floats, out: Floats) -> None:
+    force = bounded_force(logits[..., RIGHT_UP] - logits[..., LEFT_DOWN])
     force *= 0.5
     out[..., 0] = 0.0
     np.subtract(0.5, force, out=out[..., LEFT_DOWN])
@@ -198,4 +199,4 @@ def _kind(part: Part, head: str, name: str) -> Kind:
         return "thrust" if part.size == THRUST_SIZE else "box"
     numbers = "1 number" if part.size == 1 else f"{part.size} numbers"
     bounds = f"{numbers} from {min(part.low):g} to {max(part.high):g}"
-    raise ConfigError(f"network.head = {head!r}: {name} is {bounds}, not {_NEEDS[head]}; write --set network.head=box")
+    raise ConfigError(f"network.head = {head!r}: {name} is {bounds}, not {_NEEDS[head]}. Pass --set network.head=box.")

@@ -1,11 +1,10 @@
-"""The decentralised policies in numpy: flat weights -> joint actions.
+"""The decentralised policies in numpy: from flat weights and observations to joint actions.
 
-One small ReLU network per player, from its own observation to one logit per number of its action; heads
-(`common/policy/heads.py`) turn logits into actions. What a player executes needs neither the critic, nor torch, nor the
-other players.
+Each player has one small ReLU network from its own observation to one logit per number of its action; heads
+(`common/policy/heads.py`) turn logits into actions. Execution needs no critic, no torch and no other player.
 
 Flat layout (float32): player by player in spec order, layer by layer, weight `[inputs, outputs]` row-major, then bias.
-The learner's torch forward equals this one within 1e-6 relative.
+The learner's torch forward pass agrees with this one within 1e-6 relative.
 """
 
 from __future__ import annotations
@@ -33,31 +32,36 @@ def layer_shapes(player: PlayerSpec, network: NetworkSpec) -> list[tuple[int, in
 
 
 def weight_count(players: PlayersSpec, network: NetworkSpec) -> int:
-    """Returns how many numbers the flat weights of all policies hold."""
+    """Returns the length of the flat weights of all policies."""
     return sum((i + 1) * o for player in players.agents for i, o in layer_shapes(player, network))
 
 
 def unflatten(flat: Floats, players: PlayersSpec, network: NetworkSpec) -> list[list[Layer]]:
-    """Returns each player's layers as views into the flat weights; ValueError when the length does not fit."""
+    """Returns each player's layers as views into the flat weights; ValueError if the length does not fit."""
     if flat.shape != (weight_count(players, network),):
         raise ValueError(f"flat weights have shape {flat.shape}, the policies need ({weight_count(players, network)},)")
     policies: list[list[Layer]] = []
-    at = 0
+    start = 0
     for player in players.agents:
         layers: list[Layer] = []
         for inputs, outputs in layer_shapes(player, network):
-            middle, end = at + inputs * outputs, at + (inputs + 1) * outputs
-            layers.append(Layer(flat[at:middle].reshape(inputs, outputs), flat[middle:end]))
-            at = end
+            middle, end = start + inputs * outputs, start + (inputs + 1) * outputs
+            layers.append(Layer(flat[start:middle].reshape(inputs, outputs), flat[middle:end]))
+            start = end
         policies.append(layers)
     return policies
 
 
 class Policy:
-    """All players' policies with one set of weights."""
+    """The policies of all players with one set of weights.
+
+    Example:
+        policy = Policy(run.players, run.spec.network, weights.flat)
+        actions = policy.act(obs)  # [copies, sum obs] -> [copies, sum action]
+    """
 
     def __init__(self, players: PlayersSpec, network: NetworkSpec, flat: Floats) -> None:
-        """Takes flat weights `[weight_count]`; keeps views, so the caller must not change them afterwards."""
+        """Takes flat weights `[weight_count]` without a copy, so the caller must not change them afterwards."""
         self._players = players
         self._heads = GreedyHeads(players, network.head)
         self._layers = unflatten(flat, players, network)
@@ -76,5 +80,5 @@ class Policy:
         return out
 
     def act(self, obs: Floats) -> Floats:
-        """Returns the joint actions `[copies, sum action]` without exploration."""
+        """Returns the joint actions `[copies, sum action]` for joint observations, without exploration."""
         return self._heads(self.logits(obs))

@@ -1,1 +1,1 @@
-"""What every Shoal process needs as a process: its command line, log, signals, exit codes, metrics and limits."""
+"""Process support that every role uses: command line, log, signals, exit codes, metrics, health and limits."""

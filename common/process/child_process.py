@@ -1,12 +1,12 @@
-"""A module of Shoal that runs the user's code as a program of its own, at the other end of a pipe.
+"""A child process that runs a module of Shoal, and with it the user's code, at the other end of a pipe.
 
     child = ChildProcess("actor_node.evaluation.play_process")        # python -m actor_node.play_process PIPE PARENT
     child.pipe.send_bytes(b"a task")
-    child.kill()                                           # with everything that it started
+    child.kill()                                           # also kills every process that it started
 
-A program, not a copy of the parent: a script that calls Shoal need not guard its main part, threads of the parent do
-no harm, and nothing of the parent's environment lives on in the child. It leads a session of its own, so that the
-terminal's Ctrl-C reaches the parent alone, and so that what the user's code leaves behind is killed with it.
+The child is a separate program, not a fork: a script that calls Shoal needs no `if __name__ == "__main__"`, threads of
+the parent are harmless, and the child does not inherit the parent's environments. The child leads a separate session,
+so that the terminal's Ctrl-C reaches only the parent, and processes that the user's code leaves behind are killed.
 """
 
 from __future__ import annotations
@@ -23,45 +23,49 @@ from multiprocessing.connection import Connection
 
 from common.process.own_python import module_command, python_path
 
-ORPHAN_PERIOD_S = 0.5
+PARENT_CHECK_PERIOD_S = 0.5
 
 
 class ChildProcess:
-    """One such process and the parent's end of the pipe."""
+    """A child process and the parent's end of the pipe."""
 
     def __init__(self, module: str) -> None:
-        self.pipe, theirs = multiprocessing.Pipe()
-        # -P: like the parent's, its modules are those of sys.path, whatever the working directory holds.
+        """Starts `python -m MODULE PIPE PARENT`."""
+        self.pipe, child_end = multiprocessing.Pipe()
+        # -P: the child finds the modules of the parent's sys.path, whatever the working directory contains.
         self.process = subprocess.Popen(  # noqa: S603  (our own argument list, no shell)
-            module_command(module, str(theirs.fileno()), str(os.getpid()), safe_path=True),
+            module_command(module, str(child_end.fileno()), str(os.getpid()), safe_path=True),
             stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[child_end.fileno()],
             env={**os.environ, "PYTHONPATH": python_path()},
             start_new_session=True,
         )
-        theirs.close()
+        child_end.close()
 
     def kill(self) -> int:
-        """Kills the process, if it has not ended, and what it leaves behind; returns its exit code."""
+        """Kills the process and every process of its session; returns its exit code."""
         self.pipe.close()
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         return self.process.wait()
 
 
-def keep_for_itself(pipe: Connection) -> None:
-    """Begins a child process: programs that the user's code starts do not get its pipe, and prints are no results."""
+def make_pipe_private(pipe: Connection) -> None:
+    """Makes the pipe private to this process, and redirects the user's prints to the standard error.
+
+    Call it first in a child process: programs that the user's code starts then do not inherit the pipe.
+    """
     os.set_inheritable(pipe.fileno(), False)
     sys.stdout.flush()
     os.dup2(2, 1)
 
 
-def end_session_without(parent: int) -> None:
-    """Has a thread kill this process and its whole session once the parent is gone, whatever the main thread does."""
+def kill_session_with_parent(parent: int) -> None:
+    """Starts a thread that kills this process and its session when the parent ends, whatever the main thread does."""
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(ORPHAN_PERIOD_S)
+            time.sleep(PARENT_CHECK_PERIOD_S)
         os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()

@@ -1,4 +1,4 @@
-"""Types of config fields that a command line reads in a way of its own."""
+"""Durations: options and settings that accept seconds or texts such as 5m and 1h30m."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class Duration(click.ParamType[float]):
-    """A length of time: 300, 90s, 5m, 1h30m."""
+    """The option type of a duration: 300, 90s, 5m, 1h30m."""
 
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Returns seconds."""
+        """Returns the duration [s]."""
         if isinstance(value, int | float):
             return float(value)
         parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", value)
@@ -26,8 +26,8 @@ class Duration(click.ParamType[float]):
         try:
             return float(value)
         except ValueError:
-            self.fail(f"{value!r} is no length of time; write 300, 90s, 5m or 1h30m", param, ctx)
+            self.fail(f"{value!r} is not a duration. Write 300, 90s, 5m or 1h30m.", param, ctx)
 
 
 Seconds = Annotated[float, Meta(ge=0, extra={"param": Duration()})]
-"""A length of time in seconds."""
+"""A duration [s]."""

@@ -1,4 +1,4 @@
-"""Exit codes, and how a process ends with one.
+"""Exit codes, and how a process exits with one.
 
 0 done, 1 failed, 2 bad usage or configuration, 3 a peer could not be reached, 130 interrupted.
 """
@@ -17,9 +17,9 @@ DONE, FAILED, BAD_USAGE, NO_PEER, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def exit_process(code: int) -> NoReturn:
-    """Ends the process with an exit code; threads and processes that an environment left behind do not hold it up.
+    """Exits without waiting for threads and processes that an environment left behind.
 
-    The usual end waits for both without a limit.
+    `sys.exit` would wait for both without a limit. Remaining child processes are killed.
     """
     left = [thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()]
     children = multiprocessing.active_children()
@@ -27,7 +27,7 @@ def exit_process(code: int) -> NoReturn:
         sys.exit(code)
     for child in children:
         child.kill()
-    # os._exit runs none of them.
+    # os._exit does not run exit handlers.
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

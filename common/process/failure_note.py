@@ -1,8 +1,8 @@
-"""How a process tells the one that started it why it failed: lines of JSON in a file that the parent names.
+"""The failure note: a file in which a process reports to its parent why it failed, one JSON object a line.
 
-An exit code and the last line of a log do not say what a user must know: the whole text of an error, and whether a
-repetition can mend it. A parent gives each child a path by the environment variable below; the child appends a line
-for each failure, also for one that it mends itself by starting a worker again.
+An exit code and the last line of a log do not contain what a user must know: the whole text of an error, and whether a
+retry can fix it. The parent passes each child a path in an environment variable. The child appends a line for each
+failure, also for a failure that it fixes itself by restarting a worker.
 """
 
 from __future__ import annotations
@@ -20,45 +20,45 @@ class Failure(msgspec.Struct, frozen=True):
     """One failure of a process or of one of its workers."""
 
     lasting: bool
-    """Repetition cannot mend it."""
+    """Whether a retry cannot fix it."""
     message: str
-    """Whole text, several lines where there are."""
+    """Whole text of the error, possibly several lines."""
     mended: bool = False
-    """It is of a worker that the process starts again itself; else it ends the process."""
+    """Whether it is the failure of a worker that the process restarts itself; otherwise it ends the process."""
 
 
 class FailureNote:
-    """The file of one process: written by the process, read by its parent."""
+    """The failure note of one process: the process writes it, and its parent reads it."""
 
     def __init__(self, path: Path | None) -> None:
-        """Takes the file's path; with None nothing is noted."""
+        """Takes the file's path; with None nothing is written."""
         self._path = path
-        self._read_to = 0
+        self._read_bytes = 0
 
     @classmethod
     def from_environment(cls) -> FailureNote:
-        """Returns the note that this process's parent asked for."""
+        """Returns the note whose path this process's parent passed."""
         path = os.environ.get(VARIABLE)
         return cls(Path(path) if path else None)
 
     def append(self, message: str, *, lasting: bool, mended: bool = False) -> None:
-        """Appends a failure; a file that cannot be written is passed over, since the process is failing already."""
+        """Appends a failure; errors while writing are ignored, because the process is failing already."""
         if self._path is None:
             return
         with contextlib.suppress(OSError), self._path.open("ab") as file:
             file.write(msgspec.json.encode(Failure(lasting, message, mended)) + b"\n")
 
     def read_new(self) -> list[Failure]:
-        """Returns the failures that were left since the last call, oldest first."""
+        """Returns the failures that were appended since the last call, oldest first."""
         if self._path is None or not self._path.exists():
             return []
         with self._path.open("rb") as file:
-            file.seek(self._read_to)
+            file.seek(self._read_bytes)
             content = file.read()
-        whole = content[: content.rfind(b"\n") + 1]
-        self._read_to += len(whole)
-        found = []
-        for line in whole.splitlines():
+        complete_lines = content[: content.rfind(b"\n") + 1]
+        self._read_bytes += len(complete_lines)
+        failures = []
+        for line in complete_lines.splitlines():
             with contextlib.suppress(msgspec.MsgspecError):
-                found.append(msgspec.json.decode(line, type=Failure))
-        return found
+                failures.append(msgspec.json.decode(line, type=Failure))
+        return failures

@@ -1,4 +1,4 @@
-"""The HTTP port of a process: /metrics for Prometheus, /healthz and /readyz for whoever starts it again."""
+"""Health and metrics over HTTP: /metrics for Prometheus, /healthz and /readyz for supervisors and probes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _log = logging.getLogger(__name__)
 
 
 class Health:
-    """What /healthz and /readyz answer: the reason this process is not alive or not ready, empty when it is.
+    """The state behind /healthz and /readyz: why this process is not alive or not ready; empty if it is.
 
-    Alive means that the loop turns: it calls `beat` at least every `stall_s`. Ready is what the role says of itself.
+    A process is alive while its loop calls `beat` at least every `stall_s` seconds. The role sets `not_ready`.
     """
 
     def __init__(self, stall_s: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -29,24 +29,24 @@ class Health:
         self.not_ready = "starting"
 
     def beat(self) -> None:
-        """Notes that the loop has turned."""
+        """Records an iteration of the loop."""
         self._beat = self._clock()
 
     @property
     def not_alive(self) -> str:
-        """Why the process counts as stuck; empty when it does not."""
+        """Why the process counts as stuck; empty while it does not."""
         silent_s = self._clock() - self._beat
-        return f"the loop has not turned for {silent_s:.0f} s" if silent_s > self._stall_s else ""
+        return f"the loop has not run for {silent_s:.0f} s" if silent_s > self._stall_s else ""
 
 
 class HttpPort:
     """Serves /metrics (Prometheus), /healthz and /readyz from a daemon thread."""
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry, health: Health) -> None:
-        """Binds at once (port 0 = any free one); ConfigError when the port cannot be had."""
+        """Binds at once; port 0 takes any free port. ConfigError if the port cannot be bound."""
 
         class Handler(BaseHTTPRequestHandler):
-            timeout = 10.0  # seconds: a client that says nothing does not hold a thread
+            timeout = 10.0  # seconds: a silent client does not block a thread
 
             def do_GET(self) -> None:
                 status, kind, body = _answer(self.path.partition("?")[0], registry, health)
@@ -66,17 +66,18 @@ class HttpPort:
             self._server = Server((host, port), Handler)
         except OSError as e:
             raise ConfigError(
-                f"--metrics-port {port}: cannot listen on {host}:{port} ({e.strerror}); choose another (0 = any free)"
+                f"--metrics-port {port}: cannot listen on {host}:{port} ({e.strerror}). Pass another port, or 0 for any"
+                " free one."
             ) from e
         self._server.daemon_threads = True
-        # To others every address of this machine is none: they look for it by its name.
+        # Other machines cannot use the wildcard address, so the URL contains the host name.
         shown = socket.gethostname() if host in ("0.0.0.0", "::") else host  # noqa: S104  (compared, not bound)
         self.url = f"http://{f'[{shown}]' if is_ipv6(shown) else shown}:{self._server.server_address[1]}/metrics"
-        # Looks every tenth of a second whether it shall stop: what close() takes.
+        # Polls for shutdown every tenth of a second, which bounds the duration of close().
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="http", daemon=True).start()
 
     def close(self) -> None:
-        """Stops serving and frees the port."""
+        """Stops serving and releases the port."""
         self._server.shutdown()
         self._server.server_close()
 

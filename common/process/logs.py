@@ -1,4 +1,4 @@
-"""The log of a process, and the log lines of a loop that waits."""
+"""Logging: the log of a process, and the log lines of a loop that waits."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 
 
 def start_logging(role: str, level: str = "INFO", file: Path | None = None) -> None:
-    """Sends the log to stderr, one line an event: time, level, role, module, message with key=value context.
+    """Writes the log to stderr, one line an event: time, level, role, module, message with key=value context.
 
-    file: is appended to from INFO on, whatever the level of what is shown.
+    file: also receives the events from INFO on, whatever `level` is.
     """
     logging.Formatter.converter = time.gmtime
-    shown = logging.StreamHandler()
-    shown.setLevel(level)
+    console = logging.StreamHandler()
+    console.setLevel(level)
     logging.basicConfig(
         level="INFO" if file else level,
-        handlers=[shown, logging.FileHandler(file)] if file else [shown],
+        handlers=[console, logging.FileHandler(file)] if file else [console],
         format=f"%(asctime)s.%(msecs)03dZ %(levelname)-7s {role} %(name)s: %(message)s",
         datefmt="%Y-%m-%dT%H:%M:%S",
         force=True,
@@ -25,38 +25,45 @@ def start_logging(role: str, level: str = "INFO", file: Path | None = None) -> N
 
 
 class WaitLog:
-    """Says in the log what a loop waits for, once it has waited 10 s and every 10 s from then on."""
+    """Logs what a loop waits for, after 10 s of waiting and every 10 s from then on.
+
+    Example:
+        wait = WaitLog(logging.getLogger(__name__))
+        while not batch_ready():
+            wait.waiting("a batch", time.monotonic())
+        wait.done(time.monotonic())
+    """
 
     def __init__(self, log: logging.Logger, period_s: float = 10.0) -> None:
         self._log, self._period_s = log, period_s
         self._reason = ""
-        self._since = self._said = self._counted = 0.0
+        self._since = self._last_logged = self._counted_to = 0.0
         self.total_s = 0.0
-        """Waiting time in all, of the wait that goes on too."""
+        """Total waiting time, including the current wait [s]."""
 
     @property
     def reason(self) -> str:
-        """What is being waited for; empty when nothing is."""
+        """What the loop waits for; empty while it does not wait."""
         return self._reason
 
     def waiting(self, reason: str, now: float) -> None:
-        """Notes that the loop waits at monotonic time `now`."""
+        """Records that the loop waits at monotonic time `now` [s]."""
         if not self._reason:
-            self._since = self._said = self._counted = now
+            self._since = self._last_logged = self._counted_to = now
         self._reason = reason
         self._count(now)
-        if now - self._said >= self._period_s:
-            self._said = now
-            self._log.warning("waiting since %.0f s for %s", now - self._since, reason)
+        if now - self._last_logged >= self._period_s:
+            self._last_logged = now
+            self._log.warning("waiting for %s: %.0f s so far", reason, now - self._since)
 
     def done(self, now: float) -> None:
-        """Notes that the wait, if there was one, is over."""
+        """Records the end of the current wait, if there is one."""
         if self._reason:
             self._count(now)
-            if self._said > self._since:
-                self._log.info("waited %.1f s for %s; going on", now - self._since, self._reason)
+            if self._last_logged > self._since:
+                self._log.info("waited for %s: %.1f s", self._reason, now - self._since)
         self._reason = ""
 
     def _count(self, now: float) -> None:
-        self.total_s += now - self._counted
-        self._counted = now
+        self.total_s += now - self._counted_to
+        self._counted_to = now

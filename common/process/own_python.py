@@ -1,4 +1,4 @@
-"""How a process of Shoal starts another one: the command line that runs one of Shoal's modules.
+"""The command line with which a process of Shoal runs one of Shoal's modules as another process.
 
 subprocess.Popen(module_command("learner_node", "--run", "runs/spread"))
 """
@@ -22,5 +22,5 @@ def module_command(module: str, *arguments: str, safe_path: bool = False) -> lis
 
 
 def python_path() -> str:
-    """Returns the value of PYTHONPATH with which another process finds what this process can import."""
+    """Returns the value of PYTHONPATH with which another process can import the same modules as this process."""
     return os.pathsep.join(path or str(Path.cwd()) for path in sys.path)

@@ -1,4 +1,4 @@
-"""How a process ends when its parent is gone."""
+"""Parent death: a process ends when its parent ends."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent_pid: int) -> None:
-    """Ends this process (SIGTERM) when its parent is gone, however the parent ends; returns at once.
+    """Sends this process SIGTERM when its parent ends, for whatever reason; returns at once.
 
-    On Linux the kernel sends the signal when the *thread* that started us ends, so parents start children from their
-    main thread. Elsewhere a thread looks once a second.
+    On Linux the kernel sends the signal when the parent *thread* that started this process ends, so parents must start
+    children from their main thread. On other systems a thread checks the parent once a second.
     """
     if _ON_LINUX:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,45 +1,67 @@
-"""Memory, processor time and open files: what a process uses and what it may use."""
+"""Resources of a process: memory, CPU time and open files, used and allowed."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
-MOST_FILES = 65_536
+MAX_OPEN_FILES = 65_536
+MMAP_THRESHOLD_BYTES = 32 * 2**20
+"""Buffers below this size come from the heap; the most that glibc allows."""
+TRIM_THRESHOLD_BYTES = 64 * 2**20
+"""Freed memory at a heap's end that is not returned to the system; well below the least `replay --peer-memory`."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def allow_many_connections() -> None:
-    """Raises the limit of open files, which is 1,024 by custom, towards what this process may have: one a peer."""
+    """Raises the soft limit of open files (usually 1,024) towards the hard limit, because each peer needs one file."""
     with contextlib.suppress(OSError, ValueError):
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+        wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+
+
+def retain_freed_memory() -> bool:
+    """Lets malloc reuse freed buffers instead of returning each one to the system; returns whether that was possible.
+
+    By default glibc may return and fault in again every buffer of a batch or a chunk: it adapts its thresholds to the
+    first buffers it frees, so one start of a process does and the next does not. Without glibc nothing changes.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return False
+    return bool(mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES) and mallopt(_M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES))
 
 
 def private_bytes(pid: int) -> int:
-    """Returns the memory only this process has: what its end would give back; 0 when it is gone."""
+    """Returns the private memory of a process [bytes], which its exit would free; 0 if it has exited."""
     lines = _read(PROC / str(pid) / "status").splitlines()
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
 
 
 def cpu_seconds(pid: int) -> float:
-    """Returns the CPU time of a process and of its ended children; 0 when it is gone."""
-    # After the command, which is in brackets and may hold anything: utime, stime, cutime, cstime are 12th to 15th.
+    """Returns the CPU time of a process and of its exited children [s]; 0 if it has exited."""
+    # After the command, which is in brackets and may contain any character: utime, stime, cutime, cstime, 12 to 15.
     fields = _read(PROC / str(pid) / "stat").rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def memory_limit_bytes() -> int:
-    """Returns the least of the machine's memory and the limits of this process' cgroups, version 1 or 2."""
+    """Returns the minimum of the machine's memory and the limits of this process's cgroups, version 1 or 2 [bytes]."""
     return min([_machine_bytes(), *(limit for limit, _ in _limits())])
 
 
 def available_memory_bytes() -> int:
-    """Returns what this process may still use: the machine's free memory, or less where one of its cgroups has less."""
+    """Returns the memory that this process can still use [bytes]: the machine's, or less if a cgroup has less."""
     lines = _read(PROC / "meminfo").splitlines()
     free = (int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     return min([next(free, _machine_bytes()), *(max(limit - used, 0) for limit, used in _limits())])
@@ -50,7 +72,7 @@ def _machine_bytes() -> int:
 
 
 def _limits() -> Iterable[tuple[int, int]]:
-    """Yields limit and use of memory of each of this process' cgroups that has a limit."""
+    """Yields the memory limit and usage [bytes] of each of this process's cgroups that has a limit."""
     for limit_file, used_file in _limit_files():
         limit, used = _read(limit_file).strip(), _read(used_file).strip()
         if limit.isdigit():
@@ -58,7 +80,7 @@ def _limits() -> Iterable[tuple[int, int]]:
 
 
 def _limit_files() -> Iterable[tuple[Path, Path]]:
-    """Yields the files with limit and use of memory of this process' cgroups and of those that contain them."""
+    """Yields the files with the memory limit and usage of this process's cgroups and of their parents."""
     for line in _read(PROC / "self" / "cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
@@ -69,7 +91,7 @@ def _limit_files() -> Iterable[tuple[Path, Path]]:
             else ("", "memory.max", "memory.current")
         )
         top = CGROUPS / root
-        # In a container the path may be the host's, while the container sees its own group at the top.
+        # In a container the path may be the host's, but the container's own group is mounted at the top.
         for group in {top, *(top / parent for parent in _with_parents(path.strip("/")))}:
             yield group / limit, group / used
 

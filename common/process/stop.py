@@ -1,7 +1,7 @@
-"""The request to end a process, made by a signal or by code.
+"""The stop request of a process: SIGTERM, SIGINT or code ask every loop to end.
 
-SIGTERM and SIGINT ask for a clean end. A second SIGINT ends the process at once. A process that a terminal started may
-take SIGHUP, the end of the terminal, as well.
+SIGTERM and SIGINT request a clean end. A second SIGINT ends the process at once. A process that a terminal started can
+also handle SIGHUP, the end of the terminal.
 """
 
 from __future__ import annotations
@@ -20,52 +20,59 @@ _STDERR = 2
 
 
 class Stop:
-    """A request to end, made by a signal or by code: both clock and exit of every loop."""
+    """A request to end the process. Loops wait on it, so that it ends them at once.
+
+    Example:
+        stop = Stop()
+        stop.on_signals()
+        while not stop.wait(1.0):
+            report()
+    """
 
     def __init__(self) -> None:
         self.exit_code = DONE
         self.requested = False
-        """Whether the process shall end."""
-        # A bare lock that the request opens. threading.Event would hang for ever when a signal interrupts its wait()
-        # in the wrong place: its set() then waits for a lock that the interrupted code holds.
-        self._gate = threading.Lock()
-        self._gate.acquire()
+        """Whether the process must end."""
+        # A bare lock, which the request releases. threading.Event can deadlock: if a signal interrupts wait() at the
+        # wrong instruction, set() in the handler waits for a lock that the interrupted code has acquired.
+        self._released_on_request = threading.Lock()
+        self._released_on_request.acquire()
         self._interrupts = 0
         self._pid = os.getpid()
         self.signal = 0
-        """The signal that made the first request; 0 where code made it, or nobody yet."""
+        """Number of the signal that made the first request; 0 if code made it, or before a request."""
         self.hint = ""
-        """Line for the user when a second SIGINT, or the terminal's end, leaves no time for more; empty = none."""
+        """Line that the process writes for the user when a second SIGINT or SIGHUP ends it at once; empty = none."""
 
     def request(self, exit_code: int = DONE) -> None:
-        """Asks the loops to end; the first request decides the exit code."""
+        """Requests the end; the first request sets the exit code."""
         if self.requested:
             return
         self.exit_code, self.requested = exit_code, True
-        with contextlib.suppress(RuntimeError):  # a signal came in between and has opened it
-            self._gate.release()
+        with contextlib.suppress(RuntimeError):  # a signal handler released it in between
+            self._released_on_request.release()
 
     def wait(self, timeout_s: float) -> bool:
-        """Waits up to `timeout_s` and returns whether the process shall end."""
-        if not self.requested and self._gate.acquire(timeout=max(timeout_s, 0.0)):
-            self._gate.release()  # for the next one that waits
+        """Waits up to `timeout_s` seconds for a request and returns whether there is one."""
+        if not self.requested and self._released_on_request.acquire(timeout=max(timeout_s, 0.0)):
+            self._released_on_request.release()  # for the next waiting thread
         return self.requested
 
     def on_signals(self) -> None:
-        """Takes SIGINT (exit code 130) and SIGTERM (exit code 0); a second SIGINT ends the process at once."""
+        """Handles SIGINT (exit code 130) and SIGTERM (exit code 0); a second SIGINT ends the process at once."""
         signal.signal(signal.SIGINT, self._on_signal)
         signal.signal(signal.SIGTERM, self._on_signal)
-        # What an environment forks is an ordinary process: its terminate() must end it.
+        # A process that an environment forks must react to terminate() as usual.
         os.register_at_fork(after_in_child=self.release_signals)
 
     def on_hangup(self) -> None:
-        """Takes SIGHUP, the end of the terminal (exit code 129), unless the process was started to ignore it."""
+        """Handles SIGHUP, the end of the terminal (exit code 129), unless the process was started to ignore it."""
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             signal.signal(signal.SIGHUP, self._on_hangup)
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
-        """Takes SIGINT and SIGTERM while the block runs, then gives them back: for a program that is not Shoal's.
+        """Handles SIGINT and SIGTERM while the block runs, then restores the handlers: for programs that embed Shoal.
 
         A second SIGINT raises KeyboardInterrupt. Outside the main thread, where Python handles no signals, the block
         runs without them.
@@ -76,7 +83,7 @@ class Stop:
         taken = (signal.SIGINT, signal.SIGTERM)
         before = [signal.getsignal(number) for number in taken]
         for number in taken:
-            signal.signal(number, self._on_signal_of_a_guest)
+            signal.signal(number, self._on_embedded_signal)
         try:
             yield
         finally:
@@ -85,7 +92,7 @@ class Stop:
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def release_signals(self) -> None:
-        """Gives the signals back their usual meaning: SIGINT raises KeyboardInterrupt, SIGTERM ends the process."""
+        """Restores the default handlers: SIGINT raises KeyboardInterrupt, SIGTERM ends the process."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -96,9 +103,9 @@ class Stop:
             os._exit(INTERRUPTED)
         self._request_by(number, INTERRUPTED if number == signal.SIGINT else DONE)
 
-    def _on_signal_of_a_guest(self, number: int, _frame: FrameType | None) -> None:
+    def _on_embedded_signal(self, number: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._pid:
-            # A fork of the program, which is an ordinary process.
+            # A fork of the embedding program must react to the signal as usual.
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
             return
@@ -109,11 +116,11 @@ class Stop:
 
     def _on_hangup(self, number: int, _frame: FrameType | None) -> None:
         if not self._write_hint():
-            # Nobody reads any more, and what is shown must not fail for that.
-            nowhere = os.open(os.devnull, os.O_WRONLY)
+            # The terminal is gone: output must not fail.
+            null = os.open(os.devnull, os.O_WRONLY)
             for stream in (1, _STDERR):
-                os.dup2(nowhere, stream)
-            os.close(nowhere)
+                os.dup2(null, stream)
+            os.close(null)
         self._request_by(number, _HUNG_UP)
 
     def _request_by(self, number: int, exit_code: int) -> None:
@@ -122,9 +129,9 @@ class Stop:
         self.request(exit_code)
 
     def _write_hint(self) -> bool:
-        """Writes the hint to the standard error and returns whether somebody may read it."""
+        """Writes the hint to the standard error and returns whether the write succeeded."""
         try:
-            # Not by sys.stderr, which the interrupted code may be writing to.
+            # Not through sys.stderr, to which the interrupted code may be writing.
             os.write(_STDERR, f"\n{self.hint}\n".encode(errors="replace") if self.hint else b"")
         except OSError:
             return False

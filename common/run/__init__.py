@@ -1,1 +1,1 @@
-"""What a run is: its settings, presets, players and directory."""
+"""Runs: settings, presets, players and the run directory."""

@@ -1,19 +1,19 @@
-"""A run's directory: what lies where, made once and opened again.
+"""A run's directory: its files, how it is created, and how it is reopened to resume the run.
 
-run.toml               the run: spec, identity, AgentsSpec
-policy.safetensors     what actors need: every agent's policy, with the run in its metadata
+run.toml               the run: settings, identity, AgentsSpec
+policy.safetensors     the policies of all players, with the run in the metadata
 checkpoints/           the learner's full state
-milestones/0000080000/ a run's directory of its own: what had been learnt after so many environment steps
-metrics.jsonl          one JSON object a line, the learner's and the run's figures over time
-tensorboard/           the same for TensorBoard
-logs/                  each process's log, when one command started them all
-finished               there when the learner has used its budget
+milestones/0000080000/ a complete run directory: the policies and the learner after that many environment steps
+metrics.jsonl          metrics of the learner and the run over time, one JSON object a line
+tensorboard/           the same metrics for TensorBoard
+logs/                  each process's log, when one command started all processes
+finished               exists once the learner has used its budget
 evaluation.json        the last evaluation
-machine.json           what `shoal train` last ran on, and with how many processes
-film.gif, report.html  what `shoal train` leaves to be looked at
-audit/                 what `--audit` noted of every chunk
-onnx/                  what `shoal export` wrote
-mlruns/, wandb/        what trackers keep off line
+machine.json           the machine and the number of processes of the last `shoal train`
+film.gif, report.html  the film and the report of `shoal train`
+audit/                 the chunks that `--audit` recorded
+onnx/                  the output of `shoal export`
+mlruns/, wandb/        offline data of trackers
 """
 
 from __future__ import annotations
@@ -52,27 +52,31 @@ class RunDirectory:
 
     @property
     def run(self) -> Run:
-        """Reads the run this directory holds; ConfigError when it holds none."""
+        """The run of this directory, read from run.toml; ConfigError if there is none."""
         try:
             return from_toml(self.run_file.read_text("utf-8"), str(self.run_file))
         except FileNotFoundError:
             raise ConfigError(
-                f"{self.path} holds no run (no run.toml); give a directory that `shoal train` made"
+                f"{self.path} does not contain a run (no run.toml). Pass a directory that `shoal train` created."
             ) from None
         except (OSError, UnicodeDecodeError) as e:
-            raise ConfigError(f"{self.run_file} cannot be read: {e}") from e
+            raise ConfigError(
+                f"{self.run_file} cannot be read: {e}. Pass a directory that `shoal train` created."
+            ) from e
 
     def mark_finished(self) -> None:
-        """Notes that the learner has used its budget; LastingError when there is no room for that."""
+        """Records that the learner has used its budget; LastingError if the file cannot be written."""
         with writing(self.finished_file):
             self.finished_file.touch()
 
     def lock(self, role: str) -> None:
-        """Takes the directory for the one process of a role, until it ends; ConfigError while another has it."""
+        """Locks the directory for one process of a role until it exits; ConfigError while another process has it."""
         try:
             lock = (self.path / f".{role}.lock").open("a+")
         except OSError as e:
-            raise ConfigError(f"--run {self.path} cannot be written: {e.strerror}") from e
+            raise ConfigError(
+                f"--run {self.path} cannot be written: {e.strerror}. Fix the permissions or pass another directory."
+            ) from e
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as e:
@@ -80,7 +84,7 @@ class RunDirectory:
             holder = lock.read().strip()
             lock.close()
             raise ConfigError(
-                f"--run {self.path} is in use by another {role}, process {holder}; wait for its end or stop it"
+                f"--run {self.path} is in use by another {role}, process {holder}. Wait until it ends, or stop it."
             ) from e
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
@@ -95,7 +99,7 @@ class RunDirectory:
 
 
 def default_path(spec: RunSpec) -> Path:
-    """Returns where a run goes when the user names no directory."""
+    """Returns the directory of a new run for which the user passes none: runs/SCENARIO-DATE-TIME."""
     scenario = file_name(spec.scenario.replace(":", "-").replace("/", "-"))
     return Path("runs") / f"{scenario}-{time.strftime('%Y%m%d-%H%M%S')}"
 
@@ -103,57 +107,60 @@ def default_path(spec: RunSpec) -> Path:
 def create(
     path: Path, spec: RunSpec, joint: AgentsSpec, spaces: tuple[AgentSpaces, ...] = ()
 ) -> tuple[RunDirectory, Run]:
-    """Makes the directory of a new run; ConfigError when it already holds one or anything else."""
+    """Creates the directory of a new run; ConfigError if it already contains a run or any other file."""
     directory = RunDirectory(path)
     if directory.run_file.exists():
-        held = directory.run
+        existing = directory.run
         raise ConfigError(
-            f"--run {path} already holds run {held.id} of {held.spec.scenario}; "
-            "add --resume to go on with it, or name another directory"
+            f"--run {path} already contains run {existing.id} of {existing.spec.scenario}. "
+            "Pass --resume to continue it, or pass another directory."
         )
     run = Run(secrets.token_hex(4), spec, joint, spaces)
     try:
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()):
-            raise ConfigError(f"--run {path} is not empty and holds no run; name a new directory")
+            raise ConfigError(f"--run {path} is not empty and does not contain a run. Pass a new directory.")
         write_atomically(directory.run_file, to_toml(run).encode())
     except OSError as e:
-        raise ConfigError(f"--run {path} cannot be made: {e.strerror}") from e
+        raise ConfigError(
+            f"--run {path} cannot be created: {e.strerror}. Fix the permissions or pass another directory."
+        ) from e
     return directory, run
 
 
 def reopen(
     path: Path, spec: RunSpec | None, joint: AgentsSpec | None, spaces: tuple[AgentSpaces, ...] = ()
 ) -> tuple[RunDirectory, Run]:
-    """Opens a directory to go on with its run, as it was or with a new spec over the same world.
+    """Opens a directory to resume its run, with its own settings or with new ones over the same world.
 
-    ConfigError when it holds none, or when the new spec would change what its transitions mean.
+    Raises ConfigError if the directory contains no run, or if the new settings would change what its transitions mean.
     """
     directory = RunDirectory(path)
-    held = directory.run
+    stored = directory.run
     if spec is None or joint is None:
-        return directory, held
-    run = Run(held.id, spec, joint, spaces or held.spaces)
-    if spec.network.sides != held.spec.network.sides:
+        return directory, stored
+    run = Run(stored.id, spec, joint, spaces or stored.spaces)
+    if spec.network.sides != stored.spec.network.sides:
         raise ConfigError(
-            f"--run {path} was created with network.sides = {held.spec.network.sides or 'none'}; resume it with "
-            "those, or name another directory"
+            f"--run {path} was created with network.sides = {stored.spec.network.sides or 'none'}. Resume it with "
+            "the same sides, or pass another directory."
         )
-    if (spec.scenario, spec.world) == (held.spec.scenario, held.spec.world) and joint != held.joint:
+    if (spec.scenario, spec.world) == (stored.spec.scenario, stored.spec.world) and joint != stored.joint:
         raise ConfigError(
-            f"--run {path}: {spec.scenario} changed since this run was created: {difference(held.joint, joint)}; "
-            "install the version it was created with, or name another directory"
+            f"--run {path}: {spec.scenario} changed since this run was created: {difference(stored.joint, joint)}. "
+            "Install the version that the run was created with, or pass another directory."
         )
-    if run.data_hash != held.data_hash:
+    if run.data_hash != stored.data_hash:
         raise ConfigError(
-            f"--run {path} holds a run of {_world(held.spec)}, not of {_world(spec)}; "
-            "resume it with its own world, or name another directory"
+            f"--run {path} contains a run of {_world(stored.spec)}, not of {_world(spec)}. "
+            "Resume it with its own world, or pass another directory."
         )
-    if run.spec.network != held.spec.network and directory.checkpoints.exists():
+    if run.spec.network != stored.spec.network and directory.checkpoints.exists():
         raise ConfigError(
-            f"--run {path} was begun with other networks ({held.spec.network}); its checkpoints do not fit new sizes"
+            f"--run {path} was created with other networks ({stored.spec.network}), so its checkpoints do not fit. "
+            "Resume it with the same networks, or pass another directory."
         )
-    if run != held:
+    if run != stored:
         with writing(directory.run_file):
             write_atomically(directory.run_file, to_toml(run).encode())
     return directory, run

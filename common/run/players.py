@@ -1,8 +1,8 @@
-"""Who learns what: the algorithm of each side, the players it makes of the agents, and whose networks are shared.
+"""Players: the algorithm of each side, the players that the agents form, and the players that share networks.
 
-A side is a team of the world's spec. A player is what has one policy and one reward: an agent, or under the algorithm
-`joint` a whole side, which then sees and moves all of its agents as one (the meta-agent). The joint vectors of agents
-and players are the same numbers in the same places.
+A side is a team of the world's spec. A player has one policy and one reward: it is an agent, or, under the algorithm
+`joint`, a whole side, which observes and acts for all of its agents (the meta-agent). The joint vectors of agents and
+of players contain the same numbers in the same order.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Literal, get_args
 import msgspec
 
 from common.errors import ConfigError
+from common.run.validation_errors import shorten
 from common.spec import AgentSpec, AgentsSpec, Categorical, JointSpec, Part, PlayerSpec, PlayersSpec
 
 Algorithm = Literal["maddpg", "matd3", "iddpg", "joint"]
@@ -23,16 +24,16 @@ ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 
 
 def parse_algorithms(name: str) -> dict[str, Algorithm]:
-    """Reads one algorithm for all ("maddpg", under the side "") or one a side ("adversary=maddpg,agent=iddpg").
+    """Parses one algorithm for all sides ("maddpg", stored under the side "") or one a side ("a=maddpg,b=iddpg").
 
-    ValueError names what is no algorithm.
+    Raises ValueError for an unknown algorithm.
     """
     items = [item.partition("=") for item in name.split(",")] if "=" in name else [("", "=", name)]
     return {side.strip(): _algorithm(algorithm.strip(), name) for side, _, algorithm in items}
 
 
 def algorithms_by_side(joint: JointSpec, name: str) -> dict[str, Algorithm]:
-    """Returns each side's algorithm; ConfigError names what is no algorithm or no side, or which side is missing."""
+    """Returns each side's algorithm; ConfigError for an unknown algorithm, or an unknown or missing side."""
     try:
         found = parse_algorithms(name)
     except ValueError as e:
@@ -41,64 +42,72 @@ def algorithms_by_side(joint: JointSpec, name: str) -> dict[str, Algorithm]:
         return dict.fromkeys(joint.teams, found[""])
     for side in found:
         if side not in joint.teams:
-            raise ConfigError(f"algorithm.name = {name!r}: {side!r} is no side; sides: {', '.join(joint.teams)}")
+            raise ConfigError(
+                f"algorithm.name = {name!r}: {side!r} is not a side of this world; sides: {', '.join(joint.teams)}."
+            )
     if missing := [side for side in joint.teams if side not in found]:
-        raise ConfigError(f"algorithm.name = {name!r}: name one for {' and '.join(missing)} too: {missing[0]}=maddpg")
+        raise ConfigError(
+            f"algorithm.name = {name!r}: no algorithm for {' and '.join(missing)}. Add one, as in {missing[0]}=maddpg."
+        )
     return found
 
 
 def players(agents: AgentsSpec, name: str) -> PlayersSpec:
-    """Returns the players of a world, in the order of its agents; ConfigError as `algorithms_by_side`."""
+    """Returns the players of a world in the order of its agents; ConfigError for a `name` that does not fit them.
+
+    name: the setting algorithm.name.
+    """
     algorithms = algorithms_by_side(agents, name)
     merged: list[PlayerSpec] = []
-    for side, run in groupby(agents.agents, lambda agent: agent.team):
-        members = list(run)
+    for side, neighbours in groupby(agents.agents, lambda agent: agent.team):
+        members = list(neighbours)
         if algorithms[side] != "joint" or len(members) == 1:
             merged += [msgspec.convert(member, PlayerSpec, from_attributes=True) for member in members]
         elif any(agent.name == f"{side}-team" for agent in merged):
             raise ConfigError(
-                f"algorithm.name = {name!r}: the agents of {side} do not stand side by side, so cannot be one"
+                f"algorithm.name = {name!r}: the agents of {side} are not adjacent, so one player cannot act for them."
+                " Order the environment's possible_agents by side, or choose another algorithm."
             )
         else:
-            merged.append(_as_one(side, members))
+            merged.append(_merge(side, members))
     return PlayersSpec(tuple(merged))
 
 
 def with_sides(agents: AgentsSpec, sides: Mapping[str, Sequence[str]]) -> AgentsSpec:
-    """Returns the agents of a world on the sides that a run names, those left out on their own.
+    """Returns the agents of a world with the sides of network.sides; agents not listed stay on their side.
 
-    ConfigError names what is not an agent, or stands on two sides.
+    Raises ConfigError for an unknown agent, or one on two sides.
     """
     side_of: dict[str, str] = {}
     for side, names in sides.items():
         _refuse_unknown(agents, names, "network.sides")
         for name in names:
             if side_of.setdefault(name, side) != side:
-                raise ConfigError(f"network.sides: {name} is on the sides {side_of[name]} and {side}; name it once")
+                raise ConfigError(f"network.sides: {name} is on the sides {side_of[name]} and {side}. List it once.")
     return AgentsSpec(
         tuple(msgspec.structs.replace(agent, team=side_of.get(agent.name, agent.team)) for agent in agents.agents)
     )
 
 
-def roles_of(playing: PlayersSpec, share: Sequence[Sequence[str]]) -> tuple[int, ...]:
-    """Returns for each player the number of its role; players of one role share networks where sharing is on.
+def roles_of(players_spec: PlayersSpec, share: Sequence[Sequence[str]]) -> tuple[int, ...]:
+    """Returns the number of each player's role; players of one role share networks where sharing is on.
 
-    share: groups of names in place of roles; empty = neighbours that `role` calls alike. ConfigError for a group whose
-    players cannot have one network.
+    share: groups of names that replace the roles; empty = neighbours with equal `role`. Raises ConfigError for a group
+    whose players cannot share a network.
     """
     if not share:
-        runs = [len(list(run)) for _, run in groupby(playing.agents, role)]
-        return tuple(number for number, length in enumerate(runs) for _ in range(length))
+        lengths = [len(list(neighbours)) for _, neighbours in groupby(players_spec.agents, role)]
+        return tuple(number for number, length in enumerate(lengths) for _ in range(length))
     group_of: dict[str, int] = {}
     for number, names in enumerate(share):
-        _refuse_unknown(playing, names, "network.share")
-        _refuse_unlike(playing, names)
+        _refuse_unknown(players_spec, names, "network.share")
+        _refuse_unlike(players_spec, names)
         for name in names:
             if group_of.setdefault(name, number) != number:
-                raise ConfigError(f"network.share: {name} is in two groups; name it once")
+                raise ConfigError(f"network.share: {name} is in two groups. List it once.")
     groups = [
         ("group", group_of[player.name]) if player.name in group_of else ("alone", i)
-        for i, player in enumerate(playing.agents)
+        for i, player in enumerate(players_spec.agents)
     ]
     numbers = {group: i for i, group in enumerate(dict.fromkeys(groups))}
     return tuple(numbers[group] for group in groups)
@@ -108,29 +117,29 @@ def _refuse_unknown(joint: JointSpec, names: Iterable[str], setting: str) -> Non
     known = [agent.name for agent in joint.agents]
     for name in names:
         if name not in known:
-            close = get_close_matches(name, known, n=3)
-            hint = f"did you mean {' or '.join(close)}" if close else f"agents: {', '.join(known[:20])}"
-            raise ConfigError(f"{setting}: {name!r} is not an agent of this run; {hint}")
+            close = get_close_matches(shorten(name), known, n=3)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"agents: {', '.join(known[:20])}."
+            raise ConfigError(f"{setting}: {shorten(name)!r} is not an agent of this run; {hint}")
 
 
-def _refuse_unlike(playing: PlayersSpec, names: Sequence[str]) -> None:
-    """Raises ConfigError when players of these names cannot have one network."""
-    members = [agent for agent in playing.agents if agent.name in names]
+def _refuse_unlike(players_spec: PlayersSpec, names: Sequence[str]) -> None:
+    """Raises ConfigError if the players of these names cannot share a network."""
+    members = [agent for agent in players_spec.agents if agent.name in names]
     first = members[0]
     for other in members[1:]:
         if (other.obs_dim, other.parts) != (first.obs_dim, first.parts):
             raise ConfigError(
                 f"network.share: {first.name} ({_interface(first)}) and {other.name} ({_interface(other)}) cannot "
-                "share networks; put only agents that observe and act alike into one group"
+                "share networks. Group only agents with equal observations and actions."
             )
-    places = [i for i, agent in enumerate(playing.agents) if agent.name in names]
-    for between in playing.agents[places[0] : places[-1]]:
-        # The learner stacks the ends of neighbours of equal sizes only.
+    positions = [i for i, agent in enumerate(players_spec.agents) if agent.name in names]
+    for between in players_spec.agents[positions[0] : positions[-1]]:
+        # The learner stacks the last layers of neighbours of equal sizes only.
         if (between.obs_dim, between.action_dim) != (first.obs_dim, first.action_dim):
             raise ConfigError(
-                f"network.share: {first.name} and {members[-1].name} cannot share networks, because {between.name}, "
-                "which has other sizes, stands between them; order the environment's possible_agents so that agents of "
-                "equal sizes stand side by side"
+                f"network.share: {first.name} and {members[-1].name} cannot share networks, because {between.name} "
+                "between them has other sizes. Order the environment's possible_agents so that agents of equal sizes "
+                "are adjacent."
             )
 
 
@@ -145,17 +154,17 @@ def _part(part: Part) -> str:
 
 
 def members_of(agents: AgentsSpec, player: PlayerSpec) -> tuple[int, ...]:
-    """Returns which agents, by their places in the world's spec, a player is."""
-    own = player.action_slice
-    return tuple(i for i, agent in enumerate(agents.agents) if own.start <= agent.action_start < own.stop)
+    """Returns the indices, in the world's spec, of the agents that a player acts for."""
+    columns = player.action_slice
+    return tuple(i for i, agent in enumerate(agents.agents) if columns.start <= agent.action_start < columns.stop)
 
 
 def role(agent: AgentSpec) -> tuple[object, ...]:
-    """Returns what agents must have alike to share networks: the name without its number, side, sizes and parts."""
+    """Returns the properties that agents of one role have in common: name without its number, side, sizes and parts."""
     return re.sub(r"_?\d+$", "", agent.name), agent.team, agent.obs_dim, agent.parts
 
 
-def _as_one(side: str, members: list[AgentSpec]) -> PlayerSpec:
+def _merge(side: str, members: list[AgentSpec]) -> PlayerSpec:
     return PlayerSpec(
         name=f"{side}-team",
         team=side,
@@ -170,5 +179,8 @@ def _algorithm(written: str, name: str) -> Algorithm:
     for known in ALGORITHMS:
         if written == known:
             return known
-    one = f"algorithm.name = {name!r}: not one of {', '.join(repr(known) for known in ALGORITHMS)}"
-    raise ValueError(f"{one}, nor one for each side, as in adversary=maddpg,agent=iddpg")
+    known_names = ", ".join(repr(known) for known in ALGORITHMS)
+    raise ValueError(
+        f"algorithm.name = {shorten(name)!r}: not one of {known_names}, nor one for each side, as in"
+        " adversary=maddpg,agent=iddpg"
+    )

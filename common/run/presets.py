@@ -1,12 +1,12 @@
-"""Named settings to start from, as departures from the defaults by section."""
+"""Presets: named settings to start from, given as differences from the defaults by section."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# openai/maddpg's train.py and trainer (discount, rates, batch, one update of 1,024 per 100 steps, warm-up of
-# 1,024 episodes of 25 steps, clip 0.5): research values with their sources in docs/algorithms.md. Written out where
-# they are the defaults, too, for those may change.
+# Values of openai/maddpg's train.py and trainer (discount, rates, batch, one update of 1,024 per 100 steps, warm-up of
+# 1,024 episodes of 25 steps, clip 0.5), with their sources in docs/algorithms.md. Values that equal the defaults are
+# written out, too, because the defaults may change.
 _PAPER: dict[str, Any] = {
     "network": {"policy_hidden": (64, 64), "critic_hidden": (64, 64), "share_policies": False, "share_critics": False},
     "algorithm": {
@@ -37,9 +37,9 @@ _PAPER: dict[str, Any] = {
     "budget": {"steps": 1_500_000},
 }
 
-# The document Shoal began with: three agents that push themselves by forces. What each number was there, and what of it
-# was mended, stands in docs/seed.md. All that the document says is said here, defaults too: those of `fast` may change.
-# Its 4 worlds side by side are for the launcher to start (deploy/local/config.py).
+# The document that Shoal started from: three agents that push themselves by forces. docs/seed.md gives the source of
+# each number and the corrections. Values that equal the defaults are written out, too, because the defaults may change.
+# The launcher starts the document's 4 parallel worlds (deploy/local/config.py).
 _SEED_EPISODE = 80
 _SEED: dict[str, Any] = {
     "world": {"max_cycles": _SEED_EPISODE},
@@ -68,11 +68,11 @@ _SEED: dict[str, Any] = {
     },
     "exploration": {
         "kind": "ornstein_uhlenbeck",
-        # An amplitude of 2, of forces up to 10.
+        # The document's amplitude of 2 over its maximum force of 10.
         "scale": 0.2,
         "final_scale": 0.0,
         "decay": "exponential",
-        # 0.9999 each time that four worlds take one step.
+        # The document's 0.9999 per step of its four worlds.
         "decay_rate": 0.9999**0.25,
         "theta": 0.15,
         "ladder": 1.0,
@@ -81,7 +81,7 @@ _SEED: dict[str, Any] = {
     "replay": {
         "capacity": 5_000 * _SEED_EPISODE,
         "batch": 1_000,
-        # An update each 8 episodes.
+        # One update per 8 episodes.
         "samples_per_insert": 1_000 / (8 * _SEED_EPISODE),
         "min_size": 1_000,
         "n_step": 1,
@@ -91,4 +91,4 @@ _SEED: dict[str, Any] = {
 }
 
 PRESETS: dict[str, dict[str, Any]] = {"fast": {}, "paper": _PAPER, "seed": _SEED}
-"""Departures from the defaults; `fast` are the defaults themselves."""
+"""Differences from the defaults; `fast` is the defaults."""

@@ -82,7 +82,7 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     side_learning_rates: dict[str, Positive] = {}
     """Factors on the learning rates of a side's networks, as in {adversary = 0.5}; 1 for sides not listed."""
     policy_every: CountOrZero = 0
-    """Policy delay: update policies and targets once every so many critic updates [updates]; 0 chooses 2 if a side
+    """Policy delay: update policies and targets once per this number of critic updates [updates]; 0 chooses 2 if a side
     learns by matd3 (Fujimoto et al. 2018), else 1."""
     smoothing: NonNegative = 0.2
     """Standard deviation of the noise on target actions [half the action's range], matd3 only (Fujimoto et al.

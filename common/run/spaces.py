@@ -1,8 +1,8 @@
-"""What an environment's own spaces are, as plain data: all that undoes the encoding into flat vectors.
+"""The environment's spaces as plain data: how to decode flat vectors back into observations and actions.
 
-Shoal's policies read and write flat float32 vectors. A user who takes a policy elsewhere must know which numbers of
-those vectors are which part of the environment's observation and action. `run.toml` holds this beside the AgentsSpec,
-and `shoal export` writes it; it is no part of the run's `data_hash`.
+Shoal's policies read and write flat float32 vectors. A user who runs a policy outside Shoal must know which columns of
+those vectors belong to which part of the environment's observation and action. `run.toml` stores these spaces beside
+the AgentsSpec, and `shoal export` writes them. They are not part of the run's `data_hash`.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ Kind = Literal["box", "discrete", "multi_discrete", "multi_binary", "text"]
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One leaf of a space, and where its numbers stand in the flat vector."""
+    """One leaf of a space, and its columns in the flat vector."""
 
     kind: Kind
-    """Gymnasium's space: Box, Discrete, MultiDiscrete, MultiBinary or Text."""
+    """Type of the Gymnasium space: Box, Discrete, MultiDiscrete, MultiBinary or Text."""
     columns: tuple[int, int]
-    """First column and the one after the last."""
+    """First column, and the column after the last."""
     encoding: Literal["values", "one_hot"]
     """values: the numbers themselves, in C order. one_hot: `n` columns for each choice, in C order."""
     key: tuple[str | int, ...] = ()
-    """Keys of Dict spaces and positions in Tuple spaces that lead to this leaf; empty where the space is a leaf."""
+    """Path of Dict keys and Tuple indices to this leaf; empty if the space itself is a leaf."""
     shape: tuple[int, ...] = ()
-    """Of the environment's own value."""
+    """Shape of the environment's value."""
     dtype: str = ""
-    """NumPy's name of the environment's own type."""
+    """NumPy dtype of the environment's value."""
     n: int | tuple[int, ...] = ()
-    """Choices: of Discrete one number, of MultiDiscrete one for each element, in C order."""
+    """Number of choices: one number for Discrete, one per element in C order for MultiDiscrete."""
     start: int | tuple[int, ...] = ()
-    """The smallest choice, to be added to the position of the 1; laid out as `n`."""
+    """The smallest choice: the value is `start` plus the index of the 1; laid out as `n`."""
     low: tuple[float, ...] = ()
     """Lower bounds of an action's Box, in C order."""
     high: tuple[float, ...] = ()
@@ -43,46 +43,46 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class AgentSpaces(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One agent's spaces: their leaves in the order of the flat vectors."""
+    """One agent's observation and action space: their leaves in the order of the flat vectors."""
 
     agent: str
     observation: tuple[Entry, ...]
     action: tuple[Entry, ...]
 
-    def moved(self, obs_columns: int, action_columns: int) -> AgentSpaces:
-        """Returns the same spaces in vectors where this agent's numbers begin later."""
+    def shifted(self, obs_columns: int, action_columns: int) -> AgentSpaces:
+        """Returns the same spaces with all columns shifted by the given numbers."""
         return AgentSpaces(
             self.agent,
-            tuple(_moved(entry, obs_columns) for entry in self.observation),
-            tuple(_moved(entry, action_columns) for entry in self.action),
+            tuple(_shifted(entry, obs_columns) for entry in self.observation),
+            tuple(_shifted(entry, action_columns) for entry in self.action),
         )
 
 
 def flat_spaces(agent: AgentSpec) -> AgentSpaces:
-    """Returns the spaces of an agent of a built-in world: a flat observation, and an action of float32 and choices."""
+    """Returns the spaces of an agent of a built-in world: a flat observation, and Box and Discrete action parts."""
     action = []
     for i, (part, columns) in enumerate(zip(agent.parts, agent.part_slices, strict=True)):
-        at, key = (columns.start, columns.stop), (i,) if len(agent.parts) > 1 else ()
+        span, key = (columns.start, columns.stop), (i,) if len(agent.parts) > 1 else ()
         if isinstance(part, Box):
             shape = (part.size,)
-            action.append(Entry("box", at, "values", key, shape, "float32", low=part.low, high=part.high))
+            action.append(Entry("box", span, "values", key, shape, "float32", low=part.low, high=part.high))
         else:
-            action.append(Entry("discrete", at, "one_hot", key, (), "int64", n=part.n, start=0))
+            action.append(Entry("discrete", span, "one_hot", key, (), "int64", n=part.n, start=0))
     observation = Entry("box", (0, agent.obs_dim), "values", (), (agent.obs_dim,), "float32")
     return AgentSpaces(agent.name, (observation,), tuple(action))
 
 
 def side_by_side(spaces: Sequence[AgentSpaces]) -> tuple[AgentSpaces, ...]:
-    """Returns the spaces of agents whose vectors stand side by side in one."""
-    found, obs, action = [], 0, 0
-    for own in spaces:
-        found.append(own.moved(obs, action))
-        obs += _width(own.observation)
-        action += _width(own.action)
+    """Returns the spaces of agents whose vectors are concatenated."""
+    found, obs_width, action_width = [], 0, 0
+    for agent_spaces in spaces:
+        found.append(agent_spaces.shifted(obs_width, action_width))
+        obs_width += _width(agent_spaces.observation)
+        action_width += _width(agent_spaces.action)
     return tuple(found)
 
 
-def _moved(entry: Entry, columns: int) -> Entry:
+def _shifted(entry: Entry, columns: int) -> Entry:
     start, stop = entry.columns
     return msgspec.structs.replace(entry, columns=(start + columns, stop + columns))
 

@@ -1,7 +1,7 @@
 """Validation errors for people: which setting is wrong, the value that was written, and what is allowed.
 
 msgspec says "Invalid enum value 'ppo' - at `$.algorithm.name`". A user reads
-"algorithm.name = 'ppo': not one of 'maddpg'".
+"algorithm.name = 'ppo': not one of 'maddpg'."
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def explain(error: msgspec.ValidationError, settings: Mapping[str, Any], root: t
     field = _find(path.removesuffix("`"), settings, root)
     if unknown := re.search(r"unknown field `(.*)`", text, re.DOTALL):
         name = _join(field.path, unknown[1])
-        return f"{shorten(name)} is not a setting; {_suggest_setting(unknown[1], field, root)}"
+        return _sentence(f"{shorten(name)} is not a setting; {_suggest_setting(unknown[1], field, root)}")
     if not field.path:
-        return text
-    return f"{shorten(field.path)} = {shorten(repr(field.value))}: {_expected(text, field)}"
+        return _sentence(text)
+    return _sentence(f"{shorten(field.path)} = {shorten(repr(field.value))}: {_expected(text, field)}")
 
 
 def suggest(written: str, known: Iterable[str]) -> str:
@@ -58,14 +58,18 @@ def shorten(text: str) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
 
 
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "?")) else f"{text}."
+
+
 def _suggest_setting(written: str, section: _Field, root: type[msgspec.Struct]) -> str:
     """Returns the settings that were probably meant: of this section first, then of all sections."""
     names = _field_names(section.kind)
     endings = [name for name in names if name.endswith(f"_{written}")]
-    own = [_join(section.path, name) for name in endings]
+    in_section = [_join(section.path, name) for name in endings]
     paths = [f"{key}.{name}" for key, kind in _field_types(root).items() for name in _field_names(_bare(kind))]
     exact = [path for path in paths if path.partition(".")[2] == written]
-    if found := own + exact:
+    if found := in_section + exact:
         return _did_you_mean(found)
     if found := [_join(section.path, name) for name in _close(written, names)]:
         return _did_you_mean(found)

@@ -1,1 +1,1 @@
-"""What travels between processes, and the sockets, keys and addresses it travels by."""
+"""The wire: messages between processes, their encoding, and the sockets, keys and addresses that carry them."""

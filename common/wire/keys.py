@@ -132,17 +132,17 @@ def read_allowed(path: Path) -> dict[bytes, Client]:
     """Returns the clients that a server admits, by public key; ConfigError names file, line and the way out."""
     allowed: dict[bytes, Client] = {}
     for number, line in enumerate(_text(path, "clients that the server admits").splitlines(), 1):
-        words = line.split()
-        if not words or words[0].startswith("#"):
+        fields = line.split()
+        if not fields or fields[0].startswith("#"):
             continue
-        if len(words) != 3 or words[0] not in get_args(ClientKind):
+        if len(fields) != 3 or fields[0] not in get_args(ClientKind):
             raise ConfigError(f"{path}, line {number}: write 'actor NAME PUBLIC-KEY' or 'learner NAME PUBLIC-KEY'.")
-        kind: ClientKind = "learner" if words[0] == "learner" else "actor"
-        key = words[2].encode("ascii", "replace")
+        kind: ClientKind = "learner" if fields[0] == "learner" else "actor"
+        key = fields[2].encode("ascii", "replace")
         check_key(key, f"{path}, line {number}")
-        if any(client.name == words[1] for client in allowed.values()):
-            raise ConfigError(f"{path}, line {number}: a second client is named '{words[1]}'. Use unique names.")
-        allowed[key] = Client(kind, words[1])
+        if any(client.name == fields[1] for client in allowed.values()):
+            raise ConfigError(f"{path}, line {number}: a second client is named '{fields[1]}'. Use unique names.")
+        allowed[key] = Client(kind, fields[1])
     return allowed
 
 

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 
 import msgspec
 
-from common.process.child_process import end_session_without, keep_for_itself
+from common.process.child_process import kill_session_with_parent, make_pipe_private
 from common.process.exit import DONE, FAILED
 from common.worlds import FOREIGN, make_world, world_spaces
 from common.worlds.first_copy import Began, Fault, Found, Task, fault_of
@@ -27,8 +27,8 @@ def main() -> None:
     """
     descriptor, parent = (int(argument) for argument in sys.argv[1:3])
     pipe = Connection(descriptor)
-    keep_for_itself(pipe)
-    end_session_without(parent)
+    make_pipe_private(pipe)
+    kill_session_with_parent(parent)
 
     def tell(message: Began | Found | Fault) -> None:
         with contextlib.suppress(OSError):  # the parent is gone

@@ -16,7 +16,7 @@ from deploy.local.config import TrainConfig
 from deploy.local.embedded_redis import SPARE
 from learner_node.sizes import BASE_BYTES, refuse_beyond_memory, sizes_of
 from learner_node.warm_up import ended_too_early
-from replay_server.table.ring import USABLE_SHARE
+from replay_server.table.ring import USABLE_FRACTION
 
 QUIET_S = 5.0
 """A start that takes no longer is not explained."""
@@ -62,7 +62,7 @@ def refuse_what_does_not_fit(config: TrainConfig) -> Check:
         refuse_beyond_memory(
             sizes,
             joint,
-            int(available_memory_bytes() * USABLE_SHARE),
+            int(available_memory_bytes() * USABLE_FRACTION),
             learner_bytes=BASE_BYTES if config.gpu else sizes.learner_bytes,
             workers=0 if config.lockstep else config.actors,
             copies=copies,

@@ -28,7 +28,7 @@ from deploy.lockstep.actor import LockstepActor
 from deploy.lockstep.snapshots import LoadedSnapshot, Setting, Snapshot, SnapshotStore, versions
 from deploy.lockstep.stream import Handover, LockstepStream
 from learner_node import schedule
-from learner_node.checkpoints import kept_updates
+from learner_node.checkpoints import checkpointed_updates
 from learner_node.config import LearnerConfig
 from learner_node.devices import choose_device, use_threads
 from learner_node.learner import Learner
@@ -112,7 +112,7 @@ class LockstepRun:
         if moment.capacity == table.ring.capacity:
             table.ring.next_slot = (moment.next_slot - moment.size) % table.ring.capacity
         for rows in kept.records:
-            table.keep(rows.reshape(-1).view(table.ring.dtype))
+            table.append(rows.reshape(-1).view(table.ring.dtype))
         try:
             table.restore(select_prefix("replay", kept.arrays))
         except (KeyError, ValueError) as e:
@@ -159,7 +159,7 @@ class LockstepRun:
             setting=self._setting,
         )
         first = max(self._keeper.end, moment.start)
-        wanted = kept_updates(self._directory.checkpoints)
+        wanted = checkpointed_updates(self._directory.checkpoints)
         self._keeper.save(moment, _state(stream), first, stream.records_from(first), wanted)
 
 

@@ -44,9 +44,9 @@ from deploy.lockstep.actor import LockstepActor
 from deploy.lockstep.snapshots import ActorSnapshot, Limits
 from learner_node.batches import Batches
 from learner_node.replay_session import BatchChecker, SampledBatch, priority_update
+from replay_server.config import ReplayConfig
 from replay_server.recent_stats import SlidingRate
 from replay_server.replay import Replay
-from replay_server.settings import ReplaySettings
 from replay_server.table.table import Table
 
 STILL = 0.0
@@ -67,7 +67,7 @@ class LockstepStream:
         self._by_peer = {actor.peer: actor for actor in actors}
         self._data_hash = run.data_hash
         self._inspector = BatchChecker(run, pin=False)
-        self._replay = Replay(ReplaySettings(seed=run.spec.seed), STILL)
+        self._replay = Replay(ReplayConfig(durability="ram", seed=run.spec.seed), STILL)
         self._weights: tuple[WeightsHeader, Policy] | None = None
         self.published = False
         """Whether weights were handed over since the last chunk."""
@@ -184,10 +184,10 @@ class LockstepStream:
         Turns are only compared: counted from the newest backwards, those of a replay that begins at 0 come after.
         """
         found = [self._replay.actors.sessions[actor.name] for actor in self.actors]
-        turns = sorted({session.turn for session in found})
+        turns = sorted({session.grant_order for session in found})
         return tuple(
             actor.session(
-                turn=turns.index(session.turn) - len(turns) + 1,
+                turn=turns.index(session.grant_order) - len(turns) + 1,
                 chunk_rows=session.chunk_rows,
                 measured=session.measured,
             )
@@ -209,7 +209,7 @@ class LockstepStream:
         limiter.inserts, limiter.samples, limiter.forgotten = limits.inserts, limits.samples, limits.forgotten
         for actor, kept in zip(self.actors, sessions, strict=True):
             session = self._replay.actors.restore(actor.name, actor.incarnation, actor.seq)
-            session.peer, session.credit, session.turn = actor.peer, actor.credit, kept.turn
+            session.peer, session.credit, session.grant_order = actor.peer, actor.credit, kept.turn
             session.chunk_rows, session.measured = kept.chunk_rows, kept.measured
         self.tick()
 

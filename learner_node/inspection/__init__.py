@@ -1,1 +1,1 @@
-"""What `shoal diagnose` and `shoal bench` look at: networks of a checkpoint, their statistics, the update's speed."""
+"""What `shoal diagnose` and `shoal bench` measure: a checkpoint's networks, their statistics, the update's speed."""

@@ -1,9 +1,9 @@
-"""How fast the update is: against a plain loop over agents, its own products alone, and the machine's peak.
+"""The speed of the update, compared with a plain loop over agents, its matrix products alone, and the machine's peak.
 
-All in the same process, on one thread, in turn; medians, because machines have slow spells.
+All are measured in the same process, on one thread, alternately; medians, because machines have slow spells.
 
     peak: a product of two square float32 matrices          needed: the update's arithmetic at that rate
-    products: the update's own products, of their shapes and where they lie, and nothing between them
+    products: the update's own matrix products, in the same shapes and memory, without the work between them
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ from learner_node.stacked.update import StackedUpdate
 
 NETWORK = NetworkSpec(policy_hidden=(64, 64), critic_hidden=(64, 64), share_policies=False, share_critics=False)
 ALGORITHM = AlgorithmSpec(name="maddpg")
-"""The paper's networks and algorithm, whatever the defaults of a run are."""
+"""The networks and the algorithm of Lowe et al. 2017, independent of the defaults of a run."""
 ROUNDS = 40
 PEAK_SIZE = 512
 _PRODUCTS = (torch.ops.aten.mm, torch.ops.aten.bmm, torch.ops.aten.addmm, torch.ops.aten.addmm_, torch.ops.aten.baddbmm)
 
 
 class Speed(NamedTuple):
-    """Medians of one batch size."""
+    """Median times of one batch size [s]."""
 
     rows: int
     update_s: float
     loop_s: float
     """The plain loop over agents."""
     products_s: float
-    """The update's products alone."""
+    """The update's matrix products alone."""
     needed_s: float
-    """What the update's products would take at the machine's peak."""
+    """The time of the update's arithmetic at the machine's peak."""
 
 
 def simple_spread_shapes() -> AgentsSpec:
-    """Returns three agents that see 18 numbers and act 5, as in simple_spread."""
+    """Returns three agents with 18 observations and 5 action numbers each, as in simple_spread."""
     return joint_spec([(f"agent_{i}", "agent", 18, (Box((0.0,) * 5, (1.0,) * 5),)) for i in range(3)])
 
 
@@ -62,7 +62,10 @@ def speeds(sizes: tuple[int, ...] = (256, 1024)) -> Iterator[Speed]:
     joint, network, algorithm = simple_spread_shapes(), NETWORK, ALGORITHM
     for rows in sizes:
         batch = random_batch(joint, rows)
-        stacked, loop = StackedUpdate(joint, network, algorithm, 0, batch.joint), PlainLoop(joint, network, algorithm)
+        stacked, loop = (
+            StackedUpdate(joint, network, algorithm, 0, batch.obs_action),
+            PlainLoop(joint, network, algorithm),
+        )
         a, b, out = (torch.randn(PEAK_SIZE, PEAK_SIZE) for _ in range(3))
         rates = algorithm.policy_learning_rate, algorithm.critic_learning_rate
         update = partial(stacked.update, batch, *rates)
@@ -70,20 +73,21 @@ def speeds(sizes: tuple[int, ...] = (256, 1024)) -> Iterator[Speed]:
         with Products() as products:
             update()
         update_s, loop_s, products_s, peak_s = _medians(
-            update, partial(loop.update, batch), products.again, partial(torch.mm, a, b, out=out)
+            update, partial(loop.update, batch), products.replay, partial(torch.mm, a, b, out=out)
         )
         needed_s = needed_flop(joint, network, rows) / (2 * PEAK_SIZE**3) * peak_s
         yield Speed(rows, update_s, loop_s, products_s, needed_s)
 
 
 def seconds_by_threads(counts: tuple[int, ...], rows: int = 256) -> list[float]:
-    """Returns the median seconds of an update at a run's defaults by so many threads; leaves torch on one thread.
+    """Returns the median seconds of an update at a run's defaults for each number of threads.
 
-    Every second update moves policies too, as it does by default; a turn here is both.
+    By default every second update includes the policies, so two updates are measured together. Leaves torch on one
+    thread.
     """
     joint = simple_spread_shapes()
     batch, algorithm = random_batch(joint, rows), AlgorithmSpec()
-    learner = StackedUpdate(joint, NetworkSpec(), algorithm, 0, batch.joint)
+    learner = StackedUpdate(joint, NetworkSpec(), algorithm, 0, batch.obs_action)
     rates = algorithm.policy_learning_rate, algorithm.critic_learning_rate
 
     def two_updates(threads: int) -> None:
@@ -97,10 +101,10 @@ def seconds_by_threads(counts: tuple[int, ...], rows: int = 256) -> list[float]:
 
 
 def needed_flop(joint: AgentsSpec, network: NetworkSpec, rows: int) -> int:
-    """Counts multiplications and additions of the products that one update of MADDPG needs.
+    """Returns the multiplications and additions of the matrix products that one update of MADDPG needs.
 
-    Both kinds of networks: forward for targets, forward and back for training. In the policy loss the critics again,
-    forward with what an own action changes, and back to that action only.
+    Policies and critics: forward for the targets, forward and backward for training. In the policy loss the critics
+    again: forward with the change of the own action, and backward to that action only.
     """
     policy = critic = through_policy = through_critic = own = 0
     for agent in joint.agents:
@@ -116,7 +120,7 @@ def needed_flop(joint: AgentsSpec, network: NetworkSpec, rows: int) -> int:
 
 
 def random_batch(joint: AgentsSpec, rows: int) -> LossBatch:
-    """Returns a batch of random numbers in which every agent acts, as views of records."""
+    """Returns a batch of random numbers as views of records; every agent acts in every row."""
     dtype = transition_dtype(joint)
     columns, words = field_columns(dtype), torch.randn(rows, dtype.itemsize // 4)
     words[:, columns["discount"].start : columns["present"].stop] = 1.0
@@ -127,7 +131,7 @@ def random_batch(joint: AgentsSpec, rows: int) -> LossBatch:
 
 
 class Products(TorchDispatchMode):
-    """Notes the products that are computed within it, to compute them again alone, in the same memory."""
+    """Records the matrix products that are computed within it, to compute them again alone in the same memory."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -142,14 +146,14 @@ class Products(TorchDispatchMode):
         return call()
 
     @torch.inference_mode()
-    def again(self) -> None:
-        """Computes them once more, in their order."""
+    def replay(self) -> None:
+        """Computes the recorded products once more, in their order."""
         for call in self.calls:
             call()
 
 
 class PlainLoop:
-    """MADDPG as it is mostly written: one module, one optimiser and one backward pass an agent."""
+    """MADDPG as it is usually written: one module, one optimiser and one backward pass for each agent."""
 
     def __init__(self, joint: AgentsSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> None:
         self._joint, self._algorithm = joint, algorithm
@@ -165,8 +169,8 @@ class PlainLoop:
         ]
 
     def update(self, batch: LossBatch) -> None:
-        """Trains agent after agent, then moves the targets."""
-        obs, action = torch.split(batch.joint, [self._joint.obs_dim, self._joint.action_dim], dim=1)
+        """Updates agent after agent, then all targets."""
+        obs, action = torch.split(batch.obs_action, [self._joint.obs_dim, self._joint.action_dim], dim=1)
         with torch.no_grad():
             next_obs = [batch.next_obs[:, agent.obs_slice] for agent in self._joint.agents]
             acted = [torch.sigmoid(2 * net(own)) for net, own in zip(self._targets[0], next_obs, strict=True)]
@@ -175,7 +179,7 @@ class PlainLoop:
             with torch.no_grad():
                 value = self._targets[1][i](next_joint)[:, 0]
                 target = batch.reward[:, i] + self._algorithm.discount * batch.discount[:, i] * value
-            loss = nn.functional.mse_loss(self.critics[i](batch.joint)[:, 0], target)
+            loss = nn.functional.mse_loss(self.critics[i](batch.obs_action)[:, 0], target)
             self._descend(self.critics[i], self._critic_adams[i], loss)
             logits = self.policies[i](obs[:, agent.obs_slice])
             actions = action.clone()
@@ -195,10 +199,10 @@ class PlainLoop:
 
 
 def policy_in_torch(players: PlayersSpec, network: NetworkSpec, flat: Floats) -> Callable[[Floats], Floats]:
-    """Returns `common.policy.network.Policy` with these weights in torch: a module an agent, box heads.
+    """Returns `common.policy.network.Policy.act` with these weights in torch: a module for each agent, box heads.
 
-    Takes joint observations `[copies, sum obs]`, returns joint actions `[copies, sum action]`. Leaves torch on one
-    thread.
+    The function takes joint observations `[copies, sum obs]` and returns joint actions `[copies, sum action]`. Leaves
+    torch on one thread.
     """
     torch.set_num_threads(1)
     modules = []
@@ -226,13 +230,13 @@ def _mlp(*sizes: int) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def _medians(*turns: Callable[[], object]) -> list[float]:
-    """Returns the median seconds of each turn, taken in turn; each is done once more before, unmeasured."""
-    seconds: list[list[float]] = [[] for _ in turns]
+def _medians(*works: Callable[[], object]) -> list[float]:
+    """Returns the median seconds of each work; works alternate, and each measured call follows an unmeasured one."""
+    seconds: list[list[float]] = [[] for _ in works]
     for _ in range(ROUNDS):
-        for turn, measured in zip(turns, seconds, strict=True):
-            turn()
+        for work, measured in zip(works, seconds, strict=True):
+            work()
             started_at = time.perf_counter()
-            turn()
+            work()
             measured.append(time.perf_counter() - started_at)
     return [statistics.median(measured[ROUNDS // 10 :]) for measured in seconds]

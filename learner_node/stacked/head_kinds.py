@@ -1,4 +1,4 @@
-"""The kinds of heads, each over the columns of one segment: its actions, and the gradient of its logits.
+"""The kinds of heads, each over the columns of one segment: its actions, and the gradients of its logits.
 
 B rows of the batch     P parts of a segment     n numbers of each
 """
@@ -13,29 +13,29 @@ from torch import Tensor
 from common.policy.heads import LEFT_DOWN, RIGHT_UP, SMALLEST_NORM, Segment
 
 Gumbel = Literal["straight_through", "soft"]
-Kept = tuple[Tensor, ...]
+SavedTensors = tuple[Tensor, ...]
 
 
 class Head(Protocol):
-    """One head over the columns of one segment; `logits`, `out` and `d_actions` are `[B, P * n]`."""
+    """One head over the columns of one segment. `logits`, `out` and `d_actions` are `[B, P * n]`."""
 
-    noise: int
-    """Gumbel numbers `sample` takes for each row."""
+    gumbel_dim: int
+    """Number of Gumbel variables that `sample` takes for each row."""
 
     def greedy(self, logits: Tensor, out: Tensor) -> None:
         """Writes the actions without exploration."""
 
-    def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor) -> Kept:
-        """Writes the actions of the policy loss; returns what `backward` needs."""
+    def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor) -> SavedTensors:
+        """Writes the actions of the policy loss; returns the tensors that `backward` needs."""
 
-    def backward(self, kept: Kept, d_actions: Tensor, out: Tensor) -> None:
-        """Writes the gradient of the logits, given that of the sampled actions."""
+    def backward(self, saved: SavedTensors, d_actions: Tensor, out: Tensor) -> None:
+        """Writes the gradient of the logits, from the gradient of the sampled actions."""
 
 
 class _Box:
     """`middle + half * tanh(logit)`."""
 
-    noise = 0
+    gumbel_dim = 0
 
     def __init__(self, middle: Tensor, half: Tensor) -> None:
         self._middle, self._half = middle.flatten(), half.flatten()
@@ -43,78 +43,78 @@ class _Box:
     def greedy(self, logits: Tensor, out: Tensor) -> None:
         torch.addcmul(self._middle, torch.tanh(logits), self._half, out=out)
 
-    def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor) -> Kept:  # noqa: ARG002  (draws nothing)
+    def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor) -> SavedTensors:  # noqa: ARG002  (draws nothing)
         tanh = torch.tanh(logits)
         torch.addcmul(self._middle, tanh, self._half, out=out)
         return (tanh,)
 
-    def backward(self, kept: Kept, d_actions: Tensor, out: Tensor) -> None:
-        torch.ops.aten.tanh_backward.grad_input(d_actions * self._half, kept[0], grad_input=out)
+    def backward(self, saved: SavedTensors, d_actions: Tensor, out: Tensor) -> None:
+        torch.ops.aten.tanh_backward.grad_input(d_actions * self._half, saved[0], grad_input=out)
 
 
 class _UnitBox:
-    """The same for numbers from 0 to 1, as MPE's: there it is `sigmoid(2 * logit)`, which is faster."""
+    """A box of numbers from 0 to 1, as in MPE: `sigmoid(2 * logit)`, which is equal and faster."""
 
-    noise = 0
+    gumbel_dim = 0
 
     def greedy(self, logits: Tensor, out: Tensor) -> None:
         torch.mul(logits, 2.0, out=out).sigmoid_()
 
-    def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor) -> Kept:  # noqa: ARG002  (draws nothing)
+    def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor) -> SavedTensors:  # noqa: ARG002  (draws nothing)
         self.greedy(logits, out)
         return (out,)
 
-    def backward(self, kept: Kept, d_actions: Tensor, out: Tensor) -> None:
-        torch.ops.aten.sigmoid_backward.grad_input(2.0 * d_actions, kept[0], grad_input=out)
+    def backward(self, saved: SavedTensors, d_actions: Tensor, out: Tensor) -> None:
+        torch.ops.aten.sigmoid_backward.grad_input(2.0 * d_actions, saved[0], grad_input=out)
 
 
 class _Choice:
-    """One of n, one-hot; in the policy loss a Gumbel-softmax sample, straight-through or soft."""
+    """One of n choices, one-hot; in the policy loss a Gumbel-softmax sample (Jang et al. 2017)."""
 
     def __init__(self, shape: tuple[int, int], temperature: float, *, soft: bool) -> None:
-        self.noise, self._shape = shape[0] * shape[1], shape
+        self.gumbel_dim, self._shape = shape[0] * shape[1], shape
         self._temperature, self._soft = temperature, soft
 
     def greedy(self, logits: Tensor, out: Tensor) -> None:
         _one_hot(logits.view(-1, *self._shape), out)
 
-    def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor) -> Kept:
+    def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor) -> SavedTensors:
         noisy = logits if noise is None else logits + noise
-        soft = torch.softmax(_turned(noisy, self._shape) / self._temperature, 0)
+        soft = torch.softmax(_transposed(noisy, self._shape) / self._temperature, 0)
         if self._soft:
             numbers_first(out, self._shape).copy_(soft)
         else:
             _one_hot(noisy.view(-1, *self._shape), out)
         return (soft,)
 
-    def backward(self, kept: Kept, d_actions: Tensor, out: Tensor) -> None:
-        d_noisy = _through_softmax(kept[0], _turned(d_actions, self._shape))
+    def backward(self, saved: SavedTensors, d_actions: Tensor, out: Tensor) -> None:
+        d_noisy = _through_softmax(saved[0], _transposed(d_actions, self._shape))
         torch.div(d_noisy, self._temperature, out=numbers_first(out, self._shape))
 
 
 class _Soft:
-    """`softmax(logits)`, in the policy loss of logits and Gumbel noise."""
+    """`softmax(logits)`; in the policy loss `softmax(logits + Gumbel noise)`."""
 
     def __init__(self, shape: tuple[int, int]) -> None:
-        self.noise, self._shape = shape[0] * shape[1], shape
+        self.gumbel_dim, self._shape = shape[0] * shape[1], shape
 
     def greedy(self, logits: Tensor, out: Tensor) -> None:
         self.sample(logits, None, out)
 
-    def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor) -> Kept:
+    def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor) -> SavedTensors:
         noisy = logits if noise is None else logits + noise
-        soft = torch.softmax(_turned(noisy, self._shape), 0)
+        soft = torch.softmax(_transposed(noisy, self._shape), 0)
         numbers_first(out, self._shape).copy_(soft)
         return (soft,)
 
-    def backward(self, kept: Kept, d_actions: Tensor, out: Tensor) -> None:
-        numbers_first(out, self._shape).copy_(_through_softmax(kept[0], _turned(d_actions, self._shape)))
+    def backward(self, saved: SavedTensors, d_actions: Tensor, out: Tensor) -> None:
+        numbers_first(out, self._shape).copy_(_through_softmax(saved[0], _transposed(d_actions, self._shape)))
 
 
 class _Force:
-    """`middle + half * f` of two numbers, `f` a force in the unit disc."""
+    """`middle + half * f` of two numbers; `f` is a force in the unit disc."""
 
-    noise = 0
+    gumbel_dim = 0
 
     def __init__(self, middle: Tensor, half: Tensor) -> None:
         self._shape = (len(half), half.shape[1])
@@ -123,20 +123,20 @@ class _Force:
     def greedy(self, logits: Tensor, out: Tensor) -> None:
         self.sample(logits, None, out)
 
-    def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor) -> Kept:  # noqa: ARG002  (draws nothing)
-        force, kept = _bounded(_turned(logits, self._shape))
+    def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor) -> SavedTensors:  # noqa: ARG002  (draws nothing)
+        force, saved = _bounded(_transposed(logits, self._shape))
         torch.addcmul(self._middle, force, self._half, out=numbers_first(out, self._shape))
-        return kept
+        return saved
 
-    def backward(self, kept: Kept, d_actions: Tensor, out: Tensor) -> None:
-        d_force = _turned(d_actions, self._shape) * self._half
-        numbers_first(out, self._shape).copy_(_bounded_backward(kept, d_force))
+    def backward(self, saved: SavedTensors, d_actions: Tensor, out: Tensor) -> None:
+        d_force = _transposed(d_actions, self._shape) * self._half
+        numbers_first(out, self._shape).copy_(_bounded_backward(saved, d_force))
 
 
 class _Thrust:
-    """Five numbers, stay, left, right, down and up: `(1 -+ f_x) / 2`, `(1 -+ f_y) / 2` of a force `f`, and no stay."""
+    """Five numbers: 0 for stay, then left, right, down and up as `(1 -+ f_x) / 2`, `(1 -+ f_y) / 2` of a force `f`."""
 
-    noise = 0
+    gumbel_dim = 0
 
     def __init__(self, shape: tuple[int, int]) -> None:
         self._shape = shape
@@ -144,25 +144,28 @@ class _Thrust:
     def greedy(self, logits: Tensor, out: Tensor) -> None:
         self.sample(logits, None, out)
 
-    def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor) -> Kept:  # noqa: ARG002  (draws nothing)
-        own, five = _turned(logits, self._shape), numbers_first(out, self._shape)
-        force, kept = _bounded(own[RIGHT_UP] - own[LEFT_DOWN])
+    def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor) -> SavedTensors:  # noqa: ARG002  (draws nothing)
+        own, five = _transposed(logits, self._shape), numbers_first(out, self._shape)
+        force, saved = _bounded(own[RIGHT_UP] - own[LEFT_DOWN])
         force.mul_(0.5)
         five[0] = 0.0
         five[LEFT_DOWN] = 0.5 - force
         five[RIGHT_UP] = 0.5 + force
-        return kept
+        return saved
 
-    def backward(self, kept: Kept, d_actions: Tensor, out: Tensor) -> None:
-        own, five = _turned(d_actions, self._shape), numbers_first(out, self._shape)
-        d_h = _bounded_backward(kept, (own[RIGHT_UP] - own[LEFT_DOWN]).mul_(0.5))
+    def backward(self, saved: SavedTensors, d_actions: Tensor, out: Tensor) -> None:
+        own, five = _transposed(d_actions, self._shape), numbers_first(out, self._shape)
+        d_h = _bounded_backward(saved, (own[RIGHT_UP] - own[LEFT_DOWN]).mul_(0.5))
         five[0] = 0.0
         five[LEFT_DOWN] = -d_h
         five[RIGHT_UP] = d_h
 
 
 def head_of(segment: Segment, like: Tensor, gumbel: Gumbel, temperature: float) -> Head:
-    """Returns the head of a segment, with number type and device of `like`; see Heads."""
+    """Returns the head of a segment, with the number type and on the device of `like`.
+
+    gumbel, temperature: of the Gumbel-softmax samples of choices.
+    """
     if segment.kind == "choice":
         return _Choice(segment.shape, temperature, soft=gumbel == "soft")
     if segment.kind == "soft":
@@ -177,40 +180,40 @@ def head_of(segment: Segment, like: Tensor, gumbel: Gumbel, temperature: float) 
 
 
 def _one_hot(scores: Tensor, out: Tensor) -> None:
-    """Writes into `out` `[B, P*n]` 1.0 at the highest of the scores `[B, P, n]`, the first of equals."""
+    """Writes 1.0 into `out` `[B, P*n]` at the highest of the scores `[B, P, n]` (the first of equal ones), else 0.0."""
     best = scores.argmax(2, keepdim=True)
     out.copy_(torch.zeros_like(scores).scatter_(2, best, 1.0).flatten(1))
 
 
 def numbers_first(own: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Sees `[B, P*n]` as `[n, B, P]`."""
+    """Returns `[B, P*n]` as a view `[n, B, P]`."""
     return own.view(-1, *shape).movedim(2, 0)
 
 
-def _turned(own: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Returns `[B, P*n]` as `[n, B, P]`, contiguous: over few numbers, sums run far faster along the rows."""
+def _transposed(own: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Returns `[B, P*n]` as a contiguous copy `[n, B, P]`: sums over few numbers run far faster along the rows."""
     return numbers_first(own, shape).contiguous()
 
 
 def _through_softmax(soft: Tensor, d_soft: Tensor) -> Tensor:
-    """Returns the gradient of the logits of a softmax, all `[n, B, P]`."""
+    """Returns the gradient of a softmax's logits; all tensors are `[n, B, P]`."""
     return (d_soft - (d_soft * soft).sum(0)) * soft
 
 
-def _bounded(h: Tensor) -> tuple[Tensor, Kept]:
-    """Returns `f = tanh(|h|) h / |h|` of `h` `[2, B, P]`, 0 at 0, and what its gradient needs."""
+def _bounded(h: Tensor) -> tuple[Tensor, SavedTensors]:
+    """Returns `f = tanh(|h|) h / |h|` of `h` `[2, B, P]` (0 at 0), and the tensors that its gradient needs."""
     norm = torch.hypot(h[0], h[1]).clamp_(min=SMALLEST_NORM)
     tanh = norm.tanh()
     shrink = tanh / norm
     return h * shrink, (h / norm, tanh, shrink)
 
 
-def _bounded_backward(kept: Kept, d_f: Tensor) -> Tensor:
+def _bounded_backward(saved: SavedTensors, d_f: Tensor) -> Tensor:
     """Returns the gradient of `h`.
 
-    Along h a force grows as tanh does, by `1 - tanh^2`; across h it turns, by `tanh / |h|`. Both are 1 at h = 0, where
-    the direction does not matter.
+    The derivative of f along h is `1 - tanh^2`; across h it is `tanh / |h|`. Both are 1 at h = 0, where the direction
+    does not matter.
     """
-    direction, tanh, shrink = kept
+    direction, tanh, shrink = saved
     along = (d_f * direction).sum(0) * (1.0 - tanh * tanh - shrink)
     return d_f * shrink + direction * along

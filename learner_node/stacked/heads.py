@@ -1,13 +1,13 @@
-"""Heads: from the policies' logits to joint actions, and the gradients back.
+"""Heads: joint actions from the policies' logits, and the gradients of the logits.
 
     B rows of the batch     U length of the joint action
 
-Which part acts by which head, and what that executes, stands in `common/policy/heads.py`. In the policy loss a
+`common/policy/heads.py` says which head each part of an action has and what it executes. In the policy loss a
 Categorical part is a Gumbel-softmax sample (Jang et al. 2017): soft, or one-hot forward with the soft sample's gradient
-(straight-through). A soft part is one too, at temperature 1: what exploring actors execute. Neighbouring parts of one
-kind are treated together, whichever agents they belong to.
+(straight-through). A soft part is a Gumbel-softmax sample at temperature 1, as exploring actors execute it.
+Neighbouring parts of one kind are computed together, whichever agents they belong to.
 
-The gradients are written out (`backward`), as all of the update's are. The kinds stand in head_kinds.py.
+The gradients are written out by hand (`backward`). head_kinds.py has the kinds of heads.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from torch import Tensor
 
 from common.policy.heads import LEFT_DOWN, RIGHT_UP, ranges, segments
 from common.spec import JointSpec
-from learner_node.stacked.head_kinds import Gumbel, Kept, head_of, numbers_first
+from learner_node.stacked.head_kinds import Gumbel, SavedTensors, head_of, numbers_first
 
 _SMALLEST_UNIFORM = 1e-30
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Actions taken in the policy loss and what their gradient needs."""
+    """The actions of the policy loss and the tensors that their gradient needs."""
 
     actions: Tensor
-    """`[B, U]`; left as they are until `backward`, which may want them back."""
-    kept: tuple[Kept, ...]
-    """By segment: what its head wants back."""
+    """`[B, U]`. They must not be changed before `backward`, which may read them."""
+    saved: tuple[SavedTensors, ...]
+    """The tensors that each segment's head saved for `backward`."""
 
 
 class Heads:
@@ -46,18 +46,18 @@ class Heads:
         temperature: float = 1.0,
         head: str = "box",
     ) -> None:
-        """Takes number type and device from `like`; ConfigError for parts of an action that `head` cannot make.
+        """Takes the number type and the device from `like`; ConfigError for an action part that `head` cannot make.
 
-        gumbel, temperature: of Categorical parts. head: of Box parts, `network.head`.
+        gumbel, temperature: settings of Categorical parts. head: the head of Box parts (`network.head`).
         """
         layout = segments(joint, head)
         self._columns = [segment.columns for segment in layout]
         self._thrusts = [(segment.columns, segment.shape) for segment in layout if segment.kind == "thrust"]
         self._heads = [head_of(segment, like, gumbel, temperature) for segment in layout]
-        self.choices = sum(head.noise for head in self._heads)
-        """Gumbel numbers `sample` takes for each row: one a choice of Categorical and soft parts, in joint order."""
-        self.low, self.high, self.reach = (torch.from_numpy(side).to(like) for side in ranges(joint, head))
-        """Bounds of the joint action, and how far noise of scale 1 moves each number (0 = not at all), each `[U]`."""
+        self.gumbel_dim = sum(head.gumbel_dim for head in self._heads)
+        """Number of Gumbel variables that `sample` takes for each row: one a number of Categorical and soft parts."""
+        self.low, self.high, self.noise_scale = (torch.from_numpy(side).to(like) for side in ranges(joint, head))
+        """Bounds of the joint action, and how far noise of scale 1 moves each number (0 = not at all); `[U]` each."""
 
     def greedy(self, logits: Tensor, out: Tensor | None = None) -> Tensor:
         """Returns the actions `[B, U]` without exploration, in `out` if given."""
@@ -69,25 +69,25 @@ class Heads:
     def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor | None = None) -> Sample:
         """Returns the actions of the policy loss, in `out` if given.
 
-        noise: Gumbel noise `[B, choices]`, None where none is needed.
+        noise: Gumbel noise `[B, gumbel_dim]`; None if gumbel_dim is 0, or for actions without noise.
         """
-        actions, kept, at = torch.empty_like(logits) if out is None else out, [], 0
+        actions, saved, at = torch.empty_like(logits) if out is None else out, [], 0
         for head, own, acted in zip(self._heads, self._split(logits), self._split(actions), strict=True):
-            drawn = None if noise is None else noise[:, at : at + head.noise]
-            at += head.noise
-            kept.append(head.sample(own, drawn, acted))
-        return Sample(actions, tuple(kept))
+            drawn = None if noise is None else noise[:, at : at + head.gumbel_dim]
+            at += head.gumbel_dim
+            saved.append(head.sample(own, drawn, acted))
+        return Sample(actions, tuple(saved))
 
     def backward(self, sample: Sample, d_actions: Tensor, out: Tensor | None = None) -> Tensor:
-        """Returns the gradient of the logits `[B, U]`, given that of the sampled actions, in `out` if given."""
+        """Returns the gradient of the logits `[B, U]`, from that of the sampled actions, in `out` if given."""
         d_logits = torch.empty_like(d_actions) if out is None else out
         d_own, d_outs = self._split(d_actions), self._split(d_logits)
-        for head, kept, own, d_out in zip(self._heads, sample.kept, d_own, d_outs, strict=True):
-            head.backward(kept, own, d_out)
+        for head, saved, own, d_out in zip(self._heads, sample.saved, d_own, d_outs, strict=True):
+            head.backward(saved, own, d_out)
         return d_logits
 
     def couple(self, noise: Tensor) -> Tensor:
-        """Makes noise on actions `[B, U]` push a thrust one way as much as it holds back the other, in place."""
+        """Couples noise on actions `[B, U]`, in place: what is added to a thrust is taken from the opposite one."""
         for columns, shape in self._thrusts:
             five = numbers_first(noise[:, columns], shape)
             five[LEFT_DOWN] = -five[RIGHT_UP]
@@ -97,8 +97,8 @@ class Heads:
         return [joint] if len(self._columns) == 1 else [joint[:, columns] for columns in self._columns]
 
 
-def gumbel_noise(rows: int, choices: int, like: Tensor, generator: torch.Generator) -> Tensor:
-    """Draws standard Gumbel noise `[rows, choices]`: `-log(-log(u))`, u uniform."""
+def gumbel_noise(rows: int, columns: int, like: Tensor, generator: torch.Generator) -> Tensor:
+    """Draws standard Gumbel noise `[rows, columns]`: `-log(-log(u))`, u uniform."""
     # Drawing u and two logarithms take a third of the time of an exponential variable's draw.
-    uniform = like.new_empty(rows, choices).uniform_(_SMALLEST_UNIFORM, 1.0, generator=generator)
+    uniform = like.new_empty(rows, columns).uniform_(_SMALLEST_UNIFORM, 1.0, generator=generator)
     return uniform.log_().neg_().log_().neg_()

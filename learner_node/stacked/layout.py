@@ -1,14 +1,14 @@
-"""The family: each algorithm as a row of traits, and what a run's settings make of them for its players.
+"""The network layout of a run: which player has which policy and critics, and what each critic reads.
 
-    maddpg   one critic a player that sees everything                          Lowe et al. 2017, arXiv 1706.02275
-    matd3    two such critics, the lower value counts; policies move every     Ackermann et al. 2019, arXiv 1910.01465,
-             second update; target actions are smoothed by noise               after Fujimoto et al. 2018, 1802.09477
-    iddpg    one critic a player that sees its own observation and action      Lillicrap et al. 2016, arXiv 1509.02971,
-             only: learners that take each other for environment               one learner an agent
+    maddpg   one critic a player that reads everything                         Lowe et al. 2017, arXiv 1706.02275
+    matd3    two such critics, the lower value counts; policies are updated    Ackermann et al. 2019, arXiv 1910.01465,
+             every second time; target actions carry noise                     after Fujimoto et al. 2018, 1802.09477
+    iddpg    one critic a player that reads its own observation and action     Lillicrap et al. 2016, arXiv 1509.02971,
+             only: learners that treat each other as part of the environment   one learner an agent
     joint    a side is one player: one policy from all its observations to     (the agents are merged before they come
-             all its actions, one critic that sees everything                  here: common/run/players.py)
+             all its actions, one critic that reads everything                 here: common/run/players.py)
 
-Sides may differ: the update is one, over all players, whatever each one's traits.
+Each algorithm is a `Variant` of one update. Sides may use different variants in one run.
 """
 
 from __future__ import annotations
@@ -25,18 +25,22 @@ from common.spec import PlayerSpec, PlayersSpec
 
 @dataclass(frozen=True)
 class Variant:
-    """What makes an algorithm."""
+    """The ways in which one algorithm of the family differs from the others."""
 
-    sees_all: bool = True
-    twin: bool = False
-    smooths: bool = False
-    policy_every: int = 1
+    centralised: bool = True
+    """Whether critics read the observations and actions of all players (Lowe et al. 2017)."""
+    twin_critics: bool = False
+    """Whether each player has two critics and the lower value makes the target (Fujimoto et al. 2018)."""
+    target_noise: bool = False
+    """Whether target actions carry clipped noise (Fujimoto et al. 2018, target policy smoothing)."""
+    policy_delay: int = 1
+    """Critic updates for each update of policies and targets (Fujimoto et al. 2018, delayed policy updates)."""
 
 
-TRAITS: dict[Algorithm, Variant] = {
+VARIANTS: dict[Algorithm, Variant] = {
     "maddpg": Variant(),
-    "matd3": Variant(twin=True, smooths=True, policy_every=2),
-    "iddpg": Variant(sees_all=False),
+    "matd3": Variant(twin_critics=True, target_noise=True, policy_delay=2),
+    "iddpg": Variant(centralised=False),
     "joint": Variant(),
 }
 
@@ -47,9 +51,9 @@ class Critic:
 
     player: int
     network: int
-    """Critics of one network share its parameters."""
-    sees: tuple[int, ...]
-    """What it reads of the joint observation and action `[O+U]`, in its network's order."""
+    """Number of its network. Critics of one network share their parameters."""
+    input_columns: tuple[int, ...]
+    """Columns of the joint observation and action `[O+U]` that the critic reads, in its network's order."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +61,17 @@ class NetworkLayout:
     """The networks of a run, player by player."""
 
     policy_networks: tuple[int, ...]
+    """Network of each player's policy. Players of one network share its parameters."""
     critics: tuple[Critic, ...]
-    """Each player's first, in their order; then the second ones."""
-    smooths: tuple[bool, ...]
-    policy_every: int
+    """The first critic of each player, in the order of the players; then the second critics."""
+    target_noise: tuple[bool, ...]
+    """Whether each player's target actions carry noise."""
+    policy_delay: int
+    """Critic updates for each update of policies and targets."""
 
     @property
-    def twins(self) -> tuple[int, ...]:
-        """The players that have a second critic, in the order of those."""
+    def twin_players(self) -> tuple[int, ...]:
+        """The players that have a second critic, in the order of the second critics."""
         return tuple(critic.player for critic in self.critics[len(self.policy_networks) :])
 
     @property
@@ -74,27 +81,28 @@ class NetworkLayout:
 
 
 def network_layout(players: PlayersSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> NetworkLayout:
-    """Returns what the settings make of the players of a run (`Run.players`)."""
+    """Returns the networks of the players of a run (`Run.players`); ConfigError when players that share cannot."""
     by_side = algorithms_by_side(players, algorithm.name)
-    traits = [TRAITS[by_side[player.team]] for player in players.agents]
+    variants = [VARIANTS[by_side[player.team]] for player in players.agents]
     alone = tuple(range(len(players.agents)))
     roles = roles_of(players, network.share)
-    _refuse_unlike_learners(players, roles, by_side, algorithm)
+    _refuse_mixed_roles(players, roles, by_side, algorithm)
     critic_roles = roles if network.share_critics else alone
-    firsts = [_critic(players, i, critic_roles, traits[i], 0) for i in alone]
-    twins = [_critic(players, i, critic_roles, traits[i], 1 + max(critic_roles)) for i in alone if traits[i].twin]
+    first = [_critic(players, i, critic_roles, variants[i], 0) for i in alone]
+    offset = 1 + max(critic_roles)
+    second = [_critic(players, i, critic_roles, variants[i], offset) for i in alone if variants[i].twin_critics]
     return NetworkLayout(
         policy_networks=roles if network.share_policies else alone,
-        critics=_numbered([*firsts, *twins]),
-        smooths=tuple(own.smooths for own in traits),
-        policy_every=algorithm.policy_every or max(own.policy_every for own in traits),
+        critics=_numbered([*first, *second]),
+        target_noise=tuple(variant.target_noise for variant in variants),
+        policy_delay=algorithm.policy_every or max(variant.policy_delay for variant in variants),
     )
 
 
-def _refuse_unlike_learners(
+def _refuse_mixed_roles(
     players: PlayersSpec, roles: Sequence[int], by_side: dict[str, Algorithm], algorithm: AlgorithmSpec
 ) -> None:
-    """Raises ConfigError when players of one role learn by other algorithms, or at other rates."""
+    """Raises ConfigError when players of one role have different algorithms or learning rates."""
     first: dict[int, PlayerSpec] = {}
     for player, number in zip(players.agents, roles, strict=True):
         mate = first.setdefault(number, player)
@@ -106,20 +114,20 @@ def _refuse_unlike_learners(
             )
 
 
-def _critic(players: PlayersSpec, player: int, roles: Sequence[int], traits: Variant, offset: int) -> Critic:
+def _critic(players: PlayersSpec, player: int, roles: Sequence[int], variant: Variant, offset: int) -> Critic:
     mates = [i for i, number in enumerate(roles) if number == roles[player]]
     others = [i for i in range(len(players.agents)) if i not in mates]
     at = mates.index(player)
-    seen = [*mates[at:], *mates[:at], *others] if traits.sees_all else [player]
-    if traits.sees_all and len(mates) == 1:
-        sees = tuple(range(players.obs_dim + players.action_dim))
+    order = [*mates[at:], *mates[:at], *others] if variant.centralised else [player]
+    if variant.centralised and len(mates) == 1:
+        input_columns = tuple(range(players.obs_dim + players.action_dim))
     else:
-        sees = tuple(chain.from_iterable(_columns(players, players.agents[i]) for i in seen))
-    return Critic(player, offset + roles[player], sees)
+        input_columns = tuple(chain.from_iterable(_columns(players, players.agents[i]) for i in order))
+    return Critic(player, offset + roles[player], input_columns)
 
 
 def _columns(players: PlayersSpec, player: PlayerSpec) -> list[int]:
-    """Returns where a player's observation and action stand in the joint observation and action."""
+    """Returns the columns of a player's observation and action in the joint observation and action."""
     action = player.action_slice
     return [
         *range(player.obs_slice.start, player.obs_slice.stop),
@@ -128,6 +136,6 @@ def _columns(players: PlayersSpec, player: PlayerSpec) -> list[int]:
 
 
 def _numbered(critics: Sequence[Critic]) -> tuple[Critic, ...]:
-    """Numbers the networks without gaps, in order of first use."""
+    """Returns the critics with their networks numbered without gaps, in order of first use."""
     numbers = {name: i for i, name in enumerate(dict.fromkeys(critic.network for critic in critics))}
-    return tuple(Critic(critic.player, numbers[critic.network], critic.sees) for critic in critics)
+    return tuple(Critic(critic.player, numbers[critic.network], critic.input_columns) for critic in critics)

@@ -1,14 +1,14 @@
-"""All agents' networks, stacked: the layers of all policies, and of all critics, laid over one flat buffer each.
+"""The stacked networks: the layers of all policies, and of all critics, as views of one flat buffer each.
 
     N agents     C critics (one or two an agent)     H width of a hidden layer
-    O, U         length of the joint observation, of the joint action        o, u  the same of one agent
+    O, U         length of the joint observation, of the joint action        o, u  the same for one agent
 
-What is alike is one tensor: a layer of all agents is one batched product. Every critic reads the same joint input, not
-a copy of it. What differs is never padded: policies' first and last layers are stacked over cohorts, runs of
-neighbouring agents of equal sizes, whose observations and actions are views of the joint rows. So no agent's loss or
-gradient can depend on another agent's size.
+Layers of equal sizes are one tensor: a layer of all agents is one batched product. All critics read the same joint
+input, without copies. Nothing is padded: first and last layers of policies are stacked by cohort (neighbouring agents
+of equal sizes), whose observations and actions are views of the joint rows. So no agent's loss or gradient can depend
+on another agent's size.
 
-Last layers are stored [outputs, H], as torch does: with few outputs their gradient is four times as fast that way.
+Last layers are stored [outputs, H], as in torch: with few outputs their gradient is four times as fast that way.
 """
 
 from __future__ import annotations
@@ -39,48 +39,49 @@ class Affine:
 
 @dataclass(frozen=True)
 class Cohort:
-    """A run of neighbouring agents with observations and actions of equal sizes."""
+    """Neighbouring agents with observations and actions of equal sizes."""
 
     agents: slice
     size: int
     obs: slice
-    """Where their observations stand, side by side, in the joint observation."""
+    """Columns of their observations, side by side, in the joint observation."""
     action: slice
+    """Columns of their actions, side by side, in the joint action."""
     obs_dim: int
     action_dim: int
 
 
 @dataclass(frozen=True)
 class PolicyTensors:
-    """Views into the flat parameters (or gradients) of all policies."""
+    """Views of the flat parameters (or gradients) of all policies."""
 
     first_weights: tuple[Tensor, ...]
-    """Per cohort `[n, o, H]`."""
+    """By cohort `[n, o, H]`."""
     first_bias: Tensor
     """`[N, 1, H]`."""
     first_biases: tuple[Tensor, ...]
-    """The same per cohort `[n, 1, H]`."""
+    """Views of `first_bias` by cohort `[n, 1, H]`."""
     hidden: tuple[Affine, ...]
     last_weights: tuple[Tensor, ...]
-    """Per cohort `[n, u, H]`."""
+    """By cohort `[n, u, H]`."""
     last_biases: tuple[Tensor, ...]
-    """Per cohort `[n, u, 1]`."""
+    """By cohort `[n, u, 1]`."""
 
 
 @dataclass(frozen=True)
 class CriticTensors:
-    """Views into the flat parameters (or gradients) of all critics."""
+    """Views of the flat parameters (or gradients) of all critics."""
 
     first_weight: Tensor
-    """`[C, O+U+1, H]`: the last of each are the biases, as weights of an input that is always 1."""
+    """`[C, O+U+1, H]`: the last row of each critic is its bias, the weights of an input that is always 1."""
     hidden: tuple[Affine, ...]
     last_weight: Tensor
     """`[C, 1, H]`."""
     last_bias: Tensor
     """`[C, 1, 1]`."""
 
-    def first_ones(self, count: int) -> CriticTensors:
-        """Returns the first `count` critics alone."""
+    def first_critics(self, count: int) -> CriticTensors:
+        """Returns views of the first `count` critics."""
         return CriticTensors(
             self.first_weight[:count],
             tuple(Affine(layer.weight[:count], layer.bias[:count]) for layer in self.hidden),
@@ -90,11 +91,11 @@ class CriticTensors:
 
 
 def cohorts(players: PlayersSpec) -> tuple[Cohort, ...]:
-    """Splits the players of a run into runs of equal sizes."""
+    """Returns the players of a run, split into cohorts."""
     found: list[Cohort] = []
     start = 0
-    for (obs_dim, action_dim), run in groupby(players.agents, lambda agent: (agent.obs_dim, agent.action_dim)):
-        members = list(run)
+    for (obs_dim, action_dim), cohort in groupby(players.agents, lambda agent: (agent.obs_dim, agent.action_dim)):
+        members = list(cohort)
         agents = slice(start, start + len(members))
         obs = slice(members[0].obs_start, members[-1].obs_slice.stop)
         action = slice(members[0].action_start, members[-1].action_slice.stop)
@@ -104,7 +105,7 @@ def cohorts(players: PlayersSpec) -> tuple[Cohort, ...]:
 
 
 def _cut(rows: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """Sees `[owners, columns]` as tensors `[owners, *shape]` side by side."""
+    """Returns `[owners, columns]` as views `[owners, *shape]`, side by side."""
     pieces = torch.split(rows, [math.prod(shape) for shape in shapes], dim=1)
     return [piece.view(-1, *shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
@@ -119,40 +120,41 @@ def _affines(tensors: Sequence[Tensor]) -> tuple[Affine, ...]:
 
 
 def policy_blocks(players: PlayersSpec, network: NetworkSpec) -> list[Block]:
-    """Returns the rows that all policies lie in.
+    """Returns the blocks of all policies' parameters in their flat buffer.
 
-    First biases, a row an agent; hidden layers, a row an agent; then cohort by cohort first weights and last layer, a
-    row an agent of it.
+    First biases, a row an agent; hidden layers, a row an agent; then by cohort the first weights and the last layer, a
+    row an agent.
     """
     widths, agents = network.policy_hidden, len(players.agents)
     sizes = [(agents, widths[0]), (agents, sum(map(math.prod, _hidden_shapes(widths))))]
-    sizes += [(run.size, sum(map(math.prod, _end_shapes(run, widths)))) for run in cohorts(players)]
+    sizes += [(cohort.size, sum(map(math.prod, _end_shapes(cohort, widths)))) for cohort in cohorts(players)]
     return _side_by_side(sizes)
 
 
 def policy_tensors(flat: Tensor, players: PlayersSpec, network: NetworkSpec) -> PolicyTensors:
-    """Lays the layers of all policies over a flat buffer."""
+    """Returns the layers of all policies as views of a flat buffer."""
     widths = network.policy_hidden
     first_bias, hidden, *ends = (block.of(flat) for block in policy_blocks(players, network))
     layers = _affines(_cut(hidden, _hidden_shapes(widths)))
-    cut = [_cut(rows, _end_shapes(run, widths)) for run, rows in zip(cohorts(players), ends, strict=True)]
+    cut = [_cut(rows, _end_shapes(cohort, widths)) for cohort, rows in zip(cohorts(players), ends, strict=True)]
     first_weights, last_weights, last_biases = zip(*cut, strict=True)
     first_bias = first_bias[:, None]
-    first_biases = tuple(first_bias[run.agents] for run in cohorts(players))
+    first_biases = tuple(first_bias[cohort.agents] for cohort in cohorts(players))
     return PolicyTensors(first_weights, first_bias, first_biases, layers, last_weights, last_biases)
 
 
 def critic_blocks(inputs: int, critics: int, widths: Sequence[int]) -> list[Block]:
-    """Returns the rows that all critics lie in.
+    """Returns the blocks of all critics' parameters in their flat buffer.
 
-    First layers: a row an input, critic after critic, biases as the last input; then a row a critic.
+    First layers, a row an input, critic after critic, with the biases as the last input; then the other layers, a row a
+    critic.
     """
     rest = sum(map(math.prod, _rest_shapes(widths)))
     return _side_by_side([((inputs + 1) * critics, widths[0]), (critics, rest)])
 
 
 def critic_tensors(flat: Tensor, inputs: int, critics: int, widths: Sequence[int]) -> CriticTensors:
-    """Lays the layers of all critics over a flat buffer."""
+    """Returns the layers of all critics as views of a flat buffer."""
     first, rest = (block.of(flat) for block in critic_blocks(inputs, critics, widths))
     *hidden, last_weight, last_bias = _cut(rest, _rest_shapes(widths))
     return CriticTensors(first.view(critics, inputs + 1, widths[0]), _affines(hidden), last_weight, last_bias)
@@ -160,21 +162,21 @@ def critic_tensors(flat: Tensor, inputs: int, critics: int, widths: Sequence[int
 
 def policy_pieces(policies: PolicyTensors, players: PlayersSpec, player: int) -> list[Tensor]:
     """Returns one player's tensors in the order of common/policy/network.py's flat layout."""
-    for i, run in enumerate(cohorts(players)):
-        if run.agents.start <= player < run.agents.stop:
-            k = player - run.agents.start
+    for i, cohort in enumerate(cohorts(players)):
+        if cohort.agents.start <= player < cohort.agents.stop:
+            k = player - cohort.agents.start
             first, last = policies.first_weights[i][k], policies.last_weights[i][k]
             inner = _hidden_of(policies.hidden, player)
             return [first, policies.first_bias[player], *inner, last.t(), policies.last_biases[i][k]]
     raise IndexError(player)
 
 
-def critic_pieces(critics: CriticTensors, critic: int, sees: Sequence[int]) -> list[Tensor]:
+def critic_pieces(critics: CriticTensors, critic: int, input_columns: Sequence[int]) -> list[Tensor]:
     """Returns one critic's tensors: layer by layer, weight `[inputs, outputs]`, then bias.
 
-    sees: what it reads of the joint observation and action, in its order.
+    input_columns: the columns of the joint observation and action that the critic reads, in its order.
     """
-    first, bias = critics.first_weight[critic, list(sees)], critics.first_weight[critic, -1]
+    first, bias = critics.first_weight[critic, list(input_columns)], critics.first_weight[critic, -1]
     inner = _hidden_of(critics.hidden, critic)
     return [first, bias, *inner, critics.last_weight[critic].t(), critics.last_bias[critic]]
 
@@ -183,8 +185,8 @@ def _hidden_of(layers: Sequence[Affine], owner: int) -> list[Tensor]:
     return [tensor[owner] for layer in layers for tensor in (layer.weight, layer.bias)]
 
 
-def _end_shapes(run: Cohort, widths: Sequence[int]) -> list[tuple[int, int]]:
-    return [(run.obs_dim, widths[0]), (run.action_dim, widths[-1]), (run.action_dim, 1)]
+def _end_shapes(cohort: Cohort, widths: Sequence[int]) -> list[tuple[int, int]]:
+    return [(cohort.obs_dim, widths[0]), (cohort.action_dim, widths[-1]), (cohort.action_dim, 1)]
 
 
 def _rest_shapes(widths: Sequence[int]) -> list[tuple[int, int]]:
@@ -205,9 +207,11 @@ def initial_weights(
 ) -> npt.NDArray[np.float32]:
     """Draws one network's weights and biases uniformly within 1 / sqrt(inputs), layer by layer.
 
-    That is torch's default for linear layers; unlike orthogonal matrices it keeps first logits small, so bounded
-    policies do not start at their bounds. numpy draws it because its streams are the same on every device and in
-    every version of torch. first_biases: how many sets of biases the first layer has.
+    This is torch's default for linear layers. Unlike orthogonal matrices it keeps the first logits small, so bounded
+    policies do not start at their bounds. numpy draws the numbers because its streams are the same on every device and
+    in every version of torch.
+
+    shapes: inputs and outputs of each layer. first_biases: number of sets of biases of the first layer.
     """
     generator = np.random.default_rng(seed)
     sets = [first_biases, *[1] * (len(shapes) - 1)]

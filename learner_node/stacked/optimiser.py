@@ -1,6 +1,6 @@
 """Adam and gradient clipping over the flat parameters of all networks of one kind at once.
 
-P parameters of all networks, in one flat buffer of blocks of rows     owner: the network a row belongs to
+P shared parameters of all networks, in one flat buffer of blocks of rows     owner: the network of a row
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from learner_node.stacked.sharing import Block
 class Adam:
     """Adam (Kingma and Ba 2015) over one flat tensor; element by element it equals one optimiser a network.
 
-    With a rate of its own for each parameter, in units of the common one, and decay of the weights added to the
-    gradient, as torch.optim.Adam does.
+    Each parameter may have its own learning rate in units of the common one. Weight decay is added to the gradient, as
+    in torch.optim.Adam.
     """
 
     def __init__(self, parameters: Tensor, weight_decay: float, relative_rates: Tensor | None) -> None:
-        """Starts both moments of `parameters` `[P]` at zero; relative_rates `[P]`, None = all alike."""
+        """Starts both moments of `parameters` `[P]` at zero; relative_rates `[P]`, None = all equal."""
         self.mean = torch.zeros_like(parameters)
         self.square = torch.zeros_like(parameters)
         self.steps = torch.zeros((), device=parameters.device)
-        self.rate = parameters.new_zeros(())
-        """The learning rate: a tensor, so that a captured update reads it anew."""
+        self.learning_rate = parameters.new_zeros(())
+        """The common learning rate. It is a tensor, so that each replay of a captured update reads it again."""
         self._weight_decay, self._relative_rates = weight_decay, relative_rates
 
     def step(self, parameters: Tensor, gradient: Tensor) -> None:
         """Moves `parameters` one step against `gradient`, both `[P]`."""
         before = None if self._relative_rates is None else parameters.clone()
         self.steps.add_(1.0)
-        # What torch.optim.Adam(fused=True) calls in the end; its way there takes longer than the step.
+        # torch.optim.Adam(fused=True) ends in this call, but the way there takes longer than the step.
         torch._fused_adam_(
             [parameters],
             [gradient],
@@ -42,7 +42,7 @@ class Adam:
             [self.square],
             [],
             [self.steps],
-            lr=self.rate,
+            lr=self.learning_rate,
             beta1=0.9,
             beta2=0.999,
             weight_decay=self._weight_decay,
@@ -51,42 +51,42 @@ class Adam:
             maximize=False,
         )
         if before is not None and self._relative_rates is not None:
-            # A step is proportional to its rate, so each parameter goes its own share of the common step.
+            # A step is proportional to its rate, so each parameter moves by its own fraction of the common step.
             torch.lerp(before, parameters, self._relative_rates, out=parameters)
 
 
-class Clip:
-    """Scales each network's gradient down to a largest norm, where it lies.
+class GradientClip:
+    """Scales each network's gradient down to a largest norm, in place.
 
-    Each network by itself, as torch's clip_grad_norm_ does for one module (which divides by the norm + 1e-6): one
-    agent's large gradient does not slow the others.
+    Each network is clipped separately, like one module by torch's clip_grad_norm_ (which divides by the norm + 1e-6):
+    one agent's large gradient does not slow the others.
     """
 
     def __init__(self, gradient: Tensor, blocks: Sequence[tuple[Block, list[int]]], largest: float) -> None:
-        """Takes all gradients of one kind `[P]`, which stay where they are, and the owner of each row of each block.
+        """Takes the gradient buffer of one kind `[P]`, which must stay in place, and the owner of each block's rows.
 
-        largest: the norm to scale down to; 0 = leaves them.
+        largest: the norm to scale down to; 0 = no clipping.
         """
         self._largest = largest
-        runs = [_one_row_an_owner(block, own) for block, own in blocks if block.width]
-        self._rows = [block.of(gradient) for block, _ in runs]
+        merged = [_one_row_an_owner(block, own) for block, own in blocks if block.width]
+        self._rows = [block.of(gradient) for block, _ in merged]
         counts = [len(rows) for rows in self._rows]
-        owners = [owner for _, own in runs for owner in own]
+        owners = [owner for _, own in merged for owner in own]
         self._norms = gradient.new_zeros(len(owners))
         self._parts = torch.split(self._norms, counts)
         self._owner = torch.tensor(owners, device=gradient.device)
         self._of_owner = torch.nn.functional.one_hot(self._owner).to(gradient).t().contiguous()
         self._scales = gradient.new_zeros(len(self._of_owner))
-        one_row_each = all(own == list(range(len(self._scales))) for _, own in runs)
+        one_row_each = all(own == list(range(len(self._scales))) for _, own in merged)
         self._row_scales = None if one_row_each else gradient.new_zeros(len(owners))
-        """The scale of each row, where blocks have more than a row of each network."""
+        """The scale of each row; None if each block has one row a network."""
         if self._row_scales is None:
-            self._scales_of = [self._scales[:, None]] * len(runs)
+            self._scales_of = [self._scales[:, None]] * len(merged)
         else:
             self._scales_of = list(torch.split(self._row_scales[:, None], counts))
 
-    def __call__(self) -> Tensor:
-        """Scales them and returns the squared norms before, network by network."""
+    def clip(self) -> Tensor:
+        """Clips the gradients and returns their squared norms before clipping, network by network."""
         for rows, norms in zip(self._rows, self._parts, strict=True):
             torch.linalg.vector_norm(rows, dim=1, out=norms)
         squared_norms = torch.mv(self._of_owner, self._norms.square_())
@@ -100,9 +100,9 @@ class Clip:
 
 
 def _one_row_an_owner(block: Block, owners: list[int]) -> tuple[Block, list[int]]:
-    """Takes the rows of each owner as one longer row, where they lie together and all have equally many."""
-    runs = [(owner, len(list(rows))) for owner, rows in groupby(owners)]
-    lengths = {length for _, length in runs}
+    """Merges the rows of each owner into one longer row, if they are neighbours and all owners have equally many."""
+    merged = [(owner, len(list(rows))) for owner, rows in groupby(owners)]
+    lengths = {length for _, length in merged}
     if len(lengths) > 1:
         return block, owners
-    return Block(block.start, len(runs), lengths.pop() * block.width), [owner for owner, _ in runs]
+    return Block(block.start, len(merged), lengths.pop() * block.width), [owner for owner, _ in merged]

@@ -1,4 +1,8 @@
-"""Networks of one kind: their parameters, targets, gradients and optimiser, stored once and laid out for each user."""
+"""Parameters, targets, gradients and optimiser of all networks of one kind.
+
+Parameters exist twice: `shared`, one set a network, which is what the optimiser steps; and `expanded`, one set a user
+(a player's policy, or a critic), which is what the passes read. sharing.py copies one to the other.
+"""
 
 from __future__ import annotations
 
@@ -27,22 +31,23 @@ from learner_node.stacked.networks import (
     policy_pieces,
     policy_tensors,
 )
-from learner_node.stacked.optimiser import Adam, Clip
+from learner_node.stacked.optimiser import Adam, GradientClip
 from learner_node.stacked.sharing import Label, Sharing
 
 _T = TypeVar("_T", PolicyTensors, CriticTensors)
 
 
 class ParameterSet(Generic[_T]):
-    """All networks of one kind.
+    """The policies, or the critics, of a run: everything that an update of them reads or changes.
 
-    `stored` `[P]` is what is learnt; `online`, `target` and `gradient` are views for every user (agent, or critic).
+    `shared` `[P]` are the learnt parameters, one set a network. `online`, `target` and `gradient` are views of the
+    expanded parameters, one set a user.
     """
 
     def __init__(
         self,
         sharing: Sharing,
-        order: Tensor,
+        shared_index: Tensor,
         initial: Tensor,
         views: Callable[[Tensor], _T],
         *,
@@ -50,79 +55,81 @@ class ParameterSet(Generic[_T]):
         clip: float,
         network_rates: Sequence[float],
     ) -> None:
-        """Starts at `initial` `[P]`, network by network; `order` says where each of its numbers is stored.
+        """Starts at `initial` `[P]`, network by network; `shared_index` is the index of each number in `shared`.
 
-        clip: the largest norm of a network's gradient, 0 = any. network_rates: each network's learning rate in units of
-        the common one.
+        clip: the largest norm of a network's gradient, 0 = no limit. network_rates: each network's learning rate in
+        units of the common one.
         """
-        self._sharing, self.order = sharing, order
-        self.stored = torch.empty_like(initial)
-        self.stored[order] = initial
-        self._users_gradient = initial.new_zeros(sharing.users_size)
-        self._gradient = self._users_gradient if sharing.is_plain else initial.new_zeros(sharing.stored_size)
-        self._users = self.stored if sharing.is_plain else initial.new_empty(sharing.users_size)
-        self._expand = sharing.expansion(self.stored, self._users)
-        self._reduce = sharing.reduction(self._users_gradient, self._gradient)
-        self._expand()
-        self.users_target = self._users.clone()
+        self._sharing, self.shared_index = sharing, shared_index
+        self.shared = torch.empty_like(initial)
+        self.shared[shared_index] = initial
+        self._expanded_gradient = initial.new_zeros(sharing.expanded_size)
+        self._shared_gradient = (
+            self._expanded_gradient if sharing.is_identity else initial.new_zeros(sharing.shared_size)
+        )
+        self._expanded = self.shared if sharing.is_identity else initial.new_empty(sharing.expanded_size)
+        self._expansion = sharing.expansion(self.shared, self._expanded)
+        self._reduction = sharing.reduction(self._expanded_gradient, self._shared_gradient)
+        self._expansion.expand()
+        self.expanded_target = self._expanded.clone()
         rates = _by_number(sharing, network_rates, initial) if set(network_rates) != {1.0} else None
-        self.adam = Adam(self.stored, weight_decay, rates)
-        self.online: _T = views(self._users)
-        self.target: _T = views(self.users_target)
-        self.gradient: _T = views(self._users_gradient)
-        self._clip = Clip(self._gradient, sharing.stored_blocks, clip)
-        self._first_use = sharing.first_uses().to(initial.device)
-        """Where each stored number first stands among the users' numbers."""
+        self.adam = Adam(self.shared, weight_decay, rates)
+        self.online: _T = views(self._expanded)
+        self.target: _T = views(self.expanded_target)
+        self.gradient: _T = views(self._expanded_gradient)
+        self._gradient_clip = GradientClip(self._shared_gradient, sharing.shared_blocks, clip)
+        self._first_expanded_index = sharing.first_expanded_index().to(initial.device)
+        """Index of the first use of each shared number among the expanded ones."""
 
     def step(self) -> Tensor:
-        """Clips the gradients and steps the optimiser; returns their squared norms before, network by network."""
-        self._reduce()
-        squared_norms = self._clip()
-        self.adam.step(self.stored, self._gradient)
-        self._expand()
+        """Clips the gradients and steps the optimiser; returns the squared norms before clipping, by network."""
+        self._reduction.reduce()
+        squared_norms = self._gradient_clip.clip()
+        self.adam.step(self.shared, self._shared_gradient)
+        self._expansion.expand()
         return squared_norms
 
-    def follow(self, rate: float) -> None:
-        """Moves the targets a share of the way to the parameters."""
-        self.users_target.lerp_(self._users, rate)
+    def soft_update(self, tau: float) -> None:
+        """Moves the targets: `target = (1 - tau) * target + tau * online` (Lowe et al. 2017, algorithm 1)."""
+        self.expanded_target.lerp_(self._expanded, tau)
 
     @property
-    def users(self) -> Tensor:
-        """The parameters of every user, as they lie."""
-        return self._users
+    def expanded(self) -> Tensor:
+        """The parameters of every user, in the layout of the passes."""
+        return self._expanded
 
     def tensors(self) -> dict[str, Tensor]:
         """Returns copies of all state on the CPU, network by network, by name."""
-        kept = {"online": self.stored, "target": self.users_target[self._first_use]}
-        kept |= {"adam/mean": self.adam.mean, "adam/square": self.adam.square}
-        found = {name: tensor[self.order].to("cpu", copy=True) for name, tensor in kept.items()}
-        return {**found, "adam/steps": self.adam.steps.to("cpu", copy=True)}
+        state = {"online": self.shared, "target": self.expanded_target[self._first_expanded_index]}
+        state |= {"adam/mean": self.adam.mean, "adam/square": self.adam.square}
+        by_network = {name: tensor[self.shared_index].to("cpu", copy=True) for name, tensor in state.items()}
+        return {**by_network, "adam/steps": self.adam.steps.to("cpu", copy=True)}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Takes what `tensors` returned."""
-        device = self.stored.device
-        target = torch.empty_like(self.stored)
-        for kept, name in (
-            (self.stored, "online"),
+        """Replaces all state by what `tensors` returned."""
+        device = self.shared.device
+        target = torch.empty_like(self.shared)
+        for own, name in (
+            (self.shared, "online"),
             (target, "target"),
             (self.adam.mean, "adam/mean"),
             (self.adam.square, "adam/square"),
         ):
-            kept[self.order] = tensors[name].to(device)
+            own[self.shared_index] = tensors[name].to(device)
         self.adam.steps.copy_(tensors["adam/steps"])
-        self._expand()
-        self._sharing.expansion(target, self.users_target)()
+        self._expansion.expand()
+        self._sharing.expansion(target, self.expanded_target).expand()
 
 
 class _Network(NamedTuple):
-    """One network: where its numbers are stored, piece by piece, their start, and its relative learning rate."""
+    """One network: the index of its numbers in `shared`, tensor by tensor, their start, its relative learning rate."""
 
-    places: list[Tensor]
+    shared_index: list[Tensor]
     initial: npt.NDArray[np.float32]
-    rate: float
+    learning_rate: float
 
 
-def _trained(
+def _make_parameter_set(
     sharing: Sharing,
     networks: Sequence[_Network],
     views: Callable[[Tensor], _T],
@@ -133,19 +140,19 @@ def _trained(
 ) -> ParameterSet[_T]:
     return ParameterSet(
         sharing,
-        torch.cat([piece.flatten() for network in networks for piece in network.places]).to(like.device),
+        torch.cat([piece.flatten() for network in networks for piece in network.shared_index]).to(like.device),
         torch.from_numpy(np.concatenate([network.initial for network in networks])).to(like),
         views,
         weight_decay=decay,
         clip=clip,
-        network_rates=[network.rate for network in networks],
+        network_rates=[network.learning_rate for network in networks],
     )
 
 
-def trained_policies(
+def make_policies(
     players: PlayersSpec,
     network: NetworkSpec,
-    plan: NetworkLayout,
+    layout: NetworkLayout,
     rates: Sequence[float],
     *,
     decay: float,
@@ -153,36 +160,37 @@ def trained_policies(
     seed: int,
     like: Tensor,
 ) -> ParameterSet[PolicyTensors]:
-    """Returns the policies of players, from parameters drawn for each network.
+    """Returns the players' policies, with initial parameters drawn for each network from the seed.
 
-    rates: of each player's learning, in units of the common rate. clip: the largest norm of a gradient, 0 = any.
+    rates: each player's learning rate in units of the common one. decay: weight decay. clip: the largest norm of a
+    network's gradient, 0 = no limit. like: a tensor of the number type and on the device to use.
     """
-    owner, apart = plan.policy_networks, network.tell_apart
+    owner, apart = layout.policy_networks, network.tell_apart
     biases, *others = policy_blocks(players, network)
     agents = range(len(players.agents))
-    users = [[*agents], *(range(*run.agents.indices(len(owner))) for run in cohorts(players))]
+    users = [[*agents], *(range(*cohort.agents.indices(len(owner))) for cohort in cohorts(players))]
     labels: list[list[Label]] = [[(owner[i], i if apart else 0) for i in agents]]
     labels += [[(owner[i], 0) for i in own] for own in users]
     sharing = Sharing([biases, *others], labels, like)
-    places = policy_tensors(sharing.places(), players, network)
+    shared_index = policy_tensors(sharing.shared_index(), players, network)
     networks: list[_Network] = []
     for number in dict.fromkeys(owner):
         mates = [i for i in agents if owner[i] == number]
-        pieces = policy_pieces(places, players, mates[0])
-        own_biases = [places.first_bias[i] for i in mates] if apart else [pieces[1]]
+        pieces = policy_pieces(shared_index, players, mates[0])
+        own_biases = [shared_index.first_bias[i] for i in mates] if apart else [pieces[1]]
         initial = initial_weights(
             layer_shapes(players.agents[mates[0]], network), (seed, 0, mates[0]), first_biases=len(own_biases)
         )
         networks.append(_Network([pieces[0], *own_biases, *pieces[2:]], initial, rates[mates[0]]))
-    return _trained(
+    return _make_parameter_set(
         sharing, networks, lambda flat: policy_tensors(flat, players, network), like, decay=decay, clip=clip
     )
 
 
-def trained_critics(
+def make_critics(
     players: PlayersSpec,
     network: NetworkSpec,
-    plan: NetworkLayout,
+    layout: NetworkLayout,
     rates: Sequence[float],
     *,
     decay: float,
@@ -190,40 +198,46 @@ def trained_critics(
     seed: int,
     like: Tensor,
 ) -> ParameterSet[CriticTensors]:
-    """Returns the critics of players; see `trained_policies`."""
-    inputs, widths, critics = players.obs_dim + players.action_dim, network.critic_hidden, plan.critics
+    """Returns the players' critics, with initial parameters drawn for each network from the seed.
+
+    rates: each player's learning rate in units of the common one. decay: weight decay. clip: the largest norm of a
+    network's gradient, 0 = no limit. like: a tensor of the number type and on the device to use.
+    """
+    inputs, widths, critics = players.obs_dim + players.action_dim, network.critic_hidden, layout.critics
     first = _first_labels(critics, inputs, apart=network.tell_apart)
     labels: list[list[Label]] = [first, [(critic.network, 0) for critic in critics]]
     sharing = Sharing(critic_blocks(inputs, len(critics), widths), labels, like)
-    places = critic_tensors(sharing.places(), inputs, len(critics), widths)
+    shared_index = critic_tensors(sharing.shared_index(), inputs, len(critics), widths)
     networks: list[_Network] = []
-    for number in dict.fromkeys(plan.critic_networks):
+    for number in dict.fromkeys(layout.critic_networks):
         mates = [i for i, critic in enumerate(critics) if critic.network == number]
         one = critics[mates[0]]
-        pieces = critic_pieces(places, mates[0], one.sees)
-        own_biases = [critic_pieces(places, i, one.sees)[1] for i in mates] if network.tell_apart else [pieces[1]]
-        shapes = list(pairwise((len(one.sees), *widths, 1)))
+        pieces = critic_pieces(shared_index, mates[0], one.input_columns)
+        own_biases = (
+            [critic_pieces(shared_index, i, one.input_columns)[1] for i in mates] if network.tell_apart else [pieces[1]]
+        )
+        shapes = list(pairwise((len(one.input_columns), *widths, 1)))
         initial = initial_weights(shapes, (seed, 1, mates[0]), first_biases=len(own_biases))
         networks.append(_Network([pieces[0], *own_biases, *pieces[2:]], initial, rates[one.player]))
-    return _trained(
+    return _make_parameter_set(
         sharing, networks, lambda flat: critic_tensors(flat, inputs, len(critics), widths), like, decay=decay, clip=clip
     )
 
 
 def _first_labels(critics: Sequence[Critic], inputs: int, *, apart: bool) -> list[Label]:
-    """Returns which stored row each row of the first layers is: of each critic inputs, then biases; None = not seen."""
+    """Returns the label of each row of the first layers, critic by critic: inputs, then biases; None = not read."""
     labels: list[Label] = []
     for i, critic in enumerate(critics):
-        places = {column: 1 + place for place, column in enumerate(critic.sees)}
-        labels += [(critic.network, places[row]) if row in places else None for row in range(inputs)]
+        row_of = {column: 1 + k for k, column in enumerate(critic.input_columns)}
+        labels += [(critic.network, row_of[column]) if column in row_of else None for column in range(inputs)]
         labels.append((critic.network, -1 - i if apart else 0))
     return labels
 
 
 def _by_number(sharing: Sharing, network_rates: Sequence[float], like: Tensor) -> Tensor:
-    """Returns each stored number's rate, given its network's."""
+    """Returns the relative learning rate of each shared number `[P]`."""
     rates = [
         torch.tensor([network_rates[owner] for owner in owners]).repeat_interleave(block.width)
-        for block, owners in sharing.stored_blocks
+        for block, owners in sharing.shared_blocks
     ]
     return torch.cat(rates).to(like)

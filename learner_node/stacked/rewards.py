@@ -1,9 +1,9 @@
-"""From agents to players: whose reward a player learns, and when it is there.
+"""Rewards, discounts and presence of players, from those of their agents.
 
-    reward of agent i = (1 - s) * own reward + s * mean over its side         s: the team spirit
-    reward of a player = mean over the agents it is
+    reward of agent i  = (1 - s) * own reward + s * mean over its side        s: the team spirit
+    reward of a player = mean over its agents
 
-"Team Spirit" is OpenAI Five's (2018) word for s: 0 = only its own reward, 1 = only the team's.
+"Team Spirit" is the term of OpenAI Five (2018): with s = 0 each agent learns its own reward, with s = 1 the team's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from learner_node.stacked.losses import LossBatch, RowWeights
 
 
 class PlayerSignals(NamedTuple):
-    """What players are told of a transition, `[B, N]` each."""
+    """Rewards, discounts and presence of players, `[B, N]` each."""
 
     reward: Tensor
     discount: Tensor
@@ -28,10 +28,10 @@ class PlayerSignals(NamedTuple):
 
 
 class SignalMixer:
-    """Turns agents' rewards, discounts and presence into players'."""
+    """Computes the players' signals and row weights from agents' rewards, discounts and presence."""
 
     def __init__(self, agents: AgentsSpec, players: PlayersSpec, algorithm: AlgorithmSpec, like: Tensor) -> None:
-        """Takes number type and device from `like`."""
+        """Takes the number type and the device from `like`."""
         self._members = [list(members_of(agents, player)) for player in players.agents]
         self._scale = algorithm.reward_scale
         spirited = algorithm.team_spirit > 0.0 or algorithm.final_team_spirit is not None
@@ -55,30 +55,30 @@ class SignalMixer:
         self._penalty = (algorithm.action_regularisation / lengths.to(like))[:, None]
 
     def set_team_spirit(self, spirit: float) -> None:
-        """Sets the share of the team's mean reward in each agent's."""
+        """Sets the fraction of the team's mean reward in each agent's reward, 0 to 1."""
         team_mean = self._same_team / self._same_team.sum(0, keepdim=True)
         own = torch.eye(len(team_mean)).to(team_mean)
         self._matrix.copy_(((1.0 - spirit) * own + spirit * team_mean) @ self._mean_of * self._scale)
 
-    def told(self, batch: LossBatch) -> PlayerSignals:
-        """Returns what the players are told."""
+    def signals(self, batch: LossBatch) -> PlayerSignals:
+        """Returns the players' signals of a batch."""
         reward = batch.reward @ self._matrix if self._mixes else batch.reward
         if not self._merges:
             return PlayerSignals(reward, batch.discount, batch.present)
         return PlayerSignals(reward, self._any(batch.discount), self._any(batch.present))
 
-    def shares(self, batch: LossBatch, told: PlayerSignals) -> RowWeights:
-        """Returns what the rows of a batch count for."""
-        mask = told.present.t()
+    def row_weights(self, batch: LossBatch, signals: PlayerSignals) -> RowWeights:
+        """Returns the weights of a batch's rows in the losses."""
+        mask = signals.present.t()
         rows = mask / mask.sum(1, keepdim=True).clamp_(min=1.0)
-        numbers = (rows.index_select(0, self.player_of) * self._penalty).t()
+        penalty = (rows.index_select(0, self.player_of) * self._penalty).t()
         if batch.complete:
-            return RowWeights(rows, numbers, None, None)
+            return RowWeights(rows, penalty, None, None)
         alive = batch.present * (batch.discount > 0)
         return RowWeights(
-            rows, numbers, batch.present.index_select(1, self._agent_of), alive.index_select(1, self._agent_of)
+            rows, penalty, batch.present.index_select(1, self._agent_of), alive.index_select(1, self._agent_of)
         )
 
     def _any(self, agents: Tensor) -> Tensor:
-        """Returns the largest of each player's agents: it goes on as long as one of them does."""
+        """Returns the largest value of each player's agents: a player continues as long as one of its agents does."""
         return torch.stack([agents[:, members].amax(1) for members in self._members], 1)

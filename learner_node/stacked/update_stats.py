@@ -1,4 +1,4 @@
-"""What one update measured, player by player, computed only when asked for: before the next update.
+"""Statistics of one update, player by player. They are computed on demand and must be read before the next update.
 
 N players     C critics     B rows of the batch     U length of the joint action
 """
@@ -16,82 +16,82 @@ from learner_node.stacked.losses import RowWeights, critic_loss, logit_penalty, 
 
 @dataclass(frozen=True)
 class PolicyStats:
-    """What the policies' half of an update leaves behind."""
+    """Intermediate results of the policies' update."""
 
     logits: Tensor
-    """`[B, U]`."""
-    values: Tensor
-    """By the players' first critics `[N, B]`."""
+    """Logits of the policies `[B, U]`."""
+    q: Tensor
+    """Values of the policies' actions by the players' first critics `[N, B]`."""
     squared_norms: Tensor
-    """Of the gradients before clipping, network by network."""
+    """Squared norms of the policies' gradients before clipping, network by network."""
 
 
 @dataclass(frozen=True)
 class UpdateStats:
-    """One update; every property is one number a player `[N]` unless said."""
+    """Statistics of one update. Every property is one number a player `[N]` unless noted."""
 
-    plan: NetworkLayout
+    layout: NetworkLayout
     algorithm: AlgorithmSpec
-    error: Tensor
-    """The critics' TD errors `[C, B]` before the update."""
-    shares: RowWeights
+    td_error: Tensor
+    """TD errors of all critics before the update `[C, B]`."""
+    row_weights: RowWeights
     critic_squared_norms: Tensor
-    """Of the critics' gradients before clipping, network by network."""
+    """Squared norms of the critics' gradients before clipping, network by network."""
     policy: PolicyStats | None
-    """None in an update in which policies did not move."""
+    """None in an update of the critics alone."""
     player_of: Tensor
     """The player of each number of the joint action `[U]`."""
 
     @property
-    def td_error(self) -> Tensor:
-        """Mean over players of the size of their first critics' TD errors `[B]`: what priorities follow."""
-        return self._first_error.abs().mean(0)
+    def abs_td_error(self) -> Tensor:
+        """Mean over players of the absolute TD errors of their first critics `[B]`: the rows' new priorities."""
+        return self._first_td_error.abs().mean(0)
 
     @property
     def critic_loss(self) -> Tensor:
         """Mean loss of the players' first critics before the update."""
-        return critic_loss(self._first_error, self.shares.rows, self.algorithm.critic_loss)
+        return critic_loss(self._first_td_error, self.row_weights.rows, self.algorithm.critic_loss)
 
     @property
     def critic_gradient_norm(self) -> Tensor:
-        """Of the players' first critics, before clipping."""
-        networks = [critic.network for critic in self.plan.critics[: len(self.shares.rows)]]
+        """Norm of the gradient of the players' first critics, before clipping."""
+        networks = [critic.network for critic in self.layout.critics[: len(self.row_weights.rows)]]
         return self.critic_squared_norms.sqrt()[networks]
 
     @property
-    def value(self) -> Tensor:
-        """Mean value by the updated critics of the actions by the policies before the update."""
-        return policy_value(self._policy.values, self.shares)
+    def q_mean(self) -> Tensor:
+        """Mean value, by the updated critics, of the policies' actions before the update."""
+        return policy_value(self._policy.q, self.row_weights)
 
     @property
     def policy_loss(self) -> Tensor:
-        """Minus that value, plus the penalty on logits."""
-        return logit_penalty(self._policy.logits, self.shares, self.player_of) - self.value
+        """Policy loss before the update: the penalty on logits minus `q_mean`."""
+        return logit_penalty(self._policy.logits, self.row_weights, self.player_of) - self.q_mean
 
     @property
     def policy_gradient_norm(self) -> Tensor:
-        """Of the policies, before clipping."""
-        return self._policy.squared_norms.sqrt()[list(self.plan.policy_networks)]
+        """Norm of the gradient of the policies, before clipping."""
+        return self._policy.squared_norms.sqrt()[list(self.layout.policy_networks)]
 
     @property
-    def _first_error(self) -> Tensor:
-        return self.error[: len(self.shares.rows)]
+    def _first_td_error(self) -> Tensor:
+        return self.td_error[: len(self.row_weights.rows)]
 
     @property
     def _policy(self) -> PolicyStats:
         if self.policy is None:
-            raise ValueError("the policies did not move in this update; ask after one in which they did")
+            raise ValueError("this update trained the critics alone; ask after an update of the policies")
         return self.policy
 
-    def figures(self) -> Losses:
-        """Returns the losses as plain numbers, which stay."""
+    def losses(self) -> Losses:
+        """Returns the losses as plain numbers, which stay valid after the next update."""
         return Losses(
             *(
                 [float(x) for x in tensor.tolist()]
                 for tensor in (
                     self.critic_loss,
                     self.policy_loss,
-                    self.value,
+                    self.q_mean,
                     self.critic_gradient_norm,
                     self.policy_gradient_norm,
                 )
@@ -101,7 +101,7 @@ class UpdateStats:
 
 @dataclass(frozen=True)
 class Losses:
-    """An update's losses, player by player."""
+    """The losses of an update, player by player."""
 
     critic_loss: list[float]
     policy_loss: list[float]

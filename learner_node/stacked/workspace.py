@@ -1,7 +1,7 @@
-"""What one update computes into: memory taken once for batches of a size, and the views of it that the update needs.
+"""The memory of one update, allocated once for batches of a size, and the views of it that the update needs.
 
 N players     C critics, one or two a player     B rows of the batch     H width of the critics' first layer
-O, U  length of the joint observation, of the joint action        n players of a cohort, each with u numbers to act
+O, U  length of the joint observation, of the joint action        n players of a cohort, each with u action numbers
 """
 
 from __future__ import annotations
@@ -17,52 +17,60 @@ from learner_node.stacked.networks import cohorts
 from learner_node.stacked.passes import CriticPass, PolicyPass
 
 
-class Own(NamedTuple):
-    """The places of one cohort's n players in the policy loss: their own actions, their first critics' first layers."""
+class OwnActions(NamedTuple):
+    """Views of one cohort's n players in the policy loss: own actions, and first layers of their first critics."""
 
     change: Tensor
-    """By how much their actions differ from the stored ones `[n, B, u]`."""
+    """Difference of the policies' actions from the stored ones `[n, B, u]`."""
     first: Tensor
-    """`[n, B, H]`."""
+    """First critics' first layers before the ReLU `[n, B, H]`."""
     d_first: Tensor
-    """The values' gradients `[n, H, B]`."""
+    """Gradients of the values over `first` `[n, H, B]`."""
     d_action: Tensor
-    """`[n, u, B]`."""
+    """Gradients of the policy loss over the own actions `[n, u, B]`."""
 
 
 class Workspace:
-    """What an update of B rows computes into."""
+    """The memory that an update of B rows computes in."""
 
     def __init__(self, players: PlayersSpec, network: NetworkSpec, critics: int, rows: int, like: Tensor) -> None:
-        self.actions = like.new_empty(players.action_dim, rows).t()
-        """The targets' next actions, then those of the policy loss `[B, U]`; in memory they lie along the batch."""
+        """Takes the number type and the device from `like`."""
+        self.policy_action = like.new_empty(players.action_dim, rows).t()
+        """Next actions of the target policies, then the actions of the policy loss `[B, U]`; contiguous over rows."""
         self.policy = PolicyPass(cohorts(players), network.policy_hidden, rows, like)
         self.critic = CriticPass(critics, network.critic_hidden, rows, like)
         agents = len(players.agents)
-        self.judge = CriticPass(agents, network.critic_hidden, rows, like) if critics > agents else self.critic
-        """The players' first critics alone: they train the policies."""
+        self.first_critic = CriticPass(agents, network.critic_hidden, rows, like) if critics > agents else self.critic
+        """The pass of the players' first critics alone, which train the policies."""
         inputs = players.obs_dim + players.action_dim
-        self.now, self.next = (like.new_ones(rows, inputs + 1) for _ in range(2))
-        """Observations, actions, and the 1 that critics' biases are the weights of."""
-        self.critics_now, self.critics_next = (self.critic.inputs(rows) for rows in (self.now, self.next))
-        self.judges_now = self.judge.inputs(self.now)
-        self.joint, self.action = self.now[:, :inputs], self.now[:, players.obs_dim : inputs]
-        self.next_obs, self.next_action = self.next[:, : players.obs_dim], self.next[:, players.obs_dim : inputs]
-        self.own_obs, self.own_next_obs = self.policy.own_obs(self.now), self.policy.own_obs(self.next)
-        change = like.new_empty(players.action_dim, rows)
-        self.change = change.t()
-        self.shares: RowWeights | None = None
-        """What rows count for where all agents act."""
-        self.slope: Tensor | None = None
-        """The slope of the critics' loss there, where all rows are as important `[C, B]`."""
-        turned = like.new_empty(players.action_dim, rows)
-        self.d_action = turned.t()
-        self.own = [
-            Own(
-                change[run.action].view(run.size, run.action_dim, rows).transpose(1, 2),
-                self.judge.first_layer[run.agents],
-                self.judge.d_first_layer[run.agents].transpose(1, 2),
-                turned[run.action].view(run.size, run.action_dim, rows),
+        self.critic_input, self.next_critic_input = (like.new_ones(rows, inputs + 1) for _ in range(2))
+        """Observations, actions, and a 1 whose weights are the critics' first biases `[B, O+U+1]`."""
+        self.critic_inputs, self.next_critic_inputs = (
+            self.critic.inputs(own) for own in (self.critic_input, self.next_critic_input)
+        )
+        self.first_critic_inputs = self.first_critic.inputs(self.critic_input)
+        self.obs_action = self.critic_input[:, :inputs]
+        self.action = self.critic_input[:, players.obs_dim : inputs]
+        self.next_obs = self.next_critic_input[:, : players.obs_dim]
+        self.next_action = self.next_critic_input[:, players.obs_dim : inputs]
+        self.own_obs = self.policy.own_obs(self.critic_input)
+        self.own_next_obs = self.policy.own_obs(self.next_critic_input)
+        change_t = like.new_empty(players.action_dim, rows)
+        self.change = change_t.t()
+        """Difference of the policies' actions from the stored ones `[B, U]`."""
+        self.row_weights: RowWeights | None = None
+        """The row weights of a complete batch, the same for each."""
+        self.critic_loss_slope: Tensor | None = None
+        """The slope of the critic loss of a complete batch without importance weights `[C, B]`, the same for each."""
+        d_action_t = like.new_empty(players.action_dim, rows)
+        self.d_action = d_action_t.t()
+        """Gradient of the policy loss over the joint action, without the penalty `[B, U]`."""
+        self.own_actions = [
+            OwnActions(
+                change_t[cohort.action].view(cohort.size, cohort.action_dim, rows).transpose(1, 2),
+                self.first_critic.first_layer[cohort.agents],
+                self.first_critic.d_first_layer[cohort.agents].transpose(1, 2),
+                d_action_t[cohort.action].view(cohort.size, cohort.action_dim, rows),
             )
-            for run in cohorts(players)
+            for cohort in cohorts(players)
         ]

@@ -1,21 +1,21 @@
-"""How a chunk stands in the log: a header that tells whose it is and which, then the records as they came.
+"""A chunk's value in the log: a header that names the chunk, then its records as they arrived.
 
 magic "SHC1" | actor length u16 | steps length u16 | count u32 | crc32c of the records u32 | policy version u32
 | number u64 | incarnation u64 | seq u64 | actor | steps | crc32c of the header before it u32 | records
 
-steps: copies u32, then one bit a record that tells an episode's end; nothing where they are not told.
+steps: copies u32, then one bit a record that is set where an episode ends; empty if the actor sent neither.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
 
 from common.errors import ProtocolError
 from common.wire.codec import checksum
+from common.wire.messages import Chunk
+from replay_server.durability.chunk_log import LoggedChunk
 from replay_server.durability.redis_protocol import Split
-from replay_server.instructions import StoreChunk
-from replay_server.table.next_steps import Origin
+from replay_server.table.n_step import has_valid_steps
 
 MAGIC = b"SHC1"
 _FIXED = struct.Struct("<4sHHIIIQQQ")
@@ -23,20 +23,9 @@ _CRC = struct.Struct("<I")
 _COPIES = struct.Struct("<I")
 
 
-class KeptChunk(NamedTuple):
-    """A chunk read back."""
-
-    origin: Origin
-    rows: int
-    policy_version: int
-    records: memoryview
-    header: bytes
-    """All that stands before the records."""
-
-
-def pack_chunk(write: StoreChunk) -> Split:
-    """Returns a chunk as the log keeps it: header and records."""
-    chunk, actor = write.chunk, write.chunk.actor.encode()
+def pack_chunk(logged: LoggedChunk) -> Split:
+    """Returns a chunk's value in the log as header and records."""
+    chunk, actor = logged.chunk, logged.chunk.actor.encode()
     steps = _COPIES.pack(chunk.copies) + chunk.ends if chunk.copies else b""
     fixed = _FIXED.pack(
         MAGIC,
@@ -45,16 +34,19 @@ def pack_chunk(write: StoreChunk) -> Split:
         chunk.count,
         chunk.crc32c,
         chunk.policy_version,
-        write.number,
+        logged.number,
         chunk.incarnation,
         chunk.seq,
     )
     header = fixed + actor + steps
-    return header + _CRC.pack(checksum(header)), write.payload
+    return header + _CRC.pack(checksum(header)), logged.payload
 
 
-def unpack_chunk(value: bytes, number: int, record_bytes: int) -> KeptChunk:
-    """Opens what `pack_chunk` made of chunk `number`; ProtocolError says how it is damaged."""
+def unpack_chunk(value: bytes, number: int, record_bytes: int) -> tuple[Chunk, memoryview]:
+    """Returns message and payload of chunk `number` from its value in the log; ProtocolError says how it is damaged.
+
+    The message's `data_hash` is empty: a log contains chunks of one world only.
+    """
     if len(value) < _FIXED.size:
         raise ProtocolError("too short")
     magic, actor_bytes, steps_bytes, count, crc32c, policy_version, own_number, incarnation, seq = _FIXED.unpack_from(
@@ -63,20 +55,20 @@ def unpack_chunk(value: bytes, number: int, record_bytes: int) -> KeptChunk:
     actor_end = _FIXED.size + actor_bytes
     header_end = actor_end + steps_bytes
     if magic != MAGIC or 0 < steps_bytes < _COPIES.size or len(value) != header_end + _CRC.size + count * record_bytes:
-        raise ProtocolError(f"{len(value)} bytes do not hold a chunk")
+        raise ProtocolError(f"{len(value)} bytes are not a chunk")
     data = memoryview(value)
     if _CRC.unpack_from(value, header_end)[0] != checksum(data[:header_end]) or own_number != number:
         raise ProtocolError("its header is damaged or another chunk's")
-    records = data[header_end + _CRC.size :]
-    if checksum(records) != crc32c:
+    payload = data[header_end + _CRC.size :]
+    if checksum(payload) != crc32c:
         raise ProtocolError("its records fail their checksum")
     copies = _COPIES.unpack_from(value, actor_end)[0] if steps_bytes else 0
     ends = value[actor_end + _COPIES.size : header_end]
     try:
         actor = value[_FIXED.size : actor_end].decode()
     except UnicodeDecodeError as e:
-        raise ProtocolError("its actor's name is no text") from e
-    origin = Origin(actor, incarnation, seq, copies, ends)
-    if not origin.fits(count):
-        raise ProtocolError("its steps are not those of its records")
-    return KeptChunk(origin, count, policy_version, records, value[: header_end + _CRC.size])
+        raise ProtocolError("its actor's name is not text") from e
+    chunk = Chunk(actor, incarnation, seq, count, policy_version, crc32c, "", copies, ends)
+    if not has_valid_steps(chunk):
+        raise ProtocolError("its steps do not match its records")
+    return chunk, payload

@@ -1,6 +1,6 @@
-"""The committer: a thread that brings the journal's writes into the log, so that serving never waits for Redis.
+"""The committer: a thread that commits the journal's writes to the log, so that serving never waits for Redis.
 
-What gathers while one group is under way makes the next: the slower the log, the larger the groups.
+The writes that arrive during one commit make the next group: the slower the log, the larger the groups.
 """
 
 from __future__ import annotations
@@ -12,45 +12,25 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from common.errors import PeerError
-from replay_server.durability.redis_protocol import Command
-from replay_server.instructions import StoreChunk, StoreSamples, StoreWeights, Write
+from replay_server.durability.chunk_log import (
+    GROUP_BYTES,
+    GROUP_CHUNKS,
+    ChunkLog,
+    LoggedChunk,
+    StoreSamples,
+    StoreWeights,
+    Write,
+)
 
-Mark = tuple[int, ...]
-"""A few values by which a log is told from an older state of itself."""
-
-GROUP_CHUNKS = 64
-GROUP_BYTES = 4 * 2**20
 FIRST_DELAY_S = 0.05
 LONGEST_DELAY_S = 2.0
-LOOK_EVERY_S = 5.0
-"""With nothing to write for so long, an empty transaction finds out whether the log is still there, and whole."""
+CHECK_EVERY_S = 5.0
+"""After this time without a write, an empty transaction checks that the log is still there, and complete."""
 
 _log = logging.getLogger(__name__)
-
-
-class Transaction(NamedTuple):
-    """A group made ready for the log: `commands` may be executed again and again to the same effect."""
-
-    commands: Sequence[Command]
-    last_number: int
-    """Number of the newest chunk in it; -1 when it holds none."""
-    before: Mark = ()
-    """What the log's mark must be before it is executed for the first time."""
-    after: Mark = ()
-    """The same afterwards: what is found where it was executed and the answer was lost."""
-
-
-class ChunkLog(Protocol):
-    """What keeps chunks: Redis, or a stand-in for it."""
-
-    def prepare(self, writes: Sequence[Write]) -> Transaction:
-        """Returns the transaction for a group of writes; called once for each group, in order."""
-
-    def execute(self, transaction: Transaction) -> None:
-        """Makes a transaction durable, all of it or nothing; PeerError when it is not known to be."""
 
 
 class Committed(NamedTuple):
@@ -61,10 +41,10 @@ class Committed(NamedTuple):
 
 
 class Committer:
-    """Owns the log from its own thread; the server's loop hands writes in and takes reports out."""
+    """Owns the log in its own thread; the server's loop submits writes and takes reports."""
 
     def __init__(self, log: ChunkLog) -> None:
-        self._kept_by = log
+        self._chunk_log = log
         self._pending: deque[Write] = deque()
         self._changed = threading.Condition()
         self._busy = False
@@ -77,19 +57,19 @@ class Committer:
         self.error = ""
         """Why the log does not take the current group; empty while it does."""
         self.errors = 0
-        """Failed attempts."""
+        """Number of failed attempts."""
         self._defect: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="committer", daemon=True)
         self._thread.start()
 
     @property
     def idle(self) -> bool:
-        """Whether everything handed in is durable."""
+        """Whether every submitted write is durable."""
         with self._changed:
             return not self._busy and not self._pending
 
     def submit(self, writes: Sequence[Write]) -> None:
-        """Hands writes in, in order. Of weights and of sample counts only the newest wait: more would pile up."""
+        """Queues writes, in order. Only the newest weights and the newest sample count wait, so that none pile up."""
         if writes:
             with self._changed:
                 for write in writes:
@@ -99,7 +79,7 @@ class Committer:
                 self._changed.notify()
 
     def take_reports(self) -> list[Committed]:
-        """Returns the reports since the last call; raises what has ended the thread, if anything has."""
+        """Returns the reports since the last call; raises the exception that ended the thread, if there is one."""
         try:
             while self.wake_up.recv(4096):
                 pass
@@ -110,7 +90,7 @@ class Committer:
         return [self._reports.popleft() for _ in range(len(self._reports))]
 
     def close(self) -> None:
-        """Ends the thread, giving up what the log has not taken."""
+        """Ends the thread and drops the writes that the log has not taken."""
         self._stopping.set()
         with self._changed:
             self._changed.notify()
@@ -127,10 +107,10 @@ class Committer:
             self._wake()
 
     def _next_group(self) -> list[Write] | None:
-        """Returns the next writes, none of them after a while without any, or None at the end."""
+        """Returns the next writes, an empty list after CHECK_EVERY_S without any, or None at the end."""
         with self._changed:
             self._busy = False
-            self._changed.wait_for(lambda: self._pending or self._stopping.is_set(), timeout=LOOK_EVERY_S)
+            self._changed.wait_for(lambda: self._pending or self._stopping.is_set(), timeout=CHECK_EVERY_S)
             if self._stopping.is_set():
                 return None
             self._busy = True
@@ -138,16 +118,16 @@ class Committer:
             size = 0
             while self._pending and len(group) < GROUP_CHUNKS and size < GROUP_BYTES:
                 group.append(self._pending.popleft())
-                size += len(group[-1].payload) if isinstance(group[-1], StoreChunk) else 0
+                size += len(group[-1].payload) if isinstance(group[-1], LoggedChunk) else 0
             return group
 
     def _commit(self, group: Sequence[Write]) -> None:
-        transaction = self._kept_by.prepare(group)
+        transaction = self._chunk_log.prepare(group)
         started = time.monotonic()
         delay_s = FIRST_DELAY_S
         while not self._stopping.is_set():
             try:
-                self._kept_by.execute(transaction)
+                self._chunk_log.execute(transaction)
             except PeerError as e:
                 self._failed(str(e))
             else:
@@ -157,7 +137,7 @@ class Committer:
         else:
             return
         if self.error:
-            _log.info("the log takes chunks again, after %.1f s", time.monotonic() - started)
+            _log.info("chunk log commits again after_s=%.1f", time.monotonic() - started)
         self.error = ""
         if group:
             self._reports.append(Committed(transaction.last_number, time.monotonic() - started))
@@ -166,11 +146,11 @@ class Committer:
     def _failed(self, error: str) -> None:
         self.errors += 1
         if error != self.error:
-            _log.warning("the log takes no chunks, trying again: %s", error)
+            _log.warning("chunk log does not commit, retrying error=%s", error)
         self.error = error
         self._wake()
 
     def _wake(self) -> None:
-        # A full pipe wakes as well, and a closed one has nobody left to wake.
+        # A full pipe wakes as well, and a closed one has no reader left.
         with contextlib.suppress(OSError):
             self._waker.send(b"!")

@@ -1,74 +1,64 @@
-"""The journal: what the chunk log is to make durable, and which chunks it has not confirmed yet. Pure."""
+"""The journal: the writes for the chunk log, and the chunks that the log has not confirmed yet. Pure."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
 
 from common.wire.codec import MAX_PEER_FRAME_BYTES, Buffer
 from common.wire.messages import Chunk
-from replay_server.instructions import StoreChunk, StoreSamples, Write
+from replay_server.durability.chunk_log import LoggedChunk, StoreSamples, Write
 from replay_server.sessions.session import ActorSession
 
 MAX_UNCOMMITTED_BYTES = MAX_PEER_FRAME_BYTES
-"""Bytes of chunks that may be granted and on their way, or here and awaiting the log, of all actors together: what a
-server without its Redis grows by before its actors wait. With less, the largest chunk would never be granted."""
-
-
-class Uncommitted(NamedTuple):
-    """A chunk in the ring that the log does not hold yet."""
-
-    number: int
-    session: ActorSession
-    seq: int
-    payload_bytes: int
+"""Bytes of chunks that may be granted and on their way, or here and not yet durable, of all actors together. A server
+without its Redis grows by this much before its actors wait. With less, the largest chunk would never be granted."""
 
 
 class Journal:
-    """Numbers the chunks for the log and acknowledges them once it holds them; without a log, at once."""
+    """Numbers the chunks for the log and acknowledges them once they are durable; without a log, at once."""
 
-    def __init__(self, *, kept: bool) -> None:
-        """`kept` says whether there is a log."""
+    def __init__(self, *, has_log: bool) -> None:
         self.next_number = 0
         """Number of the next chunk in the log."""
         self.error = ""
-        """What keeps the log from committing; empty while it commits."""
-        self.witness: Callable[[Chunk, Buffer], None] | None = None
-        """Sees every chunk before anything else is done with it."""
-        self._kept = kept
-        self._uncommitted: deque[Uncommitted] = deque()
+        """Why the log does not commit; empty while it commits."""
+        self.on_chunk: Callable[[Chunk, Buffer], None] | None = None
+        """Called with every chunk before anything else is done with it."""
+        self._has_log = has_log
+        self._uncommitted: deque[tuple[LoggedChunk, ActorSession]] = deque()
         self._uncommitted_bytes = 0
         self._writes: list[Write] = []
         self._samples = 0
 
     def __len__(self) -> int:
-        """Chunks that are not durable yet."""
+        """Number of chunks that are not durable yet."""
         return len(self._uncommitted)
 
     def add(self, session: ActorSession, chunk: Chunk, payload: Buffer, inserts: int) -> None:
-        """Takes a chunk that has just been inserted."""
-        if self.witness:
-            self.witness(chunk, payload)
-        if not self._kept:
+        """Takes a chunk that has just been inserted. inserts: transitions ever inserted, this chunk included."""
+        if self.on_chunk:
+            self.on_chunk(chunk, payload)
+        if not self._has_log:
             session.durable = chunk.seq
             return
-        self._uncommitted.append(Uncommitted(self.next_number, session, chunk.seq, len(payload)))
+        logged = LoggedChunk(self.next_number, chunk, payload, inserts)
+        self._uncommitted.append((logged, session))
         self._uncommitted_bytes += len(payload)
-        self._writes.append(StoreChunk(self.next_number, chunk, payload, inserts))
+        self._writes.append(logged)
         self.next_number += 1
 
     def resume(self, next_number: int, samples: int) -> None:
-        """Goes on where the log ends."""
+        """Continues where the log ends."""
         self.next_number, self._samples = next_number, samples
 
     def write(self, write: Write) -> None:
-        """Takes anything else the log is to keep."""
-        if self._kept:
+        """Takes any other write for the log."""
+        if self._has_log:
             self._writes.append(write)
 
     def count_samples(self, samples: int) -> None:
-        """Has the count of samples kept when it has changed."""
+        """Writes the number of transitions ever sampled if it has changed."""
         if samples != self._samples:
             self._samples = samples
             self.write(StoreSamples(samples))
@@ -79,13 +69,13 @@ class Journal:
         return writes
 
     def committed(self, number: int) -> None:
-        """Marks every chunk up to `number` durable, and its actor as owed an acknowledgement."""
-        while self._uncommitted and self._uncommitted[0].number <= number:
-            chunk = self._uncommitted.popleft()
-            self._uncommitted_bytes -= chunk.payload_bytes
-            chunk.session.durable = max(chunk.session.durable, chunk.seq)
-            chunk.session.owed_ack = True
+        """Marks every chunk up to `number` as durable; each of their actors is owed an acknowledgement."""
+        while self._uncommitted and self._uncommitted[0][0].number <= number:
+            logged, session = self._uncommitted.popleft()
+            self._uncommitted_bytes -= len(logged.payload)
+            session.durable = max(session.durable, logged.chunk.seq)
+            session.owed_ack = True
 
     def room(self, record_bytes: int) -> int:
-        """Returns how many transitions may be on their way here or to the log beyond those that await it."""
+        """Returns how many more transitions may be sent here or wait for the log."""
         return 0 if self.error else max(MAX_UNCOMMITTED_BYTES - self._uncommitted_bytes, 0) // record_bytes

@@ -1,4 +1,4 @@
-"""The log book: turns writes into Redis commands, and knows which chunks the log holds. Pure.
+"""The index of the chunk log: turns writes into Redis commands, and knows which chunks the log contains. Pure.
 
     shoal:{NAME}:chunk:I     the chunk of number I (chunk_format.py), for tail <= I < head
     shoal:{NAME}:state       hash: format, head, tail, inserts, samples, refills
@@ -6,10 +6,10 @@
     shoal:{NAME}:run         the run, as JSON
     shoal:{NAME}:weights     the newest weights frame
 
-A group of chunks, what it means for actors and counters, and the removal of the oldest chunks are one transaction: the
-log never tells of a chunk it does not hold. Every command sets or deletes a key or field whatever was there, so a
-transaction whose answer was lost is simply executed again. The braces keep all keys of a name in one slot of a Redis
-cluster.
+A group of chunks, the actors' and counters' new values, and the removal of the oldest chunks are one transaction: the
+log never counts a chunk that it does not contain. Every command sets or deletes a key or field whatever its value was,
+so a transaction whose answer was lost is simply executed again. The braces keep all keys of a name in one slot of a
+Redis cluster.
 """
 
 from __future__ import annotations
@@ -24,31 +24,39 @@ import msgspec
 from common.run.run import Run
 from common.wire.messages import Natural
 from replay_server.durability.chunk_format import pack_chunk
-from replay_server.durability.committer import Mark, Transaction
+from replay_server.durability.chunk_log import (
+    ForgetActor,
+    LoggedChunk,
+    Mark,
+    StoreRun,
+    StoreSamples,
+    StoreWeights,
+    Transaction,
+    Write,
+)
 from replay_server.durability.redis_protocol import Command, Split
-from replay_server.instructions import ForgetActor, StoreChunk, StoreRun, StoreSamples, StoreWeights, Write
 
 FORMAT: Literal[1] = 1
-MARKED = ("format", "head", "tail", "refills")
-"""The fields of `state` that tell a log from an older state of itself."""
+MARK_FIELDS = ("format", "head", "tail", "refills")
+"""The fields of `state` that distinguish a log from an older state of the same log."""
 
 
 class LogState(msgspec.Struct, frozen=True):
-    """The log's counters, as the hash `state` holds them."""
+    """The log's counters, as the hash `state` contains them."""
 
     format: Literal[1] = FORMAT
     head: Natural = 0
-    """Number the next chunk gets."""
+    """Number of the next chunk."""
     tail: Natural = 0
     """Number of the oldest chunk."""
     inserts: Natural = 0
     samples: Natural = 0
     refills: Natural = 0
-    """How often the log was given chunks again: a log that lost some of them once more is behind by it."""
+    """How often lost chunks were written again: a log that has lost some of them once more has a smaller number."""
 
 
-class StoredState(msgspec.Struct, frozen=True):
-    """All that the log holds besides chunks."""
+class LogContents(msgspec.Struct, frozen=True):
+    """Everything in the log except chunks."""
 
     run: Run
     state: LogState
@@ -57,20 +65,20 @@ class StoredState(msgspec.Struct, frozen=True):
     weights: bytes | None
 
 
-class HeldChunk(NamedTuple):
-    """A chunk that the log holds, or should hold."""
+class StoredChunk(NamedTuple):
+    """A chunk that the log contains, or should contain."""
 
     number: int
     rows: int
-    """0: it was missing or damaged when the log was read."""
+    """Number of its records; 0: it was missing or damaged when the log was read."""
     header: bytes
-    """What stands before its records."""
+    """The value in the log up to the records."""
     end: int
-    """Transitions ever inserted, up to its last."""
+    """Transitions ever inserted, up to its last record."""
 
 
 class RedisKeys:
-    """The keys of one name."""
+    """The Redis keys of one replay's name."""
 
     def __init__(self, name: str) -> None:
         self.prefix = f"shoal:{{{name}}}:"
@@ -84,7 +92,7 @@ class RedisKeys:
 
 @dataclass(slots=True)
 class _Draft:
-    """A transaction in the making: later values replace earlier ones."""
+    """A transaction that is being built; later values replace earlier ones."""
 
     values: dict[str, bytes | Split] = field(default_factory=dict)
     actors: dict[str, str] = field(default_factory=dict)
@@ -94,7 +102,7 @@ class _Draft:
     last_number: int = -1
 
     def commands(self, keys: RedisKeys) -> list[Command]:
-        """Returns the commands, removals first: a run's replacement clears what the new one then sets."""
+        """Returns the commands, removals first: a new run clears the keys that it then sets."""
         commands: list[Command] = []
         if self.removed:
             commands.append(("UNLINK", *self.removed))
@@ -110,13 +118,19 @@ class _Draft:
 
 
 class ChunkLogIndex:
-    """Knows what the log holds, and what it shall hold after the next transaction."""
+    """Knows what the log contains after the transactions that it has returned.
+
+    Example:
+        index = ChunkLogIndex(RedisKeys("default"))
+        index.capacity = 1_000_000
+        transaction = index.transaction([LoggedChunk(0, chunk, payload, inserts=chunk.count)])
+    """
 
     def __init__(self, keys: RedisKeys) -> None:
         self.keys = keys
         self.capacity = 0
-        """Transitions the log is to hold: the oldest chunk goes when the others hold as many."""
-        self._chunks: deque[HeldChunk] = deque()
+        """Transitions to store: the oldest chunk is removed once the newer ones contain this many."""
+        self._chunks: deque[StoredChunk] = deque()
         self._rows = 0
         self._actors: dict[str, str] = {}
         self._definitions: dict[str, bytes | Split] = {}
@@ -124,59 +138,59 @@ class ChunkLogIndex:
 
     @property
     def head(self) -> int:
-        """Number after that of the newest chunk."""
+        """Number of the next chunk."""
         return self._state.get("head", 0)
 
     @property
     def mark(self) -> Mark:
-        """What the fields MARKED of the log's state are."""
-        return tuple(self._state.get(name, 0) for name in MARKED)
+        """The values of MARK_FIELDS."""
+        return tuple(self._state.get(name, 0) for name in MARK_FIELDS)
 
     def transaction(self, writes: Sequence[Write]) -> Transaction:
-        """Returns the commands for a group of writes, to be executed as one."""
+        """Returns the transaction for a group of writes."""
         draft, before = _Draft(), self.mark
         for write in writes:
-            self._draft(write, draft)
-        self._drop_outgrown(draft)
-        self._remember(draft)
+            self._add_write(write, draft)
+        self._evict(draft)
+        self._apply(draft)
         return Transaction(draft.commands(self.keys), draft.last_number, before, self.mark)
 
-    def basis(self) -> list[Command]:
-        """Returns what to put where everything but chunks may be missing or old: in a Redis that lost some of it."""
+    def metadata(self) -> list[Command]:
+        """Returns the commands that write everything except chunks, for a Redis that has lost some of it."""
         return _Draft(dict(self._definitions), dict(self._actors), dict(self._state)).commands(self.keys)
 
-    def held_from(self, number: int) -> list[HeldChunk]:
-        """Returns the chunks from a number on, newest first: those that will be needed for longest."""
+    def chunks_from(self, number: int) -> list[StoredChunk]:
+        """Returns the chunks from a number on, newest first: the newest are needed for longest."""
         return [chunk for chunk in reversed(self._chunks) if chunk.number >= number and chunk.rows]
 
-    def outgrown(self, numbers: range) -> list[str]:
-        """Returns the keys of those chunks among `numbers` that have gone since."""
+    def evicted(self, numbers: range) -> list[str]:
+        """Returns the keys of those chunks among `numbers` that have been removed since."""
         first = self._chunks[0].number if self._chunks else self.head
         return [self.keys.chunk(number) for number in range(numbers.start, min(numbers.stop, first))]
 
-    def refilled(self) -> Command:
-        """Returns what marks the log once it holds its chunks again."""
+    def count_refill(self) -> Command:
+        """Returns the command that marks the log as complete again."""
         self._state["refills"] = self._state.get("refills", 0) + 1
         return ("HSET", self.keys.state, "refills", self._state["refills"])
 
-    def restore(self, kept: StoredState) -> None:
+    def restore(self, contents: LogContents) -> None:
         """Takes over what was read from the log."""
-        self._actors = {actor: f"{incarnation}:{seq}" for actor, (incarnation, seq) in kept.actors.items()}
-        self._state = msgspec.structs.asdict(kept.state)
-        self._definitions = {self.keys.run: msgspec.json.encode(kept.run)}
-        if kept.weights:
-            self._definitions[self.keys.weights] = kept.weights
+        self._actors = {actor: f"{incarnation}:{seq}" for actor, (incarnation, seq) in contents.actors.items()}
+        self._state = msgspec.structs.asdict(contents.state)
+        self._definitions = {self.keys.run: msgspec.json.encode(contents.run)}
+        if contents.weights:
+            self._definitions[self.keys.weights] = contents.weights
 
-    def hold(self, chunk: HeldChunk) -> None:
-        """Takes over the next chunk that the log holds, or should hold."""
+    def add(self, chunk: StoredChunk) -> None:
+        """Adds the next chunk that the log contains, or should contain."""
         self._chunks.append(chunk)
         self._rows += chunk.rows
 
-    def _draft(self, write: Write, draft: _Draft) -> None:
+    def _add_write(self, write: Write, draft: _Draft) -> None:
         match write:
-            case StoreChunk(number, chunk, _, inserts):
+            case LoggedChunk(number, chunk, _, inserts):
                 packed = pack_chunk(write)
-                self.hold(HeldChunk(number, chunk.count, packed[0], inserts))
+                self.add(StoredChunk(number, chunk.count, packed[0], inserts))
                 draft.last_number = number
                 draft.values[self.keys.chunk(number)] = packed
                 draft.actors[chunk.actor] = f"{chunk.incarnation}:{chunk.seq}"
@@ -196,24 +210,24 @@ class ChunkLogIndex:
                     self._clear(draft)
 
     def _clear(self, draft: _Draft) -> None:
-        """Forgets a run of which no transition is left."""
+        """Removes a run that has no transition left."""
         chunks = [self.keys.chunk(chunk.number) for chunk in self._chunks]
         draft.removed += [self.keys.actors, self.keys.weights, *chunks]
         draft.state |= {"inserts": 0, "samples": 0, "tail": self.head}
         self._chunks.clear()
         self._rows = 0
 
-    def _drop_outgrown(self, draft: _Draft) -> None:
+    def _evict(self, draft: _Draft) -> None:
         while self._chunks and self._rows - self._chunks[0].rows >= self.capacity:
             number, rows, _, _ = self._chunks.popleft()
             self._rows -= rows
             draft.state["tail"] = number + 1
             key = self.keys.chunk(number)
-            # A group may hold more than the log shall: what would go at once is not written.
+            # A group may exceed the capacity: a chunk that would be removed at once is not written.
             if draft.values.pop(key, None) is None:
                 draft.removed.append(key)
 
-    def _remember(self, draft: _Draft) -> None:
+    def _apply(self, draft: _Draft) -> None:
         if self.keys.actors in draft.removed:
             self._actors.clear()
             self._definitions.pop(self.keys.weights, None)
@@ -227,14 +241,14 @@ class ChunkLogIndex:
 
 def parse(
     state: Mapping[bytes, bytes], actors: Mapping[bytes, bytes], run: bytes, weights: bytes | None
-) -> StoredState:
-    """Opens what the log holds besides chunks; ValueError or ValidationError when it is not what this module writes."""
+) -> LogContents:
+    """Returns the log's contents from its keys' values; ValueError or ValidationError when they are not a log's."""
     counters = {name.decode(): int(value) for name, value in state.items()}
     sequences = {}
     for actor, value in actors.items():
         incarnation, _, seq = value.decode().partition(":")
         sequences[actor.decode()] = int(incarnation), int(seq)
-    kept = StoredState(msgspec.json.decode(run, type=Run), msgspec.convert(counters, LogState), sequences, weights)
-    if kept.state.tail > kept.state.head:
-        raise ValueError(f"its oldest chunk, {kept.state.tail}, comes after its newest")
-    return kept
+    contents = LogContents(msgspec.json.decode(run, type=Run), msgspec.convert(counters, LogState), sequences, weights)
+    if contents.state.tail > contents.state.head:
+        raise ValueError(f"its oldest chunk, {contents.state.tail}, comes after its newest")
+    return contents

@@ -1,4 +1,4 @@
-"""Recovery: rebuilds the replay from the chunk log, before the server binds."""
+"""Recovery, in both directions: the ring from the log at the start, and chunks that Redis has lost from the ring."""
 
 from __future__ import annotations
 
@@ -7,21 +7,28 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
 from common.errors import ProtocolError
-from replay_server.durability.chunk_format import KeptChunk, unpack_chunk
-from replay_server.durability.log_index import ChunkLogIndex, HeldChunk, LogState, StoredState
+from common.wire.codec import Buffer
+from common.wire.messages import Chunk
+from replay_server.durability.chunk_format import unpack_chunk
+from replay_server.durability.log_index import ChunkLogIndex, LogContents, LogState, StoredChunk
 from replay_server.replay import Replay
 from replay_server.table.table import Table
 
-SAY_EVERY_S = 2.0
-MOST_TOLD = 5
+REPORT_EVERY_S = 2.0
+MAX_SKIPS_LOGGED = 5
 """Skipped chunks that are logged one by one; all are counted."""
+MAX_COPIES = 100
+COPY_AGAIN_S = 0.001
+"""Lets the server's loop finish an insertion that it is in the middle of."""
 
 _log = logging.getLogger(__name__)
 
 
-class Recovered(NamedTuple):
-    """What came back."""
+class RecoveryResult(NamedTuple):
+    """What a recovery found."""
 
     transitions: int
     chunks: int
@@ -32,76 +39,109 @@ class Recovered(NamedTuple):
 
 
 class ReadableLog(Protocol):
-    """What a replay is rebuilt from: Redis, or a stand-in for it."""
+    """A log that a replay is rebuilt from: Redis, or a dict in tests."""
 
     @property
-    def book(self) -> ChunkLogIndex:
-        """Knows what the log holds."""
+    def index(self) -> ChunkLogIndex:
+        """What the log contains."""
 
-    def read(self) -> StoredState | None:
-        """Returns what the log holds besides chunks, or None when it is empty."""
+    def read(self) -> LogContents | None:
+        """Returns everything in the log except chunks, or None when it is empty."""
 
     def chunks(self, state: LogState) -> Iterator[tuple[int, bytes | None]]:
-        """Yields number and value of every chunk in order, None where it is missing."""
+        """Yields number and value of every chunk in order; the value of a missing chunk is None."""
 
 
 def recover(
     log: ReadableLog,
     replay: Replay,
     progress: Callable[[str], None],
-    witness: Callable[[KeptChunk], None] = lambda _: None,
-) -> Recovered:
-    """Fills an empty replay with what the log holds; damaged and missing chunks are skipped and counted.
+    on_chunk: Callable[[Chunk, Buffer], None] | None = None,
+) -> RecoveryResult:
+    """Fills an empty replay from the log; damaged and missing chunks are skipped and counted.
 
-    witness: sees every chunk that is taken.
+    on_chunk: called with every chunk that is recovered.
     PeerError when Redis goes away meanwhile, ConfigError when the ring does not fit in memory.
     """
     started = time.monotonic()
-    kept = log.read()
-    if kept is None:
-        return Recovered(0, 0, 0, 0, 0, 0.0)
-    table = replay.restore(kept.run, kept.weights)
-    log.book.capacity = table.ring.capacity
+    contents = log.read()
+    if contents is None:
+        return RecoveryResult(0, 0, 0, 0, 0, 0.0)
+    table = replay.restore(contents.run, contents.weights)
+    log.index.capacity = table.ring.capacity
+    state = contents.state
     chunks = damaged = missing = payload_bytes = 0
-    held: list[tuple[int, int, bytes]] = []
-    say_at = started + SAY_EVERY_S
-    for number, value in log.chunks(kept.state):
-        chunk, fault = _open(table, number, value)
-        rows = chunk.rows if chunk else 0
-        if chunk:
-            table.keep(table.records(chunk.records), chunk.origin)
-            witness(chunk)
-        held.append((number, rows, chunk.header if chunk else b""))
+    found: list[tuple[int, int, bytes]] = []
+    report_at = started + REPORT_EVERY_S
+    for number, value in log.chunks(state):
+        rows, header, fault = 0, b"", "missing"
+        if value is None:
+            missing += 1
+        else:
+            try:
+                chunk, payload = unpack_chunk(value, number, table.ring.dtype.itemsize)
+            except ProtocolError as e:
+                damaged, fault = damaged + 1, str(e)
+            else:
+                rows, header, fault = chunk.count, value[: len(value) - len(payload)], ""
+                table.append(table.records(payload), chunk)
+                if on_chunk:
+                    on_chunk(chunk, payload)
+        found.append((number, rows, header))
         chunks, payload_bytes = chunks + (rows > 0), payload_bytes + rows * table.ring.dtype.itemsize
-        missing, damaged = missing + (value is None), damaged + bool(value is not None and fault)
-        if fault and missing + damaged <= MOST_TOLD:
+        if fault and missing + damaged <= MAX_SKIPS_LOGGED:
             _log.warning("chunk skipped number=%d reason=%s", number, fault)
-        if time.monotonic() >= say_at:
-            say_at += SAY_EVERY_S
-            done = (number - kept.state.tail) / max(kept.state.head - kept.state.tail, 1)
+        if time.monotonic() >= report_at:
+            report_at += REPORT_EVERY_S
+            done = (number - state.tail) / max(state.head - state.tail, 1)
             progress(f"recovering from Redis: {done:.0%} of the chunks read")
             _log.info("recovering done=%.0f%% transitions=%d", done * 100, table.size)
-    table.limiter.catch_up(kept.state.inserts, kept.state.samples, table.size)
-    _hold(log.book, held, table.limiter.inserts)
-    replay.journal.resume(kept.state.head, kept.state.samples)
-    for actor, (incarnation, seq) in kept.actors.items():
+    table.limiter.catch_up(state.inserts, state.samples, table.size)
+    _fill_index(log.index, found, table.limiter.inserts)
+    replay.journal.resume(state.head, state.samples)
+    for actor, (incarnation, seq) in contents.actors.items():
         replay.actors.restore(actor, incarnation, seq)
-    return Recovered(table.size, chunks, damaged, missing, payload_bytes, time.monotonic() - started)
+    return RecoveryResult(table.size, chunks, damaged, missing, payload_bytes, time.monotonic() - started)
 
 
-def _open(table: Table, number: int, value: bytes | None) -> tuple[KeptChunk | None, str]:
-    """Returns a chunk, or None and what is wrong with it."""
-    if value is None:
-        return None, "missing"
-    try:
-        return unpack_chunk(value, number, table.ring.dtype.itemsize), ""
-    except ProtocolError as e:
-        return None, str(e)
-
-
-def _hold(book: ChunkLogIndex, held: list[tuple[int, int, bytes]], inserts: int) -> None:
-    """Tells the log book which chunks (number, rows, header) there are; `inserts`: with the last of them."""
-    end = inserts - sum(rows for _, rows, _ in held)
-    for number, rows, header in held:
+def _fill_index(index: ChunkLogIndex, found: list[tuple[int, int, bytes]], inserts: int) -> None:
+    """Adds chunks (number, rows, header) to the index. inserts: transitions ever inserted, up to the last of them."""
+    end = inserts - sum(rows for _, rows, _ in found)
+    for number, rows, header in found:
         end += rows
-        book.hold(HeldChunk(number, rows, header, end))
+        index.add(StoredChunk(number, rows, header, end))
+
+
+class RingChunks:
+    """Finds a replay's stored chunks in its ring, for a Redis that has lost them.
+
+    The committer's thread reads while the server's loop inserts, without a lock: a chunk's own checksum shows whether
+    the copy is whole.
+    """
+
+    def __init__(self, replay: Replay) -> None:
+        self._replay = replay
+
+    def value(self, chunk: StoredChunk) -> bytes | None:
+        """Returns a chunk's value in the log; None when newer records have replaced it."""
+        for _ in range(MAX_COPIES):
+            table = self._replay.table
+            if table is None or not _in_ring(table, chunk):
+                return None
+            value = chunk.header + _copy_records(table, chunk)
+            try:
+                unpack_chunk(value, chunk.number, table.ring.dtype.itemsize)
+            except ProtocolError:
+                time.sleep(COPY_AGAIN_S)
+            else:
+                return value
+        return None
+
+
+def _in_ring(table: Table, chunk: StoredChunk) -> bool:
+    return table.limiter.inserts - chunk.end + chunk.rows <= table.ring.size
+
+
+def _copy_records(table: Table, chunk: StoredChunk) -> bytes:
+    first = table.ring.next_slot - (table.limiter.inserts - chunk.end) - chunk.rows
+    return table.ring.gather((first + np.arange(chunk.rows)) % table.ring.capacity).tobytes()

@@ -1,4 +1,4 @@
-"""How commands go to Redis (RESP 2), with large values sent from where they lie: redis-py would join them first."""
+"""Redis commands as bytes (RESP 2). Large values are sent from where they are; redis-py would copy them first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from common.wire.codec import Buffer
 
 Split = tuple[bytes, Buffer]
-"""One value in two parts: a few bytes, and many that are not to be copied."""
+"""One value in two parts: a few bytes, then many that must not be copied."""
 Part = bytes | str | int | Split
 Command = tuple[Part, ...]
 

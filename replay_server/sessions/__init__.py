@@ -1,1 +1,1 @@
-"""Whom the replay server serves: actors with their credit, learners with their requests, and who waits for whom."""
+"""The peers of the replay server: actors with their credit, learners with their requests, and their waits."""

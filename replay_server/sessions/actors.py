@@ -1,13 +1,13 @@
-"""The actors: their sessions, and what each of their messages means for the order of chunks. Pure.
+"""The actors' sessions, and what each of their messages means for the order of chunks. Pure.
 
 a chunk's seq is ...      received + 1            next: it is stored
                           at most `received`      a duplicate: acknowledged again
                           beyond received + 1     a hole: Gap asks the actor to go back
 its incarnation is ...    the session's           as above
-                          older                   Fenced: a newer worker has taken its place
-                          newer, or no session    Unknown: this server forgot; it shall introduce itself
+                          older                   Fenced: a newer worker has replaced it
+                          newer, or no session    Unknown: this server forgot it; it must send Hello again
 
-Sequence numbers are all that is kept of an actor for long: exact, and the same few bytes however long it runs.
+Only the sequence number of an actor is stored for long: it is exact, and takes the same few bytes however long it runs.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ from enum import Enum, auto
 import msgspec
 
 from common.wire.messages import Ack, ActorReport, Busy, Bye, Chunk, Fenced, Gap, Hello, Refused, Unknown
-from replay_server.instructions import Reply
-from replay_server.sessions.session import ActorSession
+from replay_server.sessions.session import ActorSession, Reply
 
 MAX_SESSIONS = 10_000
-"""Actors remembered, gone ones included; the one unseen for longest gives way."""
+"""Most actors that are remembered, absent ones included; the one that has been silent for longest is forgotten."""
 GAP_AGAIN_S = 1.0
-"""A hole is told once: chunks that were under way when the actor went back do not send it back again."""
+"""A hole is reported once: chunks that were already on their way do not cause another Gap."""
 
 
 class SeqPosition(Enum):
-    """Where a chunk's seq stands in its session."""
+    """Position of a chunk's seq in its session."""
 
     NEXT = auto()
     DUPLICATE = auto()
@@ -42,24 +41,24 @@ class Actors:
     def __init__(self) -> None:
         self.sessions: dict[str, ActorSession] = {}
         self.forgotten: list[str] = []
-        """Actors that gave way since this list was last emptied."""
+        """Actors forgotten since this list was last emptied."""
 
     def live(self, now: float) -> Iterator[ActorSession]:
-        """Yields the sessions that hold their lease."""
+        """Yields the sessions with a valid lease."""
         return (session for session in self.sessions.values() if session.live(now))
 
-    def introduce(self, peer: bytes, hello: Hello, now: float) -> tuple[ActorSession | None, list[Reply]]:
-        """Returns the session of an actor that introduces itself, or None, and what its coming makes others hear."""
+    def join(self, peer: bytes, hello: Hello, now: float) -> tuple[ActorSession | None, list[Reply]]:
+        """Returns the session of an actor that says Hello, or None if it is rejected, and the replies this causes."""
         known = self.sessions.get(hello.actor)
         if known and 0 < hello.incarnation < known.incarnation:
             return None, [Reply(peer, Fenced(known.incarnation))]
         replies: list[Reply] = []
-        # From the same connection, "no incarnation yet" is a repeated question, asked before the answer came.
+        # From the same connection, incarnation 0 is a repeated Hello, sent before the Welcome arrived.
         if known and (hello.incarnation == known.incarnation or (known.peer == peer and not hello.incarnation)):
             session = known
         else:
-            if known is None and not self._make_place(now):
-                return None, [Reply(peer, Refused(f"{MAX_SESSIONS:,} actors are connected; no more fit"))]
+            if known is None and not self._make_room(now):
+                return None, [Reply(peer, Refused(f"{MAX_SESSIONS:,} actors are connected; stop some of them."))]
             incarnation = hello.incarnation or (known.incarnation if known else 0) + 1
             replies = _fence(known, peer, incarnation)
             session = self.restore(hello.actor, incarnation, 0)
@@ -68,7 +67,7 @@ class Actors:
                 session.restarts, session.last_fault = known.restarts, known.last_fault
                 session.faulted_at = known.faulted_at
         if hello.incarnation:
-            # A server that forgot takes the actor's word: what was acknowledged once is not sent again.
+            # A server that forgot trusts the actor: acknowledged chunks are not sent again.
             session.durable = max(session.durable, hello.acked)
             session.received = max(session.received, hello.acked)
             session.credit = max(session.credit, session.received)
@@ -76,15 +75,15 @@ class Actors:
         return session, replies
 
     def restore(self, actor: str, incarnation: int, seq: int) -> ActorSession:
-        """Puts a session in place that has stored everything up to `seq`."""
+        """Makes a session that has stored every chunk up to `seq`."""
         session = ActorSession(actor, incarnation, received=seq, durable=seq, credit=seq, rejoined=seq > 0)
         self.sessions[actor] = session
         return session
 
     def find(self, peer: bytes, message: Chunk | ActorReport, now: float) -> ActorSession | Reply:
-        """Returns the session a message belongs to, or the reply that turns it away.
+        """Returns the session a message belongs to, or the reply that rejects it.
 
-        A known incarnation may come back under another routing id: ZeroMQ reconnects without telling.
+        A known incarnation may return under another routing id: ZeroMQ reconnects without notice.
         """
         session = self.sessions.get(message.actor)
         if session is None or session.peer is None or message.incarnation > session.incarnation:
@@ -95,14 +94,14 @@ class Actors:
         return session
 
     def take_report(self, session: ActorSession, report: ActorReport, now: float) -> None:
-        """Takes an actor's newest report, which is owed an Ack."""
+        """Stores an actor's newest report, which an Ack must answer."""
         session.restarts = max(session.restarts, report.restarts)
         if report.last_fault and report.last_fault != session.last_fault:
             session.last_fault, session.faulted_at = report.last_fault, now
         session.report, session.owed_ack = report, True
 
-    def keep(self, busy: Busy, now: float) -> None:
-        """Keeps the lease of an actor for which its supervisor speaks; one without a session gets none by that."""
+    def renew_lease(self, busy: Busy, now: float) -> None:
+        """Renews the lease of an actor whose supervisor reports it as busy; it makes no session."""
         session = self.sessions.get(busy.actor)
         if session is None or session.peer is None or session.incarnation != busy.incarnation:
             return
@@ -111,43 +110,43 @@ class Actors:
             session.report = msgspec.structs.replace(session.report, doing=busy.doing)
 
     def faults(self) -> tuple[int, str]:
-        """Returns how often workers were started again, and why one was last."""
+        """Returns how often workers were restarted, and the reason of the last restart."""
         sessions = self.sessions.values()
         last = max(sessions, key=lambda session: session.faulted_at, default=None)
         return sum(session.restarts for session in sessions), last.last_fault if last else ""
 
     def leave(self, bye: Bye) -> None:
-        """Ends a session; its sequence stays known."""
+        """Ends a session; its sequence number stays known."""
         session = self.sessions.get(bye.actor)
         if session and session.incarnation == bye.incarnation:
             session.peer, session.report = None, None
             session.credit = session.received
 
     def acknowledge(self, reason: str) -> list[Reply]:
-        """Returns one Ack to each actor that is owed one; `reason` goes to those that may send nothing more."""
+        """Returns one Ack for each actor that is owed one; `reason` goes to those that may not send."""
         replies = []
         for session in self.sessions.values():
             if session.owed_ack and session.peer is not None:
                 session.owed_ack = False
-                held = session.credit <= session.received
-                ack = Ack(session.incarnation, session.durable, session.credit, reason if held else "")
+                waits = session.credit <= session.received
+                ack = Ack(session.incarnation, session.durable, session.credit, reason if waits else "")
                 replies.append(Reply(session.peer, ack))
         return replies
 
-    def _make_place(self, now: float) -> bool:
+    def _make_room(self, now: float) -> bool:
         if len(self.sessions) < MAX_SESSIONS:
             return True
-        gone = [session for session in self.sessions.values() if not session.live(now)]
-        if not gone:
+        absent = [session for session in self.sessions.values() if not session.live(now)]
+        if not absent:
             return False
-        oldest = min(gone, key=lambda session: session.seen)
+        oldest = min(absent, key=lambda session: session.seen)
         del self.sessions[oldest.actor]
         self.forgotten.append(oldest.actor)
         return True
 
 
 def seq_position(session: ActorSession, seq: int) -> SeqPosition:
-    """Says where a chunk's seq stands in its session."""
+    """Returns the position of a chunk's seq in its session."""
     if seq <= session.received:
         return SeqPosition.DUPLICATE
     if seq > session.received + 1:
@@ -155,11 +154,11 @@ def seq_position(session: ActorSession, seq: int) -> SeqPosition:
     return SeqPosition.NEXT if seq <= session.credit else SeqPosition.BEYOND_CREDIT
 
 
-def go_back(session: ActorSession, now: float) -> list[Reply]:
-    """Returns the Gap that asks an actor to send again from the next seq on, unless it was asked just now."""
-    if session.peer is None or now - session.gap_told < GAP_AGAIN_S:
+def request_resend(session: ActorSession, now: float) -> list[Reply]:
+    """Returns the Gap that asks an actor to send again from the next seq on, unless it was sent one just now."""
+    if session.peer is None or now - session.gap_sent_at < GAP_AGAIN_S:
         return []
-    session.gap_told = now
+    session.gap_sent_at = now
     return [Reply(session.peer, Gap(session.incarnation, session.received))]
 
 

@@ -1,4 +1,4 @@
-"""Credit: which actors may send how many chunks, so that what is on its way never exceeds the room there is."""
+"""Credit: how many chunks each actor may send, so that chunks on their way never exceed the room for them."""
 
 from __future__ import annotations
 
@@ -8,27 +8,31 @@ from collections.abc import Iterable
 from replay_server.sessions.session import ActorSession
 
 
-def grant(sessions: Iterable[ActorSession], room_rows: int, turn: int, *, largest_rows: int) -> int:
-    """Raises the credit of live sessions within `room_rows`, fewest outstanding chunks first; returns the next turn.
+def grant(sessions: Iterable[ActorSession], room_rows: int, grant_order: int, *, largest_rows: int) -> int:
+    """Raises the credit of live sessions within `room_rows`, fewest outstanding chunks first.
 
-    Room already promised counts as used. An actor whose chunk does not fit yet is not passed over for smaller chunks,
-    or it would starve; one whose chunks can never fit (more than `largest_rows`) does not stand in the others' way.
+    Credit that is already granted counts as used room. An actor whose chunk does not fit yet is not skipped in favour
+    of smaller chunks, or it would starve. One whose chunks can never fit (more than `largest_rows`) does not block the
+    others.
+
+    grant_order: number of the last grant before this call. Returns the number of the last one now.
     """
-    asking: list[tuple[int, int, int, ActorSession]] = []
-    for place, session in enumerate(sessions):
+    candidates: list[tuple[int, int, int, ActorSession]] = []
+    for index, session in enumerate(sessions):
         room_rows -= session.outstanding * session.chunk_rows
         if session.credit < session.limit and session.chunk_rows <= largest_rows:
-            asking.append((session.outstanding, session.turn, place, session))
-    heapq.heapify(asking)
-    while asking:
-        _, _, place, session = asking[0]
+            candidates.append((session.outstanding, session.grant_order, index, session))
+    heapq.heapify(candidates)
+    while candidates:
+        _, _, index, session = candidates[0]
         if session.chunk_rows > room_rows:
             break
-        turn += 1
+        grant_order += 1
         room_rows -= session.chunk_rows
-        session.credit, session.turn, session.owed_ack = max(session.credit, session.received) + 1, turn, True
+        session.credit = max(session.credit, session.received) + 1
+        session.grant_order, session.owed_ack = grant_order, True
         if session.credit < session.limit:
-            heapq.heapreplace(asking, (session.outstanding, turn, place, session))
+            heapq.heapreplace(candidates, (session.outstanding, grant_order, index, session))
         else:
-            heapq.heappop(asking)
-    return turn
+            heapq.heappop(candidates)
+    return grant_order

@@ -1,4 +1,4 @@
-"""The newest weights a learner has left here, for actors that come later."""
+"""The newest weights that a learner has sent, for actors that join later."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ class LatestWeights:
     """One checked frame of weights, or none yet."""
 
     def __init__(self, frame: bytes | None = None) -> None:
-        """Takes a frame of an earlier life of the server; ProtocolError when it is damaged."""
+        """Takes the frame of an earlier life of the server; ProtocolError when it is damaged."""
         self.frame = frame
         self.version = unpack_weights(frame).header.version if frame else 0
 
     def take(self, frame: Buffer, version: int, table: Table) -> bool:
-        """Keeps a frame that is newer, and says whether it was; ProtocolError when it is not what it must be."""
+        """Stores a frame if it is newer, and says whether it was; ProtocolError when it is damaged or another run's."""
         header = unpack_weights(frame).header
         if (header.run, header.data_hash, header.version) != (table.run.id, table.data_hash, version):
-            raise ProtocolError(f"weights {version} are not of the run {table.run.id}")
+            raise ProtocolError(f"weights {version} do not belong to the run {table.run.id}")
         if version <= self.version:
             return False
         self.frame, self.version = bytes(frame), version

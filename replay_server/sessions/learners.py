@@ -1,4 +1,4 @@
-"""The learners: who draws batches, which requests wait, and who is served next. Pure."""
+"""The learners, their waiting requests, and the order in which these are served. Pure."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from common.wire.messages import Batch, Held, LearnerReport, Refused, SampleRequest
-from replay_server.instructions import Reply
-from replay_server.sessions.session import LEASE_S
+from replay_server.sessions.session import LEASE_S, Reply
 from replay_server.table.table import Table
 
 MAX_LEARNERS = 64
 MAX_REQUESTS = 64
-"""Requests of one learner that may wait."""
+"""Most requests of one learner that may wait."""
 FORGET_S = 60.0
-"""A learner that says nothing for so long is forgotten with its requests; it is asked to open again if it returns."""
+"""A learner that is silent for this time is dropped with its requests; if it returns it must open the run again."""
 HELD_EVERY_S = 1.0
 
 
@@ -24,8 +23,8 @@ class WaitingRequest:
     """A request that has not been served."""
 
     message: SampleRequest
-    told: float
-    """When the learner last heard of it: its arrival or the last Held."""
+    last_sent_at: float
+    """When the request arrived, or when the last Held was sent for it."""
 
 
 @dataclass(slots=True)
@@ -44,22 +43,22 @@ class Learners:
     def __init__(self) -> None:
         self._by_peer: dict[bytes, Learner] = {}
         self.report: LearnerReport | None = None
-        """The newest, of any learner."""
+        """The newest report of any learner."""
         self.seen = 0.0
-        """When any learner was last heard."""
+        """Monotonic time of the last message of any learner."""
 
     def __len__(self) -> int:
         return len(self._by_peer)
 
     def alive(self, now: float) -> int:
-        """Returns how many learners hold their lease."""
+        """Returns how many learners have a valid lease."""
         return sum(now - learner.seen <= LEASE_S for learner in list(self._by_peer.values()))
 
     def open(self, peer: bytes, name: str, now: float) -> list[Reply]:
-        """Takes a learner in; its earlier requests, made under whichever routing id, are dropped."""
+        """Adds a learner; its earlier requests are dropped, whichever routing id they came from."""
         self._by_peer = {id_: learner for id_, learner in self._by_peer.items() if learner.name != name}
         if len(self._by_peer) >= MAX_LEARNERS:
-            return [Reply(peer, Refused(f"{MAX_LEARNERS} learners are connected; no more fit"))]
+            return [Reply(peer, Refused(f"{MAX_LEARNERS} learners are connected; stop one of them."))]
         self._by_peer[peer] = Learner(name, peer, now)
         self.seen = now
         return []
@@ -72,18 +71,18 @@ class Learners:
         return learner
 
     def take_report(self, report: LearnerReport) -> None:
-        """Keeps a report."""
+        """Stores a report."""
         self.report = report
 
     def enqueue(self, learner: Learner, message: SampleRequest, now: float) -> list[Reply]:
-        """Lets a request wait for its turn, or refuses one too many."""
+        """Queues a request, or refuses it if too many wait."""
         if len(learner.requests) >= MAX_REQUESTS:
-            return [Reply(learner.peer, Refused(f"{MAX_REQUESTS} requests wait already; await batches first"))]
+            return [Reply(learner.peer, Refused(f"{MAX_REQUESTS} requests wait already; receive batches first."))]
         learner.requests.append(WaitingRequest(message, now))
         return []
 
     def serve(self, table: Table) -> list[Reply]:
-        """Returns the batches that may go now: one request of each learner after the other, oldest first."""
+        """Returns the batches that the rate limiter allows: one of each learner in turn, its oldest request first."""
         replies: list[Reply] = []
         while served := [
             self._batch(learner, table) for learner in self._by_peer.values() if _servable(learner, table)
@@ -95,18 +94,18 @@ class Learners:
         """Yields the requests that wait."""
         return ((learner, request) for learner in self._by_peer.values() for request in learner.requests)
 
-    def held(self, table: Table, reason: str, now: float) -> list[Reply]:
-        """Returns a Held for each request whose learner has not heard of it for a second."""
+    def held_replies(self, table: Table, reason: str, now: float) -> list[Reply]:
+        """Returns a Held for each request that has had no reply for a second."""
         replies = []
         for learner, waiting in self.waiting():
-            if now - waiting.told >= HELD_EVERY_S:
-                waiting.told = now
+            if now - waiting.last_sent_at >= HELD_EVERY_S:
+                waiting.last_sent_at = now
                 held = Held(waiting.message.request, table.limiter.inserts, reason)
                 replies.append(Reply(learner.peer, held))
         return replies
 
     def forget_silent(self, now: float) -> None:
-        """Drops learners that have said nothing for long."""
+        """Drops learners that have been silent for FORGET_S."""
         silent = [peer for peer, learner in self._by_peer.items() if now - learner.seen > FORGET_S]
         for peer in silent:
             self.forget(peer)

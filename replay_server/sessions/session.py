@@ -1,35 +1,45 @@
-"""A session: what the replay server knows of one connected actor."""
+"""What the replay server knows of one connected actor, and the replies that it sends to peers."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from common.wire.messages import ActorReport
+from common.wire.codec import Buffer
+from common.wire.messages import ActorReport, ToPeer
 
 WINDOW_CHUNKS = 8
 """Most chunks of one actor that are not yet durable."""
 
 WINDOW_BYTES = 16 * 2**20
-"""Most bytes of them, but always one chunk: what an actor keeps, and what may lie in the queues on its way."""
+"""Most bytes of these chunks, but always one chunk: what an actor stores, and what may be in the queues on the way."""
 
 ASSUMED_CHUNK_ROWS = 256
-"""Size of an actor's chunks before the first one has come; until then it gets one chunk of credit."""
+"""Assumed size of an actor's chunks before the first one arrives; until then it gets one chunk of credit."""
 
 LEASE_S = 15.0
-"""An actor or learner that has said nothing for so long counts as gone, and its unused credit is taken back."""
+"""An actor or learner that is silent for this time counts as gone, and its unused credit is revoked."""
+
+
+class Reply(NamedTuple):
+    """One message to one peer, which its routing id names."""
+
+    peer: bytes
+    message: ToPeer
+    payload: Buffer | None = None
 
 
 @dataclass(slots=True, eq=False)
 class ActorSession:
-    """One actor's incarnation: which of its chunks have come, which are durable, which may come next."""
+    """One actor's incarnation: which of its chunks have arrived, which are durable, which it may send."""
 
     actor: str
     incarnation: int
     received: int
     """Highest seq in the ring."""
     durable: int
-    """Highest seq at the server's durability: what acknowledgements tell."""
+    """Highest durable seq, which acknowledgements carry."""
     credit: int
     """Highest seq the actor may send; it never falls while the incarnation lasts."""
     peer: bytes | None = None
@@ -37,31 +47,31 @@ class ActorSession:
     seen: float = 0.0
     """Monotonic time of its last message."""
     chunk_rows: int = ASSUMED_CHUNK_ROWS
-    """Size of its last chunk: what the next one is counted as."""
+    """Size of its last chunk, assumed for the next one."""
     measured: bool = False
-    """Whether a chunk has come; until then its size is assumed."""
+    """Whether a chunk has arrived; until then its size is assumed."""
     window: int = 1
-    """Chunks it may have sent that are not durable."""
-    turn: int = 0
-    """Orders the grants: the actor that has waited longest comes first among equals."""
+    """Most chunks that it may have sent and that are not durable."""
+    grant_order: int = 0
+    """Number of its last grant: among equals, the actor that has waited longest comes first."""
     report: ActorReport | None = None
     restarts: int = 0
-    """How often the actor's supervisor has started it again, over its incarnations."""
+    """How often the actor's supervisor has restarted it, over all its incarnations."""
     last_fault: str = ""
     faulted_at: float = -math.inf
-    """Monotonic time at which `last_fault` was first heard."""
+    """Monotonic time at which `last_fault` was first reported."""
     rejoined: bool = False
-    """Whether it had collected before this server first heard of it: its first report tells of the past too."""
+    """Whether it collected before this server first heard of it, so that its first report covers the past too."""
     owed_ack: bool = False
-    gap_told: float = -math.inf
-    """When it was last asked to go back."""
+    gap_sent_at: float = -math.inf
+    """When it was last sent a Gap."""
 
     def live(self, now: float) -> bool:
-        """Says whether the actor holds its lease."""
+        """Says whether the actor's lease is valid."""
         return self.peer is not None and now - self.seen <= LEASE_S
 
     def measure(self, rows: int, chunk_bytes: int) -> None:
-        """Takes the size of a chunk that has come for that of the next ones."""
+        """Assumes the size of a chunk that has arrived for the next ones."""
         self.chunk_rows, self.measured = rows, True
         self.window = max(1, min(WINDOW_CHUNKS, WINDOW_BYTES // max(chunk_bytes, 1)))
 

@@ -1,4 +1,4 @@
-"""Who waits for whom: the reasons in words, and for how long they have lasted. Pure."""
+"""What actors and learner wait for: the reason as text, and how long the wait has lasted. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CAUSES: dict[str, tuple[Cause, ...]] = {
 
 
 class Reason(NamedTuple):
-    """What a side waits for: `cause` is a metric's label, `text` goes on from "waiting for"."""
+    """What a side waits for: `cause` is a metric's label, `text` continues "waiting for"."""
 
     cause: Cause
     text: str
@@ -25,22 +25,22 @@ NOTHING = Reason("", "")
 
 
 class Wait:
-    """One side's waiting: since when, for what, and how long in all by cause."""
+    """One side's wait: since when, for what, and the total time by cause."""
 
-    def __init__(self, who: str) -> None:
-        self.who = who
+    def __init__(self, side: str) -> None:
+        self.side = side
         self.reason = NOTHING
-        self.seconds: dict[Cause, float] = dict.fromkeys(CAUSES[who], 0.0)
+        self.seconds: dict[Cause, float] = dict.fromkeys(CAUSES[side], 0.0)
         self.moved = False
-        """Whether the side got further since the update before."""
+        """Whether the side made progress between the last two updates."""
         self._since = self._last = 0.0
         self._progress = 0
 
     def update(self, reason: Reason, now: float, progress: int) -> None:
-        """Notes at monotonic time `now` what is being waited for; NOTHING ends the wait.
+        """Notes at monotonic time `now` what the side waits for; NOTHING ends the wait.
 
-        progress: a count of what the side has got done. While it grows some of the side wait their turn, which is how
-        the ratio is held; the wait lasts from when it grew last.
+        progress: a count of what the side has done. While it grows, some peers of the side only wait for their turn,
+        which is how the ratio is kept; the wait counts from the last growth.
         """
         self.moved = progress != self._progress
         if self.reason.cause:
@@ -49,19 +49,19 @@ class Wait:
             self._since = now
         self.reason, self._last, self._progress = reason, now, progress
 
-    def lasts_s(self, now: float) -> float:
-        """Returns for how long the side has waited and got no further; 0 when it does not wait."""
+    def duration_s(self, now: float) -> float:
+        """Returns how long the side has waited without progress; 0 when it does not wait."""
         return max(now - self._since, 0.0) if self.reason.cause else 0.0
 
-    def told(self, now: float) -> str:
-        """Returns the wait in words; empty when there is none."""
-        return f"{self.who} waiting for {self.reason.text} ({self.lasts_s(now):.0f} s)" if self.reason.cause else ""
+    def text(self, now: float) -> str:
+        """Returns the wait as text; empty when the side does not wait."""
+        return f"{self.side} waiting for {self.reason.text} ({self.duration_s(now):.0f} s)" if self.reason.cause else ""
 
 
 def why_no_credit(
     table: Table, *, storage_error: str, log_behind: bool, batch: int, chunk_rows: int, learner_alive: bool
 ) -> Reason:
-    """Says what an actor with chunks of `chunk_rows` waits for before it may send more."""
+    """Returns what an actor with chunks of `chunk_rows` waits for before it may send more."""
     if storage_error:
         return Reason("redis", f"Redis: {storage_error}")
     limiter = table.limiter
@@ -69,7 +69,7 @@ def why_no_credit(
         return Reason(
             "band",
             f"a larger replay.error_buffer: chunks of {chunk_rows} transitions never fit into {limiter.half_width:g};"
-            " start the learner with more, or with 0 to have it chosen",
+            " start the learner with a larger one, or with 0 to have it chosen",
         )
     if not limiter.may_insert(chunk_rows, table.size):
         absent = "" if learner_alive else "; none is connected"
@@ -80,11 +80,11 @@ def why_no_credit(
 
 
 def why_no_batch(table: Table, count: int, *, actors_alive: int) -> Reason:
-    """Says what a batch of `count` transitions waits for."""
+    """Returns what a batch of `count` transitions waits for."""
     absent = "" if actors_alive else "; none is connected"
     least = table.limiter.spec.min_size
     if table.size < least:
-        return Reason("warm_up", f"actors: {table.size:,} of {least:,} transitions to begin with{absent}")
+        return Reason("warm_up", f"actors: {table.size:,} of {least:,} transitions to start with{absent}")
     missing = table.limiter.insert_shortfall(count, table.size)
     return Reason("actors", f"actors: {missing:,} more transitions keep the ratio{absent}")
 

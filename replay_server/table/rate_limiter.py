@@ -1,18 +1,19 @@
-"""The rate limiter: holds samples taken to transitions inserted, with Reverb's arithmetic, in transitions.
+"""The rate limiter: keeps a fixed ratio of samples to inserted transitions, with Reverb's arithmetic.
 
     error = (inserts - min_size) * samples_per_insert - samples        -half_width <= error <= half_width
 
-Positive, the learner is behind and actors wait; negative, the actors are behind and the learner waits. Reverb counts
-from the first insert and puts its band around `samples_per_insert * min_size` (reverb/rate_limiters.py); counted from
-`min_size` on, the band stands around 0 and samples / (inserts - min_size) tends to the target.
+All three are counts of transitions. If the error is positive the learner is behind and actors wait; if it is negative
+the actors are behind and the learner waits. Reverb counts from the first insert and centres its band on
+`samples_per_insert * min_size` (reverb/rate_limiters.py). Here counting starts at `min_size`, so that the band is
+centred on 0 and samples / (inserts - min_size) tends to the target.
 
 Neither side waits for ever while the other lives, because the band is wider than what both take at once:
 
     a chunk of c waits:  error > half_width - c * spi   and then a batch of b may go when error >= b - half_width
     so 2 * half_width >= b + c * spi, and c * spi <= half_width lets the chunk pass that crosses min_size.
 
-The band chosen here has room for one batch and one chunk of every actor on either side of 0: with less, actors
-that are filling their chunks would hold back those that have filled theirs.
+The default band has room for one batch and one chunk of every actor on either side of 0: with less, actors that are
+filling their chunks would block those that have filled theirs.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from common.run.run import UNLIMITED_ROWS, ReplaySpec
 
 
 class RateLimiter:
-    """Counts inserts and samples of one run and says which may go on; `size` is what the ring holds."""
+    """Counts inserts and samples of one run and says which are allowed; `size` is the number of stored transitions."""
 
     def __init__(self, spec: ReplaySpec) -> None:
-        """Starts at the beginning of a run; ConfigError when the settings would deadlock."""
+        """Starts a run with both counters at 0; ConfigError when the settings would deadlock."""
         self.spec = spec
         self.inserts = self.samples = 0
         self.forgotten = (0, 0)
-        """Inserts and samples of the run before its transitions were lost: the ratio is held from there on."""
+        """Inserts and samples of the run before its transitions were lost: the ratio counts from there."""
         self.half_width = spec.error_buffer or choose_half_width(spec.batch, spec.samples_per_insert, 1)
         refuse_deadlock(spec)
 
@@ -43,7 +44,7 @@ class RateLimiter:
 
     @property
     def realised(self) -> float:
-        """Samples per insert since the replay first held `min_size`; 0.0 before."""
+        """Samples per insert since the replay first stored `min_size` transitions; 0.0 before."""
         inserts, samples = self._since_forgotten
         after = inserts - self.spec.min_size
         return samples / after if after > 0 else 0.0
@@ -53,16 +54,16 @@ class RateLimiter:
         return self.inserts - self.forgotten[0], self.samples - self.forgotten[1]
 
     def catch_up(self, inserts: int, samples: int, size: int) -> None:
-        """Goes on with a run's counters over a memory of `size` transitions, which may be fewer than were inserted.
+        """Continues with the counters of a run that has `size` stored transitions, perhaps fewer than were inserted.
 
-        With less than `min_size` left, the run warms up anew: holding the old balance would have both sides wait, the
-        learner for `min_size` and the actors for the learner.
+        With fewer than `min_size` stored, the run warms up again: with the old balance the learner would wait for
+        `min_size` and the actors for the learner.
         """
         self.inserts, self.samples = inserts, samples
         self.forgotten = (inserts - size, samples) if size < self.spec.min_size else (0, 0)
 
     def fit(self, batch: int, rows_in_flight: int) -> None:
-        """Chooses the band anew for the batches and chunks in use, unless the run fixes it."""
+        """Chooses the band for the batches and chunks in use, unless the run sets `error_buffer`."""
         if not self.spec.error_buffer:
             self.half_width = choose_half_width(batch, self.spec.samples_per_insert, rows_in_flight)
 
@@ -73,7 +74,7 @@ class RateLimiter:
         return self.error + rows * self.spec.samples_per_insert <= self.half_width
 
     def may_sample(self, rows: int, size: int) -> bool:
-        """Says whether a batch of `rows` may be taken."""
+        """Says whether a batch of `rows` may be sampled."""
         if size < self.spec.min_size:
             return False
         return self.spec.limit != "strict" or self.error - rows >= -self.half_width
@@ -86,12 +87,12 @@ class RateLimiter:
         return max(rows, self.spec.min_size - size, 0)
 
     def insert_shortfall(self, rows: int, size: int) -> int:
-        """Returns how many transitions are missing before a batch of `rows` may be taken."""
+        """Returns how many transitions must be inserted before a batch of `rows` may be sampled."""
         missing = (rows - self.half_width - self.error) / self.spec.samples_per_insert
         return max(math.ceil(missing) if self.spec.limit == "strict" else 0, self.spec.min_size - size, 0)
 
     def largest_chunk(self, batch: int) -> int:
-        """Returns the most rows of a chunk that can take turns with batches of `batch` forever."""
+        """Returns the most rows a chunk may have for chunks and batches of `batch` to alternate for ever."""
         return self.spec.largest_chunk(batch)
 
 
@@ -105,12 +106,12 @@ def refuse_deadlock(spec: ReplaySpec) -> None:
     if spec.min_size > spec.capacity:
         raise ConfigError(
             f"replay.min_size {spec.min_size:,} is more than the capacity {spec.capacity:,}: sampling would never"
-            " start; raise --capacity or lower replay.min_size"
+            " start; raise --capacity or lower replay.min_size."
         )
     least = max(spec.samples_per_insert, (spec.batch + spec.samples_per_insert) / 2)
     if spec.limit != "off" and 0 < spec.error_buffer < least:
         raise ConfigError(
             f"replay.error_buffer {spec.error_buffer:g} would deadlock: with batch {spec.batch} and"
             f" samples_per_insert {spec.samples_per_insert:g} it must be at least {least:g};"
-            " leave it at 0 to have it chosen"
+            " set it to 0 to have it chosen."
         )

@@ -12,18 +12,18 @@ Records = npt.NDArray[np.void]
 Slots = npt.NDArray[np.int64]
 
 # The rest is left to the messages in flight, the interpreter and the page cache of an embedded Redis.
-USABLE_SHARE = 0.9
+USABLE_FRACTION = 0.9
 
 
 class Ring:
-    """Holds records in slots `[capacity]`; slot 0 follows the last one, and new records replace the oldest."""
+    """Stores records in slots `[capacity]`; slot 0 follows the last one, and new records replace the oldest."""
 
-    def __init__(self, dtype: np.dtype[np.void], capacity: int, beside_bytes: int = 0) -> None:
+    def __init__(self, dtype: np.dtype[np.void], capacity: int, extra_bytes: int = 0) -> None:
         """Reserves the slots, which the system backs with memory as they fill; ConfigError when it never could.
 
-        beside_bytes: what others will keep for each slot.
+        extra_bytes: memory that the sampler and the n-step index need for each slot.
         """
-        refuse_beyond_memory(dtype.itemsize + beside_bytes, capacity, available_memory_bytes())
+        refuse_beyond_memory(dtype.itemsize + extra_bytes, capacity, available_memory_bytes())
         self.capacity = capacity
         self.size = 0
         self.next_slot = 0
@@ -32,15 +32,15 @@ class Ring:
         self._slots: npt.NDArray[np.uint8] = np.empty((capacity, dtype.itemsize), np.uint8)
 
     def append(self, records: Records) -> int:
-        """Copies records `[n]` in, oldest first, and returns the slot of the first that was kept."""
-        kept = self._rows(records)[-self.capacity :]
+        """Copies records `[n]` in, oldest first, and returns the slot of the first one that was stored."""
+        newest = self._rows(records)[-self.capacity :]
         # As if the earlier ones had been written and overwritten.
-        first = (self.next_slot + len(records) - len(kept)) % self.capacity
-        before_end = min(len(kept), self.capacity - first)
-        self._slots[first : first + before_end] = kept[:before_end]
-        self._slots[: len(kept) - before_end] = kept[before_end:]
-        self.next_slot = (first + len(kept)) % self.capacity
-        self.size = min(self.size + len(kept), self.capacity)
+        first = (self.next_slot + len(records) - len(newest)) % self.capacity
+        before_end = min(len(newest), self.capacity - first)
+        self._slots[first : first + before_end] = newest[:before_end]
+        self._slots[: len(newest) - before_end] = newest[before_end:]
+        self.next_slot = (first + len(newest)) % self.capacity
+        self.size = min(self.size + len(newest), self.capacity)
         return first
 
     def gather(self, slots: Slots, into: npt.NDArray[np.uint8] | None = None) -> Records:
@@ -51,7 +51,7 @@ class Ring:
         return block.view(self.dtype)
 
     def columns(self, slots: Slots, columns: slice) -> npt.NDArray[np.float32]:
-        """Returns copies of some columns `[n, columns]` of the records in `slots` `[n]`, as float32 words."""
+        """Returns copies of some columns `[n, columns]` of the records in `slots` `[n]`, as float32 numbers."""
         return self._slots.view("<f4")[slots, columns]
 
     def order(self) -> Slots:
@@ -62,9 +62,9 @@ class Ring:
         """Returns copies of all records, oldest first `[size]`."""
         return self.gather(self.order())
 
-    def resized(self, capacity: int, beside_bytes: int = 0) -> Ring:
-        """Returns a ring of another capacity that holds the newest records of this one."""
-        ring = Ring(self.dtype, capacity, beside_bytes)
+    def resized(self, capacity: int, extra_bytes: int = 0) -> Ring:
+        """Returns a ring of another capacity that stores the newest records of this one. Raises ConfigError."""
+        ring = Ring(self.dtype, capacity, extra_bytes)
         ring.append(self.in_order())
         return ring
 
@@ -74,11 +74,11 @@ class Ring:
 
 def refuse_beyond_memory(record_bytes: int, capacity: int, available_bytes: int) -> None:
     """Raises ConfigError when a full ring would not fit in memory."""
-    most = int(available_bytes * USABLE_SHARE) // record_bytes
-    if capacity > most:
+    largest = int(available_bytes * USABLE_FRACTION) // record_bytes
+    if capacity > largest:
         needed, free = capacity * record_bytes / 2**30, available_bytes / 2**30
         raise ConfigError(
             f"replay.capacity {capacity:,} needs {needed:.1f} GiB at {record_bytes:,} bytes a transition and {free:.1f}"
-            f" GiB are free; choose at most {most:,} (--set replay.capacity={most} for the run, or replay --capacity"
-            f" {most})"
+            f" GiB are free; choose at most {largest:,} (--set replay.capacity={largest} for the run, or replay"
+            f" --capacity {largest})."
         )

@@ -16,31 +16,34 @@ from replay_server.table.ring import Slots
 from replay_server.table.sum_tree import SumTree
 
 LEAST_ERROR = 1e-6
-"""Added to every TD error: what is learnt already is drawn again now and then (Schaul et al. 2016, 3.3)."""
+"""Added to every TD error, so that a record without error is still drawn now and then (Schaul et al. 2016, 3.3)."""
 LARGEST_ERROR = 1e12
-"""What a larger TD error counts as: nothing that is sent makes the sums overflow."""
+"""Larger TD errors count as this one, so that no message makes the sums overflow."""
 
 
 class Sampler(Protocol):
-    """Chooses slots of a ring whose records it is told of as they are stored."""
+    """Chooses the ring's slots for the next batch; `insert` reports every new record to it."""
 
-    def stored(self, first_slot: int, count: int) -> None:
-        """Learns that `count` slots from `first_slot` on, wrapping at the capacity, hold new records."""
+    def insert(self, first_slot: int, count: int) -> None:
+        """Takes note that `count` slots from `first_slot` on, wrapping at the capacity, hold new records."""
 
     def draw(self, count: int) -> Slots:
-        """Returns `count` filled slots, with replacement; there must be at least one."""
+        """Returns `count` filled slots, with replacement; there must be at least one filled slot."""
 
-    def places(self, slots: Slots) -> SampleInfo | None:
-        """Returns what the learner is to be told of slots `[n]` just drawn; None where all are drawn alike."""
+    def sample_info(self, slots: Slots) -> SampleInfo | None:
+        """Returns slot, generation and probability of slots `[n]` just drawn; None where all are drawn alike."""
 
-    def prioritise(self, places: SampleInfo) -> int:
-        """Takes TD errors `[n]`, finite and not negative; returns how many are of records that are gone."""
+    def update_priorities(self, samples: SampleInfo) -> int:
+        """Sets priorities by the TD errors of samples `[n]`, finite and not negative.
+
+        Returns how many of these samples have been overwritten.
+        """
 
     def state(self) -> State:
-        """Returns what its next draws depend on, beside the records it was told of."""
+        """Returns what its next draws depend on, apart from the inserted records."""
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Draws on as the sampler that the state was taken from; KeyError or ValueError when it is of another kind."""
+        """Continues the draws of the sampler whose state this is; KeyError or ValueError when that is another kind."""
 
 
 class UniformSampler:
@@ -51,7 +54,7 @@ class UniformSampler:
         self._size = 0
         self._random = np.random.default_rng(seed)
 
-    def stored(self, first_slot: int, count: int) -> None:  # noqa: ARG002  (a uniform draw needs no places)
+    def insert(self, first_slot: int, count: int) -> None:  # noqa: ARG002  (a uniform draw needs no slots)
         """Counts the new records: slots fill from 0 upwards, so the first `size` are the filled ones."""
         self._size = min(self._size + count, self._capacity)
 
@@ -60,41 +63,41 @@ class UniformSampler:
         # Faster than integers(), and as uniform: no bin differs from another by more than 1 in 2^22 at 2^31 slots.
         return (self._random.random(count) * self._size).astype(np.int64)
 
-    def places(self, slots: Slots) -> None:
-        """Returns None."""
+    def sample_info(self, slots: Slots) -> None:
+        """Returns None: all records are drawn alike."""
 
-    def prioritise(self, places: SampleInfo) -> int:
-        """Takes no TD errors."""
-        return len(places)
+    def update_priorities(self, samples: SampleInfo) -> int:
+        """Ignores TD errors and returns how many samples it was given."""
+        return len(samples)
 
     def state(self) -> State:
-        """Returns where the generator stands."""
+        """Returns the state of the random generator."""
         return {"rng": generator_state(self._random)}
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Draws on as the sampler that the state was taken from."""
+        """Continues the draws of the sampler whose state this is."""
         restore_generator(self._random, state["rng"])
 
 
 class PrioritisedSampler:
-    """Draws records in proportion to a power of their last TD error (Schaul et al. 2016, proportional).
+    """Draws records in proportion to a power of their last TD error (Schaul et al. 2016, proportional variant).
 
-    New records get the largest priority there has been, so that each is likely to be drawn soon. Draws are stratified:
-    one in each of `count` equal parts of the sum.
+    A new record gets the largest priority so far, so that each is likely to be drawn soon. Draws are stratified: one in
+    each of `count` equal parts of the sum.
     """
 
     def __init__(self, capacity: int, exponent: float, seed: int) -> None:
-        """Starts with no record; `exponent` is alpha."""
+        """Starts empty; `exponent` is the paper's alpha."""
         self._capacity, self._exponent = capacity, exponent
         self._size = 0
         self._tree = SumTree(capacity)
         self._largest = 1.0
         self._times_stored = np.zeros(capacity, np.uint32)
-        # Places of an earlier life of the server, or of another size of the ring, are none of this one's.
+        # Samples drawn by an earlier life of the server, or from a ring of another size, must not match a generation.
         self._life = np.uint32(secrets.randbits(32))
         self._random = np.random.default_rng(seed)
 
-    def stored(self, first_slot: int, count: int) -> None:
+    def insert(self, first_slot: int, count: int) -> None:
         """Gives the new records the largest priority."""
         self._size = min(self._size + count, self._capacity)
         before_end = min(count, self._capacity - first_slot)
@@ -108,34 +111,34 @@ class PrioritisedSampler:
         masses = (np.arange(count) + self._random.random(count)) * (total / count)
         return self._tree.find(np.minimum(masses, np.nextafter(total, 0.0)))
 
-    def places(self, slots: Slots) -> SampleInfo:
-        """Returns what the learner is to be told of slots `[n]`: their probabilities as N p."""
-        places = np.empty(len(slots), SAMPLE_INFO)
-        places["slot"], places["generation"] = slots, self._generations(slots)
-        places["value"] = self._tree.values(slots) * (self._size / self._tree.total)
-        return places
+    def sample_info(self, slots: Slots) -> SampleInfo:
+        """Returns slot, generation and probability of slots `[n]`; a probability p is given as N p."""
+        info = np.empty(len(slots), SAMPLE_INFO)
+        info["slot"], info["generation"] = slots, self._generations(slots)
+        info["value"] = self._tree.values(slots) * (self._size / self._tree.total)
+        return info
 
-    def prioritise(self, places: SampleInfo) -> int:
-        """Sets the priorities of records `[n]`; returns how many are gone."""
-        there = places[places["slot"] < self._capacity]
-        there = there[self._generations(there["slot"]) == there["generation"]]
-        if len(there):
-            errors = np.minimum(there["value"].astype(np.float64), LARGEST_ERROR) + LEAST_ERROR
-            values = errors**self._exponent
-            self._tree.set(there["slot"].astype(np.int64), values)
-            self._largest = max(self._largest, float(values.max()))
-        return len(places) - len(there)
+    def update_priorities(self, samples: SampleInfo) -> int:
+        """Sets priorities by the TD errors of samples `[n]`; returns how many of these have been overwritten."""
+        current = samples[samples["slot"] < self._capacity]
+        current = current[self._generations(current["slot"]) == current["generation"]]
+        if len(current):
+            td_errors = np.minimum(current["value"].astype(np.float64), LARGEST_ERROR) + LEAST_ERROR
+            priorities = td_errors**self._exponent
+            self._tree.set(current["slot"].astype(np.int64), priorities)
+            self._largest = max(self._largest, float(priorities.max()))
+        return len(samples) - len(current)
 
     def state(self) -> State:
-        """Returns all priorities, and where the generator stands."""
+        """Returns all priorities and the state of the random generator."""
         values = self._tree.values(np.arange(self._capacity))
         return {"rng": generator_state(self._random), "priorities": values, "largest": np.array(self._largest)}
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Draws on as the sampler that the state was taken from."""
+        """Continues the draws of the sampler whose state this is; ValueError when it had another capacity."""
         values = state["priorities"]
         if len(values) != self._capacity:
-            raise ValueError(f"priorities of {len(values)} slots were kept, of {self._capacity} are needed")
+            raise ValueError(f"the state has priorities of {len(values)} slots, the ring has {self._capacity}")
         self._tree.set(np.arange(self._capacity), values)
         self._largest = float(state["largest"])
         restore_generator(self._random, state["rng"])

@@ -5,7 +5,7 @@
           4   5       6   7
          s0   s1     s2   s3
 
-Sums are always computed anew from both children, never adjusted by a difference: rounding errors do not pile up.
+A sum is always computed from both children, never adjusted by a difference: rounding errors do not accumulate.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Values = npt.NDArray[np.float64]
 
 
 class SumTree:
-    """Values of `capacity` slots, all zero at first. Values must be finite and not negative."""
+    """Values of `capacity` slots, all zero at first. A value must be finite and not negative."""
 
     def __init__(self, capacity: int) -> None:
         self._width = 1 << (capacity - 1).bit_length()
@@ -35,28 +35,28 @@ class SumTree:
         return self._nodes[self._width + slots]
 
     def set(self, slots: Slots, values: Values) -> None:
-        """Sets the values `[n]` of slots `[n]`; where a slot is named twice, the last counts."""
+        """Sets the values `[n]` of slots `[n]`; if a slot occurs twice, its last value counts."""
         nodes = self._width + slots
         self._nodes[nodes] = values
         width = self._width >> 1
-        # Node by node, repeats included, as long as a level has many more nodes than are to be renewed.
+        # Node by node, repeats included, as long as a level has many more nodes than must be recomputed.
         while width > 4 * len(nodes):
             nodes >>= 1
             pairs = self._pairs[nodes]
             self._nodes[nodes] = pairs[:, 0] + pairs[:, 1]
             width >>= 1
-        self._renew(width, 2 * width)
+        self._recompute(width, 2 * width)
 
     def fill(self, first: int, count: int, value: float) -> None:
-        """Sets `count` slots from `first` on, which must not wrap, to one value."""
+        """Sets `count` slots from `first` on to one value; the range must not wrap."""
         start, stop = self._width + first, self._width + first + count
         self._nodes[start:stop] = value
-        self._renew(start >> 1, (stop + 1) >> 1)
+        self._recompute(start >> 1, (stop + 1) >> 1)
 
     def find(self, masses: Values) -> Slots:
         """Returns the slots `[n]` in which the running sum of values, in slot order, passes masses `[n]`.
 
-        Masses are at least 0 and less than the total, which is more than 0. A slot of value 0 is never returned.
+        A mass is at least 0 and less than the total, which must be positive. A slot of value 0 is never returned.
         """
         slots = self._descend(masses, careful=False)
         empty = self.values(slots) == 0.0
@@ -65,7 +65,7 @@ class SumTree:
         return slots
 
     def _descend(self, masses: Values, *, careful: bool) -> Slots:
-        """Goes down from the root; `careful` never turns into a part that is empty, whatever has been rounded."""
+        """Walks down from the root; `careful` never enters an empty subtree, whatever rounding did to the mass."""
         nodes, masses, width = np.ones(len(masses), np.int64), masses.copy(), 1
         while width < self._width:
             nodes <<= 1
@@ -79,8 +79,8 @@ class SumTree:
             width <<= 1
         return nodes - self._width
 
-    def _renew(self, start: int, stop: int) -> None:
-        """Computes the nodes from `start` to before `stop`, all of one level, and all above them anew."""
+    def _recompute(self, start: int, stop: int) -> None:
+        """Recomputes the nodes from `start` to before `stop`, all of one level, and all above them."""
         while start and start < stop:
             children = self._nodes[2 * start : 2 * stop]
             np.add(children[::2], children[1::2], out=self._nodes[start:stop])

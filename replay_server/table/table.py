@@ -1,4 +1,4 @@
-"""The table: one run's transitions with what decides over them: ring, sampler and rate limiter."""
+"""The table: one run's transitions in a ring, with the sampler and the rate limiter that decide over them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from common.run.run import ReplaySpec, Run
 from common.state import State, select_prefix, with_prefix
 from common.transitions import transition_dtype
 from common.wire.codec import MAX_PEER_FRAME_BYTES, Buffer
-from replay_server.table.n_step import NStep
-from replay_server.table.next_steps import Episodes, Origin
+from common.wire.messages import Chunk
+from common.wire.sample_info import SampleInfo
+from replay_server.table.n_step import Episodes, NStep
 from replay_server.table.rate_limiter import RateLimiter
 from replay_server.table.ring import Records, Ring
-from replay_server.table.samplers import make_sampler
+from replay_server.table.samplers import Sampler, make_sampler
 
 _PRIORITY_BYTES = 36
 """Most that a slot's priority takes: up to four nodes of a sum tree, and a generation."""
@@ -25,110 +26,132 @@ _EPISODE_BYTES = 4
 
 
 class Table:
-    """Takes chunks in and gives batches out, and counts both."""
+    """Stores chunks, draws batches, and counts both.
 
-    def __init__(self, run: Run, spec: ReplaySpec, seed: int) -> None:
-        """Makes an empty table; `spec` is the run's with the server's own settings applied. Raises ConfigError."""
+    Example:
+        table = Table(run, run.spec.replay, seed=1)
+        table.insert(table.records(payload), chunk)
+        batch = table.records(table.sample(256))
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        spec: ReplaySpec,
+        seed: int,
+        *,
+        limiter: RateLimiter | None = None,
+        ring: Ring | None = None,
+        sampler: Sampler | None = None,
+        episodes: Episodes | None = None,
+    ) -> None:
+        """Makes a table of the given parts; a part that is None is made empty. Raises ConfigError.
+
+        spec: the run's replay settings with the server's own ones applied.
+        """
         self.run = run
         self.data_hash = run.data_hash
-        self.limiter = RateLimiter(spec)
-        self.ring = Ring(transition_dtype(run.joint), spec.capacity, _beside_bytes(spec))
-        self.sampler = make_sampler(spec, seed)
-        self._n_step = _make_n_step(run, spec, self.ring, None)
+        self.limiter = limiter or RateLimiter(spec)
+        self.ring = ring or Ring(transition_dtype(run.joint), spec.capacity, _extra_bytes(spec))
+        self.sampler = sampler or make_sampler(spec, seed)
+        if not sampler and self.ring.size:
+            self.sampler.insert(0, self.ring.size)
+        self._n_step: NStep | None = None
+        if spec.n_step > 1:
+            self._n_step = NStep(
+                self.ring, episodes or Episodes(self.ring.capacity), spec.n_step, run.spec.algorithm.discount
+            )
         self.inserted = self.sampled = 0
-        """Transitions in this life of the server; the limiter counts over all of them."""
+        """Transitions in this life of the server; the limiter counts over all its lives."""
         self._seed = seed
 
     @property
     def served_run(self) -> Run:
-        """The run as actors are told it: with the replay settings that hold here, not those it was made with."""
+        """The run as actors receive it: with the replay settings that this server applies."""
         spec = msgspec.structs.replace(self.run.spec, replay=self.limiter.spec)
         return msgspec.structs.replace(self.run, spec=spec)
 
     @property
     def size(self) -> int:
-        """Transitions held."""
+        """Number of stored transitions."""
         return self.ring.size
 
     @property
-    def most_chunk_rows(self) -> int:
-        """Transitions in the largest chunk that can come."""
+    def max_chunk_rows(self) -> int:
+        """Number of transitions in the largest chunk that a message can carry."""
         return max(1, MAX_PEER_FRAME_BYTES // self.ring.dtype.itemsize)
 
     def records(self, payload: Buffer) -> Records:
         """Returns a payload seen as records `[n]`, without a copy."""
         return np.frombuffer(payload, self.ring.dtype)
 
-    def insert(self, records: Records, origin: Origin | None = None) -> None:
-        """Stores records `[n]` and counts them; origin: whose they are, if that is known."""
-        self.keep(records, origin)
+    def insert(self, records: Records, chunk: Chunk | None = None) -> None:
+        """Stores records `[n]` and counts them. chunk: the message that brought them; None where it is unknown."""
+        self.append(records, chunk)
         self.limiter.inserts += len(records)
         self.inserted += len(records)
 
-    def keep(self, records: Records, origin: Origin | None = None) -> None:
-        """Stores records `[n]` that were counted in an earlier life of the server."""
+    def append(self, records: Records, chunk: Chunk | None = None) -> None:
+        """Stores records `[n]` that an earlier life of the server has already counted."""
         first_slot = self.ring.append(records)
-        self.sampler.stored(first_slot, min(len(records), self.ring.capacity))
+        self.sampler.insert(first_slot, min(len(records), self.ring.capacity))
         if self._n_step:
-            self._n_step.episodes.stored(first_slot, records, origin)
+            self._n_step.episodes.insert(first_slot, records, chunk)
 
     def sample(self, count: int) -> Buffer:
-        """Returns the bytes of a batch of `count` records, their places behind them if need be, and counts them."""
+        """Draws `count` records, counts them, and returns their bytes, followed by the sample info if there is any."""
         slots = self.sampler.draw(count)
-        places, records_bytes = self.sampler.places(slots), count * self.ring.dtype.itemsize
-        block = np.empty(records_bytes + (places.nbytes if places is not None else 0), np.uint8)
+        info, records_bytes = self.sampler.sample_info(slots), count * self.ring.dtype.itemsize
+        block = np.empty(records_bytes + (info.nbytes if info is not None else 0), np.uint8)
         batch = self.ring.gather(slots, block[:records_bytes])
         if self._n_step:
-            self._n_step.lengthen(batch, slots)
-        if places is not None:
-            block[records_bytes:] = places.view(np.uint8)
+            self._n_step.extend(batch, slots)
+        if info is not None:
+            block[records_bytes:] = info.view(np.uint8)
         self.limiter.samples += count
         self.sampled += count
         return block.data
 
+    def update_priorities(self, samples: SampleInfo) -> int:
+        """Sets priorities by the TD errors of samples `[n]`, finite and not negative.
+
+        Returns how many of these samples have been overwritten.
+        """
+        return self.sampler.update_priorities(samples)
+
     def redefined(self, run: Run, spec: ReplaySpec) -> Table:
         """Returns this table under new settings of the same run, with its records and counters. Raises ConfigError.
 
-        Priorities start anew where capacity or exponent have changed. Spans of several steps begin with the chunks that
-        come after they are asked for.
+        All priorities become equal if capacity or exponent change. N-step spans start with the chunks that arrive after
+        they were asked for.
         """
-        table, old = Table.__new__(Table), self.limiter.spec
-        table.run, table.data_hash, table._seed = run, run.data_hash, self._seed
-        table.inserted, table.sampled = self.inserted, self.sampled
-        table.limiter = RateLimiter(spec)
-        table.limiter.catch_up(self.limiter.inserts, self.limiter.samples, self.size)
+        old = self.limiter.spec
+        limiter = RateLimiter(spec)
+        limiter.catch_up(self.limiter.inserts, self.limiter.samples, self.size)
         resized = spec.capacity != old.capacity
-        table.ring = self.ring.resized(spec.capacity, _beside_bytes(spec)) if resized else self.ring
-        table.sampler = self.sampler
-        if resized or spec.priority_exponent != old.priority_exponent:
-            table.sampler = make_sampler(spec, self._seed)
-            table.sampler.stored(0, table.ring.size)
+        ring = self.ring.resized(spec.capacity, _extra_bytes(spec)) if resized else self.ring
+        sampler = None if resized or spec.priority_exponent != old.priority_exponent else self.sampler
         episodes = self._n_step.episodes if self._n_step else None
         if episodes and resized:
             episodes = episodes.resized(self.ring.order(), spec.capacity)
-        table._n_step = _make_n_step(run, spec, table.ring, episodes)
+        table = Table(run, spec, self._seed, limiter=limiter, ring=ring, sampler=sampler, episodes=episodes)
+        table.inserted, table.sampled = self.inserted, self.sampled
         return table
 
     def state(self) -> State:
-        """Returns what the next batches depend on, beside the records and counters."""
+        """Returns what the next batches depend on, apart from the records and counters."""
         state = with_prefix("sampler", self.sampler.state())
         return state | with_prefix("episodes", self._n_step.episodes.state()) if self._n_step else state
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Draws on as the table that the state was taken from, once it holds its records in the same slots.
+        """Continues the draws of the table whose state this is; the ring must hold its records in the same slots.
 
-        KeyError or ValueError when that had other settings.
+        KeyError or ValueError when that table had other settings.
         """
         self.sampler.restore(select_prefix("sampler", state))
         if self._n_step:
             self._n_step.episodes.restore(select_prefix("episodes", state))
 
 
-def _beside_bytes(spec: ReplaySpec) -> int:
+def _extra_bytes(spec: ReplaySpec) -> int:
     return _PRIORITY_BYTES * (spec.priority_exponent > 0) + _EPISODE_BYTES * (spec.n_step > 1)
-
-
-def _make_n_step(run: Run, spec: ReplaySpec, ring: Ring, episodes: Episodes | None) -> NStep | None:
-    if spec.n_step == 1:
-        return None
-    return NStep(ring, episodes or Episodes(ring.capacity), spec.n_step, run.spec.algorithm.discount)

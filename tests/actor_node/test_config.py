@@ -25,7 +25,7 @@ def test_the_defaults_are_within_their_own_bounds():
         (["--copies", "0"], "actor: --copies = 0: expected `int` >= 1"),
         (["--chunk-rows", "many"], "'many' is not a valid integer"),
         (["--name", "x" * 101], "expected `str` of length <= 100"),
-        (["--drain", "soon"], "'soon' is no length of time"),
+        (["--drain", "soon"], "'soon' is not a duration"),
         (["--metrics-port", "70000"], "actor: --metrics-port = 70000: expected `int` <= 65535"),
         (["--nn", "3"], "--nn"),
     ],

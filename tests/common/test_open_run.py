@@ -27,9 +27,9 @@ def new(tmp_path):
 def resumed(tmp_path):
     """Returns the spec of a run made with some options and resumed with others."""
 
-    def resume(held, options=NOTHING, scenario="", **sections):
-        path = str(tmp_path / "held")
-        directory, run = open_run(path, "simple_spread", held, {}, resume=False, role="learner")
+    def resume(stored, options=NOTHING, scenario="", **sections):
+        path = str(tmp_path / "stored")
+        directory, run = open_run(path, "simple_spread", stored, {}, resume=False, role="learner")
         again, resumed = open_run(path, scenario, options, sections, resume=True, role="other")
         assert (again.path, resumed.id, resumed.joint) == (directory.path, run.id, run.joint)
         assert again.run == resumed, "the directory holds what the run is now"
@@ -115,19 +115,19 @@ def test_what_cannot_be_used_is_named_and_leaves_no_directory(tmp_path, options,
 
 
 def test_a_scenario_must_be_named_and_known(tmp_path):
-    with pytest.raises(ConfigError, match="no scenario named; `shoal scenarios` lists them"):
+    with pytest.raises(ConfigError, match=r"No scenario is given\. Pass one of `shoal scenarios`"):
         open_run(str(tmp_path / "run"), "", NOTHING, {}, resume=False, role="learner")
     with pytest.raises(ConfigError, match="no scenario 'simple_sprad'; did you mean simple_spread"):
         open_run(str(tmp_path / "run"), "simple_sprad", NOTHING, {}, resume=False, role="learner")
 
 
 def test_a_run_resumed_with_nothing_is_as_it_was(resumed):
-    held, spec = resumed(RunOptions(preset="paper", seed=3, time=60.0, set=("replay.batch=64", "world.N=2")))
-    assert spec == held
+    stored, spec = resumed(RunOptions(preset="paper", seed=3, time=60.0, set=("replay.batch=64", "world.N=2")))
+    assert spec == stored
 
 
 def test_a_resumed_run_takes_what_is_given_now_on_top(resumed):
-    held, spec = resumed(
+    stored, spec = resumed(
         RunOptions(seed=3, time=60.0, set=("world.N=2",)),
         RunOptions(time=120.0, set=("replay.batch=32",)),
         scenario="simple_spread",
@@ -135,15 +135,15 @@ def test_a_resumed_run_takes_what_is_given_now_on_top(resumed):
     )
     assert (spec.budget.seconds, spec.seed, spec.world) == (120.0, 3, {"N": 2})
     assert (spec.replay.batch, spec.replay.min_size) == (32, 100)
-    assert spec.algorithm == held.algorithm
+    assert spec.algorithm == stored.algorithm
 
 
 @pytest.mark.parametrize(
     ("begun", "resumed_with"), [((), ("world.N=3",)), (("world.N=3",), ("world.local_ratio=0.5",))]
 )
 def test_a_default_written_out_is_the_same_world(resumed, begun, resumed_with):
-    held, spec = resumed(RunOptions(set=begun), RunOptions(set=resumed_with))
-    assert spec == held
+    stored, spec = resumed(RunOptions(set=begun), RunOptions(set=resumed_with))
+    assert spec == stored
 
 
 def test_a_resumed_run_takes_a_preset_only_when_one_is_named(resumed):
@@ -154,11 +154,11 @@ def test_a_resumed_run_takes_a_preset_only_when_one_is_named(resumed):
 @pytest.mark.parametrize(
     ("scenario", "options", "message"),
     [
-        ("simple_tag", NOTHING, r"holds a run of simple_spread, not of simple_tag"),
+        ("simple_tag", NOTHING, r"contains a run of simple_spread, not of simple_tag"),
         (
             "",
             RunOptions(set=("world.N=5",)),
-            r"of simple_spread with its default options, not of simple_spread with world.N=5; resume it with its own",
+            r"of simple_spread with its default options, not of simple_spread with world.N=5\. Resume it with its own",
         ),
         ("", RunOptions(set=("scenario=simple_tag",)), r"not of simple_tag"),
     ],
@@ -166,13 +166,13 @@ def test_a_resumed_run_takes_a_preset_only_when_one_is_named(resumed):
 def test_a_run_is_not_resumed_over_another_world(resumed, tmp_path, scenario, options, message):
     with pytest.raises(ConfigError, match=message):
         resumed(RunOptions(seed=3), options, scenario)
-    assert RunDirectory(tmp_path / "held").run.spec.seed == 3
+    assert RunDirectory(tmp_path / "stored").run.spec.seed == 3
 
 
-def test_resuming_needs_a_directory_that_holds_a_run(tmp_path):
-    with pytest.raises(ConfigError, match="--resume needs the run's directory: --run DIR"):
+def test_resuming_needs_a_directory_that_contains_a_run(tmp_path):
+    with pytest.raises(ConfigError, match=r"--resume needs the run's directory\. Pass --run DIR"):
         open_run("", "simple_spread", NOTHING, {}, resume=True, role="other")
-    with pytest.raises(ConfigError, match="holds no run"):
+    with pytest.raises(ConfigError, match="does not contain a run"):
         open_run(str(tmp_path), "", NOTHING, {}, resume=True, role="other")
 
 
@@ -198,7 +198,7 @@ def test_a_service_begins_its_run_and_goes_on_with_it_by_the_same_options(tmp_pa
 def test_a_finished_run_is_resumed_with_a_larger_budget_only(finished):
     path, marker = finished
     for options in (NOTHING, RunOptions(time=60.0), RunOptions(time=30.0), RunOptions(set=("replay.batch=32",))):
-        with pytest.raises(FinishedError, match="has used its budget; give a larger one, in all: --time or --steps"):
+        with pytest.raises(FinishedError, match=r"has used its budget\. Pass a larger total with --time or --steps"):
             open_run(path, "", options, {}, resume=True, role="other")
         assert marker.exists()
     open_run(path, "", RunOptions(time=120.0), {}, resume=True, role="other")
@@ -213,17 +213,17 @@ def test_a_finished_run_is_resumed_with_a_limit_of_another_kind(finished):
 
 def test_a_finished_run_stays_finished_when_it_cannot_be_resumed(finished):
     path, marker = finished
-    with pytest.raises(ConfigError, match="resume it with its own world"):
+    with pytest.raises(ConfigError, match="Resume it with its own world"):
         open_run(path, "", RunOptions(time=120.0, set=("world.N=5",)), {}, resume=True, role="other")
     assert marker.exists()
 
 
 def test_a_run_that_another_process_of_the_role_has_is_not_opened(tmp_path):
     path = str(tmp_path / "run")
-    held = open_run(path, "simple_spread", NOTHING, {}, resume=False, role="learner")
+    stored = open_run(path, "simple_spread", NOTHING, {}, resume=False, role="learner")
     with pytest.raises(ConfigError, match="in use by another learner"):
         open_run(path, "", NOTHING, {}, resume=True, role="learner")
-    assert held[0].run == open_run(path, "", NOTHING, {}, resume=True, role="launcher")[1]
+    assert stored[0].run == open_run(path, "", NOTHING, {}, resume=True, role="launcher")[1]
 
 
 def test_options_come_back_from_their_builtins():

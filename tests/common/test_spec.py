@@ -58,7 +58,7 @@ def test_a_choice_among_nothing_is_refused():
 def test_agents_must_stand_side_by_side():
     first = AgentSpec("a", "t", 3, (Categorical(2),), 0, 0)
     gap = AgentSpec("b", "t", 3, (Categorical(2),), 4, 2)
-    with pytest.raises(ValueError, match="agent b does not stand"):
+    with pytest.raises(ValueError, match="agent b does not start where"):
         JointSpec((first, gap))
 
 
@@ -66,13 +66,13 @@ def test_agents_must_stand_side_by_side():
     ("agents", "match"),
     [
         ([], "at least"),
-        ([("a", "t", 1, (Categorical(2),))] * 2, "names of their own"),
+        ([("a", "t", 1, (Categorical(2),))] * 2, "unique names"),
         ([("a", "t", 1, ())], "agent a observes 1 numbers"),
         ([("a", "t", -1, (Categorical(2),))], "agent a observes -1 numbers"),
         ([("a", "t", MAX_JOINT_NUMBERS + 1, (Categorical(2),))], "joint vectors of 1048577 and 2 numbers"),
     ],
 )
-def test_a_team_that_no_record_could_hold_is_a_users_mistake(agents, match):
+def test_a_team_that_does_not_fit_a_record_is_a_config_error(agents, match):
     with pytest.raises(ConfigError, match=match):
         joint_spec(agents)
 
@@ -80,7 +80,7 @@ def test_a_team_that_no_record_could_hold_is_a_users_mistake(agents, match):
 @pytest.mark.parametrize(
     ("agents", "message"),
     [
-        ([("b", "s", 3, (Categorical(2),))], r"no longer there: a; new: b"),
+        ([("b", "s", 3, (Categorical(2),))], r"removed: a; new: b"),
         ([("a", "s", 3, (Categorical(2),)), ("b", "s", 1, (Categorical(2),))], r"\(new: b\)"),
         ([("a", "t", 3, (Categorical(2),))], "agent a was on the side s and is on t"),
         ([("a", "s", 4, (Categorical(2),))], "agent a observed 3 numbers and observes 4"),
@@ -88,6 +88,6 @@ def test_a_team_that_no_record_could_hold_is_a_users_mistake(agents, match):
         ([("a", "s", 3, (Box((-1.0, 0.0), (2.0, 2.0)),))], r"acts in Box\(\[-1, 0\], 2, 2\)"),
     ],
 )
-def test_the_first_difference_between_two_worlds_is_said_in_words(agents, message):
+def test_the_first_difference_between_two_worlds_is_described(agents, message):
     old = joint_spec([("a", "s", 3, (Categorical(2),))])
     assert re.search(message, difference(old, joint_spec(agents)))

@@ -25,7 +25,7 @@ def test_the_critics_input_is_one_slice_of_a_row():
 
 @settings(max_examples=40)
 @given(teams())
-def test_columns_say_where_a_field_stands_in_a_row_of_words(joint):
+def test_columns_say_the_position_of_a_field_in_a_row(joint):
     dtype = transition_dtype(joint)
     records = np.zeros(2, dtype)
     rows = records.view("<f4").reshape(2, -1)

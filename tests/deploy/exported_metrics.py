@@ -37,14 +37,14 @@ def actor_registry() -> CollectorRegistry:
 
 def replay_registry() -> CollectorRegistry:
     """Returns the registry of a replay server with a run, a finished episode and a log."""
+    from replay_server.config import ReplayConfig
     from replay_server.durability.committer import Committer
     from replay_server.metrics import CommitterCollector, ReplayCollector, Timings, make_registry
     from replay_server.replay import Replay
-    from replay_server.settings import ReplaySettings
     from tests.replay_server.durability.dict_log import DictLog
     from tests.replay_server.runs import make_run
 
-    replay = Replay(ReplaySettings(), now=0.0)
+    replay = Replay(ReplayConfig(durability="ram"), now=0.0)
     replay.define(make_run())
     replay.recent.returns.add(1, -2.0, (-0.5, -1.5))
     registry = make_registry()

@@ -35,7 +35,7 @@ def test_it_says_what_the_role_says_of_itself() -> None:
         health.not_ready = ""
         assert ask(number) == (0, "ok")
         now[0] = 61.0
-        assert ask(number) == (1, "the loop has not turned for 61 s")
+        assert ask(number) == (1, "the loop has not run for 61 s")
     finally:
         port.close()
     code, said = ask(number)

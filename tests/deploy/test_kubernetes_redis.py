@@ -16,8 +16,8 @@ from common.process.health import Health
 from common.process.stop import Stop
 from replay_server.cli import open_log
 from replay_server.config import ReplayConfig
+from replay_server.durability.chunk_log import StoreRun, StoreSamples, StoreWeights
 from replay_server.durability.redis_log import RedisLog
-from replay_server.instructions import StoreRun, StoreSamples, StoreWeights
 from replay_server.metrics import Timings, make_registry
 from replay_server.replay import Replay
 from tests.conftest import wait_until

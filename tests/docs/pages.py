@@ -1,4 +1,4 @@
-"""What the pages hold, as Markdown's own parser sees it: blocks, spans of code, links, headings."""
+"""Content of the pages, read by a Markdown parser: blocks, spans of code, links, headings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Block(NamedTuple):
 
 @cache
 def tokens(name: str) -> tuple[Token, ...]:
-    """Returns a page's tokens, spans inside of lines included."""
+    """Returns a page's tokens, with the spans inside lines."""
     found = []
     for token in MarkdownIt("commonmark").enable("table").parse((ROOT / name).read_text("utf-8")):
         found.append(token)
@@ -53,7 +53,7 @@ def spans(name: str) -> Iterator[str]:
 
 
 def links(name: str) -> Iterator[str]:
-    """Yields where a page's links and pictures lead."""
+    """Yields the targets of a page's links and pictures."""
     for token in tokens(name):
         target = token.attrs.get("href") if token.type == "link_open" else token.attrs.get("src")
         if target:

@@ -1,4 +1,4 @@
-"""Shell lines of the pages that call Shoal's commands, as words."""
+"""Calls of Shoal's commands in the pages' shell lines, split into words."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from tests.docs.pages import blocks, spans
 COMMANDS = ("shoal", "replay", "learner", "actor")
 _OPERATORS = {"&", "&&", "|", "||", ";", ">", ">>", "<", "2>"}
 _PRINTED = re.compile(r"[\d=]")
-"""How the second word begins where the line is what a command printed, or a key of a file."""
+"""Start of the second word of a line that is a command's output, or a key of a file."""
 _ASSIGNMENT = re.compile(r"[A-Z_]+=.*")
 
 
 class Call(NamedTuple):
-    """One call of a command of ours."""
+    """One call of one of Shoal's commands."""
 
     where: str
     name: str
     arguments: tuple[str, ...]
     is_whole: bool = True
-    """Whether it could be typed as it is; in a line of text an option's value may be left out."""
+    """Whether the call is complete; in a line of text an option's value may be left out."""
     refusal: str = ""
-    """What the page shows as the command's answer, where it does not take the call."""
+    """The error that the page shows for a call that the command refuses, or an empty text."""
 
     def __str__(self) -> str:
         return f"{self.where}: {shlex.join([self.name, *self.arguments])}"
 
 
 def calls(page: str) -> Iterator[Call]:
-    """Yields the calls in a page's blocks of commands, and those in its text that have an option."""
+    """Yields the calls in a page's blocks of commands, and calls with an option in its text."""
     for block in blocks(page):
         if block.language in ("", "sh", "bash", "console"):
             text = block.text.replace("\\\n", " ")
             lines = text.splitlines()
             for i, line in enumerate(lines):
                 for call in _in_line(f"{page}:{block.line + i}", line):
-                    answer, said = f"{call.name}: ", lines[i + 1] if i + 1 < len(lines) else ""
-                    yield call._replace(refusal=said.removeprefix(answer)) if said.startswith(answer) else call
+                    prefix, output = f"{call.name}: ", lines[i + 1] if i + 1 < len(lines) else ""
+                    yield call._replace(refusal=output.removeprefix(prefix)) if output.startswith(prefix) else call
     for span in spans(page):
         if " --" in span or " -o" in span:
             yield from (call._replace(is_whole=False) for call in _in_line(page, span))
 
 
 def _in_line(where: str, line: str) -> Iterator[Call]:
-    """Yields the calls in one line; a line that is no shell is none, nor is one that leaves something out."""
+    """Yields the calls in one line. A line that is not shell, or that contains an ellipsis, has no calls."""
     if "..." in line or "[OPTIONS]" in line or "[--" in line:
         return
     lexer = shlex.shlex(line, posix=True, punctuation_chars="&|;<>")
@@ -62,7 +62,7 @@ def _in_line(where: str, line: str) -> Iterator[Call]:
 
 
 def _parts(words: list[str]) -> Iterator[list[str]]:
-    """Yields what stands between operators of the shell."""
+    """Yields the words between operators of the shell."""
     part: list[str] = []
     for word in words:
         if word in _OPERATORS or set(word) <= set("&|;<>"):

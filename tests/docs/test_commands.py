@@ -1,4 +1,4 @@
-"""Every call of Shoal's commands in the pages is one that they take: options, values, settings; nothing is run."""
+"""The commands accept every call in the pages: options, values, settings. Nothing is run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CALLS = [call for page in NAMES for call in calls(page) if WORKED_EXAMPLE not in
 
 @pytest.fixture(autouse=True)
 def files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Files that the pages name with --config are there, and empty."""
+    """Creates empty files for those that the pages name with --config."""
     monkeypatch.chdir(tmp_path)
     for call in CALLS:
         if "--config" in call.arguments:
@@ -29,17 +29,17 @@ def files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def parse(command: click.Command, name: str, arguments: list[str]) -> click.Context:
-    """Returns what a command, or that of a group which is called, makes of its arguments."""
+    """Parses arguments for a command, or for the called command of a group."""
     command.context_settings.setdefault("help_option_names", ["-h", "--help"])
     try:
         context = command.make_context(name, arguments)
-    except click.exceptions.Exit:  # --help and --version have done all they do
+    except click.exceptions.Exit:  # --help and --version end here
         return click.Context(command)
     if isinstance(command, click.Group):
         rest = [*getattr(context, "_protected_args", []), *context.args]
-        own, child, rest = command.resolve_command(context, rest)
+        child_name, child, rest = command.resolve_command(context, rest)
         assert child is not None
-        return parse(child, f"{name} {own}", rest)
+        return parse(child, f"{name} {child_name}", rest)
     return context
 
 
@@ -49,18 +49,18 @@ def test_the_pages_are_full_of_calls() -> None:
 
 
 @pytest.mark.parametrize("call", [call for call in CALLS if not call.refusal], ids=str)
-def test_a_call_is_understood(call: Call) -> None:
+def test_a_call_is_accepted(call: Call) -> None:
     check(call)
 
 
 @pytest.mark.parametrize("call", [call for call in CALLS if call.refusal], ids=str)
-def test_a_mistake_is_answered_as_the_page_shows(call: Call) -> None:
+def test_a_mistake_gives_the_error_that_the_page_shows(call: Call) -> None:
     with pytest.raises(ConfigError, match=f"^{re.escape(call.refusal)}$"):
         check(call)
 
 
 def check(call: Call) -> None:
-    """Parses a call, and what it says of a run."""
+    """Parses a call and the run's settings in it."""
     try:
         context = parse(ROOTS[call.name], call.name, list(call.arguments))
     except (click.BadOptionUsage, click.MissingParameter):
@@ -76,11 +76,11 @@ def check(call: Call) -> None:
 
 
 def commands_by_name() -> list[tuple[str, click.Command]]:
-    return [(own.name, own.command) for own in commands()]
+    return [(documented.name, documented.command) for documented in commands()]
 
 
 def test_every_command_is_called_somewhere() -> None:
-    """A command that no page shows is one that nobody finds."""
+    """Users do not find a command that no page shows."""
     called = {f"{call.name} {call.arguments[0]}" if call.arguments else call.name for call in CALLS}
     called |= {call.name for call in CALLS}
-    assert {own.name for own in commands() if len(own.name.split()) <= 2} - called == set()
+    assert {each.name for each in commands() if len(each.name.split()) <= 2} - called == set()

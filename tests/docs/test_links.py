@@ -1,4 +1,4 @@
-"""Links between pages lead somewhere, headings included; what pages name is there; the navigation has every page."""
+"""Links between pages have targets, headings included; files and names in pages exist; the navigation is complete."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PATH = re.compile(rf"(?<![\w/])(?:{'|'.join(FOLDERS)})/[\w./*-]+")
 
 @cache
 def sources() -> str:
-    """Returns all of the code and of what deploys it."""
+    """Returns the text of all code, tests and deployment files."""
     kinds = {".py", ".sh", ".yaml", ".yml", ".sbatch", ".toml", ".example", ".html", ""}
     files = [path for folder in CODE for path in (ROOT / folder).rglob("*") if path.suffix in kinds]
     files += [ROOT / "Makefile", ROOT / "pyproject.toml"]
@@ -43,7 +43,7 @@ def conf() -> ModuleType:
 
 
 @pytest.mark.parametrize("page", NAMES)
-def test_links_lead_somewhere(page: str) -> None:
+def test_links_have_targets(page: str) -> None:
     for link in links(page):
         url = urlsplit(link)
         if url.scheme:
@@ -57,8 +57,8 @@ def test_links_lead_somewhere(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", NAMES)
-def test_files_that_are_named_are_there(page: str) -> None:
-    """Paths in spans of code, from the repository's root or from the page's folder."""
+def test_named_files_exist(page: str) -> None:
+    """Checks paths in spans of code, from the repository's root or from the page's folder."""
     for span in spans(page):
         for path in _PATH.findall(span.partition("::")[0]):
             if path.rstrip("/.").endswith("kustomize") or "/build/" in path or "overlays/spread" in path:
@@ -72,7 +72,7 @@ MADE = {"deploy/compose/.env", "shoal/peers"}
 
 
 @pytest.mark.parametrize("page", NAMES)
-def test_tests_that_are_named_are_there(page: str) -> None:
+def test_named_tests_exist(page: str) -> None:
     for span in spans(page):
         for name in re.findall(r"\btest_(?!mode\b)\w+", span):
             is_file = f"{name}.py" in span or "*" in span
@@ -80,7 +80,7 @@ def test_tests_that_are_named_are_there(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", NAMES)
-def test_settings_that_are_named_are_there(page: str) -> None:
+def test_named_settings_exist(page: str) -> None:
     fields = {field.name: field.type for field in msgspec.structs.fields(RunSpec)}
     sections = {
         name: {field.name for field in msgspec.structs.fields(kind)}
@@ -93,17 +93,17 @@ def test_settings_that_are_named_are_there(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", NAMES)
-def test_variables_that_are_named_are_read(page: str) -> None:
-    options = {option.envvar for own in commands() for option in own.options}
+def test_named_variables_are_read(page: str) -> None:
+    options = {option.envvar for command in commands() for option in command.options}
     text = (ROOT / page).read_text("utf-8")
     for name in set(re.findall(r"\bSHOAL_[A-Z_]*[A-Z]\b", text)) - {"SHOAL_SOME_NAME"}:
         assert name in options or name in sources(), f"{page}: {name}"
 
 
-def test_no_variable_is_left_out() -> None:
+def test_no_variable_is_undocumented() -> None:
     page = (ROOT / "docs" / "reference" / "variables.md").read_text("utf-8")
     read = set(re.findall(r"\$\{?(SHOAL_[A-Z_]+)", sources()))
-    options = {str(option.envvar) for own in commands() for option in own.options if option.envvar}
+    options = {str(option.envvar) for command in commands() for option in command.options if option.envvar}
     assert {name for name in read | options if f"`{name}`" not in page} == set()
 
 
@@ -111,19 +111,19 @@ def test_no_variable_is_left_out() -> None:
 
 
 def test_the_navigation_has_every_page_once() -> None:
-    """A page that is missing here is missing from the site: name it in NAVIGATION of docs/conf.py."""
+    """A page that is missing in NAVIGATION of docs/conf.py is missing from the site."""
     named = [page for pages in conf().NAVIGATION.values() for page in pages]
     assert sorted(named) == sorted(name.removesuffix(".md") for name in NAMES if name != "README.md")
 
 
-def test_nothing_that_was_built_is_kept() -> None:
+def test_the_built_site_is_not_committed() -> None:
     ignored = subprocess.run(["git", "check-ignore", "-q", "build/site"], cwd=ROOT, check=False)
     if ignored.returncode == 128:
         pytest.skip("not a repository")
     assert ignored.returncode == 0
 
 
-# ---- what is said by the code ---------------------------------------------------------------------------------------
+# ---- text that must equal the code ----------------------------------------------------------------------------------
 
 
 def test_messages_in_the_faq_are_those_of_the_code() -> None:
@@ -136,7 +136,7 @@ def test_messages_in_the_faq_are_those_of_the_code() -> None:
 
 
 def test_the_worked_example_fits_the_code() -> None:
-    """Each change of docs/own-algorithm.md finds its lines, once."""
+    """Each change in docs/own-algorithm.md applies to exactly one place in the code."""
     changes = [block for block in blocks("docs/own-algorithm.md") if block.language == "diff"]
     assert len(changes) > 4
     for change in changes:

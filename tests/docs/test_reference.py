@@ -1,4 +1,4 @@
-"""docs/reference says what the code says."""
+"""docs/reference agrees with the code."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from shoal.commands.reference.python_api import PUBLIC_NAMES
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_current(name: str) -> None:
-    """`make reference` writes it anew."""
+    """`make reference` writes the pages again."""
     assert (DIRECTORY / name).read_text("utf-8") == PAGES[name]()
 
 
-def test_no_other_page_is_there() -> None:
+def test_there_is_no_other_page() -> None:
     assert {path.name for path in DIRECTORY.iterdir()} == set(PAGES)
 
 
 def test_every_option_has_its_help() -> None:
-    assert [f"{own.name} {option.opts[0]}" for own in commands() for option in own.options if not option.help] == []
+    assert [f"{each.name} {option.opts[0]}" for each in commands() for option in each.options if not option.help] == []
 
 
 def test_every_setting_has_its_meaning() -> None:
@@ -36,7 +36,7 @@ def test_every_setting_has_its_meaning() -> None:
 
 
 @pytest.mark.parametrize("module", PUBLIC_NAMES)
-def test_what_the_page_lists_is_what_is_imported(module: str) -> None:
+def test_listed_names_can_be_imported(module: str) -> None:
     found = import_module(module)
     for name in PUBLIC_NAMES[module]:
         assert inspect.getdoc(getattr(found, name)), name

@@ -30,11 +30,11 @@ from common.wire.codec import checksum, decode_from_peer, decode_to_peer, encode
 from common.wire.keys import load_keys, read_allowed
 from common.wire.messages import Bye, Hello, Open, Priorities, PutWeights, SampleRequest, StatusRequest
 from common.wire.weights import unpack_weights
+from replay_server.config import ReplayConfig
 from replay_server.durability.chunk_format import pack_chunk, unpack_chunk
+from replay_server.durability.chunk_log import LoggedChunk
 from replay_server.durability.log_index import parse
-from replay_server.instructions import StoreChunk
 from replay_server.replay import Replay
-from replay_server.settings import ReplaySettings
 from shoal.commands.keys import make_keys
 from tests.common.examples import make_frame, random_weights
 from tests.common.examples import make_run as make_mixed_run
@@ -150,7 +150,7 @@ class _Served:
 
     def _begin(self) -> None:
         self._now, self._turns = 0.0, 0
-        self._replay = Replay(ReplaySettings("ram", 1_000, 0.0, 0, ""), self._now)
+        self._replay = Replay(ReplayConfig(durability="ram", capacity=1_000), self._now)
         run = make_run(n_step=3, priority_exponent=1.0)
         self._replay.handle(b"learner", Open("learner", run), None, self._now)
         self._replay.handle(b"x", Hello("a", 0, 0, ""), None, self._now)
@@ -176,7 +176,7 @@ def _key_files() -> tuple[bytes, ...]:
 def _seeds() -> dict[str, tuple[bytes, ...]]:
     run, mixed, small = make_run(), make_mixed_run(), make_mixed_run(network={"policy_hidden": [2]})
     chunk, payload = make_chunk(run, "a", 2, 10, copies=2)
-    fixed, records = pack_chunk(StoreChunk(NUMBER, chunk, payload, 10))
+    fixed, records = pack_chunk(LoggedChunk(NUMBER, chunk, payload, 10))
     messages = (
         _header(Hello("a", 1, 0, run.data_hash)),
         _header(chunk, payload),

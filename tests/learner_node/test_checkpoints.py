@@ -54,8 +54,8 @@ def test_a_restored_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
     restore(resumed, state)
     train(resumed, 3, 4)
     for one, other in ((straight.policies, resumed.policies), (straight.critics, resumed.critics)):
-        assert torch.equal(one.stored, other.stored)
-        assert torch.equal(one.users_target, other.users_target)
+        assert torch.equal(one.shared, other.shared)
+        assert torch.equal(one.expanded_target, other.expanded_target)
 
 
 def test_the_newest_few_and_the_best_are_kept(tmp_path: Path) -> None:
@@ -103,8 +103,8 @@ def test_without_files_there_is_nothing_to_go_on_from(tmp_path: Path) -> None:
 
 def test_non_finite_numbers_displace_no_checkpoint(tmp_path: Path) -> None:
     algorithm = make()
-    algorithm.critics.stored[0] = torch.nan
-    with pytest.raises(ShoalError, match=r"critics/online hold.*lower"):
+    algorithm.critics.shared[0] = torch.nan
+    with pytest.raises(ShoalError, match=r"critics/online contain.*lower"):
         Checkpoints(tmp_path, 3).save(capture(algorithm, Counters()), best=False)
     assert updates_in(tmp_path) == []
 

@@ -195,7 +195,7 @@ def test_weights_that_are_not_finite_are_never_published(start: Start) -> None:
     with FakeReplay(run) as replay:
         training = start(run, replay)
         until(lambda: training.learner._done.updates > 20, "updates")
-        training.learner._training.algorithm.policies.stored.fill_(torch.nan)
+        training.learner._training.algorithm.policies.shared.fill_(torch.nan)
         training.join()
     assert training.error is not None
     assert "lower algorithm.critic_learning_rate" in str(training.error)
@@ -228,7 +228,7 @@ def test_it_outlives_a_restart_of_the_replay(start: Start, monkeypatch: pytest.M
 def test_the_time_ends_during_the_warm_up_too_and_that_is_said(start: Start, tmp_path: Path) -> None:
     run = small_run(budget={"seconds": 0.5}, replay={"min_size": 400, "batch": 16, "capacity": 1_000})
     with FakeReplay(run, inserts=0, size=40) as replay:
-        replay.holding = "actors: 40 of 400 transitions to begin with"
+        replay.holding = "actors: 40 of 400 transitions to start with"
         training = start(run, replay)
         until(lambda: replay.weights, "a copy of the first weights")
         assert training.learner._done.trained_s == 0.0, "no transition has come"

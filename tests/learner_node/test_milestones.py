@@ -34,7 +34,7 @@ class Learner:
     def reach(self, env_steps: int, updates: int) -> None:
         """Goes on to so many steps and updates, with other policies, and takes what is due."""
         self.done.env_steps, self.done.updates = env_steps, updates
-        for parameters in (self.algorithm.policies.stored, self.algorithm.policies.users):
+        for parameters in (self.algorithm.policies.shared, self.algorithm.policies.expanded):
             parameters.fill_(float(updates))
         if self.milestones.is_due(env_steps):
             self.milestones.take(capture(self.algorithm, self.done), self.algorithm.policy_weights())
@@ -130,7 +130,7 @@ def test_each_is_a_run_of_its_own(tmp_path: Path) -> None:
 
 def test_what_is_not_finite_is_no_milestone(tmp_path: Path) -> None:
     learner = Learner(tmp_path)
-    learner.algorithm.critics.stored[0] = torch.nan
+    learner.algorithm.critics.shared[0] = torch.nan
     with pytest.raises(ShoalError, match="non-finite"):
         learner.reach(1_040, 9)
     assert not list(tmp_path.rglob("run.toml"))

@@ -55,7 +55,9 @@ def test_random_actions_end_with_the_warm_up() -> None:
 
 def test_learning_rates_fall_linearly() -> None:
     algorithm = AlgorithmSpec(final_learning_rate_share=0.2)
-    assert [schedule.learning_rate_share(algorithm, share) for share in (0.0, 0.5, 1.0)] == pytest.approx([1, 0.6, 0.2])
+    assert [schedule.learning_rate_fraction(algorithm, share) for share in (0.0, 0.5, 1.0)] == pytest.approx(
+        [1, 0.6, 0.2]
+    )
 
 
 def test_the_first_version_after_a_restart_is_beyond_all_that_may_have_been_published() -> None:
@@ -66,8 +68,8 @@ def test_the_first_version_after_a_restart_is_beyond_all_that_may_have_been_publ
 
 
 def test_a_period_is_over_once() -> None:
-    due = Timer(2.0, 10.0)
-    assert [due(now) for now in (11.0, 12.0, 12.5, 14.0)] == [False, True, False, True]
+    timer = Timer(2.0, 10.0)
+    assert [timer.is_due(now) for now in (11.0, 12.0, 12.5, 14.0)] == [False, True, False, True]
 
 
 def test_the_rate_of_updates() -> None:

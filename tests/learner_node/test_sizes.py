@@ -83,9 +83,9 @@ def test_parameters_are_those_of_the_networks_themselves(kind: str, algorithm: s
     spec = spec_of(algorithm, share_policies=shares, share_critics=shares, policy_hidden=[8, 4], critic_hidden=[6])
     made = StackedUpdate(TEAMS[kind], spec.network, spec.algorithm, 0, torch.zeros(()))
     sizes = sizes_of(spec, TEAMS[kind])
-    assert sizes.policy_parameters == made.policies.stored.numel()
-    assert sizes.critic_parameters == made.critics.stored.numel()
-    assert sizes.laid_out == made.policies.users.numel() + made.critics.users.numel()
+    assert sizes.policy_parameters == made.policies.shared.numel()
+    assert sizes.critic_parameters == made.critics.shared.numel()
+    assert sizes.laid_out == made.policies.expanded.numel() + made.critics.expanded.numel()
 
 
 def test_a_transition_has_as_many_bytes_as_are_sent() -> None:
@@ -180,7 +180,7 @@ UNLIKE = joint_spec(
     [
         (UNLIKE, [["wolf", "sheep"]], r"wolf \(observes 12 numbers.*\) and sheep \(observes 10"),
         (UNLIKE, [["sheep", "ox"]], "sheep .* and ox .*one of 3.* cannot share networks"),
-        (UNLIKE, [["wolf", "fox"]], "because sheep, which has other sizes, stands between them"),
+        (UNLIKE, [["wolf", "fox"]], "because sheep between them has other sizes"),
         (UNLIKE, [["wolf", "foxx"]], "'foxx' is not an agent of this run; did you mean fox"),
         (team("a", "b"), [["a", "b"], ["b"]], "b is in two groups"),
     ],
@@ -206,5 +206,5 @@ def test_agents_of_a_group_have_one_network_and_all_others_their_own() -> None:
     weights = made.policy_weights().reshape(4, -1)
     np.testing.assert_array_equal(weights[0], weights[2])
     assert len({row.tobytes() for row in weights}) == 3
-    assert made.plan.policy_networks == (0, 1, 0, 2)
-    assert {critic.network for critic in made.plan.critics if critic.player in (0, 2)} == {0, 3}
+    assert made.layout.policy_networks == (0, 1, 0, 2)
+    assert {critic.network for critic in made.layout.critics if critic.player in (0, 2)} == {0, 3}

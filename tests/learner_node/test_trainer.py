@@ -45,12 +45,12 @@ class Graphs(Device):
     def __init__(self, training_state: Callable[[], list[Tensor]], *, fails: bool = False) -> None:
         super().__init__(torch.device("cpu"))
         self._state, self._fails = training_state, fails
-        self.recorded, self.replayed = 0, 0
+        self.captured, self.replayed = 0, 0
 
-    def record(self, work: Callable[[], _T], generator: torch.Generator) -> tuple[Callable[[], object], _T]:
+    def capture(self, work: Callable[[], _T], generator: torch.Generator) -> tuple[Callable[[], object], _T]:
         if self._fails:
             raise RuntimeError("operation not permitted when stream is capturing")
-        self.recorded += 1
+        self.captured += 1
         kept, drawn = [tensor.clone() for tensor in self._state()], generator.get_state()
         results = work()
         for tensor, before in zip(self._state(), kept, strict=True):
@@ -79,7 +79,14 @@ def state_of(training: Training) -> list[Tensor]:
     return [
         tensor
         for kind in (algorithm.policies, algorithm.critics)
-        for tensor in (kind.stored, kind.users, kind.users_target, kind.adam.mean, kind.adam.square, kind.adam.steps)
+        for tensor in (
+            kind.shared,
+            kind.expanded,
+            kind.expanded_target,
+            kind.adam.mean,
+            kind.adam.square,
+            kind.adam.steps,
+        )
     ]
 
 
@@ -92,12 +99,12 @@ def test_a_captured_update_trains_as_one_done_as_written(team: str, algorithm: d
     for updates in range(20):
         progress = updates / 20
         for training in made.values():
-            training.learn(records_of(run, updates), updates, progress, float(updates))
+            training.update(records_of(run, updates), updates, progress, float(updates))
     assert device.replayed > 10
-    assert device.recorded == made["gpu"].algorithm.plan.policy_every
+    assert device.captured == made["gpu"].algorithm.layout.policy_delay
     for one, other in zip(state_of(made["gpu"]), state_of(made["cpu"]), strict=True):
         assert torch.equal(one, other)
-    assert made["gpu"].figures == made["cpu"].figures
+    assert made["gpu"].losses == made["cpu"].losses
 
 
 def test_an_update_that_cannot_be_captured_goes_on_as_written(caplog: pytest.LogCaptureFixture) -> None:
@@ -106,7 +113,7 @@ def test_an_update_that_cannot_be_captured_goes_on_as_written(caplog: pytest.Log
     made["cpu"] = Training(run, CPU)
     for updates in range(8):
         for training in made.values():
-            training.learn(records_of(run, updates), updates, 0.0, float(updates))
+            training.update(records_of(run, updates), updates, 0.0, float(updates))
     assert caplog.text.count("cannot be captured") == 1
     for one, other in zip(state_of(made["gpu"]), state_of(made["cpu"]), strict=True):
         assert torch.equal(one, other)
@@ -116,9 +123,9 @@ def test_learning_rates_fall_over_the_run() -> None:
     run = run_of(policy_learning_rate=0.1, critic_learning_rate=0.2, final_learning_rate_share=0.5)
     training = Training(run, CPU)
     for progress, share in ((0.0, 1.0), (0.5, 0.75), (1.0, 0.5)):
-        training.learn(records_of(run, 0), 0, progress, 0.0)
-        assert float(training.algorithm.policies.adam.rate) == pytest.approx(0.1 * share)
-        assert float(training.algorithm.critics.adam.rate) == pytest.approx(0.2 * share)
+        training.update(records_of(run, 0), 0, progress, 0.0)
+        assert float(training.algorithm.policies.adam.learning_rate) == pytest.approx(0.1 * share)
+        assert float(training.algorithm.critics.adam.learning_rate) == pytest.approx(0.2 * share)
 
 
 def test_policies_move_in_their_turn_and_figures_are_of_such_an_update() -> None:
@@ -126,10 +133,10 @@ def test_policies_move_in_their_turn_and_figures_are_of_such_an_update() -> None
     training = Training(run, CPU)
     moved = []
     for updates in range(9):
-        before = training.algorithm.policies.stored.clone()
-        training.learn(records_of(run, updates), updates, 0.0, 1_000.0 + updates)
-        moved.append(not torch.equal(before, training.algorithm.policies.stored))
-        assert (training.figures is not None) == (updates >= 2)
+        before = training.algorithm.policies.shared.clone()
+        training.update(records_of(run, updates), updates, 0.0, 1_000.0 + updates)
+        moved.append(not torch.equal(before, training.algorithm.policies.shared))
+        assert (training.losses is not None) == (updates >= 2)
     assert moved == [False, False, True] * 3
 
 
@@ -139,20 +146,20 @@ def test_rarely_sampled_rows_count_for_more() -> None:
     twice = torch.ones(16)
     twice[:8] = 2.0
     weighted, uniform = Training(run, CPU), Training(run, CPU)
-    weighted.learn(records_of(run, 0, twice), 0, 1.0, 0.0)
-    assert torch.equal(weighted._landing.importance, torch.tensor([0.5] * 8 + [1.0] * 8))
-    uniform.learn(records_of(run, 0, torch.full((16,), 3.0)), 0, 1.0, 0.0)
+    weighted.update(records_of(run, 0, twice), 0, 1.0, 0.0)
+    assert torch.equal(weighted._buffer.importance, torch.tensor([0.5] * 8 + [1.0] * 8))
+    uniform.update(records_of(run, 0, torch.full((16,), 3.0)), 0, 1.0, 0.0)
     plain = Training(run, CPU)
-    plain.learn(records_of(run, 0), 0, 1.0, 0.0)
-    assert torch.equal(uniform.algorithm.critics.stored, plain.algorithm.critics.stored)
-    assert not torch.equal(weighted.algorithm.critics.stored, plain.algorithm.critics.stored)
+    plain.update(records_of(run, 0), 0, 1.0, 0.0)
+    assert torch.equal(uniform.algorithm.critics.shared, plain.algorithm.critics.shared)
+    assert not torch.equal(weighted.algorithm.critics.shared, plain.algorithm.critics.shared)
 
 
 def test_team_spirit_rises_over_the_run() -> None:
     run = run_of(team_spirit=0.0, final_team_spirit=1.0)
     training = Training(run, CPU)
-    training.learn(records_of(run, 0), 0, 0.5, 0.0)
-    matrix = training.algorithm.rewards._matrix
+    training.update(records_of(run, 0), 0, 0.5, 0.0)
+    matrix = training.algorithm.mixer._matrix
     torch.testing.assert_close(matrix, 0.5 * torch.eye(3) + 0.5 / 3)
 
 
@@ -160,6 +167,6 @@ def test_a_run_of_players_is_trained_with_their_weights() -> None:
     """A side that learns as one has one policy, whose weights are what actors expect of it."""
     run = run_of("tag", name="adversary=joint,agent=iddpg")
     training = Training(run, CPU)
-    training.learn(records_of(run, 0), 0, 0.0, 0.0)
+    training.update(records_of(run, 0), 0, 0.0, 0.0)
     assert [player.name for player in run.players.agents] == ["adversary-team", "agent_0"]
     assert msgspec.to_builtins(run.spec)["algorithm"]["name"] == "adversary=joint,agent=iddpg"

@@ -197,8 +197,7 @@ def stored(valkey: Valkey) -> dict[str, list[int]]:
     state = client.hgetall(prefix + "state")
     seqs: dict[str, list[int]] = {}
     for number in range(int(state[b"tail"]) if b"tail" in state else 0, int(state[b"head"])):
-        chunk = unpack_chunk(client.get(f"{prefix}chunk:{number}"), number, DTYPE.itemsize)  # type: ignore[arg-type]
-        actor, _, seq, *_ = chunk.origin
-        assert numbers(chunk.records) == list(range((seq - 1) * 10, seq * 10))
-        seqs.setdefault(actor, []).append(seq)
+        chunk, payload = unpack_chunk(client.get(f"{prefix}chunk:{number}"), number, DTYPE.itemsize)  # type: ignore[arg-type]
+        assert numbers(payload) == list(range((chunk.seq - 1) * 10, chunk.seq * 10))
+        seqs.setdefault(chunk.actor, []).append(chunk.seq)
     return seqs

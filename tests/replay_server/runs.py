@@ -61,6 +61,11 @@ def make_chunk(
     return chunk, payload
 
 
+def make_message(actor: str, incarnation: int, seq: int, copies: int, ends: bytes) -> Chunk:
+    """Returns a chunk's message as the n-step index sees it, without count and checksum."""
+    return Chunk(actor, incarnation, seq, 0, 0, 0, "", copies, ends)
+
+
 def make_report(actor: str, episodes: int, return_sum: float, incarnation: int = 1) -> ActorReport:
     """Returns an actor's report."""
     return ActorReport(

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from common.wire.messages import Ack, Chunk, Fenced, Gap, Hello, NotReady, Open, Unknown, Welcome
+from replay_server.config import ReplayConfig
 from replay_server.durability.recovery import recover
-from replay_server.instructions import Reply
 from replay_server.replay import Replay
-from replay_server.settings import ReplaySettings
+from replay_server.sessions.session import Reply
 from tests.replay_server.durability.dict_log import DictLog
 from tests.replay_server.runs import make_chunk, make_run, numbers
 
@@ -61,7 +61,7 @@ class Delivery(RuleBasedStateMachine):
             self.start_worker(name)
 
     def start_server(self) -> None:
-        self.replay = Replay(ReplaySettings(durability="redis"), self.now)
+        self.replay = Replay(ReplayConfig(durability="redis"), self.now)
         recover(self.log, self.replay, lambda _: None)
         self.replay.handle(b"learner", Open("learner", RUN), None, self.now)
 
@@ -146,7 +146,7 @@ class Delivery(RuleBasedStateMachine):
             transaction = self.log.prepare(writes)
             self.log.execute(transaction)
             self.log.execute(transaction)
-        self.replay.journal.committed(min(self.log.book.head - 1, self._confirmed() + how_many))
+        self.replay.journal.committed(min(self.log.index.head - 1, self._confirmed() + how_many))
 
     @rule(name=ACTORS, lost=st.booleans())
     def read_answers(self, name: str, lost: bool) -> None:

@@ -9,11 +9,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from common.wire.messages import Bye, LearnerReport, SampleRequest, Status
-from replay_server.durability.recovery import Recovered
+from replay_server.durability.recovery import RecoveryResult
 from replay_server.metrics import ReplayCollector, Timings, make_registry
 from replay_server.sessions.session import LEASE_S
 from replay_server.sessions.waits import CAUSES
-from replay_server.status import make_status
 from tests.replay_server.runs import make_chunk, make_report, make_run
 from tests.replay_server.test_replay import Room
 
@@ -31,7 +30,7 @@ class Watched(Room):
 
     @property
     def status(self) -> Status:
-        return make_status(self.replay, self.now)
+        return self.replay.status(self.now)
 
 
 @pytest.fixture
@@ -161,7 +160,7 @@ def test_rejections_are_told_by_reason(room: Watched) -> None:
 
 def test_what_the_start_found_is_told() -> None:
     registry = make_registry()
-    Timings(registry).recovery(Recovered(500, 7, damaged=2, missing=1, payload_bytes=9_000, seconds=1.5))
+    Timings(registry).recovery(RecoveryResult(500, 7, damaged=2, missing=1, payload_bytes=9_000, seconds=1.5))
     found = {name: registry.get_sample_value(f"shoal_replay_{name}") for name in ("recovery_seconds",)}
     assert found == {"recovery_seconds": 1.5}
     assert registry.get_sample_value("shoal_replay_recovered_transitions") == 500.0

@@ -12,9 +12,9 @@ import zmq
 from common.wire.client import Client
 from common.wire.keys import load_keys
 from common.wire.messages import Bye, Hello, NotReady, Open, Opened, Status, StatusRequest, ToPeer, Unknown
+from replay_server.config import ReplayConfig
 from replay_server.not_ready import NotReadyServer
 from replay_server.replay import Replay
-from replay_server.settings import ReplaySettings
 from shoal.commands.keys import make_keys
 from tests.replay_server.conftest import Valkey, until
 from tests.replay_server.peers import Server
@@ -80,7 +80,7 @@ def test_everybody_is_told_that_redis_is_awaited_and_served_once_it_is_there(
 def test_it_answers_only_those_that_have_a_key(tmp_path: Path, context: zmq.Context[zmq.Socket[bytes]]) -> None:
     make_keys(tmp_path / "keys", [])
     keys = load_keys(str(tmp_path / "keys" / "replay"))
-    waiting = NotReadyServer(Replay(ReplaySettings(), 0.0), "tcp://127.0.0.1:0", keys)
+    waiting = NotReadyServer(Replay(ReplayConfig(durability="ram"), 0.0), "tcp://127.0.0.1:0", keys)
     waiting.explain("waiting for Redis")
     stranger = Client(context, waiting.endpoint)
     actor = Client(context, waiting.endpoint, keys=load_keys(str(tmp_path / "keys" / "actor")))
@@ -95,7 +95,7 @@ def test_it_answers_only_those_that_have_a_key(tmp_path: Path, context: zmq.Cont
 
 
 def test_a_server_that_never_waits_holds_no_address(tmp_path: Path) -> None:
-    waiting = NotReadyServer(Replay(ReplaySettings(), 0.0), f"ipc://{tmp_path / 's'}", None)
+    waiting = NotReadyServer(Replay(ReplayConfig(durability="ram"), 0.0), f"ipc://{tmp_path / 's'}", None)
     waiting.close()
     assert not (tmp_path / "s").exists()
 
@@ -110,12 +110,12 @@ def ends_with(directory: Path, url: str) -> str:
 
 
 def test_a_database_that_does_not_exist_is_named(valkey: Valkey, tmp_path: Path) -> None:
-    assert "no database of that number" in ends_with(tmp_path, f"{valkey.url}?db=99")
+    assert "not have a database of that number" in ends_with(tmp_path, f"{valkey.url}?db=99")
 
 
 def test_a_read_only_replica_is_named_at_the_start(make_valkey: Callable[..., Valkey], tmp_path: Path) -> None:
     replica = make_valkey("--replicaof", "127.0.0.1 1")
-    assert "is a read-only replica of 127.0.0.1:1; give the address of its primary" in ends_with(tmp_path, replica.url)
+    assert "is a read-only replica of 127.0.0.1:1; pass the address of its primary" in ends_with(tmp_path, replica.url)
 
 
 def test_a_cluster_is_named(make_valkey: Callable[..., Valkey], tmp_path: Path) -> None:

@@ -32,11 +32,11 @@ from common.wire.messages import (
     Unknown,
     Welcome,
 )
-from replay_server.instructions import StoreChunk, StoreSamples, StoreWeights
+from replay_server.config import ReplayConfig
+from replay_server.durability.chunk_log import LoggedChunk, StoreSamples, StoreWeights
 from replay_server.replay import Replay
 from replay_server.sessions.learners import MAX_REQUESTS
 from replay_server.sessions.session import LEASE_S, WINDOW_CHUNKS
-from replay_server.settings import ReplaySettings
 from tests.replay_server.runs import make_chunk, make_report, make_run, make_weights, numbers
 
 
@@ -45,7 +45,7 @@ class Room:
 
     def __init__(self, run: Run | None = None, **settings: object) -> None:
         self.now = 100.0
-        self.replay = Replay(ReplaySettings(**settings), self.now)  # type: ignore[arg-type]
+        self.replay = Replay(ReplayConfig(**{"durability": "ram", **settings}), self.now)  # type: ignore[arg-type]
         self.run = run or make_run()
 
     def say(self, peer: str, message: FromPeer, payload: bytes | None = None) -> list[ToPeer]:
@@ -208,7 +208,7 @@ def test_with_a_log_only_what_it_holds_is_acknowledged() -> None:
     room.send("A", "a", 1)
     room.tick("A")
     room.send("A", "a", 2)
-    stored = [write.number for write in room.replay.journal.take_writes() if isinstance(write, StoreChunk)]
+    stored = [write.number for write in room.replay.journal.take_writes() if isinstance(write, LoggedChunk)]
     assert stored == [0, 1]
     assert room.status().unacknowledged_chunks == 2
     room.replay.journal.committed(0)
@@ -418,7 +418,7 @@ def test_a_batch_comes_once_there_is_enough(room: Room) -> None:
     room.say("L", SampleRequest(1, 8))
     assert room.tick("L") == []
     (held,) = room.tick("L", 1.0)
-    assert held == Held(1, 0, "actors: 0 of 20 transitions to begin with")
+    assert held == Held(1, 0, "actors: 0 of 20 transitions to start with")
     assert room.tick("L", 0.5) == []
     assert len(room.tick("L", 0.5)) == 1
     room.send("A", "a", 1)

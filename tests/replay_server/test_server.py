@@ -241,7 +241,7 @@ def test_it_ends_within_seconds_when_redis_is_gone(make_server: MakeServer, conn
     started = time.monotonic()
     assert server.end(signal.SIGTERM) == 0
     assert time.monotonic() - started < 5.0
-    assert "chunks that Redis does not have" in server.log.read_text()
+    assert "chunks not committed at shutdown" in server.log.read_text()
 
 
 @pytest.mark.parametrize(

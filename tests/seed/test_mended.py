@@ -110,7 +110,7 @@ def test_targets_take_nothing_from_exploration() -> None:
     learner = StackedUpdate(MOVERS, SEED.network, SEED.algorithm, 0, DOUBLE)
     batch = as_batch(as_fields(random_records(MOVERS, 16, 0), torch.float64))
     before = learner.generator.get_state()
-    first, second = learner.td_targets(batch).clone(), learner.td_targets(batch)
+    first, second = learner.td_target(batch).clone(), learner.td_target(batch)
     assert torch.equal(first, second)
     learner.update(batch, 1e-2, 1e-2)
     assert torch.equal(learner.generator.get_state(), before)
@@ -187,15 +187,15 @@ def test_an_update_keeps_no_graph_and_waits_for_no_number(monkeypatch: pytest.Mo
         MOVERS,
     )
     training = Training(run, Device(torch.device("cpu")))
-    training.learn(records_of(run, 0), 0, 0.0, 1_000.0)
+    training.update(records_of(run, 0), 0, 0.0, 1_000.0)
     asked: list[str] = []
     for name in ("item", "tolist", "numpy", "cpu"):
         monkeypatch.setattr(torch.Tensor, name, lambda *_, name=name: asked.append(name))
     for updates in range(1, 6):
-        measured = training.learn(records_of(run, updates), updates, 0.0, 1_000.0)
-        assert measured.error.grad_fn is None
+        measured = training.update(records_of(run, updates), updates, 0.0, 1_000.0)
+        assert measured.td_error.grad_fn is None
     assert asked == []
-    assert not training.algorithm.policies.stored.requires_grad
+    assert not training.algorithm.policies.shared.requires_grad
 
 
 # ---- networks -----------------------------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ def test_any_number_of_agents_of_any_size_is_trained(scenario: str) -> None:
     run = seed_run(scenario)
     training = Training(run, Device(torch.device("cpu")))
     before = training.algorithm.policy_weights()
-    training.learn(records_of(run, 0), 0, 0.0, 0.0)
+    training.update(records_of(run, 0), 0, 0.0, 0.0)
     agents = [
         *zip(
             *(

@@ -164,7 +164,8 @@ def test_its_update_equals_the_literal_one(team: str) -> None:
 
 def started(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, int]:
     """Returns the workers and copies that `shoal train` would start with these arguments."""
-    train = shoal.commands["train"]
+    train = shoal.get_command(click.Context(shoal), "train")
+    assert train is not None
     found: list[TrainConfig] = []
 
     class Enough(Exception):
@@ -174,7 +175,7 @@ def started(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, int]
         found.append(config)
         raise Enough
 
-    monkeypatch.setattr("shoal.cli.Showing", note)
+    monkeypatch.setattr("shoal.commands.train.cli.TrainingSession", note)
     with pytest.raises(Enough), train.make_context("train", ["simple_adversary", *arguments]) as context:
         train.invoke(context)
     return found[0].actors, found[0].copies

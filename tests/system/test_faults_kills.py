@@ -145,7 +145,7 @@ def test_redis_killed_while_the_replay_server_lives(
             site.more(rng.randrange(64, 3_000))
             site.valkey.kill()
             site.valkey.start()
-            site.replay.logged("the log takes chunks again")
+            site.replay.logged("chunk log commits again")
             # The next life has nothing but Redis, which must hold all by now.
             site.kill(site.replay)
             site.serve()

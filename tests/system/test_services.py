@@ -32,7 +32,7 @@ def options_of_a_service(run: Path) -> tuple[object, ...]:
 def test_it_has_not_failed_when_its_run_is_done(commands: Commands, finished: Path) -> None:
     code, _, err = commands.run("learner", *options_of_a_service(finished))
     assert code == 0
-    assert "has used its budget; give a larger one" in err
+    assert "has used its budget. Pass a larger total" in err
 
 
 def test_told_to_stay_it_waits_for_its_end(commands: Commands, finished: Path) -> None:

@@ -98,7 +98,7 @@ def test_18_target_actions_are_the_best_choice_and_not_a_draw() -> None:
     put(found, target_policies=[policy([0.0], (0.0,) * 3, (0.0, 0.01, 0.0))])
     put(found, target_critics=[critic([0.0, 1.0, 20.0, 300.0])])
     for _ in range(3):
-        assert (found.td_targets(rows(joint, count=50)) == 20.0).all()
+        assert (found.td_target(rows(joint, count=50)) == 20.0).all()
 
 
 @pytest.mark.parametrize(("gumbel", "hard"), [("straight_through", True), ("soft", False)])
@@ -110,7 +110,7 @@ def test_18_the_policy_loss_takes_the_kind_of_choice_that_was_asked_for(gumbel: 
     joint = joint_spec([("chooser", "a", 1, (Categorical(3),))])
     found = learner(joint, gumbel=gumbel, gumbel_temperature=0.5, action_regularisation=0.0)
     put(found, policies=[policy([0.0], (0.0,) * 3, (0.0,) * 3)], critics=[critic([0.0, 0.0, 20.0, 0.0])])
-    values = [found.update(rows(joint), STILL, STILL).value.item() for _ in range(60)]
+    values = [found.update(rows(joint), STILL, STILL).q_mean.item() for _ in range(60)]
     assert all(min(abs(value), abs(value - 20.0)) < 1e-6 for value in values) == hard
     assert 3.0 < np.mean(values) < 11.0, "a third of 20, drawn by Gumbel noise"
 

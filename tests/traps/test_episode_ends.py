@@ -44,7 +44,7 @@ def test_01_targets_are_not_taken_from_the_next_episodes_first_observation(scena
     assert (abs(last["next_obs"] - first["obs"]) > 1e-3).any(axis=-1).all(), "and it begins elsewhere"
 
     flat = records.reshape(-1)
-    target = learner_of_simple([0.0, 0.0, 1.0, 0.0]).td_targets(batch_of(flat))[0]
+    target = learner_of_simple([0.0, 0.0, 1.0, 0.0]).td_target(batch_of(flat))[0]
     successor = flat["obs"][:, 2].astype(float) - 0.1 * flat["obs"][:, 0]
     np.testing.assert_allclose(target, flat["reward"][:, 0] + 0.95 * successor, atol=1e-6)
 
@@ -137,7 +137,7 @@ def test_04_an_episode_that_is_cut_off_is_worth_what_the_endless_task_is() -> No
     """
     records = collect(run_in("simple", {"max_cycles": LIMIT}), 3 * LIMIT, copies=2).reshape(-1)
     records["reward"] = 1.0
-    target = learner_of_simple([0.0] * 4, bias=20.0).td_targets(batch_of(records))
+    target = learner_of_simple([0.0] * 4, bias=20.0).td_target(batch_of(records))
     np.testing.assert_allclose(target, 20.0, rtol=1e-9)
 
 
@@ -150,12 +150,12 @@ def test_05_targets_come_from_the_target_networks() -> None:
     put(found, critics=[critic([0.0, -7.0], -3.0)], target_critics=[critic([0.0, 2.0], 8.0)])
     put(found, policies=[policy([-1.0])], target_policies=[policy([1.0], biases=[-1.0])])
     batch = rows(found.agents, next_obs=3.0, reward=1.0)
-    assert found.td_targets(batch).item() == pytest.approx(1 + 0.5 * (8 + 2 * np.tanh(2.0)), abs=1e-9)
+    assert found.td_target(batch).item() == pytest.approx(1 + 0.5 * (8 + 2 * np.tanh(2.0)), abs=1e-9)
 
     found.update(batch, STILL, STILL)
     weight, bias, logit = 0.99 * 2.0 - 0.01 * 7.0, 0.99 * 8.0 - 0.01 * 3.0, 0.98 * 3.0 - 0.99
     followed = 1 + 0.5 * (bias + weight * np.tanh(logit))
-    assert found.td_targets(batch).item() == pytest.approx(followed, abs=1e-9), "and follow at the target rate"
+    assert found.td_target(batch).item() == pytest.approx(followed, abs=1e-9), "and follow at the target rate"
 
 
 def test_06_the_last_transition_of_an_episode_counts_in_both_losses() -> None:
@@ -166,8 +166,8 @@ def test_06_the_last_transition_of_an_episode_counts_in_both_losses() -> None:
     found = learner(team("a"), discount=0.5, action_regularisation=0.0)
     put(found, critics=[critic([1.0, 0.0])], target_critics=[critic([0.0, 0.0], 4.0)])
     batch = rows(found.agents, obs=[[1], [2], [6]], reward=[[1], [3], [7]], discount=[[1], [1], [0]], count=3)
-    torch.testing.assert_close(found.td_targets(batch), torch.tensor([[3.0, 5.0, 7.0]], dtype=torch.float64))
+    torch.testing.assert_close(found.td_target(batch), torch.tensor([[3.0, 5.0, 7.0]], dtype=torch.float64))
     measured = found.update(batch, STILL, STILL)
     assert measured.critic_loss.item() == pytest.approx(((1 - 3) ** 2 + (2 - 5) ** 2 + (6 - 7) ** 2) / 3)
-    assert measured.value.item() == pytest.approx((1 + 2 + 6) / 3)
+    assert measured.q_mean.item() == pytest.approx((1 + 2 + 6) / 3)
     assert measured.policy_loss.item() == pytest.approx(-(1 + 2 + 6) / 3)

@@ -40,7 +40,7 @@ def test_17_whose_actions_stand_in_an_agents_policy_loss_is_a_setting(teammates:
     found = learner(team("a", "a"), teammates=teammates, action_regularisation=0.0)
     put(found, policies=[policy([0.0], biases=[1.0]), policy([0.0], biases=[2.0])])
     put(found, critics=[critic([0.0, 0.0, 1.0, 10.0])] * 2)
-    value = found.update(rows(found.agents, action=[0.5, -0.5]), STILL, STILL).value.tolist()
+    value = found.update(rows(found.agents, action=[0.5, -0.5]), STILL, STILL).q_mean.tolist()
     one, other = np.tanh(1.0), np.tanh(2.0)
     by_buffer = [one - 5.0, 0.5 + 10 * other]
     assert value == pytest.approx(by_buffer if teammates == "buffer" else [one + 10 * other] * 2)
@@ -111,10 +111,10 @@ def who_sees_whom(joint: AgentsSpec, name: str, *, actions: bool, shared: bool) 
     batch = rows(joint, obs=rng.random((8, joint.obs_dim)), action=rng.random((8, joint.action_dim)), count=8)
     before, seen = losses(joint, name, batch, shared=shared), []
     for agent in joint.agents:
-        changed = batch.joint.clone()
+        changed = batch.obs_action.clone()
         start = joint.obs_dim + agent.action_start if actions else agent.obs_start
         changed[:, start : start + (agent.action_dim if actions else agent.obs_dim)] += 1.0
-        seen.append(losses(joint, name, replace(batch, joint=changed), shared=shared) != before)
+        seen.append(losses(joint, name, replace(batch, obs_action=changed), shared=shared) != before)
     return np.stack(seen, 1)
 
 
@@ -152,10 +152,10 @@ def test_26_a_rows_action_and_target_do_not_depend_on_the_rest_of_the_batch() ->
     found = StackedUpdate(run.joint, run.spec.network, run.spec.algorithm, 3, DOUBLE)
     rng = np.random.default_rng(0)
     batch = rows(run.joint, next_obs=rng.normal(0.0, 5.0, (16, run.joint.obs_dim)), count=16)
-    logits, target = found.logits(batch.next_obs).clone(), found.td_targets(batch)
+    logits, target = found.logits(batch.next_obs).clone(), found.td_target(batch)
     alone = rows(run.joint, next_obs=batch.next_obs[:1])
     torch.testing.assert_close(found.logits(alone.next_obs), logits[:1], rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(found.td_targets(alone), target[:, :1], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found.td_target(alone), target[:, :1], rtol=1e-12, atol=1e-12)
 
 
 def test_26_targets_follow_everything_that_is_learnt() -> None:
@@ -196,10 +196,10 @@ def test_30_a_policy_for_everyone_is_never_a_silent_default() -> None:
     each agent, as the algorithm is published.
     """
     joint = run_in("simple_tag").joint
-    published = StackedUpdate(joint, paper().network, paper().algorithm, 0, DOUBLE).plan
+    published = StackedUpdate(joint, paper().network, paper().algorithm, 0, DOUBLE).layout
     assert published.policy_networks == published.critic_networks == (0, 1, 2, 3)
     default = make_run_spec({"scenario": "simple_tag"})
-    shared = StackedUpdate(joint, default.network, default.algorithm, 0, DOUBLE).plan.policy_networks
+    shared = StackedUpdate(joint, default.network, default.algorithm, 0, DOUBLE).layout.policy_networks
     assert shared[3] not in shared[:3], "a prey never has a predator's policy"
     assert (len(set(shared)) < 4) == default.network.share_policies
 
@@ -223,8 +223,8 @@ def test_31_sharing_stops_at_a_role() -> None:
     joint = joint_spec([(name, side, 2, (UNIT,)) for name, side in alike])
     tag, speaker_listener = run_in("simple_tag").joint, run_in("simple_speaker_listener").joint
     for spec, roles in ((tag, (0, 0, 0, 1)), (speaker_listener, (0, 1)), (joint, (0, 0, 1, 2))):
-        plan = StackedUpdate(spec, shared, AlgorithmSpec(name="maddpg"), 0, DOUBLE).plan
-        assert (plan.policy_networks, plan.critic_networks) == (roles, roles)
+        layout = StackedUpdate(spec, shared, AlgorithmSpec(name="maddpg"), 0, DOUBLE).layout
+        assert (layout.policy_networks, layout.critic_networks) == (roles, roles)
 
 
 def test_31_agents_that_share_can_be_told_apart() -> None:
@@ -258,5 +258,5 @@ def test_32_a_critic_reads_each_number_once() -> None:
     joint = run_in("simple_tag").joint
     for shared in (False, True):
         found = StackedUpdate(joint, NetworkSpec(share_critics=shared), AlgorithmSpec(), 0, DOUBLE)
-        for one in found.plan.critics:
-            assert sorted(one.sees) == list(range(joint.obs_dim + joint.action_dim))
+        for one in found.layout.critics:
+            assert sorted(one.input_columns) == list(range(joint.obs_dim + joint.action_dim))

@@ -26,8 +26,8 @@ from deploy.lockstep.run import LockstepRun
 from learner_node.checkpoints import Checkpoints
 from learner_node.stacked.update import StackedUpdate
 from learner_node.state import Counters, TrainingState, capture, restore
+from replay_server.config import ReplayConfig
 from replay_server.replay import Replay
-from replay_server.settings import ReplaySettings
 from tests.traps.hand import DOUBLE, UNIT, rows, run_in
 
 # ---- 33: checkpoints ------------------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ class Traffic:
     """A replay's core between actors that send whenever they may, and a learner that asks for batches for ever."""
 
     def __init__(self, run: Run, actors: int, chunk_rows: int) -> None:
-        self._run, self._replay = run, Replay(ReplaySettings(), 0.0)
+        self._run, self._replay = run, Replay(ReplayConfig(durability="ram"), 0.0)
         self._credit, self._seq, self._incarnation = [0] * actors, [0] * actors, [0] * actors
         self._records = np.zeros(chunk_rows, transition_dtype(run.joint))
         self._requested = self.batches = self.inserted = 0

@@ -159,7 +159,7 @@ def test_22_whether_a_team_learns_from_its_shared_reward_is_a_setting(spirit: fl
     """Whether rewards are shared changes what is learnt: here it is `team_spirit`, within a side and never across."""
     found = learner(team("a", "a", "b"), team_spirit=spirit)
     put(found, target_critics=[critic([0.0] * 6)] * 3)
-    assert found.td_targets(rows(found.agents, reward=[1.0, 3.0, 100.0]))[:, 0].tolist() == pytest.approx(expected)
+    assert found.td_target(rows(found.agents, reward=[1.0, 3.0, 100.0]))[:, 0].tolist() == pytest.approx(expected)
     assert paper().algorithm.team_spirit == 0.0, "as the scenario gives it"
 
 

@@ -27,17 +27,17 @@ def test_21_matd3_moves_its_policies_every_second_update() -> None:
     words = np.random.default_rng(0).random((8, transition_dtype(run.joint).itemsize // 4), np.float32)
     for updates in range(6):
         before = training.algorithm.policy_weights().copy()
-        training.learn(SampledBatch(torch.from_numpy(words), complete=False), updates, 0.0, 0.0)
+        training.update(SampledBatch(torch.from_numpy(words), complete=False), updates, 0.0, 0.0)
         moved.append(bool((training.algorithm.policy_weights() != before).any()))
     assert moved == [False, True] * 3
-    assert network_layout(team("a"), ONE_UNIT, AlgorithmSpec(name="maddpg")).policy_every == 1
+    assert network_layout(team("a"), ONE_UNIT, AlgorithmSpec(name="maddpg")).policy_delay == 1
 
 
 def test_21_matd3_takes_the_lower_of_two_critics_row_by_row() -> None:
     """The twin critics of MATD3: y = r + 0.5 * min(o', -o'), whichever of both is lower in that row."""
     found = learner(team("a"), name="matd3", discount=0.5)
     put(found, target_critics=[critic([1.0, 0.0]), critic([-1.0, 0.0])])
-    target = found.td_targets(rows(found.agents, next_obs=[[3], [-5]], reward=10.0, count=2))
+    target = found.td_target(rows(found.agents, next_obs=[[3], [-5]], reward=10.0, count=2))
     assert target.tolist()[0] == pytest.approx([10 - 1.5, 10 - 2.5])
 
 
@@ -48,19 +48,19 @@ def test_21_matd3_smooths_its_target_actions() -> None:
     """
     found = learner(team("a"), name="matd3", discount=1.0)
     put(found, target_critics=[critic([0.0, 1.0])] * 2, target_policies=[policy([0.0])])
-    noise = found.td_targets(rows(found.agents, count=4_000)).numpy()
+    noise = found.td_target(rows(found.agents, count=4_000)).numpy()
     assert noise.std() == pytest.approx(0.2, rel=0.1)
     assert 0.45 < abs(noise).max() <= 0.5 + 1e-9
     plain = learner(team("a"), discount=1.0)
     put(plain, target_critics=[critic([0.0, 1.0])], target_policies=[policy([0.0])])
-    assert (plain.td_targets(rows(plain.agents, count=8)) == 0.0).all(), "maddpg's are without noise"
+    assert (plain.td_target(rows(plain.agents, count=8)) == 0.0).all(), "maddpg's are without noise"
 
 
 def test_21_matd3_takes_nothing_from_beyond_a_true_end() -> None:
     """tf2multiagentrl stores whether an episode is done and does not look at it when it makes targets."""
     found = learner(team("a"), name="matd3", discount=0.5)
     put(found, target_critics=[critic([0.0, 0.0], 8.0)] * 2)
-    target = found.td_targets(rows(found.agents, reward=3.0, discount=[[0], [1]], count=2))
+    target = found.td_target(rows(found.agents, reward=3.0, discount=[[0], [1]], count=2))
     assert target.tolist()[0] == pytest.approx([3.0, 7.0])
 
 
@@ -77,11 +77,11 @@ def test_27_rewards_are_scaled_but_never_shifted(scale: float) -> None:
     found = learner(team("a", "a"), discount=1.0, reward_scale=scale)
     put(found, target_critics=[critic([0.0] * 4, 5.0)] * 2)
     rewards, discounts = [[10.0, -1.0], [12.0, -1.0], [14.0, -1.0]], [[1.0, 1.0], [1.0, 1.0], [0.0, 0.0]]
-    together = found.td_targets(rows(found.agents, reward=rewards, discount=discounts, count=3))
+    together = found.td_target(rows(found.agents, reward=rewards, discount=discounts, count=3))
     expected = scale * np.array(rewards).T + 5.0 * np.array(discounts).T
     np.testing.assert_allclose(together, expected, rtol=1e-9)
     for row in range(3):
-        alone = found.td_targets(rows(found.agents, reward=rewards[row], discount=discounts[row]))
+        alone = found.td_target(rows(found.agents, reward=rewards[row], discount=discounts[row]))
         np.testing.assert_allclose(alone[:, 0], expected[:, row], rtol=1e-9)
 
 
@@ -112,7 +112,7 @@ def test_28_next_actions_come_from_each_agents_own_next_observation() -> None:
     batch = rows(found.agents, obs=[9, 8, 7], action=[-1, 1, 0.5], next_obs=next_obs, reward=reward)
     next_action = np.tanh(np.array(slopes) * next_obs + offsets)
     expected = reward + 0.5 * (of_obs @ next_obs + of_action @ next_action)
-    np.testing.assert_allclose(found.td_targets(batch)[:, 0], expected, rtol=1e-9)
+    np.testing.assert_allclose(found.td_target(batch)[:, 0], expected, rtol=1e-9)
 
 
 def test_28_agents_learn_from_their_own_rewards() -> None:
@@ -120,7 +120,7 @@ def test_28_agents_learn_from_their_own_rewards() -> None:
     found = learner(team("a", "a", "b"))
     put(found, target_critics=[critic([0.0] * 6)] * 3)
     batch = rows(found.agents, reward=[1.0, 20.0, 300.0], discount=[1.0, 0.0, 1.0])
-    np.testing.assert_allclose(found.td_targets(batch)[:, 0], [1.0, 20.0, 300.0])
+    np.testing.assert_allclose(found.td_target(batch)[:, 0], [1.0, 20.0, 300.0])
 
 
 def test_28_rows_in_which_an_agent_is_gone_count_for_nothing() -> None:
@@ -135,7 +135,7 @@ def test_28_rows_in_which_an_agent_is_gone_count_for_nothing() -> None:
     batch = rows(found.agents, obs=[[1, 2], [3, 1e6]], reward=[[0, 0], [0, 1e6]], present=[[1, 1], [1, 0]], count=2)
     measured = found.update(batch, 1e-12, 1e-12)
     assert measured.critic_loss.tolist() == pytest.approx([(1.0 + 9.0) / 2, 4.0])
-    assert measured.value.tolist() == pytest.approx([2.0, 2.0])
+    assert measured.q_mean.tolist() == pytest.approx([2.0, 2.0])
 
 
 def test_28_agents_that_are_gone_next_step_do_nothing_in_it() -> None:
@@ -148,6 +148,6 @@ def test_28_agents_that_are_gone_next_step_do_nothing_in_it() -> None:
     put(found, target_policies=[policy([0.0], biases=[1.0]), policy([0.0], biases=[2.0])])
     one, other = np.tanh(1.0), np.tanh(2.0)
     batch = rows(found.agents, discount=[[1, 1], [1, 0], [1, 1]], present=[[1, 1], [1, 1], [1, 0]], count=3)
-    target = found.td_targets(batch)
+    target = found.td_target(batch)
     np.testing.assert_allclose(target[0], [one + 10 * other, one, one], rtol=1e-9)
     assert LIFT > 10.0, "the critics' hidden units never bend"

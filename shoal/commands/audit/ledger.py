@@ -99,11 +99,10 @@ def read_redis(url: str, name: str) -> list[tuple[ChunkKey, int]]:
         found = []
         for number, value in log.chunks(stored.state):
             try:
-                chunk = unpack_chunk(value or b"", number, record_bytes)
+                chunk, payload = unpack_chunk(value or b"", number, record_bytes)
             except ProtocolError:
                 continue
-            origin = chunk.origin
-            found.append((ChunkKey(origin.actor, origin.incarnation, origin.seq, digest(chunk.records)), chunk.rows))
+            found.append((ChunkKey(chunk.actor, chunk.incarnation, chunk.seq, digest(payload)), chunk.count))
         return found
     finally:
         log.close()

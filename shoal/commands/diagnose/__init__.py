@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import numpy as np
 
-from actor_node.evaluation.ablation import Ablation, Played, ablate, batched_world, record
+from actor_node.evaluation.ablation import Ablation, ablate, batched_world
+from actor_node.evaluation.batched_rollouts import TrajectoryRecorder, play_batch
 from actor_node.evaluation.copy_rollouts import CopySet
+from actor_node.evaluation.episodes import Trajectories
 from common.errors import ConfigError, WorldError
 from common.policy.file import load_policy
 from common.policy.heads import Floats
@@ -176,7 +178,9 @@ def _measure_networks(
             )
         policy = Policy(run.players, run.spec.network, team.flat)
         patience_s = MOST_EXTRA_S if run.spec.scenario.startswith(FOREIGN) else math.inf
-        played = record(world, policy, seed, steps, measured, patience_s=patience_s)
+        recorder = TrajectoryRecorder(measured, patience_s)
+        play_batch(world, policy, range(seed, seed + world.copies), max_steps=steps, recorder=recorder)
+        played = recorder.trajectories()
         if isinstance(world, CopySet):
             _note_failures(world, skipped)
     finally:
@@ -196,7 +200,7 @@ def _measure_networks(
     return [] if "values" in skipped else loaded.values(*played), networks, inputs
 
 
-def with_complete_returns(played: Played, tail: int) -> Played:
+def with_complete_returns(played: Trajectories, tail: int) -> Trajectories:
     """Returns the rollouts with agents marked absent in measured states whose return is cut off.
 
     A return is complete if `tail` steps of the same episode follow, or if the episode terminated for all agents.
@@ -212,7 +216,7 @@ def with_complete_returns(played: Played, tail: int) -> Played:
     return played._replace(present=present)
 
 
-def _inputs(run: Run, played: Played) -> InputFigures:
+def _inputs(run: Run, played: Trajectories) -> InputFigures:
     rows = played.obs.reshape(-1, run.joint.obs_dim)
     reward, present = (field.reshape(-1, len(run.joint.agents)) for field in (played.reward, played.present))
     return measure(run.joint, rows, reward, present)
@@ -257,7 +261,7 @@ def _horizon_too_long(run: Run) -> str:
     )
 
 
-def _policies(team: _TrainedTeam, played: Played) -> list[NetworkFigures]:
+def _policies(team: _TrainedTeam, played: Trajectories) -> list[NetworkFigures]:
     """Returns the figures of each player's policy, on the steps in which its agents are present."""
     run, network = team.run, team.run.spec.network
     present = played.present[: len(played.obs)] > 0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import click
 import msgspec
@@ -27,17 +28,30 @@ _PART_NAMES = {"course": "training log"}
 _screen = Console(markup=False, emoji=False, stderr=True)
 
 
+class Diagnosed(Protocol):
+    """What is printed of a diagnosis."""
+
+    @property
+    def updates(self) -> int:
+        """Updates of the run."""
+
+    @property
+    def warnings(self) -> list[DiagnosisWarning]:
+        """What the diagnosis warns of."""
+
+
 class DiagnoseConfig(msgspec.Struct, frozen=True):
     """Settings of `shoal diagnose`."""
 
     episodes: Annotated[
-        int, Meta(ge=10, le=10_000, description="Number of episodes to play, with original and with changed messages.")
+        int,
+        Meta(ge=10, le=10_000, description="Number of rollouts, with original and with changed messages [episodes]."),
     ] = 200
     seed: Annotated[int, Meta(ge=0, lt=2**31, description="Seed of the first episode; episode e has SEED + e.")] = SEED
     copies: CopiesOption = 0
     max_episode_steps: Annotated[
         int,
-        Meta(ge=0, description="Most steps of an episode in a world that is not batched; 0 plays all steps needed."),
+        Meta(ge=0, description="Longest episode in a world that is not batched [steps]; 0 plays all steps needed."),
     ] = 0
     json: Annotated[bool, Meta(description="Print all figures and warnings as JSON.")] = False
 
@@ -94,10 +108,15 @@ def print_warnings(warnings: list[DiagnosisWarning], screen: Console) -> None:
         screen.print(f"  try: {'; or '.join(warning.to_try)}", soft_wrap=True, markup=False, highlight=False)
 
 
-def print_warnings_after_training(directory: RunDirectory, screen: Console) -> None:
-    """Diagnoses a run that has just ended and prints its warnings, if any."""
+def print_warnings_after_training(
+    directory: RunDirectory, screen: Console, make_diagnosis: Callable[[RunDirectory, int], Diagnosed] = diagnose
+) -> None:
+    """Diagnoses a run that has just ended and prints its warnings, if any.
+
+    make_diagnosis: makes the diagnosis of a run over a number of episodes.
+    """
     with screen.status("diagnosing"):
-        found = diagnose(directory, episodes_after_training(len(directory.run.joint.agents)))
+        found = make_diagnosis(directory, episodes_after_training(len(directory.run.joint.agents)))
     if found.warnings and found.updates:
         print_warnings(found.warnings, screen)
         screen.print(f"details: shoal diagnose {directory.path}", soft_wrap=True, markup=False)

@@ -13,8 +13,8 @@ from msgspec import Meta
 from rich.console import Console
 
 from actor_node.evaluation import evaluate as evaluation
-from actor_node.evaluation.evaluate import FIRST_SEED, Compared, Evaluation
-from actor_node.evaluation.process_pool import MOST_EPISODES
+from actor_node.evaluation.episode_schedule import MAX_EPISODES
+from actor_node.evaluation.evaluate import FIRST_SEED, Comparison, Evaluation
 from actor_node.evaluation.task import Dynamics, EvalGame, EvalTask
 from actor_node.evaluation.teams import BASELINES, RANDOM, Team, load_run_team, load_teams, random_team, run_name
 from common.errors import ConfigError
@@ -69,13 +69,13 @@ class EvaluateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     episodes: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         Meta(
-            description="Number of episodes.  [default: 1000 in a batched world; elsewhere as many as fit into "
-            "--within, from 20 to 1000]"
+            description="Length of the evaluation [episodes].  [default: 1000 in a batched world; elsewhere as many as "
+            "fit into --within, from 20 to 1000]"
         ),
     ] = None
     within: Annotated[
         Seconds,
-        Meta(description="Without --episodes: time during which new episodes start in a world that is not batched."),
+        Meta(description="Without --episodes: time during which episodes start in a world that is not batched [s]."),
     ] = 60.0
     processes: ProcessesOption = 0
     copies: CopiesOption = 0
@@ -195,7 +195,7 @@ def _with_comparison(
 ) -> Evaluation:
     """Evaluates a team; one trained to sample its choices also with the other kind of choices, and at random."""
     choices: evaluation.Choices = "drawn" if config.sample else "greedy"
-    compares = team.drawn is not None and game.spec.exploration.choices == "gumbel"
+    compares = team.make_sampled_actor is not None and game.spec.exploration.choices == "gumbel"
     # Each of the two comparisons receives a third of the time of the team itself.
     within = config.within * (0.6 if compares else 1.0)
     other: evaluation.Choices = "greedy" if config.sample else "drawn"
@@ -228,7 +228,7 @@ def _with_comparison(
         at_most=count,
     )
     beside = [(other, compare(team, choices=other)), (RANDOM, compare(chance))]
-    compared = [Compared(name, one.episodes, one.return_mean, one.return_ci95) for name, one in beside]
+    compared = [Comparison(name, one.episodes, one.return_mean, one.return_ci95) for name, one in beside]
     return msgspec.structs.replace(result, compared=compared)
 
 
@@ -274,7 +274,7 @@ def _evaluate_with_progress(
     text.
     """
     task, spec = eval_task(game.spec, config), game.spec
-    options = play_options(spec, config, launch)._replace(within_s=within, at_most=at_most or MOST_EPISODES)
+    options = play_options(spec, config, launch)._replace(within_s=within, max_episodes=at_most or MAX_EPISODES)
     count = "as many episodes as fit into" if not config.episodes else f"{config.episodes:,} episodes"
     if not config.episodes:
         count = "1,000 episodes" if task.batched else f"{count} {within:.0f} s (20 to 1,000)"
@@ -282,7 +282,7 @@ def _evaluate_with_progress(
     how = "sampled choices" if choices == "drawn" else "without exploration"
     text = f"evaluating {team.name}: {count} in {where}, {how}{f'; then {then}' if then else ''}"
     with ProgressWatcher(screen, text, stopped, quiet=at_most > 0) as watcher:
-        return evaluation.evaluate_entrant(
+        return evaluation.evaluate_team(
             game,
             team,
             config.episodes or (at_most or evaluation.BATCHED_EPISODES if task.batched else 0),

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from actor_node.evaluation.batched_rollouts import Watcher
+from actor_node.evaluation.episodes import Watcher
 from actor_node.evaluation.rollouts import FOREIGN_COPIES, PlayOptions
 from actor_node.evaluation.task import is_foreign
 from common.errors import ShoalError
@@ -35,12 +35,12 @@ CopiesOption = Annotated[
     Meta(
         ge=0,
         le=65_536,
-        description="Largest number of world copies in one process; 0 is the number in training.",
+        description="Most world copies in one process [copies]; 0 is the number in training.",
     ),
 ]
 MaxEpisodeStepsOption = Annotated[
     int,
-    Meta(ge=0, description="Truncate an episode after this number of steps; 0 is the limit in training."),
+    Meta(ge=0, description="Truncate an episode after this length [steps]; 0 is the limit in training."),
 ]
 
 
@@ -53,17 +53,17 @@ class PlayConfig(Protocol):
 
     @property
     def processes(self) -> int:
-        """0 = as in training."""
+        """Number of processes that play; 0 means as in training."""
         ...
 
     @property
     def copies(self) -> int:
-        """0 = as in training."""
+        """Most copies in one process; 0 means as in training."""
         ...
 
     @property
     def max_episode_steps(self) -> int:
-        """0 = as in training."""
+        """Longest episode [steps]; 0 means as in training."""
         ...
 
 

@@ -41,14 +41,18 @@ class PaperConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         tuple[str, ...],
         Meta(description="Make only this table; can be repeated.", extra={"metavar": "NAME"}),
     ] = ()
-    jobs: Annotated[int, Meta(ge=1, le=1024, description="Number of parallel runs; each uses one core.")] = 2
+    jobs: Annotated[int, Meta(ge=1, le=1024, description="Number of parallel processes, each on one core [runs].")] = 2
     seeds: Annotated[
-        int, Meta(ge=0, le=10_000, description="Number of seeds of each table line; 0 is 10, with --quick 3.")
+        int,
+        Meta(ge=0, le=10_000, description="Size of the sample of each table line [seeds]; 0 is 10, with --quick 3."),
     ] = 0
     steps: Annotated[
-        int, Meta(ge=0, description="Environment steps of each run; 0 is 1,500,000, with --quick 250,000 to 800,000.")
+        int,
+        Meta(
+            ge=0, description="Length of each run [environment steps]; 0 is 1,500,000, with --quick 250,000 to 800,000."
+        ),
     ] = 0
-    episodes: Annotated[int, Meta(ge=1, description="Number of episodes to evaluate each run on.")] = 1_000
+    episodes: Annotated[int, Meta(ge=1, description="Length of the evaluation of each run [episodes].")] = 1_000
     json: Annotated[bool, Meta(description="Print the tables as JSON.")] = False
 
 
@@ -107,7 +111,7 @@ def _score(runs: Sequence[TableRun], episodes: int) -> list[Table]:
 
         def evaluated(run: TableRun) -> Evaluation:
             directory = RunDirectory(run.job.directory)
-            result = evaluation.evaluate(directory, episodes, seed, ground=EvalTask(fast=True))
+            result = evaluation.evaluate(directory, episodes, seed, task=EvalTask(fast=True))
             evaluation.save(result, directory.evaluation_file)
             progress.advance(task)
             return result

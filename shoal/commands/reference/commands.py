@@ -59,10 +59,10 @@ def commands_page() -> str:
 def _walk(name: str, command: click.Command) -> Iterator[Command]:
     yield Command(name, command)
     if isinstance(command, click.Group):
-        context = click.Context(command)
-        for child_name in sorted(command.list_commands(context)):
-            if child := command.get_command(context, child_name):
-                yield from _walk(f"{name} {child_name}", child)
+        context = click.Context(command, info_name=name)
+        for entry in sorted(command.list_commands(context)):
+            if child := command.get_command(context, entry):
+                yield from _walk(f"{name} {entry}", child)
 
 
 def _section(entry: Command) -> str:

@@ -31,13 +31,15 @@ class ReportConfig(msgspec.Struct, frozen=True):
 class RenderConfig(msgspec.Struct, frozen=True):
     """Settings of `shoal render`."""
 
-    episodes: Annotated[int, Meta(ge=1, le=1_000, description="Number of episodes to film.")] = 3
+    episodes: Annotated[int, Meta(ge=1, le=1_000, description="Length of the film [episodes].")] = 3
     seed: Annotated[int, Meta(ge=0, lt=2**31, description="Seed of the first episode; episode e has SEED + e.")] = (
         1_000_000
     )
-    fps: Annotated[int, Meta(ge=0, le=50, description="Frames per second; 0 is the frame rate of the environment.")] = 0
+    fps: Annotated[
+        int, Meta(ge=0, le=50, description="Frame rate [frames/s]; 0 is the frame rate of the environment.")
+    ] = 0
     width: Annotated[int, Meta(ge=120, le=2_000, description="Width of the picture of a run [pixels].")] = 480
-    steps: Annotated[int, Meta(ge=1, le=10_000, description="Most steps to film of an episode.")] = 500
+    steps: Annotated[int, Meta(ge=1, le=10_000, description="Longest part of an episode to film [steps].")] = 500
     beside: Annotated[str, Meta(description="Directory of a second run to film beside RUN, with the same seeds.")] = ""
     json: Annotated[bool, Meta(description="Print the path, size and frames of the film as JSON.")] = False
 

@@ -102,7 +102,7 @@ def _by_side(name: str, combine: Callable[..., Floats], prefix: str = "") -> Cal
     def series(record: RunRecord, x: Floats) -> Series:
         rows = record.history.columns(name)
         sides = record.sides(rows.shape[1])
-        return {f"{prefix} {side}".strip(): Trace(x, combine(rows[:, own], axis=1)) for side, own in sides}
+        return {f"{prefix} {side}".strip(): Trace(x, combine(rows[:, indices], axis=1)) for side, indices in sides}
 
     return series
 

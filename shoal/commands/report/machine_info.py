@@ -1,4 +1,4 @@
-"""machine.json: the machine that a run was trained on, the versions of its libraries, and its launch settings."""
+"""The file machine.json: the machine that a run was trained on, library versions, and launch settings."""
 
 from __future__ import annotations
 

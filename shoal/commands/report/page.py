@@ -17,7 +17,7 @@ import jinja2
 from shoal import number_format
 from shoal.commands.report.embedded_film import EmbeddedFilm, embed_film
 from shoal.commands.report.figure_view import View, view
-from shoal.commands.report.figures import LEARNING, SYSTEM, RETURN, wait_fractions
+from shoal.commands.report.figures import LEARNING, RETURN, SYSTEM, wait_fractions
 from shoal.commands.report.intervals import mean_interval
 from shoal.commands.report.run_record import Group, RunRecord, default_settings, flat_settings, grouped
 

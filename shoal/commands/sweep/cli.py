@@ -21,21 +21,21 @@ from shoal.commands.sweep.search import Search
 from shoal.tables import print_tables
 
 _screen = Console(markup=False, emoji=False, stderr=True)
-_OWN_OPTIONS = ("--run", "--seed", "--resume", "--json")
+_SWEEP_OPTIONS = ("--run", "--seed", "--resume", "--json")
 
 
 class SweepConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of `shoal sweep`."""
 
     run: Annotated[str, Meta(min_length=1, description="Directory of the sweep; each run gets a subdirectory.")]
-    seeds: Annotated[int, Meta(ge=1, le=10_000, description="Number of seeds of each variant.")] = 5
+    seeds: Annotated[int, Meta(ge=1, le=10_000, description="Sample size of each variant [seeds].")] = 5
     first_seed: Annotated[int, Meta(ge=0, lt=2**31, description="First seed; the others follow it.")] = 1
     jobs: Annotated[
         int,
         Meta(
             ge=1,
             le=1024,
-            description="Number of parallel runs. A lockstep run uses one core, any other run two or more.",
+            description="Number of parallel processes [runs]. A lockstep run uses one core, any other two or more.",
         ),
     ] = 1
     vary: Annotated[
@@ -50,7 +50,7 @@ class SweepConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int,
         Meta(
             ge=0,
-            description="Number of combinations to try, chosen by Optuna from earlier results; 0 tries all.",
+            description="Number of trials, chosen by Optuna from earlier results [combinations]; 0 tries all.",
         ),
     ] = 0
     json: Annotated[bool, Meta(description="Print the table and the runs as JSON.")] = False
@@ -75,7 +75,7 @@ def sweep(context: click.Context, /, scenario: str, train_options: tuple[str, ..
           --vary 'algorithm.critic_learning_rate=1e-4..1e-2 log' -- --time 2m
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     config = command.build(SweepConfig, values)
-    if clash := [option for option in _OWN_OPTIONS if any(given.split("=")[0] == option for given in train_options)]:
+    if clash := [option for option in _SWEEP_OPTIONS if any(given.split("=")[0] == option for given in train_options)]:
         raise ConfigError(f"{clash[0]} is not allowed after --, because the sweep sets it for each run.")
     if sections := command.run_settings(context):
         raise ConfigError(

@@ -49,13 +49,13 @@ class TournamentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     episodes: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         Meta(
-            description="Number of episodes of each pairing.  [default: 500 in MPE worlds; elsewhere as many as fit "
+            description="Length of each pairing [episodes].  [default: 500 in MPE worlds; elsewhere as many as fit "
             "into its part of --within, at least 20]"
         ),
     ] = None
     within: Annotated[
         Seconds,
-        Meta(description="Without --episodes: approximate time for all pairings in a world that is not batched."),
+        Meta(description="Without --episodes: approximate time of all pairings in a world that is not batched [s]."),
     ] = 60.0
     processes: ProcessesOption = 0
     copies: CopiesOption = 0
@@ -108,7 +108,7 @@ def tournament(runs: tuple[str, ...], **values: Any) -> None:
             config.seed,
             task,
             side=config.side,
-            judged_by=config.opponents,
+            opponents=config.opponents,
             options=options,
             watcher=watcher,
         )

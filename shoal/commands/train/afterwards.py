@@ -1,6 +1,6 @@
 """The diagnosis and the film at the end of `shoal train`, made by a process of their own for a user's environment.
 
-    parent: task ------------> child (python -m shoal.commands.train.afterwards PIPE PARENT)
+    parent: task ------------> child (afterwards_process.py)
        <---- what it found, or why it failed
 
 A copy of the environment that hangs costs the diagnosis or the film, not the command: the parent waits for a limited
@@ -13,21 +13,15 @@ time. Then it kills the child and everything that the copies started.
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
-import sys
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from common.errors import ShoalError, WorldError
-from common.process.child_process import ChildProcess, end_session_without, keep_for_itself
-from common.process.exit import DONE
+from common.errors import WorldError
+from common.process.child_process import ChildProcess
 from common.run.directory import RunDirectory
 from shoal.commands.diagnose.warning import DiagnosisWarning
 
@@ -72,7 +66,7 @@ def make(task: Task) -> Answer:
 
 def make_in_child(task: Task, stopped: Callable[[], bool], *, limit_s: float = LIMIT_S) -> Answer:
     """Makes it in a child process; WorldError if the child fails, ends without an answer or takes over `limit_s`."""
-    child = ChildProcess("shoal.commands.train.afterwards")
+    child = ChildProcess("shoal.commands.train.afterwards_process")
     try:
         child.pipe.send_bytes(msgspec.json.encode(task))
         deadline = time.monotonic() + limit_s
@@ -89,25 +83,3 @@ def make_in_child(task: Task, stopped: Callable[[], bool], *, limit_s: float = L
     if answer.error:
         raise WorldError(answer.error)
     return answer
-
-
-def main() -> None:
-    """Does one task for the parent and ends the process at once, whatever the copies left running."""
-    pipe, parent = Connection(int(sys.argv[1])), int(sys.argv[2])
-    keep_for_itself(pipe)
-    end_session_without(parent)
-    logging.basicConfig(level="WARNING")
-    task = msgspec.json.decode(pipe.recv_bytes(), type=Task)
-    try:
-        answer = make(task)
-    except ShoalError as e:
-        answer = Answer(error=str(e))
-    except Exception as e:  # noqa: BLE001  (the user's code may raise anything; the parent says it)
-        answer = Answer(error=f"{type(e).__name__}: {e}")
-    with contextlib.suppress(OSError):  # the parent waits no longer
-        pipe.send_bytes(msgspec.json.encode(answer))
-    os._exit(DONE)
-
-
-if __name__ == "__main__":
-    main()

@@ -12,11 +12,13 @@ from rich.console import Console
 
 from common.errors import ShoalError
 from common.run.directory import RunDirectory
+from common.worlds import FOREIGN
 from deploy.local.config import TrainConfig
 from deploy.local.live_display import Display
 from shoal.commands.diagnose.cli import print_warnings_after_training
 from shoal.commands.report import FILM_FILE, REPORT_FILE, write_report
 from shoal.commands.report.machine_info import record_machine
+from shoal.commands.train.afterwards import Answer, Task, make, make_in_child
 from shoal.commands.train.dashboard import Dashboard
 
 _FILM_EPISODES = 2
@@ -45,35 +47,42 @@ class Artifacts:
         self._screen.print(f"look at it in a browser: {self._dashboard.url}", soft_wrap=True)
         return self._dashboard
 
-    def warn(self) -> None:
-        """Says what ails the run that has ended, if anything does."""
-        self._softly("a diagnosis", lambda: print_warnings_after_training(self._directory, self._screen))
+    def warn(self, stopped: Callable[[], bool]) -> None:
+        """Prints the warnings of a diagnosis of the run, if there are any, until a stop is requested."""
 
-    def conclude(self, *, film: bool) -> None:
-        """Makes the report, and the film before it where one is wanted and the world can be pictured."""
+        def look(directory: RunDirectory, episodes: int) -> Answer:
+            return self._make(Task("diagnosis", str(directory.path), episodes), stopped)
+
+        self._softly("a diagnosis", lambda: print_warnings_after_training(self._directory, self._screen, look))
+
+    def conclude(self, *, film: bool, stopped: Callable[[], bool] = bool) -> None:
+        """Makes the film, if one is wanted and the world can be pictured, and the report."""
         if film and not self._config.no_film and find_spec("PIL"):
-            self._softly("a film", self._make_film)
-            self._softly("films of its milestones", self._film_milestones)
+            self._softly("a film", lambda: self._make_film(stopped))
+            self._softly("films of its milestones", lambda: self._film_milestones(stopped))
         self._softly("the report", self._make_report)
         if self._dashboard is not None:
             self._dashboard.stop_serving()
 
-    def _make_film(self) -> None:
-        from actor_node.rendering.film import render  # noqa: PLC0415  (only now: Pillow, and a renderer of the world's own)
+    def _make(self, task: Task, stopped: Callable[[], bool]) -> Answer:
+        is_foreign = self._directory.run.spec.scenario.startswith(FOREIGN)
+        return make_in_child(task, stopped) if is_foreign else make(task)
 
-        output = self._directory.path / FILM_FILE
+    def _film(self, directory: RunDirectory, episodes: int, stopped: Callable[[], bool]) -> None:
+        output = str(directory.path / FILM_FILE)
+        self._make(Task("film", str(directory.path), episodes, output, _FILM_WIDTH, _FILM_STEPS), stopped)
+
+    def _make_film(self, stopped: Callable[[], bool]) -> None:
         with self._screen.status("filming"):
-            render([self._directory], output, episodes=_FILM_EPISODES, width=_FILM_WIDTH, steps=_FILM_STEPS)
-        self._screen.print(f"film: {output}", soft_wrap=True, markup=False)
+            self._film(self._directory, _FILM_EPISODES, stopped)
+        self._screen.print(f"film: {self._directory.path / FILM_FILE}", soft_wrap=True, markup=False)
 
-    def _film_milestones(self) -> None:
-        from actor_node.rendering.film import render  # noqa: PLC0415  (as above)
-
-        kept = [RunDirectory(file.parent) for file in sorted(self._directory.milestones.glob("*/run.toml"))]
-        unfilmed = [milestone for milestone in kept if not (milestone.path / FILM_FILE).exists()]
+    def _film_milestones(self, stopped: Callable[[], bool]) -> None:
+        found = [RunDirectory(file.parent) for file in sorted(self._directory.milestones.glob("*/run.toml"))]
+        unfilmed = [milestone for milestone in found if not (milestone.path / FILM_FILE).exists()]
         for i, milestone in enumerate(unfilmed):
             with self._screen.status(f"filming milestone {i + 1} of {len(unfilmed)}"):
-                render([milestone], milestone.path / FILM_FILE, episodes=1, width=_FILM_WIDTH, steps=_FILM_STEPS)
+                self._film(milestone, 1, stopped)
         if unfilmed:
             films = self._directory.milestones / "*" / FILM_FILE
             self._screen.print(f"films of {len(unfilmed)} milestones: {films}", soft_wrap=True, markup=False)

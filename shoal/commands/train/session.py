@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from actor_node.evaluation.copy_rollouts import words_of
+from actor_node.evaluation.copy_rollouts import exception_text
 from actor_node.evaluation.evaluate import Evaluation
 from common.open_run import RunOptions, open_run
 from common.policy.file import load_policy
@@ -122,7 +122,7 @@ class TrainingSession:
             self._print(f"evaluation {e}; play it with: shoal evaluate {path}")
             return self.stop.exit_code
         except Exception as e:  # noqa: BLE001  (whatever it is, the trained team gets its report)
-            self.problem = words_of(e)
+            self.problem = exception_text(e)
             again = f"try again with: shoal evaluate {path}"
             self._print(f"not evaluated: {self.problem}\n{again}", highlight=False)
             return FAILED
@@ -132,8 +132,8 @@ class TrainingSession:
     def conclude(self) -> None:
         """Prints what ails the run, makes its film and its report, and names what is in its directory."""
         if not self.stop.requested:
-            self._artifacts.warn()
-        self._artifacts.conclude(film=True)
+            self._artifacts.warn(lambda: self.stop.requested)
+        self._artifacts.conclude(film=True, stopped=lambda: self.stop.requested)
         path = self.directory.path
         written = [name for name in _RESULTS if (path / name).exists()]
         self._print(f"results in {path}: {', '.join(written)}")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from actor_node.evaluation.ablation import AlteredPolicy, _shuffle, _zero, ablate, batched_world, record
+from actor_node.evaluation.ablation import AlteredPolicy, _shuffle, _zero, ablate, batched_world
+from actor_node.evaluation.batched_rollouts import TrajectoryRecorder, play_batch
+from actor_node.evaluation.episodes import Actor, Trajectories
 from actor_node.evaluation.evaluate import play
 from common.policy.network import Policy
 from common.run.run import Run
-from common.worlds import make_world, messages, scenarios
+from common.worlds import World, make_world, messages, scenarios
 from tests.actor_node.talkers import linear_policy, pushes, returns_of, run_of, talkers
 
 
@@ -77,11 +81,17 @@ def test_asking_for_messages_leaves_a_world_as_it_was() -> None:
     np.testing.assert_array_equal(seen[0], seen[1])
 
 
+def recorded(world: World, team: Actor, seed: int, **options: Any) -> Trajectories:
+    recorder = TrajectoryRecorder(**options)
+    play_batch(world, team, range(seed, seed + world.copies), recorder=recorder)
+    return recorder.trajectories()
+
+
 def test_what_is_recorded_adds_up_to_the_returns() -> None:
     run = run_of()
     flat = talkers(run, listens=True)
     policy = Policy(run.players, run.spec.network, flat)
-    played = record(batched_world(run, 5, 0, max_cycles=40), policy, 3, 40, 25)
+    played = recorded(batched_world(run, 5, 0, max_cycles=40), policy, 3, obs_steps=25)
     assert played.obs.shape == (25, 5, run.joint.obs_dim)
     assert played.action.shape == (25, 5, run.joint.action_dim)
     assert played.reward.shape == played.present.shape == (40, 5, 2)
@@ -89,11 +99,18 @@ def test_what_is_recorded_adds_up_to_the_returns() -> None:
     np.testing.assert_array_equal(played.action[4], policy.act(played.obs[4]))
 
 
+def test_a_recorder_without_patience_ends_the_batch_after_the_observed_steps() -> None:
+    run = run_of()
+    policy = Policy(run.players, run.spec.network, talkers(run, listens=True))
+    played = recorded(batched_world(run, 5, 0, max_cycles=40), policy, 3, obs_steps=10, patience_s=0.0)
+    assert len(played.obs) == len(played.reward) == 10
+
+
 def test_nothing_counts_after_an_episode_has_ended() -> None:
     run = Run("r", run_of().spec, make_world("simple_spread", N=1).spec)
     world = make_world("simple_spread", 30, seed=0, N=1, terminate_on_success=True, max_cycles=60)
     policy = Policy(run.players, run.spec.network, _towards_the_landmark(run))
-    played = record(world, policy, 5, 60, 60)
+    played = recorded(world, policy, 5, obs_steps=60)
     again = make_world("simple_spread", 30, seed=0, N=1, terminate_on_success=True, max_cycles=60)
     np.testing.assert_allclose(played.reward.sum(axis=0), play(again, policy, 30, 5, int), rtol=1e-5)
     ended = (played.discount * played.present == 0).any(axis=0)

@@ -220,11 +220,11 @@ def test_the_interval_is_about_the_mean():
 
 
 def test_a_directory_without_a_run_is_told_apart_from_one_without_policies(tmp_path, trained):
-    with pytest.raises(ConfigError, match="holds no run"):
+    with pytest.raises(ConfigError, match="does not contain a run"):
         evaluate(RunDirectory(tmp_path / "nowhere"), 1, 0)
     directory = trained()
     directory.policy_file.unlink()
-    with pytest.raises(ConfigError, match="does not exist; the learner writes it with its first checkpoint"):
+    with pytest.raises(ConfigError, match=r"does not exist\. The learner writes it with its first checkpoint"):
         evaluate(directory, 1, 0)
 
 

@@ -11,9 +11,9 @@ import time
 import numpy as np
 import pytest
 
-from actor_node.evaluation.batched_rollouts import Watcher
 from actor_node.evaluation.copy_rollouts import CopySet
-from actor_node.evaluation.evaluate import Evaluation, evaluate, evaluate_entrant
+from actor_node.evaluation.episodes import Watcher
+from actor_node.evaluation.evaluate import Evaluation, evaluate, evaluate_team
 from actor_node.evaluation.rollouts import PlayOptions, RolloutTask, run_rollouts
 from actor_node.evaluation.task import EvalTask
 from actor_node.evaluation.teams import load_run_team, load_teams, random_team
@@ -37,18 +37,18 @@ class Heard(Watcher):
 
 
 def rolled(tmp_path, kind, episodes=12, *, watcher=None, world=None, **options):
-    team = make_team(
+    run = make_team(
         tmp_path / f"{kind}-{len(list(tmp_path.iterdir()))}", WALK, 1, world={"kind": kind, **(world or {})}
     )
-    game, entrant = load_run_team(team)
-    task = RolloutTask(game, entrant.name, entrant.team, 100, EvalTask())
+    game, team = load_run_team(run)
+    task = RolloutTask(game, team.name, team.make_actor, 100, EvalTask())
     return run_rollouts(task, PlayOptions(episodes=episodes, **options), watcher or Heard())
 
 
 def evaluated(tmp_path, kind, episodes=12, *, choices="greedy", world=None, **options) -> Evaluation:
-    team = make_team(tmp_path / kind, WALK, 1, world={"kind": kind, **(world or {})})
-    game, entrant = load_run_team(team)
-    return evaluate_entrant(game, entrant, episodes, 100, EvalTask(), options=PlayOptions(**options), choices=choices)
+    run = make_team(tmp_path / kind, WALK, 1, world={"kind": kind, **(world or {})})
+    game, team = load_run_team(run)
+    return evaluate_team(game, team, episodes, 100, EvalTask(), options=PlayOptions(**options), choices=choices)
 
 
 @pytest.mark.parametrize("kind", ["plain", "uneven"])
@@ -67,11 +67,11 @@ def test_results_are_the_same_for_any_number_of_processes(tmp_path):
     np.testing.assert_array_equal(here.numbers, there.numbers)
 
 
-@pytest.mark.parametrize("team", ["drawn", "random"])
-def test_draws_follow_from_the_episode_and_not_from_who_plays_it(tmp_path, team):
+@pytest.mark.parametrize("kind", ["drawn", "random"])
+def test_draws_follow_from_the_episode_and_not_from_who_plays_it(tmp_path, kind):
     run = make_team(tmp_path / "a", WALK, 1, world={"choices": True})
-    game, entrant = load_run_team(run)
-    make = entrant.drawn if team == "drawn" else random_team(game, 3).team
+    game, team = load_run_team(run)
+    make = team.make_sampled_actor if kind == "drawn" else random_team(game, 3).make_actor
     task = RolloutTask(game, "team", make, 100, EvalTask())
     one, many = (run_rollouts(task, PlayOptions(20, copies=copies), Heard()).rollouts for copies in (1, 17))
     np.testing.assert_array_equal(one.returns, many.returns)
@@ -96,28 +96,28 @@ def test_what_is_left_is_what_it_would_have_been(tmp_path):
 def test_a_process_that_dies_costs_what_it_had_in_hand(tmp_path):
     found = rolled(tmp_path, "exits", 8, copies=1, processes=1).rollouts
     assert found.numbers.tolist() == [0, 2, 3, 4, 6, 7]
-    assert {each.failure for each in found.failures} == {"the process that played it ended with code 7"}
+    assert {each.failure for each in found.failures} == {"the process that played the episode ended with exit code 7"}
 
 
 @pytest.mark.slow
 def test_processes_that_die_in_their_first_episode_are_replaced_while_numbers_are_left(tmp_path):
-    team = make_team(tmp_path / "run", WALK, 1, world={"kind": "exits at once"})
-    game, entrant = load_run_team(team)
-    task = RolloutTask(game, entrant.name, entrant.team, 100, EvalTask())
-    with pytest.raises(WorldError, match="ended with code 7"):
+    run = make_team(tmp_path / "run", WALK, 1, world={"kind": "exits at once"})
+    game, team = load_run_team(run)
+    task = RolloutTask(game, team.name, team.make_actor, 100, EvalTask())
+    with pytest.raises(WorldError, match="ended with exit code 7"):
         run_rollouts(task, PlayOptions(episodes=3, copies=1, processes=2), Heard())
 
 
 @pytest.mark.slow
 def test_fewer_episodes_than_asked_for_are_said_with_the_reason(tmp_path, monkeypatch):
-    team = make_team(tmp_path / "run", WALK, 1, world={"kind": "exits"})
-    game, entrant = load_run_team(team)
+    run = make_team(tmp_path / "run", WALK, 1, world={"kind": "exits"})
+    game, team = load_run_team(run)
     monkeypatch.setenv("ONE_LICENCE", str(tmp_path / "licence"))
     heard = Heard()
-    task = RolloutTask(game, entrant.name, entrant.team, 100, EvalTask())
+    task = RolloutTask(game, team.name, team.make_actor, 100, EvalTask())
     found = run_rollouts(task, PlayOptions(8, processes=1, copies=1), heard).rollouts
     assert (found.numbers.tolist(), len(found.failures)) == ([0], 1)
-    assert heard.said[-1].startswith("2 of 8 episodes were begun: no process is left that plays (")
+    assert heard.said[-1].startswith("played 2 of 8 episodes: every evaluation process has ended (")
     assert "FileExistsError" in heard.said[-1]
 
 
@@ -126,7 +126,7 @@ def test_fewer_episodes_than_asked_for_are_said_with_the_reason(tmp_path, monkey
 def test_what_an_environment_does_at_its_end_holds_nothing_up(tmp_path, kind):
     heard = Heard()
     assert len(rolled(tmp_path, kind, 4, copies=1, processes=2, watcher=heard).rollouts.returns) == 4
-    assert heard.said == ["a process that plays did not close its environments within 5 s; killed"] * (
+    assert heard.said == ["an evaluation process did not close its environments within 5 s and was killed"] * (
         kind == "does not close"
     )
 
@@ -151,9 +151,9 @@ def test_a_step_that_hangs_is_broken_off_and_named(tmp_path):
 
 @pytest.mark.slow
 def test_a_script_that_evaluates_needs_no_guarded_main_part(tmp_path):
-    team = make_team(tmp_path / "run", WALK, 1, world={"kind": "plain"})
+    run = make_team(tmp_path / "run", WALK, 1, world={"kind": "plain"})
     script = tmp_path / "script.py"
-    line = ["evaluate", str(team.path), "--episodes", "3", "--processes", "2", "--json"]
+    line = ["evaluate", str(run.path), "--episodes", "3", "--processes", "2", "--json"]
     script.write_text(f"from shoal.cli import shoal\nprint('begun')\nshoal.main({line!r}, standalone_mode=False)\n")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
@@ -165,17 +165,17 @@ def test_a_script_that_evaluates_needs_no_guarded_main_part(tmp_path):
 
 
 def test_where_nothing_can_be_played_it_says_why(tmp_path):
-    team = make_team(tmp_path / "a", WALK, 1)
-    game, entrant = load_run_team(team)
+    run = make_team(tmp_path / "a", WALK, 1)
+    game, team = load_run_team(run)
     broken = game._replace(spec=type(game.spec)(WALK, world={"kind": "unmakeable"}))
     with pytest.raises(WorldError, match="no licence"):
-        evaluate_entrant(broken, entrant, 3, 0, EvalTask())
+        evaluate_team(broken, team, 3, 0, EvalTask())
 
 
 def test_one_instance_a_process_is_played_with_one_and_it_is_said(tmp_path):
     heard = Heard()
     assert len(rolled(tmp_path, "alone", 6, copies=4, watcher=heard).rollouts.returns) == 6
-    assert "going on with 1" in heard.said[0]
+    assert "copy 2 of 4 could not be made in the same process" in heard.said[0]
     assert "one simulator a process" in heard.said[0]
 
 
@@ -186,8 +186,8 @@ def test_an_episode_without_end_is_cut_off(tmp_path):
 
 
 def test_the_runs_own_limit_is_kept(tmp_path):
-    team = make_team(tmp_path / "a", WALK, 1, world={"kind": "endless"}, episode={"max_steps": 7})
-    assert evaluate(team, 4, 0).length_mean == 7.0
+    run = make_team(tmp_path / "a", WALK, 1, world={"kind": "endless"}, episode={"max_steps": 7})
+    assert evaluate(run, 4, 0).length_mean == 7.0
 
 
 def test_a_shared_reward_is_the_teams(tmp_path):
@@ -210,7 +210,7 @@ def test_as_many_as_fit_in_the_time_and_at_least_twenty(tmp_path):
 
 
 def test_where_the_time_decides_there_may_be_a_bound_too(tmp_path):
-    assert len(rolled(tmp_path, "plain", 0, at_most=25).rollouts.returns) == 25
+    assert len(rolled(tmp_path, "plain", 0, max_episodes=25).rollouts.returns) == 25
 
 
 def test_a_stop_ends_play_at_once(tmp_path):
@@ -225,21 +225,21 @@ def test_a_stop_ends_play_at_once(tmp_path):
 def test_a_pairing_leaves_out_the_episodes_that_failed(tmp_path):
     world = {"kind": "raises", "sides": True}
     teams = [make_team(tmp_path / name, WALK, seed, world=world) for name, seed in (("a", 1), ("b", 2))]
-    game, entrants = load_teams([str(team.path) for team in teams], 5)
-    result = run_tournament(game, entrants, 0, 100, EvalTask(), options=PlayOptions(within_s=0.0))
+    game, entered = load_teams([str(team.path) for team in teams], 5)
+    result = run_tournament(game, entered, 0, 100, EvalTask(), options=PlayOptions(within_s=0.0))
     assert (result.episodes, result.failed_episodes, len(result.pairings)) == (20, 4 * 5, 4)
     assert "closed the connection" in result.first_failure
     plain = [make_team(tmp_path / f"{name}-", WALK, seed, world={"sides": True}) for name, seed in (("a", 1), ("b", 2))]
-    game, entrants = load_teams([str(team.path) for team in plain], 5)
-    whole = run_tournament(game, entrants, 20, 100, EvalTask())
+    game, entered = load_teams([str(team.path) for team in plain], 5)
+    whole = run_tournament(game, entered, 20, 100, EvalTask())
     assert whole.failed_episodes == 0
     assert whole.pairings[0].returns != result.pairings[0].returns
 
 
 def test_the_batched_world_is_checked_in_mpe2(tmp_path):
-    team = make_team(tmp_path / "a", "simple_spread", 1)
-    game, entrant = load_run_team(team)
-    result = evaluate_entrant(game, entrant, 60, 5, EvalTask(fast=True, check=10))
+    run = make_team(tmp_path / "a", "simple_spread", 1)
+    game, team = load_run_team(run)
+    result = evaluate_team(game, team, 60, 5, EvalTask(fast=True, check=10))
     assert (result.world, result.checked_in_mpe2, result.episodes) == ("simple_spread", 10, 60)
 
 
@@ -252,6 +252,6 @@ def test_a_copy_that_failed_is_absent_until_it_begins_again():
     assert step.episode_over.tolist() == [True, False]
     assert step.present.tolist() == [[0, 0], [1, 1]]
     assert list(worlds.failures) == [0]
-    assert worlds.begin(0, 2) is not None
+    assert worlds.start_episode(0, 2) is not None
     assert not worlds.failures
     worlds.close()

@@ -54,7 +54,7 @@ def test_what_a_side_does_hangs_on_nothing_but_what_it_sees(tmp_path):
     obs = rng.normal(size=(5, joint.obs_dim)).astype(np.float32)
     other = obs.copy()
     other[:, joint.agents[-1].obs_slice] = rng.normal(size=(5, joint.agents[-1].obs_dim))
-    first, second = entrant.team().act(obs), entrant.team().act(other)
+    first, second = entrant.make_actor().act(obs), entrant.make_actor().act(other)
     chasers = slice(0, joint.agents[-1].action_start)
     np.testing.assert_array_equal(first[:, chasers], second[:, chasers])
     assert not np.array_equal(first[:, chasers.stop :], second[:, chasers.stop :])
@@ -81,7 +81,7 @@ def test_a_random_team_acts_within_its_bounds_and_anew_in_every_step():
 def test_untrained_is_a_network_of_the_seed(tmp_path):
     team = make_team(tmp_path / "a", "simple_push")
     obs = np.random.default_rng(0).normal(size=(4, team.run.joint.obs_dim)).astype(np.float32)
-    acted = [load_teams([*names(team), UNTRAINED], seed)[1][1].team().act(obs) for seed in (1, 1, 2)]
+    acted = [load_teams([*names(team), UNTRAINED], seed)[1][1].make_actor().act(obs) for seed in (1, 1, 2)]
     np.testing.assert_array_equal(acted[0], acted[1])
     assert not np.array_equal(acted[0], acted[2])
 
@@ -93,7 +93,7 @@ def test_a_team_against_itself_earns_what_its_evaluation_says(tmp_path):
     team = make_team(tmp_path / "a", "simple_tag", 1)
     game, entrants = load_teams(names(team), 5)
     (pairing,) = run_tournament(game, entrants, 30, 5, FAST).pairings
-    alone = evaluate(team, 30, 5, ground=FAST)
+    alone = evaluate(team, 30, 5, task=FAST)
     assert pairing.returns["adversary"].mean == pytest.approx(alone.return_per_agent["adversary_0"])
     assert pairing.returns["agent"].mean == pytest.approx(alone.return_per_agent["agent_0"])
     assert pairing.metrics == alone.metrics
@@ -137,7 +137,7 @@ def test_a_pairing_does_not_hang_on_who_else_plays(tmp_path):
 def test_mpe2_and_the_batched_world_come_to_the_same(tmp_path):
     teams = [make_team(tmp_path / name, "simple_push", i) for i, name in enumerate("ab")]
     game, entrants = load_teams(names(*teams), 3)
-    real, fast = (run_tournament(game, entrants, 4, 3, ground) for ground in (EvalTask(), FAST))
+    real, fast = (run_tournament(game, entrants, 4, 3, task) for task in (EvalTask(), FAST))
     assert (real.world, fast.world) == ("mpe2:simple_push", "simple_push")
     assert real.pairings == fast.pairings
 
@@ -146,7 +146,7 @@ def test_standings_are_means_over_the_opponents_named_or_all_others(tmp_path):
     teams = [make_team(tmp_path / name, "simple_push", i) for i, name in enumerate("ab")]
     entered = [*names(*teams), RANDOM]
     game, entrants = load_teams(entered, 3)
-    by_all, by_one = (run_tournament(game, entrants, 6, 3, FAST, judged_by=judges) for judges in ((), (RANDOM,)))
+    by_all, by_one = (run_tournament(game, entrants, 6, 3, FAST, opponents=opponents) for opponents in ((), (RANDOM,)))
     met = {(p.side, p.others): p.returns for p in by_all.pairings}
     a, b, _ = entered
     agent = by_all.standings[0].return_by_side["agent"]
@@ -184,7 +184,7 @@ def test_frozen_teams_beat_untrained_ones_by_more_than_both_intervals(scenario, 
     game, entrants = load_teams([*names(team), FROZEN, UNTRAINED], 1_000_000)
     result = run_tournament(game, entrants[1:], 200, 1_000_000, FAST)
     met = {(p.side, p.others): p.returns for p in result.pairings}
-    first, second = game.joint.teams
+    first, second = game.agents.teams
     assert met[FROZEN, UNTRAINED][first].ci95[0] > met[UNTRAINED, UNTRAINED][first].ci95[1]
     assert met[UNTRAINED, FROZEN][second].ci95[0] > met[UNTRAINED, UNTRAINED][second].ci95[1]
 
@@ -203,13 +203,13 @@ def test_frozen_teams_are_small_and_of_the_scenario_they_are_named_after():
 def test_who_cannot_play_together_is_named(tmp_path):
     a = make_team(tmp_path / "a", "simple_tag")
     cases = {
-        "name runs of one scenario": [*names(a, make_team(tmp_path / "b", "simple_push"))],
+        "Name runs of one scenario": [*names(a, make_team(tmp_path / "b", "simple_push"))],
         "'num_good': 2": [*names(a, make_team(tmp_path / "c", "simple_tag", world={"num_good": 2}))],
-        "one and the same world": [*names(a, make_team(tmp_path / "d", "simple_tag", world={"max_cycles": 50}))],
+        "Name runs of the same world": [*names(a, make_team(tmp_path / "d", "simple_tag", world={"max_cycles": 50}))],
         "neither a run's directory nor one of frozen, untrained, random": [*names(a), "rnadom"],
         "named twice": [*names(a), *names(a)],
-        "name a run too": [RANDOM, UNTRAINED],
-        "holds no run": [*names(a), str(tmp_path)],
+        "no run is named": [RANDOM, UNTRAINED],
+        "does not contain a run": [*names(a), str(tmp_path)],
     }
     for message, entered in cases.items():
         with pytest.raises(ConfigError, match=message):
@@ -225,7 +225,7 @@ def test_options_that_are_the_defaults_written_out_are_the_same_world(tmp_path):
 def test_a_game_without_sides_has_no_tournament(tmp_path):
     team = make_team(tmp_path / "a", "simple_spread")
     game, entrants = load_teams(names(team), 0)
-    with pytest.raises(ConfigError, match="one side only, so nobody plays"):
+    with pytest.raises(ConfigError, match="one side only, so its teams cannot play against each other"):
         run_tournament(game, entrants, 2, 0, FAST)
 
 
@@ -235,7 +235,7 @@ def test_sides_and_frozen_teams_that_are_not_there_are_named(tmp_path):
     with pytest.raises(ConfigError, match="--side prey: simple_tag has the sides adversary, agent"):
         run_tournament(game, entrants, 2, 0, FAST, side="prey")
     lonely = make_team(tmp_path / "b", "simple_speaker_listener")
-    with pytest.raises(ConfigError, match="no frozen team is shipped for simple_speaker_listener; there is one for"):
+    with pytest.raises(ConfigError, match=r"simple_speaker_listener has no frozen team\. Scenarios with one: "):
         load_teams([*names(lonely), FROZEN], 0)
     discrete = make_team(tmp_path / "c", "simple_tag", world={"continuous_actions": False})
     with pytest.raises(ConfigError, match="'continuous_actions': False"):

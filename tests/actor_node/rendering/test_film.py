@@ -274,11 +274,11 @@ def test_names_that_are_no_films_are_refused_before_anything_is_played(
 
 
 def test_a_run_without_policies_is_refused(trained: Make, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="holds no run"):
+    with pytest.raises(ConfigError, match="does not contain a run"):
         render([RunDirectory(tmp_path / "nowhere")], tmp_path / "play.gif")
     directory = trained()
     directory.policy_file.unlink()
-    with pytest.raises(ConfigError, match="does not exist; the learner writes it"):
+    with pytest.raises(ConfigError, match=r"does not exist\. The learner writes it"):
         render([directory], tmp_path / "play.gif")
 
 

@@ -59,26 +59,26 @@ def test_the_tensors_are_named_and_shaped_for_other_programs(path, stored):
 
 
 def test_a_missing_file_says_when_there_will_be_one(path):
-    with pytest.raises(ConfigError, match="does not exist; the learner writes it with its first checkpoint"):
+    with pytest.raises(ConfigError, match=r"does not exist\. The learner writes it with its first checkpoint"):
         load_policy(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors", b"\0" * 64, struct.pack("<Q", 2**62) + b"{}"])
 def test_a_file_that_is_none_is_named(path, content):
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=rf"{path} holds no policies"):
+    with pytest.raises(ConfigError, match=rf"{path} is not a policy file"):
         load_policy(path)
 
 
 def test_a_directory_is_not_a_file(path):
     path.mkdir()
-    with pytest.raises(ConfigError, match="holds no policies"):
+    with pytest.raises(ConfigError, match="is a directory"):
         load_policy(path)
 
 
 def test_another_programs_file_is_named(path):
     path.write_bytes(save({"weight": np.zeros(3, np.float32)}, {"format": "pt"}))
-    with pytest.raises(ConfigError, match="holds no policies of Shoal: its metadata has no 'run'"):
+    with pytest.raises(ConfigError, match="is not a policy file of Shoal: its metadata has no 'run'"):
         load_policy(path)
 
 
@@ -87,7 +87,7 @@ def test_another_programs_file_is_named(path):
 )
 def test_damaged_metadata_is_named(path, stored, changes):
     path.write_bytes(save(load(path.read_bytes()), metadata(**changes)))
-    with pytest.raises(ConfigError, match="holds no policies of this version of Shoal"):
+    with pytest.raises(ConfigError, match="is not a policy file of this version of Shoal"):
         load_policy(path)
 
 
@@ -119,7 +119,7 @@ def test_tensors_that_cannot_be_acted_with_are_refused(path, stored, change):
 
 def test_policies_of_another_team_are_refused(path, stored):
     path.write_bytes(save(load(path.read_bytes()), metadata(make_run(CHOICES))))
-    with pytest.raises(ConfigError, match="holds no policies"):
+    with pytest.raises(ConfigError, match="is not a policy file"):
         load_policy(path)
 
 

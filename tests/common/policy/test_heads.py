@@ -188,10 +188,10 @@ def test_what_can_be_made_is_accepted(team):
 @pytest.mark.parametrize(
     ("head", "parts", "message"),
     [
-        ("soft", (THRUST, Box((-1.0, 0.0), (1.0, 1.0))), "part 2 of what a does is 2 numbers from -1 to 1"),
-        ("soft", (Box((0.0,), (1.0,)),), "part 1 of what a does is 1 number from 0 to 1, not two or more"),
+        ("soft", (THRUST, Box((-1.0, 0.0), (1.0, 1.0))), "part 2 of the action of a is 2 numbers from -1 to 1"),
+        ("soft", (Box((0.0,), (1.0,)),), "part 1 of the action of a is 1 number from 0 to 1, not two or more"),
         ("soft", (Box((0.0, 0.0), (1.0, 2.0)),), "2 numbers from 0 to 2"),
-        ("force", (THRUST, Box((-1.0,), (1.0,))), "part 2 of what a does is 1 number from -1 to 1, not a force"),
+        ("force", (THRUST, Box((-1.0,), (1.0,))), "part 2 of the action of a is 1 number from -1 to 1, not a force"),
         ("force", (Box((-1.0,) * 5, (1.0,) * 5),), "5 numbers from -1 to 1, not a force"),
         ("force", (WORD,), "no agent of this world acts by a force"),
         ("force", (Categorical(5),), "no agent of this world acts by a force"),

@@ -73,7 +73,7 @@ def test_actions_equal_literal_heads_over_the_literal_loop(team):
 
 def test_a_policy_whose_head_cannot_make_its_actions_is_refused():
     network = NetworkSpec(head="soft")
-    with pytest.raises(ConfigError, match=r"part 2 of what leader does is 2 numbers from -2 to 1"):
+    with pytest.raises(ConfigError, match=r"part 2 of the action of leader is 2 numbers from -2 to 1"):
         Policy(alone(MIXED), network, weights(MIXED, network))
 
 

@@ -72,7 +72,7 @@ def settings(*arguments):
     return got.pop()
 
 
-def mistake(capsys, *arguments, of=plain):
+def error_line(capsys, *arguments, of=plain):
     """Returns the one line on stderr of a command that ends with code 2."""
     assert command.run(of, "plain", list(arguments)) == 2
     out, err = capsys.readouterr()
@@ -147,7 +147,7 @@ def test_hidden_options_work():
     assert settings("--secret", "3").secret == 3
 
 
-# ---- mistakes -----------------------------------------------------------------------------------------------------
+# ---- errors -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_hidden_options_work():
         (["--rate", "nan"], "--rate = nan"),
         (["--some-name", "much too long"], "--some-name = 'much too long': expected `str` of length <= 10"),
         (["--color", "green"], "'green' is not one of 'red', 'blue'"),
-        (["--wait", "soon"], "'soon' is no length of time; write 300, 90s, 5m or 1h30m"),
+        (["--wait", "soon"], "'soon' is not a duration. Write 300, 90s, 5m or 1h30m"),
         (["--wait", "-5"], "--wait = -5.0: expected `float` >= 0.0"),
         (["--wait", "nan"], "--wait = nan"),
         (["--limit", "0"], "--limit = 0: expected `int` >= 1"),
@@ -172,13 +172,13 @@ def test_hidden_options_work():
     ],
     ids=" ".join,
 )
-def test_a_mistake_on_the_command_line_is_one_line_with_the_value(capsys, arguments, message):
-    assert message in mistake(capsys, *arguments)
+def test_an_error_on_the_command_line_is_one_line_with_the_value(capsys, arguments, message):
+    assert message in error_line(capsys, *arguments)
 
 
-def test_a_mistake_in_the_environment_is_one_line_with_the_value(capsys, monkeypatch):
+def test_an_error_in_the_environment_is_one_line_with_the_value(capsys, monkeypatch):
     monkeypatch.setenv("SHOAL_COUNT", "many")
-    assert "'many' is not a valid integer" in mistake(capsys)
+    assert "'many' is not a valid integer" in error_line(capsys)
 
 
 @pytest.mark.parametrize(
@@ -206,14 +206,14 @@ def test_a_mistake_in_the_environment_is_one_line_with_the_value(capsys, monkeyp
     ],
     ids=repr,
 )
-def test_a_mistake_in_the_file_is_one_line_with_the_value(capsys, toml, text, message):
-    assert message in mistake(capsys, "--config", toml(text))
+def test_an_error_in_the_file_is_one_line_with_the_value(capsys, toml, text, message):
+    assert message in error_line(capsys, "--config", toml(text))
 
 
 def test_a_file_that_is_no_text_is_named(capsys, tmp_path):
     path = tmp_path / "binary.toml"
     path.write_bytes(b"\xff\xfe\0")
-    assert mistake(capsys, "--config", str(path)).startswith(f"--config {path}: ")
+    assert error_line(capsys, "--config", str(path)).startswith(f"--config {path} cannot be read: ")
 
 
 def test_sections_go_where_the_runs_settings_are_taken(toml):
@@ -296,7 +296,7 @@ def test_the_exit_code_is_the_processs(body, code):
     assert "Traceback" not in done.stderr
 
 
-def test_a_reader_that_closes_the_output_early_costs_no_words(tmp_path: Path) -> None:
+def test_a_reader_that_closes_the_output_early_prints_no_traceback(tmp_path: Path) -> None:
     line = f"{sys.executable} -m shoal scenarios --json | head -c 1"
     done = subprocess.run(
         ["bash", "-c", line], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]

@@ -28,8 +28,8 @@ def test_lengths_of_time(text, seconds):
 
 
 @pytest.mark.parametrize("text", ["", "m", "5x", "5 m", "five", "1h30", "-5m", "1h,30m", "m5"])
-def test_what_is_no_length_of_time_is_told_how_to_write_one(text):
-    with pytest.raises(click.BadParameter, match=r"is no length of time; write 300, 90s, 5m or 1h30m"):
+def test_text_that_is_not_a_duration_is_refused_with_the_way_out(text):
+    with pytest.raises(click.BadParameter, match=r"is not a duration\. Write 300, 90s, 5m or 1h30m"):
         Duration().convert(text, None, None)
 
 

@@ -12,13 +12,13 @@ from common.errors import ConfigError
 from common.process.health import Health, HttpPort
 
 
-def test_a_loop_that_does_not_turn_is_not_alive():
+def test_a_loop_that_does_not_run_is_not_alive():
     now = 0.0
     health = Health(stall_s=60.0, clock=lambda: now)
     now = 60.0
     assert health.not_alive == ""
     now = 61.0
-    assert health.not_alive == "the loop has not turned for 61 s"
+    assert health.not_alive == "the loop has not run for 61 s"
     health.beat()
     assert health.not_alive == ""
 
@@ -56,7 +56,7 @@ def test_metrics_are_prometheus_text(port):
 
 
 @pytest.mark.slow
-def test_health_and_readiness_tell_their_reason(port, health):
+def test_health_and_readiness_report_their_reason(port, health):
     assert get(port, "/healthz")[::2] == (200, "ok\n")
     assert get(port, "/readyz")[::2] == (503, "starting\n")
     health.not_ready = "1 of 2 workers run"
@@ -71,7 +71,7 @@ def test_a_stuck_process_is_not_healthy():
     try:
         status, _, text = get(port, "/healthz")
         assert status == 503
-        assert re.fullmatch(r"the loop has not turned for 0 s\n", text)
+        assert re.fullmatch(r"the loop has not run for 0 s\n", text)
     finally:
         port.close()
 
@@ -83,17 +83,17 @@ def test_other_paths_are_not_found(port, path):
 
 
 @pytest.mark.slow
-def test_a_client_that_says_nothing_holds_up_nobody(port):
+def test_a_silent_client_blocks_no_other(port):
     number = int(port.url.split(":")[2].split("/")[0])
     with socket.create_connection(("127.0.0.1", number)):
         assert get(port, "/metrics")[0] == 200
 
 
 @pytest.mark.slow
-def test_a_port_in_use_is_a_users_mistake_and_free_again_after_close(port):
+def test_a_port_in_use_is_a_config_error_and_free_again_after_close(port):
     number = int(port.url.split(":")[2].split("/")[0])
     with pytest.raises(
-        ConfigError, match=rf"--metrics-port {number}: cannot listen on 127\.0\.0\.1:{number} \(.*\); choose"
+        ConfigError, match=rf"--metrics-port {number}: cannot listen on 127\.0\.0\.1:{number} \(.*\)\. Pass"
     ):
         HttpPort("127.0.0.1", number, CollectorRegistry(), Health())
     port.close()
@@ -103,12 +103,12 @@ def test_a_port_in_use_is_a_users_mistake_and_free_again_after_close(port):
 
 
 @pytest.mark.parametrize("host", ["256.0.0.1", "192.0.2.1"])
-def test_an_address_that_is_not_this_machines_is_a_users_mistake(host):
+def test_an_address_that_is_not_this_machines_is_a_config_error(host):
     with pytest.raises(ConfigError, match=rf"cannot listen on {re.escape(host)}:0"):
         HttpPort(host, 0, CollectorRegistry(), Health())
 
 
-def test_a_port_on_every_address_is_told_by_the_machines_name():
+def test_a_port_on_every_address_is_shown_by_the_machines_name():
     made = HttpPort("0.0.0.0", 0, CollectorRegistry(), Health())
     made.close()
     assert re.fullmatch(rf"http://{re.escape(socket.gethostname())}:\d+/metrics", made.url)

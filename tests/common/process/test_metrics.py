@@ -12,7 +12,7 @@ from tests.common.examples import make_run
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
 
 
-def hold(size, connection):
+def allocate(size, connection):
     block = bytearray(size)
     block[::4096] = b"x" * len(block[::4096])
     connection.send("held")
@@ -24,7 +24,7 @@ def child():
     """Starts a process that holds 64 MiB, and ends it."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=hold, args=(64 * 2**20, theirs))
+    process = context.Process(target=allocate, args=(64 * 2**20, theirs))
     process.start()
     assert ours.recv() == "held"
     yield process
@@ -37,7 +37,7 @@ def value(registry, name):
     return registry.get_sample_value(name)
 
 
-def test_build_is_told_with_the_role_and_its_libraries():
+def test_the_build_is_exported_with_the_role_and_its_libraries():
     registry = metrics.make_registry("actor", libraries=("msgspec", "nowhere"))
     text = generate_latest(registry).decode()
     [line] = [line for line in text.splitlines() if line.startswith("shoal_build_info{")]

@@ -94,7 +94,7 @@ print("drained")
 raise SystemExit(stop.exit_code)
 """
 BRIEF = LOOP.format(drain="")
-# Until it is told to go on; `readline` is taken up again after a signal.
+# Until it receives a line; `readline` is restarted after a signal.
 LONG = LOOP.format(drain="import sys; sys.stdin.readline()")
 
 
@@ -260,9 +260,9 @@ def test_a_long_wait_says_every_ten_seconds_what_it_waits_for(waits):
     log, lines = waits
     for tenth in range(251):
         log.waiting("Godot" if tenth < 150 else "Lucky", 100.0 + tenth / 10)
-    assert lines() == ["waiting since 10 s for Godot", "waiting since 20 s for Lucky"]
+    assert lines() == ["waiting for Godot: 10 s so far", "waiting for Lucky: 20 s so far"]
     log.done(125.5)
-    assert lines()[-1] == "waited 25.5 s for Lucky; going on"
+    assert lines()[-1] == "waited for Lucky: 25.5 s"
 
 
 def test_a_wait_is_counted_while_it_goes_on(waits):

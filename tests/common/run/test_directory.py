@@ -23,7 +23,7 @@ def other(**settings):
 # ---- create -------------------------------------------------------------------------------------------------------
 
 
-def test_a_new_run_has_a_directory_and_an_identity_of_its_own(tmp_path):
+def test_a_new_run_has_a_directory_and_an_identity(tmp_path):
     directory, run = create(tmp_path / "runs" / "a", SPEC, MIXED)
     assert (run.spec, run.joint) == (SPEC, MIXED)
     assert directory.run == run
@@ -35,24 +35,24 @@ def test_an_empty_directory_may_be_used(tmp_path):
     assert create(tmp_path, SPEC, MIXED)[0].path == tmp_path
 
 
-def test_a_directory_that_holds_a_run_is_not_used_again(tmp_path):
+def test_a_directory_that_contains_a_run_is_not_used_again(tmp_path):
     _, run = create(tmp_path, SPEC, MIXED)
-    with pytest.raises(ConfigError, match=rf"already holds run {run.id} of somewhere; add --resume"):
+    with pytest.raises(ConfigError, match=rf"already contains run {run.id} of somewhere\. Pass --resume"):
         create(tmp_path, other(seed=1), MIXED)
     assert RunDirectory(tmp_path).run == run
 
 
-def test_a_directory_that_holds_anything_else_is_not_used(tmp_path):
+def test_a_directory_that_contains_anything_else_is_not_used(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(ConfigError, match="is not empty and holds no run; name a new directory"):
+    with pytest.raises(ConfigError, match=r"is not empty and does not contain a run\. Pass a new directory"):
         create(tmp_path, SPEC, MIXED)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_path_that_cannot_be_a_directory_is_a_users_mistake(tmp_path):
+def test_a_path_that_cannot_be_a_directory_is_a_config_error(tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(ConfigError, match=rf"--run {path} cannot be made: "):
+        with pytest.raises(ConfigError, match=rf"--run {path} cannot be created: "):
             create(path, SPEC, MIXED)
 
 
@@ -95,13 +95,13 @@ def test_a_run_is_reopened_with_other_settings(tmp_path):
 @pytest.mark.parametrize(
     ("spec", "joint", "message"),
     [
-        (other(world={"N": 5}), MIXED, r"with world\.N=3, not of somewhere with world\.N=5; .*name another directory"),
+        (other(world={"N": 5}), MIXED, r"with world\.N=3, not of somewhere with world\.N=5\. .*pass another directory"),
         (other(world={"far": False}), MIXED, r"not of somewhere with .*world\.far=false"),
-        (other(scenario="elsewhere"), MIXED, r"holds a run of somewhere .*not of elsewhere .*name another directory"),
+        (other(scenario="elsewhere"), MIXED, r"contains a run of somewhere .*not of elsewhere .*pass another dir"),
         (
             SPEC,
             CHOICES,
-            r"somewhere changed since .*: it has other agents .*new: speaker, mover.*name another directory",
+            r"somewhere changed since .*: it has other agents .*new: speaker, mover.*pass another directory",
         ),
     ],
 )
@@ -114,7 +114,7 @@ def test_a_run_is_not_reopened_over_another_world(tmp_path, spec, joint, message
 
 def test_a_directory_without_a_run_cannot_be_reopened(tmp_path):
     for path in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(ConfigError, match=rf"{path} holds no run \(no run\.toml\)"):
+        with pytest.raises(ConfigError, match=rf"{path} does not contain a run \(no run\.toml\)"):
             reopen(path, None, None)
 
 
@@ -138,10 +138,10 @@ def test_a_run_file_is_utf_8_whatever_the_locale_says(tmp_path):
 # ---- one process a role -------------------------------------------------------------------------------------------
 
 
-def test_a_directory_is_held_by_one_process_of_a_role(tmp_path):
+def test_a_directory_is_locked_by_one_process_of_a_role(tmp_path):
     first, second = create(tmp_path, SPEC, MIXED)[0], RunDirectory(tmp_path)
     first.lock("learner")
-    with pytest.raises(ConfigError, match=rf"in use by another learner, process {os.getpid()}; wait for its end"):
+    with pytest.raises(ConfigError, match=rf"in use by another learner, process {os.getpid()}\. Wait until it ends"):
         second.lock("learner")
     second.lock("launcher")
     del first
@@ -149,7 +149,7 @@ def test_a_directory_is_held_by_one_process_of_a_role(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_holds_nothing_any_longer(tmp_path):
+def test_a_killed_process_releases_its_lock(tmp_path):
     script = (
         "import sys; from pathlib import Path; from common.run.directory import RunDirectory\n"
         "held = RunDirectory(Path(sys.argv[1])); held.lock('learner'); print('held', flush=True); sys.stdin.read()"
@@ -169,13 +169,13 @@ def test_a_process_that_is_killed_holds_nothing_any_longer(tmp_path):
     RunDirectory(tmp_path).lock("learner")
 
 
-def test_a_directory_that_cannot_be_held_is_named(tmp_path):
+def test_a_directory_that_cannot_be_locked_is_named(tmp_path):
     (tmp_path / ".learner.lock").mkdir()
     with pytest.raises(ConfigError, match=f"--run {tmp_path} cannot be written: Is a directory"):
         RunDirectory(tmp_path).lock("learner")
 
 
-def test_the_end_of_a_run_that_cannot_be_noted_is_told_with_the_way_out(tmp_path):
+def test_the_end_of_a_run_that_cannot_be_recorded_names_the_way_out(tmp_path):
     RunDirectory(tmp_path).mark_finished()
     assert RunDirectory(tmp_path).finished_file.exists()
     with pytest.raises(ShoalError, match=r"gone/finished cannot be written: No such file.*Free disk space.*--resume"):

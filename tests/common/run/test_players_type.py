@@ -45,7 +45,7 @@ flat: Floats
 
 
 @pytest.mark.slow
-def test_agents_in_the_place_of_players_do_not_pass_the_type_check(tmp_path: Path) -> None:
+def test_agents_instead_of_players_do_not_pass_the_type_check(tmp_path: Path) -> None:
     program = tmp_path / "mixed_up.py"
     program.write_text(HEAD + "\n".join([*RIGHT.values(), *WRONG.values()]) + "\n")
     command = [sys.executable, "-m", "mypy", "--config-file=", "--follow-imports=silent", "--no-error-summary"]

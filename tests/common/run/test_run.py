@@ -162,12 +162,12 @@ def test_assignments_gather_in_sections_and_the_last_one_wins():
 
 
 @pytest.mark.parametrize("text", ["batch", "=5", ".batch=5", "replay.=5", "a.b.c=5", "world..x=5", ""])
-def test_what_is_no_assignment_is_told_how_to_write_one(text):
+def test_a_malformed_assignment_is_refused_with_the_way_out(text):
     with pytest.raises(ConfigError, match=rf"--set {text}: write section\.key=value"):
         parse_assignments([text])
 
 
-def test_a_part_of_what_has_no_parts_is_a_users_mistake():
+def test_a_key_of_a_setting_that_is_not_a_table_is_a_config_error():
     with pytest.raises(ConfigError, match=r"--set seed\.x=2: an earlier --set gave seed the value 1"):
         parse_assignments(["seed=1", "seed.x=2"])
 

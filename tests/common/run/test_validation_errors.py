@@ -13,7 +13,7 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gears: Annotated[tuple[Annotated[int, Meta(ge=1)], ...], Meta(max_length=3)] = (1, 2, 3)
     spare: Annotated[int, Meta(ge=0)] | None = None
     crew: tuple[tuple[str, ...], ...] = ()
-    tanks_left: int = 0
+    oil_left: int = 0
 
 
 class Ship(msgspec.Struct, forbid_unknown_fields=True):
@@ -31,47 +31,47 @@ def error_of(**settings):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"name": 5}, "name = 5: expected `str`, got `int`"),
-        ({}, "Object missing required field `name`"),
-        ({"name": "a", "engine": {"power": 0}}, "engine.power = 0: expected `float` > 0.0"),
-        ({"name": "a", "engine": {"power": "x"}}, "engine.power = 'x': expected `float`, got `str`"),
-        ({"name": "a", "engine": {"kind": "sail"}}, "engine.kind = 'sail': not one of 'steam', 'diesel'"),
+        ({"name": 5}, "name = 5: expected `str`, got `int`."),
+        ({}, "Object missing required field `name`."),
+        ({"name": "a", "engine": {"power": 0}}, "engine.power = 0: expected `float` > 0.0."),
+        ({"name": "a", "engine": {"power": "x"}}, "engine.power = 'x': expected `float`, got `str`."),
+        ({"name": "a", "engine": {"kind": "sail"}}, "engine.kind = 'sail': not one of 'steam', 'diesel'."),
         (
             {"name": "a", "engine": {"kind": "deisel"}},
             "engine.kind = 'deisel': not one of 'steam', 'diesel'; did you mean diesel?",
         ),
-        ({"name": "a", "engine": {"kind": 3}}, "engine.kind = 3: not one of 'steam', 'diesel'"),
-        ({"name": "a", "engine": {"gears": [1, 2, "x"]}}, "engine.gears[2] = 'x': expected `int`, got `str`"),
-        ({"name": "a", "engine": {"gears": [1, 0]}}, "engine.gears[1] = 0: expected `int` >= 1"),
+        ({"name": "a", "engine": {"kind": 3}}, "engine.kind = 3: not one of 'steam', 'diesel'."),
+        ({"name": "a", "engine": {"gears": [1, 2, "x"]}}, "engine.gears[2] = 'x': expected `int`, got `str`."),
+        ({"name": "a", "engine": {"gears": [1, 0]}}, "engine.gears[1] = 0: expected `int` >= 1."),
         (
             {"name": "a", "engine": {"gears": [1, 2, 3, 4]}},
-            "engine.gears = [1, 2, 3, 4]: expected `array` of length <= 3",
+            "engine.gears = [1, 2, 3, 4]: expected `array` of length <= 3.",
         ),
-        ({"name": "a", "engine": {"spare": -1}}, "engine.spare = -1: expected `int` >= 0"),
-        ({"name": "a", "cargo": {"tea": 1, "rum": "much"}}, "cargo.rum = 'much': expected `int`, got `str`"),
-        ({"name": "a", "cargo": 3}, "cargo = 3: a section of settings, not one value"),
+        ({"name": "a", "engine": {"spare": -1}}, "engine.spare = -1: expected `int` >= 0."),
+        ({"name": "a", "cargo": {"tea": 1, "rum": "much"}}, "cargo.rum = 'much': expected `int`, got `str`."),
+        ({"name": "a", "cargo": 3}, "cargo = 3: a section of settings, not one value."),
         (
             {"name": "a", "engine": 3},
-            "engine = 3: a section of settings, not one value; it contains kind, power, gears, spare, crew, tanks_left",
+            "engine = 3: a section of settings, not one value; it contains kind, power, gears, spare, crew, oil_left.",
         ),
         ({"name": "a", "engine": {"powr": 1}}, "engine.powr is not a setting; did you mean engine.power?"),
         ({"name": "a", "egine": {}}, "egine is not a setting; did you mean engine?"),
-        ({"name": "a", "zzz": {}}, "zzz is not a setting; known: name, engine, cargo"),
+        ({"name": "a", "zzz": {}}, "zzz is not a setting; known: name, engine, cargo."),
         ({"name": "a", "power": 3}, "power is not a setting; did you mean engine.power?"),
         ({"name": "a", "powwer": 3}, "powwer is not a setting; did you mean engine.power?"),
-        ({"name": "a", "engine": {"left": 1}}, "engine.left is not a setting; did you mean engine.tanks_left?"),
-        ({"name": "a", "engine": {"gears": 2}}, "engine.gears = 2: expected `array`, got `int`; write [2, 2, 2]"),
+        ({"name": "a", "engine": {"left": 1}}, "engine.left is not a setting; did you mean engine.oil_left?"),
+        ({"name": "a", "engine": {"gears": 2}}, "engine.gears = 2: expected `array`, got `int`; write [2, 2, 2]."),
         (
             {"name": "a", "engine": {"crew": "ann"}},
-            "engine.crew = 'ann': expected `array`, got `str`; write [[\"ann\"]]",
+            "engine.crew = 'ann': expected `array`, got `str`; write [[\"ann\"]].",
         ),
         (
             {"name": "a", "engine": {"gears": "x"}},
-            "engine.gears = 'x': expected `array`, got `str`; write a list in brackets",
+            "engine.gears = 'x': expected `array`, got `str`; write a list in brackets.",
         ),
         (
             {"name": "a", "engine": {"kind": "x - at `$.name`"}},
-            "engine.kind = 'x - at `$.name`': not one of 'steam', 'diesel'",
+            "engine.kind = 'x - at `$.name`': not one of 'steam', 'diesel'.",
         ),
     ],
     ids=str,

@@ -200,7 +200,7 @@ def test_sizes_that_are_only_claimed_allocate_nothing(lie):
     ],
     ids=str,
 )
-def test_a_run_that_contradicts_itself_or_could_never_be_held_is_refused(path, value):
+def test_a_run_that_contradicts_itself_or_fits_no_record_is_refused(path, value):
     message = msgspec.to_builtins(Open("learner", make_run(world={"N": 3})))
     assert decode_from_peer([msgpack.packb(message)])
     *way, last = path

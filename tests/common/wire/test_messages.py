@@ -14,7 +14,7 @@ def test_every_message_goes_one_way():
     assert not set(FROM_PEER) & set(TO_PEER)
 
 
-def test_tags_tell_messages_apart():
+def test_tags_identify_messages():
     tags = [kind.__struct_config__.tag for kind in (*FROM_PEER, *TO_PEER)]
     assert len(set(tags)) == len(tags)
 

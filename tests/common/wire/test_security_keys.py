@@ -43,7 +43,7 @@ def test_each_process_finds_its_own(keys: Path) -> None:
         assert (loaded.name, zmq.curve_public(loaded.secret)) == (name, loaded.public)
 
 
-def test_the_lists_tell_who_may_do_what(keys: Path) -> None:
+def test_the_lists_contain_the_permissions(keys: Path) -> None:
     at_replay = {(client.kind, client.name) for client in read_allowed(keys / "replay" / "allowed_clients").values()}
     at_learner = {(client.kind, client.name) for client in read_allowed(keys / "learner" / "allowed_clients").values()}
     assert at_replay == {("learner", "learner"), ("actor", "actor"), ("actor", "carol")}
@@ -57,7 +57,7 @@ def test_a_secret_is_not_in_what_is_printed_of_keys(keys: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("spoil", "message"),
     [
         (lambda keys: keys.parent / "nowhere", "is not a directory. Create the keys with `shoal keys`"),
         (lambda keys: keys, r"keys of several processes \(actor, carol, learner, replay\)\. .*keys/actor"),
@@ -72,8 +72,8 @@ def test_a_secret_is_not_in_what_is_printed_of_keys(keys: Path) -> None:
     ],
     ids=["nowhere", "all of them", "none", "two", "readable"],
 )
-def test_a_directory_that_will_not_do_is_refused_with_the_way_out(keys: Path, spoil, words: str) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(ConfigError, match=words):
+def test_a_directory_that_will_not_do_is_refused_with_the_way_out(keys: Path, spoil, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ConfigError, match=message):
         load_keys(str(spoil(keys)))
 
 
@@ -167,7 +167,7 @@ def test_a_libzmq_without_encryption_is_refused(monkeypatch: pytest.MonkeyPatch)
         require_safe_libzmq("--keys")
 
 
-def test_keys_take_the_place_of_insecure() -> None:
+def test_keys_replace_insecure() -> None:
     require_local("tcp://0.0.0.0:5555", "--bind", insecure=False, keys=True)
     with pytest.raises(ConfigError, match=r"shoal keys.*--keys.*--insecure"):
         require_local("tcp://0.0.0.0:5555", "--bind", insecure=False)

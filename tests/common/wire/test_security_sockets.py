@@ -1,4 +1,4 @@
-"""Sockets with keys: who gets in, who does not and is told why, and that a change of the list needs no restart."""
+"""Sockets with keys: who is admitted, what a refused client learns, and changes of the list while serving."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Guarded:
     def __init__(self, directory: Path, *, locked: bool = True) -> None:
         self.context = zmq.Context()
         keys = load_keys(str(directory / "replay")) if locked else None
-        self.gate = Authenticator(self.context, keys) if keys else None
+        self.authenticator = Authenticator(self.context, keys) if keys else None
         self.socket = make_socket(self.context, zmq.ROUTER, max_frame_bytes=FRAME_BYTES)
         if keys:
             keys.secure_server(self.socket)
@@ -43,14 +43,14 @@ class Guarded:
         assert self.socket.poll(int(timeout_s * 1_000)), "nothing came"
         sender, _ = receive_from(self.socket)
         send(self.socket, [sender.bytes, *encode(NotReady("here"))])
-        return self.gate.kind_of(sender) if self.gate else None
+        return self.authenticator.kind_of(sender) if self.authenticator else None
 
     def silent(self, timeout_ms: int = 50) -> bool:
         return not self.socket.poll(timeout_ms)
 
     def close(self) -> None:
-        if self.gate:
-            self.gate.close()
+        if self.authenticator:
+            self.authenticator.close()
         self.context.destroy(linger=0)
 
 
@@ -111,7 +111,7 @@ REASONS = {
 
 
 @pytest.mark.parametrize("own", REASONS, ids=["not on the list", "another server's key", "no key", "a keyless server"])
-def test_who_is_not_let_in_is_told_why_and_reaches_nobody(serve: Serve, connect: Connect, keys: Path, own: str) -> None:
+def test_a_refused_client_learns_why_and_sends_nothing(serve: Serve, connect: Connect, keys: Path, own: str) -> None:
     server = serve(locked=own != "actor")
     make_keys(keys.parent / "others", ["stranger", "outdated"])
     for name in ("stranger", "outdated"):
@@ -142,7 +142,7 @@ def test_the_list_is_changed_without_a_restart(
         wait_until(lambda: own.public.decode() in caplog.text, "the server's log to name the key")
 
     (keys / "replay" / "allowed_clients").write_text(revoke_text)
-    wait_until(lambda: gets_in(client), "the client to knock again")
+    wait_until(lambda: gets_in(client), "the client to connect again")
     assert server.take() == "actor"
 
     revoke_client(keys, "carol")
@@ -189,10 +189,10 @@ def test_while_the_list_cannot_be_read_nobody_new_gets_in_and_the_others_stay(
     assert server.take() == "actor"
 
 
-def test_without_its_gate_a_server_lets_nobody_in(serve: Serve, connect: Connect, keys: Path) -> None:
+def test_without_its_authenticator_a_server_admits_nobody(serve: Serve, connect: Connect, keys: Path) -> None:
     server = serve()
-    assert server.gate
-    server.gate.close()
+    assert server.authenticator
+    server.authenticator.close()
     client = connect(server, keys / "actor")
     wait_until(client.connection_error, "a reason")
     assert server.silent()

@@ -74,7 +74,7 @@ def test_a_client_without_a_server_keeps_nothing_for_it(context):
     assert not alone.send(Hello("a", 0, 0, ""))
 
 
-def test_a_queue_that_is_full_is_told_not_waited_for(context):
+def test_a_full_queue_is_reported_without_a_wait(context):
     endpoint = "inproc://full"
     stuck = context.socket(zmq.ROUTER)
     stuck.setsockopt(zmq.RCVHWM, 1)
@@ -120,13 +120,13 @@ def test_an_answer_of_another_kind_is_an_error_with_its_reason(client, server):
         client.ask(StatusRequest(), Status, timeout_s=5)
 
 
-def test_a_port_in_use_is_a_users_mistake_with_a_way_out(context, server):
+def test_a_port_in_use_is_a_config_error_with_a_way_out(context, server):
     with pytest.raises(ConfigError, match=rf"--bind {server.endpoint}: the address is in use\. .*another port"):
         bind(context.socket(zmq.ROUTER), server.endpoint, "--bind")
 
 
 @pytest.mark.parametrize("endpoint", ["127.0.0.1:5555", "tcp://127.0.0.1", "http://127.0.0.1:1", "", "tcp://*:port"])
-def test_an_address_that_is_none_is_a_users_mistake(context, endpoint):
+def test_a_malformed_address_is_a_config_error(context, endpoint):
     with pytest.raises(ConfigError, match=r"--replay .*Write tcp://HOST:PORT, .*or ipc://PATH"):
         connect(context.socket(zmq.DEALER), endpoint, "--replay")
 

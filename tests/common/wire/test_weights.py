@@ -105,7 +105,7 @@ def test_weights_that_are_not_finite_are_neither_packed_nor_unpacked(value):
     with pytest.raises(ValueError, match="not finite"):
         pack_weights(make_header(RUN), flat)
     finite = pack_weights(make_header(RUN), np.zeros(1, np.float32))
-    with pytest.raises(ProtocolError, match="non-finite"):
+    with pytest.raises(ProtocolError, match="that are not finite"):
         unpack_weights(signed(finite[:-20] + np.float32(value).tobytes()))
 
 

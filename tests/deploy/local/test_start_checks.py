@@ -82,7 +82,7 @@ def test_a_run_goes_on_with_its_own_sides_only(tmp_path: Path) -> None:
     assert run.joint.teams == ("all",)
     _, same = open_run(path, "", RunOptions(), {}, resume=True, role="second")
     assert same.joint == run.joint
-    with pytest.raises(ConfigError, match=r"network.sides = \{'all': \('red', 'blue'\)\}; resume it with those"):
+    with pytest.raises(ConfigError, match=r"network.sides = \{'all': \('red', 'blue'\)\}\. Resume it with the same"):
         open_run(path, "", sides["both"], {}, resume=True, role="third")
 
 
@@ -109,13 +109,11 @@ def test_a_shared_reward_is_told_as_the_teams(tmp_path: Path) -> None:
 
 def test_a_start_that_takes_long_is_explained_by_the_log_of_who_is_waited_for(tmp_path: Path) -> None:
     replay, learner = tmp_path / "replay.log", tmp_path / "learner.log"
-    replay.write_text(
-        "2026-01-01T00:00:00.000Z WARNING replay replay_server.x: waiting since 10 s for Redis: refused\n"
-    )
+    replay.write_text("2026-01-01T00:00:00.000Z WARNING replay replay_server.x: waiting for Redis: 10 s so far\n")
     watch = StartWatch(replay, learner)
     assert watch(None, 100.0) == []
     assert watch(None, 100.0 + QUIET_S) == [
-        "the replay server is starting; its log says: waiting since 10 s for Redis: refused"
+        "the replay server is starting; its log says: waiting for Redis: 10 s so far"
     ]
     nobody = msgspec.structs.replace(STATUS, learner=None)
     assert watch(nobody, 106.0) == []

@@ -40,17 +40,17 @@ def trained(run: Run) -> StackedUpdate:
 def test_critics_are_the_learners(team: str, name: str) -> None:
     run = run_of(team, name=name)
     algorithm = trained(run)
-    brain = LoadedNetworks(run, capture(algorithm, Counters(updates=3)))
+    networks = LoadedNetworks(run, capture(algorithm, Counters(updates=3)))
     rows = random_records(run.joint, 16, 9)
     joint = np.concatenate([rows["obs"], rows["action"]], axis=1)
-    critics = CriticPass(len(algorithm.plan.critics), run.spec.network.critic_hidden, 16, torch.zeros(()))
+    critics = CriticPass(len(algorithm.layout.critics), run.spec.network.critic_hidden, 16, torch.zeros(()))
     with_one = torch.from_numpy(np.concatenate([joint, np.ones((16, 1), np.float32)], 1))
-    critics.first(algorithm.critics.online, critics.inputs(with_one))
-    expected = critics.rest(algorithm.critics.online).numpy()
-    for critic, values in zip(brain.critics, expected, strict=True):
-        _, found = forward(critic.layers, joint[:, critic.sees])
+    critics.forward_first(algorithm.critics.online, critics.inputs(with_one))
+    expected = critics.forward_rest(algorithm.critics.online).numpy()
+    for critic, values in zip(networks.critics, expected, strict=True):
+        _, found = forward(critic.layers, joint[:, critic.input_columns])
         np.testing.assert_allclose(found[:, 0], values, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(brain.policies, algorithm.policy_weights())
+    np.testing.assert_array_equal(networks.policies, algorithm.policy_weights())
 
 
 @pytest.mark.parametrize(
@@ -68,12 +68,12 @@ def test_critics_are_the_learners(team: str, name: str) -> None:
 def test_returns_are_in_what_critics_learn(algorithm: dict[str, object], expected: list[float]) -> None:
     run = run_of("tag", discount=0.5, **algorithm)
     run = Run("r", make_run_spec({"scenario": "x", "budget": {"steps": 100}}, _settings(run)), run.joint)
-    brain = LoadedNetworks(run, capture(trained(run), Counters(updates=3, env_steps=50)))
+    networks = LoadedNetworks(run, capture(trained(run), Counters(updates=3, env_steps=50)))
     rows = random_records(run.joint, 6, 1)
     obs, action = (rows[name].reshape(2, 3, -1) for name in ("obs", "action"))
     reward = np.tile(np.array([1.0, 2.0, 4.0, 8.0], np.float32), (30, 3, 1))
     ones = np.ones_like(reward)
-    found = brain.values(obs, action, reward, ones, ones)
+    found = networks.values(obs, action, reward, ones, ones)
     assert [own.player for own in found] == [player.name for player in run.players.agents]
     # A reward r each step is worth 2r at a discount of one half.
     assert [own.realised for own in found] == pytest.approx([2 * r for r in expected], rel=1e-4)
@@ -91,9 +91,9 @@ def test_the_newest_whole_checkpoint_is_read_and_no_file_is_touched(tmp_path: Pa
     path.write_bytes(path.read_bytes()[:-1])
     (tmp_path / ".updates-8.safetensors.123").write_bytes(b"being written")
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    brain = load_newest(run, tmp_path)
-    assert brain is not None
-    assert brain.counters.updates == 6
+    networks = load_newest(run, tmp_path)
+    assert networks is not None
+    assert networks.counters.updates == 6
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 

@@ -23,7 +23,10 @@ def test_the_plain_loop_makes_the_same_update() -> None:
     torch.manual_seed(0)
     joint, network, algorithm = speed.simple_spread_shapes(), speed.NETWORK, speed.ALGORITHM
     batch = speed.random_batch(joint, 64)
-    stacked, loop = StackedUpdate(joint, network, algorithm, 0, batch.joint), speed.PlainLoop(joint, network, algorithm)
+    stacked, loop = (
+        StackedUpdate(joint, network, algorithm, 0, batch.obs_action),
+        speed.PlainLoop(joint, network, algorithm),
+    )
     kinds = (stacked.policies, loop.policies, loop._targets[0]), (stacked.critics, loop.critics, loop._targets[1])
     for trained, *copies in kinds:
         for networks in copies:
@@ -65,5 +68,5 @@ def test_products_alone_are_the_updates_products() -> None:
     a, b, out = torch.randn(8, 4), torch.randn(4, 2), torch.empty(8, 2)
     with speed.Products() as products:
         torch.mm(a, b, out=out).add_(1.0)
-    products.again()
+    products.replay()
     torch.testing.assert_close(out, a @ b)

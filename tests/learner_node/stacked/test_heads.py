@@ -1,4 +1,4 @@
-"""The learner's heads equal the actors' and the literal twin's, and their gradients equal autograd's."""
+"""The learner's heads equal the actors' and the plain update's, and their gradients equal autograd's."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from common.errors import ConfigError
 from common.policy.heads import GreedyHeads, ranges, segments
 from common.run.run import ExplorationSpec
 from common.spec import Box, Categorical, JointSpec, joint_spec
+from learner_node.algorithms.actions import differentiable_action, greedy_action
 from learner_node.stacked.heads import Heads, gumbel_noise
 from tests.common.head_examples import HEAD_TEAMS, MOVERS, THRUST, UNEVEN_PAIR, logits_of
-from tests.learner_node.literal_maddpg import differentiable_action, greedy_action
 from tests.learner_node.teams import TEAMS
 
 ROWS = 40
@@ -30,14 +30,14 @@ def doubles(*shape: int, seed: int = 0) -> Tensor:
 
 def noise_for(joint: JointSpec, head: str, heads: Heads, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Returns Gumbel noise as the heads take it [B, choices] and in the columns of the joint action [B, U]."""
-    noise = gumbel_noise(ROWS, heads.choices, DOUBLE, torch.Generator().manual_seed(seed))
+    noise = gumbel_noise(ROWS, heads.gumbel_dim, DOUBLE, torch.Generator().manual_seed(seed))
     spread, at = torch.zeros(ROWS, joint.action_dim, dtype=torch.float64), 0
     for segment in segments(joint, head):
         if segment.kind in ("choice", "soft"):
             width = segment.columns.stop - segment.columns.start
             spread[:, segment.columns] = noise[:, at : at + width]
             at += width
-    assert at == heads.choices
+    assert at == heads.gumbel_dim
     return noise, spread
 
 
@@ -57,7 +57,7 @@ def test_torch_heads_equal_numpy_heads(team: str, size: float) -> None:
 
 @EVERY_TEAM
 @EVERY_SIZE
-def test_actions_without_exploration_equal_the_twins(team: str, size: float) -> None:
+def test_actions_without_exploration_equal_the_plain_ones(team: str, size: float) -> None:
     joint, head = ALL_TEAMS[team]
     logits = doubles(ROWS, joint.action_dim) * size
     expected = torch.cat([greedy_action(agent, logits[:, agent.action_slice], head) for agent in joint.agents], 1)
@@ -102,7 +102,7 @@ def test_a_choice_is_the_first_of_equals() -> None:
 @EVERY_TEAM
 @EVERY_SIZE
 @pytest.mark.parametrize(("gumbel", "temperature"), [("straight_through", 1.0), ("soft", 0.7)])
-def test_samples_and_gradients_equal_autograd_over_the_twin(
+def test_samples_and_gradients_equal_autograd_over_the_plain_ones(
     team: str, size: float, gumbel: str, temperature: float
 ) -> None:
     joint, head = ALL_TEAMS[team]
@@ -161,7 +161,7 @@ def test_the_policy_loss_draws_what_exploring_actors_execute(team: str) -> None:
     logits = np.tile(logits_of(joint, 2)[:1], (rows, 1))
     executed = Exploration(joint, ExplorationSpec(), rows, np.random.default_rng(0), head).act(logits, 0.3, 0.0)
     heads = Heads(joint, SINGLE, head=head)
-    noise = gumbel_noise(rows, heads.choices, SINGLE, torch.Generator().manual_seed(0))
+    noise = gumbel_noise(rows, heads.gumbel_dim, SINGLE, torch.Generator().manual_seed(0))
     drawn = heads.sample(torch.from_numpy(logits), noise).actions.numpy()
     sigma = (executed.var(axis=0) * 2 / rows) ** 0.5
     assert (np.abs(drawn.mean(axis=0) - executed.mean(axis=0)) < 5 * sigma).all()
@@ -190,14 +190,14 @@ def test_gumbel_noise_is_finite_at_both_ends_of_what_is_drawn() -> None:
 @pytest.mark.parametrize(("team", "choices"), [("box movers", 0), ("soft movers", 15), ("force", 5), ("soft", 24)])
 def test_the_heads_say_how_many_gumbel_numbers_they_take(team: str, choices: int) -> None:
     joint, head = HEAD_TEAMS[team]
-    assert Heads(joint, SINGLE, head=head).choices == choices
+    assert Heads(joint, SINGLE, head=head).gumbel_dim == choices
 
 
 @pytest.mark.parametrize("team", HEAD_TEAMS)
 def test_the_heads_know_their_bounds(team: str) -> None:
     joint, head = HEAD_TEAMS[team]
     heads = Heads(joint, DOUBLE, head=head)
-    for side, expected in zip((heads.low, heads.high, heads.reach), ranges(joint, head), strict=True):
+    for side, expected in zip((heads.low, heads.high, heads.noise_scale), ranges(joint, head), strict=True):
         assert side.dtype == torch.float64
         assert side.tolist() == expected.tolist()
 
@@ -207,7 +207,7 @@ def test_coupled_noise_keeps_a_thrust_a_thrust() -> None:
     actions = heads.greedy(doubles(ROWS, MOVERS.action_dim))
     noise = doubles(ROWS, MOVERS.action_dim, seed=1)
     right_up = noise.view(ROWS, 3, 5)[..., 2::2].clone()
-    noisy = (actions + heads.couple(noise) * heads.reach).view(ROWS, 3, 5)
+    noisy = (actions + heads.couple(noise) * heads.noise_scale).view(ROWS, 3, 5)
     assert (noisy[..., 0] == 0.0).all()
     torch.testing.assert_close(noisy[..., 1::2] + noisy[..., 2::2], torch.ones_like(right_up))
     torch.testing.assert_close(noisy[..., 2::2] - actions.view(ROWS, 3, 5)[..., 2::2], right_up / 2)
@@ -219,5 +219,5 @@ def test_coupling_leaves_other_heads_noise_alone() -> None:
 
 
 def test_a_head_that_cannot_make_the_actions_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"network.head = 'soft': part 1 of what agent_0 does is 3 numbers"):
+    with pytest.raises(ConfigError, match=r"network.head = 'soft': part 1 of the action of agent_0 is 3 numbers"):
         Heads(TEAMS["two"], SINGLE, head="soft")

@@ -35,16 +35,16 @@ def test_what_is_kept_of_networks_names_every_parameter_once(team: str, shared: 
     network = NetworkSpec(share_policies=shared, share_critics=shared)
     learner = StackedUpdate(TEAMS[team], network, AlgorithmSpec(name="matd3"), 5, SINGLE)
     for trained in (learner.policies, learner.critics):
-        assert sorted(trained.order.tolist()) == list(range(len(trained.stored)))
+        assert sorted(trained.shared_index.tolist()) == list(range(len(trained.shared)))
     if not shared:
-        assert len(learner.policies.stored) == len(learner.policy_weights())
+        assert len(learner.policies.shared) == len(learner.policy_weights())
 
 
 @pytest.mark.parametrize("team", ["tag", "mixed"])
 def test_one_step_of_one_agent_moves_all_that_share_with_it(team: str) -> None:
     network = NetworkSpec(share_policies=True)
     learner = StackedUpdate(TEAMS[team], network, AlgorithmSpec(), 5, SINGLE)
-    learner.policies.stored.add_(torch.randn_like(learner.policies.stored))
+    learner.policies.shared.add_(torch.randn_like(learner.policies.shared))
     learner.policies.step()
     policies = unflatten(learner.policy_weights(), learner.players, network)
     mates = {"tag": (0, 1, 2), "mixed": (1, 2)}[team]

@@ -1,4 +1,4 @@
-"""The stacked update equals its slow, literal twin, agent by agent."""
+"""The stacked update equals the plain one, player by player."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec, Box
+from learner_node.algorithms.maddpg import Maddpg, Minibatch, Noise
 from learner_node.stacked.heads import gumbel_noise
 from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.update import StackedUpdate
-from tests.learner_node.literal_maddpg import LiteralMaddpg, Noise, flatten, load
 from tests.learner_node.teams import TEAMS, as_fields, random_records
 
 NETWORK = NetworkSpec(policy_hidden=(16, 12), critic_hidden=(20, 8), share_policies=False, share_critics=False)
@@ -28,62 +28,64 @@ def as_batch(fields: dict[str, Tensor]) -> LossBatch:
 
 
 class Pair:
-    """The stacked learner and its twin with the same parameters, fed the same batches and noise."""
+    """The stacked and the plain update with the same parameters, on the same batches and noise."""
 
     def __init__(self, joint: AgentsSpec, algorithm: AlgorithmSpec, network: NetworkSpec = NETWORK) -> None:
         self.joint, self.algorithm = joint, algorithm
         self.stacked = StackedUpdate(joint, network, algorithm, 3, DOUBLE)
-        self.twin = LiteralMaddpg(joint, network, algorithm)
-        load(self.twin.mu, self.stacked.policies.tensors()["online"])
-        load(self.twin.q, self.stacked.critics.tensors()["online"])
-        self.twin.restart()
+        self.plain = Maddpg(joint, network, algorithm, torch.float64)
+        self.plain.load(
+            {
+                "policies/online": self.stacked.policies.tensors()["online"],
+                "critics/online": self.stacked.critics.tensors()["online"],
+            }
+        )
 
     def noise(self) -> Noise:
         """Returns what the stacked learner will draw, in the columns of the joint action."""
         generator, shape = torch.Generator(), (self.joint.action_dim, ROWS)
         generator.set_state(self.stacked.generator.get_state())
         drawn, gumbel = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64).t()
-        if any(self.stacked.plan.smooths):
+        if any(self.stacked.layout.target_noise):
             drawn.normal_(0.0, self.algorithm.smoothing, generator=generator).div_(self.algorithm.smoothing)
         parts = [part for agent in self.joint.agents for part in agent.parts]
         is_soft = self.stacked.network.head == "soft"
         choice = torch.cat([torch.full((part.size,), is_soft or not isinstance(part, Box)) for part in parts])
-        if self.stacked.heads.choices:
-            gumbel[:, choice] = gumbel_noise(ROWS, self.stacked.heads.choices, DOUBLE, generator)
+        if self.stacked.heads.gumbel_dim:
+            gumbel[:, choice] = gumbel_noise(ROWS, self.stacked.heads.gumbel_dim, DOUBLE, generator)
         return Noise(drawn.t(), gumbel)
 
     def update(self, seed: int, *, absences: bool, weighted: bool = False, policies: bool = True) -> None:
         """Updates both on one batch and compares what they report."""
         fields = as_fields(random_records(self.joint, ROWS, seed, absences=absences), torch.float64)
         importance = torch.rand(ROWS, dtype=torch.float64) if weighted else None
-        critic_losses, policy_losses = self.twin.update(fields, self.noise(), importance, policies=policies)
+        critic_losses, policy_losses = self.plain.update(
+            Minibatch(**fields), self.noise(), importance, policies=policies
+        )
         rates = self.algorithm.policy_learning_rate, self.algorithm.critic_learning_rate
         batch = replace(as_batch(fields), importance=importance)
-        measured = self.stacked.update(batch, *rates, policies=policies)
-        torch.testing.assert_close(measured.critic_loss, torch.stack(critic_losses), rtol=1e-9, atol=1e-12)
+        stats = self.stacked.update(batch, *rates, policies=policies)
+        torch.testing.assert_close(stats.critic_loss, torch.stack(critic_losses), rtol=1e-9, atol=1e-12)
         everyone = range(len(critic_losses))
-        norms = torch.stack([self.twin.norms[self.twin.q_of[0][i]] for i in everyone])
-        torch.testing.assert_close(measured.critic_gradient_norm, norms, rtol=1e-8, atol=1e-12)
+        norms = torch.stack([self.plain.gradient_norms[self.plain.critics[0][i]] for i in everyone])
+        torch.testing.assert_close(stats.critic_gradient_norm, norms, rtol=1e-8, atol=1e-12)
         if policies:
-            norms = torch.stack([self.twin.norms[self.twin.mu_of[i]] for i in everyone])
-            torch.testing.assert_close(measured.policy_gradient_norm, norms, rtol=1e-8, atol=1e-12)
-            torch.testing.assert_close(measured.policy_loss, torch.stack(policy_losses), rtol=1e-9, atol=1e-12)
+            norms = torch.stack([self.plain.gradient_norms[self.plain.policies[i]] for i in everyone])
+            torch.testing.assert_close(stats.policy_gradient_norm, norms, rtol=1e-8, atol=1e-12)
+            torch.testing.assert_close(stats.policy_loss, torch.stack(policy_losses), rtol=1e-9, atol=1e-12)
 
     def compare(self) -> None:
         """Compares all parameters and targets."""
-        mu_target, q_target, *_ = self.twin.target
-        for trained, nets, targets in (
-            (self.stacked.policies, self.twin.mu, mu_target),
-            (self.stacked.critics, self.twin.q, q_target),
-        ):
-            kept = trained.tensors()
-            torch.testing.assert_close(kept["online"], flatten(nets), rtol=0, atol=1e-9)
-            torch.testing.assert_close(kept["target"], flatten(targets), rtol=0, atol=1e-9)
+        plain = self.plain.tensors()
+        for kind, parameters in (("policies", self.stacked.policies), ("critics", self.stacked.critics)):
+            stacked = parameters.tensors()
+            for name in ("online", "target"):
+                torch.testing.assert_close(stacked[name], plain[f"{kind}/{name}"], rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("team", TEAMS)
 @pytest.mark.parametrize("absences", [False, True], ids=["all_present", "absences"])
-def test_stacked_update_equals_its_twin(team: str, absences: bool) -> None:
+def test_stacked_update_equals_the_plain_one(team: str, absences: bool) -> None:
     pair = Pair(TEAMS[team], AlgorithmSpec())
     for seed in range(5):
         pair.update(seed, absences=absences)
@@ -106,7 +108,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("team", ["spread", "mixed"])
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_each_setting_equals_its_twin(team: str, setting: str) -> None:
+def test_each_setting_equals_the_plain_one(team: str, setting: str) -> None:
     if (team, setting) == ("mixed", "joint"):
         pytest.skip("its sides do not stand side by side")
     pair = Pair(TEAMS[team], SETTINGS[setting])
@@ -125,7 +127,7 @@ def test_each_setting_equals_its_twin(team: str, setting: str) -> None:
     ],
 )
 @pytest.mark.parametrize("absences", [False, True], ids=["all_present", "absences"])
-def test_sides_that_learn_differently_equal_their_twin(name: str, absences: bool) -> None:
+def test_sides_that_learn_differently_equal_the_plain_update(name: str, absences: bool) -> None:
     pair = Pair(TEAMS["tag"], AlgorithmSpec(name=name, side_learning_rates={"agent": 0.5}))
     for seed in range(3):
         pair.update(seed, absences=absences)
@@ -135,7 +137,7 @@ def test_sides_that_learn_differently_equal_their_twin(name: str, absences: bool
 @pytest.mark.parametrize("team", ["spread", "tag", "mixed", "discrete"])
 @pytest.mark.parametrize("name", ["maddpg", "matd3", "iddpg"])
 @pytest.mark.parametrize("apart", [False, True], ids=["alike", "told_apart"])
-def test_shared_networks_equal_their_twin(team: str, name: str, apart: bool) -> None:
+def test_shared_networks_equal_the_plain_update(team: str, name: str, apart: bool) -> None:
     network = replace_fields(NETWORK, share_policies=True, share_critics=True, tell_apart=apart)
     pair = Pair(TEAMS[team], AlgorithmSpec(name=name), network)
     for seed in range(3):
@@ -152,7 +154,7 @@ def test_networks_of_one_kind_may_be_shared_alone(shared: str) -> None:
 
 
 @pytest.mark.parametrize("head", ["soft", "force"])
-def test_each_head_equals_its_twin(head: str) -> None:
+def test_each_head_equals_the_plain_one(head: str) -> None:
     pair = Pair(TEAMS["tag"], AlgorithmSpec(name="matd3"), replace_fields(NETWORK, head=head))
     for seed in range(3):
         pair.update(seed, absences=False)
@@ -162,9 +164,9 @@ def test_each_head_equals_its_twin(head: str) -> None:
 def test_policies_and_targets_wait_while_critics_learn() -> None:
     pair = Pair(TEAMS["tag"], AlgorithmSpec(name="matd3"))
     for seed in range(5):
-        before = pair.stacked.policies.stored.clone()
+        before = pair.stacked.policies.shared.clone()
         pair.update(seed, absences=False, policies=seed % 2 == 1)
-        assert torch.equal(before, pair.stacked.policies.stored) == (seed % 2 == 0)
+        assert torch.equal(before, pair.stacked.policies.shared) == (seed % 2 == 0)
     pair.compare()
 
 
@@ -178,7 +180,7 @@ def test_rows_count_by_their_importance(name: str) -> None:
 
 @pytest.mark.parametrize("hidden", [(7,), (9, 8, 7)], ids=["one_layer", "three_layers"])
 @pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
-def test_any_depth_equals_its_twin(hidden: tuple[int, ...], shared: bool) -> None:
+def test_any_depth_equals_the_plain_one(hidden: tuple[int, ...], shared: bool) -> None:
     network = NetworkSpec(hidden, hidden[::-1], share_policies=shared, share_critics=shared)
     pair = Pair(TEAMS["mixed"], AlgorithmSpec(), network)
     for seed in range(3):
@@ -193,15 +195,15 @@ def test_time_limits_bootstrap_from_the_true_final_observation() -> None:
     learner = StackedUpdate(joint, NETWORK, algorithm, 3, DOUBLE)
     fields = as_fields(random_records(joint, ROWS, 0), torch.float64)
     fields["discount"][: ROWS // 2] = 0.0
-    target = learner.td_targets(as_batch(fields)).t()
+    target = learner.td_target(as_batch(fields)).t()
     ended, limited = target[: ROWS // 2], target[ROWS // 2 :]
     torch.testing.assert_close(ended, fields["reward"][: ROWS // 2], rtol=0, atol=0)
     moved = {**fields, "next_obs": fields["next_obs"] + 1.0}
-    again = learner.td_targets(as_batch(moved)).t()
+    again = learner.td_target(as_batch(moved)).t()
     assert torch.equal(again[: ROWS // 2], ended)
     assert ((again[ROWS // 2 :] - limited).abs() > 1e-6).all()
     elsewhere = {**fields, "obs": fields["obs"] + 1.0, "action": fields["action"] + 1.0}
-    assert torch.equal(learner.td_targets(as_batch(elsewhere)).t(), target)
+    assert torch.equal(learner.td_target(as_batch(elsewhere)).t(), target)
 
 
 def test_what_an_absent_agent_leaves_in_its_rows_changes_nothing_of_its_own() -> None:
@@ -213,8 +215,8 @@ def test_what_an_absent_agent_leaves_in_its_rows_changes_nothing_of_its_own() ->
     learners = [StackedUpdate(joint, NETWORK, AlgorithmSpec(), 3, DOUBLE) for _ in range(2)]
     for learner, batch in zip(learners, (fields, changed), strict=True):
         learner.update(as_batch(batch), 1e-3, 1e-3)
-    assert torch.equal(learners[0].policies.stored, learners[1].policies.stored)
-    assert torch.equal(learners[0].critics.stored, learners[1].critics.stored)
+    assert torch.equal(learners[0].policies.shared, learners[1].policies.shared)
+    assert torch.equal(learners[0].critics.shared, learners[1].critics.shared)
 
 
 def test_an_agent_that_is_never_present_learns_nothing() -> None:
@@ -235,11 +237,11 @@ def test_an_agent_that_is_never_present_learns_nothing() -> None:
 def test_any_clip_leaves_float32_finite(largest: float) -> None:
     joint = TEAMS["spread"]
     learner = StackedUpdate(joint, NETWORK, AlgorithmSpec(gradient_clip=largest), 3, torch.zeros(()))
-    measured = learner.update(as_batch(as_fields(random_records(joint, ROWS, 0), torch.float32)), 1e-3, 1e-3)
+    stats = learner.update(as_batch(as_fields(random_records(joint, ROWS, 0), torch.float32)), 1e-3, 1e-3)
     for trained in (learner.policies, learner.critics):
-        assert trained.stored.isfinite().all()
-    assert (measured.critic_gradient_norm > 1e-6).all()
-    assert (measured.critic_gradient_norm < 1e6).all()
+        assert trained.shared.isfinite().all()
+    assert (stats.critic_gradient_norm > 1e-6).all()
+    assert (stats.critic_gradient_norm < 1e6).all()
 
 
 @pytest.mark.parametrize("team", ["spread", "mixed"])
@@ -251,8 +253,8 @@ def test_a_batch_known_to_be_complete_is_treated_the_same(team: str) -> None:
             batch = as_batch(as_fields(random_records(joint, ROWS, seed), torch.float64))
             one.update(batch, 1e-3, 1e-3)
             other.update(replace(batch, complete=True), 1e-3, 1e-3)
-        assert torch.equal(one.policies.stored, other.policies.stored)
-        assert torch.equal(one.critics.stored, other.critics.stored)
+        assert torch.equal(one.policies.shared, other.policies.shared)
+        assert torch.equal(one.critics.shared, other.critics.shared)
 
 
 @pytest.mark.parametrize("rows", [(16, 48, 16)])
@@ -263,4 +265,4 @@ def test_the_batch_may_change_its_size(rows: tuple[int, ...]) -> None:
         batch = as_batch(as_fields(random_records(joint, count, seed), torch.float64))
         one.update(batch, 1e-3, 1e-3)
         other.update(batch, 1e-3, 1e-3)
-    assert torch.equal(one.policies.stored, other.policies.stored)
+    assert torch.equal(one.policies.shared, other.policies.shared)

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from common.errors import PeerError
-from replay_server.durability.committer import Transaction
-from replay_server.durability.log_index import ChunkLogIndex, LogState, RedisKeys, StoredState, parse
+from replay_server.durability.chunk_log import Transaction, Write
+from replay_server.durability.log_index import ChunkLogIndex, LogContents, LogState, RedisKeys, parse
 from replay_server.durability.redis_protocol import Part
-from replay_server.instructions import Write
 
 
 class DictLog:
     """Keeps what was executed in `values` and `hashes`; fails on demand."""
 
     def __init__(self, values: dict[str, bytes] | None = None, hashes: dict[str, dict[str, str]] | None = None) -> None:
-        self.book = ChunkLogIndex(RedisKeys("test"))
+        self.index = ChunkLogIndex(RedisKeys("test"))
         self.values = values if values is not None else {}
         self.hashes = hashes if hashes is not None else {}
         self.error = ""
@@ -27,7 +26,7 @@ class DictLog:
         return DictLog(self.values, self.hashes)
 
     def prepare(self, writes: Sequence[Write]) -> Transaction:
-        return self.book.transaction(writes)
+        return self.index.transaction(writes)
 
     def execute(self, transaction: Transaction) -> None:
         if self.error:
@@ -54,8 +53,8 @@ class DictLog:
             case _:
                 raise AssertionError(f"a command the log book does not write: {name!r}")
 
-    def read(self) -> StoredState | None:
-        keys = self.book.keys
+    def read(self) -> LogContents | None:
+        keys = self.index.keys
         if keys.run not in self.values:
             return None
         state, actors = (
@@ -63,9 +62,9 @@ class DictLog:
             for key in (keys.state, keys.actors)
         )
         kept = parse(state, actors, self.values[keys.run], self.values.get(keys.weights))
-        self.book.restore(kept)
+        self.index.restore(kept)
         return kept
 
     def chunks(self, state: LogState) -> Iterator[tuple[int, bytes | None]]:
         for number in range(state.tail, state.head):
-            yield number, self.values.get(self.book.keys.chunk(number))
+            yield number, self.values.get(self.index.keys.chunk(number))

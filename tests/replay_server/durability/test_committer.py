@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from replay_server.durability.committer import Committed, Committer, Transaction
-from replay_server.instructions import StoreRun, StoreSamples, Write
+from replay_server.durability.chunk_log import StoreRun, StoreSamples, Transaction, Write
+from replay_server.durability.committer import Committed, Committer
 from tests.replay_server.conftest import until
 from tests.replay_server.durability.dict_log import DictLog
 from tests.replay_server.durability.test_log_index import chunk_write
@@ -33,7 +33,7 @@ class SlowLog(DictLog):
 @pytest.fixture
 def log() -> SlowLog:
     log = SlowLog()
-    log.book.capacity = 1_000
+    log.index.capacity = 1_000
     return log
 
 

@@ -8,21 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ProtocolError
-from replay_server.checks import origin_of
+from replay_server.config import ReplayConfig
 from replay_server.durability.chunk_format import pack_chunk, unpack_chunk
+from replay_server.durability.chunk_log import ForgetActor, LoggedChunk, StoreRun, StoreSamples, StoreWeights
 from replay_server.durability.log_index import ChunkLogIndex, LogState, RedisKeys
-from replay_server.durability.recovery import Recovered, recover
-from replay_server.instructions import ForgetActor, StoreChunk, StoreRun, StoreSamples, StoreWeights
+from replay_server.durability.recovery import RecoveryResult, recover
 from replay_server.replay import Replay
-from replay_server.settings import ReplaySettings
 from tests.replay_server.durability.dict_log import DictLog
 from tests.replay_server.runs import DTYPE, make_chunk, make_run, make_weights, numbers
 
 RUN = make_run(capacity=50)
 
 
-def chunk_write(number: int, rows: int = 10, actor: str = "a", first: int = 0) -> StoreChunk:
-    return StoreChunk(number, *make_chunk(RUN, actor, number + 1, rows, first=first), inserts=(number + 1) * rows)
+def chunk_write(number: int, rows: int = 10, actor: str = "a", first: int = 0) -> LoggedChunk:
+    return LoggedChunk(number, *make_chunk(RUN, actor, number + 1, rows, first=first), inserts=(number + 1) * rows)
 
 
 def filled_log(chunks: int, rows: int = 10) -> DictLog:
@@ -35,8 +34,8 @@ def filled_log(chunks: int, rows: int = 10) -> DictLog:
     return log
 
 
-def rebuilt(log: DictLog, capacity: int = 0) -> tuple[Replay, Recovered]:
-    replay = Replay(ReplaySettings(durability="redis", capacity=capacity), 0.0)
+def rebuilt(log: DictLog, capacity: int = 0) -> tuple[Replay, RecoveryResult]:
+    replay = Replay(ReplayConfig(durability="redis", capacity=capacity), 0.0)
     return replay, recover(log.after_restart(), replay, lambda _: None)
 
 
@@ -49,9 +48,9 @@ def test_a_packed_chunk_opens_and_a_flipped_bit_does_not(
         chunk=msgspec.structs.replace(write.chunk, **dict(zip(("copies", "ends"), steps, strict=False)))
     )
     packed = b"".join(pack_chunk(write))
-    kept = unpack_chunk(packed, number, DTYPE.itemsize)
-    assert (kept.origin, kept.rows) == (origin_of(write.chunk), 3)
-    assert bytes(kept.records) == write.payload
+    chunk, payload = unpack_chunk(packed, number, DTYPE.itemsize)
+    assert chunk == msgspec.structs.replace(write.chunk, data_hash="")
+    assert bytes(payload) == write.payload
     bit = data.draw(st.integers(0, len(packed) * 8 - 1))
     damaged = bytearray(packed)
     damaged[bit // 8] ^= 1 << bit % 8
@@ -73,7 +72,7 @@ def test_a_chunk_under_anothers_number_is_damaged() -> None:
 def test_a_chunk_without_steps_is_kept_as_before_there_were_any() -> None:
     packed = b"".join(pack_chunk(chunk_write(0)))
     assert packed[4:8] == b"\1\0\0\0"
-    assert unpack_chunk(packed, 0, DTYPE.itemsize).origin.copies == 0
+    assert unpack_chunk(packed, 0, DTYPE.itemsize)[0].copies == 0
 
 
 def test_a_chunk_whose_steps_are_not_those_of_its_records_is_damaged() -> None:
@@ -130,7 +129,7 @@ def test_another_run_takes_the_place_of_an_empty_one() -> None:
 
 def test_the_basis_is_all_but_the_chunks() -> None:
     log, empty = filled_log(4), DictLog()
-    for command in log.book.basis():
+    for command in log.index.metadata():
         empty._execute(*command)
     assert empty.hashes == log.hashes
     assert empty.values == {key: value for key, value in log.values.items() if ":chunk:" not in key}
@@ -159,9 +158,9 @@ def test_recovery_rebuilds_ring_counters_actors_and_weights() -> None:
 
 def test_recovery_skips_and_counts_what_is_damaged_or_missing() -> None:
     log = filled_log(5)
-    key = log.book.keys.chunk(1)
+    key = log.index.keys.chunk(1)
     log.values[key] = log.values[key][:-1] + b"!"
-    del log.values[log.book.keys.chunk(3)]
+    del log.values[log.index.keys.chunk(3)]
     replay, recovered = rebuilt(log)
     assert replay.table
     assert numbers(replay.table.ring.in_order()) == [*range(10), *range(20, 30), *range(40, 50)]
@@ -177,7 +176,7 @@ def test_a_smaller_ring_recovers_the_newest() -> None:
 
 def test_a_recovered_log_goes_on_where_it_ended() -> None:
     log = filled_log(5).after_restart()
-    recover(log, Replay(ReplaySettings(durability="redis"), 0.0), lambda _: None)
+    recover(log, Replay(ReplayConfig(durability="redis"), 0.0), lambda _: None)
     log.execute(log.prepare([chunk_write(5)]))
     kept = log.read()
     assert kept

@@ -9,22 +9,22 @@ import pytest
 
 from common.errors import ConfigError, PeerError
 from common.process.stop import Stop
+from replay_server.config import ReplayConfig
 from replay_server.durability import redis_connection as redis_link
+from replay_server.durability.chunk_log import StoreRun, StoreSamples, StoreWeights
 from replay_server.durability.committer import Committer
 from replay_server.durability.log_index import LogState
-from replay_server.durability.recovery import Recovered, recover
+from replay_server.durability.recovery import RecoveryResult, recover
 from replay_server.durability.redis_connection import (
     WaitInterrupted,
     make_client,
-    refuse_second,
-    refuse_unfit,
-    shown,
-    wait_for,
+    redacted,
+    refuse_second_server,
+    refuse_unsafe,
+    wait_for_redis,
 )
 from replay_server.durability.redis_log import RedisLog
-from replay_server.instructions import StoreRun, StoreSamples, StoreWeights
 from replay_server.replay import Replay
-from replay_server.settings import ReplaySettings
 from tests.replay_server.conftest import Valkey, until
 from tests.replay_server.durability.test_log_index import chunk_write
 from tests.replay_server.runs import make_run, make_weights, numbers
@@ -44,8 +44,8 @@ def fill(log: RedisLog, chunks: int) -> None:
     log.execute(log.prepare([StoreSamples(77)]))
 
 
-def rebuilt(valkey: Valkey) -> tuple[Replay, Recovered]:
-    replay = Replay(ReplaySettings(durability="redis"), 0.0)
+def rebuilt(valkey: Valkey) -> tuple[Replay, RecoveryResult]:
+    replay = Replay(ReplayConfig(durability="redis"), 0.0)
     log = make_log(valkey)
     try:
         return replay, recover(log, replay, lambda _: None)
@@ -152,7 +152,7 @@ def test_a_full_redis_takes_all_or_nothing_and_is_tried_again(valkey: Valkey) ->
 
 def test_a_wrong_type_under_a_key_is_an_error_and_not_an_acknowledgement(valkey: Valkey) -> None:
     log = make_log(valkey)
-    valkey.client().set(log.book.keys.actors, "not a hash")
+    valkey.client().set(log.index.keys.actors, "not a hash")
     with pytest.raises(PeerError, match="WRONGTYPE"):
         log.execute(log.prepare([chunk_write(0)]))
 
@@ -167,7 +167,7 @@ def test_a_redis_that_does_not_answer_is_an_error(valkey: Valkey, monkeypatch: p
         log.execute(transaction)
     valkey.resume()
     log.execute(transaction)
-    assert valkey.client().hget(log.book.keys.state, "head") == b"2"
+    assert valkey.client().hget(log.index.keys.state, "head") == b"2"
 
 
 @pytest.mark.slow
@@ -202,15 +202,15 @@ def test_the_committer_goes_on_when_redis_does(make_valkey: Callable[..., Valkey
 
 def test_fsync_needs_an_append_only_file(valkey: Valkey) -> None:
     with pytest.raises(ConfigError, match="start it with --appendonly yes"):
-        refuse_unfit(make_client(valkey.url, "test"), valkey.url, fsync=True)
-    refuse_unfit(make_client(valkey.url, "test"), valkey.url, fsync=False)
+        refuse_unsafe(make_client(valkey.url, "test"), valkey.url, fsync=True)
+    refuse_unsafe(make_client(valkey.url, "test"), valkey.url, fsync=False)
 
 
 @pytest.mark.slow
 def test_at_fsync_nothing_is_lost_with_redis(make_valkey: Callable[..., Valkey]) -> None:
     """Flushes come each second: what is acknowledged has waited for one, and survives a kill right after."""
     valkey = make_valkey("--appendonly", "yes", "--appendfsync", "everysec")
-    refuse_unfit(make_client(valkey.url, "test"), valkey.url, fsync=True)
+    refuse_unsafe(make_client(valkey.url, "test"), valkey.url, fsync=True)
     log = make_log(valkey, fsync=True)
     log.execute(log.prepare([StoreRun(RUN, 50, replaces_run=True), *(chunk_write(i, first=i * 10) for i in range(5))]))
     valkey.kill()
@@ -225,7 +225,7 @@ def test_at_fsync_nothing_is_lost_with_redis(make_valkey: Callable[..., Valkey])
 
 
 def reach(url: str, wait_s: float = 0.0, stop: Stop | None = None) -> None:
-    wait_for(make_client(url, "test"), url, wait_s, stop or Stop(), lambda _: None)
+    wait_for_redis(make_client(url, "test"), url, wait_s, stop or Stop(), lambda _: None)
 
 
 @pytest.mark.parametrize("url", ["http://localhost", "localhost:6379", "redis://localhost:port"])
@@ -262,8 +262,8 @@ def test_a_user_with_few_rights_is_enough(valkey: Valkey) -> None:
     url = f"unix://replay@{valkey.socket}?password=right"
     reach(url)
     client = make_client(url, "shoal-replay:x")
-    refuse_unfit(client, url, fsync=False)
-    refuse_second(client, "shoal-replay:x", "x", 0.0, Stop())
+    refuse_unsafe(client, url, fsync=False)
+    refuse_second_server(client, "shoal-replay:x", "x", 0.0, Stop())
     log = RedisLog(client, "test", fsync=False)
     fill(log, 3)
     assert log.read()
@@ -282,26 +282,26 @@ def test_a_user_with_few_rights_is_enough(valkey: Valkey) -> None:
     ],
 )
 def test_addresses_are_shown_without_secrets(url: str, expected: str) -> None:
-    assert shown(url) == expected
+    assert redacted(url) == expected
 
 
 def test_a_redis_that_evicts_is_refused(valkey: Valkey) -> None:
     client = valkey.client()
     client.config_set("maxmemory-policy", "allkeys-lru")
-    refuse_unfit(client, valkey.url, fsync=False)
+    refuse_unsafe(client, valkey.url, fsync=False)
     client.config_set("maxmemory", 2**30)
     with pytest.raises(ConfigError, match="set it to noeviction"):
-        refuse_unfit(client, valkey.url, fsync=False)
+        refuse_unsafe(client, valkey.url, fsync=False)
 
 
 def test_a_second_server_under_the_same_name_is_refused_while_the_first_lives(valkey: Valkey) -> None:
     first, second, other = (make_client(valkey.url, f"shoal-replay:{name}") for name in ("x", "x", "y"))
     for client in (first, second, other):
         client.ping()
-    refuse_second(other, "shoal-replay:y", "y", 0.0, Stop())
+    refuse_second_server(other, "shoal-replay:y", "y", 0.0, Stop())
     with pytest.raises(ConfigError, match="--name x is in use by another replay server"):
-        refuse_second(second, "shoal-replay:x", "x", 0.0, Stop())
+        refuse_second_server(second, "shoal-replay:x", "x", 0.0, Stop())
     first.close()
     started = time.monotonic()
-    refuse_second(second, "shoal-replay:x", "x", 5.0, Stop())
+    refuse_second_server(second, "shoal-replay:x", "x", 5.0, Stop())
     assert time.monotonic() - started < 2.0

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from replay_server.durability.committer import LOOK_EVERY_S
-from replay_server.durability.log_index import HeldChunk
-from replay_server.durability.recovery import recover
+from replay_server.config import ReplayConfig
+from replay_server.durability.committer import CHECK_EVERY_S
+from replay_server.durability.log_index import StoredChunk
+from replay_server.durability.recovery import RingChunks, recover
 from replay_server.replay import Replay
-from replay_server.settings import ReplaySettings
-from replay_server.table.ring_chunks import RingChunks
 from tests.replay_server.conftest import Valkey, until
 from tests.replay_server.durability.dict_log import DictLog
 from tests.replay_server.durability.test_log_index import RUN as SMALL_RUN
@@ -35,7 +34,7 @@ class Site:
         self.actor: Actor = peers.actor(RUN)
 
     def logged(self, words: str) -> None:
-        until(lambda: words in self.server.log.read_text(), words, timeout_s=2 * LOOK_EVERY_S + 5.0)
+        until(lambda: words in self.server.log.read_text(), words, timeout_s=2 * CHECK_EVERY_S + 5.0)
 
     def found_again(self) -> list[int]:
         """Kills the server and returns the numbers of the records that its next life has, oldest first."""
@@ -78,7 +77,7 @@ def test_an_empty_redis_is_filled_again(
     site.actor.deliver(50)
     lose(valkey)
     site.actor.deliver(53)
-    site.logged("Redis holds its chunks again")
+    site.logged("Redis is complete again")
     assert site.found_again() == list(range(54 - CHUNKS_HELD, 54))
     site.actor.deliver(60)
     assert site.found_again() == list(range(61 - CHUNKS_HELD, 61))
@@ -94,7 +93,7 @@ def test_a_redis_that_is_behind_gets_what_it_missed_and_nothing_outgrown_stays(
     valkey.kill()
     valkey.start()
     site.actor.deliver(55)
-    site.logged("Redis holds its chunks again")
+    site.logged("Redis is complete again")
     keys = {key.decode().rpartition(":")[2] for key in valkey.client().scan_iter(match="*chunk:*")}
     assert keys == {str(number) for number in range(55 - CHUNKS_HELD, 55)}
     assert site.found_again() == list(range(56 - CHUNKS_HELD, 56))
@@ -104,7 +103,7 @@ def test_it_is_found_out_while_nothing_is_written(make_site: Callable[[Valkey], 
     site = make_site(valkey)
     site.actor.deliver(40)
     flush(valkey)
-    site.logged("Redis holds its chunks again")
+    site.logged("Redis is complete again")
     assert site.found_again() == list(range(41 - CHUNKS_HELD, 41))
 
 
@@ -115,12 +114,12 @@ def test_what_it_was_given_again_and_has_lost_once_more_is_found_out_too(
     site = make_site(valkey)
     site.actor.deliver(40)
     flush(valkey)
-    site.logged("Redis holds its chunks again")
+    site.logged("Redis is complete again")
     client = valkey.client()
     assert client.unlink("shoal:{default}:chunk:20", "shoal:{default}:chunk:21") == 2
     client.hdel("shoal:{default}:state", "refills")
-    again = "Redis holds its chunks again"
-    until(lambda: site.server.log.read_text().count(again) == 2, again, timeout_s=2 * LOOK_EVERY_S + 5.0)
+    again = "Redis is complete again"
+    until(lambda: site.server.log.read_text().count(again) == 2, again, timeout_s=2 * CHECK_EVERY_S + 5.0)
     assert site.found_again() == list(range(41 - CHUNKS_HELD, 41))
 
 
@@ -141,7 +140,7 @@ def test_the_first_transaction_over_an_empty_redis_is_no_loss(
 
 def recovered(chunks: int) -> tuple[Replay, DictLog]:
     log = filled_log(chunks).after_restart()
-    replay = Replay(ReplaySettings(durability="redis"), 0.0)
+    replay = Replay(ReplayConfig(durability="redis"), 0.0)
     recover(log, replay, lambda _: None)
     return replay, log
 
@@ -149,45 +148,45 @@ def recovered(chunks: int) -> tuple[Replay, DictLog]:
 def test_a_chunk_in_the_ring_is_what_the_log_held() -> None:
     replay, log = recovered(7)
     ring = RingChunks(replay)
-    held = log.book.held_from(0)
+    held = log.index.chunks_from(0)
     assert [chunk.number for chunk in held] == [6, 5, 4, 3, 2]
     for chunk in held:
-        assert ring.value(chunk) == log.values[log.book.keys.chunk(chunk.number)]
+        assert ring.value(chunk) == log.values[log.index.keys.chunk(chunk.number)]
 
 
 def test_a_chunk_that_is_partly_overwritten_is_gone() -> None:
     replay, log = recovered(7)
     assert replay.table
-    oldest, newest = log.book.held_from(0)[-1], log.book.held_from(0)[0]
+    oldest, newest = log.index.chunks_from(0)[-1], log.index.chunks_from(0)[0]
     replay.table.insert(replay.table.records(chunk_write(7, 3).payload))
     ring = RingChunks(replay)
     assert ring.value(oldest) is None
-    assert ring.value(newest) == log.values[log.book.keys.chunk(newest.number)]
+    assert ring.value(newest) == log.values[log.index.keys.chunk(newest.number)]
 
 
 def test_what_is_not_what_the_header_says_is_never_given_out() -> None:
     replay, log = recovered(5)
-    chunk = log.book.held_from(0)[0]
-    displaced = HeldChunk(chunk.number, chunk.rows, chunk.header, chunk.end - 1)
+    chunk = log.index.chunks_from(0)[0]
+    displaced = StoredChunk(chunk.number, chunk.rows, chunk.header, chunk.end - 1)
     assert RingChunks(replay).value(displaced) is None
 
 
 def test_missing_chunks_do_not_displace_the_others() -> None:
     log = filled_log(5)
-    del log.values[log.book.keys.chunk(2)]
+    del log.values[log.index.keys.chunk(2)]
     log = log.after_restart()
-    replay = Replay(ReplaySettings(durability="redis"), 0.0)
+    replay = Replay(ReplayConfig(durability="redis"), 0.0)
     recover(log, replay, lambda _: None)
     assert replay.table
     assert numbers(replay.table.ring.in_order()) == [*range(20), *range(30, 50)]
     assert SMALL_RUN.id == replay.table.run.id
-    values = [RingChunks(replay).value(chunk) for chunk in log.book.held_from(0)]
-    assert values == [log.values[log.book.keys.chunk(number)] for number in (4, 3, 1, 0)]
+    values = [RingChunks(replay).value(chunk) for chunk in log.index.chunks_from(0)]
+    assert values == [log.values[log.index.keys.chunk(number)] for number in (4, 3, 1, 0)]
 
 
 def test_only_what_an_older_log_may_hold_is_removed_from_it() -> None:
-    book = filled_log(7).book
-    assert book.held_from(0)[-1].number == 2
-    assert book.outgrown(range(1, 5)) == [book.keys.chunk(1)]
-    assert book.outgrown(range(1)) == [book.keys.chunk(0)]
-    assert book.outgrown(range(0)) == []
+    book = filled_log(7).index
+    assert book.chunks_from(0)[-1].number == 2
+    assert book.evicted(range(1, 5)) == [book.keys.chunk(1)]
+    assert book.evicted(range(1)) == [book.keys.chunk(0)]
+    assert book.evicted(range(0)) == []

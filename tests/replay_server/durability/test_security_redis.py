@@ -25,10 +25,10 @@ from common.run.directory import RunDirectory
 from deploy.local.config import TrainConfig
 from deploy.local.launcher import LocalRun
 from replay_server.cli import replay
+from replay_server.durability.chunk_log import ForgetActor
 from replay_server.durability.log_index import parse
-from replay_server.durability.redis_connection import make_client, wait_for, without_password
+from replay_server.durability.redis_connection import make_client, wait_for_redis, without_password
 from replay_server.durability.redis_log import RedisLog
-from replay_server.instructions import ForgetActor
 from tests.replay_server.conftest import Valkey, until
 from tests.replay_server.peers import ROOT, Peers, Server
 from tests.replay_server.runs import make_run
@@ -97,7 +97,7 @@ def front(valkey: Valkey, certificates: Path) -> Iterator[TlsFront]:
 
 
 def reach(url: str, ca_file: str = "") -> None:
-    wait_for(make_client(url, "test", ca_file=ca_file), url, 0.0, Stop(), lambda _: None)
+    wait_for_redis(make_client(url, "test", ca_file=ca_file), url, 0.0, Stop(), lambda _: None)
 
 
 @pytest.mark.slow
@@ -113,7 +113,7 @@ def test_a_server_is_talked_to_over_tls_once_it_is_trusted(front: TlsFront, cert
 def test_what_makes_no_sense_of_tls_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="only rediss:// is encrypted"):
         make_client("redis://127.0.0.1", "test", ca_file=str(tmp_path))
-    with pytest.raises(ConfigError, match=r"--redis-ca-file .*nowhere is no file"):
+    with pytest.raises(ConfigError, match=r"--redis-ca-file .*nowhere is not a file"):
         make_client("rediss://127.0.0.1", "test", ca_file=str(tmp_path / "nowhere"))
     with pytest.raises(ConfigError, match="write redis://HOST"):
         make_client("redis://127.0.0.1?ssl_ca_cert=x", "test")
@@ -198,7 +198,7 @@ def test_a_password_on_the_command_line_is_refused_and_one_in_the_environment_no
 ) -> None:
     assert command.run(replay, "replay", ["--redis", url]) == 2
     refusal = capsys.readouterr().err
-    assert "seen by every user" in refusal
+    assert "every user of this machine can see" in refusal
     assert "--redis-password-file" in refusal
     monkeypatch.setenv("SHOAL_REDIS", url)
     assert command.run(replay, "replay", ["--redis-wait", "0", "--metrics-port", "0"]) in (2, 3)

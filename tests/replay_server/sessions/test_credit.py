@@ -8,11 +8,11 @@ import pytest
 from common.spec import Box, joint_spec
 from common.transitions import transition_dtype
 from common.wire.messages import Hello, Open, Welcome
+from replay_server.config import ReplayConfig
 from replay_server.durability.journal import MAX_UNCOMMITTED_BYTES, Journal
 from replay_server.replay import Replay
 from replay_server.sessions.credit import grant
 from replay_server.sessions.session import ASSUMED_CHUNK_ROWS, WINDOW_BYTES, WINDOW_CHUNKS, ActorSession
-from replay_server.settings import ReplaySettings
 from tests.replay_server.runs import make_run
 
 RECORD_BYTES = 100_000
@@ -42,7 +42,7 @@ def test_until_its_first_chunk_has_come_an_actor_may_send_one() -> None:
 @pytest.mark.parametrize("kept", [True, False], ids=["with a log", "level ram"])
 def test_all_actors_together_have_no_more_on_their_way_than_the_server_may_take(kept: bool) -> None:
     sessions = [make_session(f"a{i}", 40) for i in range(100)]
-    room = Journal(kept=kept).room(RECORD_BYTES)
+    room = Journal(has_log=kept).room(RECORD_BYTES)
     grant(sessions, room, 0, largest_rows=10**9)
     outstanding = sum(session.outstanding * session.chunk_rows * RECORD_BYTES for session in sessions)
     assert 0.9 * MAX_UNCOMMITTED_BYTES < outstanding <= MAX_UNCOMMITTED_BYTES
@@ -51,7 +51,7 @@ def test_all_actors_together_have_no_more_on_their_way_than_the_server_may_take(
 def test_an_actor_of_a_world_with_huge_records_may_send_its_first_chunk() -> None:
     joint = joint_spec([("red", "red", 100_000, (Box((-1.0,), (1.0,)),))])
     assert ASSUMED_CHUNK_ROWS * transition_dtype(joint).itemsize > MAX_UNCOMMITTED_BYTES
-    replay = Replay(ReplaySettings(), 0.0)
+    replay = Replay(ReplayConfig(durability="ram"), 0.0)
     replay.handle(b"L", Open("learner", msgspec.structs.replace(make_run(capacity=100), joint=joint)), None, 0.0)
     (reply,) = replay.handle(b"A", Hello("a", 0, 0, ""), None, 0.0)
     assert isinstance(reply.message, Welcome)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from common.run.run import Run
-from replay_server.table.next_steps import Origin
+from common.wire.messages import Chunk
 from replay_server.table.table import Table
-from tests.replay_server.runs import DTYPE, make_run, records
+from tests.replay_server.runs import DTYPE, make_message, make_run, records
 
 DISCOUNT = 0.5
 """With rewards in eighths every product and sum here is exact in float32."""
@@ -43,7 +43,7 @@ class Worker:
     incarnation: int = 1
     seq: int = 0
     time: int = 0
-    chunk: tuple[Origin, list[Step]] = field(default_factory=lambda: (Origin("", 0, 0, 0, b""), []))
+    chunk: tuple[Chunk, list[Step]] = field(default_factory=lambda: (make_message("", 0, 0, 0, b""), []))
 
     def collect(self, steps: int, number: int, rng: np.random.Generator, *, told: bool) -> None:
         """Makes the next chunk; its records count from `number`."""
@@ -61,7 +61,7 @@ class Worker:
             for i in range(count)
         ]
         self.time += steps
-        self.chunk = Origin(self.name, self.incarnation, self.seq, copies, ends), made
+        self.chunk = make_message(self.name, self.incarnation, self.seq, copies, ends), made
 
 
 def follows(step: Step, other: Step) -> bool:
@@ -98,7 +98,7 @@ class Histories(RuleBasedStateMachine):
         self.rng = np.random.default_rng(0)
         self.n_step, self.capacity, self.made = 3, 40, 0
         self.workers = {"a": Worker("a", 1), "b": Worker("b", 3), "c": Worker("c", 2)}
-        self.log: list[tuple[Origin, list[Step]]] = []
+        self.log: list[tuple[Chunk, list[Step]]] = []
         self.held: list[Step] = []
         """What the ring holds, oldest first."""
         self.table = self.new_table()
@@ -110,8 +110,8 @@ class Histories(RuleBasedStateMachine):
     def run_of(self) -> Run:
         return make_run(discount=DISCOUNT, capacity=self.capacity, min_size=1, n_step=self.n_step)
 
-    def store(self, table: Table, origin: Origin, steps: list[Step]) -> None:
-        table.keep(np.array([step.record for step in steps], DTYPE), origin)
+    def store(self, table: Table, chunk: Chunk, steps: list[Step]) -> None:
+        table.append(np.array([step.record for step in steps], DTYPE), chunk)
         self.held = (self.held + steps)[-self.capacity :]
 
     @rule(
@@ -160,7 +160,7 @@ class Histories(RuleBasedStateMachine):
         state, ring = self.table.state(), self.table.ring
         table = self.new_table()
         table.ring.next_slot = (ring.next_slot - ring.size) % ring.capacity
-        table.keep(ring.in_order())
+        table.append(ring.in_order())
         table.restore(state)
         self.table = table
 
@@ -169,7 +169,7 @@ class Histories(RuleBasedStateMachine):
         slots = self.table.ring.order()
         batch = self.table.ring.gather(slots)
         assert self.table._n_step
-        self.table._n_step.lengthen(batch, slots)
+        self.table._n_step.extend(batch, slots)
         assert len(batch) == len(self.held)
         for record, step in zip(batch, self.held, strict=True):
             expected = spanning(step, self.held, self.n_step)

@@ -13,9 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from common.run.run import Run
 from common.wire.messages import Batch, Hello, Open, Priorities, SampleRequest, Status, StatusRequest, Unknown
 from common.wire.sample_info import SAMPLE_INFO, SampleInfo, with_values
+from replay_server.config import ReplayConfig
 from replay_server.durability.recovery import recover
 from replay_server.replay import Replay
-from replay_server.settings import ReplaySettings
 from replay_server.table.samplers import LARGEST_ERROR, LEAST_ERROR, PrioritisedSampler, UniformSampler, make_sampler
 from tests.replay_server.durability.dict_log import DictLog
 from tests.replay_server.runs import DTYPE, make_chunk, make_run, numbers
@@ -34,11 +34,11 @@ class Histories(RuleBasedStateMachine):
         self.largest = 1.0
         self.times = [0] * CAPACITY
         self.drawn: list[tuple[SampleInfo, list[int]]] = []
-        """Places of earlier draws, and how often each one's slot had been written by then."""
+        """SampleInfo of earlier draws, and how often each one's slot had been written by then."""
 
     @rule(count=st.integers(1, CAPACITY))
     def store(self, count: int) -> None:
-        self.sampler.stored(self.next_slot, count)
+        self.sampler.insert(self.next_slot, count)
         for i in range(count):
             slot = (self.next_slot + i) % CAPACITY
             self.priorities[slot] = self.largest
@@ -48,7 +48,7 @@ class Histories(RuleBasedStateMachine):
     @rule(count=st.integers(1, 9))
     def draw(self, count: int) -> None:
         if self.size:
-            places = self.sampler.places(self.sampler.draw(count))
+            places = self.sampler.sample_info(self.sampler.draw(count))
             total = sum(self.priorities)
             expected = [self.priorities[slot] / total * self.size for slot in places["slot"]]
             np.testing.assert_allclose(places["value"], expected, rtol=1e-6)
@@ -69,7 +69,7 @@ class Histories(RuleBasedStateMachine):
                 continue
             self.priorities[slot] = (min(error, LARGEST_ERROR) + LEAST_ERROR) ** ALPHA
             self.largest = max(self.largest, self.priorities[slot])
-        assert self.sampler.prioritise(with_values(places, np.array(errors, np.float32))) == late
+        assert self.sampler.update_priorities(with_values(places, np.array(errors, np.float32))) == late
 
     @invariant()
     def priorities_are_those_of_the_list(self) -> None:
@@ -86,9 +86,9 @@ TestHistories.settings = settings(max_examples=60, stateful_step_count=30, deadl
 def filled(errors: list[float], alpha: float = 1.0, seed: int = 0) -> PrioritisedSampler:
     """Returns a sampler of records with these TD errors."""
     sampler = PrioritisedSampler(len(errors), alpha, seed)
-    sampler.stored(0, len(errors))
-    places = sampler.places(np.arange(len(errors)))
-    sampler.prioritise(with_values(places, np.array(errors, np.float32)))
+    sampler.insert(0, len(errors))
+    places = sampler.sample_info(np.arange(len(errors)))
+    sampler.update_priorities(with_values(places, np.array(errors, np.float32)))
     return sampler
 
 
@@ -101,12 +101,12 @@ def test_records_are_drawn_in_proportion_to_their_priorities(alpha: float) -> No
     expected = 50_000 * priorities / priorities.sum()
     # Chi-square with 4 degrees of freedom: 18.5 is passed once in a thousand; strata only make it smaller.
     assert ((counts - expected) ** 2 / expected).sum() < 18.5
-    np.testing.assert_allclose(sampler.places(np.arange(5))["value"], expected / 10_000, rtol=1e-4)
+    np.testing.assert_allclose(sampler.sample_info(np.arange(5))["value"], expected / 10_000, rtol=1e-4)
 
 
 def test_draws_are_stratified() -> None:
     sampler = PrioritisedSampler(8, 0.6, seed=0)
-    sampler.stored(0, 8)
+    sampler.insert(0, 8)
     assert sampler.draw(8).tolist() == list(range(8))
     assert (np.bincount(sampler.draw(32), minlength=8) == 4).all()
 
@@ -118,42 +118,42 @@ def test_a_record_learnt_already_is_drawn_again_now_and_then() -> None:
 
 def test_new_records_get_the_largest_priority_there_has_been() -> None:
     sampler = filled([8.0, 1.0, 1.0])
-    sampler.prioritise(with_values(sampler.places(np.array([0])), np.array([1.0], np.float32)))
-    sampler.stored(1, 1)
+    sampler.update_priorities(with_values(sampler.sample_info(np.array([0])), np.array([1.0], np.float32)))
+    sampler.insert(1, 1)
     np.testing.assert_allclose(sampler.state()["priorities"], [1.0, 8.0, 1.0], rtol=1e-5)
 
 
 def test_one_enormous_error_spoils_no_sum() -> None:
     sampler = filled([3e38, 1.0, 1.0])
     assert sampler.state()["priorities"][0] == LARGEST_ERROR + LEAST_ERROR
-    assert np.isfinite(sampler.places(sampler.draw(100))["value"]).all()
+    assert np.isfinite(sampler.sample_info(sampler.draw(100))["value"]).all()
 
 
 def test_places_of_another_life_are_late() -> None:
     before, after = filled([1.0, 2.0]), filled([1.0, 2.0])
-    places = before.places(np.array([0, 1]))
-    assert after.prioritise(places) == 2
-    assert before.prioritise(places) == 0
+    places = before.sample_info(np.array([0, 1]))
+    assert after.update_priorities(places) == 2
+    assert before.update_priorities(places) == 0
 
 
 def test_a_slot_that_there_is_not_is_late() -> None:
     sampler = filled([1.0, 2.0])
-    places = sampler.places(np.array([0, 1]))
+    places = sampler.sample_info(np.array([0, 1]))
     places["slot"] = [2, 2**32 - 1]
-    assert sampler.prioritise(places) == 2
+    assert sampler.update_priorities(places) == 2
 
 
 def test_a_restored_sampler_draws_the_same() -> None:
     sampler = filled([1.0, 3.0, 0.5, 8.0])
     sampler.draw(3)
     other = PrioritisedSampler(4, 1.0, seed=9)
-    other.stored(0, 4)
+    other.insert(0, 4)
     other.restore(sampler.state())
     for _ in range(3):
         assert (other.draw(20) == sampler.draw(20)).all()
-        sampler.stored(0, 1)
-        other.stored(0, 1)
-    with pytest.raises(ValueError, match="4 slots were kept"):
+        sampler.insert(0, 1)
+        other.insert(0, 1)
+    with pytest.raises(ValueError, match="priorities of 4 slots"):
         PrioritisedSampler(5, 1.0, seed=0).restore(sampler.state())
 
 
@@ -170,7 +170,7 @@ class Room:
 
     def __init__(self, log: DictLog | None = None, **replay: object) -> None:
         self.run = make_run(**{"priority_exponent": 1.0, "min_size": 1, "limit": "off", "capacity": 20, **replay})
-        self.replay = Replay(ReplaySettings(durability="redis" if log else "ram"), 0.0)
+        self.replay = Replay(ReplayConfig(durability="redis" if log else "ram"), 0.0)
         if log:
             recover(log, self.replay, lambda _: None)
         self.open(self.run)

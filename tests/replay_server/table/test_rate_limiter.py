@@ -227,7 +227,7 @@ def test_a_memory_that_was_lost_is_filled_again_and_learning_goes_on(chunk: int)
     ("spec", "way_out"),
     [
         (ReplaySpec(100, 8, 2.0, 200), "raise --capacity or lower replay.min_size"),
-        (ReplaySpec(1_000, 256, 16.0, 20, 100.0), "must be at least 136; leave it at 0"),
+        (ReplaySpec(1_000, 256, 16.0, 20, 100.0), "must be at least 136; set it to 0"),
     ],
 )
 def test_settings_that_would_deadlock_are_refused(spec: ReplaySpec, way_out: str) -> None:

@@ -72,10 +72,10 @@ def test_memory_is_measured() -> None:
 
 def test_uniform_draws_are_uniform_over_what_is_stored() -> None:
     sampler = UniformSampler(10, seed=1)
-    sampler.stored(0, 4)
+    sampler.insert(0, 4)
     assert set(sampler.draw(200)) == {0, 1, 2, 3}
-    sampler.stored(4, 6)
-    sampler.stored(0, 6)
+    sampler.insert(4, 6)
+    sampler.insert(0, 6)
     counts = np.bincount(sampler.draw(100_000), minlength=10)
     # Chi-square with 9 degrees of freedom: 27.9 is passed once in a thousand.
     assert ((counts - 10_000) ** 2 / 10_000).sum() < 27.9
@@ -83,6 +83,6 @@ def test_uniform_draws_are_uniform_over_what_is_stored() -> None:
 
 def test_the_same_seed_draws_the_same() -> None:
     first, second = UniformSampler(10, seed=3), UniformSampler(10, seed=3)
-    first.stored(0, 10)
-    second.stored(0, 10)
+    first.insert(0, 10)
+    second.insert(0, 10)
     assert (first.draw(50) == second.draw(50)).all()

@@ -14,7 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from actor_node.evaluation.ablation import Played
+from actor_node.evaluation.episodes import Trajectories
 from common.policy.file import PolicyFile, save_policy
 from common.process import command
 from common.run.directory import RunDirectory, create
@@ -123,7 +123,7 @@ def test_returns_are_complete_if_enough_steps_follow_or_the_episode_terminated()
     discount = np.ones((steps, 3, 1), np.float32)
     discount[19, 1] = 0.0  # the second terminated, the third was truncated
     obs = np.zeros((25, 3, 1), np.float32)
-    whole = with_complete_returns(Played(obs, obs, acted, discount, acted), tail).present[:25, :, 0]
+    whole = with_complete_returns(Trajectories(obs, obs, acted, discount, acted), tail).present[:25, :, 0]
     assert whole.sum(axis=0).tolist() == [20.0, 20.0, 10.0]
     assert whole[:10, 2].all()
 
@@ -191,7 +191,7 @@ def test_the_command_shows_tables_and_prints_json(tmp_path: Path, capsys: pytest
     assert printed["course"]["policy_lag"] == 50.0
     assert printed["communication"][0]["shuffled_cost"] == 0.0
     assert command.run(shoal, "shoal", ["diagnose", str(tmp_path)]) == 2
-    assert "no run" in capsys.readouterr().err
+    assert "does not contain a run" in capsys.readouterr().err
 
 
 def test_after_training_only_warnings_are_printed(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_a_failed_diagnosis_costs_one_line(tmp_path: Path) -> None:
     screen = Console(file=io.StringIO(), width=200)
     artifacts = Artifacts(TrainConfig(), screen)
     artifacts.begin(directory, make_display(screen, "a run"))
-    artifacts.warn()
+    artifacts.warn(lambda: False)
     assert "without a diagnosis: " in screen.file.getvalue()
     assert "policy.safetensors does not exist" in screen.file.getvalue()
 

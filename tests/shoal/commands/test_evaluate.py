@@ -61,7 +61,7 @@ def test_a_directory_of_runs_is_all_its_runs_and_no_milestones(tmp_path):
 
 
 def test_a_path_without_runs_and_a_file_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="no run"):
+    with pytest.raises(ConfigError, match="does not contain a run"):
         find_runs([tmp_path])
     team = make_team(tmp_path / "a" / "seed-1", "simple_push")
     with pytest.raises(
@@ -237,10 +237,10 @@ def test_baselines_need_runs_of_one_world(tmp_path, capsys):
     make_team(tmp_path / "b", "simple_spread")
     assert command.run(shoal, "shoal", ["evaluate", "random", "--fast"]) == 2
     output = capsys.readouterr().err
-    assert "random: name a run too, which says what is played; one in a directory of such a name is ./random" in output
+    assert "random: no run is named, so the world is unknown. Add a run's directory; if" in output
     both = [str(tmp_path / "a"), str(tmp_path / "b")]
     assert command.run(shoal, "shoal", ["evaluate", *both, "random", "--fast"]) == 2
-    assert "name runs of one scenario" in capsys.readouterr().err
+    assert "Name runs of one scenario" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -264,4 +264,4 @@ def test_a_foreign_world_cannot_be_fast(tmp_path, capsys):
     scenario = "pettingzoo:mpe2.simple_spread_v3"
     team = make_team(Path(tmp_path) / "a", scenario)
     assert command.run(shoal, "shoal", ["evaluate", str(team.path), "--fast"]) == 2
-    assert f"--fast: {scenario} is not among Shoal's own worlds; leave --fast out" in capsys.readouterr().err
+    assert f"--fast: {scenario} is not one of Shoal's own worlds. Leave --fast out." in capsys.readouterr().err

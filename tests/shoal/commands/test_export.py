@@ -110,7 +110,7 @@ def test_a_directory_without_a_run_costs_one_line(tmp_path: Path, capsys: pytest
     assert run_command(shoal, "shoal", ["export", str(tmp_path / "nothing")]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "holds no run" in error
+    assert "does not contain a run" in error
 
 
 FOREIGN_NAMES = {"../../chooser", "grid/mover", "Panel", "panel"}

@@ -70,7 +70,7 @@ def test_open_without_a_browser_prints_the_path(
 
 def test_mistakes_cost_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.run(shoal, "shoal", ["report", str(tmp_path)]) == 2
-    assert "no run" in capsys.readouterr().err
+    assert "does not contain a run" in capsys.readouterr().err
     run = str(make_run(tmp_path / "run").path)
     assert command.run(shoal, "shoal", ["report", run, "-o", str(tmp_path / "nowhere" / "x.html")]) == 2
     assert "nowhere/x.html cannot be written" in capsys.readouterr().err

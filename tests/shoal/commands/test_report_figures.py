@@ -15,7 +15,7 @@ from scipy import stats
 
 from shoal.commands.report.axis_ticks import linear_ticks, log_ticks, tick_labels
 from shoal.commands.report.chart import SMALL, Chart, Curve, Scale, draw
-from shoal.commands.report.figures import LEARNING, SYSTEM, RETURN, curves, wait_fractions
+from shoal.commands.report.figures import LEARNING, RETURN, SYSTEM, curves, wait_fractions
 from shoal.commands.report.history import MOST_LINES, read_history
 from shoal.commands.report.intervals import Trace, band, mean_interval, t_quantile, thinned
 from shoal.commands.report.run_record import RunRecord, grouped, read_record

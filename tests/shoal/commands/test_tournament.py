@@ -99,7 +99,7 @@ def test_a_mistake_costs_one_line_and_exit_code_2(tmp_path, capsys):
     cases = {
         "neither a run's directory nor one of": [team, "nobody"],
         "named twice": [team, team],
-        "name a run too": ["random"],
+        "no run is named": ["random"],
         "--svg": [team, "random", "--episodes", "1", "--fast", "--svg", str(tmp_path / "no" / "heat.svg")],
         "one side only": [str(make_team(tmp_path / "b", "simple_spread").path), "--fast"],
     }

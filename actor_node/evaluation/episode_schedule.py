@@ -1,0 +1,97 @@
+"""How many episodes are played, which one is next, and how long the rest will take."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import NamedTuple
+
+from actor_node.evaluation.episodes import Episode, Watcher
+
+MIN_EPISODES, MAX_EPISODES = 20, 1_000
+"""Bounds on the number of episodes if the time decides it."""
+_FORECAST_AFTER_S = 5.0
+
+
+class Extent(NamedTuple):
+    """How many episodes are played, in how many processes and copies."""
+
+    episodes: int
+    """0 plays as many as start within the time, from MIN_EPISODES to `max_episodes`."""
+    within_s: float
+    """How long episodes start if the time decides [s]."""
+    processes: int
+    """0 plays in this process."""
+    copies: int
+    """Largest number of copies in each process."""
+    max_steps: int
+    """Limit on steps of an episode; 0 sets none."""
+    max_episodes: int = MAX_EPISODES
+    """Largest number of episodes if the time decides."""
+
+    @property
+    def max_failures(self) -> int:
+        """Failed episodes after which play ends if no episode has succeeded. Failures are reported before successes."""
+        return MIN_EPISODES + 2 * self.copies * max(self.processes, 1)
+
+    @property
+    def limit(self) -> int:
+        """Largest number of episodes."""
+        return self.episodes or self.max_episodes
+
+
+class EpisodeSchedule:
+    """Hands out episode numbers in order, collects the results, and forecasts the end."""
+
+    def __init__(self, extent: Extent, watcher: Watcher) -> None:
+        self._extent, self._watcher = extent, watcher
+        self._next = 0
+        self._forecast_given = False
+        self.started_at = time.monotonic()
+        self.episodes: list[Episode] = []
+        """Results in order of arrival, with failures."""
+        self._succeeded = 0
+
+    def next_number(self) -> int | None:
+        """Returns the number of the next episode; None if enough episodes have started."""
+        if not self.has_next:
+            return None
+        self._next += 1
+        return self._next - 1
+
+    @property
+    def has_next(self) -> bool:
+        """Whether another episode must start."""
+        extent = self._extent
+        failures = len(self.episodes) - self._succeeded
+        late = time.monotonic() - self.started_at >= extent.within_s
+        time_is_up = not extent.episodes and self._next >= MIN_EPISODES and late
+        return self._next < extent.limit and not time_is_up and (self._succeeded > 0 or failures < extent.max_failures)
+
+    def add(self, episode: Episode) -> None:
+        """Adds the result of an episode."""
+        self.episodes.append(episode)
+        self._succeeded += not episode.failure
+        self._watcher.done(len(self.episodes), self.expected())
+        self._forecast()
+
+    def expected(self) -> int:
+        """Returns the expected number of episodes."""
+        extent = self._extent
+        if extent.episodes or not self.episodes:
+            return extent.limit
+        fitting = math.ceil(len(self.episodes) / max(time.monotonic() - self.started_at, 1e-3) * extent.within_s)
+        return min(max(fitting, MIN_EPISODES, len(self.episodes)), extent.limit)
+
+    def _forecast(self) -> None:
+        passed, count = time.monotonic() - self.started_at, len(self.episodes)
+        if self._forecast_given or (count < MIN_EPISODES and passed < _FORECAST_AFTER_S):
+            return
+        self._forecast_given = True
+        total = self.expected()
+        expected_s = passed / count * total
+        if expected_s < _FORECAST_AFTER_S:
+            return
+        minutes, seconds = divmod(round(expected_s), 60)
+        on = "1 process" if self._extent.processes < 2 else f"{self._extent.processes} processes"
+        self._watcher.say(f"about {minutes}:{seconds:02} for {total:,} episodes on {on}")

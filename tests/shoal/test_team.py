@@ -1,0 +1,146 @@
+"""`shoal.load` and `Team.act`: by agent and as joint arrays, the same actions as the policies give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import shoal
+from common.policy.file import PolicyFile, save_policy
+from common.policy.network import Policy
+from common.run.directory import create
+from common.run.run import Run, make_run_spec
+from common.spec import AgentsSpec
+from common.worlds import make_world, world_spaces, world_spec
+from shoal.team import Team
+from tests.common.examples import MIXED, random_weights
+
+
+def stored(scenario: str, joint: AgentsSpec | None = None, *, spaces: Any = (), **settings: Any) -> PolicyFile:
+    spec = make_run_spec({"scenario": scenario, "network": {"policy_hidden": (16,)}, **settings})
+    run = Run("a1b2c3d4", spec, joint or world_spec(scenario), spaces)
+    return PolicyFile(run, 2, 200, random_weights(run))
+
+
+def expected(file: PolicyFile, obs: Any) -> Any:
+    return Policy(file.run.players, file.run.spec.network, file.flat).act(obs)
+
+
+def test_joint_arrays_of_many_copies_and_of_one() -> None:
+    file = stored("simple_tag")
+    team, world = Team(file), make_world("simple_tag", copies=7, seed=3)
+    obs = world.reset()
+    actions = team.act(obs)
+    np.testing.assert_array_equal(actions, expected(file, obs))
+    np.testing.assert_allclose(team.act(obs[2]), actions[2], rtol=1e-6)
+    assert world.step(actions).reward.shape == (7, 4)
+    assert team.agents == ("adversary_0", "adversary_1", "adversary_2", "agent_0")
+    assert (team.scenario, team.updates, team.spec) == ("simple_tag", 200, file.run.joint)
+    assert "simple_tag" in repr(team)
+
+
+def test_by_agent_each_acts_on_its_own_observation() -> None:
+    file = stored("somewhere", MIXED)
+    team, obs = Team(file), np.random.default_rng(1).normal(size=(1, MIXED.obs_dim)).astype(np.float32)
+    joint = expected(file, obs)[0]
+    by_agent = team.act({agent.name: obs[0, agent.obs_slice].tolist() for agent in MIXED.agents})
+    assert list(by_agent) == [agent.name for agent in MIXED.agents]
+    for agent in MIXED.agents:
+        values = by_agent[agent.name] if len(agent.parts) > 1 else [by_agent[agent.name]]
+        for value, columns in zip(values, agent.part_slices, strict=True):
+            own = joint[agent.action_slice][columns]
+            if isinstance(value, int):
+                assert value == own.argmax()
+            else:
+                np.testing.assert_allclose(value, own, rtol=1e-6)
+    first = MIXED.agents[0]
+    alone = team.act({first.name: obs[0, first.obs_slice]})
+    assert str(alone[first.name]) == str(by_agent[first.name])
+
+
+@pytest.mark.slow
+def test_an_episode_of_mpe2_as_pettingzoo_has_it() -> None:
+    from mpe2 import simple_spread_v3
+
+    team = Team(stored("simple_spread"))
+    world = simple_spread_v3.parallel_env(continuous_actions=True)
+    obs, _ = world.reset(seed=0)
+    steps = 0
+    while world.agents:
+        actions = team.act(obs)
+        assert all(world.action_space(name).contains(action) for name, action in actions.items())
+        obs, *_ = world.step(actions)
+        steps += 1
+    assert steps == 25
+
+
+@pytest.mark.slow
+def test_an_environments_own_spaces_go_in_and_come_out() -> None:
+    name = "pettingzoo:tests.shoal.structured_env"
+    world = make_world(name, seed=0)
+    file = stored(name, world.spec, spaces=world_spaces(world))
+    team = Team(file)
+    from tests.shoal.structured_env import parallel_env
+
+    environment = parallel_env()
+    seen, _ = environment.reset(seed=5)
+    flat = world.reset(seeds=[5])
+    actions = team.act(seen)
+    for agent in environment.possible_agents:
+        assert environment.action_space(agent).contains(actions[agent]), actions
+    joint = expected(file, flat)[0]
+    for agent in world.spec.agents:
+        own = joint[agent.action_slice]
+        if agent.name == "walker":
+            np.testing.assert_allclose(actions["walker"].ravel(), own, rtol=1e-6)
+        else:
+            np.testing.assert_array_equal(actions["chooser"], [own[:3].argmax(), own[3:].argmax()])
+
+
+@pytest.mark.parametrize(
+    ("obs", "words"),
+    [
+        ({"agent_9": [0.0] * 18}, "'agent_9' is not an agent of this team; agents: agent_0, agent_1, agent_2"),
+        ({"agent_0": [0.0] * 17}, "the observation of agent_0 has the shape \\[17\\].*a vector of 18 numbers"),
+        (np.zeros((4, 53)), "joint observations have the shape \\[4, 53\\], not \\[copies, 54\\] or \\[54\\]"),
+        (np.zeros((2, 2, 54)), "shape \\[2, 2, 54\\]"),
+    ],
+)
+def test_what_does_not_fit_is_named(obs: Any, words: str) -> None:
+    with pytest.raises(shoal.ConfigError, match=words):
+        Team(stored("simple_spread")).act(obs)
+
+
+def test_a_side_that_acts_as_one_is_asked_as_one() -> None:
+    team = Team(stored("simple_spread", algorithm={"name": "joint"}))
+    with pytest.raises(shoal.ConfigError, match=r"act as one .* and agent_2 is missing"):
+        team.act({"agent_0": [0.0] * 18, "agent_1": [0.0] * 18})
+    assert len(team.act({f"agent_{i}": [0.0] * 18 for i in range(3)})) == 3
+
+
+def test_a_directory_or_a_file_is_loaded_and_anything_else_refused(tmp_path: Path) -> None:
+    directory, run = create(tmp_path / "run", make_run_spec({"scenario": "simple"}), world_spec("simple"))
+    with pytest.raises(shoal.ConfigError, match=f"has no policies of its run {run.id} yet"):
+        shoal.load(directory.path)
+    save_policy(directory.policy_file, PolicyFile(run, 1, 10, random_weights(run)))
+    for given in (directory.path, str(directory.path), directory.policy_file, str(directory.policy_file)):
+        assert shoal.load(given).run == run
+    (tmp_path / "other").mkdir()
+    (tmp_path / "text").write_text("no policies", "utf-8")
+    for name, words in (("other", "holds no run"), ("none", "does not exist"), ("text", "holds no policies")):
+        with pytest.raises(shoal.ConfigError, match=words) as error:
+            shoal.load(tmp_path / name)
+        assert "\n" not in str(error.value)
+        assert "os error" not in str(error.value)
+
+
+def test_a_stored_run_without_spaces_is_played_by_its_flat_ones() -> None:
+    discrete = {"continuous_actions": False}
+    file = stored("simple_reference", world_spec("simple_reference", discrete), world=discrete)
+    assert not file.run.spaces
+    actions = Team(file).act({"agent_0": [0.0] * 21, "agent_1": [0.0] * 21})
+    parts = [part for action in actions.values() for part in (action if isinstance(action, tuple) else (action,))]
+    assert {type(part) for part in parts} == {int}

@@ -27,13 +27,13 @@ from shoal.commands.reference.source import Source
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("shoal", "common", "actor_node", "learner_node", "replay_server", "deploy")
 LEFT: dict[str, dict[str, int]] = {
-    "shoal": {"names": 69, "phrases": 48, "docstrings": 3},
+    "shoal": {"names": 13, "phrases": 13, "docstrings": 0},
     "common": {"names": 36, "phrases": 21, "docstrings": 13},
     "actor_node": {"names": 28, "phrases": 29, "docstrings": 2},
     "learner_node": {"names": 80, "phrases": 19, "docstrings": 1},
     "replay_server": {"names": 0, "phrases": 0, "docstrings": 0},
     "deploy": {"names": 35, "phrases": 22, "docstrings": 0},
-    "options": {"shoal": 12, "replay": 0, "learner": 3, "actor": 2},
+    "options": {"shoal": 0, "replay": 0, "learner": 3, "actor": 2},
 }
 """What is left of each check in each package, and of unclear options in each command."""
 

@@ -33,7 +33,7 @@ LEFT: dict[str, dict[str, int]] = {
     "learner_node": {"names": 80, "phrases": 19, "docstrings": 1},
     "replay_server": {"names": 0, "phrases": 0, "docstrings": 0},
     "deploy": {"names": 35, "phrases": 22, "docstrings": 0},
-    "options": {"shoal": 0, "replay": 0, "learner": 3, "actor": 2},
+    "options": {"shoal": 0, "replay": 0, "learner": 0, "actor": 0},
 }
 """What is left of each check in each package, and of unclear options in each command."""
 

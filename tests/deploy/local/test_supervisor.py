@@ -144,7 +144,7 @@ def test_an_interrupt_while_processes_end_kills_them_all(tmp_path: Path) -> None
     deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
     supervisor = Supervisor()
     roles = [supervisor.add(_role(tmp_path, deaf, finishes=False)) for _ in range(2)]
-    _look_until(supervisor, lambda: (tmp_path / "log").read_text().count("deaf") == 2)
+    _poll_until(supervisor, lambda: (tmp_path / "log").read_text().count("deaf") == 2)
 
     def interrupt(_: str) -> None:
         raise KeyboardInterrupt

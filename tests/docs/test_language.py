@@ -116,7 +116,7 @@ OPTIONS_WITHOUT_UNIT = r"(seed|port|baseline|base-seed)$"
 _SIZED = r"(^|[-_.])(s|seconds|time|size|bytes|steps|every|period|timeout|capacity|batch)$"
 _UNIT = re.compile(
     r"\[(?!default)[^\[\]]+\]"
-    r"|^(?:Worker processes|Processes|Episodes|Copies|Runs|Seeds|CPU threads|Transitions|Environment steps|Batches)\b"
+    r"|^(?:Number of|World copies|Approximate transitions|Worker processes|Processes|Episodes|Copies|Runs|Seeds|CPU threads|Transitions|Environment steps|Batches)\b"
 )
 """A unit in brackets, or a text that begins with what is counted."""
 _DEFAULT = re.compile(r"\s*\[default: [^\]]*\]$")

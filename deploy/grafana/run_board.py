@@ -248,7 +248,7 @@ DURABILITY = Row(
     [
         Panel("Commits to Redis", "Median and 99th percentile.", quantiles("shoal_replay_redis_commit_seconds"), "s"),
         Panel(
-            "Chunks under way",
+            "Chunks in flight",
             "Unacknowledged: pending at the actors. Uncommitted: in the replay's memory until Redis stores them.",
             [
                 Query(by_run("shoal_actor_chunks_unacknowledged"), "{{run}} unacknowledged"),

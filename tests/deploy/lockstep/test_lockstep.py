@@ -200,8 +200,8 @@ def test_the_clock_of_the_machine_changes_nothing(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (("--gpu",), "a GPU's sums"),
-        (("--redis", "redis://somewhere"), "not in Redis"),
+        (("--gpu",), "does not support --gpu"),
+        (("--redis", "redis://somewhere"), "does not support a --redis URL"),
         (("--copies", 4_000, "--set", "replay.error_buffer=400"), "replay.error_buffer"),
     ],
 )

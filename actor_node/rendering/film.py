@@ -82,7 +82,7 @@ def render(
     """Films `episodes` episodes of each run, episode e from `reset(seed=seed + e)`, and writes them to `output`.
 
     fps: frames a second; 0 takes the world's own. width: of a run's picture [pixels]. steps: limit on those of an
-    episode. progress: called with the number of finished episodes. Raises ConfigError if a run cannot be played or drawn.
+    episode. progress: called with the number of finished episodes. Raises ConfigError if a run cannot be filmed.
     """
     started_at = time.perf_counter()
     kind = film_kind(output)

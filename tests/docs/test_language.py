@@ -114,10 +114,11 @@ TEXTS_THAT_STAY: tuple[str, ...] = ()
 OPTIONS_WITHOUT_UNIT = r"(seed|port|baseline|base-seed)$"
 """Numbers that are no time, size or count."""
 _SIZED = r"(^|[-_.])(s|seconds|time|size|bytes|steps|every|period|timeout|capacity|batch)$"
-_UNIT = re.compile(
-    r"\[(?!default)[^\[\]]+\]"
-    r"|^(?:Number of|World copies|Approximate transitions|Worker processes|Processes|Episodes|Copies|Runs|Seeds|CPU threads|Transitions|Environment steps|Batches)\b"
+_COUNTED = (
+    "Number of|World copies|Approximate transitions|Worker processes|Processes|Episodes|Copies|Runs|Seeds|CPU threads"
+    "|Transitions|Environment steps|Batches"
 )
+_UNIT = re.compile(rf"\[(?!default)[^\[\]]+\]|^(?:{_COUNTED})\b")
 """A unit in brackets, or a text that begins with what is counted."""
 _DEFAULT = re.compile(r"\s*\[default: [^\]]*\]$")
 

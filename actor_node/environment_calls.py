@@ -83,7 +83,7 @@ def describe_call(current: CurrentCall) -> str:
     if current.call is Call.CLOSING:
         return "close() of the environments"
     name = {Call.MAKING: "the constructor", Call.RESETTING: "reset()", Call.STEPPING: "step()"}[current.call]
-    return f"{name} of copy {current.copy} (of {current.copies})"
+    return f"{name} of copy {current.copy + 1} of {current.copies}"
 
 
 def describe_long_call(current: CurrentCall, now: float) -> str:

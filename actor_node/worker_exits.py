@@ -21,7 +21,7 @@ import msgspec
 
 from common.errors import ConfigError, PeerError, ShoalError, WorldError
 from common.process.restart_policy import Cause, ProcessExit
-from common.worlds.faults import FROM_OUTSIDE, described, process_ended
+from common.worlds.faults import FROM_OUTSIDE, describe_exception, process_ended
 
 MAX_TEXT = 8_000
 """Characters of a failure that reach the supervisor: a text larger than a pipe's buffer would never be sent."""
@@ -53,7 +53,7 @@ def failure_of(error: BaseException) -> WorkerFailure:
         return WorkerFailure("other", str(error)[:MAX_TEXT])
     if isinstance(error, KeyboardInterrupt):
         # Workers do not receive the terminal's Ctrl-C: this one was raised by the environment.
-        return WorkerFailure("fault", str(described("the environment", error))[:MAX_TEXT])
+        return WorkerFailure("fault", str(describe_exception("the environment", error))[:MAX_TEXT])
     summary = f"{type(error).__name__}: {error}"[: MAX_TEXT // 2]
     frames = "".join(traceback.format_tb(error.__traceback__))[-MAX_TEXT // 2 :]
     return WorkerFailure("fault", f"{summary}\n{frames.rstrip()}")

@@ -170,7 +170,9 @@ class BatchStream:
             if reasons := [session.not_ready for session in self._sessions if session.not_ready]:
                 return reasons[0]
             return f"the replay server at {', '.join(session.address for session in self._sessions)}"
-        return next((session.held for session in self._sessions if session.held), "the replay server's batches")
+        return next(
+            (session.hold_reason for session in self._sessions if session.hold_reason), "the replay server's batches"
+        )
 
     @property
     def absent(self) -> str:
@@ -251,7 +253,7 @@ class BatchStream:
 
     def _request(self, now: float) -> None:
         """Requests batches until `prefetch` of them are requested or received."""
-        ready = [session for session in self._sessions if session.opened and not session.held]
+        ready = [session for session in self._sessions if session.opened and not session.hold_reason]
         while ready and len(self._received) + sum(len(session.requests) for session in ready) < self._prefetch:
             session = self._next_session(ready)
             self._requested += 1

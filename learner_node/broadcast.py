@@ -1,4 +1,4 @@
-"""The broadcast of weights: one frame each time, newest wins."""
+"""The broadcast of weights over a PUB socket: one frame for each version, the newest wins."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from learner_node.batches import Batches
 
 SHORTEST_PERIOD_S = 0.2
 LONGEST_PERIOD_S = 5.0
-"""Also without news: it heals what was missed, and shows that the learner lives."""
+"""Also without new weights: subscribers that missed a frame receive it, and see that the learner is alive."""
 LEAVE_PERIOD_S = 1.0
-"""Between copies left with the replay servers for actors that come later."""
+"""Time between copies stored at the replay servers, for actors that connect later."""
 SEND_QUEUE = 2
 MAX_SUBSCRIPTION_BYTES = 4_096
-"""Largest frame taken from an actor: libzmq keeps a node for each byte of a subscription. Handshakes fit in, too."""
+"""Largest frame accepted from an actor: libzmq stores a node for each byte of a subscription. Handshakes fit."""
 
 
 def first_version(checkpoint: int, remembered: int, checkpoint_period_s: float) -> int:
-    """Returns a version that no weights had, after a restart: beyond any that may have been published and forgotten.
+    """Returns a version that no weights had, beyond any that may have been published before a restart and lost.
 
-    checkpoint: the version in the checkpoint, as old as a period; remembered: the newest a replay server holds, which
-    is a second old.
+    checkpoint: the version in the checkpoint, up to a checkpoint period old. remembered: the newest version stored at a
+    replay server, up to a second old; 0 = none.
     """
     if remembered:
         unseen_s, known = LEAVE_PERIOD_S, max(remembered, checkpoint)
@@ -40,23 +40,23 @@ def first_version(checkpoint: int, remembered: int, checkpoint_period_s: float) 
 
 
 class Publisher(Protocol):
-    """What the learner needs of whatever takes its weights to the actors. All times are monotonic seconds."""
+    """The way of a learner's weights to the actors. All times are monotonic seconds."""
 
     def first_version(self, checkpoint: int, remembered: int, checkpoint_period_s: float) -> int:
-        """Returns the version of the first weights; see `first_version`."""
+        """Returns the version of the first weights, which no weights had before."""
 
     def is_due(self, updates: int, now: float) -> bool:
-        """Whether weights are to be sent."""
+        """Returns whether weights are to be sent."""
 
     def send(self, header: WeightsHeader, flat: npt.NDArray[np.float32], stream: Batches, now: float) -> None:
-        """Sends weights; ValueError for non-finite ones."""
+        """Sends weights; ValueError if they are not finite."""
 
 
 class Broadcast:
-    """The PUB socket, and when to use it. All times are monotonic seconds."""
+    """The PUB socket of a learner's weights, and when to send. All times are monotonic seconds."""
 
     def __init__(self, endpoint: str, keys: Keys | None = None) -> None:
-        """Binds; ConfigError when the address cannot be had, or it cannot be known whom to let in."""
+        """Binds; ConfigError if the address cannot be bound, or the keys of allowed peers cannot be read."""
         self._context = zmq.Context()
         self._gate = Authenticator(self._context, keys) if keys else None
         self._socket = make_socket(self._context, zmq.PUB, max_frame_bytes=MAX_SUBSCRIPTION_BYTES)
@@ -76,14 +76,14 @@ class Broadcast:
         return first_version(checkpoint, remembered, checkpoint_period_s)
 
     def is_due(self, updates: int, now: float) -> bool:
-        """Whether weights are to be sent: new ones a while after the last, old ones much later."""
+        """Returns whether to send: new weights SHORTEST_PERIOD_S after the last, old ones LONGEST_PERIOD_S after."""
         waited_s = now - self._sent_at
         return waited_s >= (SHORTEST_PERIOD_S if updates > self._updates else LONGEST_PERIOD_S)
 
     def send(self, header: WeightsHeader, flat: npt.NDArray[np.float32], stream: Batches, now: float) -> None:
-        """Broadcasts weights and now and then leaves a copy with the replay servers of `stream`.
+        """Broadcasts weights; every LEAVE_PERIOD_S also stores a copy at the replay servers of `stream`.
 
-        ValueError for non-finite weights, which are not sent.
+        ValueError if the weights are not finite; they are not sent.
         """
         frame = pack_weights(header, flat)
         send(self._socket, [frame])
@@ -93,7 +93,7 @@ class Broadcast:
             stream.send(PutWeights(header.version), frame)
 
     def close(self) -> None:
-        """Closes the socket; what was sent last still goes out."""
+        """Closes the socket; frames that were sent still have a moment to leave."""
         if self._gate:
             self._gate.close()
         self._context.destroy(linger=200)

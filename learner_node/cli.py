@@ -42,22 +42,22 @@ _log = logging.getLogger(__name__)
 def learner(context: click.Context, /, **values: Any) -> int:
     """Train a run's critics and policies from the replay server, and broadcast the policies to the actors.
 
-    Opens the run at the replay server, so it may start before or after the others: it waits, and says for what. Ends
-    when the budget (--steps or --time) is used (with --stay it stays), or on Ctrl-C or SIGTERM, each time after a
-    checkpoint.
+    The learner opens the run at the replay server and may start before or after it: it waits and logs the reason. It
+    ends when the budget (--steps or --time) is used, unless --stay is given, or on Ctrl-C or SIGTERM. It writes a
+    checkpoint before it ends.
 
     \b
     Examples:
       learner --gpu --scenario simple_spread --time 20m --run runs/spread
       learner --resume --run runs/spread --replay tcp://replay-host:5555
-    """  # noqa: D301  (click keeps the lines after a real backspace as they are)
+    """  # noqa: D301  (click keeps lines after a real backspace unchanged)
     config = command.build(LearnerConfig, values)
     options = command.build(RunOptions, values)
     require_local(config.bind, "--bind", insecure=config.insecure, keys=bool(config.keys))
     keys = load_keys(config.keys)
     refuse_missing(config.track)
     os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))
-    # torch takes seconds to import: only once the options are known to be good.
+    # torch takes seconds to import: import it only after the options are checked.
     import torch  # noqa: PLC0415
 
     from learner_node.broadcast import Broadcast  # noqa: PLC0415
@@ -75,7 +75,7 @@ def learner(context: click.Context, /, **values: Any) -> int:
     stop.on_signals()
     metrics = Metrics()
     with contextlib.ExitStack() as stack:
-        # Both addresses first: without them there is no run, and nothing of it shall be left.
+        # Bind both addresses first: if that fails, no run directory is created.
         port = HttpPort(config.metrics_host, config.metrics_port, metrics.registry, health)
         stack.callback(port.close)
         metrics.url = port.url
@@ -98,7 +98,7 @@ def learner(context: click.Context, /, **values: Any) -> int:
         except _Stopped:
             return stop.exit_code
         except FinishedError as e:
-            # A service that is started again at its end is done: it has not failed.
+            # A service that is restarted after the end of its run has nothing to do: that is not a failure.
             _log.warning("%s", e)
             if config.stay:
                 metrics.describe(RunDirectory(Path(config.run)).run, config.checkpoint_every)
@@ -124,7 +124,7 @@ def _raise_if_requested(stop: Stop) -> None:
 
 
 def _refuse_what_does_not_fit(*, gpu: bool) -> Check:
-    """Returns what refuses a run whose networks cannot be made, or do not fit into this machine's memory."""
+    """Returns a check that refuses a run whose networks cannot be made, or do not fit into this machine's memory."""
 
     def check(spec: RunSpec, joint: AgentsSpec) -> None:
         sizes = sizes_of(spec, joint)
@@ -135,7 +135,7 @@ def _refuse_what_does_not_fit(*, gpu: bool) -> Check:
 
 
 def _stay(stop: Stop, health: Health, metrics: Metrics) -> None:
-    """Waits for a request to end, alive and ready, with the run done."""
+    """Waits for SIGTERM after the end of the run, alive and ready."""
     if stop.requested:
         return
     _log.info("the run is done; waiting for SIGTERM, metrics at %s", metrics.url)

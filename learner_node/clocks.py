@@ -1,4 +1,4 @@
-"""Small instruments of the learner's loop: when something is due, how fast it updates, what time a run is charged.
+"""Clocks of the learner's loop: periodic timers, the rate of updates, and the time charged to a run's budget.
 
 All times are monotonic seconds, given by the caller.
 """
@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections import deque
 
 _RATE_WINDOW = 10
-"""Observations a rate is taken over."""
+"""Number of observations that a rate is computed over."""
 
 
 class Timer:
-    """Says once a period that something is due."""
+    """A periodic timer."""
 
     def __init__(self, period_s: float, now: float) -> None:
         self._period_s, self._last = period_s, now
 
     def is_due(self, now: float) -> bool:
-        """Returns whether the period is over, and begins the next if so."""
+        """Returns whether a period is over; if so, the next period starts."""
         if now - self._last < self._period_s:
             return False
         self._last = now
@@ -26,13 +26,13 @@ class Timer:
 
 
 class UpdateRate:
-    """Updates a second over the last observations."""
+    """The number of updates a second, over the last observations."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque(maxlen=_RATE_WINDOW)
 
     def observe(self, updates: int, now: float) -> None:
-        """Notes the count of updates."""
+        """Takes the number of updates so far."""
         self._seen.append((now, updates))
 
     @property
@@ -43,22 +43,22 @@ class UpdateRate:
 
 
 class RunClock:
-    """Charges time to a run's budget: all that passes from the run's first transition on.
+    """Charges time to a run's budget, from the run's first transition on.
 
-    Warm-up and waiting for slow actors are charged. Waiting for a peer that is gone is not.
+    The warm-up and waits for slow actors are charged. Waits for a peer that is gone are not.
     """
 
     def __init__(self, env_steps: int, now: float) -> None:
-        """Takes the environment steps known so far; the clock starts with the next one, or with the first batch."""
+        """env_steps: those known so far. The clock starts with the next step, or with the first batch."""
         self._known, self._last = env_steps, now
         self._begun = False
         self.paused = ""
-        """The peer that is gone, in words, while time is not charged for it; empty otherwise."""
+        """The peer that is gone, as text, while time is not charged; empty otherwise."""
 
     def charge(self, now: float, *, env_steps: int, trained: bool, absent: str) -> float:
-        """Returns the seconds since the last call that the budget is charged.
+        """Returns the seconds since the last call that are charged to the budget.
 
-        trained: whether an update was done in that time. absent: the peer that is gone; empty when none is.
+        trained: whether an update was done in that time. absent: the peer that is gone; empty if none is.
         """
         passed_s, self._last = now - self._last, now
         self._begun = self._begun or trained or env_steps > self._known

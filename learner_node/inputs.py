@@ -1,8 +1,8 @@
-"""What networks are fed with: the size of observations and rewards, and what to do where it does not suit them.
+"""The inputs of the networks: sizes of observations and rewards, and advice if they do not suit the networks.
 
 Networks and Adam's steps suit numbers of a size near 1. An environment that counts in watts or cents trains badly and
-shows it late, in saturated actions or values of no use. So a batch is looked at now and then, and rewards are compared
-with those from before a resume. Pure, in numpy.
+shows it late, in saturated actions or useless values. So a batch is measured from time to time, and rewards are
+compared with those from before a resume. Pure, in numpy.
 
 n rows     O numbers of the joint observation     A agents
 """
@@ -24,47 +24,47 @@ from common.transitions import field_columns, transition_dtype
 from common.worlds import FOREIGN
 
 LARGEST_SIZE, SMALLEST_SIZE = 100.0, 0.01
-"""Root mean squares beyond which inputs are remarked on: a hundred times what networks are initialised for."""
+"""Root mean squares beyond which a remark is made: a hundred times the size that networks are initialised for."""
 LARGEST_CHANGE = 10.0
-"""Of the size of rewards at a resume: no policy changes that much in between."""
+"""Largest factor between the sizes of rewards before and after a resume that is not remarked on."""
 ROWS = 64
-"""Of a batch whose observations are looked at."""
+"""Rows of a batch whose observations are measured."""
 FIRST_BATCHES = 10
-"""Looked at one after the other at the start, so that short runs are seen, too."""
+"""Batches that are all measured at the start, so that short runs have figures too."""
 PERIOD_S = 2.0
 FEWEST_REWARDS = 64
-"""New ones, other than 0, before they are compared with those from before a resume."""
+"""New rewards other than 0 that are needed for a comparison with those from before a resume."""
 MOST_CLIPPED = 0.95
 LARGEST_NORM, LARGEST_NORM_KNOWN = 20.0, 200.0
-"""Median norm of a critic's gradient over `algorithm.gradient_clip`. The defaults were chosen on the built-in worlds:
-simple_tag trains well at 80, where Adam makes up for it, so there only far larger ones are remarked on."""
+"""Largest median norm of a critic's gradient over `algorithm.gradient_clip` without a remark; in built-in worlds the
+latter: the defaults were chosen on them, and simple_tag trains well at 80, because Adam rescales its steps."""
 _DISCOUNTS = (0.95, 0.99, 0.995, 0.999)
 LONGEST_OVER_HORIZON = 20.0
-"""Steps of an episode over the steps that the discount sees."""
+"""Largest length of an episode over the horizon 1 / (1 - discount) without a remark."""
 
 
 @dataclass(frozen=True)
 class InputFigures:
-    """Sizes of one batch's inputs, agent by agent [A]; rows in which an agent is absent do not count."""
+    """Sizes of one batch's inputs, agent by agent `[A]`; rows in which an agent is absent do not count."""
 
     obs_mean: list[float]
-    """Mean over all numbers that an agent observes."""
+    """Mean over all numbers of an agent's observation."""
     obs_spread: list[float]
-    """Standard deviation over them."""
+    """Standard deviation over all numbers of an agent's observation."""
     obs_size: list[float]
-    """Root mean square of the largest of them."""
+    """Largest root mean square of one number of an agent's observation."""
     reward_mean: list[float]
     reward_spread: list[float]
-    """Standard deviation."""
+    """Standard deviation of an agent's rewards."""
     reward_size: list[float]
-    """Root mean square of the rewards that are not 0, before `algorithm.reward_scale`."""
+    """Root mean square of an agent's rewards that are not 0, before `algorithm.reward_scale`."""
 
 
 class Remark(msgspec.Struct, frozen=True):
-    """Something about a run's inputs or settings that a user should know."""
+    """A finding about a run's inputs or settings, with advice."""
 
     about: str
-    """One word or two for what it is about."""
+    """The subject, in one or two words."""
     seen: str
     means: str
     to_try: tuple[str, ...]
@@ -75,7 +75,7 @@ class Remark(msgspec.Struct, frozen=True):
 
 
 def measure(joint: AgentsSpec, obs: Floats, reward: Floats, present: Floats) -> InputFigures:
-    """Measures observations `[n, O]` and rewards `[n, A]` of rows in which agents are there or not `[n, A]`."""
+    """Returns the sizes of observations `[n, O]` and rewards `[n, A]`; present: whether each agent acts `[n, A]`."""
     columns: list[tuple[float, float, float, float, float, float]] = []
     for i, agent in enumerate(joint.agents):
         own = obs[present[: len(obs), i] > 0, agent.obs_slice].astype(np.float64)
@@ -85,81 +85,84 @@ def measure(joint: AgentsSpec, obs: Floats, reward: Floats, present: Floats) -> 
 
 
 def size_of(rewards: npt.NDArray[np.float64]) -> float:
-    """Returns the root mean square of the rewards that are not 0; 0 where there are none."""
+    """Returns the root mean square of the rewards that are not 0; 0 if there are none."""
     nonzero = rewards[rewards != 0.0]
     return float(np.sqrt(np.mean(np.square(nonzero)))) if nonzero.size else 0.0
 
 
 def on_inputs(figures: InputFigures, joint: AgentsSpec, reward_scale: float) -> list[Remark]:
     """Returns remarks on observations and rewards that are too large or too small."""
-    found: list[Remark] = []
+    remarks_found: list[Remark] = []
     sizes = dict(zip((agent.name for agent in joint.agents), figures.obs_size, strict=True))
-    for names, how in (
+    for names, direction in (
         ([name for name, size in sizes.items() if size > LARGEST_SIZE], "large"),
         ([name for name, size in sizes.items() if 0.0 < size < SMALLEST_SIZE], "small"),
     ):
         if names:
-            found.append(_on_observations(names, max(sizes[name] for name in names), how))
+            remarks_found.append(_on_observations(names, max(sizes[name] for name in names), direction))
     size = max(figures.reward_size) * reward_scale
     if size > LARGEST_SIZE or 0.0 < size < SMALLEST_SIZE:
-        found.append(_on_rewards(max(figures.reward_size), reward_scale))
-    return found
+        remarks_found.append(_on_rewards(max(figures.reward_size), reward_scale))
+    return remarks_found
 
 
 def on_clipping(clipped: float | None, norm: float | None, spec: RunSpec) -> list[Remark]:
-    """Returns a remark where nearly all updates of critics are clipped, by far; norm: the median before clipping."""
+    """Returns a remark if almost all critic updates are strongly clipped.
+
+    clipped: fraction of the updates that are clipped. norm: median norm before clipping.
+    """
     clip = spec.algorithm.gradient_clip
     largest = LARGEST_NORM if spec.scenario.startswith(FOREIGN) else LARGEST_NORM_KNOWN
     if clipped is None or norm is None or not clip or clipped < MOST_CLIPPED or norm < largest * clip:
         return []
     if not math.isfinite(norm):
-        return []  # that weights are no longer finite is an error of its own
-    wanted = 10.0 ** math.ceil(math.log10(norm))
+        return []  # weights that are not finite are a separate error
+    suggested = 10.0 ** math.ceil(math.log10(norm))
     return [
         Remark(
             "clipping",
             f"critics' gradients are clipped in {clipped:.0%} of the updates (norm {_rounded(norm)}, clip {clip:g})",
             "gradients of all sizes become steps of one size, so that rare large errors count no more than small ones",
-            (f"algorithm.gradient_clip={wanted:g}", "algorithm.reward_scale below 1"),
+            (f"algorithm.gradient_clip={suggested:g}", "algorithm.reward_scale below 1"),
         )
     ]
 
 
 def on_horizon(discount: float, episode_steps: float | None) -> list[Remark]:
-    """Returns a remark where the discount sees a small part of an episode."""
+    """Returns a remark if the horizon of the discount is a small part of an episode."""
     if episode_steps is None or discount >= 1.0:
         return []
     horizon = 1.0 / (1.0 - discount)
     if episode_steps < LONGEST_OVER_HORIZON * horizon:
         return []
-    wanted = next((one for one in _DISCOUNTS if LONGEST_OVER_HORIZON / (1.0 - one) > episode_steps), _DISCOUNTS[-1])
+    suggested = next((one for one in _DISCOUNTS if LONGEST_OVER_HORIZON / (1.0 - one) > episode_steps), _DISCOUNTS[-1])
     return [
         Remark(
             "discount",
             f"discount {discount:g} sees about {horizon:,.0f} of an episode's {episode_steps:,.0f} steps",
             "what an action brings later than that does not count",
-            (f"algorithm.discount={wanted:g}",),
+            (f"algorithm.discount={suggested:g}",),
         )
     ]
 
 
 class RewardChange:
-    """Compares the size of the rewards that come in after a resume with those from before it."""
+    """Compares the size of rewards after a resume with their size before it."""
 
     def __init__(self, size_before: float | None) -> None:
-        """size_before: as the checkpoint has it; None takes it from what the replay still holds."""
+        """size_before: from the checkpoint; None measures it on old transitions in the replay table."""
         self._before, self._old = size_before, (0.0, 0)
         self._new = (0.0, 0)
         self._first_version: int | None = None
         self.is_known = False
-        """Whether enough has come to tell."""
+        """Whether the change is known."""
 
     def resumed(self, first_version: int) -> None:
-        """Takes the version of the first weights after the resume: rows of it and later ones are new."""
+        """Takes the version of the first weights after the resume: rows with this version or a later one are new."""
         self._first_version = first_version
 
     def observe(self, rewards: Floats, versions: npt.NDArray[np.uint32]) -> float | None:
-        """Takes rewards `[n, A]` in; returns their size over that of before, once, when enough has come to tell."""
+        """Takes rewards `[n, A]`; returns the new size over the old one, once, as soon as enough rewards arrived."""
         if self.is_known or self._first_version is None:
             return None
         is_new = versions >= self._first_version
@@ -173,7 +176,7 @@ class RewardChange:
 
 
 def on_change(ratio: float | None) -> list[Remark]:
-    """Returns a remark where rewards have another size than before a resume; ratio: new over old."""
+    """Returns a remark if rewards have a different size than before a resume; ratio: new size over old size."""
     if ratio is None or 1.0 / LARGEST_CHANGE < ratio < LARGEST_CHANGE:
         return []
     times = f"{ratio:.1g}" if ratio < 1.0 else f"{float(f'{ratio:.1g}'):,.0f}"
@@ -188,7 +191,7 @@ def on_change(ratio: float | None) -> list[Remark]:
 
 
 class InputStats:
-    """Looks at batches now and then, and keeps the newest figures and what there is to remark."""
+    """Measures a batch from time to time; has the newest figures and remarks."""
 
     def __init__(self, run: Run, size_before: float | None) -> None:
         self._joint, self._spec = run.joint, run.spec
@@ -197,22 +200,22 @@ class InputStats:
         self._observed, self._observed_at = 0, -math.inf
         self._reward_size: float | None = None
         self.reward_change: float | None = None
-        """Size of rewards over that of before a resume; None while, and where, it is not known."""
+        """Size of rewards over their size before a resume; None if it is not known."""
         self._clipped: list[tuple[bool, float]] = []
         self.figures: InputFigures | None = None
         self.episode_steps: float | None = None
-        """Environment steps an episode has had on average; None while too few have ended."""
+        """Mean number of environment steps of an episode; None while too few have ended."""
 
     def resumed(self, first_version: int) -> None:
         """Takes the version of the first weights after a resume."""
         self._change.resumed(first_version)
 
     def is_due(self, now: float) -> bool:
-        """Says whether the next batch is to be looked at."""
+        """Returns whether the next batch is to be measured."""
         return self._observed < FIRST_BATCHES or now - self._observed_at >= PERIOD_S
 
     def observe(self, words: Floats, now: float) -> None:
-        """Looks at a batch's rows of 4-byte words `[B, words]`."""
+        """Measures a batch's rows of 4-byte words `[B, words]`."""
         self._observed, self._observed_at = self._observed + 1, now
         columns = self._columns
         reward, present = words[:, columns["reward"]], words[:, columns["present"]]
@@ -229,31 +232,31 @@ class InputStats:
 
     @property
     def reward_size(self) -> float | None:
-        """Root mean square of all agents' rewards that are not 0; None before the first look, and where all were 0."""
+        """Root mean square of all agents' rewards that are not 0; None before the first such reward."""
         return self._reward_size
 
     def remarks(self) -> list[str]:
-        """Returns what there is to remark now, a line each, which differ in their first two words."""
-        found = on_change(self.reward_change)
+        """Returns the present remarks, a line each; their first two words identify them."""
+        remarks_found = on_change(self.reward_change)
         if self.figures:
-            found += on_inputs(self.figures, self._joint, self._spec.algorithm.reward_scale)
+            remarks_found += on_inputs(self.figures, self._joint, self._spec.algorithm.reward_scale)
         if len(self._clipped) >= 10:
             share = sum(clipped for clipped, _ in self._clipped) / len(self._clipped)
             norm = float(np.median([norm for _, norm in self._clipped]))
-            found += on_clipping(share, norm, self._spec)
-        found += on_horizon(self._spec.algorithm.discount, self.episode_steps)
-        return [str(remark) for remark in found]
+            remarks_found += on_clipping(share, norm, self._spec)
+        remarks_found += on_horizon(self._spec.algorithm.discount, self.episode_steps)
+        return [str(remark) for remark in remarks_found]
 
 
 def first_words(remark: str) -> str:
-    """Returns what tells one remark from another, whose figures may change."""
+    """Returns the first two words of a remark, which identify it while its numbers change."""
     return " ".join(remark.split()[:2])
 
 
 def _rounded(size: float) -> str:
-    """Returns three digits of a number, written out where that is short."""
-    found = float(f"{size:.3g}")
-    return f"{found:,.0f}" if 1e3 <= found < 1e7 else f"{found:g}"
+    """Returns a number with three significant digits, without an exponent if that is short."""
+    remarks_found = float(f"{size:.3g}")
+    return f"{remarks_found:,.0f}" if 1e3 <= remarks_found < 1e7 else f"{remarks_found:g}"
 
 
 def _mean_and_spread(values: npt.NDArray[np.float64]) -> tuple[float, float]:
@@ -275,15 +278,17 @@ def _size(squares: tuple[float, int]) -> float:
     return math.sqrt(total / count) if count else 0.0
 
 
-def _on_observations(names: Sequence[str], size: float, how: str) -> Remark:
+def _on_observations(names: Sequence[str], size: float, direction: str) -> Remark:
     whose = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    many = "reach a size of" if how == "large" else "have a size of at most"
+    many = "reach a size of" if direction == "large" else "have a size of at most"
     return Remark(
         "observations",
         f"observations of {whose} {many} {_rounded(size)} (root mean square)",
         "networks suit numbers of a size near 1: "
         + (
-            "units saturate, and one large number hides the others" if how == "large" else "they hardly tell them apart"
+            "units saturate, and one large number hides the others"
+            if direction == "large"
+            else "they hardly tell them apart"
         ),
         ("to scale the observation in the environment, or in a wrapper, so that each number has a size near 1",),
     )

@@ -14,12 +14,12 @@ from learner_node.stacked.update_stats import Losses
 
 
 class Metrics:
-    """One registry and the metrics in it."""
+    """The Prometheus registry of a learner and its metrics."""
 
     def __init__(self) -> None:
         self.registry = process_metrics.make_registry("learner", libraries=("torch",))
         self.url = ""
-        """Where they are served."""
+        """Address at which the metrics are served."""
         self.updates = self._counter("updates", "Updates of all agents' critics and policies.")
         self.samples = self._counter("samples", "Transitions learnt from, repeats counted.")
         self.update_seconds = Histogram(
@@ -31,8 +31,8 @@ class Metrics:
         self.waiting_seconds = self._counter("waiting_seconds", "Time spent waiting for batches.")
         self.weights_published = self._counter("weights_published", "Broadcasts of weights.")
         self.weights_version = self._gauge("weights_version", "Newest version of the weights.")
-        self.progress = self._gauge("progress_ratio", "Share of the budget used.")
-        self.rejected = self._counter("batches_rejected", "Batches thrown away for non-finite numbers.")
+        self.progress = self._gauge("progress_ratio", "Fraction of the budget used, 0 to 1.")
+        self.rejected = self._counter("batches_rejected", "Batches dropped because of non-finite numbers.")
         self.critic_loss = self._gauge("critic_loss", "Mean over agents, last measured.")
         self.policy_loss = self._gauge("policy_loss", "Mean over agents, last measured.")
         self.value = self._gauge("q_mean", "Mean over agents and batch of the critics' values, last measured.")
@@ -48,7 +48,7 @@ class Metrics:
             "last_update_timestamp_seconds", "When the last update ended; 0 before the first."
         )
         self.last_checkpoint = self._gauge(
-            "last_checkpoint_timestamp_seconds", "When the last checkpoint was written; 0: none yet."
+            "last_checkpoint_timestamp_seconds", "When the last checkpoint was written; 0 before the first."
         )
         self.checkpoint_seconds = Histogram(
             "shoal_learner_checkpoint_seconds",
@@ -61,14 +61,14 @@ class Metrics:
         self._rejected = 0
 
     def describe(self, run: Run, checkpoint_every_s: float) -> None:
-        """Tells which run is trained, and how often it is saved."""
-        Info("shoal_run", "The run this process works for.", registry=self.registry).info(
+        """Sets the labels of the run and the time between checkpoints."""
+        Info("shoal_run", "The run that this process works for.", registry=self.registry).info(
             process_metrics.run_labels(run)
         )
         self.checkpoint_interval.set(checkpoint_every_s)
 
     def observe(self, figures: Losses | None, progress: float, rejected: int) -> None:
-        """Sets what is looked at once a second."""
+        """Sets the metrics that are updated once a second."""
         self.progress.set(progress)
         self.rejected.inc(rejected - self._rejected)
         self._rejected = rejected
@@ -81,7 +81,7 @@ class Metrics:
         self.policy_gradient_norm.set(max(figures.policy_gradient_norm))
 
     def observe_inputs(self, figures: InputFigures | None, reward_scale: float) -> None:
-        """Sets the size of what networks are fed with."""
+        """Sets the sizes of observations and rewards."""
         if figures is not None:
             self.observation_size.set(max(figures.obs_size))
             self.reward_size.set(max(figures.reward_size) * reward_scale)

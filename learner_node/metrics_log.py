@@ -1,14 +1,14 @@
-"""What is kept of a run's course: lines of metrics.jsonl, and the same for TensorBoard.
+"""The metrics log of a run: lines of metrics.jsonl, and the same numbers for TensorBoard and a tracker.
 
 metrics.jsonl, one object a line: `time` (Unix seconds), `trained_s`, `updating_s`, `env_steps`, `updates`,
 `updates_per_s`, `progress`, `exploration_scale`; over agents `critic_loss`, `policy_loss`, `q_mean`,
 `critic_gradient_norm`, `policy_gradient_norm`, and the sizes of inputs, `obs_mean`, `obs_spread`, `obs_size`,
-`reward_mean`, `reward_spread`, `reward_size`; `episode_steps`, `reward_change`; and what the replay server knows:
+`reward_mean`, `reward_spread`, `reward_size`; `episode_steps`, `reward_change`; from the replay server's status
 `return_mean` (last episodes, exploration included), `return_means` over agents, `env_steps_per_s`,
-`samples_per_insert`, `policy_lag`, `replay_size`, `actors`, `actors_waited_s` (of all of them so far), `waiting` (who
-waits for whom at this moment, in words).
-TensorBoard, over updates: `agent{i}/losses`, `agent{i}/mean_episode_rewards`, `run/...`. A tracker, if one is asked
-for: the line's numbers under their own names. docs/tracking.md has all of it, field by field.
+`samples_per_insert`, `policy_lag`, `replay_size`, `actors`, `actors_waited_s` (sum over actors), `waiting` (which
+process waits for which at this moment, as text). `updating_s` includes the waits for batches inside `Batches.next`.
+TensorBoard, over updates: `agent{i}/losses`, `agent{i}/mean_episode_rewards`, `run/...`. A tracker receives the
+numbers of the line under their own names. docs/tracking.md describes every field.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from learner_node.stacked.update_stats import Losses
 from learner_node.trackers import Tracker, numbers_of
 
 MOST_EVENTS = 10_000
-"""That may wait for TensorBoard's writers, threads which a full disk ends: more than one `write` makes, or it would
-wait for ever."""
+"""Events that may wait for TensorBoard's writer threads, which a full disk ends. It must exceed the events of one
+`write`, which would otherwise wait forever."""
 
 
 class MetricsLog:
@@ -41,14 +41,14 @@ class MetricsLog:
     def __init__(self, directory: RunDirectory, tracker: Tracker | None = None) -> None:
         self._tracker, self._path = tracker, directory.path
         with writing(directory.path):
-            # Unbuffered: a line that does not fit is not kept to be tried again when the file is closed.
+            # Unbuffered: a line that does not fit on the disk is not written again when the file is closed.
             self._lines = directory.metrics_file.open("ab", buffering=0)
             self._board = SummaryWriter(str(directory.tensorboard), max_queue=MOST_EVENTS)
 
     def write(self, updates: int, learner: Mapping[str, Any], figures: Losses, status: Status | None) -> None:
-        """Writes the learner's figures, its last losses, and what the replay server last said of the run.
+        """Writes one line: the learner's numbers, its last losses, and the replay server's last status.
 
-        ShoalError when there is no room for it.
+        ShoalError if the disk is full.
         """
         line: dict[str, Any] = {"time": round(time.time(), 3), "updates": updates, **learner}
         line |= asdict(figures)
@@ -71,7 +71,7 @@ class MetricsLog:
             self._tracker.log(updates, numbers_of(line))
 
     def close(self) -> None:
-        """Writes out what is buffered and closes the files; ShoalError when there is no room for it."""
+        """Writes buffered events and closes the files; ShoalError if the disk is full."""
         self._lines.close()
         if self._tracker:
             self._tracker.close()
@@ -80,21 +80,21 @@ class MetricsLog:
             with writing(self._path):
                 self._board.close()
         finally:
-            # What a writer that has ended did not take would keep this process from ending.
+            # Events that an ended writer did not take would keep this process from ending.
             for queue in queues:
                 queue.cancel_join_thread()
 
     def _append(self, line: bytes) -> None:
         end = self._lines.tell()
         if self._lines.write(line) < len(line):
-            # Or what is written after a resume would stand on the same line.
+            # Without it, a resumed run would append to the incomplete line.
             self._lines.truncate(end)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._lines.name)
 
     def _show(self, updates: int, line: Mapping[str, Any]) -> None:
         board = self._board
         for writer in (board.all_writers or {}).values():
-            # It tells nobody that it has ended.
+            # The writer thread does not report its end.
             if not writer.event_writer._worker.is_alive():
                 raise OSError(errno.ENOSPC, "TensorBoard's writer has ended", writer.get_logdir())
         for i, (critic, policy) in enumerate(zip(line["critic_loss"], line["policy_loss"], strict=True)):
@@ -108,7 +108,7 @@ class MetricsLog:
 
 
 def _finite(value: Any) -> Any:
-    """Returns a value as strict JSON has it: null for what is no number."""
+    """Returns a value in strict JSON: null for a number that is not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return [_finite(item) for item in value] if isinstance(value, list | tuple) else value

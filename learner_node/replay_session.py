@@ -113,7 +113,7 @@ class ReplaySession:
         self.status: Status | None = None
         self.requests: set[int] = set()
         """Requests without an answer yet."""
-        self.held = ""
+        self.hold_reason = ""
         """The reason why the server holds batches back; empty otherwise."""
         self.size = 0
         """Transitions in the server's table."""
@@ -159,7 +159,7 @@ class ReplaySession:
             case Batch():
                 return self._handle_batch(message, payload)
             case Held():
-                self.held, self.inserts = message.reason, message.inserts
+                self.hold_reason, self.inserts = message.reason, message.inserts
             case Opened():
                 self.opened, self.size = message, message.size
                 self.inserts, self._samples = message.inserts, message.samples
@@ -180,10 +180,10 @@ class ReplaySession:
 
     def _handle_batch(self, batch: Batch, payload: Buffer | None) -> SampledBatch | None:
         self.requests.discard(batch.request)
-        self.held, self.size, self.inserts = "", batch.size, batch.inserts
+        self.hold_reason, self.size, self.inserts = "", batch.size, batch.inserts
         self._samples += batch.count
         return self._checker.open(payload, self.client.endpoint)
 
     def _reset(self) -> None:
-        self.opened, self.held = None, ""
+        self.opened, self.hold_reason = None, ""
         self.requests.clear()

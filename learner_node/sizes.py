@@ -1,6 +1,6 @@
-"""What a run takes, told before it starts: who is on which side, who shares networks, numbers, parameters and memory.
+"""The sizes of a run, known before it starts: sides, shared networks, parameters, and memory.
 
-Pure, and without torch: the launcher says it, and refuses what cannot work, before any process starts.
+Pure, and without torch: the launcher prints the sizes, and refuses a run that cannot work, before any process starts.
 """
 
 from __future__ import annotations
@@ -19,62 +19,62 @@ from common.transitions import transition_dtype
 from learner_node.stacked.layout import NetworkLayout, network_layout
 
 GIB = 2**30
-BYTES_LAID_OUT, BYTES_LEARNT = 28, 40
-"""Memory that the learner takes at its peak for each number that is laid out, and for each that is learnt: measured."""
+BYTES_PER_EXPANDED_PARAMETER, BYTES_PER_PARAMETER = 28, 40
+"""The learner's memory at its peak for each expanded parameter, and for each learnt parameter (measured)."""
 BASE_BYTES = 300 * 2**20
-"""Memory of a learner with the smallest networks: mostly PyTorch."""
-NUMBERS_A_SECOND = 4e7
-"""Numbers of users' parameters that a learner lays out a second, about."""
+"""Memory of a learner with the smallest networks, mostly PyTorch."""
+PARAMETERS_A_SECOND = 4e7
+"""Approximate number of expanded parameters that a learner builds a second."""
 BATCHES = 8
-"""Copies of a batch that the learner holds, about: prefetched, landed, and worked on."""
+"""Approximate number of copies of a batch in the learner: prefetched, on the device, and in use."""
 WORKER_BYTES = 100 * 2**20
 """Memory of an actor's process without its environment."""
 LARGE_OBSERVATION = 3_000
-"""Numbers: an observation of more is most likely a picture."""
+"""A longer observation is most likely an image."""
 _MOST_NAMES = 6
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a run takes."""
+    """The sizes of a run."""
 
     sides: str
-    """Sides, and who shares networks, in words."""
+    """Text: the sides, and the players that share networks."""
     agents: str
-    """Numbers that each agent observes and acts with, in words."""
+    """Text: the lengths of each agent's observation and action."""
     record_bytes: int
-    """Of one transition."""
+    """Bytes of one transition."""
     capacity: int
-    """Transitions in a full replay."""
+    """Transitions in a full replay table."""
     policy_parameters: int
     critic_parameters: int
-    """Parameters that are learnt: those of shared networks count once."""
-    laid_out: int
-    """Numbers of the parameters as the update uses them: those of shared networks once for each user."""
+    """Learnt parameters; a shared network counts once."""
+    expanded_parameters: int
+    """Parameters as the update uses them; a shared network counts once for each user."""
     learner_bytes: int
-    """Memory that the learner takes, about."""
+    """Approximate memory of the learner."""
     players: int
 
     @property
     def replay_bytes(self) -> int:
-        """Memory of a full replay."""
+        """Memory of a full replay table."""
         return self.capacity * self.record_bytes
 
     @property
     def build_s(self) -> float:
-        """Time that the learner takes to make its networks, about [s]."""
-        return self.laid_out / NUMBERS_A_SECOND
+        """Approximate time to build the networks [s]."""
+        return self.expanded_parameters / PARAMETERS_A_SECOND
 
     @property
     def building(self) -> str:
-        """What the learner does first, in words."""
+        """Text: the build of the networks, as the learner announces it."""
         lasts = f", about {self.build_s:.0f} s" if self.build_s >= 2.0 else ""
         count = self.policy_parameters + self.critic_parameters
         return f"building the networks of {_count(self.players, 'player')}: {_short(count)} parameters{lasts}"
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """What is said of the run when it starts."""
+        """Lines that are printed when the run starts."""
         stored = f"{self.record_bytes:,} bytes a transition, {_gib(self.replay_bytes)} for a full replay of"
         learnt = f"{_short(self.policy_parameters)} parameters of policies, {_short(self.critic_parameters)} of critics"
         needs = f"the learner needs about {_gib(self.learner_bytes)}"
@@ -86,39 +86,39 @@ class Sizes:
 
 
 def sizes_of(spec: RunSpec, joint: AgentsSpec) -> Sizes:
-    """Returns what a run takes; ConfigError when its settings do not fit its agents."""
-    playing = players(joint, spec.algorithm.name)
-    layout = network_layout(playing, spec.network, spec.algorithm)
-    policy, critic = _policy_parameters(playing, spec, layout), _critic_parameters(spec, layout)
-    laid_out = _laid_out(playing, spec, layout)
+    """Returns the sizes of a run; ConfigError if its settings do not fit its agents."""
+    run_players = players(joint, spec.algorithm.name)
+    layout = network_layout(run_players, spec.network, spec.algorithm)
+    policy, critic = _policy_parameters(run_players, spec, layout), _critic_parameters(spec, layout)
+    expanded_parameters = _expanded_parameters(run_players, spec, layout)
     record_bytes = transition_dtype(joint).itemsize
-    sides = _sides_in_words(playing, layout)
+    sides = _sides_text(run_players, layout)
     if ":" in spec.scenario:
-        # Shoal knows such a world's sides by the names of its agents only.
+        # The sides of such a world are guessed from the names of its agents.
         sides += "; network.sides and network.share change this"
     return Sizes(
         sides=sides,
-        agents=_agents_in_words(joint),
+        agents=_agents_text(joint),
         record_bytes=record_bytes,
         capacity=spec.replay.capacity,
         policy_parameters=policy,
         critic_parameters=critic,
-        laid_out=laid_out,
+        expanded_parameters=expanded_parameters,
         learner_bytes=BASE_BYTES
-        + laid_out * BYTES_LAID_OUT
-        + (policy + critic) * BYTES_LEARNT
+        + expanded_parameters * BYTES_PER_EXPANDED_PARAMETER
+        + (policy + critic) * BYTES_PER_PARAMETER
         + BATCHES * spec.replay.batch * record_bytes,
-        players=len(playing.agents),
+        players=len(run_players.agents),
     )
 
 
-def refuse_beyond_memory(
+def refuse_large_run(
     sizes: Sizes, joint: AgentsSpec, available_bytes: int, *, learner_bytes: int, workers: int, copies: float
 ) -> None:
-    """Raises ConfigError when replay, learner and actors of a run on one machine do not fit into its memory.
+    """Raises ConfigError if replay server, learner and actors of a run do not fit together into one machine's memory.
 
-    learner_bytes: memory that the learner takes on the CPU. workers: processes of actors. copies: how often each
-    transition is held: in the replay, and in a Redis beside it.
+    learner_bytes: memory of the learner on the CPU. workers: number of actor processes. copies: number of copies of
+    each transition, in the replay server and in a Redis on the same machine.
     """
     others = learner_bytes + workers * WORKER_BYTES
     room = available_bytes - others
@@ -138,7 +138,7 @@ def refuse_beyond_memory(
 
 
 def refuse_large_learner(sizes: Sizes, joint: AgentsSpec, available_bytes: int) -> None:
-    """Raises ConfigError when the learner alone does not fit into memory."""
+    """Raises ConfigError if the learner alone does not fit into memory."""
     if sizes.learner_bytes > available_bytes:
         raise ConfigError(
             f"the learner needs about {_gib(sizes.learner_bytes)} for {_count(sizes.players, 'player')} and "
@@ -164,19 +164,19 @@ def _parameters(shapes: Iterable[tuple[int, int]]) -> int:
     return sum((inputs + 1) * outputs for inputs, outputs in shapes)
 
 
-def _policy_parameters(playing: PlayersSpec, spec: RunSpec, layout: NetworkLayout) -> int:
-    by_network = dict(zip(layout.policy_networks, playing.agents, strict=True))
+def _policy_parameters(run_players: PlayersSpec, spec: RunSpec, layout: NetworkLayout) -> int:
+    by_network = dict(zip(layout.policy_networks, run_players.agents, strict=True))
     return sum(_parameters(layer_shapes(player, spec.network)) for player in by_network.values())
 
 
 def _critic_parameters(spec: RunSpec, layout: NetworkLayout) -> int:
     inputs = {critic.network: len(critic.input_columns) for critic in layout.critics}
-    return sum(_parameters(pairwise((seen, *spec.network.critic_hidden, 1))) for seen in inputs.values())
+    return sum(_parameters(pairwise((inputs_of, *spec.network.critic_hidden, 1))) for inputs_of in inputs.values())
 
 
-def _laid_out(playing: PlayersSpec, spec: RunSpec, layout: NetworkLayout) -> int:
-    policies = sum(_parameters(layer_shapes(player, spec.network)) for player in playing.agents)
-    everything = playing.obs_dim + playing.action_dim
+def _expanded_parameters(run_players: PlayersSpec, spec: RunSpec, layout: NetworkLayout) -> int:
+    policies = sum(_parameters(layer_shapes(player, spec.network)) for player in run_players.agents)
+    everything = run_players.obs_dim + run_players.action_dim
     one_critic = _parameters(pairwise((everything, *spec.network.critic_hidden, 1)))
     return policies + len(layout.critics) * one_critic
 
@@ -184,49 +184,49 @@ def _laid_out(playing: PlayersSpec, spec: RunSpec, layout: NetworkLayout) -> int
 # ---- words --------------------------------------------------------------------------------------------------------
 
 
-def _sides_in_words(playing: PlayersSpec, layout: NetworkLayout) -> str:
-    """Returns the sides with their agents, and how many networks these have; sides of one agent in one clause."""
-    everyone = range(len(playing.agents))
+def _sides_text(run_players: PlayersSpec, layout: NetworkLayout) -> str:
+    """Returns the sides with their agents and numbers of networks; sides of one agent are joined in one clause."""
+    everyone = range(len(run_players.agents))
     groups = _groups(everyone, layout)
-    across = [group for group in groups if len({playing.agents[i].team for i in group}) > 1]
+    across = [group for group in groups if len({run_players.agents[i].team for i in group}) > 1]
     crossing = {i for group in across for i in group}
-    sides = {side: [i for i in everyone if playing.agents[i].team == side] for side in playing.teams}
+    sides = {side: [i for i in everyone if run_players.agents[i].team == side] for side in run_players.teams}
     alone = [side for side, members in sides.items() if len(members) == 1 and members[0] not in crossing]
     clauses = [
-        f"{side} ({_side_in_words(members, crossing, playing, layout)})"
+        f"{side} ({_side_text(members, crossing, run_players, layout)})"
         for side, members in sides.items()
         if side not in alone or len(alone) == 1
     ]
     if len(alone) > 1:
         clauses.append(f"{_names(alone)} (a side each: nothing is shared)")
-    clauses += [f"shared across sides: {_group_in_words(group, playing, layout)}" for group in across]
+    clauses += [f"shared across sides: {_group_text(group, run_players, layout)}" for group in across]
     return "; ".join(clauses)
 
 
-def _side_in_words(
-    members: Sequence[int], crossing: Container[int], playing: PlayersSpec, layout: NetworkLayout
+def _side_text(
+    members: Sequence[int], crossing: Container[int], run_players: PlayersSpec, layout: NetworkLayout
 ) -> str:
     groups = _groups([i for i in members if i not in crossing], layout)
     alone = [group[0] for group in groups if len(group) == 1]
-    words = [_group_in_words(group, playing, layout) for group in groups if len(group) > 1]
+    texts = [_group_text(group, run_players, layout) for group in groups if len(group) > 1]
     if len(alone) > 1:
-        words.append(f"{_names([playing.agents[i].name for i in alone])}: each has its own networks")
+        texts.append(f"{_names([run_players.agents[i].name for i in alone])}: each has its own networks")
     elif alone:
-        words.append(_group_in_words(alone, playing, layout))
-    if others := [playing.agents[i].name for i in members if i in crossing]:
-        words.append(_names(others))
-    return "; ".join(words)
+        texts.append(_group_text(alone, run_players, layout))
+    if others := [run_players.agents[i].name for i in members if i in crossing]:
+        texts.append(_names(others))
+    return "; ".join(texts)
 
 
-def _group_in_words(group: Sequence[int], playing: PlayersSpec, layout: NetworkLayout) -> str:
+def _group_text(group: Sequence[int], run_players: PlayersSpec, layout: NetworkLayout) -> str:
     policies = {layout.policy_networks[i] for i in group}
     critics = {critic.network for critic in layout.critics if critic.player in group}
-    names = _names([playing.agents[i].name for i in group])
+    names = _names([run_players.agents[i].name for i in group])
     return f"{names}: {_one(len(policies), 'policy', 'policies')}, {_one(len(critics), 'critic', 'critics')}"
 
 
 def _groups(members: Sequence[int], layout: NetworkLayout) -> list[list[int]]:
-    """Returns players that share a policy or a critic, together."""
+    """Returns the players in groups; players of a group share a policy or a critic."""
     groups: list[tuple[set[tuple[str, int]], list[int]]] = []
     for i in members:
         networks = {("policy", layout.policy_networks[i])}
@@ -237,14 +237,14 @@ def _groups(members: Sequence[int], layout: NetworkLayout) -> list[list[int]]:
     return sorted(group for _, group in groups)
 
 
-def _agents_in_words(joint: AgentsSpec) -> str:
-    alike: dict[tuple[int, int], list[AgentSpec]] = {}
+def _agents_text(joint: AgentsSpec) -> str:
+    by_size: dict[tuple[int, int], list[AgentSpec]] = {}
     for agent in joint.agents:
-        alike.setdefault((agent.obs_dim, agent.action_dim), []).append(agent)
+        by_size.setdefault((agent.obs_dim, agent.action_dim), []).append(agent)
     return "; ".join(
         f"{_names([agent.name for agent in agents])} {'observes' if len(agents) == 1 else 'observe'} {obs:,} numbers, "
         f"{'acts' if len(agents) == 1 else 'act'} with {action:,}"
-        for (obs, action), agents in alike.items()
+        for (obs, action), agents in by_size.items()
     )
 
 

@@ -1,9 +1,9 @@
-"""Weights & Biases and MLflow: the lines of metrics.jsonl sent to a tracker, from a thread of its own.
+"""Weights & Biases and MLflow: the lines of metrics.jsonl, sent to a tracker from a separate thread.
 
-    Logbook.write --line--> a short queue --> the thread: opens the tracker, logs line after line, closes it
+    MetricsLog.write --line--> a short queue --> the thread: opens the tracker, logs each line, closes it
 
-A tracker may be slow, away or wrong; learning never waits for it and never ends with it. Its first failure is logged
-and is the end of tracking; lines for which there is no room are left out. metrics.jsonl has them all.
+A tracker may be slow, unreachable or broken; learning never waits for it and never ends with it. Its first failure is
+logged and ends the tracking. Lines that do not fit into the queue are dropped; metrics.jsonl has all of them.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ from common.run.run import Run
 from learner_node.config import TrackerKind
 
 PROJECT = "shoal"
-"""The project of Weights & Biases and the experiment of MLflow that runs go to."""
+"""The project in Weights & Biases and the experiment in MLflow that contain the runs."""
 QUEUE_LINES = 64
 CLOSE_S = 10.0
-"""Longest wait at a run's end; half of what a launcher or a cluster grants a process to end."""
+"""Longest wait at a run's end; half of the time that a launcher or a cluster gives a process to end."""
 LOOK_S = 0.1
 
 _log = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
-    """What one run's lines go to."""
+    """The receiver of one run's lines."""
 
     def log(self, updates: int, figures: Mapping[str, float]) -> None:
-        """Takes figures as they are after so many updates."""
+        """Logs the numbers of a line, after `updates` updates."""
 
     def close(self) -> None:
-        """Ends with all that was logged kept."""
+        """Closes the tracker after everything is sent."""
 
 
 def refuse_missing(kind: TrackerKind) -> None:
-    """Raises ConfigError for a tracker that is not installed."""
+    """Raises ConfigError if a tracker is not installed."""
     if kind != "none" and importlib.util.find_spec(kind) is None:
-        raise ConfigError(f"--track {kind}: the package is not installed: pip install 'shoal[track]'")
+        raise ConfigError(f"--track {kind}: the package is not installed. Install it: pip install 'shoal[track]'")
 
 
 def open_tracker(kind: TrackerKind, run: Run, directory: RunDirectory) -> Tracker | None:
-    """Returns what a run is tracked by, None for none; ConfigError when it is not installed."""
+    """Returns the tracker of a run, None for `none`; ConfigError if it is not installed."""
     refuse_missing(kind)
     if kind == "none":
         return None
@@ -63,7 +63,7 @@ def open_tracker(kind: TrackerKind, run: Run, directory: RunDirectory) -> Tracke
 
 
 class Background:
-    """A tracker that is opened, fed and closed by a thread, and given up when it fails."""
+    """A tracker that a thread opens, feeds and closes, and abandons when it fails."""
 
     def __init__(self, name: str, open_: Callable[[], Tracker]) -> None:
         self._name, self._open = name, open_
@@ -73,25 +73,25 @@ class Background:
         self._thread.start()
 
     def log(self, updates: int, figures: Mapping[str, float]) -> None:
-        """Hands a line over without waiting."""
+        """Queues a line without waiting; drops it if the queue is full."""
         if not self._thread.is_alive():
             return
         try:
             self._lines.put_nowait((updates, figures))
         except queue.Full:
             if not self._dropped:
-                _log.warning("%s is slow; lines it has no time for are left out, metrics.jsonl has them", self._name)
+                _log.warning("%s is slow; some lines are not sent, metrics.jsonl has them", self._name)
             self._dropped = True
 
     def close(self) -> None:
-        """Has the tracker take what waits, for a bounded time."""
+        """Sends the queued lines and closes the tracker, within CLOSE_S."""
         give_up_at = time.monotonic() + CLOSE_S
         while self._thread.is_alive() and time.monotonic() < give_up_at:
             with contextlib.suppress(queue.Full):
                 self._lines.put(None, timeout=LOOK_S)
                 self._thread.join(give_up_at - time.monotonic())
         if self._thread.is_alive():
-            _log.warning("%s did not take everything within %g s; metrics.jsonl has it", self._name, CLOSE_S)
+            _log.warning("%s did not receive all lines within %g s; metrics.jsonl has them", self._name, CLOSE_S)
 
     def _work(self) -> None:
         try:
@@ -99,16 +99,16 @@ class Background:
             while (line := self._lines.get()) is not None:
                 tracker.log(*line)
             tracker.close()
-        except (Exception, SystemExit) as e:  # noqa: BLE001  (whatever is wrong with a tracker is no reason to stop learning)
-            _log.warning("%s fails; the run goes on without it, and metrics.jsonl has everything: %s", self._name, e)
+        except (Exception, SystemExit) as e:  # noqa: BLE001  (no failure of a tracker stops learning)
+            _log.warning("%s failed; the run continues without it, and metrics.jsonl has all lines: %s", self._name, e)
 
 
 class WeightsAndBiases:
-    """A run of Weights & Biases; where it goes is told by its own settings (WANDB_MODE=offline: into the directory)."""
+    """A run of Weights & Biases. Its own settings decide where it is stored (WANDB_MODE=offline: in the directory)."""
 
     def __init__(self, run: Run, directory: RunDirectory) -> None:
-        """Opens the run, or the same one again."""
-        import wandb  # noqa: PLC0415  (an extra of its own)
+        """Opens the run; after a resume the same one."""
+        import wandb  # noqa: PLC0415  (an optional extra)
 
         self._run = wandb.init(
             project=PROJECT,
@@ -117,25 +117,25 @@ class WeightsAndBiases:
             dir=str(directory.path),
             config=msgspec.to_builtins(run.spec),
             resume="allow",
-            # The console and git state are none of its business.
+            # Neither console output nor git state is sent.
             settings=wandb.Settings(console="off", disable_git=True, save_code=False, finish_timeout=CLOSE_S),
         )
 
     def log(self, updates: int, figures: Mapping[str, float]) -> None:
-        """Logs figures; those of before the newest are left out by Weights & Biases itself."""
+        """Logs the numbers of a line; Weights & Biases ignores lines older than its newest."""
         self._run.log(dict(figures), step=updates)
 
     def close(self) -> None:
-        """Sends what is left."""
+        """Sends the remaining lines and closes the run."""
         self._run.finish()
 
 
 class Mlflow:
-    """A run of MLflow, at the tracking server it is set to, else in files in the run's directory."""
+    """A run of MLflow, at the tracking server of its settings, else in files in the run's directory."""
 
     def __init__(self, run: Run, directory: RunDirectory) -> None:
-        """Opens the run, or the same one again."""
-        import mlflow  # noqa: PLC0415  (an extra of its own)
+        """Opens the run; after a resume the same one."""
+        import mlflow  # noqa: PLC0415  (an optional extra)
         from mlflow.entities import Param  # noqa: PLC0415
 
         uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else _files(directory)  # type: ignore[no-untyped-call]
@@ -153,7 +153,7 @@ class Mlflow:
         self._client.log_batch(self._id, params=params)
 
     def log(self, updates: int, figures: Mapping[str, float]) -> None:
-        """Logs figures at the time the line was written."""
+        """Logs the numbers of a line, with the time of the line."""
         from mlflow.entities import Metric  # noqa: PLC0415
 
         at_ms = int(figures["time"] * 1_000)
@@ -165,7 +165,7 @@ class Mlflow:
 
 
 def numbers_of(line: Mapping[str, Any]) -> dict[str, float]:
-    """Returns a line's finite numbers by name; those of players or agents as name/0, name/1, ..."""
+    """Returns the finite numbers of a line by name; lists over players or agents become name/0, name/1, ..."""
     return {
         name: float(value)
         for name, value in _flat(line)
@@ -185,12 +185,12 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _param_name(name: str) -> str:
-    """Returns a parameter's name as MLflow takes it, whose store makes files of such names."""
+    """Returns a parameter's name as a valid file name, because MLflow's store makes files of the names."""
     return "/".join(file_name(part) for part in name.split("/"))
 
 
 def _files(directory: RunDirectory) -> str:
     """Returns a store in the run's directory."""
-    # MLflow 3 has stores in files only where it is told that they are meant.
+    # MLflow 3 allows stores in files only with this variable.
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     return (directory.path.resolve() / "mlruns").as_uri()

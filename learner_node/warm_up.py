@@ -1,7 +1,7 @@
-"""What a run's warm-up takes: a forecast from the rate at which transitions come. Pure.
+"""The forecast of a run's warm-up, from the rate of inserted transitions. Pure.
 
-The first update needs `replay.min_size` transitions; the first `exploration.random_steps` environment steps are acted
-at random. Both are charged to the budget, and a slow world may need more time for them than the budget has.
+The first update needs `replay.min_size` transitions, and actions are random in the first `exploration.random_steps`
+environment steps. Both are charged to the budget, and a slow world may need more time for them than the budget has.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ import math
 from common.run.run import RunSpec
 
 SHORTEST_LOOK_S = 3.0
-"""Time over which a rate is measured at least."""
+"""Shortest time over which a rate is measured [s]."""
 
 
 class InsertRate:
-    """Transitions a second since the first ones were seen. All times are monotonic seconds."""
+    """The number of transitions a second since the first ones arrived. All times are monotonic seconds."""
 
     def __init__(self) -> None:
         self._known: int | None = None
         self._began: float | None = None
-        """When an actor was first seen to collect."""
+        """Time of the first observation of an actor that collects."""
         self._first: tuple[int, float] | None = None
         self._last = 0, 0.0
         self._now = 0.0
 
     def observe(self, inserts: int, now: float, *, collecting: bool = True) -> None:
-        """Notes the transitions of the run, and whether an actor collects: has made its copies and has weights."""
+        """Takes the transitions so far, and whether an actor collects: its environments and weights are ready."""
         self._now = now
         if self._known is None:
             self._known = inserts
@@ -41,10 +41,10 @@ class InsertRate:
 
     @property
     def value(self) -> float | None:
-        """Transitions a second; None before it can be told.
+        """Transitions a second; None before it is known.
 
-        While nothing has followed the first transitions, they count for the longer of two times: what they took
-        themselves, and what the next ones have taken so far.
+        As long as no more transitions followed the first ones, they count for the longer of two times: the time they
+        took, and the time since them.
         """
         if self._first is None or self._known is None or self._now - self._first[1] < SHORTEST_LOOK_S:
             return None
@@ -55,9 +55,9 @@ class InsertRate:
 
 
 def forecast(spec: RunSpec, size: int, rate: float | None) -> str:
-    """Returns how far the warm-up is, in words; empty when it is over.
+    """Returns the progress of the warm-up as text; empty when it is over.
 
-    size: transitions in the replay. rate: transitions a second, None when it is not known yet.
+    size: transitions in the replay table. rate: transitions a second; None if it is not known yet.
     """
     missing = spec.replay.min_size - size
     if missing <= 0:
@@ -67,7 +67,7 @@ def forecast(spec: RunSpec, size: int, rate: float | None) -> str:
 
 
 def beyond_budget(spec: RunSpec, size: int, env_steps: int, trained_s: float, rate: float | None) -> str:
-    """Returns why the warm-up outlasts the time budget, and what to do; empty when it does not."""
+    """Returns why the warm-up takes longer than the time budget, and what to do; empty if it does not."""
     seconds = spec.budget.seconds
     if not seconds or not rate:
         return ""
@@ -89,7 +89,7 @@ def beyond_budget(spec: RunSpec, size: int, env_steps: int, trained_s: float, ra
 
 
 def ended_too_early(spec: RunSpec) -> str:
-    """Returns what to say of a run whose budget was used before its first update."""
+    """Returns the warning for a run whose budget was used before its first update."""
     return (
         f"the budget ended during the warm-up, before the replay held {spec.replay.min_size:,} transitions: no update "
         "was done and the policies are untrained; give more time or lower replay.min_size"

@@ -1,4 +1,4 @@
-"""Tables on stdout, for people and for files."""
+"""Printing tables to a terminal or a file."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from rich.table import Table
 
 from common.process import command
 
-_ENDLESS = 100_000
+_FILE_WIDTH = 100_000
 
 
 def print_tables(*tables: Table) -> None:
-    """Prints tables: on a terminal within its width, elsewhere as wide as they are, for a file has no edge."""
+    """Prints tables on stdout: within the width of a terminal, elsewhere without wrapping."""
     console = Console(file=command.results(), markup=False, emoji=False)
     if not console.is_terminal:
-        console.width = _ENDLESS
+        console.width = _FILE_WIDTH
     for table in tables:
         console.print(table)

@@ -113,7 +113,7 @@ def evaluate(
     progress: called with the number of finished episodes. Raises ConfigError if the directory has no policies, and for
     a task that the run's world does not support.
 
-    Example: evaluate(RunDirectory(Path("runs/spread")), 1_000, FIRST_SEED, task=EvalTask(fast=True)).return_mean
+    Example: evaluate("runs/spread", 1_000, FIRST_SEED, task=EvalTask(fast=True)).return_mean
     """
     if not isinstance(directory, RunDirectory):
         directory = RunDirectory(directory)

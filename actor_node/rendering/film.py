@@ -1,9 +1,9 @@
-"""Films of trained teams: episodes in the real world of a run, pictured by that world's own renderer.
+"""Films of trained teams: episodes in the real world of a run, drawn by the world's own renderer.
 
     policies -> a world of one copy -> Camera: its picture after each reset and step
              -> captions.py: scenario, episode, step, return, messages -> encoders.py: GIF or MP4
 
-Several runs are filmed side by side from the same seeds; whose episode is over first waits for the other.
+Several runs are filmed side by side from the same seeds; a run whose episode ends early shows its last picture.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from common.worlds import FOREIGN, make_world
 from common.worlds.pettingzoo import PettingZooWorld
 
 FIRST_SEED = 1_000_000
-"""Of `shoal evaluate` too: a film shows the first episodes of the evaluation."""
-USUAL_FPS = 10
-"""Where a world does not say how fast it is to be shown."""
-_REST_S = 0.8
-"""How long the end of an episode stays on the screen."""
+"""Seed of the first episode, as in `shoal evaluate`: a film shows the first episodes of the evaluation."""
+DEFAULT_FPS = 10
+"""Frames a second of a world that does not define them."""
+_PAUSE_S = 0.8
+"""How long the last picture of an episode is shown [s]."""
 
 
 class Film(msgspec.Struct, frozen=True):
-    """What was filmed."""
+    """The result of filming."""
 
     path: str
     runs: tuple[str, ...]
@@ -53,19 +53,19 @@ class Film(msgspec.Struct, frozen=True):
     fps: int
     bytes: int
     seconds: float
-    """Time it took to make."""
+    """Time spent on making the film [s]."""
     returns: tuple[tuple[float, ...], ...]
-    """[runs, episodes]: summed over agents and over the steps that were filmed."""
+    """[runs, episodes]: rewards summed over agents and over the filmed steps."""
 
 
 class Shot(NamedTuple):
-    """One moment of an episode."""
+    """One picture of an episode."""
 
     picture: Image.Image
     messages: Messages
     step: int
     returns: tuple[float, ...]
-    """Of each side so far."""
+    """Each side's return so far."""
 
 
 def render(
@@ -81,13 +81,14 @@ def render(
 ) -> Film:
     """Films `episodes` episodes of each run, episode e from `reset(seed=seed + e)`, and writes them to `output`.
 
-    fps: frames a second; 0 = the world's own. width: of a run's picture in pixels. steps: of an episode, at most.
-    progress: called with the number of episodes done. ConfigError where a run cannot be played or its world pictured.
+    fps: frames a second; 0 takes the world's own. width: of a run's picture [pixels]. steps: limit on the steps of an
+    episode. progress: called with the number of finished episodes. Raises ConfigError if a run cannot be played or
+    drawn.
     """
     started_at = time.perf_counter()
     kind = film_kind(output)
     with ExitStack() as stack:
-        # Closing one mpe2 world ends pygame for all of them: they are closed together, after the last picture.
+        # Closing one mpe2 world ends pygame for all of them, so they are closed together, after the last picture.
         stages = [Stage(directory, width) for directory in directories]
         for stage in stages:
             stack.enter_context(closing(stage))
@@ -96,8 +97,8 @@ def render(
         reels: list[list[list[Shot]]] = []
         for episode in range(episodes):
             reels.append([stage.play(seed + episode, steps) for stage in stages])
-            film.add([*_frames(stages, reels[-1], f"{episode + 1}/{episodes}")], hold=round(_REST_S * fps))
-            _forget_pictures(reels[-1])
+            film.add([*_frames(stages, reels[-1], f"{episode + 1}/{episodes}")], pause=round(_PAUSE_S * fps))
+            _drop_pictures(reels[-1])
             progress(episode + 1)
         size_bytes = film.write(output)
     return Film(
@@ -116,7 +117,7 @@ def render(
 
 
 class Camera:
-    """A ParallelEnv that keeps its picture after each reset and step, at most `width` pixels wide."""
+    """A ParallelEnv that stores a picture after each reset and step, at most `width` pixels wide."""
 
     def __init__(self, env: Any, width: int) -> None:
         self._env, self._width = env, width
@@ -126,13 +127,13 @@ class Camera:
         return getattr(self._env, name)
 
     def reset(self, **options: Any) -> Any:
-        """Resets the environment and takes its picture."""
+        """Resets the environment and stores its picture."""
         result = self._env.reset(**options)
         self._take()
         return result
 
     def step(self, actions: Any) -> Any:
-        """Steps the environment and takes its picture."""
+        """Steps the environment and stores its picture."""
         result = self._env.step(actions)
         self._take()
         return result
@@ -146,10 +147,10 @@ class Camera:
 
 
 class Stage:
-    """One run's team in the real world of its scenario, before a camera."""
+    """One run's team in the real world of its scenario, with a camera."""
 
     def __init__(self, directory: RunDirectory, width: int) -> None:
-        directory.run  # noqa: B018  (a directory that holds no run is told apart from one without policies)
+        directory.run  # noqa: B018  (its error tells a directory without a run from one without policies)
         stored = load_policy(directory.policy_file)
         self.run = stored.run
         self.name = directory.path.resolve().name
@@ -157,21 +158,21 @@ class Stage:
         self._sides = _membership(self.run)
         self._world = _open_world(self.run)
         if with_sides(self._world.spec, self.run.spec.network.sides) != self.run.joint:
-            raise ConfigError(f"{directory.path}: the installed {self._world.name} is not the world of this run")
+            raise ConfigError(f"{directory.path}: the installed {self._world.name} is not the world of this run.")
         cameras: list[Camera] = []
 
-        def before_a_camera(env: Any) -> Camera:
-            cameras.append(Camera(_able_to_render(self._world.name, env), width))
+        def with_camera(env: Any) -> Camera:
+            cameras.append(Camera(_renderable(self._world.name, env), width))
             return cameras[-1]
 
-        self._world.wrap(before_a_camera)
+        self._world.wrap(with_camera)
         self._camera = cameras[0]
-        self.fps = int(min(self._camera.metadata.get("render_fps") or USUAL_FPS, 50))
+        self.fps = int(min(self._camera.metadata.get("render_fps") or DEFAULT_FPS, 50))
 
     def play(self, seed: int, steps: int) -> list[Shot]:
-        """Plays one episode, or its first `steps` steps, and returns its pictures: the start's and each step's.
+        """Plays one episode, or its first `steps` steps, and returns its pictures: of the start and of each step.
 
-        WorldError where the environment or its renderer fails.
+        Raises WorldError if the environment or its renderer fails.
         """
         try:
             return self._play(seed, steps)
@@ -189,7 +190,7 @@ class Stage:
             self._camera.taken.clear()
             step = self._world.step(self._policy.act(obs))
             totals += self._sides @ step.reward[0]
-            # Where the episode is over the world has been reset: the picture of that comes second.
+            # If the episode is over, the world has been reset, and the reset's picture is the second.
             shots.append(Shot(*self._camera.taken[0], len(shots), tuple(map(float, totals))))
             if step.episode_over[0]:
                 break
@@ -223,19 +224,19 @@ def _panel(stage: Stage, reel: Sequence[Shot], i: int, episode: str, runs: int) 
     )
 
 
-def _forget_pictures(reels: list[list[Shot]]) -> None:
-    """Keeps each episode's last shot: its pictures are in the film."""
+def _drop_pictures(reels: list[list[Shot]]) -> None:
+    """Deletes all shots but each episode's last, because the film contains their pictures."""
     for reel in reels:
         del reel[:-1]
 
 
 def _membership(run: Run) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Returns [sides, agents]: 1.0 where the agent is of the side."""
+    """Returns `[sides, agents]`: 1.0 where the agent belongs to the side."""
     return np.array([[float(agent.team == side) for agent in run.joint.agents] for side in run.joint.teams])
 
 
 def _open_world(run: Run) -> PettingZooWorld:
-    """Makes the world that the run is evaluated in, without a screen. ConfigError where it has no renderer."""
+    """Makes the world in which the run is evaluated, without a screen; ConfigError if it has no renderer."""
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
     if _has_no_display():
@@ -252,7 +253,7 @@ def _open_world(run: Run) -> PettingZooWorld:
             raise
         raise ConfigError(f"{name} cannot be filmed: its parallel_env takes no render_mode='rgb_array' ({e})") from e
     if not isinstance(world, PettingZooWorld):
-        raise TypeError(f"{name} is no PettingZoo world")
+        raise TypeError(f"{name} is not a PettingZoo world")
     return world
 
 
@@ -261,31 +262,31 @@ def _has_no_display() -> bool:
 
 
 def _hint(error: Exception) -> str:
-    """Returns what to do where a renderer finds no display."""
-    words = str(error).lower()
-    if not any(name in words for name in ("opengl", "egl", "glfw", "display", "osmesa")):
+    """Returns the way out if a renderer finds no display."""
+    text = str(error).lower()
+    if not any(name in text for name in ("opengl", "egl", "glfw", "display", "osmesa")):
         return ""
-    return "; without a display set MUJOCO_GL=egl (or osmesa), or leave the film out: --no-film"
+    return "; without a display set MUJOCO_GL=egl (or osmesa), or skip the film with --no-film"
 
 
-def _able_to_render(name: str, env: Any) -> Any:
+def _renderable(name: str, env: Any) -> Any:
     modes = env.metadata.get("render_modes") or ()
     if "rgb_array" not in modes:
         raise ConfigError(f"{name} cannot be filmed: it renders {', '.join(modes) or 'nothing'}, not 'rgb_array'")
     env.unwrapped.render_mode = "rgb_array"
     if hasattr(env.unwrapped, "game_font"):
-        # mpe2 writes messages over its picture, ten numbers beyond the edge; the captions have them instead.
-        env.unwrapped.game_font = _Mute()
+        # mpe2 writes messages over its picture, partly beyond its edge; the captions show them instead.
+        env.unwrapped.game_font = _NoText()
     return env
 
 
-class _Mute:
+class _NoText:
     def render_to(self, *_: Any) -> None:
         """Writes nothing."""
 
 
 def _messages(env: Any) -> Messages:
-    """Returns what each agent that speaks says, as MPE keeps it; nothing elsewhere."""
+    """Returns the message of each speaking agent in an MPE world; empty in other worlds."""
     agents = getattr(getattr(env.unwrapped, "world", None), "agents", ())
     speaking = [agent for agent in agents if not getattr(agent, "silent", True)]
     return {str(agent.name): tuple(map(float, agent.state.c)) for agent in speaking}

@@ -5,8 +5,8 @@
     step = world.step(actions)
 
 A scenario is one file and one row of the table below. `mpe2:simple_spread` is the same scenario, spec and options in
-the installed mpe2 itself. Names that begin with `pettingzoo:` go to the adapter, for example
-`pettingzoo:pettingzoo.sisl.pursuit_v5`; its options are those of the module's `parallel_env`.
+the installed mpe2 itself. The adapter makes names that start with `pettingzoo:`, for example
+`pettingzoo:pettingzoo.sisl.pursuit_v5`; the options are those of the module's `parallel_env`.
 """
 
 from __future__ import annotations
@@ -92,12 +92,12 @@ def make_world(
     exception raised by the environment.
     """
     if isinstance(copies, bool) or not isinstance(copies, int) or copies < 1:
-        raise ConfigError(f"{name}: copies={copies!r} is not a number of copies; give 1 or more")
+        raise ConfigError(f"{name}: copies={copies!r} is not a number of copies. Pass 1 or more.")
     given = {**(options or {}), **more_options}
     made, fault = on_made or _ignore, on_fault or _ignore
     episodes = EpisodeRules(max_episode_steps, restart_ended=restart_ended)
     if name.startswith(FOREIGN):
-        from common.worlds.pettingzoo import PettingZooWorld  # noqa: PLC0415  (actors need not have it installed)
+        from common.worlds.pettingzoo import PettingZooWorld  # noqa: PLC0415  (actors do not need it installed)
 
         module = name.removeprefix(FOREIGN)
         return PettingZooWorld.of_module(
@@ -105,7 +105,7 @@ def make_world(
         )
     scenario = _scenario(name.removeprefix(REAL_MPE2), given)
     if name.startswith(REAL_MPE2):
-        from common.worlds.real_mpe2 import real_mpe2  # noqa: PLC0415  (actors need not have it installed)
+        from common.worlds.real_mpe2 import real_mpe2  # noqa: PLC0415  (actors do not need it installed)
 
         spec = MpeWorld(name, scenario, 1, 0).spec
         return real_mpe2(name, scenario, spec, copies, seed=seed, episodes=episodes, on_made=made, on_fault=fault)
@@ -116,7 +116,7 @@ def make_world(
 
 
 def world_spec(name: str, options: Mapping[str, Any] | None = None, **more_options: Any) -> AgentsSpec:
-    """Returns what a world's agents see and do, by making one copy; options and errors are those of `make_world`."""
+    """Returns the spec of a world's agents, by making one copy; options and errors are those of `make_world`."""
     world = make_world(name, copies=1, seed=0, options={**(options or {}), **more_options})
     try:
         return world.spec
@@ -125,31 +125,31 @@ def world_spec(name: str, options: Mapping[str, Any] | None = None, **more_optio
 
 
 def world_spaces(world: World) -> tuple[AgentSpaces, ...]:
-    """Returns the own spaces of a `pettingzoo:` world's agents; empty for a built-in world, whose spaces are flat."""
+    """Returns the spaces of a `pettingzoo:` world's agents; empty for a built-in world, whose spaces are flat."""
     if not world.name.startswith(FOREIGN):
         return ()
-    from common.worlds.pettingzoo import PettingZooWorld  # noqa: PLC0415  (actors need not have it installed)
+    from common.worlds.pettingzoo import PettingZooWorld  # noqa: PLC0415  (actors do not need it installed)
 
     return world.spaces if isinstance(world, PettingZooWorld) else ()
 
 
 def changed_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the options that are not at their defaults; of a `pettingzoo:` world, whose defaults nobody knows, all.
+    """Returns the options that differ from their defaults; for a `pettingzoo:` world, without known defaults, all.
 
     Raises ConfigError for an unknown option and for a value that is not allowed.
     """
     scenario = SCENARIOS.get(name.removeprefix(REAL_MPE2))
     if scenario is None:
         return dict(options)
-    usual = structs.asdict(scenario.options_type())
+    defaults = structs.asdict(scenario.options_type())
     given = structs.asdict(parse_options(name, scenario.options_type, options))
-    return {option: value for option, value in given.items() if value != usual[option]}
+    return {option: value for option, value in given.items() if value != defaults[option]}
 
 
 def messages(name: str, options: Mapping[str, Any] | None = None) -> dict[str, slice]:
-    """Returns where in the joint action each agent's words stand that others hear, by speaker.
+    """Returns speaker -> slice of the joint action with its message, for messages that another agent observes.
 
-    Empty where nobody speaks, and for a `pettingzoo:` world, which does not say what of an action is a message.
+    Empty if no agent speaks, and for a `pettingzoo:` world, whose messages are unknown.
     """
     if name.startswith(FOREIGN):
         return {}
@@ -162,7 +162,7 @@ def scenarios() -> Sequence[ScenarioRow]:
 
 
 def _ignore(_: object) -> None:
-    """Ignores what it is told of the making."""
+    """Ignores its argument."""
 
 
 def _scenario(name: str, options: Mapping[str, Any]) -> Scenario[Any]:
@@ -173,7 +173,7 @@ def _scenario(name: str, options: Mapping[str, Any]) -> Scenario[Any]:
         meant = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(sorted(SCENARIOS))}."
         raise ConfigError(
             f"there is no scenario {name!r}; {meant} Other environments are named {FOREIGN}package.module, a module "
-            "whose parallel_env() makes a PettingZoo ParallelEnv"
+            "whose parallel_env() makes a PettingZoo ParallelEnv."
         )
     scenario = SCENARIOS[name]
     return scenario(parse_options(name, scenario.options_type, options))

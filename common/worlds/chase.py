@@ -1,4 +1,4 @@
-"""What simple_tag and simple_world_comm share: catching, and the penalty for leaving the square."""
+"""Catches, and the penalty for leaving the square: shared by simple_tag and simple_world_comm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from common.worlds.world import BoolArray, Float64Array
 
 
 def caught_by(world: Particles, agents: Sequence[Agent], adversaries: int) -> BoolArray:
-    """Returns [good, adversaries, copies]: which good agent is touched by which adversary, who stand first."""
+    """Returns `[good, adversaries, copies]`: whether the adversary touches the good agent.
+
+    The first `adversaries` agents are the adversaries.
+    """
     sizes = np.array([agent.size for agent in agents])
     reach = sizes[adversaries:, None] + sizes[None, :adversaries]
     caught: BoolArray = world.dist[adversaries:, :adversaries] < reach[..., None]
@@ -19,14 +22,14 @@ def caught_by(world: Particles, agents: Sequence[Agent], adversaries: int) -> Bo
 
 
 def catches_of_each(caught: BoolArray) -> Float64Array:
-    """Returns how many each adversary touches, and zeros for the good agents after them, [agents, copies]."""
+    """Returns `[agents, copies]`: the number of touches of each adversary, then zeros for the good agents."""
     return np.concatenate([caught.sum(axis=0), np.zeros(caught[:, 0].shape)])
 
 
 def out_of_bounds(pos: Float64Array) -> tuple[Float64Array, Float64Array]:
-    """Returns the penalty along x and along y of positions [agents, 2, copies], each [agents, copies].
+    """Returns the penalties along x and along y, each `[agents, copies]`, of positions `[agents, 2, copies]`.
 
-    Zero up to 0.9, a ramp up to 1, then exponential, at most 10. It keeps the chased from running away for ever.
+    The penalty is zero up to 0.9, a ramp up to 1, then exponential, at most 10. It keeps agents from fleeing.
     """
     far = np.abs(pos)
     ramp = (far - 0.9) * 10

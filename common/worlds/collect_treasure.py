@@ -1,7 +1,7 @@
 """collect_treasure: collectors pick up treasures and bring them to the deposit of the treasure's type.
 
-Where a treasure reappears is drawn in the middle of an episode. In mpe2 those draws repeat the ones the episode started
-with; a seeded copy here does the same, a copy that was reset automatically draws afresh.
+The position where a treasure reappears is drawn in the middle of an episode. In mpe2 those draws repeat the draws of
+the episode's start; a seeded copy does the same here, and a copy that was reset automatically makes new draws.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from common.worlds.geometry import blas_norm, in_order
 from common.worlds.physics import Agent, Landmark, Particles
-from common.worlds.scenario import Count, Drawn, ModernOptions, Scenario, Streams, ordered_sum
+from common.worlds.scenario import Count, Drawn, Generators, ModernOptions, Scenario, ordered_sum
 from common.worlds.world import BoolArray, Float64Array
 
 PAID = 5.0
@@ -32,7 +32,7 @@ class CollectTreasureOptions(ModernOptions, frozen=True, kw_only=True, forbid_un
     num_collectors: Count = 6
     """Agents that carry treasures."""
     num_deposits: Annotated[int, msgspec.Meta(ge=1, le=6)] = 2
-    """Agents that take treasures in, one for each type of treasure."""
+    """Agents that receive treasures, one for each type of treasure."""
     num_treasures: Count = 6
     """Treasures in the world."""
 
@@ -75,15 +75,15 @@ class CollectTreasure(Scenario[CollectTreasureOptions]):
             "shared": np.zeros(copies),
         }
 
-    def after_physics(self, world: Particles, streams: Streams) -> None:
-        """Lets collectors pick up, lost treasures reappear, and deposits take in; counts the shared reward."""
-        picked = self._pick_up(world, streams)
+    def after_physics(self, world: Particles, generators: Generators) -> None:
+        """Moves treasures from the ground to collectors to deposits and back; sets the shared reward."""
+        picked = self._pick_up(world, generators)
         delivered = self._deliver(world)
         world.drawn["shared"][:] = PAID * picked + PAID * delivered
         world.measure()
 
     def reward(self, world: Particles) -> Float64Array:
-        """Pays the shared reward, closeness to what comes next, and touching."""
+        """Returns the shared reward, plus closeness to the next goal, minus touches of collectors."""
         collectors, alive = self.options.num_collectors, world.drawn["alive"]
         holding = world.drawn["holding"]
         to_treasure = np.where(alive, world.dist[:collectors, world.agents :], np.inf).min(axis=1)
@@ -98,7 +98,7 @@ class CollectTreasure(Scenario[CollectTreasureOptions]):
         return rewards
 
     def observation(self, world: Particles, agent: int) -> list[Float64Array]:
-        """Position, velocity, what a collector holds; the others, then the treasures, each nearest first."""
+        """Returns position, velocity, a collector's load; the other agents, then the treasures, each nearest first."""
         other = [i for i in range(world.agents) if i != agent]
         kinds = np.eye(self.options.num_deposits)
         known = np.concatenate([world.rel[agent, : world.agents], world.vel, self._roles(world)], axis=1)[other]
@@ -119,27 +119,27 @@ class CollectTreasure(Scenario[CollectTreasureOptions]):
         ]
 
     def metrics(self, world: Particles) -> Mapping[str, Float64Array]:
-        """The type a collector holds (-1: none) or how many carry a deposit's type; how many treasures there are."""
+        """Returns a collector's load (-1: none) or a deposit's number of carriers, and the number of treasures."""
         holding = world.drawn["holding"]
         carried = [(holding == deposit).sum(axis=0) for deposit in range(self.options.num_deposits)]
         alive = np.tile(world.drawn["alive"].sum(axis=0), (world.agents, 1))
         return {"holding": np.concatenate([holding, carried]).astype(float), "alive": alive.astype(float)}
 
-    def _pick_up(self, world: Particles, streams: Streams) -> NDArray[np.intp]:
-        """Gives each treasure that is touched to the first free collector; returns how many went, [copies]."""
+    def _pick_up(self, world: Particles, generators: Generators) -> NDArray[np.intp]:
+        """Gives each touched treasure to the first free collector; returns the number of pick-ups `[copies]`."""
         collectors, holding, alive = self.options.num_collectors, world.drawn["holding"], world.drawn["alive"]
         picked = np.zeros(world.copies, np.intp)
         for treasure in range(self.options.num_treasures):
-            place = world.agents + treasure
+            entity = world.agents + treasure
             lost = ~alive[treasure]
-            touched = alive[treasure] & (world.dist[:collectors, place] < COLLECTOR_SIZE + TREASURE_SIZE)
+            touched = alive[treasure] & (world.dist[:collectors, entity] < COLLECTOR_SIZE + TREASURE_SIZE)
             for collector in np.flatnonzero(touched.any(axis=1)):
                 takes = touched[collector] & alive[treasure] & (holding[collector] == NOTHING)
                 holding[collector][takes] = world.drawn["kind"][treasure][takes]
                 alive[treasure][takes] = False
-                world.pos[place][:, takes] = AWAY
+                world.pos[entity][:, takes] = AWAY
                 picked += takes
-            for rng, copies in streams.split(np.flatnonzero(lost).tolist()):
+            for rng, copies in generators.split(np.flatnonzero(lost).tolist()):
                 self._reappear(world, treasure, copies, rng)
         return picked
 

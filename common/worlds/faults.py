@@ -1,8 +1,8 @@
-"""Exceptions raised by an environment, in words: what was raised, and where in the user's code; no frame of Shoal's.
+"""Texts of faults in a user's environment: the exception, and where the user's code raised it, without frames of Shoal.
 
-world: step 40 of copy 3: RuntimeError: the user's words
+world: step 40 of copy 3 of 4: RuntimeError: the message of the user's code
 my_env.py:31 in step
-raise RuntimeError("the user's words")
+raise RuntimeError("the message of the user's code")
 """
 
 from __future__ import annotations
@@ -17,39 +17,43 @@ from common.errors import ShoalError, WorldError
 MOST_FRAMES = 6
 MOST_LINES = 12
 LONGEST_LINE = 500
+LONGEST_NAME = 200
+"""Characters of an agent's name in a message."""
 FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""Signals of an operator, a terminal or a machine that is out of memory."""
+"""Signals that an operator, a terminal, or a machine without free memory sends."""
 _ROOT = Path(common.__file__).resolve().parent.parent
-_OWN = tuple(f"{_ROOT / folder}/" for folder in ("common", "actor_node", "learner_node", "replay_server", "deploy"))
+_OWN = tuple(
+    f"{_ROOT / folder}/" for folder in ("shoal", "common", "actor_node", "learner_node", "replay_server", "deploy")
+)
 
 
-def raised(where: str, error: BaseException, copy: int | None = None) -> ShoalError:
-    """Returns what to raise for an exception that came out of an environment's code.
+def environment_error(where: str, error: BaseException, copy: int | None = None) -> ShoalError:
+    """Returns the error to raise for an exception of an environment's code.
 
-    where: world, step and copy. Shoal's own errors stay what they are; Ctrl-C is raised again.
+    where: world, step and copy. Shoal's own errors are returned unchanged; KeyboardInterrupt is raised again.
     """
     if isinstance(error, KeyboardInterrupt):
         raise error
     if isinstance(error, ShoalError):
         return error
-    return described(where, error, copy)
+    return describe_exception(where, error, copy)
 
 
-def described(where: str, error: BaseException, copy: int | None = None) -> WorldError:
-    """Returns any exception as the environment's, with its words and the last frames that are not Shoal's."""
-    first, *rest = _words(error).splitlines() or [""]
+def describe_exception(where: str, error: BaseException, copy: int | None = None) -> WorldError:
+    """Returns any exception as an error of the environment: its text and the last frames outside Shoal."""
+    first, *rest = _exception_text(error).splitlines() or [""]
     lines = [f"{where}: {first}", *(f"  {line}" for line in rest[:MOST_LINES])]
     cause = error.__cause__
     if cause is not None:
-        lines.append(f"  because of {next(iter(_words(cause).splitlines()), '')}")
+        lines.append(f"  because of {next(iter(_exception_text(cause).splitlines()), '')}")
     lines += _frames(cause if cause is not None else error)
     return WorldError("\n".join(shorten(line, LONGEST_LINE) for line in lines), copy)
 
 
 def process_ended(code: int, where: str = "") -> str:
-    """Returns how the process of an environment ended: `code` is its exit code, negative for a signal.
+    """Returns how the process of an environment ended, as a text for the user.
 
-    where: the call of the user's code that ran.
+    code: its exit code, negative for a signal. where: the call of the user's code that was running.
     """
     if -code in FROM_OUTSIDE:
         return f"killed by signal {-code}"
@@ -65,18 +69,33 @@ def shorten(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
-def _words(error: BaseException) -> str:
+def copy_text(copy: int, copies: int) -> str:
+    """Returns the copy of an index as messages name it, counted from 1: "copy 3 of 4"."""
+    return f"copy {copy + 1} of {copies}"
+
+
+def agent_text(agent: object) -> str:
+    """Returns an agent's name as messages show it: on one line, at most LONGEST_NAME characters."""
+    return shorten(printable(str(agent)), LONGEST_NAME)
+
+
+def printable(name: str) -> str:
+    """Returns a name on one line, with control characters as Python escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def _exception_text(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"the environment called exit({'' if error.code is None else repr(error.code)})"
     try:
         text = str(error)
     except Exception as e:  # noqa: BLE001  (the user's __str__)
-        text = f"(its text cannot be read: {type(e).__name__})"
+        text = f"(str() of it failed with {type(e).__name__})"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _frames(error: BaseException) -> list[str]:
-    """Returns the last frames that are not Shoal's, the innermost last."""
+    """Returns the last frames outside Shoal, the innermost last."""
     found = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_foreign(frame.filename)]
     lines = []
     for frame in found[-MOST_FRAMES:]:

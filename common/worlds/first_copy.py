@@ -1,4 +1,4 @@
-"""The first copy of a user's own environment: made in a process of its own, for what its agents observe and do.
+"""The first copy of a user's environment, made in a separate process to read its agents' spaces.
 
     launcher, learner                                     first_copy_process.py
        --- name, options ------------------------------>
@@ -6,8 +6,8 @@
        <-- agents and spaces, or a fault ---------------
        <-- the end of the process ----------------------  after close()
 
-A constructor may take minutes and is not broken off; the user ends it by Ctrl-C. Whatever the environment does to that
-process (it hangs, crashes, leaves processes behind), the command says so and ends.
+A constructor may take minutes and is not interrupted; the user ends it with Ctrl-C. If the environment crashes or hangs
+the process, or leaves processes behind, the command reports it and ends.
 
 | waits for                | frees it                                                                               |
 |--------------------------|--------------------------------------------------------------------------------------|
@@ -31,41 +31,41 @@ from common.spec import AgentsSpec
 from common.worlds.faults import process_ended
 
 SLOW_S, VERY_SLOW_S = 2.0, 10.0
-"""When the call is named: first, and for the second time; then at twice the time, and so on."""
+"""Times after which the running call is named: first, second; then after twice the last time [s]."""
 CLOSE_S = 5.0
 _LOOK_S = 0.1
 _PURPOSE = "making one copy of the environment, to see what its agents observe and do"
 
 
 class Task(msgspec.Struct, frozen=True):
-    """What the child needs."""
+    """The environment that the child makes."""
 
     name: str
     options: dict[str, Any]
 
 
 class Began(msgspec.Struct, frozen=True, tag="began"):
-    """A call of the user's code begins."""
+    """A message: a call of the user's code starts."""
 
     call: Literal["the import of its module", "its constructor", "observation_space() or action_space()", "close()"]
 
 
 class Found(msgspec.Struct, frozen=True, tag="found"):
-    """What the copy says of its agents."""
+    """A message: the agents and spaces of the copy."""
 
     agents: AgentsSpec
     spaces: tuple[AgentSpaces, ...]
 
 
 class Fault(msgspec.Struct, frozen=True, tag="fault"):
-    """What the environment raised, or what is wrong with it."""
+    """A message: the environment's exception, or its fault."""
 
     kind: Literal["config", "world", "interrupt", "defect"]
     text: str
     copy: int | None = None
 
     def as_error(self) -> BaseException:
-        """Returns what the caller would have seen, had the copy been made in its own process."""
+        """Returns the error that the caller would have received in its own process."""
         if self.kind == "interrupt":
             return KeyboardInterrupt()
         if self.kind == "defect":
@@ -74,16 +74,16 @@ class Fault(msgspec.Struct, frozen=True, tag="fault"):
 
 
 class Watch(NamedTuple):
-    """What a command does while it waits for the first copy."""
+    """Callbacks of a command that waits for the first copy."""
 
     say: Callable[[str], object] = lambda _: None
     """Shows a line to the user."""
     tick: Callable[[], object] = lambda: None
-    """Is called ten times a second; what it raises ends the wait."""
+    """Is called ten times a second; an exception ends the wait."""
 
 
 class FirstCopy:
-    """One copy of an environment, for as long as it takes to read its spaces.
+    """One copy of an environment that exists until its spaces are read.
 
     Example: found = FirstCopy("pettingzoo:meet", {"max_steps": 30}, Watch(say=print)).read()
     """
@@ -99,14 +99,14 @@ class FirstCopy:
     def read(self) -> Found:
         """Makes the copy, reads it and closes it.
 
-        Raises ConfigError and WorldError as `make_world` does, and WorldError where the environment ended its process.
+        Raises ConfigError and WorldError like `make_world`, and WorldError if the environment ended its process.
         """
         child = ChildProcess("common.worlds.first_copy_process")
         try:
-            with contextlib.suppress(OSError):  # it has died; its exit code says how
+            with contextlib.suppress(OSError):  # the child has died; its exit code tells how
                 child.pipe.send_bytes(msgspec.msgpack.encode(self._task))
             hangs = False
-            while not hangs and self._goes_on(child):
+            while not hangs and self._may_continue(child):
                 self._watch.tick()
                 now = time.monotonic()
                 self._name_the_call(now)
@@ -118,14 +118,14 @@ class FirstCopy:
         if self._fault is not None:
             raise self._fault.as_error()
         if self._found is None or (code and not hangs):
-            raise WorldError(f"{self._task.name}: making copy 0: {process_ended(code, self._call)}")
+            raise WorldError(f"{self._task.name}: making copy 1 of 1: {process_ended(code, self._call)}")
         return self._found
 
-    def _goes_on(self, child: ChildProcess) -> bool:
-        """Hears one message, if one comes; returns whether the process may say more."""
+    def _may_continue(self, child: ChildProcess) -> bool:
+        """Receives one message, if there is one; returns whether the process may send more."""
         try:
             if child.pipe.poll(_LOOK_S):
-                self._hear(msgspec.msgpack.decode(child.pipe.recv_bytes(), type=Began | Found | Fault))
+                self._receive(msgspec.msgpack.decode(child.pipe.recv_bytes(), type=Began | Found | Fault))
                 return True
         except (EOFError, OSError):
             # The user's code may have closed the pipe.
@@ -133,13 +133,13 @@ class FirstCopy:
             return child.process.poll() is None
         return child.process.poll() is None or child.pipe.poll()
 
-    def _hear(self, message: Began | Found | Fault) -> None:
+    def _receive(self, message: Began | Found | Fault) -> None:
         if isinstance(message, Began):
             self._call, self._call_began_at = message.call, time.monotonic()
         elif isinstance(message, Found):
             self._found = message
         else:
-            # A later one is of closing after the first.
+            # A later fault comes from closing after the first fault.
             self._fault = self._fault or message
 
     def _name_the_call(self, now: float) -> None:
@@ -151,7 +151,7 @@ class FirstCopy:
 
 
 def fault_of(error: BaseException, details: str) -> Fault:
-    """Returns what to tell of an error that ends the child; details: its traceback."""
+    """Returns the message for an error that ends the child; details: its traceback."""
     if isinstance(error, ConfigError):
         return Fault("config", _clean(str(error)))
     if isinstance(error, ShoalError):
@@ -162,5 +162,5 @@ def fault_of(error: BaseException, details: str) -> Fault:
 
 
 def _clean(text: str) -> str:
-    """Returns a text that can be written as UTF-8: names of files and agents may hold anything."""
+    """Returns a text that UTF-8 can encode; names of files and agents may contain anything."""
     return text.encode("utf-8", "backslashreplace").decode()

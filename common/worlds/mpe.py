@@ -1,9 +1,9 @@
-"""The batched world: one scenario over the one physics, with episodes that start, are cut off, and start again.
+"""The batched MPE world: the physics and one scenario, with episodes that start, end, and restart.
 
-    actions -> Controls -> force, words -> Particles.step -> after_physics
-            -> reward, ended? -> observation -> new starts where it ended
+    actions -> Controls -> force, message -> Particles.step -> after_physics
+            -> reward, termination -> observation -> new starts of the ended episodes
 
-Inside, copies stand on the last axis of float64 arrays; what goes in and out has them on the first, in float32.
+Internal arrays are float64 with copies on the last axis; actions and observations are float32 with copies on the first.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from common.spec import AgentsSpec, joint_spec
 from common.state import State, copy_into, generator_state, restore_generator, select_prefix, with_prefix
 from common.worlds.actions import Controls, action_parts
 from common.worlds.physics import Particles
-from common.worlds.scenario import Drawn, Scenario, Streams
+from common.worlds.scenario import Drawn, Generators, Scenario
 from common.worlds.world import (
-    AS_THE_WORLD_SAYS,
+    DEFAULT_EPISODE_RULES,
     BoolArray,
     EpisodeRules,
     Float32Array,
@@ -31,7 +31,7 @@ from common.worlds.world import (
 
 
 class MpeWorld:
-    """Copies of one scenario as arrays, equal to as many mpe2 environments, bit for bit."""
+    """Copies of one scenario as arrays, each equal to an mpe2 environment bit for bit."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class MpeWorld:
         scenario: Scenario[Any],
         copies: int,
         seed: int | None,
-        episodes: EpisodeRules = AS_THE_WORLD_SAYS,
+        episodes: EpisodeRules = DEFAULT_EPISODE_RULES,
     ) -> None:
         self.name = name
         self.copies = copies
@@ -49,9 +49,9 @@ class MpeWorld:
             scenario.agents, scenario.landmarks, scenario.utterance, copies, legacy=scenario.legacy
         )
         self.rewards: Float64Array = np.zeros((len(scenario.agents), copies))
-        """[agents, copies]: the last step's rewards before they are rounded to float32."""
+        """[agents, copies]: the last step's rewards before the conversion to float32."""
         self._rng = np.random.default_rng(seed)
-        self._streams = Streams(self._rng)
+        self._generators = Generators(self._rng)
         self._controls = Controls(scenario.agents, scenario.utterance, continuous=options.continuous_actions)
         self._force = np.zeros((len(scenario.agents), 2, copies))
         self._age = np.full(copies, -1)
@@ -66,30 +66,30 @@ class MpeWorld:
         self._action_shape = (copies, self.spec.action_dim)
 
     def reset(self, seeds: Sequence[int] | None = None) -> Float32Array:
-        """Starts every copy anew, copy c as mpe2's `reset(seed=seeds[c])` does."""
+        """Starts a new episode in every copy, copy c like mpe2's `reset(seed=seeds[c])`."""
         drawn = self.scenario.draw(self._rng, self.copies) if seeds is None else self._draw_seeded(seeds)
         self.particles.place(slice(None), drawn)
         self._age[:] = 0
         self._ended[:] = False
-        # mpe2 draws midway from a copy of the generator made before it drew the start.
+        # Draws in the middle of an episode: mpe2 uses a copy of the generator made before the start was drawn.
         midway = seeds if seeds is not None and self.scenario.draws_midway else []
-        self._streams.own = {copy: np.random.default_rng(int(seed)) for copy, seed in enumerate(midway)}
+        self._generators.seeded = {copy: np.random.default_rng(int(seed)) for copy, seed in enumerate(midway)}
         return self._observe()
 
     def step(self, actions: Float32Array) -> Step:
-        """Steps every copy; the copies whose episode ended go on with the start of their next one."""
+        """Steps every copy; copies whose episode ended continue with the start of their next episode."""
         check_actions(self, actions, self._action_shape, self._age)
         self._force[:] = 0.0
         self._controls.execute(actions, self._force, self.particles.said)
         self.particles.step(self._force)
-        self.scenario.after_physics(self.particles, self._streams)
+        self.scenario.after_physics(self.particles, self._generators)
         self.rewards = self.scenario.reward(self.particles)
         self._age += 1
         over = self._age >= self._max_steps
         discount = self._ones
         terminated = self.scenario.terminated(self.particles)
         if terminated is not None:
-            terminated &= ~over  # mpe2 calls a success on the last step a cut-off
+            terminated &= ~over  # for mpe2 a success in the last step is a truncation
             discount = np.where(terminated[:, None], np.float32(0.0), self._ones)
             over |= terminated
         metrics = self._metrics()
@@ -101,34 +101,34 @@ class MpeWorld:
         return Step(obs, _by_copy(self.rewards), discount, self._ones, next_obs, over, metrics)
 
     def state(self) -> State:
-        """Returns all that the next steps depend on: bodies, what was drawn, ages and generators."""
-        own = {str(copy): generator_state(rng) for copy, rng in self._streams.own.items()}
+        """Returns everything that determines the next steps: bodies, drawn values, ages and generators."""
+        own = {str(copy): generator_state(rng) for copy, rng in self._generators.seeded.items()}
         state = {**self.particles.state(), "age": self._age.copy(), "rng": generator_state(self._rng)}
         return state | with_prefix("own", own)
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Goes on exactly as the world that the state was taken from; KeyError or ValueError when it is of another."""
+        """Restores a state and continues exactly from it; KeyError or ValueError for a state of another world."""
         self.particles.restore(state)
         copy_into(self._age, state["age"])
         restore_generator(self._rng, state["rng"])
-        self._streams.own = {}
-        for copy, kept in select_prefix("own", state).items():
-            self._streams.own[int(copy)] = np.random.default_rng(0)
-            restore_generator(self._streams.own[int(copy)], kept)
+        self._generators.seeded = {}
+        for copy, stored in select_prefix("own", state).items():
+            self._generators.seeded[int(copy)] = np.random.default_rng(0)
+            restore_generator(self._generators.seeded[int(copy)], stored)
 
     def messages(self) -> dict[str, slice]:
-        """Returns where in the joint action the words stand that others hear, by speaker.
+        """Returns speaker -> slice of the joint action with its message, for messages that another agent observes.
 
-        Words that nobody observes are no message: what eve and bob say in simple_crypto is their answer.
+        The actions of eve and bob in simple_crypto are answers that no agent observes, so they are not messages.
         """
-        heard = [(agent, part) for agent, part in self._controls.words if self._is_heard(agent)]
-        return {self.spec.agents[agent].name: part for agent, part in heard}
+        observed = [(agent, part) for agent, part in self._controls.messages if self._is_observed(agent)]
+        return {self.spec.agents[agent].name: part for agent, part in observed}
 
     def close(self) -> None:
-        """Does nothing: arrays are all there is."""
+        """Does nothing, since the world consists of arrays."""
 
-    def _is_heard(self, agent: int) -> bool:
-        """Whether what any other agent observes changes with what this one says."""
+    def _is_observed(self, agent: int) -> bool:
+        """Returns whether any other agent's observation changes with this agent's message."""
         said, before = self.particles.said[agent].copy(), self._observe()
         self.particles.said[agent] = said + 1.0
         changed = (self._observe() != before).any(axis=0)
@@ -143,18 +143,18 @@ class MpeWorld:
         return {key: np.concatenate([drawn[key] for drawn in draws], axis=-1) for key in draws[0]}
 
     def _start_again(self, over: BoolArray, next_obs: Float32Array) -> Float32Array:
-        """Resets the copies that are over and returns what to act on next."""
+        """Resets the copies whose episode is over and returns the observations for the next actions."""
         ended = np.flatnonzero(over)
         self.particles.place(ended, self.scenario.draw(self._rng, len(ended)))
         self._age[ended] = 0
-        for copy in ended if self._streams.own else ():
-            self._streams.own.pop(int(copy), None)
+        for copy in ended if self._generators.seeded else ():
+            self._generators.seeded.pop(int(copy), None)
         obs = next_obs.copy()
         obs[ended] = self._observe()[ended]
         return obs
 
     def _without_ended(self, step: Step) -> Step:
-        """Returns a step in which the copies whose episode ended earlier are absent."""
+        """Returns the step with the copies absent whose episode ended in an earlier step."""
         gone = self._ended
         here = np.where(gone[:, None], np.float32(0.0), self._ones)
         over = step.episode_over & ~gone
@@ -177,7 +177,7 @@ class MpeWorld:
         return {key: np.ascontiguousarray(rows.T) for key, rows in self.scenario.metrics(self.particles).items()}
 
     def _measure_spec(self) -> AgentsSpec:
-        """Describes the agents; an observation is as long as the one the scenario just made."""
+        """Returns the agents' spec, with the sizes of the observations that the scenario makes."""
         scenario = self.scenario
         continuous = scenario.options.continuous_actions
         return joint_spec(

@@ -1,4 +1,4 @@
-"""Reads a scenario's options: what is unknown or not allowed becomes one sentence that names it and the way out."""
+"""Parses a scenario's options; an unknown option or an invalid value becomes one sentence with the way out."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ def parse_options(world: str, kind: type[StructT], options: Mapping[str, Any]) -
     for name, value in options.items():
         if name not in rows:
             known = ", ".join(f"{row.name}={row.default!r}" for row in rows.values())
-            raise ConfigError(f"{world} has no option {name!r}; its options and their defaults: {known}")
+            raise ConfigError(f"{world} has no option {name!r}. Its options and their defaults: {known}.")
         try:
             msgspec.convert({name: value}, kind)
         except msgspec.ValidationError as e:
-            raise ConfigError(f"{world}: {name}={value!r} is not allowed; give {rows[name].allowed}") from e
+            raise ConfigError(f"{world}: {name}={value!r} is not allowed; give {rows[name].allowed}.") from e
     return msgspec.convert(dict(options), kind)
 
 
 def option_rows(kind: type[msgspec.Struct]) -> tuple[OptionRow, ...]:
-    """Returns the options of a scenario with their defaults and, in words, what is allowed."""
+    """Returns the options of a scenario with their defaults and a text of the allowed values."""
     properties = msgspec.json.schema(kind)["$defs"][kind.__name__]["properties"]
-    return tuple(OptionRow(name, schema.get("default"), _in_words(schema)) for name, schema in properties.items())
+    return tuple(OptionRow(name, schema.get("default"), _allowed_text(schema)) for name, schema in properties.items())
 
 
-def _in_words(schema: Mapping[str, Any]) -> str:
-    """Says what a JSON schema allows."""
+def _allowed_text(schema: Mapping[str, Any]) -> str:
+    """Returns the values that a JSON schema allows, as a text."""
     if "anyOf" in schema:
-        return " or ".join(_in_words(branch) for branch in schema["anyOf"])
+        return " or ".join(_allowed_text(branch) for branch in schema["anyOf"])
     if "enum" in schema:
         return " or ".join(repr(value) for value in schema["enum"])
-    words = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "null": "nothing"}
-    kind = words.get(schema["type"], schema["type"])
+    texts = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "null": "nothing"}
+    kind = texts.get(schema["type"], schema["type"])
     low, high = schema.get("minimum"), schema.get("maximum")
     if low is not None and high is not None:
         return f"{kind} from {low:g} to {high:g}"

@@ -1,11 +1,11 @@
 """The physics of the Multi-Agent Particle Environment, for many copies of a world at once.
 
-Legend: A agents, E entities (the agents, then the landmarks), C copies. The copies stand on the last axis, so every
-operation runs over contiguous memory whatever the number of agents. Each formula keeps mpe2's order of floating-point
-operations, in float64, so that a copy stays equal to mpe2 bit for bit; an algebraically equal rearrangement would not.
+Entities are the agents, then the landmarks. Copies are on the last axis, so every operation runs over contiguous memory
+for any number of agents. Each formula has mpe2's order of floating-point operations, in float64, so that a copy equals
+mpe2 bit for bit; an algebraically equal rearrangement would not.
 
-Two entities at exactly the same point have no direction to be pushed apart in: mpe2 divides zero by zero and the
-episode turns NaN; here they exert no force on each other.
+For two entities at exactly the same point, mpe2 divides zero by zero and the episode becomes NaN; here they exert no
+force on each other.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SMALLEST_DISTANCE = 1e-162
 
 @dataclass(frozen=True)
 class Landmark:
-    """A round body that stays where it is."""
+    """A round body that does not move."""
 
     size: float = 0.05
     collides: bool = False
@@ -38,7 +38,7 @@ class Landmark:
 
 @dataclass(frozen=True)
 class Agent:
-    """A round body that acts. Agents of one team share a side."""
+    """A round body that acts; `team` is its side."""
 
     name: str
     team: str = "agent"
@@ -52,7 +52,7 @@ class Agent:
 
 
 class Particles:
-    """The state of all copies, and the laws by which it moves."""
+    """The state of all copies, and the physics that changes it."""
 
     def __init__(
         self, agents: Sequence[Agent], landmarks: Sequence[Landmark], utterance: int, copies: int, *, legacy: bool
@@ -64,11 +64,11 @@ class Particles:
         self.vel = np.zeros((self.agents, 2, copies))
         self.said = np.zeros((self.agents, utterance, copies))
         self.rel = np.zeros((self.agents, entities, 2, copies))
-        """[i, j]: where entity j stands as seen from agent i."""
+        """[i, j]: position of entity j relative to agent i."""
         self.dist = np.zeros((self.agents, entities, copies))
         """[i, j]: distance from agent i to entity j."""
         self.drawn: dict[str, NDArray[Any]] = {}
-        """What else a scenario drew at the start of each copy's episode, copies on the last axis."""
+        """Other values that a scenario draws for each copy's episode, name -> array with copies on the last axis."""
         self._squares = np.zeros_like(self.rel)
         self._legacy = legacy
         self._mass = np.array([agent.mass for agent in agents])[:, None, None]
@@ -78,7 +78,7 @@ class Particles:
         self._contact_rows = np.array([a * entities + b for a, b, _ in self._contacts], dtype=np.intp)
 
     def place(self, where: slice | NDArray[np.intp], drawn: Mapping[str, NDArray[Any]]) -> None:
-        """Puts the copies `where` into the states drawn for them, at rest and silent."""
+        """Sets the copies `where` to the given starts, with velocities and messages zero."""
         for key, values in drawn.items():
             if key == "pos":
                 self.pos[..., where] = values
@@ -91,12 +91,12 @@ class Particles:
         self.measure()
 
     def state(self) -> State:
-        """Returns positions, velocities, words and what was drawn; all else follows from them."""
-        kept = {"pos": self.pos.copy(), "vel": self.vel.copy(), "said": self.said.copy()}
-        return kept | with_prefix("drawn", {key: values.copy() for key, values in self.drawn.items()})
+        """Returns positions, velocities, messages and drawn values, which determine everything else."""
+        bodies = {"pos": self.pos.copy(), "vel": self.vel.copy(), "said": self.said.copy()}
+        return bodies | with_prefix("drawn", {key: values.copy() for key, values in self.drawn.items()})
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Takes a state over; KeyError or ValueError when it is of other bodies."""
+        """Restores a state; KeyError or ValueError for a state of other bodies."""
         for name, into in {"pos": self.pos, "vel": self.vel, "said": self.said}.items():
             copy_into(into, state[name])
         drawn = select_prefix("drawn", state)
@@ -105,26 +105,26 @@ class Particles:
         self.measure()
 
     def step(self, force: Float64Array) -> None:
-        """Moves all bodies by one time step under the agents' own forces, [agents, 2, copies], which it consumes."""
+        """Moves all bodies by one time step under the agents' forces `[agents, 2, copies]`; overwrites the forces."""
         self._push_apart(force)
         if self._legacy:
             self._accelerate(force)
             self._drift()
         else:
-            # mpe2 moves by the old velocity, so an action shows in the position one step late.
+            # mpe2 moves by the old velocity, so an action changes the position one step later.
             self._drift()
             self._accelerate(force)
         self.measure()
 
     def measure(self) -> None:
-        """Renews `rel` and `dist` after positions have changed."""
+        """Recomputes `rel` and `dist` after positions have changed."""
         np.subtract(self.pos[None], self.pos[: self.agents, None], out=self.rel)
         np.multiply(self.rel, self.rel, out=self._squares)
         np.add(self._squares[:, :, 0], self._squares[:, :, 1], out=self.dist)
         np.sqrt(self.dist, out=self.dist)
 
     def _push_apart(self, force: Float64Array) -> None:
-        """Adds the contact forces: each pair repels along its line, softly before contact and stiffly after."""
+        """Adds the contact forces: pairs repel each other, softly before contact, stiffly after."""
         if not self._contacts:
             return
         gap = self.dist.reshape(-1, self.copies).take(self._contact_rows, axis=0)
@@ -167,7 +167,10 @@ Contact = tuple[int, int, tuple[bool, bool]]
 
 
 def _contact_pairs(agents: Sequence[Agent], landmarks: Sequence[Landmark]) -> tuple[list[Contact], Float64Array]:
-    """Returns the pairs that can push, as (a, b, who of them moves), in mpe2's order, and their contact distances."""
+    """Returns the pairs that can push each other, as (a, b, (a moves, b moves)), and their contact distances.
+
+    The pairs are in mpe2's order.
+    """
     bodies: list[Agent | Landmark] = [*agents, *landmarks]
     moves = [agent.moves for agent in agents] + [False] * len(landmarks)
     contacts = [

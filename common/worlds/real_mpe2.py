@@ -1,7 +1,7 @@
-"""mpe2 itself behind the same spec as the batched world of that scenario: to evaluate in, and to be compared with.
+"""mpe2 itself with the spec of the batched world of that scenario, for evaluations and comparisons.
 
 `make_world("mpe2:simple_spread", ...)` takes the options of `simple_spread` and steps the installed package. With
-`benchmark_data` its steps carry mpe2's benchmark data under the names that the batched world gives them.
+`benchmark_data` its steps contain mpe2's benchmark data under the names of the batched world.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from common.errors import ConfigError
 from common.spec import AgentSpec, AgentsSpec
-from common.worlds.making import Codec, Layout, make_copies
+from common.worlds.construction import Codec, Layout, make_copies
 from common.worlds.mpe import MpeWorld
 from common.worlds.pettingzoo import PettingZooWorld
 from common.worlds.scenario import Scenario
@@ -26,7 +26,7 @@ class RealMpe2(PettingZooWorld):
     """Copies of mpe2's own environment."""
 
     benchmark: tuple[str, ...] = ()
-    """Names of its benchmark data; empty where they were not asked for."""
+    """Names of its benchmark data; empty if it was not requested."""
 
     def step(self, actions: Float32Array) -> Step:
         """Steps every copy; adds mpe2's benchmark data."""
@@ -34,13 +34,13 @@ class RealMpe2(PettingZooWorld):
         return step._replace(metrics=self._metrics()) if self.benchmark else step
 
     def _metrics(self) -> dict[str, Float64Array]:
-        """Returns name -> [copies, agents], NaN where mpe2 tells an agent less than the others."""
+        """Returns name -> [copies, agents], NaN where mpe2 has fewer values for an agent than for the others."""
         values = np.full((len(self.benchmark), self.copies, len(self.spec.agents)), np.nan)
         for c, infos in enumerate(self.infos):
             for i, agent in enumerate(self.spec.agents):
-                told = _flat(infos[agent.name]["benchmark_data"])
-                # In simple_adversary the adversary is told the last of them only.
-                values[len(self.benchmark) - len(told) :, c, i] = told
+                agent_values = _flat(infos[agent.name]["benchmark_data"])
+                # In simple_adversary the adversary's data is the last value only.
+                values[len(self.benchmark) - len(agent_values) :, c, i] = agent_values
         return dict(zip(self.benchmark, values, strict=True))
 
 
@@ -58,10 +58,10 @@ def real_mpe2(
     """Makes copies of mpe2's own environment. Raises ConfigError for options that only the batched world has."""
     options = msgspec.structs.asdict(scenario.options)
     if options.pop("dynamics") != "mpe2":
-        raise ConfigError(f"{name}: mpe2 has no dynamics='legacy'; leave it out, or take the batched world")
+        raise ConfigError(f"{name}: mpe2 has no dynamics='legacy'. Leave it out, or use the batched world.")
     if options.pop("curriculum_stage", 0):
         # mpe2 1.1.1 cannot leave stage 0: a property of BaseScenario swallows what set_curriculum_stage() assigns.
-        raise ConfigError(f"{name}: mpe2 never leaves curriculum_stage=0; take the batched world")
+        raise ConfigError(f"{name}: mpe2 never leaves curriculum_stage=0. Use the batched world.")
     try:
         make = import_module(f"mpe2.{scenario.mpe2_module}").parallel_env
     except ImportError as e:
@@ -75,7 +75,7 @@ def real_mpe2(
 
 
 def _flat(data: Any) -> Float64Array:
-    """Returns one agent's benchmark data, a number or a tuple of numbers and arrays; -1 for nothing held."""
+    """Returns one agent's benchmark data, a number or a tuple of numbers and arrays; -1 stands for None."""
     values = data if isinstance(data, tuple) else (data,)
     return np.concatenate([np.atleast_1d(np.float64(-1.0 if value is None else value)) for value in values])
 
@@ -85,10 +85,10 @@ def _encode(obs: Any) -> Float32Array:
 
 
 def _decoder(agent: AgentSpec, *, continuous: bool) -> Any:
-    """Returns how mpe2 is told an action: its Box, clipped, or one number for all choices, move + 5 * say."""
+    """Returns how an action becomes mpe2's: a clipped Box, or one number for all choices, move + 5 * message."""
 
     def clip(row: Float32Array) -> Float32Array:
-        # mpe2 clips too, but keeps a warning for each clipped action for ever.
+        # mpe2 clips too, but stores a warning for each clipped action forever.
         return np.clip(row, np.float32(0.0), np.float32(1.0))
 
     def count(row: Float32Array) -> int:

@@ -1,7 +1,7 @@
-"""What a scenario is: bodies, how an episode starts, what is rewarded, what is seen, and its options.
+"""The interface of a scenario: its bodies, starts, rewards, observations and options.
 
-A scenario holds no state: everything that changes is in the Particles handed to its methods, where `agents` come first
-among the entities and copies stand on the last axis.
+A scenario has no state: its methods receive the state as Particles, with the agents first among the entities and copies
+on the last axis.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ Drawn = Mapping[str, NDArray[Any]]
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Options every scenario has."""
+    """Options of every scenario."""
 
     continuous_actions: bool = True
-    """Box(0, 1) actions; False: a choice among moves and one among symbols."""
+    """Box(0, 1) actions; False: one choice among moves and one among symbols."""
     max_cycles: Count = 25
-    """Steps after which an episode is cut off."""
+    """Number of steps after which an episode is truncated."""
     benchmark_data: bool = False
-    """Whether each step also gives the scenario's benchmark data, as `Step.metrics`."""
+    """Whether each step contains the scenario's benchmark data, as `Step.metrics`."""
     dynamics: Literal["mpe2", "legacy"] = "mpe2"
-    """Which environment to be equal to: mpe2, or the original one, in which the published tables were made."""
+    """The environment to equal: mpe2, or (legacy) the original one, in which the published tables were made."""
 
 
 class ModernOptions(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Options of a scenario that no published table used the original of."""
+    """Options of a scenario without a published table from the original environment."""
 
     dynamics: Literal["mpe2"] = "mpe2"
-    """Which environment to be equal to."""
+    """The environment to equal."""
 
 
-class Streams:
-    """Where a scenario draws from in the middle of an episode: a seeded copy has a generator of its own."""
+class Generators:
+    """The generators for draws in the middle of an episode: one for each seeded copy, one shared by the others."""
 
     def __init__(self, shared: np.random.Generator) -> None:
         self.shared = shared
-        self.own: dict[int, np.random.Generator] = {}
+        self.seeded: dict[int, np.random.Generator] = {}
 
     def split(self, copies: Iterable[int]) -> Iterator[tuple[np.random.Generator, list[int]]]:
-        """Yields each generator that some of these copies draw from, with those copies."""
+        """Yields each generator that these copies use, with those of the copies that use it."""
         sharing = []
         for copy in copies:
-            if copy in self.own:
-                yield self.own[copy], [copy]
+            if copy in self.seeded:
+                yield self.seeded[copy], [copy]
             else:
                 sharing.append(copy)
         if sharing:
@@ -73,11 +73,11 @@ class Scenario(ABC, Generic[OptionsT]):
     reward_meaning: ClassVar[str]
     """One line for the table of scenarios."""
     mpe2_module: ClassVar[str]
-    """The module of mpe2 this is equal to."""
+    """The module of mpe2 that the scenario equals."""
     utterance: int = 0
-    """Symbols of the language agents speak, 0 where none speaks."""
+    """Number of symbols in a message; 0 if no agent speaks."""
     draws_midway: ClassVar[bool] = False
-    """Whether `after_physics` draws, so that seeded copies keep their generators."""
+    """Whether `after_physics` draws random numbers, so that seeded copies need their own generators."""
 
     agents: Sequence[Agent]
     landmarks: Sequence[Landmark]
@@ -88,33 +88,33 @@ class Scenario(ABC, Generic[OptionsT]):
 
     @abstractmethod
     def draw(self, rng: np.random.Generator, copies: int) -> Drawn:
-        """Draws the starts of `copies` episodes: `pos` [entities, 2, copies], and what else the episode fixes.
+        """Draws the starts of `copies` episodes: `pos` [entities, 2, copies], and other values of an episode.
 
-        For one copy it draws in mpe2's order, so that the same seed gives the same start.
+        For one copy it draws in mpe2's order, so that equal seeds give equal starts.
         """
 
-    def after_physics(self, world: Particles, streams: Streams) -> None:
+    def after_physics(self, world: Particles, generators: Generators) -> None:
         """Changes the world between a step's physics and its reward."""
 
     @abstractmethod
     def reward(self, world: Particles) -> Float64Array:
-        """Returns what each agent earned, [agents, copies]."""
+        """Returns the agents' rewards `[agents, copies]`."""
 
     @abstractmethod
     def observation(self, world: Particles, agent: int) -> list[Float64Array]:
-        """Returns what an agent sees, as blocks [..., copies] to be laid one after the other."""
+        """Returns an agent's observation, as blocks `[..., copies]` to be concatenated."""
 
     def terminated(self, world: Particles) -> BoolArray | None:  # noqa: ARG002
-        """Returns which copies have truly ended, [copies], or None where none ever does."""
+        """Returns which copies have truly terminated, `[copies]`, or None if the scenario never terminates."""
         return None
 
     def metrics(self, world: Particles) -> Mapping[str, Float64Array]:  # noqa: ARG002
-        """Returns the benchmark data, name -> [agents, copies]."""
+        """Returns the benchmark data, name -> `[agents, copies]`."""
         return {}
 
 
 def ordered_sum(terms: Iterable[Float64Array]) -> Float64Array:
-    """Adds arrays one after the other: numpy's own sum may pair them differently, which changes the last bit."""
+    """Adds arrays in order; numpy's own sum may pair them differently, which changes the last bit."""
     return reduce(np.add, terms)
 
 

@@ -31,9 +31,9 @@ class Simple(Scenario[SimpleOptions]):
         return {"pos": rng.uniform(-1.0, 1.0, (2, 2, copies))}
 
     def reward(self, world: Particles) -> Float64Array:
-        """Pays the squared distance."""
+        """Returns minus the squared distance to the landmark."""
         return -squared_norm(world.rel[:, 1])
 
     def observation(self, world: Particles, agent: int) -> list[Float64Array]:
-        """Velocity and landmark."""
+        """Returns the velocity and the landmark's relative position."""
         return [world.vel[agent], world.rel[agent, 1]]

@@ -18,11 +18,11 @@ class SimpleAdversaryOptions(Options, frozen=True, kw_only=True, forbid_unknown_
     """Options of simple_adversary."""
 
     N: Count = 2
-    """Good agents, and landmarks."""
+    """Number of good agents, and of landmarks."""
     num_agent_neighbors: Count | None = None
-    """See only so many of the nearest other agents."""
+    """Number of nearest other agents in the observation; None: all."""
     num_landmark_neighbors: Count | None = None
-    """See only so many of the nearest landmarks; good agents see the goal besides."""
+    """Number of nearest landmarks in the observation; None: all. Good agents also observe the goal."""
 
 
 class SimpleAdversary(Scenario[SimpleAdversaryOptions]):
@@ -45,7 +45,7 @@ class SimpleAdversary(Scenario[SimpleAdversaryOptions]):
         return {"goal": goal, "pos": rng.uniform(-1.0, 1.0, (1 + 2 * n, 2, copies))}
 
     def reward(self, world: Particles) -> Float64Array:
-        """Pays closeness to the goal; the original squared the adversary's distance, but not in the agents' share."""
+        """Returns closeness to the goal; the original squares the distance in the adversary's reward."""
         landmarks = slice(world.agents, None)
         to_goal = np.stack([pick(world.dist[i, landmarks], world.drawn["goal"]) for i in range(world.agents)])
         adversary = -to_goal[ADVERSARY]
@@ -55,7 +55,7 @@ class SimpleAdversary(Scenario[SimpleAdversaryOptions]):
         return np.stack([adversary, *[good] * self.options.N])
 
     def observation(self, world: Particles, agent: int) -> list[Float64Array]:
-        """The goal (good agents only), landmarks, other agents."""
+        """Returns the goal (good agents only), landmarks, other agents."""
         rel, landmarks = world.rel[agent], world.rel[agent, world.agents :]
         goal = [] if agent == ADVERSARY else [pick(landmarks, world.drawn["goal"])]
         return [
@@ -65,7 +65,7 @@ class SimpleAdversary(Scenario[SimpleAdversaryOptions]):
         ]
 
     def metrics(self, world: Particles) -> Mapping[str, Float64Array]:
-        """Squared distances to each landmark and to the goal."""
+        """Returns the squared distances to each landmark and to the goal."""
         squares = squared_norm(world.rel[:, world.agents :])
         goal = np.stack([pick(row, world.drawn["goal"]) for row in squares])
         return {f"landmark_{i}": squares[:, i] for i in range(self.options.N)} | {"goal": goal}

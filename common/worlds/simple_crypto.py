@@ -39,25 +39,25 @@ class SimpleCrypto(Scenario[SimpleCryptoOptions]):
         self.landmarks = [Landmark() for _ in range(MESSAGES)]
 
     def draw(self, rng: np.random.Generator, copies: int) -> Drawn:
-        """Draws message and key, each one-hot among the first two symbols, and positions that nobody sees."""
+        """Draws message and key, each one-hot among the first two symbols, and positions that no agent observes."""
         symbols = np.eye(SYMBOLS)
         message = symbols[:, rng.integers(MESSAGES, size=copies)]
         key = symbols[:, rng.integers(MESSAGES, size=copies)]
         return {"message": message, "key": key, "pos": rng.uniform(-1.0, 1.0, (3 + MESSAGES, 2, copies))}
 
     def reward(self, world: Particles) -> Float64Array:
-        """Pays the squared error of each guess; whoever has said nothing is not counted."""
+        """Returns rewards from the squared error of each guess; a silent agent has error 0."""
         eve, bob = (self._error(world, agent) for agent in (EVE, BOB))
         good = eve - bob
         return np.stack([-eve, good, good])
 
     def observation(self, world: Particles, agent: int) -> list[Float64Array]:
-        """Eve: what alice said; bob: the key and what alice said; alice: the message and the key."""
+        """Returns alice's words for eve; the key and alice's words for bob; the message and the key for alice."""
         said, key, message = world.said[ALICE], world.drawn["key"], world.drawn["message"]
         return {EVE: [said], BOB: [key, said], ALICE: [message, key]}[agent]
 
     def metrics(self, world: Particles) -> Mapping[str, Float64Array]:
-        """What each said, and the message, symbol by symbol."""
+        """Returns each agent's answer and the plain message, symbol by symbol."""
         said = {f"said_{i}": world.said[:, i].copy() for i in range(SYMBOLS)}
         message = world.drawn["message"]
         return said | {f"message_{i}": np.tile(message[i], (3, 1)) for i in range(SYMBOLS)}

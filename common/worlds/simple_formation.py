@@ -11,7 +11,7 @@ from common.worlds.scenario import Count, Drawn, ModernOptions, Scenario
 from common.worlds.world import BoolArray, Float64Array
 
 RADIUS = 0.5
-IN_PLACE = 0.05
+REACHED = 0.05
 FARTHEST = 2.0
 
 
@@ -19,9 +19,9 @@ class SimpleFormationOptions(ModernOptions, frozen=True, kw_only=True, forbid_un
     """Options of simple_formation."""
 
     N: Count = 4
-    """Agents."""
+    """Number of agents."""
     terminate_on_success: bool = False
-    """Whether the episode ends once every agent is within 0.05 of its place."""
+    """Whether the episode ends once every agent is within 0.05 of its assigned position."""
 
 
 class SimpleFormation(Scenario[SimpleFormationOptions]):
@@ -42,30 +42,30 @@ class SimpleFormation(Scenario[SimpleFormationOptions]):
         return {"pos": np.concatenate([agents, rng.uniform(-0.5, 0.5, (1, 2, copies))])}
 
     def reward(self, world: Particles) -> Float64Array:
-        """Pays the mean distance to the assigned places."""
-        off_place = np.clip(self._off_place(world), 0.0, FARTHEST)
-        return np.broadcast_to(-mean_over_agents(off_place), (world.agents, world.copies))
+        """Returns minus the mean distance to the assigned positions."""
+        distances = np.clip(self._distance_to_target(world), 0.0, FARTHEST)
+        return np.broadcast_to(-mean_over_agents(distances), (world.agents, world.copies))
 
     def observation(self, world: Particles, agent: int) -> list[Float64Array]:
-        """Velocity, position, landmark."""
+        """Returns velocity, position, and the landmark's relative position."""
         return [world.vel[agent], world.pos[agent], world.rel[agent, world.agents]]
 
     def terminated(self, world: Particles) -> BoolArray | None:
-        """Ends where every agent is in its place."""
+        """Returns whether every agent is at its assigned position."""
         if not self.options.terminate_on_success:
             return None
-        in_place: BoolArray = np.logical_and.reduce(self._off_place(world) < IN_PLACE)
-        return in_place
+        arrived: BoolArray = np.logical_and.reduce(self._distance_to_target(world) < REACHED)
+        return arrived
 
-    def _off_place(self, world: Particles) -> Float64Array:
-        """Returns how far each agent is from the place it is assigned to, [agents, copies].
+    def _distance_to_target(self, world: Particles) -> Float64Array:
+        """Returns each agent's distance to its assigned position, `[agents, copies]`.
 
-        The places lie evenly on the circle, the first in the direction of the agent with the smallest angle.
+        The positions are evenly spaced on the circle, the first in the direction of the agent with the smallest angle.
         """
         n = world.agents
         agents, center = world.pos[:n], world.pos[n]
         angles = np.arctan2(agents[:, 1] - center[1], agents[:, 0] - center[0])
         first = np.where(angles < 0, angles + 2 * np.pi, angles).min(axis=0)
-        turns = first + np.arange(n)[:, None] * (2 * np.pi / n)
-        places = center + RADIUS * np.stack([np.cos(turns), np.sin(turns)], axis=1)
-        return assigned_costs(blas_norm(agents[:, None] - places[None]))
+        angles = first + np.arange(n)[:, None] * (2 * np.pi / n)
+        targets = center + RADIUS * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        return assigned_costs(blas_norm(agents[:, None] - targets[None]))

@@ -11,7 +11,7 @@ from common.worlds.scenario import Count, Drawn, ModernOptions, Scenario
 from common.worlds.world import BoolArray, Float64Array
 
 LENGTH = 1.25
-IN_PLACE = 0.05
+REACHED = 0.05
 FARTHEST = 2.0
 
 
@@ -19,9 +19,9 @@ class SimpleLineOptions(ModernOptions, frozen=True, kw_only=True, forbid_unknown
     """Options of simple_line."""
 
     N: Count = 4
-    """Agents."""
+    """Number of agents."""
     terminate_on_success: bool = False
-    """Whether the episode ends once every agent is within 0.05 of its place."""
+    """Whether the episode ends once every agent is within 0.05 of its assigned position."""
 
 
 class SimpleLine(Scenario[SimpleLineOptions]):
@@ -53,21 +53,21 @@ class SimpleLine(Scenario[SimpleLineOptions]):
         return {"places": places, "pos": np.concatenate([agents, start[None], end[None]])}
 
     def reward(self, world: Particles) -> Float64Array:
-        """Pays the mean distance to the assigned places."""
-        off_place = np.clip(self._off_place(world), 0.0, FARTHEST)
-        return np.broadcast_to(-mean_over_agents(off_place), (world.agents, world.copies))
+        """Returns minus the mean distance to the assigned positions."""
+        distances = np.clip(self._distance_to_target(world), 0.0, FARTHEST)
+        return np.broadcast_to(-mean_over_agents(distances), (world.agents, world.copies))
 
     def observation(self, world: Particles, agent: int) -> list[Float64Array]:
-        """Velocity, position, both landmarks."""
+        """Returns velocity, position, both landmarks."""
         return [world.vel[agent], world.pos[agent], world.rel[agent, world.agents :]]
 
     def terminated(self, world: Particles) -> BoolArray | None:
-        """Ends where every agent is in its place."""
+        """Returns whether every agent is at its assigned position."""
         if not self.options.terminate_on_success:
             return None
-        in_place: BoolArray = np.logical_and.reduce(self._off_place(world) < IN_PLACE)
-        return in_place
+        arrived: BoolArray = np.logical_and.reduce(self._distance_to_target(world) < REACHED)
+        return arrived
 
-    def _off_place(self, world: Particles) -> Float64Array:
-        """Returns how far each agent is from the place it is assigned to, [agents, copies]."""
+    def _distance_to_target(self, world: Particles) -> Float64Array:
+        """Returns each agent's distance to its assigned position, `[agents, copies]`."""
         return assigned_costs(blas_norm(world.pos[: world.agents, None] - world.drawn["places"][None]))

@@ -36,12 +36,12 @@ class SimplePush(Scenario[SimplePushOptions]):
         return {"goal": goal, "pos": rng.uniform(-1.0, 1.0, (4, 2, copies))}
 
     def reward(self, world: Particles) -> Float64Array:
-        """Pays closeness to the goal; the original is the same."""
+        """Returns closeness to the goal; equal in the original."""
         adversary, agent = (pick(world.dist[i, 2:], world.drawn["goal"]) for i in (ADVERSARY, AGENT))
         return np.stack([agent - adversary, -agent])
 
     def observation(self, world: Particles, agent: int) -> list[Float64Array]:
-        """Velocity, landmarks and the other; the agent also sees the goal and the colours."""
+        """Returns velocity, landmarks and the other agent; the good agent also observes the goal and the colours."""
         rel, goal = world.rel[agent], world.drawn["goal"]
         landmarks, other = rel[2:], rel[1 - agent]
         if agent == ADVERSARY:

@@ -16,7 +16,7 @@ class SimpleReferenceOptions(Options, frozen=True, kw_only=True, forbid_unknown_
     """Options of simple_reference."""
 
     local_ratio: Ratio = 0.5
-    """Weight of an agent's own listener's distance; the mean of both weighs 1 - local_ratio."""
+    """Weight of the distance of an agent's own listener; the mean of both has weight 1 - local_ratio."""
 
 
 class SimpleReference(Scenario[SimpleReferenceOptions]):
@@ -38,7 +38,7 @@ class SimpleReference(Scenario[SimpleReferenceOptions]):
         return {"goal": goal, "pos": rng.uniform(-1.0, 1.0, (5, 2, copies))}
 
     def reward(self, world: Particles) -> Float64Array:
-        """Blends each listener's distance with the mean; the original squared them and gave both the sum."""
+        """Returns a blend of the listener's distance and the mean; the original gives both the sum of squares."""
         goal, ratio = world.drawn["goal"], self.options.local_ratio
         if self.legacy:
             squares = [squared_norm(pick(world.rel[1 - i, 2:], goal[i])) for i in range(2)]
@@ -48,6 +48,6 @@ class SimpleReference(Scenario[SimpleReferenceOptions]):
         return blended
 
     def observation(self, world: Particles, agent: int) -> list[Float64Array]:
-        """Velocity, landmarks, colour of the landmark the other is to go to, what the other said."""
+        """Returns velocity, landmarks, the colour of the other agent's goal, and the other agent's message."""
         color = COLORS.T[:, world.drawn["goal"][agent]]
         return [world.vel[agent], world.rel[agent, 2:], color, world.said[1 - agent]]

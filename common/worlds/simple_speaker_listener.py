@@ -41,16 +41,16 @@ class SimpleSpeakerListener(Scenario[SimpleSpeakerListenerOptions]):
         return {"goal": goal, "pos": rng.uniform(-1.0, 1.0, (5, 2, copies))}
 
     def reward(self, world: Particles) -> Float64Array:
-        """Pays the squared distance to both; the original gave both the sum over both."""
+        """Returns minus the squared distance for both agents; the original gives both the sum over both."""
         square = squared_norm(pick(world.rel[LISTENER, 2:], world.drawn["goal"]))
         return np.stack([-2.0 * square if self.legacy else -square] * 2)
 
     def observation(self, world: Particles, agent: int) -> list[Float64Array]:
-        """Speaker: the landmark's colour; listener: velocity, landmarks, what the speaker said."""
+        """Returns the goal's colour for the speaker; velocity, landmarks and the speaker's message for the listener."""
         if agent == SPEAKER:
             return [COLORS.T[:, world.drawn["goal"]]]
         return [world.vel[agent], world.rel[agent, 2:], world.said[SPEAKER]]
 
     def metrics(self, world: Particles) -> Mapping[str, Float64Array]:
-        """The reward, which is mpe2's benchmark."""
+        """Returns the reward, which is mpe2's benchmark data."""
         return {"reward": self.reward(world)}

@@ -21,19 +21,19 @@ class SimpleSpreadOptions(Options, frozen=True, kw_only=True, forbid_unknown_fie
     """Options of simple_spread."""
 
     N: Count = 3
-    """Agents, and landmarks."""
+    """Number of agents, and of landmarks."""
     local_ratio: Ratio = 0.5
-    """Weight of an agent's own collisions; the shared distance reward weighs 1 - local_ratio."""
+    """Weight of an agent's own collisions; the shared distance reward has weight 1 - local_ratio."""
     curriculum: bool = False
-    """Whether touching is free of penalty at stage 0."""
+    """Whether collisions have no penalty at stage 0."""
     curriculum_stage: Annotated[int, msgspec.Meta(ge=0, le=1)] = 0
-    """Stage of the curriculum: without, then with the penalty."""
+    """Stage of the curriculum: 0 without, 1 with the penalty."""
     terminate_on_success: bool = False
     """Whether the episode ends once every landmark is covered."""
     num_agent_neighbors: Count | None = None
-    """See only so many of the nearest other agents."""
+    """Number of nearest other agents in the observation; None: all."""
     num_landmark_neighbors: Count | None = None
-    """See only so many of the nearest landmarks."""
+    """Number of nearest landmarks in the observation; None: all."""
 
 
 class SimpleSpread(Scenario[SimpleSpreadOptions]):
@@ -53,10 +53,10 @@ class SimpleSpread(Scenario[SimpleSpreadOptions]):
         return {"pos": rng.uniform(-1.0, 1.0, (2 * self.options.N, 2, copies))}
 
     def reward(self, world: Particles) -> Float64Array:
-        """Blends the shared distance to the landmarks with each agent's own collisions."""
+        """Returns a blend of the shared distance to the landmarks and each agent's own collisions."""
         n, ratio = self.options.N, self.options.local_ratio
         shared = -ordered_sum(world.dist[:, n:].min(axis=0))
-        # An agent is nearer to itself than to anything, so it is counted once too often; the original left it so.
+        # The count contains the agent itself; the original does not subtract it.
         touched = np.add.reduce(world.dist[:, :n] < 2 * AGENT_SIZE, axis=1, dtype=np.float64)
         if self.legacy:
             return np.broadcast_to(n * shared - ordered_sum(touched), touched.shape)
@@ -66,7 +66,7 @@ class SimpleSpread(Scenario[SimpleSpreadOptions]):
         return blended
 
     def observation(self, world: Particles, agent: int) -> list[Float64Array]:
-        """Velocity, position, landmarks, other agents, and the silence of the others."""
+        """Returns velocity, position, landmarks, other agents, and zeros for the messages of the others."""
         n, rel = self.options.N, world.rel[agent]
         landmarks = nearest_few(rel[n:], self.options.num_landmark_neighbors)
         other_agents = nearest_few(others(rel, agent, n), self.options.num_agent_neighbors)
@@ -74,14 +74,14 @@ class SimpleSpread(Scenario[SimpleSpreadOptions]):
         return [world.vel[agent], world.pos[agent], landmarks, other_agents, silence]
 
     def terminated(self, world: Particles) -> BoolArray | None:
-        """Ends where every landmark has an agent within 0.1."""
+        """Returns whether every landmark has an agent within 0.1."""
         if not self.options.terminate_on_success:
             return None
         covered: BoolArray = (world.dist[:, self.options.N :].min(axis=0) < COVERED).all(axis=0)
         return covered
 
     def metrics(self, world: Particles) -> Mapping[str, Float64Array]:
-        """Unblended reward, agents touched, summed distances of the landmarks, landmarks covered."""
+        """Returns the unblended reward, touched agents, summed distances of the landmarks, covered landmarks."""
         n = self.options.N
         nearest_agent = world.dist[:, n:].min(axis=0)
         touches = world.dist[:, :n] < 2 * AGENT_SIZE

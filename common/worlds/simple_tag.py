@@ -28,15 +28,15 @@ class SimpleTagOptions(Options, frozen=True, kw_only=True, forbid_unknown_fields
     num_obstacles: CountOrZero = 2
     """Large landmarks in the way."""
     curriculum: bool = False
-    """Whether the chased agents are as slow as the stage has it."""
+    """Whether the stage limits the speed of the chased agents."""
     curriculum_stage: Annotated[int, msgspec.Meta(ge=0, le=2)] = 0
     """Speed of the chased agents under the curriculum: 50 %, 75 %, 100 %."""
     terminate_on_success: bool = False
     """Whether the episode ends once all chased agents are caught at the same time."""
     num_agent_neighbors: Count | None = None
-    """See only so many of the nearest other agents."""
+    """Number of nearest other agents in the observation; None: all."""
     num_landmark_neighbors: Count | None = None
-    """See only so many of the nearest obstacles."""
+    """Number of nearest obstacles in the observation; None: all."""
 
 
 class SimpleTag(Scenario[SimpleTagOptions]):
@@ -67,14 +67,14 @@ class SimpleTag(Scenario[SimpleTagOptions]):
         return {"pos": np.concatenate([agents, obstacles])}
 
     def reward(self, world: Particles) -> Float64Array:
-        """Pays catches to all adversaries alike; the original is the same."""
+        """Returns rewards for catches, equal for all adversaries; the original has the same."""
         caught = self._caught(world)
         adversaries = np.broadcast_to(CAUGHT * caught.sum(axis=(0, 1)), (self.options.num_adversaries, world.copies))
         x, y = out_of_bounds(world.pos[self.options.num_adversaries : world.agents])
         return np.concatenate([adversaries, -CAUGHT * caught.sum(axis=1) - x - y])
 
     def observation(self, world: Particles, agent: int) -> list[Float64Array]:
-        """Velocity, position, obstacles, other agents, velocities of the other chased agents."""
+        """Returns velocity, position, obstacles, other agents, velocities of the other chased agents."""
         options, chasing = self.options, self.options.num_adversaries
         obstacles = nearest_few(world.rel[agent, world.agents :], options.num_landmark_neighbors)
         other_agents = others(world.rel[agent], agent, world.agents)
@@ -83,7 +83,7 @@ class SimpleTag(Scenario[SimpleTagOptions]):
             if agent >= chasing:
                 running = others(running, agent - chasing, options.num_good)
         else:
-            # One slot for each neighbour seen; an adversary's velocity is zeros.
+            # One slot for each observed neighbour; an adversary's velocity is zeros.
             order = nearest(other_agents, options.num_agent_neighbors)
             running = np.concatenate([np.zeros_like(world.vel[:chasing]), world.vel[chasing:]])
             running = in_order(others(running, agent, world.agents), order, options.num_agent_neighbors)
@@ -91,16 +91,16 @@ class SimpleTag(Scenario[SimpleTagOptions]):
         return [world.vel[agent], world.pos[agent], obstacles, other_agents, running]
 
     def terminated(self, world: Particles) -> BoolArray | None:
-        """Ends where every chased agent is touched by some adversary."""
+        """Returns whether an adversary touches every chased agent."""
         if not self.options.terminate_on_success:
             return None
         all_caught: BoolArray = np.logical_and.reduce(self._caught(world).any(axis=1))
         return all_caught
 
     def metrics(self, world: Particles) -> Mapping[str, Float64Array]:
-        """How many chased agents each adversary touches."""
+        """Returns the number of chased agents that each adversary touches."""
         return {"collisions": catches_of_each(self._caught(world))}
 
     def _caught(self, world: Particles) -> BoolArray:
-        """Returns [good, adversaries, copies]: who is touched by whom."""
+        """Returns `[good, adversaries, copies]`: whether the adversary touches the good agent."""
         return caught_by(world, self.agents, self.options.num_adversaries)

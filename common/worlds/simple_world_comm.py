@@ -13,7 +13,7 @@ from common.worlds.world import BoolArray, Float64Array
 
 LEADER = 0
 CAUGHT = 5.0
-FED = 2.0
+FOOD_REWARD = 2.0
 FOREST_SIZE = 0.3
 FOOD_SIZE = 0.03
 
@@ -28,9 +28,9 @@ class SimpleWorldCommOptions(ModernOptions, frozen=True, kw_only=True, forbid_un
     num_obstacles: CountOrZero = 1
     """Large landmarks in the way."""
     num_food: Count = 2
-    """Places where the chased agents are fed."""
+    """Number of food landmarks, which reward chased agents."""
     num_forests: CountOrZero = 2
-    """Places that hide whoever is in them from those outside."""
+    """Number of forests, which hide the agents in them from agents outside."""
 
 
 class SimpleWorldComm(Scenario[SimpleWorldCommOptions]):
@@ -60,14 +60,14 @@ class SimpleWorldComm(Scenario[SimpleWorldCommOptions]):
         self._first_forest = self._first_food + options.num_food
 
     def draw(self, rng: np.random.Generator, copies: int) -> Drawn:
-        """Draws agents uniformly from the square [-1, 1], landmarks from [-0.9, 0.9], food and forests anew."""
+        """Draws agents uniformly from the square [-1, 1], landmarks from [-0.9, 0.9], then food and forests again."""
         agents = rng.uniform(-1.0, 1.0, (len(self.agents), 2, copies))
         landmarks = rng.uniform(-0.9, 0.9, (len(self.landmarks), 2, copies))
         again = rng.uniform(-0.9, 0.9, (self.options.num_food + self.options.num_forests, 2, copies))
         return {"pos": np.concatenate([agents, landmarks[: self.options.num_obstacles], again])}
 
     def reward(self, world: Particles) -> Float64Array:
-        """Pays catches to all adversaries alike; rewards are added in mpe2's order, which sets the last bit."""
+        """Returns rewards for catches, equal for all adversaries, added in mpe2's order for equal bits."""
         chasing = self.options.num_adversaries
         caught = self._caught(world)
         adversaries = -0.1 * world.dist[:chasing, chasing : world.agents].min(axis=1)
@@ -77,13 +77,13 @@ class SimpleWorldComm(Scenario[SimpleWorldCommOptions]):
         good = -CAUGHT * caught.sum(axis=1) - 2 * x - 2 * y
         to_food = world.dist[chasing:, self._first_food : self._first_forest]
         for i in range(self.options.num_food):
-            good = good + FED * (to_food[:, i] < self.agents[chasing].size + FOOD_SIZE)
+            good = good + FOOD_REWARD * (to_food[:, i] < self.agents[chasing].size + FOOD_SIZE)
         return np.concatenate([adversaries, good - 0.05 * to_food.min(axis=1)])
 
     def observation(self, world: Particles, agent: int) -> list[Float64Array]:
-        """Velocity, position, landmarks, others, velocities of the other chased, own forests, the leader's words.
+        """Returns velocity, position, landmarks, other agents, velocities of the chased, forests, the leader's message.
 
-        Whoever a forest hides is seen as zeros; the words are for the adversaries only.
+        Hidden agents are zeros; only adversaries observe the message.
         """
         chasing = self.options.num_adversaries
         inside = self._in_forest(world)
@@ -98,21 +98,21 @@ class SimpleWorldComm(Scenario[SimpleWorldCommOptions]):
         return [world.vel[agent], world.pos[agent], landmarks, seen, *rest]
 
     def metrics(self, world: Particles) -> Mapping[str, Float64Array]:
-        """How many chased agents each adversary touches."""
+        """Returns the number of chased agents that each adversary touches."""
         return {"collisions": catches_of_each(self._caught(world))}
 
     def _caught(self, world: Particles) -> BoolArray:
-        """Returns [good, adversaries, copies]: who is touched by whom."""
+        """Returns `[good, adversaries, copies]`: whether the adversary touches the good agent."""
         return caught_by(world, self.agents, self.options.num_adversaries)
 
     def _in_forest(self, world: Particles) -> BoolArray:
-        """Returns [agents, forests, copies]: who stands in which forest."""
+        """Returns `[agents, forests, copies]`: whether the agent is in the forest."""
         reach = np.array([agent.size + FOREST_SIZE for agent in self.agents])
         inside: BoolArray = world.dist[:, self._first_forest :] < reach[:, None, None]
         return inside
 
     def _visible(self, inside: BoolArray, agent: int) -> BoolArray:
-        """Returns [agents, copies]: whom an agent sees: those in its forest, and from the open those in the open."""
+        """Returns `[agents, copies]`: whether an agent observes the others; forests separate them from the open."""
         if agent == LEADER:
             return np.ones((len(inside), inside.shape[-1]), np.bool_)
         together = (inside & inside[agent]).any(axis=1)

@@ -1,4 +1,4 @@
-"""Translates between a Gymnasium space and a slice of a joint vector, both ways."""
+"""Encodes Gymnasium spaces as slices of joint vectors, and decodes them."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from gymnasium import spaces
 from common.errors import ConfigError
 from common.run.spaces import AgentSpaces, Entry, Kind
 from common.spec import Box, Categorical, Part
-from common.worlds.fit import misfit
+from common.worlds.contract import space_mismatch
 from common.worlds.world import Float32Array
 
 Decode = Callable[[Float32Array], Any]
-"""An agent's slice of the joint action -> what its environment takes."""
+"""An agent's slice of the joint action -> the action that its environment takes."""
 Encode = Callable[[Any], Float32Array]
-"""What an environment shows an agent -> its slice of the joint observation."""
+"""An agent's observation from its environment -> its slice of the joint observation."""
 
 
 def observation_codec(space: spaces.Space[Any], where: str) -> tuple[int, Encode]:
-    """Returns the length of a flattened observation and how to flatten one. Raises ConfigError where none exists."""
+    """Returns the length of a flattened observation and the function that flattens it; ConfigError if none exists."""
     if isinstance(space, spaces.Box):
         return int(np.prod(space.shape)), _box_encoder(space.shape)
     if not space.is_np_flattenable:
-        raise ConfigError(f"{where} observes {space}, which has no fixed length; wrap the environment to flatten it")
+        raise ConfigError(f"{where} observes {space}, which has no fixed length. Wrap the environment to flatten it.")
 
     def encode(obs: Any) -> Float32Array:
-        if wrong := misfit(space, obs):
+        if wrong := space_mismatch(space, obs):
             raise ValueError(wrong)
         return np.asarray(spaces.flatten(space, obs), np.float32)
 
@@ -48,9 +48,9 @@ def _box_encoder(shape: tuple[int, ...]) -> Encode:
 
 
 def action_codec(space: spaces.Space[Any], where: str) -> tuple[tuple[Part, ...], Decode]:
-    """Returns the parts of an action space and how to read an action from them.
+    """Returns the parts of an action space and the function that decodes an action from them.
 
-    Raises ConfigError for an unbounded Box and for kinds of space that no policy here can act in.
+    Raises ConfigError for an unbounded Box and for kinds of space that Shoal's policies do not support.
     """
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         return _box_codec(space, where)
@@ -62,7 +62,7 @@ def action_codec(space: spaces.Space[Any], where: str) -> tuple[tuple[Part, ...]
     if isinstance(space, spaces.MultiBinary):
         return _choices_codec(np.full(space.shape, 2), np.zeros(space.shape, int), space.dtype)
     raise ConfigError(
-        f"{where} acts in {space}; only Box of floats, Discrete, MultiDiscrete and MultiBinary can be acted in"
+        f"{where} acts in {space}. Shoal supports Box of floats, Discrete, MultiDiscrete and MultiBinary."
     )
 
 
@@ -70,13 +70,13 @@ def _box_codec(space: spaces.Box, where: str) -> tuple[tuple[Part, ...], Decode]
     low, high = np.asarray(space.low), np.asarray(space.high)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ConfigError(
-            f"{where} acts in {space}, which has no finite bounds; "
-            "wrap the environment in a Box with bounds (supersuit.clip_actions, or a wrapper of your own)"
+            f"{where} acts in {space}, which has no finite bounds. "
+            "Wrap the environment to give its Box bounds (supersuit.clip_actions, or your own wrapper)."
         )
 
     def decode(row: Float32Array) -> Any:
         values = row.reshape(space.shape).astype(space.dtype)
-        # Two ufuncs in place are many times as fast as np.clip on a few numbers.
+        # Two in-place ufuncs are many times as fast as np.clip on a few numbers.
         np.maximum(values, low, out=values)
         np.minimum(values, high, out=values)
         return values
@@ -85,7 +85,7 @@ def _box_codec(space: spaces.Box, where: str) -> tuple[tuple[Part, ...], Decode]
 
 
 def _choices_codec(sizes: Any, starts: Any, dtype: Any) -> tuple[tuple[Part, ...], Decode]:
-    """Reads several choices that stand side by side, each one-hot."""
+    """Returns the parts and the decoder of several choices, each one-hot."""
     ends = np.cumsum(sizes.reshape(-1)).tolist()
     parts = [slice(end - size, end) for end, size in zip(ends, sizes.reshape(-1).tolist(), strict=True)]
 
@@ -97,14 +97,14 @@ def _choices_codec(sizes: Any, starts: Any, dtype: Any) -> tuple[tuple[Part, ...
 
 
 def describe_spaces(agent: str, observation: spaces.Space[Any], action: spaces.Space[Any]) -> AgentSpaces:
-    """Returns what undoes this module's encoding of one agent's observations and actions, as plain data."""
+    """Returns one agent's spaces as plain data, from which an export can undo this module's encoding."""
     return AgentSpaces(agent, tuple(_entries(observation)), tuple(_entries(action, bounds=True)))
 
 
 def _entries(
     space: spaces.Space[Any], key: tuple[str | int, ...] = (), first: int = 0, *, bounds: bool = False
 ) -> Iterator[Entry]:
-    """Yields the leaves of a space in the order in which `gymnasium.spaces.flatten` lays them side by side."""
+    """Yields the leaves of a space in the order of `gymnasium.spaces.flatten`."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
         inside = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
         for name, part in inside:
@@ -120,10 +120,10 @@ def _entries(
         starts = tuple(int(n) for n in np.ravel(space.start))
         yield Entry("multi_discrete", columns, "one_hot", key, shape, dtype, n=choices, start=starts)
     elif isinstance(space, spaces.MultiBinary) and bounds:
-        # Actions of MultiBinary are choices between 0 and 1; observations are their own numbers.
+        # Actions of MultiBinary are choices between 0 and 1; observations are numbers.
         bits = spaces.flatdim(space)
-        twice = (first, first + 2 * bits)
-        yield Entry("multi_binary", twice, "one_hot", key, shape, dtype, n=(2,) * bits, start=(0,) * bits)
+        columns = (first, first + 2 * bits)
+        yield Entry("multi_binary", columns, "one_hot", key, shape, dtype, n=(2,) * bits, start=(0,) * bits)
     else:
         kind: Kind = "multi_binary" if isinstance(space, spaces.MultiBinary) else "box"
         low: tuple[float, ...] = ()

@@ -1,4 +1,4 @@
-"""What every environment is to the rest of the program: many copies of one world, stepped together."""
+"""The interface of every environment: copies of one world that step together."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from common.errors import WorldError
 from common.spec import AgentsSpec
+from common.worlds.faults import agent_text, copy_text
 
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
@@ -20,26 +21,26 @@ _NO_METRICS: Mapping[str, Float64Array] = MappingProxyType({})
 
 
 class Step(NamedTuple):
-    """What one step of all copies gave. Arrays are to be read, not written: `obs` and `next_obs` may be one array."""
+    """The result of one step of all copies. Only read the arrays: `obs` and `next_obs` may be the same array."""
 
     obs: Float32Array
-    """[copies, sum obs]: what to act on next; where an episode ended, the first observation of the next one."""
+    """[copies, sum obs]: the observation for the next action; after an episode's end, the first of the next episode."""
     reward: Float32Array
-    """[copies, agents]: as the scenario gives it, unscaled."""
+    """[copies, agents]: the scenario's rewards, unscaled."""
     discount: Float32Array
     """[copies, agents]: 0.0 where the agent truly terminated, else 1.0; a time limit keeps 1.0."""
     present: Float32Array
     """[copies, agents]: 1.0 where the agent acted in this step."""
     next_obs: Float32Array
-    """[copies, sum obs]: the true successor of what was acted on, never a reset observation."""
+    """[copies, sum obs]: the true successor of the last observation, never one of a reset."""
     episode_over: BoolArray
-    """[copies]: the episode ended with this step, for whatever reason; the copy has been reset if its world does so."""
+    """[copies]: whether the episode ended with this step, for any reason; worlds that restart have reset the copy."""
     metrics: Mapping[str, Float64Array] = _NO_METRICS
-    """name -> [copies, agents]: the scenario's benchmark data, where they were asked for."""
+    """name -> [copies, agents]: the scenario's benchmark data; empty if it was not requested."""
 
 
 class EpisodeRules(NamedTuple):
-    """What a world does with episodes beyond what its environment says."""
+    """Rules for episodes in addition to those of the environment."""
 
     max_steps: int = 0
     """An episode that is still running after this number of steps is truncated; 0 sets no limit."""
@@ -47,47 +48,53 @@ class EpisodeRules(NamedTuple):
     """Whether `step()` resets a copy whose episode ended; otherwise the copy is absent until `reset()`."""
 
 
-AS_THE_WORLD_SAYS = EpisodeRules()
+DEFAULT_EPISODE_RULES = EpisodeRules()
 
 
 class World(Protocol):
-    """Copies of one environment that share a spec and step together; each is reset by itself when its episode ends."""
+    """Copies of one environment that share a spec and step together; each resets by itself when its episode ends.
+
+    Example:
+        world = make_world("simple_spread", copies=64, seed=0)
+        obs = world.reset()
+        step = world.step(actions)  # actions: [64, world.spec.action_dim]
+    """
 
     @property
     def name(self) -> str:
-        """The name it was made by."""
+        """The name from which it was made."""
         ...
 
     @property
     def spec(self) -> AgentsSpec:
-        """Names, teams, sizes and kinds of action of the agents."""
+        """Names, sides, sizes and kinds of actions of the agents."""
         ...
 
     @property
     def copies(self) -> int:
-        """How many copies step together."""
+        """Number of copies that step together."""
         ...
 
     def reset(self, seeds: Sequence[int] | None = None) -> Float32Array:
-        """Starts a new episode in every copy and returns the first joint observations, [copies, sum obs].
+        """Starts a new episode in every copy and returns the first joint observations `[copies, sum obs]`.
 
-        seeds: one a copy, or None to draw the starts from the world's own generator.
+        seeds: one for each copy, or None to draw the starts from the world's own generator.
         """
         ...
 
     def step(self, actions: Float32Array) -> Step:
-        """Steps every copy by its joint action, [copies, sum actions], and resets the copies whose episode ended."""
+        """Steps every copy by its joint action `[copies, sum actions]`, and resets the copies whose episode ended."""
         ...
 
     def close(self) -> None:
-        """Frees what the copies hold; the world cannot be used afterwards."""
+        """Frees the copies' resources; the world cannot be used afterwards."""
         ...
 
 
 def check_actions(
     world: World, actions: NDArray[Any], shape: tuple[int, int], ages: Sequence[int] | NDArray[np.intp]
 ) -> None:
-    """Checks joint actions before a step; ages: each copy's steps since its reset, -1 where it was never reset.
+    """Checks joint actions before a step; ages: each copy's steps since its reset, -1 before the first.
 
     Raises ValueError for a wrong shape, WorldError for a step before the first reset and for a NaN.
     """
@@ -99,4 +106,8 @@ def check_actions(
     if np.isnan(np.vdot(actions, actions)):
         copy, column = np.argwhere(np.isnan(actions))[0]
         agent = next(agent.name for agent in world.spec.agents if column < agent.action_slice.stop)
-        raise WorldError(f"{world.name}: step {ages[copy] + 1} of copy {copy}: {agent}'s action is NaN", int(copy))
+        which = copy_text(int(copy), world.copies)
+        raise WorldError(
+            f"{world.name}: step {ages[copy] + 1} of {which}: {agent_text(agent)}'s action is NaN",
+            int(copy),
+        )

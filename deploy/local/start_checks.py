@@ -14,7 +14,7 @@ from common.spec import AgentsSpec
 from common.wire.messages import Status
 from deploy.local.config import TrainConfig
 from deploy.local.embedded_redis import MEMORY_FACTOR
-from learner_node.sizes import BASE_BYTES, refuse_beyond_memory, sizes_of
+from learner_node.sizes import BASE_BYTES, refuse_large_run, sizes_of
 from learner_node.warm_up import ended_too_early
 from replay_server.table.ring import USABLE_FRACTION
 
@@ -60,7 +60,7 @@ def memory_check(config: TrainConfig) -> Check:
     def check(spec: RunSpec, agents: AgentsSpec) -> None:
         sizes = sizes_of(spec, agents)
         copies = 1.0 + MEMORY_FACTOR if config.redis == "embedded" and not config.lockstep else 1.0
-        refuse_beyond_memory(
+        refuse_large_run(
             sizes,
             agents,
             int(available_memory_bytes() * USABLE_FRACTION),

@@ -1,8 +1,8 @@
-"""What a diagnosis measures of networks and critics, in numpy: layers and what was played in, figures out.
+"""Statistics of networks and critics for `shoal diagnose`, in numpy, from layers and rollouts.
 
-    T steps, W the first of them that were watched, E episodes     N players     n rows
+    T steps, W the first of them that are watched, E episodes     N players     n rows
 
-Nothing here needs torch, so that verdicts can speak of these figures without it.
+This module does not import torch, so that verdicts can use the figures without it.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from common.spec import AgentSpec, Box, joint_spec
 Doubles = npt.NDArray[np.float64]
 
 SATURATED = 0.99
-"""A squashed number beyond this share of its range: the gradient through its tanh is below 0.02."""
+"""A squashed number beyond this fraction of its range is saturated: the gradient through its tanh is below 0.02."""
 
 
 class NetworkFigures(msgspec.Struct, frozen=True):
-    """One network on the states and actions that were played."""
+    """Statistics of one network on the states and actions of the rollouts."""
 
     network: str
     inputs: int
-    """Different inputs it was given: of few of them even a healthy network leaves many units inactive."""
+    """Number of different inputs. On few inputs, even a healthy network leaves many units inactive."""
     hidden_units: tuple[int, ...]
     dead: tuple[float, ...]
-    """Share of each hidden layer's units that are active in no state."""
+    """Fraction of each hidden layer's units that are active in no state."""
     logit_size: float | None = None
-    """Root mean square of a policy's logits; None for critics, as are the ones below where they do not apply."""
+    """Root mean square of a policy's logits; None for critics. The fields below are None where they do not apply."""
     saturated: float | None = None
-    """Share of squashed numbers of Box parts that stand beyond 0.99 of their range."""
+    """Fraction of the squashed numbers of Box parts that are beyond 0.99 of their range."""
     top_probability: float | None = None
-    """Mean probability of the likeliest choice, of Categorical and soft parts."""
+    """Mean probability of the likeliest choice in Categorical and soft parts."""
     entropy: float | None = None
-    """Mean entropy of those choices, as a share of the largest there can be."""
+    """Mean entropy of the choices, as a fraction of the largest possible."""
 
 
 class ValueFigures(msgspec.Struct, frozen=True):
-    """One player's critic against the discounted returns that followed; in units of the rewards it learns."""
+    """One player's critic compared with the discounted returns that followed, in units of the scaled rewards."""
 
     player: str
     value: float
@@ -54,19 +54,19 @@ class ValueFigures(msgspec.Struct, frozen=True):
     bias: float
     """Mean of value - return."""
     bias_ci95: tuple[float, float]
-    """Over episodes."""
+    """95 % confidence interval of the bias, over episodes."""
     relative_bias: float
     """The bias over the mean size of the returns."""
     rank_correlation: float | None
-    """Spearman's, over states and actions; None where the returns are all alike."""
+    """Spearman's rank correlation of values and returns; None if all returns are equal."""
     reward_watched: float
-    """Mean reward a step in the watched steps, in which it trained too."""
+    """Mean reward a step in the watched steps."""
     reward_beyond: float
-    """The same in the steps after them, up to where the returns are cut off; 0 where there are none."""
+    """Mean reward a step in the steps after the watched ones; 0 if there are none."""
 
 
 def forward(layers: Sequence[Layer], rows: Floats) -> tuple[list[Floats], Floats]:
-    """Returns the hidden layers `[n, H]` behind their ReLU, and the outputs `[n, outputs]`."""
+    """Returns the hidden layers `[n, H]` after their ReLU, and the outputs `[n, outputs]`."""
     hidden: list[Floats] = []
     for layer in layers[:-1]:
         rows = np.maximum(rows @ layer.weight + layer.bias, 0.0)
@@ -75,13 +75,13 @@ def forward(layers: Sequence[Layer], rows: Floats) -> tuple[list[Floats], Floats
 
 
 def critic_figures(name: str, layers: Sequence[Layer], rows: Floats) -> NetworkFigures:
-    """Returns a critic's figures on what it reads `[n, inputs]`."""
+    """Returns a critic's figures on its inputs `[n, inputs]`."""
     hidden, _ = forward(layers, rows)
     return NetworkFigures(name, _different(rows), tuple(h.shape[1] for h in hidden), _dead(hidden))
 
 
 def policy_figures(player: AgentSpec, head: str, layers: Sequence[Layer], obs: Floats) -> NetworkFigures:
-    """Returns a policy's figures on its own observations `[n, obs]`."""
+    """Returns a policy's figures on its observations `[n, obs]`."""
     hidden, logits = forward(layers, obs)
     squashed, choices = _squashed_and_choices(player, head, logits)
     tops = [part.max(axis=-1).ravel() for part in choices]
@@ -101,15 +101,15 @@ def policy_figures(player: AgentSpec, head: str, layers: Sequence[Layer], obs: F
 def realised_returns(reward: Doubles, discount: Doubles, gamma: float, watched: int) -> Doubles:
     """Returns `G_t = reward_t + gamma * discount_t * G_t+1` of the first steps `[W, ...]`, from all steps `[T, ...]`.
 
-    What follows the last step counts nothing.
+    Rewards after the last step count as 0.
     """
-    found = np.zeros((watched, *reward.shape[1:]))
+    result = np.zeros((watched, *reward.shape[1:]))
     rest = np.zeros(reward.shape[1:])
     for t in reversed(range(len(reward))):
         rest = reward[t] + gamma * discount[t] * rest
         if t < watched:
-            found[t] = rest
-    return found
+            result[t] = rest
+    return result
 
 
 def value_figures(
@@ -117,13 +117,13 @@ def value_figures(
 ) -> ValueFigures:
     """Compares one player's values in the watched steps `[W, E]` with the returns that followed.
 
-    reward, discount, present: what the player is told of all steps `[T, E]`.
+    reward, discount, present: the player's signals of all steps `[T, E]`.
     """
     watched, there = len(values), present > 0
     returns = realised_returns(reward, discount, gamma, watched)
     seen = there[:watched]
     error = np.where(seen, values - returns, 0.0)
-    known, believed = returns[seen], values[seen]
+    known, predicted = returns[seen], values[seen]
     count = seen.sum(axis=0)
     by_episode = error.sum(axis=0)[count > 0] / count[count > 0]
     bias, size = float(error.sum() / seen.sum()), float(np.abs(known).mean())
@@ -131,20 +131,20 @@ def value_figures(
     alike = known.std() <= 1e-6 * max(size, 1e-6)
     return ValueFigures(
         player,
-        float(believed.mean()),
+        float(predicted.mean()),
         float(known.mean()),
         float(known.std()),
         bias,
         (bias - half, bias + half),
         bias / size if size else 0.0,
-        None if alike else rank_correlation(believed, known),
+        None if alike else rank_correlation(predicted, known),
         _mean_reward(reward[:watched], there[:watched]),
         _mean_reward(reward[watched:], there[watched:]),
     )
 
 
 def rank_correlation(a: Doubles, b: Doubles) -> float:
-    """Returns Spearman's rank correlation of `[n]` and `[n]`, equal values sharing their mean rank; 0 where all are."""
+    """Returns Spearman's rank correlation of `[n]` and `[n]`; equal values share a mean rank; 0 if all are equal."""
     ranks = [_ranks(values) for values in (a, b)]
     centred = [rank - rank.mean() for rank in ranks]
     size = np.sqrt(np.square(centred[0]).sum() * np.square(centred[1]).sum())
@@ -156,10 +156,10 @@ def _mean_reward(reward: Doubles, there: npt.NDArray[np.bool_]) -> float:
 
 
 def _ranks(values: Doubles) -> Doubles:
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    _, index, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
-    found: Doubles = (last - (counts - 1) / 2.0)[place]
-    return found
+    result: Doubles = (last - (counts - 1) / 2.0)[index]
+    return result
 
 
 def _different(rows: Floats) -> int:
@@ -171,17 +171,17 @@ def _dead(hidden: Sequence[Floats]) -> tuple[float, ...]:
 
 
 def _squashed_and_choices(player: AgentSpec, head: str, logits: Floats) -> tuple[list[Floats], list[Floats]]:
-    """Returns how far squashed numbers stand from their middle, 0 to 1, and the probabilities of choices."""
-    alone = joint_spec([(player.name, player.team, player.obs_dim, player.parts)])
+    """Returns the distances of squashed numbers from their middle, 0 to 1, and the probabilities of choices."""
+    player_spec = joint_spec([(player.name, player.team, player.obs_dim, player.parts)])
     squashed, choices = [], []
-    for segment in segments(alone, head):
+    for segment in segments(player_spec, head):
         own = by_part(logits, segment)
         if segment.kind in ("choice", "soft"):
             probabilities = np.empty_like(own)
             softmax(own, probabilities)
             choices.append(probabilities)
         elif segment.kind == "box":
-            # A number with no range is where it must be.
+            # A number without a range cannot saturate.
             free = np.concatenate([box_range(part)[1] > 0 for part in segment.parts if isinstance(part, Box)])
             squashed.append(np.abs(np.tanh(own[..., free])).ravel())
         else:

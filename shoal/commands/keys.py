@@ -48,7 +48,11 @@ class KeysConfig(msgspec.Struct, frozen=True):
     ] = ()
     n: Annotated[
         int,
-        Meta(ge=0, le=4096, description="Create keys for N further clients, actor-1 to actor-N, one for each node."),
+        Meta(
+            ge=0,
+            le=4096,
+            description="Create keys for further clients, actor-1 to actor-N, one for each node [clients].",
+        ),
     ] = 0
     revoke: Annotated[
         tuple[str, ...],

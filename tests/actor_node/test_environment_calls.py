@@ -39,4 +39,4 @@ def test_a_call_is_named_once_it_takes_long():
     assert describe_long_call(moment(Call.STEPPING, 3, 9.9, 9.9), NOW) == ""
     assert describe_long_call(moment(), NOW) == describe_call(moment()) == ""
     said = describe_long_call(moment(Call.RESETTING, 3, 12.0), NOW)
-    assert said == "reset() of copy 3 (of 32) has not returned for 12 s"
+    assert said == "reset() of copy 4 of 32 has not returned for 12 s"

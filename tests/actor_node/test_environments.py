@@ -46,10 +46,10 @@ def steps_done(directory: Path) -> int:
         ("make", "raise", 1, "RuntimeError: the licence server said no"),
         ("reset", "raise", 0, "RuntimeError: the licence server said no"),
         ("step", "raise", 2, "RuntimeError: the licence server said no"),
-        ("step", "exit", 1, r"step 1 of copy 1: the environment called exit\(0\)"),
-        ("make", "os_exit", 1, r"ended its process with exit code 0 \(os._exit\?\) in the constructor of copy 1"),
-        ("step", "os_exit", 3, r"ended its process with exit code 0 \(os._exit\?\) in step\(\) of copy 3"),
-        ("reset", "segfault", 0, r"crashed its process with signal 11 \(SIGSEGV\) in reset\(\) of copy 0"),
+        ("step", "exit", 1, r"step 1 of copy 2 of 4: the environment called exit\(0\)"),
+        ("make", "os_exit", 1, r"ended its process with exit code 0 \(os._exit\?\) in the constructor of copy 2 of 4"),
+        ("step", "os_exit", 3, r"ended its process with exit code 0 \(os._exit\?\) in step\(\) of copy 4 of 4"),
+        ("reset", "segfault", 0, r"crashed its process with signal 11 \(SIGSEGV\) in reset\(\) of copy 1 of 4"),
     ],
 )
 def test_a_fault_in_the_first_chunk_ends_the_node_with_its_words(processes, fail_in, way, copy, words):
@@ -103,7 +103,7 @@ def test_a_rare_fault_is_retried_counted_and_told(processes, eventually):
 @pytest.mark.parametrize("way", ["sleep", "spin", "hold"])
 def test_a_step_that_never_returns_is_named_and_does_not_keep_the_node_from_ending(processes, eventually, way):
     node = start(processes, "--drain", "2s", fail_in="step", at=5, copy=2, way=way)
-    node.logged(r"worker 0: step\(\) of copy 2 \(of 4\) has not returned for 1\d s")
+    node.logged(r"worker 0: step\(\) of copy 3 of 4 has not returned for 1\d s")
     # Beyond the lease of 15 s, which the supervisor keeps: a worker that lives is connected.
     eventually(
         lambda: [a for a in processes.status().actors if re.match(r"stepping copy 3 of 4 for (1[89]|2\d) s", a.doing)],

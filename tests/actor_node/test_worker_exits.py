@@ -8,7 +8,7 @@ from actor_node.worker_exits import WorkerFailure, failure_of, worker_exit
 from common.errors import ConfigError, LastingError, PeerError, ShoalError, WorldError
 from common.process.restart_policy import GiveUp, ProcessExit, Restart, RestartPolicy
 
-CALL = "step() of copy 3 (of 4)"
+CALL = "step() of copy 4 of 4"
 
 
 def exit_of(code, failure=None, *, collected=False):

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from deploy.grafana import make_dashboards
-from tests.shoal.commands import exported as e
+from tests.deploy import exported_metrics as e
 
 pytestmark = pytest.mark.slow  # the learner's registry imports torch
 

@@ -27,14 +27,15 @@ from shoal.commands.reference.source import Source
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("shoal", "common", "actor_node", "learner_node", "replay_server", "deploy")
 LEFT: dict[str, dict[str, int]] = {
-    "shoal": {"names": 70, "phrases": 48, "docstrings": 3},
+    "shoal": {"names": 13, "phrases": 13, "docstrings": 0},
     "common": {"names": 36, "phrases": 21, "docstrings": 13},
-    "actor_node": {"names": 53, "phrases": 43, "docstrings": 2},
-    "learner_node": {"names": 157, "phrases": 50, "docstrings": 1},
-    "replay_server": {"names": 82, "phrases": 54, "docstrings": 0},
-    "deploy": {"names": 36, "phrases": 22, "docstrings": 0},
-    "options": {"shoal": 12, "replay": 2, "learner": 3, "actor": 2},
+    "actor_node": {"names": 28, "phrases": 29, "docstrings": 2},
+    "learner_node": {"names": 80, "phrases": 19, "docstrings": 1},
+    "replay_server": {"names": 0, "phrases": 0, "docstrings": 0},
+    "deploy": {"names": 35, "phrases": 22, "docstrings": 0},
+    "options": {"shoal": 0, "replay": 0, "learner": 0, "actor": 0},
 }
+"""What is left of each check in each package, and of unclear options in each command."""
 
 RETIRED_NAMES = frozenset(
     {

@@ -10,7 +10,7 @@ from common.errors import ConfigError
 from common.run.players import with_sides
 from common.run.run import RunSpec, make_run_spec
 from common.spec import AgentsSpec, Box, Categorical, joint_spec
-from learner_node.sizes import Sizes, refuse_beyond_memory, refuse_large_learner, sizes_of
+from learner_node.sizes import Sizes, refuse_large_learner, refuse_large_run, sizes_of
 from learner_node.stacked.update import StackedUpdate
 
 from .teams import TEAMS
@@ -85,7 +85,7 @@ def test_parameters_are_those_of_the_networks_themselves(kind: str, algorithm: s
     sizes = sizes_of(spec, TEAMS[kind])
     assert sizes.policy_parameters == made.policies.shared.numel()
     assert sizes.critic_parameters == made.critics.shared.numel()
-    assert sizes.laid_out == made.policies.expanded.numel() + made.critics.expanded.numel()
+    assert sizes.expanded_parameters == made.policies.expanded.numel() + made.critics.expanded.numel()
 
 
 def test_a_transition_has_as_many_bytes_as_are_sent() -> None:
@@ -95,7 +95,7 @@ def test_a_transition_has_as_many_bytes_as_are_sent() -> None:
 
 def refusal(sizes: Sizes, agents: AgentsSpec, gib: float, copies: float = 1.0) -> str:
     with pytest.raises(ConfigError) as caught:
-        refuse_beyond_memory(sizes, agents, int(gib * GIB), learner_bytes=sizes.learner_bytes, workers=1, copies=copies)
+        refuse_large_run(sizes, agents, int(gib * GIB), learner_bytes=sizes.learner_bytes, workers=1, copies=copies)
     return str(caught.value)
 
 
@@ -109,7 +109,7 @@ def test_pictures_are_refused_with_a_capacity_that_fits_beside_the_others() -> N
     fitting = int(said.partition("--set replay.capacity=")[2].split(".")[0])
     assert 0 < fitting * sizes.record_bytes < 16 * GIB - sizes.learner_bytes
     smaller = make_run_spec({"scenario": "tiny", "replay": {"capacity": fitting, "min_size": 100}})
-    refuse_beyond_memory(
+    refuse_large_run(
         sizes_of(smaller, cameras), cameras, 16 * GIB, learner_bytes=sizes.learner_bytes, workers=1, copies=1.0
     )
 

@@ -130,7 +130,7 @@ def test_a_directory_or_a_file_is_loaded_and_anything_else_refused(tmp_path: Pat
         assert shoal.load(given).run == run
     (tmp_path / "other").mkdir()
     (tmp_path / "text").write_text("no policies", "utf-8")
-    for name, words in (("other", "holds no run"), ("none", "does not exist"), ("text", "holds no policies")):
+    for name, words in (("other", "no run.toml"), ("none", "does not exist"), ("text", "is not a policy file")):
         with pytest.raises(shoal.ConfigError, match=words) as error:
             shoal.load(tmp_path / name)
         assert "\n" not in str(error.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import signal
@@ -16,10 +17,12 @@ import pytest
 
 import shoal
 from common.errors import FinishedError
+from common.open_run import RunOptions
 from common.policy.file import load_policy
 from common.process import command
+from deploy.local.config import TrainConfig
 from shoal.cli import shoal as shoal_command
-from shoal.training import _sections
+from shoal.training import ResumeOptions, _sections
 from tests.shoal.test_import import ROOT, run
 
 __all__ = ["run"]
@@ -102,6 +105,16 @@ def test_a_thread_that_is_not_the_main_one_trains(tmp_path: Path) -> None:
     assert found[0].finished
 
 
+def test_parameters_are_the_commands_options() -> None:
+    parameters = set(inspect.signature(shoal.train).parameters)
+    options = {*TrainConfig.__struct_fields__, *RunOptions.__struct_fields__}
+    assert parameters - options == {"scenario", "settings", "film", "progress"}
+    assert options - parameters == {"set", "no_film", "json"}
+    of_resume = set(ResumeOptions.__annotations__)
+    about_the_run = {"scenario", "run", "resume", "time", "steps", "seed", "algorithm", "preset", "max_episode_steps"}
+    assert parameters - of_resume == about_the_run
+
+
 # ---- mistakes --------------------------------------------------------------------------------------------------------
 
 
@@ -109,13 +122,13 @@ def test_a_thread_that_is_not_the_main_one_trains(tmp_path: Path) -> None:
     ("scenario", "options", "words"),
     [
         ("simple_spraed", {}, "there is no scenario 'simple_spraed'; did you mean simple_spread"),
-        ("simple", {"time": "5 minutes"}, "time = '5 minutes' is no length of time; write 300, 90s, 5m or 1h30m"),
+        ("simple", {"time": "5 minutes"}, "time = '5 minutes' is not a duration. Write 300, 90s, 5m or 1h30m."),
         ("simple", {"actors": 0}, "actors = 0: expected `int` >= 1"),
         ("simple", {"settings": {"replay.bacth": 3}}, "replay.bacth is not a setting; did you mean replay.batch?"),
         ("simple", {"settings": {"seed": 1, "seed.x": 2}}, "seed.x = 2, but seed was given a value of its own"),
         ("simple", {"preset": "slow"}, "preset = 'slow': not one of 'fast', 'paper', 'seed'"),
         ("simple", {"lockstep": True, "audit": True}, "--lockstep with --audit"),
-        ("", {}, "no scenario named"),
+        ("", {}, "No scenario is given"),
         ("", {"resume": True}, "--resume needs the run's directory"),
     ],
 )
@@ -138,7 +151,7 @@ def test_a_misspelt_parameter_of_resume_is_named(run: Path) -> None:
 def test_what_is_not_a_run_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(shoal.ConfigError, match="is a file; name the run's directory"):
         shoal.evaluate(run / "policy.safetensors")
-    with pytest.raises(shoal.ConfigError, match="holds no run"):
+    with pytest.raises(shoal.ConfigError, match=r"no run\.toml"):
         shoal.Run(tmp_path / "none")
     with pytest.raises(shoal.ConfigError, match="--real with --fast"):
         shoal.evaluate(run, real=True, fast=True)

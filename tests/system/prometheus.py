@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.shoal.commands.exported import PROMETHEUS
+from tests.deploy.exported_metrics import PROMETHEUS
 
 from .conftest import until
 

@@ -56,7 +56,7 @@ def all_are_gone(directory: Path) -> bool:
 
 @pytest.mark.parametrize(
     ("way", "words"),
-    [("fail", "making copy 0: RuntimeError: the licence server said no\n"), ("exit", "with exit code 3")],
+    [("fail", "making copy 1 of 1: RuntimeError: the licence server said no\n"), ("exit", "with exit code 3")],
 )
 def test_a_fault_is_shown_on_the_standard_error_with_nothing_on_the_standard_output(
     commands: Commands, eventually: Callable[..., object], way: str, words: str

@@ -1,4 +1,4 @@
-"""Tournament and paper from the command line: real runs, stopped and gone on with."""
+"""Tests of tournament and paper on the command line: real runs, stopped and continued."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def shoal(*arguments: object, timeout_s: float = 600) -> subprocess.CompletedPro
     return subprocess.run(line, capture_output=True, text=True, timeout=timeout_s, check=False)
 
 
-def test_the_papers_tables_are_made_gone_on_with_and_made_the_same_again(tmp_path: Path) -> None:
+def test_the_papers_tables_are_made_continued_and_reproduced(tmp_path: Path) -> None:
     interrupted, whole = tmp_path / "a", tmp_path / "b"
     line = [sys.executable, "-m", "shoal", "paper", *TINY, "--run", str(interrupted), "--jobs", "1"]
     with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as first:
         assert first.stderr is not None
-        assert "4 of 4 runs to train, 1 side by side" in first.stderr.readline()
+        assert "4 of 4 runs to train, 1 in parallel" in first.stderr.readline()
         first.send_signal(signal.SIGINT)
-        said = first.stderr.read()
-        assert first.wait(60) == 130, said
-        assert "the same command goes on" in said
+        output = first.stderr.read()
+        assert first.wait(60) == 130, output
+        assert "Run the same command to continue." in output
     for directory in (interrupted, whole):
         done = shoal("paper", *TINY, "--run", directory, "--json")
         assert done.returncode == 0, done.stderr
@@ -42,7 +42,7 @@ def test_the_papers_tables_are_made_gone_on_with_and_made_the_same_again(tmp_pat
     assert "0 of 4 runs to train" in again.stderr
     other = shoal("paper", *TINY, "--steps", "7000", "--run", whole)
     assert other.returncode == 2
-    assert "name another directory with --run" in other.stderr
+    assert "Name another directory with --run" in other.stderr
     runs = sorted((whole / "runs" / "covert").glob("*/seed-1"))
     cross_play = shoal("tournament", *runs[:2], "random", "--episodes", "10", "--json")
     assert cross_play.returncode == 0, cross_play.stderr

@@ -22,7 +22,7 @@ import zmq
 
 from common.wire.messages import Status
 from deploy.local.embedded_redis import find_server
-from tests.shoal.commands import exported as e
+from tests.deploy import exported_metrics as e
 
 from .conftest import Commands, log_of, one, status_at, until
 from .prometheus import Prometheus, promtool, require_prometheus

@@ -102,7 +102,7 @@ def test_who_may_not_in_is_told_how_to_mend_it(commands: Commands, keys: Path, t
 
     for own, words in (
         ((), "the server asks for a key, or is not a Shoal server; pass --keys DIR (`shoal keys` creates the keys)"),
-        (("--keys", tmp_path / "others" / "actor"), f"or others than {tmp_path}/others/actor says"),
+        (("--keys", tmp_path / "others" / "actor"), f"its key is not the one in '{tmp_path}/others/actor'"),
     ):
         code, out, err = commands.run(*asks, *own)
         assert (code, out, words in err) == (3, "", True), err
@@ -113,10 +113,10 @@ def test_who_may_not_in_is_told_how_to_mend_it(commands: Commands, keys: Path, t
     (keys / "carol" / "replay.key").write_text((keys / "actor" / "replay.key").read_text())
     links = ("--replay", replay, "--weights", replay, "--keys", keys / "carol", "--metrics-port", 0)
     code, out, err = commands.run("actor", *links, "--peer-timeout", "3s")
-    assert (code, "a line with carol" in err.splitlines()[-1]) == (3, True), err
+    assert (code, "a line with 'carol" in err.splitlines()[-1]) == (3, True), err
 
     actor = commands.start("actor", *links)
-    line, *_ = until(lambda: re.findall(r"needs a line with (carol \S{40}) in", log_of(actor)), 30, "the reason")
+    line, *_ = until(lambda: re.findall(r"a line with '(carol \S{40})' in", log_of(actor)), 30, "the reason")
     with (keys / "replay" / "allowed_clients").open("a") as file:
         file.write(f"actor {line}\n")
     until(lambda: "connection error resolved" in log_of(actor), 30, "the actor to be admitted")
@@ -218,7 +218,7 @@ def test_a_message_without_end_ends_and_the_run_goes_on(commands: Commands, cont
             sent += len(block)
 
     assert sent < 2**31, "it was cut off"
-    until(lambda: "ending all connections" in log_of(server), 10, "the server to say so")
+    until(lambda: "closing all connections" in log_of(server), 10, "the server to say so")
     actor.deliver(200, timeout_s=30.0)
     assert status_at(replay).rejected["endless"] >= 1  # type: ignore[union-attr]
     assert psutil.Process(server.pid).memory_info().rss < 512 * 2**20

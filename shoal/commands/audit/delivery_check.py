@@ -52,7 +52,7 @@ class _ServerHistory(NamedTuple):
 
     safe: set[ChunkKey]
     """Chunks that are held or outgrown."""
-    held: int
+    present: int
     lost_with_ram: set[ChunkKey]
     duplicates: int
     out_of_order: int
@@ -68,13 +68,13 @@ def check_deliveries(ledger: AuditLedger) -> AuditResult:
     unacknowledged = [sum(not c.acknowledged and c.key not in safe for c in life) for life in ledger.sent]
     stored = [key for lives in ledger.servers.values() for life in lives for key, _ in life.stored]
     audited = {(key.actor, key.incarnation) for key in sent}
-    held = sum(one.held for one in histories)
+    present = sum(one.present for one in histories)
     figures = {
         "sent": len(sent),
         "acknowledged": sum(sent.values()),
         "stored": len(stored),
-        "held": held,
-        "outgrown": len(safe) - held,
+        "held": present,
+        "outgrown": len(safe) - present,
         "acknowledged_lost": len(gone - lost_with_ram),
         "acknowledged_lost_with_ram": len(gone & lost_with_ram),
         "unacknowledged_lost": sum(unacknowledged),
@@ -108,7 +108,7 @@ def _broken(figures: dict[str, int]) -> list[str]:
 
 
 def _replay_history(lives: Iterable[ServerLife]) -> _ServerHistory:
-    held: dict[ChunkKey, int] = {}
+    present: dict[ChunkKey, int] = {}
     outgrown, lost_with_ram = set[ChunkKey](), set[ChunkKey]()
     duplicates = out_of_order = capacity = 0
     durability = ""
@@ -116,29 +116,29 @@ def _replay_history(lives: Iterable[ServerLife]) -> _ServerHistory:
         if durability:
             found = dict(life.recovered)
             duplicates += len(life.recovered) - len(found)
-            needed = _newest(held, capacity)
-            outgrown |= held.keys() - found.keys() - needed
+            needed = _newest(present, capacity)
+            outgrown |= present.keys() - found.keys() - needed
             if durability == "ram":
                 lost_with_ram |= needed - found.keys()
-            held = found
-        last = {(key.actor, key.incarnation): key.seq for key in held}
+            present = found
+        last = {(key.actor, key.incarnation): key.seq for key in present}
         arrived = set[tuple[str, int]]()
         for key, rows in life.stored:
-            again = key in held or key in outgrown
+            again = key in present or key in outgrown
             duplicates += again
             if not again:
                 out_of_order += _breaks_order(key, last, arrived)
-            held[key] = rows
+            present[key] = rows
         durability, capacity = life.durability, life.capacity or capacity
-    inside = _newest(held, capacity) if capacity else held.keys()
-    return _ServerHistory(outgrown | held.keys(), len(inside), lost_with_ram, duplicates, out_of_order)
+    inside = _newest(present, capacity) if capacity else present.keys()
+    return _ServerHistory(outgrown | present.keys(), len(inside), lost_with_ram, duplicates, out_of_order)
 
 
-def _newest(held: dict[ChunkKey, int], capacity: int) -> set[ChunkKey]:
+def _newest(present: dict[ChunkKey, int], capacity: int) -> set[ChunkKey]:
     """Returns the newest chunks that fit entirely into `capacity` transitions."""
     newest, rows = set[ChunkKey](), 0
-    for key in reversed(held):
-        rows += held[key]
+    for key in reversed(present):
+        rows += present[key]
         if rows > capacity:
             break
         newest.add(key)

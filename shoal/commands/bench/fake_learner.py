@@ -32,13 +32,13 @@ BIND = "tcp://127.0.0.1:0"
 def publish_weights(run: Run, replay: str) -> Iterator[str]:
     """Publishes new weights as often as a learner does until the context ends; yields the address of the publisher."""
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=publish, args=(run, replay, theirs, os.getpid()), daemon=True)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=publish, args=(run, replay, sender, os.getpid()), daemon=True)
     process.start()
     try:
-        if not ours.poll(ANSWER_S):
+        if not receiver.poll(ANSWER_S):
             raise ShoalError("the process that publishes weights did not start")
-        yield ours.recv()
+        yield receiver.recv()
     finally:
         process.terminate()
         process.join()

@@ -23,13 +23,13 @@ def rows(_config: BenchConfig) -> Iterator[BenchRow | BenchProgress]:
 
     team, rng = players(simple_spread_shapes(), "maddpg"), np.random.default_rng(0)
     flat = (rng.standard_normal(weight_count(team, NETWORK)) * 0.1).astype(np.float32)
-    ours, torch_policy = Policy(team, NETWORK, flat), policy_in_torch(team, NETWORK, flat)
+    policy, torch_policy = Policy(team, NETWORK, flat), policy_in_torch(team, NETWORK, flat)
     for copies in COPIES:
         yield BenchProgress(f"policies of {copies} copies")
         obs = rng.standard_normal((copies, team.obs_dim)).astype(np.float32)
 
         def act(obs: Floats = obs) -> int:
-            return len(ours.act(obs))
+            return len(policy.act(obs))
 
         def act_in_torch(obs: Floats = obs) -> int:
             return len(torch_policy(obs))

@@ -140,8 +140,8 @@ class Processes:
 
     def replay(self, redis_url: str = "none", *options: object) -> ReplayServer:
         """Starts a replay server on a free port and waits until it is serving."""
-        own = ("--bind", "tcp://127.0.0.1:0", "--redis", redis_url, "--metrics-port", 0, "--parent", os.getpid())
-        server = ReplayServer(self.command("replay_server", *own, *options))
+        private = ("--bind", "tcp://127.0.0.1:0", "--redis", redis_url, "--metrics-port", 0, "--parent", os.getpid())
+        server = ReplayServer(self.command("replay_server", *private, *options))
         self._servers.append(server)
         return server
 

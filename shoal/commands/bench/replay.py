@@ -56,9 +56,9 @@ def _ingest(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[BenchRow | 
         chunks = make_push(url, [one.payload for one in recorded[:PIPELINED]], capacity // recorded[0].rows)
         singles = make_push(url, list(_records(recorded[:PIPELINED], record_bytes)), capacity)
         pushed = sum(one.rows for one in recorded[:PIPELINED])
-        for level, own_url in (("ram", "none"), ("redis", url)):
+        for level, redis_url in (("ram", "none"), ("redis", url)):
             yield BenchProgress(f"replay: ingesting from {WRITERS} writers, level {level}")
-            server = processes.replay(own_url)
+            server = processes.replay(redis_url)
             server.open(run)
             load = LoadGenerator(server.endpoint, run, WRITERS, recorded)
             try:

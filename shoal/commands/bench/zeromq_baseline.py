@@ -20,13 +20,13 @@ class ZeroMqBaseline:
     def __init__(self, size: int) -> None:
         """Starts the process, which answers each request with `size` bytes."""
         spawn = multiprocessing.get_context("spawn")
-        here, there = spawn.Pipe()
-        self._process = spawn.Process(target=_answer, args=(size, there), daemon=True)
+        receiver, sender = spawn.Pipe()
+        self._process = spawn.Process(target=_answer, args=(size, sender), daemon=True)
         self._process.start()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.RCVTIMEO, int(ANSWER_S * 1e3))
-        self._socket.connect(here.recv())
+        self._socket.connect(receiver.recv())
         for _ in range(PREFETCH):
             self._socket.send(b"")
 

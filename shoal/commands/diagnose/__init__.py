@@ -1,9 +1,9 @@
-"""What ails a run: its team is played, its networks are looked at, its log is read; figures, and warnings in words.
+"""`shoal diagnose`: looks for problems of a run by playing its team, inspecting its networks, and reading its log.
 
 policies, critics  <-- newest checkpoint            learner_node/inspection/loaded_networks.py (torch)
-messages tampered with, long episodes               actor_node/evaluation/ablation.py
-metrics.jsonl                                       run_figures.py
-                          figures --> verdicts.py, run_verdicts.py --> warnings
+rollouts, and rollouts with changed messages        actor_node/evaluation/ablation.py
+metrics.jsonl                                       log_figures.py
+                          figures --> team_warnings.py, log_warnings.py --> warnings
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from common.spec import difference
 from common.worlds import FOREIGN, World, make_world
 from learner_node.inputs import InputFigures, measure, on_change, on_inputs
 from learner_node.inspection.network_stats import NetworkFigures, ValueFigures, policy_figures
-from shoal.commands.diagnose.log_figures import FEWEST_LINES, RunFigures, run_figures
+from shoal.commands.diagnose.log_figures import FEWEST_LINES, LogFigures, log_figures
 from shoal.commands.diagnose.log_warnings import log_warnings
 from shoal.commands.diagnose.team_warnings import communication_warnings, network_warnings, value_warnings
-from shoal.commands.diagnose.warning import DiagnosisWarning, merged, warned
+from shoal.commands.diagnose.warning import DiagnosisWarning, as_warning, merged
 from shoal.commands.report.history import read_history
 from shoal.commands.report.machine_info import read_machine
 
@@ -42,40 +42,40 @@ if TYPE_CHECKING:
     from learner_node.inspection.loaded_networks import LoadedNetworks
 
 SEED = 2_000_000
-"""Of the first episode: not those of `shoal evaluate`."""
-MOST_WATCHED = 100
-"""Steps of an episode whose states are looked at."""
-REST = 0.01
-"""What may be left of a discounted return when an episode is cut off."""
-LONGEST = 5_000
-PATIENCE_S = 20.0
-"""For playing a world that is stepped copy by copy beyond the steps that are looked at."""
-FEWEST_COMPARED = 100
-"""States of such a world with a whole return behind them, below which values are not compared."""
+"""Seed of the first episode; differs from that of `shoal evaluate`."""
+MOST_MEASURED_STEPS = 100
+"""Most steps of an episode whose states are measured."""
+REMAINDER = 0.01
+"""Largest fraction of a discounted return that may be missing when an episode is cut off."""
+LONGEST_EPISODE = 5_000
+MOST_EXTRA_S = 20.0
+"""Longest time for stepping a world copy by copy beyond the measured steps [s]."""
+FEWEST_COMPARED_STATES = 100
+"""Fewest states with a complete return of such a world for which values are compared."""
 _FOREIGN_COPIES = 8
-"""Of a world that is stepped copy by copy."""
+"""Default number of copies of a world that is stepped copy by copy."""
 
 
 class _TrainedTeam(NamedTuple):
-    """What has been learnt."""
+    """The trained policies and networks of a run."""
 
     run: Run
-    loaded: LoadedNetworks | None
-    """None where there is no checkpoint: then there are no critics to look at."""
+    networks: LoadedNetworks | None
+    """The networks of the newest checkpoint; None if there is no checkpoint, and so no critics."""
     flat: Floats
-    """The policies, in the flat layout of common/policy/network.py."""
+    """Parameters of the policies in the flat layout of common/policy/network.py."""
 
 
 class _Limits(NamedTuple):
-    """What an environment that is not batched is asked for, at most."""
+    """Limits of an environment that is not batched."""
 
     copies: int
     max_steps: int
-    """0 = as many as are looked at."""
+    """Most steps of an episode; 0: all measured steps."""
 
 
 class Diagnosis(msgspec.Struct, frozen=True):
-    """A run's figures and what they warn of."""
+    """The figures of a run and the warnings that follow from them."""
 
     scenario: str
     run: str
@@ -83,16 +83,16 @@ class Diagnosis(msgspec.Struct, frozen=True):
     episodes: int
     seed: int
     communication: list[Ablation]
-    """Empty where nobody hears anybody."""
+    """Ablations of messages; empty if no agent receives messages."""
     values: list[ValueFigures]
     networks: list[NetworkFigures]
     agents: list[str]
-    """Whose `inputs` are."""
+    """Names of the agents in `inputs`."""
     inputs: InputFigures
-    """What the networks are fed with, on what was played."""
-    course: RunFigures | None
+    """Statistics of the network inputs in the episodes."""
+    course: LogFigures | None
     skipped: dict[str, str]
-    """What could not be looked at, and why."""
+    """Parts that were skipped, and the reasons."""
     warnings: list[DiagnosisWarning]
     seconds: float
 
@@ -100,13 +100,13 @@ class Diagnosis(msgspec.Struct, frozen=True):
 def diagnose(
     directory: RunDirectory, episodes: int, seed: int = SEED, *, copies: int = 0, max_steps: int = 0
 ) -> Diagnosis:
-    """Looks at what a run has learnt so far; it may still be training. Nothing is written.
+    """Diagnoses what a run has learned so far; the run may still be training. Writes nothing.
 
-    episodes: at least two. copies: of an environment that is not batched, at most; 0 = no more than in training.
-    max_steps: of an episode of such an environment, at most; 0 = as many as are looked at.
-    ConfigError when the directory holds no policies.
+    episodes: number of episodes, at least two. copies: most copies of an environment that is not batched; 0: as in
+    training. max_steps: most steps of an episode of such an environment; 0: all measured steps. Raises ConfigError if
+    the directory contains no policies.
     """
-    began_at = time.monotonic()
+    started_at = time.monotonic()
     run = directory.run
     skipped: dict[str, str] = {}
     loaded = _load_networks(directory, run)
@@ -116,19 +116,19 @@ def diagnose(
     else:
         flat, updates = loaded.policies, loaded.counters.updates
     if run.spec.scenario.startswith(FOREIGN):
-        skipped["communication"] = "a pettingzoo world does not say what of an action is a message"
+        skipped["communication"] = "a PettingZoo environment does not mark messages in its actions"
     ablations = ablate(run, flat, episodes, seed)
-    trained_with = read_machine(directory).get("launch", {}).get("copies") or _FOREIGN_COPIES
-    limits = _Limits(copies or min(int(trained_with), _FOREIGN_COPIES), max_steps)
+    training_copies = read_machine(directory).get("launch", {}).get("copies") or _FOREIGN_COPIES
+    limits = _Limits(copies or min(int(training_copies), _FOREIGN_COPIES), max_steps)
     values, networks, inputs = _measure_networks(_TrainedTeam(run, loaded, flat), episodes, seed, limits, skipped)
-    course = _log_figures(directory, run, skipped)
+    figures = _log_figures(directory, run, skipped)
     found = [
         *communication_warnings(ablations, run.spec),
         *value_warnings(values, run.spec, updates),
         *network_warnings(networks, run.spec.exploration),
-        *(warned("inputs", remark) for remark in on_inputs(inputs, run.joint, run.spec.algorithm.reward_scale)),
-        *(warned("inputs", remark) for remark in on_change(_newest(directory, "reward_change"))),
-        *log_warnings(course, run.spec, sides=len(run.joint.teams)),
+        *(as_warning("inputs", remark) for remark in on_inputs(inputs, run.joint, run.spec.algorithm.reward_scale)),
+        *(as_warning("inputs", remark) for remark in on_change(_last_metric(directory, "reward_change"))),
+        *log_warnings(figures, run.spec, sides=len(run.joint.teams)),
     ]
     return Diagnosis(
         scenario=run.spec.scenario,
@@ -141,25 +141,25 @@ def diagnose(
         networks=networks,
         agents=[agent.name for agent in run.joint.agents],
         inputs=inputs,
-        course=course,
+        course=figures,
         skipped=skipped,
-        warnings=merged(one.fitting(run.spec) for one in found),
-        seconds=round(time.monotonic() - began_at, 3),
+        warnings=merged(one.without_current_settings(run.spec) for one in found),
+        seconds=round(time.monotonic() - started_at, 3),
     )
 
 
-def horizon(watched: int, gamma: float) -> int | None:
-    """Returns how many steps leave at most 1 % of the discounted return of any watched one; None beyond LONGEST."""
+def horizon(measured: int, gamma: float) -> int | None:
+    """Returns the steps after which at most 1 % of the return of any measured step is missing; None if too many."""
     if gamma >= 1.0:
         return None
-    steps = watched + (math.ceil(math.log(REST) / math.log(gamma)) if gamma > 0.0 else 1)
-    return steps if steps <= LONGEST else None
+    steps = measured + (math.ceil(math.log(REMAINDER) / math.log(gamma)) if gamma > 0.0 else 1)
+    return steps if steps <= LONGEST_EPISODE else None
 
 
 def _load_networks(directory: RunDirectory, run: Run) -> LoadedNetworks | None:
     if not directory.checkpoints.exists():
         return None
-    from learner_node.inspection.loaded_networks import load_newest  # noqa: PLC0415  (torch takes seconds to import)
+    from learner_node.inspection.loaded_networks import load_newest  # noqa: PLC0415  (importing torch takes seconds)
 
     return load_newest(run, directory.checkpoints)
 
@@ -167,18 +167,18 @@ def _load_networks(directory: RunDirectory, run: Run) -> LoadedNetworks | None:
 def _measure_networks(
     team: _TrainedTeam, episodes: int, seed: int, limits: _Limits, skipped: dict[str, str]
 ) -> tuple[list[ValueFigures], list[NetworkFigures], InputFigures]:
-    """Returns the figures of critics' values, of all networks and of their inputs on what the team plays."""
-    run, loaded = team.run, team.loaded
-    world, watched, steps = _long_world(run, episodes, seed, limits, skipped)
+    """Returns the figures of the critics' values, of all networks, and of their inputs, on episodes of the team."""
+    run, loaded = team.run, team.networks
+    world, measured, steps = _long_world(run, episodes, seed, limits, skipped)
     try:
         if with_sides(world.spec, run.spec.network.sides) != run.joint:
             raise ConfigError(
-                f"the installed {run.spec.scenario} is not the world this team was trained in:"
-                f" {difference(run.joint, world.spec)}"
+                f"The installed {run.spec.scenario} differs from the world that this team was trained in:"
+                f" {difference(run.joint, world.spec)}. Install the version it was trained with."
             )
         policy = Policy(run.players, run.spec.network, team.flat)
-        patience_s = PATIENCE_S if run.spec.scenario.startswith(FOREIGN) else math.inf
-        recorder = TrajectoryRecorder(watched, patience_s)
+        patience_s = MOST_EXTRA_S if run.spec.scenario.startswith(FOREIGN) else math.inf
+        recorder = TrajectoryRecorder(measured, patience_s)
         play_batch(world, policy, range(seed, seed + world.copies), max_steps=steps, recorder=recorder)
         played = recorder.trajectories()
         if isinstance(world, CopySet):
@@ -191,28 +191,28 @@ def _measure_networks(
         return [], networks, inputs
     networks += loaded.critic_activity(played.obs, played.action, played.present)
     if run.spec.scenario.startswith(FOREIGN) and "values" not in skipped:
-        played = with_whole_returns(played, steps - watched)
-        if (count := int((played.present[: len(played.obs)] > 0).sum(axis=(0, 1)).min())) < FEWEST_COMPARED:
+        played = with_complete_returns(played, steps - measured)
+        if (count := int((played.present[: len(played.obs)] > 0).sum(axis=(0, 1)).min())) < FEWEST_COMPARED_STATES:
             skipped["values"] = (
-                f"only {count} states had the {steps - watched} steps after them in the same episode that a return of"
-                f" discount {run.spec.algorithm.discount:g} takes"
+                f"only {count} states were followed by the {steps - measured} steps of the same episode that a return"
+                f" with discount {run.spec.algorithm.discount:g} needs"
             )
     return [] if "values" in skipped else loaded.values(*played), networks, inputs
 
 
-def with_whole_returns(played: Trajectories, tail: int) -> Trajectories:
-    """Returns what was played, with agents absent from the watched states whose return is cut off.
+def with_complete_returns(played: Trajectories, tail: int) -> Trajectories:
+    """Returns the rollouts with agents marked absent in measured states whose return is cut off.
 
-    A return is whole where `tail` steps follow in the same episode, or the episode ended truly, for all its agents.
+    A return is complete if `tail` steps of the same episode follow, or if the episode terminated for all agents.
     """
     acted = played.present.max(axis=-1) > 0
-    watched, (steps, episodes) = len(played.obs), acted.shape
-    # An agent acts in an episode's first step, so the last step in which one does is the episode's last.
+    measured, (steps, episodes) = len(played.obs), acted.shape
+    # An agent acts in the first step of an episode, so the last step with an acting agent is the last of the episode.
     ends = steps - np.argmax(acted[::-1], axis=0)
-    ended_truly = played.discount[ends - 1, np.arange(episodes)].max(axis=-1) == 0.0
-    whole = (np.arange(watched)[:, None] + tail < ends) | ended_truly
+    terminated = played.discount[ends - 1, np.arange(episodes)].max(axis=-1) == 0.0
+    complete = (np.arange(measured)[:, None] + tail < ends) | terminated
     present = played.present.copy()
-    present[:watched] *= whole[..., None]
+    present[:measured] *= complete[..., None]
     return played._replace(present=present)
 
 
@@ -223,65 +223,67 @@ def _inputs(run: Run, played: Trajectories) -> InputFigures:
 
 
 def _note_failures(world: CopySet, skipped: dict[str, str]) -> None:
-    """Notes the episodes that the environment failed in; WorldError where those are all."""
+    """Adds failed episodes to `skipped`; raises WorldError if all episodes failed."""
     if world.note:
         skipped["copies"] = world.note
     if not world.failures:
         return
     first = next(iter(world.failures.values()))
     if len(world.failures) == world.copies:
-        raise WorldError(f"every episode failed: {first}")
+        raise WorldError(f"Every episode failed: {first}")
     skipped["episodes"] = f"{len(world.failures)} of {world.copies} failed: {first}"
 
 
 def _long_world(run: Run, episodes: int, seed: int, limits: _Limits, skipped: dict[str, str]) -> tuple[World, int, int]:
-    """Returns the world to play in, how many steps are looked at, and how many are played."""
+    """Returns the world, the number of measured steps, and the number of steps to play."""
     if run.spec.scenario.startswith(FOREIGN):
-        steps = horizon(MOST_WATCHED, run.spec.algorithm.discount)
+        steps = horizon(MOST_MEASURED_STEPS, run.spec.algorithm.discount)
         if steps is None:
-            skipped["values"] = _too_far(run)
+            skipped["values"] = _horizon_too_long(run)
         make = partial(make_world, run.spec.scenario, 1, seed=seed, options=run.spec.world, restart_ended=False)
-        bound = limits.max_steps or LONGEST
+        bound = limits.max_steps or LONGEST_EPISODE
         return (
             CopySet(make, min(episodes, limits.copies)),
-            min(MOST_WATCHED, bound),
-            min(steps or MOST_WATCHED, bound),
+            min(MOST_MEASURED_STEPS, bound),
+            min(steps or MOST_MEASURED_STEPS, bound),
         )
     episode = int(run.spec.world.get("max_cycles", 25))
-    watched = min(episode, MOST_WATCHED)
-    steps = horizon(watched, run.spec.algorithm.discount)
+    measured = min(episode, MOST_MEASURED_STEPS)
+    steps = horizon(measured, run.spec.algorithm.discount)
     if steps is None:
-        skipped["values"] = _too_far(run)
-    return batched_world(run, episodes, seed, max_cycles=max(steps or episode, episode)), watched, steps or watched
+        skipped["values"] = _horizon_too_long(run)
+    return batched_world(run, episodes, seed, max_cycles=max(steps or episode, episode)), measured, steps or measured
 
 
-def _too_far(run: Run) -> str:
-    return f"with algorithm.discount = {run.spec.algorithm.discount:g} a return needs more than {LONGEST:,} steps"
+def _horizon_too_long(run: Run) -> str:
+    return (
+        f"with algorithm.discount = {run.spec.algorithm.discount:g} a return needs more than {LONGEST_EPISODE:,} steps"
+    )
 
 
 def _policies(team: _TrainedTeam, played: Trajectories) -> list[NetworkFigures]:
-    """Returns the figures of each player's policy, on the steps in which it was there."""
+    """Returns the figures of each player's policy, on the steps in which its agents are present."""
     run, network = team.run, team.run.spec.network
     present = played.present[: len(played.obs)] > 0
     found = []
     for player, layers in zip(run.players.agents, unflatten(team.flat, run.players, network), strict=True):
-        there = present[..., members_of(run.joint, player)].any(axis=-1)
-        found.append(policy_figures(player, network.head, layers, played.obs[there][:, player.obs_slice]))
+        is_present = present[..., members_of(run.joint, player)].any(axis=-1)
+        found.append(policy_figures(player, network.head, layers, played.obs[is_present][:, player.obs_slice]))
     return found
 
 
-def _newest(directory: RunDirectory, name: str) -> float | None:
-    """Returns a figure of the log's last line, however short the log is."""
+def _last_metric(directory: RunDirectory, name: str) -> float | None:
+    """Returns a metric of the last log line; None if it is missing."""
     lines = read_history(directory.metrics_file).lines
     value = lines[-1].get(name) if lines else None
     return float(value) if isinstance(value, int | float) else None
 
 
-def _log_figures(directory: RunDirectory, run: Run, skipped: dict[str, str]) -> RunFigures | None:
-    figures = run_figures(read_history(directory.metrics_file), run)
+def _log_figures(directory: RunDirectory, run: Run, skipped: dict[str, str]) -> LogFigures | None:
+    figures = log_figures(read_history(directory.metrics_file), run)
     if figures is None:
         skipped["course"] = f"the log has fewer than {FEWEST_LINES} lines"
     elif read_machine(directory).get("launch", {}).get("lockstep"):
-        # In lockstep playing and learning take turns: the learner waits by design.
+        # In lockstep, acting and learning alternate, so the learner waits by design.
         figures = msgspec.structs.replace(figures, learner_waited=None)
     return figures

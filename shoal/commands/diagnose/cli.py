@@ -1,4 +1,4 @@
-"""The command `shoal diagnose`, and the warnings at the end of `shoal train`."""
+"""The command `shoal diagnose`, and the warnings printed at the end of `shoal train`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ from shoal.commands.diagnose import SEED, Diagnosis, diagnose
 from shoal.commands.diagnose.warning import DiagnosisWarning
 from shoal.commands.evaluate.progress import CopiesOption
 from shoal.commands.evaluate.text import choice_lines
+from shoal.run_paths import run_directory
 
 SHORT_EPISODES, FEWEST_EPISODES = 100, 10
-"""Of the diagnosis at the end of `shoal train`."""
+"""Episodes of the diagnosis at the end of `shoal train`: the usual number and the lower bound."""
+_PART_NAMES = {"course": "training log"}
+"""Names of the parts of a diagnosis on the terminal that differ from their JSON keys."""
 _screen = Console(markup=False, emoji=False, stderr=True)
 
 
@@ -40,23 +43,28 @@ class Diagnosed(Protocol):
 class DiagnoseConfig(msgspec.Struct, frozen=True):
     """Settings of `shoal diagnose`."""
 
-    episodes: Annotated[int, Meta(ge=10, le=10_000, description="Episodes of each variant that is played.")] = 200
+    episodes: Annotated[
+        int,
+        Meta(ge=10, le=10_000, description="Number of rollouts, with original and with changed messages [episodes]."),
+    ] = 200
     seed: Annotated[int, Meta(ge=0, lt=2**31, description="Seed of the first episode; episode e has SEED + e.")] = SEED
     copies: CopiesOption = 0
     max_episode_steps: Annotated[
-        int, Meta(ge=0, description="Steps of an episode that is looked at, at most, in a world that is not batched.")
+        int,
+        Meta(ge=0, description="Longest episode in a world that is not batched [steps]; 0 plays all steps needed."),
     ] = 0
-    json: Annotated[bool, Meta(description="Print JSON.")] = False
+    json: Annotated[bool, Meta(description="Print all figures and warnings as JSON.")] = False
 
 
 @click.command("diagnose")
 @click.argument("run", type=click.Path(path_type=Path))
 @command.options(DiagnoseConfig)
 def diagnose_run(run: Path, **values: Any) -> None:
-    """Look for what ails RUN, finished or not, and say what to try.
+    """Find problems in the training of RUN and suggest settings.
 
-    Whether anybody listens to those who speak, Q-values against the returns that follow, dead units and saturated
-    actions, and what the log shows: lag, gradients, ratio, fallen returns.
+    Checks whether agents use each other's messages, compares Q-values with the returns that follow, looks for dead
+    units and saturated actions, and reads the log for policy lag, gradients, replay ratio and falling returns. RUN can
+    be finished or still training.
 
     \b
     Examples:
@@ -64,9 +72,9 @@ def diagnose_run(run: Path, **values: Any) -> None:
       shoal diagnose runs/talk --episodes 1000 --json
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     config = command.build(DiagnoseConfig, values)
-    with _screen.status("playing and looking"):
+    with _screen.status("diagnosing"):
         limits = {"copies": config.copies, "max_steps": config.max_episode_steps}
-        found = diagnose(RunDirectory(run), config.episodes, config.seed, **limits)
+        found = diagnose(run_directory(run), config.episodes, config.seed, **limits)
     if config.json:
         command.result(msgspec.json.encode(found))
         return
@@ -74,15 +82,15 @@ def diagnose_run(run: Path, **values: Any) -> None:
     for table in _tables(found):
         screen.print(table)
         screen.print()
-    for what, why in found.skipped.items():
-        screen.print(f"{what}: not looked at: {why}", soft_wrap=True, markup=False)
+    for part, reason in found.skipped.items():
+        screen.print(f"{_PART_NAMES.get(part, part)}: skipped: {reason}", soft_wrap=True, markup=False)
     for line in choice_comparison(RunDirectory(run)):
         screen.print(line, soft_wrap=True, markup=False, highlight=False)
     print_warnings(found.warnings, screen)
 
 
 def choice_comparison(directory: RunDirectory) -> list[str]:
-    """Returns what the last evaluation found of greedy and drawn choices; empty where it did not compare them."""
+    """Returns how greedy and sampled choices compared in the last evaluation; empty if it did not compare them."""
     try:
         evaluated = msgspec.json.decode(directory.evaluation_file.read_bytes(), type=Evaluation)
     except (OSError, msgspec.DecodeError, msgspec.ValidationError):
@@ -91,31 +99,31 @@ def choice_comparison(directory: RunDirectory) -> list[str]:
 
 
 def print_warnings(warnings: list[DiagnosisWarning], screen: Console) -> None:
-    """Says what was seen, what it usually means and what to try, warning by warning."""
+    """Prints for each warning the observation, its usual cause, and what to try."""
     if not warnings:
         screen.print("no warnings")
-    for warned in warnings:
-        screen.print(f"warning: {warned.seen}", style="yellow", soft_wrap=True, markup=False, highlight=False)
-        screen.print(f"  usually: {warned.means}", soft_wrap=True, markup=False, highlight=False)
-        screen.print(f"  try: {'; or '.join(warned.to_try)}", soft_wrap=True, markup=False, highlight=False)
+    for warning in warnings:
+        screen.print(f"warning: {warning.seen}", style="yellow", soft_wrap=True, markup=False, highlight=False)
+        screen.print(f"  usual cause: {warning.means}", soft_wrap=True, markup=False, highlight=False)
+        screen.print(f"  try: {'; or '.join(warning.to_try)}", soft_wrap=True, markup=False, highlight=False)
 
 
 def print_warnings_after_training(
-    directory: RunDirectory, screen: Console, look: Callable[[RunDirectory, int], Diagnosed] = diagnose
+    directory: RunDirectory, screen: Console, make_diagnosis: Callable[[RunDirectory, int], Diagnosed] = diagnose
 ) -> None:
-    """Diagnoses a run that has just ended and prints only its warnings.
+    """Diagnoses a run that has just ended and prints its warnings, if any.
 
-    look: makes the diagnosis of a run over a number of episodes.
+    make_diagnosis: makes the diagnosis of a run over a number of episodes.
     """
-    with screen.status("looking for what could be better"):
-        found = look(directory, episodes_after_training(len(directory.run.joint.agents)))
+    with screen.status("diagnosing"):
+        found = make_diagnosis(directory, episodes_after_training(len(directory.run.joint.agents)))
     if found.warnings and found.updates:
         print_warnings(found.warnings, screen)
-        screen.print(f"more: shoal diagnose {directory.path}", soft_wrap=True, markup=False)
+        screen.print(f"details: shoal diagnose {directory.path}", soft_wrap=True, markup=False)
 
 
 def episodes_after_training(agents: int) -> int:
-    """Returns how many episodes a diagnosis after a training looks at: critics cost the square of the agents."""
+    """Returns the episodes of a diagnosis after training: critics cost the square of the number of agents."""
     return min(SHORT_EPISODES, max(FEWEST_EPISODES, SHORT_EPISODES * 100 // agents**2))
 
 
@@ -131,7 +139,7 @@ def _tables(found: Diagnosis) -> list[Table]:
 
 
 def _communication(found: Diagnosis) -> Table:
-    title = "what messages are worth: a side's return, and by how much it falls without them (95 %)"
+    title = "Value of messages: return of a side, and its drop with shuffled or zeroed messages (95 % interval)"
     table = _table(title, ("speaker", "side", "return", "shuffled", "zeroed"), left=2)
     for row in found.communication:
         shuffled = _with_interval(row.shuffled_cost, row.shuffled_cost_ci95)
@@ -141,67 +149,68 @@ def _communication(found: Diagnosis) -> Table:
 
 
 def _values(found: Diagnosis) -> Table:
-    title = "Q-values against the discounted returns that followed"
+    title = "Q-values and the discounted returns that followed"
     table = _table(title, ("player", "Q", "return", "bias", "relative", "rank correlation"))
     for row in found.values:
-        order = "alike" if row.rank_correlation is None else f"{row.rank_correlation:.2f}"
+        correlation = "constant" if row.rank_correlation is None else f"{row.rank_correlation:.2f}"
         bias = _with_interval(row.bias, row.bias_ci95)
-        table.add_row(row.player, f"{row.value:.2f}", f"{row.realised:.2f}", bias, f"{row.relative_bias:+.0%}", order)
+        table.add_row(
+            row.player, f"{row.value:.2f}", f"{row.realised:.2f}", bias, f"{row.relative_bias:+.0%}", correlation
+        )
     return table
 
 
 def _networks(found: Diagnosis) -> Table:
     columns = ("network", "inputs", "units", "dead", "logits", "saturated", "top choice", "entropy")
-    table = _table("networks on the states that were played", columns)
+    table = _table("Networks on the visited states", columns)
     for row in found.networks:
         table.add_row(
             row.network,
             f"{row.inputs:,}",
             " ".join(map(str, row.hidden_units)),
-            " ".join(f"{share:.0%}" for share in row.dead),
+            " ".join(f"{fraction:.0%}" for fraction in row.dead),
             _number(row.logit_size),
-            _share(row.saturated),
+            _percent(row.saturated),
             _number(row.top_probability),
-            _share(row.entropy),
+            _percent(row.entropy),
         )
     return table
 
 
 def _inputs(found: Diagnosis) -> Table:
-    title = (
-        "what networks are fed with; sizes are root mean squares, of the largest number and of rewards that are not 0"
-    )
+    title = "Network inputs; size: root mean square of the largest number, and of the rewards that are not 0"
     columns = ("agent", "observation", "spread", "size", "reward", "spread", "size")
     table = _table(title, columns)
-    own = found.inputs
-    figures = (own.obs_mean, own.obs_spread, own.obs_size, own.reward_mean, own.reward_spread, own.reward_size)
+    inputs = found.inputs
+    of_obs = (inputs.obs_mean, inputs.obs_spread, inputs.obs_size)
+    figures = (*of_obs, inputs.reward_mean, inputs.reward_spread, inputs.reward_size)
     for name, *row in zip(found.agents, *figures, strict=True):
         table.add_row(name, *(_number(value) for value in row))
     return table
 
 
 def _log_table(found: Diagnosis) -> Table:
-    course = found.course
-    table = _table("the last quarter of the log", ("figure", "value"))
-    if course is None:
+    log = found.course
+    table = _table("The last quarter of the log", ("figure", "value"))
+    if log is None:
         return table
     rows = [
-        ("policy lag, versions", _number(course.policy_lag)),
-        ("critics' gradient norm, largest over players", _number(course.critic_gradient_norm)),
-        ("policies' gradient norm, the same", _number(course.policy_gradient_norm)),
-        ("updates with a clipped critic", _share(course.critics_clipped)),
-        ("updates with a clipped policy", _share(course.policies_clipped)),
-        ("critics' loss", _number(course.critic_loss)),
-        ("... over that of the second quarter", _number(course.critic_loss_growth)),
-        ("environment steps an update, whole log", _number(course.steps_per_update)),
-        ("steps of an episode", _number(course.episode_steps)),
-        (f"samples per insert, target {course.target_samples_per_insert:g}", _number(course.samples_per_insert)),
-        ("time the learner waited, whole run", _share(course.learner_waited)),
-        ("time the actors waited, whole run", _share(course.actors_waited)),
+        ("policy lag [versions]", _number(log.policy_lag)),
+        ("critic gradient norm, largest of the players", _number(log.critic_gradient_norm)),
+        ("policy gradient norm, largest of the players", _number(log.policy_gradient_norm)),
+        ("updates with a clipped critic", _percent(log.critics_clipped)),
+        ("updates with a clipped policy", _percent(log.policies_clipped)),
+        ("critic loss", _number(log.critic_loss)),
+        ("critic loss over that of the second quarter", _number(log.critic_loss_growth)),
+        ("environment steps per update, whole log", _number(log.steps_per_update)),
+        ("steps per episode", _number(log.episode_steps)),
+        (f"samples per insert, target {log.target_samples_per_insert:g}", _number(log.samples_per_insert)),
+        ("time that the learner waited, whole run", _percent(log.learner_waited)),
+        ("time that the actors waited, whole run", _percent(log.actors_waited)),
     ]
-    if course.returns is not None:
-        rows.append(("returns in training: best tenth", _number(course.returns.best)))
-        rows.append(("... last tenth", _number(course.returns.last)))
+    if log.returns is not None:
+        rows.append(("return in training, best tenth of the run", _number(log.returns.best)))
+        rows.append(("return in training, last tenth of the run", _number(log.returns.last)))
     for name, value in rows:
         table.add_row(name, value)
     return table
@@ -222,5 +231,5 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"
 
 
-def _share(value: float | None) -> str:
+def _percent(value: float | None) -> str:
     return "" if value is None else f"{value:.0%}"

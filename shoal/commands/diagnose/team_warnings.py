@@ -1,6 +1,6 @@
-"""From figures to warnings in words: what was seen, what it usually means, what to try. Pure.
+"""Warnings from the figures of a team's messages, values and networks. Pure.
 
-Each verdict takes figures and returns the warnings they give rise to; what each bound is for stands beside it.
+Each function takes figures and returns warnings. The constants are the bounds; each has its reason.
 """
 
 from __future__ import annotations
@@ -15,61 +15,62 @@ from learner_node.inspection.network_stats import NetworkFigures, ValueFigures
 from shoal.commands.diagnose.warning import DiagnosisWarning
 
 SMALLEST_EFFECT = 0.02
-"""Of a return: messages that change less than this do not carry the task."""
+"""Smallest fraction of a return that messages must change to count as useful."""
 PLATEAU = -29.0
-"""Return of a listener that goes to the middle of the landmarks, over 25 steps of simple_speaker_listener in mpe2."""
+"""Return in mpe2's simple_speaker_listener (25 steps) if the listener goes to the middle of the landmarks."""
 PLATEAU_WIDTH = 4.0
 LARGEST_RELATIVE_BIAS = 0.5
-"""Well beyond the 1 % of rest that is cut off, and beyond what short runs of the defaults showed (a quarter)."""
+"""Well above the 1 % of a return that is cut off, and above the quarter seen in short runs with the defaults."""
 MOST_STEPS = 100.0
-"""Of a discounted return, where critics' youth is told: with a discount near 1 nobody would ever be grown."""
+"""Most steps of a discounted return in `fewest_updates`: with a discount near 1 no run would have enough updates."""
 SMALLEST_CORRELATION = 0.3
-"""Below it a critic's order of states explains less than a tenth of the returns' order."""
+"""Below this rank correlation, a critic explains less than a tenth of the variance of the returns' ranks."""
 SMALLEST_SPREAD = 0.1
-"""Standard deviation of the returns over their size: below it there is little to order."""
+"""Standard deviation of the returns over their size; below it, the order of the returns is mostly noise."""
 MOST_DEAD = 0.8
-"""Of a layer: teams that learn well show up to half."""
+"""Fraction of a layer; teams that learn well have up to half."""
 FEWEST_INPUTS = 100
-"""Different inputs on which a unit must have been inactive to be called dead."""
+"""Fewest different inputs on which a unit must be inactive to count as dead."""
 MOST_SATURATED = 0.95
-"""Full thrust is often right, and healthy policies reach it in most states; here it is nearly all they do."""
+"""Fraction of actions; full thrust is often right, so healthy policies reach it in most states too."""
 LARGEST_LOGITS = 10.0
-"""tanh and softmax of such logits have gradients below 1e-4 nearly everywhere."""
+"""tanh and softmax of larger logits have gradients below 1e-4 almost everywhere."""
 
 _ON_PLATEAU = (
-    f"; {PLATEAU:.0f} is the known plateau of this world, a listener that goes to the middle of the landmarks; "
-    "a team that talks earns about -15"
+    f"; {PLATEAU:.0f} is a known local optimum of this world, in which the listener goes to the middle of the "
+    "landmarks; a team that communicates earns about -15"
 )
-_ALWAYS_THE_SAME = (
-    "listeners react to there being a message but not to what it says, which is the same in every episode or of no use"
+_CONTENT_IGNORED = (
+    "listeners react to the presence of a message but not to its content, which is constant or not informative"
 )
-_NOTHING_TO_HEAR = (
-    "listening was worth nothing while the speaker said nothing of use, and speaking nothing while nobody listened"
+_NO_INCENTIVE = (
+    "listening does not pay while the messages are not informative, and informative messages do not pay while no agent "
+    "listens"
 )
-_STRAYED = (
-    "after the time limit, where nobody trained, the team behaves in another way; a critic cannot know that, "
-    "and so counts what it never saw"
+_AFTER_TIME_LIMIT = (
+    "the team behaves differently after the time limit, where it never trained; the critic extrapolates to states that "
+    "it never saw"
 )
-_NOT_THERE_YET = (
-    "critics start at 0 and have not come as far as the returns yet; if time does not mend it, the policy climbs their "
-    "errors"
+_TOO_YOUNG = (
+    "critics start at 0 and have not reached the returns yet; if longer training does not help, the policy exploits "
+    "errors of its critic"
 )
-_CLIMBED = "the policy climbs errors of its critic: the maximum over actions picks what is overrated"
+_EXPLOITED = "the policy exploits errors of its critic: maximizing over actions selects overestimated ones"
 _TOO_LOW = (
-    "the critic lags behind the policy, or has not met the states that are played now; the lower of two critics "
-    "(matd3) counts too low by design"
+    "the critic lags behind the policy, or has not seen the states that the policy visits now; the minimum of two "
+    "critics (matd3) underestimates by design"
 )
 _AGAINST_OVERESTIMATION = (
-    "algorithm.name = matd3, which believes the lower of two critics",
-    "a smaller algorithm.target_rate",
-    "a lower algorithm.critic_learning_rate",
-    "a lower replay.samples_per_insert",
-    "more exploration (exploration.final_scale), so that what is overrated is tried",
+    "set algorithm.name = matd3, which uses the minimum of two critics",
+    "lower algorithm.target_rate",
+    "lower algorithm.critic_learning_rate",
+    "lower replay.samples_per_insert",
+    "raise exploration.final_scale, so that overestimated actions are tried",
 )
 
 
 def communication_warnings(ablations: Sequence[Ablation], spec: RunSpec) -> list[DiagnosisWarning]:
-    """Warns of speakers whom nobody needs, or whom their own side would do better without."""
+    """Returns warnings of speakers whose messages are ignored or harm their side."""
     found: list[DiagnosisWarning] = []
     for speaker, rows in groupby(ablations, lambda row: row.speaker):
         sides = list(rows)
@@ -78,66 +79,70 @@ def communication_warnings(ablations: Sequence[Ablation], spec: RunSpec) -> list
         elif len(sides) == 1 and sides[0].shuffled_cost < 0:
             found.append(_harmful(speaker, sides))
         elif _is_on_plateau(sides[0], spec):
-            seen = f"{speaker} is hardly heard: {_returns_text(sides)}{_ON_PLATEAU}"
-            found.append(DiagnosisWarning("communication", speaker, seen, _NOTHING_TO_HEAR, _advice_for_speakers(spec)))
+            seen = f"messages of {speaker} are hardly used: {_returns_text(sides)}{_ON_PLATEAU}"
+            found.append(DiagnosisWarning("communication", speaker, seen, _NO_INCENTIVE, _advice_for_speakers(spec)))
     return found
 
 
 def value_warnings(figures: Sequence[ValueFigures], spec: RunSpec, updates: int) -> list[DiagnosisWarning]:
-    """Warns of critics that promise too much, too little, or nothing of use; of young ones, that they are young."""
+    """Returns warnings of biased or uninformative critics; with too few updates, only that there are too few."""
     if updates < fewest_updates(spec):
-        return [warned for own in figures for warned in _young_critic_warnings(own, spec, updates)]
-    return [warned for own in figures for warned in (*_bias_warnings(own, spec), *_rank_warnings(own))]
+        return [warning for critic in figures for warning in _young_critic_warnings(critic, spec, updates)]
+    return [warning for critic in figures for warning in (*_bias_warnings(critic, spec), *_rank_warnings(critic))]
 
 
 def fewest_updates(spec: RunSpec) -> float:
-    """Returns how many updates a critic needs before its errors mean anything.
+    """Returns the number of updates after which a critic's errors are meaningful.
 
-    A reward comes into values one step further back with each time that targets follow their networks, which takes
-    1 / target_rate of their moves, and 1 / (1 - discount) steps are what a value is made of.
+    A reward propagates one step back each time that the targets follow their networks, which takes 1 / target_rate
+    target updates, and a value covers about 1 / (1 - discount) steps.
     """
-    own = spec.algorithm
-    steps = 1.0 / max(1.0 - own.discount, 1.0 / MOST_STEPS)
-    return steps / own.target_rate * (own.policy_every or (2 if "matd3" in own.name else 1))
+    algorithm = spec.algorithm
+    steps = 1.0 / max(1.0 - algorithm.discount, 1.0 / MOST_STEPS)
+    return steps / algorithm.target_rate * (algorithm.policy_every or (2 if "matd3" in algorithm.name else 1))
 
 
 def network_warnings(figures: Sequence[NetworkFigures], exploration: ExplorationSpec) -> list[DiagnosisWarning]:
-    """Warns of hidden layers that are mostly dead, and of actions beyond the reach of gradients."""
+    """Returns warnings of hidden layers with mostly dead units and of saturated outputs."""
     found: list[DiagnosisWarning] = []
-    for own in figures:
-        dead = [(i, share) for i, share in enumerate(own.dead) if share >= MOST_DEAD and own.inputs >= FEWEST_INPUTS]
+    for network in figures:
+        dead = [
+            (i, fraction)
+            for i, fraction in enumerate(network.dead)
+            if fraction >= MOST_DEAD and network.inputs >= FEWEST_INPUTS
+        ]
         if dead:
-            layers = ", ".join(f"{share:.0%} of hidden layer {i + 1}" for i, share in dead)
+            layers = ", ".join(f"{fraction:.0%} of hidden layer {i + 1}" for i, fraction in dead)
             found.append(
                 DiagnosisWarning(
                     "networks",
-                    own.network,
-                    f"{own.network}: {layers} is active in no state that was played",
-                    "steps so large that ReLU units fell below zero everywhere and get no gradient any more",
+                    network.network,
+                    f"{network.network}: {layers} is inactive in all visited states",
+                    "updates are so large that ReLU units became negative everywhere and receive no gradient",
                     (
                         "lower algorithm.policy_learning_rate and algorithm.critic_learning_rate",
-                        "algorithm.gradient_clip = 0.5",
-                        "algorithm.reward_scale below 1 where returns are in the hundreds",
+                        "set algorithm.gradient_clip = 0.5",
+                        "set algorithm.reward_scale below 1 if returns are in the hundreds",
                     ),
                 )
             )
-        found += _output_warnings(own, exploration)
+        found += _output_warnings(network, exploration)
     return found
 
 
-def _matters(cost: float, interval: tuple[float, float], whole: float) -> bool:
+def _matters(cost: float, interval: tuple[float, float], return_with: float) -> bool:
     low, high = interval
-    return (low > 0 or high < 0) and abs(cost) > SMALLEST_EFFECT * abs(whole)
+    return (low > 0 or high < 0) and abs(cost) > SMALLEST_EFFECT * abs(return_with)
 
 
 def _ignored(speaker: str, sides: Sequence[Ablation], spec: RunSpec) -> DiagnosisWarning:
-    needs_sound = any(_matters(row.zeroed_cost, row.zeroed_cost_ci95, row.return_with) for row in sides)
+    reacts_to_silence = any(_matters(row.zeroed_cost, row.zeroed_cost_ci95, row.return_with) for row in sides)
     plateau = _ON_PLATEAU if _is_on_plateau(sides[0], spec) else ""
     return DiagnosisWarning(
         "communication",
         speaker,
-        f"{speaker} is ignored: {_returns_text(sides)}{plateau}",
-        _ALWAYS_THE_SAME if needs_sound else _NOTHING_TO_HEAR,
+        f"messages of {speaker} are ignored: {_returns_text(sides)}{plateau}",
+        _CONTENT_IGNORED if reacts_to_silence else _NO_INCENTIVE,
         _advice_for_speakers(spec),
     )
 
@@ -146,91 +151,91 @@ def _harmful(speaker: str, sides: Sequence[Ablation]) -> DiagnosisWarning:
     return DiagnosisWarning(
         "communication",
         speaker,
-        f"{speaker} does harm: {_returns_text(sides)}",
-        "another episode's messages serve better than its own: listeners take it for what it once said",
-        ("train longer", "a lower exploration.final_scale", "a lower algorithm.policy_learning_rate"),
+        f"messages of {speaker} do harm: {_returns_text(sides)}",
+        "messages of other episodes lead to higher returns: listeners interpret messages by an outdated meaning",
+        ("train longer", "lower exploration.final_scale", "lower algorithm.policy_learning_rate"),
     )
 
 
 def _returns_text(sides: Sequence[Ablation]) -> str:
     return "; ".join(
-        f"return of {row.side} {row.return_with:.2f} with messages, {row.return_with - row.shuffled_cost:.2f} with "
-        f"those of other episodes, {row.return_with - row.zeroed_cost:.2f} with none"
+        f"return of {row.side} {row.return_with:.2f} with its messages, {row.return_with - row.shuffled_cost:.2f} with "
+        f"messages of other episodes, {row.return_with - row.zeroed_cost:.2f} without messages"
         for row in sides
     )
 
 
 def _is_on_plateau(row: Ablation, spec: RunSpec) -> bool:
-    """Whether a team of simple_speaker_listener earns what a deaf listener does, and little of it by listening."""
+    """Returns whether a speaker-listener team earns about the plateau and loses little with shuffled messages."""
     changed = changed_options(spec.scenario, spec.world).keys()
     if spec.scenario.removeprefix("mpe2:") != "simple_speaker_listener" or changed & {"max_cycles", "dynamics"}:
         return False
     return abs(row.return_with - PLATEAU) < PLATEAU_WIDTH and row.shuffled_cost < PLATEAU_WIDTH
 
 
-def _young_critic_warnings(own: ValueFigures, spec: RunSpec, updates: int) -> list[DiagnosisWarning]:
-    if not _is_biased(own):
+def _young_critic_warnings(critic: ValueFigures, spec: RunSpec, updates: int) -> list[DiagnosisWarning]:
+    if not _is_biased(critic):
         return []
-    seen = f"Q of {own.player} is {own.value:.2f} on average, the discounted return {own.realised:.2f}"
+    seen = f"the mean Q of {critic.player} is {critic.value:.2f}, the mean discounted return {critic.realised:.2f}"
     means = (
-        f"critics start at 0, and rewards come into their values step by step: with these settings that takes some "
-        f"{fewest_updates(spec):,.0f} updates, and this run has had {updates:,}"
+        f"critics start at 0 and rewards propagate step by step, which takes about {fewest_updates(spec):,.0f} updates "
+        f"with these settings; this run has made {updates:,}"
     )
-    return [DiagnosisWarning("values", own.player, seen, means, ("train longer",), _direction(own))]
+    return [DiagnosisWarning("values", critic.player, seen, means, ("train longer",), _direction(critic))]
 
 
-def _direction(own: ValueFigures) -> str:
-    return "over" if own.bias > 0 else "under"
+def _direction(critic: ValueFigures) -> str:
+    return "over" if critic.bias > 0 else "under"
 
 
-def _is_biased(own: ValueFigures) -> bool:
-    low, high = own.bias_ci95
-    over = own.relative_bias > LARGEST_RELATIVE_BIAS and low > 0
-    return over or (own.relative_bias < -LARGEST_RELATIVE_BIAS and high < 0)
+def _is_biased(critic: ValueFigures) -> bool:
+    low, high = critic.bias_ci95
+    over = critic.relative_bias > LARGEST_RELATIVE_BIAS and low > 0
+    return over or (critic.relative_bias < -LARGEST_RELATIVE_BIAS and high < 0)
 
 
-def _bias_warnings(own: ValueFigures, spec: RunSpec) -> list[DiagnosisWarning]:
-    if not _is_biased(own):
+def _bias_warnings(critic: ValueFigures, spec: RunSpec) -> list[DiagnosisWarning]:
+    if not _is_biased(critic):
         return []
-    direction = _direction(own)
+    direction = _direction(critic)
     seen = (
-        f"Q of {own.player} is {own.value:.2f} on average, the discounted return {own.realised:.2f} "
-        f"({own.relative_bias:+.0%} of the returns' size): {direction}estimated"
+        f"the mean Q of {critic.player} is {critic.value:.2f}, the mean discounted return {critic.realised:.2f} "
+        f"({critic.relative_bias:+.0%} of the size of the returns): {direction}estimated"
     )
-    strays = abs(own.reward_beyond - own.reward_watched) > abs(own.reward_watched)
-    if strays:
+    changes = abs(critic.reward_beyond - critic.reward_watched) > abs(critic.reward_watched)
+    if changes:
         seen += (
-            f", where beyond the time limit it earns {own.reward_beyond:.2f} a step instead of {own.reward_watched:.2f}"
+            f"; after the time limit it earns {critic.reward_beyond:.2f} a step instead of {critic.reward_watched:.2f}"
         )
         return [
             DiagnosisWarning(
-                "values", own.player, seen, _STRAYED, ("a larger world.max_cycles to train in",), direction
+                "values", critic.player, seen, _AFTER_TIME_LIMIT, ("train with a larger world.max_cycles",), direction
             )
         ]
-    if 0.0 <= own.value * own.realised < own.realised**2:
+    if 0.0 <= critic.value * critic.realised < critic.realised**2:
         first = ("train longer", *_AGAINST_OVERESTIMATION[:1])
-        return [DiagnosisWarning("values", own.player, seen, _NOT_THERE_YET, first, direction)]
+        return [DiagnosisWarning("values", critic.player, seen, _TOO_YOUNG, first, direction)]
     if direction == "over":
-        return [DiagnosisWarning("values", own.player, seen, _CLIMBED, _AGAINST_OVERESTIMATION)]
-    tries = ("train longer", "a larger algorithm.target_rate", *_advice_maddpg(spec))
-    return [DiagnosisWarning("values", own.player, seen, _TOO_LOW, tries)]
+        return [DiagnosisWarning("values", critic.player, seen, _EXPLOITED, _AGAINST_OVERESTIMATION)]
+    advice = ("train longer", "raise algorithm.target_rate", *_advice_maddpg(spec))
+    return [DiagnosisWarning("values", critic.player, seen, _TOO_LOW, advice)]
 
 
-def _rank_warnings(own: ValueFigures) -> list[DiagnosisWarning]:
-    if own.rank_correlation is None or own.rank_correlation >= SMALLEST_CORRELATION:
+def _rank_warnings(critic: ValueFigures) -> list[DiagnosisWarning]:
+    if critic.rank_correlation is None or critic.rank_correlation >= SMALLEST_CORRELATION:
         return []
-    if own.realised_std < SMALLEST_SPREAD * abs(own.realised):
+    if critic.realised_std < SMALLEST_SPREAD * abs(critic.realised):
         return []
     return [
         DiagnosisWarning(
             "values",
-            own.player,
-            f"Q of {own.player} and the returns are hardly ordered alike (rank correlation {own.rank_correlation:.2f})",
-            "the critic does not tell good states from bad ones, so its gradient teaches the policy little",
+            critic.player,
+            f"Q of {critic.player} hardly correlates with the returns (rank correlation {critic.rank_correlation:.2f})",
+            "the critic does not distinguish good from bad states, so its gradient does not improve the policy",
             (
                 "train longer",
-                "a larger replay.batch or network.critic_hidden",
-                "algorithm.reward_scale so that returns are of size 1 to 100",
+                "raise replay.batch or network.critic_hidden",
+                "set algorithm.reward_scale so that returns are of size 1 to 100",
             ),
         )
     ]
@@ -239,41 +244,41 @@ def _rank_warnings(own: ValueFigures) -> list[DiagnosisWarning]:
 def _advice_for_speakers(spec: RunSpec) -> tuple[str, ...]:
     discrete = spec.world.get("continuous_actions") is False
     return (
-        "another --seed, to see whether it was this one's luck",
-        "algorithm.gumbel = soft" if discrete else "network.head = soft, so that messages are soft choices",
-        "more exploration by the speaker for longer (exploration.scale, exploration.final_scale)",
-        "algorithm.teammates = current, so that listener and speaker learn from what the other does now",
-        "a smaller algorithm.action_regularisation",
+        "try another --seed",
+        "set algorithm.gumbel = soft" if discrete else "set network.head = soft, so that messages are soft choices",
+        "raise exploration.scale and exploration.final_scale, so that the speaker explores longer",
+        "set algorithm.teammates = current, so that listener and speaker learn from each other's current policy",
+        "lower algorithm.action_regularisation",
         "train longer",
     )
 
 
 def _advice_maddpg(spec: RunSpec) -> tuple[str, ...]:
-    return ("algorithm.name = maddpg, which has one critic",) if "matd3" in spec.algorithm.name else ()
+    return ("set algorithm.name = maddpg, which has one critic",) if "matd3" in spec.algorithm.name else ()
 
 
-def _output_warnings(own: NetworkFigures, exploration: ExplorationSpec) -> list[DiagnosisWarning]:
-    large = own.logit_size is not None and own.logit_size > LARGEST_LOGITS
-    saturated = own.saturated is not None and own.saturated > MOST_SATURATED
+def _output_warnings(network: NetworkFigures, exploration: ExplorationSpec) -> list[DiagnosisWarning]:
+    large = network.logit_size is not None and network.logit_size > LARGEST_LOGITS
+    saturated = network.saturated is not None and network.saturated > MOST_SATURATED
     if not large and not saturated:
         return []
-    seen = [f"its logits are of size {own.logit_size:.1f}"]
-    if own.saturated is not None:
-        seen.append(f"{own.saturated:.0%} of its squashed actions stand beyond 0.99 of their range")
-    if own.top_probability is not None:
-        seen.append(f"its likeliest choices have probability {own.top_probability:.3f}")
-    drawn = own.top_probability is not None and exploration.choices == "gumbel"
+    seen = [f"the logits are of size {network.logit_size:.1f}"]
+    if network.saturated is not None:
+        seen.append(f"{network.saturated:.0%} of the squashed actions are beyond 0.99 of their range")
+    if network.top_probability is not None:
+        seen.append(f"the likeliest choices have probability {network.top_probability:.3f}")
+    sampled = network.top_probability is not None and exploration.choices == "gumbel"
     return [
         DiagnosisWarning(
             "networks",
-            own.network,
-            f"{own.network}: {', '.join(seen)}",
-            "the policy stands where its gradient is next to nothing and hardly learns any more"
-            + ("; drawing from such choices explores nothing either" if drawn else ""),
+            network.network,
+            f"{network.network}: {', '.join(seen)}",
+            "the outputs are saturated: the gradient almost vanishes and the policy hardly learns"
+            + ("; sampling from such choices does not explore either" if sampled else ""),
             (
-                "a larger algorithm.action_regularisation (1e-3 to 1e-2)",
-                "a lower algorithm.policy_learning_rate",
-                *(("exploration.choices = epsilon",) if drawn else ()),
+                "raise algorithm.action_regularisation (1e-3 to 1e-2)",
+                "lower algorithm.policy_learning_rate",
+                *(("set exploration.choices = epsilon",) if sampled else ()),
             ),
         )
     ]

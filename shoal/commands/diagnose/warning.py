@@ -1,4 +1,4 @@
-"""A warning in words."""
+"""Warnings of a diagnosis: what was observed, its usual cause, and what to try."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ _SETTING = re.compile(r"([a-z]+)\.([a-z_]+) = ([^\s,]+)")
 
 
 class DiagnosisWarning(msgspec.Struct, frozen=True, rename={"to_try": "try"}):
-    """One warning."""
+    """One warning of a diagnosis."""
 
     topic: str
-    """communication, values, networks, inputs or course."""
+    """communication, values, networks, inputs or course (the training log)."""
     about: str
     seen: str
     means: str
     to_try: tuple[str, ...]
     direction: str = ""
-    """over or under, where what is meant and advised is the same of both."""
+    """over or under, to keep warnings of both directions apart when cause and advice are equal; else empty."""
 
-    def fitting(self, spec: RunSpec) -> DiagnosisWarning:
-        """Returns the warning without the advice to set what the run has set already."""
+    def without_current_settings(self, spec: RunSpec) -> DiagnosisWarning:
+        """Returns the warning without advice that the run already follows."""
         return msgspec.structs.replace(self, to_try=tuple(one for one in self.to_try if not _is_set(one, spec)))
 
 
-def warned(topic: str, remark: Remark) -> DiagnosisWarning:
-    """Returns what the learner would remark of itself as a warning."""
+def as_warning(topic: str, remark: Remark) -> DiagnosisWarning:
+    """Returns a remark of the learner as a warning."""
     return DiagnosisWarning(topic, remark.about, remark.seen, remark.means, remark.to_try)
 
 
 def merged(warnings: Iterable[DiagnosisWarning]) -> list[DiagnosisWarning]:
-    """Returns one warning for all that mean the same and advise the same, in the order of the first of each."""
-    alike: dict[tuple[str, str, tuple[str, ...], str], list[DiagnosisWarning]] = {}
-    for warned in warnings:
-        alike.setdefault((warned.topic, warned.means, warned.to_try, warned.direction), []).append(warned)
+    """Merges warnings with the same cause and advice into one, in the order of their first occurrence."""
+    groups: dict[tuple[str, str, tuple[str, ...], str], list[DiagnosisWarning]] = {}
+    for warning in warnings:
+        groups.setdefault((warning.topic, warning.means, warning.to_try, warning.direction), []).append(warning)
     return [
         msgspec.structs.replace(group[0], about=", ".join(one.about for one in group), seen=_seen(group))
-        for group in alike.values()
+        for group in groups.values()
     ]
 
 
 def _seen(group: Sequence[DiagnosisWarning]) -> str:
-    """Returns what was seen of the first; a team of twelve would fill the screen, and `--json` has all figures."""
+    """Returns the observation of the first warning and the names of the others; `--json` has all figures."""
     first, *others = group
     return "; ".join([first.seen, *([f"likewise {', '.join(one.about for one in others)}"] if others else [])])
 
 
 def _is_set(advice: str, spec: RunSpec) -> bool:
-    found = _SETTING.match(advice)
+    found = _SETTING.search(advice)
     if found is None:
         return False
     section, key, value = found.groups()

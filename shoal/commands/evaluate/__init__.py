@@ -1,6 +1,7 @@
-"""`shoal evaluate`: one run's figures, or several runs' as one table.
+"""`shoal evaluate`: prints the evaluation of one run, or of several runs as one table.
 
-cli.py   the command             summary.py   which runs there are, and what their seeds come to
-rows.py  the table, row by row   text.py     it, and one run, for people
-                                 exports.py   it as CSV and as LaTeX
+cli.py         the command                        progress.py    options and progress of commands that play episodes
+summary.py     means over runs that differ by     table_rows.py  the rows of the table, for any output format
+               their seed                         csv_latex.py   the table as CSV and as LaTeX
+text.py        one run and the table as text
 """

@@ -1,4 +1,4 @@
-"""The command `shoal evaluate`, and what `shoal train` ends with."""
+"""The command `shoal evaluate`, and the evaluation at the end of `shoal train`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from common.run.directory import RunDirectory
 from common.run.run import RunSpec
 from common.worlds import FOREIGN, REAL_MPE2
 from shoal.commands.evaluate import csv_latex
-from shoal.commands.evaluate import text as words
+from shoal.commands.evaluate import text as evaluation_text
 from shoal.commands.evaluate.progress import (
     CopiesOption,
     MaxEpisodeStepsOption,
@@ -32,30 +32,31 @@ from shoal.commands.evaluate.progress import (
     ProgressWatcher,
     play_options,
 )
-from shoal.commands.evaluate.summary import EvaluatedRun, Evaluations, run_directories, summarise
+from shoal.commands.evaluate.summary import EvaluatedRun, Evaluations, summarise
 from shoal.commands.report.machine_info import read_machine
+from shoal.run_paths import find_runs
 from shoal.tables import print_tables
 
 CHECKED = 20
-"""Episodes of a batched world that are also played in mpe2."""
+"""Episodes of a batched world to repeat in mpe2 as a check."""
 
 
 class EvalTaskOptions(Protocol):
-    """Settings that say where episodes are played."""
+    """Settings that determine the world of an evaluation."""
 
     @property
     def dynamics(self) -> Dynamics:
-        """Whose physics."""
+        """The physics and rewards: mpe2 or legacy."""
         ...
 
     @property
     def fast(self) -> bool:
-        """Batched, and not checked."""
+        """Whether to use the batched world without the check in mpe2."""
         ...
 
     @property
     def real(self) -> bool:
-        """In mpe2 itself."""
+        """Whether to play in mpe2 itself."""
         ...
 
 
@@ -68,13 +69,13 @@ class EvaluateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     episodes: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         Meta(
-            description="Episodes to play.  [default: 1000 in a batched world; elsewhere as many as fit into --within, "
-            "at least 20, at most 1000]"
+            description="Length of the evaluation [episodes].  [default: 1000 in a batched world; elsewhere as many as "
+            "fit into --within, from 20 to 1000]"
         ),
     ] = None
     within: Annotated[
         Seconds,
-        Meta(description="Where the time decides: begin episodes for this long, as in 60s or 5m."),
+        Meta(description="Without --episodes: time during which episodes start in a world that is not batched [s]."),
     ] = 60.0
     processes: ProcessesOption = 0
     copies: CopiesOption = 0
@@ -84,30 +85,31 @@ class EvaluateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     )
     dynamics: Annotated[
         Dynamics,
-        Meta(description="legacy: the original environment's physics and rewards, those of the published tables."),
+        Meta(description="Physics and rewards; `legacy` is the original environment of the published tables."),
     ] = "mpe2"
-    fast: Annotated[bool, Meta(description="Do not check the batched world's first episodes in mpe2.")] = False
-    real: Annotated[bool, Meta(description="Play all episodes in mpe2 itself instead of the batched world.")] = False
+    fast: Annotated[bool, Meta(description="Skip the check of the first 20 episodes in mpe2.")] = False
+    real: Annotated[bool, Meta(description="Play all episodes in mpe2 instead of the batched world.")] = False
     sample: Annotated[
         bool,
-        Meta(description="Draw choices (Discrete actions) from the policy's softmax, as in training."),
+        Meta(description="Sample Discrete actions from the policy's softmax, as in training."),
     ] = False
-    format: Annotated[Literal["table", "csv", "latex"], Meta(description="How to print the figures.")] = "table"
-    json: Annotated[bool, Meta(description="Print JSON.")] = False
+    format: Annotated[Literal["table", "csv", "latex"], Meta(description="Output format of the figures.")] = "table"
+    json: Annotated[bool, Meta(description="Print the figures as JSON.")] = False
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @command.options(EvaluateConfig)
 def evaluate(runs: tuple[str, ...], **values: Any) -> None:
-    """Play whole episodes with the policies of RUN, without exploration.
+    """Measure the return of RUN's team without exploration.
 
-    Shoal's own scenarios are played in the batched world, the first 20 episodes also in mpe2 itself, which must give
-    the same; other environments are played in processes of their own. Prints the mean return (summed over agents) with
-    its 95 % interval, the return per agent, and what the papers measure: distances, collisions, touches, successes.
-    Several runs, or a sweep's directory, become one table with mean, interquartile mean and interval over runs that
-    differ in their seed only. Beside runs of one world, RUN may be `untrained`, `random` or `frozen` (the team shipped
-    with Shoal for the scenario): what the others must beat.
+    Shoal's own scenarios run in the batched world; the first 20 episodes are repeated in mpe2 and must be equal. Other
+    environments run in separate processes. Prints the mean return (summed over agents) with its 95 % interval, the
+    return of each agent, and the metrics of the papers: distances, collisions, touches, successes.
+
+    RUN is a run's directory or a directory of runs, such as a sweep. Several runs are printed as one table, with mean,
+    interquartile mean and interval over runs that differ only by their seed. With runs of one world, RUN can also be
+    `untrained`, `random` or `frozen` (the team shipped with Shoal), as a baseline.
 
     \b
     Examples:
@@ -118,12 +120,12 @@ def evaluate(runs: tuple[str, ...], **values: Any) -> None:
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     config = command.build(EvaluateConfig, values)
     if config.json and config.format != "table":
-        raise ConfigError(f"--json with --format {config.format}: ask for one of them")
+        raise ConfigError(f"--json and --format {config.format} exclude each other. Pass one of them.")
     refuse_contradictions(config)
     named = [Path(run) for run in runs if run not in BASELINES]
     baselines = [run for run in runs if run in BASELINES]
-    directories = run_directories(named)
-    # A sweep of one run is a table all the same: what is printed depends on what was asked, not on what was found.
+    directories = _runs_with_policies(named)
+    # A directory of one run is printed as a table: the output format depends on the request, not on the runs found.
     is_one_run = not baselines and len(runs) == 1 and directories[0].path == named[0]
     if is_one_run and config.format == "table":
         print_evaluation(evaluate_run(directories[0], config), as_json=config.json)
@@ -133,10 +135,24 @@ def evaluate(runs: tuple[str, ...], **values: Any) -> None:
     _print_all(summarise(evaluated, [each.run.spec for each in directories], references), config)
 
 
+def _runs_with_policies(paths: list[Path]) -> list[RunDirectory]:
+    """Returns the runs at the given paths; skips, with a line, the ones in directories of runs without policies yet."""
+    found = find_runs(paths)
+    ready = [each for each in found if each.policy_file.exists() or each.path in paths]
+    for each in found:
+        if each not in ready:
+            _screen.print(f"skipped {each.path}: no policies yet", soft_wrap=True, markup=False, highlight=False)
+    if found and not ready:
+        raise ConfigError(f"None of the {len(found)} runs has policies yet. Wait until one has trained.")
+    return ready
+
+
 def refuse_contradictions(config: EvaluateConfig) -> None:
-    """Raises ConfigError for settings that ask for the batched world and for mpe2 itself."""
+    """Raises ConfigError for settings that request both the batched world and mpe2 itself."""
     if config.real and (config.fast or config.dynamics == "legacy"):
-        raise ConfigError("--real with --fast or --dynamics legacy: those are batched; ask for one of them")
+        raise ConfigError(
+            "--real excludes --fast and --dynamics legacy, which use the batched world. Pass one of them."
+        )
 
 
 def evaluate_run(
@@ -145,11 +161,11 @@ def evaluate_run(
     stopped: Callable[[], bool] = lambda: False,
     screen: Console = _screen,
 ) -> Evaluation:
-    """Evaluates one run, shows how it goes, and leaves the result in the run's directory.
+    """Evaluates one run, shows its progress, and stores the result in the run's directory.
 
-    screen: where progress is shown.
-    stopped: asked all the time; once it is true the evaluation ends with Stopped. Returns on the original dynamics are
-    of another scale, and drawn choices are not the team's best, so neither is left where reports and sweeps look.
+    screen: shows the progress. stopped: polled during the evaluation; raises EvaluationStopped once it returns true.
+    Results with legacy dynamics or sampled choices are not stored, because reports and sweeps expect the usual scale
+    and greedy choices.
     """
     game, team = load_run_team(directory)
     result = _with_comparison(
@@ -161,7 +177,7 @@ def evaluate_run(
 
 
 def eval_task(spec: RunSpec, config: EvalTaskOptions) -> EvalTask:
-    """Returns where a scenario is played: batched and checked unless asked otherwise, or where it is named."""
+    """Returns the world to play in: batched and checked for Shoal's scenarios by default, else the named world."""
     if config.dynamics == "legacy" or config.fast:
         return EvalTask(config.dynamics, config.fast)
     is_batched = not config.real and not spec.scenario.startswith((FOREIGN, REAL_MPE2))
@@ -177,10 +193,10 @@ def _with_comparison(
     stopped: Callable[[], bool] = lambda: False,
     screen: Console = _screen,
 ) -> Evaluation:
-    """Evaluates a team; where it learnt to draw its choices, a share of the episodes also otherwise, and at random."""
+    """Evaluates a team; one trained to sample its choices also with the other kind of choices, and at random."""
     choices: evaluation.Choices = "drawn" if config.sample else "greedy"
     compares = team.make_sampled_actor is not None and game.spec.exploration.choices == "gumbel"
-    # What is compared with has a third of the time that is left for the team itself, twice.
+    # Each of the two comparisons receives a third of the time of the team itself.
     within = config.within * (0.6 if compares else 1.0)
     other: evaluation.Choices = "greedy" if config.sample else "drawn"
     result = _evaluate_with_progress(
@@ -192,14 +208,16 @@ def _with_comparison(
         screen=screen,
         within=within,
         choices=choices,
-        then=f"a fifth as many with {other} choices, and at random" if compares else "",
+        then=f"a fifth as many with {'sampled' if other == 'drawn' else other} choices, and with random actions"
+        if compares
+        else "",
     )
     if not compares:
         return result
-    share = max(20, result.episodes // 5) if config.episodes is None else max(1, config.episodes // 5)
-    fewer = config if config.episodes is None else msgspec.structs.replace(config, episodes=share)
+    count = max(20, result.episodes // 5) if config.episodes is None else max(1, config.episodes // 5)
+    fewer = config if config.episodes is None else msgspec.structs.replace(config, episodes=count)
     chance = random_team(game, config.seed)
-    watched = partial(
+    compare = partial(
         _evaluate_with_progress,
         game,
         config=fewer,
@@ -207,9 +225,9 @@ def _with_comparison(
         stopped=stopped,
         screen=screen,
         within=within / 3,
-        at_most=share,
+        at_most=count,
     )
-    beside = [(other, watched(team, choices=other)), (RANDOM, watched(chance))]
+    beside = [(other, compare(team, choices=other)), (RANDOM, compare(chance))]
     compared = [Comparison(name, one.episodes, one.return_mean, one.return_ci95) for name, one in beside]
     return msgspec.structs.replace(result, compared=compared)
 
@@ -219,12 +237,12 @@ def print_evaluation(result: Evaluation, *, as_json: bool) -> None:
     if as_json:
         command.result(msgspec.json.encode(result))
         return
-    for line in words.lines(result):
+    for line in evaluation_text.lines(result):
         command.result(line)
 
 
 def _references(directories: list[RunDirectory], names: list[str], config: EvaluateConfig) -> list[EvaluatedRun]:
-    """Evaluates the teams that are named in place of runs, in the runs' game; ConfigError for runs of several games."""
+    """Evaluates the named baselines in the world of the runs; raises ConfigError for runs of different worlds."""
     if not names:
         return []
     game, teams = load_teams([*map(run_name, directories), *names], config.seed)
@@ -250,25 +268,26 @@ def _evaluate_with_progress(
     at_most: int = 0,
     then: str = "",
 ) -> Evaluation:
-    """Evaluates a team and shows how it goes; at_most: episodes of one that is compared with, of which less is said.
+    """Evaluates a team and shows the progress.
 
-    then: what is played afterwards, in words.
+    at_most: number of episodes of a comparison, which prints less; 0: not a comparison. then: the next evaluation, as
+    text.
     """
-    ground, spec = eval_task(game.spec, config), game.spec
+    task, spec = eval_task(game.spec, config), game.spec
     options = play_options(spec, config, launch)._replace(within_s=within, max_episodes=at_most or MAX_EPISODES)
     count = "as many episodes as fit into" if not config.episodes else f"{config.episodes:,} episodes"
     if not config.episodes:
-        count = "1,000 episodes" if ground.batched else f"{count} {within:.0f} s (20 to 1,000)"
-    where = "the batched world" if ground.batched else "the real world of the run"
-    how = "choices drawn" if choices == "drawn" else "without exploration"
-    doing = f"evaluating {team.name}: {count} in {where}, {how}{f'; then {then}' if then else ''}"
-    with ProgressWatcher(screen, doing, stopped, quiet=at_most > 0) as watcher:
+        count = "1,000 episodes" if task.batched else f"{count} {within:.0f} s (20 to 1,000)"
+    where = "the batched world" if task.batched else "the original environment"
+    how = "sampled choices" if choices == "drawn" else "without exploration"
+    text = f"evaluating {team.name}: {count} in {where}, {how}{f'; then {then}' if then else ''}"
+    with ProgressWatcher(screen, text, stopped, quiet=at_most > 0) as watcher:
         return evaluation.evaluate_team(
             game,
             team,
-            config.episodes or (at_most or evaluation.BATCHED_EPISODES if ground.batched else 0),
+            config.episodes or (at_most or evaluation.BATCHED_EPISODES if task.batched else 0),
             config.seed,
-            ground,
+            task,
             options=options,
             choices=choices,
             watcher=watcher,
@@ -289,4 +308,4 @@ def _print_all(found: Evaluations, config: EvaluateConfig) -> None:
     elif config.format == "latex":
         command.result(csv_latex.to_latex(found), nl=False)
     else:
-        print_tables(words.table(found))
+        print_tables(evaluation_text.table(found))

@@ -1,4 +1,4 @@
-"""The table of evaluated runs for other programs: CSV for data frames, LaTeX for papers."""
+"""The table of evaluated runs as CSV for data frames and as LaTeX for papers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shoal.commands.evaluate.table_rows import Cell, TableRow, table_columns, ta
 
 
 def to_csv(found: Evaluations) -> str:
-    """Returns a line a run or reference, then mean and IQM of each set of seeds; figures with their intervals' ends."""
+    """Returns a CSV line for each row of the table; each figure has columns for the ends of its interval."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     columns = table_columns(found)
@@ -23,7 +23,7 @@ def to_csv(found: Evaluations) -> str:
 
 
 def to_latex(found: Evaluations) -> str:
-    """Returns a tabular that needs no package: a row a run or reference, below them mean and IQM with intervals."""
+    """Returns a LaTeX tabular, which needs no package: runs and references, then mean and IQM with intervals."""
     columns = table_columns(found)
     lines = [" & ".join(["run", *(_escaped(name.replace("_", " ")) for name in columns)]) + r" \\", r"\hline"]
     kind = "run"

@@ -1,4 +1,4 @@
-"""What commands that play episodes have in common: their options, and what they show meanwhile."""
+"""Options and progress display shared by the commands that play episodes."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from actor_node.evaluation.rollouts import FOREIGN_COPIES, PlayOptions
 from actor_node.evaluation.task import is_foreign
 from common.errors import ShoalError
 from common.run.run import RunSpec
+from shoal.number_format import duration
 
 LINE_PERIOD_S = 10.0
 ProcessesOption = Annotated[
@@ -25,8 +26,8 @@ ProcessesOption = Annotated[
     Meta(
         ge=0,
         le=4096,
-        description="Processes that play a world that is not batched.  [default: as many as actors trained, "
-        "at most one a core]",
+        description="Processes that play, in a world that is not batched; 0 is the number of actors in training, at "
+        "most one per core.",
     ),
 ]
 CopiesOption = Annotated[
@@ -34,47 +35,47 @@ CopiesOption = Annotated[
     Meta(
         ge=0,
         le=65_536,
-        description="Copies of the world in one process, at most.  [default: never more than in training]",
+        description="Most world copies in one process [copies]; 0 is the number in training.",
     ),
 ]
 MaxEpisodeStepsOption = Annotated[
     int,
-    Meta(ge=0, description="Cut an episode off as truncated after this number of steps.  [default: as in training]"),
+    Meta(ge=0, description="Truncate an episode after this length [steps]; 0 is the limit in training."),
 ]
 
 
 class EvaluationStopped(ShoalError):  # noqa: N818  (a request, not a mistake)
-    """Says that a stop was asked for while episodes were played."""
+    """Raised when a stop is requested during an evaluation."""
 
 
 class PlayConfig(Protocol):
-    """Settings of a command that plays."""
+    """Settings of a command that plays episodes."""
 
     @property
     def processes(self) -> int:
-        """0 = as in training."""
+        """Number of processes that play; 0 means as in training."""
         ...
 
     @property
     def copies(self) -> int:
-        """0 = as in training."""
+        """Most copies in one process; 0 means as in training."""
         ...
 
     @property
     def max_episode_steps(self) -> int:
-        """0 = as in training."""
+        """Longest episode [steps]; 0 means as in training."""
         ...
 
 
 def play_options(spec: RunSpec, config: PlayConfig, launch: Mapping[str, Any]) -> PlayOptions:
-    """Returns who plays: what the command says, else no more processes and copies than training had, and cores.
+    """Returns the processes and copies to play with: as configured, by default no more than in training.
 
-    launch: what `shoal train` noted of how the run was started; empty of a run that was started otherwise.
+    launch: the launch settings that `shoal train` recorded; empty for a run that was started otherwise.
     """
     copies, processes = config.copies, config.processes
     if is_foreign(spec):
         copies = copies or min(_count(launch, "copies", FOREIGN_COPIES), FOREIGN_COPIES)
-        # Who trained on a cluster has not all its cores here.
+        # A run trained on a cluster may have had more actors than this machine has cores.
         processes = processes or min(_count(launch, "actors", 1), os.cpu_count() or 1)
     return PlayOptions(processes=processes, copies=copies, max_steps=config.max_episode_steps)
 
@@ -85,41 +86,40 @@ def _count(launch: Mapping[str, Any], name: str, default: int) -> int:
 
 
 class ProgressWatcher(Watcher):
-    """Shows how play goes: a bar on a terminal, elsewhere a line every ten seconds."""
+    """Shows the progress of an evaluation: a bar on a terminal, elsewhere a line every ten seconds."""
 
     def __init__(
-        self, screen: Console, doing: str, stopped: Callable[[], bool] = lambda: False, *, quiet: bool = False
+        self, screen: Console, text: str, stopped: Callable[[], bool] = lambda: False, *, quiet: bool = False
     ) -> None:
-        """Takes what is said at the start; quiet: says it on a terminal only, as the bar's name."""
-        self._screen, self._doing, self._stopped, self._quiet = screen, doing, stopped, quiet
+        """`text` is printed at the start and labels the bar; quiet: no output outside a terminal but a long silence."""
+        self._screen, self._text, self._stopped, self._quiet = screen, text, stopped, quiet
         self._bar = Progress(console=screen, transient=True, disable=not screen.is_terminal)
-        self._began_at = self._said_at = self._done_at = time.monotonic()
+        self._started_at = self._printed_at = self._done_at = time.monotonic()
         self._done = 0
 
     def __enter__(self) -> Self:
-        """Begins to show."""
+        """Starts the display."""
         self._bar.start()
-        self._task = self._bar.add_task(escape(self._doing), total=None)
+        self._task = self._bar.add_task(escape(self._text), total=None)
         if not self._screen.is_terminal and not self._quiet:
-            self._print(self._doing)
+            self._print(self._text)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends what is shown."""
+        """Stops the display."""
         self._bar.stop()
 
     def done(self, episodes: int, total: int) -> None:
-        """Shows how far it has come."""
+        """Shows the number of finished episodes."""
         now = self._done_at = time.monotonic()
         self._done = episodes
-        self._bar.update(self._task, completed=episodes, total=total, description=self._doing)
-        if not self._screen.is_terminal and now - self._said_at >= LINE_PERIOD_S and episodes < total:
-            self._said_at = now
-            left_s = (now - self._began_at) / episodes * (total - episodes)
-            minutes, seconds = divmod(round(left_s), 60)
-            self._print(f"{episodes:,} of {total:,} episodes, about {minutes}:{seconds:02} to go")
+        self._bar.update(self._task, completed=episodes, total=total, description=self._text)
+        if not self._screen.is_terminal and now - self._printed_at >= LINE_PERIOD_S and episodes < total:
+            self._printed_at = now
+            left_s = (now - self._started_at) / episodes * (total - episodes)
+            self._print(f"{episodes:,} of {total:,} episodes, about {duration(left_s)} left")
 
     def say(self, text: str) -> None:
         """Prints a line."""
@@ -127,17 +127,17 @@ class ProgressWatcher(Watcher):
             self._print(text)
 
     def tick(self, playing: int = 0) -> None:
-        """Raises EvaluationStopped after a stop request; says for how long no episode has ended, if that is long."""
+        """Raises EvaluationStopped after a stop request; reports when no episode has ended for LINE_PERIOD_S."""
         if self._stopped():
             raise EvaluationStopped(f"stopped after {self._done:,} episodes")
         now = time.monotonic()
-        if now - max(self._said_at, self._done_at) < LINE_PERIOD_S:
+        if now - max(self._printed_at, self._done_at) < LINE_PERIOD_S:
             return
-        self._said_at = now
-        begun = f"; {playing:,} being played" if playing else ""
-        silence = f"no episode has ended for {now - self._done_at:.0f} s{begun}, {self._done:,} done"
+        self._printed_at = now
+        running = f"; {playing:,} running" if playing else ""
+        silence = f"no episode has ended for {now - self._done_at:.0f} s{running}, {self._done:,} done"
         if self._screen.is_terminal:
-            self._bar.update(self._task, description=f"{self._doing}: {silence}")
+            self._bar.update(self._task, description=f"{self._text}: {silence}")
         else:
             self._print(silence)
 

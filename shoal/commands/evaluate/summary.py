@@ -1,8 +1,8 @@
-"""Several evaluated runs as one table: a row a run, and for runs that differ in their seed only their mean and IQM.
+"""Evaluations of several runs, with mean and interquartile mean over runs that differ only by their seed.
 
-The interval of the mean is Student's over runs, as a sweep's is: what varies is the seed, so episodes are no
-replicates. The interquartile mean and the bootstrap over runs for its interval are what Agarwal et al. 2021
-(arXiv 2108.13264) recommend where runs are few.
+The interval of the mean is Student's t over runs, as in a sweep: seeds are the replicates, not episodes. The
+interquartile mean and its bootstrap interval over runs are recommended for few runs by Agarwal et al. 2021
+(arXiv 2108.13264).
 """
 
 from __future__ import annotations
@@ -14,42 +14,39 @@ import msgspec
 import numpy as np
 
 from actor_node.evaluation.evaluate import Evaluation
-from common.errors import ConfigError
-from common.run.directory import RunDirectory
 from common.run.run import RunSpec
 from common.worlds import changed_options
 from shoal.commands.report.intervals import mean_interval
 from shoal.commands.sweep.table import interquartile_mean
 
 _RESAMPLES = 2_000
-_MILESTONES = "milestones"
 
 
 class EvaluatedRun(msgspec.Struct, frozen=True):
-    """One team and its figures."""
+    """One team and its evaluation."""
 
     directory: str
-    """Of the run; in `references` the name of a team that is no run: untrained, random, frozen."""
+    """Directory of the run; in `references` the name of the team: untrained, random or frozen."""
     algorithm: str
-    """What it learnt by; empty where nothing was learnt."""
+    """Training algorithm; empty for an untrained team."""
     run_seed: int | None
-    """None of a team that is no run."""
+    """Seed of the run; None for a team that is not a run."""
     result: Evaluation
 
 
 class Spread(msgspec.Struct, frozen=True):
-    """One figure over runs."""
+    """One figure over several runs."""
 
     mean: float
     ci95: tuple[float, float] | None
-    """Student's; None of fewer than two runs."""
+    """Student's t interval; None for fewer than two runs."""
     iqm: float
     iqm_ci95: tuple[float, float] | None
-    """Bootstrap over runs."""
+    """Bootstrap interval over runs; None for fewer than two runs."""
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """Runs that differ in nothing but their seed."""
+    """A set of runs that differ only by their seed."""
 
     name: str
     scenario: str
@@ -59,42 +56,20 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 class Evaluations(msgspec.Struct, frozen=True):
-    """All there is."""
+    """All evaluations and their summaries."""
 
     runs: list[EvaluatedRun]
     references: list[EvaluatedRun]
-    """Teams that are no runs."""
+    """Teams that are not runs."""
     summaries: list[Summary]
-
-
-def run_directories(paths: Sequence[Path]) -> list[RunDirectory]:
-    """Returns the runs at these paths: a run's own directory, or all runs below a sweep's.
-
-    ConfigError for a path that holds none.
-    """
-    found: dict[Path, RunDirectory] = {}
-    for path in paths:
-        below = [path] if (path / "run.toml").exists() else _runs_below(path)
-        if not below:
-            RunDirectory(path).run  # noqa: B018  (says that there is none)
-        found |= {each: RunDirectory(each) for each in below}
-    return list(found.values())
-
-
-def _runs_below(path: Path) -> list[Path]:
-    runs = sorted(file.parent for file in path.glob("**/run.toml") if _MILESTONES not in file.relative_to(path).parts)
-    begun = [run for run in runs if not (run / "policy.safetensors").exists()]
-    if begun:
-        raise ConfigError(f"{begun[0]} has no policies yet; wait for it, or name the runs that have")
-    return runs
 
 
 def summarise(
     evaluated: Sequence[EvaluatedRun], specs: Sequence[RunSpec], references: Sequence[EvaluatedRun] = ()
 ) -> Evaluations:
-    """Puts runs together that differ in their seed only, in the order of their first ones.
+    """Groups runs that differ only by their seed, in the order of the first run of each group.
 
-    references: teams that are no runs; they stand beside the runs.
+    references: teams that are not runs; they are listed but not grouped.
     """
     groups: dict[bytes, list[EvaluatedRun]] = {}
     for one, spec in zip(evaluated, specs, strict=True):
@@ -104,7 +79,7 @@ def summarise(
 
 
 def spread(values: Sequence[float], seed: int = 0) -> Spread:
-    """Returns mean and IQM of one number a run, with their intervals."""
+    """Returns the mean and IQM of one value per run, with intervals; `seed` is of the bootstrap."""
     iqm = interquartile_mean(values)
     if len(values) < 2:
         return Spread(values[0], None, iqm, None)
@@ -126,7 +101,7 @@ def _summary(group: Sequence[EvaluatedRun]) -> Summary:
 
 
 def _group_name(paths: Sequence[Path]) -> str:
-    """Returns what names these runs together: their one directory's name, or the first's with how many more."""
+    """Returns a name for a group of runs: their common parent, or the first run and the number of others."""
     if len(paths) == 1:
         return str(paths[0])
     parents = {path.parent for path in paths}

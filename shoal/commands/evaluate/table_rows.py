@@ -1,4 +1,4 @@
-"""The table of evaluated runs, row by row, whatever it is printed as."""
+"""The rows of the table of evaluated runs, for any output format."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import NamedTuple
 from shoal.commands.evaluate.summary import Evaluations, Spread, Summary
 
 RETURN = "return_mean"
-"""The first column; the others are metrics."""
+"""Name of the first column; the others are metrics."""
 Cell = tuple[float, tuple[float, float] | None]
-"""A figure and its interval."""
+"""A figure and the ends of its interval, if it has one."""
 
 
 class TableRow(NamedTuple):
-    """A run, or a mean or interquartile mean over runs."""
+    """One row: a run, a reference team, or a mean or interquartile mean over runs."""
 
     kind: str
-    """run, reference (a team that is no run), mean or IQM."""
+    """run, reference (a team that is not a run), mean or IQM."""
     name: str
     scenario: str
     algorithm: str
@@ -27,16 +27,16 @@ class TableRow(NamedTuple):
     seed: int | None
     updates: int | None
     figures: Mapping[str, Cell]
-    """By column."""
+    """Figures by column name."""
 
 
 def table_columns(found: Evaluations) -> list[str]:
-    """Returns the names of the figures, of all scenarios together."""
+    """Returns the column names: the union over all scenarios."""
     return [RETURN, *dict.fromkeys(name for one in found.runs for name in one.result.metrics)]
 
 
 def table_rows(found: Evaluations) -> Iterator[TableRow]:
-    """Yields a row a run, a row a reference, then mean and IQM of each set of seeds."""
+    """Yields the runs, the references, then the mean and IQM of each set of seeds."""
     for kind, one in [*(("run", one) for one in found.runs), *(("reference", one) for one in found.references)]:
         result = one.result
         figures: dict[str, Cell] = {name: (figure.mean, figure.ci95) for name, figure in result.metrics.items()}

@@ -1,1 +1,1 @@
-"""`shoal export`: a trained team's policies as ONNX, one file a player, for whatever runs them elsewhere."""
+"""`shoal export`: writes the policies of a trained team as ONNX files, one for each player."""

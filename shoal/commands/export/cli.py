@@ -15,46 +15,49 @@ from common.policy.file import PolicyFile, load_policy
 from common.policy.network import unflatten
 from common.process import command
 from common.process.metrics import software_version
-from common.run.directory import RunDirectory
 from common.run.players import members_of
 from common.run.run import Run
 from common.run.spaces import AgentSpaces, flat_spaces, side_by_side
 from common.spec import AgentSpec, PlayerSpec
 from common.worlds import FOREIGN
+from shoal.run_paths import run_directory
 
 INDEX_FILE = "team.json"
 
 
 class ExportedPolicy(msgspec.Struct, frozen=True):
-    """One player's file, as `team.json` lists it."""
+    """The ONNX file of one player, as listed in `team.json`."""
 
     file: str
     player: str
     agents: tuple[str, ...]
-    """Whose observations it takes, side by side, and whose actions it gives; one, but for sides that act as one."""
+    """Agents whose concatenated observations are the input and whose actions are the output; usually one."""
     side: str
     obs_dim: int
     action_dim: int
     parts: tuple[Any, ...]
-    """Of the action, in order."""
+    """Parts of the action, in order."""
     spaces: tuple[AgentSpaces, ...]
-    """Each agent's own spaces, in the file's columns; empty where the run does not say."""
+    """Environment spaces of each agent, as columns of the input and output; empty if the run does not record them."""
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Default: RUN/onnx.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Output directory.  [default: RUN/onnx]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the list of files as JSON.")
 def export(run: Path, output: Path | None, as_json: bool) -> None:
-    """Write the policies of RUN as ONNX, one file an agent: its own observation in, its own action out.
+    """Write the policies of RUN as ONNX files, one for each agent.
 
-    Needs the package onnx: pip install 'shoal[export]'. What runs the files needs nothing of Shoal.
+    The input of a file is the agent's observation, the output its action. Running the files does not need Shoal.
+    Writing them needs the package onnx: pip install 'shoal[export]'
 
     \b
     Example:  shoal export runs/spread -o onnx
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
-    directory = RunDirectory(run)
-    directory.run  # noqa: B018  (a directory that holds no run is told apart from one without policies)
+    directory = run_directory(run)
+    directory.run  # noqa: B018  (raises if there is no run: another error than a run without policies)
     target = output or run / "onnx"
     written = write_team(load_policy(directory.policy_file), target)
     if as_json:
@@ -62,35 +65,35 @@ def export(run: Path, output: Path | None, as_json: bool) -> None:
         return
     if any(not one.spaces for one in written):
         click.echo(
-            f"{run} does not say what its environment's spaces are, because an older version made it: {INDEX_FILE}"
-            " holds no shapes, types and first choices. Continue the run with --resume to add them.",
+            f"{run} was made by an older version and does not record its environment's spaces, so {INDEX_FILE} lacks"
+            " shapes, types and first choices. Continue the run with --resume to add them.",
             err=True,
         )
     for one in written:
-        whose = f", acts for {', '.join(one.agents)} together" if len(one.agents) > 1 else ""
-        command.result(f"{target / one.file}: {one.obs_dim} numbers in, {one.action_dim} out{whose}")
+        agents = f", for {', '.join(one.agents)} together" if len(one.agents) > 1 else ""
+        command.result(f"{target / one.file}: {one.obs_dim} inputs, {one.action_dim} outputs{agents}")
 
 
 def write_team(policy: PolicyFile, directory: Path) -> list[ExportedPolicy]:
-    """Writes a model a player and `team.json`; ConfigError when onnx is not installed or the directory cannot be."""
+    """Writes one model for each player, and `team.json`; raises ConfigError without onnx or if it cannot write."""
     try:
-        from shoal.commands.export.graph import make_model  # noqa: PLC0415  (onnx is an extra of its own)
+        from shoal.commands.export.graph import make_model  # noqa: PLC0415  (onnx is an optional dependency)
     except ImportError as e:
-        raise ConfigError(f"shoal export needs the package onnx ({e}): pip install 'shoal[export]'") from e
+        raise ConfigError(f"shoal export needs the package onnx ({e}). Install it: pip install 'shoal[export]'") from e
     run, written = policy.run, []
     try:
         directory.mkdir(parents=True, exist_ok=True)
         layers = unflatten(policy.flat, run.players, run.spec.network)
         players = run.players.agents
         files = file_names([player.name for player in players], ".onnx")
-        for player, own, file in zip(players, layers, files, strict=True):
+        for player, player_layers, file in zip(players, layers, files, strict=True):
             one = _describe(policy, player, file)
-            model = make_model(player, own, run.spec.network.head, _metadata(policy, one))
+            model = make_model(player, player_layers, run.spec.network.head, _metadata(policy, one))
             write_atomically(directory / one.file, model.SerializeToString())
             written.append(one)
         write_atomically(directory / INDEX_FILE, msgspec.json.format(msgspec.json.encode(written)) + b"\n")
     except OSError as e:
-        raise ConfigError(f"-o {directory} cannot be written: {e.strerror}") from e
+        raise ConfigError(f"-o {directory} cannot be written: {e.strerror}.") from e
     return written
 
 
@@ -109,7 +112,7 @@ def _describe(policy: PolicyFile, player: PlayerSpec, file: str) -> ExportedPoli
 
 
 def _spaces(run: Run, agents: Sequence[AgentSpec]) -> list[AgentSpaces]:
-    """Returns the spaces of some agents; empty where a run of an environment of the user's does not say."""
+    """Returns the spaces of some agents; empty for a foreign environment whose run does not record them."""
     known = {spaces.agent: spaces for spaces in run.spaces}
     if not known and not run.spec.scenario.startswith(FOREIGN):
         known = {agent.name: flat_spaces(agent) for agent in agents}

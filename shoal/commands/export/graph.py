@@ -1,8 +1,8 @@
-"""A player's policy as an ONNX graph: its own observation in, its own action out, without exploration. Pure.
+"""The policy of a player as an ONNX graph from observation to action, without exploration. Pure.
 
     obs [batch, obs_dim] -> Gemm, Relu, ... -> Gemm -> logits -> a head for each segment -> Concat -> action
 
-The heads are those of common/policy/heads.py. Operators of set 18, which every ONNX runtime since 2023 knows.
+The heads equal those of common/policy/heads.py. The operators are of set 18, which ONNX runtimes support since 2023.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from common.spec import PlayerSpec, PlayersSpec
 
 OPSET, IR_VERSION = 18, 8
 
-# h = logits @ _TO_FORCE are right - left and up - down; action = f @ _FROM_FORCE + _AT_REST pushes by them.
+# h = logits @ _TO_FORCE is (right - left, up - down); action = f @ _FROM_FORCE + _AT_REST applies the force f.
 _TO_FORCE = np.array([[0, 0], [-1, 0], [1, 0], [0, -1], [0, 1]], np.float32)
 _FROM_FORCE = _TO_FORCE.T / 2
 _AT_REST = np.array([0, 0.5, 0.5, 0.5, 0.5], np.float32)
 
 
-def make_model(player: PlayerSpec, layers: Sequence[Layer], head: str, about: Mapping[str, str]) -> onnx.ModelProto:
-    """Returns the model of one player's policy; `about` goes into its metadata. Raises ConfigError as `segments`."""
+def make_model(player: PlayerSpec, layers: Sequence[Layer], head: str, metadata: Mapping[str, str]) -> onnx.ModelProto:
+    """Returns the model of one player's policy with `metadata` as properties; raises ConfigError as `segments` does."""
     graph = _Graph()
     x = "obs"
     for i, layer in enumerate(layers):
@@ -47,20 +47,20 @@ def make_model(player: PlayerSpec, layers: Sequence[Layer], head: str, about: Ma
     )
     model = helper.make_model(made, producer_name="shoal", opset_imports=[helper.make_opsetid("", OPSET)])
     model.ir_version = IR_VERSION
-    helper.set_model_props(model, dict(about))
+    helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
 class _Graph:
-    """Nodes and constants, named as they come."""
+    """A graph under construction: nodes and constants with generated names."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
     def add(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """Adds a node of one output and returns the output's name."""
+        """Adds a node with one output and returns the name of the output."""
         name = f"{kind.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
         return name
@@ -72,20 +72,20 @@ class _Graph:
         return name
 
     def columns(self, x: str, start: int, stop: int) -> str:
-        """Returns some columns of `x` [batch, n]."""
+        """Adds a slice of columns of `x` [batch, n] and returns its name."""
         first, end, axis = (self.constant(np.array([number], np.int64)) for number in (start, stop, 1))
         return self.add("Slice", x, first, end, axis)
 
 
 def _head(graph: _Graph, logits: str, segment: Segment) -> str:
-    """Returns the columns of the action that a segment makes."""
+    """Adds the nodes of one segment of the head and returns the name of its action columns."""
     start, size = segment.columns.start, segment.shape[1]
-    own = [graph.columns(logits, start + i * size, start + (i + 1) * size) for i in range(segment.shape[0])]
+    parts = [graph.columns(logits, start + i * size, start + (i + 1) * size) for i in range(segment.shape[0])]
     if segment.kind in ("box", "force"):
         middle, half = segment.range()
-        made = [_scaled(graph, segment.kind, x, middle[i], half[i]) for i, x in enumerate(own)]
+        made = [_scaled(graph, segment.kind, x, middle[i], half[i]) for i, x in enumerate(parts)]
     else:
-        made = [_unscaled(graph, segment.kind, x, size) for x in own]
+        made = [_unscaled(graph, segment.kind, x, size) for x in parts]
     return graph.add("Concat", *made, axis=1) if len(made) > 1 else made[0]
 
 

@@ -1,6 +1,6 @@
-"""`shoal paper`: the tables of the MADDPG paper (Lowe et al. 2017, arXiv 1706.02275), MADDPG against independent DDPG.
+"""`shoal paper`: makes the tables of the MADDPG paper (Lowe et al. 2017, arXiv 1706.02275), with MADDPG and DDPG.
 
-tasks.py    which tables there are, what is measure, what the paper says   plan.py  the runs they need
-scores.py   what the runs came to, over seeds                               plot.py  the same as SVG (plot.svg)
-page.py     all of it as Markdown (page.md)                                 cli.py   the command
+tasks.py    the tables: worlds, variants, measures, claims of the paper   plan.py  the runs that they need
+scores.py   the results over seeds                                        plot.py  a table as SVG (plot.svg)
+page.py     all tables as Markdown (page.md)                              cli.py   the command
 """

@@ -21,7 +21,7 @@ from common.process import command
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
 from shoal.commands.paper.plan import Scale, TableRun, chosen_tasks, plan, refuse_other_runs
-from shoal.commands.paper.scores import Table, tables
+from shoal.commands.paper.scores import OUTCOMES, Table, tables
 from shoal.commands.sweep.runner import run_all
 
 _screen = Console(markup=False, emoji=False, stderr=True)
@@ -31,32 +31,39 @@ PAGE_FILE, RESULTS_FILE = "paper.md", "paper.json"
 class PaperConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of `shoal paper`."""
 
-    quick: Annotated[bool, Meta(description="Small runs of few seeds instead of the paper's: minutes, not hours.")] = (
+    quick: Annotated[bool, Meta(description="Make small runs with few seeds, which take minutes instead of hours.")] = (
         False
     )
     run: Annotated[
-        str, Meta(description="Directory of runs and results.  [default: runs/paper or runs/paper-quick]")
+        str, Meta(description="Directory for runs and results.  [default: runs/paper, with --quick runs/paper-quick]")
     ] = ""
     task: Annotated[
         tuple[str, ...],
-        Meta(description="Only this table; may be given several times.", extra={"metavar": "NAME"}),
+        Meta(description="Make only this table; can be repeated.", extra={"metavar": "NAME"}),
     ] = ()
-    jobs: Annotated[int, Meta(ge=1, le=1024, description="Runs side by side; each takes a core.")] = 2
-    seeds: Annotated[int, Meta(ge=0, le=10_000, description="Seeds of each line; 0 = 3 quick, else 10.")] = 0
-    steps: Annotated[
-        int, Meta(ge=0, description="Environment steps of each run; 0 = 250,000 to 800,000 quick, else 1,500,000.")
+    jobs: Annotated[int, Meta(ge=1, le=1024, description="Number of parallel processes, each on one core [runs].")] = 2
+    seeds: Annotated[
+        int,
+        Meta(ge=0, le=10_000, description="Size of the sample of each table line [seeds]; 0 is 10, with --quick 3."),
     ] = 0
-    episodes: Annotated[int, Meta(ge=1, description="Episodes each run is evaluated on.")] = 1_000
-    json: Annotated[bool, Meta(description="Print the tables as JSON on stdout.")] = False
+    steps: Annotated[
+        int,
+        Meta(
+            ge=0, description="Length of each run [environment steps]; 0 is 1,500,000, with --quick 250,000 to 800,000."
+        ),
+    ] = 0
+    episodes: Annotated[int, Meta(ge=1, description="Length of the evaluation of each run [episodes].")] = 1_000
+    json: Annotated[bool, Meta(description="Print the tables as JSON.")] = False
 
 
 @click.command()
 @command.options(PaperConfig)
 def paper(**values: Any) -> int:
-    """Make the MADDPG paper's tables, MADDPG against independent DDPG: train what is missing, play, write.
+    """Train, evaluate and write the MADDPG paper's tables.
 
-    Every run is a plain lockstep `shoal train` in a directory of its own, so the same command makes the same tables
-    again, and started again after a stop it goes on. Tables, plots and every command stand in DIR/paper.md.
+    Compares MADDPG with independent DDPG. Every run is a lockstep `shoal train` in a separate directory, so the same
+    command always makes the same tables, and after a stop it continues with the missing runs. Writes the tables, plots
+    and all commands into DIR/paper.md.
 
     \b
     Examples:
@@ -73,10 +80,10 @@ def paper(**values: Any) -> int:
     stop.on_signals()
     failed = _train(runs, config.jobs, stop)
     if stop.requested:
-        _screen.print("stopped; the same command goes on", soft_wrap=True)
+        _screen.print("Stopped. Run the same command to continue.", soft_wrap=True)
         return stop.exit_code
     if failed:
-        raise ShoalError(f"{len(failed)} of {len(runs)} runs failed; their words are in {', '.join(map(str, failed))}")
+        raise ShoalError(f"{len(failed)} of {len(runs)} runs failed. Logs: {', '.join(map(str, failed))}.")
     stop.release_signals()
     found = _score(runs, config.episodes)
     _write(found, directory, config, scale)
@@ -84,23 +91,23 @@ def paper(**values: Any) -> int:
         command.result(msgspec.json.encode(found))
     else:
         for table in found:
-            command.result(f"{table.title}: {table.claim} Here: {table.verdict}")
-    _screen.print(f"tables and plots in {directory / PAGE_FILE}", soft_wrap=True)
+            command.result(f"{table.title}: {table.claim} Here: {OUTCOMES[table.verdict]}")
+    _screen.print(f"wrote tables and plots to {directory / PAGE_FILE}", soft_wrap=True)
     return 0
 
 
 def _train(runs: Sequence[TableRun], jobs: int, stop: Stop) -> list[Path]:
-    """Trains what is missing; returns the logs of runs that failed."""
+    """Trains the missing runs and returns the logs of failed runs."""
     left = [run.job for run in runs if not run.job.finished]
-    _screen.print(f"{len(left)} of {len(runs)} runs to train, {jobs} side by side", soft_wrap=True)
+    _screen.print(f"{len(left)} of {len(runs)} runs to train, {jobs} in parallel", soft_wrap=True)
     return run_all(left, jobs, stop, _screen, done=len(runs) - len(left))
 
 
 def _score(runs: Sequence[TableRun], episodes: int) -> list[Table]:
-    """Plays every run's episodes, in the batched world, which is equal to mpe2."""
+    """Evaluates every run in the batched world, which equals mpe2."""
     seed = evaluation.FIRST_SEED
     with Progress(console=_screen, transient=True, disable=not _screen.is_terminal) as progress:
-        task = progress.add_task(f"playing {episodes} episodes of each run", total=len(runs))
+        task = progress.add_task(f"evaluating each run on {episodes} episodes", total=len(runs))
 
         def evaluated(run: TableRun) -> Evaluation:
             directory = RunDirectory(run.job.directory)
@@ -124,18 +131,18 @@ def _write(found: Sequence[Table], directory: Path, config: PaperConfig, scale: 
 
 
 def _command_line(config: PaperConfig) -> str:
-    """Returns the command with all that changes figures; where and how many side by side do not."""
-    words = ["shoal paper", *(["--quick"] if config.quick else [])]
-    words += [f"--task {key}" for key in config.task]
-    usual = PaperConfig()
+    """Returns the command with all options that change figures, so without --run, --jobs and --json."""
+    command_line = ["shoal paper", *(["--quick"] if config.quick else [])]
+    command_line += [f"--task {key}" for key in config.task]
+    defaults = PaperConfig()
     for name in ("seeds", "steps", "episodes"):
-        if getattr(config, name) != getattr(usual, name):
-            words.append(f"--{name} {getattr(config, name)}")
-    return " ".join(words)
+        if getattr(config, name) != getattr(defaults, name):
+            command_line.append(f"--{name} {getattr(config, name)}")
+    return " ".join(command_line)
 
 
 def _make_directory(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise ConfigError(f"--run {directory} cannot be made: {e.strerror}") from e
+        raise ConfigError(f"--run {directory} cannot be created: {e.strerror}.") from e

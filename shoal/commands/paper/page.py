@@ -1,4 +1,4 @@
-"""The tables as Markdown, with every command and seed. page.md says how it looks."""
+"""The page of the tables: fills the template page.md with results, commands and seeds."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ import jinja2
 from shoal.commands.paper.plan import Scale, options
 from shoal.commands.paper.scores import Score, Table, Verdict
 from shoal.commands.paper.tasks import TASKS, Task
+from shoal.number_format import interval
 
 _VERDICTS: dict[Verdict, str] = {
-    "ahead": "it is so here, and the intervals over seeds do not overlap.",
-    "ahead, intervals overlap": "it is so here in the mean, but the intervals over seeds overlap.",
-    "behind": "it is not so here.",
-    "not told": "it is so here in the mean; one seed has no interval.",
+    "ahead": "the claim holds here, and the intervals over seeds do not overlap.",
+    "ahead, intervals overlap": "the claim holds here in the mean, but the intervals over seeds overlap.",
+    "behind": "the claim does not hold here.",
+    "not told": "the claim holds here in the mean; one seed has no interval.",
 }
 
 
 class _TableText(NamedTuple):
-    """One table in words."""
+    """The text of one table."""
 
     title: str
     scenario: str
@@ -37,7 +38,7 @@ class _TableText(NamedTuple):
 
 
 class Provenance(NamedTuple):
-    """How the tables were made."""
+    """The command and settings that made the tables."""
 
     command: str
     scale: Scale
@@ -45,18 +46,18 @@ class Provenance(NamedTuple):
     seed: int
 
 
-def make_page(tables: Sequence[Table], made: Provenance) -> str:
-    """Returns the page; plots are named as `plot_name` names them."""
-    # Not HTML: Markdown's own special letters do not occur in what is filled in.
+def make_page(tables: Sequence[Table], provenance: Provenance) -> str:
+    """Returns the page as Markdown, with plots named by `plot_name`."""
+    # The page is Markdown, not HTML; the inserted texts contain no special characters of Markdown.
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     templates = jinja2.Environment(loader=loader, autoescape=False, trim_blocks=True, lstrip_blocks=True)  # noqa: S701
     tasks = {task.key: task for task in TASKS}
     return templates.get_template("page.md").render(
-        made=made,
-        seeds=", ".join(map(str, made.scale.seed_numbers)),
+        provenance=provenance,
+        seeds=", ".join(map(str, provenance.scale.seed_numbers)),
         machine=f"{platform.machine()}, Python {platform.python_version()}",
         date=time.strftime("%Y-%m-%d"),
-        tables=[_table_text(table, tasks[table.key], made.scale) for table in tables],
+        tables=[_table_text(table, tasks[table.key], provenance.scale) for table in tables],
     )
 
 
@@ -68,12 +69,12 @@ def plot_name(table: Table) -> str:
 def _table_text(table: Table, task: Task, scale: Scale) -> _TableText:
     seed = str(scale.seed_numbers[0])
     percent = {measure.title: measure.percent for measure in task.measures}
-    quoted = bool(task.published)
+    has_published = bool(task.published)
     rows = tuple(
         (
             line.variant,
             *(_score_text(score, percent=percent[title]) for title, score in line.scores.items()),
-            *((task.published.get(line.variant, ""),) if quoted else ()),
+            *((task.published.get(line.variant, ""),) if has_published else ()),
         )
         for line in table.lines
     )
@@ -82,7 +83,7 @@ def _table_text(table: Table, task: Task, scale: Scale) -> _TableText:
         scenario=" ".join((table.scenario, *task.world)),
         claim=table.claim,
         verdict=_VERDICTS[table.verdict],
-        columns=("", *percent, *(("Lowe et al. 2017, not re-checked",) if quoted else ())),
+        columns=("", *percent, *(("Lowe et al. 2017, not re-checked",) if has_published else ())),
         rows=rows,
         plot=plot_name(table),
         commands=tuple(
@@ -94,7 +95,7 @@ def _table_text(table: Table, task: Task, scale: Scale) -> _TableText:
 
 def _score_text(score: Score, *, percent: bool) -> str:
     factor, decimals, unit = (100.0, 1, " %") if percent else (1.0, 3, "")
-    told = f"{factor * score.mean:.{decimals}f}{unit}"
+    mean = f"{factor * score.mean:.{decimals}f}{unit}"
     if score.ci95 is None:
-        return told
-    return f"{told} ({factor * score.ci95[0]:.{decimals}f} .. {factor * score.ci95[1]:.{decimals}f})"
+        return mean
+    return f"{mean} ({interval((factor * score.ci95[0], factor * score.ci95[1]), decimals)})"

@@ -1,4 +1,4 @@
-"""Which runs the tables need, and whether those in a directory are they."""
+"""The runs that the tables need, and a check that existing runs match."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ _QUICK = (
     *("--set", "network.share_policies=false", "--set", "network.share_critics=false"),
     *("--set", "replay.capacity=1000000"),
 )
-"""The paper's networks and replay, with the default preset's rates and ratio: a few minutes then teach something."""
+"""The paper's networks and replay size with the default preset's rates and ratio, which learn within minutes."""
 _FULL = ("--preset", "paper")
 
 
 class Scale(NamedTuple):
-    """How much is done."""
+    """The size of the experiment."""
 
     quick: bool
     seeds: int = 0
-    """0 = 3 quick, else 10: what the paper has for the experiments that succeed or fail."""
+    """Number of seeds; 0: 3 if quick, else the paper's 10 of its success-rate experiments."""
     steps: int = 0
-    """0 = each task's own quick, else 1,500,000: what openai/maddpg trains for."""
+    """Environment steps of a run; 0: the task's `quick_steps` if quick, else the 1,500,000 of openai/maddpg."""
 
     @property
     def seed_numbers(self) -> range:
-        """The seeds of each variant's runs."""
+        """The seeds of the runs of each variant."""
         return range(1, 1 + (self.seeds or (_QUICK_SEEDS if self.quick else _FULL_SEEDS)))
 
     def steps_of(self, task: Task) -> int:
-        """Environment steps of one run."""
+        """Returns the environment steps of one run of a task."""
         return self.steps or (task.quick_steps if self.quick else _FULL_STEPS)
 
 
@@ -49,15 +49,15 @@ class TableRun(NamedTuple):
 
 
 def chosen_tasks(keys: Sequence[str]) -> list[Task]:
-    """Returns the tasks of these keys, all without any; ConfigError names one that is none."""
+    """Returns the tasks with the given keys, or all without keys; raises ConfigError for an unknown key."""
     known = {task.key: task for task in TASKS}
     if unknown := [key for key in keys if key not in known]:
-        raise ConfigError(f"--task {unknown[0]}: not one of {', '.join(known)}")
+        raise ConfigError(f"--task {unknown[0]} does not exist. Choose from {', '.join(known)}.")
     return [task for task in TASKS if not keys or task.key in keys]
 
 
 def plan(directory: Path, tasks: Sequence[Task], scale: Scale) -> list[TableRun]:
-    """Returns the runs, seed by seed, so that tables cut short have as much of every line."""
+    """Returns the runs ordered by seed, so that an interrupted experiment has equally many seeds of every line."""
     return [
         TableRun(
             task,
@@ -71,24 +71,25 @@ def plan(directory: Path, tasks: Sequence[Task], scale: Scale) -> list[TableRun]
 
 
 def options(task: Task, variant: Variant, scale: Scale) -> tuple[str, ...]:
-    """Returns the options of `shoal train` for one line of a table, but for seed and directory."""
+    """Returns the options of `shoal train` for one line of a table, without seed and directory."""
     world = [word for setting in task.world for word in ("--set", setting)]
     budget = ("--lockstep", "--steps", str(scale.steps_of(task)), "--episodes", "0", "--no-film")
     return (*(_QUICK if scale.quick else _FULL), "--algorithm", variant.algorithm, *world, *budget)
 
 
 def refuse_other_runs(runs: Sequence[TableRun], scale: Scale) -> None:
-    """Raises ConfigError where the directory holds runs of another scale: their results would mean something else."""
+    """Raises ConfigError if the directory contains runs of another scale, whose results are not comparable."""
     for run in runs:
         directory = RunDirectory(run.job.directory)
         if not directory.run_file.exists():
             continue
-        held, wanted = directory.run.spec, scale.steps_of(run.task)
+        existing, wanted = directory.run.spec, scale.steps_of(run.task)
         batch = 256 if scale.quick else 1024
-        if (held.budget.steps, held.replay.batch) != (wanted, batch):
+        if (existing.budget.steps, existing.replay.batch) != (wanted, batch):
             raise ConfigError(
-                f"{directory.path} holds a run of {held.budget.steps:,} steps in batches of {held.replay.batch}, not "
-                f"of {wanted:,} in {batch}; name another directory with --run, or give the options it was begun with"
+                f"{directory.path} contains a run of {existing.budget.steps:,} steps in batches of "
+                f"{existing.replay.batch}, not of {wanted:,} in {batch}. Name another directory with --run, or pass "
+                "the options that the run was started with."
             )
 
 

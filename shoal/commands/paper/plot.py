@@ -1,4 +1,4 @@
-"""One table as a plot: a panel a column, a line a variant, its seeds as dots, their mean with its interval."""
+"""A table as a plot: one panel for each column and one row for each variant, with seeds, mean and interval."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LETTER = 7.6
 
 
 class Mark(NamedTuple):
-    """One variant in one panel, all in pixels."""
+    """One variant in one panel; positions in pixels."""
 
     y: float
     colour: int
@@ -27,7 +27,7 @@ class Mark(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """One column; ticks are (pixel, label)."""
+    """The panel of one column; ticks are (pixel, label)."""
 
     left: float
     right: float
@@ -82,7 +82,7 @@ def _panel(lines: Sequence[Line], title: str, left: float) -> Panel:
 
 
 def _range(scores: Sequence[Score]) -> tuple[float, float]:
-    """Returns what all dots and intervals need, from zero where that is near."""
+    """Returns the range of all seeds and intervals, starting at zero if zero is near."""
     known = [value for score in scores for value in (*score.by_seed, *(score.ci95 or ())) if math.isfinite(value)]
     low, high = min(known), max(known)
     low = min(low, 0.0) if low < 0.5 * high else low

@@ -1,4 +1,4 @@
-"""What the runs of each table came to: a line a variant, its seeds' means, and who is ahead."""
+"""The results of each table: means over seeds of each variant, and a comparison with the paper's claim."""
 
 from __future__ import annotations
 
@@ -14,29 +14,37 @@ from shoal.commands.paper.tasks import Measure, Task
 from shoal.commands.report.intervals import mean_interval
 
 Verdict = Literal["ahead", "ahead, intervals overlap", "behind", "not told"]
+"""The comparison with the claim, as stored in paper.json; "not told" is of one seed, which has no interval."""
+OUTCOMES: dict[Verdict, str] = {
+    "ahead": "ahead",
+    "ahead, intervals overlap": "ahead, intervals overlap",
+    "behind": "behind",
+    "not told": "ahead, but one seed has no interval",
+}
+"""The same as text."""
 
 
 class Score(msgspec.Struct, frozen=True):
-    """One figure of one line: a number a seed, their mean and Student's 95 % interval over seeds."""
+    """One figure of one line: a value for each seed, their mean, and the 95 % interval over seeds (Student's t)."""
 
     by_seed: tuple[float, ...]
     mean: float
     ci95: tuple[float, float] | None
-    """None of one seed; of shares, cut off at what a share can be."""
+    """None for one seed; the interval of a fraction is clipped to its possible range."""
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One variant."""
+    """The results of one variant."""
 
     variant: str
     algorithm: str
     seeds: tuple[int, ...]
     scores: dict[str, Score]
-    """By column's title."""
+    """Scores by column title."""
 
 
 class Table(msgspec.Struct, frozen=True):
-    """One task."""
+    """The results of one task."""
 
     key: str
     title: str
@@ -47,7 +55,7 @@ class Table(msgspec.Struct, frozen=True):
 
 
 def tables(runs: Sequence[TableRun], evaluated: Callable[[TableRun], Evaluation]) -> list[Table]:
-    """Returns all tables of the runs given."""
+    """Returns the tables of the given runs; `evaluated` evaluates a run."""
     by_task = {run.task.key: run.task for run in runs}
     return [_table(task, [run for run in runs if run.task.key == task.key], evaluated) for task in by_task.values()]
 
@@ -55,16 +63,16 @@ def tables(runs: Sequence[TableRun], evaluated: Callable[[TableRun], Evaluation]
 def _table(task: Task, runs: Sequence[TableRun], evaluated: Callable[[TableRun], Evaluation]) -> Table:
     lines = []
     for variant in task.variants:
-        own = [run for run in runs if run.variant == variant]
-        results = [evaluated(run) for run in own]
+        variant_runs = [run for run in runs if run.variant == variant]
+        results = [evaluated(run) for run in variant_runs]
         scores = {measure.title: _score(measure, results) for measure in task.measures}
-        lines.append(Line(variant.name, variant.algorithm, tuple(run.job.seed for run in own), scores))
+        lines.append(Line(variant.name, variant.algorithm, tuple(run.job.seed for run in variant_runs), scores))
     verdict = compare_with_claim(task, {line.variant: line.scores[task.claim.measure] for line in lines})
     return Table(task.key, task.title, task.scenario, task.claim.text, verdict, lines)
 
 
 def compare_with_claim(task: Task, scores: Mapping[str, Score]) -> Verdict:
-    """Says whether what the paper found to be ahead is ahead here."""
+    """Returns whether the variant that is ahead in the paper is ahead in these scores."""
     claim = task.claim
     ahead, behind = scores[claim.ahead], scores[claim.behind]
     better, worse = (ahead, behind) if claim.more_is_better else (behind, ahead)
@@ -83,6 +91,6 @@ def _score(measure: Measure, results: Sequence[Evaluation]) -> Score:
     mean, low, high = mean_interval(values)
     if math.isnan(low):
         return Score(tuple(values), mean, None)
-    # Student's interval knows no bounds; a share has some.
+    # Student's interval is unbounded, but a fraction is not.
     least, most = (-1.0 if measure.minus else 0.0, 1.0) if measure.percent else (-math.inf, math.inf)
     return Score(tuple(values), mean, (max(low, least), min(high, most)))

@@ -1,8 +1,8 @@
-"""The paper's experiments: worlds, who learns by what, what is measure, and what is to be compared.
+"""The experiments of the paper: worlds, variants, measures, and the claims to compare with.
 
-Figures under `published` are those of the paper's appendix as they are commonly quoted. They were not checked against
-the paper again, and its worlds are older than mpe2 (docs/worlds.md, `dynamics="legacy"`), so what can be compared is
-who is ahead, not the numbers.
+The figures under `published` are those of the paper's appendix as they are commonly quoted; they were not checked
+against the paper. The paper's worlds are older than mpe2 (docs/worlds.md, `dynamics="legacy"`), so the order of the
+variants can be compared, but not the numbers.
 """
 
 from __future__ import annotations
@@ -12,64 +12,65 @@ from typing import NamedTuple
 
 MADDPG, IDDPG = "maddpg", "iddpg"
 DDPG = "DDPG"
-"""What the paper calls iddpg."""
+"""The paper's name of iddpg."""
 
 
 class Variant(NamedTuple):
-    """One line of a table: who learns by what."""
+    """One line of a table: the algorithm of each side."""
 
     name: str
     algorithm: str
-    """As `shoal train --algorithm` takes it."""
+    """Value of `shoal train --algorithm`."""
 
 
 class Measure(NamedTuple):
-    """One column: a measure of actor_node/evaluation/task_metrics.py, or the difference of two."""
+    """One column: a metric of actor_node/evaluation/task_metrics.py, or the difference of two."""
 
     name: str
     title: str
     minus: str = ""
-    """What is taken from it."""
+    """Name of a metric to subtract; empty: none."""
     percent: bool = False
 
 
 class Claim(NamedTuple):
-    """What the paper found, as one comparison."""
+    """A finding of the paper: one variant is ahead of another."""
 
     text: str
     measure: str
-    """Title of the column."""
+    """Title of the column to compare."""
     ahead: str
+    """Name of the variant that is ahead."""
     behind: str
-    """Names of variants."""
+    """Name of the variant that is behind."""
     more_is_better: bool
 
 
 class Task(NamedTuple):
-    """One table."""
+    """One experiment, which makes one table."""
 
     key: str
     title: str
     scenario: str
     world: tuple[str, ...]
-    """Settings of its world, as `--set` takes them."""
+    """Settings of the world, as values of `--set`."""
     variants: tuple[Variant, ...]
     measures: tuple[Measure, ...]
     claim: Claim
     published: Mapping[str, str]
-    """By variant's name."""
+    """Figures of the paper by variant name."""
     quick_steps: int
-    """Environment steps of a run under --quick."""
+    """Environment steps of a run with --quick."""
 
 
 _TEAMS = (Variant("MADDPG", MADDPG), Variant(DDPG, IDDPG))
 
 
 def _pairings(adversary: str, agent: str) -> tuple[Variant, ...]:
-    """Returns the four pairings of a world with two sides, who are called so."""
-    called = {MADDPG: "MADDPG", IDDPG: DDPG}
+    """Returns the four pairings of a world with two sides; the arguments are the names of the sides."""
+    names = {MADDPG: "MADDPG", IDDPG: DDPG}
     return tuple(
-        Variant(f"{called[a]} {adversary}, {called[b]} {agent}", f"adversary={a},agent={b}")
+        Variant(f"{names[a]} {adversary}, {names[b]} {agent}", f"adversary={a},agent={b}")
         for a in (MADDPG, IDDPG)
         for b in (MADDPG, IDDPG)
     )

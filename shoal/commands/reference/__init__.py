@@ -1,4 +1,5 @@
-"""The pages of docs/reference, written from the code: `python -m shoal.commands.reference`, or `make reference`.
+"""Generates the pages of docs/reference from the code: `python -m shoal.commands.reference`, or `make reference`.
 
-They are kept in the repository, so that they are read there as well as on the site; a test holds them to the code.
+The pages are stored in the repository, so that they can be read there and on the site. A test checks that they are
+current.
 """

@@ -1,4 +1,4 @@
-"""The page of commands: each with its usage, its help and its options, as click has them."""
+"""The page of commands: usage, help text and options of each command, read from click."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ from shoal.cli import shoal
 from shoal.commands.reference import markdown as md
 
 ROOTS: dict[str, click.Command] = {"shoal": shoal, "replay": replay, "learner": learner, "actor": actor}
-"""What Shoal installs."""
+"""The commands that Shoal installs."""
 
 _INTRODUCTION = """
-An option is also an environment variable and a key of the TOML file given with `--config`: `--some-name`,
-`SHOAL_SOME_NAME`, `some_name`. The first of command line, environment, file and default that gives a value wins.
-Lengths of time are written `300`, `90s`, `5m` or `1h30m`. A value that an option does not take is refused with one
-line that names it, and exit code 2.
+Each option can also be set by an environment variable or by a key of the TOML file given with `--config`:
+`--some-name`, `SHOAL_SOME_NAME`, `some_name`. The command line has priority over the environment, the environment over
+the file, and the file over the default. Durations are written `300`, `90s`, `5m` or `1h30m`. An invalid value ends the
+command with a one-line message and exit code 2.
 
-Exit codes: 0 done, 1 failed, 2 bad usage or configuration, 3 a peer could not be reached, 130 interrupted.
+Exit codes: 0 success, 1 failure, 2 invalid usage or configuration, 3 a peer could not be reached, 130 interrupted.
 """
 
 
 class Command(NamedTuple):
-    """One command with the text that call it."""
+    """One command and its full name."""
 
     name: str
     command: click.Command
 
     @property
     def context(self) -> click.Context:
-        """A context to ask click in for its text."""
+        """The click context that determines the usage line."""
         return click.Context(self.command, info_name=self.name)
 
     @property
     def options(self) -> list[click.Option]:
-        """Its options, those left out that are not for users."""
+        """The options of the command, without hidden ones."""
         return [param for param in self.command.params if isinstance(param, click.Option) and not param.hidden]
 
 
 def commands() -> Iterator[Command]:
-    """Yields every command, a group before what it holds."""
+    """Yields every command, a group before its commands."""
     for name, command in ROOTS.items():
         yield from _walk(name, command)
 
 
 def commands_page() -> str:
-    """Returns the page."""
+    """Returns the page as Markdown."""
     return md.page("Commands", _INTRODUCTION, *map(_section, commands()))
 
 
@@ -74,7 +74,7 @@ def _section(entry: Command) -> str:
 
 
 def _help(entry: Command) -> str:
-    """Returns the help text; what click shows line by line becomes a block of code."""
+    """Returns the help text; paragraphs that click prints verbatim become code blocks."""
     paragraphs = inspect.cleandoc(entry.command.help or "").split("\n\n")
     return "\n\n".join(_paragraph(paragraph) for paragraph in paragraphs)
 

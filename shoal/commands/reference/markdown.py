@@ -1,4 +1,4 @@
-"""Pieces of Markdown: tables and code that stand as they were meant."""
+"""Pieces of Markdown: tables, code and whole pages."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Iterable, Sequence
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns a table; a cell's line breaks become spaces."""
+    """Returns a table; line breaks in cells become spaces."""
     lines = [_row(head), "|" + "---|" * len(head), *map(_row, rows)]
     return "\n".join(lines)
 
 
 def code(text: object) -> str:
-    """Returns a span of code; nothing for nothing."""
+    """Returns a span of code; empty for an empty text."""
     return f"`{text}`" if f"{text}" else ""
 
 
 def block(text: str, language: str = "") -> str:
-    """Returns a block of code."""
+    """Returns a code block."""
     return f"```{language}\n{text.strip()}\n```"
 
 
 def page(title: str, *parts: str) -> str:
-    """Returns a whole page, which says where it comes from."""
+    """Returns a page with a title and a note that it is generated."""
     note = "<!-- Written by `make reference` from the code. Do not edit. -->"
     return "\n\n".join([f"# {title}", note, *(part.strip() for part in parts if part.strip())]) + "\n"
 

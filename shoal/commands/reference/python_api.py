@@ -1,4 +1,4 @@
-"""The page of what is called from Python, with the docstrings of the code."""
+"""The page of the public Python API, with the docstrings of the code."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ PUBLIC_NAMES: dict[str, tuple[str, ...]] = {
     "actor_node.rendering.film": ("render",),
     "common.errors": ("ShoalError", "ConfigError", "PeerError", "ProtocolError", "WorldError"),
 }
-"""What users build on, by module."""
+"""The public names by module."""
 
 _INTRODUCTION = """
-What is meant to be imported. Arrays' shapes stand in brackets, `[copies, agents]`; units stand in names. Everything
-else is internal and may change.
+The public names. Array shapes are given in brackets, as in `[copies, agents]`; names contain units. Everything else is
+internal and may change.
 """
 
 _FRONT_DOOR = """
@@ -39,7 +39,7 @@ _FRONT_DOOR = """
 
 
 def python_api_page() -> str:
-    """Returns the page."""
+    """Returns the page as Markdown."""
     sections = [_module(name, names) for name, names in PUBLIC_NAMES.items()]
     return md.page("From Python", _INTRODUCTION, _front_door(), *sections)
 

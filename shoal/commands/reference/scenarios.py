@@ -1,4 +1,4 @@
-"""The page of scenarios: who plays, what they see and do, what is rewarded, which options there are."""
+"""The page of scenarios: agents, observations, actions, rewards and options of each batched world."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from common.worlds import ScenarioRow, scenarios, world_spec
 from shoal.commands.reference import markdown as md
 
 _INTRODUCTION = """
-The batched worlds, with their default options; `shoal scenarios` prints the same. How they relate to mpe2, and what
-other worlds there are: [worlds.md](../worlds.md). An option is set by `--set world.NAME=VALUE`.
+The batched worlds with their default options, as `shoal scenarios` prints them. [worlds.md](../worlds.md) explains how
+they relate to mpe2, and which other worlds there are. Set an option with `--set world.NAME=VALUE`.
 """
 
 
 def scenarios_page() -> str:
-    """Returns the page."""
+    """Returns the page as Markdown."""
     return md.page("Scenarios", _INTRODUCTION, *map(_section, scenarios()))
 
 
 def _section(row: ScenarioRow) -> str:
     agents = [
-        [md.code(agent.name), agent.team, str(agent.obs_dim), ", ".join(_allowed_text(part) for part in agent.parts)]
+        [md.code(agent.name), agent.team, str(agent.obs_dim), ", ".join(_part_text(part) for part in agent.parts)]
         for agent in world_spec(row.name).agents
     ]
     options = [[md.code(option.name), _value(option.default), option.allowed] for option in row.options]
@@ -34,7 +34,7 @@ def _section(row: ScenarioRow) -> str:
     )
 
 
-def _allowed_text(part: Part) -> str:
+def _part_text(part: Part) -> str:
     return f"{part.size} numbers" if isinstance(part, Box) else f"a choice of {part.n}"
 
 

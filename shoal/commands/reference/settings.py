@@ -1,4 +1,4 @@
-"""The page of a run's settings: section by section, what is allowed, the default, the presets, the meaning."""
+"""The page of a run's settings: allowed values, default and meaning by section, and the presets."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from common.run.run import RunSpec
 from shoal.commands.reference import markdown as md
 from shoal.commands.reference.source import Source
 
-_ENDLESS = 1e12
-"""A bound this large, or its inverse, only keeps out what is no number."""
+_UNBOUNDED = 1e12
+"""A bound this large, or its inverse, only excludes infinity and NaN."""
 _SECTIONS = ("network", "algorithm", "exploration", "replay", "budget", "episode")
 
 _INTRODUCTION = """
-A run is defined by these. `--set section.key=value` sets one, a section of the file given with `--config` several, and
-`--preset` begins from others than the defaults. They are kept in the run's directory, in `run.toml`. What is not
-allowed is refused with the setting's name, its value and what would be, before anything starts. Reasons for the
-defaults: [algorithms.md](../algorithms.md).
+These settings define a run. `--set section.key=value` sets one of them, a section of the file given with `--config`
+sets several, and `--preset` replaces the defaults. The run's directory stores them in `run.toml`. An invalid setting is
+refused before anything starts; the message names the setting, its value and the allowed values.
+[algorithms.md](../algorithms.md) gives the reasons for the defaults.
 """
 
 
 def settings_page() -> str:
-    """Returns the page."""
+    """Returns the page as Markdown."""
     source = Source.of(run)
     sections = [_section(source, name) for name in _SECTIONS]
     return md.page("Settings of a run", _INTRODUCTION, _top(source), *sections, _presets())
@@ -35,8 +35,8 @@ def settings_page() -> str:
 
 def _top(source: Source) -> str:
     rows = [row for row in _rows(source, RunSpec) if row[0].strip("`") not in _SECTIONS]
-    note = "The options of each world: [Scenarios](scenarios.md)."
-    return f"## Of the run itself\n\n{_table(rows)}\n\n{note}"
+    note = "[Scenarios](scenarios.md) lists the options of each world."
+    return f"## The run\n\n{_table(rows)}\n\n{note}"
 
 
 def _section(source: Source, name: str) -> str:
@@ -62,7 +62,7 @@ def _table(rows: list[list[str]]) -> str:
 
 
 def _presets() -> str:
-    """Returns what each preset sets, where it is not the default."""
+    """Returns the table of the settings in which a preset differs from the defaults."""
     names = [name for name, departures in PRESETS.items() if departures]
     flat = {name: _flat(PRESETS[name]) for name in names}
     defaults = _flat(msgspec.to_builtins(RunSpec("any")))
@@ -91,7 +91,7 @@ def _value(field: msgspec.structs.FieldInfo) -> str:
 
 
 def _plain(value: Any) -> str:
-    """Returns a value as it is written in TOML."""
+    """Returns a value as written in TOML."""
     if value is None or value in ("", {}):
         return "none"
     if isinstance(value, bool):
@@ -102,7 +102,7 @@ def _plain(value: Any) -> str:
 
 
 def _allowed_text(kind: kinds.Type) -> str:
-    """Says what a type allows."""
+    """Returns a description of the values that a type allows."""
     match kind:
         case kinds.IntType():
             text = f"whole number{_bounds(kind)}"
@@ -124,12 +124,12 @@ def _allowed_text(kind: kinds.Type) -> str:
 
 
 def _bounds(kind: kinds.IntType | kinds.FloatType) -> str:
-    """Says what a number may be; bounds that only keep out what is no number are left out."""
+    """Returns a description of the bounds of a number, without bounds that only exclude infinity."""
     low = kind.ge if kind.ge is not None else kind.gt
     high = kind.le if kind.le is not None else None if kind.lt is None else kind.lt - 1
-    is_open = low is not None and (kind.ge is None or 0 < low <= 1 / _ENDLESS)
-    has_low = low is not None and low > -_ENDLESS
-    has_high = high is not None and high < _ENDLESS
+    is_open = low is not None and (kind.ge is None or 0 < low <= 1 / _UNBOUNDED)
+    has_low = low is not None and low > -_UNBOUNDED
+    has_high = high is not None and high < _UNBOUNDED
     if has_low and has_high:
         return f" above 0, to {high:,}" if is_open else f" from {low:,} to {high:,}"
     if has_low:

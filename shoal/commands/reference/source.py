@@ -1,4 +1,4 @@
-"""What a module's source says of itself: signatures as they are written, and the docstrings of attributes."""
+"""Signatures and attribute docstrings read from the source of a module."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class Source(NamedTuple):
-    """A parsed module."""
+    """The parsed source of a module."""
 
     name: str
     tree: ast.Module
@@ -22,14 +22,14 @@ class Source(NamedTuple):
         return cls(module.__name__, ast.parse(inspect.getsource(module)))
 
     def find(self, name: str) -> ast.ClassDef | Function:
-        """Returns the class or function of a name; LookupError where there is none."""
+        """Returns the class or function with the given name; raises LookupError if there is none."""
         for node in self.tree.body:
             if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name:
                 return node
         raise LookupError(f"{self.name} defines no {name}")
 
     def field_docs(self, name: str) -> dict[str, str]:
-        """Returns the docstrings of a class' fields: a text that stands right below one."""
+        """Returns the docstrings of the fields of a class: the string literal directly below each field."""
         node = self.find(name)
         docs: dict[str, str] = {}
         for field, text in zip(node.body, node.body[1:], strict=False):
@@ -39,7 +39,7 @@ class Source(NamedTuple):
 
 
 def fields(node: ast.ClassDef) -> list[tuple[str, str]]:
-    """Returns a class' fields with their types as written."""
+    """Returns the public fields of a class with their types as written."""
     return [
         (field.target.id, ast.unparse(field.annotation))
         for field in node.body
@@ -50,7 +50,7 @@ def fields(node: ast.ClassDef) -> list[tuple[str, str]]:
 
 
 def methods(node: ast.ClassDef) -> list[Function]:
-    """Returns a class' public methods and properties."""
+    """Returns the public methods and properties of a class."""
     return [
         method
         for method in node.body
@@ -59,17 +59,17 @@ def methods(node: ast.ClassDef) -> list[Function]:
 
 
 def is_property(function: Function) -> bool:
-    """Returns whether it is read like a field."""
+    """Returns whether a function is a property."""
     return any(isinstance(mark, ast.Name) and mark.id == "property" for mark in function.decorator_list)
 
 
 def signature(function: Function, *, bound: bool = False) -> str:
-    """Returns what stands between a function's name and its body; `bound`: without the instance or the class."""
+    """Returns the parameters and return type of a function; `bound`: without `self` or `cls`."""
     arguments = function.args
     if bound and arguments.args:
         arguments = ast.arguments(**{**dict(ast.iter_fields(arguments)), "args": arguments.args[1:]})
     result = f" -> {ast.unparse(function.returns)}" if function.returns else ""
-    # Every argument has its type, so every equals sign stands before a default.
+    # Every parameter is annotated, so every equals sign precedes a default.
     return f"({ast.unparse(arguments).replace('=', ' = ')}){result}"
 
 

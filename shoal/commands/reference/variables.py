@@ -1,4 +1,4 @@
-"""The page of environment variables: those of options, of Compose and of the Slurm script."""
+"""The page of environment variables: of options, of Compose and of the Slurm script."""
 
 from __future__ import annotations
 
@@ -13,25 +13,24 @@ _ASSIGNMENT = re.compile(r"#?(SHOAL_[A-Z_]+)=(.*)")
 
 
 def variables_page() -> str:
-    """Returns the page."""
+    """Returns the page as Markdown."""
     return md.page(
         "Environment variables",
-        "Each command reads the variable of each of its options; the command line wins over it. A variable is read by"
-        " every command that has the option, so give those that mean one process to that process alone. A flag is"
-        " given by `true` or `false`, an option that may be repeated by words with spaces between.",
-        "## Of the commands",
-        md.table(["variable", "option", "of"], _of_options()),
-        "## Of Compose",
-        "`deploy/compose/prepare` writes them to `.env`, where they are changed;"
-        " [Compose](../deployment/compose.md) tells more.",
+        "Each option of a command has an environment variable; the command line has priority. Every command with the"
+        " option reads the variable, so set variables that are meant for one process only for that process. Write"
+        " `true` or `false` for a flag, and values separated by spaces for an option that can be repeated.",
+        "## Commands",
+        md.table(["variable", "option", "commands"], _of_options()),
+        "## Compose",
+        "`deploy/compose/prepare` writes these variables to `.env`; change them there. See"
+        " [Compose](../deployment/compose.md).",
         md.table(["variable", "default", "meaning"], _of_compose()),
-        "`compose.yaml` reads these, too, which the example leaves out:",
-        md.table(["variable", "default"], _of_compose_besides()),
-        "## Of the Slurm script",
-        f"{', '.join(md.code(name) for name in _of_slurm())}: their meaning is in"
-        " [Slurm](../deployment/slurm.md#settings).",
-        "## Of the tests",
-        "`SHOAL_TEST_SCREENSHOTS`: a directory in which the tests of the report's page keep what they saw.",
+        "`compose.yaml` also reads these variables, which the example file does not contain:",
+        md.table(["variable", "default"], _of_compose_only()),
+        "## Slurm script",
+        f"{', '.join(md.code(name) for name in _of_slurm())}: see [Slurm](../deployment/slurm.md#settings).",
+        "## Tests",
+        "`SHOAL_TEST_SCREENSHOTS`: directory to which the tests of the report page write screenshots.",
     )
 
 
@@ -46,7 +45,7 @@ def _of_options() -> list[tuple[str, str, str]]:
 
 
 def _of_compose() -> list[tuple[str, str, str]]:
-    """Reads the example file: a comment is of the assignments below it, up to the next comment or heading."""
+    """Reads the example file; a comment applies to the assignments below it, up to the next comment or heading."""
     rows: list[tuple[str, str, str]] = []
     comment: list[str] = []
     for line in (_DEPLOY / "compose" / ".env.example").read_text("utf-8").splitlines():
@@ -60,8 +59,8 @@ def _of_compose() -> list[tuple[str, str, str]]:
     return rows
 
 
-def _of_compose_besides() -> list[tuple[str, str]]:
-    """Reads the Compose files: `${NAME:-default}`, of names that the example does not have."""
+def _of_compose_only() -> list[tuple[str, str]]:
+    """Reads `${NAME:-default}` from the Compose files, for names that the example file does not contain."""
     files = sorted((_DEPLOY / "compose").glob("compose*.yaml"))
     found = re.findall(r"\$\{(SHOAL_[A-Z_]+)(?::?-([^}]*))?\}", "\n".join(file.read_text("utf-8") for file in files))
     known = {name for name, *_ in _of_compose()}

@@ -1,9 +1,11 @@
-"""`shoal report`: what became of a run, or of several, as one HTML file that needs nothing else.
+"""`shoal report`: writes the results of one or several runs as one self-contained HTML file.
 
-history.py    metrics.jsonl as columns            record_files.py   a run's directory, and which runs are seeds of one
-figures.py   what is shown, a row a figure       bands.py     runs to mean and band, lines to points
-chart.py     a chart's geometry                  views.py     a figure with its legend, words and table
-page.py      all of it into page.html, parts.html and style.css
+run_record.py    everything read from a run's directory, and the grouping of runs that differ by their seed
+history.py       metrics.jsonl as columns              machine_info.py   machine.json: machine, versions, launch
+figures.py       the figures, one table row each       intervals.py      means and 95 % bands over runs, thinned lines
+chart.py         the geometry of a chart               axis_ticks.py     round values and labels for axes
+figure_view.py   a figure with its legend and table    embedded_film.py  a film inside the page
+page.py          fills page.html, parts.html and style.css
 """
 
 from __future__ import annotations
@@ -19,11 +21,11 @@ from common.files import write_atomically
 
 REPORT_FILE = "report.html"
 FILM_FILE = "film.gif"
-"""What `shoal train` makes; a report shows it, or a film.mp4 in its stead."""
+"""Name of the film that `shoal train` makes; a report shows it, or film.mp4."""
 
 
 class WrittenReport(msgspec.Struct, frozen=True):
-    """What was written."""
+    """The written report file."""
 
     path: str
     runs: tuple[str, ...]
@@ -32,7 +34,7 @@ class WrittenReport(msgspec.Struct, frozen=True):
 
 
 def write_report(runs: Sequence[Path], output: Path) -> WrittenReport:
-    """Writes the report of these runs' directories; ConfigError where one holds no run or nothing can be written."""
+    """Writes the report of the runs in these directories; raises ConfigError if it cannot read one or write."""
     from shoal.commands.report.page import make_page  # noqa: PLC0415  (slow to import: Jinja)
     from shoal.commands.report.run_record import read_record  # noqa: PLC0415
 
@@ -41,5 +43,5 @@ def write_report(runs: Sequence[Path], output: Path) -> WrittenReport:
     try:
         write_atomically(output, content)
     except OSError as e:
-        raise ConfigError(f"-o {output} cannot be written: {e.strerror}; name a file in a directory that exists") from e
+        raise ConfigError(f"-o {output} cannot be written: {e.strerror}. Name a file in an existing directory.") from e
     return WrittenReport(str(output), tuple(map(str, runs)), len(content), round(time.perf_counter() - started_at, 3))

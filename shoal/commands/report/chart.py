@@ -1,7 +1,7 @@
-"""The geometry of a line chart: what is where, in the pixels of its own box. chart.svg draws it.
+"""The geometry of a line chart in the pixels of its box. The macro `draw` of parts.html renders it as SVG.
 
-Our own and not a plotting library's: a page's dozen charts are made in milliseconds next to a run that wants the
-processor, weigh a few kilobytes each, and take their colours from the page, light or dark (docs/report.md).
+A plotting library would be slower and larger: the dozen charts of a page take milliseconds next to a running training,
+have a few kilobytes each, and take their colours from the page, light or dark (docs/report.md).
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ from shoal.commands.report.axis_ticks import linear_ticks, log_tick_labels, log_
 from shoal.commands.report.history import Floats
 from shoal.commands.report.intervals import Trace, thinned
 
-_LEAST_SHARE = 1e-12
-"""Of the largest value: what is less is as good as zero, and an axis of logarithms has no place for it."""
+_SMALLEST_FRACTION = 1e-12
+"""Fraction of the largest value below which a value counts as zero, which a logarithmic axis cannot show."""
 
 
 class Curve(NamedTuple):
-    """One line of a chart, with a band around it or fainter lines behind it where there are any."""
+    """One line of a chart, with an optional band and optional fainter lines behind it."""
 
     label: str
     line: Trace
     low: Floats | None = None
     high: Floats | None = None
-    """[points of the line]: the band's edges."""
+    """Edges of the band, [points of the line]."""
     behind: tuple[Trace, ...] = ()
-    """The single runs of a mean."""
+    """The single runs behind a mean."""
 
 
 class Scale(NamedTuple):
-    """How the values of an axis are spread."""
+    """The scale of a vertical axis."""
 
     log: bool = False
     from_zero: bool = False
     up_to: float = 0.0
-    """The axis reaches at least there, so that next to nothing does not look like much."""
+    """Smallest upper end of the axis, so that tiny values do not fill the chart; 0 sets none."""
     reference: tuple[float, str] | None = None
-    """A value to compare with, drawn as a line of its own, and what it is."""
+    """A reference value, drawn as a separate line, and its label."""
 
 
 class Box(NamedTuple):
-    """Sizes in pixels: of the whole, and of what the axes leave."""
+    """The size of a chart and its margins, in pixels."""
 
     width: int
     height: int
@@ -55,34 +55,34 @@ class Box(NamedTuple):
 
     @property
     def end(self) -> int:
-        """Where the plot ends at the right."""
+        """The right edge of the plot."""
         return self.width - self.right
 
     @property
     def floor(self) -> int:
-        """Where the plot ends at the bottom."""
+        """The bottom edge of the plot."""
         return self.height - self.bottom
 
 
 class CurvePaths(NamedTuple):
-    """One curve as SVG paths; empty where there is nothing to draw."""
+    """One curve as SVG paths; a path is empty if there is nothing to draw."""
 
     path: str
     band: str
     behind: tuple[str, ...]
     end: tuple[float, float] | None
-    """Where the last value stands."""
+    """Position of the last value."""
 
 
 class Chart(NamedTuple):
-    """A chart ready to be drawn; ticks are (pixel, label)."""
+    """A chart that is ready to draw; ticks are (pixel, label)."""
 
     box: Box
     x_ticks: tuple[tuple[float, str], ...]
     y_ticks: tuple[tuple[float, str], ...]
     curves: tuple[CurvePaths, ...]
     reference: float | None
-    """Where the value to compare with stands."""
+    """Vertical position of the reference value."""
     x_label: str
 
 
@@ -92,7 +92,7 @@ NARROW = Box(360, 260)
 
 
 def draw(curves: Sequence[Curve], x_label: str, scale: Scale, box: Box) -> Chart | None:
-    """Lays out a chart; None where there is no value to show."""
+    """Lays out a chart; returns None if there is no value to show."""
     lines = [thinned(line) for curve in curves for line in (curve.line, *curve.behind)]
     x_range, y_range = _x_range(lines), _y_range(lines, scale)
     if x_range is None or y_range is None:
@@ -131,10 +131,10 @@ def _x_range(lines: Sequence[Trace]) -> tuple[float, float] | None:
 
 
 def _y_range(lines: Sequence[Trace], scale: Scale) -> tuple[float, float] | None:
-    """Returns what the lines need, with a little room; bands may reach beyond and are cut off there."""
+    """Returns the range of the lines with some margin; bands beyond the range are clipped."""
     known = np.concatenate([line.y[np.isfinite(line.y)] for line in lines]) if lines else np.array([])
     if scale.log:
-        known = known[known > max(known.max(initial=0.0) * _LEAST_SHARE, 0.0)]
+        known = known[known > max(known.max(initial=0.0) * _SMALLEST_FRACTION, 0.0)]
     if not len(known):
         return None
     if scale.reference:
@@ -159,19 +159,19 @@ def _curve_paths(curve: Curve, to_x: _ToPixels, to_y: _ToPixels, y_range: tuple[
         end = _round(to_x(line.x[last]))[0], _round(to_y(line.y[last]))[0]
     band = ""
     if curve.low is not None and curve.high is not None:
-        there = Trace(curve.line.x, np.clip(curve.high, *y_range))
-        back = Trace(curve.line.x[::-1], np.clip(curve.low, *y_range)[::-1])
-        band = f"{_path(there, to_x, to_y, y_range)}L{_path(back, to_x, to_y, y_range)[1:]}Z"
+        upper = Trace(curve.line.x, np.clip(curve.high, *y_range))
+        lower = Trace(curve.line.x[::-1], np.clip(curve.low, *y_range)[::-1])
+        band = f"{_path(upper, to_x, to_y, y_range)}L{_path(lower, to_x, to_y, y_range)[1:]}Z"
     behind = tuple(_path(thinned(one), to_x, to_y, y_range) for one in curve.behind)
     return CurvePaths(path, band, behind, end)
 
 
 def _path(line: Trace, to_x: _ToPixels, to_y: _ToPixels, y_range: tuple[float, float]) -> str:
-    """Returns the line as an SVG path; it is interrupted where a value is missing or not on the axis."""
+    """Returns the line as an SVG path, interrupted where a value is missing or below the axis."""
     shown = np.isfinite(line.y) & (line.y >= y_range[0])
     xs, ys = _round(to_x(line.x[shown])), _round(to_y(line.y[shown]))
-    begins = np.diff(np.flatnonzero(shown), prepend=-2) > 1
-    points = zip(begins, xs, ys, strict=True)
+    starts = np.diff(np.flatnonzero(shown), prepend=-2) > 1
+    points = zip(starts, xs, ys, strict=True)
     return "".join(f"{'M' if first else 'L'}{x:g} {y:g}" for first, x, y in points)
 
 

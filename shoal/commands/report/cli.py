@@ -14,9 +14,9 @@ from rich.progress import Progress
 
 from common.errors import ConfigError
 from common.process import command
-from common.run.directory import RunDirectory
 from shoal.commands.report import REPORT_FILE, write_report
 from shoal.number_format import file_size
+from shoal.run_paths import find_runs, run_directory
 
 _screen = Console(markup=False, emoji=False, stderr=True)
 
@@ -24,22 +24,24 @@ _screen = Console(markup=False, emoji=False, stderr=True)
 class ReportConfig(msgspec.Struct, frozen=True):
     """Settings of `shoal report`."""
 
-    open: Annotated[bool, Meta(description="Show it in a browser.")] = False
-    json: Annotated[bool, Meta(description="Print JSON.")] = False
+    open: Annotated[bool, Meta(description="Open the report in a browser.")] = False
+    json: Annotated[bool, Meta(description="Print the path, size and runs of the report as JSON.")] = False
 
 
 class RenderConfig(msgspec.Struct, frozen=True):
     """Settings of `shoal render`."""
 
-    episodes: Annotated[int, Meta(ge=1, le=1_000, description="Episodes to film.")] = 3
+    episodes: Annotated[int, Meta(ge=1, le=1_000, description="Length of the film [episodes].")] = 3
     seed: Annotated[int, Meta(ge=0, lt=2**31, description="Seed of the first episode; episode e has SEED + e.")] = (
         1_000_000
     )
-    fps: Annotated[int, Meta(ge=0, le=50, description="Frames a second.  [default: the world's own]")] = 0
-    width: Annotated[int, Meta(ge=120, le=2_000, description="Width of a run's picture in pixels.")] = 480
-    steps: Annotated[int, Meta(ge=1, le=10_000, description="Steps of an episode to film, at most.")] = 500
-    beside: Annotated[str, Meta(description="A second run, filmed beside RUN from the same seeds.")] = ""
-    json: Annotated[bool, Meta(description="Print JSON.")] = False
+    fps: Annotated[
+        int, Meta(ge=0, le=50, description="Frame rate [frames/s]; 0 is the frame rate of the environment.")
+    ] = 0
+    width: Annotated[int, Meta(ge=120, le=2_000, description="Width of the picture of a run [pixels].")] = 480
+    steps: Annotated[int, Meta(ge=1, le=10_000, description="Longest part of an episode to film [steps].")] = 500
+    beside: Annotated[str, Meta(description="Directory of a second run to film beside RUN, with the same seeds.")] = ""
+    json: Annotated[bool, Meta(description="Print the path, size and frames of the film as JSON.")] = False
 
 
 @click.command()
@@ -49,28 +51,31 @@ class RenderConfig(msgspec.Struct, frozen=True):
     "--output",
     envvar="SHOAL_OUTPUT",
     type=click.Path(dir_okay=False, path_type=Path),
-    help=f"The HTML file.  [default: RUN/{REPORT_FILE}; of several runs {REPORT_FILE}]",
+    help=f"HTML file to write.  [default: RUN/{REPORT_FILE}; with several RUNs {REPORT_FILE}]",
 )
 @command.options(ReportConfig)
 def report(runs: tuple[Path, ...], output: Path | None, **values: Any) -> None:
-    """Write what became of RUN, or of several, as one HTML page that needs nothing else.
+    """Write the results of RUN, or of several, as one HTML page.
 
-    Result, film, learning curves, rates, settings and machine. Runs that differ in their seed only become one curve
-    with its 95 % band; others are set beside them.
+    The page is self-contained: result, film, learning curves, rates, settings and machine. RUN is a run's directory or
+    a directory of runs, such as a sweep. Runs that differ only by their seed become one curve with a 95 % band; other
+    runs are compared side by side.
 
     \b
     Examples:
       shoal report runs/spread --open
       shoal report runs/seed-* -o seeds.html
+      shoal report sweeps/spread
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     config = command.build(ReportConfig, values)
-    written = write_report(runs, output or (runs[0] / REPORT_FILE if len(runs) == 1 else Path(REPORT_FILE)))
+    directories = [directory.path for directory in find_runs(runs)]
+    written = write_report(directories, output or (runs[0] / REPORT_FILE if len(runs) == 1 else Path(REPORT_FILE)))
     if config.json:
         command.result(msgspec.json.encode(written))
     else:
         command.result(f"{written.path} ({file_size(written.bytes)})")
     if config.open and not webbrowser.open(Path(written.path).resolve().as_uri()):
-        raise ConfigError(f"--open: there is no browser here; open {written.path} where there is one")
+        _screen.print(f"No browser found. Open {Path(written.path).resolve()} in one.", soft_wrap=True, markup=False)
 
 
 @click.command()
@@ -81,14 +86,14 @@ def report(runs: tuple[Path, ...], output: Path | None, **values: Any) -> None:
     envvar="SHOAL_OUTPUT",
     type=click.Path(dir_okay=False, path_type=Path),
     required=True,
-    help="The film: a name that ends in .gif or .mp4.",
+    help="Film file to write; its name ends in .gif or .mp4.",
 )
 @command.options(RenderConfig)
 def render(run: Path, output: Path, **values: Any) -> None:
-    """Film episodes of RUN's team in the real world, without exploration, as GIF or MP4.
+    """Film episodes of RUN's team as GIF or MP4.
 
-    The pictures are the world's own renderer's; below them stand scenario, episode, step, the return so far, and what
-    agents say. Needs no screen. Filmed are the first episodes of `shoal evaluate`.
+    Films the first episodes of `shoal evaluate`, without exploration. The environment's renderer draws the pictures;
+    the caption shows the scenario, episode, step, return so far, and the agents' messages. No display is needed.
 
     \b
     Examples:
@@ -97,11 +102,11 @@ def render(run: Path, output: Path, **values: Any) -> None:
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     config = command.build(RenderConfig, values)
     try:
-        from actor_node.rendering import film as rendering  # noqa: PLC0415  (only this command needs Pillow)
+        from actor_node.rendering import film as rendering  # noqa: PLC0415  (Pillow is an optional dependency)
     except ImportError as e:
-        raise ConfigError(f"films cannot be made: {e}; install what makes them: pip install 'shoal[film]'") from e
+        raise ConfigError(f"shoal render needs more packages ({e}). Install them: pip install 'shoal[film]'") from e
 
-    directories = [RunDirectory(path) for path in (run, *([Path(config.beside)] if config.beside else []))]
+    directories = [run_directory(path) for path in (run, *([Path(config.beside)] if config.beside else []))]
     with Progress(console=_screen, transient=True, disable=not _screen.is_terminal) as progress:
         task = progress.add_task(f"filming {config.episodes} episodes", total=config.episodes)
         film = rendering.render(
@@ -117,5 +122,5 @@ def render(run: Path, output: Path, **values: Any) -> None:
     if config.json:
         command.result(msgspec.json.encode(film))
     else:
-        size = f"{film.frames} frames of {film.width} x {film.height} at {film.fps} a second"
+        size = f"{film.frames} frames of {film.width} x {film.height} at {film.fps} frames per second"
         command.result(f"{film.path} ({size}, {file_size(film.bytes)})")

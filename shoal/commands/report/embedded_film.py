@@ -1,4 +1,4 @@
-"""A run's film as the page shows it: within the page, and for GIFs a still picture for when it is to stop."""
+"""A run's film embedded in the page, with a still picture of a GIF for when it is paused."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from shoal.commands.report.run_record import RunRecord
 from shoal.number_format import file_size
 
 LARGEST_BYTES = 8_000_000
-"""A larger film is named, not shown: the page must open on a phone."""
+"""Largest film that is embedded, so that the page opens on a phone; a larger one is only named."""
 
 
 class EmbeddedFilm(NamedTuple):
-    """One film."""
+    """One film of the page."""
 
     run: str
     name: str
     kind: str
-    """image/gif or video/mp4; empty where it is too large to be shown."""
+    """image/gif or video/mp4; empty if the film is too large to embed."""
     source: str
-    """The film itself, as a data URL."""
+    """The film as a data URL."""
     still: str
-    """Its first picture, as a data URL; empty where there is none."""
+    """The first picture as a data URL; empty if there is none."""
     size: str
     width: int
     height: int
 
 
 def embed_film(record: RunRecord) -> EmbeddedFilm | None:
-    """Returns a run's film for the page; None where there is none that can be read."""
+    """Returns the film of a run for the page; None if there is none or it cannot be read."""
     if record.film is None:
         return None
     try:
@@ -49,9 +49,9 @@ def embed_film(record: RunRecord) -> EmbeddedFilm | None:
 
 
 def _still(content: bytes) -> tuple[str, int, int]:
-    """Returns a GIF's first picture as a PNG and its size; nothing where Pillow is not installed or cannot read it."""
+    """Returns the first picture of a GIF as a PNG and its size; empty and 0 if Pillow is missing or cannot read it."""
     try:
-        from PIL import Image, UnidentifiedImageError  # noqa: PLC0415  (a report needs no film)
+        from PIL import Image, UnidentifiedImageError  # noqa: PLC0415  (an optional dependency: a report does not need a film)
     except ImportError:
         return "", 0, 0
     try:

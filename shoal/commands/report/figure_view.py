@@ -1,4 +1,4 @@
-"""What the page's template is given of each figure: chart, legend, words for those who do not see it, table."""
+"""Each figure as the template of the page needs it: chart, legend, text description, table."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from shoal.commands.report.run_record import Group
 from shoal.number_format import NOTHING, brief, significant
 
 COLOURS = 6
-"""Line colours and dashes the page's style has; more lines begin again."""
+"""Number of line colours and dash patterns in the style sheet; further lines reuse them."""
 _TABLE_ROWS = 11
 
 
-class Key(NamedTuple):
-    """How a line looks: its colour and its dashes, by number, and its name."""
+class LegendEntry(NamedTuple):
+    """The appearance of a line: the numbers of its colour and dash pattern, and its label."""
 
     colour: int
     dash: int
@@ -27,7 +27,7 @@ class Key(NamedTuple):
 
 
 class View(NamedTuple):
-    """One figure, ready to be shown."""
+    """One figure, ready for the template."""
 
     key: str
     scenario: str
@@ -35,21 +35,21 @@ class View(NamedTuple):
     unit: str
     meaning: str
     latest: str
-    """The newest value, where the figure has one line."""
+    """The newest value of a figure with one line; else empty."""
     charts: tuple[tuple[str, Chart], ...]
-    """Class of screen the chart is for (empty: any) and the chart."""
-    keys: tuple[Key, ...]
+    """CSS class of the screens that a chart is for (empty: all), and the chart."""
+    legend: tuple[LegendEntry, ...]
     reference: str
-    """What is compared with, in words; empty where nothing is."""
+    """Label and value of the reference line; empty if there is none."""
     alt: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
 
 def view(figure: Figure, groups: Sequence[Group], prefix: str, *, wide: bool = False) -> View | None:
-    """Returns what is shown of a figure; None where no run has values for it.
+    """Returns a figure for the template; None if no run has values for it.
 
-    prefix: of ids within the page. wide: over the page's whole width, where there is one.
+    prefix: prefix of the element ids. wide: also lay out a chart for the full width of the page.
     """
     found = curves(figure, groups)
     lines = [curve for _, _, curve in found]
@@ -68,7 +68,7 @@ def view(figure: Figure, groups: Sequence[Group], prefix: str, *, wide: bool = F
         meaning=figure.meaning,
         latest=brief(_last(lines[0].line)) if len(lines) == 1 else "",
         charts=drawn,
-        keys=tuple(_key(g, s, curve, many=len(groups) > 1, several=several) for g, s, curve in found),
+        legend=tuple(_legend_entry(g, s, curve, many=len(groups) > 1, several=several) for g, s, curve in found),
         reference=f"{scale.reference[1]} {brief(scale.reference[0])}" if scale.reference else "",
         alt=_description(figure, lines, x_label),
         columns=(x_label, *(curve.label or figure.title for curve in lines)),
@@ -77,22 +77,22 @@ def view(figure: Figure, groups: Sequence[Group], prefix: str, *, wide: bool = F
 
 
 def _scale(figure: Figure, groups: Sequence[Group]) -> Scale:
-    """Returns the scale of all runs, without a value to compare with where they have different ones."""
+    """Returns the scale of the figure, without a reference value if the runs have different ones."""
     scales = dict.fromkeys(figure.scale(record) for group in groups for record in group.records)
     first = next(iter(scales))
     return first if len(scales) == 1 else first._replace(reference=None)
 
 
-def _key(group: int, series: int, curve: Curve, *, many: bool, several: bool) -> Key:
-    """Groups differ by colour and lines of a figure by dashes; where there is one of either, by both."""
+def _legend_entry(group: int, series: int, curve: Curve, *, many: bool, several: bool) -> LegendEntry:
+    """Groups differ by colour and lines of a figure by dashes; if there is only one group or line, by both."""
     colour = group if many else series
     dash = series if several else group
-    return Key(colour % COLOURS, dash % COLOURS, curve.label)
+    return LegendEntry(colour % COLOURS, dash % COLOURS, curve.label)
 
 
 def _description(figure: Figure, lines: Sequence[Curve], x_label: str) -> str:
-    told = [f"{curve.label}: {_trend(curve)}" if curve.label else _trend(curve) for curve in lines]
-    return f"Line chart of {figure.title.lower()}, {figure.unit}, over {x_label}. {'; '.join(told)}."
+    trends = [f"{curve.label}: {_trend(curve)}" if curve.label else _trend(curve) for curve in lines]
+    return f"Line chart of {figure.title.lower()}, {figure.unit}, over {x_label}. {'; '.join(trends)}."
 
 
 def _trend(curve: Curve) -> str:
@@ -109,13 +109,13 @@ def _trend(curve: Curve) -> str:
 
 
 def _table(lines: Sequence[Curve]) -> tuple[tuple[str, ...], ...]:
-    """Returns the values behind a chart at a few places, the first and the last among them."""
+    """Returns the values of a chart at a few x values, including the first and the last."""
     xs = [curve.line.x[np.isfinite(curve.line.y)] for curve in lines]
     known = np.concatenate(xs) if xs else np.array([])
     if not len(known):
         return ()
-    places = np.linspace(known.min(), known.max(), _TABLE_ROWS)
-    return tuple((significant(x), *(_value_at(curve, x) for curve in lines)) for x in places)
+    xs_shown = np.linspace(known.min(), known.max(), _TABLE_ROWS)
+    return tuple((significant(x), *(_value_at(curve, x) for curve in lines)) for x in xs_shown)
 
 
 def _value_at(curve: Curve, x: float) -> str:

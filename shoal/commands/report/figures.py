@@ -1,4 +1,4 @@
-"""The figures of a report: one row each, with what to make of it. A new figure is one row more."""
+"""The figures of a report, one table row each, with an explanation. To add a figure, add a row."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from shoal.commands.report.intervals import Trace, band, thinned
 from shoal.commands.report.run_record import Group, RunRecord
 
 _LONGEST_PAUSE_S = 60.0
-"""Between two lines of a log: after more the run had been stopped, not waiting."""
+"""Longest time between two lines of a log that counts as waiting; a longer one means that the run was stopped."""
 _WAIT_LINES = 8
-"""Lines a share of waiting is taken over."""
+"""Number of lines over which the fraction of waiting is averaged."""
 
 Series = Mapping[str, Trace]
-"""Name of a line within a figure (empty: the only one) -> its values."""
+"""Values by line name; the name is empty if the figure has only one line."""
 
 
 class Figure(NamedTuple):
-    """What one chart shows and how."""
+    """One figure: what its chart shows and how."""
 
     key: str
     title: str
     unit: str
     meaning: str
     series: Callable[[RunRecord, Floats], Series]
-    """(run, x of each of its lines) -> lines."""
+    """(run, x of each log line) -> lines of the chart."""
     scale: Callable[[RunRecord], Scale] = lambda _: Scale()
     over: str = "env_steps"
-    """Column of the x axis."""
+    """Metric of the x axis."""
 
 
 X_LABELS = {"env_steps": "environment steps", "trained_s": "minutes of training"}
@@ -42,7 +42,7 @@ _X_SCALES = {"env_steps": 1.0, "trained_s": 1 / 60}
 
 
 def curves(figure: Figure, groups: Sequence[Group]) -> list[tuple[int, int, Curve]]:
-    """Returns the curves of a figure with the group and the place among the figure's lines each belongs to."""
+    """Returns (group index, line index, curve) for each curve of a figure."""
     found = []
     for g, group in enumerate(groups):
         each = [figure.series(record, _x(record, figure)) for record in group.records]
@@ -54,19 +54,21 @@ def curves(figure: Figure, groups: Sequence[Group]) -> list[tuple[int, int, Curv
 
 
 def wait_fractions(records: Sequence[RunRecord]) -> list[tuple[str, float]]:
-    """Returns who waited for whom and the share of logged moments in which that was so, the most frequent first."""
-    moments = [line["waiting"] for record in records for line in record.course.lines if _is_told(line.get("waiting"))]
-    # "actors waiting for the learner: 6.5 k samples behind (0 s)": what stands after the colon differs each time.
+    """Returns the reasons for waiting with the fraction of log lines that name each, most frequent first."""
+    moments = [
+        line["waiting"] for record in records for line in record.history.lines if _is_text_list(line.get("waiting"))
+    ]
+    # In "actors waiting for the learner: 6.5 k samples behind (0 s)" the part after the colon differs each time.
     reasons = Counter(reason for waits in moments for reason in {re.split(r":| \(", wait)[0] for wait in waits})
     return [(reason, count / len(moments)) for reason, count in reasons.most_common()]
 
 
-def _is_told(waits: object) -> bool:
+def _is_text_list(waits: object) -> bool:
     return isinstance(waits, list) and all(isinstance(wait, str) for wait in waits)
 
 
 def _x(record: RunRecord, figure: Figure) -> Floats:
-    return record.course.column(figure.over) * _X_SCALES[figure.over]
+    return record.history.column(figure.over) * _X_SCALES[figure.over]
 
 
 def _curve(label: str, traces: Sequence[Trace], *, log: bool) -> Curve:
@@ -79,14 +81,14 @@ def _curve(label: str, traces: Sequence[Trace], *, log: bool) -> Curve:
     return Curve(label, Trace(mean.x, mean.y), mean.low, mean.high, tuple(traces))
 
 
-# ---- where the lines come from ------------------------------------------------------------------------------------
+# ---- the lines of a figure ------------------------------------------------------------------------------------
 
 
 def _column(name: str, *, known_from_zero: bool = True) -> Callable[[RunRecord, Floats], Series]:
-    """One figure as it was logged; known_from_zero: whether a zero at the start is a value, or "not known yet"."""
+    """A logged metric; known_from_zero: whether zeros at the start are values rather than 'not known yet'."""
 
     def series(record: RunRecord, x: Floats) -> Series:
-        y = record.course.column(name)
+        y = record.history.column(name)
         if not known_from_zero:
             y = np.where(np.maximum.accumulate(np.nan_to_num(np.abs(y))) > 0, y, np.nan)
         return {"": Trace(x, y)} if np.isfinite(y).any() else {}
@@ -95,18 +97,18 @@ def _column(name: str, *, known_from_zero: bool = True) -> Callable[[RunRecord, 
 
 
 def _by_side(name: str, combine: Callable[..., Floats], prefix: str = "") -> Callable[[RunRecord, Floats], Series]:
-    """A figure that each agent has, put together side by side."""
+    """A metric of each agent, combined for each side."""
 
     def series(record: RunRecord, x: Floats) -> Series:
-        rows = record.course.columns(name)
+        rows = record.history.columns(name)
         sides = record.sides(rows.shape[1])
-        return {f"{prefix} {side}".strip(): Trace(x, combine(rows[:, own], axis=1)) for side, own in sides}
+        return {f"{prefix} {side}".strip(): Trace(x, combine(rows[:, indices], axis=1)) for side, indices in sides}
 
     return series
 
 
 def _returns(record: RunRecord, x: Floats) -> Series:
-    """The return of a side is its agents' sum; of a lone side it was logged itself."""
+    """The return of each side is the sum over its agents; the return of a single side is logged."""
     sides = _by_side("return_means", np.sum)(record, x)
     return sides if len(sides) > 1 else _column("return_mean")(record, x)
 
@@ -117,29 +119,29 @@ def _q_and_returns(record: RunRecord, x: Floats) -> Series:
 
 
 def _learner_waits(record: RunRecord, x: Floats) -> Series:
-    """Time that went by and was not spent on updates."""
-    now, updating = record.course.column("time"), record.course.updating_s
-    return _waiting_share(x, now, (now - updating) - (now[:1] - updating[:1]))
+    """Elapsed time that was not spent on updates."""
+    now, updating = record.history.column("time"), record.history.updating_s
+    return _waiting_percent(x, now, (now - updating) - (now[:1] - updating[:1]))
 
 
 def _actor_waits(record: RunRecord, x: Floats) -> Series:
-    now, waited = record.course.column("time"), record.course.column("actors_waited_s")
-    actors = np.maximum(record.course.column("actors"), 1.0)
-    return _waiting_share(x, now, waited, actors)
+    now, waited = record.history.column("time"), record.history.column("actors_waited_s")
+    actors = np.maximum(record.history.column("actors"), 1.0)
+    return _waiting_percent(x, now, waited, actors)
 
 
-def _waiting_share(x: Floats, now: Floats, waited: Floats, heads: Floats | None = None) -> Series:
-    """The share of the last lines' time that was waited; a counter that falls back belongs to a new process."""
+def _waiting_percent(x: Floats, now: Floats, waited: Floats, processes: Floats | None = None) -> Series:
+    """The percentage of waiting over the last lines; a counter that falls belongs to a new process."""
     if len(now) < 2 or not np.isfinite(waited).any():
         return {}
     passed, more = np.diff(now), np.diff(waited)
     known = (passed > 0) & (passed < _LONGEST_PAUSE_S) & np.isfinite(more) & (more >= -passed)
-    passed = np.where(known, passed * (heads[1:] if heads is not None else 1.0), 0.0)
+    passed = np.where(known, passed * (processes[1:] if processes is not None else 1.0), 0.0)
     window = np.ones(min(_WAIT_LINES, len(passed)))
     time_in = np.convolve(passed, window)[: len(passed)]
     waited_in = np.convolve(np.where(known, more, 0.0), window)[: len(passed)]
-    share = np.where(time_in > 0, waited_in / np.maximum(time_in, 1e-9), np.nan)
-    return {"": Trace(x[1:], 100 * np.clip(share, 0.0, 1.0))}
+    fraction = np.where(time_in > 0, waited_in / np.maximum(time_in, 1e-9), np.nan)
+    return {"": Trace(x[1:], 100 * np.clip(fraction, 0.0, 1.0))}
 
 
 def _clip(record: RunRecord) -> Scale:
@@ -157,16 +159,17 @@ RETURN = Figure(
     "return",
     "Return",
     "per episode, summed over agents",
-    "Mean over the newest hundred episodes or more, as the actors played them: with exploration. Where "
-    "actions are numbers, the evaluation without that noise is usually better than the end of this curve; where "
-    "choices are drawn (Discrete actions), the likeliest alone may be worse: shoal evaluate --sample.",
+    "Mean over the newest episodes of the actors (at least 100), with exploration. With continuous actions, the "
+    "evaluation without noise is usually better than the end of this curve. With Discrete actions that are sampled, "
+    "greedy actions can be worse; compare with shoal evaluate --sample.",
     _returns,
 )
 RETURN_OVER_TIME = RETURN._replace(
     key="return-time",
     title="Return over time",
     over="trained_s",
-    meaning="The same over the time charged to --time: all from the first transition on, unless a peer was gone.",
+    meaning="The return over training time as counted by --time: from the first transition, without time in which a "
+    "process was missing.",
 )
 LEARNING = (
     RETURN_OVER_TIME,
@@ -174,16 +177,16 @@ LEARNING = (
         "q",
         "Q against returns",
         "mean over agents",
-        "The critics' mean value of the replayed actions, and the return of an agent's episodes. Q is discounted and "
-        "looks beyond an episode's end, so the two move together without being equal. A Q that runs away from the "
-        "returns is an over-estimate.",
+        "Mean Q-value of the replayed actions, and mean episode return of an agent. Q is discounted and includes "
+        "rewards after a time limit, so the two curves move together but are not equal. If Q grows far beyond the "
+        "returns, the critics overestimate.",
         _q_and_returns,
     ),
     Figure(
         "critic-loss",
         "Critic loss",
         "squared error, mean over agents",
-        "How far the critics are from their own targets. It grows with the size of the values and need not fall.",
+        "Mean squared TD error of the critics. It grows with the size of the values and does not have to fall.",
         _by_side("critic_loss", np.mean),
         lambda _: Scale(log=True),
     ),
@@ -191,14 +194,14 @@ LEARNING = (
         "policy-loss",
         "Policy loss",
         "mean over agents",
-        "Minus the critics' value of what the policies would do, plus regularisation. It falls as values rise.",
+        "Negative Q-value of the policies' actions, plus regularisation. It falls as the values rise.",
         _by_side("policy_loss", np.mean),
     ),
     Figure(
         "critic-gradient",
         "Critic gradient norm",
         "before clipping, mean over agents",
-        "Of one update's gradient. Far above the line the step's length is the clipping's, only its direction counts.",
+        "Gradient norm of one update. Far above the clipping threshold, only the direction of the gradient matters.",
         _by_side("critic_gradient_norm", np.mean),
         _clip,
     ),
@@ -206,17 +209,17 @@ LEARNING = (
         "policy-gradient",
         "Policy gradient norm",
         "before clipping, mean over agents",
-        "Of one update's gradient; near zero the policies have stopped to change.",
+        "Gradient norm of one update. Near zero, the policies have stopped changing.",
         _by_side("policy_gradient_norm", np.mean),
         _clip,
     ),
 )
-MACHINERY = (
+SYSTEM = (
     Figure(
         "env-rate",
         "Environment steps",
         "per second, over all actors",
-        "Held back on purpose where the ratio of learning to acting would be broken.",
+        "Steps of all actors. The rate limiter slows the actors down to keep the replay ratio.",
         _column("env_steps_per_s", known_from_zero=False),
         lambda _: _FROM_ZERO,
     ),
@@ -224,7 +227,7 @@ MACHINERY = (
         "update-rate",
         "Updates",
         "per second",
-        "Each trains every agent's critic and policy on one batch.",
+        "Each update trains the critics, and on schedule the policies, of all agents on one batch.",
         _column("updates_per_s", known_from_zero=False),
         lambda _: _FROM_ZERO,
     ),
@@ -232,7 +235,8 @@ MACHINERY = (
         "ratio",
         "Replay ratio",
         "samples per inserted transition",
-        "How often a transition is learnt from, since the replay was first full enough. It is held at the target.",
+        "Average number of times that a transition is sampled, counted after warm-up. The rate limiter keeps it near "
+        "the target.",
         _column("samples_per_insert", known_from_zero=False),
         _ratio,
     ),
@@ -240,7 +244,7 @@ MACHINERY = (
         "lag",
         "Policy lag",
         "versions of the weights",
-        "How many times the policies had been published anew when what they had collected arrived.",
+        "Number of newer policy versions published by the time a transition arrives at the replay server.",
         _column("policy_lag"),
         lambda _: Scale(from_zero=True, up_to=1.0),
     ),
@@ -248,7 +252,7 @@ MACHINERY = (
         "learner-waits",
         "Learner waits",
         "% of the time",
-        "Time without a batch: too few actors where it is high.",
+        "Time without a batch. If it is high, there are too few actors.",
         _learner_waits,
         lambda _: Scale(from_zero=True, up_to=10.0),
     ),
@@ -256,14 +260,14 @@ MACHINERY = (
         "actor-waits",
         "Actors wait",
         "% of the time",
-        "Time without leave to send: the learner is the slower side where it is high, as it should be.",
+        "Time without credit to send. If it is high, the learner is the slower side, which is normal.",
         _actor_waits,
         lambda _: Scale(from_zero=True, up_to=10.0),
     ),
     Figure(
         "exploration",
         "Exploration",
-        "share of half the action's range",
+        "fraction of half the action range",
         "Standard deviation of the noise that actors add to continuous actions.",
         _column("exploration_scale"),
         lambda _: _FROM_ZERO,

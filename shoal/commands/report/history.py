@@ -1,7 +1,7 @@
-"""A run's course: the lines of its metrics.jsonl as columns.
+"""The history of a run: the lines of its metrics.jsonl as columns.
 
-A line that was cut off by a crash, or that no longer belongs to the run, is left out: a learner that was killed goes on
-from its last checkpoint, and what it wrote after that checkpoint led to no policy that there is.
+Lines that a crash cut off are left out. So are lines that were superseded: a killed learner continues from its last
+checkpoint, so the updates that it logged after that checkpoint are not part of the final policies.
 """
 
 from __future__ import annotations
@@ -18,14 +18,19 @@ Floats = npt.NDArray[np.float64]
 Line = dict[str, Any]
 
 MOST_LINES = 2_000
-"""Lines that are looked at, evenly chosen where there are more: a page shows a few hundred points."""
+"""Most lines that are used, evenly spaced if there are more: a page shows a few hundred points."""
 
 
 class History:
-    """What a run's learner logged, over time."""
+    """The metrics that a run's learner logged over time.
+
+    Example:
+        history = read_history(Path("runs/spread/metrics.jsonl"))
+        returns = history.column("return_mean")
+    """
 
     def __init__(self, lines: Iterable[Line] = (), left_out: int = 0) -> None:
-        """Takes the lines in their order; left_out: how many could not be read or were superseded."""
+        """Creates a history from lines in order; left_out: number of unreadable or superseded lines."""
         self.lines = list(lines)
         self.left_out = left_out
 
@@ -33,30 +38,30 @@ class History:
         return len(self.lines)
 
     def column(self, name: str) -> Floats:
-        """Returns one figure over time, [lines]; NaN where a line does not have it."""
+        """Returns one metric over time, [lines]; NaN for lines without it."""
         return np.array([_number(line.get(name)) for line in self.lines], np.float64)
 
     def columns(self, name: str) -> Floats:
-        """Returns a figure that has several entries (agents), [lines, entries]; NaN where a line has fewer."""
+        """Returns a metric with several entries (agents), [lines, entries]; NaN for missing entries."""
         rows = [_numbers(line.get(name)) for line in self.lines]
         width = max(map(len, rows), default=0)
         return np.array([row + [np.nan] * (width - len(row)) for row in rows], np.float64).reshape(len(rows), width)
 
     @property
     def updating_s(self) -> Floats:
-        """Returns the time in which batches came, [lines]; earlier versions wrote it as `trained_s`."""
+        """Returns the time spent on updates [s], [lines]; earlier versions logged it as `trained_s`."""
         found = self.column("updating_s")
         return np.where(np.isfinite(found), found, self.column("trained_s"))
 
     def last(self, name: str) -> float:
-        """Returns the newest value of a figure; NaN where no line has it."""
+        """Returns the newest finite value of a metric; NaN if there is none."""
         known = self.column(name)
         known = known[np.isfinite(known)]
         return float(known[-1]) if len(known) else float("nan")
 
 
 def read_history(path: Path) -> History:
-    """Reads a metrics.jsonl; an empty course where there is none yet."""
+    """Reads a metrics.jsonl; returns an empty history if the file does not exist yet."""
     try:
         raw = path.read_bytes().splitlines()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Many lines into few: one line thinned to what a chart shows, several runs to their mean and its 95 % band."""
+"""Means with 95 % intervals over runs, and lines thinned to the points that a chart can show."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 from shoal.commands.report.history import Floats
 
 MOST_POINTS = 200
-"""Points of a line on a chart: more than one in two pixels cannot be told apart."""
+"""Most points of a line on a chart: more than one in two pixels cannot be distinguished."""
 
-# 97.5 % quantiles of Student's t distribution (1908) for 1, 2, ... 30 degrees of freedom, and of the normal.
+# 97.5 % quantiles of Student's t distribution (1908) for 1 to 30 degrees of freedom, and of the normal distribution.
 _T = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
     *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
@@ -25,7 +25,7 @@ _NORMAL = 1.959964
 
 
 class Trace(NamedTuple):
-    """One line: x ascending, y with NaN where nothing is known; both [points]."""
+    """One line: x ascending, y with NaN for unknown values; both [points]."""
 
     x: Floats
     y: Floats
@@ -41,28 +41,28 @@ class Band(NamedTuple):
 
 
 def thinned(trace: Trace, most: int = MOST_POINTS) -> Trace:
-    """Returns a line with at most `most` points: the means of as many bins, the last point as it was."""
+    """Returns a line with at most `most` points: means of equal bins, and the last point unchanged."""
     if len(trace.x) <= most:
         return trace
     edges = np.linspace(0, len(trace.x) - 1, most).astype(int)
     bins = list(pairwise(edges))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a bin of nothing but NaN has no mean, and shows none
+        warnings.simplefilter("ignore", RuntimeWarning)  # a bin of only NaN has no mean and is not drawn
         x, y = ([float(np.nanmean(values[a:b])) for a, b in bins] for values in trace)
     return Trace(np.array([*x, trace.x[-1]]), np.array([*y, trace.y[-1]]))
 
 
 def t_quantile(runs: int) -> float:
-    """Returns by how many standard errors the 95 % interval of a mean over `runs` runs reaches to each side."""
+    """Returns the half-width of the 95 % interval of a mean over `runs` runs, in standard errors."""
     freedom = runs - 1
     if freedom <= len(_T):
         return _T[freedom - 1]
-    # Beyond the table its expansion about the normal's (Fisher 1925) is right to 1e-4.
+    # Beyond the table, the expansion about the normal quantile (Fisher 1925) is exact to 1e-4.
     return _NORMAL + (_NORMAL**3 + _NORMAL) / (4 * freedom)
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Returns the mean of independent runs and its 95 % interval (Student's t); NaN where fewer than two are known."""
+    """Returns the mean of independent runs and its 95 % interval (Student's t); NaN for fewer than two values."""
     known = np.array([value for value in values if math.isfinite(value)])
     if len(known) < 2:
         return (float(known.mean()) if len(known) else math.nan), math.nan, math.nan
@@ -71,9 +71,9 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def band(traces: Sequence[Trace], *, log: bool = False) -> Band | None:
-    """Returns the mean over runs and its 95 % band where all of them have values; None where that is nowhere.
+    """Returns the mean over runs and its 95 % band over the range that all runs share; None if there is none.
 
-    log: means and intervals of logarithms (geometric means), for an axis that shows logarithms.
+    log: average logarithms (geometric means), for a logarithmic axis.
     """
     known = [_finite(trace) for trace in traces]
     if len(known) < 2 or any(len(trace.x) < 2 for trace in known):

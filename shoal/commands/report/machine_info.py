@@ -1,4 +1,4 @@
-"""What a run was trained on: the machine, the versions of what computes, and how many processes. `machine.json`."""
+"""The file machine.json: the machine that a run was trained on, library versions, and launch settings."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _GIB = 1024**3
 
 
 def record_machine(directory: RunDirectory, launch: dict[str, Any]) -> None:
-    """Writes what this machine is and how the run is started on it; the newest start wins."""
+    """Writes machine.json for this machine and the given launch settings, replacing that of an earlier start."""
     facts = {"machine": describe_machine(), "versions": _versions(), "launch": launch}
     write_atomically(directory.path / MACHINE_FILE, msgspec.json.format(msgspec.json.encode(facts)) + b"\n")
 
 
 def read_machine(directory: RunDirectory) -> dict[str, dict[str, Any]]:
-    """Returns what was recorded, by section; empty where the run was not started by `shoal train`."""
+    """Returns the sections of machine.json; empty if the run was not started by `shoal train`."""
     try:
         return msgspec.json.decode((directory.path / MACHINE_FILE).read_bytes(), type=dict[str, dict[str, Any]])
     except (OSError, msgspec.DecodeError, msgspec.ValidationError):
@@ -33,7 +33,7 @@ def read_machine(directory: RunDirectory) -> dict[str, dict[str, Any]]:
 
 
 def describe_machine() -> dict[str, str]:
-    """Returns the facts of this machine that speeds depend on; nothing that names it or its user."""
+    """Returns the properties of this machine that determine speed; nothing identifies the machine or its user."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0
     return {
         "processor": _processor(),
@@ -57,7 +57,7 @@ def _memory() -> str:
     try:
         return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / _GIB:.1f} GiB"
     except (ValueError, OSError):
-        return "not known"
+        return "unknown"
 
 
 def _versions() -> dict[str, str]:

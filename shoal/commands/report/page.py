@@ -1,6 +1,6 @@
-"""The page: one HTML file with everything in it, from records of runs. page.html says how it looks.
+"""Fills the templates of the report page, page.html and parts.html, with the records of runs.
 
-records -> a section a scenario -> result, film, figures, tables, settings -> Jinja (which escapes everything)
+records -> one section for each scenario -> result, films, figures, tables, settings -> Jinja (which escapes all text)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import jinja2
 from shoal import number_format
 from shoal.commands.report.embedded_film import EmbeddedFilm, embed_film
 from shoal.commands.report.figure_view import View, view
-from shoal.commands.report.figures import LEARNING, MACHINERY, RETURN, wait_fractions
+from shoal.commands.report.figures import LEARNING, RETURN, SYSTEM, wait_fractions
 from shoal.commands.report.intervals import mean_interval
 from shoal.commands.report.run_record import Group, RunRecord, default_settings, flat_settings, grouped
 
@@ -25,22 +25,22 @@ _HERE = Path(__file__).parent
 
 
 class LiveStatus(NamedTuple):
-    """What a page that is served while its run trains says beyond the report."""
+    """The state of a running training, shown on a page that is served live."""
 
     refresh_s: int
-    """Seconds until the browser asks anew; 0 = it waits for its reader."""
+    """Seconds until the browser reloads the page; 0 if it is paused."""
     rows: Sequence[tuple[str, str]] = ()
-    """How it goes at this moment, names and values in words."""
+    """Names and values of the current status."""
 
 
 class Fact(NamedTuple):
-    """One figure of a run at its end."""
+    """One value of a run at its end."""
 
     name: str
     value: str
 
 
-class Row(NamedTuple):
+class RunRow(NamedTuple):
     """One run in the table of runs."""
 
     record: RunRecord
@@ -49,15 +49,15 @@ class Row(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """One setting; usual: what it would have been, where that is another value."""
+    """One setting of a run, and its default if that differs."""
 
     name: str
     value: str
-    usual: str
+    default: str
 
 
 class Section(NamedTuple):
-    """Everything of one scenario."""
+    """The part of the page for one scenario."""
 
     key: str
     scenario: str
@@ -65,14 +65,14 @@ class Section(NamedTuple):
     results: tuple[Result, ...]
     hero: View | None
     learning: tuple[View, ...]
-    machinery: tuple[View, ...]
+    system: tuple[View, ...]
     waits: tuple[tuple[str, float], ...]
-    rows: tuple[Row, ...]
+    rows: tuple[RunRow, ...]
     films: tuple[EmbeddedFilm, ...]
     settings: tuple[tuple[str, tuple[Setting, ...]], ...]
-    """By group."""
+    """Settings of each group, by its label."""
     machines: tuple[tuple[str, Mapping[str, Mapping[str, Any]]], ...]
-    """By run, one of those that are alike."""
+    """Machine information, by the names of the runs that share it."""
 
     @property
     def records(self) -> list[RunRecord]:
@@ -81,19 +81,19 @@ class Section(NamedTuple):
 
 
 class Result(NamedTuple):
-    """A group's headline: its return with an interval, and where that comes from."""
+    """The headline of a group: its return with an interval, and the runs behind it."""
 
     label: str
     mean: float
     low: float
     high: float
     runs: int
-    """0: not evaluation; 1: the interval is over episodes; more: over runs."""
+    """Number of evaluated runs. The interval is over episodes for 1 and over runs for more."""
     records: tuple[RunRecord, ...]
 
 
 def make_page(records: Sequence[RunRecord], live: LiveStatus | None = None) -> str:
-    """Returns the HTML of a report on these runs."""
+    """Returns the HTML of a report on the given runs."""
     scenarios = dict.fromkeys(record.run.spec.scenario for record in records)
     sections = [
         _section(f"s{i}", name, [record for record in records if record.run.spec.scenario == name])
@@ -116,9 +116,9 @@ def _section(key: str, scenario: str, records: Sequence[RunRecord]) -> Section:
         results=tuple(_result(group) for group in groups),
         hero=view(RETURN, groups, key, wide=True),
         learning=tuple(filter(None, (view(figure, groups, key) for figure in LEARNING))),
-        machinery=tuple(filter(None, (view(figure, groups, key) for figure in MACHINERY))),
+        system=tuple(filter(None, (view(figure, groups, key) for figure in SYSTEM))),
         waits=tuple(wait_fractions(records)),
-        rows=tuple(Row(r, group.label if several else "", _facts(r)) for group in groups for r in group.records),
+        rows=tuple(RunRow(r, group.label if several else "", _facts(r)) for group in groups for r in group.records),
         films=tuple(filter(None, (embed_film(record) for record in records))),
         settings=tuple((group.label, _settings(group.records[0])) for group in groups),
         machines=_machines(records),
@@ -126,17 +126,17 @@ def _section(key: str, scenario: str, records: Sequence[RunRecord]) -> Section:
 
 
 def _result(group: Group) -> Result:
-    evaluation = [record.evaluation for record in group.records if record.evaluation is not None]
-    if len(evaluation) == 1:
-        low, high = evaluation[0].return_ci95 or (math.nan, math.nan)
-        return Result(group.label, evaluation[0].return_mean, low, high, 1, group.records)
-    mean, low, high = mean_interval([one.return_mean for one in evaluation])
-    return Result(group.label, mean, low, high, len(evaluation), group.records)
+    evaluations = [record.evaluation for record in group.records if record.evaluation is not None]
+    if len(evaluations) == 1:
+        low, high = evaluations[0].return_ci95 or (math.nan, math.nan)
+        return Result(group.label, evaluations[0].return_mean, low, high, 1, group.records)
+    mean, low, high = mean_interval([one.return_mean for one in evaluations])
+    return Result(group.label, mean, low, high, len(evaluations), group.records)
 
 
 def _facts(record: RunRecord) -> tuple[Fact, ...]:
-    course, replay = record.course, record.run.spec.replay
-    env_steps, updates, trained_s = (course.last(name) for name in ("env_steps", "updates", "trained_s"))
+    history, replay = record.history, record.run.spec.replay
+    env_steps, updates, trained_s = (history.last(name) for name in ("env_steps", "updates", "trained_s"))
     return (
         Fact("Environment steps", number_format.fixed(env_steps, 0)),
         Fact("Updates", number_format.fixed(updates, 0)),
@@ -145,18 +145,20 @@ def _facts(record: RunRecord) -> tuple[Fact, ...]:
         Fact("Updates/s", number_format.significant(updates / trained_s if trained_s else math.nan)),
         Fact(
             "Samples per insert",
-            f"{number_format.fixed(course.last('samples_per_insert'))} of {replay.samples_per_insert:g}",
+            f"{number_format.fixed(history.last('samples_per_insert'))} of {replay.samples_per_insert:g}",
         ),
-        Fact("Policy lag", f"{number_format.fixed(course.last('policy_lag'))} versions"),
-        Fact("Replay", f"{number_format.fixed(course.last('replay_size'), 0)} of {replay.capacity:,}"),
+        Fact("Policy lag", f"{number_format.fixed(history.last('policy_lag'))} versions"),
+        Fact("Replay", f"{number_format.fixed(history.last('replay_size'), 0)} of {replay.capacity:,}"),
     )
 
 
 def _settings(record: RunRecord) -> tuple[Setting, ...]:
-    usual = default_settings(record.run.spec)
+    defaults = default_settings(record.run.spec)
     return tuple(
         Setting(
-            name, _setting_text(value), _setting_text(usual[name]) if name in usual and usual[name] != value else ""
+            name,
+            _setting_text(value),
+            _setting_text(defaults[name]) if name in defaults and defaults[name] != value else "",
         )
         for name, value in flat_settings(record.run.spec).items()
     )
@@ -171,26 +173,26 @@ def _setting_text(value: object) -> str:
 
 
 def _machines(records: Sequence[RunRecord]) -> tuple[tuple[str, Mapping[str, Mapping[str, Any]]], ...]:
-    alike: dict[str, list[RunRecord]] = {}
+    by_machine: dict[str, list[RunRecord]] = {}
     for record in records:
-        alike.setdefault(repr(record.machine), []).append(record)
-    return tuple((", ".join(one.name for one in group), group[0].machine) for group in alike.values())
+        by_machine.setdefault(repr(record.machine), []).append(record)
+    return tuple((", ".join(one.name for one in group), group[0].machine) for group in by_machine.values())
 
 
 @cache
 def _environment() -> jinja2.Environment:
-    made = jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {
+    environment.filters |= {
         "fixed": number_format.fixed,
         "significant": number_format.significant,
         "percent": number_format.percent,
         "setting": _setting_text,
     }
-    made.globals["style"] = (_HERE / "style.css").read_text("utf-8")
-    return made
+    environment.globals["style"] = (_HERE / "style.css").read_text("utf-8")
+    return environment

@@ -1,4 +1,4 @@
-"""Everything a report tells of a run, read from its directory; and which runs are seeds of one another."""
+"""Everything that a report reads from a run's directory, and the grouping of runs that differ by their seed."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any, NamedTuple
 import msgspec
 
 from common.open_run import DEFAULT_SECONDS
-from common.run.directory import RunDirectory
 from common.run.presets import PRESETS
 from common.run.run import Run, RunSpec, make_run_spec
 from common.spec import AgentSpec
 from shoal.commands.report import FILM_FILE
 from shoal.commands.report.history import History, read_history
 from shoal.commands.report.machine_info import read_machine
+from shoal.run_paths import run_directory
 
 _FILM_NAMES = (FILM_FILE, "film.mp4")
 _MOST_DIFFERENCES = 3
 
 
 class EvaluationSummary(msgspec.Struct, frozen=True):
-    """What evaluation.json says, as far as a report shows it; what it says beyond that is left out."""
+    """The part of evaluation.json that a report shows."""
 
     return_mean: float
     return_ci95: tuple[float, float] | None = None
@@ -36,28 +36,28 @@ class EvaluationSummary(msgspec.Struct, frozen=True):
     metrics: Any = None
 
     @property
-    def measures(self) -> dict[str, float]:
-        """What the scenario measures beside the return, where that are numbers by name."""
+    def scalar_metrics(self) -> dict[str, float]:
+        """Metrics of the scenario that are plain numbers, by name."""
         known = self.metrics.items() if isinstance(self.metrics, dict) else ()
         return {name: float(value) for name, value in known if isinstance(value, int | float)}
 
 
 class RunRecord(NamedTuple):
-    """One run."""
+    """One run as read from its directory."""
 
     name: str
     path: Path
     run: Run
-    course: History
+    history: History
     evaluation: EvaluationSummary | None
     machine: Mapping[str, Mapping[str, Any]]
     film: Path | None
     finished: bool
 
     def sides(self, entries: int) -> list[tuple[str, list[int]]]:
-        """Returns the sides and which of so many entries (one an agent, or one a player) are theirs.
+        """Returns the name of each side and the indices of its entries; entries are one per agent or one per player.
 
-        The name is empty where there is one side only, or where the entries are nobody's.
+        The name is empty if there is only one side, or if the number of entries matches neither agents nor players.
         """
         known: list[Sequence[AgentSpec]] = [self.run.joint.agents, self.run.players.agents]
         owners = next((agents for agents in known if len(agents) == entries), ())
@@ -68,20 +68,20 @@ class RunRecord(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Runs that are alike but for seed and budget."""
+    """Runs that differ only by seed and budget."""
 
     label: str
     records: tuple[RunRecord, ...]
 
 
 def read_record(path: Path) -> RunRecord:
-    """Reads one run's directory; ConfigError where it holds no run."""
-    directory = RunDirectory(path)
+    """Reads the directory of a run; raises ConfigError if it does not contain a run."""
+    directory = run_directory(path)
     return RunRecord(
         name=path.resolve().name,
         path=path,
         run=directory.run,
-        course=read_history(directory.metrics_file),
+        history=read_history(directory.metrics_file),
         evaluation=_read_evaluation(directory.evaluation_file),
         machine=read_machine(directory),
         film=next((path / name for name in _FILM_NAMES if (path / name).exists()), None),
@@ -90,11 +90,11 @@ def read_record(path: Path) -> RunRecord:
 
 
 def grouped(records: Sequence[RunRecord]) -> list[Group]:
-    """Gathers runs of one scenario that are alike but for seed and budget, each group named by what sets it apart."""
+    """Groups runs of one scenario that differ only by seed and budget; labels name the differences between groups."""
     by_settings: dict[bytes, list[RunRecord]] = {}
     for record in records:
-        alike = msgspec.structs.replace(record.run.spec, seed=0, budget=RunSpec("any").budget)
-        by_settings.setdefault(msgspec.json.encode(alike, order="sorted"), []).append(record)
+        without_seed = msgspec.structs.replace(record.run.spec, seed=0, budget=RunSpec("any").budget)
+        by_settings.setdefault(msgspec.json.encode(without_seed, order="sorted"), []).append(record)
     settings = [flat_settings(group[0].run.spec) for group in by_settings.values()]
     names = dict.fromkeys(name for one in settings for name in one if name != "seed" and not name.startswith("budget."))
     differing = [name for name in names if len({str(one.get(name)) for one in settings}) > 1]
@@ -105,7 +105,7 @@ def grouped(records: Sequence[RunRecord]) -> list[Group]:
 
 
 def flat_settings(spec: RunSpec) -> dict[str, Any]:
-    """Returns a run's settings as `section.key` -> value, in their order."""
+    """Returns the settings of a run as `section.key` -> value, in order."""
     flat: dict[str, Any] = {}
     for name, value in msgspec.to_builtins(spec).items():
         if isinstance(value, dict):
@@ -116,17 +116,17 @@ def flat_settings(spec: RunSpec) -> dict[str, Any]:
 
 
 def default_settings(spec: RunSpec) -> dict[str, Any]:
-    """Returns what `flat_settings` is for a run of the same scenario for which nothing was set."""
-    usual = {"scenario": spec.scenario, "budget": {"seconds": DEFAULT_SECONDS}}
-    return flat_settings(make_run_spec(usual, PRESETS["fast"]))
+    """Returns the `flat_settings` of a run of the same scenario with only default settings."""
+    settings = {"scenario": spec.scenario, "budget": {"seconds": DEFAULT_SECONDS}}
+    return flat_settings(make_run_spec(settings, PRESETS["fast"]))
 
 
 def _label(record: RunRecord, settings: Mapping[str, Any], differing: Sequence[str]) -> str:
     if not differing:
         return str(record.run.spec.algorithm.name)
-    told = [f"{name.partition('.')[2] or name} {settings.get(name, 'unset')}" for name in differing]
-    more = len(told) - _MOST_DIFFERENCES
-    label = ", ".join(told[:_MOST_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")
+    differences = [f"{name.partition('.')[2] or name} {settings.get(name, 'unset')}" for name in differing]
+    more = len(differences) - _MOST_DIFFERENCES
+    label = ", ".join(differences[:_MOST_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")
     return re.sub(r"^name ", "", label)
 
 

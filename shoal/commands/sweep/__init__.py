@@ -1,1 +1,1 @@
-"""`shoal sweep`: seeds and settings, each a plain run in a directory of its own, and one table of all."""
+"""`shoal sweep`: trains runs with several seeds and settings and summarizes them in one table."""

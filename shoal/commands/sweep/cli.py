@@ -21,31 +21,39 @@ from shoal.commands.sweep.search import Search
 from shoal.tables import print_tables
 
 _screen = Console(markup=False, emoji=False, stderr=True)
-_OWN_OPTIONS = ("--run", "--seed", "--resume", "--json")
+_SWEEP_OPTIONS = ("--run", "--seed", "--resume", "--json")
 
 
 class SweepConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of `shoal sweep`."""
 
-    run: Annotated[str, Meta(min_length=1, description="Directory of the sweep: a directory a run in it.")]
-    seeds: Annotated[int, Meta(ge=1, le=10_000, description="Seeds of each variant.")] = 5
-    first_seed: Annotated[int, Meta(ge=0, lt=2**31, description="The first of them.")] = 1
+    run: Annotated[str, Meta(min_length=1, description="Directory of the sweep; each run gets a subdirectory.")]
+    seeds: Annotated[int, Meta(ge=1, le=10_000, description="Sample size of each variant [seeds].")] = 5
+    first_seed: Annotated[int, Meta(ge=0, lt=2**31, description="First seed; the others follow it.")] = 1
     jobs: Annotated[
-        int, Meta(ge=1, le=1024, description="Runs side by side: a lockstep run takes a core, another two or more.")
+        int,
+        Meta(
+            ge=1,
+            le=1024,
+            description="Number of parallel processes [runs]. A lockstep run uses one core, any other two or more.",
+        ),
     ] = 1
     vary: Annotated[
         tuple[str, ...],
         Meta(
-            description="A setting and its values, as in 'replay.batch=128|256'; several make every combination. With"
-            " --search also a range, as in 'algorithm.critic_learning_rate=1e-4..1e-2 log'.",
+            description="Setting and values to vary, as in 'replay.batch=128|256'; can be repeated, which makes every"
+            " combination. With --search, a range is possible: 'algorithm.critic_learning_rate=1e-4..1e-2 log'.",
             extra={"metavar": "KEY=V1|V2"},
         ),
     ] = ()
     search: Annotated[
         int,
-        Meta(ge=0, description="Try so many combinations, chosen by how those before did (Optuna); 0 = all there are."),
+        Meta(
+            ge=0,
+            description="Number of trials, chosen by Optuna from earlier results [combinations]; 0 tries all.",
+        ),
     ] = 0
-    json: Annotated[bool, Meta(description="Print the table as JSON on stdout.")] = False
+    json: Annotated[bool, Meta(description="Print the table and the runs as JSON.")] = False
 
 
 @click.command()
@@ -54,10 +62,10 @@ class SweepConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @command.options(SweepConfig)
 @click.pass_context
 def sweep(context: click.Context, /, scenario: str, train_options: tuple[str, ...], **values: Any) -> int:
-    """Train SCENARIO with several seeds and settings, and put the results into one table.
+    """Train SCENARIO with several seeds and settings.
 
-    Every run is a plain `shoal train` with what stands after `--`. Started again with the same options a sweep goes on
-    where it was stopped: runs that are done are not done again.
+    Every run is a `shoal train` with the options after `--`. Prints one table of all results. After a stop, the same
+    command continues the sweep; it does not repeat finished runs.
 
     \b
     Examples:
@@ -67,26 +75,28 @@ def sweep(context: click.Context, /, scenario: str, train_options: tuple[str, ..
           --vary 'algorithm.critic_learning_rate=1e-4..1e-2 log' -- --time 2m
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     config = command.build(SweepConfig, values)
-    if clash := [option for option in _OWN_OPTIONS if any(own.split("=")[0] == option for own in train_options)]:
-        raise ConfigError(f"{clash[0]} after --: a sweep gives each of its runs its own")
+    if clash := [option for option in _SWEEP_OPTIONS if any(given.split("=")[0] == option for given in train_options)]:
+        raise ConfigError(f"{clash[0]} is not allowed after --, because the sweep sets it for each run.")
     if sections := command.run_settings(context):
-        raise ConfigError(f"[{next(iter(sections))}] is a setting of the runs: give its file to them, -- --config FILE")
+        raise ConfigError(
+            f"[{next(iter(sections))}] contains settings of the runs. Pass the file to the runs: -- --config FILE"
+        )
     directory = Path(config.run)
     seeds = range(config.first_seed, config.first_seed + config.seeds)
     stop = Stop()
     stop.on_signals()
 
-    def do(left: Sequence[PlannedRun], done: int = 0) -> list[Path]:
+    def run_missing(left: Sequence[PlannedRun], done: int = 0) -> list[Path]:
         return run_all([_job(one, scenario, train_options) for one in left], config.jobs, stop, _screen, done=done)
 
     if config.search:
         search = Search(directory, config.vary, seeds, config.search, config.jobs)
-        runs, failed = search.run(do, lambda: stop.requested)
+        runs, failed = search.run(run_missing, lambda: stop.requested)
     else:
         runs = plan(directory, config.vary, seeds)
         directory.mkdir(parents=True, exist_ok=True)
         left = [run for run in runs if table.outcome_of(run) is None]
-        failed = do(left, len(runs) - len(left))
+        failed = run_missing(left, len(runs) - len(left))
     done = table.gather(runs)
     table.save(done, directory)
     if config.json:
@@ -94,13 +104,13 @@ def sweep(context: click.Context, /, scenario: str, train_options: tuple[str, ..
     else:
         print_tables(table.text_table(done))
     if stop.requested:
-        _screen.print("stopped; the same command goes on", soft_wrap=True)
+        _screen.print("Stopped. Run the same command to continue.", soft_wrap=True)
         return stop.exit_code
     if failed:
-        raise ShoalError(f"{len(failed)} of {len(runs)} runs failed; their words are in {', '.join(map(str, failed))}")
+        raise ShoalError(f"{len(failed)} of {len(runs)} runs failed. Logs: {', '.join(map(str, failed))}.")
     return 0
 
 
 def _job(run: PlannedRun, scenario: str, options: tuple[str, ...]) -> Job:
-    settings = (word for setting in run.variant.settings for word in ("--set", setting))
+    settings = (argument for setting in run.variant.settings for argument in ("--set", setting))
     return Job(scenario, run.directory, run.seed, (*options, *settings))

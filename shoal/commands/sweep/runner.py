@@ -1,4 +1,4 @@
-"""Does runs side by side, each a `shoal train` of its own; what is begun goes on where it was stopped."""
+"""Executes runs in parallel, each as a `shoal train` process; started runs are resumed."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from common.process.stop import Stop
 
 
 class Job(NamedTuple):
-    """One run to be done."""
+    """One run to execute."""
 
     scenario: str
     directory: Path
     seed: int
     options: tuple[str, ...]
-    """Of `shoal train`."""
+    """Options of `shoal train`."""
 
     @property
     def finished(self) -> bool:
-        """Whether its budget is used."""
+        """Whether the run has used its budget."""
         return (self.directory / "finished").exists()
 
     @property
     def log(self) -> Path:
-        """What it said."""
+        """Log file of the run's process."""
         return self.directory.with_suffix(".log")
 
 
-def run_all(left: Sequence[Job], side_by_side: int, stop: Stop, screen: Console, *, done: int = 0) -> list[Path]:
-    """Does the runs that are left, showing how many there are with those done before; returns the logs that failed."""
+def run_all(jobs: Sequence[Job], parallel: int, stop: Stop, screen: Console, *, done: int = 0) -> list[Path]:
+    """Executes jobs and returns the logs of failed ones; the progress display counts `done` earlier runs."""
     failed: list[Path] = []
-    with ThreadPoolExecutor(side_by_side) as pool, Progress(console=screen) as progress:
-        task = progress.add_task("runs", total=len(left) + done, completed=done)
-        waiting: set[Future[Path | None]] = {pool.submit(_do, job, stop) for job in left}
+    with ThreadPoolExecutor(parallel) as pool, Progress(console=screen) as progress:
+        task = progress.add_task("runs", total=len(jobs) + done, completed=done)
+        waiting: set[Future[Path | None]] = {pool.submit(_run_job, job, stop) for job in jobs}
         while waiting:
             ended, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
             failed += [log for future in ended if (log := future.result()) is not None]
@@ -49,23 +49,23 @@ def run_all(left: Sequence[Job], side_by_side: int, stop: Stop, screen: Console,
     return failed
 
 
-def _do(job: Job, stop: Stop) -> Path | None:
-    """Does one run, or goes on with it; returns its log if it failed."""
+def _run_job(job: Job, stop: Stop) -> Path | None:
+    """Starts or resumes a run, or only evaluates it if finished; returns its log if it failed."""
     if stop.requested:
         return None
     job.directory.parent.mkdir(parents=True, exist_ok=True)
-    begun = (job.directory / "run.toml").exists()
+    started = (job.directory / "run.toml").exists()
     line = module_command("shoal", "train", job.scenario, "--run", str(job.directory))
-    line += [*(["--resume"] if begun else ["--seed", str(job.seed)]), *job.options]
-    if begun and job.finished:
+    line += [*(["--resume"] if started else ["--seed", str(job.seed)]), *job.options]
+    if started and job.finished:
         line = module_command("shoal", "evaluate", str(job.directory))
-    with job.log.open("ab") as words, subprocess.Popen(line, stdout=words, stderr=words) as process:  # noqa: S603
+    with job.log.open("ab") as output, subprocess.Popen(line, stdout=output, stderr=output) as process:  # noqa: S603
         _wait_for(process, stop)
     return job.log if process.returncode and not stop.requested else None
 
 
 def _wait_for(process: subprocess.Popen[bytes], stop: Stop) -> None:
-    """Waits for a run's end; passes a stop on to it."""
+    """Waits for the process to end, and terminates it on a stop request."""
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.2)

@@ -1,9 +1,9 @@
-"""`shoal sweep --search N`: which settings to try next is Optuna's choice, by how those before did.
+"""`shoal sweep --search N`: Optuna chooses the settings to try from the results of earlier trials.
 
-    ask for trials -> a plain run a seed and trial -> the mean return of a trial's seeds is told -> ask again
+    ask for trials -> one run for each seed of a trial -> report the mean return of each trial -> ask again
 
-The study is a journal file in the sweep's directory, beside the runs: started again, a search goes on with the trials
-it was in the middle of, and asks for the rest.
+The study is a journal file in the sweep's directory. A restarted search finishes the trials that were running and then
+asks for the remaining ones.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 JOURNAL = "search.journal"
 RunAll = Callable[[Sequence[PlannedRun]], list[Path]]
-"""Does runs and returns the logs of those that failed."""
+"""Executes runs and returns the logs of failed ones."""
 
 _RANGE = re.compile(r"^(?P<low>[^|]+?)\.\.(?P<high>[^|]+?)(?P<log>\s+log)?$")
 
 
 class Dimension(NamedTuple):
-    """A setting and what it may be: one of some choices, or between two bounds."""
+    """A setting to search: one of several choices, or a number between two bounds."""
 
     key: str
     choices: tuple[str, ...] = ()
@@ -40,7 +40,7 @@ class Dimension(NamedTuple):
     log: bool = False
 
     def suggest(self, trial: Trial) -> object:
-        """Returns the trial's value."""
+        """Returns the value that the trial suggests."""
         if self.choices:
             return trial.suggest_categorical(self.key, self.choices)
         if self.whole:
@@ -49,15 +49,15 @@ class Dimension(NamedTuple):
 
 
 def dimensions(vary: Sequence[str]) -> list[Dimension]:
-    """Reads `KEY=LOW..HIGH`, `KEY=LOW..HIGH log` and `KEY=V1|V2`; ConfigError names one that cannot be used."""
+    """Parses `KEY=LOW..HIGH`, `KEY=LOW..HIGH log` and `KEY=V1|V2`; raises ConfigError for an invalid text."""
     found = [_dimension(text) for text in vary]
     keys = [one.key for one in found]
     if not found:
         raise ConfigError(
-            "--search needs something to vary, as in --vary 'algorithm.critic_learning_rate=1e-4..1e-2 log'"
+            "--search needs a setting to vary, as in --vary 'algorithm.critic_learning_rate=1e-4..1e-2 log'."
         )
     if len(set(keys)) < len(keys):
-        raise ConfigError(f"--vary names {next(key for key in keys if keys.count(key) > 1)} twice")
+        raise ConfigError(f"--vary names {next(key for key in keys if keys.count(key) > 1)} twice. Remove one.")
     return found
 
 
@@ -70,30 +70,30 @@ def _dimension(text: str) -> Dimension:
     try:
         low, high = float(bounds["low"]), float(bounds["high"])
     except ValueError:
-        raise ConfigError(f"--vary {text}: {values.strip()} is no range of numbers") from None
+        raise ConfigError(f"--vary {text}: {values.strip()} is not a range of numbers. Write LOW..HIGH.") from None
     if not low < high or (bounds["log"] and low <= 0):
-        raise ConfigError(f"--vary {text}: write LOW..HIGH, the lower bound first, and above 0 with log")
+        raise ConfigError(
+            f"--vary {text} is invalid. Write LOW..HIGH with the lower bound first, and above 0 with log."
+        )
     whole = all(re.fullmatch(r"[+-]?\d+", bounds[name].strip()) for name in ("low", "high"))
     return Dimension(key.strip(), (), low, high, whole, bool(bounds["log"]))
 
 
 class Search:
-    """One study and its runs."""
+    """An Optuna study and its runs."""
 
-    def __init__(
-        self, directory: Path, vary: Sequence[str], seeds: Sequence[int], trials: int, side_by_side: int
-    ) -> None:
-        """Opens the study, or goes on with it; ConfigError when Optuna is not installed or --vary cannot be used.
+    def __init__(self, directory: Path, vary: Sequence[str], seeds: Sequence[int], trials: int, parallel: int) -> None:
+        """Opens or continues the study; raises ConfigError without Optuna or for an invalid --vary.
 
-        side_by_side: runs; trials are asked for in groups that fill so many.
+        parallel: number of parallel runs; trials are requested in groups that fill them.
         """
         self._dimensions, self._seeds, self._trials = dimensions(vary), seeds, trials
-        self._directory, self._group = directory, max(1, side_by_side // len(seeds))
+        self._directory, self._group = directory, max(1, parallel // len(seeds))
         directory.mkdir(parents=True, exist_ok=True)
         self._study = _open(directory, seeds[0])
 
     def run(self, run_all: RunAll, stopped: Callable[[], bool]) -> tuple[list[PlannedRun], list[Path]]:
-        """Searches until all trials are told or it is stopped; returns all their runs and the logs of what failed."""
+        """Searches until all trials are reported or `stopped`; returns all runs and the logs of failed ones."""
         failed: list[Path] = []
         while not stopped() and (group := self._next_group()):
             logs = run_all([run for trial in group for run in self._planned(trial) if not _has_outcome(run)])
@@ -104,29 +104,29 @@ class Search:
         return [run for trial in self._study.trials for run in self._planned(trial)], failed
 
     def _next_group(self) -> list[FrozenTrial]:
-        """Returns trials to be done: those begun before, else new ones."""
-        from optuna.trial import TrialState  # noqa: PLC0415  (an extra of its own)
+        """Returns the trials to execute: the ones that were running, else new ones."""
+        from optuna.trial import TrialState  # noqa: PLC0415  (an optional dependency)
 
-        begun = [trial for trial in self._study.trials if trial.state == TrialState.RUNNING]
+        started = [trial for trial in self._study.trials if trial.state == TrialState.RUNNING]
         room = min(self._group, self._trials - len(self._study.trials))
-        for _ in range(0 if begun else room):
+        for _ in range(0 if started else room):
             trial = self._study.ask()
             for dimension in self._dimensions:
                 self._suggest(dimension, trial)
-            begun.append(self._study.trials[trial.number])
-        return begun
+            started.append(self._study.trials[trial.number])
+        return started
 
     def _suggest(self, dimension: Dimension, trial: Trial) -> None:
         try:
             dimension.suggest(trial)
         except ValueError as e:
             raise ConfigError(
-                f"--vary {dimension.key}: the search in {self._directory} chose among other values ({e}); give those, "
-                "or name another directory with --run"
+                f"--vary {dimension.key}: the search in {self._directory} was started with other values ({e}). Pass "
+                "the same values, or name another directory with --run."
             ) from e
 
     def _report_trial(self, trial: FrozenTrial) -> None:
-        from optuna.trial import TrialState  # noqa: PLC0415  (an extra of its own)
+        from optuna.trial import TrialState  # noqa: PLC0415  (an optional dependency)
 
         outcomes = [table.outcome_of(run) for run in self._planned(trial)]
         returns = [outcome.return_mean for outcome in outcomes if outcome is not None]
@@ -136,25 +136,25 @@ class Search:
             self._study.tell(trial.number, state=TrialState.FAIL)
 
     def _planned(self, trial: FrozenTrial) -> list[PlannedRun]:
-        name = f"trial-{trial.number:04d}"
-        # One that was killed while it was asked for may have no value for some: it runs with the default.
-        shown = " ".join(f"{key}={_value_text(value)}" for key, value in trial.params.items())
+        trial_name = f"trial-{trial.number:04d}"
+        # A trial whose creation was interrupted may lack some values; it uses the defaults for them.
+        values = " ".join(f"{key}={_value_text(value)}" for key, value in trial.params.items())
         settings = tuple(f"{key}={value}" for key, value in trial.params.items())
-        variant = Variant(f"{name} {shown}", settings)
-        return [PlannedRun(variant, seed, self._directory / name / f"seed-{seed}") for seed in self._seeds]
+        variant = Variant(f"{trial_name} {values}", settings)
+        return [PlannedRun(variant, seed, self._directory / trial_name / f"seed-{seed}") for seed in self._seeds]
 
 
 def _open(directory: Path, seed: int) -> Study:
     try:
-        import optuna  # noqa: PLC0415  (an extra of its own)
+        import optuna  # noqa: PLC0415  (an optional dependency)
         from optuna.storages import JournalStorage  # noqa: PLC0415
         from optuna.storages.journal import JournalFileBackend  # noqa: PLC0415
     except ImportError as e:
-        raise ConfigError(f"--search needs Optuna ({e}): pip install 'shoal[search]'") from e
+        raise ConfigError(f"--search needs the package optuna ({e}). Install it: pip install 'shoal[search]'") from e
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = JournalStorage(JournalFileBackend(str(directory / JOURNAL)))
     study = optuna.create_study(storage=storage, study_name="sweep", direction="maximize", load_if_exists=True)
-    # A search that goes on must not draw again what its first part drew.
+    # A continued search must not repeat the random choices of its first part.
     study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
     return study
 

@@ -1,7 +1,7 @@
-"""The one table of a sweep: for each variant the returns of its seeds, their mean and interval, and what they cost.
+"""The table of a sweep: for each variant the mean return over seeds with its interval, and other statistics.
 
-The interval is Student's over seeds, as the report's bands are: what varies between runs of one setting is the seed, so
-episodes are no replicates. The interquartile mean is what Agarwal et al. 2021 (arXiv 2108.13264) recommend beside it.
+The interval is Student's t over seeds, as in the report: seeds are the replicates, not episodes. The interquartile mean
+is recommended in addition by Agarwal et al. 2021 (arXiv 2108.13264).
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from rich.table import Column, Table
 
 from shoal.commands.report.intervals import mean_interval
 from shoal.commands.sweep.plan import PlannedRun
+from shoal.number_format import interval
 
 RESULTS_FILE = "sweep.json"
 CSV_FILE = "sweep.csv"
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """One finished run."""
+    """The result of one finished run."""
 
     variant: str
     seed: int
@@ -33,18 +34,18 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class SweepRow(msgspec.Struct, frozen=True):
-    """One variant."""
+    """One row of the table: a variant."""
 
     variant: str
     seeds: int
     return_mean: float
     return_ci95: tuple[float, float] | None
-    """None of fewer than two seeds."""
+    """None for fewer than two seeds."""
     return_iqm: float
     return_worst: float
     return_best: float
     updates: float
-    """Mean over seeds."""
+    """Mean number of updates over seeds."""
 
 
 class _EvaluationFile(msgspec.Struct, frozen=True):
@@ -53,14 +54,14 @@ class _EvaluationFile(msgspec.Struct, frozen=True):
 
 
 class Sweep(NamedTuple):
-    """All there is of a sweep by now."""
+    """The results of a sweep so far."""
 
     outcomes: list[Outcome]
     rows: list[SweepRow]
 
 
 def outcome_of(run: PlannedRun) -> Outcome | None:
-    """Returns a run's outcome, None when it has not been evaluated."""
+    """Returns the outcome of a run; None if it has not been evaluated."""
     try:
         found = msgspec.json.decode((run.directory / "evaluation.json").read_bytes(), type=_EvaluationFile)
     except (FileNotFoundError, msgspec.MsgspecError):
@@ -69,7 +70,7 @@ def outcome_of(run: PlannedRun) -> Outcome | None:
 
 
 def gather(runs: Iterable[PlannedRun]) -> Sweep:
-    """Returns what the runs that are done came to, the best variant first."""
+    """Returns the outcomes of the finished runs and the table, best variant first."""
     outcomes = [outcome for run in runs if (outcome := outcome_of(run)) is not None]
     names = dict.fromkeys(outcome.variant for outcome in outcomes)
     rows = [_row([outcome for outcome in outcomes if outcome.variant == name]) for name in names]
@@ -77,14 +78,14 @@ def gather(runs: Iterable[PlannedRun]) -> Sweep:
 
 
 def interquartile_mean(values: Sequence[float]) -> float:
-    """Returns the mean of the middle half: a quarter of the values is left out at each end, in parts of values too."""
+    """Returns the mean of the middle half of the values; values at the quartiles count fractionally."""
     ordered, cut = sorted(values), len(values) / 4
     weights = [max(0.0, min(i + 1.0, len(ordered) - cut) - max(float(i), cut)) for i in range(len(ordered))]
     return sum(weight * value for weight, value in zip(weights, ordered, strict=True)) / sum(weights)
 
 
 def save(sweep: Sweep, directory: Path) -> None:
-    """Writes all outcomes as CSV, and outcomes and table as JSON."""
+    """Writes the outcomes as CSV, and the outcomes and the table as JSON."""
     (directory / RESULTS_FILE).write_bytes(
         msgspec.json.format(msgspec.json.encode({"rows": sweep.rows, "runs": sweep.outcomes})) + b"\n"
     )
@@ -95,17 +96,14 @@ def save(sweep: Sweep, directory: Path) -> None:
 
 
 def text_table(sweep: Sweep) -> Table:
-    """Returns the table for people."""
+    """Returns the table for a terminal."""
     table = Table(Column("variant", overflow="fold"))
     for heading in ("seeds", "return", "95 % interval", "IQM", "worst", "best", "updates"):
         table.add_column(heading, no_wrap=True)
     for row in sweep.rows:
-        interval = f"{row.return_ci95[0]:.2f} .. {row.return_ci95[1]:.2f}" if row.return_ci95 else "one seed"
-        figures = (row.return_iqm, row.return_worst, row.return_best)
-        in_figures = (f"{figure:.2f}" for figure in figures)
-        table.add_row(
-            row.variant, str(row.seeds), f"{row.return_mean:.2f}", interval, *in_figures, f"{row.updates:,.0f}"
-        )
+        ends = interval(row.return_ci95) if row.return_ci95 else "one seed"
+        returns = (f"{value:.2f}" for value in (row.return_iqm, row.return_worst, row.return_best))
+        table.add_row(row.variant, str(row.seeds), f"{row.return_mean:.2f}", ends, *returns, f"{row.updates:,.0f}")
     return table
 
 

@@ -29,6 +29,7 @@ from shoal.commands.evaluate.progress import (
 from shoal.commands.report.machine_info import read_machine
 from shoal.commands.tournament.matrices import matrices
 from shoal.commands.tournament.text import matrix_table, standings_table
+from shoal.run_paths import run_directory
 from shoal.tables import print_tables
 
 _screen = Console(markup=False, emoji=False, stderr=True)
@@ -41,19 +42,20 @@ class TournamentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     opponents: Annotated[
         tuple[str, ...],
         Meta(
-            description="Judge the runs by these: frozen, untrained, random, or a run; may be given several times.",
+            description="Opponent of all runs in the standings: frozen, untrained, random or a run; can be repeated.",
             extra={"metavar": "NAME"},
         ),
     ] = ()
     episodes: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         Meta(
-            description="Episodes of each pairing.  [default: 500 in MPE's worlds; elsewhere as many as fit into the "
-            "pairing's share of --within, at least 20]"
+            description="Length of each pairing [episodes].  [default: 500 in MPE worlds; elsewhere as many as fit "
+            "into its part of --within, at least 20]"
         ),
     ] = None
     within: Annotated[
-        Seconds, Meta(description="Where the time decides: play all pairings in about this long: 60s, 5m.")
+        Seconds,
+        Meta(description="Without --episodes: approximate time of all pairings in a world that is not batched [s]."),
     ] = 60.0
     processes: ProcessesOption = 0
     copies: CopiesOption = 0
@@ -61,23 +63,24 @@ class TournamentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: Annotated[int, Meta(ge=0, lt=2**31, description="Seed of the first episode; episode e has SEED + e.")] = (
         FIRST_SEED
     )
-    side: Annotated[str, Meta(description="The side that rows play.  [default: the world's first]")] = ""
-    fast: Annotated[bool, Meta(description="Play in the batched world, which is equal to mpe2.")] = False
+    side: Annotated[str, Meta(description="Side that the rows play.  [default: the first side of the world]")] = ""
+    fast: Annotated[bool, Meta(description="Play in the batched world, which equals mpe2.")] = False
     dynamics: Annotated[
-        Dynamics, Meta(description="legacy: the original environment's physics and rewards (batched only).")
+        Dynamics, Meta(description="Physics and rewards; `legacy` is the original environment (batched only).")
     ] = "mpe2"
-    svg: Annotated[str, Meta(description="Write the matrices as a heat map into this file.")] = ""
-    json: Annotated[bool, Meta(description="Print JSON.")] = False
+    svg: Annotated[str, Meta(description="File to write a heat map of the matrices to.")] = ""
+    json: Annotated[bool, Meta(description="Print the tournament as JSON.")] = False
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @command.options(TournamentConfig)
 def tournament(runs: tuple[str, ...], **values: Any) -> None:
-    """Let every RUN play against every other, one side of the one against the other sides of the other.
+    """Let the teams of several RUNs play against each other.
 
-    RUN is a run's directory, or `frozen` (the team shipped with Shoal for the scenario), `untrained` or `random`. All
-    pairings play the same episodes without exploration. A cell is the mean over them with its 95 % interval.
+    In each pairing, one team plays one side and the other team all other sides. RUN is a run's directory, or `frozen`
+    (the team shipped with Shoal for the scenario), `untrained` or `random`. All pairings play the same episodes without
+    exploration. A cell shows the mean over episodes with its 95 % interval.
 
     \b
     Examples:
@@ -85,11 +88,14 @@ def tournament(runs: tuple[str, ...], **values: Any) -> None:
       shoal tournament runs/a runs/b --opponents frozen --fast --svg cross-play.svg
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     config = command.build(TournamentConfig, values)
+    for name in runs:
+        if name not in BASELINES:
+            run_directory(Path(name))
     names = [*runs, *(name for name in config.opponents if name not in runs)]
     game, teams = load_teams(names, config.seed)
-    ground = EvalTask(config.dynamics, config.fast)
+    task = EvalTask(config.dynamics, config.fast)
     if config.svg and not Path(config.svg).parent.is_dir():
-        raise ConfigError(f"--svg {config.svg}: there is no such directory; name a file in one that exists")
+        raise ConfigError(f"--svg {config.svg}: the directory does not exist. Name a file in an existing directory.")
     launch = read_machine(RunDirectory(Path(next(name for name in names if name not in BASELINES)))).get("launch", {})
     options = play_options(game.spec, config, launch)._replace(within_s=config.within)
     episodes = config.episodes or (0 if is_foreign(game.spec) else _EPISODES)
@@ -100,7 +106,7 @@ def tournament(runs: tuple[str, ...], **values: Any) -> None:
             teams,
             episodes,
             config.seed,
-            ground,
+            task,
             side=config.side,
             opponents=config.opponents,
             options=options,
@@ -108,7 +114,7 @@ def tournament(runs: tuple[str, ...], **values: Any) -> None:
         )
     if result.failed_episodes:
         _screen.print(
-            f"warning: {result.failed_episodes:,} episodes failed and are left out: {result.first_failure}",
+            f"warning: {result.failed_episodes:,} episodes failed and are not counted: {result.first_failure}",
             soft_wrap=True,
             markup=False,
         )
@@ -121,7 +127,7 @@ def tournament(runs: tuple[str, ...], **values: Any) -> None:
 
 
 def _print(result: Tournament) -> None:
-    count = f"{result.episodes} episodes a pairing, seeds from {result.seed}, in {result.world}"
+    count = f"{result.episodes} episodes per pairing, seeds from {result.seed}, in {result.world}"
     command.result(f"{result.scenario}: rows play {result.side}; {count}")
     print_tables(*(matrix_table(matrix, result.side) for matrix in matrices(result)), standings_table(result))
 
@@ -132,5 +138,5 @@ def _write_heat_map(result: Tournament, path: Path) -> None:
     try:
         write_atomically(path, draw_heat_map(matrices(result), result.side).encode())
     except OSError as e:
-        raise ConfigError(f"--svg {path} cannot be written: {e.strerror}") from e
-    _screen.print(f"heat map in {path}", soft_wrap=True)
+        raise ConfigError(f"--svg {path} cannot be written: {e.strerror}.") from e
+    _screen.print(f"wrote the heat map to {path}", soft_wrap=True)

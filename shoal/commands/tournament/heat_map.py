@@ -1,4 +1,4 @@
-"""Matrices as one SVG file. Where what stands is worked out here; heat_map.svg draws it and escapes every name."""
+"""Matrices as one SVG file: the layout is computed here; the template heat_map.svg draws it and escapes all names."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from shoal.commands.tournament.matrices import Cell, Matrix, short_names
 from shoal.number_format import fixed
 
 CELL_WIDTH, CELL_HEIGHT = 108, 44
-_LETTER, _TITLE_LETTER = 6.6, 7.6
-"""Width of a letter in pixels, as far as labels and titles need room."""
-_MOST_LETTERS = 28
+_CHARACTER, _TITLE_CHARACTER = 6.6, 7.6
+"""Estimated width of a character of labels and of titles [pixels]."""
+_MOST_CHARACTERS = 28
 _TITLE, _HEAD, _GAP, _EDGE = 30, 24, 22, 16
 
 
 class PlacedCell(NamedTuple):
-    """One cell and its upper left corner."""
+    """One cell with its upper left corner and its texts."""
 
     x: float
     y: float
@@ -29,7 +29,7 @@ class PlacedCell(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """One matrix and its upper edge; labels are (pixel, text)."""
+    """One matrix with its upper edge; labels are (pixel, text)."""
 
     top: float
     title: str
@@ -39,25 +39,25 @@ class Panel(NamedTuple):
 
 
 class _Frame(NamedTuple):
-    """What all panels share."""
+    """The layout that all panels share."""
 
     names: dict[str, str]
-    """Labels by name."""
+    """Labels by team name."""
     left: float
-    """Where cells begin."""
+    """Left edge of the cells."""
     width: float
-    """Of a cell: labels of columns have room."""
+    """Width of a cell, wide enough for the column labels."""
 
 
 def draw_heat_map(matrices: Sequence[Matrix], side: str) -> str:
-    """Returns an SVG file with the matrices one under the other."""
+    """Returns the matrices as an SVG file, one below the other."""
     frame = _frame(matrices, side)
     panels, top = [], float(_EDGE)
     for matrix in matrices:
         panels.append(_panel(matrix, frame, top))
         top += _TITLE + _HEAD + CELL_HEIGHT * len(matrix.rows) + _GAP
     most = max(len(matrix.columns) for matrix in matrices)
-    title_room = _TITLE_LETTER * max(len(matrix.title) for matrix in matrices)
+    title_room = _TITLE_CHARACTER * max(len(matrix.title) for matrix in matrices)
     template = _templates().get_template("heat_map.svg")
     return template.render(
         panels=panels,
@@ -73,8 +73,8 @@ def _frame(matrices: Sequence[Matrix], side: str) -> _Frame:
     short = short_names(list(dict.fromkeys(name for matrix in matrices for name in (*matrix.rows, *matrix.columns))))
     names = {name: _shortened(label) for name, label in short.items()}
     longest = max(len(label) for label in names.values())
-    left = _EDGE + _LETTER * max(longest, len(f"{side} \\ others")) + 8
-    return _Frame(names, left, max(CELL_WIDTH, _LETTER * longest + 8))
+    left = _EDGE + _CHARACTER * max(longest, len(f"{side} \\ others")) + 8
+    return _Frame(names, left, max(CELL_WIDTH, _CHARACTER * longest + 8))
 
 
 def _panel(matrix: Matrix, frame: _Frame, top: float) -> Panel:
@@ -101,7 +101,7 @@ def _placed_cell(x: float, y: float, cell: Cell) -> PlacedCell:
 
 
 def _shortened(label: str) -> str:
-    return label if len(label) <= _MOST_LETTERS else f"...{label[3 - _MOST_LETTERS :]}"
+    return label if len(label) <= _MOST_CHARACTERS else f"...{label[3 - _MOST_CHARACTERS :]}"
 
 
 def _templates() -> jinja2.Environment:

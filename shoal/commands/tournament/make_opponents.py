@@ -1,9 +1,9 @@
-"""Trains the frozen teams again and writes their page.
+"""Trains the frozen teams and writes their page.
 
 Usage: `python -m shoal.commands.tournament.make_opponents DIRECTORY`.
 
-Each is a lockstep run in DIRECTORY (those that are there are not trained again), then its policies are copied to
-actor_node/opponents/ and it plays against untrained and random teams; README.md there is written from that.
+Each team is a lockstep run in DIRECTORY; existing runs are not repeated. The policies are copied to
+actor_node/opponents/, and the returns against untrained and random teams are written to README.md there.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from pathlib import Path
 from rich.console import Console
 
 import actor_node.opponents
-from actor_node.evaluation.evaluate import FIRST_SEED, Figure
+from actor_node.evaluation.evaluate import FIRST_SEED
 from actor_node.evaluation.task import EvalTask
 from actor_node.evaluation.teams import FROZEN, RANDOM, UNTRAINED, load_teams
 from actor_node.evaluation.tournament import Tournament, run_tournament
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
 from shoal.commands.sweep.runner import Job, run_all
+from shoal.number_format import mean_with_interval
 
 SCENARIOS = ("simple_adversary", "simple_crypto", "simple_push", "simple_tag", "simple_world_comm")
 SEED = 1
@@ -34,21 +35,22 @@ OPTIONS = (
 _EPISODES = 1_000
 _HEAD = """# Frozen opponents
 
-Teams trained once and shipped, so that everybody's teams can be measured against the same ones:
-`shoal tournament RUN --opponents frozen`, or `frozen` in place of a run. They are yardsticks, not the best there is.
+Teams that were trained once and are shipped with Shoal, so that all teams can be measured against the same opponents:
+`shoal tournament RUN --opponents frozen`, or `frozen` in place of a run. They are a common reference, not the best
+possible teams.
 
-One file a scenario, safetensors as a run's `policy.safetensors`, the whole run in its metadata; both sides were trained
-together. All by
+There is one file for each scenario, in the format of a run's `policy.safetensors` with the run in its metadata. Both
+sides were trained together with
 
     shoal train SCENARIO --seed {seed} {options}
 
-with Shoal's default algorithm (`matd3`), {date}; in lockstep, so that the same command makes the same bits on the same
-machine. `python -m shoal.commands.tournament.make_opponents DIRECTORY` makes them again, and this page.
+and Shoal's default algorithm (`matd3`) on {date}. In lockstep, the same command gives the same bits on the same
+machine. `python -m shoal.commands.tournament.make_opponents DIRECTORY` trains the teams and writes this page.
 
-## What they are worth
+## How good they are
 
-Returns are means over a side's agents, of {episodes:,} episodes without exploration (seeds from {first:,}), with 95 %
-intervals over episodes. A side is worth something where it earns more than untrained networks do against the same
+Returns are means over the agents of a side and {episodes:,} episodes without exploration (seeds from {first:,}), with
+95 % intervals over episodes. A side has learned something if it earns more than untrained networks against the same
 opponents.
 
 | scenario | side | opponents | frozen | untrained | random |
@@ -57,7 +59,7 @@ opponents.
 
 
 def main(arguments: list[str]) -> int:
-    """Does all of it; returns the exit code."""
+    """Trains the teams, copies the policies and writes the page; returns the exit code."""
     if len(arguments) != 1:
         sys.stderr.write("usage: python -m shoal.commands.tournament.make_opponents DIRECTORY\n")
         return 2
@@ -70,7 +72,7 @@ def main(arguments: list[str]) -> int:
     if stop.requested:
         return stop.exit_code
     if failed:
-        sys.stderr.write(f"runs failed; their words are in {', '.join(map(str, failed))}\n")
+        sys.stderr.write(f"Runs failed. Logs: {', '.join(map(str, failed))}.\n")
         return 1
     lines = []
     for job in jobs:
@@ -87,7 +89,7 @@ def _head(job: Job) -> str:
 
 
 def _score_rows(job: Job) -> list[str]:
-    """Returns the lines of one scenario: each side of the three teams against the same opponents."""
+    """Returns the table rows of one scenario: each side of the three teams against the same opponents."""
     game, teams = load_teams([str(job.directory), UNTRAINED, RANDOM], FIRST_SEED)
     team = teams[0]._replace(name=FROZEN)
     result = run_tournament(game, [team, *teams[1:]], _EPISODES, FIRST_SEED, EvalTask(fast=True))
@@ -99,18 +101,14 @@ def _score_rows(job: Job) -> list[str]:
 
 
 def _returns(result: Tournament, side: str, opponent: str) -> list[str]:
-    """Returns what each team earns as `side` against an opponent."""
+    """Returns the return of each team as `side` against an opponent."""
     first = side == result.side
-    met = {
+    returns = {
         pairing.side if first else pairing.others: pairing.returns[side]
         for pairing in result.pairings
         if (pairing.others if first else pairing.side) == opponent
     }
-    return [_in_words(met[name]) for name in (FROZEN, UNTRAINED, RANDOM)]
-
-
-def _in_words(figure: Figure) -> str:
-    return f"{figure.mean:.2f} ({figure.ci95[0]:.2f} .. {figure.ci95[1]:.2f})"
+    return [mean_with_interval(returns[name].mean, returns[name].ci95) for name in (FROZEN, UNTRAINED, RANDOM)]
 
 
 if __name__ == "__main__":

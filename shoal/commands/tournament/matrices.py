@@ -1,4 +1,4 @@
-"""A tournament as matrices: who plays the side of the rows, who plays the others, one number in each cell."""
+"""A tournament as matrices: rows play one side, columns all other sides, each cell is one figure."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from actor_node.evaluation.task_metrics import MEANINGS
 from actor_node.evaluation.tournament import Tournament
 
 _PALE, _DEEP = (243, 247, 251), (11, 79, 148)
-"""One hue from little to much: which of it is good differs from row to column."""
+"""Colours of the smallest and the largest mean; one hue, because rows and columns have opposite interests."""
 _DARK_FROM = 0.72
-"""Share of the way at which white can be read as well as black."""
+"""Fraction of the way from pale to deep from which white text contrasts better than black."""
 
 
 class Cell(NamedTuple):
-    """One pairing."""
+    """One pairing with its colours."""
 
     figure: Figure
     fill: str
     ink: str
-    """Colours as #rrggbb; the ink can be read on the fill."""
+    """Colours as #rrggbb; the ink contrasts with the fill."""
 
 
 class Matrix(NamedTuple):
-    """One quantity over all pairings."""
+    """One quantity of all pairings."""
 
     title: str
     rows: tuple[str, ...]
@@ -35,7 +35,7 @@ class Matrix(NamedTuple):
 
 
 def matrices(tournament: Tournament) -> list[Matrix]:
-    """Returns each side's returns, then each measure."""
+    """Returns a matrix for the return of each side, then one for each metric."""
     names = tuple(standing.name for standing in tournament.standings)
     first = tournament.pairings[0]
     found = [
@@ -50,7 +50,7 @@ def matrices(tournament: Tournament) -> list[Matrix]:
 
 
 def matrix(title: str, rows: Sequence[str], columns: Sequence[str], figures: Sequence[Figure]) -> Matrix:
-    """Lays figures, row by row, into a matrix coloured from its least to its largest mean."""
+    """Arranges figures row by row in a matrix, coloured from the smallest to the largest mean."""
     means = [figure.mean for figure in figures]
     low, span = min(means), max(means) - min(means)
     cells = [_cell(figure, (figure.mean - low) / span if span else 0.5) for figure in figures]
@@ -60,7 +60,7 @@ def matrix(title: str, rows: Sequence[str], columns: Sequence[str], figures: Seq
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Returns names without the directories that all the runs among them stand in."""
+    """Returns short names: without the parent directories that all runs share."""
     paths = {name: PurePath(name).parts for name in names if len(PurePath(name).parts) > 1}
     shared = 0
     while len(paths) > 1 and all(len(parts) > shared + 1 for parts in paths.values()):
@@ -72,6 +72,6 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     return {name: "/".join(paths[name][shared:]) if name in paths else name for name in names}
 
 
-def _cell(figure: Figure, share: float) -> Cell:
-    mixed = (round(a + share * (b - a)) for a, b in zip(_PALE, _DEEP, strict=True))
-    return Cell(figure, "#{:02x}{:02x}{:02x}".format(*mixed), "#ffffff" if share > _DARK_FROM else "#000000")
+def _cell(figure: Figure, fraction: float) -> Cell:
+    mixed = (round(a + fraction * (b - a)) for a, b in zip(_PALE, _DEEP, strict=True))
+    return Cell(figure, "#{:02x}{:02x}{:02x}".format(*mixed), "#ffffff" if fraction > _DARK_FROM else "#000000")

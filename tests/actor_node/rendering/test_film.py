@@ -170,7 +170,7 @@ def test_flat_colours_stay_as_they_were_painted() -> None:
         pixels[20 + step : 40 + step, 20:40] = (50, 60, 200)
         frames.append(Image.fromarray(pixels))
     film = Gif(10)
-    film.add(frames, hold=0)
+    film.add(frames, pause=0)
     shown = film._images[2].convert("RGB")
     assert shown.getpixel((70, 70)) == (255, 255, 255)
     assert shown.getpixel((30, 30)) == (50, 60, 200)

@@ -166,7 +166,7 @@ def test_a_fault_has_the_words_it_has_in_this_process(directory, name, options):
     ],
 )
 def test_a_process_that_ends_is_a_fault_that_names_the_call(directory, options, words):
-    with pytest.raises(WorldError, match=f"{NAME}: making copy 0: the environment .*{words}"):
+    with pytest.raises(WorldError, match=f"{NAME}: making copy 1 of 1: the environment .*{words}"):
         read(**options)
 
 

@@ -112,22 +112,25 @@ def test_what_is_true_ends_an_episode(module, value):
     [
         (
             given("reset", boats(np.zeros(2))),
-            r"reset of copy 0: reset returned a dict alone, .*before 1\.23: return \(",
+            r"reset of copy 1 of 1: reset returned a dict alone, .*before 1\.23: return \(",
         ),
         (given("reset", np.zeros(2)), "reset returned array"),
         (given("reset", ([], {})), r"reset returned \[\] \(list\) as observations, not a dict by agent"),
-        (given("step", (boats(np.zeros(2)), {}, {}, {})), r"step 1 of copy 0: step returned 4 values.*before 1\.23"),
-        (given("step", None), "step 1 of copy 0: step returned None"),
+        (
+            given("step", (boats(np.zeros(2)), {}, {}, {})),
+            r"copy 1 of 1: step returned 4 values.*before 1\.23",
+        ),
+        (given("step", None), "step 1 of copy 1 of 1: step returned None"),
         (given("give", boats(None)), "agent boat_0 was given None as reward, which is not a number"),
         (given("give", boats("1")), r"agent boat_0 was given '1' \(str\) as reward, which is not a number"),
         (given("give", boats(1j)), "which is not a number"),
-        (given("give", boats(np.ones(3))), "3 numbers; sum or weigh the rewards: one number an agent"),
+        (given("give", boats(np.ones(3))), "3 numbers. Sum or weight the rewards to one number an agent"),
         (given("give", boats(10**400)), "was given inf as reward"),
         (given("give", {**boats(1.0), "ship": 1.0}), "agent ship has rewards and is not among"),
-        (given("end", {}), "has no entry in the terminations, which name nobody; give True or False"),
+        (given("end", {}), "has no entry in the terminations, which name no agent; return True or False for it"),
         (given("end", boats(None)), "was given None in the terminations, not True or False"),
         (given("end", boats([True, False])), "in the terminations, not True or False"),
-        (given("see", boats(None)), "reset of copy 0: agent boat_0 was given as observation None"),
+        (given("see", boats(None)), "reset of copy 1 of 1: agent boat_0 was given as observation None"),
         (given("see", boats(["0", "1"])), r"not numbers of shape \(2,\)"),
         (given("see", boats(np.zeros((1, 2)))), r"2 numbers of shape \(1, 2\), not \(2,\)"),
         (given("see", boats([[0], [0, 1]])), r"not numbers of shape \(2,\)"),
@@ -172,12 +175,22 @@ def test_observations_that_their_space_does_not_hold_end_whenever_they_come(modu
         env.end = lambda: boats(True)
 
     resets = []
-    with pytest.raises(WorldError, match=f"reset of copy 0: agent boat_0 was given as observation .*{said}"):
+    with pytest.raises(WorldError, match=f"reset of copy 1 of 1: agent boat_0 was given as observation .*{said}"):
         play(5, bend=late)
     assert len(resets) == 4
 
 
-def test_observations_beyond_the_bounds_are_remarked_once(module, caplog):
+def test_a_long_name_of_an_agent_is_shortened_in_messages(module):
+    def rename(env):
+        env.possible_agents = ["boat" * 1_000, "boat_1"]
+        env.see = lambda: {env.possible_agents[0]: np.zeros(9), "boat_1": np.zeros(2)}
+
+    with pytest.raises(WorldError, match=r"agent (boat)+b?o?a?\.\.\. was given as observation 9 numbers") as error:
+        play(bend=rename)
+    assert len(str(error.value)) < 400
+
+
+def test_observations_beyond_the_bounds_are_warn_onceed_once(module, caplog):
     play(5, copies=2, bend=given("see", boats([9.0, 9.0])))
     remarks = [record.getMessage() for record in caplog.records]
     assert [text for text in remarks if "agent boat_0 leave the bounds" in text] == remarks[:1]
@@ -190,7 +203,7 @@ def test_spaces_that_differ_between_copies_or_change_are_an_error(module):
         made.append(env)
         env.space = spaces.Box(-5, 5, (len(made),))
 
-    with pytest.raises(WorldError, match=r"copy 1: observation_space of agent boat_0 is .*all copies must be alike"):
+    with pytest.raises(WorldError, match=r"copy 2 of 2: observation_space of agent boat_0 is .*copies must be alike"):
         play(copies=2, bend=other)
 
     def grow(env):
@@ -205,7 +218,8 @@ def fail(*_args, **_rest):
 
 
 @pytest.mark.parametrize(
-    ("method", "where"), [("reset", "reset of copy 0"), ("step", "step 1 of copy 0"), (None, "making copy 0")]
+    ("method", "where"),
+    [("reset", "reset of copy 1 of 1"), ("step", "step 1 of copy 1 of 1"), (None, "making copy 1 of 1")],
 )
 def test_an_exception_of_the_environment_is_shown_with_its_own_frames(module, method, where):
     with pytest.raises(WorldError) as error:
@@ -215,11 +229,11 @@ def test_an_exception_of_the_environment_is_shown_with_its_own_frames(module, me
     assert second == "  second line"
     assert frames[-2].startswith(f"  {__file__}:")
     assert frames[-1].strip() == r'raise RuntimeError("the sea is closed\nsecond line")'
-    assert not re.search(r"common/worlds/(pettingzoo|making)\.py", str(error.value))
+    assert not re.search(r"common/worlds/(pettingzoo|construction)\.py", str(error.value))
 
 
 def test_an_exit_of_the_environment_is_a_fault_and_an_interrupt_is_not(module):
-    with pytest.raises(WorldError, match=r"step 1 of copy 0: the environment called exit\(3\)"):
+    with pytest.raises(WorldError, match=r"step 1 of copy 1 of 1: the environment called exit\(3\)"):
         play(bend=lambda env: setattr(env, "step", lambda _: sys.exit(3)))
 
     def interrupt(_actions):
@@ -243,7 +257,7 @@ def test_options_that_no_constructor_takes_are_the_users_mistake_and_what_it_rai
     with pytest.raises(ConfigError, match="missing a required argument: 'size'"):
         play()
     module.parallel_env = lambda: len(None)
-    with pytest.raises(WorldError, match=r"making copy 0: TypeError: object of type 'NoneType' has no len\(\)"):
+    with pytest.raises(WorldError, match=r"making copy 1 of 1: TypeError: object of type 'NoneType' has no len\(\)"):
         play()
 
 
@@ -294,7 +308,7 @@ def test_a_class_or_an_attribute_of_a_module_can_be_named(module, monkeypatch):
         assert len(make_world(f"pettingzoo:{name}", options={"bend": None}).spec.agents) == 2
     del module.parallel_env
     monkeypatch.setattr(Ferry, "__module__", "ferry_v0")
-    with pytest.raises(ConfigError, match=r"write pettingzoo:ferry_v0\.Ferry$"):
+    with pytest.raises(ConfigError, match=r"Write pettingzoo:ferry_v0\.Ferry\.$"):
         play()
 
 
@@ -307,9 +321,9 @@ def test_action_masks_are_named(module, place, caplog):
         else:
             env.reset = lambda seed: (Ferry.reset(env)[0], boats({"action_mask": np.ones(2)}))
 
-    from common.worlds.pettingzoo import _remark
+    from common.worlds.pettingzoo import _warn_once
 
-    _remark.cache_clear()
+    _warn_once.cache_clear()
     play(bend=mask)
     assert [r.getMessage() for r in caplog.records if "action masks" in r.getMessage()]
 
@@ -324,7 +338,7 @@ def test_close_closes_every_copy_and_then_raises_the_first_failure(module):
 
     module.parallel_env = Leaky
     world = make_world(NAME, 3, seed=0)
-    with pytest.raises(WorldError, match="closing copy 0: OSError: socket 1"):
+    with pytest.raises(WorldError, match="closing copy 1 of 3: OSError: socket 1"):
         world.close()
     assert len(closed) == 3
 

@@ -179,7 +179,7 @@ def no_observation(env, observations, rewards):
     del observations["mouse_0"]
 
 
-FIRST = "step 1 of copy 0:"
+FIRST = "step 1 of copy 1 of 1:"
 
 
 def longer_observation(env, observations, rewards):
@@ -189,12 +189,15 @@ def longer_observation(env, observations, rewards):
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (come_back, "step 3 of copy 0: agent hawk_0 has ended in this episode and is among the acting agents again"),
-        (vanish, "step 1 of copy 0: agent mouse_0 vanished without a termination or truncation"),
-        (nan_observation, "step 2 of copy 0: agent mouse_0 was given nan as observation"),
-        (infinite_reward, "step 1 of copy 0: agent mouse_1 was given inf as reward"),
-        (no_reward, "step 1 of copy 0: agent hawk_0 acted and was given no reward"),
-        (no_observation, "step 1 of copy 0: agent mouse_0 was given no observation"),
+        (
+            come_back,
+            "step 3 of copy 1 of 1: agent hawk_0 has ended in this episode and is among the acting agents again",
+        ),
+        (vanish, "step 1 of copy 1 of 1: agent mouse_0 vanished without a termination or truncation"),
+        (nan_observation, "step 2 of copy 1 of 1: agent mouse_0 was given nan as observation"),
+        (infinite_reward, "step 1 of copy 1 of 1: agent mouse_1 was given inf as reward"),
+        (no_reward, "step 1 of copy 1 of 1: agent hawk_0 acted and was given no reward"),
+        (no_observation, "step 1 of copy 1 of 1: agent mouse_0 was given no observation"),
         (longer_observation, f"{FIRST} agent mouse_0 was given as observation 4 numbers of shape (4,), not (3,)"),
     ],
 )
@@ -216,7 +219,7 @@ def test_what_cannot_be_acted_in_or_made_is_refused(module):
         def action_space(self, agent):
             return spaces.Text(3)
 
-    for env, said in ((Unbounded, "no finite bounds"), (Spoken, "only Box of floats, Discrete")):
+    for env, said in ((Unbounded, "no finite bounds"), (Spoken, "Shoal supports Box of floats, Discrete")):
         module.parallel_env = env
         with pytest.raises(ConfigError, match=f"agent hawk_0 acts in .*{said}"):
             make()
@@ -227,7 +230,9 @@ def test_what_cannot_be_acted_in_or_made_is_refused(module):
     with pytest.raises(ConfigError, match=r"has no parallel_env\(\)"):
         make()
     for missing in ("no_such_module", "no_such_package.module", "tests.no_such_module"):
-        with pytest.raises(ConfigError, match=f"cannot import {missing}.* its file lies: export PYTHONPATH=.PWD$"):
+        with pytest.raises(
+            ConfigError, match=f"cannot import {missing}.* directory of its file: export PYTHONPATH=.PWD$"
+        ):
             make_world(f"pettingzoo:{missing}")
 
 

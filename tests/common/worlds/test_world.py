@@ -157,7 +157,7 @@ def test_the_table_tells_options_and_defaults():
     ("name", "options", "said"),
     [
         ("simple_spraed", {}, "'simple_spraed'; did you mean simple_spread"),
-        ("simple_spread", {"agents": 4}, "no option 'agents'; its options and their defaults: continuous_actions=True"),
+        ("simple_spread", {"agents": 4}, "no option 'agents'. Its options and their defaults: continuous_actions=True"),
         ("simple_spread", {"N": 0}, "N=0 is not allowed; give a whole number, 1 or more"),
         ("simple_spread", {"N": "3"}, "N='3' is not allowed; give a whole number, 1 or more"),
         ("simple_spread", {"N": True}, "N=True is not allowed"),
@@ -184,7 +184,7 @@ def test_misuse_is_refused():
         world.step(np.zeros((2, 14), np.float32))
     actions = np.zeros((2, 15), np.float32)
     actions[1, 7] = np.nan
-    with pytest.raises(WorldError, match="step 1 of copy 1: agent_1's action is NaN"):
+    with pytest.raises(WorldError, match="step 1 of copy 2 of 2: agent_1's action is NaN"):
         world.step(actions)
 
 

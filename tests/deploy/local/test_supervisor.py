@@ -136,3 +136,19 @@ def test_ending_is_in_reverse_order_and_kills_what_does_not_end(tmp_path: Path) 
     assert polite.process is not None
     assert stubborn.process is not None
     assert (polite.process.returncode, stubborn.process.returncode) == (-15, -9)
+
+
+@pytest.mark.slow
+def test_an_interrupt_while_processes_end_kills_them_all(tmp_path: Path) -> None:
+    """As a second Ctrl-C in a notebook does: it is an exception there, and nothing may be left behind."""
+    deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+    supervisor = Supervisor()
+    roles = [supervisor.add(_role(tmp_path, deaf, finishes=False)) for _ in range(2)]
+    _poll_until(supervisor, lambda: (tmp_path / "log").read_text().count("deaf") == 2)
+
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        supervisor.end(on_wait=interrupt)
+    assert [role.process.returncode for role in roles if role.process is not None] == [-9, -9]

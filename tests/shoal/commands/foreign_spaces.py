@@ -1,4 +1,4 @@
-"""An environment of every kind of space, for runs whose policies are taken elsewhere; it refuses a wrong action."""
+"""An environment with every kind of space, for tests of exported policies; it refuses invalid actions."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ ACTIONS: dict[Any, spaces.Space[Any]] = {
 
 
 class Env(ParallelEnv):  # type: ignore[misc]
-    """Four agents of different kinds of action, whose names are hostile; episodes have six steps."""
+    """Four agents with different kinds of actions and hostile names; episodes have six steps."""
 
-    metadata = {"name": "foreign_spaces"}  # noqa: RUF012  (PettingZoo's own form)
+    metadata = {"name": "foreign_spaces"}  # noqa: RUF012  (the form of PettingZoo)
 
     def __init__(self) -> None:
         self.possible_agents = list(ACTIONS)
@@ -35,11 +35,11 @@ class Env(ParallelEnv):  # type: ignore[misc]
         self._steps = 0
 
     def observation_space(self, agent: Any) -> spaces.Space[Any]:
-        """Returns the one space of all."""
+        """Returns the observation space, the same for all agents."""
         return OBSERVATION
 
     def action_space(self, agent: Any) -> spaces.Space[Any]:
-        """Returns an agent's space."""
+        """Returns the action space of an agent."""
         return ACTIONS[agent]
 
     def reset(self, seed: int | None = None, options: object = None) -> tuple[dict[Any, Any], dict[Any, Any]]:
@@ -71,5 +71,5 @@ class Env(ParallelEnv):  # type: ignore[misc]
 
 
 def parallel_env() -> Env:
-    """Returns the environment, as `pettingzoo:tests.shoal.commands.foreign_spaces` makes it."""
+    """Returns the environment of `pettingzoo:tests.shoal.commands.foreign_spaces`."""
     return Env()

@@ -1,4 +1,4 @@
-"""Run directories with a course of their own making, for tests of what is shown of runs."""
+"""Run directories with artificial logs, evaluations and films, for tests of the report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SETTINGS = {
     "algorithm": {"name": "maddpg", "gradient_clip": 0.5},
     "replay": {"batch": 256, "samples_per_insert": 16.0, "capacity": 1_000_000},
 }
-"""What the tests look for on the page, whatever the defaults are."""
+"""Settings that the tests expect on the page, independent of the defaults."""
 
 
 def line(i: int, agents: int, wobble: float = 0.0, **fields: Any) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def line(i: int, agents: int, wobble: float = 0.0, **fields: Any) -> dict[str, A
 def make_run(
     path: Path, scenario: str = "simple_spread", lines: int = 40, *, wobble: float = 0.0, **settings: Any
 ) -> RunDirectory:
-    """Makes the directory of a run with so many lines in its log."""
+    """Creates the directory of a run with a log of `lines` lines."""
     spec = make_run_spec({"scenario": scenario, "budget": {"seconds": 80.0}}, _SETTINGS, settings)
     directory, run = create(path, spec, world_spec(scenario, **spec.world))
     write_lines(directory, [line(i, len(run.joint.agents), wobble) for i in range(lines)])
@@ -61,7 +61,7 @@ def make_run(
 
 
 def write_lines(directory: RunDirectory, lines: list[dict[str, Any]], end: str = "") -> None:
-    """Writes a log, and behind its last line what a crash may leave."""
+    """Writes a log, followed by `end`: the remains of a crash."""
     directory.metrics_file.write_text("".join(json.dumps(one) + "\n" for one in lines) + end)
 
 
@@ -85,6 +85,6 @@ def evaluate_run(directory: RunDirectory, mean: float = -42.5, **fields: Any) ->
 
 
 def film_run(directory: RunDirectory, name: str = "film.gif") -> None:
-    """Leaves a small film in the run's directory."""
+    """Writes a small film to the run's directory."""
     frames = [Image.new("RGB", (60, 40), (40 * i, 0, 0)) for i in range(4)]
     frames[0].save(directory.path / name, save_all=True, append_images=frames[1:], duration=100, loop=0)

@@ -1,4 +1,4 @@
-"""An environment whose observations and rewards have any size, and whose episodes any length."""
+"""An environment with configurable sizes of observations and rewards and length of episodes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pettingzoo import ParallelEnv
 
 
 class Env(ParallelEnv):  # type: ignore[misc]
-    """Two carts that are to stand at 0; they see their place and their speed, in any unit."""
+    """Two carts that must stop at 0; they observe position and speed, in any unit."""
 
-    metadata = {"name": "sized_numbers"}  # noqa: RUF012  (PettingZoo's own form)
+    metadata = {"name": "sized_numbers"}  # noqa: RUF012  (the form of PettingZoo)
 
     def __init__(self, observed: float, rewarded: float, steps: int) -> None:
         self.possible_agents = ["cart_0", "cart_1"]
@@ -21,7 +21,7 @@ class Env(ParallelEnv):  # type: ignore[misc]
         self._rng = np.random.default_rng(0)
 
     def observation_space(self, agent: str) -> spaces.Space[Any]:
-        """Returns the space of place and speed."""
+        """Returns the space of position and speed."""
         return spaces.Box(-np.inf, np.inf, (2,), np.float64)
 
     def action_space(self, agent: str) -> spaces.Space[Any]:
@@ -33,9 +33,9 @@ class Env(ParallelEnv):  # type: ignore[misc]
         if seed is not None:
             self._rng = np.random.default_rng(seed)
         self.agents, self._age = list(self.possible_agents), 0
-        self._places = {agent: float(self._rng.uniform(-1, 1)) for agent in self.agents}
+        self._positions = {agent: float(self._rng.uniform(-1, 1)) for agent in self.agents}
         self._speeds = dict.fromkeys(self.agents, 0.0)
-        return self._seen(), {agent: {} for agent in self.agents}
+        return self._observations(), {agent: {} for agent in self.agents}
 
     def step(self, actions: dict[str, Any]) -> tuple[dict[str, Any], ...]:
         """Moves the carts."""
@@ -43,20 +43,26 @@ class Env(ParallelEnv):  # type: ignore[misc]
         agents = list(self.agents)
         for agent, action in actions.items():
             self._speeds[agent] = float(action[0])
-            self._places[agent] = float(np.clip(self._places[agent] + 0.1 * self._speeds[agent], -1, 1))
-        rewards = {agent: -self._rewarded * abs(self._places[agent]) for agent in agents}
+            self._positions[agent] = float(np.clip(self._positions[agent] + 0.1 * self._speeds[agent], -1, 1))
+        rewards = {agent: -self._rewarded * abs(self._positions[agent]) for agent in agents}
         over = self._age >= self._steps
-        seen = self._seen()
+        observations = self._observations()
         self.agents = [] if over else agents
-        return seen, rewards, dict.fromkeys(agents, False), dict.fromkeys(agents, over), {agent: {} for agent in agents}
+        return (
+            observations,
+            rewards,
+            dict.fromkeys(agents, False),
+            dict.fromkeys(agents, over),
+            {agent: {} for agent in agents},
+        )
 
-    def _seen(self) -> dict[str, Any]:
+    def _observations(self) -> dict[str, Any]:
         return {
-            agent: self._observed * np.array([self._places[agent], self._speeds[agent]])
+            agent: self._observed * np.array([self._positions[agent], self._speeds[agent]])
             for agent in self.possible_agents
         }
 
 
 def parallel_env(observed: float = 1.0, rewarded: float = 1.0, steps: int = 20) -> Env:
-    """Returns the environment, as `pettingzoo:tests.shoal.commands.sized_numbers` makes it."""
+    """Returns the environment of `pettingzoo:tests.shoal.commands.sized_numbers`."""
     return Env(observed, rewarded, steps)

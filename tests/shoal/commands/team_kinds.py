@@ -1,4 +1,4 @@
-"""A small environment whose agents' names, sizes, rewards and speed are what a test asks for."""
+"""A small environment with configurable names, sizes, rewards and speed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pettingzoo import ParallelEnv
 
 
 class TeamKinds(ParallelEnv):
-    """Agents push a point each; the reward is minus the distance to zero, of each or of the team."""
+    """Each agent pushes a point; the reward is minus its distance to zero, or the sum over the team."""
 
     metadata: ClassVar[dict[str, Any]] = {"name": "team_kinds"}
 
@@ -63,5 +63,5 @@ def parallel_env(
     length: int = 10,
     picture: int = 0,
 ) -> TeamKinds:
-    """Returns the environment; sizes: numbers that each agent observes, repeated in turn."""
+    """Returns the environment; sizes: observation sizes of the agents, repeated cyclically."""
     return TeamKinds(names, sizes, shared=shared, delay_s=delay_s, length=length, picture=picture)

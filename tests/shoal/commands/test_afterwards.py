@@ -10,7 +10,7 @@ import pytest
 
 from common.errors import WorldError
 from shoal.commands.train.afterwards import Task, make_in_child
-from tests.shoal.commands.test_diagnose import kept, small_run
+from tests.shoal.commands.test_diagnose import make_directory, small_run
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +52,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Task
 
     def make(way: str) -> Task:
         (tmp_path / "way").write_text("well")
-        directory = kept(tmp_path / "run", small_run("pettingzoo:afterwards_env"))[0]
+        directory = make_directory(tmp_path / "run", small_run("pettingzoo:afterwards_env"))[0]
         (tmp_path / "way").write_text(way)
         for left in tmp_path.glob("left-*"):  # of the copy that read the spaces, here
             psutil.Process(int(left.read_text())).kill()

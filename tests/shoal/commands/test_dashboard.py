@@ -1,4 +1,4 @@
-"""The live page: served to this machine only, made anew as the run goes on."""
+"""Tests of the dashboard: served to this machine only, updated while the run trains."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ def get(dashboard: Dashboard, path: str = "/", method: str = "GET", host: str = 
     return answer.status, body
 
 
-def test_it_serves_the_report_with_what_happens_now(tmp_path: Path, dashboard: Dashboard, console: Console) -> None:
+def test_it_serves_the_report_with_the_current_status(tmp_path: Path, dashboard: Dashboard, console: Console) -> None:
     dashboard.serve(make_run(tmp_path / "run").path, LineDisplay(console))
     dashboard.show(STATUS, ["replay was killed by signal 9"])
     status, body = get(dashboard)
     page = Page(body)
     assert status == 200
-    for told in ("20,000 (2,000/s)", "the learner is the bottleneck", "replay was killed by signal 9", "in training"):
-        assert told in page.text
+    for text in ("20,000 (2,000/s)", "the learner is the bottleneck", "replay was killed by signal 9", "in training"):
+        assert text in page.text
     assert "Q against returns" in page.text
     assert {"http-equiv": "refresh", "content": "5"} in page.all("meta")
     check_accessibility(page)
-    assert "replay was killed by signal 9" in shown(console), "the terminal is told too"
+    assert "replay was killed by signal 9" in shown(console), "the terminal shows it too"
 
 
 def test_it_can_be_paused(tmp_path: Path, dashboard: Dashboard, console: Console) -> None:
@@ -72,7 +72,7 @@ def test_it_can_be_paused(tmp_path: Path, dashboard: Dashboard, console: Console
     assert "Paused" in page.text
 
 
-def test_it_is_made_anew_but_not_for_every_look(
+def test_it_is_remade_but_not_for_every_request(
     tmp_path: Path, dashboard: Dashboard, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = make_run(tmp_path / "run", lines=3)
@@ -85,7 +85,7 @@ def test_it_is_made_anew_but_not_for_every_look(
     assert "8,700" in Page(get(dashboard)[1]).text
 
 
-def test_only_this_machine_may_look(tmp_path: Path, dashboard: Dashboard, console: Console) -> None:
+def test_only_this_machine_is_served(tmp_path: Path, dashboard: Dashboard, console: Console) -> None:
     dashboard.serve(make_run(tmp_path / "run").path, LineDisplay(console))
     assert dashboard.url.startswith("http://127.0.0.1:")
     port = dashboard.url.rstrip("/").rpartition(":")[2]
@@ -95,7 +95,7 @@ def test_only_this_machine_may_look(tmp_path: Path, dashboard: Dashboard, consol
     assert get(dashboard, method="HEAD") == (200, "")
 
 
-def test_a_port_that_is_taken_is_named(dashboard: Dashboard) -> None:
+def test_a_port_in_use_is_named(dashboard: Dashboard) -> None:
     port = int(dashboard.url.rstrip("/").rpartition(":")[2])
     with pytest.raises(
         ConfigError, match=rf"--dashboard-port {port}: cannot listen on 127\.0\.0\.1:{port}.*0 = any free"
@@ -120,7 +120,7 @@ def test_a_run_ends_with_its_report(tmp_path: Path, console: Console) -> None:
     assert "secret" not in str(launch)
 
 
-def test_what_cannot_be_shown_costs_a_line_and_nothing_else(tmp_path: Path, console: Console) -> None:
+def test_a_failed_artifact_costs_one_line(tmp_path: Path, console: Console) -> None:
     directory = make_run(tmp_path / "run")
     showing = Artifacts(TrainConfig(dashboard=True), console)
     served = showing.begin(directory, LineDisplay(console))

@@ -1,4 +1,4 @@
-"""Verdicts: figures in, warnings out."""
+"""Tests of the warnings that follow from the figures of a diagnosis."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from actor_node.evaluation.ablation import Ablation, ablate
 from common.run.run import RunSpec, make_run_spec
 from learner_node.inspection.network_stats import NetworkFigures, ValueFigures
-from shoal.commands.diagnose.log_figures import Returns, RunFigures, run_figures
+from shoal.commands.diagnose.log_figures import LogFigures, Returns, log_figures
 from shoal.commands.diagnose.log_warnings import log_warnings
 from shoal.commands.diagnose.team_warnings import (
     communication_warnings,
@@ -28,8 +28,8 @@ from .report_runs import line
 
 SPEC = make_run_spec({"scenario": "simple_speaker_listener"})
 EXPLORATION = SPEC.exploration
-GROWN = 10_000
-"""Updates after which critics of the default settings have had their time."""
+ENOUGH_UPDATES = 10_000
+"""Updates after which the critics of the default settings are meaningful."""
 
 
 def heard(
@@ -54,11 +54,11 @@ def network(**fields: Any) -> NetworkFigures:
     )
 
 
-def log(lines: int = 40, **columns: Any) -> RunFigures:
-    """Figures of a log whose columns are functions of how far the run is, 0 to 1."""
+def log(lines: int = 40, **columns: Any) -> LogFigures:
+    """Returns the figures of a log whose columns are functions of the progress of the run, 0 to 1."""
     rows = [line(i, 2, **{name: make(i / (lines - 1)) for name, make in columns.items()}) for i in range(lines)]
     run = run_of(replay={"samples_per_insert": 16.0})
-    figures = run_figures(History(rows), run)
+    figures = log_figures(History(rows), run)
     assert figures is not None
     return figures
 
@@ -66,20 +66,20 @@ def log(lines: int = 40, **columns: Any) -> RunFigures:
 # ---- communication ------------------------------------------------------------------------------------------------
 
 
-def test_a_team_made_to_listen_is_not_warned_of_and_a_deaf_one_is() -> None:
+def test_a_team_that_listens_has_no_warning_and_a_deaf_one_has() -> None:
     run = run_of()
     listening, deaf = (ablate(run, talkers(run, listens=listens), 200, 1) for listens in (True, False))
     assert communication_warnings(listening, run.spec) == []
     (ignored,) = communication_warnings(deaf, run.spec)
-    assert ignored.seen.startswith("speaker_0 is ignored: return of team -")
-    assert "-29 is the known plateau" in ignored.seen
+    assert ignored.seen.startswith("messages of speaker_0 are ignored: return of team -")
+    assert "-29 is a known local optimum" in ignored.seen
     assert any("network.head" in one for one in ignored.to_try)
 
 
-def test_the_plateau_is_that_of_the_usual_speaker_listener_only() -> None:
+def test_the_plateau_is_only_reported_for_the_default_speaker_listener() -> None:
     hardly = heard(2.0, whole=-29.5)
-    (warned,) = communication_warnings([hardly], SPEC)
-    assert "hardly heard" in warned.seen
+    (warning,) = communication_warnings([hardly], SPEC)
+    assert "hardly used" in warning.seen
     for other in ({"scenario": "simple_reference"}, {"scenario": SPEC.scenario, "world": {"dynamics": "legacy"}}):
         assert not communication_warnings([hardly], make_run_spec(other))
     for off in (heard(2.0, whole=-15.0), heard(2.0, whole=-60.0), heard(8.0, whole=-29.5)):
@@ -91,28 +91,28 @@ def test_the_plateau_is_that_of_the_usual_speaker_listener_only() -> None:
     [
         (heard(5.0), False),
         (heard(0.3), True),
-        # Certain, but a hundredth of the return.
+        # Significant, but a hundredth of the return.
         (heard(0.2, half=0.1), True),
-        # Silence costs, wrong words do not: nothing is told.
+        # Silence costs, wrong messages do not: the content is ignored.
         (heard(0.1, zeroed=9.0), True),
     ],
 )
-def test_a_speaker_is_ignored_when_anothers_words_serve_as_well(ablation: Ablation, is_ignored: bool) -> None:
+def test_a_speaker_is_ignored_if_shuffled_messages_cost_nothing(ablation: Ablation, is_ignored: bool) -> None:
     assert bool(communication_warnings([ablation], SPEC)) is is_ignored
     if is_ignored:
-        (warned,) = communication_warnings([ablation], SPEC)
-        assert ("react to there being a message" in warned.means) is (ablation.zeroed_cost > 1)
+        (warning,) = communication_warnings([ablation], SPEC)
+        assert ("react to the presence of a message" in warning.means) is (ablation.zeroed_cost > 1)
 
 
-def test_it_is_enough_that_one_side_hears() -> None:
-    """Eve hears alice too, and what she hears is her own side's return."""
+def test_a_speaker_is_not_ignored_if_one_side_listens() -> None:
+    """Eve receives the messages of alice too, and uses them for the return of another side."""
     assert not communication_warnings([heard(0.0, side="agent"), heard(6.0, side="adversary")], SPEC)
     assert len(communication_warnings([heard(0.0, side="agent"), heard(0.1, side="adversary")], SPEC)) == 1
 
 
-def test_messages_that_do_harm_are_told_of() -> None:
-    (warned,) = communication_warnings([heard(-4.0)], SPEC)
-    assert "does harm" in warned.seen
+def test_harmful_messages_cause_a_warning() -> None:
+    (warning,) = communication_warnings([heard(-4.0)], SPEC)
+    assert "do harm" in warning.seen
 
 
 # ---- values and networks ------------------------------------------------------------------------------------------
@@ -126,55 +126,55 @@ def test_messages_that_do_harm_are_told_of() -> None:
         (values(0.6), ["overestimated"]),
         (values(-0.6), ["underestimated"]),
         (values(0.6, bias_ci95=(-3.0, 15.0)), []),
-        (values(correlation=0.1), ["hardly ordered alike"]),
-        (values(0.6, correlation=-0.2), ["overestimated", "hardly ordered alike"]),
+        (values(correlation=0.1), ["hardly correlates"]),
+        (values(0.6, correlation=-0.2), ["overestimated", "hardly correlates"]),
         (values(correlation=0.1, realised_std=0.2), []),
         (values(correlation=None), []),
     ],
 )
 def test_warnings_of_values(figures: ValueFigures, words: list[str]) -> None:
-    seen = [warned.seen for warned in value_warnings([figures], SPEC, GROWN)]
+    seen = [warning.seen for warning in value_warnings([figures], SPEC, ENOUGH_UPDATES)]
     assert len(seen) == len(words)
     assert all(word in one for word, one in zip(words, seen, strict=True))
 
 
-def test_what_a_bias_usually_means() -> None:
-    """Nearer to 0 than the returns: not there yet. On the other side of 0: climbed. Other rewards later: strayed."""
-    late, climbed, strayed, low = (
-        value_warnings([own], SPEC, GROWN)[0]
+def test_the_usual_causes_of_a_bias() -> None:
+    """Closer to 0 than the returns: too young. Beyond 0: exploited. Other rewards later: the time limit."""
+    young, exploited, after_limit, low = (
+        value_warnings([own], SPEC, ENOUGH_UPDATES)[0]
         for own in (values(0.6), values(1.6), values(0.6, reward_beyond=-5.0), values(-0.6))
     )
-    assert "start at 0" in late.means
-    assert "climbs errors" in climbed.means
-    assert "earns -5.00 a step instead of -0.50" in strayed.seen
-    assert any("world.max_cycles" in one for one in strayed.to_try)
+    assert "start at 0" in young.means
+    assert "exploits errors" in exploited.means
+    assert "earns -5.00 a step instead of -0.50" in after_limit.seen
+    assert any("world.max_cycles" in one for one in after_limit.to_try)
     assert "lags behind" in low.means
 
 
-def test_a_run_of_a_few_updates_is_told_to_train_longer_and_nothing_else() -> None:
-    """Its critics are near 0, whatever its team does beyond the time limit."""
+def test_a_run_of_few_updates_is_only_advised_to_train_longer() -> None:
+    """The critics are near 0, whatever the team does after the time limit."""
     young = values(0.9, 0.0, reward_beyond=-5.0)
-    (warned,) = value_warnings([young], SPEC, 60)
-    assert warned.to_try == ("train longer",)
-    assert "some 2,000 updates, and this run has had 60" in warned.means
+    (warning,) = value_warnings([young], SPEC, 60)
+    assert warning.to_try == ("train longer",)
+    assert "about 2,000 updates with these settings; this run has made 60" in warning.means
     assert value_warnings([values(0.1, 0.0)], SPEC, 60) == []
-    grown = round(fewest_updates(SPEC))
-    assert grown == 2_000
-    assert len(value_warnings([young], SPEC, grown + 1)) == 2
+    enough = round(fewest_updates(SPEC))
+    assert enough == 2_000
+    assert len(value_warnings([young], SPEC, enough + 1)) == 2
 
 
-def test_what_is_alike_is_said_once() -> None:
+def test_equal_warnings_are_merged() -> None:
     three = [values(1.6, player=f"agent_{i}") for i in range(3)]
-    (warned,) = merged(value_warnings(three, SPEC, GROWN))
-    assert warned.about == "agent_0, agent_1, agent_2"
-    assert warned.seen.endswith("overestimated; likewise agent_1, agent_2")
-    assert len(merged(value_warnings([*three, values(-0.6)], SPEC, GROWN))) == 2
+    (warning,) = merged(value_warnings(three, SPEC, ENOUGH_UPDATES))
+    assert warning.about == "agent_0, agent_1, agent_2"
+    assert warning.seen.endswith("overestimated; likewise agent_1, agent_2")
+    assert len(merged(value_warnings([*three, values(-0.6)], SPEC, ENOUGH_UPDATES))) == 2
 
 
-def test_over_and_under_are_not_said_to_be_alike() -> None:
-    """Both stray beyond the time limit, which means and advises the same."""
+def test_over_and_underestimates_are_not_merged() -> None:
+    """Both have the same cause and advice: other behaviour after the time limit."""
     over, under = values(1.6, player="a", reward_beyond=-5.0), values(-1.6, player="b", reward_beyond=-9.0)
-    first, second = merged(value_warnings([over, under], SPEC, GROWN))
+    first, second = merged(value_warnings([over, under], SPEC, ENOUGH_UPDATES))
     assert (first.means, first.to_try) == (second.means, second.to_try)
     assert ("overestimated" in first.seen, "underestimated" in second.seen) == (True, True)
 
@@ -187,7 +187,7 @@ def test_over_and_under_are_not_said_to_be_alike() -> None:
         (network(dead=(0.5, 0.7)), None),
         (network(dead=(0.9, 0.9), inputs=3), None),
         (network(logit_size=2.0, saturated=0.5), None),
-        (network(logit_size=4.0, saturated=0.99), "99% of its squashed actions"),
+        (network(logit_size=4.0, saturated=0.99), "99% of the squashed actions"),
         (network(logit_size=25.0, top_probability=1.0, entropy=0.0), "logits are of size 25.0"),
     ],
 )
@@ -197,10 +197,10 @@ def test_warnings_of_networks(figures: NetworkFigures, word: str | None) -> None
     assert word is None or word in found[0].seen
 
 
-# ---- the course ---------------------------------------------------------------------------------------------------
+# ---- the log ------------------------------------------------------------------------------------------------------
 
 
-def test_a_healthy_log_is_not_warned_of() -> None:
+def test_a_healthy_log_has_no_warnings() -> None:
     assert log_warnings(log(), SPEC, sides=1) == []
     assert log_warnings(None, SPEC, sides=1) == []
 
@@ -220,8 +220,8 @@ def test_a_healthy_log_is_not_warned_of() -> None:
         ({"trained_s": lambda t: 20.0 * t}, "waiting"),
     ],
 )
-def test_warnings_of_the_course(columns: dict[str, Any], about: str) -> None:
-    assert " ".join(warned.about for warned in log_warnings(log(**columns), SPEC, sides=1)) == about
+def test_warnings_of_the_log(columns: dict[str, Any], about: str) -> None:
+    assert " ".join(warning.about for warning in log_warnings(log(**columns), SPEC, sides=1)) == about
 
 
 def test_returns_of_several_sides_are_not_compared() -> None:
@@ -232,7 +232,7 @@ def test_returns_of_several_sides_are_not_compared() -> None:
     assert log_warnings(noisy, SPEC, sides=1) == []
 
 
-def test_figures_of_the_course() -> None:
+def test_figures_of_the_log() -> None:
     figures = log(
         critic_gradient_norm=lambda t: [0.1, 1.0 if t > 0.5 else 0.25],
         policy_gradient_norm=lambda t: [0.1, 0.2],
@@ -243,17 +243,17 @@ def test_figures_of_the_course() -> None:
     assert figures.learner_waited == pytest.approx(0.05)
     # 39 s of two actors' 78 s each.
     assert figures.actors_waited == pytest.approx(0.25)
-    assert run_figures(History([line(i, 2) for i in range(5)]), run_of()) is None
-    nothing = run_figures(History([{"updates": i} for i in range(20)]), run_of())
+    assert log_figures(History([line(i, 2) for i in range(5)]), run_of()) is None
+    nothing = log_figures(History([{"updates": i} for i in range(20)]), run_of())
     assert nothing is not None
     assert nothing.policy_lag is nothing.returns is nothing.critic_loss_growth is nothing.learner_waited is None
 
 
-# ---- what is advised ----------------------------------------------------------------------------------------------
+# ---- advice -------------------------------------------------------------------------------------------------------
 
 
-def test_every_setting_that_is_advised_exists() -> None:
-    text = " ".join(one for warned in _all_warnings() for one in warned.to_try)
+def test_every_advised_setting_exists() -> None:
+    text = " ".join(one for warning in _all_warnings() for one in warning.to_try)
     named = set(re.findall(r"\b(?:network|algorithm|exploration|replay|budget|world)\.[a-z_]+", text))
     assert len(named) > 10
     known = {
@@ -264,18 +264,18 @@ def test_every_setting_that_is_advised_exists() -> None:
     assert named <= known | {"world.max_cycles"}
 
 
-def test_nothing_is_advised_that_is_set_already() -> None:
+def test_current_settings_are_not_advised() -> None:
     settings = {"algorithm": {"name": "matd3", "gradient_clip": 0.5}, "network": {"head": "soft"}}
     spec = make_run_spec({"scenario": SPEC.scenario, **settings})
     other = make_run_spec({"scenario": SPEC.scenario, "algorithm": {"name": "iddpg", "gradient_clip": 0.1}})
     advice = {
-        name: " ".join(one for warned in _all_warnings() for one in warned.fitting(fits).to_try)
+        name: " ".join(one for warning in _all_warnings() for one in warning.without_current_settings(fits).to_try)
         for name, fits in (("this", spec), ("other", other))
     }
     for setting in ("algorithm.name = matd3", "algorithm.gradient_clip = 0.5", "network.head = soft"):
         assert setting not in advice["this"]
         assert setting in advice["other"]
-    assert "a smaller algorithm.target_rate" in advice["this"]
+    assert "lower algorithm.target_rate" in advice["this"]
 
 
 def _all_warnings() -> list[DiagnosisWarning]:
@@ -287,16 +287,16 @@ def _all_warnings() -> list[DiagnosisWarning]:
     maddpg = make_run_spec({"scenario": "simple_spread", "algorithm": {"name": "maddpg"}})
     return [
         *(
-            warned
+            warning
             for spec in (SPEC, discrete)
             for cost in (0.0, 2.0, -4.0)
-            for warned in communication_warnings([heard(cost, whole=-29.0)], spec)
+            for warning in communication_warnings([heard(cost, whole=-29.0)], spec)
         ),
         *(
-            warned
+            warning
             for spec in (SPEC, maddpg)
             for bias in (0.6, 1.6, -1.0)
-            for warned in value_warnings([values(bias, 0.0)], spec, GROWN)
+            for warning in value_warnings([values(bias, 0.0)], spec, ENOUGH_UPDATES)
         ),
         *network_warnings([network(dead=(0.9,), logit_size=99.0, top_probability=1.0)], EXPLORATION),
         *log_warnings(bad, SPEC, sides=1),

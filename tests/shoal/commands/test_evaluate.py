@@ -1,4 +1,4 @@
-"""`shoal evaluate` over one run and over many: which runs there are, what their seeds come to, CSV and LaTeX."""
+"""Tests of `shoal evaluate` with one run and with many: finding runs, summaries over seeds, CSV and LaTeX."""
 
 import csv
 import io
@@ -16,7 +16,8 @@ from common.process import command
 from common.run.run import make_run_spec
 from shoal.cli import shoal
 from shoal.commands.evaluate import csv_latex
-from shoal.commands.evaluate.summary import EvaluatedRun, run_directories, spread, summarise
+from shoal.commands.evaluate.summary import EvaluatedRun, spread, summarise
+from shoal.run_paths import find_runs, run_directory
 from tests.actor_node.teams import make_team
 
 
@@ -47,31 +48,57 @@ def shoal_run(*arguments: object):
     return CliRunner().invoke(shoal, [str(argument) for argument in arguments], standalone_mode=False)
 
 
-# ---- which runs ---------------------------------------------------------------------------------------------------
+# ---- finding runs ---------------------------------------------------------------------------------------------------
 
 
-def test_a_sweeps_directory_is_all_its_runs_and_no_milestones(tmp_path):
-    for place in ("a/seed-1", "a/seed-2", "b/seed-1", "b/seed-1/milestones/0000000100"):
-        make_team(tmp_path / place, "simple_push")
-    found = run_directories([tmp_path, tmp_path / "a" / "seed-1"])
+def test_a_directory_of_runs_is_all_its_runs_and_no_milestones(tmp_path):
+    for name in ("a/seed-1", "a/seed-2", "b/seed-1", "b/seed-1/milestones/0000000100"):
+        make_team(tmp_path / name, "simple_push")
+    found = find_runs([tmp_path, tmp_path / "a" / "seed-1"])
     assert [directory.path for directory in found] == [tmp_path / p for p in ("a/seed-1", "a/seed-2", "b/seed-1")]
     milestone = tmp_path / "b/seed-1/milestones/0000000100"
-    assert [directory.path for directory in run_directories([milestone])] == [milestone]
+    assert [directory.path for directory in find_runs([milestone])] == [milestone]
 
 
-def test_a_path_without_runs_and_a_sweep_that_is_not_done_are_told_apart(tmp_path):
+def test_a_path_without_runs_and_a_file_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="does not contain a run"):
-        run_directories([tmp_path])
+        find_runs([tmp_path])
     team = make_team(tmp_path / "a" / "seed-1", "simple_push")
-    team.policy_file.unlink()
-    with pytest.raises(ConfigError, match="seed-1 has no policies yet"):
-        run_directories([tmp_path])
+    with pytest.raises(
+        ConfigError, match=r"policy.safetensors is a file. Pass the directory of its run, as in .*seed-1"
+    ):
+        run_directory(team.policy_file)
 
 
-# ---- what they come to --------------------------------------------------------------------------------------------
+@pytest.mark.slow
+def test_runs_without_policies_are_skipped_with_a_line(tmp_path, capsys):
+    ready, untrained = (make_team(tmp_path / name, "simple_push") for name in ("seed-1", "seed-2"))
+    untrained.policy_file.unlink()
+    options = ["--episodes", "2", "--fast"]
+    assert command.run(shoal, "shoal", ["evaluate", str(tmp_path), *options]) == 0
+    output = capsys.readouterr()
+    assert f"skipped {untrained.path}: no policies yet" in output.err
+    assert str(ready.path) in output.out
+    assert str(untrained.path) not in output.out
+    assert command.run(shoal, "shoal", ["evaluate", str(untrained.path), *options]) == 2
+    ready.policy_file.unlink()
+    assert command.run(shoal, "shoal", ["evaluate", str(tmp_path), *options]) == 2
+    assert "None of the 2 runs has policies yet." in capsys.readouterr().err
 
 
-def test_runs_that_differ_in_their_seed_only_are_put_together():
+@pytest.mark.parametrize("name", ["evaluate", "report", "diagnose", "export"])
+def test_a_file_in_place_of_a_run_costs_one_line(tmp_path, capsys, name):
+    team = make_team(tmp_path / "run", "simple_push")
+    assert command.run(shoal, "shoal", [name, str(team.policy_file)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"is a file. Pass the directory of its run, as in {team.path}." in error
+
+
+# ---- summaries over seeds --------------------------------------------------------------------------------------------
+
+
+def test_runs_that_differ_only_by_their_seed_are_grouped():
     runs, specs = evaluated([-30.0, -32.0, -34.0])
     other, other_specs = evaluated([-20.0], {"algorithm": {"name": "iddpg"}})
     found = summarise([*runs, *other], [*specs, *other_specs])
@@ -83,7 +110,7 @@ def test_runs_that_differ_in_their_seed_only_are_put_together():
     assert found.summaries[1].return_mean.ci95 is None
 
 
-def test_a_default_written_out_makes_no_group_of_its_own():
+def test_an_explicit_default_does_not_make_a_separate_group():
     runs, specs = evaluated([-30.0])
     more, more_specs = evaluated([-32.0], {"world": {"N": 3}})
     assert [one.runs for one in summarise([*runs, *more], [*specs, *more_specs]).summaries] == [2]
@@ -100,10 +127,10 @@ def test_the_interquartile_mean_leaves_out_the_outer_quarters_and_its_interval_i
     assert spread([7.0]).iqm_ci95 is None
 
 
-# ---- for other programs -------------------------------------------------------------------------------------------
+# ---- CSV and LaTeX -------------------------------------------------------------------------------------------
 
 
-def test_csv_has_a_line_a_run_and_two_over_runs():
+def test_csv_has_a_line_for_each_run_and_two_for_each_group():
     runs, specs = evaluated([-30.0, -32.0])
     text = csv_latex.to_csv(summarise(runs, specs))
     rows = list(csv.DictReader(io.StringIO(text)))
@@ -130,7 +157,7 @@ def test_latex_escapes_names_and_has_as_many_cells_in_every_row():
 
 
 @pytest.mark.slow
-def test_one_run_is_printed_as_before_and_its_result_left_in_it(tmp_path):
+def test_one_run_is_printed_and_its_result_is_stored(tmp_path):
     team = make_team(tmp_path / "a", "simple_tag")
     result = shoal_run("evaluate", team.path, "--episodes", 5, "--fast", "--json")
     found = json.loads(result.stdout)
@@ -138,13 +165,13 @@ def test_one_run_is_printed_as_before_and_its_result_left_in_it(tmp_path):
     assert (found["world"], found["dynamics"]) == ("simple_tag", "mpe2")
     assert found["metrics"]["touches"]["mean"] >= 0
     assert msgspec.json.decode(team.evaluation_file.read_bytes()) == found
-    told = shoal_run("evaluate", team.path, "--episodes", 5, "--fast").stdout
-    assert "return S = " in told
-    assert "adversaries touching agents" in told
+    output = shoal_run("evaluate", team.path, "--episodes", 5, "--fast").stdout
+    assert "return S = " in output
+    assert "adversaries touching agents" in output
 
 
 @pytest.mark.slow
-def test_the_original_dynamics_are_another_scale_and_not_left_for_reports(tmp_path):
+def test_legacy_dynamics_have_another_scale_and_are_not_stored(tmp_path):
     team = make_team(tmp_path / "a", "simple_spread")
     found = json.loads(shoal_run("evaluate", team.path, "--episodes", 5, "--dynamics", "legacy", "--json").stdout)
     assert found["dynamics"] == "legacy"
@@ -162,17 +189,17 @@ def test_several_runs_become_one_table(tmp_path):
     assert [run["run_seed"] for run in found["runs"]] == [1, 2]
     (summary,) = found["summaries"]
     assert summary["return_mean"]["mean"] == pytest.approx(np.mean([r["result"]["return_mean"] for r in found["runs"]]))
-    told = shoal_run("evaluate", tmp_path, "--episodes", 5, "--fast").stdout
-    assert "mean of 2 runs" in told
-    assert "IQM of 2 runs" in told
-    assert "agent_success" in told
+    output = shoal_run("evaluate", tmp_path, "--episodes", 5, "--fast").stdout
+    assert "mean of 2 runs" in output
+    assert "IQM of 2 runs" in output
+    assert "agent_success" in output
     one = shoal_run("evaluate", tmp_path / "seed-1", "--episodes", 5, "--fast", "--format", "csv").stdout
     assert one.count("\n") == 2
 
 
 @pytest.mark.slow
-def test_a_sweep_of_one_run_is_told_as_a_sweep(tmp_path):
-    """Whoever reads the JSON knows what is in it by what was asked for."""
+def test_a_directory_with_one_run_is_printed_as_a_table(tmp_path):
+    """The shape of the JSON depends on the request, not on the number of runs."""
     make_team(tmp_path / "seed-1", "simple_push")
     options = ("--episodes", 2, "--fast", "--json")
     assert len(json.loads(shoal_run("evaluate", tmp_path, *options).stdout)["runs"]) == 1
@@ -180,7 +207,7 @@ def test_a_sweep_of_one_run_is_told_as_a_sweep(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_no_training_has_made_stands_beside_the_runs_and_in_no_mean_over_them(tmp_path):
+def test_baselines_are_listed_beside_the_runs_and_not_averaged(tmp_path):
     for seed in (1, 2):
         make_team(tmp_path / f"seed-{seed}", "simple_push", seed)
     asked = ("evaluate", tmp_path, "untrained", "random", "frozen", "--episodes", 50, "--fast")
@@ -198,19 +225,19 @@ def test_what_no_training_has_made_stands_beside_the_runs_and_in_no_mean_over_th
 
 
 @pytest.mark.slow
-def test_a_run_in_a_directory_of_such_a_name_is_told_by_its_path(tmp_path, monkeypatch):
+def test_a_run_in_a_directory_with_a_baselines_name_is_shown_by_its_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_team(tmp_path / "random", "simple_push")
     found = json.loads(shoal_run("evaluate", "./random", "random", "--episodes", 5, "--fast", "--json").stdout)
     assert [one["directory"] for one in (*found["runs"], *found["references"])] == ["./random", "random"]
 
 
-def test_such_teams_need_runs_of_one_world(tmp_path, capsys):
+def test_baselines_need_runs_of_one_world(tmp_path, capsys):
     make_team(tmp_path / "a", "simple_push")
     make_team(tmp_path / "b", "simple_spread")
     assert command.run(shoal, "shoal", ["evaluate", "random", "--fast"]) == 2
-    told = capsys.readouterr().err
-    assert "random: no run is named, so the world is unknown. Add a run's directory; if" in told
+    output = capsys.readouterr().err
+    assert "random: no run is named, so the world is unknown. Add a run's directory; if" in output
     both = [str(tmp_path / "a"), str(tmp_path / "b")]
     assert command.run(shoal, "shoal", ["evaluate", *both, "random", "--fast"]) == 2
     assert "Name runs of one scenario" in capsys.readouterr().err
@@ -219,21 +246,21 @@ def test_such_teams_need_runs_of_one_world(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--json", "--format", "csv"], "ask for one of them"),
+        (["--json", "--format", "csv"], "Pass one of them"),
         (["--dynamics", "legacy"], "simple_crypto"),
         (["--episodes", "0"], "--episodes"),
         (["--format", "pdf"], "--format"),
     ],
 )
-def test_what_cannot_be_asked_for_costs_one_line_and_exit_code_2(tmp_path, capsys, options, message):
+def test_invalid_options_cost_one_line_and_exit_code_2(tmp_path, capsys, options, message):
     team = make_team(tmp_path / "a", "simple_crypto")
     assert command.run(shoal, "shoal", ["evaluate", str(team.path), *options]) == 2
-    told = capsys.readouterr().err
-    assert message in told
-    assert "Traceback" not in told
+    output = capsys.readouterr().err
+    assert message in output
+    assert "Traceback" not in output
 
 
-def test_a_world_that_is_not_ours_has_no_fast_twin(tmp_path, capsys):
+def test_a_foreign_world_cannot_be_fast(tmp_path, capsys):
     scenario = "pettingzoo:mpe2.simple_spread_v3"
     team = make_team(Path(tmp_path) / "a", scenario)
     assert command.run(shoal, "shoal", ["evaluate", str(team.path), "--fast"]) == 2

@@ -1,4 +1,4 @@
-"""What commands that play episodes show meanwhile, and by how many processes they play."""
+"""Tests of the progress of commands that play episodes, and of their number of processes."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from shoal.commands.evaluate.progress import ProgressWatcher, play_options
 
 
 @pytest.mark.parametrize("done", [0, 3])
-def test_a_long_silence_is_named_whatever_came_before(monkeypatch: pytest.MonkeyPatch, done: int) -> None:
+def test_a_long_silence_is_reported_whatever_came_before(monkeypatch: pytest.MonkeyPatch, done: int) -> None:
     monkeypatch.setattr(playing, "LINE_PERIOD_S", 0.0)
-    said = io.StringIO()
-    with ProgressWatcher(Console(file=said), "evaluating", quiet=True) as watching:
+    output = io.StringIO()
+    with ProgressWatcher(Console(file=output), "evaluating", quiet=True) as watcher:
         if done:
-            watching.done(done, done)
-        watching.tick(4)
-    assert said.getvalue().splitlines()[-1] == f"no episode has ended for 0 s; 4 being played, {done} done"
+            watcher.done(done, done)
+        watcher.tick(4)
+    assert output.getvalue().splitlines()[-1] == f"no episode has ended for 0 s; 4 running, {done} done"
 
 
-def test_nothing_is_said_of_a_short_silence() -> None:
-    said = io.StringIO()
-    with ProgressWatcher(Console(file=said), "evaluating") as watching:
-        watching.tick(4)
-    assert said.getvalue() == "evaluating\n"
+def test_a_short_silence_is_not_reported() -> None:
+    output = io.StringIO()
+    with ProgressWatcher(Console(file=output), "evaluating") as watcher:
+        watcher.tick(4)
+    assert output.getvalue() == "evaluating\n"
 
 
 def test_a_training_of_many_actors_is_not_evaluated_by_more_processes_than_there_are_cores() -> None:

@@ -82,7 +82,7 @@ def test_a_side_that_acts_as_one_is_one_file_that_sees_the_whole_side(tmp_path: 
     assert one["obs_dim"] == BOXES.obs_dim
 
 
-def test_a_file_tells_whose_it_is(tmp_path: Path) -> None:
+def test_a_file_names_its_player_and_run(tmp_path: Path) -> None:
     policy = team_of(MIXED, network={"policy_hidden": (8,)}, world={"N": 3})
     write_team(policy, tmp_path)
     model = onnx.load(tmp_path / "leader.onnx")
@@ -187,7 +187,7 @@ def check_same_as_the_adapter(names: dict[str, Any], run: Path) -> None:
         assert space.contains(theirs)
 
 
-def test_a_run_of_before_says_that_the_spaces_are_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_old_run_reports_that_the_spaces_are_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     policy = team_of(MOVERS, network={"policy_hidden": (8,)}, scenario="pettingzoo:somewhere")
     (tmp_path / "run.toml").write_text(to_toml(policy.run))
     save_policy(tmp_path / "policy.safetensors", policy)

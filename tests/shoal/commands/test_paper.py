@@ -1,4 +1,4 @@
-"""`shoal paper`: the runs it needs, what they come to, and how that is written."""
+"""Tests of `shoal paper`: its runs, their results, and the page."""
 
 from xml.etree import ElementTree as ET
 
@@ -25,7 +25,7 @@ QUICK = Scale(quick=True)
 
 
 def evaluations(value):
-    """Returns what evaluates a run run: every measure as `value` says."""
+    """Returns a function that evaluates a planned run: every measure is `value`."""
 
     def evaluated(run):
         number = value(run)
@@ -39,7 +39,7 @@ def evaluations(value):
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.key)
-def test_every_line_is_a_run_that_can_be_made(task):
+def test_every_line_is_a_valid_run(task):
     assert {measure.name for measure in task.measures} <= MEANINGS.keys()
     names = {variant.name for variant in task.variants}
     assert {task.claim.ahead, task.claim.behind, *task.published} <= names
@@ -62,7 +62,7 @@ def test_the_quick_networks_are_those_of_the_papers_preset():
     assert {name: tuple(v) if isinstance(v, list) else v for name, v in quick.items()} == paper
 
 
-def test_runs_come_seed_by_seed_each_in_a_directory_of_its_own(tmp_path):
+def test_runs_are_ordered_by_seed_and_have_separate_directories(tmp_path):
     runs = plan(tmp_path, TASKS, QUICK)
     assert len(runs) == 3 * (3 * 2 + 3 * 4)
     assert len({run.job.directory for run in runs}) == len(runs)
@@ -71,13 +71,13 @@ def test_runs_come_seed_by_seed_each_in_a_directory_of_its_own(tmp_path):
     assert len(plan(tmp_path, chosen_tasks(["communication"]), Scale(quick=True, seeds=5))) == 10
 
 
-def test_runs_of_another_scale_are_not_mixed_in(tmp_path):
+def test_runs_of_another_scale_are_refused(tmp_path):
     (task,) = chosen_tasks(["deception"])
     runs = plan(tmp_path, [task], QUICK)
     refuse_other_runs(runs, QUICK)
     make_team(runs[0].job.directory, task.scenario, budget={"steps": task.quick_steps})
     refuse_other_runs(runs, QUICK)
-    with pytest.raises(ConfigError, match="name another directory with --run"):
+    with pytest.raises(ConfigError, match="Name another directory with --run"):
         refuse_other_runs(runs, Scale(quick=True, steps=7))
     with pytest.raises(ConfigError, match="in batches of 256, not of 1,500,000 in 1024"):
         refuse_other_runs(runs, Scale(quick=False))
@@ -86,7 +86,7 @@ def test_runs_of_another_scale_are_not_mixed_in(tmp_path):
 # ---- what they come to --------------------------------------------------------------------------------------------
 
 
-def test_a_line_is_its_seeds_mean_with_students_interval(tmp_path):
+def test_a_line_has_the_mean_over_seeds_with_students_interval(tmp_path):
     tasks = chosen_tasks(["predator-prey"])
     runs = plan(tmp_path, tasks, QUICK)
     (table,) = tables(runs, evaluations(lambda run: 10.0 * run.job.seed))
@@ -97,7 +97,7 @@ def test_a_line_is_its_seeds_mean_with_students_interval(tmp_path):
     assert table.verdict == "behind", "alike is not ahead"
 
 
-def test_shares_stay_within_what_a_share_can_be_and_a_lead_is_a_difference(tmp_path):
+def test_intervals_of_fractions_are_clipped_and_a_lead_is_a_difference(tmp_path):
     runs = plan(tmp_path, chosen_tasks(["deception"]), QUICK)
     (table,) = tables(runs, evaluations(lambda run: 0.45 * run.job.seed - 0.4))
     line = table.lines[0].scores
@@ -114,7 +114,7 @@ def test_shares_stay_within_what_a_share_can_be_and_a_lead_is_a_difference(tmp_p
         ((16.0, None), (10.0, None), "not told"),
     ],
 )
-def test_who_is_ahead_is_said_with_how_sure_that_is(ahead, behind, verdict):
+def test_the_verdict_includes_the_intervals(ahead, behind, verdict):
     (tag,) = chosen_tasks(["predator-prey"])
     scores = {tag.claim.ahead: Score((), *ahead), tag.claim.behind: Score((), *behind)}
     assert compare_with_claim(tag, scores) == verdict
@@ -173,12 +173,12 @@ def test_one_seed_has_a_page_and_a_plot_without_intervals(tmp_path):
 def test_a_mistake_costs_one_line_and_exit_code_2(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     cases = {
-        "--task deceit: not one of communication": ["--task", "deceit"],
-        "cannot be made": ["--run", str(tmp_path / "file" / "x")],
+        "--task deceit does not exist. Choose from communication": ["--task", "deceit"],
+        "cannot be created": ["--run", str(tmp_path / "file" / "x")],
         "--jobs": ["--jobs", "0"],
     }
     for message, arguments in cases.items():
         assert command.run(shoal, "shoal", ["paper", "--quick", *arguments]) == 2
-        told = capsys.readouterr().err
-        assert message in told
-        assert "Traceback" not in told
+        output = capsys.readouterr().err
+        assert message in output
+        assert "Traceback" not in output

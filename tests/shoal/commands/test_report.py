@@ -1,4 +1,4 @@
-"""The page: structure, accessibility, escaping, and what it says of whole, broken and several runs."""
+"""Tests of the report page: contents, structure, accessibility and escaping, of complete, broken and several runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VOID = {"meta", "link", "img", "input", "br", "path", "circle"}
 
 
 class Page(HTMLParser):
-    """A page's elements, in order, with their attributes, and its text."""
+    """The elements of a page in order, with their attributes, and the text of the page."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def page_of(tmp_path: Path, *runs: Path) -> Page:
 
 @pytest.fixture
 def whole(tmp_path: Path) -> Page:
-    """A page with everything: evaluation, filmed, machine recorded."""
+    """A page with everything: evaluation, film and machine information."""
     directory = make_run(tmp_path / "spread")
     evaluate_run(directory)
     film_run(directory)
@@ -66,48 +66,55 @@ def whole(tmp_path: Path) -> Page:
     return page_of(tmp_path, directory.path)
 
 
-# ---- what it says -------------------------------------------------------------------------------------------------
+# ---- contents -------------------------------------------------------------------------------------------------
 
 
-def test_it_says_what_became_of_the_run(whole: Page) -> None:
+def test_the_page_contains_the_results_of_the_run(whole: Page) -> None:
     minus = "\N{MINUS SIGN}"
-    for told in (
+    for text in (
         *(f"{minus}42.50", f"95 % interval {minus}43.50 to {minus}41.50", "1,000 episodes", "mpe2:simple_spread"),
         *("agent_2", f"{minus}14.17", f"{minus}160.0", "200,000", "11,700", "1 min 14 s", "15.97 of 16"),
-        *("Q against returns", "Critic gradient norm", "Replay ratio", "target 16", "clipped to 0.5", "Actors wait"),
+        *(
+            "Q against returns",
+            "Critic gradient norm",
+            "Replay ratio",
+            "target 16",
+            "clipped to 0.5",
+            "Actors wait",
+        ),
         *("actors waiting for the learner", "50 %", "budget.seconds", "80.0", describe_machine()["processor"], "torch"),
     ):
-        assert told in whole.text, told
+        assert text in whole.text, text
     assert "not finished: 98 % of its budget" in whole.text
 
 
-def test_a_run_that_is_not_evaluated_says_how_to(tmp_path: Path) -> None:
+def test_a_run_without_evaluation_shows_the_command(tmp_path: Path) -> None:
     page = page_of(tmp_path, make_run(tmp_path / "run").path)
-    assert "Not evaluation yet" in page.text
+    assert "Not evaluated yet" in page.text
     assert f"shoal evaluate {tmp_path / 'run'}" in page.text
-    assert "The machine was not recorded" in page.text
+    assert "The machine is not recorded" in page.text
 
 
-def test_a_run_that_has_logged_nothing_has_a_page(tmp_path: Path) -> None:
+def test_a_run_without_metrics_has_a_page(tmp_path: Path) -> None:
     page = page_of(tmp_path, make_run(tmp_path / "run", lines=0).path)
-    assert "Nothing is logged yet" in page.text
+    assert "No metrics yet" in page.text
     assert "nan" not in page.text.lower().split()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"return_mean": null}', '{"return_mean": "high"}'])
-def test_an_evaluation_that_cannot_be_read_is_none(tmp_path: Path, content: str) -> None:
+def test_an_unreadable_evaluation_is_ignored(tmp_path: Path, content: str) -> None:
     directory = make_run(tmp_path / "run")
     directory.evaluation_file.write_text(content)
-    assert "Not evaluation yet" in page_of(tmp_path, directory.path).text
+    assert "Not evaluated yet" in page_of(tmp_path, directory.path).text
 
 
-def test_an_evaluation_from_before_the_run_went_on_is_told_apart(tmp_path: Path) -> None:
+def test_an_outdated_evaluation_is_marked(tmp_path: Path) -> None:
     directory = make_run(tmp_path / "run")
     evaluate_run(directory, updates=6_000)
-    assert "Since then the run has had 5,700 more" in page_of(tmp_path, directory.path).text
+    assert "The run has since made 5,700 more updates." in page_of(tmp_path, directory.path).text
 
 
-def test_what_was_left_out_of_a_resumed_runs_log_is_said(tmp_path: Path) -> None:
+def test_lines_left_out_of_a_resumed_runs_log_are_counted(tmp_path: Path) -> None:
     directory = make_run(tmp_path / "run")
     write_lines(directory, [line(i, 3) for i in (*range(20), *range(12, 30))], '{"cut')
     assert "8 lines of metrics.jsonl are left out" in page_of(tmp_path, directory.path).text
@@ -121,24 +128,24 @@ def test_seeds_become_a_mean_with_an_interval_and_a_table(tmp_path: Path) -> Non
     minus = "\N{MINUS SIGN}"
     assert f"{minus}42.00" in page.text
     assert f"95 % interval {minus}46.97 to {minus}37.03" in page.text, "Student's t over three runs"
-    assert "Mean return S over 3 evaluation runs" in page.text.replace("  ", " ")
+    assert "Mean return S of 3 evaluated runs" in page.text.replace("  ", " ")
     assert all(f"seed-{seed}" in page.text for seed in (1, 2, 3))
     assert any("band" in attributes.get("class", "") for attributes in page.all("path"))
 
 
-def test_runs_with_other_settings_are_set_beside_one_another(tmp_path: Path) -> None:
+def test_runs_with_different_settings_are_compared_side_by_side(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", replay={"batch": 512}, algorithm={"gradient_clip": 1.0})]
     page = page_of(tmp_path, *(directory.path for directory in runs))
     assert "gradient_clip 0.5, batch 256" in page.text
     assert "gradient_clip 1.0, batch 512" in page.text
-    assert "clipped to" not in page.text, "they are clipped to different values"
+    assert "clipped to" not in page.text, "the runs have different thresholds"
 
 
 def test_runs_of_several_scenarios_have_a_section_each(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / name, name) for name in ("simple_spread", "simple_tag")]
     page = page_of(tmp_path, *(directory.path for directory in runs))
     assert "2 scenarios" in page.text
-    assert "In a contest this sum says little" in page.text
+    assert "This is a contest between sides" in page.text
     check_accessibility(page)
 
 
@@ -150,10 +157,10 @@ def test_a_long_run_of_many_agents_stays_light(tmp_path: Path) -> None:
     assert written.bytes < 300_000
 
 
-# ---- nothing but the page -----------------------------------------------------------------------------------------
+# ---- self-contained -----------------------------------------------------------------------------------------
 
 
-def test_it_needs_nothing_else(whole: Page) -> None:
+def test_the_page_is_self_contained(whole: Page) -> None:
     for tag, attributes in whole.elements:
         for name in ("src", "href", "srcset", "action", "xlink:href"):
             assert attributes.get(name, "#").startswith(("#", "data:")), (tag, attributes)
@@ -164,7 +171,7 @@ def test_it_needs_nothing_else(whole: Page) -> None:
     assert "@import" not in STYLE
 
 
-def test_whatever_a_run_is_called_is_text(tmp_path: Path) -> None:
+def test_any_name_of_a_run_is_escaped(tmp_path: Path) -> None:
     evil = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;"
     directory = make_run(tmp_path / "a & <b>")
     run_file = directory.run_file.read_text()
@@ -181,7 +188,7 @@ def test_whatever_a_run_is_called_is_text(tmp_path: Path) -> None:
     assert not any("onerror" in name for _, attributes in page.elements for name in attributes)
 
 
-def test_a_film_is_within_the_page_and_can_be_stopped(whole: Page) -> None:
+def test_a_film_is_embedded_and_can_be_paused(whole: Page) -> None:
     pictures = whole.all("img")
     assert [picture["class"] for picture in pictures] == ["still", "moving"]
     assert pictures[1]["src"].startswith("data:image/gif;base64,")
@@ -196,12 +203,12 @@ def test_videos_have_controls_and_films_that_are_too_large_are_named(tmp_path: P
     assert "controls" in page_of(tmp_path, directory.path).all("video")[0]
     (directory.path / "film.gif").write_bytes(b"\0" * (LARGEST_BYTES + 1))
     page = page_of(tmp_path, directory.path)
-    assert "too large to be shown here (8.0 MB)" in page.text
+    assert "too large to embed (8.0 MB)" in page.text
     (directory.path / "film.gif").write_bytes(b"no film")
     assert len(page_of(tmp_path, directory.path).all("img")) == 1
 
 
-# ---- readable by everyone -----------------------------------------------------------------------------------------
+# ---- accessibility -----------------------------------------------------------------------------------------
 
 
 def check_accessibility(page: Page) -> None:
@@ -224,7 +231,7 @@ def check_accessibility(page: Page) -> None:
     assert len(page.all("main")) == len(page.all("header")) == len(page.all("nav")) == 1
 
 
-def test_structure_serves_keyboards_and_screen_readers(whole: Page) -> None:
+def test_the_structure_serves_keyboards_and_screen_readers(whole: Page) -> None:
     check_accessibility(whole)
     first_link = whole.all("a")[0]
     assert (first_link["class"], first_link["href"]) == ("skip", "#report")
@@ -234,14 +241,14 @@ def test_structure_serves_keyboards_and_screen_readers(whole: Page) -> None:
 
 
 def colours(scheme: str) -> dict[str, str]:
-    """Returns the page's named colours; those of the dark scheme stand in the second block of variables."""
+    """Returns the named colours of the page; the second block of variables has those of the dark scheme."""
     roots = re.findall(r":root \{(.*?)\}", STYLE, re.DOTALL)
     blocks = [dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", root)) for root in roots]
     return blocks[0] if scheme == "light" else {**blocks[0], **blocks[1]}
 
 
 def contrast(one: str, other: str) -> float:
-    """The contrast of two colours, as WCAG 2 defines it."""
+    """Returns the contrast of two colours as WCAG 2 defines it."""
 
     def luminance(colour: str) -> float:
         parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
@@ -253,7 +260,7 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_colours_can_be_told_from_what_they_stand_on(scheme: str) -> None:
+def test_colours_contrast_with_their_background(scheme: str) -> None:
     named = colours(scheme)
     for ground in ("ground", "card"):
         for text in ("ink", "faint", "link", "warn"):

@@ -1,10 +1,11 @@
-"""`shoal report` as a command, and what it remembers of the machine."""
+"""Tests of the command `shoal report` and of machine.json."""
 
 from __future__ import annotations
 
 import getpass
 import json
 import socket
+import webbrowser
 from pathlib import Path
 
 import pytest
@@ -20,34 +21,51 @@ from shoal.commands.report.run_record import default_settings, flat_settings
 from .report_runs import make_run
 
 
-def test_the_machine_is_remembered_without_names(tmp_path: Path) -> None:
+def test_the_machine_is_recorded_without_names(tmp_path: Path) -> None:
     directory = make_run(tmp_path / "run")
     record_machine(directory, {"actors": 3})
     found = read_machine(directory)
     assert found["launch"] == {"actors": 3}
     assert found["machine"] == describe_machine()
     assert found["versions"]["numpy"]
-    told = {word for section in found.values() for value in section.values() for word in str(value).split()}
-    assert not told & {socket.gethostname(), getpass.getuser()}
+    words = {word for section in found.values() for value in section.values() for word in str(value).split()}
+    assert not words & {socket.gethostname(), getpass.getuser()}
     for broken in ("", "[]", '{"machine": 1}'):
         (directory.path / "machine.json").write_text(broken)
         assert read_machine(directory) == {}
 
 
-def test_a_run_for_which_nothing_was_set_has_the_usual_settings() -> None:
+def test_a_run_without_settings_has_the_default_settings() -> None:
     spec = _new_spec("simple_spread", RunOptions(), {})
     assert default_settings(spec) == flat_settings(spec)
 
 
-def test_the_command_writes_and_says_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_a_report_and_prints_its_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory = make_run(tmp_path / "run")
     assert command.run(shoal, "shoal", ["report", str(directory.path), "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["path"] == str(directory.path / "report.html")
-    assert said["bytes"] == (directory.path / "report.html").stat().st_size
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["path"] == str(directory.path / "report.html")
+    assert printed["bytes"] == (directory.path / "report.html").stat().st_size
     other = tmp_path / "elsewhere.html"
     assert command.run(shoal, "shoal", ["report", str(directory.path), "-o", str(other)]) == 0
     assert other.exists()
+
+
+def test_a_directory_of_runs_is_one_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [make_run(tmp_path / name).path for name in ("a", "b")]
+    assert command.run(shoal, "shoal", ["report", str(tmp_path), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["path"] == str(tmp_path / "report.html")
+    assert printed["runs"] == [str(run) for run in runs]
+
+
+def test_open_without_a_browser_prints_the_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webbrowser, "open", lambda _: False)
+    run = make_run(tmp_path / "run").path
+    assert command.run(shoal, "shoal", ["report", str(run), "--open"]) == 0
+    assert f"No browser found. Open {run / 'report.html'} in one." in capsys.readouterr().err
 
 
 def test_mistakes_cost_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""From a run's log to lines on a chart: what is read, what is averaged, where it is drawn."""
+"""Tests of the path from a run's log to the lines of a chart: reading, averaging, drawing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scipy import stats
 
 from shoal.commands.report.axis_ticks import linear_ticks, log_ticks, tick_labels
 from shoal.commands.report.chart import SMALL, Chart, Curve, Scale, draw
-from shoal.commands.report.figures import LEARNING, MACHINERY, RETURN, curves, wait_fractions
+from shoal.commands.report.figures import LEARNING, RETURN, SYSTEM, curves, wait_fractions
 from shoal.commands.report.history import MOST_LINES, read_history
 from shoal.commands.report.intervals import Trace, band, mean_interval, t_quantile, thinned
 from shoal.commands.report.run_record import RunRecord, grouped, read_record
@@ -23,7 +23,7 @@ from shoal.number_format import MINUS, NOTHING, brief, duration, fixed, signific
 
 from .report_runs import line, make_run, write_lines
 
-FIGURES = {figure.key: figure for figure in (RETURN, *LEARNING, *MACHINERY)}
+FIGURES = {figure.key: figure for figure in (RETURN, *LEARNING, *SYSTEM)}
 
 
 def only_curve(key: str, record: RunRecord) -> Curve:
@@ -37,42 +37,42 @@ def only_curve(key: str, record: RunRecord) -> Curve:
 @pytest.mark.parametrize(
     "end", ['{"time": 1800000900.0, "upda', "\x00\x00\n", "null\n", "[1]\n", '{"updates": "many"}\n', "\n\n"]
 )
-def test_what_a_crash_leaves_at_the_end_is_left_out(tmp_path: Path, end: str) -> None:
+def test_the_remains_of_a_crash_at_the_end_are_left_out(tmp_path: Path, end: str) -> None:
     directory = make_run(tmp_path / "run")
     write_lines(directory, [line(i, 3) for i in range(5)], end)
-    course = read_history(directory.metrics_file)
-    assert len(course) == 5
-    assert course.last("updates") == 1_200
+    history = read_history(directory.metrics_file)
+    assert len(history) == 5
+    assert history.last("updates") == 1_200
 
 
-def test_work_that_was_lost_with_a_learner_is_left_out(tmp_path: Path) -> None:
-    """It went on from the checkpoint at 600 updates: what had been logged after that led to no policy."""
+def test_lines_after_the_checkpoint_of_a_restarted_learner_are_left_out(tmp_path: Path) -> None:
+    """The learner continued from the checkpoint at 600 updates; later lines do not belong to its policies."""
     directory = make_run(tmp_path / "run")
     again = [line(i, 3, env_steps=90_000 + i) for i in range(2, 6)]
     write_lines(directory, [line(i, 3) for i in range(9)] + again)
-    course = read_history(directory.metrics_file)
-    assert course.column("updates").tolist() == [0, 300, 600, 600, 900, 1_200, 1_500]
-    assert course.column("env_steps").tolist()[-4:] == [90_002, 90_003, 90_004, 90_005]
-    assert course.left_out == 6
+    history = read_history(directory.metrics_file)
+    assert history.column("updates").tolist() == [0, 300, 600, 600, 900, 1_200, 1_500]
+    assert history.column("env_steps").tolist()[-4:] == [90_002, 90_003, 90_004, 90_005]
+    assert history.left_out == 6
 
 
-def test_a_run_without_a_log_has_no_course(tmp_path: Path) -> None:
-    course = read_history(tmp_path / "metrics.jsonl")
-    assert len(course) == 0
-    assert math.isnan(course.last("updates"))
-    assert course.columns("critic_loss").shape == (0, 0)
+def test_a_run_without_a_log_has_an_empty_history(tmp_path: Path) -> None:
+    history = read_history(tmp_path / "metrics.jsonl")
+    assert len(history) == 0
+    assert math.isnan(history.last("updates"))
+    assert history.columns("critic_loss").shape == (0, 0)
 
 
-def test_what_a_line_does_not_have_is_no_number(tmp_path: Path) -> None:
+def test_a_missing_metric_of_a_line_is_nan(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     rows = [{"updates": 1, "q_mean": [1, None, 3]}, {"updates": 2, "policy_lag": 4, "q_mean": []}, {"updates": 3}]
     path.write_text("\n".join(map(json.dumps, rows)))
-    course = read_history(path)
-    np.testing.assert_array_equal(course.column("policy_lag"), [np.nan, 4, np.nan])
-    np.testing.assert_array_equal(course.columns("q_mean"), [[1, np.nan, 3], [np.nan] * 3, [np.nan] * 3])
+    history = read_history(path)
+    np.testing.assert_array_equal(history.column("policy_lag"), [np.nan, 4, np.nan])
+    np.testing.assert_array_equal(history.columns("q_mean"), [[1, np.nan, 3], [np.nan] * 3, [np.nan] * 3])
 
 
-def test_of_a_long_log_lines_are_chosen_evenly_with_both_ends(tmp_path: Path) -> None:
+def test_a_long_log_is_sampled_evenly_with_both_ends(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text("\n".join(json.dumps({"updates": i}) for i in range(7_001)))
     updates = read_history(path).column("updates")
@@ -83,20 +83,20 @@ def test_of_a_long_log_lines_are_chosen_evenly_with_both_ends(tmp_path: Path) ->
 # ---- figures ------------------------------------------------------------------------------------------------------
 
 
-def test_a_zero_that_means_not_known_yet_is_not_shown(tmp_path: Path) -> None:
+def test_a_zero_that_means_unknown_is_not_shown(tmp_path: Path) -> None:
     record = read_record(make_run(tmp_path / "run").path)
     assert np.isnan(only_curve("ratio", record).line.y[0])
     assert only_curve("lag", record).line.y[0] == 0.01
 
 
-def test_waiting_is_the_share_of_the_last_lines_time(tmp_path: Path) -> None:
+def test_waiting_is_a_fraction_of_the_time_of_the_last_lines(tmp_path: Path) -> None:
     record = read_record(make_run(tmp_path / "run").path)
-    # Lines come every 2 s: 1.9 s of them are training; two actors wait 3 s of their 4.
+    # There is a line every 2 s, with 1.9 s of training; two actors wait 3 s of their 4 s.
     np.testing.assert_allclose(only_curve("learner-waits", record).line.y, 5.0, rtol=1e-5)
     np.testing.assert_allclose(only_curve("actor-waits", record).line.y, 75.0, rtol=1e-5)
 
 
-def test_time_in_which_a_run_was_stopped_is_no_waiting(tmp_path: Path) -> None:
+def test_the_time_between_a_stop_and_a_resume_is_not_waiting(tmp_path: Path) -> None:
     directory = make_run(tmp_path / "run")
     resumed = [line(i, 3, time=1_800_086_400.0 + 2 * i, actors_waited_s=3.0 * (i - 10)) for i in range(10, 20)]
     write_lines(directory, [line(i, 3) for i in range(10)] + resumed)
@@ -105,7 +105,7 @@ def test_time_in_which_a_run_was_stopped_is_no_waiting(tmp_path: Path) -> None:
     np.testing.assert_allclose(only_curve("actor-waits", record).line.y, 75.0, rtol=1e-5)
 
 
-def test_contests_have_a_line_a_side_and_it_is_the_sum_of_its_agents(tmp_path: Path) -> None:
+def test_contests_have_a_line_for_each_side_with_the_sum_of_its_agents(tmp_path: Path) -> None:
     directory = make_run(tmp_path / "run", "simple_tag")
     write_lines(directory, [line(i, 4, return_means=[1.0, 2.0, 3.0, -7.0]) for i in range(1, 9)])
     groups = grouped([read_record(directory.path)])
@@ -115,15 +115,15 @@ def test_contests_have_a_line_a_side_and_it_is_the_sum_of_its_agents(tmp_path: P
     assert labels == ["Q adversary", "Q agent", "return adversary", "return agent"]
 
 
-def test_a_side_that_learns_as_one_has_its_losses(tmp_path: Path) -> None:
-    """Under `joint` there are fewer losses than agents: one a player."""
+def test_a_side_that_learns_jointly_has_its_losses(tmp_path: Path) -> None:
+    """With `joint` there are fewer losses than agents: one for each player."""
     directory = make_run(tmp_path / "run", "simple_tag", algorithm={"name": "adversary=joint,agent=maddpg"})
     write_lines(directory, [line(i, 4, critic_loss=[0.5, 0.25]) for i in range(1, 9)])
     found = curves(FIGURES["critic-loss"], grouped([read_record(directory.path)]))
     assert {curve.label: set(curve.line.y) for _, _, curve in found} == {"adversary": {0.5}, "agent": {0.25}}
 
 
-def test_reasons_to_wait_are_told_without_what_differs_each_time(tmp_path: Path) -> None:
+def test_reasons_for_waiting_are_counted_without_their_details(tmp_path: Path) -> None:
     record = read_record(make_run(tmp_path / "run").path)
     assert wait_fractions([record]) == [("actors waiting for the learner", 0.5)]
 
@@ -131,7 +131,7 @@ def test_reasons_to_wait_are_told_without_what_differs_each_time(tmp_path: Path)
 # ---- seeds --------------------------------------------------------------------------------------------------------
 
 
-def test_runs_that_differ_in_seed_and_budget_only_are_one_group(tmp_path: Path) -> None:
+def test_runs_that_differ_only_by_seed_and_budget_are_one_group(tmp_path: Path) -> None:
     made = [
         make_run(tmp_path / "a", seed=1),
         make_run(tmp_path / "b", seed=2, budget={"steps": 10}),
@@ -221,7 +221,7 @@ def test_a_band_beyond_the_axes_is_cut_off_there() -> None:
     assert heights == {chart.box.top, chart.box.floor}
 
 
-def test_more_is_further_up_and_later_further_right() -> None:
+def test_larger_values_are_higher_and_later_values_further_right() -> None:
     path = points(drawn([1.0, 2.0, 4.0]).curves[0].path)
     assert [x for x, _ in path] == sorted(x for x, _ in path)
     assert [y for _, y in path] == sorted((y for _, y in path), reverse=True)
@@ -232,14 +232,14 @@ def test_a_missing_value_interrupts_the_line() -> None:
     assert re.sub(r"[^ML]", "", path) == "MLML"
 
 
-def test_an_axis_of_logarithms_leaves_out_what_has_none() -> None:
+def test_a_logarithmic_axis_leaves_out_zeros() -> None:
     chart = drawn([0.0, 0.1, 1.0, 10.0], Scale(log=True))
     path = points(chart.curves[0].path)
     assert len(path) == 3
     assert path[0][1] - path[1][1] == pytest.approx(path[1][1] - path[2][1], abs=0.2)
 
 
-def test_what_is_compared_with_is_on_the_axis() -> None:
+def test_a_reference_value_is_on_the_axis() -> None:
     chart = drawn([1.0, 2.0], Scale(reference=(16.0, "target")))
     assert chart.reference is not None
     assert chart.box.top <= chart.reference < points(chart.curves[0].path)[-1][1]
@@ -255,7 +255,7 @@ def test_without_values_there_is_no_chart() -> None:
 
 
 @given(st.floats(-1e9, 1e9), st.floats(1e-6, 1e9))
-def test_ticks_are_round_few_and_told_apart(low: float, span: float) -> None:
+def test_ticks_are_round_few_and_distinct(low: float, span: float) -> None:
     assume(span > 1e-6 * abs(low))
     ticks = linear_ticks(low, low + span)
     assert 1 <= len(ticks) <= 6
@@ -270,12 +270,12 @@ def test_ticks_of_logarithms_are_few_and_on_the_axis(low: float, factor: float) 
     assert all(low * 0.99 <= tick <= low * factor * 1.01 for tick in ticks)
 
 
-def test_numbers_read_as_people_write_them() -> None:
+def test_numbers_are_formatted_for_people() -> None:
     def plain(*texts: str) -> list[str]:
         return [text.replace(MINUS, "-").replace(NOTHING, "none") for text in texts]
 
-    told = plain(*(significant(v) for v in (-12_345.6, 1.2345, 0.05, 0, 2e-5, math.nan)))
-    assert told == ["-12,346", "1.23", "0.0500", "0", "2.00e-05", "none"]
+    texts = plain(*(significant(v) for v in (-12_345.6, 1.2345, 0.05, 0, 2e-5, math.nan)))
+    assert texts == ["-12,346", "1.23", "0.0500", "0", "2.00e-05", "none"]
     assert [brief(v) for v in (0.05, 16.0, 100.0, 1_000.0)] == ["0.05", "16", "100", "1,000"]
     assert plain(fixed(-1.005), fixed(math.inf)) == ["-1.00", "none"]
     assert [duration(s) for s in (59.4, 60, 3_725)] == ["59 s", "1 min 00 s", "1 h 02 min"]

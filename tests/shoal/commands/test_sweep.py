@@ -1,4 +1,4 @@
-"""A sweep is every combination with every seed, and its table says what came of them."""
+"""Tests of `shoal sweep`: its runs and its table."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from shoal.commands.sweep import table
 from shoal.commands.sweep.plan import plan, variants
 
 
-def test_without_anything_to_vary_there_is_one_variant() -> None:
+def test_without_vary_there_is_one_variant() -> None:
     assert [(variant.name, variant.settings) for variant in variants([])] == [("default", ())]
 
 
-def test_several_settings_make_every_combination() -> None:
+def test_several_settings_give_every_combination() -> None:
     found = variants(["replay.batch=128|256", "network.policy_hidden=[64,64]|[128]"])
     assert [variant.settings for variant in found] == [
         ("replay.batch=128", "network.policy_hidden=[64,64]"),
@@ -29,20 +29,20 @@ def test_several_settings_make_every_combination() -> None:
 @pytest.mark.parametrize(
     ("vary", "message"),
     [
-        (["replay.batch"], "write KEY=VALUE"),
-        (["=1|2"], "write KEY=VALUE"),
-        (["replay.batch=1||2"], "write KEY=VALUE"),
-        (["replay.batch=1|1"], "stands there twice"),
-        (["replay.batch=1..2"], "add --search"),
+        (["replay.batch"], "Write KEY=VALUE"),
+        (["=1|2"], "Write KEY=VALUE"),
+        (["replay.batch=1||2"], "Write KEY=VALUE"),
+        (["replay.batch=1|1"], "contains a value twice"),
+        (["replay.batch=1..2"], "needs --search"),
         (["replay.batch=1", "replay.batch=2"], "replay.batch twice"),
     ],
 )
-def test_what_cannot_be_varied_is_named(vary: list[str], message: str) -> None:
+def test_an_invalid_vary_is_refused(vary: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         variants(vary)
 
 
-def test_seeds_come_first_so_that_a_sweep_cut_short_has_of_every_variant(tmp_path: Path) -> None:
+def test_runs_are_ordered_by_seed(tmp_path: Path) -> None:
     runs = plan(tmp_path, ["a.b=x|y"], [3, 4])
     assert [(run.seed, run.variant.name) for run in runs] == [
         (3, "a.b=x"),
@@ -59,7 +59,7 @@ def test_variants_that_would_share_a_directory_are_refused(tmp_path: Path) -> No
         plan(tmp_path, ["a.b=x y|x?y"], [1])
 
 
-def test_the_table_has_the_best_first_and_leaves_out_what_is_not_done(tmp_path: Path) -> None:
+def test_the_table_has_the_best_variant_first_and_only_finished_runs(tmp_path: Path) -> None:
     runs = plan(tmp_path, ["a.b=x|y"], [1, 2, 3])
     returns = {"a.b=x": [-30.0, -32.0, -34.0], "a.b=y": [-20.0, -22.0]}
     for run in runs:

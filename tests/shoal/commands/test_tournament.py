@@ -1,4 +1,4 @@
-"""`shoal tournament`: matrices, heat maps, and what the command prints."""
+"""Tests of `shoal tournament`: matrices, heat maps and output."""
 
 import json
 from xml.etree import ElementTree as ET
@@ -20,7 +20,7 @@ def figures(*means: float) -> list[Figure]:
     return [Figure(mean, (mean - 1, mean + 1)) for mean in means]
 
 
-def test_cells_are_coloured_from_the_least_to_the_most_and_can_be_read():
+def test_cells_are_coloured_from_the_smallest_to_the_largest_and_are_readable():
     found = matrix("x", ["a", "b"], ["c", "d"], figures(-5, 0, 5, 15))
     cells = [cell for line in found.cells for cell in line]
     assert [cell.figure.mean for cell in cells] == [-5, 0, 5, 15]
@@ -32,7 +32,7 @@ def test_cells_are_coloured_from_the_least_to_the_most_and_can_be_read():
 
 
 @pytest.mark.parametrize("share", [i / 20 for i in range(21)])
-def test_every_shade_can_be_read(share):
+def test_every_shade_is_readable(share):
     cell = matrix("x", ["a"], ["b", "c", "d"], figures(0, share, 1)).cells[0][1]
     assert contrast(cell.fill, cell.ink) >= 4.5
 
@@ -49,7 +49,7 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_names_lose_what_all_runs_share_and_stay_apart():
+def test_short_names_drop_shared_parents_and_stay_different():
     assert short_names(["runs/x/a", "runs/x/b", "random"]) == {"runs/x/a": "a", "runs/x/b": "b", "random": "random"}
     assert list(short_names(["runs/a/seed-1", "runs/b/seed-1"]).values()) == ["a/seed-1", "b/seed-1"]
     assert list(short_names(["runs/tag", "frozen"]).values()) == ["tag", "frozen"]
@@ -82,7 +82,7 @@ def test_the_command_prints_matrices_and_writes_json_and_a_heat_map(tmp_path):
     options = [*teams, "--opponents", "random", "--episodes", "4", "--fast"]
     heat_map = tmp_path / "heat.svg"
     result = CliRunner().invoke(shoal, ["tournament", *options, "--svg", str(heat_map)], standalone_mode=False)
-    assert "simple_push: rows play adversary; 4 episodes a pairing" in result.stdout
+    assert "simple_push: rows play adversary; 4 episodes per pairing" in result.stdout
     for part in ("return of adversary", "return of agent", "agent_success", "mean return against random", "as agent"):
         assert part in result.stdout
     assert ET.parse(heat_map).getroot().tag == f"{_SVG}svg"  # noqa: S314  (our own)
@@ -105,6 +105,6 @@ def test_a_mistake_costs_one_line_and_exit_code_2(tmp_path, capsys):
     }
     for message, arguments in cases.items():
         assert command.run(shoal, "shoal", ["tournament", *arguments]) == 2
-        told = capsys.readouterr().err
-        assert message in told
-        assert "Traceback" not in told
+        output = capsys.readouterr().err
+        assert message in output
+        assert "Traceback" not in output

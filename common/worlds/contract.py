@@ -1,6 +1,7 @@
-"""Whether what an environment returned is what it must return: observations against spaces, rewards, flags, forms.
+"""Checks what an environment returns against PettingZoo's contract: tuples, dicts, observations, rewards, flags.
 
-Each function returns what is wrong in words, or raises Misfit with them; the adapter adds world, copy, step and agent.
+Each function returns a text of what is wrong, or raises ContractError with it; the adapter adds world, copy, step and
+agent.
 """
 
 from __future__ import annotations
@@ -13,32 +14,34 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from common.worlds.faults import agent_text
+
 _LARGEST = float(np.finfo(np.float32).max)
 _BEFORE = "an environment of PettingZoo before 1.23: return"
 _RESET = "(observations, infos)"
 _STEP = "(observations, rewards, terminations, truncations, infos)"
 
 
-class Misfit(Exception):  # noqa: N818  (a reason, which becomes a WorldError)
-    """Says what came from an environment and what was due."""
+class ContractError(Exception):
+    """Describes a value of an environment and what it must be; the adapter turns it into a WorldError."""
 
 
 def reset_result(result: Any) -> Mapping[Any, Any]:
-    """Returns the observations that a `reset` gave."""
+    """Returns the observations of the value that `reset` returned."""
     if isinstance(result, Mapping):
-        raise Misfit(f"reset returned a dict alone, not {_RESET}; {_BEFORE} {_RESET} from reset")
+        raise ContractError(f"reset returned a dict alone, not {_RESET}; {_BEFORE} {_RESET} from reset")
     if not isinstance(result, tuple | list) or len(result) != 2:
-        raise Misfit(f"reset returned {_form(result)}, not {_RESET}, two dicts by agent")
+        raise ContractError(f"reset returned {_form(result)}, not {_RESET}, two dicts by agent")
     observations: Any = result[0]
     _check_dicts("reset", ("observations", "infos"), result)
     return observations  # type: ignore[no-any-return]
 
 
 def step_result(result: Any) -> tuple[Mapping[Any, Any], ...]:
-    """Returns the five dicts that a `step` gave."""
+    """Returns the five dicts of the value that `step` returned."""
     if not isinstance(result, tuple | list) or len(result) != 5:
         way_out = f"; {_BEFORE} {_STEP} from step" if isinstance(result, tuple | list) and len(result) == 4 else ""
-        raise Misfit(f"step returned {_form(result)}, not {_STEP}, five dicts by agent{way_out}")
+        raise ContractError(f"step returned {_form(result)}, not {_STEP}, five dicts by agent{way_out}")
     _check_dicts("step", ("observations", "rewards", "terminations", "truncations", "infos"), result)
     return tuple({} if part is None else part for part in result)
 
@@ -46,11 +49,11 @@ def step_result(result: Any) -> tuple[Mapping[Any, Any], ...]:
 def _check_dicts(method: str, names: Iterable[str], parts: Iterable[Any]) -> None:
     for name, part in zip(names, parts, strict=True):
         if not isinstance(part, Mapping) and not (name == "infos" and part is None):
-            raise Misfit(f"{method} returned {show(part)} as {name}, not a dict by agent")
+            raise ContractError(f"{method} returned {short_repr(part)} as {name}, not a dict by agent")
 
 
 def number(value: Any, what: str) -> float:
-    """Returns a reward as a number; one of one element is a number too."""
+    """Returns a reward as a float; an array of one element is accepted."""
     if type(value) is float:
         found = value
     elif isinstance(value, int | float | np.integer | np.floating | np.bool_ | Fraction | Decimal):
@@ -59,7 +62,7 @@ def number(value: Any, what: str) -> float:
         found = _only_element(value, what)
     if not -_LARGEST <= found <= _LARGEST:
         beyond = ", which float32 cannot hold" if np.isfinite(found) else ""
-        raise Misfit(f"was given {found} as {what}{beyond}")
+        raise ContractError(f"was given {found} as {what}{beyond}")
     return found
 
 
@@ -71,13 +74,14 @@ def _as_float(value: Any) -> float:
 
 
 def _only_element(value: Any, what: str) -> float:
-    """Returns the one element of an array, a list or a tensor."""
+    """Returns the only element of an array, a list or a tensor."""
     values = _array(value)
     if values is None or values.dtype.kind not in "biuf":
-        raise Misfit(f"was given {show(value)} as {what}, which is not a number")
+        raise ContractError(f"was given {short_repr(value)} as {what}, which is not a number")
     if values.size != 1:
-        raise Misfit(
-            f"was given {show(value)} as {what}: {values.size} numbers; sum or weigh the {what}s: one number an agent"
+        raise ContractError(
+            f"was given {short_repr(value)} as {what}: {values.size} numbers. "
+            f"Sum or weight the {what}s to one number an agent."
         )
     return float(values.reshape(-1)[0])
 
@@ -87,53 +91,57 @@ def flag(flags: Mapping[Any, Any], agent: Any, what: str) -> bool:
     try:
         value = flags[agent]
     except KeyError:
-        given = ", ".join(str(name) for name in flags) or "nobody"
-        raise Misfit(f"acted and has no entry in the {what}, which name {given}; give True or False") from None
+        given = ", ".join(agent_text(name) for name in flags) or "no agent"
+        raise ContractError(
+            f"acted and has no entry in the {what}, which name {given}; return True or False for it"
+        ) from None
     if value is False or value is True:
         return value
     values = _array(value)
     if values is None or values.size != 1 or values.dtype.kind not in "biu" or values.reshape(-1)[0] not in {0, 1}:
-        raise Misfit(f"was given {show(value)} in the {what}, not True or False")
+        raise ContractError(f"was given {short_repr(value)} in the {what}, not True or False")
     return bool(values.reshape(-1)[0])
 
 
-def misfit(space: spaces.Space[Any], value: Any) -> str:
-    """Returns in words why an observation is not of its space's form; empty where it is.
+def space_mismatch(space: spaces.Space[Any], value: Any) -> str:
+    """Returns why an observation does not have the structure of its space; empty if it has.
 
-    Numbers beyond the bounds of a Box are no misfit (see `is_outside`).
+    Numbers outside the bounds of a Box are accepted here; `is_outside` finds them.
     """
     if value is None:
         return "None"
     if isinstance(space, spaces.Dict):
-        return _misfit_dict(space, value)
+        return _mismatch_in_dict(space, value)
     if isinstance(space, spaces.Tuple):
         if not isinstance(value, tuple | list) or len(value) != len(space.spaces):
-            return f"{show(value)}, not {len(space.spaces)} parts"
-        found = [(i, misfit(inner, part)) for i, (inner, part) in enumerate(zip(space.spaces, value, strict=True))]
+            return f"{short_repr(value)}, not {len(space.spaces)} parts"
+        found = [
+            (i, space_mismatch(inner, part)) for i, (inner, part) in enumerate(zip(space.spaces, value, strict=True))
+        ]
         return next((f"at [{i}] {text}" for i, text in found if text), "")
     if isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
-        return _misfit_numbers(space, value)
-    return "" if space.contains(value) else f"{show(value)}, which is not in {space}"
+        return _mismatch_in_numbers(space, value)
+    return "" if space.contains(value) else f"{short_repr(value)}, which is not in {space}"
 
 
-def _misfit_dict(space: spaces.Dict, value: Any) -> str:
+def _mismatch_in_dict(space: spaces.Dict, value: Any) -> str:
     if not isinstance(value, Mapping):
-        return f"{show(value)}, not a dict with {', '.join(map(repr, space.spaces))}"
+        return f"{short_repr(value)}, not a dict with {', '.join(map(repr, space.spaces))}"
     for key in space.spaces:
         if key not in value:
             return f"a dict without {key!r}"
     for key in value:
         if key not in space.spaces:
             return f"a dict with {key!r}, which its space does not name"
-    found = ((key, misfit(inner, value[key])) for key, inner in space.spaces.items())
+    found = ((key, space_mismatch(inner, value[key])) for key, inner in space.spaces.items())
     return next((f"at {key!r} {text}" for key, text in found if text), "")
 
 
-def _misfit_numbers(space: spaces.Space[Any], value: Any) -> str:
+def _mismatch_in_numbers(space: spaces.Space[Any], value: Any) -> str:
     shape = tuple(space.shape or ())
     values = _array(value)
     if values is None or values.dtype.kind not in "biuf":
-        return f"{show(value)}, not numbers of shape {shape}"
+        return f"{short_repr(value)}, not numbers of shape {shape}"
     if values.shape != shape and not values.size == 1 == np.prod(shape, dtype=int):
         return f"{values.size} numbers of shape {values.shape}, not {shape}"
     if isinstance(space, spaces.Box):
@@ -142,20 +150,20 @@ def _misfit_numbers(space: spaces.Space[Any], value: Any) -> str:
     sizes = {spaces.Discrete: "n", spaces.MultiDiscrete: "nvec"}.get(type(space))
     above = low + (getattr(space, sizes) if sizes else 2)
     if values.dtype.kind == "f" or not ((values >= low) & (values < above)).all():
-        return f"{show(value)}, which is not in {space}"
+        return f"{short_repr(value)}, which is not in {space}"
     return ""
 
 
 def is_outside(space: spaces.Space[Any], value: Any) -> bool:
-    """Whether an observation of a Box lies beyond its bounds."""
+    """Returns whether an observation of a Box lies outside its bounds."""
     if not isinstance(space, spaces.Box):
         return False
     values = np.asarray(value)
     return bool(((values < space.low) | (values > space.high)).any())
 
 
-def show(value: Any) -> str:
-    """Returns a value for a message, short, with its type."""
+def short_repr(value: Any) -> str:
+    """Returns a short text of a value with its type, for a message."""
     try:
         text = " ".join(repr(value).split())
     except Exception:  # noqa: BLE001  (the user's __repr__)
@@ -168,7 +176,7 @@ def show(value: Any) -> str:
 def _form(result: Any) -> str:
     if isinstance(result, tuple | list):
         return f"{len(result)} values"
-    return show(result)
+    return short_repr(result)
 
 
 def _array(value: Any) -> np.ndarray[Any, Any] | None:

@@ -1,4 +1,4 @@
-"""How a `pettingzoo:` name becomes environments: finds their maker, checks the options, reads the agents' spaces."""
+"""Makes environments from a `pettingzoo:` name: finds the constructor, checks its options, reads the agents' spaces."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from gymnasium.spaces import Space
 from common.errors import ConfigError, ShoalError, WorldError
 from common.run.validation_errors import suggest
 from common.spec import AgentsSpec, joint_spec
-from common.worlds.faults import raised
+from common.worlds.faults import LONGEST_NAME, agent_text, copy_text, environment_error, printable, shorten
 from common.worlds.spaces import Decode, Encode, action_codec, observation_codec
 
-ParallelEnv = Any  # PettingZoo's own class is generic in three ways and says no more
+ParallelEnv = Any  # PettingZoo's own class has three type parameters and adds no information
 _AEC = "an AEC environment: return pettingzoo.utils.aec_to_parallel(...) from parallel_env() in a module of your own"
 
 
 class Codec(NamedTuple):
-    """How one agent's observations and actions are laid into the joint vectors, and the spaces they are of."""
+    """Encodes one agent's observations and decodes its actions, between its spaces and the joint vectors."""
 
     encode: Encode
     decode: Decode
@@ -32,34 +32,34 @@ class Codec(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """All possible agents of an environment side by side."""
+    """All possible agents of an environment, in the order of the joint vectors."""
 
     spec: AgentsSpec
     codecs: list[Codec]
 
 
-def maker_of(name: str, path: str) -> Callable[..., ParallelEnv]:
+def find_constructor(name: str, path: str) -> Callable[..., ParallelEnv]:
     """Returns a module's `parallel_env`, or the class or function that `path` names in a module.
 
-    Raises ConfigError where there is none, and WorldError for an exception that the module raises.
+    Raises ConfigError if there is none, and WorldError for an exception that the module raises.
     """
-    _refuse_other_spellings(name, path)
+    _check_spelling(name, path)
     found = _find(name, path)
     if not isinstance(found, ModuleType):
         if not callable(found):
             raise ConfigError(
-                f"{name}: {path} is {type(found).__name__}; name a module with parallel_env(), or a class"
+                f"{name}: {path} is {type(found).__name__}. Name a module with parallel_env(), or a class."
             )
         return found  # type: ignore[no-any-return]
     make: Callable[..., ParallelEnv] | None = getattr(found, "parallel_env", None)
     if callable(make):
         return make
     if callable(getattr(found, "env", None)) or callable(getattr(found, "raw_env", None)):
-        raise ConfigError(f"{name}: {path} has no parallel_env(); it makes {_AEC}")
+        raise ConfigError(f"{name}: {path} has no parallel_env(). It makes {_AEC}.")
     classes = [c for c in vars(found).values() if _is_env_class(c) and c.__module__ == found.__name__]
     if classes:
-        raise ConfigError(f"{name}: {path} has no parallel_env(); write pettingzoo:{path}.{classes[0].__name__}")
-    raise ConfigError(f"{name}: {path} has no parallel_env(); name a module that makes a PettingZoo ParallelEnv")
+        raise ConfigError(f"{name}: {path} has no parallel_env(). Write pettingzoo:{path}.{classes[0].__name__}.")
+    raise ConfigError(f"{name}: {path} has no parallel_env(). Name a module that makes a PettingZoo ParallelEnv.")
 
 
 def make_copies(
@@ -71,29 +71,30 @@ def make_copies(
     *,
     on_fault: Callable[[BaseException], object],
 ) -> list[ParallelEnv]:
-    """Makes copies of an environment and reports each; where one fails, says so and closes those made.
+    """Makes copies of an environment and calls `on_made` after each.
 
-    Raises ConfigError for options that `make` does not take, WorldError for what the constructor raises.
+    If one fails, calls `on_fault` and closes the copies made so far. Raises ConfigError for options that `make` does
+    not accept, WorldError for an exception of the constructor.
     """
     _check_options(name, make, options)
     envs: list[ParallelEnv] = []
-    with closed_on_fault(name, envs, on_fault):
+    with close_on_fault(name, envs, on_fault):
         for copy in range(copies):
             try:
                 envs.append(make(**options))
             except BaseException as e:
                 _refuse_unknown_option(name, e, options)
-                raise raised(f"{name}: making copy {copy}", e, copy) from e
-            _check_env(f"{name}: copy {copy}", envs[-1], copy)
+                raise environment_error(f"{name}: making {copy_text(copy, copies)}", e, copy) from e
+            _check_env(f"{name}: {copy_text(copy, copies)}", envs[-1], copy)
             on_made(copy)
     return envs
 
 
 @contextmanager
-def closed_on_fault(
+def close_on_fault(
     name: str, envs: Sequence[ParallelEnv], on_fault: Callable[[BaseException], object]
 ) -> Iterator[None]:
-    """Closes the environments when what follows fails, after `on_fault` was told: a close() may never return."""
+    """Closes the environments if the body fails, after a call of `on_fault`, because a close() may never return."""
     try:
         yield
     except BaseException as e:
@@ -104,24 +105,24 @@ def closed_on_fault(
 
 
 def close_all(name: str, envs: Sequence[ParallelEnv]) -> None:
-    """Closes every environment, also after one that fails to; then raises the first failure."""
+    """Closes every environment, also after one that fails; then raises the first failure."""
     first: ShoalError | None = None
     for copy, env in enumerate(envs):
         try:
             env.close()
         except BaseException as e:  # noqa: BLE001  (raised once all are closed; Ctrl-C at once)
-            error = raised(f"{name}: closing copy {copy}", e, copy)
+            error = environment_error(f"{name}: closing {copy_text(copy, len(envs))}", e, copy)
             first = first or error
     if first is not None:
         raise first
 
 
-def lay_out(name: str, envs: Sequence[ParallelEnv]) -> Layout:
-    """Lays all possible agents of an environment side by side; WorldError where copies differ."""
+def make_layout(name: str, envs: Sequence[ParallelEnv]) -> Layout:
+    """Returns all possible agents in the order of the joint vectors; WorldError if the copies differ."""
     agents, codecs = [], []
     names = list(envs[0].possible_agents)
     for agent in names:
-        where = f"{name}: agent {agent}"
+        where = f"{name}: agent {agent_text(agent)}"
         observed, acted = (_space(where, envs[0], kind, agent) for kind in ("observation_space", "action_space"))
         obs_dim, encode = observation_codec(observed, where)
         parts, decode = action_codec(acted, where)
@@ -129,23 +130,27 @@ def lay_out(name: str, envs: Sequence[ParallelEnv]) -> Layout:
         agents.append((shown, team_of(shown), obs_dim, parts))
         codecs.append(Codec(encode, decode, observed, acted))
     for copy, env in enumerate(envs[1:], 1):
+        which = copy_text(copy, len(envs))
         if list(env.possible_agents) != names:
-            raise WorldError(f"{name}: copy {copy} has agents {env.possible_agents}, copy 0 has {names}", copy)
+            raise WorldError(
+                f"{name}: {which} has the agents {_agent_list(env.possible_agents)}, copy 1 has {_agent_list(names)}",
+                copy,
+            )
         for agent, codec in zip(names, codecs, strict=True):
             for kind, first in (("observation_space", codec.observed), ("action_space", codec.acted)):
-                other = _space(f"{name}: copy {copy}: agent {agent}", env, kind, agent)
+                other = _space(f"{name}: {which}: agent {agent_text(agent)}", env, kind, agent)
                 if other is not first and other != first:
-                    text = f"{name}: copy {copy}: {kind} of agent {agent} is {other}, in copy 0 it is {first}"
+                    text = f"{name}: {which}: {kind} of agent {agent_text(agent)} is {other}, in copy 1 it is {first}"
                     raise WorldError(f"{text}; all copies must be alike", copy)
     return Layout(joint_spec(agents), codecs)
 
 
 def team_of(agent: str) -> str:
-    """Returns the side an agent's name tells: what stands before the last underscore and number."""
+    """Returns an agent's side: its name without the last underscore and number."""
     return re.sub(r"_\d+$", "", agent)
 
 
-def _refuse_other_spellings(name: str, path: str) -> None:
+def _check_spelling(name: str, path: str) -> None:
     dotted = path.removesuffix(".py").replace(":", ".").replace("/", ".").strip(".")
     if ":" in path or path.endswith(".py"):
         raise ConfigError(f"{name}: write pettingzoo:{dotted}")
@@ -154,18 +159,18 @@ def _refuse_other_spellings(name: str, path: str) -> None:
     if re.search(r"[^\w.]", path) or not path:
         raise ConfigError(
             f"{name}: {path!r} is not the name of a module; write pettingzoo:package.module, whose parallel_env() "
-            "makes a PettingZoo ParallelEnv (an id of a registry, as of gymnasium.make, is no module)"
+            "makes a PettingZoo ParallelEnv (an id of a registry, as for gymnasium.make, is not a module)"
         )
 
 
 def _find(name: str, path: str) -> Any:
-    """Imports a module, or what a module holds under the last name of the path."""
+    """Imports a module, or an attribute of a module by the last name of the path."""
     try:
         return import_module(path)
     except ImportError as e:
         error = e
     except BaseException as e:
-        raise raised(f"{name}: importing {path}", e) from e
+        raise environment_error(f"{name}: importing {path}", e) from e
     parent, _, last = path.rpartition(".")
     if parent and error.name in {path, parent}:
         try:
@@ -176,14 +181,14 @@ def _find(name: str, path: str) -> Any:
         except ImportError:
             pass
         except BaseException as e:
-            raise raised(f"{name}: importing {parent}", e) from e
+            raise environment_error(f"{name}: importing {parent}", e) from e
     raise ConfigError(f"{name}: cannot import {path}: {error}; {_way_out(path, error)}") from error
 
 
 def _way_out(module: str, error: ImportError) -> str:
-    """Returns what to do where a module is not found, or does not find what it imports itself."""
+    """Returns what to do if a module, or a module that it imports, is not found."""
     if error.name and f"{module}.".startswith(f"{error.name}."):
-        return "install it, or, where its file lies: export PYTHONPATH=$PWD"
+        return "install it, or, in the directory of its file: export PYTHONPATH=$PWD"
     return f"install what {module} needs"
 
 
@@ -192,7 +197,7 @@ def _is_env_class(found: Any) -> bool:
 
 
 def _check_options(name: str, make: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Raises ConfigError for options that do not fit the signature, where it can be read."""
+    """Raises ConfigError for options that do not match the signature, if Python can read it."""
     try:
         signature = inspect.signature(make)
     except (TypeError, ValueError):
@@ -203,12 +208,12 @@ def _check_options(name: str, make: Callable[..., Any], options: Mapping[str, An
         accepted = _options_of(signature)
         unknown = [option for option in options if option not in accepted]
         if not unknown or any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
-            raise ConfigError(f"{name}: its constructor is {e}; give it: --set world.NAME=VALUE") from None
+            raise ConfigError(f"{name}: its constructor is {e}. Pass --set world.NAME=VALUE.") from None
         raise _unknown_option(name, unknown[0], accepted) from None
 
 
 def _refuse_unknown_option(name: str, error: BaseException, options: Mapping[str, Any]) -> None:
-    """Raises ConfigError for a TypeError that says that a callee of `parallel_env(**options)` has no such option."""
+    """Raises ConfigError for the TypeError of a callee of `parallel_env(**options)` that has no such option."""
     found = re.search(r"(\S+)\(\) got an unexpected keyword argument '(\w+)'", str(error))
     if not (isinstance(error, TypeError) and found and found[2] in options):
         return
@@ -219,7 +224,7 @@ def _refuse_unknown_option(name: str, error: BaseException, options: Mapping[str
 
 
 def _accepted_by(callee: str, error: BaseException) -> list[str] | None:
-    """Returns the options of the class or function that refused one; None where it cannot be found by its name."""
+    """Returns the options of the class or function that rejected one; None if its name is not found."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -243,22 +248,22 @@ def _unknown_option(name: str, option: str, accepted: Sequence[str]) -> ConfigEr
 
 
 def _check_env(where: str, env: ParallelEnv, copy: int) -> None:
-    """Raises ConfigError for another kind of environment, WorldError for one without a list of agents."""
+    """Raises ConfigError for another kind of environment, WorldError for one without the methods or agents it needs."""
     if env is None:
         raise WorldError(f"{where}: the constructor returned None; return the environment", copy)
     if hasattr(env, "agent_iter"):
         raise ConfigError(f"{where}: {type(env).__name__} is {_AEC}")
     if isinstance(getattr(env, "observation_space", None), Space):
         raise ConfigError(
-            f"{where}: {type(env).__name__} is an environment of one agent (Gymnasium); wrap it in a ParallelEnv whose "
-            "possible_agents names that agent"
+            f"{where}: {type(env).__name__} is an environment of one agent (Gymnasium). Wrap it in a ParallelEnv whose "
+            "possible_agents names that agent."
         )
     for method in ("reset", "step", "observation_space", "action_space"):
         found = getattr(env, method, None)
         if not callable(found):
-            came = f"is a {type(found).__name__}" if found is not None else "is missing"
+            problem = f"is a {type(found).__name__}" if found is not None else "is missing"
             raise WorldError(
-                f"{where}: {method} {came}; a PettingZoo ParallelEnv has a method {method}"
+                f"{where}: {method} {problem}; a PettingZoo ParallelEnv has a method {method}"
                 f"({'' if method == 'reset' else 'actions' if method == 'step' else 'agent'})",
                 copy,
             )
@@ -268,11 +273,11 @@ def _check_env(where: str, env: ParallelEnv, copy: int) -> None:
     except BaseException as e:
         if isinstance(e, AttributeError | TypeError):
             raise WorldError(
-                f"{where}: {type(env).__name__} has no list possible_agents; set it in the constructor: the names of "
-                "all agents that may act",
+                f"{where}: {type(env).__name__} has no list possible_agents; set it in the constructor to the "
+                "names of all agents that may act",
                 copy,
             ) from e
-        raise raised(where, e, copy) from e
+        raise environment_error(where, e, copy) from e
     if isinstance(found, set | frozenset):
         raise WorldError(f"{where}: possible_agents is a {type(found).__name__}, which has no order; give a list", copy)
     _check_possible_agents(where, names, copy)
@@ -284,24 +289,25 @@ def _check_possible_agents(where: str, names: Sequence[Any], copy: int) -> None:
     try:
         different = set(names)
     except TypeError:
-        raise WorldError(f"{where}: possible_agents {names} has names that cannot be keys of a dict", copy) from None
+        raise WorldError(
+            f"{where}: possible_agents {_agent_list(names)} has names that cannot be keys of a dict", copy
+        ) from None
     texts = [str(agent) for agent in names]
     if len(different) != len(names) or len(set(texts)) != len(texts):
         twice = next(text for text in texts if texts.count(text) > 1)
-        raise WorldError(f"{where}: possible_agents names {twice} twice", copy)
+        raise WorldError(f"{where}: possible_agents names {agent_text(twice)} twice", copy)
 
 
-def printable(name: str) -> str:
-    """Returns a name on one line: control characters as Python writes them in a text."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+def _agent_list(agents: Any) -> str:
+    return f"[{', '.join(agent_text(agent) for agent in agents)}]"
 
 
 def _space(where: str, env: ParallelEnv, kind: str, agent: Any) -> Space[Any]:
     try:
         space = getattr(env, kind)(agent)
     except BaseException as e:
-        raise raised(f"{where}: {kind}({agent!r})", e) from e
+        raise environment_error(f"{where}: {kind}({shorten(repr(agent), LONGEST_NAME)})", e) from e
     if not isinstance(space, Space):
-        old = "; it is a space of the old package gym" if type(space).__module__.split(".")[0] == "gym" else ""
+        old = "; it is a space of the outdated package gym" if type(space).__module__.split(".")[0] == "gym" else ""
         raise ConfigError(f"{where}: {kind} is {type(space).__name__}, not a space of gymnasium.spaces{old}")
     return space

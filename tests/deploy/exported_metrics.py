@@ -1,4 +1,4 @@
-"""What is exported, documented, shown and alerted on: the four that tests hold against each other."""
+"""Metrics that are exported, documented, shown on dashboards and used in alerts, for tests that compare them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from prometheus_client import CollectorRegistry
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "metrics.md"
 RUNBOOK = ROOT / "docs" / "runbook.md"
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -22,11 +22,11 @@ DASHBOARDS = ROOT / "deploy" / "grafana" / "dashboards"
 Described = dict[str, tuple[str, frozenset[str]]]
 """name -> (type, labels)."""
 PROMETHEUS_OWN = {"up", "ALERTS"}
-"""Metrics that Prometheus makes itself."""
+"""Metrics that Prometheus creates."""
 
 
 def actor_registry() -> CollectorRegistry:
-    """Returns the registry of a node whose workers know their run."""
+    """Returns the registry of an actor node whose workers know their run."""
     from actor_node.metrics import make_registry
     from actor_node.shared_metrics import WorkerMetrics, shared_memory
 
@@ -36,7 +36,7 @@ def actor_registry() -> CollectorRegistry:
 
 
 def replay_registry() -> CollectorRegistry:
-    """Returns the registry of a server that holds a run, has heard of an episode and has a log."""
+    """Returns the registry of a replay server with a run, a finished episode and a log."""
     from replay_server.config import ReplayConfig
     from replay_server.durability.committer import Committer
     from replay_server.metrics import CommitterCollector, ReplayCollector, Timings, make_registry
@@ -66,7 +66,7 @@ def learner_registry() -> CollectorRegistry:
 
 
 def exported_by(registry: CollectorRegistry) -> Described:
-    """Returns every metric of a registry under the name that Prometheus sees."""
+    """Returns every metric of a registry by its Prometheus name."""
     suffix = {"counter": "_total", "info": "_info"}
     found: Described = {}
     for family in registry.collect():
@@ -86,7 +86,7 @@ def exported() -> Described:
 
 
 def documented() -> Described:
-    """Returns every row of the page's tables."""
+    """Returns every metric in the tables of docs/metrics.md."""
     found: Described = {}
     for line in PAGE.read_text().splitlines():
         if row := re.match(r"\| `(\w+)` \| (\w+) \|([^|]*)\|", line):
@@ -97,7 +97,7 @@ def documented() -> Described:
 
 
 def series_of(described: Described) -> set[str]:
-    """Returns the names that metrics have in PromQL."""
+    """Returns the names of the time series of metrics in PromQL."""
     suffixes = {"histogram": ("_bucket", "_count", "_sum"), "summary": ("_count", "_sum")}
     return {name + suffix for name, (kind, _) in described.items() for suffix in suffixes.get(kind, ("",))}
 
@@ -114,15 +114,15 @@ def boards() -> dict[str, dict[str, Any]]:
 
 
 def queries(board: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yields title and expression of every query of a dashboard's panels."""
+    """Yields the title and expression of every query of a dashboard."""
     for panel in board["panels"]:
         for target in panel.get("targets", ()):
             yield panel["title"], target["expr"]
 
 
 def metrics_in(expr: str) -> set[str]:
-    """Returns the metrics a PromQL expression asks for: its words but for labels, strings, functions and keywords."""
+    """Returns the metric names in a PromQL expression, without labels, strings, functions and keywords."""
     bare = re.sub(r'"[^"]*"|\{[^}]*\}|\[[^]]*\]|\$\w+', " ", expr)
     bare = re.sub(r"\b(by|on|without|ignoring|group_left|group_right)\s*\([^)]*\)", " ", bare)
-    words = re.findall(r"[a-zA-Z_][\w:]*(?!\w|\s*\()", bare)
-    return {word for word in words if word not in {"and", "or", "unless", "offset", "bool", "by", "s", "m", "h", "d"}}
+    names = re.findall(r"[a-zA-Z_][\w:]*(?!\w|\s*\()", bare)
+    return {name for name in names if name not in {"and", "or", "unless", "offset", "bool", "by", "s", "m", "h", "d"}}

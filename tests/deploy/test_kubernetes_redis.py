@@ -78,17 +78,17 @@ def opened(url: str, replay: Replay, password_file: str = "", *, fresh: bool = F
 
 def use_all_of(url: str, password_file: str = "") -> None:
     """Has a replay server's log do everything it ever does: write, go on over a lost connection, recover, discard."""
-    log = opened(url, Replay(ReplayConfig().settings(""), time.monotonic()), password_file)
+    log = opened(url, Replay(ReplayConfig(), time.monotonic()), password_file)
     writes = [StoreRun(RUN, 50, replaces_run=True), StoreWeights(3, make_weights(RUN, 3))]
     log.execute(log.prepare([*writes, *(chunk_write(number, first=number * 10) for number in range(7))]))
     log.execute(log.prepare([StoreSamples(77)]))
     log.close()
 
-    replay = Replay(ReplayConfig().settings(""), time.monotonic())
+    replay = Replay(ReplayConfig(), time.monotonic())
     opened(url, replay, password_file).close()
     assert replay.table
     assert replay.table.size == 50
-    empty = Replay(ReplayConfig().settings(""), time.monotonic())
+    empty = Replay(ReplayConfig(), time.monotonic())
     opened(url, empty, password_file, fresh=True).close()
     assert empty.table is None
 
@@ -129,4 +129,4 @@ def test_with_users_the_replay_can_do_its_work_and_strangers_nothing(
                 ask()
     password_file.write_text("wrong")
     with pytest.raises(ConfigError, match="password"):
-        opened(f"unix://replay@{socket}", Replay(ReplayConfig().settings(""), 0.0), str(password_file))
+        opened(f"unix://replay@{socket}", Replay(ReplayConfig(), 0.0), str(password_file))

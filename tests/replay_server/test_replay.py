@@ -565,7 +565,7 @@ def test_actors_are_told_the_replay_settings_that_hold_on_this_server():
     assert welcome.run.data_hash == room.run.data_hash
     assert room.run.spec.replay.largest_chunk(8) == 32
     check_chunk_size(welcome.run, 8)
-    with pytest.raises(ConfigError, match="takes 8 at 8 samples per insert"):
+    with pytest.raises(ConfigError, match="allows 8 at 8 samples per insert"):
         check_chunk_size(welcome.run, 9)
 
 

@@ -127,7 +127,7 @@ def test_parameters_are_the_commands_options() -> None:
         ("simple", {"settings": {"replay.bacth": 3}}, "replay.bacth is not a setting; did you mean replay.batch?"),
         ("simple", {"settings": {"seed": 1, "seed.x": 2}}, "seed.x = 2, but seed was given a value of its own"),
         ("simple", {"preset": "slow"}, "preset = 'slow': not one of 'fast', 'paper', 'seed'"),
-        ("simple", {"lockstep": True, "audit": True}, "--lockstep with --audit"),
+        ("simple", {"lockstep": True, "audit": True}, "--lockstep does not support --audit"),
         ("", {}, "No scenario is given"),
         ("", {"resume": True}, "--resume needs the run's directory"),
     ],
@@ -153,7 +153,7 @@ def test_what_is_not_a_run_is_refused(run: Path, tmp_path: Path) -> None:
         shoal.evaluate(run / "policy.safetensors")
     with pytest.raises(shoal.ConfigError, match=r"no run\.toml"):
         shoal.Run(tmp_path / "none")
-    with pytest.raises(shoal.ConfigError, match="--real with --fast"):
+    with pytest.raises(shoal.ConfigError, match="--real excludes --fast"):
         shoal.evaluate(run, real=True, fast=True)
     assert not shoal.Run(str(run)).finished
     assert shoal.Run(run).metrics == []

@@ -83,7 +83,7 @@ def test_a_failure_costs_one_episode(tmp_path, kind, words):
     result = evaluated(tmp_path, kind, 12, copies=3)
     assert (result.episodes, result.failed_episodes) == (9, 3)
     assert words in result.first_failure
-    assert any("3 episodes failed and are left out" in line for line in remarks(result))
+    assert any("3 episodes failed and are not counted" in line for line in remarks(result))
 
 
 def test_what_is_left_is_what_it_would_have_been(tmp_path):
@@ -182,7 +182,7 @@ def test_one_instance_a_process_is_played_with_one_and_it_is_said(tmp_path):
 def test_an_episode_without_end_is_cut_off(tmp_path):
     result = evaluated(tmp_path, "endless", 3, max_steps=50)
     assert (result.truncated_episodes, result.length_mean, result.max_episode_steps) == (3, 50.0, 50)
-    assert any("no episode ended in 50 steps" in line for line in remarks(result))
+    assert any("No episode ended within 50 steps" in line for line in remarks(result))
 
 
 def test_the_runs_own_limit_is_kept(tmp_path):

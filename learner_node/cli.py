@@ -26,11 +26,11 @@ from common.wire.keys import load_keys
 from common.wire.socket_file import SocketFile
 from common.wire.sockets import require_local
 from learner_node.config import LearnerConfig
-from learner_node.sizes import refuse_large_learner, sizes_of
-from learner_node.trackers import refuse_missing
+from learner_node.reporting.trackers import refuse_missing
+from learner_node.run_checks.sizes import refuse_large_learner, sizes_of
 
 if TYPE_CHECKING:
-    from learner_node.metrics import Metrics
+    from learner_node.reporting.metrics import Metrics
 
 STAY_BEAT_S = 1.0
 _log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def learner(context: click.Context, /, **values: Any) -> int:
     from learner_node.broadcast import Broadcast  # noqa: PLC0415
     from learner_node.devices import choose_device  # noqa: PLC0415
     from learner_node.learner import Learner  # noqa: PLC0415
-    from learner_node.metrics import Metrics  # noqa: PLC0415
+    from learner_node.reporting.metrics import Metrics  # noqa: PLC0415
 
     torch.set_num_threads(config.threads)
     device = choose_device(gpu=config.gpu)

@@ -36,16 +36,16 @@ from learner_node.broadcast import Publisher
 from learner_node.clocks import RunClock, Timer
 from learner_node.config import LearnerConfig
 from learner_node.devices import Device
-from learner_node.metrics import Metrics
-from learner_node.metrics_log import MetricsLog
+from learner_node.persistence.saving import BeforeSaving, Saving
+from learner_node.persistence.state import Counters, TrainingState, restore
 from learner_node.publication import Publication
-from learner_node.refused_weights import RefusedWeights
 from learner_node.replay_session import SampledBatch
-from learner_node.reporting import Reporting
-from learner_node.saving import BeforeSaving, Saving
-from learner_node.sizes import sizes_of
-from learner_node.state import Counters, TrainingState, restore
-from learner_node.trackers import open_tracker
+from learner_node.reporting.metrics import Metrics
+from learner_node.reporting.metrics_log import MetricsLog
+from learner_node.reporting.reporter import Reporting
+from learner_node.reporting.trackers import open_tracker
+from learner_node.run_checks.refused_weights import RefusedWeights
+from learner_node.run_checks.sizes import sizes_of
 from learner_node.trainer import Training
 
 WAIT_S = 0.1

@@ -10,9 +10,9 @@ from common.wire.weights import WeightsHeader
 from learner_node import schedule
 from learner_node.batches import Batches
 from learner_node.broadcast import Publisher
-from learner_node.metrics import Metrics
+from learner_node.persistence.state import Counters, capture
+from learner_node.reporting.metrics import Metrics
 from learner_node.stacked.update import StackedUpdate
-from learner_node.state import Counters, capture
 
 
 class Publication:

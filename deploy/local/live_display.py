@@ -16,7 +16,7 @@ from rich.text import Text
 
 from common.process.durations import clock
 from common.wire.messages import LearnerReport, Status
-from learner_node.inputs import first_words
+from learner_node.run_checks.inputs import first_words
 
 LINE_PERIOD_S = 10.0
 MAX_BUSY_SHOWN = 2

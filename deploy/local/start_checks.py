@@ -14,8 +14,8 @@ from common.spec import AgentsSpec
 from common.wire.messages import Status
 from deploy.local.config import TrainConfig
 from deploy.local.embedded_redis import MEMORY_FACTOR
-from learner_node.sizes import BASE_BYTES, refuse_large_run, sizes_of
-from learner_node.warm_up import ended_too_early
+from learner_node.run_checks.sizes import BASE_BYTES, refuse_large_run, sizes_of
+from learner_node.run_checks.warm_up import ended_too_early
 from replay_server.table.ring import USABLE_FRACTION
 
 QUIET_S = 5.0

@@ -28,12 +28,12 @@ from deploy.lockstep.actor import LockstepActor
 from deploy.lockstep.snapshots import LoadedSnapshot, Setting, Snapshot, SnapshotStore, versions
 from deploy.lockstep.stream import LockstepBroadcast, LockstepStream
 from learner_node import schedule
-from learner_node.checkpoints import checkpointed_updates
 from learner_node.config import LearnerConfig
 from learner_node.devices import choose_device, use_threads
 from learner_node.learner import Learner
-from learner_node.metrics import Metrics
-from learner_node.state import Counters
+from learner_node.persistence.checkpoints import checkpointed_updates
+from learner_node.persistence.state import Counters
+from learner_node.reporting.metrics import Metrics
 
 _log = logging.getLogger(__name__)
 

@@ -20,7 +20,6 @@ from common.policy.heads import Floats
 from common.policy.network import Layer
 from common.run.run import Run
 from learner_node import schedule
-from learner_node.checkpoints import read_newest
 from learner_node.inspection.network_stats import (
     Doubles,
     NetworkFigures,
@@ -29,10 +28,11 @@ from learner_node.inspection.network_stats import (
     forward,
     value_figures,
 )
+from learner_node.persistence.checkpoints import read_newest
+from learner_node.persistence.state import Counters, TrainingState, restore
 from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.networks import critic_pieces
 from learner_node.stacked.update import StackedUpdate
-from learner_node.state import Counters, TrainingState, restore
 
 
 class CriticLayers(NamedTuple):

@@ -57,7 +57,7 @@ def replay_registry() -> CollectorRegistry:
 
 def learner_registry() -> CollectorRegistry:
     """Returns the registry of a learner with a run."""
-    from learner_node.metrics import Metrics
+    from learner_node.reporting.metrics import Metrics
     from tests.replay_server.runs import make_run
 
     metrics = Metrics()

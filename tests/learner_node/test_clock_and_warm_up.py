@@ -6,7 +6,7 @@ import pytest
 
 from common.run.run import RunSpec, make_run_spec
 from learner_node.clocks import RunClock
-from learner_node.warm_up import InsertRate, beyond_budget, ended_too_early, forecast
+from learner_node.run_checks.warm_up import InsertRate, beyond_budget, ended_too_early, forecast
 
 
 def charged(clock: RunClock, now: float, *, env_steps: int = 0, trained: bool = False, absent: str = "") -> float:

@@ -17,10 +17,10 @@ import torch
 
 from common.errors import ShoalError
 from common.run.directory import RunDirectory
-from learner_node.checkpoints import Checkpoints
-from learner_node.metrics_log import MetricsLog
+from learner_node.persistence.checkpoints import Checkpoints
+from learner_node.persistence.state import Counters, TrainingState
+from learner_node.reporting.metrics_log import MetricsLog
 from learner_node.stacked.update_stats import Losses
-from learner_node.state import Counters, TrainingState
 
 ROOM_BYTES = 20_000
 FIGURES = Losses([0.5], [1.0], [3.0], [4.0], [5.0])

@@ -25,7 +25,7 @@ from learner_node import batches, broadcast, learner
 from learner_node.config import LearnerConfig
 from learner_node.devices import Device
 from learner_node.learner import Learner
-from learner_node.metrics import Metrics
+from learner_node.reporting.metrics import Metrics
 
 from .fake_replay import FakeReplay, small_run, until
 

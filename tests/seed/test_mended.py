@@ -24,9 +24,9 @@ from common.run.run import NetworkSpec, Run, make_run_spec
 from common.spec import JointSpec
 from common.worlds import make_world, world_spec
 from learner_node.devices import Device
+from learner_node.persistence.state import Counters, TrainingState, capture, restore
 from learner_node.stacked.heads import Heads
 from learner_node.stacked.update import StackedUpdate
-from learner_node.state import Counters, TrainingState, capture, restore
 from learner_node.trainer import Training
 from tests.common.examples import make_header
 from tests.common.head_examples import MOVERS, logits_of

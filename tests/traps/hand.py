@@ -19,9 +19,9 @@ from common.run.presets import PRESETS
 from common.run.run import AlgorithmSpec, NetworkSpec, Run, RunSpec, make_run_spec
 from common.spec import AgentsSpec, Box, Part, joint_spec
 from common.worlds import World, make_world
+from learner_node.persistence.state import Counters, capture, restore
 from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.update import StackedUpdate
-from learner_node.state import Counters, capture, restore
 from tests.common.examples import make_header, random_weights
 
 DOUBLE = torch.zeros((), dtype=torch.float64)

@@ -13,9 +13,9 @@ from common.policy.network import Policy
 from common.run.run import AlgorithmSpec, NetworkSpec, make_run_spec
 from common.spec import AgentsSpec, Box, joint_spec
 from common.transitions import transition_dtype
+from learner_node.persistence.state import Counters, capture
 from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.update import StackedUpdate
-from learner_node.state import Counters, capture
 from tests.traps.hand import DOUBLE, STILL, UNIT, collect, critic, learner, paper, policy, put, rows, run_in, team
 
 

@@ -23,9 +23,9 @@ from common.wire.messages import Ack, Batch, Chunk, Hello, Open, SampleRequest, 
 from deploy.local.config import TrainConfig
 from deploy.local.live_display import LineDisplay
 from deploy.lockstep.run import LockstepRun
-from learner_node.checkpoints import Checkpoints
+from learner_node.persistence.checkpoints import Checkpoints
+from learner_node.persistence.state import Counters, TrainingState, capture, restore
 from learner_node.stacked.update import StackedUpdate
-from learner_node.state import Counters, TrainingState, capture, restore
 from replay_server.config import ReplayConfig
 from replay_server.replay import Replay
 from tests.traps.hand import DOUBLE, UNIT, rows, run_in

@@ -29,8 +29,8 @@ from common.run.players import members_of, with_sides
 from common.run.run import Run
 from common.spec import difference
 from common.worlds import FOREIGN, World, make_world
-from learner_node.inputs import InputFigures, measure, on_change, on_inputs
 from learner_node.inspection.network_stats import NetworkFigures, ValueFigures, policy_figures
+from learner_node.run_checks.inputs import InputFigures, measure, on_change, on_inputs
 from shoal.commands.diagnose.log_figures import FEWEST_LINES, LogFigures, log_figures
 from shoal.commands.diagnose.log_warnings import log_warnings
 from shoal.commands.diagnose.team_warnings import communication_warnings, network_warnings, value_warnings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from common.run.run import RunSpec
 from common.worlds import FOREIGN
-from learner_node.inputs import on_clipping, on_horizon
+from learner_node.run_checks.inputs import on_clipping, on_horizon
 from shoal.commands.diagnose.log_figures import LogFigures, Returns
 from shoal.commands.diagnose.warning import DiagnosisWarning, as_warning
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from common.run.run import RunSpec
-from learner_node.inputs import Remark
+from learner_node.run_checks.inputs import Remark
 
 _SETTING = re.compile(r"([a-z]+)\.([a-z_]+) = ([^\s,]+)")
 

@@ -26,8 +26,8 @@ from deploy.local.config import TrainConfig
 from deploy.local.launcher import LocalRun, delete_transitions
 from deploy.local.live_display import make_display
 from deploy.local.start_checks import memory_check, refuse_without_cuda, untrained_text
-from learner_node.sizes import sizes_of
-from learner_node.trackers import refuse_missing
+from learner_node.reporting.trackers import refuse_missing
+from learner_node.run_checks.sizes import sizes_of
 from shoal.commands.evaluate.cli import EvaluateConfig, evaluate_run
 from shoal.commands.evaluate.progress import EvaluationStopped
 from shoal.commands.train.artifacts import Artifacts

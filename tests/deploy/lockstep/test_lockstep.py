@@ -21,7 +21,7 @@ from deploy.local.config import TrainConfig
 from deploy.local.live_display import LineDisplay
 from deploy.lockstep import record_files as records
 from deploy.lockstep.run import LockstepRun
-from learner_node.checkpoints import Checkpoints
+from learner_node.persistence.checkpoints import Checkpoints
 from shoal.cli import shoal
 
 pytestmark = pytest.mark.slow

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from common.run.run import Run, make_run_spec
-from learner_node.checkpoints import Checkpoints
 from learner_node.inspection.loaded_networks import LoadedNetworks, load_newest
 from learner_node.inspection.network_stats import forward
+from learner_node.persistence.checkpoints import Checkpoints
+from learner_node.persistence.state import Counters, capture
 from learner_node.stacked.passes import CriticPass
 from learner_node.stacked.update import StackedUpdate
-from learner_node.state import Counters, capture
 from tests.learner_node.stacked.test_update import as_batch
 from tests.learner_node.teams import TEAMS, as_fields, random_records
 

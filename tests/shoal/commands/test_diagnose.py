@@ -22,9 +22,9 @@ from common.run.run import Run, make_run_spec
 from common.worlds import world_spec
 from deploy.local.config import TrainConfig
 from deploy.local.live_display import make_display
-from learner_node.checkpoints import Checkpoints
+from learner_node.persistence.checkpoints import Checkpoints
+from learner_node.persistence.state import Counters, capture
 from learner_node.stacked.update import StackedUpdate
-from learner_node.state import Counters, capture
 from shoal.cli import shoal
 from shoal.commands.diagnose import LONGEST_EPISODE, diagnose, horizon, with_complete_returns
 from shoal.commands.diagnose.cli import episodes_after_training, print_warnings_after_training

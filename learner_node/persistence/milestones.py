@@ -23,8 +23,8 @@ from common.policy.file import PolicyFile, save_policy
 from common.policy.heads import Floats
 from common.run.directory import RunDirectory
 from common.run.run import Run, to_toml
-from learner_node.checkpoints import Checkpoints
-from learner_node.state import Counters, TrainingState
+from learner_node.persistence.checkpoints import Checkpoints
+from learner_node.persistence.state import Counters, TrainingState
 
 _log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """What the learner's metrics say beyond what is set in them directly."""
 
-from learner_node.metrics import Metrics
+from learner_node.reporting.metrics import Metrics
 from tests.replay_server.runs import make_run
 
 

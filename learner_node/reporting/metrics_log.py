@@ -27,8 +27,8 @@ from tensorboardX import SummaryWriter
 from common.files import writing
 from common.run.directory import RunDirectory
 from common.wire.messages import Status
+from learner_node.reporting.trackers import Tracker, numbers_of
 from learner_node.stacked.update_stats import Losses
-from learner_node.trackers import Tracker, numbers_of
 
 MOST_EVENTS = 10_000
 """Events that may wait for TensorBoard's writer threads, which a full disk ends. It must exceed the events of one

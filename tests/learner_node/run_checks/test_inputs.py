@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from common.run.run import Run, make_run_spec
 from common.spec import Box, joint_spec
 from common.transitions import transition_dtype
-from learner_node.inputs import (
+from learner_node.run_checks.inputs import (
     InputStats,
     RewardChange,
     first_words,

@@ -13,12 +13,11 @@ import torch
 
 from common.errors import ConfigError, ShoalError
 from common.run.run import AlgorithmSpec, NetworkSpec
-from learner_node.checkpoints import Checkpoints, read
+from learner_node.persistence.checkpoints import Checkpoints, read
+from learner_node.persistence.state import Counters, TrainingState, capture, restore
 from learner_node.stacked.update import StackedUpdate
-from learner_node.state import Counters, TrainingState, capture, restore
 from tests.learner_node.stacked.test_update import as_batch
-
-from .teams import TEAMS, as_fields, random_records
+from tests.learner_node.teams import TEAMS, as_fields, random_records
 
 NETWORK = NetworkSpec(policy_hidden=(8, 8), critic_hidden=(8, 8), share_policies=False)
 SINGLE = torch.zeros(())

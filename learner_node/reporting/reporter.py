@@ -15,13 +15,13 @@ from common.wire.messages import LONGEST_TEXT, MOST_WARNINGS, LearnerReport, Sta
 from learner_node import schedule
 from learner_node.batches import Batches
 from learner_node.clocks import RunClock, UpdateRate
-from learner_node.inputs import InputStats, first_words
-from learner_node.metrics import Metrics
-from learner_node.metrics_log import MetricsLog
+from learner_node.persistence.saving import Saving
 from learner_node.replay_session import SampledBatch
-from learner_node.saving import Saving
+from learner_node.reporting.metrics import Metrics
+from learner_node.reporting.metrics_log import MetricsLog
+from learner_node.run_checks.inputs import InputStats, first_words
+from learner_node.run_checks.warm_up import InsertRate, beyond_budget, ended_too_early, forecast
 from learner_node.stacked.update_stats import Losses
-from learner_node.warm_up import InsertRate, beyond_budget, ended_too_early, forecast
 
 FEWEST_EPISODES = 100
 """Finished episodes a worker before their mean length is used: episodes in progress count as steps."""

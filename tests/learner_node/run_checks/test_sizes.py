@@ -10,10 +10,9 @@ from common.errors import ConfigError
 from common.run.players import with_sides
 from common.run.run import RunSpec, make_run_spec
 from common.spec import AgentsSpec, Box, Categorical, joint_spec
-from learner_node.sizes import Sizes, refuse_large_learner, refuse_large_run, sizes_of
+from learner_node.run_checks.sizes import Sizes, refuse_large_learner, refuse_large_run, sizes_of
 from learner_node.stacked.update import StackedUpdate
-
-from .teams import TEAMS
+from tests.learner_node.teams import TEAMS
 
 PUSH = Box((-1.0,), (1.0,))
 GIB = 2**30

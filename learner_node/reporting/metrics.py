@@ -9,7 +9,7 @@ from prometheus_client import Counter, Gauge, Histogram, Info
 
 from common.process import metrics as process_metrics
 from common.run.run import Run
-from learner_node.inputs import InputFigures
+from learner_node.run_checks.inputs import InputFigures
 from learner_node.stacked.update_stats import Losses
 
 

@@ -5,9 +5,8 @@ import pytest
 
 from common.errors import LastingError
 from common.wire.messages import ActorStatus, Status
-from learner_node.refused_weights import REFUSED_S, RefusedWeights
-
-from .fake_replay import FakeReplay, small_run
+from learner_node.run_checks.refused_weights import REFUSED_S, RefusedWeights
+from tests.learner_node.fake_replay import FakeReplay, small_run
 
 WRONG = "3 numbers do not fit policies of 25487"
 

@@ -11,11 +11,11 @@ from common.policy.file import PolicyFile, save_policy
 from common.run.directory import RunDirectory
 from common.run.run import Run
 from common.wire.messages import Status
-from learner_node.checkpoints import Checkpoints
-from learner_node.metrics import Metrics
-from learner_node.milestones import Milestones
+from learner_node.persistence.checkpoints import Checkpoints
+from learner_node.persistence.milestones import Milestones
+from learner_node.persistence.state import Counters, TrainingState, capture
+from learner_node.reporting.metrics import Metrics
 from learner_node.stacked.update import StackedUpdate
-from learner_node.state import Counters, TrainingState, capture
 
 BeforeSaving = Callable[[Counters], object]
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from common.errors import ShoalError
 from common.files import write_atomically, writing
-from learner_node.state import Counters, TrainingState
+from learner_node.persistence.state import Counters, TrainingState
 
 _log = logging.getLogger(__name__)
 _BEST = "best.safetensors"

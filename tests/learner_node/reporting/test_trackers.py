@@ -18,10 +18,10 @@ import pytest
 from common.errors import ConfigError
 from common.run.directory import RunDirectory, create
 from common.run.run import Run
-from learner_node import trackers
-from learner_node.metrics_log import MetricsLog
+from learner_node.reporting import trackers
+from learner_node.reporting.metrics_log import MetricsLog
+from learner_node.reporting.trackers import Background, numbers_of, open_tracker
 from learner_node.stacked.update_stats import Losses
-from learner_node.trackers import Background, numbers_of, open_tracker
 from tests.common.examples import MIXED, make_run
 
 LINE = {"time": 1_700_000_000.5, "updates": 20, "critic_loss": [0.5, 0.25], "return_mean": -30.5, "waiting": ["a"]}

@@ -11,12 +11,11 @@ from common.errors import ShoalError
 from common.policy.file import load_policy
 from common.run.directory import RunDirectory
 from common.run.run import Run
-from learner_node.checkpoints import Checkpoints
-from learner_node.milestones import Milestones
+from learner_node.persistence.checkpoints import Checkpoints
+from learner_node.persistence.milestones import Milestones
+from learner_node.persistence.state import Counters, capture
 from learner_node.stacked.update import StackedUpdate
-from learner_node.state import Counters, capture
-
-from .fake_replay import small_run
+from tests.learner_node.fake_replay import small_run
 
 EVERY = 1_000
 

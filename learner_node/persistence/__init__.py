@@ -1,0 +1,1 @@
+"""What a run keeps on disk while it trains: checkpoints, milestones and the policy file."""

@@ -1,6 +1,6 @@
 """A worker's session with its replay server, and its subscription to the learner's weights.
 
-This is the only module of the worker with sockets.
+This is the only module of the actor node with ZeroMQ sockets. The supervisor uses BusyReporter alone.
 
     worker --Hello--> replay            each second until Welcome; NotReady: no learner has opened the run yet
     worker --Chunk--> replay            while the credit lasts; pending until acknowledged

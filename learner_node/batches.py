@@ -246,7 +246,10 @@ class BatchStream:
             try:
                 message, payload = decode_to_peer(receive(socket))
             except ProtocolError as e:
-                raise PeerError(f"{session.client.endpoint} does not speak this version's protocol: {e}") from e
+                raise PeerError(
+                    f"{session.client.endpoint} does not speak this version's protocol: {e}. Run replay server and"
+                    " learner with the same version of Shoal."
+                ) from e
             batch = session.handle(message, payload, now)
             if batch is not None:
                 self._received.append(batch)

@@ -187,7 +187,10 @@ class Learner:
         """Logs a wait for a batch; PeerError if no replay server accepted this learner within `--peer-timeout`."""
         self._wait.waiting(self._stream.waiting_for, now)
         if not self._stream.opened and 0 < self._config.peer_timeout < now - started_at:
-            raise PeerError(f"waited {now - started_at:.0f} s for {self._stream.waiting_for}; is it running?")
+            raise PeerError(
+                f"waited {now - started_at:.0f} s for {self._stream.waiting_for}; check that it runs and that --replay"
+                " is right"
+            )
 
     def _charge(self, now: float, *, trained: bool) -> None:
         """Charges the time since the last call to the budget, unless a peer is gone."""

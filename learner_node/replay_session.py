@@ -79,7 +79,7 @@ class BatchChecker:
         if payload is None or size != records_bytes + info_bytes:
             raise PeerError(
                 f"{origin} sent a batch of {size} bytes, not {self._count} records of {self._record_bytes}"
-                f" and sample infos of {self._info_bytes}; do replay and learner run the same version?"
+                f" and sample infos of {self._info_bytes}; run both with the same version of Shoal"
             )
         words = np.frombuffer(payload, "<f4", records_bytes // 4).reshape(self._count, -1)
         if not words.flags.aligned:

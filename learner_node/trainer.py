@@ -29,7 +29,7 @@ class UpdateVariant(NamedTuple):
     """One of the forms that an update takes. Updates of one form do the same work every time."""
 
     policies: bool
-    """Whether policies and targets are updated too (`policy_delay`)."""
+    """Whether policies and targets are updated too (`algorithm.policy_every`)."""
     complete: bool
     """Whether every agent acts in every row."""
     weighted: bool

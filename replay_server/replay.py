@@ -201,7 +201,7 @@ class Replay:
         return self.table or table
 
     def restore(self, run: Run, weights: bytes | None) -> Table:
-        """Takes over run and weights of an earlier life of the server; returns the empty table. Raises ConfigError."""
+        """Restores the run and weights of the server's previous process; returns the empty table or raises ConfigError."""
         table = self._start_run(run, self.config.applied_to(run.spec.replay))
         self.weights = LatestWeights(weights)
         return table
@@ -274,7 +274,7 @@ class Replay:
         replies += self.actors.acknowledge(no_credit.text)
         if now - self._housekeeping_at >= HOUSEKEEPING_EVERY_S:
             self._housekeeping_at = now
-            self._keep_house(table, now)
+            self._housekeep(table, now)
         return replies
 
     def status(self, now: float, *, not_ready: str = "") -> Status:
@@ -336,7 +336,7 @@ class Replay:
         actors = sum(1 for _ in self.actors.live(now))
         return why_no_batch(table, waiting[1].message.count, actors_alive=actors)
 
-    def _keep_house(self, table: Table, now: float) -> None:
+    def _housekeep(self, table: Table, now: float) -> None:
         self.learners.forget_silent(now)
         self.journal.count_samples(table.limiter.samples)
         while self.actors.forgotten:

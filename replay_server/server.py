@@ -44,7 +44,7 @@ from replay_server.replay import Replay
 from replay_server.sessions.session import Reply
 
 POLL_MS = 50
-"""Also the longest time between two checks of the waits, and of dead connections in ZeroMQ."""
+"""Longest wait for a message [ms], and so the longest time between two checks of waits and dead connections."""
 MESSAGES_PER_ITERATION = 64
 SEND_QUEUE = 256
 """Replies that a peer may leave unread before further replies to it are dropped."""

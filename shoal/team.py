@@ -173,9 +173,10 @@ def _flat(obs: Any, agent: AgentSpec, entries: tuple[Entry, ...]) -> Floats:
             start, stop = entry.columns
             flat[start:stop] = np.ravel(value) if entry.encoding == "values" else _one_hot(value, entry, stop - start)
     except (KeyError, IndexError, TypeError, ValueError) as e:
+        problem = f"has the shape {list(shape)}" if shape is not None else f"does not fit its space ({e!r})"
         raise ConfigError(
-            f"the observation of {agent.name} {f'has the shape {list(shape)}' if shape is not None else f'lacks {e}'}; "
-            f"give its own observation, or a vector of {agent.obs_dim} numbers"
+            f"the observation of {agent.name} {problem}; give its own observation, or a vector of {agent.obs_dim}"
+            " numbers"
         ) from e
     return flat
 

@@ -1,6 +1,7 @@
-"""Training and evaluation from Python: the machinery of `shoal train` and `shoal evaluate` behind functions.
+"""Trains and evaluates from Python, as `shoal train` and `shoal evaluate` do.
 
-Nothing here changes `os.environ`, prints on the standard output, sets up logging or ends the process.
+The functions leave `os.environ` as it was and print nothing on the standard output. A lockstep run adds handlers to
+Shoal's loggers and removes them at its end. A signal that stopped a run is raised again for the caller's handler.
 """
 
 from __future__ import annotations
@@ -352,7 +353,9 @@ def _sections(settings: Mapping[str, Any]) -> dict[str, Any]:
         for parent in parents:
             table = table.setdefault(parent, {})
             if not isinstance(table, dict):
-                raise ConfigError(f"settings: {path} = {value!r}, but {parent} was given a value of its own")
+                raise ConfigError(
+                    f"settings: {path} = {value!r}, but {parent} was given a value of its own; remove one of the two"
+                )
         if isinstance(value, Mapping) and isinstance(table.get(key), dict):
             table[key] |= value
         else:

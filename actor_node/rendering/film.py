@@ -29,6 +29,7 @@ from common.policy.network import Policy
 from common.run.directory import RunDirectory
 from common.run.players import with_sides
 from common.run.run import Run
+from common.spec import difference
 from common.worlds import FOREIGN, make_world
 from common.worlds.pettingzoo import PettingZooWorld
 
@@ -158,7 +159,10 @@ class Stage:
         self._sides = _membership(self.run)
         self._world = _open_world(self.run)
         if with_sides(self._world.spec, self.run.spec.network.sides) != self.run.joint:
-            raise ConfigError(f"{directory.path}: the installed {self._world.name} is not the world of this run.")
+            raise ConfigError(
+                f"{directory.path}: the installed {self._world.name} differs from the world of this run:"
+                f" {difference(self.run.joint, self._world.spec)}. Install the version it was trained with."
+            )
         cameras: list[Camera] = []
 
         def with_camera(env: Any) -> Camera:
@@ -272,7 +276,10 @@ def _hint(error: Exception) -> str:
 def _renderable(name: str, env: Any) -> Any:
     modes = env.metadata.get("render_modes") or ()
     if "rgb_array" not in modes:
-        raise ConfigError(f"{name} cannot be filmed: it renders {', '.join(modes) or 'nothing'}, not 'rgb_array'")
+        raise ConfigError(
+            f"{name} cannot be filmed: it renders {', '.join(modes) or 'nothing'}, not 'rgb_array'. Add that mode to"
+            " the environment, or skip the film with --no-film."
+        )
     env.unwrapped.render_mode = "rgb_array"
     if hasattr(env.unwrapped, "game_font"):
         # mpe2 writes messages over its picture, partly beyond its edge; the captions show them instead.

@@ -3,7 +3,7 @@
     actor   -> replay    Hello, Chunk (+ records), ActorReport, Busy, Bye
     replay  -> actor     Welcome (+ weights), NotReady, Ack, Gap, Fenced, Unknown, Refused
     learner -> replay    Open, SampleRequest, Priorities (+ sample info), PutWeights (+ weights), LearnerReport
-    replay  -> learner   Opened, Batch (+ records, sample info), Held, Unknown, Refused
+    replay  -> learner   Opened, NotReady, Batch (+ records, sample info), Held, Unknown, Refused
     anyone  -> replay    StatusRequest          replay -> anyone    Status
 
 "+" names the payload, a second frame. Sample info (common/wire/sample_info.py) is sent only where sampling follows
@@ -117,7 +117,7 @@ class Busy(Message, frozen=True, tag="busy"):
 
 
 class Bye(Message, frozen=True, tag="bye"):
-    """Ends an actor's session: the actor sends nothing more and has no unacknowledged chunks."""
+    """Ends an actor's session: the actor sends nothing more. Chunks that are not acknowledged yet are lost."""
 
     actor: Name
     incarnation: Natural
@@ -137,7 +137,7 @@ class Welcome(Message, frozen=True, tag="welcome"):
 
 
 class NotReady(Message, frozen=True, tag="not_ready"):
-    """Asks a peer to retry later: the replay server has no run yet."""
+    """Asks a peer to retry later: the replay server has no run yet, waits for Redis, or recovers its chunks."""
 
     reason: Text
 

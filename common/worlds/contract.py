@@ -1,7 +1,7 @@
 """Checks what an environment returns against PettingZoo's contract: tuples, dicts, observations, rewards, flags.
 
-Each function returns a text of what is wrong, or raises ContractError with it; the adapter adds world, copy, step and
-agent.
+Functions that read a value return it, or raise ContractError with the fault. `space_mismatch` returns the fault as a
+text, `is_outside` whether a number is out of bounds. The adapter (pettingzoo.py) adds world, copy, step and agent.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ r"""Runs a whole training run on this machine: the processes of `shoal train`, s
                              +--- learner -+
 
 Sockets are unix sockets in a private directory. Each process logs into the run's `logs/`. The learner ends when the
-budget is used; then actors, replay and Redis are ended, and the team is evaluated. A process that dies is restarted.
+budget is used; then actors, replay server and Redis are ended. A process that dies is restarted. The evaluation that
+follows is in shoal/commands/train/session.py.
 
 | waits for                  | freed by                                           |
 |----------------------------|----------------------------------------------------|

@@ -232,7 +232,7 @@ def _learner_rows(status: Status) -> list[tuple[str, str]]:
 
 
 def no_episode_ended(status: Status) -> bool:
-    """Returns whether surely no episode has ended: reports, which count episodes, arrive later than chunks."""
+    """Returns whether no episode can have ended: reports, which count episodes, arrive later than chunks."""
     reported = sum(actor.env_steps for actor in status.actors)
     return not status.episodes and 0 < status.inserts <= 2 * reported
 

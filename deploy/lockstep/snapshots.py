@@ -41,7 +41,7 @@ class ActorSnapshot(msgspec.Struct, frozen=True):
     """Chunks collected."""
     credit: int
     turn: int
-    """Grant order."""
+    """Position in the order of grants: 0 = the newest, negative = older."""
     chunk_rows: int
     measured: bool
     env_steps: int
@@ -58,7 +58,7 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """What the bits depend on in addition to the state."""
+    """The settings and library versions on which the bits depend, in addition to the state."""
 
     copies: int
     chunk_steps: int

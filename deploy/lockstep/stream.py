@@ -50,7 +50,7 @@ from replay_server.replay import Replay
 from replay_server.table.table import Table
 
 FIXED_TIME = 0.0
-"""Time of every call of the replay."""
+"""The constant time [s] passed to the replay."""
 _LEARNER = b"learner"
 _BLOCK = 65_536
 """Number of records read from the ring at once."""
@@ -66,7 +66,7 @@ class LockstepStream:
         """Called with each new status."""
         self._by_peer = {actor.peer: actor for actor in actors}
         self._data_hash = run.data_hash
-        self._inspector = BatchChecker(run, pin=False)
+        self._checker = BatchChecker(run, pin=False)
         self._replay = Replay(ReplayConfig(durability="ram", seed=run.spec.seed), FIXED_TIME)
         self._weights: tuple[WeightsHeader, Policy] | None = None
         self.published = False
@@ -108,7 +108,7 @@ class LockstepStream:
     @property
     def rejected(self) -> int:
         """Number of batches rejected because they contained non-finite numbers."""
-        return self._inspector.rejected
+        return self._checker.rejected
 
     @property
     def waiting_for(self) -> str:
@@ -254,7 +254,7 @@ class LockstepStream:
         match message:
             case Batch():
                 self._requested = False
-                self._batch = self._inspector.open(payload, "the replay")
+                self._batch = self._checker.open(payload, "the replay")
             case Welcome() | Ack():
                 actor = self._by_peer[peer]
                 actor.incarnation, actor.credit = message.incarnation, message.credit

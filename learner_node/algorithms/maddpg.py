@@ -5,11 +5,11 @@ rewards r_i; x = (o_1 .. o_N). Policies are mu_i, critics are Q_i(x, a_1 .. a_N)
 next step. MATD3 (Ackermann et al. 2019, arXiv 1910.01465) adds the three changes of TD3 (Fujimoto et al. 2018,
 arXiv 1802.09477): two critics with the lower value as target, target noise, and delayed policy updates.
 
-    maddpg   Q_i reads everything          matd3   two such critics, target noise, policy_delay 2
+    maddpg   Q_i reads everything          matd3   two such critics, target noise, policy delay 2
     iddpg    Q_i reads o_i and a_i alone   joint   maddpg in which a whole side is one player
 
-This page is what a run learns. Runs compute it with learner_node/stacked/, which is the same update made fast; both
-agree to 1e-9 in float64 (tests/learner_node/stacked/test_update.py).
+This module defines what a run learns. Runs compute it with learner_node/stacked/, the same update made fast; both agree to
+1e-9 in float64 (tests/learner_node/stacked/test_update.py).
 
 Shapes: `[batch]` one number a transition, `[batch, players]`, `[batch, O]` joint observations, `[batch, U]` joint
 actions.
@@ -123,7 +123,7 @@ class Maddpg:
         """Updates all players on one minibatch; returns the critic and policy losses, player by player.
 
         importance: importance-sampling weights `[batch]`. policies: False updates the critics alone; with a
-        `policy_delay` of d every d-th update includes the policies and all targets (Fujimoto et al. 2018, section 5.2).
+        policy delay of d every d-th update includes the policies and all targets (Fujimoto et al. 2018, section 5.2).
         """
         # Departure from Lowe et al., algorithm 1: all players learn from one minibatch, not from one each.
         signals = self.signals(batch)

@@ -1,8 +1,8 @@
-"""The inputs of the networks: sizes of observations and rewards, and advice if they do not suit the networks.
+"""Remarks on a run's inputs and settings: sizes of observations and rewards, gradient clipping, and discount.
 
 Networks and Adam's steps suit numbers of a size near 1. An environment that counts in watts or cents trains badly and
 shows it late, in saturated actions or useless values. So a batch is measured from time to time, and rewards are
-compared with those from before a resume. Pure, in numpy.
+compared with those from before a resume. In numpy; only InputStats and RewardChange have state.
 
 n rows     O numbers of the joint observation     A agents
 """
@@ -90,23 +90,23 @@ def size_of(rewards: npt.NDArray[np.float64]) -> float:
     return float(np.sqrt(np.mean(np.square(nonzero)))) if nonzero.size else 0.0
 
 
-def on_inputs(figures: InputFigures, joint: AgentsSpec, reward_scale: float) -> list[Remark]:
+def input_remarks(figures: InputFigures, joint: AgentsSpec, reward_scale: float) -> list[Remark]:
     """Returns remarks on observations and rewards that are too large or too small."""
-    remarks_found: list[Remark] = []
+    rounded: list[Remark] = []
     sizes = dict(zip((agent.name for agent in joint.agents), figures.obs_size, strict=True))
     for names, direction in (
         ([name for name, size in sizes.items() if size > LARGEST_SIZE], "large"),
         ([name for name, size in sizes.items() if 0.0 < size < SMALLEST_SIZE], "small"),
     ):
         if names:
-            remarks_found.append(_on_observations(names, max(sizes[name] for name in names), direction))
+            rounded.append(_on_observations(names, max(sizes[name] for name in names), direction))
     size = max(figures.reward_size) * reward_scale
     if size > LARGEST_SIZE or 0.0 < size < SMALLEST_SIZE:
-        remarks_found.append(_on_rewards(max(figures.reward_size), reward_scale))
-    return remarks_found
+        rounded.append(_on_rewards(max(figures.reward_size), reward_scale))
+    return rounded
 
 
-def on_clipping(clipped: float | None, norm: float | None, spec: RunSpec) -> list[Remark]:
+def clipping_remarks(clipped: float | None, norm: float | None, spec: RunSpec) -> list[Remark]:
     """Returns a remark if almost all critic updates are strongly clipped.
 
     clipped: fraction of the updates that are clipped. norm: median norm before clipping.
@@ -128,7 +128,7 @@ def on_clipping(clipped: float | None, norm: float | None, spec: RunSpec) -> lis
     ]
 
 
-def on_horizon(discount: float, episode_steps: float | None) -> list[Remark]:
+def horizon_remarks(discount: float, episode_steps: float | None) -> list[Remark]:
     """Returns a remark if the horizon of the discount is a small part of an episode."""
     if episode_steps is None or discount >= 1.0:
         return []
@@ -175,7 +175,7 @@ class RewardChange:
         return _size(self._new) / before
 
 
-def on_change(ratio: float | None) -> list[Remark]:
+def reward_change_remarks(ratio: float | None) -> list[Remark]:
     """Returns a remark if rewards have a different size than before a resume; ratio: new size over old size."""
     if ratio is None or 1.0 / LARGEST_CHANGE < ratio < LARGEST_CHANGE:
         return []
@@ -185,7 +185,7 @@ def on_change(ratio: float | None) -> list[Remark]:
             "resume",
             f"rewards are about {times} times as large as before the resume",
             "the environment changed: critics, and the transitions that the replay still holds, have the old size",
-            ("a new --run, or to give the environment its old rewards",),
+            ("a new --run, or the environment's old rewards",),
         )
     ]
 
@@ -237,15 +237,15 @@ class InputStats:
 
     def remarks(self) -> list[str]:
         """Returns the present remarks, a line each; their first two words identify them."""
-        remarks_found = on_change(self.reward_change)
+        rounded = reward_change_remarks(self.reward_change)
         if self.figures:
-            remarks_found += on_inputs(self.figures, self._joint, self._spec.algorithm.reward_scale)
+            rounded += input_remarks(self.figures, self._joint, self._spec.algorithm.reward_scale)
         if len(self._clipped) >= 10:
             share = sum(clipped for clipped, _ in self._clipped) / len(self._clipped)
             norm = float(np.median([norm for _, norm in self._clipped]))
-            remarks_found += on_clipping(share, norm, self._spec)
-        remarks_found += on_horizon(self._spec.algorithm.discount, self.episode_steps)
-        return [str(remark) for remark in remarks_found]
+            rounded += clipping_remarks(share, norm, self._spec)
+        rounded += horizon_remarks(self._spec.algorithm.discount, self.episode_steps)
+        return [str(remark) for remark in rounded]
 
 
 def first_words(remark: str) -> str:
@@ -255,8 +255,8 @@ def first_words(remark: str) -> str:
 
 def _rounded(size: float) -> str:
     """Returns a number with three significant digits, without an exponent if that is short."""
-    remarks_found = float(f"{size:.3g}")
-    return f"{remarks_found:,.0f}" if 1e3 <= remarks_found < 1e7 else f"{remarks_found:g}"
+    rounded = float(f"{size:.3g}")
+    return f"{rounded:,.0f}" if 1e3 <= rounded < 1e7 else f"{rounded:g}"
 
 
 def _mean_and_spread(values: npt.NDArray[np.float64]) -> tuple[float, float]:

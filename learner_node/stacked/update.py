@@ -88,7 +88,7 @@ class StackedUpdate:
     ) -> UpdateStats:
         """Sets the learning rates and updates once on a batch.
 
-        policies: also update the policies and all targets; False updates the critics alone (`policy_delay`).
+        policies: also update the policies and all targets; False updates the critics alone (`algorithm.policy_every`).
         """
         self.set_rates(policy_learning_rate, critic_learning_rate)
         return self.step(batch, policies=policies)

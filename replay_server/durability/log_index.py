@@ -52,7 +52,7 @@ class LogState(msgspec.Struct, frozen=True):
     inserts: Natural = 0
     samples: Natural = 0
     refills: Natural = 0
-    """How often lost chunks were written again: a log that has lost some of them once more has a smaller number."""
+    """How often lost chunks were written again. A smaller number than expected means that Redis lost them again."""
 
 
 class LogContents(msgspec.Struct, frozen=True):

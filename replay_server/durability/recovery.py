@@ -20,9 +20,9 @@ from replay_server.table.table import Table
 REPORT_EVERY_S = 2.0
 MAX_SKIPS_LOGGED = 5
 """Skipped chunks that are logged one by one; all are counted."""
-MAX_COPIES = 100
+MAX_COPY_ATTEMPTS = 100
 COPY_AGAIN_S = 0.001
-"""Lets the server's loop finish an insertion that it is in the middle of."""
+"""Pause between two attempts to copy a chunk [s], in which the server's loop can finish an insertion."""
 
 _log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ class RingChunks:
 
     def value(self, chunk: StoredChunk) -> bytes | None:
         """Returns a chunk's value in the log; None when newer records have replaced it."""
-        for _ in range(MAX_COPIES):
+        for _ in range(MAX_COPY_ATTEMPTS):
             table = self._replay.table
             if table is None or not _in_ring(table, chunk):
                 return None

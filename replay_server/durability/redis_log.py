@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Loss(NamedTuple):
-    """What a Redis lacks that has come back without some of its data."""
+    """The chunks that Redis lost when it restarted."""
 
     first: int
     """Number of the first chunk that it lacks."""

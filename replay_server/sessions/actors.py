@@ -67,7 +67,7 @@ class Actors:
                 session.restarts, session.last_fault = known.restarts, known.last_fault
                 session.faulted_at = known.faulted_at
         if hello.incarnation:
-            # A server that forgot trusts the actor: acknowledged chunks are not sent again.
+            # A restarted server trusts the actor: acknowledged chunks are not sent again.
             session.durable = max(session.durable, hello.acked)
             session.received = max(session.received, hello.acked)
             session.credit = max(session.credit, session.received)

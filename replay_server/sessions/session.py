@@ -71,7 +71,7 @@ class ActorSession:
         return self.peer is not None and now - self.seen <= LEASE_S
 
     def measure(self, rows: int, chunk_bytes: int) -> None:
-        """Assumes the size of a chunk that has arrived for the next ones."""
+        """Stores the size of a chunk that has arrived; the next chunks are assumed to have the same size."""
         self.chunk_rows, self.measured = rows, True
         self.window = max(1, min(WINDOW_CHUNKS, WINDOW_BYTES // max(chunk_bytes, 1)))
 
@@ -82,7 +82,7 @@ class ActorSession:
 
     @property
     def window_full(self) -> bool:
-        """Whether it has sent all it may without an acknowledgement."""
+        """Whether the credit has reached the window's limit: no more is granted until a chunk is durable."""
         return self.credit >= self.limit
 
     @property

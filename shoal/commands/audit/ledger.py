@@ -83,7 +83,7 @@ def read_servers(directory: Path) -> tuple[dict[str, list[ServerLife]], int]:
         events, was_torn = read_events(file)
         torn += was_torn
         if events:
-            name, life = _server_life(events)
+            name, life = _server_life(file, events)
             servers[name] += [life] if any(isinstance(event, Serving) for event in events) else []
     return dict(servers), torn
 
@@ -132,10 +132,12 @@ def read_ledger(directory: Path, redis_url: str, name: str) -> AuditLedger:
     return AuditLedger(sent, servers, torn_sent + torn_servers)
 
 
-def _server_life(events: list[Event]) -> tuple[str, ServerLife]:
+def _server_life(file: Path, events: list[Event]) -> tuple[str, ServerLife]:
     life = events[0]
     if not isinstance(life, Life):
-        raise ConfigError("An audit file does not start with the process that wrote it; the file is damaged.")
+        raise ConfigError(
+            f"{file} is damaged: its first line does not name its process. Move it away to check the rest."
+        )
     recovered = [(_key(event), event.rows) for event in events if isinstance(event, Recovered)]
     stored = [(event, event.capacity) for event in events if isinstance(event, Stored)]
     capacity = stored[-1][1] if stored else 0

@@ -30,7 +30,7 @@ from common.run.run import Run
 from common.spec import difference
 from common.worlds import FOREIGN, World, make_world
 from learner_node.inspection.network_stats import NetworkFigures, ValueFigures, policy_figures
-from learner_node.run_checks.inputs import InputFigures, measure, on_change, on_inputs
+from learner_node.run_checks.inputs import InputFigures, input_remarks, measure, reward_change_remarks
 from shoal.commands.diagnose.log_figures import FEWEST_LINES, LogFigures, log_figures
 from shoal.commands.diagnose.log_warnings import log_warnings
 from shoal.commands.diagnose.team_warnings import communication_warnings, network_warnings, value_warnings
@@ -126,8 +126,8 @@ def diagnose(
         *communication_warnings(ablations, run.spec),
         *value_warnings(values, run.spec, updates),
         *network_warnings(networks, run.spec.exploration),
-        *(as_warning("inputs", remark) for remark in on_inputs(inputs, run.joint, run.spec.algorithm.reward_scale)),
-        *(as_warning("inputs", remark) for remark in on_change(_last_metric(directory, "reward_change"))),
+        *(as_warning("inputs", remark) for remark in input_remarks(inputs, run.joint, run.spec.algorithm.reward_scale)),
+        *(as_warning("inputs", remark) for remark in reward_change_remarks(_last_metric(directory, "reward_change"))),
         *log_warnings(figures, run.spec, sides=len(run.joint.teams)),
     ]
     return Diagnosis(

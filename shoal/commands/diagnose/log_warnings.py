@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from common.run.run import RunSpec
 from common.worlds import FOREIGN
-from learner_node.run_checks.inputs import on_clipping, on_horizon
+from learner_node.run_checks.inputs import clipping_remarks, horizon_remarks
 from shoal.commands.diagnose.log_figures import LogFigures, Returns
 from shoal.commands.diagnose.warning import DiagnosisWarning, as_warning
 
@@ -30,9 +30,11 @@ def log_warnings(figures: LogFigures | None, spec: RunSpec, sides: int) -> list[
     ]
     found += [
         as_warning("course", remark)
-        for remark in on_clipping(figures.critics_clipped, figures.critic_gradient_norm, spec)
+        for remark in clipping_remarks(figures.critics_clipped, figures.critic_gradient_norm, spec)
     ]
-    found += [as_warning("course", remark) for remark in on_horizon(spec.algorithm.discount, figures.episode_steps)]
+    found += [
+        as_warning("course", remark) for remark in horizon_remarks(spec.algorithm.discount, figures.episode_steps)
+    ]
     # With several sides, one side's gain is another's loss, so a falling sum is not a problem.
     return [*found, *_return_warnings(figures.returns)] if sides == 1 else found
 

@@ -15,12 +15,12 @@ from common.transitions import transition_dtype
 from learner_node.run_checks.inputs import (
     InputStats,
     RewardChange,
+    clipping_remarks,
     first_words,
+    horizon_remarks,
+    input_remarks,
     measure,
-    on_change,
-    on_clipping,
-    on_horizon,
-    on_inputs,
+    reward_change_remarks,
     size_of,
 )
 
@@ -76,7 +76,7 @@ def test_what_is_far_from_1_is_remarked_with_a_remedy(
     stats = InputStats(run_of(reward_scale=scale), None)
     stats.observe(records(256, observed, rewarded), 0.0)
     assert stats.figures
-    found = on_inputs(stats.figures, JOINT, scale)
+    found = input_remarks(stats.figures, JOINT, scale)
     assert [remark.about for remark in found] == about
     assert [first_words(line) for line in stats.remarks()] == [first_words(remark.seen) for remark in found]
     assert not found or remedy in found[-1].to_try[0]
@@ -86,7 +86,7 @@ def test_what_is_far_from_1_is_remarked_with_a_remedy(
 def test_the_advised_scale_brings_rewards_near_1_and_is_one_that_the_setting_takes(size: float) -> None:
     stats = InputStats(run_of(), None)
     stats.observe(records(8, 1.0, size), 0.0)
-    for remark in on_inputs(stats.figures, JOINT, 1.0) if stats.figures else ():
+    for remark in input_remarks(stats.figures, JOINT, 1.0) if stats.figures else ():
         key, _, value = remark.to_try[0].partition("=")
         if key == "algorithm.reward_scale":
             scale = run_of(reward_scale=float(value)).spec.algorithm.reward_scale
@@ -137,7 +137,7 @@ def test_a_few_new_rewards_decide_nothing_and_a_new_run_compares_nothing() -> No
 
 
 def test_rewards_that_were_all_0_before_are_no_change() -> None:
-    assert on_change(None) == []
+    assert reward_change_remarks(None) == []
     change = RewardChange(None)
     change.resumed(5)
     rewards = np.concatenate([np.zeros((100, 2)), np.ones((100, 2))]).astype(np.float32)
@@ -160,8 +160,8 @@ def test_rewards_that_were_all_0_before_are_no_change() -> None:
 def test_clipping_is_remarked_where_it_is_the_rule_by_far(
     scenario: str, share: float, norm: float, warned: bool
 ) -> None:
-    assert bool(on_clipping(share, norm, run_of(scenario).spec)) == warned
-    assert on_clipping(share, norm, run_of(scenario, gradient_clip=0.0).spec) == []
+    assert bool(clipping_remarks(share, norm, run_of(scenario).spec)) == warned
+    assert clipping_remarks(share, norm, run_of(scenario, gradient_clip=0.0).spec) == []
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_clipping_is_remarked_where_it_is_the_rule_by_far(
 def test_a_discount_that_sees_little_of_an_episode_is_remarked(
     discount: float, steps: float | None, remedy: str
 ) -> None:
-    found = on_horizon(discount, steps)
+    found = horizon_remarks(discount, steps)
     assert [remark.to_try[0] for remark in found] == ([remedy] if remedy else [])
     if discount == 0.9 and found:
         assert "discount 0.9 sees about 10 of an episode's 1,000 steps" in found[0].seen

@@ -201,7 +201,7 @@ class Replay:
         return self.table or table
 
     def restore(self, run: Run, weights: bytes | None) -> Table:
-        """Restores the run and weights of the server's previous process; returns the empty table or raises ConfigError."""
+        """Restores run and weights of the server's previous process; returns the empty table. Raises ConfigError."""
         table = self._start_run(run, self.config.applied_to(run.spec.replay))
         self.weights = LatestWeights(weights)
         return table

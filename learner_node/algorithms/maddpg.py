@@ -8,8 +8,8 @@ arXiv 1802.09477): two critics with the lower value as target, target noise, and
     maddpg   Q_i reads everything          matd3   two such critics, target noise, policy delay 2
     iddpg    Q_i reads o_i and a_i alone   joint   maddpg in which a whole side is one player
 
-This module defines what a run learns. Runs compute it with learner_node/stacked/, the same update made fast; both agree to
-1e-9 in float64 (tests/learner_node/stacked/test_update.py).
+This module defines what a run learns. Runs compute it with learner_node/stacked/, the same update made fast; both
+agree to 1e-9 in float64 (tests/learner_node/stacked/test_update.py).
 
 Shapes: `[batch]` one number a transition, `[batch, players]`, `[batch, O]` joint observations, `[batch, U]` joint
 actions.

@@ -68,7 +68,7 @@ def test_the_readme_calls_the_api_by_its_names() -> None:
 
 
 def test_the_readme_plays_a_team() -> None:
-    untrained("runs/spread")
+    untrained("runs/python")
     names: dict[str, Any] = {}
     exec(python("README.md")[1], names)  # noqa: S102
     assert names["step"].reward.shape == (64, 3)

@@ -212,7 +212,7 @@ def test_near_its_time_limit_it_saves_is_queued_again_and_goes_on(cluster: Clust
 
     assert cluster.run.finished_file.exists()
     assert cluster.requeued == ["4711"], "what is done is not queued again"
-    assert f"goes on from {stopped_at[0]} updates, {stopped_at[1]} environment steps" in cluster.role_log("learner")
+    assert f"resumed: updates={stopped_at[0]} env_steps={stopped_at[1]}" in cluster.role_log("learner")
     assert "recovered transitions=" in cluster.role_log("replay")
     assert cluster.run.policy_file.exists()
     assert cluster.leftovers() == []

@@ -129,7 +129,7 @@ def test_a_crowd_that_joins_at_once_has_the_newest_weights_before_it_acts(record
 
             def all_joined() -> bool:
                 for i, link in enumerate(links):
-                    link.pump(time.monotonic())
+                    link.poll(time.monotonic())
                     if link.waiting_for()[0] == "":
                         joined.setdefault(i, time.monotonic() - began)
                 return len(joined) == crowd
@@ -150,7 +150,7 @@ def test_no_decision_is_made_by_the_clock_on_the_wall() -> None:
     """T18: leases, waits and budgets go by clocks that nobody can set; the date only stands in names and logs."""
     wall = re.compile(r"time\.time\(|datetime|gmtime\(|localtime\(|strftime\(")
     found = {
-        f"{folder}/{path.name}"
+        str(path.relative_to(ROOT))
         for folder in ("common", "actor_node", "learner_node", "replay_server")
         for path in (ROOT / folder).rglob("*.py")
         if wall.search(path.read_text())

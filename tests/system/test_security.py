@@ -131,7 +131,7 @@ def test_an_actors_key_cannot_change_the_run_or_its_policies(commands: Commands,
         answer = actor.receive(10.0)
         assert answer
         assert isinstance(answer[0], Refused)
-        assert "calls `learner`" in answer[0].reason
+        assert "listed as `learner`" in answer[0].reason
     status = actor.ask(StatusRequest(), Status, 10.0)
     assert (status.run, status.rejected) == (None, {"key": 2})
     assert Learner(context, replay, run, keys=load_keys(str(keys / "learner"))).open().inserts == 0

@@ -123,8 +123,8 @@ def test_a_checkpoint_does_not_depend_on_how_networks_are_stacked() -> None:
 _SAVER = """
 import sys, torch
 from pathlib import Path
-from learner_node.checkpoints import Checkpoints
-from learner_node.state import Counters, TrainingState
+from learner_node.persistence.checkpoints import Checkpoints
+from learner_node.persistence.state import Counters, TrainingState
 files = Checkpoints(Path(sys.argv[1]), 3)
 state = files.load()
 updates = state.counters.updates if state else 0

@@ -192,7 +192,7 @@ def test_wandb_keeps_a_run_off_line(made: tuple[Run, RunDirectory]) -> None:
     code = (
         "from pathlib import Path\n"
         "from common.run.directory import RunDirectory\n"
-        "from learner_node import trackers\n"
+        "from learner_node.reporting import trackers\n"
         # A loaded machine takes longer to start its service than a run waits at its end.
         "trackers.CLOSE_S = 300.0\n"
         f"directory = RunDirectory(Path({str(directory.path)!r}))\n"

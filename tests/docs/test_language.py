@@ -27,12 +27,12 @@ from shoal.commands.reference.source import Source
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("shoal", "common", "actor_node", "learner_node", "replay_server", "deploy")
 LEFT: dict[str, dict[str, int]] = {
-    "shoal": {"names": 13, "phrases": 13, "docstrings": 0},
-    "common": {"names": 36, "phrases": 21, "docstrings": 13},
-    "actor_node": {"names": 28, "phrases": 29, "docstrings": 2},
-    "learner_node": {"names": 80, "phrases": 19, "docstrings": 1},
+    "shoal": {"names": 11, "phrases": 13, "docstrings": 0},
+    "common": {"names": 11, "phrases": 0, "docstrings": 13},
+    "actor_node": {"names": 1, "phrases": 0, "docstrings": 2},
+    "learner_node": {"names": 74, "phrases": 1, "docstrings": 1},
     "replay_server": {"names": 0, "phrases": 0, "docstrings": 0},
-    "deploy": {"names": 35, "phrases": 22, "docstrings": 0},
+    "deploy": {"names": 4, "phrases": 1, "docstrings": 0},
     "options": {"shoal": 0, "replay": 0, "learner": 0, "actor": 0},
 }
 """What is left of each check in each package, and of unclear options in each command."""

@@ -115,7 +115,7 @@ class Run:
 
     @property
     def team(self) -> Team:
-        """The trained team, read anew from the directory; ConfigError while there are no policies."""
+        """The trained team, read again from the directory; ConfigError while there are no policies."""
         return load(self.directory)
 
     @property
@@ -353,9 +353,7 @@ def _sections(settings: Mapping[str, Any]) -> dict[str, Any]:
         for parent in parents:
             table = table.setdefault(parent, {})
             if not isinstance(table, dict):
-                raise ConfigError(
-                    f"settings: {path} = {value!r}, but {parent} was given a value of its own; remove one of the two"
-                )
+                raise ConfigError(f"settings: {path} = {value!r}, but {parent} also has a value; remove one of the two")
         if isinstance(value, Mapping) and isinstance(table.get(key), dict):
             table[key] |= value
         else:
@@ -406,7 +404,7 @@ def _same_environment() -> Iterator[None]:
 def _logging_into(directory: RunDirectory, *, lockstep: bool) -> Iterator[None]:
     """Sends what Shoal logs in this process into the run's log; the caller's log receives warnings only.
 
-    The processes of other runs have logs of their own.
+    The processes of other runs have separate logs.
     """
     if not lockstep:
         yield

@@ -18,7 +18,7 @@ from common.process.restart_policy import STEADY_S, Cause, Finished, GiveUp, Pro
 _log = logging.getLogger(__name__)
 _LAST_LINES = 12
 END_NOTICE_S = 2.0
-"""The user is told about a process that takes longer to end."""
+"""The screen names a process that takes longer to end."""
 
 
 def outcome(

@@ -31,7 +31,7 @@ class Artifacts:
     """What is shown of one run that trains."""
 
     def __init__(self, config: TrainConfig, screen: Console) -> None:
-        """Takes the dashboard's port, before there is a run; ConfigError when it cannot be had."""
+        """Takes the dashboard's port, before there is a run; ConfigError if it is in use."""
         self._config, self._screen = config, screen
         self._dashboard = Dashboard(config.dashboard_port) if config.dashboard else None
 

@@ -1,6 +1,6 @@
 """`shoal train --dashboard`: the run's report, served live to browsers on this machine.
 
-The page is made anew when a browser asks, at most every few seconds; nobody looking costs nothing. It is served on
+The page is rebuilt when a browser asks, at most every few seconds; nobody looking costs nothing. It is served on
 127.0.0.1 only, and only to requests that name this host: a page from elsewhere cannot read it through the browser.
 """
 
@@ -21,7 +21,7 @@ HOST = "127.0.0.1"
 REFRESH_S = 5
 """How often a browser asks."""
 REMAKE_S = 2.0
-"""How old a page may be before it is made anew."""
+"""How old a page may be before it is rebuilt."""
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Dashboard:
     """A display that passes on what it is shown, and serves it with the run's report."""
 
     def __init__(self, port: int = 0) -> None:
-        """Takes the port (0 = any free one), before there is a run; ConfigError when it cannot be had."""
+        """Takes the port (0 = any free one), before there is a run; ConfigError if it is in use."""
         self._pages = _Pages()
         try:
             self._server = _Server((HOST, port), self._pages)
@@ -69,7 +69,7 @@ class Dashboard:
 
 
 class _Pages:
-    """The live page, with and without refreshing, made anew when it has aged."""
+    """The live page, with and without refreshing, rebuilt when it is too old."""
 
     def __init__(self) -> None:
         self.run = Path()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -72,7 +73,8 @@ class Cluster:
         """
         self._completing(number).touch()
         for member in _session(job.pid):
-            member.terminate()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended because another one did
+                member.terminate()
 
     def scancel(self, *arguments: str) -> None:
         """Calls the stand-in as a user would."""
@@ -118,7 +120,8 @@ class Cluster:
     def end(self) -> None:
         for job in self._jobs:
             for member in _session(job.pid):
-                member.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    member.kill()
             job.wait()
 
 
@@ -195,7 +198,7 @@ def test_what_is_missing_is_named(cluster: Cluster, variables: dict[str, str], m
 @pytest.mark.system
 @pytest.mark.timeout(180)
 def test_near_its_time_limit_it_saves_is_queued_again_and_goes_on(cluster: Cluster) -> None:
-    job = cluster.submit(*SCENARIO, "--time", "4s")
+    job = cluster.submit(*SCENARIO, "--time", "10s")
     wait_until(lambda: cluster.updates() > 50, f"it learns; {cluster.log()}", within_s=60)
 
     job.send_signal(signal.SIGUSR1)  # as Slurm does, to the shell alone
@@ -207,7 +210,7 @@ def test_near_its_time_limit_it_saves_is_queued_again_and_goes_on(cluster: Clust
     assert not cluster.run.finished_file.exists()
     (stopped_at,) = re.findall(r"stopped after (\d+) updates, (\d+) environment steps", cluster.role_log("learner"))
 
-    again = cluster.submit(*SCENARIO, "--time", "4s", SLURM_RESTART_COUNT="1")
+    again = cluster.submit(*SCENARIO, "--time", "10s", SLURM_RESTART_COUNT="1")
     ends(cluster, again, 0)
 
     assert cluster.run.finished_file.exists()

@@ -61,7 +61,7 @@ class LazyGroup(click.Group):
         return list(_ENTRIES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Imports a command; None if there is none of this name."""
+        """Imports a command; None if no command has this name."""
         _ = ctx
         if cmd_name not in _ENTRIES:
             return None

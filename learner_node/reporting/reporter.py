@@ -166,7 +166,7 @@ class Reporting:
         warning = beyond_budget(spec, status.size, counters.env_steps, counters.trained_s, rate)
         if warning and not self._warning:
             _log.warning("%s", warning)
-            # The first text is kept: its numbers change each second, and each new text would be shown as a new warning.
+            # The first text stays: its numbers change each second, and each new text would be shown as a new warning.
             self._warning = warning
         if not warning:
             self._warning = ""

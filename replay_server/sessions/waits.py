@@ -40,7 +40,7 @@ class Wait:
         """Notes at monotonic time `now` what the side waits for; NOTHING ends the wait.
 
         progress: a count of what the side has done. While it grows, some peers of the side only wait for their turn,
-        which is how the ratio is kept; the wait counts from the last growth.
+        which is how the limiter holds the ratio; the wait counts from the last growth.
         """
         self.moved = progress != self._progress
         if self.reason.cause:

@@ -25,7 +25,7 @@ _screen = Console(markup=False, emoji=False, stderr=True)
 OPTIONS = {
     "Usual options": ("time", "run", "resume", "actors", "seed", "algorithm", "set", "config", "gpu"),
     "Budget and episodes": ("steps", "max_episode_steps", "episodes"),
-    "What is shown and kept": ("json", "dashboard", "dashboard_port", "no_film", "track", "audit"),
+    "Display and results": ("json", "dashboard", "dashboard_port", "no_film", "track", "audit"),
     "This machine": ("copies", "threads", "redis", "redis_password_file", "redis_ca_file"),
     "Advanced": ("preset", "lockstep", "chunk_rows"),
 }

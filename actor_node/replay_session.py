@@ -43,6 +43,7 @@ from common.wire.messages import (
     Unknown,
     Welcome,
 )
+from common.wire.refusals import Refusals
 from common.wire.sockets import connect_secure, make_socket
 from common.wire.weights import MAGIC, MAX_WEIGHTS_BYTES, Weights, unpack_weights
 
@@ -94,6 +95,7 @@ class ReplaySession:
         self.weights_rejected = 0
         self.weights_refused = ""
         """Why the newest frame was rejected; empty if it was accepted."""
+        self._refusals = Refusals(self._client.endpoint, "actor")
         self._admitted = False
         self._received_at = self._hello_at = -SILENCE_TIMEOUT_S
         self._acked_at = 0.0
@@ -120,7 +122,7 @@ class ReplaySession:
     def poll(self, now: float, timeout_s: float = 0.0) -> None:
         """Handles all messages that have arrived, waiting up to `timeout_s` for the first, then sends what is due.
 
-        Raises PeerError if the replay server refuses this actor, and ShoalError if the worker must restart.
+        Raises PeerError if the replay server refuses this actor repeatedly, and ShoalError if the worker must restart.
         """
         if timeout_s:
             self._poller.poll(int(timeout_s * 1_000))
@@ -218,6 +220,7 @@ class ReplaySession:
             case Ack() if message.incarnation == self.outbox.incarnation:
                 if message.stored > self.outbox.acked:
                     self._acked_at = now
+                    self._refusals.reset()
                 self.outbox.on_ack(message.stored, message.credit)
                 self._credit_reason = message.reason
             case Gap() if message.incarnation == self.outbox.incarnation:
@@ -231,7 +234,8 @@ class ReplaySession:
             case Fenced():
                 raise PeerError(f"another worker named {self._actor} replaced this one; give each node its own --name")
             case Refused():
-                raise PeerError(f"{self._client.endpoint} refuses this actor: {message.reason}")
+                self._refusals.add(message.reason)
+                self._admitted = False
             case _:
                 _log.debug("ignored %s", message)
 

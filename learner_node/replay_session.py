@@ -27,6 +27,7 @@ from common.wire.messages import (
     ToPeer,
     Unknown,
 )
+from common.wire.refusals import Refusals
 from common.wire.sample_info import SAMPLE_INFO, SampleInfo, with_values
 
 OPEN_PERIOD_S = 1.0
@@ -120,6 +121,7 @@ class ReplaySession:
         self.virtual_time = 0.0
         """Virtual time of the next request, in the fair queue over servers."""
         self.inserts, self._samples = clock
+        self._refusals = Refusals(client.endpoint, "learner")
         self._run, self._learner, self._checker = run.without_spaces, learner, checker
         self._open_sent_at = -OPEN_PERIOD_S
         self.not_ready = ""
@@ -152,7 +154,7 @@ class ReplaySession:
         return True
 
     def handle(self, message: ToPeer, payload: Buffer | None, now: float) -> SampledBatch | None:
-        """Handles a message; returns its batch if it has one. PeerError if the server refuses this learner."""
+        """Handles a message; returns its batch if it has one. PeerError if the server refuses this learner repeatedly."""
         self._heard_at = now
         self.not_ready = message.reason if isinstance(message, NotReady) else ""
         match message:
@@ -173,13 +175,15 @@ class ReplaySession:
             case NotReady():
                 pass  # Open is sent again each second
             case Refused():
-                raise PeerError(f"{self.client.endpoint} refuses this learner: {message.reason}")
+                self._refusals.add(message.reason)
+                self._reset()
             case _:
                 _log.debug("ignored %s", message)
         return None
 
     def _handle_batch(self, batch: Batch, payload: Buffer | None) -> SampledBatch | None:
         self.requests.discard(batch.request)
+        self._refusals.reset()
         self.hold_reason, self.size, self.inserts = "", batch.size, batch.inserts
         self._samples += batch.count
         return self._checker.open(payload, self.client.endpoint)

@@ -177,19 +177,37 @@ def test_a_chunk_before_the_run_is_a_defect(peers):
 # ---- when it cannot continue --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("answer", "message"),
-    [
-        (Fenced(2), "another worker named a replaced this one; give each node its own --name"),
-        (Refused("10,000 actors are connected"), "refuses this actor: 10,000 actors are connected"),
-    ],
-    ids=["fenced", "refused"],
-)
-def test_what_a_restart_cannot_help_is_a_peer_error(peers, answer, message):
+def test_a_worker_that_another_one_replaced_ends(peers):
     peers.admit()
-    peers.says(answer)
-    with pytest.raises(PeerError, match=message):
+    peers.says(Fenced(2))
+    with pytest.raises(PeerError, match="another worker named a replaced this one; give each node its own --name"):
         peers.pump_for(100)
+
+
+def test_a_refusal_that_repeats_is_a_peer_error(peers):
+    peers.admit()
+    for _ in range(2):
+        peers.says(Refused("10,000 actors are connected"))
+        peers.now += HELLO_PERIOD_S
+        peers.hears(Hello)
+        peers.welcome()
+    peers.says(Refused("10,000 actors are connected"))
+    with pytest.raises(PeerError, match="refuses this actor: 10,000 actors are connected"):
+        peers.pump_for(100)
+
+
+def test_refusals_between_stored_chunks_do_not_end_a_worker(peers):
+    """A network that damages a message now and then."""
+    peers.admit(credit=10)
+    for count in range(1, 5):
+        peers.says(Refused("header: damaged"))
+        peers.now += HELLO_PERIOD_S
+        peers.hears(Hello)
+        peers.welcome(stored=count - 1)
+        peers.until(lambda: peers.session.waiting_for() == ("", ""))
+        peers.session.add_chunk(1, 1, b"\0")
+        peers.says(Ack(1, count, 10, ""))
+        peers.until(lambda count=count: peers.session.outbox.acked == count)
 
 
 @pytest.mark.parametrize("what", OTHERS)

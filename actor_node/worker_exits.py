@@ -21,7 +21,7 @@ import msgspec
 
 from common.errors import ConfigError, PeerError, ShoalError, WorldError
 from common.process.restart_policy import Cause, ProcessExit
-from common.worlds.faults import FROM_OUTSIDE, describe_exception, process_ended
+from common.worlds.adapters.faults import FROM_OUTSIDE, describe_exception, process_ended
 
 MAX_TEXT = 8_000
 """Characters of a failure that reach the supervisor: a text larger than a pipe's buffer would never be sent."""

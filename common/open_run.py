@@ -135,7 +135,7 @@ def _inspect_world(
     from common.worlds import FOREIGN, world_spec  # noqa: PLC0415  (many scenarios)
 
     if spec.scenario.startswith(FOREIGN):
-        from common.worlds.first_copy import FirstCopy, Watch  # noqa: PLC0415  (for these alone)
+        from common.worlds.adapters.first_copy import FirstCopy, Watch  # noqa: PLC0415  (for these alone)
 
         found = FirstCopy(spec.scenario, spec.world, Watch(say, tick)).read()
         agents, spaces = found.agents, found.spaces

@@ -154,7 +154,7 @@ class ReplaySession:
         return True
 
     def handle(self, message: ToPeer, payload: Buffer | None, now: float) -> SampledBatch | None:
-        """Handles a message; returns its batch if it has one. PeerError if the server refuses this learner repeatedly."""
+        """Handles a message; returns its batch if it has one. PeerError if the server refuses this learner again."""
         self._heard_at = now
         self.not_ready = message.reason if isinstance(message, NotReady) else ""
         match message:

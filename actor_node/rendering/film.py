@@ -31,7 +31,7 @@ from common.run.players import with_sides
 from common.run.run import Run
 from common.spec import difference
 from common.worlds import FOREIGN, make_world
-from common.worlds.pettingzoo import PettingZooWorld
+from common.worlds.adapters.pettingzoo import PettingZooWorld
 
 FIRST_SEED = 1_000_000
 """Seed of the first episode, as in `shoal evaluate`: a film shows the first episodes of the evaluation."""

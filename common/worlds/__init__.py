@@ -4,8 +4,8 @@
     obs = world.reset()
     step = world.step(actions)
 
-A scenario is one file and one row of the table below. `mpe2:simple_spread` is the same scenario, spec and options in
-the installed mpe2 itself. The adapter makes names that start with `pettingzoo:`, for example
+A scenario is one file and one row of the table in `particle/scenarios/`. `mpe2:simple_spread` is the same scenario,
+spec and options in the installed mpe2 itself. The adapter makes names that start with `pettingzoo:`, for example
 `pettingzoo:pettingzoo.sisl.pursuit_v5`; the options are those of the module's `parallel_env`.
 """
 
@@ -19,39 +19,14 @@ from msgspec import Struct, structs
 from common.errors import ConfigError
 from common.run.spaces import AgentSpaces
 from common.spec import AgentsSpec
-from common.worlds.collect_treasure import CollectTreasure
-from common.worlds.mpe import MpeWorld
 from common.worlds.options import OptionRow, option_rows, parse_options
-from common.worlds.scenario import Scenario
-from common.worlds.simple import Simple
-from common.worlds.simple_adversary import SimpleAdversary
-from common.worlds.simple_crypto import SimpleCrypto
-from common.worlds.simple_formation import SimpleFormation
-from common.worlds.simple_line import SimpleLine
-from common.worlds.simple_push import SimplePush
-from common.worlds.simple_reference import SimpleReference
-from common.worlds.simple_speaker_listener import SimpleSpeakerListener
-from common.worlds.simple_spread import SimpleSpread
-from common.worlds.simple_tag import SimpleTag
-from common.worlds.simple_world_comm import SimpleWorldComm
+from common.worlds.particle.mpe import MpeWorld
+from common.worlds.particle.scenario import Scenario
+from common.worlds.particle.scenarios import SCENARIOS
 from common.worlds.world import EpisodeRules, Step, World
 
 __all__ = ["ScenarioRow", "Step", "World", "changed_options", "make_world", "messages", "scenarios", "world_spec"]
 
-SCENARIOS: dict[str, type[Scenario[Any]]] = {
-    "collect_treasure": CollectTreasure,
-    "simple": Simple,
-    "simple_adversary": SimpleAdversary,
-    "simple_crypto": SimpleCrypto,
-    "simple_formation": SimpleFormation,
-    "simple_line": SimpleLine,
-    "simple_push": SimplePush,
-    "simple_reference": SimpleReference,
-    "simple_speaker_listener": SimpleSpeakerListener,
-    "simple_spread": SimpleSpread,
-    "simple_tag": SimpleTag,
-    "simple_world_comm": SimpleWorldComm,
-}
 FOREIGN = "pettingzoo:"
 REAL_MPE2 = "mpe2:"
 
@@ -97,7 +72,7 @@ def make_world(
     made, fault = on_made or _ignore, on_fault or _ignore
     episodes = EpisodeRules(max_episode_steps, restart_ended=restart_ended)
     if name.startswith(FOREIGN):
-        from common.worlds.pettingzoo import PettingZooWorld  # noqa: PLC0415  (actors do not need it installed)
+        from common.worlds.adapters.pettingzoo import PettingZooWorld  # noqa: PLC0415  (actors do not need it installed)
 
         module = name.removeprefix(FOREIGN)
         return PettingZooWorld.of_module(
@@ -105,7 +80,7 @@ def make_world(
         )
     scenario = _scenario(name.removeprefix(REAL_MPE2), given)
     if name.startswith(REAL_MPE2):
-        from common.worlds.real_mpe2 import real_mpe2  # noqa: PLC0415  (actors do not need it installed)
+        from common.worlds.particle.real_mpe2 import real_mpe2  # noqa: PLC0415  (actors do not need it installed)
 
         spec = MpeWorld(name, scenario, 1, 0).spec
         return real_mpe2(name, scenario, spec, copies, seed=seed, episodes=episodes, on_made=made, on_fault=fault)
@@ -128,7 +103,7 @@ def world_spaces(world: World) -> tuple[AgentSpaces, ...]:
     """Returns the spaces of a `pettingzoo:` world's agents; empty for a built-in world, whose spaces are flat."""
     if not world.name.startswith(FOREIGN):
         return ()
-    from common.worlds.pettingzoo import PettingZooWorld  # noqa: PLC0415  (actors do not need it installed)
+    from common.worlds.adapters.pettingzoo import PettingZooWorld  # noqa: PLC0415  (actors do not need it installed)
 
     return world.spaces if isinstance(world, PettingZooWorld) else ()
 

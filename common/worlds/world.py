@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from common.errors import WorldError
 from common.spec import AgentsSpec
-from common.worlds.faults import agent_text, copy_text
+from common.worlds.adapters.faults import agent_text, copy_text
 
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]

@@ -203,7 +203,7 @@ def test_refusals_between_stored_chunks_do_not_end_a_worker(peers):
         peers.says(Refused("header: damaged"))
         peers.now += HELLO_PERIOD_S
         peers.hears(Hello)
-        peers.welcome(stored=count - 1)
+        peers.welcome(stored=count - 1, credit=10)
         peers.until(lambda: peers.session.waiting_for() == ("", ""))
         peers.session.add_chunk(1, 1, b"\0")
         peers.says(Ack(1, count, 10, ""))

@@ -117,7 +117,7 @@ def test_14_the_fast_world_is_mpe2_bit_for_bit(scenario: str, continuous: bool) 
     """mpe2's parallel API observes twice and passes a stack of wrappers each step, so everyone writes a faster one.
 
     A faster world that is nearly the same makes numbers that nobody can compare. Whole episodes, exactly equal; all
-    scenarios and hundreds of seeds stand in tests/common/worlds/test_equal_to_mpe2.py.
+    scenarios and hundreds of seeds stand in tests/common/worlds/particle/test_equal_to_mpe2.py.
     """
     fast, real = (make_world(f"{kind}{scenario}", 2, seed=0, continuous_actions=continuous) for kind in ("", "mpe2:"))
     np.testing.assert_array_equal(fast.reset([3, 4]), real.reset([3, 4]))

@@ -10,7 +10,7 @@ from actor_node.evaluation.episodes import EpisodeBatch
 from actor_node.evaluation.task_metrics import MEANINGS, measure
 from actor_node.evaluation.teams import RandomTeam
 from common.worlds import SCENARIOS, make_world, world_spec
-from tests.common.worlds.mpe2_oracle import mpe2_action
+from tests.common.worlds.particle.mpe2_oracle import mpe2_action
 
 EPISODES = 3
 

@@ -19,7 +19,7 @@ from common.policy.network import Policy
 from common.process.command import run as run_command
 from common.run.run import Run, make_run_spec, to_toml
 from common.spec import AgentsSpec, Box, Part, joint_spec
-from common.worlds.spaces import action_codec, observation_codec
+from common.worlds.adapters.spaces import action_codec, observation_codec
 from shoal.cli import shoal
 from shoal.commands.export.cli import write_team
 from tests.common.examples import BOXES, MIXED, numbers_of

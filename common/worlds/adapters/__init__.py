@@ -1,0 +1,1 @@
+"""Environments of others: made from a name, checked against their contract, stepped copy by copy."""

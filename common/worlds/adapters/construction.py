@@ -1,0 +1,313 @@
+"""Makes environments from a `pettingzoo:` name: finds the constructor, checks its options, reads the agents' spaces."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from gymnasium.spaces import Space
+
+from common.errors import ConfigError, ShoalError, WorldError
+from common.run.validation_errors import suggest
+from common.spec import AgentsSpec, joint_spec
+from common.worlds.adapters.faults import LONGEST_NAME, agent_text, copy_text, environment_error, printable, shorten
+from common.worlds.adapters.spaces import Decode, Encode, action_codec, observation_codec
+
+ParallelEnv = Any  # PettingZoo's own class has three type parameters and adds no information
+_AEC = "an AEC environment: return pettingzoo.utils.aec_to_parallel(...) from parallel_env() in a module of your own"
+
+
+class Codec(NamedTuple):
+    """Encodes one agent's observations and decodes its actions, between its spaces and the joint vectors."""
+
+    encode: Encode
+    decode: Decode
+    observed: Space[Any] | None = None
+    acted: Space[Any] | None = None
+
+
+class Layout(NamedTuple):
+    """All possible agents of an environment, in the order of the joint vectors."""
+
+    spec: AgentsSpec
+    codecs: list[Codec]
+
+
+def find_constructor(name: str, path: str) -> Callable[..., ParallelEnv]:
+    """Returns a module's `parallel_env`, or the class or function that `path` names in a module.
+
+    Raises ConfigError if there is none, and WorldError for an exception that the module raises.
+    """
+    _check_spelling(name, path)
+    found = _find(name, path)
+    if not isinstance(found, ModuleType):
+        if not callable(found):
+            raise ConfigError(
+                f"{name}: {path} is {type(found).__name__}. Name a module with parallel_env(), or a class."
+            )
+        return found  # type: ignore[no-any-return]
+    make: Callable[..., ParallelEnv] | None = getattr(found, "parallel_env", None)
+    if callable(make):
+        return make
+    if callable(getattr(found, "env", None)) or callable(getattr(found, "raw_env", None)):
+        raise ConfigError(f"{name}: {path} has no parallel_env(). It makes {_AEC}.")
+    classes = [c for c in vars(found).values() if _is_env_class(c) and c.__module__ == found.__name__]
+    if classes:
+        raise ConfigError(f"{name}: {path} has no parallel_env(). Write pettingzoo:{path}.{classes[0].__name__}.")
+    raise ConfigError(f"{name}: {path} has no parallel_env(). Name a module that makes a PettingZoo ParallelEnv.")
+
+
+def make_copies(
+    name: str,
+    make: Callable[..., ParallelEnv],
+    copies: int,
+    options: Mapping[str, Any],
+    on_made: Callable[[int], object],
+    *,
+    on_fault: Callable[[BaseException], object],
+) -> list[ParallelEnv]:
+    """Makes copies of an environment and calls `on_made` after each.
+
+    If one fails, calls `on_fault` and closes the copies made so far. Raises ConfigError for options that `make` does
+    not accept, WorldError for an exception of the constructor.
+    """
+    _check_options(name, make, options)
+    envs: list[ParallelEnv] = []
+    with close_on_fault(name, envs, on_fault):
+        for copy in range(copies):
+            try:
+                envs.append(make(**options))
+            except BaseException as e:
+                _refuse_unknown_option(name, e, options)
+                raise environment_error(f"{name}: making {copy_text(copy, copies)}", e, copy) from e
+            _check_env(f"{name}: {copy_text(copy, copies)}", envs[-1], copy)
+            on_made(copy)
+    return envs
+
+
+@contextmanager
+def close_on_fault(
+    name: str, envs: Sequence[ParallelEnv], on_fault: Callable[[BaseException], object]
+) -> Iterator[None]:
+    """Closes the environments if the body fails, after a call of `on_fault`, because a close() may never return."""
+    try:
+        yield
+    except BaseException as e:
+        on_fault(e)
+        with suppress(Exception):
+            close_all(name, envs)
+        raise
+
+
+def close_all(name: str, envs: Sequence[ParallelEnv]) -> None:
+    """Closes every environment, also after one that fails; then raises the first failure."""
+    first: ShoalError | None = None
+    for copy, env in enumerate(envs):
+        try:
+            env.close()
+        except BaseException as e:  # noqa: BLE001  (raised once all are closed; Ctrl-C at once)
+            error = environment_error(f"{name}: closing {copy_text(copy, len(envs))}", e, copy)
+            first = first or error
+    if first is not None:
+        raise first
+
+
+def make_layout(name: str, envs: Sequence[ParallelEnv]) -> Layout:
+    """Returns all possible agents in the order of the joint vectors; WorldError if the copies differ."""
+    agents, codecs = [], []
+    names = list(envs[0].possible_agents)
+    for agent in names:
+        where = f"{name}: agent {agent_text(agent)}"
+        observed, acted = (_space(where, envs[0], kind, agent) for kind in ("observation_space", "action_space"))
+        obs_dim, encode = observation_codec(observed, where)
+        parts, decode = action_codec(acted, where)
+        shown = printable(str(agent))
+        agents.append((shown, team_of(shown), obs_dim, parts))
+        codecs.append(Codec(encode, decode, observed, acted))
+    for copy, env in enumerate(envs[1:], 1):
+        which = copy_text(copy, len(envs))
+        if list(env.possible_agents) != names:
+            raise WorldError(
+                f"{name}: {which} has the agents {_agent_list(env.possible_agents)}, copy 1 has {_agent_list(names)}",
+                copy,
+            )
+        for agent, codec in zip(names, codecs, strict=True):
+            for kind, first in (("observation_space", codec.observed), ("action_space", codec.acted)):
+                other = _space(f"{name}: {which}: agent {agent_text(agent)}", env, kind, agent)
+                if other is not first and other != first:
+                    text = f"{name}: {which}: {kind} of agent {agent_text(agent)} is {other}, in copy 1 it is {first}"
+                    raise WorldError(f"{text}; all copies must be alike", copy)
+    return Layout(joint_spec(agents), codecs)
+
+
+def team_of(agent: str) -> str:
+    """Returns an agent's side: its name without the last underscore and number."""
+    return re.sub(r"_\d+$", "", agent)
+
+
+def _check_spelling(name: str, path: str) -> None:
+    dotted = path.removesuffix(".py").replace(":", ".").replace("/", ".").strip(".")
+    if ":" in path or path.endswith(".py"):
+        raise ConfigError(f"{name}: write pettingzoo:{dotted}")
+    if re.fullmatch(r"(sisl|butterfly|classic|atari|mpe)/\w+", path):
+        raise ConfigError(f"{name}: {path} is an id of a registry; write pettingzoo:pettingzoo.{dotted}")
+    if re.search(r"[^\w.]", path) or not path:
+        raise ConfigError(
+            f"{name}: {path!r} is not the name of a module; write pettingzoo:package.module, whose parallel_env() "
+            "makes a PettingZoo ParallelEnv (an id of a registry, as for gymnasium.make, is not a module)"
+        )
+
+
+def _find(name: str, path: str) -> Any:
+    """Imports a module, or an attribute of a module by the last name of the path."""
+    try:
+        return import_module(path)
+    except ImportError as e:
+        error = e
+    except BaseException as e:
+        raise environment_error(f"{name}: importing {path}", e) from e
+    parent, _, last = path.rpartition(".")
+    if parent and error.name in {path, parent}:
+        try:
+            return getattr(import_module(parent), last)
+        except AttributeError:
+            if not hasattr(import_module(parent), "__path__"):
+                raise ConfigError(f"{name}: {parent} has no {last}") from None
+        except ImportError:
+            pass
+        except BaseException as e:
+            raise environment_error(f"{name}: importing {parent}", e) from e
+    raise ConfigError(f"{name}: cannot import {path}: {error}; {_way_out(path, error)}") from error
+
+
+def _way_out(module: str, error: ImportError) -> str:
+    """Returns what to do if a module, or a module that it imports, is not found."""
+    if error.name and f"{module}.".startswith(f"{error.name}."):
+        return "install it, or, in the directory of its file: export PYTHONPATH=$PWD"
+    return f"install what {module} needs"
+
+
+def _is_env_class(found: Any) -> bool:
+    return inspect.isclass(found) and all(callable(getattr(found, method, None)) for method in ("reset", "step"))
+
+
+def _check_options(name: str, make: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Raises ConfigError for options that do not match the signature, if Python can read it."""
+    try:
+        signature = inspect.signature(make)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(**options)
+    except TypeError as e:
+        accepted = _options_of(signature)
+        unknown = [option for option in options if option not in accepted]
+        if not unknown or any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
+            raise ConfigError(f"{name}: its constructor is {e}. Pass --set world.NAME=VALUE.") from None
+        raise _unknown_option(name, unknown[0], accepted) from None
+
+
+def _refuse_unknown_option(name: str, error: BaseException, options: Mapping[str, Any]) -> None:
+    """Raises ConfigError for the TypeError of a callee of `parallel_env(**options)` that has no such option."""
+    found = re.search(r"(\S+)\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    if not (isinstance(error, TypeError) and found and found[2] in options):
+        return
+    accepted = _accepted_by(found[1], error)
+    if accepted is not None and found[2] not in accepted:
+        raise _unknown_option(name, found[2], accepted) from error
+    raise ConfigError(f"{name} has no option {found[2]!r}: {error}") from error
+
+
+def _accepted_by(callee: str, error: BaseException) -> list[str] | None:
+    """Returns the options of the class or function that rejected one; None if its name is not found."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return None
+    names = {**trace.tb_frame.f_globals, **trace.tb_frame.f_locals}
+    try:
+        return _options_of(inspect.signature(names[callee.partition(".")[0]]))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _options_of(signature: inspect.Signature) -> list[str]:
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [p.name for p in signature.parameters.values() if p.kind in kinds]
+
+
+def _unknown_option(name: str, option: str, accepted: Sequence[str]) -> ConfigError:
+    known = suggest(option, accepted) if accepted else "it takes none"
+    return ConfigError(f"{name} has no option {option!r}; {known}")
+
+
+def _check_env(where: str, env: ParallelEnv, copy: int) -> None:
+    """Raises ConfigError for another kind of environment, WorldError for one without the methods or agents it needs."""
+    if env is None:
+        raise WorldError(f"{where}: the constructor returned None; return the environment", copy)
+    if hasattr(env, "agent_iter"):
+        raise ConfigError(f"{where}: {type(env).__name__} is {_AEC}")
+    if isinstance(getattr(env, "observation_space", None), Space):
+        raise ConfigError(
+            f"{where}: {type(env).__name__} is an environment of one agent (Gymnasium). Wrap it in a ParallelEnv whose "
+            "possible_agents names that agent."
+        )
+    for method in ("reset", "step", "observation_space", "action_space"):
+        found = getattr(env, method, None)
+        if not callable(found):
+            problem = f"is a {type(found).__name__}" if found is not None else "is missing"
+            raise WorldError(
+                f"{where}: {method} {problem}; a PettingZoo ParallelEnv has a method {method}"
+                f"({'' if method == 'reset' else 'actions' if method == 'step' else 'agent'})",
+                copy,
+            )
+    try:
+        found = env.possible_agents
+        names = list(found)
+    except BaseException as e:
+        if isinstance(e, AttributeError | TypeError):
+            raise WorldError(
+                f"{where}: {type(env).__name__} has no list possible_agents; set it in the constructor to the "
+                "names of all agents that may act",
+                copy,
+            ) from e
+        raise environment_error(where, e, copy) from e
+    if isinstance(found, set | frozenset):
+        raise WorldError(f"{where}: possible_agents is a {type(found).__name__}, which has no order; give a list", copy)
+    _check_possible_agents(where, names, copy)
+
+
+def _check_possible_agents(where: str, names: Sequence[Any], copy: int) -> None:
+    if not names:
+        raise WorldError(f"{where}: possible_agents is empty", copy)
+    try:
+        different = set(names)
+    except TypeError:
+        raise WorldError(
+            f"{where}: possible_agents {_agent_list(names)} has names that cannot be keys of a dict", copy
+        ) from None
+    texts = [str(agent) for agent in names]
+    if len(different) != len(names) or len(set(texts)) != len(texts):
+        twice = next(text for text in texts if texts.count(text) > 1)
+        raise WorldError(f"{where}: possible_agents names {agent_text(twice)} twice", copy)
+
+
+def _agent_list(agents: Any) -> str:
+    return f"[{', '.join(agent_text(agent) for agent in agents)}]"
+
+
+def _space(where: str, env: ParallelEnv, kind: str, agent: Any) -> Space[Any]:
+    try:
+        space = getattr(env, kind)(agent)
+    except BaseException as e:
+        raise environment_error(f"{where}: {kind}({shorten(repr(agent), LONGEST_NAME)})", e) from e
+    if not isinstance(space, Space):
+        old = "; it is a space of the outdated package gym" if type(space).__module__.split(".")[0] == "gym" else ""
+        raise ConfigError(f"{where}: {kind} is {type(space).__name__}, not a space of gymnasium.spaces{old}")
+    return space

@@ -1,0 +1,166 @@
+"""The first copy of a user's environment, made in a separate process to read its agents' spaces.
+
+    launcher, learner                                     first_copy_process.py
+       --- name, options ------------------------------>
+       <-- the call that begins ------------------------  import, constructor, spaces, close()
+       <-- agents and spaces, or a fault ---------------
+       <-- the end of the process ----------------------  after close()
+
+A constructor may take minutes and is not interrupted; the user ends it with Ctrl-C. If the environment crashes or hangs
+the process, or leaves processes behind, the command reports it and ends.
+
+| waits for                | frees it                                                                               |
+|--------------------------|--------------------------------------------------------------------------------------|
+| the child's next message | the message, the child's end, a stop; after 2 s, 10 s, 20 s, ... the call is named     |
+| the child's end          | its end; SIGKILL to its session CLOSE_S after close() began                          |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from common.errors import ConfigError, ShoalError, WorldError
+from common.process.child_process import ChildProcess
+from common.run.spaces import AgentSpaces
+from common.spec import AgentsSpec
+from common.worlds.adapters.faults import process_ended
+
+SLOW_S, VERY_SLOW_S = 2.0, 10.0
+"""Times after which the running call is named: first, second; then after twice the last time [s]."""
+CLOSE_S = 5.0
+_LOOK_S = 0.1
+_PURPOSE = "making one copy of the environment, to see what its agents observe and do"
+
+
+class Task(msgspec.Struct, frozen=True):
+    """The environment that the child makes."""
+
+    name: str
+    options: dict[str, Any]
+
+
+class Began(msgspec.Struct, frozen=True, tag="began"):
+    """A message: a call of the user's code starts."""
+
+    call: Literal["the import of its module", "its constructor", "observation_space() or action_space()", "close()"]
+
+
+class Found(msgspec.Struct, frozen=True, tag="found"):
+    """A message: the agents and spaces of the copy."""
+
+    agents: AgentsSpec
+    spaces: tuple[AgentSpaces, ...]
+
+
+class Fault(msgspec.Struct, frozen=True, tag="fault"):
+    """A message: the environment's exception, or its fault."""
+
+    kind: Literal["config", "world", "interrupt", "defect"]
+    text: str
+    copy: int | None = None
+
+    def as_error(self) -> BaseException:
+        """Returns the error that the caller would have received in its own process."""
+        if self.kind == "interrupt":
+            return KeyboardInterrupt()
+        if self.kind == "defect":
+            return RuntimeError(self.text)
+        return ConfigError(self.text) if self.kind == "config" else WorldError(self.text, self.copy)
+
+
+class Watch(NamedTuple):
+    """Callbacks of a command that waits for the first copy."""
+
+    say: Callable[[str], object] = lambda _: None
+    """Shows a line to the user."""
+    tick: Callable[[], object] = lambda: None
+    """Is called ten times a second; an exception ends the wait."""
+
+
+class FirstCopy:
+    """One copy of an environment that exists until its spaces are read.
+
+    Example: found = FirstCopy("pettingzoo:meet", {"max_steps": 30}, Watch(say=print)).read()
+    """
+
+    def __init__(self, name: str, options: Mapping[str, Any], watch: Watch) -> None:
+        self._task, self._watch = Task(name, dict(options)), watch
+        self._call: str = "the import of its module"
+        self._began_at = self._call_began_at = time.monotonic()
+        self._name_at = SLOW_S
+        self._found: Found | None = None
+        self._fault: Fault | None = None
+
+    def read(self) -> Found:
+        """Makes the copy, reads it and closes it.
+
+        Raises ConfigError and WorldError like `make_world`, and WorldError if the environment ended its process.
+        """
+        child = ChildProcess("common.worlds.adapters.first_copy_process")
+        try:
+            with contextlib.suppress(OSError):  # the child has died; its exit code tells how
+                child.pipe.send_bytes(msgspec.msgpack.encode(self._task))
+            hangs = False
+            while not hangs and self._may_continue(child):
+                self._watch.tick()
+                now = time.monotonic()
+                self._name_the_call(now)
+                hangs = self._call == "close()" and now - self._call_began_at >= CLOSE_S
+        finally:
+            code = child.kill()
+        if hangs:
+            self._watch.say(f"{self._task.name}: close() of the first copy did not return in {CLOSE_S:.0f} s; killed")
+        if self._fault is not None:
+            raise self._fault.as_error()
+        if self._found is None or (code and not hangs):
+            raise WorldError(f"{self._task.name}: making copy 1 of 1: {process_ended(code, self._call)}")
+        return self._found
+
+    def _may_continue(self, child: ChildProcess) -> bool:
+        """Receives one message, if there is one; returns whether the process may send more."""
+        try:
+            if child.pipe.poll(_LOOK_S):
+                self._receive(msgspec.msgpack.decode(child.pipe.recv_bytes(), type=Began | Found | Fault))
+                return True
+        except (EOFError, OSError):
+            # The user's code may have closed the pipe.
+            time.sleep(_LOOK_S / 10.0)
+            return child.process.poll() is None
+        return child.process.poll() is None or child.pipe.poll()
+
+    def _receive(self, message: Began | Found | Fault) -> None:
+        if isinstance(message, Began):
+            self._call, self._call_began_at = message.call, time.monotonic()
+        elif isinstance(message, Found):
+            self._found = message
+        else:
+            # A later fault comes from closing after the first fault.
+            self._fault = self._fault or message
+
+    def _name_the_call(self, now: float) -> None:
+        if now - self._began_at < self._name_at:
+            return
+        self._name_at = max(VERY_SLOW_S, 2.0 * self._name_at)
+        lasts_s = now - self._call_began_at
+        self._watch.say(f"{_PURPOSE}: {self._call} has not returned for {lasts_s:.0f} s")
+
+
+def fault_of(error: BaseException, details: str) -> Fault:
+    """Returns the message for an error that ends the child; details: its traceback."""
+    if isinstance(error, ConfigError):
+        return Fault("config", _clean(str(error)))
+    if isinstance(error, ShoalError):
+        return Fault("world", _clean(str(error)), getattr(error, "copy", None))
+    if isinstance(error, KeyboardInterrupt):
+        return Fault("interrupt", "")
+    return Fault("defect", _clean(details))
+
+
+def _clean(text: str) -> str:
+    """Returns a text that UTF-8 can encode; names of files and agents may contain anything."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,71 @@
+"""A child process that makes one copy of an environment and reports its spaces.
+
+`common/worlds/adapters/first_copy.py` starts it, `python -m common.worlds.adapters.first_copy_process PIPE PARENT`, and
+has the picture of their messages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from multiprocessing.connection import Connection
+
+import msgspec
+
+from common.process.child_process import kill_session_with_parent, make_pipe_private
+from common.process.exit import DONE, FAILED
+from common.worlds import FOREIGN, make_world, world_spaces
+from common.worlds.adapters.construction import find_constructor
+from common.worlds.adapters.first_copy import Began, Fault, Found, Task, fault_of
+
+
+def main() -> None:
+    """Answers the parent, a process id, at the other end of the pipe, a file descriptor.
+
+    Ends without waiting for threads and processes of the environment; the parent kills them.
+    """
+    descriptor, parent = (int(argument) for argument in sys.argv[1:3])
+    pipe = Connection(descriptor)
+    make_pipe_private(pipe)
+    kill_session_with_parent(parent)
+
+    def report(message: Began | Found | Fault) -> None:
+        with contextlib.suppress(OSError):  # the parent is gone
+            pipe.send_bytes(msgspec.msgpack.encode(message))
+
+    def failed(error: BaseException) -> None:
+        # Before the copy is closed, which may hang.
+        report(fault_of(error, traceback.format_exc()))
+        report(Began("close()"))
+
+    code = DONE
+    try:
+        task = msgspec.msgpack.decode(pipe.recv_bytes(), type=Task)
+        report(Began("the import of its module"))
+        find_constructor(task.name, task.name.removeprefix(FOREIGN))
+        report(Began("its constructor"))
+        world = make_world(
+            task.name,
+            seed=0,
+            options=task.options,
+            on_made=lambda _: report(Began("observation_space() or action_space()")),
+            on_fault=failed,
+        )
+        try:
+            report(Found(world.spec, world_spaces(world)))
+        finally:
+            report(Began("close()"))
+            world.close()
+    except BaseException as e:  # noqa: BLE001  (the process ends here)
+        code = FAILED
+        report(fault_of(e, traceback.format_exc()))
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

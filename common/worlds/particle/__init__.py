@@ -1,0 +1,1 @@
+"""MPE: the twelve scenarios as batched arrays, equal to mpe2."""

@@ -26,7 +26,9 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 import msgspec
 
 from actor_node.config import ActorConfig
-from actor_node.environment_calls import (
+from actor_node.metrics import make_registry
+from actor_node.monitoring.busy_reporter import BusyReporter
+from actor_node.monitoring.environment_calls import (
     LONG_CALL_S,
     Call,
     CallTable,
@@ -34,11 +36,9 @@ from actor_node.environment_calls import (
     describe_call,
     describe_long_call,
 )
-from actor_node.metrics import make_registry
-from actor_node.replay_session import BusyReporter
-from actor_node.shared_metrics import Shared, WorkerMetrics, shared_memory
+from actor_node.monitoring.shared_metrics import Shared, WorkerMetrics, shared_memory
+from actor_node.monitoring.worker_exits import MAX_LINE, WorkerFailure, worker_exit
 from actor_node.worker import WorkerConfig, run_worker
-from actor_node.worker_exits import MAX_LINE, WorkerFailure, worker_exit
 from common.process.failure_note import FailureNote
 from common.process.health import Health, HttpPort
 from common.process.restart_policy import GiveUp, RestartPolicy

@@ -25,12 +25,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from actor_node.collector import FinishedEpisodes, Interrupted
-from actor_node.environment_calls import Call, CallTable, WatchedEnv, describe_activity
+from actor_node.collection.collector import FinishedEpisodes, Interrupted
+from actor_node.collection.rollout_worker import RolloutWorker, check_chunk_size
+from actor_node.monitoring.environment_calls import Call, CallTable, WatchedEnv, describe_activity
+from actor_node.monitoring.shared_metrics import AckTimes, Shared, WorkerMetrics
+from actor_node.monitoring.worker_exits import WorkerFailure, failure_of
 from actor_node.replay_session import ReplaySession
-from actor_node.rollout_worker import RolloutWorker, check_chunk_size
-from actor_node.shared_metrics import AckTimes, Shared, WorkerMetrics
-from actor_node.worker_exits import WorkerFailure, failure_of
 from common.errors import PeerError, ShoalError
 from common.policy.network import Policy
 from common.process.exit import DONE, FAILED

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 
 import msgspec
 
-from actor_node.collector import Interrupted
+from actor_node.collection.collector import Interrupted
 from actor_node.evaluation.copy_rollouts import make_copy_set, play_in_copies
 from actor_node.evaluation.process_pool import END_S, LEAVING, READY, REQUEST, PoolTask, Report
 from common.errors import ConfigError, ShoalError

@@ -5,7 +5,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from actor_node.metrics import make_registry
-from actor_node.shared_metrics import COLUMNS, COUNTERS, GAUGES, AckTimes, WorkerMetrics, shared_memory
+from actor_node.monitoring.shared_metrics import COLUMNS, COUNTERS, GAUGES, AckTimes, WorkerMetrics, shared_memory
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from actor_node.metrics import make_registry
-from actor_node.shared_metrics import WorkerMetrics, shared_memory
+from actor_node.monitoring.shared_metrics import WorkerMetrics, shared_memory
 from tests.deploy.manifests import KUBERNETES, OVERLAYS, objects, of_kind, yaml
 
 (RULE,) = yaml.safe_load((KUBERNETES / "addons" / "autoscaling" / "prometheus-adapter.yaml").read_text())["rules"]

@@ -7,7 +7,7 @@ import math
 import msgspec
 import pytest
 
-from actor_node.rollout_worker import check_chunk_size
+from actor_node.collection.rollout_worker import check_chunk_size
 from common.errors import ConfigError
 from common.run.run import Run
 from common.wire.messages import (

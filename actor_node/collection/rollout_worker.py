@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actor_node.collector import Collector, FinishedEpisodes
-from actor_node.exploration import ladder_factor
+from actor_node.collection.collector import Collector, FinishedEpisodes
+from actor_node.collection.exploration import ladder_factor
 from common.errors import ConfigError
 from common.policy.network import Policy
 from common.run.run import Run

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from actor_node.environment_calls import CallTable
+from actor_node.monitoring.environment_calls import CallTable
 from common.process.metrics import RUN_LABELS
 
 ACK_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -50,7 +50,7 @@ class Shared(NamedTuple):
     run: Array[c_char]
     """Labels of the run (`common.process.metrics.run_labels`), one per line; empty until a worker knows the run."""
     calls: Array[c_double]
-    """Memory of `actor_node.environment_calls.CallTable`."""
+    """Memory of `actor_node.monitoring.environment_calls.CallTable`."""
     stop_at: Array[c_double]
     """Monotonic time at which the node was asked to end; 0 before. Valid where the user's code handles the signals."""
 

@@ -37,7 +37,7 @@ from actor_node.monitoring.environment_calls import (
     describe_long_call,
 )
 from actor_node.monitoring.shared_metrics import Shared, WorkerMetrics, shared_memory
-from actor_node.monitoring.worker_exits import MAX_LINE, WorkerFailure, worker_exit
+from actor_node.monitoring.worker_exits import MAX_LINE_CHARACTERS, WorkerFailure, worker_exit
 from actor_node.worker import WorkerConfig, run_worker
 from common.process.failure_note import FailureNote
 from common.process.health import Health, HttpPort
@@ -169,7 +169,7 @@ class Node:
             details = ""
         else:
             slot.logged_details = details
-        slot.last_fault, slot.start_at = line[:MAX_LINE], now + outcome.delay_s
+        slot.last_fault, slot.start_at = line[:MAX_LINE_CHARACTERS], now + outcome.delay_s
         restart = f"restarts in {outcome.delay_s:.1f} s (restart {slot.policy.restarts})"
         summary = f"worker {slot.index}: {line}; {restart}"
         text = f"{summary}\n{details}" if details else summary

@@ -149,7 +149,7 @@ def check_chunk_size(run: Run, rows: int) -> None:
             f"{max_bytes / 2**20:.0f} MiB; lower --copies and --chunk-rows"
         )
     replay = run.spec.replay
-    if rows > (largest := replay.largest_chunk(replay.batch)):
+    if rows > (largest := replay.max_chunk_rows(replay.batch)):
         raise ConfigError(
             f"chunks of {rows:,} transitions never fit into replay.error_buffer {replay.error_buffer:g}, which allows "
             f"{largest:,} at {replay.samples_per_insert:g} samples per insert; lower --copies and --chunk-rows, or "

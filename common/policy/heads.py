@@ -35,7 +35,7 @@ Kind = Literal["choice", "box", "soft", "thrust", "force"]
 THRUST_SIZE, FORCE_SIZE = 5, 2
 LEFT_DOWN, RIGHT_UP = slice(1, None, 2), slice(2, None, 2)
 """Of the five numbers of a thrust: those that push backward and those that push forward along x and y."""
-SMALLEST_NORM = 1e-30
+MIN_NORM = 1e-30
 """Lower bound of a force's norm; it prevents 0 / 0 and changes no result."""
 
 _NEEDS = {
@@ -171,7 +171,7 @@ def softmax(logits: Floats, out: Floats) -> None:
 def bounded_force(h: Floats) -> Floats:
     """Returns `tanh(|h|) h / |h|` of vectors `[..., 2]`: smooth, inside the unit disc, and 0 at 0."""
     norm: Floats = np.hypot(h[..., 0], h[..., 1])
-    np.maximum(norm, SMALLEST_NORM, out=norm)
+    np.maximum(norm, MIN_NORM, out=norm)
     shrink: Floats = np.tanh(norm)
     shrink /= norm
     return h * shrink[..., None]

@@ -24,16 +24,16 @@ from common.run.validation_errors import explain, shorten
 from common.spec import AgentsSpec, PlayersSpec
 
 # Upper bounds exclude infinity and numbers that do not fit the wire; sensible values are far below them.
-_LARGEST_FLOAT = 1e12
-_LARGEST_INT = 2**53
+_MAX_FLOAT = 1e12
+_MAX_INT = 2**53
 # A smaller divisor would let a quotient overflow.
-LEAST_POSITIVE = 1 / _LARGEST_FLOAT
-Positive = Annotated[float, Meta(ge=LEAST_POSITIVE, le=_LARGEST_FLOAT)]
-NonNegative = Annotated[float, Meta(ge=0, le=_LARGEST_FLOAT)]
+MIN_POSITIVE = 1 / _MAX_FLOAT
+Positive = Annotated[float, Meta(ge=MIN_POSITIVE, le=_MAX_FLOAT)]
+NonNegative = Annotated[float, Meta(ge=0, le=_MAX_FLOAT)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 PositiveFraction = Annotated[float, Meta(gt=0, le=1)]
-Count = Annotated[int, Meta(ge=1, le=_LARGEST_INT)]
-CountOrZero = Annotated[int, Meta(ge=0, le=_LARGEST_INT)]
+Count = Annotated[int, Meta(ge=1, le=_MAX_INT)]
+CountOrZero = Annotated[int, Meta(ge=0, le=_MAX_INT)]
 Hidden = Annotated[tuple[Annotated[int, Meta(ge=1, le=65_536)], ...], Meta(min_length=1, max_length=8)]
 UNLIMITED_ROWS = 2**62
 SideName = Annotated[str, Meta(min_length=1, max_length=100)]
@@ -169,7 +169,7 @@ class ReplaySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     importance_exponent: Fraction = 0.4
     """Initial importance-sampling exponent beta (Schaul et al. 2016), 0 = no correction; rises to 1 over the budget."""
 
-    def largest_chunk(self, batch: int) -> int:
+    def max_chunk_rows(self, batch: int) -> int:
         """Returns the largest chunk [transitions] that the rate limiter can admit forever beside batches of `batch`."""
         if self.limit == "off" or not self.error_buffer:
             return UNLIMITED_ROWS

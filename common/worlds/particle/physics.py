@@ -25,7 +25,7 @@ DAMPING = 0.25
 CONTACT_FORCE = 100.0
 CONTACT_MARGIN = 1e-3
 # Below the square root of the smallest float64, so it replaces a distance of zero and changes no other.
-_SMALLEST_DISTANCE = 1e-162
+_MIN_DISTANCE = 1e-162
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Particles:
         if not self._contacts:
             return
         gap = self.dist.reshape(-1, self.copies).take(self._contact_rows, axis=0)
-        np.maximum(gap, _SMALLEST_DISTANCE, out=gap)
+        np.maximum(gap, _MIN_DISTANCE, out=gap)
         penetration = self._reach - gap
         penetration /= CONTACT_MARGIN
         np.logaddexp(0.0, penetration, out=penetration)

@@ -129,7 +129,7 @@ class JointSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return sum(agent.action_dim for agent in self.agents)
 
     @property
-    def teams(self) -> tuple[str, ...]:
+    def sides(self) -> tuple[str, ...]:
         """Names of the sides, in order of first appearance."""
         return tuple(dict.fromkeys(agent.team for agent in self.agents))
 

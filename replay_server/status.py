@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from common.process import metrics as process_metrics
-from common.wire.messages import MAX_REASON_CHARACTERS, MAX_ACTORS_SHOWN, ActorReport, ActorStatus, Status
+from common.wire.messages import MAX_ACTORS_SHOWN, MAX_REASON_CHARACTERS, ActorReport, ActorStatus, Status
 from replay_server.config import ReplayConfig
 from replay_server.durability.journal import Journal
 from replay_server.recent_stats import RecentStats

@@ -88,14 +88,14 @@ def ablate(run: Run, flat: Floats, episodes: int, seed: int) -> list[Ablation]:
                 *_cost(unchanged[side] - zeroed[side], seed),
                 *_cost(unchanged[side] - shuffled[side], seed),
             )
-            for side in run.joint.teams
+            for side in run.joint.sides
         ]
     return ablations
 
 
 def _by_side(agents: AgentsSpec, returns: Returns) -> dict[str, Returns]:
     """Returns each side's returns `[episodes]`, summed over its agents."""
-    sides = {side: [i for i, agent in enumerate(agents.agents) if agent.team == side] for side in agents.teams}
+    sides = {side: [i for i, agent in enumerate(agents.agents) if agent.team == side] for side in agents.sides}
     return {side: returns[:, members].sum(axis=1) for side, members in sides.items()}
 
 

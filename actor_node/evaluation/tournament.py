@@ -152,7 +152,7 @@ def run_tournament(
         episodes=options.episodes,
         seed=seed,
         side=side,
-        sides=game.agents.teams,
+        sides=game.agents.sides,
         judged_by=tuple(opponents),
         standings=[_standing(team, side, results, tuple(opponents), seed) for team in teams],
         pairings=[one.pairing for one in results],
@@ -189,11 +189,11 @@ class _PairingWatcher(Watcher):
 def side_returns(agents: AgentsSpec, rollouts: RolloutStats) -> dict[str, Float64s]:
     """Returns each side's return `[episodes]`: the mean over its agents."""
     teams = np.array([agent.team for agent in agents.agents])
-    return {side: rollouts.returns[:, teams == side].mean(axis=1) for side in agents.teams}
+    return {side: rollouts.returns[:, teams == side].mean(axis=1) for side in agents.sides}
 
 
 def _check_side(game: EvalGame, side: str) -> str:
-    sides = game.agents.teams
+    sides = game.agents.sides
     if len(sides) < 2:
         raise ConfigError(
             f"{game.spec.scenario} has one side only, so its teams cannot play against each other. Compare its runs "

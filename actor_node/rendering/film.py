@@ -186,7 +186,7 @@ class Stage:
             raise WorldError(f"{self._world.name} could not be filmed: {type(e).__name__}: {e}{_hint(e)}") from e
 
     def _play(self, seed: int, steps: int) -> list[Shot]:
-        totals = np.zeros(len(self.run.joint.teams))
+        totals = np.zeros(len(self.run.joint.sides))
         self._camera.taken.clear()
         obs = self._world.reset([seed])
         shots = [Shot(*self._camera.taken[0], 0, tuple(totals))]
@@ -217,7 +217,7 @@ def _frames(stages: Sequence[Stage], reels: Sequence[Sequence[Shot]], episode: s
 
 def _panel(stage: Stage, reel: Sequence[Shot], i: int, episode: str, runs: int) -> Panel:
     shot = reel[min(i, len(reel) - 1)]
-    scenario, sides = stage.run.spec.scenario.rpartition(".")[2], stage.run.joint.teams
+    scenario, sides = stage.run.spec.scenario.rpartition(".")[2], stage.run.joint.sides
     return Panel(
         picture=shot.picture,
         title=scenario if runs == 1 else f"{stage.name}: {scenario}",
@@ -236,7 +236,7 @@ def _drop_pictures(reels: list[list[Shot]]) -> None:
 
 def _membership(run: Run) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Returns `[sides, agents]`: 1.0 where the agent belongs to the side."""
-    return np.array([[float(agent.team == side) for agent in run.joint.agents] for side in run.joint.teams])
+    return np.array([[float(agent.team == side) for agent in run.joint.agents] for side in run.joint.sides])
 
 
 def _open_world(run: Run) -> PettingZooWorld:

@@ -39,13 +39,13 @@ def algorithms_by_side(joint: JointSpec, name: str) -> dict[str, Algorithm]:
     except ValueError as e:
         raise ConfigError(str(e)) from e
     if "" in found and len(found) == 1:
-        return dict.fromkeys(joint.teams, found[""])
+        return dict.fromkeys(joint.sides, found[""])
     for side in found:
-        if side not in joint.teams:
+        if side not in joint.sides:
             raise ConfigError(
-                f"{_setting(name)}: {shorten(side)!r} is not a side of this world; sides: {', '.join(joint.teams)}."
+                f"{_setting(name)}: {shorten(side)!r} is not a side of this world; sides: {', '.join(joint.sides)}."
             )
-    if missing := [side for side in joint.teams if side not in found]:
+    if missing := [side for side in joint.sides if side not in found]:
         raise ConfigError(
             f"{_setting(name)}: no algorithm for {' and '.join(missing)}. Add one, as in {missing[0]}=maddpg."
         )

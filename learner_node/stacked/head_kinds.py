@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from common.policy.heads import LEFT_DOWN, RIGHT_UP, MIN_NORM, Segment
+from common.policy.heads import LEFT_DOWN, MIN_NORM, RIGHT_UP, Segment
 
 Gumbel = Literal["straight_through", "soft"]
 SavedTensors = tuple[Tensor, ...]

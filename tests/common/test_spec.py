@@ -24,7 +24,7 @@ def test_agents_tile_the_joint_vectors_and_parts_tile_their_agents_action(joint)
 
 
 def test_teams_are_named_in_order_of_appearance():
-    assert MIXED.teams == ("blue", "red")
+    assert MIXED.sides == ("blue", "red")
 
 
 @settings(max_examples=40)

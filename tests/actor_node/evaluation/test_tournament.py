@@ -184,7 +184,7 @@ def test_frozen_teams_beat_untrained_ones_by_more_than_both_intervals(scenario, 
     game, entrants = load_teams([*names(team), FROZEN, UNTRAINED], 1_000_000)
     result = run_tournament(game, entrants[1:], 200, 1_000_000, FAST)
     met = {(p.side, p.others): p.returns for p in result.pairings}
-    first, second = game.agents.teams
+    first, second = game.agents.sides
     assert met[FROZEN, UNTRAINED][first].ci95[0] > met[UNTRAINED, UNTRAINED][first].ci95[1]
     assert met[UNTRAINED, FROZEN][second].ci95[0] > met[UNTRAINED, UNTRAINED][second].ci95[1]
 

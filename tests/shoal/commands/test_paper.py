@@ -52,7 +52,7 @@ def test_every_line_is_a_valid_run(task):
         learnt = set(algorithms_by_side(joint, variant.algorithm).values())
         assert learnt <= {"maddpg", "iddpg"}
         assert (spec.network.policy_hidden, spec.network.share_policies) == ((64, 64), False)
-    assert len(task.variants) == (2 if len(joint.teams) == 1 else 4)
+    assert len(task.variants) == (2 if len(joint.sides) == 1 else 4)
 
 
 def test_the_quick_networks_are_those_of_the_papers_preset():

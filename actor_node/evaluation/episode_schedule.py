@@ -13,7 +13,7 @@ MIN_EPISODES, MAX_EPISODES = 20, 1_000
 _FORECAST_AFTER_S = 5.0
 
 
-class Extent(NamedTuple):
+class PlayLimits(NamedTuple):
     """How many episodes are played, in how many processes and copies."""
 
     episodes: int
@@ -43,7 +43,7 @@ class Extent(NamedTuple):
 class EpisodeSchedule:
     """Hands out episode numbers in order, collects the results, and forecasts the end."""
 
-    def __init__(self, extent: Extent, watcher: Watcher) -> None:
+    def __init__(self, extent: PlayLimits, watcher: Watcher) -> None:
         self._extent, self._watcher = extent, watcher
         self._next = 0
         self._forecast_given = False
@@ -94,4 +94,4 @@ class EpisodeSchedule:
             return
         minutes, seconds = divmod(round(expected_s), 60)
         on = "1 process" if self._extent.processes < 2 else f"{self._extent.processes} processes"
-        self._watcher.say(f"about {minutes}:{seconds:02} for {total:,} episodes on {on}")
+        self._watcher.notify(f"about {minutes}:{seconds:02} for {total:,} episodes on {on}")

@@ -29,20 +29,20 @@ class Actor(Protocol):
 class Watcher:
     """Receives the progress of rollouts; this base class ignores it.
 
-    `tick` is called often and may raise an exception to end the rollouts.
+    `poll` is called often and may raise an exception to end the rollouts.
     """
 
     def done(self, episodes: int, total: int) -> None:
         """Receives the number of finished episodes and the number that is expected."""
 
-    def say(self, text: str) -> None:
+    def notify(self, text: str) -> None:
         """Receives a line for the user."""
 
-    def tick(self, playing: int = 0) -> None:
+    def poll(self, playing: int = 0) -> None:
         """Is called at least every few steps; playing: number of episodes in progress, where it is known."""
 
 
-class Reporting(Watcher):
+class ProgressCallback(Watcher):
     """Passes the number of finished episodes to a function."""
 
     def __init__(self, progress: Callable[[int], object]) -> None:

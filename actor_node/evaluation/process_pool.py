@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from actor_node.evaluation.episode_schedule import EpisodeSchedule, Extent
+from actor_node.evaluation.episode_schedule import EpisodeSchedule, PlayLimits
 from actor_node.evaluation.episodes import Actor, Episode, Watcher
 from common.errors import ConfigError, ShoalError, WorldError
 from common.process.child_process import ChildProcess
@@ -50,7 +50,7 @@ class PoolTask(NamedTuple):
     make_actor: Callable[[], Actor]
     seed: int
     """Seed of the first episode; episode e has seed + e."""
-    extent: Extent
+    extent: PlayLimits
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -90,7 +90,7 @@ class ProcessPool:
             for _ in range(needed):
                 self._children.append(_Child())
             while self._children:
-                self._watcher.tick(sum(len(child.playing) for child in self._children))
+                self._watcher.poll(sum(len(child.playing) for child in self._children))
                 by_pipe = {child.pipe: child for child in self._children if child.left_at == math.inf}
                 for ready in wait(list(by_pipe), _POLL_S):
                     self._receive(by_pipe[ready])  # type: ignore[index]
@@ -103,7 +103,7 @@ class ProcessPool:
         if schedule.has_next and schedule.episodes:
             why = f" ({str(self._refusal).splitlines()[0]})" if self._refusal is not None else ""
             played, expected = len(schedule.episodes), schedule.expected()
-            self._watcher.say(f"played {played:,} of {expected:,} episodes: every evaluation process has ended{why}")
+            self._watcher.notify(f"played {played:,} of {expected:,} episodes: every evaluation process has ended{why}")
         return schedule.episodes
 
     def _receive(self, child: _Child) -> None:
@@ -157,7 +157,7 @@ class ProcessPool:
     def _say_once(self, text: str) -> None:
         if text not in self._notes:
             self._notes.add(text)
-            self._watcher.say(text)
+            self._watcher.notify(text)
 
 
 class _Child(ChildProcess):

@@ -184,7 +184,7 @@ class MpeWorld:
             [
                 (
                     agent.name,
-                    agent.team,
+                    agent.side,
                     sum(block.size // self.copies for block in scenario.observation(self.particles, i)),
                     action_parts(agent, scenario.utterance, continuous=continuous),
                 )

@@ -38,10 +38,10 @@ class Landmark:
 
 @dataclass(frozen=True)
 class Agent:
-    """A round body that acts; `team` is its side."""
+    """A round body that acts."""
 
     name: str
-    team: str = "agent"
+    side: str = "agent"
     size: float = 0.05
     collides: bool = False
     moves: bool = True

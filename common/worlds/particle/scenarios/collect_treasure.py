@@ -51,10 +51,10 @@ class CollectTreasure(Scenario[CollectTreasureOptions]):
     def __init__(self, options: CollectTreasureOptions) -> None:
         super().__init__(options)
         self.agents = [
-            Agent(f"collector_{i}", team="team", size=COLLECTOR_SIZE, accel=1.5, max_speed=1.0)
+            Agent(f"collector_{i}", side="team", size=COLLECTOR_SIZE, accel=1.5, max_speed=1.0)
             for i in range(options.num_collectors)
         ] + [
-            Agent(f"deposit_{i}", team="team", size=DEPOSIT_SIZE, accel=1.5, max_speed=1.0, mass=2.25)
+            Agent(f"deposit_{i}", side="team", size=DEPOSIT_SIZE, accel=1.5, max_speed=1.0, mass=2.25)
             for i in range(options.num_deposits)
         ]
         self.landmarks = [Landmark(size=TREASURE_SIZE) for _ in range(options.num_treasures)]

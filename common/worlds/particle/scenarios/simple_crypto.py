@@ -32,7 +32,7 @@ class SimpleCrypto(Scenario[SimpleCryptoOptions]):
     def __init__(self, options: SimpleCryptoOptions) -> None:
         super().__init__(options)
         self.agents = [
-            Agent("eve_0", team="adversary", moves=False, speaks=True),
+            Agent("eve_0", side="adversary", moves=False, speaks=True),
             Agent("bob_0", moves=False, speaks=True),
             Agent("alice_0", moves=False, speaks=True),
         ]

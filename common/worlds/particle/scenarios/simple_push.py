@@ -27,7 +27,7 @@ class SimplePush(Scenario[SimplePushOptions]):
 
     def __init__(self, options: SimplePushOptions) -> None:
         super().__init__(options)
-        self.agents = [Agent("adversary_0", team="adversary", collides=True), Agent("agent_0", collides=True)]
+        self.agents = [Agent("adversary_0", side="adversary", collides=True), Agent("agent_0", collides=True)]
         self.landmarks = [Landmark(), Landmark()]
 
     def draw(self, rng: np.random.Generator, copies: int) -> Drawn:

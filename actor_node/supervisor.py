@@ -36,7 +36,7 @@ from actor_node.monitoring.environment_calls import (
     describe_call,
     describe_long_call,
 )
-from actor_node.monitoring.shared_metrics import Shared, WorkerMetrics, shared_memory
+from actor_node.monitoring.shared_metrics import NodeMemory, WorkerMetrics, allocate_node_memory
 from actor_node.monitoring.worker_exits import MAX_LINE_CHARACTERS, WorkerFailure, worker_exit
 from actor_node.worker import WorkerConfig, run_worker
 from common.process.failure_note import FailureNote
@@ -81,7 +81,7 @@ class Node:
     def __init__(self, config: ActorConfig, note: FailureNote) -> None:
         self._config, self._note = config, note
         self._context: SpawnContext = multiprocessing.get_context("spawn")
-        self._shared: Shared = shared_memory(self._context, config.n)
+        self._shared: NodeMemory = allocate_node_memory(self._context, config.n)
         self.metrics, self._calls = WorkerMetrics(self._shared), CallTable(self._shared.calls)
         self.workers = [SupervisedWorker(index) for index in range(config.n)]
         self.name = config.name or f"{socket.gethostname()[:80]}-{secrets.token_hex(3)}"
@@ -174,7 +174,7 @@ class Node:
         summary = f"worker {worker.index}: {line}; {restart}"
         text = f"{summary}\n{details}" if details else summary
         _log.warning("%s", text)
-        self._note.append(text, lasting=False, mended=True)
+        self._note.append(text, lasting=False, handled=True)
 
     def _check_call(self, worker: SupervisedWorker, now: float) -> None:
         """Reports for a worker whose current call keeps it from reporting, and logs or ends a call that lasts long."""

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from actor_node.collection.collector import FinishedEpisodes, Interrupted
 from actor_node.collection.rollout_worker import RolloutWorker, check_chunk_size
 from actor_node.monitoring.environment_calls import Call, CallTable, WatchedEnv, describe_activity
-from actor_node.monitoring.shared_metrics import AckTimes, Shared, WorkerMetrics
+from actor_node.monitoring.shared_metrics import AckTimes, NodeMemory, WorkerMetrics
 from actor_node.monitoring.worker_exits import WorkerFailure, failure_of
 from actor_node.replay_session import ReplaySession
 from common.errors import PeerError, ShoalError
@@ -39,7 +39,7 @@ from common.process.metrics import run_labels, software_version
 from common.process.parent import die_with_parent
 from common.process.stop import Stop
 from common.run.run import Run
-from common.wire.audit import AuditFile, Life
+from common.wire.audit import AuditFile, ProcessStart
 from common.wire.keys import load_keys
 from common.worlds import World
 
@@ -114,7 +114,7 @@ class WorkerStop(Stop):
             raise Interrupted
 
 
-def run_worker(config: WorkerConfig, shared: Shared, pipe: Connection) -> None:
+def run_worker(config: WorkerConfig, shared: NodeMemory, pipe: Connection) -> None:
     """Runs a worker process; reports a failure through `pipe` before the process ends.
 
     The environment may start threads and processes; what they leave behind ends with the worker. The process leads its
@@ -185,10 +185,10 @@ def _exit(config: WorkerConfig, code: int) -> NoReturn:
 class Worker:
     """Plays one batch of world copies for one replay server."""
 
-    def __init__(self, config: WorkerConfig, shared: Shared, stop: WorkerStop, reporter: FailureReporter) -> None:
+    def __init__(self, config: WorkerConfig, shared: NodeMemory, stop: WorkerStop, reporter: FailureReporter) -> None:
         self._config, self._metrics, self._stop, self._reporter = config, WorkerMetrics(shared), stop, reporter
         self._calls, self._stop_at = CallTable(shared.calls), shared.stop_at
-        audit = AuditFile(Path(config.audit), Life("actor", config.name)) if config.audit else None
+        audit = AuditFile(Path(config.audit), ProcessStart("actor", config.name)) if config.audit else None
         self._session = ReplaySession(config.name, config.replay, config.weights, audit, load_keys(config.keys))
         self._rollouts = RolloutWorker(config.name, index=config.index, workers=config.workers, copies=config.copies)
         self._ack_times = AckTimes(self._metrics, config.index)

@@ -43,7 +43,7 @@ _LABEL_BYTES = 2_500
 """Enough for the longest run, scenario and algorithm."""
 
 
-class Shared(NamedTuple):
+class NodeMemory(NamedTuple):
     """The memory itself, in the form that workers inherit."""
 
     metrics: Array[c_double]
@@ -55,9 +55,9 @@ class Shared(NamedTuple):
     """Monotonic time at which the node was asked to end; 0 before. Valid where the user's code handles the signals."""
 
 
-def shared_memory(context: SpawnContext, workers: int) -> Shared:
+def allocate_node_memory(context: SpawnContext, workers: int) -> NodeMemory:
     """Returns zeroed shared memory for all workers of a node."""
-    return Shared(
+    return NodeMemory(
         metrics=context.RawArray(c_double, workers * len(COLUMNS)),
         run=context.RawArray(c_char, _LABEL_BYTES),
         calls=context.RawArray(c_double, CallTable.size(workers)),
@@ -68,7 +68,7 @@ def shared_memory(context: SpawnContext, workers: int) -> Shared:
 class WorkerMetrics:
     """The metrics of all workers, addressed by worker and name."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: NodeMemory) -> None:
         self._rows: npt.NDArray[np.float64] = np.frombuffer(shared.metrics, np.float64).reshape(-1, len(COLUMNS))  # type: ignore[call-overload]
         self._run = shared.run
 

@@ -21,7 +21,7 @@ import threading
 import time
 from multiprocessing.connection import Connection
 
-from common.process.own_python import module_command, python_path
+from common.process.python_command import module_command, python_path
 
 PARENT_CHECK_PERIOD_S = 0.5
 

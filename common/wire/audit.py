@@ -22,7 +22,7 @@ SUFFIX = ".jsonl"
 _DIGEST_BYTES = 12
 
 
-class Life(msgspec.Struct, frozen=True, array_like=True, tag="life"):
+class ProcessStart(msgspec.Struct, frozen=True, array_like=True, tag="life"):
     """The first line of a file: the process that writes it."""
 
     role: str
@@ -75,13 +75,13 @@ class Serving(msgspec.Struct, frozen=True, array_like=True, tag="serving"):
     """A replay server has read its whole log. Before this event, its list of recovered chunks is incomplete."""
 
 
-Event = Life | Sent | Acknowledged | Stored | Recovered | Serving
+Event = ProcessStart | Sent | Acknowledged | Stored | Recovered | Serving
 
 
 class AuditFile:
     """The audit file of one process start; events are appended."""
 
-    def __init__(self, directory: Path, life: Life) -> None:
+    def __init__(self, directory: Path, life: ProcessStart) -> None:
         """Creates the next file of this role and name; ConfigError if the directory cannot be written."""
         owner = f"{life.role}-{file_name(life.name)}"
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND

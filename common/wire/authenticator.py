@@ -17,7 +17,7 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from common.errors import ConfigError
-from common.wire.keys import ALLOWED, DOMAIN, Client, ClientKind, Keys, read_allowed
+from common.wire.keys import ALLOWED, DOMAIN, AllowedClient, ClientKind, Keys, read_allowed
 
 CHECK_PERIOD_S = 0.25
 """Time between two checks of the list's file while messages arrive [s]."""
@@ -62,7 +62,7 @@ class AllowList:
     def __len__(self) -> int:
         return len(self._clients)
 
-    def find(self, key: bytes) -> Client | None:
+    def find(self, key: bytes) -> AllowedClient | None:
         """Returns the client of a public key; None for a key that is not listed."""
         with self._lock:
             self._reload_if_changed()
@@ -117,7 +117,7 @@ class AllowList:
         return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _kinds(clients: Mapping[bytes, Client]) -> dict[str, ClientKind]:
+def _kinds(clients: Mapping[bytes, AllowedClient]) -> dict[str, ClientKind]:
     """Returns the clients' permissions by User-Id, which is their key.
 
     Not by name: a client that is given a new key must not keep the holder of the lost key admitted.

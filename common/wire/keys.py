@@ -65,7 +65,7 @@ PUBLISHED = frozenset(
 """Keys whose secret half is published."""
 
 
-class Client(NamedTuple):
+class AllowedClient(NamedTuple):
     """One client that a server admits."""
 
     kind: ClientKind
@@ -128,9 +128,9 @@ def load_keys(directory: str) -> Keys | None:
     return Keys(path, file.name.removesuffix(SECRET_SUFFIX), public, secret)
 
 
-def read_allowed(path: Path) -> dict[bytes, Client]:
+def read_allowed(path: Path) -> dict[bytes, AllowedClient]:
     """Returns the clients that a server admits, by public key; ConfigError names file, line and the way out."""
-    allowed: dict[bytes, Client] = {}
+    allowed: dict[bytes, AllowedClient] = {}
     for number, line in enumerate(_text(path, "clients that the server admits").splitlines(), 1):
         fields = line.split()
         if not fields or fields[0].startswith("#"):
@@ -142,7 +142,7 @@ def read_allowed(path: Path) -> dict[bytes, Client]:
         check_key(key, f"{path}, line {number}")
         if any(client.name == fields[1] for client in allowed.values()):
             raise ConfigError(f"{path}, line {number}: a second client is named '{fields[1]}'. Use unique names.")
-        allowed[key] = Client(kind, fields[1])
+        allowed[key] = AllowedClient(kind, fields[1])
     return allowed
 
 

@@ -107,7 +107,7 @@ def test_a_process_that_is_killed_is_not_given_the_words_of_a_worker_that_it_has
     note, log = tmp_path / "note", tmp_path / "log"
     code = (
         "import os; from pathlib import Path; from common.process.failure_note import FailureNote;"
-        f"FailureNote(Path({str(note)!r})).append('worker 3: no licence', lasting=False, mended=True);"
+        f"FailureNote(Path({str(note)!r})).append('worker 3: no licence', lasting=False, handled=True);"
         "print('its own last line', flush=True); os.kill(os.getpid(), 9)"
     )
 

@@ -55,7 +55,7 @@ def options(*configs: type[msgspec.Struct]) -> Callable[[_Function], _Function]:
     def decorate(function: _Function) -> _Function:
         for field in reversed([field for config in configs for field in msgspec.structs.fields(config)]):
             function = _option(field)(function)
-        return _config_file_option(_with_results_apart(function))
+        return _config_file_option(_with_separate_results(function))
 
     return decorate
 
@@ -71,7 +71,7 @@ def result(text: str | bytes, *, nl: bool = True) -> None:
 
 
 @contextlib.contextmanager
-def results_apart() -> Iterator[None]:
+def separate_results() -> Iterator[None]:
     """Redirects file descriptor 1 to the standard error, so that only results reach the standard output.
 
     This covers everything that an environment prints: from Python, from C and from child processes. It has no effect if
@@ -115,10 +115,10 @@ def _move_stdout(stdout: TextIO) -> int | None:
     return saved
 
 
-def _with_results_apart(function: _Function) -> _Function:
+def _with_separate_results(function: _Function) -> _Function:
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        with results_apart():
+        with separate_results():
             return function(*args, **kwargs)
 
     return typing.cast("_Function", wrapper)

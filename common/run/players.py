@@ -89,10 +89,10 @@ def with_sides(agents: AgentsSpec, sides: Mapping[str, Sequence[str]]) -> Agents
     )
 
 
-def roles_of(players_spec: PlayersSpec, share: Sequence[Sequence[str]]) -> tuple[int, ...]:
-    """Returns the number of each player's role; players of one role share networks where sharing is on.
+def network_groups(players_spec: PlayersSpec, share: Sequence[Sequence[str]]) -> tuple[int, ...]:
+    """Returns the number of each player's group; players of one group share networks where sharing is on.
 
-    share: groups of names that replace the roles; empty = neighbours with equal `role`. Raises ConfigError for a group
+    share: groups of names; empty makes a group of adjacent players with equal `role`. Raises ConfigError for a group
     whose players cannot share a network.
     """
     if not share:

@@ -17,7 +17,7 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from common.errors import ConfigError
-from common.wire.keys import ALLOWED, DOMAIN, AllowedClient, ClientKind, Keys, read_allowed
+from common.wire.keys import ALLOW_LIST, DOMAIN, AllowedClient, ClientKind, Keys, read_clients
 
 CHECK_PERIOD_S = 0.25
 """Time between two checks of the list's file while messages arrive [s]."""
@@ -32,7 +32,7 @@ class Authenticator:
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], keys: Keys) -> None:
         """Starts the thread; ConfigError if the allow list cannot be read."""
-        self._allowed = AllowList(keys.directory / ALLOWED)
+        self._allowed = AllowList(keys.directory / ALLOW_LIST)
         self._authenticator = ThreadAuthenticator(context)
         self._authenticator.configure_curve_callback(DOMAIN, self._allowed)
         self._authenticator.start()
@@ -54,7 +54,7 @@ class AllowList:
         """Reads the file; ConfigError if it cannot be read or is malformed."""
         self._path, self._lock = path, threading.Lock()
         self._stamp, self._checked_at = self._file_stamp(), 0.0
-        self._clients = read_allowed(path)
+        self._clients = read_clients(path)
         self._kinds = _kinds(self._clients)
         self._refused: dict[bytes, int] = {}
         self._refused_others = 0
@@ -100,7 +100,7 @@ class AllowList:
             return
         self._stamp = stamp
         try:
-            self._clients = read_allowed(self._path)
+            self._clients = read_clients(self._path)
         except ConfigError as e:
             self._clients = {}
             _log.error("allow list unreadable, new clients are refused: %s", e)

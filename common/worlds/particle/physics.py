@@ -77,17 +77,17 @@ class Particles:
         self._contacts, self._reach = _contact_pairs(agents, landmarks)
         self._contact_rows = np.array([a * entities + b for a, b, _ in self._contacts], dtype=np.intp)
 
-    def place(self, where: slice | NDArray[np.intp], drawn: Mapping[str, NDArray[Any]]) -> None:
-        """Sets the copies `where` to the given starts, with velocities and messages zero."""
+    def start_episodes(self, copies: slice | NDArray[np.intp], drawn: Mapping[str, NDArray[Any]]) -> None:
+        """Sets these copies to the starts that a scenario drew, with zero velocities and messages."""
         for key, values in drawn.items():
             if key == "pos":
-                self.pos[..., where] = values
+                self.pos[..., copies] = values
                 continue
             if key not in self.drawn:
                 self.drawn[key] = np.zeros((*values.shape[:-1], self.copies), values.dtype)
-            self.drawn[key][..., where] = values
-        self.vel[..., where] = 0.0
-        self.said[..., where] = 0.0
+            self.drawn[key][..., copies] = values
+        self.vel[..., copies] = 0.0
+        self.said[..., copies] = 0.0
         self.measure()
 
     def state(self) -> State:

@@ -49,8 +49,8 @@ class SimpleLine(Scenario[SimpleLineOptions]):
                 break
             angle[outside] += np.radians(5)
         gap = LENGTH / (self.options.N - 1) if self.options.N > 1 else 0.0
-        places = np.stack([start + i * gap * direction for i in range(self.options.N)])
-        return {"places": places, "pos": np.concatenate([agents, start[None], end[None]])}
+        targets = np.stack([start + i * gap * direction for i in range(self.options.N)])
+        return {"places": targets, "pos": np.concatenate([agents, start[None], end[None]])}
 
     def reward(self, world: Particles) -> Float64Array:
         """Returns minus the mean distance to the assigned positions."""

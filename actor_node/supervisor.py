@@ -51,6 +51,7 @@ CALL_CHECK_PERIOD_S = 1.0
 REPORT_OVERDUE_S = 2.0
 """The supervisor reports for a worker in a call of the user's code that has not reported for this time."""
 KILL_AFTER_DRAIN_S = 2.0
+"""A worker that still runs this long after the drain time is killed."""
 CLOSE_TIMEOUT_S = 5.0
 """A worker that takes longer to close its environments is killed."""
 _log = logging.getLogger(__name__)
@@ -67,16 +68,16 @@ class SupervisedWorker:
         """Monotonic time of the next start, while no process runs."""
         self.chunks_before = 0.0
         """Chunks that the earlier processes of this worker collected."""
-        self.policy = RestartPolicy(f"worker {index}")
+        self.restart_policy = RestartPolicy(f"worker {index}")
         self.last_fault = ""
         self.logged_details = ""
         """Details of the last failure that was logged with details."""
         self.next_call_warning_s = 0.0
-        """Duration at which the current call is logged next."""
+        """The current call is logged when it has run this long; doubles with each log line."""
 
 
 class Node:
-    """The workers of one node and the memory that they share."""
+    """The supervisor's view of one node: its workers, and the memory that it shares with them."""
 
     def __init__(self, config: ActorConfig, note: FailureNote) -> None:
         self._config, self._note = config, note
@@ -136,7 +137,7 @@ class Node:
             metrics_url=self.metrics_url,
             supervisor=os.getpid(),
             audit=config.audit,
-            restarts=worker.policy.restarts,
+            restarts=worker.restart_policy.restarts,
             last_fault=worker.last_fault,
         )
 
@@ -160,7 +161,7 @@ class Node:
         worker.process = None
         collected = self._chunks(worker) > worker.chunks_before
         call = describe_call(self._calls.read(worker.index))
-        outcome = worker.policy.decide(worker_exit(code, failure, collected=collected, call=call))
+        outcome = worker.restart_policy.decide(worker_exit(code, failure, collected=collected, call=call))
         self._calls.clear(worker.index)
         if isinstance(outcome, GiveUp):
             raise outcome.error
@@ -170,7 +171,7 @@ class Node:
         else:
             worker.logged_details = details
         worker.last_fault, worker.start_at = line[:MAX_LINE_CHARACTERS], now + outcome.delay_s
-        restart = f"restarts in {outcome.delay_s:.1f} s (restart {worker.policy.restarts})"
+        restart = f"restarts in {outcome.delay_s:.1f} s (restart {worker.restart_policy.restarts})"
         summary = f"worker {worker.index}: {line}; {restart}"
         text = f"{summary}\n{details}" if details else summary
         _log.warning("%s", text)
@@ -239,7 +240,7 @@ def run_node(config: ActorConfig, stop: Stop, note: FailureNote | None = None) -
     registry = make_registry(
         node.metrics,
         pids=lambda: _pids(node.workers),
-        restarts=lambda: sum(worker.policy.restarts for worker in node.workers),
+        restarts=lambda: sum(worker.restart_policy.restarts for worker in node.workers),
     )
     port = HttpPort(config.metrics_host, config.metrics_port, registry, health)
     node.metrics_url = port.url

@@ -46,7 +46,7 @@ from common.worlds import World
 REPORT_PERIOD_S = 1.0
 IDLE_POLL_S = 0.05
 MAX_CHUNK_S = 1.0
-"""A chunk ends with the first step after this time, whatever its rows."""
+"""A chunk ends with the first step after this time, even if it has fewer rows than requested."""
 CALL_POLL_PERIOD_S = 0.25
 """Shortest time between two polls of the session from within the environments' calls."""
 ORPHAN_PERIOD_S = 1.0
@@ -174,7 +174,7 @@ def _exit(config: WorkerConfig, code: int) -> NoReturn:
     if os.getppid() != config.supervisor:
         # No supervisor is left to end what the environment started.
         os.killpg(0, signal.SIGKILL)
-    # os._exit skips them, and a normal exit waits for threads first.
+    # os._exit runs no exit handlers, and a normal exit first waits for all threads.
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
@@ -217,7 +217,7 @@ class Worker:
             raise
 
     def close(self) -> None:
-        """Closes the session, then the environments; the supervisor sees the latter as a call, and limits its time."""
+        """Closes the session, then the environments; the supervisor limits the time of the latter, as of any call."""
         self._session.close()
         self._start_closing()
         try:
@@ -229,7 +229,10 @@ class Worker:
 
     @property
     def _stopping(self) -> bool:
-        """Whether a signal asked the worker to end, or its node where the user's code handles the signals."""
+        """Whether a signal asked the worker to end, or its node did through the shared memory.
+
+        The memory is needed where the user's code has replaced the signal handlers.
+        """
         return self._stop.requested or self._stop_at[0] > 0.0
 
     def _iterate(self) -> None:
@@ -320,7 +323,7 @@ class Worker:
             run,
             seed=self._session.outbox.incarnation,
             on_made=made,
-            on_fault=self._making_failed,
+            on_fault=self._on_making_failed,
             before_reset=watch,
         )
         self._calls.end_chunk(config.index, 0.0)
@@ -363,7 +366,7 @@ class Worker:
         try:
             self._poll(now)
         except ShoalError as e:
-            # Raised from here it would look like an error of the environment.
+            # An error that is raised here would look like one of the environment.
             self._session_error = e
             raise Interrupted from e
 
@@ -371,7 +374,7 @@ class Worker:
         if self._session_error is not None:
             raise self._session_error
 
-    def _making_failed(self, error: BaseException) -> None:
+    def _on_making_failed(self, error: BaseException) -> None:
         """Reports the failure before the copies made so far are closed, which may hang."""
         if not isinstance(error, Interrupted):
             self._reporter.send(failure_of(error))

@@ -168,10 +168,10 @@ def play_in_copies(
     max_steps: limit on steps of an episode; 0 sets none. on_episode: called with each result, also of failed episodes.
     poll: called before each step.
     """
-    player = _RunningEpisodes(copies, make_actor, seed, max_steps, on_episode)
-    while player.start_free_copies(next_number):
+    episodes = _RunningEpisodes(copies, make_actor, seed, max_steps, on_episode)
+    while episodes.start_free_copies(next_number):
         poll()
-        player.step()
+        episodes.step()
 
 
 def exception_text(error: BaseException) -> str:
@@ -226,7 +226,7 @@ class _RunningEpisodes:
         if step is None:
             self._on_episode(Episode(episode.number, failure=self._copies.failures[copy]))
             return None
-        episode = _after(episode, step)
+        episode = _with_step(episode, step)
         self._policies.obs[copy] = step.obs[0]
         is_over = bool(step.episode_over[0])
         if is_over or 0 < self._max_steps <= episode.length:
@@ -236,10 +236,11 @@ class _RunningEpisodes:
         return episode
 
 
-def _after(episode: _RunningEpisode, step: Step) -> _RunningEpisode:
+def _with_step(episode: _RunningEpisode, step: Step) -> _RunningEpisode:
+    """Returns the episode with one more step of its copy."""
     reward, present = step.reward[0], step.present[0] > 0
-    paid = reward[present]
-    shared = episode.shared and bool((paid == paid[:1]).all())
+    rewards = reward[present]
+    shared = episode.shared and bool((rewards == rewards[:1]).all())
     return episode._replace(returns=episode.returns + reward, length=episode.length + 1, shared=shared)
 
 

@@ -9,17 +9,18 @@ from typing import NamedTuple
 from actor_node.evaluation.episodes import Episode, Watcher
 
 MIN_EPISODES, MAX_EPISODES = 20, 1_000
-"""Bounds on the number of episodes if the time decides it."""
+"""Bounds on the number of episodes that fit into a time."""
 _FORECAST_AFTER_S = 5.0
+"""The user reads a forecast after this time, if the episodes will take longer than this time [s]."""
 
 
 class PlayLimits(NamedTuple):
-    """How many episodes are played, in how many processes and copies."""
+    """The PlayOptions of an environment that is not batched, with the defaults filled in."""
 
     episodes: int
     """0 plays as many as start within the time, from MIN_EPISODES to `max_episodes`."""
     within_s: float
-    """How long episodes start if the time decides [s]."""
+    """Time during which episodes may start, if `episodes` is 0 [s]."""
     processes: int
     """0 plays in this process."""
     copies: int
@@ -27,11 +28,14 @@ class PlayLimits(NamedTuple):
     max_steps: int
     """Limit on steps of an episode; 0 sets none."""
     max_episodes: int = MAX_EPISODES
-    """Largest number of episodes if the time decides."""
+    """Largest number of episodes, if `episodes` is 0."""
 
     @property
     def max_failures(self) -> int:
-        """Failed episodes after which play ends if no episode has succeeded. Failures are reported before successes."""
+        """Failed episodes after which the rollouts end if none has succeeded.
+
+        More than MIN_EPISODES, because a failed episode is shorter than a successful one, so its result arrives first.
+        """
         return MIN_EPISODES + 2 * self.copies * max(self.processes, 1)
 
     @property

@@ -1,4 +1,4 @@
-"""Types that all rollouts share: what chooses actions, what follows the progress, and the results of episodes.
+"""Types that all rollouts share: actors, watchers of the progress, and the results of episodes.
 
 Legend: E episodes, T steps of the longest, A agents.
 """
@@ -83,13 +83,13 @@ class EpisodeBatch(NamedTuple):
 
     @property
     def returns(self) -> Float64s:
-        """[E, A]: rewards summed over each episode."""
+        """Rewards summed over each episode, [E, A]."""
         summed: Float64s = self.reward.sum(axis=1)
         return summed
 
     @property
     def last(self) -> npt.NDArray[np.intp]:
-        """[E]: index of each episode's last step."""
+        """Index of each episode's last step, [E]."""
         steps: npt.NDArray[np.intp] = self.played.sum(axis=1) - 1
         return steps
 

@@ -29,7 +29,7 @@ from common.run.run import Run
 COPIES = 50
 """Environments stepped together, so that one forward pass of the policy serves many.
 
-The batched world takes as many: the same products of the same sizes then give the same bits as in mpe2.
+The batched world also has this number of copies: matrix products of equal sizes give equal bits in both worlds.
 """
 FOREIGN_COPIES = 8
 """Copies of an environment that is not batched, if its run does not name their number."""
@@ -43,7 +43,7 @@ class PlayOptions(NamedTuple):
     episodes: int = 0
     """0 takes the default of the table above."""
     within_s: float = 60.0
-    """How long episodes start if the time decides their number [s]."""
+    """Time during which episodes may start, if their number is not given [s]."""
     processes: int = 0
     """Processes for an environment that is not batched; 0 plays in this process."""
     copies: int = 0
@@ -51,7 +51,7 @@ class PlayOptions(NamedTuple):
     max_steps: int = 0
     """Limit on steps of an episode; 0 takes the run's limit, or the environment's own."""
     max_episodes: int = MAX_EPISODES
-    """Largest number of episodes if the time decides their number."""
+    """Largest number of episodes, if their number is not given."""
 
 
 class RolloutResult(NamedTuple):
@@ -142,7 +142,7 @@ def _play_in_this_process(task: PoolTask, watcher: Watcher) -> list[Episode]:
 def _play_batched(
     rollout: RolloutTask, options: PlayOptions, max_steps: int, watcher: Watcher
 ) -> tuple[EpisodeBatch, str]:
-    """Plays in copies that step together; returns also the world's name."""
+    """Plays in copies that step together; returns the episodes and the world's name."""
     by_time = not options.episodes and not rollout.task.batched
     episodes = options.episodes or options.max_episodes
     copies = min(options.copies or COPIES, episodes)

@@ -139,7 +139,7 @@ def load_teams(names: Sequence[str], seed: int) -> tuple[Run, list[Team]]:
 
     names: run directories and baselines; the first directory determines the run. seed: of the baselines.
     """
-    stored = {name: _stored(name) for name in names if name not in BASELINES}
+    stored = {name: _load_named(name) for name in names if name not in BASELINES}
     if not stored:
         raise ConfigError(
             f"{' and '.join(names)}: no run is named, so the world is unknown. Add a run's directory; if a directory "
@@ -174,7 +174,7 @@ def random_team(run: Run, seed: int) -> Team:
     return Team(RANDOM, "", 0, "", partial(RandomTeam, run.joint, seed))
 
 
-def _stored(name: str) -> PolicyFile:
+def _load_named(name: str) -> PolicyFile:
     directory = RunDirectory(Path(name))
     if not directory.path.exists():
         raise ConfigError(f"{name} is neither a run's directory nor one of {', '.join(BASELINES)}.")
@@ -182,7 +182,7 @@ def _stored(name: str) -> PolicyFile:
 
 
 def _policies(directory: RunDirectory) -> PolicyFile:
-    directory.run  # noqa: B018  (its error tells a directory without a run from one without policies)
+    directory.run  # noqa: B018  (its error distinguishes a directory without a run from one without policies)
     return load_policy(directory.policy_file)
 
 

@@ -168,14 +168,15 @@ def _cross(agents: AgentsSpec, side: str, first: Callable[[], Actor], second: Ca
 
 
 class _PairingWatcher(Watcher):
-    """Reports one pairing's episodes as a part of all."""
+    """Reports the progress of one pairing as progress of the whole tournament."""
 
-    def __init__(self, watcher: Watcher, before: int, pairings: int, each: int) -> None:
-        self._watcher, self._before, self._pairings, self._each = watcher, before, pairings, each
+    def __init__(self, watcher: Watcher, before: int, pairings: int, episodes_each: int) -> None:
+        self._watcher, self._before, self._pairings = watcher, before, pairings
+        self._episodes_each = episodes_each
 
     def done(self, episodes: int, total: int) -> None:
         """Reports the finished episodes of all pairings so far."""
-        self._watcher.done(self._before + episodes, (self._each or total) * self._pairings)
+        self._watcher.done(self._before + episodes, (self._episodes_each or total) * self._pairings)
 
     def notify(self, text: str) -> None:
         """Passes on the lines of the first pairing, which the other pairings would only repeat."""

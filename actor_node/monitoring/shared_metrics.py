@@ -40,11 +40,11 @@ GAUGES = ("chunks_unacknowledged", "weights_version", "weights_age_s")
 """Metrics that go up and down."""
 COLUMNS = COUNTERS + GAUGES
 _LABEL_BYTES = 2_500
-"""Enough for the longest run, scenario and algorithm."""
+"""Size of the text with the run's labels; enough for the longest run, scenario and algorithm."""
 
 
 class NodeMemory(NamedTuple):
-    """The memory itself, in the form that workers inherit."""
+    """The memory that a node's supervisor and workers share, as arrays that a spawned worker inherits."""
 
     metrics: Array[c_double]
     run: Array[c_char]
@@ -52,7 +52,8 @@ class NodeMemory(NamedTuple):
     calls: Array[c_double]
     """Memory of `actor_node.monitoring.environment_calls.CallTable`."""
     stop_at: Array[c_double]
-    """Monotonic time at which the node was asked to end; 0 before. Valid where the user's code handles the signals."""
+    """Monotonic time at which the node was asked to end; 0 before. Workers also obey it if the user's code has replaced
+    the signal handlers."""
 
 
 def allocate_node_memory(context: SpawnContext, workers: int) -> NodeMemory:

@@ -92,11 +92,12 @@ def open_run(
 ) -> tuple[RunDirectory, Run]:
     """Creates the directory of a new run, or opens the directory of the run to resume.
 
-    path: the directory; empty chooses a new one. sections: of the configuration file. role: the role that this process
-    locks in the directory until it exits. resume: resume the run; if a scenario is given and there is no run yet,
-    create it, so that a service can always be started with the same options. check: raises ConfigError for settings
-    that cannot work, before anything is written. notify: called with progress texts while a copy of an environment is
-    made. poll: called ten times a second meanwhile; an exception that it raises ends the making.
+    path: the directory; empty chooses a new one. sections: settings of the configuration file, by section. role: the
+    role that this process locks in the directory until it exits. resume: resume the run; if a scenario is given and
+    there is no run yet, create it, so that a service can always be started with the same options. check: raises
+    ConfigError for settings that cannot work, before anything is written. notify: called with progress texts while a
+    copy of an environment is made. poll: called ten times a second meanwhile; an exception that it raises ends the
+    making.
     Raises ConfigError for options that cannot be used, and FinishedError for a run that has used its budget.
     """
     if not resume or (scenario and path and not RunDirectory(Path(path)).run_file.exists()):
@@ -160,7 +161,7 @@ def _changed_spec(stored: RunSpec, options: RunOptions, sections: Mapping[str, A
 
 
 def _is_same_world(spec: RunSpec, stored: RunSpec) -> bool:
-    """Returns whether the worlds are the same, also if one of the two writes out a default option."""
+    """Returns whether the worlds are the same; an option that is set to its default makes no difference."""
     from common.worlds import changed_options  # noqa: PLC0415  (many scenarios)
 
     if spec.scenario != stored.scenario:

@@ -39,7 +39,7 @@ class PolicyFile(msgspec.Struct, frozen=True):
 
     @property
     def digest(self) -> str:
-        """Tells weights from others: blake2b of `flat`, 128 bits in hex."""
+        """Digest of the weights, equal for equal bits: blake2b of `flat`, 128 bits in hex."""
         return hashlib.blake2b(np.ascontiguousarray(self.flat, "<f4").tobytes(), digest_size=16).hexdigest()
 
 

@@ -1,8 +1,8 @@
 """A child process that runs a module of Shoal, and with it the user's code, at the other end of a pipe.
 
-    child = ChildProcess("actor_node.evaluation.play_process")        # python -m actor_node.play_process PIPE PARENT
+    child = ChildProcess("actor_node.evaluation.play_process")     # python -m MODULE PIPE PARENT
     child.pipe.send_bytes(b"a task")
-    child.kill()                                           # also kills every process that it started
+    child.kill()                                                   # also kills every process that it started
 
 The child is a separate program, not a fork: a script that calls Shoal needs no `if __name__ == "__main__"`, threads of
 the parent are harmless, and the child does not inherit the parent's environments. The child leads a separate session,

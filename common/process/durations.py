@@ -1,4 +1,4 @@
-"""Durations: options and settings that accept seconds or texts such as 5m and 1h30m, and their display."""
+"""Durations: options that accept seconds or texts such as 5m and 1h30m, and durations as text."""
 
 from __future__ import annotations
 

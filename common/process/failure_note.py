@@ -2,7 +2,7 @@
 
 An exit code and the last line of a log do not contain what a user must know: the whole text of an error, and whether a
 retry can fix it. The parent passes each child a path in an environment variable. The child appends a line for each
-failure, also for a failure that it fixes itself by restarting a worker.
+failure, also for the failure of a worker that it restarts itself.
 """
 
 from __future__ import annotations

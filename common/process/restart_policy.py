@@ -93,13 +93,13 @@ class RestartPolicy:
         line = end.reason.partition("\n")[0] if end.cause == "fault" else ""
         self._faults = [*([] if end.progressed else self._faults), line]
         self._faults_in_a_row = [*self._faults_in_a_row, line][-MAX_EQUAL_FAULTS:]
-        if pattern := self._hopeless(line):
-            return GiveUp(LastingError(f"{end.reason}\n({self._process} failed {pattern}; it is not restarted)"))
+        if repetition := self._repetition(line):
+            return GiveUp(LastingError(f"{end.reason}\n({self._process} failed {repetition}; it is not restarted)"))
         self.restarts += 1
         return Restart(min(FIRST_DELAY_S * 2.0 ** (self.failures - 1), MAX_DELAY_S), end.reason)
 
-    def _hopeless(self, fault: str) -> str:
-        """Returns the pattern of failures that shows that a restart cannot help; empty while it may."""
+    def _repetition(self, fault: str) -> str:
+        """Describes the repetition of failures that makes a restart useless; empty while a restart may help."""
         if fault and not self._ever_progressed:
             return "before its first chunk was collected"
         last = [_without_numbers(line) for line in self._faults[-MAX_EQUAL_FAULTS:]]

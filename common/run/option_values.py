@@ -1,4 +1,4 @@
-"""Values of settings as a user writes them, and options of worlds: plain data of any depth, including none.
+"""Values of settings as a user writes them, and options of worlds: plain data, including lists, tables and none.
 
 TOML has no none: in `run.toml`, in a `--config` file and inside a list, write `{none = true}`.
 """

@@ -23,7 +23,7 @@ _DIGEST_BYTES = 12
 
 
 class ProcessStart(msgspec.Struct, frozen=True, array_like=True, tag="life"):
-    """The first line of a file: the process that writes it."""
+    """The first line of a file: the process that started to write it."""
 
     role: str
     """actor or replay."""

@@ -120,6 +120,6 @@ class AllowList:
 def _kinds(clients: Mapping[bytes, AllowedClient]) -> dict[str, ClientKind]:
     """Returns the clients' permissions by User-Id, which is their key.
 
-    Not by name: a client that is given a new key must not keep the holder of the lost key admitted.
+    The name would be wrong: once a client has a new key, the holder of its lost key must not stay admitted.
     """
     return {key.decode(): client.kind for key, client in clients.items()}

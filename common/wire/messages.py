@@ -23,7 +23,7 @@ from msgspec import Meta
 from common.run.run import Run
 
 MAX_TEXT_CHARACTERS = 2_000
-"""Maximum length of a text [characters]."""
+"""Maximum length of a text in a message [characters]."""
 Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARACTERS)]
 Name = Annotated[str, Meta(min_length=1, max_length=120, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z")]
 """A name that appears in logs, where an event is one line: no control characters."""
@@ -201,7 +201,7 @@ class Batch(Message, frozen=True, tag="batch"):
     request: Natural
     count: Uint32
     inserts: Natural
-    """Transitions ever stored in this run: the run's clock [environment steps]."""
+    """Transitions ever stored in this run; schedules and budgets count them [environment steps]."""
     size: Natural
 
 

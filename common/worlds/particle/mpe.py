@@ -77,7 +77,7 @@ class MpeWorld:
         return self._observe()
 
     def step(self, actions: Float32Array) -> Step:
-        """Steps every copy; copies whose episode ended continue with the start of their next episode."""
+        """Steps every copy; a copy whose episode ended starts its next episode."""
         check_actions(self, actions, self._action_shape, self._age)
         self._force[:] = 0.0
         self._controls.execute(actions, self._force, self.particles.said)

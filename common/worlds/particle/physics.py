@@ -24,7 +24,7 @@ TIME_STEP = 0.1
 DAMPING = 0.25
 CONTACT_FORCE = 100.0
 CONTACT_MARGIN = 1e-3
-# Below the square root of the smallest float64, so it replaces a distance of zero and changes no other.
+# Smaller than every distance but zero, because a distance is the square root of a float64.
 _MIN_DISTANCE = 1e-162
 
 

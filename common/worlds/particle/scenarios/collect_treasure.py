@@ -1,4 +1,4 @@
-"""collect_treasure: collectors pick up treasures and bring them to the deposit of the treasure's type.
+"""`collect_treasure`: collectors pick up treasures and bring them to the deposit of the treasure's type.
 
 The position where a treasure reappears is drawn in the middle of an episode. In mpe2 those draws repeat the draws of
 the episode's start; a seeded copy does the same here, and a copy that was reset automatically makes new draws.

@@ -1,4 +1,4 @@
-"""simple_adversary: N good agents hide from one adversary which of N landmarks is the goal (physical deception)."""
+"""`simple_adversary`: N good agents hide from one adversary which of N landmarks is the goal (physical deception)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""simple_formation: N agents form a circle around a landmark."""
+"""`simple_formation`: N agents form a circle around a landmark."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SimpleFormation(Scenario[SimpleFormationOptions]):
 
     options_type = SimpleFormationOptions
     mpe2_module = "simple_formation_v1"
-    reward_meaning = "shared: -mean distance of the agents to the places they are assigned to, each at most 2"
+    reward_meaning = "shared: -mean distance of the agents to their assigned positions, each at most 2"
 
     def __init__(self, options: SimpleFormationOptions) -> None:
         super().__init__(options)

@@ -1,4 +1,4 @@
-"""simple_line: N agents line up evenly between two landmarks."""
+"""`simple_line`: N agents line up evenly between two landmarks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SimpleLine(Scenario[SimpleLineOptions]):
 
     options_type = SimpleLineOptions
     mpe2_module = "simple_line_v1"
-    reward_meaning = "shared: -mean distance of the agents to the places they are assigned to, each at most 2"
+    reward_meaning = "shared: -mean distance of the agents to their assigned positions, each at most 2"
 
     def __init__(self, options: SimpleLineOptions) -> None:
         super().__init__(options)

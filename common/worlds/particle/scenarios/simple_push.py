@@ -1,4 +1,4 @@
-"""simple_push: an adversary pushes an agent away from a landmark that only the agent knows (keep-away)."""
+"""`simple_push`: an adversary pushes an agent away from a landmark that only the agent knows (keep-away)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""simple_reference: each of two agents tells the other, in ten symbols, which of three landmarks to go to."""
+"""`simple_reference`: each of two agents tells the other, in ten symbols, which of three landmarks to go to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""simple_speaker_listener: a speaker that cannot move tells a listener which landmark to go to."""
+"""`simple_speaker_listener`: a speaker that cannot move tells a listener which landmark to go to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""simple_spread: N agents cover N landmarks together without touching each other."""
+"""`simple_spread`: N agents cover N landmarks together without touching each other."""
 
 from __future__ import annotations
 

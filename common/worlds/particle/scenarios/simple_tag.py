@@ -1,4 +1,4 @@
-"""simple_tag: slower adversaries chase faster agents around obstacles (predator-prey)."""
+"""`simple_tag`: slower adversaries chase faster agents around obstacles (predator-prey)."""
 
 from __future__ import annotations
 

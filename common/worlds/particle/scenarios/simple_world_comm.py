@@ -1,4 +1,4 @@
-"""simple_world_comm: adversaries with a leader who sees all and speaks chase agents between food and forests."""
+"""`simple_world_comm`: adversaries with a leader who sees all and speaks chase agents between food and forests."""
 
 from __future__ import annotations
 

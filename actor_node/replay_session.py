@@ -142,7 +142,11 @@ class ReplaySession:
     def add_chunk(
         self, count: int, policy_version: int, payload: Buffer, *, copies: int = 0, ends: bytes = b""
     ) -> None:
-        """Adds a chunk of `count` records; it is sent now or once the connection allows. See `Chunk` for the fields."""
+        """Adds a chunk of `count` records, and sends it now or once the connection allows.
+
+        policy_version: of the weights that chose the actions. copies: world copies that stepped together; 0 = unknown.
+        ends: one bit a record, highest bit first: whether the episode ended with it.
+        """
         if self.run is None:
             raise RuntimeError("add_chunk() before the run is known")
         pending = make_chunk(

@@ -61,7 +61,7 @@ def _one_component(name: str) -> str:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Converts an OSError while writing at `path`, such as a full disk, to LastingError with the way out."""
+    """Converts an OSError while writing at `path`, such as a full disk, to a LastingError that says what to do."""
     try:
         yield
     except OSError as e:

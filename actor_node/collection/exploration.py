@@ -40,7 +40,7 @@ def ladder_factor(ladder: float, worker: int, workers: int) -> float:
 
 
 class Exploration:
-    """Turns logits into explored actions for a fixed number of copies; holds the state of the noise."""
+    """Turns logits into explored actions for a fixed number of copies; has the state of the noise."""
 
     def __init__(
         self, joint: JointSpec, spec: ExplorationSpec, copies: int, rng: np.random.Generator, head: str = "box"

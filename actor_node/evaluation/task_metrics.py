@@ -1,4 +1,4 @@
-"""Metrics of an episode beside its return: distances, collisions, touches and successes, as in the papers.
+"""Metrics of an episode in addition to its return: distances, collisions, touches and successes, as in the papers.
 
 Each scenario has one function: EpisodeBatch -> {name: one number an episode}. The functions use only rewards and
 benchmark data, which are equal in the batched worlds and in mpe2, so either of the two may play the episodes. The

@@ -18,7 +18,7 @@ from actor_node.monitoring.environment_calls import CallTable
 from common.process.metrics import RUN_LABELS
 
 ACK_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-"""Upper bounds of the histogram of acknowledgement times; one more bucket holds longer times."""
+"""Upper bounds of the histogram of acknowledgement times; one more bucket counts longer times."""
 ACK_BUCKETS = (*(f"acks_within_{bound:g}_s" for bound in ACK_SECONDS), "acks_later")
 COUNTERS = (
     "env_steps",

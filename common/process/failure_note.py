@@ -31,7 +31,7 @@ class FailureNote:
     """The failure note of one process: the process writes it, and its parent reads it."""
 
     def __init__(self, path: Path | None) -> None:
-        """Takes the file's path; with None nothing is written."""
+        """Takes the path of the note's file; a note without a path is never written."""
         self._path = path
         self._read_bytes = 0
 

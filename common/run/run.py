@@ -171,7 +171,7 @@ class ReplaySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Initial importance-sampling exponent beta (Schaul et al. 2016), 0 = no correction; rises to 1 over the budget."""
 
     def max_chunk_rows(self, batch: int) -> int:
-        """Returns the largest chunk [transitions] that the rate limiter can always admit beside such batches."""
+        """Returns the largest chunk [transitions] that the rate limiter can always admit with such batches."""
         if self.limit == "off" or not self.error_buffer:
             return UNLIMITED_ROWS
         return math.floor(min(self.error_buffer, 2 * self.error_buffer - batch) / self.samples_per_insert)

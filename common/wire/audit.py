@@ -1,7 +1,7 @@
 """The audit files: the chunks that an actor sent and had acknowledged, and the chunks that a replay server stored.
 
 Each process start writes one file, one event a line, one write(2) an event. So every written event survives the
-process however it ends, and only a file's last line can be truncated. A process writes nothing without `--audit`.
+process, even a killed one, and only a file's last line can be truncated. Without `--audit` a process writes nothing.
 `shoal audit` compares the files (`shoal/commands/audit/`).
 """
 

@@ -20,7 +20,7 @@ class SimpleCryptoOptions(ModernOptions, frozen=True, kw_only=True, forbid_unkno
 
 
 class SimpleCrypto(Scenario[SimpleCryptoOptions]):
-    """Alice tells bob one of two messages under a key they share, and eve listens."""
+    """Alice tells bob one of two messages under a shared key, and eve listens."""
 
     options_type = SimpleCryptoOptions
     mpe2_module = "simple_crypto_v3"

@@ -136,11 +136,11 @@ class JointSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AgentsSpec(JointSpec, frozen=True, forbid_unknown_fields=True):
-    """All agents of a world. They observe, act and receive rewards, and their transitions are stored."""
+    """All agents of a world, which observe, act and receive rewards; their transitions are stored."""
 
 
 class PlayersSpec(JointSpec, frozen=True, forbid_unknown_fields=True):
-    """All players of a run. Each has a policy and critics, so policies and weights follow this spec."""
+    """All players of a run, each with a policy and critics; policies and weights follow this spec."""
 
     agents: tuple[PlayerSpec, ...]
 

@@ -1,4 +1,4 @@
-"""How a worker collects transitions: policies, exploration noise and the world make records.
+"""Collection of transitions: a worker steps its world with the policies and with exploration.
 
 | file                | is                                                                        |
 |---------------------|---------------------------------------------------------------------------|

@@ -1,4 +1,4 @@
-"""How a worker explores: noise on the actions of its policies, and uniform random actions.
+"""Exploration: noise on the actions of the policies, and uniform random actions.
 
 | part (common/policy/heads.py)  | noise with the `scale` that weights carry     | uniform random (warm-up)            |
 |--------------------------------|-----------------------------------------------|-------------------------------------|

@@ -1,4 +1,4 @@
-"""Ablations: what a team's return loses if one speaker's messages are zeroed or shuffled.
+"""Ablations: the loss of a team's return if one speaker's messages are zeroed or shuffled.
 
     Policy.act --> joint actions --> one speaker's message replaced --> world.step --> return of each episode
 
@@ -27,7 +27,7 @@ Alter = Callable[[Floats], object]
 
 
 class Ablation(msgspec.Struct, frozen=True):
-    """What one side's return, summed over its agents, loses without one speaker's messages."""
+    """The loss of one side's return, summed over its agents, without one speaker's messages."""
 
     speaker: str
     side: str

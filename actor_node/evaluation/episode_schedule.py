@@ -1,4 +1,4 @@
-"""How many episodes are played, which one is next, and how long the rest will take."""
+"""The schedule of episodes: how many are played, which one is next, and how long the rest will take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good a trained team is: whole episodes in its world, without exploration.
+"""Evaluation of a trained team: its returns over whole episodes, without exploration.
 
 A return is the sum of rewards over an episode. `return_mean` (S) is also summed over agents. On simple_spread with
 mpe2's defaults, an evaluation also contains the scales of published tables: P = 2S - 75 (Papoudakis et al. 2021, arXiv

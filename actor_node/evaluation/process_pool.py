@@ -43,7 +43,7 @@ _POLL_S = 0.1
 
 
 class PoolTask(NamedTuple):
-    """What a child process needs to play. It travels pickled, through a pipe that this program made."""
+    """A team and the episodes that a child process plays, sent pickled through a pipe that this program made."""
 
     make: Callable[[int], World]
     """Makes a world of one copy with the given seed."""

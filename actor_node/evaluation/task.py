@@ -1,4 +1,4 @@
-"""What is played, and in which world: a run's scenario in mpe2 itself, or in the batched world that is equal to it."""
+"""The world in which a team is evaluated: mpe2 itself, the batched world that is equal to it, or the user's own."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def reference_world(scenario: str) -> str:
 def changed_world_options(spec: RunSpec) -> dict[str, Any]:
     """Returns the world's options that differ from their defaults, without `dynamics` and `benchmark_data`.
 
-    Those two are chosen by the evaluation, not by the run.
+    The evaluation chooses these two, not the run.
     """
     world = {name: value for name, value in spec.world.items() if name not in ("dynamics", "benchmark_data")}
     return changed_options(spec.scenario, world)

@@ -1,4 +1,4 @@
-"""How the supervisor observes its workers, and reports for them.
+"""Monitoring: how the supervisor observes its workers, and reports for them.
 
 | file                   | is                                                                            |
 |------------------------|-------------------------------------------------------------------------------|

@@ -12,7 +12,7 @@ from common.wire.messages import Busy
 class BusyReporter:
     """Reports to replay servers that a worker is alive while a call of the user's code keeps it from reporting.
 
-    It connects to a server when it first reports to that server.
+    The connection to a server is made with the first report to that server.
     """
 
     def __init__(self, keys: Keys | None = None) -> None:

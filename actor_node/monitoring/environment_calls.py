@@ -94,7 +94,7 @@ def describe_long_call(current: CurrentCall, now: float) -> str:
 
 
 class CallTable:
-    """One row per worker in shared memory. It has no lock: a worker killed while it held one would block all others."""
+    """One row per worker in shared memory, without a lock, which a killed worker would hold forever."""
 
     def __init__(self, shared: Array[c_double]) -> None:
         self._rows: npt.NDArray[np.float64] = np.frombuffer(shared, np.float64).reshape(-1, _FIELDS)  # type: ignore[call-overload]

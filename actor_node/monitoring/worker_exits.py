@@ -29,7 +29,7 @@ MAX_LINE_CHARACTERS = 200
 
 
 class WorkerFailure(msgspec.Struct, frozen=True):
-    """What a worker sends to its supervisor before an error ends it."""
+    """The report of a failure that a worker sends to its supervisor before it ends."""
 
     cause: Cause
     text: str

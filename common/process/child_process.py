@@ -61,7 +61,7 @@ def make_pipe_private(pipe: Connection) -> None:
 
 
 def kill_session_with_parent(parent: int) -> None:
-    """Starts a thread that kills this process and its session when the parent ends, even if the main thread is blocked."""
+    """Starts a thread that kills this process's session when the parent ends, even if the main thread is blocked."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -75,8 +75,8 @@ def result(text: str | bytes, *, nl: bool = True) -> None:
 def separate_results() -> Iterator[None]:
     """Redirects file descriptor 1 to the standard error, so that only results reach the standard output.
 
-    This covers everything that an environment prints: from Python, from C and from child processes. It has no effect if
-    the standard output is closed or replaced by another object.
+    Everything that an environment prints is redirected: from Python, from C and from child processes. The function has
+    no effect if the standard output is closed or replaced by another object.
     """
     global _results  # noqa: PLW0603  (a process has one standard output)
     stdout = sys.stdout

@@ -1,4 +1,4 @@
-"""Decides whether a process that ended starts again: after a growing delay, or not at all. Pure.
+"""The restart policy: decides whether a process that ended starts again, after a growing delay, or not. Pure.
 
 Two supervisors decide through this policy: `shoal train` for its processes, and an actor node for its workers. Each
 classifies how a process ended (`ProcessExit`); this policy then decides:

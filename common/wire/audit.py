@@ -124,4 +124,6 @@ def read_events(file: Path) -> tuple[list[Event], bool]:
     try:
         return [decoder.decode(line) for line in lines], bool(rest)
     except msgspec.DecodeError as e:
-        raise ConfigError(f"{file} is not an audit file of this version of Shoal: {e}.") from e
+        raise ConfigError(
+            f"{file} is not an audit file of this version of Shoal: {e}. Pass a directory of --audit."
+        ) from e

@@ -129,7 +129,7 @@ def load_keys(directory: str) -> Keys | None:
 
 
 def read_clients(path: Path) -> dict[bytes, AllowedClient]:
-    """Returns the clients that a server admits, by public key; ConfigError names the file, the line and what to write."""
+    """Returns the clients that a server admits, by public key; ConfigError names file, line and what to write."""
     allowed: dict[bytes, AllowedClient] = {}
     for number, line in enumerate(_text(path, "clients that the server admits").splitlines(), 1):
         fields = line.split()

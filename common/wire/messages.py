@@ -87,14 +87,14 @@ class ActorReport(Message, frozen=True, tag="actor_report"):
     weights_version: Natural
     weights_age_s: Finite
     waiting_for: Text
-    """What the worker waits for; empty while it collects."""
+    """Reason why the worker waits; empty while it collects."""
     waited_s: Finite
     """Total waiting time [s]."""
     metrics_url: Text
     software: Text = ""
     """Version of Shoal."""
     doing: Text = ""
-    """What keeps the worker from reporting every second ("making copy 7 of 32"); empty at the usual pace."""
+    """Activity that slows the worker down ("making copy 7 of 32"); empty at the usual pace."""
     restarts: Natural = 0
     """Number of times that the supervisor has restarted the worker."""
     last_fault: Text = ""
@@ -248,7 +248,7 @@ class LearnerReport(Message, frozen=True, tag="learner_report"):
     trained_s: Finite = 0.0
     """Time charged to the budget so far [s]."""
     doing: Text = ""
-    """What precedes the first update ("warming up: 1,536 of 5,000 transitions, about 1:10 left"); empty afterwards."""
+    """Activity before the first update ("warming up: 1,536 of 5,000 transitions, about 1:10 left"); else empty."""
     paused: Text = ""
     """The missing peer during whose absence no time is charged to the budget; empty while time is charged."""
     warnings: Annotated[tuple[Text, ...], Meta(max_length=MAX_WARNINGS)] = ()

@@ -1,4 +1,4 @@
-"""Parsing of a scenario's options: an unknown option or an invalid value becomes a ConfigError that names what is allowed."""
+"""Parsing of a scenario's options: a ConfigError names the option, its value and what is allowed."""
 
 from __future__ import annotations
 

@@ -68,7 +68,8 @@ def load_policy(path: Path | str) -> PolicyFile:
         raise ConfigError(f"{path} is a directory. Pass the file in it: {path / 'policy.safetensors'}.")
     if not path.exists():
         raise ConfigError(
-            f"{path} does not exist. The learner writes it with its first checkpoint. Wait for it, or pass another path."
+            f"{path} does not exist. The learner writes it with its first checkpoint."
+            " Wait for it, or pass another file."
         )
     try:
         with safe_open(path, "numpy") as file:

@@ -1,8 +1,8 @@
 """Players: the algorithm of each side, the players that the agents form, and the players that share networks.
 
-A side is the agents of one `team` in the world's spec. A player has one policy and one reward: it is an agent, or, under the algorithm
-`joint`, a whole side, which observes and acts for all of its agents (the meta-agent). The joint vectors of agents and
-of players contain the same numbers in the same order.
+A side is the agents of one `team` in the world's spec. A player has one policy and one reward: it is an agent, or,
+under the algorithm `joint`, a whole side, which observes and acts for all of its agents (the meta-agent). The joint
+vectors of agents and of players contain the same numbers in the same order.
 """
 
 from __future__ import annotations

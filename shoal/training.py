@@ -23,9 +23,9 @@ from rich.console import Console
 
 from actor_node.evaluation.evaluate import FIRST_SEED, Evaluation
 from common.errors import ConfigError
-from common.open_run import RunOptions
 from common.process.durations import Duration
 from common.run.directory import RunDirectory
+from common.run.open_run import RunOptions
 from common.run.run import RunSpec
 from common.run.validation_errors import explain, suggest
 from deploy.local.config import PRESET_PROCESSES, TrainConfig

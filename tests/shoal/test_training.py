@@ -17,9 +17,9 @@ import pytest
 
 import shoal
 from common.errors import FinishedError
-from common.open_run import RunOptions
 from common.policy.file import load_policy
 from common.process import command
+from common.run.open_run import RunOptions
 from deploy.local.config import TrainConfig
 from shoal.cli import shoal as shoal_command
 from shoal.training import ResumeOptions, _sections

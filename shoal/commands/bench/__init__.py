@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from shoal.commands.bench import actor, end_to_end, learner, memory, peers, policy, replay, weights, worlds
+from shoal.commands.bench import end_to_end, memory, peers
 from shoal.commands.bench.config import BenchConfig
+from shoal.commands.bench.data_plane import replay, weights
 from shoal.commands.bench.measurements import BenchProgress, BenchRow
+from shoal.commands.bench.single_process import actor, learner, policy, worlds
 
 Benchmark = Callable[[BenchConfig], Iterator[BenchRow | BenchProgress]]
 

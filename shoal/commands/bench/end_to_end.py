@@ -19,7 +19,7 @@ from common.worlds import make_world
 from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.measurements import REPEATS, BenchProgress, BenchRow, rate, row
 from shoal.commands.bench.processes import Processes
-from shoal.commands.bench.worlds import stepping
+from shoal.commands.bench.single_process.worlds import stepping
 
 GOAL = 3.7
 """Ratio to stepping mpe2 alone: eight times the 0.46 of the fastest measured peer (docs/benchmarks.md)."""

@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator
 
 from shoal.commands.bench.config import BenchConfig
-from shoal.commands.bench.fake_learner import publish_weights
-from shoal.commands.bench.load_generator import make_run
+from shoal.commands.bench.data_plane.fake_learner import publish_weights
+from shoal.commands.bench.data_plane.load_generator import make_run
 from shoal.commands.bench.measurements import BenchProgress, BenchRow, row
 from shoal.commands.bench.processes import Processes, wait_until_steps
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from actor_node.evaluation.evaluate import Evaluation
 from common.process import command
 from common.run.directory import RunDirectory
-from shoal.commands.diagnose import SEED, Diagnosis, diagnose
+from shoal.commands.diagnose.diagnosis import SEED, Diagnosis, diagnose
 from shoal.commands.diagnose.warning import DiagnosisWarning
 from shoal.commands.evaluate.progress import CopiesOption
 from shoal.commands.evaluate.text import choice_lines

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from common.open_run import DEFAULT_SECONDS
+from common.run.open_run import DEFAULT_SECONDS
 from common.run.presets import PRESETS
 from common.run.run import Run, RunSpec, make_run_spec
 from common.spec import AgentSpec

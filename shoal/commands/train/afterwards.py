@@ -58,7 +58,7 @@ def make(task: Task) -> Answer:
 
         render([directory], Path(task.output), episodes=task.episodes, width=task.width, steps=task.steps)
         return Answer()
-    from shoal.commands.diagnose import diagnose  # noqa: PLC0415  (the other way round it would be a circle)
+    from shoal.commands.diagnose.diagnosis import diagnose  # noqa: PLC0415  (the other way round it would be a circle)
 
     found = diagnose(directory, task.episodes)
     return Answer(found.updates, found.warnings)

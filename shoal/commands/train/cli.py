@@ -10,11 +10,11 @@ import click
 import msgspec
 from rich.console import Console
 
-from common.open_run import RunOptions
 from common.process import command
 from common.process.exit import DONE
 from common.process.logs import start_logging
 from common.run.directory import RunDirectory
+from common.run.open_run import RunOptions
 from deploy.local.config import PRESET_PROCESSES, TrainConfig
 from shoal.commands.evaluate.cli import print_evaluation
 from shoal.commands.train.session import TrainingSession

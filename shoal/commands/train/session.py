@@ -16,11 +16,11 @@ from rich.console import Console
 
 from actor_node.evaluation.copy_rollouts import exception_text
 from actor_node.evaluation.evaluate import Evaluation
-from common.open_run import RunOptions, open_run
 from common.policy.file import load_policy
 from common.process.exit import DONE, FAILED
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
+from common.run.open_run import RunOptions, open_run
 from common.run.run import Run
 from deploy.local.config import TrainConfig
 from deploy.local.launcher import LocalRun, delete_transitions

@@ -26,8 +26,8 @@ from learner_node.persistence.checkpoints import Checkpoints
 from learner_node.persistence.state import Counters, capture
 from learner_node.stacked.update import StackedUpdate
 from shoal.cli import shoal
-from shoal.commands.diagnose import LONGEST_EPISODE, diagnose, horizon, with_complete_returns
 from shoal.commands.diagnose.cli import episodes_after_training, print_warnings_after_training
+from shoal.commands.diagnose.diagnosis import LONGEST_EPISODE, diagnose, horizon, with_complete_returns
 from shoal.commands.train.artifacts import Artifacts
 from tests.actor_node.talkers import run_of, talkers
 

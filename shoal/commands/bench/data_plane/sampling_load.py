@@ -13,7 +13,7 @@ from common.run.run import Run
 from common.transitions import transition_dtype
 from common.wire.client import Client
 from common.wire.messages import Batch, Held, Open, Opened, SampleRequest
-from shoal.commands.bench.load_generator import RecordedChunk
+from shoal.commands.bench.data_plane.load_generator import RecordedChunk
 
 BATCH = 1024
 PREFETCH = 4

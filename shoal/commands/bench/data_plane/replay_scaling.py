@@ -11,10 +11,10 @@ import numpy as np
 from common.errors import ShoalError
 from common.run.run import Run
 from common.transitions import transition_dtype
-from shoal.commands.bench.load_generator import LoadGenerator, RecordedChunk, fill, make_run
+from shoal.commands.bench.data_plane.load_generator import LoadGenerator, RecordedChunk, fill, make_run
+from shoal.commands.bench.data_plane.sampling_load import SamplingClient, TakeBaseline
 from shoal.commands.bench.measurements import BenchProgress, BenchRow, compare, rate, row
 from shoal.commands.bench.processes import Processes
-from shoal.commands.bench.sampling_load import SamplingClient, TakeBaseline
 
 ACTORS, ALL_ACTORS = (1, 8, 64, 512), (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 RINGS, ALL_RINGS = (100_000, 1_000_000), (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)

@@ -9,7 +9,7 @@ from typing import Self
 
 import zmq
 
-from shoal.commands.bench.sampling_load import ANSWER_S, PREFETCH
+from shoal.commands.bench.data_plane.sampling_load import ANSWER_S, PREFETCH
 
 _END = b"end"
 

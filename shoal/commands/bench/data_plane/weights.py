@@ -16,8 +16,8 @@ from actor_node.replay_session import ReplaySession
 from common.errors import PeerError
 from common.wire.messages import ActorReport
 from shoal.commands.bench.config import BenchConfig
-from shoal.commands.bench.fake_learner import publish_weights
-from shoal.commands.bench.load_generator import make_run
+from shoal.commands.bench.data_plane.fake_learner import publish_weights
+from shoal.commands.bench.data_plane.load_generator import make_run
 from shoal.commands.bench.measurements import BenchProgress, BenchRow, row
 from shoal.commands.bench.processes import Processes
 

@@ -20,12 +20,12 @@ import redis
 from common.run.run import Run
 from common.transitions import transition_dtype
 from shoal.commands.bench.config import BenchConfig
-from shoal.commands.bench.load_generator import LoadGenerator, RecordedChunk, fill, make_run, record
+from shoal.commands.bench.data_plane.load_generator import LoadGenerator, RecordedChunk, fill, make_run, record
+from shoal.commands.bench.data_plane.replay_scaling import actor_rows, ring_rows
+from shoal.commands.bench.data_plane.sampling_load import BATCH, SamplingClient, TakeBaseline
+from shoal.commands.bench.data_plane.zeromq_baseline import ZeroMqBaseline
 from shoal.commands.bench.measurements import REPEATS, BenchProgress, BenchRow, compare, rate, row
 from shoal.commands.bench.processes import Processes
-from shoal.commands.bench.replay_scaling import actor_rows, ring_rows
-from shoal.commands.bench.sampling_load import BATCH, SamplingClient, TakeBaseline
-from shoal.commands.bench.zeromq_baseline import ZeroMqBaseline
 
 WRITERS = 4
 SECONDS = 1.0

@@ -17,7 +17,7 @@ from common.process import command
 from common.run.directory import RunDirectory
 from shoal.commands.diagnose.diagnosis import SEED, Diagnosis, diagnose
 from shoal.commands.diagnose.warning import DiagnosisWarning
-from shoal.commands.evaluate.progress import CopiesOption
+from shoal.commands.evaluate.episode_options import CopiesOption
 from shoal.commands.evaluate.text import choice_lines
 from shoal.run_paths import run_directory
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from actor_node.evaluation import evaluate as evaluation
 from actor_node.evaluation.episode_schedule import MAX_EPISODES
-from actor_node.evaluation.evaluate import FIRST_SEED, Comparison, Evaluation
+from actor_node.evaluation.evaluate import Comparison, Evaluation
 from actor_node.evaluation.task import Dynamics, EvalGame, EvalTask
 from actor_node.evaluation.teams import BASELINES, RANDOM, Team, load_run_team, load_teams, random_team, run_name
 from common.errors import ConfigError
@@ -25,13 +25,8 @@ from common.run.run import RunSpec
 from common.worlds import FOREIGN, REAL_MPE2
 from shoal.commands.evaluate import csv_latex
 from shoal.commands.evaluate import text as evaluation_text
-from shoal.commands.evaluate.progress import (
-    CopiesOption,
-    MaxEpisodeStepsOption,
-    ProcessesOption,
-    ProgressWatcher,
-    play_options,
-)
+from shoal.commands.evaluate.episode_options import EpisodeOptions, play_options
+from shoal.commands.evaluate.progress import ProgressWatcher
 from shoal.commands.evaluate.summary import EvaluatedRun, Evaluations, summarise
 from shoal.commands.report.machine_info import read_machine
 from shoal.run_paths import find_runs
@@ -63,7 +58,7 @@ class EvalTaskOptions(Protocol):
 _screen = Console(markup=False, emoji=False, stderr=True)
 
 
-class EvaluateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class EvaluateConfig(EpisodeOptions, frozen=True, forbid_unknown_fields=True):
     """Settings of `shoal evaluate`."""
 
     episodes: Annotated[
@@ -77,12 +72,6 @@ class EvaluateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Seconds,
         Meta(description="Without --episodes: time during which episodes start in a world that is not batched [s]."),
     ] = 60.0
-    processes: ProcessesOption = 0
-    copies: CopiesOption = 0
-    max_episode_steps: MaxEpisodeStepsOption = 0
-    seed: Annotated[int, Meta(ge=0, lt=2**31, description="Seed of the first episode; episode e has SEED + e.")] = (
-        FIRST_SEED
-    )
     dynamics: Annotated[
         Dynamics,
         Meta(description="Physics and rewards; `legacy` is the original environment of the published tables."),

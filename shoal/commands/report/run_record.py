@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from actor_node.evaluation.evaluate import Figure
 from common.run.open_run import DEFAULT_SECONDS
 from common.run.presets import PRESETS
 from common.run.run import Run, RunSpec, make_run_spec
@@ -33,13 +35,17 @@ class EvaluationSummary(msgspec.Struct, frozen=True):
     world: str = ""
     episodes: int = 0
     updates: int = 0
-    metrics: Any = None
+    metrics: dict[str, Any] = {}
+    """Metrics of the scenario by name, as in the file."""
 
     @property
-    def scalar_metrics(self) -> dict[str, float]:
-        """Metrics of the scenario that are plain numbers, by name."""
-        known = self.metrics.items() if isinstance(self.metrics, dict) else ()
-        return {name: float(value) for name, value in known if isinstance(value, int | float)}
+    def readable_metrics(self) -> dict[str, Figure]:
+        """Means with intervals by name; leaves out an entry of another form, as a damaged file may contain."""
+        found = {}
+        for name, value in self.metrics.items():
+            with contextlib.suppress(msgspec.ValidationError):
+                found[name] = msgspec.convert(value, Figure)
+        return found
 
 
 class RunRecord(NamedTuple):

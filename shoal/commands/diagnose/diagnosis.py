@@ -31,7 +31,7 @@ from common.spec import difference
 from common.worlds import FOREIGN, World, make_world
 from learner_node.inspection.network_stats import NetworkFigures, ValueFigures, policy_figures
 from learner_node.run_checks.inputs import InputFigures, input_remarks, measure, reward_change_remarks
-from shoal.commands.diagnose.log_figures import FEWEST_LINES, LogFigures, log_figures
+from shoal.commands.diagnose.log_figures import MIN_LINES, LogFigures, log_figures
 from shoal.commands.diagnose.log_warnings import log_warnings
 from shoal.commands.diagnose.team_warnings import communication_warnings, network_warnings, value_warnings
 from shoal.commands.diagnose.warning import DiagnosisWarning, as_warning, merged
@@ -43,16 +43,16 @@ if TYPE_CHECKING:
 
 SEED = 2_000_000
 """Seed of the first episode; differs from that of `shoal evaluate`."""
-MOST_MEASURED_STEPS = 100
+MAX_MEASURED_STEPS = 100
 """Most steps of an episode whose states are measured."""
-REMAINDER = 0.01
+MAX_MISSING_FRACTION = 0.01
 """Largest fraction of a discounted return that may be missing when an episode is cut off."""
-LONGEST_EPISODE = 5_000
-MOST_EXTRA_S = 20.0
+MAX_EPISODE_STEPS = 5_000
+MAX_EXTRA_S = 20.0
 """Longest time for stepping a world copy by copy beyond the measured steps [s]."""
-FEWEST_COMPARED_STATES = 100
+MIN_COMPARED_STATES = 100
 """Fewest states with a complete return of such a world for which values are compared."""
-_FOREIGN_COPIES = 8
+_DEFAULT_FOREIGN_COPIES = 8
 """Default number of copies of a world that is stepped copy by copy."""
 
 
@@ -118,8 +118,8 @@ def diagnose(
     if run.spec.scenario.startswith(FOREIGN):
         skipped["communication"] = "a PettingZoo environment does not mark messages in its actions"
     ablations = ablate(run, flat, episodes, seed)
-    training_copies = read_machine(directory).get("launch", {}).get("copies") or _FOREIGN_COPIES
-    limits = _Limits(copies or min(int(training_copies), _FOREIGN_COPIES), max_steps)
+    training_copies = read_machine(directory).get("launch", {}).get("copies") or _DEFAULT_FOREIGN_COPIES
+    limits = _Limits(copies or min(int(training_copies), _DEFAULT_FOREIGN_COPIES), max_steps)
     values, networks, inputs = _measure_networks(_TrainedTeam(run, loaded, flat), episodes, seed, limits, skipped)
     figures = _log_figures(directory, run, skipped)
     found = [
@@ -152,8 +152,8 @@ def horizon(measured: int, gamma: float) -> int | None:
     """Returns the steps after which at most 1 % of the return of any measured step is missing; None if too many."""
     if gamma >= 1.0:
         return None
-    steps = measured + (math.ceil(math.log(REMAINDER) / math.log(gamma)) if gamma > 0.0 else 1)
-    return steps if steps <= LONGEST_EPISODE else None
+    steps = measured + (math.ceil(math.log(MAX_MISSING_FRACTION) / math.log(gamma)) if gamma > 0.0 else 1)
+    return steps if steps <= MAX_EPISODE_STEPS else None
 
 
 def _load_networks(directory: RunDirectory, run: Run) -> LoadedNetworks | None:
@@ -177,7 +177,7 @@ def _measure_networks(
                 f" {difference(run.joint, world.spec)}. Install the version it was trained with."
             )
         policy = Policy(run.players, run.spec.network, team.flat)
-        patience_s = MOST_EXTRA_S if run.spec.scenario.startswith(FOREIGN) else math.inf
+        patience_s = MAX_EXTRA_S if run.spec.scenario.startswith(FOREIGN) else math.inf
         recorder = TrajectoryRecorder(measured, patience_s)
         play_batch(world, policy, range(seed, seed + world.copies), max_steps=steps, recorder=recorder)
         played = recorder.trajectories()
@@ -192,7 +192,7 @@ def _measure_networks(
     networks += loaded.critic_activity(played.obs, played.action, played.present)
     if run.spec.scenario.startswith(FOREIGN) and "values" not in skipped:
         played = with_complete_returns(played, steps - measured)
-        if (count := int((played.present[: len(played.obs)] > 0).sum(axis=(0, 1)).min())) < FEWEST_COMPARED_STATES:
+        if (count := int((played.present[: len(played.obs)] > 0).sum(axis=(0, 1)).min())) < MIN_COMPARED_STATES:
             skipped["values"] = (
                 f"only {count} states were followed by the {steps - measured} steps of the same episode that a return"
                 f" with discount {run.spec.algorithm.discount:g} needs"
@@ -237,18 +237,18 @@ def _note_failures(world: CopySet, skipped: dict[str, str]) -> None:
 def _long_world(run: Run, episodes: int, seed: int, limits: _Limits, skipped: dict[str, str]) -> tuple[World, int, int]:
     """Returns the world, the number of measured steps, and the number of steps to play."""
     if run.spec.scenario.startswith(FOREIGN):
-        steps = horizon(MOST_MEASURED_STEPS, run.spec.algorithm.discount)
+        steps = horizon(MAX_MEASURED_STEPS, run.spec.algorithm.discount)
         if steps is None:
             skipped["values"] = _horizon_too_long(run)
         make = partial(make_world, run.spec.scenario, 1, seed=seed, options=run.spec.world, restart_ended=False)
-        bound = limits.max_steps or LONGEST_EPISODE
+        bound = limits.max_steps or MAX_EPISODE_STEPS
         return (
             CopySet(make, min(episodes, limits.copies)),
-            min(MOST_MEASURED_STEPS, bound),
-            min(steps or MOST_MEASURED_STEPS, bound),
+            min(MAX_MEASURED_STEPS, bound),
+            min(steps or MAX_MEASURED_STEPS, bound),
         )
     episode = int(run.spec.world.get("max_cycles", 25))
-    measured = min(episode, MOST_MEASURED_STEPS)
+    measured = min(episode, MAX_MEASURED_STEPS)
     steps = horizon(measured, run.spec.algorithm.discount)
     if steps is None:
         skipped["values"] = _horizon_too_long(run)
@@ -256,9 +256,8 @@ def _long_world(run: Run, episodes: int, seed: int, limits: _Limits, skipped: di
 
 
 def _horizon_too_long(run: Run) -> str:
-    return (
-        f"with algorithm.discount = {run.spec.algorithm.discount:g} a return needs more than {LONGEST_EPISODE:,} steps"
-    )
+    discount = run.spec.algorithm.discount
+    return f"with algorithm.discount = {discount:g} a return needs more than {MAX_EPISODE_STEPS:,} steps"
 
 
 def _policies(team: _TrainedTeam, played: Trajectories) -> list[NetworkFigures]:
@@ -282,7 +281,7 @@ def _last_metric(directory: RunDirectory, name: str) -> float | None:
 def _log_figures(directory: RunDirectory, run: Run, skipped: dict[str, str]) -> LogFigures | None:
     figures = log_figures(read_history(directory.metrics_file), run)
     if figures is None:
-        skipped["course"] = f"the log has fewer than {FEWEST_LINES} lines"
+        skipped["course"] = f"the log has fewer than {MIN_LINES} lines"
     elif read_machine(directory).get("launch", {}).get("lockstep"):
         # In lockstep, acting and learning alternate, so the learner waits by design.
         figures = msgspec.structs.replace(figures, learner_waited=None)

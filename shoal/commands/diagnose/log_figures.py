@@ -13,7 +13,7 @@ import numpy as np
 from common.run.run import Run
 from shoal.commands.report.history import Floats, History
 
-FEWEST_LINES = 12
+MIN_LINES = 12
 """Fewest lines, of two seconds each, in which trends are computed."""
 _PIECES = 10
 
@@ -61,7 +61,7 @@ class LogFigures(msgspec.Struct, frozen=True):
 
 def log_figures(history: History, run: Run) -> LogFigures | None:
     """Returns the figures of a run's log; None if the log is too short."""
-    if len(history) < FEWEST_LINES:
+    if len(history) < MIN_LINES:
         return None
     clip = run.spec.algorithm.gradient_clip
     critic, policy, loss = (_largest(history, f"{name}") for name in _PER_PLAYER)
@@ -152,7 +152,7 @@ def _steps_per_update(history: History) -> float | None:
 
 def _returns(values: Floats) -> Returns | None:
     finite = values[np.isfinite(values)]
-    if len(finite) < FEWEST_LINES:
+    if len(finite) < MIN_LINES:
         return None
     pieces = np.array_split(finite, _PIECES)
     means = [float(piece.mean()) for piece in pieces]

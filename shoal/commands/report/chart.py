@@ -16,7 +16,7 @@ from shoal.commands.report.axis_ticks import linear_ticks, log_tick_labels, log_
 from shoal.commands.report.history import Floats
 from shoal.commands.report.intervals import Trace, thinned
 
-_SMALLEST_FRACTION = 1e-12
+_MIN_FRACTION = 1e-12
 """Fraction of the largest value below which a value counts as zero, which a logarithmic axis cannot show."""
 
 
@@ -134,7 +134,7 @@ def _y_range(lines: Sequence[Trace], scale: Scale) -> tuple[float, float] | None
     """Returns the range of the lines with some margin; bands beyond the range are clipped."""
     known = np.concatenate([line.y[np.isfinite(line.y)] for line in lines]) if lines else np.array([])
     if scale.log:
-        known = known[known > max(known.max(initial=0.0) * _SMALLEST_FRACTION, 0.0)]
+        known = known[known > max(known.max(initial=0.0) * _MIN_FRACTION, 0.0)]
     if not len(known):
         return None
     if scale.reference:

@@ -14,7 +14,7 @@ from shoal.commands.report.history import Floats
 from shoal.commands.report.intervals import Trace, band, thinned
 from shoal.commands.report.run_record import Group, RunRecord
 
-_LONGEST_PAUSE_S = 60.0
+_MAX_PAUSE_S = 60.0
 """Longest time between two lines of a log that counts as waiting; a longer one means that the run was stopped."""
 _WAIT_LINES = 8
 """Number of lines over which the fraction of waiting is averaged."""
@@ -135,7 +135,7 @@ def _waiting_percent(x: Floats, now: Floats, waited: Floats, processes: Floats |
     if len(now) < 2 or not np.isfinite(waited).any():
         return {}
     passed, more = np.diff(now), np.diff(waited)
-    known = (passed > 0) & (passed < _LONGEST_PAUSE_S) & np.isfinite(more) & (more >= -passed)
+    known = (passed > 0) & (passed < _MAX_PAUSE_S) & np.isfinite(more) & (more >= -passed)
     passed = np.where(known, passed * (processes[1:] if processes is not None else 1.0), 0.0)
     window = np.ones(min(_WAIT_LINES, len(passed)))
     time_in = np.convolve(passed, window)[: len(passed)]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Line = dict[str, Any]
 
-MOST_LINES = 2_000
+MAX_LINES = 2_000
 """Most lines that are used, evenly spaced if there are more: a page shows a few hundred points."""
 
 
@@ -74,7 +74,7 @@ def read_history(path: Path) -> History:
         while lines and lines[-1]["updates"] > line["updates"]:
             lines.pop()
         lines.append(line)
-    chosen = np.linspace(0, len(lines) - 1, min(len(lines), MOST_LINES)).astype(int)
+    chosen = np.linspace(0, len(lines) - 1, min(len(lines), MAX_LINES)).astype(int)
     return History((lines[i] for i in chosen), left_out=len(raw) - len(lines))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from shoal.commands.report.history import Floats
 
-MOST_POINTS = 200
+MAX_POINTS = 200
 """Most points of a line on a chart: more than one in two pixels cannot be distinguished."""
 
 # 97.5 % quantiles of Student's t distribution (1908) for 1 to 30 degrees of freedom, and of the normal distribution.
@@ -40,7 +40,7 @@ class Band(NamedTuple):
     high: Floats
 
 
-def thinned(trace: Trace, most: int = MOST_POINTS) -> Trace:
+def thinned(trace: Trace, most: int = MAX_POINTS) -> Trace:
     """Returns a line with at most `most` points: means of equal bins, and the last point unchanged."""
     if len(trace.x) <= most:
         return trace
@@ -81,7 +81,7 @@ def band(traces: Sequence[Trace], *, log: bool = False) -> Band | None:
     first, last = max(trace.x[0] for trace in known), min(trace.x[-1] for trace in known)
     if first >= last:
         return None
-    x = np.linspace(first, last, MOST_POINTS)
+    x = np.linspace(first, last, MAX_POINTS)
     rows = np.array([np.interp(x, trace.x, np.log(trace.y) if log else trace.y) for trace in known])
     mean = rows.mean(axis=0)
     half = t_quantile(len(rows)) * rows.std(axis=0, ddof=1) / math.sqrt(len(rows))

@@ -22,7 +22,7 @@ from shoal.commands.report.machine_info import read_machine
 from shoal.run_paths import run_directory
 
 _FILM_NAMES = (FILM_FILE, "film.mp4")
-_MOST_DIFFERENCES = 3
+_MAX_DIFFERENCES = 3
 
 
 class EvaluationSummary(msgspec.Struct, frozen=True):
@@ -131,8 +131,8 @@ def _label(record: RunRecord, settings: Mapping[str, Any], differing: Sequence[s
     if not differing:
         return str(record.run.spec.algorithm.name)
     differences = [f"{name.partition('.')[2] or name} {settings.get(name, 'unset')}" for name in differing]
-    more = len(differences) - _MOST_DIFFERENCES
-    label = ", ".join(differences[:_MOST_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")
+    more = len(differences) - _MAX_DIFFERENCES
+    label = ", ".join(differences[:_MAX_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")
     return re.sub(r"^name ", "", label)
 
 

@@ -25,10 +25,10 @@ from common.process.child_process import ChildProcess
 from common.run.directory import RunDirectory
 from shoal.commands.diagnose.warning import DiagnosisWarning
 
-LIMIT_S = 120.0
+TIMEOUT_S = 120.0
 """Longest time for a diagnosis or a film."""
-LOOK_EVERY_S = 0.2
-LONGEST_ANSWER_BYTES = 16 * 2**20
+_POLL_PERIOD_S = 0.2
+MAX_ANSWER_BYTES = 16 * 2**20
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -64,18 +64,18 @@ def make(task: Task) -> Answer:
     return Answer(found.updates, found.warnings)
 
 
-def make_in_child(task: Task, stopped: Callable[[], bool], *, limit_s: float = LIMIT_S) -> Answer:
-    """Makes it in a child process; WorldError if the child fails, ends without an answer or takes over `limit_s`."""
+def make_in_child(task: Task, stopped: Callable[[], bool], *, timeout_s: float = TIMEOUT_S) -> Answer:
+    """Makes it in a child process; WorldError if the child fails, ends without an answer or takes over `timeout_s`."""
     child = ChildProcess("shoal.commands.train.afterwards_process")
     try:
         child.pipe.send_bytes(msgspec.json.encode(task))
-        deadline = time.monotonic() + limit_s
-        while not child.pipe.poll(LOOK_EVERY_S):
+        deadline = time.monotonic() + timeout_s
+        while not child.pipe.poll(_POLL_PERIOD_S):
             if stopped():
                 raise WorldError("stopped")
             if time.monotonic() > deadline:
-                raise WorldError(f"not done within {limit_s:.0f} s")
-        answer = msgspec.json.decode(child.pipe.recv_bytes(LONGEST_ANSWER_BYTES), type=Answer)
+                raise WorldError(f"not done within {timeout_s:.0f} s")
+        answer = msgspec.json.decode(child.pipe.recv_bytes(MAX_ANSWER_BYTES), type=Answer)
     except EOFError:
         raise WorldError("its process ended without an answer") from None
     finally:

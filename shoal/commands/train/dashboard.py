@@ -18,9 +18,9 @@ from common.wire.messages import Status
 from deploy.local.live_display import Display, rows
 
 HOST = "127.0.0.1"
-REFRESH_S = 5
+REFRESH_PERIOD_S = 5
 """How often a browser asks."""
-REMAKE_S = 2.0
+MAX_PAGE_AGE_S = 2.0
 """How old a page may be before it is rebuilt."""
 
 _log = logging.getLogger(__name__)
@@ -83,9 +83,9 @@ class _Pages:
         from shoal.commands.report.run_record import read_record  # noqa: PLC0415
 
         with self._lock:
-            made_at, page = self._made.get(refreshing, (-REMAKE_S, b""))
-            if time.monotonic() - made_at >= REMAKE_S:
-                live = LiveStatus(REFRESH_S if refreshing else 0, self.now)
+            made_at, page = self._made.get(refreshing, (-MAX_PAGE_AGE_S, b""))
+            if time.monotonic() - made_at >= MAX_PAGE_AGE_S:
+                live = LiveStatus(REFRESH_PERIOD_S if refreshing else 0, self.now)
                 page = make_page([read_record(self.run)], live).encode()
                 self._made[refreshing] = time.monotonic(), page
             return page

@@ -87,7 +87,7 @@ def test_a_stop_ends_a_copy_that_does_not_close(
 
 def test_the_limit_ends_it(run: Callable[[str], Task]) -> None:
     with pytest.raises(WorldError, match="not done within 1 s"):
-        make_in_child(run("hang"), lambda: False, limit_s=1.0)
+        make_in_child(run("hang"), lambda: False, timeout_s=1.0)
 
 
 def test_a_process_that_ends_is_an_error(run: Callable[[str], Task]) -> None:

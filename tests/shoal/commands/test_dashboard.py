@@ -79,9 +79,9 @@ def test_it_is_remade_but_not_for_every_request(
     dashboard.serve(directory.path, LineDisplay(console))
     before = get(dashboard)[1]
     write_lines(directory, [line(i, 3) for i in range(30)])
-    monkeypatch.setattr(shoal.commands.train.dashboard, "REMAKE_S", 1e9)
+    monkeypatch.setattr(shoal.commands.train.dashboard, "MAX_PAGE_AGE_S", 1e9)
     assert get(dashboard)[1] == before
-    monkeypatch.setattr(shoal.commands.train.dashboard, "REMAKE_S", 0.0)
+    monkeypatch.setattr(shoal.commands.train.dashboard, "MAX_PAGE_AGE_S", 0.0)
     assert "8,700" in Page(get(dashboard)[1]).text
 
 

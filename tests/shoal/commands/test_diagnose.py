@@ -27,7 +27,7 @@ from learner_node.persistence.state import Counters, capture
 from learner_node.stacked.update import StackedUpdate
 from shoal.cli import shoal
 from shoal.commands.diagnose.cli import episodes_after_training, print_warnings_after_training
-from shoal.commands.diagnose.diagnosis import LONGEST_EPISODE, diagnose, horizon, with_complete_returns
+from shoal.commands.diagnose.diagnosis import MAX_EPISODE_STEPS, diagnose, horizon, with_complete_returns
 from shoal.commands.train.artifacts import Artifacts
 from tests.actor_node.talkers import run_of, talkers
 
@@ -149,7 +149,7 @@ def test_the_horizon_follows_from_the_discount() -> None:
     assert 0.95**90 <= 0.01 < 0.95**89
     assert horizon(25, 0.0) == 26
     assert horizon(25, 1.0) is horizon(25, 0.9999) is None
-    assert (horizon(25, 0.999) or 0) < LONGEST_EPISODE
+    assert (horizon(25, 0.999) or 0) < MAX_EPISODE_STEPS
 
 
 def test_a_discount_of_one_is_not_compared(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from actor_node.evaluation.evaluate import Evaluation, Figure, save
 from shoal.commands.report import write_report
-from shoal.commands.report.embedded_film import LARGEST_BYTES
+from shoal.commands.report.embedded_film import MAX_BYTES
 from shoal.commands.report.machine_info import describe_machine, record_machine
 from shoal.commands.report.run_record import read_record
 
@@ -227,7 +227,7 @@ def test_videos_have_controls_and_films_that_are_too_large_are_named(tmp_path: P
     directory = make_run(tmp_path / "run")
     (directory.path / "film.mp4").write_bytes(b"video")
     assert "controls" in page_of(tmp_path, directory.path).all("video")[0]
-    (directory.path / "film.gif").write_bytes(b"\0" * (LARGEST_BYTES + 1))
+    (directory.path / "film.gif").write_bytes(b"\0" * (MAX_BYTES + 1))
     page = page_of(tmp_path, directory.path)
     assert "too large to embed (8.0 MB)" in page.text
     (directory.path / "film.gif").write_bytes(b"no film")

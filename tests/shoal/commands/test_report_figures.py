@@ -16,7 +16,7 @@ from scipy import stats
 from shoal.commands.report.axis_ticks import linear_ticks, log_ticks, tick_labels
 from shoal.commands.report.chart import SMALL, Chart, Curve, Scale, draw
 from shoal.commands.report.figures import LEARNING, RETURN, SYSTEM, curves, wait_fractions
-from shoal.commands.report.history import MOST_LINES, read_history
+from shoal.commands.report.history import MAX_LINES, read_history
 from shoal.commands.report.intervals import Trace, band, mean_interval, t_quantile, thinned
 from shoal.commands.report.run_record import RunRecord, grouped, read_record
 from shoal.number_format import MINUS, NOTHING, brief, duration, fixed, significant
@@ -76,7 +76,7 @@ def test_a_long_log_is_sampled_evenly_with_both_ends(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text("\n".join(json.dumps({"updates": i}) for i in range(7_001)))
     updates = read_history(path).column("updates")
-    assert (len(updates), updates[0], updates[-1]) == (MOST_LINES, 0, 7_000)
+    assert (len(updates), updates[0], updates[-1]) == (MAX_LINES, 0, 7_000)
     assert set(np.diff(updates)) <= {3, 4}
 
 

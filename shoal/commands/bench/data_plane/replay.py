@@ -33,7 +33,7 @@ PIPELINED = 8
 """RPUSH commands in one pipeline: the number of chunks in an actor's window."""
 GOALS = {"ram": 5.0, "redis": 0.8}
 SERVE_GOAL = 0.5
-RECOVERED = 200_000
+RECOVERED_TRANSITIONS = 200_000
 RECOVERY_MB_S = 200.0
 _RECOVERED = re.compile(r"recovered transitions=(\d+) .* seconds=([\d.]+)")
 
@@ -121,13 +121,13 @@ def _serve(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[BenchRow | B
 
 
 def _recovery(run: Run, recorded: Sequence[RecordedChunk]) -> Iterator[BenchRow | BenchProgress]:
-    yield BenchProgress(f"replay: recovering {RECOVERED:,} transitions from Redis")
+    yield BenchProgress(f"replay: recovering {RECOVERED_TRANSITIONS:,} transitions from Redis")
     record_bytes = transition_dtype(run.joint).itemsize
     with Processes() as processes:
         url = processes.redis()
         server = processes.replay(url)
         server.open(run)
-        fill(server.endpoint, run, recorded, RECOVERED)
+        fill(server.endpoint, run, recorded, RECOVERED_TRANSITIONS)
         server.end()
         found = []
         for _ in range(REPEATS):

@@ -19,7 +19,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from shoal import own_packages as _own_packages
+from shoal import package_finder as _package_finder
 
 if TYPE_CHECKING:
     from actor_node.evaluation.evaluate import Evaluation
@@ -59,14 +59,14 @@ _MODULES = {
 }
 """Where each public name is defined."""
 
-_own_packages.install()
+_package_finder.install()
 
 
 def __getattr__(name: str) -> Any:
     """Imports a public name when it is first used; ImportError where another package has taken a name of Shoal's."""
     if name not in _MODULES:
         raise AttributeError(f"module 'shoal' has no attribute {name!r}")
-    _own_packages.refuse_clash()
+    _package_finder.refuse_conflict()
     value = globals()[name] = getattr(import_module(_MODULES[name]), name)
     return value
 

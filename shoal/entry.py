@@ -41,9 +41,9 @@ def actor() -> None:
 
 def _run(module: str, name: str) -> None:
     """Imports a command and runs it: Ctrl-C is quiet from the start, and a clash of packages is one line."""
-    from shoal import own_packages  # noqa: PLC0415  (this file may run before the package can be imported)
+    from shoal import package_finder  # noqa: PLC0415  (this file may run before the package can be imported)
 
-    if problem := own_packages.clash():
+    if problem := package_finder.conflict():
         sys.stderr.write(f"{name}: {problem}\n")
         sys.exit(_BAD_USAGE)
     # Imports take up to a second, and an exception inside one of them may be swallowed or shown as a traceback.

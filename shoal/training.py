@@ -34,7 +34,7 @@ from shoal.commands.evaluate.cli import EvaluateConfig, evaluate_run, refuse_con
 from shoal.commands.report import REPORT_FILE, write_report
 from shoal.commands.report.machine_info import read_machine
 from shoal.commands.train.session import TrainingSession
-from shoal.own_packages import OWN
+from shoal.package_finder import PACKAGES
 from shoal.team import Team, load
 
 Time = float | str
@@ -413,7 +413,7 @@ def _logging_into(directory: RunDirectory, *, lockstep: bool) -> Iterator[None]:
     file = logging.FileHandler(directory.logs / "lockstep.log")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     handlers = (file, _Warnings(logging.WARNING))
-    loggers = [logging.getLogger(name) for name in OWN]
+    loggers = [logging.getLogger(name) for name in PACKAGES]
     before = [(logger.level, logger.propagate) for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.INFO)

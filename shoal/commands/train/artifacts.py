@@ -18,8 +18,8 @@ from deploy.local.live_display import Display
 from shoal.commands.diagnose.cli import print_warnings_after_training
 from shoal.commands.report import FILM_FILE, REPORT_FILE, write_report
 from shoal.commands.report.machine_info import record_machine
-from shoal.commands.train.afterwards import Answer, Task, make, make_in_child
 from shoal.commands.train.dashboard import Dashboard
+from shoal.commands.train.final_task import FinalTask, FinalTaskResult, make, run_in_child
 
 _FILM_EPISODES = 2
 _FILM_WIDTH = 360
@@ -50,8 +50,8 @@ class Artifacts:
     def warn(self, stopped: Callable[[], bool]) -> None:
         """Prints the warnings of a diagnosis of the run, if there are any, until a stop is requested."""
 
-        def look(directory: RunDirectory, episodes: int) -> Answer:
-            return self._make(Task("diagnosis", str(directory.path), episodes), stopped)
+        def look(directory: RunDirectory, episodes: int) -> FinalTaskResult:
+            return self._make(FinalTask("diagnosis", str(directory.path), episodes), stopped)
 
         self._softly("a diagnosis", lambda: print_warnings_after_training(self._directory, self._screen, look))
 
@@ -64,13 +64,13 @@ class Artifacts:
         if self._dashboard is not None:
             self._dashboard.stop_serving()
 
-    def _make(self, task: Task, stopped: Callable[[], bool]) -> Answer:
+    def _make(self, task: FinalTask, stopped: Callable[[], bool]) -> FinalTaskResult:
         is_foreign = self._directory.run.spec.scenario.startswith(FOREIGN)
-        return make_in_child(task, stopped) if is_foreign else make(task)
+        return run_in_child(task, stopped) if is_foreign else make(task)
 
     def _film(self, directory: RunDirectory, episodes: int, stopped: Callable[[], bool]) -> None:
         output = str(directory.path / FILM_FILE)
-        self._make(Task("film", str(directory.path), episodes, output, _FILM_WIDTH, _FILM_STEPS), stopped)
+        self._make(FinalTask("film", str(directory.path), episodes, output, _FILM_WIDTH, _FILM_STEPS), stopped)
 
     def _make_film(self, stopped: Callable[[], bool]) -> None:
         with self._screen.status("filming"):

@@ -1,6 +1,6 @@
-"""A process that makes a diagnosis or a film: `python -m shoal.commands.train.afterwards_process PIPE PARENT`.
+"""A process that makes a diagnosis or a film: `python -m shoal.commands.train.final_task_process PIPE PARENT`.
 
-Started by afterwards.py.
+Started by final_task.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 from common.errors import ShoalError
 from common.process.child_process import kill_session_with_parent, make_pipe_private
 from common.process.exit import DONE
-from shoal.commands.train.afterwards import Answer, Task, make
+from shoal.commands.train.final_task import FinalTask, FinalTaskResult, make
 
 
 def main() -> None:
@@ -25,13 +25,13 @@ def main() -> None:
     make_pipe_private(pipe)
     kill_session_with_parent(parent)
     logging.basicConfig(level="WARNING")
-    task = msgspec.json.decode(pipe.recv_bytes(), type=Task)
+    task = msgspec.json.decode(pipe.recv_bytes(), type=FinalTask)
     try:
         answer = make(task)
     except ShoalError as e:
-        answer = Answer(error=str(e))
+        answer = FinalTaskResult(error=str(e))
     except Exception as e:  # noqa: BLE001  (the user's code may raise anything; the parent says it)
-        answer = Answer(error=f"{type(e).__name__}: {e}")
+        answer = FinalTaskResult(error=f"{type(e).__name__}: {e}")
     with contextlib.suppress(OSError):  # the parent waits no longer
         pipe.send_bytes(msgspec.json.encode(answer))
     os._exit(DONE)

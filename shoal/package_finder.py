@@ -16,21 +16,21 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
-OWN = ("actor_node", "common", "deploy", "learner_node", "replay_server")
+PACKAGES = ("actor_node", "common", "deploy", "learner_node", "replay_server")
 """Top-level packages that are installed beside `shoal`."""
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120  (pathlib takes its time to import)
 
 
-class OwnPackages:
+class PackageFinder:
     """Finds Shoal's top-level packages before `sys.path` is searched."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Returns where one of Shoal's own packages is; None for any other module."""
-        return PathFinder.find_spec(name, [ROOT], target) if path is None and name in OWN else None
+        return PathFinder.find_spec(name, [ROOT], target) if path is None and name in PACKAGES else None
 
 
-class HiddenPackages:
+class HiddenPackageErrors:
     """Explains an import that failed because Shoal's own package hides another one of the same name."""
 
     @staticmethod
@@ -38,7 +38,7 @@ class HiddenPackages:
         """Raises ModuleNotFoundError for a module of a hidden package; returns None for any other module."""
         _ = path, target
         package, _, module = name.partition(".")
-        if module and package in OWN and (other := _other_package(package)):
+        if module and package in PACKAGES and (other := _other_package(package)):
             raise ModuleNotFoundError(
                 f"No module named {name!r}: {package!r} is a package of Shoal and hides {other}. Rename that package, "
                 f"or move it into a package of another name.",
@@ -49,16 +49,16 @@ class HiddenPackages:
 
 def install() -> None:
     """Makes Shoal's own packages win in this process from now on."""
-    if OwnPackages not in sys.meta_path:
-        sys.meta_path.insert(0, OwnPackages)
-        sys.meta_path.append(HiddenPackages)
+    if PackageFinder not in sys.meta_path:
+        sys.meta_path.insert(0, PackageFinder)
+        sys.meta_path.append(HiddenPackageErrors)
 
 
-def clash() -> str:
+def conflict() -> str:
     """Returns which other package has taken a name of Shoal's in this process, and the way out; empty if none has."""
-    for name in OWN:
+    for name in PACKAGES:
         module = sys.modules.get(name)
-        if module is not None and not _is_own(name, module):
+        if module is not None and not _is_installed_with_shoal(name, module):
             return (
                 f"the package {name!r} of {_home(module)} was imported before Shoal's own package of that name. Import "
                 f"shoal first, or rename the other package."
@@ -66,15 +66,15 @@ def clash() -> str:
     return ""
 
 
-def refuse_clash() -> None:
+def refuse_conflict() -> None:
     """Raises ImportError where another package has taken a name of Shoal's in this process."""
-    if problem := clash():
+    if problem := conflict():
         raise ImportError(problem)
 
 
-def _is_own(name: str, module: ModuleType) -> bool:
-    own = os.path.realpath(os.path.join(ROOT, name))  # noqa: PTH118  (as above)
-    return any(os.path.realpath(path) == own for path in getattr(module, "__path__", ()))
+def _is_installed_with_shoal(name: str, module: ModuleType) -> bool:
+    expected = os.path.realpath(os.path.join(ROOT, name))  # noqa: PTH118  (as above)
+    return any(os.path.realpath(path) == expected for path in getattr(module, "__path__", ()))
 
 
 def _home(module: ModuleType) -> str:

@@ -16,13 +16,12 @@ import numpy.typing as npt
 
 from common.errors import ConfigError
 from common.policy.file import PolicyFile, load_policy
+from common.policy.heads import Floats
 from common.policy.network import Policy
 from common.run.directory import RunDirectory
 from common.run.run import Run
 from common.run.spaces import AgentSpaces, Entry, flat_spaces
 from common.spec import AgentSpec, AgentsSpec, PlayerSpec
-
-Floats = npt.NDArray[np.float32]
 
 
 class Team:

@@ -32,8 +32,8 @@ from deploy.local.config import PRESET_PROCESSES, TrainConfig
 from learner_node.config import Track
 from shoal.commands.evaluate.cli import EvaluateConfig, evaluate_run, refuse_contradictions
 from shoal.commands.report import REPORT_FILE, write_report
-from shoal.commands.report.machine_info import read_machine
 from shoal.commands.train.session import TrainingSession
+from shoal.machine_info import read_machine
 from shoal.package_finder import PACKAGES
 from shoal.team import Team, load
 

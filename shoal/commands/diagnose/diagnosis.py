@@ -35,8 +35,8 @@ from shoal.commands.diagnose.log_figures import MIN_LINES, LogFigures, log_figur
 from shoal.commands.diagnose.log_warnings import log_warnings
 from shoal.commands.diagnose.team_warnings import communication_warnings, network_warnings, value_warnings
 from shoal.commands.diagnose.warning import DiagnosisWarning, as_warning, merged
-from shoal.commands.report.history import read_history
-from shoal.commands.report.machine_info import read_machine
+from shoal.machine_info import read_machine
+from shoal.run_history import read_history
 
 if TYPE_CHECKING:
     from learner_node.inspection.loaded_networks import LoadedNetworks

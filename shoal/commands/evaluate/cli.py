@@ -28,7 +28,7 @@ from shoal.commands.evaluate import text as evaluation_text
 from shoal.commands.evaluate.episode_options import EpisodeOptions, play_options
 from shoal.commands.evaluate.progress import ProgressWatcher
 from shoal.commands.evaluate.summary import EvaluatedRun, Evaluations, summarise
-from shoal.commands.report.machine_info import read_machine
+from shoal.machine_info import read_machine
 from shoal.run_paths import find_runs
 from shoal.tables import print_tables
 

@@ -16,8 +16,7 @@ import numpy as np
 from actor_node.evaluation.evaluate import Evaluation
 from common.run.run import RunSpec
 from common.worlds import changed_options
-from shoal.commands.report.intervals import mean_interval
-from shoal.commands.sweep.table import interquartile_mean
+from shoal.statistics import interquartile_mean, mean_interval
 
 _RESAMPLES = 2_000
 

@@ -11,7 +11,7 @@ import msgspec
 from actor_node.evaluation.evaluate import Evaluation
 from shoal.commands.paper.plan import TableRun
 from shoal.commands.paper.tasks import Measure, Task
-from shoal.commands.report.intervals import mean_interval
+from shoal.statistics import mean_interval
 
 Verdict = Literal["ahead", "ahead, intervals overlap", "behind", "not told"]
 """The comparison with the claim, as stored in paper.json; "not told" is of one seed, which has no interval."""

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shoal.commands.report.chart import Curve, Scale
-from shoal.commands.report.history import Floats
-from shoal.commands.report.intervals import Trace, band, thinned
-from shoal.commands.report.run_record import Group, RunRecord
+from actor_node.evaluation.episodes import Float64s
+from shoal.commands.report.chart import AxisScale, Curve
+from shoal.commands.report.run_record import RunGroup, RunRecord
+from shoal.commands.report.traces import Trace, band, thinned
 
 _MAX_PAUSE_S = 60.0
 """Longest time between two lines of a log that counts as waiting; a longer one means that the run was stopped."""
@@ -23,16 +23,16 @@ Series = Mapping[str, Trace]
 """Values by line name; the name is empty if the figure has only one line."""
 
 
-class Figure(NamedTuple):
+class ReportFigure(NamedTuple):
     """One figure: what its chart shows and how."""
 
     key: str
     title: str
     unit: str
     meaning: str
-    series: Callable[[RunRecord, Floats], Series]
+    series: Callable[[RunRecord, Float64s], Series]
     """(run, x of each log line) -> lines of the chart."""
-    scale: Callable[[RunRecord], Scale] = lambda _: Scale()
+    scale: Callable[[RunRecord], AxisScale] = lambda _: AxisScale()
     over: str = "env_steps"
     """Metric of the x axis."""
 
@@ -41,7 +41,7 @@ X_LABELS = {"env_steps": "environment steps", "trained_s": "minutes of training"
 _X_SCALES = {"env_steps": 1.0, "trained_s": 1 / 60}
 
 
-def curves(figure: Figure, groups: Sequence[Group]) -> list[tuple[int, int, Curve]]:
+def curves(figure: ReportFigure, groups: Sequence[RunGroup]) -> list[tuple[int, int, Curve]]:
     """Returns (group index, line index, curve) for each curve of a figure."""
     found = []
     for g, group in enumerate(groups):
@@ -67,7 +67,7 @@ def _is_text_list(waits: object) -> bool:
     return isinstance(waits, list) and all(isinstance(wait, str) for wait in waits)
 
 
-def _x(record: RunRecord, figure: Figure) -> Floats:
+def _x(record: RunRecord, figure: ReportFigure) -> Float64s:
     return record.history.column(figure.over) * _X_SCALES[figure.over]
 
 
@@ -84,10 +84,10 @@ def _curve(label: str, traces: Sequence[Trace], *, log: bool) -> Curve:
 # ---- the lines of a figure ------------------------------------------------------------------------------------
 
 
-def _column(name: str, *, known_from_zero: bool = True) -> Callable[[RunRecord, Floats], Series]:
+def _column(name: str, *, known_from_zero: bool = True) -> Callable[[RunRecord, Float64s], Series]:
     """A logged metric; known_from_zero: whether zeros at the start are values rather than 'not known yet'."""
 
-    def series(record: RunRecord, x: Floats) -> Series:
+    def series(record: RunRecord, x: Float64s) -> Series:
         y = record.history.column(name)
         if not known_from_zero:
             y = np.where(np.maximum.accumulate(np.nan_to_num(np.abs(y))) > 0, y, np.nan)
@@ -96,10 +96,10 @@ def _column(name: str, *, known_from_zero: bool = True) -> Callable[[RunRecord, 
     return series
 
 
-def _by_side(name: str, combine: Callable[..., Floats], prefix: str = "") -> Callable[[RunRecord, Floats], Series]:
+def _by_side(name: str, combine: Callable[..., Float64s], prefix: str = "") -> Callable[[RunRecord, Float64s], Series]:
     """A metric of each agent, combined for each side."""
 
-    def series(record: RunRecord, x: Floats) -> Series:
+    def series(record: RunRecord, x: Float64s) -> Series:
         rows = record.history.columns(name)
         sides = record.sides(rows.shape[1])
         return {f"{prefix} {side}".strip(): Trace(x, combine(rows[:, indices], axis=1)) for side, indices in sides}
@@ -107,30 +107,30 @@ def _by_side(name: str, combine: Callable[..., Floats], prefix: str = "") -> Cal
     return series
 
 
-def _returns(record: RunRecord, x: Floats) -> Series:
+def _returns(record: RunRecord, x: Float64s) -> Series:
     """The return of each side is the sum over its agents; the return of a single side is logged."""
     sides = _by_side("return_means", np.sum)(record, x)
     return sides if len(sides) > 1 else _column("return_mean")(record, x)
 
 
-def _q_and_returns(record: RunRecord, x: Floats) -> Series:
+def _q_and_returns(record: RunRecord, x: Float64s) -> Series:
     q = _by_side("q_mean", np.mean, "Q")(record, x)
     return {**q, **_by_side("return_means", np.mean, "return")(record, x)} if q else {}
 
 
-def _learner_waits(record: RunRecord, x: Floats) -> Series:
+def _learner_waits(record: RunRecord, x: Float64s) -> Series:
     """Elapsed time that was not spent on updates."""
     now, updating = record.history.column("time"), record.history.updating_s
     return _waiting_percent(x, now, (now - updating) - (now[:1] - updating[:1]))
 
 
-def _actor_waits(record: RunRecord, x: Floats) -> Series:
+def _actor_waits(record: RunRecord, x: Float64s) -> Series:
     now, waited = record.history.column("time"), record.history.column("actors_waited_s")
     actors = np.maximum(record.history.column("actors"), 1.0)
     return _waiting_percent(x, now, waited, actors)
 
 
-def _waiting_percent(x: Floats, now: Floats, waited: Floats, processes: Floats | None = None) -> Series:
+def _waiting_percent(x: Float64s, now: Float64s, waited: Float64s, processes: Float64s | None = None) -> Series:
     """The percentage of waiting over the last lines; a counter that falls belongs to a new process."""
     if len(now) < 2 or not np.isfinite(waited).any():
         return {}
@@ -144,18 +144,18 @@ def _waiting_percent(x: Floats, now: Floats, waited: Floats, processes: Floats |
     return {"": Trace(x[1:], 100 * np.clip(fraction, 0.0, 1.0))}
 
 
-def _clip(record: RunRecord) -> Scale:
+def _clip(record: RunRecord) -> AxisScale:
     clip = record.run.spec.algorithm.gradient_clip
-    return Scale(log=True, reference=(clip, "clipped to") if clip else None)
+    return AxisScale(log=True, reference=(clip, "clipped to") if clip else None)
 
 
-def _ratio(record: RunRecord) -> Scale:
-    return Scale(reference=(record.run.spec.replay.samples_per_insert, "target"))
+def _ratio(record: RunRecord) -> AxisScale:
+    return AxisScale(reference=(record.run.spec.replay.samples_per_insert, "target"))
 
 
-_FROM_ZERO = Scale(from_zero=True)
+_FROM_ZERO = AxisScale(from_zero=True)
 
-RETURN = Figure(
+RETURN = ReportFigure(
     "return",
     "Return",
     "per episode, summed over agents",
@@ -173,7 +173,7 @@ RETURN_OVER_TIME = RETURN._replace(
 )
 LEARNING = (
     RETURN_OVER_TIME,
-    Figure(
+    ReportFigure(
         "q",
         "Q against returns",
         "mean over agents",
@@ -182,22 +182,22 @@ LEARNING = (
         "returns, the critics overestimate.",
         _q_and_returns,
     ),
-    Figure(
+    ReportFigure(
         "critic-loss",
         "Critic loss",
         "squared error, mean over agents",
         "Mean squared TD error of the critics. It grows with the size of the values and does not have to fall.",
         _by_side("critic_loss", np.mean),
-        lambda _: Scale(log=True),
+        lambda _: AxisScale(log=True),
     ),
-    Figure(
+    ReportFigure(
         "policy-loss",
         "Policy loss",
         "mean over agents",
         "Negative Q-value of the policies' actions, plus regularisation. It falls as the values rise.",
         _by_side("policy_loss", np.mean),
     ),
-    Figure(
+    ReportFigure(
         "critic-gradient",
         "Critic gradient norm",
         "before clipping, mean over agents",
@@ -205,7 +205,7 @@ LEARNING = (
         _by_side("critic_gradient_norm", np.mean),
         _clip,
     ),
-    Figure(
+    ReportFigure(
         "policy-gradient",
         "Policy gradient norm",
         "before clipping, mean over agents",
@@ -215,7 +215,7 @@ LEARNING = (
     ),
 )
 SYSTEM = (
-    Figure(
+    ReportFigure(
         "env-rate",
         "Environment steps",
         "per second, over all actors",
@@ -223,7 +223,7 @@ SYSTEM = (
         _column("env_steps_per_s", known_from_zero=False),
         lambda _: _FROM_ZERO,
     ),
-    Figure(
+    ReportFigure(
         "update-rate",
         "Updates",
         "per second",
@@ -231,7 +231,7 @@ SYSTEM = (
         _column("updates_per_s", known_from_zero=False),
         lambda _: _FROM_ZERO,
     ),
-    Figure(
+    ReportFigure(
         "ratio",
         "Replay ratio",
         "samples per inserted transition",
@@ -240,31 +240,31 @@ SYSTEM = (
         _column("samples_per_insert", known_from_zero=False),
         _ratio,
     ),
-    Figure(
+    ReportFigure(
         "lag",
         "Policy lag",
         "versions of the weights",
         "Number of newer policy versions published by the time a transition arrives at the replay server.",
         _column("policy_lag"),
-        lambda _: Scale(from_zero=True, up_to=1.0),
+        lambda _: AxisScale(from_zero=True, up_to=1.0),
     ),
-    Figure(
+    ReportFigure(
         "learner-waits",
         "Learner waits",
         "% of the time",
         "Time without a batch. If it is high, there are too few actors.",
         _learner_waits,
-        lambda _: Scale(from_zero=True, up_to=10.0),
+        lambda _: AxisScale(from_zero=True, up_to=10.0),
     ),
-    Figure(
+    ReportFigure(
         "actor-waits",
         "Actors wait",
         "% of the time",
         "Time without credit to send. If it is high, the learner is the slower side, which is normal.",
         _actor_waits,
-        lambda _: Scale(from_zero=True, up_to=10.0),
+        lambda _: AxisScale(from_zero=True, up_to=10.0),
     ),
-    Figure(
+    ReportFigure(
         "exploration",
         "Exploration",
         "fraction of half the action range",

@@ -17,8 +17,8 @@ from common.run.presets import PRESETS
 from common.run.run import Run, RunSpec, make_run_spec
 from common.spec import AgentSpec
 from shoal.commands.report import FILM_FILE
-from shoal.commands.report.history import History, read_history
-from shoal.commands.report.machine_info import read_machine
+from shoal.machine_info import read_machine
+from shoal.run_history import History, read_history
 from shoal.run_paths import run_directory
 
 _FILM_NAMES = (FILM_FILE, "film.mp4")
@@ -73,7 +73,7 @@ class RunRecord(NamedTuple):
         return [(team, [i for i, agent in enumerate(owners) if agent.team == team]) for team in teams]
 
 
-class Group(NamedTuple):
+class RunGroup(NamedTuple):
     """Runs that differ only by seed and budget."""
 
     label: str
@@ -95,7 +95,7 @@ def read_record(path: Path) -> RunRecord:
     )
 
 
-def grouped(records: Sequence[RunRecord]) -> list[Group]:
+def grouped(records: Sequence[RunRecord]) -> list[RunGroup]:
     """Groups runs of one scenario that differ only by seed and budget; labels name the differences between groups."""
     by_settings: dict[bytes, list[RunRecord]] = {}
     for record in records:
@@ -105,7 +105,7 @@ def grouped(records: Sequence[RunRecord]) -> list[Group]:
     names = dict.fromkeys(name for one in settings for name in one if name != "seed" and not name.startswith("budget."))
     differing = [name for name in names if len({str(one.get(name)) for one in settings}) > 1]
     return [
-        Group(_label(group[0], one, differing), tuple(group))
+        RunGroup(_label(group[0], one, differing), tuple(group))
         for group, one in zip(by_settings.values(), settings, strict=True)
     ]
 

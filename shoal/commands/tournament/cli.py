@@ -20,9 +20,9 @@ from common.process.durations import Seconds
 from common.run.directory import RunDirectory
 from shoal.commands.evaluate.episode_options import EpisodeOptions, play_options
 from shoal.commands.evaluate.progress import ProgressWatcher
-from shoal.commands.report.machine_info import read_machine
 from shoal.commands.tournament.matrices import matrices
 from shoal.commands.tournament.text import matrix_table, standings_table
+from shoal.machine_info import read_machine
 from shoal.run_paths import run_directory
 from shoal.tables import print_tables
 

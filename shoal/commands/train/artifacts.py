@@ -17,9 +17,9 @@ from deploy.local.config import TrainConfig
 from deploy.local.live_display import Display
 from shoal.commands.diagnose.cli import print_warnings_after_training
 from shoal.commands.report import FILM_FILE, REPORT_FILE, write_report
-from shoal.commands.report.machine_info import record_machine
 from shoal.commands.train.dashboard import Dashboard
 from shoal.commands.train.final_task import FinalTask, FinalTaskResult, make, run_in_child
+from shoal.machine_info import record_machine
 
 _FILM_EPISODES = 2
 _FILM_WIDTH = 360

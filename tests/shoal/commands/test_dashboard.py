@@ -14,9 +14,9 @@ import shoal.commands.train.dashboard
 from common.errors import ConfigError
 from deploy.local.config import TrainConfig
 from deploy.local.live_display import LineDisplay
-from shoal.commands.report.machine_info import read_machine
 from shoal.commands.train.artifacts import Artifacts
 from shoal.commands.train.dashboard import Dashboard
+from shoal.machine_info import read_machine
 from tests.deploy.local.test_live_display import STATUS
 
 from .report_runs import evaluate_run, line, make_run, write_lines

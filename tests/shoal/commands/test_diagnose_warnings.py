@@ -21,7 +21,7 @@ from shoal.commands.diagnose.team_warnings import (
     value_warnings,
 )
 from shoal.commands.diagnose.warning import DiagnosisWarning, merged
-from shoal.commands.report.history import History
+from shoal.run_history import History
 from tests.actor_node.talkers import run_of, talkers
 
 from .report_runs import line

@@ -13,8 +13,8 @@ import pytest
 from actor_node.evaluation.evaluate import Evaluation, Figure, save
 from shoal.commands.report import write_report
 from shoal.commands.report.embedded_film import MAX_BYTES
-from shoal.commands.report.machine_info import describe_machine, record_machine
 from shoal.commands.report.run_record import read_record
+from shoal.machine_info import describe_machine, record_machine
 
 from .report_runs import evaluate_run, film_run, line, make_run, write_lines
 

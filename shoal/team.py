@@ -38,7 +38,7 @@ class Team:
         run = stored.run
         self._policy = Policy(run.players, run.spec.network, stored.flat)
         spaces = run.spaces or tuple(map(flat_spaces, run.joint.agents))
-        self._spaces: dict[str, AgentSpaces] = {own.agent: own for own in spaces}
+        self._spaces: dict[str, AgentSpaces] = {one.agent: one for one in spaces}
 
     @property
     def scenario(self) -> str:
@@ -115,7 +115,10 @@ class Team:
         for agent in present:
             joint[0, agent.obs_slice] = _flat(obs[agent.name], agent, self._spaces[agent.name].observation)
         actions = self._policy.act(joint)[0]
-        return {agent.name: _own(actions[agent.action_slice], self._spaces[agent.name].action) for agent in present}
+        return {
+            agent.name: _environment_action(actions[agent.action_slice], self._spaces[agent.name].action)
+            for agent in present
+        }
 
     def _refuse_incomplete_sides(self, obs: Mapping[str, Any]) -> None:
         for player in self._stored.run.players.agents:
@@ -154,8 +157,8 @@ def load(run: str | Path) -> Team:
 
 
 def _is_of(agent: AgentSpec, player: PlayerSpec) -> bool:
-    own = player.action_slice
-    return bool(own.start <= agent.action_start < own.stop)
+    columns = player.action_slice
+    return bool(columns.start <= agent.action_start < columns.stop)
 
 
 def _flat(obs: Any, agent: AgentSpec, entries: tuple[Entry, ...]) -> Floats:
@@ -189,7 +192,7 @@ def _one_hot(value: Any, entry: Entry, width: int) -> Floats:
     return row
 
 
-def _own(action: Floats, entries: tuple[Entry, ...]) -> Any:
+def _environment_action(action: Floats, entries: tuple[Entry, ...]) -> Any:
     """Returns an agent's numbers of the joint action as its environment takes them."""
     values = [_value(action[slice(*entry.columns)], entry) for entry in entries]
     return values[0] if len(values) == 1 and not entries[0].key else tuple(values)

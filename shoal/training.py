@@ -41,9 +41,9 @@ Time = float | str
 """A length of time: seconds, or a text such as "90s", "5m" or "1h30m"."""
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
-_NOT_OPTIONS: dict[str, Any] = {"settings": {}, "progress": True, "film": True}
+_PARAMETERS_WITHOUT_OPTION: dict[str, Any] = {"settings": {}, "progress": True, "film": True}
 """Parameters that no option of the command is named after, with their defaults."""
-_SET_BY_LIBRARIES = (
+_LIBRARY_VARIABLES = (
     "CRC32C_SW_MODE",
     "PYGAME_HIDE_SUPPORT_PROMPT",
     "SDL_AUDIODRIVER",
@@ -51,7 +51,7 @@ _SET_BY_LIBRARIES = (
     "SDL_VIDEO_X11_WMCLASS",
 )
 """Variables that crc32c, pettingzoo and pygame set when they are imported."""
-_LAUNCH = ("actors", "copies", "threads", "lockstep")
+_LAUNCH_SETTINGS = ("actors", "copies", "threads", "lockstep")
 """What `machine.json` keeps of how a run was started, and a resumed run needs."""
 
 
@@ -288,7 +288,7 @@ def evaluate(run: str | Path | Run, episodes: int | None = None, **options: Unpa
     config = _convert(values, EvaluateConfig)
     refuse_contradictions(config)
     directory = _run_directory(run.directory if isinstance(run, Run) else run)
-    with _same_environment():
+    with _restored_environment():
         return evaluate_run(directory, config, screen=_screen(progress=progress))
 
 
@@ -296,12 +296,12 @@ def _train(scenario: str, parameters: Mapping[str, Any]) -> Run:
     """Trains with parameters of `train`, None for those that were not given."""
     given = {name: value for name, value in parameters.items() if value is not None}
     launch = {name: value for name, value in given.items() if name in ResumeOptions.__annotations__}
-    settings, progress, film = (given.pop(name, usual) for name, usual in _NOT_OPTIONS.items())
+    settings, progress, film = (given.pop(name, usual) for name, usual in _PARAMETERS_WITHOUT_OPTION.items())
     config, options = _configs({**given, "no_film": not film})
     session = TrainingSession(config, _screen(progress=progress))
-    directory = session.open(scenario, options, _sections(settings))
+    directory = session.open(scenario, options, _settings_by_section(settings))
     try:
-        with session.stop.signals(), _same_environment(), _logging_into(directory, lockstep=config.lockstep):
+        with session.stop.signals(), _restored_environment(), _logging_into(directory, lockstep=config.lockstep):
             if session.train():
                 if config.episodes != 0:
                     session.evaluate(lambda _: None)
@@ -344,7 +344,7 @@ def _seconds(time: Time) -> float:
         raise ConfigError(f"time = {e.message}") from e
 
 
-def _sections(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _settings_by_section(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns settings as sections; keys with dots are taken apart."""
     sections: dict[str, Any] = {}
     for path, value in settings.items():
@@ -383,13 +383,13 @@ def _run_directory(run: str | Path) -> RunDirectory:
 def _recorded_launch(directory: RunDirectory) -> Mapping[str, Any]:
     """Returns how `machine.json` says that a run was started last."""
     launch = read_machine(directory).get("launch", {})
-    return {name: launch[name] for name in _LAUNCH if name in launch}
+    return {name: launch[name] for name in _LAUNCH_SETTINGS if name in launch}
 
 
 @contextlib.contextmanager
-def _same_environment() -> Iterator[None]:
+def _restored_environment() -> Iterator[None]:
     """Restores the variables that libraries set in the block, when they are imported there."""
-    before = {name: os.environ.get(name) for name in _SET_BY_LIBRARIES}
+    before = {name: os.environ.get(name) for name in _LIBRARY_VARIABLES}
     try:
         yield
     finally:
@@ -412,7 +412,7 @@ def _logging_into(directory: RunDirectory, *, lockstep: bool) -> Iterator[None]:
     directory.logs.mkdir(exist_ok=True)
     file = logging.FileHandler(directory.logs / "lockstep.log")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-    handlers = (file, _Warnings(logging.WARNING))
+    handlers = (file, _RootLogHandler(logging.WARNING))
     loggers = [logging.getLogger(name) for name in PACKAGES]
     before = [(logger.level, logger.propagate) for logger in loggers]
     for logger in loggers:
@@ -431,7 +431,7 @@ def _logging_into(directory: RunDirectory, *, lockstep: bool) -> Iterator[None]:
         file.close()
 
 
-class _Warnings(logging.Handler):
+class _RootLogHandler(logging.Handler):
     """Passes records on to the caller's log."""
 
     def emit(self, record: logging.LogRecord) -> None:

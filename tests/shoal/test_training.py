@@ -22,7 +22,7 @@ from common.process import command
 from common.run.open_run import RunOptions
 from deploy.local.config import TrainConfig
 from shoal.cli import shoal as shoal_command
-from shoal.training import ResumeOptions, _sections
+from shoal.training import ResumeOptions, _settings_by_section
 from tests.shoal.test_import import ROOT, run
 
 __all__ = ["run"]
@@ -174,7 +174,7 @@ def test_gpu_without_cuda_is_refused_before_there_is_a_directory(tmp_path: Path)
 
 def test_settings_with_dots_and_without_are_one(tmp_path: Path) -> None:
     mixed = {"world": {"N": 5}, "world.max_cycles": 7, "replay.batch": 64, "replay": {"capacity": 100}, "seed": 2}
-    assert _sections(mixed) == {
+    assert _settings_by_section(mixed) == {
         "world": {"N": 5, "max_cycles": 7},
         "replay": {"batch": 64, "capacity": 100},
         "seed": 2,

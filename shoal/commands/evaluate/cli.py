@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 import click
 import msgspec
@@ -34,25 +34,6 @@ from shoal.tables import print_tables
 
 CHECKED = 20
 """Episodes of a batched world to repeat in mpe2 as a check."""
-
-
-class EvalTaskOptions(Protocol):
-    """Settings that determine the world of an evaluation."""
-
-    @property
-    def dynamics(self) -> Dynamics:
-        """The physics and rewards: mpe2 or legacy."""
-        ...
-
-    @property
-    def fast(self) -> bool:
-        """Whether to use the batched world without the check in mpe2."""
-        ...
-
-    @property
-    def real(self) -> bool:
-        """Whether to play in mpe2 itself."""
-        ...
 
 
 _screen = Console(markup=False, emoji=False, stderr=True)
@@ -102,9 +83,9 @@ def evaluate(runs: tuple[str, ...], **values: Any) -> None:
 
     \b
     Examples:
-      shoal evaluate runs/spread
-      shoal evaluate sweeps/spread untrained random
-      shoal evaluate sweeps/spread --fast --format latex
+      shoal evaluate runs/seed_statistics
+      shoal evaluate sweeps/seed_statistics untrained random
+      shoal evaluate sweeps/seed_statistics --fast --format latex
       shoal evaluate runs/mine --within 5m --processes 4
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     config = command.build(EvaluateConfig, values)
@@ -165,7 +146,7 @@ def evaluate_run(
     return result
 
 
-def eval_task(spec: RunSpec, config: EvalTaskOptions) -> EvalTask:
+def eval_task(spec: RunSpec, config: EvaluateConfig) -> EvalTask:
     """Returns the world to play in: batched and checked for Shoal's scenarios by default, else the named world."""
     if config.dynamics == "legacy" or config.fast:
         return EvalTask(config.dynamics, config.fast)

@@ -35,32 +35,34 @@ class Artifacts:
         self._config, self._screen = config, screen
         self._dashboard = Dashboard(config.dashboard_port) if config.dashboard else None
 
-    def begin(self, directory: RunDirectory, display: Display) -> Display:
+    def start(self, directory: RunDirectory, display: Display) -> Display:
         """Notes what machine this is, and returns the display, served to browsers too where --dashboard says so."""
         self._directory, config = directory, self._config
         launch = {name: getattr(config, name) for name in ("actors", "copies", "threads", "gpu", "lockstep")}
         redis = config.redis if config.redis in ("embedded", "none") else "a server that runs"
-        self._softly("a note of the machine", lambda: record_machine(directory, {**launch, "redis": redis}))
+        self._try("a note of the machine", lambda: record_machine(directory, {**launch, "redis": redis}))
         if self._dashboard is None:
             return display
         self._dashboard.serve(directory.path, display)
-        self._screen.print(f"look at it in a browser: {self._dashboard.url}", soft_wrap=True)
+        self._screen.print(f"diagnose_in_limits at it in a browser: {self._dashboard.url}", soft_wrap=True)
         return self._dashboard
 
     def warn(self, stopped: Callable[[], bool]) -> None:
         """Prints the warnings of a diagnosis of the run, if there are any, until a stop is requested."""
 
-        def look(directory: RunDirectory, episodes: int) -> FinalTaskResult:
+        def diagnose_in_limits(directory: RunDirectory, episodes: int) -> FinalTaskResult:
             return self._make(FinalTask("diagnosis", str(directory.path), episodes), stopped)
 
-        self._softly("a diagnosis", lambda: print_warnings_after_training(self._directory, self._screen, look))
+        self._try(
+            "a diagnosis", lambda: print_warnings_after_training(self._directory, self._screen, diagnose_in_limits)
+        )
 
     def conclude(self, *, film: bool, stopped: Callable[[], bool] = bool) -> None:
         """Makes the film, if one is wanted and the world can be pictured, and the report."""
         if film and not self._config.no_film and find_spec("PIL"):
-            self._softly("a film", lambda: self._make_film(stopped))
-            self._softly("films of its milestones", lambda: self._film_milestones(stopped))
-        self._softly("the report", self._make_report)
+            self._try("a film", lambda: self._make_film(stopped))
+            self._try("films of its milestones", lambda: self._film_milestones(stopped))
+        self._try("the report", self._make_report)
         if self._dashboard is not None:
             self._dashboard.stop_serving()
 
@@ -92,7 +94,7 @@ class Artifacts:
         write_report([self._directory.path], output)
         self._screen.print(f"report: {output}", soft_wrap=True, markup=False)
 
-    def _softly(self, what: str, make: Callable[[], None]) -> None:
+    def _try(self, what: str, make: Callable[[], None]) -> None:
         try:
             make()
         except ShoalError as e:

@@ -22,7 +22,7 @@ from shoal.commands.train.session import TrainingSession
 # The table goes where the log goes; stdout holds results only, so that it can be piped.
 _screen = Console(markup=False, emoji=False, stderr=True)
 
-OPTIONS = {
+OPTION_GROUPS = {
     "Usual options": ("time", "run", "resume", "actors", "seed", "algorithm", "set", "config", "gpu"),
     "Budget and episodes": ("steps", "max_episode_steps", "episodes"),
     "Display and results": ("json", "dashboard", "dashboard_port", "no_film", "track", "audit"),
@@ -39,9 +39,9 @@ class TrainCommand(click.Command):
         """Writes each group of options under its heading."""
         options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
         records = {option.name: option.get_help_record(ctx) for option in options}
-        named = [name for names in OPTIONS.values() for name in names]
+        named = [name for names in OPTION_GROUPS.values() for name in names]
         others = tuple(name for name in records if name and name not in named)
-        for heading, names in (*OPTIONS.items(), ("Other", others)):
+        for heading, names in (*OPTION_GROUPS.items(), ("Other", others)):
             if rows := [record for name in names if (record := records.get(name))]:
                 with formatter.section(heading):
                     formatter.write_dl(rows)

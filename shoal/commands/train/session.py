@@ -92,7 +92,7 @@ class TrainingSession:
         if not config.lockstep:
             self._print(f"look at it from elsewhere: shoal status {directory.path}")
         title = f"{run.spec.scenario} · {run.spec.algorithm.name}"
-        display = self._artifacts.begin(directory, make_display(self._screen, title))
+        display = self._artifacts.start(directory, make_display(self._screen, title))
         if not local.train(self.stop, display):
             self._artifacts.conclude(film=False)
             self._print(self._resume_hint)

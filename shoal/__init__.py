@@ -10,8 +10,8 @@
     team = shoal.load("runs/spread")
     actions = team.act({"agent_0": obs0, "agent_1": obs1, "agent_2": obs2})
 
-`import shoal` costs almost nothing: each name is imported when it is first used. `load` and `Team.act` need numpy, and
-no torch. A mistake raises a subclass of `ShoalError` whose message names the value and the way out.
+`import shoal` is fast: each name is imported when it is first used. `load` and `Team.act` need numpy but not torch. An
+invalid argument raises a subclass of `ShoalError` whose message names the value and what to do.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ _MODULES = {
     "scenarios": "common.worlds",
     "train": "shoal.training",
 }
-"""Where each public name is defined."""
+"""The module that defines each public name."""
 
 _package_finder.install()
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used; ImportError where another package has taken a name of Shoal's."""
+    """Imports a public name when it is first used; raises ImportError if a foreign package hides one of Shoal's."""
     if name not in _MODULES:
         raise AttributeError(f"module 'shoal' has no attribute {name!r}")
     _package_finder.refuse_conflict()

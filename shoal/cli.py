@@ -1,4 +1,4 @@
-"""The command `shoal`: a group whose commands are imported when they are used."""
+"""The command `shoal`: the group of all commands, which are imported when they are used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class CommandEntry(NamedTuple):
     module: str
     function: str
     help: str
-    """What the group's help says of it: at most 64 characters, so that nothing is cut at 80 columns."""
+    """Line of `shoal --help`, at most 64 characters: `--help` is not wrapped or cut in 80 columns."""
 
 
 SECTIONS: dict[str, dict[str, CommandEntry]] = {
@@ -25,9 +25,9 @@ SECTIONS: dict[str, dict[str, CommandEntry]] = {
         "sweep": CommandEntry("sweep.cli", "sweep", "Train one run for each seed and setting, and compare them."),
         "status": CommandEntry("status", "status", "Show how a run is doing and who waits for whom."),
     },
-    "Judge": {
+    "Evaluate": {
         "evaluate": CommandEntry("evaluate.cli", "evaluate", "Play whole episodes with a trained team and measure it."),
-        "diagnose": CommandEntry("diagnose.cli", "diagnose_run", "Say in words what is wrong with a trained run."),
+        "diagnose": CommandEntry("diagnose.cli", "diagnose_run", "Find problems of a run and suggest settings."),
         "tournament": CommandEntry("tournament.cli", "tournament", "Play teams against each other."),
         "paper": CommandEntry("paper.cli", "paper", "Reproduce the comparison of the MADDPG paper."),
     },
@@ -35,16 +35,16 @@ SECTIONS: dict[str, dict[str, CommandEntry]] = {
         "report": CommandEntry("report.cli", "report", "Write runs as one HTML page."),
         "render": CommandEntry("report.cli", "render", "Film a trained team."),
     },
-    "Take away": {
+    "Export": {
         "export": CommandEntry("export.cli", "export", "Write a team's policies as ONNX."),
     },
     "Operate": {
-        "keys": CommandEntry("keys", "keys", "Make the keys of an encrypted deployment."),
-        "audit": CommandEntry("audit.cli", "audit_run", "Prove what became of every chunk of a run."),
+        "keys": CommandEntry("keys", "keys", "Create the keys of an encrypted deployment."),
+        "audit": CommandEntry("audit.cli", "audit_run", "Check that no acknowledged chunk of a run was lost."),
     },
     "About": {
         "scenarios": CommandEntry("scenarios", "scenarios", "List the worlds, or show one."),
-        "bench": CommandEntry("bench.cli", "bench", "Measure this machine against the goals."),
+        "bench": CommandEntry("bench.cli", "bench", "Measure Shoal's speed on this machine."),
     },
 }
 """The commands by the heading under which `shoal --help` shows them, in order."""
@@ -53,7 +53,7 @@ _COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in sec
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command when it is used, and shows the commands under headings."""
+    """A click group that imports a command when it is used, and shows the commands under headings."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Returns the names of all commands, in the order of the help."""
@@ -85,7 +85,7 @@ class LazyGroup(click.Group):
 def shoal() -> None:
     """Train teams of agents with MADDPG: many light actors, one replay server, one learner.
 
-    `shoal train simple_spread` runs all of it on this machine. On several machines start `replay`, `learner` and
+    `shoal train simple_spread` runs everything on this machine. On several machines, start `replay`, `learner` and
     `actor --n 32` yourself.
     """
 

@@ -1,11 +1,11 @@
-"""Shoal's own packages win over other packages of the same name in every process that imports `shoal`.
+"""Finders that prefer Shoal's packages over other packages of the same name in a process that imports `shoal`.
 
-A user's project may have a package called `common` or `deploy`, in the working directory or on PYTHONPATH. Python would
-take whichever comes first on `sys.path`. A finder in front of `sys.path` resolves these names to the packages that were
+A user's project may contain a package called `common` or `deploy`, in the working directory or on PYTHONPATH, and
+Python imports the first one on `sys.path`. A finder before `sys.path` resolves these names to the packages that were
 installed with this file, in the command's process and in the processes that it starts (`shoal/entry.py`).
 
-    import common.worlds       # Shoal's, wherever the working directory is
-    import common.maps         # ModuleNotFoundError that names the user's package and the way out
+    import common.worlds       # Shoal's package, whatever the working directory
+    import common.maps         # ModuleNotFoundError: names the user's package and says what to do
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from types import ModuleType
 
 PACKAGES = ("actor_node", "common", "deploy", "learner_node", "replay_server")
 """Top-level packages that are installed beside `shoal`."""
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120  (pathlib takes its time to import)
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120  (importing pathlib is slow)
 
 
 class PackageFinder:
-    """Finds Shoal's top-level packages before `sys.path` is searched."""
+    """A finder for Shoal's top-level packages that precedes `sys.path`."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Returns where one of Shoal's own packages is; None for any other module."""
+        """Returns the spec of one of Shoal's packages; None for any other module."""
         return PathFinder.find_spec(name, [ROOT], target) if path is None and name in PACKAGES else None
 
 
 class HiddenPackageErrors:
-    """Explains an import that failed because Shoal's own package hides another one of the same name."""
+    """A last finder that explains why an import failed: a package of Shoal hides another one of the same name."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
@@ -48,26 +48,26 @@ class HiddenPackageErrors:
 
 
 def install() -> None:
-    """Makes Shoal's own packages win in this process from now on."""
+    """Installs both finders in this process."""
     if PackageFinder not in sys.meta_path:
         sys.meta_path.insert(0, PackageFinder)
         sys.meta_path.append(HiddenPackageErrors)
 
 
 def conflict() -> str:
-    """Returns which other package has taken a name of Shoal's in this process, and the way out; empty if none has."""
+    """Returns a message if another package with the name of one of Shoal's is already imported; empty otherwise."""
     for name in PACKAGES:
         module = sys.modules.get(name)
         if module is not None and not _is_installed_with_shoal(name, module):
             return (
-                f"the package {name!r} of {_home(module)} was imported before Shoal's own package of that name. Import "
+                f"the package {name!r} of {_location(module)} was imported before Shoal's package of that name. Import "
                 f"shoal first, or rename the other package."
             )
     return ""
 
 
 def refuse_conflict() -> None:
-    """Raises ImportError where another package has taken a name of Shoal's in this process."""
+    """Raises ImportError if another package with the name of one of Shoal's is already imported."""
     if problem := conflict():
         raise ImportError(problem)
 
@@ -77,8 +77,10 @@ def _is_installed_with_shoal(name: str, module: ModuleType) -> bool:
     return any(os.path.realpath(path) == expected for path in getattr(module, "__path__", ()))
 
 
-def _home(module: ModuleType) -> str:
-    return next(iter(getattr(module, "__path__", ())), None) or getattr(module, "__file__", None) or "an unknown place"
+def _location(module: ModuleType) -> str:
+    return (
+        next(iter(getattr(module, "__path__", ())), None) or getattr(module, "__file__", None) or "an unknown location"
+    )
 
 
 def _other_package(name: str) -> str:

@@ -149,7 +149,7 @@ def test_a_misspelt_parameter_of_resume_is_named(run: Path) -> None:
 
 
 def test_what_is_not_a_run_is_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(shoal.ConfigError, match="is a file; name the run's directory"):
+    with pytest.raises(shoal.ConfigError, match=r"is a file\. Pass the directory of its run"):
         shoal.evaluate(run / "policy.safetensors")
     with pytest.raises(shoal.ConfigError, match=r"no run\.toml"):
         shoal.Run(tmp_path / "none")

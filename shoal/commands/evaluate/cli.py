@@ -83,9 +83,9 @@ def evaluate(runs: tuple[str, ...], **values: Any) -> None:
 
     \b
     Examples:
-      shoal evaluate runs/seed_statistics
-      shoal evaluate sweeps/seed_statistics untrained random
-      shoal evaluate sweeps/seed_statistics --fast --format latex
+      shoal evaluate runs/spread
+      shoal evaluate sweeps/spread untrained random
+      shoal evaluate sweeps/spread --fast --format latex
       shoal evaluate runs/mine --within 5m --processes 4
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     config = command.build(EvaluateConfig, values)

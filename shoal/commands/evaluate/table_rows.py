@@ -47,8 +47,8 @@ def table_rows(found: Evaluations) -> Iterator[TableRow]:
         yield TableRow(kind, one.directory, result.scenario, one.algorithm, 1, *of_play, figures)
     for summary in found.summaries:
         if summary.runs > 1:
-            yield _over_runs("mean", summary, lambda seed_statistics: (seed_statistics.mean, seed_statistics.ci95))
-            yield _over_runs("IQM", summary, lambda seed_statistics: (seed_statistics.iqm, seed_statistics.iqm_ci95))
+            yield _over_runs("mean", summary, lambda one: (one.mean, one.ci95))
+            yield _over_runs("IQM", summary, lambda one: (one.iqm, one.iqm_ci95))
 
 
 def _over_runs(kind: str, summary: SeedGroup, cell: Callable[[SeedStatistics], MeanWithInterval]) -> TableRow:

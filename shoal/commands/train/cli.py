@@ -19,7 +19,7 @@ from deploy.local.config import PRESET_PROCESSES, TrainConfig
 from shoal.commands.evaluate.cli import print_evaluation
 from shoal.commands.train.session import TrainingSession
 
-# The table goes where the log goes; stdout holds results only, so that it can be piped.
+# stdout is for results only, so that it can be piped.
 _screen = Console(markup=False, emoji=False, stderr=True)
 
 OPTION_GROUPS = {
@@ -29,7 +29,7 @@ OPTION_GROUPS = {
     "This machine": ("copies", "threads", "redis", "redis_password_file", "redis_ca_file"),
     "Advanced": ("preset", "lockstep", "chunk_rows"),
 }
-"""Options of the command by the heading under which `--help` shows them, in order."""
+"""Names of the options by heading, in the order of `--help`."""
 
 
 class TrainCommand(click.Command):
@@ -85,7 +85,7 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
 
 
 def _prepare_lockstep(directory: RunDirectory, config: TrainConfig) -> None:
-    """Logs into the run's directory, since the screen is for the display, and sets what torch reads at its import."""
+    """Logs to a file, because the screen shows the display, and sets the variable that torch reads on import."""
     directory.logs.mkdir(exist_ok=True)
     start_logging("lockstep", "WARNING", file=directory.logs / "lockstep.log")
     os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))

@@ -1,14 +1,14 @@
-"""The diagnosis and the film at the end of `shoal train`, made by a process of their own for a user's environment.
+"""The final tasks of `shoal train`: the diagnosis and the films, made in a child process for a user's environment.
 
-    parent: task ------------> child (final_task_process.py)
-       <---- what it found, or why it failed
+    parent:  FinalTask ----------> child (final_task_process.py)
+             FinalTaskResult <----
 
-A copy of the environment that hangs costs the diagnosis or the film, not the command: the parent waits for a limited
-time. Then it kills the child and everything that the copies started.
+An environment that hangs costs the diagnosis or the film, not the command: the parent waits for a limited time, then
+kills the child and every process that the environment started.
 
-| waits for                | frees it                                                      |
-|--------------------------|---------------------------------------------------------------|
-| parent: the child's end  | its answer, its end, the time limit, or a request to stop     |
+| waits                          | ends with                                                            |
+|--------------------------------|----------------------------------------------------------------------|
+| the parent, for the result     | the result, the child's end, the time-out, or a request to stop      |
 """
 
 from __future__ import annotations
@@ -26,46 +26,51 @@ from common.run.directory import RunDirectory
 from shoal.commands.diagnose.warning import DiagnosisWarning
 
 TIMEOUT_S = 120.0
-"""Longest time for a diagnosis or a film."""
+"""Longest time for one task [s]."""
 _POLL_PERIOD_S = 0.2
 MAX_ANSWER_BYTES = 16 * 2**20
 
 
 class FinalTask(msgspec.Struct, frozen=True):
-    """What to make of which run; the other fields are a film's."""
+    """A diagnosis or a film of a run."""
 
     kind: Literal["diagnosis", "film"]
     run: str
     episodes: int
     output: str = ""
+    """File of the film."""
     width: int = 0
+    """Width of the film [pixels]."""
     steps: int = 0
+    """Longest part of an episode to film [steps]."""
 
 
 class FinalTaskResult(msgspec.Struct, frozen=True):
-    """What the child found; `error` says why it failed and is empty if it did not."""
+    """The result of a task; only a diagnosis has updates and warnings."""
 
     updates: int = 0
+    """Number of updates of the diagnosed policies."""
     warnings: list[DiagnosisWarning] = []
     error: str = ""
+    """Reason why the task failed; empty if it succeeded."""
 
 
-def make(task: FinalTask) -> FinalTaskResult:
-    """Makes the diagnosis or the film in this process; ShoalError, or what the environment raises."""
+def run_task(task: FinalTask) -> FinalTaskResult:
+    """Makes the diagnosis or the film in this process; raises ShoalError, or any exception of the environment."""
     directory = RunDirectory(Path(task.run))
     if task.kind == "film":
-        from actor_node.rendering.film import render  # noqa: PLC0415  (only now: Pillow, and the world's own renderer)
+        from actor_node.rendering.film import render  # noqa: PLC0415  (Pillow is an optional dependency)
 
         render([directory], Path(task.output), episodes=task.episodes, width=task.width, steps=task.steps)
         return FinalTaskResult()
-    from shoal.commands.diagnose.diagnosis import diagnose  # noqa: PLC0415  (the other way round it would be a circle)
+    from shoal.commands.diagnose.diagnosis import diagnose  # noqa: PLC0415  (importing it above would be circular)
 
     found = diagnose(directory, task.episodes)
     return FinalTaskResult(found.updates, found.warnings)
 
 
 def run_in_child(task: FinalTask, stopped: Callable[[], bool], *, timeout_s: float = TIMEOUT_S) -> FinalTaskResult:
-    """Makes it in a child process; WorldError if the child fails, ends without an answer or takes over `timeout_s`."""
+    """Runs a task in a child process; raises WorldError if it fails, ends without a result or exceeds `timeout_s`."""
     child = ChildProcess("shoal.commands.train.final_task_process")
     try:
         child.pipe.send_bytes(msgspec.json.encode(task))
@@ -74,12 +79,12 @@ def run_in_child(task: FinalTask, stopped: Callable[[], bool], *, timeout_s: flo
             if stopped():
                 raise WorldError("stopped")
             if time.monotonic() > deadline:
-                raise WorldError(f"not done within {timeout_s:.0f} s")
-        answer = msgspec.json.decode(child.pipe.recv_bytes(MAX_ANSWER_BYTES), type=FinalTaskResult)
+                raise WorldError(f"it did not finish within {timeout_s:.0f} s")
+        result = msgspec.json.decode(child.pipe.recv_bytes(MAX_ANSWER_BYTES), type=FinalTaskResult)
     except EOFError:
-        raise WorldError("its process ended without an answer") from None
+        raise WorldError("its process ended without a result") from None
     finally:
         child.kill()
-    if answer.error:
-        raise WorldError(answer.error)
-    return answer
+    if result.error:
+        raise WorldError(result.error)
+    return result

@@ -128,8 +128,8 @@ def test_a_failed_artifact_costs_one_line(tmp_path: Path, console: Console) -> N
     directory.run_file.unlink()
     showing.conclude(film=True)
     said = shown(console)
-    assert f"look at it in a browser: {served.url}" in said
-    assert "without a film: " in said
-    assert "without the report: " in said
+    assert f"dashboard: {served.url}" in said
+    assert "skipped a film: " in said
+    assert "skipped the report: " in said
     with pytest.raises(OSError, match=r".*"):
         get(served)

@@ -214,7 +214,7 @@ def test_a_failed_diagnosis_costs_one_line(tmp_path: Path) -> None:
     artifacts = Artifacts(TrainConfig(), screen)
     artifacts.begin(directory, make_display(screen, "a run"))
     artifacts.warn(lambda: False)
-    assert "without a diagnosis: " in screen.file.getvalue()
+    assert "skipped a diagnosis: " in screen.file.getvalue()
     assert "policy.safetensors does not exist" in screen.file.getvalue()
 
 

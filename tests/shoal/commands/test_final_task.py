@@ -86,12 +86,12 @@ def test_a_stop_ends_a_copy_that_does_not_close(
 
 
 def test_the_limit_ends_it(run: Callable[[str], FinalTask]) -> None:
-    with pytest.raises(WorldError, match="not done within 1 s"):
+    with pytest.raises(WorldError, match="did not finish within 1 s"):
         run_in_child(run("hang"), lambda: False, timeout_s=1.0)
 
 
 def test_a_process_that_ends_is_an_error(run: Callable[[str], FinalTask]) -> None:
-    with pytest.raises(WorldError, match="ended without an answer"):
+    with pytest.raises(WorldError, match="ended without a result"):
         run_in_child(run("exit"), lambda: False)
 
 

@@ -104,7 +104,7 @@ def test_an_environments_own_spaces_go_in_and_come_out() -> None:
     ("obs", "words"),
     [
         ({"agent_9": [0.0] * 18}, "'agent_9' is not an agent of this team. Agents: agent_0, agent_1, agent_2"),
-        ({"agent_0": [0.0] * 17}, "the observation of agent_0 has the shape \\[17\\].*a vector of 18 numbers"),
+        ({"agent_0": [0.0] * 17}, "The observation of agent_0 has the shape \\[17\\].*a vector of 18 numbers"),
         (np.zeros((4, 53)), "joint observations have the shape \\[4, 53\\]. Pass \\[copies, 54\\] or \\[54\\]"),
         (np.zeros((2, 2, 54)), "shape \\[2, 2, 54\\]"),
     ],

@@ -47,8 +47,8 @@ def rows(config: BenchConfig) -> Iterator[BenchRow | BenchProgress]:
     reference.close()
     name = "end-to-end/simple_spread"
     yield row(name, "env steps/s", speed.env_steps_s, ("mpe2 stepping alone", mpe2), GOAL)
-    due_s = speed.env_steps_s / STEPS_AN_UPDATE
-    yield row(f"{name}/updates", "updates/s", speed.updates_s, ("one per 100 env steps", due_s))
+    required_rate = speed.env_steps_s / STEPS_AN_UPDATE
+    yield row(f"{name}/updates", "updates/s", speed.updates_s, ("one per 100 env steps", required_rate))
 
 
 def train_and_measure(processes: Processes, seconds: float, *options: object) -> RunSpeed:

@@ -133,7 +133,7 @@ def _tables(found: Diagnosis) -> list[Table]:
         tables.insert(0, _values(found))
     if found.communication:
         tables.insert(0, _communication(found))
-    if found.course is not None:
+    if found.log is not None:
         tables.append(_log_table(found))
     return tables
 
@@ -190,7 +190,7 @@ def _inputs(found: Diagnosis) -> Table:
 
 
 def _log_table(found: Diagnosis) -> Table:
-    log = found.course
+    log = found.log
     table = _table("The last quarter of the log", ("figure", "value"))
     if log is None:
         return table

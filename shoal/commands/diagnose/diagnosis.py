@@ -1,4 +1,4 @@
-"""`shoal diagnose`: looks for problems of a run by playing its team, inspecting its networks, and reading its log.
+"""The diagnosis of a run: plays its team, inspects its networks, reads its log, and derives warnings from the figures.
 
 policies, critics  <-- newest checkpoint            learner_node/inspection/loaded_networks.py (torch)
 rollouts, and rollouts with changed messages        actor_node/evaluation/ablation.py
@@ -90,7 +90,8 @@ class Diagnosis(msgspec.Struct, frozen=True):
     """Names of the agents in `inputs`."""
     inputs: InputFigures
     """Statistics of the network inputs in the episodes."""
-    course: LogFigures | None
+    log: LogFigures | None = msgspec.field(name="course")
+    """Figures of the training log; None if the log is too short."""
     skipped: dict[str, str]
     """Parts that were skipped, and the reasons."""
     warnings: list[DiagnosisWarning]
@@ -141,7 +142,7 @@ def diagnose(
         networks=networks,
         agents=[agent.name for agent in run.joint.agents],
         inputs=inputs,
-        course=figures,
+        log=figures,
         skipped=skipped,
         warnings=merged(one.without_current_settings(run.spec) for one in found),
         seconds=round(time.monotonic() - started_at, 3),

@@ -17,6 +17,9 @@ from shoal.run_history import History
 MIN_LINES = 12
 """Fewest lines, of two seconds each, in which trends are computed."""
 _PIECES = 10
+"""Number of parts of a run whose mean returns are compared."""
+_PER_PLAYER = ("critic_gradient_norm", "policy_gradient_norm", "critic_loss")
+"""Metrics with one value for each player."""
 
 
 class Returns(msgspec.Struct, frozen=True):
@@ -65,7 +68,7 @@ def log_figures(history: History, run: Run) -> LogFigures | None:
     if len(history) < MIN_LINES:
         return None
     clip = run.spec.algorithm.gradient_clip
-    critic, policy, loss = (_largest(history, f"{name}") for name in _PER_PLAYER)
+    critic, policy, loss = (_largest_of_players(history, name) for name in _PER_PLAYER)
     return LogFigures(
         lines=len(history),
         policy_lag=_known(_mean(_late(history.column("policy_lag")))),
@@ -87,10 +90,7 @@ def log_figures(history: History, run: Run) -> LogFigures | None:
     )
 
 
-_PER_PLAYER = ("critic_gradient_norm", "policy_gradient_norm", "critic_loss")
-
-
-def _largest(history: History, name: str) -> Float64s:
+def _largest_of_players(history: History, name: str) -> Float64s:
     with warnings.catch_warnings():
         # The maximum of a line without values is NaN, as intended.
         warnings.simplefilter("ignore", RuntimeWarning)

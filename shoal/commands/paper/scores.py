@@ -14,14 +14,14 @@ from shoal.commands.paper.tasks import MetricColumn, PaperTask
 from shoal.statistics import mean_interval
 
 Verdict = Literal["ahead", "ahead, intervals overlap", "behind", "not told"]
-"""The comparison with the claim, as stored in paper.json; "not told" is of one seed, which has no interval."""
+"""The comparison with the paper's claim, as stored in paper.json; the last value is for a single seed."""
 OUTCOMES: dict[Verdict, str] = {
     "ahead": "ahead",
     "ahead, intervals overlap": "ahead, intervals overlap",
     "behind": "behind",
     "not told": "ahead, but one seed has no interval",
 }
-"""The same as text."""
+"""The text of each verdict."""
 
 
 class Score(msgspec.Struct, frozen=True):

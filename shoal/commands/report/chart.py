@@ -1,7 +1,7 @@
-"""The geometry of a line chart in the pixels of its box. The macro `draw` of parts.html renders it as SVG.
+"""The layout of a line chart in pixels, which the macro `draw` of parts.html renders as SVG.
 
-A plotting library would be slower and larger: the dozen charts of a page take milliseconds next to a running training,
-have a few kilobytes each, and take their colours from the page, light or dark (docs/report.md).
+No plotting library is used, because the dozen charts of a live page must take milliseconds beside a running training,
+need a few kilobytes each, and follow the page's light or dark colours (docs/report.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The figures of a report, one table row each, with an explanation. To add a figure, add a row."""
+"""The figures of a report and their explanations. To add a figure, add a row to LEARNING or SYSTEM."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shoal.commands.report.run_record import RunGroup, RunRecord
 from shoal.commands.report.traces import Trace, band, thinned
 
 _MAX_PAUSE_S = 60.0
-"""Longest time between two lines of a log that counts as waiting; a longer one means that the run was stopped."""
+"""Longest time between two log lines of a running run [s]; after a longer time, the run had been stopped."""
 _WAIT_LINES = 8
 """Number of lines over which the fraction of waiting is averaged."""
 
@@ -31,7 +31,7 @@ class ReportFigure(NamedTuple):
     unit: str
     meaning: str
     series: Callable[[RunRecord, Float64s], Series]
-    """(run, x of each log line) -> lines of the chart."""
+    """Function from (run, x of each log line) to the lines of the chart."""
     scale: Callable[[RunRecord], AxisScale] = lambda _: AxisScale()
     over: str = "env_steps"
     """Metric of the x axis."""
@@ -85,7 +85,10 @@ def _curve(label: str, traces: Sequence[Trace], *, log: bool) -> Curve:
 
 
 def _column(name: str, *, known_from_zero: bool = True) -> Callable[[RunRecord, Float64s], Series]:
-    """A logged metric; known_from_zero: whether zeros at the start are values rather than 'not known yet'."""
+    """Returns a function for the series of a logged metric.
+
+    known_from_zero: whether zeros at the start are values; otherwise they mean that the metric is not known yet.
+    """
 
     def series(record: RunRecord, x: Float64s) -> Series:
         y = record.history.column(name)
@@ -97,7 +100,7 @@ def _column(name: str, *, known_from_zero: bool = True) -> Callable[[RunRecord, 
 
 
 def _by_side(name: str, combine: Callable[..., Float64s], prefix: str = "") -> Callable[[RunRecord, Float64s], Series]:
-    """A metric of each agent, combined for each side."""
+    """Returns a function for one series a side: a metric of each agent, combined over the side's agents."""
 
     def series(record: RunRecord, x: Float64s) -> Series:
         rows = record.history.columns(name)
@@ -108,7 +111,7 @@ def _by_side(name: str, combine: Callable[..., Float64s], prefix: str = "") -> C
 
 
 def _returns(record: RunRecord, x: Float64s) -> Series:
-    """The return of each side is the sum over its agents; the return of a single side is logged."""
+    """Returns one series a side, summed over its agents; with a single side, the logged return."""
     sides = _by_side("return_means", np.sum)(record, x)
     return sides if len(sides) > 1 else _column("return_mean")(record, x)
 
@@ -119,7 +122,7 @@ def _q_and_returns(record: RunRecord, x: Float64s) -> Series:
 
 
 def _learner_waits(record: RunRecord, x: Float64s) -> Series:
-    """Elapsed time that was not spent on updates."""
+    """Returns the percentage of time that was not spent on updates."""
     now, updating = record.history.column("time"), record.history.updating_s
     return _waiting_percent(x, now, (now - updating) - (now[:1] - updating[:1]))
 
@@ -131,7 +134,10 @@ def _actor_waits(record: RunRecord, x: Float64s) -> Series:
 
 
 def _waiting_percent(x: Float64s, now: Float64s, waited: Float64s, processes: Float64s | None = None) -> Series:
-    """The percentage of waiting over the last lines; a counter that falls belongs to a new process."""
+    """Returns the percentage of waiting over the last _WAIT_LINES lines.
+
+    waited: accumulated seconds; a value lower than the previous one comes from a restarted process and is skipped.
+    """
     if len(now) < 2 or not np.isfinite(waited).any():
         return {}
     passed, more = np.diff(now), np.diff(waited)
@@ -144,12 +150,12 @@ def _waiting_percent(x: Float64s, now: Float64s, waited: Float64s, processes: Fl
     return {"": Trace(x[1:], 100 * np.clip(fraction, 0.0, 1.0))}
 
 
-def _clip(record: RunRecord) -> AxisScale:
+def _gradient_scale(record: RunRecord) -> AxisScale:
     clip = record.run.spec.algorithm.gradient_clip
     return AxisScale(log=True, reference=(clip, "clipped to") if clip else None)
 
 
-def _ratio(record: RunRecord) -> AxisScale:
+def _ratio_scale(record: RunRecord) -> AxisScale:
     return AxisScale(reference=(record.run.spec.replay.samples_per_insert, "target"))
 
 
@@ -203,7 +209,7 @@ LEARNING = (
         "before clipping, mean over agents",
         "Gradient norm of one update. Far above the clipping threshold, only the direction of the gradient matters.",
         _by_side("critic_gradient_norm", np.mean),
-        _clip,
+        _gradient_scale,
     ),
     ReportFigure(
         "policy-gradient",
@@ -211,7 +217,7 @@ LEARNING = (
         "before clipping, mean over agents",
         "Gradient norm of one update. Near zero, the policies have stopped changing.",
         _by_side("policy_gradient_norm", np.mean),
-        _clip,
+        _gradient_scale,
     ),
 )
 SYSTEM = (
@@ -238,7 +244,7 @@ SYSTEM = (
         "Average number of times that a transition is sampled, counted after warm-up. The rate limiter keeps it near "
         "the target.",
         _column("samples_per_insert", known_from_zero=False),
-        _ratio,
+        _ratio_scale,
     ),
     ReportFigure(
         "lag",

@@ -1,6 +1,6 @@
-"""Fills the templates of the report page, page.html and parts.html, with the records of runs.
+"""The HTML page of a report: fills the templates page.html and parts.html with the records of runs.
 
-records -> one section for each scenario -> result, films, figures, tables, settings -> Jinja (which escapes all text)
+records -> one section for each scenario -> result, films, figures, tables, settings -> Jinja, which escapes all text
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class ScenarioSection(NamedTuple):
 
 
 class GroupResult(NamedTuple):
-    """The headline of a group: its return with an interval, and the runs behind it."""
+    """The headline of a group of runs: the mean return with its interval."""
 
     label: str
     mean: float

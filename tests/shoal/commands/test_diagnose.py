@@ -212,7 +212,7 @@ def test_a_failed_diagnosis_costs_one_line(tmp_path: Path) -> None:
     directory, _ = create(tmp_path / "run", run_of().spec, run_of().joint)
     screen = Console(file=io.StringIO(), width=200)
     artifacts = Artifacts(TrainConfig(), screen)
-    artifacts.begin(directory, make_display(screen, "a run"))
+    artifacts.start(directory, make_display(screen, "a run"))
     artifacts.warn(lambda: False)
     assert "skipped a diagnosis: " in screen.file.getvalue()
     assert "policy.safetensors does not exist" in screen.file.getvalue()

@@ -37,7 +37,7 @@ def publish_weights(run: Run, replay: str) -> Iterator[str]:
     process.start()
     try:
         if not receiver.poll(ANSWER_TIMEOUT_S):
-            raise ShoalError("the process that publishes weights did not start")
+            raise ShoalError(f"The process that publishes weights did not start within {ANSWER_TIMEOUT_S:g} s.")
         yield receiver.recv()
     finally:
         process.terminate()

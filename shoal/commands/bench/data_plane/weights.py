@@ -48,27 +48,27 @@ def rows(_config: BenchConfig) -> Iterator[BenchRow | BenchProgress]:
 
 
 def _ages(sessions: list[ReplaySession]) -> npt.NDArray[np.float64]:
-    workers, give_up_at = Workers(sessions), time.monotonic() + FIRST_WEIGHTS_TIMEOUT_S
+    polled, give_up_at = PolledSessions(sessions), time.monotonic() + FIRST_WEIGHTS_TIMEOUT_S
     while any(session.weights is None for session in sessions):
         if time.monotonic() > give_up_at:
             raise PeerError(f"not every subscriber received weights within {FIRST_WEIGHTS_TIMEOUT_S:g} s")
-        workers.step()
+        polled.poll()
     found, until = [], time.monotonic() + SECONDS
     while time.monotonic() < until:
-        workers.step()
+        polled.poll()
         now = time.monotonic_ns()
         found += [now - session.weights.header.updates for session in sessions if session.weights is not None]
     return np.asarray(found, np.float64) / 1e9
 
 
-class Workers:
+class PolledSessions:
     """The sessions of many workers, polled as a worker does but without stepping environments."""
 
     def __init__(self, sessions: list[ReplaySession]) -> None:
         self.sessions = sessions
         self._report_at = 0.0
 
-    def step(self) -> None:
+    def poll(self) -> None:
         """Receives pending messages, and reports once a second: the reply shows that the server is alive."""
         now = time.monotonic()
         for i, session in enumerate(self.sessions):

@@ -16,12 +16,13 @@ class CommandEntry(NamedTuple):
     module: str
     function: str
     help: str
-    """Line of `shoal --help`, at most 64 characters: `--help` is not wrapped or cut in 80 columns."""
+    """Line of `shoal --help`: at most 64 characters, so that click does not cut it at 80 columns."""
 
 
 SECTIONS: dict[str, dict[str, CommandEntry]] = {
     "Train": {
         "train": CommandEntry("train.cli", "train", "Train a team on this machine, then evaluate it."),
+        "check": CommandEntry("check.cli", "check", "Check an environment before training on it."),
         "sweep": CommandEntry("sweep.cli", "sweep", "Train one run for each seed and setting, and compare them."),
         "status": CommandEntry("status", "status", "Show how a run is doing and who waits for whom."),
     },

@@ -318,7 +318,7 @@ def check(
     """
     return check_from_python(
         world,
-        _sections(settings or {}),
+        _settings_by_section(settings or {}),
         seconds=_seconds(seconds),
         max_episode_steps=max_episode_steps,
         seed=seed,

@@ -37,11 +37,11 @@ class StartedProcess:
 
     @property
     def log_text(self) -> str:
-        """The text of its log."""
+        """Text of the process's log."""
         return self.log.read_text(errors="replace")
 
     def wait_for(self, pattern: re.Pattern[str], timeout_s: float = START_TIMEOUT_S) -> re.Match[str]:
-        """Waits until the log matches; raises ShoalError with the end of the log if the process ends or is too slow."""
+        """Waits until the log matches; raises ShoalError if the process ends or exceeds the time-out."""
         give_up_at = time.monotonic() + timeout_s
         while not (found := pattern.search(self.log_text)):
             if self.process.poll() is not None or time.monotonic() > give_up_at:

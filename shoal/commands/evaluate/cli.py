@@ -100,18 +100,18 @@ def evaluate(runs: tuple[str, ...], **values: Any) -> None:
     if is_one_run and config.format == "table":
         print_evaluation(evaluate_run(directories[0], config), as_json=config.json)
         return
-    references = _references(directories, baselines, config)
-    evaluated = [_evaluated_run(each, config) for each in directories]
+    references = _evaluate_baselines(directories, baselines, config)
+    evaluated = [_evaluate_listed_run(each, config) for each in directories]
     _print_all(summarise(evaluated, [each.run.spec for each in directories], references), config)
 
 
 def _runs_with_policies(paths: list[Path]) -> list[RunDirectory]:
-    """Returns the runs at the given paths; skips, with a line, the ones in directories of runs without policies yet."""
+    """Returns the runs at the given paths; skips runs without policies that were found in a directory of runs."""
     found = find_runs(paths)
     ready = [each for each in found if each.policy_file.exists() or each.path in paths]
     for each in found:
         if each not in ready:
-            _screen.print(f"skipped {each.path}: no policies yet", soft_wrap=True, markup=False, highlight=False)
+            _screen.print(f"skipped {each.path}: it has no policies yet", soft_wrap=True, markup=False, highlight=False)
     if found and not ready:
         raise ConfigError(f"None of the {len(found)} runs has policies yet. Wait until one has trained.")
     return ready
@@ -163,10 +163,10 @@ def _with_comparison(
     stopped: Callable[[], bool] = lambda: False,
     screen: Console = _screen,
 ) -> Evaluation:
-    """Evaluates a team; one trained to sample its choices also with the other kind of choices, and at random."""
+    """Evaluates a team; if it was trained to sample its choices, also with other choices and with random actions."""
     choices: evaluation.Choices = "drawn" if config.sample else "greedy"
     compares = team.make_sampled_actor is not None and game.spec.exploration.choices == "gumbel"
-    # Each of the two comparisons receives a third of the time of the team itself.
+    # The evaluation takes 0.6 of the time, each of the two comparisons 0.2.
     within = config.within * (0.6 if compares else 1.0)
     other: evaluation.Choices = "greedy" if config.sample else "drawn"
     result = _evaluate_with_progress(
@@ -178,7 +178,7 @@ def _with_comparison(
         screen=screen,
         within=within,
         choices=choices,
-        then=f"a fifth as many with {'sampled' if other == 'drawn' else other} choices, and with random actions"
+        next_text=f"a fifth as many with {'sampled' if other == 'drawn' else other} choices, and with random actions"
         if compares
         else "",
     )
@@ -186,7 +186,6 @@ def _with_comparison(
         return result
     count = max(20, result.episodes // 5) if config.episodes is None else max(1, config.episodes // 5)
     fewer = config if config.episodes is None else msgspec.structs.replace(config, episodes=count)
-    chance = random_team(game, config.seed)
     compare = partial(
         _evaluate_with_progress,
         game,
@@ -197,8 +196,8 @@ def _with_comparison(
         within=within / 3,
         at_most=count,
     )
-    beside = [(other, compare(team, choices=other)), (RANDOM, compare(chance))]
-    compared = [Comparison(name, one.episodes, one.return_mean, one.return_ci95) for name, one in beside]
+    others = [(other, compare(team, choices=other)), (RANDOM, compare(random_team(game, config.seed)))]
+    compared = [Comparison(name, one.episodes, one.return_mean, one.return_ci95) for name, one in others]
     return msgspec.structs.replace(result, compared=compared)
 
 
@@ -211,7 +210,9 @@ def print_evaluation(result: Evaluation, *, as_json: bool) -> None:
         command.result(line)
 
 
-def _references(directories: list[RunDirectory], names: list[str], config: EvaluateConfig) -> list[EvaluatedRun]:
+def _evaluate_baselines(
+    directories: list[RunDirectory], names: list[str], config: EvaluateConfig
+) -> list[EvaluatedRun]:
     """Evaluates the named baselines in the world of the runs; raises ConfigError for runs of different worlds."""
     if not names:
         return []
@@ -219,9 +220,12 @@ def _references(directories: list[RunDirectory], names: list[str], config: Evalu
     launch = read_machine(directories[0]).get("launch", {})
     return [
         EvaluatedRun(
-            one.name, one.algorithm, None, _evaluate_with_progress(game, one, config, launch, within=config.within)
+            baseline.name,
+            baseline.algorithm,
+            None,
+            _evaluate_with_progress(game, baseline, config, launch, within=config.within),
         )
-        for one in teams[len(directories) :]
+        for baseline in teams[len(directories) :]
     ]
 
 
@@ -236,12 +240,12 @@ def _evaluate_with_progress(
     screen: Console = _screen,
     choices: evaluation.Choices = "greedy",
     at_most: int = 0,
-    then: str = "",
+    next_text: str = "",
 ) -> Evaluation:
     """Evaluates a team and shows the progress.
 
-    at_most: number of episodes of a comparison, which prints less; 0: not a comparison. then: the next evaluation, as
-    text.
+    at_most: number of episodes of a comparison, which prints less; 0: not a comparison. next_text: describes the
+    evaluations that follow.
     """
     task, spec = eval_task(game.spec, config), game.spec
     options = play_options(spec, config, launch)._replace(within_s=within, max_episodes=at_most or MAX_EPISODES)
@@ -250,7 +254,7 @@ def _evaluate_with_progress(
         count = "1,000 episodes" if task.batched else f"{count} {within:.0f} s (20 to 1,000)"
     where = "the batched world" if task.batched else "the original environment"
     how = "sampled choices" if choices == "drawn" else "without exploration"
-    text = f"evaluating {team.name}: {count} in {where}, {how}{f'; then {then}' if then else ''}"
+    text = f"evaluating {team.name}: {count} in {where}, {how}{f'; then {next_text}' if next_text else ''}"
     with ProgressWatcher(screen, text, stopped, quiet=at_most > 0) as watcher:
         return evaluation.evaluate_team(
             game,
@@ -264,7 +268,7 @@ def _evaluate_with_progress(
         )
 
 
-def _evaluated_run(directory: RunDirectory, config: EvaluateConfig) -> EvaluatedRun:
+def _evaluate_listed_run(directory: RunDirectory, config: EvaluateConfig) -> EvaluatedRun:
     result = evaluate_run(directory, config)
     spec = directory.run.spec
     return EvaluatedRun(run_name(directory), spec.algorithm.name, spec.seed, result)

@@ -28,7 +28,10 @@ class ProgressWatcher(Watcher):
     def __init__(
         self, screen: Console, text: str, stopped: Callable[[], bool] = lambda: False, *, quiet: bool = False
     ) -> None:
-        """`text` is printed at the start and labels the bar; quiet: no output outside a terminal but a long silence."""
+        """Creates a display.
+
+        text: label of the bar, also printed at the start. quiet: without a terminal, print only long silences.
+        """
         self._screen, self._text, self._stopped, self._quiet = screen, text, stopped, quiet
         self._bar = Progress(console=screen, transient=True, disable=not screen.is_terminal)
         self._started_at = self._printed_at = self._done_at = time.monotonic()

@@ -43,8 +43,8 @@ def table_rows(found: Evaluations) -> Iterator[TableRow]:
             name: (figure.mean, figure.ci95) for name, figure in result.metrics.items()
         }
         figures[RETURN] = result.return_mean, result.return_ci95
-        of_play = (one.run_seed, result.episodes, result.seed, result.updates)
-        yield TableRow(kind, one.directory, result.scenario, one.algorithm, 1, *of_play, figures)
+        settings = (one.run_seed, result.episodes, result.seed, result.updates)
+        yield TableRow(kind, one.directory, result.scenario, one.algorithm, 1, *settings, figures)
     for summary in found.summaries:
         if summary.runs > 1:
             yield _over_runs("mean", summary, lambda one: (one.mean, one.ci95))

@@ -1,6 +1,6 @@
 """Warnings from the figures of a team's messages, values and networks. Pure.
 
-Each function takes figures and returns warnings. The constants are the bounds; each has its reason.
+Each function takes figures and returns warnings. The constants are the bounds, with their reasons.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ _AFTER_TIME_LIMIT = (
     "the team behaves differently after the time limit, where it never trained; the critic extrapolates to states that "
     "it never saw"
 )
-_TOO_YOUNG = (
+_NOT_CONVERGED = (
     "critics start at 0 and have not reached the returns yet; if longer training does not help, the policy exploits "
     "errors of its critic"
 )
-_EXPLOITED = "the policy exploits errors of its critic: maximizing over actions selects overestimated ones"
-_TOO_LOW = (
+_EXPLOITED_ERRORS = "the policy exploits errors of its critic: maximizing over actions selects overestimated ones"
+_UNDERESTIMATES = (
     "the critic lags behind the policy, or has not seen the states that the policy visits now; the minimum of two "
     "critics (matd3) underestimates by design"
 )
@@ -74,7 +74,7 @@ def communication_warnings(ablations: Sequence[Ablation], spec: RunSpec) -> list
     found: list[DiagnosisWarning] = []
     for speaker, rows in groupby(ablations, lambda row: row.speaker):
         sides = list(rows)
-        if not any(_matters(row.shuffled_cost, row.shuffled_cost_ci95, row.return_with) for row in sides):
+        if not any(_is_significant(row.shuffled_cost, row.shuffled_cost_ci95, row.return_with) for row in sides):
             found.append(_ignored(speaker, sides, spec))
         elif len(sides) == 1 and sides[0].shuffled_cost < 0:
             found.append(_harmful(speaker, sides))
@@ -87,7 +87,7 @@ def communication_warnings(ablations: Sequence[Ablation], spec: RunSpec) -> list
 def value_warnings(figures: Sequence[ValueFigures], spec: RunSpec, updates: int) -> list[DiagnosisWarning]:
     """Returns warnings of biased or uninformative critics; with too few updates, only that there are too few."""
     if updates < min_updates(spec):
-        return [warning for critic in figures for warning in _young_critic_warnings(critic, spec, updates)]
+        return [warning for critic in figures for warning in _early_critic_warnings(critic, spec, updates)]
     return [warning for critic in figures for warning in (*_bias_warnings(critic, spec), *_rank_warnings(critic))]
 
 
@@ -103,7 +103,7 @@ def min_updates(spec: RunSpec) -> float:
 
 
 def network_warnings(figures: Sequence[NetworkFigures], exploration: ExplorationSpec) -> list[DiagnosisWarning]:
-    """Returns warnings of hidden layers with mostly dead units and of saturated outputs."""
+    """Returns warnings of hidden layers with mostly dead units, and of saturated outputs."""
     found: list[DiagnosisWarning] = []
     for network in figures:
         dead = [
@@ -130,13 +130,13 @@ def network_warnings(figures: Sequence[NetworkFigures], exploration: Exploration
     return found
 
 
-def _matters(cost: float, interval: tuple[float, float], return_with: float) -> bool:
+def _is_significant(cost: float, interval: tuple[float, float], return_with: float) -> bool:
     low, high = interval
     return (low > 0 or high < 0) and abs(cost) > MIN_EFFECT * abs(return_with)
 
 
 def _ignored(speaker: str, sides: Sequence[Ablation], spec: RunSpec) -> DiagnosisWarning:
-    reacts_to_silence = any(_matters(row.zeroed_cost, row.zeroed_cost_ci95, row.return_with) for row in sides)
+    reacts_to_silence = any(_is_significant(row.zeroed_cost, row.zeroed_cost_ci95, row.return_with) for row in sides)
     plateau = _ON_PLATEAU if _is_on_plateau(sides[0], spec) else ""
     return DiagnosisWarning(
         "communication",
@@ -173,7 +173,7 @@ def _is_on_plateau(row: Ablation, spec: RunSpec) -> bool:
     return abs(row.return_with - PLATEAU) < PLATEAU_WIDTH and row.shuffled_cost < PLATEAU_WIDTH
 
 
-def _young_critic_warnings(critic: ValueFigures, spec: RunSpec, updates: int) -> list[DiagnosisWarning]:
+def _early_critic_warnings(critic: ValueFigures, spec: RunSpec, updates: int) -> list[DiagnosisWarning]:
     if not _is_biased(critic):
         return []
     seen = f"the mean Q of {critic.player} is {critic.value:.2f}, the mean discounted return {critic.realised:.2f}"
@@ -213,12 +213,12 @@ def _bias_warnings(critic: ValueFigures, spec: RunSpec) -> list[DiagnosisWarning
             )
         ]
     if 0.0 <= critic.value * critic.realised < critic.realised**2:
-        first = ("train longer", *_AGAINST_OVERESTIMATION[:1])
-        return [DiagnosisWarning("values", critic.player, seen, _TOO_YOUNG, first, direction)]
+        advice = ("train longer", *_AGAINST_OVERESTIMATION[:1])
+        return [DiagnosisWarning("values", critic.player, seen, _NOT_CONVERGED, advice, direction)]
     if direction == "over":
-        return [DiagnosisWarning("values", critic.player, seen, _EXPLOITED, _AGAINST_OVERESTIMATION)]
+        return [DiagnosisWarning("values", critic.player, seen, _EXPLOITED_ERRORS, _AGAINST_OVERESTIMATION)]
     advice = ("train longer", "raise algorithm.target_rate", *_advice_maddpg(spec))
-    return [DiagnosisWarning("values", critic.player, seen, _TOO_LOW, advice)]
+    return [DiagnosisWarning("values", critic.player, seen, _UNDERESTIMATES, advice)]
 
 
 def _rank_warnings(critic: ValueFigures) -> list[DiagnosisWarning]:

@@ -111,7 +111,7 @@ def _runs_with_policies(paths: list[Path]) -> list[RunDirectory]:
     ready = [each for each in found if each.policy_file.exists() or each.path in paths]
     for each in found:
         if each not in ready:
-            _screen.print(f"skipped {each.path}: it has no policies yet", soft_wrap=True, markup=False, highlight=False)
+            _screen.print(f"skipped {each.path}: no policies yet", soft_wrap=True, markup=False, highlight=False)
     if found and not ready:
         raise ConfigError(f"None of the {len(found)} runs has policies yet. Wait until one has trained.")
     return ready

@@ -185,7 +185,6 @@ def seed_test(make: Callable[[], World], seed: int) -> ContractTest:
         finally:
             world.close()
     first, second = seen
-    copies_text = f"two copies with seed {seed} and the same actions"
     for at, (one, other) in enumerate(zip(first, second, strict=False)):
         if one.shape != other.shape or not np.array_equal(one, other):
             where = "after reset" if at == 0 else f"in step {at}"

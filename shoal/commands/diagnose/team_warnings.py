@@ -213,8 +213,8 @@ def _bias_warnings(critic: ValueFigures, spec: RunSpec) -> list[DiagnosisWarning
             )
         ]
     if 0.0 <= critic.value * critic.realised < critic.realised**2:
-        advice = ("train longer", *_AGAINST_OVERESTIMATION[:1])
-        return [DiagnosisWarning("values", critic.player, seen, _NOT_CONVERGED, advice, direction)]
+        to_try = ("train longer", *_AGAINST_OVERESTIMATION[:1])
+        return [DiagnosisWarning("values", critic.player, seen, _NOT_CONVERGED, to_try, direction)]
     if direction == "over":
         return [DiagnosisWarning("values", critic.player, seen, _EXPLOITED_ERRORS, _AGAINST_OVERESTIMATION)]
     advice = ("train longer", "raise algorithm.target_rate", *_advice_maddpg(spec))

@@ -24,7 +24,7 @@ SECTIONS: dict[str, dict[str, CommandEntry]] = {
         "train": CommandEntry("train.cli", "train", "Train a team on this machine, then evaluate it."),
         "check": CommandEntry("check.cli", "check", "Check an environment before training on it."),
         "sweep": CommandEntry("sweep.cli", "sweep", "Train one run for each seed and setting, and compare them."),
-        "status": CommandEntry("status", "status", "Show how a run is doing and who waits for whom."),
+        "status": CommandEntry("status", "status", "Show the rates and waits of a run in training."),
     },
     "Evaluate": {
         "evaluate": CommandEntry("evaluate.cli", "evaluate", "Play whole episodes with a trained team and measure it."),
@@ -34,7 +34,7 @@ SECTIONS: dict[str, dict[str, CommandEntry]] = {
     },
     "Show": {
         "report": CommandEntry("report.cli", "report", "Write runs as one HTML page."),
-        "render": CommandEntry("report.cli", "render", "Film a trained team."),
+        "render": CommandEntry("render", "render", "Film a trained team."),
     },
     "Export": {
         "export": CommandEntry("export.cli", "export", "Write a team's policies as ONNX."),

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from common.errors import FinishedError
-from common.open_run import Check, RunOptions, open_run
 from common.process import command
 from common.process.health import Health, HttpPort
 from common.process.logs import start_logging
@@ -20,6 +19,7 @@ from common.process.parent import die_with_parent
 from common.process.resources import allow_many_connections, memory_limit_bytes
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
+from common.run.open_run import Check, RunOptions, open_run
 from common.run.run import RunSpec
 from common.spec import AgentsSpec
 from common.wire.keys import load_keys

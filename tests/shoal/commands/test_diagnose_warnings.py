@@ -16,12 +16,12 @@ from shoal.commands.diagnose.log_figures import LogFigures, Returns, log_figures
 from shoal.commands.diagnose.log_warnings import log_warnings
 from shoal.commands.diagnose.team_warnings import (
     communication_warnings,
-    fewest_updates,
+    min_updates,
     network_warnings,
     value_warnings,
 )
 from shoal.commands.diagnose.warning import DiagnosisWarning, merged
-from shoal.commands.report.history import History
+from shoal.run_history import History
 from tests.actor_node.talkers import run_of, talkers
 
 from .report_runs import line
@@ -158,7 +158,7 @@ def test_a_run_of_few_updates_is_only_advised_to_train_longer() -> None:
     assert warning.to_try == ("train longer",)
     assert "about 2,000 updates with these settings; this run has made 60" in warning.means
     assert value_warnings([values(0.1, 0.0)], SPEC, 60) == []
-    enough = round(fewest_updates(SPEC))
+    enough = round(min_updates(SPEC))
     assert enough == 2_000
     assert len(value_warnings([young], SPEC, enough + 1)) == 2
 

@@ -24,7 +24,7 @@ from common.wire.weights import WeightsHeader
 if TYPE_CHECKING:
     from learner_node.batches import Batches
 
-ANSWER_S = 30.0
+ANSWER_TIMEOUT_S = 30.0
 BIND = "tcp://127.0.0.1:0"
 
 
@@ -36,8 +36,8 @@ def publish_weights(run: Run, replay: str) -> Iterator[str]:
     process = context.Process(target=publish, args=(run, replay, sender, os.getpid()), daemon=True)
     process.start()
     try:
-        if not receiver.poll(ANSWER_S):
-            raise ShoalError("the process that publishes weights did not start")
+        if not receiver.poll(ANSWER_TIMEOUT_S):
+            raise ShoalError(f"The process that publishes weights did not start within {ANSWER_TIMEOUT_S:g} s.")
         yield receiver.recv()
     finally:
         process.terminate()
@@ -50,7 +50,7 @@ def publish(run: Run, replay: str, ready: Connection, parent: int) -> None:
 
     die_with_parent(parent)
     client = Client(zmq.Context(), replay)
-    client.ask(Open("bench", run), Opened, ANSWER_S)
+    client.ask(Open("bench", run), Opened, ANSWER_TIMEOUT_S)
     broadcast = Broadcast(BIND)
     ready.send(broadcast.endpoint)
     flat = np.zeros(weight_count(run.players, run.spec.network), np.float32)

@@ -20,11 +20,13 @@ from actor_node.evaluation.batched_rollouts import play_episodes
 from actor_node.evaluation.copy_rollouts import make_copy_set, play_in_copies
 from actor_node.evaluation.episode_schedule import MAX_EPISODES, MIN_EPISODES, EpisodeSchedule, PlayLimits
 from actor_node.evaluation.episodes import Actor, Episode, EpisodeBatch, RolloutStats, Watcher
+from actor_node.evaluation.info_metrics import info_metrics
 from actor_node.evaluation.process_pool import PoolTask, ProcessPool
 from actor_node.evaluation.task import EvalTask, is_foreign, make_eval_copy, make_eval_world
 from common.errors import ConfigError, WorldError
 from common.policy.heads import Floats
 from common.run.run import Run
+from common.worlds.adapters.info_metrics import MAX_NAMES
 
 COPIES = 50
 """Environments stepped together, so that one forward pass of the policy serves many.
@@ -116,7 +118,13 @@ def _play_foreign(rollout: RolloutTask, options: PlayOptions, max_steps: int, wa
     if not len(rollouts.returns):
         first = rollouts.failures[0].failure if rollouts.failures else "every evaluation process has ended"
         raise WorldError(f"{rollout.name}: every episode failed: {first}")
-    return RolloutResult(rollouts, run.spec.scenario, max_steps=max_steps)
+    metrics, refused = info_metrics(episodes)
+    if refused:
+        watcher.notify(
+            f"numbers in the infos that are not shown: {', '.join(refused)} (a column of that name exists, or there are "
+            f"more than {MAX_NAMES} names)"
+        )
+    return RolloutResult(rollouts._replace(info_metrics=metrics), run.spec.scenario, max_steps=max_steps)
 
 
 def _play_in_this_process(task: PoolTask, watcher: Watcher) -> list[Episode]:

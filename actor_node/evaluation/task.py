@@ -11,6 +11,8 @@ from common.spec import difference
 from common.worlds import FOREIGN, REAL_MPE2, World, changed_options, make_world
 
 Dynamics = Literal["mpe2", "legacy"]
+FOREIGN_DYNAMICS = "own"
+"""The dynamics that results of an environment name if it is not one of MPE."""
 
 
 class EvalTask(NamedTuple):
@@ -54,7 +56,7 @@ def make_eval_copy(run: Run, team: str, seed: int) -> World:
     trained in.
     """
     spec = run.spec
-    world = make_world(spec.scenario, 1, seed=seed, options=spec.world, restart_ended=False)
+    world = make_world(spec.scenario, 1, seed=seed, options=spec.world, restart_ended=False, info_metrics=True)
     return _check_agents(world, run, team, "installed ")
 
 

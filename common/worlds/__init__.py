@@ -50,6 +50,7 @@ def make_world(
     options: Mapping[str, Any] | None = None,
     max_episode_steps: int = 0,
     restart_ended: bool = True,
+    info_metrics: bool = False,
     on_made: Callable[[int], object] | None = None,
     on_fault: Callable[[BaseException], object] | None = None,
     **more_options: Any,
@@ -60,6 +61,7 @@ def make_world(
     options: of the scenario (`scenarios()` lists them), or of the module's `parallel_env` for a `pettingzoo:` name.
     max_episode_steps: an episode that is still running after this number of steps is truncated; 0 sets no limit.
     restart_ended: whether `step()` resets a copy whose episode ended; otherwise that copy stays absent until `reset()`.
+    info_metrics: whether the metrics of steps contain the numbers that the environment returns in its infos.
     on_made: called with the index of each copy after the copy was made.
     on_fault: called with what making raised, before the copies made so far are closed.
     more_options: more of `options`, as keywords; an option called like a parameter above needs `options`.
@@ -75,9 +77,12 @@ def make_world(
         from common.worlds.adapters.pettingzoo import PettingZooWorld  # noqa: PLC0415  (actors do not need it installed)
 
         module = name.removeprefix(FOREIGN)
-        return PettingZooWorld.of_module(
+        foreign = PettingZooWorld.of_module(
             name, module, copies, seed=seed, options=given, episodes=episodes, on_made=made, on_fault=fault
         )
+        if info_metrics:
+            foreign.read_info_metrics()
+        return foreign
     scenario = _scenario(name.removeprefix(REAL_MPE2), given)
     if name.startswith(REAL_MPE2):
         from common.worlds.particle.real_mpe2 import real_mpe2  # noqa: PLC0415  (actors do not need it installed)

@@ -17,7 +17,8 @@ Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
-_NO_METRICS: Mapping[str, Float64Array] = MappingProxyType({})
+NO_METRICS: Mapping[str, Float64Array] = MappingProxyType({})
+"""The metrics of a step without any."""
 
 
 class Step(NamedTuple):
@@ -35,8 +36,8 @@ class Step(NamedTuple):
     """[copies, sum obs]: the true successor of the last observation, never one of a reset."""
     episode_over: BoolArray
     """[copies]: whether the episode ended with this step, for any reason; worlds that restart have reset the copy."""
-    metrics: Mapping[str, Float64Array] = _NO_METRICS
-    """name -> [copies, agents]: the scenario's benchmark data; empty if it was not requested."""
+    metrics: Mapping[str, Float64Array] = NO_METRICS
+    """name -> [copies, agents]: the scenario's benchmark data, or the numbers in the infos; empty if not requested."""
 
 
 class EpisodeRules(NamedTuple):

@@ -37,8 +37,9 @@ from common.worlds.adapters.contract import (
     step_result,
 )
 from common.worlds.adapters.faults import agent_text, copy_text, environment_error, printable
+from common.worlds.adapters.info_metrics import InfoMetrics
 from common.worlds.adapters.spaces import describe_spaces
-from common.worlds.world import DEFAULT_EPISODE_RULES, EpisodeRules, Float32Array, Step, check_actions
+from common.worlds.world import DEFAULT_EPISODE_RULES, NO_METRICS, EpisodeRules, Float32Array, Step, check_actions
 
 _log = logging.getLogger(__name__)
 _CHECKED_EPISODES = 2
@@ -103,6 +104,7 @@ class PettingZooWorld:
             _warn_once(name, _MASKS)
         self._rng = np.random.default_rng(seed)
         self._discount = np.ones((self.copies, len(agents)), np.float32)
+        self._info_metrics: InfoMetrics | None = None
 
     @classmethod
     def of_module(
@@ -154,6 +156,7 @@ class PettingZooWorld:
             over[c] = self._step_copy(c, actions[c], next_obs[c], reward[c], present[c])
         self._check_finite(next_obs)
         discount = self._discount.copy()
+        metrics = self._info_metrics.of_step(self.infos, present) if self._info_metrics else NO_METRICS
         obs = next_obs.copy()
         for c, copy in enumerate(self._copies):
             if over[c]:
@@ -166,7 +169,11 @@ class PettingZooWorld:
                 for agent in copy.departed:
                     obs[c, self._slots[agent].obs] = 0.0
         self._check_finite(obs)
-        return Step(obs, reward, discount, present, next_obs, over)
+        return Step(obs, reward, discount, present, next_obs, over, metrics)
+
+    def read_info_metrics(self) -> None:
+        """Adds the numbers in the infos to the metrics of every step."""
+        self._info_metrics = InfoMetrics(list(self._index))
 
     def wrap(self, around: Callable[[ParallelEnv], ParallelEnv]) -> None:
         """Replaces every environment by `around(environment)`, for example a wrapper that films it."""

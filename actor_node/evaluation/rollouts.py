@@ -121,7 +121,7 @@ def _play_foreign(rollout: RolloutTask, options: PlayOptions, max_steps: int, wa
     metrics, refused = info_metrics(episodes)
     if refused:
         watcher.notify(
-            f"numbers in the infos that are not shown: {', '.join(refused)} (a column of that name exists, or there are "
+            f"numbers in the infos that are not shown: {', '.join(refused)} (another column has the name, or there are "
             f"more than {MAX_NAMES} names)"
         )
     return RolloutResult(rollouts._replace(info_metrics=metrics), run.spec.scenario, max_steps=max_steps)

@@ -14,7 +14,7 @@ from common.wire.keys import Keys
 from common.wire.messages import PutWeights
 from common.wire.sockets import bind, make_socket, send
 from common.wire.weights import WeightsHeader, pack_weights
-from learner_node.batches import Batches
+from learner_node.replay_client import ReplayClient
 
 SHORTEST_PERIOD_S = 0.2
 LONGEST_PERIOD_S = 5.0
@@ -39,7 +39,7 @@ def first_version(checkpoint: int, remembered: int, checkpoint_period_s: float) 
     return known + 1 + (math.ceil(2 * unseen_s / SHORTEST_PERIOD_S) if known else 0)
 
 
-class Publisher(Protocol):
+class WeightsSender(Protocol):
     """The way of a learner's weights to the actors. All times are monotonic seconds."""
 
     def first_version(self, checkpoint: int, remembered: int, checkpoint_period_s: float) -> int:
@@ -48,7 +48,7 @@ class Publisher(Protocol):
     def is_due(self, updates: int, now: float) -> bool:
         """Returns whether weights are to be sent."""
 
-    def send(self, header: WeightsHeader, flat: npt.NDArray[np.float32], stream: Batches, now: float) -> None:
+    def send(self, header: WeightsHeader, flat: npt.NDArray[np.float32], replay: ReplayClient, now: float) -> None:
         """Sends weights; ValueError if they are not finite."""
 
 
@@ -80,8 +80,8 @@ class Broadcast:
         waited_s = now - self._sent_at
         return waited_s >= (SHORTEST_PERIOD_S if updates > self._updates else LONGEST_PERIOD_S)
 
-    def send(self, header: WeightsHeader, flat: npt.NDArray[np.float32], stream: Batches, now: float) -> None:
-        """Broadcasts weights; every LEAVE_PERIOD_S also stores a copy at the replay servers of `stream`.
+    def send(self, header: WeightsHeader, flat: npt.NDArray[np.float32], replay: ReplayClient, now: float) -> None:
+        """Broadcasts weights; every LEAVE_PERIOD_S also stores a copy at the replay servers of `replay`.
 
         ValueError if the weights are not finite; they are not sent.
         """
@@ -90,7 +90,7 @@ class Broadcast:
         self._sent_at, self._updates = now, header.updates
         if now - self._left_at >= LEAVE_PERIOD_S:
             self._left_at = now
-            stream.send(PutWeights(header.version), frame)
+            replay.send(PutWeights(header.version), frame)
 
     def close(self) -> None:
         """Closes the socket; frames that were sent still have a moment to leave."""

@@ -107,8 +107,10 @@ class BatchChecker:
 class ReplaySession:
     """The session with one replay server. All times are monotonic seconds."""
 
-    def __init__(self, client: Client, run: Run, learner: str, clock: tuple[int, int], checker: BatchChecker) -> None:
-        """clock: inserts and samples of the server, as far as this learner knows."""
+    def __init__(
+        self, client: Client, run: Run, learner: str, checker: BatchChecker, *, inserts: int, samples: int
+    ) -> None:
+        """inserts, samples: transitions that the server stored and sampled, as far as this learner knows."""
         self.client = client
         self.opened: Opened | None = None
         self.status: Status | None = None
@@ -120,7 +122,7 @@ class ReplaySession:
         """Transitions in the server's table."""
         self.virtual_time = 0.0
         """Virtual time of the next request, in the fair queue over servers."""
-        self.inserts, self._samples = clock
+        self.inserts, self._samples = inserts, samples
         self._refusals = Refusals(client.endpoint, "learner")
         self._run, self._learner, self._checker = run.without_spaces, learner, checker
         self._open_sent_at = -OPEN_PERIOD_S

@@ -36,13 +36,13 @@ class UpdateVariant(NamedTuple):
     """Whether rows have importance-sampling weights, after prioritised sampling."""
 
 
-class Training:
+class Trainer:
     """The networks of one run and their updates.
 
     Example:
-        training = Training(run, choose_device(gpu=False))
-        stats = training.update(batch, updates=0, progress=0.0, now=time.monotonic())
-        flat = training.algorithm.policy_weights()
+        trainer = Trainer(run, choose_device(gpu=False))
+        stats = trainer.update(batch, updates=0, progress=0.0, now=time.monotonic())
+        flat = trainer.algorithm.policy_weights()
     """
 
     def __init__(self, run: Run, device: Device) -> None:

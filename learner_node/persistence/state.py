@@ -33,7 +33,7 @@ class Counters(msgspec.Struct, forbid_unknown_fields=True):
     trained_s: float = 0.0
     """Time charged to the budget [s]."""
     updating_s: float = 0.0
-    """Time of the loop's iterations that updated [s]. It includes the wait for each batch inside `Batches.next`."""
+    """Time of the loop's iterations that updated [s], with the wait for each batch in `ReplayClient.next`."""
     weights_version: int = 0
     best_return: float | None = None
     """Best mean return of training episodes at a checkpoint so far."""

@@ -6,7 +6,7 @@ metrics.jsonl, one object a line: `time` (Unix seconds), `trained_s`, `updating_
 `reward_mean`, `reward_spread`, `reward_size`; `episode_steps`, `reward_change`; from the replay server's status
 `return_mean` (last episodes, exploration included), `return_means` over agents, `env_steps_per_s`,
 `samples_per_insert`, `policy_lag`, `replay_size`, `actors`, `actors_waited_s` (sum over actors), `waiting` (which
-process waits for which at this moment, as text). `updating_s` includes the waits for batches inside `Batches.next`.
+process waits for which at this moment, as text). `updating_s` includes the waits for batches in `ReplayClient.next`.
 TensorBoard, over updates: `agent{i}/losses`, `agent{i}/mean_episode_rewards`, `run/...`. A tracker receives the
 numbers of the line under their own names. docs/tracking.md describes every field.
 """

@@ -13,9 +13,9 @@ from common.process.metrics import software_version
 from common.run.run import Run
 from common.wire.messages import LONGEST_TEXT, MOST_WARNINGS, LearnerReport, Status
 from learner_node import schedule
-from learner_node.batches import Batches
 from learner_node.clocks import RunClock, UpdateRate
-from learner_node.persistence.saving import Saving
+from learner_node.persistence.saver import Saver
+from learner_node.replay_client import ReplayClient
 from learner_node.replay_session import SampledBatch
 from learner_node.reporting.metrics import Metrics
 from learner_node.reporting.metrics_log import MetricsLog
@@ -29,15 +29,15 @@ FEWEST_EPISODES = 100
 _log = logging.getLogger(__name__)
 
 
-class Reporting:
+class Reporter:
     """Reports on one run. All times are monotonic seconds."""
 
     def __init__(
         self,
         run: Run,
         learner: str,
-        saving: Saving,
-        stream: Batches,
+        saver: Saver,
+        replay: ReplayClient,
         metrics: Metrics,
         *,
         metrics_log: MetricsLog,
@@ -46,8 +46,8 @@ class Reporting:
     ) -> None:
         """learner: this learner's name. clock, wait: those of the loop, whose state is reported."""
         self._run, self._learner = run, learner
-        self._saving, self._counters = saving, saving.counters
-        self._stream, self._metrics, self._metrics_log = stream, metrics, metrics_log
+        self._saver, self._counters = saver, saver.counters
+        self._replay, self._metrics, self._metrics_log = replay, metrics, metrics_log
         self._clock, self._wait = clock, wait
         self._inputs = InputStats(run, self._counters.reward_size)
         self._rate, self._insert_rate = UpdateRate(), InsertRate()
@@ -63,7 +63,7 @@ class Reporting:
         """Reports an activity during which the learner cannot report, in the log and to the replay servers."""
         self._activity = activity
         _log.info("%s", activity)
-        self._stream.send(self._report(None, finished=False))
+        self._replay.send(self._report(None, finished=False))
 
     def resumed(self, first_version: int) -> None:
         """Takes the version of the first weights after a resume, to tell old transitions from new ones."""
@@ -87,7 +87,7 @@ class Reporting:
         """Reports to the replay servers and Prometheus."""
         self._rate.observe(self._counters.updates, now)
         self._observe_warm_up(now)
-        self._stream.send(self._report(losses, finished=False))
+        self._replay.send(self._report(losses, finished=False))
 
     def write_metrics(self, losses: Losses | None) -> None:
         """Writes a line of metrics.jsonl, and new remarks on inputs to the log; nothing before the first losses."""
@@ -104,11 +104,11 @@ class Reporting:
             "exploration_scale": schedule.exploration_scale(spec.exploration, progress, counters.env_steps),
         }
         self._inputs.observe_norms(losses.critic_gradient_norm)
-        self._inputs.episode_steps = episode_steps(self._stream.status)
+        self._inputs.episode_steps = episode_steps(self._replay.status)
         values["episode_steps"] = self._inputs.episode_steps or math.nan
         values["reward_change"] = self._inputs.reward_change or math.nan
         inputs = asdict(self._inputs.figures) if self._inputs.figures else {}
-        self._metrics_log.write(counters.updates, {**values, **inputs}, losses, self._stream.status)
+        self._metrics_log.write(counters.updates, {**values, **inputs}, losses, self._replay.status)
         for remark in self._inputs.remarks():
             # The numbers of a remark may change, its subject does not.
             if (subject := first_words(remark)) not in self._logged_remarks:
@@ -119,7 +119,7 @@ class Reporting:
         """Logs the progress of the run."""
         if self._activity:
             _log.info("%s", self._activity)
-        counters, status = self._counters, self._stream.status
+        counters, status = self._counters, self._replay.status
         if not counters.updates:
             return
         return_mean = status.return_mean if status else math.nan
@@ -138,7 +138,7 @@ class Reporting:
         if finished and not counters.updates:
             self._warning = ended_too_early(self._run.spec)
             _log.warning("%s", self._warning)
-        self._stream.send(self._report(losses, finished=finished))
+        self._replay.send(self._report(losses, finished=finished))
         _log.info(
             "%s after %d updates, %d environment steps, %.0f s",
             "finished" if finished else "stopped",
@@ -155,7 +155,7 @@ class Reporting:
 
     def _observe_warm_up(self, now: float) -> None:
         """Updates the forecast of the warm-up, and the warning if the budget ends before it."""
-        status, counters, spec = self._stream.status, self._counters, self._run.spec
+        status, counters, spec = self._replay.status, self._counters, self._run.spec
         if status is None or (counters.updates and not self._activity):
             self._warning = ""
             return
@@ -174,9 +174,9 @@ class Reporting:
     def _report(self, losses: Losses | None, *, finished: bool) -> LearnerReport:
         counters = self._counters
         progress = counters.progress(self._run.spec.budget)
-        self._metrics.observe(losses, progress, self._stream.rejected)
+        self._metrics.observe(losses, progress, self._replay.rejected)
         self._metrics.observe_inputs(self._inputs.figures, self._run.spec.algorithm.reward_scale)
-        saved_at = self._saving.saved_at
+        saved_at = self._saver.saved_at
         warnings = [self._warning, *self._inputs.remarks()]
         return LearnerReport(
             learner=self._learner,

@@ -27,7 +27,7 @@ from learner_node.devices import Device
 from learner_node.persistence.state import Counters, TrainingState, capture, restore
 from learner_node.stacked.heads import Heads
 from learner_node.stacked.update import StackedUpdate
-from learner_node.trainer import Training
+from learner_node.trainer import Trainer
 from tests.common.examples import make_header
 from tests.common.head_examples import MOVERS, logits_of
 from tests.deploy.lockstep.test_lockstep import Training as LockstepTraining
@@ -186,7 +186,7 @@ def test_an_update_keeps_no_graph_and_waits_for_no_number(monkeypatch: pytest.Mo
         msgspec.structs.replace(SEED, replay=make_run_spec({"scenario": "x", "replay": {"batch": 16}}).replay),
         MOVERS,
     )
-    training = Training(run, Device(torch.device("cpu")))
+    training = Trainer(run, Device(torch.device("cpu")))
     training.update(records_of(run, 0), 0, 0.0, 1_000.0)
     asked: list[str] = []
     for name in ("item", "tolist", "numpy", "cpu"):
@@ -219,7 +219,7 @@ def test_networks_start_within_a_bound_by_their_inputs(team: str) -> None:
 def test_any_number_of_agents_of_any_size_is_trained(scenario: str) -> None:
     """Three agents of 14 numbers are written into the networks, the loops and the lists."""
     run = seed_run(scenario)
-    training = Training(run, Device(torch.device("cpu")))
+    training = Trainer(run, Device(torch.device("cpu")))
     before = training.algorithm.policy_weights()
     training.update(records_of(run, 0), 0, 0.0, 0.0)
     agents = [

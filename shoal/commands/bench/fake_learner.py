@@ -22,7 +22,7 @@ from common.wire.messages import Open, Opened, PutWeights
 from common.wire.weights import WeightsHeader
 
 if TYPE_CHECKING:
-    from learner_node.batches import Batches
+    from learner_node.replay_client import ReplayClient
 
 ANSWER_S = 30.0
 BIND = "tcp://127.0.0.1:0"
@@ -55,7 +55,7 @@ def publish(run: Run, replay: str, ready: Connection, parent: int) -> None:
     ready.send(broadcast.endpoint)
     flat = np.zeros(weight_count(run.players, run.spec.network), np.float32)
     # A broadcast only calls `send` of a learner's batch stream.
-    stream, version = cast("Batches", _Stream(client)), 0
+    stream, version = cast("ReplayClient", _Stream(client)), 0
     while True:
         version += 1
         header = WeightsHeader(run.id, run.data_hash, version, time.monotonic_ns(), 0.3, 0.0)

@@ -22,7 +22,7 @@ BeforeSaving = Callable[[Counters], object]
 _log = logging.getLogger(__name__)
 
 
-class Saving:
+class Saver:
     """Loads and saves the state of one run."""
 
     def __init__(self, run: Run, directory: RunDirectory, keep_checkpoints: int, metrics: Metrics) -> None:

@@ -41,7 +41,7 @@ POLL_MS = 100
 """Longest wait in `next` between two checks for lost servers [ms]."""
 
 
-class Batches(Protocol):
+class ReplayClient(Protocol):
     """The source of a learner's batches."""
 
     def open(self, timeout_s: float) -> bool:
@@ -92,13 +92,13 @@ class Batches(Protocol):
         """The peer that is gone, so that no batch can arrive; empty otherwise."""
 
 
-class BatchStream:
+class ShardedReplayClient:
     """Batches from one or several replay servers, from each in proportion to its transitions. For one thread.
 
     Example:
-        stream = BatchStream(run, "learner-1", ("tcp://replay:5555",), prefetch=4, pin=False)
-        batch = stream.next(timeout_s=1.0)
-        stream.send(StatusRequest())
+        replay = ShardedReplayClient(run, "learner-1", ("tcp://replay:5555",), prefetch=4, pin=False)
+        batch = replay.next(timeout_s=1.0)
+        replay.send(StatusRequest())
     """
 
     def __init__(
@@ -109,18 +109,23 @@ class BatchStream:
         prefetch: int,
         *,
         pin: bool,
-        clock: tuple[int, int] = (0, 0),
+        inserts: int = 0,
+        samples: int = 0,
         keys: Keys | None = None,
     ) -> None:
         """Connects in the background; ConfigError if an address is not valid.
 
-        clock: inserts and samples of the run as far as the learner knows, for servers that lost theirs.
+        inserts, samples: transitions stored and transitions sampled in the run, as far as the learner knows. Servers
+        that lost their counts continue from them.
         """
         self._context = zmq.Context()
         self._checker = checker = BatchChecker(run, pin=pin)
-        inserts, samples = (amount // len(endpoints) for amount in clock)
+        # Each server stores and samples an equal part of the run.
+        inserts, samples = inserts // len(endpoints), samples // len(endpoints)
         self._sessions = [
-            ReplaySession(Client(self._context, endpoint, keys=keys), run, learner, (inserts, samples), checker)
+            ReplaySession(
+                Client(self._context, endpoint, keys=keys), run, learner, checker, inserts=inserts, samples=samples
+            )
             for endpoint in endpoints
         ]
         self._poller = zmq.Poller()

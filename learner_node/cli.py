@@ -32,7 +32,7 @@ from learner_node.run_checks.sizes import refuse_large_learner, sizes_of
 if TYPE_CHECKING:
     from learner_node.reporting.metrics import Metrics
 
-STAY_BEAT_S = 1.0
+STAY_PERIOD_S = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -141,7 +141,7 @@ def _stay(stop: Stop, health: Health, metrics: Metrics) -> None:
     _log.info("the run is done; waiting for SIGTERM, metrics at %s", metrics.url)
     metrics.progress.set(1.0)
     health.not_ready = ""
-    while not stop.wait(STAY_BEAT_S):
+    while not stop.wait(STAY_PERIOD_S):
         health.beat()
 
 

@@ -42,7 +42,7 @@ class UpdateRate:
         return (most - least) / (last - first) if last > first else 0.0
 
 
-class RunClock:
+class BudgetClock:
     """Charges time to a run's budget, from the run's first transition on.
 
     The warm-up and waits for slow actors are charged. Waits for a peer that is gone are not.

@@ -80,15 +80,16 @@ class GraphedUpdate(Generic[_T]):
 class BatchBuffer:
     """The batch on the device: the same memory for every batch, filled without waiting for the copy."""
 
-    def __init__(self, device: Device, rows: int, words: int) -> None:
-        self.words = torch.zeros(rows, words, device=device.torch)
-        """Records as 4-byte words `[B, words of a record]`."""
+    def __init__(self, device: Device, rows: int, numbers: int) -> None:
+        """rows: records in a batch. numbers: 4-byte numbers in a record."""
+        self.records = torch.zeros(rows, numbers, device=device.torch)
+        """Records as rows of 4-byte numbers `[B, numbers]`."""
         self.importance = torch.ones(rows, device=device.torch)
         """Importance-sampling weights `[B]`."""
 
-    def load(self, words: Tensor, importance: Tensor | None) -> None:
+    def load(self, records: Tensor, importance: Tensor | None) -> None:
         """Copies a batch to the device."""
-        self.words.copy_(words, non_blocking=True)
+        self.records.copy_(records, non_blocking=True)
         if importance is not None:
             self.importance.copy_(importance, non_blocking=True)
 

@@ -32,11 +32,11 @@ from common.run.run import Run
 from common.wire.keys import load_keys
 from common.wire.messages import StatusRequest
 from learner_node.broadcast import WeightsSender
-from learner_node.clocks import RunClock, Timer
+from learner_node.clocks import BudgetClock, Timer
 from learner_node.config import LearnerConfig
 from learner_node.devices import Device
 from learner_node.persistence.saver import BeforeSaving, Saver
-from learner_node.persistence.state import Counters, TrainingState, restore
+from learner_node.persistence.state import Counters, TrainingState, restore_state
 from learner_node.replay_client import ReplayClient, ShardedReplayClient
 from learner_node.replay_session import SampledBatch
 from learner_node.reporting.metrics import Metrics
@@ -48,11 +48,11 @@ from learner_node.run_checks.sizes import sizes_of
 from learner_node.trainer import Trainer
 from learner_node.weights_publisher import WeightsPublisher
 
-WAIT_S = 0.1
+MAX_BATCH_WAIT_S = 0.1
 REPORT_PERIOD_S = 1.0
 LOG_PERIOD_S = 2.0
 PROGRESS_PERIOD_S = 10.0
-ANNOUNCE_S = 1.0
+ANNOUNCE_TIMEOUT_S = 1.0
 """Longest wait for a replay server to receive the announcement of the build. The build does not depend on it."""
 
 MakeReplayClient = Callable[[Counters], ReplayClient]
@@ -105,7 +105,7 @@ class Learner:
         self.counters = self._saver.counters
         metrics_log = MetricsLog(directory, open_tracker(config.track, run, directory))
         started_at = time.monotonic()
-        self._wait, self._clock = WaitLog(_log), RunClock(self.counters.env_steps, started_at)
+        self._wait, self._clock = WaitLog(_log), BudgetClock(self.counters.env_steps, started_at)
         self._refused_weights = RefusedWeights()
         # Connected before the networks are built, which may take a minute: replay servers can report the build.
         self._replay = (make_replay_client or self._connect)(self.counters)
@@ -143,7 +143,7 @@ class Learner:
         # The time before, such as the build of the networks, is not part of the budget.
         self._clock.charge(started_at, env_steps=self.counters.env_steps, trained=False, absent="")
         while not stop.requested and self.progress < 1.0:
-            batch = self._replay.next(WAIT_S)
+            batch = self._replay.next(MAX_BATCH_WAIT_S)
             now = time.monotonic()
             self.metrics.waiting_seconds.inc(now - iteration_started_at)
             if batch is None:
@@ -177,9 +177,9 @@ class Learner:
         if batch.probabilities is not None:
             self._replay.update_priorities(batch, stats.abs_td_error)
         counters.updates += 1
-        counters.samples += len(batch.words)
+        counters.samples += len(batch.records)
         self.metrics.updates.inc()
-        self.metrics.samples.inc(len(batch.words))
+        self.metrics.samples.inc(len(batch.records))
         self.metrics.update_seconds.observe(time.perf_counter() - started_at)
         self.metrics.last_update.set_to_current_time()
 
@@ -273,11 +273,11 @@ class Learner:
         sizes = sizes_of(self._run.spec, self._run.joint)
         for line in sizes.lines:
             _log.info("%s", line)
-        self._replay.open(ANNOUNCE_S)
+        self._replay.open(ANNOUNCE_TIMEOUT_S)
         self._reporter.announce(sizes.building)
         trainer = Trainer(self._run, self._device)
         if state is not None:
-            restore(trainer.algorithm, state)
+            restore_state(trainer.algorithm, state)
             _log.info("resumed: updates=%d env_steps=%d", state.counters.updates, state.counters.env_steps)
         return trainer
 

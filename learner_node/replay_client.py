@@ -176,7 +176,7 @@ class ShardedReplayClient:
                 return reasons[0]
             return f"the replay server at {', '.join(session.address for session in self._sessions)}"
         return next(
-            (session.hold_reason for session in self._sessions if session.hold_reason), "the replay server's batches"
+            (session.wait_reason for session in self._sessions if session.wait_reason), "the replay server's batches"
         )
 
     @property
@@ -261,7 +261,7 @@ class ShardedReplayClient:
 
     def _request(self, now: float) -> None:
         """Requests batches until `prefetch` of them are requested or received."""
-        ready = [session for session in self._sessions if session.opened and not session.hold_reason]
+        ready = [session for session in self._sessions if session.opened and not session.wait_reason]
         while ready and len(self._received) + sum(len(session.requests) for session in ready) < self._prefetch:
             session = self._next_session(ready)
             self._requested += 1

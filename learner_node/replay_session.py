@@ -39,8 +39,8 @@ _log = logging.getLogger(__name__)
 class SampledBatch(NamedTuple):
     """One batch of records, drawn by a replay server."""
 
-    words: torch.Tensor
-    """Records as 4-byte words `[B, words of a record]` float32; read-only, in pinned memory if `pin`."""
+    records: torch.Tensor
+    """Records as rows of 4-byte numbers `[B, numbers]` float32; read-only, in pinned memory if `pin`."""
     complete: bool
     """Whether every agent acted in every record and in the step after it."""
     probabilities: torch.Tensor | None = None
@@ -82,16 +82,16 @@ class BatchChecker:
                 f"{origin} sent a batch of {size} bytes, not {self._count} records of {self._record_bytes}"
                 f" and sample infos of {self._info_bytes}; run both with the same version of Shoal"
             )
-        words = np.frombuffer(payload, "<f4", records_bytes // 4).reshape(self._count, -1)
-        if not words.flags.aligned:
-            words = words.copy()
-        # Checking all words takes half as long as leaving out the last column, and a version is rarely a NaN pattern.
-        if not (np.isfinite(words).all() or np.isfinite(words[:, self._numbers]).all()):
+        records = np.frombuffer(payload, "<f4", records_bytes // 4).reshape(self._count, -1)
+        if not records.flags.aligned:
+            records = records.copy()
+        # Checking all columns takes half as long as leaving out the last one, and a version is rarely a NaN pattern.
+        if not (np.isfinite(records).all() or np.isfinite(records[:, self._numbers]).all()):
             self.rejected += 1
             _log.error("dropped a batch from %s with non-finite numbers: check what the environment returns", origin)
             return None
-        tensor = torch.from_numpy(words)
-        complete = bool((words[:, self._acting] > 0.0).all())
+        tensor = torch.from_numpy(records)
+        complete = bool((records[:, self._acting] > 0.0).all())
         batch = SampledBatch(tensor.pin_memory() if self._pin else tensor, complete, origin=origin)
         return self._with_sample_info(batch, payload[records_bytes:]) if info_bytes else batch
 
@@ -116,7 +116,7 @@ class ReplaySession:
         self.status: Status | None = None
         self.requests: set[int] = set()
         """Requests without an answer yet."""
-        self.hold_reason = ""
+        self.wait_reason = ""
         """The reason why the server holds batches back; empty otherwise."""
         self.size = 0
         """Transitions in the server's table."""
@@ -163,7 +163,7 @@ class ReplaySession:
             case Batch():
                 return self._handle_batch(message, payload)
             case Held():
-                self.hold_reason, self.inserts = message.reason, message.inserts
+                self.wait_reason, self.inserts = message.reason, message.inserts
             case Opened():
                 self.opened, self.size = message, message.size
                 self.inserts, self._samples = message.inserts, message.samples
@@ -186,10 +186,10 @@ class ReplaySession:
     def _handle_batch(self, batch: Batch, payload: Buffer | None) -> SampledBatch | None:
         self.requests.discard(batch.request)
         self._refusals.reset()
-        self.hold_reason, self.size, self.inserts = "", batch.size, batch.inserts
+        self.wait_reason, self.size, self.inserts = "", batch.size, batch.inserts
         self._samples += batch.count
         return self._checker.open(payload, self.client.endpoint)
 
     def _reset(self) -> None:
-        self.opened, self.hold_reason = None, ""
+        self.opened, self.wait_reason = None, ""
         self.requests.clear()

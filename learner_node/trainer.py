@@ -69,7 +69,7 @@ class Trainer:
         """
         self._set_rates(progress)
         importance = self._importance(batch, progress)
-        self._buffer.load(batch.words, importance)
+        self._buffer.load(batch.records, importance)
         policies = (updates + 1) % self.algorithm.layout.policy_delay == 0
         stats = self._graphed_update(UpdateVariant(policies, batch.complete, importance is not None)).run()
         if policies and self._losses_timer.is_due(now):
@@ -100,13 +100,13 @@ class Trainer:
         return self._variants[variant]
 
     def _loss_batch(self, variant: UpdateVariant) -> LossBatch:
-        words, columns = self._buffer.words, self._columns
+        records, columns = self._buffer.records, self._columns
         return LossBatch(
-            obs_action=words[:, : columns["action"].stop],
-            next_obs=words[:, columns["next_obs"]],
-            reward=words[:, columns["reward"]],
-            discount=words[:, columns["discount"]],
-            present=words[:, columns["present"]],
+            obs_action=records[:, : columns["action"].stop],
+            next_obs=records[:, columns["next_obs"]],
+            reward=records[:, columns["reward"]],
+            discount=records[:, columns["discount"]],
+            present=records[:, columns["present"]],
             complete=variant.complete,
             importance=self._buffer.importance if variant.weighted else None,
         )

@@ -9,7 +9,7 @@ from common.run.run import Run
 from common.wire.weights import WeightsHeader
 from learner_node import schedule
 from learner_node.broadcast import WeightsSender
-from learner_node.persistence.state import Counters, capture
+from learner_node.persistence.state import Counters, copy_state
 from learner_node.replay_client import ReplayClient
 from learner_node.reporting.metrics import Metrics
 from learner_node.stacked.update import StackedUpdate
@@ -32,8 +32,8 @@ class WeightsPublisher:
         Call it once, after a replay server accepted this learner.
         """
         self.started = True
-        remembered = self._replay.weights_version
-        version = self._broadcast.first_version(self._counters.weights_version, remembered, checkpoint_period_s)
+        newest_stored = self._replay.weights_version
+        version = self._broadcast.first_version(self._counters.weights_version, newest_stored, checkpoint_period_s)
         self._counters.weights_version = version - 1
         return version
 
@@ -48,7 +48,7 @@ class WeightsPublisher:
         try:
             self._broadcast.send(self._header(), algorithm.policy_weights(), self._replay, now)
         except ValueError as e:
-            capture(algorithm, counters).check()
+            copy_state(algorithm, counters).check()
             raise ShoalError(f"weights {counters.weights_version} cannot be published: {e}") from e
         self._metrics.weights_published.inc()
         self._metrics.weights_version.set(counters.weights_version)

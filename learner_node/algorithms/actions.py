@@ -19,11 +19,11 @@ def greedy_action(player: PlayerSpec, logits: Tensor, head: str = "box") -> Tens
     """Returns `a = mu(o)` without exploration."""
     parts = []
     for part, columns in zip(player.parts, player.part_slices, strict=True):
-        own = logits[:, columns]
+        part_logits = logits[:, columns]
         if isinstance(part, Box):
-            parts.append(_box_action(part, own, head))
+            parts.append(_box_action(part, part_logits, head))
         else:
-            parts.append(nn.functional.one_hot(own.argmax(1), part.n).to(own))
+            parts.append(nn.functional.one_hot(part_logits.argmax(1), part.n).to(part_logits))
     return torch.cat(parts, 1)
 
 
@@ -37,12 +37,12 @@ def differentiable_action(
     """
     parts = []
     for part, columns in zip(player.parts, player.part_slices, strict=True):
-        own = logits[:, columns]
+        part_logits = logits[:, columns]
         if isinstance(part, Box):
-            parts.append(_box_action(part, own, head, gumbel[:, columns]))
+            parts.append(_box_action(part, part_logits, head, gumbel[:, columns]))
             continue
-        soft = nn.functional.softmax((own + gumbel[:, columns]) / temperature, 1)
-        one_hot = nn.functional.one_hot(soft.argmax(1), part.n).to(own)
+        soft = nn.functional.softmax((part_logits + gumbel[:, columns]) / temperature, 1)
+        one_hot = nn.functional.one_hot(soft.argmax(1), part.n).to(part_logits)
         parts.append(one_hot + soft - soft.detach() if hard else soft)
     return torch.cat(parts, 1)
 
@@ -54,16 +54,16 @@ def add_target_noise(player: PlayerSpec, action: Tensor, noise: Tensor, head: st
     """
     parts = []
     for part, columns in zip(player.parts, player.part_slices, strict=True):
-        own = action[:, columns]
+        part_action = action[:, columns]
         if isinstance(part, Box) and head != "soft":
-            low, high = torch.tensor(part.low).to(own), torch.tensor(part.high).to(own)
-            own_noise = noise[:, columns] * (high - low) / 2
+            low, high = torch.tensor(part.low).to(part_action), torch.tensor(part.high).to(part_action)
+            part_noise = noise[:, columns] * (high - low) / 2
             if head == "force" and part == THRUST:
                 # Noise is on the thrust: what is added to one direction is taken from the opposite one.
-                right, up = own_noise[:, 2], own_noise[:, 4]
-                own_noise = torch.stack([0 * up, -right, right, -up, up], 1)
-            own = (own + own_noise).clamp(low, high)
-        parts.append(own)
+                right, up = part_noise[:, 2], part_noise[:, 4]
+                part_noise = torch.stack([0 * up, -right, right, -up, up], 1)
+            part_action = (part_action + part_noise).clamp(low, high)
+        parts.append(part_action)
     return torch.cat(parts, 1)
 
 

@@ -97,21 +97,21 @@ class Maddpg:
         self.policy_networks: list[Mlp] = []
         self.policies: dict[int, Mlp] = {}
         """The policy of each player."""
-        for group in self.groups(shared=network.share_policies):
+        for group in self.sharing_groups(shared=network.share_policies):
             player = self.players.agents[group[0]]
             sizes = (player.obs_dim, *network.policy_hidden, player.action_dim)
-            self.policy_networks.append(Mlp(sizes, group, own_biases=network.tell_apart, dtype=dtype))
+            self.policy_networks.append(Mlp(sizes, group, separate_biases=network.tell_apart, dtype=dtype))
             self.policies |= dict.fromkeys(group, self.policy_networks[-1])
         self.critic_networks: list[Mlp] = []
         self.critics: tuple[dict[int, Mlp], dict[int, Mlp]] = ({}, {})
         """The first critic of each player, and the second critic of those that have two."""
         for k in (0, 1):
-            for group in self.groups(shared=network.share_critics):
+            for group in self.sharing_groups(shared=network.share_critics):
                 if k == 1 and self.algorithm_of[group[0]] != "matd3":
                     continue
                 inputs = sum(len(columns) for columns in self.input_columns(group[0]))
                 sizes = (inputs, *network.critic_hidden, 1)
-                self.critic_networks.append(Mlp(sizes, group, own_biases=network.tell_apart, dtype=dtype))
+                self.critic_networks.append(Mlp(sizes, group, separate_biases=network.tell_apart, dtype=dtype))
                 self.critics[k].update(dict.fromkeys(group, self.critic_networks[-1]))
         self.reset()
 
@@ -200,7 +200,7 @@ class Maddpg:
 
     def policy_losses(self, batch: Minibatch, signals: Signals, gumbel: Tensor) -> list[Tensor]:
         """Returns the policy loss of each player."""
-        logits = [self.policies[i](batch.obs[:, own.obs_slice], i) for i, own in enumerate(self.players.agents)]
+        logits = [self.policies[i](batch.obs[:, player.obs_slice], i) for i, player in enumerate(self.players.agents)]
         current = [
             differentiable_action(
                 player,
@@ -288,13 +288,15 @@ class Maddpg:
             team = [j for j, other in enumerate(agents) if other.team == agent.team]
             team_mean = batch.reward[:, team].mean(1)
             rewards.append(self.algorithm.reward_scale * ((1 - spirit) * batch.reward[:, i] + spirit * team_mean))
-        members = [list(members_of(self.agents, player)) for player in self.players.agents]
+        members_by_player = [list(members_of(self.agents, player)) for player in self.players.agents]
         agent_of = [i for i, agent in enumerate(agents) for _ in range(agent.action_dim)]
         next_present = batch.present * (batch.discount > 0)
         return Signals(
-            reward=torch.stack([torch.stack([rewards[i] for i in own]).mean(0) for own in members], 1),
-            discount=torch.stack([batch.discount[:, own].max(1).values for own in members], 1),
-            present=torch.stack([batch.present[:, own].max(1).values for own in members], 1),
+            reward=torch.stack(
+                [torch.stack([rewards[i] for i in members]).mean(0) for members in members_by_player], 1
+            ),
+            discount=torch.stack([batch.discount[:, members].max(1).values for members in members_by_player], 1),
+            present=torch.stack([batch.present[:, members].max(1).values for members in members_by_player], 1),
             acting=batch.present[:, agent_of],
             next_acting=next_present[:, agent_of],
         )
@@ -319,7 +321,7 @@ class Maddpg:
                 factor = algorithm.side_learning_rates.get(side, 1.0)
                 self.optimizers[net] = torch.optim.Adam(net.parameters(), lr=learning_rate * factor, weight_decay=decay)
 
-    def groups(self, *, shared: bool) -> list[list[int]]:
+    def sharing_groups(self, *, shared: bool) -> list[list[int]]:
         """Returns the players of each network: neighbours of one name (without number), side and shape share."""
         groups: list[list[int]] = []
         last: object = None
@@ -339,15 +341,15 @@ class Maddpg:
         one function of "me, the next one, the one after".
         """
         if self.algorithm_of[i] == "iddpg":
-            return self.own_columns(i)
-        mates = next(group for group in self.groups(shared=self.network.share_critics) if i in group)
+            return self.player_columns(i)
+        mates = next(group for group in self.sharing_groups(shared=self.network.share_critics) if i in group)
         if len(mates) == 1:
             return [range(self.players.obs_dim + self.players.action_dim)]
         at = mates.index(i)
         order = mates[at:] + mates[:at] + [j for j in self.everyone if j not in mates]
-        return [columns for j in order for columns in self.own_columns(j)]
+        return [columns for j in order for columns in self.player_columns(j)]
 
-    def own_columns(self, i: int) -> list[range]:
+    def player_columns(self, i: int) -> list[range]:
         """Returns the columns of player i's observation and action in `(x, a_1 .. a_N)`."""
         player, obs_dim = self.players.agents[i], self.players.obs_dim
         obs, action = player.obs_slice, player.action_slice

@@ -16,13 +16,15 @@ class Mlp(nn.Module):
     one-hot player number among the inputs.
     """
 
-    def __init__(self, sizes: Sequence[int], users: Sequence[int], *, own_biases: bool, dtype: torch.dtype) -> None:
+    def __init__(
+        self, sizes: Sequence[int], users: Sequence[int], *, separate_biases: bool, dtype: torch.dtype
+    ) -> None:
         """Takes the number of inputs, of each hidden layer's units and of outputs, and the players that use it."""
         super().__init__()
         self.users = list(users)
         layers = [nn.Linear(inputs, outputs, dtype=dtype) for inputs, outputs in pairwise(sizes)]
         self.weights = nn.ParameterList([layer.weight for layer in layers])
-        copies = len(users) if own_biases else 1
+        copies = len(users) if separate_biases else 1
         self.first_biases = nn.ParameterList([nn.Parameter(layers[0].bias.detach().clone()) for _ in range(copies)])
         self.biases = nn.ParameterList([layer.bias for layer in layers[1:]])
 

@@ -2,7 +2,7 @@
 
     T steps, W the first of them that are watched, E episodes     N players     n rows
 
-This module does not import torch, so that verdicts can use the figures without it.
+This module does not import torch, so that warnings can use the statistics without it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SATURATED = 0.99
 """A squashed number beyond this fraction of its range is saturated: the gradient through its tanh is below 0.02."""
 
 
-class NetworkFigures(msgspec.Struct, frozen=True):
+class NetworkStats(msgspec.Struct, frozen=True):
     """Statistics of one network on the states and actions of the rollouts."""
 
     network: str
@@ -42,7 +42,7 @@ class NetworkFigures(msgspec.Struct, frozen=True):
     """Mean entropy of the choices, as a fraction of the largest possible."""
 
 
-class ValueFigures(msgspec.Struct, frozen=True):
+class ValueStats(msgspec.Struct, frozen=True):
     """One player's critic compared with the discounted returns that followed, in units of the scaled rewards."""
 
     player: str
@@ -74,19 +74,19 @@ def forward(layers: Sequence[Layer], rows: Floats) -> tuple[list[Floats], Floats
     return hidden, rows @ layers[-1].weight + layers[-1].bias
 
 
-def critic_figures(name: str, layers: Sequence[Layer], rows: Floats) -> NetworkFigures:
-    """Returns a critic's figures on its inputs `[n, inputs]`."""
+def critic_stats(name: str, layers: Sequence[Layer], rows: Floats) -> NetworkStats:
+    """Returns a critic's statistics on its inputs `[n, inputs]`."""
     hidden, _ = forward(layers, rows)
-    return NetworkFigures(name, _different(rows), tuple(h.shape[1] for h in hidden), _dead(hidden))
+    return NetworkStats(name, _different(rows), tuple(h.shape[1] for h in hidden), _dead(hidden))
 
 
-def policy_figures(player: AgentSpec, head: str, layers: Sequence[Layer], obs: Floats) -> NetworkFigures:
-    """Returns a policy's figures on its observations `[n, obs]`."""
+def policy_stats(player: AgentSpec, head: str, layers: Sequence[Layer], obs: Floats) -> NetworkStats:
+    """Returns a policy's statistics on its observations `[n, obs]`."""
     hidden, logits = forward(layers, obs)
     squashed, choices = _squashed_and_choices(player, head, logits)
     tops = [part.max(axis=-1).ravel() for part in choices]
     entropies = [_entropy_share(part).ravel() for part in choices]
-    return NetworkFigures(
+    return NetworkStats(
         player.name,
         _different(obs),
         tuple(h.shape[1] for h in hidden),
@@ -112,9 +112,9 @@ def realised_returns(reward: Doubles, discount: Doubles, gamma: float, watched: 
     return result
 
 
-def value_figures(
+def value_stats(
     player: str, values: Doubles, reward: Doubles, discount: Doubles, present: Doubles, *, gamma: float
-) -> ValueFigures:
+) -> ValueStats:
     """Compares one player's values in the watched steps `[W, E]` with the returns that followed.
 
     reward, discount, present: the player's signals of all steps `[T, E]`.
@@ -129,7 +129,7 @@ def value_figures(
     bias, size = float(error.sum() / seen.sum()), float(np.abs(known).mean())
     half = 1.96 * float(by_episode.std() / np.sqrt(len(by_episode)))
     alike = known.std() <= 1e-6 * max(size, 1e-6)
-    return ValueFigures(
+    return ValueStats(
         player,
         float(predicted.mean()),
         float(known.mean()),
@@ -175,17 +175,17 @@ def _squashed_and_choices(player: AgentSpec, head: str, logits: Floats) -> tuple
     player_spec = joint_spec([(player.name, player.team, player.obs_dim, player.parts)])
     squashed, choices = [], []
     for segment in segments(player_spec, head):
-        own = by_part(logits, segment)
+        part_logits = by_part(logits, segment)
         if segment.kind in ("choice", "soft"):
-            probabilities = np.empty_like(own)
-            softmax(own, probabilities)
+            probabilities = np.empty_like(part_logits)
+            softmax(part_logits, probabilities)
             choices.append(probabilities)
         elif segment.kind == "box":
             # A number without a range cannot saturate.
             free = np.concatenate([box_range(part)[1] > 0 for part in segment.parts if isinstance(part, Box)])
-            squashed.append(np.abs(np.tanh(own[..., free])).ravel())
+            squashed.append(np.abs(np.tanh(part_logits[..., free])).ravel())
         else:
-            force = own if segment.kind == "force" else own[..., 2::2] - own[..., 1::2]
+            force = part_logits if segment.kind == "force" else part_logits[..., 2::2] - part_logits[..., 1::2]
             squashed.append(np.linalg.norm(bounded_force(force), axis=-1).ravel())
     return squashed, choices
 

@@ -47,7 +47,7 @@ class Speed(NamedTuple):
     """The plain loop over agents."""
     products_s: float
     """The update's matrix products alone."""
-    needed_s: float
+    at_peak_s: float
     """The time of the update's arithmetic at the machine's peak."""
 
 
@@ -64,7 +64,7 @@ def speeds(sizes: tuple[int, ...] = (256, 1024)) -> Iterator[Speed]:
         batch = random_batch(joint, rows)
         stacked, loop = (
             StackedUpdate(joint, network, algorithm, 0, batch.obs_action),
-            PlainLoop(joint, network, algorithm),
+            PerAgentLoop(joint, network, algorithm),
         )
         a, b, out = (torch.randn(PEAK_SIZE, PEAK_SIZE) for _ in range(3))
         rates = algorithm.policy_learning_rate, algorithm.critic_learning_rate
@@ -75,8 +75,8 @@ def speeds(sizes: tuple[int, ...] = (256, 1024)) -> Iterator[Speed]:
         update_s, loop_s, products_s, peak_s = _medians(
             update, partial(loop.update, batch), products.replay, partial(torch.mm, a, b, out=out)
         )
-        needed_s = needed_flop(joint, network, rows) / (2 * PEAK_SIZE**3) * peak_s
-        yield Speed(rows, update_s, loop_s, products_s, needed_s)
+        at_peak_s = update_flop(joint, network, rows) / (2 * PEAK_SIZE**3) * peak_s
+        yield Speed(rows, update_s, loop_s, products_s, at_peak_s)
 
 
 def seconds_by_threads(counts: tuple[int, ...], rows: int = 256) -> list[float]:
@@ -100,13 +100,13 @@ def seconds_by_threads(counts: tuple[int, ...], rows: int = 256) -> list[float]:
     return [seconds / 2 for seconds in measured]
 
 
-def needed_flop(joint: AgentsSpec, network: NetworkSpec, rows: int) -> int:
+def update_flop(joint: AgentsSpec, network: NetworkSpec, rows: int) -> int:
     """Returns the multiplications and additions of the matrix products that one update of MADDPG needs.
 
     Policies and critics: forward for the targets, forward and backward for training. In the policy loss the critics
     again: forward with the change of the own action, and backward to that action only.
     """
-    policy = critic = through_policy = through_critic = own = 0
+    policy = critic = through_policy = through_critic = action_only = 0
     for agent in joint.agents:
         *inner, last = pairwise((agent.obs_dim, *network.policy_hidden, agent.action_dim))
         policy += sum(i * o for i, o in (*inner, last))
@@ -114,20 +114,20 @@ def needed_flop(joint: AgentsSpec, network: NetworkSpec, rows: int) -> int:
         *inner, last = pairwise((joint.obs_dim + joint.action_dim, *network.critic_hidden, 1))
         critic += sum(i * o for i, o in (*inner, last))
         through_critic += sum(i * o for i, o in (*inner[1:], last))
-        own += agent.action_dim * network.critic_hidden[0]
+        action_only += agent.action_dim * network.critic_hidden[0]
     training = 2 * policy + through_policy + 2 * critic + through_critic
-    return 2 * rows * (policy + critic + training + critic + through_critic + 2 * own)
+    return 2 * rows * (policy + critic + training + critic + through_critic + 2 * action_only)
 
 
 def random_batch(joint: AgentsSpec, rows: int) -> LossBatch:
     """Returns a batch of random numbers as views of records; every agent acts in every row."""
     dtype = transition_dtype(joint)
-    columns, words = field_columns(dtype), torch.randn(rows, dtype.itemsize // 4)
-    words[:, columns["discount"].start : columns["present"].stop] = 1.0
+    columns, records = field_columns(dtype), torch.randn(rows, dtype.itemsize // 4)
+    records[:, columns["discount"].start : columns["present"].stop] = 1.0
     next_obs, reward, discount, present = (
-        words[:, columns[name]] for name in ("next_obs", "reward", "discount", "present")
+        records[:, columns[name]] for name in ("next_obs", "reward", "discount", "present")
     )
-    return LossBatch(words[:, : columns["action"].stop], next_obs, reward, discount, present, complete=True)
+    return LossBatch(records[:, : columns["action"].stop], next_obs, reward, discount, present, complete=True)
 
 
 class Products(TorchDispatchMode):
@@ -152,7 +152,7 @@ class Products(TorchDispatchMode):
             call()
 
 
-class PlainLoop:
+class PerAgentLoop:
     """MADDPG as it is usually written: one module, one optimiser and one backward pass for each agent."""
 
     def __init__(self, joint: AgentsSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> None:
@@ -173,8 +173,10 @@ class PlainLoop:
         obs, action = torch.split(batch.obs_action, [self._joint.obs_dim, self._joint.action_dim], dim=1)
         with torch.no_grad():
             next_obs = [batch.next_obs[:, agent.obs_slice] for agent in self._joint.agents]
-            acted = [torch.sigmoid(2 * net(own)) for net, own in zip(self._targets[0], next_obs, strict=True)]
-            next_joint = torch.cat([batch.next_obs, *acted], 1)
+            next_actions = [
+                torch.sigmoid(2 * net(agent_obs)) for net, agent_obs in zip(self._targets[0], next_obs, strict=True)
+            ]
+            next_joint = torch.cat([batch.next_obs, *next_actions], 1)
         for i, agent in enumerate(self._joint.agents):
             with torch.no_grad():
                 value = self._targets[1][i](next_joint)[:, 0]
@@ -209,8 +211,8 @@ def policy_in_torch(players: PlayersSpec, network: NetworkSpec, flat: Floats) ->
     for agent, layers in zip(players.agents, unflatten(flat, players, network), strict=True):
         module = _mlp(agent.obs_dim, *network.policy_hidden, agent.action_dim)
         linear = [layer for layer in module if isinstance(layer, nn.Linear)]
-        for layer, own in zip(linear, layers, strict=True):
-            layer.weight.data, layer.bias.data = torch.tensor(own.weight.T), torch.tensor(own.bias)
+        for layer, loaded in zip(linear, layers, strict=True):
+            layer.weight.data, layer.bias.data = torch.tensor(loaded.weight.T), torch.tensor(loaded.bias)
         modules.append(module)
     boxes = [part for agent in players.agents for part in agent.parts if isinstance(part, Box)]
     middle, half = (torch.from_numpy(np.concatenate(side)) for side in zip(*map(box_range, boxes), strict=True))

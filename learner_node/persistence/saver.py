@@ -13,7 +13,7 @@ from common.run.run import Run
 from common.wire.messages import Status
 from learner_node.persistence.checkpoints import Checkpoints
 from learner_node.persistence.milestones import Milestones
-from learner_node.persistence.state import Counters, TrainingState, capture
+from learner_node.persistence.state import Counters, TrainingState, copy_state
 from learner_node.reporting.metrics import Metrics
 from learner_node.stacked.update import StackedUpdate
 
@@ -47,7 +47,7 @@ class Saver:
         if before_saving:
             before_saving(counters)
         with self._metrics.checkpoint_seconds.time():
-            path = self._checkpoints.save(capture(algorithm, counters), best=is_best)
+            path = self._checkpoints.save(copy_state(algorithm, counters), best=is_best)
         flat = algorithm.policy_weights()
         save_policy(
             self._directory.policy_file, PolicyFile(self._run, counters.weights_version, counters.updates, flat)
@@ -62,11 +62,11 @@ class Saver:
 
     def save_milestone(self, algorithm: StackedUpdate) -> None:
         """Saves the milestone that is due."""
-        self._milestones.save(capture(algorithm, self.counters), algorithm.policy_weights())
+        self._milestones.save(copy_state(algorithm, self.counters), algorithm.policy_weights())
 
     def save_last_milestone(self, algorithm: StackedUpdate) -> None:
         """Saves the end of the budget as a milestone, if the run has milestones."""
-        self._milestones.save_last(capture(algorithm, self.counters), algorithm.policy_weights())
+        self._milestones.save_last(copy_state(algorithm, self.counters), algorithm.policy_weights())
 
     def _note_return(self, status: Status | None) -> bool:
         """Updates the best mean return of training episodes; returns whether it is a new record.

@@ -62,12 +62,12 @@ class TrainingState(msgspec.Struct, frozen=True):
             )
 
 
-def capture(algorithm: StackedUpdate, counters: Counters) -> TrainingState:
+def copy_state(algorithm: StackedUpdate, counters: Counters) -> TrainingState:
     """Returns a copy of an algorithm's state."""
     return TrainingState({**_tensors(algorithm), _RANDOM: algorithm.generator.get_state()}, counters)
 
 
-def restore(algorithm: StackedUpdate, state: TrainingState) -> None:
+def restore_state(algorithm: StackedUpdate, state: TrainingState) -> None:
     """Replaces an algorithm's state; ConfigError if the state belongs to other networks."""
     wanted = {name: tuple(tensor.shape) for name, tensor in _tensors(algorithm).items()}
     found = {name: tuple(tensor.shape) for name, tensor in state.tensors.items() if name != _RANDOM}

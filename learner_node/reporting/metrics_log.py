@@ -27,10 +27,10 @@ from tensorboardX import SummaryWriter
 from common.files import writing
 from common.run.directory import RunDirectory
 from common.wire.messages import Status
-from learner_node.reporting.trackers import Tracker, numbers_of
+from learner_node.reporting.trackers import Tracker, finite_numbers
 from learner_node.stacked.update_stats import Losses
 
-MOST_EVENTS = 10_000
+MAX_EVENTS = 10_000
 """Events that may wait for TensorBoard's writer threads, which a full disk ends. It must exceed the events of one
 `write`, which would otherwise wait forever."""
 
@@ -43,15 +43,15 @@ class MetricsLog:
         with writing(directory.path):
             # Unbuffered: a line that does not fit on the disk is not written again when the file is closed.
             self._lines = directory.metrics_file.open("ab", buffering=0)
-            self._board = SummaryWriter(str(directory.tensorboard), max_queue=MOST_EVENTS)
+            self._board = SummaryWriter(str(directory.tensorboard), max_queue=MAX_EVENTS)
 
-    def write(self, updates: int, learner: Mapping[str, Any], figures: Losses, status: Status | None) -> None:
+    def write(self, updates: int, learner: Mapping[str, Any], losses: Losses, status: Status | None) -> None:
         """Writes one line: the learner's numbers, its last losses, and the replay server's last status.
 
         ShoalError if the disk is full.
         """
         line: dict[str, Any] = {"time": round(time.time(), 3), "updates": updates, **learner}
-        line |= asdict(figures)
+        line |= asdict(losses)
         if status is not None:
             line |= {
                 "return_mean": status.return_mean,
@@ -68,7 +68,7 @@ class MetricsLog:
             self._append(json.dumps({name: _finite(value) for name, value in line.items()}).encode() + b"\n")
             self._show(updates, line)
         if self._tracker:
-            self._tracker.log(updates, numbers_of(line))
+            self._tracker.log(updates, finite_numbers(line))
 
     def close(self) -> None:
         """Writes buffered events and closes the files; ShoalError if the disk is full."""

@@ -13,17 +13,17 @@ from common.process.metrics import software_version
 from common.run.run import Run
 from common.wire.messages import LONGEST_TEXT, MOST_WARNINGS, LearnerReport, Status
 from learner_node import schedule
-from learner_node.clocks import RunClock, UpdateRate
+from learner_node.clocks import BudgetClock, UpdateRate
 from learner_node.persistence.saver import Saver
 from learner_node.replay_client import ReplayClient
 from learner_node.replay_session import SampledBatch
 from learner_node.reporting.metrics import Metrics
 from learner_node.reporting.metrics_log import MetricsLog
-from learner_node.run_checks.inputs import InputStats, first_words
+from learner_node.run_checks.inputs import InputMonitor, remark_key
 from learner_node.run_checks.warm_up import InsertRate, beyond_budget, ended_too_early, forecast
 from learner_node.stacked.update_stats import Losses
 
-FEWEST_EPISODES = 100
+MIN_EPISODES = 100
 """Finished episodes a worker before their mean length is used: episodes in progress count as steps."""
 
 _log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Reporter:
         metrics: Metrics,
         *,
         metrics_log: MetricsLog,
-        clock: RunClock,
+        clock: BudgetClock,
         wait: WaitLog,
     ) -> None:
         """learner: this learner's name. clock, wait: those of the loop, whose state is reported."""
@@ -49,7 +49,7 @@ class Reporter:
         self._saver, self._counters = saver, saver.counters
         self._replay, self._metrics, self._metrics_log = replay, metrics, metrics_log
         self._clock, self._wait = clock, wait
-        self._inputs = InputStats(run, self._counters.reward_size)
+        self._inputs = InputMonitor(run, self._counters.reward_size)
         self._rate, self._insert_rate = UpdateRate(), InsertRate()
         self._activity = ""
         """What the learner does before its updates; empty while it updates."""
@@ -78,7 +78,7 @@ class Reporter:
     def observe_batch(self, batch: SampledBatch, now: float) -> None:
         """Measures the observations and rewards of a batch, if that is due."""
         if self._inputs.is_due(now):
-            self._inputs.observe(batch.words.numpy(), now)
+            self._inputs.observe(batch.records.numpy(), now)
             self._counters.reward_size = self._inputs.reward_size or self._counters.reward_size
 
     # ---- reports --------------------------------------------------------------------------------------------------
@@ -107,11 +107,11 @@ class Reporter:
         self._inputs.episode_steps = episode_steps(self._replay.status)
         values["episode_steps"] = self._inputs.episode_steps or math.nan
         values["reward_change"] = self._inputs.reward_change or math.nan
-        inputs = asdict(self._inputs.figures) if self._inputs.figures else {}
+        inputs = asdict(self._inputs.stats) if self._inputs.stats else {}
         self._metrics_log.write(counters.updates, {**values, **inputs}, losses, self._replay.status)
         for remark in self._inputs.remarks():
             # The numbers of a remark may change, its subject does not.
-            if (subject := first_words(remark)) not in self._logged_remarks:
+            if (subject := remark_key(remark)) not in self._logged_remarks:
                 self._logged_remarks.add(subject)
                 _log.warning("%s", remark)
 
@@ -175,7 +175,7 @@ class Reporter:
         counters = self._counters
         progress = counters.progress(self._run.spec.budget)
         self._metrics.observe(losses, progress, self._replay.rejected)
-        self._metrics.observe_inputs(self._inputs.figures, self._run.spec.algorithm.reward_scale)
+        self._metrics.observe_inputs(self._inputs.stats, self._run.spec.algorithm.reward_scale)
         saved_at = self._saver.saved_at
         warnings = [self._warning, *self._inputs.remarks()]
         return LearnerReport(
@@ -204,6 +204,6 @@ def episode_steps(status: Status | None) -> float | None:
     if status is None or not status.actors:
         return None
     episodes = sum(actor.episodes for actor in status.actors)
-    if episodes < FEWEST_EPISODES * len(status.actors):
+    if episodes < MIN_EPISODES * len(status.actors):
         return None
     return sum(actor.env_steps for actor in status.actors) / episodes

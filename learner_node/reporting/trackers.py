@@ -30,9 +30,9 @@ from learner_node.config import TrackerKind
 PROJECT = "shoal"
 """The project in Weights & Biases and the experiment in MLflow that contain the runs."""
 QUEUE_LINES = 64
-CLOSE_S = 10.0
+CLOSE_TIMEOUT_S = 10.0
 """Longest wait at a run's end; half of the time that a launcher or a cluster gives a process to end."""
-LOOK_S = 0.1
+POLL_PERIOD_S = 0.1
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 class Tracker(Protocol):
     """The receiver of one run's lines."""
 
-    def log(self, updates: int, figures: Mapping[str, float]) -> None:
+    def log(self, updates: int, values: Mapping[str, float]) -> None:
         """Logs the numbers of a line, after `updates` updates."""
 
     def close(self) -> None:
@@ -59,10 +59,10 @@ def open_tracker(kind: TrackerKind, run: Run, directory: RunDirectory) -> Tracke
     if kind == "none":
         return None
     kinds: dict[str, Callable[[Run, RunDirectory], Tracker]] = {"mlflow": Mlflow, "wandb": WeightsAndBiases}
-    return Background(kind, lambda: kinds[kind](run, directory))
+    return BackgroundTracker(kind, lambda: kinds[kind](run, directory))
 
 
-class Background:
+class BackgroundTracker:
     """A tracker that a thread opens, feeds and closes, and abandons when it fails."""
 
     def __init__(self, name: str, open_: Callable[[], Tracker]) -> None:
@@ -72,26 +72,28 @@ class Background:
         self._thread = threading.Thread(target=self._work, name=f"track-{name}", daemon=True)
         self._thread.start()
 
-    def log(self, updates: int, figures: Mapping[str, float]) -> None:
+    def log(self, updates: int, values: Mapping[str, float]) -> None:
         """Queues a line without waiting; drops it if the queue is full."""
         if not self._thread.is_alive():
             return
         try:
-            self._lines.put_nowait((updates, figures))
+            self._lines.put_nowait((updates, values))
         except queue.Full:
             if not self._dropped:
                 _log.warning("%s is slow; some lines are not sent, metrics.jsonl has them", self._name)
             self._dropped = True
 
     def close(self) -> None:
-        """Sends the queued lines and closes the tracker, within CLOSE_S."""
-        give_up_at = time.monotonic() + CLOSE_S
+        """Sends the queued lines and closes the tracker, within CLOSE_TIMEOUT_S."""
+        give_up_at = time.monotonic() + CLOSE_TIMEOUT_S
         while self._thread.is_alive() and time.monotonic() < give_up_at:
             with contextlib.suppress(queue.Full):
-                self._lines.put(None, timeout=LOOK_S)
+                self._lines.put(None, timeout=POLL_PERIOD_S)
                 self._thread.join(give_up_at - time.monotonic())
         if self._thread.is_alive():
-            _log.warning("%s did not receive all lines within %g s; metrics.jsonl has them", self._name, CLOSE_S)
+            _log.warning(
+                "%s did not receive all lines within %g s; metrics.jsonl has them", self._name, CLOSE_TIMEOUT_S
+            )
 
     def _work(self) -> None:
         try:
@@ -118,12 +120,12 @@ class WeightsAndBiases:
             config=msgspec.to_builtins(run.spec),
             resume="allow",
             # Neither console output nor git state is sent.
-            settings=wandb.Settings(console="off", disable_git=True, save_code=False, finish_timeout=CLOSE_S),
+            settings=wandb.Settings(console="off", disable_git=True, save_code=False, finish_timeout=CLOSE_TIMEOUT_S),
         )
 
-    def log(self, updates: int, figures: Mapping[str, float]) -> None:
+    def log(self, updates: int, values: Mapping[str, float]) -> None:
         """Logs the numbers of a line; Weights & Biases ignores lines older than its newest."""
-        self._run.log(dict(figures), step=updates)
+        self._run.log(dict(values), step=updates)
 
     def close(self) -> None:
         """Sends the remaining lines and closes the run."""
@@ -152,19 +154,19 @@ class Mlflow:
         params = [Param(_param_name(name), str(value)) for name, value in _flat(msgspec.to_builtins(run.spec))]
         self._client.log_batch(self._id, params=params)
 
-    def log(self, updates: int, figures: Mapping[str, float]) -> None:
+    def log(self, updates: int, values: Mapping[str, float]) -> None:
         """Logs the numbers of a line, with the time of the line."""
         from mlflow.entities import Metric  # noqa: PLC0415
 
-        at_ms = int(figures["time"] * 1_000)
-        self._client.log_batch(self._id, [Metric(name, value, at_ms, updates) for name, value in figures.items()])
+        at_ms = int(values["time"] * 1_000)
+        self._client.log_batch(self._id, [Metric(name, value, at_ms, updates) for name, value in values.items()])
 
     def close(self) -> None:
         """Marks the run as finished."""
         self._client.set_terminated(self._id)
 
 
-def numbers_of(line: Mapping[str, Any]) -> dict[str, float]:
+def finite_numbers(line: Mapping[str, Any]) -> dict[str, float]:
     """Returns the finite numbers of a line by name; lists over players or agents become name/0, name/1, ..."""
     return {
         name: float(value)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from common.errors import LastingError
 from common.wire.messages import Status
 
-REFUSED_S = 10.0
+REFUSAL_TIMEOUT_S = 10.0
 """How long all connected actors must refuse: time enough for a newer broadcast to be accepted."""
 
 
@@ -23,14 +23,14 @@ class RefusedWeights:
         self._since: float | None = None
 
     def check(self, statuses: Sequence[Status], now: float) -> None:
-        """Raises LastingError if every connected actor has refused all weights of this run for REFUSED_S."""
+        """Raises LastingError if every connected actor has refused all weights of this run for REFUSAL_TIMEOUT_S."""
         connected = sum(status.actor_count for status in statuses)
         refusing = sum(status.actors_without_weights for status in statuses)
         if not connected or refusing < connected:
             self._since = None
         elif self._since is None:
             self._since = now
-        elif now - self._since >= REFUSED_S:
+        elif now - self._since >= REFUSAL_TIMEOUT_S:
             raise LastingError(
                 f"every connected actor ({connected}) refuses this run's weights: {_reason(statuses)}. Run actors and"
                 " learner from the same version of Shoal, and pass the address of this learner as --weights."

@@ -25,13 +25,13 @@ BASE_BYTES = 300 * 2**20
 """Memory of a learner with the smallest networks, mostly PyTorch."""
 PARAMETERS_A_SECOND = 4e7
 """Approximate number of expanded parameters that a learner builds a second."""
-BATCHES = 8
+BATCH_COPIES = 8
 """Approximate number of copies of a batch in the learner: prefetched, on the device, and in use."""
 WORKER_BYTES = 100 * 2**20
 """Memory of an actor's process without its environment."""
-LARGE_OBSERVATION = 3_000
+MIN_IMAGE_OBSERVATION = 3_000
 """A longer observation is most likely an image."""
-_MOST_NAMES = 6
+_MAX_NAMES = 6
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def sizes_of(spec: RunSpec, joint: AgentsSpec) -> Sizes:
         learner_bytes=BASE_BYTES
         + expanded_parameters * BYTES_PER_EXPANDED_PARAMETER
         + (policy + critic) * BYTES_PER_PARAMETER
-        + BATCHES * spec.replay.batch * record_bytes,
+        + BATCH_COPIES * spec.replay.batch * record_bytes,
         players=len(run_players.agents),
     )
 
@@ -149,7 +149,7 @@ def refuse_large_learner(sizes: Sizes, joint: AgentsSpec, available_bytes: int) 
 
 def _wrapper_advice(joint: AgentsSpec) -> str:
     largest = max(joint.agents, key=lambda agent: agent.obs_dim)
-    if largest.obs_dim < LARGE_OBSERVATION:
+    if largest.obs_dim < MIN_IMAGE_OBSERVATION:
         return ""
     return (
         f". {largest.name} observes {largest.obs_dim:,} numbers: pixels need a wrapper that makes a few features of"
@@ -249,7 +249,7 @@ def _agents_text(joint: AgentsSpec) -> str:
 
 
 def _names(names: Sequence[str]) -> str:
-    if len(names) <= _MOST_NAMES:
+    if len(names) <= _MAX_NAMES:
         return ", ".join(names)
     return f"{names[0]}, {names[1]}, ..., {names[-1]} ({len(names)})"
 

@@ -145,20 +145,20 @@ class _Thrust:
         self.sample(logits, None, out)
 
     def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor) -> SavedTensors:  # noqa: ARG002  (draws nothing)
-        own, five = _transposed(logits, self._shape), numbers_first(out, self._shape)
-        force, saved = _bounded(own[RIGHT_UP] - own[LEFT_DOWN])
+        logits_t, thrust = _transposed(logits, self._shape), numbers_first(out, self._shape)
+        force, saved = _bounded(logits_t[RIGHT_UP] - logits_t[LEFT_DOWN])
         force.mul_(0.5)
-        five[0] = 0.0
-        five[LEFT_DOWN] = 0.5 - force
-        five[RIGHT_UP] = 0.5 + force
+        thrust[0] = 0.0
+        thrust[LEFT_DOWN] = 0.5 - force
+        thrust[RIGHT_UP] = 0.5 + force
         return saved
 
     def backward(self, saved: SavedTensors, d_actions: Tensor, out: Tensor) -> None:
-        own, five = _transposed(d_actions, self._shape), numbers_first(out, self._shape)
-        d_h = _bounded_backward(saved, (own[RIGHT_UP] - own[LEFT_DOWN]).mul_(0.5))
-        five[0] = 0.0
-        five[LEFT_DOWN] = -d_h
-        five[RIGHT_UP] = d_h
+        d_thrust, d_logits = _transposed(d_actions, self._shape), numbers_first(out, self._shape)
+        d_h = _bounded_backward(saved, (d_thrust[RIGHT_UP] - d_thrust[LEFT_DOWN]).mul_(0.5))
+        d_logits[0] = 0.0
+        d_logits[LEFT_DOWN] = -d_h
+        d_logits[RIGHT_UP] = d_h
 
 
 def head_of(segment: Segment, like: Tensor, gumbel: Gumbel, temperature: float) -> Head:
@@ -185,14 +185,14 @@ def _one_hot(scores: Tensor, out: Tensor) -> None:
     out.copy_(torch.zeros_like(scores).scatter_(2, best, 1.0).flatten(1))
 
 
-def numbers_first(own: Tensor, shape: tuple[int, int]) -> Tensor:
+def numbers_first(rows: Tensor, shape: tuple[int, int]) -> Tensor:
     """Returns `[B, P*n]` as a view `[n, B, P]`."""
-    return own.view(-1, *shape).movedim(2, 0)
+    return rows.view(-1, *shape).movedim(2, 0)
 
 
-def _transposed(own: Tensor, shape: tuple[int, int]) -> Tensor:
+def _transposed(rows: Tensor, shape: tuple[int, int]) -> Tensor:
     """Returns `[B, P*n]` as a contiguous copy `[n, B, P]`: sums over few numbers run far faster along the rows."""
-    return numbers_first(own, shape).contiguous()
+    return numbers_first(rows, shape).contiguous()
 
 
 def _through_softmax(soft: Tensor, d_soft: Tensor) -> Tensor:

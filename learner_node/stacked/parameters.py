@@ -32,7 +32,7 @@ from learner_node.stacked.networks import (
     policy_tensors,
 )
 from learner_node.stacked.optimiser import Adam, GradientClip
-from learner_node.stacked.sharing import Label, Sharing
+from learner_node.stacked.sharing import RowLabel, Sharing
 
 _T = TypeVar("_T", PolicyTensors, CriticTensors)
 
@@ -109,13 +109,13 @@ class ParameterSet(Generic[_T]):
         """Replaces all state by what `tensors` returned."""
         device = self.shared.device
         target = torch.empty_like(self.shared)
-        for own, name in (
+        for parameter, name in (
             (self.shared, "online"),
             (target, "target"),
             (self.adam.mean, "adam/mean"),
             (self.adam.square, "adam/square"),
         ):
-            own[self.shared_index] = tensors[name].to(device)
+            parameter[self.shared_index] = tensors[name].to(device)
         self.adam.steps.copy_(tensors["adam/steps"])
         self._expansion.expand()
         self._sharing.expansion(target, self.expanded_target).expand()
@@ -168,20 +168,20 @@ def make_policies(
     owner, apart = layout.policy_networks, network.tell_apart
     biases, *others = policy_blocks(players, network)
     agents = range(len(players.agents))
-    users = [[*agents], *(range(*cohort.agents.indices(len(owner))) for cohort in cohorts(players))]
-    labels: list[list[Label]] = [[(owner[i], i if apart else 0) for i in agents]]
-    labels += [[(owner[i], 0) for i in own] for own in users]
+    users_by_block = [[*agents], *(range(*cohort.agents.indices(len(owner))) for cohort in cohorts(players))]
+    labels: list[list[RowLabel]] = [[(owner[i], i if apart else 0) for i in agents]]
+    labels += [[(owner[i], 0) for i in users] for users in users_by_block]
     sharing = Sharing([biases, *others], labels, like)
     shared_index = policy_tensors(sharing.shared_index(), players, network)
     networks: list[_Network] = []
     for number in dict.fromkeys(owner):
         mates = [i for i in agents if owner[i] == number]
         pieces = policy_pieces(shared_index, players, mates[0])
-        own_biases = [shared_index.first_bias[i] for i in mates] if apart else [pieces[1]]
+        first_biases = [shared_index.first_bias[i] for i in mates] if apart else [pieces[1]]
         initial = initial_weights(
-            layer_shapes(players.agents[mates[0]], network), (seed, 0, mates[0]), first_biases=len(own_biases)
+            layer_shapes(players.agents[mates[0]], network), (seed, 0, mates[0]), first_biases=len(first_biases)
         )
-        networks.append(_Network([pieces[0], *own_biases, *pieces[2:]], initial, rates[mates[0]]))
+        networks.append(_Network([pieces[0], *first_biases, *pieces[2:]], initial, rates[mates[0]]))
     return _make_parameter_set(
         sharing, networks, lambda flat: policy_tensors(flat, players, network), like, decay=decay, clip=clip
     )
@@ -205,7 +205,7 @@ def make_critics(
     """
     inputs, widths, critics = players.obs_dim + players.action_dim, network.critic_hidden, layout.critics
     first = _first_labels(critics, inputs, apart=network.tell_apart)
-    labels: list[list[Label]] = [first, [(critic.network, 0) for critic in critics]]
+    labels: list[list[RowLabel]] = [first, [(critic.network, 0) for critic in critics]]
     sharing = Sharing(critic_blocks(inputs, len(critics), widths), labels, like)
     shared_index = critic_tensors(sharing.shared_index(), inputs, len(critics), widths)
     networks: list[_Network] = []
@@ -213,20 +213,20 @@ def make_critics(
         mates = [i for i, critic in enumerate(critics) if critic.network == number]
         one = critics[mates[0]]
         pieces = critic_pieces(shared_index, mates[0], one.input_columns)
-        own_biases = (
+        first_biases = (
             [critic_pieces(shared_index, i, one.input_columns)[1] for i in mates] if network.tell_apart else [pieces[1]]
         )
         shapes = list(pairwise((len(one.input_columns), *widths, 1)))
-        initial = initial_weights(shapes, (seed, 1, mates[0]), first_biases=len(own_biases))
-        networks.append(_Network([pieces[0], *own_biases, *pieces[2:]], initial, rates[one.player]))
+        initial = initial_weights(shapes, (seed, 1, mates[0]), first_biases=len(first_biases))
+        networks.append(_Network([pieces[0], *first_biases, *pieces[2:]], initial, rates[one.player]))
     return _make_parameter_set(
         sharing, networks, lambda flat: critic_tensors(flat, inputs, len(critics), widths), like, decay=decay, clip=clip
     )
 
 
-def _first_labels(critics: Sequence[Critic], inputs: int, *, apart: bool) -> list[Label]:
+def _first_labels(critics: Sequence[Critic], inputs: int, *, apart: bool) -> list[RowLabel]:
     """Returns the label of each row of the first layers, critic by critic: inputs, then biases; None = not read."""
-    labels: list[Label] = []
+    labels: list[RowLabel] = []
     for i, critic in enumerate(critics):
         row_of = {column: 1 + k for k, column in enumerate(critic.input_columns)}
         labels += [(critic.network, row_of[column]) if column in row_of else None for column in range(inputs)]

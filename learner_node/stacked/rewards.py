@@ -34,7 +34,7 @@ class SignalMixer:
         """Takes the number type and the device from `like`."""
         self._members = [list(members_of(agents, player)) for player in players.agents]
         self._scale = algorithm.reward_scale
-        spirited = algorithm.team_spirit > 0.0 or algorithm.final_team_spirit is not None
+        has_spirit = algorithm.team_spirit > 0.0 or algorithm.final_team_spirit is not None
         self._same_team = torch.tensor([[float(a.team == b.team) for b in agents.agents] for a in agents.agents]).to(
             like
         )
@@ -42,7 +42,7 @@ class SignalMixer:
         for player, members in enumerate(self._members):
             self._mean_of[members, player] = 1.0 / len(members)
         self._merges = len(players.agents) < len(agents.agents)
-        self._mixes = self._merges or spirited or algorithm.reward_scale != 1.0
+        self._mixes = self._merges or has_spirit or algorithm.reward_scale != 1.0
         self._matrix = torch.empty_like(self._mean_of)
         self.set_team_spirit(algorithm.team_spirit)
         owners = [i for i, agent in enumerate(agents.agents) for _ in range(agent.action_dim)]
@@ -57,8 +57,8 @@ class SignalMixer:
     def set_team_spirit(self, spirit: float) -> None:
         """Sets the fraction of the team's mean reward in each agent's reward, 0 to 1."""
         team_mean = self._same_team / self._same_team.sum(0, keepdim=True)
-        own = torch.eye(len(team_mean)).to(team_mean)
-        self._matrix.copy_(((1.0 - spirit) * own + spirit * team_mean) @ self._mean_of * self._scale)
+        identity = torch.eye(len(team_mean)).to(team_mean)
+        self._matrix.copy_(((1.0 - spirit) * identity + spirit * team_mean) @ self._mean_of * self._scale)
 
     def signals(self, batch: LossBatch) -> PlayerSignals:
         """Returns the players' signals of a batch."""

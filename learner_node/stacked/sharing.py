@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Label = tuple[int, int] | None
+RowLabel = tuple[int, int] | None
 """Identity of a row: (network, row of the network); None = not a parameter, always zero."""
 
 
@@ -31,10 +31,10 @@ class Block:
         return flat[self.start : self.start + self.rows * self.width].view(self.rows, self.width)
 
 
-class _Rows:
+class _RowMap:
     """The rows of one block: the shared row of each expanded row, and the expanded rows of each shared row."""
 
-    def __init__(self, block: Block, labels: Sequence[Label], start: int, like: Tensor) -> None:
+    def __init__(self, block: Block, labels: Sequence[RowLabel], start: int, like: Tensor) -> None:
         unique = [label for label in dict.fromkeys(labels) if label is not None]
         row_of = {label: i for i, label in enumerate(unique)}
         self.expanded = block
@@ -51,10 +51,10 @@ class _Rows:
                 uses[row_of[label]].append(row)
         self.max_uses = max(map(len, uses))
         """The largest number of expanded rows that copy one shared row."""
-        slots = [own[k] if k < len(own) else own[0] for k in range(self.max_uses) for own in uses]
-        self.uses = torch.tensor(slots, device=like.device)
+        padded = [copies[k] if k < len(copies) else copies[0] for k in range(self.max_uses) for copies in uses]
+        self.uses = torch.tensor(padded, device=like.device)
         """Those expanded rows `[max_uses * shared rows]`: the first of each shared row, the second of each, ..."""
-        counts = torch.tensor([len(own) for own in uses])
+        counts = torch.tensor([len(copies) for copies in uses])
         use_mask = (torch.arange(self.max_uses)[:, None] < counts)[:, :, None].to(like)
         self.use_mask = None if bool(use_mask.all()) else use_mask
         """0.0 where a shared row has fewer uses `[max_uses, shared rows, 1]`; None = nowhere."""
@@ -63,7 +63,7 @@ class _Rows:
 class Expansion:
     """Copies shared parameters to their users, from one buffer into another."""
 
-    def __init__(self, blocks: Sequence[_Rows], shared: Tensor, expanded: Tensor) -> None:
+    def __init__(self, blocks: Sequence[_RowMap], shared: Tensor, expanded: Tensor) -> None:
         self._blocks = [
             (rows.shared.of(shared), rows.shared_row.clamp(min=0), rows.zeros, rows.expanded.of(expanded))
             for rows in blocks
@@ -80,7 +80,7 @@ class Expansion:
 class Reduction:
     """Sums the gradients of a network's users into its shared gradient, from one buffer into another."""
 
-    def __init__(self, blocks: Sequence[_Rows], expanded: Tensor, shared: Tensor) -> None:
+    def __init__(self, blocks: Sequence[_RowMap], expanded: Tensor, shared: Tensor) -> None:
         self._blocks = [
             (
                 rows,
@@ -102,12 +102,12 @@ class Reduction:
 class Sharing:
     """The parameter sharing of all networks of one kind."""
 
-    def __init__(self, blocks: Sequence[Block], labels: Sequence[Sequence[Label]], like: Tensor) -> None:
+    def __init__(self, blocks: Sequence[Block], labels: Sequence[Sequence[RowLabel]], like: Tensor) -> None:
         """Takes a label for each row of each block. The blocks cover the expanded buffer without gaps."""
-        self._blocks: list[_Rows] = []
+        self._blocks: list[_RowMap] = []
         start = 0
-        for block, own in zip(blocks, labels, strict=True):
-            self._blocks.append(_Rows(block, own, start, like))
+        for block, row_labels in zip(blocks, labels, strict=True):
+            self._blocks.append(_RowMap(block, row_labels, start, like))
             start += self._blocks[-1].shared.rows * block.width
         self.shared_size = start
         self.expanded_size = sum(block.rows * block.width for block in blocks)
@@ -135,10 +135,12 @@ class Sharing:
         index = torch.empty(self.expanded_size, dtype=torch.int64)
         for rows in self._blocks:
             shared_row = rows.shared_row.cpu()[:, None]
-            own = rows.expanded.of(index)
+            block_index = rows.expanded.of(index)
             # In place: the index has eight bytes for each parameter of all users.
-            torch.add(rows.shared.start + shared_row * rows.shared.width, torch.arange(rows.shared.width), out=own)
-            own[rows.zeros.cpu()] = -1
+            torch.add(
+                rows.shared.start + shared_row * rows.shared.width, torch.arange(rows.shared.width), out=block_index
+            )
+            block_index[rows.zeros.cpu()] = -1
         return index
 
     def first_expanded_index(self) -> Tensor:
@@ -146,6 +148,8 @@ class Sharing:
         index = torch.empty(self.shared_size, dtype=torch.int64)
         for rows in self._blocks:
             first = rows.uses[: rows.shared.rows].cpu()[:, None]
-            own = rows.shared.of(index)
-            torch.add(rows.expanded.start + first * rows.expanded.width, torch.arange(rows.expanded.width), out=own)
+            block_index = rows.shared.of(index)
+            torch.add(
+                rows.expanded.start + first * rows.expanded.width, torch.arange(rows.expanded.width), out=block_index
+            )
         return index

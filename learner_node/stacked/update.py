@@ -64,17 +64,17 @@ class StackedUpdate:
         self.heads = Heads(agents, like, algorithm.gumbel, algorithm.gumbel_temperature, network.head)
         self.mixer = SignalMixer(agents, self.players, algorithm, like)
         rates = [algorithm.side_learning_rates.get(player.team, 1.0) for player in self.players.agents]
-        made, clip = (self.players, network, self.layout, rates), algorithm.gradient_clip
-        self.policies = make_policies(*made, decay=algorithm.policy_weight_decay, clip=clip, seed=seed, like=like)
-        self.critics = make_critics(*made, decay=algorithm.critic_weight_decay, clip=clip, seed=seed, like=like)
+        shared, clip = (self.players, network, self.layout, rates), algorithm.gradient_clip
+        self.policies = make_policies(*shared, decay=algorithm.policy_weight_decay, clip=clip, seed=seed, like=like)
+        self.critics = make_critics(*shared, decay=algorithm.critic_weight_decay, clip=clip, seed=seed, like=like)
         self._first_critics = self.critics.online.first_critics(len(self.players.agents))
         self._critic_players = torch.tensor([critic.player for critic in self.layout.critics], device=like.device)
         self._twin_players = torch.tensor(self.layout.twin_players, dtype=torch.int64, device=like.device)
         self._noise_scale = self._target_noise_scale()
         self._workspace = self._make_workspace(0)
-        of_actions = self._first_critics.first_weight[:, agents.obs_dim :]
-        self._own_weights = [
-            of_actions[cohort.agents, cohort.action]
+        action_weights = self._first_critics.first_weight[:, agents.obs_dim :]
+        self._policy_action_weights = [
+            action_weights[cohort.agents, cohort.action]
             .view(cohort.size, cohort.size, cohort.action_dim, -1)
             .diagonal()
             .movedim(-1, 0)
@@ -120,7 +120,7 @@ class StackedUpdate:
     def logits(self, obs: Tensor) -> Tensor:
         """Returns the policies' logits `[B, U]` for observations `[B, O]`, valid until the next call."""
         policy = self._workspace_for(len(obs)).policy
-        return policy.forward(self.policies.online, policy.own_obs(obs))
+        return policy.forward(self.policies.online, policy.inputs(obs))
 
     @torch.inference_mode()
     def td_target(self, batch: LossBatch) -> Tensor:
@@ -167,7 +167,7 @@ class StackedUpdate:
         """Returns the targets `y` `[N, B]`."""
         workspace = self._workspace
         workspace.next_obs.copy_(batch.next_obs)
-        logits = workspace.policy.forward(self.policies.target, workspace.own_next_obs)
+        logits = workspace.policy.forward(self.policies.target, workspace.next_policy_inputs)
         next_action = self._add_target_noise(self.heads.greedy(logits, workspace.policy_action))
         _write_actions(next_action, row_weights.next_acting, workspace.next_action)
         workspace.critic.forward_first(self.critics.target, workspace.next_critic_inputs)
@@ -233,14 +233,14 @@ class StackedUpdate:
     def _policy_loss_backward(self, row_weights: RowWeights) -> tuple[Tensor, Tensor]:
         """Writes the gradients of the policy losses; returns the logits `[B, U]` and the values `[N, B]`."""
         policies, workspace = self.policies, self._workspace
-        logits = workspace.policy.forward(policies.online, workspace.own_obs)
+        logits = workspace.policy.forward(policies.online, workspace.policy_inputs)
         sample = self.heads.sample(logits, self._gumbel_noise(len(logits)), workspace.policy_action)
         self._forward_first_with_policy_actions(row_weights, sample.actions)
         q = workspace.first_critic.forward_rest(self._first_critics)
         workspace.first_critic.backward_to_first(self._first_critics, row_weights.rows)
-        d_logits = self.heads.backward(sample, self._own_action_gradient(), workspace.policy.d_logits)
+        d_logits = self.heads.backward(sample, self._policy_action_gradient(), workspace.policy.d_logits)
         add_logit_penalty_gradient(d_logits, logits, row_weights)
-        workspace.policy.backward(policies.online, policies.gradient, workspace.own_obs)
+        workspace.policy.backward(policies.online, policies.gradient, workspace.policy_inputs)
         return logits, q
 
     def _gumbel_noise(self, rows: int) -> Tensor | None:
@@ -260,15 +260,15 @@ class StackedUpdate:
             workspace.first_critic.forward_first(self._first_critics, workspace.first_critic_inputs)
             return
         workspace.first_critic.forward_first(self._first_critics, workspace.first_critic_inputs)
-        torch.sub(action, workspace.action, out=workspace.change)
-        for own, weight in zip(workspace.own_actions, self._own_weights, strict=True):
-            own.first.baddbmm_(own.change, weight)
+        torch.sub(action, workspace.action, out=workspace.action_change)
+        for views, weight in zip(workspace.policy_action_views, self._policy_action_weights, strict=True):
+            views.first.baddbmm_(views.change, weight)
 
-    def _own_action_gradient(self) -> Tensor:
+    def _policy_action_gradient(self) -> Tensor:
         """Returns the gradient of each policy loss over the player's own action, without the penalty `[B, U]`."""
         workspace = self._workspace
-        for own, weight in zip(workspace.own_actions, self._own_weights, strict=True):
-            torch.baddbmm(own.d_action, weight, own.d_first, beta=0, alpha=-1, out=own.d_action)
+        for views, weight in zip(workspace.policy_action_views, self._policy_action_weights, strict=True):
+            torch.baddbmm(views.d_action, weight, views.d_first, beta=0, alpha=-1, out=views.d_action)
         return workspace.d_action
 
 

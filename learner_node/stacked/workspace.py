@@ -17,7 +17,7 @@ from learner_node.stacked.networks import cohorts
 from learner_node.stacked.passes import CriticPass, PolicyPass
 
 
-class OwnActions(NamedTuple):
+class PolicyActionViews(NamedTuple):
     """Views of one cohort's n players in the policy loss: own actions, and first layers of their first critics."""
 
     change: Tensor
@@ -46,17 +46,17 @@ class Workspace:
         self.critic_input, self.next_critic_input = (like.new_ones(rows, inputs + 1) for _ in range(2))
         """Observations, actions, and a 1 whose weights are the critics' first biases `[B, O+U+1]`."""
         self.critic_inputs, self.next_critic_inputs = (
-            self.critic.inputs(own) for own in (self.critic_input, self.next_critic_input)
+            self.critic.inputs(rows_and_one) for rows_and_one in (self.critic_input, self.next_critic_input)
         )
         self.first_critic_inputs = self.first_critic.inputs(self.critic_input)
         self.obs_action = self.critic_input[:, :inputs]
         self.action = self.critic_input[:, players.obs_dim : inputs]
         self.next_obs = self.next_critic_input[:, : players.obs_dim]
         self.next_action = self.next_critic_input[:, players.obs_dim : inputs]
-        self.own_obs = self.policy.own_obs(self.critic_input)
-        self.own_next_obs = self.policy.own_obs(self.next_critic_input)
-        change_t = like.new_empty(players.action_dim, rows)
-        self.change = change_t.t()
+        self.policy_inputs = self.policy.inputs(self.critic_input)
+        self.next_policy_inputs = self.policy.inputs(self.next_critic_input)
+        action_change_t = like.new_empty(players.action_dim, rows)
+        self.action_change = action_change_t.t()
         """Difference of the policies' actions from the stored ones `[B, U]`."""
         self.row_weights: RowWeights | None = None
         """The row weights of a complete batch, the same for each."""
@@ -65,9 +65,9 @@ class Workspace:
         d_action_t = like.new_empty(players.action_dim, rows)
         self.d_action = d_action_t.t()
         """Gradient of the policy loss over the joint action, without the penalty `[B, U]`."""
-        self.own_actions = [
-            OwnActions(
-                change_t[cohort.action].view(cohort.size, cohort.action_dim, rows).transpose(1, 2),
+        self.policy_action_views = [
+            PolicyActionViews(
+                action_change_t[cohort.action].view(cohort.size, cohort.action_dim, rows).transpose(1, 2),
                 self.first_critic.first_layer[cohort.agents],
                 self.first_critic.d_first_layer[cohort.agents].transpose(1, 2),
                 d_action_t[cohort.action].view(cohort.size, cohort.action_dim, rows),

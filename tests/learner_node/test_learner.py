@@ -35,10 +35,10 @@ CPU = Device(torch.device("cpu"))
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shortens every period, so that seconds of a run pass in a tenth."""
-    for module, names in ((learner, ("REPORT_PERIOD_S", "LOG_PERIOD_S")), (broadcast, ("SHORTEST_PERIOD_S",))):
+    for module, names in ((learner, ("REPORT_PERIOD_S", "LOG_PERIOD_S")), (broadcast, ("MIN_PERIOD_S",))):
         for name in names:
             monkeypatch.setattr(module, name, getattr(module, name) / 10)
-    monkeypatch.setattr(broadcast, "LEAVE_PERIOD_S", 0.05)
+    monkeypatch.setattr(broadcast, "STORE_PERIOD_S", 0.05)
 
 
 class Training:

@@ -85,9 +85,9 @@ def test_a_batch_is_the_records_the_server_sent(run: Run, connect: Connect, repl
     client = connect(replay)
     for i in range(6):
         batch = take(client)
-        assert batch.words.numpy().tobytes() == sent[i]
-        assert batch.words.dtype == torch.float32
-        assert len(batch.words) == run.spec.replay.batch
+        assert batch.records.numpy().tobytes() == sent[i]
+        assert batch.records.dtype == torch.float32
+        assert len(batch.records) == run.spec.replay.batch
     replay.inserts_per_batch = 0
     call_until(client, lambda: client.env_steps == replay.inserts, "the clock")
 
@@ -208,7 +208,7 @@ def test_non_finite_numbers_never_reach_the_networks(replay: FakeReplay, client:
     replay.payload = payload
     batches = [take(client) for _ in range(12)]
     assert client.rejected > 0
-    assert all(torch.isfinite(batch.words[:, :-1]).all() for batch in batches[4:])
+    assert all(torch.isfinite(batch.records[:, :-1]).all() for batch in batches[4:])
 
 
 def test_a_batch_is_complete_when_every_agent_acts_and_goes_on(replay: FakeReplay, client: ShardedReplayClient) -> None:

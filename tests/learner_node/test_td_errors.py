@@ -44,7 +44,7 @@ def test_errors_go_back_with_the_places_of_their_records(prioritised: FakeReplay
     batch = take(client)
     assert batch.probabilities is not None
     assert batch.sample_info is not None
-    assert batch.words.shape[0] == 16
+    assert batch.records.shape[0] == 16
     assert batch.probabilities.dtype == torch.float32
     assert batch.probabilities.tolist() == [slot / 256 for slot in batch.sample_info["slot"]]
     errors = torch.linspace(0.0, 3.0, 16, requires_grad=True)

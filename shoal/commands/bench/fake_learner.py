@@ -46,7 +46,7 @@ def publish_weights(run: Run, replay: str) -> Iterator[str]:
 
 def publish(run: Run, replay: str, ready: Connection, parent: int) -> None:
     """Opens the run, sends its address to `ready`, then publishes forever; `updates` is the monotonic time in ns."""
-    from learner_node.broadcast import SHORTEST_PERIOD_S, Broadcast  # noqa: PLC0415  (imports torch; only here)
+    from learner_node.broadcast import MIN_PERIOD_S, Broadcast  # noqa: PLC0415  (imports torch; only here)
 
     die_with_parent(parent)
     client = Client(zmq.Context(), replay)
@@ -60,7 +60,7 @@ def publish(run: Run, replay: str, ready: Connection, parent: int) -> None:
         version += 1
         header = WeightsHeader(run.id, run.data_hash, version, time.monotonic_ns(), 0.3, 0.0)
         broadcast.send(header, flat, stream, time.monotonic())
-        time.sleep(max(0.0, SHORTEST_PERIOD_S - (time.monotonic_ns() - header.updates) / 1e9))
+        time.sleep(max(0.0, MIN_PERIOD_S - (time.monotonic_ns() - header.updates) / 1e9))
 
 
 class _Stream:

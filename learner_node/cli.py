@@ -126,10 +126,10 @@ def _raise_if_requested(stop: Stop) -> None:
 def _refuse_what_does_not_fit(*, gpu: bool) -> Check:
     """Returns a check that refuses a run whose networks cannot be made, or do not fit into this machine's memory."""
 
-    def check(spec: RunSpec, joint: AgentsSpec) -> None:
-        sizes = sizes_of(spec, joint)
+    def check(spec: RunSpec, agents: AgentsSpec) -> None:
+        sizes = sizes_of(spec, agents)
         if not gpu:
-            refuse_large_learner(sizes, joint, memory_limit_bytes())
+            refuse_large_learner(sizes, agents, memory_limit_bytes())
 
     return check
 

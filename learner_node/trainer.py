@@ -28,7 +28,7 @@ LOSSES_PERIOD_S = 1.0
 class UpdateVariant(NamedTuple):
     """One of the forms that an update takes. Updates of one form do the same work every time."""
 
-    policies: bool
+    update_policies: bool
     """Whether policies and targets are updated too (`algorithm.policy_every`)."""
     complete: bool
     """Whether every agent acts in every row."""
@@ -70,9 +70,9 @@ class Trainer:
         self._set_rates(progress)
         importance = self._importance(batch, progress)
         self._buffer.load(batch.records, importance)
-        policies = (updates + 1) % self.algorithm.layout.policy_delay == 0
-        stats = self._graphed_update(UpdateVariant(policies, batch.complete, importance is not None)).run()
-        if policies and self._losses_timer.is_due(now):
+        update_policies = (updates + 1) % self.algorithm.layout.policy_delay == 0
+        stats = self._graphed_update(UpdateVariant(update_policies, batch.complete, importance is not None)).run()
+        if update_policies and self._losses_timer.is_due(now):
             self.losses = stats.losses()
         return stats
 
@@ -95,7 +95,7 @@ class Trainer:
 
     def _graphed_update(self, variant: UpdateVariant) -> GraphedUpdate[UpdateStats]:
         if variant not in self._variants:
-            step = partial(self.algorithm.step, self._loss_batch(variant), policies=variant.policies)
+            step = partial(self.algorithm.step, self._loss_batch(variant), update_policies=variant.update_policies)
             self._variants[variant] = GraphedUpdate(self._device, step, self.algorithm.generator)
         return self._variants[variant]
 

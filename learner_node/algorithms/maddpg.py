@@ -91,7 +91,7 @@ class Maddpg:
         """Starts with torch's initial parameters."""
         self.agents, self.players = agents, players(agents, algorithm.name)
         self.network, self.algorithm, self.head = network, algorithm, network.head
-        self.everyone = range(len(self.players.agents))
+        self.player_numbers = range(len(self.players.agents))
         by_side = algorithms_by_side(self.players, algorithm.name)
         self.algorithm_of: list[Algorithm] = [by_side[player.team] for player in self.players.agents]
         self.policy_networks: list[Mlp] = []
@@ -118,11 +118,11 @@ class Maddpg:
     # ---- the update -----------------------------------------------------------------------------------------------
 
     def update(
-        self, batch: Minibatch, noise: Noise, importance: Tensor | None = None, *, policies: bool = True
+        self, batch: Minibatch, noise: Noise, importance: Tensor | None = None, *, update_policies: bool = True
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Updates all players on one minibatch; returns the critic and policy losses, player by player.
 
-        importance: importance-sampling weights `[batch]`. policies: False updates the critics alone; with a
+        importance: importance-sampling weights `[batch]`. update_policies: False updates the critics alone; with a
         policy delay of d every d-th update includes the policies and all targets (Fujimoto et al. 2018, section 5.2).
         """
         # Departure from Lowe et al., algorithm 1: all players learn from one minibatch, not from one each.
@@ -134,9 +134,9 @@ class Maddpg:
             for i in self.critics[k]
         ]
         # Reported are the first critics' losses without importance weights, so that runs can be compared.
-        reported = [self.critic_loss(0, i, batch, signals, target_q).detach() for i in self.everyone]
+        reported = [self.critic_loss(0, i, batch, signals, target_q).detach() for i in self.player_numbers]
         self.descend(self.critic_networks, critic_losses)
-        if not policies:
+        if not update_policies:
             return reported, []
         policy_losses = self.policy_losses(batch, signals, noise.gumbel)
         self.descend(self.policy_networks, policy_losses)
@@ -162,7 +162,7 @@ class Maddpg:
             # An agent that is gone in the next step has a next action of zeros, as in stored actions.
             next_actions.append(next_action * signals.next_acting[:, player.action_slice])
         targets = []
-        for i in self.everyone:
+        for i in self.player_numbers:
             next_q = [
                 self.q(critics[i], i, batch.next_obs, next_actions) for critics in self.target_critics if i in critics
             ]
@@ -212,7 +212,7 @@ class Maddpg:
             )
             for i, player in enumerate(self.players.agents)
         ]
-        return [self.policy_loss(i, batch, signals, logits[i], current) for i in self.everyone]
+        return [self.policy_loss(i, batch, signals, logits[i], current) for i in self.player_numbers]
 
     def policy_loss(
         self, i: int, batch: Minibatch, signals: Signals, logits: Tensor, current: Sequence[Tensor]
@@ -342,11 +342,11 @@ class Maddpg:
         """
         if self.algorithm_of[i] == "iddpg":
             return self.player_columns(i)
-        mates = next(group for group in self.sharing_groups(shared=self.network.share_critics) if i in group)
-        if len(mates) == 1:
+        users = next(group for group in self.sharing_groups(shared=self.network.share_critics) if i in group)
+        if len(users) == 1:
             return [range(self.players.obs_dim + self.players.action_dim)]
-        at = mates.index(i)
-        order = mates[at:] + mates[:at] + [j for j in self.everyone if j not in mates]
+        at = users.index(i)
+        order = users[at:] + users[:at] + [j for j in self.player_numbers if j not in users]
         return [columns for j in order for columns in self.player_columns(j)]
 
     def player_columns(self, i: int) -> list[range]:

@@ -59,12 +59,12 @@ def simple_spread_shapes() -> AgentsSpec:
 def speeds(sizes: tuple[int, ...] = (256, 1024)) -> Iterator[Speed]:
     """Measures the update of MADDPG on simple_spread's shapes with the paper's networks; leaves torch on one thread."""
     torch.set_num_threads(1)
-    joint, network, algorithm = simple_spread_shapes(), NETWORK, ALGORITHM
+    agents, network, algorithm = simple_spread_shapes(), NETWORK, ALGORITHM
     for rows in sizes:
-        batch = random_batch(joint, rows)
+        batch = random_batch(agents, rows)
         stacked, loop = (
-            StackedUpdate(joint, network, algorithm, 0, batch.obs_action),
-            PerAgentLoop(joint, network, algorithm),
+            StackedUpdate(agents, network, algorithm, 0, batch.obs_action),
+            PerAgentLoop(agents, network, algorithm),
         )
         a, b, out = (torch.randn(PEAK_SIZE, PEAK_SIZE) for _ in range(3))
         rates = algorithm.policy_learning_rate, algorithm.critic_learning_rate
@@ -75,7 +75,7 @@ def speeds(sizes: tuple[int, ...] = (256, 1024)) -> Iterator[Speed]:
         update_s, loop_s, products_s, peak_s = _medians(
             update, partial(loop.update, batch), products.replay, partial(torch.mm, a, b, out=out)
         )
-        at_peak_s = update_flop(joint, network, rows) / (2 * PEAK_SIZE**3) * peak_s
+        at_peak_s = update_flop(agents, network, rows) / (2 * PEAK_SIZE**3) * peak_s
         yield Speed(rows, update_s, loop_s, products_s, at_peak_s)
 
 
@@ -85,33 +85,33 @@ def seconds_by_threads(counts: tuple[int, ...], rows: int = 256) -> list[float]:
     By default every second update includes the policies, so two updates are measured together. Leaves torch on one
     thread.
     """
-    joint = simple_spread_shapes()
-    batch, algorithm = random_batch(joint, rows), AlgorithmSpec()
-    learner = StackedUpdate(joint, NetworkSpec(), algorithm, 0, batch.obs_action)
+    agents = simple_spread_shapes()
+    batch, algorithm = random_batch(agents, rows), AlgorithmSpec()
+    learner = StackedUpdate(agents, NetworkSpec(), algorithm, 0, batch.obs_action)
     rates = algorithm.policy_learning_rate, algorithm.critic_learning_rate
 
     def two_updates(threads: int) -> None:
         torch.set_num_threads(threads)
-        for policies in (False, True):
-            learner.update(batch, *rates, policies=policies)
+        for update_policies in (False, True):
+            learner.update(batch, *rates, update_policies=update_policies)
 
     measured = _medians(*(partial(two_updates, count) for count in counts))
     torch.set_num_threads(1)
     return [seconds / 2 for seconds in measured]
 
 
-def update_flop(joint: AgentsSpec, network: NetworkSpec, rows: int) -> int:
+def update_flop(agents: AgentsSpec, network: NetworkSpec, rows: int) -> int:
     """Returns the multiplications and additions of the matrix products that one update of MADDPG needs.
 
     Policies and critics: forward for the targets, forward and backward for training. In the policy loss the critics
     again: forward with the change of the own action, and backward to that action only.
     """
     policy = critic = through_policy = through_critic = action_only = 0
-    for agent in joint.agents:
+    for agent in agents.agents:
         *inner, last = pairwise((agent.obs_dim, *network.policy_hidden, agent.action_dim))
         policy += sum(i * o for i, o in (*inner, last))
         through_policy += sum(i * o for i, o in (*inner[1:], last))
-        *inner, last = pairwise((joint.obs_dim + joint.action_dim, *network.critic_hidden, 1))
+        *inner, last = pairwise((agents.obs_dim + agents.action_dim, *network.critic_hidden, 1))
         critic += sum(i * o for i, o in (*inner, last))
         through_critic += sum(i * o for i, o in (*inner[1:], last))
         action_only += agent.action_dim * network.critic_hidden[0]
@@ -119,9 +119,9 @@ def update_flop(joint: AgentsSpec, network: NetworkSpec, rows: int) -> int:
     return 2 * rows * (policy + critic + training + critic + through_critic + 2 * action_only)
 
 
-def random_batch(joint: AgentsSpec, rows: int) -> LossBatch:
+def random_batch(agents: AgentsSpec, rows: int) -> LossBatch:
     """Returns a batch of random numbers as views of records; every agent acts in every row."""
-    dtype = transition_dtype(joint)
+    dtype = transition_dtype(agents)
     columns, records = field_columns(dtype), torch.randn(rows, dtype.itemsize // 4)
     records[:, columns["discount"].start : columns["present"].stop] = 1.0
     next_obs, reward, discount, present = (
@@ -155,11 +155,11 @@ class Products(TorchDispatchMode):
 class PerAgentLoop:
     """MADDPG as it is usually written: one module, one optimiser and one backward pass for each agent."""
 
-    def __init__(self, joint: AgentsSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> None:
-        self._joint, self._algorithm = joint, algorithm
-        inputs = joint.obs_dim + joint.action_dim
-        self.policies = [_mlp(a.obs_dim, *network.policy_hidden, a.action_dim) for a in joint.agents]
-        self.critics = [_mlp(inputs, *network.critic_hidden, 1) for _ in joint.agents]
+    def __init__(self, agents: AgentsSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> None:
+        self._agents, self._algorithm = agents, algorithm
+        inputs = agents.obs_dim + agents.action_dim
+        self.policies = [_mlp(a.obs_dim, *network.policy_hidden, a.action_dim) for a in agents.agents]
+        self.critics = [_mlp(inputs, *network.critic_hidden, 1) for _ in agents.agents]
         self._targets = copy.deepcopy((self.policies, self.critics))
         self._policy_adams = [
             torch.optim.Adam(net.parameters(), algorithm.policy_learning_rate) for net in self.policies
@@ -170,14 +170,14 @@ class PerAgentLoop:
 
     def update(self, batch: LossBatch) -> None:
         """Updates agent after agent, then all targets."""
-        obs, action = torch.split(batch.obs_action, [self._joint.obs_dim, self._joint.action_dim], dim=1)
+        obs, action = torch.split(batch.obs_action, [self._agents.obs_dim, self._agents.action_dim], dim=1)
         with torch.no_grad():
-            next_obs = [batch.next_obs[:, agent.obs_slice] for agent in self._joint.agents]
+            next_obs = [batch.next_obs[:, agent.obs_slice] for agent in self._agents.agents]
             next_actions = [
                 torch.sigmoid(2 * net(agent_obs)) for net, agent_obs in zip(self._targets[0], next_obs, strict=True)
             ]
             next_joint = torch.cat([batch.next_obs, *next_actions], 1)
-        for i, agent in enumerate(self._joint.agents):
+        for i, agent in enumerate(self._agents.agents):
             with torch.no_grad():
                 value = self._targets[1][i](next_joint)[:, 0]
                 target = batch.reward[:, i] + self._algorithm.discount * batch.discount[:, i] * value

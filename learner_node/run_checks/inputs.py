@@ -74,10 +74,10 @@ class Remark(msgspec.Struct, frozen=True):
         return f"{self.seen}; try {self.to_try[0]}"
 
 
-def measure_inputs(joint: AgentsSpec, obs: Floats, reward: Floats, present: Floats) -> InputStats:
+def measure_inputs(agents: AgentsSpec, obs: Floats, reward: Floats, present: Floats) -> InputStats:
     """Returns the sizes of observations `[n, O]` and rewards `[n, A]`; present: whether each agent acts `[n, A]`."""
     by_agent: list[tuple[float, float, float, float, float, float]] = []
-    for i, agent in enumerate(joint.agents):
+    for i, agent in enumerate(agents.agents):
         agent_obs = obs[present[: len(obs), i] > 0, agent.obs_slice].astype(np.float64)
         rewards = reward[present[:, i] > 0, i].astype(np.float64)
         by_agent.append(
@@ -92,10 +92,10 @@ def nonzero_rms(rewards: npt.NDArray[np.float64]) -> float:
     return float(np.sqrt(np.mean(np.square(nonzero)))) if nonzero.size else 0.0
 
 
-def input_remarks(stats: InputStats, joint: AgentsSpec, reward_scale: float) -> list[Remark]:
+def input_remarks(stats: InputStats, agents: AgentsSpec, reward_scale: float) -> list[Remark]:
     """Returns remarks on observations and rewards that are too large or too small."""
     remarks: list[Remark] = []
-    sizes = dict(zip((agent.name for agent in joint.agents), stats.obs_size, strict=True))
+    sizes = dict(zip((agent.name for agent in agents.agents), stats.obs_size, strict=True))
     for names, direction in (
         ([name for name, size in sizes.items() if size > MAX_RMS], "large"),
         ([name for name, size in sizes.items() if 0.0 < size < MIN_RMS], "small"),
@@ -196,7 +196,7 @@ class InputMonitor:
     """Measures a batch from time to time; keeps the newest statistics and remarks."""
 
     def __init__(self, run: Run, size_before: float | None) -> None:
-        self._joint, self._spec = run.joint, run.spec
+        self._agents, self._spec = run.joint, run.spec
         self._columns = field_columns(transition_dtype(run.joint))
         self._change = RewardChange(size_before)
         self._observed, self._observed_at = 0, -math.inf
@@ -221,7 +221,7 @@ class InputMonitor:
         self._observed, self._observed_at = self._observed + 1, now
         columns = self._columns
         reward, present = records[:, columns["reward"]], records[:, columns["present"]]
-        self.stats = measure_inputs(self._joint, records[:ROWS, columns["obs"]], reward, present)
+        self.stats = measure_inputs(self._agents, records[:ROWS, columns["obs"]], reward, present)
         self._reward_size = nonzero_rms(reward[present > 0].astype(np.float64)) or self._reward_size
         versions = records.view(np.uint32)[:, columns["policy_version"]].ravel()
         if (change := self._change.observe(reward, versions)) is not None:
@@ -241,7 +241,7 @@ class InputMonitor:
         """Returns the present remarks, a line each; their first two words identify them."""
         remarks = reward_change_remarks(self.reward_change)
         if self.stats:
-            remarks += input_remarks(self.stats, self._joint, self._spec.algorithm.reward_scale)
+            remarks += input_remarks(self.stats, self._agents, self._spec.algorithm.reward_scale)
         if len(self._clipped) >= 10:
             share = sum(clipped for clipped, _ in self._clipped) / len(self._clipped)
             norm = float(np.median([norm for _, norm in self._clipped]))

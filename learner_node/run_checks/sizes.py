@@ -85,20 +85,20 @@ class Sizes:
         )
 
 
-def sizes_of(spec: RunSpec, joint: AgentsSpec) -> Sizes:
+def sizes_of(spec: RunSpec, agents: AgentsSpec) -> Sizes:
     """Returns the sizes of a run; ConfigError if its settings do not fit its agents."""
-    run_players = players(joint, spec.algorithm.name)
+    run_players = players(agents, spec.algorithm.name)
     layout = network_layout(run_players, spec.network, spec.algorithm)
     policy, critic = _policy_parameters(run_players, spec, layout), _critic_parameters(spec, layout)
     expanded_parameters = _expanded_parameters(run_players, spec, layout)
-    record_bytes = transition_dtype(joint).itemsize
+    record_bytes = transition_dtype(agents).itemsize
     sides = _sides_text(run_players, layout)
     if ":" in spec.scenario:
         # The sides of such a world are guessed from the names of its agents.
         sides += "; network.sides and network.share change this"
     return Sizes(
         sides=sides,
-        agents=_agents_text(joint),
+        agents=_agents_text(agents),
         record_bytes=record_bytes,
         capacity=spec.replay.capacity,
         policy_parameters=policy,
@@ -113,7 +113,7 @@ def sizes_of(spec: RunSpec, joint: AgentsSpec) -> Sizes:
 
 
 def refuse_large_run(
-    sizes: Sizes, joint: AgentsSpec, available_bytes: int, *, learner_bytes: int, workers: int, copies: float
+    sizes: Sizes, agents: AgentsSpec, available_bytes: int, *, learner_bytes: int, workers: int, copies: float
 ) -> None:
     """Raises ConfigError if replay server, learner and actors of a run do not fit together into one machine's memory.
 
@@ -133,22 +133,22 @@ def refuse_large_run(
     )
     raise ConfigError(
         f"replay.capacity {sizes.capacity:,} needs {_gib(sizes.replay_bytes)} at {sizes.record_bytes:,} bytes a "
-        f"transition; {free}; {advice}{_wrapper_advice(joint)}"
+        f"transition; {free}; {advice}{_wrapper_advice(agents)}"
     )
 
 
-def refuse_large_learner(sizes: Sizes, joint: AgentsSpec, available_bytes: int) -> None:
+def refuse_large_learner(sizes: Sizes, agents: AgentsSpec, available_bytes: int) -> None:
     """Raises ConfigError if the learner alone does not fit into memory."""
     if sizes.learner_bytes > available_bytes:
         raise ConfigError(
             f"the learner needs about {_gib(sizes.learner_bytes)} for {_count(sizes.players, 'player')} and "
             f"{_gib(available_bytes)} of memory are free; lower network.critic_hidden or the number of agents"
-            f"{_wrapper_advice(joint)}"
+            f"{_wrapper_advice(agents)}"
         )
 
 
-def _wrapper_advice(joint: AgentsSpec) -> str:
-    largest = max(joint.agents, key=lambda agent: agent.obs_dim)
+def _wrapper_advice(agents: AgentsSpec) -> str:
+    largest = max(agents.agents, key=lambda agent: agent.obs_dim)
     if largest.obs_dim < MIN_IMAGE_OBSERVATION:
         return ""
     return (
@@ -237,14 +237,14 @@ def _groups(members: Sequence[int], layout: NetworkLayout) -> list[list[int]]:
     return sorted(group for _, group in groups)
 
 
-def _agents_text(joint: AgentsSpec) -> str:
+def _agents_text(agents: AgentsSpec) -> str:
     by_size: dict[tuple[int, int], list[AgentSpec]] = {}
-    for agent in joint.agents:
+    for agent in agents.agents:
         by_size.setdefault((agent.obs_dim, agent.action_dim), []).append(agent)
     return "; ".join(
-        f"{_names([agent.name for agent in agents])} {'observes' if len(agents) == 1 else 'observe'} {obs:,} numbers, "
-        f"{'acts' if len(agents) == 1 else 'act'} with {action:,}"
-        for (obs, action), agents in by_size.items()
+        f"{_names([agent.name for agent in alike])} {'observes' if len(alike) == 1 else 'observe'} {obs:,} numbers, "
+        f"{'acts' if len(alike) == 1 else 'act'} with {action:,}"
+        for (obs, action), alike in by_size.items()
     )
 
 

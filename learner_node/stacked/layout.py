@@ -115,11 +115,11 @@ def _refuse_mixed_roles(
 
 
 def _critic(players: PlayersSpec, player: int, roles: Sequence[int], variant: Variant, offset: int) -> Critic:
-    mates = [i for i, number in enumerate(roles) if number == roles[player]]
-    others = [i for i in range(len(players.agents)) if i not in mates]
-    at = mates.index(player)
-    order = [*mates[at:], *mates[:at], *others] if variant.centralised else [player]
-    if variant.centralised and len(mates) == 1:
+    users = [i for i, number in enumerate(roles) if number == roles[player]]
+    others = [i for i in range(len(players.agents)) if i not in users]
+    at = users.index(player)
+    order = [*users[at:], *users[:at], *others] if variant.centralised else [player]
+    if variant.centralised and len(users) == 1:
         input_columns = tuple(range(players.obs_dim + players.action_dim))
     else:
         input_columns = tuple(chain.from_iterable(_columns(players, players.agents[i]) for i in order))

@@ -175,13 +175,13 @@ def make_policies(
     shared_index = policy_tensors(sharing.shared_index(), players, network)
     networks: list[_Network] = []
     for number in dict.fromkeys(owner):
-        mates = [i for i in agents if owner[i] == number]
-        pieces = policy_pieces(shared_index, players, mates[0])
-        first_biases = [shared_index.first_bias[i] for i in mates] if apart else [pieces[1]]
+        users = [i for i in agents if owner[i] == number]
+        pieces = policy_pieces(shared_index, players, users[0])
+        first_biases = [shared_index.first_bias[i] for i in users] if apart else [pieces[1]]
         initial = initial_weights(
-            layer_shapes(players.agents[mates[0]], network), (seed, 0, mates[0]), first_biases=len(first_biases)
+            layer_shapes(players.agents[users[0]], network), (seed, 0, users[0]), first_biases=len(first_biases)
         )
-        networks.append(_Network([pieces[0], *first_biases, *pieces[2:]], initial, rates[mates[0]]))
+        networks.append(_Network([pieces[0], *first_biases, *pieces[2:]], initial, rates[users[0]]))
     return _make_parameter_set(
         sharing, networks, lambda flat: policy_tensors(flat, players, network), like, decay=decay, clip=clip
     )
@@ -210,14 +210,14 @@ def make_critics(
     shared_index = critic_tensors(sharing.shared_index(), inputs, len(critics), widths)
     networks: list[_Network] = []
     for number in dict.fromkeys(layout.critic_networks):
-        mates = [i for i, critic in enumerate(critics) if critic.network == number]
-        one = critics[mates[0]]
-        pieces = critic_pieces(shared_index, mates[0], one.input_columns)
+        users = [i for i, critic in enumerate(critics) if critic.network == number]
+        one = critics[users[0]]
+        pieces = critic_pieces(shared_index, users[0], one.input_columns)
         first_biases = (
-            [critic_pieces(shared_index, i, one.input_columns)[1] for i in mates] if network.tell_apart else [pieces[1]]
+            [critic_pieces(shared_index, i, one.input_columns)[1] for i in users] if network.tell_apart else [pieces[1]]
         )
         shapes = list(pairwise((len(one.input_columns), *widths, 1)))
-        initial = initial_weights(shapes, (seed, 1, mates[0]), first_biases=len(first_biases))
+        initial = initial_weights(shapes, (seed, 1, users[0]), first_biases=len(first_biases))
         networks.append(_Network([pieces[0], *first_biases, *pieces[2:]], initial, rates[one.player]))
     return _make_parameter_set(
         sharing, networks, lambda flat: critic_tensors(flat, inputs, len(critics), widths), like, decay=decay, clip=clip

@@ -84,14 +84,19 @@ class StackedUpdate:
 
     @torch.inference_mode()
     def update(
-        self, batch: LossBatch, policy_learning_rate: float, critic_learning_rate: float, *, policies: bool = True
+        self,
+        batch: LossBatch,
+        policy_learning_rate: float,
+        critic_learning_rate: float,
+        *,
+        update_policies: bool = True,
     ) -> UpdateStats:
         """Sets the learning rates and updates once on a batch.
 
-        policies: also update the policies and all targets; False updates the critics alone (`algorithm.policy_every`).
+        update_policies: whether policies and all targets are updated too, as `algorithm.policy_every` says.
         """
         self.set_rates(policy_learning_rate, critic_learning_rate)
-        return self.step(batch, policies=policies)
+        return self.step(batch, update_policies=update_policies)
 
     def set_rates(self, policy_learning_rate: float, critic_learning_rate: float) -> None:
         """Sets the learning rates of the following updates."""
@@ -99,7 +104,7 @@ class StackedUpdate:
         self.critics.adam.learning_rate.fill_(critic_learning_rate)
 
     @torch.inference_mode()
-    def step(self, batch: LossBatch, *, policies: bool) -> UpdateStats:
+    def step(self, batch: LossBatch, *, update_policies: bool) -> UpdateStats:
         """Updates once with the learning rates set, by the same tensor operations for every batch of one size."""
         self._workspace_for(len(batch.obs_action))
         signals = self.mixer.signals(batch)
@@ -108,7 +113,7 @@ class StackedUpdate:
         self._critic_loss_backward(batch, td_error, row_weights)
         squared_norms = self.critics.step()
         policy = None
-        if policies:
+        if update_policies:
             logits, q = self._policy_loss_backward(row_weights)
             policy = PolicyStats(logits, q, self.policies.step())
             self.critics.soft_update(self.algorithm.target_rate)
@@ -220,7 +225,7 @@ class StackedUpdate:
         is_constant = batch.complete and batch.importance is None
         if is_constant and self._workspace.critic_loss_slope is not None:
             return self._workspace.critic_loss_slope
-        rows = self._by_critic(row_weights.rows)
+        rows = self._by_critic(row_weights.loss)
         if batch.importance is not None:
             rows = rows * batch.importance
         slope = critic_loss_slope(rows, self.algorithm.critic_loss)
@@ -237,7 +242,7 @@ class StackedUpdate:
         sample = self.heads.sample(logits, self._gumbel_noise(len(logits)), workspace.policy_action)
         self._forward_first_with_policy_actions(row_weights, sample.actions)
         q = workspace.first_critic.forward_rest(self._first_critics)
-        workspace.first_critic.backward_to_first(self._first_critics, row_weights.rows)
+        workspace.first_critic.backward_to_first(self._first_critics, row_weights.loss)
         d_logits = self.heads.backward(sample, self._policy_action_gradient(), workspace.policy.d_logits)
         add_logit_penalty_gradient(d_logits, logits, row_weights)
         workspace.policy.backward(policies.online, policies.gradient, workspace.policy_inputs)

@@ -50,12 +50,12 @@ class UpdateStats:
     @property
     def critic_loss(self) -> Tensor:
         """Mean loss of the players' first critics before the update."""
-        return critic_loss(self._first_td_error, self.row_weights.rows, self.algorithm.critic_loss)
+        return critic_loss(self._first_td_error, self.row_weights.loss, self.algorithm.critic_loss)
 
     @property
     def critic_gradient_norm(self) -> Tensor:
         """Norm of the gradient of the players' first critics, before clipping."""
-        networks = [critic.network for critic in self.layout.critics[: len(self.row_weights.rows)]]
+        networks = [critic.network for critic in self.layout.critics[: len(self.row_weights.loss)]]
         return self.critic_squared_norms.sqrt()[networks]
 
     @property
@@ -75,7 +75,7 @@ class UpdateStats:
 
     @property
     def _first_td_error(self) -> Tensor:
-        return self.td_error[: len(self.row_weights.rows)]
+        return self.td_error[: len(self.row_weights.loss)]
 
     @property
     def _policy(self) -> PolicyStats:

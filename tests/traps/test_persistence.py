@@ -46,7 +46,7 @@ def trained_on(found: StackedUpdate, updates: Sequence[int]) -> StackedUpdate:
         rng = np.random.default_rng(update)
         fields = {name: rng.normal(size=(16, size)) for name, size in (("obs", 5), ("next_obs", 5), ("reward", 2))}
         action = np.concatenate([rng.uniform(-1, 1, (16, 1)), np.eye(3)[rng.integers(3, size=16)]], axis=1)
-        found.update(rows(MIXED, **fields, action=action, count=16), 1e-2, 1e-2, policies=update % 2 == 1)
+        found.update(rows(MIXED, **fields, action=action, count=16), 1e-2, 1e-2, update_policies=update % 2 == 1)
     return found
 
 

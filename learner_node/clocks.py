@@ -29,17 +29,19 @@ class UpdateRate:
     """The number of updates a second, over the last observations."""
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque(maxlen=_RATE_WINDOW)
+        self._observations: deque[tuple[float, int]] = deque(maxlen=_RATE_WINDOW)
 
     def observe(self, updates: int, now: float) -> None:
         """Takes the number of updates so far."""
-        self._seen.append((now, updates))
+        self._observations.append((now, updates))
 
     @property
     def value(self) -> float:
         """Updates a second; 0 before two observations."""
-        (first, least), (last, most) = (self._seen[0], self._seen[-1]) if self._seen else ((0.0, 0), (0.0, 0))
-        return (most - least) / (last - first) if last > first else 0.0
+        (first_at, first_updates), (last_at, last_updates) = (
+            (self._observations[0], self._observations[-1]) if self._observations else ((0.0, 0), (0.0, 0))
+        )
+        return (last_updates - first_updates) / (last_at - first_at) if last_at > first_at else 0.0
 
 
 class BudgetClock:
@@ -50,8 +52,8 @@ class BudgetClock:
 
     def __init__(self, env_steps: int, now: float) -> None:
         """env_steps: those known so far. The clock starts with the next step, or with the first batch."""
-        self._known, self._last = env_steps, now
-        self._begun = False
+        self._initial_env_steps, self._last = env_steps, now
+        self._has_started = False
         self.paused = ""
         """The peer that is gone, as text, while time is not charged; empty otherwise."""
 
@@ -60,7 +62,7 @@ class BudgetClock:
 
         trained: whether an update was done in that time. absent: the peer that is gone; empty if none is.
         """
-        passed_s, self._last = now - self._last, now
-        self._begun = self._begun or trained or env_steps > self._known
-        self.paused = absent if self._begun and not trained else ""
-        return passed_s if self._begun and not self.paused else 0.0
+        elapsed_s, self._last = now - self._last, now
+        self._has_started = self._has_started or trained or env_steps > self._initial_env_steps
+        self.paused = absent if self._has_started and not trained else ""
+        return elapsed_s if self._has_started and not self.paused else 0.0

@@ -105,7 +105,7 @@ class Learner:
         self.counters = self._saver.counters
         metrics_log = MetricsLog(directory, open_tracker(config.track, run, directory))
         started_at = time.monotonic()
-        self._wait, self._clock = WaitLog(_log), BudgetClock(self.counters.env_steps, started_at)
+        self._wait, self._budget_clock = WaitLog(_log), BudgetClock(self.counters.env_steps, started_at)
         self._refused_weights = RefusedWeights()
         # Connected before the networks are built, which may take a minute: replay servers can report the build.
         self._replay = (make_replay_client or self._connect)(self.counters)
@@ -117,7 +117,7 @@ class Learner:
             self._replay,
             metrics,
             metrics_log=metrics_log,
-            clock=self._clock,
+            budget_clock=self._budget_clock,
             wait=self._wait,
         )
         try:
@@ -141,7 +141,7 @@ class Learner:
             _log.warning("the budget is used already; resume with a larger --steps or --time to train on")
         iteration_started_at = started_at
         # The time before, such as the build of the networks, is not part of the budget.
-        self._clock.charge(started_at, env_steps=self.counters.env_steps, trained=False, absent="")
+        self._budget_clock.charge(started_at, env_steps=self.counters.env_steps, trained=False, absent="")
         while not stop.requested and self.progress < 1.0:
             batch = self._replay.next(MAX_BATCH_WAIT_S)
             now = time.monotonic()
@@ -194,13 +194,13 @@ class Learner:
 
     def _charge(self, now: float, *, trained: bool) -> None:
         """Charges the time since the last call to the budget, unless a peer is gone."""
-        was_paused = self._clock.paused
-        self.counters.trained_s += self._clock.charge(
+        was_paused = self._budget_clock.paused
+        self.counters.trained_s += self._budget_clock.charge(
             now, env_steps=self._replay.env_steps, trained=trained, absent=self._replay.absent
         )
-        if self._clock.paused and not was_paused:
-            _log.warning("time is not charged to the budget: waiting for %s", self._clock.paused)
-        if was_paused and not self._clock.paused:
+        if self._budget_clock.paused and not was_paused:
+            _log.warning("time is not charged to the budget: waiting for %s", self._budget_clock.paused)
+        if was_paused and not self._budget_clock.paused:
             _log.info("time is charged to the budget again")
 
     # ---- between updates ------------------------------------------------------------------------------------------

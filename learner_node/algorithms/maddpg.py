@@ -92,8 +92,8 @@ class Maddpg:
         self.agents, self.players = agents, players(agents, algorithm.name)
         self.network, self.algorithm, self.head = network, algorithm, network.head
         self.player_numbers = range(len(self.players.agents))
-        by_side = algorithms_by_side(self.players, algorithm.name)
-        self.algorithm_of: list[Algorithm] = [by_side[player.team] for player in self.players.agents]
+        algorithm_by_side = algorithms_by_side(self.players, algorithm.name)
+        self.algorithm_of: list[Algorithm] = [algorithm_by_side[player.team] for player in self.players.agents]
         self.policy_networks: list[Mlp] = []
         self.policies: dict[int, Mlp] = {}
         """The policy of each player."""
@@ -196,12 +196,12 @@ class Maddpg:
         if importance is not None:
             # Departure, a setting: prioritised replay (Schaul et al. 2016, section 3.4).
             loss = loss * importance
-        return self.mean(loss, signals.present[:, i])
+        return self.mean_over_present(loss, signals.present[:, i])
 
     def policy_losses(self, batch: Minibatch, signals: Signals, gumbel: Tensor) -> list[Tensor]:
         """Returns the policy loss of each player."""
         logits = [self.policies[i](batch.obs[:, player.obs_slice], i) for i, player in enumerate(self.players.agents)]
-        current = [
+        current_actions = [
             differentiable_action(
                 player,
                 logits[i],
@@ -212,32 +212,32 @@ class Maddpg:
             )
             for i, player in enumerate(self.players.agents)
         ]
-        return [self.policy_loss(i, batch, signals, logits[i], current) for i in self.player_numbers]
+        return [self.policy_loss(i, batch, signals, logits[i], current_actions) for i in self.player_numbers]
 
     def policy_loss(
-        self, i: int, batch: Minibatch, signals: Signals, logits: Tensor, current: Sequence[Tensor]
+        self, i: int, batch: Minibatch, signals: Signals, logits: Tensor, current_actions: Sequence[Tensor]
     ) -> Tensor:
         """Returns `-E[Q_i(x, a_1 .. mu_i(o_i) .. a_N)] + lambda * mean logits_i^2`.
 
         Its gradient is the policy gradient of Lowe et al. 2017, equation 5, negated. With two critics, Q_i is the first
         (Fujimoto et al. 2018, algorithm 1).
 
-        logits: of player i's policy. current: actions of all players by their current policies.
+        logits: of player i's policy. current_actions: actions of all players by their current policies.
         """
         actions = [batch.action[:, player.action_slice] for player in self.players.agents]
         if self.algorithm.teammates == "current":
             # Departure, a setting: teammates act by their current policies (FACMAC, Peng et al. 2021), not as stored.
             actions = [
-                current[j].detach() * signals.acting[:, player.action_slice]
+                current_actions[j].detach() * signals.acting[:, player.action_slice]
                 for j, player in enumerate(self.players.agents)
             ]
-            actions[i] = current[i] * signals.acting[:, self.players.agents[i].action_slice]
+            actions[i] = current_actions[i] * signals.acting[:, self.players.agents[i].action_slice]
         else:
-            actions[i] = current[i]
+            actions[i] = current_actions[i]
         q = self.q(self.critics[0][i], i, batch.obs, actions)  # [batch]
         # Departure: the penalty on logits is in openai/maddpg's code, not in the paper.
         penalty = self.algorithm.action_regularisation * logits.square().mean(1)
-        return self.mean(penalty - q, signals.present[:, i])
+        return self.mean_over_present(penalty - q, signals.present[:, i])
 
     @torch.no_grad()
     def soft_update(self, tau: float) -> None:
@@ -272,7 +272,7 @@ class Maddpg:
         return values[:, 0]
 
     @staticmethod
-    def mean(loss: Tensor, present: Tensor) -> Tensor:
+    def mean_over_present(loss: Tensor, present: Tensor) -> Tensor:
         """Returns the mean of a loss `[batch]` over the rows in which the player is present `[batch]`."""
         return (loss * present).sum() / present.sum().clamp(min=1)
 
@@ -345,8 +345,8 @@ class Maddpg:
         users = next(group for group in self.sharing_groups(shared=self.network.share_critics) if i in group)
         if len(users) == 1:
             return [range(self.players.obs_dim + self.players.action_dim)]
-        at = users.index(i)
-        order = users[at:] + users[:at] + [j for j in self.player_numbers if j not in users]
+        position = users.index(i)
+        order = users[position:] + users[:position] + [j for j in self.player_numbers if j not in users]
         return [columns for j in order for columns in self.player_columns(j)]
 
     def player_columns(self, i: int) -> list[range]:

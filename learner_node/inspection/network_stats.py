@@ -77,7 +77,7 @@ def forward(layers: Sequence[Layer], rows: Floats) -> tuple[list[Floats], Floats
 def critic_stats(name: str, layers: Sequence[Layer], rows: Floats) -> NetworkStats:
     """Returns a critic's statistics on its inputs `[n, inputs]`."""
     hidden, _ = forward(layers, rows)
-    return NetworkStats(name, _different(rows), tuple(h.shape[1] for h in hidden), _dead(hidden))
+    return NetworkStats(name, _distinct_rows(rows), tuple(h.shape[1] for h in hidden), _dead_fractions(hidden))
 
 
 def policy_stats(player: AgentSpec, head: str, layers: Sequence[Layer], obs: Floats) -> NetworkStats:
@@ -85,12 +85,12 @@ def policy_stats(player: AgentSpec, head: str, layers: Sequence[Layer], obs: Flo
     hidden, logits = forward(layers, obs)
     squashed, choices = _squashed_and_choices(player, head, logits)
     tops = [part.max(axis=-1).ravel() for part in choices]
-    entropies = [_entropy_share(part).ravel() for part in choices]
+    entropies = [_normalised_entropy(part).ravel() for part in choices]
     return NetworkStats(
         player.name,
-        _different(obs),
+        _distinct_rows(obs),
         tuple(h.shape[1] for h in hidden),
-        _dead(hidden),
+        _dead_fractions(hidden),
         float(np.sqrt(np.mean(np.square(logits, dtype=np.float64)))),
         float(np.mean(np.concatenate(squashed) > SATURATED)) if squashed else None,
         float(np.mean(np.concatenate(tops))) if tops else None,
@@ -104,11 +104,11 @@ def realised_returns(reward: Doubles, discount: Doubles, gamma: float, watched: 
     Rewards after the last step count as 0.
     """
     result = np.zeros((watched, *reward.shape[1:]))
-    rest = np.zeros(reward.shape[1:])
+    return_to_go = np.zeros(reward.shape[1:])
     for t in reversed(range(len(reward))):
-        rest = reward[t] + gamma * discount[t] * rest
+        return_to_go = reward[t] + gamma * discount[t] * return_to_go
         if t < watched:
-            result[t] = rest
+            result[t] = return_to_go
     return result
 
 
@@ -119,27 +119,27 @@ def value_stats(
 
     reward, discount, present: the player's signals of all steps `[T, E]`.
     """
-    watched, there = len(values), present > 0
+    watched, is_present = len(values), present > 0
     returns = realised_returns(reward, discount, gamma, watched)
-    seen = there[:watched]
-    error = np.where(seen, values - returns, 0.0)
-    known, predicted = returns[seen], values[seen]
-    count = seen.sum(axis=0)
+    watched_present = is_present[:watched]
+    error = np.where(watched_present, values - returns, 0.0)
+    realised, predicted = returns[watched_present], values[watched_present]
+    count = watched_present.sum(axis=0)
     by_episode = error.sum(axis=0)[count > 0] / count[count > 0]
-    bias, size = float(error.sum() / seen.sum()), float(np.abs(known).mean())
-    half = 1.96 * float(by_episode.std() / np.sqrt(len(by_episode)))
-    alike = known.std() <= 1e-6 * max(size, 1e-6)
+    bias, size = float(error.sum() / watched_present.sum()), float(np.abs(realised).mean())
+    half_width = 1.96 * float(by_episode.std() / np.sqrt(len(by_episode)))
+    all_equal = realised.std() <= 1e-6 * max(size, 1e-6)
     return ValueStats(
         player,
         float(predicted.mean()),
-        float(known.mean()),
-        float(known.std()),
+        float(realised.mean()),
+        float(realised.std()),
         bias,
-        (bias - half, bias + half),
+        (bias - half_width, bias + half_width),
         bias / size if size else 0.0,
-        None if alike else rank_correlation(predicted, known),
-        _mean_reward(reward[:watched], there[:watched]),
-        _mean_reward(reward[watched:], there[watched:]),
+        None if all_equal else rank_correlation(predicted, realised),
+        _mean_reward(reward[:watched], is_present[:watched]),
+        _mean_reward(reward[watched:], is_present[watched:]),
     )
 
 
@@ -151,8 +151,8 @@ def rank_correlation(a: Doubles, b: Doubles) -> float:
     return float((centred[0] * centred[1]).sum() / size) if size else 0.0
 
 
-def _mean_reward(reward: Doubles, there: npt.NDArray[np.bool_]) -> float:
-    return float(reward[there].mean()) if there.any() else 0.0
+def _mean_reward(reward: Doubles, is_present: npt.NDArray[np.bool_]) -> float:
+    return float(reward[is_present].mean()) if is_present.any() else 0.0
 
 
 def _ranks(values: Doubles) -> Doubles:
@@ -162,11 +162,11 @@ def _ranks(values: Doubles) -> Doubles:
     return result
 
 
-def _different(rows: Floats) -> int:
+def _distinct_rows(rows: Floats) -> int:
     return len({row.tobytes() for row in np.ascontiguousarray(rows)})
 
 
-def _dead(hidden: Sequence[Floats]) -> tuple[float, ...]:
+def _dead_fractions(hidden: Sequence[Floats]) -> tuple[float, ...]:
     return tuple(float(np.mean(~(layer > 0.0).any(axis=0))) for layer in hidden)
 
 
@@ -190,7 +190,7 @@ def _squashed_and_choices(player: AgentSpec, head: str, logits: Floats) -> tuple
     return squashed, choices
 
 
-def _entropy_share(probabilities: Floats) -> Floats:
+def _normalised_entropy(probabilities: Floats) -> Floats:
     """Returns the entropy of `[..., k]` choices over `log k`."""
     k = probabilities.shape[-1]
     entropy: Floats = -(probabilities * np.log(np.maximum(probabilities, 1e-30))).sum(axis=-1)

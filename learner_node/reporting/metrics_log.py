@@ -43,14 +43,14 @@ class MetricsLog:
         with writing(directory.path):
             # Unbuffered: a line that does not fit on the disk is not written again when the file is closed.
             self._lines = directory.metrics_file.open("ab", buffering=0)
-            self._board = SummaryWriter(str(directory.tensorboard), max_queue=MAX_EVENTS)
+            self._tensorboard = SummaryWriter(str(directory.tensorboard), max_queue=MAX_EVENTS)
 
-    def write(self, updates: int, learner: Mapping[str, Any], losses: Losses, status: Status | None) -> None:
+    def write(self, updates: int, values: Mapping[str, Any], losses: Losses, status: Status | None) -> None:
         """Writes one line: the learner's numbers, its last losses, and the replay server's last status.
 
         ShoalError if the disk is full.
         """
-        line: dict[str, Any] = {"time": round(time.time(), 3), "updates": updates, **learner}
+        line: dict[str, Any] = {"time": round(time.time(), 3), "updates": updates, **values}
         line |= asdict(losses)
         if status is not None:
             line |= {
@@ -66,7 +66,7 @@ class MetricsLog:
             }
         with writing(self._path):
             self._append(json.dumps({name: _finite(value) for name, value in line.items()}).encode() + b"\n")
-            self._show(updates, line)
+            self._write_events(updates, line)
         if self._tracker:
             self._tracker.log(updates, finite_numbers(line))
 
@@ -75,10 +75,10 @@ class MetricsLog:
         self._lines.close()
         if self._tracker:
             self._tracker.close()
-        queues = [writer.event_writer._event_queue for writer in (self._board.all_writers or {}).values()]
+        queues = [writer.event_writer._event_queue for writer in (self._tensorboard.all_writers or {}).values()]
         try:
             with writing(self._path):
-                self._board.close()
+                self._tensorboard.close()
         finally:
             # Events that an ended writer did not take would keep this process from ending.
             for queue in queues:
@@ -91,20 +91,20 @@ class MetricsLog:
             self._lines.truncate(end)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._lines.name)
 
-    def _show(self, updates: int, line: Mapping[str, Any]) -> None:
-        board = self._board
-        for writer in (board.all_writers or {}).values():
+    def _write_events(self, updates: int, line: Mapping[str, Any]) -> None:
+        tensorboard = self._tensorboard
+        for writer in (tensorboard.all_writers or {}).values():
             # The writer thread does not report its end.
             if not writer.event_writer._worker.is_alive():
                 raise OSError(errno.ENOSPC, "TensorBoard's writer has ended", writer.get_logdir())
         for i, (critic, policy) in enumerate(zip(line["critic_loss"], line["policy_loss"], strict=True)):
-            board.add_scalars(f"agent{i}/losses", {"critic loss": critic, "actor_loss": policy}, updates)
+            tensorboard.add_scalars(f"agent{i}/losses", {"critic loss": critic, "actor_loss": policy}, updates)
         for i, value in enumerate(line.get("return_means", ())):
             if math.isfinite(value):
-                board.add_scalar(f"agent{i}/mean_episode_rewards", value, updates)
+                tensorboard.add_scalar(f"agent{i}/mean_episode_rewards", value, updates)
         for name, value in line.items():
             if isinstance(value, int | float) and math.isfinite(value) and name not in ("time", "updates"):
-                board.add_scalar(f"run/{name}", value, updates)
+                tensorboard.add_scalar(f"run/{name}", value, updates)
 
 
 def _finite(value: Any) -> Any:

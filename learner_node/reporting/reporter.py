@@ -41,15 +41,15 @@ class Reporter:
         metrics: Metrics,
         *,
         metrics_log: MetricsLog,
-        clock: BudgetClock,
+        budget_clock: BudgetClock,
         wait: WaitLog,
     ) -> None:
-        """learner: this learner's name. clock, wait: those of the loop, whose state is reported."""
+        """learner: this learner's name. budget_clock, wait: those of the loop, whose state is reported."""
         self._run, self._learner = run, learner
         self._saver, self._counters = saver, saver.counters
         self._replay, self._metrics, self._metrics_log = replay, metrics, metrics_log
-        self._clock, self._wait = clock, wait
-        self._inputs = InputMonitor(run, self._counters.reward_size)
+        self._budget_clock, self._wait = budget_clock, wait
+        self._input_monitor = InputMonitor(run, self._counters.reward_size)
         self._rate, self._insert_rate = UpdateRate(), InsertRate()
         self._activity = ""
         """What the learner does before its updates; empty while it updates."""
@@ -67,7 +67,7 @@ class Reporter:
 
     def resumed(self, first_version: int) -> None:
         """Takes the version of the first weights after a resume, to tell old transitions from new ones."""
-        self._inputs.resumed(first_version)
+        self._input_monitor.resumed(first_version)
 
     def before_update(self) -> None:
         """Announces the first update, which takes longer than the others."""
@@ -77,9 +77,9 @@ class Reporter:
 
     def observe_batch(self, batch: SampledBatch, now: float) -> None:
         """Measures the observations and rewards of a batch, if that is due."""
-        if self._inputs.is_due(now):
-            self._inputs.observe(batch.records.numpy(), now)
-            self._counters.reward_size = self._inputs.reward_size or self._counters.reward_size
+        if self._input_monitor.is_due(now):
+            self._input_monitor.observe(batch.records.numpy(), now)
+            self._counters.reward_size = self._input_monitor.reward_size or self._counters.reward_size
 
     # ---- reports --------------------------------------------------------------------------------------------------
 
@@ -103,13 +103,13 @@ class Reporter:
             "progress": progress,
             "exploration_scale": schedule.exploration_scale(spec.exploration, progress, counters.env_steps),
         }
-        self._inputs.observe_norms(losses.critic_gradient_norm)
-        self._inputs.episode_steps = episode_steps(self._replay.status)
-        values["episode_steps"] = self._inputs.episode_steps or math.nan
-        values["reward_change"] = self._inputs.reward_change or math.nan
-        inputs = asdict(self._inputs.stats) if self._inputs.stats else {}
+        self._input_monitor.observe_norms(losses.critic_gradient_norm)
+        self._input_monitor.episode_steps = episode_steps(self._replay.status)
+        values["episode_steps"] = self._input_monitor.episode_steps or math.nan
+        values["reward_change"] = self._input_monitor.reward_change or math.nan
+        inputs = asdict(self._input_monitor.stats) if self._input_monitor.stats else {}
         self._metrics_log.write(counters.updates, {**values, **inputs}, losses, self._replay.status)
-        for remark in self._inputs.remarks():
+        for remark in self._input_monitor.remarks():
             # The numbers of a remark may change, its subject does not.
             if (subject := remark_key(remark)) not in self._logged_remarks:
                 self._logged_remarks.add(subject)
@@ -175,9 +175,9 @@ class Reporter:
         counters = self._counters
         progress = counters.progress(self._run.spec.budget)
         self._metrics.observe(losses, progress, self._replay.rejected)
-        self._metrics.observe_inputs(self._inputs.stats, self._run.spec.algorithm.reward_scale)
+        self._metrics.observe_inputs(self._input_monitor.stats, self._run.spec.algorithm.reward_scale)
         saved_at = self._saver.saved_at
-        warnings = [self._warning, *self._inputs.remarks()]
+        warnings = [self._warning, *self._input_monitor.remarks()]
         return LearnerReport(
             learner=self._learner,
             updates=counters.updates,
@@ -194,7 +194,7 @@ class Reporter:
             software=software_version(),
             trained_s=counters.trained_s,
             doing=self._activity,
-            paused=self._clock.paused,
+            paused=self._budget_clock.paused,
             warnings=tuple(text[:LONGEST_TEXT] for text in warnings if text)[:MOST_WARNINGS],
         )
 

@@ -69,7 +69,7 @@ class BackgroundTracker:
         self._name, self._open = name, open_
         self._lines: queue.Queue[tuple[int, Mapping[str, float]] | None] = queue.Queue(QUEUE_LINES)
         self._dropped = False
-        self._thread = threading.Thread(target=self._work, name=f"track-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._run_tracker, name=f"track-{name}", daemon=True)
         self._thread.start()
 
     def log(self, updates: int, values: Mapping[str, float]) -> None:
@@ -95,7 +95,7 @@ class BackgroundTracker:
                 "%s did not receive all lines within %g s; metrics.jsonl has them", self._name, CLOSE_TIMEOUT_S
             )
 
-    def _work(self) -> None:
+    def _run_tracker(self) -> None:
         try:
             tracker = self._open()
             while (line := self._lines.get()) is not None:
@@ -140,18 +140,18 @@ class Mlflow:
         import mlflow  # noqa: PLC0415  (an optional extra)
         from mlflow.entities import Param  # noqa: PLC0415
 
-        uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else _files(directory)  # type: ignore[no-untyped-call]
+        uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else _file_store(directory)  # type: ignore[no-untyped-call]
         self._client = mlflow.MlflowClient(tracking_uri=uri)
-        known = self._client.get_experiment_by_name(PROJECT)
-        experiment = known.experiment_id if known else self._client.create_experiment(PROJECT)
-        before = self._client.search_runs([experiment], f"tags.`shoal.run` = '{run.id}'", max_results=1)
-        if before:
-            self._id = before[0].info.run_id
+        existing = self._client.get_experiment_by_name(PROJECT)
+        experiment = existing.experiment_id if existing else self._client.create_experiment(PROJECT)
+        runs = self._client.search_runs([experiment], f"tags.`shoal.run` = '{run.id}'", max_results=1)
+        if runs:
+            self._id = runs[0].info.run_id
             self._client.update_run(self._id, status="RUNNING")
             return
         tags = {"shoal.run": run.id, "shoal.directory": str(directory.path.resolve())}
         self._id = self._client.create_run(experiment, tags=tags, run_name=directory.path.name).info.run_id
-        params = [Param(_param_name(name), str(value)) for name, value in _flat(msgspec.to_builtins(run.spec))]
+        params = [Param(_param_name(name), str(value)) for name, value in _flatten(msgspec.to_builtins(run.spec))]
         self._client.log_batch(self._id, params=params)
 
     def log(self, updates: int, values: Mapping[str, float]) -> None:
@@ -170,18 +170,18 @@ def finite_numbers(line: Mapping[str, Any]) -> dict[str, float]:
     """Returns the finite numbers of a line by name; lists over players or agents become name/0, name/1, ..."""
     return {
         name: float(value)
-        for name, value in _flat(line)
+        for name, value in _flatten(line)
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     }
 
 
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _flat(item, f"{name}.{key}" if name else key)
+            yield from _flatten(item, f"{name}.{key}" if name else key)
     elif isinstance(value, list | tuple):
         for i, item in enumerate(value):
-            yield from _flat(item, f"{name}/{i}")
+            yield from _flatten(item, f"{name}/{i}")
     else:
         yield name, value
 
@@ -191,7 +191,7 @@ def _param_name(name: str) -> str:
     return "/".join(file_name(part) for part in name.split("/"))
 
 
-def _files(directory: RunDirectory) -> str:
+def _file_store(directory: RunDirectory) -> str:
     """Returns a store in the run's directory."""
     # MLflow 3 allows stores in files only with this variable.
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")

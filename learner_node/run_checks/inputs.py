@@ -27,11 +27,11 @@ MAX_RMS, MIN_RMS = 100.0, 0.01
 """Root mean squares beyond which a remark is made: a hundred times the size that networks are initialised for."""
 MAX_REWARD_RATIO = 10.0
 """Largest factor between the sizes of rewards before and after a resume that is not remarked on."""
-ROWS = 64
+MEASURED_ROWS = 64
 """Rows of a batch whose observations are measured."""
 FIRST_BATCHES = 10
 """Batches that are all measured at the start, so that short runs have statistics too."""
-PERIOD_S = 2.0
+MEASURE_PERIOD_S = 2.0
 MIN_REWARDS = 64
 """New rewards other than 0 that are needed for a comparison with those from before a resume."""
 MAX_CLIPPED_FRACTION = 0.95
@@ -101,10 +101,10 @@ def input_remarks(stats: InputStats, agents: AgentsSpec, reward_scale: float) ->
         ([name for name, size in sizes.items() if 0.0 < size < MIN_RMS], "small"),
     ):
         if names:
-            remarks.append(_on_observations(names, max(sizes[name] for name in names), direction))
+            remarks.append(_observation_remark(names, max(sizes[name] for name in names), direction))
     size = max(stats.reward_size) * reward_scale
     if size > MAX_RMS or 0.0 < size < MIN_RMS:
-        remarks.append(_on_rewards(max(stats.reward_size), reward_scale))
+        remarks.append(_reward_remark(max(stats.reward_size), reward_scale))
     return remarks
 
 
@@ -153,8 +153,8 @@ class RewardChange:
 
     def __init__(self, size_before: float | None) -> None:
         """size_before: from the checkpoint; None measures it on old transitions in the replay table."""
-        self._before, self._old = size_before, (0.0, 0)
-        self._new = (0.0, 0)
+        self._size_before, self._old_squares = size_before, (0.0, 0)
+        self._new_squares = (0.0, 0)
         self._first_version: int | None = None
         self.is_known = False
         """Whether the change is known."""
@@ -168,13 +168,13 @@ class RewardChange:
         if self.is_known or self._first_version is None:
             return None
         is_new = versions >= self._first_version
-        self._new = _added(self._new, rewards[is_new])
-        self._old = _added(self._old, rewards[~is_new])
-        before = self._before or _size(self._old)
-        if self._new[1] < MIN_REWARDS or not before:
+        self._new_squares = _add_squares(self._new_squares, rewards[is_new])
+        self._old_squares = _add_squares(self._old_squares, rewards[~is_new])
+        before = self._size_before or _rms(self._old_squares)
+        if self._new_squares[1] < MIN_REWARDS or not before:
             return None
         self.is_known = True
-        return _size(self._new) / before
+        return _rms(self._new_squares) / before
 
 
 def reward_change_remarks(ratio: float | None) -> list[Remark]:
@@ -214,14 +214,14 @@ class InputMonitor:
 
     def is_due(self, now: float) -> bool:
         """Returns whether the next batch is to be measured."""
-        return self._observed < FIRST_BATCHES or now - self._observed_at >= PERIOD_S
+        return self._observed < FIRST_BATCHES or now - self._observed_at >= MEASURE_PERIOD_S
 
     def observe(self, records: Floats, now: float) -> None:
         """Measures a batch of records, as rows of 4-byte numbers `[B, numbers]`."""
         self._observed, self._observed_at = self._observed + 1, now
         columns = self._columns
         reward, present = records[:, columns["reward"]], records[:, columns["present"]]
-        self.stats = measure_inputs(self._agents, records[:ROWS, columns["obs"]], reward, present)
+        self.stats = measure_inputs(self._agents, records[:MEASURED_ROWS, columns["obs"]], reward, present)
         self._reward_size = nonzero_rms(reward[present > 0].astype(np.float64)) or self._reward_size
         versions = records.view(np.uint32)[:, columns["policy_version"]].ravel()
         if (change := self._change.observe(reward, versions)) is not None:
@@ -243,9 +243,9 @@ class InputMonitor:
         if self.stats:
             remarks += input_remarks(self.stats, self._agents, self._spec.algorithm.reward_scale)
         if len(self._clipped) >= 10:
-            share = sum(clipped for clipped, _ in self._clipped) / len(self._clipped)
+            fraction = sum(clipped for clipped, _ in self._clipped) / len(self._clipped)
             norm = float(np.median([norm for _, norm in self._clipped]))
-            remarks += clipping_remarks(share, norm, self._spec)
+            remarks += clipping_remarks(fraction, norm, self._spec)
         remarks += horizon_remarks(self._spec.algorithm.discount, self.episode_steps)
         return [str(remark) for remark in remarks]
 
@@ -270,17 +270,17 @@ def _max_column_rms(rows: npt.NDArray[np.float64]) -> float:
     return float(np.sqrt(np.square(rows).mean(axis=0).max())) if rows.size else 0.0
 
 
-def _added(known: tuple[float, int], rewards: Floats) -> tuple[float, int]:
+def _add_squares(known: tuple[float, int], rewards: Floats) -> tuple[float, int]:
     nonzero = rewards[rewards != 0.0].astype(np.float64)
     return known[0] + float(np.square(nonzero).sum()), known[1] + nonzero.size
 
 
-def _size(squares: tuple[float, int]) -> float:
+def _rms(squares: tuple[float, int]) -> float:
     total, count = squares
     return math.sqrt(total / count) if count else 0.0
 
 
-def _on_observations(names: Sequence[str], size: float, direction: str) -> Remark:
+def _observation_remark(names: Sequence[str], size: float, direction: str) -> Remark:
     whose = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     many = "reach a size of" if direction == "large" else "have a size of at most"
     return Remark(
@@ -296,7 +296,7 @@ def _on_observations(names: Sequence[str], size: float, direction: str) -> Remar
     )
 
 
-def _on_rewards(size: float, reward_scale: float) -> Remark:
+def _reward_remark(size: float, reward_scale: float) -> Remark:
     exponent = -round(math.log10(size))
     scaled = f", times algorithm.reward_scale {reward_scale:g}" if reward_scale != 1.0 else ""
     fits = abs(exponent) <= 12

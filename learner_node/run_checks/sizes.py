@@ -70,18 +70,20 @@ class Sizes:
         """Text: the build of the networks, as the learner announces it."""
         lasts = f", about {self.build_s:.0f} s" if self.build_s >= 2.0 else ""
         count = self.policy_parameters + self.critic_parameters
-        return f"building the networks of {_count(self.players, 'player')}: {_short(count)} parameters{lasts}"
+        return (
+            f"building the networks of {_counted(self.players, 'player')}: {_with_unit_prefix(count)} parameters{lasts}"
+        )
 
     @property
     def lines(self) -> tuple[str, ...]:
         """Lines that are printed when the run starts."""
-        stored = f"{self.record_bytes:,} bytes a transition, {_gib(self.replay_bytes)} for a full replay of"
-        learnt = f"{_short(self.policy_parameters)} parameters of policies, {_short(self.critic_parameters)} of critics"
-        needs = f"the learner needs about {_gib(self.learner_bytes)}"
+        replay = f"{self.record_bytes:,} bytes a transition, {_gib(self.replay_bytes)} for a full replay of"
+        policies, critics = _with_unit_prefix(self.policy_parameters), _with_unit_prefix(self.critic_parameters)
+        memory = f"the learner needs about {_gib(self.learner_bytes)}"
         return (
             f"sides: {self.sides}",
             f"agents: {self.agents}",
-            f"sizes: {stored} {self.capacity:,}; {learnt}; {needs}",
+            f"sizes: {replay} {self.capacity:,}; {policies} parameters of policies, {critics} of critics; {memory}",
         )
 
 
@@ -121,14 +123,14 @@ def refuse_large_run(
     each transition, in the replay server and in a Redis on the same machine.
     """
     others = learner_bytes + workers * WORKER_BYTES
-    room = available_bytes - others
-    if sizes.replay_bytes <= room:
+    available = available_bytes - others
+    if sizes.replay_bytes <= available:
         return
     free = f"{_gib(available_bytes)} of memory are free, and learner and actors need {_gib(others)} of it"
-    fitting = int(max(room, 0) / copies) // sizes.record_bytes
+    max_capacity = int(max(available, 0) / copies) // sizes.record_bytes
     advice = (
-        f"choose at most {fitting:,}: --set replay.capacity={fitting}"
-        if fitting
+        f"choose at most {max_capacity:,}: --set replay.capacity={max_capacity}"
+        if max_capacity
         else "lower --actors, network.critic_hidden or the number of agents"
     )
     raise ConfigError(
@@ -141,7 +143,7 @@ def refuse_large_learner(sizes: Sizes, agents: AgentsSpec, available_bytes: int)
     """Raises ConfigError if the learner alone does not fit into memory."""
     if sizes.learner_bytes > available_bytes:
         raise ConfigError(
-            f"the learner needs about {_gib(sizes.learner_bytes)} for {_count(sizes.players, 'player')} and "
+            f"the learner needs about {_gib(sizes.learner_bytes)} for {_counted(sizes.players, 'player')} and "
             f"{_gib(available_bytes)} of memory are free; lower network.critic_hidden or the number of agents"
             f"{_wrapper_advice(agents)}"
         )
@@ -171,49 +173,49 @@ def _policy_parameters(run_players: PlayersSpec, spec: RunSpec, layout: NetworkL
 
 def _critic_parameters(spec: RunSpec, layout: NetworkLayout) -> int:
     inputs = {critic.network: len(critic.input_columns) for critic in layout.critics}
-    return sum(_parameters(pairwise((inputs_of, *spec.network.critic_hidden, 1))) for inputs_of in inputs.values())
+    return sum(_parameters(pairwise((input_count, *spec.network.critic_hidden, 1))) for input_count in inputs.values())
 
 
 def _expanded_parameters(run_players: PlayersSpec, spec: RunSpec, layout: NetworkLayout) -> int:
     policies = sum(_parameters(layer_shapes(player, spec.network)) for player in run_players.agents)
-    everything = run_players.obs_dim + run_players.action_dim
-    one_critic = _parameters(pairwise((everything, *spec.network.critic_hidden, 1)))
+    all_inputs = run_players.obs_dim + run_players.action_dim
+    one_critic = _parameters(pairwise((all_inputs, *spec.network.critic_hidden, 1)))
     return policies + len(layout.critics) * one_critic
 
 
-# ---- words --------------------------------------------------------------------------------------------------------
+# ---- texts --------------------------------------------------------------------------------------------------------
 
 
 def _sides_text(run_players: PlayersSpec, layout: NetworkLayout) -> str:
     """Returns the sides with their agents and numbers of networks; sides of one agent are joined in one clause."""
-    everyone = range(len(run_players.agents))
-    groups = _groups(everyone, layout)
-    across = [group for group in groups if len({run_players.agents[i].team for i in group}) > 1]
-    crossing = {i for group in across for i in group}
-    sides = {side: [i for i in everyone if run_players.agents[i].team == side] for side in run_players.teams}
-    alone = [side for side, members in sides.items() if len(members) == 1 and members[0] not in crossing]
+    player_numbers = range(len(run_players.agents))
+    groups = _groups(player_numbers, layout)
+    across_sides = [group for group in groups if len({run_players.agents[i].team for i in group}) > 1]
+    sharing_across = {i for group in across_sides for i in group}
+    sides = {side: [i for i in player_numbers if run_players.agents[i].team == side] for side in run_players.teams}
+    alone = [side for side, members in sides.items() if len(members) == 1 and members[0] not in sharing_across]
     clauses = [
-        f"{side} ({_side_text(members, crossing, run_players, layout)})"
+        f"{side} ({_side_text(members, sharing_across, run_players, layout)})"
         for side, members in sides.items()
         if side not in alone or len(alone) == 1
     ]
     if len(alone) > 1:
         clauses.append(f"{_names(alone)} (a side each: nothing is shared)")
-    clauses += [f"shared across sides: {_group_text(group, run_players, layout)}" for group in across]
+    clauses += [f"shared across sides: {_group_text(group, run_players, layout)}" for group in across_sides]
     return "; ".join(clauses)
 
 
 def _side_text(
-    members: Sequence[int], crossing: Container[int], run_players: PlayersSpec, layout: NetworkLayout
+    members: Sequence[int], sharing_across: Container[int], run_players: PlayersSpec, layout: NetworkLayout
 ) -> str:
-    groups = _groups([i for i in members if i not in crossing], layout)
+    groups = _groups([i for i in members if i not in sharing_across], layout)
     alone = [group[0] for group in groups if len(group) == 1]
     texts = [_group_text(group, run_players, layout) for group in groups if len(group) > 1]
     if len(alone) > 1:
         texts.append(f"{_names([run_players.agents[i].name for i in alone])}: each has its own networks")
     elif alone:
         texts.append(_group_text(alone, run_players, layout))
-    if others := [run_players.agents[i].name for i in members if i in crossing]:
+    if others := [run_players.agents[i].name for i in members if i in sharing_across]:
         texts.append(_names(others))
     return "; ".join(texts)
 
@@ -222,7 +224,8 @@ def _group_text(group: Sequence[int], run_players: PlayersSpec, layout: NetworkL
     policies = {layout.policy_networks[i] for i in group}
     critics = {critic.network for critic in layout.critics if critic.player in group}
     names = _names([run_players.agents[i].name for i in group])
-    return f"{names}: {_one(len(policies), 'policy', 'policies')}, {_one(len(critics), 'critic', 'critics')}"
+    counts = _one_or_count(len(policies), "policy", "policies"), _one_or_count(len(critics), "critic", "critics")
+    return f"{names}: {', '.join(counts)}"
 
 
 def _groups(members: Sequence[int], layout: NetworkLayout) -> list[list[int]]:
@@ -254,15 +257,15 @@ def _names(names: Sequence[str]) -> str:
     return f"{names[0]}, {names[1]}, ..., {names[-1]} ({len(names)})"
 
 
-def _one(count: int, one: str, several: str) -> str:
+def _one_or_count(count: int, one: str, several: str) -> str:
     return f"one {one}" if count == 1 else f"{count} {several}"
 
 
-def _count(count: int, noun: str) -> str:
+def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _short(number: int) -> str:
+def _with_unit_prefix(number: int) -> str:
     for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= scale:
             return f"{number / scale:.3g} {unit}"

@@ -82,17 +82,17 @@ class NetworkLayout:
 
 def network_layout(players: PlayersSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> NetworkLayout:
     """Returns the networks of the players of a run (`Run.players`); ConfigError when players that share cannot."""
-    by_side = algorithms_by_side(players, algorithm.name)
-    variants = [VARIANTS[by_side[player.team]] for player in players.agents]
-    alone = tuple(range(len(players.agents)))
+    algorithm_by_side = algorithms_by_side(players, algorithm.name)
+    variants = [VARIANTS[algorithm_by_side[player.team]] for player in players.agents]
+    separate = tuple(range(len(players.agents)))
     roles = roles_of(players, network.share)
-    _refuse_mixed_roles(players, roles, by_side, algorithm)
-    critic_roles = roles if network.share_critics else alone
-    first = [_critic(players, i, critic_roles, variants[i], 0) for i in alone]
+    _refuse_mixed_roles(players, roles, algorithm_by_side, algorithm)
+    critic_roles = roles if network.share_critics else separate
+    first = [_critic(players, i, critic_roles, variants[i], 0) for i in separate]
     offset = 1 + max(critic_roles)
-    second = [_critic(players, i, critic_roles, variants[i], offset) for i in alone if variants[i].twin_critics]
+    second = [_critic(players, i, critic_roles, variants[i], offset) for i in separate if variants[i].twin_critics]
     return NetworkLayout(
-        policy_networks=roles if network.share_policies else alone,
+        policy_networks=roles if network.share_policies else separate,
         critics=_numbered([*first, *second]),
         target_noise=tuple(variant.target_noise for variant in variants),
         policy_delay=algorithm.policy_every or max(variant.policy_delay for variant in variants),
@@ -100,25 +100,26 @@ def network_layout(players: PlayersSpec, network: NetworkSpec, algorithm: Algori
 
 
 def _refuse_mixed_roles(
-    players: PlayersSpec, roles: Sequence[int], by_side: dict[str, Algorithm], algorithm: AlgorithmSpec
+    players: PlayersSpec, roles: Sequence[int], algorithm_by_side: dict[str, Algorithm], algorithm: AlgorithmSpec
 ) -> None:
     """Raises ConfigError when players of one role have different algorithms or learning rates."""
-    first: dict[int, PlayerSpec] = {}
+    first_users: dict[int, PlayerSpec] = {}
     for player, number in zip(players.agents, roles, strict=True):
-        mate = first.setdefault(number, player)
-        rates = [algorithm.side_learning_rates.get(side, 1.0) for side in (mate.team, player.team)]
-        if by_side[mate.team] != by_side[player.team] or rates[0] != rates[1]:
+        first_user = first_users.setdefault(number, player)
+        rates = [algorithm.side_learning_rates.get(side, 1.0) for side in (first_user.team, player.team)]
+        if algorithm_by_side[first_user.team] != algorithm_by_side[player.team] or rates[0] != rates[1]:
             raise ConfigError(
-                f"network.share: {mate.name} of {mate.team} and {player.name} of {player.team} cannot share networks, "
-                "because their sides have different algorithms or learning rates; set both alike or share within a side"
+                f"network.share: {first_user.name} of side {first_user.team} and {player.name} of side {player.team} "
+                "cannot share networks, because their sides have different algorithms or learning rates. Give both "
+                "sides the same algorithm.name and algorithm.side_learning_rates, or share within a side."
             )
 
 
 def _critic(players: PlayersSpec, player: int, roles: Sequence[int], variant: Variant, offset: int) -> Critic:
     users = [i for i, number in enumerate(roles) if number == roles[player]]
     others = [i for i in range(len(players.agents)) if i not in users]
-    at = users.index(player)
-    order = [*users[at:], *users[:at], *others] if variant.centralised else [player]
+    position = users.index(player)
+    order = [*users[position:], *users[:position], *others] if variant.centralised else [player]
     if variant.centralised and len(users) == 1:
         input_columns = tuple(range(players.obs_dim + players.action_dim))
     else:
@@ -137,5 +138,5 @@ def _columns(players: PlayersSpec, player: PlayerSpec) -> list[int]:
 
 def _numbered(critics: Sequence[Critic]) -> tuple[Critic, ...]:
     """Returns the critics with their networks numbered without gaps, in order of first use."""
-    numbers = {name: i for i, name in enumerate(dict.fromkeys(critic.network for critic in critics))}
+    numbers = {network: i for i, network in enumerate(dict.fromkeys(critic.network for critic in critics))}
     return tuple(Critic(critic.player, numbers[critic.network], critic.input_columns) for critic in critics)

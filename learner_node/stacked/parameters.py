@@ -57,8 +57,8 @@ class ParameterSet(Generic[_T]):
     ) -> None:
         """Starts at `initial` `[P]`, network by network; `shared_index` is the index of each number in `shared`.
 
-        clip: the largest norm of a network's gradient, 0 = no limit. network_rates: each network's learning rate in
-        units of the common one.
+        clip: the largest norm of a network's gradient, 0 = no limit. network_rates: factor on the learning
+        rate of each network.
         """
         self._sharing, self.shared_index = sharing, shared_index
         self.shared = torch.empty_like(initial)
@@ -72,7 +72,7 @@ class ParameterSet(Generic[_T]):
         self._reduction = sharing.reduction(self._expanded_gradient, self._shared_gradient)
         self._expansion.expand()
         self.expanded_target = self._expanded.clone()
-        rates = _by_number(sharing, network_rates, initial) if set(network_rates) != {1.0} else None
+        rates = _rates_by_parameter(sharing, network_rates, initial) if set(network_rates) != {1.0} else None
         self.adam = Adam(self.shared, weight_decay, rates)
         self.online: _T = views(self._expanded)
         self.target: _T = views(self.expanded_target)
@@ -162,22 +162,22 @@ def make_policies(
 ) -> ParameterSet[PolicyTensors]:
     """Returns the players' policies, with initial parameters drawn for each network from the seed.
 
-    rates: each player's learning rate in units of the common one. decay: weight decay. clip: the largest norm of a
+    rates: factor on the learning rate of each player's network. decay: weight decay. clip: the largest norm of a
     network's gradient, 0 = no limit. like: a tensor of the number type and on the device to use.
     """
-    owner, apart = layout.policy_networks, network.tell_apart
+    network_of, tell_apart = layout.policy_networks, network.tell_apart
     biases, *others = policy_blocks(players, network)
     agents = range(len(players.agents))
-    users_by_block = [[*agents], *(range(*cohort.agents.indices(len(owner))) for cohort in cohorts(players))]
-    labels: list[list[RowLabel]] = [[(owner[i], i if apart else 0) for i in agents]]
-    labels += [[(owner[i], 0) for i in users] for users in users_by_block]
+    users_by_block = [[*agents], *(range(*cohort.agents.indices(len(network_of))) for cohort in cohorts(players))]
+    labels: list[list[RowLabel]] = [[(network_of[i], i if tell_apart else 0) for i in agents]]
+    labels += [[(network_of[i], 0) for i in users] for users in users_by_block]
     sharing = Sharing([biases, *others], labels, like)
     shared_index = policy_tensors(sharing.shared_index(), players, network)
     networks: list[_Network] = []
-    for number in dict.fromkeys(owner):
-        users = [i for i in agents if owner[i] == number]
+    for number in dict.fromkeys(network_of):
+        users = [i for i in agents if network_of[i] == number]
         pieces = policy_pieces(shared_index, players, users[0])
-        first_biases = [shared_index.first_bias[i] for i in users] if apart else [pieces[1]]
+        first_biases = [shared_index.first_bias[i] for i in users] if tell_apart else [pieces[1]]
         initial = initial_weights(
             layer_shapes(players.agents[users[0]], network), (seed, 0, users[0]), first_biases=len(first_biases)
         )
@@ -200,41 +200,43 @@ def make_critics(
 ) -> ParameterSet[CriticTensors]:
     """Returns the players' critics, with initial parameters drawn for each network from the seed.
 
-    rates: each player's learning rate in units of the common one. decay: weight decay. clip: the largest norm of a
+    rates: factor on the learning rate of each player's network. decay: weight decay. clip: the largest norm of a
     network's gradient, 0 = no limit. like: a tensor of the number type and on the device to use.
     """
     inputs, widths, critics = players.obs_dim + players.action_dim, network.critic_hidden, layout.critics
-    first = _first_labels(critics, inputs, apart=network.tell_apart)
+    first = _first_layer_labels(critics, inputs, tell_apart=network.tell_apart)
     labels: list[list[RowLabel]] = [first, [(critic.network, 0) for critic in critics]]
     sharing = Sharing(critic_blocks(inputs, len(critics), widths), labels, like)
     shared_index = critic_tensors(sharing.shared_index(), inputs, len(critics), widths)
     networks: list[_Network] = []
     for number in dict.fromkeys(layout.critic_networks):
         users = [i for i, critic in enumerate(critics) if critic.network == number]
-        one = critics[users[0]]
-        pieces = critic_pieces(shared_index, users[0], one.input_columns)
+        first_user = critics[users[0]]
+        pieces = critic_pieces(shared_index, users[0], first_user.input_columns)
         first_biases = (
-            [critic_pieces(shared_index, i, one.input_columns)[1] for i in users] if network.tell_apart else [pieces[1]]
+            [critic_pieces(shared_index, i, first_user.input_columns)[1] for i in users]
+            if network.tell_apart
+            else [pieces[1]]
         )
-        shapes = list(pairwise((len(one.input_columns), *widths, 1)))
+        shapes = list(pairwise((len(first_user.input_columns), *widths, 1)))
         initial = initial_weights(shapes, (seed, 1, users[0]), first_biases=len(first_biases))
-        networks.append(_Network([pieces[0], *first_biases, *pieces[2:]], initial, rates[one.player]))
+        networks.append(_Network([pieces[0], *first_biases, *pieces[2:]], initial, rates[first_user.player]))
     return _make_parameter_set(
         sharing, networks, lambda flat: critic_tensors(flat, inputs, len(critics), widths), like, decay=decay, clip=clip
     )
 
 
-def _first_labels(critics: Sequence[Critic], inputs: int, *, apart: bool) -> list[RowLabel]:
+def _first_layer_labels(critics: Sequence[Critic], inputs: int, *, tell_apart: bool) -> list[RowLabel]:
     """Returns the label of each row of the first layers, critic by critic: inputs, then biases; None = not read."""
     labels: list[RowLabel] = []
     for i, critic in enumerate(critics):
         row_of = {column: 1 + k for k, column in enumerate(critic.input_columns)}
         labels += [(critic.network, row_of[column]) if column in row_of else None for column in range(inputs)]
-        labels.append((critic.network, -1 - i if apart else 0))
+        labels.append((critic.network, -1 - i if tell_apart else 0))
     return labels
 
 
-def _by_number(sharing: Sharing, network_rates: Sequence[float], like: Tensor) -> Tensor:
+def _rates_by_parameter(sharing: Sharing, network_rates: Sequence[float], like: Tensor) -> Tensor:
     """Returns the relative learning rate of each shared number `[P]`."""
     rates = [
         torch.tensor([network_rates[owner] for owner in owners]).repeat_interleave(block.width)

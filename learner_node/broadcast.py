@@ -1,4 +1,4 @@
-"""The broadcast of weights over a PUB socket: one frame for each version, the newest wins."""
+"""The broadcast of weights to actors over a PUB socket: one frame for each version. Actors use the newest."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from learner_node.replay_client import ReplayClient
 
 MIN_PERIOD_S = 0.2
 MAX_PERIOD_S = 5.0
-"""Also without new weights: subscribers that missed a frame receive it, and see that the learner is alive."""
+"""Shortest and longest time between broadcasts [s]. The same weights are sent again after the longest: subscribers that
+missed a frame receive it, and all see that the learner is alive."""
 STORE_PERIOD_S = 1.0
-"""Time between copies stored at the replay servers, for actors that connect later."""
+"""Time between the copies that are stored at the replay servers, for actors that connect later [s]."""
 MAX_QUEUED_FRAMES = 2
 MAX_SUBSCRIPTION_BYTES = 4_096
-"""Largest frame accepted from an actor: libzmq stores a node for each byte of a subscription. Handshakes fit."""
+"""Largest frame accepted from an actor [bytes]: libzmq allocates a node for each byte of a subscription. A handshake is
+smaller."""
 
 
 def first_version(checkpoint: int, newest_stored: int, checkpoint_period_s: float) -> int:
@@ -40,20 +42,20 @@ def first_version(checkpoint: int, newest_stored: int, checkpoint_period_s: floa
 
 
 class WeightsSender(Protocol):
-    """The way of a learner's weights to the actors. All times are monotonic seconds."""
+    """What sends a learner's weights to actors. All times are monotonic seconds."""
 
     def first_version(self, checkpoint: int, newest_stored: int, checkpoint_period_s: float) -> int:
         """Returns the version of the first weights, which no weights had before."""
 
     def is_due(self, updates: int, now: float) -> bool:
-        """Returns whether weights are to be sent."""
+        """Returns whether it is time to send weights, after `updates` updates."""
 
     def send(self, header: WeightsHeader, flat: npt.NDArray[np.float32], replay: ReplayClient, now: float) -> None:
         """Sends weights; ValueError if they are not finite."""
 
 
 class Broadcast:
-    """The PUB socket of a learner's weights, and when to send. All times are monotonic seconds."""
+    """A learner's PUB socket, which decides when to send weights. All times are monotonic seconds."""
 
     def __init__(self, endpoint: str, keys: Keys | None = None) -> None:
         """Binds; ConfigError if the address cannot be bound, or the keys of allowed peers cannot be read."""
@@ -76,7 +78,7 @@ class Broadcast:
         return first_version(checkpoint, newest_stored, checkpoint_period_s)
 
     def is_due(self, updates: int, now: float) -> bool:
-        """Returns whether to send: new weights MIN_PERIOD_S after the last, old ones MAX_PERIOD_S after."""
+        """Returns whether to send: new weights after MIN_PERIOD_S, the same weights again after MAX_PERIOD_S."""
         waited_s = now - self._sent_at
         return waited_s >= (MIN_PERIOD_S if updates > self._updates else MAX_PERIOD_S)
 
@@ -93,7 +95,7 @@ class Broadcast:
             replay.send(PutWeights(header.version), frame)
 
     def close(self) -> None:
-        """Closes the socket; frames that were sent still have a moment to leave."""
+        """Closes the socket, after at most 200 ms for frames that are not sent yet."""
         if self._authenticator:
             self._authenticator.close()
         self._context.destroy(linger=200)

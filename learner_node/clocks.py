@@ -1,6 +1,6 @@
-"""Clocks of the learner's loop: periodic timers, the rate of updates, and the time charged to a run's budget.
+"""Timing of the learner's loop: periodic timers, the rate of updates, and the time charged to a run's budget.
 
-All times are monotonic seconds, given by the caller.
+The caller passes the time, in monotonic seconds.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ _RATE_WINDOW = 10
 
 
 class Timer:
-    """A periodic timer."""
+    """A timer that is due once every period."""
 
     def __init__(self, period_s: float, now: float) -> None:
         self._period_s, self._last = period_s, now
 
     def is_due(self, now: float) -> bool:
-        """Returns whether a period is over; if so, the next period starts."""
+        """Returns whether the period is over, and starts the next one if it is."""
         if now - self._last < self._period_s:
             return False
         self._last = now
@@ -26,13 +26,13 @@ class Timer:
 
 
 class UpdateRate:
-    """The number of updates a second, over the last observations."""
+    """The number of updates a second, over the last ten observations."""
 
     def __init__(self) -> None:
         self._observations: deque[tuple[float, int]] = deque(maxlen=_RATE_WINDOW)
 
     def observe(self, updates: int, now: float) -> None:
-        """Takes the number of updates so far."""
+        """Records the number of updates so far."""
         self._observations.append((now, updates))
 
     @property
@@ -47,20 +47,21 @@ class UpdateRate:
 class BudgetClock:
     """Charges time to a run's budget, from the run's first transition on.
 
-    The warm-up and waits for slow actors are charged. Waits for a peer that is gone are not.
+    Time is also charged during the warm-up and while the learner waits for slow actors. It is not charged while a peer
+    is absent.
     """
 
     def __init__(self, env_steps: int, now: float) -> None:
-        """env_steps: those known so far. The clock starts with the next step, or with the first batch."""
+        """Starts the clock at the next environment step or the first batch; env_steps: number of steps known so far."""
         self._initial_env_steps, self._last = env_steps, now
         self._has_started = False
         self.paused = ""
-        """The peer that is gone, as text, while time is not charged; empty otherwise."""
+        """The absent peer, as text, while time is not charged; empty otherwise."""
 
     def charge(self, now: float, *, env_steps: int, trained: bool, absent: str) -> float:
         """Returns the seconds since the last call that are charged to the budget.
 
-        trained: whether an update was done in that time. absent: the peer that is gone; empty if none is.
+        trained: whether an update was done in that time. absent: the absent peer, as text; empty if none is.
         """
         elapsed_s, self._last = now - self._last, now
         self._has_started = self._has_started or trained or env_steps > self._initial_env_steps

@@ -1,4 +1,4 @@
-"""The learner's loop: takes batches and updates until the budget is used; publishes, reports and saves in between.
+"""The learner's loop: takes a batch and updates until the budget is used, and publishes, reports and saves in between.
 
     replay --Batch--> ShardedReplayClient --SampledBatch--> Trainer.update
                                         |--every 200 ms--> WeightsPublisher --> Broadcast --> actors, replay
@@ -9,10 +9,10 @@
 
 | waits for                                                          | freed by                                    |
 |--------------------------------------------------------------------|---------------------------------------------|
-| a batch                                                            | the replay server; `waiting_for` says why   |
+| a batch                                                            | the replay server; `waiting_for` has the reason |
 | the first answer of a replay server, before the networks are built | the answer, or 1 s                          |
 
-The loop waits for nothing else: everything that is published, reported or saved is done between two updates.
+The loop has no other wait. It publishes, reports and saves between two updates, in one thread.
 """
 
 from __future__ import annotations
@@ -53,23 +53,23 @@ REPORT_PERIOD_S = 1.0
 LOG_PERIOD_S = 2.0
 PROGRESS_PERIOD_S = 10.0
 ANNOUNCE_TIMEOUT_S = 1.0
-"""Longest wait for a replay server to receive the announcement of the build. The build does not depend on it."""
+"""Longest wait for a replay server before the networks are built [s]. The server then shows the build in its status."""
 
 MakeReplayClient = Callable[[Counters], ReplayClient]
-"""Makes the client of a learner, from the counters that its run resumes from."""
+"""Returns the client of a learner, from the counters of the run that it resumes."""
 
 _log = logging.getLogger(__name__)
 
 
 class PeriodicAction(NamedTuple):
-    """Work that the loop does between updates, whenever it is due at a monotonic time."""
+    """Work that the loop does between updates. `is_due` and `run` receive the monotonic time."""
 
     is_due: Callable[[float], bool]
     run: Callable[[float], object]
 
 
 class Learner:
-    """The training of one run, from its newest checkpoint on.
+    """The training of one run, continued from its newest checkpoint.
 
     Example:
         broadcast = Broadcast("tcp://127.0.0.1:5556")
@@ -92,7 +92,7 @@ class Learner:
         make_replay_client: MakeReplayClient | None = None,
         before_saving: BeforeSaving | None = None,
     ) -> None:
-        """Loads the newest checkpoint, connects, and builds the networks.
+        """Loads the newest checkpoint, connects to the replay servers, and builds the networks.
 
         ShoalError if there are checkpoints and none can be read; ConfigError if an address is not valid.
         make_replay_client: makes the client, if batches do not come from replay servers. before_saving: called before
@@ -107,7 +107,7 @@ class Learner:
         started_at = time.monotonic()
         self._wait, self._budget_clock = WaitLog(_log), BudgetClock(self.counters.env_steps, started_at)
         self._refused_weights = RefusedWeights()
-        # Connected before the networks are built, which may take a minute: replay servers can report the build.
+        # Connect before the networks are built, which may take a minute: replay servers report the build to users.
         self._replay = (make_replay_client or self._connect)(self.counters)
         self._publisher = WeightsPublisher(run, self.counters, broadcast, self._replay, metrics)
         self._reporter = Reporter(
@@ -138,9 +138,9 @@ class Learner:
         """Trains until the budget is used or a stop is requested, then saves."""
         started_at = time.monotonic()
         if self.progress >= 1.0:
-            _log.warning("the budget is used already; resume with a larger --steps or --time to train on")
+            _log.warning("the budget is used already; resume with a larger --steps or --time to continue")
         iteration_started_at = started_at
-        # The time before, such as the build of the networks, is not part of the budget.
+        # Time before the loop, such as the build of the networks, is not charged to the budget.
         self._budget_clock.charge(started_at, env_steps=self.counters.env_steps, trained=False, absent="")
         while not stop.requested and self.progress < 1.0:
             batch = self._replay.next(MAX_BATCH_WAIT_S)
@@ -166,7 +166,7 @@ class Learner:
         self._reporter.close()
 
     def _update(self, batch: SampledBatch) -> None:
-        """Does one update."""
+        """Updates the networks on one batch, and counts, reports and measures the update."""
         started_at = time.perf_counter()
         counters = self.counters
         self._reporter.before_update()
@@ -193,7 +193,7 @@ class Learner:
             )
 
     def _charge(self, now: float, *, trained: bool) -> None:
-        """Charges the time since the last call to the budget, unless a peer is gone."""
+        """Charges the time since the last call to the budget, except while a peer is absent."""
         was_paused = self._budget_clock.paused
         self.counters.trained_s += self._budget_clock.charge(
             now, env_steps=self._replay.env_steps, trained=trained, absent=self._replay.absent
@@ -206,7 +206,7 @@ class Learner:
     # ---- between updates ------------------------------------------------------------------------------------------
 
     def _make_periodic_actions(self, now: float) -> tuple[PeriodicAction, ...]:
-        """Returns the work between updates, in the order in which it is done."""
+        """Returns the work between updates, in the order in which the loop does it."""
         return (
             PeriodicAction(self._publisher.is_due, self._publish),
             PeriodicAction(Timer(REPORT_PERIOD_S, now).is_due, self._report),
@@ -246,7 +246,7 @@ class Learner:
         self._saver.save_milestone(self._trainer.algorithm)
 
     def _save_if_trained(self, _now: float) -> None:
-        # Also during the warm-up: a crash must not lose the time that was charged.
+        # Save during the warm-up too: a crash must not lose the time charged to the budget.
         if self.counters.trained_s:
             self._save()
 
@@ -282,7 +282,7 @@ class Learner:
         return trainer
 
     def _finish(self) -> None:
-        """Saves and reports the end; marks the run as finished if the budget is used."""
+        """Publishes, saves and reports a last time; marks the run as finished if the budget is used."""
         finished, algorithm = self.progress >= 1.0, self._trainer.algorithm
         if self._publisher.started:
             self._publisher.publish_last(algorithm, time.monotonic())

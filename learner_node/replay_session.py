@@ -1,4 +1,4 @@
-"""The learner's session with one replay server, and the checks of the batches that it sends."""
+"""The learner's session with one replay server, and the check of each batch that the server sends."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ class SampledBatch(NamedTuple):
     probabilities: torch.Tensor | None = None
     """Probability of each draw relative to a uniform one (N p) `[B]` float32; None after uniform sampling."""
     sample_info: SampleInfo | None = None
-    """Slot and generation of each record in the replay server `[B]`, sent back with its TD error."""
+    """Slot and generation of each record in the replay server `[B]`; the learner returns them with the TD errors."""
     origin: str = ""
     """The endpoint of the replay server that sent the batch."""
 
 
 def priority_update(batch: SampledBatch, td_errors: torch.Tensor) -> tuple[Priorities, bytes]:
-    """Returns the message with a batch's absolute TD errors `[B]`, on the CPU; ValueError after uniform sampling."""
+    """Returns a message and payload with absolute TD errors `[B]` (on the CPU); ValueError after uniform sampling."""
     if batch.sample_info is None:
-        raise ValueError("this batch was not drawn by priorities")
+        raise ValueError("this batch was sampled uniformly and has no priorities to update")
     return Priorities(len(batch.sample_info)), with_values(batch.sample_info, td_errors.detach().numpy()).tobytes()
 
 
 class BatchChecker:
-    """Converts payloads to batches, and drops batches with non-finite numbers."""
+    """Converts payloads to batches, and drops each batch with a non-finite number."""
 
     def __init__(self, run: Run, *, pin: bool) -> None:
         self._count, self._pin = run.spec.replay.batch, pin
@@ -70,7 +70,7 @@ class BatchChecker:
         self._numbers = slice(0, columns["policy_version"].start)
         self._acting = slice(columns["discount"].start, columns["present"].stop)
         self.rejected = 0
-        # A tensor over a received frame keeps the frame alive and must not be written to; nothing does.
+        # torch warns of tensors over read-only memory. The learner never writes to a received frame.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
     def open(self, payload: Buffer | None, origin: str) -> SampledBatch | None:
@@ -80,7 +80,8 @@ class BatchChecker:
         if payload is None or size != records_bytes + info_bytes:
             raise PeerError(
                 f"{origin} sent a batch of {size} bytes, not {self._count} records of {self._record_bytes}"
-                f" and sample infos of {self._info_bytes}; run both with the same version of Shoal"
+                f" bytes and sample infos of {self._info_bytes} bytes; run replay server and learner with the same"
+                " version of Shoal"
             )
         records = np.frombuffer(payload, "<f4", records_bytes // 4).reshape(self._count, -1)
         if not records.flags.aligned:
@@ -97,7 +98,7 @@ class BatchChecker:
 
     def _with_sample_info(self, batch: SampledBatch, payload: Buffer) -> SampledBatch:
         sample_info = np.frombuffer(payload, SAMPLE_INFO)
-        # A copy of the column is aligned, a frame need not be.
+        # A frame may be unaligned; a copy of the column is aligned.
         probabilities = torch.from_numpy(sample_info["value"].copy())
         return batch._replace(
             probabilities=probabilities.pin_memory() if self._pin else probabilities, sample_info=sample_info
@@ -115,9 +116,9 @@ class ReplaySession:
         self.opened: Opened | None = None
         self.status: Status | None = None
         self.requests: set[int] = set()
-        """Requests without an answer yet."""
+        """Identifiers of the requests that are not answered yet."""
         self.wait_reason = ""
-        """The reason why the server holds batches back; empty otherwise."""
+        """Why the server sends no batch for the moment; empty otherwise."""
         self.size = 0
         """Transitions in the server's table."""
         self.virtual_time = 0.0
@@ -127,17 +128,17 @@ class ReplaySession:
         self._run, self._learner, self._checker = run.without_spaces, learner, checker
         self._open_sent_at = -OPEN_PERIOD_S
         self.not_ready = ""
-        """Why the server does not open the run yet."""
+        """Why the server has not opened the run yet."""
         self._heard_at = 0.0
 
     @property
     def address(self) -> str:
-        """The server's address, with the connection's error if there is one."""
+        """The server's address, followed by the error of the connection if there is one."""
         error = self.client.connection_error(_log)
         return f"{self.client.endpoint} ({error})" if error else self.client.endpoint
 
     def check_timeouts(self, now: float) -> None:
-        """Opens the session, and opens it again after SILENCE_S without an answer to a request."""
+        """Opens the session, and opens it again if a request has no answer after SILENCE_S."""
         if self.requests and now - self._heard_at > SILENCE_S:
             _log.warning("no answer from %s for %.0f s; opening the session again", self.client.endpoint, SILENCE_S)
             self._reset()
@@ -156,7 +157,7 @@ class ReplaySession:
         return True
 
     def handle(self, message: ToPeer, payload: Buffer | None, now: float) -> SampledBatch | None:
-        """Handles a message; returns its batch if it has one. PeerError if the server refuses this learner again."""
+        """Handles a message; returns its batch if it has one. PeerError after several refusals in succession."""
         self._heard_at = now
         self.not_ready = message.reason if isinstance(message, NotReady) else ""
         match message:
@@ -167,7 +168,7 @@ class ReplaySession:
             case Opened():
                 self.opened, self.size = message, message.size
                 self.inserts, self._samples = message.inserts, message.samples
-                _log.info("%s holds %d transitions of this run", self.client.endpoint, message.size)
+                _log.info("%s has %d transitions of this run", self.client.endpoint, message.size)
             case Status():
                 self.status = message
                 if self.opened:
@@ -175,7 +176,7 @@ class ReplaySession:
             case Unknown():
                 self._reset()
             case NotReady():
-                pass  # Open is sent again each second
+                pass  # check_timeouts sends Open again
             case Refused():
                 self._refusals.add(message.reason)
                 self._reset()

@@ -1,4 +1,4 @@
-"""The update of a run: batches in, statistics out, at the rates of the run's schedules, on the run's device.
+"""The trainer of a run: updates its networks on batches, with scheduled learning rates, on the run's device.
 
 SampledBatch --BatchBuffer--> LossBatch (views) --GraphedUpdate--> StackedUpdate.step --> UpdateStats
                                                                              once a second --> Losses
@@ -26,10 +26,10 @@ LOSSES_PERIOD_S = 1.0
 
 
 class UpdateVariant(NamedTuple):
-    """One of the forms that an update takes. Updates of one form do the same work every time."""
+    """The choices that decide which operations an update does. Each variant is captured in a CUDA graph separately."""
 
     update_policies: bool
-    """Whether policies and targets are updated too (`algorithm.policy_every`)."""
+    """Whether policies and targets are updated besides the critics (`algorithm.policy_every`)."""
     complete: bool
     """Whether every agent acts in every row."""
     weighted: bool
@@ -37,7 +37,7 @@ class UpdateVariant(NamedTuple):
 
 
 class Trainer:
-    """The networks of one run and their updates.
+    """The networks of one run, and their updates.
 
     Example:
         trainer = Trainer(run, choose_device(gpu=False))
@@ -46,7 +46,7 @@ class Trainer:
     """
 
     def __init__(self, run: Run, device: Device) -> None:
-        """Starts from parameters drawn from the run's seed."""
+        """Draws the initial parameters from the run's seed."""
         spec = run.spec
         self._spec = spec.algorithm
         self.algorithm = StackedUpdate(
@@ -60,12 +60,13 @@ class Trainer:
         self._variants: dict[UpdateVariant, GraphedUpdate[UpdateStats]] = {}
         self._losses_timer = Timer(LOSSES_PERIOD_S, 0.0)
         self.losses: Losses | None = None
-        """The losses of a recent update of the policies, at most a second old while updates run; None before it."""
+        """Losses of a recent update of the policies, at most a second old while updates run; None before the first."""
 
     def update(self, batch: SampledBatch, updates: int, progress: float, now: float) -> UpdateStats:
-        """Does update number `updates + 1`, with `progress` (0 to 1) of the budget used.
+        """Updates the networks on a batch; returns statistics that are valid until the next update.
 
-        now: monotonic seconds. The statistics are valid until the next update.
+        updates: number of updates before this one. progress: fraction of the budget used, 0 to 1. now: monotonic time
+        [s].
         """
         self._set_rates(progress)
         importance = self._importance(batch, progress)

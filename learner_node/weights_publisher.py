@@ -1,4 +1,4 @@
-"""WeightsPublisher of weights: their versions, the header that actors read, and the checks before they leave."""
+"""The publisher of weights: gives them versions and a header, and refuses weights that are not finite."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class WeightsPublisher:
         self._run, self._counters = run, counters
         self._broadcast, self._replay, self._metrics = broadcast, replay, metrics
         self.started = False
-        """Whether a replay server accepted this learner: before that nothing is published."""
+        """Whether a replay server accepted this learner. No weights are published before."""
 
     def start(self, checkpoint_period_s: float) -> int:
         """Returns the first version, which no weights of the run had.
@@ -38,7 +38,7 @@ class WeightsPublisher:
         return version
 
     def is_due(self, now: float) -> bool:
-        """Returns whether weights are to be published."""
+        """Returns whether it is time to publish weights."""
         return self._broadcast.is_due(self._counters.updates, now)
 
     def publish(self, algorithm: StackedUpdate, now: float) -> None:
@@ -49,12 +49,12 @@ class WeightsPublisher:
             self._broadcast.send(self._header(), algorithm.policy_weights(), self._replay, now)
         except ValueError as e:
             copy_state(algorithm, counters).check()
-            raise ShoalError(f"weights {counters.weights_version} cannot be published: {e}") from e
+            raise ShoalError(f"weights version {counters.weights_version} cannot be published: {e}") from e
         self._metrics.weights_published.inc()
         self._metrics.weights_version.set(counters.weights_version)
 
     def publish_last(self, algorithm: StackedUpdate, now: float) -> None:
-        """Publishes the final weights, unless the last published ones are those."""
+        """Publishes the final weights, unless they are published already."""
         if self.is_due(math.inf):
             self.publish(algorithm, now)
 

@@ -6,13 +6,13 @@ next step. MATD3 (Ackermann et al. 2019, arXiv 1910.01465) adds the three change
 arXiv 1802.09477): two critics with the lower value as target, target noise, and delayed policy updates.
 
     maddpg   Q_i reads everything          matd3   two such critics, target noise, policy delay 2
-    iddpg    Q_i reads o_i and a_i alone   joint   maddpg in which a whole side is one player
+    iddpg    Q_i reads o_i and a_i alone   joint   maddpg, where a whole side is one player
 
-This module defines what a run learns. Runs compute it with learner_node/stacked/, the same update made fast; both
-agree to 1e-9 in float64 (tests/learner_node/stacked/test_update.py).
+This module defines what a run learns. Runs compute the update with learner_node/stacked/, which is faster. Both agree
+to 1e-9 in float64 (tests/learner_node/stacked/test_update.py).
 
-Shapes: `[batch]` one number a transition, `[batch, players]`, `[batch, O]` joint observations, `[batch, U]` joint
-actions.
+Shapes: `[batch]` has one number for each transition, `[batch, players]` one for each transition and player,
+`[batch, O]` are joint observations and `[batch, U]` joint actions.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Noise(NamedTuple):
 
 
 class Signals(NamedTuple):
-    """What the players learn from, derived from their agents' rewards, discounts and presence."""
+    """Rewards, discounts and presence of the players, derived from those of their agents."""
 
     reward: Tensor
     """`[batch, players]`."""
@@ -68,9 +68,9 @@ class Signals(NamedTuple):
     present: Tensor
     """`[batch, players]`."""
     acting: Tensor
-    """1 where the agent of an action number acts `[batch, U]`."""
+    """1 in the columns of agents that act `[batch, U]`."""
     next_acting: Tensor
-    """1 where the agent of an action number acts in the next step too `[batch, U]`."""
+    """1 in the columns of agents that act in the next step too `[batch, U]`."""
 
 
 class Maddpg:
@@ -122,8 +122,8 @@ class Maddpg:
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Updates all players on one minibatch; returns the critic and policy losses, player by player.
 
-        importance: importance-sampling weights `[batch]`. update_policies: False updates the critics alone; with a
-        policy delay of d every d-th update includes the policies and all targets (Fujimoto et al. 2018, section 5.2).
+        importance: importance-sampling weights `[batch]`. update_policies: False updates the critics alone. With a
+        policy delay of d, every d-th update includes the policies and all targets (Fujimoto et al. 2018, section 5.2).
         """
         # Departure from Lowe et al., algorithm 1: all players learn from one minibatch, not from one each.
         signals = self.signals(batch)
@@ -133,7 +133,7 @@ class Maddpg:
             for k in (0, 1)
             for i in self.critics[k]
         ]
-        # Reported are the first critics' losses without importance weights, so that runs can be compared.
+        # The first critics' losses are reported without importance weights, so that runs can be compared.
         reported = [self.critic_loss(0, i, batch, signals, target_q).detach() for i in self.player_numbers]
         self.descend(self.critic_networks, critic_losses)
         if not update_policies:
@@ -147,7 +147,7 @@ class Maddpg:
     def td_target(self, batch: Minibatch, signals: Signals, noise: Tensor) -> list[Tensor]:
         """Returns `y_i = r_i + gamma * discount_i * min_k Q'_ik(x', mu'(o') + noise)`, `[batch]` for each player.
 
-        Lowe et al. 2017, equation 6. The minimum and the noise are matd3's alone.
+        Lowe et al. 2017, equation 6. Only matd3 has the minimum and the noise.
         """
         next_actions = []
         for j, player in enumerate(self.players.agents):
@@ -159,7 +159,7 @@ class Maddpg:
                     -self.algorithm.smoothing_clip, self.algorithm.smoothing_clip
                 )
                 next_action = add_target_noise(player, next_action, target_noise, self.head)
-            # An agent that is gone in the next step has a next action of zeros, as in stored actions.
+            # An agent that is absent in the next step has a next action of zeros, as in stored transitions.
             next_actions.append(next_action * signals.next_acting[:, player.action_slice])
         targets = []
         for i in self.player_numbers:
@@ -199,7 +199,7 @@ class Maddpg:
         return self.mean_over_present(loss, signals.present[:, i])
 
     def policy_losses(self, batch: Minibatch, signals: Signals, gumbel: Tensor) -> list[Tensor]:
-        """Returns the policy loss of each player."""
+        """Returns the policy loss of each player, from the current policies' actions."""
         logits = [self.policies[i](batch.obs[:, player.obs_slice], i) for i, player in enumerate(self.players.agents)]
         current_actions = [
             differentiable_action(
@@ -226,7 +226,7 @@ class Maddpg:
         """
         actions = [batch.action[:, player.action_slice] for player in self.players.agents]
         if self.algorithm.teammates == "current":
-            # Departure, a setting: teammates act by their current policies (FACMAC, Peng et al. 2021), not as stored.
+            # Departure, a setting: the other players act by their current policies (FACMAC, Peng et al. 2021).
             actions = [
                 current_actions[j].detach() * signals.acting[:, player.action_slice]
                 for j, player in enumerate(self.players.agents)
@@ -304,7 +304,7 @@ class Maddpg:
     # ---- the networks ---------------------------------------------------------------------------------------------
 
     def reset(self) -> None:
-        """Sets the targets equal to the networks and the optimisers to their start."""
+        """Makes new targets equal to the networks, and new optimisers."""
         networks = self.policy_networks, self.critic_networks, self.policies, self.critics
         targets = copy.deepcopy(networks)
         self.target_policy_networks, self.target_critic_networks, self.target_policies, self.target_critics = targets
@@ -322,7 +322,7 @@ class Maddpg:
                 self.optimizers[net] = torch.optim.Adam(net.parameters(), lr=learning_rate * factor, weight_decay=decay)
 
     def sharing_groups(self, *, shared: bool) -> list[list[int]]:
-        """Returns the players of each network: neighbours of one name (without number), side and shape share."""
+        """Returns the players of each network. Neighbours of one name (without number), side and size share one."""
         groups: list[list[int]] = []
         last: object = None
         for i, player in enumerate(self.players.agents):
@@ -337,8 +337,8 @@ class Maddpg:
     def input_columns(self, i: int) -> list[range]:
         """Returns the columns of `(x, a_1 .. a_N)` that player i's critic reads, in order.
 
-        A shared critic reads its own player first, then the other players of its group in turn, then all others: it is
-        one function of "me, the next one, the one after".
+        A shared critic reads its own player first, then the network's other users in turn, then all other players: it
+        is one function of "me, the next one, the one after".
         """
         if self.algorithm_of[i] == "iddpg":
             return self.player_columns(i)

@@ -1,6 +1,8 @@
-"""The kinds of heads, each over the columns of one segment: its actions, and the gradients of its logits.
+"""The kinds of heads: classes that compute the actions of one segment, and the gradients of its logits.
 
-B rows of the batch     P parts of a segment     n numbers of each
+A segment is a run of neighbouring action parts of one kind and size (common/policy/heads.py).
+
+B rows of the batch     P parts of a segment     n length of each part
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ class _Box:
 
 
 class _UnitBox:
-    """A box of numbers from 0 to 1, as in MPE: `sigmoid(2 * logit)`, which is equal and faster."""
+    """A box from 0 to 1, as in MPE: `sigmoid(2 * logit)`, which equals `_Box` and is faster."""
 
     gumbel_dim = 0
 
@@ -112,7 +114,7 @@ class _Soft:
 
 
 class _Force:
-    """`middle + half * f` of two numbers; `f` is a force in the unit disc."""
+    """`middle + half * f` for parts of two numbers; `f` is a force in the unit disc."""
 
     gumbel_dim = 0
 
@@ -134,7 +136,7 @@ class _Force:
 
 
 class _Thrust:
-    """Five numbers: 0 for stay, then left, right, down and up as `(1 -+ f_x) / 2`, `(1 -+ f_y) / 2` of a force `f`."""
+    """A particle's move: stay 0; left, right `(1 -+ f_x) / 2`; down, up `(1 -+ f_y) / 2` of a force `f`."""
 
     gumbel_dim = 0
 
@@ -164,7 +166,7 @@ class _Thrust:
 def head_of(segment: Segment, like: Tensor, gumbel: Gumbel, temperature: float) -> Head:
     """Returns the head of a segment, with the number type and on the device of `like`.
 
-    gumbel, temperature: of the Gumbel-softmax samples of choices.
+    gumbel, temperature: settings of the Gumbel-softmax samples of choices.
     """
     if segment.kind == "choice":
         return _Choice(segment.shape, temperature, soft=gumbel == "soft")

@@ -1,13 +1,13 @@
-"""Heads: joint actions from the policies' logits, and the gradients of the logits.
+"""The heads of all agents: joint actions from the policies' logits, and the gradients of the logits.
 
     B rows of the batch     U length of the joint action
 
-`common/policy/heads.py` says which head each part of an action has and what it executes. In the policy loss a
+`common/policy/heads.py` defines which head each part of an action has and what it executes. In the policy loss a
 Categorical part is a Gumbel-softmax sample (Jang et al. 2017): soft, or one-hot forward with the soft sample's gradient
 (straight-through). A soft part is a Gumbel-softmax sample at temperature 1, as exploring actors execute it.
-Neighbouring parts of one kind are computed together, whichever agents they belong to.
+Neighbouring parts of one kind form a segment and are computed together, even across agents.
 
-The gradients are written out by hand (`backward`). head_kinds.py has the kinds of heads.
+`backward` has the gradients, written by hand. head_kinds.py has the kinds of heads.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class Heads:
         self._thrusts = [(segment.columns, segment.shape) for segment in layout if segment.kind == "thrust"]
         self._heads = [head_of(segment, like, gumbel, temperature) for segment in layout]
         self.gumbel_dim = sum(head.gumbel_dim for head in self._heads)
-        """Number of Gumbel variables that `sample` takes for each row: one a number of Categorical and soft parts."""
+        """Number of Gumbel variables that `sample` needs a row: one for each number of Categorical and soft parts."""
         self.low, self.high, self.noise_scale = (torch.from_numpy(side).to(like) for side in ranges(joint, head))
-        """Bounds of the joint action, and how far noise of scale 1 moves each number (0 = not at all); `[U]` each."""
+        """Bounds of the joint action, and the size of noise of scale 1 for each number (0 = no noise); `[U]` each."""
 
     def greedy(self, logits: Tensor, out: Tensor | None = None) -> Tensor:
         """Returns the actions `[B, U]` without exploration, in `out` if given."""
@@ -87,7 +87,7 @@ class Heads:
         return d_logits
 
     def couple(self, noise: Tensor) -> Tensor:
-        """Couples noise on actions `[B, U]`, in place: what is added to a thrust is taken from the opposite one."""
+        """Makes noise `[B, U]` on opposite thrusts equal and opposite, in place."""
         for columns, shape in self._thrusts:
             thrust = numbers_first(noise[:, columns], shape)
             thrust[LEFT_DOWN] = -thrust[RIGHT_UP]
@@ -103,6 +103,6 @@ class Heads:
 
 def gumbel_noise(rows: int, columns: int, like: Tensor, generator: torch.Generator) -> Tensor:
     """Draws standard Gumbel noise `[rows, columns]`: `-log(-log(u))`, u uniform."""
-    # Drawing u and two logarithms take a third of the time of an exponential variable's draw.
+    # A uniform draw and two logarithms take a third of the time of drawing an exponential variable.
     uniform = like.new_empty(rows, columns).uniform_(_MIN_UNIFORM, 1.0, generator=generator)
     return uniform.log_().neg_().log_().neg_()

@@ -1,12 +1,12 @@
-"""The network layout of a run: which player has which policy and critics, and what each critic reads.
+"""The network layout of a run: the policy and critics of each player, and the inputs of each critic.
 
     maddpg   one critic a player that reads everything                         Lowe et al. 2017, arXiv 1706.02275
     matd3    two such critics, the lower value counts; policies are updated    Ackermann et al. 2019, arXiv 1910.01465,
              every second time; target actions carry noise                     after Fujimoto et al. 2018, 1802.09477
     iddpg    one critic a player that reads its own observation and action     Lillicrap et al. 2016, arXiv 1509.02971,
              only: learners that treat each other as part of the environment   one learner an agent
-    joint    a side is one player: one policy from all its observations to     (the agents are merged before they come
-             all its actions, one critic that reads everything                 here: common/run/players.py)
+    joint    a side is one player: one policy from all its observations to     (common/run/players.py makes the players
+             all its actions, one critic that reads everything                 of a run from its agents)
 
 Each algorithm is a `Variant` of one update. Sides may use different variants in one run.
 """
@@ -25,7 +25,7 @@ from common.spec import PlayerSpec, PlayersSpec
 
 @dataclass(frozen=True)
 class Variant:
-    """The ways in which one algorithm of the family differs from the others."""
+    """What one algorithm of the family does, where the algorithms differ."""
 
     centralised: bool = True
     """Whether critics read the observations and actions of all players (Lowe et al. 2017)."""
@@ -51,7 +51,7 @@ class Critic:
 
     player: int
     network: int
-    """Number of its network. Critics of one network share their parameters."""
+    """Number of the critic's network. Critics of one network share its parameters."""
     input_columns: tuple[int, ...]
     """Columns of the joint observation and action `[O+U]` that the critic reads, in its network's order."""
 
@@ -81,7 +81,7 @@ class NetworkLayout:
 
 
 def network_layout(players: PlayersSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> NetworkLayout:
-    """Returns the networks of the players of a run (`Run.players`); ConfigError when players that share cannot."""
+    """Returns the networks of the players of a run (`Run.players`); ConfigError if players cannot share a network."""
     algorithm_by_side = algorithms_by_side(players, algorithm.name)
     variants = [VARIANTS[algorithm_by_side[player.team]] for player in players.agents]
     separate = tuple(range(len(players.agents)))
@@ -102,7 +102,7 @@ def network_layout(players: PlayersSpec, network: NetworkSpec, algorithm: Algori
 def _refuse_mixed_roles(
     players: PlayersSpec, roles: Sequence[int], algorithm_by_side: dict[str, Algorithm], algorithm: AlgorithmSpec
 ) -> None:
-    """Raises ConfigError when players of one role have different algorithms or learning rates."""
+    """Raises ConfigError if players of one role have different algorithms or learning rates."""
     first_users: dict[int, PlayerSpec] = {}
     for player, number in zip(players.agents, roles, strict=True):
         first_user = first_users.setdefault(number, player)

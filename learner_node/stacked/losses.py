@@ -1,7 +1,7 @@
-"""The losses as functions of values, row weights and logits, and the gradients of the values and logits.
+"""The losses of critics and policies, and their gradients with respect to values and logits.
 
 N players     B rows of the batch     U length of the joint action
-q values, y targets `[N, B]`; every loss is one number a player `[N]`
+q values, y targets `[N, B]`; every loss has one number a player `[N]`
 
 The equations and their sources are in learner_node/algorithms/maddpg.py.
 """
@@ -32,7 +32,7 @@ class LossBatch:
     present: Tensor
     """1 where the agent acts, 0 where it is absent `[B, agents]`."""
     complete: bool = False
-    """Whether every agent is known to act in every row and in the step after it."""
+    """Whether every agent acts in every row and in the step after it. False is always allowed, and slower."""
     importance: Tensor | None = None
     """Importance-sampling weight of each row in the critic loss `[B]` (Schaul et al. 2016); None = 1."""
 
@@ -42,13 +42,13 @@ class RowWeights:
     """The weight of each row of a batch in the losses: 0 where a player is absent."""
 
     loss: Tensor
-    """Weight of each row in a player's mean `[N, B]`: sums to 1 over the rows in which the player is present."""
+    """Weight of each row in a player's loss `[N, B]`: 1 / number of rows with the player; 0 where it is absent."""
     penalty: Tensor
-    """Weight of each squared logit in the penalty `[B, U]`: row weight times lambda / action numbers of the player."""
+    """Weight of each squared logit in the penalty `[B, U]`: row weight times lambda / length of the player's action."""
     acting: Tensor | None
-    """1.0 where the agent of an action number acts `[B, U]`; None = everywhere."""
+    """1.0 in the columns of agents that act `[B, U]`; None if all act."""
     next_acting: Tensor | None
-    """1.0 where the agent of an action number acts in the next step too `[B, U]`; None = everywhere."""
+    """1.0 in the columns of agents that act in the next step too `[B, U]`; None if all do."""
 
 
 def td_target(reward: Tensor, discount: Tensor, next_q: Tensor, gamma: float) -> Tensor:
@@ -60,12 +60,12 @@ def critic_loss(td_error: Tensor, row_weight: Tensor, kind: LossKind) -> Tensor:
     """Returns the mean loss `[N]` of TD errors `q - y` `[N, B]`: squared, or Huber's with its corner at 1."""
     if kind == "squared":
         return (td_error.square() * row_weight).sum(1)
-    size = td_error.abs()
-    return (torch.where(size < 1.0, 0.5 * td_error.square(), size - 0.5) * row_weight).sum(1)
+    magnitude = td_error.abs()
+    return (torch.where(magnitude < 1.0, 0.5 * td_error.square(), magnitude - 0.5) * row_weight).sum(1)
 
 
 def critic_loss_slope(row_weight: Tensor, kind: LossKind) -> Tensor:
-    """Returns the slope of each value's gradient over its TD error `[N, B]`, for Huber's loss between the corners."""
+    """Returns the factor from TD errors (Huber: clamped to -1..1) to the gradients of the values `[N, B]`."""
     return 2.0 * row_weight if kind == "squared" else row_weight
 
 

@@ -1,6 +1,7 @@
 """Adam and gradient clipping over the flat parameters of all networks of one kind at once.
 
-P shared parameters of all networks, in one flat buffer of blocks of rows     owner: the network of a row
+P  number of shared parameters of all networks, in one flat buffer of blocks of rows
+owner  the network that a row belongs to
 """
 
 from __future__ import annotations
@@ -15,26 +16,26 @@ from learner_node.stacked.sharing import Block
 
 
 class Adam:
-    """Adam (Kingma and Ba 2015) over one flat tensor; element by element it equals one optimiser a network.
+    """Adam (Kingma and Ba 2015) over one flat tensor. It equals a separate optimiser for each network.
 
-    Each parameter may have its own learning rate in units of the common one. Weight decay is added to the gradient, as
-    in torch.optim.Adam.
+    Each parameter may have a factor on the learning rate. Weight decay is added to the gradient, as in
+    torch.optim.Adam.
     """
 
     def __init__(self, parameters: Tensor, weight_decay: float, relative_rates: Tensor | None) -> None:
-        """Starts both moments of `parameters` `[P]` at zero; relative_rates `[P]`, None = all equal."""
+        """Sets both moments of `parameters` `[P]` to 0; relative_rates: factors on the learning rate `[P]`, None = 1."""
         self.mean = torch.zeros_like(parameters)
         self.square = torch.zeros_like(parameters)
         self.steps = torch.zeros((), device=parameters.device)
         self.learning_rate = parameters.new_zeros(())
-        """The common learning rate. It is a tensor, so that each replay of a captured update reads it again."""
+        """The learning rate. It is a tensor, so that each replay of a captured update reads its new value."""
         self._weight_decay, self._relative_rates = weight_decay, relative_rates
 
     def step(self, parameters: Tensor, gradient: Tensor) -> None:
         """Moves `parameters` one step against `gradient`, both `[P]`."""
         before = None if self._relative_rates is None else parameters.clone()
         self.steps.add_(1.0)
-        # torch.optim.Adam(fused=True) ends in this call, but the way there takes longer than the step.
+        # torch.optim.Adam(fused=True) calls this function, but its checks take longer than the step.
         torch._fused_adam_(
             [parameters],
             [gradient],
@@ -56,14 +57,14 @@ class Adam:
 
 
 class GradientClip:
-    """Scales each network's gradient down to a largest norm, in place.
+    """Clips the gradient of each network to a largest norm, in place.
 
-    Each network is clipped separately, like one module by torch's clip_grad_norm_ (which divides by the norm + 1e-6):
-    one agent's large gradient does not slow the others.
+    Each network is clipped separately, as torch's clip_grad_norm_ clips a module (which divides by the norm + 1e-6):
+    a large gradient of one network does not slow the others.
     """
 
     def __init__(self, gradient: Tensor, blocks: Sequence[tuple[Block, list[int]]], max_norm: float) -> None:
-        """Takes the gradient buffer of one kind `[P]`, which must stay in place, and the owner of each block's rows.
+        """gradient: the buffer `[P]`, which must stay in place. blocks: its blocks, with the owner of each row.
 
         max_norm: the norm to scale down to; 0 = no clipping.
         """
@@ -100,7 +101,7 @@ class GradientClip:
 
 
 def _merge_rows(block: Block, owners: list[int]) -> tuple[Block, list[int]]:
-    """Merges the rows of each owner into one longer row, if they are neighbours and all owners have equally many."""
+    """Merges the neighbouring rows of each owner into one longer row, if all owners have equally many rows."""
     merged = [(owner, len(list(rows))) for owner, rows in groupby(owners)]
     lengths = {length for _, length in merged}
     if len(lengths) > 1:

@@ -1,7 +1,7 @@
-"""Parameters, targets, gradients and optimiser of all networks of one kind.
+"""Parameters, targets, gradients and optimiser of all policies, or of all critics.
 
-Parameters exist twice: `shared`, one set a network, which is what the optimiser steps; and `expanded`, one set a user
-(a player's policy, or a critic), which is what the passes read. sharing.py copies one to the other.
+The parameters exist twice. The optimiser updates `shared`, one set a network. The passes read `expanded`, one set a
+user (a player's policy, or a critic). sharing.py copies `shared` to `expanded` and sums gradients back.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ParameterSet(Generic[_T]):
         clip: float,
         network_rates: Sequence[float],
     ) -> None:
-        """Starts at `initial` `[P]`, network by network; `shared_index` is the index of each number in `shared`.
+        """Starts at `initial` `[P]`, network by network; `shared_index` `[P]` has the index of each number in `shared`.
 
         clip: the largest norm of a network's gradient, 0 = no limit. network_rates: factor on the learning
         rate of each network.
@@ -79,10 +79,10 @@ class ParameterSet(Generic[_T]):
         self.gradient: _T = views(self._expanded_gradient)
         self._gradient_clip = GradientClip(self._shared_gradient, sharing.shared_blocks, clip)
         self._first_expanded_index = sharing.first_expanded_index().to(initial.device)
-        """Index of the first use of each shared number among the expanded ones."""
+        """For each shared number, the index of its first copy in the expanded parameters."""
 
     def step(self) -> Tensor:
-        """Clips the gradients and steps the optimiser; returns the squared norms before clipping, by network."""
+        """Clips the gradients and does a step of Adam; returns the squared norms before clipping, by network."""
         self._reduction.reduce()
         squared_norms = self._gradient_clip.clip()
         self.adam.step(self.shared, self._shared_gradient)
@@ -99,7 +99,7 @@ class ParameterSet(Generic[_T]):
         return self._expanded
 
     def tensors(self) -> dict[str, Tensor]:
-        """Returns copies of all state on the CPU, network by network, by name."""
+        """Returns a copy of all state on the CPU as tensors by name, each network by network."""
         state = {"online": self.shared, "target": self.expanded_target[self._first_expanded_index]}
         state |= {"adam/mean": self.adam.mean, "adam/square": self.adam.square}
         by_network = {name: tensor[self.shared_index].to("cpu", copy=True) for name, tensor in state.items()}
@@ -122,7 +122,7 @@ class ParameterSet(Generic[_T]):
 
 
 class _Network(NamedTuple):
-    """One network: the index of its numbers in `shared`, tensor by tensor, their start, its relative learning rate."""
+    """One network: the index in `shared` of each tensor's numbers, its initial parameters, its learning rate factor."""
 
     shared_index: list[Tensor]
     initial: npt.NDArray[np.float32]
@@ -227,7 +227,7 @@ def make_critics(
 
 
 def _first_layer_labels(critics: Sequence[Critic], inputs: int, *, tell_apart: bool) -> list[RowLabel]:
-    """Returns the label of each row of the first layers, critic by critic: inputs, then biases; None = not read."""
+    """Returns the label of each row of the first layers, critic by critic: inputs (None if not read), then the bias."""
     labels: list[RowLabel] = []
     for i, critic in enumerate(critics):
         row_of = {column: 1 + k for k, column in enumerate(critic.input_columns)}
@@ -237,7 +237,7 @@ def _first_layer_labels(critics: Sequence[Critic], inputs: int, *, tell_apart: b
 
 
 def _rates_by_parameter(sharing: Sharing, network_rates: Sequence[float], like: Tensor) -> Tensor:
-    """Returns the relative learning rate of each shared number `[P]`."""
+    """Returns the learning rate factor of each shared number `[P]`."""
     rates = [
         torch.tensor([network_rates[owner] for owner in owners]).repeat_interleave(block.width)
         for block, owners in sharing.shared_blocks

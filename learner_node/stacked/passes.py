@@ -1,11 +1,11 @@
 """Forward and backward passes of the stacked networks, in memory allocated once.
 
-    N agents     C critics     B rows of the batch     H width of a hidden layer
-    O, U         length of the joint observation, of the joint action        o, u  the same for one agent
+    N players     C critics     B rows of the batch     H width of a hidden layer
+    O, U  length of the joint observation, of the joint action     o, u  length of one player's observation, action
 
-The backward passes are written out for two reasons. Autograd also computes gradients that no one uses: those of the
-critics' parameters in the policy loss, and those of observations. And it allocates memory in every update: page faults
-and the creation of views cost as much as the arithmetic here. Results are valid until the same pass runs again.
+The backward passes are written by hand for two reasons. Autograd also computes gradients that are not needed: those of
+the critics' parameters in the policy loss, and those of observations. And it allocates memory in every update, where
+page faults and the creation of views cost as much as the arithmetic. Results are valid until the same pass runs again.
 
 Hidden layers are `[N, B, H]`, contiguous. Products with few outputs (logits, values) run along the batch, which is
 twice as fast. A suffix `_t` marks a view with the last two axes transposed.
@@ -23,10 +23,10 @@ from learner_node.stacked.networks import Affine, Cohort, CriticTensors, PolicyT
 
 
 class _Stack:
-    """The hidden layers of all networks of one kind, `[N, B, H]`, and their gradients."""
+    """The hidden layers of all policies, or of all critics, `[N, B, H]`, and their gradients."""
 
     def __init__(self, networks: int, widths: Sequence[int], rows: int, like: Tensor, gradients: int) -> None:
-        """Allocates the memory; gradients: number of layers, from the first, whose gradients are written out."""
+        """Allocates the memory; gradients: number of layers, from the first, whose gradients are stored."""
         self.values = [like.new_empty(networks, rows, width) for width in widths]
         self.grads = [like.new_empty(networks, rows, width) for width in widths[:gradients]]
         self.first, self.d_first = self.values[0], self.grads[0]
@@ -57,8 +57,8 @@ class _OneOutputStack(_Stack):
     """The hidden layers of networks with one output, and their gradients.
 
     The gradient of the last hidden layer is an outer product of the output's gradient and the last weights, where the
-    ReLU is active. It is not written out: the output's gradient overwrites the layer's values, and the last weights are
-    multiplied into the layer's own weights and their gradients.
+    ReLU is active. It is not stored: the output's gradient overwrites the layer's values, and the last weights are
+    multiplied into the layer's weights and their gradients.
     """
 
     def __init__(self, networks: int, widths: Sequence[int], rows: int, like: Tensor) -> None:
@@ -153,7 +153,7 @@ class PolicyPass:
         return [_inputs(_by_agent(obs, cohort.obs, cohort.size)) for cohort in self._cohorts]
 
     def forward(self, policy: PolicyTensors, inputs: Sequence[Inputs]) -> Tensor:
-        """Returns the logits `[B, U]`, contiguous along the batch; inputs: from `inputs`."""
+        """Returns the logits `[B, U]`, contiguous along the batch; inputs: the result of `inputs`."""
         firsts = zip(inputs, policy.first_weights, policy.first_biases, self._by_cohort, strict=True)
         for cohort_inputs, weight, bias, views in firsts:
             torch.baddbmm(bias, cohort_inputs.rows, weight, out=views.first)
@@ -198,7 +198,7 @@ class CriticPass:
         return _inputs(obs_action.expand(self._critics, -1, -1))
 
     def forward_first(self, critic: CriticTensors, inputs: Inputs) -> None:
-        """Computes the first layer, before its ReLU; inputs: from `inputs`."""
+        """Computes the first layer, before its ReLU; inputs: the result of `inputs`."""
         torch.bmm(inputs.rows, critic.first_weight, out=self.first_layer)
 
     def forward_rest(self, critic: CriticTensors) -> Tensor:

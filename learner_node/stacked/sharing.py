@@ -1,9 +1,10 @@
-"""Parameter sharing: shared parameters, one set a network, and expanded ones, one set for each user of a network.
+"""Parameter sharing: copies a network's parameters to each user of the network, and sums the users' gradients.
 
-The passes run over users (a player's policy, or one of its critics); the parameters of all users lie side by side. The
-passes do not know which users share a network, which inputs a critic does not read, or in which order a shared critic
-reads the joint vectors. This module does: it labels each row of the expanded parameters with the shared row that it
-copies. If no row is shared, expanded and shared parameters are the same memory and nothing is copied.
+A user is a player's policy, or one of its critics. Shared parameters exist once a network, expanded parameters once a
+user. The passes read the expanded parameters alone. They do not know which users share a network, which inputs a critic
+does not read, or in which order a shared critic reads the joint observation and action. This module labels each row of
+the expanded parameters with the shared row that it copies. Without sharing, both are the same memory, and nothing is
+copied.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ import torch
 from torch import Tensor
 
 RowLabel = tuple[int, int] | None
-"""Identity of a row: (network, row of the network); None = not a parameter, always zero."""
+"""Identity of an expanded row: (network, row of the network). None = the row is not a parameter and always zero."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Rows of equal length within a flat buffer."""
+    """Rows of equal length in a flat buffer, from index `start`."""
 
     start: int
     rows: int
@@ -32,7 +33,7 @@ class Block:
 
 
 class _RowMap:
-    """The rows of one block: the shared row of each expanded row, and the expanded rows of each shared row."""
+    """For one block: the shared row of each expanded row, and the expanded rows that copy each shared row."""
 
     def __init__(self, block: Block, labels: Sequence[RowLabel], start: int, like: Tensor) -> None:
         unique = [label for label in dict.fromkeys(labels) if label is not None]
@@ -42,7 +43,7 @@ class _RowMap:
         self.owners = [network for network, _ in unique]
         """The network of each shared row."""
         self.shared_row = torch.tensor([-1 if label is None else row_of[label] for label in labels], device=like.device)
-        """The shared row of each expanded row; -1 = none."""
+        """The shared row of each expanded row; -1 if it is not a parameter."""
         self.zeros = (self.shared_row < 0).nonzero().flatten()
         """The expanded rows that are not parameters."""
         uses: list[list[int]] = [[] for _ in unique]
@@ -53,15 +54,15 @@ class _RowMap:
         """The largest number of expanded rows that copy one shared row."""
         padded = [copies[k] if k < len(copies) else copies[0] for k in range(self.max_uses) for copies in uses]
         self.uses = torch.tensor(padded, device=like.device)
-        """Those expanded rows `[max_uses * shared rows]`: the first of each shared row, the second of each, ..."""
+        """The copies of each shared row `[max_uses * shared rows]`: the first copy of each, the second of each, ..."""
         counts = torch.tensor([len(copies) for copies in uses])
         use_mask = (torch.arange(self.max_uses)[:, None] < counts)[:, :, None].to(like)
         self.use_mask = None if bool(use_mask.all()) else use_mask
-        """0.0 where a shared row has fewer uses `[max_uses, shared rows, 1]`; None = nowhere."""
+        """0.0 where a shared row has fewer copies `[max_uses, shared rows, 1]`; None if all have `max_uses`."""
 
 
 class Expansion:
-    """Copies shared parameters to their users, from one buffer into another."""
+    """The copy of the shared parameters to all users, from one buffer into another."""
 
     def __init__(self, blocks: Sequence[_RowMap], shared: Tensor, expanded: Tensor) -> None:
         self._blocks = [
@@ -78,7 +79,7 @@ class Expansion:
 
 
 class Reduction:
-    """Sums the gradients of a network's users into its shared gradient, from one buffer into another."""
+    """The sum of the users' gradients into the gradient of their network, from one buffer into another."""
 
     def __init__(self, blocks: Sequence[_RowMap], expanded: Tensor, shared: Tensor) -> None:
         self._blocks = [
@@ -103,7 +104,7 @@ class Sharing:
     """The parameter sharing of all networks of one kind."""
 
     def __init__(self, blocks: Sequence[Block], labels: Sequence[Sequence[RowLabel]], like: Tensor) -> None:
-        """Takes a label for each row of each block. The blocks cover the expanded buffer without gaps."""
+        """labels: one for each row of each block. The blocks cover the expanded buffer without gaps."""
         self._blocks: list[_RowMap] = []
         start = 0
         for block, row_labels in zip(blocks, labels, strict=True):
@@ -131,7 +132,7 @@ class Sharing:
         return Reduction([] if shared is expanded else self._blocks, expanded, shared)
 
     def shared_index(self) -> Tensor:
-        """Returns the index in the shared buffer of each number of the expanded buffer; -1 = none."""
+        """Returns the index in the shared buffer of each number of the expanded buffer; -1 if it is not a parameter."""
         index = torch.empty(self.expanded_size, dtype=torch.int64)
         for rows in self._blocks:
             shared_row = rows.shared_row.cpu()[:, None]

@@ -1,14 +1,14 @@
-"""learner_node/algorithms/maddpg.py is this update written plainly. This module is the same update, made fast.
+"""The update that runs use: the update of learner_node/algorithms/maddpg.py, made fast. Read that module first.
 
-The networks of all players are stacked and updated together, and the gradients are written out by hand: 1.5 to 2 times
-as fast on a CPU core as the same update by autograd. Both agree to 1e-9 in float64 for every setting
+The networks of all players are stacked and updated together, and the gradients are written by hand, which is 1.5 to 2
+times as fast on a CPU core as autograd. Both updates agree to 1e-9 in float64 for every setting
 (tests/learner_node/stacked/test_update.py), and each step here has the name of the plain one: `td_target`,
 `critic_loss`, `policy_loss`, `soft_update`.
 
     N players     C critics, one or two a player     B rows of the batch
     O, U  length of the joint observation, of the joint action
     obs, action, reward, discount, next_obs      the transition
-    q, q'                                        values by the critics, by their targets
+    q, q', pi, pi'                               critics and their targets, policies and their targets
 
 For player i, over the rows in which it is present:
 
@@ -45,7 +45,7 @@ from learner_node.stacked.workspace import Workspace
 
 
 class StackedUpdate:
-    """All players' critics and policies, and the update that trains them together.
+    """The critics and policies of all players, and their update.
 
     Example:
         update = StackedUpdate(run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros(()))
@@ -56,7 +56,7 @@ class StackedUpdate:
     def __init__(
         self, agents: AgentsSpec, network: NetworkSpec, algorithm: AlgorithmSpec, seed: int, like: Tensor
     ) -> None:
-        """Starts from seeded parameters, with the number type and on the device of `like`."""
+        """Draws the initial parameters from the seed, with the number type and on the device of `like`."""
         self.agents, self.players = agents, players(agents, algorithm.name)
         self.network, self.algorithm = network, algorithm
         self.layout: NetworkLayout = network_layout(self.players, network, algorithm)
@@ -80,7 +80,7 @@ class StackedUpdate:
             .movedim(-1, 0)
             for cohort in cohorts(self.players)
         ]
-        """By cohort, the first weights of its first critics for their own player's action `[n, u, H]`."""
+        """By cohort, the weights of its first critics' first layers over the own player's action `[n, u, H]`."""
 
     @torch.inference_mode()
     def update(
@@ -91,7 +91,7 @@ class StackedUpdate:
         *,
         update_policies: bool = True,
     ) -> UpdateStats:
-        """Sets the learning rates and updates once on a batch.
+        """Sets the learning rates, then updates once on a batch.
 
         update_policies: whether policies and all targets are updated too, as `algorithm.policy_every` says.
         """
@@ -105,7 +105,10 @@ class StackedUpdate:
 
     @torch.inference_mode()
     def step(self, batch: LossBatch, *, update_policies: bool) -> UpdateStats:
-        """Updates once with the learning rates set, by the same tensor operations for every batch of one size."""
+        """Updates once on a batch, with the learning rates of `set_rates`.
+
+        Batches of one size need the same tensor operations on the same memory, so a CUDA graph can capture them.
+        """
         self._workspace_for(len(batch.obs_action))
         signals = self.mixer.signals(batch)
         row_weights = self._row_weights(batch, signals)
@@ -145,7 +148,7 @@ class StackedUpdate:
         return flat
 
     def _target_noise_scale(self) -> Tensor | None:
-        """Returns how far target noise of scale 1 moves each action number `[U]`; None without target noise."""
+        """Returns the size of target noise of scale 1 for each action number `[U]`; None without target noise."""
         if not any(self.layout.target_noise):
             return None
         noisy = [self.layout.target_noise[i] for i in self.mixer.player_of.tolist()]
@@ -180,11 +183,11 @@ class StackedUpdate:
         return td_target(signals.reward, signals.discount, next_q, self.algorithm.discount)
 
     def _add_target_noise(self, action: Tensor) -> Tensor:
-        """Adds clipped noise to target actions `[B, U]`, in place; the sum stays within the actions' bounds."""
+        """Adds clipped noise to target actions `[B, U]` in place, and clamps them to the actions' bounds."""
         if self._noise_scale is None:
             return action
         algorithm = self.algorithm
-        # Transposed, because torch draws far faster into contiguous memory.
+        # The noise is drawn transposed, because torch fills contiguous memory far faster.
         noise_t = torch.empty_like(action.t()).normal_(0.0, algorithm.smoothing, generator=self.generator)
         noise = noise_t.clamp_(-algorithm.smoothing_clip, algorithm.smoothing_clip).t()
         action.addcmul_(self.heads.couple(noise), self._noise_scale)
@@ -254,10 +257,10 @@ class StackedUpdate:
         return gumbel_noise(rows, self.heads.gumbel_dim, self.policies.shared, self.generator)
 
     def _forward_first_with_policy_actions(self, row_weights: RowWeights, action: Tensor) -> None:
-        """Computes the first critics' first layers with each critic's own player acting by its current policy.
+        """Computes the first critics' first layers, where each critic's own player acts by its current policy.
 
-        With the teammates' stored actions, the critics' inputs differ in the own action alone: the first layer is
-        computed once for the stored actions, and the change of the own action is added.
+        If the other players act as stored, only the own player's action differs from the batch. The first layer is
+        then computed for the batch, and the difference of that action is added.
         """
         workspace = self._workspace
         if self.algorithm.teammates == "current":
@@ -270,7 +273,7 @@ class StackedUpdate:
             views.first.baddbmm_(views.change, weight)
 
     def _policy_action_gradient(self) -> Tensor:
-        """Returns the gradient of each policy loss over the player's own action, without the penalty `[B, U]`."""
+        """Returns the gradient of each player's policy loss over its action, without the penalty on logits `[B, U]`."""
         workspace = self._workspace
         for views, weight in zip(workspace.policy_action_views, self._policy_action_weights, strict=True):
             torch.baddbmm(views.d_action, weight, views.d_first, beta=0, alpha=-1, out=views.d_action)
@@ -278,7 +281,7 @@ class StackedUpdate:
 
 
 def _write_actions(actions: Tensor, acting: Tensor | None, out: Tensor) -> None:
-    """Writes joint actions `[B, U]`, with zeros for agents that do not act."""
+    """Copies joint actions `[B, U]`, with zeros for agents that do not act (`acting` is 0)."""
     if acting is None:
         out.copy_(actions)
     else:

@@ -1,4 +1,4 @@
-"""Statistics of one update, player by player. They are computed on demand and must be read before the next update.
+"""Statistics of one update, player by player. Each is computed when it is read, which must be before the next update.
 
 N players     C critics     B rows of the batch     U length of the joint action
 """
@@ -80,11 +80,13 @@ class UpdateStats:
     @property
     def _policy(self) -> PolicyStats:
         if self.policy is None:
-            raise ValueError("this update trained the critics alone; ask after an update of the policies")
+            raise ValueError(
+                "this update trained the critics alone; read policy statistics after an update of the policies"
+            )
         return self.policy
 
     def losses(self) -> Losses:
-        """Returns the losses as plain numbers, which stay valid after the next update."""
+        """Returns the losses as Python numbers, which stay valid after the next update."""
         return Losses(
             *(
                 [float(x) for x in tensor.tolist()]
@@ -101,7 +103,7 @@ class UpdateStats:
 
 @dataclass(frozen=True)
 class Losses:
-    """The losses of an update, player by player."""
+    """Losses, mean values and gradient norms of an update, player by player."""
 
     critic_loss: list[float]
     policy_loss: list[float]

@@ -4,7 +4,7 @@
                                                                   |
     rollouts: W watched steps of E episodes ----------------------+--> network_stats.py --> statistics
 
-Files are only read: a learner may train beside this.
+The files are only read, so a learner may train at the same time.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class LoadedNetworks:
     """The policies and critics of a run at a checkpoint, as numpy arrays."""
 
     def __init__(self, run: Run, state: TrainingState) -> None:
-        """Loads a state; ConfigError if it belongs to other networks than the run's."""
+        """Loads a state; ConfigError if the run's networks have other sizes."""
         spec = run.spec
         self._algorithm = StackedUpdate(run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros(()))
         restore_state(self._algorithm, state)
@@ -66,7 +66,7 @@ class LoadedNetworks:
         """Compares the values of each player's first critic with the discounted returns that followed.
 
         obs, action: of the watched steps `[W, E, ...]`. reward, discount, present: of all steps `[T, E, agents]`;
-        T must be so much longer than W that later rewards are discounted to almost nothing.
+        T must exceed W by enough steps to discount later rewards to almost nothing.
         """
         signals = self._player_signals(reward, discount, present)
         joint = _rows(obs, action)

@@ -1,8 +1,9 @@
 """Statistics of networks and critics for `shoal diagnose`, in numpy, from layers and rollouts.
 
-    T steps, W the first of them that are watched, E episodes     N players     n rows
+    T steps     W watched steps, the first of the T     E episodes     N players     n rows
 
-This module does not import torch, so that warnings can use the statistics without it.
+Critics are evaluated on the watched steps; later steps only complete the returns. The module does not import torch, so
+that warnings can use the statistics without it.
 """
 
 from __future__ import annotations
@@ -20,22 +21,22 @@ from common.spec import AgentSpec, Box, joint_spec
 Doubles = npt.NDArray[np.float64]
 
 SATURATED = 0.99
-"""A squashed number beyond this fraction of its range is saturated: the gradient through its tanh is below 0.02."""
+"""A tanh output beyond this magnitude is saturated: its gradient is below 0.02."""
 
 
 class NetworkStats(msgspec.Struct, frozen=True):
-    """Statistics of one network on the states and actions of the rollouts."""
+    """Statistics of one network on the observations and actions of rollouts."""
 
     network: str
     inputs: int
-    """Number of different inputs. On few inputs, even a healthy network leaves many units inactive."""
+    """Number of distinct inputs. On few inputs, even a healthy network has many inactive units."""
     hidden_units: tuple[int, ...]
     dead: tuple[float, ...]
-    """Fraction of each hidden layer's units that are active in no state."""
+    """Fraction of each hidden layer's units that no input activates."""
     logit_size: float | None = None
-    """Root mean square of a policy's logits; None for critics. The fields below are None where they do not apply."""
+    """Root mean square of a policy's logits; None for critics. Fields below are None where they do not apply."""
     saturated: float | None = None
-    """Fraction of the squashed numbers of Box parts that are beyond 0.99 of their range."""
+    """Fraction of saturated numbers among the actions of Box parts."""
     top_probability: float | None = None
     """Mean probability of the likeliest choice in Categorical and soft parts."""
     entropy: float | None = None
@@ -56,7 +57,7 @@ class ValueStats(msgspec.Struct, frozen=True):
     bias_ci95: tuple[float, float]
     """95 % confidence interval of the bias, over episodes."""
     relative_bias: float
-    """The bias over the mean size of the returns."""
+    """The bias over the mean magnitude of the returns."""
     rank_correlation: float | None
     """Spearman's rank correlation of values and returns; None if all returns are equal."""
     reward_watched: float
@@ -171,7 +172,7 @@ def _dead_fractions(hidden: Sequence[Floats]) -> tuple[float, ...]:
 
 
 def _squashed_and_choices(player: AgentSpec, head: str, logits: Floats) -> tuple[list[Floats], list[Floats]]:
-    """Returns the distances of squashed numbers from their middle, 0 to 1, and the probabilities of choices."""
+    """Returns the magnitudes of Box actions in units of half their range, and the probabilities of choices."""
     player_spec = joint_spec([(player.name, player.team, player.obs_dim, player.parts)])
     squashed, choices = [], []
     for segment in segments(player_spec, head):
@@ -181,7 +182,7 @@ def _squashed_and_choices(player: AgentSpec, head: str, logits: Floats) -> tuple
             softmax(part_logits, probabilities)
             choices.append(probabilities)
         elif segment.kind == "box":
-            # A number without a range cannot saturate.
+            # A number whose bounds are equal cannot saturate.
             free = np.concatenate([box_range(part)[1] > 0 for part in segment.parts if isinstance(part, Box)])
             squashed.append(np.abs(np.tanh(part_logits[..., free])).ravel())
         else:

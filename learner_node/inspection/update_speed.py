@@ -1,9 +1,10 @@
-"""The speed of the update, compared with a plain loop over agents, its matrix products alone, and the machine's peak.
+"""The speed of the update, compared with a loop over agents, its matrix products alone, and the machine's peak.
 
-All are measured in the same process, on one thread, alternately; medians, because machines have slow spells.
+All are measured in one process on one thread, in turn. The results are medians, because machines have slow spells.
 
-    peak: a product of two square float32 matrices          needed: the update's arithmetic at that rate
-    products: the update's own matrix products, in the same shapes and memory, without the work between them
+    peak       the rate of a product of two square float32 matrices
+    at_peak_s  the time of the update's arithmetic at that rate
+    products   the update's matrix products, in the same shapes and memory, without the work between them
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ class Speed(NamedTuple):
     rows: int
     update_s: float
     loop_s: float
-    """The plain loop over agents."""
+    """Time of PerAgentLoop."""
     products_s: float
-    """The update's matrix products alone."""
+    """Time of the update's matrix products alone."""
     at_peak_s: float
-    """The time of the update's arithmetic at the machine's peak."""
+    """Time of the update's arithmetic at the machine's peak."""
 
 
 def simple_spread_shapes() -> AgentsSpec:
@@ -103,8 +104,8 @@ def seconds_by_threads(counts: tuple[int, ...], rows: int = 256) -> list[float]:
 def update_flop(agents: AgentsSpec, network: NetworkSpec, rows: int) -> int:
     """Returns the multiplications and additions of the matrix products that one update of MADDPG needs.
 
-    Policies and critics: forward for the targets, forward and backward for training. In the policy loss the critics
-    again: forward with the change of the own action, and backward to that action only.
+    Policies and critics need a forward pass for the targets, and forward and backward passes for training. The policy
+    loss needs the critics again: forward with the new action of their own player, and backward to that action only.
     """
     policy = critic = through_policy = through_critic = action_only = 0
     for agent in agents.agents:
@@ -131,7 +132,7 @@ def random_batch(agents: AgentsSpec, rows: int) -> LossBatch:
 
 
 class Products(TorchDispatchMode):
-    """Records the matrix products that are computed within it, to compute them again alone in the same memory."""
+    """A context that records matrix products, to compute them again alone and in the same memory."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -147,7 +148,7 @@ class Products(TorchDispatchMode):
 
     @torch.inference_mode()
     def replay(self) -> None:
-        """Computes the recorded products once more, in their order."""
+        """Computes the recorded products again, in their order."""
         for call in self.calls:
             call()
 

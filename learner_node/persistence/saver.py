@@ -1,4 +1,4 @@
-"""The files of a run: checkpoints, milestones and the policy file."""
+"""The saver of a run: loads its newest checkpoint, and saves checkpoints, milestones and the policy file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Saver:
         """Monotonic time of the last checkpoint that this process wrote; None before it."""
 
     def save(self, algorithm: StackedUpdate, status: Status | None, before_saving: BeforeSaving | None = None) -> None:
-        """Writes a checkpoint, also as the best one after a record mean return, and the policy file.
+        """Writes a checkpoint, and again as the best one if the mean return is the best so far; writes the policy file.
 
         before_saving: called with the counters that the checkpoint will contain.
         """
@@ -65,13 +65,13 @@ class Saver:
         self._milestones.save(copy_state(algorithm, self.counters), algorithm.policy_weights())
 
     def save_last_milestone(self, algorithm: StackedUpdate) -> None:
-        """Saves the end of the budget as a milestone, if the run has milestones."""
+        """Saves a milestone at the end of the budget, if the run has milestones."""
         self._milestones.save_last(copy_state(algorithm, self.counters), algorithm.policy_weights())
 
     def _note_return(self, status: Status | None) -> bool:
-        """Updates the best mean return of training episodes; returns whether it is a new record.
+        """Updates the best mean return of training episodes; returns whether the current one is the best so far.
 
-        Returns of the random first steps do not count.
+        Returns during the random first steps do not count.
         """
         counters = self.counters
         warmed_up = counters.env_steps > self._run.spec.exploration.random_steps

@@ -19,7 +19,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = process_metrics.make_registry("learner", libraries=("torch",))
         self.url = ""
-        """Address at which the metrics are served."""
+        """The URL of the metrics."""
         self.updates = self._counter("updates", "Updates of all agents' critics and policies.")
         self.samples = self._counter("samples", "Transitions learnt from, repeats counted.")
         self.update_seconds = Histogram(
@@ -81,7 +81,7 @@ class Metrics:
         self.policy_gradient_norm.set(max(losses.policy_gradient_norm))
 
     def observe_inputs(self, stats: InputStats | None, reward_scale: float) -> None:
-        """Sets the sizes of observations and rewards."""
+        """Sets the metrics of the sizes of observations and rewards."""
         if stats is not None:
             self.observation_size.set(max(stats.obs_size))
             self.reward_size.set(max(stats.reward_size) * reward_scale)

@@ -31,8 +31,8 @@ from learner_node.reporting.trackers import Tracker, finite_numbers
 from learner_node.stacked.update_stats import Losses
 
 MAX_EVENTS = 10_000
-"""Events that may wait for TensorBoard's writer threads, which a full disk ends. It must exceed the events of one
-`write`, which would otherwise wait forever."""
+"""Largest number of events that wait for TensorBoard's writer threads. A full disk ends those threads: a queue smaller
+than the events of one `write` would then block that `write` forever."""
 
 
 class MetricsLog:
@@ -41,12 +41,12 @@ class MetricsLog:
     def __init__(self, directory: RunDirectory, tracker: Tracker | None = None) -> None:
         self._tracker, self._path = tracker, directory.path
         with writing(directory.path):
-            # Unbuffered: a line that does not fit on the disk is not written again when the file is closed.
+            # Unbuffered, so that a line that does not fit on the disk is not written again when the file is closed.
             self._lines = directory.metrics_file.open("ab", buffering=0)
             self._tensorboard = SummaryWriter(str(directory.tensorboard), max_queue=MAX_EVENTS)
 
     def write(self, updates: int, values: Mapping[str, Any], losses: Losses, status: Status | None) -> None:
-        """Writes one line: the learner's numbers, its last losses, and the replay server's last status.
+        """Writes one line: the learner's values, its last losses, and the replay server's last status.
 
         ShoalError if the disk is full.
         """
@@ -80,21 +80,21 @@ class MetricsLog:
             with writing(self._path):
                 self._tensorboard.close()
         finally:
-            # Events that an ended writer did not take would keep this process from ending.
+            # Without this, events that an ended writer thread left in its queue would keep this process alive.
             for queue in queues:
                 queue.cancel_join_thread()
 
     def _append(self, line: bytes) -> None:
         end = self._lines.tell()
         if self._lines.write(line) < len(line):
-            # Without it, a resumed run would append to the incomplete line.
+            # A resumed run must not append to an incomplete line.
             self._lines.truncate(end)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._lines.name)
 
     def _write_events(self, updates: int, line: Mapping[str, Any]) -> None:
         tensorboard = self._tensorboard
         for writer in (tensorboard.all_writers or {}).values():
-            # The writer thread does not report its end.
+            # A writer thread ends without an error when the disk is full.
             if not writer.event_writer._worker.is_alive():
                 raise OSError(errno.ENOSPC, "TensorBoard's writer has ended", writer.get_logdir())
         for i, (critic, policy) in enumerate(zip(line["critic_loss"], line["policy_loss"], strict=True)):
@@ -108,7 +108,7 @@ class MetricsLog:
 
 
 def _finite(value: Any) -> Any:
-    """Returns a value in strict JSON: null for a number that is not finite."""
+    """Returns a value for strict JSON, with None in place of numbers that are not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return [_finite(item) for item in value] if isinstance(value, list | tuple) else value

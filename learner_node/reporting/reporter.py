@@ -1,4 +1,4 @@
-"""Reports of a learner: LearnerReport messages, log lines, metrics.jsonl, the progress of the warm-up, and warnings."""
+"""The reporter of a learner: LearnerReport messages, Prometheus metrics, log lines, metrics.jsonl, and warnings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from learner_node.run_checks.warm_up import InsertRate, beyond_budget, ended_too
 from learner_node.stacked.update_stats import Losses
 
 MIN_EPISODES = 100
-"""Finished episodes a worker before their mean length is used: episodes in progress count as steps."""
+"""Finished episodes a worker before their mean length is used. It includes the steps of unfinished episodes, which
+matter less the more episodes have finished."""
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Reporter:
         budget_clock: BudgetClock,
         wait: WaitLog,
     ) -> None:
-        """learner: this learner's name. budget_clock, wait: those of the loop, whose state is reported."""
+        """learner: this learner's name. budget_clock, wait: the loop's, whose state is reported."""
         self._run, self._learner = run, learner
         self._saver, self._counters = saver, saver.counters
         self._replay, self._metrics, self._metrics_log = replay, metrics, metrics_log
@@ -52,10 +53,10 @@ class Reporter:
         self._input_monitor = InputMonitor(run, self._counters.reward_size)
         self._rate, self._insert_rate = UpdateRate(), InsertRate()
         self._activity = ""
-        """What the learner does before its updates; empty while it updates."""
+        """The learner's activity before its updates, as text; empty while it updates."""
         self._warning = ""
         self._logged_remarks: set[str] = set()
-        """The remarks on inputs that the log has, by their first words."""
+        """Keys of the remarks on inputs that were logged."""
 
     # ---- events ---------------------------------------------------------------------------------------------------
 
@@ -66,7 +67,7 @@ class Reporter:
         self._replay.send(self._report(None, finished=False))
 
     def resumed(self, first_version: int) -> None:
-        """Takes the version of the first weights after a resume, to tell old transitions from new ones."""
+        """Sets the version of the first weights after a resume, which separates old transitions from new ones."""
         self._input_monitor.resumed(first_version)
 
     def before_update(self) -> None:
@@ -76,7 +77,7 @@ class Reporter:
             self._activity = ""
 
     def observe_batch(self, batch: SampledBatch, now: float) -> None:
-        """Measures the observations and rewards of a batch, if that is due."""
+        """Measures the observations and rewards of a batch, if a measurement is due."""
         if self._input_monitor.is_due(now):
             self._input_monitor.observe(batch.records.numpy(), now)
             self._counters.reward_size = self._input_monitor.reward_size or self._counters.reward_size
@@ -90,7 +91,7 @@ class Reporter:
         self._replay.send(self._report(losses, finished=False))
 
     def write_metrics(self, losses: Losses | None) -> None:
-        """Writes a line of metrics.jsonl, and new remarks on inputs to the log; nothing before the first losses."""
+        """Writes a line of metrics.jsonl and logs new remarks on inputs; does nothing before the first losses."""
         if losses is None:
             return
         counters, spec = self._counters, self._run.spec
@@ -110,9 +111,9 @@ class Reporter:
         inputs = asdict(self._input_monitor.stats) if self._input_monitor.stats else {}
         self._metrics_log.write(counters.updates, {**values, **inputs}, losses, self._replay.status)
         for remark in self._input_monitor.remarks():
-            # The numbers of a remark may change, its subject does not.
-            if (subject := remark_key(remark)) not in self._logged_remarks:
-                self._logged_remarks.add(subject)
+            # Log a remark once, although its numbers change.
+            if (key := remark_key(remark)) not in self._logged_remarks:
+                self._logged_remarks.add(key)
                 _log.warning("%s", remark)
 
     def log_progress(self) -> None:
@@ -166,7 +167,7 @@ class Reporter:
         warning = beyond_budget(spec, status.size, counters.env_steps, counters.trained_s, rate)
         if warning and not self._warning:
             _log.warning("%s", warning)
-            # The first text stays: its numbers change each second, and each new text would be shown as a new warning.
+            # Keep the first text: its numbers change each second, and users would see each new text as a new warning.
             self._warning = warning
         if not warning:
             self._warning = ""

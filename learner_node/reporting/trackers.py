@@ -1,8 +1,8 @@
-"""Weights & Biases and MLflow: the lines of metrics.jsonl, sent to a tracker from a separate thread.
+"""Experiment trackers (Weights & Biases, MLflow): a thread sends them the lines of metrics.jsonl.
 
     MetricsLog.write --line--> a short queue --> the thread: opens the tracker, logs each line, closes it
 
-A tracker may be slow, unreachable or broken; learning never waits for it and never ends with it. Its first failure is
+A tracker may be slow, unreachable or broken. Learning never waits for it and never ends with it: the first failure is
 logged and ends the tracking. Lines that do not fit into the queue are dropped; metrics.jsonl has all of them.
 """
 
@@ -31,14 +31,14 @@ PROJECT = "shoal"
 """The project in Weights & Biases and the experiment in MLflow that contain the runs."""
 QUEUE_LINES = 64
 CLOSE_TIMEOUT_S = 10.0
-"""Longest wait at a run's end; half of the time that a launcher or a cluster gives a process to end."""
+"""Longest wait at a run's end [s]: half of the time that a launcher or a cluster gives a process to end."""
 POLL_PERIOD_S = 0.1
 
 _log = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
-    """The receiver of one run's lines."""
+    """A tracker of one run."""
 
     def log(self, updates: int, values: Mapping[str, float]) -> None:
         """Logs the numbers of a line, after `updates` updates."""
@@ -63,7 +63,7 @@ def open_tracker(kind: TrackerKind, run: Run, directory: RunDirectory) -> Tracke
 
 
 class BackgroundTracker:
-    """A tracker that a thread opens, feeds and closes, and abandons when it fails."""
+    """A tracker that a thread opens, feeds and closes. The thread ends when the tracker fails."""
 
     def __init__(self, name: str, open_: Callable[[], Tracker]) -> None:
         self._name, self._open = name, open_
@@ -106,10 +106,10 @@ class BackgroundTracker:
 
 
 class WeightsAndBiases:
-    """A run of Weights & Biases. Its own settings decide where it is stored (WANDB_MODE=offline: in the directory)."""
+    """A run of Weights & Biases, stored where its settings say (WANDB_MODE=offline: in the run's directory)."""
 
     def __init__(self, run: Run, directory: RunDirectory) -> None:
-        """Opens the run; after a resume the same one."""
+        """Opens the run; after a resume, the same run as before."""
         import wandb  # noqa: PLC0415  (an optional extra)
 
         self._run = wandb.init(
@@ -133,10 +133,10 @@ class WeightsAndBiases:
 
 
 class Mlflow:
-    """A run of MLflow, at the tracking server of its settings, else in files in the run's directory."""
+    """A run of MLflow, at the tracking server of its settings; without one, in files in the run's directory."""
 
     def __init__(self, run: Run, directory: RunDirectory) -> None:
-        """Opens the run; after a resume the same one."""
+        """Opens the run; after a resume, the same run as before."""
         import mlflow  # noqa: PLC0415  (an optional extra)
         from mlflow.entities import Param  # noqa: PLC0415
 
@@ -192,7 +192,7 @@ def _param_name(name: str) -> str:
 
 
 def _file_store(directory: RunDirectory) -> str:
-    """Returns a store in the run's directory."""
+    """Returns the URI of a store in the run's directory."""
     # MLflow 3 allows stores in files only with this variable.
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     return (directory.path.resolve() / "mlruns").as_uri()

@@ -1,10 +1,12 @@
-"""Remarks on a run's inputs and settings: sizes of observations and rewards, gradient clipping, and discount.
+"""Checks of a run's inputs and settings: sizes of observations and rewards, gradient clipping, and discount.
 
-Networks and Adam's steps suit numbers of a size near 1. An environment that counts in watts or cents trains badly and
-shows it late, in saturated actions or useless values. So a batch is measured from time to time, and rewards are
-compared with those from before a resume. In numpy; only InputMonitor and RewardChange have state.
+Networks and Adam's steps suit numbers of a size near 1. In an environment that counts in watts or cents, training
+fails, and the signs come late: saturated actions or useless values. InputMonitor therefore measures a batch every two
+seconds and compares rewards with those from before a resume. All other functions are without state, in numpy.
 
-n rows     O numbers of the joint observation     A agents
+A "size" is a root mean square (RMS).
+
+n rows     O length of the joint observation     A agents
 """
 
 from __future__ import annotations
@@ -24,28 +26,29 @@ from common.transitions import field_columns, transition_dtype
 from common.worlds import FOREIGN
 
 MAX_RMS, MIN_RMS = 100.0, 0.01
-"""Root mean squares beyond which a remark is made: a hundred times the size that networks are initialised for."""
+"""Bounds of sizes without a remark: a hundred times above and below the size that networks are initialised for."""
 MAX_REWARD_RATIO = 10.0
-"""Largest factor between the sizes of rewards before and after a resume that is not remarked on."""
+"""Largest factor between the sizes of rewards before and after a resume without a remark."""
 MEASURED_ROWS = 64
-"""Rows of a batch whose observations are measured."""
+"""Number of rows of a batch whose observations are measured."""
 FIRST_BATCHES = 10
-"""Batches that are all measured at the start, so that short runs have statistics too."""
+"""Number of batches at the start that are all measured, so that short runs have statistics too."""
 MEASURE_PERIOD_S = 2.0
 MIN_REWARDS = 64
-"""New rewards other than 0 that are needed for a comparison with those from before a resume."""
+"""Number of new rewards other than 0 that a comparison with those from before a resume needs."""
 MAX_CLIPPED_FRACTION = 0.95
+"""Largest fraction of clipped critic updates without a remark."""
 MAX_CLIP_RATIO, MAX_CLIP_RATIO_BUILT_IN = 20.0, 200.0
-"""Largest median norm of a critic's gradient over `algorithm.gradient_clip` without a remark; in built-in worlds the
-latter: the defaults were chosen on them, and simple_tag trains well at 80, because Adam rescales its steps."""
+"""Largest ratio without a remark of the median norm of critics' gradients to `algorithm.gradient_clip`. It is larger in
+built-in worlds, on which the defaults were chosen: simple_tag trains well at 80, because Adam rescales its steps."""
 _DISCOUNTS = (0.95, 0.99, 0.995, 0.999)
 MAX_EPISODE_HORIZONS = 20.0
-"""Largest length of an episode over the horizon 1 / (1 - discount) without a remark."""
+"""Largest length of an episode without a remark, in horizons 1 / (1 - discount)."""
 
 
 @dataclass(frozen=True)
 class InputStats:
-    """Sizes of one batch's inputs, agent by agent `[A]`; rows in which an agent is absent do not count."""
+    """Statistics of one batch's inputs, agent by agent `[A]`. Rows in which an agent is absent do not count."""
 
     obs_mean: list[float]
     """Mean over all numbers of an agent's observation."""
@@ -70,12 +73,12 @@ class Remark(msgspec.Struct, frozen=True):
     to_try: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Returns the remark in one line."""
+        """Returns the remark as one line."""
         return f"{self.seen}; try {self.to_try[0]}"
 
 
 def measure_inputs(agents: AgentsSpec, obs: Floats, reward: Floats, present: Floats) -> InputStats:
-    """Returns the sizes of observations `[n, O]` and rewards `[n, A]`; present: whether each agent acts `[n, A]`."""
+    """Returns statistics of observations `[n, O]` and rewards `[n, A]`; present: whether each agent acts `[n, A]`."""
     by_agent: list[tuple[float, float, float, float, float, float]] = []
     for i, agent in enumerate(agents.agents):
         agent_obs = obs[present[: len(obs), i] > 0, agent.obs_slice].astype(np.float64)
@@ -111,14 +114,14 @@ def input_remarks(stats: InputStats, agents: AgentsSpec, reward_scale: float) ->
 def clipping_remarks(clipped: float | None, norm: float | None, spec: RunSpec) -> list[Remark]:
     """Returns a remark if almost all critic updates are strongly clipped.
 
-    clipped: fraction of the updates that are clipped. norm: median norm before clipping.
+    clipped: fraction of clipped updates. norm: median norm of the critics' gradients before clipping. None = unknown.
     """
     clip = spec.algorithm.gradient_clip
     largest = MAX_CLIP_RATIO if spec.scenario.startswith(FOREIGN) else MAX_CLIP_RATIO_BUILT_IN
     if clipped is None or norm is None or not clip or clipped < MAX_CLIPPED_FRACTION or norm < largest * clip:
         return []
     if not math.isfinite(norm):
-        return []  # weights that are not finite are a separate error
+        return []  # non-finite weights raise an error elsewhere
     suggested = 10.0 ** math.ceil(math.log10(norm))
     return [
         Remark(
@@ -149,10 +152,10 @@ def horizon_remarks(discount: float, episode_steps: float | None) -> list[Remark
 
 
 class RewardChange:
-    """Compares the size of rewards after a resume with their size before it."""
+    """Compares the size of rewards after a resume with the size before it."""
 
     def __init__(self, size_before: float | None) -> None:
-        """size_before: from the checkpoint; None measures it on old transitions in the replay table."""
+        """size_before: the size in the checkpoint; None = measure it on old transitions in the replay table."""
         self._size_before, self._old_squares = size_before, (0.0, 0)
         self._new_squares = (0.0, 0)
         self._first_version: int | None = None
@@ -160,11 +163,11 @@ class RewardChange:
         """Whether the change is known."""
 
     def resumed(self, first_version: int) -> None:
-        """Takes the version of the first weights after the resume: rows with this version or a later one are new."""
+        """Sets the version of the first weights after the resume. Rows with this version or a later one are new."""
         self._first_version = first_version
 
     def observe(self, rewards: Floats, versions: npt.NDArray[np.uint32]) -> float | None:
-        """Takes rewards `[n, A]`; returns the new size over the old one, once, as soon as enough rewards arrived."""
+        """Adds rewards `[n, A]` of weights versions `[n]`; returns the new size over the old one, once it is known."""
         if self.is_known or self._first_version is None:
             return None
         is_new = versions >= self._first_version
@@ -178,7 +181,7 @@ class RewardChange:
 
 
 def reward_change_remarks(ratio: float | None) -> list[Remark]:
-    """Returns a remark if rewards have a different size than before a resume; ratio: new size over old size."""
+    """Returns a remark if the size of rewards changed at a resume; ratio: new size over old size, None = unknown."""
     if ratio is None or 1.0 / MAX_REWARD_RATIO < ratio < MAX_REWARD_RATIO:
         return []
     times = f"{ratio:.1g}" if ratio < 1.0 else f"{float(f'{ratio:.1g}'):,.0f}"
@@ -193,7 +196,7 @@ def reward_change_remarks(ratio: float | None) -> list[Remark]:
 
 
 class InputMonitor:
-    """Measures a batch from time to time; keeps the newest statistics and remarks."""
+    """Measures a batch every MEASURE_PERIOD_S; has the newest statistics and remarks."""
 
     def __init__(self, run: Run, size_before: float | None) -> None:
         self._agents, self._spec = run.joint, run.spec
@@ -202,18 +205,18 @@ class InputMonitor:
         self._observed, self._observed_at = 0, -math.inf
         self._reward_size: float | None = None
         self.reward_change: float | None = None
-        """Size of rewards over their size before a resume; None if it is not known."""
+        """Size of rewards over their size before the resume; None while unknown."""
         self._clipped: list[tuple[bool, float]] = []
         self.stats: InputStats | None = None
         self.episode_steps: float | None = None
         """Mean number of environment steps of an episode; None while too few have ended."""
 
     def resumed(self, first_version: int) -> None:
-        """Takes the version of the first weights after a resume."""
+        """Sets the version of the first weights after a resume."""
         self._change.resumed(first_version)
 
     def is_due(self, now: float) -> bool:
-        """Returns whether the next batch is to be measured."""
+        """Returns whether to measure the next batch."""
         return self._observed < FIRST_BATCHES or now - self._observed_at >= MEASURE_PERIOD_S
 
     def observe(self, records: Floats, now: float) -> None:
@@ -228,7 +231,7 @@ class InputMonitor:
             self.reward_change = change
 
     def observe_norms(self, norms: Sequence[float]) -> None:
-        """Takes the norms of the critics' gradients of one update."""
+        """Adds the norms of the critics' gradients of one update."""
         self._clipped.append((max(norms) > self._spec.algorithm.gradient_clip > 0.0, max(norms)))
         del self._clipped[:-30]
 
@@ -238,7 +241,7 @@ class InputMonitor:
         return self._reward_size
 
     def remarks(self) -> list[str]:
-        """Returns the present remarks, a line each; their first two words identify them."""
+        """Returns the current remarks, one line each. The first two words identify a remark."""
         remarks = reward_change_remarks(self.reward_change)
         if self.stats:
             remarks += input_remarks(self.stats, self._agents, self._spec.algorithm.reward_scale)
@@ -266,7 +269,7 @@ def _mean_and_spread(values: npt.NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _max_column_rms(rows: npt.NDArray[np.float64]) -> float:
-    """Returns the largest root mean square of a column."""
+    """Returns the largest root mean square over columns."""
     return float(np.sqrt(np.square(rows).mean(axis=0).max())) if rows.size else 0.0
 
 

@@ -1,8 +1,8 @@
-"""When to end a run whose weights no actor accepts. Pure.
+"""The check that ends a run whose weights no actor accepts. Without it, all processes would wait forever. No I/O.
 
-An actor refuses a weights frame that is damaged, belongs to another run, or does not fit the policies it builds. One
-actor that refuses may be an old build that is about to be replaced. A run in which every connected actor refuses, and
-none has weights to act with, cannot make a step: all would wait forever.
+An actor refuses weights that are damaged, belong to another run, or do not fit its policies. One actor that refuses
+may have an old build and be replaced soon. But if every connected actor refuses and none has weights, no step can be
+made.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from common.errors import LastingError
 from common.wire.messages import Status
 
 REFUSAL_TIMEOUT_S = 10.0
-"""How long all connected actors must refuse: time enough for a newer broadcast to be accepted."""
+"""Time during which all connected actors must refuse [s]: long enough for them to accept a newer broadcast."""
 
 
 class RefusedWeights:
-    """Watches what the replay servers report of their actors."""
+    """Watches the number of actors without weights in the replay servers' statuses."""
 
     def __init__(self) -> None:
         self._since: float | None = None

@@ -1,6 +1,6 @@
 """The sizes of a run, known before it starts: sides, shared networks, parameters, and memory.
 
-Pure, and without torch: the launcher prints the sizes, and refuses a run that cannot work, before any process starts.
+No I/O and no torch: the launcher prints the sizes and refuses a run that cannot work, before it starts a process.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from learner_node.stacked.layout import NetworkLayout, network_layout
 
 GIB = 2**30
 BYTES_PER_EXPANDED_PARAMETER, BYTES_PER_PARAMETER = 28, 40
-"""The learner's memory at its peak for each expanded parameter, and for each learnt parameter (measured)."""
+"""The learner's peak memory for each expanded parameter, and for each learnt parameter [bytes], both measured."""
 BASE_BYTES = 300 * 2**20
-"""Memory of a learner with the smallest networks, mostly PyTorch."""
+"""Memory of a learner with the smallest networks [bytes], mostly PyTorch."""
 PARAMETERS_A_SECOND = 4e7
-"""Approximate number of expanded parameters that a learner builds a second."""
+"""Approximate number of expanded parameters that a learner builds in a second."""
 BATCH_COPIES = 8
 """Approximate number of copies of a batch in the learner: prefetched, on the device, and in use."""
 WORKER_BYTES = 100 * 2**20
-"""Memory of an actor's process without its environment."""
+"""Memory of an actor's process without its environment [bytes]."""
 MIN_IMAGE_OBSERVATION = 3_000
-"""A longer observation is most likely an image."""
+"""Length from which an observation is most likely an image."""
 _MAX_NAMES = 6
 
 
@@ -39,25 +39,25 @@ class Sizes:
     """The sizes of a run."""
 
     sides: str
-    """Text: the sides, and the players that share networks."""
+    """The sides, and the players that share networks, as text."""
     agents: str
-    """Text: the lengths of each agent's observation and action."""
+    """The lengths of each agent's observation and action, as text."""
     record_bytes: int
-    """Bytes of one transition."""
+    """Size of one transition [bytes]."""
     capacity: int
-    """Transitions in a full replay table."""
+    """Number of transitions in a full replay table."""
     policy_parameters: int
     critic_parameters: int
-    """Learnt parameters; a shared network counts once."""
+    """Number of learnt parameters; a shared network counts once."""
     expanded_parameters: int
-    """Parameters as the update uses them; a shared network counts once for each user."""
+    """Number of parameters in the update; a shared network counts once for each user."""
     learner_bytes: int
-    """Approximate memory of the learner."""
+    """Approximate memory of the learner [bytes]."""
     players: int
 
     @property
     def replay_bytes(self) -> int:
-        """Memory of a full replay table."""
+        """Memory of a full replay table [bytes]."""
         return self.capacity * self.record_bytes
 
     @property
@@ -67,7 +67,7 @@ class Sizes:
 
     @property
     def building(self) -> str:
-        """Text: the build of the networks, as the learner announces it."""
+        """The learner's announcement that it builds the networks, as text."""
         lasts = f", about {self.build_s:.0f} s" if self.build_s >= 2.0 else ""
         count = self.policy_parameters + self.critic_parameters
         return (
@@ -76,7 +76,7 @@ class Sizes:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """Lines that are printed when the run starts."""
+        """The lines that are printed when the run starts."""
         replay = f"{self.record_bytes:,} bytes a transition, {_gib(self.replay_bytes)} for a full replay of"
         policies, critics = _with_unit_prefix(self.policy_parameters), _with_unit_prefix(self.critic_parameters)
         memory = f"the learner needs about {_gib(self.learner_bytes)}"
@@ -96,7 +96,7 @@ def sizes_of(spec: RunSpec, agents: AgentsSpec) -> Sizes:
     record_bytes = transition_dtype(agents).itemsize
     sides = _sides_text(run_players, layout)
     if ":" in spec.scenario:
-        # The sides of such a world are guessed from the names of its agents.
+        # The names of the agents decide the sides of such a world, and may mislead.
         sides += "; network.sides and network.share change this"
     return Sizes(
         sides=sides,

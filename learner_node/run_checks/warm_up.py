@@ -1,4 +1,4 @@
-"""The forecast of a run's warm-up, from the rate of inserted transitions. Pure.
+"""The forecast of a run's warm-up: its remaining time, and a warning if it takes longer than the budget. No I/O.
 
 The first update needs `replay.min_size` transitions, and actions are random in the first `exploration.random_steps`
 environment steps. Both are charged to the budget, and a slow world may need more time for them than the budget has.
@@ -11,22 +11,25 @@ import math
 from common.run.run import RunSpec
 
 MIN_RATE_WINDOW_S = 3.0
-"""Shortest time over which a rate is measured [s]."""
+"""Shortest time over which the rate of inserts is measured [s]."""
 
 
 class InsertRate:
-    """The number of transitions a second since the first ones arrived. All times are monotonic seconds."""
+    """The number of transitions inserted a second, since the first ones. All times are monotonic seconds."""
 
     def __init__(self) -> None:
         self._initial: int | None = None
         self._collecting_since: float | None = None
-        """Time of the first observation of an actor that collects."""
+        """Time of the first observation in which an actor collects."""
         self._first: tuple[int, float] | None = None
         self._last = 0, 0.0
         self._now = 0.0
 
     def observe(self, inserts: int, now: float, *, collecting: bool = True) -> None:
-        """Takes the transitions so far, and whether an actor collects: its environments and weights are ready."""
+        """Adds an observation.
+
+        inserts: number of transitions so far. collecting: whether any actor has its environments and weights.
+        """
         self._now = now
         if self._initial is None:
             self._initial = inserts
@@ -41,10 +44,10 @@ class InsertRate:
 
     @property
     def value(self) -> float | None:
-        """Transitions a second; None before it is known.
+        """Transitions a second; None while unknown.
 
-        As long as no more transitions followed the first ones, they count for the longer of two times: the time they
-        took_s, and the time since them.
+        While no transitions followed the first ones, the rate is the number of the first ones over the longer of two
+        times: the time until they arrived, and the time since.
         """
         if self._first is None or self._initial is None or self._now - self._first[1] < MIN_RATE_WINDOW_S:
             return None
@@ -67,23 +70,27 @@ def forecast(spec: RunSpec, size: int, rate: float | None) -> str:
 
 
 def beyond_budget(spec: RunSpec, size: int, env_steps: int, trained_s: float, rate: float | None) -> str:
-    """Returns why the warm-up takes longer than the time budget, and what to do; empty if it does not."""
+    """Returns a warning, with advice, if the warm-up takes longer than the time budget; empty if it does not."""
     seconds = spec.budget.seconds
     if not seconds or not rate:
         return ""
-    needs = (
+    requirements = (
         ("replay.min_size", spec.replay.min_size, size, "transitions"),
         ("exploration.random_steps", spec.exploration.random_steps, env_steps, "environment steps, which are random,"),
     )
-    late = [need for need in needs if (need[1] - need[2]) / rate > seconds - trained_s]
+    late = [
+        (setting, needed, known, unit)
+        for setting, needed, known, unit in requirements
+        if (needed - known) / rate > seconds - trained_s
+    ]
     if not late:
         return ""
-    _, count, _, what = late[0]
-    fitting = _round(max(rate * seconds / 4, 1.0))
+    _, count, _, unit = late[0]
+    suggested = _round(max(rate * seconds / 4, 1.0))
     names = " and ".join(name for name, *_ in late)
-    settings = " ".join(f"--set {name}={fitting}" for name, *_ in late)
+    settings = " ".join(f"--set {name}={suggested}" for name, *_ in late)
     return (
-        f"{rate:.2g} steps/s: the first {count:,} {what} take {_duration_text(count / rate)}, longer than "
+        f"{rate:.2g} steps/s: the first {count:,} {unit} take {_duration_text(count / rate)}, longer than "
         f"--time {_as_option(seconds)}; lower {names} ({settings}) or give more time"
     )
 

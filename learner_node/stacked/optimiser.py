@@ -23,7 +23,7 @@ class Adam:
     """
 
     def __init__(self, parameters: Tensor, weight_decay: float, relative_rates: Tensor | None) -> None:
-        """Sets both moments of `parameters` `[P]` to 0; relative_rates: factors on the learning rate `[P]`, None = 1."""
+        """Starts with moments of 0 for `parameters` `[P]`; relative_rates: learning rate factors `[P]`, None = 1."""
         self.mean = torch.zeros_like(parameters)
         self.square = torch.zeros_like(parameters)
         self.steps = torch.zeros((), device=parameters.device)

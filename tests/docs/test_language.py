@@ -30,7 +30,7 @@ LEFT: dict[str, dict[str, int]] = {
     "shoal": {"names": 11, "phrases": 13, "docstrings": 0},
     "common": {"names": 11, "phrases": 0, "docstrings": 13},
     "actor_node": {"names": 1, "phrases": 0, "docstrings": 2},
-    "learner_node": {"names": 74, "phrases": 1, "docstrings": 1},
+    "learner_node": {"names": 0, "phrases": 0, "docstrings": 0},
     "replay_server": {"names": 0, "phrases": 0, "docstrings": 0},
     "deploy": {"names": 4, "phrases": 1, "docstrings": 0},
     "options": {"shoal": 0, "replay": 0, "learner": 0, "actor": 0},

@@ -192,7 +192,7 @@ def _sides_text(run_players: PlayersSpec, layout: NetworkLayout) -> str:
     groups = _groups(player_numbers, layout)
     across_sides = [group for group in groups if len({run_players.agents[i].team for i in group}) > 1]
     sharing_across = {i for group in across_sides for i in group}
-    sides = {side: [i for i in player_numbers if run_players.agents[i].team == side] for side in run_players.teams}
+    sides = {side: [i for i in player_numbers if run_players.agents[i].team == side] for side in run_players.sides}
     alone = [side for side, members in sides.items() if len(members) == 1 and members[0] not in sharing_across]
     clauses = [
         f"{side} ({_side_text(members, sharing_across, run_players, layout)})"

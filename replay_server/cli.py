@@ -89,8 +89,10 @@ def serve(config: ReplayConfig, stop: Stop, keys: Keys | None = None) -> None:
         stack.callback(not_ready.close)
         if config.redis != NO_REDIS:
             try:
-                on_chunk = audit.recovered if audit else None
-                log = open_log(config, replay, timings, stop, health, on_chunk=on_chunk, explain=not_ready.explain)
+                on_chunk = audit.write_recovered if audit else None
+                log = open_log(
+                    config, replay, timings, stop, health, on_chunk=on_chunk, set_reason=not_ready.set_reason
+                )
             except WaitInterrupted:
                 return
             stack.callback(log.close)
@@ -98,7 +100,7 @@ def serve(config: ReplayConfig, stop: Stop, keys: Keys | None = None) -> None:
             stack.callback(committer.close)
             registry.register(CommitterCollector(committer))
         if audit:
-            audit.serving()
+            audit.write_serving()
         not_ready.close()
         server = Server(replay, not_ready.endpoint, committer, timings, keys, peer_bytes=config.peer_memory * 2**20)
         stack.callback(SocketFile(server.endpoint).remove)
@@ -115,18 +117,18 @@ def open_log(
     health: Health,
     *,
     on_chunk: Callable[[Chunk, Buffer], None] | None,
-    explain: Callable[[str], None],
+    set_reason: Callable[[str], None],
 ) -> RedisLog:
     """Returns the chunk log, after recovering the replay from it; ConfigError, PeerError, WaitInterrupted.
 
     on_chunk: called with every chunk that is recovered.
-    explain: called with the reason why the server does not serve yet.
+    set_reason: called with the reason why the server is not ready.
     """
 
     def progress(reason: str) -> None:
         health.beat()
         health.not_ready = reason
-        explain(reason)
+        set_reason(reason)
         if stop.requested:
             raise WaitInterrupted
 
@@ -141,7 +143,7 @@ def open_log(
         _log.info("discarded keys=%d name=%s", log.discard(), config.name)
     recovered = recover(log, replay, progress, on_chunk)
     log.source = RingChunks(replay).value
-    timings.recovery(recovered)
+    timings.set_recovery(recovered)
     if recovered.transitions:
         _log.info(
             "recovered transitions=%d chunks=%d damaged=%d missing=%d seconds=%.2f",

@@ -25,9 +25,9 @@ from common.wire.messages import FromPeer, Hello, NotReady, Open, StatusRequest,
 from common.wire.socket_file import SocketFile
 from common.wire.sockets import bind, make_socket, receive_from, send
 from replay_server.replay import Replay
-from replay_server.server import not_permitted
+from replay_server.server import why_not_permitted
 
-POLL_MS = 100
+POLL_TIMEOUT_MS = 100
 
 
 class NotReadyServer:
@@ -42,7 +42,7 @@ class NotReadyServer:
         self._closing = False
         self._thread: threading.Thread | None = None
 
-    def explain(self, reason: str) -> None:
+    def set_reason(self, reason: str) -> None:
         """Answers with this reason from now on; ConfigError when the address cannot be bound."""
         self._reason = reason
         if self._thread is None:
@@ -78,7 +78,7 @@ class NotReadyServer:
 
     def _serve(self) -> None:
         while not self._closing:
-            if not self._socket.poll(POLL_MS):
+            if not self._socket.poll(POLL_TIMEOUT_MS):
                 continue
             # A peer whose connection is gone needs no answer.
             with contextlib.suppress(zmq.ZMQError):
@@ -91,7 +91,7 @@ class NotReadyServer:
             message: FromPeer = decode_from_peer(frames)[0]
         except ProtocolError:
             return
-        if self._authenticator and not_permitted(self._authenticator.kind_of(sender), message):
+        if self._authenticator and why_not_permitted(self._authenticator.kind_of(sender), message):
             return
         match message:
             case Hello() | Open():

@@ -1,10 +1,10 @@
 """The replay: messages in, replies out. Pure: no socket, no clock, no Redis.
 
     handle(peer, message, payload, now)   applies one message and returns the replies it needs at once
-    tick(now)                             returns batches, credit and acknowledgements; called once in each iteration of
+    advance(now)                          returns batches, credit and acknowledgements; called once in each iteration of
                                           the server's loop, after its messages
     journal.take_writes()                 returns the writes that the log must make durable, in order
-    journal.committed(number)             reports that the log contains every chunk up to that number
+    journal.mark_durable(number)          reports that the log contains every chunk up to that number
 
 A chunk is in the ring, and may be sampled, as soon as it arrives; it is acknowledged when it is durable. Sampling a
 chunk that is later lost with the machine does no harm; acknowledging it would. durability/__init__.py lists the states
@@ -56,7 +56,7 @@ from replay_server.sessions.waits import NOTHING, Reason, Wait, why_no_batch, wh
 from replay_server.status import make_status
 from replay_server.table.table import Table
 
-HOUSEKEEPING_EVERY_S = 1.0
+HOUSEKEEPING_PERIOD_S = 1.0
 FromLearner = SampleRequest | Priorities | PutWeights | LearnerReport
 
 _log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Replay:
     Example:
         replay = Replay(ReplayConfig(redis="none"), now)
         replies = replay.handle(peer, message, payload, now)
-        replies += replay.tick(now)
+        replies += replay.advance(now)
     """
 
     def __init__(self, config: ReplayConfig, now: float, metrics_url: str = "") -> None:
@@ -91,7 +91,7 @@ class Replay:
     # ---- messages -------------------------------------------------------------------------------------------------
 
     def handle(self, peer: bytes, message: FromPeer, payload: Buffer | None, now: float) -> list[Reply]:
-        """Applies one message and returns the replies it needs at once; other replies come with the next tick."""
+        """Applies one message and returns the replies it needs at once; other replies come with the next advance."""
         replies: list[Reply] = []
         match message:
             case Chunk():
@@ -136,7 +136,7 @@ class Replay:
         if self.table is None or isinstance(session, Reply):
             return [session if isinstance(session, Reply) else Reply(peer, Unknown())]
         position = seq_position(session, chunk.seq)
-        if position is SeqPosition.HOLE:
+        if position is SeqPosition.GAP:
             return request_resend(session, now)
         session.owed_ack = True
         if position is SeqPosition.NEXT:
@@ -170,7 +170,7 @@ class Replay:
 
     def _open(self, peer: bytes, message: Open, now: float) -> list[Reply]:
         try:
-            table = self.define(message.run)
+            table = self.set_run(message.run)
         except ConfigError as e:
             return self._refuse(peer, "run", str(e))
         if refusal := self.learners.open(peer, message.learner, now):
@@ -181,7 +181,7 @@ class Replay:
             limiter.catch_up(message.inserts, message.samples, table.size)
         return [Reply(peer, Opened(limiter.inserts, limiter.samples, table.size, self.weights.version))]
 
-    def define(self, run: Run) -> Table:
+    def set_run(self, run: Run) -> Table:
         """Makes `run` the run of this replay, or applies its new settings; ConfigError when it is refused."""
         spec = self.config.applied_to(run.spec.replay)
         table = self.table
@@ -196,7 +196,7 @@ class Replay:
         elif table.data_hash != run.data_hash:
             raise ConfigError(f"the world of the run {run.id} has changed; start the run under another name.")
         elif table.run != run:
-            self.table, self._largest_batch = table.redefined(run, spec), spec.batch
+            self.table, self._largest_batch = table.with_settings(run, spec), spec.batch
             self.journal.write(StoreRun(run, spec.capacity, replaces_run=False))
         return self.table or table
 
@@ -224,7 +224,7 @@ class Replay:
                 return []
             case PutWeights():
                 return self._put_weights(table, peer, message, payload or b"")
-        self.recent.lag.published(message.weights_version)
+        self.recent.lag.note_published(message.weights_version)
         self.learners.take_report(message)
         return []
 
@@ -244,11 +244,11 @@ class Replay:
 
     def _put_weights(self, table: Table, peer: bytes, message: PutWeights, frame: Buffer) -> list[Reply]:
         try:
-            newer = self.weights.take(frame, message.version, table)
+            newer = self.weights.store_if_newer(frame, message.version, table)
         except ProtocolError as e:
             return self._refuse(peer, "weights", str(e))
         if newer and self.weights.frame:
-            self.recent.lag.published(self.weights.version)
+            self.recent.lag.note_published(self.weights.version)
             self.journal.write(StoreWeights(self.weights.version, self.weights.frame))
         return []
 
@@ -258,7 +258,7 @@ class Replay:
 
     # ---- iterations -----------------------------------------------------------------------------------------------
 
-    def tick(self, now: float) -> list[Reply]:
+    def advance(self, now: float) -> list[Reply]:
         """Returns the batches, credit and acknowledgements that the last messages and commits allow."""
         table = self.table
         if table is None:
@@ -272,7 +272,7 @@ class Replay:
         self.recent.samples.observe(table.limiter.samples, now)
         replies += self.learners.report_waits(table, no_batch.text, now)
         replies += self.actors.acknowledge(no_credit.text)
-        if now - self._housekeeping_at >= HOUSEKEEPING_EVERY_S:
+        if now - self._housekeeping_at >= HOUSEKEEPING_PERIOD_S:
             self._housekeeping_at = now
             self._housekeep(table, now)
         return replies
@@ -298,16 +298,16 @@ class Replay:
         """Stops granting and serving, and writes the counters to the log."""
         self.draining = True
         if self.table:
-            self.journal.count_samples(self.table.limiter.samples)
+            self.journal.write_samples(self.table.limiter.samples)
 
-    def unreachable(self, peer: bytes) -> None:
+    def drop_peer(self, peer: bytes) -> None:
         """Drops the requests of a peer whose connection is gone; an actor's credit stays until its lease ends."""
         self.learners.forget(peer)
 
     def _grant(self, table: Table, now: float) -> None:
         live = list(self.actors.live(now))
         limiter = table.limiter
-        limiter.fit(self._largest_batch, sum(session.chunk_rows for session in live))
+        limiter.fit_band(self._largest_batch, sum(session.chunk_rows for session in live))
         room = min(limiter.room(table.size), self.journal.room(table.ring.dtype.itemsize))
         if not self.draining:
             largest = limiter.largest_chunk(self._largest_batch)
@@ -326,7 +326,7 @@ class Replay:
             log_behind=largest.window_full or self.journal.room(table.ring.dtype.itemsize) < largest.chunk_rows,
             batch=self._largest_batch,
             chunk_rows=largest.chunk_rows,
-            learner_alive=self.learners.alive(now) > 0,
+            learner_alive=self.learners.live_count(now) > 0,
         )
 
     def _why_no_batch(self, table: Table, now: float) -> Reason:
@@ -338,6 +338,6 @@ class Replay:
 
     def _housekeep(self, table: Table, now: float) -> None:
         self.learners.forget_silent(now)
-        self.journal.count_samples(table.limiter.samples)
+        self.journal.write_samples(table.limiter.samples)
         while self.actors.forgotten:
             self.journal.write(ForgetActor(self.actors.forgotten.pop()))

@@ -43,16 +43,16 @@ from replay_server.metrics import Timings
 from replay_server.replay import Replay
 from replay_server.sessions.session import Reply
 
-POLL_MS = 50
+POLL_TIMEOUT_MS = 50
 """Longest wait for a message [ms], and so the longest time between two checks of waits and dead connections."""
-MESSAGES_PER_ITERATION = 64
-SEND_QUEUE = 256
+MAX_MESSAGES_PER_ITERATION = 64
+MAX_SEND_QUEUE = 256
 """Replies that a peer may leave unread before further replies to it are dropped."""
-RECEIVE_QUEUE = 64
+MAX_RECEIVE_QUEUE = 64
 """Messages of a peer that may wait here; further ones wait at the peer. An actor's window of chunks fits."""
-DRAIN_S = 3.0
+DRAIN_TIMEOUT_S = 3.0
 """Longest wait for the log at shutdown."""
-DRAIN_FAILING_S = 1.0
+FAILING_DRAIN_TIMEOUT_S = 1.0
 """Longest wait for the log at shutdown if it has been failing already."""
 
 PEER_BYTES = 2**30
@@ -104,8 +104,8 @@ class Server:
         """Makes and binds the socket; returns the resolved endpoint."""
         self._socket = make_socket(self._context, zmq.ROUTER, max_frame_bytes=MAX_PEER_FRAME_BYTES)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self._socket.setsockopt(zmq.SNDHWM, SEND_QUEUE)
-        self._socket.setsockopt(zmq.RCVHWM, RECEIVE_QUEUE)
+        self._socket.setsockopt(zmq.SNDHWM, MAX_SEND_QUEUE)
+        self._socket.setsockopt(zmq.RCVHWM, MAX_RECEIVE_QUEUE)
         if self._keys:
             self._keys.secure_server(self._socket)
         resolved = bind(self._socket, endpoint, "--bind")
@@ -115,7 +115,7 @@ class Server:
     def run(self, stop: Stop, health: Health) -> None:
         """Serves until asked to stop, then waits for the log to commit the received chunks."""
         while not stop.requested:
-            self._poller.poll(POLL_MS)
+            self._poller.poll(POLL_TIMEOUT_MS)
             self._iterate(time.monotonic())
             self._check_memory(time.monotonic())
             health.beat()
@@ -130,11 +130,11 @@ class Server:
 
     def _iterate(self, now: float) -> None:
         received = 0
-        while received < MESSAGES_PER_ITERATION and self._take_message(now):
+        while received < MAX_MESSAGES_PER_ITERATION and self._take_message(now):
             received += 1
-        self._settle(now)
+        self._advance(now)
         for log, wait in self._wait_logs:
-            if wait.reason.cause and not wait.moved:
+            if wait.reason.cause and not wait.progressed:
                 log.waiting(wait.reason.text, now)
             else:
                 log.done(now)
@@ -178,14 +178,14 @@ class Server:
         table = self._replay.table
         return table.size * (table.ring.dtype.itemsize + EXTRA_BYTES_PER_RECORD) if table else 0
 
-    def _settle(self, now: float) -> None:
+    def _advance(self, now: float) -> None:
         """Applies commits, sends replies, and submits new writes."""
         if self._committer:
             for report in self._committer.take_reports():
-                self._replay.journal.committed(report.number)
+                self._replay.journal.mark_durable(report.number)
                 self._timings.commit.observe(report.seconds)
             self._replay.journal.error = self._committer.error
-        self._send(self._replay.tick(now))
+        self._send(self._replay.advance(now))
         if self._committer:
             self._committer.submit(self._replay.journal.take_writes())
 
@@ -202,7 +202,7 @@ class Server:
             self._replay.rejections.reject("malformed", str(e))
             self._send([Reply(id_, Refused(str(e)[:2_000]))])
             return True
-        if self._authenticator and (reason := not_permitted(self._authenticator.kind_of(sender), message)):
+        if self._authenticator and (reason := why_not_permitted(self._authenticator.kind_of(sender), message)):
             self._replay.rejections.reject("key", reason)
             self._send([Reply(id_, Refused(reason))])
             return True
@@ -220,23 +220,23 @@ class Server:
             except zmq.ZMQError as e:
                 if e.errno != zmq.EHOSTUNREACH:
                     raise
-                self._replay.unreachable(peer)
+                self._replay.drop_peer(peer)
 
     def _drain(self) -> None:
         """Takes no more messages, and waits a while for the log to commit the received chunks, to acknowledge them."""
         self._replay.drain()
         failing = self._committer is not None and bool(self._committer.error)
-        deadline = time.monotonic() + (DRAIN_FAILING_S if failing else DRAIN_S)
-        self._settle(time.monotonic())
+        deadline = time.monotonic() + (FAILING_DRAIN_TIMEOUT_S if failing else DRAIN_TIMEOUT_S)
+        self._advance(time.monotonic())
         while self._committer and not self._committer.idle and time.monotonic() < deadline:
-            self._poller.poll(POLL_MS)
-            self._settle(time.monotonic())
-        self._settle(time.monotonic())
+            self._poller.poll(POLL_TIMEOUT_MS)
+            self._advance(time.monotonic())
+        self._advance(time.monotonic())
         if left := len(self._replay.journal):
             _log.warning("chunks not committed at shutdown, their actors send them again chunks=%d", left)
 
 
-def not_permitted(kind: ClientKind | None, message: FromPeer) -> str:
+def why_not_permitted(kind: ClientKind | None, message: FromPeer) -> str:
     """Returns why a client of this kind may not send this message; empty if it may."""
     if kind == "learner" or (kind == "actor" and not isinstance(message, LEARNERS_ONLY)):
         return ""

@@ -59,7 +59,7 @@ def make_status(
         actors=tuple(_actor_status(session, now) for session in live[:MOST_ACTORS_SHOWN]),
         actor_count=len(live),
         learner=learners.report,
-        learner_seconds_since_seen=now - learners.seen if learners.seen else -1.0,
+        learner_seconds_since_seen=now - learners.last_seen_at if learners.last_seen_at else -1.0,
         waiting=_waiting([wait.text(now) for wait in waits], not_ready, has_run=table is not None),
         duplicate_chunks=rejections.duplicate_chunks,
         rejected=dict(rejections.rejected),
@@ -105,7 +105,7 @@ def _actor_status(session: ActorSession, now: float) -> ActorStatus:
     return ActorStatus(
         actor=session.actor,
         incarnation=session.incarnation,
-        seconds_since_seen=now - session.seen,
+        seconds_since_seen=now - session.last_seen_at,
         env_steps=report.env_steps if report else 0,
         episodes=report.episodes if report else 0,
         weights_version=report.weights_version if report else 0,

@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 # Loaded at import: between fork and exec, another thread's locks may be held for ever.
 _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
-_GUARD = '"$@" & server=$!; read -r _; kill "$server"; wait "$server"'
+_WATCHDOG = '"$@" & server=$!; read -r _; kill "$server"; wait "$server"'
 """Ends the server at the end of standard input, which is the end of the launcher."""
 
 
@@ -91,10 +91,10 @@ class EmbeddedRedis:
         """Starts the server and returns its process. Call it in the main thread: the thread's end ends the server."""
         self._data.mkdir(parents=True, exist_ok=True)
         command = [self._server, *self._settings()]
-        guard = [] if self._uses_parent_death_signal else ["/bin/sh", "-c", _GUARD, "sh"]
+        watchdog = [] if self._uses_parent_death_signal else ["/bin/sh", "-c", _WATCHDOG, "sh"]
         with self._log.open("ab") as log:
             return subprocess.Popen(  # noqa: S603  (our own argument list, no shell input)
-                [*guard, *command],
+                [*watchdog, *command],
                 stdin=subprocess.DEVNULL if self._uses_parent_death_signal else subprocess.PIPE,
                 stdout=log,
                 stderr=log,

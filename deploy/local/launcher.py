@@ -1,4 +1,4 @@
-r"""Runs a whole training run on this machine: the processes of `shoal train`, supervised.
+r"""Runs a whole training run on this machine: the processes of `shoal train`, child.
 
     embedded Redis <-- replay server <-- actors (n workers)
                              ^    \        ^ weights
@@ -43,7 +43,7 @@ from deploy.local.config import TrainConfig
 from deploy.local.embedded_redis import MAX_SOCKET_PATH, EmbeddedRedis, memory_limit
 from deploy.local.live_display import Display, no_episode_ended
 from deploy.local.start_checks import StartWatch
-from deploy.local.supervisor import Role, Supervisor
+from deploy.local.supervisor import SupervisedProcess, Supervisor
 from replay_server.durability.redis_connection import without_password
 
 POLL_PERIOD_S = 0.5
@@ -83,12 +83,12 @@ class LocalRun:
                 status = _newest_status(client) or (status if self._replay.running else None)
                 display.show(status, [*self._supervisor.problems, *watch(status, time.monotonic())])
             if learner.finished and status is not None and (text := endless_episode_text(status)):
-                display.say(text)
+                display.print(text)
             return learner.finished
         finally:
             with contextlib.ExitStack() as stack:
                 stack.callback(self._clean_up)
-                stack.callback(self._supervisor.end, on_wait=display.say)
+                stack.callback(self._supervisor.end, on_wait=display.print)
                 stack.callback(display.close)
 
     def _clean_up(self) -> None:
@@ -105,9 +105,9 @@ class LocalRun:
             self._supervisor.poll()
         finally:
             for text in self._supervisor.take_handled_failures():
-                display.say(text)
+                display.print(text)
 
-    def _start(self, stop: Stop) -> Role | None:
+    def _start(self, stop: Stop) -> SupervisedProcess | None:
         """Starts all processes; returns the learner, or None if a stop was requested meanwhile."""
         directory, config = self._directory, self._config
         directory.logs.mkdir(exist_ok=True)
@@ -154,9 +154,9 @@ class LocalRun:
         limit = memory_limit(self._directory.run, available_memory_bytes())
         redis_log = self._directory.logs / "redis.log"
         redis = EmbeddedRedis(self._redis_data, self._sockets / "redis", redis_log, max_bytes=limit)
-        role = self._supervisor.add(Role("redis", redis.start, redis_log))
-        if role.process is not None:
-            redis.wait_ready(role.process, stop)
+        server = self._supervisor.add(SupervisedProcess("redis", redis.start, redis_log))
+        if server.process is not None:
+            redis.wait_ready(server.process, stop)
         return redis.url
 
     def _add(
@@ -167,7 +167,7 @@ class LocalRun:
         environment: Mapping[str, str] | None = None,
         *,
         is_done: Callable[[], bool] = lambda: False,
-    ) -> Role:
+    ) -> SupervisedProcess:
         log = self._directory.logs / f"{name}.log"
         arguments = _arguments({**options, "metrics-port": 0, "parent": os.getpid()})
         command = module_command(module, *arguments)
@@ -192,7 +192,7 @@ class LocalRun:
                     start_new_session=True,
                 )
 
-        return self._supervisor.add(Role(name, start, log, is_done, note))
+        return self._supervisor.add(SupervisedProcess(name, start, log, is_done, note))
 
     def _endpoint(self, name: str) -> str:
         return f"ipc://{self._sockets / name}"

@@ -24,7 +24,7 @@ SILENT_S = 10.0
 """A learner reports once a second; after this time without a report its activity is unknown."""
 STALL_S = 60.0
 """Actors that have waited longer for the learner are shown as waiting, not as held to the ratio."""
-_AT_THE_RATIO = re.compile(r"actors waiting for the learner: \S+( \S)? samples behind \((\d+) s\)")
+_RATE_LIMITED = re.compile(r"actors waiting for the learner: \S+( \S)? samples behind \((\d+) s\)")
 """A wait in `Status.waiting` that holds actors to the ratio of samples to inserts."""
 
 
@@ -34,7 +34,7 @@ class Display(Protocol):
     def show(self, status: Status | None, problems: Sequence[str]) -> None:
         """Shows the newest status, None if the replay server does not answer, and the problems of processes."""
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Prints a text immediately, such as a failure with its details."""
 
     def close(self) -> None:
@@ -61,7 +61,7 @@ class LiveTable:
         left_s = self._left(status, now)
         self._live.update(draw(self._title, status, problems, now - self._started_at, left_s))
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Prints above the table."""
         self._live.console.print(Text(text, style="yellow"), soft_wrap=True)
 
@@ -102,12 +102,12 @@ class LineDisplay:
         if status.learner is None:
             self._print("waiting for the learner to start")
             return
-        shown = [(name, value) for name, value in rows(status) if name not in ("waiting", "pace", "warning")]
-        waits = [_ratio_text(status) if _is_at_the_ratio(wait) else wait for wait in status.waiting]
+        shown = [(name, value) for name, value in status_rows(status) if name not in ("waiting", "pace", "warning")]
+        waits = [_rate_limited_text(status) if _is_rate_limited(wait) else wait for wait in status.waiting]
         line = ", ".join(f"{name} {value}" for name, value in shown) + left
         self._print("; ".join([line, *waits]))
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Prints a text with the elapsed time."""
         self._print(text)
 
@@ -156,7 +156,7 @@ def draw(
             table.add_row(
                 Text("budget", style="dim"), ProgressBar(total=1.0, completed=status.learner.progress, width=40)
             )
-        for name, value in rows(status):
+        for name, value in status_rows(status):
             # Text, not markup: messages of an environment may contain brackets.
             table.add_row(Text(name, style="dim"), Text(value))
         parts.append(table)
@@ -164,7 +164,7 @@ def draw(
     return Group(*parts)
 
 
-def rows(status: Status) -> list[tuple[str, str]]:
+def status_rows(status: Status) -> list[tuple[str, str]]:
     """Returns the rows that show a status: names and values as text."""
     learner = status.learner
     shown = [
@@ -185,9 +185,9 @@ def rows(status: Status) -> list[tuple[str, str]]:
     shown += _learner_rows(status)
     if learner and learner.last_checkpoint_s >= 0:
         shown.append(("checkpoint", f"{learner.last_checkpoint_s:.0f} s ago"))
-    if any(_is_at_the_ratio(wait) for wait in status.waiting):
-        shown.append(("pace", _ratio_text(status)))
-    if waits := [wait for wait in status.waiting if not _is_at_the_ratio(wait)]:
+    if any(_is_rate_limited(wait) for wait in status.waiting):
+        shown.append(("pace", _rate_limited_text(status)))
+    if waits := [wait for wait in status.waiting if not _is_rate_limited(wait)]:
         shown.append(("waiting", "\n".join(waits)))
     if learner and learner.warnings:
         shown.append(("warning", "\n".join(learner.warnings)))
@@ -206,13 +206,13 @@ def _actors(status: Status) -> str:
     return "; ".join([str(status.actor_count), *busy[:MAX_BUSY_SHOWN], *more])
 
 
-def _is_at_the_ratio(wait: str) -> bool:
+def _is_rate_limited(wait: str) -> bool:
     """Returns whether a wait is the normal one: the learner is the bottleneck, and actors are held to the ratio."""
-    match = _AT_THE_RATIO.fullmatch(wait)
+    match = _RATE_LIMITED.fullmatch(wait)
     return match is not None and int(match[2]) < STALL_S
 
 
-def _ratio_text(status: Status) -> str:
+def _rate_limited_text(status: Status) -> str:
     ratio = f"{status.target_samples_per_insert:g} samples per insert"
     return f"the learner is the bottleneck (normal): actors are held to {ratio}"
 
@@ -249,7 +249,7 @@ def _return_text(status: Status) -> str:
     return f"{summed} summed over agents; shared reward: {team} for the team (last episodes, with exploration)"
 
 
-def learner_doing(learner: LearnerReport, seconds_since_seen: float) -> str:
+def learner_activity(learner: LearnerReport, seconds_since_seen: float) -> str:
     """Returns the activity of the learner according to its last report."""
     if learner.finished:
         return "finished"

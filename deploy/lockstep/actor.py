@@ -51,13 +51,13 @@ class LockstepActor:
         """Returns the report that an actor process sends once a second."""
         return self._rollouts.report(self.incarnation, weights_version)
 
-    def snapshot(self, *, turn: int, chunk_rows: int, measured: bool) -> ActorSnapshot:
+    def snapshot(self, *, grant_order: int, chunk_rows: int, measured: bool) -> ActorSnapshot:
         """Returns the counts and both sides of the session; the arguments are the replay's side."""
         return ActorSnapshot(
             incarnation=self.incarnation,
             seq=self.seq,
             credit=self.credit,
-            turn=turn,
+            grant_order=grant_order,
             chunk_rows=chunk_rows,
             measured=measured,
             env_steps=self._rollouts.env_steps,

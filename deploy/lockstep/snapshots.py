@@ -29,7 +29,7 @@ from common.run.run import RunSpec
 from common.state import State
 from deploy.lockstep.record_files import RecordBlock, RecordFile, RecordFiles
 
-VERSIONED = ("numpy", "torch")
+BIT_RELEVANT_LIBRARIES = ("numpy", "torch")
 """Libraries whose results may differ from one version to the next."""
 
 
@@ -40,7 +40,7 @@ class ActorSnapshot(msgspec.Struct, frozen=True):
     seq: int
     """Chunks collected."""
     credit: int
-    turn: int
+    grant_order: int = msgspec.field(name="turn")
     """Position in the order of grants: 0 = the newest, negative = older."""
     chunk_rows: int
     measured: bool
@@ -49,7 +49,7 @@ class ActorSnapshot(msgspec.Struct, frozen=True):
     return_sums: tuple[float, ...]
 
 
-class Limits(msgspec.Struct, frozen=True):
+class LimiterCounters(msgspec.Struct, frozen=True):
     """The rate limiter's counters."""
 
     inserts: int
@@ -57,7 +57,7 @@ class Limits(msgspec.Struct, frozen=True):
     forgotten: tuple[int, int]
 
 
-class Setting(msgspec.Struct, frozen=True):
+class ReproducibilitySettings(msgspec.Struct, frozen=True):
     """The settings and library versions on which the bits depend, in addition to the state."""
 
     copies: int
@@ -71,7 +71,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     """The state of a lockstep run after a number of updates, without its arrays."""
 
     updates: int
-    limits: Limits
+    limits: LimiterCounters
     capacity: int
     size: int
     """Number of transitions in the replay."""
@@ -79,7 +79,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     published: bool
     """Whether the weights for the next chunk were published."""
     sessions: tuple[ActorSnapshot, ...]
-    setting: Setting
+    setting: ReproducibilitySettings
     segments: tuple[RecordFile, ...] = ()
 
     @property
@@ -104,7 +104,7 @@ class SnapshotStore:
         self._directory = directory
         directory.mkdir(exist_ok=True)
         self._records = RecordFiles(directory, record_bytes)
-        self._starts = {found.updates: found.start for path in self._states() if (found := _peek(path))}
+        self._starts = {found.updates: found.start for path in self._states() if (found := _read_unchecked(path))}
         """Index of the oldest transition that each snapshot needs, by its updates."""
 
     @property
@@ -172,12 +172,12 @@ class SnapshotStore:
         )
 
 
-def versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     """Returns the versions that the bits depend on."""
-    return {name: metadata.version(name) for name in VERSIONED}
+    return {name: metadata.version(name) for name in BIT_RELEVANT_LIBRARIES}
 
 
-def _peek(path: Path) -> Snapshot | None:
+def _read_unchecked(path: Path) -> Snapshot | None:
     """Returns the snapshot in a file, without a check of its digest; None if it cannot be read."""
     try:
         with safe_open(path, "numpy") as file:

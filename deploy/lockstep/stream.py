@@ -1,7 +1,7 @@
 """The batches of a lockstep run: replay and actors in the learner's process, which advance when it asks for a batch.
 
     learner: next()   one actor collects one chunk, if the rate limiter allows it
-                      Replay.handle(Chunk), Replay.handle(SampleRequest), Replay.tick() -> the batch, if allowed
+                      Replay.handle(Chunk), Replay.handle(SampleRequest), Replay.advance() -> the batch, if allowed
     learner: publish  before each chunk: each is collected with the newest weights, as by an actor that has waited
 
 The replay is the replay server's, with messages in and replies out: the same limiter, ring and samplers. Its time is
@@ -41,7 +41,7 @@ from common.wire.messages import (
 )
 from common.wire.weights import WeightsHeader
 from deploy.lockstep.actor import LockstepActor
-from deploy.lockstep.snapshots import ActorSnapshot, Limits
+from deploy.lockstep.snapshots import ActorSnapshot, LimiterCounters
 from learner_node.batches import Batches
 from learner_node.replay_session import BatchChecker, SampledBatch, priority_update
 from replay_server.config import ReplayConfig
@@ -49,34 +49,34 @@ from replay_server.recent_stats import SlidingRate
 from replay_server.replay import Replay
 from replay_server.table.table import Table
 
-FIXED_TIME = 0.0
+FIXED_TIME_S = 0.0
 """The constant time [s] passed to the replay."""
 _LEARNER = b"learner"
-_BLOCK = 65_536
+_BLOCK_RECORDS = 65_536
 """Number of records read from the ring at once."""
 
 
 class LockstepStream:
     """Batches from actors and a replay that advance only when the learner asks for the next one."""
 
-    def __init__(self, run: Run, actors: Sequence[LockstepActor], clock: tuple[int, int]) -> None:
-        """Opens the run; ShoalError if the replay refuses it. clock: inserts and samples of the run so far."""
+    def __init__(self, run: Run, actors: Sequence[LockstepActor], counters: tuple[int, int]) -> None:
+        """Opens the run; ShoalError if the replay refuses it. counters: inserts and samples of the run so far."""
         self._run, self.actors = run, actors
-        self.show: Callable[[Status], object] | None = None
+        self.on_status: Callable[[Status], object] | None = None
         """Called with each new status."""
         self._by_peer = {actor.peer: actor for actor in actors}
         self._data_hash = run.data_hash
         self._checker = BatchChecker(run, pin=False)
-        self._replay = Replay(ReplayConfig(durability="ram", seed=run.spec.seed), FIXED_TIME)
+        self._replay = Replay(ReplayConfig(durability="ram", seed=run.spec.seed), FIXED_TIME_S)
         self._weights: tuple[WeightsHeader, Policy] | None = None
         self.published = False
         """Whether weights were published since the last chunk."""
         self._batch: SampledBatch | None = None
-        self._requests, self._requested = 0, False
+        self._request_number, self._request_waits = 0, False
         self._started_at = time.monotonic()
         self._inserts_rate, self._samples_rate = SlidingRate(), SlidingRate()
         self.status: Status | None = None
-        self._handle(_LEARNER, Open("lockstep", run, *clock))
+        self._handle(_LEARNER, Open("lockstep", run, *counters))
 
     def admit_actors(self) -> None:
         """Admits the actors of a new run."""
@@ -126,10 +126,10 @@ class LockstepStream:
             self._collect(actor, *self._weights)
         if self._steps_left <= 0:
             return None
-        if not self._requested:
-            self._requests, self._requested = self._requests + 1, True
-            self._handle(_LEARNER, SampleRequest(self._requests, self._run.spec.replay.batch))
-        self.tick()
+        if not self._request_waits:
+            self._request_number, self._request_waits = self._request_number + 1, True
+            self._handle(_LEARNER, SampleRequest(self._request_number, self._run.spec.replay.batch))
+        self.advance_replay()
         batch, self._batch = self._batch, None
         return batch
 
@@ -173,10 +173,10 @@ class LockstepStream:
             raise RuntimeError("the replay has no run")
         return table
 
-    def limits(self) -> Limits:
+    def limits(self) -> LimiterCounters:
         """Returns the limiter's counters."""
         limiter = self.table.limiter
-        return Limits(limiter.inserts, limiter.samples, limiter.forgotten)
+        return LimiterCounters(limiter.inserts, limiter.samples, limiter.ratio_origin)
 
     def sessions(self) -> tuple[ActorSnapshot, ...]:
         """Returns the snapshot of each actor.
@@ -185,10 +185,10 @@ class LockstepStream:
         start at 0, come later.
         """
         sessions = [self._replay.actors.sessions[actor.name] for actor in self.actors]
-        turns = sorted({session.grant_order for session in sessions})
+        grant_orders = sorted({session.grant_order for session in sessions})
         return tuple(
             actor.snapshot(
-                turn=turns.index(session.grant_order) - len(turns) + 1,
+                grant_order=grant_orders.index(session.grant_order) - len(grant_orders) + 1,
                 chunk_rows=session.chunk_rows,
                 measured=session.measured,
             )
@@ -199,20 +199,20 @@ class LockstepStream:
         """Yields the ring's records from index `first` on, oldest first; indices count all records ever inserted."""
         ring, count = self.table.ring, self.table.limiter.inserts - first
         while count > 0:
-            slots = (ring.next_slot - count + np.arange(min(count, _BLOCK))) % ring.capacity
+            slots = (ring.next_slot - count + np.arange(min(count, _BLOCK_RECORDS))) % ring.capacity
             yield ring.gather(slots)
             count -= len(slots)
 
-    def resume(self, limits: Limits, snapshots: Sequence[ActorSnapshot], *, published: bool) -> None:
+    def resume(self, limits: LimiterCounters, snapshots: Sequence[ActorSnapshot], *, published: bool) -> None:
         """Restores the counters of a run whose transitions and actors have been restored."""
         self.published = published
         limiter = self.table.limiter
-        limiter.inserts, limiter.samples, limiter.forgotten = limits.inserts, limits.samples, limits.forgotten
+        limiter.inserts, limiter.samples, limiter.ratio_origin = limits.inserts, limits.samples, limits.forgotten
         for actor, snapshot in zip(self.actors, snapshots, strict=True):
             session = self._replay.actors.restore(actor.name, actor.incarnation, actor.seq)
-            session.peer, session.credit, session.grant_order = actor.peer, actor.credit, snapshot.turn
+            session.peer, session.credit, session.grant_order = actor.peer, actor.credit, snapshot.grant_order
             session.chunk_rows, session.measured = snapshot.chunk_rows, snapshot.measured
-        self.tick()
+        self.advance_replay()
 
     # ---- internals ------------------------------------------------------------------------------------------------
 
@@ -242,18 +242,18 @@ class LockstepStream:
         self._handle(actor.peer, chunk, payload)
 
     def _handle(self, peer: bytes, message: FromPeer, payload: Buffer | None = None) -> None:
-        for reply in self._replay.handle(peer, message, payload, FIXED_TIME):
+        for reply in self._replay.handle(peer, message, payload, FIXED_TIME_S):
             self._handle_reply(reply.peer, reply.message, reply.payload)
 
-    def tick(self) -> None:
+    def advance_replay(self) -> None:
         """Ends an iteration of the replay, which sends batches, credit and acknowledgements."""
-        for reply in self._replay.tick(FIXED_TIME):
+        for reply in self._replay.advance(FIXED_TIME_S):
             self._handle_reply(reply.peer, reply.message, reply.payload)
 
     def _handle_reply(self, peer: bytes, message: ToPeer, payload: Buffer | None) -> None:
         match message:
             case Batch():
-                self._requested = False
+                self._request_waits = False
                 self._batch = self._checker.open(payload, "the replay")
             case Welcome() | Ack():
                 actor = self._by_peer[peer]
@@ -276,8 +276,8 @@ class LockstepStream:
             samples_per_s=self._samples_rate.per_second(status.samples, now),
             waiting=(),  # no part waits for another
         )
-        if self.show:
-            self.show(self.status)
+        if self.on_status:
+            self.on_status(self.status)
 
 
 class LockstepBroadcast:

@@ -10,7 +10,7 @@ from common.wire.codec import Buffer
 from common.wire.messages import Chunk
 from replay_server.durability.redis_protocol import Command
 
-GROUP_CHUNKS = 64
+MAX_GROUP_CHUNKS = 64
 """Most chunks in one transaction."""
 GROUP_BYTES = 4 * 2**20
 """Bytes of chunks after which a transaction takes no more."""

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from common.errors import PeerError
 from replay_server.durability.chunk_log import (
     GROUP_BYTES,
-    GROUP_CHUNKS,
+    MAX_GROUP_CHUNKS,
     ChunkLog,
     LoggedChunk,
     StoreSamples,
@@ -26,8 +26,8 @@ from replay_server.durability.chunk_log import (
 )
 
 FIRST_DELAY_S = 0.05
-LONGEST_DELAY_S = 2.0
-CHECK_EVERY_S = 5.0
+MAX_DELAY_S = 2.0
+CHECK_PERIOD_S = 5.0
 """After this time without a write, an empty transaction checks that the log is still there, and complete."""
 
 _log = logging.getLogger(__name__)
@@ -107,16 +107,16 @@ class Committer:
             self._wake()
 
     def _next_group(self) -> list[Write] | None:
-        """Returns the next writes, an empty list after CHECK_EVERY_S without any, or None at the end."""
+        """Returns the next writes, an empty list after CHECK_PERIOD_S without any, or None at the end."""
         with self._changed:
             self._busy = False
-            self._changed.wait_for(lambda: self._pending or self._stopping.is_set(), timeout=CHECK_EVERY_S)
+            self._changed.wait_for(lambda: self._pending or self._stopping.is_set(), timeout=CHECK_PERIOD_S)
             if self._stopping.is_set():
                 return None
             self._busy = True
             group: list[Write] = []
             size = 0
-            while self._pending and len(group) < GROUP_CHUNKS and size < GROUP_BYTES:
+            while self._pending and len(group) < MAX_GROUP_CHUNKS and size < GROUP_BYTES:
                 group.append(self._pending.popleft())
                 size += len(group[-1].payload) if isinstance(group[-1], LoggedChunk) else 0
             return group
@@ -133,7 +133,7 @@ class Committer:
             else:
                 break
             self._stopping.wait(delay_s)
-            delay_s = min(delay_s * 2, LONGEST_DELAY_S)
+            delay_s = min(delay_s * 2, MAX_DELAY_S)
         else:
             return
         if self.error:

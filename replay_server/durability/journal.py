@@ -57,7 +57,7 @@ class Journal:
         if self._has_log:
             self._writes.append(write)
 
-    def count_samples(self, samples: int) -> None:
+    def write_samples(self, samples: int) -> None:
         """Writes the number of transitions ever sampled if it has changed."""
         if samples != self._samples:
             self._samples = samples
@@ -68,7 +68,7 @@ class Journal:
         writes, self._writes = self._writes, []
         return writes
 
-    def committed(self, number: int) -> None:
+    def mark_durable(self, number: int) -> None:
         """Marks every chunk up to `number` as durable; each of their actors is owed an acknowledgement."""
         while self._uncommitted and self._uncommitted[0][0].number <= number:
             logged, session = self._uncommitted.popleft()

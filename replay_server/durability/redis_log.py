@@ -125,10 +125,10 @@ class RedisLog:
 
     def _note_loss(self, found: Mark, before: Mark) -> None:
         """Notes what Redis has lost, from the mark it had before a transaction and the one it should have had."""
-        (form, head, tail, refills), (_, right_head, _, right_refills) = found, before
-        older = form > 0 and head <= right_head
+        (form, head, tail, refills), (_, expected_head, _, expected_refills) = found, before
+        older = form > 0 and head <= expected_head
         loss = _Loss(head, range(tail, head)) if older else _Loss(0, range(0))
-        if refills < right_refills and self._refilled_from is not None:
+        if refills < expected_refills and self._refilled_from is not None:
             # It may have lost some rewritten chunks, whose numbers are below its head.
             loss = loss.union(_Loss(self._refilled_from, range(0)))
         self._loss = loss.union(self._loss) if self._loss else loss

@@ -22,7 +22,7 @@ from replay_server.sessions.session import ActorSession, Reply
 
 MAX_SESSIONS = 10_000
 """Most actors that are remembered, absent ones included; the one that has been silent for longest is forgotten."""
-GAP_AGAIN_S = 1.0
+GAP_PERIOD_S = 1.0
 """A hole is reported once: chunks that were already on their way do not cause another Gap."""
 
 
@@ -31,7 +31,7 @@ class SeqPosition(Enum):
 
     NEXT = auto()
     DUPLICATE = auto()
-    HOLE = auto()
+    GAP = auto()
     BEYOND_CREDIT = auto()
 
 
@@ -71,7 +71,7 @@ class Actors:
             session.durable = max(session.durable, hello.acked)
             session.received = max(session.received, hello.acked)
             session.credit = max(session.credit, session.received)
-        session.peer, session.seen = peer, now
+        session.peer, session.last_seen_at = peer, now
         return session, replies
 
     def restore(self, actor: str, incarnation: int, seq: int) -> ActorSession:
@@ -90,7 +90,7 @@ class Actors:
             return Reply(peer, Unknown())
         if message.incarnation < session.incarnation:
             return Reply(peer, Fenced(session.incarnation))
-        session.peer, session.seen = peer, now
+        session.peer, session.last_seen_at = peer, now
         return session
 
     def take_report(self, session: ActorSession, report: ActorReport, now: float) -> None:
@@ -105,7 +105,7 @@ class Actors:
         session = self.sessions.get(busy.actor)
         if session is None or session.peer is None or session.incarnation != busy.incarnation:
             return
-        session.seen = now
+        session.last_seen_at = now
         if session.report is not None:
             session.report = msgspec.structs.replace(session.report, doing=busy.doing)
 
@@ -139,7 +139,7 @@ class Actors:
         absent = [session for session in self.sessions.values() if not session.live(now)]
         if not absent:
             return False
-        oldest = min(absent, key=lambda session: session.seen)
+        oldest = min(absent, key=lambda session: session.last_seen_at)
         del self.sessions[oldest.actor]
         self.forgotten.append(oldest.actor)
         return True
@@ -150,13 +150,13 @@ def seq_position(session: ActorSession, seq: int) -> SeqPosition:
     if seq <= session.received:
         return SeqPosition.DUPLICATE
     if seq > session.received + 1:
-        return SeqPosition.HOLE
+        return SeqPosition.GAP
     return SeqPosition.NEXT if seq <= session.credit else SeqPosition.BEYOND_CREDIT
 
 
 def request_resend(session: ActorSession, now: float) -> list[Reply]:
     """Returns the Gap that asks an actor to send again from the next seq on, unless it was sent one just now."""
-    if session.peer is None or now - session.gap_sent_at < GAP_AGAIN_S:
+    if session.peer is None or now - session.gap_sent_at < GAP_PERIOD_S:
         return []
     session.gap_sent_at = now
     return [Reply(session.peer, Gap(session.incarnation, session.received))]

@@ -16,7 +16,7 @@ class LatestWeights:
         self.frame = frame
         self.version = unpack_weights(frame).header.version if frame else 0
 
-    def take(self, frame: Buffer, version: int, table: Table) -> bool:
+    def store_if_newer(self, frame: Buffer, version: int, table: Table) -> bool:
         """Stores a frame if it is newer, and says whether it was; ProtocolError when it is damaged or another run's."""
         header = unpack_weights(frame).header
         if (header.run, header.data_hash, header.version) != (table.run.id, table.data_hash, version):

@@ -34,7 +34,7 @@ class Learner:
 
     name: str
     peer: bytes
-    seen: float
+    last_seen_at: float
     requests: deque[WaitingRequest] = field(default_factory=deque)
 
 
@@ -45,15 +45,15 @@ class Learners:
         self._by_peer: dict[bytes, Learner] = {}
         self.report: LearnerReport | None = None
         """The newest report of any learner."""
-        self.seen = 0.0
+        self.last_seen_at = 0.0
         """Monotonic time of the last message of any learner."""
 
     def __len__(self) -> int:
         return len(self._by_peer)
 
-    def alive(self, now: float) -> int:
+    def live_count(self, now: float) -> int:
         """Returns how many learners have a valid lease."""
-        return sum(now - learner.seen <= LEASE_S for learner in list(self._by_peer.values()))
+        return sum(now - learner.last_seen_at <= LEASE_S for learner in list(self._by_peer.values()))
 
     def open(self, peer: bytes, name: str, now: float) -> list[Reply]:
         """Adds a learner; its earlier requests are dropped, whichever routing id they came from."""
@@ -61,14 +61,14 @@ class Learners:
         if len(self._by_peer) >= MAX_LEARNERS:
             return [Reply(peer, Refused(f"{MAX_LEARNERS} learners are connected; stop one of them."))]
         self._by_peer[peer] = Learner(name, peer, now)
-        self.seen = now
+        self.last_seen_at = now
         return []
 
     def find(self, peer: bytes, now: float) -> Learner | None:
         """Returns the learner behind a routing id and renews its lease."""
         learner = self._by_peer.get(peer)
         if learner:
-            learner.seen = self.seen = now
+            learner.last_seen_at = self.last_seen_at = now
         return learner
 
     def take_report(self, report: LearnerReport) -> None:
@@ -107,7 +107,7 @@ class Learners:
 
     def forget_silent(self, now: float) -> None:
         """Drops learners that have been silent for FORGET_S."""
-        silent = [peer for peer, learner in self._by_peer.items() if now - learner.seen > FORGET_S]
+        silent = [peer for peer, learner in self._by_peer.items() if now - learner.last_seen_at > FORGET_S]
         for peer in silent:
             self.forget(peer)
 

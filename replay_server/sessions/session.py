@@ -9,10 +9,10 @@ from typing import NamedTuple
 from common.wire.codec import Buffer
 from common.wire.messages import ActorReport, ToPeer
 
-WINDOW_CHUNKS = 8
+MAX_WINDOW_CHUNKS = 8
 """Most chunks of one actor that are not yet durable."""
 
-WINDOW_BYTES = 16 * 2**20
+MAX_WINDOW_BYTES = 16 * 2**20
 """Most bytes of these chunks, but always one chunk: what an actor stores, and what may be in the queues on the way."""
 
 ASSUMED_CHUNK_ROWS = 256
@@ -44,7 +44,7 @@ class ActorSession:
     """Highest seq the actor may send; it never falls while the incarnation lasts."""
     peer: bytes | None = None
     """Routing id; None while the actor has not introduced itself to this life of the server."""
-    seen: float = 0.0
+    last_seen_at: float = 0.0
     """Monotonic time of its last message."""
     chunk_rows: int = ASSUMED_CHUNK_ROWS
     """Size of its last chunk, assumed for the next one."""
@@ -68,12 +68,12 @@ class ActorSession:
 
     def live(self, now: float) -> bool:
         """Says whether the actor's lease is valid."""
-        return self.peer is not None and now - self.seen <= LEASE_S
+        return self.peer is not None and now - self.last_seen_at <= LEASE_S
 
     def measure(self, rows: int, chunk_bytes: int) -> None:
         """Stores the size of a chunk that has arrived; the next chunks are assumed to have the same size."""
         self.chunk_rows, self.measured = rows, True
-        self.window = max(1, min(WINDOW_CHUNKS, WINDOW_BYTES // max(chunk_bytes, 1)))
+        self.window = max(1, min(MAX_WINDOW_CHUNKS, MAX_WINDOW_BYTES // max(chunk_bytes, 1)))
 
     @property
     def outstanding(self) -> int:

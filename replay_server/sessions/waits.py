@@ -31,7 +31,7 @@ class Wait:
         self.side = side
         self.reason = NOTHING
         self.seconds: dict[Cause, float] = dict.fromkeys(CAUSES[side], 0.0)
-        self.moved = False
+        self.progressed = False
         """Whether the side made progress between the last two updates."""
         self._since = self._last = 0.0
         self._progress = 0
@@ -42,10 +42,10 @@ class Wait:
         progress: a count of what the side has done. While it grows, some peers of the side only wait for their turn,
         which is how the limiter holds the ratio; the wait counts from the last growth.
         """
-        self.moved = progress != self._progress
+        self.progressed = progress != self._progress
         if self.reason.cause:
             self.seconds[self.reason.cause] += now - self._last
-        if reason.cause != self.reason.cause or self.moved:
+        if reason.cause != self.reason.cause or self.progressed:
             self._since = now
         self.reason, self._last, self._progress = reason, now, progress
 

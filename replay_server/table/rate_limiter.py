@@ -31,7 +31,7 @@ class RateLimiter:
         """Starts a run with both counters at 0; ConfigError when the settings would deadlock."""
         self.spec = spec
         self.inserts = self.samples = 0
-        self.forgotten = (0, 0)
+        self.ratio_origin = (0, 0)
         """Inserts and samples of the run before its transitions were lost: the ratio counts from there."""
         self.half_width = spec.error_buffer or choose_half_width(spec.batch, spec.samples_per_insert, 1)
         refuse_deadlock(spec)
@@ -39,19 +39,19 @@ class RateLimiter:
     @property
     def error(self) -> float:
         """Samples the learner is behind (positive) or ahead (negative)."""
-        inserts, samples = self._since_forgotten
+        inserts, samples = self._since_origin
         return (inserts - self.spec.min_size) * self.spec.samples_per_insert - samples
 
     @property
     def realised(self) -> float:
         """Samples per insert since the replay first stored `min_size` transitions; 0.0 before."""
-        inserts, samples = self._since_forgotten
+        inserts, samples = self._since_origin
         after = inserts - self.spec.min_size
         return samples / after if after > 0 else 0.0
 
     @property
-    def _since_forgotten(self) -> tuple[int, int]:
-        return self.inserts - self.forgotten[0], self.samples - self.forgotten[1]
+    def _since_origin(self) -> tuple[int, int]:
+        return self.inserts - self.ratio_origin[0], self.samples - self.ratio_origin[1]
 
     def catch_up(self, inserts: int, samples: int, size: int) -> None:
         """Continues with the counters of a run that has `size` stored transitions, perhaps fewer than were inserted.
@@ -60,9 +60,9 @@ class RateLimiter:
         `min_size` and the actors for the learner.
         """
         self.inserts, self.samples = inserts, samples
-        self.forgotten = (inserts - size, samples) if size < self.spec.min_size else (0, 0)
+        self.ratio_origin = (inserts - size, samples) if size < self.spec.min_size else (0, 0)
 
-    def fit(self, batch: int, rows_in_flight: int) -> None:
+    def fit_band(self, batch: int, rows_in_flight: int) -> None:
         """Chooses the band for the batches and chunks in use, unless the run sets `error_buffer`."""
         if not self.spec.error_buffer:
             self.half_width = choose_half_width(batch, self.spec.samples_per_insert, rows_in_flight)

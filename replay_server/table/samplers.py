@@ -15,9 +15,9 @@ from common.wire.sample_info import SAMPLE_INFO, SampleInfo
 from replay_server.table.ring import Slots
 from replay_server.table.sum_tree import SumTree
 
-LEAST_ERROR = 1e-6
+TD_ERROR_EPSILON = 1e-6
 """Added to every TD error, so that a record without error is still drawn now and then (Schaul et al. 2016, 3.3)."""
-LARGEST_ERROR = 1e12
+MAX_TD_ERROR = 1e12
 """Larger TD errors count as this one, so that no message makes the sums overflow."""
 
 
@@ -123,7 +123,7 @@ class PrioritisedSampler:
         current = samples[samples["slot"] < self._capacity]
         current = current[self._generations(current["slot"]) == current["generation"]]
         if len(current):
-            td_errors = np.minimum(current["value"].astype(np.float64), LARGEST_ERROR) + LEAST_ERROR
+            td_errors = np.minimum(current["value"].astype(np.float64), MAX_TD_ERROR) + TD_ERROR_EPSILON
             priorities = td_errors**self._exponent
             self._tree.set(current["slot"].astype(np.int64), priorities)
             self._largest = max(self._largest, float(priorities.max()))

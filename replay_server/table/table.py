@@ -119,7 +119,7 @@ class Table:
         """
         return self.sampler.update_priorities(samples)
 
-    def redefined(self, run: Run, spec: ReplaySpec) -> Table:
+    def with_settings(self, run: Run, spec: ReplaySpec) -> Table:
         """Returns this table under new settings of the same run, with its records and counters. Raises ConfigError.
 
         All priorities become equal if capacity or exponent change. N-step spans start with the chunks that arrive after

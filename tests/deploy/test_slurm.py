@@ -19,7 +19,7 @@ import pytest
 from common.run.directory import RunDirectory
 from common.wire.keys import load_keys
 from deploy.local.launcher import replay_url
-from replay_server.server import DRAIN_S
+from replay_server.server import DRAIN_TIMEOUT_S
 from shoal.commands.keys import make_keys
 from tests.conftest import wait_until
 from tests.system.conftest import alive, status_at
@@ -175,7 +175,7 @@ def test_slurm_gives_more_time_than_a_clean_end_takes() -> None:
     text = SCRIPT.read_text()
     (margin_s,) = re.findall(r"^#SBATCH --signal=B:USR1@(\d+)$", text, flags=re.MULTILINE)
     # Actors and learner end together, then the replay server, then Redis.
-    assert int(margin_s) >= 4 * (DRAIN_S + 10.0)
+    assert int(margin_s) >= 4 * (DRAIN_TIMEOUT_S + 10.0)
     assert re.search(r"^#SBATCH --requeue$", text, flags=re.MULTILINE)
     assert text.rindex("#SBATCH") < text.index("\nset -u"), "Slurm reads no options after the first command"
 

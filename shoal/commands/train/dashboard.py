@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common.errors import ConfigError
 from common.wire.messages import Status
-from deploy.local.live_display import Display, rows
+from deploy.local.live_display import Display, status_rows
 
 HOST = "127.0.0.1"
 REFRESH_S = 5
@@ -48,13 +48,13 @@ class Dashboard:
 
     def show(self, status: Status | None, problems: Sequence[str]) -> None:
         """Shows the newest status here and on the page."""
-        now = rows(status) if status is not None else [("state", "waiting for the replay server")]
+        now = status_rows(status) if status is not None else [("state", "waiting for the replay server")]
         self._pages.now = [*now, *(("problem", problem) for problem in problems)]
         self._display.show(status, problems)
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Passes it on."""
-        self._display.say(text)
+        self._display.print(text)
 
     def close(self) -> None:
         """Ends the display; the page is served on, while the run is evaluated."""

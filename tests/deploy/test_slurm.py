@@ -184,9 +184,9 @@ def test_slurm_gives_more_time_than_a_clean_end_takes() -> None:
     ("variables", "message"),
     [
         ({"SHOAL_DIR": ""}, "SHOAL_DIR is not set; export SHOAL_DIR=DIRECTORY"),
-        ({"SLURM_JOB_ID": ""}, "start it with sbatch"),
-        ({"SLURM_JOB_NUM_NODES": "3"}, "export SHOAL_INSECURE=true if it is one"),
-        ({"SHOAL_KEYS": "/nowhere"}, "SHOAL_KEYS=/nowhere holds no keys; shoal keys /nowhere makes them"),
+        ({"SLURM_JOB_ID": ""}, "not a Slurm job; start this script with sbatch"),
+        ({"SLURM_JOB_NUM_NODES": "3"}, "on a network without strangers, export SHOAL_INSECURE=true instead"),
+        ({"SHOAL_KEYS": "/nowhere"}, "SHOAL_KEYS=/nowhere contains no keys; create them with: shoal keys /nowhere"),
     ],
 )
 def test_what_is_missing_is_named(cluster: Cluster, variables: dict[str, str], message: str) -> None:

@@ -39,7 +39,7 @@ from replay_server.replay import Replay
 from replay_server.server import Server
 
 SECOND_SERVER_WAIT_S = 3.0
-"""How long the connection of a killed server may outlive it."""
+"""Time [s] for which Redis may still list the connection of a killed server."""
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 @click.command()
 @command.options(ReplayConfig)
 def replay(**values: object) -> int:
-    """Store transitions, serve batches, and keep the ratio between the two.
+    """Store transitions, serve batches, and control the ratio of samples to inserts.
 
     Stores the newest transitions in RAM and, before it acknowledges them, in Redis: after a restart every acknowledged
     transition is recovered. The first learner to connect defines the run. Ends on Ctrl-C or SIGTERM, once the received
@@ -72,7 +72,7 @@ def replay(**values: object) -> int:
 
 
 def serve(config: ReplayConfig, stop: Stop, keys: Keys | None = None) -> None:
-    """Runs one replay server until asked to stop: recovers, then binds, then serves."""
+    """Runs one replay server until a stop is requested: recovers, then binds, then serves."""
     registry, health = make_registry(), Health()
     http = HttpPort(config.metrics_host, config.metrics_port, registry, health)
     timings = Timings(registry)
@@ -84,7 +84,7 @@ def serve(config: ReplayConfig, stop: Stop, keys: Keys | None = None) -> None:
         if audit:
             stack.callback(audit.close)
         committer = None
-        # With a separate replay: the thread that answers must not read what the recovery writes.
+        # Uses a separate replay: its thread must not read the replay that the recovery fills.
         not_ready = NotReadyServer(Replay(config, replay.started, http.url), config.bind, keys)
         stack.callback(not_ready.close)
         if config.redis != NO_REDIS:

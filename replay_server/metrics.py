@@ -1,7 +1,7 @@
 """The server's Prometheus metrics: read from the replay at each scrape, or observed where they are measured.
 
-Counters count this life of the server. The run's own counters are in Redis and step back when a crash loses chunks,
-which Prometheus would take for a restart from zero: they are gauges here.
+Counters start at 0 with each server process. The counters of the run are gauges here: they are stored in Redis and
+decrease when a crash loses chunks, which Prometheus would interpret as a restart from zero.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def make_registry() -> CollectorRegistry:
 
 
 class ReplayCollector(Collector):
-    """Reads the replay from the HTTP server's thread: plain numbers, each read at once."""
+    """Reads the replay in the HTTP server's thread, without a lock: each value is a single number."""
 
     def __init__(self, replay: Replay, clock: Callable[[], float]) -> None:
         self._replay, self._clock = replay, clock
@@ -159,7 +159,7 @@ class CommitterCollector(Collector):
 
 
 class Timings:
-    """Metrics that are observed where they happen."""
+    """Durations that the server's loop observes, and the result of the recovery."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.commit = Histogram(

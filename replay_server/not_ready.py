@@ -1,11 +1,12 @@
 """Answers peers while the replay server cannot serve yet: while it waits for Redis, or recovers its chunks.
 
-    actor   --Hello-->         NotReady(reason)
-    learner --Open-->          NotReady(reason)
-    status  --StatusRequest--> Status with the reason
-    anyone  --other-->         Unknown: say Hello or Open again
+    peer            message          answer
+    actor           Hello            NotReady(reason)
+    learner         Open             NotReady(reason)
+    `shoal status`  StatusRequest    Status with the reason
+    any             any other        Unknown, which makes the peer send Hello or Open again
 
-It runs in a separate thread during the recovery, and frees the address before the server binds it.
+The answers come from a separate thread during the recovery. It frees the address before the server binds it.
 """
 
 from __future__ import annotations
@@ -34,9 +35,12 @@ class NotReadyServer:
     """Binds the server's address and answers with a reason, from the first reason on until it is closed."""
 
     def __init__(self, replay: Replay, endpoint: str, keys: Keys | None) -> None:
-        """replay: an idle replay without a run, which makes the status."""
+        """Takes the address to bind; binds at the first reason.
+
+        replay: an idle replay without a run, which makes the status.
+        """
         self.endpoint = endpoint
-        """As given; after the first reason, with the chosen port."""
+        """The address to bind; after the first reason, with the port that was chosen."""
         self._replay, self._keys = replay, keys
         self._reason = ""
         self._closing = False

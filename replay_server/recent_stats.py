@@ -9,9 +9,13 @@ from collections import deque
 from common.wire.messages import ActorReport
 
 WINDOW_S = 5.0
+"""Time over which a rate is computed [s]."""
 SAMPLE_PERIOD_S = 0.25
+"""Time between two stored values of a total [s]."""
 MIN_EPISODES = 100
+"""Minimum number of episodes in a mean return, once this many have finished."""
 LAG_CHUNKS = 100
+"""Number of chunks in the mean policy lag."""
 LAG_BUCKETS = (0, 1, 2, 3, 5, 10, 20, 50, 200)
 """Upper bounds of the histogram of policy lag; one more bucket takes all larger lags."""
 
@@ -57,7 +61,7 @@ class ReturnWindow:
     @property
     def mean(self) -> float:
         """Mean return, summed over agents; NaN before the first episode."""
-        parts = list(self._parts)  # copied at once: the HTTP server's thread reads while this one grows
+        parts = list(self._parts)  # copied first: the HTTP server's thread reads while the deque grows
         return sum(part[1] for part in parts) / sum(part[0] for part in parts) if parts else math.nan
 
     @property
@@ -69,15 +73,15 @@ class ReturnWindow:
 
 
 class PolicyLag:
-    """By how many versions the policies that collected the last chunks were behind the newest weights."""
+    """The policy lag: versions between the newest weights and the weights that each chunk was collected with."""
 
     def __init__(self) -> None:
         self._lags: deque[int] = deque(maxlen=LAG_CHUNKS)
         self._newest = 0
         self.chunks = [0] * (len(LAG_BUCKETS) + 1)
-        """Number of chunks ever, by the bucket of their lag."""
+        """Number of chunks by the bucket of their lag, over all chunks."""
         self.total = 0
-        """Sum of their lags."""
+        """Sum of the lags of all chunks."""
 
     def note_published(self, version: int) -> None:
         """Notes a published version."""
@@ -93,7 +97,7 @@ class PolicyLag:
 
     @property
     def mean(self) -> float:
-        """Mean over the last chunks; 0.0 before the first."""
+        """Mean lag of the last LAG_CHUNKS chunks; 0.0 before the first."""
         return sum(self._lags) / len(self._lags) if self._lags else 0.0
 
 

@@ -81,17 +81,17 @@ class Replay:
         self.weights = LatestWeights()
         self.journal = Journal(has_log=config.level != "ram")
         self.draining = False
-        """Whether the server is about to exit: nothing more is granted."""
+        """Whether the server is about to exit: it grants no more credit and serves no more batches."""
         self.rejections = Rejections()
         self.recent = RecentStats()
         self.actors_wait, self.learner_wait = Wait("actors"), Wait("learner")
-        self._largest_batch = self._grant_order = 0
+        self._max_batch = self._grant_order = 0
         self._housekeeping_at = now
 
     # ---- messages -------------------------------------------------------------------------------------------------
 
     def handle(self, peer: bytes, message: FromPeer, payload: Buffer | None, now: float) -> list[Reply]:
-        """Applies one message and returns the replies it needs at once; other replies come with the next advance."""
+        """Applies one message and returns its immediate replies; `advance` returns all other replies."""
         replies: list[Reply] = []
         match message:
             case Chunk():
@@ -114,7 +114,7 @@ class Replay:
 
     def _hello(self, peer: bytes, hello: Hello, now: float) -> list[Reply]:
         if self.table is None:
-            return [Reply(peer, NotReady("a learner: none has brought a run yet"))]
+            return [Reply(peer, NotReady("a learner: none has opened a run yet"))]
         run = self.table.served_run
         if hello.data_hash not in ("", self.table.data_hash):
             # The run in this Welcome makes the actor restart; until then it has no session.
@@ -124,7 +124,7 @@ class Replay:
             return replies
         _log.info("actor joined actor=%s incarnation=%d stored=%d", hello.actor, session.incarnation, session.durable)
         if not session.measured:
-            largest = self.table.limiter.largest_chunk(self._largest_batch)
+            largest = self.table.limiter.largest_chunk(self._max_batch)
             session.chunk_rows = min(ASSUMED_CHUNK_ROWS, largest, self.table.max_chunk_rows)
         self._grant(self.table, now)
         session.owed_ack = False
@@ -182,7 +182,7 @@ class Replay:
         return [Reply(peer, Opened(limiter.inserts, limiter.samples, table.size, self.weights.version))]
 
     def set_run(self, run: Run) -> Table:
-        """Makes `run` the run of this replay, or applies its new settings; ConfigError when it is refused."""
+        """Makes `run` the run of this replay, or applies its new settings; raises ConfigError if the run is refused."""
         spec = self.config.applied_to(run.spec.replay)
         table = self.table
         if table is None or (table.run.id != run.id and not table.size):
@@ -196,7 +196,7 @@ class Replay:
         elif table.data_hash != run.data_hash:
             raise ConfigError(f"the world of the run {run.id} has changed; start the run under another name.")
         elif table.run != run:
-            self.table, self._largest_batch = table.with_settings(run, spec), spec.batch
+            self.table, self._max_batch = table.with_settings(run, spec), spec.batch
             self.journal.write(StoreRun(run, spec.capacity, replaces_run=False))
         return self.table or table
 
@@ -209,7 +209,7 @@ class Replay:
     def _start_run(self, run: Run, spec: ReplaySpec) -> Table:
         self.table = table = Table(run, spec, self.config.seed)
         self.actors, self.learners = Actors(), Learners()
-        self.weights, self.recent, self._largest_batch = LatestWeights(), RecentStats(), spec.batch
+        self.weights, self.recent, self._max_batch = LatestWeights(), RecentStats(), spec.batch
         return table
 
     def _from_learner(self, peer: bytes, message: FromLearner, payload: Buffer | None, now: float) -> list[Reply]:
@@ -229,17 +229,17 @@ class Replay:
         return []
 
     def _update_priorities(self, table: Table, message: Priorities, payload: Buffer) -> None:
-        """Sets priorities by a learner's TD errors; unfit ones are counted, and the learner continues without them."""
+        """Sets priorities from a learner's TD errors. Counts an invalid message and ignores it."""
         if rejection := check_priorities(message, payload):
             self.rejections.reject(*rejection)
         else:
             self.rejections.late_priorities += table.update_priorities(np.frombuffer(payload, SAMPLE_INFO))
 
     def _request(self, table: Table, learner: Learner, message: SampleRequest, now: float) -> list[Reply]:
-        if message.count > self._largest_batch and table.limiter.largest_chunk(message.count) < 1:
+        if message.count > self._max_batch and table.limiter.largest_chunk(message.count) < 1:
             detail = f"a batch of {message.count} never fits into replay.error_buffer; raise it, or set it to 0"
             return self._refuse(learner.peer, "batch", detail)
-        self._largest_batch = max(self._largest_batch, message.count)
+        self._max_batch = max(self._max_batch, message.count)
         return self.learners.enqueue(learner, message, now)
 
     def _put_weights(self, table: Table, peer: bytes, message: PutWeights, frame: Buffer) -> list[Reply]:
@@ -301,17 +301,17 @@ class Replay:
             self.journal.write_samples(self.table.limiter.samples)
 
     def drop_peer(self, peer: bytes) -> None:
-        """Drops the requests of a peer whose connection is gone; an actor's credit stays until its lease ends."""
+        """Drops the requests of a peer that has disconnected. An actor keeps its credit until its lease ends."""
         self.learners.forget(peer)
 
     def _grant(self, table: Table, now: float) -> None:
         live = list(self.actors.live(now))
         limiter = table.limiter
-        limiter.fit_band(self._largest_batch, sum(session.chunk_rows for session in live))
+        limiter.fit_band(self._max_batch, sum(session.chunk_rows for session in live))
         room = min(limiter.room(table.size), self.journal.room(table.ring.dtype.itemsize))
         if not self.draining:
-            largest = limiter.largest_chunk(self._largest_batch)
-            self._grant_order = grant(live, room, self._grant_order, largest_rows=largest)
+            largest = limiter.largest_chunk(self._max_batch)
+            self._grant_order = grant(live, room, self._grant_order, max_rows=largest)
 
     def _why_no_credit(self, table: Table, now: float) -> Reason:
         waiting = [session for session in self.actors.live(now) if not session.outstanding]
@@ -324,7 +324,7 @@ class Replay:
             table,
             storage_error=self.journal.error,
             log_behind=largest.window_full or self.journal.room(table.ring.dtype.itemsize) < largest.chunk_rows,
-            batch=self._largest_batch,
+            batch=self._max_batch,
             chunk_rows=largest.chunk_rows,
             learner_alive=self.learners.live_count(now) > 0,
         )

@@ -38,7 +38,7 @@ from common.wire.keys import ClientKind, Keys
 from common.wire.messages import FromPeer, LearnerReport, Open, Priorities, PutWeights, Refused, SampleRequest
 from common.wire.sockets import bind, make_socket, receive_from, send
 from replay_server.durability.committer import Committer
-from replay_server.memory_guard import EXTRA_BYTES_PER_RECORD, MemoryGuard
+from replay_server.memory_guard import MAX_EXTRA_BYTES_PER_RECORD, MemoryGuard
 from replay_server.metrics import Timings
 from replay_server.replay import Replay
 from replay_server.sessions.session import Reply
@@ -46,20 +46,25 @@ from replay_server.sessions.session import Reply
 POLL_TIMEOUT_MS = 50
 """Longest wait for a message [ms], and so the longest time between two checks of waits and dead connections."""
 MAX_MESSAGES_PER_ITERATION = 64
+"""Maximum number of messages handled before batches, credit and acknowledgements are sent."""
 MAX_SEND_QUEUE = 256
-"""Replies that a peer may leave unread before further replies to it are dropped."""
+"""Maximum number of replies that a peer has not read; further replies to it are dropped."""
 MAX_RECEIVE_QUEUE = 64
-"""Messages of a peer that may wait here; further ones wait at the peer. An actor's window of chunks fits."""
+"""Maximum number of messages that wait here for each peer; further messages wait at the peer.
+
+An actor's window of chunks must fit.
+"""
 DRAIN_TIMEOUT_S = 3.0
-"""Longest wait for the log at shutdown."""
+"""Longest wait for the log at shutdown [s]."""
 FAILING_DRAIN_TIMEOUT_S = 1.0
-"""Longest wait for the log at shutdown if it has been failing already."""
+"""Longest wait at shutdown for a log that already fails [s]."""
 
 PEER_BYTES = 2**30
+"""Default limit of the memory that incomplete messages may take [bytes]."""
 MEMORY_CHECK_PERIOD_S = 0.25
-"""Time between two checks of the memory in use."""
+"""Time between two checks of the memory in use [s]."""
 REBIND_WAIT_S = 0.5
-"""Time that freed memory has to return to the system once all connections are closed."""
+"""Wait for freed memory to return to the system after all connections are closed [s]."""
 LEARNERS_ONLY = (Open, SampleRequest, Priorities, PutWeights, LearnerReport)
 """Messages that a client with an actor's key may not send: they could replace the run or its policies."""
 
@@ -113,7 +118,7 @@ class Server:
         return resolved
 
     def run(self, stop: Stop, health: Health) -> None:
-        """Serves until asked to stop, then waits for the log to commit the received chunks."""
+        """Serves until a stop is requested, then waits for the log to commit the received chunks."""
         while not stop.requested:
             self._poller.poll(POLL_TIMEOUT_MS)
             self._iterate(time.monotonic())
@@ -176,7 +181,7 @@ class Server:
 
     def _records_bytes(self) -> int:
         table = self._replay.table
-        return table.size * (table.ring.dtype.itemsize + EXTRA_BYTES_PER_RECORD) if table else 0
+        return table.size * (table.ring.dtype.itemsize + MAX_EXTRA_BYTES_PER_RECORD) if table else 0
 
     def _advance(self, now: float) -> None:
         """Applies commits, sends replies, and submits new writes."""
@@ -190,7 +195,7 @@ class Server:
             self._committer.submit(self._replay.journal.take_writes())
 
     def _take_message(self, now: float) -> bool:
-        """Handles one message; returns whether there was one. No message of a peer ends the server."""
+        """Handles one message; returns whether there was one. A malformed message must not end the server."""
         try:
             sender, frames = receive_from(self._socket)
         except zmq.Again:
@@ -223,7 +228,7 @@ class Server:
                 self._replay.drop_peer(peer)
 
     def _drain(self) -> None:
-        """Takes no more messages, and waits a while for the log to commit the received chunks, to acknowledge them."""
+        """Stops receiving, waits for the log to commit the received chunks, and acknowledges them."""
         self._replay.drain()
         failing = self._committer is not None and bool(self._committer.error)
         deadline = time.monotonic() + (FAILING_DRAIN_TIMEOUT_S if failing else DRAIN_TIMEOUT_S)
@@ -232,8 +237,8 @@ class Server:
             self._poller.poll(POLL_TIMEOUT_MS)
             self._advance(time.monotonic())
         self._advance(time.monotonic())
-        if left := len(self._replay.journal):
-            _log.warning("chunks not committed at shutdown, their actors send them again chunks=%d", left)
+        if uncommitted := len(self._replay.journal):
+            _log.warning("chunks not committed at shutdown, their actors send them again chunks=%d", uncommitted)
 
 
 def why_not_permitted(kind: ClientKind | None, message: FromPeer) -> str:

@@ -1,19 +1,19 @@
-r"""Runs a whole training run on this machine: the processes of `shoal train`, child.
+r"""Runs a training run on this machine: starts and supervises the processes of `shoal train`.
 
     embedded Redis <-- replay server <-- actors (n workers)
                              ^    \        ^ weights
                              |     v       |
                              +--- learner -+
 
-Sockets are unix sockets in a private directory. Each process logs into the run's `logs/`. The learner ends when the
-budget is used; then actors, replay server and Redis are ended. A process that dies is restarted. The evaluation that
-follows is in shoal/commands/train/session.py.
+The sockets are unix sockets in a private directory. Each process logs to a file in the run's `logs/`. A process that
+dies is restarted. The learner ends when the budget is used; then the launcher ends actors, replay server and Redis. The
+evaluation that follows is in shoal/commands/train/session.py.
 
-| waits for                  | freed by                                           |
-|----------------------------|----------------------------------------------------|
-| Redis to load its data     | its first answer, or its end                       |
-| the learner to end         | the budget; the status is shown every half second  |
-| a process to end           | its end, or SIGKILL after 20 s                     |
+| the launcher waits for | what ends the wait                                |
+|------------------------|---------------------------------------------------|
+| Redis to load its data | its first answer, or its end                      |
+| the learner to end     | the budget; the status is shown every half second |
+| a process to end       | its end, or SIGKILL after 20 s                    |
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ POLL_PERIOD_S = 0.5
 _SOCKETS = "sockets"
 _REDIS = "redis"
 LOCKSTEP = "lockstep"
-"""Directory in which `--lockstep` stores what an interrupted run continues from."""
-_PREFIX = "shoal-"
+"""Directory of the snapshots from which `--lockstep` continues an interrupted run."""
+_SOCKETS_PREFIX = "shoal-"
 """Prefix of a socket directory outside the run's directory."""
 
 _log = logging.getLogger(__name__)
@@ -65,12 +65,12 @@ class LocalRun:
         self._supervisor = Supervisor()
         self._sockets = _socket_directory(directory.path)
         self._redis_data = directory.path / _REDIS
-        # Outside the run's directory: the failure to report may be that its disk is full.
+        # Outside the run's directory, because the failure may be that its disk is full.
         self._notes = Path(tempfile.mkdtemp(prefix="shoal-notes-"))
         self._context = zmq.Context()
 
     def train(self, stop: Stop, display: Display) -> bool:
-        """Runs until the learner is done (returns True) or a stop is requested (returns False)."""
+        """Runs until the learner has used its budget (returns True) or a stop is requested (returns False)."""
         try:
             learner = self._start(stop)
             if learner is None:
@@ -129,12 +129,12 @@ class LocalRun:
         return learner
 
     def _audit_options(self) -> dict[str, object]:
-        """Returns the options for the audit; a ledger of transitions deleted with a finished run is renamed first."""
+        """Returns the options for the audit. Renames an audit whose transitions were deleted at the end of the run."""
         if not self._config.audit:
             return {}
         path = self._directory.audit
         if path.exists() and self._config.redis == "embedded" and not self._redis_data.exists():
-            # Redis had acknowledged those transitions: the audit would count them as lost.
+            # Those transitions were acknowledged and then deleted: a continued audit would count them as lost.
             backups = (path.with_name(f"{path.name}.{number}") for number in itertools.count(1))
             path.rename(next(backup for backup in backups if not backup.exists()))
         return {"audit": path}
@@ -181,14 +181,14 @@ class LocalRun:
                     stdout=output,
                     stderr=output,
                     env={
-                        # One thread per process, unless the user says otherwise: the processes are the parallelism.
+                        # One BLAS thread per process by default: the processes already use all cores.
                         "OPENBLAS_NUM_THREADS": "1",
                         **_without_settings(os.environ),
                         "PYTHONPATH": python_path(),
                         **(environment or {}),
                         VARIABLE: str(note),
                     },
-                    # The terminal's Ctrl-C must reach the launcher only; it ends the processes in order.
+                    # Ctrl-C in the terminal must reach the launcher only, which ends the processes in order.
                     start_new_session=True,
                 )
 
@@ -209,7 +209,7 @@ def endless_episode_text(status: Status) -> str:
 
 
 def delete_transitions(directory: RunDirectory) -> None:
-    """Deletes the replay's data, which only a continued run needs."""
+    """Deletes the stored transitions of a run, which only a continued run needs."""
     for name in (_REDIS, LOCKSTEP):
         shutil.rmtree(directory.path / name, ignore_errors=True)
 
@@ -222,10 +222,10 @@ def replay_url(directory: RunDirectory) -> str:
     if not sockets.exists() and (directory.path / LOCKSTEP).exists():
         raise ConfigError(
             f"{directory.path} trains in lockstep, in one process without a replay server; read its progress in "
-            f"{directory.metrics_file}"
+            f"{directory.metrics_file}."
         )
     if not sockets.exists():
-        raise ConfigError(f"`shoal train` is not training {directory.path}; pass its replay server with --replay")
+        raise ConfigError(f"no `shoal train` runs in {directory.path} here; pass its replay server with --replay.")
     return f"ipc://{sockets.resolve() / 'replay'}"
 
 
@@ -256,7 +256,7 @@ def _newest_status(client: Client) -> Status | None:
             if isinstance(received[0], Status):
                 newest = received[0]
     except ProtocolError as e:
-        _log.warning("ignored a malformed reply of the replay server: error=%s", e)
+        _log.warning("ignored a malformed reply of the replay server error=%s", e)
     client.send(StatusRequest())
     return newest
 
@@ -273,15 +273,15 @@ def _socket_directory(run: Path) -> Path:
         inside.mkdir(mode=0o700, exist_ok=True)
         inside.chmod(0o700)
         return inside
-    for parent in (tempfile.gettempdir(), "/tmp", f"/run/user/{os.getuid()}"):  # noqa: S108  (a private one in it)
-        if _fits(Path(parent) / f"{_PREFIX}12345678"):
+    for parent in (tempfile.gettempdir(), "/tmp", f"/run/user/{os.getuid()}"):  # noqa: S108  (mkdtemp makes a private directory in it)
+        if _fits(Path(parent) / f"{_SOCKETS_PREFIX}12345678"):
             with contextlib.suppress(OSError):
-                elsewhere = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+                elsewhere = Path(tempfile.mkdtemp(prefix=_SOCKETS_PREFIX, dir=parent))
                 inside.symlink_to(elsewhere)
                 return elsewhere
     raise ConfigError(
         f"--run {run}: the paths of the run and of TMPDIR ({tempfile.gettempdir()}) are too long for unix sockets, "
-        f"which allow {MAX_SOCKET_PATH} bytes; choose a shorter --run or TMPDIR"
+        f"which allow {MAX_SOCKET_PATH} bytes; choose a shorter --run or TMPDIR."
     )
 
 

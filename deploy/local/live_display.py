@@ -1,4 +1,4 @@
-"""Shows a run while it trains: a live table on a terminal, a line every ten seconds elsewhere."""
+"""The display of a run while it trains: a live table on a terminal, a line every ten seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from learner_node.run_checks.inputs import first_words
 
 LINE_PERIOD_S = 10.0
 MAX_BUSY_SHOWN = 2
+"""Maximum number of busy actors that are shown with their activity."""
 SILENT_S = 10.0
-"""A learner reports once a second; after this time without a report its activity is unknown."""
+"""After this time [s] without a report (normally one each second), the learner's activity is unknown."""
 STALL_S = 60.0
-"""Actors that have waited longer for the learner are shown as waiting, not as held to the ratio."""
+"""Actors that have waited longer [s] for the learner are shown as waiting, not as limited by the ratio."""
 _RATE_LIMITED = re.compile(r"actors waiting for the learner: \S+( \S)? samples behind \((\d+) s\)")
-"""A wait in `Status.waiting` that holds actors to the ratio of samples to inserts."""
+"""Matches a wait in `Status.waiting` that is the normal effect of the rate limiter."""
 
 
 class Display(Protocol):
@@ -88,7 +89,7 @@ class LineDisplay:
                 self._print(problem)
         self._problems = list(problems)
         for warning in status.learner.warnings if status and status.learner else ():
-            # The numbers in a warning may change; its first words do not.
+            # A repeated warning may contain other numbers, but it starts with the same words.
             if (subject := first_words(warning)) not in self._warned:
                 self._warned.add(subject)
                 self._print(f"warning: {warning}")
@@ -157,7 +158,7 @@ def draw(
                 Text("budget", style="dim"), ProgressBar(total=1.0, completed=status.learner.progress, width=40)
             )
         for name, value in status_rows(status):
-            # Text, not markup: messages of an environment may contain brackets.
+            # Text, not markup, because messages of an environment may contain brackets.
             table.add_row(Text(name, style="dim"), Text(value))
         parts.append(table)
     parts.extend(Text(problem, style="yellow") for problem in problems)
@@ -200,14 +201,14 @@ def status_rows(status: Status) -> list[tuple[str, str]]:
 
 
 def _actors(status: Status) -> str:
-    """Returns the number of actors, and what slows some of them down."""
+    """Returns the number of actors, and the activity of busy ones."""
     busy = [f"{actor.actor}: {actor.doing}" for actor in status.actors if actor.doing]
     more = [f"{len(busy) - MAX_BUSY_SHOWN} more"] if len(busy) > MAX_BUSY_SHOWN else []
     return "; ".join([str(status.actor_count), *busy[:MAX_BUSY_SHOWN], *more])
 
 
 def _is_rate_limited(wait: str) -> bool:
-    """Returns whether a wait is the normal one: the learner is the bottleneck, and actors are held to the ratio."""
+    """Returns whether a wait is normal: the learner is the bottleneck, and the rate limiter slows the actors down."""
     match = _RATE_LIMITED.fullmatch(wait)
     return match is not None and int(match[2]) < STALL_S
 
@@ -218,7 +219,7 @@ def _rate_limited_text(status: Status) -> str:
 
 
 def _learner_rows(status: Status) -> list[tuple[str, str]]:
-    """Returns the rows that show the learner's clock and its start."""
+    """Returns the rows that show the learner's training time and its activity."""
     learner, shown = status.learner, []
     if learner is None:
         return []
@@ -232,7 +233,7 @@ def _learner_rows(status: Status) -> list[tuple[str, str]]:
 
 
 def no_episode_ended(status: Status) -> bool:
-    """Returns whether no episode can have ended: reports, which count episodes, arrive later than chunks."""
+    """Returns whether no episode has ended, once the reports that count episodes cover half of the steps."""
     reported = sum(actor.env_steps for actor in status.actors)
     return not status.episodes and 0 < status.inserts <= 2 * reported
 
@@ -250,7 +251,7 @@ def _return_text(status: Status) -> str:
 
 
 def learner_activity(learner: LearnerReport, seconds_since_seen: float) -> str:
-    """Returns the activity of the learner according to its last report."""
+    """Returns what the learner does, according to its last report."""
     if learner.finished:
         return "finished"
     if learner.doing and not learner.doing.startswith("warming up"):

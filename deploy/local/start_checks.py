@@ -1,4 +1,4 @@
-"""Checks of `shoal train`: memory before its processes start, slow starts, and runs that end without an update."""
+"""Checks of `shoal train`: enough memory, slow starts, and runs that end without an update."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def refuse_without_cuda() -> None:
 
 
 def untrained_text(directory: RunDirectory) -> str:
-    """Returns the explanation for a run that used its budget before its first update; empty for a trained run."""
+    """Returns why a run made no update before its budget was used; empty for a trained run."""
     if not directory.policy_file.exists() or load_policy(directory.policy_file).updates:
         return ""
     return ended_too_early(directory.run.spec)

@@ -1,6 +1,6 @@
-"""Starts the processes of one run on this machine, keeps them alive, and ends them in order.
+"""The supervisor of a run on this machine: starts its processes, restarts them, and ends them in order.
 
-`outcome` decides from values alone what follows the end of a process; `Supervisor` does it.
+`outcome` decides from values alone what follows the end of a process; `SupervisedProcess` carries it out.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def outcome(
     """Decides what follows the end of a process with this exit code (negative: the signal that killed it).
 
     finishes: whether the work of the process is done, so that exit code 0 is its proper end. message: its last message.
-    permanent: whether the process says that a restart cannot help, as an actor node does after it gave a worker up.
+    permanent: whether the process reported an error that a restart cannot fix.
     """
     if code == DONE and finishes:
         return Finished()
@@ -37,13 +37,13 @@ def outcome(
     elif permanent:
         cause = "permanent"
     elif code == NO_PEER and not policy.restarts:
-        # A process that was restarted had its peers before: they may be restarting too.
+        # Only at the first start: later, the peers may be restarting too.
         cause = "peer"
     return policy.decide(ProcessExit(cause, message, progressed=ran_s >= STEADY_S))
 
 
 class SupervisedProcess:
-    """One child process and its history over all restarts."""
+    """One supervised process, over all its restarts."""
 
     def __init__(
         self,
@@ -55,13 +55,13 @@ class SupervisedProcess:
     ) -> None:
         """Takes the function that starts the process, and its log.
 
-        is_done: returns whether the work of the process is done, for a process that ends by itself. note: the file in
-        which the process leaves its failures (`common.process.failure_note`).
+        is_done: returns whether the work of the process is done, for a process that ends by itself. note: the file to
+        which the process writes its failures (`common.process.failure_note`).
         """
         self.name, self.log = name, log
         self._note = FailureNote(note)
         self._failure: Failure | None = None
-        """The last failure that the current process left."""
+        """The last failure that the current process reported."""
         self.handled_failures: list[str] = []
         """Failures that the process handled itself, such as the end of a worker; the supervisor empties it."""
         self._is_done = is_done
@@ -95,7 +95,7 @@ class SupervisedProcess:
         if self.process is not None:
             self._handle_exit(self.process.returncode, now)
         elif now >= self._start_at:
-            _log.info("restarting: process=%s", self.name)
+            _log.info("restarting process=%s", self.name)
             self.start()
 
     def _read_failures(self) -> None:
@@ -149,7 +149,7 @@ class SupervisedProcess:
                 on_wait(f"waiting for {self.name} to end (at most {timeout_s:.0f} s)")
                 self.process.wait(max(timeout_s - SLOW_END_S, 0.0))
         except subprocess.TimeoutExpired:
-            _log.warning("%s did not end within %.0f s; killed", self.name, timeout_s)
+            _log.warning("process did not end in time, killed process=%s timeout_s=%.0f", self.name, timeout_s)
             self.process.kill()
             self.process.wait()
 
@@ -180,7 +180,7 @@ class Supervisor:
 
     @property
     def problems(self) -> list[str]:
-        """Why processes do not run, one text for each."""
+        """The reasons why processes do not run, one text for each process."""
         return [child.problem for child in self.processes if child.problem]
 
     def take_handled_failures(self) -> list[str]:
@@ -199,7 +199,7 @@ class Supervisor:
             for child in reversed(self.processes):
                 child.end(timeout_s, on_wait)
         except BaseException:
-            # A second Ctrl-C: the user does not wait any longer, and no process may be left behind.
+            # After a second Ctrl-C the launcher ends at once, and no process may be left behind.
             for child in reversed(self.processes):
                 child.kill()
             raise

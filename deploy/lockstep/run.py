@@ -1,11 +1,11 @@
 """A lockstep run: all parts in one process and in a fixed order, so that the same seed gives the same bits.
 
-    Learner.run:   stream.next() -> update -> what is due -> stream.next() -> ...
+    Learner.run:   stream.next() -> update -> periodic actions -> stream.next() -> ...
                    |                          |
-                   an actor's chunk,          weights for the next chunk; by the clock: log, status, checkpoint
+                   an actor's chunk,          weights for the next chunk; log, status, checkpoint by wall-clock time
                    then the replay's batch
 
-The clock decides only about logs, status and checkpoints, which do not change what is learnt. No part waits.
+Wall-clock time determines only logs, status and checkpoints, which do not change what is learnt. No part waits.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class LockstepRun:
     def __init__(
         self, directory: RunDirectory, run: Run, config: TrainConfig, checkpoint_every_s: float = 20.0
     ) -> None:
-        """Takes the learner's role in the directory and restores the snapshot there, if any.
+        """Locks the directory against other learners and restores its snapshot, if there is one.
 
-        ConfigError if another process has the role, for chunks too large, and for other numbers of actors or copies.
+        ConfigError if another learner has the lock, chunks are too large, or the number of actors or copies differs.
         ShoalError for a damaged snapshot.
         """
         self._directory, self._run, self._config = directory, run, config
@@ -56,7 +56,7 @@ class LockstepRun:
         chunk_steps = ActorConfig(copies=config.copies, chunk_rows=config.chunk_rows).chunk_steps
         check_chunk_size(run, chunk_steps * config.copies)
         if run.spec.budget.seconds:
-            _log.warning("with --time the end depends on the clock; pass only --steps to get the same bits again")
+            _log.warning("--time ends the run by wall-clock time; pass only --steps to get the same bits again")
         self._threads_before = use_threads(config.threads)
         self._reproducibility = ReproducibilitySettings(
             config.copies, chunk_steps, config.threads, run.spec, library_versions()
@@ -90,7 +90,7 @@ class LockstepRun:
     # ---- start and resume -----------------------------------------------------------------------------------------
 
     def _open(self, done: Counters) -> LockstepStream:
-        """Returns the stream, restored from the snapshot after that many updates, if there is one."""
+        """Returns the stream, restored from the snapshot of the checkpoint if there is one."""
         setting, count = self._reproducibility, self._config.actors
         actors = [
             LockstepActor(
@@ -134,7 +134,7 @@ class LockstepRun:
         if (actors, old.copies) != (self._config.actors, new.copies):
             raise ConfigError(
                 f"--run {self._directory.path} was interrupted with --actors {actors} --copies {old.copies}, "
-                f"not --actors {self._config.actors} --copies {new.copies}; resume it with the former"
+                f"not --actors {self._config.actors} --copies {new.copies}; resume it with the former."
             )
         if old.threads != new.threads:
             _warn_bits_differ(f"--threads was {old.threads}")
@@ -147,7 +147,7 @@ class LockstepRun:
     # ---- snapshots ------------------------------------------------------------------------------------------------
 
     def _save_snapshot(self, done: Counters) -> None:
-        """Stores the state that the checkpoint about to be written lacks; nothing once the budget is used."""
+        """Stores the state of actors and replay, before the learner's checkpoint; nothing once the budget is used."""
         if schedule.progress(self._run.spec.budget, done.env_steps, done.trained_s) >= 1.0:
             return
         stream, table = self._stream, self._stream.table

@@ -1,13 +1,12 @@
-"""Snapshots of a lockstep run: with the learner's checkpoint, an interrupted run continues from them.
+"""Snapshots of a lockstep run: with the learner's checkpoints, they let an interrupted run continue.
 
 The files are in the run's `lockstep/`:
 
     state-0000012345.safetensors    actors, worlds, sampler and counters after 12,345 updates: one for each checkpoint
     records-000000000000.bin        the replay's transitions (record_files.py)
 
-They are written in this order: transitions, state, checkpoint. Whenever the process is killed, the newest checkpoint
-has the files it needs; the training since then is lost, and repeated with the same bits. No pickle; digests over all
-content.
+The order of writing is transitions, state, checkpoint. So the newest checkpoint always has the files it needs, even
+after a kill; a resumed run repeats the lost training with the same bits. No pickle; digests over all content.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ class LimiterCounters(msgspec.Struct, frozen=True):
 
 
 class ReproducibilitySettings(msgspec.Struct, frozen=True):
-    """The settings and library versions on which the bits depend, in addition to the state."""
+    """The settings and library versions that determine the bits, in addition to the state."""
 
     copies: int
     chunk_steps: int
@@ -168,12 +167,12 @@ class SnapshotStore:
     def _damaged(self, what: str) -> ShoalError:
         return ShoalError(
             f"{what}; move {self._directory} away to continue from the checkpoint with an empty replay (the results "
-            "will differ from those of the uninterrupted run)"
+            "will differ from those of the uninterrupted run)."
         )
 
 
 def library_versions() -> dict[str, str]:
-    """Returns the versions that the bits depend on."""
+    """Returns the versions of the libraries that influence the bits."""
     return {name: metadata.version(name) for name in BIT_RELEVANT_LIBRARIES}
 
 

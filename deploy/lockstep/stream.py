@@ -2,10 +2,11 @@
 
     learner: next()   one actor collects one chunk, if the rate limiter allows it
                       Replay.handle(Chunk), Replay.handle(SampleRequest), Replay.advance() -> the batch, if allowed
-    learner: publish  before each chunk: each is collected with the newest weights, as by an actor that has waited
+    learner: publish  before each chunk, so that each chunk is collected with the newest weights
 
-The replay is the replay server's, with messages in and replies out: the same limiter, ring and samplers. Its time is
-fixed, so that no lease ends and nothing depends on a clock. Rates are for display only and are measured here.
+The replay is the one of the replay server: messages in, replies out; the same limiter, ring and samplers. The time
+passed to it is constant, so that no lease ends and nothing depends on wall-clock time. Rates are measured here, for
+display only.
 """
 
 from __future__ import annotations
@@ -87,9 +88,9 @@ class LockstepStream:
 
     opened = True
     weights_version = 0
-    """The replay stores no weights: no actor joins later."""
+    """Always 0: the replay stores no weights, because no actor joins later."""
     absent = ""
-    """All parts are in this process."""
+    """Always empty: no peer can be absent, because all parts are in this process."""
 
     def open(self, timeout_s: float) -> bool:  # noqa: ARG002  (nothing here waits)
         """Returns whether the replay has admitted the learner: always."""
@@ -116,7 +117,7 @@ class LockstepStream:
         return self._replay.learner_wait.reason.text or "the actors' next chunk"
 
     def next(self, timeout_s: float) -> SampledBatch | None:  # noqa: ARG002  (nothing here waits)
-        """Lets at most one actor collect a chunk; then returns a batch if the ratio allows one.
+        """Lets at most one actor collect a chunk, then returns a batch if the rate limiter allows one.
 
         Returns None once the budget of steps is used, and while an actor lacks weights to collect with.
         """
@@ -143,7 +144,7 @@ class LockstepStream:
             self._handle(_LEARNER, message, payload)  # type: ignore[arg-type]
 
     def update_priorities(self, records: SampledBatch, errors: Any) -> None:
-        """Tells the replay how large the TD errors `[B]` of a batch's records were."""
+        """Sends the TD errors `[B]` of a batch's records to the replay, which makes them priorities."""
         self._handle(_LEARNER, *priority_update(records, errors))
 
     def close(self) -> None:
@@ -181,8 +182,7 @@ class LockstepStream:
     def sessions(self) -> tuple[ActorSnapshot, ...]:
         """Returns the snapshot of each actor.
 
-        Grant orders are only compared. They are counted backwards from the newest, so that those of a new replay, which
-        start at 0, come later.
+        Grant orders are counted backwards from the newest, 0, because a resumed replay counts upwards from 0.
         """
         sessions = [self._replay.actors.sessions[actor.name] for actor in self.actors]
         grant_orders = sorted({session.grant_order for session in sessions})
@@ -287,9 +287,9 @@ class LockstepBroadcast:
         self.stream: LockstepStream | None = None
 
     def first_version(self, checkpoint: int, remembered: int, checkpoint_period_s: float) -> int:  # noqa: ARG002
-        """Returns the version after the checkpoint's, or the checkpoint's if the next chunk still waits for it."""
-        still_waits = self.stream is not None and self.stream.published
-        return checkpoint if still_waits else checkpoint + 1
+        """Returns the checkpoint's version if the next chunk still uses it, else the version after it."""
+        still_in_use = self.stream is not None and self.stream.published
+        return checkpoint if still_in_use else checkpoint + 1
 
     def is_due(self, updates: int, now: float) -> bool:  # noqa: ARG002
         """Returns whether a chunk is next."""

@@ -11,9 +11,9 @@ from common.wire.messages import Chunk
 from replay_server.durability.redis_protocol import Command
 
 MAX_GROUP_CHUNKS = 64
-"""Most chunks in one transaction."""
+"""Maximum number of chunks in one transaction."""
 GROUP_BYTES = 4 * 2**20
-"""Bytes of chunks after which a transaction takes no more."""
+"""A transaction is complete once its chunks have at least this size [bytes]."""
 
 Mark = tuple[int, ...]
 """A few counters that distinguish a log from an older state of the same log."""

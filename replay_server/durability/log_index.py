@@ -174,7 +174,7 @@ class ChunkLogIndex:
         return ("HSET", self.keys.state, "refills", self._state["refills"])
 
     def restore(self, contents: LogContents) -> None:
-        """Takes over what was read from the log."""
+        """Sets the index to the contents that were read from the log."""
         self._actors = {actor: f"{incarnation}:{seq}" for actor, (incarnation, seq) in contents.actors.items()}
         self._state = msgspec.structs.asdict(contents.state)
         self._definitions = {self.keys.run: msgspec.json.encode(contents.run)}

@@ -1,4 +1,4 @@
-"""Recovery, in both directions: the ring from the log at the start, and chunks that Redis has lost from the ring."""
+"""Recovery in both directions: the ring from the log at the start, and chunks that Redis has lost from the ring."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from replay_server.table.table import Table
 
 REPORT_PERIOD_S = 2.0
 MAX_SKIPS_LOGGED = 5
-"""Skipped chunks that are logged one by one; all are counted."""
+"""Maximum number of skipped chunks that are logged one by one; all are counted."""
 MAX_COPY_ATTEMPTS = 100
 COPY_RETRY_PERIOD_S = 0.001
 """Pause between two attempts to copy a chunk [s], in which the server's loop can finish an insertion."""
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 class RecoveryResult(NamedTuple):
-    """What a recovery found."""
+    """The counts of a recovery: what was recovered and what was skipped."""
 
     transitions: int
     chunks: int
@@ -115,8 +115,8 @@ def _fill_index(index: ChunkLogIndex, found: list[tuple[int, int, bytes]], inser
 class RingChunks:
     """Finds a replay's stored chunks in its ring, for a Redis that has lost them.
 
-    The committer's thread reads while the server's loop inserts, without a lock: a chunk's own checksum shows whether
-    the copy is whole.
+    The committer's thread reads while the server's loop inserts, without a lock: a chunk's checksum shows whether
+    the copy is complete.
     """
 
     def __init__(self, replay: Replay) -> None:

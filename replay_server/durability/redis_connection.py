@@ -18,8 +18,11 @@ from common.errors import ConfigError, PeerError
 from common.process.stop import Stop
 
 TIMEOUT_S = 10.0
+"""Timeout of connecting and of one command [s]."""
 RETRY_PERIOD_S = 0.25
+"""Time between two attempts to reach Redis [s]."""
 LOG_PERIOD_S = 5.0
+"""Time between two log lines of one wait [s]."""
 
 _log = logging.getLogger(__name__)
 

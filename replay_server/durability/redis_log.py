@@ -30,12 +30,13 @@ from replay_server.durability.redis_connection import error_text
 from replay_server.durability.redis_protocol import Command, pack
 
 FSYNC_WAIT_MS = 5_000
+"""Timeout of WAITAOF [ms]."""
 READ_BYTES = 4 * 2**20
 """Approximate size of one read of chunks."""
 READS_AHEAD = 2
-"""Reads that Redis is asked for before their answers are taken."""
+"""Number of reads that are requested before the first answer is processed."""
 MAX_KEYS = 512
-"""Most keys in one command."""
+"""Maximum number of keys in one command."""
 
 _log = logging.getLogger(__name__)
 
@@ -74,9 +75,9 @@ class RedisLog:
         self.source: Callable[[StoredChunk], bytes | None] = lambda _: None
         """Source for chunks that Redis lost; None if no copy exists."""
         self._loss: _Loss | None = None
-        """What Redis has lost and has not been rewritten; None if it is complete."""
+        """Chunks that Redis has lost and that have not been written again; None if the log is complete."""
         self._refilled_from: int | None = None
-        """Number of the first chunk that was ever rewritten."""
+        """Number of the first chunk that was ever written again; None if none was."""
 
     # ---- writing --------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Redis commands as bytes (RESP 2). Large values are sent from where they are; redis-py would copy them first."""
+"""Redis commands as bytes (RESP 2). Sends large values without a copy, unlike redis-py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The learners, their waiting requests, and the order in which these are served. Pure."""
+"""The learners and their requests for batches, served in fair order. Pure."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from replay_server.table.table import Table
 
 MAX_LEARNERS = 64
 MAX_REQUESTS = 64
-"""Most requests of one learner that may wait."""
+"""Maximum number of waiting requests of one learner."""
 FORGET_S = 60.0
-"""A learner that is silent for this time is dropped with its requests; if it returns it must open the run again."""
+"""A learner that is silent for this time [s] is dropped with its requests; it must open the run again."""
 WAIT_REPORT_PERIOD_S = 1.0
 """Time between two Held for one request [s]."""
 
@@ -56,7 +56,7 @@ class Learners:
         return sum(now - learner.last_seen_at <= LEASE_S for learner in list(self._by_peer.values()))
 
     def open(self, peer: bytes, name: str, now: float) -> list[Reply]:
-        """Adds a learner; its earlier requests are dropped, whichever routing id they came from."""
+        """Adds a learner. Drops earlier requests of a learner with this name, from any routing id."""
         self._by_peer = {id_: learner for id_, learner in self._by_peer.items() if learner.name != name}
         if len(self._by_peer) >= MAX_LEARNERS:
             return [Reply(peer, Refused(f"{MAX_LEARNERS} learners are connected; stop one of them."))]
@@ -83,7 +83,7 @@ class Learners:
         return []
 
     def serve(self, table: Table) -> list[Reply]:
-        """Returns the batches that the rate limiter allows: one of each learner in turn, its oldest request first."""
+        """Returns the batches that the rate limiter allows, round robin over learners, oldest request first."""
         replies: list[Reply] = []
         while served := [
             self._batch(learner, table) for learner in self._by_peer.values() if _servable(learner, table)

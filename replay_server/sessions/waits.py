@@ -1,4 +1,4 @@
-"""What actors and learner wait for: the reason as text, and how long the wait has lasted. Pure."""
+"""The waits of actors and learner: their reason as text, and their duration. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CAUSES: dict[str, tuple[Cause, ...]] = {
     "actors": ("learner", "turn", "redis", "band", "shutdown"),
     "learner": ("warm_up", "actors"),
 }
-"""What each side may wait for."""
+"""The possible causes of a wait, by side."""
 
 
 class Reason(NamedTuple):
@@ -25,7 +25,7 @@ NOTHING = Reason("", "")
 
 
 class Wait:
-    """One side's wait: since when, for what, and the total time by cause."""
+    """The wait of one side (actors or learner): its reason, its duration, and the total time by cause."""
 
     def __init__(self, side: str) -> None:
         self.side = side
@@ -39,8 +39,8 @@ class Wait:
     def update(self, reason: Reason, now: float, progress: int) -> None:
         """Notes at monotonic time `now` what the side waits for; NOTHING ends the wait.
 
-        progress: a count of what the side has done. While it grows, some peers of the side only wait for their turn,
-        which is how the limiter holds the ratio; the wait counts from the last growth.
+        progress: a count of what the side has done. While it grows, the wait is the normal effect of the rate limiter:
+        some peers wait for others. The duration therefore counts from the last growth.
         """
         self.progressed = progress != self._progress
         if self.reason.cause:
@@ -69,22 +69,22 @@ def why_no_credit(
         return Reason(
             "band",
             f"a larger replay.error_buffer: chunks of {chunk_rows} transitions never fit into {limiter.half_width:g};"
-            " start the learner with a larger one, or with 0 to have it chosen",
+            " start the learner with a larger one, or with 0 to choose it automatically",
         )
     if not limiter.may_insert(chunk_rows, table.size):
         absent = "" if learner_alive else "; none is connected"
         return Reason("learner", f"the learner: {_short(limiter.error)} samples behind{absent}")
     if log_behind:
         return Reason("redis", "Redis to take the chunks already sent")
-    return Reason("turn", "room: other actors hold the credit there is")
+    return Reason("turn", "room: other actors have all the credit")
 
 
 def why_no_batch(table: Table, count: int, *, actors_alive: int) -> Reason:
     """Returns what a batch of `count` transitions waits for."""
     absent = "" if actors_alive else "; none is connected"
-    least = table.limiter.spec.min_size
-    if table.size < least:
-        return Reason("warm_up", f"actors: {table.size:,} of {least:,} transitions to start with{absent}")
+    min_size = table.limiter.spec.min_size
+    if table.size < min_size:
+        return Reason("warm_up", f"actors: {table.size:,} of {min_size:,} transitions of the warm-up{absent}")
     missing = table.limiter.insert_shortfall(count, table.size)
     return Reason("actors", f"actors: {missing:,} more transitions keep the ratio{absent}")
 

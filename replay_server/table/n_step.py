@@ -88,7 +88,7 @@ class _Steps(NamedTuple):
     continues: Bools
     """`[n]`: whether the episode continues after the record."""
     must_act: Bools
-    """`[n, agents]`: agents that must act in the next step for it to count as one."""
+    """`[n, agents]`: agents that must act in the next record for it to be the next step."""
 
     @classmethod
     def of(cls, chunk: Chunk, records: Records, offset: int) -> _Steps:

@@ -25,14 +25,14 @@ from common.run.run import UNLIMITED_ROWS, ReplaySpec
 
 
 class RateLimiter:
-    """Counts inserts and samples of one run and says which are allowed; `size` is the number of stored transitions."""
+    """Counts inserts and samples of one run and decides which are allowed; `size`: number of stored transitions."""
 
     def __init__(self, spec: ReplaySpec) -> None:
         """Starts a run with both counters at 0; ConfigError when the settings would deadlock."""
         self.spec = spec
         self.inserts = self.samples = 0
         self.ratio_origin = (0, 0)
-        """Inserts and samples of the run before its transitions were lost: the ratio counts from there."""
+        """Inserts and samples before the run lost its transitions; the ratio counts from there."""
         self.half_width = spec.error_buffer or choose_half_width(spec.batch, spec.samples_per_insert, 1)
         refuse_deadlock(spec)
 
@@ -108,10 +108,10 @@ def refuse_deadlock(spec: ReplaySpec) -> None:
             f"replay.min_size {spec.min_size:,} is more than the capacity {spec.capacity:,}: sampling would never"
             " start; raise --capacity or lower replay.min_size."
         )
-    least = max(spec.samples_per_insert, (spec.batch + spec.samples_per_insert) / 2)
-    if spec.limit != "off" and 0 < spec.error_buffer < least:
+    min_error_buffer = max(spec.samples_per_insert, (spec.batch + spec.samples_per_insert) / 2)
+    if spec.limit != "off" and 0 < spec.error_buffer < min_error_buffer:
         raise ConfigError(
             f"replay.error_buffer {spec.error_buffer:g} would deadlock: with batch {spec.batch} and"
-            f" samples_per_insert {spec.samples_per_insert:g} it must be at least {least:g};"
-            " set it to 0 to have it chosen."
+            f" samples_per_insert {spec.samples_per_insert:g} it must be at least {min_error_buffer:g};"
+            " set it to 0 to choose it automatically."
         )

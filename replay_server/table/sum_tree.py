@@ -40,7 +40,7 @@ class SumTree:
         nodes = self._width + slots
         self._nodes[nodes] = values
         width = self._width >> 1
-        # Node by node, repeats included, as long as a level has many more nodes than must be recomputed.
+        # Recomputes single nodes on large levels, and whole levels from where that is faster.
         while width > 4 * len(nodes):
             nodes >>= 1
             pairs = self._pairs[nodes]
@@ -66,7 +66,7 @@ class SumTree:
         return slots
 
     def _descend(self, masses: Values, *, skip_empty: bool) -> Slots:
-        """Walks down from the root; `skip_empty` never enters an empty subtree, whatever rounding did to the mass."""
+        """Walks down from the root. skip_empty: never enters an empty subtree, even if rounding changed the mass."""
         nodes, masses, width = np.ones(len(masses), np.int64), masses.copy(), 1
         while width < self._width:
             nodes <<= 1

@@ -228,7 +228,7 @@ def test_it_outlives_a_restart_of_the_replay(start: Start, monkeypatch: pytest.M
 def test_the_time_ends_during_the_warm_up_too_and_that_is_said(start: Start, tmp_path: Path) -> None:
     run = small_run(budget={"seconds": 0.5}, replay={"min_size": 400, "batch": 16, "capacity": 1_000})
     with FakeReplay(run, inserts=0, size=40) as replay:
-        replay.holding = "actors: 40 of 400 transitions to start with"
+        replay.holding = "actors: 40 of 400 transitions of the warm-up"
         training = start(run, replay)
         until(lambda: replay.weights, "a copy of the first weights")
         assert training.learner.counters.trained_s == 0.0, "no transition has come"

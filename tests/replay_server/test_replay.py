@@ -418,7 +418,7 @@ def test_a_batch_comes_once_there_is_enough(room: Room) -> None:
     room.say("L", SampleRequest(1, 8))
     assert room.advance("L") == []
     (held,) = room.advance("L", 1.0)
-    assert held == Held(1, 0, "actors: 0 of 20 transitions to start with")
+    assert held == Held(1, 0, "actors: 0 of 20 transitions of the warm-up")
     assert room.advance("L", 0.5) == []
     assert len(room.advance("L", 0.5)) == 1
     room.send("A", "a", 1)
@@ -515,7 +515,7 @@ def test_the_status_before_any_run() -> None:
     status = Room().status()
     assert status.run is None
     assert math.isnan(status.return_mean)
-    assert status.waiting == ("actors waiting for a learner: none has brought a run yet",)
+    assert status.waiting == ("actors waiting for a learner: none has opened a run yet",)
 
 
 def test_the_status_tells_of_returns_lag_and_rates(room: Room) -> None:

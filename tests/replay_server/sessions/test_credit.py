@@ -43,7 +43,7 @@ def test_until_its_first_chunk_has_come_an_actor_may_send_one() -> None:
 def test_all_actors_together_have_no_more_on_their_way_than_the_server_may_take(kept: bool) -> None:
     sessions = [make_session(f"a{i}", 40) for i in range(100)]
     room = Journal(has_log=kept).room(RECORD_BYTES)
-    grant(sessions, room, 0, largest_rows=10**9)
+    grant(sessions, room, 0, max_rows=10**9)
     outstanding = sum(session.outstanding * session.chunk_rows * RECORD_BYTES for session in sessions)
     assert 0.9 * MAX_UNCOMMITTED_BYTES < outstanding <= MAX_UNCOMMITTED_BYTES
 

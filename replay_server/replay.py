@@ -50,9 +50,9 @@ from replay_server.rejections import RejectionReason, Rejections, check_chunk, c
 from replay_server.sessions.actors import Actors, SeqPosition, request_resend, seq_position
 from replay_server.sessions.credit import grant
 from replay_server.sessions.latest_weights import LatestWeights
-from replay_server.sessions.learners import Learner, Learners
+from replay_server.sessions.learners import Learners, LearnerSession
 from replay_server.sessions.session import ASSUMED_CHUNK_ROWS, ActorSession, Reply
-from replay_server.sessions.waits import NOTHING, Reason, Wait, why_no_batch, why_no_credit
+from replay_server.sessions.waits import NO_WAIT, Reason, Wait, why_no_batch, why_no_credit
 from replay_server.status import make_status
 from replay_server.table.table import Table
 
@@ -235,7 +235,7 @@ class Replay:
         else:
             self.rejections.late_priorities += table.update_priorities(np.frombuffer(payload, SAMPLE_INFO))
 
-    def _request(self, table: Table, learner: Learner, message: SampleRequest, now: float) -> list[Reply]:
+    def _request(self, table: Table, learner: LearnerSession, message: SampleRequest, now: float) -> list[Reply]:
         if message.count > self._max_batch and table.limiter.largest_chunk(message.count) < 1:
             detail = f"a batch of {message.count} never fits into replay.error_buffer; raise it, or set it to 0"
             return self._refuse(learner.peer, "batch", detail)
@@ -316,7 +316,7 @@ class Replay:
     def _why_no_credit(self, table: Table, now: float) -> Reason:
         waiting = [session for session in self.actors.live(now) if not session.outstanding]
         if not waiting:
-            return NOTHING
+            return NO_WAIT
         largest = max(waiting, key=lambda session: session.chunk_rows)
         if self.draining:
             return Reason("shutdown", "the replay server to return: it is shutting down")
@@ -332,7 +332,7 @@ class Replay:
     def _why_no_batch(self, table: Table, now: float) -> Reason:
         waiting = next(self.learners.waiting(), None)
         if waiting is None:
-            return NOTHING
+            return NO_WAIT
         actors = sum(1 for _ in self.actors.live(now))
         return why_no_batch(table, waiting[1].message.count, actors_alive=actors)
 

@@ -31,7 +31,7 @@ MAX_SOCKET_PATH = 100
 """Longest path of a unix socket [bytes], a little less than the limit of every system."""
 MEMORY_FACTOR = 1.5
 """Memory per byte of transitions: the allocator rounds a chunk up by as much as a quarter."""
-BASE_BYTES = 64 * 2**20
+REDIS_BASE_BYTES = 64 * 2**20
 """Memory for everything but transitions: pending commands, weights, counters, the server itself."""
 
 _log = logging.getLogger(__name__)
@@ -164,7 +164,7 @@ def memory_limit(run: Run, available_bytes: int) -> int:
             replay_bytes // 2**20,
             int(max_bytes / MEMORY_FACTOR / transition_dtype(run.joint).itemsize),
         )
-    return min(int(replay_bytes * MEMORY_FACTOR) + BASE_BYTES, max_bytes)
+    return min(int(replay_bytes * MEMORY_FACTOR) + REDIS_BASE_BYTES, max_bytes)
 
 
 def _end_with_parent(parent: int) -> None:

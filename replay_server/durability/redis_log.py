@@ -16,7 +16,7 @@ import msgspec
 import redis
 
 from common.errors import ConfigError, PeerError
-from replay_server.durability.chunk_log import GROUP_BYTES, Mark, Transaction, Write
+from replay_server.durability.chunk_log import GROUP_BYTES, LogMark, Transaction, Write
 from replay_server.durability.log_index import (
     MARK_FIELDS,
     ChunkLogIndex,
@@ -27,7 +27,7 @@ from replay_server.durability.log_index import (
     parse,
 )
 from replay_server.durability.redis_connection import error_text
-from replay_server.durability.redis_protocol import Command, pack
+from replay_server.durability.redis_protocol import RedisCommand, pack
 
 FSYNC_WAIT_MS = 5_000
 """Timeout of WAITAOF [ms]."""
@@ -109,7 +109,7 @@ class RedisLog:
         self._disconnect()
         self._client.close()
 
-    def _commit(self, commands: Sequence[Command]) -> list[Any]:
+    def _commit(self, commands: Sequence[RedisCommand]) -> list[Any]:
         """Executes commands as one transaction and returns their answers, each of them checked.
 
         One connection and one exchange, because WAITAOF counts the writes of its own connection only.
@@ -124,7 +124,7 @@ class RedisLog:
             raise redis.TimeoutError(f"its append-only file was not on disk within {FSYNC_WAIT_MS / 1_000:g} s")
         return executed
 
-    def _note_loss(self, found: Mark, before: Mark) -> None:
+    def _note_loss(self, found: LogMark, before: LogMark) -> None:
         """Notes what Redis has lost, from the mark it had before a transaction and the one it should have had."""
         (form, head, tail, refills), (_, expected_head, _, expected_refills) = found, before
         older = form > 0 and head <= expected_head

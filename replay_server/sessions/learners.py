@@ -29,7 +29,7 @@ class WaitingRequest:
 
 
 @dataclass(slots=True)
-class Learner:
+class LearnerSession:
     """One peer that has opened the run."""
 
     name: str
@@ -42,7 +42,7 @@ class Learners:
     """The table of learners, by routing id."""
 
     def __init__(self) -> None:
-        self._by_peer: dict[bytes, Learner] = {}
+        self._by_peer: dict[bytes, LearnerSession] = {}
         self.report: LearnerReport | None = None
         """The newest report of any learner."""
         self.last_seen_at = 0.0
@@ -60,11 +60,11 @@ class Learners:
         self._by_peer = {id_: learner for id_, learner in self._by_peer.items() if learner.name != name}
         if len(self._by_peer) >= MAX_LEARNERS:
             return [Reply(peer, Refused(f"{MAX_LEARNERS} learners are connected; stop one of them."))]
-        self._by_peer[peer] = Learner(name, peer, now)
+        self._by_peer[peer] = LearnerSession(name, peer, now)
         self.last_seen_at = now
         return []
 
-    def find(self, peer: bytes, now: float) -> Learner | None:
+    def find(self, peer: bytes, now: float) -> LearnerSession | None:
         """Returns the learner behind a routing id and renews its lease."""
         learner = self._by_peer.get(peer)
         if learner:
@@ -75,7 +75,7 @@ class Learners:
         """Stores a report."""
         self.report = report
 
-    def enqueue(self, learner: Learner, message: SampleRequest, now: float) -> list[Reply]:
+    def enqueue(self, learner: LearnerSession, message: SampleRequest, now: float) -> list[Reply]:
         """Queues a request, or refuses it if too many wait."""
         if len(learner.requests) >= MAX_REQUESTS:
             return [Reply(learner.peer, Refused(f"{MAX_REQUESTS} requests wait already; receive batches first."))]
@@ -91,7 +91,7 @@ class Learners:
             replies += served
         return replies
 
-    def waiting(self) -> Iterator[tuple[Learner, WaitingRequest]]:
+    def waiting(self) -> Iterator[tuple[LearnerSession, WaitingRequest]]:
         """Yields the requests that wait."""
         return ((learner, request) for learner in self._by_peer.values() for request in learner.requests)
 
@@ -115,11 +115,11 @@ class Learners:
         """Drops a learner that cannot be reached, with its requests."""
         self._by_peer.pop(peer, None)
 
-    def _batch(self, learner: Learner, table: Table) -> Reply:
+    def _batch(self, learner: LearnerSession, table: Table) -> Reply:
         message = learner.requests.popleft().message
         payload = table.sample(message.count)
         return Reply(learner.peer, Batch(message.request, message.count, table.limiter.inserts, table.size), payload)
 
 
-def _servable(learner: Learner, table: Table) -> bool:
+def _servable(learner: LearnerSession, table: Table) -> bool:
     return bool(learner.requests) and table.limiter.may_sample(learner.requests[0].message.count, table.size)

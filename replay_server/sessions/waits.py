@@ -6,8 +6,8 @@ from typing import Literal, NamedTuple
 
 from replay_server.table.table import Table
 
-Cause = Literal["", "learner", "turn", "redis", "band", "shutdown", "warm_up", "actors"]
-CAUSES: dict[str, tuple[Cause, ...]] = {
+WaitCause = Literal["", "learner", "turn", "redis", "band", "shutdown", "warm_up", "actors"]
+CAUSES: dict[str, tuple[WaitCause, ...]] = {
     "actors": ("learner", "turn", "redis", "band", "shutdown"),
     "learner": ("warm_up", "actors"),
 }
@@ -17,11 +17,11 @@ CAUSES: dict[str, tuple[Cause, ...]] = {
 class Reason(NamedTuple):
     """What a side waits for: `cause` is a metric's label, `text` continues "waiting for"."""
 
-    cause: Cause
+    cause: WaitCause
     text: str
 
 
-NOTHING = Reason("", "")
+NO_WAIT = Reason("", "")
 
 
 class Wait:
@@ -29,15 +29,15 @@ class Wait:
 
     def __init__(self, side: str) -> None:
         self.side = side
-        self.reason = NOTHING
-        self.seconds: dict[Cause, float] = dict.fromkeys(CAUSES[side], 0.0)
+        self.reason = NO_WAIT
+        self.seconds: dict[WaitCause, float] = dict.fromkeys(CAUSES[side], 0.0)
         self.progressed = False
         """Whether the side made progress between the last two updates."""
         self._since = self._last = 0.0
         self._progress = 0
 
     def update(self, reason: Reason, now: float, progress: int) -> None:
-        """Notes at monotonic time `now` what the side waits for; NOTHING ends the wait.
+        """Notes at monotonic time `now` what the side waits for; NO_WAIT ends the wait.
 
         progress: a count of what the side has done. While it grows, the wait is the normal effect of the rate limiter:
         some peers wait for others. The duration therefore counts from the last growth.

@@ -1,6 +1,6 @@
 """The replay: messages in, replies out. Pure: no socket, no clock, no Redis.
 
-    handle(peer, message, payload, now)   applies one message and returns the replies it needs at once
+    handle(peer, message, payload, now)   applies one message and returns its immediate replies
     advance(now)                          returns batches, credit and acknowledgements; called once in each iteration of
                                           the server's loop, after its messages
     journal.take_writes()                 returns the writes that the log must make durable, in order

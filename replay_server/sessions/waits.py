@@ -75,7 +75,7 @@ def why_no_credit(
         absent = "" if learner_alive else "; none is connected"
         return Reason("learner", f"the learner: {_short(limiter.error)} samples behind{absent}")
     if log_behind:
-        return Reason("redis", "Redis to take the chunks already sent")
+        return Reason("redis", "Redis to commit the chunks already sent")
     return Reason("turn", "room: other actors have all the credit")
 
 
@@ -86,7 +86,7 @@ def why_no_batch(table: Table, count: int, *, actors_alive: int) -> Reason:
     if table.size < min_size:
         return Reason("warm_up", f"actors: {table.size:,} of {min_size:,} transitions of the warm-up{absent}")
     missing = table.limiter.insert_shortfall(count, table.size)
-    return Reason("actors", f"actors: {missing:,} more transitions keep the ratio{absent}")
+    return Reason("actors", f"actors: {missing:,} more transitions are needed to keep the ratio{absent}")
 
 
 def _short(number: float) -> str:

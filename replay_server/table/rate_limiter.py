@@ -7,7 +7,7 @@ the actors are behind and the learner waits. Reverb counts from the first insert
 `samples_per_insert * min_size` (reverb/rate_limiters.py). Here counting starts at `min_size`, so that the band is
 centred on 0 and samples / (inserts - min_size) tends to the target.
 
-Neither side waits for ever while the other lives, because the band is wider than what both take at once:
+While both sides live, neither waits for ever, because the band is wider than one chunk and one batch together:
 
     a chunk of c waits:  error > half_width - c * spi   and then a batch of b may go when error >= b - half_width
     so 2 * half_width >= b + c * spi, and c * spi <= half_width lets the chunk pass that crosses min_size.

@@ -247,7 +247,7 @@ def test_unacknowledged_chunks_are_bounded_by_the_window() -> None:
         room.advance("A")
     status = room.status()
     assert status.unacknowledged_chunks == MAX_WINDOW_CHUNKS
-    assert status.waiting[0].startswith("actors waiting for Redis to take the chunks already sent")
+    assert status.waiting[0].startswith("actors waiting for Redis to commit the chunks already sent")
 
 
 def test_samples_are_kept_each_second_and_at_the_end() -> None:

@@ -76,7 +76,7 @@ def test_the_table_has_every_figure_a_user_looks_for() -> None:
 HELD = "actors waiting for the learner: 4.0 k samples behind (12 s)"
 STALLED = "actors waiting for the learner: 4.0 k samples behind (75 s)"
 ALONE = "actors waiting for the learner: 256 samples behind; none is connected (12 s)"
-BATCHES = "learner waiting for actors: 1,024 more transitions keep the ratio (3 s)"
+BATCHES = "learner waiting for actors: 1,024 more transitions are needed to keep the ratio (3 s)"
 
 
 @pytest.mark.parametrize("wait", [STALLED, ALONE, BATCHES])

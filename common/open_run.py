@@ -87,23 +87,24 @@ def open_run(
     resume: bool,
     role: str,
     check: Check = lambda _spec, _joint: None,
-    say: Callable[[str], object] = lambda _text: None,
-    tick: Callable[[], object] = lambda: None,
+    notify: Callable[[str], object] = lambda _text: None,
+    poll: Callable[[], object] = lambda: None,
 ) -> tuple[RunDirectory, Run]:
     """Creates the directory of a new run, or opens the directory of the run to resume.
 
-    path: the directory; empty chooses a new one. sections: of the configuration file. role: the role that this process
-    locks in the directory until it exits. resume: resume the run; if a scenario is given and there is no run yet,
-    create it, so that a service can always be started with the same options. check: raises ConfigError for settings
-    that cannot work, before anything is written. say: receives progress texts while a copy of an environment is made.
-    tick: called ten times a second meanwhile; an exception that it raises ends the making.
+    path: the directory; empty chooses a new one. sections: settings of the configuration file, by section. role: the
+    role that this process locks in the directory until it exits. resume: resume the run; if a scenario is given and
+    there is no run yet, create it, so that a service can always be started with the same options. check: raises
+    ConfigError for settings that cannot work, before anything is written. notify: called with progress texts while a
+    copy of an environment is made. poll: called ten times a second meanwhile; an exception that it raises ends the
+    making.
     Raises ConfigError for options that cannot be used, and FinishedError for a run that has used its budget.
     """
     if not resume or (scenario and path and not RunDirectory(Path(path)).run_file.exists()):
         if not scenario:
             raise ConfigError("No scenario is given. Pass one of `shoal scenarios`.")
         spec = _new_spec(scenario, options, sections)
-        world = _inspect_world(spec, check, say, tick)
+        world = _inspect_world(spec, check, notify, poll)
         directory, run = create(Path(path) if path else default_path(spec), spec, *world)
         directory.lock(role)
         return directory, run
@@ -120,13 +121,13 @@ def open_run(
     spec = _changed_spec(stored, options, sections)
     if directory.finished_file.exists() and not _extends(spec.budget, stored.budget):
         raise FinishedError(f"--run {path} has used its budget. Pass a larger total with --time or --steps.")
-    run = reopen(directory.path, spec, *_inspect_world(spec, check, say, tick))[1]
+    run = reopen(directory.path, spec, *_inspect_world(spec, check, notify, poll))[1]
     directory.finished_file.unlink(missing_ok=True)
     return directory, run
 
 
 def _inspect_world(
-    spec: RunSpec, check: Check, say: Callable[[str], object], tick: Callable[[], object]
+    spec: RunSpec, check: Check, notify: Callable[[str], object], poll: Callable[[], object]
 ) -> tuple[AgentsSpec, tuple[AgentSpaces, ...]]:
     """Returns the agents of the world, on the sides of network.sides, and the spaces of each agent.
 
@@ -137,7 +138,7 @@ def _inspect_world(
     if spec.scenario.startswith(FOREIGN):
         from common.worlds.adapters.first_copy import FirstCopy, Watch  # noqa: PLC0415  (for these alone)
 
-        found = FirstCopy(spec.scenario, spec.world, Watch(say, tick)).read()
+        found = FirstCopy(spec.scenario, spec.world, Watch(notify, poll)).read()
         agents, spaces = found.agents, found.spaces
     else:
         agents, spaces = world_spec(spec.scenario, spec.world), ()
@@ -160,7 +161,7 @@ def _changed_spec(stored: RunSpec, options: RunOptions, sections: Mapping[str, A
 
 
 def _is_same_world(spec: RunSpec, stored: RunSpec) -> bool:
-    """Returns whether the worlds are the same, also if one of the two writes out a default option."""
+    """Returns whether the worlds are the same; an option that is set to its default makes no difference."""
     from common.worlds import changed_options  # noqa: PLC0415  (many scenarios)
 
     if spec.scenario != stored.scenario:

@@ -92,8 +92,8 @@ def learner(context: click.Context, /, **values: Any) -> int:
                 resume=config.resume,
                 role="learner",
                 check=_refuse_what_does_not_fit(gpu=config.gpu),
-                say=_log.warning,
-                tick=partial(_raise_if_requested, stop),
+                notify=_log.warning,
+                poll=partial(_raise_if_requested, stop),
             )
         except _Stopped:
             return stop.exit_code

@@ -73,7 +73,7 @@ class TrainingSession:
             resume=config.resume,
             role="launcher",
             check=memory_check(config),
-            say=self._print,
+            notify=self._print,
         )
         self.stop.hint = self._resume_hint
         return self.directory

@@ -12,8 +12,8 @@ from common.errors import ConfigError
 from common.run.players import players
 from common.run.run import RunSpec
 from common.spec import AgentsSpec
-from learner_node.run_checks.inputs import LARGEST_SIZE, SMALLEST_SIZE
-from learner_node.run_checks.sizes import LARGE_OBSERVATION
+from learner_node.run_checks.inputs import MAX_RMS, MIN_RMS
+from learner_node.run_checks.sizes import MIN_IMAGE_OBSERVATION
 from shoal.commands.check.figures import ContractTest, ObservationColumn, PlayFigures
 from shoal.commands.check.measurements import SEED_TEST, interval_of
 
@@ -93,7 +93,7 @@ def _broken(test: ContractTest) -> Finding:
 
 def _on_agents(spec: RunSpec, agents: AgentsSpec) -> list[Finding]:
     found = []
-    if images := [agent for agent in agents.agents if agent.obs_dim > LARGE_OBSERVATION]:
+    if images := [agent for agent in agents.agents if agent.obs_dim > MIN_IMAGE_OBSERVATION]:
         seen = (
             f"{_listed([agent.name for agent in images])}: {images[0].obs_dim:,} numbers observed, most likely an image"
         )
@@ -110,7 +110,7 @@ def _on_play(agents: AgentsSpec, play: PlayFigures) -> list[Finding]:
     found = _on_episodes(play)
     about: dict[Finding, list[str]] = {}
     for agent, columns in zip(agents.agents, play.observations, strict=True):
-        if agent.obs_dim > LARGE_OBSERVATION:
+        if agent.obs_dim > MIN_IMAGE_OBSERVATION:
             continue
         for finding in _on_observations(columns):
             about.setdefault(finding, []).append(agent.name)
@@ -139,9 +139,9 @@ def _on_observations(columns: Sequence[ObservationColumn]) -> list[Finding]:
     """Returns the findings on one agent's observation, without its name."""
     found = []
     sizes = [math.hypot(column.mean, column.std) for column in columns]
-    if large := [i for i, size in enumerate(sizes) if size > LARGEST_SIZE]:
+    if large := [i for i, size in enumerate(sizes) if size > MAX_RMS]:
         found.append(_scale(large, max(sizes[i] for i in large), "reach"))
-    if small := [i for i, size in enumerate(sizes) if 0.0 < size < SMALLEST_SIZE]:
+    if small := [i for i, size in enumerate(sizes) if 0.0 < size < MIN_RMS]:
         found.append(_scale(small, max(sizes[i] for i in small), "have"))
     if constant := [i for i, column in enumerate(columns) if column.low == column.high]:
         seen = f"{_columns(constant)} never changed in random play"
@@ -152,7 +152,7 @@ def _on_observations(columns: Sequence[ObservationColumn]) -> list[Finding]:
 def _on_rewards(play: PlayFigures) -> list[Finding]:
     found = []
     largest = max(play.reward_size, default=0.0)
-    if largest > LARGEST_SIZE or 0.0 < largest < SMALLEST_SIZE:
+    if largest > MAX_RMS or 0.0 < largest < MIN_RMS:
         seen = f"rewards have a size of {largest:.3g} (root mean square of those that are not 0)"
         found.append(Finding("warning", "rewards", seen, "Scale them to a size near 1."))
     if largest == 0.0 and play.steps > 1:

@@ -17,7 +17,7 @@ from common.process.resources import private_bytes
 from common.run.run import ExplorationSpec
 from common.spec import AgentsSpec, Box
 from common.worlds import World
-from learner_node.run_checks.inputs import size_of
+from learner_node.run_checks.inputs import nonzero_rms
 from shoal.commands.check.figures import Actions, ContractTest, ObservationColumn, PlayFigures, StepRate
 
 MAX_STEPS = 10_000
@@ -89,7 +89,7 @@ def play(
         terminated=terminated,
         left_early=left_early,
         common_reward=count > 1 and is_common,
-        reward_size=tuple(size_of(column[~np.isnan(column)]) for column in table.T),
+        reward_size=tuple(nonzero_rms(column[~np.isnan(column)]) for column in table.T),
         observations=rows.figures(world.spec) if columns else (),
         memory_growth=growth,
     )

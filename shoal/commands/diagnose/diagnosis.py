@@ -29,8 +29,8 @@ from common.run.players import members_of, with_sides
 from common.run.run import Run
 from common.spec import difference
 from common.worlds import FOREIGN, World, make_world
-from learner_node.inspection.network_stats import NetworkFigures, ValueFigures, policy_figures
-from learner_node.run_checks.inputs import InputFigures, input_remarks, measure, reward_change_remarks
+from learner_node.inspection.network_stats import NetworkStats, ValueStats, policy_stats
+from learner_node.run_checks.inputs import InputStats, input_remarks, measure_inputs, reward_change_remarks
 from shoal.commands.diagnose.log_figures import MIN_LINES, LogFigures, log_figures
 from shoal.commands.diagnose.log_warnings import log_warnings
 from shoal.commands.diagnose.team_warnings import communication_warnings, network_warnings, value_warnings
@@ -84,11 +84,11 @@ class Diagnosis(msgspec.Struct, frozen=True):
     seed: int
     communication: list[Ablation]
     """Ablations of messages; empty if no agent receives messages."""
-    values: list[ValueFigures]
-    networks: list[NetworkFigures]
+    values: list[ValueStats]
+    networks: list[NetworkStats]
     agents: list[str]
     """Names of the agents in `inputs`."""
-    inputs: InputFigures
+    inputs: InputStats
     """Statistics of the network inputs in the episodes."""
     log: LogFigures | None = msgspec.field(name="course")
     """Figures of the training log; None if the log is too short."""
@@ -167,7 +167,7 @@ def _load_networks(directory: RunDirectory, run: Run) -> LoadedNetworks | None:
 
 def _measure_networks(
     team: _TrainedTeam, episodes: int, seed: int, limits: _Limits, skipped: dict[str, str]
-) -> tuple[list[ValueFigures], list[NetworkFigures], InputFigures]:
+) -> tuple[list[ValueStats], list[NetworkStats], InputStats]:
     """Returns the figures of the critics' values, of all networks, and of their inputs, on episodes of the team."""
     run, loaded = team.run, team.networks
     world, measured, steps = _long_world(run, episodes, seed, limits, skipped)
@@ -217,10 +217,10 @@ def with_complete_returns(played: Trajectories, tail: int) -> Trajectories:
     return played._replace(present=present)
 
 
-def _inputs(run: Run, played: Trajectories) -> InputFigures:
+def _inputs(run: Run, played: Trajectories) -> InputStats:
     rows = played.obs.reshape(-1, run.joint.obs_dim)
     reward, present = (field.reshape(-1, len(run.joint.agents)) for field in (played.reward, played.present))
-    return measure(run.joint, rows, reward, present)
+    return measure_inputs(run.joint, rows, reward, present)
 
 
 def _note_failures(world: CopySet, skipped: dict[str, str]) -> None:
@@ -261,14 +261,14 @@ def _horizon_too_long(run: Run) -> str:
     return f"with algorithm.discount = {discount:g} a return needs more than {MAX_EPISODE_STEPS:,} steps"
 
 
-def _policies(team: _TrainedTeam, played: Trajectories) -> list[NetworkFigures]:
+def _policies(team: _TrainedTeam, played: Trajectories) -> list[NetworkStats]:
     """Returns the figures of each player's policy, on the steps in which its agents are present."""
     run, network = team.run, team.run.spec.network
     present = played.present[: len(played.obs)] > 0
     found = []
     for player, layers in zip(run.players.agents, unflatten(team.flat, run.players, network), strict=True):
         is_present = present[..., members_of(run.joint, player)].any(axis=-1)
-        found.append(policy_figures(player, network.head, layers, played.obs[is_present][:, player.obs_slice]))
+        found.append(policy_stats(player, network.head, layers, played.obs[is_present][:, player.obs_slice]))
     return found
 
 

@@ -11,7 +11,7 @@ from itertools import groupby
 from actor_node.evaluation.ablation import Ablation
 from common.run.run import ExplorationSpec, RunSpec
 from common.worlds import changed_options
-from learner_node.inspection.network_stats import NetworkFigures, ValueFigures
+from learner_node.inspection.network_stats import NetworkStats, ValueStats
 from shoal.commands.diagnose.warning import DiagnosisWarning
 
 MIN_EFFECT = 0.02
@@ -84,7 +84,7 @@ def communication_warnings(ablations: Sequence[Ablation], spec: RunSpec) -> list
     return found
 
 
-def value_warnings(figures: Sequence[ValueFigures], spec: RunSpec, updates: int) -> list[DiagnosisWarning]:
+def value_warnings(figures: Sequence[ValueStats], spec: RunSpec, updates: int) -> list[DiagnosisWarning]:
     """Returns warnings of biased or uninformative critics; with too few updates, only that there are too few."""
     if updates < min_updates(spec):
         return [warning for critic in figures for warning in _early_critic_warnings(critic, spec, updates)]
@@ -102,7 +102,7 @@ def min_updates(spec: RunSpec) -> float:
     return steps / algorithm.target_rate * (algorithm.policy_every or (2 if "matd3" in algorithm.name else 1))
 
 
-def network_warnings(figures: Sequence[NetworkFigures], exploration: ExplorationSpec) -> list[DiagnosisWarning]:
+def network_warnings(figures: Sequence[NetworkStats], exploration: ExplorationSpec) -> list[DiagnosisWarning]:
     """Returns warnings of hidden layers with mostly dead units, and of saturated outputs."""
     found: list[DiagnosisWarning] = []
     for network in figures:
@@ -173,7 +173,7 @@ def _is_on_plateau(row: Ablation, spec: RunSpec) -> bool:
     return abs(row.return_with - PLATEAU) < PLATEAU_WIDTH and row.shuffled_cost < PLATEAU_WIDTH
 
 
-def _early_critic_warnings(critic: ValueFigures, spec: RunSpec, updates: int) -> list[DiagnosisWarning]:
+def _early_critic_warnings(critic: ValueStats, spec: RunSpec, updates: int) -> list[DiagnosisWarning]:
     if not _is_biased(critic):
         return []
     seen = f"the mean Q of {critic.player} is {critic.value:.2f}, the mean discounted return {critic.realised:.2f}"
@@ -184,17 +184,17 @@ def _early_critic_warnings(critic: ValueFigures, spec: RunSpec, updates: int) ->
     return [DiagnosisWarning("values", critic.player, seen, means, ("train longer",), _direction(critic))]
 
 
-def _direction(critic: ValueFigures) -> str:
+def _direction(critic: ValueStats) -> str:
     return "over" if critic.bias > 0 else "under"
 
 
-def _is_biased(critic: ValueFigures) -> bool:
+def _is_biased(critic: ValueStats) -> bool:
     low, high = critic.bias_ci95
     over = critic.relative_bias > MAX_RELATIVE_BIAS and low > 0
     return over or (critic.relative_bias < -MAX_RELATIVE_BIAS and high < 0)
 
 
-def _bias_warnings(critic: ValueFigures, spec: RunSpec) -> list[DiagnosisWarning]:
+def _bias_warnings(critic: ValueStats, spec: RunSpec) -> list[DiagnosisWarning]:
     if not _is_biased(critic):
         return []
     direction = _direction(critic)
@@ -221,7 +221,7 @@ def _bias_warnings(critic: ValueFigures, spec: RunSpec) -> list[DiagnosisWarning
     return [DiagnosisWarning("values", critic.player, seen, _UNDERESTIMATES, advice)]
 
 
-def _rank_warnings(critic: ValueFigures) -> list[DiagnosisWarning]:
+def _rank_warnings(critic: ValueStats) -> list[DiagnosisWarning]:
     if critic.rank_correlation is None or critic.rank_correlation >= MIN_CORRELATION:
         return []
     if critic.realised_std < MIN_SPREAD * abs(critic.realised):
@@ -257,7 +257,7 @@ def _advice_maddpg(spec: RunSpec) -> tuple[str, ...]:
     return ("set algorithm.name = maddpg, which has one critic",) if "matd3" in spec.algorithm.name else ()
 
 
-def _output_warnings(network: NetworkFigures, exploration: ExplorationSpec) -> list[DiagnosisWarning]:
+def _output_warnings(network: NetworkStats, exploration: ExplorationSpec) -> list[DiagnosisWarning]:
     large = network.logit_size is not None and network.logit_size > MAX_LOGITS
     saturated = network.saturated is not None and network.saturated > MAX_SATURATED
     if not large and not saturated:

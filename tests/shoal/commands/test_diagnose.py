@@ -23,7 +23,7 @@ from common.worlds import world_spec
 from deploy.local.config import TrainConfig
 from deploy.local.live_display import make_display
 from learner_node.persistence.checkpoints import Checkpoints
-from learner_node.persistence.state import Counters, capture
+from learner_node.persistence.state import Counters, copy_state
 from learner_node.stacked.update import StackedUpdate
 from shoal.cli import shoal
 from shoal.commands.diagnose.cli import episodes_after_training, print_warnings_after_training
@@ -43,7 +43,7 @@ def make_directory(path: Path, run: Run, flat: np.ndarray | None = None) -> tupl
         save_policy(directory.policy_file, PolicyFile(made, 1, 10, flat))
     else:
         algorithm = StackedUpdate(made.joint, made.spec.network, made.spec.algorithm, 0, torch.zeros(()))
-        Checkpoints(directory.checkpoints, 3).save(capture(algorithm, Counters(updates=10)), best=False)
+        Checkpoints(directory.checkpoints, 3).save(copy_state(algorithm, Counters(updates=10)), best=False)
     return directory, made
 
 

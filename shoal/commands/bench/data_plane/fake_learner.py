@@ -22,7 +22,7 @@ from common.wire.messages import Open, Opened, PutWeights
 from common.wire.weights import WeightsHeader
 
 if TYPE_CHECKING:
-    from learner_node.batches import Batches
+    from learner_node.replay_client import ReplayClient
 
 ANSWER_TIMEOUT_S = 30.0
 BIND = "tcp://127.0.0.1:0"
@@ -46,7 +46,7 @@ def publish_weights(run: Run, replay: str) -> Iterator[str]:
 
 def publish(run: Run, replay: str, ready: Connection, parent: int) -> None:
     """Opens the run, sends its address to `ready`, then publishes forever; `updates` is the monotonic time in ns."""
-    from learner_node.broadcast import SHORTEST_PERIOD_S, Broadcast  # noqa: PLC0415  (imports torch; only here)
+    from learner_node.broadcast import MIN_PERIOD_S, Broadcast  # noqa: PLC0415  (imports torch; only here)
 
     die_with_parent(parent)
     client = Client(zmq.Context(), replay)
@@ -55,12 +55,12 @@ def publish(run: Run, replay: str, ready: Connection, parent: int) -> None:
     ready.send(broadcast.endpoint)
     flat = np.zeros(weight_count(run.players, run.spec.network), np.float32)
     # A broadcast only calls `send` of a learner's batch stream.
-    stream, version = cast("Batches", _Stream(client)), 0
+    stream, version = cast("ReplayClient", _Stream(client)), 0
     while True:
         version += 1
         header = WeightsHeader(run.id, run.data_hash, version, time.monotonic_ns(), 0.3, 0.0)
         broadcast.send(header, flat, stream, time.monotonic())
-        time.sleep(max(0.0, SHORTEST_PERIOD_S - (time.monotonic_ns() - header.updates) / 1e9))
+        time.sleep(max(0.0, MIN_PERIOD_S - (time.monotonic_ns() - header.updates) / 1e9))
 
 
 class _Stream:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from common.errors import ConfigError
 
@@ -135,14 +137,29 @@ class JointSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(dict.fromkeys(agent.team for agent in self.agents))
 
 
-class AgentsSpec(JointSpec, frozen=True, forbid_unknown_fields=True):
+class AgentsSpec(JointSpec, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """All agents of a world, which observe, act and receive rewards; their transitions are stored."""
+
+    state_dim: Annotated[int, Meta(ge=0, le=MAX_JOINT_NUMBERS)] = 0
+    """Length of the environment's global state in a transition, which critics read; 0 = without."""
+
+    @property
+    def without_state(self) -> AgentsSpec:
+        """The agents without the global state, which only critics read."""
+        return AgentsSpec(self.agents)
 
 
 class PlayersSpec(JointSpec, frozen=True, forbid_unknown_fields=True):
     """All players of a run, each with a policy and critics; policies and weights follow this spec."""
 
     agents: tuple[PlayerSpec, ...]
+    state_dim: int = 0
+    """Length of the environment's global state, which critics read; 0 = without."""
+
+    @property
+    def critic_input_dim(self) -> int:
+        """Length of all that critics can read: joint observation, joint action and global state, in this order."""
+        return self.obs_dim + self.action_dim + self.state_dim
 
 
 def joint_spec(agents: Sequence[tuple[str, str, int, tuple[Part, ...]]]) -> AgentsSpec:
@@ -159,8 +176,10 @@ def joint_spec(agents: Sequence[tuple[str, str, int, tuple[Part, ...]]]) -> Agen
         raise ConfigError(f"The agents of this world cannot be trained: {e}.") from e
 
 
-def difference(old: JointSpec, new: JointSpec) -> str:
+def difference(old: AgentsSpec, new: AgentsSpec) -> str:
     """Returns a description of the first difference between the agents of two worlds."""
+    if old.state_dim != new.state_dim:
+        return f"its global state had {old.state_dim} numbers and has {new.state_dim}"
     before, after = ([agent.name for agent in joint.agents] for joint in (old, new))
     if before != after:
         removed, added = (

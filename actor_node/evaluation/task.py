@@ -61,9 +61,9 @@ def make_eval_copy(run: Run, team: str, seed: int) -> World:
 
 
 def _check_agents(world: World, run: Run, team: str, installed: str) -> World:
-    if with_sides(world.spec, run.spec.network.sides) != run.joint:
+    if with_sides(world.spec, run.spec.network.sides) != run.joint.without_state:
         world.close()
-        how = difference(run.joint, world.spec)
+        how = difference(run.joint.without_state, world.spec)
         raise ConfigError(f"{team}: the {installed}{world.name} is not the world this team was trained in: {how}")
     return world
 

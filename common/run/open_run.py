@@ -133,14 +133,17 @@ def _inspect_world(
 
     Raises ConfigError if the world does not exist, does not fit the algorithm or the head, or fails `check`.
     """
-    from common.worlds import FOREIGN, world_spec  # noqa: PLC0415  (many scenarios)
+    from common.worlds import FOREIGN, refuse_state, world_spec  # noqa: PLC0415  (many scenarios)
 
+    wants_state = spec.algorithm.critic_sees != "observations"
     if spec.scenario.startswith(FOREIGN):
         from common.worlds.adapters.first_copy import FirstCopy, Watch  # noqa: PLC0415  (for these alone)
 
-        found = FirstCopy(spec.scenario, spec.world, Watch(notify, poll)).read()
+        found = FirstCopy(spec.scenario, spec.world, Watch(notify, poll), wants_state=wants_state).read()
         agents, spaces = found.agents, found.spaces
     else:
+        if wants_state:
+            refuse_state(spec.scenario)
         agents, spaces = world_spec(spec.scenario, spec.world), ()
     agents = with_sides(agents, spec.network.sides)
     players(agents, spec.algorithm.name)

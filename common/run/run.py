@@ -116,6 +116,8 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     (Jang et al. 2017)."""
     gumbel_temperature: Positive = 1.0
     """Temperature of the soft sample; smaller values are closer to one-hot."""
+    critic_sees: Literal["observations", "state", "both"] = "observations"
+    """Input of critics beside the joint action: the joint observation, the environment's global state, or both."""
 
 
 class ExplorationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

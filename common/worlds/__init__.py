@@ -12,7 +12,7 @@ spec and options in the installed mpe2 itself. The adapter makes names that star
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from msgspec import Struct, structs
 
@@ -23,9 +23,20 @@ from common.worlds.options import OptionRow, option_rows, parse_options
 from common.worlds.particle.mpe import MpeWorld
 from common.worlds.particle.scenario import Scenario
 from common.worlds.particle.scenarios import SCENARIOS
-from common.worlds.world import EpisodeRules, Step, World
+from common.worlds.world import EpisodeRules, HasGlobalState, Step, World, global_state
 
-__all__ = ["ScenarioRow", "Step", "World", "changed_options", "make_world", "messages", "scenarios", "world_spec"]
+__all__ = [
+    "HasGlobalState",
+    "ScenarioRow",
+    "Step",
+    "World",
+    "changed_options",
+    "global_state",
+    "make_world",
+    "messages",
+    "scenarios",
+    "world_spec",
+]
 
 FOREIGN = "pettingzoo:"
 REAL_MPE2 = "mpe2:"
@@ -51,6 +62,7 @@ def make_world(
     max_episode_steps: int = 0,
     restart_ended: bool = True,
     info_metrics: bool = False,
+    state_dim: int = 0,
     on_made: Callable[[int], object] | None = None,
     on_fault: Callable[[BaseException], object] | None = None,
     **more_options: Any,
@@ -62,6 +74,7 @@ def make_world(
     max_episode_steps: an episode that is still running after this number of steps is truncated; 0 sets no limit.
     restart_ended: whether `step()` resets a copy whose episode ended; otherwise that copy stays absent until `reset()`.
     info_metrics: whether the metrics of steps contain the numbers that the environment returns in its infos.
+    state_dim: length of the environment's global state, which steps then contain for critics; 0 = without.
     on_made: called with the index of each copy after the copy was made.
     on_fault: called with what making raised, before the copies made so far are closed.
     more_options: more of `options`, as keywords; an option called like a parameter above needs `options`.
@@ -82,7 +95,11 @@ def make_world(
         )
         if info_metrics:
             foreign.read_info_metrics()
+        if state_dim:
+            foreign.read_global_state(state_dim)
         return foreign
+    if state_dim:
+        refuse_state(name)
     scenario = _scenario(name.removeprefix(REAL_MPE2), given)
     if name.startswith(REAL_MPE2):
         from common.worlds.particle.real_mpe2 import real_mpe2  # noqa: PLC0415  (actors do not need it installed)
@@ -102,6 +119,14 @@ def world_spec(name: str, options: Mapping[str, Any] | None = None, **more_optio
         return world.spec
     finally:
         world.close()
+
+
+def refuse_state(name: str) -> NoReturn:
+    """Raises ConfigError for a global state of a particle world, whose state is the joint observation."""
+    raise ConfigError(
+        f"algorithm.critic_sees: the global state of {name} is all observations side by side, which critics read "
+        "already. Set algorithm.critic_sees=observations, or choose an environment whose state() says more."
+    )
 
 
 def world_spaces(world: World) -> tuple[AgentSpaces, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,8 @@ class Step(NamedTuple):
     """[copies]: whether the episode ended with this step, for any reason; worlds that restart have reset the copy."""
     metrics: Mapping[str, Float64Array] = NO_METRICS
     """name -> [copies, agents]: the scenario's benchmark data, or the numbers in the infos; empty if not requested."""
+    next_state: Float32Array | None = None
+    """[copies, state]: the global state after the action, never one of a reset; None if the spec has no state."""
 
 
 class EpisodeRules(NamedTuple):
@@ -90,6 +92,20 @@ class World(Protocol):
     def close(self) -> None:
         """Frees the copies' resources; the world cannot be used afterwards."""
         ...
+
+
+@runtime_checkable
+class HasGlobalState(Protocol):
+    """A world whose spec has a global state, which critics read."""
+
+    def global_state(self) -> Float32Array:
+        """Returns a copy of the states for the next actions `[copies, state]`, after a reset those of the start."""
+        ...
+
+
+def global_state(world: World) -> Float32Array | None:
+    """Returns the global states for the next actions `[copies, state]`; None if the world's spec has no state."""
+    return world.global_state() if world.spec.state_dim and isinstance(world, HasGlobalState) else None
 
 
 def check_actions(

@@ -47,6 +47,10 @@ class Minibatch(NamedTuple):
     """`[batch, O]`."""
     present: Tensor
     """1 where the agent acts, 0 where it is absent `[batch, agents]`."""
+    state: Tensor | None = None
+    """Global states `[batch, S]`; None if critics do not read them."""
+    next_state: Tensor | None = None
+    """`[batch, S]`."""
 
 
 class Noise(NamedTuple):
@@ -164,7 +168,9 @@ class Maddpg:
         targets = []
         for i in self.player_numbers:
             next_q = [
-                self.q(critics[i], i, batch.next_obs, next_actions) for critics in self.target_critics if i in critics
+                self.q(critics[i], i, batch.next_obs, next_actions, batch.next_state)
+                for critics in self.target_critics
+                if i in critics
             ]
             # Clipped double Q-learning (Fujimoto et al. 2018, equation 10): matd3 has two critics, the others one.
             min_next_q = torch.stack(next_q).min(0).values  # [batch]
@@ -186,7 +192,7 @@ class Maddpg:
     ) -> Tensor:
         """Returns `E[(Q_i(x, a_1 .. a_N) - y_i)^2]` of player i's critic k (Lowe et al. 2017, equation 6)."""
         actions = [batch.action[:, player.action_slice] for player in self.players.agents]
-        q = self.q(self.critics[k][i], i, batch.obs, actions)
+        q = self.q(self.critics[k][i], i, batch.obs, actions, batch.state)
         td_error = q - target_q[i]  # [batch]
         if self.algorithm.critic_loss == "huber":
             # Departure, a setting: Huber's loss bounds the gradient of a surprising reward.
@@ -234,7 +240,7 @@ class Maddpg:
             actions[i] = current_actions[i] * signals.acting[:, self.players.agents[i].action_slice]
         else:
             actions[i] = current_actions[i]
-        q = self.q(self.critics[0][i], i, batch.obs, actions)  # [batch]
+        q = self.q(self.critics[0][i], i, batch.obs, actions, batch.state)  # [batch]
         # Departure: the penalty on logits is in openai/maddpg's code, not in the paper.
         penalty = self.algorithm.action_regularisation * logits.square().mean(1)
         return self.mean_over_present(penalty - q, signals.present[:, i])
@@ -264,11 +270,11 @@ class Maddpg:
                     gradient.mul_(self.algorithm.gradient_clip / norm)
             self.optimizers[network].step()
 
-    def q(self, critic: Mlp, i: int, obs: Tensor, actions: Sequence[Tensor]) -> Tensor:
-        """Returns `Q_i(x, a_1 .. a_N)` `[batch]`."""
-        obs_action = torch.cat([obs, *actions], 1)
+    def q(self, critic: Mlp, i: int, obs: Tensor, actions: Sequence[Tensor], state: Tensor | None) -> Tensor:
+        """Returns `Q_i(x, a_1 .. a_N)` `[batch]`, or `Q_i(s, a_1 .. a_N)` or `Q_i(x, s, a_1 .. a_N)` with a state s."""
+        critic_input = torch.cat([obs, *actions] if state is None else [obs, *actions, state], 1)
         columns = [column for columns in self.input_columns(i) for column in columns]
-        values: Tensor = critic(obs_action[:, columns], i)
+        values: Tensor = critic(critic_input[:, columns], i)
         return values[:, 0]
 
     @staticmethod
@@ -335,19 +341,27 @@ class Maddpg:
         return groups
 
     def input_columns(self, i: int) -> list[range]:
-        """Returns the columns of `(x, a_1 .. a_N)` that player i's critic reads, in order.
+        """Returns the columns of `(x, a_1 .. a_N, s)` that player i's critic reads, in order.
 
+        Departure, a setting (`algorithm.critic_sees`): the state s of the environment replaces or extends the
+        observations x (Lowe et al. 2017, section 4.1, allow "additional state information" in x).
         A shared critic reads its own player first, then the network's other users in turn, then all other players: it
         is one function of "me, the next one, the one after".
         """
         if self.algorithm_of[i] == "iddpg":
             return self.player_columns(i)
+        state = range(self.players.obs_dim + self.players.action_dim, self.players.critic_input_dim)
         users = next(group for group in self.sharing_groups(shared=self.network.share_critics) if i in group)
-        if len(users) == 1:
-            return [range(self.players.obs_dim + self.players.action_dim)]
         position = users.index(i)
         order = users[position:] + users[:position] + [j for j in self.player_numbers if j not in users]
-        return [columns for j in order for columns in self.player_columns(j)]
+        observed_acted = [columns for j in order for columns in self.player_columns(j)]
+        if len(users) == 1:
+            observed_acted = [range(self.players.obs_dim), range(self.players.obs_dim, state.start)]
+        if self.algorithm.critic_sees == "observations":
+            return observed_acted
+        if self.algorithm.critic_sees == "both":
+            return [*observed_acted, state]
+        return [*(columns for columns in observed_acted if columns.start >= self.players.obs_dim), state]
 
     def player_columns(self, i: int) -> list[range]:
         """Returns the columns of player i's observation and action in `(x, a_1 .. a_N)`."""

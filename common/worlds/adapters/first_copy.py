@@ -42,12 +42,20 @@ class Task(msgspec.Struct, frozen=True):
 
     name: str
     options: dict[str, Any]
+    wants_state: bool = False
+    """Whether to reset the copy once, to find the length of its `state()`."""
 
 
 class Began(msgspec.Struct, frozen=True, tag="began"):
     """A message: a call of the user's code starts."""
 
-    call: Literal["the import of its module", "its constructor", "observation_space() or action_space()", "close()"]
+    call: Literal[
+        "the import of its module",
+        "its constructor",
+        "observation_space() or action_space()",
+        "reset() or state()",
+        "close()",
+    ]
 
 
 class Found(msgspec.Struct, frozen=True, tag="found"):
@@ -88,8 +96,9 @@ class FirstCopy:
     Example: found = FirstCopy("pettingzoo:meet", {"max_steps": 30}, Watch(notify=print)).read()
     """
 
-    def __init__(self, name: str, options: Mapping[str, Any], watch: Watch) -> None:
-        self._task, self._watch = Task(name, dict(options)), watch
+    def __init__(self, name: str, options: Mapping[str, Any], watch: Watch, *, wants_state: bool = False) -> None:
+        """wants_state: whether the agents that are read include the length of the environment's global state."""
+        self._task, self._watch = Task(name, dict(options), wants_state), watch
         self._call: str = "the import of its module"
         self._began_at = self._call_began_at = time.monotonic()
         self._name_at = SLOW_S

@@ -19,6 +19,7 @@ from common.process.exit import DONE, FAILED
 from common.worlds import FOREIGN, make_world, world_spaces
 from common.worlds.adapters.construction import find_constructor
 from common.worlds.adapters.first_copy import Began, Fault, Found, Task, fault_of
+from common.worlds.adapters.pettingzoo import PettingZooWorld
 
 
 def main() -> None:
@@ -54,7 +55,11 @@ def main() -> None:
             on_fault=failed,
         )
         try:
-            report(Found(world.spec, world_spaces(world)))
+            spec = world.spec
+            if task.wants_state and isinstance(world, PettingZooWorld):
+                report(Began("reset() or state()"))
+                spec = msgspec.structs.replace(spec, state_dim=world.find_state_dim())
+            report(Found(spec, world_spaces(world)))
         finally:
             report(Began("close()"))
             world.close()

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
-from common.errors import ShoalError, WorldError
+from common.errors import ConfigError, ShoalError, WorldError
 from common.run.spaces import AgentSpaces
+from common.spec import MAX_JOINT_NUMBERS
 from common.worlds.adapters.construction import (
     Codec,
     Layout,
@@ -105,6 +107,7 @@ class PettingZooWorld:
         self._rng = np.random.default_rng(seed)
         self._discount = np.ones((self.copies, len(agents)), np.float32)
         self._info_metrics: InfoMetrics | None = None
+        self._state = np.zeros((self.copies, 0), np.float32)
 
     @classmethod
     def of_module(
@@ -150,10 +153,13 @@ class PettingZooWorld:
         reward = np.zeros((self.copies, len(self.spec.agents)), np.float32)
         present = np.zeros_like(reward)
         over = np.zeros(self.copies, np.bool_)
+        next_state = np.zeros_like(self._state) if self.spec.state_dim else None
         for c, copy in enumerate(self._copies):
             if copy.ended:
                 continue
             over[c] = self._step_copy(c, actions[c], next_obs[c], reward[c], present[c])
+            if next_state is not None:
+                next_state[c] = self._state[c] = self._read_state(c)
         self._check_finite(next_obs)
         discount = self._discount.copy()
         metrics = self._info_metrics.of_step(self.infos, present) if self._info_metrics else NO_METRICS
@@ -169,11 +175,38 @@ class PettingZooWorld:
                 for agent in copy.departed:
                     obs[c, self._slots[agent].obs] = 0.0
         self._check_finite(obs)
-        return Step(obs, reward, discount, present, next_obs, over, metrics)
+        return Step(obs, reward, discount, present, next_obs, over, metrics, next_state)
 
     def read_info_metrics(self) -> None:
         """Adds the numbers in the infos to the metrics of every step."""
         self._info_metrics = InfoMetrics(list(self._index))
+
+    def read_global_state(self, state_dim: int) -> None:
+        """Adds the environment's `state()`, of this length, to the spec and to every step."""
+        self.spec = msgspec.structs.replace(self.spec, state_dim=state_dim)
+        self._state = np.zeros((self.copies, state_dim), np.float32)
+
+    def find_state_dim(self) -> int:
+        """Returns the length of the environment's `state()` after a reset of the first copy.
+
+        Raises ConfigError for an environment without it.
+        """
+        self._reset_copy(0, np.zeros((1, self.spec.obs_dim), np.float32), 0)
+        try:
+            return len(_flat_state(self._copies[0].env.state()))
+        except (AttributeError, NotImplementedError) as e:
+            raise ConfigError(
+                f"algorithm.critic_sees: {self.name} has no state(). Add a method state() to the environment that "
+                "returns a vector, or set algorithm.critic_sees=observations."
+            ) from e
+        except ContractError as e:
+            raise self._copy_error(0, e) from None
+        except BaseException as e:
+            raise self._exception(0, e) from e
+
+    def global_state(self) -> Float32Array:
+        """Returns a copy of the states for the next actions `[copies, state]`."""
+        return self._state.copy()
 
     def wrap(self, around: Callable[[ParallelEnv], ParallelEnv]) -> None:
         """Replaces every environment by `around(environment)`, for example a wrapper that films it."""
@@ -208,6 +241,8 @@ class PettingZooWorld:
             self._warn_of_masks(infos.get(agent) for agent in copy.acting)
         for agent in copy.acting:
             self._write_observation(c, agent, seen, obs[c])
+        if self.spec.state_dim:
+            self._state[c] = self._read_state(c)
 
     def _step_copy(
         self, c: int, action: Float32Array, next_obs: Float32Array, reward: Float32Array, present: Float32Array
@@ -257,6 +292,21 @@ class PettingZooWorld:
             for what, part in zip(("observations", "rewards", "terminations", "truncations"), given, strict=True):
                 self._check_names(c, part, what)
         return tuple(given)
+
+    def _read_state(self, c: int) -> Float32Array:
+        """Returns the global state of one copy, checked."""
+        try:
+            state = _flat_state(self._copies[c].env.state())
+        except ContractError as e:
+            raise self._copy_error(c, e) from None
+        except BaseException as e:
+            raise self._exception(c, e) from e
+        if len(state) != self.spec.state_dim:
+            raise self._copy_error(c, f"state() returned {len(state)} numbers, not {self.spec.state_dim} as before")
+        if not np.isfinite(state).all():
+            i = int(np.flatnonzero(~np.isfinite(state))[0])
+            raise self._copy_error(c, f"state() returned {state[i]} at index {i}")
+        return state
 
     def _update_agents(self, c: int, ended: set[Any]) -> list[Any]:
         """Reads the agents that act next, checks them against those that acted, and returns the agents that joined."""
@@ -367,6 +417,18 @@ class PettingZooWorld:
         age = self._copies[c].age
         which = copy_text(c, self.copies)
         return f"{self.name}: step {age} of {which}" if age else f"{self.name}: reset of {which}"
+
+
+def _flat_state(value: Any) -> Float32Array:
+    """Returns the value of `state()` as a vector; ContractError for anything but numbers."""
+    try:
+        with np.errstate(over="ignore"):
+            state = np.asarray(value, np.float32).reshape(-1)
+    except (TypeError, ValueError, OverflowError):
+        raise ContractError(f"state() returned {short_repr(value)}, not a vector of numbers") from None
+    if not 0 < len(state) <= MAX_JOINT_NUMBERS:
+        raise ContractError(f"state() returned {len(state)} numbers; 1 to {MAX_JOINT_NUMBERS} are allowed")
+    return state
 
 
 @cache

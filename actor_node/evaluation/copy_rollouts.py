@@ -23,7 +23,7 @@ from actor_node.evaluation.info_metrics import EpisodeMetrics
 from common.errors import ShoalError, WorldError
 from common.policy.heads import Floats
 from common.spec import AgentsSpec
-from common.worlds import Step, World
+from common.worlds import Step, World, global_state
 
 
 @runtime_checkable
@@ -114,6 +114,14 @@ class CopySet:
                 obs[copy], next_obs[copy], over[copy] = step.obs[0], step.next_obs[0], step.episode_over[0]
                 reward[copy], discount[copy], present[copy] = step.reward[0], step.discount[0], step.present[0]
         return Step(obs, reward, discount, present, next_obs, over)
+
+    def global_state(self) -> Floats:
+        """Returns the global states for the next actions `[copies, state]`; zeros for failed copies."""
+        states = np.zeros((self.copies, self.spec.state_dim), np.float32)
+        for copy, world in enumerate(self._worlds):
+            if world is not None and (state := global_state(world)) is not None:
+                states[copy] = state[0]
+        return states
 
     def close(self) -> None:
         """Closes every copy and ignores its exceptions."""

@@ -157,3 +157,5 @@ class Trajectories(NamedTuple):
     """[T, E, A]: 0.0 where the agent truly terminated."""
     present: Floats
     """[T, E, A]: 1.0 where the agent acted."""
+    state: Floats | None = None
+    """[W, E, state]: the global states; None if critics do not read them."""

@@ -36,7 +36,7 @@ from learner_node.stacked.update import StackedUpdate
 
 
 class CriticLayers(NamedTuple):
-    """One critic: its name, the columns of the joint observation and action that it reads, and its layers."""
+    """One critic: its name, the columns of the critic input (layout.py) that it reads, and its layers."""
 
     name: str
     input_columns: tuple[int, ...]
@@ -61,18 +61,26 @@ class LoadedNetworks:
         self._algorithm.mixer.set_team_spirit(schedule.team_spirit(spec.algorithm, done))
 
     def values(
-        self, obs: Floats, action: Floats, reward: Floats, discount: Floats, present: Floats
+        self,
+        obs: Floats,
+        action: Floats,
+        reward: Floats,
+        discount: Floats,
+        present: Floats,
+        *,
+        state: Floats | None = None,
     ) -> list[ValueStats]:
         """Compares the values of each player's first critic with the discounted returns that followed.
 
-        obs, action: of the watched steps `[W, E, ...]`. reward, discount, present: of all steps `[T, E, agents]`;
-        T must exceed W by enough steps to discount later rewards to almost nothing.
+        obs, action, state: of the watched steps `[W, E, ...]`; state is None if critics do not read it.
+        reward, discount, present: of all steps `[T, E, agents]`; T must exceed W by enough steps to discount later
+        rewards to almost nothing.
         """
         signals = self._player_signals(reward, discount, present)
-        joint = _rows(obs, action)
+        critic_input = _rows(obs, action, state)
         stats = []
         for i, (player, critic) in enumerate(zip(self._players, self.critics, strict=False)):
-            _, values = forward(critic.layers, joint[:, critic.input_columns])
+            _, values = forward(critic.layers, critic_input[:, critic.input_columns])
             values_by_step = values.reshape(obs.shape[:2]).astype(np.float64)
             player_reward, player_discount, player_present = (field[..., i] for field in signals)
             stats.append(
@@ -82,10 +90,12 @@ class LoadedNetworks:
             )
         return stats
 
-    def critic_activity(self, obs: Floats, action: Floats, present: Floats) -> list[NetworkStats]:
+    def critic_activity(
+        self, obs: Floats, action: Floats, present: Floats, state: Floats | None = None
+    ) -> list[NetworkStats]:
         """Returns the statistics of all critics on the watched steps `[W, E, ...]` in which any agent was present."""
-        joint = _rows(obs, action)[(present[: len(obs)] > 0).any(axis=-1).ravel()]
-        return [critic_stats(critic.name, critic.layers, joint[:, critic.input_columns]) for critic in self.critics]
+        rows = _rows(obs, action, state)[(present[: len(obs)] > 0).any(axis=-1).ravel()]
+        return [critic_stats(critic.name, critic.layers, rows[:, critic.input_columns]) for critic in self.critics]
 
     def _critic(self, i: int) -> CriticLayers:
         critic = self._algorithm.layout.critics[i]
@@ -113,7 +123,7 @@ def load_newest(run: Run, checkpoints: Path) -> LoadedNetworks | None:
     return None if state is None else LoadedNetworks(run, state)
 
 
-def _rows(*fields: Floats) -> Floats:
-    """Returns fields `[W, E, ...]` side by side, one row for each step and episode."""
-    flat: Sequence[Floats] = [field.reshape(-1, field.shape[-1]) for field in fields]
+def _rows(*fields: Floats | None) -> Floats:
+    """Returns fields `[W, E, ...]` side by side, one row for each step and episode; None is left out."""
+    flat: Sequence[Floats] = [field.reshape(-1, field.shape[-1]) for field in fields if field is not None]
     return np.concatenate(flat, axis=1)

@@ -191,14 +191,19 @@ class PettingZooWorld:
 
         Raises ConfigError for an environment without it.
         """
+        missing = ConfigError(
+            f"algorithm.critic_sees: {self.name} has no state(). Add a method state() that returns a vector to the "
+            "environment, or set algorithm.critic_sees=observations."
+        )
+        copy = self._copies[0]
+        if not hasattr(copy.env, "state"):
+            raise missing
         self._reset_copy(0, np.zeros((1, self.spec.obs_dim), np.float32), 0)
+        copy.episodes = 0
         try:
-            return len(_flat_state(self._copies[0].env.state()))
-        except (AttributeError, NotImplementedError) as e:
-            raise ConfigError(
-                f"algorithm.critic_sees: {self.name} has no state(). Add a method state() to the environment that "
-                "returns a vector, or set algorithm.critic_sees=observations."
-            ) from e
+            return len(_flat_state(copy.env.state()))
+        except NotImplementedError as e:
+            raise missing from e
         except ContractError as e:
             raise self._copy_error(0, e) from None
         except BaseException as e:

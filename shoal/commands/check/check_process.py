@@ -18,12 +18,22 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from common.errors import ShoalError
 from common.process.child_process import kill_session_with_parent, make_pipe_private
 from common.process.exit import DONE
 from common.run.players import with_sides
-from common.worlds import World, make_world, world_spaces
+from common.worlds import World, make_world, refuse_state, world_spaces
 from common.worlds.adapters.first_copy import fault_of
-from shoal.commands.check.figures import AdapterWarning, AgentsFound, CheckTask, ContractTest, Message, StageStarted
+from common.worlds.adapters.pettingzoo import PettingZooWorld
+from shoal.commands.check.figures import (
+    AdapterWarning,
+    AgentsFound,
+    CheckTask,
+    ContractTest,
+    Message,
+    StageStarted,
+    StateFound,
+)
 from shoal.commands.check.measurements import (
     API_TEST,
     BATCHED_COPIES,
@@ -61,6 +71,7 @@ class _Check:
             made_s = time.monotonic() - started_at
             agents = with_sides(world.spec, task.sides)
             self.send(AgentsFound(agents, world_spaces(world), made_s))
+            self._find_state(world)
             self.send(StageStarted("random actions"))
             lines_before = self._lines()
             found = play(world, "random", seconds=RANDOM_FRACTION * task.seconds, seed=task.seed, columns=True)
@@ -81,6 +92,21 @@ class _Check:
         self.send(seed_test(self._make, task.seed))
         self.send(StageStarted("the contract: PettingZoo's test"))
         self.send(self._pettingzoo_test())
+
+    def _find_state(self, world: World) -> None:
+        """Sends the length of the global state; raises ConfigError if the settings need one and there is none."""
+        wants_state = self._task.wants_state
+        if not isinstance(world, PettingZooWorld):
+            if wants_state:
+                refuse_state(self._task.name)
+            return
+        self.send(StageStarted("reset() and state()"))
+        try:
+            self.send(StateFound(world.find_state_dim()))
+        except ShoalError:
+            # A fault of reset() appears again in the next stage.
+            if wants_state:
+                raise
 
     def _send_rate(self, seconds: float) -> None:
         """Measures a batched world with as many copies as a worker has by default."""

@@ -24,6 +24,8 @@ class CheckTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: int
     max_episode_steps: int
     sides: dict[str, tuple[str, ...]]
+    wants_state: bool = False
+    """Whether a world without a global state is a mistake in the settings."""
 
 
 class StageStarted(msgspec.Struct, frozen=True, tag="began"):
@@ -39,6 +41,12 @@ class AgentsFound(msgspec.Struct, frozen=True, tag="agents"):
     spaces: tuple[AgentSpaces, ...]
     made_s: float
     """Time to import and construct one copy [s]."""
+
+
+class StateFound(msgspec.Struct, frozen=True, tag="state"):
+    """The global state of the world."""
+
+    state_dim: int
 
 
 class ContractTest(msgspec.Struct, frozen=True, tag="contract"):
@@ -103,4 +111,4 @@ class AdapterWarning(msgspec.Struct, frozen=True, tag="warned"):
     text: str
 
 
-Message = StageStarted | AgentsFound | ContractTest | PlayFigures | StepRate | AdapterWarning | Fault
+Message = StageStarted | AgentsFound | StateFound | ContractTest | PlayFigures | StepRate | AdapterWarning | Fault

@@ -19,6 +19,8 @@ from common.worlds.adapters.spaces import Decode, Encode, action_codec, observat
 
 ParallelEnv = Any  # PettingZoo's own class has three type parameters and adds no information
 
+_LONGEST_DEFAULT = 60
+
 
 class Codec(NamedTuple):
     """Encodes one agent's observations and decodes its actions, between its spaces and the joint vectors."""
@@ -62,6 +64,20 @@ def make_copies(
             _check_env(f"{name}: {copy_text(copy, copies)}", envs[-1], copy)
             on_made(copy)
     return envs
+
+
+def describe_options(make: Callable[..., ParallelEnv]) -> tuple[str, ...]:
+    """Returns the options of a constructor with their defaults, as in `max_cycles=500`; `...` for undeclared ones."""
+    try:
+        parameters = inspect.signature(make).parameters.values()
+    except (TypeError, ValueError):
+        return ("...",)
+    named = [p for p in parameters if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}]
+    more = ["..."] if any(p.kind is p.VAR_KEYWORD for p in parameters) else []
+    texts = [
+        p.name if p.default is p.empty else f"{p.name}={shorten(repr(p.default), _LONGEST_DEFAULT)}" for p in named
+    ]
+    return tuple(printable(text) for text in [*texts, *more])
 
 
 @contextmanager

@@ -55,6 +55,8 @@ class Found(msgspec.Struct, frozen=True, tag="found"):
 
     agents: AgentsSpec
     spaces: tuple[AgentSpaces, ...]
+    options: tuple[str, ...] = ()
+    """The options of the constructor, as in `max_cycles=500`."""
 
 
 class Fault(msgspec.Struct, frozen=True, tag="fault"):

@@ -15,6 +15,7 @@ from common.errors import ConfigError
 from common.run.validation_errors import suggest
 from common.worlds.families import Constructor
 from common.worlds.families.imports import import_attribute, import_path, with_options
+from common.worlds.families.mujoco_warnings import log_once
 
 _REGISTERED_BY = (
     ("Foraging", "lbforaging", "lbforaging"),
@@ -36,6 +37,8 @@ def find_constructor(name: str, path: str) -> Constructor:
         module, _, attribute = entry.partition(":")
         group = module.removeprefix("gymnasium.envs.").partition(".")[0] if module.startswith("gymnasium.") else ""
         entry = import_attribute(name, module, attribute, f"pip install 'gymnasium[{group}]'" if group else "")
+        if group == "mujoco":
+            log_once()
     if entry is None:
         raise ConfigError(f"{name}: {env_id} is registered only as a vector environment; Shoal makes single ones.")
     import gymnasium  # noqa: PLC0415  (for this family only)

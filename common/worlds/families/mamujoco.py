@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 
 from common.errors import ConfigError
@@ -38,6 +39,7 @@ def find_constructor(name: str, path: str) -> Constructor:
             raise ConfigError(f"{name}: write {robot}-AGENTSxSEGMENTS, as in mamujoco:{robot}-2x3.")
     elif factorisation not in _FACTORISATIONS.get(robot, ()):
         raise ConfigError(f"{name}: {_what_exists(robot, path)}")
+    _silence_notification()
     make = import_path(name, "gymnasium_robotics.mamujoco_v1", _INSTALL).parallel_env
     import_path(name, "mujoco", _INSTALL)
     log_once()
@@ -50,6 +52,14 @@ def names() -> Sequence[str]:
     """Returns every robot with every factorisation; those of any number of segments with 2x3."""
     fixed = [f"{robot}-{conf}" for robot, confs in _FACTORISATIONS.items() for conf in confs]
     return [*fixed, *(f"{robot}-2x3" for robot in _SEGMENTED)]
+
+
+def _silence_notification() -> None:
+    """Removes a notification that gymnasium-robotics prints in every process, about environments of other families."""
+    with suppress(ImportError):
+        from farama_notifications import notifications  # noqa: PLC0415  (a dependency of gymnasium)
+
+        notifications.pop("gymnasium_robotics", None)
 
 
 def _what_exists(robot: str, path: str) -> str:

@@ -25,7 +25,7 @@ from common.worlds.families import Constructor
 from common.worlds.families.imports import callable_of, import_attribute, import_path, with_options
 
 _ID = re.compile(r"(?:(?P<package>[\w.]+):)?(?P<id>[\w.-]+/[\w.-]+|[\w.]+-v\d+)")
-_OWN_MODULE = re.compile(r"pettingzoo\.(?P<group>\w+)\.(?P<env>\w+_v\d+)")
+_DEPRECATED_MODULE = re.compile(r"pettingzoo\.(?P<group>\w+)\.(?P<env>\w+_v\d+)")
 _GROUPS = ("atari", "butterfly", "classic", "magent", "sisl")
 
 
@@ -39,9 +39,9 @@ def find_constructor(name: str, path: str) -> Constructor:
             import_path(name, found["package"])
         return _registered(name, found["id"])
     _check_spelling(name, path)
-    own = _OWN_MODULE.fullmatch(path)
-    if own and f"{own['group']}/{_as_id(own['env'])}" in _ids():
-        return _registered(name, f"{own['group']}/{own['env']}")
+    deprecated = _DEPRECATED_MODULE.fullmatch(path)
+    if deprecated and (env_id := _as_id(f"{deprecated['group']}/{deprecated['env']}")) in _ids():
+        return _registered(name, env_id)
     module, colon, qualname = path.partition(":")
     thing = import_attribute(name, module, qualname) if colon else import_path(name, path)
     return _of_module(name, path, thing) if isinstance(thing, ModuleType) else callable_of(name, path, thing)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from functools import cache
 from typing import Any
 
 from gymnasium.spaces import Space
@@ -12,6 +11,7 @@ from gymnasium.spaces import Space
 from common.worlds.adapters.gymnasium import GymnasiumParallelEnv
 
 _log = logging.getLogger(__name__)
+_reports: list[str] = []
 
 
 def as_parallel_env(name: str, env: Any) -> Any:
@@ -51,7 +51,13 @@ def _from_aec(name: str, env: Any) -> Any:
     return turn_based_aec_to_parallel(env)
 
 
-@cache
+def reports() -> tuple[str, ...]:
+    """Returns one line for each conversion in this process; the first copy's process sends them to the user."""
+    return tuple(_reports)
+
+
 def _report(name: str, text: str) -> None:
-    """Logs how a world's environments are converted, once a process."""
-    _log.warning("%s: %s", name, text)
+    line = f"{name}: {text}"
+    if line not in _reports:
+        _reports.append(line)
+        _log.info(line)

@@ -18,6 +18,7 @@ from common.process.child_process import kill_session_with_parent, make_pipe_pri
 from common.process.exit import DONE, FAILED
 from common.worlds import make_world, world_spaces
 from common.worlds.adapters.construction import describe_options
+from common.worlds.adapters.conversion import reports
 from common.worlds.adapters.first_copy import Began, Fault, Found, Task, fault_of
 from common.worlds.families import family_of
 
@@ -56,7 +57,7 @@ def main() -> None:
             on_fault=failed,
         )
         try:
-            report(Found(world.spec, world_spaces(world), options))
+            report(Found(world.spec, world_spaces(world), options, reports()))
         finally:
             report(Began("close()"))
             world.close()

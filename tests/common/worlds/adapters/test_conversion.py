@@ -1,6 +1,5 @@
 """Gymnasium and AEC environments as worlds: one agent, agents of Tuple and list spaces, turns."""
 
-import logging
 import sys
 from types import ModuleType
 
@@ -12,6 +11,7 @@ from gymnasium import spaces
 from common.errors import ConfigError, WorldError
 from common.spec import Box, Categorical
 from common.worlds import make_world
+from common.worlds.adapters.first_copy import FirstCopy, Watch
 from common.worlds.adapters.gymnasium import idle_action
 
 NAME = "pettingzoo:rowing_v0:make"
@@ -184,9 +184,8 @@ def test_the_idle_action_is_the_nearest_to_zero():
     np.testing.assert_array_equal(idle_action(spaces.MultiBinary(2)), [0, 0])
 
 
-def test_turns_are_converted_and_said(caplog):
+def test_turns_are_converted():
     pytest.importorskip("pettingzoo.classic.tictactoe.tictactoe")
-    caplog.set_level(logging.WARNING)
     for name in ("pettingzoo:classic/tictactoe-v3", "pettingzoo:pettingzoo.classic.tictactoe_v3"):
         world = make_world(name, seed=0)
         world.reset([0])
@@ -199,8 +198,18 @@ def test_turns_are_converted_and_said(caplog):
             step = world.step(actions)
         np.testing.assert_array_equal(step.reward, [[1, -1]])
         assert step.episode_over[0]
-        assert sum("turn_based_aec_to_parallel" in line for line in caplog.messages) == 1
-        caplog.clear()
+
+
+def test_a_conversion_is_told_once_by_the_first_copy():
+    pytest.importorskip("pettingzoo.classic.tictactoe.tictactoe")
+    said = []
+    name = "pettingzoo:classic/tictactoe-v3"
+    found = FirstCopy(name, {}, Watch(say=said.append)).read()
+    assert [agent.name for agent in found.agents.agents] == ["player_1", "player_2"]
+    assert len(said) == 1
+    assert said[0].startswith(
+        f"{name}: an AEC environment, converted by PettingZoo's turn_based_aec_to_parallel: in each"
+    )
 
 
 def test_illegal_moves_are_neither_printed_nor_kept(caplog):

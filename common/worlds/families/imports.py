@@ -33,6 +33,9 @@ def import_path(name: str, path: str, install: str = "") -> Any:
     except ImportError as e:
         error = e
     except BaseException as e:
+        if isinstance(e.__cause__, ImportError):
+            # Gymnasium's DependencyNotInstalled, for example, whose text has the way out.
+            raise ConfigError(f"{name}: cannot import {path}: {e}") from e
         raise environment_error(f"{name}: importing {path}", e) from e
     parent, _, last = path.rpartition(".")
     if parent and error.name in {path, parent}:

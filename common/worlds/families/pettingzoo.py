@@ -40,8 +40,8 @@ def find_constructor(name: str, path: str) -> Constructor:
         return _registered(name, found["id"])
     _check_spelling(name, path)
     deprecated = _DEPRECATED_MODULE.fullmatch(path)
-    if deprecated and (env_id := _as_id(f"{deprecated['group']}/{deprecated['env']}")) in _ids():
-        return _registered(name, env_id)
+    if deprecated and any(env_id.startswith(f"{deprecated['group']}/") for env_id in _ids()):
+        return _registered(name, f"{deprecated['group']}/{deprecated['env']}")
     module, colon, qualname = path.partition(":")
     thing = import_attribute(name, module, qualname) if colon else import_path(name, path)
     return _of_module(name, path, thing) if isinstance(thing, ModuleType) else callable_of(name, path, thing)

@@ -112,6 +112,17 @@ def test_an_id_of_a_package_that_registers_it(tmp_path, monkeypatch):
     assert step.episode_over[0]
 
 
+def test_an_old_version_of_a_module_of_pettingzoo_names_the_new_one():
+    with pytest.raises(ConfigError, match=r"no 'sisl/pursuit_v4'; did you mean sisl/pursuit-v5\?$"):
+        make_world("pettingzoo:pettingzoo.sisl.pursuit_v4")
+
+
+@pytest.mark.skipif(find_spec("mujoco") is not None, reason="mujoco is installed")
+def test_a_missing_dependency_of_gymnasium_is_its_own_words():
+    with pytest.raises(ConfigError, match=r"MuJoCo is not installed, run `pip install \"gymnasium\[mujoco\]\"`$"):
+        make_world("gymnasium:HalfCheetah-v5")
+
+
 @pytest.mark.skipif(find_spec("lbforaging") is not None, reason="lbforaging is installed")
 def test_a_known_package_that_is_missing_is_named():
     with pytest.raises(ConfigError, match=r"install it with: pip install lbforaging$"):

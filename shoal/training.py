@@ -299,7 +299,7 @@ def evaluate(run: str | Path | Run, episodes: int | None = None, **options: Unpa
 
 
 def check(
-    world: str,
+    world: str | Callable[..., Any],
     *,
     settings: Mapping[str, Any] | None = None,
     max_episode_steps: int = 0,
@@ -319,8 +319,9 @@ def check(
         >>> found.ok
         True
     """
+    refuse_import("shoal.check")
     return check_from_python(
-        world,
+        world_name(world),
         _sections(settings or {}),
         seconds=_seconds(seconds),
         max_episode_steps=max_episode_steps,

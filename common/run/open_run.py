@@ -133,10 +133,10 @@ def _inspect_world(
 
     Raises ConfigError if the world does not exist, does not fit the algorithm or the head, or fails `check`.
     """
-    from common.worlds import FOREIGN, refuse_state, world_spec  # noqa: PLC0415  (many scenarios)
+    from common.worlds import is_foreign, refuse_state, world_spec  # noqa: PLC0415  (many scenarios)
 
     wants_state = spec.algorithm.critic_sees != "observations"
-    if spec.scenario.startswith(FOREIGN):
+    if is_foreign(spec.scenario):
         from common.worlds.adapters.first_copy import FirstCopy, Watch  # noqa: PLC0415  (for these alone)
 
         found = FirstCopy(spec.scenario, spec.world, Watch(notify, poll), wants_state=wants_state).read()

@@ -24,7 +24,6 @@ from common.worlds.adapters.construction import (
     ParallelEnv,
     close_all,
     close_on_fault,
-    find_constructor,
     make_copies,
     make_layout,
 )
@@ -77,7 +76,7 @@ class _Copy:
 class PettingZooWorld:
     """Copies of a ParallelEnv, each stepped by itself.
 
-    Example: make_world("pettingzoo:pettingzoo.sisl.pursuit_v5", copies=4, seed=0)
+    Example: make_world("pettingzoo:sisl/pursuit-v5", copies=4, seed=0)
     """
 
     def __init__(
@@ -110,10 +109,10 @@ class PettingZooWorld:
         self._state = np.zeros((self.copies, 0), np.float32)
 
     @classmethod
-    def of_module(
+    def of_constructor(
         cls,
         name: str,
-        module: str,
+        make: Callable[..., ParallelEnv],
         copies: int,
         *,
         seed: int | None,
@@ -122,8 +121,8 @@ class PettingZooWorld:
         on_made: Callable[[int], object],
         on_fault: Callable[[BaseException], object],
     ) -> PettingZooWorld:
-        """Makes copies of `module.parallel_env(**options)`."""
-        envs = make_copies(name, find_constructor(name, module), copies, options, on_made, on_fault=on_fault)
+        """Makes copies of what `make(**options)` returns."""
+        envs = make_copies(name, make, copies, options, on_made, on_fault=on_fault)
         with close_on_fault(name, envs, on_fault):
             return cls(name, envs, seed, make_layout(name, envs), episodes)
 
@@ -196,7 +195,7 @@ class PettingZooWorld:
             "environment, or set algorithm.critic_sees=observations."
         )
         copy = self._copies[0]
-        if not hasattr(copy.env, "state"):
+        if not callable(getattr(copy.env, "state", None)):
             raise missing
         self._reset_copy(0, np.zeros((1, self.spec.obs_dim), np.float32), 0)
         copy.episodes = 0
@@ -228,6 +227,8 @@ class PettingZooWorld:
         try:
             result = copy.env.reset(seed=int(self._rng.integers(2**31)) if seed is None else seed)
             copy.acting = list(copy.env.agents)
+        except ContractError as e:
+            raise self._copy_error(c, e) from None
         except BaseException as e:
             raise environment_error(self._where(c), e, c) from e
         copy.episodes += 1
@@ -287,6 +288,8 @@ class PettingZooWorld:
         actions = {agent: slots[agent].codec.decode(action[slots[agent].action]) for agent in copy.acting}
         try:
             result = copy.env.step(actions)
+        except ContractError as e:
+            raise self._copy_error(c, e) from None
         except BaseException as e:
             raise self._exception(c, e) from e
         try:

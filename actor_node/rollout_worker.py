@@ -152,6 +152,6 @@ def check_chunk_size(run: Run, rows: int) -> None:
     if rows > (largest := replay.largest_chunk(replay.batch)):
         raise ConfigError(
             f"chunks of {rows:,} transitions never fit into replay.error_buffer {replay.error_buffer:g}, which allows "
-            f"{largest:,} at {replay.samples_per_insert:g} samples per insert; lower --copies and --chunk-rows, or "
+            f"{largest:,} at {replay.least_ratio:g} samples per insert; lower --copies and --chunk-rows, or "
             "leave the buffer at 0 to have it chosen"
         )

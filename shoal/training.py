@@ -168,7 +168,7 @@ def train(
     steps: int | None = None,
     seed: int | None = None,
     algorithm: str | None = None,
-    preset: Literal["fast", "paper", "seed"] | None = None,
+    preset: Literal["auto", "particle", "control", "fast", "paper", "seed"] | None = None,
     max_episode_steps: int | None = None,
     settings: Mapping[str, Any] | None = None,
     actors: int | None = None,

@@ -172,10 +172,7 @@ def rows(status: Status) -> list[tuple[str, str]]:
         ("return", _return_text(status)),
         ("env steps", f"{status.inserts:,} ({status.inserts_per_s:,.0f}/s)"),
         ("updates", f"{learner.updates:,} ({learner.updates_per_s:,.0f}/s)" if learner else "-"),
-        (
-            "samples per insert",
-            f"{_number(status.samples_per_insert)} (target {status.target_samples_per_insert:g})",
-        ),
+        ("samples per insert", f"{_number(status.samples_per_insert)} ({_target_text(status)})"),
         ("policy lag", f"{_number(status.policy_lag)} versions"),
         ("replay", f"{status.size:,} of {status.capacity:,}, {status.durability}"),
         ("actors", _actors(status)),
@@ -212,8 +209,25 @@ def _is_at_the_ratio(wait: str) -> bool:
     return match is not None and int(match[2]) < STALL_S
 
 
+def _target_text(status: Status) -> str:
+    """Returns the target of samples per insert; for `auto` its bounds, and which side is the bottleneck now."""
+    replay = status.run.spec.replay if status.run else None
+    if replay is None or not replay.is_auto:
+        return f"target {status.target_samples_per_insert:g}"
+    bounds = f"auto: {replay.least_ratio:g} to {replay.most_ratio:g}"
+    if not status.samples:
+        return bounds
+    if any(wait.startswith("learner waiting") for wait in status.waiting):
+        return f"{bounds}; the learner waits for actors at one update per environment step"
+    if any(_is_at_the_ratio(wait) for wait in status.waiting):
+        return f"{bounds}; actors wait for the learner"
+    return f"{bounds}; neither side waits"
+
+
 def _ratio_text(status: Status) -> str:
-    ratio = f"{status.target_samples_per_insert:g} samples per insert"
+    replay = status.run.spec.replay if status.run else None
+    least = replay.least_ratio if replay and replay.is_auto else status.target_samples_per_insert
+    ratio = f"{least:g} samples per insert"
     return f"the learner is the bottleneck (normal): actors are held to {ratio}"
 
 

@@ -121,11 +121,10 @@ def refuse_large_run(
     each transition, in the replay server and in a Redis on the same machine.
     """
     others = learner_bytes + workers * WORKER_BYTES
-    room = available_bytes - others
-    if sizes.replay_bytes <= room:
+    if sizes.replay_bytes <= available_bytes - others:
         return
     free = f"{_gib(available_bytes)} of memory are free, and learner and actors need {_gib(others)} of it"
-    fitting = int(max(room, 0) / copies) // sizes.record_bytes
+    fitting = fitting_capacity(sizes, available_bytes, learner_bytes=learner_bytes, workers=workers, copies=copies)
     advice = (
         f"choose at most {fitting:,}: --set replay.capacity={fitting}"
         if fitting
@@ -135,6 +134,15 @@ def refuse_large_run(
         f"replay.capacity {sizes.capacity:,} needs {_gib(sizes.replay_bytes)} at {sizes.record_bytes:,} bytes a "
         f"transition; {free}; {advice}{_wrapper_advice(joint)}"
     )
+
+
+def fitting_capacity(sizes: Sizes, available_bytes: int, *, learner_bytes: int, workers: int, copies: float) -> int:
+    """Returns the most transitions that fit into a machine's memory beside the run's processes, 0 or more.
+
+    The parameters are those of `refuse_large_run`.
+    """
+    room = available_bytes - learner_bytes - workers * WORKER_BYTES
+    return int(max(room, 0) / copies) // sizes.record_bytes
 
 
 def refuse_large_learner(sizes: Sizes, joint: AgentsSpec, available_bytes: int) -> None:

@@ -150,7 +150,8 @@ def _clip(record: RunRecord) -> Scale:
 
 
 def _ratio(record: RunRecord) -> Scale:
-    return Scale(reference=(record.run.spec.replay.samples_per_insert, "target"))
+    replay = record.run.spec.replay
+    return Scale(reference=(replay.least_ratio, "least" if replay.is_auto else "target"))
 
 
 _FROM_ZERO = Scale(from_zero=True)
@@ -236,7 +237,8 @@ SYSTEM = (
         "Replay ratio",
         "samples per inserted transition",
         "Average number of times that a transition is sampled, counted after warm-up. The rate limiter keeps it near "
-        "the target.",
+        "the target; with auto it lies between two bounds: below the least, actors wait, and the learner waits at one "
+        "update per environment step.",
         _column("samples_per_insert", known_from_zero=False),
         _ratio,
     ),

@@ -32,12 +32,12 @@ class Artifacts:
 
     def __init__(self, config: TrainConfig, screen: Console) -> None:
         """Takes the dashboard's port, before there is a run; ConfigError if it is in use."""
-        self._config, self._screen = config, screen
+        self.config, self._screen = config, screen
         self._dashboard = Dashboard(config.dashboard_port) if config.dashboard else None
 
     def begin(self, directory: RunDirectory, display: Display) -> Display:
         """Notes what machine this is, and returns the display, served to browsers too where --dashboard says so."""
-        self._directory, config = directory, self._config
+        self._directory, config = directory, self.config
         launch = {name: getattr(config, name) for name in ("actors", "copies", "threads", "gpu", "lockstep")}
         redis = config.redis if config.redis in ("embedded", "none") else "a server that runs"
         self._softly("a note of the machine", lambda: record_machine(directory, {**launch, "redis": redis}))
@@ -57,7 +57,7 @@ class Artifacts:
 
     def conclude(self, *, film: bool, stopped: Callable[[], bool] = bool) -> None:
         """Makes the film, if one is wanted and the world can be pictured, and the report."""
-        if film and not self._config.no_film and find_spec("PIL"):
+        if film and not self.config.no_film and find_spec("PIL"):
             self._softly("a film", lambda: self._make_film(stopped))
             self._softly("films of its milestones", lambda: self._film_milestones(stopped))
         self._softly("the report", self._make_report)

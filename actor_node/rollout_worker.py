@@ -70,6 +70,7 @@ class RolloutWorker:
         seed: differs each time a worker of this name starts in the run, so that no two starts play the same episodes.
         on_made, on_fault: see `make_world`. before_reset: called with the world once it is made.
         """
+        first_steps = first_episode_steps(run.spec.episode.stagger_steps, self._index, self._workers, self.copies)
         rng = np.random.default_rng([run.spec.seed, checksum(self.name.encode()), seed])
         self.world = make_world(
             run.spec.scenario,
@@ -77,12 +78,13 @@ class RolloutWorker:
             seed=int(rng.integers(2**32)),
             options=run.spec.world,
             max_episode_steps=run.spec.episode.max_steps,
+            first_episode_steps=first_steps,
             on_made=on_made,
             on_fault=on_fault,
         )
         before_reset(self.world)
         factor = ladder_factor(run.spec.exploration.ladder, self._index, self._workers)
-        self._collector = Collector(run, self.world, rng, factor)
+        self._collector = Collector(run, self.world, rng, factor, first_steps)
         self._return_sums = np.zeros(len(run.joint.agents))
 
     def collect(
@@ -138,6 +140,18 @@ class RolloutWorker:
         """Closes the copies."""
         if self.world is not None:
             self.world.close()
+
+
+def first_episode_steps(length: int, worker: int, workers: int, copies: int) -> tuple[int, ...]:
+    """Returns where each copy's first episode is truncated, so that the episodes of all workers do not end together.
+
+    The ends are `length / (workers * copies)` steps apart. Episodes that start together also end together, and recent
+    transitions are then all of one phase. Isaac Gym's learners start episodes at random lengths for that reason (Rudin
+    et al. 2022). worker: number among the `workers` of a node. length 0 returns nothing; 0 truncates nowhere.
+    """
+    total = workers * copies
+    shares = [copy * workers + worker + 1 for copy in range(copies)]
+    return tuple(length * share // total if share < total else 0 for share in shares) if length else ()
 
 
 def check_chunk_size(run: Run, rows: int) -> None:

@@ -20,6 +20,7 @@ from common.process.parent import die_with_parent
 from common.process.resources import allow_many_connections, memory_limit_bytes
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
+from common.run.preset_choice import PresetChoice
 from common.run.run import RunSpec
 from common.spec import AgentsSpec
 from common.wire.keys import load_keys
@@ -94,6 +95,7 @@ def learner(context: click.Context, /, **values: Any) -> int:
                 check=_refuse_what_does_not_fit(gpu=config.gpu),
                 say=_log.warning,
                 tick=partial(_raise_if_requested, stop),
+                on_chosen=_log_choice,
             )
         except _Stopped:
             return stop.exit_code
@@ -112,6 +114,11 @@ def learner(context: click.Context, /, **values: Any) -> int:
         if config.stay:
             _stay(stop, health, metrics)
     return stop.exit_code
+
+
+def _log_choice(choice: PresetChoice, spec: RunSpec) -> None:
+    for line in choice.lines(spec):
+        _log.info("%s", line)
 
 
 class _Stopped(Exception):  # noqa: N818  (a request, not a mistake)

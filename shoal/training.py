@@ -199,10 +199,11 @@ def train(
     resume: continue the run in that directory; with a scenario, start it where there is none.
     time: budget from the first transition on, in seconds or as in "5m" (default: 5m without `steps`).
     steps: budget in environment steps over all copies.
+    preset: settings to start from; None or "auto" chooses by the world. With `resume`, None keeps the run's settings.
     max_episode_steps: an episode that is still running after this number of steps is truncated; 0 = no limit.
     settings: any settings of the run, nested or with dots: {"replay.batch": 512, "world": {"N": 5}}. A parameter above
     wins over the setting of the same meaning.
-    actors, copies: worker processes, and copies of the world that each steps in one batch.
+    actors, copies: worker processes, and copies of the world that each steps in one batch (0 = chosen by the world).
     threads, gpu: the learner's CPU threads, and whether it trains on CUDA.
     lockstep: run all parts in this process in a fixed order: the same seed gives the same bits.
     redis, redis_password_file, redis_ca_file, chunk_rows, audit, track, dashboard, dashboard_port: as the options.

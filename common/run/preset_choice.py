@@ -23,8 +23,8 @@ from common.spec import AgentsSpec, Categorical
 AUTO, PARTICLE, CONTROL = "auto", "particle", "control"
 SHORT_EPISODE = 100
 """Longest episode for which `particle` is chosen [environment steps]: ten times the horizon of its discount."""
-QUICK_S = 2e-3
-"""Longest step for which `particle` is chosen [s]: with slower steps, each transition is worth more than 4 samples."""
+QUICK_S = 1e-2
+"""Longest step for which `particle` is chosen [s]: with slower steps a transition is worth more than 4 samples."""
 LONGEST_WARM_UP_S = 30.0
 """Time that one actor process may take for the warm-up of `control` [s]."""
 FEWEST_WARM_UP_STEPS = 1_000

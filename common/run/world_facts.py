@@ -11,7 +11,7 @@ class WorldFacts(msgspec.Struct, frozen=True):
     steps: int
     """Number of steps taken."""
     step_s: float
-    """Mean duration of a step, with its share of the resets [s]."""
+    """Median duration of a step [s]."""
     time_limit: int = 0
     """Length at which episodes are truncated [environment steps]; 0 if it is not known."""
     longest_episode: int = 0

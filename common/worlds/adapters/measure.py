@@ -31,18 +31,22 @@ def measure(world: World, clock: Callable[[], float] = time.monotonic) -> WorldF
     """
     rng = np.random.default_rng(0)
     world.reset()
-    started_at = clock()
-    steps = age = episodes = longest = truncated_at = 0
-    while not steps or (steps < MOST_STEPS and episodes < MOST_EPISODES and clock() - started_at < MEASURE_S):
+    started_at = now = clock()
+    durations: list[float] = []
+    age = episodes = longest = truncated_at = 0
+    while not durations or (len(durations) < MOST_STEPS and episodes < MOST_EPISODES and now - started_at < MEASURE_S):
+        before = now
         step = world.step(random_actions(world.spec, rng))
-        steps, age = steps + 1, age + 1
+        now, age = clock(), age + 1
+        durations.append(now - before)
         if step.episode_over[0]:
             if step.discount[0].all():
                 truncated_at = max(truncated_at, age)
             longest, age, episodes = max(longest, age), 0, episodes + 1
     return WorldFacts(
-        steps=steps,
-        step_s=(clock() - started_at) / steps,
+        steps=len(durations),
+        # The first steps of some environments compile code, and other processes may interrupt some.
+        step_s=float(np.median(durations)),
         time_limit=truncated_at or stated_limit(world),
         longest_episode=longest,
         batched=not hasattr(world, "wrap"),

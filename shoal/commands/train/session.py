@@ -169,7 +169,8 @@ class TrainingSession:
                 f"--actors, --copies, --preset {other} or --set section.key=value change the choice"
             )
         for remark in horizon_remarks(spec.algorithm.discount, choice.episode_steps or None):
-            self._print(f"note: {remark}")
+            or_else = "" if choice.preset == CONTROL else "; or --preset control, which is made for long episodes"
+            self._print(f"note: {remark}{or_else}")
 
     def _lockstep(self, run: Run) -> LockstepRun:
         # Only now: this imports torch, which takes seconds.

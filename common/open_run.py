@@ -98,6 +98,7 @@ def open_run(
     tick: Callable[[], object] = lambda: None,
     on_chosen: OnChosen = lambda _choice, _spec: None,
     largest_capacity: LargestCapacity = lambda _spec, _agents: UNLIMITED_ROWS,
+    reproducible: bool = False,
 ) -> tuple[RunDirectory, Run]:
     """Creates the directory of a new run, or opens the directory of the run to resume.
 
@@ -106,7 +107,8 @@ def open_run(
     create it, so that a service can always be started with the same options. check: raises ConfigError for settings
     that cannot work, before anything is written. say: receives progress texts while a copy of an environment is made.
     tick: called ten times a second meanwhile; an exception that it raises ends the making. on_chosen: receives the
-    preset of a new run. largest_capacity: bounds the replay of a preset that adapts to the world.
+    preset of a new run. largest_capacity: bounds the replay of a preset that adapts to the world. reproducible: whether
+    the settings must not depend on this machine's speed and memory.
     Raises ConfigError for options that cannot be used, and FinishedError for a run that has used its budget.
     """
     if not resume or (scenario and path and not RunDirectory(Path(path)).run_file.exists()):
@@ -114,11 +116,12 @@ def open_run(
             raise ConfigError("No scenario is given. Pass one of `shoal scenarios`.")
         first_spec = _first_spec(scenario, options, sections)
         world = _read_world(first_spec, say, tick, measure=_depends_on_measurements(options.preset, first_spec))
+        facts = world.facts and (world.facts.on_any_machine if reproducible else world.facts)
         preset = preset_choice.choose(
-            options.preset, first_spec.scenario, world.agents, world.facts, first_spec.episode.max_steps
+            options.preset, first_spec.scenario, world.agents, facts, first_spec.episode.max_steps
         )
-        capacity = largest_capacity(first_spec, world.agents)
-        layer = preset_choice.layer(preset, world.agents, world.facts, capacity)
+        capacity = UNLIMITED_ROWS if reproducible else largest_capacity(first_spec, world.agents)
+        layer = preset_choice.layer(preset, world.agents, facts, capacity)
         spec = _with_budget(make_run_spec({"scenario": scenario}, layer, sections, *_layers(options)))
         agents = _check_world(world.agents, spec, check)
         directory, run = create(Path(path) if path else default_path(spec), spec, agents, world.spaces)

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from common.process.durations import clock
+from common.run.run import ReplaySpec
 from common.wire.messages import LearnerReport, Status
 from learner_node.run_checks.inputs import first_words
 
@@ -209,10 +210,20 @@ def _is_at_the_ratio(wait: str) -> bool:
     return match is not None and int(match[2]) < STALL_S
 
 
+def _free_ratio(status: Status) -> ReplaySpec | None:
+    """Returns the replay settings of a run with `samples_per_insert = auto`; None if the ratio is fixed.
+
+    A replay server with a number, or a run in lockstep, replaces auto by that number.
+    """
+    replay = status.run.spec.replay if status.run else None
+    is_free = replay is not None and replay.is_auto and status.target_samples_per_insert == replay.most_ratio
+    return replay if is_free else None
+
+
 def _target_text(status: Status) -> str:
     """Returns the target of samples per insert; for `auto` its bounds, and which side is the bottleneck now."""
-    replay = status.run.spec.replay if status.run else None
-    if replay is None or not replay.is_auto:
+    replay = _free_ratio(status)
+    if replay is None:
         return f"target {status.target_samples_per_insert:g}"
     bounds = f"auto: {replay.least_ratio:g} to {replay.most_ratio:g}"
     if not status.samples:
@@ -225,9 +236,8 @@ def _target_text(status: Status) -> str:
 
 
 def _ratio_text(status: Status) -> str:
-    replay = status.run.spec.replay if status.run else None
-    least = replay.least_ratio if replay and replay.is_auto else status.target_samples_per_insert
-    ratio = f"{least:g} samples per insert"
+    replay = _free_ratio(status)
+    ratio = f"{replay.least_ratio if replay else status.target_samples_per_insert:g} samples per insert"
     return f"the learner is the bottleneck (normal): actors are held to {ratio}"
 
 

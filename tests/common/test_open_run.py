@@ -216,6 +216,26 @@ def test_without_a_preset_short_episodes_have_the_defaults(chosen):
     assert chosen(KINDS, RunOptions(set=("world.length=400",), max_episode_steps=30))[0].preset == "particle"
 
 
+def test_a_reproducible_choice_does_not_depend_on_speed_and_memory(tmp_path):
+    found = []
+    for delay in (0.0, 0.03):
+        options = RunOptions(set=("world.length=400", f"world.delay_s={delay}"))
+        path = str(tmp_path / f"run-{delay}")
+        _, run = open_run(
+            path,
+            KINDS,
+            options,
+            {},
+            resume=False,
+            role="learner",
+            on_chosen=lambda choice, _: found.append(choice.copies),
+            largest_capacity=lambda *_: 40_000,
+            reproducible=True,
+        )
+        assert (run.spec.replay.capacity, run.spec.replay.min_size) == (1_000_000, 8_000)
+    assert found == [4, 4]
+
+
 def test_what_was_chosen_stays_when_the_run_is_resumed(tmp_path):
     path = str(tmp_path / "run")
     options = RunOptions(set=("world.length=400", "world.delay_s=0.02"), steps=1_000)

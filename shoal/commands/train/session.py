@@ -80,6 +80,7 @@ class TrainingSession:
             say=self._print,
             on_chosen=self._take_choice,
             largest_capacity=largest_capacity(config),
+            reproducible=config.lockstep,
         )
         copies = self.config.copies or _last_copies(self.directory)
         self.config = self._artifacts.config = msgspec.structs.replace(self.config, copies=copies)

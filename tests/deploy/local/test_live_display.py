@@ -76,10 +76,13 @@ def _drawn(status: Status | None, *problems: str) -> str:
 )
 def test_a_free_ratio_is_shown_with_its_bounds_and_who_waits(waiting: str, words: str) -> None:
     run = make_run(BOXES, replay={"batch": 32, "samples_per_insert": "auto"})
-    status = msgspec.structs.replace(STATUS, run=run, waiting=(waiting,) if waiting else ())
+    waits = (waiting,) if waiting else ()
+    status = msgspec.structs.replace(STATUS, run=run, waiting=waits, target_samples_per_insert=32.0)
     shown = dict(rows(status))
     assert words in shown["samples per insert"]
     assert "held to 3.2 samples" in shown.get("pace", "held to 3.2 samples")
+    fixed = msgspec.structs.replace(status, target_samples_per_insert=8.0)
+    assert dict(rows(fixed))["samples per insert"] == "15.90 (target 8)"
 
 
 def test_the_table_has_every_figure_a_user_looks_for() -> None:

@@ -23,6 +23,7 @@ from common.run.directory import RunDirectory
 from common.run.preset_choice import PresetChoice
 from common.run.run import RunSpec
 from common.spec import AgentsSpec
+from common.transitions import transition_dtype
 from common.wire.keys import load_keys
 from common.wire.socket_file import SocketFile
 from common.wire.sockets import require_local
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from learner_node.reporting.metrics import Metrics
 
 STAY_BEAT_S = 1.0
+REPLAY_BYTES = 2**30
+"""Largest replay that a preset chooses here: the memory of replay server and Redis is not known, and those of
+deploy/compose and deploy/kubernetes have room for it."""
 _log = logging.getLogger(__name__)
 
 
@@ -96,6 +100,7 @@ def learner(context: click.Context, /, **values: Any) -> int:
                 say=_log.warning,
                 tick=partial(_raise_if_requested, stop),
                 on_chosen=_log_choice,
+                largest_capacity=_fits_replay_server,
             )
         except _Stopped:
             return stop.exit_code
@@ -119,6 +124,11 @@ def learner(context: click.Context, /, **values: Any) -> int:
 def _log_choice(choice: PresetChoice, spec: RunSpec) -> None:
     for line in choice.lines(spec):
         _log.info("%s", line)
+
+
+def _fits_replay_server(_spec: RunSpec, agents: AgentsSpec) -> int:
+    """Returns how many transitions of a run fit into REPLAY_BYTES."""
+    return REPLAY_BYTES // transition_dtype(agents).itemsize
 
 
 class _Stopped(Exception):  # noqa: N818  (a request, not a mistake)

@@ -29,7 +29,7 @@ DEFAULT_SECONDS = 300.0
 """Time of a run without --steps and --time [s]."""
 OnChosen = Callable[[PresetChoice, RunSpec], object]
 """Receives the preset of a new run, and the settings of the run."""
-LargestCapacity = Callable[[RunSpec, AgentsSpec], int]
+MaxCapacity = Callable[[RunSpec, AgentsSpec], int]
 """Returns how many transitions of a run fit into memory."""
 
 
@@ -94,33 +94,33 @@ def open_run(
     resume: bool,
     role: str,
     check: Check = lambda _spec, _joint: None,
-    say: Callable[[str], object] = lambda _text: None,
-    tick: Callable[[], object] = lambda: None,
+    notify: Callable[[str], object] = lambda _text: None,
+    poll: Callable[[], object] = lambda: None,
     on_chosen: OnChosen = lambda _choice, _spec: None,
-    largest_capacity: LargestCapacity = lambda _spec, _agents: UNLIMITED_ROWS,
+    max_capacity: MaxCapacity = lambda _spec, _agents: UNLIMITED_ROWS,
     reproducible: bool = False,
 ) -> tuple[RunDirectory, Run]:
     """Creates the directory of a new run, or opens the directory of the run to resume.
 
-    path: the directory; empty chooses a new one. sections: of the configuration file. role: the role that this process
-    locks in the directory until it exits. resume: resume the run; if a scenario is given and there is no run yet,
-    create it, so that a service can always be started with the same options. check: raises ConfigError for settings
-    that cannot work, before anything is written. say: receives progress texts while a copy of an environment is made.
-    tick: called ten times a second meanwhile; an exception that it raises ends the making. on_chosen: receives the
-    preset of a new run. largest_capacity: bounds the replay of a preset that adapts to the world. reproducible: whether
-    the settings must not depend on this machine's speed and memory.
+    path: the directory; empty chooses a new one. sections: settings of the configuration file, by section. role: the
+    role that this process locks in the directory until it exits. resume: resume the run; if a scenario is given and
+    there is no run yet, create it, so that a service can always be started with the same options. check: raises
+    ConfigError for settings that cannot work, before anything is written. notify: called with progress texts while a
+    copy of an environment is made. poll: called ten times a second meanwhile; an exception that it raises ends the
+    making. on_chosen: called with the preset of a new run. max_capacity: bounds the replay of a preset that adapts to
+    the world. reproducible: whether the settings must not depend on this machine's speed and memory.
     Raises ConfigError for options that cannot be used, and FinishedError for a run that has used its budget.
     """
     if not resume or (scenario and path and not RunDirectory(Path(path)).run_file.exists()):
         if not scenario:
             raise ConfigError("No scenario is given. Pass one of `shoal scenarios`.")
         first_spec = _first_spec(scenario, options, sections)
-        world = _read_world(first_spec, say, tick, measure=_depends_on_measurements(options.preset, first_spec))
+        world = _read_world(first_spec, notify, poll, measure=_depends_on_measurements(options.preset, first_spec))
         facts = world.facts and (world.facts.on_any_machine if reproducible else world.facts)
         preset = preset_choice.choose(
             options.preset, first_spec.scenario, world.agents, facts, first_spec.episode.max_steps
         )
-        capacity = UNLIMITED_ROWS if reproducible else largest_capacity(first_spec, world.agents)
+        capacity = UNLIMITED_ROWS if reproducible else max_capacity(first_spec, world.agents)
         layer = preset_choice.layer(preset, world.agents, facts, capacity)
         spec = _with_budget(make_run_spec({"scenario": scenario}, layer, sections, *_layers(options)))
         agents = _check_world(world.agents, spec, check)
@@ -141,7 +141,7 @@ def open_run(
     spec = _changed_spec(stored, options, sections)
     if directory.finished_file.exists() and not _extends(spec.budget, stored.budget):
         raise FinishedError(f"--run {path} has used its budget. Pass a larger total with --time or --steps.")
-    world = _read_world(spec, say, tick)
+    world = _read_world(spec, notify, poll)
     run = reopen(directory.path, spec, _check_world(world.agents, spec, check), world.spaces)[1]
     directory.finished_file.unlink(missing_ok=True)
     return directory, run
@@ -154,7 +154,7 @@ class _World(NamedTuple):
 
 
 def _read_world(
-    spec: RunSpec, say: Callable[[str], object], tick: Callable[[], object], *, measure: bool = False
+    spec: RunSpec, notify: Callable[[str], object], poll: Callable[[], object], *, measure: bool = False
 ) -> _World:
     """Returns the agents of the world and the spaces of each agent; ConfigError if the world does not exist.
 
@@ -166,7 +166,7 @@ def _read_world(
         return _World(world_spec(spec.scenario, spec.world), ())
     from common.worlds.adapters.first_copy import FirstCopy, Watch  # noqa: PLC0415  (for these alone)
 
-    found = FirstCopy(spec.scenario, spec.world, Watch(say, tick), measure=measure).read()
+    found = FirstCopy(spec.scenario, spec.world, Watch(notify, poll), measure=measure).read()
     return _World(found.agents, found.spaces, found.facts)
 
 
@@ -203,7 +203,7 @@ def _changed_spec(stored: RunSpec, options: RunOptions, sections: Mapping[str, A
 
 
 def _is_same_world(spec: RunSpec, stored: RunSpec) -> bool:
-    """Returns whether the worlds are the same, also if one of the two writes out a default option."""
+    """Returns whether the worlds are the same; an option that is set to its default makes no difference."""
     from common.worlds import changed_options  # noqa: PLC0415  (many scenarios)
 
     if spec.scenario != stored.scenario:

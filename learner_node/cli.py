@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from learner_node.reporting.metrics import Metrics
 
 STAY_BEAT_S = 1.0
-REPLAY_BYTES = 2**30
+MAX_REPLAY_BYTES = 2**30
 """Largest replay that a preset chooses here: the memory of replay server and Redis is not known, and those of
 deploy/compose and deploy/kubernetes have room for it."""
 _log = logging.getLogger(__name__)
@@ -97,10 +97,10 @@ def learner(context: click.Context, /, **values: Any) -> int:
                 resume=config.resume,
                 role="learner",
                 check=_refuse_what_does_not_fit(gpu=config.gpu),
-                say=_log.warning,
-                tick=partial(_raise_if_requested, stop),
+                notify=_log.warning,
+                poll=partial(_raise_if_requested, stop),
                 on_chosen=_log_choice,
-                largest_capacity=_fits_replay_server,
+                max_capacity=_fits_replay_server,
             )
         except _Stopped:
             return stop.exit_code
@@ -127,8 +127,8 @@ def _log_choice(choice: PresetChoice, spec: RunSpec) -> None:
 
 
 def _fits_replay_server(_spec: RunSpec, agents: AgentsSpec) -> int:
-    """Returns how many transitions of a run fit into REPLAY_BYTES."""
-    return REPLAY_BYTES // transition_dtype(agents).itemsize
+    """Returns how many transitions of a run fit into MAX_REPLAY_BYTES."""
+    return MAX_REPLAY_BYTES // transition_dtype(agents).itemsize
 
 
 class _Stopped(Exception):  # noqa: N818  (a request, not a mistake)

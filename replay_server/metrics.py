@@ -53,7 +53,7 @@ _TABLE_METRICS: tuple[tuple[str, str, type[Metric], Callable[[Table], float]], .
         "target_samples_per_insert",
         "Target of samples per insert; NaN for auto.",
         GaugeMetricFamily,
-        lambda table: math.nan if table.limiter.spec.is_auto else table.limiter.spec.least_ratio,
+        lambda table: math.nan if table.limiter.spec.is_auto else table.limiter.spec.min_ratio,
     ),
     ("rate_limiter_error_samples", "Samples the learner is behind.", GaugeMetricFamily, lambda t: t.limiter.error),
     ("rate_limiter_upper_bound_samples", "Error at which actors wait.", GaugeMetricFamily, _upper_bound),

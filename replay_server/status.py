@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from common.process import metrics as process_metrics
-from common.wire.messages import MAX_REASON_CHARACTERS, MOST_ACTORS_SHOWN, ActorReport, ActorStatus, Status
+from common.wire.messages import MAX_ACTORS_SHOWN, MAX_REASON_CHARACTERS, ActorReport, ActorStatus, Status
 from replay_server.config import ReplayConfig
 from replay_server.durability.journal import Journal
 from replay_server.recent_stats import RecentStats
@@ -48,7 +48,7 @@ def make_status(
         capacity=table.ring.capacity if table else config.capacity,
         inserts=inserts,
         samples=samples,
-        target_samples_per_insert=limiter.spec.most_ratio if limiter else config.samples_per_insert,
+        target_samples_per_insert=limiter.spec.max_ratio if limiter else config.samples_per_insert,
         samples_per_insert=limiter.realised if limiter else 0.0,
         inserts_per_s=recent.inserts.per_second(inserts, now),
         samples_per_s=recent.samples.per_second(samples, now),
@@ -56,7 +56,7 @@ def make_status(
         return_mean=recent.returns.mean,
         return_means=recent.returns.means,
         policy_lag=recent.lag.mean,
-        actors=tuple(_actor_status(session, now) for session in live[:MOST_ACTORS_SHOWN]),
+        actors=tuple(_actor_status(session, now) for session in live[:MAX_ACTORS_SHOWN]),
         actor_count=len(live),
         learner=learners.report,
         learner_seconds_since_seen=now - learners.seen if learners.seen else -1.0,

@@ -3,7 +3,7 @@
 | world                                                                          | preset     |
 |--------------------------------------------------------------------------------|------------|
 | one of the twelve scenarios, also as `mpe2:NAME` or `pettingzoo:mpe2.NAME`     | `particle` |
-| another one with episodes of at most SHORT_EPISODE steps, each at most QUICK_S | `particle` |
+| another one with episodes of at most MAX_SHORT_EPISODE steps, each at most QUICK_S | `particle` |
 | any other                                                                      | `control`  |
 
 `control` depends on the world in a few settings (`adapted`); everything else is in common/run/presets.py. The choice is
@@ -21,13 +21,13 @@ from common.run.world_facts import WorldFacts
 from common.spec import AgentsSpec, Categorical
 
 AUTO, PARTICLE, CONTROL = "auto", "particle", "control"
-SHORT_EPISODE = 100
+MAX_SHORT_EPISODE = 100
 """Longest episode for which `particle` is chosen [environment steps]: ten times the horizon of its discount."""
 QUICK_S = 1e-2
 """Longest step for which `particle` is chosen [s]: with slower steps a transition is worth more than 4 samples."""
-LONGEST_WARM_UP_S = 30.0
+MAX_WARM_UP_S = 30.0
 """Time that one actor process may take for the warm-up of `control` [s]."""
-FEWEST_WARM_UP_STEPS = 1_000
+MIN_WARM_UP_STEPS = 1_000
 BATCHED_COPIES = 32
 QUICK_COPIES, FEW_COPIES = 8, 4
 """Copies of a world that steps copy by copy: more do not step faster, and delay the first end of a long episode."""
@@ -82,23 +82,23 @@ def choose(
 
 
 def layer(
-    choice: PresetChoice, agents: AgentsSpec, facts: WorldFacts | None, largest_capacity: int
+    choice: PresetChoice, agents: AgentsSpec, facts: WorldFacts | None, max_capacity: int
 ) -> dict[str, dict[str, Any]]:
     """Returns a preset's differences from the defaults, adapted to the world.
 
-    largest_capacity: transitions that fit into memory.
+    max_capacity: transitions that fit into memory.
     """
     settings = {section: dict(values) for section, values in PRESETS[choice.preset].items()}
     if choice.preset != CONTROL:
         return settings
     replay, exploration = settings["replay"], settings["exploration"]
     warm_up = _warm_up(exploration["random_steps"], facts)
-    replay["capacity"] = max(min(replay["capacity"], largest_capacity), warm_up)
+    replay["capacity"] = max(min(replay["capacity"], max_capacity), warm_up)
     replay["min_size"] = exploration["random_steps"] = warm_up
     if any(isinstance(part, Categorical) for agent in agents.agents for part in agent.parts):
         # Large logits end the exploration of choices, which are drawn from the policy's softmax.
         settings["algorithm"]["action_regularisation"] = 1e-3
-    if facts is not None and not facts.batched and choice.episode_steps > SHORT_EPISODE:
+    if facts is not None and not facts.batched and choice.episode_steps > MAX_SHORT_EPISODE:
         settings["episode"] = {"stagger_steps": choice.episode_steps}
     return settings
 
@@ -151,7 +151,7 @@ def _suits(scenario: str, agents: AgentsSpec, facts: WorldFacts | None, limit: i
         )
         return CONTROL, f"{seen}; {step}"
     length = f"episodes have up to {limit:,} steps"
-    is_short = limit <= SHORT_EPISODE and facts.step_s <= QUICK_S
+    is_short = limit <= MAX_SHORT_EPISODE and facts.step_s <= QUICK_S
     return PARTICLE if is_short else CONTROL, f"{length}; {step}"
 
 
@@ -165,8 +165,8 @@ def _warm_up(steps: int, facts: WorldFacts | None) -> int:
     """Returns the length of the warm-up: shorter in a slow world, where it would use the whole time of a run."""
     if facts is None:
         return steps
-    fitting = int(LONGEST_WARM_UP_S / max(facts.step_s, 1e-9))
-    return min(steps, max(FEWEST_WARM_UP_STEPS, fitting // 100 * 100))
+    fitting = int(MAX_WARM_UP_S / max(facts.step_s, 1e-9))
+    return min(steps, max(MIN_WARM_UP_STEPS, fitting // 100 * 100))
 
 
 def _milliseconds(seconds: float) -> str:

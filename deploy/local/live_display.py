@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from common.process.durations import clock
+from common.process.durations import format_duration
 from common.run.run import ReplaySpec
 from common.wire.messages import LearnerReport, Status
 from learner_node.run_checks.inputs import first_words
@@ -117,7 +117,10 @@ class LineDisplay:
 
     def _print(self, text: str) -> None:
         self._console.print(
-            f"[{clock(time.monotonic() - self._started_at)}] {text}", markup=False, emoji=False, soft_wrap=True
+            f"[{format_duration(time.monotonic() - self._started_at)}] {text}",
+            markup=False,
+            emoji=False,
+            soft_wrap=True,
         )
 
 
@@ -141,14 +144,14 @@ class TimeLeft:
 
 def time_left_text(left_s: float | None) -> str:
     """Returns the remaining time as the end of a line; empty for None."""
-    return "" if left_s is None else f", about {clock(left_s)} left"
+    return "" if left_s is None else f", about {format_duration(left_s)} left"
 
 
 def draw(
     title: str, status: Status | None, problems: Sequence[str], elapsed_s: float, left_s: float | None = None
 ) -> RenderableType:
     """Returns the table for one status."""
-    parts: list[RenderableType] = [Text(f"{title}  {clock(elapsed_s)}{time_left_text(left_s)}", style="bold")]
+    parts: list[RenderableType] = [Text(f"{title}  {format_duration(elapsed_s)}{time_left_text(left_s)}", style="bold")]
     if status is None:
         parts.append(Text("waiting for the replay server", style="yellow"))
     else:
@@ -216,7 +219,7 @@ def _free_ratio(status: Status) -> ReplaySpec | None:
     A replay server with a number, or a run in lockstep, replaces auto by that number.
     """
     replay = status.run.spec.replay if status.run else None
-    is_free = replay is not None and replay.is_auto and status.target_samples_per_insert == replay.most_ratio
+    is_free = replay is not None and replay.is_auto and status.target_samples_per_insert == replay.max_ratio
     return replay if is_free else None
 
 
@@ -225,7 +228,7 @@ def _target_text(status: Status) -> str:
     replay = _free_ratio(status)
     if replay is None:
         return f"target {status.target_samples_per_insert:g}"
-    bounds = f"auto: {replay.least_ratio:g} to {replay.most_ratio:g}"
+    bounds = f"auto: {replay.min_ratio:g} to {replay.max_ratio:g}"
     if not status.samples:
         return bounds
     if any(wait.startswith("learner waiting") for wait in status.waiting):
@@ -237,7 +240,7 @@ def _target_text(status: Status) -> str:
 
 def _ratio_text(status: Status) -> str:
     replay = _free_ratio(status)
-    ratio = f"{replay.least_ratio if replay else status.target_samples_per_insert:g} samples per insert"
+    ratio = f"{replay.min_ratio if replay else status.target_samples_per_insert:g} samples per insert"
     return f"the learner is the bottleneck (normal): actors are held to {ratio}"
 
 
@@ -249,7 +252,7 @@ def _learner_rows(status: Status) -> list[tuple[str, str]]:
     budget_s = status.run.spec.budget.seconds if status.run else 0.0
     if budget_s:
         paused = f", paused (not charged to --time): waiting for {learner.paused}" if learner.paused else ""
-        shown.append(("time", f"{clock(learner.trained_s)} of {clock(budget_s)}{paused}"))
+        shown.append(("time", f"{format_duration(learner.trained_s)} of {format_duration(budget_s)}{paused}"))
     if learner.doing:
         shown.append(("learner", learner.doing))
     return shown

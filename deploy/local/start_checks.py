@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TypedDict
 
-from common.open_run import Check, LargestCapacity
+from common.open_run import Check, MaxCapacity
 from common.policy.file import load_policy
 from common.process.resources import available_memory_bytes
 from common.run.directory import RunDirectory
@@ -65,7 +65,7 @@ def memory_check(config: TrainConfig) -> Check:
     return check
 
 
-def largest_capacity(config: TrainConfig) -> LargestCapacity:
+def max_capacity(config: TrainConfig) -> MaxCapacity:
     """Returns what bounds a replay that adapts to this machine: it takes at most half of the memory that is free."""
 
     def capacity(spec: RunSpec, agents: AgentsSpec) -> int:

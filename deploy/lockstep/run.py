@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import logging
 
+from actor_node.collection.rollout_worker import check_chunk_size
 from actor_node.config import ActorConfig
-from actor_node.rollout_worker import check_chunk_size
 from common.errors import ConfigError
 from common.process.health import Health
 from common.process.stop import Stop

@@ -11,7 +11,7 @@ from statistics import fmean
 from common.process.logs import WaitLog
 from common.process.metrics import software_version
 from common.run.run import Run
-from common.wire.messages import LONGEST_TEXT, MOST_WARNINGS, LearnerReport, Status
+from common.wire.messages import MAX_TEXT_CHARACTERS, MAX_WARNINGS, LearnerReport, Status
 from learner_node import schedule
 from learner_node.batches import Batches
 from learner_node.clocks import RunClock, UpdateRate
@@ -195,7 +195,7 @@ class Reporting:
             trained_s=counters.trained_s,
             doing=self._activity,
             paused=self._clock.paused,
-            warnings=tuple(text[:LONGEST_TEXT] for text in warnings if text)[:MOST_WARNINGS],
+            warnings=tuple(text[:MAX_TEXT_CHARACTERS] for text in warnings if text)[:MAX_WARNINGS],
         )
 
 

@@ -198,7 +198,7 @@ def _sides_text(run_players: PlayersSpec, layout: NetworkLayout) -> str:
     groups = _groups(everyone, layout)
     across = [group for group in groups if len({run_players.agents[i].team for i in group}) > 1]
     crossing = {i for group in across for i in group}
-    sides = {side: [i for i in everyone if run_players.agents[i].team == side] for side in run_players.teams}
+    sides = {side: [i for i in everyone if run_players.agents[i].team == side] for side in run_players.sides}
     alone = [side for side, members in sides.items() if len(members) == 1 and members[0] not in crossing]
     clauses = [
         f"{side} ({_side_text(members, crossing, run_players, layout)})"

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from common.policy.heads import LEFT_DOWN, RIGHT_UP, SMALLEST_NORM, Segment
+from common.policy.heads import LEFT_DOWN, MIN_NORM, RIGHT_UP, Segment
 
 Gumbel = Literal["straight_through", "soft"]
 SavedTensors = tuple[Tensor, ...]
@@ -202,7 +202,7 @@ def _through_softmax(soft: Tensor, d_soft: Tensor) -> Tensor:
 
 def _bounded(h: Tensor) -> tuple[Tensor, SavedTensors]:
     """Returns `f = tanh(|h|) h / |h|` of `h` `[2, B, P]` (0 at 0), and the tensors that its gradient needs."""
-    norm = torch.hypot(h[0], h[1]).clamp_(min=SMALLEST_NORM)
+    norm = torch.hypot(h[0], h[1]).clamp_(min=MIN_NORM)
     tanh = norm.tanh()
     shrink = tanh / norm
     return h * shrink, (h / norm, tanh, shrink)

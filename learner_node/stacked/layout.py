@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from common.errors import ConfigError
-from common.run.players import Algorithm, algorithms_by_side, roles_of
+from common.run.players import Algorithm, algorithms_by_side, network_groups
 from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import PlayerSpec, PlayersSpec
 
@@ -85,7 +85,7 @@ def network_layout(players: PlayersSpec, network: NetworkSpec, algorithm: Algori
     by_side = algorithms_by_side(players, algorithm.name)
     variants = [VARIANTS[by_side[player.team]] for player in players.agents]
     alone = tuple(range(len(players.agents)))
-    roles = roles_of(players, network.share)
+    roles = network_groups(players, network.share)
     _refuse_mixed_roles(players, roles, by_side, algorithm)
     critic_roles = roles if network.share_critics else alone
     first = [_critic(players, i, critic_roles, variants[i], 0) for i in alone]

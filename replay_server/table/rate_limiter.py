@@ -43,7 +43,7 @@ class FreeRatio:
     """
 
     def __init__(self, spec: ReplaySpec) -> None:
-        self._least, self._most = spec.least_ratio, spec.most_ratio
+        self._least, self._most = spec.min_ratio, spec.max_ratio
         self._surplus = SURPLUS_FRACTION * spec.capacity * self._least
         self._inserts = self._samples = 0
         self.debt = self.allowance = 0.0
@@ -53,12 +53,12 @@ class FreeRatio:
         self._inserts, self._samples = inserts, samples
         self.debt = self.allowance = 0.0
 
-    def update(self, inserts: int, samples: int, largest_allowance: float) -> None:
+    def update(self, inserts: int, samples: int, max_allowance: float) -> None:
         """Counts the inserts and samples since the last call."""
         new_inserts, new_samples = inserts - self._inserts, samples - self._samples
         self._inserts, self._samples = inserts, samples
         self.debt = max(self.debt + new_inserts * self._least - new_samples, -self._surplus)
-        self.allowance = max(min(self.allowance + new_inserts * self._most, largest_allowance) - new_samples, 0.0)
+        self.allowance = max(min(self.allowance + new_inserts * self._most, max_allowance) - new_samples, 0.0)
 
     def may_sample(self, rows: int) -> bool:
         """Says whether a batch of `rows` may be sampled."""
@@ -78,9 +78,9 @@ class RateLimiter:
         self.inserts = self.samples = 0
         self.forgotten = (0, 0)
         """Inserts and samples of the run before its transitions were lost: the ratio counts from there."""
-        self.half_width = spec.error_buffer or choose_half_width(spec.batch, spec.least_ratio, 1)
+        self.half_width = spec.error_buffer or choose_half_width(spec.batch, spec.min_ratio, 1)
         self._free = FreeRatio(spec) if spec.is_auto else None
-        self._largest_allowance = spec.error_buffer or choose_half_width(spec.batch, spec.most_ratio, 1)
+        self._max_allowance = spec.error_buffer or choose_half_width(spec.batch, spec.max_ratio, 1)
         refuse_deadlock(spec)
 
     @property
@@ -89,7 +89,7 @@ class RateLimiter:
         if self._free:
             return self._free.debt
         inserts, samples = self._since_forgotten
-        return (inserts - self.spec.min_size) * self.spec.least_ratio - samples
+        return (inserts - self.spec.min_size) * self.spec.min_ratio - samples
 
     @property
     def lowest_error(self) -> float:
@@ -121,15 +121,15 @@ class RateLimiter:
     def fit(self, batch: int, rows_in_flight: int) -> None:
         """Chooses the band for the batches and chunks in use, unless the run sets `error_buffer`."""
         if not self.spec.error_buffer:
-            self.half_width = choose_half_width(batch, self.spec.least_ratio, rows_in_flight)
-            self._largest_allowance = choose_half_width(batch, self.spec.most_ratio, rows_in_flight)
+            self.half_width = choose_half_width(batch, self.spec.min_ratio, rows_in_flight)
+            self._max_allowance = choose_half_width(batch, self.spec.max_ratio, rows_in_flight)
 
     def may_insert(self, rows: int, size: int) -> bool:
         """Says whether `rows` more may be inserted."""
         if self.spec.limit == "off" or size + rows <= self.spec.min_size:
             return True
         self._update()
-        return self.error + rows * self.spec.least_ratio <= self.half_width
+        return self.error + rows * self.spec.min_ratio <= self.half_width
 
     def may_sample(self, rows: int, size: int) -> bool:
         """Says whether a batch of `rows` may be sampled."""
@@ -145,7 +145,7 @@ class RateLimiter:
         if self.spec.limit == "off":
             return UNLIMITED_ROWS
         self._update()
-        rows = math.floor((self.half_width - self.error) / self.spec.least_ratio)
+        rows = math.floor((self.half_width - self.error) / self.spec.min_ratio)
         return max(rows, self.spec.min_size - size, 0)
 
     def insert_shortfall(self, rows: int, size: int) -> int:
@@ -154,12 +154,12 @@ class RateLimiter:
         if self._free:
             missing = self._free.insert_shortfall(rows)
         else:
-            missing = math.ceil((rows - self.half_width - self.error) / self.spec.least_ratio)
+            missing = math.ceil((rows - self.half_width - self.error) / self.spec.min_ratio)
         return max(missing if self.spec.limit == "strict" else 0, self.spec.min_size - size, 0)
 
-    def largest_chunk(self, batch: int) -> int:
+    def max_chunk_rows(self, batch: int) -> int:
         """Returns the most rows a chunk may have for chunks and batches of `batch` to alternate for ever."""
-        return self.spec.largest_chunk(batch)
+        return self.spec.max_chunk_rows(batch)
 
     @property
     def _counts(self) -> tuple[int, int]:
@@ -169,7 +169,7 @@ class RateLimiter:
 
     def _update(self) -> None:
         if self._free:
-            self._free.update(*self._counts, self._largest_allowance)
+            self._free.update(*self._counts, self._max_allowance)
 
 
 def choose_half_width(batch: int, samples_per_insert: float, rows_in_flight: int) -> float:
@@ -184,7 +184,7 @@ def refuse_deadlock(spec: ReplaySpec) -> None:
             f"replay.min_size {spec.min_size:,} is more than the capacity {spec.capacity:,}: sampling would never"
             " start; raise --capacity or lower replay.min_size."
         )
-    ratio = spec.least_ratio
+    ratio = spec.min_ratio
     least = max(ratio, (spec.batch + ratio) / 2)
     if spec.limit != "off" and 0 < spec.error_buffer < least:
         raise ConfigError(

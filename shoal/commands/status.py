@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common.process import command
-from common.process.durations import clock
+from common.process.durations import format_duration
 from common.run.directory import RunDirectory
 from common.wire.client import Client
 from common.wire.keys import KeysOption, load_keys
@@ -69,7 +69,7 @@ def _print_status(answer: Status) -> None:
         heard = f"heard {answer.learner_seconds_since_seen:.0f} s ago"
         doing = learner_doing(learner, answer.learner_seconds_since_seen)
         table.add_row("learner", f"Shoal {learner.software}, {heard}, {doing}")
-    table.add_row("replay server", f"Shoal {answer.software}, up for {clock(answer.uptime_s)}")
+    table.add_row("replay server", f"Shoal {answer.software}, up for {format_duration(answer.uptime_s)}")
     for actor in answer.actors:
         state = actor.doing or (f"waiting for {actor.waiting_for}" if actor.waiting_for else "collecting")
         table.add_row(

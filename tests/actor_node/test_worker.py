@@ -1,6 +1,6 @@
 import pytest
 
-from actor_node.rollout_worker import check_chunk_size, first_episode_steps
+from actor_node.collection.rollout_worker import check_chunk_size, first_episode_steps
 from common.errors import ConfigError
 from tests.common.examples import BOXES, make_run
 

@@ -185,7 +185,7 @@ def chosen(tmp_path):
             resume=False,
             role="learner",
             on_chosen=lambda choice, spec: found.append((choice, spec)),
-            largest_capacity=lambda _spec, _agents: largest,
+            max_capacity=lambda _spec, _agents: largest,
         )
         assert found[0][1] == run.spec
         return found[0][0], run.spec
@@ -229,7 +229,7 @@ def test_a_reproducible_choice_does_not_depend_on_speed_and_memory(tmp_path):
             resume=False,
             role="learner",
             on_chosen=lambda choice, _: found.append(choice.copies),
-            largest_capacity=lambda *_: 40_000,
+            max_capacity=lambda *_: 40_000,
             reproducible=True,
         )
         assert (run.spec.replay.capacity, run.spec.replay.min_size) == (1_000_000, 8_000)
@@ -239,7 +239,7 @@ def test_a_reproducible_choice_does_not_depend_on_speed_and_memory(tmp_path):
 def test_what_was_chosen_stays_when_the_run_is_resumed(tmp_path):
     path = str(tmp_path / "run")
     options = RunOptions(set=("world.length=400", "world.delay_s=0.02"), steps=1_000)
-    _, run = open_run(path, KINDS, options, {}, resume=False, role="learner", largest_capacity=lambda *_: 40_000)
+    _, run = open_run(path, KINDS, options, {}, resume=False, role="learner", max_capacity=lambda *_: 40_000)
     assert (run.spec.replay.capacity, run.spec.replay.min_size < 8_000) == (40_000, True)
     for again in (NOTHING, RunOptions(preset="control"), options):
         _, resumed = open_run(path, "", again, {}, resume=True, role=f"{id(again)}")

@@ -15,8 +15,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from actor_node.collector import Collector
-from actor_node.exploration import Exploration
+from actor_node.collection.collector import Collector
+from actor_node.collection.exploration import Exploration
 from common.policy.heads import GreedyHeads, ranges
 from common.policy.network import unflatten
 from common.run.presets import PRESETS

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actor_node.collector import Collector
+from actor_node.collection.collector import Collector
 from common.policy.network import Policy
 from common.run.presets import PRESETS
 from common.run.run import AlgorithmSpec, NetworkSpec, Run, RunSpec, make_run_spec

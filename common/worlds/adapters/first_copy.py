@@ -101,16 +101,16 @@ class Fault(msgspec.Struct, frozen=True, tag="fault"):
 class Watch(NamedTuple):
     """Callbacks of a command that waits for the first copy."""
 
-    say: Callable[[str], object] = lambda _: None
+    notify: Callable[[str], object] = lambda _: None
     """Shows a line to the user."""
-    tick: Callable[[], object] = lambda: None
+    poll: Callable[[], object] = lambda: None
     """Is called ten times a second; an exception ends the wait."""
 
 
 class FirstCopy:
     """One copy of an environment that exists until its spaces are read.
 
-    Example: found = FirstCopy("pettingzoo:meet", {"max_steps": 30}, Watch(say=print)).read()
+    Example: found = FirstCopy("pettingzoo:meet", {"max_steps": 30}, Watch(notify=print)).read()
     """
 
     def __init__(self, name: str, options: Mapping[str, Any], watch: Watch, *, measure: bool = False) -> None:
@@ -133,7 +133,7 @@ class FirstCopy:
                 child.pipe.send_bytes(msgspec.msgpack.encode(self._task))
             hangs = False
             while not hangs and self._may_continue(child):
-                self._watch.tick()
+                self._watch.poll()
                 now = time.monotonic()
                 self._name_the_call(now)
                 hangs = now - self._call_began_at >= {"close()": CLOSE_S, STEPS: STEPS_S}.get(self._call, math.inf)
@@ -142,7 +142,9 @@ class FirstCopy:
         if hangs and self._call == STEPS:
             self._say_unmeasured(f"{STEPS} did not return in {STEPS_S:.0f} s; killed")
         elif hangs:
-            self._watch.say(f"{self._task.name}: close() of the first copy did not return in {CLOSE_S:.0f} s; killed")
+            self._watch.notify(
+                f"{self._task.name}: close() of the first copy did not return in {CLOSE_S:.0f} s; killed"
+            )
         if self._fault is not None:
             raise self._fault.as_error()
         crashed = bool(code and not hangs)
@@ -179,14 +181,14 @@ class FirstCopy:
             self._fault = self._fault or message
 
     def _say_unmeasured(self, reason: str) -> None:
-        self._watch.say(f"{self._task.name}: the first copy could not be measured: {reason}")
+        self._watch.notify(f"{self._task.name}: the first copy could not be measured: {reason}")
 
     def _name_the_call(self, now: float) -> None:
         if now - self._began_at < self._name_at:
             return
         self._name_at = max(VERY_SLOW_S, 2.0 * self._name_at)
         lasts_s = now - self._call_began_at
-        self._watch.say(f"{_PURPOSE}: {self._call} has not returned for {lasts_s:.0f} s")
+        self._watch.notify(f"{_PURPOSE}: {self._call} has not returned for {lasts_s:.0f} s")
 
 
 def fault_of(error: BaseException, details: str) -> Fault:

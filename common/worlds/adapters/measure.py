@@ -17,24 +17,24 @@ from common.spec import Box, JointSpec
 from common.worlds.world import Float32Array, World
 
 MEASURE_S = 1.0
-MOST_STEPS = 2_000
-MOST_EPISODES = 4
+MAX_STEPS = 2_000
+MAX_EPISODES = 4
 _LIMITS = ("max_cycles", "max_episode_steps", "_max_episode_steps", "max_steps", "episode_limit")
 """Attributes in which environments store their time limit."""
-_LARGEST_LIMIT = 10_000_000
+_MAX_LIMIT = 10_000_000
 
 
 def measure(world: World, clock: Callable[[], float] = time.monotonic) -> WorldFacts:
     """Returns the measurements of a world of one copy; an exception of the environment passes through.
 
-    Ends after MEASURE_S, MOST_STEPS or MOST_EPISODES, whichever comes first, but not before one step.
+    Ends after MEASURE_S, MAX_STEPS or MAX_EPISODES, whichever comes first, but not before one step.
     """
     rng = np.random.default_rng(0)
     world.reset()
     started_at = now = clock()
     durations: list[float] = []
     age = episodes = longest = truncated_at = 0
-    while not durations or (len(durations) < MOST_STEPS and episodes < MOST_EPISODES and now - started_at < MEASURE_S):
+    while not durations or (len(durations) < MAX_STEPS and episodes < MAX_EPISODES and now - started_at < MEASURE_S):
         before = now
         step = world.step(random_actions(world.spec, rng))
         now, age = clock(), age + 1
@@ -82,7 +82,7 @@ def stated_limit(world: World) -> int:
         for owner in (env, inner, spec):
             for name in _LIMITS:
                 value = _attribute(owner, name)
-                if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST_LIMIT:
+                if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MAX_LIMIT:
                     return value
     return 0
 

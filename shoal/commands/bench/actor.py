@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from actor_node.collector import Collector
+from actor_node.collection.collector import Collector
 from actor_node.evaluation.task import reference_world
 from common.policy.network import Policy, weight_count
 from common.run.run import Run, make_run_spec

@@ -14,7 +14,7 @@ from rich.status import Status
 
 from common.errors import ShoalError
 from common.process import command
-from common.process.own_python import module_command
+from common.process.python_command import module_command
 from shoal.commands.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig, BenchProgress, BenchRow
 from shoal.commands.bench.measurements import as_text
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import zmq
 
-from actor_node.collector import Collector
+from actor_node.collection.collector import Collector
 from actor_node.outbox import Outbox, PendingChunk
 from common.errors import PeerError
 from common.policy.network import Policy, weight_count

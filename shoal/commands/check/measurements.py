@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actor_node.exploration import Exploration
+from actor_node.collection.exploration import Exploration
 from common.policy.heads import Floats
 from common.process.resources import private_bytes
 from common.run.run import ExplorationSpec

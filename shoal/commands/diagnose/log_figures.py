@@ -78,7 +78,7 @@ def log_figures(history: History, run: Run) -> LogFigures | None:
         critic_loss=_known(_median(_late(loss))),
         critic_loss_growth=_growth(loss),
         samples_per_insert=_known(history.last("samples_per_insert")),
-        target_samples_per_insert=None if run.spec.replay.is_auto else run.spec.replay.least_ratio,
+        target_samples_per_insert=None if run.spec.replay.is_auto else run.spec.replay.min_ratio,
         learner_waited=_learner_waited(history),
         actors_waited=_actors_waited(history),
         returns=_returns(history.column("return_mean")),

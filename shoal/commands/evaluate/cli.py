@@ -15,13 +15,13 @@ from rich.console import Console
 from actor_node.evaluation import evaluate as evaluation
 from actor_node.evaluation.episode_schedule import MAX_EPISODES
 from actor_node.evaluation.evaluate import FIRST_SEED, Comparison, Evaluation
-from actor_node.evaluation.task import Dynamics, EvalGame, EvalTask
+from actor_node.evaluation.task import Dynamics, EvalTask
 from actor_node.evaluation.teams import BASELINES, RANDOM, Team, load_run_team, load_teams, random_team, run_name
 from common.errors import ConfigError
 from common.process import command
 from common.process.durations import Seconds
 from common.run.directory import RunDirectory
-from common.run.run import RunSpec
+from common.run.run import Run, RunSpec
 from common.worlds import FOREIGN, REAL_MPE2
 from shoal.commands.evaluate import csv_latex
 from shoal.commands.evaluate import text as evaluation_text
@@ -167,9 +167,9 @@ def evaluate_run(
     Results with legacy dynamics or sampled choices are not stored, because reports and sweeps expect the usual scale
     and greedy choices.
     """
-    game, team = load_run_team(directory)
+    run, team = load_run_team(directory)
     result = _with_comparison(
-        game, team, config, read_machine(directory).get("launch", {}), stopped=stopped, screen=screen
+        run, team, config, read_machine(directory).get("launch", {}), stopped=stopped, screen=screen
     )
     if config.dynamics == "mpe2" and result.choices == "greedy":
         evaluation.save(result, directory.evaluation_file)
@@ -185,7 +185,7 @@ def eval_task(spec: RunSpec, config: EvalTaskOptions) -> EvalTask:
 
 
 def _with_comparison(
-    game: EvalGame,
+    run: Run,
     team: Team,
     config: EvaluateConfig,
     launch: Mapping[str, Any],
@@ -195,12 +195,12 @@ def _with_comparison(
 ) -> Evaluation:
     """Evaluates a team; one trained to sample its choices also with the other kind of choices, and at random."""
     choices: evaluation.Choices = "drawn" if config.sample else "greedy"
-    compares = team.make_sampled_actor is not None and game.spec.exploration.choices == "gumbel"
+    compares = team.make_sampled_actor is not None and run.spec.exploration.choices == "gumbel"
     # Each of the two comparisons receives a third of the time of the team itself.
     within = config.within * (0.6 if compares else 1.0)
     other: evaluation.Choices = "greedy" if config.sample else "drawn"
     result = _evaluate_with_progress(
-        game,
+        run,
         team,
         config,
         launch,
@@ -216,10 +216,10 @@ def _with_comparison(
         return result
     count = max(20, result.episodes // 5) if config.episodes is None else max(1, config.episodes // 5)
     fewer = config if config.episodes is None else msgspec.structs.replace(config, episodes=count)
-    chance = random_team(game, config.seed)
+    chance = random_team(run, config.seed)
     compare = partial(
         _evaluate_with_progress,
-        game,
+        run,
         config=fewer,
         launch=launch,
         stopped=stopped,
@@ -245,18 +245,18 @@ def _references(directories: list[RunDirectory], names: list[str], config: Evalu
     """Evaluates the named baselines in the world of the runs; raises ConfigError for runs of different worlds."""
     if not names:
         return []
-    game, teams = load_teams([*map(run_name, directories), *names], config.seed)
+    run, teams = load_teams([*map(run_name, directories), *names], config.seed)
     launch = read_machine(directories[0]).get("launch", {})
     return [
         EvaluatedRun(
-            one.name, one.algorithm, None, _evaluate_with_progress(game, one, config, launch, within=config.within)
+            one.name, one.algorithm, None, _evaluate_with_progress(run, one, config, launch, within=config.within)
         )
         for one in teams[len(directories) :]
     ]
 
 
 def _evaluate_with_progress(
-    game: EvalGame,
+    run: Run,
     team: Team,
     config: EvaluateConfig,
     launch: Mapping[str, Any],
@@ -273,7 +273,7 @@ def _evaluate_with_progress(
     at_most: number of episodes of a comparison, which prints less; 0: not a comparison. then: the next evaluation, as
     text.
     """
-    task, spec = eval_task(game.spec, config), game.spec
+    task, spec = eval_task(run.spec, config), run.spec
     options = play_options(spec, config, launch)._replace(within_s=within, max_episodes=at_most or MAX_EPISODES)
     count = "as many episodes as fit into" if not config.episodes else f"{config.episodes:,} episodes"
     if not config.episodes:
@@ -283,7 +283,7 @@ def _evaluate_with_progress(
     text = f"evaluating {team.name}: {count} in {where}, {how}{f'; then {then}' if then else ''}"
     with ProgressWatcher(screen, text, stopped, quiet=at_most > 0) as watcher:
         return evaluation.evaluate_team(
-            game,
+            run,
             team,
             config.episodes or (at_most or evaluation.BATCHED_EPISODES if task.batched else 0),
             config.seed,

@@ -121,12 +121,12 @@ class ProgressWatcher(Watcher):
             left_s = (now - self._started_at) / episodes * (total - episodes)
             self._print(f"{episodes:,} of {total:,} episodes, about {duration(left_s)} left")
 
-    def say(self, text: str) -> None:
+    def notify(self, text: str) -> None:
         """Prints a line."""
         if not self._quiet:
             self._print(text)
 
-    def tick(self, playing: int = 0) -> None:
+    def poll(self, playing: int = 0) -> None:
         """Raises EvaluationStopped after a stop request; reports when no episode has ended for LINE_PERIOD_S."""
         if self._stopped():
             raise EvaluationStopped(f"stopped after {self._done:,} episodes")

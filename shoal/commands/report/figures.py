@@ -151,7 +151,7 @@ def _clip(record: RunRecord) -> Scale:
 
 def _ratio(record: RunRecord) -> Scale:
     replay = record.run.spec.replay
-    return Scale(reference=(replay.least_ratio, "least" if replay.is_auto else "target"))
+    return Scale(reference=(replay.min_ratio, "least" if replay.is_auto else "target"))
 
 
 _FROM_ZERO = Scale(from_zero=True)

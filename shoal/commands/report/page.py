@@ -156,8 +156,8 @@ def _facts(record: RunRecord) -> tuple[Fact, ...]:
 def _ratio_text(replay: ReplaySpec) -> str:
     """Returns the target of samples per insert, or the bounds of `auto`."""
     if replay.is_auto:
-        return f"(auto, {replay.least_ratio:g} to {replay.most_ratio:g})"
-    return f"of {replay.least_ratio:g}"
+        return f"(auto, {replay.min_ratio:g} to {replay.max_ratio:g})"
+    return f"of {replay.min_ratio:g}"
 
 
 def _settings(record: RunRecord) -> tuple[Setting, ...]:

@@ -92,17 +92,17 @@ def tournament(runs: tuple[str, ...], **values: Any) -> None:
         if name not in BASELINES:
             run_directory(Path(name))
     names = [*runs, *(name for name in config.opponents if name not in runs)]
-    game, teams = load_teams(names, config.seed)
+    run, teams = load_teams(names, config.seed)
     task = EvalTask(config.dynamics, config.fast)
     if config.svg and not Path(config.svg).parent.is_dir():
         raise ConfigError(f"--svg {config.svg}: the directory does not exist. Name a file in an existing directory.")
     launch = read_machine(RunDirectory(Path(next(name for name in names if name not in BASELINES)))).get("launch", {})
-    options = play_options(game.spec, config, launch)._replace(within_s=config.within)
-    episodes = config.episodes or (0 if is_foreign(game.spec) else _EPISODES)
+    options = play_options(run.spec, config, launch)._replace(within_s=config.within)
+    episodes = config.episodes or (0 if is_foreign(run.spec) else _EPISODES)
     count = f"{episodes:,} episodes" if episodes else f"as many episodes as fit into {config.within:.0f} s"
     with ProgressWatcher(_screen, f"playing {len(teams) ** 2} pairings of {count}") as watcher:
         result = run_tournament(
-            game,
+            run,
             teams,
             episodes,
             config.seed,

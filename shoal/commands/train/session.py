@@ -27,7 +27,7 @@ from common.run.run import Run, RunSpec
 from deploy.local.config import TrainConfig
 from deploy.local.launcher import LocalRun, delete_transitions
 from deploy.local.live_display import make_display
-from deploy.local.start_checks import largest_capacity, memory_check, refuse_without_cuda, untrained_text
+from deploy.local.start_checks import max_capacity, memory_check, refuse_without_cuda, untrained_text
 from learner_node.reporting.trackers import refuse_missing
 from learner_node.run_checks.inputs import horizon_remarks
 from learner_node.run_checks.sizes import sizes_of
@@ -77,9 +77,9 @@ class TrainingSession:
             resume=config.resume,
             role="launcher",
             check=memory_check(config),
-            say=self._print,
+            notify=self._print,
             on_chosen=self._take_choice,
-            largest_capacity=largest_capacity(config),
+            max_capacity=max_capacity(config),
             reproducible=config.lockstep,
         )
         copies = self.config.copies or _last_copies(self.directory)

@@ -75,7 +75,7 @@ def test_every_kind_of_team_is_diagnosed(tmp_path: Path, scenario: str, world: A
     assert [own.network for own in found.networks][: len(players)] == players
     assert len(found.networks) >= 2 * len(players)
     speakers = {"simple_world_comm": 1, "simple_reference": 2, "mpe2:simple_speaker_listener": 1}.get(scenario, 0)
-    assert len(found.communication) == speakers * len(run.joint.teams)
+    assert len(found.communication) == speakers * len(run.joint.sides)
     printed = json.loads(msgspec.json.encode(found))
     assert all(math.isfinite(bound) for own in printed["values"] for bound in (own["bias"], *own["bias_ci95"]))
 

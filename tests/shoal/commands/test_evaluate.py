@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from actor_node.evaluation.evaluate import Evaluation, Figure
+from actor_node.evaluation.evaluate import Estimate, Evaluation
 from common.errors import ConfigError
 from common.process import command
 from common.run.run import make_run_spec
@@ -34,7 +34,7 @@ def evaluation(value: float, **metrics: float) -> Evaluation:
         return_std=1.0,
         return_per_agent={"agent_0": value},
         published_scales={},
-        metrics={name: Figure(mean, (mean - 0.5, mean + 0.5)) for name, mean in metrics.items()},
+        metrics={name: Estimate(mean, (mean - 0.5, mean + 0.5)) for name, mean in metrics.items()},
     )
 
 

@@ -21,14 +21,14 @@ def test_a_long_silence_is_reported_whatever_came_before(monkeypatch: pytest.Mon
     with ProgressWatcher(Console(file=output), "evaluating", quiet=True) as watcher:
         if done:
             watcher.done(done, done)
-        watcher.tick(4)
+        watcher.poll(4)
     assert output.getvalue().splitlines()[-1] == f"no episode has ended for 0 s; 4 running, {done} done"
 
 
 def test_a_short_silence_is_not_reported() -> None:
     output = io.StringIO()
     with ProgressWatcher(Console(file=output), "evaluating") as watcher:
-        watcher.tick(4)
+        watcher.poll(4)
     assert output.getvalue() == "evaluating\n"
 
 

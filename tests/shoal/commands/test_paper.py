@@ -4,7 +4,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from actor_node.evaluation.evaluate import Evaluation, Figure
+from actor_node.evaluation.evaluate import Estimate, Evaluation
 from actor_node.evaluation.task_metrics import MEANINGS
 from common.errors import ConfigError
 from common.process import command
@@ -29,7 +29,7 @@ def evaluations(value):
 
     def evaluated(run):
         number = value(run)
-        metrics = {name: Figure(number, (number, number)) for name in MEANINGS}
+        metrics = {name: Estimate(number, (number, number)) for name in MEANINGS}
         return Evaluation("s", "w", 1, 1, 1, "", number, (number, number), 0.0, {}, {}, metrics=metrics)
 
     return evaluated
@@ -52,7 +52,7 @@ def test_every_line_is_a_valid_run(task):
         learnt = set(algorithms_by_side(joint, variant.algorithm).values())
         assert learnt <= {"maddpg", "iddpg"}
         assert (spec.network.policy_hidden, spec.network.share_policies) == ((64, 64), False)
-    assert len(task.variants) == (2 if len(joint.teams) == 1 else 4)
+    assert len(task.variants) == (2 if len(joint.sides) == 1 else 4)
 
 
 def test_the_quick_networks_are_those_of_the_papers_preset():

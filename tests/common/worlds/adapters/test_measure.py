@@ -10,7 +10,7 @@ import pytest
 
 from common.spec import Box
 from common.worlds import make_world, world_spec
-from common.worlds.adapters.measure import MOST_STEPS, measure, random_actions, stated_limit
+from common.worlds.adapters.measure import MAX_STEPS, measure, random_actions, stated_limit
 
 NAME = "pettingzoo:mpe2.simple_spread_v3"
 FAST: Any = itertools.repeat(0.0).__next__
@@ -36,7 +36,7 @@ def test_a_batched_world_is_known_and_has_no_environment_to_ask() -> None:
     facts = measure(make_world("simple_tag"), FAST)
     assert facts.batched
     assert facts.time_limit == 25
-    assert facts.steps <= MOST_STEPS
+    assert facts.steps <= MAX_STEPS
 
 
 def test_an_attribute_that_fails_or_is_no_count_is_no_limit() -> None:

@@ -106,7 +106,7 @@ def test_a_built_in_world_is_checked_with_many_copies() -> None:
     assert found.rate.copies > 1
     assert set(found.plays) == {"random", "zero", "lowest", "highest"}
     assert found.agents is not None
-    assert found.agents.teams == ("adversary", "agent")
+    assert found.agents.sides == ("adversary", "agent")
 
 
 @pytest.mark.parametrize(

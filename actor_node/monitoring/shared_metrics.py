@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from actor_node.environment_calls import CallTable
+from actor_node.monitoring.environment_calls import CallTable
 from common.process.metrics import RUN_LABELS
 
 ACK_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-"""Upper bounds of the histogram of acknowledgement times; one more bucket holds longer times."""
+"""Upper bounds of the histogram of acknowledgement times; one more bucket counts longer times."""
 ACK_BUCKETS = (*(f"acks_within_{bound:g}_s" for bound in ACK_SECONDS), "acks_later")
 COUNTERS = (
     "env_steps",
@@ -40,24 +40,25 @@ GAUGES = ("chunks_unacknowledged", "weights_version", "weights_age_s")
 """Metrics that go up and down."""
 COLUMNS = COUNTERS + GAUGES
 _LABEL_BYTES = 2_500
-"""Enough for the longest run, scenario and algorithm."""
+"""Size of the text with the run's labels; enough for the longest run, scenario and algorithm."""
 
 
-class Shared(NamedTuple):
-    """The memory itself, in the form that workers inherit."""
+class NodeMemory(NamedTuple):
+    """The memory that a node's supervisor and workers share, as arrays that a spawned worker inherits."""
 
     metrics: Array[c_double]
     run: Array[c_char]
     """Labels of the run (`common.process.metrics.run_labels`), one per line; empty until a worker knows the run."""
     calls: Array[c_double]
-    """Memory of `actor_node.environment_calls.CallTable`."""
+    """Memory of `actor_node.monitoring.environment_calls.CallTable`."""
     stop_at: Array[c_double]
-    """Monotonic time at which the node was asked to end; 0 before. Valid where the user's code handles the signals."""
+    """Monotonic time at which the node was asked to end; 0 before. Workers also obey it if the user's code has replaced
+    the signal handlers."""
 
 
-def shared_memory(context: SpawnContext, workers: int) -> Shared:
+def allocate_node_memory(context: SpawnContext, workers: int) -> NodeMemory:
     """Returns zeroed shared memory for all workers of a node."""
-    return Shared(
+    return NodeMemory(
         metrics=context.RawArray(c_double, workers * len(COLUMNS)),
         run=context.RawArray(c_char, _LABEL_BYTES),
         calls=context.RawArray(c_double, CallTable.size(workers)),
@@ -68,7 +69,7 @@ def shared_memory(context: SpawnContext, workers: int) -> Shared:
 class WorkerMetrics:
     """The metrics of all workers, addressed by worker and name."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: NodeMemory) -> None:
         self._rows: npt.NDArray[np.float64] = np.frombuffer(shared.metrics, np.float64).reshape(-1, len(COLUMNS))  # type: ignore[call-overload]
         self._run = shared.run
 

@@ -4,8 +4,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from actor_node.collector import Collector
-from actor_node.exploration import Exploration
+from actor_node.collection.collector import Collector
+from actor_node.collection.exploration import Exploration
 from common.policy.network import Policy
 from common.run.run import NetworkSpec, Run, make_run_spec
 from common.spec import Box, joint_spec

@@ -2,7 +2,13 @@
 
 import pytest
 
-from actor_node.environment_calls import Call, CurrentCall, describe_activity, describe_call, describe_long_call
+from actor_node.monitoring.environment_calls import (
+    Call,
+    CurrentCall,
+    describe_activity,
+    describe_call,
+    describe_long_call,
+)
 
 NOW = 1_000.0
 

@@ -1,4 +1,4 @@
-"""How a worker explores: noise on the actions of its policies, and uniform random actions.
+"""Exploration: noise on the actions of the policies, and uniform random actions.
 
 | part (common/policy/heads.py)  | noise with the `scale` that weights carry     | uniform random (warm-up)            |
 |--------------------------------|-----------------------------------------------|-------------------------------------|
@@ -40,7 +40,7 @@ def ladder_factor(ladder: float, worker: int, workers: int) -> float:
 
 
 class Exploration:
-    """Turns logits into explored actions for a fixed number of copies; holds the state of the noise."""
+    """Turns logits into explored actions for a fixed number of copies; has the state of the noise."""
 
     def __init__(
         self, joint: JointSpec, spec: ExplorationSpec, copies: int, rng: np.random.Generator, head: str = "box"

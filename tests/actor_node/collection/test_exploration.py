@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from actor_node.exploration import Exploration, ladder_factor
+from actor_node.collection.exploration import Exploration, ladder_factor
 from common.policy.heads import GreedyHeads, ranges
 from common.run.run import ExplorationSpec
 from common.spec import Box, Categorical, joint_spec

@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 SLOW_STEP_S = 1.0
-"""A step of all copies that takes longer is shown."""
+"""A longer step of all copies is reported as the reason for a worker's slow pace [s]."""
 LONG_CALL_S = 10.0
-"""A call of the user's code that takes longer is shown with its duration."""
+"""A longer call of the user's code is reported with its duration, and logged [s]."""
 _FIELDS = 8
+"""Numbers of one worker: the fields of CurrentCall."""
 
 
 class Call(IntEnum):
@@ -32,7 +33,7 @@ class Call(IntEnum):
     RESETTING = 2
     STEPPING = 3
     CLOSING = 4
-    """Closes all copies, and what else of the environment ends with the process."""
+    """close() of all copies; threads and processes that the environment leaves behind end with the worker."""
 
 
 class CurrentCall(NamedTuple):
@@ -77,7 +78,7 @@ def describe_activity(current: CurrentCall, now: float) -> str:
 
 
 def describe_call(current: CurrentCall) -> str:
-    """Names the call of the user's code that runs; empty if none runs."""
+    """Describes the call of the user's code that runs; empty if none runs."""
     if not current.started_at:
         return ""
     if current.call is Call.CLOSING:
@@ -87,20 +88,20 @@ def describe_call(current: CurrentCall) -> str:
 
 
 def describe_long_call(current: CurrentCall, now: float) -> str:
-    """Names a call that has run for LONG_CALL_S or longer; empty otherwise."""
+    """Describes a call that has run for LONG_CALL_S or longer; empty for a shorter call."""
     duration_s = current.duration_s(now)
     return f"{describe_call(current)} has not returned for {duration_s:.0f} s" if duration_s >= LONG_CALL_S else ""
 
 
 class CallTable:
-    """One row per worker in shared memory. It has no lock: a worker killed while it held one would block all others."""
+    """One row per worker in shared memory, without a lock, which a killed worker would hold forever."""
 
     def __init__(self, shared: Array[c_double]) -> None:
         self._rows: npt.NDArray[np.float64] = np.frombuffer(shared, np.float64).reshape(-1, _FIELDS)  # type: ignore[call-overload]
 
     @staticmethod
     def size(workers: int) -> int:
-        """Returns how many numbers the memory contains."""
+        """Returns the length of the shared array for this number of workers."""
         return workers * _FIELDS
 
     def read(self, worker: int) -> CurrentCall:
@@ -145,7 +146,7 @@ class CallTable:
 
 
 class WatchedEnv:
-    """An environment that announces its calls; all other attributes are the environment's own."""
+    """A wrapper of an environment that announces `reset` and `step`; other attributes are passed through."""
 
     def __init__(self, env: Any, on_call: Callable[[Call], None], on_return: Callable[[], None]) -> None:
         self._env, self._on_call, self._on_return = env, on_call, on_return

@@ -23,13 +23,13 @@ from common.errors import ConfigError, PeerError, ShoalError, WorldError
 from common.process.restart_policy import Cause, ProcessExit
 from common.worlds.adapters.faults import FROM_OUTSIDE, describe_exception, process_ended
 
-MAX_TEXT = 8_000
+MAX_TEXT_CHARACTERS = 8_000
 """Characters of a failure that reach the supervisor: a text larger than a pipe's buffer would never be sent."""
-MAX_LINE = 200
+MAX_LINE_CHARACTERS = 200
 
 
 class WorkerFailure(msgspec.Struct, frozen=True):
-    """What a worker sends to its supervisor before an error ends it."""
+    """The report of a failure that a worker sends to its supervisor before it ends."""
 
     cause: Cause
     text: str
@@ -37,25 +37,25 @@ class WorkerFailure(msgspec.Struct, frozen=True):
 
     @property
     def line(self) -> str:
-        """The first line, cut to MAX_LINE."""
-        return self.text.partition("\n")[0][:MAX_LINE]
+        """The first line, cut to MAX_LINE_CHARACTERS."""
+        return self.text.partition("\n")[0][:MAX_LINE_CHARACTERS]
 
 
 def failure_of(error: BaseException) -> WorkerFailure:
     """Returns the failure to report for an error that ends a worker."""
     if isinstance(error, ConfigError):
-        return WorkerFailure("usage", str(error)[:MAX_TEXT])
+        return WorkerFailure("usage", str(error)[:MAX_TEXT_CHARACTERS])
     if isinstance(error, PeerError):
-        return WorkerFailure("peer", str(error)[:MAX_TEXT])
+        return WorkerFailure("peer", str(error)[:MAX_TEXT_CHARACTERS])
     if isinstance(error, WorldError):
-        return WorkerFailure("fault", str(error)[:MAX_TEXT])
+        return WorkerFailure("fault", str(error)[:MAX_TEXT_CHARACTERS])
     if isinstance(error, ShoalError):
-        return WorkerFailure("other", str(error)[:MAX_TEXT])
+        return WorkerFailure("other", str(error)[:MAX_TEXT_CHARACTERS])
     if isinstance(error, KeyboardInterrupt):
         # Workers do not receive the terminal's Ctrl-C: this one was raised by the environment.
-        return WorkerFailure("fault", str(describe_exception("the environment", error))[:MAX_TEXT])
-    summary = f"{type(error).__name__}: {error}"[: MAX_TEXT // 2]
-    frames = "".join(traceback.format_tb(error.__traceback__))[-MAX_TEXT // 2 :]
+        return WorkerFailure("fault", str(describe_exception("the environment", error))[:MAX_TEXT_CHARACTERS])
+    summary = f"{type(error).__name__}: {error}"[: MAX_TEXT_CHARACTERS // 2]
+    frames = "".join(traceback.format_tb(error.__traceback__))[-MAX_TEXT_CHARACTERS // 2 :]
     return WorkerFailure("fault", f"{summary}\n{frames.rstrip()}")
 
 

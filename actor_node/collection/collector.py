@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from actor_node.exploration import Exploration
+from actor_node.collection.exploration import Exploration
 from common.policy.network import Policy
 from common.run.run import Run
 from common.state import Restorable, State, copy_into, select_prefix, with_prefix

@@ -1,4 +1,4 @@
-"""The command line with which a process of Shoal runs one of Shoal's modules as another process.
+"""The command line that runs a module of Shoal as another Python process.
 
 subprocess.Popen(module_command("learner_node", "--run", "runs/spread"))
 """

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from actor_node.worker_exits import WorkerFailure, failure_of, worker_exit
+from actor_node.monitoring.worker_exits import WorkerFailure, failure_of, worker_exit
 from common.errors import ConfigError, LastingError, PeerError, ShoalError, WorldError
 from common.process.restart_policy import GiveUp, ProcessExit, Restart, RestartPolicy
 

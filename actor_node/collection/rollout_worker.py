@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actor_node.collector import Collector, FinishedEpisodes
-from actor_node.exploration import ladder_factor
+from actor_node.collection.collector import Collector, FinishedEpisodes
+from actor_node.collection.exploration import ladder_factor
 from common.errors import ConfigError
 from common.policy.network import Policy
 from common.run.run import Run
@@ -36,7 +36,7 @@ class RolloutWorker:
     """
 
     def __init__(self, name: str, *, index: int, workers: int, copies: int) -> None:
-        """Takes the worker's name, its number among the `workers` of its node, and its number of world copies."""
+        """index: number of this worker among the `workers` of its node. copies: number of world copies."""
         self.name, self.copies = name, copies
         self._index, self._workers = index, workers
         self.world: World | None = None
@@ -68,7 +68,8 @@ class RolloutWorker:
         """Makes the copies and resets them.
 
         seed: differs each time a worker of this name starts in the run, so that no two starts play the same episodes.
-        on_made, on_fault: see `make_world`. before_reset: called with the world once it is made.
+        on_made: called with the index of each copy after the copy was made. on_fault: called with the exception of a
+        constructor, before the copies made so far are closed. before_reset: called with the world once it is made.
         """
         first_steps = first_episode_steps(run.spec.episode.stagger_steps, self._index, self._workers, self.copies)
         rng = np.random.default_rng([run.spec.seed, checksum(self.name.encode()), seed])
@@ -94,7 +95,10 @@ class RolloutWorker:
         steps: int,
         should_continue: Callable[[], bool] = lambda: True,
     ) -> tuple[npt.NDArray[np.void], FinishedEpisodes]:
-        """Returns the records of up to `steps` steps of all copies, and the episodes that ended; see `Collector`."""
+        """Steps all copies up to `steps` times, and counts; returns the records and the episodes that ended.
+
+        should_continue: called after each step but the last; False ends the chunk.
+        """
         if self._collector is None:
             raise RuntimeError("collect() before start()")
         records, episodes = self._collector.collect(policy, weights, steps, should_continue)
@@ -105,7 +109,7 @@ class RolloutWorker:
         return records, episodes
 
     def report(self, incarnation: int, weights_version: int) -> ActorReport:
-        """Returns the report of a worker that waits for nothing; a caller that can wait replaces those fields."""
+        """Returns a report with the counts. Its fields on waiting are empty; a worker that waits replaces them."""
         return ActorReport(
             actor=self.name,
             incarnation=incarnation,
@@ -122,7 +126,7 @@ class RolloutWorker:
         )
 
     def state(self) -> State:
-        """Returns the state of the episodes; see `Collector.state`."""
+        """Returns the state of all episodes and of the exploration; without the world's if that is not Restorable."""
         if self._collector is None:
             raise RuntimeError("state() before start()")
         return self._collector.state()
@@ -130,7 +134,10 @@ class RolloutWorker:
     def restore(
         self, env_steps: int, episodes: int, return_sums: Sequence[float], state: Mapping[str, npt.NDArray[Any]]
     ) -> bool:
-        """Continues with saved counts and episodes; returns whether the episodes continue too (`Collector.restore`)."""
+        """Continues with saved counts and episodes.
+
+        Returns False if the world is not Restorable: the counts continue, and new episodes start.
+        """
         if self._collector is None:
             raise RuntimeError("restore() before start()")
         self.env_steps, self.episodes, self._return_sums = env_steps, episodes, np.array(return_sums)
@@ -163,9 +170,9 @@ def check_chunk_size(run: Run, rows: int) -> None:
             f"{max_bytes / 2**20:.0f} MiB; lower --copies and --chunk-rows"
         )
     replay = run.spec.replay
-    if rows > (largest := replay.largest_chunk(replay.batch)):
+    if rows > (largest := replay.max_chunk_rows(replay.batch)):
         raise ConfigError(
             f"chunks of {rows:,} transitions never fit into replay.error_buffer {replay.error_buffer:g}, which allows "
-            f"{largest:,} at {replay.least_ratio:g} samples per insert; lower --copies and --chunk-rows, or "
+            f"{largest:,} at {replay.min_ratio:g} samples per insert; lower --copies and --chunk-rows, or "
             "leave the buffer at 0 to have it chosen"
         )

@@ -1,4 +1,4 @@
-"""The schedules of a run: progress, learning rates, team spirit and exploration. Pure."""
+"""The schedules of a run: progress, learning rates, team spirit and exploration, as functions without state."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def progress(budget: BudgetSpec, env_steps: int, trained_s: float) -> float:
 
 
 def learning_rate_fraction(algorithm: AlgorithmSpec, progress: float) -> float:
-    """Returns the factor on the initial learning rates: it falls over the budget, linearly or as half a cosine."""
-    fallen = progress if algorithm.learning_rate_decay == "linear" else (1.0 - math.cos(math.pi * progress)) / 2.0
-    return 1.0 + (algorithm.final_learning_rate_share - 1.0) * fallen
+    """Returns the factor on the initial learning rates, which falls over the budget linearly or as half a cosine."""
+    decay = progress if algorithm.learning_rate_decay == "linear" else (1.0 - math.cos(math.pi * progress)) / 2.0
+    return 1.0 + (algorithm.final_learning_rate_share - 1.0) * decay
 
 
 def team_spirit(algorithm: AlgorithmSpec, progress: float) -> float:
-    """Returns the fraction of the team's mean reward in each agent's reward: it moves linearly over the budget."""
+    """Returns the fraction of the side's mean reward in each agent's reward, which changes linearly over the budget."""
     start, end = algorithm.team_spirit, algorithm.final_team_spirit
     return start if end is None else start + (end - start) * progress
 

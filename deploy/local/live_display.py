@@ -17,7 +17,7 @@ from rich.text import Text
 from common.process.durations import format_duration
 from common.run.run import ReplaySpec
 from common.wire.messages import LearnerReport, Status
-from learner_node.run_checks.inputs import first_words
+from learner_node.run_checks.inputs import remark_key
 
 LINE_PERIOD_S = 10.0
 MAX_BUSY_SHOWN = 2
@@ -90,7 +90,7 @@ class LineDisplay:
         self._problems = list(problems)
         for warning in status.learner.warnings if status and status.learner else ():
             # The numbers in a warning may change; its first words do not.
-            if (subject := first_words(warning)) not in self._warned:
+            if (subject := remark_key(warning)) not in self._warned:
                 self._warned.add(subject)
                 self._print(f"warning: {warning}")
         left = time_left_text(self._left(status, time.monotonic()))

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import TypedDict
 
-from common.open_run import Check, MaxCapacity
 from common.policy.file import load_policy
 from common.process.resources import available_memory_bytes
 from common.run.directory import RunDirectory
+from common.run.open_run import Check, MaxCapacity
 from common.run.run import RunSpec
 from common.spec import AgentsSpec
 from common.wire.messages import Status

@@ -68,7 +68,7 @@ class LockstepRun:
             choose_device(gpu=False),
             metrics=Metrics(),
             broadcast=self._broadcast,
-            open_stream=self._open,
+            make_replay_client=self._open,
             before_saving=self._save_snapshot,
         )
 

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from common.errors import ConfigError
-from common.open_run import RunOptions, open_run
 from common.run.directory import RunDirectory
+from common.run.open_run import RunOptions, open_run
 from deploy.local.start_checks import QUIET_S, StartWatch, last_event
 from shoal.cli import shoal
 from tests.deploy.local.test_live_display import STATUS

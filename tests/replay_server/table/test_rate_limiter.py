@@ -86,7 +86,7 @@ def test_the_chosen_band_never_deadlocks(
 ) -> None:
     """Whichever side pushes on for as long as it may, the other one may go when it stops."""
     limiter = make(spi, min_size, batch)
-    limiter.fit(batch, sum(chunks))
+    limiter.fit_band(batch, sum(chunks))
     for turn in range(100):
         rows = chunks[turn % len(chunks)]
         moved = False
@@ -127,7 +127,7 @@ def test_a_fixed_band_never_deadlocks_with_chunks_that_fit(
 @given(spi=st.floats(0.1, 64), batch=st.integers(1, 1_024), chunk=st.integers(1, 400), faster=st.sampled_from([1, 9]))
 def test_the_realised_ratio_tends_to_the_target(spi: float, batch: int, chunk: int, faster: int) -> None:
     limiter = make(spi, 50, batch)
-    limiter.fit(batch, 2 * chunk)
+    limiter.fit_band(batch, 2 * chunk)
     for _ in range(400):
         for _ in range(faster):
             if limiter.may_insert(chunk, limiter.inserts):
@@ -144,7 +144,7 @@ def test_the_realised_ratio_tends_to_the_target(spi: float, batch: int, chunk: i
 def simulate(minutes: int, learner_rows_per_s: float, actor_rows_per_s: float) -> list[float]:
     """Returns the realised ratio minute by minute: 2 actors with chunks of 256 and a learner, each at its own pace."""
     limiter = make(16.0, 5_000, 256)
-    limiter.fit(256, 2 * 256)
+    limiter.fit_band(256, 2 * 256)
     ratios = []
     produced = drawn = 0.0
     for _ in range(minutes):
@@ -210,7 +210,7 @@ def test_a_memory_that_was_lost_is_filled_again_and_learning_goes_on(chunk: int)
     """min_size is no multiple of the chunk: with the old balance kept, neither side could move."""
     spec = ReplaySpec(1_000_000, 256, 16.0, 5_000)
     limiter = RateLimiter(spec)
-    limiter.fit(256, 2 * chunk)
+    limiter.fit_band(256, 2 * chunk)
     limiter.catch_up(478_720, 7_500_000, size=0)
     size = 0
     while size < 50_000:
@@ -238,7 +238,7 @@ def test_settings_that_would_deadlock_are_refused(spec: ReplaySpec, way_out: str
 def test_a_fixed_band_stays_and_a_chosen_one_follows() -> None:
     fixed, chosen = make(error_buffer=500.0), make()
     for limiter in (fixed, chosen):
-        limiter.fit(32, 100)
+        limiter.fit_band(32, 100)
     assert fixed.half_width == 500.0
     assert chosen.half_width == choose_half_width(32, 2.0, 100) == 232.0
     assert fixed.max_chunk_rows(32) == math.floor(min(500, 1_000 - 32) / 2)
@@ -264,7 +264,7 @@ def test_no_side_of_a_free_ratio_waits_for_the_other_for_ever(
     """Whatever both did, and however many actors come and go, at least one of them may continue."""
     limiter = make_auto(batch, min_size, error_buffer=error_buffer)
     for inserting, rows_in_flight, times in steps:
-        limiter.fit(batch, rows_in_flight)
+        limiter.fit_band(batch, rows_in_flight)
         rows = min(rows_in_flight, limiter.max_chunk_rows(batch))
         for _ in range(times):
             may_insert = limiter.may_insert(rows, limiter.inserts)
@@ -280,7 +280,7 @@ def test_no_side_of_a_free_ratio_waits_for_the_other_for_ever(
 @pytest.mark.parametrize(("learner_first", "updates_per_insert"), [(True, 1.0), (False, 0.1)])
 def test_a_free_ratio_stays_between_its_bounds(learner_first: bool, updates_per_insert: float) -> None:
     limiter = make_auto()
-    limiter.fit(8, 20)
+    limiter.fit_band(8, 20)
     for _ in range(3_000):
         if learner_first and limiter.may_sample(8, limiter.inserts):
             limiter.samples += 8
@@ -293,7 +293,7 @@ def test_a_free_ratio_stays_between_its_bounds(learner_first: bool, updates_per_
 
 def test_between_its_bounds_no_side_waits() -> None:
     limiter = make_auto()
-    limiter.fit(8, 20)
+    limiter.fit_band(8, 20)
     limiter.inserts = 20
     for _ in range(500):
         assert limiter.may_insert(10, limiter.inserts)
@@ -306,7 +306,7 @@ def test_between_its_bounds_no_side_waits() -> None:
 
 def test_a_learner_that_had_been_slow_does_not_overuse_the_data_later() -> None:
     limiter = make_auto()
-    limiter.fit(8, 20)
+    limiter.fit_band(8, 20)
     limiter.inserts = 20
     while limiter.inserts < 5_000:
         while limiter.may_insert(10, limiter.inserts):
@@ -320,7 +320,7 @@ def test_a_learner_that_had_been_slow_does_not_overuse_the_data_later() -> None:
 
 def test_actors_do_not_overwrite_what_a_learner_that_stopped_has_not_seen() -> None:
     limiter = make_auto(capacity=10_000)
-    limiter.fit(8, 20)
+    limiter.fit_band(8, 20)
     limiter.inserts = 20
     for _ in range(20_000):
         limiter.inserts += 1
@@ -334,7 +334,7 @@ def test_actors_do_not_overwrite_what_a_learner_that_stopped_has_not_seen() -> N
 
 def test_a_free_ratio_starts_even_after_a_restart() -> None:
     limiter = make_auto()
-    limiter.fit(8, 20)
+    limiter.fit_band(8, 20)
     limiter.catch_up(50_000, 4_000, size=10_000)
     assert limiter.may_insert(10, 10_000)
     assert not limiter.may_sample(8, 10_000)

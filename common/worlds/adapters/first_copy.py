@@ -184,7 +184,7 @@ class FirstCopy:
         self._watch.notify(f"{self._task.name}: the first copy could not be measured: {reason}")
 
     def _name_the_call(self, now: float) -> None:
-        if now - self._began_at < self._name_at:
+        if now - self._began_at < self._name_at or self._call == STEPS:  # which STEPS_S bounds
             return
         self._name_at = max(VERY_SLOW_S, 2.0 * self._name_at)
         lasts_s = now - self._call_began_at

@@ -160,9 +160,9 @@ def _read_world(
 
     measure: whether an environment is stepped for a second, to return its facts.
     """
-    from common.worlds import FOREIGN, world_spec  # noqa: PLC0415  (many scenarios)
+    from common.worlds import is_foreign, world_spec  # noqa: PLC0415  (many scenarios)
 
-    if not spec.scenario.startswith(FOREIGN):
+    if not is_foreign(spec.scenario):
         return _World(world_spec(spec.scenario, spec.world), ())
     from common.worlds.adapters.first_copy import FirstCopy, Watch  # noqa: PLC0415  (for these alone)
 

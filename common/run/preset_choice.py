@@ -33,7 +33,7 @@ QUICK_COPIES, FEW_COPIES = 8, 4
 """Copies of a world that steps copy by copy: more do not step faster, and delay the first end of a long episode."""
 QUICK_STEP_S = 2e-4
 """Longest step for which QUICK_COPIES pay: below, the numpy calls of each step of all copies take most of the time."""
-_PARTICLE_PREFIXES = ("mpe2:", "pettingzoo:mpe2.", "pettingzoo:pettingzoo.mpe.")
+_PARTICLE_PREFIXES = ("mpe2:", "pettingzoo:mpe2.", "pettingzoo:mpe2/", "pettingzoo:mpe/", "pettingzoo:pettingzoo.mpe.")
 _ADAPTED = {
     "algorithm": ("action_regularisation",),
     "exploration": ("random_steps",),

@@ -71,6 +71,10 @@ class Found(msgspec.Struct, frozen=True, tag="found"):
 
     agents: AgentsSpec
     spaces: tuple[AgentSpaces, ...]
+    options: tuple[str, ...] = ()
+    """The options of the constructor, as in `max_cycles=500`."""
+    reports: tuple[str, ...] = ()
+    """Lines for the user, for example that the environment was converted."""
     facts: WorldFacts | None = None
     """The measurements; None if none were asked for, or none could be made."""
 
@@ -171,6 +175,8 @@ class FirstCopy:
             self._call, self._call_began_at = message.call, time.monotonic()
         elif isinstance(message, Found):
             self._found = message
+            for line in message.reports:
+                self._watch.notify(line)
         elif isinstance(message, Measured):
             if message.fault:
                 self._say_unmeasured(message.fault)

@@ -16,10 +16,12 @@ import msgspec
 
 from common.process.child_process import kill_session_with_parent, make_pipe_private
 from common.process.exit import DONE, FAILED
-from common.worlds import FOREIGN, World, make_world, world_spaces
-from common.worlds.adapters.construction import find_constructor
+from common.worlds import World, make_world, world_spaces
+from common.worlds.adapters.construction import describe_options
+from common.worlds.adapters.conversion import reports
 from common.worlds.adapters.first_copy import STEPS, Began, Fault, Found, Measured, Task, fault_of
 from common.worlds.adapters.measure import measure
+from common.worlds.families import family_of
 
 
 def main() -> None:
@@ -45,7 +47,8 @@ def main() -> None:
     try:
         task = msgspec.msgpack.decode(pipe.recv_bytes(), type=Task)
         report(Began("the import of its module"))
-        find_constructor(task.name, task.name.removeprefix(FOREIGN))
+        family = family_of(task.name)
+        options = () if family is None else describe_options(family.find_constructor(task.name))
         report(Began("its constructor"))
         world = make_world(
             task.name,
@@ -55,7 +58,7 @@ def main() -> None:
             on_fault=failed,
         )
         try:
-            report(Found(world.spec, world_spaces(world)))
+            report(Found(world.spec, world_spaces(world), options, reports()))
             if task.measure:
                 report(Began(STEPS))
                 report(_measured(world))

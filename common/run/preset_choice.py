@@ -31,7 +31,7 @@ MIN_WARM_UP_STEPS = 1_000
 BATCHED_COPIES = 32
 QUICK_COPIES, FEW_COPIES = 8, 4
 """Copies of a world that steps copy by copy: more do not step faster, and delay the first end of a long episode."""
-QUICK_STEP_S = 2e-4
+QUICK_STEP_S = 1e-4
 """Longest step for which QUICK_COPIES pay: below, the numpy calls of each step of all copies take most of the time."""
 _PARTICLE_PREFIXES = ("mpe2:", "pettingzoo:mpe2.", "pettingzoo:mpe2/", "pettingzoo:mpe/", "pettingzoo:pettingzoo.mpe.")
 _ADAPTED = {

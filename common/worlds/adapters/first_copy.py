@@ -178,6 +178,8 @@ class FirstCopy:
             for line in message.reports:
                 self._watch.notify(line)
         elif isinstance(message, Measured):
+            # The measured steps last a second on purpose: they do not count as a slow start.
+            self._began_at += time.monotonic() - self._call_began_at
             if message.fault:
                 self._say_unmeasured(message.fault)
             elif self._found is not None:

@@ -343,25 +343,34 @@ class Maddpg:
     def input_columns(self, i: int) -> list[range]:
         """Returns the columns of `(x, a_1 .. a_N, s)` that player i's critic reads, in order.
 
-        Departure, a setting (`algorithm.critic_sees`): the state s of the environment replaces or extends the
-        observations x (Lowe et al. 2017, section 4.1, allow "additional state information" in x).
+        Departure, a setting (`critic_sees`): the state s of the environment replaces or extends the observations x;
+        Lowe et al. 2017, section 4.1, allow "additional state information" in x.
+        """
+        observed_and_acted = self.joint_columns(i)
+        state = range(self.players.obs_dim + self.players.action_dim, self.players.critic_input_dim)
+        if self.algorithm.critic_sees == "observations":
+            return observed_and_acted
+        if self.algorithm.critic_sees == "both":
+            return [*observed_and_acted, state]
+        return [
+            *(range(max(columns.start, self.players.obs_dim), columns.stop) for columns in observed_and_acted),
+            state,
+        ]
+
+    def joint_columns(self, i: int) -> list[range]:
+        """Returns the columns of `(x, a_1 .. a_N)` that player i's critic reads if it sees observations, in order.
+
         A shared critic reads its own player first, then the network's other users in turn, then all other players: it
         is one function of "me, the next one, the one after".
         """
         if self.algorithm_of[i] == "iddpg":
             return self.player_columns(i)
-        state = range(self.players.obs_dim + self.players.action_dim, self.players.critic_input_dim)
         users = next(group for group in self.sharing_groups(shared=self.network.share_critics) if i in group)
+        if len(users) == 1:
+            return [range(self.players.obs_dim + self.players.action_dim)]
         position = users.index(i)
         order = users[position:] + users[:position] + [j for j in self.player_numbers if j not in users]
-        observed_acted = [columns for j in order for columns in self.player_columns(j)]
-        if len(users) == 1:
-            observed_acted = [range(self.players.obs_dim), range(self.players.obs_dim, state.start)]
-        if self.algorithm.critic_sees == "observations":
-            return observed_acted
-        if self.algorithm.critic_sees == "both":
-            return [*observed_acted, state]
-        return [*(columns for columns in observed_acted if columns.start >= self.players.obs_dim), state]
+        return [columns for j in order for columns in self.player_columns(j)]
 
     def player_columns(self, i: int) -> list[range]:
         """Returns the columns of player i's observation and action in `(x, a_1 .. a_N)`."""

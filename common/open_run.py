@@ -13,6 +13,7 @@ from common.errors import ConfigError, FinishedError
 from common.policy.heads import check_head
 from common.process.durations import Seconds
 from common.run.directory import RunDirectory, create, default_path, reopen
+from common.run.normalisation import resolve_normalisation
 from common.run.players import players, with_sides
 from common.run.presets import PRESETS
 from common.run.run import BudgetSpec, Run, RunSpec, make_run_spec, parse_assignments
@@ -149,7 +150,8 @@ def _inspect_world(
 
 
 def _new_spec(scenario: str, options: RunOptions, sections: Mapping[str, Any]) -> RunSpec:
-    return _with_budget(make_run_spec({"scenario": scenario}, PRESETS[options.preset], sections, *_layers(options)))
+    spec = make_run_spec({"scenario": scenario}, PRESETS[options.preset], sections, *_layers(options))
+    return resolve_normalisation(_with_budget(spec))
 
 
 def _changed_spec(stored: RunSpec, options: RunOptions, sections: Mapping[str, Any]) -> RunSpec:

@@ -1,7 +1,7 @@
 """The update of a run: batches in, statistics out, at the rates of the run's schedules, on the run's device.
 
-SampledBatch --BatchBuffer--> LossBatch (views) --GraphedUpdate--> StackedUpdate.step --> UpdateStats
-                                                                             once a second --> Losses
+SampledBatch --BatchBuffer--> LossBatch (views) --GraphedUpdate--> StackedUpdate.normalise, .step --> UpdateStats
+                                                                                    once a second --> Losses
 """
 
 from __future__ import annotations
@@ -50,7 +50,12 @@ class Training:
         spec = run.spec
         self._spec = spec.algorithm
         self.algorithm = StackedUpdate(
-            run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros((), device=device.torch)
+            run.joint,
+            spec.network,
+            spec.algorithm,
+            spec.seed,
+            torch.zeros((), device=device.torch),
+            n_step=spec.replay.n_step,
         )
         dtype = transition_dtype(run.joint)
         self._buffer = BatchBuffer(device, spec.replay.batch, dtype.itemsize // 4)
@@ -95,9 +100,12 @@ class Training:
 
     def _graphed_update(self, variant: UpdateVariant) -> GraphedUpdate[UpdateStats]:
         if variant not in self._variants:
-            step = partial(self.algorithm.step, self._loss_batch(variant), policies=variant.policies)
+            step = partial(self._step, self._loss_batch(variant), policies=variant.policies)
             self._variants[variant] = GraphedUpdate(self._device, step, self.algorithm.generator)
         return self._variants[variant]
+
+    def _step(self, batch: LossBatch, *, policies: bool) -> UpdateStats:
+        return self.algorithm.step(self.algorithm.normalise(batch), policies=policies)
 
     def _loss_batch(self, variant: UpdateVariant) -> LossBatch:
         words, columns = self._buffer.words, self._columns

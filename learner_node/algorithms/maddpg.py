@@ -11,6 +11,8 @@ arXiv 1802.09477): two critics with the lower value as target, target noise, and
 This module defines what a run learns. Runs compute it with learner_node/stacked/, the same update made fast; both
 agree to 1e-9 in float64 (tests/learner_node/stacked/test_update.py).
 
+Observations and rewards may be normalised before the update (learner_node/normalisation.py), which changes none of this.
+
 Shapes: `[batch]` one number a transition, `[batch, players]`, `[batch, O]` joint observations, `[batch, U]` joint
 actions.
 """
@@ -47,6 +49,8 @@ class Minibatch(NamedTuple):
     """`[batch, O]`."""
     present: Tensor
     """1 where the agent acts, 0 where it is absent `[batch, agents]`."""
+    reward_factor: Tensor | None = None
+    """Factor on each player's reward `[players]`, if rewards are normalised (learner_node/normalisation.py)."""
 
 
 class Noise(NamedTuple):
@@ -291,8 +295,9 @@ class Maddpg:
         members = [list(members_of(self.agents, player)) for player in self.players.agents]
         agent_of = [i for i, agent in enumerate(agents) for _ in range(agent.action_dim)]
         next_present = batch.present * (batch.discount > 0)
+        reward = torch.stack([torch.stack([rewards[i] for i in own]).mean(0) for own in members], 1)
         return Signals(
-            reward=torch.stack([torch.stack([rewards[i] for i in own]).mean(0) for own in members], 1),
+            reward=reward if batch.reward_factor is None else reward * batch.reward_factor,
             discount=torch.stack([batch.discount[:, own].max(1).values for own in members], 1),
             present=torch.stack([batch.present[:, own].max(1).values for own in members], 1),
             acting=batch.present[:, agent_of],

@@ -27,6 +27,7 @@ from torch import Tensor
 from common.run.players import players
 from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec
+from learner_node.normalisation import Normaliser
 from learner_node.stacked.heads import Heads, gumbel_noise
 from learner_node.stacked.layout import NetworkLayout, network_layout
 from learner_node.stacked.losses import (
@@ -54,15 +55,26 @@ class StackedUpdate:
     """
 
     def __init__(
-        self, agents: AgentsSpec, network: NetworkSpec, algorithm: AlgorithmSpec, seed: int, like: Tensor
+        self,
+        agents: AgentsSpec,
+        network: NetworkSpec,
+        algorithm: AlgorithmSpec,
+        seed: int,
+        like: Tensor,
+        *,
+        n_step: int = 1,
     ) -> None:
-        """Starts from seeded parameters, with the number type and on the device of `like`."""
+        """Starts from seeded parameters, with the number type and on the device of `like`.
+
+        n_step: number of steps that the rewards of a batch sum over (`replay.n_step`).
+        """
         self.agents, self.players = agents, players(agents, algorithm.name)
         self.network, self.algorithm = network, algorithm
         self.layout: NetworkLayout = network_layout(self.players, network, algorithm)
         self.generator = torch.Generator(like.device).manual_seed(seed)
         self.heads = Heads(agents, like, algorithm.gumbel, algorithm.gumbel_temperature, network.head)
         self.mixer = SignalMixer(agents, self.players, algorithm, like)
+        self.normaliser = Normaliser(agents, self.players, network, algorithm, self.layout, n_step=n_step, like=like)
         rates = [algorithm.side_learning_rates.get(player.team, 1.0) for player in self.players.agents]
         made, clip = (self.players, network, self.layout, rates), algorithm.gradient_clip
         self.policies = make_policies(*made, decay=algorithm.policy_weight_decay, clip=clip, seed=seed, like=like)
@@ -99,6 +111,16 @@ class StackedUpdate:
         self.critics.adam.learning_rate.fill_(critic_learning_rate)
 
     @torch.inference_mode()
+    def normalise(self, batch: LossBatch) -> LossBatch:
+        """Takes a batch into the run's statistics and returns it normalised; its observations are overwritten.
+
+        A run that normalises nothing gets the batch itself.
+        """
+        if self.normaliser.is_active:
+            self.normaliser.observe(batch, self.mixer.signals(batch))
+        return self.normaliser.normalise(batch)
+
+    @torch.inference_mode()
     def step(self, batch: LossBatch, *, policies: bool) -> UpdateStats:
         """Updates once with the learning rates set, by the same tensor operations for every batch of one size."""
         self._workspace_for(len(batch.obs_action))
@@ -113,8 +135,16 @@ class StackedUpdate:
             policy = PolicyStats(logits, q, self.policies.step())
             self.critics.soft_update(self.algorithm.target_rate)
             self.policies.soft_update(self.algorithm.target_rate)
-        player_of = self.mixer.player_of
-        return UpdateStats(self.layout, self.algorithm, td_error, row_weights, squared_norms, policy, player_of)
+        return UpdateStats(
+            self.layout,
+            self.algorithm,
+            td_error,
+            row_weights,
+            squared_norms,
+            policy,
+            self.mixer.player_of,
+            batch.reward_factor,
+        )
 
     @torch.inference_mode()
     def logits(self, obs: Tensor) -> Tensor:
@@ -130,14 +160,14 @@ class StackedUpdate:
         return self._td_target(batch, signals, self._row_weights(batch, signals))
 
     def policy_weights(self) -> npt.NDArray[np.float32]:
-        """Returns all policies in the flat layout of common/policy/network.py."""
+        """Returns all policies in the flat layout of common/policy/network.py, for observations not normalised."""
         pieces = [
             piece.flatten()
             for i in range(len(self.players.agents))
             for piece in policy_pieces(self.policies.online, self.players, i)
         ]
         flat: npt.NDArray[np.float32] = torch.cat(pieces).float().cpu().numpy()
-        return flat
+        return self.normaliser.fold(flat)
 
     def _target_noise_scale(self) -> Tensor | None:
         """Returns how far target noise of scale 1 moves each action number `[U]`; None without target noise."""

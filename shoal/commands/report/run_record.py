@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from common.open_run import DEFAULT_SECONDS
+from common.run.normalisation import resolve_normalisation
 from common.run.presets import PRESETS
 from common.run.run import Run, RunSpec, make_run_spec
 from common.spec import AgentSpec
@@ -118,7 +119,7 @@ def flat_settings(spec: RunSpec) -> dict[str, Any]:
 def default_settings(spec: RunSpec) -> dict[str, Any]:
     """Returns the `flat_settings` of a run of the same scenario with only default settings."""
     settings = {"scenario": spec.scenario, "budget": {"seconds": DEFAULT_SECONDS}}
-    return flat_settings(make_run_spec(settings, PRESETS["fast"]))
+    return flat_settings(resolve_normalisation(make_run_spec(settings, PRESETS["fast"])))
 
 
 def _label(record: RunRecord, settings: Mapping[str, Any], differing: Sequence[str]) -> str:

@@ -1,0 +1,320 @@
+"""Normalisation of observations and rewards, by running statistics of the sampled transitions.
+
+    obs'     = (obs - mean) * scale             one mean and scale a column, shared by players that share a network
+    reward'  = reward * factor                  one factor a player, shared by players that share a critic
+
+Networks and Adam's steps suit numbers of a size near 1, whatever units an environment counts in. The learner alone
+keeps the statistics: it normalises each batch before the update, and `fold` multiplies the affine map into the first
+layer of the policies that leave it. So actors, policy files and exports see raw observations and know nothing of this,
+and each version of the weights carries exactly its own statistics.
+
+    O  columns of the joint observation     S  columns with statistics of their own, O if no players share
+    B  rows of the batch                    N  players
+
+Statistics are float64, on the device of the update: they are tensors that stay in place, as captured updates need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.policy.heads import Floats
+from common.policy.network import unflatten
+from common.run.players import members_of
+from common.run.run import AlgorithmSpec, NetworkSpec
+from common.spec import AgentsSpec, PlayersSpec
+from learner_node.stacked.layout import NetworkLayout
+from learner_node.stacked.losses import LossBatch
+from learner_node.stacked.rewards import PlayerSignals
+
+LARGEST = 30.0
+"""Bound of every normalised observation and reward seen so far. Statistics bound them, so that nothing is clipped."""
+RESOLUTION = 2.0**-22
+"""A column whose spread is at most this fraction of its size is constant: float32 resolves it in four steps or less."""
+SMALLEST_SPREAD = 1e-30
+"""Smallest spread that scales are computed from: folded weights must be finite in float32."""
+SHORTEST_DECAY = 1e-3
+"""Smallest `1 - gamma^(2n)` that reward factors are computed from, reached at horizons of about 2,000 steps."""
+_UNSEEN = torch.finfo(torch.float64).max
+"""Size of the extremes before the first observation; finite, because checkpoints accept finite numbers only."""
+
+
+class ObservationStatistics:
+    """Running mean, variance and extremes of each column of the joint observation."""
+
+    def __init__(self, agents: AgentsSpec, players: PlayersSpec, layout: NetworkLayout, device: torch.device) -> None:
+        """Starts without any observation."""
+        columns = [
+            [players.agents[player].obs_start + k for player in group]
+            for group in _sharing_players(layout)
+            for k in range(players.agents[group[0]].obs_dim)
+        ]
+        self._pool = _Pool(columns, players.obs_dim, device)
+        self.count, self.mean, self.squares = (_zeros(len(columns), device) for _ in range(3))
+        """Number of observations, their mean, and the sum of their squared deviations from it `[S]`."""
+        self.low, self.high = _zeros(len(columns), device) + _UNSEEN, _zeros(len(columns), device) - _UNSEEN
+        """The smallest and the largest observation `[S]`."""
+        self._agent_of = torch.tensor(
+            [i for i, agent in enumerate(agents.agents) for _ in range(agent.obs_dim)], device=device
+        )
+        members = [members_of(agents, player) for player in players.agents]
+        merged = {agent for own in members if len(own) > 1 for agent in own}
+        self._merged = torch.tensor([float(i in merged) for i in self._agent_of.tolist()], device=device)
+        """1 for each column of an agent whose player acts for several agents `[O]`."""
+
+    def update(self, obs: Tensor, present: Tensor | None) -> None:
+        """Merges a batch of joint observations `[B, O]` (Chan et al. 1979, equation 2.1).
+
+        present: 1 where an agent acts `[B, agents]`; None = everywhere.
+        """
+        rows, pool = obs.double(), self._pool
+        count = pool.sum(rows.new_full(rows.shape[1:], float(len(rows))))
+        seen = low_rows = high_rows = rows
+        if present is not None:
+            is_present = present.index_select(1, self._agent_of).double()
+            count, seen = pool.sum(is_present.sum(0)), rows * is_present
+            # A player of several agents reads the zeros of absent ones, which must not exceed the bound either.
+            is_read = torch.maximum(is_present, self._merged) > 0
+            low_rows, high_rows = (torch.where(is_read, rows, unseen) for unseen in (_UNSEEN, -_UNSEEN))
+        mean = pool.sum(seen.sum(0)) / count.clamp(min=1.0)
+        deviation = rows - pool.expand(mean)
+        if present is not None:
+            deviation.mul_(is_present)
+        squares = pool.sum(deviation.square_().sum(0))
+        total = (self.count + count).clamp_(min=1.0)
+        difference = mean - self.mean
+        self.squares.add_(squares).add_(difference.square() * self.count * (count / total))
+        self.mean.add_(difference * (count / total))
+        self.count.add_(count)
+        torch.minimum(self.low, pool.lowest(low_rows.amin(0)), out=self.low)
+        torch.maximum(self.high, pool.highest(high_rows.amax(0)), out=self.high)
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Returns mean and scale of each column of the joint observation `[O]`.
+
+        The scale is `1 / max(std, largest deviation / LARGEST)`, and 0 for a column that never varied: its value then
+        reaches no network, however large it is.
+        """
+        std = (self.squares / self.count.clamp(min=1.0)).sqrt_()
+        largest = torch.maximum(self.high - self.mean, self.mean - self.low)
+        spread = torch.maximum(std, largest / LARGEST)
+        varies = spread > RESOLUTION * torch.maximum(self.low.abs(), self.high.abs())
+        scale = torch.where(varies, 1.0 / spread.clamp(min=SMALLEST_SPREAD), 0.0)
+        return self._pool.expand(self.mean), self._pool.expand(scale)
+
+    def apply(self, obs: Tensor, present: Tensor | None) -> None:
+        """Normalises joint observations `[B, O]` in place; those of absent agents become 0.
+
+        present: 1 where an agent acts `[B, agents]`; None = everywhere.
+        """
+        mean, scale = self.affine()
+        normalised = (obs.double() - mean).mul_(scale)
+        if present is not None:
+            # A player of several agents reads absent ones in actors too, where their zeros pass the folded map.
+            is_read = torch.maximum(present.index_select(1, self._agent_of).double(), self._merged)
+            normalised.mul_(is_read)
+        obs.copy_(normalised)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The statistics themselves, by name."""
+        return {
+            "count": self.count,
+            "mean": self.mean,
+            "squares": self.squares,
+            "low": self.low,
+            "high": self.high,
+        }
+
+
+class RewardStatistics:
+    """Running mean square and largest size of the players' rewards, and the factor that follows from them.
+
+    The factor divides by `sqrt(E[reward^2] / (1 - gamma^(2n)))`, which is the root mean square of the discounted
+    return if rewards are independent with mean 0. baselines' VecNormalize divides by the standard deviation of the
+    discounted return; a replay samples no whole returns, so it is computed from single rewards. Values are then of a
+    size between 1 and `sqrt((1 + gamma) / (1 - gamma))`, the value of a constant reward. Rewards are never shifted,
+    because that would change the task.
+    """
+
+    def __init__(
+        self, players: int, layout: NetworkLayout, algorithm: AlgorithmSpec, n_step: int, like: Tensor
+    ) -> None:
+        """Starts without any reward; n_step: number of steps that a sampled reward sums over."""
+        device = like.device
+        networks = [critic.network for critic in layout.critics[:players]]
+        groups = [[i for i, own in enumerate(networks) if own == network] for network in dict.fromkeys(networks)]
+        self._pool = _Pool(groups, players, device)
+        self.count, self.mean_square, self.largest = (_zeros(len(groups), device) for _ in range(3))
+        """Number of rewards, mean of their squares, and the largest absolute reward, by critic network."""
+        self.factor = like.new_ones(players)
+        """Factor on each player's reward `[N]`."""
+        # algorithm.reward_scale applies to normalised rewards.
+        self._unscaled = 1.0 / algorithm.reward_scale
+        self._decay = max(1.0 - algorithm.discount ** (2 * n_step), SHORTEST_DECAY)
+        self.refresh()
+
+    def update(self, reward: Tensor, present: Tensor) -> None:
+        """Merges a batch of the players' rewards and presence `[B, N]`."""
+        rewards, pool = (reward * present).double().mul_(self._unscaled), self._pool
+        count = pool.sum(present.double().sum(0))
+        mean_square = pool.sum(rewards.square().sum(0)) / count.clamp(min=1.0)
+        self.count.add_(count)
+        self.mean_square.add_((mean_square - self.mean_square) * (count / self.count.clamp(min=1.0)))
+        torch.maximum(self.largest, pool.highest(rewards.abs_().amax(0)), out=self.largest)
+        self.refresh()
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The statistics themselves, by name."""
+        return {"count": self.count, "mean_square": self.mean_square, "largest": self.largest}
+
+    def refresh(self) -> None:
+        """Computes the factors from the statistics."""
+        size = torch.maximum((self.mean_square / self._decay).sqrt_(), self.largest / LARGEST)
+        factor = torch.where(size > 0.0, 1.0 / size.clamp(min=SMALLEST_SPREAD), 1.0)
+        self.factor.copy_(self._pool.expand(factor))
+
+
+class Normaliser:
+    """What a run normalises: nothing, observations, rewards, or both.
+
+    Example:
+        normaliser = Normaliser(run.joint, run.players, spec.network, spec.algorithm, layout, n_step=1, like=like)
+        normaliser.observe(batch, signals)
+        batch = normaliser.normalise(batch)
+        flat = normaliser.fold(flat)
+    """
+
+    def __init__(
+        self,
+        agents: AgentsSpec,
+        players: PlayersSpec,
+        network: NetworkSpec,
+        algorithm: AlgorithmSpec,
+        layout: NetworkLayout,
+        *,
+        n_step: int,
+        like: Tensor,
+    ) -> None:
+        """Starts without any statistics, for batches with the number type and on the device of `like`.
+
+        n_step: number of steps that a sampled reward sums over.
+        """
+        self._players, self._network = players, network
+        self._obs = slice(0, players.obs_dim)
+        self.observations: ObservationStatistics | None = None
+        self.rewards: RewardStatistics | None = None
+        if algorithm.normalises_observations:
+            self.observations = ObservationStatistics(agents, players, layout, like.device)
+        if algorithm.normalises_rewards:
+            self.rewards = RewardStatistics(len(players.agents), layout, algorithm, n_step, like)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the run normalises anything."""
+        return self.observations is not None or self.rewards is not None
+
+    @property
+    def reward_factor(self) -> Tensor | None:
+        """Factor on each player's reward `[N]`, a tensor that stays in place; None = 1."""
+        return self.rewards.factor if self.rewards else None
+
+    def observe(self, batch: LossBatch, signals: PlayerSignals) -> None:
+        """Takes a batch, and its players' rewards before normalisation, into the statistics."""
+        if self.observations:
+            self.observations.update(batch.obs_action[:, self._obs], None if batch.complete else batch.present)
+        if self.rewards:
+            self.rewards.update(signals.reward, signals.present)
+
+    def normalise(self, batch: LossBatch) -> LossBatch:
+        """Returns a batch normalised by the statistics so far; its observations are overwritten."""
+        if self.observations:
+            present = next_present = None
+            if not batch.complete:
+                # An agent that terminates is absent in the next step.
+                present, next_present = batch.present, batch.present * (batch.discount > 0)
+            self.observations.apply(batch.obs_action[:, self._obs], present)
+            self.observations.apply(batch.next_obs, next_present)
+        return replace(batch, reward_factor=self.reward_factor) if self.rewards else batch
+
+    def fold(self, flat: Floats) -> Floats:
+        """Returns flat policies for raw observations, from the flat policies for normalised ones.
+
+        `(obs - mean) * scale @ W + b = obs @ W' + (b - mean @ W')` with `W' = scale * W`, computed in float64. The
+        biases are computed from the rounded weights, so that rounding the weights costs nothing at the mean.
+        """
+        if self.observations is None:
+            return flat
+        folded = flat.copy()
+        mean, scale = (tensor.cpu().numpy() for tensor in self.observations.affine())
+        policies = unflatten(folded, self._players, self._network)
+        for player, (first, *_) in zip(self._players.agents, policies, strict=True):
+            columns = player.obs_slice
+            first.weight[:] = scale[columns, None] * first.weight.astype(np.float64)
+            first.bias[:] = first.bias - mean[columns] @ first.weight.astype(np.float64)
+        return folded
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Returns copies of all statistics on the CPU, by name; empty if the run normalises nothing."""
+        return {name: tensor.to("cpu", copy=True) for name, tensor in self._in_place().items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Replaces all statistics by what `tensors` returned."""
+        for name, tensor in self._in_place().items():
+            tensor.copy_(tensors[name])
+        if self.rewards:
+            self.rewards.refresh()
+
+    def _in_place(self) -> dict[str, Tensor]:
+        """Returns the statistics themselves, by name."""
+        parts = {"observation": self.observations, "reward": self.rewards}
+        return {f"{part}_{name}": tensor for part, own in parts.items() if own for name, tensor in own.tensors.items()}
+
+
+class _Pool:
+    """Sums and extremes over the columns that share their statistics."""
+
+    def __init__(self, groups: Sequence[Sequence[int]], columns: int, device: torch.device) -> None:
+        """groups: the columns of each statistic; every one of the columns is in one group."""
+        longest = max(map(len, groups))
+        # A padded gather, because the sums of index_add_ depend on the order of a GPU's threads.
+        padded = [[*group, *[columns] * (longest - len(group))] for group in groups]
+        self._members = torch.tensor(padded, device=device)
+        owner = {column: i for i, group in enumerate(groups) for column in group}
+        self._owner = torch.tensor([owner[column] for column in range(columns)], device=device)
+
+    def sum(self, columns: Tensor) -> Tensor:
+        """Returns the sum over the columns of each statistic `[S]`, from numbers by column."""
+        return self._gather(columns, 0.0).sum(1)
+
+    def lowest(self, columns: Tensor) -> Tensor:
+        """Returns the smallest number of the columns of each statistic `[S]`."""
+        return self._gather(columns, _UNSEEN).amin(1)
+
+    def highest(self, columns: Tensor) -> Tensor:
+        """Returns the largest number of the columns of each statistic `[S]`."""
+        return self._gather(columns, -_UNSEEN).amax(1)
+
+    def expand(self, statistics: Tensor) -> Tensor:
+        """Returns the statistic of each column, from `[S]`."""
+        return statistics.index_select(0, self._owner)
+
+    def _gather(self, columns: Tensor, padding: float) -> Tensor:
+        return torch.cat([columns, columns.new_full((1,), padding)])[self._members]
+
+
+def _sharing_players(layout: NetworkLayout) -> list[list[int]]:
+    """Returns the players of each set of statistics: those that share a policy or a critic see by one scale."""
+    policies, critics = layout.policy_networks, layout.critic_networks[: len(layout.policy_networks)]
+    networks = policies if len(set(policies)) <= len(set(critics)) else critics
+    return [[i for i, own in enumerate(networks) if own == network] for network in dict.fromkeys(networks)]
+
+
+def _zeros(size: int, device: torch.device) -> Tensor:
+    return torch.zeros(size, dtype=torch.float64, device=device)

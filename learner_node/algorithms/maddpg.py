@@ -11,7 +11,7 @@ arXiv 1802.09477): two critics with the lower value as target, target noise, and
 This module defines what a run learns. Runs compute it with learner_node/stacked/, the same update made fast; both
 agree to 1e-9 in float64 (tests/learner_node/stacked/test_update.py).
 
-Observations and rewards may be normalised before the update (learner_node/normalisation.py), which changes none of this.
+Observations and rewards are normalised before the update, if a run asks for it (learner_node/normalisation.py).
 
 Shapes: `[batch]` one number a transition, `[batch, players]`, `[batch, O]` joint observations, `[batch, U]` joint
 actions.

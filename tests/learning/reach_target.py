@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium.spaces import Box
@@ -18,7 +18,7 @@ class ReachTarget(ParallelEnv[str, Any, Any]):
     noise that says nothing.
     """
 
-    metadata = {"name": "reach_target", "is_parallelizable": True}
+    metadata: ClassVar[dict[str, Any]] = {"name": "reach_target", "is_parallelizable": True}
 
     def __init__(self, obs_scale: float = 1.0, reward_scale: float = 1.0, *, odd_columns: bool = False) -> None:
         self.possible_agents = ["walker_0", "walker_1"]
@@ -34,7 +34,9 @@ class ReachTarget(ParallelEnv[str, Any, Any]):
     def action_space(self, agent: str) -> Box:
         return self._action_space
 
-    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         if seed is not None:
             self._rng = np.random.default_rng(seed)
         self.agents = list(self.possible_agents)

@@ -38,6 +38,7 @@ DISCRETE = ("simple_reference", {"world": {"continuous_actions": False, "max_cyc
 DRAWING = ("collect_treasure", {})
 """Its worlds draw in the middle of episodes."""
 PRIORITISED = ("simple_adversary", {"replay": {**SMALL["replay"], "priority_exponent": 0.6, "n_step": 3}})
+NORMALISED = ("simple_tag", {"algorithm": {"normalise_observations": True, "normalise_rewards": True}})
 
 
 class StopAfter(Stop):
@@ -92,7 +93,7 @@ class Training:
         return found
 
 
-@pytest.mark.parametrize(("scenario", "settings"), [COOPERATIVE, MIXED, DISCRETE, DRAWING, PRIORITISED])
+@pytest.mark.parametrize(("scenario", "settings"), [COOPERATIVE, MIXED, DISCRETE, DRAWING, PRIORITISED, NORMALISED])
 def test_interrupted_anywhere_it_gives_the_bits_of_the_whole_run(
     tmp_path: Path, scenario: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

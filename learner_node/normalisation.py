@@ -1,7 +1,7 @@
 """Normalisation of observations and rewards, by running statistics of the sampled transitions.
 
-    obs'     = (obs - mean) * scale             one mean and scale a column, shared by players that share a network
-    reward'  = reward * factor                  one factor a player, shared by players that share a critic
+    obs'    = (obs - shift) * scale      for each column, pooled over the players that share a network
+    reward' = reward * factor            for each player, pooled over the players that share a critic
 
 Networks and Adam's steps suit numbers of a size near 1, whatever units an environment counts in. The learner alone
 keeps the statistics: it normalises each batch before the update, and `fold` multiplies the affine map into the first
@@ -45,27 +45,28 @@ _UNSEEN = torch.finfo(torch.float64).max
 
 
 class ObservationStatistics:
-    """Running mean, variance and extremes of each column of the joint observation."""
+    """Running mean, variance and extremes of the columns of joint observations, and the affine map that follows."""
 
-    def __init__(self, agents: AgentsSpec, players: PlayersSpec, layout: NetworkLayout, device: torch.device) -> None:
+    def __init__(self, agents: AgentsSpec, players: PlayersSpec, layout: NetworkLayout, like: Tensor) -> None:
         """Starts without any observation."""
         columns = [
             [players.agents[player].obs_start + k for player in group]
             for group in _sharing_players(layout)
             for k in range(players.agents[group[0]].obs_dim)
         ]
-        self._pool = _Pool(columns, players.obs_dim, device)
-        self.count, self.mean, self.squares = (_zeros(len(columns), device) for _ in range(3))
-        """Number of observations, their mean, and the sum of their squared deviations from it `[S]`."""
-        self.low, self.high = _zeros(len(columns), device) + _UNSEEN, _zeros(len(columns), device) - _UNSEEN
-        """The smallest and the largest observation `[S]`."""
-        self._agent_of = torch.tensor(
-            [i for i, agent in enumerate(agents.agents) for _ in range(agent.obs_dim)], device=device
-        )
+        self._pool = _Pool(columns, like.device)
+        self.count, self.mean, self.squares, self.low, self.high = self._pool.zeros(5)
+        """Number of observations, their mean, the sum of their squared deviations from it, and extremes `[S]`."""
+        self.low += _UNSEEN
+        self.high -= _UNSEEN
+        self.shift, self.scale = like.new_zeros(players.obs_dim), like.new_zeros(players.obs_dim)
+        """The map of each column, `(obs - shift) * scale` `[O]`, in the number type of batches."""
+        agent_of = [i for i, agent in enumerate(agents.agents) for _ in range(agent.obs_dim)]
+        self._agent_of = torch.tensor(agent_of, device=like.device)
         members = [members_of(agents, player) for player in players.agents]
         merged = {agent for own in members if len(own) > 1 for agent in own}
-        self._merged = torch.tensor([float(i in merged) for i in self._agent_of.tolist()], device=device)
-        """1 for each column of an agent whose player acts for several agents `[O]`."""
+        self._is_merged = torch.tensor([agent in merged for agent in agent_of], device=like.device)
+        """Whether each column is of an agent whose player acts for several agents `[O]`."""
 
     def update(self, obs: Tensor, present: Tensor | None) -> None:
         """Merges a batch of joint observations `[B, O]` (Chan et al. 1979, equation 2.1).
@@ -73,29 +74,30 @@ class ObservationStatistics:
         present: 1 where an agent acts `[B, agents]`; None = everywhere.
         """
         rows, pool = obs.double(), self._pool
-        count = pool.sum(rows.new_full(rows.shape[1:], float(len(rows))))
-        seen = low_rows = high_rows = rows
+        count, seen, low_rows, high_rows = pool.sizes * len(rows), rows, rows, rows
         if present is not None:
-            is_present = present.index_select(1, self._agent_of).double()
-            count, seen = pool.sum(is_present.sum(0)), rows * is_present
+            is_present = present.index_select(1, self._agent_of) > 0
             # A player of several agents reads the zeros of absent ones, which must not exceed the bound either.
-            is_read = torch.maximum(is_present, self._merged) > 0
-            low_rows, high_rows = (torch.where(is_read, rows, unseen) for unseen in (_UNSEEN, -_UNSEEN))
+            is_read = is_present | self._is_merged
+            count, seen = pool.sum(is_present.sum(0, dtype=torch.float64)), rows * is_present
+            low_rows, high_rows = torch.where(is_read, rows, _UNSEEN), torch.where(is_read, rows, -_UNSEEN)
         mean = pool.sum(seen.sum(0)) / count.clamp(min=1.0)
         deviation = rows - pool.expand(mean)
         if present is not None:
             deviation.mul_(is_present)
         squares = pool.sum(deviation.square_().sum(0))
-        total = (self.count + count).clamp_(min=1.0)
         difference = mean - self.mean
-        self.squares.add_(squares).add_(difference.square() * self.count * (count / total))
-        self.mean.add_(difference * (count / total))
         self.count.add_(count)
+        # The batch's fraction of all observations so far.
+        fraction = count / self.count.clamp(min=1.0)
+        self.squares.add_(squares).add_(difference.square().mul_(self.count - count).mul_(fraction))
+        self.mean.addcmul_(difference, fraction)
         torch.minimum(self.low, pool.lowest(low_rows.amin(0)), out=self.low)
         torch.maximum(self.high, pool.highest(high_rows.amax(0)), out=self.high)
+        self.refresh()
 
-    def affine(self) -> tuple[Tensor, Tensor]:
-        """Returns mean and scale of each column of the joint observation `[O]`.
+    def refresh(self) -> None:
+        """Computes the map of each column from the statistics.
 
         The scale is `1 / max(std, largest deviation / LARGEST)`, and 0 for a column that never varied: its value then
         reaches no network, however large it is.
@@ -103,33 +105,27 @@ class ObservationStatistics:
         std = (self.squares / self.count.clamp(min=1.0)).sqrt_()
         largest = torch.maximum(self.high - self.mean, self.mean - self.low)
         spread = torch.maximum(std, largest / LARGEST)
-        varies = spread > RESOLUTION * torch.maximum(self.low.abs(), self.high.abs())
-        scale = torch.where(varies, 1.0 / spread.clamp(min=SMALLEST_SPREAD), 0.0)
-        return self._pool.expand(self.mean), self._pool.expand(scale)
+        varies = spread > RESOLUTION * torch.maximum(self.high, -self.low)
+        scale = torch.where(varies, spread.clamp(min=SMALLEST_SPREAD).reciprocal_(), 0.0)
+        self.shift.copy_(self._pool.expand(self.mean))
+        self.scale.copy_(self._pool.expand(scale))
 
     def apply(self, obs: Tensor, present: Tensor | None) -> None:
         """Normalises joint observations `[B, O]` in place; those of absent agents become 0.
 
         present: 1 where an agent acts `[B, agents]`; None = everywhere.
         """
-        mean, scale = self.affine()
-        normalised = (obs.double() - mean).mul_(scale)
+        obs.sub_(self.shift).mul_(self.scale)
         if present is not None:
             # A player of several agents reads absent ones in actors too, where their zeros pass the folded map.
-            is_read = torch.maximum(present.index_select(1, self._agent_of).double(), self._merged)
-            normalised.mul_(is_read)
-        obs.copy_(normalised)
+            is_read = (present.index_select(1, self._agent_of) > 0) | self._is_merged
+            obs.mul_(is_read)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
         """The statistics themselves, by name."""
-        return {
-            "count": self.count,
-            "mean": self.mean,
-            "squares": self.squares,
-            "low": self.low,
-            "high": self.high,
-        }
+        names = ("count", "mean", "squares", "low", "high")
+        return {name: getattr(self, name) for name in names}
 
 
 class RewardStatistics:
@@ -146,39 +142,38 @@ class RewardStatistics:
         self, players: int, layout: NetworkLayout, algorithm: AlgorithmSpec, n_step: int, like: Tensor
     ) -> None:
         """Starts without any reward; n_step: number of steps that a sampled reward sums over."""
-        device = like.device
-        networks = [critic.network for critic in layout.critics[:players]]
+        networks = layout.critic_networks[:players]
         groups = [[i for i, own in enumerate(networks) if own == network] for network in dict.fromkeys(networks)]
-        self._pool = _Pool(groups, players, device)
-        self.count, self.mean_square, self.largest = (_zeros(len(groups), device) for _ in range(3))
+        self._pool = _Pool(groups, like.device)
+        self.count, self.mean_square, self.largest = self._pool.zeros(3)
         """Number of rewards, mean of their squares, and the largest absolute reward, by critic network."""
         self.factor = like.new_ones(players)
         """Factor on each player's reward `[N]`."""
         # algorithm.reward_scale applies to normalised rewards.
         self._unscaled = 1.0 / algorithm.reward_scale
         self._decay = max(1.0 - algorithm.discount ** (2 * n_step), SHORTEST_DECAY)
-        self.refresh()
 
     def update(self, reward: Tensor, present: Tensor) -> None:
         """Merges a batch of the players' rewards and presence `[B, N]`."""
-        rewards, pool = (reward * present).double().mul_(self._unscaled), self._pool
-        count = pool.sum(present.double().sum(0))
-        mean_square = pool.sum(rewards.square().sum(0)) / count.clamp(min=1.0)
+        rewards, pool = (reward * present).double(), self._pool
+        count = pool.sum(present.sum(0, dtype=torch.float64))
+        squares = pool.sum(rewards.square().sum(0)).mul_(self._unscaled**2)
         self.count.add_(count)
-        self.mean_square.add_((mean_square - self.mean_square) * (count / self.count.clamp(min=1.0)))
-        torch.maximum(self.largest, pool.highest(rewards.abs_().amax(0)), out=self.largest)
+        self.mean_square.add_((squares - self.mean_square * count) / self.count.clamp(min=1.0))
+        largest = pool.highest(rewards.abs_().amax(0)).mul_(self._unscaled)
+        torch.maximum(self.largest, largest, out=self.largest)
         self.refresh()
+
+    def refresh(self) -> None:
+        """Computes the factors from the statistics."""
+        size = torch.maximum((self.mean_square / self._decay).sqrt_(), self.largest / LARGEST)
+        factor = torch.where(size > 0.0, size.clamp(min=SMALLEST_SPREAD).reciprocal_(), 1.0)
+        self.factor.copy_(self._pool.expand(factor))
 
     @property
     def tensors(self) -> dict[str, Tensor]:
         """The statistics themselves, by name."""
         return {"count": self.count, "mean_square": self.mean_square, "largest": self.largest}
-
-    def refresh(self) -> None:
-        """Computes the factors from the statistics."""
-        size = torch.maximum((self.mean_square / self._decay).sqrt_(), self.largest / LARGEST)
-        factor = torch.where(size > 0.0, 1.0 / size.clamp(min=SMALLEST_SPREAD), 1.0)
-        self.factor.copy_(self._pool.expand(factor))
 
 
 class Normaliser:
@@ -211,7 +206,7 @@ class Normaliser:
         self.observations: ObservationStatistics | None = None
         self.rewards: RewardStatistics | None = None
         if algorithm.normalises_observations:
-            self.observations = ObservationStatistics(agents, players, layout, like.device)
+            self.observations = ObservationStatistics(agents, players, layout, like)
         if algorithm.normalises_rewards:
             self.rewards = RewardStatistics(len(players.agents), layout, algorithm, n_step, like)
 
@@ -246,18 +241,18 @@ class Normaliser:
     def fold(self, flat: Floats) -> Floats:
         """Returns flat policies for raw observations, from the flat policies for normalised ones.
 
-        `(obs - mean) * scale @ W + b = obs @ W' + (b - mean @ W')` with `W' = scale * W`, computed in float64. The
-        biases are computed from the rounded weights, so that rounding the weights costs nothing at the mean.
+        `(obs - shift) * scale @ W + b = obs @ W' + (b - shift @ W')` with `W' = scale * W`, computed in float64. The
+        biases are computed from the rounded weights, so that rounding the weights costs nothing where `obs = shift`.
         """
         if self.observations is None:
             return flat
         folded = flat.copy()
-        mean, scale = (tensor.cpu().numpy() for tensor in self.observations.affine())
+        shift, scale = (tensor.double().cpu().numpy() for tensor in (self.observations.shift, self.observations.scale))
         policies = unflatten(folded, self._players, self._network)
         for player, (first, *_) in zip(self._players.agents, policies, strict=True):
             columns = player.obs_slice
             first.weight[:] = scale[columns, None] * first.weight.astype(np.float64)
-            first.bias[:] = first.bias - mean[columns] @ first.weight.astype(np.float64)
+            first.bias[:] = first.bias - shift[columns] @ first.weight.astype(np.float64)
         return folded
 
     def tensors(self) -> dict[str, Tensor]:
@@ -268,8 +263,9 @@ class Normaliser:
         """Replaces all statistics by what `tensors` returned."""
         for name, tensor in self._in_place().items():
             tensor.copy_(tensors[name])
-        if self.rewards:
-            self.rewards.refresh()
+        for part in (self.observations, self.rewards):
+            if part:
+                part.refresh()
 
     def _in_place(self) -> dict[str, Tensor]:
         """Returns the statistics themselves, by name."""
@@ -280,33 +276,40 @@ class Normaliser:
 class _Pool:
     """Sums and extremes over the columns that share their statistics."""
 
-    def __init__(self, groups: Sequence[Sequence[int]], columns: int, device: torch.device) -> None:
-        """groups: the columns of each statistic; every one of the columns is in one group."""
-        longest = max(map(len, groups))
+    def __init__(self, groups: Sequence[Sequence[int]], device: torch.device) -> None:
+        """groups: the columns of each statistic; together all columns, each once."""
+        longest, columns = max(map(len, groups)), sum(map(len, groups))
         # A padded gather, because the sums of index_add_ depend on the order of a GPU's threads.
         padded = [[*group, *[columns] * (longest - len(group))] for group in groups]
         self._members = torch.tensor(padded, device=device)
         owner = {column: i for i, group in enumerate(groups) for column in group}
         self._owner = torch.tensor([owner[column] for column in range(columns)], device=device)
+        self._is_identity = groups == [[column] for column in range(columns)]
+        self.sizes = torch.tensor([float(len(group)) for group in groups], dtype=torch.float64, device=device)
+        """Number of columns of each statistic `[S]`."""
+
+    def zeros(self, count: int) -> list[Tensor]:
+        """Returns statistics that are 0, `[S]` each."""
+        return [torch.zeros_like(self.sizes) for _ in range(count)]
 
     def sum(self, columns: Tensor) -> Tensor:
         """Returns the sum over the columns of each statistic `[S]`, from numbers by column."""
-        return self._gather(columns, 0.0).sum(1)
+        return columns if self._is_identity else self._gather(columns, 0.0).sum(1)
 
     def lowest(self, columns: Tensor) -> Tensor:
         """Returns the smallest number of the columns of each statistic `[S]`."""
-        return self._gather(columns, _UNSEEN).amin(1)
+        return columns if self._is_identity else self._gather(columns, _UNSEEN).amin(1)
 
     def highest(self, columns: Tensor) -> Tensor:
         """Returns the largest number of the columns of each statistic `[S]`."""
-        return self._gather(columns, -_UNSEEN).amax(1)
+        return columns if self._is_identity else self._gather(columns, -_UNSEEN).amax(1)
 
     def expand(self, statistics: Tensor) -> Tensor:
         """Returns the statistic of each column, from `[S]`."""
-        return statistics.index_select(0, self._owner)
+        return statistics if self._is_identity else statistics.index_select(0, self._owner)
 
     def _gather(self, columns: Tensor, padding: float) -> Tensor:
-        return torch.cat([columns, columns.new_full((1,), padding)])[self._members]
+        return torch.nn.functional.pad(columns, (0, 1), value=padding)[self._members]
 
 
 def _sharing_players(layout: NetworkLayout) -> list[list[int]]:
@@ -314,7 +317,3 @@ def _sharing_players(layout: NetworkLayout) -> list[list[int]]:
     policies, critics = layout.policy_networks, layout.critic_networks[: len(layout.policy_networks)]
     networks = policies if len(set(policies)) <= len(set(critics)) else critics
     return [[i for i, own in enumerate(networks) if own == network] for network in dict.fromkeys(networks)]
-
-
-def _zeros(size: int, device: torch.device) -> Tensor:
-    return torch.zeros(size, dtype=torch.float64, device=device)

@@ -8,7 +8,7 @@ keeps the statistics: it normalises each batch before the update, and `fold` mul
 layer of the policies that leave it. So actors, policy files and exports see raw observations and know nothing of this,
 and each version of the weights carries exactly its own statistics.
 
-    O  columns of the joint observation     S  columns with statistics of their own, O if no players share
+    O  columns of the joint observation     S  sets of statistics, O if no players share
     B  rows of the batch                    N  players
 
 Statistics are float64, on the device of the update: they are tensors that stay in place, as captured updates need.
@@ -64,7 +64,7 @@ class ObservationStatistics:
         agent_of = [i for i, agent in enumerate(agents.agents) for _ in range(agent.obs_dim)]
         self._agent_of = torch.tensor(agent_of, device=like.device)
         members = [members_of(agents, player) for player in players.agents]
-        merged = {agent for own in members if len(own) > 1 for agent in own}
+        merged = {agent for group in members if len(group) > 1 for agent in group}
         self._is_merged = torch.tensor([agent in merged for agent in agent_of], device=like.device)
         """Whether each column is of an agent whose player acts for several agents `[O]`."""
 
@@ -143,8 +143,7 @@ class RewardStatistics:
     ) -> None:
         """Starts without any reward; n_step: number of steps that a sampled reward sums over."""
         networks = layout.critic_networks[:players]
-        groups = [[i for i, own in enumerate(networks) if own == network] for network in dict.fromkeys(networks)]
-        self._pool = _Pool(groups, like.device)
+        self._pool = _Pool(_by_network(networks), like.device)
         self.count, self.mean_square, self.largest = self._pool.zeros(3)
         """Number of rewards, mean of their squares, and the largest absolute reward, by critic network."""
         self.factor = like.new_ones(players)
@@ -257,20 +256,24 @@ class Normaliser:
 
     def tensors(self) -> dict[str, Tensor]:
         """Returns copies of all statistics on the CPU, by name; empty if the run normalises nothing."""
-        return {name: tensor.to("cpu", copy=True) for name, tensor in self._in_place().items()}
+        return {name: tensor.to("cpu", copy=True) for name, tensor in self._buffers().items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Replaces all statistics by what `tensors` returned."""
-        for name, tensor in self._in_place().items():
+        for name, tensor in self._buffers().items():
             tensor.copy_(tensors[name])
         for part in (self.observations, self.rewards):
             if part:
                 part.refresh()
 
-    def _in_place(self) -> dict[str, Tensor]:
+    def _buffers(self) -> dict[str, Tensor]:
         """Returns the statistics themselves, by name."""
-        parts = {"observation": self.observations, "reward": self.rewards}
-        return {f"{part}_{name}": tensor for part, own in parts.items() if own for name, tensor in own.tensors.items()}
+        observations = self.observations.tensors if self.observations else {}
+        rewards = self.rewards.tensors if self.rewards else {}
+        return {
+            **{f"observation_{name}": tensor for name, tensor in observations.items()},
+            **{f"reward_{name}": tensor for name, tensor in rewards.items()},
+        }
 
 
 class _Pool:
@@ -315,5 +318,9 @@ class _Pool:
 def _sharing_players(layout: NetworkLayout) -> list[list[int]]:
     """Returns the players of each set of statistics: those that share a policy or a critic see by one scale."""
     policies, critics = layout.policy_networks, layout.critic_networks[: len(layout.policy_networks)]
-    networks = policies if len(set(policies)) <= len(set(critics)) else critics
-    return [[i for i, own in enumerate(networks) if own == network] for network in dict.fromkeys(networks)]
+    return _by_network(policies if len(set(policies)) <= len(set(critics)) else critics)
+
+
+def _by_network(networks: Sequence[int]) -> list[list[int]]:
+    """Returns the players of each network, from the network of each player."""
+    return [[i for i, other in enumerate(networks) if other == network] for network in dict.fromkeys(networks)]

@@ -1,8 +1,9 @@
 """Remarks on a run's inputs and settings: sizes of observations and rewards, gradient clipping, and discount.
 
-Networks and Adam's steps suit numbers of a size near 1. An environment that counts in watts or cents trains badly and
-shows it late, in saturated actions or useless values. So a batch is measured from time to time, and rewards are
-compared with those from before a resume. In numpy; only InputStats and RewardChange have state.
+Networks and Adam's steps suit numbers of a size near 1. Where a run does not normalise them, an environment that counts
+in watts or cents trains badly and shows it late, in saturated actions or useless values. So a batch is measured from
+time to time, and rewards are compared with those from before a resume. In numpy; only InputStats and RewardChange have
+state.
 
 n rows     O numbers of the joint observation     A agents
 """
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.policy.heads import Floats
-from common.run.run import Run, RunSpec
+from common.run.run import AlgorithmSpec, Run, RunSpec
 from common.spec import AgentsSpec
 from common.transitions import field_columns, transition_dtype
 from common.worlds import FOREIGN
@@ -90,19 +91,19 @@ def size_of(rewards: npt.NDArray[np.float64]) -> float:
     return float(np.sqrt(np.mean(np.square(nonzero)))) if nonzero.size else 0.0
 
 
-def input_remarks(figures: InputFigures, joint: AgentsSpec, reward_scale: float) -> list[Remark]:
-    """Returns remarks on observations and rewards that are too large or too small."""
+def input_remarks(figures: InputFigures, joint: AgentsSpec, algorithm: AlgorithmSpec) -> list[Remark]:
+    """Returns remarks on observations and rewards that are too large or too small, if they are not normalised."""
     rounded: list[Remark] = []
     sizes = dict(zip((agent.name for agent in joint.agents), figures.obs_size, strict=True))
     for names, direction in (
         ([name for name, size in sizes.items() if size > LARGEST_SIZE], "large"),
         ([name for name, size in sizes.items() if 0.0 < size < SMALLEST_SIZE], "small"),
     ):
-        if names:
+        if names and not algorithm.normalises_observations:
             rounded.append(_on_observations(names, max(sizes[name] for name in names), direction))
-    size = max(figures.reward_size) * reward_scale
-    if size > LARGEST_SIZE or 0.0 < size < SMALLEST_SIZE:
-        rounded.append(_on_rewards(max(figures.reward_size), reward_scale))
+    size = max(figures.reward_size) * algorithm.reward_scale
+    if (size > LARGEST_SIZE or 0.0 < size < SMALLEST_SIZE) and not algorithm.normalises_rewards:
+        rounded.append(_on_rewards(max(figures.reward_size), algorithm.reward_scale))
     return rounded
 
 
@@ -239,7 +240,7 @@ class InputStats:
         """Returns the present remarks, a line each; their first two words identify them."""
         rounded = reward_change_remarks(self.reward_change)
         if self.figures:
-            rounded += input_remarks(self.figures, self._joint, self._spec.algorithm.reward_scale)
+            rounded += input_remarks(self.figures, self._joint, self._spec.algorithm)
         if len(self._clipped) >= 10:
             share = sum(clipped for clipped, _ in self._clipped) / len(self._clipped)
             norm = float(np.median([norm for _, norm in self._clipped]))
@@ -290,7 +291,10 @@ def _on_observations(names: Sequence[str], size: float, direction: str) -> Remar
             if direction == "large"
             else "they hardly tell them apart"
         ),
-        ("to scale the observation in the environment, or in a wrapper, so that each number has a size near 1",),
+        (
+            "algorithm.normalise_observations=true in a new --run",
+            "to scale the observation in the environment, or in a wrapper, so that each number has a size near 1",
+        ),
     )
 
 
@@ -302,5 +306,8 @@ def _on_rewards(size: float, reward_scale: float) -> Remark:
         "rewards",
         f"rewards have a size of {_rounded(size)} (root mean square of those that are not 0{scaled})",
         "critics and their learning rates suit rewards of a size near 1",
-        (f"algorithm.reward_scale=1e{exponent}" if fits else "to scale the reward in the environment",),
+        (
+            f"algorithm.reward_scale=1e{exponent}" if fits else "to scale the reward in the environment",
+            "algorithm.normalise_rewards=true in a new --run",
+        ),
     )

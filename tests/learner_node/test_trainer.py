@@ -76,7 +76,7 @@ def _tensors(value: object) -> list[Tensor]:
 
 def state_of(training: Training) -> list[Tensor]:
     algorithm = training.algorithm
-    in_place = [*algorithm.normaliser._in_place().values(), training._buffer.words]
+    in_place = [*algorithm.normaliser._buffers().values(), training._buffer.words]
     if algorithm.normaliser.reward_factor is not None:
         in_place.append(algorithm.normaliser.reward_factor)
     return in_place + [

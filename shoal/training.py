@@ -30,6 +30,8 @@ from common.run.run import RunSpec
 from common.run.validation_errors import explain, suggest
 from deploy.local.config import PRESET_PROCESSES, TrainConfig
 from learner_node.config import Track
+from shoal.commands.check.check import DEFAULT_SECONDS, WorldCheck
+from shoal.commands.check.cli import check_from_python
 from shoal.commands.evaluate.cli import EvaluateConfig, evaluate_run, refuse_contradictions
 from shoal.commands.report import REPORT_FILE, write_report
 from shoal.commands.report.machine_info import read_machine
@@ -290,6 +292,37 @@ def evaluate(run: str | Path | Run, episodes: int | None = None, **options: Unpa
     directory = _run_directory(run.directory if isinstance(run, Run) else run)
     with _same_environment():
         return evaluate_run(directory, config, screen=_screen(progress=progress))
+
+
+def check(
+    world: str,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    max_episode_steps: int = 0,
+    seconds: Time = DEFAULT_SECONDS,
+    seed: int = 0,
+    progress: bool = True,
+) -> WorldCheck:
+    """Checks an environment before training on it, and returns what is wrong and what to expect.
+
+    Does what the command `shoal check WORLD` does. world: as for `train`. settings: the world's options, as for
+    `train`. max_episode_steps: maximum length of an episode before it is truncated; 0 = no limit. seconds: time for
+    playing episodes. progress: whether progress is shown on the standard error.
+    Raises ConfigError for an unknown name or option; a fault of the environment is a finding, and `ok` is false.
+
+    Example:
+        >>> found = check("simple_spread", seconds=10)
+        >>> found.ok
+        True
+    """
+    return check_from_python(
+        world,
+        _sections(settings or {}),
+        seconds=_seconds(seconds),
+        max_episode_steps=max_episode_steps,
+        seed=seed,
+        progress=progress,
+    )
 
 
 def _train(scenario: str, parameters: Mapping[str, Any]) -> Run:

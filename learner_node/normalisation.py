@@ -105,7 +105,7 @@ class ObservationStatistics:
         std = (self.squares / self.count.clamp(min=1.0)).sqrt_()
         largest = torch.maximum(self.high - self.mean, self.mean - self.low)
         spread = torch.maximum(std, largest / LARGEST)
-        varies = spread > RESOLUTION * torch.maximum(self.high, -self.low)
+        varies = spread > RESOLUTION * torch.maximum(self.high.abs(), self.low.abs())
         scale = torch.where(varies, spread.clamp(min=SMALLEST_SPREAD).reciprocal_(), 0.0)
         self.shift.copy_(self._pool.expand(self.mean))
         self.scale.copy_(self._pool.expand(scale))

@@ -411,8 +411,14 @@ def test_a_resumed_run_continues_with_the_same_bits(tmp_path: Path) -> None:
     np.testing.assert_array_equal(whole.policy_weights(), parts.algorithm.policy_weights())
 
 
-def test_a_checkpoint_before_the_first_batch_is_finite() -> None:
-    capture(Training(run_of(), CPU).algorithm, Counters()).check()
+def test_a_checkpoint_before_the_first_batch_is_finite_and_changes_nothing() -> None:
+    run = run_of()
+    state = capture(Training(run, CPU).algorithm, Counters())
+    state.check()
+    resumed = Training(run, CPU).algorithm
+    expected = resumed.policy_weights()
+    restore(resumed, state)
+    np.testing.assert_array_equal(resumed.policy_weights(), expected)
 
 
 def test_a_run_without_normalisation_stores_and_does_nothing_more() -> None:

@@ -120,6 +120,21 @@ def test_the_same_seed_gives_the_same_bits_and_another_gives_others(tmp_path: Pa
     assert bits[0]["policies/online"] != bits[2]["policies/online"]
 
 
+def test_units_of_an_environment_change_no_bit_of_what_is_learnt(tmp_path: Path) -> None:
+    """Powers of two, which round nothing: the normalised run is the same, from the actors' first observation on."""
+    found = []
+    for obs, reward in ((1.0, 1.0), (2.0**12, 2.0**15)):
+        world = {"obs_scale": obs, "reward_scale": reward, "odd_columns": True}
+        settings = {"world": world, "algorithm": NORMALISED[1]["algorithm"]}
+        training = Training(tmp_path / str(obs), "pettingzoo:tests.learning.reach_target", settings, copies=4)
+        assert training.train()
+        found.append(training.bits())
+    ours, others = found
+    for name in ("policies/online", "policies/target", "critics/online", "critics/adam/mean", "counters"):
+        assert ours[name] == others[name]
+    assert ours["replay"] != others["replay"]
+
+
 def test_killed_at_any_moment_it_goes_on_from_the_last_checkpoint(tmp_path: Path) -> None:
     short = {"budget": {"steps": 1_000}}
     whole = Training(tmp_path / "whole", "simple_tag", short)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.wire.audit import AuditFile, Life, Recovered, Serving, Stored, digest
+from common.wire.audit import AuditFile, ProcessStart, Recovered, Serving, Stored, digest
 from common.wire.codec import Buffer
 from common.wire.messages import Chunk
 from replay_server.replay import Replay
@@ -16,7 +16,7 @@ class ReplayAudit:
     def __init__(self, directory: Path, name: str, replay: Replay) -> None:
         """Creates the file of this life of the server; ConfigError when it cannot be written."""
         self._replay = replay
-        self._file = AuditFile(directory, Life("replay", name, replay.config.level))
+        self._file = AuditFile(directory, ProcessStart("replay", name, replay.config.level))
         replay.journal.on_chunk = self.stored
 
     def stored(self, chunk: Chunk, payload: Buffer) -> None:

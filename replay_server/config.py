@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from common.errors import ConfigError
 from common.process.durations import Seconds
-from common.run.run import LEAST_POSITIVE, NonNegative, ReplaySpec
+from common.run.run import MIN_POSITIVE, NonNegative, ReplaySpec
 from common.wire.keys import KeysOption
 from common.wire.sockets import require_local
 
@@ -117,9 +117,9 @@ class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Raises ConfigError for options that contradict each other or open the server to strangers."""
         if self.redis == NO_REDIS and self.level != "ram":
             raise ConfigError(f"--durability {self.durability} needs a Redis; pass --redis URL or --durability ram.")
-        if 0 < self.samples_per_insert < LEAST_POSITIVE:
+        if 0 < self.samples_per_insert < MIN_POSITIVE:
             raise ConfigError(
-                f"--samples-per-insert {self.samples_per_insert:g}: expected 0 or at least {LEAST_POSITIVE:g}."
+                f"--samples-per-insert {self.samples_per_insert:g}: expected 0 or at least {MIN_POSITIVE:g}."
             )
         require_local(self.bind, "--bind", insecure=self.insecure, keys=bool(self.keys))
 

@@ -124,7 +124,7 @@ class Replay:
             return replies
         _log.info("actor joined actor=%s incarnation=%d stored=%d", hello.actor, session.incarnation, session.durable)
         if not session.measured:
-            largest = self.table.limiter.largest_chunk(self._largest_batch)
+            largest = self.table.limiter.max_chunk_rows(self._largest_batch)
             session.chunk_rows = min(ASSUMED_CHUNK_ROWS, largest, self.table.max_chunk_rows)
         self._grant(self.table, now)
         session.owed_ack = False
@@ -236,7 +236,7 @@ class Replay:
             self.rejections.late_priorities += table.update_priorities(np.frombuffer(payload, SAMPLE_INFO))
 
     def _request(self, table: Table, learner: Learner, message: SampleRequest, now: float) -> list[Reply]:
-        if message.count > self._largest_batch and table.limiter.largest_chunk(message.count) < 1:
+        if message.count > self._largest_batch and table.limiter.max_chunk_rows(message.count) < 1:
             detail = f"a batch of {message.count} never fits into replay.error_buffer; raise it, or set it to 0"
             return self._refuse(learner.peer, "batch", detail)
         self._largest_batch = max(self._largest_batch, message.count)
@@ -310,7 +310,7 @@ class Replay:
         limiter.fit(self._largest_batch, sum(session.chunk_rows for session in live))
         room = min(limiter.room(table.size), self.journal.room(table.ring.dtype.itemsize))
         if not self.draining:
-            largest = limiter.largest_chunk(self._largest_batch)
+            largest = limiter.max_chunk_rows(self._largest_batch)
             self._grant_order = grant(live, room, self._grant_order, largest_rows=largest)
 
     def _why_no_credit(self, table: Table, now: float) -> Reason:

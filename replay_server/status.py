@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from common.process import metrics as process_metrics
-from common.wire.messages import MAX_REASON_CHARACTERS, MOST_ACTORS_SHOWN, ActorReport, ActorStatus, Status
+from common.wire.messages import MAX_ACTORS_SHOWN, MAX_REASON_CHARACTERS, ActorReport, ActorStatus, Status
 from replay_server.config import ReplayConfig
 from replay_server.durability.journal import Journal
 from replay_server.recent_stats import RecentStats
@@ -56,7 +56,7 @@ def make_status(
         return_mean=recent.returns.mean,
         return_means=recent.returns.means,
         policy_lag=recent.lag.mean,
-        actors=tuple(_actor_status(session, now) for session in live[:MOST_ACTORS_SHOWN]),
+        actors=tuple(_actor_status(session, now) for session in live[:MAX_ACTORS_SHOWN]),
         actor_count=len(live),
         learner=learners.report,
         learner_seconds_since_seen=now - learners.seen if learners.seen else -1.0,

@@ -33,7 +33,7 @@ import zmq
 
 from common.errors import ConfigError, ProtocolError
 from common.process.failure_note import VARIABLE
-from common.process.own_python import module_command, python_path
+from common.process.python_command import module_command, python_path
 from common.process.resources import available_memory_bytes
 from common.process.stop import Stop
 from common.run.directory import RunDirectory

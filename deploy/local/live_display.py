@@ -14,9 +14,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from common.process.durations import clock
+from common.process.durations import format_duration
 from common.wire.messages import LearnerReport, Status
-from learner_node.run_checks.inputs import first_words
+from learner_node.run_checks.inputs import remark_key
 
 LINE_PERIOD_S = 10.0
 MAX_BUSY_SHOWN = 2
@@ -89,7 +89,7 @@ class LineDisplay:
         self._problems = list(problems)
         for warning in status.learner.warnings if status and status.learner else ():
             # The numbers in a warning may change; its first words do not.
-            if (subject := first_words(warning)) not in self._warned:
+            if (subject := remark_key(warning)) not in self._warned:
                 self._warned.add(subject)
                 self._print(f"warning: {warning}")
         left = time_left_text(self._left(status, time.monotonic()))
@@ -116,7 +116,10 @@ class LineDisplay:
 
     def _print(self, text: str) -> None:
         self._console.print(
-            f"[{clock(time.monotonic() - self._started_at)}] {text}", markup=False, emoji=False, soft_wrap=True
+            f"[{format_duration(time.monotonic() - self._started_at)}] {text}",
+            markup=False,
+            emoji=False,
+            soft_wrap=True,
         )
 
 
@@ -140,14 +143,14 @@ class TimeLeft:
 
 def time_left_text(left_s: float | None) -> str:
     """Returns the remaining time as the end of a line; empty for None."""
-    return "" if left_s is None else f", about {clock(left_s)} left"
+    return "" if left_s is None else f", about {format_duration(left_s)} left"
 
 
 def draw(
     title: str, status: Status | None, problems: Sequence[str], elapsed_s: float, left_s: float | None = None
 ) -> RenderableType:
     """Returns the table for one status."""
-    parts: list[RenderableType] = [Text(f"{title}  {clock(elapsed_s)}{time_left_text(left_s)}", style="bold")]
+    parts: list[RenderableType] = [Text(f"{title}  {format_duration(elapsed_s)}{time_left_text(left_s)}", style="bold")]
     if status is None:
         parts.append(Text("waiting for the replay server", style="yellow"))
     else:
@@ -225,7 +228,7 @@ def _learner_rows(status: Status) -> list[tuple[str, str]]:
     budget_s = status.run.spec.budget.seconds if status.run else 0.0
     if budget_s:
         paused = f", paused (not charged to --time): waiting for {learner.paused}" if learner.paused else ""
-        shown.append(("time", f"{clock(learner.trained_s)} of {clock(budget_s)}{paused}"))
+        shown.append(("time", f"{format_duration(learner.trained_s)} of {format_duration(budget_s)}{paused}"))
     if learner.doing:
         shown.append(("learner", learner.doing))
     return shown

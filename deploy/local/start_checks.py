@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from common.open_run import Check
 from common.policy.file import load_policy
 from common.process.resources import available_memory_bytes
 from common.run.directory import RunDirectory
+from common.run.open_run import Check
 from common.run.run import RunSpec
 from common.spec import AgentsSpec
 from common.wire.messages import Status

@@ -100,7 +100,7 @@ class Role:
 
     def _read_failures(self) -> None:
         for failure in self._note.read_new():
-            if failure.mended:
+            if failure.handled:
                 self.handled_failures.append(f"{self.name} {failure.message}")
             else:
                 self._failure = failure

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actor_node.collector import FinishedEpisodes
-from actor_node.rollout_worker import RolloutWorker
+from actor_node.collection.collector import FinishedEpisodes
+from actor_node.collection.rollout_worker import RolloutWorker
 from common.policy.network import Policy
 from common.run.run import Run
 from common.state import State

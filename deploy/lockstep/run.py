@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import logging
 
+from actor_node.collection.rollout_worker import check_chunk_size
 from actor_node.config import ActorConfig
-from actor_node.rollout_worker import check_chunk_size
 from common.errors import ConfigError
 from common.process.health import Health
 from common.process.stop import Stop
@@ -68,7 +68,7 @@ class LockstepRun:
             choose_device(gpu=False),
             metrics=Metrics(),
             broadcast=self._broadcast,
-            open_stream=self._open,
+            make_replay_client=self._open,
             before_saving=self._save_snapshot,
         )
 

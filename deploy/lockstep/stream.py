@@ -42,7 +42,7 @@ from common.wire.messages import (
 from common.wire.weights import WeightsHeader
 from deploy.lockstep.actor import LockstepActor
 from deploy.lockstep.snapshots import ActorSnapshot, Limits
-from learner_node.batches import Batches
+from learner_node.replay_client import ReplayClient
 from learner_node.replay_session import BatchChecker, SampledBatch, priority_update
 from replay_server.config import ReplayConfig
 from replay_server.recent_stats import SlidingRate
@@ -57,7 +57,7 @@ _BLOCK = 65_536
 
 
 class LockstepStream:
-    """Batches from actors and a replay that advance only when the learner asks for the next one."""
+    """ReplayClient from actors and a replay that advance only when the learner asks for the next one."""
 
     def __init__(self, run: Run, actors: Sequence[LockstepActor], clock: tuple[int, int]) -> None:
         """Opens the run; ShoalError if the replay refuses it. clock: inserts and samples of the run so far."""
@@ -83,7 +83,7 @@ class LockstepStream:
         for actor in self.actors:
             self._handle(actor.peer, Hello(actor.name, actor.incarnation, actor.seq, self._data_hash))
 
-    # ---- the interface `Batches` of the learner -------------------------------------------------------------------
+    # ---- the interface `ReplayClient` of the learner --------------------------------------------------------------
 
     opened = True
     weights_version = 0
@@ -295,7 +295,7 @@ class LockstepBroadcast:
         """Returns whether a chunk is next."""
         return self.stream is not None and self.stream.wants_weights
 
-    def send(self, header: WeightsHeader, flat: npt.NDArray[np.float32], stream: Batches, now: float) -> None:  # noqa: ARG002
+    def send(self, header: WeightsHeader, flat: npt.NDArray[np.float32], replay: ReplayClient, now: float) -> None:  # noqa: ARG002
         """Publishes weights; ValueError for non-finite ones."""
         if not np.isfinite(flat).all():
             raise ValueError("weights are not finite")

@@ -26,7 +26,7 @@ from replay_server.durability.chunk_log import (
 )
 
 FIRST_DELAY_S = 0.05
-LONGEST_DELAY_S = 2.0
+MAX_DELAY_S = 2.0
 CHECK_EVERY_S = 5.0
 """After this time without a write, an empty transaction checks that the log is still there, and complete."""
 
@@ -133,7 +133,7 @@ class Committer:
             else:
                 break
             self._stopping.wait(delay_s)
-            delay_s = min(delay_s * 2, LONGEST_DELAY_S)
+            delay_s = min(delay_s * 2, MAX_DELAY_S)
         else:
             return
         if self.error:

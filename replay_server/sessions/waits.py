@@ -65,7 +65,7 @@ def why_no_credit(
     if storage_error:
         return Reason("redis", f"Redis: {storage_error}")
     limiter = table.limiter
-    if chunk_rows > limiter.largest_chunk(batch):
+    if chunk_rows > limiter.max_chunk_rows(batch):
         return Reason(
             "band",
             f"a larger replay.error_buffer: chunks of {chunk_rows} transitions never fit into {limiter.half_width:g};"

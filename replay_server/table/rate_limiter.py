@@ -91,9 +91,9 @@ class RateLimiter:
         missing = (rows - self.half_width - self.error) / self.spec.samples_per_insert
         return max(math.ceil(missing) if self.spec.limit == "strict" else 0, self.spec.min_size - size, 0)
 
-    def largest_chunk(self, batch: int) -> int:
+    def max_chunk_rows(self, batch: int) -> int:
         """Returns the most rows a chunk may have for chunks and batches of `batch` to alternate for ever."""
-        return self.spec.largest_chunk(batch)
+        return self.spec.max_chunk_rows(batch)
 
 
 def choose_half_width(batch: int, samples_per_insert: float, rows_in_flight: int) -> float:

@@ -14,8 +14,8 @@ import pytest
 
 from actor_node.cli import actor
 from actor_node.config import ActorConfig
-from common.open_run import RunOptions
 from common.process import command
+from common.run.open_run import RunOptions
 from common.run.run import make_run_spec
 from common.wire.sockets import require_local
 from learner_node.cli import learner

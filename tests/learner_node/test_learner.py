@@ -35,10 +35,10 @@ CPU = Device(torch.device("cpu"))
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shortens every period, so that seconds of a run pass in a tenth."""
-    for module, names in ((learner, ("REPORT_PERIOD_S", "LOG_PERIOD_S")), (broadcast, ("SHORTEST_PERIOD_S",))):
+    for module, names in ((learner, ("REPORT_PERIOD_S", "LOG_PERIOD_S")), (broadcast, ("MIN_PERIOD_S",))):
         for name in names:
             monkeypatch.setattr(module, name, getattr(module, name) / 10)
-    monkeypatch.setattr(broadcast, "LEAVE_PERIOD_S", 0.05)
+    monkeypatch.setattr(broadcast, "STORE_PERIOD_S", 0.05)
 
 
 class Training:
@@ -195,7 +195,7 @@ def test_weights_that_are_not_finite_are_never_published(start: Start) -> None:
     with FakeReplay(run) as replay:
         training = start(run, replay)
         until(lambda: training.learner.counters.updates > 20, "updates")
-        training.learner._training.algorithm.policies.shared.fill_(torch.nan)
+        training.learner._trainer.algorithm.policies.shared.fill_(torch.nan)
         training.join()
     assert training.error is not None
     assert "lower algorithm.critic_learning_rate" in str(training.error)

@@ -20,11 +20,11 @@ from learner_node.devices import Device
 from learner_node.inspection.loaded_networks import LoadedNetworks
 from learner_node.normalisation import LARGEST, RESOLUTION, Normaliser
 from learner_node.persistence.checkpoints import Checkpoints
-from learner_node.persistence.state import Counters, capture, restore
+from learner_node.persistence.state import Counters, copy_state, restore_state
 from learner_node.replay_session import SampledBatch
 from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.update import StackedUpdate
-from learner_node.trainer import Training
+from learner_node.trainer import Trainer
 
 from .teams import TEAMS, as_fields, random_records
 
@@ -91,8 +91,8 @@ def normaliser_after(run: Run, rows: list[Records], *, complete: bool = False) -
     return engine.normaliser
 
 
-def trained(run: Run, rows: list[Records], *, complete: bool = True) -> Training:
-    training = Training(run, CPU)
+def trained(run: Run, rows: list[Records], *, complete: bool = True) -> Trainer:
+    training = Trainer(run, CPU)
     for updates, records in enumerate(rows):
         training.update(sampled(records, complete=complete), updates, 0.0, 1_000.0 + updates)
     return training
@@ -201,7 +201,7 @@ def test_a_column_that_never_varies_reaches_no_network() -> None:
 def test_before_the_first_batch_policies_see_nothing() -> None:
     """Otherwise the first actions of an environment in large units would all be extremes."""
     run = run_of("alone")
-    policy = Policy(run.players, run.spec.network, Training(run, CPU).algorithm.policy_weights())
+    policy = Policy(run.players, run.spec.network, Trainer(run, CPU).algorithm.policy_weights())
     logits = policy.logits(np.array([[1e6, -1e6, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0]], np.float32))
     np.testing.assert_array_equal(logits[0], logits[1])
 
@@ -266,7 +266,7 @@ def test_values_are_reported_in_units_of_the_rewards() -> None:
         assert training.losses is not None
         rows = batches(run, 1, reward=units)[0][:6]
         obs, action, reward, ones = (rows[name].reshape(2, 3, -1) for name in ("obs", "action", "reward", "present"))
-        networks = LoadedNetworks(run, capture(training.algorithm, Counters()))
+        networks = LoadedNetworks(run, copy_state(training.algorithm, Counters()))
         values = networks.values(
             obs, action, np.tile(reward, (15, 1, 1)), np.tile(ones, (15, 1, 1)), np.tile(ones, (15, 1, 1))
         )
@@ -373,7 +373,7 @@ def test_what_leaves_the_learner_is_folded(tmp_path: Path) -> None:
     batch = algorithm.normaliser.normalise(loss_batch(rows[0], dtype=torch.float32, complete=True))
     expected = algorithm.logits(batch.obs_action[:, : run.joint.obs_dim]).numpy()
     np.testing.assert_allclose(policy.logits(rows[0]["obs"]), expected, atol=1e-5)
-    found = LoadedNetworks(run, capture(algorithm, Counters()))
+    found = LoadedNetworks(run, copy_state(algorithm, Counters()))
     np.testing.assert_array_equal(found.policies, algorithm.policy_weights())
 
 
@@ -381,7 +381,7 @@ def test_critics_of_a_checkpoint_read_raw_observations() -> None:
     run = run_of("tag", normalise_rewards=False)
     rows = batches(run, 4, absences=True, obs=1e4)
     algorithm = trained(run, rows, complete=False).algorithm
-    networks = LoadedNetworks(run, capture(algorithm, Counters()))
+    networks = LoadedNetworks(run, copy_state(algorithm, Counters()))
     records = rows[0]
     obs, action, present = (records[name].reshape(2, ROWS // 2, -1) for name in ("obs", "action", "present"))
     found = networks._critic_rows(obs, action, present)
@@ -398,14 +398,14 @@ def test_a_resumed_run_continues_with_the_same_bits(tmp_path: Path) -> None:
     run = run_of("tag")
     rows = batches(run, 8, absences=True)
     whole = trained(run, rows, complete=False).algorithm
-    Checkpoints(tmp_path, 1).save(capture(trained(run, rows[:4], complete=False).algorithm, Counters()), best=False)
+    Checkpoints(tmp_path, 1).save(copy_state(trained(run, rows[:4], complete=False).algorithm, Counters()), best=False)
     state = Checkpoints(tmp_path, 1).load()
     assert state is not None
-    parts = Training(run, CPU)
-    restore(parts.algorithm, state)
+    parts = Trainer(run, CPU)
+    restore_state(parts.algorithm, state)
     for updates, records in enumerate(rows[4:], 4):
         parts.update(sampled(records, complete=False), updates, 0.0, 1_000.0 + updates)
-    expected, found = capture(whole, Counters()).tensors, capture(parts.algorithm, Counters()).tensors
+    expected, found = copy_state(whole, Counters()).tensors, copy_state(parts.algorithm, Counters()).tensors
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     np.testing.assert_array_equal(whole.policy_weights(), parts.algorithm.policy_weights())
@@ -413,11 +413,11 @@ def test_a_resumed_run_continues_with_the_same_bits(tmp_path: Path) -> None:
 
 def test_a_checkpoint_before_the_first_batch_is_finite_and_changes_nothing() -> None:
     run = run_of()
-    state = capture(Training(run, CPU).algorithm, Counters())
+    state = copy_state(Trainer(run, CPU).algorithm, Counters())
     state.check()
-    resumed = Training(run, CPU).algorithm
+    resumed = Trainer(run, CPU).algorithm
     expected = resumed.policy_weights()
-    restore(resumed, state)
+    restore_state(resumed, state)
     np.testing.assert_array_equal(resumed.policy_weights(), expected)
 
 
@@ -428,13 +428,13 @@ def test_a_run_without_normalisation_stores_and_does_nothing_more() -> None:
     batch, flat = loss_batch(records), np.ones(3, np.float32)
     assert engine.normalise(batch) is batch
     assert engine.normaliser.fold(flat) is flat
-    assert not any("normalisation" in name for name in capture(engine, Counters()).tensors)
+    assert not any("normalisation" in name for name in copy_state(engine, Counters()).tensors)
 
 
 @pytest.mark.parametrize("setting", ON)
 def test_switching_normalisation_in_a_trained_run_is_refused(setting: str) -> None:
     on, off = engine_of(run_of()), engine_of(run_of(**{setting: False}))
     with pytest.raises(ConfigError, match=rf"algorithm\.{setting} = false: .* trained with it.*Resume with true"):
-        restore(off, capture(on, Counters()))
+        restore_state(off, copy_state(on, Counters()))
     with pytest.raises(ConfigError, match=rf"algorithm\.{setting} = true: .* trained without it.*Resume with false"):
-        restore(on, capture(off, Counters()))
+        restore_state(on, copy_state(off, Counters()))

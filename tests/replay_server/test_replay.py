@@ -7,7 +7,7 @@ import math
 import msgspec
 import pytest
 
-from actor_node.rollout_worker import check_chunk_size
+from actor_node.collection.rollout_worker import check_chunk_size
 from common.errors import ConfigError
 from common.run.run import Run
 from common.wire.messages import (
@@ -563,7 +563,7 @@ def test_actors_are_told_the_replay_settings_that_hold_on_this_server():
     assert isinstance(welcome, Welcome)
     assert welcome.run.spec.replay.samples_per_insert == 8.0
     assert welcome.run.data_hash == room.run.data_hash
-    assert room.run.spec.replay.largest_chunk(8) == 32
+    assert room.run.spec.replay.max_chunk_rows(8) == 32
     check_chunk_size(welcome.run, 8)
     with pytest.raises(ConfigError, match="allows 8 at 8 samples per insert"):
         check_chunk_size(welcome.run, 9)

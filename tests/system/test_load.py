@@ -17,7 +17,15 @@ from common.wire.codec import MAX_SERVER_FRAME_BYTES, encode
 from common.wire.messages import LearnerReport, Message, Open, SampleRequest, StatusRequest
 from common.wire.sockets import make_socket
 from replay_server.sessions.session import WINDOW_CHUNKS
-from shoal.commands.bench.load_generator import COPIES, ROWS, LoadGenerator, RecordedChunk, fill, make_run, record
+from shoal.commands.bench.data_plane.load_generator import (
+    COPIES,
+    ROWS,
+    LoadGenerator,
+    RecordedChunk,
+    fill,
+    make_run,
+    record,
+)
 from shoal.commands.bench.processes import Processes, ReplayServer
 
 pytestmark = [pytest.mark.system, pytest.mark.soak, pytest.mark.timeout(900)]

@@ -15,7 +15,14 @@ from gymnasium.spaces import Space
 from common.errors import ConfigError, ShoalError, WorldError
 from common.run.validation_errors import suggest
 from common.spec import AgentsSpec, joint_spec
-from common.worlds.adapters.faults import LONGEST_NAME, agent_text, copy_text, environment_error, printable, shorten
+from common.worlds.adapters.faults import (
+    MAX_NAME_CHARACTERS,
+    agent_text,
+    copy_text,
+    environment_error,
+    printable,
+    shorten,
+)
 from common.worlds.adapters.spaces import Decode, Encode, action_codec, observation_codec
 
 ParallelEnv = Any  # PettingZoo's own class has three type parameters and adds no information
@@ -306,7 +313,7 @@ def _space(where: str, env: ParallelEnv, kind: str, agent: Any) -> Space[Any]:
     try:
         space = getattr(env, kind)(agent)
     except BaseException as e:
-        raise environment_error(f"{where}: {kind}({shorten(repr(agent), LONGEST_NAME)})", e) from e
+        raise environment_error(f"{where}: {kind}({shorten(repr(agent), MAX_NAME_CHARACTERS)})", e) from e
     if not isinstance(space, Space):
         old = "; it is a space of the outdated package gym" if type(space).__module__.split(".")[0] == "gym" else ""
         raise ConfigError(f"{where}: {kind} is {type(space).__name__}, not a space of gymnasium.spaces{old}")

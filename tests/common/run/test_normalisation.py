@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common.open_run import RunOptions, open_run
+from common.run.open_run import RunOptions, open_run
 from common.run.directory import RunDirectory, create
 from common.run.normalisation import resolve_normalisation
 from common.run.run import RunSpec, from_toml, make_run_spec, parse_assignments, to_toml

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from common.errors import ConfigError
-from common.open_run import RunOptions, open_run
 from common.run.directory import RunDirectory
+from common.run.open_run import RunOptions, open_run
 from deploy.local.start_checks import QUIET_S, StartWatch, last_event
 from shoal.cli import shoal
 from tests.deploy.local.test_live_display import STATUS
@@ -54,7 +54,7 @@ def test_a_run_says_its_sides_and_trains_and_is_evaluated_on_them(
     assert said in result.stderr
     assert "observe 3 numbers, act with 1" in result.stderr
     run = RunDirectory(tmp_path / "run").run
-    assert said.partition("sides: ")[2].split(" ")[0].rstrip(",") in run.joint.teams
+    assert said.partition("sides: ")[2].split(" ")[0].rstrip(",") in run.joint.sides
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_run_goes_on_with_its_own_sides_only(tmp_path: Path) -> None:
     path = str(tmp_path / "run")
     sides = {name: RunOptions(set=(f'network.sides={{{name}=["red","blue"]}}',)) for name in ("all", "both")}
     _, run = open_run(path, KINDS, sides["all"], {}, resume=False, role="first")
-    assert run.joint.teams == ("all",)
+    assert run.joint.sides == ("all",)
     _, same = open_run(path, "", RunOptions(), {}, resume=True, role="second")
     assert same.joint == run.joint
     with pytest.raises(ConfigError, match=r"network.sides = \{'all': \('red', 'blue'\)\}\. Resume it with the same"):

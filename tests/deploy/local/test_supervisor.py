@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError, LastingError, PeerError, ShoalError
-from common.process.restart_policy import MOST_FAILURES, Finished, GiveUp, ProcessExit, Restart, RestartPolicy
+from common.process.restart_policy import MAX_FAILURES, Finished, GiveUp, ProcessExit, Restart, RestartPolicy
 from deploy.local.supervisor import Role, Supervisor, outcome
 
 
@@ -25,7 +25,7 @@ def test_exit_code_0_finishes_what_finishes_and_restarts_a_service() -> None:
 
 def test_a_killed_process_restarts_after_a_growing_delay_until_it_is_given_up() -> None:
     policy = _policy()
-    delays = [outcome(-9, 1.0, policy, finishes=False, message="boom") for _ in range(MOST_FAILURES)]
+    delays = [outcome(-9, 1.0, policy, finishes=False, message="boom") for _ in range(MAX_FAILURES)]
     assert [delay.delay_s for delay in delays if isinstance(delay, Restart)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
     last = outcome(-9, 1.0, policy, finishes=False, message="boom")
     assert isinstance(last, GiveUp)
@@ -34,7 +34,7 @@ def test_a_killed_process_restarts_after_a_growing_delay_until_it_is_given_up() 
 
 def test_a_long_run_resets_the_delay() -> None:
     policy = _policy()
-    for _ in range(MOST_FAILURES):
+    for _ in range(MAX_FAILURES):
         outcome(-9, 1.0, policy, finishes=False, message="")
     assert outcome(-9, 3_600.0, policy, finishes=False, message="") == Restart(0.5, "")
 
@@ -107,7 +107,7 @@ def test_a_process_that_is_killed_is_not_given_the_words_of_a_worker_that_it_has
     note, log = tmp_path / "note", tmp_path / "log"
     code = (
         "import os; from pathlib import Path; from common.process.failure_note import FailureNote;"
-        f"FailureNote(Path({str(note)!r})).append('worker 3: no licence', lasting=False, mended=True);"
+        f"FailureNote(Path({str(note)!r})).append('worker 3: no licence', lasting=False, handled=True);"
         "print('its own last line', flush=True); os.kill(os.getpid(), 9)"
     )
 
@@ -119,7 +119,7 @@ def test_a_process_that_is_killed_is_not_given_the_words_of_a_worker_that_it_has
     role = supervisor.add(Role("thing", start, log, note=note))
     _poll_until(supervisor, lambda: role.problem)
     assert supervisor.take_handled_failures() == ["thing worker 3: no licence"]
-    for _ in range(MOST_FAILURES):
+    for _ in range(MAX_FAILURES):
         role.policy.decide(ProcessExit("other", "", progressed=False))
     with pytest.raises(LastingError, match="its own last line"):
         _poll_until(supervisor, lambda: False)

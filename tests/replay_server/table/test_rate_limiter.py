@@ -114,8 +114,8 @@ def test_a_fixed_band_never_deadlocks_with_chunks_that_fit(
         limiter = make(spi, min_size, batch, error_buffer=half_width)
     except ConfigError:
         return
-    assert limiter.largest_chunk(batch) >= 1
-    assume(chunk <= limiter.largest_chunk(batch))
+    assert limiter.max_chunk_rows(batch) >= 1
+    assume(chunk <= limiter.max_chunk_rows(batch))
     for _ in range(50):
         may_insert = limiter.may_insert(chunk, limiter.inserts)
         may_sample = limiter.may_sample(batch, limiter.inserts)
@@ -241,4 +241,4 @@ def test_a_fixed_band_stays_and_a_chosen_one_follows() -> None:
         limiter.fit(32, 100)
     assert fixed.half_width == 500.0
     assert chosen.half_width == choose_half_width(32, 2.0, 100) == 232.0
-    assert fixed.largest_chunk(32) == math.floor(min(500, 1_000 - 32) / 2)
+    assert fixed.max_chunk_rows(32) == math.floor(min(500, 1_000 - 32) / 2)

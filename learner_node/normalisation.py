@@ -80,7 +80,7 @@ class ObservationStatistics:
             # A player of several agents reads the zeros of absent ones, which must not exceed the bound either.
             is_read = is_present | self._is_merged
             count, seen = pool.sum(is_present.sum(0, dtype=torch.float64)), rows * is_present
-            low_rows, high_rows = torch.where(is_read, rows, _UNSEEN), torch.where(is_read, rows, -_UNSEEN)
+            low_rows, high_rows = rows.masked_fill(~is_read, _UNSEEN), rows.masked_fill(~is_read, -_UNSEEN)
         mean = pool.sum(seen.sum(0)) / count.clamp(min=1.0)
         deviation = rows - pool.expand(mean)
         if present is not None:
@@ -105,8 +105,8 @@ class ObservationStatistics:
         std = (self.squares / self.count.clamp(min=1.0)).sqrt_()
         largest = torch.maximum(self.high - self.mean, self.mean - self.low)
         spread = torch.maximum(std, largest / LARGEST)
-        varies = spread > RESOLUTION * torch.maximum(self.high.abs(), self.low.abs())
-        scale = torch.where(varies, spread.clamp(min=SMALLEST_SPREAD).reciprocal_(), 0.0)
+        is_constant = spread <= RESOLUTION * torch.maximum(self.high.abs(), self.low.abs())
+        scale = spread.clamp(min=SMALLEST_SPREAD).reciprocal_().masked_fill_(is_constant, 0.0)
         self.shift.copy_(self._pool.expand(self.mean))
         self.scale.copy_(self._pool.expand(scale))
 
@@ -166,7 +166,7 @@ class RewardStatistics:
     def refresh(self) -> None:
         """Computes the factors from the statistics."""
         size = torch.maximum((self.mean_square / self._decay).sqrt_(), self.largest / LARGEST)
-        factor = torch.where(size > 0.0, size.clamp(min=SMALLEST_SPREAD).reciprocal_(), 1.0)
+        factor = size.clamp(min=SMALLEST_SPREAD).reciprocal_().masked_fill_(size == 0.0, 1.0)
         self.factor.copy_(self._pool.expand(factor))
 
     @property

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from common.run.open_run import RunOptions, open_run
 from common.run.directory import RunDirectory, create
 from common.run.normalisation import resolve_normalisation
+from common.run.open_run import RunOptions, open_run
 from common.run.run import RunSpec, from_toml, make_run_spec, parse_assignments, to_toml
 from common.worlds import world_spec
 

@@ -33,7 +33,10 @@ from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.rewards import PlayerSignals
 
 LARGEST = 30.0
-"""Bound of every normalised observation and reward seen so far. Statistics bound them, so that nothing is clipped."""
+"""Bound of normalised observations and rewards. The statistics bound all numbers that they contain."""
+FIRST_UPDATES, UPDATES_PERIOD = 1_000, 8
+"""Updates whose batches are all added to the statistics, and the period of later updates that are: statistics cost 5 to
+20 % of an update, and change little later."""
 RESOLUTION = 2.0**-22
 """A column whose spread is at most this fraction of its size is constant: float32 resolves it in four steps or less."""
 SMALLEST_SPREAD = 1e-30
@@ -115,7 +118,8 @@ class ObservationStatistics:
 
         present: 1 where an agent acts `[B, agents]`; None = everywhere.
         """
-        obs.sub_(self.shift).mul_(self.scale)
+        # Only numbers that are not in the statistics, such as last observations of episodes, can exceed the bound.
+        obs.sub_(self.shift).mul_(self.scale).clamp_(-LARGEST, LARGEST)
         if present is not None:
             # A player of several agents reads absent ones in actors too, where their zeros pass the folded map.
             is_read = (present.index_select(1, self._agent_of) > 0) | self._is_merged
@@ -214,13 +218,17 @@ class Normaliser:
         """Whether the run normalises anything."""
         return self.observations is not None or self.rewards is not None
 
+    def is_due(self, updates: int) -> bool:
+        """Returns whether the batch of update number `updates + 1` is to be added to the statistics."""
+        return self.is_active and (updates < FIRST_UPDATES or updates % UPDATES_PERIOD == 0)
+
     @property
     def reward_factor(self) -> Tensor | None:
         """Factor on each player's reward `[N]`, a tensor that stays in place; None = 1."""
         return self.rewards.factor if self.rewards else None
 
     def observe(self, batch: LossBatch, signals: PlayerSignals) -> None:
-        """Takes a batch, and its players' rewards before normalisation, into the statistics."""
+        """Adds a batch, and its players' rewards before normalisation, to the statistics."""
         if self.observations:
             self.observations.update(batch.obs_action[:, self._obs], None if batch.complete else batch.present)
         if self.rewards:

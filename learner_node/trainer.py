@@ -34,6 +34,8 @@ class UpdateVariant(NamedTuple):
     """Whether every agent acts in every row."""
     weighted: bool
     """Whether rows have importance-sampling weights, after prioritised sampling."""
+    observed: bool
+    """Whether the batch is added to the statistics of normalisation."""
 
 
 class Trainer:
@@ -77,7 +79,9 @@ class Trainer:
         importance = self._importance(batch, progress)
         self._buffer.load(batch.records, importance)
         update_policies = (updates + 1) % self.algorithm.layout.policy_delay == 0
-        stats = self._graphed_update(UpdateVariant(update_policies, batch.complete, importance is not None)).run()
+        observed = self.algorithm.normaliser.is_due(updates)
+        variant = UpdateVariant(update_policies, batch.complete, importance is not None, observed)
+        stats = self._graphed_update(variant).run()
         if update_policies and self._losses_timer.is_due(now):
             self.losses = stats.losses()
         return stats
@@ -101,12 +105,13 @@ class Trainer:
 
     def _graphed_update(self, variant: UpdateVariant) -> GraphedUpdate[UpdateStats]:
         if variant not in self._variants:
-            step = partial(self._step, self._loss_batch(variant), update_policies=variant.update_policies)
+            step = partial(self._step, self._loss_batch(variant), variant)
             self._variants[variant] = GraphedUpdate(self._device, step, self.algorithm.generator)
         return self._variants[variant]
 
-    def _step(self, batch: LossBatch, *, update_policies: bool) -> UpdateStats:
-        return self.algorithm.step(self.algorithm.normalise(batch), update_policies=update_policies)
+    def _step(self, batch: LossBatch, variant: UpdateVariant) -> UpdateStats:
+        batch = self.algorithm.normalise(batch, observe=variant.observed)
+        return self.algorithm.step(batch, update_policies=variant.update_policies)
 
     def _loss_batch(self, variant: UpdateVariant) -> LossBatch:
         records, columns = self._buffer.records, self._columns

@@ -116,12 +116,12 @@ class StackedUpdate:
         self.critics.adam.learning_rate.fill_(critic_learning_rate)
 
     @torch.inference_mode()
-    def normalise(self, batch: LossBatch) -> LossBatch:
-        """Adds a batch to the run's statistics and returns the batch normalised; overwrites the batch's observations.
+    def normalise(self, batch: LossBatch, *, observe: bool = True) -> LossBatch:
+        """Returns a batch normalised, and overwrites its observations; a run without normalisation gets it unchanged.
 
-        A run that normalises nothing gets the batch itself.
+        observe: whether to add the batch to the run's statistics first, as `normaliser.is_due` says.
         """
-        if self.normaliser.is_active:
+        if observe and self.normaliser.is_active:
             self.normaliser.observe(batch, self.mixer.signals(batch))
         return self.normaliser.normalise(batch)
 

@@ -18,7 +18,7 @@ from common.run.run import Run, make_run_spec
 from common.spec import Box, joint_spec
 from learner_node.devices import Device
 from learner_node.inspection.loaded_networks import LoadedNetworks
-from learner_node.normalisation import LARGEST, RESOLUTION, Normaliser
+from learner_node.normalisation import FIRST_UPDATES, LARGEST, RESOLUTION, UPDATES_PERIOD, Normaliser
 from learner_node.persistence.checkpoints import Checkpoints
 from learner_node.persistence.state import Counters, copy_state, restore_state
 from learner_node.replay_session import SampledBatch
@@ -178,6 +178,24 @@ def test_normalised_observations_are_of_size_one_and_bounded(absences: bool) -> 
             assert (obs[batch.present[:, i] == 0, agent.obs_slice] == 0).all()
             own = obs[batch.present[:, i] > 0][:, agent.obs_slice]
             assert own[:, 3:].square().mean().sqrt() == pytest.approx(1.0, abs=0.4)
+
+
+def test_later_batches_are_added_now_and_then_and_others_are_bounded() -> None:
+    run = run_of("alone")
+    training = Trainer(run, CPU)
+    normaliser = training.algorithm.normaliser
+    assert [updates for updates in range(FIRST_UPDATES + 20) if not normaliser.is_due(updates)][:8] == [
+        *range(FIRST_UPDATES + 1, FIRST_UPDATES + UPDATES_PERIOD),
+        FIRST_UPDATES + UPDATES_PERIOD + 1,
+    ]
+    [records, outlier] = batches(run, 2)
+    training.update(sampled(records), 0, 0.0, 0.0)
+    before = normaliser.tensors()
+    outlier["next_obs"][0, 0] = 1e9
+    training.update(sampled(outlier), FIRST_UPDATES + 1, 0.0, 0.0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in normaliser.tensors().items())
+    batch = training.algorithm.normalise(loss_batch(outlier), observe=False)
+    assert batch.next_obs.max() == LARGEST
 
 
 def test_a_column_that_never_varies_reaches_no_network() -> None:

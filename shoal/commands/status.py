@@ -19,7 +19,7 @@ from common.wire.client import Client
 from common.wire.keys import KeysOption, load_keys
 from common.wire.messages import Status, StatusRequest
 from deploy.local.launcher import replay_url
-from deploy.local.live_display import learner_doing, rows
+from deploy.local.live_display import learner_activity, status_rows
 
 
 class StatusConfig(msgspec.Struct, frozen=True):
@@ -62,13 +62,13 @@ def _print_status(answer: Status) -> None:
     table = Table.grid(padding=(0, 2))
     run = answer.run
     table.add_row("run", f"{run.id} of {run.spec.scenario}" if run else "none yet")
-    for name, value in rows(answer):
+    for name, value in status_rows(answer):
         table.add_row(name, value)
     learner = answer.learner
     if learner is not None:
         last_seen = f"seen {answer.learner_seconds_since_seen:.0f} s ago"
-        doing = learner_doing(learner, answer.learner_seconds_since_seen)
-        table.add_row("learner", f"Shoal {learner.software}, {last_seen}, {doing}")
+        activity = learner_activity(learner, answer.learner_seconds_since_seen)
+        table.add_row("learner", f"Shoal {learner.software}, {last_seen}, {activity}")
     table.add_row("replay server", f"Shoal {answer.software}, up for {format_duration(answer.uptime_s)}")
     for actor in answer.actors:
         state = actor.doing or (f"waiting for {actor.waiting_for}" if actor.waiting_for else "collecting")

@@ -22,7 +22,7 @@ from learner_node.cli import learner
 from learner_node.config import LearnerConfig
 from replay_server.cli import replay
 from replay_server.config import ReplayConfig
-from replay_server.server import DRAIN_S
+from replay_server.server import DRAIN_TIMEOUT_S
 from tests.deploy.manifests import OVERLAYS, ROOT, Object, Workload, objects, of_kind, workloads
 
 COMMANDS: dict[str, tuple[click.Command, type[msgspec.Struct]]] = {
@@ -149,7 +149,7 @@ def test_it_finds_its_keys_where_they_are_mounted(started: Started) -> None:
 def test_there_is_time_to_end_cleanly(started: Started) -> None:
     needs_s = {
         ActorConfig: lambda config: config.drain + 2.0,
-        ReplayConfig: lambda _: DRAIN_S,
+        ReplayConfig: lambda _: DRAIN_TIMEOUT_S,
         LearnerConfig: lambda _: 60.0,
     }
     grace_s = started.pod.pod["terminationGracePeriodSeconds"]

@@ -155,7 +155,7 @@ class Traffic:
             if self._requested == self.batches:
                 self._requested += 1
                 self._say(b"learner", SampleRequest(self._requested, BATCH))
-            self._take(self._replay.tick(0.0))
+            self._take(self._replay.advance(0.0))
             if self.inserted > MIN_SIZE:
                 self.furthest = max(self.furthest, abs(SPI * (self.inserted - MIN_SIZE) - BATCH * self.batches))
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from replay_server.sessions.session import WINDOW_CHUNKS
+from replay_server.sessions.session import MAX_WINDOW_CHUNKS
 from shoal.commands.audit.ledger import AuditLedger, ChunkKey, ServerLife
 
 
@@ -100,9 +100,9 @@ def _broken(figures: dict[str, int]) -> list[str]:
         "altered": "stored chunks differ from what the actor sent",
     }
     broken = [f"{figures[name]} {text}" for name, text in promises.items() if figures[name]]
-    if figures["most_lost_with_an_actor"] > WINDOW_CHUNKS:
+    if figures["most_lost_with_an_actor"] > MAX_WINDOW_CHUNKS:
         broken.append(
-            f"{figures['most_lost_with_an_actor']} chunks are lost with one worker; at most {WINDOW_CHUNKS} may be"
+            f"{figures['most_lost_with_an_actor']} chunks are lost with one worker; at most {MAX_WINDOW_CHUNKS} may be"
         )
     return broken
 

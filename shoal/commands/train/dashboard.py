@@ -16,7 +16,7 @@ from pathlib import Path
 
 from common.errors import ConfigError
 from common.wire.messages import Status
-from deploy.local.live_display import Display, rows
+from deploy.local.live_display import Display, status_rows
 
 HOST = "127.0.0.1"
 REFRESH_PERIOD_S = 5
@@ -50,13 +50,13 @@ class Dashboard:
 
     def show(self, status: Status | None, problems: Sequence[str]) -> None:
         """Shows the newest status in the display and on the page."""
-        now = rows(status) if status is not None else [("state", "waiting for the replay server")]
+        now = status_rows(status) if status is not None else [("state", "waiting for the replay server")]
         self._pages.now = [*now, *(("problem", problem) for problem in problems)]
         self._display.show(status, problems)
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Prints a line in the display."""
-        self._display.say(text)
+        self._display.print(text)
 
     def close(self) -> None:
         """Closes the display; the page remains available during the evaluation."""

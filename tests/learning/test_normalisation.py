@@ -24,7 +24,7 @@ UNITS: dict[str, tuple[dict[str, Any], float]] = {
 
 def trained(run: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     choices = [text for name, value in options.items() for text in ("--set", f"world.{name}={json.dumps(value)}")]
-    world, budget = "pettingzoo:tests.learning.reach_target", ("--lockstep", "--steps", "200000", "--no-film")
+    world, budget = "pettingzoo:tests.learning.reach_target", ("--lockstep", "--steps", "300000", "--no-film")
     command = [sys.executable, "-m", "shoal", "train", world, "--run", str(run), "--json", *budget, *choices]
     done = subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
     assert done.returncode == 0, done.stderr

@@ -90,10 +90,10 @@ def _check_normalisation(found: set[str], wanted: set[str]) -> None:
     for part, setting in (("observation", "observations"), ("reward", "rewards")):
         name = f"{_NORMALISATION}/{part}_count"
         if (name in found) != (name in wanted):
-            trained = "with" if name in found else "without"
+            key, trained = f"algorithm.normalise_{setting}", "with" if name in found else "without"
             raise ConfigError(
-                f"algorithm.normalise_{setting} = {str(name in wanted).lower()}: the checkpoint was trained {trained}"
-                f" it, and its networks fit that. Resume with {str(name in found).lower()}, or start a new --run."
+                f"{key} = {str(name in wanted).lower()}: the checkpoint was trained {trained} it, and its networks fit"
+                f" that. Resume with --set {key}={str(name in found).lower()}, or start a new --run."
             )
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from common.run.preset_choice import is_particle_world
 from common.run.run import RunSpec
-
-_PARTICLE = ("mpe2:", "pettingzoo:mpe2.", "pettingzoo:mpe2/")
-"""Prefixes of the names of particle worlds that are made by mpe2 itself."""
 
 
 def resolve_normalisation(spec: RunSpec) -> RunSpec:
@@ -16,7 +14,7 @@ def resolve_normalisation(spec: RunSpec) -> RunSpec:
     The particle worlds count in units near 1, and their published results are made without normalisation. A run stores
     the resolved value, so that it keeps its meaning when this choice changes.
     """
-    is_particle = ":" not in spec.scenario or spec.scenario.startswith(_PARTICLE)
+    normalise = not is_particle_world(spec.scenario)
     names = ("normalise_observations", "normalise_rewards")
-    choices = {name: not is_particle for name in names if getattr(spec.algorithm, name) == "auto"}
+    choices = {name: normalise for name in names if getattr(spec.algorithm, name) == "auto"}
     return replace(spec, algorithm=replace(spec.algorithm, **choices)) if choices else spec

@@ -88,7 +88,7 @@ def reference_world(scenario: str) -> str:
 
     A world that is not batched (`pettingzoo:`, `mpe2:`) is its own reference.
     """
-    return scenario if scenario.startswith((FOREIGN, REAL_MPE2)) else f"{REAL_MPE2}{scenario}"
+    return scenario if scenario.startswith((*FOREIGN, REAL_MPE2)) else f"{REAL_MPE2}{scenario}"
 
 
 def changed_world_options(spec: RunSpec) -> dict[str, Any]:

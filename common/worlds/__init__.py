@@ -12,6 +12,7 @@ spec and options in the installed mpe2 itself. The adapter makes names that star
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 from msgspec import Struct, structs
@@ -27,7 +28,8 @@ from common.worlds.world import EpisodeRules, Step, World
 
 __all__ = ["ScenarioRow", "Step", "World", "changed_options", "make_world", "messages", "scenarios", "world_spec"]
 
-FOREIGN = "pettingzoo:"
+FOREIGN = ("pettingzoo:", "batched:", "vmas:")
+BATCHED = {"batched:": "common.worlds.batched.own_code", "vmas:": "common.worlds.batched.vmas"}
 REAL_MPE2 = "mpe2:"
 
 
@@ -71,10 +73,18 @@ def make_world(
     given = {**(options or {}), **more_options}
     made, fault = on_made or _ignore, on_fault or _ignore
     episodes = EpisodeRules(max_episode_steps, restart_ended=restart_ended)
+    if is_batched(name):
+        from common.worlds.batched.checked_world import CheckedWorld  # noqa: PLC0415
+
+        prefix, _, path = name.partition(":")
+        make = import_module(BATCHED[f"{prefix}:"]).find_constructor(name, path)
+        return CheckedWorld.of_constructor(
+            name, make, copies, seed=seed, options=given, episodes=episodes, on_made=made, on_fault=fault
+        )
     if name.startswith(FOREIGN):
         from common.worlds.adapters.pettingzoo import PettingZooWorld  # noqa: PLC0415  (actors do not need it installed)
 
-        module = name.removeprefix(FOREIGN)
+        module = name.removeprefix("pettingzoo:")
         return PettingZooWorld.of_module(
             name, module, copies, seed=seed, options=given, episodes=episodes, on_made=made, on_fault=fault
         )
@@ -88,6 +98,10 @@ def make_world(
     for copy in range(copies):
         made(copy)
     return world
+
+
+def is_batched(name: str) -> bool:
+    return name.startswith(tuple(BATCHED))
 
 
 def world_spec(name: str, options: Mapping[str, Any] | None = None, **more_options: Any) -> AgentsSpec:
@@ -147,7 +161,7 @@ def _scenario(name: str, options: Mapping[str, Any]) -> Scenario[Any]:
         close = get_close_matches(name, SCENARIOS, n=3)
         meant = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(sorted(SCENARIOS))}."
         raise ConfigError(
-            f"there is no scenario {name!r}; {meant} Other environments are named {FOREIGN}package.module, a module "
+            f"there is no scenario {name!r}; {meant} Other environments are named pettingzoo:package.module, a module "
             "whose parallel_env() makes a PettingZoo ParallelEnv."
         )
     scenario = SCENARIOS[name]

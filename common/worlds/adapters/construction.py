@@ -44,7 +44,7 @@ def find_constructor(name: str, path: str) -> Callable[..., ParallelEnv]:
     Raises ConfigError if there is none, and WorldError for an exception that the module raises.
     """
     _check_spelling(name, path)
-    found = _find(name, path)
+    found = import_path(name, path)
     if not isinstance(found, ModuleType):
         if not callable(found):
             raise ConfigError(
@@ -76,14 +76,14 @@ def make_copies(
     If one fails, calls `on_fault` and closes the copies made so far. Raises ConfigError for options that `make` does
     not accept, WorldError for an exception of the constructor.
     """
-    _check_options(name, make, options)
+    check_options(name, make, options)
     envs: list[ParallelEnv] = []
     with close_on_fault(name, envs, on_fault):
         for copy in range(copies):
             try:
                 envs.append(make(**options))
             except BaseException as e:
-                _refuse_unknown_option(name, e, options)
+                refuse_unknown_option(name, e, options)
                 raise environment_error(f"{name}: making {copy_text(copy, copies)}", e, copy) from e
             _check_env(f"{name}: {copy_text(copy, copies)}", envs[-1], copy)
             on_made(copy)
@@ -163,7 +163,7 @@ def _check_spelling(name: str, path: str) -> None:
         )
 
 
-def _find(name: str, path: str) -> Any:
+def import_path(name: str, path: str) -> Any:
     """Imports a module, or an attribute of a module by the last name of the path."""
     try:
         return import_module(path)
@@ -196,7 +196,7 @@ def _is_env_class(found: Any) -> bool:
     return inspect.isclass(found) and all(callable(getattr(found, method, None)) for method in ("reset", "step"))
 
 
-def _check_options(name: str, make: Callable[..., Any], options: Mapping[str, Any]) -> None:
+def check_options(name: str, make: Callable[..., Any], options: Mapping[str, Any]) -> None:
     """Raises ConfigError for options that do not match the signature, if Python can read it."""
     try:
         signature = inspect.signature(make)
@@ -212,7 +212,7 @@ def _check_options(name: str, make: Callable[..., Any], options: Mapping[str, An
         raise _unknown_option(name, unknown[0], accepted) from None
 
 
-def _refuse_unknown_option(name: str, error: BaseException, options: Mapping[str, Any]) -> None:
+def refuse_unknown_option(name: str, error: BaseException, options: Mapping[str, Any]) -> None:
     """Raises ConfigError for the TypeError of a callee of `parallel_env(**options)` that has no such option."""
     found = re.search(r"(\S+)\(\) got an unexpected keyword argument '(\w+)'", str(error))
     if not (isinstance(error, TypeError) and found and found[2] in options):

@@ -16,7 +16,7 @@ import msgspec
 
 from common.process.child_process import kill_session_with_parent, make_pipe_private
 from common.process.exit import DONE, FAILED
-from common.worlds import FOREIGN, make_world, world_spaces
+from common.worlds import is_batched, make_world, world_spaces
 from common.worlds.adapters.construction import find_constructor
 from common.worlds.adapters.first_copy import Began, Fault, Found, Task, fault_of
 
@@ -44,7 +44,8 @@ def main() -> None:
     try:
         task = msgspec.msgpack.decode(pipe.recv_bytes(), type=Task)
         report(Began("the import of its module"))
-        find_constructor(task.name, task.name.removeprefix(FOREIGN))
+        if not is_batched(task.name):
+            find_constructor(task.name, task.name.removeprefix("pettingzoo:"))
         report(Began("its constructor"))
         world = make_world(
             task.name,

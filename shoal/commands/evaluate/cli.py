@@ -180,7 +180,7 @@ def eval_task(spec: RunSpec, config: EvalTaskOptions) -> EvalTask:
     """Returns the world to play in: batched and checked for Shoal's scenarios by default, else the named world."""
     if config.dynamics == "legacy" or config.fast:
         return EvalTask(config.dynamics, config.fast)
-    is_batched = not config.real and not spec.scenario.startswith((FOREIGN, REAL_MPE2))
+    is_batched = not config.real and not spec.scenario.startswith((*FOREIGN, REAL_MPE2))
     return EvalTask(fast=is_batched, check=CHECKED if is_batched else 0)
 
 

@@ -19,12 +19,14 @@ from click.testing import CliRunner
 
 from common.errors import ConfigError, ShoalError
 from common.policy.network import Policy
+from common.process.command import run as run_command
 from common.run.players import players
 from learner_node.inspection.update_speed import NETWORK, policy_in_torch, simple_spread_shapes
 from shoal.commands.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig, BenchRow, end_to_end
 from shoal.commands.bench.cli import bench, measure
 from shoal.commands.bench.load_generator import ROWS, LoadGenerator, fill, make_run, record
 from shoal.commands.bench.measurements import as_text, compare, rate, row
+from shoal.commands.bench.own_world import measure_rate, process_counts
 from shoal.commands.bench.peers.environment import PeerEnvironment
 from shoal.commands.bench.processes import Processes
 from shoal.commands.bench.sampling_load import SamplingClient
@@ -157,7 +159,7 @@ def test_the_help_names_every_benchmark_and_the_usage_fits_a_line() -> None:
 
 
 def test_without_an_argument_nothing_is_installed() -> None:
-    assert set(BY_NAME_ONLY) == {"peers"} <= set(BENCHMARKS)
+    assert set(BY_NAME_ONLY) == {"peers", "world"} <= set(BENCHMARKS)
 
 
 @pytest.fixture
@@ -187,3 +189,29 @@ def test_a_peer_is_installed_once_and_never_with_cuda(pip_reports: Callable[...,
     environment.install()
     assert environment.installed
     assert environment.path.name == "agilerl-2.58.0"
+
+
+def test_processes_double_up_to_the_number_of_cores() -> None:
+    assert [process_counts(cores) for cores in (1, 2, 6, 8)] == [[1], [1, 2], [1, 2, 4, 6], [1, 2, 4, 8]]
+
+
+@pytest.mark.slow
+def test_any_world_is_measured_in_processes() -> None:
+    name = "batched:tests.common.worlds.batched.line_world"
+    assert measure_rate(name, {"max_steps": 3}, copies=4, processes=2, seconds=0.01) > 0
+    with pytest.raises(ConfigError, match="has no option 'size'"):
+        measure_rate(name, {"size": 3}, copies=1, processes=1)
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (["world"], "Write: shoal bench world NAME"),
+        (["simple_spread"], "Write: shoal bench world simple_spread"),
+        (["world", "simple_spread", "--set", "size=3"], "--set size: name an option of the world"),
+        (["nothing"], "'nothing' is not one of"),
+    ],
+)
+def test_a_world_to_measure_needs_its_name(line: list[str], text: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_command(bench, "bench", line) == 2
+    assert text in capfd.readouterr().err

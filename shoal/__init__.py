@@ -7,6 +7,8 @@
     run.report()
     run.resume(time="10m")
 
+    shoal.check("pettingzoo:my_env").findings
+
     team = shoal.load("runs/spread")
     actions = team.act({"agent_0": obs0, "agent_1": obs1, "agent_2": obs2})
 
@@ -25,8 +27,9 @@ if TYPE_CHECKING:
     from actor_node.evaluation.evaluate import Evaluation
     from common.errors import ConfigError, PeerError, ShoalError, WorldError
     from common.worlds import make_world, scenarios
+    from shoal.commands.check.check import WorldCheck
     from shoal.team import Team, load
-    from shoal.training import Run, evaluate, train
+    from shoal.training import Run, check, evaluate, train
 
 __all__ = [
     "ConfigError",
@@ -35,7 +38,9 @@ __all__ = [
     "Run",
     "ShoalError",
     "Team",
+    "WorldCheck",
     "WorldError",
+    "check",
     "evaluate",
     "load",
     "make_world",
@@ -50,7 +55,9 @@ _MODULES = {
     "Run": "shoal.training",
     "ShoalError": "common.errors",
     "Team": "shoal.team",
+    "WorldCheck": "shoal.commands.check.check",
     "WorldError": "common.errors",
+    "check": "shoal.training",
     "evaluate": "shoal.training",
     "load": "shoal.team",
     "make_world": "common.worlds",

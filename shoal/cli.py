@@ -22,6 +22,7 @@ class Entry(NamedTuple):
 SECTIONS: dict[str, dict[str, Entry]] = {
     "Train": {
         "train": Entry("train.cli", "train", "Train a team on this machine, then evaluate it."),
+        "check": Entry("check.cli", "check", "Check an environment before training on it."),
         "sweep": Entry("sweep.cli", "sweep", "Train one run for each seed and setting, and compare them."),
         "status": Entry("status", "status", "Show how a run is doing and who waits for whom."),
     },

@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
@@ -28,8 +28,12 @@ from common.process.durations import Duration
 from common.run.directory import RunDirectory
 from common.run.run import RunSpec
 from common.run.validation_errors import explain, suggest
+from common.worlds import world_name
+from common.worlds.families.python import refuse_import
 from deploy.local.config import PRESET_PROCESSES, TrainConfig
 from learner_node.config import Track
+from shoal.commands.check.check import DEFAULT_SECONDS, WorldCheck
+from shoal.commands.check.cli import check_from_python
 from shoal.commands.evaluate.cli import EvaluateConfig, evaluate_run, refuse_contradictions
 from shoal.commands.report import REPORT_FILE, write_report
 from shoal.commands.report.machine_info import read_machine
@@ -160,7 +164,7 @@ class Run:
 
 
 def train(
-    scenario: str = "",
+    scenario: str | Callable[..., Any] = "",
     *,
     run: str | Path | None = None,
     resume: bool = False,
@@ -194,7 +198,8 @@ def train(
     of the option of the same name (docs/reference/commands.md). Works in a notebook, in a script without a guarded main
     part, and in any thread.
 
-    scenario: a name of `scenarios()`, or `pettingzoo:package.module`; may be left out with `resume`.
+    scenario: a name of `scenarios()` or of a family (`pettingzoo:sisl/pursuit-v5`), or a function or class at the top
+    level of a module that returns a PettingZoo or Gymnasium environment; may be left out with `resume`.
     run: directory of the run; None = runs/SCENARIO-DATE-TIME.
     resume: continue the run in that directory; with a scenario, start it where there is none.
     time: budget from the first transition on, in seconds or as in "5m" (default: 5m without `steps`).
@@ -219,7 +224,7 @@ def train(
         -22.31
     """
     return _train(
-        scenario,
+        world_name(scenario),
         {
             "run": run,
             "resume": resume,
@@ -281,6 +286,7 @@ def evaluate(run: str | Path | Run, episodes: int | None = None, **options: Unpa
         >>> evaluate("runs/spread", episodes=100).return_mean
         -22.31
     """
+    refuse_import("shoal.evaluate")
     values: dict[str, Any] = {"seed": FIRST_SEED, **options, "episodes": episodes}
     progress = values.pop("progress", True)
     if "within" in values:
@@ -292,8 +298,41 @@ def evaluate(run: str | Path | Run, episodes: int | None = None, **options: Unpa
         return evaluate_run(directory, config, screen=_screen(progress=progress))
 
 
+def check(
+    world: str | Callable[..., Any],
+    *,
+    settings: Mapping[str, Any] | None = None,
+    max_episode_steps: int = 0,
+    seconds: Time = DEFAULT_SECONDS,
+    seed: int = 0,
+    progress: bool = True,
+) -> WorldCheck:
+    """Checks an environment before training on it, and returns what is wrong and what to expect.
+
+    Does what the command `shoal check WORLD` does. world: as for `train`. settings: the world's options, as for
+    `train`. max_episode_steps: maximum length of an episode before it is truncated; 0 = no limit. seconds: time for
+    playing episodes. progress: whether progress is shown on the standard error.
+    Raises ConfigError for an unknown name or option; a fault of the environment is a finding, and `ok` is false.
+
+    Example:
+        >>> found = check("simple_spread", seconds=10)
+        >>> found.ok
+        True
+    """
+    refuse_import("shoal.check")
+    return check_from_python(
+        world_name(world),
+        _sections(settings or {}),
+        seconds=_seconds(seconds),
+        max_episode_steps=max_episode_steps,
+        seed=seed,
+        progress=progress,
+    )
+
+
 def _train(scenario: str, parameters: Mapping[str, Any]) -> Run:
     """Trains with parameters of `train`, None for those that were not given."""
+    refuse_import("shoal.train")
     given = {name: value for name, value in parameters.items() if value is not None}
     launch = {name: value for name, value in given.items() if name in ResumeOptions.__annotations__}
     settings, progress, film = (given.pop(name, usual) for name, usual in _NOT_OPTIONS.items())

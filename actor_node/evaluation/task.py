@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
+from common import worlds
 from common.errors import ConfigError
 from common.run.players import with_sides
 from common.run.run import RunSpec
 from common.spec import AgentsSpec, difference
-from common.worlds import FOREIGN, REAL_MPE2, World, changed_options, make_world
+from common.worlds import REAL_MPE2, World, changed_options, make_world
 
 Dynamics = Literal["mpe2", "legacy"]
 
@@ -47,7 +48,7 @@ def make_eval_world(game: EvalGame, copies: int, seed: int, task: EvalTask, team
     """
     spec = game.spec
     name = short_name(spec.scenario) if task.batched else reference_world(spec.scenario)
-    if task.batched and spec.scenario.startswith(FOREIGN):
+    if task.batched and is_foreign(spec):
         option = "--fast" if task.fast else "--dynamics legacy"
         raise ConfigError(f"{option}: {spec.scenario} is not one of Shoal's own worlds. Leave {option} out.")
     world = make_world(name, copies, seed=seed, options=_options(spec, task))
@@ -75,7 +76,7 @@ def _check_agents(world: World, game: EvalGame, team: str, installed: str) -> Wo
 
 def is_foreign(spec: RunSpec) -> bool:
     """Returns whether the environment is not one of Shoal's: not batched, and of unknown cost."""
-    return spec.scenario.startswith(FOREIGN)
+    return worlds.is_foreign(spec.scenario)
 
 
 def short_name(scenario: str) -> str:
@@ -86,9 +87,9 @@ def short_name(scenario: str) -> str:
 def reference_world(scenario: str) -> str:
     """Returns the name of the environment that a scenario's results are published on: mpe2's environment of that name.
 
-    A world that is not batched (`pettingzoo:`, `mpe2:`) is its own reference.
+    A world that is not batched (of a family, or `mpe2:`) is its own reference.
     """
-    return scenario if scenario.startswith((*FOREIGN, REAL_MPE2)) else f"{REAL_MPE2}{scenario}"
+    return scenario if worlds.is_foreign(scenario) or scenario.startswith(REAL_MPE2) else f"{REAL_MPE2}{scenario}"
 
 
 def changed_world_options(spec: RunSpec) -> dict[str, Any]:
@@ -102,7 +103,7 @@ def changed_world_options(spec: RunSpec) -> dict[str, Any]:
 
 def _options(spec: RunSpec, task: EvalTask) -> dict[str, Any]:
     """Returns the options of the world: with benchmark data; `dynamics` only if legacy, since mpe2 lacks the option."""
-    if spec.scenario.startswith(FOREIGN):
+    if is_foreign(spec):
         return dict(spec.world)
     options = {name: value for name, value in spec.world.items() if name != "dynamics"}
     return {**options, "benchmark_data": True} | ({"dynamics": "legacy"} if task.dynamics == "legacy" else {})

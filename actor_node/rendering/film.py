@@ -30,7 +30,7 @@ from common.run.directory import RunDirectory
 from common.run.players import with_sides
 from common.run.run import Run
 from common.spec import difference
-from common.worlds import FOREIGN, is_batched, make_world
+from common.worlds import is_batched, is_foreign, make_world
 from common.worlds.adapters.pettingzoo import PettingZooWorld
 from common.worlds.batched.checked_world import CheckedWorld
 
@@ -251,18 +251,16 @@ def _open_world(run: Run) -> PettingZooWorld | CheckedWorld:
     if _has_no_display():
         os.environ.setdefault("MUJOCO_GL", "egl")
     name, options = reference_world(run.spec.scenario), dict(run.spec.world)
-    if is_batched(name):
-        pass  # it draws its first copy by render() and needs no option
-    elif name.startswith(FOREIGN):
-        options["render_mode"] = "rgb_array"
-    else:
+    if not is_foreign(name):
         options.pop("dynamics", None)
+    elif not is_batched(name):
+        options["render_mode"] = "rgb_array"
     try:
         world = make_world(name, 1, seed=0, options=options)
     except ConfigError as e:
         if "render_mode" not in options:
             raise
-        raise ConfigError(f"{name} cannot be filmed: its parallel_env takes no render_mode='rgb_array' ({e})") from e
+        raise ConfigError(f"{name} cannot be filmed: its constructor takes no render_mode='rgb_array' ({e})") from e
     if not isinstance(world, PettingZooWorld | CheckedWorld):
         raise TypeError(f"{name} has no environment to film")
     return world

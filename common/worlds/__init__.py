@@ -1,35 +1,49 @@
-"""The environments: every MPE scenario as batched arrays, and any PettingZoo ParallelEnv through an adapter.
+"""The environments: every MPE scenario as batched arrays, and the environments of others through an adapter.
 
     world = make_world("simple_spread", copies=64, seed=0)
     obs = world.reset()
     step = world.step(actions)
 
 A scenario is one file and one row of the table in `particle/scenarios/`. `mpe2:simple_spread` is the same scenario,
-spec and options in the installed mpe2 itself. The adapter makes names that start with `pettingzoo:`, for example
-`pettingzoo:pettingzoo.sisl.pursuit_v5`; the options are those of the module's `parallel_env`.
+spec and options in the installed mpe2 itself. A name with another prefix, for example `pettingzoo:sisl/pursuit-v5`,
+belongs to a family of environments (`families/`); its options are those of the environment's constructor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, structs
 
 from common.errors import ConfigError
 from common.run.spaces import AgentSpaces
 from common.spec import AgentsSpec
+from common.worlds.families import FAMILIES, Family, family_of
 from common.worlds.options import OptionRow, option_rows, parse_options
 from common.worlds.particle.mpe import MpeWorld
 from common.worlds.particle.scenario import Scenario
 from common.worlds.particle.scenarios import SCENARIOS
 from common.worlds.world import EpisodeRules, Step, World
 
-__all__ = ["ScenarioRow", "Step", "World", "changed_options", "make_world", "messages", "scenarios", "world_spec"]
+if TYPE_CHECKING:
+    from common.worlds.adapters.pettingzoo import PettingZooWorld
+    from common.worlds.batched.checked_world import CheckedWorld
 
-FOREIGN = ("pettingzoo:", "batched:", "vmas:")
-BATCHED = {"batched:": "common.worlds.batched.own_code", "vmas:": "common.worlds.batched.vmas"}
+__all__ = [
+    "ScenarioRow",
+    "Step",
+    "World",
+    "changed_options",
+    "is_batched",
+    "is_foreign",
+    "make_world",
+    "messages",
+    "scenarios",
+    "world_name",
+    "world_spec",
+]
+
 REAL_MPE2 = "mpe2:"
 
 
@@ -44,8 +58,31 @@ class ScenarioRow(Struct, frozen=True):
     options: tuple[OptionRow, ...]
 
 
+def is_foreign(name: str) -> bool:
+    """Returns whether a world comes from a family of environments: not a particle scenario, and of unknown cost."""
+    return family_of(name) is not None
+
+
+def is_batched(name: str) -> bool:
+    """Returns whether a family's world steps all its copies in one call, as the particle scenarios do."""
+    family = family_of(name)
+    return family is not None and family.is_batched
+
+
+def world_name(world: str | Callable[..., Any]) -> str:
+    """Returns the name of a world that is given as a name, or as a function or class that makes the environment.
+
+    Raises ConfigError for a function that other processes cannot import by its name, such as a lambda.
+    """
+    if isinstance(world, str):
+        return world
+    from common.worlds.families.python import name_of  # noqa: PLC0415  (for functions only)
+
+    return name_of(world)
+
+
 def make_world(
-    name: str,
+    name: str | Callable[..., Any],
     copies: int = 1,
     *,
     seed: int | None = None,
@@ -58,8 +95,9 @@ def make_world(
 ) -> World:
     """Makes `copies` of a world that step together.
 
+    name: of the world, or a function or class at the top level of a module that returns an environment.
     seed: of the world's own generator, which draws the starts that are given no seed; None takes fresh entropy.
-    options: of the scenario (`scenarios()` lists them), or of the module's `parallel_env` for a `pettingzoo:` name.
+    options: of the scenario (`scenarios()` lists them), or of the environment's constructor.
     max_episode_steps: an episode that is still running after this number of steps is truncated; 0 sets no limit.
     restart_ended: whether `step()` resets a copy whose episode ended; otherwise that copy stays absent until `reset()`.
     on_made: called with the index of each copy after the copy was made.
@@ -68,25 +106,22 @@ def make_world(
     Raises ConfigError for an unknown name or option and for a value that is not allowed, and WorldError for an
     exception raised by the environment.
     """
+    name = world_name(name)
     if isinstance(copies, bool) or not isinstance(copies, int) or copies < 1:
         raise ConfigError(f"{name}: copies={copies!r} is not a number of copies. Pass 1 or more.")
     given = {**(options or {}), **more_options}
     made, fault = on_made or _ignore, on_fault or _ignore
     episodes = EpisodeRules(max_episode_steps, restart_ended=restart_ended)
-    if is_batched(name):
-        from common.worlds.batched.checked_world import CheckedWorld  # noqa: PLC0415
-
-        prefix, _, path = name.partition(":")
-        make = import_module(BATCHED[f"{prefix}:"]).find_constructor(name, path)
-        return CheckedWorld.of_constructor(
-            name, make, copies, seed=seed, options=given, episodes=episodes, on_made=made, on_fault=fault
-        )
-    if name.startswith(FOREIGN):
-        from common.worlds.adapters.pettingzoo import PettingZooWorld  # noqa: PLC0415  (actors do not need it installed)
-
-        module = name.removeprefix("pettingzoo:")
-        return PettingZooWorld.of_module(
-            name, module, copies, seed=seed, options=given, episodes=episodes, on_made=made, on_fault=fault
+    if (family := family_of(name)) is not None:
+        return _adapter(family).of_constructor(
+            name,
+            family.find_constructor(name),
+            copies,
+            seed=seed,
+            options=given,
+            episodes=episodes,
+            on_made=made,
+            on_fault=fault,
         )
     scenario = _scenario(name.removeprefix(REAL_MPE2), given)
     if name.startswith(REAL_MPE2):
@@ -100,11 +135,9 @@ def make_world(
     return world
 
 
-def is_batched(name: str) -> bool:
-    return name.startswith(tuple(BATCHED))
-
-
-def world_spec(name: str, options: Mapping[str, Any] | None = None, **more_options: Any) -> AgentsSpec:
+def world_spec(
+    name: str | Callable[..., Any], options: Mapping[str, Any] | None = None, **more_options: Any
+) -> AgentsSpec:
     """Returns the spec of a world's agents, by making one copy; options and errors are those of `make_world`."""
     world = make_world(name, copies=1, seed=0, options={**(options or {}), **more_options})
     try:
@@ -114,8 +147,8 @@ def world_spec(name: str, options: Mapping[str, Any] | None = None, **more_optio
 
 
 def world_spaces(world: World) -> tuple[AgentSpaces, ...]:
-    """Returns the spaces of a `pettingzoo:` world's agents; empty for a built-in world, whose spaces are flat."""
-    if not world.name.startswith(FOREIGN):
+    """Returns the spaces of the agents of a family's world; empty for a particle world, whose spaces are flat."""
+    if not is_foreign(world.name):
         return ()
     from common.worlds.adapters.pettingzoo import PettingZooWorld  # noqa: PLC0415  (actors do not need it installed)
 
@@ -123,7 +156,7 @@ def world_spaces(world: World) -> tuple[AgentSpaces, ...]:
 
 
 def changed_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the options that differ from their defaults; for a `pettingzoo:` world, without known defaults, all.
+    """Returns the options that differ from their defaults; for a family's world, without known defaults, all.
 
     Raises ConfigError for an unknown option and for a value that is not allowed.
     """
@@ -138,9 +171,9 @@ def changed_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 def messages(name: str, options: Mapping[str, Any] | None = None) -> dict[str, slice]:
     """Returns speaker -> slice of the joint action with its message, for messages that another agent observes.
 
-    Empty if no agent speaks, and for a `pettingzoo:` world, whose messages are unknown.
+    Empty if no agent speaks, and for a family's world, whose messages are unknown.
     """
-    if name.startswith(FOREIGN):
+    if is_foreign(name):
         return {}
     return MpeWorld(name, _scenario(name.removeprefix(REAL_MPE2), options or {}), 1, 0).messages()
 
@@ -148,6 +181,17 @@ def messages(name: str, options: Mapping[str, Any] | None = None) -> dict[str, s
 def scenarios() -> Sequence[ScenarioRow]:
     """Returns the table of scenarios, in alphabetical order."""
     return [_row(name) for name in sorted(SCENARIOS)]
+
+
+def _adapter(family: Family) -> type[PettingZooWorld | CheckedWorld]:
+    """Returns the class that makes a World of what a family's constructors make."""
+    if family.is_batched:
+        from common.worlds.batched.checked_world import CheckedWorld  # noqa: PLC0415  (as below)
+
+        return CheckedWorld
+    from common.worlds.adapters.pettingzoo import PettingZooWorld  # noqa: PLC0415  (actors do not need it installed)
+
+    return PettingZooWorld
 
 
 def _ignore(_: object) -> None:
@@ -160,9 +204,9 @@ def _scenario(name: str, options: Mapping[str, Any]) -> Scenario[Any]:
 
         close = get_close_matches(name, SCENARIOS, n=3)
         meant = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(sorted(SCENARIOS))}."
+        others = ", ".join(f"{family.prefix}:NAME" for family in FAMILIES)
         raise ConfigError(
-            f"there is no scenario {name!r}; {meant} Other environments are named pettingzoo:package.module, a module "
-            "whose parallel_env() makes a PettingZoo ParallelEnv."
+            f"there is no scenario {name!r}; {meant} Other environments are named {others}: `shoal scenarios` explains."
         )
     scenario = SCENARIOS[name]
     return scenario(parse_options(name, scenario.options_type, options))

@@ -21,7 +21,7 @@ from common.policy.heads import Floats
 from common.run.run import Run, RunSpec
 from common.spec import AgentsSpec
 from common.transitions import field_columns, transition_dtype
-from common.worlds import FOREIGN
+from common.worlds import is_foreign
 
 LARGEST_SIZE, SMALLEST_SIZE = 100.0, 0.01
 """Root mean squares beyond which a remark is made: a hundred times the size that networks are initialised for."""
@@ -112,7 +112,7 @@ def clipping_remarks(clipped: float | None, norm: float | None, spec: RunSpec) -
     clipped: fraction of the updates that are clipped. norm: median norm before clipping.
     """
     clip = spec.algorithm.gradient_clip
-    largest = LARGEST_NORM if spec.scenario.startswith(FOREIGN) else LARGEST_NORM_KNOWN
+    largest = LARGEST_NORM if is_foreign(spec.scenario) else LARGEST_NORM_KNOWN
     if clipped is None or norm is None or not clip or clipped < MOST_CLIPPED or norm < largest * clip:
         return []
     if not math.isfinite(norm):

@@ -16,9 +16,12 @@ import msgspec
 
 from common.process.child_process import kill_session_with_parent, make_pipe_private
 from common.process.exit import DONE, FAILED
-from common.worlds import is_batched, make_world, world_spaces
-from common.worlds.adapters.construction import find_constructor
+from common.worlds import make_world, world_spaces
+from common.worlds.adapters.construction import describe_options
+from common.worlds.adapters.conversion import reports
 from common.worlds.adapters.first_copy import Began, Fault, Found, Task, fault_of
+from common.worlds.batched.checked_world import without_given
+from common.worlds.families import Constructor, Family, family_of
 
 
 def main() -> None:
@@ -44,8 +47,8 @@ def main() -> None:
     try:
         task = msgspec.msgpack.decode(pipe.recv_bytes(), type=Task)
         report(Began("the import of its module"))
-        if not is_batched(task.name):
-            find_constructor(task.name, task.name.removeprefix("pettingzoo:"))
+        family = family_of(task.name)
+        options = () if family is None else describe_options(_constructor(family, task.name))
         report(Began("its constructor"))
         world = make_world(
             task.name,
@@ -55,7 +58,7 @@ def main() -> None:
             on_fault=failed,
         )
         try:
-            report(Found(world.spec, world_spaces(world)))
+            report(Found(world.spec, world_spaces(world), options, reports()))
         finally:
             report(Began("close()"))
             world.close()
@@ -66,6 +69,11 @@ def main() -> None:
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
+
+
+def _constructor(family: Family, name: str) -> Constructor:
+    make = family.find_constructor(name)
+    return without_given(make) if family.is_batched else make
 
 
 if __name__ == "__main__":

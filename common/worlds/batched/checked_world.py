@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import ConfigError, WorldError
-from common.run.spaces import AgentSpaces
 from common.spec import AgentsSpec
 from common.worlds.adapters.construction import check_options, close_on_fault, refuse_unknown_option
 from common.worlds.adapters.contract import short_repr
 from common.worlds.adapters.faults import agent_text, copy_text, environment_error
+from common.worlds.families import Constructor
 from common.worlds.world import (
     DEFAULT_EPISODE_RULES,
     BoolArray,
@@ -32,8 +32,6 @@ from common.worlds.world import (
     check_actions,
 )
 
-MakeWorld = Callable[..., Any]
-"""`make(copies, seed, **options)` returns a world that steps `copies` copies together."""
 _GIVEN = ("copies", "seed")
 _FIELDS = ("obs", "reward", "discount", "present", "next_obs", "episode_over")
 _STEP = f"a Step ({', '.join(_FIELDS)})"
@@ -44,9 +42,6 @@ class CheckedWorld:
 
     Example: make_world("batched:my_package.my_world", copies=256, seed=0)
     """
-
-    spaces: tuple[AgentSpaces, ...] = ()
-    """Empty: the world observes and acts in flat vectors."""
 
     def __init__(self, name: str, inner: Any, copies: int, episodes: EpisodeRules = DEFAULT_EPISODE_RULES) -> None:
         """Raises WorldError for a world without what it needs, ConfigError for a limit that it cannot apply."""
@@ -71,7 +66,7 @@ class CheckedWorld:
     def of_constructor(
         cls,
         name: str,
-        make: MakeWorld,
+        make: Constructor,
         copies: int,
         *,
         seed: int | None,
@@ -283,7 +278,7 @@ def _checked_spec(name: str, inner: Any, copies: int) -> AgentsSpec:
     return spec
 
 
-def _check_signature(name: str, make: MakeWorld, options: Mapping[str, Any]) -> None:
+def _check_signature(name: str, make: Constructor, options: Mapping[str, Any]) -> None:
     """Raises ConfigError for options that `make` does not accept, or if it takes no copies and no seed."""
     for reserved in _GIVEN:
         if reserved in options:
@@ -291,10 +286,9 @@ def _check_signature(name: str, make: MakeWorld, options: Mapping[str, Any]) -> 
                 f"{name}: Shoal passes {reserved!r} itself. Leave world.{reserved} out; --copies and --seed set it."
             )
     try:
-        signature = inspect.signature(make)
+        parameters = inspect.signature(make).parameters
     except (TypeError, ValueError):
         return
-    parameters = signature.parameters
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     missing = [parameter for parameter in _GIVEN if parameter not in parameters and not takes_all]
     if missing:
@@ -302,13 +296,22 @@ def _check_signature(name: str, make: MakeWorld, options: Mapping[str, Any]) -> 
             f"{name}: {getattr(make, '__name__', 'make')} does not take {' and '.join(missing)}. Shoal calls "
             "make(copies=..., seed=..., **options)."
         )
+    check_options(name, without_given(make), options)
 
-    def with_options() -> None:
-        """Has the signature of `make` without what Shoal gives."""
 
-    rest = [parameter for parameter in parameters.values() if parameter.name not in _GIVEN]
-    with_options.__signature__ = signature.replace(parameters=rest)  # type: ignore[attr-defined]
-    check_options(name, with_options, options)
+def without_given(make: Constructor) -> Constructor:
+    """Returns a callable whose signature is that of `make` without copies and seed, which are not options."""
+
+    def options(**_options: Any) -> None:
+        """Has a signature and does nothing."""
+
+    try:
+        signature = inspect.signature(make)
+    except (TypeError, ValueError):
+        return make
+    rest = [parameter for parameter in signature.parameters.values() if parameter.name not in _GIVEN]
+    options.__signature__ = signature.replace(parameters=rest)  # type: ignore[attr-defined]
+    return options
 
 
 def _first(wrong: BoolArray) -> tuple[int, int]:

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from common.errors import ConfigError
-from common.worlds.adapters.construction import import_path
-from common.worlds.batched.checked_world import MakeWorld
+from common.worlds.families import Constructor
+from common.worlds.families.imports import import_path
 
 PREFIX = "batched"
 _DEFAULT = "make"
 _FORM = f"{PREFIX}:package.module or {PREFIX}:package.module:attribute"
 
 
-def find_constructor(name: str, path: str) -> MakeWorld:
+def find_constructor(name: str, path: str) -> Constructor:
     """Returns the function or class that makes the copies; ConfigError if there is none."""
     module, colon, attribute = path.partition(":")
     if not re.fullmatch(r"\w+(\.\w+)*", module) or (colon and not attribute.isidentifier()):

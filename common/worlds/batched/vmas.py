@@ -24,19 +24,19 @@ from common.errors import ConfigError
 from common.run.validation_errors import suggest
 from common.spec import AgentSpec, AgentsSpec, Box, Categorical, Part, joint_spec
 from common.worlds.adapters.construction import team_of
-from common.worlds.batched.checked_world import MakeWorld
+from common.worlds.families import Constructor
+from common.worlds.families.imports import import_path
 from common.worlds.world import BoolArray, Float32Array, Step
 
 PREFIX = "vmas"
-INSTALL = "pip install 'shoal[vmas]'"
 MAX_STEPS = 100
 """Default length of an episode, as in BenchMARL; VMAS itself sets no limit."""
 _UNUSED = "passed but not used by the scenario"
 
 
-def find_constructor(name: str, path: str) -> MakeWorld:
+def find_constructor(name: str, path: str) -> Constructor:
     """Returns what makes the copies of a scenario; ConfigError for an unknown one, or without VMAS."""
-    known = _scenarios()
+    known = _scenarios(name)
     if path not in known:
         raise ConfigError(f"{name}: VMAS has no scenario {path!r}; {suggest(path, known)}")
     return partial(VmasWorld, name, path)
@@ -44,7 +44,7 @@ def find_constructor(name: str, path: str) -> MakeWorld:
 
 def names() -> Sequence[str]:
     """Returns the scenarios of the installed VMAS; ConfigError if it is not installed."""
-    return _scenarios()
+    return _scenarios(PREFIX)
 
 
 class VmasWorld:
@@ -176,12 +176,8 @@ class VmasWorld:
         return tensors
 
 
-def _scenarios() -> list[str]:
-    try:
-        vmas: Any = import_module("vmas")
-    except ImportError as e:
-        missing = "VMAS is not installed" if e.name == "vmas" else f"VMAS cannot be imported: {e}"
-        raise ConfigError(f"{missing}; install it with: {INSTALL}") from e
+def _scenarios(name: str) -> list[str]:
+    vmas = import_path(name, "vmas", "pip install 'shoal[vmas]'")
     return sorted({*vmas.scenarios, *vmas.mpe_scenarios, *vmas.debug_scenarios})
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from common.errors import ShoalError
 from common.run.directory import RunDirectory
-from common.worlds import FOREIGN
+from common.worlds import is_foreign
 from deploy.local.config import TrainConfig
 from deploy.local.live_display import Display
 from shoal.commands.diagnose.cli import print_warnings_after_training
@@ -65,8 +65,7 @@ class Artifacts:
             self._dashboard.stop_serving()
 
     def _make(self, task: Task, stopped: Callable[[], bool]) -> Answer:
-        is_foreign = self._directory.run.spec.scenario.startswith(FOREIGN)
-        return make_in_child(task, stopped) if is_foreign else make(task)
+        return make_in_child(task, stopped) if is_foreign(self._directory.run.spec.scenario) else make(task)
 
     def _film(self, directory: RunDirectory, episodes: int, stopped: Callable[[], bool]) -> None:
         output = str(directory.path / FILM_FILE)

@@ -1,0 +1,161 @@
+"""A child process that checks a world: `python -m shoal.commands.check.check_process PIPE PARENT`.
+
+`check.py` starts it. What the world prints goes into a file of this process, which counts the lines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+import time
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any, BinaryIO
+
+import msgspec
+
+from common.process.child_process import kill_session_with_parent, make_pipe_private
+from common.process.exit import DONE
+from common.run.players import with_sides
+from common.worlds import World, make_world, world_spaces
+from common.worlds.adapters.conversion import reports
+from common.worlds.adapters.first_copy import fault_of
+from shoal.commands.check.figures import AgentsFound, Began, Contract, Message, Task, Warned
+from shoal.commands.check.measurements import (
+    API_TEST,
+    BATCHED_COPIES,
+    constant_kinds,
+    measure_rate,
+    pettingzoo_test,
+    play,
+    seed_test,
+)
+
+RANDOM_SHARE, CONSTANT_SHARE = 0.6, 0.3
+"""Fractions of the time for random play, and for all constant actions together."""
+_FIRST_LINES = 3
+_MAX_LINE = 200
+
+
+class _Check:
+    """One check: sends the figures of each stage to the parent."""
+
+    def __init__(self, pipe: Connection, task: Task) -> None:
+        self._pipe, self._task = pipe, task
+        self._printed = _redirect_prints()
+
+    def send(self, message: Message) -> None:
+        with contextlib.suppress(OSError):  # the parent is gone
+            self._pipe.send_bytes(msgspec.msgpack.encode(message))
+
+    def run(self) -> None:
+        """Makes the world and measures it stage by stage; raises what the world raises."""
+        task = self._task
+        self.send(Began("making one copy"))
+        started_at = time.monotonic()
+        world = self._make()
+        try:
+            made_s = time.monotonic() - started_at
+            for line in reports():
+                self.send(Warned(line))
+            agents = with_sides(world.spec, task.sides)
+            self.send(AgentsFound(agents, world_spaces(world), made_s))
+            self.send(Began("random actions"))
+            lines_before = self._lines()
+            found = play(world, "random", seconds=RANDOM_SHARE * task.seconds, seed=task.seed, columns=True)
+            lines = self._lines()[len(lines_before) :]
+            first = tuple(line[:_MAX_LINE] for line in lines[:_FIRST_LINES])
+            self.send(msgspec.structs.replace(found, printed=first, printed_lines=len(lines)))
+            kinds = constant_kinds(world.spec)
+            for kind in kinds:
+                self.send(Began(f"constant actions ({kind})"))
+                budget = CONSTANT_SHARE * task.seconds / len(kinds)
+                self.send(play(world, kind, seconds=budget, max_steps=max(found.steps // 4, 1), seed=task.seed))
+        finally:
+            self.send(Began("close()"))
+            world.close()
+        if not hasattr(world, "wrap"):
+            self._send_rate(CONSTANT_SHARE * task.seconds / 4)
+        self.send(Began("the contract: the same seed twice"))
+        self.send(seed_test(self._make, task.seed))
+        self.send(Began("the contract: PettingZoo's test"))
+        self.send(self._pettingzoo_test())
+
+    def _send_rate(self, seconds: float) -> None:
+        """Measures a batched world with as many copies as a worker has by default."""
+        self.send(Began(f"{BATCHED_COPIES} copies at once"))
+        world = self._make(BATCHED_COPIES)
+        try:
+            self.send(measure_rate(world, seconds, self._task.seed))
+        finally:
+            world.close()
+
+    def _pettingzoo_test(self) -> Contract:
+        world = self._make()
+        try:
+            wrap = getattr(world, "wrap", None)
+            if wrap is None:
+                return Contract(API_TEST, skipped="this world is batched, not a ParallelEnv")
+            envs: list[Any] = []
+
+            def collect(env: Any) -> Any:
+                envs.append(env)
+                return env
+
+            wrap(collect)
+            return pettingzoo_test(envs[0])
+        finally:
+            world.close()
+
+    def _make(self, copies: int = 1) -> World:
+        task = self._task
+        return make_world(
+            task.name, copies, seed=task.seed, options=task.options, max_episode_steps=task.max_episode_steps or 0
+        )
+
+    def _lines(self) -> list[str]:
+        sys.stdout.flush()
+        self._printed.seek(0)
+        return self._printed.read().decode(errors="replace").splitlines()
+
+
+class _WarningSender(logging.Handler):
+    """Sends the warnings of the adapters to the parent."""
+
+    def __init__(self, check: _Check) -> None:
+        super().__init__(logging.WARNING)
+        self._check = check
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._check.send(Warned(record.getMessage()))
+
+
+def _redirect_prints() -> BinaryIO:
+    """Redirects the standard output to a file without a name, and returns the file."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115  (open until the process ends)
+    sys.stdout.flush()
+    os.dup2(file.fileno(), 1)
+    return file
+
+
+def main() -> None:
+    """Checks the world of the parent's task and ends the process at once, whatever the world left running."""
+    pipe, parent = Connection(int(sys.argv[1])), int(sys.argv[2])
+    make_pipe_private(pipe)
+    kill_session_with_parent(parent)
+    check = _Check(pipe, msgspec.msgpack.decode(pipe.recv_bytes(), type=Task))
+    logger = logging.getLogger("common.worlds")
+    logger.addHandler(_WarningSender(check))
+    logger.propagate = False
+    try:
+        check.run()
+    except BaseException as e:  # noqa: BLE001  (the process ends here)
+        check.send(fault_of(e, traceback.format_exc()))
+    os._exit(DONE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""The result of a check as text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from common.run.players import players
+from common.run.run import RunSpec
+from common.spec import AgentSpec, Box
+from shoal.commands.check.check import WorldCheck
+from shoal.commands.check.figures import Column, Rate
+from shoal.commands.check.findings import Suggestion
+from shoal.commands.check.measurements import mean_with_error
+from shoal.number_format import duration, significant
+
+_SIGNS = {"error": "ERROR", "warning": "warning", "note": "note"}
+_AGENT_COLUMNS = ("agent", "side", "observes", "acts", "smallest", "largest", "constant", "rewards")
+_ACTORS = 2
+"""Workers of `shoal train` by default."""
+
+
+def print_check(check: WorldCheck, spec: RunSpec, screen: Console) -> None:
+    """Prints the check: agents, episodes, speed, findings, and settings to paste."""
+    for part in _parts(check, spec):
+        screen.print(part, soft_wrap=True, highlight=False)
+
+
+def _parts(check: WorldCheck, spec: RunSpec) -> Iterable[RenderableType]:
+    if check.agents is not None:
+        yield _agents(check, spec)
+    if check.plays:
+        yield _episodes(check)
+    if (random := check.plays.get("random")) and random.steps:
+        yield _speed(check.rate or Rate(1, random.steps, random.seconds))
+    for test in check.contract:
+        result = f"skipped: {test.skipped}" if test.skipped else test.problem or "passed"
+        yield Text(f"contract: {test.test}: {result}")
+    for finding in check.findings:
+        advice = f" {finding.to_do}" if finding.to_do else ""
+        yield Text(f"{_SIGNS[finding.level]} ({finding.topic}): {_sentence(finding.seen)}{advice}")
+    if not check.findings:
+        yield Text("Nothing to fix was found.")
+    yield Text(_next(check))
+
+
+def _agents(check: WorldCheck, spec: RunSpec) -> Table:
+    table = Table(
+        "agent", "side", "observes", "acts", "smallest", "largest", "constant", "rewards", box=None, pad_edge=False
+    )
+    if check.agents is None:
+        return table
+    play = check.plays.get("random")
+    for i, agent in enumerate(check.agents.agents):
+        columns = play.observations[i] if play and play.observations else ()
+        table.add_row(
+            agent.name,
+            agent.team,
+            f"{agent.obs_dim} numbers",
+            _actions(agent),
+            *_scales(columns),
+            significant(play.reward_size[i]) if play else "",
+        )
+    names = ", ".join(player.name for player in players(check.agents, spec.algorithm.name).agents)
+    table.caption = f"players: {names}" if len(names) < 200 else None
+    table.caption_justify = "left"
+    return table
+
+
+def _scales(columns: tuple[Column, ...]) -> tuple[str, str, str]:
+    """Returns smallest and largest number of the observations, and how many numbers never changed."""
+    if not columns:
+        return "", "", ""
+    constant = sum(column.low == column.high for column in columns)
+    low, high = min(column.low for column in columns), max(column.high for column in columns)
+    return significant(low), significant(high), f"{constant} of {len(columns)}"
+
+
+def _actions(agent: AgentSpec) -> str:
+    parts = []
+    for part in agent.parts:
+        if isinstance(part, Box):
+            parts.append(f"{part.size} in [{min(part.low):g}, {max(part.high):g}]")
+        else:
+            parts.append(f"1 of {part.n}")
+    return ", ".join(parts) if len(parts) <= 4 else f"{', '.join(parts[:3])} and {len(parts) - 3} more"
+
+
+def _episodes(check: WorldCheck) -> Table:
+    table = Table("actions", "return", "95 % +-", "episodes", "length", "ended by", box=None, pad_edge=False)
+    for kind, play in check.plays.items():
+        mean, half = mean_with_error(play.returns)
+        lengths = f"{min(play.lengths)} to {max(play.lengths)}" if play.lengths else f"over {play.steps:,}"
+        ends = (
+            f"{play.terminated} terminated, {len(play.lengths) - play.terminated} truncated"
+            if play.lengths
+            else "nothing"
+        )
+        table.add_row(kind, significant(mean, 4), significant(half), str(len(play.lengths)), lengths, ends)
+    return table
+
+
+def _speed(measured: Rate) -> Text:
+    rate = measured.steps / max(measured.seconds, 1e-9)
+    copies = f"{measured.copies} copies" if measured.copies > 1 else "one copy"
+    return Text(
+        f"speed: {significant(rate)} steps/s in one process with {copies}; {_ACTORS} actors make a million steps in"
+        f" {duration(1e6 / (rate * _ACTORS))}, if each has a core and the learner keeps up"
+    )
+
+
+def _next(check: WorldCheck) -> str:
+    if not check.ok:
+        return f"checked in {duration(check.seconds)}: fix the errors before training."
+    settings = "".join(f" {_option(one)}" for one in check.suggestions)
+    reasons = "".join(f"\n  {one.setting}: {one.reason}" for one in check.suggestions)
+    return f"checked in {duration(check.seconds)}. Next: shoal train {check.world}{settings}{reasons}"
+
+
+def _option(one: Suggestion) -> str:
+    value = str(one.value).lower() if isinstance(one.value, bool) else one.value
+    return f"--max-episode-steps {value}" if one.setting == "episode.max_steps" else f"--set {one.setting}={value}"
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."

@@ -84,9 +84,9 @@ class _Check:
         obs = self._first_obs(world.reset(seeds))
         again = self._first_obs(world.reset(seeds))
         self._require_equal(obs, again, "reset(seeds) twice with the same seeds gave different first observations")
-        turned = self._first_obs(world.reset(seeds[::-1]))[::-1]
+        swapped = self._first_obs(world.reset(seeds[::-1]))[::-1]
         fault = "a seed gave another start in another copy; the start of copy c must depend on seeds[c] only"
-        self._require_equal(obs, turned, fault)
+        self._require_equal(obs, swapped, fault)
         world.close()
         first, second = self._make(), self._make()
         self._require_equal(first.reset(), second.reset(), "two worlds made with the same seed gave different starts")

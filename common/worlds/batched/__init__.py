@@ -4,7 +4,7 @@
 
 | module           | contains                                                                                       |
 |------------------|------------------------------------------------------------------------------------------------|
-| own_code.py      | `batched:package.module` and `batched:package.module:attribute`                                |
+| user_module.py      | `batched:package.module` and `batched:package.module:attribute`                                |
 | vmas.py          | `vmas:SCENARIO`: all copies in one VMAS environment                                            |
 | checked_world.py | CheckedWorld: checks every result, applies the rules for episodes, and names copy, step, agent |
 

@@ -110,7 +110,7 @@ FAMILIES = (
         "batched:my_module",
         "",
         "",
-        "common.worlds.batched.own_code",
+        "common.worlds.batched.user_module",
         is_batched=True,
     ),
 )

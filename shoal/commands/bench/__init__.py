@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from shoal.commands.bench import actor, end_to_end, learner, memory, own_world, peers, policy, replay, weights, worlds
+from shoal.commands.bench import actor, end_to_end, learner, memory, peers, policy, replay, weights, world_rates, worlds
 from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.measurements import BenchProgress, BenchRow
 
@@ -25,7 +25,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "memory": memory.rows,
     "end-to-end": end_to_end.rows,
     "peers": peers.rows,
-    "world": own_world.rows,
+    "world": world_rates.rows,
 }
 BY_NAME_ONLY = ("peers", "world")
 """Benchmarks that run only if named: peers downloads gigabytes, and world needs the name of a world."""

@@ -13,7 +13,7 @@ import msgspec
 from common.errors import ShoalError
 from common.process.exit import INTERRUPTED
 from common.process.parent import die_with_parent
-from shoal.commands.bench import BENCHMARKS, BenchConfig, own_world
+from shoal.commands.bench import BENCHMARKS, BenchConfig, world_rates
 
 
 def main() -> int:
@@ -24,7 +24,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     die_with_parent(int(parent))
     try:
-        for line in own_world.rows_of(names, config) if names else BENCHMARKS[name](config):
+        for line in world_rates.rows_of(names, config) if names else BENCHMARKS[name](config):
             sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
             sys.stdout.flush()
     except ShoalError as e:

@@ -20,9 +20,10 @@ import msgspec
 from common.process.child_process import kill_session_with_parent, make_pipe_private
 from common.process.exit import DONE
 from common.run.players import with_sides
-from common.worlds import World, make_world, world_spaces
+from common.worlds import World, is_batched, make_world, world_spaces
 from common.worlds.adapters.conversion import reports
 from common.worlds.adapters.first_copy import fault_of
+from common.worlds.adapters.pettingzoo import PettingZooWorld
 from shoal.commands.check.figures import AgentsFound, Began, Contract, Message, Task, Warned
 from shoal.commands.check.measurements import (
     API_TEST,
@@ -77,12 +78,15 @@ class _Check:
         finally:
             self.send(Began("close()"))
             world.close()
-        if not hasattr(world, "wrap"):
+        if self._is_batched(world):
             self._send_rate(CONSTANT_SHARE * task.seconds / 4)
         self.send(Began("the contract: the same seed twice"))
         self.send(seed_test(self._make, task.seed))
         self.send(Began("the contract: PettingZoo's test"))
         self.send(self._pettingzoo_test())
+
+    def _is_batched(self, world: World) -> bool:
+        return is_batched(world.name) or not hasattr(world, "wrap")
 
     def _send_rate(self, seconds: float) -> None:
         """Measures a batched world with as many copies as a worker has by default."""
@@ -96,8 +100,7 @@ class _Check:
     def _pettingzoo_test(self) -> Contract:
         world = self._make()
         try:
-            wrap = getattr(world, "wrap", None)
-            if wrap is None:
+            if self._is_batched(world) or not isinstance(world, PettingZooWorld):
                 return Contract(API_TEST, skipped="this world is batched, not a ParallelEnv")
             envs: list[Any] = []
 
@@ -105,7 +108,7 @@ class _Check:
                 envs.append(env)
                 return env
 
-            wrap(collect)
+            world.wrap(collect)
             return pettingzoo_test(envs[0])
         finally:
             world.close()

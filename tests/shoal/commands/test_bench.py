@@ -26,10 +26,10 @@ from shoal.commands.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig, BenchRow
 from shoal.commands.bench.cli import bench, measure
 from shoal.commands.bench.load_generator import ROWS, LoadGenerator, fill, make_run, record
 from shoal.commands.bench.measurements import as_text, compare, rate, row
-from shoal.commands.bench.own_world import measure_rate, process_counts
 from shoal.commands.bench.peers.environment import PeerEnvironment
 from shoal.commands.bench.processes import Processes
 from shoal.commands.bench.sampling_load import SamplingClient
+from shoal.commands.bench.world_rates import measure_rate, process_counts
 
 
 def test_a_row_has_the_ratio_to_its_baseline() -> None:

@@ -79,7 +79,7 @@ class VmasWorld:
         # All VMAS environments of a process share one generator: each world swaps its own state in.
         self._shared_randomness: list[Any] = vmas.simulator.environment.Environment.vmas_random_state
         self._randomness = list(self._shared_randomness)
-        with self._isolated_randomness(), warnings.catch_warnings(record=True) as caught:
+        with self._isolated(), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             self._env = vmas.make_env(
                 scenario=scenario,
@@ -102,7 +102,7 @@ class VmasWorld:
 
     def reset(self, seeds: Sequence[int] | None = None) -> Float32Array:
         """Starts a new episode in every copy; copy c with the generator seeded by `seeds[c]`."""
-        with self._isolated_randomness():
+        with self._isolated():
             self._env.reset(return_observations=False)
             for copy, seed in enumerate(seeds or ()):
                 self._env.seed(seed)
@@ -113,14 +113,14 @@ class VmasWorld:
 
     def reset_copies(self, copies: NDArray[np.intp]) -> Float32Array:
         """Starts new episodes in some copies and returns their first observations `[len(copies), sum obs]`."""
-        with self._isolated_randomness():
+        with self._isolated():
             self._reset(copies)
             return self._observe()[copies]
 
     def step(self, actions: Float32Array) -> Step:
         """Steps every copy, and resets the copies whose episode ended."""
         np.clip(actions, self._low, self._high, out=actions)
-        with self._isolated_randomness():
+        with self._isolated():
             obs, rewards, terminated, truncated, _ = self._env.step(self._as_tensors(actions))
             next_obs = self._joined(obs)
             over: BoolArray = (terminated | truncated).cpu().numpy()
@@ -135,16 +135,23 @@ class VmasWorld:
 
     def render(self) -> NDArray[np.uint8]:
         """Returns the picture of the first copy `[height, width, 3]`."""
-        with self._isolated_randomness():
+        with self._isolated():
             return np.asarray(self._env.render(mode="rgb_array", env_index=0), np.uint8)
 
     @contextmanager
-    def _isolated_randomness(self) -> Iterator[None]:
+    def _isolated(self) -> Iterator[None]:
+        """Lets VMAS draw from this world's generator, and compute in one thread.
+
+        VMAS' operations are small: on a busy machine a second thread made steps of 32 copies ten times as slow.
+        """
         shared, others = self._shared_randomness, list(self._shared_randomness)
         shared[:] = self._randomness
+        threads = self._torch.get_num_threads()
+        self._torch.set_num_threads(1)
         try:
             yield
         finally:
+            self._torch.set_num_threads(threads)
             self._randomness = list(shared)
             shared[:] = others
 

@@ -19,7 +19,7 @@ def actions(world, steps=1, seed=0):
 def test_steps_are_those_of_vmas():
     world = make_world("vmas:simple_spread", 3, seed=7)
     env = vmas.make_env("simple_spread", num_envs=3, seed=7, terminated_truncated=True)
-    with world._inner._isolated_randomness():
+    with world._inner._isolated():
         world._inner._env.seed(7)
     env.seed(7)
     np.testing.assert_array_equal(world.reset(), np.concatenate(env.reset(), axis=1))

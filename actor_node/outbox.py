@@ -37,7 +37,7 @@ def make_chunk(
     copies: int = 0,
     ends: bytes = b"",
 ) -> PendingChunk:
-    """Returns a chunk of `count` records with the checksum of its payload; see `Chunk` for the fields."""
+    """Returns a chunk of `count` records, with the checksum of its payload; the parameters are fields of `Chunk`."""
     chunk = Chunk(
         actor=actor,
         incarnation=incarnation,

@@ -1,6 +1,6 @@
 """A worker's session with its replay server, and its subscription to the learner's weights.
 
-This is the only module of the actor node with ZeroMQ sockets. The supervisor uses BusyReporter alone.
+The supervisor has a separate connection, for workers that cannot report (`monitoring/busy_reporter.py`).
 
     worker --Hello--> replay            each second until Welcome; NotReady: no learner has opened the run yet
     worker --Chunk--> replay            while the credit lasts; pending until acknowledged
@@ -32,7 +32,6 @@ from common.wire.keys import Keys
 from common.wire.messages import (
     Ack,
     ActorReport,
-    Busy,
     Bye,
     Fenced,
     Gap,
@@ -143,7 +142,11 @@ class ReplaySession:
     def add_chunk(
         self, count: int, policy_version: int, payload: Buffer, *, copies: int = 0, ends: bytes = b""
     ) -> None:
-        """Adds a chunk of `count` records; it is sent now or once the connection allows. See `Chunk` for the fields."""
+        """Adds a chunk of `count` records, and sends it now or once the connection allows.
+
+        policy_version: of the weights that chose the actions. copies: world copies that stepped together; 0 = unknown.
+        ends: one bit a record, highest bit first: whether the episode ended with it.
+        """
         if self.run is None:
             raise RuntimeError("add_chunk() before the run is known")
         pending = make_chunk(
@@ -279,31 +282,6 @@ class ReplaySession:
         self.weights_rejected += 1
         self.weights_refused = reason
         _log.warning("rejected weights: %s", reason)
-
-
-class BusyReporter:
-    """Reports to replay servers for workers that cannot because a call of the user's code runs.
-
-    It connects when it first reports.
-    """
-
-    def __init__(self, keys: Keys | None = None) -> None:
-        self._keys = keys
-        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
-        self._clients: dict[str, Client] = {}
-
-    def send(self, replay_url: str, busy: Busy) -> None:
-        """Sends a message, or drops it without a connection: the next one follows within seconds."""
-        if self._context is None:
-            self._context = zmq.Context()
-        if replay_url not in self._clients:
-            self._clients[replay_url] = Client(self._context, replay_url, keys=self._keys)
-        self._clients[replay_url].send(busy)
-
-    def close(self) -> None:
-        """Closes the connections."""
-        if self._context is not None:
-            self._context.destroy(linger=0)
 
 
 def _acts_alike(old: Run, new: Run) -> bool:

@@ -26,7 +26,9 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 import msgspec
 
 from actor_node.config import ActorConfig
-from actor_node.environment_calls import (
+from actor_node.metrics import make_registry
+from actor_node.monitoring.busy_reporter import BusyReporter
+from actor_node.monitoring.environment_calls import (
     LONG_CALL_S,
     Call,
     CallTable,
@@ -34,11 +36,9 @@ from actor_node.environment_calls import (
     describe_call,
     describe_long_call,
 )
-from actor_node.metrics import make_registry
-from actor_node.replay_session import BusyReporter
-from actor_node.shared_metrics import Shared, WorkerMetrics, shared_memory
+from actor_node.monitoring.shared_metrics import NodeMemory, WorkerMetrics, allocate_node_memory
+from actor_node.monitoring.worker_exits import MAX_LINE_CHARACTERS, WorkerFailure, worker_exit
 from actor_node.worker import WorkerConfig, run_worker
-from actor_node.worker_exits import MAX_LINE, WorkerFailure, worker_exit
 from common.process.failure_note import FailureNote
 from common.process.health import Health, HttpPort
 from common.process.restart_policy import GiveUp, RestartPolicy
@@ -51,12 +51,13 @@ CALL_CHECK_PERIOD_S = 1.0
 REPORT_OVERDUE_S = 2.0
 """The supervisor reports for a worker in a call of the user's code that has not reported for this time."""
 KILL_AFTER_DRAIN_S = 2.0
+"""A worker that still runs this long after the drain time is killed."""
 CLOSE_TIMEOUT_S = 5.0
 """A worker that takes longer to close its environments is killed."""
 _log = logging.getLogger(__name__)
 
 
-class Slot:
+class SupervisedWorker:
     """One of the node's n workers: its process, if it runs, and its history over all restarts."""
 
     def __init__(self, index: int) -> None:
@@ -67,23 +68,23 @@ class Slot:
         """Monotonic time of the next start, while no process runs."""
         self.chunks_before = 0.0
         """Chunks that the earlier processes of this worker collected."""
-        self.policy = RestartPolicy(f"worker {index}")
+        self.restart_policy = RestartPolicy(f"worker {index}")
         self.last_fault = ""
         self.logged_details = ""
         """Details of the last failure that was logged with details."""
         self.next_call_warning_s = 0.0
-        """Duration at which the current call is logged next."""
+        """The current call is logged when it has run this long; doubles with each log line."""
 
 
 class Node:
-    """The workers of one node and the memory that they share."""
+    """The supervisor's view of one node: its workers, and the memory that it shares with them."""
 
     def __init__(self, config: ActorConfig, note: FailureNote) -> None:
         self._config, self._note = config, note
         self._context: SpawnContext = multiprocessing.get_context("spawn")
-        self._shared: Shared = shared_memory(self._context, config.n)
+        self._shared: NodeMemory = allocate_node_memory(self._context, config.n)
         self.metrics, self._calls = WorkerMetrics(self._shared), CallTable(self._shared.calls)
-        self.slots = [Slot(index) for index in range(config.n)]
+        self.workers = [SupervisedWorker(index) for index in range(config.n)]
         self.name = config.name or f"{socket.gethostname()[:80]}-{secrets.token_hex(3)}"
         self.metrics_url = ""
         self._busy_reporter = BusyReporter(load_keys(config.keys))
@@ -94,41 +95,41 @@ class Node:
         while not stop.requested:
             now = time.monotonic()
             health.beat()
-            for slot in self.slots:
-                if slot.process is not None and not slot.process.is_alive():
-                    self._handle_exit(slot, now)
-                if slot.process is None and slot.start_at <= now:
-                    self._start(slot)
-            alive = sum(_is_alive(slot) for slot in self.slots)
-            health.not_ready = "" if alive == len(self.slots) else f"{alive} of {len(self.slots)} workers run"
+            for worker in self.workers:
+                if worker.process is not None and not worker.process.is_alive():
+                    self._handle_exit(worker, now)
+                if worker.process is None and worker.start_at <= now:
+                    self._start(worker)
+            alive = sum(_is_alive(worker) for worker in self.workers)
+            health.not_ready = "" if alive == len(self.workers) else f"{alive} of {len(self.workers)} workers run"
             if now - self._calls_checked_at >= CALL_CHECK_PERIOD_S:
                 self._calls_checked_at = now
-                for slot in self.slots:
-                    self._check_call(slot, now)
-            sentinels = [slot.process.sentinel for slot in self.slots if slot.process is not None]
+                for worker in self.workers:
+                    self._check_call(worker, now)
+            sentinels = [worker.process.sentinel for worker in self.workers if worker.process is not None]
             multiprocessing.connection.wait(sentinels, timeout=POLL_S) if sentinels else stop.wait(POLL_S)
 
-    def _start(self, slot: Slot) -> None:
-        self.metrics.reset_gauges(slot.index)
-        self._calls.clear(slot.index)
-        slot.chunks_before, slot.next_call_warning_s = self._chunks(slot), LONG_CALL_S
-        slot.failure_pipe, child_end = self._context.Pipe(duplex=False)
-        config = self._worker_config(slot)
-        slot.process = self._context.Process(
+    def _start(self, worker: SupervisedWorker) -> None:
+        self.metrics.reset_gauges(worker.index)
+        self._calls.clear(worker.index)
+        worker.chunks_before, worker.next_call_warning_s = self._chunks(worker), LONG_CALL_S
+        worker.failure_pipe, child_end = self._context.Pipe(duplex=False)
+        config = self._worker_config(worker)
+        worker.process = self._context.Process(
             target=run_worker, args=(config, self._shared, child_end), name=config.name
         )
-        slot.process.start()
+        worker.process.start()
         child_end.close()
 
-    def _worker_config(self, slot: Slot) -> WorkerConfig:
+    def _worker_config(self, worker: SupervisedWorker) -> WorkerConfig:
         config = self._config
         return WorkerConfig(
-            index=slot.index,
+            index=worker.index,
             workers=config.n,
-            name=self._worker_name(slot),
+            name=self._worker_name(worker),
             copies=config.copies,
             chunk_steps=config.chunk_steps,
-            replay=self._replay_of(slot),
+            replay=self._replay_of(worker),
             weights=config.weights,
             keys=config.keys,
             drain_s=config.drain,
@@ -136,71 +137,71 @@ class Node:
             metrics_url=self.metrics_url,
             supervisor=os.getpid(),
             audit=config.audit,
-            restarts=slot.policy.restarts,
-            last_fault=slot.last_fault,
+            restarts=worker.restart_policy.restarts,
+            last_fault=worker.last_fault,
         )
 
-    def _worker_name(self, slot: Slot) -> str:
-        return f"{self.name}-{slot.index}"
+    def _worker_name(self, worker: SupervisedWorker) -> str:
+        return f"{self.name}-{worker.index}"
 
-    def _replay_of(self, slot: Slot) -> str:
-        return self._config.replay[slot.index % len(self._config.replay)]
+    def _replay_of(self, worker: SupervisedWorker) -> str:
+        return self._config.replay[worker.index % len(self._config.replay)]
 
-    def _chunks(self, slot: Slot) -> float:
-        return float(self.metrics.column("chunks")[slot.index])
+    def _chunks(self, worker: SupervisedWorker) -> float:
+        return float(self.metrics.column("chunks")[worker.index])
 
-    def _handle_exit(self, slot: Slot, now: float) -> None:
+    def _handle_exit(self, worker: SupervisedWorker, now: float) -> None:
         """Schedules the restart of a worker that ended; raises its failure if a restart cannot help."""
-        if slot.process is None or slot.failure_pipe is None:
+        if worker.process is None or worker.failure_pipe is None:
             return
-        code = slot.process.exitcode or 0
-        slot.process.join()
-        _kill_group(slot.process.pid)
-        failure = _receive_failure(slot.failure_pipe)
-        slot.process = None
-        collected = self._chunks(slot) > slot.chunks_before
-        call = describe_call(self._calls.read(slot.index))
-        outcome = slot.policy.decide(worker_exit(code, failure, collected=collected, call=call))
-        self._calls.clear(slot.index)
+        code = worker.process.exitcode or 0
+        worker.process.join()
+        _kill_group(worker.process.pid)
+        failure = _receive_failure(worker.failure_pipe)
+        worker.process = None
+        collected = self._chunks(worker) > worker.chunks_before
+        call = describe_call(self._calls.read(worker.index))
+        outcome = worker.restart_policy.decide(worker_exit(code, failure, collected=collected, call=call))
+        self._calls.clear(worker.index)
         if isinstance(outcome, GiveUp):
             raise outcome.error
         line, _, details = outcome.reason.partition("\n")
-        if details == slot.logged_details:
+        if details == worker.logged_details:
             details = ""
         else:
-            slot.logged_details = details
-        slot.last_fault, slot.start_at = line[:MAX_LINE], now + outcome.delay_s
-        restart = f"restarts in {outcome.delay_s:.1f} s (restart {slot.policy.restarts})"
-        summary = f"worker {slot.index}: {line}; {restart}"
+            worker.logged_details = details
+        worker.last_fault, worker.start_at = line[:MAX_LINE_CHARACTERS], now + outcome.delay_s
+        restart = f"restarts in {outcome.delay_s:.1f} s (restart {worker.restart_policy.restarts})"
+        summary = f"worker {worker.index}: {line}; {restart}"
         text = f"{summary}\n{details}" if details else summary
         _log.warning("%s", text)
-        self._note.append(text, lasting=False, mended=True)
+        self._note.append(text, lasting=False, handled=True)
 
-    def _check_call(self, slot: Slot, now: float) -> None:
+    def _check_call(self, worker: SupervisedWorker, now: float) -> None:
         """Reports for a worker whose current call keeps it from reporting, and logs or ends a call that lasts long."""
-        current = self._calls.read(slot.index)
-        if slot.process is None or not _is_alive(slot) or not current.started_at:
+        current = self._calls.read(worker.index)
+        if worker.process is None or not _is_alive(worker) or not current.started_at:
             return
         duration_s = current.duration_s(now)
         if current.call is Call.CLOSING:
             if duration_s >= CLOSE_TIMEOUT_S:
                 call = describe_call(current)
-                _log.warning("worker %d: %s did not return in %.0f s; killed", slot.index, call, CLOSE_TIMEOUT_S)
-                slot.process.kill()
+                _log.warning("worker %d: %s did not return in %.0f s; killed", worker.index, call, CLOSE_TIMEOUT_S)
+                worker.process.kill()
             return
         if current.reported_at and now - current.reported_at > REPORT_OVERDUE_S:
-            busy = Busy(self._worker_name(slot), current.incarnation, describe_activity(current, now))
-            self._busy_reporter.send(self._replay_of(slot), busy)
+            busy = Busy(self._worker_name(worker), current.incarnation, describe_activity(current, now))
+            self._busy_reporter.send(self._replay_of(worker), busy)
         if duration_s < LONG_CALL_S:
-            slot.next_call_warning_s = LONG_CALL_S
-        elif duration_s >= slot.next_call_warning_s:
-            slot.next_call_warning_s *= 2.0
-            _log.warning("worker %d: %s", slot.index, describe_long_call(current, now))
+            worker.next_call_warning_s = LONG_CALL_S
+        elif duration_s >= worker.next_call_warning_s:
+            worker.next_call_warning_s *= 2.0
+            _log.warning("worker %d: %s", worker.index, describe_long_call(current, now))
 
     def end(self) -> None:
         """Ends all workers: they finish their step and send what they collected, or are killed after the drain time."""
         asked_at = self._shared.stop_at[0] = time.monotonic()
-        running = [slot for slot in self.slots if _is_alive(slot)]
+        running = [worker for worker in self.workers if _is_alive(worker)]
         _terminate(running)
         half = asked_at + self._config.drain / 2.0
         self._join(running, half)
@@ -208,25 +209,25 @@ class Node:
         # sent in the remaining half of the drain time.
         _terminate(running)
         self._join(running, asked_at + self._config.drain + KILL_AFTER_DRAIN_S)
-        for slot in running:
-            if slot.process is None:
+        for worker in running:
+            if worker.process is None:
                 continue
-            if slot.process.is_alive():
-                call = describe_call(self._calls.read(slot.index))
+            if worker.process.is_alive():
+                call = describe_call(self._calls.read(worker.index))
                 reason = f": {call} did not return" if call else ""
-                _log.warning("worker %d did not end in time; killed%s", slot.index, reason)
-                slot.process.kill()
-                slot.process.join()
-        for slot in self.slots:
+                _log.warning("worker %d did not end in time; killed%s", worker.index, reason)
+                worker.process.kill()
+                worker.process.join()
+        for worker in self.workers:
             # This includes workers that ended at the same time as the one whose failure ends the node.
-            if slot.process is not None:
-                _kill_group(slot.process.pid)
+            if worker.process is not None:
+                _kill_group(worker.process.pid)
         self._busy_reporter.close()
 
-    def _join(self, slots: list[Slot], deadline: float) -> None:
-        for slot in slots:
-            if slot.process is not None:
-                slot.process.join(max(0.0, deadline - time.monotonic()))
+    def _join(self, workers: list[SupervisedWorker], deadline: float) -> None:
+        for worker in workers:
+            if worker.process is not None:
+                worker.process.join(max(0.0, deadline - time.monotonic()))
 
 
 def run_node(config: ActorConfig, stop: Stop, note: FailureNote | None = None) -> None:
@@ -238,8 +239,8 @@ def run_node(config: ActorConfig, stop: Stop, note: FailureNote | None = None) -
     node = Node(config, note or FailureNote(None))
     registry = make_registry(
         node.metrics,
-        pids=lambda: _pids(node.slots),
-        restarts=lambda: sum(slot.policy.restarts for slot in node.slots),
+        pids=lambda: _pids(node.workers),
+        restarts=lambda: sum(worker.restart_policy.restarts for worker in node.workers),
     )
     port = HttpPort(config.metrics_host, config.metrics_port, registry, health)
     node.metrics_url = port.url
@@ -261,10 +262,10 @@ def _receive_failure(pipe: multiprocessing.connection.Connection) -> WorkerFailu
         pipe.close()
 
 
-def _terminate(slots: list[Slot]) -> None:
-    for slot in slots:
-        if slot.process is not None and slot.process.is_alive():
-            slot.process.terminate()
+def _terminate(workers: list[SupervisedWorker]) -> None:
+    for worker in workers:
+        if worker.process is not None and worker.process.is_alive():
+            worker.process.terminate()
 
 
 def _kill_group(worker: int | None) -> None:
@@ -274,12 +275,12 @@ def _kill_group(worker: int | None) -> None:
             os.killpg(worker, signal.SIGKILL)
 
 
-def _pids(slots: list[Slot]) -> list[int]:
+def _pids(workers: list[SupervisedWorker]) -> list[int]:
     """Returns the process ids of the running workers."""
-    # Called from the HTTP port's thread: a slot's process may disappear from one line to the next.
-    processes = [process for slot in slots if (process := slot.process) is not None and process.is_alive()]
+    # Called from the HTTP port's thread: a worker's process may disappear from one line to the next.
+    processes = [process for worker in workers if (process := worker.process) is not None and process.is_alive()]
     return [process.pid for process in processes if process.pid is not None]
 
 
-def _is_alive(slot: Slot) -> bool:
-    return slot.process is not None and slot.process.is_alive()
+def _is_alive(worker: SupervisedWorker) -> bool:
+    return worker.process is not None and worker.process.is_alive()

@@ -25,12 +25,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from actor_node.collector import FinishedEpisodes, Interrupted
-from actor_node.environment_calls import Call, CallTable, WatchedEnv, describe_activity
+from actor_node.collection.collector import FinishedEpisodes, Interrupted
+from actor_node.collection.rollout_worker import RolloutWorker, check_chunk_size
+from actor_node.monitoring.environment_calls import Call, CallTable, WatchedEnv, describe_activity
+from actor_node.monitoring.shared_metrics import AckTimes, NodeMemory, WorkerMetrics
+from actor_node.monitoring.worker_exits import WorkerFailure, failure_of
 from actor_node.replay_session import ReplaySession
-from actor_node.rollout_worker import RolloutWorker, check_chunk_size
-from actor_node.shared_metrics import AckTimes, Shared, WorkerMetrics
-from actor_node.worker_exits import WorkerFailure, failure_of
 from common.errors import PeerError, ShoalError
 from common.policy.network import Policy
 from common.process.exit import DONE, FAILED
@@ -39,14 +39,14 @@ from common.process.metrics import run_labels, software_version
 from common.process.parent import die_with_parent
 from common.process.stop import Stop
 from common.run.run import Run
-from common.wire.audit import AuditFile, Life
+from common.wire.audit import AuditFile, ProcessStart
 from common.wire.keys import load_keys
 from common.worlds import World
 
 REPORT_PERIOD_S = 1.0
 IDLE_POLL_S = 0.05
 MAX_CHUNK_S = 1.0
-"""A chunk ends with the first step after this time, whatever its rows."""
+"""A chunk ends with the first step after this time, even if it has fewer rows than requested."""
 CALL_POLL_PERIOD_S = 0.25
 """Shortest time between two polls of the session from within the environments' calls."""
 ORPHAN_PERIOD_S = 1.0
@@ -114,7 +114,7 @@ class WorkerStop(Stop):
             raise Interrupted
 
 
-def run_worker(config: WorkerConfig, shared: Shared, pipe: Connection) -> None:
+def run_worker(config: WorkerConfig, shared: NodeMemory, pipe: Connection) -> None:
     """Runs a worker process; reports a failure through `pipe` before the process ends.
 
     The environment may start threads and processes; what they leave behind ends with the worker. The process leads its
@@ -174,7 +174,7 @@ def _exit(config: WorkerConfig, code: int) -> NoReturn:
     if os.getppid() != config.supervisor:
         # No supervisor is left to end what the environment started.
         os.killpg(0, signal.SIGKILL)
-    # os._exit skips them, and a normal exit waits for threads first.
+    # os._exit runs no exit handlers, and a normal exit first waits for all threads.
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
@@ -185,10 +185,10 @@ def _exit(config: WorkerConfig, code: int) -> NoReturn:
 class Worker:
     """Plays one batch of world copies for one replay server."""
 
-    def __init__(self, config: WorkerConfig, shared: Shared, stop: WorkerStop, reporter: FailureReporter) -> None:
+    def __init__(self, config: WorkerConfig, shared: NodeMemory, stop: WorkerStop, reporter: FailureReporter) -> None:
         self._config, self._metrics, self._stop, self._reporter = config, WorkerMetrics(shared), stop, reporter
         self._calls, self._stop_at = CallTable(shared.calls), shared.stop_at
-        audit = AuditFile(Path(config.audit), Life("actor", config.name)) if config.audit else None
+        audit = AuditFile(Path(config.audit), ProcessStart("actor", config.name)) if config.audit else None
         self._session = ReplaySession(config.name, config.replay, config.weights, audit, load_keys(config.keys))
         self._rollouts = RolloutWorker(config.name, index=config.index, workers=config.workers, copies=config.copies)
         self._ack_times = AckTimes(self._metrics, config.index)
@@ -217,7 +217,7 @@ class Worker:
             raise
 
     def close(self) -> None:
-        """Closes the session, then the environments; the supervisor sees the latter as a call, and limits its time."""
+        """Closes the session, then the environments; the supervisor limits the time of the latter, as of any call."""
         self._session.close()
         self._start_closing()
         try:
@@ -229,7 +229,10 @@ class Worker:
 
     @property
     def _stopping(self) -> bool:
-        """Whether a signal asked the worker to end, or its node where the user's code handles the signals."""
+        """Whether a signal asked the worker to end, or its node did through the shared memory.
+
+        The memory is needed where the user's code has replaced the signal handlers.
+        """
         return self._stop.requested or self._stop_at[0] > 0.0
 
     def _iterate(self) -> None:
@@ -320,7 +323,7 @@ class Worker:
             run,
             seed=self._session.outbox.incarnation,
             on_made=made,
-            on_fault=self._making_failed,
+            on_fault=self._on_making_failed,
             before_reset=watch,
         )
         self._calls.end_chunk(config.index, 0.0)
@@ -363,7 +366,7 @@ class Worker:
         try:
             self._poll(now)
         except ShoalError as e:
-            # Raised from here it would look like an error of the environment.
+            # An error that is raised here would look like one of the environment.
             self._session_error = e
             raise Interrupted from e
 
@@ -371,7 +374,7 @@ class Worker:
         if self._session_error is not None:
             raise self._session_error
 
-    def _making_failed(self, error: BaseException) -> None:
+    def _on_making_failed(self, error: BaseException) -> None:
         """Reports the failure before the copies made so far are closed, which may hang."""
         if not isinstance(error, Interrupted):
             self._reporter.send(failure_of(error))

@@ -1,7 +1,7 @@
 """The tree of Shoal's errors, each with the exit code of a process that ends with it.
 
     ShoalError                1  an operation failed
-      ConfigError             2  bad usage or configuration: names the value and the way out
+      ConfigError             2  bad usage or configuration: names the value and what to do
         FinishedError         2  a run to resume has used its budget: `learner` then exits with code 0
       PeerError               3  a peer cannot be reached, or refuses to serve this process
       LastingError            1  a retry would fail again: a supervisor ends the run instead of restarting the process
@@ -20,7 +20,7 @@ class ShoalError(Exception):
 
 
 class ConfigError(ShoalError):
-    """An option, file or directory of the user cannot be used; the message names the value and the way out."""
+    """An option, file or directory of the user cannot be used; the message names the value and what to do."""
 
     exit_code = 2
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common.errors import LastingError
 
-LONGEST_NAME = 150
+MAX_NAME_CHARACTERS = 150
 """Maximum length of a name [characters]: file systems allow 255 bytes, and suffixes and temporary names are added."""
 
 _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9._-]+")
@@ -55,13 +55,13 @@ def file_names(names: Sequence[str], suffix: str = "") -> list[str]:
 
 
 def _one_component(name: str) -> str:
-    found = name[:LONGEST_NAME].rstrip(".")
+    found = name[:MAX_NAME_CHARACTERS].rstrip(".")
     return f"_{found}" if not found or found[0] in ".-" or _RESERVED.match(found) else found
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Converts an OSError while writing at `path`, such as a full disk, to LastingError with the way out."""
+    """Converts an OSError while writing at `path`, such as a full disk, to a LastingError that says what to do."""
     try:
         yield
     except OSError as e:

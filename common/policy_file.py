@@ -1,4 +1,4 @@
-"""The former module of common.policy.file; it still exports the same names."""
+"""An alias of common.policy.file, for programs that import its former name."""
 
 from common.policy.file import PolicyFile, load_policy, save_policy
 

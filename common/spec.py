@@ -27,10 +27,10 @@ class Box(msgspec.Struct, frozen=True, tag="box", forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         """Raises ValueError for bounds that do not form a box."""
         if not 1 <= len(self.low) == len(self.high):
-            raise ValueError(f"a Box of {len(self.low)} lower and {len(self.high)} upper bounds")
+            raise ValueError(f"a Box has {len(self.low)} lower and {len(self.high)} upper bounds")
         for low, high in zip(self.low, self.high, strict=True):
             if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-                raise ValueError(f"a Box from {low} to {high}")
+                raise ValueError(f"a Box has the bounds {low} and {high}, which must be finite and in order")
 
     @property
     def size(self) -> int:
@@ -46,7 +46,7 @@ class Categorical(msgspec.Struct, frozen=True, tag="categorical", forbid_unknown
     def __post_init__(self) -> None:
         """Raises ValueError for a choice among fewer than one."""
         if self.n < 1:
-            raise ValueError(f"a Categorical among {self.n}")
+            raise ValueError(f"a Categorical has {self.n} choices; it needs at least one")
 
     @property
     def size(self) -> int:
@@ -58,10 +58,11 @@ Part = Box | Categorical
 
 
 class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One agent: its name, team, observation and action sizes, and its position in the joint vectors."""
+    """One agent: its name, side, observation and action sizes, and its position in the joint vectors."""
 
     name: str
     team: str
+    """Name of its side."""
     obs_dim: int
     parts: tuple[Part, ...]
     obs_start: int
@@ -115,7 +116,7 @@ class JointSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             obs_start, action_start = agent.obs_slice.stop, agent.action_slice.stop
         if max(obs_start, action_start) > MAX_JOINT_NUMBERS:
             raise ValueError(
-                f"joint vectors of {obs_start} and {action_start} numbers; at most {MAX_JOINT_NUMBERS} are allowed"
+                f"joint vectors have {obs_start} and {action_start} numbers; at most {MAX_JOINT_NUMBERS} are allowed"
             )
 
     @property
@@ -129,17 +130,17 @@ class JointSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return sum(agent.action_dim for agent in self.agents)
 
     @property
-    def teams(self) -> tuple[str, ...]:
+    def sides(self) -> tuple[str, ...]:
         """Names of the sides, in order of first appearance."""
         return tuple(dict.fromkeys(agent.team for agent in self.agents))
 
 
 class AgentsSpec(JointSpec, frozen=True, forbid_unknown_fields=True):
-    """All agents of a world. They observe, act and receive rewards, and their transitions are stored."""
+    """All agents of a world, which observe, act and receive rewards; their transitions are stored."""
 
 
 class PlayersSpec(JointSpec, frozen=True, forbid_unknown_fields=True):
-    """All players of a run. Each has a policy and critics, so policies and weights follow this spec."""
+    """All players of a run, each with a policy and critics; policies and weights follow this spec."""
 
     agents: tuple[PlayerSpec, ...]
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 State = dict[str, npt.NDArray[Any]]
-"""Arrays by name. They are copies, so the object that they were taken from may change afterwards."""
+"""Arrays by name, copied from an object, which may change afterwards."""
 
 
 @runtime_checkable

@@ -10,12 +10,12 @@ from msgspec import Meta
 
 from common.errors import ConfigError
 from common.process.durations import Seconds
-from common.run.run import LEAST_POSITIVE, NonNegative, ReplaySpec
+from common.run.run import MIN_POSITIVE, NonNegative, ReplaySpec
 from common.wire.keys import KeysOption
 from common.wire.sockets import require_local
 
 Durability = Literal["ram", "redis", "fsync"]
-"""What has happened to a chunk before it is acknowledged: it is in RAM, Redis has it, Redis has it on disk."""
+"""Where a chunk is stored before it is acknowledged: in RAM, in Redis, or on the disk of Redis."""
 NO_REDIS = "none"
 
 
@@ -80,7 +80,7 @@ class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     peer_memory: Annotated[
         int,
         Meta(
-            # Messages that are rightly on their way, and freed memory that the allocator retains, are not an attack.
+            # Regular messages in flight, and freed memory that the allocator retains, take up to about 128 MiB.
             ge=128,
             le=2**20,
             description="Memory that incomplete messages of peers may take [MiB]; beyond it all connections are closed,"
@@ -114,12 +114,12 @@ class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return password
 
     def check(self) -> None:
-        """Raises ConfigError for options that contradict each other or open the server to strangers."""
+        """Raises ConfigError for options that contradict each other, or that expose the server without keys."""
         if self.redis == NO_REDIS and self.level != "ram":
             raise ConfigError(f"--durability {self.durability} needs a Redis; pass --redis URL or --durability ram.")
-        if 0 < self.samples_per_insert < LEAST_POSITIVE:
+        if 0 < self.samples_per_insert < MIN_POSITIVE:
             raise ConfigError(
-                f"--samples-per-insert {self.samples_per_insert:g}: expected 0 or at least {LEAST_POSITIVE:g}."
+                f"--samples-per-insert {self.samples_per_insert:g}: expected 0 or at least {MIN_POSITIVE:g}."
             )
         require_local(self.bind, "--bind", insecure=self.insecure, keys=bool(self.keys))
 

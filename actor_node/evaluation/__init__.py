@@ -1,4 +1,4 @@
-"""How good a team is: rollouts without exploration, task metrics, tournaments, ablations.
+"""Evaluation of teams: rollouts without exploration, task metrics, tournaments, ablations.
 
 | question                                   | file                                                                   |
 |--------------------------------------------|------------------------------------------------------------------------|

@@ -1,4 +1,4 @@
-"""Ablations: what a team's return loses if one speaker's messages are zeroed or shuffled.
+"""Ablations: the loss of a team's return if one speaker's messages are zeroed or shuffled.
 
     Policy.act --> joint actions --> one speaker's message replaced --> world.step --> return of each episode
 
@@ -27,7 +27,7 @@ Alter = Callable[[Floats], object]
 
 
 class Ablation(msgspec.Struct, frozen=True):
-    """What one side's return, summed over its agents, loses without one speaker's messages."""
+    """The loss of one side's return, summed over its agents, without one speaker's messages."""
 
     speaker: str
     side: str
@@ -88,14 +88,14 @@ def ablate(run: Run, flat: Floats, episodes: int, seed: int) -> list[Ablation]:
                 *_cost(unchanged[side] - zeroed[side], seed),
                 *_cost(unchanged[side] - shuffled[side], seed),
             )
-            for side in run.joint.teams
+            for side in run.joint.sides
         ]
     return ablations
 
 
 def _by_side(agents: AgentsSpec, returns: Returns) -> dict[str, Returns]:
     """Returns each side's returns `[episodes]`, summed over its agents."""
-    sides = {side: [i for i, agent in enumerate(agents.agents) if agent.team == side] for side in agents.teams}
+    sides = {side: [i for i, agent in enumerate(agents.agents) if agent.team == side] for side in agents.sides}
     return {side: returns[:, members].sum(axis=1) for side, members in sides.items()}
 
 

@@ -67,13 +67,13 @@ def play_episodes(
     progress: Callable[[int], object],
     *,
     max_steps: int = 0,
-    tick: Callable[[], object] = lambda: None,
+    poll: Callable[[], object] = lambda: None,
     wants_more: Callable[[int], bool] = lambda _: True,
 ) -> EpisodeBatch:
     """Plays `episodes` episodes; episode e starts from `reset(seed=seed + e)`.
 
     progress: called with the number of finished episodes. max_steps: limit on steps of an episode; 0 sets none.
-    tick: called before each step. wants_more: called between batches with the number of finished episodes; False ends
+    poll: called before each step. wants_more: called between batches with the number of finished episodes; False ends
     the rollouts.
     """
     batches = []
@@ -82,7 +82,7 @@ def play_episodes(
             break
         count = min(world.copies, episodes - first)
         seeds = range(seed + first, seed + first + world.copies)
-        batches.append(play_batch(world, team, seeds, count, max_steps=max_steps, tick=tick))
+        batches.append(play_batch(world, team, seeds, count, max_steps=max_steps, poll=poll))
         progress(first + count)
     longest = max(batch.played.shape[1] for batch in batches)
     padded = [_padded(batch, longest) for batch in batches]
@@ -101,12 +101,12 @@ def play_batch(
     episodes: int | None = None,
     *,
     max_steps: int = 0,
-    tick: Callable[[], object] = lambda: None,
+    poll: Callable[[], object] = lambda: None,
     recorder: TrajectoryRecorder | None = None,
 ) -> EpisodeBatch:
     """Plays one episode in every copy, copy c from `reset(seed=seeds[c])`; returns the first `episodes` of them.
 
-    episodes: None returns those of all copies. max_steps: limit on steps of an episode; 0 sets none. tick: called
+    episodes: None returns those of all copies. max_steps: limit on steps of an episode; 0 sets none. poll: called
     before each step. recorder: records the transitions of all copies, and may end the batch early.
     """
     obs = world.reset(seeds)
@@ -117,7 +117,7 @@ def play_batch(
     while running[:episodes].any() and not 0 < max_steps <= len(played):
         if recorder is not None and recorder.is_full:
             break
-        tick()
+        poll()
         action = team.act(obs)
         step = world.step(action)
         if recorder is not None:

@@ -144,7 +144,7 @@ def make_copy_set(make: Callable[[int], World], copies: int) -> CopySet:
         raise WorldError(f"the environment could not be made: {exception_text(e)}") from e
 
 
-class _Running(NamedTuple):
+class _RunningEpisode(NamedTuple):
     """An episode in progress."""
 
     number: int
@@ -161,17 +161,17 @@ def play_in_copies(
     *,
     next_number: Callable[[], int | None],
     on_episode: Callable[[Episode], object],
-    tick: Callable[[], object] = lambda: None,
+    poll: Callable[[], object] = lambda: None,
 ) -> None:
     """Plays the episodes that `next_number` returns until it returns None; episode e starts from `reset(seed + e)`.
 
     max_steps: limit on steps of an episode; 0 sets none. on_episode: called with each result, also of failed episodes.
-    tick: called before each step.
+    poll: called before each step.
     """
-    player = _Player(copies, make_actor, seed, max_steps, on_episode)
-    while player.start_free_copies(next_number):
-        tick()
-        player.step()
+    episodes = _RunningEpisodes(copies, make_actor, seed, max_steps, on_episode)
+    while episodes.start_free_copies(next_number):
+        poll()
+        episodes.step()
 
 
 def exception_text(error: BaseException) -> str:
@@ -179,7 +179,7 @@ def exception_text(error: BaseException) -> str:
     return str(error) if isinstance(error, ShoalError) else f"{type(error).__name__}: {error}"
 
 
-class _Player:
+class _RunningEpisodes:
     """The episodes in progress, one for each busy copy."""
 
     def __init__(
@@ -192,7 +192,7 @@ class _Player:
     ) -> None:
         self._copies, self._seed, self._max_steps, self._on_episode = copies, seed, max_steps, on_episode
         self._policies = _CopyPolicies(copies.spec, copies.copies, make_actor)
-        self._running: list[_Running | None] = [None] * copies.copies
+        self._running: list[_RunningEpisode | None] = [None] * copies.copies
         self._has_next = True
 
     def start_free_copies(self, next_number: Callable[[], int | None]) -> bool:
@@ -218,15 +218,15 @@ class _Player:
             self._on_episode(Episode(number, failure=self._copies.failures[copy]))
             return
         self._policies.start_episode(copy, first, self._seed + number)
-        self._running[copy] = _Running(number, np.zeros(len(self._copies.spec.agents)), 0, shared=True)
+        self._running[copy] = _RunningEpisode(number, np.zeros(len(self._copies.spec.agents)), 0, shared=True)
 
-    def _step(self, copy: int, episode: _Running, action: Floats) -> _Running | None:
+    def _step(self, copy: int, episode: _RunningEpisode, action: Floats) -> _RunningEpisode | None:
         """Steps one copy; returns None if its episode is over."""
         step = self._copies.step_copy(copy, action)
         if step is None:
             self._on_episode(Episode(episode.number, failure=self._copies.failures[copy]))
             return None
-        episode = _after(episode, step)
+        episode = _with_step(episode, step)
         self._policies.obs[copy] = step.obs[0]
         is_over = bool(step.episode_over[0])
         if is_over or 0 < self._max_steps <= episode.length:
@@ -236,10 +236,11 @@ class _Player:
         return episode
 
 
-def _after(episode: _Running, step: Step) -> _Running:
+def _with_step(episode: _RunningEpisode, step: Step) -> _RunningEpisode:
+    """Returns the episode with one more step of its copy."""
     reward, present = step.reward[0], step.present[0] > 0
-    paid = reward[present]
-    shared = episode.shared and bool((paid == paid[:1]).all())
+    rewards = reward[present]
+    shared = episode.shared and bool((rewards == rewards[:1]).all())
     return episode._replace(returns=episode.returns + reward, length=episode.length + 1, shared=shared)
 
 

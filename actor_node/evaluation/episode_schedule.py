@@ -1,4 +1,4 @@
-"""How many episodes are played, which one is next, and how long the rest will take."""
+"""The schedule of episodes: how many are played, which one is next, and how long the rest will take."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import NamedTuple
 from actor_node.evaluation.episodes import Episode, Watcher
 
 MIN_EPISODES, MAX_EPISODES = 20, 1_000
-"""Bounds on the number of episodes if the time decides it."""
+"""Bounds on the number of episodes that fit into a time."""
 _FORECAST_AFTER_S = 5.0
+"""The user reads a forecast after this time, if the episodes will take longer than this time [s]."""
 
 
-class Extent(NamedTuple):
-    """How many episodes are played, in how many processes and copies."""
+class PlayLimits(NamedTuple):
+    """The PlayOptions of an environment that is not batched, with the defaults filled in."""
 
     episodes: int
     """0 plays as many as start within the time, from MIN_EPISODES to `max_episodes`."""
     within_s: float
-    """How long episodes start if the time decides [s]."""
+    """Time during which episodes may start, if `episodes` is 0 [s]."""
     processes: int
     """0 plays in this process."""
     copies: int
@@ -27,11 +28,14 @@ class Extent(NamedTuple):
     max_steps: int
     """Limit on steps of an episode; 0 sets none."""
     max_episodes: int = MAX_EPISODES
-    """Largest number of episodes if the time decides."""
+    """Largest number of episodes, if `episodes` is 0."""
 
     @property
     def max_failures(self) -> int:
-        """Failed episodes after which play ends if no episode has succeeded. Failures are reported before successes."""
+        """Failed episodes after which the rollouts end if none has succeeded.
+
+        More than MIN_EPISODES, because a failed episode is shorter than a successful one, so its result arrives first.
+        """
         return MIN_EPISODES + 2 * self.copies * max(self.processes, 1)
 
     @property
@@ -43,7 +47,7 @@ class Extent(NamedTuple):
 class EpisodeSchedule:
     """Hands out episode numbers in order, collects the results, and forecasts the end."""
 
-    def __init__(self, extent: Extent, watcher: Watcher) -> None:
+    def __init__(self, extent: PlayLimits, watcher: Watcher) -> None:
         self._extent, self._watcher = extent, watcher
         self._next = 0
         self._forecast_given = False
@@ -94,4 +98,4 @@ class EpisodeSchedule:
             return
         minutes, seconds = divmod(round(expected_s), 60)
         on = "1 process" if self._extent.processes < 2 else f"{self._extent.processes} processes"
-        self._watcher.say(f"about {minutes}:{seconds:02} for {total:,} episodes on {on}")
+        self._watcher.notify(f"about {minutes}:{seconds:02} for {total:,} episodes on {on}")

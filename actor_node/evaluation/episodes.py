@@ -1,4 +1,4 @@
-"""Types that all rollouts share: what chooses actions, what follows the progress, and the results of episodes.
+"""Types that all rollouts share: actors, watchers of the progress, and the results of episodes.
 
 Legend: E episodes, T steps of the longest, A agents.
 """
@@ -29,20 +29,20 @@ class Actor(Protocol):
 class Watcher:
     """Receives the progress of rollouts; this base class ignores it.
 
-    `tick` is called often and may raise an exception to end the rollouts.
+    `poll` is called often and may raise an exception to end the rollouts.
     """
 
     def done(self, episodes: int, total: int) -> None:
         """Receives the number of finished episodes and the number that is expected."""
 
-    def say(self, text: str) -> None:
+    def notify(self, text: str) -> None:
         """Receives a line for the user."""
 
-    def tick(self, playing: int = 0) -> None:
+    def poll(self, playing: int = 0) -> None:
         """Is called at least every few steps; playing: number of episodes in progress, where it is known."""
 
 
-class Reporting(Watcher):
+class ProgressCallback(Watcher):
     """Passes the number of finished episodes to a function."""
 
     def __init__(self, progress: Callable[[int], object]) -> None:
@@ -83,13 +83,13 @@ class EpisodeBatch(NamedTuple):
 
     @property
     def returns(self) -> Float64s:
-        """[E, A]: rewards summed over each episode."""
+        """Rewards summed over each episode, [E, A]."""
         summed: Float64s = self.reward.sum(axis=1)
         return summed
 
     @property
     def last(self) -> npt.NDArray[np.intp]:
-        """[E]: index of each episode's last step."""
+        """Index of each episode's last step, [E]."""
         steps: npt.NDArray[np.intp] = self.played.sum(axis=1) - 1
         return steps
 

@@ -1,4 +1,4 @@
-"""How good a trained team is: whole episodes in its world, without exploration.
+"""Evaluation of a trained team: its returns over whole episodes, without exploration.
 
 A return is the sum of rewards over an episode. `return_mean` (S) is also summed over agents. On simple_spread with
 mpe2's defaults, an evaluation also contains the scales of published tables: P = 2S - 75 (Papoudakis et al. 2021, arXiv
@@ -20,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from actor_node.evaluation.batched_rollouts import play_episodes
-from actor_node.evaluation.episodes import Actor, Reporting, Watcher
+from actor_node.evaluation.episodes import Actor, ProgressCallback, Watcher
 from actor_node.evaluation.rollouts import PlayOptions, RolloutResult, RolloutTask, run_rollouts
-from actor_node.evaluation.task import Dynamics, EvalGame, EvalTask, changed_world_options, is_foreign, short_name
+from actor_node.evaluation.task import Dynamics, EvalTask, changed_world_options, is_foreign, short_name
 from actor_node.evaluation.task_metrics import measure
 from actor_node.evaluation.teams import Team, load_run_team
 from common.run.directory import RunDirectory
-from common.run.run import RunSpec
+from common.run.run import Run, RunSpec
 from common.worlds import World
 
 BATCHED_EPISODES = 1_000
@@ -39,7 +39,7 @@ _MAX_DRAWS = 1_000_000
 """Largest number of values that a bootstrap draws at once."""
 
 
-class Figure(msgspec.Struct, frozen=True):
+class Estimate(msgspec.Struct, frozen=True):
     """A mean over episodes with its interval."""
 
     mean: float
@@ -79,7 +79,7 @@ class Evaluation(msgspec.Struct, frozen=True):
     """S, P and 3P on simple_spread; empty elsewhere."""
     dynamics: str = "mpe2"
     """mpe2 or legacy; `own` for an environment that is not one of MPE."""
-    metrics: dict[str, Figure] = {}
+    metrics: dict[str, Estimate] = {}
     """The papers' metrics by name (actor_node/evaluation/task_metrics.py); empty if the scenario has none."""
     return_team: float | None = None
     """The team's mean return if all agents received equal rewards in every step; else None."""
@@ -121,7 +121,7 @@ def evaluate(
 
 
 def evaluate_team(
-    game: EvalGame,
+    run: Run,
     team: Team,
     episodes: int,
     seed: int,
@@ -132,22 +132,22 @@ def evaluate_team(
     choices: Choices = "greedy",
     watcher: Watcher | None = None,
 ) -> Evaluation:
-    """Plays episodes as `evaluate` does, with any team of the game, trained or not.
+    """Plays episodes as `evaluate` does, with any team in the world of the run, trained or not.
 
     episodes: 0 takes the number that `options` and the world determine. choices: `drawn` samples Categorical parts
     from the policy's softmax; for a team without such parts it is `greedy`.
     """
     make_actor = team.make_sampled_actor if choices == "drawn" and team.make_sampled_actor else team.make_actor
-    rollout = RolloutTask(game, team.name, make_actor, seed, task)
-    result = run_rollouts(rollout, options._replace(episodes=episodes), watcher or Reporting(progress))
+    rollout = RolloutTask(run, team.name, make_actor, seed, task)
+    result = run_rollouts(rollout, options._replace(episodes=episodes), watcher or ProgressCallback(progress))
     played_as: Choices = "drawn" if make_actor is team.make_sampled_actor else "greedy"
-    return _evaluation(game, team, result, seed=seed, task=task, choices=played_as)
+    return _evaluation(run, team, result, seed=seed, task=task, choices=played_as)
 
 
 def _evaluation(
-    game: EvalGame, team: Team, result: RolloutResult, *, seed: int, task: EvalTask, choices: Choices
+    run: Run, team: Team, result: RolloutResult, *, seed: int, task: EvalTask, choices: Choices
 ) -> Evaluation:
-    spec, rollouts = game.spec, result.rollouts
+    spec, rollouts = run.spec, result.rollouts
     total = rollouts.returns.sum(axis=1)
     means = rollouts.returns.mean(axis=0)
     options = {**spec.world, "dynamics": task.dynamics}
@@ -163,10 +163,10 @@ def _evaluation(
         return_mean=float(total.mean()),
         return_ci95=bootstrap_interval(total, seed),
         return_std=float(total.std()),
-        return_per_agent={agent.name: float(r) for agent, r in zip(game.agents.agents, means, strict=True)},
+        return_per_agent={agent.name: float(r) for agent, r in zip(run.joint.agents, means, strict=True)},
         published_scales={} if cut else _published_scales(spec, float(total.mean()), task.dynamics),
         dynamics="own" if is_foreign(spec) else task.dynamics,
-        metrics={name: figure(values, seed) for name, values in measured.items()},
+        metrics={name: estimate(values, seed) for name, values in measured.items()},
         return_team=float(means[0]) if rollouts.shared else None,
         choices=choices,
         length_mean=float(rollouts.lengths.mean()),
@@ -185,9 +185,9 @@ def play(
     return play_episodes(world, team, episodes, seed, progress).returns
 
 
-def figure(values: npt.NDArray[np.float64], seed: int) -> Figure:
+def estimate(values: npt.NDArray[np.float64], seed: int) -> Estimate:
     """Returns the mean over episodes of `values` [episodes], with its interval."""
-    return Figure(float(values.mean()), bootstrap_interval(values, seed))
+    return Estimate(float(values.mean()), bootstrap_interval(values, seed))
 
 
 def bootstrap_interval(values: npt.NDArray[np.float64], seed: int) -> tuple[float, float]:

@@ -14,9 +14,9 @@ from multiprocessing.connection import Connection
 
 import msgspec
 
-from actor_node.collector import Interrupted
+from actor_node.collection.collector import Interrupted
 from actor_node.evaluation.copy_rollouts import make_copy_set, play_in_copies
-from actor_node.evaluation.process_pool import END_S, LEAVING, READY, REQUEST, PoolTask, Report
+from actor_node.evaluation.process_pool import END_TIMEOUT_S, LEAVING, READY, REQUEST, PlayReport, PoolTask
 from common.errors import ConfigError, ShoalError
 from common.process.child_process import make_pipe_private
 from common.process.exit import DONE, FAILED
@@ -57,7 +57,7 @@ def play_for(pipe: Connection, parent: int) -> None:
     task: PoolTask = pipe.recv()
     first_seed = os.getpid() * 1_000
 
-    def report(message: Report) -> None:
+    def report(message: PlayReport) -> None:
         pipe.send_bytes(msgspec.msgpack.encode(message))
 
     def next_number() -> int | None:
@@ -68,10 +68,10 @@ def play_for(pipe: Connection, parent: int) -> None:
     try:
         copies = make_copy_set(lambda count: task.make(first_seed + count), task.extent.copies)
     except ShoalError as e:
-        report(Report(refusal=str(e), is_config=isinstance(e, ConfigError)))
+        report(PlayReport(refusal=str(e), is_config=isinstance(e, ConfigError)))
         return
     if copies.note:
-        report(Report(note=copies.note))
+        report(PlayReport(note=copies.note))
     try:
         play_in_copies(
             copies,
@@ -79,7 +79,7 @@ def play_for(pipe: Connection, parent: int) -> None:
             task.seed,
             task.extent.max_steps,
             next_number=next_number,
-            on_episode=lambda episode: report(Report(episode=episode)),
+            on_episode=lambda episode: report(PlayReport(episode=episode)),
         )
         pipe.send_bytes(LEAVING)
     finally:
@@ -92,7 +92,7 @@ def _interrupt(*_: object) -> None:
     """Raises Interrupted in the running call; if that does not end the process in time, the kernel does."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(math.ceil(END_S))
+    signal.alarm(math.ceil(END_TIMEOUT_S))
     raise Interrupted
 
 

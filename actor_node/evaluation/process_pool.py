@@ -30,30 +30,30 @@ from typing import NamedTuple
 
 import msgspec
 
-from actor_node.evaluation.episode_schedule import EpisodeSchedule, Extent
+from actor_node.evaluation.episode_schedule import EpisodeSchedule, PlayLimits
 from actor_node.evaluation.episodes import Actor, Episode, Watcher
 from common.errors import ConfigError, ShoalError, WorldError
 from common.process.child_process import ChildProcess
 from common.worlds import World
 
-END_S = 5.0
+END_TIMEOUT_S = 5.0
 """Time in which a child must close its environments and end [s]."""
 READY, REQUEST, LEAVING = b"ready", b"request", b"leaving"
 _POLL_S = 0.1
 
 
 class PoolTask(NamedTuple):
-    """What a child process needs to play. It travels pickled, through a pipe that this program made."""
+    """A team and the episodes that a child process plays, sent pickled through a pipe that this program made."""
 
     make: Callable[[int], World]
     """Makes a world of one copy with the given seed."""
     make_actor: Callable[[], Actor]
     seed: int
     """Seed of the first episode; episode e has seed + e."""
-    extent: Extent
+    extent: PlayLimits
 
 
-class Report(msgspec.Struct, frozen=True):
+class PlayReport(msgspec.Struct, frozen=True):
     """A message of a child process."""
 
     episode: Episode | None = None
@@ -90,7 +90,7 @@ class ProcessPool:
             for _ in range(needed):
                 self._children.append(_Child())
             while self._children:
-                self._watcher.tick(sum(len(child.playing) for child in self._children))
+                self._watcher.poll(sum(len(child.playing) for child in self._children))
                 by_pipe = {child.pipe: child for child in self._children if child.left_at == math.inf}
                 for ready in wait(list(by_pipe), _POLL_S):
                     self._receive(by_pipe[ready])  # type: ignore[index]
@@ -103,7 +103,7 @@ class ProcessPool:
         if schedule.has_next and schedule.episodes:
             why = f" ({str(self._refusal).splitlines()[0]})" if self._refusal is not None else ""
             played, expected = len(schedule.episodes), schedule.expected()
-            self._watcher.say(f"played {played:,} of {expected:,} episodes: every evaluation process has ended{why}")
+            self._watcher.notify(f"played {played:,} of {expected:,} episodes: every evaluation process has ended{why}")
         return schedule.episodes
 
     def _receive(self, child: _Child) -> None:
@@ -118,7 +118,7 @@ class ProcessPool:
         elif message == REQUEST:
             self._answer(child)
         elif message != READY:
-            self._take_report(child, msgspec.msgpack.decode(message, type=Report))
+            self._receive_report(child, msgspec.msgpack.decode(message, type=PlayReport))
 
     def _answer(self, child: _Child) -> None:
         schedule = self._schedule
@@ -131,9 +131,9 @@ class ProcessPool:
         with contextlib.suppress(OSError):  # the child has died, which is noticed next
             child.pipe.send_bytes(msgspec.msgpack.encode(number))
 
-    def _take_report(self, child: _Child, report: Report) -> None:
+    def _receive_report(self, child: _Child, report: PlayReport) -> None:
         if report.note:
-            self._say_once(report.note)
+            self._notify_once(report.note)
         if report.refusal:
             self._refusal = (ConfigError if report.is_config else WorldError)(report.refusal)
         if report.episode is not None:
@@ -146,7 +146,9 @@ class ProcessPool:
         has_hung = child.process.poll() is None
         code = child.kill()
         if has_hung:
-            self._say_once(f"an evaluation process did not close its environments within {END_S:.0f} s and was killed")
+            self._notify_once(
+                f"an evaluation process did not close its environments within {END_TIMEOUT_S:.0f} s and was killed"
+            )
         for number in sorted(child.playing):
             failure = f"the process that played the episode ended with exit code {code}"
             self._schedule.add(Episode(number, failure=failure))
@@ -154,10 +156,10 @@ class ProcessPool:
         if code and child.has_started and self._schedule.has_next:
             self._children.append(_Child())
 
-    def _say_once(self, text: str) -> None:
+    def _notify_once(self, text: str) -> None:
         if text not in self._notes:
             self._notes.add(text)
-            self._watcher.say(text)
+            self._watcher.notify(text)
 
 
 class _Child(ChildProcess):
@@ -178,17 +180,17 @@ class _Child(ChildProcess):
 
         The pipe's end alone does not tell: a process that the environment forked may hold the pipe open.
         """
-        if time.monotonic() - self.left_at >= END_S:
+        if time.monotonic() - self.left_at >= END_TIMEOUT_S:
             return True
         return self.process.poll() is not None and (self.left_at < math.inf or not self.pipe.poll())
 
 
 def _end(children: list[_Child]) -> None:
-    """Ends all children at the same time: SIGTERM, and SIGKILL to those that have not ended within END_S."""
+    """Ends all children at the same time: SIGTERM, and SIGKILL to those that have not ended within END_TIMEOUT_S."""
     for child in children:
         child.pipe.close()
         child.process.terminate()
-    end_at = time.monotonic() + END_S
+    end_at = time.monotonic() + END_TIMEOUT_S
     try:
         for child in children:
             with contextlib.suppress(subprocess.TimeoutExpired):

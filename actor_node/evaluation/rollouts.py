@@ -19,18 +19,19 @@ import numpy as np
 
 from actor_node.evaluation.batched_rollouts import play_episodes
 from actor_node.evaluation.copy_rollouts import make_copy_set, play_in_copies
-from actor_node.evaluation.episode_schedule import MAX_EPISODES, MIN_EPISODES, EpisodeSchedule, Extent
+from actor_node.evaluation.episode_schedule import MAX_EPISODES, MIN_EPISODES, EpisodeSchedule, PlayLimits
 from actor_node.evaluation.episodes import Actor, Episode, EpisodeBatch, RolloutStats, Watcher
 from actor_node.evaluation.process_pool import PoolTask, ProcessPool
-from actor_node.evaluation.task import EvalGame, EvalTask, is_foreign, make_eval_copy, make_eval_world
+from actor_node.evaluation.task import EvalTask, is_foreign, make_eval_copy, make_eval_world
 from common.errors import ConfigError, WorldError
 from common.policy.heads import Floats
+from common.run.run import Run
 from common.worlds import is_batched
 
 COPIES = 50
 """Environments stepped together, so that one forward pass of the policy serves many.
 
-The batched world takes as many: the same products of the same sizes then give the same bits as in mpe2.
+The batched world also has this number of copies: matrix products of equal sizes give equal bits in both worlds.
 """
 FOREIGN_COPIES = 8
 """Copies of an environment that is not batched, if its run does not name their number."""
@@ -44,7 +45,7 @@ class PlayOptions(NamedTuple):
     episodes: int = 0
     """0 takes the default of the table above."""
     within_s: float = 60.0
-    """How long episodes start if the time decides their number [s]."""
+    """Time during which episodes may start, if their number is not given [s]."""
     processes: int = 0
     """Processes for an environment that is not batched; 0 plays in this process."""
     copies: int = 0
@@ -52,7 +53,7 @@ class PlayOptions(NamedTuple):
     max_steps: int = 0
     """Limit on steps of an episode; 0 takes the run's limit, or the environment's own."""
     max_episodes: int = MAX_EPISODES
-    """Largest number of episodes if the time decides their number."""
+    """Largest number of episodes, if their number is not given."""
 
 
 class RolloutResult(NamedTuple):
@@ -70,7 +71,8 @@ class RolloutResult(NamedTuple):
 class RolloutTask(NamedTuple):
     """A team and the episodes that it plays."""
 
-    game: EvalGame
+    run: Run
+    """The run whose world the team plays in."""
     name: str
     """Name of the team, for errors."""
     make_actor: Callable[[], Actor]
@@ -85,10 +87,10 @@ def run_rollouts(rollout: RolloutTask, options: PlayOptions, watcher: Watcher) -
 
     Raises ConfigError for a task that the world does not support, WorldError if every episode failed.
     """
-    max_steps = options.max_steps or rollout.game.spec.episode.max_steps
-    if is_foreign(rollout.game.spec) and not rollout.task.batched:
+    max_steps = options.max_steps or rollout.run.spec.episode.max_steps
+    if is_foreign(rollout.run.spec) and not rollout.task.batched:
         max_steps = max_steps or DEFAULT_MAX_STEPS
-        if not is_batched(rollout.game.spec.scenario):
+        if not is_batched(rollout.run.spec.scenario):
             return _play_foreign(rollout, options, max_steps, watcher)
     batch, world = _play_batched(rollout, options, max_steps, watcher)
     if not rollout.task.fast or not rollout.task.check:
@@ -96,10 +98,10 @@ def run_rollouts(rollout: RolloutTask, options: PlayOptions, watcher: Watcher) -
     try:
         checked = _check_in_mpe2(rollout, batch, max_steps, watcher)
     except ConfigError as e:
-        watcher.say(f"not checked in mpe2: {e}")
+        watcher.notify(f"not checked in mpe2: {e}")
         checked = 0
     if checked is None:
-        watcher.say(
+        watcher.notify(
             "warning: the batched world and the installed mpe2 give different returns for the same seeds; "
             "playing all episodes in mpe2"
         )
@@ -110,15 +112,15 @@ def run_rollouts(rollout: RolloutTask, options: PlayOptions, watcher: Watcher) -
 def _play_foreign(rollout: RolloutTask, options: PlayOptions, max_steps: int, watcher: Watcher) -> RolloutResult:
     """Plays in copies of an environment that is not batched."""
     copies = min(options.copies or FOREIGN_COPIES, options.episodes or options.max_episodes)
-    extent = Extent(options.episodes, options.within_s, options.processes, copies, max_steps, options.max_episodes)
-    game = rollout.game
-    task = PoolTask(partial(make_eval_copy, game, rollout.name), rollout.make_actor, rollout.seed, extent)
+    extent = PlayLimits(options.episodes, options.within_s, options.processes, copies, max_steps, options.max_episodes)
+    run = rollout.run
+    task = PoolTask(partial(make_eval_copy, run, rollout.name), rollout.make_actor, rollout.seed, extent)
     episodes = ProcessPool(task, watcher).run() if extent.processes else _play_in_this_process(task, watcher)
-    rollouts = RolloutStats.of_episodes(episodes, len(game.agents.agents))
+    rollouts = RolloutStats.of_episodes(episodes, len(run.joint.agents))
     if not len(rollouts.returns):
         first = rollouts.failures[0].failure if rollouts.failures else "every evaluation process has ended"
         raise WorldError(f"{rollout.name}: every episode failed: {first}")
-    return RolloutResult(rollouts, game.spec.scenario, max_steps=max_steps)
+    return RolloutResult(rollouts, run.spec.scenario, max_steps=max_steps)
 
 
 def _play_in_this_process(task: PoolTask, watcher: Watcher) -> list[Episode]:
@@ -126,7 +128,7 @@ def _play_in_this_process(task: PoolTask, watcher: Watcher) -> list[Episode]:
     copies = make_copy_set(task.make, task.extent.copies)
     try:
         if copies.note:
-            watcher.say(copies.note)
+            watcher.notify(copies.note)
         play_in_copies(
             copies,
             task.make_actor,
@@ -134,7 +136,7 @@ def _play_in_this_process(task: PoolTask, watcher: Watcher) -> list[Episode]:
             task.extent.max_steps,
             next_number=schedule.next_number,
             on_episode=schedule.add,
-            tick=watcher.tick,
+            poll=watcher.poll,
         )
     finally:
         copies.close()
@@ -144,11 +146,11 @@ def _play_in_this_process(task: PoolTask, watcher: Watcher) -> list[Episode]:
 def _play_batched(
     rollout: RolloutTask, options: PlayOptions, max_steps: int, watcher: Watcher
 ) -> tuple[EpisodeBatch, str]:
-    """Plays in copies that step together; returns also the world's name."""
+    """Plays in copies that step together; returns the episodes and the world's name."""
     by_time = not options.episodes and not rollout.task.batched
     episodes = options.episodes or options.max_episodes
     copies = min(options.copies or COPIES, episodes)
-    world = make_eval_world(rollout.game, copies, rollout.seed, rollout.task, rollout.name)
+    world = make_eval_world(rollout.run, copies, rollout.seed, rollout.task, rollout.name)
     started_at = time.monotonic()
 
     def wants_more(done: int) -> bool:
@@ -169,7 +171,7 @@ def _play_batched(
             rollout.seed,
             progress,
             max_steps=max_steps,
-            tick=watcher.tick,
+            poll=watcher.poll,
             wants_more=wants_more,
         )
     finally:
@@ -181,10 +183,10 @@ def _check_in_mpe2(rollout: RolloutTask, batch: EpisodeBatch, max_steps: int, wa
     """Plays the first episodes in mpe2 too; returns their number if all rewards are equal, else None."""
     count = min(rollout.task.check, len(batch.reward))
     rows = min(COPIES, len(batch.reward))
-    world = make_eval_world(rollout.game, count, rollout.seed, EvalTask(), rollout.name)
+    world = make_eval_world(rollout.run, count, rollout.seed, EvalTask(), rollout.name)
     team = _PaddedActor(rollout.make_actor(), rows)
     try:
-        real = play_episodes(world, team, count, rollout.seed, int, max_steps=max_steps, tick=watcher.tick)
+        real = play_episodes(world, team, count, rollout.seed, int, max_steps=max_steps, poll=watcher.poll)
     finally:
         world.close()
     steps = real.reward.shape[1]

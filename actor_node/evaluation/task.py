@@ -1,4 +1,4 @@
-"""What is played, and in which world: a run's scenario in mpe2 itself, or in the batched world that is equal to it."""
+"""The world in which a team is evaluated: mpe2 itself, the batched world that is equal to it, or the user's own."""
 
 from __future__ import annotations
 
@@ -7,18 +7,11 @@ from typing import Any, Literal, NamedTuple
 from common import worlds
 from common.errors import ConfigError
 from common.run.players import with_sides
-from common.run.run import RunSpec
-from common.spec import AgentsSpec, difference
+from common.run.run import Run, RunSpec
+from common.spec import difference
 from common.worlds import REAL_MPE2, World, changed_options, make_world
 
 Dynamics = Literal["mpe2", "legacy"]
-
-
-class EvalGame(NamedTuple):
-    """A scenario with its options, and the agents that play it."""
-
-    spec: RunSpec
-    agents: AgentsSpec
 
 
 class EvalTask(NamedTuple):
@@ -40,36 +33,36 @@ class EvalTask(NamedTuple):
         return self.fast or self.dynamics == "legacy"
 
 
-def make_eval_world(game: EvalGame, copies: int, seed: int, task: EvalTask, team: str) -> World:
+def make_eval_world(run: Run, copies: int, seed: int, task: EvalTask, team: str) -> World:
     """Makes the world in which a team is evaluated; its copies step together.
 
     team: the team's name, for errors. Raises ConfigError if the world does not exist or differs from the world that
     the team was trained in.
     """
-    spec = game.spec
+    spec = run.spec
     name = short_name(spec.scenario) if task.batched else reference_world(spec.scenario)
     if task.batched and is_foreign(spec):
         option = "--fast" if task.fast else "--dynamics legacy"
         raise ConfigError(f"{option}: {spec.scenario} is not one of Shoal's own worlds. Leave {option} out.")
     world = make_world(name, copies, seed=seed, options=_options(spec, task))
-    return _check_agents(world, game, team, "" if task.batched else "installed ")
+    return _check_agents(world, run, team, "" if task.batched else "installed ")
 
 
-def make_eval_copy(game: EvalGame, team: str, seed: int) -> World:
+def make_eval_copy(run: Run, team: str, seed: int) -> World:
     """Makes one copy of an environment that is not batched; after an episode it waits for `reset()`.
 
     team: the team's name, for errors. Raises ConfigError if the world differs from the world that the team was
     trained in.
     """
-    spec = game.spec
+    spec = run.spec
     world = make_world(spec.scenario, 1, seed=seed, options=spec.world, restart_ended=False)
-    return _check_agents(world, game, team, "installed ")
+    return _check_agents(world, run, team, "installed ")
 
 
-def _check_agents(world: World, game: EvalGame, team: str, installed: str) -> World:
-    if with_sides(world.spec, game.spec.network.sides) != game.agents:
+def _check_agents(world: World, run: Run, team: str, installed: str) -> World:
+    if with_sides(world.spec, run.spec.network.sides) != run.joint:
         world.close()
-        how = difference(game.agents, world.spec)
+        how = difference(run.joint, world.spec)
         raise ConfigError(f"{team}: the {installed}{world.name} is not the world this team was trained in: {how}")
     return world
 
@@ -87,7 +80,7 @@ def short_name(scenario: str) -> str:
 def reference_world(scenario: str) -> str:
     """Returns the name of the environment that a scenario's results are published on: mpe2's environment of that name.
 
-    A world that is not batched (of a family, or `mpe2:`) is its own reference.
+    A world that is not batched (`pettingzoo:`, `mpe2:`) is its own reference.
     """
     return scenario if worlds.is_foreign(scenario) or scenario.startswith(REAL_MPE2) else f"{REAL_MPE2}{scenario}"
 
@@ -95,7 +88,7 @@ def reference_world(scenario: str) -> str:
 def changed_world_options(spec: RunSpec) -> dict[str, Any]:
     """Returns the world's options that differ from their defaults, without `dynamics` and `benchmark_data`.
 
-    Those two are chosen by the evaluation, not by the run.
+    The evaluation chooses these two, not the run.
     """
     world = {name: value for name, value in spec.world.items() if name not in ("dynamics", "benchmark_data")}
     return changed_options(spec.scenario, world)

@@ -1,4 +1,4 @@
-"""Metrics of an episode beside its return: distances, collisions, touches and successes, as in the papers.
+"""Metrics of an episode in addition to its return: distances, collisions, touches and successes, as in the papers.
 
 Each scenario has one function: EpisodeBatch -> {name: one number an episode}. The functions use only rewards and
 benchmark data, which are equal in the batched worlds and in mpe2, so either of the two may play the episodes. The
@@ -29,8 +29,8 @@ MEANINGS = {
     "adversary_success": "fraction of episodes that end with the adversary at the goal",
     "agent_distance": "distance of the nearest agent to the goal at the last step",
     "adversary_distance": "distance of the adversary to the goal at the last step",
-    "bob_success": "fraction of messages bob reads right: the symbol he says loudest, at the last step",
-    "eve_success": "fraction of messages eve reads right, likewise",
+    "bob_success": "fraction of messages that bob decodes: his largest symbol is the message's, at the last step",
+    "eve_success": "fraction of messages that eve decodes: her largest symbol is the message's, at the last step",
     "bob_error": "squared error of bob's message at the last step",
     "eve_error": "squared error of eve's message at the last step",
 }
@@ -83,8 +83,9 @@ def _spread(batch: EpisodeBatch) -> Metrics:
 
 
 def _speaker_listener(batch: EpisodeBatch, options: Mapping[str, Any]) -> Metrics:
-    payees = 2.0 if options.get("dynamics") == "legacy" else 1.0
-    return _distances(batch, np.sqrt(-batch.reward[..., 0] / payees), 0.075 + 0.04)
+    # The legacy reward is the sum over both agents.
+    terms = 2.0 if options.get("dynamics") == "legacy" else 1.0
+    return _distances(batch, np.sqrt(-batch.reward[..., 0] / terms), 0.075 + 0.04)
 
 
 def _reference(batch: EpisodeBatch, options: Mapping[str, Any]) -> Metrics:
@@ -124,7 +125,7 @@ def _chase(batch: EpisodeBatch) -> Metrics:
 
 
 def _crypto(batch: EpisodeBatch) -> Metrics:
-    """Returns the success of eve (agent 0) and bob (agent 1); an agent that says nothing has read nothing."""
+    """Returns the success of eve (agent 0) and bob (agent 1); a silent agent has decoded nothing."""
 
     def symbols(name: str) -> Float64s:
         keys = sorted(key for key in batch.metrics if key.startswith(name))

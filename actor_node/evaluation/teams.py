@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actor_node.evaluation.episodes import Actor
-from actor_node.evaluation.task import EvalGame, changed_world_options, short_name
+from actor_node.evaluation.task import changed_world_options, short_name
 from actor_node.opponents import frozen_team
 from common.errors import ConfigError
 from common.policy.file import PolicyFile, load_policy
@@ -30,13 +30,13 @@ from common.policy.heads import Floats, GreedyHeads
 from common.policy.network import Policy, layer_shapes
 from common.run.directory import RunDirectory
 from common.run.players import players
-from common.run.run import NetworkSpec
+from common.run.run import NetworkSpec, Run
 from common.spec import AgentsSpec, Box, Categorical, PlayersSpec
 
 FROZEN, UNTRAINED, RANDOM = "frozen", "untrained", "random"
 BASELINES = (FROZEN, UNTRAINED, RANDOM)
 """Names of teams that are not runs."""
-_SMALL = NetworkSpec(policy_hidden=(64, 64))
+_UNTRAINED_NETWORK = NetworkSpec(policy_hidden=(64, 64))
 
 Numbers = npt.NDArray[Any]
 
@@ -45,7 +45,7 @@ class Team(NamedTuple):
     """A team with its name, and how to make its actor.
 
     Example:
-        game, team = load_run_team(RunDirectory(Path("runs/spread")))
+        run, team = load_run_team(RunDirectory(Path("runs/spread")))
         actions = team.make_actor().act(obs)
     """
 
@@ -134,12 +134,12 @@ class RandomTeam:
         return np.eye(part.n, dtype=np.float32)[choices]
 
 
-def load_teams(names: Sequence[str], seed: int) -> tuple[EvalGame, list[Team]]:
-    """Returns the game of the named runs, and the named teams; ConfigError if they cannot play together.
+def load_teams(names: Sequence[str], seed: int) -> tuple[Run, list[Team]]:
+    """Returns the run whose world the named teams play in, and the teams; ConfigError if they cannot play together.
 
-    names: run directories and baselines; at least one directory, which determines the game. seed: of the baselines.
+    names: run directories and baselines; the first directory determines the run. seed: of the baselines.
     """
-    stored = {name: _stored(name) for name in names if name not in BASELINES}
+    stored = {name: _load_named(name) for name in names if name not in BASELINES}
     if not stored:
         raise ConfigError(
             f"{' and '.join(names)}: no run is named, so the world is unknown. Add a run's directory; if a directory "
@@ -148,19 +148,19 @@ def load_teams(names: Sequence[str], seed: int) -> tuple[EvalGame, list[Team]]:
     if twice := [name for name in dict.fromkeys(names) if list(names).count(name) > 1]:
         raise ConfigError(f"{twice[0]} is named twice. Name each team once.")
     first, *rest = stored
-    game = EvalGame(stored[first].run.spec, stored[first].run.joint)
+    run = stored[first].run
     for name in rest:
-        _check_same_game(name, stored[name], first, game)
+        _check_same_world(name, stored[name], first, run)
     if FROZEN in names:
-        stored[FROZEN] = frozen_team(short_name(game.spec.scenario))
-        _check_same_game(f"the {FROZEN} team", stored[FROZEN], first, game)
-    return game, [_trained(name, stored[name]) if name in stored else _baseline(name, game, seed) for name in names]
+        stored[FROZEN] = frozen_team(short_name(run.spec.scenario))
+        _check_same_world(f"the {FROZEN} team", stored[FROZEN], first, run)
+    return run, [_trained(name, stored[name]) if name in stored else _baseline(name, run, seed) for name in names]
 
 
-def load_run_team(directory: RunDirectory) -> tuple[EvalGame, Team]:
-    """Returns a run's game and its team; ConfigError if the directory has no policies."""
+def load_run_team(directory: RunDirectory) -> tuple[Run, Team]:
+    """Returns the run of a directory and its team; ConfigError if the directory has no policies."""
     stored = _policies(directory)
-    return EvalGame(stored.run.spec, stored.run.joint), _trained(run_name(directory), stored)
+    return stored.run, _trained(run_name(directory), stored)
 
 
 def run_name(directory: RunDirectory) -> str:
@@ -169,12 +169,12 @@ def run_name(directory: RunDirectory) -> str:
     return f"./{path}" if path in BASELINES else path
 
 
-def random_team(game: EvalGame, seed: int) -> Team:
-    """Returns the baseline that acts uniformly at random in a game."""
-    return Team(RANDOM, "", 0, "", partial(RandomTeam, game.agents, seed))
+def random_team(run: Run, seed: int) -> Team:
+    """Returns the baseline that acts uniformly at random in a run's world."""
+    return Team(RANDOM, "", 0, "", partial(RandomTeam, run.joint, seed))
 
 
-def _stored(name: str) -> PolicyFile:
+def _load_named(name: str) -> PolicyFile:
     directory = RunDirectory(Path(name))
     if not directory.path.exists():
         raise ConfigError(f"{name} is neither a run's directory nor one of {', '.join(BASELINES)}.")
@@ -182,19 +182,19 @@ def _stored(name: str) -> PolicyFile:
 
 
 def _policies(directory: RunDirectory) -> PolicyFile:
-    directory.run  # noqa: B018  (its error tells a directory without a run from one without policies)
+    directory.run  # noqa: B018  (its error distinguishes a directory without a run from one without policies)
     return load_policy(directory.policy_file)
 
 
-def _check_same_game(name: str, stored: PolicyFile, first: str, game: EvalGame) -> None:
+def _check_same_world(name: str, stored: PolicyFile, first: str, run: Run) -> None:
     """Raises ConfigError for a team of another scenario, other options or other agents."""
     spec = stored.run.spec
-    if short_name(spec.scenario) != short_name(game.spec.scenario):
+    if short_name(spec.scenario) != short_name(run.spec.scenario):
         raise ConfigError(
-            f"{name} plays {spec.scenario}, but {first} plays {game.spec.scenario}. Name runs of one scenario."
+            f"{name} plays {spec.scenario}, but {first} plays {run.spec.scenario}. Name runs of one scenario."
         )
-    theirs, ours = changed_world_options(spec), changed_world_options(game.spec)
-    if theirs != ours or stored.run.joint != game.agents:
+    theirs, ours = changed_world_options(spec), changed_world_options(run.spec)
+    if theirs != ours or stored.run.joint != run.joint:
         raise ConfigError(
             f"{name} was trained with the world's options {theirs or 'at their defaults'}, but {first} with "
             f"{ours or 'the options at their defaults'}. Name runs of the same world."
@@ -208,24 +208,26 @@ def _trained(name: str, stored: PolicyFile) -> Team:
     make_sampled = None
     if any(isinstance(part, Categorical) for agent in run.joint.agents for part in agent.parts):
         make_sampled = partial(SampledPolicy, players, network, stored.flat, run.spec.seed)
-    return Team(name, run.spec.algorithm.name, stored.updates, stored.digest, partial(_same, policy), make_sampled)
+    return Team(
+        name, run.spec.algorithm.name, stored.updates, stored.digest, partial(_return_actor, policy), make_sampled
+    )
 
 
-def _baseline(name: str, game: EvalGame, seed: int) -> Team:
+def _baseline(name: str, run: Run, seed: int) -> Team:
     if name == RANDOM:
-        return random_team(game, seed)
-    untrained = players(game.agents, "maddpg")
-    policy = Policy(untrained, _SMALL, _initial_weights(untrained, seed))
-    return Team(name, "", 0, "", partial(_same, policy))
+        return random_team(run, seed)
+    untrained = players(run.joint, "maddpg")
+    policy = Policy(untrained, _UNTRAINED_NETWORK, _initial_weights(untrained, seed))
+    return Team(name, "", 0, "", partial(_return_actor, policy))
 
 
-def _same(actor: Actor) -> Actor:
+def _return_actor(actor: Actor) -> Actor:
     return actor
 
 
 def _initial_weights(players: PlayersSpec, seed: int) -> Floats:
     """Draws weights like the learner's initial ones: uniform within 1 / sqrt(inputs), layer by layer."""
     rng = np.random.default_rng(seed)
-    layers = [shape for player in players.agents for shape in layer_shapes(player, _SMALL)]
+    layers = [shape for player in players.agents for shape in layer_shapes(player, _UNTRAINED_NETWORK)]
     pieces = [rng.uniform(-1.0, 1.0, (inputs + 1) * outputs) / np.sqrt(inputs) for inputs, outputs in layers]
     return np.concatenate(pieces, dtype=np.float32)

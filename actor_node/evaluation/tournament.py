@@ -18,14 +18,15 @@ import msgspec
 import numpy as np
 
 from actor_node.evaluation.copy_rollouts import StochasticTeam
-from actor_node.evaluation.episodes import Actor, Float64s, Reporting, RolloutStats, Watcher
-from actor_node.evaluation.evaluate import Figure, figure
+from actor_node.evaluation.episodes import Actor, Float64s, ProgressCallback, RolloutStats, Watcher
+from actor_node.evaluation.evaluate import Estimate, estimate
 from actor_node.evaluation.rollouts import PlayOptions, RolloutTask, run_rollouts
-from actor_node.evaluation.task import EvalGame, EvalTask, is_foreign, short_name
+from actor_node.evaluation.task import EvalTask, is_foreign, short_name
 from actor_node.evaluation.task_metrics import measure
 from actor_node.evaluation.teams import Team
 from common.errors import ConfigError
 from common.policy.heads import Floats
+from common.run.run import Run
 from common.spec import AgentsSpec
 
 
@@ -36,9 +37,9 @@ class Pairing(msgspec.Struct, frozen=True):
     """Name of the team that plays the tournament's side."""
     others: str
     """Name of the team that plays all other sides."""
-    returns: dict[str, Figure]
+    returns: dict[str, Estimate]
     """Side -> mean over its agents of the episode return."""
-    metrics: dict[str, Figure]
+    metrics: dict[str, Estimate]
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -48,7 +49,7 @@ class Standing(msgspec.Struct, frozen=True):
     algorithm: str
     updates: int
     weights_hash: str
-    return_by_side: dict[str, Figure]
+    return_by_side: dict[str, Estimate]
     """Side that the team played -> its return: in each episode the mean over the opponents, who all met it there."""
 
 
@@ -63,7 +64,7 @@ class Tournament(msgspec.Struct, frozen=True):
     side: str
     """The side that the teams in rows play; the teams in columns play all others."""
     sides: tuple[str, ...]
-    judged_by: tuple[str, ...]
+    opponents: tuple[str, ...] = msgspec.field(name="judged_by")
     """Names of the opponents over which standings are means; empty: all others."""
     standings: list[Standing]
     pairings: list[Pairing]
@@ -106,7 +107,7 @@ class CrossPlay:
 
 
 def run_tournament(
-    game: EvalGame,
+    run: Run,
     teams: Sequence[Team],
     episodes: int,
     seed: int,
@@ -122,38 +123,38 @@ def run_tournament(
 
     side: the side that rows play; empty takes the world's first. opponents: names of the teams over which standings
     are means; empty takes all others. episodes: of each pairing; 0 plays as many as fit into the first pairing's
-    fraction of the time. progress: called with the number of finished episodes. Raises ConfigError for a game with one
+    fraction of the time. progress: called with the number of finished episodes. Raises ConfigError for a world with one
     side only, and for an unknown side.
 
     Example:
-        game, teams = load_teams(["runs/a", "runs/b", "random"], FIRST_SEED)
-        run_tournament(game, teams, 100, FIRST_SEED, EvalTask(fast=True)).standings
+        run, teams = load_teams(["runs/a", "runs/b", "random"], FIRST_SEED)
+        run_tournament(run, teams, 100, FIRST_SEED, EvalTask(fast=True)).standings
     """
-    side = _check_side(game, side)
-    watcher = watcher or Reporting(progress)
+    side = _check_side(run, side)
+    watcher = watcher or ProgressCallback(progress)
     pairings = len(teams) ** 2
     options = options._replace(episodes=episodes, within_s=options.within_s / pairings)
     results: list[PairingResult] = []
     done = 0
     for first in teams:
         for second in teams:
-            make_actor = partial(_cross, game.agents, side, first.make_actor, second.make_actor)
-            rollout = RolloutTask(game, f"{first.name} against {second.name}", make_actor, seed, task)
+            make_actor = partial(_cross, run.joint, side, first.make_actor, second.make_actor)
+            rollout = RolloutTask(run, f"{first.name} against {second.name}", make_actor, seed, task)
             played = run_rollouts(rollout, options, _PairingWatcher(watcher, done, pairings, options.episodes))
             rollouts, world = played.rollouts, played.world
             options = options._replace(episodes=len(rollouts.returns) + len(rollouts.failures))
             done += options.episodes
-            pairing = _pairing(game, task, (first.name, second.name), rollouts, seed)
-            results.append(PairingResult(pairing, side_returns(game.agents, rollouts), rollouts))
+            pairing = _pairing(run, task, (first.name, second.name), rollouts, seed)
+            results.append(PairingResult(pairing, side_returns(run.joint, rollouts), rollouts))
     return Tournament(
-        scenario=short_name(game.spec.scenario),
+        scenario=short_name(run.spec.scenario),
         world=world,
-        dynamics="own" if is_foreign(game.spec) else task.dynamics,
+        dynamics="own" if is_foreign(run.spec) else task.dynamics,
         episodes=options.episodes,
         seed=seed,
         side=side,
-        sides=game.agents.teams,
-        judged_by=tuple(opponents),
+        sides=run.joint.sides,
+        opponents=tuple(opponents),
         standings=[_standing(team, side, results, tuple(opponents), seed) for team in teams],
         pairings=[one.pairing for one in results],
         failed_episodes=sum(len(one.rollouts.failures) for one in results),
@@ -167,51 +168,52 @@ def _cross(agents: AgentsSpec, side: str, first: Callable[[], Actor], second: Ca
 
 
 class _PairingWatcher(Watcher):
-    """Reports one pairing's episodes as a part of all."""
+    """Reports the progress of one pairing as progress of the whole tournament."""
 
-    def __init__(self, watcher: Watcher, before: int, pairings: int, each: int) -> None:
-        self._watcher, self._before, self._pairings, self._each = watcher, before, pairings, each
+    def __init__(self, watcher: Watcher, before: int, pairings: int, episodes_each: int) -> None:
+        self._watcher, self._before, self._pairings = watcher, before, pairings
+        self._episodes_each = episodes_each
 
     def done(self, episodes: int, total: int) -> None:
         """Reports the finished episodes of all pairings so far."""
-        self._watcher.done(self._before + episodes, (self._each or total) * self._pairings)
+        self._watcher.done(self._before + episodes, (self._episodes_each or total) * self._pairings)
 
-    def say(self, text: str) -> None:
+    def notify(self, text: str) -> None:
         """Passes on the lines of the first pairing, which the other pairings would only repeat."""
         if not self._before:
-            self._watcher.say(text)
+            self._watcher.notify(text)
 
-    def tick(self, playing: int = 0) -> None:
+    def poll(self, playing: int = 0) -> None:
         """Passes the call on."""
-        self._watcher.tick(playing)
+        self._watcher.poll(playing)
 
 
 def side_returns(agents: AgentsSpec, rollouts: RolloutStats) -> dict[str, Float64s]:
     """Returns each side's return `[episodes]`: the mean over its agents."""
     teams = np.array([agent.team for agent in agents.agents])
-    return {side: rollouts.returns[:, teams == side].mean(axis=1) for side in agents.teams}
+    return {side: rollouts.returns[:, teams == side].mean(axis=1) for side in agents.sides}
 
 
-def _check_side(game: EvalGame, side: str) -> str:
-    sides = game.agents.teams
+def _check_side(run: Run, side: str) -> str:
+    sides = run.joint.sides
     if len(sides) < 2:
         raise ConfigError(
-            f"{game.spec.scenario} has one side only, so its teams cannot play against each other. Compare its runs "
+            f"{run.spec.scenario} has one side only, so its teams cannot play against each other. Compare its runs "
             "with: shoal evaluate RUN RUN untrained random"
         )
     if side and side not in sides:
-        raise ConfigError(f"--side {side}: {game.spec.scenario} has the sides {', '.join(sides)}.")
+        raise ConfigError(f"--side {side}: {run.spec.scenario} has the sides {', '.join(sides)}.")
     return side or sides[0]
 
 
-def _pairing(game: EvalGame, task: EvalTask, names: tuple[str, str], rollouts: RolloutStats, seed: int) -> Pairing:
-    options = {**game.spec.world, "dynamics": task.dynamics}
-    measured = measure(short_name(game.spec.scenario), options, rollouts.steps) if rollouts.steps else {}
+def _pairing(run: Run, task: EvalTask, names: tuple[str, str], rollouts: RolloutStats, seed: int) -> Pairing:
+    options = {**run.spec.world, "dynamics": task.dynamics}
+    measured = measure(short_name(run.spec.scenario), options, rollouts.steps) if rollouts.steps else {}
     return Pairing(
         side=names[0],
         others=names[1],
-        returns={side: figure(values, seed) for side, values in side_returns(game.agents, rollouts).items()},
-        metrics={name: figure(values, seed) for name, values in measured.items()},
+        returns={side: estimate(values, seed) for side, values in side_returns(run.joint, rollouts).items()},
+        metrics={name: estimate(values, seed) for name, values in measured.items()},
     )
 
 
@@ -223,7 +225,7 @@ def _standing(
     def is_opponent(name: str) -> bool:
         return name in opponents if opponents else name != team.name
 
-    return_by_side: dict[str, Figure] = {}
+    return_by_side: dict[str, Estimate] = {}
     for played_side in results[0].returns:
         faced = [
             (rollouts.numbers, returns[played_side])
@@ -237,5 +239,5 @@ def _standing(
         common = set.intersection(*(set(numbers.tolist()) for numbers, _ in faced)) if faced else set()
         if common:
             returns = [values[np.isin(numbers, list(common))] for numbers, values in faced]
-            return_by_side[played_side] = figure(np.mean(returns, axis=0), seed)
+            return_by_side[played_side] = estimate(np.mean(returns, axis=0), seed)
     return Standing(team.name, team.algorithm, team.updates, team.weights_hash, return_by_side)

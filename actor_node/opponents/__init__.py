@@ -1,6 +1,6 @@
 """Frozen opponents: teams that were trained once and are shipped with Shoal, so that all users have the same opponents.
 
-Each is a policy file `SCENARIO.safetensors`; README.md tells how it was trained and how to make it again.
+Each is a policy file `SCENARIO.safetensors`; README.md describes how each team was trained and how to make it again.
 """
 
 from __future__ import annotations

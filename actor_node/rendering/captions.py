@@ -21,13 +21,13 @@ Messages = Mapping[str, tuple[float, ...]]
 """Speaker -> message: one number 0..1 for each symbol."""
 Colour = tuple[int, int, int]
 
-_INK: Colour = (240, 243, 247)
-_FAINT: Colour = (157, 169, 184)
+_TEXT_COLOUR: Colour = (240, 243, 247)
+_DIM_TEXT_COLOUR: Colour = (157, 169, 184)
 _BACKGROUND: Colour = (24, 31, 41)
-_TROUGH: Colour = (52, 62, 77)
-_BAR: Colour = (94, 168, 255)
-_GAP = 6
-"""Pixels between panels."""
+_BAR_BACKGROUND: Colour = (52, 62, 77)
+_BAR_COLOUR: Colour = (94, 168, 255)
+_PANEL_GAP = 6
+"""Distance between two panels [pixels]."""
 
 
 class Panel(NamedTuple):
@@ -46,13 +46,13 @@ class Panel(NamedTuple):
 def draw_panels(panels: Sequence[Panel]) -> Image.Image:
     """Returns one frame with the panels side by side, aligned at the top; width and height are even, for video."""
     drawn = [_draw(panel) for panel in panels]
-    width = sum(image.width for image in drawn) + _GAP * (len(drawn) - 1)
+    width = sum(image.width for image in drawn) + _PANEL_GAP * (len(drawn) - 1)
     height = max(image.height for image in drawn)
     frame = Image.new("RGB", (width + width % 2, height + height % 2), _BACKGROUND)
     left = 0
     for image in drawn:
         frame.paste(image, (left, 0))
-        left += image.width + _GAP
+        left += image.width + _PANEL_GAP
     return frame
 
 
@@ -72,8 +72,8 @@ def _draw(panel: Panel) -> Image.Image:
     draw = ImageDraw.Draw(image)
     _draw_bar(draw, (0, picture.height, picture.width, picture.height + bar), step)
     writer = _Writer(draw, picture.width, size, top=picture.height + bar + round(size * 0.4), line=line)
-    writer.write(panel.title, panel.episode, _FAINT)
-    writer.write(_returns_text(panel.returns), f"step {step[0]}/{step[1]}", _INK)
+    writer.write(panel.title, panel.episode, _DIM_TEXT_COLOUR)
+    writer.write(_returns_text(panel.returns), f"step {step[0]}/{step[1]}", _TEXT_COLOUR)
     for speaker, message in panel.messages.items():
         writer.write_message(speaker, message)
     return image
@@ -81,10 +81,10 @@ def _draw(panel: Panel) -> Image.Image:
 
 def _draw_bar(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], step: tuple[int, int]) -> None:
     left, top, right, bottom = box
-    draw.rectangle((left, top, right, bottom - 1), fill=_TROUGH)
+    draw.rectangle((left, top, right, bottom - 1), fill=_BAR_BACKGROUND)
     done = round((right - left) * step[0] / max(step[1], 1))
     if done:
-        draw.rectangle((left, top, left + done, bottom - 1), fill=_BAR)
+        draw.rectangle((left, top, left + done, bottom - 1), fill=_BAR_COLOUR)
 
 
 class _Writer:
@@ -108,10 +108,12 @@ class _Writer:
         left = self._width - self._edge - cell * len(message)
         letter = f" says {symbol(message)}"
         free = left - 2 * self._edge - self._font.getlength(letter)
-        self._text(_shortened(speaker, self._font, free) + letter, _INK)
+        self._text(_shortened(speaker, self._font, free) + letter, _TEXT_COLOUR)
         for i, value in enumerate(message):
             fraction = min(max(value, 0.0), 1.0)
-            fill = tuple(round(low + fraction * (high - low)) for low, high in zip(_TROUGH, _BAR, strict=True))
+            fill = tuple(
+                round(low + fraction * (high - low)) for low, high in zip(_BAR_BACKGROUND, _BAR_COLOUR, strict=True)
+            )
             at = left + i * cell
             self._draw.rectangle((at, self._top + 1, at + cell - 1 - gap, self._top + cell - gap), fill=fill)
         self._top += self._line

@@ -17,8 +17,10 @@ from common.files import write_atomically
 
 _EXACT_COLOURS, _MEAN_COLOURS = 32, 96
 """Parts of a GIF's 256 colours: flat areas of a picture keep their exact colours; smooth edges share the rest."""
-_MIN_DISTANCE = 8
+_MIN_COLOUR_DISTANCE = 8
+"""Least difference of two colours of a palette in one channel, of 255."""
 _PALETTE_SAMPLES = 8
+"""Number of an episode's frames from which its palette is made."""
 
 
 class FilmFile(Protocol):
@@ -76,7 +78,7 @@ class Gif:
         content = io.BytesIO()
         first, *rest = self._images
         first.save(content, "GIF", save_all=True, append_images=rest, duration=self._durations_ms, loop=0)
-        return _replace(path, content.getvalue())
+        return _write_film(path, content.getvalue())
 
 
 class Mp4:
@@ -108,7 +110,7 @@ class Mp4:
         self._container.close()
         content = self._file.read_bytes()
         self._scratch.cleanup()
-        return _replace(path, content)
+        return _write_film(path, content)
 
 
 def _palette(frames: Sequence[Image.Image]) -> Image.Image:
@@ -124,14 +126,14 @@ def _palette(frames: Sequence[Image.Image]) -> Image.Image:
     colours: list[int] = []
     for colour in np.array([*exact, *zip(*[iter(means)] * 3, strict=True)]):
         # Pillow compares colours rounded down to a multiple of four, so a near one would replace a frequent one.
-        if not colours or np.abs(np.array(colours).reshape(-1, 3) - colour).max(axis=1).min() >= _MIN_DISTANCE:
+        if not colours or np.abs(np.array(colours).reshape(-1, 3) - colour).max(axis=1).min() >= _MIN_COLOUR_DISTANCE:
             colours += colour.tolist()
     palette = Image.new("P", (1, 1))
     palette.putpalette(colours)
     return palette
 
 
-def _replace(path: Path, content: bytes) -> int:
+def _write_film(path: Path, content: bytes) -> int:
     try:
         write_atomically(path, content)
     except OSError as e:

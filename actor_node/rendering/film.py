@@ -1,7 +1,8 @@
-"""Films of trained teams: episodes in the real world of a run, drawn by the world's own renderer.
+"""Films of trained teams: episodes in the world of a run, drawn by the environment's renderer.
 
     policies -> a world of one copy -> Camera: its picture after each reset and step
-             -> captions.py: scenario, episode, step, return, messages -> encoders.py: GIF or MP4
+             -> captions.py: scenario, episode, step, return, messages below each picture
+             -> encoders.py: GIF or MP4
 
 Several runs are filmed side by side from the same seeds; a run whose episode ends early shows its last picture.
 """
@@ -83,24 +84,25 @@ def render(
 ) -> Film:
     """Films `episodes` episodes of each run, episode e from `reset(seed=seed + e)`, and writes them to `output`.
 
-    fps: frames a second; 0 takes the world's own. width: of a run's picture [pixels]. steps: limit on the steps of an
-    episode. progress: called with the number of finished episodes. Raises ConfigError if a run cannot be played or
-    drawn.
+    fps: frames a second; 0 takes the environment's. width: width of a run's picture [pixels]. steps: limit on the steps
+    of an episode. progress: called with the number of finished episodes. Raises ConfigError if a run cannot be played
+    or drawn.
     """
     started_at = time.perf_counter()
     kind = film_kind(output)
     with ExitStack() as stack:
         # Closing one mpe2 world ends pygame for all of them, so they are closed together, after the last picture.
-        stages = [Stage(directory, width) for directory in directories]
-        for stage in stages:
-            stack.enter_context(closing(stage))
-        fps = fps or stages[0].fps
+        filmed_runs = [FilmedRun(directory, width) for directory in directories]
+        for filmed_run in filmed_runs:
+            stack.enter_context(closing(filmed_run))
+        fps = fps or filmed_runs[0].fps
         film = kind(fps)
-        reels: list[list[list[Shot]]] = []
+        shots: list[list[list[Shot]]] = []
+        """[episodes][runs]: the shots of one episode."""
         for episode in range(episodes):
-            reels.append([stage.play(seed + episode, steps) for stage in stages])
-            film.add([*_frames(stages, reels[-1], f"{episode + 1}/{episodes}")], pause=round(_PAUSE_S * fps))
-            _drop_pictures(reels[-1])
+            shots.append([filmed_run.play(seed + episode, steps) for filmed_run in filmed_runs])
+            film.add([*_frames(filmed_runs, shots[-1], f"{episode + 1}/{episodes}")], pause=round(_PAUSE_S * fps))
+            _drop_pictures(shots[-1])
             progress(episode + 1)
         size_bytes = film.write(output)
     return Film(
@@ -114,7 +116,7 @@ def render(
         fps=fps,
         bytes=size_bytes,
         seconds=round(time.perf_counter() - started_at, 2),
-        returns=tuple(tuple(sum(reel[run][-1].returns) for reel in reels) for run in range(len(stages))),
+        returns=tuple(tuple(sum(each[run][-1].returns) for each in shots) for run in range(len(filmed_runs))),
     )
 
 
@@ -148,11 +150,11 @@ class Camera:
         self.taken.append((picture, _messages(self._env)))
 
 
-class Stage:
-    """One run's team in the real world of its scenario, with a camera."""
+class FilmedRun:
+    """One run's policies in the world in which the run is evaluated, with a camera."""
 
     def __init__(self, directory: RunDirectory, width: int) -> None:
-        directory.run  # noqa: B018  (its error tells a directory without a run from one without policies)
+        directory.run  # noqa: B018  (its error distinguishes a directory without a run from one without policies)
         stored = load_policy(directory.policy_file)
         self.run = stored.run
         self.name = directory.path.resolve().name
@@ -188,7 +190,7 @@ class Stage:
             raise WorldError(f"{self._world.name} could not be filmed: {type(e).__name__}: {e}{_hint(e)}") from e
 
     def _play(self, seed: int, steps: int) -> list[Shot]:
-        totals = np.zeros(len(self.run.joint.teams))
+        totals = np.zeros(len(self.run.joint.sides))
         self._camera.taken.clear()
         obs = self._world.reset([seed])
         shots = [Shot(*self._camera.taken[0], 0, tuple(totals))]
@@ -211,37 +213,39 @@ class Stage:
         self._world.close()
 
 
-def _frames(stages: Sequence[Stage], reels: Sequence[Sequence[Shot]], episode: str) -> list[Image.Image]:
+def _frames(
+    filmed_runs: Sequence[FilmedRun], shots_by_run: Sequence[Sequence[Shot]], episode: str
+) -> list[Image.Image]:
     """Returns the captioned frames of one episode."""
-    length = max(len(reel) for reel in reels)
+    filmed = list(zip(filmed_runs, shots_by_run, strict=True))
     return [
-        draw_panels([_panel(stage, reel, i, episode, len(reels)) for stage, reel in zip(stages, reels, strict=True)])
-        for i in range(length)
+        draw_panels([_panel(filmed_run, shots, i, episode, len(filmed)) for filmed_run, shots in filmed])
+        for i in range(max(len(shots) for shots in shots_by_run))
     ]
 
 
-def _panel(stage: Stage, reel: Sequence[Shot], i: int, episode: str, runs: int) -> Panel:
-    shot = reel[min(i, len(reel) - 1)]
-    scenario, sides = stage.run.spec.scenario.rpartition(".")[2], stage.run.joint.teams
+def _panel(filmed_run: FilmedRun, shots: Sequence[Shot], i: int, episode: str, runs: int) -> Panel:
+    shot = shots[min(i, len(shots) - 1)]
+    scenario, sides = filmed_run.run.spec.scenario.rpartition(".")[2], filmed_run.run.joint.sides
     return Panel(
         picture=shot.picture,
-        title=scenario if runs == 1 else f"{stage.name}: {scenario}",
+        title=scenario if runs == 1 else f"{filmed_run.name}: {scenario}",
         episode=f"episode {episode}",
-        step=(shot.step, reel[-1].step),
+        step=(shot.step, shots[-1].step),
         returns=dict(zip(sides if len(sides) > 1 else ("",), shot.returns, strict=True)),
         messages=shot.messages,
     )
 
 
-def _drop_pictures(reels: list[list[Shot]]) -> None:
-    """Deletes all shots but each episode's last, because the film contains their pictures."""
-    for reel in reels:
-        del reel[:-1]
+def _drop_pictures(shots_by_run: list[list[Shot]]) -> None:
+    """Deletes all shots but the last of each run, because the film already contains their pictures."""
+    for shots in shots_by_run:
+        del shots[:-1]
 
 
 def _membership(run: Run) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Returns `[sides, agents]`: 1.0 where the agent belongs to the side."""
-    return np.array([[float(agent.team == side) for agent in run.joint.agents] for side in run.joint.teams])
+    return np.array([[float(agent.team == side) for agent in run.joint.agents] for side in run.joint.sides])
 
 
 def _open_world(run: Run) -> PettingZooWorld | CheckedWorld:
@@ -271,7 +275,7 @@ def _has_no_display() -> bool:
 
 
 def _hint(error: Exception) -> str:
-    """Returns the way out if a renderer finds no display."""
+    """Returns what the user can do if a renderer finds no display; empty for other errors."""
     text = str(error).lower()
     if not any(name in text for name in ("opengl", "egl", "glfw", "display", "osmesa")):
         return ""
@@ -279,6 +283,7 @@ def _hint(error: Exception) -> str:
 
 
 def _renderable(name: str, env: Any) -> Any:
+    """Returns the environment, set up to render pictures; ConfigError if it cannot."""
     if is_batched(name):
         if not callable(getattr(env, "render", None)):
             raise ConfigError(
@@ -300,6 +305,8 @@ def _renderable(name: str, env: Any) -> Any:
 
 
 class _NoText:
+    """A font that writes nothing."""
+
     def render_to(self, *_: Any) -> None:
         """Writes nothing."""
 

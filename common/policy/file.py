@@ -39,7 +39,7 @@ class PolicyFile(msgspec.Struct, frozen=True):
 
     @property
     def digest(self) -> str:
-        """Tells weights from others: blake2b of `flat`, 128 bits in hex."""
+        """Digest of the weights, equal for equal bits: blake2b of `flat`, 128 bits in hex."""
         return hashlib.blake2b(np.ascontiguousarray(self.flat, "<f4").tobytes(), digest_size=16).hexdigest()
 
 
@@ -67,7 +67,10 @@ def load_policy(path: Path | str) -> PolicyFile:
     if path.is_dir():
         raise ConfigError(f"{path} is a directory. Pass the file in it: {path / 'policy.safetensors'}.")
     if not path.exists():
-        raise ConfigError(f"{path} does not exist. The learner writes it with its first checkpoint.")
+        raise ConfigError(
+            f"{path} does not exist. The learner writes it with its first checkpoint."
+            " Wait for it, or pass another file."
+        )
     try:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
@@ -81,9 +84,13 @@ def load_policy(path: Path | str) -> PolicyFile:
             flat = np.concatenate([_tensor(file, name, shape) for name, shape in shapes.items()])
             version, updates = int(metadata["version"]), int(metadata["updates"])
     except KeyError as e:
-        raise ConfigError(f"{path} is not a policy file of Shoal: its metadata has no {e}.") from e
+        raise ConfigError(
+            f"{path} is not a policy file of Shoal: its metadata has no {e}. Pass a file that a learner wrote."
+        ) from e
     except (SafetensorError, ValueError, TypeError, OSError) as e:
-        raise ConfigError(f"{path} is not a policy file of this version of Shoal: {e}.") from e
+        raise ConfigError(
+            f"{path} is not a policy file of this version of Shoal: {e}. Pass a file that its learner wrote."
+        ) from e
     return PolicyFile(run, version, updates, flat)
 
 

@@ -7,7 +7,7 @@
 | Box of two or more numbers from 0 to 1     | soft              | `softmax(logits)` (`soft`)                      |
 | Box of five numbers from 0 to 1            | force             | a thrust: stay, left, right, down, up (`thrust`)|
 | Box of two numbers                         | force             | `middle + half * f` (`force`)                   |
-| Box of other numbers from 0 to 1: words    | force             | as `box`                                        |
+| Box of other numbers from 0 to 1: message  | force             | as `box`                                        |
 
 A force is `f = tanh(|h|) h / |h|`, in the unit disc. For a Box of two numbers, `h` is its two logits. MPE's five
 numbers push by right - left and by up - down, so there `h` is the same differences of logits, and
@@ -35,12 +35,12 @@ Kind = Literal["choice", "box", "soft", "thrust", "force"]
 THRUST_SIZE, FORCE_SIZE = 5, 2
 LEFT_DOWN, RIGHT_UP = slice(1, None, 2), slice(2, None, 2)
 """Of the five numbers of a thrust: those that push backward and those that push forward along x and y."""
-SMALLEST_NORM = 1e-30
+MIN_NORM = 1e-30
 """Lower bound of a force's norm; it prevents 0 / 0 and changes no result."""
 
 _NEEDS = {
     "soft": "two or more numbers from 0 to 1",
-    "force": "a force (two numbers, or five from 0 to 1) or words (numbers from 0 to 1)",
+    "force": "a force (two numbers, or five from 0 to 1) or a message (numbers from 0 to 1)",
 }
 
 
@@ -66,12 +66,12 @@ class Segment(NamedTuple):
 
 
 class Ranges(NamedTuple):
-    """Bounds of each number of the joint action, and the effect of noise of scale 1 on it, each `[A]`."""
+    """Bounds and half range of each number of the joint action, each `[A]`; noise is scaled by the half range."""
 
     low: Floats
     high: Floats
-    reach: Floats
-    """Half range; 0 for numbers without noise: choices, soft choices, and the stay of a thrust."""
+    half_range: Floats
+    """0 for numbers without noise: choices, soft choices, and the stay of a thrust."""
 
 
 def box_range(part: Box) -> tuple[Floats, Floats]:
@@ -109,19 +109,19 @@ def check_head(joint: JointSpec, network: NetworkSpec) -> None:
 
 
 def ranges(joint: JointSpec, head: str) -> Ranges:
-    """Returns bounds and noise reach of the joint action; a one-hot part has the bounds 0 and 1."""
+    """Returns the ranges of the joint action; a one-hot part has the bounds 0 and 1."""
     low, high = np.zeros(joint.action_dim, np.float32), np.ones(joint.action_dim, np.float32)
-    reach = np.zeros(joint.action_dim, np.float32)
+    half_range = np.zeros(joint.action_dim, np.float32)
     for kind, columns, parts in segments(joint, head):
         boxes = [part for part in parts if isinstance(part, Box)]
         if boxes:
             low[columns] = np.concatenate([part.low for part in boxes])
             high[columns] = np.concatenate([part.high for part in boxes])
         if kind in ("box", "thrust", "force"):
-            reach[columns] = np.concatenate([box_range(part)[1] for part in boxes])
+            half_range[columns] = np.concatenate([box_range(part)[1] for part in boxes])
         if kind == "thrust":
-            reach[columns][::THRUST_SIZE] = 0.0
-    return Ranges(low, high, reach)
+            half_range[columns][::THRUST_SIZE] = 0.0
+    return Ranges(low, high, half_range)
 
 
 class GreedyHeads:
@@ -171,7 +171,7 @@ def softmax(logits: Floats, out: Floats) -> None:
 def bounded_force(h: Floats) -> Floats:
     """Returns `tanh(|h|) h / |h|` of vectors `[..., 2]`: smooth, inside the unit disc, and 0 at 0."""
     norm: Floats = np.hypot(h[..., 0], h[..., 1])
-    np.maximum(norm, SMALLEST_NORM, out=norm)
+    np.maximum(norm, MIN_NORM, out=norm)
     shrink: Floats = np.tanh(norm)
     shrink /= norm
     return h * shrink[..., None]

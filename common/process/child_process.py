@@ -1,8 +1,8 @@
 """A child process that runs a module of Shoal, and with it the user's code, at the other end of a pipe.
 
-    child = ChildProcess("actor_node.evaluation.play_process")        # python -m actor_node.play_process PIPE PARENT
+    child = ChildProcess("actor_node.evaluation.play_process")     # python -m MODULE PIPE PARENT
     child.pipe.send_bytes(b"a task")
-    child.kill()                                           # also kills every process that it started
+    child.kill()                                                   # also kills every process that it started
 
 The child is a separate program, not a fork: a script that calls Shoal needs no `if __name__ == "__main__"`, threads of
 the parent are harmless, and the child does not inherit the parent's environments. The child leads a separate session,
@@ -21,7 +21,7 @@ import threading
 import time
 from multiprocessing.connection import Connection
 
-from common.process.own_python import module_command, python_path
+from common.process.python_command import module_command, python_path
 
 PARENT_CHECK_PERIOD_S = 0.5
 
@@ -61,7 +61,7 @@ def make_pipe_private(pipe: Connection) -> None:
 
 
 def kill_session_with_parent(parent: int) -> None:
-    """Starts a thread that kills this process and its session when the parent ends, whatever the main thread does."""
+    """Starts a thread that kills this process's session when the parent ends, even if the main thread is blocked."""
 
     def watch() -> None:
         while os.getppid() == parent:

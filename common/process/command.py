@@ -34,11 +34,12 @@ from common.run.validation_errors import explain, shorten, suggest
 
 Config = TypeVar("Config", bound=msgspec.Struct)
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-_STDOUT, _STDERR, _ABOVE_STREAMS = 1, 2, 3
+_STDOUT, _STDERR, _MIN_DUPLICATE = 1, 2, 3
+"""File descriptors; a duplicate must not take the number of a standard stream that is closed."""
 _results: TextIO | None = None
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors of a write that a retry cannot fix until the user changes the disk."""
-_LINE = click.core.ParameterSource.COMMANDLINE
+_COMMAND_LINE = click.core.ParameterSource.COMMANDLINE
 _TABLES = "shoal.tables"
 _TOML_TYPES: dict[type[click.ParamType[Any]], tuple[tuple[type, ...], str]] = {
     type(click.INT): ((int,), "a whole number"),
@@ -55,7 +56,7 @@ def options(*configs: type[msgspec.Struct]) -> Callable[[_Function], _Function]:
     def decorate(function: _Function) -> _Function:
         for field in reversed([field for config in configs for field in msgspec.structs.fields(config)]):
             function = _option(field)(function)
-        return _config_file_option(_with_results_apart(function))
+        return _config_file_option(_with_separate_results(function))
 
     return decorate
 
@@ -71,11 +72,11 @@ def result(text: str | bytes, *, nl: bool = True) -> None:
 
 
 @contextlib.contextmanager
-def results_apart() -> Iterator[None]:
+def separate_results() -> Iterator[None]:
     """Redirects file descriptor 1 to the standard error, so that only results reach the standard output.
 
-    This covers everything that an environment prints: from Python, from C and from child processes. It has no effect if
-    the standard output is closed or replaced by another object.
+    Everything that an environment prints is redirected: from Python, from C and from child processes. The function has
+    no effect if the standard output is closed or replaced by another object.
     """
     global _results  # noqa: PLW0603  (a process has one standard output)
     stdout = sys.stdout
@@ -103,7 +104,7 @@ def _move_stdout(stdout: TextIO) -> int | None:
     """Redirects file descriptor 1 to the standard error and returns a duplicate of it; None if it is closed."""
     try:
         stdout.flush()
-        saved = fcntl.fcntl(_STDOUT, fcntl.F_DUPFD_CLOEXEC, _ABOVE_STREAMS)
+        saved = fcntl.fcntl(_STDOUT, fcntl.F_DUPFD_CLOEXEC, _MIN_DUPLICATE)
     except (OSError, ValueError):
         return None
     try:
@@ -115,10 +116,10 @@ def _move_stdout(stdout: TextIO) -> int | None:
     return saved
 
 
-def _with_results_apart(function: _Function) -> _Function:
+def _with_separate_results(function: _Function) -> _Function:
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        with results_apart():
+        with separate_results():
             return function(*args, **kwargs)
 
     return typing.cast("_Function", wrapper)
@@ -128,7 +129,7 @@ def build(config: type[Config], values: Mapping[str, Any]) -> Config:
     """Returns the config struct of a command line's values; ConfigError names the option and its value."""
     names = [field.name for field in msgspec.structs.fields(config)]
     given = {name: values[name] for name in names}
-    _refuse_secrets_on_line(config, given)
+    _refuse_secrets_on_command_line(config, given)
     try:
         return msgspec.convert(given, config)
     except msgspec.ValidationError as e:
@@ -138,13 +139,13 @@ def build(config: type[Config], values: Mapping[str, Any]) -> Config:
         raise ConfigError(f"{option}{text[len(name) :]}") from e
 
 
-def _refuse_secrets_on_line(config: type[msgspec.Struct], given: Mapping[str, Any]) -> None:
+def _refuse_secrets_on_command_line(config: type[msgspec.Struct], given: Mapping[str, Any]) -> None:
     """Raises ConfigError for a password in an argument's address, because every user of the machine can see it."""
     context = click.get_current_context(silent=True)
     for field in msgspec.structs.fields(config):
         _, meta = _unwrap(field.type)
         may_contain = bool(meta and (meta.extra or {}).get("may_hold_password"))
-        if not (may_contain and context and context.get_parameter_source(field.name) is _LINE):
+        if not (may_contain and context and context.get_parameter_source(field.name) is _COMMAND_LINE):
             continue
         if _contains_password(str(given[field.name])):
             name, by_file = field.name.replace("_", "-"), f"{field.name}_password_file" in config.__struct_fields__
@@ -220,9 +221,9 @@ def _lasting_error(error: SystemExit | OSError) -> str:
     if isinstance(error, SystemExit):
         if traceback.extract_tb(error.__traceback__)[-1].filename == click.core.__file__:
             return ""  # click ends a command whose output was closed
-        # An environment or a library raised it; Shoal's commands never do. Its code 0 would look like success.
+        # Shoal's commands never call sys.exit, so an environment or a library did. Its code 0 would look like success.
         frames = "".join(traceback.format_tb(error.__traceback__)[-2:]).rstrip()
-        return f"foreign code called sys.exit({error.code!r})\n{frames}"
+        return f"the environment or a library called sys.exit({error.code!r}); raise an exception instead:\n{frames}"
     if error.errno not in _DISK_ERRORS:
         return ""
     path = error.filename or "a file"

@@ -1,4 +1,4 @@
-"""Durations: options and settings that accept seconds or texts such as 5m and 1h30m, and their display."""
+"""Durations: options that accept seconds or texts such as 5m and 1h30m, and durations as text."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Seconds = Annotated[float, Meta(ge=0, extra={"param": Duration()})]
 """A duration [s]."""
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Returns a duration as m:ss or h:mm:ss, rounded down."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -2,7 +2,7 @@
 
 An exit code and the last line of a log do not contain what a user must know: the whole text of an error, and whether a
 retry can fix it. The parent passes each child a path in an environment variable. The child appends a line for each
-failure, also for a failure that it fixes itself by restarting a worker.
+failure, also for the failure of a worker that it restarts itself.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ class Failure(msgspec.Struct, frozen=True):
     """Whether a retry cannot fix it."""
     message: str
     """Whole text of the error, possibly several lines."""
-    mended: bool = False
-    """Whether it is the failure of a worker that the process restarts itself; otherwise it ends the process."""
+    handled: bool = msgspec.field(default=False, name="mended")
+    """Whether the process itself restarts the worker that failed; otherwise the failure ends the process."""
 
 
 class FailureNote:
     """The failure note of one process: the process writes it, and its parent reads it."""
 
     def __init__(self, path: Path | None) -> None:
-        """Takes the file's path; with None nothing is written."""
+        """Takes the path of the note's file; a note without a path is never written."""
         self._path = path
         self._read_bytes = 0
 
@@ -41,12 +41,12 @@ class FailureNote:
         path = os.environ.get(VARIABLE)
         return cls(Path(path) if path else None)
 
-    def append(self, message: str, *, lasting: bool, mended: bool = False) -> None:
+    def append(self, message: str, *, lasting: bool, handled: bool = False) -> None:
         """Appends a failure; errors while writing are ignored, because the process is failing already."""
         if self._path is None:
             return
         with contextlib.suppress(OSError), self._path.open("ab") as file:
-            file.write(msgspec.json.encode(Failure(lasting, message, mended)) + b"\n")
+            file.write(msgspec.json.encode(Failure(lasting, message, handled)) + b"\n")
 
     def read_new(self) -> list[Failure]:
         """Returns the failures that were appended since the last call, oldest first."""

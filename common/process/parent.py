@@ -15,7 +15,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent_pid: int) -> None:
-    """Sends this process SIGTERM when its parent ends, for whatever reason; returns at once.
+    """Sends this process SIGTERM when its parent ends for any reason; returns at once.
 
     On Linux the kernel sends the signal when the parent *thread* that started this process ends, so parents must start
     children from their main thread. On other systems a thread checks the parent once a second.

@@ -1,4 +1,4 @@
-"""Decides whether a process that ended starts again: after a growing delay, or not at all. Pure.
+"""The restart policy: decides whether a process that ended starts again, after a growing delay, or not. Pure.
 
 Two supervisors decide through this policy: `shoal train` for its processes, and an actor node for its workers. Each
 classifies how a process ended (`ProcessExit`); this policy then decides:
@@ -6,9 +6,9 @@ classifies how a process ended (`ProcessExit`); this policy then decides:
     a usage error, or a peer that refuses the process                 give up
     a failure that the process itself calls permanent                 give up
     a fault of the user's code before the first progress              give up
-    the same fault SAME_FAULTS times without progress in between      give up
-    the same fault in the same step SAME_FAULTS times in a row        give up: the step always fails
-    more than MOST_FAILURES failures in a row without progress        give up
+    the same fault MAX_EQUAL_FAULTS times without progress in between      give up
+    the same fault in the same step MAX_EQUAL_FAULTS times in a row        give up: the step always fails
+    more than MAX_FAILURES failures in a row without progress        give up
     any other end                                                     restart after the delay
 
 Progress resets the delay. A worker makes progress when it collects a chunk, however long that takes: time spent waiting
@@ -23,12 +23,12 @@ from typing import Literal, NamedTuple
 from common.errors import ConfigError, LastingError, PeerError, ShoalError
 
 FIRST_DELAY_S = 0.5
-LONGEST_DELAY_S = 30.0
+MAX_DELAY_S = 30.0
 STEADY_S = 60.0
 """A process that collects no chunks makes progress when it runs this long."""
-MOST_FAILURES = 8
+MAX_FAILURES = 8
 """Failures in a row, without progress in between, after which the process is not restarted."""
-SAME_FAULTS = 3
+MAX_EQUAL_FAULTS = 3
 
 Cause = Literal["usage", "peer", "permanent", "fault", "other"]
 """Why a process ended: a usage error, a peer that refuses it, a permanent failure, the user's code, or another one."""
@@ -92,23 +92,23 @@ class RestartPolicy:
         self.failures = 1 if end.progressed else self.failures + 1
         line = end.reason.partition("\n")[0] if end.cause == "fault" else ""
         self._faults = [*([] if end.progressed else self._faults), line]
-        self._faults_in_a_row = [*self._faults_in_a_row, line][-SAME_FAULTS:]
-        if pattern := self._hopeless(line):
-            return GiveUp(LastingError(f"{end.reason}\n({self._process} failed {pattern}; it is not restarted)"))
+        self._faults_in_a_row = [*self._faults_in_a_row, line][-MAX_EQUAL_FAULTS:]
+        if repetition := self._repetition(line):
+            return GiveUp(LastingError(f"{end.reason}\n({self._process} failed {repetition}; it is not restarted)"))
         self.restarts += 1
-        return Restart(min(FIRST_DELAY_S * 2.0 ** (self.failures - 1), LONGEST_DELAY_S), end.reason)
+        return Restart(min(FIRST_DELAY_S * 2.0 ** (self.failures - 1), MAX_DELAY_S), end.reason)
 
-    def _hopeless(self, fault: str) -> str:
-        """Returns the pattern of failures that shows that a restart cannot help; empty while it may."""
+    def _repetition(self, fault: str) -> str:
+        """Describes the repetition of failures that makes a restart useless; empty while a restart may help."""
         if fault and not self._ever_progressed:
             return "before its first chunk was collected"
-        last = [_without_numbers(line) for line in self._faults[-SAME_FAULTS:]]
-        if fault and len(last) == SAME_FAULTS and len(set(last)) == 1:
-            return f"{SAME_FAULTS} times in a row without a chunk in between"
-        same_step = self._faults_in_a_row == [fault] * SAME_FAULTS and re.search(r"\bstep \d", fault)
+        last = [_without_numbers(line) for line in self._faults[-MAX_EQUAL_FAULTS:]]
+        if fault and len(last) == MAX_EQUAL_FAULTS and len(set(last)) == 1:
+            return f"{MAX_EQUAL_FAULTS} times in a row without a chunk in between"
+        same_step = self._faults_in_a_row == [fault] * MAX_EQUAL_FAULTS and re.search(r"\bstep \d", fault)
         if same_step:
-            return f"{SAME_FAULTS} times in a row in the same step of the same copy"
-        if self.failures > MOST_FAILURES:
+            return f"{MAX_EQUAL_FAULTS} times in a row in the same step of the same copy"
+        if self.failures > MAX_FAILURES:
             return f"{self.failures} times in a row"
         return ""
 

@@ -92,7 +92,7 @@ class RunDirectory:
         self._lock = lock
 
     def release(self) -> None:
-        """Gives the directory up, so that another process, or this one, may take the role again."""
+        """Releases the lock, so that another process, or this one, can take the role."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -105,7 +105,7 @@ def default_path(spec: RunSpec) -> Path:
 
 
 def create(
-    path: Path, spec: RunSpec, joint: AgentsSpec, spaces: tuple[AgentSpaces, ...] = ()
+    path: Path, spec: RunSpec, agents: AgentsSpec, spaces: tuple[AgentSpaces, ...] = ()
 ) -> tuple[RunDirectory, Run]:
     """Creates the directory of a new run; ConfigError if it already contains a run or any other file."""
     directory = RunDirectory(path)
@@ -115,7 +115,7 @@ def create(
             f"--run {path} already contains run {existing.id} of {existing.spec.scenario}. "
             "Pass --resume to continue it, or pass another directory."
         )
-    run = Run(secrets.token_hex(4), spec, joint, spaces)
+    run = Run(secrets.token_hex(4), spec, agents, spaces)
     try:
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()):
@@ -129,25 +129,25 @@ def create(
 
 
 def reopen(
-    path: Path, spec: RunSpec | None, joint: AgentsSpec | None, spaces: tuple[AgentSpaces, ...] = ()
+    path: Path, spec: RunSpec | None, agents: AgentsSpec | None, spaces: tuple[AgentSpaces, ...] = ()
 ) -> tuple[RunDirectory, Run]:
-    """Opens a directory to resume its run, with its own settings or with new ones over the same world.
+    """Opens a directory to resume its run: with the stored settings, or with new settings for the same world.
 
     Raises ConfigError if the directory contains no run, or if the new settings would change what its transitions mean.
     """
     directory = RunDirectory(path)
     stored = directory.run
-    if spec is None or joint is None:
+    if spec is None or agents is None:
         return directory, stored
-    run = Run(stored.id, spec, joint, spaces or stored.spaces)
+    run = Run(stored.id, spec, agents, spaces or stored.spaces)
     if spec.network.sides != stored.spec.network.sides:
         raise ConfigError(
             f"--run {path} was created with network.sides = {stored.spec.network.sides or 'none'}. Resume it with "
             "the same sides, or pass another directory."
         )
-    if (spec.scenario, spec.world) == (stored.spec.scenario, stored.spec.world) and joint != stored.joint:
+    if (spec.scenario, spec.world) == (stored.spec.scenario, stored.spec.world) and agents != stored.joint:
         raise ConfigError(
-            f"--run {path}: {spec.scenario} changed since this run was created: {difference(stored.joint, joint)}. "
+            f"--run {path}: {spec.scenario} changed since this run was created: {difference(stored.joint, agents)}. "
             "Install the version that the run was created with, or pass another directory."
         )
     if run.data_hash != stored.data_hash:

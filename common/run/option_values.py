@@ -1,4 +1,4 @@
-"""Values of settings as a user writes them, and options of worlds: plain data of any depth, including none.
+"""Values of settings as a user writes them, and options of worlds: plain data, including lists, tables and none.
 
 TOML has no none: in `run.toml`, in a `--config` file and inside a list, write `{none = true}`.
 """
@@ -17,10 +17,10 @@ from common.errors import ConfigError
 from common.run.validation_errors import shorten
 
 _NONE = {"none": True}
-_DEEPEST = 8
-_MOST_VALUES = 10_000
-_LONGEST_TEXT = 1_000
-_LARGEST_INT = 2**63 - 1
+_MAX_DEPTH = 8
+_MAX_VALUES = 10_000
+_MAX_TEXT_CHARACTERS = 1_000
+_MAX_INT = 2**63 - 1
 _BOOLEANS = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
 _CHOICES = ("yes", "no", "on", "off")
 _NONES = ("none", "null", "nil")
@@ -74,9 +74,9 @@ def spell_none(value: Any) -> Any:
 
 def _plain(value: Any, name: str, depth: int, count: list[int]) -> Any:
     count[0] += 1
-    if depth > _DEEPEST or count[0] > _MOST_VALUES:
+    if depth > _MAX_DEPTH or count[0] > _MAX_VALUES:
         raise ValueError(
-            f"{shorten(name)}: at most {_DEEPEST} levels of lists and tables, and {_MOST_VALUES} values in all"
+            f"{shorten(name)}: at most {_MAX_DEPTH} levels of lists and tables, and {_MAX_VALUES} values in all"
         )
     if isinstance(value, Mapping):
         if value == _NONE:
@@ -94,9 +94,9 @@ def _plain(value: Any, name: str, depth: int, count: list[int]) -> Any:
 
 def _refusal(value: Any) -> str:
     if isinstance(value, str):
-        return f"a text has at most {_LONGEST_TEXT} characters" if len(value) > _LONGEST_TEXT else ""
+        return f"a text has at most {_MAX_TEXT_CHARACTERS} characters" if len(value) > _MAX_TEXT_CHARACTERS else ""
     if isinstance(value, int):  # and bool
-        return "" if abs(value) <= _LARGEST_INT else "a whole number has at most 63 bits"
+        return "" if abs(value) <= _MAX_INT else "a whole number has at most 63 bits"
     if isinstance(value, float):
         return "" if math.isfinite(value) else "a number is finite; write a text in quotes"
     expected = "expected a number, a text, true, false, none, a list or a table"

@@ -1,8 +1,8 @@
 """Players: the algorithm of each side, the players that the agents form, and the players that share networks.
 
-A side is a team of the world's spec. A player has one policy and one reward: it is an agent, or, under the algorithm
-`joint`, a whole side, which observes and acts for all of its agents (the meta-agent). The joint vectors of agents and
-of players contain the same numbers in the same order.
+A side is the agents of one `team` in the world's spec. A player has one policy and one reward: it is an agent, or,
+under the algorithm `joint`, a whole side, which observes and acts for all of its agents (the meta-agent). The joint
+vectors of agents and of players contain the same numbers in the same order.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def algorithms_by_side(joint: JointSpec, name: str) -> dict[str, Algorithm]:
     except ValueError as e:
         raise ConfigError(str(e)) from e
     if "" in found and len(found) == 1:
-        return dict.fromkeys(joint.teams, found[""])
+        return dict.fromkeys(joint.sides, found[""])
     for side in found:
-        if side not in joint.teams:
+        if side not in joint.sides:
             raise ConfigError(
-                f"{_setting(name)}: {shorten(side)!r} is not a side of this world; sides: {', '.join(joint.teams)}."
+                f"{_setting(name)}: {shorten(side)!r} is not a side of this world; sides: {', '.join(joint.sides)}."
             )
-    if missing := [side for side in joint.teams if side not in found]:
+    if missing := [side for side in joint.sides if side not in found]:
         raise ConfigError(
             f"{_setting(name)}: no algorithm for {' and '.join(missing)}. Add one, as in {missing[0]}=maddpg."
         )
@@ -89,10 +89,10 @@ def with_sides(agents: AgentsSpec, sides: Mapping[str, Sequence[str]]) -> Agents
     )
 
 
-def roles_of(players_spec: PlayersSpec, share: Sequence[Sequence[str]]) -> tuple[int, ...]:
-    """Returns the number of each player's role; players of one role share networks where sharing is on.
+def network_groups(players_spec: PlayersSpec, share: Sequence[Sequence[str]]) -> tuple[int, ...]:
+    """Returns the number of each player's group; players of one group share networks where sharing is on.
 
-    share: groups of names that replace the roles; empty = neighbours with equal `role`. Raises ConfigError for a group
+    share: groups of names; empty makes a group of adjacent players with equal `role`. Raises ConfigError for a group
     whose players cannot share a network.
     """
     if not share:

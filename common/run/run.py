@@ -24,18 +24,19 @@ from common.run.validation_errors import explain, shorten
 from common.spec import AgentsSpec, PlayersSpec
 
 # Upper bounds exclude infinity and numbers that do not fit the wire; sensible values are far below them.
-_LARGEST_FLOAT = 1e12
-_LARGEST_INT = 2**53
+_MAX_FLOAT = 1e12
+_MAX_INT = 2**53
 # A smaller divisor would let a quotient overflow.
-LEAST_POSITIVE = 1 / _LARGEST_FLOAT
-Positive = Annotated[float, Meta(ge=LEAST_POSITIVE, le=_LARGEST_FLOAT)]
-NonNegative = Annotated[float, Meta(ge=0, le=_LARGEST_FLOAT)]
+MIN_POSITIVE = 1 / _MAX_FLOAT
+Positive = Annotated[float, Meta(ge=MIN_POSITIVE, le=_MAX_FLOAT)]
+NonNegative = Annotated[float, Meta(ge=0, le=_MAX_FLOAT)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 PositiveFraction = Annotated[float, Meta(gt=0, le=1)]
-Count = Annotated[int, Meta(ge=1, le=_LARGEST_INT)]
-CountOrZero = Annotated[int, Meta(ge=0, le=_LARGEST_INT)]
+Count = Annotated[int, Meta(ge=1, le=_MAX_INT)]
+CountOrZero = Annotated[int, Meta(ge=0, le=_MAX_INT)]
 Hidden = Annotated[tuple[Annotated[int, Meta(ge=1, le=65_536)], ...], Meta(min_length=1, max_length=8)]
 UNLIMITED_ROWS = 2**62
+"""A number of rows that no chunk reaches."""
 SideName = Annotated[str, Meta(min_length=1, max_length=100)]
 AgentNames = Annotated[tuple[Annotated[str, Meta(max_length=1_000)], ...], Meta(min_length=1, max_length=10_000)]
 
@@ -78,7 +79,7 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Final learning rates as a fraction of the initial ones, reached at the end of the budget; 1 keeps them
     constant."""
     learning_rate_decay: Literal["linear", "cosine"] = "linear"
-    """Shape of the learning rates' fall over the budget."""
+    """How the learning rates fall over the budget: linearly, or along a cosine."""
     side_learning_rates: dict[str, Positive] = {}
     """Factors on the learning rates of a side's networks, as in {adversary = 0.5}; 1 for sides not listed."""
     policy_every: CountOrZero = 0
@@ -103,8 +104,8 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reward_scale: Positive = 1.0
     """Factor on rewards before critics learn them. Rewards are never shifted, because that would change the task."""
     team_spirit: Fraction = 0.0
-    """Weight of the team's mean reward in each agent's reward (OpenAI Five, 2018): 0 = only its own, 1 = only the
-    team's."""
+    """Weight of the side's mean reward in each agent's reward (OpenAI Five, 2018): 0 = only the agent's reward,
+    1 = only the side's mean."""
     final_team_spirit: Fraction | None = None
     """Final value of team_spirit, reached linearly at the end of the budget; none keeps it constant."""
     teammates: Literal["buffer", "current"] = "buffer"
@@ -169,8 +170,8 @@ class ReplaySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     importance_exponent: Fraction = 0.4
     """Initial importance-sampling exponent beta (Schaul et al. 2016), 0 = no correction; rises to 1 over the budget."""
 
-    def largest_chunk(self, batch: int) -> int:
-        """Returns the largest chunk [transitions] that the rate limiter can admit forever beside batches of `batch`."""
+    def max_chunk_rows(self, batch: int) -> int:
+        """Returns the largest chunk [transitions] that the rate limiter can always admit with such batches."""
         if self.limit == "off" or not self.error_buffer:
             return UNLIMITED_ROWS
         return math.floor(min(self.error_buffer, 2 * self.error_buffer - batch) / self.samples_per_insert)

@@ -16,7 +16,7 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-MAX_SHOWN = 200
+MAX_SHOWN_CHARACTERS = 200
 """Longest name or value that a message repeats [characters]."""
 _MAX_SUGGESTIONS = 3
 _STEP = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")
@@ -54,8 +54,8 @@ def suggest(written: str, known: Iterable[str]) -> str:
 
 
 def shorten(text: str) -> str:
-    """Returns a text of at most `MAX_SHOWN` characters: longer ones are cut and end with "..."."""
-    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
+    """Returns a text of at most `MAX_SHOWN_CHARACTERS` characters: longer ones are cut and end with "..."."""
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[: MAX_SHOWN_CHARACTERS - 3]}..."
 
 
 def _sentence(text: str) -> str:

@@ -1,7 +1,7 @@
 """The audit files: the chunks that an actor sent and had acknowledged, and the chunks that a replay server stored.
 
 Each process start writes one file, one event a line, one write(2) an event. So every written event survives the
-process however it ends, and only a file's last line can be truncated. A process writes nothing without `--audit`.
+process, even a killed one, and only a file's last line can be truncated. Without `--audit` a process writes nothing.
 `shoal audit` compares the files (`shoal/commands/audit/`).
 """
 
@@ -22,8 +22,8 @@ SUFFIX = ".jsonl"
 _DIGEST_BYTES = 12
 
 
-class Life(msgspec.Struct, frozen=True, array_like=True, tag="life"):
-    """The first line of a file: the process that writes it."""
+class ProcessStart(msgspec.Struct, frozen=True, array_like=True, tag="life"):
+    """The first line of a file: the process that started to write it."""
 
     role: str
     """actor or replay."""
@@ -75,13 +75,13 @@ class Serving(msgspec.Struct, frozen=True, array_like=True, tag="serving"):
     """A replay server has read its whole log. Before this event, its list of recovered chunks is incomplete."""
 
 
-Event = Life | Sent | Acknowledged | Stored | Recovered | Serving
+Event = ProcessStart | Sent | Acknowledged | Stored | Recovered | Serving
 
 
 class AuditFile:
     """The audit file of one process start; events are appended."""
 
-    def __init__(self, directory: Path, life: Life) -> None:
+    def __init__(self, directory: Path, life: ProcessStart) -> None:
         """Creates the next file of this role and name; ConfigError if the directory cannot be written."""
         owner = f"{life.role}-{file_name(life.name)}"
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND
@@ -124,4 +124,6 @@ def read_events(file: Path) -> tuple[list[Event], bool]:
     try:
         return [decoder.decode(line) for line in lines], bool(rest)
     except msgspec.DecodeError as e:
-        raise ConfigError(f"{file} is not an audit file of this version of Shoal: {e}.") from e
+        raise ConfigError(
+            f"{file} is not an audit file of this version of Shoal: {e}. Pass a directory of --audit."
+        ) from e

@@ -17,7 +17,7 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from common.errors import ConfigError
-from common.wire.keys import ALLOWED, DOMAIN, Client, ClientKind, Keys, read_allowed
+from common.wire.keys import ALLOW_LIST, DOMAIN, AllowedClient, ClientKind, Keys, read_clients
 
 CHECK_PERIOD_S = 0.25
 """Time between two checks of the list's file while messages arrive [s]."""
@@ -32,7 +32,7 @@ class Authenticator:
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], keys: Keys) -> None:
         """Starts the thread; ConfigError if the allow list cannot be read."""
-        self._allowed = AllowList(keys.directory / ALLOWED)
+        self._allowed = AllowList(keys.directory / ALLOW_LIST)
         self._authenticator = ThreadAuthenticator(context)
         self._authenticator.configure_curve_callback(DOMAIN, self._allowed)
         self._authenticator.start()
@@ -54,7 +54,7 @@ class AllowList:
         """Reads the file; ConfigError if it cannot be read or is malformed."""
         self._path, self._lock = path, threading.Lock()
         self._stamp, self._checked_at = self._file_stamp(), 0.0
-        self._clients = read_allowed(path)
+        self._clients = read_clients(path)
         self._kinds = _kinds(self._clients)
         self._refused: dict[bytes, int] = {}
         self._refused_others = 0
@@ -62,7 +62,7 @@ class AllowList:
     def __len__(self) -> int:
         return len(self._clients)
 
-    def find(self, key: bytes) -> Client | None:
+    def find(self, key: bytes) -> AllowedClient | None:
         """Returns the client of a public key; None for a key that is not listed."""
         with self._lock:
             self._reload_if_changed()
@@ -100,7 +100,7 @@ class AllowList:
             return
         self._stamp = stamp
         try:
-            self._clients = read_allowed(self._path)
+            self._clients = read_clients(self._path)
         except ConfigError as e:
             self._clients = {}
             _log.error("allow list unreadable, new clients are refused: %s", e)
@@ -117,9 +117,9 @@ class AllowList:
         return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _kinds(clients: Mapping[bytes, Client]) -> dict[str, ClientKind]:
+def _kinds(clients: Mapping[bytes, AllowedClient]) -> dict[str, ClientKind]:
     """Returns the clients' permissions by User-Id, which is their key.
 
-    Not by name: a client that is given a new key must not keep the holder of the lost key admitted.
+    The name would be wrong: once a client has a new key, the holder of its lost key must not stay admitted.
     """
     return {key.decode(): client.kind for key, client in clients.items()}

@@ -15,7 +15,7 @@ import zmq
 from common.wire.host_lookup import HostLookup
 from common.wire.keys import Keys
 
-RECONNECT_S = 1.0
+RECONNECT_PERIOD_S = 1.0
 """Time between two connection attempts to a server that refused one [s]."""
 _REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH
 _MISMATCH = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
@@ -92,7 +92,7 @@ class HandshakeMonitor:
         )
         # libzmq abandons the connection after these two.
         if event in (_REFUSED, _MISMATCH):
-            self._reconnect_at = time.monotonic() + RECONNECT_S
+            self._reconnect_at = time.monotonic() + RECONNECT_PERIOD_S
 
     def _explain(self, event: int) -> str:
         keys = self._keys

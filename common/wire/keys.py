@@ -26,7 +26,7 @@ from zmq.utils import z85
 from common.errors import ConfigError
 
 SECRET_SUFFIX, PUBLIC_SUFFIX = ".key_secret", ".key"
-ALLOWED = "allowed_clients"
+ALLOW_LIST = "allowed_clients"
 DOMAIN = "shoal"
 """ZAP domain of the sockets. Without a domain, libzmq admits everyone who knows the server's public key."""
 SAFE_LIBZMQ = (4, 3, 4)
@@ -48,7 +48,7 @@ ServerName = Literal["replay", "learner"]
 ClientKind = Literal["actor", "learner"]
 """Permissions of a client: actors send transitions and request the status, learners do anything."""
 
-PUBLISHED = frozenset(
+PUBLISHED_KEYS = frozenset(
     (
         # zmq_curve(7) and most tutorials: the client's and the server's pair.
         b"Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID",
@@ -65,7 +65,7 @@ PUBLISHED = frozenset(
 """Keys whose secret half is published."""
 
 
-class Client(NamedTuple):
+class AllowedClient(NamedTuple):
     """One client that a server admits."""
 
     kind: ClientKind
@@ -110,7 +110,7 @@ class Keys:
 
 
 def load_keys(directory: str) -> Keys | None:
-    """Reads a process's keys; None for an empty directory name. ConfigError names the fault and the way out."""
+    """Reads a process's keys; None for an empty directory name. ConfigError names the fault and what to do."""
     if not directory:
         return None
     require_safe_libzmq("--keys")
@@ -128,9 +128,9 @@ def load_keys(directory: str) -> Keys | None:
     return Keys(path, file.name.removesuffix(SECRET_SUFFIX), public, secret)
 
 
-def read_allowed(path: Path) -> dict[bytes, Client]:
-    """Returns the clients that a server admits, by public key; ConfigError names file, line and the way out."""
-    allowed: dict[bytes, Client] = {}
+def read_clients(path: Path) -> dict[bytes, AllowedClient]:
+    """Returns the clients that a server admits, by public key; ConfigError names file, line and what to write."""
+    allowed: dict[bytes, AllowedClient] = {}
     for number, line in enumerate(_text(path, "clients that the server admits").splitlines(), 1):
         fields = line.split()
         if not fields or fields[0].startswith("#"):
@@ -142,7 +142,7 @@ def read_allowed(path: Path) -> dict[bytes, Client]:
         check_key(key, f"{path}, line {number}")
         if any(client.name == fields[1] for client in allowed.values()):
             raise ConfigError(f"{path}, line {number}: a second client is named '{fields[1]}'. Use unique names.")
-        allowed[key] = Client(kind, fields[1])
+        allowed[key] = AllowedClient(kind, fields[1])
     return allowed
 
 
@@ -156,7 +156,7 @@ def check_key(key: bytes, where: str) -> None:
         raise ConfigError(
             f"{where}: not a CURVE key (40 characters of Z85). Copy the key again, or create one with `shoal keys`."
         )
-    if key in PUBLISHED:
+    if key in PUBLISHED_KEYS:
         raise ConfigError(
             f"{where}: a test key from a manual, whose secret is published. Create a key with `shoal keys`."
         )

@@ -22,9 +22,9 @@ from msgspec import Meta
 
 from common.run.run import Run
 
-LONGEST_TEXT = 2_000
-"""Maximum length of a text [characters]."""
-Text = Annotated[str, Meta(max_length=LONGEST_TEXT)]
+MAX_TEXT_CHARACTERS = 2_000
+"""Maximum length of a text in a message [characters]."""
+Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARACTERS)]
 Name = Annotated[str, Meta(min_length=1, max_length=120, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z")]
 """A name that appears in logs, where an event is one line: no control characters."""
 Hash = Annotated[str, Meta(max_length=16)]
@@ -32,7 +32,7 @@ Natural = Annotated[int, Meta(ge=0, le=2**62)]
 PeerCount = Annotated[int, Meta(ge=0, le=2**53)]
 """A count that a peer states and from which the server continues to count; the bound leaves room below `Natural`."""
 Uint32 = Annotated[int, Meta(ge=0, lt=2**32)]
-MOST_WARNINGS = 16
+MAX_WARNINGS = 16
 """Maximum number of warnings in one learner report."""
 Finite = Annotated[float, Meta(ge=-1e100, le=1e100)]
 """A finite number: one NaN or infinity would spoil every mean that includes it."""
@@ -87,14 +87,14 @@ class ActorReport(Message, frozen=True, tag="actor_report"):
     weights_version: Natural
     weights_age_s: Finite
     waiting_for: Text
-    """What the worker waits for; empty while it collects."""
+    """Reason why the worker waits; empty while it collects."""
     waited_s: Finite
     """Total waiting time [s]."""
     metrics_url: Text
     software: Text = ""
     """Version of Shoal."""
     doing: Text = ""
-    """What keeps the worker from reporting every second ("making copy 7 of 32"); empty at the usual pace."""
+    """Activity that slows the worker down ("making copy 7 of 32"); empty at the usual pace."""
     restarts: Natural = 0
     """Number of times that the supervisor has restarted the worker."""
     last_fault: Text = ""
@@ -201,7 +201,7 @@ class Batch(Message, frozen=True, tag="batch"):
     request: Natural
     count: Uint32
     inserts: Natural
-    """Transitions ever stored in this run: the run's clock [environment steps]."""
+    """Transitions ever stored in this run; schedules and budgets count them [environment steps]."""
     size: Natural
 
 
@@ -248,10 +248,10 @@ class LearnerReport(Message, frozen=True, tag="learner_report"):
     trained_s: Finite = 0.0
     """Time charged to the budget so far [s]."""
     doing: Text = ""
-    """What precedes the first update ("warming up: 1,536 of 5,000 transitions, about 1:10 left"); empty afterwards."""
+    """Activity before the first update ("warming up: 1,536 of 5,000 transitions, about 1:10 left"); else empty."""
     paused: Text = ""
     """The missing peer during whose absence no time is charged to the budget; empty while time is charged."""
-    warnings: Annotated[tuple[Text, ...], Meta(max_length=MOST_WARNINGS)] = ()
+    warnings: Annotated[tuple[Text, ...], Meta(max_length=MAX_WARNINGS)] = ()
     """Warnings about the budget, the inputs and the settings, one line each."""
 
 
@@ -314,7 +314,7 @@ class Status(Message, frozen=True, tag="status"):
     policy_lag: float
     """Mean over the last chunks of (newest weights version - version used)."""
     actors: tuple[ActorStatus, ...]
-    """The first MOST_ACTORS_SHOWN actors, so that the message stays small."""
+    """The first MAX_ACTORS_SHOWN actors, so that the message stays small."""
     actor_count: Natural
     learner: LearnerReport | None
     learner_seconds_since_seen: float
@@ -340,7 +340,7 @@ class Status(Message, frozen=True, tag="status"):
     """Whether all agents received equal rewards in every step that live actors have seen."""
 
 
-MOST_ACTORS_SHOWN = 256
+MAX_ACTORS_SHOWN = 256
 MAX_REASON_CHARACTERS = 200
 """Maximum length of a reason in a list of many [characters]."""
 

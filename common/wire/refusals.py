@@ -1,4 +1,4 @@
-"""How a client answers the refusals of its replay server."""
+"""Counts refusals of a replay server: the first ones are retried, a repeated one ends the client."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ import logging
 from common.errors import PeerError
 
 MAX_REFUSALS = 3
+"""Refusals in succession that end the client."""
 
 _log = logging.getLogger(__name__)
 
 
 class Refusals:
-    """Counts the refusals in succession of one replay server.
+    """The refusals in succession of one replay server.
 
-    A network can damage a message, and the server then refuses what it received: opening the session again mends that.
-    A refusal that repeats has another cause, such as another version of Shoal, and must end the process.
+    A server refuses a message that the network damaged; a new session then succeeds. A refusal that repeats has another
+    cause, such as another version of Shoal, so it must end the process.
     """
 
     def __init__(self, endpoint: str, role: str) -> None:
-        """endpoint: the server's address. role: the kind of client, for the error's text."""
+        """Takes the server's address, and the role of the client for error messages."""
         self._endpoint, self._role = endpoint, role
         self._count = 0
 

@@ -219,7 +219,7 @@ def _row(name: str) -> ScenarioRow:
         name=name,
         doc=(scenario.__doc__ or "").splitlines()[0],
         agents=tuple(agent.name for agent in spec.agents),
-        teams=spec.teams,
+        teams=spec.sides,
         reward=scenario.reward_meaning,
         options=option_rows(scenario.options_type),
     )

@@ -1,4 +1,4 @@
-"""Parses a scenario's options; an unknown option or an invalid value becomes one sentence with the way out."""
+"""Parsing of a scenario's options: a ConfigError names the option, its value and what is allowed."""
 
 from __future__ import annotations
 

@@ -26,7 +26,14 @@ from msgspec import Meta
 
 from common.errors import ConfigError
 from common.process import command
-from common.wire.keys import ALLOWED, PUBLIC_SUFFIX, SECRET_SUFFIX, ClientKind, read_allowed, require_safe_libzmq
+from common.wire.keys import (
+    ALLOW_LIST,
+    PUBLIC_SUFFIX,
+    SECRET_SUFFIX,
+    ClientKind,
+    read_clients,
+    require_safe_libzmq,
+)
 
 SERVERS = ("replay", "learner")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
@@ -119,7 +126,7 @@ def change_keys(directory: Path, clients: Sequence[str], revoked: Sequence[str])
             f"{directory} cannot be written ({e.strerror}). Name a directory that you can write to."
         ) from e
     allowed = {
-        server: sorted(client.name for client in read_allowed(directory / server / ALLOWED).values())
+        server: sorted(client.name for client in read_clients(directory / server / ALLOW_LIST).values())
         for server in SERVERS
     }
     return KeysChange(str(directory), tuple(key for group in made for key in group), tuple(revoked), allowed)
@@ -133,7 +140,7 @@ def make_keys(directory: Path, clients: Sequence[str]) -> list[CreatedKey]:
         public = {server: _make_identity(draft, server) for server in SERVERS}
         _write(draft / "learner" / f"replay{PUBLIC_SUFFIX}", _certificate(public["replay"]), 0o644)
         for server in SERVERS:
-            _write(draft / server / ALLOWED, _ALLOWED_HEADER, 0o644)
+            _write(draft / server / ALLOW_LIST, _ALLOWED_HEADER, 0o644)
         _allow(draft / "replay", "learner", "learner", public["learner"])
         for name in ("actor", *clients):
             public[name] = _make_client(draft, draft, name)
@@ -159,7 +166,7 @@ def add_client(directory: Path, name: str) -> list[CreatedKey]:
 def revoke_client(directory: Path, name: str) -> None:
     """Removes a client from the lists of both servers, then deletes its keys."""
     for server in SERVERS:
-        file = directory / server / ALLOWED
+        file = directory / server / ALLOW_LIST
         lines = file.read_text("utf-8").splitlines(keepends=True)
         remaining = [line for line in lines if line.startswith("#") or line.split()[1:2] != [name]]
         _replace(file, "".join(remaining))
@@ -174,7 +181,7 @@ def _contains_keys(directory: Path) -> bool:
         return False
     except OSError as e:
         raise ConfigError(f"{directory}: {e.strerror}. Name a directory for the keys.") from e
-    if found and not all((directory / server / ALLOWED).exists() for server in SERVERS):
+    if found and not all((directory / server / ALLOW_LIST).exists() for server in SERVERS):
         raise ConfigError(f"{directory} contains other files ({', '.join(found[:3])}). Name a new or empty directory.")
     return bool(found)
 
@@ -192,7 +199,7 @@ def _check(directory: Path, clients: Sequence[str], revoked: Sequence[str], *, n
             )
         if clients.count(name) > 1 or name in (*SERVERS, "actor") or (directory / name).exists():
             raise ConfigError(f"--clients {name}: keys of that name exist. Choose another name, or --revoke it first.")
-    known = set() if new else {client.name for client in read_allowed(directory / "replay" / ALLOWED).values()}
+    known = set() if new else {client.name for client in read_clients(directory / "replay" / ALLOW_LIST).values()}
     for name in revoked:
         if name not in known - {"learner"}:
             choice = ", ".join(sorted(known - {"learner"})) or "none"
@@ -236,7 +243,7 @@ def _allow_actor(directory: Path, name: str, public: bytes) -> None:
 
 
 def _allow(server: Path, kind: ClientKind, name: str, public: bytes) -> None:
-    file = server / ALLOWED
+    file = server / ALLOW_LIST
     _replace(file, f"{file.read_text('utf-8')}{kind} {name} {public.decode()}\n")
 
 
@@ -277,7 +284,7 @@ def _as_text(change: KeysChange) -> str:
     else:
         lines += [
             "",
-            f"Copy {where}/replay/{ALLOWED} and {where}/learner/{ALLOWED} to the servers. No restart is needed.",
+            f"Copy {where}/replay/{ALLOW_LIST} and {where}/learner/{ALLOW_LIST} to the servers. No restart is needed.",
         ]
         if change.revoked:
             lines.append(

@@ -21,7 +21,7 @@ from common.worlds.families import FAMILIES, Family, family_of
 @click.argument("name", default="")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def scenarios(name: str, as_json: bool) -> None:
-    """List the worlds, or show one: agents, observation and action sizes, sides, reward, options.
+    """List the scenarios, or show one: agents, observation and action sizes, sides, reward, options.
 
     NAME may be a scenario, a family (`pettingzoo`) or a world of a family, of which one copy is made.
 
@@ -34,21 +34,21 @@ def scenarios(name: str, as_json: bool) -> None:
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     family = next((one for one in FAMILIES if name.removesuffix(":") == one.prefix), None)
     if family is not None:
-        _show_family(family, as_json=as_json)
+        _print_family(family, as_json=as_json)
     elif family_of(name) is not None:
-        _show_foreign(name, as_json=as_json)
+        _print_foreign(name, as_json=as_json)
     else:
-        _show_scenarios(name, as_json=as_json)
+        _print_scenarios(name, as_json=as_json)
 
 
-def _show_scenarios(name: str, *, as_json: bool) -> None:
+def _print_scenarios(name: str, *, as_json: bool) -> None:
     table = [_row(name)] if name else list(scenario_rows())
     if as_json:
-        command.result(msgspec.json.encode([_described(row) for row in table]))
+        command.result(msgspec.json.encode([_as_json(row) for row in table]))
     elif name:
-        _show(table[0])
+        _print_details(table[0])
     else:
-        _show_all(table)
+        _print_list(table)
 
 
 def _row(name: str) -> ScenarioRow:
@@ -62,7 +62,7 @@ def _row(name: str) -> ScenarioRow:
     return table[name]
 
 
-def _show_all(table: list[ScenarioRow]) -> None:
+def _print_list(table: list[ScenarioRow]) -> None:
     width = max(len(row.name) for row in table)
     command.result(f"{'scenario':<{width}}  agents  sides  what it is")
     for row in table:
@@ -83,7 +83,7 @@ def _installed(family: Family) -> str:
     return f"{family.package} {version}" if version else f"{family.package} is not installed: {family.install}"
 
 
-def _show_family(family: Family, *, as_json: bool) -> None:
+def _print_family(family: Family, *, as_json: bool) -> None:
     names = family.names() if family.installed_version() or not family.package else []
     if as_json:
         command.result(msgspec.json.encode([{"name": name} for name in names]))
@@ -96,24 +96,24 @@ def _show_family(family: Family, *, as_json: bool) -> None:
         command.result(f"    {name}")
 
 
-def _show_foreign(name: str, *, as_json: bool) -> None:
-    found = FirstCopy(name, {}, Watch(say=lambda text: click.echo(text, err=True))).read()
+def _print_foreign(name: str, *, as_json: bool) -> None:
+    found = FirstCopy(name, {}, Watch(notify=lambda text: click.echo(text, err=True))).read()
     if as_json:
-        command.result(msgspec.json.encode([_described_foreign(name, found)]))
+        command.result(msgspec.json.encode([_foreign_as_json(name, found)]))
         return
     command.result(name)
-    _show_agents(found.agents)
+    _print_agents(found.agents)
     command.result(f"    options: {', '.join(found.options) or 'none'}")
 
 
-def _show(row: ScenarioRow) -> None:
+def _print_details(row: ScenarioRow) -> None:
     command.result(f"{row.name}: {row.doc}")
-    _show_agents(world_spec(row.name))
+    _print_agents(world_spec(row.name))
     command.result(f"    reward: {row.reward}")
     command.result(f"    options: {', '.join(f'{option.name}={option.default}' for option in row.options)}")
 
 
-def _show_agents(agents: AgentsSpec) -> None:
+def _print_agents(agents: AgentsSpec) -> None:
     for agent in agents.agents:
         parts = ", ".join(_part_text(part) for part in agent.parts)
         command.result(f"    {agent.name:<18} side {agent.team:<10} observes {agent.obs_dim:>3}, acts {parts}")
@@ -123,15 +123,15 @@ def _part_text(part: Part) -> str:
     return f"Box({part.size})" if isinstance(part, Box) else f"Categorical({part.n})"
 
 
-def _described(row: ScenarioRow) -> dict[str, Any]:
+def _as_json(row: ScenarioRow) -> dict[str, Any]:
     return {**msgspec.to_builtins(row), "agents": msgspec.to_builtins(world_spec(row.name).agents)}
 
 
-def _described_foreign(name: str, found: Found) -> dict[str, Any]:
+def _foreign_as_json(name: str, found: Found) -> dict[str, Any]:
     agents = found.agents
     return {
         "name": name,
         "agents": msgspec.to_builtins(agents.agents),
-        "teams": list(agents.teams),
+        "teams": list(agents.sides),
         "options": list(found.options),
     }

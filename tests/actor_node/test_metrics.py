@@ -5,12 +5,19 @@ import pytest
 from prometheus_client import generate_latest
 
 from actor_node.metrics import make_registry
-from actor_node.shared_metrics import COLUMNS, COUNTERS, GAUGES, AckTimes, WorkerMetrics, shared_memory
+from actor_node.monitoring.shared_metrics import (
+    COLUMNS,
+    COUNTERS,
+    GAUGES,
+    AckTimes,
+    WorkerMetrics,
+    allocate_node_memory,
+)
 
 
 @pytest.fixture
 def counters():
-    return WorkerMetrics(shared_memory(multiprocessing.get_context("spawn"), 3))
+    return WorkerMetrics(allocate_node_memory(multiprocessing.get_context("spawn"), 3))
 
 
 def scrape(counters, alive=3, restarts=0):
@@ -31,7 +38,7 @@ def test_figures_are_kept_worker_by_worker(counters):
 
 
 def test_two_views_of_the_same_memory_see_the_same_figures():
-    shared = shared_memory(multiprocessing.get_context("spawn"), 2)
+    shared = allocate_node_memory(multiprocessing.get_context("spawn"), 2)
     WorkerMetrics(shared).add(1, "episodes", 3)
     assert WorkerMetrics(shared).column("episodes").tolist() == [0.0, 3.0]
 
@@ -89,7 +96,7 @@ def test_nothing_is_not_finite_before_anything_has_happened(counters):
 
 
 def test_the_node_tells_the_run_once_a_worker_knows_it():
-    shared = shared_memory(multiprocessing.get_context("spawn"), 2)
+    shared = allocate_node_memory(multiprocessing.get_context("spawn"), 2)
     node, worker = WorkerMetrics(shared), WorkerMetrics(shared)
     assert node.run == {}
     assert not [name for name in scrape(node) if name.startswith("shoal_run")]

@@ -111,7 +111,7 @@ def test_the_weights_of_a_learner_fit_whatever_it_learns_by(peers, team, algorit
     """The frame is a learner's own; neither its size nor the players are counted here."""
     joint = TEAMS[team]
     if algorithm == "sides":
-        algorithm = ",".join(f"{side}={name}" for side, name in zip(joint.teams, ("joint", "iddpg"), strict=False))
+        algorithm = ",".join(f"{side}={name}" for side, name in zip(joint.sides, ("joint", "iddpg"), strict=False))
     run = make_run(joint, algorithm={"name": algorithm})
     learner = StackedUpdate(run.joint, run.spec.network, run.spec.algorithm, 0, torch.zeros(()))
     peers.admit(run=run, weights=pack_weights(make_header(run), learner.policy_weights()))

@@ -1,6 +1,6 @@
 import pytest
 
-from actor_node.rollout_worker import check_chunk_size
+from actor_node.collection.rollout_worker import check_chunk_size
 from common.errors import ConfigError
 from tests.common.examples import BOXES, make_run
 

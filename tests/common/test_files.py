@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.files import LONGEST_NAME, file_name, file_names, settings_name
+from common.files import MAX_NAME_CHARACTERS, file_name, file_names, settings_name
 
 HOSTILE = [
     "../../x",
@@ -41,7 +41,7 @@ def test_all_names_are_different_on_a_disk_that_ignores_case(names: list[str]) -
     assert len({name.casefold() for name in made}) == len(names)
     for name in made:
         assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.onnx", name)
-        assert len(name) < LONGEST_NAME + 20
+        assert len(name) < MAX_NAME_CHARACTERS + 20
 
 
 def test_a_name_that_is_a_file_name_stays_as_it_is() -> None:

@@ -24,7 +24,7 @@ def test_agents_tile_the_joint_vectors_and_parts_tile_their_agents_action(joint)
 
 
 def test_teams_are_named_in_order_of_appearance():
-    assert MIXED.teams == ("blue", "red")
+    assert MIXED.sides == ("blue", "red")
 
 
 @settings(max_examples=40)
@@ -51,7 +51,7 @@ def test_bounds_that_are_no_box_are_refused(low, high):
 
 
 def test_a_choice_among_nothing_is_refused():
-    with pytest.raises(ValueError, match="a Categorical among 0"):
+    with pytest.raises(ValueError, match="a Categorical has 0 choices"):
         Categorical(0)
 
 
@@ -69,7 +69,7 @@ def test_agents_must_stand_side_by_side():
         ([("a", "t", 1, (Categorical(2),))] * 2, "unique names"),
         ([("a", "t", 1, ())], "agent a observes 1 numbers"),
         ([("a", "t", -1, (Categorical(2),))], "agent a observes -1 numbers"),
-        ([("a", "t", MAX_JOINT_NUMBERS + 1, (Categorical(2),))], "joint vectors of 1048577 and 2 numbers"),
+        ([("a", "t", MAX_JOINT_NUMBERS + 1, (Categorical(2),))], "joint vectors have 1048577 and 2 numbers"),
     ],
 )
 def test_a_team_that_does_not_fit_a_record_is_a_config_error(agents, match):

@@ -28,9 +28,9 @@ PROMETHEUS_OWN = {"up", "ALERTS"}
 def actor_registry() -> CollectorRegistry:
     """Returns the registry of an actor node whose workers know their run."""
     from actor_node.metrics import make_registry
-    from actor_node.shared_metrics import WorkerMetrics, shared_memory
+    from actor_node.monitoring.shared_metrics import WorkerMetrics, allocate_node_memory
 
-    counters = WorkerMetrics(shared_memory(multiprocessing.get_context("spawn"), 2))
+    counters = WorkerMetrics(allocate_node_memory(multiprocessing.get_context("spawn"), 2))
     counters.run = {"run": "a1", "scenario": "tiny", "algorithm": "maddpg"}
     return make_registry(counters, pids=list, restarts=int)
 
@@ -45,7 +45,7 @@ def replay_registry() -> CollectorRegistry:
     from tests.replay_server.runs import make_run
 
     replay = Replay(ReplayConfig(durability="ram"), now=0.0)
-    replay.define(make_run())
+    replay.set_run(make_run())
     replay.recent.returns.add(1, -2.0, (-0.5, -1.5))
     registry = make_registry()
     Timings(registry)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from actor_node.metrics import make_registry
-from actor_node.shared_metrics import WorkerMetrics, shared_memory
+from actor_node.monitoring.shared_metrics import WorkerMetrics, allocate_node_memory
 from tests.deploy.manifests import KUBERNETES, OVERLAYS, objects, of_kind, yaml
 
 (RULE,) = yaml.safe_load((KUBERNETES / "addons" / "autoscaling" / "prometheus-adapter.yaml").read_text())["rules"]
@@ -45,7 +45,9 @@ def test_the_rule_makes_the_autoscalers_metric_of_pods() -> None:
 
 
 def test_its_metrics_are_the_actors() -> None:
-    registry = make_registry(WorkerMetrics(shared_memory(multiprocessing.get_context("spawn"), 1)), list, lambda: 0)
+    registry = make_registry(
+        WorkerMetrics(allocate_node_memory(multiprocessing.get_context("spawn"), 1)), list, lambda: 0
+    )
     samples = [sample for family in registry.collect() for sample in family.samples]
     named = set(re.findall(r"shoal_\w+", RULE["seriesQuery"] + RULE["metricsQuery"]))
     assert named <= {sample.name for sample in samples}

@@ -27,7 +27,7 @@ import numpy as np
 from common.errors import ConfigError, ProtocolError
 from common.policy.file import PolicyFile, load_policy, save_policy
 from common.wire.codec import checksum, decode_from_peer, decode_to_peer, encode
-from common.wire.keys import load_keys, read_allowed
+from common.wire.keys import load_keys, read_clients
 from common.wire.messages import Bye, Hello, Open, Priorities, PutWeights, SampleRequest, StatusRequest
 from common.wire.weights import unpack_weights
 from replay_server.config import ReplayConfig
@@ -120,7 +120,7 @@ def _keys(data: bytes) -> None:
     with contextlib.suppress(ConfigError):
         load_keys(str(directory))
     with contextlib.suppress(ConfigError):
-        read_allowed(directory / "allowed_clients")
+        read_clients(directory / "allowed_clients")
 
 
 class _Served:
@@ -141,7 +141,7 @@ class _Served:
             spec = msgspec.structs.replace(message.run.spec, replay=replay)
             message = msgspec.structs.replace(message, run=msgspec.structs.replace(message.run, spec=spec))
         self._now += 0.01
-        replies = [*self._replay.handle(b"x", message, payload or None, self._now), *self._replay.tick(self._now)]
+        replies = [*self._replay.handle(b"x", message, payload or None, self._now), *self._replay.advance(self._now)]
         for _, answer, frame in replies:
             decode_to_peer(encode(answer, frame))
         self._turns += 1

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from actor_node.exploration import Exploration
+from actor_node.collection.exploration import Exploration
 from common.errors import ConfigError
 from common.policy.heads import check_head
 from common.process import command

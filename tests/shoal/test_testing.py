@@ -30,7 +30,9 @@ def test_agents_may_end_before_the_others(monkeypatch):
 
 
 def test_what_is_allowed_and_may_surprise_is_noted():
-    found = check_world("pettingzoo:shoal.commands.bench.busy_env.BusyEnv", steps=10, options={"step_us": 0})
+    found = check_world(
+        "pettingzoo:shoal.commands.bench.single_process.busy_env.BusyEnv", steps=10, options={"step_us": 0}
+    )
     assert found.notes[0] == "every seed gives the same first observation"
     assert "no episode ended in 10 steps" in found.notes[1]
 

@@ -14,12 +14,19 @@ from common.errors import ConfigError, ShoalError, WorldError
 from common.run.validation_errors import suggest
 from common.spec import AgentsSpec, joint_spec
 from common.worlds.adapters.conversion import as_parallel_env
-from common.worlds.adapters.faults import LONGEST_NAME, agent_text, copy_text, environment_error, printable, shorten
+from common.worlds.adapters.faults import (
+    MAX_NAME_CHARACTERS,
+    agent_text,
+    copy_text,
+    environment_error,
+    printable,
+    shorten,
+)
 from common.worlds.adapters.spaces import Decode, Encode, action_codec, observation_codec
 
 ParallelEnv = Any  # PettingZoo's own class has three type parameters and adds no information
 
-_LONGEST_DEFAULT = 60
+_MAX_DEFAULT_CHARACTERS = 60
 
 
 class Codec(NamedTuple):
@@ -74,9 +81,8 @@ def describe_options(make: Callable[..., ParallelEnv]) -> tuple[str, ...]:
         return ("...",)
     named = [p for p in parameters if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}]
     more = ["..."] if any(p.kind is p.VAR_KEYWORD for p in parameters) else []
-    texts = [
-        p.name if p.default is p.empty else f"{p.name}={shorten(repr(p.default), _LONGEST_DEFAULT)}" for p in named
-    ]
+    defaults = [shorten(repr(p.default), _MAX_DEFAULT_CHARACTERS) for p in named]
+    texts = [p.name if p.default is p.empty else f"{p.name}={text}" for p, text in zip(named, defaults, strict=True)]
     return tuple(printable(text) for text in [*texts, *more])
 
 
@@ -243,7 +249,7 @@ def _space(where: str, env: ParallelEnv, kind: str, agent: Any) -> Space[Any]:
     try:
         space = getattr(env, kind)(agent)
     except BaseException as e:
-        raise environment_error(f"{where}: {kind}({shorten(repr(agent), LONGEST_NAME)})", e) from e
+        raise environment_error(f"{where}: {kind}({shorten(repr(agent), MAX_NAME_CHARACTERS)})", e) from e
     if not isinstance(space, Space):
         old = "; it is a space of the outdated package gym" if type(space).__module__.split(".")[0] == "gym" else ""
         raise ConfigError(f"{where}: {kind} is {type(space).__name__}, not a space of gymnasium.spaces{old}")

@@ -17,7 +17,7 @@ from common.errors import ShoalError, WorldError
 MOST_FRAMES = 6
 MOST_LINES = 12
 LONGEST_LINE = 500
-LONGEST_NAME = 200
+MAX_NAME_CHARACTERS = 200
 """Characters of an agent's name in a message."""
 FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that an operator, a terminal, or a machine without free memory sends."""
@@ -75,8 +75,8 @@ def copy_text(copy: int, copies: int) -> str:
 
 
 def agent_text(agent: object) -> str:
-    """Returns an agent's name as messages show it: on one line, at most LONGEST_NAME characters."""
-    return shorten(printable(str(agent)), LONGEST_NAME)
+    """Returns an agent's name as messages show it: on one line, at most MAX_NAME_CHARACTERS characters."""
+    return shorten(printable(str(agent)), MAX_NAME_CHARACTERS)
 
 
 def printable(name: str) -> str:

@@ -80,16 +80,16 @@ class Fault(msgspec.Struct, frozen=True, tag="fault"):
 class Watch(NamedTuple):
     """Callbacks of a command that waits for the first copy."""
 
-    say: Callable[[str], object] = lambda _: None
+    notify: Callable[[str], object] = lambda _: None
     """Shows a line to the user."""
-    tick: Callable[[], object] = lambda: None
+    poll: Callable[[], object] = lambda: None
     """Is called ten times a second; an exception ends the wait."""
 
 
 class FirstCopy:
     """One copy of an environment that exists until its spaces are read.
 
-    Example: found = FirstCopy("pettingzoo:meet", {"max_steps": 30}, Watch(say=print)).read()
+    Example: found = FirstCopy("pettingzoo:meet", {"max_steps": 30}, Watch(notify=print)).read()
     """
 
     def __init__(self, name: str, options: Mapping[str, Any], watch: Watch) -> None:
@@ -111,14 +111,16 @@ class FirstCopy:
                 child.pipe.send_bytes(msgspec.msgpack.encode(self._task))
             hangs = False
             while not hangs and self._may_continue(child):
-                self._watch.tick()
+                self._watch.poll()
                 now = time.monotonic()
                 self._name_the_call(now)
                 hangs = self._call == "close()" and now - self._call_began_at >= CLOSE_S
         finally:
             code = child.kill()
         if hangs:
-            self._watch.say(f"{self._task.name}: close() of the first copy did not return in {CLOSE_S:.0f} s; killed")
+            self._watch.notify(
+                f"{self._task.name}: close() of the first copy did not return in {CLOSE_S:.0f} s; killed"
+            )
         if self._fault is not None:
             raise self._fault.as_error()
         if self._found is None or (code and not hangs):
@@ -143,7 +145,7 @@ class FirstCopy:
         elif isinstance(message, Found):
             self._found = message
             for line in message.reports:
-                self._watch.say(line)
+                self._watch.notify(line)
         else:
             # A later fault comes from closing after the first fault.
             self._fault = self._fault or message
@@ -153,7 +155,7 @@ class FirstCopy:
             return
         self._name_at = max(VERY_SLOW_S, 2.0 * self._name_at)
         lasts_s = now - self._call_began_at
-        self._watch.say(f"{_PURPOSE}: {self._call} has not returned for {lasts_s:.0f} s")
+        self._watch.notify(f"{_PURPOSE}: {self._call} has not returned for {lasts_s:.0f} s")
 
 
 def fault_of(error: BaseException, details: str) -> Fault:

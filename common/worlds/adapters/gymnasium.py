@@ -94,8 +94,10 @@ class GymnasiumParallelEnv:
         rewards = self._per_agent(reward, "reward")
         terminations = self._per_agent(terminated, "terminated")
         truncations = self._per_agent(truncated, "truncated")
-        self.agents = [agent for agent in acted if not (np.any(terminations[agent]) or np.any(truncations[agent]))]
+        self.agents = [agent for agent in acted if not (_is_set(terminations[agent]) or _is_set(truncations[agent]))]
         given: tuple[dict[str, Any], ...] = observations, rewards, terminations, truncations, infos
+        if len(acted) == len(self.possible_agents):
+            return given
         return tuple({agent: part[agent] for agent in acted} for part in given)
 
     def render(self) -> Any:
@@ -151,6 +153,11 @@ def idle_action(space: spaces.Space[Any]) -> Any:
     if isinstance(space, spaces.MultiDiscrete):
         return np.array(space.start, space.dtype)
     return np.zeros(space.shape or (), space.dtype)
+
+
+def _is_set(flag: Any) -> bool:
+    """Returns whether a flag of any type is set; the two constants need no call of numpy."""
+    return flag is True or (flag is not False and bool(np.any(flag)))
 
 
 def _form(result: Any) -> str:

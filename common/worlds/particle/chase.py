@@ -29,7 +29,7 @@ def catches_of_each(caught: BoolArray) -> Float64Array:
 def out_of_bounds(pos: Float64Array) -> tuple[Float64Array, Float64Array]:
     """Returns the penalties along x and along y, each `[agents, copies]`, of positions `[agents, 2, copies]`.
 
-    The penalty is zero up to 0.9, a ramp up to 1, then exponential, at most 10. It keeps agents from fleeing.
+    The penalty is zero up to 0.9, a ramp up to 1, then exponential, at most 10, so that agents do not flee.
     """
     far = np.abs(pos)
     ramp = (far - 0.9) * 10

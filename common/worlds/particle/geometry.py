@@ -54,10 +54,10 @@ def nearest_few(rel: Float64Array, count: int | None) -> Float64Array:
     return rel if count is None else in_order(rel, nearest(rel, count), count)
 
 
-def in_order(rows: Float64Array, order: NDArray[np.intp], slots: int | None = None) -> Float64Array:
-    """Returns rows `[n, k, copies]` in each copy's order, with zeros in the unused slots."""
+def in_order(rows: Float64Array, order: NDArray[np.intp], count: int | None = None) -> Float64Array:
+    """Returns rows `[n, k, copies]` in each copy's order, with zeros in the remaining rows."""
     sorted_rows = np.take_along_axis(rows, order[:, None, :], axis=0)
-    if slots is None or slots == len(sorted_rows):
+    if count is None or count == len(sorted_rows):
         return sorted_rows
-    padding = np.zeros((slots - len(sorted_rows), *rows.shape[1:]))
+    padding = np.zeros((count - len(sorted_rows), *rows.shape[1:]))
     return np.concatenate([sorted_rows, padding])

@@ -61,14 +61,14 @@ class MpeWorld:
         self._ended = np.zeros(copies, np.bool_)
         self._ones = np.ones((copies, len(scenario.agents)), np.float32)
         self._ones.flags.writeable = False  # one array serves every step
-        self.particles.place(slice(None), scenario.draw(np.random.default_rng(0), copies))
+        self.particles.start_episodes(slice(None), scenario.draw(np.random.default_rng(0), copies))
         self.spec = self._measure_spec()
         self._action_shape = (copies, self.spec.action_dim)
 
     def reset(self, seeds: Sequence[int] | None = None) -> Float32Array:
         """Starts a new episode in every copy, copy c like mpe2's `reset(seed=seeds[c])`."""
         drawn = self.scenario.draw(self._rng, self.copies) if seeds is None else self._draw_seeded(seeds)
-        self.particles.place(slice(None), drawn)
+        self.particles.start_episodes(slice(None), drawn)
         self._age[:] = 0
         self._ended[:] = False
         # Draws in the middle of an episode: mpe2 uses a copy of the generator made before the start was drawn.
@@ -77,7 +77,7 @@ class MpeWorld:
         return self._observe()
 
     def step(self, actions: Float32Array) -> Step:
-        """Steps every copy; copies whose episode ended continue with the start of their next episode."""
+        """Steps every copy; a copy whose episode ended starts its next episode."""
         check_actions(self, actions, self._action_shape, self._age)
         self._force[:] = 0.0
         self._controls.execute(actions, self._force, self.particles.said)
@@ -102,9 +102,9 @@ class MpeWorld:
 
     def state(self) -> State:
         """Returns everything that determines the next steps: bodies, drawn values, ages and generators."""
-        own = {str(copy): generator_state(rng) for copy, rng in self._generators.seeded.items()}
+        seeded = {str(copy): generator_state(rng) for copy, rng in self._generators.seeded.items()}
         state = {**self.particles.state(), "age": self._age.copy(), "rng": generator_state(self._rng)}
-        return state | with_prefix("own", own)
+        return state | with_prefix("own", seeded)
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Restores a state and continues exactly from it; KeyError or ValueError for a state of another world."""
@@ -145,7 +145,7 @@ class MpeWorld:
     def _start_again(self, over: BoolArray, next_obs: Float32Array) -> Float32Array:
         """Resets the copies whose episode is over and returns the observations for the next actions."""
         ended = np.flatnonzero(over)
-        self.particles.place(ended, self.scenario.draw(self._rng, len(ended)))
+        self.particles.start_episodes(ended, self.scenario.draw(self._rng, len(ended)))
         self._age[ended] = 0
         for copy in ended if self._generators.seeded else ():
             self._generators.seeded.pop(int(copy), None)
@@ -184,7 +184,7 @@ class MpeWorld:
             [
                 (
                     agent.name,
-                    agent.team,
+                    agent.side,
                     sum(block.size // self.copies for block in scenario.observation(self.particles, i)),
                     action_parts(agent, scenario.utterance, continuous=continuous),
                 )

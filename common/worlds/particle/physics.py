@@ -24,8 +24,8 @@ TIME_STEP = 0.1
 DAMPING = 0.25
 CONTACT_FORCE = 100.0
 CONTACT_MARGIN = 1e-3
-# Below the square root of the smallest float64, so it replaces a distance of zero and changes no other.
-_SMALLEST_DISTANCE = 1e-162
+# Smaller than every distance but zero, because a distance is the square root of a float64.
+_MIN_DISTANCE = 1e-162
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Landmark:
 
 @dataclass(frozen=True)
 class Agent:
-    """A round body that acts; `team` is its side."""
+    """A round body that acts."""
 
     name: str
-    team: str = "agent"
+    side: str = "agent"
     size: float = 0.05
     collides: bool = False
     moves: bool = True
@@ -77,17 +77,17 @@ class Particles:
         self._contacts, self._reach = _contact_pairs(agents, landmarks)
         self._contact_rows = np.array([a * entities + b for a, b, _ in self._contacts], dtype=np.intp)
 
-    def place(self, where: slice | NDArray[np.intp], drawn: Mapping[str, NDArray[Any]]) -> None:
-        """Sets the copies `where` to the given starts, with velocities and messages zero."""
+    def start_episodes(self, copies: slice | NDArray[np.intp], drawn: Mapping[str, NDArray[Any]]) -> None:
+        """Sets these copies to the starts that a scenario drew, with zero velocities and messages."""
         for key, values in drawn.items():
             if key == "pos":
-                self.pos[..., where] = values
+                self.pos[..., copies] = values
                 continue
             if key not in self.drawn:
                 self.drawn[key] = np.zeros((*values.shape[:-1], self.copies), values.dtype)
-            self.drawn[key][..., where] = values
-        self.vel[..., where] = 0.0
-        self.said[..., where] = 0.0
+            self.drawn[key][..., copies] = values
+        self.vel[..., copies] = 0.0
+        self.said[..., copies] = 0.0
         self.measure()
 
     def state(self) -> State:
@@ -128,7 +128,7 @@ class Particles:
         if not self._contacts:
             return
         gap = self.dist.reshape(-1, self.copies).take(self._contact_rows, axis=0)
-        np.maximum(gap, _SMALLEST_DISTANCE, out=gap)
+        np.maximum(gap, _MIN_DISTANCE, out=gap)
         penetration = self._reach - gap
         penetration /= CONTACT_MARGIN
         np.logaddexp(0.0, penetration, out=penetration)

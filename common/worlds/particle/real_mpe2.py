@@ -1,4 +1,4 @@
-"""mpe2 itself with the spec of the batched world of that scenario, for evaluations and comparisons.
+"""The installed mpe2 with the spec of the batched world of a scenario, for evaluations and comparisons.
 
 `make_world("mpe2:simple_spread", ...)` takes the options of `simple_spread` and steps the installed package. With
 `benchmark_data` its steps contain mpe2's benchmark data under the names of the batched world.
@@ -85,17 +85,17 @@ def _encode(obs: Any) -> Float32Array:
 
 
 def _decoder(agent: AgentSpec, *, continuous: bool) -> Any:
-    """Returns how an action becomes mpe2's: a clipped Box, or one number for all choices, move + 5 * message."""
+    """Returns a function that converts an action for mpe2: to a clipped Box, or to one index, move + 5 * message."""
 
     def clip(rows: Float32Array) -> list[Float32Array]:
         # mpe2 clips too, but stores a warning for each clipped action forever.
         return list(np.clip(rows, np.float32(0.0), np.float32(1.0)))
 
-    def count(rows: Float32Array) -> list[int]:
+    def choice_index(rows: Float32Array) -> list[int]:
         index, factor = np.zeros(len(rows), int), 1
         for part in agent.part_slices:
             index += factor * rows[:, part].argmax(axis=1)
             factor *= part.stop - part.start
         return index.tolist()
 
-    return clip if continuous else count
+    return clip if continuous else choice_index

@@ -8,7 +8,18 @@ from typing import NamedTuple
 
 from common.errors import ConfigError, ProtocolError
 from common.transitions import transition_dtype
-from common.wire.audit import SUFFIX, Acknowledged, Event, Life, Recovered, Sent, Serving, Stored, digest, read_events
+from common.wire.audit import (
+    SUFFIX,
+    Acknowledged,
+    Event,
+    ProcessStart,
+    Recovered,
+    Sent,
+    Serving,
+    Stored,
+    digest,
+    read_events,
+)
 from replay_server.durability.chunk_format import unpack_chunk
 from replay_server.durability.redis_connection import make_client
 from replay_server.durability.redis_log import RedisLog
@@ -134,7 +145,7 @@ def read_ledger(directory: Path, redis_url: str, name: str) -> AuditLedger:
 
 def _server_life(file: Path, events: list[Event]) -> tuple[str, ServerLife]:
     life = events[0]
-    if not isinstance(life, Life):
+    if not isinstance(life, ProcessStart):
         raise ConfigError(
             f"{file} is damaged: its first line does not name its process. Move it away to check the rest."
         )

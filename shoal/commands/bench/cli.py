@@ -15,12 +15,12 @@ from rich.status import Status
 from common.errors import ConfigError, ShoalError
 from common.process import command
 from common.process.exit import BAD_USAGE
-from common.process.own_python import module_command
+from common.process.python_command import module_command
 from common.worlds import scenarios
 from shoal.commands.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig, BenchProgress, BenchRow
 from shoal.commands.bench.measurements import as_text
 
-END_S = 30.0
+END_TIMEOUT_S = 30.0
 _screen = Console(markup=False, emoji=False, stderr=True)
 _LINE: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
 
@@ -86,7 +86,7 @@ def measure(name: str, config: BenchConfig, worlds: Sequence[str] = ()) -> Itera
     finally:
         if process.poll() is None:
             process.terminate()
-            process.wait(END_S)
+            process.wait(END_TIMEOUT_S)
 
 
 def _read(process: subprocess.Popen[bytes]) -> Iterator[BenchRow]:

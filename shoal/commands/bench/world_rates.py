@@ -18,7 +18,7 @@ from common.run.run import parse_assignments
 from common.worlds import make_world
 from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.measurements import BenchProgress, BenchRow, row
-from shoal.commands.bench.worlds import stepping
+from shoal.commands.bench.single_process.worlds import stepping
 
 COPIES = (1, 2, 4, 8, 16, 32)
 SECONDS = 1.0

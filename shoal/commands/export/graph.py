@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from common.policy.heads import SMALLEST_NORM, THRUST_SIZE, Floats, Segment, segments
+from common.policy.heads import MIN_NORM, THRUST_SIZE, Floats, Segment, segments
 from common.policy.network import Layer
 from common.spec import PlayerSpec, PlayersSpec
 
@@ -111,5 +111,5 @@ def _unscaled(graph: _Graph, kind: str, x: str, size: int) -> str:
 def _bounded_force(graph: _Graph, h: str) -> str:
     axis = graph.constant(np.array([1], np.int64))
     norm = graph.add("ReduceL2", h, axis, keepdims=1)
-    norm = graph.add("Max", norm, graph.constant(np.array(SMALLEST_NORM, np.float32)))
+    norm = graph.add("Max", norm, graph.constant(np.array(MIN_NORM, np.float32)))
     return graph.add("Mul", h, graph.add("Div", graph.add("Tanh", norm), norm))

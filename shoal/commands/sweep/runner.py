@@ -1,4 +1,4 @@
-"""Executes runs in parallel, each as a `shoal train` process; started runs are resumed."""
+"""Runs `shoal train` processes in parallel; resumes runs that were started before."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import Progress
 
-from common.process.own_python import module_command
+from common.process.python_command import module_command
 from common.process.stop import Stop
 
 

@@ -90,9 +90,9 @@ def _head(job: Job) -> str:
 
 def _score_rows(job: Job) -> list[str]:
     """Returns the table rows of one scenario: each side of the three teams against the same opponents."""
-    game, teams = load_teams([str(job.directory), UNTRAINED, RANDOM], FIRST_SEED)
+    run, teams = load_teams([str(job.directory), UNTRAINED, RANDOM], FIRST_SEED)
     team = teams[0]._replace(name=FROZEN)
-    result = run_tournament(game, [team, *teams[1:]], _EPISODES, FIRST_SEED, EvalTask(fast=True))
+    result = run_tournament(run, [team, *teams[1:]], _EPISODES, FIRST_SEED, EvalTask(fast=True))
     return [
         f"| {job.scenario} | {side} | {opponent} | {' | '.join(_returns(result, side, opponent))} |"
         for side in result.sides

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import NamedTuple
 
-from actor_node.evaluation.evaluate import Figure
+from actor_node.evaluation.evaluate import Estimate
 from actor_node.evaluation.task_metrics import MEANINGS
 from actor_node.evaluation.tournament import Tournament
 
@@ -19,7 +19,7 @@ _DARK_FROM = 0.72
 class Cell(NamedTuple):
     """One pairing with its colours."""
 
-    figure: Figure
+    figure: Estimate
     fill: str
     ink: str
     """Colours as #rrggbb; the ink contrasts with the fill."""
@@ -49,7 +49,7 @@ def matrices(tournament: Tournament) -> list[Matrix]:
     return [matrix(title, names, names, figures) for title, figures in found]
 
 
-def matrix(title: str, rows: Sequence[str], columns: Sequence[str], figures: Sequence[Figure]) -> Matrix:
+def matrix(title: str, rows: Sequence[str], columns: Sequence[str], figures: Sequence[Estimate]) -> Matrix:
     """Arranges figures row by row in a matrix, coloured from the smallest to the largest mean."""
     means = [figure.mean for figure in figures]
     low, span = min(means), max(means) - min(means)
@@ -72,6 +72,6 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     return {name: "/".join(paths[name][shared:]) if name in paths else name for name in names}
 
 
-def _cell(figure: Figure, fraction: float) -> Cell:
+def _cell(figure: Estimate, fraction: float) -> Cell:
     mixed = (round(a + fraction * (b - a)) for a, b in zip(_PALE, _DEEP, strict=True))
     return Cell(figure, "#{:02x}{:02x}{:02x}".format(*mixed), "#ffffff" if fraction > _DARK_FROM else "#000000")

@@ -31,7 +31,7 @@ def standings_table(tournament: Tournament) -> Table:
     """Returns the mean return of every team over its opponents, by side."""
     names = [standing.name for standing in tournament.standings]
     short = short_names(names)
-    over = ", ".join(short[name] for name in tournament.judged_by) or "all others"
+    over = ", ".join(short[name] for name in tournament.opponents) or "all others"
     table = Table(title=f"mean return against {over}", title_justify="left")
     for column in ("team", "algorithm", "updates", *(f"as {side}" for side in tournament.sides)):
         table.add_column(column, justify="left" if column in ("team", "algorithm") else "right")

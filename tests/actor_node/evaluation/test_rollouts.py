@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -32,23 +33,23 @@ class Heard(Watcher):
     def __init__(self) -> None:
         self.said: list[str] = []
 
-    def say(self, text: str) -> None:
+    def notify(self, text: str) -> None:
         self.said.append(text)
 
 
 def rolled(tmp_path, kind, episodes=12, *, watcher=None, world=None, **options):
-    run = make_team(
+    directory = make_team(
         tmp_path / f"{kind}-{len(list(tmp_path.iterdir()))}", WALK, 1, world={"kind": kind, **(world or {})}
     )
-    game, team = load_run_team(run)
-    task = RolloutTask(game, team.name, team.make_actor, 100, EvalTask())
+    run, team = load_run_team(directory)
+    task = RolloutTask(run, team.name, team.make_actor, 100, EvalTask())
     return run_rollouts(task, PlayOptions(episodes=episodes, **options), watcher or Heard())
 
 
 def evaluated(tmp_path, kind, episodes=12, *, choices="greedy", world=None, **options) -> Evaluation:
-    run = make_team(tmp_path / kind, WALK, 1, world={"kind": kind, **(world or {})})
-    game, team = load_run_team(run)
-    return evaluate_team(game, team, episodes, 100, EvalTask(), options=PlayOptions(**options), choices=choices)
+    directory = make_team(tmp_path / kind, WALK, 1, world={"kind": kind, **(world or {})})
+    run, team = load_run_team(directory)
+    return evaluate_team(run, team, episodes, 100, EvalTask(), options=PlayOptions(**options), choices=choices)
 
 
 @pytest.mark.parametrize("kind", ["plain", "uneven"])
@@ -69,10 +70,10 @@ def test_results_are_the_same_for_any_number_of_processes(tmp_path):
 
 @pytest.mark.parametrize("kind", ["drawn", "random"])
 def test_draws_follow_from_the_episode_and_not_from_who_plays_it(tmp_path, kind):
-    run = make_team(tmp_path / "a", WALK, 1, world={"choices": True})
-    game, team = load_run_team(run)
-    make = team.make_sampled_actor if kind == "drawn" else random_team(game, 3).make_actor
-    task = RolloutTask(game, "team", make, 100, EvalTask())
+    directory = make_team(tmp_path / "a", WALK, 1, world={"choices": True})
+    run, team = load_run_team(directory)
+    make = team.make_sampled_actor if kind == "drawn" else random_team(run, 3).make_actor
+    task = RolloutTask(run, "team", make, 100, EvalTask())
     one, many = (run_rollouts(task, PlayOptions(20, copies=copies), Heard()).rollouts for copies in (1, 17))
     np.testing.assert_array_equal(one.returns, many.returns)
     assert len(np.unique(one.returns)) > 10
@@ -101,20 +102,20 @@ def test_a_process_that_dies_costs_what_it_had_in_hand(tmp_path):
 
 @pytest.mark.slow
 def test_processes_that_die_in_their_first_episode_are_replaced_while_numbers_are_left(tmp_path):
-    run = make_team(tmp_path / "run", WALK, 1, world={"kind": "exits at once"})
-    game, team = load_run_team(run)
-    task = RolloutTask(game, team.name, team.make_actor, 100, EvalTask())
+    directory = make_team(tmp_path / "run", WALK, 1, world={"kind": "exits at once"})
+    run, team = load_run_team(directory)
+    task = RolloutTask(run, team.name, team.make_actor, 100, EvalTask())
     with pytest.raises(WorldError, match="ended with exit code 7"):
         run_rollouts(task, PlayOptions(episodes=3, copies=1, processes=2), Heard())
 
 
 @pytest.mark.slow
 def test_fewer_episodes_than_asked_for_are_said_with_the_reason(tmp_path, monkeypatch):
-    run = make_team(tmp_path / "run", WALK, 1, world={"kind": "exits"})
-    game, team = load_run_team(run)
+    directory = make_team(tmp_path / "run", WALK, 1, world={"kind": "exits"})
+    run, team = load_run_team(directory)
     monkeypatch.setenv("ONE_LICENCE", str(tmp_path / "licence"))
     heard = Heard()
-    task = RolloutTask(game, team.name, team.make_actor, 100, EvalTask())
+    task = RolloutTask(run, team.name, team.make_actor, 100, EvalTask())
     found = run_rollouts(task, PlayOptions(8, processes=1, copies=1), heard).rollouts
     assert (found.numbers.tolist(), len(found.failures)) == ([0], 1)
     assert heard.said[-1].startswith("played 2 of 8 episodes: every evaluation process has ended (")
@@ -139,7 +140,7 @@ def test_a_step_that_hangs_is_broken_off_and_named(tmp_path):
         def done(self, episodes, total):
             self.played = episodes
 
-        def tick(self, playing=0):
+        def poll(self, playing=0):
             if (self.played, playing) == (1, 2):
                 raise InterruptedError
 
@@ -151,9 +152,9 @@ def test_a_step_that_hangs_is_broken_off_and_named(tmp_path):
 
 @pytest.mark.slow
 def test_a_script_that_evaluates_needs_no_guarded_main_part(tmp_path):
-    run = make_team(tmp_path / "run", WALK, 1, world={"kind": "plain"})
+    directory = make_team(tmp_path / "run", WALK, 1, world={"kind": "plain"})
     script = tmp_path / "script.py"
-    line = ["evaluate", str(run.path), "--episodes", "3", "--processes", "2", "--json"]
+    line = ["evaluate", str(directory.path), "--episodes", "3", "--processes", "2", "--json"]
     script.write_text(f"from shoal.cli import shoal\nprint('begun')\nshoal.main({line!r}, standalone_mode=False)\n")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
@@ -165,9 +166,9 @@ def test_a_script_that_evaluates_needs_no_guarded_main_part(tmp_path):
 
 
 def test_where_nothing_can_be_played_it_says_why(tmp_path):
-    run = make_team(tmp_path / "a", WALK, 1)
-    game, team = load_run_team(run)
-    broken = game._replace(spec=type(game.spec)(WALK, world={"kind": "unmakeable"}))
+    directory = make_team(tmp_path / "a", WALK, 1)
+    run, team = load_run_team(directory)
+    broken = msgspec.structs.replace(run, spec=type(run.spec)(WALK, world={"kind": "unmakeable"}))
     with pytest.raises(WorldError, match="no licence"):
         evaluate_team(broken, team, 3, 0, EvalTask())
 
@@ -186,8 +187,8 @@ def test_an_episode_without_end_is_cut_off(tmp_path):
 
 
 def test_the_runs_own_limit_is_kept(tmp_path):
-    run = make_team(tmp_path / "a", WALK, 1, world={"kind": "endless"}, episode={"max_steps": 7})
-    assert evaluate(run, 4, 0).length_mean == 7.0
+    directory = make_team(tmp_path / "a", WALK, 1, world={"kind": "endless"}, episode={"max_steps": 7})
+    assert evaluate(directory, 4, 0).length_mean == 7.0
 
 
 def test_a_shared_reward_is_the_teams(tmp_path):
@@ -215,7 +216,7 @@ def test_where_the_time_decides_there_may_be_a_bound_too(tmp_path):
 
 def test_a_stop_ends_play_at_once(tmp_path):
     class Stops(Watcher):
-        def tick(self, playing=0):
+        def poll(self, playing=0):
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
@@ -225,21 +226,21 @@ def test_a_stop_ends_play_at_once(tmp_path):
 def test_a_pairing_leaves_out_the_episodes_that_failed(tmp_path):
     world = {"kind": "raises", "sides": True}
     teams = [make_team(tmp_path / name, WALK, seed, world=world) for name, seed in (("a", 1), ("b", 2))]
-    game, entered = load_teams([str(team.path) for team in teams], 5)
-    result = run_tournament(game, entered, 0, 100, EvalTask(), options=PlayOptions(within_s=0.0))
+    run, entered = load_teams([str(team.path) for team in teams], 5)
+    result = run_tournament(run, entered, 0, 100, EvalTask(), options=PlayOptions(within_s=0.0))
     assert (result.episodes, result.failed_episodes, len(result.pairings)) == (20, 4 * 5, 4)
     assert "closed the connection" in result.first_failure
     plain = [make_team(tmp_path / f"{name}-", WALK, seed, world={"sides": True}) for name, seed in (("a", 1), ("b", 2))]
-    game, entered = load_teams([str(team.path) for team in plain], 5)
-    whole = run_tournament(game, entered, 20, 100, EvalTask())
+    run, entered = load_teams([str(team.path) for team in plain], 5)
+    whole = run_tournament(run, entered, 20, 100, EvalTask())
     assert whole.failed_episodes == 0
     assert whole.pairings[0].returns != result.pairings[0].returns
 
 
 def test_the_batched_world_is_checked_in_mpe2(tmp_path):
-    run = make_team(tmp_path / "a", "simple_spread", 1)
-    game, team = load_run_team(run)
-    result = evaluate_team(game, team, 60, 5, EvalTask(fast=True, check=10))
+    directory = make_team(tmp_path / "a", "simple_spread", 1)
+    run, team = load_run_team(directory)
+    result = evaluate_team(run, team, 60, 5, EvalTask(fast=True, check=10))
     assert (result.world, result.checked_in_mpe2, result.episodes) == ("simple_spread", 10, 60)
 
 

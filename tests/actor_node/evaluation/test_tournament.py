@@ -91,8 +91,8 @@ def test_untrained_is_a_network_of_the_seed(tmp_path):
 
 def test_a_team_against_itself_earns_what_its_evaluation_says(tmp_path):
     team = make_team(tmp_path / "a", "simple_tag", 1)
-    game, entrants = load_teams(names(team), 5)
-    (pairing,) = run_tournament(game, entrants, 30, 5, FAST).pairings
+    run, entrants = load_teams(names(team), 5)
+    (pairing,) = run_tournament(run, entrants, 30, 5, FAST).pairings
     alone = evaluate(team, 30, 5, task=FAST)
     assert pairing.returns["adversary"].mean == pytest.approx(alone.return_per_agent["adversary_0"])
     assert pairing.returns["agent"].mean == pytest.approx(alone.return_per_agent["agent_0"])
@@ -108,8 +108,8 @@ def test_teams_of_other_networks_and_algorithms_play_together(tmp_path):
         ),
         make_team(tmp_path / "c", "simple_adversary", 3, network={"head": "soft"}),
     ]
-    game, entrants = load_teams([*names(*teams), RANDOM], 7)
-    result = run_tournament(game, entrants, 12, 7, FAST)
+    run, entrants = load_teams([*names(*teams), RANDOM], 7)
+    result = run_tournament(run, entrants, 12, 7, FAST)
     assert [(pairing.side, pairing.others) for pairing in result.pairings] == [
         (first.name, second.name) for first in entrants for second in entrants
     ]
@@ -126,8 +126,8 @@ def test_a_pairing_does_not_hang_on_who_else_plays(tmp_path):
     few, many = ([*names(a), RANDOM], [RANDOM, *names(b, a), UNTRAINED])
     found = []
     for entered in (few, many):
-        game, entrants = load_teams(entered, 3)
-        result = run_tournament(game, entrants, 10, 3, FAST)
+        run, entrants = load_teams(entered, 3)
+        result = run_tournament(run, entrants, 10, 3, FAST)
         found.append({(p.side, p.others): p for p in result.pairings})
     for key, pairing in found[0].items():
         assert found[1][key] == pairing
@@ -136,8 +136,8 @@ def test_a_pairing_does_not_hang_on_who_else_plays(tmp_path):
 @pytest.mark.slow
 def test_mpe2_and_the_batched_world_come_to_the_same(tmp_path):
     teams = [make_team(tmp_path / name, "simple_push", i) for i, name in enumerate("ab")]
-    game, entrants = load_teams(names(*teams), 3)
-    real, fast = (run_tournament(game, entrants, 4, 3, task) for task in (EvalTask(), FAST))
+    run, entrants = load_teams(names(*teams), 3)
+    real, fast = (run_tournament(run, entrants, 4, 3, task) for task in (EvalTask(), FAST))
     assert (real.world, fast.world) == ("mpe2:simple_push", "simple_push")
     assert real.pairings == fast.pairings
 
@@ -145,8 +145,8 @@ def test_mpe2_and_the_batched_world_come_to_the_same(tmp_path):
 def test_standings_are_means_over_the_opponents_named_or_all_others(tmp_path):
     teams = [make_team(tmp_path / name, "simple_push", i) for i, name in enumerate("ab")]
     entered = [*names(*teams), RANDOM]
-    game, entrants = load_teams(entered, 3)
-    by_all, by_one = (run_tournament(game, entrants, 6, 3, FAST, opponents=opponents) for opponents in ((), (RANDOM,)))
+    run, entrants = load_teams(entered, 3)
+    by_all, by_one = (run_tournament(run, entrants, 6, 3, FAST, opponents=opponents) for opponents in ((), (RANDOM,)))
     met = {(p.side, p.others): p.returns for p in by_all.pairings}
     a, b, _ = entered
     agent = by_all.standings[0].return_by_side["agent"]
@@ -158,16 +158,16 @@ def test_standings_are_means_over_the_opponents_named_or_all_others(tmp_path):
 def test_a_standing_counts_an_episode_once_however_many_opponents_met_it(tmp_path):
     """Opponents who act alike add nothing: the interval is that of one of them, not narrower."""
     teams = [make_team(tmp_path / "a", "simple_push"), *(make_team(tmp_path / name, "simple_push", 7) for name in "bc")]
-    game, entrants = load_teams(names(*teams), 3)
-    result = run_tournament(game, entrants, 8, 3, FAST)
+    run, entrants = load_teams(names(*teams), 3)
+    result = run_tournament(run, entrants, 8, 3, FAST)
     one = {(p.side, p.others): p.returns for p in result.pairings}[entrants[0].name, entrants[1].name]
     assert result.standings[0].return_by_side["adversary"] == one["adversary"]
 
 
 def test_rows_may_play_the_other_side(tmp_path):
     teams = [make_team(tmp_path / name, "simple_push", i) for i, name in enumerate("ab")]
-    game, entrants = load_teams(names(*teams), 3)
-    one, other = (run_tournament(game, entrants, 6, 3, FAST, side=side) for side in ("adversary", "agent"))
+    run, entrants = load_teams(names(*teams), 3)
+    one, other = (run_tournament(run, entrants, 6, 3, FAST, side=side) for side in ("adversary", "agent"))
     first = {(p.side, p.others): p.returns for p in one.pairings}
     assert {(p.others, p.side): p.returns for p in other.pairings} == first
 
@@ -181,10 +181,10 @@ def test_rows_may_play_the_other_side(tmp_path):
 )
 def test_frozen_teams_beat_untrained_ones_by_more_than_both_intervals(scenario, tmp_path):
     team = make_team(tmp_path / "a", scenario)
-    game, entrants = load_teams([*names(team), FROZEN, UNTRAINED], 1_000_000)
-    result = run_tournament(game, entrants[1:], 200, 1_000_000, FAST)
+    run, entrants = load_teams([*names(team), FROZEN, UNTRAINED], 1_000_000)
+    result = run_tournament(run, entrants[1:], 200, 1_000_000, FAST)
     met = {(p.side, p.others): p.returns for p in result.pairings}
-    first, second = game.agents.teams
+    first, second = run.joint.sides
     assert met[FROZEN, UNTRAINED][first].ci95[0] > met[UNTRAINED, UNTRAINED][first].ci95[1]
     assert met[UNTRAINED, FROZEN][second].ci95[0] > met[UNTRAINED, UNTRAINED][second].ci95[1]
 
@@ -224,16 +224,16 @@ def test_options_that_are_the_defaults_written_out_are_the_same_world(tmp_path):
 
 def test_a_game_without_sides_has_no_tournament(tmp_path):
     team = make_team(tmp_path / "a", "simple_spread")
-    game, entrants = load_teams(names(team), 0)
+    run, entrants = load_teams(names(team), 0)
     with pytest.raises(ConfigError, match="one side only, so its teams cannot play against each other"):
-        run_tournament(game, entrants, 2, 0, FAST)
+        run_tournament(run, entrants, 2, 0, FAST)
 
 
 def test_sides_and_frozen_teams_that_are_not_there_are_named(tmp_path):
     team = make_team(tmp_path / "a", "simple_tag")
-    game, entrants = load_teams(names(team), 0)
+    run, entrants = load_teams(names(team), 0)
     with pytest.raises(ConfigError, match="--side prey: simple_tag has the sides adversary, agent"):
-        run_tournament(game, entrants, 2, 0, FAST, side="prey")
+        run_tournament(run, entrants, 2, 0, FAST, side="prey")
     lonely = make_team(tmp_path / "b", "simple_speaker_listener")
     with pytest.raises(ConfigError, match=r"simple_speaker_listener has no frozen team\. Scenarios with one: "):
         load_teams([*names(lonely), FROZEN], 0)

@@ -20,7 +20,7 @@ from PIL import Image
 from actor_node.evaluation.evaluate import evaluate
 from actor_node.rendering.captions import Panel, draw_panels, symbol
 from actor_node.rendering.encoders import Gif
-from actor_node.rendering.film import FIRST_SEED, Stage, render
+from actor_node.rendering.film import FIRST_SEED, FilmedRun, render
 from common.errors import ConfigError
 from common.policy.file import PolicyFile, save_policy
 from common.policy.network import Policy
@@ -75,8 +75,8 @@ def test_the_pictures_are_mpe2s_own_from_the_start_to_the_true_end(trained: Make
         expected.append(env.render())
         total += sum(rewards.values())
 
-    stage = Stage(directory, width=2_000)
-    shots = stage.play(8, steps=500)
+    filmed_run = FilmedRun(directory, width=2_000)
+    shots = filmed_run.play(8, steps=500)
 
     assert [shot.step for shot in shots] == [0, 1, 2, 3, 4]
     for shot, picture in zip(shots, expected, strict=True):
@@ -93,14 +93,14 @@ def test_the_film_is_of_the_evaluations_first_episodes(trained: Make, tmp_path: 
 
 
 def test_an_episode_is_cut_after_so_many_steps(trained: Make) -> None:
-    assert len(Stage(trained(), 120).play(1, steps=3)) == 4
+    assert len(FilmedRun(trained(), 120).play(1, steps=3)) == 4
 
 
 @pytest.mark.parametrize("scenario", ["simple_speaker_listener", "simple_world_comm"])
 def test_messages_are_the_actions_of_those_who_speak(trained: Make, scenario: str) -> None:
     directory = trained(scenario=scenario, continuous_actions=False)
-    stage = Stage(directory, 120)
-    shots = stage.play(5, steps=3)
+    filmed_run = FilmedRun(directory, 120)
+    shots = filmed_run.play(5, steps=3)
     assert len(shots[0].messages) == 1
     assert sum(next(iter(shots[0].messages.values()))) == 0.0, "nobody has spoken before the first step"
     for shot in shots[1:]:
@@ -109,11 +109,11 @@ def test_messages_are_the_actions_of_those_who_speak(trained: Make, scenario: st
 
 
 def test_those_who_are_silent_have_no_line(trained: Make) -> None:
-    assert Stage(trained(), 120).play(5, steps=1)[-1].messages == {}
+    assert FilmedRun(trained(), 120).play(5, steps=1)[-1].messages == {}
 
 
 def test_returns_are_told_side_by_side_in_a_contest(trained: Make) -> None:
-    shots = Stage(trained(scenario="simple_adversary"), 120).play(5, steps=2)
+    shots = FilmedRun(trained(scenario="simple_adversary"), 120).play(5, steps=2)
     assert len(shots[-1].returns) == 2
 
 
@@ -256,10 +256,10 @@ def test_a_world_that_has_no_pictures_is_refused(trained: Make, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "unpictured_v0", module)
     directory = trained(scenario="pettingzoo:unpictured_v0")
     with pytest.raises(ConfigError, match="cannot be filmed: it renders human, not 'rgb_array'"):
-        Stage(directory, 120)
+        FilmedRun(directory, 120)
     module.parallel_env = lambda: Unpictured("human")  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match="takes no render_mode"):
-        Stage(directory, 120)
+        FilmedRun(directory, 120)
 
 
 @pytest.mark.parametrize(

@@ -169,8 +169,8 @@ def test_noise_reaches_what_may_be_moved_on_its_own():
     assert low.tolist() == [0.0] * 7 + [-2.0, 0.5]
     assert high.tolist() == [1.0] * 7 + [1.0, 0.75]
     assert reach.tolist() == [0.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.5, 1.5, 0.125]
-    assert ranges(one_agent(THRUST), "soft").reach.tolist() == [0.0] * 5
-    assert ranges(one_agent(THRUST), "box").reach.tolist() == [0.5] * 5
+    assert ranges(one_agent(THRUST), "soft").half_range.tolist() == [0.0] * 5
+    assert ranges(one_agent(THRUST), "box").half_range.tolist() == [0.5] * 5
 
 
 # ---- what cannot be ----------------------------------------------------------------------------------------------

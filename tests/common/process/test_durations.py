@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.process.durations import Duration, clock
+from common.process.durations import Duration, format_duration
 
 
 @pytest.mark.parametrize(
@@ -40,4 +40,4 @@ def test_parts_add_up(days, hours, minutes, seconds):
 
 
 def test_a_clock_shows_hours_only_where_there_are_some():
-    assert (clock(5), clock(65), clock(3_661)) == ("0:05", "1:05", "1:01:01")
+    assert (format_duration(5), format_duration(65), format_duration(3_661)) == ("0:05", "1:05", "1:01:01")

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from common.errors import ConfigError, LastingError, PeerError
 from common.process.restart_policy import (
     FIRST_DELAY_S,
-    LONGEST_DELAY_S,
-    MOST_FAILURES,
+    MAX_DELAY_S,
+    MAX_FAILURES,
     GiveUp,
     ProcessExit,
     Restart,
@@ -31,7 +31,7 @@ def delays(*ends: tuple[bool, str]) -> list[float | None]:
 
 
 def test_the_delay_doubles_up_to_its_longest_then_the_process_is_given_up():
-    ends = [(False, "")] * (MOST_FAILURES + 1)
+    ends = [(False, "")] * (MAX_FAILURES + 1)
     assert delays(*ends) == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, None]
     last = history(*ends)[-1]
     assert isinstance(last, GiveUp)
@@ -74,8 +74,8 @@ def test_the_same_fault_three_times_with_nothing_in_between_is_final_whatever_it
 
 def test_different_faults_are_retried_as_long_as_any_failure():
     found = delays((True, "a"), *((False, word) for word in "babababa"))
-    assert None not in found[:MOST_FAILURES]
-    assert found[MOST_FAILURES] is None
+    assert None not in found[:MAX_FAILURES]
+    assert found[MAX_FAILURES] is None
 
 
 def test_a_rare_fault_is_retried_for_ever():
@@ -94,12 +94,12 @@ def test_a_fault_that_always_comes_in_the_same_step_is_final_although_chunks_cam
 def test_over_any_history_of_kills(progress):
     found = delays(*((progressed, "") for progressed in progress))
     in_a_row = list(accumulate(progress, lambda n, progressed: 1 if progressed else n + 1, initial=0))[1:]
-    assert [delay is None for delay in found] == [n > MOST_FAILURES for n in in_a_row]
-    assert all(FIRST_DELAY_S <= delay <= LONGEST_DELAY_S for delay in found if delay is not None)
+    assert [delay is None for delay in found] == [n > MAX_FAILURES for n in in_a_row]
+    assert all(FIRST_DELAY_S <= delay <= MAX_DELAY_S for delay in found if delay is not None)
 
 
 def test_restarts_are_counted():
     policy = RestartPolicy("worker 7")
-    for _ in range(MOST_FAILURES + 1):
+    for _ in range(MAX_FAILURES + 1):
         policy.decide(ProcessExit("other", "killed", progressed=False))
-    assert (policy.failures, policy.restarts) == (MOST_FAILURES + 1, MOST_FAILURES)
+    assert (policy.failures, policy.restarts) == (MAX_FAILURES + 1, MAX_FAILURES)

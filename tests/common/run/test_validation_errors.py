@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from msgspec import Meta
 
-from common.run.validation_errors import MAX_SHOWN, explain, shorten, suggest
+from common.run.validation_errors import MAX_SHOWN_CHARACTERS, explain, shorten, suggest
 
 
 class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -89,9 +89,9 @@ def test_close_names_come_before_all_names():
     "settings", [{"x" * 10_000: 1}, {"engine": {"x" * 10_000: 1}}, {"name": ["x" * 10_000]}], ids=range(3)
 )
 def test_long_names_and_values_are_shortened(settings):
-    assert len(error_of(**{"name": "a", **settings})) < 2 * MAX_SHOWN + 100
+    assert len(error_of(**{"name": "a", **settings})) < 2 * MAX_SHOWN_CHARACTERS + 100
 
 
 def test_a_text_is_shortened_to_its_beginning():
-    assert shorten("a" * MAX_SHOWN) == "a" * MAX_SHOWN
-    assert shorten("ab" * MAX_SHOWN) == "ab" * (MAX_SHOWN // 2 - 2) + "a..."
+    assert shorten("a" * MAX_SHOWN_CHARACTERS) == "a" * MAX_SHOWN_CHARACTERS
+    assert shorten("ab" * MAX_SHOWN_CHARACTERS) == "ab" * (MAX_SHOWN_CHARACTERS // 2 - 2) + "a..."

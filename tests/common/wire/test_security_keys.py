@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import ConfigError
-from common.wire.keys import PUBLISHED, Keys, check_key, load_keys, read_allowed, require_safe_libzmq
+from common.wire.keys import PUBLISHED_KEYS, Keys, check_key, load_keys, read_clients, require_safe_libzmq
 from common.wire.sockets import require_local
 from shoal.commands.keys import make_keys
 
-PUBLISHED_KEYS = sorted(key.decode() for key in PUBLISHED)
+PUBLISHED_KEYS = sorted(key.decode() for key in PUBLISHED_KEYS)
 
 
 @pytest.fixture
@@ -44,8 +44,8 @@ def test_each_process_finds_its_own(keys: Path) -> None:
 
 
 def test_the_lists_contain_the_permissions(keys: Path) -> None:
-    at_replay = {(client.kind, client.name) for client in read_allowed(keys / "replay" / "allowed_clients").values()}
-    at_learner = {(client.kind, client.name) for client in read_allowed(keys / "learner" / "allowed_clients").values()}
+    at_replay = {(client.kind, client.name) for client in read_clients(keys / "replay" / "allowed_clients").values()}
+    at_learner = {(client.kind, client.name) for client in read_clients(keys / "learner" / "allowed_clients").values()}
     assert at_replay == {("learner", "learner"), ("actor", "actor"), ("actor", "carol")}
     assert at_learner == {("actor", "actor"), ("actor", "carol")}
 
@@ -104,7 +104,7 @@ def test_keys_of_manuals_are_refused_wherever_they_stand(keys: Path, key: str) -
     assert own
     (keys / "replay" / "allowed_clients").write_text(f"actor a {key}\n")
     with pytest.raises(ConfigError, match=r"allowed_clients, line 1: a test key from a manual"):
-        read_allowed(keys / "replay" / "allowed_clients")
+        read_clients(keys / "replay" / "allowed_clients")
     secret = keys / "actor" / "actor.key_secret"
     secret.write_text(certificate(zmq.curve_public(key.encode()).decode(), key))
     with pytest.raises(ConfigError, match="a test key from a manual"):
@@ -137,7 +137,10 @@ def test_no_content_of_a_file_does_more_than_be_refused(
 ) -> None:
     directory = tmp_path_factory.getbasetemp() / "spoilt"
     directory.mkdir(exist_ok=True)
-    for name, read in (("allowed_clients", read_allowed), ("a.key_secret", lambda file: load_keys(str(file.parent)))):
+    for name, read in (
+        ("allowed_clients", read_clients),
+        ("a.key_secret", lambda file: load_keys(str(file.parent))),
+    ):
         file = directory / name
         file.write_bytes(content)
         file.chmod(0o600)

@@ -142,7 +142,7 @@ def test_the_spec_follows_the_options():
     spec = world_spec("simple_spread", N=5)
     assert [agent.name for agent in spec.agents] == [f"agent_{i}" for i in range(5)]
     assert {agent.obs_dim for agent in spec.agents} == {4 + 10 + 8 + 8}
-    assert spec.teams == ("agent",)
+    assert spec.sides == ("agent",)
 
 
 def test_the_table_tells_options_and_defaults():

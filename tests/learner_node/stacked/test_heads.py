@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from actor_node.exploration import Exploration
+from actor_node.collection.exploration import Exploration
 from common.errors import ConfigError
 from common.policy.heads import GreedyHeads, ranges, segments
 from common.run.run import ExplorationSpec

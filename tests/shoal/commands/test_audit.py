@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from common.errors import ConfigError, ShoalError
 from common.run.directory import RunDirectory
-from common.wire.audit import Acknowledged, AuditFile, Event, Life, Recovered, Sent, Serving, Stored, digest
+from common.wire.audit import Acknowledged, AuditFile, Event, ProcessStart, Recovered, Sent, Serving, Stored, digest
 from deploy.local.config import TrainConfig
 from deploy.local.launcher import LocalRun
 from shoal.commands.audit.cli import audit_run
@@ -26,12 +26,12 @@ class History:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.actor = AuditFile(directory, Life("actor", "n-0"))
+        self.actor = AuditFile(directory, ProcessStart("actor", "n-0"))
         self.start()
 
     def start(self, *recovered: int, durability: str = "redis", serving: bool = True) -> None:
         """Starts a life of the server, which recovers the given chunks; `serving`: the recovery is complete."""
-        self.server = AuditFile(self.directory, Life("replay", "default", durability))
+        self.server = AuditFile(self.directory, ProcessStart("replay", "default", durability))
         for seq in recovered:
             self.server.write(Recovered("n-0", 1, seq, 10, f"d{seq}"))
         if serving:
@@ -65,7 +65,7 @@ def test_a_run_without_a_fault(history: History) -> None:
     result = history.check()
     assert result.broken == []
     assert (result.sent, result.acknowledged, result.stored) == (8, 8, 8)
-    assert (result.held, result.outgrown) == (4, 4)
+    assert (result.present, result.overwritten) == (4, 4)
 
 
 def test_a_chunk_that_a_killed_server_recovers_is_not_lost(history: History) -> None:
@@ -124,7 +124,7 @@ def test_level_ram_promises_nothing_after_a_restart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("again", [7, 1])
-def test_a_held_or_outgrown_chunk_stored_again_is_a_duplicate(history: History, again: int) -> None:
+def test_a_present_or_overwritten_chunk_stored_again_is_a_duplicate(history: History, again: int) -> None:
     history.store(*range(1, 8))
     history.start(4, 5, 6, 7)
     history.store(again)
@@ -185,7 +185,7 @@ def test_a_directory_without_audit_files_is_refused(tmp_path: Path) -> None:
 
 def test_each_life_has_a_separate_file_and_any_name_is_allowed(tmp_path: Path) -> None:
     for _ in range(2):
-        AuditFile(tmp_path, Life("actor", "a/b c")).close()
+        AuditFile(tmp_path, ProcessStart("actor", "a/b c")).close()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "actor-a_b_c.000000.jsonl",
         "actor-a_b_c.000001.jsonl",
@@ -195,8 +195,8 @@ def test_each_life_has_a_separate_file_and_any_name_is_allowed(tmp_path: Path) -
 def test_an_audit_that_cannot_be_written_ends_its_process(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="--audit"):
-        AuditFile(tmp_path / "file", Life("actor", "a"))
-    file = AuditFile(tmp_path, Life("actor", "a"))
+        AuditFile(tmp_path / "file", ProcessStart("actor", "a"))
+    file = AuditFile(tmp_path, ProcessStart("actor", "a"))
     file.close()
     event: Event = Acknowledged("a", 1, 1)
     with pytest.raises(ShoalError, match="omit --audit"):

@@ -11,7 +11,8 @@ from rich.console import Console
 from common.run.run import RunSpec
 from shoal.commands.evaluate import progress as playing
 from shoal.commands.evaluate.cli import EvaluateConfig
-from shoal.commands.evaluate.progress import ProgressWatcher, play_options
+from shoal.commands.evaluate.episode_options import play_options
+from shoal.commands.evaluate.progress import ProgressWatcher
 
 
 @pytest.mark.parametrize("done", [0, 3])
@@ -21,14 +22,14 @@ def test_a_long_silence_is_reported_whatever_came_before(monkeypatch: pytest.Mon
     with ProgressWatcher(Console(file=output), "evaluating", quiet=True) as watcher:
         if done:
             watcher.done(done, done)
-        watcher.tick(4)
+        watcher.poll(4)
     assert output.getvalue().splitlines()[-1] == f"no episode has ended for 0 s; 4 running, {done} done"
 
 
 def test_a_short_silence_is_not_reported() -> None:
     output = io.StringIO()
     with ProgressWatcher(Console(file=output), "evaluating") as watcher:
-        watcher.tick(4)
+        watcher.poll(4)
     assert output.getvalue() == "evaluating\n"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from common.process import command
-from common.wire.keys import load_keys, read_allowed
+from common.wire.keys import load_keys, read_clients
 from shoal.cli import shoal
 
 
@@ -28,7 +28,7 @@ def files(directory: Path) -> dict[str, str]:
 
 
 def allowed(keys: Path, server: str) -> dict[str, str]:
-    return {client.name: client.kind for client in read_allowed(keys / server / "allowed_clients").values()}
+    return {client.name: client.kind for client in read_clients(keys / server / "allowed_clients").values()}
 
 
 def test_each_directory_contains_what_one_process_needs(keys: Path) -> None:

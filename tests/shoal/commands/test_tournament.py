@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from click.testing import CliRunner
 
-from actor_node.evaluation.evaluate import Figure
+from actor_node.evaluation.evaluate import Estimate
 from common.process import command
 from shoal.cli import shoal
 from shoal.commands.tournament.heat_map import draw_heat_map
@@ -16,8 +16,8 @@ from tests.actor_node.teams import make_team
 _SVG = "{http://www.w3.org/2000/svg}"
 
 
-def figures(*means: float) -> list[Figure]:
-    return [Figure(mean, (mean - 1, mean + 1)) for mean in means]
+def figures(*means: float) -> list[Estimate]:
+    return [Estimate(mean, (mean - 1, mean + 1)) for mean in means]
 
 
 def test_cells_are_coloured_from_the_smallest_to_the_largest_and_are_readable():

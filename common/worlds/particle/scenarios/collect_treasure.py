@@ -1,4 +1,4 @@
-"""collect_treasure: collectors pick up treasures and bring them to the deposit of the treasure's type.
+"""`collect_treasure`: collectors pick up treasures and bring them to the deposit of the treasure's type.
 
 The position where a treasure reappears is drawn in the middle of an episode. In mpe2 those draws repeat the draws of
 the episode's start; a seeded copy does the same here, and a copy that was reset automatically makes new draws.
@@ -18,11 +18,14 @@ from common.worlds.particle.physics import Agent, Landmark, Particles
 from common.worlds.particle.scenario import Count, Drawn, Generators, ModernOptions, Scenario, ordered_sum
 from common.worlds.world import BoolArray, Float64Array
 
-PAID = 5.0
+REWARD = 5.0
+"""Reward of a pick-up or delivery, and the penalty of a touch."""
 BOUND = 0.95
 NOTHING = -1
-AWAY = -999.0
+CARRIED_POSITION = -999.0
+"""Coordinate of a treasure that is not on the ground."""
 LAST = 1e6
+"""Distance of such a treasure, so that it is sorted behind all others."""
 COLLECTOR_SIZE, DEPOSIT_SIZE, TREASURE_SIZE = 0.05, 0.075, 0.025
 
 
@@ -43,7 +46,7 @@ class CollectTreasure(Scenario[CollectTreasureOptions]):
     options_type = CollectTreasureOptions
     mpe2_module = "collect_treasure_v1"
     reward_meaning = (
-        "shared: +5 for each pick-up and each delivery; own: -0.1 distance to what comes next, "
+        "shared: +5 for each pick-up and each delivery; own: -0.1 distance to the next goal, "
         "-5 for each collector a collector touches"
     )
     draws_midway = True
@@ -51,16 +54,16 @@ class CollectTreasure(Scenario[CollectTreasureOptions]):
     def __init__(self, options: CollectTreasureOptions) -> None:
         super().__init__(options)
         self.agents = [
-            Agent(f"collector_{i}", team="team", size=COLLECTOR_SIZE, accel=1.5, max_speed=1.0)
+            Agent(f"collector_{i}", side="team", size=COLLECTOR_SIZE, accel=1.5, max_speed=1.0)
             for i in range(options.num_collectors)
         ] + [
-            Agent(f"deposit_{i}", team="team", size=DEPOSIT_SIZE, accel=1.5, max_speed=1.0, mass=2.25)
+            Agent(f"deposit_{i}", side="team", size=DEPOSIT_SIZE, accel=1.5, max_speed=1.0, mass=2.25)
             for i in range(options.num_deposits)
         ]
         self.landmarks = [Landmark(size=TREASURE_SIZE) for _ in range(options.num_treasures)]
 
     def draw(self, rng: np.random.Generator, copies: int) -> Drawn:
-        """Draws agents uniformly from the square [-1, 1], then each treasure's type and place in [-0.95, 0.95]."""
+        """Draws agents uniformly from the square [-1, 1], then each treasure's type and position in [-0.95, 0.95]."""
         options = self.options
         pos = [rng.uniform(-1.0, 1.0, (len(self.agents), 2, copies))]
         kinds = []
@@ -76,10 +79,10 @@ class CollectTreasure(Scenario[CollectTreasureOptions]):
         }
 
     def after_physics(self, world: Particles, generators: Generators) -> None:
-        """Moves treasures from the ground to collectors to deposits and back; sets the shared reward."""
+        """Lets collectors pick up and deliver treasures, lets treasures reappear, and sets the shared reward."""
         picked = self._pick_up(world, generators)
         delivered = self._deliver(world)
-        world.drawn["shared"][:] = PAID * picked + PAID * delivered
+        world.drawn["shared"][:] = REWARD * picked + REWARD * delivered
         world.measure()
 
     def reward(self, world: Particles) -> Float64Array:
@@ -92,16 +95,16 @@ class CollectTreasure(Scenario[CollectTreasureOptions]):
         to_deposit = np.take_along_axis(to_deposits, np.maximum(holding, 0)[:, None], axis=1)[:, 0]
         touching = world.dist[:collectors, :collectors] < 2 * COLLECTOR_SIZE
         touched = touching.sum(axis=1) - 1
-        own = -PAID * touched - 0.1 * np.where(holding == NOTHING, to_treasure, to_deposit)
+        local = -REWARD * touched - 0.1 * np.where(holding == NOTHING, to_treasure, to_deposit)
         waiting = [-0.1 * self._to_carriers(world, deposit) for deposit in range(self.options.num_deposits)]
-        rewards: Float64Array = np.concatenate([own, np.stack(waiting)]) + world.drawn["shared"]
+        rewards: Float64Array = np.concatenate([local, np.stack(waiting)]) + world.drawn["shared"]
         return rewards
 
     def observation(self, world: Particles, agent: int) -> list[Float64Array]:
         """Returns position, velocity, a collector's load; the other agents, then the treasures, each nearest first."""
         other = [i for i in range(world.agents) if i != agent]
         kinds = np.eye(self.options.num_deposits)
-        known = np.concatenate([world.rel[agent, : world.agents], world.vel, self._roles(world)], axis=1)[other]
+        known = np.concatenate([world.rel[agent, : world.agents], world.vel, self._types(world)], axis=1)[other]
         by_distance = np.argsort(world.dist[agent, other], axis=0, kind="stable")
         alive = world.drawn["alive"]
         treasures = np.concatenate(
@@ -109,11 +112,11 @@ class CollectTreasure(Scenario[CollectTreasureOptions]):
         )
         treasures = np.where(alive[:, None], treasures, 0.0)
         distance = np.where(alive, world.dist[agent, world.agents :], LAST)
-        holds = self._held(world)[agent : agent + 1]
+        load = self._loads(world)[agent : agent + 1]
         return [
             world.pos[agent],
             world.vel[agent],
-            *holds,
+            *load,
             in_order(known, by_distance),
             in_order(treasures, np.argsort(distance, axis=0, kind="stable")),
         ]
@@ -137,7 +140,7 @@ class CollectTreasure(Scenario[CollectTreasureOptions]):
                 takes = touched[collector] & alive[treasure] & (holding[collector] == NOTHING)
                 holding[collector][takes] = world.drawn["kind"][treasure][takes]
                 alive[treasure][takes] = False
-                world.pos[entity][:, takes] = AWAY
+                world.pos[entity][:, takes] = CARRIED_POSITION
                 picked += takes
             for rng, copies in generators.split(np.flatnonzero(lost).tolist()):
                 self._reappear(world, treasure, copies, rng)
@@ -150,7 +153,7 @@ class CollectTreasure(Scenario[CollectTreasureOptions]):
         world.drawn["alive"][treasure, copies] = True
 
     def _deliver(self, world: Particles) -> NDArray[np.intp]:
-        """Takes in what a collector holds at the deposit of its type; returns how many were delivered, [copies]."""
+        """Removes each load that reaches the deposit of its type; returns the number of deliveries `[copies]`."""
         collectors, holding = self.options.num_collectors, world.drawn["holding"]
         types = np.arange(self.options.num_deposits)[:, None]
         reached = world.dist[:collectors, collectors : world.agents] < COLLECTOR_SIZE + DEPOSIT_SIZE
@@ -168,16 +171,16 @@ class CollectTreasure(Scenario[CollectTreasureOptions]):
         middle = ordered_sum(world.pos[:collectors]) / collectors
         return np.where(carries.any(axis=0), to_carrier, blas_norm(middle - world.pos[agent]))
 
-    def _held(self, world: Particles) -> Float64Array:
-        """Returns what each collector holds, one-hot, [collectors, types, copies]."""
+    def _loads(self, world: Particles) -> Float64Array:
+        """Returns the type of treasure that each collector carries, one-hot `[collectors, types, copies]`."""
         types = np.arange(self.options.num_deposits)[:, None]
-        held: Float64Array = (world.drawn["holding"][:, None] == types).astype(np.float64)
-        return held
+        loads: Float64Array = (world.drawn["holding"][:, None] == types).astype(np.float64)
+        return loads
 
-    def _roles(self, world: Particles) -> Float64Array:
-        """Returns each agent's type as a deposit and the type it holds, both one-hot, [agents, 2 types, copies]."""
+    def _types(self, world: Particles) -> Float64Array:
+        """Returns each deposit's type, then each collector's load, both one-hot `[agents, 2 types, copies]`."""
         types, collectors = self.options.num_deposits, self.options.num_collectors
-        roles = np.zeros((world.agents, 2 * types, world.copies))
-        roles[collectors:, :types] = np.eye(types)[..., None]
-        roles[:collectors, types:] = self._held(world)
-        return roles
+        found = np.zeros((world.agents, 2 * types, world.copies))
+        found[collectors:, :types] = np.eye(types)[..., None]
+        found[:collectors, types:] = self._loads(world)
+        return found

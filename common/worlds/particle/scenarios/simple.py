@@ -1,4 +1,4 @@
-"""simple: one agent goes to one landmark; for debugging."""
+"""`simple`: one agent goes to one landmark; for debugging."""
 
 from __future__ import annotations
 

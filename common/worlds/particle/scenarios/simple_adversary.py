@@ -1,4 +1,4 @@
-"""simple_adversary: N good agents hide from one adversary which of N landmarks is the goal (physical deception)."""
+"""`simple_adversary`: N good agents hide from one adversary which of N landmarks is the goal (physical deception)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SimpleAdversary(Scenario[SimpleAdversaryOptions]):
 
     def __init__(self, options: SimpleAdversaryOptions) -> None:
         super().__init__(options)
-        adversary = Agent("adversary_0", team="adversary", size=0.15)
+        adversary = Agent("adversary_0", side="adversary", size=0.15)
         self.agents = [adversary, *(Agent(f"agent_{i}", size=0.15) for i in range(options.N))]
         self.landmarks = [Landmark(size=0.08) for _ in range(options.N)]
 

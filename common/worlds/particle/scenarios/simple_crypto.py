@@ -1,4 +1,4 @@
-"""simple_crypto: alice tells bob one of two messages under a key they share, and eve listens (covert communication)."""
+"""`simple_crypto`: alice tells bob one of two messages under a shared key, and eve listens (covert communication)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SimpleCryptoOptions(ModernOptions, frozen=True, kw_only=True, forbid_unkno
 
 
 class SimpleCrypto(Scenario[SimpleCryptoOptions]):
-    """Alice tells bob one of two messages under a key they share, and eve listens."""
+    """Alice tells bob one of two messages under a shared key, and eve listens."""
 
     options_type = SimpleCryptoOptions
     mpe2_module = "simple_crypto_v3"
@@ -32,7 +32,7 @@ class SimpleCrypto(Scenario[SimpleCryptoOptions]):
     def __init__(self, options: SimpleCryptoOptions) -> None:
         super().__init__(options)
         self.agents = [
-            Agent("eve_0", team="adversary", moves=False, speaks=True),
+            Agent("eve_0", side="adversary", moves=False, speaks=True),
             Agent("bob_0", moves=False, speaks=True),
             Agent("alice_0", moves=False, speaks=True),
         ]
@@ -52,7 +52,7 @@ class SimpleCrypto(Scenario[SimpleCryptoOptions]):
         return np.stack([-eve, good, good])
 
     def observation(self, world: Particles, agent: int) -> list[Float64Array]:
-        """Returns alice's words for eve; the key and alice's words for bob; the message and the key for alice."""
+        """Returns alice's symbols for eve; the key and alice's symbols for bob; the message and the key for alice."""
         said, key, message = world.said[ALICE], world.drawn["key"], world.drawn["message"]
         return {EVE: [said], BOB: [key, said], ALICE: [message, key]}[agent]
 

@@ -1,4 +1,4 @@
-"""simple_formation: N agents form a circle around a landmark."""
+"""`simple_formation`: N agents form a circle around a landmark."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from common.worlds.world import BoolArray, Float64Array
 
 RADIUS = 0.5
 REACHED = 0.05
-FARTHEST = 2.0
+MAX_DISTANCE = 2.0
 
 
 class SimpleFormationOptions(ModernOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -29,7 +29,7 @@ class SimpleFormation(Scenario[SimpleFormationOptions]):
 
     options_type = SimpleFormationOptions
     mpe2_module = "simple_formation_v1"
-    reward_meaning = "shared: -mean distance of the agents to the places they are assigned to, each at most 2"
+    reward_meaning = "shared: -mean distance of the agents to their assigned positions, each at most 2"
 
     def __init__(self, options: SimpleFormationOptions) -> None:
         super().__init__(options)
@@ -43,7 +43,7 @@ class SimpleFormation(Scenario[SimpleFormationOptions]):
 
     def reward(self, world: Particles) -> Float64Array:
         """Returns minus the mean distance to the assigned positions."""
-        distances = np.clip(self._distance_to_target(world), 0.0, FARTHEST)
+        distances = np.clip(self._distance_to_target(world), 0.0, MAX_DISTANCE)
         return np.broadcast_to(-mean_over_agents(distances), (world.agents, world.copies))
 
     def observation(self, world: Particles, agent: int) -> list[Float64Array]:

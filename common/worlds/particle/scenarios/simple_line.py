@@ -1,4 +1,4 @@
-"""simple_line: N agents line up evenly between two landmarks."""
+"""`simple_line`: N agents line up evenly between two landmarks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from common.worlds.world import BoolArray, Float64Array
 
 LENGTH = 1.25
 REACHED = 0.05
-FARTHEST = 2.0
+MAX_DISTANCE = 2.0
 
 
 class SimpleLineOptions(ModernOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -29,7 +29,7 @@ class SimpleLine(Scenario[SimpleLineOptions]):
 
     options_type = SimpleLineOptions
     mpe2_module = "simple_line_v1"
-    reward_meaning = "shared: -mean distance of the agents to the places they are assigned to, each at most 2"
+    reward_meaning = "shared: -mean distance of the agents to their assigned positions, each at most 2"
 
     def __init__(self, options: SimpleLineOptions) -> None:
         super().__init__(options)
@@ -49,12 +49,12 @@ class SimpleLine(Scenario[SimpleLineOptions]):
                 break
             angle[outside] += np.radians(5)
         gap = LENGTH / (self.options.N - 1) if self.options.N > 1 else 0.0
-        places = np.stack([start + i * gap * direction for i in range(self.options.N)])
-        return {"places": places, "pos": np.concatenate([agents, start[None], end[None]])}
+        targets = np.stack([start + i * gap * direction for i in range(self.options.N)])
+        return {"places": targets, "pos": np.concatenate([agents, start[None], end[None]])}
 
     def reward(self, world: Particles) -> Float64Array:
         """Returns minus the mean distance to the assigned positions."""
-        distances = np.clip(self._distance_to_target(world), 0.0, FARTHEST)
+        distances = np.clip(self._distance_to_target(world), 0.0, MAX_DISTANCE)
         return np.broadcast_to(-mean_over_agents(distances), (world.agents, world.copies))
 
     def observation(self, world: Particles, agent: int) -> list[Float64Array]:

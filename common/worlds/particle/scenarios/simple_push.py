@@ -1,4 +1,4 @@
-"""simple_push: an adversary pushes an agent away from a landmark that only the agent knows (keep-away)."""
+"""`simple_push`: an adversary pushes an agent away from a landmark that only the agent knows (keep-away)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SimplePush(Scenario[SimplePushOptions]):
 
     def __init__(self, options: SimplePushOptions) -> None:
         super().__init__(options)
-        self.agents = [Agent("adversary_0", team="adversary", collides=True), Agent("agent_0", collides=True)]
+        self.agents = [Agent("adversary_0", side="adversary", collides=True), Agent("agent_0", collides=True)]
         self.landmarks = [Landmark(), Landmark()]
 
     def draw(self, rng: np.random.Generator, copies: int) -> Drawn:

@@ -1,4 +1,4 @@
-"""simple_reference: each of two agents tells the other, in ten symbols, which of three landmarks to go to."""
+"""`simple_reference`: each of two agents tells the other, in ten symbols, which of three landmarks to go to."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class SimpleReference(Scenario[SimpleReferenceOptions]):
         if self.legacy:
             squares = [squared_norm(pick(world.rel[1 - i, 2:], goal[i])) for i in range(2)]
             return np.stack([-(squares[0] + squares[1])] * 2)
-        own = -np.stack([pick(world.dist[1 - i, 2:], goal[i]) for i in range(2)])
-        blended: Float64Array = (own[0] + own[1]) / 2 * (1 - ratio) + own * ratio
+        local = -np.stack([pick(world.dist[1 - i, 2:], goal[i]) for i in range(2)])
+        blended: Float64Array = (local[0] + local[1]) / 2 * (1 - ratio) + local * ratio
         return blended
 
     def observation(self, world: Particles, agent: int) -> list[Float64Array]:

@@ -1,4 +1,4 @@
-"""simple_speaker_listener: a speaker that cannot move tells a listener which landmark to go to."""
+"""`simple_speaker_listener`: a speaker that cannot move tells a listener which landmark to go to."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class SimpleSpeakerListener(Scenario[SimpleSpeakerListenerOptions]):
     def __init__(self, options: SimpleSpeakerListenerOptions) -> None:
         super().__init__(options)
         self.agents = [
-            Agent("speaker_0", team="team", size=0.075, moves=False, speaks=True),
-            Agent("listener_0", team="team", size=0.075),
+            Agent("speaker_0", side="team", size=0.075, moves=False, speaks=True),
+            Agent("listener_0", side="team", size=0.075),
         ]
         self.landmarks = [Landmark(size=0.04) for _ in COLORS]
 

@@ -1,4 +1,4 @@
-"""simple_spread: N agents cover N landmarks together without touching each other."""
+"""`simple_spread`: N agents cover N landmarks together without touching each other."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class SimpleSpread(Scenario[SimpleSpreadOptions]):
         if self.legacy:
             return np.broadcast_to(n * shared - ordered_sum(touched), touched.shape)
         penalized = not self.options.curriculum or self.options.curriculum_stage > 0
-        own = 1.0 - touched if penalized else np.zeros_like(touched)
-        blended: Float64Array = shared * (1 - ratio) + own * ratio
+        local = 1.0 - touched if penalized else np.zeros_like(touched)
+        blended: Float64Array = shared * (1 - ratio) + local * ratio
         return blended
 
     def observation(self, world: Particles, agent: int) -> list[Float64Array]:

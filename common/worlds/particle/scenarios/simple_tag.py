@@ -1,4 +1,4 @@
-"""simple_tag: slower adversaries chase faster agents around obstacles (predator-prey)."""
+"""`simple_tag`: slower adversaries chase faster agents around obstacles (predator-prey)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class SimpleTag(Scenario[SimpleTagOptions]):
         super().__init__(options)
         pace = PREY_SPEED_BY_STAGE[options.curriculum_stage] if options.curriculum else 1.0
         self.agents = [
-            Agent(f"adversary_{i}", team="adversary", size=0.075, collides=True, accel=3.0, max_speed=1.0)
+            Agent(f"adversary_{i}", side="adversary", size=0.075, collides=True, accel=3.0, max_speed=1.0)
             for i in range(options.num_adversaries)
         ] + [
             Agent(f"agent_{i}", size=0.05, collides=True, accel=4.0 * pace, max_speed=1.3 * pace)

@@ -1,4 +1,4 @@
-"""simple_world_comm: adversaries with a leader who sees all and speaks chase agents between food and forests."""
+"""`simple_world_comm`: adversaries with a leader who sees all and speaks chase agents between food and forests."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class SimpleWorldComm(Scenario[SimpleWorldCommOptions]):
         super().__init__(options)
         names = ["leadadversary_0", *(f"adversary_{i}" for i in range(options.num_adversaries - 1))]
         self.agents = [
-            Agent(name, team="adversary", size=0.075, collides=True, speaks=i == LEADER, accel=3.0, max_speed=1.0)
+            Agent(name, side="adversary", size=0.075, collides=True, speaks=i == LEADER, accel=3.0, max_speed=1.0)
             for i, name in enumerate(names)
         ] + [Agent(f"agent_{i}", size=0.045, collides=True, accel=4.0, max_speed=1.3) for i in range(options.num_good)]
         self.landmarks = (

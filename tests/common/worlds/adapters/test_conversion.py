@@ -200,11 +200,11 @@ def test_turns_are_converted():
         assert step.episode_over[0]
 
 
-def test_a_conversion_is_told_once_by_the_first_copy():
+def test_a_conversion_is_reported_once_by_the_first_copy():
     pytest.importorskip("pettingzoo.classic.tictactoe.tictactoe")
     said = []
     name = "pettingzoo:classic/tictactoe-v3"
-    found = FirstCopy(name, {}, Watch(say=said.append)).read()
+    found = FirstCopy(name, {}, Watch(notify=said.append)).read()
     assert [agent.name for agent in found.agents.agents] == ["player_1", "player_2"]
     assert len(said) == 1
     assert said[0].startswith(

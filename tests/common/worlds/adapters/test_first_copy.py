@@ -97,8 +97,8 @@ def directory(tmp_path, monkeypatch):
     sys.modules.pop("first_env", None)
 
 
-def read(name=NAME, said=None, tick=lambda: None, **options):
-    return FirstCopy(name, options, Watch((said if said is not None else []).append, tick)).read()
+def read(name=NAME, said=None, poll=lambda: None, **options):
+    return FirstCopy(name, options, Watch((said if said is not None else []).append, poll)).read()
 
 
 def is_gone(pid) -> bool:
@@ -205,12 +205,12 @@ def test_a_constructor_that_takes_long_is_named(directory):
 
 @pytest.mark.parametrize("options", [{"make": "hang"}, {"spaces": "hang"}])
 def test_a_stop_ends_it_at_once_with_all_that_it_started(directory, options, nothing_is_left):
-    def tick():
+    def poll():
         if has_started_all(directory):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        read(tick=tick, **options)
+        read(poll=poll, **options)
     nothing_is_left()
 
 

@@ -281,7 +281,7 @@ def play(world, steps):
 @pytest.mark.slow
 def test_pursuit_runs_to_its_time_limit():
     world = make_world("pettingzoo:pettingzoo.sisl.pursuit_v5", copies=1, seed=0, max_cycles=10, n_pursuers=3)
-    assert world.spec.teams == ("pursuer",)
+    assert world.spec.sides == ("pursuer",)
     steps = list(play(world, 10))
     assert [bool(step.episode_over[0]) for step in steps] == [False] * 9 + [True]
     assert (steps[-1].discount == 1.0).all()
@@ -291,7 +291,7 @@ def test_pursuit_runs_to_its_time_limit():
 @pytest.mark.slow
 def test_agents_of_knights_archers_zombies_die_before_the_others():
     world = make_world("pettingzoo:pettingzoo.butterfly.knights_archers_zombies_v11", copies=2, seed=0)
-    assert world.spec.teams == ("archer", "knight")
+    assert world.spec.sides == ("archer", "knight")
     steps = list(play(world, 250))
     present = np.array([step.present for step in steps])
     assert 0.0 < present.mean() < 1.0

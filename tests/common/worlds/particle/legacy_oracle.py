@@ -91,8 +91,8 @@ def push(one):
 
 
 def tag(one):
-    adversaries = [i for i, agent in enumerate(one.agents) if agent.team == "adversary"]
-    good = [i for i, agent in enumerate(one.agents) if agent.team != "adversary"]
+    adversaries = [i for i, agent in enumerate(one.agents) if agent.side == "adversary"]
+    good = [i for i, agent in enumerate(one.agents) if agent.side != "adversary"]
 
     def bound(x):
         if x < 0.9:

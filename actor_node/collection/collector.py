@@ -1,0 +1,141 @@
+"""The interaction loop of one worker: observation -> action -> transition, one block of records at a time.
+
+    obs --policy--> logits --exploration--> action --world--> reward, discount, true next_obs, (reset) obs --> record
+
+Shapes: C copies, T steps of a chunk. A block is [T, C] records, flattened to T * C rows, copies varying fastest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from actor_node.collection.exploration import Exploration
+from common.policy.network import Policy
+from common.run.run import Run
+from common.state import Restorable, State, copy_into, select_prefix, with_prefix
+from common.transitions import transition_dtype
+from common.wire.weights import WeightsHeader
+from common.worlds import World
+
+
+class Interrupted(KeyboardInterrupt):
+    """Interrupts a call of the user's code when a worker ends, as Ctrl-C does; the user's code is not at fault."""
+
+
+class FinishedEpisodes(NamedTuple):
+    """The episodes that ended in one chunk."""
+
+    ended: int
+    """Number of episodes."""
+    return_sums: npt.NDArray[np.float64]
+    """Returns of these episodes, summed for each agent [agents]."""
+    episode_over: npt.NDArray[np.bool_]
+    """Whether the episode of a copy ended with a step [steps, C]."""
+    shared_reward: bool = False
+    """Whether all present agents received equal rewards in every step so far."""
+
+    @property
+    def copies(self) -> int:
+        """Number of copies C."""
+        return int(self.episode_over.shape[1])
+
+    @property
+    def ends(self) -> bytes:
+        """`episode_over` in the format of `Chunk.ends`: one bit per record."""
+        return np.packbits(self.episode_over).tobytes()
+
+
+class Collector:
+    """Steps the copies of a world with explored actions; episodes continue from one chunk to the next.
+
+    Example:
+        collector = Collector(run, make_world("simple_spread", copies=32, seed=0), np.random.default_rng(0))
+        records, episodes = collector.collect(policy, weights.header, steps=8)      # 256 records
+    """
+
+    def __init__(self, run: Run, world: World, rng: np.random.Generator, scale_factor: float = 1.0) -> None:
+        """Explores with `scale_factor` times the exploration scale that comes with the weights."""
+        self._world = world
+        self._dtype = transition_dtype(run.joint)
+        self._exploration = Exploration(run.joint, run.spec.exploration, world.copies, rng, run.spec.network.head)
+        self._scale_factor = scale_factor
+        self._obs = world.reset()
+        self._returns = np.zeros((world.copies, len(run.joint.agents)))
+        self._shared_reward = True
+
+    def collect(
+        self,
+        policy: Policy,
+        weights: WeightsHeader,
+        steps: int,
+        should_continue: Callable[[], bool] = lambda: True,
+    ) -> tuple[npt.NDArray[np.void], FinishedEpisodes]:
+        """Steps all copies up to `steps` times with these weights; returns records [T * C] and finished episodes.
+
+        should_continue: called after each step but the last; False ends the chunk. Interrupted ends it too: the records
+        contain the steps before the interrupted one, and the collector must not be used afterwards.
+        """
+        block = np.empty((steps, self._world.copies), self._dtype)
+        block["policy_version"] = weights.version
+        ended, return_sums = 0, np.zeros(self._returns.shape[1])
+        episode_over = np.zeros(block.shape, np.bool_)
+        scale = weights.exploration_scale * self._scale_factor
+        steps_done = 0
+        for row, over in zip(block, episode_over, strict=True):
+            if steps_done and not should_continue():
+                break
+            actions = self._exploration.act(policy.logits(self._obs), scale, weights.random_share)
+            try:
+                step = self._world.step(actions)
+            except Interrupted:
+                break
+            steps_done += 1
+            row["obs"], row["action"], row["next_obs"] = self._obs, actions, step.next_obs
+            row["reward"], row["discount"], row["present"] = step.reward, step.discount, step.present
+            self._obs = step.obs
+            self._returns += step.reward
+            over[:] = step.episode_over
+            if over.any():
+                ended += int(over.sum())
+                return_sums += self._returns[over].sum(axis=0)
+                self._returns[over] = 0.0
+                self._exploration.reset(over)
+        records = block[:steps_done]
+        # Once False it stays False: most worlds pay for this check in their first chunk only.
+        self._shared_reward = self._shared_reward and _is_shared(records["reward"], records["present"] > 0)
+        episodes = FinishedEpisodes(ended, return_sums, episode_over[:steps_done], self._shared_reward)
+        return records.reshape(-1), episodes
+
+    def state(self) -> State:
+        """Returns the state of all episodes; without the state of a world that is not Restorable."""
+        state: State = {"obs": self._obs.copy(), "returns": self._returns.copy()}
+        state |= with_prefix("exploration", self._exploration.state())
+        if isinstance(self._world, Restorable):
+            state |= with_prefix("world", self._world.state())
+        return state
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> bool:
+        """Continues from the state of another collector of this run; returns whether its episodes continue too.
+
+        A world that is not Restorable starts new episodes. KeyError or ValueError if the state is of another run.
+        """
+        self._exploration.restore(select_prefix("exploration", state))
+        if not isinstance(self._world, Restorable):
+            self._exploration.reset(np.ones(self._world.copies, bool))
+            return False
+        self._world.restore(select_prefix("world", state))
+        self._obs = np.empty_like(self._obs)
+        copy_into(self._obs, state["obs"])
+        copy_into(self._returns, state["returns"])
+        return True
+
+
+def _is_shared(reward: npt.NDArray[np.float32], present: npt.NDArray[np.bool_]) -> bool:
+    """Returns whether all present agents received equal rewards in every step; both arrays are [T, C, agents]."""
+    highest = np.where(present, reward, -np.inf).max(axis=-1)
+    lowest = np.where(present, reward, np.inf).min(axis=-1)
+    return bool((highest <= lowest).all())

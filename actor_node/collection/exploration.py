@@ -1,0 +1,133 @@
+"""Exploration: noise on the actions of the policies, and uniform random actions.
+
+| part (common/policy/heads.py)  | noise with the `scale` that weights carry     | uniform random (warm-up)            |
+|--------------------------------|-----------------------------------------------|-------------------------------------|
+| box, force                     | `clip(action + half * x)`                     | uniform within its bounds           |
+| thrust                         | the same on `right - left` and `up - down`    | uniform in both, -1 to 1            |
+| soft                           | `softmax(logits + Gumbel)` at any scale       | `softmax(Gumbel)`: equal logits     |
+| choice, `gumbel`               | `argmax(logits + Gumbel)` at any scale        | any choice                          |
+| choice, `epsilon`              | the best; with probability `scale` any choice | any choice                          |
+
+x is `scale * N(0, 1)` (`gaussian`) or an Ornstein-Uhlenbeck process, `x <- (1 - theta) x + scale * N(0, 1)`. Gumbel
+noise (Gumbel 1954) samples from the distribution that the policy loss samples from. It is never scaled: with scaled
+noise the actors would play a different policy from the one that learns. Noise on a thrust adds to one direction what
+it takes from the opposite one: every thrust keeps stay = 0 and left + right = down + up = 1, as the critics expect.
+
+Shapes: C copies, A numbers of the joint action, P parts of a segment, n numbers of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from common.policy.heads import LEFT_DOWN, RIGHT_UP, Floats, GreedyHeads, by_part, choose, ranges, softmax
+from common.run.run import ExplorationSpec
+from common.spec import JointSpec
+from common.state import State, copy_into, generator_state, restore_generator
+
+
+def ladder_factor(ladder: float, worker: int, workers: int) -> float:
+    """Returns the factor on a worker's exploration scale: 1 for the first worker of a node, `ladder` for the last.
+
+    The workers between follow in geometric steps, as Ape-X spreads its epsilons over its actors (Horgan et al. 2018,
+    arXiv 1803.00933): at any point of the schedule some workers explore much and others little.
+    """
+    return float(ladder ** (worker / (workers - 1))) if workers > 1 else 1.0
+
+
+class Exploration:
+    """Turns logits into explored actions for a fixed number of copies; has the state of the noise."""
+
+    def __init__(
+        self, joint: JointSpec, spec: ExplorationSpec, copies: int, rng: np.random.Generator, head: str = "box"
+    ) -> None:
+        """Raises ConfigError if the head (`network.head`) cannot produce a part of the actions."""
+        self._rng = rng
+        self._theta = spec.theta if spec.kind == "ornstein_uhlenbeck" else 1.0
+        self._noise = np.zeros((copies, joint.action_dim), np.float32)
+        self._low, self._high, self._half_range = ranges(joint, head)
+        self._heads = GreedyHeads(joint, head)
+        self._choices, self._soft, self._thrusts = (
+            [segment for segment in self._heads.segments if segment.kind == kind]
+            for kind in ("choice", "soft", "thrust")
+        )
+        self._gumbel_segments = self._soft + (self._choices if spec.choices == "gumbel" else [])
+        """Segments sampled with Gumbel noise."""
+        self._has_epsilon = bool(self._choices) and spec.choices == "epsilon"
+        self._has_noise = bool(self._half_range.any())
+
+    def act(self, logits: Floats, scale: float, random_fraction: float) -> Floats:
+        """Returns explored joint actions [C, A] for logits [C, A]; `random_fraction` of the copies act at random."""
+        if random_fraction >= 1.0:
+            return self._uniform(len(logits))
+        actions = self._heads(self._with_gumbel(logits))
+        if self._has_epsilon and scale > 0.0:
+            self._choose_any(actions, scale)
+        if self._has_noise and scale > 0.0:
+            actions = self._add_noise(actions, scale)
+        if random_fraction > 0.0:
+            random_copies = self._rng.random(len(logits)) < random_fraction
+            actions[random_copies] = self._uniform(int(random_copies.sum()))
+        return actions
+
+    def reset(self, copies: npt.NDArray[np.bool_]) -> None:
+        """Resets the noise of the copies [C] whose episode ended."""
+        self._noise[copies] = 0.0
+
+    def state(self) -> State:
+        """Returns the noise and the state of the random generator."""
+        return {"noise": self._noise.copy(), "rng": generator_state(self._rng)}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Restores a state; KeyError or ValueError if it is of other copies or actions."""
+        self._noise = np.empty_like(self._noise)
+        copy_into(self._noise, state["noise"])
+        restore_generator(self._rng, state["rng"])
+
+    def _with_gumbel(self, logits: Floats) -> Floats:
+        if not self._gumbel_segments:
+            return logits
+        noisy = logits.copy()
+        for segment in self._gumbel_segments:
+            columns = noisy[:, segment.columns]
+            columns += self._rng.gumbel(size=columns.shape)
+        return noisy
+
+    def _choose_any(self, actions: Floats, probability: float) -> None:
+        for segment in self._choices:
+            parts = by_part(actions, segment)
+            is_random = self._rng.random(parts.shape[:2]) < probability
+            chosen = parts.argmax(axis=2)
+            chosen[is_random] = self._rng.integers(parts.shape[2], size=int(is_random.sum()))
+            choose(chosen, parts)
+
+    def _add_noise(self, actions: Floats, scale: float) -> Floats:
+        # theta = 1 keeps nothing of the last noise: Gaussian noise is the memoryless Ornstein-Uhlenbeck process.
+        noise = self._rng.standard_normal(actions.shape, np.float32)
+        noise *= np.float32(scale)
+        for segment in self._thrusts:
+            parts = by_part(noise, segment)
+            np.negative(parts[..., RIGHT_UP], out=parts[..., LEFT_DOWN])
+        if self._theta < 1.0:
+            noise += np.float32(1.0 - self._theta) * self._noise
+            self._noise = noise
+        noisy = actions + noise * self._half_range
+        return np.clip(noisy, self._low, self._high, out=noisy)
+
+    def _uniform(self, copies: int) -> Floats:
+        actions = self._low + self._rng.random((copies, len(self._low)), np.float32) * (self._high - self._low)
+        for segment in self._thrusts:
+            parts = by_part(actions, segment)
+            parts[..., 0] = 0.0
+            np.subtract(1.0, parts[..., RIGHT_UP], out=parts[..., LEFT_DOWN])
+        for segment in self._choices:
+            parts = by_part(actions, segment)
+            choose(self._rng.integers(parts.shape[2], size=parts.shape[:2]), parts)
+        for segment in self._soft:
+            parts = by_part(actions, segment)
+            softmax(self._rng.gumbel(size=parts.shape).astype(np.float32), parts)
+        return actions

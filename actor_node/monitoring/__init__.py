@@ -1,0 +1,9 @@
+"""Monitoring: how the supervisor observes its workers, and reports for them.
+
+| file                   | is                                                                            |
+|------------------------|-------------------------------------------------------------------------------|
+| `shared_metrics.py`    | the workers' metrics, in memory that they share with the supervisor           |
+| `environment_calls.py` | the call of the user's code that each worker executes, in the same memory     |
+| `busy_reporter.py`     | reports to replay servers for workers whose environment keeps them from it    |
+| `worker_exits.py`      | why a worker ended                                                            |
+"""

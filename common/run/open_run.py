@@ -1,0 +1,193 @@
+"""Opening a run: the options by which a user defines a run, shared by `learner` and `shoal train`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from common.errors import ConfigError, FinishedError
+from common.policy.heads import check_head
+from common.process.durations import Seconds
+from common.run.directory import RunDirectory, create, default_path, reopen
+from common.run.players import players, with_sides
+from common.run.presets import PRESETS
+from common.run.run import BudgetSpec, Run, RunSpec, make_run_spec, parse_assignments
+from common.run.spaces import AgentSpaces
+from common.run.validation_errors import shorten
+from common.spec import AgentsSpec
+
+Check = Callable[[RunSpec, AgentsSpec], None]
+"""Raises ConfigError for settings, and the agents of their world, that cannot work."""
+DEFAULT_SECONDS = 300.0
+"""Time of a run without --steps and --time [s]."""
+
+
+class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Options that define a run. Later layers override earlier ones: preset, file sections, these options, --set."""
+
+    preset: Annotated[
+        Literal["fast", "paper", "seed"],
+        Meta(
+            description="Preset to start from: `fast` is the defaults, `paper` has openai/maddpg's values, `seed` those"
+            " of docs/seed.md."
+        ),
+    ] = "fast"
+    algorithm: Annotated[
+        str,
+        Meta(
+            description="Algorithm of all agents: maddpg, matd3, iddpg or joint; or one a side, as in"
+            " adversary=maddpg,agent=iddpg. Default: that of the preset."
+        ),
+    ] = ""
+    seed: Annotated[
+        Annotated[int, Meta(ge=0, lt=2**32)] | None,
+        Meta(description="Seed of networks, sampling and worlds.  [default: 0]"),
+    ] = None
+    steps: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="End the run after this number of environment steps over all copies [environment steps];"
+            " 0 = no limit.",
+        ),
+    ] = 0
+    time: Annotated[
+        Seconds,
+        Meta(
+            description="End the run this long after the first transition [s], as in 300, 90s, 5m or 1h30m; 0 = no"
+            " limit. Default without --steps: 5m."
+        ),
+    ] = 0.0
+    max_episode_steps: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(
+            description="Truncate episodes after this number of steps, in training and evaluation [environment steps];"
+            " 0 = no limit.  [default: 0]"
+        ),
+    ] = None
+    set: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Set any setting of the run, as in replay.batch=512 or world.N=5. Repeat the option for more.",
+            extra={"metavar": "KEY=VALUE"},
+        ),
+    ] = ()
+
+
+def open_run(
+    path: str,
+    scenario: str,
+    options: RunOptions,
+    sections: Mapping[str, Any],
+    *,
+    resume: bool,
+    role: str,
+    check: Check = lambda _spec, _joint: None,
+    notify: Callable[[str], object] = lambda _text: None,
+    poll: Callable[[], object] = lambda: None,
+) -> tuple[RunDirectory, Run]:
+    """Creates the directory of a new run, or opens the directory of the run to resume.
+
+    path: the directory; empty chooses a new one. sections: settings of the configuration file, by section. role: the
+    role that this process locks in the directory until it exits. resume: resume the run; if a scenario is given and
+    there is no run yet, create it, so that a service can always be started with the same options. check: raises
+    ConfigError for settings that cannot work, before anything is written. notify: called with progress texts while a
+    copy of an environment is made. poll: called ten times a second meanwhile; an exception that it raises ends the
+    making.
+    Raises ConfigError for options that cannot be used, and FinishedError for a run that has used its budget.
+    """
+    if not resume or (scenario and path and not RunDirectory(Path(path)).run_file.exists()):
+        if not scenario:
+            raise ConfigError("No scenario is given. Pass one of `shoal scenarios`.")
+        spec = _new_spec(scenario, options, sections)
+        world = _inspect_world(spec, check, notify, poll)
+        directory, run = create(Path(path) if path else default_path(spec), spec, *world)
+        directory.lock(role)
+        return directory, run
+    if not path:
+        raise ConfigError("--resume needs the run's directory. Pass --run DIR.")
+    directory = RunDirectory(Path(path))
+    stored = directory.run.spec
+    if scenario and scenario != stored.scenario:
+        raise ConfigError(
+            f"--run {path} contains a run of {stored.scenario}, not of {shorten(scenario)}. Omit the scenario or pass"
+            " another directory."
+        )
+    directory.lock(role)
+    spec = _changed_spec(stored, options, sections)
+    if directory.finished_file.exists() and not _extends(spec.budget, stored.budget):
+        raise FinishedError(f"--run {path} has used its budget. Pass a larger total with --time or --steps.")
+    run = reopen(directory.path, spec, *_inspect_world(spec, check, notify, poll))[1]
+    directory.finished_file.unlink(missing_ok=True)
+    return directory, run
+
+
+def _inspect_world(
+    spec: RunSpec, check: Check, notify: Callable[[str], object], poll: Callable[[], object]
+) -> tuple[AgentsSpec, tuple[AgentSpaces, ...]]:
+    """Returns the agents of the world, on the sides of network.sides, and the spaces of each agent.
+
+    Raises ConfigError if the world does not exist, does not fit the algorithm or the head, or fails `check`.
+    """
+    from common.worlds import is_foreign, world_spec  # noqa: PLC0415  (many scenarios)
+
+    if is_foreign(spec.scenario):
+        from common.worlds.adapters.first_copy import FirstCopy, Watch  # noqa: PLC0415  (for these alone)
+
+        found = FirstCopy(spec.scenario, spec.world, Watch(notify, poll)).read()
+        agents, spaces = found.agents, found.spaces
+    else:
+        agents, spaces = world_spec(spec.scenario, spec.world), ()
+    agents = with_sides(agents, spec.network.sides)
+    players(agents, spec.algorithm.name)
+    check_head(agents, spec.network)
+    check(spec, agents)
+    return agents, spaces
+
+
+def _new_spec(scenario: str, options: RunOptions, sections: Mapping[str, Any]) -> RunSpec:
+    return _with_budget(make_run_spec({"scenario": scenario}, PRESETS[options.preset], sections, *_layers(options)))
+
+
+def _changed_spec(stored: RunSpec, options: RunOptions, sections: Mapping[str, Any]) -> RunSpec:
+    """Returns the settings of a resumed run: the stored ones, overridden by those given now."""
+    preset = PRESETS[options.preset] if options.preset != RunOptions().preset else {}
+    spec = make_run_spec(msgspec.to_builtins(stored), preset, sections, *_layers(options))
+    return msgspec.structs.replace(spec, world=stored.world) if _is_same_world(spec, stored) else spec
+
+
+def _is_same_world(spec: RunSpec, stored: RunSpec) -> bool:
+    """Returns whether the worlds are the same; an option that is set to its default makes no difference."""
+    from common.worlds import changed_options  # noqa: PLC0415  (many scenarios)
+
+    if spec.scenario != stored.scenario:
+        return False
+    return changed_options(spec.scenario, spec.world) == changed_options(stored.scenario, stored.world)
+
+
+def _extends(budget: BudgetSpec, used: BudgetSpec) -> bool:
+    limits = (budget.steps, used.steps), (budget.seconds, used.seconds)
+    return any(old and (new > old or not new) for new, old in limits)
+
+
+def _layers(options: RunOptions) -> list[dict[str, Any]]:
+    given: dict[str, Any] = {}
+    if options.algorithm:
+        given["algorithm"] = {"name": options.algorithm}
+    if options.seed is not None:
+        given["seed"] = options.seed
+    if options.steps or options.time:
+        given["budget"] = {"steps": options.steps, "seconds": options.time}
+    if options.max_episode_steps is not None:
+        given["episode"] = {"max_steps": options.max_episode_steps}
+    return [given, parse_assignments(options.set)]
+
+
+def _with_budget(spec: RunSpec) -> RunSpec:
+    if spec.budget.steps or spec.budget.seconds:
+        return spec
+    return msgspec.structs.replace(spec, budget=msgspec.structs.replace(spec.budget, seconds=DEFAULT_SECONDS))

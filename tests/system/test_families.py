@@ -21,9 +21,7 @@ ROWING = "python:tests.common.worlds.adapters.test_conversion:Rowing"
 @pytest.mark.parametrize(
     ("world", "options", "agents"),
     [
-        ("gymnasium:Pendulum-v1", (), ["agent_0"]),
         ("pettingzoo:classic/tictactoe-v3", (), ["player_1", "player_2"]),
-        ("pettingzoo:mpe2.simple_push_v3", (), ["adversary_0", "agent_0"]),
         (ROWING, ("--max-episode-steps", 5), ["agent_0", "agent_1"]),
         ("mamujoco:HalfCheetah-2x3", ("--set", "world.max_episode_steps=20"), ["agent_0", "agent_1"]),
         ("gymnasium:Foraging-8x8-2p-3f-v3", (), ["agent_0", "agent_1"]),

@@ -172,7 +172,8 @@ class FilmedRun:
             cameras.append(Camera(_renderable(self._world.name, env), width))
             return cameras[-1]
 
-        self._world.wrap(with_camera)
+        wrap = self._world.wrap_inner if isinstance(self._world, CheckedWorld) else self._world.wrap
+        wrap(with_camera)
         self._camera = cameras[0]
         metadata = getattr(self._camera, "metadata", {})
         self.fps = int(min(metadata.get("render_fps") or DEFAULT_FPS, 50))

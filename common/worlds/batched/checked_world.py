@@ -121,7 +121,7 @@ class CheckedWorld:
         self._check_agents(step)
         return self._with_time_limit(step)
 
-    def wrap(self, around: Callable[[Any], Any]) -> None:
+    def wrap_inner(self, around: Callable[[Any], Any]) -> None:
         """Replaces the user's world by `around(world)`, for example one that announces its calls."""
         self._inner = around(self._inner)
 

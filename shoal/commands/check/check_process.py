@@ -21,10 +21,9 @@ import msgspec
 from common.process.child_process import kill_session_with_parent, make_pipe_private
 from common.process.exit import DONE
 from common.run.players import with_sides
-from common.worlds import World, is_batched, make_world, world_spaces
+from common.worlds import World, make_world, world_spaces
 from common.worlds.adapters.conversion import reports
 from common.worlds.adapters.first_copy import fault_of
-from common.worlds.adapters.pettingzoo import PettingZooWorld
 from shoal.commands.check.figures import AdapterWarning, AgentsFound, CheckTask, ContractTest, Message, StageStarted
 from shoal.commands.check.measurements import (
     API_TEST,
@@ -79,15 +78,12 @@ class _Check:
         finally:
             self.send(StageStarted("close()"))
             world.close()
-        if self._is_batched(world):
+        if not hasattr(world, "wrap"):
             self._send_rate(CONSTANT_FRACTION * task.seconds / 4)
         self.send(StageStarted("the contract: the same seed twice"))
         self.send(seed_test(self._make, task.seed))
         self.send(StageStarted("the contract: PettingZoo's test"))
         self.send(self._pettingzoo_test())
-
-    def _is_batched(self, world: World) -> bool:
-        return is_batched(world.name) or not hasattr(world, "wrap")
 
     def _send_rate(self, seconds: float) -> None:
         """Measures a batched world with as many copies as a worker has by default."""
@@ -101,7 +97,8 @@ class _Check:
     def _pettingzoo_test(self) -> ContractTest:
         world = self._make()
         try:
-            if self._is_batched(world) or not isinstance(world, PettingZooWorld):
+            wrap = getattr(world, "wrap", None)
+            if wrap is None:
                 return ContractTest(API_TEST, skipped="this world is batched, not a ParallelEnv")
             envs: list[Any] = []
 
@@ -109,7 +106,7 @@ class _Check:
                 envs.append(env)
                 return env
 
-            world.wrap(collect)
+            wrap(collect)
             return pettingzoo_test(envs[0])
         finally:
             world.close()

@@ -140,23 +140,28 @@ class CheckedWorld:
             raise self._error(f"step returned {_form(result)}, not {_STEP}")
         given = Step(*result)
         agents = self._agents_shape
+        next_obs = self._observations("next_obs", given.next_obs, self._obs_shape)
+        is_same = given.obs is given.next_obs  # no episode ended
         step = Step(
-            obs=self._observations("obs", given.obs, self._obs_shape),
+            obs=next_obs.copy() if is_same else self._observations("obs", given.obs, self._obs_shape),
             reward=self._finite("reward", given.reward, agents),
             discount=self._finite("discount", given.discount, agents),
             present=self._finite("present", given.present, agents),
-            next_obs=self._observations("next_obs", given.next_obs, self._obs_shape),
+            next_obs=next_obs,
             episode_over=self._flags(given.episode_over),
             metrics=self._metrics(given.metrics),
         )
-        self._check_range("discount", step.discount, (step.discount < 0) | (step.discount > 1), "from 0 to 1")
-        self._check_range("present", step.present, (step.present != 0) & (step.present != 1), "0 or 1")
+        if step.discount.min() < 0 or step.discount.max() > 1:
+            self._check_range("discount", step.discount, (step.discount < 0) | (step.discount > 1), "from 0 to 1")
+        wrong = step.present * (step.present - 1)
+        if wrong.any():
+            self._check_range("present", step.present, wrong != 0, "0 or 1")
         return step
 
     def _without_ended(self, step: Step) -> Step:
         """Returns the step with the copies absent that wait for a reset."""
         ended = self._ended
-        if not ended.any():
+        if self._episodes.restart_ended or not ended.any():
             return step
         here = np.where(ended[:, None], np.float32(0.0), np.float32(1.0))
         discount = np.where(ended[:, None], np.float32(1.0), step.discount)
@@ -169,6 +174,8 @@ class CheckedWorld:
 
     def _check_agents(self, step: Step) -> None:
         """Raises WorldError for an agent that acts again after its end, then records the agents that ended."""
+        if step.discount.all() and not self._departed.any():
+            return
         here = step.present > 0
         if (again := here & self._departed).any():
             c, i = _first(again)
@@ -202,7 +209,7 @@ class CheckedWorld:
 
     def _observations(self, what: str, value: Any, shape: tuple[int, int]) -> Float32Array:
         rows = self._array(what, value, shape)
-        if not np.isfinite(rows).all():
+        if not _all_finite(rows):
             c, column = _first(~np.isfinite(rows))
             i = next(i for i, agent in enumerate(self.spec.agents) if column < agent.obs_slice.stop)
             raise self._error(f"was given {rows[c, column]} as observation ({what})", c, i)
@@ -210,7 +217,8 @@ class CheckedWorld:
 
     def _finite(self, what: str, value: Any, shape: tuple[int, int]) -> Float32Array:
         rows = self._array(what, value, shape)
-        self._check_range(what, rows, ~np.isfinite(rows), "a finite number")
+        if not _all_finite(rows):
+            self._check_range(what, rows, ~np.isfinite(rows), "a finite number")
         return rows
 
     def _check_range(self, what: str, rows: Float32Array, wrong: BoolArray, allowed: str) -> None:
@@ -312,6 +320,11 @@ def without_given(make: Constructor) -> Constructor:
     rest = [parameter for parameter in signature.parameters.values() if parameter.name not in _GIVEN]
     options.__signature__ = signature.replace(parameters=rest)  # type: ignore[attr-defined]
     return options
+
+
+def _all_finite(rows: Float32Array) -> bool:
+    # Squares cannot cancel: one call in place of a mask, which is made only if their sum overflows.
+    return bool(np.isfinite(np.vdot(rows, rows)) or np.isfinite(rows).all())
 
 
 def _first(wrong: BoolArray) -> tuple[int, int]:

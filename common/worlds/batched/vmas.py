@@ -99,6 +99,7 @@ class VmasWorld:
         self.spec = _spec(self._env, observations[0])
         self._columns = [(agent.action_slice, _choices(agent)) for agent in self.spec.agents]
         self._low, self._high = _bounds(self.spec)
+        self._ones = np.ones((copies, len(self.spec.agents)), np.float32)
 
     def reset(self, seeds: Sequence[int] | None = None) -> Float32Array:
         """Starts a new episode in every copy; copy c with the generator seeded by `seeds[c]`."""
@@ -130,8 +131,9 @@ class VmasWorld:
                 obs = np.where(over[:, None], self._observe(), next_obs)
             else:
                 obs = next_obs
-        discount = np.where(terminated.cpu().numpy()[:, None], np.float32(0.0), np.ones_like(reward))
-        return Step(obs, reward, discount, np.ones_like(reward), next_obs, over)
+        ended = terminated.cpu().numpy()
+        discount = np.where(ended[:, None], np.float32(0.0), self._ones) if over.any() else self._ones
+        return Step(obs, reward, discount, self._ones, next_obs, over)
 
     def render(self) -> NDArray[np.uint8]:
         """Returns the picture of the first copy `[height, width, 3]`."""

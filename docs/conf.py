@@ -23,6 +23,7 @@ NAVIGATION = {
         "docs/own-algorithm",
         "docs/laptop-to-cluster",
         "docs/algorithms",
+        "docs/presets",
         "docs/worlds",
         "docs/evaluation",
         "docs/diagnostics",

@@ -199,7 +199,7 @@ def metric_estimates(spec: RunSpec, task: EvalTask, rollouts: RolloutStats, seed
     """Returns the metrics of the scenario, or those from the environment's infos, over the episodes that have them."""
     options = {**spec.world, "dynamics": task.dynamics}
     metrics: Mapping[str, Float64s] = rollouts.info_metrics
-    if rollouts.steps:
+    if rollouts.steps and not is_foreign(spec):
         metrics = measure(short_name(spec.scenario), options, rollouts.steps)
     return {name: estimate(values[np.isfinite(values)], seed) for name, values in metrics.items()}
 

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from actor_node.evaluation.episodes import Episode, Float64s
+from actor_node.evaluation.episodes import Episode, EpisodeBatch, Float64s
 from common.worlds import Step
-from common.worlds.adapters.info_metrics import MAX_NAMES
+from common.worlds.adapters.info_metrics import MAX_NAMES, is_name
 
 FINAL = "final_"
 _COLUMNS = frozenset(
@@ -60,19 +60,35 @@ def info_metrics(episodes: Sequence[Episode]) -> tuple[dict[str, Float64s], list
     are names after the first MAX_NAMES.
     """
     good = sorted((each for each in episodes if not each.failure), key=lambda each: each.number)
+    figures: dict[str, tuple[Float64s, Float64s]] = {}
+    for name in dict.fromkeys(name for episode in good for name in episode.metrics):
+        values = [episode.metrics.get(name, (np.nan, None)) for episode in good]
+        means, last = zip(*values, strict=True)
+        figures[name] = np.array(means, np.float64), np.array([np.nan if one is None else one for one in last])
+    return _as_columns(figures)
+
+
+def step_metrics(batch: EpisodeBatch) -> tuple[dict[str, Float64s], list[str]]:
+    """Returns what `info_metrics` does, of a vectorised world whose steps contain metrics."""
+    figures: dict[str, tuple[Float64s, Float64s]] = {}
+    for name, rows in batch.metrics.items():
+        values = np.where(batch.played[..., None], rows, np.nan)
+        figures[name] = _means(values, (1, 2)), _means(values[np.arange(len(values)), batch.last], (1,))
+    return _as_columns(figures)
+
+
+def _as_columns(figures: Mapping[str, tuple[Float64s, Float64s]]) -> tuple[dict[str, Float64s], list[str]]:
+    """Returns the columns NAME and final_NAME of the table, and the names that are left out."""
     metrics: dict[str, Float64s] = {}
     refused: list[str] = []
     taken = set(_COLUMNS)
-    names = dict.fromkeys(name for episode in good for name in episode.metrics)
-    for i, name in enumerate(names):
+    for i, (name, values) in enumerate(figures.items()):
         columns = {f"{column}{end}" for column in (name, FINAL + name) for end in ("", "_low", "_high")}
-        if columns & taken or i >= MAX_NAMES:
+        if columns & taken or i >= MAX_NAMES or not is_name(name):
             refused.append(name)
             continue
         taken |= columns
-        values = [episode.metrics.get(name, (np.nan, None)) for episode in good]
-        metrics[name] = np.array([mean for mean, _ in values], np.float64)
-        metrics[FINAL + name] = np.array([np.nan if last is None else last for _, last in values], np.float64)
+        metrics[name], metrics[FINAL + name] = values
     return {name: column for name, column in metrics.items() if np.isfinite(column).any()}, refused
 
 
@@ -82,6 +98,14 @@ def meaning_of(name: str, metrics: Mapping[str, object]) -> str:
     if base != name and base in metrics:
         return f"{base} at each agent's last step"
     return f"{name} in the infos, mean over steps and agents"
+
+
+def _means(values: Float64s, axes: tuple[int, ...]) -> Float64s:
+    """Returns the means over some axes of the finite values; NaN where there is none."""
+    given = np.isfinite(values)
+    counts = given.sum(axis=axes)
+    means: Float64s = np.where(counts > 0, np.where(given, values, 0.0).sum(axis=axes) / np.maximum(counts, 1), np.nan)
+    return means
 
 
 def _mean(values: npt.NDArray[np.float64]) -> float | None:

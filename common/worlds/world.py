@@ -105,6 +105,15 @@ class HasGlobalState(Protocol):
         ...
 
 
+@runtime_checkable
+class FindsStateDim(Protocol):
+    """A world that may have a global state, whose length it finds."""
+
+    def find_state_dim(self) -> int:
+        """Returns the length of the global state; may reset the first copy. Raises ConfigError if there is none."""
+        ...
+
+
 def global_state(world: World) -> Float32Array | None:
     """Returns the global states for the next actions `[copies, state]`; None if the world's spec has no state."""
     return world.global_state() if world.spec.state_dim and isinstance(world, HasGlobalState) else None

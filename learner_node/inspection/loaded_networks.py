@@ -49,14 +49,19 @@ class LoadedNetworks:
     def __init__(self, run: Run, state: TrainingState) -> None:
         """Loads a state; ConfigError if the run's networks have other sizes."""
         spec = run.spec
-        self._algorithm = StackedUpdate(run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros(()))
+        self._algorithm = StackedUpdate(
+            run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros(()), n_step=spec.replay.n_step
+        )
         restore_state(self._algorithm, state)
         self._gamma, self._players = spec.algorithm.discount, run.players.agents
         self.counters: Counters = state.counters
         self.policies: Floats = self._algorithm.policy_weights()
-        """All policies, in the flat layout of common/policy/network.py."""
+        """All policies, in the flat layout of common/policy/network.py, for observations not normalised."""
         self.critics = [self._critic(i) for i in range(len(self._algorithm.layout.critics))]
-        """The first critic of each player, in the order of the players; then the second critics."""
+        """The first critic of each player, in the order of the players; then the second critics.
+
+        Inputs and outputs are normalised, if the run normalises.
+        """
         done = schedule.progress(spec.budget, state.counters.env_steps, state.counters.trained_s)
         self._algorithm.mixer.set_team_spirit(schedule.team_spirit(spec.algorithm, done))
 
@@ -77,11 +82,11 @@ class LoadedNetworks:
         rewards to almost nothing.
         """
         signals = self._player_signals(reward, discount, present)
-        critic_input = _rows(obs, action, state)
+        critic_input, units = self._critic_rows(obs, action, present, state), self._reward_units()
         stats = []
         for i, (player, critic) in enumerate(zip(self._players, self.critics, strict=False)):
             _, values = forward(critic.layers, critic_input[:, critic.input_columns])
-            values_by_step = values.reshape(obs.shape[:2]).astype(np.float64)
+            values_by_step = values.reshape(obs.shape[:2]).astype(np.float64) * units[i]
             player_reward, player_discount, player_present = (field[..., i] for field in signals)
             stats.append(
                 value_stats(
@@ -94,8 +99,25 @@ class LoadedNetworks:
         self, obs: Floats, action: Floats, present: Floats, state: Floats | None = None
     ) -> list[NetworkStats]:
         """Returns the statistics of all critics on the watched steps `[W, E, ...]` in which any agent was present."""
-        rows = _rows(obs, action, state)[(present[: len(obs)] > 0).any(axis=-1).ravel()]
+        acting = (present[: len(obs)] > 0).any(axis=-1).ravel()
+        rows = self._critic_rows(obs, action, present, state)[acting]
         return [critic_stats(critic.name, critic.layers, rows[:, critic.input_columns]) for critic in self.critics]
+
+    def _critic_rows(self, obs: Floats, action: Floats, present: Floats, state: Floats | None = None) -> Floats:
+        """Returns the critics' inputs in the watched steps `[W, E, ...]`, one row for each step and episode."""
+        rows = _rows(obs, action, state)
+        normaliser = self._algorithm.normaliser
+        if normaliser.observations is not None:
+            acting = torch.from_numpy(_rows(present[: len(obs)]))
+            normaliser.observations.apply(torch.from_numpy(rows)[:, : obs.shape[-1]], acting)
+        if normaliser.state is not None and state is not None:
+            normaliser.state.apply(torch.from_numpy(rows)[:, -state.shape[-1] :], None)
+        return rows
+
+    def _reward_units(self) -> list[float]:
+        """Returns the size of a critic's unit in units of the player's rewards, player by player."""
+        factor = self._algorithm.normaliser.reward_factor
+        return [1.0] * len(self._players) if factor is None else factor.reciprocal().tolist()
 
     def _critic(self, i: int) -> CriticLayers:
         critic = self._algorithm.layout.critics[i]

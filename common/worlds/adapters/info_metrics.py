@@ -12,7 +12,6 @@ import numpy.typing as npt
 MAX_NAMES = 20
 """Maximum number of names; later ones are ignored."""
 _NAME = re.compile(r"\w[\w.\- ]{0,39}")
-"""A name that fits a table, a CSV header and a tracker."""
 
 
 class InfoMetrics:
@@ -47,7 +46,12 @@ class InfoMetrics:
     def _accepts(self, name: Any) -> bool:
         if not isinstance(name, str):
             return False
-        return name in self._names or (len(self._names) < MAX_NAMES and _NAME.fullmatch(name) is not None)
+        return name in self._names or (len(self._names) < MAX_NAMES and is_name(name))
+
+
+def is_name(name: str) -> bool:
+    """Returns whether a name of a metric is short and fits a table, a CSV header and a tracker."""
+    return _NAME.fullmatch(name) is not None
 
 
 def _finite_number(value: Any) -> float | None:

@@ -22,10 +22,9 @@ from common.errors import ShoalError
 from common.process.child_process import kill_session_with_parent, make_pipe_private
 from common.process.exit import DONE
 from common.run.players import with_sides
-from common.worlds import World, make_world, refuse_state, world_spaces
+from common.worlds import World, find_state_dim, make_world, world_spaces
 from common.worlds.adapters.conversion import reports
 from common.worlds.adapters.first_copy import fault_of
-from common.worlds.adapters.pettingzoo import PettingZooWorld
 from shoal.commands.check.figures import (
     AdapterWarning,
     AgentsFound,
@@ -99,13 +98,9 @@ class _Check:
     def _find_state(self, world: World) -> None:
         """Sends the length of the global state; raises ConfigError if the settings need one and there is none."""
         wants_state = self._task.wants_state
-        if not isinstance(world, PettingZooWorld):
-            if wants_state:
-                refuse_state(self._task.name)
-            return
         self.send(StageStarted("reset() and state()"))
         try:
-            self.send(StateFound(world.find_state_dim()))
+            self.send(StateFound(find_state_dim(world)))
         except ShoalError:
             # A fault of reset() appears again in the next stage.
             if wants_state:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from actor_node.evaluation.episodes import Episode, Watcher
+from actor_node.evaluation.episodes import Episode, EpisodeBatch, Watcher
 from actor_node.evaluation.evaluate import evaluate_team
-from actor_node.evaluation.info_metrics import EpisodeMetrics, info_metrics, meaning_of
+from actor_node.evaluation.info_metrics import EpisodeMetrics, info_metrics, meaning_of, step_metrics
 from actor_node.evaluation.rollouts import PlayOptions
 from actor_node.evaluation.task import EvalTask
 from actor_node.evaluation.teams import load_run_team
@@ -117,3 +117,15 @@ def test_shoal_evaluate_stores_and_prints_them(tmp_path):
     table = output(tmp_path, "--episodes", 2, "--format", "csv").splitlines()
     assert table[0].split(",").count("final_success_low") == 1
     assert "final success" in output(tmp_path, "--episodes", 2, "--format", "latex")
+
+
+def test_a_vectorised_world_has_the_metrics_of_its_steps():
+    played = np.array([[True, True, True], [True, False, False]])
+    waiting = np.array([[[1.0, 3.0], [2.0, np.nan], [4.0, np.nan]], [[7.0, np.nan], [0.0, 0.0], [0.0, 0.0]]])
+    batch = EpisodeBatch(np.zeros((2, 3, 2)), played, {"waiting": waiting, "bad\nname": waiting})
+    metrics, refused = step_metrics(batch)
+    assert {name: values.tolist() for name, values in metrics.items()} == {
+        "waiting": [2.5, 7.0],
+        "final_waiting": [4.0, 7.0],
+    }
+    assert refused == ["bad\nname"]

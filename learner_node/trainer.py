@@ -49,7 +49,7 @@ class Trainer:
         """Draws the initial parameters from the run's seed."""
         spec = run.spec
         self._spec = spec.algorithm
-        self.algorithm = StackedUpdate(
+        self.algorithm: StackedUpdate = StackedUpdate(
             run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros((), device=device.torch)
         )
         dtype = transition_dtype(run.joint)

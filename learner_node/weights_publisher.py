@@ -67,5 +67,5 @@ class WeightsPublisher:
             version=counters.weights_version,
             updates=counters.updates,
             exploration_scale=schedule.exploration_scale(exploration, progress, counters.env_steps),
-            random_share=schedule.random_share(exploration, counters.env_steps),
+            random_share=schedule.random_fraction(exploration, counters.env_steps),
         )

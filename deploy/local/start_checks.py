@@ -59,6 +59,7 @@ def memory_check(config: TrainConfig) -> Check:
 
     def check(spec: RunSpec, agents: AgentsSpec) -> None:
         sizes = sizes_of(spec, agents)
+        # The embedded Redis is on this machine too, and stores the transitions again.
         copies = 1.0 + MEMORY_FACTOR if config.redis == "embedded" and not config.lockstep else 1.0
         refuse_large_run(
             sizes,

@@ -153,12 +153,12 @@ class LockstepRun:
         stream, table = self._stream, self._stream.table
         snapshot = Snapshot(
             updates=done.updates,
-            limits=stream.limits(),
+            limits=stream.limiter_counters(),
             capacity=table.ring.capacity,
             size=table.size,
             next_slot=table.ring.next_slot,
             published=stream.published,
-            sessions=stream.sessions(),
+            sessions=stream.actor_snapshots(),
             setting=self._reproducibility,
         )
         first = max(self._snapshots.end, snapshot.start)

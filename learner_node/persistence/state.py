@@ -31,9 +31,10 @@ class Counters(msgspec.Struct, forbid_unknown_fields=True):
     samples: int = 0
     """Transitions learnt from; a transition counts each time it is sampled."""
     trained_s: float = 0.0
-    """Time charged to the budget [s]."""
+    """Time charged to the budget [s]: from the first transition, waits included, absences of a peer excluded."""
     updating_s: float = 0.0
-    """Time of the loop's iterations that updated [s], with the wait for each batch in `ReplayClient.next`."""
+    """Duration of the loop's iterations that received a batch and updated [s]: the update, the work between updates,
+    and the wait for that batch. Iterations that received no batch are not counted."""
     weights_version: int = 0
     best_return: float | None = None
     """Best mean return of training episodes at any checkpoint so far."""

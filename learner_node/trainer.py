@@ -49,9 +49,10 @@ class Trainer:
         """Draws the initial parameters from the run's seed."""
         spec = run.spec
         self._spec = spec.algorithm
-        self.algorithm: StackedUpdate = StackedUpdate(
+        self.algorithm = StackedUpdate(
             run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros((), device=device.torch)
         )
+        """The networks with their update; the settings `algorithm.*` are `self._spec`."""
         dtype = transition_dtype(run.joint)
         self._buffer = BatchBuffer(device, spec.replay.batch, dtype.itemsize // 4)
         self._columns = field_columns(dtype)

@@ -185,8 +185,8 @@ class BudgetSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seconds: NonNegative = 0.0
     """Limit of the time since the first transition, summed over all starts of a resumed run [s]; 0 = no limit."""
     milestone_steps: CountOrZero = 0
-    """Interval between permanent copies of the policies and the learner [environment steps], also at start and end;
-    0 = none."""
+    """Make a permanent copy of policies and learner (milestone) each time that this number of steps has passed, and at
+    start and end [environment steps]; 0 = none."""
 
 
 class EpisodeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

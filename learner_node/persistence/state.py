@@ -64,12 +64,12 @@ class TrainingState(msgspec.Struct, frozen=True):
 
 
 def copy_state(algorithm: StackedUpdate, counters: Counters) -> TrainingState:
-    """Returns a copy of an update's state on the CPU, with the counters."""
+    """Returns a copy of the state of `algorithm` (the networks with their update) on the CPU, with the counters."""
     return TrainingState({**_tensors(algorithm), _RANDOM: algorithm.generator.get_state()}, counters)
 
 
 def restore_state(algorithm: StackedUpdate, state: TrainingState) -> None:
-    """Replaces an update's state; ConfigError if the state belongs to networks of other sizes."""
+    """Replaces the state of `algorithm` (the networks with their update); ConfigError for networks of other sizes."""
     wanted = {name: tuple(tensor.shape) for name, tensor in _tensors(algorithm).items()}
     found = {name: tuple(tensor.shape) for name, tensor in state.tensors.items() if name != _RANDOM}
     if found != wanted:

@@ -252,12 +252,12 @@ def _long_world(run: Run, episodes: int, seed: int, limits: _Limits, skipped: di
             min(MAX_MEASURED_STEPS, bound),
             min(steps or MAX_MEASURED_STEPS, bound),
         )
-    episode = int(run.spec.world.get("max_cycles", 25))
-    measured = min(episode, MAX_MEASURED_STEPS)
+    episode_steps = int(run.spec.world.get("max_cycles", 25))
+    measured = min(episode_steps, MAX_MEASURED_STEPS)
     steps = horizon(measured, run.spec.algorithm.discount)
     if steps is None:
         skipped["values"] = _horizon_too_long(run)
-    return batched_world(run, episodes, seed, max_cycles=max(steps or episode, episode)), measured, steps or measured
+    return batched_world(run, episodes, seed, max_cycles=max(steps or 0, episode_steps)), measured, steps or measured
 
 
 def _horizon_too_long(run: Run) -> str:

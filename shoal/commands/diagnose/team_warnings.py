@@ -204,8 +204,9 @@ def _bias_warnings(critic: ValueStats, spec: RunSpec) -> list[DiagnosisWarning]:
         f"the mean Q of {critic.player} is {critic.value:.2f}, the mean discounted return {critic.realised:.2f} "
         f"({critic.relative_bias:+.0%} of the size of the returns): {direction}estimated"
     )
-    changes = abs(critic.reward_beyond - critic.reward_watched) > abs(critic.reward_watched)
-    if changes:
+    # reward_watched: mean reward of the measured steps, within the time limit. reward_beyond: of the steps after it.
+    earns_otherwise_beyond_limit = abs(critic.reward_beyond - critic.reward_watched) > abs(critic.reward_watched)
+    if earns_otherwise_beyond_limit:
         seen += (
             f"; after the time limit it earns {critic.reward_beyond:.2f} a step instead of {critic.reward_watched:.2f}"
         )
@@ -214,7 +215,8 @@ def _bias_warnings(critic: ValueStats, spec: RunSpec) -> list[DiagnosisWarning]:
                 "values", critic.player, seen, _AFTER_TIME_LIMIT, ("train with a larger world.max_cycles",), direction
             )
         ]
-    if 0.0 <= critic.value * critic.realised < critic.realised**2:
+    lies_between_zero_and_return = 0.0 <= critic.value * critic.realised < critic.realised**2
+    if lies_between_zero_and_return:
         to_try = ("train longer", *_AGAINST_OVERESTIMATION[:1])
         return [DiagnosisWarning("values", critic.player, seen, _NOT_CONVERGED, to_try, direction)]
     if direction == "over":

@@ -1,4 +1,4 @@
-"""The figures of a report and their explanations. To add a figure, add a row to LEARNING or SYSTEM."""
+"""The figures (charts) of a report and their explanations. To add a figure, add a row to LEARNING or SYSTEM."""
 
 from __future__ import annotations
 

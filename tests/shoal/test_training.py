@@ -173,9 +173,9 @@ def test_gpu_without_cuda_is_refused_before_there_is_a_directory(tmp_path: Path)
 
 
 def test_a_wrong_duration_is_named_by_its_parameter(run: Path) -> None:
-    with pytest.raises(shoal.ConfigError, match="^seconds = '5x' is not a duration"):
+    with pytest.raises(shoal.ConfigError, match=r"^seconds = '5x' is not a duration"):
         shoal.check("simple", seconds="5x")
-    with pytest.raises(shoal.ConfigError, match="^within = '5x' is not a duration"):
+    with pytest.raises(shoal.ConfigError, match=r"^within = '5x' is not a duration"):
         shoal.evaluate(run, within="5x")
 
 

@@ -54,7 +54,7 @@ class LimiterCounters(msgspec.Struct, frozen=True):
     inserts: int
     samples: int
     ratio_origin: tuple[int, int] = msgspec.field(name="forgotten")
-    """Inserts and samples when the run last lost its transitions, from which the ratio counts (`RateLimiter`)."""
+    """Inserts and samples that the ratio leaves out (`RateLimiter.ratio_origin`)."""
 
 
 class ReproducibilitySettings(msgspec.Struct, frozen=True):

@@ -1,5 +1,7 @@
 """Checks a world in a child process and collects the figures that the child sends.
 
+The check waits in one place only:
+
 | waits for                | ends with                                                                          |
 |--------------------------|------------------------------------------------------------------------------------|
 | the child's next message | a message, the child's end, an exception of the watcher, or TIMEOUT_S after the task |

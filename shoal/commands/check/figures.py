@@ -1,4 +1,4 @@
-"""The figures of a world's check, stage by stage, as the child process sends them."""
+"""The figures (numbers) of a world's check, stage by stage, as the child process sends them."""
 
 from __future__ import annotations
 

@@ -20,7 +20,14 @@ import numpy as np
 import numpy.typing as npt
 
 from actor_node.evaluation.batched_rollouts import play_episodes
-from actor_node.evaluation.episodes import Actor, Float64s, ProgressCallback, RolloutStats, Watcher
+from actor_node.evaluation.episodes import (
+    Actor,
+    Float64s,
+    ProgressCallback,
+    RolloutStats,
+    Watcher,
+    ignore_progress,
+)
 from actor_node.evaluation.rollouts import PlayOptions, RolloutResult, RolloutTask, run_rollouts
 from actor_node.evaluation.task import (
     FOREIGN_DYNAMICS,
@@ -112,7 +119,7 @@ def evaluate(
     directory: RunDirectory | Path | str,
     episodes: int,
     seed: int,
-    progress: Callable[[int], object] = int,
+    progress: Callable[[int], object] = ignore_progress,
     task: EvalTask = EvalTask(),  # noqa: B008  (immutable)
 ) -> Evaluation:
     """Plays `episodes` episodes with the run's policies; episode e starts from `reset(seed=seed + e)`.
@@ -134,7 +141,7 @@ def evaluate_team(
     seed: int,
     task: EvalTask,
     *,
-    progress: Callable[[int], object] = int,
+    progress: Callable[[int], object] = ignore_progress,
     options: PlayOptions = PlayOptions(),  # noqa: B008  (immutable)
     choices: Choices = "greedy",
     watcher: Watcher | None = None,

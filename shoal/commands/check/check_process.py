@@ -25,11 +25,13 @@ from common.run.players import with_sides
 from common.worlds import World, find_state_dim, make_world, world_spaces
 from common.worlds.adapters.conversion import reports
 from common.worlds.adapters.first_copy import fault_of
+from common.worlds.adapters.measure import measure
 from shoal.commands.check.figures import (
     AdapterWarning,
     AgentsFound,
     CheckTask,
     ContractTest,
+    Measured,
     Message,
     StageStarted,
     StateFound,
@@ -74,6 +76,8 @@ class _Check:
             agents = with_sides(world.spec, task.sides)
             self.send(AgentsFound(agents, world_spaces(world), made_s))
             self._find_state(world)
+            self.send(StageStarted("a second of random actions"))
+            self.send(Measured(measure(world)))
             self.send(StageStarted("random actions"))
             lines_before = self._lines()
             found = play(world, "random", seconds=RANDOM_FRACTION * task.seconds, seed=task.seed, columns=True)

@@ -1,4 +1,4 @@
-"""The figures of a world's check, stage by stage, as the child process sends them."""
+"""The figures (numbers) of a world's check, stage by stage, as the child process sends them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from common.run.spaces import AgentSpaces
+from common.run.world_facts import WorldFacts
 from common.spec import AgentsSpec
 from common.worlds.adapters.first_copy import Fault
 
@@ -47,6 +48,12 @@ class StateFound(msgspec.Struct, frozen=True, tag="state"):
     """The global state of the world."""
 
     state_dim: int
+
+
+class Measured(msgspec.Struct, frozen=True, tag="facts"):
+    """The measurements from which a preset is chosen, as at the start of a run."""
+
+    facts: WorldFacts
 
 
 class ContractTest(msgspec.Struct, frozen=True, tag="contract"):
@@ -111,4 +118,6 @@ class AdapterWarning(msgspec.Struct, frozen=True, tag="warned"):
     text: str
 
 
-Message = StageStarted | AgentsFound | StateFound | ContractTest | PlayFigures | StepRate | AdapterWarning | Fault
+Message = (
+    StageStarted | AgentsFound | StateFound | ContractTest | Measured | PlayFigures | StepRate | AdapterWarning | Fault
+)

@@ -121,7 +121,8 @@ def open_run(
         preset = preset_choice.choose(
             options.preset, first_spec.scenario, world.agents, facts, first_spec.episode.max_steps
         )
-        capacity = UNLIMITED_ROWS if reproducible else max_capacity(first_spec, world.agents)
+        on_sides = with_sides(world.agents, first_spec.network.sides)
+        capacity = UNLIMITED_ROWS if reproducible else max_capacity(first_spec, on_sides)
         layer = preset_choice.layer(preset, world.agents, facts, capacity)
         spec = _with_budget(make_run_spec({"scenario": scenario}, layer, sections, *_layers(options)))
         spec = resolve_normalisation(spec)

@@ -109,12 +109,16 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
     @property
     def mask_columns(self) -> tuple[tuple[int, int], ...]:
-        """Each number of the action mask: its column of the joint observation, and the column of the joint action that
-        it allows or forbids."""
+        """Each number of the action mask: its column of the joint observation, and its column of the joint action."""
         if not self.masked:
             return ()
         first = self.obs_slice.stop - self.mask_dim
         return tuple((first + i, self.action_start + column) for i, column in enumerate(self.choice_columns))
+
+    @property
+    def own_mask_columns(self) -> tuple[tuple[int, int], ...]:
+        """Each number of the action mask: its column of this agent's own observation, and of its own action."""
+        return tuple((obs - self.obs_start, action - self.action_start) for obs, action in self.mask_columns)
 
 
 class PlayerSpec(AgentSpec, frozen=True, forbid_unknown_fields=True):
@@ -127,7 +131,7 @@ class PlayerSpec(AgentSpec, frozen=True, forbid_unknown_fields=True):
     def mask_columns(self) -> tuple[tuple[int, int], ...]:
         """Each number of its agents' action masks: its columns of the joint observation and of the joint action."""
         if not self.members:
-            return AgentSpec.mask_columns.fget(self)
+            return super().mask_columns
         return tuple(columns for member in self.members for columns in member.mask_columns)
 
 
@@ -192,9 +196,7 @@ class PlayersSpec(JointSpec, frozen=True, forbid_unknown_fields=True):
     agents: tuple[PlayerSpec, ...]
 
 
-def joint_spec(
-    agents: Sequence[tuple[str, str, int, tuple[Part, ...]]], masked: Container[str] = ()
-) -> AgentsSpec:
+def joint_spec(agents: Sequence[tuple[str, str, int, tuple[Part, ...]]], masked: Container[str] = ()) -> AgentsSpec:
     """Returns the spec of agents given as (name, team, obs_dim, parts); ConfigError if they cannot be trained.
 
     masked: names of the agents whose observations end with an action mask.

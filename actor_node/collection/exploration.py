@@ -115,7 +115,8 @@ class Exploration:
             return self._rng.integers(logits.shape[-1], size=logits.shape[:-1])
         # The largest of equally distributed numbers is equally likely to be any of them.
         drawn = self._rng.random(logits.shape)
-        return np.where(allowed(logits), drawn, -1.0).argmax(axis=-1)
+        chosen: npt.NDArray[np.intp] = np.where(allowed(logits), drawn, -1.0).argmax(axis=-1)
+        return chosen
 
     def _add_noise(self, actions: Floats, scale: float) -> Floats:
         # theta = 1 keeps nothing of the last noise: Gaussian noise is the memoryless Ornstein-Uhlenbeck process.

@@ -66,7 +66,7 @@ class Policy:
         self._players = players
         self._heads = GreedyHeads(players, network.head)
         self._layers = unflatten(flat, players, network)
-        self._masks = ActionMasks(players)
+        self._masks = ActionMasks(players.mask_columns)
 
     def logits(self, obs: Floats) -> Floats:
         """Returns the networks' outputs `[copies, sum action]` for joint observations `[copies, sum obs]`.

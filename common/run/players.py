@@ -161,7 +161,7 @@ def members_of(agents: AgentsSpec, player: PlayerSpec) -> tuple[int, ...]:
 
 
 def role(agent: AgentSpec) -> tuple[object, ...]:
-    """Returns the properties that agents of one role have in common: name without number, side, sizes, parts, masked."""
+    """Returns what agents of one role share: name without its number, side, sizes, parts, and whether masked."""
     return re.sub(r"_?\d+$", "", agent.name), agent.team, agent.obs_dim, agent.parts, agent.masked
 
 

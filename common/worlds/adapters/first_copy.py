@@ -2,7 +2,7 @@
 
     launcher, learner                                     first_copy_process.py
        --- name, options ------------------------------>
-       <-- the call that begins ------------------------  import, constructor, spaces, close()
+       <-- the call that begins ------------------------  import, constructor, spaces, reset, close()
        <-- agents and spaces, or a fault ---------------
        <-- the end of the process ----------------------  after close()
 
@@ -47,7 +47,9 @@ class Task(msgspec.Struct, frozen=True):
 class Began(msgspec.Struct, frozen=True, tag="began"):
     """A message: a call of the user's code starts."""
 
-    call: Literal["the import of its module", "its constructor", "observation_space() or action_space()", "close()"]
+    call: Literal[
+        "the import of its module", "its constructor", "observation_space(), action_space() or reset()", "close()"
+    ]
 
 
 class Found(msgspec.Struct, frozen=True, tag="found"):

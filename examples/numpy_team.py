@@ -1,6 +1,6 @@
-"""Plays a trained team in mpe2 with numpy and safetensors alone: python examples/numpy_team.py runs/spread.
+"""Plays a trained team in mpe2 with numpy and safetensors, without Shoal: python examples/numpy_team.py runs/spread.
 
-For the head `box`, the default; docs/export.md says what the others do. `load_team` is all that acting needs.
+Supports the default head `box`; docs/export.md describes the others.
 """
 
 import json
@@ -11,13 +11,13 @@ from safetensors import safe_open
 
 
 def load_team(path):
-    """Returns, by agent, a function from its own observation [obs_dim] to its action."""
+    """Returns a function from observation [obs_dim] to action for each agent."""
     with safe_open(path, "numpy") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
         run = json.loads(file.metadata()["run"])
     agents, head = run["joint"]["agents"], run["spec"]["network"]["head"]
     if head != "box" or any(f"{agent['name']}/0/weight" not in tensors for agent in agents):
-        raise ValueError(f"{path}: for agents that act each for itself, by the head box; not {head}, or a side's joint")
+        raise ValueError(f"{path}: this example needs the head box, not {head}, and agents that do not learn by joint")
 
     def act(agent, x):
         depth = sum(name.startswith(f"{agent['name']}/") for name in tensors) // 2
@@ -25,7 +25,7 @@ def load_team(path):
             x = x @ tensors[f"{agent['name']}/{i}/weight"] + tensors[f"{agent['name']}/{i}/bias"]
             x = np.maximum(x, 0) if i < depth - 1 else x
         actions = []
-        for part in agent["parts"]:  # an agent that moves and speaks makes two
+        for part in agent["parts"]:  # an agent that moves and speaks has two parts
             logits, x = np.split(x, [part["n"] if part["type"] == "categorical" else len(part["low"])])
             if part["type"] == "categorical":
                 actions.append(int(logits.argmax()))
@@ -46,4 +46,4 @@ if __name__ == "__main__":
     while world.agents:
         obs, rewards, *_ = world.step({name: team[name](obs[name]) for name in world.agents})
         total += sum(rewards.values())
-    print(f"return of one episode, over agents: {total:.2f}")  # noqa: T201
+    print(f"return of one episode, summed over agents: {total:.2f}")  # noqa: T201

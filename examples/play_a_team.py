@@ -1,6 +1,6 @@
-"""Plays a trained team twice: python examples/play_a_team.py runs/spread.
+"""Plays a trained team in two worlds: python examples/play_a_team.py runs/spread.
 
-In many copies of Shoal's batched world, with joint arrays; and in mpe2 itself, agent by agent, as PettingZoo has it.
+The first is many copies of Shoal's batched world, with joint arrays; the second is mpe2, with PettingZoo's interface.
 """
 
 import sys
@@ -20,7 +20,7 @@ for _ in range(25):
     step = world.step(team.act(obs))
     returns += step.reward.sum(axis=1)
     obs = step.obs
-print(f"{copies} episodes at once, return over agents: {returns.mean():.2f}")  # noqa: T201
+print(f"{copies} episodes at once, return summed over agents: {returns.mean():.2f}")  # noqa: T201
 
 from mpe2 import simple_spread_v3  # noqa: E402
 
@@ -29,4 +29,4 @@ environment = simple_spread_v3.parallel_env(continuous_actions=True)
 while environment.agents:
     seen, rewards, *_ = environment.step(team.act(seen))
     total += sum(rewards.values())
-print(f"one episode of mpe2, return over agents: {total:.2f}")  # noqa: T201
+print(f"one episode of mpe2, return summed over agents: {total:.2f}")  # noqa: T201

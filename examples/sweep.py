@@ -1,6 +1,6 @@
 """Compares settings over seeds from Python: python examples/sweep.py [DIRECTORY] [TIME].
 
-`shoal sweep` does this with several runs at a time; a loop of one's own may decide after each run what comes next.
+`shoal sweep` does the same with parallel runs; a loop in Python can choose the next run from the results so far.
 """
 
 import sys

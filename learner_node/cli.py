@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from common.errors import FinishedError
-from common.open_run import Check, RunOptions, open_run
 from common.process import command
 from common.process.health import Health, HttpPort
 from common.process.logs import start_logging
@@ -20,6 +19,7 @@ from common.process.parent import die_with_parent
 from common.process.resources import allow_many_connections, memory_limit_bytes
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
+from common.run.open_run import Check, RunOptions, open_run
 from common.run.run import RunSpec
 from common.spec import AgentsSpec
 from common.wire.keys import load_keys
@@ -32,7 +32,7 @@ from learner_node.run_checks.sizes import refuse_large_learner, sizes_of
 if TYPE_CHECKING:
     from learner_node.reporting.metrics import Metrics
 
-STAY_BEAT_S = 1.0
+STAY_PERIOD_S = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -98,24 +98,24 @@ def learner(context: click.Context, /, **values: Any) -> int:
         except _Stopped:
             return stop.exit_code
         except FinishedError as e:
-            # A service that is restarted after the end of its run has nothing to do: that is not a failure.
+            # A service manager restarts a learner after the end of its run. That is not a failure.
             _log.warning("%s", e)
             if config.stay:
                 metrics.describe(RunDirectory(Path(config.run)).run, config.checkpoint_every)
                 _stay(stop, health, metrics)
             return stop.exit_code
         metrics.describe(run, config.checkpoint_every)
-        trained = Learner(run, directory, config, device, metrics=metrics, broadcast=broadcast)
-        stack.callback(trained.close)
+        training = Learner(run, directory, config, device, metrics=metrics, broadcast=broadcast)
+        stack.callback(training.close)
         _log.info("run %s of %s in %s, metrics at %s", run.id, run.spec.scenario, directory.path, port.url)
-        trained.run(stop, health)
+        training.run(stop, health)
         if config.stay:
             _stay(stop, health, metrics)
     return stop.exit_code
 
 
 class _Stopped(Exception):  # noqa: N818  (a request, not a mistake)
-    """Says that a stop was asked for before the run was opened."""
+    """Raised when a stop is requested before the run is opened."""
 
 
 def _raise_if_requested(stop: Stop) -> None:
@@ -124,24 +124,24 @@ def _raise_if_requested(stop: Stop) -> None:
 
 
 def _refuse_what_does_not_fit(*, gpu: bool) -> Check:
-    """Returns a check that refuses a run whose networks cannot be made, or do not fit into this machine's memory."""
+    """Returns a check that refuses a run whose networks cannot be built or do not fit into this machine's memory."""
 
-    def check(spec: RunSpec, joint: AgentsSpec) -> None:
-        sizes = sizes_of(spec, joint)
+    def check(spec: RunSpec, agents: AgentsSpec) -> None:
+        sizes = sizes_of(spec, agents)
         if not gpu:
-            refuse_large_learner(sizes, joint, memory_limit_bytes())
+            refuse_large_learner(sizes, agents, memory_limit_bytes())
 
     return check
 
 
 def _stay(stop: Stop, health: Health, metrics: Metrics) -> None:
-    """Waits for SIGTERM after the end of the run, alive and ready."""
+    """Waits for SIGTERM after the end of the run; /healthz and /readyz report success meanwhile."""
     if stop.requested:
         return
     _log.info("the run is done; waiting for SIGTERM, metrics at %s", metrics.url)
     metrics.progress.set(1.0)
     health.not_ready = ""
-    while not stop.wait(STAY_BEAT_S):
+    while not stop.wait(STAY_PERIOD_S):
         health.beat()
 
 

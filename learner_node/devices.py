@@ -1,6 +1,6 @@
-"""Where updates run: the device, how batches are copied to it, and how an update is captured on it.
+"""The devices on which updates run: how batches are copied to a device, and how an update is captured as a CUDA graph.
 
-Only this module names a device.
+No other module tells CPU and GPU apart.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from common.errors import ConfigError
 
 _T = TypeVar("_T")
 _WARMUP_CALLS = 3
-"""Calls before capture: libraries choose kernels and allocate their workspace in the first ones."""
+"""Number of direct calls before the capture, in which libraries choose kernels and allocate their workspaces."""
 
 _log = logging.getLogger(__name__)
 
 
 class Device:
-    """The CPU, where updates are not captured and memory is not pinned."""
+    """The CPU. Updates are not captured and memory is not pinned."""
 
     is_gpu = False
 
@@ -30,17 +30,17 @@ class Device:
         self.torch = device
 
     def capture(self, work: Callable[[], _T], generator: torch.Generator) -> tuple[Callable[[], object], _T]:
-        """Captures work without doing it; returns a function that replays it, and its results."""
+        """Raises NotImplementedError: only a GPU captures work."""
         raise NotImplementedError(f"nothing is captured on {self.torch}")
 
 
 class Cuda(Device):
-    """A GPU, where updates are captured in CUDA graphs: most of a small network's update is kernel launches."""
+    """A GPU. Updates are captured in CUDA graphs, because kernel launches take most of the time of a small update."""
 
     is_gpu = True
 
     def capture(self, work: Callable[[], _T], generator: torch.Generator) -> tuple[Callable[[], object], _T]:
-        """Captures work in a CUDA graph; returns a function that replays it, and its results."""
+        """Captures work in a CUDA graph without doing it; returns a function that replays it, and its results."""
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(generator)
         with torch.cuda.graph(graph):
@@ -51,7 +51,7 @@ class Cuda(Device):
 class GraphedUpdate(Generic[_T]):
     """Work on tensors that stay in place: called directly on the CPU, captured once and replayed on a GPU.
 
-    If the capture fails, the work is called directly, with one warning.
+    If the capture fails, a warning is logged and the work is called directly from then on.
     """
 
     def __init__(self, device: Device, work: Callable[[], _T], generator: torch.Generator) -> None:
@@ -69,7 +69,7 @@ class GraphedUpdate(Generic[_T]):
             try:
                 self._captured = self._device.capture(self._work, self._generator)
             except RuntimeError as e:
-                _log.warning("the update cannot be captured and runs launch by launch: %s", e)
+                _log.warning("the update cannot be captured in a CUDA graph and runs slower, without it: %s", e)
                 self._direct_calls = float("inf")
                 return self._work()
         replay, results = self._captured
@@ -78,23 +78,24 @@ class GraphedUpdate(Generic[_T]):
 
 
 class BatchBuffer:
-    """The batch on the device: the same memory for every batch, filled without waiting for the copy."""
+    """The memory of the current batch on the device. It stays in place; `load` does not wait for the copy."""
 
-    def __init__(self, device: Device, rows: int, words: int) -> None:
-        self.words = torch.zeros(rows, words, device=device.torch)
-        """Records as 4-byte words `[B, words of a record]`."""
+    def __init__(self, device: Device, rows: int, numbers: int) -> None:
+        """rows: records in a batch. numbers: 4-byte numbers in a record."""
+        self.records = torch.zeros(rows, numbers, device=device.torch)
+        """Records as rows of 4-byte numbers `[B, numbers]`."""
         self.importance = torch.ones(rows, device=device.torch)
         """Importance-sampling weights `[B]`."""
 
-    def load(self, words: Tensor, importance: Tensor | None) -> None:
+    def load(self, records: Tensor, importance: Tensor | None) -> None:
         """Copies a batch to the device."""
-        self.words.copy_(words, non_blocking=True)
+        self.records.copy_(records, non_blocking=True)
         if importance is not None:
             self.importance.copy_(importance, non_blocking=True)
 
 
 def use_threads(count: int) -> int:
-    """Sets the number of CPU threads of an update; returns the number before."""
+    """Sets the number of CPU threads of an update; returns the previous number."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     return before

@@ -1,4 +1,4 @@
-"""The learner's session with one replay server, and the checks of the batches that it sends."""
+"""The learner's session with one replay server, and the check of each batch that the server sends."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ _log = logging.getLogger(__name__)
 class SampledBatch(NamedTuple):
     """One batch of records, drawn by a replay server."""
 
-    words: torch.Tensor
-    """Records as 4-byte words `[B, words of a record]` float32; read-only, in pinned memory if `pin`."""
+    records: torch.Tensor
+    """Records as rows of 4-byte numbers `[B, numbers]` float32; read-only, in pinned memory if `pin`."""
     complete: bool
     """Whether every agent acted in every record and in the step after it."""
     probabilities: torch.Tensor | None = None
     """Probability of each draw relative to a uniform one (N p) `[B]` float32; None after uniform sampling."""
     sample_info: SampleInfo | None = None
-    """Slot and generation of each record in the replay server `[B]`, sent back with its TD error."""
+    """Slot and generation of each record in the replay server `[B]`; the learner returns them with the TD errors."""
     origin: str = ""
     """The endpoint of the replay server that sent the batch."""
 
 
 def priority_update(batch: SampledBatch, td_errors: torch.Tensor) -> tuple[Priorities, bytes]:
-    """Returns the message with a batch's absolute TD errors `[B]`, on the CPU; ValueError after uniform sampling."""
+    """Returns a message and payload with absolute TD errors `[B]` (on the CPU); ValueError after uniform sampling."""
     if batch.sample_info is None:
-        raise ValueError("this batch was not drawn by priorities")
+        raise ValueError("this batch was sampled uniformly and has no priorities to update")
     return Priorities(len(batch.sample_info)), with_values(batch.sample_info, td_errors.detach().numpy()).tobytes()
 
 
 class BatchChecker:
-    """Converts payloads to batches, and drops batches with non-finite numbers."""
+    """Converts payloads to batches, and drops each batch with a non-finite number."""
 
     def __init__(self, run: Run, *, pin: bool) -> None:
         self._count, self._pin = run.spec.replay.batch, pin
@@ -70,7 +70,7 @@ class BatchChecker:
         self._numbers = slice(0, columns["policy_version"].start)
         self._acting = slice(columns["discount"].start, columns["present"].stop)
         self.rejected = 0
-        # A tensor over a received frame keeps the frame alive and must not be written to; nothing does.
+        # torch warns of tensors over read-only memory. The learner never writes to a received frame.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
     def open(self, payload: Buffer | None, origin: str) -> SampledBatch | None:
@@ -80,24 +80,25 @@ class BatchChecker:
         if payload is None or size != records_bytes + info_bytes:
             raise PeerError(
                 f"{origin} sent a batch of {size} bytes, not {self._count} records of {self._record_bytes}"
-                f" and sample infos of {self._info_bytes}; run both with the same version of Shoal"
+                f" bytes and sample infos of {self._info_bytes} bytes; run replay server and learner with the same"
+                " version of Shoal"
             )
-        words = np.frombuffer(payload, "<f4", records_bytes // 4).reshape(self._count, -1)
-        if not words.flags.aligned:
-            words = words.copy()
-        # Checking all words takes half as long as leaving out the last column, and a version is rarely a NaN pattern.
-        if not (np.isfinite(words).all() or np.isfinite(words[:, self._numbers]).all()):
+        records = np.frombuffer(payload, "<f4", records_bytes // 4).reshape(self._count, -1)
+        if not records.flags.aligned:
+            records = records.copy()
+        # Checking all columns takes half as long as leaving out the last one, and a version is rarely a NaN pattern.
+        if not (np.isfinite(records).all() or np.isfinite(records[:, self._numbers]).all()):
             self.rejected += 1
             _log.error("dropped a batch from %s with non-finite numbers: check what the environment returns", origin)
             return None
-        tensor = torch.from_numpy(words)
-        complete = bool((words[:, self._acting] > 0.0).all())
+        tensor = torch.from_numpy(records)
+        complete = bool((records[:, self._acting] > 0.0).all())
         batch = SampledBatch(tensor.pin_memory() if self._pin else tensor, complete, origin=origin)
         return self._with_sample_info(batch, payload[records_bytes:]) if info_bytes else batch
 
     def _with_sample_info(self, batch: SampledBatch, payload: Buffer) -> SampledBatch:
         sample_info = np.frombuffer(payload, SAMPLE_INFO)
-        # A copy of the column is aligned, a frame need not be.
+        # A frame may be unaligned; a copy of the column is aligned.
         probabilities = torch.from_numpy(sample_info["value"].copy())
         return batch._replace(
             probabilities=probabilities.pin_memory() if self._pin else probabilities, sample_info=sample_info
@@ -107,35 +108,37 @@ class BatchChecker:
 class ReplaySession:
     """The session with one replay server. All times are monotonic seconds."""
 
-    def __init__(self, client: Client, run: Run, learner: str, clock: tuple[int, int], checker: BatchChecker) -> None:
-        """clock: inserts and samples of the server, as far as this learner knows."""
+    def __init__(
+        self, client: Client, run: Run, learner: str, checker: BatchChecker, *, inserts: int, samples: int
+    ) -> None:
+        """inserts, samples: transitions that the server stored and sampled, as far as this learner knows."""
         self.client = client
         self.opened: Opened | None = None
         self.status: Status | None = None
         self.requests: set[int] = set()
-        """Requests without an answer yet."""
-        self.hold_reason = ""
-        """The reason why the server holds batches back; empty otherwise."""
+        """Identifiers of the requests that are not answered yet."""
+        self.wait_reason = ""
+        """Why the server sends no batch for the moment; empty otherwise."""
         self.size = 0
         """Transitions in the server's table."""
         self.virtual_time = 0.0
         """Virtual time of the next request, in the fair queue over servers."""
-        self.inserts, self._samples = clock
+        self.inserts, self._samples = inserts, samples
         self._refusals = Refusals(client.endpoint, "learner")
         self._run, self._learner, self._checker = run.without_spaces, learner, checker
         self._open_sent_at = -OPEN_PERIOD_S
         self.not_ready = ""
-        """Why the server does not open the run yet."""
+        """Why the server has not opened the run yet."""
         self._heard_at = 0.0
 
     @property
     def address(self) -> str:
-        """The server's address, with the connection's error if there is one."""
+        """The server's address, followed by the error of the connection if there is one."""
         error = self.client.connection_error(_log)
         return f"{self.client.endpoint} ({error})" if error else self.client.endpoint
 
     def check_timeouts(self, now: float) -> None:
-        """Opens the session, and opens it again after SILENCE_S without an answer to a request."""
+        """Opens the session, and opens it again if a request has no answer after SILENCE_S."""
         if self.requests and now - self._heard_at > SILENCE_S:
             _log.warning("no answer from %s for %.0f s; opening the session again", self.client.endpoint, SILENCE_S)
             self._reset()
@@ -154,18 +157,18 @@ class ReplaySession:
         return True
 
     def handle(self, message: ToPeer, payload: Buffer | None, now: float) -> SampledBatch | None:
-        """Handles a message; returns its batch if it has one. PeerError if the server refuses this learner again."""
+        """Handles a message; returns its batch if it has one. PeerError after several refusals in succession."""
         self._heard_at = now
         self.not_ready = message.reason if isinstance(message, NotReady) else ""
         match message:
             case Batch():
                 return self._handle_batch(message, payload)
             case Held():
-                self.hold_reason, self.inserts = message.reason, message.inserts
+                self.wait_reason, self.inserts = message.reason, message.inserts
             case Opened():
                 self.opened, self.size = message, message.size
                 self.inserts, self._samples = message.inserts, message.samples
-                _log.info("%s holds %d transitions of this run", self.client.endpoint, message.size)
+                _log.info("%s has %d transitions of this run", self.client.endpoint, message.size)
             case Status():
                 self.status = message
                 if self.opened:
@@ -173,7 +176,7 @@ class ReplaySession:
             case Unknown():
                 self._reset()
             case NotReady():
-                pass  # Open is sent again each second
+                pass  # check_timeouts sends Open again
             case Refused():
                 self._refusals.add(message.reason)
                 self._reset()
@@ -184,10 +187,10 @@ class ReplaySession:
     def _handle_batch(self, batch: Batch, payload: Buffer | None) -> SampledBatch | None:
         self.requests.discard(batch.request)
         self._refusals.reset()
-        self.hold_reason, self.size, self.inserts = "", batch.size, batch.inserts
+        self.wait_reason, self.size, self.inserts = "", batch.size, batch.inserts
         self._samples += batch.count
         return self._checker.open(payload, self.client.endpoint)
 
     def _reset(self) -> None:
-        self.opened, self.hold_reason = None, ""
+        self.opened, self.wait_reason = None, ""
         self.requests.clear()

@@ -1,4 +1,4 @@
-"""The schedules of a run: progress, learning rates, team spirit and exploration. Pure."""
+"""The schedules of a run: progress, learning rates, team spirit and exploration, as functions without state."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ def progress(budget: BudgetSpec, env_steps: int, trained_s: float) -> float:
 
 
 def learning_rate_fraction(algorithm: AlgorithmSpec, progress: float) -> float:
-    """Returns the factor on the initial learning rates: it falls over the budget, linearly or as half a cosine."""
-    fallen = progress if algorithm.learning_rate_decay == "linear" else (1.0 - math.cos(math.pi * progress)) / 2.0
-    return 1.0 + (algorithm.final_learning_rate_share - 1.0) * fallen
+    """Returns the factor on the initial learning rates, which falls over the budget linearly or as half a cosine."""
+    decay = progress if algorithm.learning_rate_decay == "linear" else (1.0 - math.cos(math.pi * progress)) / 2.0
+    return 1.0 + (algorithm.final_learning_rate_share - 1.0) * decay
 
 
 def team_spirit(algorithm: AlgorithmSpec, progress: float) -> float:
-    """Returns the fraction of the team's mean reward in each agent's reward: it moves linearly over the budget."""
+    """Returns the fraction of the side's mean reward in each agent's reward, which changes linearly over the budget."""
     start, end = algorithm.team_spirit, algorithm.final_team_spirit
     return start if end is None else start + (end - start) * progress
 
 
 def exploration_scale(exploration: ExplorationSpec, progress: float, env_steps: int) -> float:
-    """Returns the scale of exploration noise: it falls linearly over a part of the budget, or by a factor each step."""
+    """Returns the scale of exploration noise, which falls linearly over a part of the budget or by a factor a step."""
     if exploration.decay == "exponential":
         return max(exploration.final_scale, exploration.scale * exploration.decay_rate**env_steps)
     done = min(1.0, progress / exploration.decay_share) if exploration.decay_share else 1.0

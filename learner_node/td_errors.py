@@ -1,4 +1,4 @@
-"""TD errors on their way from the device to the replay server: the learner never waits for its GPU to send them."""
+"""Copies of TD errors from the device to the CPU, so that the learner never waits for its GPU to send priorities."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from learner_node.replay_session import SampledBatch
 
 MAX_IN_FLIGHT = 64
-"""Copies in flight; the oldest is dropped beyond that."""
+"""Largest number of unfinished copies; beyond it the oldest is dropped."""
 
 
 class _Copy(NamedTuple):
@@ -26,13 +26,13 @@ def _always() -> bool:
 
 
 class TdErrors:
-    """Copies of the absolute TD errors of batches to the CPU, in order."""
+    """A queue of absolute TD errors that are copied to the CPU, in the order of their batches."""
 
     def __init__(self) -> None:
         self._in_flight: deque[_Copy] = deque(maxlen=MAX_IN_FLIGHT)
 
     def start(self, batch: SampledBatch, td_errors: Tensor) -> None:
-        """Starts to copy the errors `[B]` from their device. They may change once this returns."""
+        """Starts to copy the errors `[B]` from their device. The caller may overwrite them once this returns."""
         if not td_errors.is_cuda:
             self._in_flight.append(_Copy(batch, td_errors.detach().to(torch.float32, copy=True), _always))
             return

@@ -1,4 +1,4 @@
-"""The update of a run: batches in, statistics out, at the rates of the run's schedules, on the run's device.
+"""The trainer of a run: updates its networks on batches, with scheduled learning rates, on the run's device.
 
 SampledBatch --BatchBuffer--> LossBatch (views) --GraphedUpdate--> StackedUpdate.step --> UpdateStats
                                                                              once a second --> Losses
@@ -26,27 +26,27 @@ LOSSES_PERIOD_S = 1.0
 
 
 class UpdateVariant(NamedTuple):
-    """One of the forms that an update takes. Updates of one form do the same work every time."""
+    """The choices that decide which operations an update does. Each variant is captured in a CUDA graph separately."""
 
-    policies: bool
-    """Whether policies and targets are updated too (`algorithm.policy_every`)."""
+    update_policies: bool
+    """Whether policies and targets are updated besides the critics (`algorithm.policy_every`)."""
     complete: bool
     """Whether every agent acts in every row."""
     weighted: bool
     """Whether rows have importance-sampling weights, after prioritised sampling."""
 
 
-class Training:
-    """The networks of one run and their updates.
+class Trainer:
+    """The networks of one run, and their updates.
 
     Example:
-        training = Training(run, choose_device(gpu=False))
-        stats = training.update(batch, updates=0, progress=0.0, now=time.monotonic())
-        flat = training.algorithm.policy_weights()
+        trainer = Trainer(run, choose_device(gpu=False))
+        stats = trainer.update(batch, updates=0, progress=0.0, now=time.monotonic())
+        flat = trainer.algorithm.policy_weights()
     """
 
     def __init__(self, run: Run, device: Device) -> None:
-        """Starts from parameters drawn from the run's seed."""
+        """Draws the initial parameters from the run's seed."""
         spec = run.spec
         self._spec = spec.algorithm
         self.algorithm = StackedUpdate(
@@ -60,19 +60,20 @@ class Training:
         self._variants: dict[UpdateVariant, GraphedUpdate[UpdateStats]] = {}
         self._losses_timer = Timer(LOSSES_PERIOD_S, 0.0)
         self.losses: Losses | None = None
-        """The losses of a recent update of the policies, at most a second old while updates run; None before it."""
+        """Losses of a recent update of the policies, at most a second old while updates run; None before the first."""
 
     def update(self, batch: SampledBatch, updates: int, progress: float, now: float) -> UpdateStats:
-        """Does update number `updates + 1`, with `progress` (0 to 1) of the budget used.
+        """Updates the networks on a batch; returns statistics that are valid until the next update.
 
-        now: monotonic seconds. The statistics are valid until the next update.
+        updates: number of updates before this one. progress: fraction of the budget used, 0 to 1. now: monotonic time
+        [s].
         """
         self._set_rates(progress)
         importance = self._importance(batch, progress)
-        self._buffer.load(batch.words, importance)
-        policies = (updates + 1) % self.algorithm.layout.policy_delay == 0
-        stats = self._graphed_update(UpdateVariant(policies, batch.complete, importance is not None)).run()
-        if policies and self._losses_timer.is_due(now):
+        self._buffer.load(batch.records, importance)
+        update_policies = (updates + 1) % self.algorithm.layout.policy_delay == 0
+        stats = self._graphed_update(UpdateVariant(update_policies, batch.complete, importance is not None)).run()
+        if update_policies and self._losses_timer.is_due(now):
             self.losses = stats.losses()
         return stats
 
@@ -95,18 +96,18 @@ class Training:
 
     def _graphed_update(self, variant: UpdateVariant) -> GraphedUpdate[UpdateStats]:
         if variant not in self._variants:
-            step = partial(self.algorithm.step, self._loss_batch(variant), policies=variant.policies)
+            step = partial(self.algorithm.step, self._loss_batch(variant), update_policies=variant.update_policies)
             self._variants[variant] = GraphedUpdate(self._device, step, self.algorithm.generator)
         return self._variants[variant]
 
     def _loss_batch(self, variant: UpdateVariant) -> LossBatch:
-        words, columns = self._buffer.words, self._columns
+        records, columns = self._buffer.records, self._columns
         return LossBatch(
-            obs_action=words[:, : columns["action"].stop],
-            next_obs=words[:, columns["next_obs"]],
-            reward=words[:, columns["reward"]],
-            discount=words[:, columns["discount"]],
-            present=words[:, columns["present"]],
+            obs_action=records[:, : columns["action"].stop],
+            next_obs=records[:, columns["next_obs"]],
+            reward=records[:, columns["reward"]],
+            discount=records[:, columns["discount"]],
+            present=records[:, columns["present"]],
             complete=variant.complete,
             importance=self._buffer.importance if variant.weighted else None,
         )

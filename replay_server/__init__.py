@@ -1,1 +1,1 @@
-"""The replay server: stores transitions, serves batches, and keeps the ratio between the two."""
+"""The replay server: stores transitions, serves batches, and controls the ratio of samples to inserts."""

@@ -17,18 +17,18 @@ class ReplayAudit:
         """Creates the file of this life of the server; ConfigError when it cannot be written."""
         self._replay = replay
         self._file = AuditFile(directory, ProcessStart("replay", name, replay.config.level))
-        replay.journal.on_chunk = self.stored
+        replay.journal.on_chunk = self.write_stored
 
-    def stored(self, chunk: Chunk, payload: Buffer) -> None:
+    def write_stored(self, chunk: Chunk, payload: Buffer) -> None:
         """Notes a chunk that has just been inserted, before it can be acknowledged."""
         capacity = self._replay.table.ring.capacity if self._replay.table else 0
         self._file.write(Stored(chunk.actor, chunk.incarnation, chunk.seq, chunk.count, digest(payload), capacity))
 
-    def recovered(self, chunk: Chunk, payload: Buffer) -> None:
+    def write_recovered(self, chunk: Chunk, payload: Buffer) -> None:
         """Notes a chunk that was recovered."""
         self._file.write(Recovered(chunk.actor, chunk.incarnation, chunk.seq, chunk.count, digest(payload)))
 
-    def serving(self) -> None:
+    def write_serving(self) -> None:
         """Notes that recovery is complete."""
         self._file.write(Serving())
 

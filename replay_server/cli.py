@@ -39,7 +39,7 @@ from replay_server.replay import Replay
 from replay_server.server import Server
 
 SECOND_SERVER_WAIT_S = 3.0
-"""How long the connection of a killed server may outlive it."""
+"""Time [s] for which Redis may still list the connection of a killed server."""
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 @click.command()
 @command.options(ReplayConfig)
 def replay(**values: object) -> int:
-    """Store transitions, serve batches, and keep the ratio between the two.
+    """Store transitions, serve batches, and control the ratio of samples to inserts.
 
     Stores the newest transitions in RAM and, before it acknowledges them, in Redis: after a restart every acknowledged
     transition is recovered. The first learner to connect defines the run. Ends on Ctrl-C or SIGTERM, once the received
@@ -72,7 +72,7 @@ def replay(**values: object) -> int:
 
 
 def serve(config: ReplayConfig, stop: Stop, keys: Keys | None = None) -> None:
-    """Runs one replay server until asked to stop: recovers, then binds, then serves."""
+    """Runs one replay server until a stop is requested: recovers, then binds, then serves."""
     registry, health = make_registry(), Health()
     http = HttpPort(config.metrics_host, config.metrics_port, registry, health)
     timings = Timings(registry)
@@ -84,13 +84,15 @@ def serve(config: ReplayConfig, stop: Stop, keys: Keys | None = None) -> None:
         if audit:
             stack.callback(audit.close)
         committer = None
-        # With a separate replay: the thread that answers must not read what the recovery writes.
+        # Uses a separate replay: its thread must not read the replay that the recovery fills.
         not_ready = NotReadyServer(Replay(config, replay.started, http.url), config.bind, keys)
         stack.callback(not_ready.close)
         if config.redis != NO_REDIS:
             try:
-                on_chunk = audit.recovered if audit else None
-                log = open_log(config, replay, timings, stop, health, on_chunk=on_chunk, explain=not_ready.explain)
+                on_chunk = audit.write_recovered if audit else None
+                log = open_log(
+                    config, replay, timings, stop, health, on_chunk=on_chunk, set_reason=not_ready.set_reason
+                )
             except WaitInterrupted:
                 return
             stack.callback(log.close)
@@ -98,7 +100,7 @@ def serve(config: ReplayConfig, stop: Stop, keys: Keys | None = None) -> None:
             stack.callback(committer.close)
             registry.register(CommitterCollector(committer))
         if audit:
-            audit.serving()
+            audit.write_serving()
         not_ready.close()
         server = Server(replay, not_ready.endpoint, committer, timings, keys, peer_bytes=config.peer_memory * 2**20)
         stack.callback(SocketFile(server.endpoint).remove)
@@ -115,18 +117,18 @@ def open_log(
     health: Health,
     *,
     on_chunk: Callable[[Chunk, Buffer], None] | None,
-    explain: Callable[[str], None],
+    set_reason: Callable[[str], None],
 ) -> RedisLog:
     """Returns the chunk log, after recovering the replay from it; ConfigError, PeerError, WaitInterrupted.
 
     on_chunk: called with every chunk that is recovered.
-    explain: called with the reason why the server does not serve yet.
+    set_reason: called with the reason why the server is not ready.
     """
 
     def progress(reason: str) -> None:
         health.beat()
         health.not_ready = reason
-        explain(reason)
+        set_reason(reason)
         if stop.requested:
             raise WaitInterrupted
 
@@ -141,7 +143,7 @@ def open_log(
         _log.info("discarded keys=%d name=%s", log.discard(), config.name)
     recovered = recover(log, replay, progress, on_chunk)
     log.source = RingChunks(replay).value
-    timings.recovery(recovered)
+    timings.set_recovery(recovered)
     if recovered.transitions:
         _log.info(
             "recovered transitions=%d chunks=%d damaged=%d missing=%d seconds=%.2f",

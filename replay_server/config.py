@@ -15,7 +15,7 @@ from common.wire.keys import KeysOption
 from common.wire.sockets import require_local
 
 Durability = Literal["ram", "redis", "fsync"]
-"""What has happened to a chunk before it is acknowledged: it is in RAM, Redis has it, Redis has it on disk."""
+"""Where a chunk is stored before it is acknowledged: in RAM, in Redis, or on the disk of Redis."""
 NO_REDIS = "none"
 
 
@@ -80,7 +80,7 @@ class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     peer_memory: Annotated[
         int,
         Meta(
-            # Messages that are rightly on their way, and freed memory that the allocator retains, are not an attack.
+            # Regular messages in flight, and freed memory that the allocator retains, take up to about 128 MiB.
             ge=128,
             le=2**20,
             description="Memory that incomplete messages of peers may take [MiB]; beyond it all connections are closed,"
@@ -114,7 +114,7 @@ class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return password
 
     def check(self) -> None:
-        """Raises ConfigError for options that contradict each other or open the server to strangers."""
+        """Raises ConfigError for options that contradict each other, or that expose the server without keys."""
         if self.redis == NO_REDIS and self.level != "ram":
             raise ConfigError(f"--durability {self.durability} needs a Redis; pass --redis URL or --durability ram.")
         if 0 < self.samples_per_insert < MIN_POSITIVE:

@@ -1,4 +1,4 @@
-"""The memory guard: notices memory that incomplete messages of peers take. Pure.
+"""The memory guard: detects memory that incomplete messages of peers take. Pure.
 
 libzmq delivers a message only when its last part has arrived, and bounds neither the number of its parts nor their sum
 (its high-water mark counts whole messages, ZMQ_MAXMSGSIZE bounds one part). So a peer that never ends a message could
@@ -8,8 +8,8 @@ ends.
 
 from __future__ import annotations
 
-EXTRA_BYTES_PER_RECORD = 40
-"""Most bytes that sampler and n-step index take for each record."""
+MAX_EXTRA_BYTES_PER_RECORD = 40
+"""Maximum memory of the sampler and the n-step index for each record [bytes]."""
 
 
 class MemoryGuard:
@@ -28,10 +28,10 @@ class MemoryGuard:
 
     def excess(self, used_bytes: int, records_bytes: int) -> int:
         """Returns the bytes in use beyond the bound, 0 if there are none; the first call sets the baseline."""
-        rest = used_bytes - records_bytes
+        other_bytes = used_bytes - records_bytes
         if self._baseline is None:
-            self._baseline = rest
-        return max(rest - self._baseline - self._max_bytes, 0)
+            self._baseline = other_bytes
+        return max(other_bytes - self._baseline - self._max_bytes, 0)
 
     def set_baseline(self, used_bytes: int, records_bytes: int) -> None:
         """Takes the memory in use as the baseline; call it while no peer is connected."""

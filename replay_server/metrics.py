@@ -1,7 +1,7 @@
 """The server's Prometheus metrics: read from the replay at each scrape, or observed where they are measured.
 
-Counters count this life of the server. The run's own counters are in Redis and step back when a crash loses chunks,
-which Prometheus would take for a restart from zero: they are gauges here.
+Counters start at 0 with each server process. The counters of the run are gauges here: they are stored in Redis and
+decrease when a crash loses chunks, which Prometheus would interpret as a restart from zero.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from common.process import metrics as process_metrics
 from replay_server.durability.committer import Committer
 from replay_server.durability.recovery import RecoveryResult
-from replay_server.recent_stats import LAG_VERSIONS, RecentStats
+from replay_server.recent_stats import LAG_BUCKETS, RecentStats
 from replay_server.rejections import RejectionReason
 from replay_server.replay import Replay
 from replay_server.sessions.waits import CAUSES
@@ -67,7 +67,7 @@ def make_registry() -> CollectorRegistry:
 
 
 class ReplayCollector(Collector):
-    """Reads the replay from the HTTP server's thread: plain numbers, each read at once."""
+    """Reads the replay in the HTTP server's thread, without a lock: each value is a single number."""
 
     def __init__(self, replay: Replay, clock: Callable[[], float]) -> None:
         self._replay, self._clock = replay, clock
@@ -88,7 +88,7 @@ class ReplayCollector(Collector):
         replay, report = self._replay, self._replay.learners.report
         peers = GaugeMetricFamily("shoal_replay_peers", "Connected peers with a valid lease.", labels=["role"])
         peers.add_metric(["actor"], sum(session.live(now) for session in list(replay.actors.sessions.values())))
-        peers.add_metric(["learner"], replay.learners.alive(now))
+        peers.add_metric(["learner"], replay.learners.live_count(now))
         yield peers
         finished = float(report is not None and report.finished)
         yield GaugeMetricFamily("shoal_replay_run_finished", "Whether the learner has used its budget.", finished)
@@ -129,7 +129,7 @@ def _recent_metrics(recent: RecentStats, agents: list[str]) -> Iterable[Metric]:
     yield HistogramMetricFamily(
         "shoal_replay_policy_lag_versions",
         "Versions between the newest weights and the weights that a chunk was collected with.",
-        buckets=list(zip([*(f"{float(bound)}" for bound in LAG_VERSIONS), "+Inf"], counts, strict=True)),
+        buckets=list(zip([*(f"{float(bound)}" for bound in LAG_BUCKETS), "+Inf"], counts, strict=True)),
         sum_value=recent.lag.total,
     )
     if math.isnan(mean := recent.returns.mean):
@@ -159,7 +159,7 @@ class CommitterCollector(Collector):
 
 
 class Timings:
-    """Metrics that are observed where they happen."""
+    """Durations that the server's loop observes, and the result of the recovery."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.commit = Histogram(
@@ -180,7 +180,7 @@ class Timings:
             )
         }
 
-    def recovery(self, recovered: RecoveryResult) -> None:
+    def set_recovery(self, recovered: RecoveryResult) -> None:
         """Notes the result of the recovery at the start."""
         self._recovered["recovery_seconds"].set(recovered.seconds)
         self._recovered["recovered_transitions"].set(recovered.transitions)

@@ -1,11 +1,12 @@
 """Answers peers while the replay server cannot serve yet: while it waits for Redis, or recovers its chunks.
 
-    actor   --Hello-->         NotReady(reason)
-    learner --Open-->          NotReady(reason)
-    status  --StatusRequest--> Status with the reason
-    anyone  --other-->         Unknown: say Hello or Open again
+    peer            message          answer
+    actor           Hello            NotReady(reason)
+    learner         Open             NotReady(reason)
+    `shoal status`  StatusRequest    Status with the reason
+    any             any other        Unknown, which makes the peer send Hello or Open again
 
-It runs in a separate thread during the recovery, and frees the address before the server binds it.
+The answers come from a separate thread during the recovery. It frees the address before the server binds it.
 """
 
 from __future__ import annotations
@@ -25,24 +26,27 @@ from common.wire.messages import FromPeer, Hello, NotReady, Open, StatusRequest,
 from common.wire.socket_file import SocketFile
 from common.wire.sockets import bind, make_socket, receive_from, send
 from replay_server.replay import Replay
-from replay_server.server import not_permitted
+from replay_server.server import why_not_permitted
 
-POLL_MS = 100
+POLL_TIMEOUT_MS = 100
 
 
 class NotReadyServer:
     """Binds the server's address and answers with a reason, from the first reason on until it is closed."""
 
     def __init__(self, replay: Replay, endpoint: str, keys: Keys | None) -> None:
-        """replay: an idle replay without a run, which makes the status."""
+        """Takes the address to bind; binds at the first reason.
+
+        replay: an idle replay without a run, which makes the status.
+        """
         self.endpoint = endpoint
-        """As given; after the first reason, with the chosen port."""
+        """The address to bind; after the first reason, with the port that was chosen."""
         self._replay, self._keys = replay, keys
         self._reason = ""
         self._closing = False
         self._thread: threading.Thread | None = None
 
-    def explain(self, reason: str) -> None:
+    def set_reason(self, reason: str) -> None:
         """Answers with this reason from now on; ConfigError when the address cannot be bound."""
         self._reason = reason
         if self._thread is None:
@@ -78,7 +82,7 @@ class NotReadyServer:
 
     def _serve(self) -> None:
         while not self._closing:
-            if not self._socket.poll(POLL_MS):
+            if not self._socket.poll(POLL_TIMEOUT_MS):
                 continue
             # A peer whose connection is gone needs no answer.
             with contextlib.suppress(zmq.ZMQError):
@@ -91,7 +95,7 @@ class NotReadyServer:
             message: FromPeer = decode_from_peer(frames)[0]
         except ProtocolError:
             return
-        if self._authenticator and not_permitted(self._authenticator.kind_of(sender), message):
+        if self._authenticator and why_not_permitted(self._authenticator.kind_of(sender), message):
             return
         match message:
             case Hello() | Open():

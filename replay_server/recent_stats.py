@@ -9,10 +9,14 @@ from collections import deque
 from common.wire.messages import ActorReport
 
 WINDOW_S = 5.0
-STEP_S = 0.25
-EPISODES = 100
+"""Time over which a rate is computed [s]."""
+SAMPLE_PERIOD_S = 0.25
+"""Time between two stored values of a total [s]."""
+MIN_EPISODES = 100
+"""Minimum number of episodes in a mean return, once this many have finished."""
 LAG_CHUNKS = 100
-LAG_VERSIONS = (0, 1, 2, 3, 5, 10, 20, 50, 200)
+"""Number of chunks in the mean policy lag."""
+LAG_BUCKETS = (0, 1, 2, 3, 5, 10, 20, 50, 200)
 """Upper bounds of the histogram of policy lag; one more bucket takes all larger lags."""
 
 
@@ -24,15 +28,15 @@ class SlidingRate:
 
     def observe(self, total: int, now: float) -> None:
         """Notes the total at monotonic time `now`; call it often."""
-        if self._points and now - self._points[-1][0] < STEP_S:
+        if self._points and now - self._points[-1][0] < SAMPLE_PERIOD_S:
             return
         self._points.append((now, total))
         while now - self._points[0][0] > WINDOW_S:
             self._points.popleft()
 
     def per_second(self, total: int, now: float) -> float:
-        """Returns the rate of `total` now [1/s]; 0.0 before STEP_S has passed."""
-        if not self._points or now - self._points[0][0] < STEP_S:
+        """Returns the rate of `total` now [1/s]; 0.0 before SAMPLE_PERIOD_S has passed."""
+        if not self._points or now - self._points[0][0] < SAMPLE_PERIOD_S:
             return 0.0
         start, then = self._points[0]
         return (total - then) / (now - start)
@@ -51,13 +55,13 @@ class ReturnWindow:
             return
         self._parts.append((episodes, return_sum, return_sums))
         self._episodes += episodes
-        while self._episodes - self._parts[0][0] >= EPISODES:
+        while self._episodes - self._parts[0][0] >= MIN_EPISODES:
             self._episodes -= self._parts.popleft()[0]
 
     @property
     def mean(self) -> float:
         """Mean return, summed over agents; NaN before the first episode."""
-        parts = list(self._parts)  # copied at once: the HTTP server's thread reads while this one grows
+        parts = list(self._parts)  # copied first: the HTTP server's thread reads while the deque grows
         return sum(part[1] for part in parts) / sum(part[0] for part in parts) if parts else math.nan
 
     @property
@@ -69,31 +73,31 @@ class ReturnWindow:
 
 
 class PolicyLag:
-    """By how many versions the policies that collected the last chunks were behind the newest weights."""
+    """The policy lag: versions between the newest weights and the weights that each chunk was collected with."""
 
     def __init__(self) -> None:
         self._lags: deque[int] = deque(maxlen=LAG_CHUNKS)
         self._newest = 0
-        self.chunks = [0] * (len(LAG_VERSIONS) + 1)
-        """Number of chunks ever, by the bucket of their lag."""
+        self.chunks = [0] * (len(LAG_BUCKETS) + 1)
+        """Number of chunks by the bucket of their lag, over all chunks."""
         self.total = 0
-        """Sum of their lags."""
+        """Sum of the lags of all chunks."""
 
-    def published(self, version: int) -> None:
+    def note_published(self, version: int) -> None:
         """Notes a published version."""
         self._newest = max(self._newest, version)
 
     def add(self, used_version: int) -> None:
         """Notes one chunk, collected with the weights of `used_version`."""
-        self.published(used_version)
+        self.note_published(used_version)
         lag = self._newest - used_version
         self._lags.append(lag)
-        self.chunks[bisect_left(LAG_VERSIONS, lag)] += 1
+        self.chunks[bisect_left(LAG_BUCKETS, lag)] += 1
         self.total += lag
 
     @property
     def mean(self) -> float:
-        """Mean over the last chunks; 0.0 before the first."""
+        """Mean lag of the last LAG_CHUNKS chunks; 0.0 before the first."""
         return sum(self._lags) / len(self._lags) if self._lags else 0.0
 
 

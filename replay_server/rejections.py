@@ -41,7 +41,7 @@ class Rejection(NamedTuple):
 
 
 def check_chunk(chunk: Chunk, payload: Buffer, table: Table) -> Rejection | None:
-    """Returns why a chunk does not fit this table, or None. The checksum is not part of this check."""
+    """Returns why a chunk does not fit this table, or None. Does not verify the checksum."""
     if chunk.data_hash != table.data_hash:
         return Rejection("world", f"{chunk.actor} sent transitions of another world")
     if not len(payload) == chunk.count * table.ring.dtype.itemsize > 0:
@@ -62,7 +62,7 @@ def check_priorities(message: Priorities, payload: Buffer) -> Rejection | None:
 
 
 class Rejections:
-    """Counts duplicates and rejections of this life of the server."""
+    """Counts duplicates and rejections since the server started."""
 
     def __init__(self) -> None:
         self.duplicate_chunks = 0
@@ -72,7 +72,7 @@ class Rejections:
         self.last_error = ""
 
     def reject(self, reason: RejectionReason, detail: str) -> None:
-        """Counts a rejection, and logs it whenever the count of its reason has doubled."""
+        """Counts a rejection; logs the first, second, fourth, eighth, ... of each reason."""
         self.rejected[reason] += 1
         self.last_error = detail
         if self.rejected[reason].bit_count() == 1:

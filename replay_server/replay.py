@@ -1,10 +1,10 @@
 """The replay: messages in, replies out. Pure: no socket, no clock, no Redis.
 
-    handle(peer, message, payload, now)   applies one message and returns the replies it needs at once
-    tick(now)                             returns batches, credit and acknowledgements; called once in each iteration of
+    handle(peer, message, payload, now)   applies one message and returns its immediate replies
+    advance(now)                          returns batches, credit and acknowledgements; called once in each iteration of
                                           the server's loop, after its messages
     journal.take_writes()                 returns the writes that the log must make durable, in order
-    journal.committed(number)             reports that the log contains every chunk up to that number
+    journal.mark_durable(number)          reports that the log contains every chunk up to that number
 
 A chunk is in the ring, and may be sampled, as soon as it arrives; it is acknowledged when it is durable. Sampling a
 chunk that is later lost with the machine does no harm; acknowledging it would. durability/__init__.py lists the states
@@ -50,13 +50,13 @@ from replay_server.rejections import RejectionReason, Rejections, check_chunk, c
 from replay_server.sessions.actors import Actors, SeqPosition, request_resend, seq_position
 from replay_server.sessions.credit import grant
 from replay_server.sessions.latest_weights import LatestWeights
-from replay_server.sessions.learners import Learner, Learners
+from replay_server.sessions.learners import Learners, LearnerSession
 from replay_server.sessions.session import ASSUMED_CHUNK_ROWS, ActorSession, Reply
-from replay_server.sessions.waits import NOTHING, Reason, Wait, why_no_batch, why_no_credit
+from replay_server.sessions.waits import NO_WAIT, Reason, Wait, why_no_batch, why_no_credit
 from replay_server.status import make_status
 from replay_server.table.table import Table
 
-HOUSEKEEPING_EVERY_S = 1.0
+HOUSEKEEPING_PERIOD_S = 1.0
 FromLearner = SampleRequest | Priorities | PutWeights | LearnerReport
 
 _log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Replay:
     Example:
         replay = Replay(ReplayConfig(redis="none"), now)
         replies = replay.handle(peer, message, payload, now)
-        replies += replay.tick(now)
+        replies += replay.advance(now)
     """
 
     def __init__(self, config: ReplayConfig, now: float, metrics_url: str = "") -> None:
@@ -81,17 +81,17 @@ class Replay:
         self.weights = LatestWeights()
         self.journal = Journal(has_log=config.level != "ram")
         self.draining = False
-        """Whether the server is about to exit: nothing more is granted."""
+        """Whether the server is about to exit: it grants no more credit and serves no more batches."""
         self.rejections = Rejections()
         self.recent = RecentStats()
         self.actors_wait, self.learner_wait = Wait("actors"), Wait("learner")
-        self._largest_batch = self._grant_order = 0
+        self._max_batch = self._grant_order = 0
         self._housekeeping_at = now
 
     # ---- messages -------------------------------------------------------------------------------------------------
 
     def handle(self, peer: bytes, message: FromPeer, payload: Buffer | None, now: float) -> list[Reply]:
-        """Applies one message and returns the replies it needs at once; other replies come with the next tick."""
+        """Applies one message and returns its immediate replies; `advance` returns all other replies."""
         replies: list[Reply] = []
         match message:
             case Chunk():
@@ -114,7 +114,7 @@ class Replay:
 
     def _hello(self, peer: bytes, hello: Hello, now: float) -> list[Reply]:
         if self.table is None:
-            return [Reply(peer, NotReady("a learner: none has brought a run yet"))]
+            return [Reply(peer, NotReady("a learner: none has opened a run yet"))]
         run = self.table.served_run
         if hello.data_hash not in ("", self.table.data_hash):
             # The run in this Welcome makes the actor restart; until then it has no session.
@@ -124,7 +124,7 @@ class Replay:
             return replies
         _log.info("actor joined actor=%s incarnation=%d stored=%d", hello.actor, session.incarnation, session.durable)
         if not session.measured:
-            largest = self.table.limiter.max_chunk_rows(self._largest_batch)
+            largest = self.table.limiter.max_chunk_rows(self._max_batch)
             session.chunk_rows = min(ASSUMED_CHUNK_ROWS, largest, self.table.max_chunk_rows)
         self._grant(self.table, now)
         session.owed_ack = False
@@ -136,7 +136,7 @@ class Replay:
         if self.table is None or isinstance(session, Reply):
             return [session if isinstance(session, Reply) else Reply(peer, Unknown())]
         position = seq_position(session, chunk.seq)
-        if position is SeqPosition.HOLE:
+        if position is SeqPosition.GAP:
             return request_resend(session, now)
         session.owed_ack = True
         if position is SeqPosition.NEXT:
@@ -170,7 +170,7 @@ class Replay:
 
     def _open(self, peer: bytes, message: Open, now: float) -> list[Reply]:
         try:
-            table = self.define(message.run)
+            table = self.set_run(message.run)
         except ConfigError as e:
             return self._refuse(peer, "run", str(e))
         if refusal := self.learners.open(peer, message.learner, now):
@@ -181,8 +181,8 @@ class Replay:
             limiter.catch_up(message.inserts, message.samples, table.size)
         return [Reply(peer, Opened(limiter.inserts, limiter.samples, table.size, self.weights.version))]
 
-    def define(self, run: Run) -> Table:
-        """Makes `run` the run of this replay, or applies its new settings; ConfigError when it is refused."""
+    def set_run(self, run: Run) -> Table:
+        """Makes `run` the run of this replay, or applies its new settings; raises ConfigError if the run is refused."""
         spec = self.config.applied_to(run.spec.replay)
         table = self.table
         if table is None or (table.run.id != run.id and not table.size):
@@ -196,7 +196,7 @@ class Replay:
         elif table.data_hash != run.data_hash:
             raise ConfigError(f"the world of the run {run.id} has changed; start the run under another name.")
         elif table.run != run:
-            self.table, self._largest_batch = table.redefined(run, spec), spec.batch
+            self.table, self._max_batch = table.with_settings(run, spec), spec.batch
             self.journal.write(StoreRun(run, spec.capacity, replaces_run=False))
         return self.table or table
 
@@ -209,7 +209,7 @@ class Replay:
     def _start_run(self, run: Run, spec: ReplaySpec) -> Table:
         self.table = table = Table(run, spec, self.config.seed)
         self.actors, self.learners = Actors(), Learners()
-        self.weights, self.recent, self._largest_batch = LatestWeights(), RecentStats(), spec.batch
+        self.weights, self.recent, self._max_batch = LatestWeights(), RecentStats(), spec.batch
         return table
 
     def _from_learner(self, peer: bytes, message: FromLearner, payload: Buffer | None, now: float) -> list[Reply]:
@@ -224,31 +224,31 @@ class Replay:
                 return []
             case PutWeights():
                 return self._put_weights(table, peer, message, payload or b"")
-        self.recent.lag.published(message.weights_version)
+        self.recent.lag.note_published(message.weights_version)
         self.learners.take_report(message)
         return []
 
     def _update_priorities(self, table: Table, message: Priorities, payload: Buffer) -> None:
-        """Sets priorities by a learner's TD errors; unfit ones are counted, and the learner continues without them."""
+        """Sets priorities from a learner's TD errors. Counts an invalid message and ignores it."""
         if rejection := check_priorities(message, payload):
             self.rejections.reject(*rejection)
         else:
             self.rejections.late_priorities += table.update_priorities(np.frombuffer(payload, SAMPLE_INFO))
 
-    def _request(self, table: Table, learner: Learner, message: SampleRequest, now: float) -> list[Reply]:
-        if message.count > self._largest_batch and table.limiter.max_chunk_rows(message.count) < 1:
+    def _request(self, table: Table, learner: LearnerSession, message: SampleRequest, now: float) -> list[Reply]:
+        if message.count > self._max_batch and table.limiter.max_chunk_rows(message.count) < 1:
             detail = f"a batch of {message.count} never fits into replay.error_buffer; raise it, or set it to 0"
             return self._refuse(learner.peer, "batch", detail)
-        self._largest_batch = max(self._largest_batch, message.count)
+        self._max_batch = max(self._max_batch, message.count)
         return self.learners.enqueue(learner, message, now)
 
     def _put_weights(self, table: Table, peer: bytes, message: PutWeights, frame: Buffer) -> list[Reply]:
         try:
-            newer = self.weights.take(frame, message.version, table)
+            newer = self.weights.store_if_newer(frame, message.version, table)
         except ProtocolError as e:
             return self._refuse(peer, "weights", str(e))
         if newer and self.weights.frame:
-            self.recent.lag.published(self.weights.version)
+            self.recent.lag.note_published(self.weights.version)
             self.journal.write(StoreWeights(self.weights.version, self.weights.frame))
         return []
 
@@ -258,7 +258,7 @@ class Replay:
 
     # ---- iterations -----------------------------------------------------------------------------------------------
 
-    def tick(self, now: float) -> list[Reply]:
+    def advance(self, now: float) -> list[Reply]:
         """Returns the batches, credit and acknowledgements that the last messages and commits allow."""
         table = self.table
         if table is None:
@@ -272,7 +272,7 @@ class Replay:
         self.recent.samples.observe(table.limiter.samples, now)
         replies += self.learners.report_waits(table, no_batch.text, now)
         replies += self.actors.acknowledge(no_credit.text)
-        if now - self._housekeeping_at >= HOUSEKEEPING_EVERY_S:
+        if now - self._housekeeping_at >= HOUSEKEEPING_PERIOD_S:
             self._housekeeping_at = now
             self._housekeep(table, now)
         return replies
@@ -298,25 +298,25 @@ class Replay:
         """Stops granting and serving, and writes the counters to the log."""
         self.draining = True
         if self.table:
-            self.journal.count_samples(self.table.limiter.samples)
+            self.journal.write_samples(self.table.limiter.samples)
 
-    def unreachable(self, peer: bytes) -> None:
-        """Drops the requests of a peer whose connection is gone; an actor's credit stays until its lease ends."""
+    def drop_peer(self, peer: bytes) -> None:
+        """Drops the requests of a peer that has disconnected. An actor keeps its credit until its lease ends."""
         self.learners.forget(peer)
 
     def _grant(self, table: Table, now: float) -> None:
         live = list(self.actors.live(now))
         limiter = table.limiter
-        limiter.fit(self._largest_batch, sum(session.chunk_rows for session in live))
+        limiter.fit_band(self._max_batch, sum(session.chunk_rows for session in live))
         room = min(limiter.room(table.size), self.journal.room(table.ring.dtype.itemsize))
         if not self.draining:
-            largest = limiter.max_chunk_rows(self._largest_batch)
-            self._grant_order = grant(live, room, self._grant_order, largest_rows=largest)
+            largest = limiter.max_chunk_rows(self._max_batch)
+            self._grant_order = grant(live, room, self._grant_order, max_rows=largest)
 
     def _why_no_credit(self, table: Table, now: float) -> Reason:
         waiting = [session for session in self.actors.live(now) if not session.outstanding]
         if not waiting:
-            return NOTHING
+            return NO_WAIT
         largest = max(waiting, key=lambda session: session.chunk_rows)
         if self.draining:
             return Reason("shutdown", "the replay server to return: it is shutting down")
@@ -324,20 +324,20 @@ class Replay:
             table,
             storage_error=self.journal.error,
             log_behind=largest.window_full or self.journal.room(table.ring.dtype.itemsize) < largest.chunk_rows,
-            batch=self._largest_batch,
+            batch=self._max_batch,
             chunk_rows=largest.chunk_rows,
-            learner_alive=self.learners.alive(now) > 0,
+            learner_alive=self.learners.live_count(now) > 0,
         )
 
     def _why_no_batch(self, table: Table, now: float) -> Reason:
         waiting = next(self.learners.waiting(), None)
         if waiting is None:
-            return NOTHING
+            return NO_WAIT
         actors = sum(1 for _ in self.actors.live(now))
         return why_no_batch(table, waiting[1].message.count, actors_alive=actors)
 
     def _housekeep(self, table: Table, now: float) -> None:
         self.learners.forget_silent(now)
-        self.journal.count_samples(table.limiter.samples)
+        self.journal.write_samples(table.limiter.samples)
         while self.actors.forgotten:
             self.journal.write(ForgetActor(self.actors.forgotten.pop()))

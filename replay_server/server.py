@@ -38,28 +38,33 @@ from common.wire.keys import ClientKind, Keys
 from common.wire.messages import FromPeer, LearnerReport, Open, Priorities, PutWeights, Refused, SampleRequest
 from common.wire.sockets import bind, make_socket, receive_from, send
 from replay_server.durability.committer import Committer
-from replay_server.memory_guard import EXTRA_BYTES_PER_RECORD, MemoryGuard
+from replay_server.memory_guard import MAX_EXTRA_BYTES_PER_RECORD, MemoryGuard
 from replay_server.metrics import Timings
 from replay_server.replay import Replay
 from replay_server.sessions.session import Reply
 
-POLL_MS = 50
+POLL_TIMEOUT_MS = 50
 """Longest wait for a message [ms], and so the longest time between two checks of waits and dead connections."""
-MESSAGES_PER_ITERATION = 64
-SEND_QUEUE = 256
-"""Replies that a peer may leave unread before further replies to it are dropped."""
-RECEIVE_QUEUE = 64
-"""Messages of a peer that may wait here; further ones wait at the peer. An actor's window of chunks fits."""
-DRAIN_S = 3.0
-"""Longest wait for the log at shutdown."""
-DRAIN_FAILING_S = 1.0
-"""Longest wait for the log at shutdown if it has been failing already."""
+MAX_MESSAGES_PER_ITERATION = 64
+"""Maximum number of messages handled before batches, credit and acknowledgements are sent."""
+MAX_SEND_QUEUE = 256
+"""Maximum number of replies that a peer has not read; further replies to it are dropped."""
+MAX_RECEIVE_QUEUE = 64
+"""Maximum number of messages that wait here for each peer; further messages wait at the peer.
+
+An actor's window of chunks must fit.
+"""
+DRAIN_TIMEOUT_S = 3.0
+"""Longest wait for the log at shutdown [s]."""
+FAILING_DRAIN_TIMEOUT_S = 1.0
+"""Longest wait at shutdown for a log that already fails [s]."""
 
 PEER_BYTES = 2**30
+"""Default limit of the memory that incomplete messages may take [bytes]."""
 MEMORY_CHECK_PERIOD_S = 0.25
-"""Time between two checks of the memory in use."""
+"""Time between two checks of the memory in use [s]."""
 REBIND_WAIT_S = 0.5
-"""Time that freed memory has to return to the system once all connections are closed."""
+"""Wait for freed memory to return to the system after all connections are closed [s]."""
 LEARNERS_ONLY = (Open, SampleRequest, Priorities, PutWeights, LearnerReport)
 """Messages that a client with an actor's key may not send: they could replace the run or its policies."""
 
@@ -104,8 +109,8 @@ class Server:
         """Makes and binds the socket; returns the resolved endpoint."""
         self._socket = make_socket(self._context, zmq.ROUTER, max_frame_bytes=MAX_PEER_FRAME_BYTES)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self._socket.setsockopt(zmq.SNDHWM, SEND_QUEUE)
-        self._socket.setsockopt(zmq.RCVHWM, RECEIVE_QUEUE)
+        self._socket.setsockopt(zmq.SNDHWM, MAX_SEND_QUEUE)
+        self._socket.setsockopt(zmq.RCVHWM, MAX_RECEIVE_QUEUE)
         if self._keys:
             self._keys.secure_server(self._socket)
         resolved = bind(self._socket, endpoint, "--bind")
@@ -113,9 +118,9 @@ class Server:
         return resolved
 
     def run(self, stop: Stop, health: Health) -> None:
-        """Serves until asked to stop, then waits for the log to commit the received chunks."""
+        """Serves until a stop is requested, then waits for the log to commit the received chunks."""
         while not stop.requested:
-            self._poller.poll(POLL_MS)
+            self._poller.poll(POLL_TIMEOUT_MS)
             self._iterate(time.monotonic())
             self._check_memory(time.monotonic())
             health.beat()
@@ -130,11 +135,11 @@ class Server:
 
     def _iterate(self, now: float) -> None:
         received = 0
-        while received < MESSAGES_PER_ITERATION and self._take_message(now):
+        while received < MAX_MESSAGES_PER_ITERATION and self._take_message(now):
             received += 1
-        self._settle(now)
+        self._advance(now)
         for log, wait in self._wait_logs:
-            if wait.reason.cause and not wait.moved:
+            if wait.reason.cause and not wait.progressed:
                 log.waiting(wait.reason.text, now)
             else:
                 log.done(now)
@@ -176,21 +181,21 @@ class Server:
 
     def _records_bytes(self) -> int:
         table = self._replay.table
-        return table.size * (table.ring.dtype.itemsize + EXTRA_BYTES_PER_RECORD) if table else 0
+        return table.size * (table.ring.dtype.itemsize + MAX_EXTRA_BYTES_PER_RECORD) if table else 0
 
-    def _settle(self, now: float) -> None:
+    def _advance(self, now: float) -> None:
         """Applies commits, sends replies, and submits new writes."""
         if self._committer:
             for report in self._committer.take_reports():
-                self._replay.journal.committed(report.number)
+                self._replay.journal.mark_durable(report.number)
                 self._timings.commit.observe(report.seconds)
             self._replay.journal.error = self._committer.error
-        self._send(self._replay.tick(now))
+        self._send(self._replay.advance(now))
         if self._committer:
             self._committer.submit(self._replay.journal.take_writes())
 
     def _take_message(self, now: float) -> bool:
-        """Handles one message; returns whether there was one. No message of a peer ends the server."""
+        """Handles one message; returns whether there was one. A malformed message must not end the server."""
         try:
             sender, frames = receive_from(self._socket)
         except zmq.Again:
@@ -202,7 +207,7 @@ class Server:
             self._replay.rejections.reject("malformed", str(e))
             self._send([Reply(id_, Refused(str(e)[:2_000]))])
             return True
-        if self._authenticator and (reason := not_permitted(self._authenticator.kind_of(sender), message)):
+        if self._authenticator and (reason := why_not_permitted(self._authenticator.kind_of(sender), message)):
             self._replay.rejections.reject("key", reason)
             self._send([Reply(id_, Refused(reason))])
             return True
@@ -220,23 +225,23 @@ class Server:
             except zmq.ZMQError as e:
                 if e.errno != zmq.EHOSTUNREACH:
                     raise
-                self._replay.unreachable(peer)
+                self._replay.drop_peer(peer)
 
     def _drain(self) -> None:
-        """Takes no more messages, and waits a while for the log to commit the received chunks, to acknowledge them."""
+        """Stops receiving, waits for the log to commit the received chunks, and acknowledges them."""
         self._replay.drain()
         failing = self._committer is not None and bool(self._committer.error)
-        deadline = time.monotonic() + (DRAIN_FAILING_S if failing else DRAIN_S)
-        self._settle(time.monotonic())
+        deadline = time.monotonic() + (FAILING_DRAIN_TIMEOUT_S if failing else DRAIN_TIMEOUT_S)
+        self._advance(time.monotonic())
         while self._committer and not self._committer.idle and time.monotonic() < deadline:
-            self._poller.poll(POLL_MS)
-            self._settle(time.monotonic())
-        self._settle(time.monotonic())
-        if left := len(self._replay.journal):
-            _log.warning("chunks not committed at shutdown, their actors send them again chunks=%d", left)
+            self._poller.poll(POLL_TIMEOUT_MS)
+            self._advance(time.monotonic())
+        self._advance(time.monotonic())
+        if uncommitted := len(self._replay.journal):
+            _log.warning("chunks not committed at shutdown, their actors send them again chunks=%d", uncommitted)
 
 
-def not_permitted(kind: ClientKind | None, message: FromPeer) -> str:
+def why_not_permitted(kind: ClientKind | None, message: FromPeer) -> str:
     """Returns why a client of this kind may not send this message; empty if it may."""
     if kind == "learner" or (kind == "actor" and not isinstance(message, LEARNERS_ONLY)):
         return ""

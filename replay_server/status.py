@@ -1,4 +1,4 @@
-"""The status message: what the replay server knows of the whole run."""
+"""Makes the status message: the state of the whole run as the replay server knows it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from replay_server.sessions.session import ActorSession
 from replay_server.sessions.waits import Wait
 from replay_server.table.table import Table
 
-NO_RUN = ("actors waiting for a learner: none has brought a run yet",)
+NO_RUN = ("actors waiting for a learner: none has opened a run yet",)
 MAX_ERROR_CHARACTERS = 2_000
 
 
@@ -59,7 +59,7 @@ def make_status(
         actors=tuple(_actor_status(session, now) for session in live[:MAX_ACTORS_SHOWN]),
         actor_count=len(live),
         learner=learners.report,
-        learner_seconds_since_seen=now - learners.seen if learners.seen else -1.0,
+        learner_seconds_since_seen=now - learners.last_seen_at if learners.last_seen_at else -1.0,
         waiting=_waiting([wait.text(now) for wait in waits], not_ready, has_run=table is not None),
         duplicate_chunks=rejections.duplicate_chunks,
         rejected=dict(rejections.rejected),
@@ -88,7 +88,7 @@ def _waiting(waits: Sequence[str], not_ready: str, *, has_run: bool) -> tuple[st
 
 
 def _absent(journal: Journal, *, live_actors: int, inserts: int) -> str:
-    """Returns the peer that the run had and has lost; empty if there is none."""
+    """Returns which peer of the run is missing; empty if none is."""
     if journal.error:
         return f"Redis: {journal.error}"
     return "actors: none is connected" if inserts and not live_actors else ""
@@ -105,7 +105,7 @@ def _actor_status(session: ActorSession, now: float) -> ActorStatus:
     return ActorStatus(
         actor=session.actor,
         incarnation=session.incarnation,
-        seconds_since_seen=now - session.seen,
+        seconds_since_seen=now - session.last_seen_at,
         env_steps=report.env_steps if report else 0,
         episodes=report.episodes if report else 0,
         weights_version=report.weights_version if report else 0,

@@ -12,8 +12,8 @@
     team = shoal.load("runs/spread")
     actions = team.act({"agent_0": obs0, "agent_1": obs1, "agent_2": obs2})
 
-`import shoal` costs almost nothing: each name is imported when it is first used. `load` and `Team.act` need numpy, and
-no torch. A mistake raises a subclass of `ShoalError` whose message names the value and the way out.
+`import shoal` is fast: each name is imported when it is first used. `load` and `Team.act` need numpy but not torch. An
+invalid argument raises a subclass of `ShoalError` whose message names the value and what to do.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from shoal import own_packages as _own_packages
+from shoal import package_finder as _package_finder
 
 if TYPE_CHECKING:
     from actor_node.evaluation.evaluate import Evaluation
@@ -64,16 +64,16 @@ _MODULES = {
     "scenarios": "common.worlds",
     "train": "shoal.training",
 }
-"""Where each public name is defined."""
+"""The module that defines each public name."""
 
-_own_packages.install()
+_package_finder.install()
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used; ImportError where another package has taken a name of Shoal's."""
+    """Imports a public name when it is first used; raises ImportError if a foreign package hides one of Shoal's."""
     if name not in _MODULES:
         raise AttributeError(f"module 'shoal' has no attribute {name!r}")
-    _own_packages.refuse_clash()
+    _package_finder.refuse_conflict()
     value = globals()[name] = getattr(import_module(_MODULES[name]), name)
     return value
 

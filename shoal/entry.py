@@ -1,7 +1,7 @@
-"""Where the commands `shoal`, `replay`, `learner` and `actor` start, and the processes that they start.
+"""The entry points of the commands `shoal`, `replay`, `learner` and `actor`, and of the processes that they start.
 
-As a file, this module runs another module of Shoal: `python shoal/entry.py MODULE ARGUMENT...` does what
-`python -m MODULE ARGUMENT...` does, whatever packages the working directory and PYTHONPATH hold.
+As a script, this file runs another module of Shoal: `python shoal/entry.py MODULE ARGUMENT...` equals
+`python -m MODULE ARGUMENT...`, but finds Shoal's packages first, whatever the working directory and PYTHONPATH contain.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _BAD_USAGE, _INTERRUPTED = 2, 130
 
 def shoal() -> None:
     """Runs the command `shoal` and ends the process."""
-    # numpy reads this once, when it is loaded, so it is set before the command imports numpy. Products of a few hundred
-    # rows lose more to OpenBLAS' threads waiting for each other than they gain, most of all where every core has a run.
+    # numpy reads the variable on import. In products of a few hundred rows, OpenBLAS threads lose more time by waiting
+    # for each other than they gain, above all if every core has a run.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _run("shoal.cli", "shoal")
 
@@ -40,13 +40,13 @@ def actor() -> None:
 
 
 def _run(module: str, name: str) -> None:
-    """Imports a command and runs it: Ctrl-C is quiet from the start, and a clash of packages is one line."""
-    from shoal import own_packages  # noqa: PLC0415  (this file may run before the package can be imported)
+    """Imports and runs a command; Ctrl-C during the import and a conflict of packages print no traceback."""
+    from shoal import package_finder  # noqa: PLC0415  (this file may run before the package can be imported)
 
-    if problem := own_packages.clash():
+    if problem := package_finder.conflict():
         sys.stderr.write(f"{name}: {problem}\n")
         sys.exit(_BAD_USAGE)
-    # Imports take up to a second, and an exception inside one of them may be swallowed or shown as a traceback.
+    # Imports take up to a second; a KeyboardInterrupt inside one may be swallowed or printed as a traceback.
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:
         signal.signal(signal.SIGINT, lambda _number, _frame: os._exit(_INTERRUPTED))
@@ -59,24 +59,24 @@ def _run(module: str, name: str) -> None:
 
 
 def _load_package() -> None:
-    """Loads the package `shoal` that this file is part of, whatever `sys.path` says."""
-    here = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120  (pathlib takes its time to import)
+    """Loads the package `shoal` that contains this file, whatever `sys.path` contains."""
+    here = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120  (importing pathlib is slow)
     file = os.path.join(here, "__init__.py")  # noqa: PTH118
     spec = importlib.util.spec_from_file_location("shoal", file, submodule_search_locations=[here])
     if spec is None or spec.loader is None:
-        raise ImportError(f"{file} is missing; install Shoal again")
+        raise ImportError(f"{file} is missing. Install Shoal again.")
     package = importlib.util.module_from_spec(spec)
     sys.modules["shoal"] = package
     spec.loader.exec_module(package)
 
 
 def _run_module() -> None:
-    """Runs the module that the command line names, as `python -m` does."""
+    """Runs the module named on the command line, as `python -m` does."""
     if not sys.flags.safe_path:
         sys.path[0] = os.getcwd()  # noqa: PTH109
     _, module, *arguments = sys.argv
     sys.argv = [module, *arguments]
-    # The main module stays this file: multiprocessing's children run it first, and so prefer Shoal's packages as well.
+    # This file remains the main module: multiprocessing's children run it first, so they find Shoal's packages, too.
     runpy.run_module(module, run_name="__main__", alter_sys=False)
 
 

@@ -1,4 +1,4 @@
-"""A trained team from Python: `shoal.load` reads it, `Team.act` plays it. numpy only: no torch, no environment.
+"""A trained team in Python: `shoal.load` reads a team, `Team.act` returns its actions. Needs numpy only, not torch.
 
 team = shoal.load("runs/spread")
 world = shoal.make_world("simple_spread", copies=64, seed=0)
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from common.errors import ConfigError
 from common.policy.file import PolicyFile, load_policy
+from common.policy.heads import Floats
 from common.policy.masks import flat_mask
 from common.policy.network import Policy
 from common.run.directory import RunDirectory
@@ -23,11 +24,9 @@ from common.run.run import Run
 from common.run.spaces import MASK_KEY, AgentSpaces, Entry, flat_spaces
 from common.spec import AgentSpec, AgentsSpec, PlayerSpec
 
-Floats = npt.NDArray[np.float32]
-
 
 class Team:
-    """A team of agents with decentralised policies: what an agent does depends on its own observation alone.
+    """A team of agents with decentralised policies: an agent's action depends on its own observation only.
 
     Example:
         >>> team = load("runs/spread")
@@ -35,12 +34,12 @@ class Team:
     """
 
     def __init__(self, stored: PolicyFile) -> None:
-        """Takes the policies as stored; `shoal.load` reads them."""
+        """Creates a team from stored policies; `shoal.load` reads them."""
         self._stored = stored
         run = stored.run
         self._policy = Policy(run.players, run.spec.network, stored.flat)
         spaces = run.spaces or tuple(map(flat_spaces, run.joint.agents))
-        self._spaces: dict[str, AgentSpaces] = {own.agent: own for own in spaces}
+        self._spaces: dict[str, AgentSpaces] = {one.agent: one for one in spaces}
 
     @property
     def scenario(self) -> str:
@@ -54,17 +53,17 @@ class Team:
 
     @property
     def spec(self) -> AgentsSpec:
-        """What each agent observes and does, and where its numbers stand in the joint vectors."""
+        """Observation and action sizes of each agent, and the agent's columns in the joint vectors."""
         return self._stored.run.joint
 
     @property
     def run(self) -> Run:
-        """The run that trained the team, with all its settings (`run.spec`)."""
+        """The run that trained the team, with its settings in `run.spec`."""
         return self._stored.run
 
     @property
     def updates(self) -> int:
-        """Updates of the learner after which these policies were stored."""
+        """Number of updates that trained these policies."""
         return self._stored.updates
 
     @property
@@ -79,13 +78,12 @@ class Team:
     def act(self, obs: Sequence[Any] | npt.NDArray[Any]) -> Floats: ...
 
     def act(self, obs: Mapping[str, Any] | Sequence[Any] | npt.NDArray[Any]) -> dict[str, Any] | Floats:
-        """Returns what the agents do, without exploration, for one moment of one episode or of many.
+        """Returns the actions of the agents without exploration, for one step of one episode or of many.
 
-        obs: by agent, as a PettingZoo environment returns it: each agent's own observation, or its flat vector
-        `[obs_dim]`. Returns by agent what the environment takes: an array for Box, a number for Discrete, a tuple for
-        an agent that makes several choices. Agents may be missing, but not one of a side that acts as one (algorithm
-        `joint`).
-        obs as an array: joint observations `[copies, sum obs]` or `[sum obs]`, as `make_world(...)` returns them.
+        obs as a mapping: observations by agent, as a PettingZoo environment returns them, or flat vectors `[obs_dim]`.
+        Returns actions by agent, as the environment takes them: an array for Box, a number for Discrete, a tuple for an
+        agent with several choices. Agents may be missing, except for single agents of a side that learnt by `joint`.
+        obs as an array: joint observations `[copies, sum obs]` or `[sum obs]`, as a world of `make_world` returns them.
         Returns joint actions `[copies, sum action]` or `[sum action]`, as `World.step` takes them.
         Raises ConfigError for an unknown agent and for a wrong shape.
         """
@@ -94,14 +92,14 @@ class Team:
         joint = np.asarray(obs, np.float32)
         if joint.ndim not in (1, 2) or joint.shape[-1] != self.spec.obs_dim:
             raise ConfigError(
-                f"joint observations have the shape {list(joint.shape)}, not [copies, {self.spec.obs_dim}] or "
-                f"[{self.spec.obs_dim}]; agents observe {self._sizes}"
+                f"The joint observations have the shape {list(joint.shape)}. Pass [copies, {self.spec.obs_dim}] or "
+                f"[{self.spec.obs_dim}]: {self._sizes}."
             )
         actions = self._policy.act(np.atleast_2d(joint))
         return actions[0] if joint.ndim == 1 else actions
 
     def __repr__(self) -> str:
-        """Shows the world, the agents and how far the team is trained."""
+        """Returns scenario, agents and number of updates."""
         return f"Team({self.scenario}: {', '.join(self.agents)}; {self.updates:,} updates)"
 
     @property
@@ -110,14 +108,17 @@ class Team:
 
     def _act_by_agent(self, obs: Mapping[str, Any]) -> dict[str, Any]:
         if unknown := [name for name in obs if name not in self.agents]:
-            raise ConfigError(f"{unknown[0]!r} is not an agent of this team; agents: {', '.join(self.agents)}")
+            raise ConfigError(f"{unknown[0]!r} is not an agent of this team. Agents: {', '.join(self.agents)}.")
         self._refuse_incomplete_sides(obs)
         joint = np.zeros((1, self.spec.obs_dim), np.float32)
         present = [agent for agent in self.spec.agents if agent.name in obs]
         for agent in present:
             joint[0, agent.obs_slice] = _flat(obs[agent.name], agent, self._spaces[agent.name].observation)
         actions = self._policy.act(joint)[0]
-        return {agent.name: _own(actions[agent.action_slice], self._spaces[agent.name].action) for agent in present}
+        return {
+            agent.name: _environment_action(actions[agent.action_slice], self._spaces[agent.name].action)
+            for agent in present
+        }
 
     def _refuse_incomplete_sides(self, obs: Mapping[str, Any]) -> None:
         for player in self._stored.run.players.agents:
@@ -125,16 +126,16 @@ class Team:
             missing = [name for name in members if name not in obs]
             if missing and len(missing) < len(members):
                 raise ConfigError(
-                    f"the agents {', '.join(members)} act as one (algorithm joint) and {missing[0]} is missing; give "
-                    "the observations of all of them"
+                    f"The observation of {missing[0]} is missing. Pass the observations of {', '.join(members)} "
+                    "together: these agents have one policy (algorithm joint)."
                 )
 
 
 def load(run: str | Path) -> Team:
-    """Reads a trained team, in well under half a second and without torch.
+    """Reads a trained team within half a second and without torch.
 
-    run: a run's directory (or one of its milestones'), or a `policy.safetensors`. Raises ConfigError for anything else,
-    and for a run whose learner has not stored policies yet.
+    run: the directory of a run or of a milestone, or a `policy.safetensors`. Raises ConfigError for another path, and
+    for a run whose learner has not stored policies yet.
 
     Example:
         >>> team = load("runs/spread")
@@ -143,21 +144,21 @@ def load(run: str | Path) -> Team:
     """
     path = Path(run)
     if not path.exists():
-        raise ConfigError(f"{path} does not exist; name a run's directory or a policy.safetensors")
+        raise ConfigError(f"{path} does not exist. Pass a run's directory or a policy.safetensors.")
     if not path.is_dir():
         return Team(load_policy(path))
     directory = RunDirectory(path)
     if not directory.policy_file.exists():
-        known = directory.run  # ConfigError where this is not a run's directory
+        run_id = directory.run.id  # raises ConfigError if this is not a run's directory
         raise ConfigError(
-            f"{path} has no policies of its run {known.id} yet; the learner stores them with its first checkpoint"
+            f"{path} contains no policies of its run {run_id} yet. Wait for the learner's first checkpoint."
         )
     return Team(load_policy(directory.policy_file))
 
 
 def _is_of(agent: AgentSpec, player: PlayerSpec) -> bool:
-    own = player.action_slice
-    return bool(own.start <= agent.action_start < own.stop)
+    columns = player.action_slice
+    return bool(columns.start <= agent.action_start < columns.stop)
 
 
 def _flat(obs: Any, agent: AgentSpec, entries: tuple[Entry, ...]) -> Floats:
@@ -178,15 +179,15 @@ def _flat(obs: Any, agent: AgentSpec, entries: tuple[Entry, ...]) -> Floats:
             flat[start:stop] = np.ravel(value) if entry.encoding == "values" else _one_hot(value, entry, stop - start)
     except (KeyError, IndexError, TypeError, ValueError) as e:
         problem = f"has the shape {list(shape)}" if shape is not None else f"does not fit its space ({e!r})"
-        own = 'a mapping with its "action_mask" (docs/export.md)' if agent.masked else "its own observation"
+        needed = 'a mapping that contains "action_mask"' if agent.masked else "the observation of this agent alone"
         raise ConfigError(
-            f"the observation of {agent.name} {problem}; give {own}, or a vector of {agent.obs_dim} numbers"
+            f"The observation of {agent.name} {problem}. Pass {needed}, or a vector of {agent.obs_dim} numbers."
         ) from e
     return flat
 
 
 def _one_hot(value: Any, entry: Entry, width: int) -> Floats:
-    """Returns choices as the numbers that a policy reads: a 1 for each among zeros."""
+    """Returns choices as the one-hot vector `[width]` that a policy reads."""
     sizes, starts = np.atleast_1d(entry.n), np.atleast_1d(entry.start)
     columns = np.concatenate([[0], np.cumsum(sizes)[:-1]]) + (np.ravel(value) - starts)
     row = np.zeros(width, np.float32)
@@ -194,8 +195,8 @@ def _one_hot(value: Any, entry: Entry, width: int) -> Floats:
     return row
 
 
-def _own(action: Floats, entries: tuple[Entry, ...]) -> Any:
-    """Returns an agent's numbers of the joint action as its environment takes them."""
+def _environment_action(action: Floats, entries: tuple[Entry, ...]) -> Any:
+    """Returns an agent's columns of the joint action as the value that its environment takes."""
     values = [_value(action[slice(*entry.columns)], entry) for entry in entries]
     return values[0] if len(values) == 1 and not entries[0].key else tuple(values)
 
@@ -205,7 +206,7 @@ def _value(row: Floats, entry: Entry) -> Any:
         low, high = (np.asarray(bound, np.float32) for bound in (entry.low, entry.high))
         return np.clip(row, low, high).reshape(entry.shape).astype(entry.dtype)
     if isinstance(entry.n, int):
-        assert isinstance(entry.start, int)  # noqa: S101  (narrows the type: laid out as `n`)
+        assert isinstance(entry.start, int)  # noqa: S101  (for the type checker: `start` has the type of `n`)
         return entry.start + int(row.argmax())
     ends = np.cumsum(entry.n)
     chosen = [int(row[end - n : end].argmax()) for n, end in zip(entry.n, ends, strict=True)]

@@ -1,7 +1,7 @@
-"""Trains and evaluates from Python, as `shoal train` and `shoal evaluate` do.
+"""The Python functions `shoal.train` and `shoal.evaluate`, and the class `shoal.Run`: the same as the commands.
 
-The functions leave `os.environ` as it was and print nothing on the standard output. A lockstep run adds handlers to
-Shoal's loggers and removes them at its end. A signal that stopped a run is raised again for the caller's handler.
+The functions restore `os.environ` and print nothing on the standard output. A lockstep run adds handlers to Shoal's
+loggers and removes them at its end. A signal that stopped a run is raised again for the caller's handler.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from rich.console import Console
 
 from actor_node.evaluation.evaluate import FIRST_SEED, Evaluation
 from common.errors import ConfigError
-from common.open_run import RunOptions
 from common.process.durations import Duration
 from common.run.directory import RunDirectory
+from common.run.open_run import RunOptions
 from common.run.run import RunSpec
 from common.run.validation_errors import explain, suggest
 from deploy.local.config import PRESET_PROCESSES, TrainConfig
@@ -34,31 +34,31 @@ from shoal.commands.check.check import DEFAULT_SECONDS, WorldCheck
 from shoal.commands.check.cli import check_from_python
 from shoal.commands.evaluate.cli import EvaluateConfig, evaluate_run, refuse_contradictions
 from shoal.commands.report import REPORT_FILE, write_report
-from shoal.commands.report.machine_info import read_machine
 from shoal.commands.train.session import TrainingSession
-from shoal.own_packages import OWN
+from shoal.machine_info import read_machine
+from shoal.package_finder import PACKAGES
 from shoal.team import Team, load
 
 Time = float | str
-"""A length of time: seconds, or a text such as "90s", "5m" or "1h30m"."""
+"""A duration: seconds, or a text such as "90s", "5m" or "1h30m"."""
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
-_NOT_OPTIONS: dict[str, Any] = {"settings": {}, "progress": True, "film": True}
-"""Parameters that no option of the command is named after, with their defaults."""
-_SET_BY_LIBRARIES = (
+_PARAMETERS_WITHOUT_OPTION: dict[str, Any] = {"settings": {}, "progress": True, "film": True}
+"""Parameters of `train` without an option of the same name, and their defaults."""
+_LIBRARY_VARIABLES = (
     "CRC32C_SW_MODE",
     "PYGAME_HIDE_SUPPORT_PROMPT",
     "SDL_AUDIODRIVER",
     "SDL_VIDEODRIVER",
     "SDL_VIDEO_X11_WMCLASS",
 )
-"""Variables that crc32c, pettingzoo and pygame set when they are imported."""
-_LAUNCH = ("actors", "copies", "threads", "lockstep")
-"""What `machine.json` keeps of how a run was started, and a resumed run needs."""
+"""Environment variables that crc32c, pettingzoo and pygame set when they are imported."""
+_LAUNCH_SETTINGS = ("actors", "copies", "threads", "lockstep")
+"""Launch settings in `machine.json` that a resumed run uses again."""
 
 
 class ResumeOptions(TypedDict, total=False):
-    """What a run may be resumed with beside its budget: parameters of `train`."""
+    """Parameters of `train` that `Run.resume` also takes, besides the budget."""
 
     settings: Mapping[str, Any]
     actors: int
@@ -80,9 +80,9 @@ class ResumeOptions(TypedDict, total=False):
 
 
 class Run:
-    """A run on this machine: its directory, its team, and what can be done with it.
+    """A run on this machine: its results, and methods to evaluate, report and resume it.
 
-    `train` returns one; `Run("runs/spread")` opens one that is there.
+    `train` returns a Run; `Run("runs/spread")` opens an existing one.
 
     Example:
         >>> run = Run("runs/spread")
@@ -91,7 +91,7 @@ class Run:
     """
 
     def __init__(self, directory: str | Path) -> None:
-        """Opens the directory of a run; ConfigError where there is none."""
+        """Opens the directory of a run; raises ConfigError if it does not contain a run."""
         self._files = _run_directory(directory)
         self.directory = self._files.path
         """The run's directory."""
@@ -111,42 +111,42 @@ class Run:
 
     @property
     def evaluation(self) -> Evaluation | None:
-        """The last evaluation of the run; None before the first."""
+        """The latest stored evaluation of the run; None if there is none."""
         file = self._files.evaluation_file
         return msgspec.json.decode(file.read_bytes(), type=Evaluation) if file.exists() else None
 
     @property
     def team(self) -> Team:
-        """The trained team, read again from the directory; ConfigError while there are no policies."""
+        """The trained team, read from the directory at each access; raises ConfigError before the first policies."""
         return load(self.directory)
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """The run's figures over time, one dict for each line of `metrics.jsonl` (docs/metrics.md)."""
+        """The metrics over time, one dict for each line of `metrics.jsonl` (docs/metrics.md)."""
         file = self._files.metrics_file
         if not file.exists():
             return []
         return [msgspec.json.decode(line) for line in file.read_bytes().splitlines() if line.strip()]
 
     def evaluate(self, episodes: int | None = None, **options: Unpack[EvaluateOptions]) -> Evaluation:
-        """Plays whole episodes with the run's team; parameters and errors are those of `shoal.evaluate`."""
+        """Evaluates the run's team; parameters and exceptions are those of `shoal.evaluate`."""
         return evaluate(self.directory, episodes, **options)
 
     def report(self, output: str | Path | None = None) -> Path:
         """Writes the run's report, one HTML file, and returns its path.
 
-        output: the file to write; None = `report.html` in the run's directory. ConfigError where it cannot be written.
+        output: the file to write; None: `report.html` in the run's directory. Raises ConfigError if it cannot write.
         """
         path = Path(output) if output is not None else self.directory / REPORT_FILE
         write_report([self.directory], path)
         return path
 
     def resume(self, *, time: Time | None = None, steps: int | None = None, **options: Unpack[ResumeOptions]) -> Run:
-        """Continues the run until a larger budget is used, and returns this handle.
+        """Continues the run until a larger budget is used, and returns this object.
 
-        time, steps: the budget in all, not in addition: a run of five minutes continues to `time="10m"` for another
-        five. options: those of `train`; actors, copies, threads and lockstep stay as they were unless given.
-        Raises FinishedError, a ConfigError, where the budget is not larger than what the run has used.
+        time, steps: the total budget: with `time="10m"` a run of five minutes continues for another five.
+        options: parameters of `train`; actors, copies, threads and lockstep default to those of the last start.
+        Raises FinishedError, a ConfigError, if the run has already used this budget.
         """
         launch = self._launch or _recorded_launch(self._files)
         known = ResumeOptions.__annotations__
@@ -190,30 +190,30 @@ def train(
     dashboard_port: int | None = None,
     progress: bool = True,
 ) -> Run:
-    """Trains a team with everything on this machine, evaluates it, writes film and report, and returns the run.
+    """Trains a team with all processes on this machine, evaluates it, writes film and report, and returns the run.
 
-    Does what the command `shoal train` does, and returns when the run is finished. A parameter left out has the default
-    of the option of the same name (docs/reference/commands.md). Works in a notebook, in a script without a guarded main
-    part, and in any thread.
+    Equals the command `shoal train` and returns when the run is finished. A parameter that is not given has the default
+    of the option of the same name (docs/reference/commands.md). Works in a notebook, in a script without an
+    `if __name__ == "__main__"`, and in any thread.
 
-    scenario: a name of `scenarios()`, or `pettingzoo:package.module`; may be left out with `resume`.
-    run: directory of the run; None = runs/SCENARIO-DATE-TIME.
-    resume: continue the run in that directory; with a scenario, start it where there is none.
-    time: budget from the first transition on, in seconds or as in "5m" (default: 5m without `steps`).
+    scenario: a name of `scenarios()`, or `pettingzoo:package.module`; optional with `resume`.
+    run: directory of the run; None: runs/SCENARIO-DATE-TIME.
+    resume: continue the run in that directory; with a scenario, also start the run if there is none.
+    time: budget from the first transition, in seconds or as in "5m" (default: 5m without `steps`).
     steps: budget in environment steps over all copies.
-    max_episode_steps: an episode that is still running after this number of steps is truncated; 0 = no limit.
-    settings: any settings of the run, nested or with dots: {"replay.batch": 512, "world": {"N": 5}}. A parameter above
-    wins over the setting of the same meaning.
-    actors, copies: worker processes, and copies of the world that each steps in one batch.
-    threads, gpu: the learner's CPU threads, and whether it trains on CUDA.
-    lockstep: run all parts in this process in a fixed order: the same seed gives the same bits.
+    max_episode_steps: number of steps after which an episode is truncated; 0: no limit.
+    settings: any settings of the run, nested or with dots: {"replay.batch": 512, "world": {"N": 5}}. A parameter
+    overrides the setting of the same meaning.
+    actors, copies: number of worker processes, and of world copies that each worker steps in one batch.
+    threads, gpu: number of the learner's CPU threads, and whether it trains on CUDA.
+    lockstep: run everything in this process in a fixed order, so that the same seed gives the same bits.
     redis, redis_password_file, redis_ca_file, chunk_rows, audit, track, dashboard, dashboard_port: as the options.
-    episodes: episodes of the final evaluation; 0 = none. film: whether a film is made at the end.
-    progress: whether progress is shown on the standard error.
+    episodes: number of episodes of the final evaluation; 0: none. film: whether to make a film at the end.
+    progress: whether to show progress on the standard error.
 
-    Raises ConfigError for what cannot be used, before anything is started, and another ShoalError for a run that
-    failed. In the main thread Ctrl-C ends the run in seconds, with a checkpoint, and raises KeyboardInterrupt;
-    `Run(directory).resume()` continues it. Handlers of signals are the caller's again afterwards.
+    Raises ConfigError for invalid parameters, before anything is started, and another ShoalError for a failed run.
+    In the main thread Ctrl-C ends the run within seconds, with a checkpoint, and raises KeyboardInterrupt;
+    `Run(directory).resume()` continues it. Restores the caller's signal handlers.
 
     Example:
         >>> run = train("simple_spread", time="5m", actors=2, settings={"replay.batch": 512})
@@ -253,7 +253,7 @@ def train(
 
 
 class EvaluateOptions(TypedDict, total=False):
-    """Parameters of `evaluate` beside run and episodes."""
+    """Parameters of `evaluate` besides run and episodes."""
 
     seed: int
     within: Time
@@ -268,16 +268,17 @@ class EvaluateOptions(TypedDict, total=False):
 
 
 def evaluate(run: str | Path | Run, episodes: int | None = None, **options: Unpack[EvaluateOptions]) -> Evaluation:
-    """Plays whole episodes with a run's team, without exploration, and returns its figures.
+    """Plays whole episodes with a run's team, without exploration, and returns the evaluation.
 
-    Does what the command `shoal evaluate RUN` does, and leaves the result in the run's directory as the command does.
+    Equals the command `shoal evaluate RUN`, and like the command stores the result in the run's directory.
 
-    run: the run's directory, or the run. episodes: None = 1,000 in a batched world, elsewhere what fits into `within`.
-    seed: of the first episode; episode e has seed + e. within: seconds, or as in "60s".
-    fast: do not check the batched world's first episodes in mpe2. real: play all episodes in mpe2 itself.
-    sample: draw choices from the policy's softmax, as in training. dynamics: "legacy" = the original environment's.
-    processes, copies, max_episode_steps: 0 = as in training. progress: whether progress is shown on the standard error.
-    Raises ConfigError where there are no policies, and WorldError where the environment fails.
+    run: the run or its directory. episodes: number of episodes; None: 1,000 in a batched world, elsewhere as many as
+    fit into `within`.
+    seed: seed of the first episode; episode e has seed + e. within: duration in seconds, or as in "60s".
+    fast: skip the check of the first episodes in mpe2. real: play all episodes in mpe2 instead of the batched world.
+    sample: draw choices from the policy's softmax, as in training. dynamics: "legacy": those of the original MPE.
+    processes, copies, max_episode_steps: 0: as in training. progress: whether to show progress on the standard error.
+    Raises ConfigError if there are no policies, and WorldError if the environment fails.
 
     Example:
         >>> evaluate("runs/spread", episodes=100).return_mean
@@ -290,7 +291,7 @@ def evaluate(run: str | Path | Run, episodes: int | None = None, **options: Unpa
     config = _convert(values, EvaluateConfig)
     refuse_contradictions(config)
     directory = _run_directory(run.directory if isinstance(run, Run) else run)
-    with _same_environment():
+    with _restored_environment():
         return evaluate_run(directory, config, screen=_screen(progress=progress))
 
 
@@ -317,7 +318,7 @@ def check(
     """
     return check_from_python(
         world,
-        _sections(settings or {}),
+        _settings_by_section(settings or {}),
         seconds=_seconds(seconds),
         max_episode_steps=max_episode_steps,
         seed=seed,
@@ -326,15 +327,15 @@ def check(
 
 
 def _train(scenario: str, parameters: Mapping[str, Any]) -> Run:
-    """Trains with parameters of `train`, None for those that were not given."""
+    """Trains with the given parameters of `train`; None means that a parameter was not given."""
     given = {name: value for name, value in parameters.items() if value is not None}
     launch = {name: value for name, value in given.items() if name in ResumeOptions.__annotations__}
-    settings, progress, film = (given.pop(name, usual) for name, usual in _NOT_OPTIONS.items())
+    settings, progress, film = (given.pop(name, usual) for name, usual in _PARAMETERS_WITHOUT_OPTION.items())
     config, options = _configs({**given, "no_film": not film})
     session = TrainingSession(config, _screen(progress=progress))
-    directory = session.open(scenario, options, _sections(settings))
+    directory = session.open(scenario, options, _settings_by_section(settings))
     try:
-        with session.stop.signals(), _same_environment(), _logging_into(directory, lockstep=config.lockstep):
+        with session.stop.signals(), _restored_environment(), _logging_into(directory, lockstep=config.lockstep):
             if session.train():
                 if config.episodes != 0:
                     session.evaluate(lambda _: None)
@@ -344,7 +345,7 @@ def _train(scenario: str, parameters: Mapping[str, Any]) -> Run:
     if session.stop.signal == signal.SIGINT:
         raise KeyboardInterrupt
     if session.stop.signal:
-        signal.raise_signal(session.stop.signal)  # for the caller's own handler
+        signal.raise_signal(session.stop.signal)  # for the caller's handler
     if session.problem:
         warnings.warn(f"{directory.path} is trained but could not be evaluated: {session.problem}", stacklevel=3)
     trained = Run(directory.path)
@@ -353,7 +354,7 @@ def _train(scenario: str, parameters: Mapping[str, Any]) -> Run:
 
 
 def _configs(given: dict[str, Any]) -> tuple[TrainConfig, RunOptions]:
-    """Returns the structs that the command line would have made of these values; ConfigError names a wrong one."""
+    """Returns the config structs of the given values, as the command line does; ConfigError names an invalid value."""
     given = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
     if "time" in given:
         given["time"] = _seconds(given["time"])
@@ -377,8 +378,8 @@ def _seconds(time: Time) -> float:
         raise ConfigError(f"time = {e.message}") from e
 
 
-def _sections(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns settings as sections; keys with dots are taken apart."""
+def _settings_by_section(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns settings as nested sections; splits keys at their dots."""
     sections: dict[str, Any] = {}
     for path, value in settings.items():
         *parents, key = path.split(".")
@@ -386,7 +387,7 @@ def _sections(settings: Mapping[str, Any]) -> dict[str, Any]:
         for parent in parents:
             table = table.setdefault(parent, {})
             if not isinstance(table, dict):
-                raise ConfigError(f"settings: {path} = {value!r}, but {parent} also has a value; remove one of the two")
+                raise ConfigError(f"settings: {path} = {value!r}, but {parent} also has a value. Remove one of them.")
         if isinstance(value, Mapping) and isinstance(table.get(key), dict):
             table[key] |= value
         else:
@@ -395,10 +396,10 @@ def _sections(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _screen(*, progress: bool) -> Console:
-    """Returns where progress is shown: a live table in the terminal of a main thread, else lines."""
+    """Returns the console for progress: it shows a live table in a main thread with a terminal, otherwise lines."""
     if not progress:
         return Console(file=io.StringIO(), markup=False, emoji=False, force_terminal=False, force_jupyter=False)
-    # A live table takes over the terminal, which is the main thread's.
+    # The terminal belongs to the main thread, so that other threads print lines.
     is_main = threading.current_thread() is threading.main_thread()
     return Console(
         stderr=True, markup=False, emoji=False, force_jupyter=False, force_terminal=None if is_main else False
@@ -408,21 +409,21 @@ def _screen(*, progress: bool) -> Console:
 def _run_directory(run: str | Path) -> RunDirectory:
     directory = RunDirectory(run)
     if directory.path.is_file():
-        raise ConfigError(f"{run} is a file; name the run's directory, {directory.path.parent}")
-    _ = directory.run  # ConfigError where there is no run
+        raise ConfigError(f"{run} is a file. Pass the directory of its run, as in {directory.path.parent}.")
+    _ = directory.run  # raises ConfigError if there is no run
     return directory
 
 
 def _recorded_launch(directory: RunDirectory) -> Mapping[str, Any]:
-    """Returns how `machine.json` says that a run was started last."""
+    """Returns the launch settings of the last start, from `machine.json`."""
     launch = read_machine(directory).get("launch", {})
-    return {name: launch[name] for name in _LAUNCH if name in launch}
+    return {name: launch[name] for name in _LAUNCH_SETTINGS if name in launch}
 
 
 @contextlib.contextmanager
-def _same_environment() -> Iterator[None]:
-    """Restores the variables that libraries set in the block, when they are imported there."""
-    before = {name: os.environ.get(name) for name in _SET_BY_LIBRARIES}
+def _restored_environment() -> Iterator[None]:
+    """Restores the environment variables that libraries set if they are imported in the block."""
+    before = {name: os.environ.get(name) for name in _LIBRARY_VARIABLES}
     try:
         yield
     finally:
@@ -435,9 +436,9 @@ def _same_environment() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _logging_into(directory: RunDirectory, *, lockstep: bool) -> Iterator[None]:
-    """Sends what Shoal logs in this process into the run's log; the caller's log receives warnings only.
+    """Writes Shoal's log of a lockstep run to the run's directory; the caller's log receives warnings only.
 
-    The processes of other runs have separate logs.
+    Other runs have processes with separate logs.
     """
     if not lockstep:
         yield
@@ -445,8 +446,8 @@ def _logging_into(directory: RunDirectory, *, lockstep: bool) -> Iterator[None]:
     directory.logs.mkdir(exist_ok=True)
     file = logging.FileHandler(directory.logs / "lockstep.log")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-    handlers = (file, _Warnings(logging.WARNING))
-    loggers = [logging.getLogger(name) for name in OWN]
+    handlers = (file, _RootLogHandler(logging.WARNING))
+    loggers = [logging.getLogger(name) for name in PACKAGES]
     before = [(logger.level, logger.propagate) for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.INFO)
@@ -464,9 +465,9 @@ def _logging_into(directory: RunDirectory, *, lockstep: bool) -> Iterator[None]:
         file.close()
 
 
-class _Warnings(logging.Handler):
-    """Passes records on to the caller's log."""
+class _RootLogHandler(logging.Handler):
+    """Forwards records to the caller's log."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hands a record to the root logger."""
+        """Forwards a record to the handlers of the root logger."""
         logging.getLogger().callHandlers(record)

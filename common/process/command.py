@@ -221,9 +221,9 @@ def _lasting_error(error: SystemExit | OSError) -> str:
     if isinstance(error, SystemExit):
         if traceback.extract_tb(error.__traceback__)[-1].filename == click.core.__file__:
             return ""  # click ends a command whose output was closed
-        # An environment or a library raised it; Shoal's commands never do. Its code 0 would look like success.
+        # Shoal's commands never call sys.exit, so an environment or a library did. Its code 0 would look like success.
         frames = "".join(traceback.format_tb(error.__traceback__)[-2:]).rstrip()
-        return f"foreign code called sys.exit({error.code!r})\n{frames}"
+        return f"the environment or a library called sys.exit({error.code!r}); raise an exception instead:\n{frames}"
     if error.errno not in _DISK_ERRORS:
         return ""
     path = error.filename or "a file"

@@ -29,6 +29,6 @@ def quantiles(histogram: str) -> list[Query]:
     return [Query(quantile(0.5, histogram), "{{run}} median"), Query(quantile(0.99, histogram), "{{run}} p99")]
 
 
-def chosen(expr: str) -> str:
+def selected(expr: str) -> str:
     """Returns the series of an expression for the selected roles and instances."""
     return f'({expr}) and on (job, instance) shoal_build_info{{role=~"$role", instance=~"$instance"}}'

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from deploy.grafana.expressions import chosen, rate
-from deploy.grafana.panels import Json, Panel, Query, Row, choice, dashboard
+from deploy.grafana.expressions import rate, selected
+from deploy.grafana.panels import Json, Panel, Query, Row, dashboard, label_variable
 
 NOW = Row(
     "Now",
@@ -18,10 +18,10 @@ NOW = Row(
         ),
         Panel(
             "Actors' workers",
-            "Workers that run, and workers configured.",
+            "Workers that run, and workers that are configured.",
             [
-                Query(f"sum({chosen('shoal_actor_workers_alive')})", "running"),
-                Query(f"sum({chosen('shoal_actor_workers')})", "wanted"),
+                Query(f"sum({selected('shoal_actor_workers_alive')})", "running"),
+                Query(f"sum({selected('shoal_actor_workers')})", "configured"),
             ],
             "none",
             "stat",
@@ -29,7 +29,7 @@ NOW = Row(
         ),
         Panel(
             "Alerts",
-            "Alerts that fire now. docs/runbook.md has a section for each.",
+            "Firing alerts. docs/runbook.md has a section for each.",
             [Query('count(ALERTS{alertname=~"Shoal.*", alertstate="firing"}) or vector(0)', "firing")],
             "none",
             "stat",
@@ -49,71 +49,71 @@ PROCESSES = Row(
             width=16,
         ),
         Panel(
-            "Answers Prometheus",
-            "1 = yes.",
+            "Scrape succeeds",
+            "1 if the process answered Prometheus' last scrape, else 0.",
             [Query('up{job=~"actor|learner|replay", instance=~"$instance"}', "{{job}} {{instance}}")],
             "none",
             options={"min": 0, "max": 1},
         ),
         Panel(
             "Starts of processes",
-            "In the last fifteen minutes; every step is a restart.",
-            [Query(chosen("changes(process_start_time_seconds[15m])"), "{{job}} {{instance}}")],
+            "Starts in the last fifteen minutes; each increase is a restart.",
+            [Query(selected("changes(process_start_time_seconds[15m])"), "{{job}} {{instance}}")],
             "none",
         ),
         Panel(
             "Restarts of workers",
-            "In the last fifteen minutes; the reasons are in the node's log.",
-            [Query(chosen("increase(shoal_actor_worker_restarts_total[15m])"), "{{instance}}")],
+            "Restarts in the last fifteen minutes; the node's log contains the reasons.",
+            [Query(selected("increase(shoal_actor_worker_restarts_total[15m])"), "{{instance}}")],
             "none",
         ),
         Panel(
             "Workers that do not run",
             "Configured workers that wait for their restart.",
-            [Query(chosen("shoal_actor_workers - shoal_actor_workers_alive"), "{{instance}}")],
+            [Query(selected("shoal_actor_workers - shoal_actor_workers_alive"), "{{instance}}")],
             "none",
         ),
     ],
 )
 
 MACHINES = Row(
-    "What they take",
+    "Resources",
     [
         Panel(
             "Memory",
-            "Private memory, workers included.",
-            [Query(chosen("shoal_memory_bytes"), "{{job}} {{instance}}")],
+            "Private memory of the process and its workers.",
+            [Query(selected("shoal_memory_bytes"), "{{job}} {{instance}}")],
             "bytes",
         ),
         Panel(
-            "Memory, share of the limit",
+            "Memory, fraction of the limit",
             "Fraction of the limit of the container or machine. At 1 the kernel kills the process.",
-            [Query(chosen("shoal_memory_bytes / shoal_memory_limit_bytes"), "{{job}} {{instance}}")],
+            [Query(selected("shoal_memory_bytes / shoal_memory_limit_bytes"), "{{job}} {{instance}}")],
             "percentunit",
             options={"min": 0, "max": 1},
         ),
         Panel(
-            "Memory on GPUs",
+            "GPU memory",
             "Memory that torch has allocated.",
-            [Query(chosen("shoal_learner_gpu_memory_bytes"), "{{instance}}")],
+            [Query(selected("shoal_learner_gpu_memory_bytes"), "{{instance}}")],
             "bytes",
         ),
         Panel(
             "CPU cores in use",
-            "Workers included.",
-            [Query(chosen(rate("shoal_cpu_seconds_total")), "{{job}} {{instance}}")],
+            "CPU cores used by the process and its workers.",
+            [Query(selected(rate("shoal_cpu_seconds_total")), "{{job}} {{instance}}")],
             "none",
         ),
         Panel(
-            "Open files, share of the limit",
+            "Open files, fraction of the limit",
             "At 1 the process cannot open connections.",
-            [Query(chosen("process_open_fds / process_max_fds"), "{{job}} {{instance}}")],
+            [Query(selected("process_open_fds / process_max_fds"), "{{job}} {{instance}}")],
             "percentunit",
         ),
         Panel(
-            "Turns of the replay server's loop",
+            "Iterations of the replay server's loop",
             "99th percentile of the duration of one iteration. The server answers no peer during an iteration.",
-            [Query(f"histogram_quantile(0.99, {chosen(rate('shoal_replay_turn_seconds_bucket'))})", "{{instance}}")],
+            [Query(f"histogram_quantile(0.99, {selected(rate('shoal_replay_turn_seconds_bucket'))})", "{{instance}}")],
             "s",
         ),
     ],
@@ -124,70 +124,70 @@ QUEUES = Row(
     [
         Panel(
             "Chunks not acknowledged",
-            "At most eight per worker.",
-            [Query(chosen("shoal_actor_chunks_unacknowledged"), "{{instance}}")],
+            "Chunks that were sent and not acknowledged; at most eight per worker.",
+            [Query(selected("shoal_actor_chunks_unacknowledged"), "{{instance}}")],
         ),
         Panel(
-            "Chunks Redis does not have",
-            "Grows while Redis is slow or rejects chunks. Actors wait from 64 MiB on.",
-            [Query(chosen("shoal_replay_uncommitted_chunks"), "{{instance}}")],
+            "Chunks not committed to Redis",
+            "Grows while Redis is slow or rejects chunks. From 64 MiB on, actors wait.",
+            [Query(selected("shoal_replay_uncommitted_chunks"), "{{instance}}")],
         ),
         Panel(
-            "Peers of the replay",
-            "Peers with a valid lease. Each worker is one peer.",
-            [Query(chosen("shoal_replay_peers"), "{{instance}} {{role}}s")],
+            "Peers of the replay server",
+            "Peers with a valid lease. Each actor worker is one peer.",
+            [Query(selected("shoal_replay_peers"), "{{instance}} {{role}}s")],
             "none",
         ),
     ],
 )
 
 ERRORS = Row(
-    "What goes wrong",
+    "Errors",
     [
         Panel(
-            "Messages the replay turned away",
-            "Per second, by reason. Investigate anything but 0.",
-            [Query(chosen(rate("shoal_replay_rejected_total")), "{{instance}} {{reason}}")],
+            "Messages rejected by the replay server",
+            "Messages per second, by reason. Investigate any value above 0.",
+            [Query(selected(rate("shoal_replay_rejected_total")), "{{instance}} {{reason}}")],
         ),
         Panel(
             "Redis",
             "Failed commits per second, each retried. up: 1 while Redis accepts chunks.",
             [
-                Query(chosen(rate("shoal_replay_redis_errors_total")), "{{instance}} errors"),
-                Query(chosen("shoal_replay_redis_up"), "{{instance}} up"),
+                Query(selected(rate("shoal_replay_redis_errors_total")), "{{instance}} errors"),
+                Query(selected("shoal_replay_redis_up"), "{{instance}} up"),
             ],
         ),
         Panel(
-            "Chunks sent twice",
-            "Per second: sent again by actors, and already stored by the replay. Connections are being lost.",
+            "Chunks sent again",
+            "Chunks per second that actors sent again, and that had already arrived. Above 0, connections are lost.",
             [
-                Query(chosen(rate("shoal_actor_chunks_resent_total")), "{{instance}} sent again"),
-                Query(chosen(rate("shoal_replay_duplicate_chunks_total")), "{{instance}} duplicates"),
+                Query(selected(rate("shoal_actor_chunks_resent_total")), "{{instance}} sent again"),
+                Query(selected(rate("shoal_replay_duplicate_chunks_total")), "{{instance}} duplicates"),
             ],
         ),
         Panel(
-            "Refused at the ends",
-            "Per second: weights rejected by actors, and batches with non-finite numbers rejected by the learner.",
+            "Weights and batches rejected",
+            "Per second: weights that actors rejected, and batches with non-finite numbers that the learner rejected.",
             [
-                Query(chosen(rate("shoal_actor_weights_rejected_total")), "{{instance}} weights"),
-                Query(chosen(rate("shoal_learner_batches_rejected_total")), "{{instance}} batches"),
+                Query(selected(rate("shoal_actor_weights_rejected_total")), "{{instance}} weights"),
+                Query(selected(rate("shoal_learner_batches_rejected_total")), "{{instance}} batches"),
             ],
         ),
         Panel(
             "Late priorities",
-            "Per second: TD errors of transitions that were overwritten meanwhile. Prioritised sampling only.",
-            [Query(chosen(rate("shoal_replay_late_priorities_total")), "{{instance}}")],
+            "TD errors per second whose transitions were already overwritten. Prioritised sampling only.",
+            [Query(selected(rate("shoal_replay_late_priorities_total")), "{{instance}}")],
         ),
         Panel(
             "Lost chunks",
             "Chunks found damaged or missing in Redis when the replay server started.",
-            [Query(chosen("shoal_replay_recovery_skipped_chunks"), "{{instance}}")],
+            [Query(selected("shoal_replay_recovery_skipped_chunks"), "{{instance}}")],
             "none",
         ),
         Panel(
             "Recovery",
             "Time that the replay server took to read its transitions from Redis when it started.",
-            [Query(chosen("shoal_replay_recovery_seconds"), "{{instance}}")],
+            [Query(selected("shoal_replay_recovery_seconds"), "{{instance}}")],
             "s",
         ),
     ],
@@ -196,8 +196,8 @@ ERRORS = Row(
 
 def fleet_board() -> Json:
     """Returns the dashboard."""
-    role = choice("role", "Role", "label_values(shoal_build_info, role)")
-    instance = choice("instance", "Instance", 'label_values(shoal_build_info{role=~"$role"}, instance)')
+    role = label_variable("role", "Role", "label_values(shoal_build_info, role)")
+    instance = label_variable("instance", "Instance", 'label_values(shoal_build_info{role=~"$role"}, instance)')
     return dashboard(
         "shoal-fleet",
         "Shoal: fleet",

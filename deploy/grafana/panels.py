@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 DATASOURCE_UID = "shoal-prometheus"
-"""Uid of the data source in provisioning/datasources; each dashboard can select another one at its top."""
+"""Uid of the data source in provisioning/datasources. Each dashboard has a variable that selects another one."""
 _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 _WIDTH, _HEIGHT = 24, 8
 
@@ -66,7 +66,7 @@ def dashboard(uid: str, title: str, description: str, variables: Iterable[Json],
     }
 
 
-def choice(name: str, label: str, query: str) -> Json:
+def label_variable(name: str, label: str, query: str) -> Json:
     """Returns a variable that selects values of a label; all are selected by default."""
     return {
         "type": "query",

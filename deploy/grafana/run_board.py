@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deploy.grafana.expressions import by_run, quantiles, rate
-from deploy.grafana.panels import Json, Panel, Query, Row, choice, dashboard
+from deploy.grafana.panels import Json, Panel, Query, Row, dashboard, label_variable
 
 _FRACTIONS = {"custom": {"fillOpacity": 60, "stacking": {"mode": "normal"}}, "min": 0, "max": 1}
 
@@ -38,19 +38,19 @@ NOW = Row(
             "Updates a second",
             by_run(rate("shoal_learner_updates_total")),
             "none",
-            "Of all agents together.",
+            "Updates per second. One update is a gradient step of all critics.",
         ),
         stat(
             "Samples per insert",
             by_run("shoal_replay_samples_per_insert", how="avg"),
             "none",
-            "Since the warm-up. The graph below shows the target.",
+            "Realised ratio since the end of the warm-up. The graph below shows the target.",
         ),
         stat(
             "Last checkpoint",
             AGE_OF_CHECKPOINT,
             "s",
-            "Age: what a killed learner would lose.",
+            "Age of the last checkpoint: the training that a killed learner would lose.",
         ),
     ],
 )
@@ -65,7 +65,7 @@ LEARNING = Row(
         ),
         Panel(
             "Return, agent by agent",
-            "If one agent is far behind its peers, check its observations and rewards.",
+            "Mean by agent. If one agent's return is far below the others', check its observations and rewards.",
             [Query(by_run("shoal_replay_agent_episode_return", "agent", how="avg"), "{{run}} {{agent}}")],
         ),
         Panel(
@@ -85,15 +85,15 @@ LEARNING = Row(
         ),
         Panel(
             "Gradient norms",
-            "Largest over agents, before clipping. Always above the clip: every step has the clip's length.",
+            "Maximum over agents, before clipping. If it always exceeds the clipping norm, every step is clipped.",
             [
                 Query(by_run("shoal_learner_critic_gradient_norm", how="max"), "{{run}} critic"),
                 Query(by_run("shoal_learner_policy_gradient_norm", how="max"), "{{run}} policy"),
             ],
         ),
         Panel(
-            "Size of inputs",
-            "Largest over agents, root mean square. Beyond 100 or below 0.01: scale the observation, or reward_scale.",
+            "Size of observations and rewards",
+            "Root mean square, maximum over agents. Beyond 0.01 to 100, scale observations, or set reward_scale.",
             [
                 Query(by_run("shoal_learner_observation_size", how="max"), "{{run}} observation"),
                 Query(by_run("shoal_learner_reward_size", how="max"), "{{run}} reward"),
@@ -107,7 +107,7 @@ THROUGHPUT = Row(
     [
         Panel(
             "Environment steps a second",
-            "Collected by actors, and stored by the replay. They differ only while connections are lost.",
+            "Steps collected by actors, and stored by the replay server. They differ only while connections are lost.",
             [
                 Query(by_run(rate("shoal_actor_env_steps_total")), "{{run}} collected"),
                 Query(INSERTED, "{{run}} stored"),
@@ -115,24 +115,29 @@ THROUGHPUT = Row(
         ),
         Panel(
             "Updates a second",
-            "Updates of all agents.",
+            "Updates per second. One update is a gradient step of all critics.",
             [Query(by_run(rate("shoal_learner_updates_total")), "{{run}}")],
         ),
         Panel(
             "Samples a second",
-            "Transitions learnt from; repeated ones count each time.",
+            "Transitions in sampled batches; a transition counts each time it is sampled.",
             [Query(by_run(rate("shoal_learner_samples_total")), "{{run}}")],
         ),
-        Panel("Time of one update", "Median and 99th percentile.", quantiles("shoal_learner_update_seconds"), "s"),
         Panel(
-            "Chunk until acknowledged",
-            "Time from collection until the chunk is durable: what a killed worker loses.",
+            "Time of one update",
+            "Median and 99th percentile of the duration of one update.",
+            quantiles("shoal_learner_update_seconds"),
+            "s",
+        ),
+        Panel(
+            "Time until a chunk is acknowledged",
+            "Time from collection until the chunk is durable. A killed worker can lose chunks of this age.",
             quantiles("shoal_actor_chunk_ack_seconds"),
             "s",
         ),
         Panel(
-            "From actors to the replay",
-            "Bytes of transitions.",
+            "Traffic from actors to the replay server",
+            "Bytes of transitions per second.",
             [Query(by_run(rate("shoal_actor_chunk_bytes_total")), "{{run}}")],
             "Bps",
         ),
@@ -153,7 +158,7 @@ RATIO = Row(
         ),
         Panel(
             "How far the learner is behind",
-            "In samples. Actors wait at the upper bound, the learner at the lower bound.",
+            "Samples behind the target. Actors wait at the upper bound, the learner at the lower bound.",
             [
                 Query(by_run("shoal_replay_rate_limiter_error_samples"), "{{run}} behind"),
                 Query(by_run("shoal_replay_rate_limiter_upper_bound_samples"), "{{run}} actors wait"),
@@ -162,7 +167,7 @@ RATIO = Row(
         ),
         Panel(
             "Transitions in the replay",
-            "Sampling starts at the minimum size. At the capacity the oldest transitions are overwritten.",
+            "Sampling starts at the minimum size. At the capacity, new transitions overwrite the oldest.",
             [
                 Query(by_run("shoal_replay_transitions"), "{{run}} stored"),
                 Query(by_run("shoal_replay_min_size_transitions"), "{{run}} minimum"),
@@ -171,12 +176,12 @@ RATIO = Row(
         ),
         Panel(
             "Policy lag",
-            "Versions between the newest weights and those a chunk was collected with.",
+            "Versions between the newest weights and the weights that a chunk was collected with.",
             quantiles("shoal_replay_policy_lag_versions"),
         ),
         Panel(
             "Age of weights at actors",
-            "Longest time since a worker received a broadcast. Over 6 s, broadcasts do not arrive.",
+            "Longest time since a worker received a broadcast. Above 6 s, broadcasts do not arrive.",
             [Query(by_run("shoal_actor_weights_age_seconds", how="max"), "{{run}}")],
             "s",
         ),
@@ -195,8 +200,8 @@ WAITS = Row(
     "Who waits for whom",
     [
         Panel(
-            "What actors' workers do",
-            "Fractions of their time. Waiting for credit is normal: the learner is the bottleneck.",
+            "Time of the actor workers",
+            "Fractions of the workers' time. Waiting for credit is normal: the learner is the bottleneck.",
             [
                 Query(
                     f"{by_run(rate('shoal_actor_collecting_seconds_total'))} / on (run) {WORKERS}", "{{run}} collecting"
@@ -211,8 +216,8 @@ WAITS = Row(
             options=_FRACTIONS,
         ),
         Panel(
-            "What the learner does",
-            "Fractions of its time. The rest is publishing, saving, logging, and waits of less than 0.1 s.",
+            "Time of the learner",
+            "Fractions of the learner's time. The rest is publishing, saving, logging, and waits of less than 0.1 s.",
             [
                 Query(by_run(rate("shoal_learner_update_seconds_sum"), how="avg"), "{{run}} updating"),
                 Query(by_run(rate("shoal_learner_waiting_seconds_total"), how="avg"), "{{run}} waiting for batches"),
@@ -222,15 +227,15 @@ WAITS = Row(
             options=_FRACTIONS,
         ),
         Panel(
-            "What the replay holds back",
-            "Fraction of the time in which a side had to wait, by cause.",
+            "Blocked time",
+            "Fraction of the time in which actors or the learner had to wait, by cause.",
             [Query(by_run(rate("shoal_replay_blocked_seconds_total"), "side", "cause"), "{{run}} {{side}}: {{cause}}")],
             "percentunit",
             width=12,
         ),
         Panel(
             "Standstill",
-            "Time since a waiting side last made progress. Over 10 s it is logged, over 60 s it raises an alert.",
+            "Time without progress of a waiting side. Above 10 s it is logged, above 60 s an alert fires.",
             [
                 Query(
                     by_run("shoal_replay_standstill_seconds", "side", "cause", how="max"),
@@ -246,10 +251,15 @@ WAITS = Row(
 DURABILITY = Row(
     "Durability",
     [
-        Panel("Commits to Redis", "Median and 99th percentile.", quantiles("shoal_replay_redis_commit_seconds"), "s"),
+        Panel(
+            "Commits to Redis",
+            "Median and 99th percentile of the duration of one group commit.",
+            quantiles("shoal_replay_redis_commit_seconds"),
+            "s",
+        ),
         Panel(
             "Chunks in flight",
-            "Unacknowledged: pending at the actors. Uncommitted: in the replay's memory until Redis stores them.",
+            "Unacknowledged: pending at the actors. Uncommitted: at the replay server, not yet stored in Redis.",
             [
                 Query(by_run("shoal_actor_chunks_unacknowledged"), "{{run}} unacknowledged"),
                 Query(by_run("shoal_replay_uncommitted_chunks"), "{{run}} uncommitted"),
@@ -257,13 +267,13 @@ DURABILITY = Row(
         ),
         Panel(
             "Age of the last checkpoint",
-            "Training that a killed learner would lose.",
+            "Time since the last checkpoint: the training that a killed learner would lose.",
             [Query(AGE_OF_CHECKPOINT, "{{run}}")],
             "s",
         ),
         Panel(
-            "Time to write a checkpoint",
-            "Median and 99th percentile. Training waits for it.",
+            "Duration of writing a checkpoint",
+            "Median and 99th percentile. Training pauses while a checkpoint is written.",
             quantiles("shoal_learner_checkpoint_seconds"),
             "s",
         ),
@@ -277,6 +287,6 @@ def run_board() -> Json:
         "shoal-run",
         "Shoal: run",
         "Learning, throughput, the ratio of samples to inserts, age of weights, and waits.",
-        [choice("run", "Run", "label_values(shoal_run_info, run)")],
+        [label_variable("run", "Run", "label_values(shoal_run_info, run)")],
         [NOW, LEARNING, THROUGHPUT, RATIO, WAITS, DURABILITY],
     )

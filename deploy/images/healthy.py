@@ -1,8 +1,8 @@
 #!/opt/shoal/bin/python -IS
 """Checks whether this container's process is alive (/healthz) and ready (/readyz); exits with code 1 if not.
 
-`docker inspect` shows the output of the last checks: the reason that the process gives. The check runs every few
-seconds in every container, so it imports little: with http.client it would take three times as long.
+`docker inspect` shows the output of the last checks, which contains the reason that the process reports. The check runs
+every few seconds in every container, so it imports little: with http.client it would take three times as long.
 """
 
 import os

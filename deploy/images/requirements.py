@@ -1,6 +1,6 @@
-"""Prints the requirements in pyproject.toml, one a line: the project's dependencies and those of extras.
+"""Prints the requirements in pyproject.toml, one per line: the project's dependencies and those of the named extras.
 
-An image installs them before it copies Shoal's code, so that a change of the code does not install them again.
+An image installs the requirements before it copies Shoal's code, so that a change of code does not reinstall them.
 
 Usage: python requirements.py EXTRA ...      in the directory of pyproject.toml
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def requirements(project: dict[str, Any], extras: Iterable[str]) -> Iterator[str]:
-    """Yields the requirements of extras; for an extra that consists of others (`name[a,b]`), theirs."""
+    """Yields the requirements of extras. Resolves extras that consist of other extras (`name[a,b]`)."""
     for extra in extras:
         for requirement in project["optional-dependencies"][extra]:
             others = re.fullmatch(rf"{project['name']}\[(.*)\]", requirement)

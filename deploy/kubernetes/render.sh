@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Renders overlays and add-ons to plain YAML, for clusters where `kubectl apply -k` is not wanted, and Prometheus' rules
-# to the object that its operator reads.
+# Renders the overlays and add-ons to plain YAML in rendered/, for use without kustomize, and converts Prometheus' rules to
+# a PrometheusRule of the Prometheus operator.
 set -euo pipefail
 cd "$(dirname "$0")"
 kubectl=../../.venv/bin/kubectl

@@ -1,4 +1,4 @@
-"""Settings of `shoal train`."""
+"""The options of `shoal train`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from common.errors import ConfigError
 from learner_node.config import Track
 
 PRESET_PROCESSES = {"seed": {"actors": 1, "copies": 4}}
-"""Defaults of this command's options that a preset changes, in addition to the settings of the run."""
+"""Defaults of this command's options that a preset changes, in addition to the run's settings."""
 
 
 class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,7 +68,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def lockstep_options(self) -> str:
-        """Options that a lockstep run must be resumed with."""
+        """The options with which a lockstep run must be resumed."""
         chunks = "" if self.chunk_rows == TrainConfig().chunk_rows else f" --chunk-rows {self.chunk_rows}"
         return f"--lockstep --actors {self.actors} --copies {self.copies}{chunks} --threads {self.threads}"
 
@@ -76,14 +76,14 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Raises ConfigError for options that `--lockstep` does not support."""
         if self.gpu:
             raise ConfigError(
-                "--lockstep does not support --gpu: sums on a GPU are not reproducible bit for bit; omit one of them"
+                "--lockstep does not support --gpu: sums on a GPU are not reproducible bit for bit; omit one of them."
             )
         if self.audit:
             raise ConfigError(
-                "--lockstep does not support --audit: no chunk is sent that could be lost; omit one of them"
+                "--lockstep does not support --audit: it sends no chunks that could be lost; omit one of them."
             )
         if self.redis not in ("embedded", "none"):
             raise ConfigError(
                 "--lockstep does not support a --redis URL: it stores transitions in this process and in the run's "
-                "directory; omit one of them"
+                "directory; omit one of them."
             )

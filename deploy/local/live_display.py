@@ -1,4 +1,4 @@
-"""Shows a run while it trains: a live table on a terminal, a line every ten seconds elsewhere."""
+"""The display of a run while it trains: a live table on a terminal, a line every ten seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from rich.text import Text
 
 from common.process.durations import format_duration
 from common.wire.messages import LearnerReport, Status
-from learner_node.run_checks.inputs import first_words
+from learner_node.run_checks.inputs import remark_key
 
 LINE_PERIOD_S = 10.0
 MAX_BUSY_SHOWN = 2
+"""Maximum number of busy actors that are shown with their activity."""
 SILENT_S = 10.0
-"""A learner reports once a second; after this time without a report its activity is unknown."""
+"""After this time [s] without a report (normally one each second), the learner's activity is unknown."""
 STALL_S = 60.0
-"""Actors that have waited longer for the learner are shown as waiting, not as held to the ratio."""
-_AT_THE_RATIO = re.compile(r"actors waiting for the learner: \S+( \S)? samples behind \((\d+) s\)")
-"""A wait in `Status.waiting` that holds actors to the ratio of samples to inserts."""
+"""Actors that have waited longer [s] for the learner are shown as waiting, not as limited by the ratio."""
+_RATE_LIMITED = re.compile(r"actors waiting for the learner: \S+( \S)? samples behind \((\d+) s\)")
+"""Matches a wait in `Status.waiting` that is the normal effect of the rate limiter."""
 
 
 class Display(Protocol):
@@ -34,7 +35,7 @@ class Display(Protocol):
     def show(self, status: Status | None, problems: Sequence[str]) -> None:
         """Shows the newest status, None if the replay server does not answer, and the problems of processes."""
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Prints a text immediately, such as a failure with its details."""
 
     def close(self) -> None:
@@ -61,7 +62,7 @@ class LiveTable:
         left_s = self._left(status, now)
         self._live.update(draw(self._title, status, problems, now - self._started_at, left_s))
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Prints above the table."""
         self._live.console.print(Text(text, style="yellow"), soft_wrap=True)
 
@@ -88,8 +89,8 @@ class LineDisplay:
                 self._print(problem)
         self._problems = list(problems)
         for warning in status.learner.warnings if status and status.learner else ():
-            # The numbers in a warning may change; its first words do not.
-            if (subject := first_words(warning)) not in self._warned:
+            # A repeated warning may contain other numbers, but it starts with the same words.
+            if (subject := remark_key(warning)) not in self._warned:
                 self._warned.add(subject)
                 self._print(f"warning: {warning}")
         left = time_left_text(self._left(status, time.monotonic()))
@@ -102,12 +103,12 @@ class LineDisplay:
         if status.learner is None:
             self._print("waiting for the learner to start")
             return
-        shown = [(name, value) for name, value in rows(status) if name not in ("waiting", "pace", "warning")]
-        waits = [_ratio_text(status) if _is_at_the_ratio(wait) else wait for wait in status.waiting]
+        shown = [(name, value) for name, value in status_rows(status) if name not in ("waiting", "pace", "warning")]
+        waits = [_rate_limited_text(status) if _is_rate_limited(wait) else wait for wait in status.waiting]
         line = ", ".join(f"{name} {value}" for name, value in shown) + left
         self._print("; ".join([line, *waits]))
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Prints a text with the elapsed time."""
         self._print(text)
 
@@ -159,15 +160,15 @@ def draw(
             table.add_row(
                 Text("budget", style="dim"), ProgressBar(total=1.0, completed=status.learner.progress, width=40)
             )
-        for name, value in rows(status):
-            # Text, not markup: messages of an environment may contain brackets.
+        for name, value in status_rows(status):
+            # Text, not markup, because messages of an environment may contain brackets.
             table.add_row(Text(name, style="dim"), Text(value))
         parts.append(table)
     parts.extend(Text(problem, style="yellow") for problem in problems)
     return Group(*parts)
 
 
-def rows(status: Status) -> list[tuple[str, str]]:
+def status_rows(status: Status) -> list[tuple[str, str]]:
     """Returns the rows that show a status: names and values as text."""
     learner = status.learner
     shown = [
@@ -188,9 +189,9 @@ def rows(status: Status) -> list[tuple[str, str]]:
     shown += _learner_rows(status)
     if learner and learner.last_checkpoint_s >= 0:
         shown.append(("checkpoint", f"{learner.last_checkpoint_s:.0f} s ago"))
-    if any(_is_at_the_ratio(wait) for wait in status.waiting):
-        shown.append(("pace", _ratio_text(status)))
-    if waits := [wait for wait in status.waiting if not _is_at_the_ratio(wait)]:
+    if any(_is_rate_limited(wait) for wait in status.waiting):
+        shown.append(("pace", _rate_limited_text(status)))
+    if waits := [wait for wait in status.waiting if not _is_rate_limited(wait)]:
         shown.append(("waiting", "\n".join(waits)))
     if learner and learner.warnings:
         shown.append(("warning", "\n".join(learner.warnings)))
@@ -203,25 +204,25 @@ def rows(status: Status) -> list[tuple[str, str]]:
 
 
 def _actors(status: Status) -> str:
-    """Returns the number of actors, and what slows some of them down."""
+    """Returns the number of actors, and the activity of busy ones."""
     busy = [f"{actor.actor}: {actor.doing}" for actor in status.actors if actor.doing]
     more = [f"{len(busy) - MAX_BUSY_SHOWN} more"] if len(busy) > MAX_BUSY_SHOWN else []
     return "; ".join([str(status.actor_count), *busy[:MAX_BUSY_SHOWN], *more])
 
 
-def _is_at_the_ratio(wait: str) -> bool:
-    """Returns whether a wait is the normal one: the learner is the bottleneck, and actors are held to the ratio."""
-    match = _AT_THE_RATIO.fullmatch(wait)
+def _is_rate_limited(wait: str) -> bool:
+    """Returns whether a wait is normal: the learner is the bottleneck, and the rate limiter slows the actors down."""
+    match = _RATE_LIMITED.fullmatch(wait)
     return match is not None and int(match[2]) < STALL_S
 
 
-def _ratio_text(status: Status) -> str:
+def _rate_limited_text(status: Status) -> str:
     ratio = f"{status.target_samples_per_insert:g} samples per insert"
     return f"the learner is the bottleneck (normal): actors are held to {ratio}"
 
 
 def _learner_rows(status: Status) -> list[tuple[str, str]]:
-    """Returns the rows that show the learner's clock and its start."""
+    """Returns the rows that show the learner's training time and its activity."""
     learner, shown = status.learner, []
     if learner is None:
         return []
@@ -235,7 +236,7 @@ def _learner_rows(status: Status) -> list[tuple[str, str]]:
 
 
 def no_episode_ended(status: Status) -> bool:
-    """Returns whether no episode can have ended: reports, which count episodes, arrive later than chunks."""
+    """Returns whether no episode has ended, once the reports that count episodes cover half of the steps."""
     reported = sum(actor.env_steps for actor in status.actors)
     return not status.episodes and 0 < status.inserts <= 2 * reported
 
@@ -252,8 +253,8 @@ def _return_text(status: Status) -> str:
     return f"{summed} summed over agents; shared reward: {team} for the team (last episodes, with exploration)"
 
 
-def learner_doing(learner: LearnerReport, seconds_since_seen: float) -> str:
-    """Returns the activity of the learner according to its last report."""
+def learner_activity(learner: LearnerReport, seconds_since_seen: float) -> str:
+    """Returns what the learner does, according to its last report."""
     if learner.finished:
         return "finished"
     if learner.doing and not learner.doing.startswith("warming up"):

@@ -1,14 +1,14 @@
-"""Checks of `shoal train`: memory before its processes start, slow starts, and runs that end without an update."""
+"""Checks of `shoal train`: enough memory, slow starts, and runs that end without an update."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from common.open_run import Check
 from common.policy.file import load_policy
 from common.process.resources import available_memory_bytes
 from common.run.directory import RunDirectory
+from common.run.open_run import Check
 from common.run.run import RunSpec
 from common.spec import AgentsSpec
 from common.wire.messages import Status
@@ -18,8 +18,8 @@ from learner_node.run_checks.sizes import BASE_BYTES, refuse_large_run, sizes_of
 from learner_node.run_checks.warm_up import ended_too_early
 from replay_server.table.ring import USABLE_FRACTION
 
-QUIET_S = 5.0
-"""A start that takes longer is explained to the user."""
+SLOW_START_S = 5.0
+"""A start that takes longer than this is explained to the user."""
 _TAIL_BYTES = 4_096
 
 
@@ -31,18 +31,18 @@ class StartWatch:
         self._process, self._since = "", 0.0
 
     def __call__(self, status: Status | None, now: float) -> list[str]:
-        """Returns the explanation at monotonic time `now`; empty unless a process has been starting for QUIET_S."""
+        """Returns the explanation at monotonic time `now`; empty if no process has been starting for SLOW_START_S."""
         process = "replay server" if status is None else "learner" if status.learner is None else ""
         if process != self._process:
             self._process, self._since = process, now
-        if not process or now - self._since < QUIET_S:
+        if not process or now - self._since < SLOW_START_S:
             return []
-        event = last_event(self._logs[process])
+        event = last_log_message(self._logs[process])
         detail = f"; last line of its log: {event}" if event else ": it loads its code"
         return [f"the {process} is starting{detail}"]
 
 
-def last_event(log: Path) -> str:
+def last_log_message(log: Path) -> str:
     """Returns the message of the last line of a log, without time, level, role and module; empty for an empty log."""
     try:
         with log.open("rb") as file:
@@ -80,7 +80,7 @@ def refuse_without_cuda() -> None:
 
 
 def untrained_text(directory: RunDirectory) -> str:
-    """Returns the explanation for a run that used its budget before its first update; empty for a trained run."""
+    """Returns why a run made no update before its budget was used; empty for a trained run."""
     if not directory.policy_file.exists() or load_policy(directory.policy_file).updates:
         return ""
     return ended_too_early(directory.run.spec)

@@ -1,6 +1,6 @@
-"""Starts the processes of one run on this machine, keeps them alive, and ends them in order.
+"""The supervisor of a run on this machine: starts its processes, restarts them, and ends them in order.
 
-`outcome` decides from values alone what follows the end of a process; `Supervisor` does it.
+`outcome` decides from values alone what follows the end of a process; `SupervisedProcess` carries it out.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from common.process.restart_policy import STEADY_S, Cause, Finished, GiveUp, Pro
 
 _log = logging.getLogger(__name__)
 _LAST_LINES = 12
-END_NOTICE_S = 2.0
-"""The screen names a process that takes longer to end."""
+SLOW_END_S = 2.0
+"""The user is shown the name of a process that takes longer to end."""
 
 
 def outcome(
@@ -27,7 +27,7 @@ def outcome(
     """Decides what follows the end of a process with this exit code (negative: the signal that killed it).
 
     finishes: whether the work of the process is done, so that exit code 0 is its proper end. message: its last message.
-    permanent: whether the process says that a restart cannot help, as an actor node does after it gave a worker up.
+    permanent: whether the process reported an error that a restart cannot fix.
     """
     if code == DONE and finishes:
         return Finished()
@@ -37,13 +37,13 @@ def outcome(
     elif permanent:
         cause = "permanent"
     elif code == NO_PEER and not policy.restarts:
-        # A process that was restarted had its peers before: they may be restarting too.
+        # Only at the first start: later, the peers may be restarting too.
         cause = "peer"
     return policy.decide(ProcessExit(cause, message, progressed=ran_s >= STEADY_S))
 
 
-class Role:
-    """One supervised process and its history over all restarts."""
+class SupervisedProcess:
+    """One supervised process, over all its restarts."""
 
     def __init__(
         self,
@@ -55,15 +55,15 @@ class Role:
     ) -> None:
         """Takes the function that starts the process, and its log.
 
-        is_done: returns whether the work of the process is done, for a process that ends by itself. note: the file in
-        which the process leaves its failures (`common.process.failure_note`).
+        is_done: returns whether the work of the process is done, for a process that ends by itself. note: the file to
+        which the process writes its failures (`common.process.failure_note`).
         """
         self.name, self.log = name, log
         self._note = FailureNote(note)
         self._failure: Failure | None = None
-        """The last failure that the current process left."""
+        """The last failure that the current process reported."""
         self.handled_failures: list[str] = []
-        """Failures that the process handled itself, such as a worker's that it restarted; emptied by the supervisor."""
+        """Failures that the process handled itself, such as the end of a worker; the supervisor empties it."""
         self._is_done = is_done
         self._start = start
         self.process: subprocess.Popen[bytes] | None = None
@@ -86,7 +86,7 @@ class Role:
     def poll(self, now: float) -> None:
         """Handles failures and the end of the process, and restarts it when due.
 
-        Raises the error of a process that a restart cannot help.
+        Raises the error of a process that a restart cannot fix.
         """
         running = self.running
         self._read_failures()
@@ -95,7 +95,7 @@ class Role:
         if self.process is not None:
             self._handle_exit(self.process.returncode, now)
         elif now >= self._start_at:
-            _log.info("restarting: process=%s", self.name)
+            _log.info("restarting process=%s", self.name)
             self.start()
 
     def _read_failures(self) -> None:
@@ -134,7 +134,7 @@ class Role:
     def end(self, timeout_s: float, on_wait: Callable[[str], object] = lambda _: None) -> None:
         """Ends the process: SIGTERM, then SIGKILL after the timeout.
 
-        on_wait: called with a text after END_NOTICE_S.
+        on_wait: called with a text after SLOW_END_S.
         """
         if self.process is None:
             return
@@ -144,12 +144,12 @@ class Role:
             self.process.stdin.close()
         try:
             try:
-                self.process.wait(min(END_NOTICE_S, timeout_s))
+                self.process.wait(min(SLOW_END_S, timeout_s))
             except subprocess.TimeoutExpired:
                 on_wait(f"waiting for {self.name} to end (at most {timeout_s:.0f} s)")
-                self.process.wait(max(timeout_s - END_NOTICE_S, 0.0))
+                self.process.wait(max(timeout_s - SLOW_END_S, 0.0))
         except subprocess.TimeoutExpired:
-            _log.warning("%s did not end within %.0f s; killed", self.name, timeout_s)
+            _log.warning("process did not end in time, killed process=%s timeout_s=%.0f", self.name, timeout_s)
             self.process.kill()
             self.process.wait()
 
@@ -161,45 +161,45 @@ class Role:
 
 
 class Supervisor:
-    """Roles in the order in which they start; they end in reverse order."""
+    """Supervises processes: starts them in order and ends them in reverse order."""
 
     def __init__(self) -> None:
-        self.roles: list[Role] = []
+        self.processes: list[SupervisedProcess] = []
 
-    def add(self, role: Role) -> Role:
-        """Starts a role and supervises it from then on."""
-        self.roles.append(role)
-        role.start()
-        return role
+    def add(self, child: SupervisedProcess) -> SupervisedProcess:
+        """Starts a process and supervises it from then on."""
+        self.processes.append(child)
+        child.start()
+        return child
 
     def poll(self) -> None:
-        """Polls every role once."""
+        """Polls every process once."""
         now = time.monotonic()
-        for role in self.roles:
-            role.poll(now)
+        for child in self.processes:
+            child.poll(now)
 
     @property
     def problems(self) -> list[str]:
-        """Why roles do not run, one text for each."""
-        return [role.problem for role in self.roles if role.problem]
+        """The reasons why processes do not run, one text for each process."""
+        return [child.problem for child in self.processes if child.problem]
 
     def take_handled_failures(self) -> list[str]:
-        """Returns the failures that roles handled themselves since the last call."""
-        failures = [text for role in self.roles for text in role.handled_failures]
-        for role in self.roles:
-            role.handled_failures.clear()
+        """Returns the failures that processes handled themselves since the last call."""
+        failures = [text for child in self.processes for text in child.handled_failures]
+        for child in self.processes:
+            child.handled_failures.clear()
         return failures
 
     def end(self, timeout_s: float = 20.0, on_wait: Callable[[str], object] = lambda _: None) -> None:
-        """Ends all roles, the last started first, so that each can still send its last messages to its peers.
+        """Ends all processes, the last started first, so that each can still send its last messages to its peers.
 
-        on_wait: called with a text about a role that takes long to end.
+        on_wait: called with a text about a process that takes long to end.
         """
         try:
-            for role in reversed(self.roles):
-                role.end(timeout_s, on_wait)
+            for child in reversed(self.processes):
+                child.end(timeout_s, on_wait)
         except BaseException:
-            # A second Ctrl-C: the user does not wait any longer, and no process may be left behind.
-            for role in reversed(self.roles):
-                role.kill()
+            # After a second Ctrl-C the launcher ends at once, and no process may be left behind.
+            for child in reversed(self.processes):
+                child.kill()
             raise

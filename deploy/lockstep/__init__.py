@@ -1,1 +1,1 @@
-"""`shoal train --lockstep`: learner, replay and actors in one process and in a fixed order; same seed, same bits."""
+"""`shoal train --lockstep`: learner, replay and actors in one process and a fixed order. Same seed, same bits."""

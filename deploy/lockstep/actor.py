@@ -1,4 +1,4 @@
-"""One worker of a lockstep run: it collects in the learner's process, as an actor process does in its own."""
+"""One worker of a lockstep run: it collects transitions in the learner's process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from deploy.lockstep.snapshots import ActorSnapshot
 
 
 class LockstepActor:
-    """Collects the chunks of one worker, and holds the worker's side of its session with the replay."""
+    """Collects the chunks of one worker, and stores the worker's side of its session with the replay."""
 
     def __init__(self, run: Run, index: int, actors: int, *, copies: int, chunk_steps: int, since: int = 0) -> None:
         """Starts the episodes of `copies` world copies.
@@ -42,7 +42,7 @@ class LockstepActor:
     def collect(
         self, policy: Policy, header: WeightsHeader, steps_left: float
     ) -> tuple[npt.NDArray[np.void], FinishedEpisodes]:
-        """Returns the records of the next chunk and the finished episodes; shorter if fewer `steps_left` remain."""
+        """Returns the records of the next chunk and the finished episodes. A small `steps_left` shortens it."""
         steps = max(1, math.ceil(min(steps_left / self._rollouts.copies, self._chunk_steps)))
         self.seq += 1
         return self._rollouts.collect(policy, header, steps)
@@ -51,13 +51,13 @@ class LockstepActor:
         """Returns the report that an actor process sends once a second."""
         return self._rollouts.report(self.incarnation, weights_version)
 
-    def snapshot(self, *, turn: int, chunk_rows: int, measured: bool) -> ActorSnapshot:
-        """Returns the counts and both sides of the session; the arguments are the replay's side."""
+    def snapshot(self, *, grant_order: int, chunk_rows: int, measured: bool) -> ActorSnapshot:
+        """Returns the worker's counters and both sides of its session; the arguments are the replay's side."""
         return ActorSnapshot(
             incarnation=self.incarnation,
             seq=self.seq,
             credit=self.credit,
-            turn=turn,
+            grant_order=grant_order,
             chunk_rows=chunk_rows,
             measured=measured,
             env_steps=self._rollouts.env_steps,
@@ -70,14 +70,14 @@ class LockstepActor:
         return self._rollouts.state()
 
     def restore(self, snapshot: ActorSnapshot, state: Mapping[str, npt.NDArray[Any]]) -> bool:
-        """Continues from a snapshot; returns whether the episodes continue too.
+        """Continues from a snapshot; returns whether the episodes continue, or start again.
 
         KeyError or ValueError if the state is of another run.
         """
         self.incarnation, self.seq, self.credit = snapshot.incarnation, snapshot.seq, snapshot.credit
         if self._rollouts.restore(snapshot.env_steps, snapshot.episodes, snapshot.return_sums, state):
             return True
-        # The next step does not follow the last stored one; a new incarnation tells the replay.
+        # The new episodes do not follow the stored ones; a new incarnation prevents n-step spans across the two.
         self.incarnation, self.seq, self.credit = self.incarnation + 1, 0, self.credit - self.seq
         return False
 

@@ -1,8 +1,8 @@
-"""The replay's transitions on disk: appended in order to files, of which the oldest is deleted as a whole.
+"""The replay's transitions on disk: records are appended to a series of files, and the oldest files are deleted.
 
 The index of a record counts all records ever inserted in the run. A file is named by the index of its first record. A
-snapshot lists the files it needs, with the number of records and the digest of each: loading cuts off what a crash left
-behind them.
+snapshot lists the files it needs, with the number of records and the digest of each. Loading cuts off records that were
+written after the snapshot.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RecordBlock = npt.NDArray[Any]
 
 
 class RecordFile(msgspec.Struct, frozen=True):
-    """The content of one file."""
+    """One file: the range and the digest of its records."""
 
     first: int
     """Index of the first record."""
@@ -50,7 +50,7 @@ class RecordFiles:
     @property
     def end(self) -> int:
         """Index after the last record."""
-        return self._open.segment.end if self._open else 0
+        return self._open.contents.end if self._open else 0
 
     def append(self, first: int, blocks: Iterable[RecordBlock]) -> None:
         """Writes records from index `first` on; records between `end` and `first` are never loaded."""
@@ -64,26 +64,26 @@ class RecordFiles:
             return ()
         self._open.sync()
         _sync_directory(self._directory)
-        return (*self._full, self._open.segment)
+        return (*self._full, self._open.contents)
 
-    def load(self, segments: Iterable[RecordFile], start: int) -> Iterator[npt.NDArray[np.uint8]]:
+    def load(self, record_files: Iterable[RecordFile], start: int) -> Iterator[npt.NDArray[np.uint8]]:
         """Yields the records from index `start` on, as rows of bytes `[n, record bytes]`; `append` continues there.
 
-        ValueError for a file with other content than `segments` lists, OSError for a missing file.
+        ValueError for a file with other content than `record_files` lists, OSError for a missing file.
         """
-        for segment in segments:
+        for record_file in record_files:
             self._seal()
-            self._open = _OpenFile(self._path(segment.first), segment.first, self._record_bytes)
-            content = self._open.reopen(segment)
+            self._open = _OpenFile(self._path(record_file.first), record_file.first, self._record_bytes)
+            content = self._open.reopen(record_file)
             rows = np.frombuffer(content, np.uint8).reshape(-1, self._record_bytes)
-            yield rows[max(start - segment.first, 0) :]
+            yield rows[max(start - record_file.first, 0) :]
 
     def delete_before(self, index: int) -> None:
         """Deletes the files whose records all precede `index`, and files that do not belong to this run."""
-        self._full = [segment for segment in self._full if segment.end > index]
-        known = {self._path(segment.first) for segment in self._full}
+        self._full = [record_file for record_file in self._full if record_file.end > index]
+        known = {self._path(record_file.first) for record_file in self._full}
         if self._open is not None:
-            known.add(self._path(self._open.segment.first))
+            known.add(self._path(self._open.contents.first))
         for path in set(self._directory.glob("records-*.bin")) - known:
             path.unlink()
 
@@ -94,7 +94,7 @@ class RecordFiles:
 
     def _file_for(self, first: int) -> _OpenFile:
         """Returns the file that continues at index `first`: a new one if the open one ends elsewhere or is full."""
-        if self._open is None or self._open.segment.end != first or self._open.size >= FILE_BYTES:
+        if self._open is None or self._open.contents.end != first or self._open.size >= FILE_BYTES:
             self._seal()
             self._open = _OpenFile(self._path(first), first, self._record_bytes)
             self._open.create()
@@ -104,7 +104,7 @@ class RecordFiles:
         if self._open is not None:
             self._open.sync()
             self._open.close()
-            self._full.append(self._open.segment)
+            self._full.append(self._open.contents)
             self._open = None
 
     def _path(self, first: int) -> Path:
@@ -112,7 +112,7 @@ class RecordFiles:
 
 
 class _OpenFile:
-    """The file that is appended to, and the digest of its records."""
+    """The file to which records are appended, with their digest."""
 
     def __init__(self, path: Path, first: int, record_bytes: int) -> None:
         self._path, self._first, self._record_bytes = path, first, record_bytes
@@ -122,20 +122,20 @@ class _OpenFile:
         """Size [bytes]."""
 
     @property
-    def segment(self) -> RecordFile:
+    def contents(self) -> RecordFile:
         return RecordFile(self._first, self.size // self._record_bytes, self._digest.hexdigest())
 
     def create(self) -> None:
         self._file = self._path.open("wb")
 
-    def reopen(self, segment: RecordFile) -> bytes:
-        """Returns the records that the segment lists and cuts off the rest; ValueError if the digest differs."""
+    def reopen(self, record_file: RecordFile) -> bytes:
+        """Returns the records that `record_file` lists and cuts off the rest; ValueError if the digest differs."""
         self._file = self._path.open("r+b")
-        content = self._file.read(segment.count * self._record_bytes)
+        content = self._file.read(record_file.count * self._record_bytes)
         self._count(content)
-        if self.segment != segment:
+        if self.contents != record_file:
             self.close()
-            raise ValueError(f"{self._path} does not contain the {segment.count:,} transitions that were written")
+            raise ValueError(f"{self._path} does not contain the {record_file.count:,} transitions that were written")
         self._file.truncate()
         return content
 

@@ -1,11 +1,11 @@
 """A lockstep run: all parts in one process and in a fixed order, so that the same seed gives the same bits.
 
-    Learner.run:   stream.next() -> update -> what is due -> stream.next() -> ...
+    Learner.run:   stream.next() -> update -> periodic actions -> stream.next() -> ...
                    |                          |
-                   an actor's chunk,          weights for the next chunk; by the clock: log, status, checkpoint
+                   an actor's chunk,          weights for the next chunk; log, status, checkpoint by wall-clock time
                    then the replay's batch
 
-The clock decides only about logs, status and checkpoints, which do not change what is learnt. No part waits.
+Wall-clock time determines only logs, status and checkpoints, which do not change what is learnt. No part waits.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from deploy.local.config import TrainConfig
 from deploy.local.launcher import LOCKSTEP
 from deploy.local.live_display import Display
 from deploy.lockstep.actor import LockstepActor
-from deploy.lockstep.snapshots import LoadedSnapshot, Setting, Snapshot, SnapshotStore, versions
+from deploy.lockstep.snapshots import LoadedSnapshot, ReproducibilitySettings, Snapshot, SnapshotStore, library_versions
 from deploy.lockstep.stream import LockstepBroadcast, LockstepStream
 from learner_node import schedule
 from learner_node.config import LearnerConfig
@@ -39,26 +39,28 @@ _log = logging.getLogger(__name__)
 
 
 class LockstepRun:
-    """A run whose learner, replay and actors take turns."""
+    """A run whose learner, replay and actors run in a fixed order."""
 
     def __init__(
         self, directory: RunDirectory, run: Run, config: TrainConfig, checkpoint_every_s: float = 20.0
     ) -> None:
-        """Takes the learner's role in the directory and restores the snapshot there, if any.
+        """Locks the directory against other learners and restores its snapshot, if there is one.
 
-        ConfigError if another process has the role, for chunks too large, and for other numbers of actors or copies.
+        ConfigError if another learner has the lock, chunks are too large, or the number of actors or copies differs.
         ShoalError for a damaged snapshot.
         """
         self._directory, self._run, self._config = directory, run, config
         # A separate learner on this directory would overwrite the checkpoints.
-        self._learner_role = RunDirectory(directory.path)
-        self._learner_role.lock("learner")
+        self._learner_lock = RunDirectory(directory.path)
+        self._learner_lock.lock("learner")
         chunk_steps = ActorConfig(copies=config.copies, chunk_rows=config.chunk_rows).chunk_steps
         check_chunk_size(run, chunk_steps * config.copies)
         if run.spec.budget.seconds:
-            _log.warning("with --time the end depends on the clock; pass only --steps to get the same bits again")
+            _log.warning("--time ends the run by wall-clock time; pass only --steps to get the same bits again")
         self._threads_before = use_threads(config.threads)
-        self._setting = Setting(config.copies, chunk_steps, config.threads, run.spec, versions())
+        self._reproducibility = ReproducibilitySettings(
+            config.copies, chunk_steps, config.threads, run.spec, library_versions()
+        )
         self._snapshots = SnapshotStore(directory.path / LOCKSTEP, transition_dtype(run.joint).itemsize)
         self._broadcast = LockstepBroadcast()
         self._learner = Learner(
@@ -68,28 +70,28 @@ class LockstepRun:
             choose_device(gpu=False),
             metrics=Metrics(),
             broadcast=self._broadcast,
-            open_stream=self._open,
+            make_replay_client=self._open,
             before_saving=self._save_snapshot,
         )
 
     def train(self, stop: Stop, display: Display) -> bool:
         """Runs until the budget is used (returns True) or a stop is requested (returns False)."""
-        self._stream.show = lambda status: display.show(status, ())
+        self._stream.on_status = lambda status: display.show(status, ())
         try:
             self._learner.run(stop, Health())
         finally:
             display.close()
             self._learner.close()
             self._snapshots.close()
-            self._learner_role.release()
+            self._learner_lock.release()
             use_threads(self._threads_before)
         return self._directory.finished_file.exists()
 
     # ---- start and resume -----------------------------------------------------------------------------------------
 
     def _open(self, done: Counters) -> LockstepStream:
-        """Returns the stream, restored from the snapshot after that many updates, if there is one."""
-        setting, count = self._setting, self._config.actors
+        """Returns the stream, restored from the snapshot of the checkpoint if there is one."""
+        setting, count = self._reproducibility, self._config.actors
         actors = [
             LockstepActor(
                 self._run, i, count, copies=setting.copies, chunk_steps=setting.chunk_steps, since=done.env_steps
@@ -97,13 +99,13 @@ class LockstepRun:
             for i in range(count)
         ]
         loaded = self._snapshots.load(done.updates)
-        clock = (0, 0) if loaded else (done.env_steps, done.samples)
-        self._stream = self._broadcast.stream = LockstepStream(self._run, actors, clock)
+        counters = (0, 0) if loaded else (done.env_steps, done.samples)
+        self._stream = self._broadcast.stream = LockstepStream(self._run, actors, counters)
         if loaded:
             self._restore(self._stream, loaded)
             return self._stream
         if done.env_steps:
-            _warn_of("no transitions were stored with its checkpoint; the replay starts empty")
+            _warn_bits_differ("no transitions were stored with its checkpoint; the replay starts empty")
         self._stream.admit_actors()
         return self._stream
 
@@ -117,35 +119,35 @@ class LockstepRun:
         try:
             table.restore(select_prefix("replay", loaded.arrays))
         except (KeyError, ValueError) as e:
-            _warn_of(f"batches are sampled in a different way now ({e})")
+            _warn_bits_differ(f"batches are sampled in a different way now ({e})")
         episodes_continue = [
             actor.restore(session, select_prefix(actor.name, loaded.arrays))
             for actor, session in zip(stream.actors, snapshot.sessions, strict=True)
         ]
         if not all(episodes_continue):
-            _warn_of(f"the state of {self._run.spec.scenario} cannot be stored; its episodes start again")
+            _warn_bits_differ(f"the state of {self._run.spec.scenario} cannot be stored; its episodes start again")
         stream.resume(snapshot.limits, snapshot.sessions, published=snapshot.published)
 
-    def _compare(self, old: Setting, actors: int) -> None:
+    def _compare(self, old: ReproducibilitySettings, actors: int) -> None:
         """Logs settings that change the bits; ConfigError for a different number of actors or copies."""
-        new = self._setting
+        new = self._reproducibility
         if (actors, old.copies) != (self._config.actors, new.copies):
             raise ConfigError(
                 f"--run {self._directory.path} was interrupted with --actors {actors} --copies {old.copies}, "
-                f"not --actors {self._config.actors} --copies {new.copies}; resume it with the former"
+                f"not --actors {self._config.actors} --copies {new.copies}; resume it with the former."
             )
         if old.threads != new.threads:
-            _warn_of(f"--threads was {old.threads}")
+            _warn_bits_differ(f"--threads was {old.threads}")
         if old.spec != new.spec:
-            _warn_of("its settings were changed")
+            _warn_bits_differ("its settings were changed")
         for name, version in old.versions.items():
             if version != new.versions.get(name):
-                _warn_of(f"{name} was {version}")
+                _warn_bits_differ(f"{name} was {version}")
 
     # ---- snapshots ------------------------------------------------------------------------------------------------
 
     def _save_snapshot(self, done: Counters) -> None:
-        """Stores the state that the checkpoint about to be written lacks; nothing once the budget is used."""
+        """Stores the state of actors and replay, before the learner's checkpoint; nothing once the budget is used."""
         if schedule.progress(self._run.spec.budget, done.env_steps, done.trained_s) >= 1.0:
             return
         stream, table = self._stream, self._stream.table
@@ -157,7 +159,7 @@ class LockstepRun:
             next_slot=table.ring.next_slot,
             published=stream.published,
             sessions=stream.sessions(),
-            setting=self._setting,
+            setting=self._reproducibility,
         )
         first = max(self._snapshots.end, snapshot.start)
         wanted = checkpointed_updates(self._directory.checkpoints)
@@ -171,5 +173,5 @@ def _state(stream: LockstepStream) -> State:
     return state
 
 
-def _warn_of(reason: str) -> None:
+def _warn_bits_differ(reason: str) -> None:
     _log.warning("the resumed run will differ from the uninterrupted one: %s", reason)

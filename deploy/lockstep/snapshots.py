@@ -1,13 +1,12 @@
-"""Snapshots of a lockstep run: with the learner's checkpoint, an interrupted run continues from them.
+"""Snapshots of a lockstep run: with the learner's checkpoints, they let an interrupted run continue.
 
 The files are in the run's `lockstep/`:
 
     state-0000012345.safetensors    actors, worlds, sampler and counters after 12,345 updates: one for each checkpoint
     records-000000000000.bin        the replay's transitions (record_files.py)
 
-They are written in this order: transitions, state, checkpoint. Whenever the process is killed, the newest checkpoint
-has the files it needs; the training since then is lost, and repeated with the same bits. No pickle; digests over all
-content.
+The order of writing is transitions, state, checkpoint. So the newest checkpoint always has the files it needs, even
+after a kill; a resumed run repeats the lost training with the same bits. No pickle; digests over all content.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from common.run.run import RunSpec
 from common.state import State
 from deploy.lockstep.record_files import RecordBlock, RecordFile, RecordFiles
 
-VERSIONED = ("numpy", "torch")
+BIT_RELEVANT_LIBRARIES = ("numpy", "torch")
 """Libraries whose results may differ from one version to the next."""
 
 
@@ -40,7 +39,7 @@ class ActorSnapshot(msgspec.Struct, frozen=True):
     seq: int
     """Chunks collected."""
     credit: int
-    turn: int
+    grant_order: int = msgspec.field(name="turn")
     """Position in the order of grants: 0 = the newest, negative = older."""
     chunk_rows: int
     measured: bool
@@ -49,7 +48,7 @@ class ActorSnapshot(msgspec.Struct, frozen=True):
     return_sums: tuple[float, ...]
 
 
-class Limits(msgspec.Struct, frozen=True):
+class LimiterCounters(msgspec.Struct, frozen=True):
     """The rate limiter's counters."""
 
     inserts: int
@@ -57,8 +56,8 @@ class Limits(msgspec.Struct, frozen=True):
     forgotten: tuple[int, int]
 
 
-class Setting(msgspec.Struct, frozen=True):
-    """The settings and library versions on which the bits depend, in addition to the state."""
+class ReproducibilitySettings(msgspec.Struct, frozen=True):
+    """The settings and library versions that determine the bits, in addition to the state."""
 
     copies: int
     chunk_steps: int
@@ -71,7 +70,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     """The state of a lockstep run after a number of updates, without its arrays."""
 
     updates: int
-    limits: Limits
+    limits: LimiterCounters
     capacity: int
     size: int
     """Number of transitions in the replay."""
@@ -79,7 +78,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     published: bool
     """Whether the weights for the next chunk were published."""
     sessions: tuple[ActorSnapshot, ...]
-    setting: Setting
+    setting: ReproducibilitySettings
     segments: tuple[RecordFile, ...] = ()
 
     @property
@@ -104,7 +103,7 @@ class SnapshotStore:
         self._directory = directory
         directory.mkdir(exist_ok=True)
         self._records = RecordFiles(directory, record_bytes)
-        self._starts = {found.updates: found.start for path in self._states() if (found := _peek(path))}
+        self._starts = {found.updates: found.start for path in self._states() if (found := _read_unchecked(path))}
         """Index of the oldest transition that each snapshot needs, by its updates."""
 
     @property
@@ -168,16 +167,16 @@ class SnapshotStore:
     def _damaged(self, what: str) -> ShoalError:
         return ShoalError(
             f"{what}; move {self._directory} away to continue from the checkpoint with an empty replay (the results "
-            "will differ from those of the uninterrupted run)"
+            "will differ from those of the uninterrupted run)."
         )
 
 
-def versions() -> dict[str, str]:
-    """Returns the versions that the bits depend on."""
-    return {name: metadata.version(name) for name in VERSIONED}
+def library_versions() -> dict[str, str]:
+    """Returns the versions of the libraries that influence the bits."""
+    return {name: metadata.version(name) for name in BIT_RELEVANT_LIBRARIES}
 
 
-def _peek(path: Path) -> Snapshot | None:
+def _read_unchecked(path: Path) -> Snapshot | None:
     """Returns the snapshot in a file, without a check of its digest; None if it cannot be read."""
     try:
         with safe_open(path, "numpy") as file:

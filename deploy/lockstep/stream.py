@@ -1,11 +1,12 @@
 """The batches of a lockstep run: replay and actors in the learner's process, which advance when it asks for a batch.
 
     learner: next()   one actor collects one chunk, if the rate limiter allows it
-                      Replay.handle(Chunk), Replay.handle(SampleRequest), Replay.tick() -> the batch, if allowed
-    learner: publish  before each chunk: each is collected with the newest weights, as by an actor that has waited
+                      Replay.handle(Chunk), Replay.handle(SampleRequest), Replay.advance() -> the batch, if allowed
+    learner: publish  before each chunk, so that each chunk is collected with the newest weights
 
-The replay is the replay server's, with messages in and replies out: the same limiter, ring and samplers. Its time is
-fixed, so that no lease ends and nothing depends on a clock. Rates are for display only and are measured here.
+The replay is the one of the replay server: messages in, replies out; the same limiter, ring and samplers. The time
+passed to it is constant, so that no lease ends and nothing depends on wall-clock time. Rates are measured here, for
+display only.
 """
 
 from __future__ import annotations
@@ -41,55 +42,55 @@ from common.wire.messages import (
 )
 from common.wire.weights import WeightsHeader
 from deploy.lockstep.actor import LockstepActor
-from deploy.lockstep.snapshots import ActorSnapshot, Limits
-from learner_node.batches import Batches
+from deploy.lockstep.snapshots import ActorSnapshot, LimiterCounters
+from learner_node.replay_client import ReplayClient
 from learner_node.replay_session import BatchChecker, SampledBatch, priority_update
 from replay_server.config import ReplayConfig
 from replay_server.recent_stats import SlidingRate
 from replay_server.replay import Replay
 from replay_server.table.table import Table
 
-FIXED_TIME = 0.0
+FIXED_TIME_S = 0.0
 """The constant time [s] passed to the replay."""
 _LEARNER = b"learner"
-_BLOCK = 65_536
+_BLOCK_RECORDS = 65_536
 """Number of records read from the ring at once."""
 
 
 class LockstepStream:
-    """Batches from actors and a replay that advance only when the learner asks for the next one."""
+    """ReplayClient from actors and a replay that advance only when the learner asks for the next one."""
 
-    def __init__(self, run: Run, actors: Sequence[LockstepActor], clock: tuple[int, int]) -> None:
-        """Opens the run; ShoalError if the replay refuses it. clock: inserts and samples of the run so far."""
+    def __init__(self, run: Run, actors: Sequence[LockstepActor], counters: tuple[int, int]) -> None:
+        """Opens the run; ShoalError if the replay refuses it. counters: inserts and samples of the run so far."""
         self._run, self.actors = run, actors
-        self.show: Callable[[Status], object] | None = None
+        self.on_status: Callable[[Status], object] | None = None
         """Called with each new status."""
         self._by_peer = {actor.peer: actor for actor in actors}
         self._data_hash = run.data_hash
         self._checker = BatchChecker(run, pin=False)
-        self._replay = Replay(ReplayConfig(durability="ram", seed=run.spec.seed), FIXED_TIME)
+        self._replay = Replay(ReplayConfig(durability="ram", seed=run.spec.seed), FIXED_TIME_S)
         self._weights: tuple[WeightsHeader, Policy] | None = None
         self.published = False
         """Whether weights were published since the last chunk."""
         self._batch: SampledBatch | None = None
-        self._requests, self._requested = 0, False
+        self._request_number, self._request_waits = 0, False
         self._started_at = time.monotonic()
         self._inserts_rate, self._samples_rate = SlidingRate(), SlidingRate()
         self.status: Status | None = None
-        self._handle(_LEARNER, Open("lockstep", run, *clock))
+        self._handle(_LEARNER, Open("lockstep", run, *counters))
 
     def admit_actors(self) -> None:
         """Admits the actors of a new run."""
         for actor in self.actors:
             self._handle(actor.peer, Hello(actor.name, actor.incarnation, actor.seq, self._data_hash))
 
-    # ---- the interface `Batches` of the learner -------------------------------------------------------------------
+    # ---- the interface `ReplayClient` of the learner --------------------------------------------------------------
 
     opened = True
     weights_version = 0
-    """The replay stores no weights: no actor joins later."""
+    """Always 0: the replay stores no weights, because no actor joins later."""
     absent = ""
-    """All parts are in this process."""
+    """Always empty: no peer can be absent, because all parts are in this process."""
 
     def open(self, timeout_s: float) -> bool:  # noqa: ARG002  (nothing here waits)
         """Returns whether the replay has admitted the learner: always."""
@@ -116,7 +117,7 @@ class LockstepStream:
         return self._replay.learner_wait.reason.text or "the actors' next chunk"
 
     def next(self, timeout_s: float) -> SampledBatch | None:  # noqa: ARG002  (nothing here waits)
-        """Lets at most one actor collect a chunk; then returns a batch if the ratio allows one.
+        """Lets at most one actor collect a chunk, then returns a batch if the rate limiter allows one.
 
         Returns None once the budget of steps is used, and while an actor lacks weights to collect with.
         """
@@ -126,10 +127,10 @@ class LockstepStream:
             self._collect(actor, *self._weights)
         if self._steps_left <= 0:
             return None
-        if not self._requested:
-            self._requests, self._requested = self._requests + 1, True
-            self._handle(_LEARNER, SampleRequest(self._requests, self._run.spec.replay.batch))
-        self.tick()
+        if not self._request_waits:
+            self._request_number, self._request_waits = self._request_number + 1, True
+            self._handle(_LEARNER, SampleRequest(self._request_number, self._run.spec.replay.batch))
+        self.advance_replay()
         batch, self._batch = self._batch, None
         return batch
 
@@ -143,7 +144,7 @@ class LockstepStream:
             self._handle(_LEARNER, message, payload)  # type: ignore[arg-type]
 
     def update_priorities(self, records: SampledBatch, errors: Any) -> None:
-        """Tells the replay how large the TD errors `[B]` of a batch's records were."""
+        """Sends the TD errors `[B]` of a batch's records to the replay, which makes them priorities."""
         self._handle(_LEARNER, *priority_update(records, errors))
 
     def close(self) -> None:
@@ -173,22 +174,21 @@ class LockstepStream:
             raise RuntimeError("the replay has no run")
         return table
 
-    def limits(self) -> Limits:
+    def limits(self) -> LimiterCounters:
         """Returns the limiter's counters."""
         limiter = self.table.limiter
-        return Limits(limiter.inserts, limiter.samples, limiter.forgotten)
+        return LimiterCounters(limiter.inserts, limiter.samples, limiter.ratio_origin)
 
     def sessions(self) -> tuple[ActorSnapshot, ...]:
         """Returns the snapshot of each actor.
 
-        Grant orders are only compared. They are counted backwards from the newest, so that those of a new replay, which
-        start at 0, come later.
+        Grant orders are counted backwards from the newest, 0, because a resumed replay counts upwards from 0.
         """
         sessions = [self._replay.actors.sessions[actor.name] for actor in self.actors]
-        turns = sorted({session.grant_order for session in sessions})
+        grant_orders = sorted({session.grant_order for session in sessions})
         return tuple(
             actor.snapshot(
-                turn=turns.index(session.grant_order) - len(turns) + 1,
+                grant_order=grant_orders.index(session.grant_order) - len(grant_orders) + 1,
                 chunk_rows=session.chunk_rows,
                 measured=session.measured,
             )
@@ -199,20 +199,20 @@ class LockstepStream:
         """Yields the ring's records from index `first` on, oldest first; indices count all records ever inserted."""
         ring, count = self.table.ring, self.table.limiter.inserts - first
         while count > 0:
-            slots = (ring.next_slot - count + np.arange(min(count, _BLOCK))) % ring.capacity
+            slots = (ring.next_slot - count + np.arange(min(count, _BLOCK_RECORDS))) % ring.capacity
             yield ring.gather(slots)
             count -= len(slots)
 
-    def resume(self, limits: Limits, snapshots: Sequence[ActorSnapshot], *, published: bool) -> None:
+    def resume(self, limits: LimiterCounters, snapshots: Sequence[ActorSnapshot], *, published: bool) -> None:
         """Restores the counters of a run whose transitions and actors have been restored."""
         self.published = published
         limiter = self.table.limiter
-        limiter.inserts, limiter.samples, limiter.forgotten = limits.inserts, limits.samples, limits.forgotten
+        limiter.inserts, limiter.samples, limiter.ratio_origin = limits.inserts, limits.samples, limits.forgotten
         for actor, snapshot in zip(self.actors, snapshots, strict=True):
             session = self._replay.actors.restore(actor.name, actor.incarnation, actor.seq)
-            session.peer, session.credit, session.grant_order = actor.peer, actor.credit, snapshot.turn
+            session.peer, session.credit, session.grant_order = actor.peer, actor.credit, snapshot.grant_order
             session.chunk_rows, session.measured = snapshot.chunk_rows, snapshot.measured
-        self.tick()
+        self.advance_replay()
 
     # ---- internals ------------------------------------------------------------------------------------------------
 
@@ -242,18 +242,18 @@ class LockstepStream:
         self._handle(actor.peer, chunk, payload)
 
     def _handle(self, peer: bytes, message: FromPeer, payload: Buffer | None = None) -> None:
-        for reply in self._replay.handle(peer, message, payload, FIXED_TIME):
+        for reply in self._replay.handle(peer, message, payload, FIXED_TIME_S):
             self._handle_reply(reply.peer, reply.message, reply.payload)
 
-    def tick(self) -> None:
+    def advance_replay(self) -> None:
         """Ends an iteration of the replay, which sends batches, credit and acknowledgements."""
-        for reply in self._replay.tick(FIXED_TIME):
+        for reply in self._replay.advance(FIXED_TIME_S):
             self._handle_reply(reply.peer, reply.message, reply.payload)
 
     def _handle_reply(self, peer: bytes, message: ToPeer, payload: Buffer | None) -> None:
         match message:
             case Batch():
-                self._requested = False
+                self._request_waits = False
                 self._batch = self._checker.open(payload, "the replay")
             case Welcome() | Ack():
                 actor = self._by_peer[peer]
@@ -276,8 +276,8 @@ class LockstepStream:
             samples_per_s=self._samples_rate.per_second(status.samples, now),
             waiting=(),  # no part waits for another
         )
-        if self.show:
-            self.show(self.status)
+        if self.on_status:
+            self.on_status(self.status)
 
 
 class LockstepBroadcast:
@@ -287,15 +287,15 @@ class LockstepBroadcast:
         self.stream: LockstepStream | None = None
 
     def first_version(self, checkpoint: int, remembered: int, checkpoint_period_s: float) -> int:  # noqa: ARG002
-        """Returns the version after the checkpoint's, or the checkpoint's if the next chunk still waits for it."""
-        still_waits = self.stream is not None and self.stream.published
-        return checkpoint if still_waits else checkpoint + 1
+        """Returns the checkpoint's version if the next chunk still uses it, else the version after it."""
+        still_in_use = self.stream is not None and self.stream.published
+        return checkpoint if still_in_use else checkpoint + 1
 
     def is_due(self, updates: int, now: float) -> bool:  # noqa: ARG002
         """Returns whether a chunk is next."""
         return self.stream is not None and self.stream.wants_weights
 
-    def send(self, header: WeightsHeader, flat: npt.NDArray[np.float32], stream: Batches, now: float) -> None:  # noqa: ARG002
+    def send(self, header: WeightsHeader, flat: npt.NDArray[np.float32], replay: ReplayClient, now: float) -> None:  # noqa: ARG002
         """Publishes weights; ValueError for non-finite ones."""
         if not np.isfinite(flat).all():
             raise ValueError("weights are not finite")

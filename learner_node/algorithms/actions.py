@@ -1,7 +1,7 @@
-"""Actions of the plain update, from a policy's logits: without exploration, with a gradient, and with target noise.
+"""The actions of the plain update, from a policy's logits: greedy, differentiable, and with target noise.
 
-`network.head` says how a Box part acts (docs/algorithms.md). Categorical parts are one-hot choices under every head.
-Logits and actions are `[batch, numbers of the player's action]`.
+`network.head` selects the head of Box parts (docs/algorithms.md). Categorical parts are one-hot choices under every
+head. Logits and actions are `[batch, length of the player's action]`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from common.policy.masks import FORBIDDEN
 from common.spec import Box, PlayerSpec
 
 THRUST = Box((0.0,) * 5, (1.0,) * 5)
-"""A particle's move: stay, left, right, down and up."""
+"""The Box of a particle's move: stay, left, right, down and up, each from 0 to 1."""
 
 
 def allowed_numbers(player: PlayerSpec, obs: Tensor) -> Tensor:
@@ -36,11 +36,11 @@ def greedy_action(player: PlayerSpec, logits: Tensor, head: str = "box") -> Tens
     """Returns `a = mu(o)` without exploration."""
     parts = []
     for part, columns in zip(player.parts, player.part_slices, strict=True):
-        own = logits[:, columns]
+        part_logits = logits[:, columns]
         if isinstance(part, Box):
-            parts.append(_box_action(part, own, head))
+            parts.append(_box_action(part, part_logits, head))
         else:
-            parts.append(nn.functional.one_hot(own.argmax(1), part.n).to(own))
+            parts.append(nn.functional.one_hot(part_logits.argmax(1), part.n).to(part_logits))
     return torch.cat(parts, 1)
 
 
@@ -49,43 +49,43 @@ def differentiable_action(
 ) -> Tensor:
     """Returns `a = mu(o)` with a gradient for discrete parts too (Jang et al. 2017).
 
-    gumbel: Gumbel noise, read for Categorical parts and under the head `soft`. hard: straight-through samples, one-hot
-    forward with the gradient of the soft sample; else soft samples.
+    gumbel: Gumbel noise for Categorical parts, and for Box parts under the head `soft`. hard: straight-through samples,
+    which are one-hot forward and have the gradient of the soft sample; False gives soft samples.
     """
     parts = []
     for part, columns in zip(player.parts, player.part_slices, strict=True):
-        own = logits[:, columns]
+        part_logits = logits[:, columns]
         if isinstance(part, Box):
-            parts.append(_box_action(part, own, head, gumbel[:, columns]))
+            parts.append(_box_action(part, part_logits, head, gumbel[:, columns]))
             continue
-        soft = nn.functional.softmax((own + gumbel[:, columns]) / temperature, 1)
-        one_hot = nn.functional.one_hot(soft.argmax(1), part.n).to(own)
+        soft = nn.functional.softmax((part_logits + gumbel[:, columns]) / temperature, 1)
+        one_hot = nn.functional.one_hot(soft.argmax(1), part.n).to(part_logits)
         parts.append(one_hot + soft - soft.detach() if hard else soft)
     return torch.cat(parts, 1)
 
 
 def add_target_noise(player: PlayerSpec, action: Tensor, noise: Tensor, head: str = "box") -> Tensor:
-    """Returns a target action plus noise, within its bounds; `noise` is clipped, in units of half the action's range.
+    """Returns a target action plus noise, clamped to its bounds. `noise` is in units of half the action's range.
 
-    Choices and soft vectors are left as they are: noise would take them off the simplex.
+    Choices and soft vectors get no noise, which would take them off the simplex.
     """
     parts = []
     for part, columns in zip(player.parts, player.part_slices, strict=True):
-        own = action[:, columns]
+        part_action = action[:, columns]
         if isinstance(part, Box) and head != "soft":
-            low, high = torch.tensor(part.low).to(own), torch.tensor(part.high).to(own)
-            own_noise = noise[:, columns] * (high - low) / 2
+            low, high = torch.tensor(part.low).to(part_action), torch.tensor(part.high).to(part_action)
+            part_noise = noise[:, columns] * (high - low) / 2
             if head == "force" and part == THRUST:
-                # Noise is on the thrust: what is added to one direction is taken from the opposite one.
-                right, up = own_noise[:, 2], own_noise[:, 4]
-                own_noise = torch.stack([0 * up, -right, right, -up, up], 1)
-            own = (own + own_noise).clamp(low, high)
-        parts.append(own)
+                # The noise is on the thrust: a direction gets as much as the opposite one loses.
+                right, up = part_noise[:, 2], part_noise[:, 4]
+                part_noise = torch.stack([0 * up, -right, right, -up, up], 1)
+            part_action = (part_action + part_noise).clamp(low, high)
+        parts.append(part_action)
     return torch.cat(parts, 1)
 
 
 def _box_action(part: Box, logits: Tensor, head: str, gumbel: Tensor | float = 0.0) -> Tensor:
-    """Returns what a Box part executes under a head."""
+    """Returns the action of a Box part under a head."""
     low, high = torch.tensor(part.low).to(logits), torch.tensor(part.high).to(logits)
     middle, half = (high + low) / 2, (high - low) / 2
     if head == "soft":
@@ -100,7 +100,7 @@ def _box_action(part: Box, logits: Tensor, head: str, gumbel: Tensor | float = 0
 
 
 def _force(h: Tensor) -> Tensor:
-    """Returns `tanh(|h|) h / |h|` of `[batch, 2]`, by its series near 0."""
+    """Returns `tanh(|h|) h / |h|` of h `[batch, 2]`; near 0 by its series, whose gradient is finite."""
     square = h.square().sum(1, keepdim=True)
     is_short = square < 1e-6
     norm = torch.where(is_short, 1.0, square).sqrt()

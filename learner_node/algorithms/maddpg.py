@@ -6,13 +6,13 @@ next step. MATD3 (Ackermann et al. 2019, arXiv 1910.01465) adds the three change
 arXiv 1802.09477): two critics with the lower value as target, target noise, and delayed policy updates.
 
     maddpg   Q_i reads everything          matd3   two such critics, target noise, policy delay 2
-    iddpg    Q_i reads o_i and a_i alone   joint   maddpg in which a whole side is one player
+    iddpg    Q_i reads o_i and a_i alone   joint   maddpg, where a whole side is one player
 
-This module defines what a run learns. Runs compute it with learner_node/stacked/, the same update made fast; both
-agree to 1e-9 in float64 (tests/learner_node/stacked/test_update.py).
+This module defines what a run learns. Runs compute the update with learner_node/stacked/, which is faster. Both agree
+to 1e-9 in float64 (tests/learner_node/stacked/test_update.py).
 
-Shapes: `[batch]` one number a transition, `[batch, players]`, `[batch, O]` joint observations, `[batch, U]` joint
-actions.
+Shapes: `[batch]` has one number for each transition, `[batch, players]` one for each transition and player,
+`[batch, O]` are joint observations and `[batch, U]` joint actions.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Noise(NamedTuple):
 
 
 class Signals(NamedTuple):
-    """What the players learn from, derived from their agents' rewards, discounts and presence."""
+    """Rewards, discounts and presence of the players, derived from those of their agents."""
 
     reward: Tensor
     """`[batch, players]`."""
@@ -74,9 +74,9 @@ class Signals(NamedTuple):
     present: Tensor
     """`[batch, players]`."""
     acting: Tensor
-    """1 where the agent of an action number acts `[batch, U]`."""
+    """1 in the columns of agents that act `[batch, U]`."""
     next_acting: Tensor
-    """1 where the agent of an action number acts in the next step too `[batch, U]`."""
+    """1 in the columns of agents that act in the next step too `[batch, U]`."""
 
 
 class Maddpg:
@@ -97,39 +97,39 @@ class Maddpg:
         """Starts with torch's initial parameters."""
         self.agents, self.players = agents, players(agents, algorithm.name)
         self.network, self.algorithm, self.head = network, algorithm, network.head
-        self.everyone = range(len(self.players.agents))
-        by_side = algorithms_by_side(self.players, algorithm.name)
-        self.algorithm_of: list[Algorithm] = [by_side[player.team] for player in self.players.agents]
+        self.player_numbers = range(len(self.players.agents))
+        algorithm_by_side = algorithms_by_side(self.players, algorithm.name)
+        self.algorithm_of: list[Algorithm] = [algorithm_by_side[player.team] for player in self.players.agents]
         self.policy_networks: list[Mlp] = []
         self.policies: dict[int, Mlp] = {}
         """The policy of each player."""
-        for group in self.groups(shared=network.share_policies):
+        for group in self.sharing_groups(shared=network.share_policies):
             player = self.players.agents[group[0]]
             sizes = (player.obs_dim, *network.policy_hidden, player.action_dim)
-            self.policy_networks.append(Mlp(sizes, group, own_biases=network.tell_apart, dtype=dtype))
+            self.policy_networks.append(Mlp(sizes, group, separate_biases=network.tell_apart, dtype=dtype))
             self.policies |= dict.fromkeys(group, self.policy_networks[-1])
         self.critic_networks: list[Mlp] = []
         self.critics: tuple[dict[int, Mlp], dict[int, Mlp]] = ({}, {})
         """The first critic of each player, and the second critic of those that have two."""
         for k in (0, 1):
-            for group in self.groups(shared=network.share_critics):
+            for group in self.sharing_groups(shared=network.share_critics):
                 if k == 1 and self.algorithm_of[group[0]] != "matd3":
                     continue
                 inputs = sum(len(columns) for columns in self.input_columns(group[0]))
                 sizes = (inputs, *network.critic_hidden, 1)
-                self.critic_networks.append(Mlp(sizes, group, own_biases=network.tell_apart, dtype=dtype))
+                self.critic_networks.append(Mlp(sizes, group, separate_biases=network.tell_apart, dtype=dtype))
                 self.critics[k].update(dict.fromkeys(group, self.critic_networks[-1]))
         self.reset()
 
     # ---- the update -----------------------------------------------------------------------------------------------
 
     def update(
-        self, batch: Minibatch, noise: Noise, importance: Tensor | None = None, *, policies: bool = True
+        self, batch: Minibatch, noise: Noise, importance: Tensor | None = None, *, update_policies: bool = True
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Updates all players on one minibatch; returns the critic and policy losses, player by player.
 
-        importance: importance-sampling weights `[batch]`. policies: False updates the critics alone; with a
-        policy delay of d every d-th update includes the policies and all targets (Fujimoto et al. 2018, section 5.2).
+        importance: importance-sampling weights `[batch]`. update_policies: False updates the critics alone. With a
+        policy delay of d, every d-th update includes the policies and all targets (Fujimoto et al. 2018, section 5.2).
         """
         # Departure from Lowe et al., algorithm 1: all players learn from one minibatch, not from one each.
         signals = self.signals(batch)
@@ -139,10 +139,10 @@ class Maddpg:
             for k in (0, 1)
             for i in self.critics[k]
         ]
-        # Reported are the first critics' losses without importance weights, so that runs can be compared.
-        reported = [self.critic_loss(0, i, batch, signals, target_q).detach() for i in self.everyone]
+        # The first critics' losses are reported without importance weights, so that runs can be compared.
+        reported = [self.critic_loss(0, i, batch, signals, target_q).detach() for i in self.player_numbers]
         self.descend(self.critic_networks, critic_losses)
-        if not policies:
+        if not update_policies:
             return reported, []
         policy_losses = self.policy_losses(batch, signals, noise.gumbel)
         self.descend(self.policy_networks, policy_losses)
@@ -153,7 +153,7 @@ class Maddpg:
     def td_target(self, batch: Minibatch, signals: Signals, noise: Tensor) -> list[Tensor]:
         """Returns `y_i = r_i + gamma * discount_i * min_k Q'_ik(x', mu'(o') + noise)`, `[batch]` for each player.
 
-        Lowe et al. 2017, equation 6. The minimum and the noise are matd3's alone.
+        Lowe et al. 2017, equation 6. Only matd3 has the minimum and the noise.
         """
         next_actions = []
         for j, player in enumerate(self.players.agents):
@@ -165,10 +165,10 @@ class Maddpg:
                     -self.algorithm.smoothing_clip, self.algorithm.smoothing_clip
                 )
                 next_action = add_target_noise(player, next_action, target_noise, self.head)
-            # An agent that is gone in the next step has a next action of zeros, as in stored actions.
+            # An agent that is absent in the next step has a next action of zeros, as in stored transitions.
             next_actions.append(next_action * signals.next_acting[:, player.action_slice])
         targets = []
-        for i in self.everyone:
+        for i in self.player_numbers:
             next_q = [
                 self.q(critics[i], i, batch.next_obs, next_actions) for critics in self.target_critics if i in critics
             ]
@@ -202,12 +202,12 @@ class Maddpg:
         if importance is not None:
             # Departure, a setting: prioritised replay (Schaul et al. 2016, section 3.4).
             loss = loss * importance
-        return self.mean(loss, signals.present[:, i])
+        return self.mean_over_present(loss, signals.present[:, i])
 
     def policy_losses(self, batch: Minibatch, signals: Signals, gumbel: Tensor) -> list[Tensor]:
-        """Returns the policy loss of each player."""
-        logits = [self.logits(self.policies, i, batch.obs) for i in self.everyone]
-        current = [
+        """Returns the policy loss of each player, from the current policies' actions."""
+        logits = [self.logits(self.policies, i, batch.obs) for i in range(len(self.players.agents))]
+        current_actions = [
             differentiable_action(
                 player,
                 logits[i],
@@ -218,33 +218,33 @@ class Maddpg:
             )
             for i, player in enumerate(self.players.agents)
         ]
-        return [self.policy_loss(i, batch, signals, logits[i], current) for i in self.everyone]
+        return [self.policy_loss(i, batch, signals, logits[i], current_actions) for i in self.player_numbers]
 
     def policy_loss(
-        self, i: int, batch: Minibatch, signals: Signals, logits: Tensor, current: Sequence[Tensor]
+        self, i: int, batch: Minibatch, signals: Signals, logits: Tensor, current_actions: Sequence[Tensor]
     ) -> Tensor:
         """Returns `-E[Q_i(x, a_1 .. mu_i(o_i) .. a_N)] + lambda * mean logits_i^2`.
 
         Its gradient is the policy gradient of Lowe et al. 2017, equation 5, negated. With two critics, Q_i is the first
         (Fujimoto et al. 2018, algorithm 1).
 
-        logits: of player i's policy. current: actions of all players by their current policies.
+        logits: of player i's policy. current_actions: actions of all players by their current policies.
         """
         actions = [batch.action[:, player.action_slice] for player in self.players.agents]
         if self.algorithm.teammates == "current":
-            # Departure, a setting: teammates act by their current policies (FACMAC, Peng et al. 2021), not as stored.
+            # Departure, a setting: the other players act by their current policies (FACMAC, Peng et al. 2021).
             actions = [
-                current[j].detach() * signals.acting[:, player.action_slice]
+                current_actions[j].detach() * signals.acting[:, player.action_slice]
                 for j, player in enumerate(self.players.agents)
             ]
-            actions[i] = current[i] * signals.acting[:, self.players.agents[i].action_slice]
+            actions[i] = current_actions[i] * signals.acting[:, self.players.agents[i].action_slice]
         else:
-            actions[i] = current[i]
+            actions[i] = current_actions[i]
         q = self.q(self.critics[0][i], i, batch.obs, actions)  # [batch]
         # Departure: the penalty on logits is in openai/maddpg's code, not in the paper. Forbidden choices count as 0.
         allowed_logits = logits * allowed_numbers(self.players.agents[i], batch.obs)
         penalty = self.algorithm.action_regularisation * allowed_logits.square().mean(1)
-        return self.mean(penalty - q, signals.present[:, i])
+        return self.mean_over_present(penalty - q, signals.present[:, i])
 
     @torch.no_grad()
     def soft_update(self, tau: float) -> None:
@@ -284,7 +284,7 @@ class Maddpg:
         return values[:, 0]
 
     @staticmethod
-    def mean(loss: Tensor, present: Tensor) -> Tensor:
+    def mean_over_present(loss: Tensor, present: Tensor) -> Tensor:
         """Returns the mean of a loss `[batch]` over the rows in which the player is present `[batch]`."""
         return (loss * present).sum() / present.sum().clamp(min=1)
 
@@ -300,13 +300,15 @@ class Maddpg:
             team = [j for j, other in enumerate(agents) if other.team == agent.team]
             team_mean = batch.reward[:, team].mean(1)
             rewards.append(self.algorithm.reward_scale * ((1 - spirit) * batch.reward[:, i] + spirit * team_mean))
-        members = [list(members_of(self.agents, player)) for player in self.players.agents]
+        members_by_player = [list(members_of(self.agents, player)) for player in self.players.agents]
         agent_of = [i for i, agent in enumerate(agents) for _ in range(agent.action_dim)]
         next_present = batch.present * (batch.discount > 0)
         return Signals(
-            reward=torch.stack([torch.stack([rewards[i] for i in own]).mean(0) for own in members], 1),
-            discount=torch.stack([batch.discount[:, own].max(1).values for own in members], 1),
-            present=torch.stack([batch.present[:, own].max(1).values for own in members], 1),
+            reward=torch.stack(
+                [torch.stack([rewards[i] for i in members]).mean(0) for members in members_by_player], 1
+            ),
+            discount=torch.stack([batch.discount[:, members].max(1).values for members in members_by_player], 1),
+            present=torch.stack([batch.present[:, members].max(1).values for members in members_by_player], 1),
             acting=batch.present[:, agent_of],
             next_acting=next_present[:, agent_of],
         )
@@ -314,7 +316,7 @@ class Maddpg:
     # ---- the networks ---------------------------------------------------------------------------------------------
 
     def reset(self) -> None:
-        """Sets the targets equal to the networks and the optimisers to their start."""
+        """Makes new targets equal to the networks, and new optimisers."""
         networks = self.policy_networks, self.critic_networks, self.policies, self.critics
         targets = copy.deepcopy(networks)
         self.target_policy_networks, self.target_critic_networks, self.target_policies, self.target_critics = targets
@@ -331,8 +333,8 @@ class Maddpg:
                 factor = algorithm.side_learning_rates.get(side, 1.0)
                 self.optimizers[net] = torch.optim.Adam(net.parameters(), lr=learning_rate * factor, weight_decay=decay)
 
-    def groups(self, *, shared: bool) -> list[list[int]]:
-        """Returns the players of each network: neighbours of one name (without number), side and shape share."""
+    def sharing_groups(self, *, shared: bool) -> list[list[int]]:
+        """Returns the players of each network. Neighbours of one name (without number), side and size share one."""
         groups: list[list[int]] = []
         last: object = None
         for i, player in enumerate(self.players.agents):
@@ -347,19 +349,19 @@ class Maddpg:
     def input_columns(self, i: int) -> list[range]:
         """Returns the columns of `(x, a_1 .. a_N)` that player i's critic reads, in order.
 
-        A shared critic reads its own player first, then the other players of its group in turn, then all others: it is
-        one function of "me, the next one, the one after".
+        A shared critic reads its own player first, then the network's other users in turn, then all other players: it
+        is one function of "me, the next one, the one after".
         """
         if self.algorithm_of[i] == "iddpg":
-            return self.own_columns(i)
-        mates = next(group for group in self.groups(shared=self.network.share_critics) if i in group)
-        if len(mates) == 1:
+            return self.player_columns(i)
+        users = next(group for group in self.sharing_groups(shared=self.network.share_critics) if i in group)
+        if len(users) == 1:
             return [range(self.players.obs_dim + self.players.action_dim)]
-        at = mates.index(i)
-        order = mates[at:] + mates[:at] + [j for j in self.everyone if j not in mates]
-        return [columns for j in order for columns in self.own_columns(j)]
+        position = users.index(i)
+        order = users[position:] + users[:position] + [j for j in self.player_numbers if j not in users]
+        return [columns for j in order for columns in self.player_columns(j)]
 
-    def own_columns(self, i: int) -> list[range]:
+    def player_columns(self, i: int) -> list[range]:
         """Returns the columns of player i's observation and action in `(x, a_1 .. a_N)`."""
         player, obs_dim = self.players.agents[i], self.players.obs_dim
         obs, action = player.obs_slice, player.action_slice

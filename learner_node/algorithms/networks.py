@@ -10,19 +10,21 @@ from torch import Tensor, nn
 
 
 class Mlp(nn.Module):
-    """A ReLU network that one or several players use.
+    """A ReLU network that one player uses, or several share.
 
-    Players that share a network may have first biases of their own (`network.tell_apart`), which is the same as a
-    one-hot player number among the inputs.
+    Players that share a network may have separate first biases (`network.tell_apart`), which is the same as a one-hot
+    player number among the inputs.
     """
 
-    def __init__(self, sizes: Sequence[int], users: Sequence[int], *, own_biases: bool, dtype: torch.dtype) -> None:
-        """Takes the number of inputs, of each hidden layer's units and of outputs, and the players that use it."""
+    def __init__(
+        self, sizes: Sequence[int], users: Sequence[int], *, separate_biases: bool, dtype: torch.dtype
+    ) -> None:
+        """sizes: numbers of inputs, of each hidden layer's units, and of outputs. users: the players of the network."""
         super().__init__()
         self.users = list(users)
         layers = [nn.Linear(inputs, outputs, dtype=dtype) for inputs, outputs in pairwise(sizes)]
         self.weights = nn.ParameterList([layer.weight for layer in layers])
-        copies = len(users) if own_biases else 1
+        copies = len(users) if separate_biases else 1
         self.first_biases = nn.ParameterList([nn.Parameter(layers[0].bias.detach().clone()) for _ in range(copies)])
         self.biases = nn.ParameterList([layer.bias for layer in layers[1:]])
 
@@ -35,7 +37,7 @@ class Mlp(nn.Module):
         return x
 
     def pieces(self) -> list[Tensor]:
-        """Returns the parameters layer by layer: weight `[inputs, outputs]`, then bias (in the first layer, biases)."""
+        """Returns the parameters layer by layer: weight `[inputs, outputs]`, then bias (or first biases)."""
         rest = [
             piece
             for weight, bias in zip(self.weights[1:], self.biases, strict=True)

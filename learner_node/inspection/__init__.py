@@ -1,1 +1,1 @@
-"""What `shoal diagnose` and `shoal bench` measure: a checkpoint's networks, their statistics, the update's speed."""
+"""Measurements for `shoal diagnose` and `shoal bench`: networks of a checkpoint, and the speed of the update."""

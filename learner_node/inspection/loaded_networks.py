@@ -2,9 +2,9 @@
 
     checkpoints/ --> StackedUpdate, restored --> policies (flat), critics (layers), players' signals
                                                                   |
-    rollouts: W watched steps of E episodes ----------------------+--> network_stats.py --> figures
+    rollouts: W watched steps of E episodes ----------------------+--> network_stats.py --> statistics
 
-Files are only read: a learner may train beside this.
+The files are only read, so a learner may train at the same time.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from common.run.run import Run
 from learner_node import schedule
 from learner_node.inspection.network_stats import (
     Doubles,
-    NetworkFigures,
-    ValueFigures,
-    critic_figures,
+    NetworkStats,
+    ValueStats,
+    critic_stats,
     forward,
-    value_figures,
+    value_stats,
 )
 from learner_node.persistence.checkpoints import read_newest
-from learner_node.persistence.state import Counters, TrainingState, restore
+from learner_node.persistence.state import Counters, TrainingState, restore_state
 from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.networks import critic_pieces
 from learner_node.stacked.update import StackedUpdate
@@ -47,10 +47,10 @@ class LoadedNetworks:
     """The policies and critics of a run at a checkpoint, as numpy arrays."""
 
     def __init__(self, run: Run, state: TrainingState) -> None:
-        """Loads a state; ConfigError if it belongs to other networks than the run's."""
+        """Loads a state; ConfigError if the run's networks have other sizes."""
         spec = run.spec
         self._algorithm = StackedUpdate(run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros(()))
-        restore(self._algorithm, state)
+        restore_state(self._algorithm, state)
         self._gamma, self._players = spec.algorithm.discount, run.players.agents
         self.counters: Counters = state.counters
         self.policies: Floats = self._algorithm.policy_weights()
@@ -62,28 +62,30 @@ class LoadedNetworks:
 
     def values(
         self, obs: Floats, action: Floats, reward: Floats, discount: Floats, present: Floats
-    ) -> list[ValueFigures]:
+    ) -> list[ValueStats]:
         """Compares the values of each player's first critic with the discounted returns that followed.
 
         obs, action: of the watched steps `[W, E, ...]`. reward, discount, present: of all steps `[T, E, agents]`;
-        T must be so much longer than W that later rewards are discounted to almost nothing.
+        T must exceed W by enough steps to discount later rewards to almost nothing.
         """
         signals = self._player_signals(reward, discount, present)
         joint = _rows(obs, action)
-        figures = []
+        stats = []
         for i, (player, critic) in enumerate(zip(self._players, self.critics, strict=False)):
             _, values = forward(critic.layers, joint[:, critic.input_columns])
             values_by_step = values.reshape(obs.shape[:2]).astype(np.float64)
-            own_reward, own_discount, own_present = (field[..., i] for field in signals)
-            figures.append(
-                value_figures(player.name, values_by_step, own_reward, own_discount, own_present, gamma=self._gamma)
+            player_reward, player_discount, player_present = (field[..., i] for field in signals)
+            stats.append(
+                value_stats(
+                    player.name, values_by_step, player_reward, player_discount, player_present, gamma=self._gamma
+                )
             )
-        return figures
+        return stats
 
-    def critic_activity(self, obs: Floats, action: Floats, present: Floats) -> list[NetworkFigures]:
-        """Returns the figures of all critics on the watched steps `[W, E, ...]` in which any agent was present."""
+    def critic_activity(self, obs: Floats, action: Floats, present: Floats) -> list[NetworkStats]:
+        """Returns the statistics of all critics on the watched steps `[W, E, ...]` in which any agent was present."""
         joint = _rows(obs, action)[(present[: len(obs)] > 0).any(axis=-1).ravel()]
-        return [critic_figures(critic.name, critic.layers, joint[:, critic.input_columns]) for critic in self.critics]
+        return [critic_stats(critic.name, critic.layers, joint[:, critic.input_columns]) for critic in self.critics]
 
     def _critic(self, i: int) -> CriticLayers:
         critic = self._algorithm.layout.critics[i]

@@ -1,8 +1,9 @@
 """Statistics of networks and critics for `shoal diagnose`, in numpy, from layers and rollouts.
 
-    T steps, W the first of them that are watched, E episodes     N players     n rows
+    T steps     W watched steps, the first of the T     E episodes     N players     n rows
 
-This module does not import torch, so that verdicts can use the figures without it.
+Critics are evaluated on the watched steps; later steps only complete the returns. The module does not import torch, so
+that warnings can use the statistics without it.
 """
 
 from __future__ import annotations
@@ -21,30 +22,30 @@ from common.spec import AgentSpec, Box, joint_spec
 Doubles = npt.NDArray[np.float64]
 
 SATURATED = 0.99
-"""A squashed number beyond this fraction of its range is saturated: the gradient through its tanh is below 0.02."""
+"""A tanh output beyond this magnitude is saturated: its gradient is below 0.02."""
 
 
-class NetworkFigures(msgspec.Struct, frozen=True):
-    """Statistics of one network on the states and actions of the rollouts."""
+class NetworkStats(msgspec.Struct, frozen=True):
+    """Statistics of one network on the observations and actions of rollouts."""
 
     network: str
     inputs: int
-    """Number of different inputs. On few inputs, even a healthy network leaves many units inactive."""
+    """Number of distinct inputs. On few inputs, even a healthy network has many inactive units."""
     hidden_units: tuple[int, ...]
     dead: tuple[float, ...]
-    """Fraction of each hidden layer's units that are active in no state."""
+    """Fraction of each hidden layer's units that no input activates."""
     logit_size: float | None = None
     """Root mean square of a policy's logits of allowed choices; None for critics. The fields below are None where they
     do not apply."""
     saturated: float | None = None
-    """Fraction of the squashed numbers of Box parts that are beyond 0.99 of their range."""
+    """Fraction of saturated numbers among the actions of Box parts."""
     top_probability: float | None = None
     """Mean probability of the likeliest choice in Categorical and soft parts."""
     entropy: float | None = None
     """Mean entropy of the choices, as a fraction of the largest possible."""
 
 
-class ValueFigures(msgspec.Struct, frozen=True):
+class ValueStats(msgspec.Struct, frozen=True):
     """One player's critic compared with the discounted returns that followed, in units of the scaled rewards."""
 
     player: str
@@ -58,7 +59,7 @@ class ValueFigures(msgspec.Struct, frozen=True):
     bias_ci95: tuple[float, float]
     """95 % confidence interval of the bias, over episodes."""
     relative_bias: float
-    """The bias over the mean size of the returns."""
+    """The bias over the mean magnitude of the returns."""
     rank_correlation: float | None
     """Spearman's rank correlation of values and returns; None if all returns are equal."""
     reward_watched: float
@@ -76,25 +77,25 @@ def forward(layers: Sequence[Layer], rows: Floats) -> tuple[list[Floats], Floats
     return hidden, rows @ layers[-1].weight + layers[-1].bias
 
 
-def critic_figures(name: str, layers: Sequence[Layer], rows: Floats) -> NetworkFigures:
-    """Returns a critic's figures on its inputs `[n, inputs]`."""
+def critic_stats(name: str, layers: Sequence[Layer], rows: Floats) -> NetworkStats:
+    """Returns a critic's statistics on its inputs `[n, inputs]`."""
     hidden, _ = forward(layers, rows)
-    return NetworkFigures(name, _different(rows), tuple(h.shape[1] for h in hidden), _dead(hidden))
+    return NetworkStats(name, _distinct_rows(rows), tuple(h.shape[1] for h in hidden), _dead_fractions(hidden))
 
 
-def policy_figures(player: AgentSpec, head: str, layers: Sequence[Layer], obs: Floats) -> NetworkFigures:
-    """Returns a policy's figures on its observations `[n, obs]`."""
+def policy_stats(player: AgentSpec, head: str, layers: Sequence[Layer], obs: Floats) -> NetworkStats:
+    """Returns a policy's statistics on its observations `[n, obs]`."""
     hidden, logits = forward(layers, obs)
     logits = ActionMasks(player.own_mask_columns).lower(logits, obs)
     squashed, choices = _squashed_and_choices(player, head, logits)
     tops = [part.max(axis=-1).ravel() for part in choices]
-    entropies = [_entropy_share(part).ravel() for part in choices]
+    entropies = [_normalised_entropy(part).ravel() for part in choices]
     size = float(np.sqrt(np.mean(np.square(logits[logits > -FORBIDDEN / 2], dtype=np.float64))))
-    return NetworkFigures(
+    return NetworkStats(
         player.name,
-        _different(obs),
+        _distinct_rows(obs),
         tuple(h.shape[1] for h in hidden),
-        _dead(hidden),
+        _dead_fractions(hidden),
         size,
         float(np.mean(np.concatenate(squashed) > SATURATED)) if squashed else None,
         float(np.mean(np.concatenate(tops))) if tops else None,
@@ -108,42 +109,42 @@ def realised_returns(reward: Doubles, discount: Doubles, gamma: float, watched: 
     Rewards after the last step count as 0.
     """
     result = np.zeros((watched, *reward.shape[1:]))
-    rest = np.zeros(reward.shape[1:])
+    return_to_go = np.zeros(reward.shape[1:])
     for t in reversed(range(len(reward))):
-        rest = reward[t] + gamma * discount[t] * rest
+        return_to_go = reward[t] + gamma * discount[t] * return_to_go
         if t < watched:
-            result[t] = rest
+            result[t] = return_to_go
     return result
 
 
-def value_figures(
+def value_stats(
     player: str, values: Doubles, reward: Doubles, discount: Doubles, present: Doubles, *, gamma: float
-) -> ValueFigures:
+) -> ValueStats:
     """Compares one player's values in the watched steps `[W, E]` with the returns that followed.
 
     reward, discount, present: the player's signals of all steps `[T, E]`.
     """
-    watched, there = len(values), present > 0
+    watched, is_present = len(values), present > 0
     returns = realised_returns(reward, discount, gamma, watched)
-    seen = there[:watched]
-    error = np.where(seen, values - returns, 0.0)
-    known, predicted = returns[seen], values[seen]
-    count = seen.sum(axis=0)
+    watched_present = is_present[:watched]
+    error = np.where(watched_present, values - returns, 0.0)
+    realised, predicted = returns[watched_present], values[watched_present]
+    count = watched_present.sum(axis=0)
     by_episode = error.sum(axis=0)[count > 0] / count[count > 0]
-    bias, size = float(error.sum() / seen.sum()), float(np.abs(known).mean())
-    half = 1.96 * float(by_episode.std() / np.sqrt(len(by_episode)))
-    alike = known.std() <= 1e-6 * max(size, 1e-6)
-    return ValueFigures(
+    bias, size = float(error.sum() / watched_present.sum()), float(np.abs(realised).mean())
+    half_width = 1.96 * float(by_episode.std() / np.sqrt(len(by_episode)))
+    all_equal = realised.std() <= 1e-6 * max(size, 1e-6)
+    return ValueStats(
         player,
         float(predicted.mean()),
-        float(known.mean()),
-        float(known.std()),
+        float(realised.mean()),
+        float(realised.std()),
         bias,
-        (bias - half, bias + half),
+        (bias - half_width, bias + half_width),
         bias / size if size else 0.0,
-        None if alike else rank_correlation(predicted, known),
-        _mean_reward(reward[:watched], there[:watched]),
-        _mean_reward(reward[watched:], there[watched:]),
+        None if all_equal else rank_correlation(predicted, realised),
+        _mean_reward(reward[:watched], is_present[:watched]),
+        _mean_reward(reward[watched:], is_present[watched:]),
     )
 
 
@@ -155,8 +156,8 @@ def rank_correlation(a: Doubles, b: Doubles) -> float:
     return float((centred[0] * centred[1]).sum() / size) if size else 0.0
 
 
-def _mean_reward(reward: Doubles, there: npt.NDArray[np.bool_]) -> float:
-    return float(reward[there].mean()) if there.any() else 0.0
+def _mean_reward(reward: Doubles, is_present: npt.NDArray[np.bool_]) -> float:
+    return float(reward[is_present].mean()) if is_present.any() else 0.0
 
 
 def _ranks(values: Doubles) -> Doubles:
@@ -166,35 +167,35 @@ def _ranks(values: Doubles) -> Doubles:
     return result
 
 
-def _different(rows: Floats) -> int:
+def _distinct_rows(rows: Floats) -> int:
     return len({row.tobytes() for row in np.ascontiguousarray(rows)})
 
 
-def _dead(hidden: Sequence[Floats]) -> tuple[float, ...]:
+def _dead_fractions(hidden: Sequence[Floats]) -> tuple[float, ...]:
     return tuple(float(np.mean(~(layer > 0.0).any(axis=0))) for layer in hidden)
 
 
 def _squashed_and_choices(player: AgentSpec, head: str, logits: Floats) -> tuple[list[Floats], list[Floats]]:
-    """Returns the distances of squashed numbers from their middle, 0 to 1, and the probabilities of choices."""
+    """Returns the magnitudes of Box actions in units of half their range, and the probabilities of choices."""
     player_spec = joint_spec([(player.name, player.team, player.obs_dim, player.parts)])
     squashed, choices = [], []
     for segment in segments(player_spec, head):
-        own = by_part(logits, segment)
+        part_logits = by_part(logits, segment)
         if segment.kind in ("choice", "soft"):
-            probabilities = np.empty_like(own)
-            softmax(own, probabilities)
+            probabilities = np.empty_like(part_logits)
+            softmax(part_logits, probabilities)
             choices.append(probabilities)
         elif segment.kind == "box":
-            # A number without a range cannot saturate.
+            # A number whose bounds are equal cannot saturate.
             free = np.concatenate([box_range(part)[1] > 0 for part in segment.parts if isinstance(part, Box)])
-            squashed.append(np.abs(np.tanh(own[..., free])).ravel())
+            squashed.append(np.abs(np.tanh(part_logits[..., free])).ravel())
         else:
-            force = own if segment.kind == "force" else own[..., 2::2] - own[..., 1::2]
+            force = part_logits if segment.kind == "force" else part_logits[..., 2::2] - part_logits[..., 1::2]
             squashed.append(np.linalg.norm(bounded_force(force), axis=-1).ravel())
     return squashed, choices
 
 
-def _entropy_share(probabilities: Floats) -> Floats:
+def _normalised_entropy(probabilities: Floats) -> Floats:
     """Returns the entropy of `[..., k]` choices over `log k`, where k counts the choices of a probability above 0."""
     entropy: Floats = -(probabilities * np.log(np.maximum(probabilities, 1e-30))).sum(axis=-1)
     possible = (probabilities > 0.0).sum(axis=-1)

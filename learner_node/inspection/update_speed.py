@@ -1,9 +1,10 @@
-"""The speed of the update, compared with a plain loop over agents, its matrix products alone, and the machine's peak.
+"""The speed of the update, compared with a loop over agents, its matrix products alone, and the machine's peak.
 
-All are measured in the same process, on one thread, alternately; medians, because machines have slow spells.
+All are measured in one process on one thread, in turn. The results are medians, because machines have slow spells.
 
-    peak: a product of two square float32 matrices          needed: the update's arithmetic at that rate
-    products: the update's own matrix products, in the same shapes and memory, without the work between them
+    peak       the rate of a product of two square float32 matrices
+    at_peak_s  the time of the update's arithmetic at that rate
+    products   the update's matrix products, in the same shapes and memory, without the work between them
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ class Speed(NamedTuple):
     rows: int
     update_s: float
     loop_s: float
-    """The plain loop over agents."""
+    """Time of PerAgentLoop."""
     products_s: float
-    """The update's matrix products alone."""
-    needed_s: float
-    """The time of the update's arithmetic at the machine's peak."""
+    """Time of the update's matrix products alone."""
+    at_peak_s: float
+    """Time of the update's arithmetic at the machine's peak."""
 
 
 def simple_spread_shapes() -> AgentsSpec:
@@ -59,12 +60,12 @@ def simple_spread_shapes() -> AgentsSpec:
 def speeds(sizes: tuple[int, ...] = (256, 1024)) -> Iterator[Speed]:
     """Measures the update of MADDPG on simple_spread's shapes with the paper's networks; leaves torch on one thread."""
     torch.set_num_threads(1)
-    joint, network, algorithm = simple_spread_shapes(), NETWORK, ALGORITHM
+    agents, network, algorithm = simple_spread_shapes(), NETWORK, ALGORITHM
     for rows in sizes:
-        batch = random_batch(joint, rows)
+        batch = random_batch(agents, rows)
         stacked, loop = (
-            StackedUpdate(joint, network, algorithm, 0, batch.obs_action),
-            PlainLoop(joint, network, algorithm),
+            StackedUpdate(agents, network, algorithm, 0, batch.obs_action),
+            PerAgentLoop(agents, network, algorithm),
         )
         a, b, out = (torch.randn(PEAK_SIZE, PEAK_SIZE) for _ in range(3))
         rates = algorithm.policy_learning_rate, algorithm.critic_learning_rate
@@ -75,8 +76,8 @@ def speeds(sizes: tuple[int, ...] = (256, 1024)) -> Iterator[Speed]:
         update_s, loop_s, products_s, peak_s = _medians(
             update, partial(loop.update, batch), products.replay, partial(torch.mm, a, b, out=out)
         )
-        needed_s = needed_flop(joint, network, rows) / (2 * PEAK_SIZE**3) * peak_s
-        yield Speed(rows, update_s, loop_s, products_s, needed_s)
+        at_peak_s = update_flop(agents, network, rows) / (2 * PEAK_SIZE**3) * peak_s
+        yield Speed(rows, update_s, loop_s, products_s, at_peak_s)
 
 
 def seconds_by_threads(counts: tuple[int, ...], rows: int = 256) -> list[float]:
@@ -85,53 +86,53 @@ def seconds_by_threads(counts: tuple[int, ...], rows: int = 256) -> list[float]:
     By default every second update includes the policies, so two updates are measured together. Leaves torch on one
     thread.
     """
-    joint = simple_spread_shapes()
-    batch, algorithm = random_batch(joint, rows), AlgorithmSpec()
-    learner = StackedUpdate(joint, NetworkSpec(), algorithm, 0, batch.obs_action)
+    agents = simple_spread_shapes()
+    batch, algorithm = random_batch(agents, rows), AlgorithmSpec()
+    learner = StackedUpdate(agents, NetworkSpec(), algorithm, 0, batch.obs_action)
     rates = algorithm.policy_learning_rate, algorithm.critic_learning_rate
 
     def two_updates(threads: int) -> None:
         torch.set_num_threads(threads)
-        for policies in (False, True):
-            learner.update(batch, *rates, policies=policies)
+        for update_policies in (False, True):
+            learner.update(batch, *rates, update_policies=update_policies)
 
     measured = _medians(*(partial(two_updates, count) for count in counts))
     torch.set_num_threads(1)
     return [seconds / 2 for seconds in measured]
 
 
-def needed_flop(joint: AgentsSpec, network: NetworkSpec, rows: int) -> int:
+def update_flop(agents: AgentsSpec, network: NetworkSpec, rows: int) -> int:
     """Returns the multiplications and additions of the matrix products that one update of MADDPG needs.
 
-    Policies and critics: forward for the targets, forward and backward for training. In the policy loss the critics
-    again: forward with the change of the own action, and backward to that action only.
+    Policies and critics need a forward pass for the targets, and forward and backward passes for training. The policy
+    loss needs the critics again: forward with the new action of their own player, and backward to that action only.
     """
-    policy = critic = through_policy = through_critic = own = 0
-    for agent in joint.agents:
+    policy = critic = through_policy = through_critic = action_only = 0
+    for agent in agents.agents:
         *inner, last = pairwise((agent.obs_dim, *network.policy_hidden, agent.action_dim))
         policy += sum(i * o for i, o in (*inner, last))
         through_policy += sum(i * o for i, o in (*inner[1:], last))
-        *inner, last = pairwise((joint.obs_dim + joint.action_dim, *network.critic_hidden, 1))
+        *inner, last = pairwise((agents.obs_dim + agents.action_dim, *network.critic_hidden, 1))
         critic += sum(i * o for i, o in (*inner, last))
         through_critic += sum(i * o for i, o in (*inner[1:], last))
-        own += agent.action_dim * network.critic_hidden[0]
+        action_only += agent.action_dim * network.critic_hidden[0]
     training = 2 * policy + through_policy + 2 * critic + through_critic
-    return 2 * rows * (policy + critic + training + critic + through_critic + 2 * own)
+    return 2 * rows * (policy + critic + training + critic + through_critic + 2 * action_only)
 
 
-def random_batch(joint: AgentsSpec, rows: int) -> LossBatch:
+def random_batch(agents: AgentsSpec, rows: int) -> LossBatch:
     """Returns a batch of random numbers as views of records; every agent acts in every row."""
-    dtype = transition_dtype(joint)
-    columns, words = field_columns(dtype), torch.randn(rows, dtype.itemsize // 4)
-    words[:, columns["discount"].start : columns["present"].stop] = 1.0
+    dtype = transition_dtype(agents)
+    columns, records = field_columns(dtype), torch.randn(rows, dtype.itemsize // 4)
+    records[:, columns["discount"].start : columns["present"].stop] = 1.0
     next_obs, reward, discount, present = (
-        words[:, columns[name]] for name in ("next_obs", "reward", "discount", "present")
+        records[:, columns[name]] for name in ("next_obs", "reward", "discount", "present")
     )
-    return LossBatch(words[:, : columns["action"].stop], next_obs, reward, discount, present, complete=True)
+    return LossBatch(records[:, : columns["action"].stop], next_obs, reward, discount, present, complete=True)
 
 
 class Products(TorchDispatchMode):
-    """Records the matrix products that are computed within it, to compute them again alone in the same memory."""
+    """A context that records matrix products, to compute them again alone and in the same memory."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -147,19 +148,19 @@ class Products(TorchDispatchMode):
 
     @torch.inference_mode()
     def replay(self) -> None:
-        """Computes the recorded products once more, in their order."""
+        """Computes the recorded products again, in their order."""
         for call in self.calls:
             call()
 
 
-class PlainLoop:
+class PerAgentLoop:
     """MADDPG as it is usually written: one module, one optimiser and one backward pass for each agent."""
 
-    def __init__(self, joint: AgentsSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> None:
-        self._joint, self._algorithm = joint, algorithm
-        inputs = joint.obs_dim + joint.action_dim
-        self.policies = [_mlp(a.obs_dim, *network.policy_hidden, a.action_dim) for a in joint.agents]
-        self.critics = [_mlp(inputs, *network.critic_hidden, 1) for _ in joint.agents]
+    def __init__(self, agents: AgentsSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> None:
+        self._agents, self._algorithm = agents, algorithm
+        inputs = agents.obs_dim + agents.action_dim
+        self.policies = [_mlp(a.obs_dim, *network.policy_hidden, a.action_dim) for a in agents.agents]
+        self.critics = [_mlp(inputs, *network.critic_hidden, 1) for _ in agents.agents]
         self._targets = copy.deepcopy((self.policies, self.critics))
         self._policy_adams = [
             torch.optim.Adam(net.parameters(), algorithm.policy_learning_rate) for net in self.policies
@@ -170,12 +171,14 @@ class PlainLoop:
 
     def update(self, batch: LossBatch) -> None:
         """Updates agent after agent, then all targets."""
-        obs, action = torch.split(batch.obs_action, [self._joint.obs_dim, self._joint.action_dim], dim=1)
+        obs, action = torch.split(batch.obs_action, [self._agents.obs_dim, self._agents.action_dim], dim=1)
         with torch.no_grad():
-            next_obs = [batch.next_obs[:, agent.obs_slice] for agent in self._joint.agents]
-            acted = [torch.sigmoid(2 * net(own)) for net, own in zip(self._targets[0], next_obs, strict=True)]
-            next_joint = torch.cat([batch.next_obs, *acted], 1)
-        for i, agent in enumerate(self._joint.agents):
+            next_obs = [batch.next_obs[:, agent.obs_slice] for agent in self._agents.agents]
+            next_actions = [
+                torch.sigmoid(2 * net(agent_obs)) for net, agent_obs in zip(self._targets[0], next_obs, strict=True)
+            ]
+            next_joint = torch.cat([batch.next_obs, *next_actions], 1)
+        for i, agent in enumerate(self._agents.agents):
             with torch.no_grad():
                 value = self._targets[1][i](next_joint)[:, 0]
                 target = batch.reward[:, i] + self._algorithm.discount * batch.discount[:, i] * value
@@ -209,8 +212,8 @@ def policy_in_torch(players: PlayersSpec, network: NetworkSpec, flat: Floats) ->
     for agent, layers in zip(players.agents, unflatten(flat, players, network), strict=True):
         module = _mlp(agent.obs_dim, *network.policy_hidden, agent.action_dim)
         linear = [layer for layer in module if isinstance(layer, nn.Linear)]
-        for layer, own in zip(linear, layers, strict=True):
-            layer.weight.data, layer.bias.data = torch.tensor(own.weight.T), torch.tensor(own.bias)
+        for layer, loaded in zip(linear, layers, strict=True):
+            layer.weight.data, layer.bias.data = torch.tensor(loaded.weight.T), torch.tensor(loaded.bias)
         modules.append(module)
     boxes = [part for agent in players.agents for part in agent.parts if isinstance(part, Box)]
     middle, half = (torch.from_numpy(np.concatenate(side)) for side in zip(*map(box_range, boxes), strict=True))

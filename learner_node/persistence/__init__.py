@@ -1,1 +1,1 @@
-"""What a run keeps on disk while it trains: checkpoints, milestones and the policy file."""
+"""The files that a learner writes to continue or use a run: checkpoints, milestones and the policy file."""

@@ -1,11 +1,11 @@
-"""Checkpoints: the learner's full state in safetensors files (no pickle), written atomically, verified when read.
+"""Checkpoints: the learner's full state in safetensors files (no pickle), written atomically and verified when read.
 
     checkpoints/updates-0000012345.safetensors     the newest few
     checkpoints/best.safetensors                   the one with the best mean return of training episodes
 
-Metadata: `counters` (JSON) and `digest`, blake2b over counters and tensors. A newest file that cannot be read is
-skipped with a warning and renamed to `.damaged`; the file before it is read instead, and the best one last. If there
-are files and none can be read, that is an error, never a fresh start.
+Metadata: `counters` (JSON) and `digest`, blake2b over counters and tensors. If the newest file cannot be read, it is
+skipped with a warning and renamed to `.damaged`, and the file before it is read; the best one is read last. If there
+are files and none can be read, the learner raises an error and never starts from the beginning.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Checkpoints:
         self._directory, self._keep = directory, keep
 
     def save(self, state: TrainingState, *, best: bool) -> Path:
-        """Writes a state, also as the best one if `best`, removes the oldest beyond `keep`; returns the file.
+        """Writes a state, also as the best one if `best`; removes the oldest files beyond `keep`; returns its path.
 
-        ShoalError if the state contains non-finite numbers, because it would replace a file that a run can resume from,
-        or if the disk is full, which leaves the earlier files intact.
+        ShoalError if the state contains non-finite numbers, because no run can resume from it, or if the disk is full:
+        earlier files stay intact.
         """
         state.check()
         counters = msgspec.json.encode(state.counters).decode()
@@ -63,7 +63,7 @@ class Checkpoints:
                 f"none of the {len(unreadable)} checkpoints in {self._directory} can be read; "
                 "move them away to start again."
             )
-        # Renamed, or they would count among the newest; but only if there is a state to resume from.
+        # Unreadable files must not count among the newest `keep`. They keep their names if no state can be read.
         for path in unreadable:
             path.rename(f"{path}.damaged")
         return state
@@ -84,7 +84,7 @@ class NewestCheckpoint(NamedTuple):
 def read_newest(directory: Path) -> NewestCheckpoint:
     """Returns the newest checkpoint that can be read, and the best one if no newer file can; changes no file.
 
-    A learner may write beside this: files that disappear or are not whole are skipped with a warning.
+    A learner may write at the same time: files that disappear or are incomplete are skipped with a warning.
     """
     unreadable: list[Path] = []
     for path in [*_newest_first(directory), *directory.glob(_BEST)]:
@@ -112,7 +112,7 @@ def read(path: Path) -> TrainingState:
         metadata = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (safe_open is not a mapping)
     if metadata["digest"] != _digest(metadata["counters"], tensors):
-        raise ValueError("its digest does not match")
+        raise ValueError("the digest does not match")
     return TrainingState(tensors, msgspec.json.decode(metadata["counters"], type=Counters))
 
 

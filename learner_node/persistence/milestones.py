@@ -1,13 +1,13 @@
-"""Milestones: what a run has learnt after every `budget.milestone_steps` environment steps, stored permanently.
+"""Milestones: copies of a run, stored permanently after every `budget.milestone_steps` environment steps.
 
     milestones/0000080000/                       named by environment steps
         checkpoints/updates-0000000123.safetensors   the learner's full state
         policy.safetensors
-        run.toml                                     written last: a folder without it is the rest of a crash
+        run.toml                                     written last: a folder without it is incomplete
 
-Each milestone is a run directory: it can be evaluated, filmed and played against others like any run, and a copy of it
-can be trained further. The first is saved before the first update, the last when the budget is used. An existing
-milestone is never overwritten: a run that resumes from a checkpoint before a milestone does not save it twice.
+Each milestone is a run directory: it can be evaluated, rendered and entered in tournaments like any run, and a copy of
+it can be trained further. The first is saved before the first update, the last when the budget is used. An existing
+milestone is never overwritten, so a run that resumes from before a milestone does not save it twice.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ class Milestones:
     """Saves the milestones of one run."""
 
     def __init__(self, run: Run, directory: RunDirectory, counters: Counters) -> None:
-        """Continues after the milestones that `counters` has passed."""
+        """Continues after the last milestone at or before `counters.env_steps`."""
         self._run, self._directory = run, directory
         self._every = run.spec.budget.milestone_steps
         self._passed = counters.env_steps // self._every if self._every and counters.updates else -1
         self._newest: int | None = None
-        """Updates of the last milestone."""
+        """Number of updates at the last milestone that this process saved; None before the first."""
 
     def is_due(self, env_steps: int) -> bool:
         """Returns whether the next milestone is reached."""
         return self._every > 0 and env_steps // self._every > self._passed
 
     def save(self, state: TrainingState, policies: Floats) -> None:
-        """Saves the milestone that is due; of several that were passed at once, the last one."""
+        """Saves the milestone that is due. If several were passed at once, saves the last of them."""
         self._passed = state.counters.env_steps // self._every
         self._write(self._passed * self._every, state, policies)
 
     def save_last(self, state: TrainingState, policies: Floats) -> None:
-        """Saves the end of the budget, unless the last milestone is the same state."""
+        """Saves a milestone at the end of the budget, unless the last milestone has the same state."""
         if self._every and self._newest != state.counters.updates:
             self._write(state.counters.env_steps, state, policies)
 

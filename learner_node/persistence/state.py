@@ -1,7 +1,7 @@
-"""All state of a training as one object: captured from an algorithm, checked, saved, and restored.
+"""The training state: everything that a run needs to continue, as one object that checkpoints contain.
 
 Parameters and moments are stored network by network in the order of common/policy/network.py, not in the order of the
-stacked buffers: the layout of the buffers may change without making old checkpoints unreadable. A network that several
+stacked buffers, so that old checkpoints stay readable when the layout of the buffers changes. A network that several
 players share is stored once.
 """
 
@@ -29,16 +29,16 @@ class Counters(msgspec.Struct, forbid_unknown_fields=True):
     env_steps: int = 0
     """Transitions stored in the run, as far as the learner knows."""
     samples: int = 0
-    """Transitions learnt from, repeats counted."""
+    """Transitions learnt from; a transition counts each time it is sampled."""
     trained_s: float = 0.0
     """Time charged to the budget [s]."""
     updating_s: float = 0.0
-    """Time of the loop's iterations that updated [s]. It includes the wait for each batch inside `Batches.next`."""
+    """Time of the loop's iterations that updated [s], with the wait for each batch in `ReplayClient.next`."""
     weights_version: int = 0
     best_return: float | None = None
-    """Best mean return of training episodes at a checkpoint so far."""
+    """Best mean return of training episodes at any checkpoint so far."""
     reward_size: float | None = None
-    """Root mean square of the rewards learnt from that are not 0. A resume compares new rewards with it."""
+    """Root mean square of the sampled rewards that are not 0. A resume compares new rewards with it."""
 
     def progress(self, budget: BudgetSpec) -> float:
         """Returns the fraction of the budget used, 0 to 1."""
@@ -52,7 +52,7 @@ class TrainingState(msgspec.Struct, frozen=True):
     counters: Counters
 
     def check(self) -> None:
-        """Raises ShoalError if a number is not finite: no training recovers from that."""
+        """Raises ShoalError if a number is not finite, because no training recovers from that."""
         broken = [name for name, tensor in self.tensors.items() if not torch.isfinite(tensor).all()]
         if broken:
             raise ShoalError(
@@ -62,13 +62,13 @@ class TrainingState(msgspec.Struct, frozen=True):
             )
 
 
-def capture(algorithm: StackedUpdate, counters: Counters) -> TrainingState:
-    """Returns a copy of an algorithm's state."""
+def copy_state(algorithm: StackedUpdate, counters: Counters) -> TrainingState:
+    """Returns a copy of an update's state on the CPU, with the counters."""
     return TrainingState({**_tensors(algorithm), _RANDOM: algorithm.generator.get_state()}, counters)
 
 
-def restore(algorithm: StackedUpdate, state: TrainingState) -> None:
-    """Replaces an algorithm's state; ConfigError if the state belongs to other networks."""
+def restore_state(algorithm: StackedUpdate, state: TrainingState) -> None:
+    """Replaces an update's state; ConfigError if the state belongs to networks of other sizes."""
     wanted = {name: tuple(tensor.shape) for name, tensor in _tensors(algorithm).items()}
     found = {name: tuple(tensor.shape) for name, tensor in state.tensors.items() if name != _RANDOM}
     if found != wanted:

@@ -9,7 +9,7 @@ from prometheus_client import Counter, Gauge, Histogram, Info
 
 from common.process import metrics as process_metrics
 from common.run.run import Run
-from learner_node.run_checks.inputs import InputFigures
+from learner_node.run_checks.inputs import InputStats
 from learner_node.stacked.update_stats import Losses
 
 
@@ -19,7 +19,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = process_metrics.make_registry("learner", libraries=("torch",))
         self.url = ""
-        """Address at which the metrics are served."""
+        """The URL of the metrics."""
         self.updates = self._counter("updates", "Updates of all agents' critics and policies.")
         self.samples = self._counter("samples", "Transitions learnt from, repeats counted.")
         self.update_seconds = Histogram(
@@ -67,24 +67,24 @@ class Metrics:
         )
         self.checkpoint_interval.set(checkpoint_every_s)
 
-    def observe(self, figures: Losses | None, progress: float, rejected: int) -> None:
+    def observe(self, losses: Losses | None, progress: float, rejected: int) -> None:
         """Sets the metrics that are updated once a second."""
         self.progress.set(progress)
         self.rejected.inc(rejected - self._rejected)
         self._rejected = rejected
-        if figures is None:
+        if losses is None:
             return
-        self.critic_loss.set(fmean(figures.critic_loss))
-        self.policy_loss.set(fmean(figures.policy_loss))
-        self.value.set(fmean(figures.q_mean))
-        self.critic_gradient_norm.set(max(figures.critic_gradient_norm))
-        self.policy_gradient_norm.set(max(figures.policy_gradient_norm))
+        self.critic_loss.set(fmean(losses.critic_loss))
+        self.policy_loss.set(fmean(losses.policy_loss))
+        self.value.set(fmean(losses.q_mean))
+        self.critic_gradient_norm.set(max(losses.critic_gradient_norm))
+        self.policy_gradient_norm.set(max(losses.policy_gradient_norm))
 
-    def observe_inputs(self, figures: InputFigures | None, reward_scale: float) -> None:
-        """Sets the sizes of observations and rewards."""
-        if figures is not None:
-            self.observation_size.set(max(figures.obs_size))
-            self.reward_size.set(max(figures.reward_size) * reward_scale)
+    def observe_inputs(self, stats: InputStats | None, reward_scale: float) -> None:
+        """Sets the metrics of the sizes of observations and rewards."""
+        if stats is not None:
+            self.observation_size.set(max(stats.obs_size))
+            self.reward_size.set(max(stats.reward_size) * reward_scale)
 
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(f"shoal_learner_{name}", text, registry=self.registry)

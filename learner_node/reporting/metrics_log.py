@@ -6,7 +6,7 @@ metrics.jsonl, one object a line: `time` (Unix seconds), `trained_s`, `updating_
 `reward_mean`, `reward_spread`, `reward_size`; `episode_steps`, `reward_change`; from the replay server's status
 `return_mean` (last episodes, exploration included), `return_means` over agents, `env_steps_per_s`,
 `samples_per_insert`, `policy_lag`, `replay_size`, `actors`, `actors_waited_s` (sum over actors), `waiting` (which
-process waits for which at this moment, as text). `updating_s` includes the waits for batches inside `Batches.next`.
+process waits for which at this moment, as text). `updating_s` includes the waits for batches in `ReplayClient.next`.
 TensorBoard, over updates: `agent{i}/losses`, `agent{i}/mean_episode_rewards`, `run/...`. A tracker receives the
 numbers of the line under their own names. docs/tracking.md describes every field.
 """
@@ -27,12 +27,12 @@ from tensorboardX import SummaryWriter
 from common.files import writing
 from common.run.directory import RunDirectory
 from common.wire.messages import Status
-from learner_node.reporting.trackers import Tracker, numbers_of
+from learner_node.reporting.trackers import Tracker, finite_numbers
 from learner_node.stacked.update_stats import Losses
 
-MOST_EVENTS = 10_000
-"""Events that may wait for TensorBoard's writer threads, which a full disk ends. It must exceed the events of one
-`write`, which would otherwise wait forever."""
+MAX_EVENTS = 10_000
+"""Largest number of events that wait for TensorBoard's writer threads. A full disk ends those threads: a queue smaller
+than the events of one `write` would then block that `write` forever."""
 
 
 class MetricsLog:
@@ -41,17 +41,17 @@ class MetricsLog:
     def __init__(self, directory: RunDirectory, tracker: Tracker | None = None) -> None:
         self._tracker, self._path = tracker, directory.path
         with writing(directory.path):
-            # Unbuffered: a line that does not fit on the disk is not written again when the file is closed.
+            # Unbuffered, so that a line that does not fit on the disk is not written again when the file is closed.
             self._lines = directory.metrics_file.open("ab", buffering=0)
-            self._board = SummaryWriter(str(directory.tensorboard), max_queue=MOST_EVENTS)
+            self._tensorboard = SummaryWriter(str(directory.tensorboard), max_queue=MAX_EVENTS)
 
-    def write(self, updates: int, learner: Mapping[str, Any], figures: Losses, status: Status | None) -> None:
-        """Writes one line: the learner's numbers, its last losses, and the replay server's last status.
+    def write(self, updates: int, values: Mapping[str, Any], losses: Losses, status: Status | None) -> None:
+        """Writes one line: the learner's values, its last losses, and the replay server's last status.
 
         ShoalError if the disk is full.
         """
-        line: dict[str, Any] = {"time": round(time.time(), 3), "updates": updates, **learner}
-        line |= asdict(figures)
+        line: dict[str, Any] = {"time": round(time.time(), 3), "updates": updates, **values}
+        line |= asdict(losses)
         if status is not None:
             line |= {
                 "return_mean": status.return_mean,
@@ -66,49 +66,49 @@ class MetricsLog:
             }
         with writing(self._path):
             self._append(json.dumps({name: _finite(value) for name, value in line.items()}).encode() + b"\n")
-            self._show(updates, line)
+            self._write_events(updates, line)
         if self._tracker:
-            self._tracker.log(updates, numbers_of(line))
+            self._tracker.log(updates, finite_numbers(line))
 
     def close(self) -> None:
         """Writes buffered events and closes the files; ShoalError if the disk is full."""
         self._lines.close()
         if self._tracker:
             self._tracker.close()
-        queues = [writer.event_writer._event_queue for writer in (self._board.all_writers or {}).values()]
+        queues = [writer.event_writer._event_queue for writer in (self._tensorboard.all_writers or {}).values()]
         try:
             with writing(self._path):
-                self._board.close()
+                self._tensorboard.close()
         finally:
-            # Events that an ended writer did not take would keep this process from ending.
+            # Without this, events that an ended writer thread left in its queue would keep this process alive.
             for queue in queues:
                 queue.cancel_join_thread()
 
     def _append(self, line: bytes) -> None:
         end = self._lines.tell()
         if self._lines.write(line) < len(line):
-            # Without it, a resumed run would append to the incomplete line.
+            # A resumed run must not append to an incomplete line.
             self._lines.truncate(end)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._lines.name)
 
-    def _show(self, updates: int, line: Mapping[str, Any]) -> None:
-        board = self._board
-        for writer in (board.all_writers or {}).values():
-            # The writer thread does not report its end.
+    def _write_events(self, updates: int, line: Mapping[str, Any]) -> None:
+        tensorboard = self._tensorboard
+        for writer in (tensorboard.all_writers or {}).values():
+            # A writer thread ends without an error when the disk is full.
             if not writer.event_writer._worker.is_alive():
                 raise OSError(errno.ENOSPC, "TensorBoard's writer has ended", writer.get_logdir())
         for i, (critic, policy) in enumerate(zip(line["critic_loss"], line["policy_loss"], strict=True)):
-            board.add_scalars(f"agent{i}/losses", {"critic loss": critic, "actor_loss": policy}, updates)
+            tensorboard.add_scalars(f"agent{i}/losses", {"critic loss": critic, "actor_loss": policy}, updates)
         for i, value in enumerate(line.get("return_means", ())):
             if math.isfinite(value):
-                board.add_scalar(f"agent{i}/mean_episode_rewards", value, updates)
+                tensorboard.add_scalar(f"agent{i}/mean_episode_rewards", value, updates)
         for name, value in line.items():
             if isinstance(value, int | float) and math.isfinite(value) and name not in ("time", "updates"):
-                board.add_scalar(f"run/{name}", value, updates)
+                tensorboard.add_scalar(f"run/{name}", value, updates)
 
 
 def _finite(value: Any) -> Any:
-    """Returns a value in strict JSON: null for a number that is not finite."""
+    """Returns a value for strict JSON, with None in place of numbers that are not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return [_finite(item) for item in value] if isinstance(value, list | tuple) else value

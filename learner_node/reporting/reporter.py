@@ -1,4 +1,4 @@
-"""Reports of a learner: LearnerReport messages, log lines, metrics.jsonl, the progress of the warm-up, and warnings."""
+"""The reporter of a learner: LearnerReport messages, Prometheus metrics, log lines, metrics.jsonl, and warnings."""
 
 from __future__ import annotations
 
@@ -13,49 +13,50 @@ from common.process.metrics import software_version
 from common.run.run import Run
 from common.wire.messages import MAX_TEXT_CHARACTERS, MAX_WARNINGS, LearnerReport, Status
 from learner_node import schedule
-from learner_node.batches import Batches
-from learner_node.clocks import RunClock, UpdateRate
-from learner_node.persistence.saving import Saving
+from learner_node.clocks import BudgetClock, UpdateRate
+from learner_node.persistence.saver import Saver
+from learner_node.replay_client import ReplayClient
 from learner_node.replay_session import SampledBatch
 from learner_node.reporting.metrics import Metrics
 from learner_node.reporting.metrics_log import MetricsLog
-from learner_node.run_checks.inputs import InputStats, first_words
+from learner_node.run_checks.inputs import InputMonitor, remark_key
 from learner_node.run_checks.warm_up import InsertRate, beyond_budget, ended_too_early, forecast
 from learner_node.stacked.update_stats import Losses
 
-FEWEST_EPISODES = 100
-"""Finished episodes a worker before their mean length is used: episodes in progress count as steps."""
+MIN_EPISODES = 100
+"""Finished episodes a worker before their mean length is used. It includes the steps of unfinished episodes, which
+matter less the more episodes have finished."""
 
 _log = logging.getLogger(__name__)
 
 
-class Reporting:
+class Reporter:
     """Reports on one run. All times are monotonic seconds."""
 
     def __init__(
         self,
         run: Run,
         learner: str,
-        saving: Saving,
-        stream: Batches,
+        saver: Saver,
+        replay: ReplayClient,
         metrics: Metrics,
         *,
         metrics_log: MetricsLog,
-        clock: RunClock,
+        budget_clock: BudgetClock,
         wait: WaitLog,
     ) -> None:
-        """learner: this learner's name. clock, wait: those of the loop, whose state is reported."""
+        """learner: this learner's name. budget_clock, wait: the loop's, whose state is reported."""
         self._run, self._learner = run, learner
-        self._saving, self._counters = saving, saving.counters
-        self._stream, self._metrics, self._metrics_log = stream, metrics, metrics_log
-        self._clock, self._wait = clock, wait
-        self._inputs = InputStats(run, self._counters.reward_size)
+        self._saver, self._counters = saver, saver.counters
+        self._replay, self._metrics, self._metrics_log = replay, metrics, metrics_log
+        self._budget_clock, self._wait = budget_clock, wait
+        self._input_monitor = InputMonitor(run, self._counters.reward_size)
         self._rate, self._insert_rate = UpdateRate(), InsertRate()
         self._activity = ""
-        """What the learner does before its updates; empty while it updates."""
+        """The learner's activity before its updates, as text; empty while it updates."""
         self._warning = ""
         self._logged_remarks: set[str] = set()
-        """The remarks on inputs that the log has, by their first words."""
+        """Keys of the remarks on inputs that were logged."""
 
     # ---- events ---------------------------------------------------------------------------------------------------
 
@@ -63,11 +64,11 @@ class Reporting:
         """Reports an activity during which the learner cannot report, in the log and to the replay servers."""
         self._activity = activity
         _log.info("%s", activity)
-        self._stream.send(self._report(None, finished=False))
+        self._replay.send(self._report(None, finished=False))
 
     def resumed(self, first_version: int) -> None:
-        """Takes the version of the first weights after a resume, to tell old transitions from new ones."""
-        self._inputs.resumed(first_version)
+        """Sets the version of the first weights after a resume, which separates old transitions from new ones."""
+        self._input_monitor.resumed(first_version)
 
     def before_update(self) -> None:
         """Announces the first update, which takes longer than the others."""
@@ -76,10 +77,10 @@ class Reporting:
             self._activity = ""
 
     def observe_batch(self, batch: SampledBatch, now: float) -> None:
-        """Measures the observations and rewards of a batch, if that is due."""
-        if self._inputs.is_due(now):
-            self._inputs.observe(batch.words.numpy(), now)
-            self._counters.reward_size = self._inputs.reward_size or self._counters.reward_size
+        """Measures the observations and rewards of a batch, if a measurement is due."""
+        if self._input_monitor.is_due(now):
+            self._input_monitor.observe(batch.records.numpy(), now)
+            self._counters.reward_size = self._input_monitor.reward_size or self._counters.reward_size
 
     # ---- reports --------------------------------------------------------------------------------------------------
 
@@ -87,10 +88,10 @@ class Reporting:
         """Reports to the replay servers and Prometheus."""
         self._rate.observe(self._counters.updates, now)
         self._observe_warm_up(now)
-        self._stream.send(self._report(losses, finished=False))
+        self._replay.send(self._report(losses, finished=False))
 
     def write_metrics(self, losses: Losses | None) -> None:
-        """Writes a line of metrics.jsonl, and new remarks on inputs to the log; nothing before the first losses."""
+        """Writes a line of metrics.jsonl and logs new remarks on inputs; does nothing before the first losses."""
         if losses is None:
             return
         counters, spec = self._counters, self._run.spec
@@ -103,23 +104,23 @@ class Reporting:
             "progress": progress,
             "exploration_scale": schedule.exploration_scale(spec.exploration, progress, counters.env_steps),
         }
-        self._inputs.observe_norms(losses.critic_gradient_norm)
-        self._inputs.episode_steps = episode_steps(self._stream.status)
-        values["episode_steps"] = self._inputs.episode_steps or math.nan
-        values["reward_change"] = self._inputs.reward_change or math.nan
-        inputs = asdict(self._inputs.figures) if self._inputs.figures else {}
-        self._metrics_log.write(counters.updates, {**values, **inputs}, losses, self._stream.status)
-        for remark in self._inputs.remarks():
-            # The numbers of a remark may change, its subject does not.
-            if (subject := first_words(remark)) not in self._logged_remarks:
-                self._logged_remarks.add(subject)
+        self._input_monitor.observe_norms(losses.critic_gradient_norm)
+        self._input_monitor.episode_steps = episode_steps(self._replay.status)
+        values["episode_steps"] = self._input_monitor.episode_steps or math.nan
+        values["reward_change"] = self._input_monitor.reward_change or math.nan
+        inputs = asdict(self._input_monitor.stats) if self._input_monitor.stats else {}
+        self._metrics_log.write(counters.updates, {**values, **inputs}, losses, self._replay.status)
+        for remark in self._input_monitor.remarks():
+            # Log a remark once, although its numbers change.
+            if (key := remark_key(remark)) not in self._logged_remarks:
+                self._logged_remarks.add(key)
                 _log.warning("%s", remark)
 
     def log_progress(self) -> None:
         """Logs the progress of the run."""
         if self._activity:
             _log.info("%s", self._activity)
-        counters, status = self._counters, self._stream.status
+        counters, status = self._counters, self._replay.status
         if not counters.updates:
             return
         return_mean = status.return_mean if status else math.nan
@@ -138,7 +139,7 @@ class Reporting:
         if finished and not counters.updates:
             self._warning = ended_too_early(self._run.spec)
             _log.warning("%s", self._warning)
-        self._stream.send(self._report(losses, finished=finished))
+        self._replay.send(self._report(losses, finished=finished))
         _log.info(
             "%s after %d updates, %d environment steps, %.0f s",
             "finished" if finished else "stopped",
@@ -155,7 +156,7 @@ class Reporting:
 
     def _observe_warm_up(self, now: float) -> None:
         """Updates the forecast of the warm-up, and the warning if the budget ends before it."""
-        status, counters, spec = self._stream.status, self._counters, self._run.spec
+        status, counters, spec = self._replay.status, self._counters, self._run.spec
         if status is None or (counters.updates and not self._activity):
             self._warning = ""
             return
@@ -166,7 +167,7 @@ class Reporting:
         warning = beyond_budget(spec, status.size, counters.env_steps, counters.trained_s, rate)
         if warning and not self._warning:
             _log.warning("%s", warning)
-            # The first text stays: its numbers change each second, and each new text would be shown as a new warning.
+            # Keep the first text: its numbers change each second, and users would see each new text as a new warning.
             self._warning = warning
         if not warning:
             self._warning = ""
@@ -174,10 +175,10 @@ class Reporting:
     def _report(self, losses: Losses | None, *, finished: bool) -> LearnerReport:
         counters = self._counters
         progress = counters.progress(self._run.spec.budget)
-        self._metrics.observe(losses, progress, self._stream.rejected)
-        self._metrics.observe_inputs(self._inputs.figures, self._run.spec.algorithm.reward_scale)
-        saved_at = self._saving.saved_at
-        warnings = [self._warning, *self._inputs.remarks()]
+        self._metrics.observe(losses, progress, self._replay.rejected)
+        self._metrics.observe_inputs(self._input_monitor.stats, self._run.spec.algorithm.reward_scale)
+        saved_at = self._saver.saved_at
+        warnings = [self._warning, *self._input_monitor.remarks()]
         return LearnerReport(
             learner=self._learner,
             updates=counters.updates,
@@ -194,7 +195,7 @@ class Reporting:
             software=software_version(),
             trained_s=counters.trained_s,
             doing=self._activity,
-            paused=self._clock.paused,
+            paused=self._budget_clock.paused,
             warnings=tuple(text[:MAX_TEXT_CHARACTERS] for text in warnings if text)[:MAX_WARNINGS],
         )
 
@@ -204,6 +205,6 @@ def episode_steps(status: Status | None) -> float | None:
     if status is None or not status.actors:
         return None
     episodes = sum(actor.episodes for actor in status.actors)
-    if episodes < FEWEST_EPISODES * len(status.actors):
+    if episodes < MIN_EPISODES * len(status.actors):
         return None
     return sum(actor.env_steps for actor in status.actors) / episodes

@@ -1,8 +1,8 @@
-"""Weights & Biases and MLflow: the lines of metrics.jsonl, sent to a tracker from a separate thread.
+"""Experiment trackers (Weights & Biases, MLflow): a thread sends them the lines of metrics.jsonl.
 
     MetricsLog.write --line--> a short queue --> the thread: opens the tracker, logs each line, closes it
 
-A tracker may be slow, unreachable or broken; learning never waits for it and never ends with it. Its first failure is
+A tracker may be slow, unreachable or broken. Learning never waits for it and never ends with it: the first failure is
 logged and ends the tracking. Lines that do not fit into the queue are dropped; metrics.jsonl has all of them.
 """
 
@@ -30,17 +30,17 @@ from learner_node.config import TrackerKind
 PROJECT = "shoal"
 """The project in Weights & Biases and the experiment in MLflow that contain the runs."""
 QUEUE_LINES = 64
-CLOSE_S = 10.0
-"""Longest wait at a run's end; half of the time that a launcher or a cluster gives a process to end."""
-LOOK_S = 0.1
+CLOSE_TIMEOUT_S = 10.0
+"""Longest wait at a run's end [s]: half of the time that a launcher or a cluster gives a process to end."""
+POLL_PERIOD_S = 0.1
 
 _log = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
-    """The receiver of one run's lines."""
+    """A tracker of one run."""
 
-    def log(self, updates: int, figures: Mapping[str, float]) -> None:
+    def log(self, updates: int, values: Mapping[str, float]) -> None:
         """Logs the numbers of a line, after `updates` updates."""
 
     def close(self) -> None:
@@ -59,41 +59,43 @@ def open_tracker(kind: TrackerKind, run: Run, directory: RunDirectory) -> Tracke
     if kind == "none":
         return None
     kinds: dict[str, Callable[[Run, RunDirectory], Tracker]] = {"mlflow": Mlflow, "wandb": WeightsAndBiases}
-    return Background(kind, lambda: kinds[kind](run, directory))
+    return BackgroundTracker(kind, lambda: kinds[kind](run, directory))
 
 
-class Background:
-    """A tracker that a thread opens, feeds and closes, and abandons when it fails."""
+class BackgroundTracker:
+    """A tracker that a thread opens, feeds and closes. The thread ends when the tracker fails."""
 
     def __init__(self, name: str, open_: Callable[[], Tracker]) -> None:
         self._name, self._open = name, open_
         self._lines: queue.Queue[tuple[int, Mapping[str, float]] | None] = queue.Queue(QUEUE_LINES)
         self._dropped = False
-        self._thread = threading.Thread(target=self._work, name=f"track-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._run_tracker, name=f"track-{name}", daemon=True)
         self._thread.start()
 
-    def log(self, updates: int, figures: Mapping[str, float]) -> None:
+    def log(self, updates: int, values: Mapping[str, float]) -> None:
         """Queues a line without waiting; drops it if the queue is full."""
         if not self._thread.is_alive():
             return
         try:
-            self._lines.put_nowait((updates, figures))
+            self._lines.put_nowait((updates, values))
         except queue.Full:
             if not self._dropped:
                 _log.warning("%s is slow; some lines are not sent, metrics.jsonl has them", self._name)
             self._dropped = True
 
     def close(self) -> None:
-        """Sends the queued lines and closes the tracker, within CLOSE_S."""
-        give_up_at = time.monotonic() + CLOSE_S
+        """Sends the queued lines and closes the tracker, within CLOSE_TIMEOUT_S."""
+        give_up_at = time.monotonic() + CLOSE_TIMEOUT_S
         while self._thread.is_alive() and time.monotonic() < give_up_at:
             with contextlib.suppress(queue.Full):
-                self._lines.put(None, timeout=LOOK_S)
+                self._lines.put(None, timeout=POLL_PERIOD_S)
                 self._thread.join(give_up_at - time.monotonic())
         if self._thread.is_alive():
-            _log.warning("%s did not receive all lines within %g s; metrics.jsonl has them", self._name, CLOSE_S)
+            _log.warning(
+                "%s did not receive all lines within %g s; metrics.jsonl has them", self._name, CLOSE_TIMEOUT_S
+            )
 
-    def _work(self) -> None:
+    def _run_tracker(self) -> None:
         try:
             tracker = self._open()
             while (line := self._lines.get()) is not None:
@@ -104,10 +106,10 @@ class Background:
 
 
 class WeightsAndBiases:
-    """A run of Weights & Biases. Its own settings decide where it is stored (WANDB_MODE=offline: in the directory)."""
+    """A run of Weights & Biases, stored where its settings say (WANDB_MODE=offline: in the run's directory)."""
 
     def __init__(self, run: Run, directory: RunDirectory) -> None:
-        """Opens the run; after a resume the same one."""
+        """Opens the run; after a resume, the same run as before."""
         import wandb  # noqa: PLC0415  (an optional extra)
 
         self._run = wandb.init(
@@ -118,12 +120,12 @@ class WeightsAndBiases:
             config=msgspec.to_builtins(run.spec),
             resume="allow",
             # Neither console output nor git state is sent.
-            settings=wandb.Settings(console="off", disable_git=True, save_code=False, finish_timeout=CLOSE_S),
+            settings=wandb.Settings(console="off", disable_git=True, save_code=False, finish_timeout=CLOSE_TIMEOUT_S),
         )
 
-    def log(self, updates: int, figures: Mapping[str, float]) -> None:
+    def log(self, updates: int, values: Mapping[str, float]) -> None:
         """Logs the numbers of a line; Weights & Biases ignores lines older than its newest."""
-        self._run.log(dict(figures), step=updates)
+        self._run.log(dict(values), step=updates)
 
     def close(self) -> None:
         """Sends the remaining lines and closes the run."""
@@ -131,55 +133,55 @@ class WeightsAndBiases:
 
 
 class Mlflow:
-    """A run of MLflow, at the tracking server of its settings, else in files in the run's directory."""
+    """A run of MLflow, at the tracking server of its settings; without one, in files in the run's directory."""
 
     def __init__(self, run: Run, directory: RunDirectory) -> None:
-        """Opens the run; after a resume the same one."""
+        """Opens the run; after a resume, the same run as before."""
         import mlflow  # noqa: PLC0415  (an optional extra)
         from mlflow.entities import Param  # noqa: PLC0415
 
-        uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else _files(directory)  # type: ignore[no-untyped-call]
+        uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else _file_store(directory)  # type: ignore[no-untyped-call]
         self._client = mlflow.MlflowClient(tracking_uri=uri)
-        known = self._client.get_experiment_by_name(PROJECT)
-        experiment = known.experiment_id if known else self._client.create_experiment(PROJECT)
-        before = self._client.search_runs([experiment], f"tags.`shoal.run` = '{run.id}'", max_results=1)
-        if before:
-            self._id = before[0].info.run_id
+        existing = self._client.get_experiment_by_name(PROJECT)
+        experiment = existing.experiment_id if existing else self._client.create_experiment(PROJECT)
+        runs = self._client.search_runs([experiment], f"tags.`shoal.run` = '{run.id}'", max_results=1)
+        if runs:
+            self._id = runs[0].info.run_id
             self._client.update_run(self._id, status="RUNNING")
             return
         tags = {"shoal.run": run.id, "shoal.directory": str(directory.path.resolve())}
         self._id = self._client.create_run(experiment, tags=tags, run_name=directory.path.name).info.run_id
-        params = [Param(_param_name(name), str(value)) for name, value in _flat(msgspec.to_builtins(run.spec))]
+        params = [Param(_param_name(name), str(value)) for name, value in _flatten(msgspec.to_builtins(run.spec))]
         self._client.log_batch(self._id, params=params)
 
-    def log(self, updates: int, figures: Mapping[str, float]) -> None:
+    def log(self, updates: int, values: Mapping[str, float]) -> None:
         """Logs the numbers of a line, with the time of the line."""
         from mlflow.entities import Metric  # noqa: PLC0415
 
-        at_ms = int(figures["time"] * 1_000)
-        self._client.log_batch(self._id, [Metric(name, value, at_ms, updates) for name, value in figures.items()])
+        at_ms = int(values["time"] * 1_000)
+        self._client.log_batch(self._id, [Metric(name, value, at_ms, updates) for name, value in values.items()])
 
     def close(self) -> None:
         """Marks the run as finished."""
         self._client.set_terminated(self._id)
 
 
-def numbers_of(line: Mapping[str, Any]) -> dict[str, float]:
+def finite_numbers(line: Mapping[str, Any]) -> dict[str, float]:
     """Returns the finite numbers of a line by name; lists over players or agents become name/0, name/1, ..."""
     return {
         name: float(value)
-        for name, value in _flat(line)
+        for name, value in _flatten(line)
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     }
 
 
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _flat(item, f"{name}.{key}" if name else key)
+            yield from _flatten(item, f"{name}.{key}" if name else key)
     elif isinstance(value, list | tuple):
         for i, item in enumerate(value):
-            yield from _flat(item, f"{name}/{i}")
+            yield from _flatten(item, f"{name}/{i}")
     else:
         yield name, value
 
@@ -189,8 +191,8 @@ def _param_name(name: str) -> str:
     return "/".join(file_name(part) for part in name.split("/"))
 
 
-def _files(directory: RunDirectory) -> str:
-    """Returns a store in the run's directory."""
+def _file_store(directory: RunDirectory) -> str:
+    """Returns the URI of a store in the run's directory."""
     # MLflow 3 allows stores in files only with this variable.
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     return (directory.path.resolve() / "mlruns").as_uri()

@@ -1,6 +1,6 @@
 """The sizes of a run, known before it starts: sides, shared networks, parameters, and memory.
 
-Pure, and without torch: the launcher prints the sizes, and refuses a run that cannot work, before any process starts.
+No I/O and no torch: the launcher prints the sizes and refuses a run that cannot work, before it starts a process.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from learner_node.stacked.layout import NetworkLayout, network_layout
 
 GIB = 2**30
 BYTES_PER_EXPANDED_PARAMETER, BYTES_PER_PARAMETER = 28, 40
-"""The learner's memory at its peak for each expanded parameter, and for each learnt parameter (measured)."""
+"""The learner's peak memory for each expanded parameter, and for each learnt parameter [bytes], both measured."""
 BASE_BYTES = 300 * 2**20
-"""Memory of a learner with the smallest networks, mostly PyTorch."""
+"""Memory of a learner with the smallest networks [bytes], mostly PyTorch."""
 PARAMETERS_A_SECOND = 4e7
-"""Approximate number of expanded parameters that a learner builds a second."""
-BATCHES = 8
+"""Approximate number of expanded parameters that a learner builds in a second."""
+BATCH_COPIES = 8
 """Approximate number of copies of a batch in the learner: prefetched, on the device, and in use."""
 WORKER_BYTES = 100 * 2**20
-"""Memory of an actor's process without its environment."""
-LARGE_OBSERVATION = 3_000
-"""A longer observation is most likely an image."""
-_MOST_NAMES = 6
+"""Memory of an actor's process without its environment [bytes]."""
+MIN_IMAGE_OBSERVATION = 3_000
+"""Length from which an observation is most likely an image."""
+_MAX_NAMES = 6
 
 
 @dataclass(frozen=True)
@@ -39,25 +39,25 @@ class Sizes:
     """The sizes of a run."""
 
     sides: str
-    """Text: the sides, and the players that share networks."""
+    """The sides, and the players that share networks, as text."""
     agents: str
-    """Text: the lengths of each agent's observation and action."""
+    """The lengths of each agent's observation and action, as text."""
     record_bytes: int
-    """Bytes of one transition."""
+    """Size of one transition [bytes]."""
     capacity: int
-    """Transitions in a full replay table."""
+    """Number of transitions in a full replay table."""
     policy_parameters: int
     critic_parameters: int
-    """Learnt parameters; a shared network counts once."""
+    """Number of learnt parameters; a shared network counts once."""
     expanded_parameters: int
-    """Parameters as the update uses them; a shared network counts once for each user."""
+    """Number of parameters in the update; a shared network counts once for each user."""
     learner_bytes: int
-    """Approximate memory of the learner."""
+    """Approximate memory of the learner [bytes]."""
     players: int
 
     @property
     def replay_bytes(self) -> int:
-        """Memory of a full replay table."""
+        """Memory of a full replay table [bytes]."""
         return self.capacity * self.record_bytes
 
     @property
@@ -67,38 +67,40 @@ class Sizes:
 
     @property
     def building(self) -> str:
-        """Text: the build of the networks, as the learner announces it."""
+        """The learner's announcement that it builds the networks, as text."""
         lasts = f", about {self.build_s:.0f} s" if self.build_s >= 2.0 else ""
         count = self.policy_parameters + self.critic_parameters
-        return f"building the networks of {_count(self.players, 'player')}: {_short(count)} parameters{lasts}"
+        return (
+            f"building the networks of {_counted(self.players, 'player')}: {_with_unit_prefix(count)} parameters{lasts}"
+        )
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """Lines that are printed when the run starts."""
-        stored = f"{self.record_bytes:,} bytes a transition, {_gib(self.replay_bytes)} for a full replay of"
-        learnt = f"{_short(self.policy_parameters)} parameters of policies, {_short(self.critic_parameters)} of critics"
-        needs = f"the learner needs about {_gib(self.learner_bytes)}"
+        """The lines that are printed when the run starts."""
+        replay = f"{self.record_bytes:,} bytes a transition, {_gib(self.replay_bytes)} for a full replay of"
+        policies, critics = _with_unit_prefix(self.policy_parameters), _with_unit_prefix(self.critic_parameters)
+        memory = f"the learner needs about {_gib(self.learner_bytes)}"
         return (
             f"sides: {self.sides}",
             f"agents: {self.agents}",
-            f"sizes: {stored} {self.capacity:,}; {learnt}; {needs}",
+            f"sizes: {replay} {self.capacity:,}; {policies} parameters of policies, {critics} of critics; {memory}",
         )
 
 
-def sizes_of(spec: RunSpec, joint: AgentsSpec) -> Sizes:
+def sizes_of(spec: RunSpec, agents: AgentsSpec) -> Sizes:
     """Returns the sizes of a run; ConfigError if its settings do not fit its agents."""
-    run_players = players(joint, spec.algorithm.name)
+    run_players = players(agents, spec.algorithm.name)
     layout = network_layout(run_players, spec.network, spec.algorithm)
     policy, critic = _policy_parameters(run_players, spec, layout), _critic_parameters(spec, layout)
     expanded_parameters = _expanded_parameters(run_players, spec, layout)
-    record_bytes = transition_dtype(joint).itemsize
+    record_bytes = transition_dtype(agents).itemsize
     sides = _sides_text(run_players, layout)
     if ":" in spec.scenario:
-        # The sides of such a world are guessed from the names of its agents.
+        # The names of the agents decide the sides of such a world, and may mislead.
         sides += "; network.sides and network.share change this"
     return Sizes(
         sides=sides,
-        agents=_agents_text(joint),
+        agents=_agents_text(agents),
         record_bytes=record_bytes,
         capacity=spec.replay.capacity,
         policy_parameters=policy,
@@ -107,13 +109,13 @@ def sizes_of(spec: RunSpec, joint: AgentsSpec) -> Sizes:
         learner_bytes=BASE_BYTES
         + expanded_parameters * BYTES_PER_EXPANDED_PARAMETER
         + (policy + critic) * BYTES_PER_PARAMETER
-        + BATCHES * spec.replay.batch * record_bytes,
+        + BATCH_COPIES * spec.replay.batch * record_bytes,
         players=len(run_players.agents),
     )
 
 
 def refuse_large_run(
-    sizes: Sizes, joint: AgentsSpec, available_bytes: int, *, learner_bytes: int, workers: int, copies: float
+    sizes: Sizes, agents: AgentsSpec, available_bytes: int, *, learner_bytes: int, workers: int, copies: float
 ) -> None:
     """Raises ConfigError if replay server, learner and actors of a run do not fit together into one machine's memory.
 
@@ -121,35 +123,35 @@ def refuse_large_run(
     each transition, in the replay server and in a Redis on the same machine.
     """
     others = learner_bytes + workers * WORKER_BYTES
-    room = available_bytes - others
-    if sizes.replay_bytes <= room:
+    available = available_bytes - others
+    if sizes.replay_bytes <= available:
         return
     free = f"{_gib(available_bytes)} of memory are free, and learner and actors need {_gib(others)} of it"
-    fitting = int(max(room, 0) / copies) // sizes.record_bytes
+    max_capacity = int(max(available, 0) / copies) // sizes.record_bytes
     advice = (
-        f"choose at most {fitting:,}: --set replay.capacity={fitting}"
-        if fitting
+        f"choose at most {max_capacity:,}: --set replay.capacity={max_capacity}"
+        if max_capacity
         else "lower --actors, network.critic_hidden or the number of agents"
     )
     raise ConfigError(
         f"replay.capacity {sizes.capacity:,} needs {_gib(sizes.replay_bytes)} at {sizes.record_bytes:,} bytes a "
-        f"transition; {free}; {advice}{_wrapper_advice(joint)}"
+        f"transition; {free}; {advice}{_wrapper_advice(agents)}"
     )
 
 
-def refuse_large_learner(sizes: Sizes, joint: AgentsSpec, available_bytes: int) -> None:
+def refuse_large_learner(sizes: Sizes, agents: AgentsSpec, available_bytes: int) -> None:
     """Raises ConfigError if the learner alone does not fit into memory."""
     if sizes.learner_bytes > available_bytes:
         raise ConfigError(
-            f"the learner needs about {_gib(sizes.learner_bytes)} for {_count(sizes.players, 'player')} and "
+            f"the learner needs about {_gib(sizes.learner_bytes)} for {_counted(sizes.players, 'player')} and "
             f"{_gib(available_bytes)} of memory are free; lower network.critic_hidden or the number of agents"
-            f"{_wrapper_advice(joint)}"
+            f"{_wrapper_advice(agents)}"
         )
 
 
-def _wrapper_advice(joint: AgentsSpec) -> str:
-    largest = max(joint.agents, key=lambda agent: agent.obs_dim)
-    if largest.obs_dim < LARGE_OBSERVATION:
+def _wrapper_advice(agents: AgentsSpec) -> str:
+    largest = max(agents.agents, key=lambda agent: agent.obs_dim)
+    if largest.obs_dim < MIN_IMAGE_OBSERVATION:
         return ""
     return (
         f". {largest.name} observes {largest.obs_dim:,} numbers: pixels need a wrapper that makes a few features of"
@@ -171,49 +173,49 @@ def _policy_parameters(run_players: PlayersSpec, spec: RunSpec, layout: NetworkL
 
 def _critic_parameters(spec: RunSpec, layout: NetworkLayout) -> int:
     inputs = {critic.network: len(critic.input_columns) for critic in layout.critics}
-    return sum(_parameters(pairwise((inputs_of, *spec.network.critic_hidden, 1))) for inputs_of in inputs.values())
+    return sum(_parameters(pairwise((input_count, *spec.network.critic_hidden, 1))) for input_count in inputs.values())
 
 
 def _expanded_parameters(run_players: PlayersSpec, spec: RunSpec, layout: NetworkLayout) -> int:
     policies = sum(_parameters(layer_shapes(player, spec.network)) for player in run_players.agents)
-    everything = run_players.obs_dim + run_players.action_dim
-    one_critic = _parameters(pairwise((everything, *spec.network.critic_hidden, 1)))
+    all_inputs = run_players.obs_dim + run_players.action_dim
+    one_critic = _parameters(pairwise((all_inputs, *spec.network.critic_hidden, 1)))
     return policies + len(layout.critics) * one_critic
 
 
-# ---- words --------------------------------------------------------------------------------------------------------
+# ---- texts --------------------------------------------------------------------------------------------------------
 
 
 def _sides_text(run_players: PlayersSpec, layout: NetworkLayout) -> str:
     """Returns the sides with their agents and numbers of networks; sides of one agent are joined in one clause."""
-    everyone = range(len(run_players.agents))
-    groups = _groups(everyone, layout)
-    across = [group for group in groups if len({run_players.agents[i].team for i in group}) > 1]
-    crossing = {i for group in across for i in group}
-    sides = {side: [i for i in everyone if run_players.agents[i].team == side] for side in run_players.sides}
-    alone = [side for side, members in sides.items() if len(members) == 1 and members[0] not in crossing]
+    player_numbers = range(len(run_players.agents))
+    groups = _groups(player_numbers, layout)
+    across_sides = [group for group in groups if len({run_players.agents[i].team for i in group}) > 1]
+    sharing_across = {i for group in across_sides for i in group}
+    sides = {side: [i for i in player_numbers if run_players.agents[i].team == side] for side in run_players.sides}
+    alone = [side for side, members in sides.items() if len(members) == 1 and members[0] not in sharing_across]
     clauses = [
-        f"{side} ({_side_text(members, crossing, run_players, layout)})"
+        f"{side} ({_side_text(members, sharing_across, run_players, layout)})"
         for side, members in sides.items()
         if side not in alone or len(alone) == 1
     ]
     if len(alone) > 1:
         clauses.append(f"{_names(alone)} (a side each: nothing is shared)")
-    clauses += [f"shared across sides: {_group_text(group, run_players, layout)}" for group in across]
+    clauses += [f"shared across sides: {_group_text(group, run_players, layout)}" for group in across_sides]
     return "; ".join(clauses)
 
 
 def _side_text(
-    members: Sequence[int], crossing: Container[int], run_players: PlayersSpec, layout: NetworkLayout
+    members: Sequence[int], sharing_across: Container[int], run_players: PlayersSpec, layout: NetworkLayout
 ) -> str:
-    groups = _groups([i for i in members if i not in crossing], layout)
+    groups = _groups([i for i in members if i not in sharing_across], layout)
     alone = [group[0] for group in groups if len(group) == 1]
     texts = [_group_text(group, run_players, layout) for group in groups if len(group) > 1]
     if len(alone) > 1:
         texts.append(f"{_names([run_players.agents[i].name for i in alone])}: each has its own networks")
     elif alone:
         texts.append(_group_text(alone, run_players, layout))
-    if others := [run_players.agents[i].name for i in members if i in crossing]:
+    if others := [run_players.agents[i].name for i in members if i in sharing_across]:
         texts.append(_names(others))
     return "; ".join(texts)
 
@@ -222,7 +224,8 @@ def _group_text(group: Sequence[int], run_players: PlayersSpec, layout: NetworkL
     policies = {layout.policy_networks[i] for i in group}
     critics = {critic.network for critic in layout.critics if critic.player in group}
     names = _names([run_players.agents[i].name for i in group])
-    return f"{names}: {_one(len(policies), 'policy', 'policies')}, {_one(len(critics), 'critic', 'critics')}"
+    counts = _one_or_count(len(policies), "policy", "policies"), _one_or_count(len(critics), "critic", "critics")
+    return f"{names}: {', '.join(counts)}"
 
 
 def _groups(members: Sequence[int], layout: NetworkLayout) -> list[list[int]]:
@@ -237,32 +240,32 @@ def _groups(members: Sequence[int], layout: NetworkLayout) -> list[list[int]]:
     return sorted(group for _, group in groups)
 
 
-def _agents_text(joint: AgentsSpec) -> str:
+def _agents_text(agents: AgentsSpec) -> str:
     by_size: dict[tuple[int, int], list[AgentSpec]] = {}
-    for agent in joint.agents:
+    for agent in agents.agents:
         by_size.setdefault((agent.obs_dim, agent.action_dim), []).append(agent)
     return "; ".join(
-        f"{_names([agent.name for agent in agents])} {'observes' if len(agents) == 1 else 'observe'} {obs:,} numbers, "
-        f"{'acts' if len(agents) == 1 else 'act'} with {action:,}"
-        for (obs, action), agents in by_size.items()
+        f"{_names([agent.name for agent in alike])} {'observes' if len(alike) == 1 else 'observe'} {obs:,} numbers, "
+        f"{'acts' if len(alike) == 1 else 'act'} with {action:,}"
+        for (obs, action), alike in by_size.items()
     )
 
 
 def _names(names: Sequence[str]) -> str:
-    if len(names) <= _MOST_NAMES:
+    if len(names) <= _MAX_NAMES:
         return ", ".join(names)
     return f"{names[0]}, {names[1]}, ..., {names[-1]} ({len(names)})"
 
 
-def _one(count: int, one: str, several: str) -> str:
+def _one_or_count(count: int, one: str, several: str) -> str:
     return f"one {one}" if count == 1 else f"{count} {several}"
 
 
-def _count(count: int, noun: str) -> str:
+def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _short(number: int) -> str:
+def _with_unit_prefix(number: int) -> str:
     for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= scale:
             return f"{number / scale:.3g} {unit}"

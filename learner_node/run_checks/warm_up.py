@@ -1,4 +1,4 @@
-"""The forecast of a run's warm-up, from the rate of inserted transitions. Pure.
+"""The forecast of a run's warm-up: its remaining time, and a warning if it takes longer than the budget. No I/O.
 
 The first update needs `replay.min_size` transitions, and actions are random in the first `exploration.random_steps`
 environment steps. Both are charged to the budget, and a slow world may need more time for them than the budget has.
@@ -10,29 +10,32 @@ import math
 
 from common.run.run import RunSpec
 
-SHORTEST_LOOK_S = 3.0
-"""Shortest time over which a rate is measured [s]."""
+MIN_RATE_WINDOW_S = 3.0
+"""Shortest time over which the rate of inserts is measured [s]."""
 
 
 class InsertRate:
-    """The number of transitions a second since the first ones arrived. All times are monotonic seconds."""
+    """The number of transitions inserted a second, since the first ones. All times are monotonic seconds."""
 
     def __init__(self) -> None:
-        self._known: int | None = None
-        self._began: float | None = None
-        """Time of the first observation of an actor that collects."""
+        self._initial: int | None = None
+        self._collecting_since: float | None = None
+        """Time of the first observation in which an actor collects."""
         self._first: tuple[int, float] | None = None
         self._last = 0, 0.0
         self._now = 0.0
 
     def observe(self, inserts: int, now: float, *, collecting: bool = True) -> None:
-        """Takes the transitions so far, and whether an actor collects: its environments and weights are ready."""
+        """Adds an observation.
+
+        inserts: number of transitions so far. collecting: whether any actor has its environments and weights.
+        """
         self._now = now
-        if self._known is None:
-            self._known = inserts
-        if self._began is None and collecting:
-            self._began = now
-        if inserts == self._known:
+        if self._initial is None:
+            self._initial = inserts
+        if self._collecting_since is None and collecting:
+            self._collecting_since = now
+        if inserts == self._initial:
             return
         if self._first is None:
             self._first = self._last = inserts, now
@@ -41,17 +44,17 @@ class InsertRate:
 
     @property
     def value(self) -> float | None:
-        """Transitions a second; None before it is known.
+        """Transitions a second; None while unknown.
 
-        As long as no more transitions followed the first ones, they count for the longer of two times: the time they
-        took, and the time since them.
+        While no transitions followed the first ones, the rate is the number of the first ones over the longer of two
+        times: the time until they arrived, and the time since.
         """
-        if self._first is None or self._known is None or self._now - self._first[1] < SHORTEST_LOOK_S:
+        if self._first is None or self._initial is None or self._now - self._first[1] < MIN_RATE_WINDOW_S:
             return None
         if self._last > self._first:
             return (self._last[0] - self._first[0]) / max(self._last[1] - self._first[1], 1e-9)
-        took = self._first[1] - (self._first[1] if self._began is None else self._began)
-        return (self._first[0] - self._known) / max(self._now - self._first[1], took)
+        took_s = self._first[1] - (self._first[1] if self._collecting_since is None else self._collecting_since)
+        return (self._first[0] - self._initial) / max(self._now - self._first[1], took_s)
 
 
 def forecast(spec: RunSpec, size: int, rate: float | None) -> str:
@@ -62,29 +65,33 @@ def forecast(spec: RunSpec, size: int, rate: float | None) -> str:
     missing = spec.replay.min_size - size
     if missing <= 0:
         return ""
-    left = f", about {_clock(missing / rate)} left" if rate else ""
+    left = f", about {_hours_minutes_seconds(missing / rate)} left" if rate else ""
     return f"warming up: {size:,} of {spec.replay.min_size:,} transitions{left}"
 
 
 def beyond_budget(spec: RunSpec, size: int, env_steps: int, trained_s: float, rate: float | None) -> str:
-    """Returns why the warm-up takes longer than the time budget, and what to do; empty if it does not."""
+    """Returns a warning, with advice, if the warm-up takes longer than the time budget; empty if it does not."""
     seconds = spec.budget.seconds
     if not seconds or not rate:
         return ""
-    needs = (
+    requirements = (
         ("replay.min_size", spec.replay.min_size, size, "transitions"),
         ("exploration.random_steps", spec.exploration.random_steps, env_steps, "environment steps, which are random,"),
     )
-    late = [need for need in needs if (need[1] - need[2]) / rate > seconds - trained_s]
+    late = [
+        (setting, needed, known, unit)
+        for setting, needed, known, unit in requirements
+        if (needed - known) / rate > seconds - trained_s
+    ]
     if not late:
         return ""
-    _, count, _, what = late[0]
-    fitting = _round(max(rate * seconds / 4, 1.0))
+    _, count, _, unit = late[0]
+    suggested = _round(max(rate * seconds / 4, 1.0))
     names = " and ".join(name for name, *_ in late)
-    settings = " ".join(f"--set {name}={fitting}" for name, *_ in late)
+    settings = " ".join(f"--set {name}={suggested}" for name, *_ in late)
     return (
-        f"{rate:.2g} steps/s: the first {count:,} {what} take {_in_words(count / rate)}, longer than "
-        f"--time {_option(seconds)}; lower {names} ({settings}) or give more time"
+        f"{rate:.2g} steps/s: the first {count:,} {unit} take {_duration_text(count / rate)}, longer than "
+        f"--time {_as_option(seconds)}; lower {names} ({settings}) or give more time"
     )
 
 
@@ -102,19 +109,19 @@ def _round(count: float) -> int:
     return int(count // unit * unit)
 
 
-def _clock(seconds: float) -> str:
+def _hours_minutes_seconds(seconds: float) -> str:
     minutes, rest = divmod(math.ceil(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _in_words(seconds: float) -> str:
+def _duration_text(seconds: float) -> str:
     if seconds < 90.0:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5_400.0 else f"{seconds / 3_600:.1f} h"
 
 
-def _option(seconds: float) -> str:
+def _as_option(seconds: float) -> str:
     """Returns a duration as `--time` is written."""
     for unit, length in (("h", 3_600), ("m", 60)):
         if seconds >= length and seconds % length == 0:

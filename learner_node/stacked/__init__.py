@@ -1,7 +1,9 @@
-"""How the update of algorithms/maddpg.py is made fast: stacked networks with gradients written by hand.
+"""The update of algorithms/maddpg.py, made fast: stacked networks with gradients written by hand. Start in update.py.
 
-update.py       the update                         layout.py     who has which networks; algorithm variants
-losses.py       losses and their gradients         networks.py   layers as views; parameters.py and sharing.py
-passes.py       forward and backward passes        heads.py      actions from logits (head_kinds.py)
-rewards.py      players' rewards and row weights   workspace.py, optimiser.py, update_stats.py
+update.py         the update, in the order of maddpg.py       layout.py     which networks a run has; algorithm variants
+losses.py         losses and their gradients                  networks.py   layers as views of one flat buffer
+passes.py         forward and backward passes                 sharing.py    networks that several players share
+rewards.py        players' rewards, and row weights           parameters.py parameters, targets, gradients and optimiser
+heads.py          actions from logits (head_kinds.py)         optimiser.py  Adam and gradient clipping
+update_stats.py   statistics of an update                     workspace.py  the memory of an update
 """

@@ -1,6 +1,8 @@
-"""The kinds of heads, each over the columns of one segment: its actions, and the gradients of its logits.
+"""The kinds of heads: classes that compute the actions of one segment, and the gradients of its logits.
 
-B rows of the batch     P parts of a segment     n numbers of each
+A segment is a run of neighbouring action parts of one kind and size (common/policy/heads.py).
+
+B rows of the batch     P parts of a segment     n length of each part
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ class _Box:
 
 
 class _UnitBox:
-    """A box of numbers from 0 to 1, as in MPE: `sigmoid(2 * logit)`, which is equal and faster."""
+    """A box from 0 to 1, as in MPE: `sigmoid(2 * logit)`, which equals `_Box` and is faster."""
 
     gumbel_dim = 0
 
@@ -112,7 +114,7 @@ class _Soft:
 
 
 class _Force:
-    """`middle + half * f` of two numbers; `f` is a force in the unit disc."""
+    """`middle + half * f` for parts of two numbers; `f` is a force in the unit disc."""
 
     gumbel_dim = 0
 
@@ -134,7 +136,7 @@ class _Force:
 
 
 class _Thrust:
-    """Five numbers: 0 for stay, then left, right, down and up as `(1 -+ f_x) / 2`, `(1 -+ f_y) / 2` of a force `f`."""
+    """A particle's move: stay 0; left, right `(1 -+ f_x) / 2`; down, up `(1 -+ f_y) / 2` of a force `f`."""
 
     gumbel_dim = 0
 
@@ -145,26 +147,26 @@ class _Thrust:
         self.sample(logits, None, out)
 
     def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor) -> SavedTensors:  # noqa: ARG002  (draws nothing)
-        own, five = _transposed(logits, self._shape), numbers_first(out, self._shape)
-        force, saved = _bounded(own[RIGHT_UP] - own[LEFT_DOWN])
+        logits_t, thrust = _transposed(logits, self._shape), numbers_first(out, self._shape)
+        force, saved = _bounded(logits_t[RIGHT_UP] - logits_t[LEFT_DOWN])
         force.mul_(0.5)
-        five[0] = 0.0
-        five[LEFT_DOWN] = 0.5 - force
-        five[RIGHT_UP] = 0.5 + force
+        thrust[0] = 0.0
+        thrust[LEFT_DOWN] = 0.5 - force
+        thrust[RIGHT_UP] = 0.5 + force
         return saved
 
     def backward(self, saved: SavedTensors, d_actions: Tensor, out: Tensor) -> None:
-        own, five = _transposed(d_actions, self._shape), numbers_first(out, self._shape)
-        d_h = _bounded_backward(saved, (own[RIGHT_UP] - own[LEFT_DOWN]).mul_(0.5))
-        five[0] = 0.0
-        five[LEFT_DOWN] = -d_h
-        five[RIGHT_UP] = d_h
+        d_thrust, d_logits = _transposed(d_actions, self._shape), numbers_first(out, self._shape)
+        d_h = _bounded_backward(saved, (d_thrust[RIGHT_UP] - d_thrust[LEFT_DOWN]).mul_(0.5))
+        d_logits[0] = 0.0
+        d_logits[LEFT_DOWN] = -d_h
+        d_logits[RIGHT_UP] = d_h
 
 
 def head_of(segment: Segment, like: Tensor, gumbel: Gumbel, temperature: float) -> Head:
     """Returns the head of a segment, with the number type and on the device of `like`.
 
-    gumbel, temperature: of the Gumbel-softmax samples of choices.
+    gumbel, temperature: settings of the Gumbel-softmax samples of choices.
     """
     if segment.kind == "choice":
         return _Choice(segment.shape, temperature, soft=gumbel == "soft")
@@ -185,14 +187,14 @@ def _one_hot(scores: Tensor, out: Tensor) -> None:
     out.copy_(torch.zeros_like(scores).scatter_(2, best, 1.0).flatten(1))
 
 
-def numbers_first(own: Tensor, shape: tuple[int, int]) -> Tensor:
+def numbers_first(rows: Tensor, shape: tuple[int, int]) -> Tensor:
     """Returns `[B, P*n]` as a view `[n, B, P]`."""
-    return own.view(-1, *shape).movedim(2, 0)
+    return rows.view(-1, *shape).movedim(2, 0)
 
 
-def _transposed(own: Tensor, shape: tuple[int, int]) -> Tensor:
+def _transposed(rows: Tensor, shape: tuple[int, int]) -> Tensor:
     """Returns `[B, P*n]` as a contiguous copy `[n, B, P]`: sums over few numbers run far faster along the rows."""
-    return numbers_first(own, shape).contiguous()
+    return numbers_first(rows, shape).contiguous()
 
 
 def _through_softmax(soft: Tensor, d_soft: Tensor) -> Tensor:

@@ -1,18 +1,18 @@
-"""Heads: joint actions from the policies' logits, and the gradients of the logits.
+"""The heads of all agents: joint actions from the policies' logits, and the gradients of the logits.
 
     B rows of the batch     U length of the joint action
 
-`common/policy/heads.py` says which head each part of an action has and what it executes. In the policy loss a
+`common/policy/heads.py` defines which head each part of an action has and what it executes. In the policy loss a
 Categorical part is a Gumbel-softmax sample (Jang et al. 2017): soft, or one-hot forward with the soft sample's gradient
 (straight-through). A soft part is a Gumbel-softmax sample at temperature 1, as exploring actors execute it.
-Neighbouring parts of one kind are computed together, whichever agents they belong to.
+Neighbouring parts of one kind form a segment and are computed together, even across agents.
 
-The gradients are written out by hand (`backward`). head_kinds.py has the kinds of heads.
+`backward` has the gradients, written by hand. head_kinds.py has the kinds of heads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,9 +20,9 @@ from torch import Tensor
 
 from common.policy.heads import LEFT_DOWN, RIGHT_UP, ranges, segments
 from common.spec import JointSpec
-from learner_node.stacked.head_kinds import Gumbel, SavedTensors, head_of, numbers_first
+from learner_node.stacked.head_kinds import Gumbel, Head, SavedTensors, head_of, numbers_first
 
-_SMALLEST_UNIFORM = 1e-30
+_MIN_UNIFORM = 1e-30
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,15 @@ class Heads:
         self._thrusts = [(segment.columns, segment.shape) for segment in layout if segment.kind == "thrust"]
         self._heads = [head_of(segment, like, gumbel, temperature) for segment in layout]
         self.gumbel_dim = sum(head.gumbel_dim for head in self._heads)
-        """Number of Gumbel variables that `sample` takes for each row: one a number of Categorical and soft parts."""
+        """Number of Gumbel variables that `sample` needs a row: one for each number of Categorical and soft parts."""
         self.low, self.high, self.noise_scale = (torch.from_numpy(side).to(like) for side in ranges(joint, head))
-        """Bounds of the joint action, and how far noise of scale 1 moves each number (0 = not at all); `[U]` each."""
+        """Bounds of the joint action, and the size of noise of scale 1 for each number (0 = no noise); `[U]` each."""
 
     def greedy(self, logits: Tensor, out: Tensor | None = None) -> Tensor:
         """Returns the actions `[B, U]` without exploration, in `out` if given."""
         actions = torch.empty_like(logits) if out is None else out
-        for head, own, acted in zip(self._heads, self._split(logits), self._split(actions), strict=True):
-            head.greedy(own, acted)
+        for head, segment_logits, segment_actions in self._by_segment(logits, actions):
+            head.greedy(segment_logits, segment_actions)
         return actions
 
     def sample(self, logits: Tensor, noise: Tensor | None, out: Tensor | None = None) -> Sample:
@@ -72,33 +72,37 @@ class Heads:
         noise: Gumbel noise `[B, gumbel_dim]`; None if gumbel_dim is 0, or for actions without noise.
         """
         actions, saved, at = torch.empty_like(logits) if out is None else out, [], 0
-        for head, own, acted in zip(self._heads, self._split(logits), self._split(actions), strict=True):
+        for head, segment_logits, segment_actions in self._by_segment(logits, actions):
             drawn = None if noise is None else noise[:, at : at + head.gumbel_dim]
             at += head.gumbel_dim
-            saved.append(head.sample(own, drawn, acted))
+            saved.append(head.sample(segment_logits, drawn, segment_actions))
         return Sample(actions, tuple(saved))
 
     def backward(self, sample: Sample, d_actions: Tensor, out: Tensor | None = None) -> Tensor:
         """Returns the gradient of the logits `[B, U]`, from that of the sampled actions, in `out` if given."""
         d_logits = torch.empty_like(d_actions) if out is None else out
-        d_own, d_outs = self._split(d_actions), self._split(d_logits)
-        for head, saved, own, d_out in zip(self._heads, sample.saved, d_own, d_outs, strict=True):
-            head.backward(saved, own, d_out)
+        segments_and_saved = zip(self._by_segment(d_actions, d_logits), sample.saved, strict=True)
+        for (head, d_segment_actions, d_segment_logits), saved in segments_and_saved:
+            head.backward(saved, d_segment_actions, d_segment_logits)
         return d_logits
 
     def couple(self, noise: Tensor) -> Tensor:
-        """Couples noise on actions `[B, U]`, in place: what is added to a thrust is taken from the opposite one."""
+        """Makes noise `[B, U]` on opposite thrusts equal and opposite, in place."""
         for columns, shape in self._thrusts:
-            five = numbers_first(noise[:, columns], shape)
-            five[LEFT_DOWN] = -five[RIGHT_UP]
+            thrust = numbers_first(noise[:, columns], shape)
+            thrust[LEFT_DOWN] = -thrust[RIGHT_UP]
         return noise
 
-    def _split(self, joint: Tensor) -> Sequence[Tensor]:
-        return [joint] if len(self._columns) == 1 else [joint[:, columns] for columns in self._columns]
+    def _by_segment(self, first: Tensor, second: Tensor) -> Iterator[tuple[Head, Tensor, Tensor]]:
+        """Yields each segment's head, with the segment's columns of two tensors `[B, U]`."""
+        return zip(self._heads, self._split(first), self._split(second), strict=True)
+
+    def _split(self, tensor: Tensor) -> Sequence[Tensor]:
+        return [tensor] if len(self._columns) == 1 else [tensor[:, columns] for columns in self._columns]
 
 
 def gumbel_noise(rows: int, columns: int, like: Tensor, generator: torch.Generator) -> Tensor:
     """Draws standard Gumbel noise `[rows, columns]`: `-log(-log(u))`, u uniform."""
-    # Drawing u and two logarithms take a third of the time of an exponential variable's draw.
-    uniform = like.new_empty(rows, columns).uniform_(_SMALLEST_UNIFORM, 1.0, generator=generator)
+    # A uniform draw and two logarithms take a third of the time of drawing an exponential variable.
+    uniform = like.new_empty(rows, columns).uniform_(_MIN_UNIFORM, 1.0, generator=generator)
     return uniform.log_().neg_().log_().neg_()

@@ -1,12 +1,12 @@
-"""The network layout of a run: which player has which policy and critics, and what each critic reads.
+"""The network layout of a run: the policy and critics of each player, and the inputs of each critic.
 
     maddpg   one critic a player that reads everything                         Lowe et al. 2017, arXiv 1706.02275
     matd3    two such critics, the lower value counts; policies are updated    Ackermann et al. 2019, arXiv 1910.01465,
              every second time; target actions carry noise                     after Fujimoto et al. 2018, 1802.09477
     iddpg    one critic a player that reads its own observation and action     Lillicrap et al. 2016, arXiv 1509.02971,
              only: learners that treat each other as part of the environment   one learner an agent
-    joint    a side is one player: one policy from all its observations to     (the agents are merged before they come
-             all its actions, one critic that reads everything                 here: common/run/players.py)
+    joint    a side is one player: one policy from all its observations to     (common/run/players.py makes the players
+             all its actions, one critic that reads everything                 of a run from its agents)
 
 Each algorithm is a `Variant` of one update. Sides may use different variants in one run.
 """
@@ -25,7 +25,7 @@ from common.spec import PlayerSpec, PlayersSpec
 
 @dataclass(frozen=True)
 class Variant:
-    """The ways in which one algorithm of the family differs from the others."""
+    """What one algorithm of the family does, where the algorithms differ."""
 
     centralised: bool = True
     """Whether critics read the observations and actions of all players (Lowe et al. 2017)."""
@@ -51,7 +51,7 @@ class Critic:
 
     player: int
     network: int
-    """Number of its network. Critics of one network share their parameters."""
+    """Number of the critic's network. Critics of one network share its parameters."""
     input_columns: tuple[int, ...]
     """Columns of the joint observation and action `[O+U]` that the critic reads, in its network's order."""
 
@@ -81,18 +81,18 @@ class NetworkLayout:
 
 
 def network_layout(players: PlayersSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> NetworkLayout:
-    """Returns the networks of the players of a run (`Run.players`); ConfigError when players that share cannot."""
-    by_side = algorithms_by_side(players, algorithm.name)
-    variants = [VARIANTS[by_side[player.team]] for player in players.agents]
-    alone = tuple(range(len(players.agents)))
+    """Returns the networks of the players of a run (`Run.players`); ConfigError if players cannot share a network."""
+    algorithm_by_side = algorithms_by_side(players, algorithm.name)
+    variants = [VARIANTS[algorithm_by_side[player.team]] for player in players.agents]
+    separate = tuple(range(len(players.agents)))
     roles = network_groups(players, network.share)
-    _refuse_mixed_roles(players, roles, by_side, algorithm)
-    critic_roles = roles if network.share_critics else alone
-    first = [_critic(players, i, critic_roles, variants[i], 0) for i in alone]
+    _refuse_mixed_roles(players, roles, algorithm_by_side, algorithm)
+    critic_roles = roles if network.share_critics else separate
+    first = [_critic(players, i, critic_roles, variants[i], 0) for i in separate]
     offset = 1 + max(critic_roles)
-    second = [_critic(players, i, critic_roles, variants[i], offset) for i in alone if variants[i].twin_critics]
+    second = [_critic(players, i, critic_roles, variants[i], offset) for i in separate if variants[i].twin_critics]
     return NetworkLayout(
-        policy_networks=roles if network.share_policies else alone,
+        policy_networks=roles if network.share_policies else separate,
         critics=_numbered([*first, *second]),
         target_noise=tuple(variant.target_noise for variant in variants),
         policy_delay=algorithm.policy_every or max(variant.policy_delay for variant in variants),
@@ -100,26 +100,27 @@ def network_layout(players: PlayersSpec, network: NetworkSpec, algorithm: Algori
 
 
 def _refuse_mixed_roles(
-    players: PlayersSpec, roles: Sequence[int], by_side: dict[str, Algorithm], algorithm: AlgorithmSpec
+    players: PlayersSpec, roles: Sequence[int], algorithm_by_side: dict[str, Algorithm], algorithm: AlgorithmSpec
 ) -> None:
-    """Raises ConfigError when players of one role have different algorithms or learning rates."""
-    first: dict[int, PlayerSpec] = {}
+    """Raises ConfigError if players of one role have different algorithms or learning rates."""
+    first_users: dict[int, PlayerSpec] = {}
     for player, number in zip(players.agents, roles, strict=True):
-        mate = first.setdefault(number, player)
-        rates = [algorithm.side_learning_rates.get(side, 1.0) for side in (mate.team, player.team)]
-        if by_side[mate.team] != by_side[player.team] or rates[0] != rates[1]:
+        first_user = first_users.setdefault(number, player)
+        rates = [algorithm.side_learning_rates.get(side, 1.0) for side in (first_user.team, player.team)]
+        if algorithm_by_side[first_user.team] != algorithm_by_side[player.team] or rates[0] != rates[1]:
             raise ConfigError(
-                f"network.share: {mate.name} of {mate.team} and {player.name} of {player.team} cannot share networks, "
-                "because their sides have different algorithms or learning rates; set both alike or share within a side"
+                f"network.share: {first_user.name} of side {first_user.team} and {player.name} of side {player.team} "
+                "cannot share networks, because their sides have different algorithms or learning rates. Give both "
+                "sides the same algorithm.name and algorithm.side_learning_rates, or share within a side."
             )
 
 
 def _critic(players: PlayersSpec, player: int, roles: Sequence[int], variant: Variant, offset: int) -> Critic:
-    mates = [i for i, number in enumerate(roles) if number == roles[player]]
-    others = [i for i in range(len(players.agents)) if i not in mates]
-    at = mates.index(player)
-    order = [*mates[at:], *mates[:at], *others] if variant.centralised else [player]
-    if variant.centralised and len(mates) == 1:
+    users = [i for i, number in enumerate(roles) if number == roles[player]]
+    others = [i for i in range(len(players.agents)) if i not in users]
+    position = users.index(player)
+    order = [*users[position:], *users[:position], *others] if variant.centralised else [player]
+    if variant.centralised and len(users) == 1:
         input_columns = tuple(range(players.obs_dim + players.action_dim))
     else:
         input_columns = tuple(chain.from_iterable(_columns(players, players.agents[i]) for i in order))
@@ -137,5 +138,5 @@ def _columns(players: PlayersSpec, player: PlayerSpec) -> list[int]:
 
 def _numbered(critics: Sequence[Critic]) -> tuple[Critic, ...]:
     """Returns the critics with their networks numbered without gaps, in order of first use."""
-    numbers = {name: i for i, name in enumerate(dict.fromkeys(critic.network for critic in critics))}
+    numbers = {network: i for i, network in enumerate(dict.fromkeys(critic.network for critic in critics))}
     return tuple(Critic(critic.player, numbers[critic.network], critic.input_columns) for critic in critics)

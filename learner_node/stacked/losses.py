@@ -1,7 +1,7 @@
-"""The losses as functions of values, row weights and logits, and the gradients of the values and logits.
+"""The losses of critics and policies, and their gradients with respect to values and logits.
 
 N players     B rows of the batch     U length of the joint action
-q values, y targets `[N, B]`; every loss is one number a player `[N]`
+q values, y targets `[N, B]`; every loss has one number a player `[N]`
 
 The equations and their sources are in learner_node/algorithms/maddpg.py.
 """
@@ -32,7 +32,7 @@ class LossBatch:
     present: Tensor
     """1 where the agent acts, 0 where it is absent `[B, agents]`."""
     complete: bool = False
-    """Whether every agent is known to act in every row and in the step after it."""
+    """Whether every agent acts in every row and in the step after it. False is always allowed, and slower."""
     importance: Tensor | None = None
     """Importance-sampling weight of each row in the critic loss `[B]` (Schaul et al. 2016); None = 1."""
 
@@ -41,14 +41,14 @@ class LossBatch:
 class RowWeights:
     """The weight of each row of a batch in the losses: 0 where a player is absent."""
 
-    rows: Tensor
-    """Weight of each row in a player's mean `[N, B]`: sums to 1 over the rows in which the player is present."""
+    loss: Tensor
+    """Weight of each row in a player's loss `[N, B]`: 1 / number of rows with the player; 0 where it is absent."""
     penalty: Tensor
-    """Weight of each squared logit in the penalty `[B, U]`: row weight times lambda / action numbers of the player."""
+    """Weight of each squared logit in the penalty `[B, U]`: row weight times lambda / length of the player's action."""
     acting: Tensor | None
-    """1.0 where the agent of an action number acts `[B, U]`; None = everywhere."""
+    """1.0 in the columns of agents that act `[B, U]`; None if all act."""
     next_acting: Tensor | None
-    """1.0 where the agent of an action number acts in the next step too `[B, U]`; None = everywhere."""
+    """1.0 in the columns of agents that act in the next step too `[B, U]`; None if all do."""
 
 
 def td_target(reward: Tensor, discount: Tensor, next_q: Tensor, gamma: float) -> Tensor:
@@ -56,17 +56,17 @@ def td_target(reward: Tensor, discount: Tensor, next_q: Tensor, gamma: float) ->
     return torch.addcmul(reward.t(), discount.t(), next_q, value=gamma)
 
 
-def critic_loss(td_error: Tensor, rows: Tensor, kind: LossKind) -> Tensor:
+def critic_loss(td_error: Tensor, row_weight: Tensor, kind: LossKind) -> Tensor:
     """Returns the mean loss `[N]` of TD errors `q - y` `[N, B]`: squared, or Huber's with its corner at 1."""
     if kind == "squared":
-        return (td_error.square() * rows).sum(1)
-    size = td_error.abs()
-    return (torch.where(size < 1.0, 0.5 * td_error.square(), size - 0.5) * rows).sum(1)
+        return (td_error.square() * row_weight).sum(1)
+    magnitude = td_error.abs()
+    return (torch.where(magnitude < 1.0, 0.5 * td_error.square(), magnitude - 0.5) * row_weight).sum(1)
 
 
-def critic_loss_slope(rows: Tensor, kind: LossKind) -> Tensor:
-    """Returns the slope of each value's gradient over its TD error `[N, B]`, for Huber's loss between the corners."""
-    return 2.0 * rows if kind == "squared" else rows
+def critic_loss_slope(row_weight: Tensor, kind: LossKind) -> Tensor:
+    """Returns the factor from TD errors (Huber: clamped to -1..1) to the gradients of the values `[N, B]`."""
+    return 2.0 * row_weight if kind == "squared" else row_weight
 
 
 def critic_loss_gradient(td_error: Tensor, slope: Tensor, kind: LossKind, out: Tensor) -> None:
@@ -79,13 +79,13 @@ def critic_loss_gradient(td_error: Tensor, slope: Tensor, kind: LossKind, out: T
 
 def policy_value(q: Tensor, row_weights: RowWeights) -> Tensor:
     """Returns the mean value `[N]` of the policies' current actions: the policy loss is minus this plus a penalty."""
-    return (q * row_weights.rows).sum(1)
+    return (q * row_weights.loss).sum(1)
 
 
 def logit_penalty(logits: Tensor, row_weights: RowWeights, owner: Tensor) -> Tensor:
     """Returns `lambda * mean logits^2` `[N]`; owner: the player of each number of the joint action `[U]`."""
     by_number = (logits.square() * row_weights.penalty).sum(0)
-    return by_number.new_zeros(len(row_weights.rows)).index_add_(0, owner, by_number)
+    return by_number.new_zeros(len(row_weights.loss)).index_add_(0, owner, by_number)
 
 
 def add_logit_penalty_gradient(d_logits: Tensor, logits: Tensor, row_weights: RowWeights) -> None:

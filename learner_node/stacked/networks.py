@@ -1,12 +1,12 @@
 """The stacked networks: the layers of all policies, and of all critics, as views of one flat buffer each.
 
-    N agents     C critics (one or two an agent)     H width of a hidden layer
-    O, U         length of the joint observation, of the joint action        o, u  the same for one agent
+    N players     C critics (one or two a player)     H width of a hidden layer
+    O, U  length of the joint observation, of the joint action     o, u  length of one player's observation, action
 
-Layers of equal sizes are one tensor: a layer of all agents is one batched product. All critics read the same joint
-input, without copies. Nothing is padded: first and last layers of policies are stacked by cohort (neighbouring agents
-of equal sizes), whose observations and actions are views of the joint rows. So no agent's loss or gradient can depend
-on another agent's size.
+Layers of equal sizes are one tensor, so that a layer of all players is one batched product. All critics read the same
+joint input, without copies. First and last layers of policies are stacked by cohort (neighbouring players of equal
+sizes), whose observations and actions are views of the joint rows. Nothing is padded, so no player's loss or gradient
+can depend on another player's size.
 
 Last layers are stored [outputs, H], as in torch: with few outputs their gradient is four times as fast that way.
 """
@@ -39,7 +39,7 @@ class Affine:
 
 @dataclass(frozen=True)
 class Cohort:
-    """Neighbouring agents with observations and actions of equal sizes."""
+    """Neighbouring players with observations and actions of equal sizes."""
 
     agents: slice
     size: int
@@ -105,7 +105,7 @@ def cohorts(players: PlayersSpec) -> tuple[Cohort, ...]:
 
 
 def _cut(rows: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """Returns `[owners, columns]` as views `[owners, *shape]`, side by side."""
+    """Returns the columns of `[networks, columns]` as views `[networks, *shape]`, one for each shape."""
     pieces = torch.split(rows, [math.prod(shape) for shape in shapes], dim=1)
     return [piece.view(-1, *shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
@@ -122,8 +122,8 @@ def _affines(tensors: Sequence[Tensor]) -> tuple[Affine, ...]:
 def policy_blocks(players: PlayersSpec, network: NetworkSpec) -> list[Block]:
     """Returns the blocks of all policies' parameters in their flat buffer.
 
-    First biases, a row an agent; hidden layers, a row an agent; then by cohort the first weights and the last layer, a
-    row an agent.
+    In order: the first biases, a row for each player; the hidden layers, a row for each player; then for each cohort
+    the first weights and the last layer, a row for each player.
     """
     widths, agents = network.policy_hidden, len(players.agents)
     sizes = [(agents, widths[0]), (agents, sum(map(math.prod, _hidden_shapes(widths))))]
@@ -146,8 +146,8 @@ def policy_tensors(flat: Tensor, players: PlayersSpec, network: NetworkSpec) -> 
 def critic_blocks(inputs: int, critics: int, widths: Sequence[int]) -> list[Block]:
     """Returns the blocks of all critics' parameters in their flat buffer.
 
-    First layers, a row an input, critic after critic, with the biases as the last input; then the other layers, a row a
-    critic.
+    In order: the first layers, critic by critic, a row for each input and a last one for the biases; then the other
+    layers, a row for each critic.
     """
     rest = sum(map(math.prod, _rest_shapes(widths)))
     return _side_by_side([((inputs + 1) * critics, widths[0]), (critics, rest)])
@@ -205,7 +205,7 @@ def _side_by_side(sizes: Sequence[tuple[int, int]]) -> list[Block]:
 def initial_weights(
     shapes: Sequence[tuple[int, int]], seed: Sequence[int], first_biases: int = 1
 ) -> npt.NDArray[np.float32]:
-    """Draws one network's weights and biases uniformly within 1 / sqrt(inputs), layer by layer.
+    """Draws one network's weights and biases uniformly from -1 / sqrt(inputs) to 1 / sqrt(inputs), layer by layer.
 
     This is torch's default for linear layers. Unlike orthogonal matrices it keeps the first logits small, so bounded
     policies do not start at their bounds. numpy draws the numbers because its streams are the same on every device and

@@ -1,6 +1,7 @@
 """Adam and gradient clipping over the flat parameters of all networks of one kind at once.
 
-P shared parameters of all networks, in one flat buffer of blocks of rows     owner: the network of a row
+P  number of shared parameters of all networks, in one flat buffer of blocks of rows
+owner  the network that a row belongs to
 """
 
 from __future__ import annotations
@@ -15,26 +16,26 @@ from learner_node.stacked.sharing import Block
 
 
 class Adam:
-    """Adam (Kingma and Ba 2015) over one flat tensor; element by element it equals one optimiser a network.
+    """Adam (Kingma and Ba 2015) over one flat tensor. It equals a separate optimiser for each network.
 
-    Each parameter may have its own learning rate in units of the common one. Weight decay is added to the gradient, as
-    in torch.optim.Adam.
+    Each parameter may have a factor on the learning rate. Weight decay is added to the gradient, as in
+    torch.optim.Adam.
     """
 
     def __init__(self, parameters: Tensor, weight_decay: float, relative_rates: Tensor | None) -> None:
-        """Starts both moments of `parameters` `[P]` at zero; relative_rates `[P]`, None = all equal."""
+        """Starts with moments of 0 for `parameters` `[P]`; relative_rates: learning rate factors `[P]`, None = 1."""
         self.mean = torch.zeros_like(parameters)
         self.square = torch.zeros_like(parameters)
         self.steps = torch.zeros((), device=parameters.device)
         self.learning_rate = parameters.new_zeros(())
-        """The common learning rate. It is a tensor, so that each replay of a captured update reads it again."""
+        """The learning rate. It is a tensor, so that each replay of a captured update reads its new value."""
         self._weight_decay, self._relative_rates = weight_decay, relative_rates
 
     def step(self, parameters: Tensor, gradient: Tensor) -> None:
         """Moves `parameters` one step against `gradient`, both `[P]`."""
         before = None if self._relative_rates is None else parameters.clone()
         self.steps.add_(1.0)
-        # torch.optim.Adam(fused=True) ends in this call, but the way there takes longer than the step.
+        # torch.optim.Adam(fused=True) calls this function, but its checks take longer than the step.
         torch._fused_adam_(
             [parameters],
             [gradient],
@@ -56,51 +57,51 @@ class Adam:
 
 
 class GradientClip:
-    """Scales each network's gradient down to a largest norm, in place.
+    """Clips the gradient of each network to a largest norm, in place.
 
-    Each network is clipped separately, like one module by torch's clip_grad_norm_ (which divides by the norm + 1e-6):
-    one agent's large gradient does not slow the others.
+    Each network is clipped separately, as torch's clip_grad_norm_ clips a module (which divides by the norm + 1e-6):
+    a large gradient of one network does not slow the others.
     """
 
-    def __init__(self, gradient: Tensor, blocks: Sequence[tuple[Block, list[int]]], largest: float) -> None:
-        """Takes the gradient buffer of one kind `[P]`, which must stay in place, and the owner of each block's rows.
+    def __init__(self, gradient: Tensor, blocks: Sequence[tuple[Block, list[int]]], max_norm: float) -> None:
+        """gradient: the buffer `[P]`, which must stay in place. blocks: its blocks, with the owner of each row.
 
-        largest: the norm to scale down to; 0 = no clipping.
+        max_norm: the norm to scale down to; 0 = no clipping.
         """
-        self._largest = largest
-        merged = [_one_row_an_owner(block, own) for block, own in blocks if block.width]
+        self._max_norm = max_norm
+        merged = [_merge_rows(block, row_owners) for block, row_owners in blocks if block.width]
         self._rows = [block.of(gradient) for block, _ in merged]
         counts = [len(rows) for rows in self._rows]
-        owners = [owner for _, own in merged for owner in own]
+        owners = [owner for _, row_owners in merged for owner in row_owners]
         self._norms = gradient.new_zeros(len(owners))
-        self._parts = torch.split(self._norms, counts)
+        self._block_norms = torch.split(self._norms, counts)
         self._owner = torch.tensor(owners, device=gradient.device)
-        self._of_owner = torch.nn.functional.one_hot(self._owner).to(gradient).t().contiguous()
-        self._scales = gradient.new_zeros(len(self._of_owner))
-        one_row_each = all(own == list(range(len(self._scales))) for _, own in merged)
+        self._owner_rows = torch.nn.functional.one_hot(self._owner).to(gradient).t().contiguous()
+        self._scales = gradient.new_zeros(len(self._owner_rows))
+        one_row_each = all(row_owners == list(range(len(self._scales))) for _, row_owners in merged)
         self._row_scales = None if one_row_each else gradient.new_zeros(len(owners))
         """The scale of each row; None if each block has one row a network."""
         if self._row_scales is None:
-            self._scales_of = [self._scales[:, None]] * len(merged)
+            self._block_scales = [self._scales[:, None]] * len(merged)
         else:
-            self._scales_of = list(torch.split(self._row_scales[:, None], counts))
+            self._block_scales = list(torch.split(self._row_scales[:, None], counts))
 
     def clip(self) -> Tensor:
         """Clips the gradients and returns their squared norms before clipping, network by network."""
-        for rows, norms in zip(self._rows, self._parts, strict=True):
+        for rows, norms in zip(self._rows, self._block_norms, strict=True):
             torch.linalg.vector_norm(rows, dim=1, out=norms)
-        squared_norms = torch.mv(self._of_owner, self._norms.square_())
-        if self._largest > 0:
-            torch.rsqrt(squared_norms, out=self._scales).mul_(self._largest).clamp_(max=1.0)
+        squared_norms = torch.mv(self._owner_rows, self._norms.square_())
+        if self._max_norm > 0:
+            torch.rsqrt(squared_norms, out=self._scales).mul_(self._max_norm).clamp_(max=1.0)
             if self._row_scales is not None:
                 torch.index_select(self._scales, 0, self._owner, out=self._row_scales)
-            for rows, own in zip(self._rows, self._scales_of, strict=True):
-                rows.mul_(own)
+            for rows, scales in zip(self._rows, self._block_scales, strict=True):
+                rows.mul_(scales)
         return squared_norms
 
 
-def _one_row_an_owner(block: Block, owners: list[int]) -> tuple[Block, list[int]]:
-    """Merges the rows of each owner into one longer row, if they are neighbours and all owners have equally many."""
+def _merge_rows(block: Block, owners: list[int]) -> tuple[Block, list[int]]:
+    """Merges the neighbouring rows of each owner into one longer row, if all owners have equally many rows."""
     merged = [(owner, len(list(rows))) for owner, rows in groupby(owners)]
     lengths = {length for _, length in merged}
     if len(lengths) > 1:

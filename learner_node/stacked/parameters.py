@@ -1,7 +1,7 @@
-"""Parameters, targets, gradients and optimiser of all networks of one kind.
+"""Parameters, targets, gradients and optimiser of all policies, or of all critics.
 
-Parameters exist twice: `shared`, one set a network, which is what the optimiser steps; and `expanded`, one set a user
-(a player's policy, or a critic), which is what the passes read. sharing.py copies one to the other.
+The parameters exist twice. The optimiser updates `shared`, one set a network. The passes read `expanded`, one set a
+user (a player's policy, or a critic). sharing.py copies `shared` to `expanded` and sums gradients back.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from learner_node.stacked.networks import (
     policy_tensors,
 )
 from learner_node.stacked.optimiser import Adam, GradientClip
-from learner_node.stacked.sharing import Label, Sharing
+from learner_node.stacked.sharing import RowLabel, Sharing
 
 _T = TypeVar("_T", PolicyTensors, CriticTensors)
 
@@ -55,10 +55,10 @@ class ParameterSet(Generic[_T]):
         clip: float,
         network_rates: Sequence[float],
     ) -> None:
-        """Starts at `initial` `[P]`, network by network; `shared_index` is the index of each number in `shared`.
+        """Starts at `initial` `[P]`, network by network; `shared_index` `[P]` has the index of each number in `shared`.
 
-        clip: the largest norm of a network's gradient, 0 = no limit. network_rates: each network's learning rate in
-        units of the common one.
+        clip: the largest norm of a network's gradient, 0 = no limit. network_rates: factor on the learning
+        rate of each network.
         """
         self._sharing, self.shared_index = sharing, shared_index
         self.shared = torch.empty_like(initial)
@@ -72,17 +72,17 @@ class ParameterSet(Generic[_T]):
         self._reduction = sharing.reduction(self._expanded_gradient, self._shared_gradient)
         self._expansion.expand()
         self.expanded_target = self._expanded.clone()
-        rates = _by_number(sharing, network_rates, initial) if set(network_rates) != {1.0} else None
+        rates = _rates_by_parameter(sharing, network_rates, initial) if set(network_rates) != {1.0} else None
         self.adam = Adam(self.shared, weight_decay, rates)
         self.online: _T = views(self._expanded)
         self.target: _T = views(self.expanded_target)
         self.gradient: _T = views(self._expanded_gradient)
         self._gradient_clip = GradientClip(self._shared_gradient, sharing.shared_blocks, clip)
         self._first_expanded_index = sharing.first_expanded_index().to(initial.device)
-        """Index of the first use of each shared number among the expanded ones."""
+        """For each shared number, the index of its first copy in the expanded parameters."""
 
     def step(self) -> Tensor:
-        """Clips the gradients and steps the optimiser; returns the squared norms before clipping, by network."""
+        """Clips the gradients and does a step of Adam; returns the squared norms before clipping, by network."""
         self._reduction.reduce()
         squared_norms = self._gradient_clip.clip()
         self.adam.step(self.shared, self._shared_gradient)
@@ -99,7 +99,7 @@ class ParameterSet(Generic[_T]):
         return self._expanded
 
     def tensors(self) -> dict[str, Tensor]:
-        """Returns copies of all state on the CPU, network by network, by name."""
+        """Returns a copy of all state on the CPU as tensors by name, each network by network."""
         state = {"online": self.shared, "target": self.expanded_target[self._first_expanded_index]}
         state |= {"adam/mean": self.adam.mean, "adam/square": self.adam.square}
         by_network = {name: tensor[self.shared_index].to("cpu", copy=True) for name, tensor in state.items()}
@@ -109,20 +109,20 @@ class ParameterSet(Generic[_T]):
         """Replaces all state by what `tensors` returned."""
         device = self.shared.device
         target = torch.empty_like(self.shared)
-        for own, name in (
+        for parameter, name in (
             (self.shared, "online"),
             (target, "target"),
             (self.adam.mean, "adam/mean"),
             (self.adam.square, "adam/square"),
         ):
-            own[self.shared_index] = tensors[name].to(device)
+            parameter[self.shared_index] = tensors[name].to(device)
         self.adam.steps.copy_(tensors["adam/steps"])
         self._expansion.expand()
         self._sharing.expansion(target, self.expanded_target).expand()
 
 
 class _Network(NamedTuple):
-    """One network: the index of its numbers in `shared`, tensor by tensor, their start, its relative learning rate."""
+    """One network: the index in `shared` of each tensor's numbers, its initial parameters, its learning rate factor."""
 
     shared_index: list[Tensor]
     initial: npt.NDArray[np.float32]
@@ -162,26 +162,26 @@ def make_policies(
 ) -> ParameterSet[PolicyTensors]:
     """Returns the players' policies, with initial parameters drawn for each network from the seed.
 
-    rates: each player's learning rate in units of the common one. decay: weight decay. clip: the largest norm of a
+    rates: factor on the learning rate of each player's network. decay: weight decay. clip: the largest norm of a
     network's gradient, 0 = no limit. like: a tensor of the number type and on the device to use.
     """
-    owner, apart = layout.policy_networks, network.tell_apart
+    network_of, tell_apart = layout.policy_networks, network.tell_apart
     biases, *others = policy_blocks(players, network)
     agents = range(len(players.agents))
-    users = [[*agents], *(range(*cohort.agents.indices(len(owner))) for cohort in cohorts(players))]
-    labels: list[list[Label]] = [[(owner[i], i if apart else 0) for i in agents]]
-    labels += [[(owner[i], 0) for i in own] for own in users]
+    users_by_block = [[*agents], *(range(*cohort.agents.indices(len(network_of))) for cohort in cohorts(players))]
+    labels: list[list[RowLabel]] = [[(network_of[i], i if tell_apart else 0) for i in agents]]
+    labels += [[(network_of[i], 0) for i in users] for users in users_by_block]
     sharing = Sharing([biases, *others], labels, like)
     shared_index = policy_tensors(sharing.shared_index(), players, network)
     networks: list[_Network] = []
-    for number in dict.fromkeys(owner):
-        mates = [i for i in agents if owner[i] == number]
-        pieces = policy_pieces(shared_index, players, mates[0])
-        own_biases = [shared_index.first_bias[i] for i in mates] if apart else [pieces[1]]
+    for number in dict.fromkeys(network_of):
+        users = [i for i in agents if network_of[i] == number]
+        pieces = policy_pieces(shared_index, players, users[0])
+        first_biases = [shared_index.first_bias[i] for i in users] if tell_apart else [pieces[1]]
         initial = initial_weights(
-            layer_shapes(players.agents[mates[0]], network), (seed, 0, mates[0]), first_biases=len(own_biases)
+            layer_shapes(players.agents[users[0]], network), (seed, 0, users[0]), first_biases=len(first_biases)
         )
-        networks.append(_Network([pieces[0], *own_biases, *pieces[2:]], initial, rates[mates[0]]))
+        networks.append(_Network([pieces[0], *first_biases, *pieces[2:]], initial, rates[users[0]]))
     return _make_parameter_set(
         sharing, networks, lambda flat: policy_tensors(flat, players, network), like, decay=decay, clip=clip
     )
@@ -200,42 +200,44 @@ def make_critics(
 ) -> ParameterSet[CriticTensors]:
     """Returns the players' critics, with initial parameters drawn for each network from the seed.
 
-    rates: each player's learning rate in units of the common one. decay: weight decay. clip: the largest norm of a
+    rates: factor on the learning rate of each player's network. decay: weight decay. clip: the largest norm of a
     network's gradient, 0 = no limit. like: a tensor of the number type and on the device to use.
     """
     inputs, widths, critics = players.obs_dim + players.action_dim, network.critic_hidden, layout.critics
-    first = _first_labels(critics, inputs, apart=network.tell_apart)
-    labels: list[list[Label]] = [first, [(critic.network, 0) for critic in critics]]
+    first = _first_layer_labels(critics, inputs, tell_apart=network.tell_apart)
+    labels: list[list[RowLabel]] = [first, [(critic.network, 0) for critic in critics]]
     sharing = Sharing(critic_blocks(inputs, len(critics), widths), labels, like)
     shared_index = critic_tensors(sharing.shared_index(), inputs, len(critics), widths)
     networks: list[_Network] = []
     for number in dict.fromkeys(layout.critic_networks):
-        mates = [i for i, critic in enumerate(critics) if critic.network == number]
-        one = critics[mates[0]]
-        pieces = critic_pieces(shared_index, mates[0], one.input_columns)
-        own_biases = (
-            [critic_pieces(shared_index, i, one.input_columns)[1] for i in mates] if network.tell_apart else [pieces[1]]
+        users = [i for i, critic in enumerate(critics) if critic.network == number]
+        first_user = critics[users[0]]
+        pieces = critic_pieces(shared_index, users[0], first_user.input_columns)
+        first_biases = (
+            [critic_pieces(shared_index, i, first_user.input_columns)[1] for i in users]
+            if network.tell_apart
+            else [pieces[1]]
         )
-        shapes = list(pairwise((len(one.input_columns), *widths, 1)))
-        initial = initial_weights(shapes, (seed, 1, mates[0]), first_biases=len(own_biases))
-        networks.append(_Network([pieces[0], *own_biases, *pieces[2:]], initial, rates[one.player]))
+        shapes = list(pairwise((len(first_user.input_columns), *widths, 1)))
+        initial = initial_weights(shapes, (seed, 1, users[0]), first_biases=len(first_biases))
+        networks.append(_Network([pieces[0], *first_biases, *pieces[2:]], initial, rates[first_user.player]))
     return _make_parameter_set(
         sharing, networks, lambda flat: critic_tensors(flat, inputs, len(critics), widths), like, decay=decay, clip=clip
     )
 
 
-def _first_labels(critics: Sequence[Critic], inputs: int, *, apart: bool) -> list[Label]:
-    """Returns the label of each row of the first layers, critic by critic: inputs, then biases; None = not read."""
-    labels: list[Label] = []
+def _first_layer_labels(critics: Sequence[Critic], inputs: int, *, tell_apart: bool) -> list[RowLabel]:
+    """Returns the label of each row of the first layers, critic by critic: inputs (None if not read), then the bias."""
+    labels: list[RowLabel] = []
     for i, critic in enumerate(critics):
         row_of = {column: 1 + k for k, column in enumerate(critic.input_columns)}
         labels += [(critic.network, row_of[column]) if column in row_of else None for column in range(inputs)]
-        labels.append((critic.network, -1 - i if apart else 0))
+        labels.append((critic.network, -1 - i if tell_apart else 0))
     return labels
 
 
-def _by_number(sharing: Sharing, network_rates: Sequence[float], like: Tensor) -> Tensor:
-    """Returns the relative learning rate of each shared number `[P]`."""
+def _rates_by_parameter(sharing: Sharing, network_rates: Sequence[float], like: Tensor) -> Tensor:
+    """Returns the learning rate factor of each shared number `[P]`."""
     rates = [
         torch.tensor([network_rates[owner] for owner in owners]).repeat_interleave(block.width)
         for block, owners in sharing.shared_blocks

@@ -1,11 +1,11 @@
 """Forward and backward passes of the stacked networks, in memory allocated once.
 
-    N agents     C critics     B rows of the batch     H width of a hidden layer
-    O, U         length of the joint observation, of the joint action        o, u  the same for one agent
+    N players     C critics     B rows of the batch     H width of a hidden layer
+    O, U  length of the joint observation, of the joint action     o, u  length of one player's observation, action
 
-The backward passes are written out for two reasons. Autograd also computes gradients that no one uses: those of the
-critics' parameters in the policy loss, and those of observations. And it allocates memory in every update: page faults
-and the creation of views cost as much as the arithmetic here. Results are valid until the same pass runs again.
+The backward passes are written by hand for two reasons. Autograd also computes gradients that are not needed: those of
+the critics' parameters in the policy loss, and those of observations. And it allocates memory in every update, where
+page faults and the creation of views cost as much as the arithmetic. Results are valid until the same pass runs again.
 
 Hidden layers are `[N, B, H]`, contiguous. Products with few outputs (logits, values) run along the batch, which is
 twice as fast. A suffix `_t` marks a view with the last two axes transposed.
@@ -23,10 +23,10 @@ from learner_node.stacked.networks import Affine, Cohort, CriticTensors, PolicyT
 
 
 class _Stack:
-    """The hidden layers of all networks of one kind, `[N, B, H]`, and their gradients."""
+    """The hidden layers of all policies, or of all critics, `[N, B, H]`, and their gradients."""
 
     def __init__(self, networks: int, widths: Sequence[int], rows: int, like: Tensor, gradients: int) -> None:
-        """Allocates the memory; gradients: number of layers, from the first, whose gradients are written out."""
+        """Allocates the memory; gradients: number of layers, from the first, whose gradients are stored."""
         self.values = [like.new_empty(networks, rows, width) for width in widths]
         self.grads = [like.new_empty(networks, rows, width) for width in widths[:gradients]]
         self.first, self.d_first = self.values[0], self.grads[0]
@@ -57,8 +57,8 @@ class _OneOutputStack(_Stack):
     """The hidden layers of networks with one output, and their gradients.
 
     The gradient of the last hidden layer is an outer product of the output's gradient and the last weights, where the
-    ReLU is active. It is not written out: the output's gradient overwrites the layer's values, and the last weights are
-    multiplied into the layer's own weights and their gradients.
+    ReLU is active. It is not stored: the output's gradient overwrites the layer's values, and the last weights are
+    multiplied into the layer's weights and their gradients.
     """
 
     def __init__(self, networks: int, widths: Sequence[int], rows: int, like: Tensor) -> None:
@@ -148,21 +148,21 @@ class PolicyPass:
             for cohort, (logits, d_logits) in zip(cohorts, logits_by_cohort, strict=True)
         ]
 
-    def own_obs(self, obs: Tensor) -> list[Inputs]:
+    def inputs(self, obs: Tensor) -> list[Inputs]:
         """Returns the observations of each cohort as views of joint observations `[B, O]`."""
         return [_inputs(_by_agent(obs, cohort.obs, cohort.size)) for cohort in self._cohorts]
 
-    def forward(self, policy: PolicyTensors, own_obs: Sequence[Inputs]) -> Tensor:
-        """Returns the logits `[B, U]`, contiguous along the batch; own_obs: from `own_obs`."""
-        firsts = zip(own_obs, policy.first_weights, policy.first_biases, self._by_cohort, strict=True)
-        for own, weight, bias, views in firsts:
-            torch.baddbmm(bias, own.rows, weight, out=views.first)
+    def forward(self, policy: PolicyTensors, inputs: Sequence[Inputs]) -> Tensor:
+        """Returns the logits `[B, U]`, contiguous along the batch; inputs: the result of `inputs`."""
+        firsts = zip(inputs, policy.first_weights, policy.first_biases, self._by_cohort, strict=True)
+        for cohort_inputs, weight, bias, views in firsts:
+            torch.baddbmm(bias, cohort_inputs.rows, weight, out=views.first)
         self._stack.forward(policy.hidden)
         for views, weight, bias in zip(self._by_cohort, policy.last_weights, policy.last_biases, strict=True):
             torch.baddbmm(bias, weight, views.last_t, out=views.logits)
         return self._logits
 
-    def backward(self, policy: PolicyTensors, into: PolicyTensors, own_obs: Sequence[Inputs]) -> None:
+    def backward(self, policy: PolicyTensors, into: PolicyTensors, inputs: Sequence[Inputs]) -> None:
         """Writes the gradients of the parameters, from the gradient of the logits in `d_logits`."""
         for i, views in enumerate(self._by_cohort):
             torch.bmm(views.d_logits, views.last, out=into.last_weights[i])
@@ -170,8 +170,8 @@ class PolicyPass:
             torch.bmm(views.d_logits_t, policy.last_weights[i], out=views.d_last)
         self._stack.backward(policy.hidden, into.hidden)
         torch.sum(self._stack.d_first, 1, keepdim=True, out=into.first_bias)
-        for own, views, weight in zip(own_obs, self._by_cohort, into.first_weights, strict=True):
-            torch.bmm(own.rows_t, views.d_first, out=weight)
+        for cohort_inputs, views, weight in zip(inputs, self._by_cohort, into.first_weights, strict=True):
+            torch.bmm(cohort_inputs.rows_t, views.d_first, out=weight)
 
 
 class CriticPass:
@@ -193,13 +193,13 @@ class CriticPass:
         self._d_values_t = self.d_values[:, None]
         self._d_values_by_unit = self._by_unit(self.d_values)
 
-    def inputs(self, joint: Tensor) -> Inputs:
+    def inputs(self, obs_action: Tensor) -> Inputs:
         """Returns joint observations, actions and a 1, `[B, O+U+1]`, as each critic's inputs, without copying."""
-        return _inputs(joint.expand(self._critics, -1, -1))
+        return _inputs(obs_action.expand(self._critics, -1, -1))
 
-    def forward_first(self, critic: CriticTensors, joint: Inputs) -> None:
-        """Computes the first layer, before its ReLU; joint: from `inputs`."""
-        torch.bmm(joint.rows, critic.first_weight, out=self.first_layer)
+    def forward_first(self, critic: CriticTensors, inputs: Inputs) -> None:
+        """Computes the first layer, before its ReLU; inputs: the result of `inputs`."""
+        torch.bmm(inputs.rows, critic.first_weight, out=self.first_layer)
 
     def forward_rest(self, critic: CriticTensors) -> Tensor:
         """Continues from `first_layer`, which the caller may have changed; returns the values `[C, B]`."""
@@ -207,12 +207,12 @@ class CriticPass:
         torch.baddbmm(critic.last_bias, critic.last_weight, self._stack.last_t, out=self._values)
         return self._values_of
 
-    def backward(self, critic: CriticTensors, into: CriticTensors, joint: Inputs) -> None:
+    def backward(self, critic: CriticTensors, into: CriticTensors, inputs: Inputs) -> None:
         """Writes the gradients of the parameters, from the gradient of the values in `d_values`."""
         torch.bmm(self._d_values_t, self._stack.last, out=into.last_weight)
         torch.sum(self._d_values_t, 2, keepdim=True, out=into.last_bias)
         self._stack.backward_from_output(critic.hidden, into.hidden, self._d_values_by_unit, critic.last_weight)
-        torch.bmm(joint.rows_t, self.d_first_layer, out=into.first_weight)
+        torch.bmm(inputs.rows_t, self.d_first_layer, out=into.first_weight)
 
     def backward_to_first(self, critic: CriticTensors, d_values: Tensor) -> None:
         """Computes the first layer's gradient `d_first_layer` alone, from the gradient of the values `[C, B]`."""

@@ -1,9 +1,10 @@
 """Rewards, discounts and presence of players, from those of their agents.
 
-    reward of agent i  = (1 - s) * own reward + s * mean over its side        s: the team spirit
-    reward of a player = mean over its agents
+    mixed reward of an agent = (1 - s) * reward of the agent + s * mean reward of its side        s: team spirit
+    reward of a player       = mean mixed reward of its agents
 
-"Team Spirit" is the term of OpenAI Five (2018): with s = 0 each agent learns its own reward, with s = 1 the team's.
+"Team Spirit" is the term of OpenAI Five (2018). With s = 0 each agent learns from its own reward, with s = 1 from the
+mean reward of its side.
 """
 
 from __future__ import annotations
@@ -34,15 +35,15 @@ class SignalMixer:
         """Takes the number type and the device from `like`."""
         self._members = [list(members_of(agents, player)) for player in players.agents]
         self._scale = algorithm.reward_scale
-        spirited = algorithm.team_spirit > 0.0 or algorithm.final_team_spirit is not None
-        self._same_team = torch.tensor([[float(a.team == b.team) for b in agents.agents] for a in agents.agents]).to(
+        has_spirit = algorithm.team_spirit > 0.0 or algorithm.final_team_spirit is not None
+        self._same_side = torch.tensor([[float(a.team == b.team) for b in agents.agents] for a in agents.agents]).to(
             like
         )
         self._mean_of = like.new_zeros(len(agents.agents), len(players.agents))
         for player, members in enumerate(self._members):
             self._mean_of[members, player] = 1.0 / len(members)
         self._merges = len(players.agents) < len(agents.agents)
-        self._mixes = self._merges or spirited or algorithm.reward_scale != 1.0
+        self._mixes = self._merges or has_spirit or algorithm.reward_scale != 1.0
         self._matrix = torch.empty_like(self._mean_of)
         self.set_team_spirit(algorithm.team_spirit)
         owners = [i for i, agent in enumerate(agents.agents) for _ in range(agent.action_dim)]
@@ -55,10 +56,10 @@ class SignalMixer:
         self._penalty = (algorithm.action_regularisation / lengths.to(like))[:, None]
 
     def set_team_spirit(self, spirit: float) -> None:
-        """Sets the fraction of the team's mean reward in each agent's reward, 0 to 1."""
-        team_mean = self._same_team / self._same_team.sum(0, keepdim=True)
-        own = torch.eye(len(team_mean)).to(team_mean)
-        self._matrix.copy_(((1.0 - spirit) * own + spirit * team_mean) @ self._mean_of * self._scale)
+        """Sets the fraction of the side's mean reward in each agent's reward, 0 to 1."""
+        side_mean = self._same_side / self._same_side.sum(0, keepdim=True)
+        identity = torch.eye(len(side_mean)).to(side_mean)
+        self._matrix.copy_(((1.0 - spirit) * identity + spirit * side_mean) @ self._mean_of * self._scale)
 
     def signals(self, batch: LossBatch) -> PlayerSignals:
         """Returns the players' signals of a batch."""

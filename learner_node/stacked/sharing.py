@@ -1,9 +1,10 @@
-"""Parameter sharing: shared parameters, one set a network, and expanded ones, one set for each user of a network.
+"""Parameter sharing: copies a network's parameters to each user of the network, and sums the users' gradients.
 
-The passes run over users (a player's policy, or one of its critics); the parameters of all users lie side by side. The
-passes do not know which users share a network, which inputs a critic does not read, or in which order a shared critic
-reads the joint vectors. This module does: it labels each row of the expanded parameters with the shared row that it
-copies. If no row is shared, expanded and shared parameters are the same memory and nothing is copied.
+A user is a player's policy, or one of its critics. Shared parameters exist once a network, expanded parameters once a
+user. The passes read the expanded parameters alone. They do not know which users share a network, which inputs a critic
+does not read, or in which order a shared critic reads the joint observation and action. This module labels each row of
+the expanded parameters with the shared row that it copies. Without sharing, both are the same memory, and nothing is
+copied.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Label = tuple[int, int] | None
-"""Identity of a row: (network, row of the network); None = not a parameter, always zero."""
+RowLabel = tuple[int, int] | None
+"""Identity of an expanded row: (network, row of the network). None = the row is not a parameter and always zero."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Rows of equal length within a flat buffer."""
+    """Rows of equal length in a flat buffer, from index `start`."""
 
     start: int
     rows: int
@@ -31,10 +32,10 @@ class Block:
         return flat[self.start : self.start + self.rows * self.width].view(self.rows, self.width)
 
 
-class _Rows:
-    """The rows of one block: the shared row of each expanded row, and the expanded rows of each shared row."""
+class _RowMap:
+    """For one block: the shared row of each expanded row, and the expanded rows that copy each shared row."""
 
-    def __init__(self, block: Block, labels: Sequence[Label], start: int, like: Tensor) -> None:
+    def __init__(self, block: Block, labels: Sequence[RowLabel], start: int, like: Tensor) -> None:
         unique = [label for label in dict.fromkeys(labels) if label is not None]
         row_of = {label: i for i, label in enumerate(unique)}
         self.expanded = block
@@ -42,7 +43,7 @@ class _Rows:
         self.owners = [network for network, _ in unique]
         """The network of each shared row."""
         self.shared_row = torch.tensor([-1 if label is None else row_of[label] for label in labels], device=like.device)
-        """The shared row of each expanded row; -1 = none."""
+        """The shared row of each expanded row; -1 if it is not a parameter."""
         self.zeros = (self.shared_row < 0).nonzero().flatten()
         """The expanded rows that are not parameters."""
         uses: list[list[int]] = [[] for _ in unique]
@@ -51,19 +52,19 @@ class _Rows:
                 uses[row_of[label]].append(row)
         self.max_uses = max(map(len, uses))
         """The largest number of expanded rows that copy one shared row."""
-        slots = [own[k] if k < len(own) else own[0] for k in range(self.max_uses) for own in uses]
-        self.uses = torch.tensor(slots, device=like.device)
-        """Those expanded rows `[max_uses * shared rows]`: the first of each shared row, the second of each, ..."""
-        counts = torch.tensor([len(own) for own in uses])
+        padded = [copies[k] if k < len(copies) else copies[0] for k in range(self.max_uses) for copies in uses]
+        self.uses = torch.tensor(padded, device=like.device)
+        """The copies of each shared row `[max_uses * shared rows]`: the first copy of each, the second of each, ..."""
+        counts = torch.tensor([len(copies) for copies in uses])
         use_mask = (torch.arange(self.max_uses)[:, None] < counts)[:, :, None].to(like)
         self.use_mask = None if bool(use_mask.all()) else use_mask
-        """0.0 where a shared row has fewer uses `[max_uses, shared rows, 1]`; None = nowhere."""
+        """0.0 where a shared row has fewer copies `[max_uses, shared rows, 1]`; None if all have `max_uses`."""
 
 
 class Expansion:
-    """Copies shared parameters to their users, from one buffer into another."""
+    """The copy of the shared parameters to all users, from one buffer into another."""
 
-    def __init__(self, blocks: Sequence[_Rows], shared: Tensor, expanded: Tensor) -> None:
+    def __init__(self, blocks: Sequence[_RowMap], shared: Tensor, expanded: Tensor) -> None:
         self._blocks = [
             (rows.shared.of(shared), rows.shared_row.clamp(min=0), rows.zeros, rows.expanded.of(expanded))
             for rows in blocks
@@ -78,9 +79,9 @@ class Expansion:
 
 
 class Reduction:
-    """Sums the gradients of a network's users into its shared gradient, from one buffer into another."""
+    """The sum of the users' gradients into the gradient of their network, from one buffer into another."""
 
-    def __init__(self, blocks: Sequence[_Rows], expanded: Tensor, shared: Tensor) -> None:
+    def __init__(self, blocks: Sequence[_RowMap], expanded: Tensor, shared: Tensor) -> None:
         self._blocks = [
             (
                 rows,
@@ -102,12 +103,12 @@ class Reduction:
 class Sharing:
     """The parameter sharing of all networks of one kind."""
 
-    def __init__(self, blocks: Sequence[Block], labels: Sequence[Sequence[Label]], like: Tensor) -> None:
-        """Takes a label for each row of each block. The blocks cover the expanded buffer without gaps."""
-        self._blocks: list[_Rows] = []
+    def __init__(self, blocks: Sequence[Block], labels: Sequence[Sequence[RowLabel]], like: Tensor) -> None:
+        """labels: one for each row of each block. The blocks cover the expanded buffer without gaps."""
+        self._blocks: list[_RowMap] = []
         start = 0
-        for block, own in zip(blocks, labels, strict=True):
-            self._blocks.append(_Rows(block, own, start, like))
+        for block, row_labels in zip(blocks, labels, strict=True):
+            self._blocks.append(_RowMap(block, row_labels, start, like))
             start += self._blocks[-1].shared.rows * block.width
         self.shared_size = start
         self.expanded_size = sum(block.rows * block.width for block in blocks)
@@ -131,14 +132,16 @@ class Sharing:
         return Reduction([] if shared is expanded else self._blocks, expanded, shared)
 
     def shared_index(self) -> Tensor:
-        """Returns the index in the shared buffer of each number of the expanded buffer; -1 = none."""
+        """Returns the index in the shared buffer of each number of the expanded buffer; -1 if it is not a parameter."""
         index = torch.empty(self.expanded_size, dtype=torch.int64)
         for rows in self._blocks:
             shared_row = rows.shared_row.cpu()[:, None]
-            own = rows.expanded.of(index)
+            block_index = rows.expanded.of(index)
             # In place: the index has eight bytes for each parameter of all users.
-            torch.add(rows.shared.start + shared_row * rows.shared.width, torch.arange(rows.shared.width), out=own)
-            own[rows.zeros.cpu()] = -1
+            torch.add(
+                rows.shared.start + shared_row * rows.shared.width, torch.arange(rows.shared.width), out=block_index
+            )
+            block_index[rows.zeros.cpu()] = -1
         return index
 
     def first_expanded_index(self) -> Tensor:
@@ -146,6 +149,8 @@ class Sharing:
         index = torch.empty(self.shared_size, dtype=torch.int64)
         for rows in self._blocks:
             first = rows.uses[: rows.shared.rows].cpu()[:, None]
-            own = rows.shared.of(index)
-            torch.add(rows.expanded.start + first * rows.expanded.width, torch.arange(rows.expanded.width), out=own)
+            block_index = rows.shared.of(index)
+            torch.add(
+                rows.expanded.start + first * rows.expanded.width, torch.arange(rows.expanded.width), out=block_index
+            )
         return index

@@ -1,14 +1,14 @@
-"""learner_node/algorithms/maddpg.py is this update written plainly. This module is the same update, made fast.
+"""The update that runs use: the update of learner_node/algorithms/maddpg.py, made fast. Read that module first.
 
-The networks of all players are stacked and updated together, and the gradients are written out by hand: 1.5 to 2 times
-as fast on a CPU core as the same update by autograd. Both agree to 1e-9 in float64 for every setting
+The networks of all players are stacked and updated together, and the gradients are written by hand, which is 1.5 to 2
+times as fast on a CPU core as autograd. Both updates agree to 1e-9 in float64 for every setting
 (tests/learner_node/stacked/test_update.py), and each step here has the name of the plain one: `td_target`,
 `critic_loss`, `policy_loss`, `soft_update`.
 
     N players     C critics, one or two a player     B rows of the batch
     O, U  length of the joint observation, of the joint action
     obs, action, reward, discount, next_obs      the transition
-    q, q'                                        values by the critics, by their targets
+    q, q', pi, pi'                               critics and their targets, policies and their targets
 
 For player i, over the rows in which it is present:
 
@@ -49,7 +49,7 @@ from learner_node.stacked.workspace import Workspace
 
 
 class StackedUpdate:
-    """All players' critics and policies, and the update that trains them together.
+    """The critics and policies of all players, and their update.
 
     Example:
         update = StackedUpdate(run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros(()))
@@ -60,7 +60,7 @@ class StackedUpdate:
     def __init__(
         self, agents: AgentsSpec, network: NetworkSpec, algorithm: AlgorithmSpec, seed: int, like: Tensor
     ) -> None:
-        """Starts from seeded parameters, with the number type and on the device of `like`."""
+        """Draws the initial parameters from the seed, with the number type and on the device of `like`."""
         self.agents, self.players = agents, players(agents, algorithm.name)
         self.network, self.algorithm = network, algorithm
         self.layout: NetworkLayout = network_layout(self.players, network, algorithm)
@@ -68,9 +68,9 @@ class StackedUpdate:
         self.heads = Heads(agents, like, algorithm.gumbel, algorithm.gumbel_temperature, network.head)
         self.mixer = SignalMixer(agents, self.players, algorithm, like)
         rates = [algorithm.side_learning_rates.get(player.team, 1.0) for player in self.players.agents]
-        made, clip = (self.players, network, self.layout, rates), algorithm.gradient_clip
-        self.policies = make_policies(*made, decay=algorithm.policy_weight_decay, clip=clip, seed=seed, like=like)
-        self.critics = make_critics(*made, decay=algorithm.critic_weight_decay, clip=clip, seed=seed, like=like)
+        shared, clip = (self.players, network, self.layout, rates), algorithm.gradient_clip
+        self.policies = make_policies(*shared, decay=algorithm.policy_weight_decay, clip=clip, seed=seed, like=like)
+        self.critics = make_critics(*shared, decay=algorithm.critic_weight_decay, clip=clip, seed=seed, like=like)
         self._first_critics = self.critics.online.first_critics(len(self.players.agents))
         self._critic_players = torch.tensor([critic.player for critic in self.layout.critics], device=like.device)
         self._twin_players = torch.tensor(self.layout.twin_players, dtype=torch.int64, device=like.device)
@@ -79,26 +79,31 @@ class StackedUpdate:
         self._mask_columns = columns[:, 0].contiguous(), columns[:, 1].contiguous()
         """Columns of the joint observation that contain action masks, and the columns of the joint action they mask."""
         self._workspace = self._make_workspace(0)
-        of_actions = self._first_critics.first_weight[:, agents.obs_dim :]
-        self._own_weights = [
-            of_actions[cohort.agents, cohort.action]
+        action_weights = self._first_critics.first_weight[:, agents.obs_dim :]
+        self._policy_action_weights = [
+            action_weights[cohort.agents, cohort.action]
             .view(cohort.size, cohort.size, cohort.action_dim, -1)
             .diagonal()
             .movedim(-1, 0)
             for cohort in cohorts(self.players)
         ]
-        """By cohort, the first weights of its first critics for their own player's action `[n, u, H]`."""
+        """By cohort, the weights of its first critics' first layers over the own player's action `[n, u, H]`."""
 
     @torch.inference_mode()
     def update(
-        self, batch: LossBatch, policy_learning_rate: float, critic_learning_rate: float, *, policies: bool = True
+        self,
+        batch: LossBatch,
+        policy_learning_rate: float,
+        critic_learning_rate: float,
+        *,
+        update_policies: bool = True,
     ) -> UpdateStats:
-        """Sets the learning rates and updates once on a batch.
+        """Sets the learning rates, then updates once on a batch.
 
-        policies: also update the policies and all targets; False updates the critics alone (`algorithm.policy_every`).
+        update_policies: whether policies and all targets are updated too, as `algorithm.policy_every` says.
         """
         self.set_rates(policy_learning_rate, critic_learning_rate)
-        return self.step(batch, policies=policies)
+        return self.step(batch, update_policies=update_policies)
 
     def set_rates(self, policy_learning_rate: float, critic_learning_rate: float) -> None:
         """Sets the learning rates of the following updates."""
@@ -106,8 +111,11 @@ class StackedUpdate:
         self.critics.adam.learning_rate.fill_(critic_learning_rate)
 
     @torch.inference_mode()
-    def step(self, batch: LossBatch, *, policies: bool) -> UpdateStats:
-        """Updates once with the learning rates set, by the same tensor operations for every batch of one size."""
+    def step(self, batch: LossBatch, *, update_policies: bool) -> UpdateStats:
+        """Updates once on a batch, with the learning rates of `set_rates`.
+
+        Batches of one size need the same tensor operations on the same memory, so a CUDA graph can capture them.
+        """
         self._workspace_for(len(batch.obs_action))
         signals = self.mixer.signals(batch)
         row_weights = self._row_weights(batch, signals)
@@ -115,7 +123,7 @@ class StackedUpdate:
         self._critic_loss_backward(batch, td_error, row_weights)
         squared_norms = self.critics.step()
         policy = None
-        if policies:
+        if update_policies:
             logits, q = self._policy_loss_backward(row_weights)
             policy = PolicyStats(logits, q, self.policies.step())
             self.critics.soft_update(self.algorithm.target_rate)
@@ -127,7 +135,7 @@ class StackedUpdate:
     def logits(self, obs: Tensor) -> Tensor:
         """Returns the policies' logits `[B, U]` for observations `[B, O]`, valid until the next call."""
         policy = self._workspace_for(len(obs)).policy
-        return self._lower_forbidden(policy.forward(self.policies.online, policy.own_obs(obs)), obs)
+        return self._lower_forbidden(policy.forward(self.policies.online, policy.inputs(obs)), obs)
 
     @torch.inference_mode()
     def td_target(self, batch: LossBatch) -> Tensor:
@@ -147,7 +155,7 @@ class StackedUpdate:
         return flat
 
     def _target_noise_scale(self) -> Tensor | None:
-        """Returns how far target noise of scale 1 moves each action number `[U]`; None without target noise."""
+        """Returns the size of target noise of scale 1 for each action number `[U]`; None without target noise."""
         if not any(self.layout.target_noise):
             return None
         noisy = [self.layout.target_noise[i] for i in self.mixer.player_of.tolist()]
@@ -174,7 +182,7 @@ class StackedUpdate:
         """Returns the targets `y` `[N, B]`."""
         workspace = self._workspace
         workspace.next_obs.copy_(batch.next_obs)
-        logits = workspace.policy.forward(self.policies.target, workspace.own_next_obs)
+        logits = workspace.policy.forward(self.policies.target, workspace.next_policy_inputs)
         logits = self._lower_forbidden(logits, workspace.next_obs)
         next_action = self._add_target_noise(self.heads.greedy(logits, workspace.policy_action))
         _write_actions(next_action, row_weights.next_acting, workspace.next_action)
@@ -183,11 +191,11 @@ class StackedUpdate:
         return td_target(signals.reward, signals.discount, next_q, self.algorithm.discount)
 
     def _add_target_noise(self, action: Tensor) -> Tensor:
-        """Adds clipped noise to target actions `[B, U]`, in place; the sum stays within the actions' bounds."""
+        """Adds clipped noise to target actions `[B, U]` in place, and clamps them to the actions' bounds."""
         if self._noise_scale is None:
             return action
         algorithm = self.algorithm
-        # Transposed, because torch draws far faster into contiguous memory.
+        # The noise is drawn transposed, because torch fills contiguous memory far faster.
         noise_t = torch.empty_like(action.t()).normal_(0.0, algorithm.smoothing, generator=self.generator)
         noise = noise_t.clamp_(-algorithm.smoothing_clip, algorithm.smoothing_clip).t()
         action.addcmul_(self.heads.couple(noise), self._noise_scale)
@@ -228,7 +236,7 @@ class StackedUpdate:
         is_constant = batch.complete and batch.importance is None
         if is_constant and self._workspace.critic_loss_slope is not None:
             return self._workspace.critic_loss_slope
-        rows = self._by_critic(row_weights.rows)
+        rows = self._by_critic(row_weights.loss)
         if batch.importance is not None:
             rows = rows * batch.importance
         slope = critic_loss_slope(rows, self.algorithm.critic_loss)
@@ -241,17 +249,17 @@ class StackedUpdate:
     def _policy_loss_backward(self, row_weights: RowWeights) -> tuple[Tensor, Tensor]:
         """Writes the gradients of the policy losses; returns the allowed logits `[B, U]` and the values `[N, B]`."""
         policies, workspace = self.policies, self._workspace
-        logits = workspace.policy.forward(policies.online, workspace.own_obs)
+        logits = workspace.policy.forward(policies.online, workspace.policy_inputs)
         logits = self._lower_forbidden(logits, workspace.obs_action)
         sample = self.heads.sample(logits, self._gumbel_noise(len(logits)), workspace.policy_action)
         self._forward_first_with_policy_actions(row_weights, sample.actions)
         q = workspace.first_critic.forward_rest(self._first_critics)
-        workspace.first_critic.backward_to_first(self._first_critics, row_weights.rows)
-        d_logits = self.heads.backward(sample, self._own_action_gradient(), workspace.policy.d_logits)
+        workspace.first_critic.backward_to_first(self._first_critics, row_weights.loss)
+        d_logits = self.heads.backward(sample, self._policy_action_gradient(), workspace.policy.d_logits)
         if workspace.allowed is not None:
             logits = logits.mul_(workspace.allowed)
         add_logit_penalty_gradient(d_logits, logits, row_weights)
-        workspace.policy.backward(policies.online, policies.gradient, workspace.own_obs)
+        workspace.policy.backward(policies.online, policies.gradient, workspace.policy_inputs)
         return logits, q
 
     def _lower_forbidden(self, logits: Tensor, obs: Tensor) -> Tensor:
@@ -269,10 +277,10 @@ class StackedUpdate:
         return gumbel_noise(rows, self.heads.gumbel_dim, self.policies.shared, self.generator)
 
     def _forward_first_with_policy_actions(self, row_weights: RowWeights, action: Tensor) -> None:
-        """Computes the first critics' first layers with each critic's own player acting by its current policy.
+        """Computes the first critics' first layers, where each critic's own player acts by its current policy.
 
-        With the teammates' stored actions, the critics' inputs differ in the own action alone: the first layer is
-        computed once for the stored actions, and the change of the own action is added.
+        If the other players act as stored, only the own player's action differs from the batch. The first layer is
+        then computed for the batch, and the difference of that action is added.
         """
         workspace = self._workspace
         if self.algorithm.teammates == "current":
@@ -280,20 +288,20 @@ class StackedUpdate:
             workspace.first_critic.forward_first(self._first_critics, workspace.first_critic_inputs)
             return
         workspace.first_critic.forward_first(self._first_critics, workspace.first_critic_inputs)
-        torch.sub(action, workspace.action, out=workspace.change)
-        for own, weight in zip(workspace.own_actions, self._own_weights, strict=True):
-            own.first.baddbmm_(own.change, weight)
+        torch.sub(action, workspace.action, out=workspace.action_change)
+        for views, weight in zip(workspace.policy_action_views, self._policy_action_weights, strict=True):
+            views.first.baddbmm_(views.change, weight)
 
-    def _own_action_gradient(self) -> Tensor:
-        """Returns the gradient of each policy loss over the player's own action, without the penalty `[B, U]`."""
+    def _policy_action_gradient(self) -> Tensor:
+        """Returns the gradient of each player's policy loss over its action, without the penalty on logits `[B, U]`."""
         workspace = self._workspace
-        for own, weight in zip(workspace.own_actions, self._own_weights, strict=True):
-            torch.baddbmm(own.d_action, weight, own.d_first, beta=0, alpha=-1, out=own.d_action)
+        for views, weight in zip(workspace.policy_action_views, self._policy_action_weights, strict=True):
+            torch.baddbmm(views.d_action, weight, views.d_first, beta=0, alpha=-1, out=views.d_action)
         return workspace.d_action
 
 
 def _write_actions(actions: Tensor, acting: Tensor | None, out: Tensor) -> None:
-    """Writes joint actions `[B, U]`, with zeros for agents that do not act."""
+    """Copies joint actions `[B, U]`, with zeros for agents that do not act (`acting` is 0)."""
     if acting is None:
         out.copy_(actions)
     else:

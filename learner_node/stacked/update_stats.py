@@ -1,4 +1,4 @@
-"""Statistics of one update, player by player. They are computed on demand and must be read before the next update.
+"""Statistics of one update, player by player. Each is computed when it is read, which must be before the next update.
 
 N players     C critics     B rows of the batch     U length of the joint action
 """
@@ -50,12 +50,12 @@ class UpdateStats:
     @property
     def critic_loss(self) -> Tensor:
         """Mean loss of the players' first critics before the update."""
-        return critic_loss(self._first_td_error, self.row_weights.rows, self.algorithm.critic_loss)
+        return critic_loss(self._first_td_error, self.row_weights.loss, self.algorithm.critic_loss)
 
     @property
     def critic_gradient_norm(self) -> Tensor:
         """Norm of the gradient of the players' first critics, before clipping."""
-        networks = [critic.network for critic in self.layout.critics[: len(self.row_weights.rows)]]
+        networks = [critic.network for critic in self.layout.critics[: len(self.row_weights.loss)]]
         return self.critic_squared_norms.sqrt()[networks]
 
     @property
@@ -75,16 +75,18 @@ class UpdateStats:
 
     @property
     def _first_td_error(self) -> Tensor:
-        return self.td_error[: len(self.row_weights.rows)]
+        return self.td_error[: len(self.row_weights.loss)]
 
     @property
     def _policy(self) -> PolicyStats:
         if self.policy is None:
-            raise ValueError("this update trained the critics alone; ask after an update of the policies")
+            raise ValueError(
+                "this update trained the critics alone; read policy statistics after an update of the policies"
+            )
         return self.policy
 
     def losses(self) -> Losses:
-        """Returns the losses as plain numbers, which stay valid after the next update."""
+        """Returns the losses as Python numbers, which stay valid after the next update."""
         return Losses(
             *(
                 [float(x) for x in tensor.tolist()]
@@ -101,7 +103,7 @@ class UpdateStats:
 
 @dataclass(frozen=True)
 class Losses:
-    """The losses of an update, player by player."""
+    """Losses, mean values and gradient norms of an update, player by player."""
 
     critic_loss: list[float]
     policy_loss: list[float]

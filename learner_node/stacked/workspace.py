@@ -1,4 +1,4 @@
-"""The memory of one update, allocated once for batches of a size, and the views of it that the update needs.
+"""The workspace of an update: its memory, allocated once for batches of one size, and views of that memory.
 
 N players     C critics, one or two a player     B rows of the batch     H width of the critics' first layer
 O, U  length of the joint observation, of the joint action        n players of a cohort, each with u action numbers
@@ -17,8 +17,8 @@ from learner_node.stacked.networks import cohorts
 from learner_node.stacked.passes import CriticPass, PolicyPass
 
 
-class OwnActions(NamedTuple):
-    """Views of one cohort's n players in the policy loss: own actions, and first layers of their first critics."""
+class PolicyActionViews(NamedTuple):
+    """Views for one cohort's n players in the policy loss: their actions, and their first critics' first layers."""
 
     change: Tensor
     """Difference of the policies' actions from the stored ones `[n, B, u]`."""
@@ -27,7 +27,7 @@ class OwnActions(NamedTuple):
     d_first: Tensor
     """Gradients of the values over `first` `[n, H, B]`."""
     d_action: Tensor
-    """Gradients of the policy loss over the own actions `[n, u, B]`."""
+    """Gradients of the players' policy losses over their actions `[n, u, B]`."""
 
 
 class Workspace:
@@ -36,17 +36,17 @@ class Workspace:
     def __init__(self, players: PlayersSpec, network: NetworkSpec, critics: int, rows: int, like: Tensor) -> None:
         """Takes the number type and the device from `like`."""
         self.policy_action = like.new_empty(players.action_dim, rows).t()
-        """Next actions of the target policies, then the actions of the policy loss `[B, U]`; contiguous over rows."""
+        """Actions of the target policies, then of the policies in their loss `[B, U]`; contiguous along the batch."""
         self.policy = PolicyPass(cohorts(players), network.policy_hidden, rows, like)
         self.critic = CriticPass(critics, network.critic_hidden, rows, like)
         agents = len(players.agents)
         self.first_critic = CriticPass(agents, network.critic_hidden, rows, like) if critics > agents else self.critic
-        """The pass of the players' first critics alone, which train the policies."""
+        """The pass of the first critics alone, which the policy loss uses."""
         inputs = players.obs_dim + players.action_dim
         self.critic_input, self.next_critic_input = (like.new_ones(rows, inputs + 1) for _ in range(2))
         """Observations, actions, and a 1 whose weights are the critics' first biases `[B, O+U+1]`."""
         self.critic_inputs, self.next_critic_inputs = (
-            self.critic.inputs(own) for own in (self.critic_input, self.next_critic_input)
+            self.critic.inputs(rows_and_one) for rows_and_one in (self.critic_input, self.next_critic_input)
         )
         self.first_critic_inputs = self.first_critic.inputs(self.critic_input)
         self.obs_action = self.critic_input[:, :inputs]
@@ -57,21 +57,21 @@ class Workspace:
         """0 for the numbers of the joint action that an action mask forbids, else 1 `[B, U]`; None without masks."""
         if players.mask_columns:
             self.allowed = like.new_ones(players.action_dim, rows).t()
-        self.own_obs = self.policy.own_obs(self.critic_input)
-        self.own_next_obs = self.policy.own_obs(self.next_critic_input)
-        change_t = like.new_empty(players.action_dim, rows)
-        self.change = change_t.t()
+        self.policy_inputs = self.policy.inputs(self.critic_input)
+        self.next_policy_inputs = self.policy.inputs(self.next_critic_input)
+        action_change_t = like.new_empty(players.action_dim, rows)
+        self.action_change = action_change_t.t()
         """Difference of the policies' actions from the stored ones `[B, U]`."""
         self.row_weights: RowWeights | None = None
-        """The row weights of a complete batch, the same for each."""
+        """Row weights of complete batches, which are the same for all of them; None before the first."""
         self.critic_loss_slope: Tensor | None = None
-        """The slope of the critic loss of a complete batch without importance weights `[C, B]`, the same for each."""
+        """`critic_loss_slope` of complete batches without importance weights `[C, B]`; None before the first."""
         d_action_t = like.new_empty(players.action_dim, rows)
         self.d_action = d_action_t.t()
         """Gradient of the policy loss over the joint action, without the penalty `[B, U]`."""
-        self.own_actions = [
-            OwnActions(
-                change_t[cohort.action].view(cohort.size, cohort.action_dim, rows).transpose(1, 2),
+        self.policy_action_views = [
+            PolicyActionViews(
+                action_change_t[cohort.action].view(cohort.size, cohort.action_dim, rows).transpose(1, 2),
                 self.first_critic.first_layer[cohort.agents],
                 self.first_critic.d_first_layer[cohort.agents].transpose(1, 2),
                 d_action_t[cohort.action].view(cohort.size, cohort.action_dim, rows),

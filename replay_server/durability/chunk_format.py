@@ -14,7 +14,7 @@ from common.errors import ProtocolError
 from common.wire.codec import checksum
 from common.wire.messages import Chunk
 from replay_server.durability.chunk_log import LoggedChunk
-from replay_server.durability.redis_protocol import Split
+from replay_server.durability.redis_protocol import SplitValue
 from replay_server.table.n_step import has_valid_steps
 
 MAGIC = b"SHC1"
@@ -23,7 +23,7 @@ _CRC = struct.Struct("<I")
 _COPIES = struct.Struct("<I")
 
 
-def pack_chunk(logged: LoggedChunk) -> Split:
+def pack_chunk(logged: LoggedChunk) -> SplitValue:
     """Returns a chunk's value in the log as header and records."""
     chunk, actor = logged.chunk, logged.chunk.actor.encode()
     steps = _COPIES.pack(chunk.copies) + chunk.ends if chunk.copies else b""

@@ -8,14 +8,14 @@ from typing import NamedTuple, Protocol
 from common.run.run import Run
 from common.wire.codec import Buffer
 from common.wire.messages import Chunk
-from replay_server.durability.redis_protocol import Command
+from replay_server.durability.redis_protocol import RedisCommand
 
-GROUP_CHUNKS = 64
-"""Most chunks in one transaction."""
+MAX_GROUP_CHUNKS = 64
+"""Maximum number of chunks in one transaction."""
 GROUP_BYTES = 4 * 2**20
-"""Bytes of chunks after which a transaction takes no more."""
+"""A transaction is complete once its chunks have at least this size [bytes]."""
 
-Mark = tuple[int, ...]
+LogMark = tuple[int, ...]
 """A few counters that distinguish a log from an older state of the same log."""
 
 
@@ -65,12 +65,12 @@ Write = LoggedChunk | StoreRun | StoreWeights | StoreSamples | ForgetActor
 class Transaction(NamedTuple):
     """A group of writes as commands, which have the same effect however often they are executed."""
 
-    commands: Sequence[Command]
+    commands: Sequence[RedisCommand]
     last_number: int
     """Number of the newest chunk in it; -1 without chunks."""
-    before: Mark = ()
+    before: LogMark = ()
     """The log's mark before the transaction is first executed."""
-    after: Mark = ()
+    after: LogMark = ()
     """The log's mark afterwards: found instead of `before` if the transaction was executed and its answer was lost."""
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from common.errors import PeerError
 from replay_server.durability.chunk_log import (
     GROUP_BYTES,
-    GROUP_CHUNKS,
+    MAX_GROUP_CHUNKS,
     ChunkLog,
     LoggedChunk,
     StoreSamples,
@@ -26,8 +26,9 @@ from replay_server.durability.chunk_log import (
 )
 
 FIRST_DELAY_S = 0.05
+"""Delay before the first retry of a transaction [s]; it doubles with each further retry."""
 MAX_DELAY_S = 2.0
-CHECK_EVERY_S = 5.0
+CHECK_PERIOD_S = 5.0
 """After this time without a write, an empty transaction checks that the log is still there, and complete."""
 
 _log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class Committer:
         self.wake_up.setblocking(False)
         self._waker.setblocking(False)
         self.error = ""
-        """Why the log does not take the current group; empty while it does."""
+        """Why the log does not commit the current group; empty while it commits."""
         self.errors = 0
         """Number of failed attempts."""
         self._defect: BaseException | None = None
@@ -69,7 +70,7 @@ class Committer:
             return not self._busy and not self._pending
 
     def submit(self, writes: Sequence[Write]) -> None:
-        """Queues writes, in order. Only the newest weights and the newest sample count wait, so that none pile up."""
+        """Queues writes, in order. Weights and sample counts replace older ones in the queue, to bound it."""
         if writes:
             with self._changed:
                 for write in writes:
@@ -107,16 +108,16 @@ class Committer:
             self._wake()
 
     def _next_group(self) -> list[Write] | None:
-        """Returns the next writes, an empty list after CHECK_EVERY_S without any, or None at the end."""
+        """Returns the next writes, an empty list after CHECK_PERIOD_S without any, or None at the end."""
         with self._changed:
             self._busy = False
-            self._changed.wait_for(lambda: self._pending or self._stopping.is_set(), timeout=CHECK_EVERY_S)
+            self._changed.wait_for(lambda: self._pending or self._stopping.is_set(), timeout=CHECK_PERIOD_S)
             if self._stopping.is_set():
                 return None
             self._busy = True
             group: list[Write] = []
             size = 0
-            while self._pending and len(group) < GROUP_CHUNKS and size < GROUP_BYTES:
+            while self._pending and len(group) < MAX_GROUP_CHUNKS and size < GROUP_BYTES:
                 group.append(self._pending.popleft())
                 size += len(group[-1].payload) if isinstance(group[-1], LoggedChunk) else 0
             return group
@@ -151,6 +152,6 @@ class Committer:
         self._wake()
 
     def _wake(self) -> None:
-        # A full pipe wakes as well, and a closed one has no reader left.
+        # If the pipe is full, the reader wakes anyway; if it is closed, there is no reader.
         with contextlib.suppress(OSError):
             self._waker.send(b"!")

@@ -11,8 +11,11 @@ from replay_server.durability.chunk_log import LoggedChunk, StoreSamples, Write
 from replay_server.sessions.session import ActorSession
 
 MAX_UNCOMMITTED_BYTES = MAX_PEER_FRAME_BYTES
-"""Bytes of chunks that may be granted and on their way, or here and not yet durable, of all actors together. A server
-without its Redis grows by this much before its actors wait. With less, the largest chunk would never be granted."""
+"""Maximum size of the chunks of all actors that are granted, in flight or not yet durable [bytes].
+
+A server whose Redis is down grows by this size before its actors wait. A smaller value would never grant the largest
+chunk.
+"""
 
 
 class Journal:
@@ -49,15 +52,15 @@ class Journal:
         self.next_number += 1
 
     def resume(self, next_number: int, samples: int) -> None:
-        """Continues where the log ends."""
+        """Continues after the last chunk in the log."""
         self.next_number, self._samples = next_number, samples
 
     def write(self, write: Write) -> None:
-        """Takes any other write for the log."""
+        """Adds a write that is not a chunk."""
         if self._has_log:
             self._writes.append(write)
 
-    def count_samples(self, samples: int) -> None:
+    def write_samples(self, samples: int) -> None:
         """Writes the number of transitions ever sampled if it has changed."""
         if samples != self._samples:
             self._samples = samples
@@ -68,7 +71,7 @@ class Journal:
         writes, self._writes = self._writes, []
         return writes
 
-    def committed(self, number: int) -> None:
+    def mark_durable(self, number: int) -> None:
         """Marks every chunk up to `number` as durable; each of their actors is owed an acknowledgement."""
         while self._uncommitted and self._uncommitted[0][0].number <= number:
             logged, session = self._uncommitted.popleft()
@@ -77,5 +80,5 @@ class Journal:
             session.owed_ack = True
 
     def room(self, record_bytes: int) -> int:
-        """Returns how many more transitions may be sent here or wait for the log."""
+        """Returns how many more transitions may be in flight or uncommitted."""
         return 0 if self.error else max(MAX_UNCOMMITTED_BYTES - self._uncommitted_bytes, 0) // record_bytes

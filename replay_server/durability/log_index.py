@@ -27,14 +27,14 @@ from replay_server.durability.chunk_format import pack_chunk
 from replay_server.durability.chunk_log import (
     ForgetActor,
     LoggedChunk,
-    Mark,
+    LogMark,
     StoreRun,
     StoreSamples,
     StoreWeights,
     Transaction,
     Write,
 )
-from replay_server.durability.redis_protocol import Command, Split
+from replay_server.durability.redis_protocol import RedisCommand, SplitValue
 
 FORMAT: Literal[1] = 1
 MARK_FIELDS = ("format", "head", "tail", "refills")
@@ -94,16 +94,16 @@ class RedisKeys:
 class _Draft:
     """A transaction that is being built; later values replace earlier ones."""
 
-    values: dict[str, bytes | Split] = field(default_factory=dict)
+    values: dict[str, bytes | SplitValue] = field(default_factory=dict)
     actors: dict[str, str] = field(default_factory=dict)
     state: dict[str, int] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
     last_number: int = -1
 
-    def commands(self, keys: RedisKeys) -> list[Command]:
+    def commands(self, keys: RedisKeys) -> list[RedisCommand]:
         """Returns the commands, removals first: a new run clears the keys that it then sets."""
-        commands: list[Command] = []
+        commands: list[RedisCommand] = []
         if self.removed:
             commands.append(("UNLINK", *self.removed))
         if self.forgotten:
@@ -133,7 +133,7 @@ class ChunkLogIndex:
         self._chunks: deque[StoredChunk] = deque()
         self._rows = 0
         self._actors: dict[str, str] = {}
-        self._definitions: dict[str, bytes | Split] = {}
+        self._definitions: dict[str, bytes | SplitValue] = {}
         self._state: dict[str, int] = {}
 
     @property
@@ -142,7 +142,7 @@ class ChunkLogIndex:
         return self._state.get("head", 0)
 
     @property
-    def mark(self) -> Mark:
+    def mark(self) -> LogMark:
         """The values of MARK_FIELDS."""
         return tuple(self._state.get(name, 0) for name in MARK_FIELDS)
 
@@ -155,7 +155,7 @@ class ChunkLogIndex:
         self._apply(draft)
         return Transaction(draft.commands(self.keys), draft.last_number, before, self.mark)
 
-    def metadata(self) -> list[Command]:
+    def metadata(self) -> list[RedisCommand]:
         """Returns the commands that write everything except chunks, for a Redis that has lost some of it."""
         return _Draft(dict(self._definitions), dict(self._actors), dict(self._state)).commands(self.keys)
 
@@ -168,13 +168,13 @@ class ChunkLogIndex:
         first = self._chunks[0].number if self._chunks else self.head
         return [self.keys.chunk(number) for number in range(numbers.start, min(numbers.stop, first))]
 
-    def count_refill(self) -> Command:
+    def count_refill(self) -> RedisCommand:
         """Returns the command that marks the log as complete again."""
         self._state["refills"] = self._state.get("refills", 0) + 1
         return ("HSET", self.keys.state, "refills", self._state["refills"])
 
     def restore(self, contents: LogContents) -> None:
-        """Takes over what was read from the log."""
+        """Sets the index to the contents that were read from the log."""
         self._actors = {actor: f"{incarnation}:{seq}" for actor, (incarnation, seq) in contents.actors.items()}
         self._state = msgspec.structs.asdict(contents.state)
         self._definitions = {self.keys.run: msgspec.json.encode(contents.run)}

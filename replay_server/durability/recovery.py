@@ -1,4 +1,4 @@
-"""Recovery, in both directions: the ring from the log at the start, and chunks that Redis has lost from the ring."""
+"""Recovery in both directions: the ring from the log at the start, and chunks that Redis has lost from the ring."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from replay_server.durability.log_index import ChunkLogIndex, LogContents, LogSt
 from replay_server.replay import Replay
 from replay_server.table.table import Table
 
-REPORT_EVERY_S = 2.0
+REPORT_PERIOD_S = 2.0
 MAX_SKIPS_LOGGED = 5
-"""Skipped chunks that are logged one by one; all are counted."""
+"""Maximum number of skipped chunks that are logged one by one; all are counted."""
 MAX_COPY_ATTEMPTS = 100
-COPY_AGAIN_S = 0.001
+COPY_RETRY_PERIOD_S = 0.001
 """Pause between two attempts to copy a chunk [s], in which the server's loop can finish an insertion."""
 
 _log = logging.getLogger(__name__)
 
 
 class RecoveryResult(NamedTuple):
-    """What a recovery found."""
+    """The counts of a recovery: what was recovered and what was skipped."""
 
     transitions: int
     chunks: int
@@ -72,7 +72,7 @@ def recover(
     state = contents.state
     chunks = damaged = missing = payload_bytes = 0
     found: list[tuple[int, int, bytes]] = []
-    report_at = started + REPORT_EVERY_S
+    report_at = started + REPORT_PERIOD_S
     for number, value in log.chunks(state):
         rows, header, fault = 0, b"", "missing"
         if value is None:
@@ -92,7 +92,7 @@ def recover(
         if fault and missing + damaged <= MAX_SKIPS_LOGGED:
             _log.warning("chunk skipped number=%d reason=%s", number, fault)
         if time.monotonic() >= report_at:
-            report_at += REPORT_EVERY_S
+            report_at += REPORT_PERIOD_S
             done = (number - state.tail) / max(state.head - state.tail, 1)
             progress(f"recovering from Redis: {done:.0%} of the chunks read")
             _log.info("recovering done=%.0f%% transitions=%d", done * 100, table.size)
@@ -115,8 +115,8 @@ def _fill_index(index: ChunkLogIndex, found: list[tuple[int, int, bytes]], inser
 class RingChunks:
     """Finds a replay's stored chunks in its ring, for a Redis that has lost them.
 
-    The committer's thread reads while the server's loop inserts, without a lock: a chunk's own checksum shows whether
-    the copy is whole.
+    The committer's thread reads while the server's loop inserts, without a lock: a chunk's checksum shows whether
+    the copy is complete.
     """
 
     def __init__(self, replay: Replay) -> None:
@@ -132,7 +132,7 @@ class RingChunks:
             try:
                 unpack_chunk(value, chunk.number, table.ring.dtype.itemsize)
             except ProtocolError:
-                time.sleep(COPY_AGAIN_S)
+                time.sleep(COPY_RETRY_PERIOD_S)
             else:
                 return value
         return None

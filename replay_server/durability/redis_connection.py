@@ -18,8 +18,11 @@ from common.errors import ConfigError, PeerError
 from common.process.stop import Stop
 
 TIMEOUT_S = 10.0
-RETRY_S = 0.25
-LOG_EVERY_S = 5.0
+"""Timeout of connecting and of one command [s]."""
+RETRY_PERIOD_S = 0.25
+"""Time between two attempts to reach Redis [s]."""
+LOG_PERIOD_S = 5.0
+"""Time between two log lines of one wait [s]."""
 
 _log = logging.getLogger(__name__)
 
@@ -127,9 +130,9 @@ def wait_for_redis(client: redis.Redis, url: str, wait_s: float, stop: Stop, pro
             return
         progress(f"waiting for Redis at {redacted(url)}: {reason}")
         if time.monotonic() >= log_at:
-            log_at += LOG_EVERY_S
+            log_at += LOG_PERIOD_S
             _log.warning("waiting for Redis address=%s reason=%s", redacted(url), reason)
-        if stop.wait(RETRY_S):
+        if stop.wait(RETRY_PERIOD_S):
             raise WaitInterrupted
 
 
@@ -190,7 +193,7 @@ def refuse_second_server(client: redis.Redis, client_name: str, name: str, wait_
                 f"--name {name} is in use by another replay server at this Redis (from {others[0].get('addr')});"
                 " stop it, or choose another --name."
             )
-        if stop.wait(RETRY_S):
+        if stop.wait(RETRY_PERIOD_S):
             raise WaitInterrupted
 
 

@@ -16,7 +16,7 @@ import msgspec
 import redis
 
 from common.errors import ConfigError, PeerError
-from replay_server.durability.chunk_log import GROUP_BYTES, Mark, Transaction, Write
+from replay_server.durability.chunk_log import GROUP_BYTES, LogMark, Transaction, Write
 from replay_server.durability.log_index import (
     MARK_FIELDS,
     ChunkLogIndex,
@@ -27,15 +27,16 @@ from replay_server.durability.log_index import (
     parse,
 )
 from replay_server.durability.redis_connection import error_text
-from replay_server.durability.redis_protocol import Command, pack
+from replay_server.durability.redis_protocol import RedisCommand, pack
 
 FSYNC_WAIT_MS = 5_000
+"""Timeout of WAITAOF [ms]."""
 READ_BYTES = 4 * 2**20
 """Approximate size of one read of chunks."""
 READS_AHEAD = 2
-"""Reads that Redis is asked for before their answers are taken."""
+"""Number of reads that are requested before the first answer is processed."""
 MAX_KEYS = 512
-"""Most keys in one command."""
+"""Maximum number of keys in one command."""
 
 _log = logging.getLogger(__name__)
 
@@ -74,9 +75,9 @@ class RedisLog:
         self.source: Callable[[StoredChunk], bytes | None] = lambda _: None
         """Source for chunks that Redis lost; None if no copy exists."""
         self._loss: _Loss | None = None
-        """What Redis has lost and has not been rewritten; None if it is complete."""
+        """Chunks that Redis has lost and that have not been written again; None if the log is complete."""
         self._refilled_from: int | None = None
-        """Number of the first chunk that was ever rewritten."""
+        """Number of the first chunk that was ever written again; None if none was."""
 
     # ---- writing --------------------------------------------------------------------------------------------------
 
@@ -108,7 +109,7 @@ class RedisLog:
         self._disconnect()
         self._client.close()
 
-    def _commit(self, commands: Sequence[Command]) -> list[Any]:
+    def _commit(self, commands: Sequence[RedisCommand]) -> list[Any]:
         """Executes commands as one transaction and returns their answers, each of them checked.
 
         One connection and one exchange, because WAITAOF counts the writes of its own connection only.
@@ -123,12 +124,12 @@ class RedisLog:
             raise redis.TimeoutError(f"its append-only file was not on disk within {FSYNC_WAIT_MS / 1_000:g} s")
         return executed
 
-    def _note_loss(self, found: Mark, before: Mark) -> None:
+    def _note_loss(self, found: LogMark, before: LogMark) -> None:
         """Notes what Redis has lost, from the mark it had before a transaction and the one it should have had."""
-        (form, head, tail, refills), (_, right_head, _, right_refills) = found, before
-        older = form > 0 and head <= right_head
+        (form, head, tail, refills), (_, expected_head, _, expected_refills) = found, before
+        older = form > 0 and head <= expected_head
         loss = _Loss(head, range(tail, head)) if older else _Loss(0, range(0))
-        if refills < right_refills and self._refilled_from is not None:
+        if refills < expected_refills and self._refilled_from is not None:
             # It may have lost some rewritten chunks, whose numbers are below its head.
             loss = loss.union(_Loss(self._refilled_from, range(0)))
         self._loss = loss.union(self._loss) if self._loss else loss

@@ -1,4 +1,4 @@
-"""Redis commands as bytes (RESP 2). Large values are sent from where they are; redis-py would copy them first."""
+"""Redis commands as bytes (RESP 2). Sends large values without a copy, unlike redis-py."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 from common.wire.codec import Buffer
 
-Split = tuple[bytes, Buffer]
+SplitValue = tuple[bytes, Buffer]
 """One value in two parts: a few bytes, then many that must not be copied."""
-Part = bytes | str | int | Split
-Command = tuple[Part, ...]
+CommandPart = bytes | str | int | SplitValue
+RedisCommand = tuple[CommandPart, ...]
 
 
-def pack(commands: Iterable[Command]) -> list[Buffer]:
+def pack(commands: Iterable[RedisCommand]) -> list[Buffer]:
     """Returns the buffers to send for a series of commands."""
     buffers: list[Buffer] = []
     text = bytearray()

@@ -1,1 +1,1 @@
-"""The peers of the replay server: actors with their credit, learners with their requests, and their waits."""
+"""The sessions of the replay server's peers: actors and their credit, learners and their requests, and waits."""

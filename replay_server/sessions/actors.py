@@ -1,13 +1,13 @@
-"""The actors' sessions, and what each of their messages means for the order of chunks. Pure.
+"""The actors' sessions: they store each chunk once and in order. Pure.
 
-a chunk's seq is ...      received + 1            next: it is stored
-                          at most `received`      a duplicate: acknowledged again
-                          beyond received + 1     a hole: Gap asks the actor to go back
+a chunk's seq is ...      received + 1            the next chunk: it is stored
+                          at most `received`      a duplicate: it is acknowledged again
+                          beyond received + 1     a gap: the message Gap asks the actor to send again from received + 1
 its incarnation is ...    the session's           as above
-                          older                   Fenced: a newer worker has replaced it
-                          newer, or no session    Unknown: this server forgot it; it must send Hello again
+                          older                   Fenced: a newer worker has replaced the sender
+                          newer, or no session    Unknown: this server does not know the sender, which must send Hello
 
-Only the sequence number of an actor is stored for long: it is exact, and takes the same few bytes however long it runs.
+An absent actor's session stays, because its sequence number prevents duplicates when the actor returns.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from common.wire.messages import Ack, ActorReport, Busy, Bye, Chunk, Fenced, Gap
 from replay_server.sessions.session import ActorSession, Reply
 
 MAX_SESSIONS = 10_000
-"""Most actors that are remembered, absent ones included; the one that has been silent for longest is forgotten."""
-GAP_AGAIN_S = 1.0
-"""A hole is reported once: chunks that were already on their way do not cause another Gap."""
+"""Maximum number of sessions, absent actors included. Beyond it, the actor that is silent for longest is forgotten."""
+GAP_PERIOD_S = 1.0
+"""Minimum time between two Gap messages to an actor [s]: chunks already in flight must not cause further ones."""
 
 
 class SeqPosition(Enum):
@@ -31,7 +31,7 @@ class SeqPosition(Enum):
 
     NEXT = auto()
     DUPLICATE = auto()
-    HOLE = auto()
+    GAP = auto()
     BEYOND_CREDIT = auto()
 
 
@@ -48,7 +48,7 @@ class Actors:
         return (session for session in self.sessions.values() if session.live(now))
 
     def join(self, peer: bytes, hello: Hello, now: float) -> tuple[ActorSession | None, list[Reply]]:
-        """Returns the session of an actor that says Hello, or None if it is rejected, and the replies this causes."""
+        """Returns the session of an actor that sent Hello (None if it is rejected), and the replies to send."""
         known = self.sessions.get(hello.actor)
         if known and 0 < hello.incarnation < known.incarnation:
             return None, [Reply(peer, Fenced(known.incarnation))]
@@ -71,7 +71,7 @@ class Actors:
             session.durable = max(session.durable, hello.acked)
             session.received = max(session.received, hello.acked)
             session.credit = max(session.credit, session.received)
-        session.peer, session.seen = peer, now
+        session.peer, session.last_seen_at = peer, now
         return session, replies
 
     def restore(self, actor: str, incarnation: int, seq: int) -> ActorSession:
@@ -90,7 +90,7 @@ class Actors:
             return Reply(peer, Unknown())
         if message.incarnation < session.incarnation:
             return Reply(peer, Fenced(session.incarnation))
-        session.peer, session.seen = peer, now
+        session.peer, session.last_seen_at = peer, now
         return session
 
     def take_report(self, session: ActorSession, report: ActorReport, now: float) -> None:
@@ -101,11 +101,11 @@ class Actors:
         session.report, session.owed_ack = report, True
 
     def renew_lease(self, busy: Busy, now: float) -> None:
-        """Renews the lease of an actor whose supervisor reports it as busy; it makes no session."""
+        """Renews the lease of an actor whose supervisor reports it as busy. Does not create a session."""
         session = self.sessions.get(busy.actor)
         if session is None or session.peer is None or session.incarnation != busy.incarnation:
             return
-        session.seen = now
+        session.last_seen_at = now
         if session.report is not None:
             session.report = msgspec.structs.replace(session.report, doing=busy.doing)
 
@@ -123,7 +123,7 @@ class Actors:
             session.credit = session.received
 
     def acknowledge(self, reason: str) -> list[Reply]:
-        """Returns one Ack for each actor that is owed one; `reason` goes to those that may not send."""
+        """Returns the Acks that are due. reason: what an actor without credit waits for."""
         replies = []
         for session in self.sessions.values():
             if session.owed_ack and session.peer is not None:
@@ -139,7 +139,7 @@ class Actors:
         absent = [session for session in self.sessions.values() if not session.live(now)]
         if not absent:
             return False
-        oldest = min(absent, key=lambda session: session.seen)
+        oldest = min(absent, key=lambda session: session.last_seen_at)
         del self.sessions[oldest.actor]
         self.forgotten.append(oldest.actor)
         return True
@@ -150,13 +150,13 @@ def seq_position(session: ActorSession, seq: int) -> SeqPosition:
     if seq <= session.received:
         return SeqPosition.DUPLICATE
     if seq > session.received + 1:
-        return SeqPosition.HOLE
+        return SeqPosition.GAP
     return SeqPosition.NEXT if seq <= session.credit else SeqPosition.BEYOND_CREDIT
 
 
 def request_resend(session: ActorSession, now: float) -> list[Reply]:
-    """Returns the Gap that asks an actor to send again from the next seq on, unless it was sent one just now."""
-    if session.peer is None or now - session.gap_sent_at < GAP_AGAIN_S:
+    """Returns a Gap that asks an actor to send again from the next seq on; none within GAP_PERIOD_S of the last."""
+    if session.peer is None or now - session.gap_sent_at < GAP_PERIOD_S:
         return []
     session.gap_sent_at = now
     return [Reply(session.peer, Gap(session.incarnation, session.received))]

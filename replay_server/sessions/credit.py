@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from replay_server.sessions.session import ActorSession
 
 
-def grant(sessions: Iterable[ActorSession], room_rows: int, grant_order: int, *, largest_rows: int) -> int:
+def grant(sessions: Iterable[ActorSession], room_rows: int, grant_order: int, *, max_rows: int) -> int:
     """Raises the credit of live sessions within `room_rows`, fewest outstanding chunks first.
 
     Credit that is already granted counts as used room. An actor whose chunk does not fit yet is not skipped in favour
-    of smaller chunks, or it would starve. One whose chunks can never fit (more than `largest_rows`) does not block the
+    of smaller chunks, or it would starve. One whose chunks can never fit (more than `max_rows`) does not block the
     others.
 
     grant_order: number of the last grant before this call. Returns the number of the last one now.
@@ -20,7 +20,7 @@ def grant(sessions: Iterable[ActorSession], room_rows: int, grant_order: int, *,
     candidates: list[tuple[int, int, int, ActorSession]] = []
     for index, session in enumerate(sessions):
         room_rows -= session.outstanding * session.chunk_rows
-        if session.credit < session.limit and session.chunk_rows <= largest_rows:
+        if session.credit < session.limit and session.chunk_rows <= max_rows:
             candidates.append((session.outstanding, session.grant_order, index, session))
     heapq.heapify(candidates)
     while candidates:

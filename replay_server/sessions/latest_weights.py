@@ -12,12 +12,12 @@ class LatestWeights:
     """One checked frame of weights, or none yet."""
 
     def __init__(self, frame: bytes | None = None) -> None:
-        """Takes the frame of an earlier life of the server; ProtocolError when it is damaged."""
+        """Takes the frame that an earlier process stored; ProtocolError if it is damaged."""
         self.frame = frame
         self.version = unpack_weights(frame).header.version if frame else 0
 
-    def take(self, frame: Buffer, version: int, table: Table) -> bool:
-        """Stores a frame if it is newer, and says whether it was; ProtocolError when it is damaged or another run's."""
+    def store_if_newer(self, frame: Buffer, version: int, table: Table) -> bool:
+        """Stores a frame if it is newer; returns whether it was. ProtocolError if it is damaged or of another run."""
         header = unpack_weights(frame).header
         if (header.run, header.data_hash, header.version) != (table.run.id, table.data_hash, version):
             raise ProtocolError(f"weights {version} do not belong to the run {table.run.id}")

@@ -1,4 +1,4 @@
-"""The learners, their waiting requests, and the order in which these are served. Pure."""
+"""The learners and their requests for batches, served in fair order. Pure."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from replay_server.table.table import Table
 
 MAX_LEARNERS = 64
 MAX_REQUESTS = 64
-"""Most requests of one learner that may wait."""
+"""Maximum number of waiting requests of one learner."""
 FORGET_S = 60.0
-"""A learner that is silent for this time is dropped with its requests; if it returns it must open the run again."""
+"""A learner that is silent for this time [s] is dropped with its requests; it must open the run again."""
 WAIT_REPORT_PERIOD_S = 1.0
 """Time between two Held for one request [s]."""
 
@@ -29,12 +29,12 @@ class WaitingRequest:
 
 
 @dataclass(slots=True)
-class Learner:
+class LearnerSession:
     """One peer that has opened the run."""
 
     name: str
     peer: bytes
-    seen: float
+    last_seen_at: float
     requests: deque[WaitingRequest] = field(default_factory=deque)
 
 
@@ -42,40 +42,40 @@ class Learners:
     """The table of learners, by routing id."""
 
     def __init__(self) -> None:
-        self._by_peer: dict[bytes, Learner] = {}
+        self._by_peer: dict[bytes, LearnerSession] = {}
         self.report: LearnerReport | None = None
         """The newest report of any learner."""
-        self.seen = 0.0
+        self.last_seen_at = 0.0
         """Monotonic time of the last message of any learner."""
 
     def __len__(self) -> int:
         return len(self._by_peer)
 
-    def alive(self, now: float) -> int:
+    def live_count(self, now: float) -> int:
         """Returns how many learners have a valid lease."""
-        return sum(now - learner.seen <= LEASE_S for learner in list(self._by_peer.values()))
+        return sum(now - learner.last_seen_at <= LEASE_S for learner in list(self._by_peer.values()))
 
     def open(self, peer: bytes, name: str, now: float) -> list[Reply]:
-        """Adds a learner; its earlier requests are dropped, whichever routing id they came from."""
+        """Adds a learner. Drops earlier requests of a learner with this name, from any routing id."""
         self._by_peer = {id_: learner for id_, learner in self._by_peer.items() if learner.name != name}
         if len(self._by_peer) >= MAX_LEARNERS:
             return [Reply(peer, Refused(f"{MAX_LEARNERS} learners are connected; stop one of them."))]
-        self._by_peer[peer] = Learner(name, peer, now)
-        self.seen = now
+        self._by_peer[peer] = LearnerSession(name, peer, now)
+        self.last_seen_at = now
         return []
 
-    def find(self, peer: bytes, now: float) -> Learner | None:
+    def find(self, peer: bytes, now: float) -> LearnerSession | None:
         """Returns the learner behind a routing id and renews its lease."""
         learner = self._by_peer.get(peer)
         if learner:
-            learner.seen = self.seen = now
+            learner.last_seen_at = self.last_seen_at = now
         return learner
 
     def take_report(self, report: LearnerReport) -> None:
         """Stores a report."""
         self.report = report
 
-    def enqueue(self, learner: Learner, message: SampleRequest, now: float) -> list[Reply]:
+    def enqueue(self, learner: LearnerSession, message: SampleRequest, now: float) -> list[Reply]:
         """Queues a request, or refuses it if too many wait."""
         if len(learner.requests) >= MAX_REQUESTS:
             return [Reply(learner.peer, Refused(f"{MAX_REQUESTS} requests wait already; receive batches first."))]
@@ -83,7 +83,7 @@ class Learners:
         return []
 
     def serve(self, table: Table) -> list[Reply]:
-        """Returns the batches that the rate limiter allows: one of each learner in turn, its oldest request first."""
+        """Returns the batches that the rate limiter allows, round robin over learners, oldest request first."""
         replies: list[Reply] = []
         while served := [
             self._batch(learner, table) for learner in self._by_peer.values() if _servable(learner, table)
@@ -91,7 +91,7 @@ class Learners:
             replies += served
         return replies
 
-    def waiting(self) -> Iterator[tuple[Learner, WaitingRequest]]:
+    def waiting(self) -> Iterator[tuple[LearnerSession, WaitingRequest]]:
         """Yields the requests that wait."""
         return ((learner, request) for learner in self._by_peer.values() for request in learner.requests)
 
@@ -107,7 +107,7 @@ class Learners:
 
     def forget_silent(self, now: float) -> None:
         """Drops learners that have been silent for FORGET_S."""
-        silent = [peer for peer, learner in self._by_peer.items() if now - learner.seen > FORGET_S]
+        silent = [peer for peer, learner in self._by_peer.items() if now - learner.last_seen_at > FORGET_S]
         for peer in silent:
             self.forget(peer)
 
@@ -115,11 +115,11 @@ class Learners:
         """Drops a learner that cannot be reached, with its requests."""
         self._by_peer.pop(peer, None)
 
-    def _batch(self, learner: Learner, table: Table) -> Reply:
+    def _batch(self, learner: LearnerSession, table: Table) -> Reply:
         message = learner.requests.popleft().message
         payload = table.sample(message.count)
         return Reply(learner.peer, Batch(message.request, message.count, table.limiter.inserts, table.size), payload)
 
 
-def _servable(learner: Learner, table: Table) -> bool:
+def _servable(learner: LearnerSession, table: Table) -> bool:
     return bool(learner.requests) and table.limiter.may_sample(learner.requests[0].message.count, table.size)

@@ -1,4 +1,4 @@
-"""What actors and learner wait for: the reason as text, and how long the wait has lasted. Pure."""
+"""The waits of actors and learner: their reason as text, and their duration. Pure."""
 
 from __future__ import annotations
 
@@ -6,46 +6,46 @@ from typing import Literal, NamedTuple
 
 from replay_server.table.table import Table
 
-Cause = Literal["", "learner", "turn", "redis", "band", "shutdown", "warm_up", "actors"]
-CAUSES: dict[str, tuple[Cause, ...]] = {
+WaitCause = Literal["", "learner", "turn", "redis", "band", "shutdown", "warm_up", "actors"]
+CAUSES: dict[str, tuple[WaitCause, ...]] = {
     "actors": ("learner", "turn", "redis", "band", "shutdown"),
     "learner": ("warm_up", "actors"),
 }
-"""What each side may wait for."""
+"""The possible causes of a wait, by side."""
 
 
 class Reason(NamedTuple):
     """What a side waits for: `cause` is a metric's label, `text` continues "waiting for"."""
 
-    cause: Cause
+    cause: WaitCause
     text: str
 
 
-NOTHING = Reason("", "")
+NO_WAIT = Reason("", "")
 
 
 class Wait:
-    """One side's wait: since when, for what, and the total time by cause."""
+    """The wait of one side (actors or learner): its reason, its duration, and the total time by cause."""
 
     def __init__(self, side: str) -> None:
         self.side = side
-        self.reason = NOTHING
-        self.seconds: dict[Cause, float] = dict.fromkeys(CAUSES[side], 0.0)
-        self.moved = False
+        self.reason = NO_WAIT
+        self.seconds: dict[WaitCause, float] = dict.fromkeys(CAUSES[side], 0.0)
+        self.progressed = False
         """Whether the side made progress between the last two updates."""
         self._since = self._last = 0.0
         self._progress = 0
 
     def update(self, reason: Reason, now: float, progress: int) -> None:
-        """Notes at monotonic time `now` what the side waits for; NOTHING ends the wait.
+        """Notes at monotonic time `now` what the side waits for; NO_WAIT ends the wait.
 
-        progress: a count of what the side has done. While it grows, some peers of the side only wait for their turn,
-        which is how the limiter holds the ratio; the wait counts from the last growth.
+        progress: a count of what the side has done. While it grows, the wait is the normal effect of the rate limiter:
+        some peers wait for others. The duration therefore counts from the last growth.
         """
-        self.moved = progress != self._progress
+        self.progressed = progress != self._progress
         if self.reason.cause:
             self.seconds[self.reason.cause] += now - self._last
-        if reason.cause != self.reason.cause or self.moved:
+        if reason.cause != self.reason.cause or self.progressed:
             self._since = now
         self.reason, self._last, self._progress = reason, now, progress
 
@@ -69,24 +69,24 @@ def why_no_credit(
         return Reason(
             "band",
             f"a larger replay.error_buffer: chunks of {chunk_rows} transitions never fit into {limiter.half_width:g};"
-            " start the learner with a larger one, or with 0 to have it chosen",
+            " start the learner with a larger one, or with 0 to choose it automatically",
         )
     if not limiter.may_insert(chunk_rows, table.size):
         absent = "" if learner_alive else "; none is connected"
         return Reason("learner", f"the learner: {_short(limiter.error)} samples behind{absent}")
     if log_behind:
-        return Reason("redis", "Redis to take the chunks already sent")
-    return Reason("turn", "room: other actors hold the credit there is")
+        return Reason("redis", "Redis to commit the chunks already sent")
+    return Reason("turn", "room: other actors have all the credit")
 
 
 def why_no_batch(table: Table, count: int, *, actors_alive: int) -> Reason:
     """Returns what a batch of `count` transitions waits for."""
     absent = "" if actors_alive else "; none is connected"
-    least = table.limiter.spec.min_size
-    if table.size < least:
-        return Reason("warm_up", f"actors: {table.size:,} of {least:,} transitions to start with{absent}")
+    min_size = table.limiter.spec.min_size
+    if table.size < min_size:
+        return Reason("warm_up", f"actors: {table.size:,} of {min_size:,} transitions of the warm-up{absent}")
     missing = table.limiter.insert_shortfall(count, table.size)
-    return Reason("actors", f"actors: {missing:,} more transitions keep the ratio{absent}")
+    return Reason("actors", f"actors: {missing:,} more transitions are needed to keep the ratio{absent}")
 
 
 def _short(number: float) -> str:

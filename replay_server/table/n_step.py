@@ -87,20 +87,20 @@ class _Steps(NamedTuple):
     """Position of the first record among all records ever inserted here."""
     continues: Bools
     """`[n]`: whether the episode continues after the record."""
-    stays: Bools
-    """`[n, agents]`: agents that must act in the next step for it to count as one."""
+    must_act: Bools
+    """`[n, agents]`: agents that must act in the next record for it to be the next step."""
 
     @classmethod
     def of(cls, chunk: Chunk, records: Records, offset: int) -> _Steps:
         """Returns the steps of a chunk whose first record has position `offset`."""
-        stays = (records["present"] > 0.0) & (records["discount"] > 0.0)
+        must_act = (records["present"] > 0.0) & (records["discount"] > 0.0)
         ended = np.unpackbits(np.frombuffer(chunk.ends, np.uint8), count=len(records)).view(np.bool_)
-        return cls(chunk.incarnation, chunk.seq, chunk.copies, offset, ~ended, stays)
+        return cls(chunk.incarnation, chunk.seq, chunk.copies, offset, ~ended, must_act)
 
     def last_step(self) -> _Steps:
         """Returns the last step of all copies, in separate memory."""
         start = len(self.continues) - self.copies
-        last = self.continues[start:].copy(), self.stays[start:].copy()
+        last = self.continues[start:].copy(), self.must_act[start:].copy()
         return _Steps(self.incarnation, self.seq, self.copies, self.offset + start, *last)
 
     def precedes(self, chunk: Chunk) -> bool:
@@ -110,7 +110,7 @@ class _Steps(NamedTuple):
     def continues_into(self, present: Presence) -> Bools:
         """Returns which of the first records `[m]` continue in the next step, in which `present` [m, agents] act."""
         count = len(present)
-        followed: Bools = self.continues[:count] & ~(self.stays[:count] & (present == 0.0)).any(1)
+        followed: Bools = self.continues[:count] & ~(self.must_act[:count] & (present == 0.0)).any(1)
         return followed
 
 
@@ -145,7 +145,10 @@ class Episodes:
         self._drop_overwritten()
 
     def next_of(self, slots: Slots) -> tuple[Bools, Slots]:
-        """Returns which of the slots `[n]` have a next step, and its slot `[n]`; a slot without one stays itself."""
+        """Returns which slots `[n]` have a next step, and the slot of each next step `[n]`.
+
+        A slot without a next step is returned itself.
+        """
         ahead = self._ahead.take(slots)
         return ahead > 0, (slots + ahead) % self._capacity
 
@@ -184,17 +187,17 @@ class Episodes:
             "ahead": self._ahead.copy(),
             "tails": np.frombuffer(json.dumps([self._inserted, names]).encode(), np.uint8).copy(),
             "goes_on": np.concatenate([np.zeros(0, np.bool_), *(tail.continues for tail in tails)]),
-            "stays": np.concatenate([np.zeros(0, np.bool_), *(tail.stays.reshape(-1) for tail in tails)]),
+            "stays": np.concatenate([np.zeros(0, np.bool_), *(tail.must_act.reshape(-1) for tail in tails)]),
         }
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Takes over the state of a ring of the same capacity; KeyError or ValueError when it is not one."""
         copy_into(self._ahead, state["ahead"])
         self._inserted, names = json.loads(state["tails"].tobytes())
-        continues, stays = state["goes_on"], state["stays"]
-        agents = len(stays) // max(len(continues), 1)
+        continues, must_act = state["goes_on"], state["stays"]
+        agents = len(must_act) // max(len(continues), 1)
         self._tails, start = {}, 0
         for actor, incarnation, seq, copies, offset in names:
             span = slice(start, start := start + copies)
-            stay = stays[span.start * agents : span.stop * agents].reshape(copies, agents)
-            self._tails[actor] = _Steps(incarnation, seq, copies, offset, continues[span].copy(), stay.copy())
+            block = must_act[span.start * agents : span.stop * agents].reshape(copies, agents)
+            self._tails[actor] = _Steps(incarnation, seq, copies, offset, continues[span].copy(), block.copy())

@@ -7,7 +7,7 @@ the actors are behind and the learner waits. Reverb counts from the first insert
 `samples_per_insert * min_size` (reverb/rate_limiters.py). Here counting starts at `min_size`, so that the band is
 centred on 0 and samples / (inserts - min_size) tends to the target.
 
-Neither side waits for ever while the other lives, because the band is wider than what both take at once:
+While both sides live, neither waits for ever, because the band is wider than one chunk and one batch together:
 
     a chunk of c waits:  error > half_width - c * spi   and then a batch of b may go when error >= b - half_width
     so 2 * half_width >= b + c * spi, and c * spi <= half_width lets the chunk pass that crosses min_size.
@@ -25,33 +25,33 @@ from common.run.run import UNLIMITED_ROWS, ReplaySpec
 
 
 class RateLimiter:
-    """Counts inserts and samples of one run and says which are allowed; `size` is the number of stored transitions."""
+    """Counts inserts and samples of one run and decides which are allowed; `size`: number of stored transitions."""
 
     def __init__(self, spec: ReplaySpec) -> None:
         """Starts a run with both counters at 0; ConfigError when the settings would deadlock."""
         self.spec = spec
         self.inserts = self.samples = 0
-        self.forgotten = (0, 0)
-        """Inserts and samples of the run before its transitions were lost: the ratio counts from there."""
+        self.ratio_origin = (0, 0)
+        """Inserts and samples before the run lost its transitions; the ratio counts from there."""
         self.half_width = spec.error_buffer or choose_half_width(spec.batch, spec.samples_per_insert, 1)
         refuse_deadlock(spec)
 
     @property
     def error(self) -> float:
         """Samples the learner is behind (positive) or ahead (negative)."""
-        inserts, samples = self._since_forgotten
+        inserts, samples = self._since_origin
         return (inserts - self.spec.min_size) * self.spec.samples_per_insert - samples
 
     @property
     def realised(self) -> float:
         """Samples per insert since the replay first stored `min_size` transitions; 0.0 before."""
-        inserts, samples = self._since_forgotten
+        inserts, samples = self._since_origin
         after = inserts - self.spec.min_size
         return samples / after if after > 0 else 0.0
 
     @property
-    def _since_forgotten(self) -> tuple[int, int]:
-        return self.inserts - self.forgotten[0], self.samples - self.forgotten[1]
+    def _since_origin(self) -> tuple[int, int]:
+        return self.inserts - self.ratio_origin[0], self.samples - self.ratio_origin[1]
 
     def catch_up(self, inserts: int, samples: int, size: int) -> None:
         """Continues with the counters of a run that has `size` stored transitions, perhaps fewer than were inserted.
@@ -60,9 +60,9 @@ class RateLimiter:
         `min_size` and the actors for the learner.
         """
         self.inserts, self.samples = inserts, samples
-        self.forgotten = (inserts - size, samples) if size < self.spec.min_size else (0, 0)
+        self.ratio_origin = (inserts - size, samples) if size < self.spec.min_size else (0, 0)
 
-    def fit(self, batch: int, rows_in_flight: int) -> None:
+    def fit_band(self, batch: int, rows_in_flight: int) -> None:
         """Chooses the band for the batches and chunks in use, unless the run sets `error_buffer`."""
         if not self.spec.error_buffer:
             self.half_width = choose_half_width(batch, self.spec.samples_per_insert, rows_in_flight)
@@ -108,10 +108,10 @@ def refuse_deadlock(spec: ReplaySpec) -> None:
             f"replay.min_size {spec.min_size:,} is more than the capacity {spec.capacity:,}: sampling would never"
             " start; raise --capacity or lower replay.min_size."
         )
-    least = max(spec.samples_per_insert, (spec.batch + spec.samples_per_insert) / 2)
-    if spec.limit != "off" and 0 < spec.error_buffer < least:
+    min_error_buffer = max(spec.samples_per_insert, (spec.batch + spec.samples_per_insert) / 2)
+    if spec.limit != "off" and 0 < spec.error_buffer < min_error_buffer:
         raise ConfigError(
             f"replay.error_buffer {spec.error_buffer:g} would deadlock: with batch {spec.batch} and"
-            f" samples_per_insert {spec.samples_per_insert:g} it must be at least {least:g};"
-            " set it to 0 to have it chosen."
+            f" samples_per_insert {spec.samples_per_insert:g} it must be at least {min_error_buffer:g};"
+            " set it to 0 to choose it automatically."
         )

@@ -11,8 +11,8 @@ from common.process.resources import available_memory_bytes
 Records = npt.NDArray[np.void]
 Slots = npt.NDArray[np.int64]
 
-# The rest is left to the messages in flight, the interpreter and the page cache of an embedded Redis.
 USABLE_FRACTION = 0.9
+"""Fraction of the free memory that a ring may use. The rest is for messages, the interpreter and the page cache."""
 
 
 class Ring:
@@ -28,13 +28,13 @@ class Ring:
         self.size = 0
         self.next_slot = 0
         self.dtype = dtype
-        # Rows of bytes: numpy copies records field by field, which takes fifty times as long.
+        # Stored as rows of bytes: numpy copies structured records field by field, fifty times as slowly.
         self._slots: npt.NDArray[np.uint8] = np.empty((capacity, dtype.itemsize), np.uint8)
 
     def append(self, records: Records) -> int:
         """Copies records `[n]` in, oldest first, and returns the slot of the first one that was stored."""
         newest = self._rows(records)[-self.capacity :]
-        # As if the earlier ones had been written and overwritten.
+        # The result equals writing all records: the earlier ones would be overwritten.
         first = (self.next_slot + len(records) - len(newest)) % self.capacity
         before_end = min(len(newest), self.capacity - first)
         self._slots[first : first + before_end] = newest[:before_end]
@@ -74,11 +74,11 @@ class Ring:
 
 def refuse_beyond_memory(record_bytes: int, capacity: int, available_bytes: int) -> None:
     """Raises ConfigError when a full ring would not fit in memory."""
-    largest = int(available_bytes * USABLE_FRACTION) // record_bytes
-    if capacity > largest:
+    max_capacity = int(available_bytes * USABLE_FRACTION) // record_bytes
+    if capacity > max_capacity:
         needed, free = capacity * record_bytes / 2**30, available_bytes / 2**30
         raise ConfigError(
             f"replay.capacity {capacity:,} needs {needed:.1f} GiB at {record_bytes:,} bytes a transition and {free:.1f}"
-            f" GiB are free; choose at most {largest:,} (--set replay.capacity={largest} for the run, or replay"
-            f" --capacity {largest})."
+            f" GiB are free; choose at most {max_capacity:,} (--set replay.capacity={max_capacity} for the run, or"
+            f" replay --capacity {max_capacity})."
         )

@@ -15,23 +15,23 @@ from common.wire.sample_info import SAMPLE_INFO, SampleInfo
 from replay_server.table.ring import Slots
 from replay_server.table.sum_tree import SumTree
 
-LEAST_ERROR = 1e-6
-"""Added to every TD error, so that a record without error is still drawn now and then (Schaul et al. 2016, 3.3)."""
-LARGEST_ERROR = 1e12
-"""Larger TD errors count as this one, so that no message makes the sums overflow."""
+TD_ERROR_EPSILON = 1e-6
+"""Added to every TD error, so that records with zero error are still drawn (epsilon in Schaul et al. 2016, 3.3)."""
+MAX_TD_ERROR = 1e12
+"""Larger TD errors are clipped to this value, so that the sums cannot overflow."""
 
 
 class Sampler(Protocol):
     """Chooses the ring's slots for the next batch; `insert` reports every new record to it."""
 
     def insert(self, first_slot: int, count: int) -> None:
-        """Takes note that `count` slots from `first_slot` on, wrapping at the capacity, hold new records."""
+        """Takes note that `count` slots from `first_slot` on, wrapping at the capacity, contain new records."""
 
     def draw(self, count: int) -> Slots:
         """Returns `count` filled slots, with replacement; there must be at least one filled slot."""
 
     def sample_info(self, slots: Slots) -> SampleInfo | None:
-        """Returns slot, generation and probability of slots `[n]` just drawn; None where all are drawn alike."""
+        """Returns slot, generation and probability of slots `[n]` just drawn; None if the sampler is uniform."""
 
     def update_priorities(self, samples: SampleInfo) -> int:
         """Sets priorities by the TD errors of samples `[n]`, finite and not negative.
@@ -64,7 +64,7 @@ class UniformSampler:
         return (self._random.random(count) * self._size).astype(np.int64)
 
     def sample_info(self, slots: Slots) -> None:
-        """Returns None: all records are drawn alike."""
+        """Returns None: all records have the same probability."""
 
     def update_priorities(self, samples: SampleInfo) -> int:
         """Ignores TD errors and returns how many samples it was given."""
@@ -91,9 +91,9 @@ class PrioritisedSampler:
         self._capacity, self._exponent = capacity, exponent
         self._size = 0
         self._tree = SumTree(capacity)
-        self._largest = 1.0
+        self._max_priority = 1.0
         self._times_stored = np.zeros(capacity, np.uint32)
-        # Samples drawn by an earlier life of the server, or from a ring of another size, must not match a generation.
+        # Random, so that samples drawn by an earlier process or from a ring of another size do not match a generation.
         self._life = np.uint32(secrets.randbits(32))
         self._random = np.random.default_rng(seed)
 
@@ -102,7 +102,7 @@ class PrioritisedSampler:
         self._size = min(self._size + count, self._capacity)
         before_end = min(count, self._capacity - first_slot)
         for first, part in ((first_slot, before_end), (0, count - before_end)):
-            self._tree.fill(first, part, self._largest)
+            self._tree.fill(first, part, self._max_priority)
             self._times_stored[first : first + part] += np.uint32(1)
 
     def draw(self, count: int) -> Slots:
@@ -123,16 +123,16 @@ class PrioritisedSampler:
         current = samples[samples["slot"] < self._capacity]
         current = current[self._generations(current["slot"]) == current["generation"]]
         if len(current):
-            td_errors = np.minimum(current["value"].astype(np.float64), LARGEST_ERROR) + LEAST_ERROR
+            td_errors = np.minimum(current["value"].astype(np.float64), MAX_TD_ERROR) + TD_ERROR_EPSILON
             priorities = td_errors**self._exponent
             self._tree.set(current["slot"].astype(np.int64), priorities)
-            self._largest = max(self._largest, float(priorities.max()))
+            self._max_priority = max(self._max_priority, float(priorities.max()))
         return len(samples) - len(current)
 
     def state(self) -> State:
         """Returns all priorities and the state of the random generator."""
         values = self._tree.values(np.arange(self._capacity))
-        return {"rng": generator_state(self._random), "priorities": values, "largest": np.array(self._largest)}
+        return {"rng": generator_state(self._random), "priorities": values, "largest": np.array(self._max_priority)}
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Continues the draws of the sampler whose state this is; ValueError when it had another capacity."""
@@ -140,7 +140,7 @@ class PrioritisedSampler:
         if len(values) != self._capacity:
             raise ValueError(f"the state has priorities of {len(values)} slots, the ring has {self._capacity}")
         self._tree.set(np.arange(self._capacity), values)
-        self._largest = float(state["largest"])
+        self._max_priority = float(state["largest"])
         restore_generator(self._random, state["rng"])
 
     def _generations(self, slots: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Slots = npt.NDArray[np.int64]
+from replay_server.table.ring import Slots
+
 Values = npt.NDArray[np.float64]
 
 
@@ -39,7 +40,7 @@ class SumTree:
         nodes = self._width + slots
         self._nodes[nodes] = values
         width = self._width >> 1
-        # Node by node, repeats included, as long as a level has many more nodes than must be recomputed.
+        # Recomputes single nodes on large levels, and whole levels from where that is faster.
         while width > 4 * len(nodes):
             nodes >>= 1
             pairs = self._pairs[nodes]
@@ -58,20 +59,20 @@ class SumTree:
 
         A mass is at least 0 and less than the total, which must be positive. A slot of value 0 is never returned.
         """
-        slots = self._descend(masses, careful=False)
+        slots = self._descend(masses, skip_empty=False)
         empty = self.values(slots) == 0.0
         if empty.any():
-            slots[empty] = self._descend(masses[empty], careful=True)
+            slots[empty] = self._descend(masses[empty], skip_empty=True)
         return slots
 
-    def _descend(self, masses: Values, *, careful: bool) -> Slots:
-        """Walks down from the root; `careful` never enters an empty subtree, whatever rounding did to the mass."""
+    def _descend(self, masses: Values, *, skip_empty: bool) -> Slots:
+        """Walks down from the root. skip_empty: never enters an empty subtree, even if rounding changed the mass."""
         nodes, masses, width = np.ones(len(masses), np.int64), masses.copy(), 1
         while width < self._width:
             nodes <<= 1
             left = self._nodes.take(nodes)
             goes_right = masses >= left
-            if careful:
+            if skip_empty:
                 goes_right &= self._nodes.take(nodes + 1) > 0.0
             left *= goes_right
             masses -= left

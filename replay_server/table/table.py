@@ -1,4 +1,4 @@
-"""The table: one run's transitions in a ring, with the sampler and the rate limiter that decide over them."""
+"""The table: one run's transitions in a ring, with their sampler and their rate limiter."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from replay_server.table.ring import Records, Ring
 from replay_server.table.samplers import Sampler, make_sampler
 
 _PRIORITY_BYTES = 36
-"""Most that a slot's priority takes: up to four nodes of a sum tree, and a generation."""
+"""Maximum memory of a slot's priority: up to four nodes of a sum tree, and a generation."""
 _EPISODE_BYTES = 4
 
 
@@ -47,7 +47,7 @@ class Table:
     ) -> None:
         """Makes a table of the given parts; a part that is None is made empty. Raises ConfigError.
 
-        spec: the run's replay settings with the server's own ones applied.
+        spec: the run's replay settings, with the server's overrides applied.
         """
         self.run = run
         self.data_hash = run.data_hash
@@ -62,7 +62,7 @@ class Table:
                 self.ring, episodes or Episodes(self.ring.capacity), spec.n_step, run.spec.algorithm.discount
             )
         self.inserted = self.sampled = 0
-        """Transitions in this life of the server; the limiter counts over all its lives."""
+        """Transitions since the server started; the limiter counts those of the whole run."""
         self._seed = seed
 
     @property
@@ -92,7 +92,7 @@ class Table:
         self.inserted += len(records)
 
     def append(self, records: Records, chunk: Chunk | None = None) -> None:
-        """Stores records `[n]` that an earlier life of the server has already counted."""
+        """Stores records `[n]` that an earlier process has already counted."""
         first_slot = self.ring.append(records)
         self.sampler.insert(first_slot, min(len(records), self.ring.capacity))
         if self._n_step:
@@ -119,7 +119,7 @@ class Table:
         """
         return self.sampler.update_priorities(samples)
 
-    def redefined(self, run: Run, spec: ReplaySpec) -> Table:
+    def with_settings(self, run: Run, spec: ReplaySpec) -> Table:
         """Returns this table under new settings of the same run, with its records and counters. Raises ConfigError.
 
         All priorities become equal if capacity or exponent change. N-step spans start with the chunks that arrive after
@@ -144,7 +144,7 @@ class Table:
         return state | with_prefix("episodes", self._n_step.episodes.state()) if self._n_step else state
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Continues the draws of the table whose state this is; the ring must hold its records in the same slots.
+        """Continues the draws of the table whose state this is; the ring must contain its records in the same slots.
 
         KeyError or ValueError when that table had other settings.
         """

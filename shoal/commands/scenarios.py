@@ -14,14 +14,14 @@ from common.spec import Box, Part
 from common.worlds import ScenarioRow, world_spec
 from common.worlds import scenarios as scenario_rows
 
-_FOREIGN = "Any PettingZoo ParallelEnv: pettingzoo:package.module, as in pettingzoo:mpe2.simple_spread_v3"
+_FOREIGN_WORLDS = "Any PettingZoo ParallelEnv: pettingzoo:package.module, as in pettingzoo:mpe2.simple_spread_v3"
 
 
 @click.command()
 @click.argument("name", default="")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def scenarios(name: str, as_json: bool) -> None:
-    """List the worlds, or show one: agents, observation and action sizes, sides, reward, options.
+    """List the scenarios, or show one: agents, observation and action sizes, sides, reward, options.
 
     \b
     Examples:
@@ -30,31 +30,31 @@ def scenarios(name: str, as_json: bool) -> None:
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     table = [_row(name)] if name else list(scenario_rows())
     if as_json:
-        command.result(msgspec.json.encode([_described(row) for row in table]))
+        command.result(msgspec.json.encode([_as_json(row) for row in table]))
     elif name:
-        _show(table[0])
+        _print_details(table[0])
     else:
-        _show_all(table)
+        _print_list(table)
 
 
 def _row(name: str) -> ScenarioRow:
     table = {row.name: row for row in scenario_rows()}
     if name not in table:
         close = get_close_matches(name, table, n=3)
-        meant = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(table)}."
-        raise ConfigError(f"there is no scenario {name!r}; {meant}")
+        hint = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(table)}."
+        raise ConfigError(f"there is no scenario {name!r}; {hint}")
     return table[name]
 
 
-def _show_all(table: list[ScenarioRow]) -> None:
+def _print_list(table: list[ScenarioRow]) -> None:
     width = max(len(row.name) for row in table)
     command.result(f"{'scenario':<{width}}  agents  sides  what it is")
     for row in table:
         command.result(f"{row.name:<{width}}  {len(row.agents):>6}  {len(row.teams):>5}  {row.doc}")
-    command.result(f"\n{_FOREIGN}\nDetails of one: shoal scenarios NAME")
+    command.result(f"\n{_FOREIGN_WORLDS}\nDetails of one: shoal scenarios NAME")
 
 
-def _show(row: ScenarioRow) -> None:
+def _print_details(row: ScenarioRow) -> None:
     command.result(f"{row.name}: {row.doc}")
     for agent in world_spec(row.name).agents:
         parts = ", ".join(_part_text(part) for part in agent.parts)
@@ -67,5 +67,5 @@ def _part_text(part: Part) -> str:
     return f"Box({part.size})" if isinstance(part, Box) else f"Categorical({part.n})"
 
 
-def _described(row: ScenarioRow) -> dict[str, Any]:
+def _as_json(row: ScenarioRow) -> dict[str, Any]:
     return {**msgspec.to_builtins(row), "agents": msgspec.to_builtins(world_spec(row.name).agents)}

@@ -19,7 +19,7 @@ from common.wire.client import Client
 from common.wire.keys import KeysOption, load_keys
 from common.wire.messages import Status, StatusRequest
 from deploy.local.launcher import replay_url
-from deploy.local.live_display import learner_doing, rows
+from deploy.local.live_display import learner_activity, status_rows
 
 
 class StatusConfig(msgspec.Struct, frozen=True):
@@ -34,11 +34,11 @@ class StatusConfig(msgspec.Struct, frozen=True):
 @click.argument("run", type=click.Path(path_type=Path), required=False)
 @command.options(StatusConfig)
 def status(run: Path | None, **values: Any) -> None:
-    """Show how a run is doing, as its replay server sees it: rates, ratio, lag, who waits for whom.
+    """Show the rates, replay ratio, policy lag and waits of a training run.
 
-    --replay names the replay server, or RUN does: the directory of a run that `shoal train` trains on this machine or
-    that a Slurm job of deploy/slurm trains.
-    Exit code 3 when no replay server answers.
+    The figures come from the run's replay server: the server at --replay, or that of the directory RUN, which
+    `shoal train` on this machine or a Slurm job of deploy/slurm is training. Exits with code 3 if the server does not
+    answer.
     """
     config = command.build(StatusConfig, values)
     context = zmq.Context()
@@ -62,13 +62,13 @@ def _print_status(answer: Status) -> None:
     table = Table.grid(padding=(0, 2))
     run = answer.run
     table.add_row("run", f"{run.id} of {run.spec.scenario}" if run else "none yet")
-    for name, value in rows(answer):
+    for name, value in status_rows(answer):
         table.add_row(name, value)
     learner = answer.learner
     if learner is not None:
-        heard = f"heard {answer.learner_seconds_since_seen:.0f} s ago"
-        doing = learner_doing(learner, answer.learner_seconds_since_seen)
-        table.add_row("learner", f"Shoal {learner.software}, {heard}, {doing}")
+        last_seen = f"seen {answer.learner_seconds_since_seen:.0f} s ago"
+        activity = learner_activity(learner, answer.learner_seconds_since_seen)
+        table.add_row("learner", f"Shoal {learner.software}, {last_seen}, {activity}")
     table.add_row("replay server", f"Shoal {answer.software}, up for {format_duration(answer.uptime_s)}")
     for actor in answer.actors:
         state = actor.doing or (f"waiting for {actor.waiting_for}" if actor.waiting_for else "collecting")

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.process.resources import private_bytes
-from shoal.commands.bench.load_generator import fill, make_run, record
+from shoal.commands.bench.data_plane.load_generator import fill, make_run, record
+from shoal.commands.bench.data_plane.sampling_load import SamplingClient
 from shoal.commands.bench.processes import Processes, ReplayServer
-from shoal.commands.bench.sampling_load import SamplingClient
 
 BATCHES, WARM_UP = 2_000, 200
 WITHOUT = "import replay_server.cli as c; c.retain_freed_memory = lambda: False; c.main()"

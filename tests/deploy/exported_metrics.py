@@ -45,7 +45,7 @@ def replay_registry() -> CollectorRegistry:
     from tests.replay_server.runs import make_run
 
     replay = Replay(ReplayConfig(durability="ram"), now=0.0)
-    replay.define(make_run())
+    replay.set_run(make_run())
     replay.recent.returns.add(1, -2.0, (-0.5, -1.5))
     registry = make_registry()
     Timings(registry)

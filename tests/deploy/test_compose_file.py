@@ -22,7 +22,7 @@ import yaml
 from actor_node.config import ActorConfig
 from learner_node.config import LearnerConfig
 from replay_server.config import ReplayConfig
-from replay_server.server import DRAIN_S
+from replay_server.server import DRAIN_TIMEOUT_S
 from tests.system.engine import find_compose
 
 ROOT = Path(__file__).parents[2]
@@ -93,7 +93,7 @@ def test_each_role_may_take_longer_to_end_than_it_does() -> None:
     services = config()["services"]
     grace = {name: _seconds(service.get("stop_grace_period", "10s")) for name, service in services.items()}
     assert grace["actor"] >= ActorConfig().drain + 2 + 5
-    assert grace["replay"] >= DRAIN_S + 5
+    assert grace["replay"] >= DRAIN_TIMEOUT_S + 5
     assert grace["learner"] >= 30
     # Dependents are ended first, so that what they send at last still arrives.
     assert set(services["actor"]["depends_on"]) == set(services["learner"]["depends_on"]) == {"replay"}

@@ -14,15 +14,15 @@ import pytest
 
 from actor_node.cli import actor
 from actor_node.config import ActorConfig
-from common.open_run import RunOptions
 from common.process import command
+from common.run.open_run import RunOptions
 from common.run.run import make_run_spec
 from common.wire.sockets import require_local
 from learner_node.cli import learner
 from learner_node.config import LearnerConfig
 from replay_server.cli import replay
 from replay_server.config import ReplayConfig
-from replay_server.server import DRAIN_S
+from replay_server.server import DRAIN_TIMEOUT_S
 from tests.deploy.manifests import OVERLAYS, ROOT, Object, Workload, objects, of_kind, workloads
 
 COMMANDS: dict[str, tuple[click.Command, type[msgspec.Struct]]] = {
@@ -149,7 +149,7 @@ def test_it_finds_its_keys_where_they_are_mounted(started: Started) -> None:
 def test_there_is_time_to_end_cleanly(started: Started) -> None:
     needs_s = {
         ActorConfig: lambda config: config.drain + 2.0,
-        ReplayConfig: lambda _: DRAIN_S,
+        ReplayConfig: lambda _: DRAIN_TIMEOUT_S,
         LearnerConfig: lambda _: 60.0,
     }
     grace_s = started.pod.pod["terminationGracePeriodSeconds"]

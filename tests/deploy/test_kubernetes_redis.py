@@ -72,7 +72,7 @@ def opened(url: str, replay: Replay, password_file: str = "", *, fresh: bool = F
         Stop(),
         Health(),
         on_chunk=None,
-        explain=lambda reason: None,
+        set_reason=lambda reason: None,
     )
 
 

@@ -19,7 +19,7 @@ import pytest
 from common.run.directory import RunDirectory
 from common.wire.keys import load_keys
 from deploy.local.launcher import replay_url
-from replay_server.server import DRAIN_S
+from replay_server.server import DRAIN_TIMEOUT_S
 from shoal.commands.keys import make_keys
 from tests.conftest import wait_until
 from tests.system.conftest import alive, status_at
@@ -175,7 +175,7 @@ def test_slurm_gives_more_time_than_a_clean_end_takes() -> None:
     text = SCRIPT.read_text()
     (margin_s,) = re.findall(r"^#SBATCH --signal=B:USR1@(\d+)$", text, flags=re.MULTILINE)
     # Actors and learner end together, then the replay server, then Redis.
-    assert int(margin_s) >= 4 * (DRAIN_S + 10.0)
+    assert int(margin_s) >= 4 * (DRAIN_TIMEOUT_S + 10.0)
     assert re.search(r"^#SBATCH --requeue$", text, flags=re.MULTILINE)
     assert text.rindex("#SBATCH") < text.index("\nset -u"), "Slurm reads no options after the first command"
 
@@ -184,9 +184,9 @@ def test_slurm_gives_more_time_than_a_clean_end_takes() -> None:
     ("variables", "message"),
     [
         ({"SHOAL_DIR": ""}, "SHOAL_DIR is not set; export SHOAL_DIR=DIRECTORY"),
-        ({"SLURM_JOB_ID": ""}, "start it with sbatch"),
-        ({"SLURM_JOB_NUM_NODES": "3"}, "export SHOAL_INSECURE=true if it is one"),
-        ({"SHOAL_KEYS": "/nowhere"}, "SHOAL_KEYS=/nowhere holds no keys; shoal keys /nowhere makes them"),
+        ({"SLURM_JOB_ID": ""}, "not a Slurm job; start this script with sbatch"),
+        ({"SLURM_JOB_NUM_NODES": "3"}, "on a network without strangers, export SHOAL_INSECURE=true instead"),
+        ({"SHOAL_KEYS": "/nowhere"}, "SHOAL_KEYS=/nowhere contains no keys; create them with: shoal keys /nowhere"),
     ],
 )
 def test_what_is_missing_is_named(cluster: Cluster, variables: dict[str, str], message: str) -> None:

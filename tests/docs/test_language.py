@@ -27,12 +27,12 @@ from shoal.commands.reference.source import Source
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("shoal", "common", "actor_node", "learner_node", "replay_server", "deploy")
 LEFT: dict[str, dict[str, int]] = {
-    "shoal": {"names": 11, "phrases": 13, "docstrings": 0},
+    "shoal": {"names": 0, "phrases": 0, "docstrings": 0},
     "common": {"names": 2, "phrases": 0, "docstrings": 0},
     "actor_node": {"names": 0, "phrases": 0, "docstrings": 0},
-    "learner_node": {"names": 74, "phrases": 1, "docstrings": 1},
+    "learner_node": {"names": 0, "phrases": 0, "docstrings": 0},
     "replay_server": {"names": 0, "phrases": 0, "docstrings": 0},
-    "deploy": {"names": 4, "phrases": 1, "docstrings": 0},
+    "deploy": {"names": 0, "phrases": 0, "docstrings": 0},
     "options": {"shoal": 0, "replay": 0, "learner": 0, "actor": 0},
 }
 """What is left of each check in each package, and of unclear options in each command."""
@@ -108,7 +108,7 @@ RETIRED_PHRASES = {
     "is begun": r"\b(?:is|was|were) begun\b",
 }
 """Phrases of docstrings, comments, help texts and messages that language has better words for."""
-TEXTS_THAT_STAY: tuple[str, ...] = ()
+TEXTS_THAT_STAY: tuple[str, ...] = ("not told",)  # a verdict in paper.json
 """Texts with a retired phrase that may not change, such as keys of files; a text is left out if it equals one."""
 
 OPTIONS_WITHOUT_UNIT = r"(seed|port|baseline|base-seed)$"

@@ -48,8 +48,8 @@ def shorter(script: str, directory: Path, times: dict[str, str]) -> Path:
 def test_a_team_is_played(run: Path, tmp_path: Path) -> None:
     out = start(EXAMPLES / "play_a_team.py", str(run), cwd=tmp_path).splitlines()
     assert out[0] == "Team(simple_spread: agent_0, agent_1, agent_2; 300 updates)"
-    assert re.fullmatch(r"256 episodes at once, return over agents: -\d+\.\d+", out[1])
-    assert re.fullmatch(r"one episode of mpe2, return over agents: -\d+\.\d+", out[2])
+    assert re.fullmatch(r"256 episodes at once, return summed over agents: -\d+\.\d+", out[1])
+    assert re.fullmatch(r"one episode of mpe2, return summed over agents: -\d+\.\d+", out[2])
 
 
 @pytest.mark.system

@@ -63,7 +63,7 @@ def test_what_it_would_play_wrong_it_does_not_play(tmp_path: Path, settings: dic
     run = Run("a1b2c3d4", make_run_spec({"scenario": "simple_spread", **settings}), world_spec("simple_spread"))
     flat = np.zeros(numbers_of(run), np.float32)
     save_policy(tmp_path / "policy.safetensors", PolicyFile(run, 1, 1, flat))
-    with pytest.raises(ValueError, match="each for itself, by the head box"):
+    with pytest.raises(ValueError, match="this example needs the head box"):
         example().load_team(tmp_path / "policy.safetensors")
 
 

@@ -141,7 +141,7 @@ class _Served:
             spec = msgspec.structs.replace(message.run.spec, replay=replay)
             message = msgspec.structs.replace(message, run=msgspec.structs.replace(message.run, spec=spec))
         self._now += 0.01
-        replies = [*self._replay.handle(b"x", message, payload or None, self._now), *self._replay.tick(self._now)]
+        replies = [*self._replay.handle(b"x", message, payload or None, self._now), *self._replay.advance(self._now)]
         for _, answer, frame in replies:
             decode_to_peer(encode(answer, frame))
         self._turns += 1

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from common.run.run import RunSpec, make_run_spec
-from learner_node.clocks import RunClock
+from learner_node.clocks import BudgetClock
 from learner_node.run_checks.warm_up import InsertRate, beyond_budget, ended_too_early, forecast
 
 
-def charged(clock: RunClock, now: float, *, env_steps: int = 0, trained: bool = False, absent: str = "") -> float:
+def charged(clock: BudgetClock, now: float, *, env_steps: int = 0, trained: bool = False, absent: str = "") -> float:
     return clock.charge(now, env_steps=env_steps, trained=trained, absent=absent)
 
 
 def test_time_counts_from_the_first_transition_on_whoever_is_waited_for() -> None:
-    clock = RunClock(0, 100.0)
+    clock = BudgetClock(0, 100.0)
     assert charged(clock, 130.0) == 0.0, "nothing has come yet"
     assert charged(clock, 130.1, env_steps=256) == pytest.approx(0.1)
     assert charged(clock, 140.1, env_steps=256) == pytest.approx(10.0), "slow actors, no batch"
@@ -22,26 +22,26 @@ def test_time_counts_from_the_first_transition_on_whoever_is_waited_for() -> Non
 
 
 def test_a_resumed_run_is_charged_again_once_transitions_or_batches_come() -> None:
-    waiting = RunClock(5_000, 0.0)
+    waiting = BudgetClock(5_000, 0.0)
     assert charged(waiting, 9.0, env_steps=5_000) == 0.0, "these were known before"
     assert charged(waiting, 10.0, env_steps=5_001) == 1.0
-    training = RunClock(5_000, 0.0)
+    training = BudgetClock(5_000, 0.0)
     assert charged(training, 9.0, env_steps=5_000, trained=True) == 9.0
 
 
 def test_waiting_for_a_peer_that_is_gone_is_not_charged_and_named() -> None:
-    clock = RunClock(0, 0.0)
+    clock = BudgetClock(0, 0.0)
     gone = "actors: none is connected"
     charged(clock, 1.0, env_steps=1, absent=gone)
     assert clock.paused == gone
     assert charged(clock, 61.0, env_steps=1, absent=gone) == 0.0
     assert charged(clock, 62.0, env_steps=1, trained=True, absent=gone) == 1.0, "batches still come"
     assert clock.paused == ""
-    assert RunClock(0, 0.0).paused == ""
+    assert BudgetClock(0, 0.0).paused == ""
 
 
 def test_a_peer_that_never_came_does_not_pause_what_has_not_begun() -> None:
-    clock = RunClock(0, 0.0)
+    clock = BudgetClock(0, 0.0)
     assert charged(clock, 10.0, absent="the replay server at tcp://replay:5555") == 0.0
     assert clock.paused == ""
 

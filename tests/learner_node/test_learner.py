@@ -21,7 +21,7 @@ from common.run.directory import RunDirectory
 from common.run.run import Run
 from common.wire.messages import LearnerReport
 from common.wire.weights import Weights, unpack_weights
-from learner_node import batches, broadcast, learner
+from learner_node import broadcast, learner, replay_client
 from learner_node.config import LearnerConfig
 from learner_node.devices import Device
 from learner_node.learner import Learner
@@ -35,10 +35,10 @@ CPU = Device(torch.device("cpu"))
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shortens every period, so that seconds of a run pass in a tenth."""
-    for module, names in ((learner, ("REPORT_PERIOD_S", "LOG_PERIOD_S")), (broadcast, ("SHORTEST_PERIOD_S",))):
+    for module, names in ((learner, ("REPORT_PERIOD_S", "LOG_PERIOD_S")), (broadcast, ("MIN_PERIOD_S",))):
         for name in names:
             monkeypatch.setattr(module, name, getattr(module, name) / 10)
-    monkeypatch.setattr(broadcast, "LEAVE_PERIOD_S", 0.05)
+    monkeypatch.setattr(broadcast, "STORE_PERIOD_S", 0.05)
 
 
 class Training:
@@ -195,7 +195,7 @@ def test_weights_that_are_not_finite_are_never_published(start: Start) -> None:
     with FakeReplay(run) as replay:
         training = start(run, replay)
         until(lambda: training.learner.counters.updates > 20, "updates")
-        training.learner._training.algorithm.policies.shared.fill_(torch.nan)
+        training.learner._trainer.algorithm.policies.shared.fill_(torch.nan)
         training.join()
     assert training.error is not None
     assert "lower algorithm.critic_learning_rate" in str(training.error)
@@ -211,7 +211,7 @@ def test_without_a_replay_server_it_gives_up_when_told_to(start: Start) -> None:
 
 
 def test_it_outlives_a_restart_of_the_replay(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "POLL_MS", 20)
+    monkeypatch.setattr(replay_client, "POLL_MS", 20)
     run = small_run(budget={"seconds": 1_000.0})
     first = FakeReplay(run)
     training = start(run, first)
@@ -228,7 +228,7 @@ def test_it_outlives_a_restart_of_the_replay(start: Start, monkeypatch: pytest.M
 def test_the_time_ends_during_the_warm_up_too_and_that_is_said(start: Start, tmp_path: Path) -> None:
     run = small_run(budget={"seconds": 0.5}, replay={"min_size": 400, "batch": 16, "capacity": 1_000})
     with FakeReplay(run, inserts=0, size=40) as replay:
-        replay.holding = "actors: 40 of 400 transitions to start with"
+        replay.holding = "actors: 40 of 400 transitions of the warm-up"
         training = start(run, replay)
         until(lambda: replay.weights, "a copy of the first weights")
         assert training.learner.counters.trained_s == 0.0, "no transition has come"

@@ -9,12 +9,12 @@ import torch
 
 from common.errors import PeerError
 from learner_node import replay_session as source
-from learner_node.batches import BatchStream
+from learner_node.replay_client import ShardedReplayClient
 
 from .fake_replay import FakeReplay, small_run, until
-from .test_batches import call_until, drain, take
+from .test_replay_client import call_until, drain, take
 
-Connect = Callable[..., BatchStream]
+Connect = Callable[..., ShardedReplayClient]
 
 
 @pytest.fixture
@@ -26,29 +26,29 @@ def prioritised() -> Iterator[FakeReplay]:
 
 @pytest.fixture
 def connect(prioritised: FakeReplay) -> Iterator[Connect]:
-    """Makes streams from servers, closed with the test."""
-    streams: list[BatchStream] = []
+    """Makes clients from servers, closed with the test."""
+    clients: list[ShardedReplayClient] = []
 
-    def make(*servers: FakeReplay) -> BatchStream:
+    def make(*servers: FakeReplay) -> ShardedReplayClient:
         endpoints = tuple(server.endpoint for server in servers)
-        streams.append(BatchStream(prioritised.run, "learner", endpoints, 4, pin=False))
-        return streams[-1]
+        clients.append(ShardedReplayClient(prioritised.run, "learner", endpoints, 4, pin=False))
+        return clients[-1]
 
     yield make
-    for stream in streams:
-        stream.close()
+    for client in clients:
+        client.close()
 
 
 def test_errors_go_back_with_the_places_of_their_records(prioritised: FakeReplay, connect: Connect) -> None:
-    stream = connect(prioritised)
-    batch = take(stream)
+    client = connect(prioritised)
+    batch = take(client)
     assert batch.probabilities is not None
     assert batch.sample_info is not None
-    assert batch.words.shape[0] == 16
+    assert batch.records.shape[0] == 16
     assert batch.probabilities.dtype == torch.float32
     assert batch.probabilities.tolist() == [slot / 256 for slot in batch.sample_info["slot"]]
     errors = torch.linspace(0.0, 3.0, 16, requires_grad=True)
-    stream.update_priorities(batch, errors)
+    client.update_priorities(batch, errors)
     until(lambda: prioritised.told, "the errors")
     told = prioritised.told[0]
     assert told["value"].tolist() == errors.tolist()
@@ -56,8 +56,8 @@ def test_errors_go_back_with_the_places_of_their_records(prioritised: FakeReplay
 
 
 def test_errors_may_change_once_they_are_handed_over(prioritised: FakeReplay, connect: Connect) -> None:
-    stream, errors = connect(prioritised), torch.ones(16)
-    stream.update_priorities(take(stream), errors)
+    client, errors = connect(prioritised), torch.ones(16)
+    client.update_priorities(take(client), errors)
     errors.fill_(9.0)
     until(lambda: prioritised.told, "the errors")
     assert set(prioritised.told[0]["value"].tolist()) == {1.0}
@@ -66,9 +66,9 @@ def test_errors_may_change_once_they_are_handed_over(prioritised: FakeReplay, co
 def test_errors_go_to_the_server_their_records_came_from(prioritised: FakeReplay, connect: Connect) -> None:
     with FakeReplay(prioritised.run) as other:
         other.generation = 8
-        stream = connect(prioritised, other)
+        client = connect(prioritised, other)
         for _ in range(20):
-            stream.update_priorities(take(stream), torch.zeros(16))
+            client.update_priorities(take(client), torch.zeros(16))
         until(lambda: len(prioritised.told) + len(other.told) == 20, "all errors")
         assert prioritised.told
         assert other.told
@@ -81,11 +81,11 @@ def test_errors_for_a_server_that_is_gone_are_dropped(
     prioritised: FakeReplay, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(source, "SILENCE_S", 0.5)
-    stream = connect(prioritised)
-    batch = take(stream)
+    client = connect(prioritised)
+    batch = take(client)
     prioritised.close()
-    call_until(stream, lambda: not stream.opened, "the loss")
-    stream.update_priorities(batch, torch.zeros(16))
+    call_until(client, lambda: not client.opened, "the loss")
+    client.update_priorities(batch, torch.zeros(16))
 
 
 @pytest.mark.parametrize("spare", [b"", bytes(24 * 16)], ids=["none", "too many"])
@@ -100,6 +100,6 @@ def test_a_batch_with_other_places_than_its_own_ends_the_learner(
 
 def test_without_priorities_batches_carry_no_probabilities() -> None:
     with FakeReplay(small_run()) as replay:
-        stream = BatchStream(replay.run, "learner", (replay.endpoint,), 4, pin=False)
-        assert take(stream).probabilities is None
-        stream.close()
+        client = ShardedReplayClient(replay.run, "learner", (replay.endpoint,), 4, pin=False)
+        assert take(client).probabilities is None
+        client.close()

@@ -14,7 +14,7 @@ from torch import Tensor
 from common.run.run import Run, make_run_spec
 from learner_node.devices import Device
 from learner_node.replay_session import SampledBatch
-from learner_node.trainer import Training
+from learner_node.trainer import Trainer
 
 from .teams import TEAMS, random_records
 
@@ -74,7 +74,7 @@ def _tensors(value: object) -> list[Tensor]:
     return [tensor for part in parts for tensor in _tensors(part)]
 
 
-def state_of(training: Training) -> list[Tensor]:
+def state_of(training: Trainer) -> list[Tensor]:
     algorithm = training.algorithm
     return [
         tensor
@@ -95,7 +95,7 @@ def state_of(training: Training) -> list[Tensor]:
 def test_a_captured_update_trains_as_one_done_as_written(team: str, algorithm: dict[str, object]) -> None:
     run, made = run_of(team, **algorithm), {}
     device = Graphs(lambda: state_of(made["gpu"]))
-    made["gpu"], made["cpu"] = Training(run, device), Training(run, CPU)
+    made["gpu"], made["cpu"] = Trainer(run, device), Trainer(run, CPU)
     for updates in range(20):
         progress = updates / 20
         for training in made.values():
@@ -109,8 +109,8 @@ def test_a_captured_update_trains_as_one_done_as_written(team: str, algorithm: d
 
 def test_an_update_that_cannot_be_captured_goes_on_as_written(caplog: pytest.LogCaptureFixture) -> None:
     run, made = run_of(name="maddpg"), {}
-    made["gpu"] = Training(run, Graphs(lambda: state_of(made["gpu"]), fails=True))
-    made["cpu"] = Training(run, CPU)
+    made["gpu"] = Trainer(run, Graphs(lambda: state_of(made["gpu"]), fails=True))
+    made["cpu"] = Trainer(run, CPU)
     for updates in range(8):
         for training in made.values():
             training.update(records_of(run, updates), updates, 0.0, float(updates))
@@ -121,7 +121,7 @@ def test_an_update_that_cannot_be_captured_goes_on_as_written(caplog: pytest.Log
 
 def test_learning_rates_fall_over_the_run() -> None:
     run = run_of(policy_learning_rate=0.1, critic_learning_rate=0.2, final_learning_rate_share=0.5)
-    training = Training(run, CPU)
+    training = Trainer(run, CPU)
     for progress, share in ((0.0, 1.0), (0.5, 0.75), (1.0, 0.5)):
         training.update(records_of(run, 0), 0, progress, 0.0)
         assert float(training.algorithm.policies.adam.learning_rate) == pytest.approx(0.1 * share)
@@ -130,7 +130,7 @@ def test_learning_rates_fall_over_the_run() -> None:
 
 def test_policies_move_in_their_turn_and_figures_are_of_such_an_update() -> None:
     run = run_of(name="matd3", policy_every=3)
-    training = Training(run, CPU)
+    training = Trainer(run, CPU)
     moved = []
     for updates in range(9):
         before = training.algorithm.policies.shared.clone()
@@ -145,11 +145,11 @@ def test_rarely_sampled_rows_count_for_more() -> None:
     run = run_of()
     twice = torch.ones(16)
     twice[:8] = 2.0
-    weighted, uniform = Training(run, CPU), Training(run, CPU)
+    weighted, uniform = Trainer(run, CPU), Trainer(run, CPU)
     weighted.update(records_of(run, 0, twice), 0, 1.0, 0.0)
     assert torch.equal(weighted._buffer.importance, torch.tensor([0.5] * 8 + [1.0] * 8))
     uniform.update(records_of(run, 0, torch.full((16,), 3.0)), 0, 1.0, 0.0)
-    plain = Training(run, CPU)
+    plain = Trainer(run, CPU)
     plain.update(records_of(run, 0), 0, 1.0, 0.0)
     assert torch.equal(uniform.algorithm.critics.shared, plain.algorithm.critics.shared)
     assert not torch.equal(weighted.algorithm.critics.shared, plain.algorithm.critics.shared)
@@ -157,7 +157,7 @@ def test_rarely_sampled_rows_count_for_more() -> None:
 
 def test_team_spirit_rises_over_the_run() -> None:
     run = run_of(team_spirit=0.0, final_team_spirit=1.0)
-    training = Training(run, CPU)
+    training = Trainer(run, CPU)
     training.update(records_of(run, 0), 0, 0.5, 0.0)
     matrix = training.algorithm.mixer._matrix
     torch.testing.assert_close(matrix, 0.5 * torch.eye(3) + 0.5 / 3)
@@ -166,7 +166,7 @@ def test_team_spirit_rises_over_the_run() -> None:
 def test_a_run_of_players_is_trained_with_their_weights() -> None:
     """A side that learns as one has one policy, whose weights are what actors expect of it."""
     run = run_of("tag", name="adversary=joint,agent=iddpg")
-    training = Training(run, CPU)
+    training = Trainer(run, CPU)
     training.update(records_of(run, 0), 0, 0.0, 0.0)
     assert [player.name for player in run.players.agents] == ["adversary-team", "agent_0"]
     assert msgspec.to_builtins(run.spec)["algorithm"]["name"] == "adversary=joint,agent=iddpg"

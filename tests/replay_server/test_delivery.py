@@ -137,7 +137,7 @@ class Delivery(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.0, 0.5, 20.0]))
     def turn(self, seconds: float) -> None:
         self.now += seconds
-        self.hear(self.replay.tick(self.now))
+        self.hear(self.replay.advance(self.now))
 
     @rule(how_many=st.integers(1, 20))
     def commit(self, how_many: int) -> None:
@@ -146,7 +146,7 @@ class Delivery(RuleBasedStateMachine):
             transaction = self.log.prepare(writes)
             self.log.execute(transaction)
             self.log.execute(transaction)
-        self.replay.journal.committed(min(self.log.index.head - 1, self._confirmed() + how_many))
+        self.replay.journal.mark_durable(min(self.log.index.head - 1, self._confirmed() + how_many))
 
     @rule(name=ACTORS, lost=st.booleans())
     def read_answers(self, name: str, lost: bool) -> None:

@@ -57,7 +57,7 @@ def test_counters_begin_with_the_server_while_the_runs_clock_goes_on(room: Watch
     """A crash loses what was not acknowledged: the run's own counters may step back, which no counter of ours does."""
     room.fill("a", "actor", 3)
     room.say("L", SampleRequest(1, 8))
-    room.tick("L")
+    room.advance("L")
     assert (room.metric("ingested_transitions_total"), room.metric("sampled_transitions_total")) == (30.0, 8.0)
     assert room.replay.table is not None
     room.replay.table.limiter.catch_up(1_000, 5_000, 30)
@@ -96,13 +96,13 @@ def test_peers_count_while_they_hold_their_lease(room: Watched) -> None:
 def test_a_side_stands_still_until_it_gets_further(room: Watched) -> None:
     room.hello("a", "actor")
     room.say("L", SampleRequest(1, 8))
-    room.tick("L")
-    room.tick("L", 7.0)
+    room.advance("L")
+    room.advance("L", 7.0)
     assert room.metric("standstill_seconds", side="learner", cause="warm_up") == 7.0
     assert room.metric("blocked_seconds_total", side="learner", cause="warm_up") == 7.0
     assert room.metric("standstill_seconds", side="learner", cause="actors") == 0.0
     room.fill("a", "actor", 3)
-    room.tick("L")
+    room.advance("L")
     assert room.metric("standstill_seconds", side="learner", cause="warm_up") == 0.0
     assert room.metric("blocked_seconds_total", side="learner", cause="warm_up") == 7.0
 
@@ -113,8 +113,8 @@ def test_actors_stand_still_while_the_learner_takes_nothing(room: Watched) -> No
     while room.replay.actors_wait.reason.cause != "learner":
         seq += 1
         room.send("a", "actor", seq)
-        room.tick("a")
-    room.tick("a", 5.0)
+        room.advance("a")
+    room.advance("a", 5.0)
     assert room.metric("standstill_seconds", side="actors", cause="learner") == 5.0
     others = [cause for cause in CAUSES["actors"] if cause != "learner"]
     assert {room.metric("standstill_seconds", side="actors", cause=cause) for cause in others} == {0.0}
@@ -134,7 +134,7 @@ def test_returns_are_told_once_there_are_any(room: Watched) -> None:
 
 def test_lag_is_counted_chunk_by_chunk(room: Watched) -> None:
     for newest, used in [(1, 1), (4, 3), (300, 299), (300, 0)]:
-        room.replay.recent.lag.published(newest)
+        room.replay.recent.lag.note_published(newest)
         room.replay.recent.lag.add(used)
     below = {bound: room.metric("policy_lag_versions_bucket", le=bound) for bound in ("0.0", "1.0", "200.0", "+Inf")}
     assert below == {"0.0": 1.0, "1.0": 3.0, "200.0": 3.0, "+Inf": 4.0}
@@ -160,7 +160,7 @@ def test_rejections_are_told_by_reason(room: Watched) -> None:
 
 def test_what_the_start_found_is_told() -> None:
     registry = make_registry()
-    Timings(registry).recovery(RecoveryResult(500, 7, damaged=2, missing=1, payload_bytes=9_000, seconds=1.5))
+    Timings(registry).set_recovery(RecoveryResult(500, 7, damaged=2, missing=1, payload_bytes=9_000, seconds=1.5))
     found = {name: registry.get_sample_value(f"shoal_replay_{name}") for name in ("recovery_seconds",)}
     assert found == {"recovery_seconds": 1.5}
     assert registry.get_sample_value("shoal_replay_recovered_transitions") == 500.0

@@ -81,7 +81,7 @@ def test_it_answers_only_those_that_have_a_key(tmp_path: Path, context: zmq.Cont
     make_keys(tmp_path / "keys", [])
     keys = load_keys(str(tmp_path / "keys" / "replay"))
     waiting = NotReadyServer(Replay(ReplayConfig(durability="ram"), 0.0), "tcp://127.0.0.1:0", keys)
-    waiting.explain("waiting for Redis")
+    waiting.set_reason("waiting for Redis")
     stranger = Client(context, waiting.endpoint)
     actor = Client(context, waiting.endpoint, keys=load_keys(str(tmp_path / "keys" / "actor")))
     try:

@@ -36,7 +36,7 @@ from replay_server.config import ReplayConfig
 from replay_server.durability.chunk_log import LoggedChunk, StoreSamples, StoreWeights
 from replay_server.replay import Replay
 from replay_server.sessions.learners import MAX_REQUESTS
-from replay_server.sessions.session import LEASE_S, WINDOW_CHUNKS
+from replay_server.sessions.session import LEASE_S, MAX_WINDOW_CHUNKS
 from tests.replay_server.runs import make_chunk, make_report, make_run, make_weights, numbers
 
 
@@ -52,10 +52,10 @@ class Room:
         """Has a peer say something and returns what it hears at once."""
         return self._heard(peer, self.replay.handle(peer.encode(), message, payload, self.now))
 
-    def tick(self, peer: str, seconds: float = 0.0) -> list[ToPeer]:
+    def advance(self, peer: str, seconds: float = 0.0) -> list[ToPeer]:
         """Lets time pass, turns once, and returns what a peer hears."""
         self.now += seconds
-        return self._heard(peer, self.replay.tick(self.now))
+        return self._heard(peer, self.replay.advance(self.now))
 
     def open(self, peer: str = "L", run: Run | None = None) -> ToPeer:
         return self.say(peer, Open(f"learner-{peer}", run or self.run))[0]
@@ -71,7 +71,7 @@ class Room:
         self.hello(peer, actor)
         for seq in range(1, chunks + 1):
             assert self.send(peer, actor, seq, count) == []
-            self.tick(peer)
+            self.advance(peer)
 
     def status(self) -> Status:
         status = self.say("S", StatusRequest())[0]
@@ -118,7 +118,7 @@ def test_a_server_that_forgot_takes_the_actors_word(room: Room) -> None:
     assert room.send("A", "a", 8, incarnation=5) == [Unknown()]
     assert room.hello("A", "a", incarnation=5, acked=7) == Welcome(room.run, 5, 7, 8)
     assert room.send("A", "a", 8, incarnation=5) == []
-    assert room.tick("A")[0].stored == 8  # type: ignore[union-attr]
+    assert room.advance("A")[0].stored == 8  # type: ignore[union-attr]
 
 
 def test_an_older_incarnation_is_fenced(room: Room) -> None:
@@ -129,7 +129,7 @@ def test_an_older_incarnation_is_fenced(room: Room) -> None:
 def test_a_reconnected_actor_is_known_under_its_new_routing_id(room: Room) -> None:
     room.fill("A", "a", 1)
     assert room.send("B", "a", 2) == []
-    assert isinstance(room.tick("B")[0], Ack)
+    assert isinstance(room.advance("B")[0], Ack)
 
 
 def test_one_that_said_goodbye_must_introduce_itself_and_goes_on(room: Room) -> None:
@@ -155,7 +155,7 @@ def test_an_actor_of_another_world_hears_of_this_run_and_brings_nothing(room: Ro
 def test_a_duplicate_is_acknowledged_again_and_not_stored(room: Room) -> None:
     room.fill("A", "a", 2)
     assert room.send("A", "a", 1) == []
-    assert [ack.stored for ack in room.tick("A") if isinstance(ack, Ack)] == [2]
+    assert [ack.stored for ack in room.advance("A") if isinstance(ack, Ack)] == [2]
     assert (room.status().inserts, room.status().duplicate_chunks) == (20, 1)
 
 
@@ -194,8 +194,8 @@ def test_acknowledgements_of_a_turn_are_one(room: Room) -> None:
     room.fill("A", "a", 1)
     room.send("A", "a", 2)
     room.send("A", "a", 3)
-    assert [ack.stored for ack in room.tick("A")] == [3]  # type: ignore[union-attr]
-    assert room.tick("A") == []
+    assert [ack.stored for ack in room.advance("A")] == [3]  # type: ignore[union-attr]
+    assert room.advance("A") == []
 
 
 # ---- durability ---------------------------------------------------------------------------------------------------
@@ -206,18 +206,18 @@ def test_with_a_log_only_what_it_holds_is_acknowledged() -> None:
     room.open()
     room.hello("A", "a")
     room.send("A", "a", 1)
-    room.tick("A")
+    room.advance("A")
     room.send("A", "a", 2)
     stored = [write.number for write in room.replay.journal.take_writes() if isinstance(write, LoggedChunk)]
     assert stored == [0, 1]
     assert room.status().unacknowledged_chunks == 2
-    room.replay.journal.committed(0)
-    assert [ack.stored for ack in room.tick("A")] == [1]  # type: ignore[union-attr]
+    room.replay.journal.mark_durable(0)
+    assert [ack.stored for ack in room.advance("A")] == [1]  # type: ignore[union-attr]
     # A chunk that is in the ring but not durable is a duplicate, and still not acknowledged.
     room.send("A", "a", 2)
-    assert [ack.stored for ack in room.tick("A")] == [1]  # type: ignore[union-attr]
-    room.replay.journal.committed(1)
-    assert [ack.stored for ack in room.tick("A")] == [2]  # type: ignore[union-attr]
+    assert [ack.stored for ack in room.advance("A")] == [1]  # type: ignore[union-attr]
+    room.replay.journal.mark_durable(1)
+    assert [ack.stored for ack in room.advance("A")] == [2]  # type: ignore[union-attr]
 
 
 def test_while_the_log_fails_credit_stops_and_says_why() -> None:
@@ -226,16 +226,16 @@ def test_while_the_log_fails_credit_stops_and_says_why() -> None:
     room.hello("A", "a")
     room.replay.journal.error = "connection refused"
     room.send("A", "a", 1)
-    room.tick("A")
+    room.advance("A")
     room.say("A", make_report("a", 0, 0.0))
-    ack = room.tick("A")[0]
+    ack = room.advance("A")[0]
     assert isinstance(ack, Ack)
     assert (ack.stored, ack.credit, ack.reason) == (0, 1, "Redis: connection refused")
     assert room.status().waiting[0].startswith("actors waiting for Redis: connection refused")
     assert room.status().last_error == "connection refused"
     room.replay.journal.error = ""
-    room.replay.journal.committed(0)
-    assert [(ack.stored, ack.credit > 1) for ack in room.tick("A")] == [(1, True)]  # type: ignore[union-attr]
+    room.replay.journal.mark_durable(0)
+    assert [(ack.stored, ack.credit > 1) for ack in room.advance("A")] == [(1, True)]  # type: ignore[union-attr]
 
 
 def test_unacknowledged_chunks_are_bounded_by_the_window() -> None:
@@ -244,10 +244,10 @@ def test_unacknowledged_chunks_are_bounded_by_the_window() -> None:
     room.hello("A", "a")
     for seq in range(1, 30):
         room.send("A", "a", seq)
-        room.tick("A")
+        room.advance("A")
     status = room.status()
-    assert status.unacknowledged_chunks == WINDOW_CHUNKS
-    assert status.waiting[0].startswith("actors waiting for Redis to take the chunks already sent")
+    assert status.unacknowledged_chunks == MAX_WINDOW_CHUNKS
+    assert status.waiting[0].startswith("actors waiting for Redis to commit the chunks already sent")
 
 
 def test_samples_are_kept_each_second_and_at_the_end() -> None:
@@ -256,8 +256,8 @@ def test_samples_are_kept_each_second_and_at_the_end() -> None:
     room.fill("A", "a", 1)
     room.send("A", "a", 2)
     room.say("L", SampleRequest(1, 8))
-    room.tick("L", 1.0)
-    room.tick("L", 1.0)
+    room.advance("L", 1.0)
+    room.advance("L", 1.0)
     room.replay.drain()
     kept = [write for write in room.replay.journal.take_writes() if isinstance(write, StoreSamples)]
     assert kept == [StoreSamples(8)]
@@ -282,7 +282,7 @@ def test_what_is_granted_never_exceeds_the_room(room: Room) -> None:
         if not sender.outstanding:
             break
         room.send(sender.actor.upper(), sender.actor, sender.received + 1)
-        room.tick("A")
+        room.advance("A")
     assert room.status().waiting[0].startswith("actors waiting for the learner: ")
 
 
@@ -291,7 +291,7 @@ def test_credit_is_shared_fairly(room: Room) -> None:
         room.hello(letter, letter.lower())
     for letter in "ABC":
         room.send(letter, letter.lower(), 1, 4)
-    room.tick("A")
+    room.advance("A")
     assert sum(credits_of(room, "a", "b", "c")) > 3
     outstanding = credits_of(room, "a", "b", "c")
     assert max(outstanding) - min(outstanding) <= 1
@@ -305,7 +305,7 @@ def test_scarce_credit_goes_round() -> None:
         room.hello(letter.upper(), letter)
     for request in range(400):
         room.say("L", SampleRequest(request, 8))
-        room.tick("L")
+        room.advance("L")
         for letter, session in room.replay.actors.sessions.items():
             while session.outstanding:
                 room.send(letter.upper(), letter, session.received + 1, 4)
@@ -320,14 +320,14 @@ def test_a_lost_actors_credit_is_taken_back() -> None:
     room.hello("A", "a")
     room.send("A", "a", 1, 5)
     room.hello("B", "b")
-    room.tick("B")
+    room.advance("B")
     assert credits_of(room, "a", "b") == [0, 0]
     room.say("L", SampleRequest(1, 8))
-    room.tick("L")
+    room.advance("L")
     assert credits_of(room, "a", "b") == [0, 1]
     room.now += LEASE_S + 1
     room.say("A", make_report("a", 0, 0.0))
-    room.tick("A")
+    room.advance("A")
     assert credits_of(room, "a")[0] > 0
     # It comes back after all and uses what it was once promised.
     assert room.send("B", "b", 1, 5) == []
@@ -344,7 +344,7 @@ def test_chunks_that_never_fit_are_told_and_stand_in_nobodys_way() -> None:
     room.say("A", make_report("a", 0, 0.0))
     for request in range(20):
         room.say("L", SampleRequest(request, 8))
-        acks = [ack for ack in room.tick("A") if isinstance(ack, Ack)]
+        acks = [ack for ack in room.advance("A") if isinstance(ack, Ack)]
         if request == 0:
             assert "chunks of 30 transitions never fit into 40" in acks[0].reason
     assert credits_of(room, "a")[0] == 0
@@ -356,7 +356,7 @@ def test_an_ending_server_grants_nothing(room: Room) -> None:
     before = credits_of(room, "a")
     room.replay.drain()
     room.send("A", "a", 2)
-    ack = room.tick("A")[0]
+    ack = room.advance("A")[0]
     assert credits_of(room, "a")[0] == before[0] - 1
     assert isinstance(ack, Ack)
 
@@ -416,15 +416,15 @@ def test_the_servers_own_settings_come_before_the_runs() -> None:
 def test_a_batch_comes_once_there_is_enough(room: Room) -> None:
     room.hello("A", "a")
     room.say("L", SampleRequest(1, 8))
-    assert room.tick("L") == []
-    (held,) = room.tick("L", 1.0)
-    assert held == Held(1, 0, "actors: 0 of 20 transitions to start with")
-    assert room.tick("L", 0.5) == []
-    assert len(room.tick("L", 0.5)) == 1
+    assert room.advance("L") == []
+    (held,) = room.advance("L", 1.0)
+    assert held == Held(1, 0, "actors: 0 of 20 transitions of the warm-up")
+    assert room.advance("L", 0.5) == []
+    assert len(room.advance("L", 0.5)) == 1
     room.send("A", "a", 1)
-    assert room.tick("L") == []
+    assert room.advance("L") == []
     room.send("A", "a", 2, first=10)
-    replies = room.replay.tick(room.now)
+    replies = room.replay.advance(room.now)
     (batch,) = [reply for reply in replies if isinstance(reply.message, Batch)]
     assert batch.message == Batch(1, 8, 20, 20)
     assert batch.payload is not None
@@ -435,12 +435,12 @@ def test_the_learner_waits_at_the_edge_of_the_band(room: Room) -> None:
     room.fill("A", "a", 2)
     for request in range(40):
         room.say("L", SampleRequest(request, 8))
-    served = [batch for batch in room.tick("L") if isinstance(batch, Batch)]
+    served = [batch for batch in room.advance("L") if isinstance(batch, Batch)]
     assert room.replay.table
     limiter = room.replay.table.limiter
     assert -limiter.half_width <= limiter.error < -limiter.half_width + 8
     assert len(served) * 8 == limiter.samples
-    held = room.tick("L", 1.0)
+    held = room.advance("L", 1.0)
     assert len(held) == 40 - len(served)
     assert held[0].reason.startswith("actors: ")  # type: ignore[union-attr]
     assert "keep the ratio" in held[0].reason  # type: ignore[union-attr]
@@ -469,7 +469,7 @@ def test_learners_take_turns(room: Room) -> None:
         room.say("M", SampleRequest(request, 8))
     room.fill("A", "a", 1)
     room.send("A", "a", 2)
-    replies = room.replay.tick(room.now)
+    replies = room.replay.advance(room.now)
     served = [reply.peer for reply in replies if isinstance(reply.message, Batch)]
     assert abs(served.count(b"L") - served.count(b"M")) <= 1
 
@@ -515,7 +515,7 @@ def test_the_status_before_any_run() -> None:
     status = Room().status()
     assert status.run is None
     assert math.isnan(status.return_mean)
-    assert status.waiting == ("actors waiting for a learner: none has brought a run yet",)
+    assert status.waiting == ("actors waiting for a learner: none has opened a run yet",)
 
 
 def test_the_status_tells_of_returns_lag_and_rates(room: Room) -> None:
@@ -525,7 +525,7 @@ def test_the_status_tells_of_returns_lag_and_rates(room: Room) -> None:
     room.say("A", make_report("a", 30, -200.0))
     for seq in (1, 2):
         room.send("A", "a", seq)
-        room.tick("A", 1.0)
+        room.advance("A", 1.0)
     status = room.status()
     assert (status.episodes, status.return_mean, status.return_means) == (30, -200 / 30, (-50 / 30, -150 / 30))
     assert status.policy_lag == 5.0

@@ -24,10 +24,10 @@ from common.run.run import NetworkSpec, Run, make_run_spec
 from common.spec import JointSpec
 from common.worlds import make_world, world_spec
 from learner_node.devices import Device
-from learner_node.persistence.state import Counters, TrainingState, capture, restore
+from learner_node.persistence.state import Counters, TrainingState, copy_state, restore_state
 from learner_node.stacked.heads import Heads
 from learner_node.stacked.update import StackedUpdate
-from learner_node.trainer import Training
+from learner_node.trainer import Trainer
 from tests.common.examples import make_header
 from tests.common.head_examples import MOVERS, logits_of
 from tests.deploy.lockstep.test_lockstep import Training as LockstepTraining
@@ -160,22 +160,22 @@ def test_the_order_of_agents_changes_nothing() -> None:
     fields = as_fields(random_records(joint, 64, 0), torch.float64)
     turned = {name: value.view(64, len(order), -1)[:, order].flatten(1) for name, value in fields.items()}
     one, other, after = (StackedUpdate(joint, SEED.network, SEED.algorithm, 0, DOUBLE) for _ in range(3))
-    start = capture(one, Counters()).tensors
-    restore(other, TrainingState(reordered(joint, start, order), Counters()))
+    start = copy_state(one, Counters()).tensors
+    restore_state(other, TrainingState(reordered(joint, start, order), Counters()))
     one.update(as_batch(fields), 1e-2, 1e-2)
     other.update(as_batch(turned), 1e-2, 1e-2)
-    end = capture(one, Counters()).tensors
+    end = copy_state(one, Counters()).tensors
     expected = reordered(joint, end, order)
-    for name, found in capture(other, Counters()).tensors.items():
+    for name, found in copy_state(other, Counters()).tensors.items():
         torch.testing.assert_close(found, expected[name], rtol=1e-7, atol=1e-10)
 
     # Had the first one moved before the second learns, the second would learn something else: this would be noticed.
     third = len(start["policies/online"]) // 3
     moved = {**start, "policies/online": torch.cat([end["policies/online"][:third], start["policies/online"][third:]])}
-    restore(after, TrainingState(moved, Counters()))
+    restore_state(after, TrainingState(moved, Counters()))
     after.update(as_batch(fields), 1e-2, 1e-2)
     seconds = slice(third, 2 * third)
-    found = capture(after, Counters()).tensors["policies/online"][seconds]
+    found = copy_state(after, Counters()).tensors["policies/online"][seconds]
     assert (abs(found - end["policies/online"][seconds]) > 1e-6).any()
 
 
@@ -186,7 +186,7 @@ def test_an_update_keeps_no_graph_and_waits_for_no_number(monkeypatch: pytest.Mo
         msgspec.structs.replace(SEED, replay=make_run_spec({"scenario": "x", "replay": {"batch": 16}}).replay),
         MOVERS,
     )
-    training = Training(run, Device(torch.device("cpu")))
+    training = Trainer(run, Device(torch.device("cpu")))
     training.update(records_of(run, 0), 0, 0.0, 1_000.0)
     asked: list[str] = []
     for name in ("item", "tolist", "numpy", "cpu"):
@@ -219,7 +219,7 @@ def test_networks_start_within_a_bound_by_their_inputs(team: str) -> None:
 def test_any_number_of_agents_of_any_size_is_trained(scenario: str) -> None:
     """Three agents of 14 numbers are written into the networks, the loops and the lists."""
     run = seed_run(scenario)
-    training = Training(run, Device(torch.device("cpu")))
+    training = Trainer(run, Device(torch.device("cpu")))
     before = training.algorithm.policy_weights()
     training.update(records_of(run, 0), 0, 0.0, 0.0)
     agents = [

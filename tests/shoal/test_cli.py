@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from common.process import command
 from common.worlds import scenarios
 from shoal.cli import SECTIONS, shoal
-from shoal.commands.train.cli import OPTIONS, train
+from shoal.commands.train.cli import OPTION_GROUPS, train
 from tests.shoal.test_import import ROOT
 
 
@@ -61,7 +61,7 @@ def test_the_group_alone_imports_no_command() -> None:
 
 def test_options_of_train_stand_in_groups_each_once() -> None:
     text = shown("train")
-    named = [name for names in OPTIONS.values() for name in names]
+    named = [name for names in OPTION_GROUPS.values() for name in names]
     assert sorted(named) == sorted(param.name for param in train.params if isinstance(param, click.Option))
     for name in named:
         assert text.count(f"\n  --{name.replace('_', '-')} ") == 1, name

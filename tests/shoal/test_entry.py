@@ -155,7 +155,7 @@ def test_another_package_that_was_imported_before_is_one_line(tmp_path: Path, na
     done = run([sys.executable, "-c", code], tmp_path, python_path=f"{tmp_path}{os.pathsep}{ROOT}")
     assert done.returncode == 2
     assert done.stderr == (
-        f"{name}: the package 'common' of {tmp_path / 'common'} was imported before Shoal's own package of that name. "
+        f"{name}: the package 'common' of {tmp_path / 'common'} was imported before Shoal's package of that name. "
         "Import shoal first, or rename the other package.\n"
     )
 
@@ -173,7 +173,7 @@ else:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("first", "said"), [("sys", "made"), ("common", "was imported before Shoal's own package")])
+@pytest.mark.parametrize(("first", "said"), [("sys", "made"), ("common", "was imported before Shoal's package")])
 def test_a_notebook_in_such_a_directory(tmp_path: Path, first: str, said: str) -> None:
     (tmp_path / "common").mkdir()
     (tmp_path / "common" / "__init__.py").touch()

@@ -103,9 +103,9 @@ def test_an_environments_own_spaces_go_in_and_come_out() -> None:
 @pytest.mark.parametrize(
     ("obs", "words"),
     [
-        ({"agent_9": [0.0] * 18}, "'agent_9' is not an agent of this team; agents: agent_0, agent_1, agent_2"),
-        ({"agent_0": [0.0] * 17}, "the observation of agent_0 has the shape \\[17\\].*a vector of 18 numbers"),
-        (np.zeros((4, 53)), "joint observations have the shape \\[4, 53\\], not \\[copies, 54\\] or \\[54\\]"),
+        ({"agent_9": [0.0] * 18}, "'agent_9' is not an agent of this team. Agents: agent_0, agent_1, agent_2"),
+        ({"agent_0": [0.0] * 17}, "The observation of agent_0 has the shape \\[17\\].*a vector of 18 numbers"),
+        (np.zeros((4, 53)), "joint observations have the shape \\[4, 53\\]. Pass \\[copies, 54\\] or \\[54\\]"),
         (np.zeros((2, 2, 54)), "shape \\[2, 2, 54\\]"),
     ],
 )
@@ -116,14 +116,14 @@ def test_what_does_not_fit_is_named(obs: Any, words: str) -> None:
 
 def test_a_side_that_acts_as_one_is_asked_as_one() -> None:
     team = Team(stored("simple_spread", algorithm={"name": "joint"}))
-    with pytest.raises(shoal.ConfigError, match=r"act as one .* and agent_2 is missing"):
+    with pytest.raises(shoal.ConfigError, match=r"The observation of agent_2 is missing.* have one policy"):
         team.act({"agent_0": [0.0] * 18, "agent_1": [0.0] * 18})
     assert len(team.act({f"agent_{i}": [0.0] * 18 for i in range(3)})) == 3
 
 
 def test_a_directory_or_a_file_is_loaded_and_anything_else_refused(tmp_path: Path) -> None:
     directory, run = create(tmp_path / "run", make_run_spec({"scenario": "simple"}), world_spec("simple"))
-    with pytest.raises(shoal.ConfigError, match=f"has no policies of its run {run.id} yet"):
+    with pytest.raises(shoal.ConfigError, match=f"contains no policies of its run {run.id} yet"):
         shoal.load(directory.path)
     save_policy(directory.policy_file, PolicyFile(run, 1, 10, random_weights(run)))
     for given in (directory.path, str(directory.path), directory.policy_file, str(directory.policy_file)):

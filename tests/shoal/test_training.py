@@ -17,12 +17,12 @@ import pytest
 
 import shoal
 from common.errors import FinishedError
-from common.open_run import RunOptions
 from common.policy.file import load_policy
 from common.process import command
+from common.run.open_run import RunOptions
 from deploy.local.config import TrainConfig
 from shoal.cli import shoal as shoal_command
-from shoal.training import ResumeOptions, _sections
+from shoal.training import ResumeOptions, _settings_by_section
 from tests.shoal.test_import import ROOT, run
 
 __all__ = ["run"]
@@ -149,7 +149,7 @@ def test_a_misspelt_parameter_of_resume_is_named(run: Path) -> None:
 
 
 def test_what_is_not_a_run_is_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(shoal.ConfigError, match="is a file; name the run's directory"):
+    with pytest.raises(shoal.ConfigError, match=r"is a file\. Pass the directory of its run"):
         shoal.evaluate(run / "policy.safetensors")
     with pytest.raises(shoal.ConfigError, match=r"no run\.toml"):
         shoal.Run(tmp_path / "none")
@@ -174,7 +174,7 @@ def test_gpu_without_cuda_is_refused_before_there_is_a_directory(tmp_path: Path)
 
 def test_settings_with_dots_and_without_are_one(tmp_path: Path) -> None:
     mixed = {"world": {"N": 5}, "world.max_cycles": 7, "replay.batch": 64, "replay": {"capacity": 100}, "seed": 2}
-    assert _sections(mixed) == {
+    assert _settings_by_section(mixed) == {
         "world": {"N": 5, "max_cycles": 7},
         "replay": {"batch": 64, "capacity": 100},
         "seed": 2,

@@ -16,8 +16,16 @@ from common.transitions import transition_dtype
 from common.wire.codec import MAX_SERVER_FRAME_BYTES, encode
 from common.wire.messages import LearnerReport, Message, Open, SampleRequest, StatusRequest
 from common.wire.sockets import make_socket
-from replay_server.sessions.session import WINDOW_CHUNKS
-from shoal.commands.bench.load_generator import COPIES, ROWS, LoadGenerator, RecordedChunk, fill, make_run, record
+from replay_server.sessions.session import MAX_WINDOW_CHUNKS
+from shoal.commands.bench.data_plane.load_generator import (
+    COPIES,
+    ROWS,
+    LoadGenerator,
+    RecordedChunk,
+    fill,
+    make_run,
+    record,
+)
 from shoal.commands.bench.processes import Processes, ReplayServer
 
 pytestmark = [pytest.mark.system, pytest.mark.soak, pytest.mark.timeout(900)]
@@ -25,7 +33,7 @@ pytestmark = [pytest.mark.system, pytest.mark.soak, pytest.mark.timeout(900)]
 CONNECTIONS = 512
 CAPACITY = 100_000
 SECONDS = 1.0
-CHUNKS_EACH, SMALL_ROWS = 20 * WINDOW_CHUNKS, COPIES
+CHUNKS_EACH, SMALL_ROWS = 20 * MAX_WINDOW_CHUNKS, COPIES
 SLICE_S, LEAST_ROUNDS, MOST_ROUNDS, WIDTH = 0.2, 30, 300, 0.03
 ACTORS, ASKED_AHEAD = 8, 16
 LEARNS = LearnerReport("stalled", 0, 0.0, 0, 0.0, 0.0, 0.0, "", 0.0, 0.0, finished=False, metrics_url="")
@@ -81,7 +89,7 @@ def test_512_actors_get_their_turns_within_the_servers_memory(server: ReplayServ
         metrics, status = server.metrics(), server.status()
         latencies_ms = np.array(crowd.take_latencies()) * 1e3
     mean = statistics.fmean(done)
-    window_mib = WINDOW_CHUNKS * SMALL_ROWS * transition_dtype(run.joint).itemsize / 2**20
+    window_mib = MAX_WINDOW_CHUNKS * SMALL_ROWS * transition_dtype(run.joint).itemsize / 2**20
     ceiling_mib = idle_mib + CONNECTIONS * (CONNECTION_MIB + 2 * window_mib) + SETTLED_MIB
     print(
         f"{CONNECTIONS} actors: {min(done) / mean:.3f} to {max(done) / mean:.3f} of the mean each; acknowledged in"

@@ -12,7 +12,7 @@ import pytest
 from actor_node.rendering.film import render
 from common.policy.file import PolicyFile, save_policy
 from shoal.commands.report import FILM_FILE, write_report
-from shoal.commands.report.machine_info import record_machine
+from shoal.machine_info import record_machine
 from tests.common.examples import random_weights
 from tests.shoal.commands.report_runs import evaluate_run, make_run
 

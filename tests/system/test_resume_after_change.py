@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from common.run.directory import RunDirectory
-from shoal.commands.diagnose import diagnose
+from shoal.commands.diagnose.diagnosis import diagnose
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 ROOT = Path(__file__).parents[2]

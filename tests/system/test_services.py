@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.open_run import RunOptions, open_run
+from common.run.open_run import RunOptions, open_run
 
 from .conftest import Commands, log_of, until
 

@@ -19,7 +19,7 @@ from common.run.presets import PRESETS
 from common.run.run import AlgorithmSpec, NetworkSpec, Run, RunSpec, make_run_spec
 from common.spec import AgentsSpec, Box, Part, joint_spec
 from common.worlds import World, make_world
-from learner_node.persistence.state import Counters, capture, restore
+from learner_node.persistence.state import Counters, copy_state, restore_state
 from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.update import StackedUpdate
 from tests.common.examples import make_header, random_weights
@@ -58,12 +58,12 @@ def learner(joint: AgentsSpec, *, seed: int = 0, **algorithm: Any) -> StackedUpd
 
 def put(into: StackedUpdate, **networks: Sequence[Sequence[float]]) -> None:
     """Sets networks, one after the other: `critics`, `target_critics`, `policies`, `target_policies`."""
-    state = capture(into, Counters())
+    state = copy_state(into, Counters())
     for name, found in networks.items():
         kind = "target" if name.startswith("target_") else "online"
         flat = [number for network in found for number in network]
         state.tensors[f"{name.removeprefix('target_')}/{kind}"] = torch.tensor(flat, dtype=DOUBLE.dtype)
-    restore(into, state)
+    restore_state(into, state)
 
 
 def rows(

@@ -13,7 +13,7 @@ from common.policy.network import Policy
 from common.run.run import AlgorithmSpec, NetworkSpec, make_run_spec
 from common.spec import AgentsSpec, Box, joint_spec
 from common.transitions import transition_dtype
-from learner_node.persistence.state import Counters, capture
+from learner_node.persistence.state import Counters, copy_state
 from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.update import StackedUpdate
 from tests.traps.hand import DOUBLE, STILL, UNIT, collect, critic, learner, paper, policy, put, rows, run_in, team
@@ -24,7 +24,7 @@ def gradients(found: StackedUpdate, kind: str, of: int) -> np.ndarray:
 
     Adam's running mean after one step is a tenth of them.
     """
-    return capture(found, Counters()).tensors[f"{kind}/adam/mean"].numpy().reshape(of, -1) * 10.0
+    return copy_state(found, Counters()).tensors[f"{kind}/adam/mean"].numpy().reshape(of, -1) * 10.0
 
 
 # ---- 17: the teammates ----------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def test_26_targets_follow_everything_that_is_learnt() -> None:
     """
     found = learner(team("a", "b"), target_rate=1.0)
     found.update(rows(found.agents, obs=1.0, reward=[1.0, 2.0]), 0.1, 0.1)
-    state = capture(found, Counters()).tensors
+    state = copy_state(found, Counters()).tensors
     for kind in ("policies", "critics"):
         assert torch.equal(state[f"{kind}/online"], state[f"{kind}/target"])
     assert {name.partition("/")[2] for name in state if "/" in name} == {

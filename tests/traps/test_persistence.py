@@ -24,7 +24,7 @@ from deploy.local.config import TrainConfig
 from deploy.local.live_display import LineDisplay
 from deploy.lockstep.run import LockstepRun
 from learner_node.persistence.checkpoints import Checkpoints
-from learner_node.persistence.state import Counters, TrainingState, capture, restore
+from learner_node.persistence.state import Counters, TrainingState, copy_state, restore_state
 from learner_node.stacked.update import StackedUpdate
 from replay_server.config import ReplayConfig
 from replay_server.replay import Replay
@@ -46,12 +46,12 @@ def trained_on(found: StackedUpdate, updates: Sequence[int]) -> StackedUpdate:
         rng = np.random.default_rng(update)
         fields = {name: rng.normal(size=(16, size)) for name, size in (("obs", 5), ("next_obs", 5), ("reward", 2))}
         action = np.concatenate([rng.uniform(-1, 1, (16, 1)), np.eye(3)[rng.integers(3, size=16)]], axis=1)
-        found.update(rows(MIXED, **fields, action=action, count=16), 1e-2, 1e-2, policies=update % 2 == 1)
+        found.update(rows(MIXED, **fields, action=action, count=16), 1e-2, 1e-2, update_policies=update % 2 == 1)
     return found
 
 
 def learnt(found: StackedUpdate) -> dict[str, bytes]:
-    return {name: tensor.numpy().tobytes() for name, tensor in capture(found, Counters()).tensors.items()}
+    return {name: tensor.numpy().tobytes() for name, tensor in copy_state(found, Counters()).tensors.items()}
 
 
 @pytest.mark.slow
@@ -62,18 +62,18 @@ def test_33_a_checkpoint_holds_all_that_the_next_updates_depend_on(tmp_path: Pat
     each single tensor that is kept is needed: with that one as it is in a fresh learner, the course is another.
     """
     files = Checkpoints(tmp_path, 3)
-    files.save(capture(trained_on(fresh(), range(6)), Counters(updates=6, env_steps=60)), best=False)
+    files.save(copy_state(trained_on(fresh(), range(6)), Counters(updates=6, env_steps=60)), best=False)
     straight, kept = learnt(trained_on(fresh(), range(10))), files.load()
     assert kept is not None
     assert kept.counters == Counters(updates=6, env_steps=60)
 
     def gone_on(tensors: dict[str, torch.Tensor]) -> dict[str, bytes]:
         resumed = fresh(seed=2)
-        restore(resumed, TrainingState({name: tensor.clone() for name, tensor in tensors.items()}, kept.counters))
+        restore_state(resumed, TrainingState({name: tensor.clone() for name, tensor in tensors.items()}, kept.counters))
         return learnt(trained_on(resumed, range(6, 10)))
 
     assert gone_on(kept.tensors) == straight
-    unborn = capture(fresh(seed=2), Counters()).tensors
+    unborn = copy_state(fresh(seed=2), Counters()).tensors
     for name in kept.tensors:
         assert gone_on({**kept.tensors, name: unborn[name]}) != straight, f"{name} makes no difference"
 
@@ -155,7 +155,7 @@ class Traffic:
             if self._requested == self.batches:
                 self._requested += 1
                 self._say(b"learner", SampleRequest(self._requested, BATCH))
-            self._take(self._replay.tick(0.0))
+            self._take(self._replay.advance(0.0))
             if self.inserted > MIN_SIZE:
                 self.furthest = max(self.furthest, abs(SPI * (self.inserted - MIN_SIZE) - BATCH * self.batches))
 

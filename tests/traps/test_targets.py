@@ -11,7 +11,7 @@ from common.transitions import transition_dtype
 from learner_node.devices import Device
 from learner_node.replay_session import SampledBatch
 from learner_node.stacked.layout import network_layout
-from learner_node.trainer import Training
+from learner_node.trainer import Trainer
 from tests.traps.hand import LIFT, ONE_UNIT, critic, learner, policy, put, rows, run_in, team
 
 # ---- 21: matd3 is more than a name ----------------------------------------------------------------------------------
@@ -23,7 +23,7 @@ def test_21_matd3_moves_its_policies_every_second_update() -> None:
     What ran under the name of MATD3 moved its policies in every update.
     """
     run = run_in("simple", algorithm={"name": "matd3"}, network={"policy_hidden": (4,)}, replay={"batch": 8})
-    training, moved = Training(run, Device(torch.device("cpu"))), []
+    training, moved = Trainer(run, Device(torch.device("cpu"))), []
     words = np.random.default_rng(0).random((8, transition_dtype(run.joint).itemsize // 4), np.float32)
     for updates in range(6):
         before = training.algorithm.policy_weights().copy()

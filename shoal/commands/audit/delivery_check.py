@@ -1,10 +1,10 @@
 """Checks an audit ledger against the delivery promises. Pure.
 
-The check replays each server's history. A server holds the chunks that it stored. A chunk that the server's next life
-does not recover is lost, unless newer transitions had overwritten it (`outgrown`).
+The check replays each server's history and maintains the set of chunks that are present on the server. A chunk that the
+server's next life does not recover is lost, unless newer transitions had overwritten it (`overwritten`).
 
-    held --store--> held + chunk                 storing a held or outgrown chunk again is a duplicate
-    held --next life recovers R--> R             R must contain the newest `capacity` transitions
+    present --store chunk--> present + chunk      a chunk that is already present or overwritten is a duplicate
+    present --next life recovers R--> R           R must contain the newest `capacity` transitions
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from replay_server.sessions.session import WINDOW_CHUNKS
+from replay_server.sessions.session import MAX_WINDOW_CHUNKS
 from shoal.commands.audit.ledger import AuditLedger, ChunkKey, ServerLife
 
 
@@ -24,9 +24,9 @@ class AuditResult(msgspec.Struct, frozen=True):
     sent: int
     acknowledged: int
     stored: int
-    held: int
+    present: int = msgspec.field(name="held")
     """Chunks in the newest lives of the servers, or in Redis if the audit read it."""
-    outgrown: int
+    overwritten: int = msgspec.field(name="outgrown")
     """Chunks that were stored and later overwritten by newer ones."""
     acknowledged_lost: int
     """Chunks that were acknowledged at a level that promises durability, and are lost."""
@@ -51,7 +51,7 @@ class _ServerHistory(NamedTuple):
     """The chunks of one server after replaying its history."""
 
     safe: set[ChunkKey]
-    """Chunks that are held or outgrown."""
+    """Chunks that are present or overwritten."""
     present: int
     lost_with_ram: set[ChunkKey]
     duplicates: int
@@ -73,8 +73,8 @@ def check_deliveries(ledger: AuditLedger) -> AuditResult:
         "sent": len(sent),
         "acknowledged": sum(sent.values()),
         "stored": len(stored),
-        "held": present,
-        "outgrown": len(safe) - present,
+        "present": present,
+        "overwritten": len(safe) - present,
         "acknowledged_lost": len(gone - lost_with_ram),
         "acknowledged_lost_with_ram": len(gone & lost_with_ram),
         "unacknowledged_lost": sum(unacknowledged),
@@ -100,16 +100,16 @@ def _broken(figures: dict[str, int]) -> list[str]:
         "altered": "stored chunks differ from what the actor sent",
     }
     broken = [f"{figures[name]} {text}" for name, text in promises.items() if figures[name]]
-    if figures["most_lost_with_an_actor"] > WINDOW_CHUNKS:
+    if figures["most_lost_with_an_actor"] > MAX_WINDOW_CHUNKS:
         broken.append(
-            f"{figures['most_lost_with_an_actor']} chunks are lost with one worker; at most {WINDOW_CHUNKS} may be"
+            f"{figures['most_lost_with_an_actor']} chunks are lost with one worker; at most {MAX_WINDOW_CHUNKS} may be"
         )
     return broken
 
 
 def _replay_history(lives: Iterable[ServerLife]) -> _ServerHistory:
     present: dict[ChunkKey, int] = {}
-    outgrown, lost_with_ram = set[ChunkKey](), set[ChunkKey]()
+    overwritten, lost_with_ram = set[ChunkKey](), set[ChunkKey]()
     duplicates = out_of_order = capacity = 0
     durability = ""
     for life in lives:
@@ -117,21 +117,21 @@ def _replay_history(lives: Iterable[ServerLife]) -> _ServerHistory:
             found = dict(life.recovered)
             duplicates += len(life.recovered) - len(found)
             needed = _newest(present, capacity)
-            outgrown |= present.keys() - found.keys() - needed
+            overwritten |= present.keys() - found.keys() - needed
             if durability == "ram":
                 lost_with_ram |= needed - found.keys()
             present = found
         last = {(key.actor, key.incarnation): key.seq for key in present}
         arrived = set[tuple[str, int]]()
         for key, rows in life.stored:
-            again = key in present or key in outgrown
+            again = key in present or key in overwritten
             duplicates += again
             if not again:
                 out_of_order += _breaks_order(key, last, arrived)
             present[key] = rows
         durability, capacity = life.durability, life.capacity or capacity
     inside = _newest(present, capacity) if capacity else present.keys()
-    return _ServerHistory(outgrown | present.keys(), len(inside), lost_with_ram, duplicates, out_of_order)
+    return _ServerHistory(overwritten | present.keys(), len(inside), lost_with_ram, duplicates, out_of_order)
 
 
 def _newest(present: dict[ChunkKey, int], capacity: int) -> set[ChunkKey]:

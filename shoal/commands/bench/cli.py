@@ -18,7 +18,7 @@ from common.process.python_command import module_command
 from shoal.commands.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig, BenchProgress, BenchRow
 from shoal.commands.bench.measurements import as_text
 
-END_S = 30.0
+END_TIMEOUT_S = 30.0
 _screen = Console(markup=False, emoji=False, stderr=True)
 _LINE: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
 
@@ -67,7 +67,7 @@ def measure(name: str, config: BenchConfig) -> Iterator[BenchRow]:
     finally:
         if process.poll() is None:
             process.terminate()
-            process.wait(END_S)
+            process.wait(END_TIMEOUT_S)
 
 
 def _read(process: subprocess.Popen[bytes]) -> Iterator[BenchRow]:

@@ -19,12 +19,12 @@ from common.worlds import make_world
 from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.measurements import REPEATS, BenchProgress, BenchRow, rate, row
 from shoal.commands.bench.processes import Processes
-from shoal.commands.bench.worlds import stepping
+from shoal.commands.bench.single_process.worlds import stepping
 
 GOAL = 3.7
 """Ratio to stepping mpe2 alone: eight times the 0.46 of the fastest measured peer (docs/benchmarks.md)."""
 STEPS_AN_UPDATE = 100.0
-END_S = 120.0
+END_TIMEOUT_S = 120.0
 
 
 class RunSpeed(NamedTuple):
@@ -47,15 +47,15 @@ def rows(config: BenchConfig) -> Iterator[BenchRow | BenchProgress]:
     reference.close()
     name = "end-to-end/simple_spread"
     yield row(name, "env steps/s", speed.env_steps_s, ("mpe2 stepping alone", mpe2), GOAL)
-    due_s = speed.env_steps_s / STEPS_AN_UPDATE
-    yield row(f"{name}/updates", "updates/s", speed.updates_s, ("one per 100 env steps", due_s))
+    required_rate = speed.env_steps_s / STEPS_AN_UPDATE
+    yield row(f"{name}/updates", "updates/s", speed.updates_s, ("one per 100 env steps", required_rate))
 
 
 def train_and_measure(processes: Processes, seconds: float, *options: object) -> RunSpeed:
     """Trains simple_spread for the given time and returns the rates; raises ShoalError if the run fails."""
     directory = processes.directory / "run"
     run = processes.command("shoal", *train_options(directory, seconds), "--episodes", 0, *options)
-    run.wait_for_end(longest_s(seconds))
+    run.wait_for_end(max_run_s(seconds))
     return run_speed(directory / "metrics.jsonl")
 
 
@@ -64,9 +64,9 @@ def train_options(directory: Path, seconds: float) -> tuple[object, ...]:
     return ("train", "simple_spread", "--run", directory, "--time", f"{seconds:g}", "--no-film")
 
 
-def longest_s(seconds: float) -> float:
+def max_run_s(seconds: float) -> float:
     """Returns the longest time that a run with the given training time may take [s]."""
-    return seconds * 4 + END_S
+    return seconds * 4 + END_TIMEOUT_S
 
 
 def run_speed(metrics: Path) -> RunSpeed:

@@ -9,14 +9,14 @@ import time
 from collections.abc import Iterator
 
 from shoal.commands.bench.config import BenchConfig
-from shoal.commands.bench.fake_learner import publish_weights
-from shoal.commands.bench.load_generator import make_run
+from shoal.commands.bench.data_plane.fake_learner import publish_weights
+from shoal.commands.bench.data_plane.load_generator import make_run
 from shoal.commands.bench.measurements import BenchProgress, BenchRow, row
 from shoal.commands.bench.processes import Processes, wait_until_steps
 
 GOAL = 0.25
 WORKERS = 32
-ALLOWED_START_S = 10.0
+MAX_START_S = 10.0
 _WORKER = """
 import actor_node.worker
 from common.worlds import make_world
@@ -38,7 +38,7 @@ def rows(_config: BenchConfig) -> Iterator[BenchRow | BenchProgress]:
     started_s, resident_mib = _node()
     name = f"workers/{WORKERS}"
     yield row(f"memory/{name}", "MiB", resident_mib, (f"{WORKERS} processes that import torch", WORKERS * torch), GOAL)
-    yield row(f"start/{name}", "s", started_s, ("allowed time", ALLOWED_START_S), 1.0)
+    yield row(f"start/{name}", "s", started_s, ("allowed time", MAX_START_S), 1.0)
 
 
 def _node() -> tuple[float, float]:

@@ -22,9 +22,9 @@ from common.wire.client import Client
 from common.wire.messages import Open, Opened, Status, StatusRequest
 from deploy.local.embedded_redis import EmbeddedRedis
 
-START_S = 120.0
-END_S = 20.0
-_POLL_S = 0.02
+START_TIMEOUT_S = 120.0
+END_TIMEOUT_S = 20.0
+_POLL_PERIOD_S = 0.02
 _SERVING = re.compile(r"serving endpoint=(\S+)")
 _SAMPLE = re.compile(r"^(\w+) (\S+)$", re.MULTILINE)
 
@@ -37,16 +37,16 @@ class StartedProcess:
 
     @property
     def log_text(self) -> str:
-        """The text of its log."""
+        """Text of the process's log."""
         return self.log.read_text(errors="replace")
 
-    def wait_for(self, pattern: re.Pattern[str], timeout_s: float = START_S) -> re.Match[str]:
-        """Waits until the log matches; raises ShoalError with the end of the log if the process ends or is too slow."""
+    def wait_for(self, pattern: re.Pattern[str], timeout_s: float = START_TIMEOUT_S) -> re.Match[str]:
+        """Waits until the log matches; raises ShoalError if the process ends or exceeds the time-out."""
         give_up_at = time.monotonic() + timeout_s
         while not (found := pattern.search(self.log_text)):
             if self.process.poll() is not None or time.monotonic() > give_up_at:
                 raise ShoalError(f"{self.name} did not start: {self.log_text[-800:]}")
-            time.sleep(_POLL_S)
+            time.sleep(_POLL_PERIOD_S)
         return found
 
     def wait_for_end(self, timeout_s: float) -> None:
@@ -63,7 +63,7 @@ class StartedProcess:
         if self.process.poll() is None:
             self.process.terminate()
         try:
-            self.process.wait(END_S)
+            self.process.wait(END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -80,15 +80,15 @@ class ReplayServer:
 
     def open(self, run: Run) -> Opened:
         """Opens a run on the server, as a learner does."""
-        return self._client.ask(Open("bench", run), Opened, START_S)
+        return self._client.ask(Open("bench", run), Opened, START_TIMEOUT_S)
 
     def status(self) -> Status:
         """Requests the server's status."""
-        return self._client.ask(StatusRequest(), Status, START_S)
+        return self._client.ask(StatusRequest(), Status, START_TIMEOUT_S)
 
     def metrics(self) -> dict[str, float]:
         """Returns the samples without labels from the server's /metrics."""
-        with urllib.request.urlopen(self.status().metrics_url, timeout=START_S) as answer:  # noqa: S310  (our own server's address)
+        with urllib.request.urlopen(self.status().metrics_url, timeout=START_TIMEOUT_S) as answer:  # noqa: S310  (our own server's address)
             return {name: float(value) for name, value in _SAMPLE.findall(answer.read().decode())}
 
     def end(self) -> None:
@@ -162,4 +162,4 @@ def wait_until_steps(server: ReplayServer, workers: int, timeout_s: float = 120.
     while (stepping := sum(actor.env_steps > 0 for actor in server.status().actors)) < workers:
         if time.monotonic() > give_up_at:
             raise PeerError(f"only {stepping} of {workers} workers step after {timeout_s:g} s")
-        time.sleep(_POLL_S)
+        time.sleep(_POLL_PERIOD_S)

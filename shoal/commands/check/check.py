@@ -1,8 +1,8 @@
 """Checks a world in a child process and collects the figures that the child sends.
 
-| waits for                | frees it                                                                          |
-|--------------------------|-----------------------------------------------------------------------------------|
-| the child's next message | a message, the child's end, the callback's exception, or LIMIT_S after the task's time |
+| waits for                | ends with                                                                          |
+|--------------------------|------------------------------------------------------------------------------------|
+| the child's next message | a message, the child's end, an exception of the watcher, or TIMEOUT_S after the task |
 """
 
 from __future__ import annotations
@@ -20,15 +20,24 @@ from common.run.run import RunSpec
 from common.spec import AgentsSpec
 from common.worlds.adapters.faults import process_ended
 from common.worlds.adapters.first_copy import Fault
-from shoal.commands.check.figures import AgentsFound, Began, Contract, Message, Play, Rate, Task, Warned
+from shoal.commands.check.figures import (
+    AdapterWarning,
+    AgentsFound,
+    CheckTask,
+    ContractTest,
+    Message,
+    PlayFigures,
+    StageStarted,
+    StepRate,
+)
 from shoal.commands.check.findings import Finding, Suggestion, find, suggest
 
 DEFAULT_SECONDS = 40.0
-LIMIT_S = 30.0
+TIMEOUT_S = 30.0
 """Time beyond the task's, for making copies and for the contract, after which the child is killed [s]."""
-_POLL_S = 0.1
-SLOW_STAGE_S = 10.0
-"""Times after which a stage is named again [s]."""
+_POLL_PERIOD_S = 0.1
+STAGE_REPORT_PERIOD_S = 10.0
+"""Period in which a long stage is reported [s]."""
 
 
 class WorldCheck(msgspec.Struct, frozen=True):
@@ -42,20 +51,20 @@ class WorldCheck(msgspec.Struct, frozen=True):
     seconds: float
     """Duration of the check [s]."""
     agents: AgentsSpec | None
-    """None if the world could not be made."""
+    """Agents of the world; None if it could not be made."""
     made_s: float
     """Time to import and construct one copy [s]."""
-    contract: tuple[Contract, ...]
-    plays: dict[str, Play]
-    """Kind of actions -> figures of its episodes."""
-    rate: Rate | None
+    contract: tuple[ContractTest, ...]
+    plays: dict[str, PlayFigures]
+    """Figures of the episodes by kind of actions."""
+    rate: StepRate | None
     """The speed of many copies that step together; None for a world whose copies step one by one."""
     findings: tuple[Finding, ...]
-    """What to fix or to know, the most serious first."""
+    """Problems and notes, the most serious first."""
     suggestions: tuple[Suggestion, ...]
     """Settings to pass with `--set`, each with its reason."""
     fault: str = ""
-    """Why the check ended early; empty if it did not."""
+    """Reason why the check ended early; empty if it was completed."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -63,26 +72,26 @@ class WorldCheck(msgspec.Struct, frozen=True):
         return {one.setting: one.value for one in self.suggestions}
 
 
-class Watch:
-    """Receives the progress of a check; this base class ignores it. An exception ends the check."""
+class CheckWatcher:
+    """Receives the progress of a check. The base class does nothing; an exception of a subclass ends the check."""
 
     def stage(self, name: str, seconds: float) -> None:
-        """Receives the stage that runs, and for how long it has run [s]; called at its start and every 10 s."""
+        """Receives the current stage and its running time [s], at its start and every 10 s."""
 
     def tick(self) -> None:
         """Is called ten times a second."""
 
 
-def check_world(spec: RunSpec, *, seconds: float = DEFAULT_SECONDS, watch: Watch | None = None) -> WorldCheck:
+def check_world(spec: RunSpec, *, seconds: float = DEFAULT_SECONDS, watch: CheckWatcher | None = None) -> WorldCheck:
     """Checks the world of a run's settings.
 
     seconds: time for playing. Raises ConfigError if the name or an option is wrong; a fault of the environment is a
     finding.
     """
     started_at = time.monotonic()
-    task = Task(spec.scenario, spec.world, seconds, spec.seed, spec.episode.max_steps, dict(spec.network.sides))
+    task = CheckTask(spec.scenario, spec.world, seconds, spec.seed, spec.episode.max_steps, dict(spec.network.sides))
     collected = _Collected()
-    _measure(task, collected, watch or Watch())
+    _measure(task, collected, watch or CheckWatcher())
     if collected.fault is not None and collected.fault.kind == "config":
         raise ConfigError(collected.fault.text)
     plays, agents = collected.plays, collected.agents.agents if collected.agents else None
@@ -108,13 +117,13 @@ class _Collected:
     def __init__(self) -> None:
         self.stage = "the import of its module"
         self.agents: AgentsFound | None = None
-        self.plays: dict[str, Play] = {}
-        self.contract: list[Contract] = []
-        self.rate: Rate | None = None
+        self.plays: dict[str, PlayFigures] = {}
+        self.contract: list[ContractTest] = []
+        self.rate: StepRate | None = None
         self.warned: list[str] = []
         self.fault: Fault | None = None
         self.ended = ""
-        """How the child ended before it had sent everything; empty if it did not."""
+        """Description of an early end of the child; empty if the child sent everything."""
 
     @property
     def fault_text(self) -> str:
@@ -124,29 +133,29 @@ class _Collected:
 
     def add(self, message: Message) -> None:
         match message:
-            case Began():
+            case StageStarted():
                 self.stage = message.stage
             case AgentsFound():
                 self.agents = message
-            case Play():
+            case PlayFigures():
                 self.plays[message.actions] = message
-            case Contract():
+            case ContractTest():
                 self.contract.append(message)
-            case Rate():
+            case StepRate():
                 self.rate = message
-            case Warned() if message.text not in self.warned:
+            case AdapterWarning() if message.text not in self.warned:
                 self.warned.append(message.text)
             case Fault():
                 self.fault = self.fault or message
 
 
-def _measure(task: Task, collected: _Collected, watch: Watch) -> None:
+def _measure(task: CheckTask, collected: _Collected, watch: CheckWatcher) -> None:
     child = ChildProcess("shoal.commands.check.check_process")
     killed = False
     try:
-        with contextlib.suppress(OSError):  # the child has died; its exit code tells how
+        with contextlib.suppress(OSError):  # the child has died; its exit code is read below
             child.pipe.send_bytes(msgspec.msgpack.encode(task))
-        deadline = time.monotonic() + task.seconds + LIMIT_S
+        deadline = time.monotonic() + task.seconds + TIMEOUT_S
         stage_at = named_at = time.monotonic()
         watch.stage(collected.stage, 0.0)
         while True:
@@ -158,12 +167,12 @@ def _measure(task: Task, collected: _Collected, watch: Watch) -> None:
             if collected.stage != stage:
                 stage_at = named_at = now
                 watch.stage(collected.stage, 0.0)
-            elif now - named_at >= SLOW_STAGE_S:
+            elif now - named_at >= STAGE_REPORT_PERIOD_S:
                 named_at = now
                 watch.stage(collected.stage, now - stage_at)
             if now > deadline:
                 killed = True
-                collected.ended = f"{collected.stage}: not done after {now - stage_at:.0f} s; killed"
+                collected.ended = f"{collected.stage}: did not finish within {now - stage_at:.0f} s; killed"
                 break
     finally:
         code = child.kill()
@@ -174,10 +183,10 @@ def _measure(task: Task, collected: _Collected, watch: Watch) -> None:
 def _receive(child: ChildProcess, add: Callable[[Message], None]) -> bool:
     """Receives one message if one arrives soon; returns whether the child may send more."""
     try:
-        if child.pipe.poll(_POLL_S):
+        if child.pipe.poll(_POLL_PERIOD_S):
             add(msgspec.msgpack.decode(child.pipe.recv_bytes(), type=Message))
             return True
     except (EOFError, OSError):
-        time.sleep(_POLL_S / 10.0)
+        time.sleep(_POLL_PERIOD_S / 10.0)
         return child.process.poll() is None
     return child.process.poll() is None or child.pipe.poll()

@@ -1,6 +1,7 @@
 """A child process that checks a world: `python -m shoal.commands.check.check_process PIPE PARENT`.
 
-`check.py` starts it. What the world prints goes into a file of this process, which counts the lines.
+`check.py` starts it. The standard output is redirected to a temporary file, in which the process counts the lines that
+the world prints.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from common.process.exit import DONE
 from common.run.players import with_sides
 from common.worlds import World, make_world, world_spaces
 from common.worlds.adapters.first_copy import fault_of
-from shoal.commands.check.figures import AgentsFound, Began, Contract, Message, Task, Warned
+from shoal.commands.check.figures import AdapterWarning, AgentsFound, CheckTask, ContractTest, Message, StageStarted
 from shoal.commands.check.measurements import (
     API_TEST,
     BATCHED_COPIES,
@@ -33,7 +34,7 @@ from shoal.commands.check.measurements import (
     seed_test,
 )
 
-RANDOM_SHARE, CONSTANT_SHARE = 0.6, 0.3
+RANDOM_FRACTION, CONSTANT_FRACTION = 0.6, 0.3
 """Fractions of the time for random play, and for all constant actions together."""
 _FIRST_LINES = 3
 _MAX_LINE = 200
@@ -42,60 +43,60 @@ _MAX_LINE = 200
 class _Check:
     """One check: sends the figures of each stage to the parent."""
 
-    def __init__(self, pipe: Connection, task: Task) -> None:
+    def __init__(self, pipe: Connection, task: CheckTask) -> None:
         self._pipe, self._task = pipe, task
         self._printed = _redirect_prints()
 
     def send(self, message: Message) -> None:
-        with contextlib.suppress(OSError):  # the parent is gone
+        with contextlib.suppress(OSError):  # the parent has ended
             self._pipe.send_bytes(msgspec.msgpack.encode(message))
 
     def run(self) -> None:
         """Makes the world and measures it stage by stage; raises what the world raises."""
         task = self._task
-        self.send(Began("making one copy"))
+        self.send(StageStarted("making one copy"))
         started_at = time.monotonic()
         world = self._make()
         try:
             made_s = time.monotonic() - started_at
             agents = with_sides(world.spec, task.sides)
             self.send(AgentsFound(agents, world_spaces(world), made_s))
-            self.send(Began("random actions"))
+            self.send(StageStarted("random actions"))
             lines_before = self._lines()
-            found = play(world, "random", seconds=RANDOM_SHARE * task.seconds, seed=task.seed, columns=True)
+            found = play(world, "random", seconds=RANDOM_FRACTION * task.seconds, seed=task.seed, columns=True)
             lines = self._lines()[len(lines_before) :]
             first = tuple(line[:_MAX_LINE] for line in lines[:_FIRST_LINES])
             self.send(msgspec.structs.replace(found, printed=first, printed_lines=len(lines)))
             kinds = constant_kinds(world.spec)
             for kind in kinds:
-                self.send(Began(f"constant actions ({kind})"))
-                budget = CONSTANT_SHARE * task.seconds / len(kinds)
+                self.send(StageStarted(f"constant actions ({kind})"))
+                budget = CONSTANT_FRACTION * task.seconds / len(kinds)
                 self.send(play(world, kind, seconds=budget, max_steps=max(found.steps // 4, 1), seed=task.seed))
         finally:
-            self.send(Began("close()"))
+            self.send(StageStarted("close()"))
             world.close()
         if not hasattr(world, "wrap"):
-            self._send_rate(CONSTANT_SHARE * task.seconds / 4)
-        self.send(Began("the contract: the same seed twice"))
+            self._send_rate(CONSTANT_FRACTION * task.seconds / 4)
+        self.send(StageStarted("the contract: the same seed twice"))
         self.send(seed_test(self._make, task.seed))
-        self.send(Began("the contract: PettingZoo's test"))
+        self.send(StageStarted("the contract: PettingZoo's test"))
         self.send(self._pettingzoo_test())
 
     def _send_rate(self, seconds: float) -> None:
         """Measures a batched world with as many copies as a worker has by default."""
-        self.send(Began(f"{BATCHED_COPIES} copies at once"))
+        self.send(StageStarted(f"{BATCHED_COPIES} copies at once"))
         world = self._make(BATCHED_COPIES)
         try:
             self.send(measure_rate(world, seconds, self._task.seed))
         finally:
             world.close()
 
-    def _pettingzoo_test(self) -> Contract:
+    def _pettingzoo_test(self) -> ContractTest:
         world = self._make()
         try:
             wrap = getattr(world, "wrap", None)
             if wrap is None:
-                return Contract(API_TEST, skipped="this world is batched, not a ParallelEnv")
+                return ContractTest(API_TEST, skipped="this world is batched, not a ParallelEnv")
             envs: list[Any] = []
 
             def collect(env: Any) -> Any:
@@ -127,7 +128,7 @@ class _WarningSender(logging.Handler):
         self._check = check
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._check.send(Warned(record.getMessage()))
+        self._check.send(AdapterWarning(record.getMessage()))
 
 
 def _redirect_prints() -> BinaryIO:
@@ -139,11 +140,11 @@ def _redirect_prints() -> BinaryIO:
 
 
 def main() -> None:
-    """Checks the world of the parent's task and ends the process at once, whatever the world left running."""
+    """Checks the world of the parent's task and ends the process at once, even if the world left threads running."""
     pipe, parent = Connection(int(sys.argv[1])), int(sys.argv[2])
     make_pipe_private(pipe)
     kill_session_with_parent(parent)
-    check = _Check(pipe, msgspec.msgpack.decode(pipe.recv_bytes(), type=Task))
+    check = _Check(pipe, msgspec.msgpack.decode(pipe.recv_bytes(), type=CheckTask))
     logger = logging.getLogger("common.worlds")
     logger.addHandler(_WarningSender(check))
     logger.propagate = False

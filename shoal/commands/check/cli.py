@@ -15,7 +15,7 @@ from common.process import command
 from common.process.durations import Seconds
 from common.process.exit import FAILED
 from common.run.run import RunSpec, make_run_spec, parse_assignments
-from shoal.commands.check.check import DEFAULT_SECONDS, Watch, WorldCheck, check_world
+from shoal.commands.check.check import DEFAULT_SECONDS, CheckWatcher, WorldCheck, check_world
 from shoal.commands.check.text import print_check
 
 MAX_SECONDS = 3_600.0
@@ -88,7 +88,7 @@ def check_spec(world: str, settings: Mapping[str, Any], *, max_episode_steps: in
     return make_run_spec(*layers)
 
 
-class StageLines(Watch):
+class StageLines(CheckWatcher):
     """Shows each stage as a line on the standard error."""
 
     def __init__(self, screen: Console) -> None:
@@ -106,7 +106,7 @@ def check_from_python(
 ) -> WorldCheck:
     """Does what the command does, for `shoal.check`."""
     spec = check_spec(world, settings, max_episode_steps=max_episode_steps, seed=seed)
-    watch = StageLines(Console(markup=False, emoji=False, stderr=True)) if progress else Watch()
+    watch = StageLines(Console(markup=False, emoji=False, stderr=True)) if progress else CheckWatcher()
     return check_world(spec, seconds=seconds, watch=watch)
 
 

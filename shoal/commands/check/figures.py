@@ -14,7 +14,7 @@ Actions = Literal["random", "zero", "lowest", "highest"]
 """How the agents act: at random; with zero, or the first choice; with the lowest or highest value, or last choice."""
 
 
-class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class CheckTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The world to check, and the time for it."""
 
     name: str
@@ -26,7 +26,7 @@ class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sides: dict[str, tuple[str, ...]]
 
 
-class Began(msgspec.Struct, frozen=True, tag="began"):
+class StageStarted(msgspec.Struct, frozen=True, tag="began"):
     """A stage starts."""
 
     stage: str
@@ -41,7 +41,7 @@ class AgentsFound(msgspec.Struct, frozen=True, tag="agents"):
     """Time to import and construct one copy [s]."""
 
 
-class Contract(msgspec.Struct, frozen=True, tag="contract"):
+class ContractTest(msgspec.Struct, frozen=True, tag="contract"):
     """One test of the world's contract."""
 
     test: str
@@ -51,7 +51,7 @@ class Contract(msgspec.Struct, frozen=True, tag="contract"):
     """Why the test was not made; empty if it was."""
 
 
-class Column(msgspec.Struct, frozen=True):
+class ObservationColumn(msgspec.Struct, frozen=True):
     """One number of an agent's observation over all steps of random play."""
 
     low: float
@@ -60,7 +60,7 @@ class Column(msgspec.Struct, frozen=True):
     std: float
 
 
-class Play(msgspec.Struct, frozen=True, tag="play"):
+class PlayFigures(msgspec.Struct, frozen=True, tag="play"):
     """Episodes with one kind of actions."""
 
     actions: Actions
@@ -79,7 +79,7 @@ class Play(msgspec.Struct, frozen=True, tag="play"):
     """Whether all agents received equal rewards in every step."""
     reward_size: tuple[float, ...]
     """Root mean square of each agent's rewards that are not 0; 0 if there are none."""
-    observations: tuple[tuple[Column, ...], ...] = ()
+    observations: tuple[tuple[ObservationColumn, ...], ...] = ()
     """The columns of each agent's observation; only of random play."""
     memory_growth: float = 0.0
     """Growth of the process's private memory [bytes a step], after the first tenth of the steps."""
@@ -88,7 +88,7 @@ class Play(msgspec.Struct, frozen=True, tag="play"):
     printed_lines: int = 0
 
 
-class Rate(msgspec.Struct, frozen=True, tag="rate"):
+class StepRate(msgspec.Struct, frozen=True, tag="rate"):
     """The speed of a world whose copies step together."""
 
     copies: int
@@ -97,10 +97,10 @@ class Rate(msgspec.Struct, frozen=True, tag="rate"):
     seconds: float
 
 
-class Warned(msgspec.Struct, frozen=True, tag="warned"):
+class AdapterWarning(msgspec.Struct, frozen=True, tag="warned"):
     """A warning of the adapter, such as an observation that leaves its space."""
 
     text: str
 
 
-Message = Began | AgentsFound | Contract | Play | Rate | Warned | Fault
+Message = StageStarted | AgentsFound | ContractTest | PlayFigures | StepRate | AdapterWarning | Fault

@@ -12,9 +12,9 @@ from common.errors import ConfigError
 from common.run.players import players
 from common.run.run import RunSpec
 from common.spec import AgentsSpec
-from learner_node.run_checks.inputs import LARGEST_SIZE, SMALLEST_SIZE
-from learner_node.run_checks.sizes import LARGE_OBSERVATION
-from shoal.commands.check.figures import Column, Contract, Play
+from learner_node.run_checks.inputs import MAX_RMS, MIN_RMS
+from learner_node.run_checks.sizes import MIN_IMAGE_OBSERVATION
+from shoal.commands.check.figures import ContractTest, ObservationColumn, PlayFigures
 from shoal.commands.check.measurements import SEED_TEST, interval_of
 
 MAX_GROWTH = 1024.0
@@ -47,8 +47,8 @@ class Suggestion(msgspec.Struct, frozen=True):
 def find(
     spec: RunSpec,
     agents: AgentsSpec | None,
-    plays: Mapping[str, Play],
-    contract: Sequence[Contract],
+    plays: Mapping[str, PlayFigures],
+    contract: Sequence[ContractTest],
     warned: Sequence[str],
     *,
     fault: str,
@@ -67,7 +67,7 @@ def find(
     return sorted(found, key=lambda finding: _LEVELS.index(finding.level))
 
 
-def suggest(spec: RunSpec, agents: AgentsSpec, plays: Mapping[str, Play]) -> list[Suggestion]:
+def suggest(spec: RunSpec, agents: AgentsSpec, plays: Mapping[str, PlayFigures]) -> list[Suggestion]:
     """Returns settings that suit the world, beyond what training chooses by itself."""
     _ = agents
     found: list[Suggestion] = []
@@ -82,7 +82,7 @@ def suggest(spec: RunSpec, agents: AgentsSpec, plays: Mapping[str, Play]) -> lis
     return found
 
 
-def _broken(test: Contract) -> Finding:
+def _broken(test: ContractTest) -> Finding:
     if test.test == SEED_TEST:
         advice = (
             "Draw every random number from a generator that reset(seed=...) seeds, so that results can be repeated."
@@ -93,7 +93,7 @@ def _broken(test: Contract) -> Finding:
 
 def _on_agents(spec: RunSpec, agents: AgentsSpec) -> list[Finding]:
     found = []
-    if images := [agent for agent in agents.agents if agent.obs_dim > LARGE_OBSERVATION]:
+    if images := [agent for agent in agents.agents if agent.obs_dim > MIN_IMAGE_OBSERVATION]:
         seen = (
             f"{_listed([agent.name for agent in images])}: {images[0].obs_dim:,} numbers observed, most likely an image"
         )
@@ -106,11 +106,11 @@ def _on_agents(spec: RunSpec, agents: AgentsSpec) -> list[Finding]:
     return found
 
 
-def _on_play(agents: AgentsSpec, play: Play) -> list[Finding]:
+def _on_play(agents: AgentsSpec, play: PlayFigures) -> list[Finding]:
     found = _on_episodes(play)
     about: dict[Finding, list[str]] = {}
     for agent, columns in zip(agents.agents, play.observations, strict=True):
-        if agent.obs_dim > LARGE_OBSERVATION:
+        if agent.obs_dim > MIN_IMAGE_OBSERVATION:
             continue
         for finding in _on_observations(columns):
             about.setdefault(finding, []).append(agent.name)
@@ -119,7 +119,7 @@ def _on_play(agents: AgentsSpec, play: Play) -> list[Finding]:
     return found + _on_rewards(play) + _on_resources(play)
 
 
-def _on_episodes(play: Play) -> list[Finding]:
+def _on_episodes(play: PlayFigures) -> list[Finding]:
     if not play.lengths:
         return [
             Finding(
@@ -135,13 +135,13 @@ def _on_episodes(play: Play) -> list[Finding]:
     return []
 
 
-def _on_observations(columns: Sequence[Column]) -> list[Finding]:
+def _on_observations(columns: Sequence[ObservationColumn]) -> list[Finding]:
     """Returns the findings on one agent's observation, without its name."""
     found = []
     sizes = [math.hypot(column.mean, column.std) for column in columns]
-    if large := [i for i, size in enumerate(sizes) if size > LARGEST_SIZE]:
+    if large := [i for i, size in enumerate(sizes) if size > MAX_RMS]:
         found.append(_scale(large, max(sizes[i] for i in large), "reach"))
-    if small := [i for i, size in enumerate(sizes) if 0.0 < size < SMALLEST_SIZE]:
+    if small := [i for i, size in enumerate(sizes) if 0.0 < size < MIN_RMS]:
         found.append(_scale(small, max(sizes[i] for i in small), "have"))
     if constant := [i for i, column in enumerate(columns) if column.low == column.high]:
         seen = f"{_columns(constant)} never changed in random play"
@@ -149,10 +149,10 @@ def _on_observations(columns: Sequence[Column]) -> list[Finding]:
     return found
 
 
-def _on_rewards(play: Play) -> list[Finding]:
+def _on_rewards(play: PlayFigures) -> list[Finding]:
     found = []
     largest = max(play.reward_size, default=0.0)
-    if largest > LARGEST_SIZE or 0.0 < largest < SMALLEST_SIZE:
+    if largest > MAX_RMS or 0.0 < largest < MIN_RMS:
         seen = f"rewards have a size of {largest:.3g} (root mean square of those that are not 0)"
         found.append(Finding("warning", "rewards", seen, "Scale them to a size near 1."))
     if largest == 0.0 and play.steps > 1:
@@ -165,7 +165,7 @@ def _on_rewards(play: Play) -> list[Finding]:
     return found
 
 
-def _on_resources(play: Play) -> list[Finding]:
+def _on_resources(play: PlayFigures) -> list[Finding]:
     found = []
     if play.memory_growth > MAX_GROWTH:
         grown = f"{play.memory_growth:,.0f} bytes a step, {play.memory_growth * 1e6 / 2**30:.1f} GiB in a million steps"
@@ -183,7 +183,7 @@ def _on_resources(play: Play) -> list[Finding]:
     return found
 
 
-def _on_returns(plays: Mapping[str, Play]) -> list[Finding]:
+def _on_returns(plays: Mapping[str, PlayFigures]) -> list[Finding]:
     random, half = interval_of(plays, "random")
     constants = {kind: interval_of(plays, kind) for kind in plays if kind != "random" and plays[kind].returns}
     if math.isnan(random) or not constants:

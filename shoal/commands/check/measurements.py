@@ -18,29 +18,29 @@ from common.process.resources import private_bytes
 from common.run.run import ExplorationSpec
 from common.spec import AgentsSpec, Box
 from common.worlds import World
-from learner_node.run_checks.inputs import size_of
-from shoal.commands.check.figures import Actions, Column, Contract, Play, Rate
+from learner_node.run_checks.inputs import nonzero_rms
+from shoal.commands.check.figures import Actions, ContractTest, ObservationColumn, PlayFigures, StepRate
 
 MAX_STEPS = 10_000
-"""Steps of random play after which the check has seen enough."""
+"""Most steps of play with one kind of actions."""
 MAX_EPISODES = 1_000
 MIN_MEMORY_STEPS = 200
-"""Steps between two readings of the memory that show a growth."""
+"""Fewest steps between two readings of the memory for a growth rate."""
 MAX_STORED_NUMBERS = 2**22
-"""Numbers of observations that are stored for the columns' figures; then every second step counts, and so on."""
+"""Most stored numbers of observations; when the limit is reached, every second stored step is dropped."""
 SEED_STEPS = 20
 """Steps of the comparison of two copies with the same seed."""
 API_TEST_STEPS = 30
 SEED_TEST, API_TEST = "reset(seed) determines an episode", "PettingZoo's parallel_api_test"
 BATCHED_COPIES = 32
 
-Choose = Callable[[Floats], Floats]
+ChooseActions = Callable[[Floats], Floats]
 """Joint observations `[copies, O]` -> joint actions `[copies, A]`."""
 
 
 def play(
     world: World, actions: Actions, *, seconds: float, max_steps: int = MAX_STEPS, seed: int = 0, columns: bool = False
-) -> Play:
+) -> PlayFigures:
     """Plays one copy for a limited time and number of steps, and returns the figures.
 
     columns: whether to measure the observations.
@@ -50,7 +50,7 @@ def play(
     returns: list[float] = []
     lengths: list[int] = []
     rewards: list[npt.NDArray[np.float32]] = []
-    rows = _Rows(world.spec.obs_dim)
+    rows = _ObservationSample(world.spec.obs_dim)
     terminated = left_early = steps = age = 0
     total, is_common, always_present = 0.0, True, True
     memory_at, memory_before = 0, 0
@@ -83,7 +83,7 @@ def play(
     if steps >= memory_at + MIN_MEMORY_STEPS:
         growth = (private_bytes(os.getpid()) - memory_before) / (steps - memory_at)
     table = np.array(rewards, np.float64).reshape(-1, count)
-    return Play(
+    return PlayFigures(
         actions=actions,
         steps=steps,
         seconds=spent,
@@ -92,13 +92,13 @@ def play(
         terminated=terminated,
         left_early=left_early,
         common_reward=count > 1 and is_common,
-        reward_size=tuple(size_of(column[~np.isnan(column)]) for column in table.T),
+        reward_size=tuple(nonzero_rms(column[~np.isnan(column)]) for column in table.T),
         observations=rows.figures(world.spec) if columns else (),
         memory_growth=growth,
     )
 
 
-def measure_rate(world: World, seconds: float, seed: int) -> Rate:
+def measure_rate(world: World, seconds: float, seed: int) -> StepRate:
     """Returns how fast the copies of a world step together with random actions."""
     choose = chooser(world.spec, "random", seed, world.copies)
     obs = world.reset()
@@ -109,43 +109,43 @@ def measure_rate(world: World, seconds: float, seed: int) -> Rate:
         obs = world.step(actions).obs
         spent += time.perf_counter() - called_at
         steps += world.copies
-    return Rate(world.copies, steps, spent)
+    return StepRate(world.copies, steps, spent)
 
 
-class _Rows:
-    """Observations of random play, thinned out so that memory stays bounded; absent agents are NaN."""
+class _ObservationSample:
+    """A thinned sample of the observations of random play, bounded in memory."""
 
     def __init__(self, obs_dim: int) -> None:
         self._limit = max(MAX_STORED_NUMBERS // max(obs_dim, 1), 8)
         self._rows: list[npt.NDArray[np.float32]] = []
-        self._every, self._seen = 1, 0
+        self._stride, self._seen = 1, 0
 
     def add(self, obs: Floats, present: npt.NDArray[np.bool_]) -> None:
         self._seen += 1
-        if self._seen % self._every:
+        if self._seen % self._stride:
             return
         self._rows.append(np.concatenate([obs, present.astype(np.float32)]))
         if len(self._rows) > self._limit:
             del self._rows[::2]
-            self._every *= 2
+            self._stride *= 2
 
-    def figures(self, spec: AgentsSpec) -> tuple[tuple[Column, ...], ...]:
+    def figures(self, spec: AgentsSpec) -> tuple[tuple[ObservationColumn, ...], ...]:
         """Returns each agent's columns, over the steps in which the agent acted."""
         if not self._rows:
             return tuple(() for _ in spec.agents)
         table = np.array(self._rows, np.float64)
-        found: list[tuple[Column, ...]] = []
+        found: list[tuple[ObservationColumn, ...]] = []
         for i, agent in enumerate(spec.agents):
             values = table[table[:, spec.obs_dim + i] > 0, agent.obs_slice]
             if not len(values):
                 found.append(())
                 continue
             low, high, mean, std = values.min(0), values.max(0), values.mean(0), values.std(0)
-            found.append(tuple(Column(*map(float, each)) for each in zip(low, high, mean, std, strict=True)))
+            found.append(tuple(ObservationColumn(*map(float, each)) for each in zip(low, high, mean, std, strict=True)))
         return tuple(found)
 
 
-def chooser(spec: AgentsSpec, actions: Actions, seed: int, copies: int = 1) -> Choose:
+def chooser(spec: AgentsSpec, actions: Actions, seed: int, copies: int = 1) -> ChooseActions:
     """Returns a function that chooses the joint actions of the next step, among the choices that masks allow."""
     masks = ActionMasks(spec.mask_columns)
     if actions == "random":
@@ -175,7 +175,7 @@ def constant_kinds(spec: AgentsSpec) -> tuple[Actions, ...]:
     return ("zero", "lowest", "highest") if has_box else ("lowest", "highest")
 
 
-def seed_test(make: Callable[[], World], seed: int) -> Contract:
+def seed_test(make: Callable[[], World], seed: int) -> ContractTest:
     """Tests that a seed determines an episode: two copies with the same seed and actions must observe the same."""
     test = SEED_TEST
     seen: list[list[Any]] = []
@@ -198,28 +198,32 @@ def seed_test(make: Callable[[], World], seed: int) -> Contract:
     for at, (one, other) in enumerate(zip(first, second, strict=False)):
         if one.shape != other.shape or not np.array_equal(one, other):
             where = "after reset" if at == 0 else f"in step {at}"
-            return Contract(test, f"two copies with seed {seed} and the same actions observe different numbers {where}")
+            return ContractTest(
+                test, f"two copies with seed {seed} and the same actions observe different numbers {where}"
+            )
     if len(first) != len(second):
-        return Contract(test, f"two copies with seed {seed} and the same actions end after different numbers of steps")
-    return Contract(test)
+        return ContractTest(
+            test, f"two copies with seed {seed} and the same actions end after different numbers of steps"
+        )
+    return ContractTest(test)
 
 
-def pettingzoo_test(env: Any) -> Contract:
-    """Runs PettingZoo's own test of a ParallelEnv."""
+def pettingzoo_test(env: Any) -> ContractTest:
+    """Runs PettingZoo's test of a ParallelEnv."""
     test = API_TEST
     try:
-        from pettingzoo.test import parallel_api_test  # noqa: PLC0415  (imports much)
+        from pettingzoo.test import parallel_api_test  # noqa: PLC0415  (a slow import)
     except ImportError as e:
-        return Contract(test, skipped=f"cannot import it: {e}")
+        return ContractTest(test, skipped=f"cannot import it: {e}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             parallel_api_test(env, num_cycles=API_TEST_STEPS)
     except AssertionError as e:
-        return Contract(test, problem=" ".join(str(e).split())[:500] or "an assertion failed")
+        return ContractTest(test, problem=" ".join(str(e).split())[:500] or "an assertion failed")
     except Exception as e:  # noqa: BLE001  (the user's code, and a test that other packages change)
-        return Contract(test, problem=f"{type(e).__name__}: {' '.join(str(e).split())[:500]}")
-    return Contract(test)
+        return ContractTest(test, problem=f"{type(e).__name__}: {' '.join(str(e).split())[:500]}")
+    return ContractTest(test)
 
 
 def mean_with_error(values: Sequence[float]) -> tuple[float, float]:
@@ -231,6 +235,6 @@ def mean_with_error(values: Sequence[float]) -> tuple[float, float]:
     return float(array.mean()), float(half)
 
 
-def interval_of(plays: Mapping[str, Play], kind: str) -> tuple[float, float]:
+def interval_of(plays: Mapping[str, PlayFigures], kind: str) -> tuple[float, float]:
     """Returns mean and half width of the returns of one kind of actions."""
     return mean_with_error(plays[kind].returns) if kind in plays else (float("nan"), float("nan"))

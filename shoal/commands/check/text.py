@@ -12,12 +12,12 @@ from common.run.players import players
 from common.run.run import RunSpec
 from common.spec import AgentSpec, Box
 from shoal.commands.check.check import WorldCheck
-from shoal.commands.check.figures import Column, Rate
+from shoal.commands.check.figures import ObservationColumn, StepRate
 from shoal.commands.check.findings import Suggestion
 from shoal.commands.check.measurements import mean_with_error
 from shoal.number_format import duration, significant
 
-_SIGNS = {"error": "ERROR", "warning": "warning", "note": "note"}
+_LEVEL_TEXTS = {"error": "ERROR", "warning": "warning", "note": "note"}
 _AGENT_COLUMNS = ("agent", "side", "observes", "acts", "smallest", "largest", "constant", "rewards")
 _ACTORS = 2
 """Workers of `shoal train` by default."""
@@ -35,13 +35,13 @@ def _parts(check: WorldCheck, spec: RunSpec) -> Iterable[RenderableType]:
     if check.plays:
         yield _episodes(check)
     if (random := check.plays.get("random")) and random.steps:
-        yield _speed(check.rate or Rate(1, random.steps, random.seconds))
+        yield _speed(check.rate or StepRate(1, random.steps, random.seconds))
     for test in check.contract:
         result = f"skipped: {test.skipped}" if test.skipped else test.problem or "passed"
         yield Text(f"contract: {test.test}: {result}")
     for finding in check.findings:
         advice = f" {finding.to_do}" if finding.to_do else ""
-        yield Text(f"{_SIGNS[finding.level]} ({finding.topic}): {_sentence(finding.seen)}{advice}")
+        yield Text(f"{_LEVEL_TEXTS[finding.level]} ({finding.topic}): {_sentence(finding.seen)}{advice}")
     if not check.findings:
         yield Text("Nothing to fix was found.")
     yield Text(_next(check))
@@ -70,7 +70,7 @@ def _agents(check: WorldCheck, spec: RunSpec) -> Table:
     return table
 
 
-def _scales(columns: tuple[Column, ...]) -> tuple[str, str, str]:
+def _scales(columns: tuple[ObservationColumn, ...]) -> tuple[str, str, str]:
     """Returns smallest and largest number of the observations, and how many numbers never changed."""
     if not columns:
         return "", "", ""
@@ -103,7 +103,7 @@ def _episodes(check: WorldCheck) -> Table:
     return table
 
 
-def _speed(measured: Rate) -> Text:
+def _speed(measured: StepRate) -> Text:
     rate = measured.steps / max(measured.seconds, 1e-9)
     copies = f"{measured.copies} copies" if measured.copies > 1 else "one copy"
     return Text(

@@ -15,29 +15,29 @@ from rich.table import Table
 from actor_node.evaluation.evaluate import Evaluation
 from common.process import command
 from common.run.directory import RunDirectory
-from shoal.commands.diagnose import SEED, Diagnosis, diagnose
+from shoal.commands.diagnose.diagnosis import SEED, Diagnosis, diagnose
 from shoal.commands.diagnose.warning import DiagnosisWarning
-from shoal.commands.evaluate.progress import CopiesOption
+from shoal.commands.evaluate.episode_options import CopiesOption
 from shoal.commands.evaluate.text import choice_lines
 from shoal.run_paths import run_directory
 
-SHORT_EPISODES, FEWEST_EPISODES = 100, 10
-"""Episodes of the diagnosis at the end of `shoal train`: the usual number and the lower bound."""
+MAX_EPISODES, MIN_EPISODES = 100, 10
+"""Bounds of the number of episodes of the diagnosis at the end of `shoal train`."""
 _PART_NAMES = {"course": "training log"}
 """Names of the parts of a diagnosis on the terminal that differ from their JSON keys."""
 _screen = Console(markup=False, emoji=False, stderr=True)
 
 
-class Diagnosed(Protocol):
-    """What is printed of a diagnosis."""
+class DiagnosisResult(Protocol):
+    """The part of a diagnosis that is printed after training: a Diagnosis, or the result of a process that made one."""
 
     @property
     def updates(self) -> int:
-        """Updates of the run."""
+        """Number of updates of the diagnosed policies."""
 
     @property
     def warnings(self) -> list[DiagnosisWarning]:
-        """What the diagnosis warns of."""
+        """Warnings of the diagnosis."""
 
 
 class DiagnoseConfig(msgspec.Struct, frozen=True):
@@ -109,7 +109,7 @@ def print_warnings(warnings: list[DiagnosisWarning], screen: Console) -> None:
 
 
 def print_warnings_after_training(
-    directory: RunDirectory, screen: Console, make_diagnosis: Callable[[RunDirectory, int], Diagnosed] = diagnose
+    directory: RunDirectory, screen: Console, make_diagnosis: Callable[[RunDirectory, int], DiagnosisResult] = diagnose
 ) -> None:
     """Diagnoses a run that has just ended and prints its warnings, if any.
 
@@ -124,7 +124,7 @@ def print_warnings_after_training(
 
 def episodes_after_training(agents: int) -> int:
     """Returns the episodes of a diagnosis after training: critics cost the square of the number of agents."""
-    return min(SHORT_EPISODES, max(FEWEST_EPISODES, SHORT_EPISODES * 100 // agents**2))
+    return min(MAX_EPISODES, max(MIN_EPISODES, MAX_EPISODES * 100 // agents**2))
 
 
 def _tables(found: Diagnosis) -> list[Table]:
@@ -133,7 +133,7 @@ def _tables(found: Diagnosis) -> list[Table]:
         tables.insert(0, _values(found))
     if found.communication:
         tables.insert(0, _communication(found))
-    if found.course is not None:
+    if found.log is not None:
         tables.append(_log_table(found))
     return tables
 
@@ -190,7 +190,7 @@ def _inputs(found: Diagnosis) -> Table:
 
 
 def _log_table(found: Diagnosis) -> Table:
-    log = found.course
+    log = found.log
     table = _table("The last quarter of the log", ("figure", "value"))
     if log is None:
         return table

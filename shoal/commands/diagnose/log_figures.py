@@ -10,12 +10,16 @@ import warnings
 import msgspec
 import numpy as np
 
+from actor_node.evaluation.episodes import Float64s
 from common.run.run import Run
-from shoal.commands.report.history import Floats, History
+from shoal.run_history import History
 
-FEWEST_LINES = 12
+MIN_LINES = 12
 """Fewest lines, of two seconds each, in which trends are computed."""
 _PIECES = 10
+"""Number of parts of a run whose mean returns are compared."""
+_PER_PLAYER = ("critic_gradient_norm", "policy_gradient_norm", "critic_loss")
+"""Metrics with one value for each player."""
 
 
 class Returns(msgspec.Struct, frozen=True):
@@ -61,10 +65,10 @@ class LogFigures(msgspec.Struct, frozen=True):
 
 def log_figures(history: History, run: Run) -> LogFigures | None:
     """Returns the figures of a run's log; None if the log is too short."""
-    if len(history) < FEWEST_LINES:
+    if len(history) < MIN_LINES:
         return None
     clip = run.spec.algorithm.gradient_clip
-    critic, policy, loss = (_largest(history, f"{name}") for name in _PER_PLAYER)
+    critic, policy, loss = (_largest_of_players(history, name) for name in _PER_PLAYER)
     return LogFigures(
         lines=len(history),
         policy_lag=_known(_mean(_late(history.column("policy_lag")))),
@@ -86,10 +90,7 @@ def log_figures(history: History, run: Run) -> LogFigures | None:
     )
 
 
-_PER_PLAYER = ("critic_gradient_norm", "policy_gradient_norm", "critic_loss")
-
-
-def _largest(history: History, name: str) -> Floats:
+def _largest_of_players(history: History, name: str) -> Float64s:
     with warnings.catch_warnings():
         # The maximum of a line without values is NaN, as intended.
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -97,20 +98,20 @@ def _largest(history: History, name: str) -> Floats:
         return np.nanmax(columns, axis=1) if columns.size else np.full(len(history), np.nan)
 
 
-def _late(values: Floats) -> Floats:
+def _late(values: Float64s) -> Float64s:
     return values[3 * len(values) // 4 :]
 
 
-def _middle(values: Floats) -> Floats:
+def _middle(values: Float64s) -> Float64s:
     return values[len(values) // 4 : len(values) // 2]
 
 
-def _mean(values: Floats) -> float:
+def _mean(values: Float64s) -> float:
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else float("nan")
 
 
-def _median(values: Floats) -> float:
+def _median(values: Float64s) -> float:
     finite = values[np.isfinite(values)]
     return float(np.median(finite)) if len(finite) else float("nan")
 
@@ -119,12 +120,12 @@ def _known(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _growth(values: Floats) -> float | None:
+def _growth(values: Float64s) -> float | None:
     before, after = _median(_middle(values)), _median(_late(values))
     return _known(after / before) if before > 0 else None
 
 
-def _fraction_above(values: Floats, clip: float) -> float | None:
+def _fraction_above(values: Float64s, clip: float) -> float | None:
     finite = values[np.isfinite(values)]
     return float((finite > clip).mean()) if clip and len(finite) else None
 
@@ -150,9 +151,9 @@ def _steps_per_update(history: History) -> float | None:
     return _known(steps / updates) if updates > 0 else None
 
 
-def _returns(values: Floats) -> Returns | None:
+def _returns(values: Float64s) -> Returns | None:
     finite = values[np.isfinite(values)]
-    if len(finite) < FEWEST_LINES:
+    if len(finite) < MIN_LINES:
         return None
     pieces = np.array_split(finite, _PIECES)
     means = [float(piece.mean()) for piece in pieces]

@@ -8,14 +8,14 @@ from learner_node.run_checks.inputs import clipping_remarks, horizon_remarks
 from shoal.commands.diagnose.log_figures import LogFigures, Returns
 from shoal.commands.diagnose.warning import DiagnosisWarning, as_warning
 
-LARGEST_LAG = 5.0
+MAX_LAG = 5.0
 """Versions; with five versions a second, such weights act one second after they were replaced."""
-LARGEST_GROWTH = 10.0
-MOST_LOST = 0.25
+MAX_GROWTH = 10.0
+MAX_LOST_GAIN = 0.25
 """Fraction of the largest gain of a run that its returns may lose."""
-MOST_WAITING = 0.25
+MAX_WAITING = 0.25
 """Fraction of the time; without waiting a quarter of the time, there would be a third more updates."""
-LARGEST_RATIO_ERROR = 0.25
+MAX_RATIO_ERROR = 0.25
 
 
 def log_warnings(figures: LogFigures | None, spec: RunSpec, sides: int) -> list[DiagnosisWarning]:
@@ -43,7 +43,7 @@ def _return_warnings(returns: Returns | None) -> list[DiagnosisWarning]:
     if returns is None:
         return []
     gain, loss = returns.best - returns.first, returns.best - returns.last
-    if loss <= max(MOST_LOST * gain, 3.0 * returns.spread):
+    if loss <= max(MAX_LOST_GAIN * gain, 3.0 * returns.spread):
         return []
     return [
         DiagnosisWarning(
@@ -62,7 +62,7 @@ def _return_warnings(returns: Returns | None) -> list[DiagnosisWarning]:
 
 
 def _lag_warnings(figures: LogFigures) -> list[DiagnosisWarning]:
-    if figures.policy_lag is None or figures.policy_lag <= LARGEST_LAG:
+    if figures.policy_lag is None or figures.policy_lag <= MAX_LAG:
         return []
     return [
         DiagnosisWarning(
@@ -83,7 +83,7 @@ def _lag_warnings(figures: LogFigures) -> list[DiagnosisWarning]:
 
 def _growth_warnings(figures: LogFigures) -> list[DiagnosisWarning]:
     growths = {"critic gradient norms": figures.critic_gradient_growth, "critic losses": figures.critic_loss_growth}
-    grown = {name: growth for name, growth in growths.items() if growth is not None and growth > LARGEST_GROWTH}
+    grown = {name: growth for name, growth in growths.items() if growth is not None and growth > MAX_GROWTH}
     if not grown:
         return []
     return [
@@ -106,7 +106,7 @@ def _growth_warnings(figures: LogFigures) -> list[DiagnosisWarning]:
 
 def _ratio_warnings(figures: LogFigures, spec: RunSpec) -> list[DiagnosisWarning]:
     ratio, target = figures.samples_per_insert, figures.target_samples_per_insert
-    if ratio is None or spec.replay.limit == "off" or abs(ratio / target - 1.0) <= LARGEST_RATIO_ERROR:
+    if ratio is None or spec.replay.limit == "off" or abs(ratio / target - 1.0) <= MAX_RATIO_ERROR:
         return []
     return [
         DiagnosisWarning(
@@ -120,7 +120,7 @@ def _ratio_warnings(figures: LogFigures, spec: RunSpec) -> list[DiagnosisWarning
 
 
 def _waiting_warnings(figures: LogFigures, spec: RunSpec) -> list[DiagnosisWarning]:
-    if figures.learner_waited is None or figures.learner_waited <= MOST_WAITING:
+    if figures.learner_waited is None or figures.learner_waited <= MAX_WAITING:
         return []
     # More than a few copies do not speed up a world that is stepped copy by copy.
     more = "more --actors" if spec.scenario.startswith(FOREIGN) else "more --actors or --copies"

@@ -1,6 +1,6 @@
 """Warnings from the figures of a team's messages, values and networks. Pure.
 
-Each function takes figures and returns warnings. The constants are the bounds; each has its reason.
+Each function takes figures and returns warnings. The constants are the bounds, with their reasons.
 """
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ from itertools import groupby
 from actor_node.evaluation.ablation import Ablation
 from common.run.run import ExplorationSpec, RunSpec
 from common.worlds import changed_options
-from learner_node.inspection.network_stats import NetworkFigures, ValueFigures
+from learner_node.inspection.network_stats import NetworkStats, ValueStats
 from shoal.commands.diagnose.warning import DiagnosisWarning
 
-SMALLEST_EFFECT = 0.02
+MIN_EFFECT = 0.02
 """Smallest fraction of a return that messages must change to count as useful."""
 PLATEAU = -29.0
 """Return in mpe2's simple_speaker_listener (25 steps) if the listener goes to the middle of the landmarks."""
 PLATEAU_WIDTH = 4.0
-LARGEST_RELATIVE_BIAS = 0.5
+MAX_RELATIVE_BIAS = 0.5
 """Well above the 1 % of a return that is cut off, and above the quarter seen in short runs with the defaults."""
-MOST_STEPS = 100.0
-"""Most steps of a discounted return in `fewest_updates`: with a discount near 1 no run would have enough updates."""
-SMALLEST_CORRELATION = 0.3
+MAX_DISCOUNTED_STEPS = 100.0
+"""Most steps of a discounted return in `min_updates`: with a discount near 1 no run would have enough updates."""
+MIN_CORRELATION = 0.3
 """Below this rank correlation, a critic explains less than a tenth of the variance of the returns' ranks."""
-SMALLEST_SPREAD = 0.1
+MIN_SPREAD = 0.1
 """Standard deviation of the returns over their size; below it, the order of the returns is mostly noise."""
-MOST_DEAD = 0.8
+MAX_DEAD = 0.8
 """Fraction of a layer; teams that learn well have up to half."""
-FEWEST_INPUTS = 100
+MIN_INPUTS = 100
 """Fewest different inputs on which a unit must be inactive to count as dead."""
-MOST_SATURATED = 0.95
+MAX_SATURATED = 0.95
 """Fraction of actions; full thrust is often right, so healthy policies reach it in most states too."""
-LARGEST_LOGITS = 10.0
+MAX_LOGITS = 10.0
 """tanh and softmax of larger logits have gradients below 1e-4 almost everywhere."""
 
 _ON_PLATEAU = (
@@ -51,12 +51,12 @@ _AFTER_TIME_LIMIT = (
     "the team behaves differently after the time limit, where it never trained; the critic extrapolates to states that "
     "it never saw"
 )
-_TOO_YOUNG = (
+_NOT_CONVERGED = (
     "critics start at 0 and have not reached the returns yet; if longer training does not help, the policy exploits "
     "errors of its critic"
 )
-_EXPLOITED = "the policy exploits errors of its critic: maximizing over actions selects overestimated ones"
-_TOO_LOW = (
+_EXPLOITED_ERRORS = "the policy exploits errors of its critic: maximizing over actions selects overestimated ones"
+_UNDERESTIMATES = (
     "the critic lags behind the policy, or has not seen the states that the policy visits now; the minimum of two "
     "critics (matd3) underestimates by design"
 )
@@ -74,7 +74,7 @@ def communication_warnings(ablations: Sequence[Ablation], spec: RunSpec) -> list
     found: list[DiagnosisWarning] = []
     for speaker, rows in groupby(ablations, lambda row: row.speaker):
         sides = list(rows)
-        if not any(_matters(row.shuffled_cost, row.shuffled_cost_ci95, row.return_with) for row in sides):
+        if not any(_is_significant(row.shuffled_cost, row.shuffled_cost_ci95, row.return_with) for row in sides):
             found.append(_ignored(speaker, sides, spec))
         elif len(sides) == 1 and sides[0].shuffled_cost < 0:
             found.append(_harmful(speaker, sides))
@@ -84,32 +84,32 @@ def communication_warnings(ablations: Sequence[Ablation], spec: RunSpec) -> list
     return found
 
 
-def value_warnings(figures: Sequence[ValueFigures], spec: RunSpec, updates: int) -> list[DiagnosisWarning]:
+def value_warnings(figures: Sequence[ValueStats], spec: RunSpec, updates: int) -> list[DiagnosisWarning]:
     """Returns warnings of biased or uninformative critics; with too few updates, only that there are too few."""
-    if updates < fewest_updates(spec):
-        return [warning for critic in figures for warning in _young_critic_warnings(critic, spec, updates)]
+    if updates < min_updates(spec):
+        return [warning for critic in figures for warning in _early_critic_warnings(critic, spec, updates)]
     return [warning for critic in figures for warning in (*_bias_warnings(critic, spec), *_rank_warnings(critic))]
 
 
-def fewest_updates(spec: RunSpec) -> float:
+def min_updates(spec: RunSpec) -> float:
     """Returns the number of updates after which a critic's errors are meaningful.
 
     A reward propagates one step back each time that the targets follow their networks, which takes 1 / target_rate
     target updates, and a value covers about 1 / (1 - discount) steps.
     """
     algorithm = spec.algorithm
-    steps = 1.0 / max(1.0 - algorithm.discount, 1.0 / MOST_STEPS)
+    steps = 1.0 / max(1.0 - algorithm.discount, 1.0 / MAX_DISCOUNTED_STEPS)
     return steps / algorithm.target_rate * (algorithm.policy_every or (2 if "matd3" in algorithm.name else 1))
 
 
-def network_warnings(figures: Sequence[NetworkFigures], exploration: ExplorationSpec) -> list[DiagnosisWarning]:
-    """Returns warnings of hidden layers with mostly dead units and of saturated outputs."""
+def network_warnings(figures: Sequence[NetworkStats], exploration: ExplorationSpec) -> list[DiagnosisWarning]:
+    """Returns warnings of hidden layers with mostly dead units, and of saturated outputs."""
     found: list[DiagnosisWarning] = []
     for network in figures:
         dead = [
             (i, fraction)
             for i, fraction in enumerate(network.dead)
-            if fraction >= MOST_DEAD and network.inputs >= FEWEST_INPUTS
+            if fraction >= MAX_DEAD and network.inputs >= MIN_INPUTS
         ]
         if dead:
             layers = ", ".join(f"{fraction:.0%} of hidden layer {i + 1}" for i, fraction in dead)
@@ -130,13 +130,13 @@ def network_warnings(figures: Sequence[NetworkFigures], exploration: Exploration
     return found
 
 
-def _matters(cost: float, interval: tuple[float, float], return_with: float) -> bool:
+def _is_significant(cost: float, interval: tuple[float, float], return_with: float) -> bool:
     low, high = interval
-    return (low > 0 or high < 0) and abs(cost) > SMALLEST_EFFECT * abs(return_with)
+    return (low > 0 or high < 0) and abs(cost) > MIN_EFFECT * abs(return_with)
 
 
 def _ignored(speaker: str, sides: Sequence[Ablation], spec: RunSpec) -> DiagnosisWarning:
-    reacts_to_silence = any(_matters(row.zeroed_cost, row.zeroed_cost_ci95, row.return_with) for row in sides)
+    reacts_to_silence = any(_is_significant(row.zeroed_cost, row.zeroed_cost_ci95, row.return_with) for row in sides)
     plateau = _ON_PLATEAU if _is_on_plateau(sides[0], spec) else ""
     return DiagnosisWarning(
         "communication",
@@ -173,28 +173,28 @@ def _is_on_plateau(row: Ablation, spec: RunSpec) -> bool:
     return abs(row.return_with - PLATEAU) < PLATEAU_WIDTH and row.shuffled_cost < PLATEAU_WIDTH
 
 
-def _young_critic_warnings(critic: ValueFigures, spec: RunSpec, updates: int) -> list[DiagnosisWarning]:
+def _early_critic_warnings(critic: ValueStats, spec: RunSpec, updates: int) -> list[DiagnosisWarning]:
     if not _is_biased(critic):
         return []
     seen = f"the mean Q of {critic.player} is {critic.value:.2f}, the mean discounted return {critic.realised:.2f}"
     means = (
-        f"critics start at 0 and rewards propagate step by step, which takes about {fewest_updates(spec):,.0f} updates "
+        f"critics start at 0 and rewards propagate step by step, which takes about {min_updates(spec):,.0f} updates "
         f"with these settings; this run has made {updates:,}"
     )
     return [DiagnosisWarning("values", critic.player, seen, means, ("train longer",), _direction(critic))]
 
 
-def _direction(critic: ValueFigures) -> str:
+def _direction(critic: ValueStats) -> str:
     return "over" if critic.bias > 0 else "under"
 
 
-def _is_biased(critic: ValueFigures) -> bool:
+def _is_biased(critic: ValueStats) -> bool:
     low, high = critic.bias_ci95
-    over = critic.relative_bias > LARGEST_RELATIVE_BIAS and low > 0
-    return over or (critic.relative_bias < -LARGEST_RELATIVE_BIAS and high < 0)
+    over = critic.relative_bias > MAX_RELATIVE_BIAS and low > 0
+    return over or (critic.relative_bias < -MAX_RELATIVE_BIAS and high < 0)
 
 
-def _bias_warnings(critic: ValueFigures, spec: RunSpec) -> list[DiagnosisWarning]:
+def _bias_warnings(critic: ValueStats, spec: RunSpec) -> list[DiagnosisWarning]:
     if not _is_biased(critic):
         return []
     direction = _direction(critic)
@@ -213,18 +213,18 @@ def _bias_warnings(critic: ValueFigures, spec: RunSpec) -> list[DiagnosisWarning
             )
         ]
     if 0.0 <= critic.value * critic.realised < critic.realised**2:
-        first = ("train longer", *_AGAINST_OVERESTIMATION[:1])
-        return [DiagnosisWarning("values", critic.player, seen, _TOO_YOUNG, first, direction)]
+        to_try = ("train longer", *_AGAINST_OVERESTIMATION[:1])
+        return [DiagnosisWarning("values", critic.player, seen, _NOT_CONVERGED, to_try, direction)]
     if direction == "over":
-        return [DiagnosisWarning("values", critic.player, seen, _EXPLOITED, _AGAINST_OVERESTIMATION)]
+        return [DiagnosisWarning("values", critic.player, seen, _EXPLOITED_ERRORS, _AGAINST_OVERESTIMATION)]
     advice = ("train longer", "raise algorithm.target_rate", *_advice_maddpg(spec))
-    return [DiagnosisWarning("values", critic.player, seen, _TOO_LOW, advice)]
+    return [DiagnosisWarning("values", critic.player, seen, _UNDERESTIMATES, advice)]
 
 
-def _rank_warnings(critic: ValueFigures) -> list[DiagnosisWarning]:
-    if critic.rank_correlation is None or critic.rank_correlation >= SMALLEST_CORRELATION:
+def _rank_warnings(critic: ValueStats) -> list[DiagnosisWarning]:
+    if critic.rank_correlation is None or critic.rank_correlation >= MIN_CORRELATION:
         return []
-    if critic.realised_std < SMALLEST_SPREAD * abs(critic.realised):
+    if critic.realised_std < MIN_SPREAD * abs(critic.realised):
         return []
     return [
         DiagnosisWarning(
@@ -257,9 +257,9 @@ def _advice_maddpg(spec: RunSpec) -> tuple[str, ...]:
     return ("set algorithm.name = maddpg, which has one critic",) if "matd3" in spec.algorithm.name else ()
 
 
-def _output_warnings(network: NetworkFigures, exploration: ExplorationSpec) -> list[DiagnosisWarning]:
-    large = network.logit_size is not None and network.logit_size > LARGEST_LOGITS
-    saturated = network.saturated is not None and network.saturated > MOST_SATURATED
+def _output_warnings(network: NetworkStats, exploration: ExplorationSpec) -> list[DiagnosisWarning]:
+    large = network.logit_size is not None and network.logit_size > MAX_LOGITS
+    saturated = network.saturated is not None and network.saturated > MAX_SATURATED
     if not large and not saturated:
         return []
     seen = [f"the logits are of size {network.logit_size:.1f}"]

@@ -19,9 +19,13 @@ class DiagnosisWarning(msgspec.Struct, frozen=True, rename={"to_try": "try"}):
     topic: str
     """communication, values, networks, inputs or course (the training log)."""
     about: str
+    """Agent, network or metric that the warning is about."""
     seen: str
+    """The observation."""
     means: str
+    """The usual cause."""
     to_try: tuple[str, ...]
+    """Settings to try."""
     direction: str = ""
     """over or under, to keep warnings of both directions apart when cause and advice are equal; else empty."""
 

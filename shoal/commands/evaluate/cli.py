@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 import click
 import msgspec
@@ -14,7 +14,7 @@ from rich.console import Console
 
 from actor_node.evaluation import evaluate as evaluation
 from actor_node.evaluation.episode_schedule import MAX_EPISODES
-from actor_node.evaluation.evaluate import FIRST_SEED, Comparison, Evaluation
+from actor_node.evaluation.evaluate import Comparison, Evaluation
 from actor_node.evaluation.task import Dynamics, EvalTask
 from actor_node.evaluation.teams import BASELINES, RANDOM, Team, load_run_team, load_teams, random_team, run_name
 from common.errors import ConfigError
@@ -25,15 +25,10 @@ from common.run.run import Run, RunSpec
 from common.worlds import FOREIGN, REAL_MPE2
 from shoal.commands.evaluate import csv_latex
 from shoal.commands.evaluate import text as evaluation_text
-from shoal.commands.evaluate.progress import (
-    CopiesOption,
-    MaxEpisodeStepsOption,
-    ProcessesOption,
-    ProgressWatcher,
-    play_options,
-)
+from shoal.commands.evaluate.episode_options import EpisodeOptions, play_options
+from shoal.commands.evaluate.progress import ProgressWatcher
 from shoal.commands.evaluate.summary import EvaluatedRun, Evaluations, summarise
-from shoal.commands.report.machine_info import read_machine
+from shoal.machine_info import read_machine
 from shoal.run_paths import find_runs
 from shoal.tables import print_tables
 
@@ -41,29 +36,10 @@ CHECKED = 20
 """Episodes of a batched world to repeat in mpe2 as a check."""
 
 
-class EvalTaskOptions(Protocol):
-    """Settings that determine the world of an evaluation."""
-
-    @property
-    def dynamics(self) -> Dynamics:
-        """The physics and rewards: mpe2 or legacy."""
-        ...
-
-    @property
-    def fast(self) -> bool:
-        """Whether to use the batched world without the check in mpe2."""
-        ...
-
-    @property
-    def real(self) -> bool:
-        """Whether to play in mpe2 itself."""
-        ...
-
-
 _screen = Console(markup=False, emoji=False, stderr=True)
 
 
-class EvaluateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class EvaluateConfig(EpisodeOptions, frozen=True, forbid_unknown_fields=True):
     """Settings of `shoal evaluate`."""
 
     episodes: Annotated[
@@ -77,12 +53,6 @@ class EvaluateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Seconds,
         Meta(description="Without --episodes: time during which episodes start in a world that is not batched [s]."),
     ] = 60.0
-    processes: ProcessesOption = 0
-    copies: CopiesOption = 0
-    max_episode_steps: MaxEpisodeStepsOption = 0
-    seed: Annotated[int, Meta(ge=0, lt=2**31, description="Seed of the first episode; episode e has SEED + e.")] = (
-        FIRST_SEED
-    )
     dynamics: Annotated[
         Dynamics,
         Meta(description="Physics and rewards; `legacy` is the original environment of the published tables."),
@@ -130,13 +100,13 @@ def evaluate(runs: tuple[str, ...], **values: Any) -> None:
     if is_one_run and config.format == "table":
         print_evaluation(evaluate_run(directories[0], config), as_json=config.json)
         return
-    references = _references(directories, baselines, config)
-    evaluated = [_evaluated_run(each, config) for each in directories]
+    references = _evaluate_baselines(directories, baselines, config)
+    evaluated = [_evaluate_listed_run(each, config) for each in directories]
     _print_all(summarise(evaluated, [each.run.spec for each in directories], references), config)
 
 
 def _runs_with_policies(paths: list[Path]) -> list[RunDirectory]:
-    """Returns the runs at the given paths; skips, with a line, the ones in directories of runs without policies yet."""
+    """Returns the runs at the given paths; skips runs without policies that were found in a directory of runs."""
     found = find_runs(paths)
     ready = [each for each in found if each.policy_file.exists() or each.path in paths]
     for each in found:
@@ -176,7 +146,7 @@ def evaluate_run(
     return result
 
 
-def eval_task(spec: RunSpec, config: EvalTaskOptions) -> EvalTask:
+def eval_task(spec: RunSpec, config: EvaluateConfig) -> EvalTask:
     """Returns the world to play in: batched and checked for Shoal's scenarios by default, else the named world."""
     if config.dynamics == "legacy" or config.fast:
         return EvalTask(config.dynamics, config.fast)
@@ -193,10 +163,10 @@ def _with_comparison(
     stopped: Callable[[], bool] = lambda: False,
     screen: Console = _screen,
 ) -> Evaluation:
-    """Evaluates a team; one trained to sample its choices also with the other kind of choices, and at random."""
+    """Evaluates a team; if it was trained to sample its choices, also with other choices and with random actions."""
     choices: evaluation.Choices = "drawn" if config.sample else "greedy"
     compares = team.make_sampled_actor is not None and run.spec.exploration.choices == "gumbel"
-    # Each of the two comparisons receives a third of the time of the team itself.
+    # The evaluation takes 0.6 of the time, each of the two comparisons 0.2.
     within = config.within * (0.6 if compares else 1.0)
     other: evaluation.Choices = "greedy" if config.sample else "drawn"
     result = _evaluate_with_progress(
@@ -208,7 +178,7 @@ def _with_comparison(
         screen=screen,
         within=within,
         choices=choices,
-        then=f"a fifth as many with {'sampled' if other == 'drawn' else other} choices, and with random actions"
+        next_text=f"a fifth as many with {'sampled' if other == 'drawn' else other} choices, and with random actions"
         if compares
         else "",
     )
@@ -216,7 +186,6 @@ def _with_comparison(
         return result
     count = max(20, result.episodes // 5) if config.episodes is None else max(1, config.episodes // 5)
     fewer = config if config.episodes is None else msgspec.structs.replace(config, episodes=count)
-    chance = random_team(run, config.seed)
     compare = partial(
         _evaluate_with_progress,
         run,
@@ -227,8 +196,8 @@ def _with_comparison(
         within=within / 3,
         at_most=count,
     )
-    beside = [(other, compare(team, choices=other)), (RANDOM, compare(chance))]
-    compared = [Comparison(name, one.episodes, one.return_mean, one.return_ci95) for name, one in beside]
+    others = [(other, compare(team, choices=other)), (RANDOM, compare(random_team(run, config.seed)))]
+    compared = [Comparison(name, one.episodes, one.return_mean, one.return_ci95) for name, one in others]
     return msgspec.structs.replace(result, compared=compared)
 
 
@@ -241,7 +210,9 @@ def print_evaluation(result: Evaluation, *, as_json: bool) -> None:
         command.result(line)
 
 
-def _references(directories: list[RunDirectory], names: list[str], config: EvaluateConfig) -> list[EvaluatedRun]:
+def _evaluate_baselines(
+    directories: list[RunDirectory], names: list[str], config: EvaluateConfig
+) -> list[EvaluatedRun]:
     """Evaluates the named baselines in the world of the runs; raises ConfigError for runs of different worlds."""
     if not names:
         return []
@@ -249,9 +220,12 @@ def _references(directories: list[RunDirectory], names: list[str], config: Evalu
     launch = read_machine(directories[0]).get("launch", {})
     return [
         EvaluatedRun(
-            one.name, one.algorithm, None, _evaluate_with_progress(run, one, config, launch, within=config.within)
+            baseline.name,
+            baseline.algorithm,
+            None,
+            _evaluate_with_progress(run, baseline, config, launch, within=config.within),
         )
-        for one in teams[len(directories) :]
+        for baseline in teams[len(directories) :]
     ]
 
 
@@ -266,12 +240,12 @@ def _evaluate_with_progress(
     screen: Console = _screen,
     choices: evaluation.Choices = "greedy",
     at_most: int = 0,
-    then: str = "",
+    next_text: str = "",
 ) -> Evaluation:
     """Evaluates a team and shows the progress.
 
-    at_most: number of episodes of a comparison, which prints less; 0: not a comparison. then: the next evaluation, as
-    text.
+    at_most: number of episodes of a comparison, which prints less; 0: not a comparison. next_text: describes the
+    evaluations that follow.
     """
     task, spec = eval_task(run.spec, config), run.spec
     options = play_options(spec, config, launch)._replace(within_s=within, max_episodes=at_most or MAX_EPISODES)
@@ -280,7 +254,7 @@ def _evaluate_with_progress(
         count = "1,000 episodes" if task.batched else f"{count} {within:.0f} s (20 to 1,000)"
     where = "the batched world" if task.batched else "the original environment"
     how = "sampled choices" if choices == "drawn" else "without exploration"
-    text = f"evaluating {team.name}: {count} in {where}, {how}{f'; then {then}' if then else ''}"
+    text = f"evaluating {team.name}: {count} in {where}, {how}{f'; then {next_text}' if next_text else ''}"
     with ProgressWatcher(screen, text, stopped, quiet=at_most > 0) as watcher:
         return evaluation.evaluate_team(
             run,
@@ -294,7 +268,7 @@ def _evaluate_with_progress(
         )
 
 
-def _evaluated_run(directory: RunDirectory, config: EvaluateConfig) -> EvaluatedRun:
+def _evaluate_listed_run(directory: RunDirectory, config: EvaluateConfig) -> EvaluatedRun:
     result = evaluate_run(directory, config)
     spec = directory.run.spec
     return EvaluatedRun(run_name(directory), spec.algorithm.name, spec.seed, result)

@@ -6,7 +6,7 @@ import csv
 import io
 
 from shoal.commands.evaluate.summary import Evaluations
-from shoal.commands.evaluate.table_rows import Cell, TableRow, table_columns, table_rows
+from shoal.commands.evaluate.table_rows import MeanWithInterval, TableRow, table_columns, table_rows
 
 
 def to_csv(found: Evaluations) -> str:
@@ -39,14 +39,14 @@ def to_latex(found: Evaluations) -> str:
     return f"\\begin{{tabular}}{{l{'r' * len(columns)}}}\n\\hline\n{body}\n\\hline\n\\end{{tabular}}\n"
 
 
-def _csv_cells(figure: Cell | None) -> tuple[float | None, float | None, float | None]:
+def _csv_cells(figure: MeanWithInterval | None) -> tuple[float | None, float | None, float | None]:
     if figure is None:
         return None, None, None
     value, interval = figure
     return (value, *interval) if interval else (value, None, None)
 
 
-def _latex_cell(figure: Cell | None) -> str:
+def _latex_cell(figure: MeanWithInterval | None) -> str:
     if figure is None:
         return "--"
     value, interval = figure

@@ -16,8 +16,7 @@ import numpy as np
 from actor_node.evaluation.evaluate import Evaluation
 from common.run.run import RunSpec
 from common.worlds import changed_options
-from shoal.commands.report.intervals import mean_interval
-from shoal.commands.sweep.table import interquartile_mean
+from shoal.statistics import interquartile_mean, mean_interval
 
 _RESAMPLES = 2_000
 
@@ -34,7 +33,7 @@ class EvaluatedRun(msgspec.Struct, frozen=True):
     result: Evaluation
 
 
-class Spread(msgspec.Struct, frozen=True):
+class SeedStatistics(msgspec.Struct, frozen=True):
     """One figure over several runs."""
 
     mean: float
@@ -45,14 +44,14 @@ class Spread(msgspec.Struct, frozen=True):
     """Bootstrap interval over runs; None for fewer than two runs."""
 
 
-class Summary(msgspec.Struct, frozen=True):
+class SeedGroup(msgspec.Struct, frozen=True):
     """A set of runs that differ only by their seed."""
 
     name: str
     scenario: str
     runs: int
-    return_mean: Spread
-    metrics: dict[str, Spread]
+    return_mean: SeedStatistics
+    metrics: dict[str, SeedStatistics]
 
 
 class Evaluations(msgspec.Struct, frozen=True):
@@ -61,7 +60,7 @@ class Evaluations(msgspec.Struct, frozen=True):
     runs: list[EvaluatedRun]
     references: list[EvaluatedRun]
     """Teams that are not runs."""
-    summaries: list[Summary]
+    summaries: list[SeedGroup]
 
 
 def summarise(
@@ -78,25 +77,27 @@ def summarise(
     return Evaluations(list(evaluated), list(references), [_summary(group) for group in groups.values()])
 
 
-def spread(values: Sequence[float], seed: int = 0) -> Spread:
+def seed_statistics(values: Sequence[float], seed: int = 0) -> SeedStatistics:
     """Returns the mean and IQM of one value per run, with intervals; `seed` is of the bootstrap."""
     iqm = interquartile_mean(values)
     if len(values) < 2:
-        return Spread(values[0], None, iqm, None)
+        return SeedStatistics(values[0], None, iqm, None)
     mean, low, high = mean_interval(values)
     drawn = np.random.default_rng(seed).choice(np.array(values), (_RESAMPLES, len(values)))
     iqms = np.percentile([interquartile_mean(row.tolist()) for row in drawn], [2.5, 97.5])
-    return Spread(mean, (low, high), iqm, (float(iqms[0]), float(iqms[1])))
+    return SeedStatistics(mean, (low, high), iqm, (float(iqms[0]), float(iqms[1])))
 
 
-def _summary(group: Sequence[EvaluatedRun]) -> Summary:
+def _summary(group: Sequence[EvaluatedRun]) -> SeedGroup:
     results = [one.result for one in group]
-    return Summary(
+    return SeedGroup(
         name=_group_name([Path(one.directory) for one in group]),
         scenario=results[0].scenario,
         runs=len(group),
-        return_mean=spread([result.return_mean for result in results]),
-        metrics={name: spread([result.metrics[name].mean for result in results]) for name in results[0].metrics},
+        return_mean=seed_statistics([result.return_mean for result in results]),
+        metrics={
+            name: seed_statistics([result.metrics[name].mean for result in results]) for name in results[0].metrics
+        },
     )
 
 

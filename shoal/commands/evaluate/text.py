@@ -15,7 +15,7 @@ def lines(result: Evaluation) -> list[str]:
     """Returns the evaluation of one run as lines of text."""
     found = []
     if not result.updates:
-        found.append("These policies have had 0 updates: this is an untrained team.")
+        found.append("This team is untrained: its policies have made 0 updates.")
     where = result.world + (" with the original dynamics" if result.dynamics == "legacy" else "")
     found += [
         f"return S = {result.return_mean:.2f}  (95 % interval {interval(result.return_ci95)}), summed over agents,",

@@ -20,8 +20,8 @@ from common.files import write_atomically
 from common.process import command
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
-from shoal.commands.paper.plan import Scale, TableRun, chosen_tasks, plan, refuse_other_runs
-from shoal.commands.paper.scores import OUTCOMES, Table, tables
+from shoal.commands.paper.plan import ExperimentSize, TableRun, chosen_tasks, plan, refuse_other_runs
+from shoal.commands.paper.scores import OUTCOMES, ResultTable, tables
 from shoal.commands.sweep.runner import run_all
 
 _screen = Console(markup=False, emoji=False, stderr=True)
@@ -71,10 +71,10 @@ def paper(**values: Any) -> int:
       shoal paper --quick --task communication --seeds 5
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     config = command.build(PaperConfig, values)
-    tasks, scale = chosen_tasks(config.task), Scale(config.quick, config.seeds, config.steps)
+    tasks, size = chosen_tasks(config.task), ExperimentSize(config.quick, config.seeds, config.steps)
     directory = Path(config.run or ("runs/paper-quick" if config.quick else "runs/paper"))
-    runs = plan(directory, tasks, scale)
-    refuse_other_runs(runs, scale)
+    runs = plan(directory, tasks, size)
+    refuse_other_runs(runs, size)
     _make_directory(directory)
     stop = Stop()
     stop.on_signals()
@@ -86,7 +86,7 @@ def paper(**values: Any) -> int:
         raise ShoalError(f"{len(failed)} of {len(runs)} runs failed. Logs: {', '.join(map(str, failed))}.")
     stop.release_signals()
     found = _score(runs, config.episodes)
-    _write(found, directory, config, scale)
+    _write(found, directory, config, size)
     if config.json:
         command.result(msgspec.json.encode(found))
     else:
@@ -103,7 +103,7 @@ def _train(runs: Sequence[TableRun], jobs: int, stop: Stop) -> list[Path]:
     return run_all(left, jobs, stop, _screen, done=len(runs) - len(left))
 
 
-def _score(runs: Sequence[TableRun], episodes: int) -> list[Table]:
+def _score(runs: Sequence[TableRun], episodes: int) -> list[ResultTable]:
     """Evaluates every run in the batched world, which equals mpe2."""
     seed = evaluation.FIRST_SEED
     with Progress(console=_screen, transient=True, disable=not _screen.is_terminal) as progress:
@@ -119,11 +119,11 @@ def _score(runs: Sequence[TableRun], episodes: int) -> list[Table]:
         return tables(runs, evaluated)
 
 
-def _write(found: Sequence[Table], directory: Path, config: PaperConfig, scale: Scale) -> None:
+def _write(found: Sequence[ResultTable], directory: Path, config: PaperConfig, size: ExperimentSize) -> None:
     from shoal.commands.paper.page import Provenance, make_page, plot_name  # noqa: PLC0415  (slow to import: Jinja)
     from shoal.commands.paper.plot import draw_plot  # noqa: PLC0415
 
-    made = Provenance(_command_line(config), scale, config.episodes, evaluation.FIRST_SEED)
+    made = Provenance(_command_line(config), size, config.episodes, evaluation.FIRST_SEED)
     write_atomically(directory / PAGE_FILE, make_page(found, made).encode())
     write_atomically(directory / RESULTS_FILE, msgspec.json.format(msgspec.json.encode(found)) + b"\n")
     for table in found:

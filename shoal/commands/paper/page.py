@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import jinja2
 
-from shoal.commands.paper.plan import Scale, options
-from shoal.commands.paper.scores import Score, Table, Verdict
-from shoal.commands.paper.tasks import TASKS, Task
+from shoal.commands.paper.plan import ExperimentSize, options
+from shoal.commands.paper.scores import ResultTable, Score, Verdict
+from shoal.commands.paper.tasks import TASKS, PaperTask
 from shoal.number_format import interval
 
 _VERDICTS: dict[Verdict, str] = {
@@ -41,12 +41,12 @@ class Provenance(NamedTuple):
     """The command and settings that made the tables."""
 
     command: str
-    scale: Scale
+    size: ExperimentSize
     episodes: int
     seed: int
 
 
-def make_page(tables: Sequence[Table], provenance: Provenance) -> str:
+def make_page(tables: Sequence[ResultTable], provenance: Provenance) -> str:
     """Returns the page as Markdown, with plots named by `plot_name`."""
     # The page is Markdown, not HTML; the inserted texts contain no special characters of Markdown.
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
@@ -54,20 +54,20 @@ def make_page(tables: Sequence[Table], provenance: Provenance) -> str:
     tasks = {task.key: task for task in TASKS}
     return templates.get_template("page.md").render(
         provenance=provenance,
-        seeds=", ".join(map(str, provenance.scale.seed_numbers)),
+        seeds=", ".join(map(str, provenance.size.seed_numbers)),
         machine=f"{platform.machine()}, Python {platform.python_version()}",
         date=time.strftime("%Y-%m-%d"),
-        tables=[_table_text(table, tasks[table.key], provenance.scale) for table in tables],
+        tables=[_table_text(table, tasks[table.key], provenance.size) for table in tables],
     )
 
 
-def plot_name(table: Table) -> str:
+def plot_name(table: ResultTable) -> str:
     """Returns the file name of a table's plot."""
     return f"{table.key}.svg"
 
 
-def _table_text(table: Table, task: Task, scale: Scale) -> _TableText:
-    seed = str(scale.seed_numbers[0])
+def _table_text(table: ResultTable, task: PaperTask, size: ExperimentSize) -> _TableText:
+    seed = str(size.seed_numbers[0])
     percent = {measure.title: measure.percent for measure in task.measures}
     has_published = bool(task.published)
     rows = tuple(
@@ -87,7 +87,7 @@ def _table_text(table: Table, task: Task, scale: Scale) -> _TableText:
         rows=rows,
         plot=plot_name(table),
         commands=tuple(
-            shlex.join(("shoal", "train", task.scenario, "--seed", seed, *options(task, variant, scale)))
+            shlex.join(("shoal", "train", task.scenario, "--seed", seed, *options(task, variant, size)))
             for variant in task.variants
         ),
     )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from common.errors import ConfigError
 from common.run.directory import RunDirectory
-from shoal.commands.paper.tasks import TASKS, Task, Variant
+from shoal.commands.paper.tasks import TASKS, PaperTask, TeamVariant
 from shoal.commands.sweep.runner import Job
 
 _QUICK_SEEDS, _FULL_SEEDS, _FULL_STEPS = 3, 10, 1_500_000
@@ -21,7 +21,7 @@ _QUICK = (
 _FULL = ("--preset", "paper")
 
 
-class Scale(NamedTuple):
+class ExperimentSize(NamedTuple):
     """The size of the experiment."""
 
     quick: bool
@@ -35,7 +35,7 @@ class Scale(NamedTuple):
         """The seeds of the runs of each variant."""
         return range(1, 1 + (self.seeds or (_QUICK_SEEDS if self.quick else _FULL_SEEDS)))
 
-    def steps_of(self, task: Task) -> int:
+    def steps_of(self, task: PaperTask) -> int:
         """Returns the environment steps of one run of a task."""
         return self.steps or (task.quick_steps if self.quick else _FULL_STEPS)
 
@@ -43,12 +43,12 @@ class Scale(NamedTuple):
 class TableRun(NamedTuple):
     """One run of a table."""
 
-    task: Task
-    variant: Variant
+    task: PaperTask
+    variant: TeamVariant
     job: Job
 
 
-def chosen_tasks(keys: Sequence[str]) -> list[Task]:
+def chosen_tasks(keys: Sequence[str]) -> list[PaperTask]:
     """Returns the tasks with the given keys, or all without keys; raises ConfigError for an unknown key."""
     known = {task.key: task for task in TASKS}
     if unknown := [key for key in keys if key not in known]:
@@ -56,35 +56,35 @@ def chosen_tasks(keys: Sequence[str]) -> list[Task]:
     return [task for task in TASKS if not keys or task.key in keys]
 
 
-def plan(directory: Path, tasks: Sequence[Task], scale: Scale) -> list[TableRun]:
+def plan(directory: Path, tasks: Sequence[PaperTask], size: ExperimentSize) -> list[TableRun]:
     """Returns the runs ordered by seed, so that an interrupted experiment has equally many seeds of every line."""
     return [
         TableRun(
             task,
             variant,
-            Job(task.scenario, _run_directory(directory, task, variant, seed), seed, options(task, variant, scale)),
+            Job(task.scenario, _run_directory(directory, task, variant, seed), seed, options(task, variant, size)),
         )
-        for seed in scale.seed_numbers
+        for seed in size.seed_numbers
         for task in tasks
         for variant in task.variants
     ]
 
 
-def options(task: Task, variant: Variant, scale: Scale) -> tuple[str, ...]:
+def options(task: PaperTask, variant: TeamVariant, size: ExperimentSize) -> tuple[str, ...]:
     """Returns the options of `shoal train` for one line of a table, without seed and directory."""
     world = [word for setting in task.world for word in ("--set", setting)]
-    budget = ("--lockstep", "--steps", str(scale.steps_of(task)), "--episodes", "0", "--no-film")
-    return (*(_QUICK if scale.quick else _FULL), "--algorithm", variant.algorithm, *world, *budget)
+    budget = ("--lockstep", "--steps", str(size.steps_of(task)), "--episodes", "0", "--no-film")
+    return (*(_QUICK if size.quick else _FULL), "--algorithm", variant.algorithm, *world, *budget)
 
 
-def refuse_other_runs(runs: Sequence[TableRun], scale: Scale) -> None:
-    """Raises ConfigError if the directory contains runs of another scale, whose results are not comparable."""
+def refuse_other_runs(runs: Sequence[TableRun], size: ExperimentSize) -> None:
+    """Raises ConfigError if the directory contains runs of another size, whose results are not comparable."""
     for run in runs:
         directory = RunDirectory(run.job.directory)
         if not directory.run_file.exists():
             continue
-        existing, wanted = directory.run.spec, scale.steps_of(run.task)
-        batch = 256 if scale.quick else 1024
+        existing, wanted = directory.run.spec, size.steps_of(run.task)
+        batch = 256 if size.quick else 1024
         if (existing.budget.steps, existing.replay.batch) != (wanted, batch):
             raise ConfigError(
                 f"{directory.path} contains a run of {existing.budget.steps:,} steps in batches of "
@@ -93,6 +93,6 @@ def refuse_other_runs(runs: Sequence[TableRun], scale: Scale) -> None:
             )
 
 
-def _run_directory(directory: Path, task: Task, variant: Variant, seed: int) -> Path:
+def _run_directory(directory: Path, task: PaperTask, variant: TeamVariant, seed: int) -> Path:
     name = variant.algorithm.replace("=", "-").replace(",", "_")
     return directory / "runs" / task.key / name / f"seed-{seed}"

@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 import jinja2
 
-from shoal.commands.paper.scores import Line, Score, Table
+from shoal.commands.paper.scores import ResultRow, ResultTable, Score
 from shoal.commands.report.axis_ticks import linear_ticks, tick_labels
 
 _LEFT, _PANEL, _GAP, _TOP, _ROW, _BOTTOM, _EDGE = 16, 250, 34, 58, 34, 34, 16
 _LETTER = 7.6
 
 
-class Mark(NamedTuple):
+class PanelRow(NamedTuple):
     """One variant in one panel; positions in pixels."""
 
     y: float
@@ -26,17 +26,17 @@ class Mark(NamedTuple):
     seeds: tuple[float, ...]
 
 
-class Panel(NamedTuple):
+class ColumnPanel(NamedTuple):
     """The panel of one column; ticks are (pixel, label)."""
 
     left: float
     right: float
     title: str
     ticks: tuple[tuple[float, str], ...]
-    marks: tuple[Mark, ...]
+    marks: tuple[PanelRow, ...]
 
 
-def draw_plot(table: Table) -> str:
+def draw_plot(table: ResultTable) -> str:
     """Returns a table as an SVG file."""
     labels = [line.variant for line in table.lines]
     first = _LEFT + _LETTER * max(map(len, labels)) + 14
@@ -59,7 +59,7 @@ def _row(index: int) -> float:
     return _TOP + _ROW * (index + 0.5)
 
 
-def _panel(lines: Sequence[Line], title: str, left: float) -> Panel:
+def _panel(lines: Sequence[ResultRow], title: str, left: float) -> ColumnPanel:
     scores = [line.scores[title] for line in lines]
     low, high = _range(scores)
 
@@ -68,7 +68,7 @@ def _panel(lines: Sequence[Line], title: str, left: float) -> Panel:
 
     ticks = linear_ticks(low, high, most=5)
     marks = [
-        Mark(
+        PanelRow(
             y=_row(i),
             colour=i,
             mean=pixel(score.mean),
@@ -78,7 +78,7 @@ def _panel(lines: Sequence[Line], title: str, left: float) -> Panel:
         for i, score in enumerate(scores)
     ]
     shown = tuple(zip(map(pixel, ticks), tick_labels(ticks), strict=True))
-    return Panel(left, left + _PANEL, title, shown, tuple(marks))
+    return ColumnPanel(left, left + _PANEL, title, shown, tuple(marks))
 
 
 def _range(scores: Sequence[Score]) -> tuple[float, float]:

@@ -10,18 +10,18 @@ import msgspec
 
 from actor_node.evaluation.evaluate import Evaluation
 from shoal.commands.paper.plan import TableRun
-from shoal.commands.paper.tasks import Measure, Task
-from shoal.commands.report.intervals import mean_interval
+from shoal.commands.paper.tasks import MetricColumn, PaperTask
+from shoal.statistics import mean_interval
 
 Verdict = Literal["ahead", "ahead, intervals overlap", "behind", "not told"]
-"""The comparison with the claim, as stored in paper.json; "not told" is of one seed, which has no interval."""
+"""The comparison with the paper's claim, as stored in paper.json; the last value is for a single seed."""
 OUTCOMES: dict[Verdict, str] = {
     "ahead": "ahead",
     "ahead, intervals overlap": "ahead, intervals overlap",
     "behind": "behind",
     "not told": "ahead, but one seed has no interval",
 }
-"""The same as text."""
+"""The text of each verdict."""
 
 
 class Score(msgspec.Struct, frozen=True):
@@ -33,7 +33,7 @@ class Score(msgspec.Struct, frozen=True):
     """None for one seed; the interval of a fraction is clipped to its possible range."""
 
 
-class Line(msgspec.Struct, frozen=True):
+class ResultRow(msgspec.Struct, frozen=True):
     """The results of one variant."""
 
     variant: str
@@ -43,7 +43,7 @@ class Line(msgspec.Struct, frozen=True):
     """Scores by column title."""
 
 
-class Table(msgspec.Struct, frozen=True):
+class ResultTable(msgspec.Struct, frozen=True):
     """The results of one task."""
 
     key: str
@@ -51,27 +51,27 @@ class Table(msgspec.Struct, frozen=True):
     scenario: str
     claim: str
     verdict: Verdict
-    lines: list[Line]
+    lines: list[ResultRow]
 
 
-def tables(runs: Sequence[TableRun], evaluated: Callable[[TableRun], Evaluation]) -> list[Table]:
+def tables(runs: Sequence[TableRun], evaluated: Callable[[TableRun], Evaluation]) -> list[ResultTable]:
     """Returns the tables of the given runs; `evaluated` evaluates a run."""
     by_task = {run.task.key: run.task for run in runs}
     return [_table(task, [run for run in runs if run.task.key == task.key], evaluated) for task in by_task.values()]
 
 
-def _table(task: Task, runs: Sequence[TableRun], evaluated: Callable[[TableRun], Evaluation]) -> Table:
+def _table(task: PaperTask, runs: Sequence[TableRun], evaluated: Callable[[TableRun], Evaluation]) -> ResultTable:
     lines = []
     for variant in task.variants:
         variant_runs = [run for run in runs if run.variant == variant]
         results = [evaluated(run) for run in variant_runs]
         scores = {measure.title: _score(measure, results) for measure in task.measures}
-        lines.append(Line(variant.name, variant.algorithm, tuple(run.job.seed for run in variant_runs), scores))
+        lines.append(ResultRow(variant.name, variant.algorithm, tuple(run.job.seed for run in variant_runs), scores))
     verdict = compare_with_claim(task, {line.variant: line.scores[task.claim.measure] for line in lines})
-    return Table(task.key, task.title, task.scenario, task.claim.text, verdict, lines)
+    return ResultTable(task.key, task.title, task.scenario, task.claim.text, verdict, lines)
 
 
-def compare_with_claim(task: Task, scores: Mapping[str, Score]) -> Verdict:
+def compare_with_claim(task: PaperTask, scores: Mapping[str, Score]) -> Verdict:
     """Returns whether the variant that is ahead in the paper is ahead in these scores."""
     claim = task.claim
     ahead, behind = scores[claim.ahead], scores[claim.behind]
@@ -83,7 +83,7 @@ def compare_with_claim(task: Task, scores: Mapping[str, Score]) -> Verdict:
     return "ahead" if better.ci95[0] > worse.ci95[1] else "ahead, intervals overlap"
 
 
-def _score(measure: Measure, results: Sequence[Evaluation]) -> Score:
+def _score(measure: MetricColumn, results: Sequence[Evaluation]) -> Score:
     values = [
         result.metrics[measure.name].mean - (result.metrics[measure.minus].mean if measure.minus else 0.0)
         for result in results

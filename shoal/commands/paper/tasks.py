@@ -15,7 +15,7 @@ DDPG = "DDPG"
 """The paper's name of iddpg."""
 
 
-class Variant(NamedTuple):
+class TeamVariant(NamedTuple):
     """One line of a table: the algorithm of each side."""
 
     name: str
@@ -23,7 +23,7 @@ class Variant(NamedTuple):
     """Value of `shoal train --algorithm`."""
 
 
-class Measure(NamedTuple):
+class MetricColumn(NamedTuple):
     """One column: a metric of actor_node/evaluation/task_metrics.py, or the difference of two."""
 
     name: str
@@ -46,7 +46,7 @@ class Claim(NamedTuple):
     more_is_better: bool
 
 
-class Task(NamedTuple):
+class PaperTask(NamedTuple):
     """One experiment, which makes one table."""
 
     key: str
@@ -54,8 +54,8 @@ class Task(NamedTuple):
     scenario: str
     world: tuple[str, ...]
     """Settings of the world, as values of `--set`."""
-    variants: tuple[Variant, ...]
-    measures: tuple[Measure, ...]
+    variants: tuple[TeamVariant, ...]
+    measures: tuple[MetricColumn, ...]
     claim: Claim
     published: Mapping[str, str]
     """Figures of the paper by variant name."""
@@ -63,30 +63,30 @@ class Task(NamedTuple):
     """Environment steps of a run with --quick."""
 
 
-_TEAMS = (Variant("MADDPG", MADDPG), Variant(DDPG, IDDPG))
+_TEAMS = (TeamVariant("MADDPG", MADDPG), TeamVariant(DDPG, IDDPG))
 
 
-def _pairings(adversary: str, agent: str) -> tuple[Variant, ...]:
+def _pairings(adversary: str, agent: str) -> tuple[TeamVariant, ...]:
     """Returns the four pairings of a world with two sides; the arguments are the names of the sides."""
     names = {MADDPG: "MADDPG", IDDPG: DDPG}
     return tuple(
-        Variant(f"{names[a]} {adversary}, {names[b]} {agent}", f"adversary={a},agent={b}")
+        TeamVariant(f"{names[a]} {adversary}, {names[b]} {agent}", f"adversary={a},agent={b}")
         for a in (MADDPG, IDDPG)
         for b in (MADDPG, IDDPG)
     )
 
 
-def _navigation(agents: int, published: Mapping[str, str], quick_steps: int) -> Task:
-    return Task(
+def _navigation(agents: int, published: Mapping[str, str], quick_steps: int) -> PaperTask:
+    return PaperTask(
         key=f"navigation-{agents}",
         title=f"Cooperative navigation, N = {agents}",
         scenario="simple_spread",
         world=() if agents == 3 else (f"world.N={agents}",),
         variants=_TEAMS,
         measures=(
-            Measure("distance", "distance to the landmarks"),
-            Measure("collisions", "collisions"),
-            Measure("occupied_landmarks", "landmarks occupied at the end"),
+            MetricColumn("distance", "distance to the landmarks"),
+            MetricColumn("collisions", "collisions"),
+            MetricColumn("occupied_landmarks", "landmarks occupied at the end"),
         ),
         claim=Claim(
             "MADDPG's agents are nearer to the landmarks than DDPG's.",
@@ -100,17 +100,17 @@ def _navigation(agents: int, published: Mapping[str, str], quick_steps: int) -> 
     )
 
 
-TASKS: tuple[Task, ...] = (
-    Task(
+TASKS: tuple[PaperTask, ...] = (
+    PaperTask(
         key="communication",
         title="Cooperative communication",
         scenario="simple_speaker_listener",
         world=(),
         variants=_TEAMS,
         measures=(
-            Measure("reached", "target reached", percent=True),
-            Measure("final_distance", "distance at the end"),
-            Measure("distance", "mean distance"),
+            MetricColumn("reached", "target reached", percent=True),
+            MetricColumn("final_distance", "distance at the end"),
+            MetricColumn("distance", "mean distance"),
         ),
         claim=Claim(
             "MADDPG's listener reaches the target far more often than DDPG's.",
@@ -124,13 +124,13 @@ TASKS: tuple[Task, ...] = (
     ),
     _navigation(3, {"MADDPG": "distance 1.767, collisions 0.209", DDPG: "distance 1.858, collisions 0.375"}, 400_000),
     _navigation(6, {"MADDPG": "distance 3.345, collisions 1.366", DDPG: "distance 3.350, collisions 1.585"}, 250_000),
-    Task(
+    PaperTask(
         key="predator-prey",
         title="Predator and prey",
         scenario="simple_tag",
         world=(),
         variants=_pairings("predators", "prey"),
-        measures=(Measure("touches", "touches an episode"),),
+        measures=(MetricColumn("touches", "touches an episode"),),
         claim=Claim(
             "MADDPG predators touch DDPG prey more often than DDPG predators touch MADDPG prey.",
             "touches an episode",
@@ -141,16 +141,16 @@ TASKS: tuple[Task, ...] = (
         published={"MADDPG predators, DDPG prey": "16.1", "DDPG predators, MADDPG prey": "10.3"},
         quick_steps=400_000,
     ),
-    Task(
+    PaperTask(
         key="deception",
         title="Physical deception, N = 2",
         scenario="simple_adversary",
         world=(),
         variants=_pairings("adversary", "agents"),
         measures=(
-            Measure("agent_success", "agents at the goal", percent=True),
-            Measure("adversary_success", "adversary at the goal", percent=True),
-            Measure("agent_success", "agents' lead", minus="adversary_success", percent=True),
+            MetricColumn("agent_success", "agents at the goal", percent=True),
+            MetricColumn("adversary_success", "adversary at the goal", percent=True),
+            MetricColumn("agent_success", "agents' lead", minus="adversary_success", percent=True),
         ),
         claim=Claim(
             "MADDPG agents lead a DDPG adversary by more than DDPG agents lead a MADDPG adversary.",
@@ -162,18 +162,18 @@ TASKS: tuple[Task, ...] = (
         published={"MADDPG adversary, MADDPG agents": "agents 94.4 %, adversary 39.2 %"},
         quick_steps=300_000,
     ),
-    Task(
+    PaperTask(
         key="covert",
         title="Covert communication",
         scenario="simple_crypto",
         world=(),
         variants=_pairings("eve", "alice and bob"),
         measures=(
-            Measure("bob_success", "bob reads right", percent=True),
-            Measure("eve_success", "eve reads right", percent=True),
-            Measure("bob_success", "bob's lead", minus="eve_success", percent=True),
-            Measure("bob_error", "bob's error"),
-            Measure("eve_error", "eve's error"),
+            MetricColumn("bob_success", "bob reads right", percent=True),
+            MetricColumn("eve_success", "eve reads right", percent=True),
+            MetricColumn("bob_success", "bob's lead", minus="eve_success", percent=True),
+            MetricColumn("bob_error", "bob's error"),
+            MetricColumn("eve_error", "eve's error"),
         ),
         claim=Claim(
             "MADDPG's bob leads a DDPG eve by more than DDPG's bob leads a MADDPG eve.",

@@ -131,7 +131,15 @@ def _bounds(kind: kinds.IntType | kinds.FloatType) -> str:
     has_low = low is not None and low > -_UNBOUNDED
     has_high = high is not None and high < _UNBOUNDED
     if has_low and has_high:
-        return f" above 0, to {high:,}" if is_open else f" from {low:,} to {high:,}"
+        return f" above 0, to {_number(high)}" if is_open else f" from {_number(low)} to {_number(high)}"
     if has_low:
-        return " above 0" if is_open else f", {low:,} or more"
-    return f", {high:,} at most" if has_high else ""
+        return " above 0" if is_open else f", {_number(low)} or more"
+    return f", {_number(high)} at most" if has_high else ""
+
+
+def _number(bound: float | None) -> str:
+    """Returns a bound as text, without decimals if it is whole.
+
+    typing caches equal annotations, so the type of an equal bound, such as 1 or 1.0, depends on the order of imports.
+    """
+    return "" if bound is None else f"{int(bound):,}" if bound == int(bound) else f"{bound:,}"

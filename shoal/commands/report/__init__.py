@@ -1,8 +1,7 @@
 """`shoal report`: writes the results of one or several runs as one self-contained HTML file.
 
 run_record.py    everything read from a run's directory, and the grouping of runs that differ by their seed
-history.py       metrics.jsonl as columns              machine_info.py   machine.json: machine, versions, launch
-figures.py       the figures, one table row each       intervals.py      means and 95 % bands over runs, thinned lines
+figures.py       the figures, one table row each       traces.py         means and 95 % bands over runs, thinned lines
 chart.py         the geometry of a chart               axis_ticks.py     round values and labels for axes
 figure_view.py   a figure with its legend and table    embedded_film.py  a film inside the page
 page.py          fills page.html, parts.html and style.css

@@ -1,7 +1,7 @@
-"""The geometry of a line chart in the pixels of its box. The macro `draw` of parts.html renders it as SVG.
+"""The layout of a line chart in pixels, which the macro `draw` of parts.html renders as SVG.
 
-A plotting library would be slower and larger: the dozen charts of a page take milliseconds next to a running training,
-have a few kilobytes each, and take their colours from the page, light or dark (docs/report.md).
+No plotting library is used, because the dozen charts of a live page must take milliseconds beside a running training,
+need a few kilobytes each, and follow the page's light or dark colours (docs/report.md).
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from actor_node.evaluation.episodes import Float64s
 from shoal.commands.report.axis_ticks import linear_ticks, log_tick_labels, log_ticks, tick_labels
-from shoal.commands.report.history import Floats
-from shoal.commands.report.intervals import Trace, thinned
+from shoal.commands.report.traces import Trace, thinned
 
-_SMALLEST_FRACTION = 1e-12
+_MIN_FRACTION = 1e-12
 """Fraction of the largest value below which a value counts as zero, which a logarithmic axis cannot show."""
 
 
@@ -25,14 +25,14 @@ class Curve(NamedTuple):
 
     label: str
     line: Trace
-    low: Floats | None = None
-    high: Floats | None = None
+    low: Float64s | None = None
+    high: Float64s | None = None
     """Edges of the band, [points of the line]."""
     behind: tuple[Trace, ...] = ()
     """The single runs behind a mean."""
 
 
-class Scale(NamedTuple):
+class AxisScale(NamedTuple):
     """The scale of a vertical axis."""
 
     log: bool = False
@@ -43,7 +43,7 @@ class Scale(NamedTuple):
     """A reference value, drawn as a separate line, and its label."""
 
 
-class Box(NamedTuple):
+class ChartBox(NamedTuple):
     """The size of a chart and its margins, in pixels."""
 
     width: int
@@ -77,7 +77,7 @@ class CurvePaths(NamedTuple):
 class Chart(NamedTuple):
     """A chart that is ready to draw; ticks are (pixel, label)."""
 
-    box: Box
+    box: ChartBox
     x_ticks: tuple[tuple[float, str], ...]
     y_ticks: tuple[tuple[float, str], ...]
     curves: tuple[CurvePaths, ...]
@@ -86,12 +86,12 @@ class Chart(NamedTuple):
     x_label: str
 
 
-SMALL = Box(360, 220)
-WIDE = Box(1040, 340)
-NARROW = Box(360, 260)
+SMALL = ChartBox(360, 220)
+WIDE = ChartBox(1040, 340)
+NARROW = ChartBox(360, 260)
 
 
-def draw(curves: Sequence[Curve], x_label: str, scale: Scale, box: Box) -> Chart | None:
+def draw(curves: Sequence[Curve], x_label: str, scale: AxisScale, box: ChartBox) -> Chart | None:
     """Lays out a chart; returns None if there is no value to show."""
     lines = [thinned(line) for curve in curves for line in (curve.line, *curve.behind)]
     x_range, y_range = _x_range(lines), _y_range(lines, scale)
@@ -111,7 +111,7 @@ def draw(curves: Sequence[Curve], x_label: str, scale: Scale, box: Box) -> Chart
     )
 
 
-_ToPixels = Callable[[Floats], Floats]
+_ToPixels = Callable[[Float64s], Float64s]
 
 
 def _to_pixels(low: float, high: float, start: float, end: float, *, log: bool = False) -> _ToPixels:
@@ -130,11 +130,11 @@ def _x_range(lines: Sequence[Trace]) -> tuple[float, float] | None:
     return (low, high) if high > low else (low - 1.0, high + 1.0)
 
 
-def _y_range(lines: Sequence[Trace], scale: Scale) -> tuple[float, float] | None:
+def _y_range(lines: Sequence[Trace], scale: AxisScale) -> tuple[float, float] | None:
     """Returns the range of the lines with some margin; bands beyond the range are clipped."""
     known = np.concatenate([line.y[np.isfinite(line.y)] for line in lines]) if lines else np.array([])
     if scale.log:
-        known = known[known > max(known.max(initial=0.0) * _SMALLEST_FRACTION, 0.0)]
+        known = known[known > max(known.max(initial=0.0) * _MIN_FRACTION, 0.0)]
     if not len(known):
         return None
     if scale.reference:
@@ -175,5 +175,5 @@ def _path(line: Trace, to_x: _ToPixels, to_y: _ToPixels, y_range: tuple[float, f
     return "".join(f"{'M' if first else 'L'}{x:g} {y:g}" for first, x, y in points)
 
 
-def _round(values: Floats) -> list[float]:
+def _round(values: Float64s) -> list[float]:
     return [round(float(value), 1) for value in values]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from shoal.commands.report.run_record import RunRecord
 from shoal.number_format import file_size
 
-LARGEST_BYTES = 8_000_000
+MAX_BYTES = 8_000_000
 """Largest film that is embedded, so that the page opens on a phone; a larger one is only named."""
 
 
@@ -38,7 +38,7 @@ def embed_film(record: RunRecord) -> EmbeddedFilm | None:
     except OSError:
         return None
     size = file_size(len(content))
-    if len(content) > LARGEST_BYTES:
+    if len(content) > MAX_BYTES:
         return EmbeddedFilm(record.name, str(record.film), "", "", "", size, 0, 0)
     if record.film.suffix == ".mp4":
         return EmbeddedFilm(record.name, record.film.name, "video/mp4", _data_url("video/mp4", content), "", size, 0, 0)

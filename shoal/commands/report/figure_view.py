@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shoal.commands.report.chart import NARROW, SMALL, WIDE, Chart, Curve, Scale, draw
-from shoal.commands.report.figures import X_LABELS, Figure, curves
-from shoal.commands.report.intervals import Trace
-from shoal.commands.report.run_record import Group
+from shoal.commands.report.chart import NARROW, SMALL, WIDE, AxisScale, Chart, Curve, draw
+from shoal.commands.report.figures import X_LABELS, ReportFigure, curves
+from shoal.commands.report.run_record import RunGroup
+from shoal.commands.report.traces import Trace
 from shoal.number_format import NOTHING, brief, significant
 
 COLOURS = 6
@@ -26,7 +26,7 @@ class LegendEntry(NamedTuple):
     label: str
 
 
-class View(NamedTuple):
+class FigureView(NamedTuple):
     """One figure, ready for the template."""
 
     key: str
@@ -46,7 +46,9 @@ class View(NamedTuple):
     rows: tuple[tuple[str, ...], ...]
 
 
-def view(figure: Figure, groups: Sequence[Group], prefix: str, *, wide: bool = False) -> View | None:
+def figure_view(
+    figure: ReportFigure, groups: Sequence[RunGroup], prefix: str, *, wide: bool = False
+) -> FigureView | None:
     """Returns a figure for the template; None if no run has values for it.
 
     prefix: prefix of the element ids. wide: also lay out a chart for the full width of the page.
@@ -60,7 +62,7 @@ def view(figure: Figure, groups: Sequence[Group], prefix: str, *, wide: bool = F
     if not drawn:
         return None
     several = len({series for _, series, _ in found}) > 1
-    return View(
+    return FigureView(
         key=f"{prefix}-{figure.key}",
         scenario=groups[0].records[0].run.spec.scenario,
         title=figure.title,
@@ -76,7 +78,7 @@ def view(figure: Figure, groups: Sequence[Group], prefix: str, *, wide: bool = F
     )
 
 
-def _scale(figure: Figure, groups: Sequence[Group]) -> Scale:
+def _scale(figure: ReportFigure, groups: Sequence[RunGroup]) -> AxisScale:
     """Returns the scale of the figure, without a reference value if the runs have different ones."""
     scales = dict.fromkeys(figure.scale(record) for group in groups for record in group.records)
     first = next(iter(scales))
@@ -90,7 +92,7 @@ def _legend_entry(group: int, series: int, curve: Curve, *, many: bool, several:
     return LegendEntry(colour % COLOURS, dash % COLOURS, curve.label)
 
 
-def _description(figure: Figure, lines: Sequence[Curve], x_label: str) -> str:
+def _description(figure: ReportFigure, lines: Sequence[Curve], x_label: str) -> str:
     trends = [f"{curve.label}: {_trend(curve)}" if curve.label else _trend(curve) for curve in lines]
     return f"Line chart of {figure.title.lower()}, {figure.unit}, over {x_label}. {'; '.join(trends)}."
 

@@ -1,4 +1,4 @@
-"""The figures of a report, one table row each, with an explanation. To add a figure, add a row."""
+"""The figures of a report and their explanations. To add a figure, add a row to LEARNING or SYSTEM."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shoal.commands.report.chart import Curve, Scale
-from shoal.commands.report.history import Floats
-from shoal.commands.report.intervals import Trace, band, thinned
-from shoal.commands.report.run_record import Group, RunRecord
+from actor_node.evaluation.episodes import Float64s
+from shoal.commands.report.chart import AxisScale, Curve
+from shoal.commands.report.run_record import RunGroup, RunRecord
+from shoal.commands.report.traces import Trace, band, thinned
 
-_LONGEST_PAUSE_S = 60.0
-"""Longest time between two lines of a log that counts as waiting; a longer one means that the run was stopped."""
+_MAX_PAUSE_S = 60.0
+"""Longest time between two log lines of a running run [s]; after a longer time, the run had been stopped."""
 _WAIT_LINES = 8
 """Number of lines over which the fraction of waiting is averaged."""
 
@@ -23,16 +23,16 @@ Series = Mapping[str, Trace]
 """Values by line name; the name is empty if the figure has only one line."""
 
 
-class Figure(NamedTuple):
+class ReportFigure(NamedTuple):
     """One figure: what its chart shows and how."""
 
     key: str
     title: str
     unit: str
     meaning: str
-    series: Callable[[RunRecord, Floats], Series]
-    """(run, x of each log line) -> lines of the chart."""
-    scale: Callable[[RunRecord], Scale] = lambda _: Scale()
+    series: Callable[[RunRecord, Float64s], Series]
+    """Function from (run, x of each log line) to the lines of the chart."""
+    scale: Callable[[RunRecord], AxisScale] = lambda _: AxisScale()
     over: str = "env_steps"
     """Metric of the x axis."""
 
@@ -41,7 +41,7 @@ X_LABELS = {"env_steps": "environment steps", "trained_s": "minutes of training"
 _X_SCALES = {"env_steps": 1.0, "trained_s": 1 / 60}
 
 
-def curves(figure: Figure, groups: Sequence[Group]) -> list[tuple[int, int, Curve]]:
+def curves(figure: ReportFigure, groups: Sequence[RunGroup]) -> list[tuple[int, int, Curve]]:
     """Returns (group index, line index, curve) for each curve of a figure."""
     found = []
     for g, group in enumerate(groups):
@@ -67,7 +67,7 @@ def _is_text_list(waits: object) -> bool:
     return isinstance(waits, list) and all(isinstance(wait, str) for wait in waits)
 
 
-def _x(record: RunRecord, figure: Figure) -> Floats:
+def _x(record: RunRecord, figure: ReportFigure) -> Float64s:
     return record.history.column(figure.over) * _X_SCALES[figure.over]
 
 
@@ -84,10 +84,13 @@ def _curve(label: str, traces: Sequence[Trace], *, log: bool) -> Curve:
 # ---- the lines of a figure ------------------------------------------------------------------------------------
 
 
-def _column(name: str, *, known_from_zero: bool = True) -> Callable[[RunRecord, Floats], Series]:
-    """A logged metric; known_from_zero: whether zeros at the start are values rather than 'not known yet'."""
+def _column(name: str, *, known_from_zero: bool = True) -> Callable[[RunRecord, Float64s], Series]:
+    """Returns a function for the series of a logged metric.
 
-    def series(record: RunRecord, x: Floats) -> Series:
+    known_from_zero: whether zeros at the start are values; otherwise they mean that the metric is not known yet.
+    """
+
+    def series(record: RunRecord, x: Float64s) -> Series:
         y = record.history.column(name)
         if not known_from_zero:
             y = np.where(np.maximum.accumulate(np.nan_to_num(np.abs(y))) > 0, y, np.nan)
@@ -96,10 +99,10 @@ def _column(name: str, *, known_from_zero: bool = True) -> Callable[[RunRecord, 
     return series
 
 
-def _by_side(name: str, combine: Callable[..., Floats], prefix: str = "") -> Callable[[RunRecord, Floats], Series]:
-    """A metric of each agent, combined for each side."""
+def _by_side(name: str, combine: Callable[..., Float64s], prefix: str = "") -> Callable[[RunRecord, Float64s], Series]:
+    """Returns a function for one series a side: a metric of each agent, combined over the side's agents."""
 
-    def series(record: RunRecord, x: Floats) -> Series:
+    def series(record: RunRecord, x: Float64s) -> Series:
         rows = record.history.columns(name)
         sides = record.sides(rows.shape[1])
         return {f"{prefix} {side}".strip(): Trace(x, combine(rows[:, indices], axis=1)) for side, indices in sides}
@@ -107,35 +110,38 @@ def _by_side(name: str, combine: Callable[..., Floats], prefix: str = "") -> Cal
     return series
 
 
-def _returns(record: RunRecord, x: Floats) -> Series:
-    """The return of each side is the sum over its agents; the return of a single side is logged."""
+def _returns(record: RunRecord, x: Float64s) -> Series:
+    """Returns one series a side, summed over its agents; with a single side, the logged return."""
     sides = _by_side("return_means", np.sum)(record, x)
     return sides if len(sides) > 1 else _column("return_mean")(record, x)
 
 
-def _q_and_returns(record: RunRecord, x: Floats) -> Series:
+def _q_and_returns(record: RunRecord, x: Float64s) -> Series:
     q = _by_side("q_mean", np.mean, "Q")(record, x)
     return {**q, **_by_side("return_means", np.mean, "return")(record, x)} if q else {}
 
 
-def _learner_waits(record: RunRecord, x: Floats) -> Series:
-    """Elapsed time that was not spent on updates."""
+def _learner_waits(record: RunRecord, x: Float64s) -> Series:
+    """Returns the percentage of time that was not spent on updates."""
     now, updating = record.history.column("time"), record.history.updating_s
     return _waiting_percent(x, now, (now - updating) - (now[:1] - updating[:1]))
 
 
-def _actor_waits(record: RunRecord, x: Floats) -> Series:
+def _actor_waits(record: RunRecord, x: Float64s) -> Series:
     now, waited = record.history.column("time"), record.history.column("actors_waited_s")
     actors = np.maximum(record.history.column("actors"), 1.0)
     return _waiting_percent(x, now, waited, actors)
 
 
-def _waiting_percent(x: Floats, now: Floats, waited: Floats, processes: Floats | None = None) -> Series:
-    """The percentage of waiting over the last lines; a counter that falls belongs to a new process."""
+def _waiting_percent(x: Float64s, now: Float64s, waited: Float64s, processes: Float64s | None = None) -> Series:
+    """Returns the percentage of waiting over the last _WAIT_LINES lines.
+
+    waited: accumulated seconds; a value lower than the previous one comes from a restarted process and is skipped.
+    """
     if len(now) < 2 or not np.isfinite(waited).any():
         return {}
     passed, more = np.diff(now), np.diff(waited)
-    known = (passed > 0) & (passed < _LONGEST_PAUSE_S) & np.isfinite(more) & (more >= -passed)
+    known = (passed > 0) & (passed < _MAX_PAUSE_S) & np.isfinite(more) & (more >= -passed)
     passed = np.where(known, passed * (processes[1:] if processes is not None else 1.0), 0.0)
     window = np.ones(min(_WAIT_LINES, len(passed)))
     time_in = np.convolve(passed, window)[: len(passed)]
@@ -144,18 +150,18 @@ def _waiting_percent(x: Floats, now: Floats, waited: Floats, processes: Floats |
     return {"": Trace(x[1:], 100 * np.clip(fraction, 0.0, 1.0))}
 
 
-def _clip(record: RunRecord) -> Scale:
+def _gradient_scale(record: RunRecord) -> AxisScale:
     clip = record.run.spec.algorithm.gradient_clip
-    return Scale(log=True, reference=(clip, "clipped to") if clip else None)
+    return AxisScale(log=True, reference=(clip, "clipped to") if clip else None)
 
 
-def _ratio(record: RunRecord) -> Scale:
-    return Scale(reference=(record.run.spec.replay.samples_per_insert, "target"))
+def _ratio_scale(record: RunRecord) -> AxisScale:
+    return AxisScale(reference=(record.run.spec.replay.samples_per_insert, "target"))
 
 
-_FROM_ZERO = Scale(from_zero=True)
+_FROM_ZERO = AxisScale(from_zero=True)
 
-RETURN = Figure(
+RETURN = ReportFigure(
     "return",
     "Return",
     "per episode, summed over agents",
@@ -173,7 +179,7 @@ RETURN_OVER_TIME = RETURN._replace(
 )
 LEARNING = (
     RETURN_OVER_TIME,
-    Figure(
+    ReportFigure(
         "q",
         "Q against returns",
         "mean over agents",
@@ -182,40 +188,40 @@ LEARNING = (
         "returns, the critics overestimate.",
         _q_and_returns,
     ),
-    Figure(
+    ReportFigure(
         "critic-loss",
         "Critic loss",
         "squared error, mean over agents",
         "Mean squared TD error of the critics. It grows with the size of the values and does not have to fall.",
         _by_side("critic_loss", np.mean),
-        lambda _: Scale(log=True),
+        lambda _: AxisScale(log=True),
     ),
-    Figure(
+    ReportFigure(
         "policy-loss",
         "Policy loss",
         "mean over agents",
         "Negative Q-value of the policies' actions, plus regularisation. It falls as the values rise.",
         _by_side("policy_loss", np.mean),
     ),
-    Figure(
+    ReportFigure(
         "critic-gradient",
         "Critic gradient norm",
         "before clipping, mean over agents",
         "Gradient norm of one update. Far above the clipping threshold, only the direction of the gradient matters.",
         _by_side("critic_gradient_norm", np.mean),
-        _clip,
+        _gradient_scale,
     ),
-    Figure(
+    ReportFigure(
         "policy-gradient",
         "Policy gradient norm",
         "before clipping, mean over agents",
         "Gradient norm of one update. Near zero, the policies have stopped changing.",
         _by_side("policy_gradient_norm", np.mean),
-        _clip,
+        _gradient_scale,
     ),
 )
 SYSTEM = (
-    Figure(
+    ReportFigure(
         "env-rate",
         "Environment steps",
         "per second, over all actors",
@@ -223,7 +229,7 @@ SYSTEM = (
         _column("env_steps_per_s", known_from_zero=False),
         lambda _: _FROM_ZERO,
     ),
-    Figure(
+    ReportFigure(
         "update-rate",
         "Updates",
         "per second",
@@ -231,40 +237,40 @@ SYSTEM = (
         _column("updates_per_s", known_from_zero=False),
         lambda _: _FROM_ZERO,
     ),
-    Figure(
+    ReportFigure(
         "ratio",
         "Replay ratio",
         "samples per inserted transition",
         "Average number of times that a transition is sampled, counted after warm-up. The rate limiter keeps it near "
         "the target.",
         _column("samples_per_insert", known_from_zero=False),
-        _ratio,
+        _ratio_scale,
     ),
-    Figure(
+    ReportFigure(
         "lag",
         "Policy lag",
         "versions of the weights",
         "Number of newer policy versions published by the time a transition arrives at the replay server.",
         _column("policy_lag"),
-        lambda _: Scale(from_zero=True, up_to=1.0),
+        lambda _: AxisScale(from_zero=True, up_to=1.0),
     ),
-    Figure(
+    ReportFigure(
         "learner-waits",
         "Learner waits",
         "% of the time",
         "Time without a batch. If it is high, there are too few actors.",
         _learner_waits,
-        lambda _: Scale(from_zero=True, up_to=10.0),
+        lambda _: AxisScale(from_zero=True, up_to=10.0),
     ),
-    Figure(
+    ReportFigure(
         "actor-waits",
         "Actors wait",
         "% of the time",
         "Time without credit to send. If it is high, the learner is the slower side, which is normal.",
         _actor_waits,
-        lambda _: Scale(from_zero=True, up_to=10.0),
+        lambda _: AxisScale(from_zero=True, up_to=10.0),
     ),
-    Figure(
+    ReportFigure(
         "exploration",
         "Exploration",
         "fraction of half the action range",

@@ -1,6 +1,6 @@
-"""Fills the templates of the report page, page.html and parts.html, with the records of runs.
+"""The HTML page of a report: fills the templates page.html and parts.html with the records of runs.
 
-records -> one section for each scenario -> result, films, figures, tables, settings -> Jinja (which escapes all text)
+records -> one section for each scenario -> result, films, figures, tables, settings -> Jinja, which escapes all text
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import jinja2
 
 from shoal import number_format
 from shoal.commands.report.embedded_film import EmbeddedFilm, embed_film
-from shoal.commands.report.figure_view import View, view
+from shoal.commands.report.figure_view import FigureView, figure_view
 from shoal.commands.report.figures import LEARNING, RETURN, SYSTEM, wait_fractions
-from shoal.commands.report.intervals import mean_interval
-from shoal.commands.report.run_record import Group, RunRecord, default_settings, flat_settings, grouped
+from shoal.commands.report.run_record import RunGroup, RunRecord, default_settings, flat_settings, grouped
+from shoal.statistics import mean_interval
 
 _HERE = Path(__file__).parent
 
@@ -48,7 +48,7 @@ class RunRow(NamedTuple):
     facts: tuple[Fact, ...]
 
 
-class Setting(NamedTuple):
+class SettingRow(NamedTuple):
     """One setting of a run, and its default if that differs."""
 
     name: str
@@ -56,20 +56,20 @@ class Setting(NamedTuple):
     default: str
 
 
-class Section(NamedTuple):
+class ScenarioSection(NamedTuple):
     """The part of the page for one scenario."""
 
     key: str
     scenario: str
-    groups: tuple[Group, ...]
-    results: tuple[Result, ...]
-    hero: View | None
-    learning: tuple[View, ...]
-    system: tuple[View, ...]
+    groups: tuple[RunGroup, ...]
+    results: tuple[GroupResult, ...]
+    main_figure: FigureView | None
+    learning: tuple[FigureView, ...]
+    system: tuple[FigureView, ...]
     waits: tuple[tuple[str, float], ...]
     rows: tuple[RunRow, ...]
     films: tuple[EmbeddedFilm, ...]
-    settings: tuple[tuple[str, tuple[Setting, ...]], ...]
+    settings: tuple[tuple[str, tuple[SettingRow, ...]], ...]
     """Settings of each group, by its label."""
     machines: tuple[tuple[str, Mapping[str, Mapping[str, Any]]], ...]
     """Machine information, by the names of the runs that share it."""
@@ -80,8 +80,8 @@ class Section(NamedTuple):
         return [record for group in self.groups for record in group.records]
 
 
-class Result(NamedTuple):
-    """The headline of a group: its return with an interval, and the runs behind it."""
+class GroupResult(NamedTuple):
+    """The headline of a group of runs: the mean return with its interval."""
 
     label: str
     mean: float
@@ -106,17 +106,17 @@ def make_page(records: Sequence[RunRecord], live: LiveStatus | None = None) -> s
     )
 
 
-def _section(key: str, scenario: str, records: Sequence[RunRecord]) -> Section:
+def _section(key: str, scenario: str, records: Sequence[RunRecord]) -> ScenarioSection:
     groups = grouped(records)
     several = len(groups) > 1
-    return Section(
+    return ScenarioSection(
         key=key,
         scenario=scenario,
         groups=tuple(groups),
         results=tuple(_result(group) for group in groups),
-        hero=view(RETURN, groups, key, wide=True),
-        learning=tuple(filter(None, (view(figure, groups, key) for figure in LEARNING))),
-        system=tuple(filter(None, (view(figure, groups, key) for figure in SYSTEM))),
+        main_figure=figure_view(RETURN, groups, key, wide=True),
+        learning=tuple(filter(None, (figure_view(figure, groups, key) for figure in LEARNING))),
+        system=tuple(filter(None, (figure_view(figure, groups, key) for figure in SYSTEM))),
         waits=tuple(wait_fractions(records)),
         rows=tuple(RunRow(r, group.label if several else "", _facts(r)) for group in groups for r in group.records),
         films=tuple(filter(None, (embed_film(record) for record in records))),
@@ -125,13 +125,13 @@ def _section(key: str, scenario: str, records: Sequence[RunRecord]) -> Section:
     )
 
 
-def _result(group: Group) -> Result:
+def _result(group: RunGroup) -> GroupResult:
     evaluations = [record.evaluation for record in group.records if record.evaluation is not None]
     if len(evaluations) == 1:
         low, high = evaluations[0].return_ci95 or (math.nan, math.nan)
-        return Result(group.label, evaluations[0].return_mean, low, high, 1, group.records)
+        return GroupResult(group.label, evaluations[0].return_mean, low, high, 1, group.records)
     mean, low, high = mean_interval([one.return_mean for one in evaluations])
-    return Result(group.label, mean, low, high, len(evaluations), group.records)
+    return GroupResult(group.label, mean, low, high, len(evaluations), group.records)
 
 
 def _facts(record: RunRecord) -> tuple[Fact, ...]:
@@ -152,10 +152,10 @@ def _facts(record: RunRecord) -> tuple[Fact, ...]:
     )
 
 
-def _settings(record: RunRecord) -> tuple[Setting, ...]:
+def _settings(record: RunRecord) -> tuple[SettingRow, ...]:
     defaults = default_settings(record.run.spec)
     return tuple(
-        Setting(
+        SettingRow(
             name,
             _setting_text(value),
             _setting_text(defaults[name]) if name in defaults and defaults[name] != value else "",

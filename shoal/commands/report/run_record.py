@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -10,17 +11,18 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from common.open_run import DEFAULT_SECONDS
+from actor_node.evaluation.evaluate import Estimate
+from common.run.open_run import DEFAULT_SECONDS
 from common.run.presets import PRESETS
 from common.run.run import Run, RunSpec, make_run_spec
 from common.spec import AgentSpec
 from shoal.commands.report import FILM_FILE
-from shoal.commands.report.history import History, read_history
-from shoal.commands.report.machine_info import read_machine
+from shoal.machine_info import read_machine
+from shoal.run_history import History, read_history
 from shoal.run_paths import run_directory
 
 _FILM_NAMES = (FILM_FILE, "film.mp4")
-_MOST_DIFFERENCES = 3
+_MAX_DIFFERENCES = 3
 
 
 class EvaluationSummary(msgspec.Struct, frozen=True):
@@ -33,13 +35,17 @@ class EvaluationSummary(msgspec.Struct, frozen=True):
     world: str = ""
     episodes: int = 0
     updates: int = 0
-    metrics: Any = None
+    metrics: dict[str, Any] = {}
+    """Metrics of the scenario by name, as in the file."""
 
     @property
-    def scalar_metrics(self) -> dict[str, float]:
-        """Metrics of the scenario that are plain numbers, by name."""
-        known = self.metrics.items() if isinstance(self.metrics, dict) else ()
-        return {name: float(value) for name, value in known if isinstance(value, int | float)}
+    def readable_metrics(self) -> dict[str, Estimate]:
+        """Means with intervals by name; leaves out an entry of another form, as a damaged file may contain."""
+        found = {}
+        for name, value in self.metrics.items():
+            with contextlib.suppress(msgspec.ValidationError):
+                found[name] = msgspec.convert(value, Estimate)
+        return found
 
 
 class RunRecord(NamedTuple):
@@ -67,7 +73,7 @@ class RunRecord(NamedTuple):
         return [(team, [i for i, agent in enumerate(owners) if agent.team == team]) for team in teams]
 
 
-class Group(NamedTuple):
+class RunGroup(NamedTuple):
     """Runs that differ only by seed and budget."""
 
     label: str
@@ -89,7 +95,7 @@ def read_record(path: Path) -> RunRecord:
     )
 
 
-def grouped(records: Sequence[RunRecord]) -> list[Group]:
+def grouped(records: Sequence[RunRecord]) -> list[RunGroup]:
     """Groups runs of one scenario that differ only by seed and budget; labels name the differences between groups."""
     by_settings: dict[bytes, list[RunRecord]] = {}
     for record in records:
@@ -99,7 +105,7 @@ def grouped(records: Sequence[RunRecord]) -> list[Group]:
     names = dict.fromkeys(name for one in settings for name in one if name != "seed" and not name.startswith("budget."))
     differing = [name for name in names if len({str(one.get(name)) for one in settings}) > 1]
     return [
-        Group(_label(group[0], one, differing), tuple(group))
+        RunGroup(_label(group[0], one, differing), tuple(group))
         for group, one in zip(by_settings.values(), settings, strict=True)
     ]
 
@@ -125,8 +131,8 @@ def _label(record: RunRecord, settings: Mapping[str, Any], differing: Sequence[s
     if not differing:
         return str(record.run.spec.algorithm.name)
     differences = [f"{name.partition('.')[2] or name} {settings.get(name, 'unset')}" for name in differing]
-    more = len(differences) - _MOST_DIFFERENCES
-    label = ", ".join(differences[:_MOST_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")
+    more = len(differences) - _MAX_DIFFERENCES
+    label = ", ".join(differences[:_MAX_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")
     return re.sub(r"^name ", "", label)
 
 

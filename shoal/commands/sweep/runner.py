@@ -1,4 +1,4 @@
-"""Executes runs in parallel, each as a `shoal train` process; started runs are resumed."""
+"""Runs `shoal train` processes in parallel; resumes runs that were started before."""
 
 from __future__ import annotations
 

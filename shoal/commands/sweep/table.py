@@ -15,9 +15,9 @@ from typing import NamedTuple
 import msgspec
 from rich.table import Column, Table
 
-from shoal.commands.report.intervals import mean_interval
 from shoal.commands.sweep.plan import PlannedRun
 from shoal.number_format import interval
+from shoal.statistics import interquartile_mean, mean_interval
 
 RESULTS_FILE = "sweep.json"
 CSV_FILE = "sweep.csv"
@@ -75,13 +75,6 @@ def gather(runs: Iterable[PlannedRun]) -> Sweep:
     names = dict.fromkeys(outcome.variant for outcome in outcomes)
     rows = [_row([outcome for outcome in outcomes if outcome.variant == name]) for name in names]
     return Sweep(outcomes, sorted(rows, key=lambda row: -row.return_mean))
-
-
-def interquartile_mean(values: Sequence[float]) -> float:
-    """Returns the mean of the middle half of the values; values at the quartiles count fractionally."""
-    ordered, cut = sorted(values), len(values) / 4
-    weights = [max(0.0, min(i + 1.0, len(ordered) - cut) - max(float(i), cut)) for i in range(len(ordered))]
-    return sum(weight * value for weight, value in zip(weights, ordered, strict=True)) / sum(weights)
 
 
 def save(sweep: Sweep, directory: Path) -> None:

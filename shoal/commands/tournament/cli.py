@@ -10,7 +10,6 @@ import msgspec
 from msgspec import Meta
 from rich.console import Console
 
-from actor_node.evaluation.evaluate import FIRST_SEED
 from actor_node.evaluation.task import Dynamics, EvalTask, is_foreign
 from actor_node.evaluation.teams import BASELINES, load_teams
 from actor_node.evaluation.tournament import Tournament, run_tournament
@@ -19,16 +18,11 @@ from common.files import write_atomically
 from common.process import command
 from common.process.durations import Seconds
 from common.run.directory import RunDirectory
-from shoal.commands.evaluate.progress import (
-    CopiesOption,
-    MaxEpisodeStepsOption,
-    ProcessesOption,
-    ProgressWatcher,
-    play_options,
-)
-from shoal.commands.report.machine_info import read_machine
+from shoal.commands.evaluate.episode_options import EpisodeOptions, play_options
+from shoal.commands.evaluate.progress import ProgressWatcher
 from shoal.commands.tournament.matrices import matrices
 from shoal.commands.tournament.text import matrix_table, standings_table
+from shoal.machine_info import read_machine
 from shoal.run_paths import run_directory
 from shoal.tables import print_tables
 
@@ -36,7 +30,7 @@ _screen = Console(markup=False, emoji=False, stderr=True)
 _EPISODES = 500
 
 
-class TournamentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TournamentConfig(EpisodeOptions, frozen=True, forbid_unknown_fields=True):
     """Settings of `shoal tournament`."""
 
     opponents: Annotated[
@@ -57,12 +51,6 @@ class TournamentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Seconds,
         Meta(description="Without --episodes: approximate time of all pairings in a world that is not batched [s]."),
     ] = 60.0
-    processes: ProcessesOption = 0
-    copies: CopiesOption = 0
-    max_episode_steps: MaxEpisodeStepsOption = 0
-    seed: Annotated[int, Meta(ge=0, lt=2**31, description="Seed of the first episode; episode e has SEED + e.")] = (
-        FIRST_SEED
-    )
     side: Annotated[str, Meta(description="Side that the rows play.  [default: the first side of the world]")] = ""
     fast: Annotated[bool, Meta(description="Play in the batched world, which equals mpe2.")] = False
     dynamics: Annotated[

@@ -14,7 +14,7 @@ from shoal.number_format import fixed
 CELL_WIDTH, CELL_HEIGHT = 108, 44
 _CHARACTER, _TITLE_CHARACTER = 6.6, 7.6
 """Estimated width of a character of labels and of titles [pixels]."""
-_MOST_CHARACTERS = 28
+_MAX_CHARACTERS = 28
 _TITLE, _HEAD, _GAP, _EDGE = 30, 24, 22, 16
 
 
@@ -101,7 +101,7 @@ def _placed_cell(x: float, y: float, cell: Cell) -> PlacedCell:
 
 
 def _shortened(label: str) -> str:
-    return label if len(label) <= _MOST_CHARACTERS else f"...{label[3 - _MOST_CHARACTERS :]}"
+    return label if len(label) <= _MAX_CHARACTERS else f"...{label[3 - _MAX_CHARACTERS :]}"
 
 
 def _templates() -> jinja2.Environment:

@@ -1,6 +1,6 @@
-"""What `shoal train` leaves to be looked at: its machine, a dashboard, and at the end warnings, films and a report.
+"""The artifacts of `shoal train`: machine.json and the dashboard, and at the end the warnings, films and report.
 
-None of it may cost a run its result: what goes wrong here is one line on the screen.
+No failure here may cost a run its result: an exception becomes one line on the screen.
 """
 
 from __future__ import annotations
@@ -17,60 +17,67 @@ from deploy.local.config import TrainConfig
 from deploy.local.live_display import Display
 from shoal.commands.diagnose.cli import print_warnings_after_training
 from shoal.commands.report import FILM_FILE, REPORT_FILE, write_report
-from shoal.commands.report.machine_info import record_machine
-from shoal.commands.train.afterwards import Answer, Task, make, make_in_child
 from shoal.commands.train.dashboard import Dashboard
+from shoal.commands.train.final_task import FinalTask, FinalTaskResult, run_in_child, run_task
+from shoal.machine_info import record_machine
 
 _FILM_EPISODES = 2
 _FILM_WIDTH = 360
 _FILM_STEPS = 100
-"""Of an episode: worlds whose episodes are long are filmed at their beginning, so that it takes a few seconds."""
+"""Longest part of an episode to film [steps], so that filming takes a few seconds."""
 
 
 class Artifacts:
-    """What is shown of one run that trains."""
+    """The artifacts of one run.
+
+    Example:
+        artifacts = Artifacts(config, screen)
+        display = artifacts.start(directory, display)
+        artifacts.warn(stopped)
+        artifacts.conclude(film=True)
+    """
 
     def __init__(self, config: TrainConfig, screen: Console) -> None:
-        """Takes the dashboard's port, before there is a run; ConfigError if it is in use."""
+        """Opens the dashboard's port; raises ConfigError if the port is in use."""
         self._config, self._screen = config, screen
         self._dashboard = Dashboard(config.dashboard_port) if config.dashboard else None
 
-    def begin(self, directory: RunDirectory, display: Display) -> Display:
-        """Notes what machine this is, and returns the display, served to browsers too where --dashboard says so."""
+    def start(self, directory: RunDirectory, display: Display) -> Display:
+        """Writes machine.json and returns the display of the run, which also feeds the dashboard with --dashboard."""
         self._directory, config = directory, self._config
         launch = {name: getattr(config, name) for name in ("actors", "copies", "threads", "gpu", "lockstep")}
-        redis = config.redis if config.redis in ("embedded", "none") else "a server that runs"
-        self._softly("a note of the machine", lambda: record_machine(directory, {**launch, "redis": redis}))
+        redis = config.redis if config.redis in ("embedded", "none") else "an existing server"
+        self._try("machine.json", lambda: record_machine(directory, {**launch, "redis": redis}))
         if self._dashboard is None:
             return display
         self._dashboard.serve(directory.path, display)
-        self._screen.print(f"look at it in a browser: {self._dashboard.url}", soft_wrap=True)
+        self._screen.print(f"dashboard: {self._dashboard.url}", soft_wrap=True)
         return self._dashboard
 
     def warn(self, stopped: Callable[[], bool]) -> None:
-        """Prints the warnings of a diagnosis of the run, if there are any, until a stop is requested."""
+        """Diagnoses the run and prints the warnings; a request to stop ends a diagnosis in a child process."""
 
-        def look(directory: RunDirectory, episodes: int) -> Answer:
-            return self._make(Task("diagnosis", str(directory.path), episodes), stopped)
+        def make_diagnosis(directory: RunDirectory, episodes: int) -> FinalTaskResult:
+            return self._run(FinalTask("diagnosis", str(directory.path), episodes), stopped)
 
-        self._softly("a diagnosis", lambda: print_warnings_after_training(self._directory, self._screen, look))
+        self._try("a diagnosis", lambda: print_warnings_after_training(self._directory, self._screen, make_diagnosis))
 
     def conclude(self, *, film: bool, stopped: Callable[[], bool] = bool) -> None:
-        """Makes the film, if one is wanted and the world can be pictured, and the report."""
+        """Makes the films, unless `film` is false, --no-film is set or Pillow is missing; then writes the report."""
         if film and not self._config.no_film and find_spec("PIL"):
-            self._softly("a film", lambda: self._make_film(stopped))
-            self._softly("films of its milestones", lambda: self._film_milestones(stopped))
-        self._softly("the report", self._make_report)
+            self._try("a film", lambda: self._make_film(stopped))
+            self._try("films of its milestones", lambda: self._film_milestones(stopped))
+        self._try("the report", self._make_report)
         if self._dashboard is not None:
             self._dashboard.stop_serving()
 
-    def _make(self, task: Task, stopped: Callable[[], bool]) -> Answer:
+    def _run(self, task: FinalTask, stopped: Callable[[], bool]) -> FinalTaskResult:
         is_foreign = self._directory.run.spec.scenario.startswith(FOREIGN)
-        return make_in_child(task, stopped) if is_foreign else make(task)
+        return run_in_child(task, stopped) if is_foreign else run_task(task)
 
     def _film(self, directory: RunDirectory, episodes: int, stopped: Callable[[], bool]) -> None:
         output = str(directory.path / FILM_FILE)
-        self._make(Task("film", str(directory.path), episodes, output, _FILM_WIDTH, _FILM_STEPS), stopped)
+        self._run(FinalTask("film", str(directory.path), episodes, output, _FILM_WIDTH, _FILM_STEPS), stopped)
 
     def _make_film(self, stopped: Callable[[], bool]) -> None:
         with self._screen.status("filming"):
@@ -92,10 +99,10 @@ class Artifacts:
         write_report([self._directory.path], output)
         self._screen.print(f"report: {output}", soft_wrap=True, markup=False)
 
-    def _softly(self, what: str, make: Callable[[], None]) -> None:
+    def _try(self, what: str, make: Callable[[], None]) -> None:
         try:
             make()
         except ShoalError as e:
-            self._screen.print(f"without {what}: {e}", soft_wrap=True, markup=False)
-        except Exception as e:  # noqa: BLE001  (a defect of ours or of a renderer must not cost a trained team)
-            self._screen.print(f"without {what}: {type(e).__name__}: {e}", soft_wrap=True, markup=False)
+            self._screen.print(f"skipped {what}: {e}", soft_wrap=True, markup=False)
+        except Exception as e:  # noqa: BLE001  (a bug here or in a renderer must not cost the trained team)
+            self._screen.print(f"skipped {what}: {type(e).__name__}: {e}", soft_wrap=True, markup=False)

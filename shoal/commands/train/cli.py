@@ -10,26 +10,26 @@ import click
 import msgspec
 from rich.console import Console
 
-from common.open_run import RunOptions
 from common.process import command
 from common.process.exit import DONE
 from common.process.logs import start_logging
 from common.run.directory import RunDirectory
+from common.run.open_run import RunOptions
 from deploy.local.config import PRESET_PROCESSES, TrainConfig
 from shoal.commands.evaluate.cli import print_evaluation
 from shoal.commands.train.session import TrainingSession
 
-# The table goes where the log goes; stdout holds results only, so that it can be piped.
+# stdout is for results only, so that it can be piped.
 _screen = Console(markup=False, emoji=False, stderr=True)
 
-OPTIONS = {
+OPTION_GROUPS = {
     "Usual options": ("time", "run", "resume", "actors", "seed", "algorithm", "set", "config", "gpu"),
     "Budget and episodes": ("steps", "max_episode_steps", "episodes"),
     "Display and results": ("json", "dashboard", "dashboard_port", "no_film", "track", "audit"),
     "This machine": ("copies", "threads", "redis", "redis_password_file", "redis_ca_file"),
     "Advanced": ("preset", "lockstep", "chunk_rows"),
 }
-"""Options of the command by the heading under which `--help` shows them, in order."""
+"""Names of the options by heading, in the order of `--help`."""
 
 
 class TrainCommand(click.Command):
@@ -39,9 +39,9 @@ class TrainCommand(click.Command):
         """Writes each group of options under its heading."""
         options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
         records = {option.name: option.get_help_record(ctx) for option in options}
-        named = [name for names in OPTIONS.values() for name in names]
+        named = [name for names in OPTION_GROUPS.values() for name in names]
         others = tuple(name for name in records if name and name not in named)
-        for heading, names in (*OPTIONS.items(), ("Other", others)):
+        for heading, names in (*OPTION_GROUPS.items(), ("Other", others)):
             if rows := [record for name in names if (record := records.get(name))]:
                 with formatter.section(heading):
                     formatter.write_dl(rows)
@@ -85,7 +85,7 @@ def train(context: click.Context, /, scenario: str, **values: Any) -> int:
 
 
 def _prepare_lockstep(directory: RunDirectory, config: TrainConfig) -> None:
-    """Logs into the run's directory, since the screen is for the display, and sets what torch reads at its import."""
+    """Logs to a file, because the screen shows the display, and sets the variable that torch reads on import."""
     directory.logs.mkdir(exist_ok=True)
     start_logging("lockstep", "WARNING", file=directory.logs / "lockstep.log")
     os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))

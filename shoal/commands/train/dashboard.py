@@ -1,7 +1,8 @@
 """`shoal train --dashboard`: the run's report, served live to browsers on this machine.
 
-The page is rebuilt when a browser asks, at most every few seconds; nobody looking costs nothing. It is served on
-127.0.0.1 only, and only to requests that name this host: a page from elsewhere cannot read it through the browser.
+The page is rebuilt when a browser requests it, at most every MAX_PAGE_AGE_S, so an unwatched page costs nothing. The
+server listens on 127.0.0.1 only. It refuses requests with another Host header, so that a foreign web page cannot read
+the dashboard through the user's browser (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -15,61 +16,62 @@ from pathlib import Path
 
 from common.errors import ConfigError
 from common.wire.messages import Status
-from deploy.local.live_display import Display, rows
+from deploy.local.live_display import Display, status_rows
 
 HOST = "127.0.0.1"
-REFRESH_S = 5
-"""How often a browser asks."""
-REMAKE_S = 2.0
-"""How old a page may be before it is rebuilt."""
+REFRESH_PERIOD_S = 5
+"""Period in which a browser reloads the page."""
+MAX_PAGE_AGE_S = 2.0
+"""Age at which a page is rebuilt [s]."""
 
 _log = logging.getLogger(__name__)
 
 
 class Dashboard:
-    """A display that passes on what it is shown, and serves it with the run's report."""
+    """A display that forwards everything to another display, and serves the newest status with the run's report."""
 
     def __init__(self, port: int = 0) -> None:
-        """Takes the port (0 = any free one), before there is a run; ConfigError if it is in use."""
-        self._pages = _Pages()
+        """Opens the port (0: any free one); raises ConfigError if it is in use."""
+        self._pages = _PageCache()
         try:
             self._server = _Server((HOST, port), self._pages)
         except OSError as e:
             raise ConfigError(
-                f"--dashboard-port {port}: cannot listen on {HOST}:{port} ({e.strerror}); choose another (0 = any free)"
+                f"--dashboard-port {port}: cannot listen on {HOST}:{port} ({e.strerror}). Choose another port; 0"
+                " takes any free one."
             ) from e
         self.url = f"http://{HOST}:{self._server.server_address[1]}/"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="dashboard", daemon=True)
 
     def serve(self, run: Path, display: Display) -> None:
-        """Begins to serve a run's page, and to pass on to the display."""
+        """Starts serving the page of a run and forwarding to a display."""
         self._pages.run, self._display = run, display
         self._thread.start()
 
     def show(self, status: Status | None, problems: Sequence[str]) -> None:
-        """Shows the newest status here and on the page."""
-        now = rows(status) if status is not None else [("state", "waiting for the replay server")]
+        """Shows the newest status in the display and on the page."""
+        now = status_rows(status) if status is not None else [("state", "waiting for the replay server")]
         self._pages.now = [*now, *(("problem", problem) for problem in problems)]
         self._display.show(status, problems)
 
-    def say(self, text: str) -> None:
-        """Passes it on."""
-        self._display.say(text)
+    def print(self, text: str) -> None:
+        """Prints a line in the display."""
+        self._display.print(text)
 
     def close(self) -> None:
-        """Ends the display; the page is served on, while the run is evaluated."""
+        """Closes the display; the page remains available during the evaluation."""
         self._pages.now = [("state", "training has ended")]
         self._display.close()
 
     def stop_serving(self) -> None:
         """Stops serving and frees the port."""
-        if self._thread.is_alive():  # else shutdown() would wait for it for ever
+        if self._thread.is_alive():  # otherwise shutdown() would wait forever
             self._server.shutdown()
         self._server.server_close()
 
 
-class _Pages:
-    """The live page, with and without refreshing, rebuilt when it is too old."""
+class _PageCache:
+    """Caches the live page, with and without reloading."""
 
     def __init__(self) -> None:
         self.run = Path()
@@ -78,14 +80,14 @@ class _Pages:
         self._made: dict[bool, tuple[float, bytes]] = {}
 
     def get(self, *, refreshing: bool) -> bytes:
-        """Returns the page; one request at a time makes it."""
+        """Returns the page, rebuilt if it is too old; concurrent requests wait for one build."""
         from shoal.commands.report.page import LiveStatus, make_page  # noqa: PLC0415  (slow to import: Jinja)
         from shoal.commands.report.run_record import read_record  # noqa: PLC0415
 
         with self._lock:
-            made_at, page = self._made.get(refreshing, (-REMAKE_S, b""))
-            if time.monotonic() - made_at >= REMAKE_S:
-                live = LiveStatus(REFRESH_S if refreshing else 0, self.now)
+            made_at, page = self._made.get(refreshing, (-MAX_PAGE_AGE_S, b""))
+            if time.monotonic() - made_at >= MAX_PAGE_AGE_S:
+                live = LiveStatus(REFRESH_PERIOD_S if refreshing else 0, self.now)
                 page = make_page([read_record(self.run)], live).encode()
                 self._made[refreshing] = time.monotonic(), page
             return page
@@ -94,7 +96,7 @@ class _Pages:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], pages: _Pages) -> None:
+    def __init__(self, address: tuple[str, int], pages: _PageCache) -> None:
         self.pages = pages
         super().__init__(address, _Handler)
 
@@ -102,21 +104,21 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     server_version, sys_version = "shoal", ""
-    timeout = 10.0  # seconds: a client that says nothing does not hold a thread
+    timeout = 10.0  # seconds: a silent client does not occupy a thread for longer
 
     def do_GET(self) -> None:
-        """Answers with the page."""
-        self._answer(with_body=True)
+        """Responds with the page."""
+        self._respond(with_body=True)
 
     def do_HEAD(self) -> None:
-        """Answers as for GET, without the page itself."""
-        self._answer(with_body=False)
+        """Responds with the headers of GET only."""
+        self._respond(with_body=False)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the name is http.server's)
-        """Logs requests for those who look for them."""
+        """Logs a request at level DEBUG."""
         _log.debug(format, *args)
 
-    def _answer(self, *, with_body: bool) -> None:
+    def _respond(self, *, with_body: bool) -> None:
         status, kind, body = self._page()
         self.send_response(status)
         for name, value in (("Content-Type", kind), ("Content-Length", str(len(body))), ("Cache-Control", "no-store")):
@@ -128,8 +130,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _page(self) -> tuple[int, str, bytes]:
         plain = "text/plain; charset=utf-8"
         if self.headers.get("Host", "").rpartition(":")[0] not in (HOST, "localhost"):
-            return 403, plain, b"this page is for browsers on the machine that trains\n"
+            return 403, plain, b"Open this page in a browser on the machine that trains.\n"
         path, _, query = self.path.partition("?")
         if path != "/":
-            return 404, plain, b"there is one page: /\n"
+            return 404, plain, b"The only page is /.\n"
         return 200, "text/html; charset=utf-8", self.server.pages.get(refreshing=query != "paused")

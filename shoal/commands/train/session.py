@@ -1,10 +1,10 @@
-"""One run from its options to its report: what the command `shoal train` and the function `shoal.train` do.
+"""The training session behind the command `shoal train` and the function `shoal.train`.
 
-session = TrainingSession(config, screen)       refuses what cannot work; nothing is written or started yet
-session.open("simple_spread", options, {})      the run's directory
-session.train()                                 processes, until the budget is used or a stop is requested
-session.evaluate(show)                          the final evaluation
-session.conclude()                              warnings, film, report
+session = TrainingSession(config, screen)       checks the settings; writes and starts nothing
+session.open("simple_spread", options, {})      creates or reopens the run's directory
+session.train()                                 runs all processes until the budget is used or a stop is requested
+session.evaluate(show)                          evaluates the team
+session.conclude()                              prints warnings, makes the films and the report
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from rich.console import Console
 
 from actor_node.evaluation.copy_rollouts import exception_text
 from actor_node.evaluation.evaluate import Evaluation
-from common.open_run import RunOptions, open_run
 from common.policy.file import load_policy
 from common.process.exit import DONE, FAILED
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
+from common.run.open_run import RunOptions, open_run
 from common.run.run import Run
 from deploy.local.config import TrainConfig
 from deploy.local.launcher import LocalRun, delete_transitions
@@ -42,9 +42,9 @@ class TrainingSession:
     """Trains one run on this machine, evaluates it and writes its report."""
 
     def __init__(self, config: TrainConfig, screen: Console) -> None:
-        """Refuses by ConfigError what cannot work on this machine; writes and starts nothing.
+        """Raises ConfigError for settings that cannot work on this machine; writes and starts nothing.
 
-        screen: where progress is shown.
+        screen: shows the progress.
         """
         if config.lockstep:
             config.check_lockstep()
@@ -53,16 +53,16 @@ class TrainingSession:
             refuse_without_cuda()
         self.config, self._screen = config, screen
         self.stop = Stop()
-        """A request made here ends the run at its next look."""
+        """A request to stop, which the session checks several times a second."""
         self.problem = ""
-        """Why the trained run could not be evaluated; empty otherwise."""
+        """Reason why the trained run could not be evaluated; empty if it could."""
         self._artifacts = Artifacts(config, screen)
 
     def open(self, scenario: str, options: RunOptions, sections: Mapping[str, Any]) -> RunDirectory:
-        """Creates the run's directory, or opens the one to resume, and returns it.
+        """Creates the run's directory, or opens the directory to resume, and returns it.
 
-        scenario: may be empty for a run that is resumed. sections: settings by section, which `options` override.
-        Raises ConfigError, and FinishedError for a run that has used its budget.
+        scenario: may be empty for a resumed run. sections: settings by section; `options` override them.
+        Raises ConfigError for invalid settings, and FinishedError for a run that has used its budget.
         """
         config = self.config
         self.directory, self.run = open_run(
@@ -79,10 +79,10 @@ class TrainingSession:
         return self.directory
 
     def train(self) -> bool:
-        """Runs all processes until the budget is used (True) or a stop is requested (False).
+        """Runs all processes; returns whether the budget was used, so false after a request to stop.
 
-        Every process is started, restarted and ended by the thread that calls this: the kernel ends the processes with
-        that thread. Raises ShoalError for a process that failed and whose restart cannot help.
+        The calling thread starts, restarts and ends every process, because the kernel ends the processes with the
+        thread that started them. Raises ShoalError for a failed process that a restart cannot repair.
         """
         directory, run, config = self.directory, self.run, self.config
         self._print(f"run {run.id} of {run.spec.scenario} in {directory.path}")
@@ -90,9 +90,9 @@ class TrainingSession:
             self._print(line)
         local = self._lockstep(run) if config.lockstep else LocalRun(directory, config)
         if not config.lockstep:
-            self._print(f"look at it from elsewhere: shoal status {directory.path}")
+            self._print(f"status from another terminal: shoal status {directory.path}")
         title = f"{run.spec.scenario} · {run.spec.algorithm.name}"
-        display = self._artifacts.begin(directory, make_display(self._screen, title))
+        display = self._artifacts.start(directory, make_display(self._screen, title))
         if not local.train(self.stop, display):
             self._artifacts.conclude(film=False)
             self._print(self._resume_hint)
@@ -110,18 +110,18 @@ class TrainingSession:
         return load_policy(self.directory.policy_file).digest
 
     def evaluate(self, show: Callable[[Evaluation], object]) -> int:
-        """Evaluates the trained run, shows the result and returns the exit code: 0, 1 if it failed, or the stop's.
+        """Evaluates the trained run, calls `show` with the result, and returns the exit code: 0, 1, or that of a stop.
 
-        Whatever happens here, the team is trained: film and report are made all the same.
+        Any exception counts as a failed evaluation, so that the trained team still gets its film and report.
         """
         path = self.directory.path
         config = EvaluateConfig(episodes=self.config.episodes)
         try:
             result = evaluate_run(self.directory, config, lambda: self.stop.requested, self._screen)
         except EvaluationStopped as e:
-            self._print(f"evaluation {e}; play it with: shoal evaluate {path}")
+            self._print(f"evaluation {e}; evaluate again with: shoal evaluate {path}")
             return self.stop.exit_code
-        except Exception as e:  # noqa: BLE001  (whatever it is, the trained team gets its report)
+        except Exception as e:  # noqa: BLE001  (the trained team gets its report)
             self.problem = exception_text(e)
             again = f"try again with: shoal evaluate {path}"
             self._print(f"not evaluated: {self.problem}\n{again}", highlight=False)
@@ -130,7 +130,7 @@ class TrainingSession:
         return DONE
 
     def conclude(self) -> None:
-        """Prints what ails the run, makes its film and its report, and names what is in its directory."""
+        """Prints the warnings of a diagnosis, makes the films and the report, and lists the files of the run."""
         if not self.stop.requested:
             self._artifacts.warn(lambda: self.stop.requested)
         self._artifacts.conclude(film=True, stopped=lambda: self.stop.requested)
@@ -139,7 +139,7 @@ class TrainingSession:
         self._print(f"results in {path}: {', '.join(written)}")
 
     def close(self) -> None:
-        """Gives the run's directory up, so that this process, too, may resume it."""
+        """Releases the lock of the run's directory, so that the run can be resumed."""
         self.directory.release()
 
     @property
@@ -149,8 +149,7 @@ class TrainingSession:
         return f"stopped; resume with: shoal train --resume {options} --run {self.directory.path}"
 
     def _lockstep(self, run: Run) -> LockstepRun:
-        # Only now: this imports torch, which takes seconds.
-        from deploy.lockstep.run import LockstepRun  # noqa: PLC0415
+        from deploy.lockstep.run import LockstepRun  # noqa: PLC0415  (importing torch takes seconds)
 
         return LockstepRun(self.directory, run, self.config)
 

@@ -13,7 +13,7 @@ from common.run.run import Run, make_run_spec
 from common.wire.messages import ActorStatus, LearnerReport, Status
 from common.worlds import world_spec
 from deploy.local.launcher import endless_episode_text
-from deploy.local.live_display import LineDisplay, TimeLeft, draw, learner_doing, rows
+from deploy.local.live_display import LineDisplay, TimeLeft, draw, learner_activity, status_rows
 
 LEARNER = LearnerReport(
     learner="learner-1",
@@ -76,15 +76,15 @@ def test_the_table_has_every_figure_a_user_looks_for() -> None:
 HELD = "actors waiting for the learner: 4.0 k samples behind (12 s)"
 STALLED = "actors waiting for the learner: 4.0 k samples behind (75 s)"
 ALONE = "actors waiting for the learner: 256 samples behind; none is connected (12 s)"
-BATCHES = "learner waiting for actors: 1,024 more transitions keep the ratio (3 s)"
+BATCHES = "learner waiting for actors: 1,024 more transitions are needed to keep the ratio (3 s)"
 
 
 @pytest.mark.parametrize("wait", [STALLED, ALONE, BATCHES])
 def test_a_wait_that_is_not_the_ratio_is_shown_as_it_is(wait: str) -> None:
-    shown = dict(rows(msgspec.structs.replace(STATUS, waiting=(HELD, wait))))
+    shown = dict(status_rows(msgspec.structs.replace(STATUS, waiting=(HELD, wait))))
     assert shown["waiting"] == wait
     assert shown["pace"] == "the learner is the bottleneck (normal): actors are held to 16 samples per insert"
-    assert "pace" not in dict(rows(msgspec.structs.replace(STATUS, waiting=(wait,))))
+    assert "pace" not in dict(status_rows(msgspec.structs.replace(STATUS, waiting=(wait,))))
 
 
 def test_a_line_ends_with_the_pace_and_the_waits() -> None:
@@ -138,30 +138,33 @@ def test_what_the_learner_remarks_is_shown_and_without_a_terminal_said_once() ->
 
 
 def test_an_error_of_the_replay_is_shown() -> None:
-    assert ("last error", "checksum") in rows(msgspec.structs.replace(STATUS, last_error="checksum"))
+    assert ("last error", "checksum") in status_rows(msgspec.structs.replace(STATUS, last_error="checksum"))
 
 
 def test_versions_are_shown_only_where_two_are_told() -> None:
-    assert "software" not in dict(rows(msgspec.structs.replace(STATUS, software="0.1.0")))
+    assert "software" not in dict(status_rows(msgspec.structs.replace(STATUS, software="0.1.0")))
     learner = msgspec.structs.replace(LEARNER, software="0.2.0")
     both = msgspec.structs.replace(STATUS, software="0.1.0", learner=learner)
-    assert dict(rows(both))["software"] == "differs: 0.1.0, 0.2.0"
+    assert dict(status_rows(both))["software"] == "differs: 0.1.0, 0.2.0"
 
 
 def test_a_finished_run_says_so() -> None:
     done = msgspec.structs.replace(LEARNER, progress=1.0, finished=True)
-    assert ("progress", "100%, finished") in rows(msgspec.structs.replace(STATUS, learner=done))
+    assert ("progress", "100%, finished") in status_rows(msgspec.structs.replace(STATUS, learner=done))
 
 
 def test_a_learner_is_said_to_train_only_while_it_is_heard() -> None:
     waiting = msgspec.structs.replace(LEARNER, waiting_for="actors")
     done = msgspec.structs.replace(LEARNER, finished=True)
-    assert [learner_doing(one, 0.5) for one in (LEARNER, waiting, done)] == [
+    assert [learner_activity(one, 0.5) for one in (LEARNER, waiting, done)] == [
         "training",
         "waiting for actors",
         "finished",
     ]
-    assert [learner_doing(one, 11.0) for one in (LEARNER, waiting, done)] == [*["no report since then"] * 2, "finished"]
+    assert [learner_activity(one, 11.0) for one in (LEARNER, waiting, done)] == [
+        *["no report since then"] * 2,
+        "finished",
+    ]
 
 
 def at(progress: float) -> Status:
@@ -195,15 +198,15 @@ def test_restarts_of_workers_and_what_slow_ones_do_are_shown() -> None:
     status = msgspec.structs.replace(
         STATUS, actors=tuple(busy), actor_count=5, worker_restarts=3, last_fault="step 4 of copy 1: no licence"
     )
-    shown = dict(rows(status))
+    shown = dict(status_rows(status))
     assert shown["actors"] == "5; a-1: making copy 1 of 32; a-2: making copy 2 of 32; 2 more"
     assert shown["worker restarts"] == "3, last: step 4 of copy 1: no licence"
-    assert "worker restarts" not in dict(rows(STATUS))
+    assert "worker restarts" not in dict(status_rows(STATUS))
 
 
 def test_a_failure_is_said_at_once_with_all_its_lines() -> None:
     console = Console(file=io.StringIO(), width=400)
-    LineDisplay(console).say("actor worker 0: pettingzoo:boom: no licence; restarts in 0.5 s\n  user.py:3 in step")
+    LineDisplay(console).print("actor worker 0: pettingzoo:boom: no licence; restarts in 0.5 s\n  user.py:3 in step")
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue().endswith("restarts in 0.5 s\n  user.py:3 in step\n")
 
@@ -211,7 +214,7 @@ def test_a_failure_is_said_at_once_with_all_its_lines() -> None:
 def test_a_run_without_an_ended_episode_says_so() -> None:
     actor = ActorStatus("a", 1, 0.1, 11_000, 0, 1, 0.0, "", 0.0, "")
     endless = msgspec.structs.replace(STATUS, episodes=0, inserts=12_000, return_mean=math.nan, actors=(actor,))
-    assert dict(rows(endless))["return"] == "- (no episode has ended yet)"
+    assert dict(status_rows(endless))["return"] == "- (no episode has ended yet)"
     assert endless_episode_text(endless).startswith("no episode ended in 12,000 environment steps; ")
     silent = msgspec.structs.replace(endless, actors=(msgspec.structs.replace(actor, env_steps=0),))
     assert endless_episode_text(silent) == "", "its episodes are not known yet"
@@ -220,10 +223,12 @@ def test_a_run_without_an_ended_episode_says_so() -> None:
 
 def test_a_reward_that_all_share_is_the_teams_too() -> None:
     shared = msgspec.structs.replace(STATUS, shared_reward=True, return_mean=-12.0, return_means=(-4.0,) * 3)
-    assert dict(rows(shared))["return"].startswith("-12.00 summed over agents; shared reward: -4.00 for the team")
+    assert dict(status_rows(shared))["return"].startswith(
+        "-12.00 summed over agents; shared reward: -4.00 for the team"
+    )
     alone = msgspec.structs.replace(shared, return_means=(-12.0,))
     for status in (STATUS, alone):
-        assert "team" not in dict(rows(status))["return"]
+        assert "team" not in dict(status_rows(status))["return"]
 
 
 RUN = Run("r", make_run_spec({"scenario": "simple_spread", "budget": {"seconds": 300.0}}), world_spec("simple_spread"))
@@ -232,19 +237,21 @@ RUN = Run("r", make_run_spec({"scenario": "simple_spread", "budget": {"seconds":
 def test_the_clock_is_shown_and_that_it_is_paused() -> None:
     learner = msgspec.structs.replace(LEARNER, trained_s=36.0)
     timed = msgspec.structs.replace(STATUS, run=RUN, learner=learner)
-    assert ("time", "0:36 of 5:00") in rows(timed)
+    assert ("time", "0:36 of 5:00") in status_rows(timed)
     paused = msgspec.structs.replace(timed, learner=msgspec.structs.replace(learner, paused="Redis: refused"))
-    assert dict(rows(paused))["time"] == "0:36 of 5:00, paused (not charged to --time): waiting for Redis: refused"
-    assert "time" not in dict(rows(STATUS)), "without a limit of time"
+    assert (
+        dict(status_rows(paused))["time"] == "0:36 of 5:00, paused (not charged to --time): waiting for Redis: refused"
+    )
+    assert "time" not in dict(status_rows(STATUS)), "without a limit of time"
 
 
 def test_what_comes_before_the_first_update_is_shown_also_while_the_learner_is_silent() -> None:
     building = msgspec.structs.replace(LEARNER, doing="building the networks of 40 players: 2.6 M parameters")
-    assert ("learner", building.doing) in rows(msgspec.structs.replace(STATUS, learner=building))
-    assert learner_doing(building, 30.0) == building.doing
+    assert ("learner", building.doing) in status_rows(msgspec.structs.replace(STATUS, learner=building))
+    assert learner_activity(building, 30.0) == building.doing
     warming = msgspec.structs.replace(LEARNER, doing="warming up: 1 of 2 transitions", waiting_for="actors")
-    assert learner_doing(warming, 30.0) == "no report since then"
-    assert learner_doing(warming, 0.5) == "waiting for actors"
+    assert learner_activity(warming, 30.0) == "no report since then"
+    assert learner_activity(warming, 0.5) == "waiting for actors"
 
 
 def test_words_of_an_environment_are_not_taken_for_markup() -> None:

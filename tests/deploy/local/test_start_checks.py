@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from common.errors import ConfigError
-from common.open_run import RunOptions, open_run
 from common.run.directory import RunDirectory
-from deploy.local.start_checks import QUIET_S, StartWatch, last_event
+from common.run.open_run import RunOptions, open_run
+from deploy.local.start_checks import SLOW_START_S, StartWatch, last_log_message
 from shoal.cli import shoal
 from tests.deploy.local.test_live_display import STATUS
 
@@ -112,17 +112,17 @@ def test_a_start_that_takes_long_is_explained_by_the_log_of_who_is_waited_for(tm
     replay.write_text("2026-01-01T00:00:00.000Z WARNING replay replay_server.x: waiting for Redis: 10 s so far\n")
     watch = StartWatch(replay, learner)
     assert watch(None, 100.0) == []
-    assert watch(None, 100.0 + QUIET_S) == [
+    assert watch(None, 100.0 + SLOW_START_S) == [
         "the replay server is starting; last line of its log: waiting for Redis: 10 s so far"
     ]
     nobody = msgspec.structs.replace(STATUS, learner=None)
     assert watch(nobody, 106.0) == []
-    assert watch(nobody, 106.0 + QUIET_S) == ["the learner is starting: it loads its code"]
+    assert watch(nobody, 106.0 + SLOW_START_S) == ["the learner is starting: it loads its code"]
     assert watch(STATUS, 120.0) == []
 
 
 def test_the_last_event_is_read_from_the_end_of_a_long_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("x" * 100_000 + "\n2026-01-01T00:00:00.000Z INFO    learner a.b: building: 2 parts\n\n")
-    assert last_event(log) == "building: 2 parts"
-    assert last_event(tmp_path / "none") == ""
+    assert last_log_message(log) == "building: 2 parts"
+    assert last_log_message(tmp_path / "none") == ""

@@ -11,7 +11,7 @@ import pytest
 
 from common.errors import ConfigError, LastingError, PeerError, ShoalError
 from common.process.restart_policy import MAX_FAILURES, Finished, GiveUp, ProcessExit, Restart, RestartPolicy
-from deploy.local.supervisor import Role, Supervisor, outcome
+from deploy.local.supervisor import SupervisedProcess, Supervisor, outcome
 
 
 def _policy() -> RestartPolicy:
@@ -60,14 +60,14 @@ def test_what_a_process_calls_permanent_is_final() -> None:
     assert str(found.error) == "no licence"
 
 
-def _role(tmp_path: Path, code: str, *, finishes: bool = True) -> Role:
+def _child(tmp_path: Path, code: str, *, finishes: bool = True) -> SupervisedProcess:
     log = tmp_path / "log"
 
     def start() -> subprocess.Popen[bytes]:
         with log.open("ab") as output:
             return subprocess.Popen([sys.executable, "-c", code], stdout=output, stderr=output)
 
-    return Role("thing", start, log, lambda: finishes)
+    return SupervisedProcess("thing", start, log, lambda: finishes)
 
 
 def _poll_until(supervisor: Supervisor, done: object) -> None:
@@ -86,18 +86,18 @@ def test_a_role_that_dies_is_started_again_and_then_finishes(tmp_path: Path) -> 
         "first and os.kill(os.getpid(), 9)"
     )
     supervisor = Supervisor()
-    role = supervisor.add(_role(tmp_path, code))
-    _poll_until(supervisor, lambda: role.problem)
+    child = supervisor.add(_child(tmp_path, code))
+    _poll_until(supervisor, lambda: child.problem)
     assert "killed by signal 9" in supervisor.problems[0]
-    _poll_until(supervisor, lambda: role.finished)
-    assert role.policy.restarts == 1
+    _poll_until(supervisor, lambda: child.finished)
+    assert child.policy.restarts == 1
     assert supervisor.problems == []
 
 
 @pytest.mark.slow
 def test_the_last_line_of_the_log_is_what_the_user_reads(tmp_path: Path) -> None:
     supervisor = Supervisor()
-    supervisor.add(_role(tmp_path, "import sys; print('learner: no CUDA', file=sys.stderr); sys.exit(2)"))
+    supervisor.add(_child(tmp_path, "import sys; print('learner: no CUDA', file=sys.stderr); sys.exit(2)"))
     with pytest.raises(ConfigError, match=r"thing ended with code 2.*no CUDA"):
         _poll_until(supervisor, lambda: False)
 
@@ -116,11 +116,11 @@ def test_a_process_that_is_killed_is_not_given_the_words_of_a_worker_that_it_has
             return subprocess.Popen([sys.executable, "-c", code], stdout=output, stderr=output)
 
     supervisor = Supervisor()
-    role = supervisor.add(Role("thing", start, log, note=note))
-    _poll_until(supervisor, lambda: role.problem)
+    child = supervisor.add(SupervisedProcess("thing", start, log, note=note))
+    _poll_until(supervisor, lambda: child.problem)
     assert supervisor.take_handled_failures() == ["thing worker 3: no licence"]
     for _ in range(MAX_FAILURES):
-        role.policy.decide(ProcessExit("other", "", progressed=False))
+        child.policy.decide(ProcessExit("other", "", progressed=False))
     with pytest.raises(LastingError, match="its own last line"):
         _poll_until(supervisor, lambda: False)
 
@@ -129,8 +129,8 @@ def test_a_process_that_is_killed_is_not_given_the_words_of_a_worker_that_it_has
 def test_ending_is_in_reverse_order_and_kills_what_does_not_end(tmp_path: Path) -> None:
     deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
     supervisor = Supervisor()
-    polite = supervisor.add(_role(tmp_path, "import time; time.sleep(60)", finishes=False))
-    stubborn = supervisor.add(_role(tmp_path, deaf, finishes=False))
+    polite = supervisor.add(_child(tmp_path, "import time; time.sleep(60)", finishes=False))
+    stubborn = supervisor.add(_child(tmp_path, deaf, finishes=False))
     _poll_until(supervisor, lambda: "deaf" in (tmp_path / "log").read_text())
     supervisor.end(timeout_s=0.5)
     assert polite.process is not None
@@ -143,7 +143,7 @@ def test_an_interrupt_while_processes_end_kills_them_all(tmp_path: Path) -> None
     """As a second Ctrl-C in a notebook does: it is an exception there, and nothing may be left behind."""
     deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
     supervisor = Supervisor()
-    roles = [supervisor.add(_role(tmp_path, deaf, finishes=False)) for _ in range(2)]
+    processes = [supervisor.add(_child(tmp_path, deaf, finishes=False)) for _ in range(2)]
     _poll_until(supervisor, lambda: (tmp_path / "log").read_text().count("deaf") == 2)
 
     def interrupt(_: str) -> None:
@@ -151,4 +151,4 @@ def test_an_interrupt_while_processes_end_kills_them_all(tmp_path: Path) -> None
 
     with pytest.raises(KeyboardInterrupt):
         supervisor.end(on_wait=interrupt)
-    assert [role.process.returncode for role in roles if role.process is not None] == [-9, -9]
+    assert [child.process.returncode for child in processes if child.process is not None] == [-9, -9]

@@ -79,7 +79,7 @@ class Training:
         try:
             return self.engine.train(StopAfter(looks, meanwhile), LineDisplay(Console(file=io.StringIO())))
         finally:
-            self.engine._learner_role.release()
+            self.engine._learner_lock.release()
 
     def bits(self) -> dict[str, bytes]:
         """Returns all that was learnt, and what the replay holds at the end."""

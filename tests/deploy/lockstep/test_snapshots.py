@@ -12,7 +12,7 @@ import pytest
 from common.errors import ShoalError
 from common.run.run import RunSpec
 from deploy.lockstep import record_files as records
-from deploy.lockstep.snapshots import Limits, Setting, Snapshot, SnapshotStore
+from deploy.lockstep.snapshots import LimiterCounters, ReproducibilitySettings, Snapshot, SnapshotStore
 
 BYTES = 12
 ALL = np.random.default_rng(0).integers(0, 256, (1_000, BYTES), np.uint8)
@@ -26,13 +26,13 @@ def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
 def snapshot(updates: int, inserts: int, size: int) -> Snapshot:
     return Snapshot(
         updates=updates,
-        limits=Limits(inserts, 5, (0, 0)),
+        limits=LimiterCounters(inserts, 5, (0, 0)),
         capacity=400,
         size=size,
         next_slot=7,
         published=True,
         sessions=(),
-        setting=Setting(4, 8, 1, RunSpec("simple"), {}),
+        setting=ReproducibilitySettings(4, 8, 1, RunSpec("simple"), {}),
     )
 
 

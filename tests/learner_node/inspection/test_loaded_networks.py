@@ -13,7 +13,7 @@ from common.run.run import Run, make_run_spec
 from learner_node.inspection.loaded_networks import LoadedNetworks, load_newest
 from learner_node.inspection.network_stats import forward
 from learner_node.persistence.checkpoints import Checkpoints
-from learner_node.persistence.state import Counters, capture
+from learner_node.persistence.state import Counters, copy_state
 from learner_node.stacked.passes import CriticPass
 from learner_node.stacked.update import StackedUpdate
 from tests.learner_node.stacked.test_update import as_batch
@@ -40,7 +40,7 @@ def trained(run: Run) -> StackedUpdate:
 def test_critics_are_the_learners(team: str, name: str) -> None:
     run = run_of(team, name=name)
     algorithm = trained(run)
-    networks = LoadedNetworks(run, capture(algorithm, Counters(updates=3)))
+    networks = LoadedNetworks(run, copy_state(algorithm, Counters(updates=3)))
     rows = random_records(run.joint, 16, 9)
     joint = np.concatenate([rows["obs"], rows["action"]], axis=1)
     critics = CriticPass(len(algorithm.layout.critics), run.spec.network.critic_hidden, 16, torch.zeros(()))
@@ -68,7 +68,7 @@ def test_critics_are_the_learners(team: str, name: str) -> None:
 def test_returns_are_in_what_critics_learn(algorithm: dict[str, object], expected: list[float]) -> None:
     run = run_of("tag", discount=0.5, **algorithm)
     run = Run("r", make_run_spec({"scenario": "x", "budget": {"steps": 100}}, _settings(run)), run.joint)
-    networks = LoadedNetworks(run, capture(trained(run), Counters(updates=3, env_steps=50)))
+    networks = LoadedNetworks(run, copy_state(trained(run), Counters(updates=3, env_steps=50)))
     rows = random_records(run.joint, 6, 1)
     obs, action = (rows[name].reshape(2, 3, -1) for name in ("obs", "action"))
     reward = np.tile(np.array([1.0, 2.0, 4.0, 8.0], np.float32), (30, 3, 1))
@@ -87,7 +87,7 @@ def test_the_newest_whole_checkpoint_is_read_and_no_file_is_touched(tmp_path: Pa
     assert load_newest(run, tmp_path) is None
     files = Checkpoints(tmp_path, 5)
     for updates in (5, 6, 7):
-        path = files.save(capture(trained(run), Counters(updates=updates)), best=updates == 5)
+        path = files.save(copy_state(trained(run), Counters(updates=updates)), best=updates == 5)
     path.write_bytes(path.read_bytes()[:-1])
     (tmp_path / ".updates-8.safetensors.123").write_bytes(b"being written")
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}

@@ -10,13 +10,13 @@ import pytest
 from common.policy.network import Layer
 from common.spec import Box, Categorical, Part, joint_spec
 from learner_node.inspection.network_stats import (
-    ValueFigures,
-    critic_figures,
+    ValueStats,
+    critic_stats,
     forward,
-    policy_figures,
+    policy_stats,
     rank_correlation,
     realised_returns,
-    value_figures,
+    value_stats,
 )
 
 RNG = np.random.default_rng(0)
@@ -48,24 +48,24 @@ def test_units_that_no_state_wakes_are_counted_as_dead() -> None:
     net[1].bias[3] = -1e6
     net[0].bias[2:], net[1].bias[:3] = 1e3, 1e6
     rows = RNG.normal(size=(40, 3)).astype(np.float32)
-    figures = critic_figures("Q", net, rows)
+    figures = critic_stats("Q", net, rows)
     assert figures.dead == (2 / 8, 1 / 4)
     assert figures.hidden_units == (8, 4)
     assert figures.inputs == 40
-    assert critic_figures("Q", net, np.repeat(rows[:2], 9, axis=0)).inputs == 2
+    assert critic_stats("Q", net, np.repeat(rows[:2], 9, axis=0)).inputs == 2
 
 
 def test_a_unit_that_a_single_state_wakes_is_alive() -> None:
     net = [Layer(np.eye(2, dtype=np.float32), np.zeros(2, np.float32)), Layer(np.ones((2, 1), np.float32), np.zeros(1))]
     rows = np.full((30, 2), -1.0, np.float32)
-    assert critic_figures("Q", net, rows).dead == (1.0,)
+    assert critic_stats("Q", net, rows).dead == (1.0,)
     rows[17, 0] = 0.5
-    assert critic_figures("Q", net, rows).dead == (0.5,)
+    assert critic_stats("Q", net, rows).dead == (0.5,)
 
 
 def test_the_share_of_saturated_box_actions() -> None:
     agent = player(Box((-2.0,) * 4, (1.0,) * 4))
-    figures = policy_figures(agent, "box", answering([3.0, -3.0, 2.0, 0.0]), np.zeros((10, 3), np.float32))
+    figures = policy_stats(agent, "box", answering([3.0, -3.0, 2.0, 0.0]), np.zeros((10, 3), np.float32))
     assert figures.saturated == 0.5
     assert figures.logit_size == pytest.approx(np.sqrt((9 + 9 + 4) / 4))
     assert figures.top_probability is None
@@ -74,7 +74,7 @@ def test_the_share_of_saturated_box_actions() -> None:
 
 def test_a_number_without_a_range_is_not_saturated() -> None:
     agent = player(Box((-1.0, 0.0), (1.0, 0.0)))
-    figures = policy_figures(agent, "box", answering([0.0, 99.0]), np.zeros((5, 3), np.float32))
+    figures = policy_stats(agent, "box", answering([0.0, 99.0]), np.zeros((5, 3), np.float32))
     assert figures.saturated == 0.0
 
 
@@ -82,19 +82,19 @@ def test_a_number_without_a_range_is_not_saturated() -> None:
 def test_a_force_is_saturated_by_its_length(push: float, share: float) -> None:
     thrust, force = player(Box((0.0,) * 5, (1.0,) * 5)), player(Box((-1.0, -1.0), (1.0, 1.0)))
     obs = np.zeros((4, 3), np.float32)
-    assert policy_figures(thrust, "force", answering([9.0, 0.0, push, 0.0, 0.0]), obs).saturated == share
-    assert policy_figures(force, "force", answering([0.0, push]), obs).saturated == share
+    assert policy_stats(thrust, "force", answering([9.0, 0.0, push, 0.0, 0.0]), obs).saturated == share
+    assert policy_stats(force, "force", answering([0.0, push]), obs).saturated == share
 
 
 def test_choices_are_told_by_their_likeliest_and_their_entropy() -> None:
     agent = player(Categorical(4), Categorical(2))
     obs = np.zeros((4, 3), np.float32)
-    even = policy_figures(agent, "box", answering([7.0] * 6), obs)
+    even = policy_stats(agent, "box", answering([7.0] * 6), obs)
     assert (even.top_probability, even.entropy) == (pytest.approx((1 / 4 + 1 / 2) / 2), pytest.approx(1.0))
-    sure = policy_figures(agent, "box", answering([40.0, 0, 0, 0, 0, 40.0]), obs)
+    sure = policy_stats(agent, "box", answering([40.0, 0, 0, 0, 0, 40.0]), obs)
     assert (sure.top_probability, sure.entropy) == (pytest.approx(1.0), pytest.approx(0.0, abs=1e-6))
     assert sure.saturated is None
-    soft = policy_figures(player(Box((0.0,) * 4, (1.0,) * 4)), "soft", answering([0.0] * 4), obs)
+    soft = policy_stats(player(Box((0.0,) * 4, (1.0,) * 4)), "soft", answering([0.0] * 4), obs)
     assert soft.top_probability == pytest.approx(0.25)
 
 
@@ -122,10 +122,10 @@ def test_returns_are_discounted_sums_that_end_where_the_task_ends() -> None:
 
 def compared(
     values: np.ndarray, reward: np.ndarray, present: np.ndarray | None = None, gamma: float = 0.0
-) -> ValueFigures:
+) -> ValueStats:
     """With a discount of 0 a return is its step's reward."""
     there = np.ones_like(reward) if present is None else present.astype(float)
-    return value_figures("agent_0", values, reward, np.ones_like(reward), there, gamma=gamma)
+    return value_stats("agent_0", values, reward, np.ones_like(reward), there, gamma=gamma)
 
 
 @pytest.mark.parametrize("fault", [3.0, -0.5, 0.0])

@@ -25,7 +25,7 @@ def test_the_plain_loop_makes_the_same_update() -> None:
     batch = speed.random_batch(joint, 64)
     stacked, loop = (
         StackedUpdate(joint, network, algorithm, 0, batch.obs_action),
-        speed.PlainLoop(joint, network, algorithm),
+        speed.PerAgentLoop(joint, network, algorithm),
     )
     kinds = (stacked.policies, loop.policies, loop._targets[0]), (stacked.critics, loop.critics, loop._targets[1])
     for trained, *copies in kinds:
@@ -44,7 +44,7 @@ def test_the_plain_loop_makes_the_same_update() -> None:
 
 def test_needed_arithmetic_of_the_defaults_is_what_the_goals_count() -> None:
     """The sum over all products, by hand: 193,152 multiplications a row."""
-    count = speed.needed_flop(speed.simple_spread_shapes(), speed.NETWORK, 1024)
+    count = speed.update_flop(speed.simple_spread_shapes(), speed.NETWORK, 1024)
     assert count == pytest.approx(0.3956e9, rel=1e-3)
 
 

@@ -14,7 +14,7 @@ import torch
 from common.errors import ConfigError, ShoalError
 from common.run.run import AlgorithmSpec, NetworkSpec
 from learner_node.persistence.checkpoints import Checkpoints, read
-from learner_node.persistence.state import Counters, TrainingState, capture, restore
+from learner_node.persistence.state import Counters, TrainingState, copy_state, restore_state
 from learner_node.stacked.update import StackedUpdate
 from tests.learner_node.stacked.test_update import as_batch
 from tests.learner_node.teams import TEAMS, as_fields, random_records
@@ -46,11 +46,11 @@ def test_a_restored_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
     train(straight, 0, 1, 2, 3, 4)
     train(broken_off, 0, 1, 2)
     files = Checkpoints(tmp_path, 3)
-    files.save(capture(broken_off, Counters(updates=3, env_steps=99, trained_s=1.5)), best=False)
+    files.save(copy_state(broken_off, Counters(updates=3, env_steps=99, trained_s=1.5)), best=False)
     state = files.load()
     assert state is not None
     assert state.counters == Counters(updates=3, env_steps=99, trained_s=1.5)
-    restore(resumed, state)
+    restore_state(resumed, state)
     train(resumed, 3, 4)
     for one, other in ((straight.policies, resumed.policies), (straight.critics, resumed.critics)):
         assert torch.equal(one.shared, other.shared)
@@ -104,19 +104,19 @@ def test_non_finite_numbers_displace_no_checkpoint(tmp_path: Path) -> None:
     algorithm = make()
     algorithm.critics.shared[0] = torch.nan
     with pytest.raises(ShoalError, match=r"critics/online contain.*lower"):
-        Checkpoints(tmp_path, 3).save(capture(algorithm, Counters()), best=False)
+        Checkpoints(tmp_path, 3).save(copy_state(algorithm, Counters()), best=False)
     assert updates_in(tmp_path) == []
 
 
 def test_a_checkpoint_of_other_networks_is_the_users_mistake() -> None:
     with pytest.raises(ConfigError, match="resume with the network"):
-        restore(make("tag"), capture(make("mixed"), Counters()))
+        restore_state(make("tag"), copy_state(make("mixed"), Counters()))
 
 
 def test_a_checkpoint_does_not_depend_on_how_networks_are_stacked() -> None:
     """What is kept stands network by network, so it can be read by whoever knows common/policy/network.py."""
     algorithm = make("mixed")
-    kept = capture(algorithm, Counters()).tensors["policies/online"]
+    kept = copy_state(algorithm, Counters()).tensors["policies/online"]
     assert torch.equal(kept, torch.from_numpy(algorithm.policy_weights()))
 
 

@@ -13,7 +13,7 @@ from common.run.directory import RunDirectory
 from common.run.run import Run
 from learner_node.persistence.checkpoints import Checkpoints
 from learner_node.persistence.milestones import Milestones
-from learner_node.persistence.state import Counters, capture
+from learner_node.persistence.state import Counters, copy_state
 from learner_node.stacked.update import StackedUpdate
 from tests.learner_node.fake_replay import small_run
 
@@ -36,10 +36,10 @@ class Learner:
         for parameters in (self.algorithm.policies.shared, self.algorithm.policies.expanded):
             parameters.fill_(float(updates))
         if self.milestones.is_due(env_steps):
-            self.milestones.save(capture(self.algorithm, self.done), self.algorithm.policy_weights())
+            self.milestones.save(copy_state(self.algorithm, self.done), self.algorithm.policy_weights())
 
     def conclude(self) -> None:
-        self.milestones.save_last(capture(self.algorithm, self.done), self.algorithm.policy_weights())
+        self.milestones.save_last(copy_state(self.algorithm, self.done), self.algorithm.policy_weights())
 
     def kept(self) -> dict[int, int]:
         """Returns environment steps -> updates of every milestone, as its two files say."""

@@ -20,7 +20,7 @@ from common.run.directory import RunDirectory, create
 from common.run.run import Run
 from learner_node.reporting import trackers
 from learner_node.reporting.metrics_log import MetricsLog
-from learner_node.reporting.trackers import Background, numbers_of, open_tracker
+from learner_node.reporting.trackers import BackgroundTracker, finite_numbers, open_tracker
 from learner_node.stacked.update_stats import Losses
 from tests.common.examples import MIXED, make_run
 
@@ -41,12 +41,12 @@ class Notes:
         self.closed = False
         self._fails, self._gate = fails, gate
 
-    def log(self, updates: int, figures: Mapping[str, float]) -> None:
+    def log(self, updates: int, values: Mapping[str, float]) -> None:
         if self._gate:
             self._gate.wait(30)
         if self._fails:
             raise RuntimeError("no such project")
-        self.lines.append((updates, figures))
+        self.lines.append((updates, values))
 
     def close(self) -> None:
         self.closed = True
@@ -54,7 +54,7 @@ class Notes:
 
 def test_a_line_is_its_finite_numbers_by_name() -> None:
     line = {**LINE, "policy_lag": float("nan"), "actors": 2, "ok": True, "none": None}
-    assert numbers_of(line) == {
+    assert finite_numbers(line) == {
         "time": 1_700_000_000.5,
         "updates": 20.0,
         "critic_loss/0": 0.5,
@@ -70,18 +70,18 @@ def test_the_logbook_gives_a_tracker_the_numbers_it_writes(made: tuple[Run, RunD
     logbook = MetricsLog(directory, notes)
     logbook.write(20, {"env_steps": 640}, Losses([0.5, math.nan], [1.0, 2.0], [3.0], [4.0], [5.0]), None)
     logbook.close()
-    ((updates, figures),) = notes.lines
+    ((updates, values),) = notes.lines
     (written,) = map(json.loads, directory.metrics_file.read_text().splitlines())
     assert updates == 20
-    assert figures == numbers_of(written)
-    assert (figures["env_steps"], figures["critic_loss/0"], figures["policy_loss/1"]) == (640.0, 0.5, 2.0)
-    assert "critic_loss/1" not in figures
+    assert values == finite_numbers(written)
+    assert (values["env_steps"], values["critic_loss/0"], values["policy_loss/1"]) == (640.0, 0.5, 2.0)
+    assert "critic_loss/1" not in values
     assert notes.closed
 
 
 def test_lines_come_in_order_and_all_before_the_end() -> None:
     notes = Notes()
-    tracker = Background("notes", lambda: notes)
+    tracker = BackgroundTracker("notes", lambda: notes)
     for updates in range(20):
         tracker.log(updates, {"x": 1.0})
     tracker.close()
@@ -90,7 +90,7 @@ def test_lines_come_in_order_and_all_before_the_end() -> None:
 
 
 def test_a_failure_is_told_once_and_ends_tracking_only(caplog: pytest.LogCaptureFixture) -> None:
-    tracker = Background("notes", lambda: Notes(fails=True))
+    tracker = BackgroundTracker("notes", lambda: Notes(fails=True))
     with caplog.at_level(logging.WARNING):
         for updates in range(200):
             tracker.log(updates, {"x": 1.0})
@@ -105,14 +105,14 @@ def test_one_that_cannot_be_opened_is_no_more_than_a_warning(caplog: pytest.LogC
         raise SystemExit("not logged in")
 
     with caplog.at_level(logging.WARNING):
-        Background("notes", open_).close()
+        BackgroundTracker("notes", open_).close()
     assert "not logged in" in caplog.text
 
 
 def test_a_slow_one_holds_nobody_up_and_loses_only_lines(caplog: pytest.LogCaptureFixture) -> None:
     gate = threading.Event()
     notes = Notes(gate=gate)
-    tracker = Background("notes", lambda: notes)
+    tracker = BackgroundTracker("notes", lambda: notes)
     with caplog.at_level(logging.WARNING):
         for updates in range(3 * trackers.QUEUE_LINES):
             tracker.log(updates, {"x": 1.0})
@@ -127,9 +127,9 @@ def test_a_slow_one_holds_nobody_up_and_loses_only_lines(caplog: pytest.LogCaptu
 def test_one_that_hangs_does_not_keep_the_run_from_ending(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(trackers, "CLOSE_S", 0.05)
+    monkeypatch.setattr(trackers, "CLOSE_TIMEOUT_S", 0.05)
     gate = threading.Event()
-    tracker = Background("notes", lambda: Notes(gate=gate))
+    tracker = BackgroundTracker("notes", lambda: Notes(gate=gate))
     tracker.log(1, {"x": 1.0})
     with caplog.at_level(logging.WARNING):
         tracker.close()
@@ -138,9 +138,9 @@ def test_one_that_hangs_does_not_keep_the_run_from_ending(
 
 
 def test_one_that_broke_with_lines_left_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trackers, "CLOSE_S", 60.0)
+    monkeypatch.setattr(trackers, "CLOSE_TIMEOUT_S", 60.0)
     gate = threading.Event()
-    tracker = Background("notes", lambda: Notes(fails=True, gate=gate))
+    tracker = BackgroundTracker("notes", lambda: Notes(fails=True, gate=gate))
     for updates in range(3 * trackers.QUEUE_LINES):
         tracker.log(updates, {"x": 1.0})
     gate.set()
@@ -165,12 +165,12 @@ def test_mlflow_keeps_a_run_in_its_directory_and_goes_on_with_it(
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     # A loaded machine takes longer to open it than a run waits at its end.
-    monkeypatch.setattr(trackers, "CLOSE_S", 300.0)
+    monkeypatch.setattr(trackers, "CLOSE_TIMEOUT_S", 300.0)
     run, directory = made
     for updates in (20, 40):
         tracker = open_tracker("mlflow", run, directory)
         assert tracker
-        tracker.log(updates, numbers_of({**LINE, "updates": updates}))
+        tracker.log(updates, finite_numbers({**LINE, "updates": updates}))
         tracker.close()
     client = mlflow.MlflowClient(tracking_uri=(directory.path / "mlruns").as_uri())
     (kept,) = client.search_runs([client.get_experiment_by_name("shoal").experiment_id])
@@ -194,7 +194,7 @@ def test_wandb_keeps_a_run_off_line(made: tuple[Run, RunDirectory]) -> None:
         "from common.run.directory import RunDirectory\n"
         "from learner_node.reporting import trackers\n"
         # A loaded machine takes longer to start its service than a run waits at its end.
-        "trackers.CLOSE_S = 300.0\n"
+        "trackers.CLOSE_TIMEOUT_S = 300.0\n"
         f"directory = RunDirectory(Path({str(directory.path)!r}))\n"
         "tracker = trackers.open_tracker('wandb', directory.run, directory)\n"
         "tracker.log(20, {'critic_loss/0': 0.5, 'time': 1.7e9})\n"

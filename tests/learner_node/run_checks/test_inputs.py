@@ -13,15 +13,15 @@ from common.run.run import Run, make_run_spec
 from common.spec import Box, joint_spec
 from common.transitions import transition_dtype
 from learner_node.run_checks.inputs import (
-    InputStats,
+    InputMonitor,
     RewardChange,
     clipping_remarks,
-    first_words,
     horizon_remarks,
     input_remarks,
-    measure,
+    measure_inputs,
+    nonzero_rms,
+    remark_key,
     reward_change_remarks,
-    size_of,
 )
 
 JOINT = joint_spec([("a_0", "a", 2, (Box((-1.0,), (1.0,)),)), ("b_0", "b", 1, (Box((-1.0,), (1.0,)),))])
@@ -44,15 +44,15 @@ def test_figures_are_of_each_agent_and_of_the_rows_in_which_it_acts() -> None:
     obs = np.array([[3.0, 0.0, 1.0], [-3.0, 0.0, 9.0]], np.float32)
     reward = np.array([[2.0, 0.0], [0.0, 7.0]], np.float32)
     present = np.array([[1.0, 1.0], [1.0, 0.0]], np.float32)
-    figures = measure(JOINT, obs, reward, present)
-    assert (figures.obs_mean, figures.obs_size) == ([0.0, 1.0], [3.0, 1.0])
-    assert figures.obs_spread == pytest.approx([math.sqrt(4.5), 0.0])
-    assert (figures.reward_mean, figures.reward_spread, figures.reward_size) == ([1.0, 0.0], [1.0, 0.0], [2.0, 0.0])
+    stats = measure_inputs(JOINT, obs, reward, present)
+    assert (stats.obs_mean, stats.obs_size) == ([0.0, 1.0], [3.0, 1.0])
+    assert stats.obs_spread == pytest.approx([math.sqrt(4.5), 0.0])
+    assert (stats.reward_mean, stats.reward_spread, stats.reward_size) == ([1.0, 0.0], [1.0, 0.0], [2.0, 0.0])
 
 
 def test_rewards_of_any_size_that_float32_holds_are_measured() -> None:
-    assert size_of(np.array([1e38, -1e38, 0.0])) == pytest.approx(1e38)
-    assert size_of(np.zeros(3)) == 0.0
+    assert nonzero_rms(np.array([1e38, -1e38, 0.0])) == pytest.approx(1e38)
+    assert nonzero_rms(np.zeros(3)) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -73,20 +73,20 @@ def test_rewards_of_any_size_that_float32_holds_are_measured() -> None:
 def test_what_is_far_from_1_is_remarked_with_a_remedy(
     observed: float, rewarded: float, scale: float, about: list[str], remedy: str
 ) -> None:
-    stats = InputStats(run_of(reward_scale=scale), None)
-    stats.observe(records(256, observed, rewarded), 0.0)
-    assert stats.figures
-    found = input_remarks(stats.figures, JOINT, scale)
+    monitor = InputMonitor(run_of(reward_scale=scale), None)
+    monitor.observe(records(256, observed, rewarded), 0.0)
+    assert monitor.stats
+    found = input_remarks(monitor.stats, JOINT, scale)
     assert [remark.about for remark in found] == about
-    assert [first_words(line) for line in stats.remarks()] == [first_words(remark.seen) for remark in found]
+    assert [remark_key(line) for line in monitor.remarks()] == [remark_key(remark.seen) for remark in found]
     assert not found or remedy in found[-1].to_try[0]
 
 
 @given(st.floats(1e-12, 1e30))
 def test_the_advised_scale_brings_rewards_near_1_and_is_one_that_the_setting_takes(size: float) -> None:
-    stats = InputStats(run_of(), None)
-    stats.observe(records(8, 1.0, size), 0.0)
-    for remark in input_remarks(stats.figures, JOINT, 1.0) if stats.figures else ():
+    monitor = InputMonitor(run_of(), None)
+    monitor.observe(records(8, 1.0, size), 0.0)
+    for remark in input_remarks(monitor.stats, JOINT, 1.0) if monitor.stats else ():
         key, _, value = remark.to_try[0].partition("=")
         if key == "algorithm.reward_scale":
             scale = run_of(reward_scale=float(value)).spec.algorithm.reward_scale
@@ -94,11 +94,11 @@ def test_the_advised_scale_brings_rewards_near_1_and_is_one_that_the_setting_tak
 
 
 def test_a_batch_is_looked_at_often_at_first_and_then_each_two_seconds() -> None:
-    stats, looks = InputStats(run_of(), None), 0
+    monitor, looks = InputMonitor(run_of(), None), 0
     for update in range(10_000):
         now = update / 1_000.0
-        if stats.is_due(now):
-            stats.observe(records(8, 1.0, 1.0), now)
+        if monitor.is_due(now):
+            monitor.observe(records(8, 1.0, 1.0), now)
             looks += 1
     assert 10 <= looks <= 15
 
@@ -118,11 +118,11 @@ def test_a_batch_is_looked_at_often_at_first_and_then_each_two_seconds() -> None
 def test_rewards_of_another_size_after_a_resume_are_remarked(
     before: float, after: float, words: str, kept: str
 ) -> None:
-    stats = InputStats(run_of(), before if kept == "checkpoint" else None)
-    stats.resumed(100)
+    monitor = InputMonitor(run_of(), before if kept == "checkpoint" else None)
+    monitor.resumed(100)
     batch = np.concatenate([records(200, 1.0, before, version=99), records(56, 1.0, after, version=100)])
-    stats.observe(batch, 0.0)
-    found = [line for line in stats.remarks() if first_words(line) == "rewards are"]
+    monitor.observe(batch, 0.0)
+    found = [line for line in monitor.remarks() if remark_key(line) == "rewards are"]
     assert len(found) == bool(words)
     assert not words or found[0].startswith(words)
 
@@ -185,9 +185,9 @@ def test_a_discount_that_sees_little_of_an_episode_is_remarked(
 
 
 def test_norms_of_some_updates_are_needed_to_speak_of_clipping() -> None:
-    stats = InputStats(run_of(), None)
+    monitor = InputMonitor(run_of(), None)
     for _ in range(9):
-        stats.observe_norms([100.0])
-    assert stats.remarks() == []
-    stats.observe_norms([100.0])
-    assert "clipped in 100% of the updates" in stats.remarks()[0]
+        monitor.observe_norms([100.0])
+    assert monitor.remarks() == []
+    monitor.observe_norms([100.0])
+    assert "clipped in 100% of the updates" in monitor.remarks()[0]

@@ -5,7 +5,7 @@ import pytest
 
 from common.errors import LastingError
 from common.wire.messages import ActorStatus, Status
-from learner_node.run_checks.refused_weights import REFUSED_S, RefusedWeights
+from learner_node.run_checks.refused_weights import REFUSAL_TIMEOUT_S, RefusedWeights
 from tests.learner_node.fake_replay import FakeReplay, small_run
 
 WRONG = "3 numbers do not fit policies of 25487"
@@ -30,9 +30,9 @@ def of(empty: Status, *actors: ActorStatus, connected: int | None = None) -> lis
 def test_weights_that_every_actor_refuses_end_the_run_with_the_reason(empty):
     watch = RefusedWeights()
     watch.check(of(empty, actor(), actor()), 100.0)
-    watch.check(of(empty, actor(), actor()), 100.0 + REFUSED_S - 0.1)
+    watch.check(of(empty, actor(), actor()), 100.0 + REFUSAL_TIMEOUT_S - 0.1)
     with pytest.raises(LastingError, match=rf"every connected actor \(2\) refuses .*: {WRONG}\. Run actors"):
-        watch.check(of(empty, actor(), actor()), 100.0 + REFUSED_S)
+        watch.check(of(empty, actor(), actor()), 100.0 + REFUSAL_TIMEOUT_S)
 
 
 def test_actors_of_all_replay_servers_count(empty):
@@ -41,7 +41,7 @@ def test_actors_of_all_replay_servers_count(empty):
     watch.check(of(empty, actor()) + of(empty, actor("")), 60.0)
     watch.check(of(empty, actor()) + of(empty), 61.0)
     with pytest.raises(LastingError):
-        watch.check(of(empty, actor()) + of(empty), 61.0 + REFUSED_S)
+        watch.check(of(empty, actor()) + of(empty), 61.0 + REFUSAL_TIMEOUT_S)
 
 
 @pytest.mark.parametrize(
@@ -59,11 +59,11 @@ def test_while_any_actor_may_act_the_run_goes_on_and_the_time_counts_anew(empty,
     actors = others["actors"]
     rest = {"connected": others["connected"]} if "connected" in others else {}
     watch.check(of(empty, actor()), 0.0)
-    watch.check(of(empty, *actors, **rest), REFUSED_S + 1.0)
-    watch.check(of(empty, actor()), REFUSED_S + 2.0)
-    watch.check(of(empty, actor()), 2 * REFUSED_S)
+    watch.check(of(empty, *actors, **rest), REFUSAL_TIMEOUT_S + 1.0)
+    watch.check(of(empty, actor()), REFUSAL_TIMEOUT_S + 2.0)
+    watch.check(of(empty, actor()), 2 * REFUSAL_TIMEOUT_S)
     with pytest.raises(LastingError):
-        watch.check(of(empty, actor()), 2 * REFUSED_S + 2.0)
+        watch.check(of(empty, actor()), 2 * REFUSAL_TIMEOUT_S + 2.0)
 
 
 def test_before_any_server_has_answered_nothing_ends():

@@ -55,21 +55,21 @@ class Pair:
             gumbel[:, choice] = gumbel_noise(ROWS, self.stacked.heads.gumbel_dim, DOUBLE, generator)
         return Noise(drawn.t(), gumbel)
 
-    def update(self, seed: int, *, absences: bool, weighted: bool = False, policies: bool = True) -> None:
+    def update(self, seed: int, *, absences: bool, weighted: bool = False, update_policies: bool = True) -> None:
         """Updates both on one batch and compares what they report."""
         fields = as_fields(random_records(self.joint, ROWS, seed, absences=absences), torch.float64)
         importance = torch.rand(ROWS, dtype=torch.float64) if weighted else None
         critic_losses, policy_losses = self.plain.update(
-            Minibatch(**fields), self.noise(), importance, policies=policies
+            Minibatch(**fields), self.noise(), importance, update_policies=update_policies
         )
         rates = self.algorithm.policy_learning_rate, self.algorithm.critic_learning_rate
         batch = replace(as_batch(fields), importance=importance)
-        stats = self.stacked.update(batch, *rates, policies=policies)
+        stats = self.stacked.update(batch, *rates, update_policies=update_policies)
         torch.testing.assert_close(stats.critic_loss, torch.stack(critic_losses), rtol=1e-9, atol=1e-12)
         everyone = range(len(critic_losses))
         norms = torch.stack([self.plain.gradient_norms[self.plain.critics[0][i]] for i in everyone])
         torch.testing.assert_close(stats.critic_gradient_norm, norms, rtol=1e-8, atol=1e-12)
-        if policies:
+        if update_policies:
             norms = torch.stack([self.plain.gradient_norms[self.plain.policies[i]] for i in everyone])
             torch.testing.assert_close(stats.policy_gradient_norm, norms, rtol=1e-8, atol=1e-12)
             torch.testing.assert_close(stats.policy_loss, torch.stack(policy_losses), rtol=1e-9, atol=1e-12)
@@ -106,7 +106,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("team", ["spread", "mixed"])
+@pytest.mark.parametrize("team", ["spread", "mixed", "masked"])
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_each_setting_equals_the_plain_one(team: str, setting: str) -> None:
     if (team, setting) == ("mixed", "joint"):
@@ -134,7 +134,7 @@ def test_sides_that_learn_differently_equal_the_plain_update(name: str, absences
     pair.compare()
 
 
-@pytest.mark.parametrize("team", ["spread", "tag", "mixed", "discrete"])
+@pytest.mark.parametrize("team", ["spread", "tag", "mixed", "discrete", "masked"])
 @pytest.mark.parametrize("name", ["maddpg", "matd3", "iddpg"])
 @pytest.mark.parametrize("apart", [False, True], ids=["alike", "told_apart"])
 def test_shared_networks_equal_the_plain_update(team: str, name: str, apart: bool) -> None:
@@ -165,7 +165,7 @@ def test_policies_and_targets_wait_while_critics_learn() -> None:
     pair = Pair(TEAMS["tag"], AlgorithmSpec(name="matd3"))
     for seed in range(5):
         before = pair.stacked.policies.shared.clone()
-        pair.update(seed, absences=False, policies=seed % 2 == 1)
+        pair.update(seed, absences=False, update_policies=seed % 2 == 1)
         assert torch.equal(before, pair.stacked.policies.shared) == (seed % 2 == 0)
     pair.compare()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from common.errors import PeerError
 from replay_server.durability.chunk_log import Transaction, Write
 from replay_server.durability.log_index import ChunkLogIndex, LogContents, LogState, RedisKeys, parse
-from replay_server.durability.redis_protocol import Part
+from replay_server.durability.redis_protocol import CommandPart
 
 
 class DictLog:
@@ -35,7 +35,7 @@ class DictLog:
             self._execute(*command)
         self.executed += 1
 
-    def _execute(self, name: Part, *arguments: Part) -> None:
+    def _execute(self, name: CommandPart, *arguments: CommandPart) -> None:
         match name:
             case "MSET":
                 for key, value in zip(arguments[::2], arguments[1::2], strict=True):

@@ -12,7 +12,7 @@ from replay_server.config import ReplayConfig
 from replay_server.durability.journal import MAX_UNCOMMITTED_BYTES, Journal
 from replay_server.replay import Replay
 from replay_server.sessions.credit import grant
-from replay_server.sessions.session import ASSUMED_CHUNK_ROWS, WINDOW_BYTES, WINDOW_CHUNKS, ActorSession
+from replay_server.sessions.session import ASSUMED_CHUNK_ROWS, MAX_WINDOW_BYTES, MAX_WINDOW_CHUNKS, ActorSession
 from tests.replay_server.runs import make_run
 
 RECORD_BYTES = 100_000
@@ -27,12 +27,12 @@ def make_session(name: str, rows: int, record_bytes: int = RECORD_BYTES) -> Acto
 
 @pytest.mark.parametrize(
     ("rows", "record_bytes", "window"),
-    [(256, 532, WINDOW_CHUNKS), (40, RECORD_BYTES, 4), (256, RECORD_BYTES, 1), (600, RECORD_BYTES, 1)],
+    [(256, 532, MAX_WINDOW_CHUNKS), (40, RECORD_BYTES, 4), (256, RECORD_BYTES, 1), (600, RECORD_BYTES, 1)],
 )
 def test_a_window_has_as_many_chunks_as_fit_its_bytes_but_always_one(rows: int, record_bytes: int, window: int) -> None:
     session = make_session("a", rows, record_bytes)
     assert session.limit - session.durable == window
-    assert window == 1 or window * rows * record_bytes <= WINDOW_BYTES
+    assert window == 1 or window * rows * record_bytes <= MAX_WINDOW_BYTES
 
 
 def test_until_its_first_chunk_has_come_an_actor_may_send_one() -> None:
@@ -43,7 +43,7 @@ def test_until_its_first_chunk_has_come_an_actor_may_send_one() -> None:
 def test_all_actors_together_have_no_more_on_their_way_than_the_server_may_take(kept: bool) -> None:
     sessions = [make_session(f"a{i}", 40) for i in range(100)]
     room = Journal(has_log=kept).room(RECORD_BYTES)
-    grant(sessions, room, 0, largest_rows=10**9)
+    grant(sessions, room, 0, max_rows=10**9)
     outstanding = sum(session.outstanding * session.chunk_rows * RECORD_BYTES for session in sessions)
     assert 0.9 * MAX_UNCOMMITTED_BYTES < outstanding <= MAX_UNCOMMITTED_BYTES
 

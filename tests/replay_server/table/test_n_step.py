@@ -164,7 +164,7 @@ def test_spans_of_one_step_cost_nothing_and_know_nothing() -> None:
     table.insert(steps(3), chunk(1, 3))
     assert table._n_step is None
     run = make_run(discount=DISCOUNT, capacity=100, min_size=1, n_step=2)
-    longer = table.redefined(run, run.spec.replay)
+    longer = table.with_settings(run, run.spec.replay)
     longer.insert(steps(3), chunk(2, 3))
     assert extended(longer)["reward"][:, 0].tolist() == [1.0, 1.0, 1.0, 1.5, 1.5, 1.0]
 
@@ -174,7 +174,7 @@ def test_spans_of_one_step_cost_nothing_and_know_nothing() -> None:
 
 def served(replay: Replay, run: Run) -> np.ndarray:
     replay.handle(b"L", SampleRequest(1, 200), None, 0.0)
-    replies = [reply for reply in replay.tick(0.0) if isinstance(reply.message, Batch)]
+    replies = [reply for reply in replay.advance(0.0) if isinstance(reply.message, Batch)]
     return np.frombuffer(replies[0].payload or b"", DTYPE)
 
 
@@ -192,9 +192,9 @@ def test_spans_survive_a_restart_from_the_log(cut: int) -> None:
             replay.handle(b"L", Open("l", run), None, 0.0)
             replay.handle(b"A", Hello("a", 1, seq - 1, ""), None, 0.0)
         bring(replay, run, seq)
-        replay.tick(0.0)
+        replay.advance(0.0)
         log.execute(log.prepare(replay.journal.take_writes()))
-        replay.journal.committed(seq)
+        replay.journal.mark_durable(seq)
     gains: dict[float, set[float]] = defaultdict(set)
     for record in served(replay, run):
         gains[float(record["obs"][0])].add(float(record["reward"][0]))

@@ -151,7 +151,7 @@ class Histories(RuleBasedStateMachine):
         self.capacity, self.n_step = capacity, n_step
         self.held = self.held[-capacity:]
         run = self.run_of()
-        self.table = self.table.redefined(run, run.spec.replay)
+        self.table = self.table.with_settings(run, run.spec.replay)
 
     @precondition(lambda self: self.held)
     @rule()

@@ -16,7 +16,13 @@ from common.wire.sample_info import SAMPLE_INFO, SampleInfo, with_values
 from replay_server.config import ReplayConfig
 from replay_server.durability.recovery import recover
 from replay_server.replay import Replay
-from replay_server.table.samplers import LARGEST_ERROR, LEAST_ERROR, PrioritisedSampler, UniformSampler, make_sampler
+from replay_server.table.samplers import (
+    MAX_TD_ERROR,
+    TD_ERROR_EPSILON,
+    PrioritisedSampler,
+    UniformSampler,
+    make_sampler,
+)
 from tests.replay_server.durability.dict_log import DictLog
 from tests.replay_server.runs import DTYPE, make_chunk, make_run, numbers
 
@@ -67,7 +73,7 @@ class Histories(RuleBasedStateMachine):
             if self.times[slot] != then:
                 late += 1
                 continue
-            self.priorities[slot] = (min(error, LARGEST_ERROR) + LEAST_ERROR) ** ALPHA
+            self.priorities[slot] = (min(error, MAX_TD_ERROR) + TD_ERROR_EPSILON) ** ALPHA
             self.largest = max(self.largest, self.priorities[slot])
         assert self.sampler.update_priorities(with_values(places, np.array(errors, np.float32))) == late
 
@@ -125,7 +131,7 @@ def test_new_records_get_the_largest_priority_there_has_been() -> None:
 
 def test_one_enormous_error_spoils_no_sum() -> None:
     sampler = filled([3e38, 1.0, 1.0])
-    assert sampler.state()["priorities"][0] == LARGEST_ERROR + LEAST_ERROR
+    assert sampler.state()["priorities"][0] == MAX_TD_ERROR + TD_ERROR_EPSILON
     assert np.isfinite(sampler.sample_info(sampler.draw(100))["value"]).all()
 
 
@@ -182,12 +188,12 @@ class Room:
     def bring(self, seq: int, count: int = 10) -> None:
         first = (seq - 1) * count
         assert not self.replay.handle(b"A", *make_chunk(self.run, "a", seq, count, first=first), 0.0)
-        self.replay.tick(0.0)
+        self.replay.advance(0.0)
 
     def draw(self, count: int = 16) -> tuple[list[int], SampleInfo]:
         """Returns the numbers of the records of a batch, and their places."""
         self.replay.handle(b"L", SampleRequest(1, count), None, 0.0)
-        reply = next(reply for reply in self.replay.tick(0.0) if isinstance(reply.message, Batch))
+        reply = next(reply for reply in self.replay.advance(0.0) if isinstance(reply.message, Batch))
         assert reply.payload is not None
         records_bytes = count * DTYPE.itemsize
         places = np.frombuffer(reply.payload, SAMPLE_INFO, offset=records_bytes)

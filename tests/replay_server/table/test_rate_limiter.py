@@ -86,7 +86,7 @@ def test_the_chosen_band_never_deadlocks(
 ) -> None:
     """Whichever side pushes on for as long as it may, the other one may go when it stops."""
     limiter = make(spi, min_size, batch)
-    limiter.fit(batch, sum(chunks))
+    limiter.fit_band(batch, sum(chunks))
     for turn in range(100):
         rows = chunks[turn % len(chunks)]
         moved = False
@@ -127,7 +127,7 @@ def test_a_fixed_band_never_deadlocks_with_chunks_that_fit(
 @given(spi=st.floats(0.1, 64), batch=st.integers(1, 1_024), chunk=st.integers(1, 400), faster=st.sampled_from([1, 9]))
 def test_the_realised_ratio_tends_to_the_target(spi: float, batch: int, chunk: int, faster: int) -> None:
     limiter = make(spi, 50, batch)
-    limiter.fit(batch, 2 * chunk)
+    limiter.fit_band(batch, 2 * chunk)
     for _ in range(400):
         for _ in range(faster):
             if limiter.may_insert(chunk, limiter.inserts):
@@ -144,7 +144,7 @@ def test_the_realised_ratio_tends_to_the_target(spi: float, batch: int, chunk: i
 def simulate(minutes: int, learner_rows_per_s: float, actor_rows_per_s: float) -> list[float]:
     """Returns the realised ratio minute by minute: 2 actors with chunks of 256 and a learner, each at its own pace."""
     limiter = make(16.0, 5_000, 256)
-    limiter.fit(256, 2 * 256)
+    limiter.fit_band(256, 2 * 256)
     ratios = []
     produced = drawn = 0.0
     for _ in range(minutes):
@@ -210,7 +210,7 @@ def test_a_memory_that_was_lost_is_filled_again_and_learning_goes_on(chunk: int)
     """min_size is no multiple of the chunk: with the old balance kept, neither side could move."""
     spec = ReplaySpec(1_000_000, 256, 16.0, 5_000)
     limiter = RateLimiter(spec)
-    limiter.fit(256, 2 * chunk)
+    limiter.fit_band(256, 2 * chunk)
     limiter.catch_up(478_720, 7_500_000, size=0)
     size = 0
     while size < 50_000:
@@ -238,7 +238,7 @@ def test_settings_that_would_deadlock_are_refused(spec: ReplaySpec, way_out: str
 def test_a_fixed_band_stays_and_a_chosen_one_follows() -> None:
     fixed, chosen = make(error_buffer=500.0), make()
     for limiter in (fixed, chosen):
-        limiter.fit(32, 100)
+        limiter.fit_band(32, 100)
     assert fixed.half_width == 500.0
     assert chosen.half_width == choose_half_width(32, 2.0, 100) == 232.0
     assert fixed.max_chunk_rows(32) == math.floor(min(500, 1_000 - 32) / 2)

@@ -84,7 +84,7 @@ def test_a_mass_that_rounding_leads_past_the_last_value_finds_it_all_the_same() 
     tree = SumTree(4)
     tree.set(np.arange(4), np.array([0.0, 5.6963411274150495, 50.49314830889067, 0.0]))
     mass = np.array([np.nextafter(tree.total, 0.0)])
-    assert tree._descend(mass, careful=False).tolist() == [3], "not the example it was"
+    assert tree._descend(mass, skip_empty=False).tolist() == [3], "not the example it was"
     assert tree.find(mass).tolist() == [2]
 
 

@@ -65,7 +65,7 @@ def test_a_run_without_a_fault(history: History) -> None:
     result = history.check()
     assert result.broken == []
     assert (result.sent, result.acknowledged, result.stored) == (8, 8, 8)
-    assert (result.held, result.outgrown) == (4, 4)
+    assert (result.present, result.overwritten) == (4, 4)
 
 
 def test_a_chunk_that_a_killed_server_recovers_is_not_lost(history: History) -> None:
@@ -124,7 +124,7 @@ def test_level_ram_promises_nothing_after_a_restart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("again", [7, 1])
-def test_a_held_or_outgrown_chunk_stored_again_is_a_duplicate(history: History, again: int) -> None:
+def test_a_present_or_overwritten_chunk_stored_again_is_a_duplicate(history: History, again: int) -> None:
     history.store(*range(1, 8))
     history.start(4, 5, 6, 7)
     history.store(again)

@@ -14,9 +14,9 @@ import shoal.commands.train.dashboard
 from common.errors import ConfigError
 from deploy.local.config import TrainConfig
 from deploy.local.live_display import LineDisplay
-from shoal.commands.report.machine_info import read_machine
 from shoal.commands.train.artifacts import Artifacts
 from shoal.commands.train.dashboard import Dashboard
+from shoal.machine_info import read_machine
 from tests.deploy.local.test_live_display import STATUS
 
 from .report_runs import evaluate_run, line, make_run, write_lines
@@ -79,9 +79,9 @@ def test_it_is_remade_but_not_for_every_request(
     dashboard.serve(directory.path, LineDisplay(console))
     before = get(dashboard)[1]
     write_lines(directory, [line(i, 3) for i in range(30)])
-    monkeypatch.setattr(shoal.commands.train.dashboard, "REMAKE_S", 1e9)
+    monkeypatch.setattr(shoal.commands.train.dashboard, "MAX_PAGE_AGE_S", 1e9)
     assert get(dashboard)[1] == before
-    monkeypatch.setattr(shoal.commands.train.dashboard, "REMAKE_S", 0.0)
+    monkeypatch.setattr(shoal.commands.train.dashboard, "MAX_PAGE_AGE_S", 0.0)
     assert "8,700" in Page(get(dashboard)[1]).text
 
 
@@ -98,7 +98,7 @@ def test_only_this_machine_is_served(tmp_path: Path, dashboard: Dashboard, conso
 def test_a_port_in_use_is_named(dashboard: Dashboard) -> None:
     port = int(dashboard.url.rstrip("/").rpartition(":")[2])
     with pytest.raises(
-        ConfigError, match=rf"--dashboard-port {port}: cannot listen on 127\.0\.0\.1:{port}.*0 = any free"
+        ConfigError, match=rf"--dashboard-port {port}: cannot listen on 127\.0\.0\.1:{port}.*0 takes any"
     ):
         Dashboard(port)
 
@@ -108,11 +108,11 @@ def test_a_port_in_use_is_named(dashboard: Dashboard) -> None:
 
 def test_a_run_ends_with_its_report(tmp_path: Path, console: Console) -> None:
     directory = make_run(tmp_path / "run")
-    showing = Artifacts(TrainConfig(actors=7, redis="redis://user:secret@host/0"), console)
+    artifacts = Artifacts(TrainConfig(actors=7, redis="redis://user:secret@host/0"), console)
     display = LineDisplay(console)
-    assert showing.begin(directory, display) is display
+    assert artifacts.start(directory, display) is display
     evaluate_run(directory)
-    showing.conclude(film=False)
+    artifacts.conclude(film=False)
     assert f"report: {directory.path / 'report.html'}" in shown(console)
     assert "42.50" in (directory.path / "report.html").read_text()
     launch = read_machine(directory)["launch"]
@@ -122,14 +122,14 @@ def test_a_run_ends_with_its_report(tmp_path: Path, console: Console) -> None:
 
 def test_a_failed_artifact_costs_one_line(tmp_path: Path, console: Console) -> None:
     directory = make_run(tmp_path / "run")
-    showing = Artifacts(TrainConfig(dashboard=True), console)
-    served = showing.begin(directory, LineDisplay(console))
+    artifacts = Artifacts(TrainConfig(dashboard=True), console)
+    served = artifacts.start(directory, LineDisplay(console))
     assert isinstance(served, Dashboard)
     directory.run_file.unlink()
-    showing.conclude(film=True)
+    artifacts.conclude(film=True)
     said = shown(console)
-    assert f"look at it in a browser: {served.url}" in said
-    assert "without a film: " in said
-    assert "without the report: " in said
+    assert f"dashboard: {served.url}" in said
+    assert "skipped a film: " in said
+    assert "skipped the report: " in said
     with pytest.raises(OSError, match=r".*"):
         get(served)

@@ -23,11 +23,11 @@ from common.worlds import world_spec
 from deploy.local.config import TrainConfig
 from deploy.local.live_display import make_display
 from learner_node.persistence.checkpoints import Checkpoints
-from learner_node.persistence.state import Counters, capture
+from learner_node.persistence.state import Counters, copy_state
 from learner_node.stacked.update import StackedUpdate
 from shoal.cli import shoal
-from shoal.commands.diagnose import LONGEST_EPISODE, diagnose, horizon, with_complete_returns
 from shoal.commands.diagnose.cli import episodes_after_training, print_warnings_after_training
+from shoal.commands.diagnose.diagnosis import MAX_EPISODE_STEPS, diagnose, horizon, with_complete_returns
 from shoal.commands.train.artifacts import Artifacts
 from tests.actor_node.talkers import run_of, talkers
 
@@ -43,7 +43,7 @@ def make_directory(path: Path, run: Run, flat: np.ndarray | None = None) -> tupl
         save_policy(directory.policy_file, PolicyFile(made, 1, 10, flat))
     else:
         algorithm = StackedUpdate(made.joint, made.spec.network, made.spec.algorithm, 0, torch.zeros(()))
-        Checkpoints(directory.checkpoints, 3).save(capture(algorithm, Counters(updates=10)), best=False)
+        Checkpoints(directory.checkpoints, 3).save(copy_state(algorithm, Counters(updates=10)), best=False)
     return directory, made
 
 
@@ -149,7 +149,7 @@ def test_the_horizon_follows_from_the_discount() -> None:
     assert 0.95**90 <= 0.01 < 0.95**89
     assert horizon(25, 0.0) == 26
     assert horizon(25, 1.0) is horizon(25, 0.9999) is None
-    assert (horizon(25, 0.999) or 0) < LONGEST_EPISODE
+    assert (horizon(25, 0.999) or 0) < MAX_EPISODE_STEPS
 
 
 def test_a_discount_of_one_is_not_compared(tmp_path: Path) -> None:
@@ -212,9 +212,9 @@ def test_a_failed_diagnosis_costs_one_line(tmp_path: Path) -> None:
     directory, _ = create(tmp_path / "run", run_of().spec, run_of().joint)
     screen = Console(file=io.StringIO(), width=200)
     artifacts = Artifacts(TrainConfig(), screen)
-    artifacts.begin(directory, make_display(screen, "a run"))
+    artifacts.start(directory, make_display(screen, "a run"))
     artifacts.warn(lambda: False)
-    assert "without a diagnosis: " in screen.file.getvalue()
+    assert "skipped a diagnosis: " in screen.file.getvalue()
     assert "policy.safetensors does not exist" in screen.file.getvalue()
 
 

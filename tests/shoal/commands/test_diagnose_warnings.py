@@ -11,17 +11,17 @@ import pytest
 
 from actor_node.evaluation.ablation import Ablation, ablate
 from common.run.run import RunSpec, make_run_spec
-from learner_node.inspection.network_stats import NetworkFigures, ValueFigures
+from learner_node.inspection.network_stats import NetworkStats, ValueStats
 from shoal.commands.diagnose.log_figures import LogFigures, Returns, log_figures
 from shoal.commands.diagnose.log_warnings import log_warnings
 from shoal.commands.diagnose.team_warnings import (
     communication_warnings,
-    fewest_updates,
+    min_updates,
     network_warnings,
     value_warnings,
 )
 from shoal.commands.diagnose.warning import DiagnosisWarning, merged
-from shoal.commands.report.history import History
+from shoal.run_history import History
 from tests.actor_node.talkers import run_of, talkers
 
 from .report_runs import line
@@ -39,17 +39,17 @@ def heard(
     return Ablation("speaker_0", side, whole, zeroed, around[0], shuffled, around[1])
 
 
-def values(relative: float = 0.0, correlation: float | None = 0.9, **fields: Any) -> ValueFigures:
+def values(relative: float = 0.0, correlation: float | None = 0.9, **fields: Any) -> ValueStats:
     bias = 10.0 * relative
     known = {"value": -10.0 + bias, "realised": -10.0, "realised_std": 3.0, "bias": bias}
     known |= {"bias_ci95": (bias - 0.5, bias + 0.5), "reward_watched": -0.5, "reward_beyond": -0.4}
-    return ValueFigures(
+    return ValueStats(
         **{"player": "agent_0", "relative_bias": relative, "rank_correlation": correlation, **known, **fields}
     )
 
 
-def network(**fields: Any) -> NetworkFigures:
-    return NetworkFigures(
+def network(**fields: Any) -> NetworkStats:
+    return NetworkStats(
         **{"network": "agent_0", "inputs": 5000, "hidden_units": (64, 64), "dead": (0.0, 0.1), **fields}
     )
 
@@ -132,7 +132,7 @@ def test_harmful_messages_cause_a_warning() -> None:
         (values(correlation=None), []),
     ],
 )
-def test_warnings_of_values(figures: ValueFigures, words: list[str]) -> None:
+def test_warnings_of_values(figures: ValueStats, words: list[str]) -> None:
     seen = [warning.seen for warning in value_warnings([figures], SPEC, ENOUGH_UPDATES)]
     assert len(seen) == len(words)
     assert all(word in one for word, one in zip(words, seen, strict=True))
@@ -158,7 +158,7 @@ def test_a_run_of_few_updates_is_only_advised_to_train_longer() -> None:
     assert warning.to_try == ("train longer",)
     assert "about 2,000 updates with these settings; this run has made 60" in warning.means
     assert value_warnings([values(0.1, 0.0)], SPEC, 60) == []
-    enough = round(fewest_updates(SPEC))
+    enough = round(min_updates(SPEC))
     assert enough == 2_000
     assert len(value_warnings([young], SPEC, enough + 1)) == 2
 
@@ -191,7 +191,7 @@ def test_over_and_underestimates_are_not_merged() -> None:
         (network(logit_size=25.0, top_probability=1.0, entropy=0.0), "logits are of size 25.0"),
     ],
 )
-def test_warnings_of_networks(figures: NetworkFigures, word: str | None) -> None:
+def test_warnings_of_networks(figures: NetworkStats, word: str | None) -> None:
     found = network_warnings([figures], EXPLORATION)
     assert len(found) == (word is not None)
     assert word is None or word in found[0].seen

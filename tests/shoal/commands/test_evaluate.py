@@ -16,7 +16,7 @@ from common.process import command
 from common.run.run import make_run_spec
 from shoal.cli import shoal
 from shoal.commands.evaluate import csv_latex
-from shoal.commands.evaluate.summary import EvaluatedRun, spread, summarise
+from shoal.commands.evaluate.summary import EvaluatedRun, seed_statistics, summarise
 from shoal.run_paths import find_runs, run_directory
 from tests.actor_node.teams import make_team
 
@@ -118,13 +118,13 @@ def test_an_explicit_default_does_not_make_a_separate_group():
 
 def test_the_interquartile_mean_leaves_out_the_outer_quarters_and_its_interval_is_of_runs():
     values = [-100.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 900.0]
-    found = spread(values)
+    found = seed_statistics(values)
     assert found.iqm == 3.5
     assert found.iqm_ci95 is not None
     low, high = found.iqm_ci95
     assert low < 3.5 < high < 500
-    assert spread(values) == found
-    assert spread([7.0]).iqm_ci95 is None
+    assert seed_statistics(values) == found
+    assert seed_statistics([7.0]).iqm_ci95 is None
 
 
 # ---- CSV and LaTeX -------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from rich.console import Console
 from common.run.run import RunSpec
 from shoal.commands.evaluate import progress as playing
 from shoal.commands.evaluate.cli import EvaluateConfig
-from shoal.commands.evaluate.progress import ProgressWatcher, play_options
+from shoal.commands.evaluate.episode_options import play_options
+from shoal.commands.evaluate.progress import ProgressWatcher
 
 
 @pytest.mark.parametrize("done", [0, 3])

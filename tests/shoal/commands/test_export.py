@@ -13,10 +13,10 @@ import onnx
 import onnxruntime
 import pytest
 
-from common.open_run import RunOptions, open_run
 from common.policy.file import PolicyFile, load_policy, save_policy
 from common.policy.network import Policy
 from common.process.command import run as run_command
+from common.run.open_run import RunOptions, open_run
 from common.run.run import Run, make_run_spec, to_toml
 from common.spec import AgentsSpec, Box, Part, joint_spec
 from common.worlds.adapters.spaces import action_codec, observation_codec

@@ -14,14 +14,14 @@ from common.run.run import make_run_spec, parse_assignments
 from common.worlds import world_spec
 from shoal.cli import shoal
 from shoal.commands.paper.page import Provenance, make_page
-from shoal.commands.paper.plan import Scale, chosen_tasks, options, plan, refuse_other_runs
+from shoal.commands.paper.plan import ExperimentSize, chosen_tasks, options, plan, refuse_other_runs
 from shoal.commands.paper.plot import draw_plot
 from shoal.commands.paper.scores import Score, compare_with_claim, tables
 from shoal.commands.paper.tasks import TASKS
 from tests.actor_node.teams import make_team
 
 _SVG = "{http://www.w3.org/2000/svg}"
-QUICK = Scale(quick=True)
+QUICK = ExperimentSize(quick=True)
 
 
 def evaluations(value):
@@ -67,8 +67,8 @@ def test_runs_are_ordered_by_seed_and_have_separate_directories(tmp_path):
     assert len(runs) == 3 * (3 * 2 + 3 * 4)
     assert len({run.job.directory for run in runs}) == len(runs)
     assert [run.job.seed for run in runs] == sorted(run.job.seed for run in runs)
-    assert len(plan(tmp_path, chosen_tasks(["covert"]), Scale(quick=False))) == 40
-    assert len(plan(tmp_path, chosen_tasks(["communication"]), Scale(quick=True, seeds=5))) == 10
+    assert len(plan(tmp_path, chosen_tasks(["covert"]), ExperimentSize(quick=False))) == 40
+    assert len(plan(tmp_path, chosen_tasks(["communication"]), ExperimentSize(quick=True, seeds=5))) == 10
 
 
 def test_runs_of_another_scale_are_refused(tmp_path):
@@ -78,9 +78,9 @@ def test_runs_of_another_scale_are_refused(tmp_path):
     make_team(runs[0].job.directory, task.scenario, budget={"steps": task.quick_steps})
     refuse_other_runs(runs, QUICK)
     with pytest.raises(ConfigError, match="Name another directory with --run"):
-        refuse_other_runs(runs, Scale(quick=True, steps=7))
+        refuse_other_runs(runs, ExperimentSize(quick=True, steps=7))
     with pytest.raises(ConfigError, match="in batches of 256, not of 1,500,000 in 1024"):
-        refuse_other_runs(runs, Scale(quick=False))
+        refuse_other_runs(runs, ExperimentSize(quick=False))
 
 
 # ---- what they come to --------------------------------------------------------------------------------------------
@@ -164,9 +164,9 @@ def test_a_plot_is_svg_with_every_seed_and_interval_inside(found):
 
 
 def test_one_seed_has_a_page_and_a_plot_without_intervals(tmp_path):
-    scale = Scale(quick=True, seeds=1)
-    found = tables(plan(tmp_path, chosen_tasks(["covert"]), scale), evaluations(lambda run: 0.5))
-    assert "50.0 % |" in make_page(found, Provenance("shoal paper", scale, 1, 1))
+    size = ExperimentSize(quick=True, seeds=1)
+    found = tables(plan(tmp_path, chosen_tasks(["covert"]), size), evaluations(lambda run: 0.5))
+    assert "50.0 % |" in make_page(found, Provenance("shoal paper", size, 1, 1))
     assert "interval k" not in draw_plot(found[0])
 
 

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from actor_node.evaluation.evaluate import Estimate, Evaluation, save
 from shoal.commands.report import write_report
-from shoal.commands.report.embedded_film import LARGEST_BYTES
-from shoal.commands.report.machine_info import describe_machine, record_machine
+from shoal.commands.report.embedded_film import MAX_BYTES
+from shoal.commands.report.run_record import read_record
+from shoal.machine_info import describe_machine, record_machine
 
 from .report_runs import evaluate_run, film_run, line, make_run, write_lines
 
@@ -114,6 +116,29 @@ def test_an_outdated_evaluation_is_marked(tmp_path: Path) -> None:
     assert "The run has since made 5,700 more updates." in page_of(tmp_path, directory.path).text
 
 
+def test_the_metrics_that_an_evaluation_stores_are_in_a_table(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run")
+    metrics = {"distance": Estimate(1.234, (1.1, 1.35)), "collisions": Estimate(0.5, (0.25, 0.75))}
+    save(
+        Evaluation("s", "w", 100, 1, 1, "", -20.0, (-21.0, -19.0), 1.0, {}, {}, metrics=metrics),
+        directory.evaluation_file,
+    )
+    text = page_of(tmp_path, directory.path).text
+    assert re.search(
+        r"Metrics of the scenario.*distance\s+1.23\s+1.10 to 1.35\s+collisions\s+0.500\s+0.250 to 0.750",
+        text,
+        re.DOTALL,
+    )
+
+
+def test_a_metric_of_another_form_is_left_out(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run")
+    evaluate_run(directory, metrics={"old": 2.0, "distance": {"mean": 1.0, "ci95": [0.5, 1.5]}, "lost": {"mean": None}})
+    record = read_record(directory.path)
+    assert record.evaluation is not None
+    assert record.evaluation.readable_metrics == {"distance": Estimate(1.0, (0.5, 1.5))}
+
+
 def test_lines_left_out_of_a_resumed_runs_log_are_counted(tmp_path: Path) -> None:
     directory = make_run(tmp_path / "run")
     write_lines(directory, [line(i, 3) for i in (*range(20), *range(12, 30))], '{"cut')
@@ -179,7 +204,8 @@ def test_any_name_of_a_run_is_escaped(tmp_path: Path) -> None:
         run_file.replace('scenario = "simple_spread"', f"scenario = {json.dumps(evil)}").replace("agent_1", evil[:20])
     )
     write_lines(directory, [line(i, 3, waiting=[evil]) for i in range(5)])
-    evaluate_run(directory, world=evil, return_per_agent={evil: -1.0}, published_scales={evil: 1.0}, metrics={evil: 2})
+    metrics = {evil: {"mean": 2.0, "ci95": [1.0, 3.0]}}
+    evaluate_run(directory, world=evil, return_per_agent={evil: -1.0}, published_scales={evil: 1.0}, metrics=metrics)
     record_machine(directory, {evil: evil})
     page = page_of(tmp_path, directory.path)
     assert "script" not in {tag for tag, _ in page.elements}
@@ -201,7 +227,7 @@ def test_videos_have_controls_and_films_that_are_too_large_are_named(tmp_path: P
     directory = make_run(tmp_path / "run")
     (directory.path / "film.mp4").write_bytes(b"video")
     assert "controls" in page_of(tmp_path, directory.path).all("video")[0]
-    (directory.path / "film.gif").write_bytes(b"\0" * (LARGEST_BYTES + 1))
+    (directory.path / "film.gif").write_bytes(b"\0" * (MAX_BYTES + 1))
     page = page_of(tmp_path, directory.path)
     assert "too large to embed (8.0 MB)" in page.text
     (directory.path / "film.gif").write_bytes(b"no film")

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError
-from common.open_run import RunOptions, _new_spec
 from common.process import command
+from common.run.open_run import RunOptions, _new_spec
 from shoal.cli import shoal
 from shoal.commands.report import write_report
-from shoal.commands.report.machine_info import describe_machine, read_machine, record_machine
 from shoal.commands.report.run_record import default_settings, flat_settings
+from shoal.machine_info import describe_machine, read_machine, record_machine
 
 from .report_runs import make_run
 

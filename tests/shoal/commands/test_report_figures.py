@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from shoal.commands.report.axis_ticks import linear_ticks, log_ticks, tick_labels
-from shoal.commands.report.chart import SMALL, Chart, Curve, Scale, draw
+from shoal.commands.report.chart import SMALL, AxisScale, Chart, Curve, draw
 from shoal.commands.report.figures import LEARNING, RETURN, SYSTEM, curves, wait_fractions
-from shoal.commands.report.history import MOST_LINES, read_history
-from shoal.commands.report.intervals import Trace, band, mean_interval, t_quantile, thinned
 from shoal.commands.report.run_record import RunRecord, grouped, read_record
+from shoal.commands.report.traces import Trace, band, thinned
 from shoal.number_format import MINUS, NOTHING, brief, duration, fixed, significant
+from shoal.run_history import MAX_LINES, read_history
+from shoal.statistics import mean_interval, t_quantile
 
 from .report_runs import line, make_run, write_lines
 
@@ -76,7 +77,7 @@ def test_a_long_log_is_sampled_evenly_with_both_ends(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text("\n".join(json.dumps({"updates": i}) for i in range(7_001)))
     updates = read_history(path).column("updates")
-    assert (len(updates), updates[0], updates[-1]) == (MOST_LINES, 0, 7_000)
+    assert (len(updates), updates[0], updates[-1]) == (MAX_LINES, 0, 7_000)
     assert set(np.diff(updates)) <= {3, 4}
 
 
@@ -187,9 +188,9 @@ def test_thinning_keeps_means_and_the_last_value() -> None:
 # ---- charts -------------------------------------------------------------------------------------------------------
 
 
-def drawn(y: list[float], scale: Scale | None = None, x: list[float] | None = None) -> Chart:
+def drawn(y: list[float], scale: AxisScale | None = None, x: list[float] | None = None) -> Chart:
     trace = Trace(np.array(x if x is not None else range(len(y)), float), np.array(y, float))
-    chart = draw([Curve("", trace)], "steps", scale or Scale(), SMALL)
+    chart = draw([Curve("", trace)], "steps", scale or AxisScale(), SMALL)
     assert chart is not None
     return chart
 
@@ -202,7 +203,7 @@ def points(path: str) -> list[tuple[float, float]]:
 @example(y=[1.0, 2e-311], log=True)
 def test_everything_is_drawn_within_the_axes(y: list[float], log: bool) -> None:
     assume(not log or max(y) > 1e-6)
-    chart = drawn(y, Scale(log=log))
+    chart = drawn(y, AxisScale(log=log))
     box = chart.box
     for px, py in points(chart.curves[0].path):
         assert box.left <= px <= box.end
@@ -215,7 +216,7 @@ def test_everything_is_drawn_within_the_axes(y: list[float], log: bool) -> None:
 
 def test_a_band_beyond_the_axes_is_cut_off_there() -> None:
     line = Trace(np.arange(5.0), np.arange(5.0))
-    chart = draw([Curve("", line, line.y - 1e6, line.y + 1e6)], "steps", Scale(), SMALL)
+    chart = draw([Curve("", line, line.y - 1e6, line.y + 1e6)], "steps", AxisScale(), SMALL)
     assert chart is not None
     heights = {y for _, y in points(chart.curves[0].band)}
     assert heights == {chart.box.top, chart.box.floor}
@@ -233,22 +234,22 @@ def test_a_missing_value_interrupts_the_line() -> None:
 
 
 def test_a_logarithmic_axis_leaves_out_zeros() -> None:
-    chart = drawn([0.0, 0.1, 1.0, 10.0], Scale(log=True))
+    chart = drawn([0.0, 0.1, 1.0, 10.0], AxisScale(log=True))
     path = points(chart.curves[0].path)
     assert len(path) == 3
     assert path[0][1] - path[1][1] == pytest.approx(path[1][1] - path[2][1], abs=0.2)
 
 
 def test_a_reference_value_is_on_the_axis() -> None:
-    chart = drawn([1.0, 2.0], Scale(reference=(16.0, "target")))
+    chart = drawn([1.0, 2.0], AxisScale(reference=(16.0, "target")))
     assert chart.reference is not None
     assert chart.box.top <= chart.reference < points(chart.curves[0].path)[-1][1]
 
 
 def test_without_values_there_is_no_chart() -> None:
     nothing = Trace(np.array([1.0]), np.array([np.nan]))
-    assert draw([Curve("", nothing)], "steps", Scale(), SMALL) is None
-    assert draw([], "steps", Scale(), SMALL) is None
+    assert draw([Curve("", nothing)], "steps", AxisScale(), SMALL) is None
+    assert draw([], "steps", AxisScale(), SMALL) is None
 
 
 # ---- numbers ------------------------------------------------------------------------------------------------------

@@ -20,14 +20,14 @@ import msgspec
 
 from actor_node.evaluation.evaluate import FIRST_SEED
 from shoal.commands.bench.config import BenchConfig
-from shoal.commands.bench.end_to_end import RunSpeed, longest_s, run_speed, train_options
+from shoal.commands.bench.end_to_end import RunSpeed, max_run_s, run_speed, train_options
 from shoal.commands.bench.measurements import BenchProgress, BenchRow, row
 from shoal.commands.bench.peers.environment import PeerEnvironment
 from shoal.commands.bench.processes import Processes
 
 SPEED_GOAL = 8.0
 OPTIONS = {"paper": ("--preset", "paper"), "own": ()}
-EVALUATE_S = 900.0
+EVALUATE_TIMEOUT_S = 900.0
 
 
 class Peer(NamedTuple):
@@ -81,11 +81,11 @@ def _train_shoal(config: BenchConfig, settings: str) -> TrainingResult:
     with Processes() as processes:
         directory = processes.directory / "run"
         options = (*train_options(directory, config.time), *OPTIONS[settings], "--episodes", 0)
-        processes.command("shoal", *options).wait_for_end(longest_s(config.time))
+        processes.command("shoal", *options).wait_for_end(max_run_s(config.time))
         evaluation = processes.command(
             "shoal", "evaluate", directory, "--real", "--episodes", config.episodes, "--seed", FIRST_SEED
         )
-        evaluation.wait_for_end(EVALUATE_S)
+        evaluation.wait_for_end(EVALUATE_TIMEOUT_S)
         evaluated = json.loads((directory / "evaluation.json").read_text("utf-8"))
         # Only the paper's settings compare rates; other runs may be too short to have any.
         speed = run_speed(directory / "metrics.jsonl") if settings == "paper" else RunSpeed(0.0, 0.0)
@@ -97,5 +97,5 @@ def _train_peer(config: BenchConfig, environment: PeerEnvironment, peer: Peer, s
         script = Path(__file__).with_name(peer.script)
         numbers = (config.time, config.episodes, FIRST_SEED)
         started = processes.program(environment.python, script, settings, processes.directory / "result.json", *numbers)
-        started.wait_for_end(config.time * 2 + EVALUATE_S)
+        started.wait_for_end(config.time * 2 + EVALUATE_TIMEOUT_S)
         return msgspec.json.decode((processes.directory / "result.json").read_bytes(), type=TrainingResult)

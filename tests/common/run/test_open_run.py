@@ -2,8 +2,8 @@ import msgspec
 import pytest
 
 from common.errors import ConfigError, FinishedError
-from common.open_run import DEFAULT_SECONDS, RunOptions, open_run
 from common.run.directory import RunDirectory
+from common.run.open_run import DEFAULT_SECONDS, RunOptions, open_run
 from common.run.run import parse_assignments
 from common.worlds import world_spec
 

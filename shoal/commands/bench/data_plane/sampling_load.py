@@ -13,12 +13,12 @@ from common.run.run import Run
 from common.transitions import transition_dtype
 from common.wire.client import Client
 from common.wire.messages import Batch, Held, Open, Opened, SampleRequest
-from shoal.commands.bench.load_generator import RecordedChunk
+from shoal.commands.bench.data_plane.load_generator import RecordedChunk
 
 BATCH = 1024
 PREFETCH = 4
 """Requested batches in flight: a learner's default `--prefetch`."""
-ANSWER_S = 30.0
+ANSWER_TIMEOUT_S = 30.0
 
 
 class SamplingClient:
@@ -28,7 +28,7 @@ class SamplingClient:
         """Opens the run; raises PeerError if the server does not answer."""
         self._context = zmq.Context()
         self._client = Client(self._context, endpoint)
-        self._client.ask(Open("bench", run), Opened, ANSWER_S)
+        self._client.ask(Open("bench", run), Opened, ANSWER_TIMEOUT_S)
         self._requested = self._received = 0
 
     def draw(self) -> int:
@@ -57,13 +57,13 @@ class SamplingClient:
         self._client.send(SampleRequest(self._requested, BATCH))
 
     def _receive(self) -> None:
-        while received := self._client.receive(ANSWER_S):
+        while received := self._client.receive(ANSWER_TIMEOUT_S):
             if isinstance(received[0], Batch):
                 self._received += 1
                 return
             if not isinstance(received[0], Held):
                 raise PeerError(f"the replay server answered {received[0]}")
-        raise PeerError(f"received no batch within {ANSWER_S:g} s")
+        raise PeerError(f"received no batch within {ANSWER_TIMEOUT_S:g} s")
 
 
 class TakeBaseline:

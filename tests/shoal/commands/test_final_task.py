@@ -1,4 +1,4 @@
-"""shoal/commands/train/afterwards.py: what hangs or crashes in the child costs the parent a limited time only."""
+"""shoal/commands/train/final_task.py: what hangs or crashes in the child costs the parent a limited time only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from common.errors import WorldError
-from shoal.commands.train.afterwards import Task, make_in_child
+from shoal.commands.train.final_task import FinalTask, run_in_child
 from tests.shoal.commands.test_diagnose import make_directory, small_run
 
 pytestmark = pytest.mark.slow
@@ -45,19 +45,19 @@ def parallel_env():
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Task]:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], FinalTask]:
     """Makes a run of the environment above that misbehaves in a way, and returns the task to diagnose it."""
-    (tmp_path / "afterwards_env.py").write_text(ENVIRONMENT)
+    (tmp_path / "final_task_env.py").write_text(ENVIRONMENT)
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def make(way: str) -> Task:
+    def make(way: str) -> FinalTask:
         (tmp_path / "way").write_text("well")
-        directory = make_directory(tmp_path / "run", small_run("pettingzoo:afterwards_env"))[0]
+        directory = make_directory(tmp_path / "run", small_run("pettingzoo:final_task_env"))[0]
         (tmp_path / "way").write_text(way)
         for left in tmp_path.glob("left-*"):  # of the copy that read the spaces, here
             psutil.Process(int(left.read_text())).kill()
             left.unlink()
-        return Task("diagnosis", str(directory.path), 10)
+        return FinalTask("diagnosis", str(directory.path), 10)
 
     return make
 
@@ -70,31 +70,31 @@ def left_behind(directory: Path) -> list[int]:
 
 
 def test_a_diagnosis_leaves_no_program_behind(
-    run: Callable[[str], Task], tmp_path: Path, eventually: Callable[..., object]
+    run: Callable[[str], FinalTask], tmp_path: Path, eventually: Callable[..., object]
 ) -> None:
-    assert make_in_child(run("well"), lambda: False).updates > 0
+    assert run_in_child(run("well"), lambda: False).updates > 0
     eventually(lambda: not left_behind(tmp_path), "the programs end")
 
 
 def test_a_stop_ends_a_copy_that_does_not_close(
-    run: Callable[[str], Task], tmp_path: Path, eventually: Callable[..., object]
+    run: Callable[[str], FinalTask], tmp_path: Path, eventually: Callable[..., object]
 ) -> None:
     task = run("hang")
     with pytest.raises(WorldError, match="stopped"):
-        make_in_child(task, (tmp_path / "closing").exists)
+        run_in_child(task, (tmp_path / "closing").exists)
     eventually(lambda: not left_behind(tmp_path), "the programs end")
 
 
-def test_the_limit_ends_it(run: Callable[[str], Task]) -> None:
-    with pytest.raises(WorldError, match="not done within 1 s"):
-        make_in_child(run("hang"), lambda: False, limit_s=1.0)
+def test_the_limit_ends_it(run: Callable[[str], FinalTask]) -> None:
+    with pytest.raises(WorldError, match="did not finish within 1 s"):
+        run_in_child(run("hang"), lambda: False, timeout_s=1.0)
 
 
-def test_a_process_that_ends_is_an_error(run: Callable[[str], Task]) -> None:
-    with pytest.raises(WorldError, match="ended without an answer"):
-        make_in_child(run("exit"), lambda: False)
+def test_a_process_that_ends_is_an_error(run: Callable[[str], FinalTask]) -> None:
+    with pytest.raises(WorldError, match="ended without a result"):
+        run_in_child(run("exit"), lambda: False)
 
 
 def test_a_fault_comes_back_in_words(tmp_path: Path) -> None:
     with pytest.raises(WorldError, match="does not contain a run"):
-        make_in_child(Task("diagnosis", str(tmp_path), 10), lambda: False)
+        run_in_child(FinalTask("diagnosis", str(tmp_path), 10), lambda: False)

@@ -30,12 +30,12 @@ from common.worlds import make_world, world_spec
 
 ROWS = 256
 COPIES = 32
-RECORDED = 8
-HELLO_AGAIN_S = 0.5
+RECORDED_CHUNKS = 8
+HELLO_PERIOD_S = 0.5
 POLL_MS = 20
 SOCKETS_EACH, SOCKETS_SPARE = 4, 64
 """Sockets of each connection (its own and its monitors), and sockets for the rest of the process."""
-FILLERS = 4
+FILL_ACTORS = 4
 
 
 class RecordedChunk(NamedTuple):
@@ -55,7 +55,7 @@ def make_run(**replay: object) -> Run:
     return Run("bench", spec, world_spec("simple_spread"))
 
 
-def record(run: Run, chunks: int = RECORDED, rows: int = ROWS) -> list[RecordedChunk]:
+def record(run: Run, chunks: int = RECORDED_CHUNKS, rows: int = ROWS) -> list[RecordedChunk]:
     """Collects chunks of `rows` transitions (a multiple of COPIES) as a worker does, with untrained policies."""
     rng = np.random.default_rng(0)
     flat = rng.standard_normal(weight_count(run.players, run.spec.network)).astype(np.float32) * np.float32(0.1)
@@ -83,7 +83,7 @@ class SimulatedActor:
         self._run = run
         self._sent: deque[tuple[float, int]] = deque()
         """Time of sending and rows of each unacknowledged chunk."""
-        self._hello_at = -HELLO_AGAIN_S
+        self._hello_at = -HELLO_PERIOD_S
 
     @property
     def admitted(self) -> bool:
@@ -91,8 +91,8 @@ class SimulatedActor:
         return self.outbox.incarnation > 0
 
     def hello(self, now: float) -> None:
-        """Sends Hello, at most every HELLO_AGAIN_S seconds."""
-        if now - self._hello_at >= HELLO_AGAIN_S and self.client.send(Hello(self.name, 0, 0, "")):
+        """Sends Hello, at most every HELLO_PERIOD_S seconds."""
+        if now - self._hello_at >= HELLO_PERIOD_S and self.client.send(Hello(self.name, 0, 0, "")):
             self._hello_at = now
 
     def send(self, recorded: Sequence[RecordedChunk]) -> None:
@@ -211,7 +211,7 @@ class LoadGenerator:
 
 def fill(endpoint: str, run: Run, recorded: Sequence[RecordedChunk], transitions: int) -> None:
     """Sends transitions to a replay server until `transitions` are acknowledged."""
-    load = LoadGenerator(endpoint, run, FILLERS, recorded, "filler")
+    load = LoadGenerator(endpoint, run, FILL_ACTORS, recorded, "filler")
     try:
         load.connect()
         while load.acked_rows < transitions:

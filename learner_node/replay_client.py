@@ -1,19 +1,19 @@
-"""Prefetched batches: libzmq receives in the background; the learner takes received batches and requests more.
+"""The learner's client of its replay servers: requests batches ahead, and sends weights, reports and priorities.
 
     replay --Batch--> socket's queue --next()--> learner        at most `prefetch` batches requested or waiting here
     learner --SampleRequest, PutWeights, LearnerReport, StatusRequest, Priorities--> replay
 
-There is no Python thread: libzmq's thread receives without the interpreter, and a Python thread that decodes would
-compete with the update for it. The rest of the work is done when a batch is taken.
+libzmq's thread receives in the background. There is no Python thread: it would compete with the update for the
+interpreter. Messages are decoded in `next`, when the learner takes a batch.
 
 | waits for                 | freed by                                                                        |
 |---------------------------|---------------------------------------------------------------------------------|
 | a replay server's answer  | Opened; Open is sent once a second                                              |
 | a batch                   | Batch; until then Held gives the reason, once a second                          |
-| a lost server             | 5 s without an answer: the session is opened again, batches are requested again |
+| a lost server             | the time-out: after 5 s without an answer the session is opened again           |
 
-All waits are inside `next`, for at most its time-out. A server that holds batches back, or is gone, does not delay the
-batches of the other servers: its requests do not count.
+All waits are inside `next`, for at most its time-out. A server that holds batches back, or is lost, does not delay the
+batches of other servers: its unanswered requests do not count toward `prefetch`.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ POLL_MS = 100
 """Longest wait in `next` between two checks for lost servers [ms]."""
 
 
-class Batches(Protocol):
-    """The source of a learner's batches."""
+class ReplayClient(Protocol):
+    """What a learner needs of its replay servers: batches, and a way to send messages."""
 
     def open(self, timeout_s: float) -> bool:
-        """Returns whether any replay server accepted the learner, after a wait of at most `timeout_s`."""
+        """Waits at most `timeout_s` for a replay server; returns whether any accepted the learner."""
 
     def next(self, timeout_s: float) -> SampledBatch | None:
-        """Returns the next batch, or None if none arrived in time; PeerError if none can arrive any more."""
+        """Returns the next batch, or None if no batch arrived in time; PeerError if no batch can arrive any more."""
 
     def send(self, message: Message, payload: bytes | None = None) -> None:
         """Sends a message to every replay server, without waiting."""
@@ -69,7 +69,7 @@ class Batches(Protocol):
 
     @property
     def env_steps(self) -> int:
-        """Transitions stored in the run, as far as known here."""
+        """Transitions stored in the run, as far as the learner knows."""
 
     @property
     def status(self) -> Status | None:
@@ -89,16 +89,18 @@ class Batches(Protocol):
 
     @property
     def absent(self) -> str:
-        """The peer that is gone, so that no batch can arrive; empty otherwise."""
+        """The absent peer because of which no batch can arrive; empty otherwise."""
 
 
-class BatchStream:
-    """Batches from one or several replay servers, from each in proportion to its transitions. For one thread.
+class ShardedReplayClient:
+    """A client of one or several replay servers, which draws from each in proportion to its transitions.
+
+    It is not thread-safe.
 
     Example:
-        stream = BatchStream(run, "learner-1", ("tcp://replay:5555",), prefetch=4, pin=False)
-        batch = stream.next(timeout_s=1.0)
-        stream.send(StatusRequest())
+        replay = ShardedReplayClient(run, "learner-1", ("tcp://replay:5555",), prefetch=4, pin=False)
+        batch = replay.next(timeout_s=1.0)
+        replay.send(StatusRequest())
     """
 
     def __init__(
@@ -109,18 +111,23 @@ class BatchStream:
         prefetch: int,
         *,
         pin: bool,
-        clock: tuple[int, int] = (0, 0),
+        inserts: int = 0,
+        samples: int = 0,
         keys: Keys | None = None,
     ) -> None:
         """Connects in the background; ConfigError if an address is not valid.
 
-        clock: inserts and samples of the run as far as the learner knows, for servers that lost theirs.
+        inserts, samples: transitions stored and transitions sampled in the run, as far as the learner knows. Servers
+        that lost their counts continue from them.
         """
         self._context = zmq.Context()
         self._checker = checker = BatchChecker(run, pin=pin)
-        inserts, samples = (amount // len(endpoints) for amount in clock)
+        # Each server stores and samples an equal part of the run.
+        inserts, samples = inserts // len(endpoints), samples // len(endpoints)
         self._sessions = [
-            ReplaySession(Client(self._context, endpoint, keys=keys), run, learner, (inserts, samples), checker)
+            ReplaySession(
+                Client(self._context, endpoint, keys=keys), run, learner, checker, inserts=inserts, samples=samples
+            )
             for endpoint in endpoints
         ]
         self._poller = zmq.Poller()
@@ -128,7 +135,7 @@ class BatchStream:
             self._poller.register(session.client.socket, zmq.POLLIN)
         self._prefetch, self._batch = prefetch, run.spec.replay.batch
         self._received: deque[SampledBatch] = deque()
-        """Batches that arrived and are not taken."""
+        """Batches that arrived and wait to be taken."""
         self._td_errors = TdErrors()
         self._requested = 0
         self._virtual_time = 0.0
@@ -145,7 +152,7 @@ class BatchStream:
 
     @property
     def env_steps(self) -> int:
-        """Transitions stored in the run, as far as known here."""
+        """Transitions stored in the run, as far as the learner knows."""
         return sum(session.inserts for session in self._sessions)
 
     @property
@@ -171,19 +178,19 @@ class BatchStream:
                 return reasons[0]
             return f"the replay server at {', '.join(session.address for session in self._sessions)}"
         return next(
-            (session.hold_reason for session in self._sessions if session.hold_reason), "the replay server's batches"
+            (session.wait_reason for session in self._sessions if session.wait_reason), "the replay server's batches"
         )
 
     @property
     def absent(self) -> str:
-        """The peer that is gone; empty while any server can send batches."""
+        """The absent peer; empty while any server can send batches."""
         if not self.opened:
             return self.waiting_for
         absent = [session.status.absent if session.status else "" for session in self._sessions if session.opened]
         return absent[0] if all(absent) else ""
 
     def open(self, timeout_s: float) -> bool:
-        """Returns whether any server accepted the learner, after a wait of at most `timeout_s`; requests no batch.
+        """Waits at most `timeout_s` for a server; returns whether any accepted the learner. Requests no batch.
 
         PeerError if a server refuses this learner.
         """
@@ -196,7 +203,7 @@ class BatchStream:
             self._poller.poll(min(math.ceil((give_up_at - now) * 1_000), POLL_MS))
 
     def next(self, timeout_s: float) -> SampledBatch | None:
-        """Returns the next batch, or None if none arrived in time; PeerError if a server refuses this learner.
+        """Returns the next batch, or None if no batch arrived in time; PeerError if a server refuses this learner.
 
         Handles all other received messages too, so it must be called regularly.
         """
@@ -212,7 +219,7 @@ class BatchStream:
             self._poller.poll(min(math.ceil((give_up_at - now) * 1_000), POLL_MS))
 
     def send(self, message: Message, payload: bytes | None = None) -> None:
-        """Sends a message to every server with an open session; the payload only with weights."""
+        """Sends a message to every server with an open session. The payload is sent with PutWeights only."""
         for session in self._sessions:
             if session.opened:
                 session.client.send(message, payload if isinstance(message, PutWeights) else None)
@@ -224,7 +231,7 @@ class BatchStream:
 
     def close(self) -> None:
         """Closes the sockets."""
-        # The last messages, the final weights and report, have a moment to leave.
+        # The final weights and the last report have 200 ms to be sent.
         self._context.destroy(linger=200)
 
     def _send_priorities(self) -> None:
@@ -241,14 +248,14 @@ class BatchStream:
     def _receive(self, session: ReplaySession, now: float) -> None:
         """Handles all received messages of a server."""
         socket = session.client.socket
-        # Checking first is cheaper than an exception when nothing more is there.
+        # Checking first is cheaper than the exception of a receive without a message.
         while int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             try:
                 message, payload = decode_to_peer(receive(socket))
             except ProtocolError as e:
                 raise PeerError(
-                    f"{session.client.endpoint} does not speak this version's protocol: {e}. Run replay server and"
-                    " learner with the same version of Shoal."
+                    f"{session.client.endpoint} sent a message that this version cannot decode: {e}. Run replay"
+                    " server and learner with the same version of Shoal."
                 ) from e
             batch = session.handle(message, payload, now)
             if batch is not None:
@@ -256,7 +263,7 @@ class BatchStream:
 
     def _request(self, now: float) -> None:
         """Requests batches until `prefetch` of them are requested or received."""
-        ready = [session for session in self._sessions if session.opened and not session.hold_reason]
+        ready = [session for session in self._sessions if session.opened and not session.wait_reason]
         while ready and len(self._received) + sum(len(session.requests) for session in ready) < self._prefetch:
             session = self._next_session(ready)
             self._requested += 1
@@ -264,9 +271,9 @@ class BatchStream:
                 ready.remove(session)
 
     def _next_session(self, ready: list[ReplaySession]) -> ReplaySession:
-        """Returns the session to request from, so that each is drawn from in proportion to its transitions.
+        """Returns the session of the next request; each server's part is in proportion to its transitions.
 
-        Start-time fair queueing (Goyal et al. 1996): a server that was away does not catch up on missed requests.
+        Start-time fair queueing (Goyal et al. 1996): a server that was absent does not catch up on missed requests.
         """
         session = min(ready, key=lambda session: session.virtual_time)
         self._virtual_time = max(self._virtual_time, session.virtual_time)

@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Line = dict[str, Any]
+from actor_node.evaluation.episodes import Float64s
 
-MOST_LINES = 2_000
+LogLine = dict[str, Any]
+
+MAX_LINES = 2_000
 """Most lines that are used, evenly spaced if there are more: a page shows a few hundred points."""
 
 
@@ -29,7 +29,7 @@ class History:
         returns = history.column("return_mean")
     """
 
-    def __init__(self, lines: Iterable[Line] = (), left_out: int = 0) -> None:
+    def __init__(self, lines: Iterable[LogLine] = (), left_out: int = 0) -> None:
         """Creates a history from lines in order; left_out: number of unreadable or superseded lines."""
         self.lines = list(lines)
         self.left_out = left_out
@@ -37,18 +37,18 @@ class History:
     def __len__(self) -> int:
         return len(self.lines)
 
-    def column(self, name: str) -> Floats:
+    def column(self, name: str) -> Float64s:
         """Returns one metric over time, [lines]; NaN for lines without it."""
         return np.array([_number(line.get(name)) for line in self.lines], np.float64)
 
-    def columns(self, name: str) -> Floats:
+    def columns(self, name: str) -> Float64s:
         """Returns a metric with several entries (agents), [lines, entries]; NaN for missing entries."""
         rows = [_numbers(line.get(name)) for line in self.lines]
         width = max(map(len, rows), default=0)
         return np.array([row + [np.nan] * (width - len(row)) for row in rows], np.float64).reshape(len(rows), width)
 
     @property
-    def updating_s(self) -> Floats:
+    def updating_s(self) -> Float64s:
         """Returns the time spent on updates [s], [lines]; earlier versions logged it as `trained_s`."""
         found = self.column("updating_s")
         return np.where(np.isfinite(found), found, self.column("trained_s"))
@@ -66,7 +66,7 @@ def read_history(path: Path) -> History:
         raw = path.read_bytes().splitlines()
     except FileNotFoundError:
         return History()
-    lines: list[Line] = []
+    lines: list[LogLine] = []
     for one in filter(None, raw):
         line = _decoded(one)
         if line is None:
@@ -74,11 +74,11 @@ def read_history(path: Path) -> History:
         while lines and lines[-1]["updates"] > line["updates"]:
             lines.pop()
         lines.append(line)
-    chosen = np.linspace(0, len(lines) - 1, min(len(lines), MOST_LINES)).astype(int)
+    chosen = np.linspace(0, len(lines) - 1, min(len(lines), MAX_LINES)).astype(int)
     return History((lines[i] for i in chosen), left_out=len(raw) - len(lines))
 
 
-def _decoded(raw: bytes) -> Line | None:
+def _decoded(raw: bytes) -> LogLine | None:
     try:
         line = msgspec.json.decode(raw)
     except msgspec.DecodeError:

@@ -1,4 +1,4 @@
-"""Publication of weights: their versions, the header that actors read, and the checks before they leave."""
+"""The publisher of weights: gives them versions and a header, and refuses weights that are not finite."""
 
 from __future__ import annotations
 
@@ -8,32 +8,37 @@ from common.errors import ShoalError
 from common.run.run import Run
 from common.wire.weights import WeightsHeader
 from learner_node import schedule
-from learner_node.batches import Batches
-from learner_node.broadcast import Publisher
-from learner_node.persistence.state import Counters, capture
+from learner_node.broadcast import WeightsSender
+from learner_node.persistence.state import Counters, copy_state
+from learner_node.replay_client import ReplayClient
 from learner_node.reporting.metrics import Metrics
 from learner_node.stacked.update import StackedUpdate
 
 
-class Publication:
+class WeightsPublisher:
     """Publishes one run's weights under increasing versions. All times are monotonic seconds."""
 
-    def __init__(self, run: Run, counters: Counters, broadcast: Publisher, stream: Batches, metrics: Metrics) -> None:
+    def __init__(
+        self, run: Run, counters: Counters, broadcast: WeightsSender, replay: ReplayClient, metrics: Metrics
+    ) -> None:
         self._run, self._counters = run, counters
-        self._broadcast, self._stream, self._metrics = broadcast, stream, metrics
+        self._broadcast, self._replay, self._metrics = broadcast, replay, metrics
         self.started = False
-        """Whether a replay server accepted this learner: before that nothing is published."""
+        """Whether a replay server accepted this learner. No weights are published before."""
 
     def start(self, checkpoint_period_s: float) -> int:
-        """Starts at a version that no weights of the run had; returns it. Call once, with the stream opened."""
+        """Returns the first version, which no weights of the run had.
+
+        Call it once, after a replay server accepted this learner.
+        """
         self.started = True
-        remembered = self._stream.weights_version
-        version = self._broadcast.first_version(self._counters.weights_version, remembered, checkpoint_period_s)
+        newest_stored = self._replay.weights_version
+        version = self._broadcast.first_version(self._counters.weights_version, newest_stored, checkpoint_period_s)
         self._counters.weights_version = version - 1
         return version
 
     def is_due(self, now: float) -> bool:
-        """Returns whether weights are to be published."""
+        """Returns whether it is time to publish weights."""
         return self._broadcast.is_due(self._counters.updates, now)
 
     def publish(self, algorithm: StackedUpdate, now: float) -> None:
@@ -41,15 +46,15 @@ class Publication:
         counters = self._counters
         counters.weights_version += 1
         try:
-            self._broadcast.send(self._header(), algorithm.policy_weights(), self._stream, now)
+            self._broadcast.send(self._header(), algorithm.policy_weights(), self._replay, now)
         except ValueError as e:
-            capture(algorithm, counters).check()
-            raise ShoalError(f"weights {counters.weights_version} cannot be published: {e}") from e
+            copy_state(algorithm, counters).check()
+            raise ShoalError(f"weights version {counters.weights_version} cannot be published: {e}") from e
         self._metrics.weights_published.inc()
         self._metrics.weights_version.set(counters.weights_version)
 
     def publish_last(self, algorithm: StackedUpdate, now: float) -> None:
-        """Publishes the final weights, unless the last published ones are those."""
+        """Publishes the final weights, unless they are published already."""
         if self.is_due(math.inf):
             self.publish(algorithm, now)
 

@@ -11,10 +11,10 @@ import numpy as np
 from common.errors import ShoalError
 from common.run.run import Run
 from common.transitions import transition_dtype
-from shoal.commands.bench.load_generator import LoadGenerator, RecordedChunk, fill, make_run
+from shoal.commands.bench.data_plane.load_generator import LoadGenerator, RecordedChunk, fill, make_run
+from shoal.commands.bench.data_plane.sampling_load import SamplingClient, TakeBaseline
 from shoal.commands.bench.measurements import BenchProgress, BenchRow, compare, rate, row
 from shoal.commands.bench.processes import Processes
-from shoal.commands.bench.sampling_load import SamplingClient, TakeBaseline
 
 ACTORS, ALL_ACTORS = (1, 8, 64, 512), (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 RINGS, ALL_RINGS = (100_000, 1_000_000), (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
@@ -22,8 +22,8 @@ SECONDS = 1.0
 REPEATS = 3
 
 
-class Cost(NamedTuple):
-    """The throughput of some actors and its cost."""
+class LoadCost(NamedTuple):
+    """The throughput of a number of actors, and its cost on the server."""
 
     transitions_s: float
     """Acknowledged transitions per second."""
@@ -37,19 +37,19 @@ class Cost(NamedTuple):
 
 def actor_rows(run: Run, recorded: Sequence[RecordedChunk], *, full: bool) -> Iterator[BenchRow | BenchProgress]:
     """Yields replay/actors/N and its cpu, memory and ack-p99; the baseline of each is one actor."""
-    one: Cost | None = None
+    first: LoadCost | None = None
     for actors in ALL_ACTORS if full else ACTORS:
         yield BenchProgress(f"replay: {actors} actors sending at full speed")
         cost = _cost(run, recorded, actors)
-        one = one or cost
+        first = first or cost
         name = f"replay/actors/{actors}"
-        yield row(name, "transitions/s", cost.transitions_s, ("1 actor", one.transitions_s))
-        yield row(f"{name}/cpu", "us/transition", cost.cpu_us, ("1 actor", one.cpu_us))
-        yield row(f"{name}/memory", "MiB", cost.memory_mib, ("1 actor", one.memory_mib))
-        yield row(f"{name}/ack-p99", "ms", cost.p99_s * 1e3, ("1 actor", one.p99_s * 1e3))
+        yield row(name, "transitions/s", cost.transitions_s, ("1 actor", first.transitions_s))
+        yield row(f"{name}/cpu", "us/transition", cost.cpu_us, ("1 actor", first.cpu_us))
+        yield row(f"{name}/memory", "MiB", cost.memory_mib, ("1 actor", first.memory_mib))
+        yield row(f"{name}/ack-p99", "ms", cost.p99_s * 1e3, ("1 actor", first.p99_s * 1e3))
 
 
-def _cost(run: Run, recorded: Sequence[RecordedChunk], actors: int) -> Cost:
+def _cost(run: Run, recorded: Sequence[RecordedChunk], actors: int) -> LoadCost:
     with Processes() as processes:
         server = processes.replay()
         server.open(run)
@@ -64,7 +64,7 @@ def _cost(run: Run, recorded: Sequence[RecordedChunk], actors: int) -> Cost:
             rates = [load.pump(SECONDS) for _ in range(REPEATS)]
             rows_after, after = load.acked_rows, server.metrics()
             cpu_s = after["shoal_cpu_seconds_total"] - before["shoal_cpu_seconds_total"]
-            return Cost(
+            return LoadCost(
                 statistics.median(rates),
                 float(np.percentile(load.take_latencies(), 99)),
                 cpu_s / (rows_after - rows_before) * 1e6,
@@ -95,9 +95,9 @@ def _sampling_rows(endpoint: str, run: Run, recorded: Sequence[RecordedChunk], s
     try:
         ours, baseline_rate = compare(lambda: rate(client.draw, SECONDS), lambda: rate(baseline.draw, SECONDS), REPEATS)
         yield row(f"replay/ring/{size}", "batches/s", ours, ("np.take in process", baseline_rate))
-        worst, alone = (
+        ours_ms, baseline_ms = (
             float(np.percentile(times, 99)) * 1e3 for times in (client.round_trips(500), baseline.timed(500))
         )
-        yield row(f"replay/ring/{size}/p99", "ms", worst, ("np.take in process", alone))
+        yield row(f"replay/ring/{size}/p99", "ms", ours_ms, ("np.take in process", baseline_ms))
     finally:
         client.close()

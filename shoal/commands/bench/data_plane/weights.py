@@ -16,17 +16,17 @@ from actor_node.replay_session import ReplaySession
 from common.errors import PeerError
 from common.wire.messages import ActorReport
 from shoal.commands.bench.config import BenchConfig
-from shoal.commands.bench.fake_learner import publish_weights
-from shoal.commands.bench.load_generator import make_run
+from shoal.commands.bench.data_plane.fake_learner import publish_weights
+from shoal.commands.bench.data_plane.load_generator import make_run
 from shoal.commands.bench.measurements import BenchProgress, BenchRow, row
 from shoal.commands.bench.processes import Processes
 
 SUBSCRIBERS = 32
 SECONDS = 10.0
-POLL_S = 0.002
-ALLOWED_MS = 450.0
-FIRST_S = 60.0
-REPORT_S = 1.0
+POLL_PERIOD_S = 0.002
+MAX_AGE_MS = 450.0
+FIRST_WEIGHTS_TIMEOUT_S = 60.0
+REPORT_PERIOD_S = 1.0
 
 
 def rows(_config: BenchConfig) -> Iterator[BenchRow | BenchProgress]:
@@ -43,32 +43,32 @@ def rows(_config: BenchConfig) -> Iterator[BenchRow | BenchProgress]:
                 for session in sessions:
                     session.close()
     worst, median = (float(np.percentile(ages_ms, q)) for q in (99, 50))
-    yield row(f"weights/age/{SUBSCRIBERS}/p99", "ms", worst, ("allowed age", ALLOWED_MS), 1.0)
+    yield row(f"weights/age/{SUBSCRIBERS}/p99", "ms", worst, ("allowed age", MAX_AGE_MS), 1.0)
     yield row(f"weights/age/{SUBSCRIBERS}/median", "ms", median, ("half a period", 100.0))
 
 
 def _ages(sessions: list[ReplaySession]) -> npt.NDArray[np.float64]:
-    workers, give_up_at = Workers(sessions), time.monotonic() + FIRST_S
+    polled, give_up_at = PolledSessions(sessions), time.monotonic() + FIRST_WEIGHTS_TIMEOUT_S
     while any(session.weights is None for session in sessions):
         if time.monotonic() > give_up_at:
-            raise PeerError(f"not every subscriber received weights within {FIRST_S:g} s")
-        workers.step()
+            raise PeerError(f"not every subscriber received weights within {FIRST_WEIGHTS_TIMEOUT_S:g} s")
+        polled.poll()
     found, until = [], time.monotonic() + SECONDS
     while time.monotonic() < until:
-        workers.step()
+        polled.poll()
         now = time.monotonic_ns()
         found += [now - session.weights.header.updates for session in sessions if session.weights is not None]
     return np.asarray(found, np.float64) / 1e9
 
 
-class Workers:
+class PolledSessions:
     """The sessions of many workers, polled as a worker does but without stepping environments."""
 
     def __init__(self, sessions: list[ReplaySession]) -> None:
         self.sessions = sessions
         self._report_at = 0.0
 
-    def step(self) -> None:
+    def poll(self) -> None:
         """Receives pending messages, and reports once a second: the reply shows that the server is alive."""
         now = time.monotonic()
         for i, session in enumerate(self.sessions):
@@ -78,5 +78,5 @@ class Workers:
                     ActorReport(f"bench-{i}", session.outbox.incarnation, 0, 0, 0.0, (), 0, 0.0, "", 0.0, "")
                 )
         if now >= self._report_at:
-            self._report_at = now + REPORT_S
-        time.sleep(POLL_S)
+            self._report_at = now + REPORT_PERIOD_S
+        time.sleep(POLL_PERIOD_S)

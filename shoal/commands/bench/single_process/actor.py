@@ -17,7 +17,7 @@ from common.wire.weights import WeightsHeader
 from common.worlds import make_world, world_spec
 from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.measurements import BenchRow, compare, rate, row
-from shoal.commands.bench.worlds import stepping
+from shoal.commands.bench.single_process.worlds import stepping
 
 GOAL = 80.0
 STEPS = 8

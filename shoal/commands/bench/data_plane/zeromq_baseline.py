@@ -9,7 +9,7 @@ from typing import Self
 
 import zmq
 
-from shoal.commands.bench.sampling_load import ANSWER_S, PREFETCH
+from shoal.commands.bench.data_plane.sampling_load import ANSWER_TIMEOUT_S, PREFETCH
 
 _END = b"end"
 
@@ -25,7 +25,7 @@ class ZeroMqBaseline:
         self._process.start()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.RCVTIMEO, int(ANSWER_S * 1e3))
+        self._socket.setsockopt(zmq.RCVTIMEO, int(ANSWER_TIMEOUT_S * 1e3))
         self._socket.connect(receiver.recv())
         for _ in range(PREFETCH):
             self._socket.send(b"")
@@ -38,7 +38,7 @@ class ZeroMqBaseline:
     ) -> None:
         """Stops the process."""
         self._socket.send(_END)
-        self._process.join(ANSWER_S)
+        self._process.join(ANSWER_TIMEOUT_S)
         self._context.destroy(linger=0)
 
     def draw(self) -> int:

@@ -1,4 +1,4 @@
-"""The files of a run: checkpoints, milestones and the policy file."""
+"""The saver of a run: loads its newest checkpoint, and saves checkpoints, milestones and the policy file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from common.run.run import Run
 from common.wire.messages import Status
 from learner_node.persistence.checkpoints import Checkpoints
 from learner_node.persistence.milestones import Milestones
-from learner_node.persistence.state import Counters, TrainingState, capture
+from learner_node.persistence.state import Counters, TrainingState, copy_state
 from learner_node.reporting.metrics import Metrics
 from learner_node.stacked.update import StackedUpdate
 
@@ -22,7 +22,7 @@ BeforeSaving = Callable[[Counters], object]
 _log = logging.getLogger(__name__)
 
 
-class Saving:
+class Saver:
     """Loads and saves the state of one run."""
 
     def __init__(self, run: Run, directory: RunDirectory, keep_checkpoints: int, metrics: Metrics) -> None:
@@ -38,7 +38,7 @@ class Saving:
         """Monotonic time of the last checkpoint that this process wrote; None before it."""
 
     def save(self, algorithm: StackedUpdate, status: Status | None, before_saving: BeforeSaving | None = None) -> None:
-        """Writes a checkpoint, also as the best one after a record mean return, and the policy file.
+        """Writes a checkpoint, and again as the best one if the mean return is the best so far; writes the policy file.
 
         before_saving: called with the counters that the checkpoint will contain.
         """
@@ -47,7 +47,7 @@ class Saving:
         if before_saving:
             before_saving(counters)
         with self._metrics.checkpoint_seconds.time():
-            path = self._checkpoints.save(capture(algorithm, counters), best=is_best)
+            path = self._checkpoints.save(copy_state(algorithm, counters), best=is_best)
         flat = algorithm.policy_weights()
         save_policy(
             self._directory.policy_file, PolicyFile(self._run, counters.weights_version, counters.updates, flat)
@@ -62,16 +62,16 @@ class Saving:
 
     def save_milestone(self, algorithm: StackedUpdate) -> None:
         """Saves the milestone that is due."""
-        self._milestones.save(capture(algorithm, self.counters), algorithm.policy_weights())
+        self._milestones.save(copy_state(algorithm, self.counters), algorithm.policy_weights())
 
     def save_last_milestone(self, algorithm: StackedUpdate) -> None:
-        """Saves the end of the budget as a milestone, if the run has milestones."""
-        self._milestones.save_last(capture(algorithm, self.counters), algorithm.policy_weights())
+        """Saves a milestone at the end of the budget, if the run has milestones."""
+        self._milestones.save_last(copy_state(algorithm, self.counters), algorithm.policy_weights())
 
     def _note_return(self, status: Status | None) -> bool:
-        """Updates the best mean return of training episodes; returns whether it is a new record.
+        """Updates the best mean return of training episodes; returns whether the current one is the best so far.
 
-        Returns of the random first steps do not count.
+        Returns during the random first steps do not count.
         """
         counters = self.counters
         warmed_up = counters.env_steps > self._run.spec.exploration.random_steps

@@ -22,9 +22,9 @@ from common.wire.messages import Open, Opened, PutWeights
 from common.wire.weights import WeightsHeader
 
 if TYPE_CHECKING:
-    from learner_node.batches import Batches
+    from learner_node.replay_client import ReplayClient
 
-ANSWER_S = 30.0
+ANSWER_TIMEOUT_S = 30.0
 BIND = "tcp://127.0.0.1:0"
 
 
@@ -36,8 +36,8 @@ def publish_weights(run: Run, replay: str) -> Iterator[str]:
     process = context.Process(target=publish, args=(run, replay, sender, os.getpid()), daemon=True)
     process.start()
     try:
-        if not receiver.poll(ANSWER_S):
-            raise ShoalError("the process that publishes weights did not start")
+        if not receiver.poll(ANSWER_TIMEOUT_S):
+            raise ShoalError(f"The process that publishes weights did not start within {ANSWER_TIMEOUT_S:g} s.")
         yield receiver.recv()
     finally:
         process.terminate()
@@ -46,21 +46,21 @@ def publish_weights(run: Run, replay: str) -> Iterator[str]:
 
 def publish(run: Run, replay: str, ready: Connection, parent: int) -> None:
     """Opens the run, sends its address to `ready`, then publishes forever; `updates` is the monotonic time in ns."""
-    from learner_node.broadcast import SHORTEST_PERIOD_S, Broadcast  # noqa: PLC0415  (imports torch; only here)
+    from learner_node.broadcast import MIN_PERIOD_S, Broadcast  # noqa: PLC0415  (imports torch; only here)
 
     die_with_parent(parent)
     client = Client(zmq.Context(), replay)
-    client.ask(Open("bench", run), Opened, ANSWER_S)
+    client.ask(Open("bench", run), Opened, ANSWER_TIMEOUT_S)
     broadcast = Broadcast(BIND)
     ready.send(broadcast.endpoint)
     flat = np.zeros(weight_count(run.players, run.spec.network), np.float32)
     # A broadcast only calls `send` of a learner's batch stream.
-    stream, version = cast("Batches", _Stream(client)), 0
+    stream, version = cast("ReplayClient", _Stream(client)), 0
     while True:
         version += 1
         header = WeightsHeader(run.id, run.data_hash, version, time.monotonic_ns(), 0.3, 0.0)
         broadcast.send(header, flat, stream, time.monotonic())
-        time.sleep(max(0.0, SHORTEST_PERIOD_S - (time.monotonic_ns() - header.updates) / 1e9))
+        time.sleep(max(0.0, MIN_PERIOD_S - (time.monotonic_ns() - header.updates) / 1e9))
 
 
 class _Stream:

@@ -1,0 +1,90 @@
+"""The final tasks of `shoal train`: the diagnosis and the films, made in a child process for a user's environment.
+
+    parent:  FinalTask ----------> child (final_task_process.py)
+             FinalTaskResult <----
+
+An environment that hangs costs the diagnosis or the film, not the command: the parent waits for a limited time, then
+kills the child and every process that the environment started.
+
+| waits                          | ends with                                                            |
+|--------------------------------|----------------------------------------------------------------------|
+| the parent, for the result     | the result, the child's end, the time-out, or a request to stop      |
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from common.errors import WorldError
+from common.process.child_process import ChildProcess
+from common.run.directory import RunDirectory
+from shoal.commands.diagnose.warning import DiagnosisWarning
+
+TIMEOUT_S = 120.0
+"""Longest time for one task [s]."""
+_POLL_PERIOD_S = 0.2
+MAX_ANSWER_BYTES = 16 * 2**20
+
+
+class FinalTask(msgspec.Struct, frozen=True):
+    """A diagnosis or a film of a run."""
+
+    kind: Literal["diagnosis", "film"]
+    run: str
+    episodes: int
+    output: str = ""
+    """File of the film."""
+    width: int = 0
+    """Width of the film [pixels]."""
+    steps: int = 0
+    """Longest part of an episode to film [steps]."""
+
+
+class FinalTaskResult(msgspec.Struct, frozen=True):
+    """The result of a task; only a diagnosis has updates and warnings."""
+
+    updates: int = 0
+    """Number of updates of the diagnosed policies."""
+    warnings: list[DiagnosisWarning] = []
+    error: str = ""
+    """Reason why the task failed; empty if it succeeded."""
+
+
+def run_task(task: FinalTask) -> FinalTaskResult:
+    """Makes the diagnosis or the film in this process; raises ShoalError, or any exception of the environment."""
+    directory = RunDirectory(Path(task.run))
+    if task.kind == "film":
+        from actor_node.rendering.film import render  # noqa: PLC0415  (Pillow is an optional dependency)
+
+        render([directory], Path(task.output), episodes=task.episodes, width=task.width, steps=task.steps)
+        return FinalTaskResult()
+    from shoal.commands.diagnose.diagnosis import diagnose  # noqa: PLC0415  (importing it above would be circular)
+
+    found = diagnose(directory, task.episodes)
+    return FinalTaskResult(found.updates, found.warnings)
+
+
+def run_in_child(task: FinalTask, stopped: Callable[[], bool], *, timeout_s: float = TIMEOUT_S) -> FinalTaskResult:
+    """Runs a task in a child process; raises WorldError if it fails, ends without a result or exceeds `timeout_s`."""
+    child = ChildProcess("shoal.commands.train.final_task_process")
+    try:
+        child.pipe.send_bytes(msgspec.json.encode(task))
+        deadline = time.monotonic() + timeout_s
+        while not child.pipe.poll(_POLL_PERIOD_S):
+            if stopped():
+                raise WorldError("stopped")
+            if time.monotonic() > deadline:
+                raise WorldError(f"it did not finish within {timeout_s:.0f} s")
+        result = msgspec.json.decode(child.pipe.recv_bytes(MAX_ANSWER_BYTES), type=FinalTaskResult)
+    except EOFError:
+        raise WorldError("its process ended without a result") from None
+    finally:
+        child.kill()
+    if result.error:
+        raise WorldError(result.error)
+    return result

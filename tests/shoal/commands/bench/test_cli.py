@@ -1,0 +1,67 @@
+"""Tests of the command `shoal bench`: its help, its processes, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+import pytest
+from click.testing import CliRunner
+
+from common.errors import ShoalError
+from shoal.commands.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig
+from shoal.commands.bench.cli import bench, measure
+
+
+def test_the_help_names_every_benchmark_and_the_usage_fits_a_line() -> None:
+    help_text = CliRunner().invoke(bench, ["--help"]).output
+    assert help_text.splitlines()[0] == "Usage: bench [OPTIONS] [NAME]..."
+    assert all(name in help_text for name in BENCHMARKS)
+
+
+def test_without_an_argument_nothing_is_installed() -> None:
+    assert set(BY_NAME_ONLY) == {"peers"} <= set(BENCHMARKS)
+
+
+@pytest.mark.slow
+def test_a_failed_benchmark_is_reported() -> None:
+    with pytest.raises(ShoalError, match="The benchmark nothing failed"):
+        list(measure("nothing", BenchConfig()))
+
+
+@pytest.mark.system
+def test_ctrl_c_leaves_no_process_and_no_file() -> None:
+    root = Path(__file__).parents[4]
+    # pytest's temporary directory may be too long for the socket of an embedded Redis.
+    with tempfile.TemporaryDirectory(prefix="shoal-") as short:
+        _interrupt_a_benchmark(Path(short), {**os.environ, "TMPDIR": short, "PYTHONPATH": str(root)})
+
+
+def _interrupt_a_benchmark(directory: Path, environment: dict[str, str]) -> None:
+    line = [sys.executable, "-m", "shoal", "bench", "replay"]
+    with subprocess.Popen(
+        line,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        cwd=directory,
+        # A shell starts background jobs with SIGINT ignored, and the benchmark would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    ) as process:
+        assert process.stdout
+        for text in process.stdout:
+            if b"level redis" in text:
+                break
+        actors = psutil.Process(process.pid).children(recursive=True)
+        assert len(actors) >= 2
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        assert process.wait(60) == 130
+    _, alive = psutil.wait_procs(actors, 10)
+    assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
+    assert list(directory.glob("shoal-bench-*")) == []

@@ -206,7 +206,7 @@ class Maddpg:
 
     def policy_losses(self, batch: Minibatch, signals: Signals, gumbel: Tensor) -> list[Tensor]:
         """Returns the policy loss of each player, from the current policies' actions."""
-        logits = [self.logits(self.policies, i, batch.obs) for i in range(len(self.players.agents))]
+        logits = [self.logits(self.policies, i, batch.obs) for i in self.player_numbers]
         current_actions = [
             differentiable_action(
                 player,

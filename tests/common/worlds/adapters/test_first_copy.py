@@ -57,9 +57,9 @@ WAYS = {
 
 
 class FirstEnv:
-    def __init__(self, make="", close="", spaces="", size=2):
+    def __init__(self, make="", close="", spaces="", reset="", size=2):
         self.possible_agents, self.agents = ["a_0", "b_0"], []
-        self.way, self.spaces, self.size = close, spaces, size
+        self.way, self.spaces, self.first, self.size = close, spaces, reset, size
         WAYS[make]()
 
     def observation_space(self, agent):
@@ -70,7 +70,8 @@ class FirstEnv:
         return spaces.Discrete(4, start=1) if agent == "a_0" else spaces.Box(-1, 2, (2,))
 
     def reset(self, seed=None, options=None):
-        raise NotImplementedError
+        WAYS[self.first]()
+        return {}, {}
 
     def step(self, actions):
         raise NotImplementedError
@@ -161,7 +162,8 @@ def test_a_fault_has_the_words_it_has_in_this_process(directory, name, options):
         ({"make": "exit_3"}, r"ended its process with exit code 3 \(os._exit\?\) in its constructor"),
         ({"make": "exit_0"}, r"ended its process with exit code 0 \(os._exit\?\) in its constructor"),
         ({"make": "segfault"}, r"crashed its process with signal 11 \(SIGSEGV\) in its constructor"),
-        ({"spaces": "segfault"}, r"\(SIGSEGV\) in observation_space\(\) or action_space\(\)"),
+        ({"spaces": "segfault"}, r"\(SIGSEGV\) in observation_space\(\), action_space\(\) or reset\(\)"),
+        ({"reset": "segfault"}, r"\(SIGSEGV\) in observation_space\(\), action_space\(\) or reset\(\)"),
         ({"close": "exit_3"}, r"exit code 3 \(os._exit\?\) in close\(\)"),
     ],
 )

@@ -1,6 +1,6 @@
 """A small environment with action masks that raises an exception for each forbidden action.
 
-Two players choose among channels whose worth they see; some channels are free, and a shared channel earns nothing.
+Two players choose among channels whose worth they see; each earns the worth of its channel, and few channels are free.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ class MaskedChannels(ParallelEnv):
 
     where: "observation" (a Dict with the key action_mask) or "info". first_mask: the mask of player_0 instead of a
     drawn one. levels: how many power levels a player chooses too, all of them free: then an action is a MultiDiscrete.
+    free: how many channels are free.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"name": "masked_channels"}
 
-    def __init__(self, where: str = "observation", first_mask: Any = None, levels: int = 0) -> None:
+    def __init__(self, where: str = "observation", first_mask: Any = None, levels: int = 0, free: int = FREE) -> None:
         self.possible_agents, self.agents = ["player_0", "player_1"], []
-        self._where, self._first_mask, self._levels = where, first_mask, levels
+        self._where, self._first_mask, self._levels, self._free_count = where, first_mask, levels, free
         self.resets: list[int | None] = []
         choices = [CHANNELS, levels] if levels else [CHANNELS]
         self._acted = spaces.MultiDiscrete(choices) if levels else spaces.Discrete(CHANNELS)
@@ -51,8 +52,7 @@ class MaskedChannels(ParallelEnv):
         for agent, channel in chosen.items():
             if not self._free[agent][channel]:
                 raise ValueError(f"{agent} took channel {channel}, which its action mask forbids")
-        is_shared = len(set(chosen.values())) < len(chosen)
-        rewards = {agent: 0.0 if is_shared else float(self._worth[channel]) for agent, channel in chosen.items()}
+        rewards = {agent: float(self._worth[channel]) for agent, channel in chosen.items()}
         self._age += 1
         seen, infos = self._observe()
         is_over = self._age >= LENGTH
@@ -63,7 +63,7 @@ class MaskedChannels(ParallelEnv):
 
     def _observe(self) -> tuple[dict[str, Any], dict[str, Any]]:
         self._worth = self._rng.random(CHANNELS, np.float32)
-        free = np.arange(CHANNELS) < FREE
+        free = np.arange(CHANNELS) < self._free_count
         self._free = {agent: self._rng.permutation(free) for agent in self.possible_agents}
         masks: dict[str, Any] = {
             agent: np.concatenate([own, np.ones(self._levels, bool)]).astype(np.int8)

@@ -146,7 +146,7 @@ def test_the_command_shows_what_to_do_next() -> None:
 
 @pytest.mark.slow
 def test_action_masks_are_respected_and_named() -> None:
-    """The environment raises an exception for each forbidden action, and its masks are no constant numbers to remove."""
+    """The environment raises an exception for each forbidden action."""
     for where in ("observation", "info"):
         spec = make_run_spec({"scenario": "pettingzoo:tests.common.worlds.masked_channels", "world": {"where": where}})
         found = check_world(spec, seconds=0.4)

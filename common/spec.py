@@ -116,7 +116,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
         return tuple((first + i, self.action_start + column) for i, column in enumerate(self.choice_columns))
 
     @property
-    def own_mask_columns(self) -> tuple[tuple[int, int], ...]:
+    def local_mask_columns(self) -> tuple[tuple[int, int], ...]:
         """Each number of the action mask: its column of this agent's own observation, and of its own action."""
         return tuple((obs - self.obs_start, action - self.action_start) for obs, action in self.mask_columns)
 

@@ -127,10 +127,13 @@ class RandomTeam:
         """Returns joint actions `[copies, sum action]`."""
         actions = np.zeros((len(obs), self._agents.action_dim), np.float32)
         logits = self._masks.lower(actions.copy(), obs)
+        start = 0
         for agent in self._agents.agents:
-            own, own_logits = actions[:, agent.action_slice], logits[:, agent.action_slice]
-            for part, columns in zip(agent.parts, agent.part_slices, strict=True):
-                own[:, columns] = self._part(part, allowed(own_logits[:, columns]) if agent.masked else None, len(obs))
+            for part in agent.parts:
+                columns = slice(start, start + part.size)
+                start = columns.stop
+                choices = allowed(logits[:, columns]) if agent.masked else None
+                actions[:, columns] = self._part(part, choices, len(obs))
         return actions
 
     def _part(self, part: Part, allowed_choices: npt.NDArray[np.bool_] | None, copies: int) -> Floats:

@@ -86,7 +86,7 @@ def critic_stats(name: str, layers: Sequence[Layer], rows: Floats) -> NetworkSta
 def policy_stats(player: AgentSpec, head: str, layers: Sequence[Layer], obs: Floats) -> NetworkStats:
     """Returns a policy's statistics on its observations `[n, obs]`."""
     hidden, logits = forward(layers, obs)
-    logits = ActionMasks(player.own_mask_columns).lower(logits, obs)
+    logits = ActionMasks(player.local_mask_columns).lower(logits, obs)
     squashed, choices = _squashed_and_choices(player, head, logits)
     tops = [part.max(axis=-1).ravel() for part in choices]
     entropies = [_normalised_entropy(part).ravel() for part in choices]

@@ -107,9 +107,9 @@ def test_mask_columns_pair_the_end_of_the_observation_with_the_choices():
     parts = (Categorical(2), Box((0.0,), (1.0,)), Categorical(1))
     joint = joint_spec([("a", "t", 2, (Categorical(2),)), ("b", "t", 7, parts), ("c", "t", 2, (Categorical(2),))], "bc")
     assert joint.mask_columns == ((6, 2), (7, 3), (8, 5), (9, 6), (10, 7))
-    assert joint.agents[1].own_mask_columns == ((4, 0), (5, 1), (6, 3))
+    assert joint.agents[1].local_mask_columns == ((4, 0), (5, 1), (6, 3))
     (player,) = players(joint, "joint").agents
-    assert player.mask_columns == player.own_mask_columns == joint.mask_columns
+    assert player.mask_columns == player.local_mask_columns == joint.mask_columns
     assert players(joint, "maddpg").mask_columns == joint.mask_columns
 
 

@@ -68,8 +68,8 @@ def mask_reader(parts: Sequence[Part], *, in_info: bool) -> ReadMask:
     """
 
     def read(obs: Any, info: Any) -> Float32Array:
-        place = info if in_info else obs
-        mask = place.get(MASK) if isinstance(place, Mapping) else None
+        container = info if in_info else obs
+        mask = container.get(MASK) if isinstance(container, Mapping) else None
         try:
             return flat_mask(mask, parts)
         except ValueError as e:

@@ -31,13 +31,13 @@ def measure(world: World, clock: Callable[[], float] = time.monotonic) -> WorldF
     Ends after MEASURE_S, MAX_STEPS or MAX_EPISODES, whichever comes first, but not before one step.
     """
     rng = np.random.default_rng(0)
-    masks, obs = ActionMasks(world.spec.mask_columns), world.reset()
+    obs = world.reset()
     started_at = now = clock()
     durations: list[float] = []
     age = episodes = longest = truncated_at = 0
     while not durations or (len(durations) < MAX_STEPS and episodes < MAX_EPISODES and now - started_at < MEASURE_S):
         before = now
-        step = world.step(random_actions(world.spec, masks, obs, rng))
+        step = world.step(random_actions(world.spec, obs, rng))
         now, age, obs = clock(), age + 1, step.obs
         durations.append(now - before)
         if step.episode_over[0]:
@@ -54,19 +54,22 @@ def measure(world: World, clock: Callable[[], float] = time.monotonic) -> WorldF
     )
 
 
-def random_actions(joint: JointSpec, masks: ActionMasks, obs: Float32Array, rng: np.random.Generator) -> Float32Array:
-    """Returns uniformly random actions `[1, A]` of all agents for one copy that observes `[1, O]`."""
-    logits = masks.lower(np.zeros((1, joint.action_dim), np.float32), obs)[0]
-    actions = np.zeros(joint.action_dim, np.float32)
+def random_actions(joint: JointSpec, obs: Float32Array, rng: np.random.Generator) -> Float32Array:
+    """Returns uniformly random actions `[1, A]` of all agents for one copy that observes `[1, O]`.
+
+    Choices are among those that action masks allow.
+    """
+    actions = np.zeros((1, joint.action_dim), np.float32)
+    logits = ActionMasks(joint.mask_columns).lower(actions.copy(), obs)
     for agent in joint.agents:
         for part, columns in zip(agent.parts, agent.part_slices, strict=True):
-            own = actions[agent.action_slice][columns]
+            start = agent.action_start + columns.start
             if isinstance(part, Box):
-                own[:] = rng.uniform(part.low, part.high)
-            else:
-                free = np.flatnonzero(allowed(logits[agent.action_slice][columns]))
-                own[free[rng.integers(len(free))]] = 1.0
-    return actions[np.newaxis]
+                actions[0, start : start + part.size] = rng.uniform(part.low, part.high)
+                continue
+            free = np.flatnonzero(allowed(logits[0, start : start + part.n])) if agent.masked else range(part.n)
+            actions[0, start + free[rng.integers(len(free))]] = 1.0
+    return actions
 
 
 def stated_limit(world: World) -> int:

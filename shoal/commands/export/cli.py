@@ -111,7 +111,7 @@ def _describe(policy: PolicyFile, player: PlayerSpec, file: str) -> ExportedPoli
         action_dim=player.action_dim,
         parts=player.parts,
         spaces=side_by_side(_spaces(policy.run, agents)),
-        mask=player.own_mask_columns,
+        mask=player.local_mask_columns,
     )
 
 

@@ -83,7 +83,7 @@ class _Graph:
 
 def _lower_forbidden(graph: _Graph, logits: str, player: PlayerSpec) -> str:
     """Adds `(mask - 1) * FORBIDDEN` to the logits, as a linear map of the observation; returns their name."""
-    columns = player.own_mask_columns
+    columns = player.local_mask_columns
     if not columns:
         return logits
     weight = np.zeros((player.obs_dim, player.action_dim), np.float32)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from common.errors import ConfigError, WorldError
+from common.spec import Categorical, joint_spec
 from common.worlds import make_world, world_spec
 from tests.common.worlds.batched.line_world import LineWorld
 
@@ -173,3 +174,27 @@ def test_a_world_that_is_refused_is_closed(monkeypatch):
     with pytest.raises(WorldError):
         make_world("batched:their_world", 2)
     assert worlds[0].closed
+
+
+@pytest.mark.parametrize(("mask", "is_right"), [(1.0, True), (0.0, True), (0.5, False)])
+def test_action_masks_are_zeros_and_ones(monkeypatch, mask, is_right):
+    class Masked(LineWorld):
+        def __init__(self, copies, seed):
+            super().__init__(copies, seed)
+            self.spec = joint_spec([(f"walker_{i}", "walker", 2, (Categorical(1),)) for i in range(2)], {"walker_1"})
+
+        def observe(self):
+            rows = super().observe()
+            rows[:, 3] = 1.0
+            rows[1, 3] = mask
+            return rows
+
+    module = ModuleType("masked_line")
+    module.make = Masked
+    monkeypatch.setitem(sys.modules, "masked_line", module)
+    world = make_world("batched:masked_line", 3, seed=0)
+    if is_right:
+        world.reset()
+        return
+    with pytest.raises(WorldError, match=r"copy 2 of 3: agent walker_1 was given 0.5 in its action mask"):
+        world.reset()

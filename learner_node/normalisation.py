@@ -54,12 +54,17 @@ class ObservationStatistics:
     """
 
     def __init__(
-        self, groups: Sequence[Sequence[int]], agent_of: Sequence[int], merged: Container[int], like: Tensor
+        self,
+        groups: Sequence[Sequence[int]],
+        agent_of: Sequence[int],
+        merged: Container[int],
+        like: Tensor,
+        mask_columns: Container[int] = (),
     ) -> None:
         """Starts without any observation.
 
         groups: the columns of each statistic. agent_of: the agent of each column; empty for global states. merged: the
-        agents whose player acts for several agents.
+        agents whose player acts for several agents. mask_columns: the columns of action masks, which stay as they are.
         """
         self._pool = _Pool(groups, like.device)
         self.count, self.mean, self.squares, self.low, self.high = self._pool.zeros(5)
@@ -72,6 +77,11 @@ class ObservationStatistics:
         self._agent_of = torch.tensor(agent_of, device=like.device)
         self._is_merged = torch.tensor([agent in merged for agent in agent_of], device=like.device)
         """Whether each column is of an agent whose player acts for several agents `[O]`."""
+        self._is_mask: Tensor | None = None
+        """Whether each column is a number of an action mask `[O]`; None without masks."""
+        if mask_columns:
+            self._is_mask = torch.tensor([column in mask_columns for column in range(width)], device=like.device)
+        self._exempt_masks()
 
     @classmethod
     def of_observations(
@@ -85,7 +95,8 @@ class ObservationStatistics:
         ]
         agent_of = [i for i, agent in enumerate(agents.agents) for _ in range(agent.obs_dim)]
         members = [members_of(agents, player) for player in players.agents]
-        return cls(groups, agent_of, {agent for group in members if len(group) > 1 for agent in group}, like)
+        merged = {agent for group in members if len(group) > 1 for agent in group}
+        return cls(groups, agent_of, merged, like, {column for column, _ in agents.mask_columns})
 
     @classmethod
     def of_states(cls, state_dim: int, like: Tensor) -> ObservationStatistics:
@@ -124,7 +135,7 @@ class ObservationStatistics:
         """Computes the map of each column from the statistics.
 
         The scale is `1 / max(std, largest deviation / LARGEST)`, and 0 for a column that never varied: its value then
-        reaches no network, however large it is.
+        reaches no network, however large it is. Action masks stay as they are, because logits are lowered by them.
         """
         std = (self.squares / self.count.clamp(min=1.0)).sqrt_()
         largest = torch.maximum(self.high - self.mean, self.mean - self.low)
@@ -133,6 +144,13 @@ class ObservationStatistics:
         scale = spread.clamp(min=SMALLEST_SPREAD).reciprocal_().masked_fill_(is_constant, 0.0)
         self.shift.copy_(self._pool.expand(self.mean))
         self.scale.copy_(self._pool.expand(scale))
+        self._exempt_masks()
+
+    def _exempt_masks(self) -> None:
+        """Makes the map of action masks the identity."""
+        if self._is_mask is not None:
+            self.shift.masked_fill_(self._is_mask, 0.0)
+            self.scale.masked_fill_(self._is_mask, 1.0)
 
     def apply(self, obs: Tensor, present: Tensor | None) -> None:
         """Normalises joint observations `[B, O]` in place; those of absent agents become 0.

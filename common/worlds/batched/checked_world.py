@@ -57,6 +57,7 @@ class CheckedWorld:
                 f"{name} has no reset_copies(copies), so Shoal cannot end its episodes after {episodes.max_steps} "
                 "steps. Add that method, or leave --max-episode-steps out and let the world end its episodes."
             )
+        self._mask_columns = [column for column, _ in self.spec.mask_columns]
         self._obs_shape = (copies, self.spec.obs_dim)
         self._action_shape = (copies, self.spec.action_dim)
         self._agents_shape = (copies, len(self.spec.agents))
@@ -241,7 +242,17 @@ class CheckedWorld:
             c, column = _first(~np.isfinite(rows))
             i = next(i for i, agent in enumerate(self.spec.agents) if column < agent.obs_slice.stop)
             raise self._error(f"was given {rows[c, column]} as observation ({what})", c, i)
+        if self._mask_columns:
+            self._check_masks(what, rows)
         return rows
+
+    def _check_masks(self, what: str, rows: Float32Array) -> None:
+        wrong = (rows[:, self._mask_columns] != 0) & (rows[:, self._mask_columns] != 1)
+        if wrong.any():
+            c, k = _first(wrong)
+            column = self._mask_columns[k]
+            i = next(i for i, agent in enumerate(self.spec.agents) if column < agent.obs_slice.stop)
+            raise self._error(f"was given {rows[c, column]} in its action mask ({what}), not 0 or 1", c, i)
 
     def _finite(self, what: str, value: Any, shape: tuple[int, int]) -> Float32Array:
         rows = self._array(what, value, shape)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from common.errors import ConfigError, WorldError
+from common.spec import Categorical, joint_spec
 from common.worlds import find_state_dim, global_state, make_world, world_spec
 from tests.common.worlds.batched.line_world import LineWorld
 
@@ -217,3 +218,27 @@ def test_a_wrong_next_state_is_named(fault, message):
 def test_a_vectorised_world_without_a_state_is_refused():
     with pytest.raises(ConfigError, match=r"has no global state. Give its spec a state_dim"):
         find_state_dim(make())
+
+
+@pytest.mark.parametrize(("mask", "is_right"), [(1.0, True), (0.0, True), (0.5, False)])
+def test_action_masks_are_zeros_and_ones(monkeypatch, mask, is_right):
+    class Masked(LineWorld):
+        def __init__(self, copies, seed):
+            super().__init__(copies, seed)
+            self.spec = joint_spec([(f"walker_{i}", "walker", 2, (Categorical(1),)) for i in range(2)], {"walker_1"})
+
+        def observe(self):
+            rows = super().observe()
+            rows[:, 3] = 1.0
+            rows[1, 3] = mask
+            return rows
+
+    module = ModuleType("masked_line")
+    module.make = Masked
+    monkeypatch.setitem(sys.modules, "masked_line", module)
+    world = make_world("batched:masked_line", 3, seed=0)
+    if is_right:
+        world.reset()
+        return
+    with pytest.raises(WorldError, match=r"copy 2 of 3: agent walker_1 was given 0.5 in its action mask"):
+        world.reset()

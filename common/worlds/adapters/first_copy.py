@@ -8,8 +8,9 @@
        <-- the end of the process ----------------------  after close()
 
 A constructor may take minutes and is not interrupted; the user ends it with Ctrl-C. If the environment crashes or hangs
-the process, or leaves processes behind, the command reports it and ends. An environment that fails or hangs in the
-measured steps is only reported: the run starts without measurements, and its actors report what happens to them.
+the process, or leaves processes behind, the command reports it and ends. An environment that raises an exception or
+breaks its contract in the measured steps, twice in a row, ends the command too. One that crashes or hangs there is only
+reported: the run starts without measurements, and its actors report what happens to them.
 
 | waits for                | frees it                                                                               |
 |--------------------------|--------------------------------------------------------------------------------------|

@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 
 import msgspec
 
+from common.errors import ShoalError
 from common.process.child_process import kill_session_with_parent, make_pipe_private
 from common.process.exit import DONE, FAILED
 from common.worlds import World, find_state_dim, make_world, world_spaces
@@ -85,9 +86,18 @@ def _constructor(family: Family, name: str) -> Constructor:
 
 
 def _measured(world: World) -> Measured:
-    """Returns the measurements of a world, or what its environment raised meanwhile."""
+    """Returns the measurements of a world, or why there are none.
+
+    Raises the error of an environment that fails twice: it would fail in every actor. One that fails once is measured
+    by the second attempt, because actors restart after an occasional error.
+    """
     try:
         return Measured(measure(world))
+    except ShoalError as e:
+        try:
+            return Measured(measure(world))
+        except ShoalError:
+            raise e from None
     except Exception as e:  # noqa: BLE001  (the actors will meet and report it)
         return Measured(None, fault_of(e, f"{type(e).__name__}: {e}").text)
 

@@ -39,6 +39,12 @@ def fail():
     raise RuntimeError("the licence \\ud800 said no")
 
 
+def fail_once(calls=[]):
+    calls.append(1)
+    if len(calls) == 1:
+        fail()
+
+
 def hold():
     ctypes.PyDLL(None).usleep(600_000_000)
 
@@ -46,6 +52,7 @@ def hold():
 WAYS = {
     "": lambda: None,
     "fail": fail,
+    "fail_once": fail_once,
     "sys_exit": lambda: sys.exit(4),
     "exit_3": lambda: os._exit(3),
     "exit_0": lambda: os._exit(0),
@@ -155,12 +162,11 @@ def test_it_is_measured_if_that_is_asked_for(directory):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"step": "fail"}, "step 1 of copy 1 of 1: RuntimeError: the licence"),
         ({"step": "segfault"}, "signal 11 (SIGSEGV) in reset() or step()"),
         ({"step": "hang"}, "reset() or step() did not return in 1 s; killed"),
     ],
 )
-def test_a_fault_while_it_is_measured_is_said_and_the_copy_is_used(
+def test_a_crash_or_hang_while_it_is_measured_is_said_and_the_copy_is_used(
     directory, monkeypatch, nothing_is_left, options, words
 ):
     monkeypatch.setattr("common.worlds.adapters.first_copy.STEPS_S", 0.6)
@@ -172,6 +178,18 @@ def test_a_fault_while_it_is_measured_is_said_and_the_copy_is_used(
     assert "the first copy could not be measured" in said[-1]
     if "hang" in options.values():
         nothing_is_left()
+
+
+def test_an_exception_while_it_is_measured_is_an_error(directory):
+    with pytest.raises(WorldError, match=r"step 1 of copy 1 of 1: RuntimeError: the licence") as error:
+        read(measure=True, step="fail")
+    assert error.value.copy == 0
+    assert len(read(step="fail").agents.agents) == 2, "without the measurement no step is made"
+
+
+def test_an_exception_that_does_not_come_again_leaves_it_measured(directory):
+    facts = read(measure=True, step="fail_once").facts
+    assert facts.longest_episode == 3
 
 
 @pytest.mark.parametrize(

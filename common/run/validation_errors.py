@@ -76,6 +76,9 @@ def _suggest_setting(written: str, section: _Field, root: type[msgspec.Struct]) 
     elsewhere = [
         path for path in paths if path.partition(".")[2] in _close(written, [p.partition(".")[2] for p in paths])
     ]
+    if not section.path and not isinstance(section.value.get(written), Mapping):
+        # An option of the world that is written without its section.
+        elsewhere += [shorten(f"{key}.{written}") for key, kind in _field_types(root).items() if kind == dict[str, Any]]
     return _did_you_mean(elsewhere) or f"known: {', '.join(names)}"
 
 

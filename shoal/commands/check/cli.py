@@ -78,7 +78,7 @@ def check(world: str, **values: Any) -> None:
 def check_spec(world: str, settings: Mapping[str, Any], *, max_episode_steps: int, seed: int) -> RunSpec:
     """Returns the settings that a check uses; ConfigError for a setting that is unknown or not used by a check."""
     for section in settings:
-        if section not in _SECTIONS:
+        if section in RunSpec.__struct_fields__ and section not in _SECTIONS:
             raise ConfigError(
                 f"A check does not use settings of [{section}]. Pass world.*, episode.*, network.* or algorithm.*."
             )

@@ -186,6 +186,8 @@ def test_a_key_of_a_setting_that_is_not_a_table_is_a_config_error():
             r"did you mean algorithm\.policy_learning_rate or algorithm\.critic_learning_rate\?",
         ),
         ("batch=512", r"batch is not a setting; did you mean replay\.batch\?"),
+        ("targets=3", r"targets is not a setting; did you mean .*or world\.targets\?"),
+        ("bacth=3", r"bacth is not a setting; did you mean replay\.batch or world\.bacth\?"),
         ("algorithm.batch=512", r"algorithm\.batch is not a setting; did you mean replay\.batch\?"),
         ("network.critic_hidden=128", r"network\.critic_hidden = 128: .*; write \[128, 128\]"),
         ("network.share=agent_0", r"network\.share = 'agent_0': .*; write \[\[\"agent_0\"\]\]"),

@@ -117,6 +117,7 @@ def test_a_built_in_world_is_checked_with_many_copies() -> None:
     [
         ("pettingzoo:no_such_module", {}, "cannot import no_such_module"),
         ("simple_spred", {}, "did you mean simple_spread"),
+        ("simple_spread", {"M": 3}, r"M is not a setting; did you mean world\.M\?"),
         ("simple_spread", {"replay.batch": 3}, r"does not use settings of \[replay\]"),
         ("simple_spread", {"world.M": 3}, "M"),
     ],

@@ -48,8 +48,7 @@ def _parts(check: WorldCheck, spec: RunSpec) -> Iterable[RenderableType]:
         result = f"skipped: {test.skipped}" if test.skipped else test.problem or "passed"
         yield Text(f"contract: {test.test}: {result}")
     for finding in check.findings:
-        advice = f" {finding.to_do}" if finding.to_do else ""
-        yield Text(f"{_LEVEL_TEXTS[finding.level]} ({finding.topic}): {_sentence(finding.seen)}{advice}")
+        yield Text(f"{_LEVEL_TEXTS[finding.level]} ({finding.topic}): {_with_advice(finding.seen, finding.to_do)}")
     if not check.findings:
         yield Text("Nothing to fix was found.")
     yield Text(_next(check))
@@ -131,6 +130,13 @@ def _next(check: WorldCheck) -> str:
 def _option(one: Suggestion) -> str:
     value = str(one.value).lower() if isinstance(one.value, bool) else one.value
     return f"--max-episode-steps {value}" if one.setting == "episode.max_steps" else f"--set {one.setting}={value}"
+
+
+def _with_advice(seen: str, to_do: str) -> str:
+    """Returns both as one line, or the advice on its own line after lines of the user's code."""
+    if "\n" in seen:
+        return f"{seen}\n{to_do}".rstrip()
+    return f"{_sentence(seen)} {to_do}".rstrip()
 
 
 def _sentence(text: str) -> str:

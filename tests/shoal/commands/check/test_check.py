@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import shoal
 from common.errors import ConfigError
 from common.run.run import make_run_spec
 from shoal.commands.check import check as checking
 from shoal.commands.check.check import WorldCheck, check_world
+from shoal.commands.check.findings import Finding
+from shoal.commands.check.text import print_check
 
 WORLD = "pettingzoo:tests.shoal.commands.check.checked_env"
 
@@ -137,6 +141,33 @@ def test_the_command_prints_json_and_its_exit_code_tells_of_errors() -> None:
     broken = subprocess.run([*line, "world.fault=step"], capture_output=True, check=False)
     assert broken.returncode == 1
     assert "the motor is gone" in json.loads(broken.stdout)["fault"]
+
+
+def test_advice_stands_on_its_own_line_after_lines_of_the_users_code() -> None:
+    fault = "step 1: RuntimeError: no\n  env.py:3 in step\n    raise RuntimeError('no')"
+    found = WorldCheck(
+        world=WORLD,
+        ok=False,
+        seconds=0.1,
+        agents=None,
+        made_s=0.0,
+        contract=(),
+        plays={},
+        preset="",
+        preset_reason="",
+        preset_settings="",
+        rate=None,
+        findings=(
+            Finding("error", "fault", fault, "Fix the environment, then check it again."),
+            Finding("note", "prints", "it printed", "Remove the prints."),
+        ),
+        suggestions=(),
+        fault=fault,
+    )
+    shown = io.StringIO()
+    print_check(found, make_run_spec({"scenario": WORLD}), Console(file=shown, width=1_000))
+    assert f"{fault}\nFix the environment, then check it again.\n" in shown.getvalue()
+    assert "note (prints): it printed. Remove the prints.\n" in shown.getvalue()
 
 
 @pytest.mark.slow

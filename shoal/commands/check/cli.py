@@ -66,7 +66,11 @@ def check(world: str, **values: Any) -> None:
         world, parse_assignments(config.set), max_episode_steps=config.max_episode_steps, seed=config.seed
     )
     screen = Console(markup=False, emoji=False, stderr=True)
-    found = check_world(spec, seconds=config.seconds, watch=StageLines(screen))
+    try:
+        found = check_world(spec, seconds=config.seconds, watch=StageLines(screen))
+    except KeyboardInterrupt:
+        screen.print("stopped")
+        raise
     if config.json:
         command.result(msgspec.json.encode(found))
     else:

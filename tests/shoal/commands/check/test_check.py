@@ -13,9 +13,12 @@ from rich.console import Console
 
 import shoal
 from common.errors import ConfigError
+from common.process import command
+from common.process.exit import INTERRUPTED
 from common.run.run import make_run_spec
 from shoal.commands.check import check as checking
 from shoal.commands.check.check import WorldCheck, check_world
+from shoal.commands.check.cli import check
 from shoal.commands.check.findings import Finding
 from shoal.commands.check.text import print_check
 
@@ -168,6 +171,17 @@ def test_advice_stands_on_its_own_line_after_lines_of_the_users_code() -> None:
     print_check(found, make_run_spec({"scenario": WORLD}), Console(file=shown, width=1_000))
     assert f"{fault}\nFix the environment, then check it again.\n" in shown.getvalue()
     assert "note (prints): it printed. Remove the prints.\n" in shown.getvalue()
+
+
+def test_ctrl_c_says_that_the_check_stopped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: Any, **__: Any) -> WorldCheck:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shoal.commands.check.cli.check_world", interrupt)
+    assert command.run(check, "check", [WORLD]) == INTERRUPTED
+    assert capsys.readouterr().err == "stopped\n"
 
 
 @pytest.mark.slow

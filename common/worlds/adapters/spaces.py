@@ -65,7 +65,9 @@ def action_codec(space: spaces.Space[Any], where: str) -> tuple[tuple[Part, ...]
     if isinstance(space, spaces.MultiBinary):
         return _choices_codec(np.full(space.shape, 2), np.zeros(space.shape, int), space.dtype)
     raise ConfigError(
-        f"{where} acts in {space}. Shoal supports Box of floats, Discrete, MultiDiscrete and MultiBinary."
+        f"{where} acts in {space}. Shoal supports Box of floats, Discrete, MultiDiscrete and MultiBinary. Use "
+        "MultiDiscrete or one Box; for mixed actions, give the Box one number for each choice and take the argmax in the "
+        "environment."
     )
 
 

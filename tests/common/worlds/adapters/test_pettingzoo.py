@@ -220,7 +220,15 @@ def test_what_cannot_be_acted_in_or_made_is_refused(module):
         def action_space(self, agent):
             return spaces.Text(3)
 
-    for env, said in ((Unbounded, "no finite bounds"), (Spoken, "Shoal supports Box of floats, Discrete")):
+    class Mixed(Falling):
+        def action_space(self, agent):
+            return spaces.Tuple((spaces.Discrete(3), spaces.Box(-1, 1, (2,))))
+
+    for env, said in (
+        (Unbounded, "no finite bounds"),
+        (Spoken, "Shoal supports Box of floats, Discrete"),
+        (Mixed, "for mixed actions, give the Box one number for each choice and take the argmax"),
+    ):
         module.parallel_env = env
         with pytest.raises(ConfigError, match=f"agent hawk_0 acts in .*{said}"):
             make()

@@ -53,12 +53,17 @@ class PresetChoice(NamedTuple):
     """Copies that each worker steps, unless the user says otherwise."""
     episode_steps: int
     """Length at which episodes are truncated [environment steps]; 0 if it is not known."""
+    only_choices: bool = False
+    """Whether no agent has a continuous action."""
 
     def lines(self, spec: RunSpec) -> tuple[str, ...]:
         """Returns two lines about the preset and the settings of the run; none if the user named the preset."""
         if not self.reason:
             return ()
-        return (f"preset: {self.preset}, because {self.reason}", f"settings: {describe(spec)}")
+        return (
+            f"preset: {self.preset}, because {self.reason}",
+            f"settings: {describe(spec, only_choices=self.only_choices)}",
+        )
 
 
 def is_particle_world(scenario: str) -> bool:
@@ -78,7 +83,8 @@ def choose(
     if preset == AUTO:
         preset, reason = _suits(scenario, agents, facts, limit)
     is_batched = ":" not in scenario or (facts is not None and facts.batched)
-    return PresetChoice(preset, reason, _copies(preset, facts, is_batched=is_batched), limit)
+    only_choices = all(isinstance(part, Categorical) for agent in agents.agents for part in agent.parts)
+    return PresetChoice(preset, reason, _copies(preset, facts, is_batched=is_batched), limit, only_choices)
 
 
 def layer(
@@ -111,8 +117,8 @@ def without_adapted(preset: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[s
     }
 
 
-def describe(spec: RunSpec) -> str:
-    """Returns the settings that presets differ in, as text."""
+def describe(spec: RunSpec, *, only_choices: bool = False) -> str:
+    """Returns the settings that presets differ in, as text. only_choices: whether no agent has a continuous action."""
     algorithm, replay, network, exploration = spec.algorithm, spec.replay, spec.network, spec.exploration
     sharing = "shared by role" if network.share_policies or network.share_critics else "not shared"
     ratio = (
@@ -120,8 +126,10 @@ def describe(spec: RunSpec) -> str:
         if not replay.is_auto
         else "as many updates as the learner can do (0.1 to 1 a step)"
     )
+    drawn = only_choices and exploration.choices == "gumbel"  # which has no scale
     falls = "" if exploration.scale == exploration.final_scale else f" to {exploration.final_scale:g}"
     span = f" in {exploration.decay_steps:,} steps" if falls and exploration.decay_steps else ""
+    explored = "choices drawn from the policy's softmax" if drawn else f"noise {exploration.scale:g}{falls}{span}"
     normalised = (["observations"] if algorithm.normalises_observations else []) + (
         ["rewards"] if algorithm.normalises_rewards else []
     )
@@ -129,7 +137,7 @@ def describe(spec: RunSpec) -> str:
     return (
         f"discount {algorithm.discount:g}, {replay.n_step}-step returns, networks of "
         f"{'-'.join(map(str, network.policy_hidden))} {sharing}, {ratio}, replay of {replay.capacity:,}, "
-        f"noise {exploration.scale:g}{falls}{span}, {replay.min_size:,} steps of warm-up{normalisation}"
+        f"{explored}, {replay.min_size:,} steps of warm-up{normalisation}"
     )
 
 

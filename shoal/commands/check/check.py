@@ -130,7 +130,9 @@ def check_world(spec: RunSpec, *, seconds: float = DEFAULT_SECONDS, watch: Check
         plays=dict(plays),
         preset=choice.preset if choice else "",
         preset_reason=choice.reason if choice else "",
-        preset_settings=describe(_preset_spec(spec, choice, agents, facts)) if choice and agents else "",
+        preset_settings=describe(_preset_spec(spec, choice, agents, facts), only_choices=choice.only_choices)
+        if choice and agents
+        else "",
         rate=collected.rate,
         findings=tuple(findings),
         suggestions=tuple(suggest(spec, agents, plays)) if agents else (),

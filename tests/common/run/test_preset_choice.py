@@ -14,6 +14,7 @@ from common.spec import AgentsSpec, Box, Categorical, joint_spec
 OWN = "pettingzoo:my_env"
 CONTINUOUS = joint_spec([("leg_0", "leg", 3, (Box((-1.0,), (1.0,)),))])
 DISCRETE = joint_spec([("leg_0", "leg", 3, (Categorical(4),))])
+MIXED = joint_spec([("leg_0", "leg", 3, (Categorical(4), Box((-1.0,), (1.0,))))])
 CHEETAH = WorldFacts(steps=2_000, step_s=3e-4, time_limit=1_000, longest_episode=1_000)
 
 
@@ -143,3 +144,13 @@ def test_the_settings_are_described_in_one_line() -> None:
     assert "128-128 shared by role, 4 samples per transition, replay of 100,000, noise 0.3 to 0.05, 5,000" in describe(
         RunSpec("simple_tag")
     )
+
+
+def test_choices_are_described_without_a_scale_that_they_ignore() -> None:
+    for agents, is_drawn in ((DISCRETE, True), (CONTINUOUS, False), (MIXED, False)):
+        choice = choose("auto", OWN, agents, CHEETAH, 0)
+        settings = choice.lines(spec_of(agents))[1]
+        assert ("choices drawn from the policy's softmax, 8,000 steps" in settings) == is_drawn
+        assert ("noise" in settings) != is_drawn
+    greedy = make_run_spec({"scenario": OWN, "exploration": {"choices": "epsilon"}})
+    assert "noise 0.3 to 0.05" in describe(greedy, only_choices=True)

@@ -66,8 +66,8 @@ def action_codec(space: spaces.Space[Any], where: str) -> tuple[tuple[Part, ...]
         return _choices_codec(np.full(space.shape, 2), np.zeros(space.shape, int), space.dtype)
     raise ConfigError(
         f"{where} acts in {space}. Shoal supports Box of floats, Discrete, MultiDiscrete and MultiBinary. Use "
-        "MultiDiscrete or one Box; for mixed actions, give the Box one number for each choice and take the argmax in the "
-        "environment."
+        "MultiDiscrete or one Box; for mixed actions, give the Box one number for each choice and take the argmax in "
+        "the environment."
     )
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from common.errors import ConfigError
 from common.process import command
 from common.process.durations import Seconds
-from common.process.exit import FAILED
+from common.process.exit import FAILED, INTERRUPTED
 from common.run.run import RunSpec, make_run_spec, parse_assignments
 from shoal.commands.check.check import DEFAULT_SECONDS, CheckWatcher, WorldCheck, check_world
 from shoal.commands.check.text import print_check
@@ -69,8 +69,9 @@ def check(world: str, **values: Any) -> None:
     try:
         found = check_world(spec, seconds=config.seconds, watch=StageLines(screen))
     except KeyboardInterrupt:
-        screen.print("stopped")
-        raise
+        # On a terminal, Ctrl-C shows ^C at the start of the line.
+        screen.print("\nstopped" if screen.is_terminal else "stopped")
+        raise click.exceptions.Exit(INTERRUPTED) from None
     if config.json:
         command.result(msgspec.json.encode(found))
     else:

@@ -11,6 +11,7 @@ belongs to a family of environments (`families/`); its options are those of the 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -236,6 +237,8 @@ def _scenario(name: str, options: Mapping[str, Any]) -> Scenario[Any]:
         from difflib import get_close_matches  # noqa: PLC0415  (slow to import, needed only for this message)
 
         close = get_close_matches(name, SCENARIOS, n=3)
+        if module := _module_here(name):
+            close = [f"pettingzoo:{module}"]
         meant = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(sorted(SCENARIOS))}."
         others = ", ".join(f"{family.prefix}:NAME" for family in FAMILIES)
         raise ConfigError(
@@ -243,6 +246,15 @@ def _scenario(name: str, options: Mapping[str, Any]) -> Scenario[Any]:
         )
     scenario = SCENARIOS[name]
     return scenario(parse_options(name, scenario.options_type, options))
+
+
+def _module_here(name: str) -> str:
+    """Returns the module of a file in the working directory that was named without a family; empty if there is none."""
+    module, colon, attribute = name.partition(":")
+    file = module if module.endswith(".py") else f"{module.replace('.', '/')}.py"
+    if not os.path.isfile(file):  # noqa: PTH113  (False for a name that is too long)
+        return ""
+    return f"{file.removesuffix('.py').removeprefix('./').replace('/', '.')}{colon}{attribute}"
 
 
 def _row(name: str) -> ScenarioRow:

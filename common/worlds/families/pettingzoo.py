@@ -12,7 +12,6 @@ PettingZoo 1.27 deprecates its own modules (`pettingzoo.sisl.pursuit_v5`); their
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -22,10 +21,12 @@ from typing import Any, Literal
 from common.errors import ConfigError
 from common.run.validation_errors import suggest
 from common.worlds.families import Constructor
-from common.worlds.families.imports import callable_of, import_attribute, import_path, with_options
+from common.worlds.families.imports import callable_of, import_attribute, import_path, own_classes, with_options
 
 _ID = re.compile(r"(?:(?P<package>[\w.]+):)?(?P<id>[\w.-]+/[\w.-]+|[\w.]+-v\d+)")
 _DEPRECATED_MODULE = re.compile(r"pettingzoo\.(?P<group>\w+)\.(?P<env>\w+_v\d+)")
+_MAX_CLASSES = 3
+"""Classes that a message offers."""
 _GROUPS = ("atari", "butterfly", "classic", "magent", "sisl")
 
 
@@ -103,14 +104,14 @@ def _of_module(name: str, path: str, module: ModuleType) -> Constructor:
         make: Constructor | None = getattr(module, attribute, None)
         if callable(make):
             return make
-    classes = [c for c in vars(module).values() if _is_env_class(c) and c.__module__ == module.__name__]
-    if classes:
-        raise ConfigError(f"{name}: {path} has no parallel_env(). Write pettingzoo:{path}.{classes[0].__name__}.")
+    written = [f"pettingzoo:{path}:{c.__name__}" for c in own_classes(module) if _is_env_class(c)]
+    if written:
+        raise ConfigError(f"{name}: {path} has no parallel_env(). Write {' or '.join(written[:_MAX_CLASSES])}.")
     raise ConfigError(f"{name}: {path} has no parallel_env(). Name a module that makes a PettingZoo ParallelEnv.")
 
 
-def _is_env_class(found: Any) -> bool:
-    return inspect.isclass(found) and all(callable(getattr(found, method, None)) for method in ("reset", "step"))
+def _is_env_class(found: type) -> bool:
+    return all(callable(getattr(found, method, None)) for method in ("reset", "step"))
 
 
 def _check_spelling(name: str, path: str) -> None:

@@ -296,7 +296,7 @@ def test_a_class_or_an_attribute_of_a_module_can_be_named(module, monkeypatch):
         assert len(make_world(f"pettingzoo:{name}", options={"bend": None}).spec.agents) == 2
     del module.parallel_env
     monkeypatch.setattr(Ferry, "__module__", "ferry_v0")
-    with pytest.raises(ConfigError, match=r"Write pettingzoo:ferry_v0\.Ferry\.$"):
+    with pytest.raises(ConfigError, match=r"Write pettingzoo:ferry_v0:Ferry\.$"):
         play()
 
 

@@ -137,15 +137,15 @@ def _importing(path: str) -> Iterator[None]:
 
 
 def _similar(found: Any, written: str) -> str:
-    """Returns the names of a module's own classes as a suggestion; empty if there are none."""
-    classes = own_classes(found) if isinstance(found, ModuleType) else []
+    """Returns the names of the classes of a module as a suggestion; empty if there are none."""
+    classes = defined_classes(found) if isinstance(found, ModuleType) else []
     return f"; {suggest(written, [c.__name__ for c in classes])}" if classes else ""
 
 
-def own_classes(module: ModuleType) -> list[type]:
+def defined_classes(module: ModuleType) -> list[type]:
     """Returns the classes that a module, or a module of a package, defines."""
-    own = f"{module.__name__}."
-    return [c for c in vars(module).values() if inspect.isclass(c) and f"{c.__module__}.".startswith(own)]
+    prefix = f"{module.__name__}."
+    return [c for c in vars(module).values() if inspect.isclass(c) and f"{c.__module__}.".startswith(prefix)]
 
 
 def _way_out(module: str, error: ImportError, install: str) -> str:
@@ -155,7 +155,7 @@ def _way_out(module: str, error: ImportError, install: str) -> str:
     if not (error.name and f"{module}.".startswith(f"{error.name}.")):
         return f"; install what {module} needs"
     searched = os.pathsep.join(_search_path())
-    return f"{f' (PYTHONPATH is {shorten(searched)})' if searched else ''}; {_place(module, error.name)}"
+    return f"{f' (PYTHONPATH is {shorten(searched)})' if searched else ''}; {_find_hint(module, error.name)}"
 
 
 def _search_path() -> list[str]:
@@ -177,7 +177,7 @@ def _search_path() -> list[str]:
     )
 
 
-def _place(module: str, missing: str) -> str:
+def _find_hint(module: str, missing: str) -> str:
     """Returns where a module that is not found may be: in the working directory, or under a similar name.
 
     missing: the module, or the package that contains it.

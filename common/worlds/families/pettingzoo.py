@@ -21,7 +21,7 @@ from typing import Any, Literal
 from common.errors import ConfigError
 from common.run.validation_errors import suggest
 from common.worlds.families import Constructor
-from common.worlds.families.imports import callable_of, import_attribute, import_path, own_classes, with_options
+from common.worlds.families.imports import callable_of, defined_classes, import_attribute, import_path, with_options
 
 _ID = re.compile(r"(?:(?P<package>[\w.]+):)?(?P<id>[\w.-]+/[\w.-]+|[\w.]+-v\d+)")
 _DEPRECATED_MODULE = re.compile(r"pettingzoo\.(?P<group>\w+)\.(?P<env>\w+_v\d+)")
@@ -104,7 +104,7 @@ def _of_module(name: str, path: str, module: ModuleType) -> Constructor:
         make: Constructor | None = getattr(module, attribute, None)
         if callable(make):
             return make
-    written = [f"pettingzoo:{path}:{c.__name__}" for c in own_classes(module) if _is_env_class(c)]
+    written = [f"pettingzoo:{path}:{c.__name__}" for c in defined_classes(module) if _is_env_class(c)]
     if written:
         raise ConfigError(f"{name}: {path} has no parallel_env(). Write {' or '.join(written[:_MAX_CLASSES])}.")
     raise ConfigError(f"{name}: {path} has no parallel_env(). Name a module that makes a PettingZoo ParallelEnv.")

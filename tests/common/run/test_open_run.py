@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from common.errors import ConfigError, FinishedError
+from common.errors import ConfigError, FinishedError, WorldError
 from common.run.directory import RunDirectory
 from common.run.normalisation import resolve_normalisation
 from common.run.open_run import DEFAULT_SECONDS, RunOptions, open_run
@@ -120,6 +120,13 @@ def test_a_scenario_must_be_named_and_known(tmp_path):
         open_run(str(tmp_path / "run"), "", NOTHING, {}, resume=False, role="learner")
     with pytest.raises(ConfigError, match="no scenario 'simple_sprad'; did you mean simple_spread"):
         open_run(str(tmp_path / "run"), "simple_sprad", NOTHING, {}, resume=False, role="learner")
+
+
+def test_an_environment_that_fails_while_it_is_measured_leaves_no_directory(tmp_path):
+    world, broken = "pettingzoo:tests.shoal.commands.check.checked_env", RunOptions(set=("world.fault=step",))
+    with pytest.raises(WorldError, match="the motor is gone"):
+        open_run(str(tmp_path / "run"), world, broken, {}, resume=False, role="learner")
+    assert not list(tmp_path.iterdir())
 
 
 LONG = "x" * 900

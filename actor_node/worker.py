@@ -42,6 +42,7 @@ from common.run.run import Run
 from common.wire.audit import AuditFile, ProcessStart
 from common.wire.keys import load_keys
 from common.worlds import World
+from common.worlds.history import without_history
 
 REPORT_PERIOD_S = 1.0
 IDLE_POLL_S = 0.05
@@ -333,7 +334,8 @@ class Worker:
 
     def _watch(self, world: World) -> None:
         """Makes every environment announce its calls, in a world that steps separate environments."""
-        if not isinstance(world, Wrappable):
+        environments = without_history(world)
+        if not isinstance(environments, Wrappable):
             return
         copies = itertools.count()
 
@@ -346,7 +348,7 @@ class Worker:
 
             return WatchedEnv(env, on_call, self._end_call)
 
-        world.wrap(watched)
+        environments.wrap(watched)
 
     def _start_call(self, call: Call, copy: int) -> None:
         self._calls.start_call(self._config.index, call, copy, self._config.copies, time.monotonic())

@@ -31,8 +31,9 @@ from common.run.directory import RunDirectory
 from common.run.players import with_sides
 from common.run.run import Run
 from common.spec import difference
-from common.worlds import FOREIGN, make_world
+from common.worlds import FOREIGN, World, make_world
 from common.worlds.adapters.pettingzoo import PettingZooWorld
+from common.worlds.history import without_history
 
 FIRST_SEED = 1_000_000
 """Seed of the first episode, as in `shoal evaluate`: a film shows the first episodes of the evaluation."""
@@ -159,7 +160,7 @@ class FilmedRun:
         self.name = directory.path.resolve().name
         self._policy = Policy(self.run.players, self.run.spec.network, stored.flat)
         self._sides = _membership(self.run)
-        self._world = _open_world(self.run)
+        self._world, environments = _open_world(self.run)
         if with_sides(self._world.spec, self.run.spec.network.sides) != self.run.joint:
             raise ConfigError(
                 f"{directory.path}: the installed {self._world.name} differs from the world of this run:"
@@ -171,7 +172,7 @@ class FilmedRun:
             cameras.append(Camera(_renderable(self._world.name, env), width))
             return cameras[-1]
 
-        self._world.wrap(with_camera)
+        environments.wrap(with_camera)
         self._camera = cameras[0]
         self.fps = int(min(self._camera.metadata.get("render_fps") or DEFAULT_FPS, 50))
 
@@ -243,8 +244,11 @@ def _membership(run: Run) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.array([[float(agent.team == side) for agent in run.joint.agents] for side in run.joint.sides])
 
 
-def _open_world(run: Run) -> PettingZooWorld:
-    """Makes the world in which the run is evaluated, without a screen; ConfigError if it has no renderer."""
+def _open_world(run: Run) -> tuple[World, PettingZooWorld]:
+    """Makes the world in which the run is evaluated, without a screen; ConfigError if it has no renderer.
+
+    Returns the world and its environments, which are the same unless agents remember (`world.history`).
+    """
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
     if _has_no_display():
@@ -260,9 +264,10 @@ def _open_world(run: Run) -> PettingZooWorld:
         if "render_mode" not in options:
             raise
         raise ConfigError(f"{name} cannot be filmed: its parallel_env takes no render_mode='rgb_array' ({e})") from e
-    if not isinstance(world, PettingZooWorld):
+    environments = without_history(world)
+    if not isinstance(environments, PettingZooWorld):
         raise TypeError(f"{name} is not a PettingZoo world")
-    return world
+    return world, environments
 
 
 def _has_no_display() -> bool:

@@ -17,8 +17,11 @@ from typing import Any
 from msgspec import Struct, structs
 
 from common.errors import ConfigError
+from common.history import OPTION as HISTORY
+from common.history import stacked_spaces, take_history
 from common.run.spaces import AgentSpaces
 from common.spec import AgentsSpec
+from common.worlds.history import HistoryWorld, with_history, without_history
 from common.worlds.options import OptionRow, option_rows, parse_options
 from common.worlds.particle.mpe import MpeWorld
 from common.worlds.particle.scenario import Scenario
@@ -57,7 +60,8 @@ def make_world(
     """Makes `copies` of a world that step together.
 
     seed: of the world's own generator, which draws the starts that are given no seed; None takes fresh entropy.
-    options: of the scenario (`scenarios()` lists them), or of the module's `parallel_env` for a `pettingzoo:` name.
+    options: of the scenario (`scenarios()` lists them), or of the module's `parallel_env` for a `pettingzoo:` name; and
+    `history` of every world: the number of last observations and actions that each agent observes too.
     max_episode_steps: an episode that is still running after this number of steps is truncated; 0 sets no limit.
     restart_ended: whether `step()` resets a copy whose episode ended; otherwise that copy stays absent until `reset()`.
     on_made: called with the index of each copy after the copy was made.
@@ -68,26 +72,28 @@ def make_world(
     """
     if isinstance(copies, bool) or not isinstance(copies, int) or copies < 1:
         raise ConfigError(f"{name}: copies={copies!r} is not a number of copies. Pass 1 or more.")
-    given = {**(options or {}), **more_options}
+    history, given = take_history(name, {**(options or {}), **more_options})
     made, fault = on_made or _ignore, on_fault or _ignore
     episodes = EpisodeRules(max_episode_steps, restart_ended=restart_ended)
     if name.startswith(FOREIGN):
         from common.worlds.adapters.pettingzoo import PettingZooWorld  # noqa: PLC0415  (actors do not need it installed)
 
         module = name.removeprefix(FOREIGN)
-        return PettingZooWorld.of_module(
+        foreign = PettingZooWorld.of_module(
             name, module, copies, seed=seed, options=given, episodes=episodes, on_made=made, on_fault=fault
         )
+        return with_history(foreign, history)
     scenario = _scenario(name.removeprefix(REAL_MPE2), given)
     if name.startswith(REAL_MPE2):
         from common.worlds.particle.real_mpe2 import real_mpe2  # noqa: PLC0415  (actors do not need it installed)
 
         spec = MpeWorld(name, scenario, 1, 0).spec
-        return real_mpe2(name, scenario, spec, copies, seed=seed, episodes=episodes, on_made=made, on_fault=fault)
+        real = real_mpe2(name, scenario, spec, copies, seed=seed, episodes=episodes, on_made=made, on_fault=fault)
+        return with_history(real, history)
     world = MpeWorld(name, scenario, copies, seed, episodes)
     for copy in range(copies):
         made(copy)
-    return world
+    return with_history(world, history)
 
 
 def world_spec(name: str, options: Mapping[str, Any] | None = None, **more_options: Any) -> AgentsSpec:
@@ -105,7 +111,12 @@ def world_spaces(world: World) -> tuple[AgentSpaces, ...]:
         return ()
     from common.worlds.adapters.pettingzoo import PettingZooWorld  # noqa: PLC0415  (actors do not need it installed)
 
-    return world.spaces if isinstance(world, PettingZooWorld) else ()
+    inner = without_history(world)
+    spaces = inner.spaces if isinstance(inner, PettingZooWorld) else ()
+    if not isinstance(world, HistoryWorld):
+        return spaces
+    agents = inner.spec.agents
+    return tuple(stacked_spaces(one, agent, world.history) for one, agent in zip(spaces, agents, strict=True))
 
 
 def changed_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,9 +127,11 @@ def changed_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     scenario = SCENARIOS.get(name.removeprefix(REAL_MPE2))
     if scenario is None:
         return dict(options)
+    history, own = take_history(name, options)
     defaults = structs.asdict(scenario.options_type())
-    given = structs.asdict(parse_options(name, scenario.options_type, options))
-    return {option: value for option, value in given.items() if value != defaults[option]}
+    given = structs.asdict(parse_options(name, scenario.options_type, own))
+    changed = {option: value for option, value in given.items() if value != defaults[option]}
+    return {**changed, HISTORY: history} if history else changed
 
 
 def messages(name: str, options: Mapping[str, Any] | None = None) -> dict[str, slice]:
@@ -128,7 +141,8 @@ def messages(name: str, options: Mapping[str, Any] | None = None) -> dict[str, s
     """
     if name.startswith(FOREIGN):
         return {}
-    return MpeWorld(name, _scenario(name.removeprefix(REAL_MPE2), options or {}), 1, 0).messages()
+    own = take_history(name, options or {})[1]
+    return MpeWorld(name, _scenario(name.removeprefix(REAL_MPE2), own), 1, 0).messages()
 
 
 def scenarios() -> Sequence[ScenarioRow]:

@@ -38,7 +38,7 @@ from common.worlds.adapters.contract import (
 )
 from common.worlds.adapters.faults import agent_text, copy_text, environment_error, printable
 from common.worlds.adapters.spaces import describe_spaces
-from common.worlds.world import DEFAULT_EPISODE_RULES, EpisodeRules, Float32Array, Step, check_actions
+from common.worlds.world import DEFAULT_EPISODE_RULES, BoolArray, EpisodeRules, Float32Array, Step, check_actions
 
 _log = logging.getLogger(__name__)
 _CHECKED_EPISODES = 2
@@ -130,6 +130,15 @@ class PettingZooWorld:
             describe_spaces(printable(str(agent)), env.observation_space(agent), env.action_space(agent))
             for agent in self._index
         )
+
+    @property
+    def departed(self) -> BoolArray:
+        """[copies, agents]: who has left the current episode before the others."""
+        left = np.zeros(self._discount.shape, np.bool_)
+        for c, copy in enumerate(self._copies):
+            for agent in copy.departed:
+                left[c, self._index[agent]] = True
+        return left
 
     def reset(self, seeds: Sequence[int] | None = None) -> Float32Array:
         """Starts a new episode in every copy, copy c by `reset(seed=seeds[c])`; without seeds the world draws them."""

@@ -23,6 +23,7 @@ from common.process.exit import DONE
 from common.run.players import with_sides
 from common.worlds import World, make_world, world_spaces
 from common.worlds.adapters.first_copy import fault_of
+from common.worlds.history import without_history
 from shoal.commands.check.figures import AdapterWarning, AgentsFound, CheckTask, ContractTest, Message, StageStarted
 from shoal.commands.check.measurements import (
     API_TEST,
@@ -75,7 +76,7 @@ class _Check:
         finally:
             self.send(StageStarted("close()"))
             world.close()
-        if not hasattr(world, "wrap"):
+        if not hasattr(without_history(world), "wrap"):
             self._send_rate(CONSTANT_FRACTION * task.seconds / 4)
         self.send(StageStarted("the contract: the same seed twice"))
         self.send(seed_test(self._make, task.seed))
@@ -94,7 +95,7 @@ class _Check:
     def _pettingzoo_test(self) -> ContractTest:
         world = self._make()
         try:
-            wrap = getattr(world, "wrap", None)
+            wrap = getattr(without_history(world), "wrap", None)
             if wrap is None:
                 return ContractTest(API_TEST, skipped="this world is batched, not a ParallelEnv")
             envs: list[Any] = []

@@ -11,13 +11,14 @@ import msgspec
 
 from common.errors import ConfigError
 from common.files import file_names, write_atomically
+from common.history import built_in_spaces, history_of
 from common.policy.file import PolicyFile, load_policy
 from common.policy.network import unflatten
 from common.process import command
 from common.process.metrics import software_version
 from common.run.players import members_of
 from common.run.run import Run
-from common.run.spaces import AgentSpaces, flat_spaces, side_by_side
+from common.run.spaces import AgentSpaces, side_by_side
 from common.spec import AgentSpec, PlayerSpec
 from common.worlds import FOREIGN
 from shoal.run_paths import run_directory
@@ -39,6 +40,8 @@ class ExportedPolicy(msgspec.Struct, frozen=True):
     """Parts of the action, in order."""
     spaces: tuple[AgentSpaces, ...]
     """Environment spaces of each agent, as columns of the input and output; empty if the run does not record them."""
+    history: int = 0
+    """Number of last observations and actions of each agent in the input, after its current observation."""
 
 
 @click.command()
@@ -108,6 +111,7 @@ def _describe(policy: PolicyFile, player: PlayerSpec, file: str) -> ExportedPoli
         action_dim=player.action_dim,
         parts=player.parts,
         spaces=side_by_side(_spaces(policy.run, agents)),
+        history=history_of(policy.run.spec.world),
     )
 
 
@@ -115,7 +119,7 @@ def _spaces(run: Run, agents: Sequence[AgentSpec]) -> list[AgentSpaces]:
     """Returns the spaces of some agents; empty for a foreign environment whose run does not record them."""
     known = {spaces.agent: spaces for spaces in run.spaces}
     if not known and not run.spec.scenario.startswith(FOREIGN):
-        known = {agent.name: flat_spaces(agent) for agent in agents}
+        known = {one.agent: one for one in built_in_spaces(run.joint, history_of(run.spec.world))}
     return [known[agent.name] for agent in agents if agent.name in known]
 
 
@@ -129,6 +133,7 @@ def _metadata(policy: PolicyFile, one: ExportedPolicy) -> dict[str, str]:
         "action_dim": str(one.action_dim),
         "parts": msgspec.json.encode(one.parts).decode(),
         "spaces": msgspec.json.encode(one.spaces).decode(),
+        "history": str(one.history),
         "head": run.spec.network.head,
         "scenario": run.spec.scenario,
         "world": msgspec.json.encode(run.spec.world).decode(),

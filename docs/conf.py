@@ -17,6 +17,7 @@ NAVIGATION = {
     "Guides": [
         "docs/python",
         "docs/own-environment",
+        "docs/families",
         "docs/coming-from",
         "docs/own-algorithm",
         "docs/laptop-to-cluster",

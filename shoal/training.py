@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
@@ -28,6 +28,8 @@ from common.run.directory import RunDirectory
 from common.run.open_run import RunOptions
 from common.run.run import RunSpec
 from common.run.validation_errors import explain, suggest
+from common.worlds import world_name
+from common.worlds.families.python import refuse_import
 from deploy.local.config import PRESET_PROCESSES, TrainConfig
 from learner_node.config import Track
 from shoal.commands.check.check import DEFAULT_SECONDS, WorldCheck
@@ -162,7 +164,7 @@ class Run:
 
 
 def train(
-    scenario: str = "",
+    scenario: str | Callable[..., Any] = "",
     *,
     run: str | Path | None = None,
     resume: bool = False,
@@ -196,7 +198,8 @@ def train(
     of the option of the same name (docs/reference/commands.md). Works in a notebook, in a script without an
     `if __name__ == "__main__"`, and in any thread.
 
-    scenario: a name of `scenarios()`, or `pettingzoo:package.module`; optional with `resume`.
+    scenario: a name of `scenarios()` or of a family (`pettingzoo:sisl/pursuit-v5`), or a function or class at the top
+    level of a module that returns a PettingZoo or Gymnasium environment; optional with `resume`.
     run: directory of the run; None: runs/SCENARIO-DATE-TIME.
     resume: continue the run in that directory; with a scenario, also start the run if there is none.
     time: budget from the first transition, in seconds or as in "5m" (default: 5m without `steps`).
@@ -221,7 +224,7 @@ def train(
         -22.31
     """
     return _train(
-        scenario,
+        world_name(scenario),
         {
             "run": run,
             "resume": resume,
@@ -284,6 +287,7 @@ def evaluate(run: str | Path | Run, episodes: int | None = None, **options: Unpa
         >>> evaluate("runs/spread", episodes=100).return_mean
         -22.31
     """
+    refuse_import("shoal.evaluate")
     values: dict[str, Any] = {"seed": FIRST_SEED, **options, "episodes": episodes}
     progress = values.pop("progress", True)
     if "within" in values:
@@ -296,7 +300,7 @@ def evaluate(run: str | Path | Run, episodes: int | None = None, **options: Unpa
 
 
 def check(
-    world: str,
+    world: str | Callable[..., Any],
     *,
     settings: Mapping[str, Any] | None = None,
     max_episode_steps: int = 0,
@@ -316,8 +320,9 @@ def check(
         >>> found.ok
         True
     """
+    refuse_import("shoal.check")
     return check_from_python(
-        world,
+        world_name(world),
         _settings_by_section(settings or {}),
         seconds=_seconds(seconds),
         max_episode_steps=max_episode_steps,
@@ -328,6 +333,7 @@ def check(
 
 def _train(scenario: str, parameters: Mapping[str, Any]) -> Run:
     """Trains with the given parameters of `train`; None means that a parameter was not given."""
+    refuse_import("shoal.train")
     given = {name: value for name, value in parameters.items() if value is not None}
     launch = {name: value for name, value in given.items() if name in ResumeOptions.__annotations__}
     settings, progress, film = (given.pop(name, usual) for name, usual in _PARAMETERS_WITHOUT_OPTION.items())

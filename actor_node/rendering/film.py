@@ -31,7 +31,7 @@ from common.run.directory import RunDirectory
 from common.run.players import with_sides
 from common.run.run import Run
 from common.spec import difference
-from common.worlds import FOREIGN, World, make_world
+from common.worlds import World, is_foreign, make_world
 from common.worlds.adapters.pettingzoo import PettingZooWorld
 from common.worlds.history import without_history
 
@@ -254,7 +254,7 @@ def _open_world(run: Run) -> tuple[World, PettingZooWorld]:
     if _has_no_display():
         os.environ.setdefault("MUJOCO_GL", "egl")
     name, options = reference_world(run.spec.scenario), dict(run.spec.world)
-    if name.startswith(FOREIGN):
+    if is_foreign(name):
         options["render_mode"] = "rgb_array"
     else:
         options.pop("dynamics", None)
@@ -263,7 +263,7 @@ def _open_world(run: Run) -> tuple[World, PettingZooWorld]:
     except ConfigError as e:
         if "render_mode" not in options:
             raise
-        raise ConfigError(f"{name} cannot be filmed: its parallel_env takes no render_mode='rgb_array' ({e})") from e
+        raise ConfigError(f"{name} cannot be filmed: its constructor takes no render_mode='rgb_array' ({e})") from e
     environments = without_history(world)
     if not isinstance(environments, PettingZooWorld):
         raise TypeError(f"{name} is not a PettingZoo world")

@@ -133,9 +133,9 @@ def _inspect_world(
 
     Raises ConfigError if the world does not exist, does not fit the algorithm or the head, or fails `check`.
     """
-    from common.worlds import FOREIGN, world_spec  # noqa: PLC0415  (many scenarios)
+    from common.worlds import is_foreign, world_spec  # noqa: PLC0415  (many scenarios)
 
-    if spec.scenario.startswith(FOREIGN):
+    if is_foreign(spec.scenario):
         from common.worlds.adapters.first_copy import FirstCopy, Watch  # noqa: PLC0415  (for these alone)
 
         found = FirstCopy(spec.scenario, spec.world, Watch(notify, poll)).read()

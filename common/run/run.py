@@ -201,7 +201,7 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All settings of a run."""
 
     scenario: Annotated[str, Meta(min_length=1, max_length=200)]
-    """Name of the world: one of `shoal scenarios`, or pettingzoo:package.module."""
+    """Name of the world: one of `shoal scenarios`, or FAMILY:NAME, as in pettingzoo:sisl/pursuit-v5."""
     seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0
     """Seed of networks, sampling and worlds."""
     world: dict[str, Any] = {}

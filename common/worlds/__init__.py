@@ -1,12 +1,12 @@
-"""The environments: every MPE scenario as batched arrays, and any PettingZoo ParallelEnv through an adapter.
+"""The environments: every MPE scenario as batched arrays, and the environments of others through an adapter.
 
     world = make_world("simple_spread", copies=64, seed=0)
     obs = world.reset()
     step = world.step(actions)
 
 A scenario is one file and one row of the table in `particle/scenarios/`. `mpe2:simple_spread` is the same scenario,
-spec and options in the installed mpe2 itself. The adapter makes names that start with `pettingzoo:`, for example
-`pettingzoo:pettingzoo.sisl.pursuit_v5`; the options are those of the module's `parallel_env`.
+spec and options in the installed mpe2 itself. A name with another prefix, for example `pettingzoo:sisl/pursuit-v5`,
+belongs to a family of environments (`families/`); its options are those of the environment's constructor.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from common.history import OPTION as HISTORY
 from common.history import stacked_spaces, take_history
 from common.run.spaces import AgentSpaces
 from common.spec import AgentsSpec
+from common.worlds.families import FAMILIES, family_of
 from common.worlds.history import HistoryWorld, with_history, without_history
 from common.worlds.options import OptionRow, option_rows, parse_options
 from common.worlds.particle.mpe import MpeWorld
@@ -28,9 +29,19 @@ from common.worlds.particle.scenario import Scenario
 from common.worlds.particle.scenarios import SCENARIOS
 from common.worlds.world import EpisodeRules, Step, World
 
-__all__ = ["ScenarioRow", "Step", "World", "changed_options", "make_world", "messages", "scenarios", "world_spec"]
+__all__ = [
+    "ScenarioRow",
+    "Step",
+    "World",
+    "changed_options",
+    "is_foreign",
+    "make_world",
+    "messages",
+    "scenarios",
+    "world_name",
+    "world_spec",
+]
 
-FOREIGN = "pettingzoo:"
 REAL_MPE2 = "mpe2:"
 
 
@@ -45,8 +56,25 @@ class ScenarioRow(Struct, frozen=True):
     options: tuple[OptionRow, ...]
 
 
+def is_foreign(name: str) -> bool:
+    """Returns whether a world comes from a family of environments: not a particle scenario, and of unknown cost."""
+    return family_of(name) is not None
+
+
+def world_name(world: str | Callable[..., Any]) -> str:
+    """Returns the name of a world that is given as a name, or as a function or class that makes the environment.
+
+    Raises ConfigError for a function that other processes cannot import by its name, such as a lambda.
+    """
+    if isinstance(world, str):
+        return world
+    from common.worlds.families.python import name_of  # noqa: PLC0415  (for functions only)
+
+    return name_of(world)
+
+
 def make_world(
-    name: str,
+    name: str | Callable[..., Any],
     copies: int = 1,
     *,
     seed: int | None = None,
@@ -59,9 +87,10 @@ def make_world(
 ) -> World:
     """Makes `copies` of a world that step together.
 
+    name: of the world, or a function or class at the top level of a module that returns an environment.
     seed: of the world's own generator, which draws the starts that are given no seed; None takes fresh entropy.
-    options: of the scenario (`scenarios()` lists them), or of the module's `parallel_env` for a `pettingzoo:` name; and
-    `history` of every world: the number of last observations and actions that each agent observes too.
+    options: of the scenario (`scenarios()` lists them), or of the environment's constructor; and `history` of every
+    world: the number of last observations and actions that each agent observes too.
     max_episode_steps: an episode that is still running after this number of steps is truncated; 0 sets no limit.
     restart_ended: whether `step()` resets a copy whose episode ended; otherwise that copy stays absent until `reset()`.
     on_made: called with the index of each copy after the copy was made.
@@ -70,17 +99,18 @@ def make_world(
     Raises ConfigError for an unknown name or option and for a value that is not allowed, and WorldError for an
     exception raised by the environment.
     """
+    name = world_name(name)
     if isinstance(copies, bool) or not isinstance(copies, int) or copies < 1:
         raise ConfigError(f"{name}: copies={copies!r} is not a number of copies. Pass 1 or more.")
     history, given = take_history(name, {**(options or {}), **more_options})
     made, fault = on_made or _ignore, on_fault or _ignore
     episodes = EpisodeRules(max_episode_steps, restart_ended=restart_ended)
-    if name.startswith(FOREIGN):
+    if (family := family_of(name)) is not None:
         from common.worlds.adapters.pettingzoo import PettingZooWorld  # noqa: PLC0415  (actors do not need it installed)
 
-        module = name.removeprefix(FOREIGN)
-        foreign = PettingZooWorld.of_module(
-            name, module, copies, seed=seed, options=given, episodes=episodes, on_made=made, on_fault=fault
+        make = family.find_constructor(name)
+        foreign = PettingZooWorld.of_constructor(
+            name, make, copies, seed=seed, options=given, episodes=episodes, on_made=made, on_fault=fault
         )
         return with_history(foreign, history)
     scenario = _scenario(name.removeprefix(REAL_MPE2), given)
@@ -96,7 +126,9 @@ def make_world(
     return with_history(world, history)
 
 
-def world_spec(name: str, options: Mapping[str, Any] | None = None, **more_options: Any) -> AgentsSpec:
+def world_spec(
+    name: str | Callable[..., Any], options: Mapping[str, Any] | None = None, **more_options: Any
+) -> AgentsSpec:
     """Returns the spec of a world's agents, by making one copy; options and errors are those of `make_world`."""
     world = make_world(name, copies=1, seed=0, options={**(options or {}), **more_options})
     try:
@@ -106,8 +138,8 @@ def world_spec(name: str, options: Mapping[str, Any] | None = None, **more_optio
 
 
 def world_spaces(world: World) -> tuple[AgentSpaces, ...]:
-    """Returns the spaces of a `pettingzoo:` world's agents; empty for a built-in world, whose spaces are flat."""
-    if not world.name.startswith(FOREIGN):
+    """Returns the spaces of the agents of a family's world; empty for a particle world, whose spaces are flat."""
+    if not is_foreign(world.name):
         return ()
     from common.worlds.adapters.pettingzoo import PettingZooWorld  # noqa: PLC0415  (actors do not need it installed)
 
@@ -120,26 +152,25 @@ def world_spaces(world: World) -> tuple[AgentSpaces, ...]:
 
 
 def changed_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the options that differ from their defaults; for a `pettingzoo:` world, without known defaults, all.
+    """Returns the options that differ from their defaults; for a family's world, without known defaults, all.
 
     Raises ConfigError for an unknown option and for a value that is not allowed.
     """
-    scenario = SCENARIOS.get(name.removeprefix(REAL_MPE2))
-    if scenario is None:
-        return dict(options)
     history, own = take_history(name, options)
-    defaults = structs.asdict(scenario.options_type())
-    given = structs.asdict(parse_options(name, scenario.options_type, own))
-    changed = {option: value for option, value in given.items() if value != defaults[option]}
-    return {**changed, HISTORY: history} if history else changed
+    scenario = SCENARIOS.get(name.removeprefix(REAL_MPE2))
+    if scenario is not None:
+        defaults = structs.asdict(scenario.options_type())
+        given = structs.asdict(parse_options(name, scenario.options_type, own))
+        own = {option: value for option, value in given.items() if value != defaults[option]}
+    return {**own, HISTORY: history} if history else own
 
 
 def messages(name: str, options: Mapping[str, Any] | None = None) -> dict[str, slice]:
     """Returns speaker -> slice of the joint action with its message, for messages that another agent observes.
 
-    Empty if no agent speaks, and for a `pettingzoo:` world, whose messages are unknown.
+    Empty if no agent speaks, and for a family's world, whose messages are unknown.
     """
-    if name.startswith(FOREIGN):
+    if is_foreign(name):
         return {}
     own = take_history(name, options or {})[1]
     return MpeWorld(name, _scenario(name.removeprefix(REAL_MPE2), own), 1, 0).messages()
@@ -160,9 +191,9 @@ def _scenario(name: str, options: Mapping[str, Any]) -> Scenario[Any]:
 
         close = get_close_matches(name, SCENARIOS, n=3)
         meant = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(sorted(SCENARIOS))}."
+        others = ", ".join(f"{family.prefix}:NAME" for family in FAMILIES)
         raise ConfigError(
-            f"there is no scenario {name!r}; {meant} Other environments are named {FOREIGN}package.module, a module "
-            "whose parallel_env() makes a PettingZoo ParallelEnv."
+            f"there is no scenario {name!r}; {meant} Other environments are named {others}: `shoal scenarios` explains."
         )
     scenario = SCENARIOS[name]
     return scenario(parse_options(name, scenario.options_type, options))

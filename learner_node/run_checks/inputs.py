@@ -23,7 +23,7 @@ from common.policy.heads import Floats
 from common.run.run import Run, RunSpec
 from common.spec import AgentsSpec
 from common.transitions import field_columns, transition_dtype
-from common.worlds import FOREIGN
+from common.worlds import is_foreign
 
 MAX_RMS, MIN_RMS = 100.0, 0.01
 """Bounds of sizes without a remark: a hundred times above and below the size that networks are initialised for."""
@@ -117,7 +117,7 @@ def clipping_remarks(clipped: float | None, norm: float | None, spec: RunSpec) -
     clipped: fraction of clipped updates. norm: median norm of the critics' gradients before clipping. None = unknown.
     """
     clip = spec.algorithm.gradient_clip
-    largest = MAX_CLIP_RATIO if spec.scenario.startswith(FOREIGN) else MAX_CLIP_RATIO_BUILT_IN
+    largest = MAX_CLIP_RATIO if is_foreign(spec.scenario) else MAX_CLIP_RATIO_BUILT_IN
     if clipped is None or norm is None or not clip or clipped < MAX_CLIPPED_FRACTION or norm < largest * clip:
         return []
     if not math.isfinite(norm):

@@ -10,11 +10,11 @@ import msgspec
 
 from common.errors import ConfigError
 from common.process import command
-from common.spec import Box, Part
+from common.spec import AgentsSpec, Box, Part
 from common.worlds import ScenarioRow, world_spec
 from common.worlds import scenarios as scenario_rows
-
-_FOREIGN_WORLDS = "Any PettingZoo ParallelEnv: pettingzoo:package.module, as in pettingzoo:mpe2.simple_spread_v3"
+from common.worlds.adapters.first_copy import FirstCopy, Found, Watch
+from common.worlds.families import FAMILIES, Family, family_of
 
 
 @click.command()
@@ -23,11 +23,25 @@ _FOREIGN_WORLDS = "Any PettingZoo ParallelEnv: pettingzoo:package.module, as in 
 def scenarios(name: str, as_json: bool) -> None:
     """List the scenarios, or show one: agents, observation and action sizes, sides, reward, options.
 
+    NAME may be a scenario, a family (`pettingzoo`) or a world of a family, of which one copy is made.
+
     \b
     Examples:
       shoal scenarios
       shoal scenarios simple_tag
+      shoal scenarios mamujoco
+      shoal scenarios gymnasium:Pendulum-v1
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
+    family = next((one for one in FAMILIES if name.removesuffix(":") == one.prefix), None)
+    if family is not None:
+        _print_family(family, as_json=as_json)
+    elif family_of(name) is not None:
+        _print_foreign(name, as_json=as_json)
+    else:
+        _print_scenarios(name, as_json=as_json)
+
+
+def _print_scenarios(name: str, *, as_json: bool) -> None:
     table = [_row(name)] if name else list(scenario_rows())
     if as_json:
         command.result(msgspec.json.encode([_as_json(row) for row in table]))
@@ -41,8 +55,10 @@ def _row(name: str) -> ScenarioRow:
     table = {row.name: row for row in scenario_rows()}
     if name not in table:
         close = get_close_matches(name, table, n=3)
-        hint = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(table)}."
-        raise ConfigError(f"there is no scenario {name!r}; {hint}")
+        meant = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(table)}."
+        raise ConfigError(
+            f"there is no scenario {name!r}; {meant} `shoal scenarios` lists the families of other worlds."
+        )
     return table[name]
 
 
@@ -51,16 +67,56 @@ def _print_list(table: list[ScenarioRow]) -> None:
     command.result(f"{'scenario':<{width}}  agents  sides  what it is")
     for row in table:
         command.result(f"{row.name:<{width}}  {len(row.agents):>6}  {len(row.teams):>5}  {row.doc}")
-    command.result(f"\n{_FOREIGN_WORLDS}\nDetails of one: shoal scenarios NAME")
+    command.result("\nother worlds, as FAMILY:NAME")
+    width = max(len(family.example) for family in FAMILIES)
+    for family in FAMILIES:
+        command.result(f"{family.example:<{width}}  {family.meaning}")
+        if state := _installed(family):
+            command.result(f"{'':<{width}}  {state}")
+    command.result("\nDetails of one: shoal scenarios NAME")
+
+
+def _installed(family: Family) -> str:
+    if not family.package:
+        return ""
+    version = family.installed_version()
+    return f"{family.package} {version}" if version else f"{family.package} is not installed: {family.install}"
+
+
+def _print_family(family: Family, *, as_json: bool) -> None:
+    names = family.names() if family.installed_version() or not family.package else []
+    if as_json:
+        command.result(msgspec.json.encode([{"name": name} for name in names]))
+        return
+    command.result(f"{family.prefix}: {family.meaning}")
+    if state := _installed(family):
+        command.result(f"    {state}")
+    command.result(f"    for example: shoal train {family.example}")
+    for name in names:
+        command.result(f"    {name}")
+
+
+def _print_foreign(name: str, *, as_json: bool) -> None:
+    found = FirstCopy(name, {}, Watch(notify=lambda text: click.echo(text, err=True))).read()
+    if as_json:
+        command.result(msgspec.json.encode([_foreign_as_json(name, found)]))
+        return
+    command.result(name)
+    _print_agents(found.agents)
+    command.result(f"    options: {', '.join(found.options) or 'none'}")
 
 
 def _print_details(row: ScenarioRow) -> None:
     command.result(f"{row.name}: {row.doc}")
-    for agent in world_spec(row.name).agents:
-        parts = ", ".join(_part_text(part) for part in agent.parts)
-        command.result(f"    {agent.name:<18} side {agent.team:<10} observes {agent.obs_dim:>3}, acts {parts}")
+    _print_agents(world_spec(row.name))
     command.result(f"    reward: {row.reward}")
     command.result(f"    options: {', '.join(f'{option.name}={option.default}' for option in row.options)}")
+
+
+def _print_agents(agents: AgentsSpec) -> None:
+    for agent in agents.agents:
+        parts = ", ".join(_part_text(part) for part in agent.parts)
+        command.result(f"    {agent.name:<18} side {agent.team:<10} observes {agent.obs_dim:>3}, acts {parts}")
 
 
 def _part_text(part: Part) -> str:
@@ -69,3 +125,13 @@ def _part_text(part: Part) -> str:
 
 def _as_json(row: ScenarioRow) -> dict[str, Any]:
     return {**msgspec.to_builtins(row), "agents": msgspec.to_builtins(world_spec(row.name).agents)}
+
+
+def _foreign_as_json(name: str, found: Found) -> dict[str, Any]:
+    agents = found.agents
+    return {
+        "name": name,
+        "agents": msgspec.to_builtins(agents.agents),
+        "teams": list(agents.sides),
+        "options": list(found.options),
+    }

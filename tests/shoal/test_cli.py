@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from common.process import command
 from common.worlds import scenarios
+from common.worlds.families import FAMILIES
 from shoal.cli import SECTIONS, shoal
 from shoal.commands.train.cli import OPTION_GROUPS, train
 from tests.shoal.test_import import ROOT
@@ -68,6 +69,37 @@ def test_options_of_train_stand_in_groups_each_once() -> None:
     lines = text.partition("Usual options:\n")[2].splitlines()
     assert lines[0].startswith("  --time ")
     assert any(line.startswith("  --run ") for line in lines[:4])
+
+
+def test_scenarios_shows_families_and_their_worlds(capsys: pytest.CaptureFixture[str]) -> None:
+    def printed(*line: str) -> tuple[int, str, str]:
+        code = command.run(shoal, "shoal", ["scenarios", *line])
+        return code, *capsys.readouterr()
+
+    overview = printed()[1]
+    for family in FAMILIES:
+        assert f"\n{family.example} " in overview
+        assert not family.package or family.installed_version() or family.install in overview
+    code, out, _ = printed("pettingzoo")
+    assert (code, out.splitlines()[0]) == (0, f"pettingzoo: {FAMILIES[0].meaning}")
+    assert "\n    pettingzoo:sisl/pursuit-v5\n" in out
+    assert {"name": "gymnasium:Pendulum-v1"} in json.loads(printed("gymnasium:", "--json")[1])
+    code, out, _ = printed("gymnasium:Pendulum-v1")
+    assert (code, out.splitlines()[0]) == (0, "gymnasium:Pendulum-v1")
+    assert "agent_0            side agent      observes   3, acts Box(1)" in out
+    assert "options: render_mode=None, g=10.0, max_episode_steps=200" in out
+    (shown,) = json.loads(printed("gymnasium:Pendulum-v1", "--json")[1])
+    assert (shown["name"], shown["teams"], shown["options"][-1]) == (
+        "gymnasium:Pendulum-v1",
+        ["agent"],
+        "max_episode_steps=200",
+    )
+    code, _, err = printed("gymnasium:Pendulum-v0")
+    assert code == 2
+    assert "did you mean Pendulum-v1" in err
+    code, _, err = printed("pendulum:x")
+    assert code == 2
+    assert "`shoal scenarios` lists the families" in err
 
 
 def test_scenarios_are_one_line_each_or_one_of_them_in_full(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Makes environments from a `pettingzoo:` name: finds the constructor, checks its options, reads the agents' spaces."""
+"""Makes the copies of an environment: checks the options of its constructor, and reads the agents' spaces."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from importlib import import_module
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from gymnasium.spaces import Space
@@ -15,6 +13,7 @@ from gymnasium.spaces import Space
 from common.errors import ConfigError, ShoalError, WorldError
 from common.run.validation_errors import suggest
 from common.spec import AgentsSpec, joint_spec
+from common.worlds.adapters.conversion import as_parallel_env
 from common.worlds.adapters.faults import (
     MAX_NAME_CHARACTERS,
     agent_text,
@@ -26,7 +25,8 @@ from common.worlds.adapters.faults import (
 from common.worlds.adapters.spaces import Decode, Encode, action_codec, observation_codec
 
 ParallelEnv = Any  # PettingZoo's own class has three type parameters and adds no information
-_AEC = "an AEC environment: return pettingzoo.utils.aec_to_parallel(...) from parallel_env() in a module of your own"
+
+_MAX_DEFAULT_CHARACTERS = 60
 
 
 class Codec(NamedTuple):
@@ -43,30 +43,6 @@ class Layout(NamedTuple):
 
     spec: AgentsSpec
     codecs: list[Codec]
-
-
-def find_constructor(name: str, path: str) -> Callable[..., ParallelEnv]:
-    """Returns a module's `parallel_env`, or the class or function that `path` names in a module.
-
-    Raises ConfigError if there is none, and WorldError for an exception that the module raises.
-    """
-    _check_spelling(name, path)
-    found = _find(name, path)
-    if not isinstance(found, ModuleType):
-        if not callable(found):
-            raise ConfigError(
-                f"{name}: {path} is {type(found).__name__}. Name a module with parallel_env(), or a class."
-            )
-        return found  # type: ignore[no-any-return]
-    make: Callable[..., ParallelEnv] | None = getattr(found, "parallel_env", None)
-    if callable(make):
-        return make
-    if callable(getattr(found, "env", None)) or callable(getattr(found, "raw_env", None)):
-        raise ConfigError(f"{name}: {path} has no parallel_env(). It makes {_AEC}.")
-    classes = [c for c in vars(found).values() if _is_env_class(c) and c.__module__ == found.__name__]
-    if classes:
-        raise ConfigError(f"{name}: {path} has no parallel_env(). Write pettingzoo:{path}.{classes[0].__name__}.")
-    raise ConfigError(f"{name}: {path} has no parallel_env(). Name a module that makes a PettingZoo ParallelEnv.")
 
 
 def make_copies(
@@ -88,13 +64,26 @@ def make_copies(
     with close_on_fault(name, envs, on_fault):
         for copy in range(copies):
             try:
-                envs.append(make(**options))
+                envs.append(as_parallel_env(name, make(**options)))
             except BaseException as e:
                 _refuse_unknown_option(name, e, options)
                 raise environment_error(f"{name}: making {copy_text(copy, copies)}", e, copy) from e
             _check_env(f"{name}: {copy_text(copy, copies)}", envs[-1], copy)
             on_made(copy)
     return envs
+
+
+def describe_options(make: Callable[..., ParallelEnv]) -> tuple[str, ...]:
+    """Returns the options of a constructor with their defaults, as in `max_cycles=500`; `...` for undeclared ones."""
+    try:
+        parameters = inspect.signature(make).parameters.values()
+    except (TypeError, ValueError):
+        return ("...",)
+    named = [p for p in parameters if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}]
+    more = ["..."] if any(p.kind is p.VAR_KEYWORD for p in parameters) else []
+    defaults = [shorten(repr(p.default), _MAX_DEFAULT_CHARACTERS) for p in named]
+    texts = [p.name if p.default is p.empty else f"{p.name}={text}" for p, text in zip(named, defaults, strict=True)]
+    return tuple(printable(text) for text in [*texts, *more])
 
 
 @contextmanager
@@ -157,52 +146,6 @@ def team_of(agent: str) -> str:
     return re.sub(r"_\d+$", "", agent)
 
 
-def _check_spelling(name: str, path: str) -> None:
-    dotted = path.removesuffix(".py").replace(":", ".").replace("/", ".").strip(".")
-    if ":" in path or path.endswith(".py"):
-        raise ConfigError(f"{name}: write pettingzoo:{dotted}")
-    if re.fullmatch(r"(sisl|butterfly|classic|atari|mpe)/\w+", path):
-        raise ConfigError(f"{name}: {path} is an id of a registry; write pettingzoo:pettingzoo.{dotted}")
-    if re.search(r"[^\w.]", path) or not path:
-        raise ConfigError(
-            f"{name}: {path!r} is not the name of a module; write pettingzoo:package.module, whose parallel_env() "
-            "makes a PettingZoo ParallelEnv (an id of a registry, as for gymnasium.make, is not a module)"
-        )
-
-
-def _find(name: str, path: str) -> Any:
-    """Imports a module, or an attribute of a module by the last name of the path."""
-    try:
-        return import_module(path)
-    except ImportError as e:
-        error = e
-    except BaseException as e:
-        raise environment_error(f"{name}: importing {path}", e) from e
-    parent, _, last = path.rpartition(".")
-    if parent and error.name in {path, parent}:
-        try:
-            return getattr(import_module(parent), last)
-        except AttributeError:
-            if not hasattr(import_module(parent), "__path__"):
-                raise ConfigError(f"{name}: {parent} has no {last}") from None
-        except ImportError:
-            pass
-        except BaseException as e:
-            raise environment_error(f"{name}: importing {parent}", e) from e
-    raise ConfigError(f"{name}: cannot import {path}: {error}; {_way_out(path, error)}") from error
-
-
-def _way_out(module: str, error: ImportError) -> str:
-    """Returns what to do if a module, or a module that it imports, is not found."""
-    if error.name and f"{module}.".startswith(f"{error.name}."):
-        return "install it, or, in the directory of its file: export PYTHONPATH=$PWD"
-    return f"install what {module} needs"
-
-
-def _is_env_class(found: Any) -> bool:
-    return inspect.isclass(found) and all(callable(getattr(found, method, None)) for method in ("reset", "step"))
-
-
 def _check_options(name: str, make: Callable[..., Any], options: Mapping[str, Any]) -> None:
     """Raises ConfigError for options that do not match the signature, if Python can read it."""
     try:
@@ -258,13 +201,6 @@ def _check_env(where: str, env: ParallelEnv, copy: int) -> None:
     """Raises ConfigError for another kind of environment, WorldError for one without the methods or agents it needs."""
     if env is None:
         raise WorldError(f"{where}: the constructor returned None; return the environment", copy)
-    if hasattr(env, "agent_iter"):
-        raise ConfigError(f"{where}: {type(env).__name__} is {_AEC}")
-    if isinstance(getattr(env, "observation_space", None), Space):
-        raise ConfigError(
-            f"{where}: {type(env).__name__} is an environment of one agent (Gymnasium). Wrap it in a ParallelEnv whose "
-            "possible_agents names that agent."
-        )
     for method in ("reset", "step", "observation_space", "action_space"):
         found = getattr(env, method, None)
         if not callable(found):

@@ -55,6 +55,10 @@ class Found(msgspec.Struct, frozen=True, tag="found"):
 
     agents: AgentsSpec
     spaces: tuple[AgentSpaces, ...]
+    options: tuple[str, ...] = ()
+    """The options of the constructor, as in `max_cycles=500`."""
+    reports: tuple[str, ...] = ()
+    """Lines for the user, for example that the environment was converted."""
 
 
 class Fault(msgspec.Struct, frozen=True, tag="fault"):
@@ -140,6 +144,8 @@ class FirstCopy:
             self._call, self._call_began_at = message.call, time.monotonic()
         elif isinstance(message, Found):
             self._found = message
+            for line in message.reports:
+                self._watch.notify(line)
         else:
             # A later fault comes from closing after the first fault.
             self._fault = self._fault or message

@@ -16,9 +16,11 @@ import msgspec
 
 from common.process.child_process import kill_session_with_parent, make_pipe_private
 from common.process.exit import DONE, FAILED
-from common.worlds import FOREIGN, make_world, world_spaces
-from common.worlds.adapters.construction import find_constructor
+from common.worlds import make_world, world_spaces
+from common.worlds.adapters.construction import describe_options
+from common.worlds.adapters.conversion import reports
 from common.worlds.adapters.first_copy import Began, Fault, Found, Task, fault_of
+from common.worlds.families import family_of
 
 
 def main() -> None:
@@ -44,7 +46,8 @@ def main() -> None:
     try:
         task = msgspec.msgpack.decode(pipe.recv_bytes(), type=Task)
         report(Began("the import of its module"))
-        find_constructor(task.name, task.name.removeprefix(FOREIGN))
+        family = family_of(task.name)
+        options = () if family is None else describe_options(family.find_constructor(task.name))
         report(Began("its constructor"))
         world = make_world(
             task.name,
@@ -54,7 +57,7 @@ def main() -> None:
             on_fault=failed,
         )
         try:
-            report(Found(world.spec, world_spaces(world)))
+            report(Found(world.spec, world_spaces(world), options, reports()))
         finally:
             report(Began("close()"))
             world.close()

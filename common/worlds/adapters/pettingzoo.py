@@ -22,7 +22,6 @@ from common.worlds.adapters.construction import (
     ParallelEnv,
     close_all,
     close_on_fault,
-    find_constructor,
     make_copies,
     make_layout,
 )
@@ -74,7 +73,7 @@ class _Copy:
 class PettingZooWorld:
     """Copies of a ParallelEnv, each stepped by itself.
 
-    Example: make_world("pettingzoo:pettingzoo.sisl.pursuit_v5", copies=4, seed=0)
+    Example: make_world("pettingzoo:sisl/pursuit-v5", copies=4, seed=0)
     """
 
     def __init__(
@@ -105,10 +104,10 @@ class PettingZooWorld:
         self._discount = np.ones((self.copies, len(agents)), np.float32)
 
     @classmethod
-    def of_module(
+    def of_constructor(
         cls,
         name: str,
-        module: str,
+        make: Callable[..., ParallelEnv],
         copies: int,
         *,
         seed: int | None,
@@ -117,8 +116,8 @@ class PettingZooWorld:
         on_made: Callable[[int], object],
         on_fault: Callable[[BaseException], object],
     ) -> PettingZooWorld:
-        """Makes copies of `module.parallel_env(**options)`."""
-        envs = make_copies(name, find_constructor(name, module), copies, options, on_made, on_fault=on_fault)
+        """Makes copies of what `make(**options)` returns."""
+        envs = make_copies(name, make, copies, options, on_made, on_fault=on_fault)
         with close_on_fault(name, envs, on_fault):
             return cls(name, envs, seed, make_layout(name, envs), episodes)
 
@@ -192,6 +191,8 @@ class PettingZooWorld:
         try:
             result = copy.env.reset(seed=int(self._rng.integers(2**31)) if seed is None else seed)
             copy.acting = list(copy.env.agents)
+        except ContractError as e:
+            raise self._copy_error(c, e) from None
         except BaseException as e:
             raise environment_error(self._where(c), e, c) from e
         copy.episodes += 1
@@ -249,6 +250,8 @@ class PettingZooWorld:
         actions = {agent: slots[agent].codec.decode(action[slots[agent].action]) for agent in copy.acting}
         try:
             result = copy.env.step(actions)
+        except ContractError as e:
+            raise self._copy_error(c, e) from None
         except BaseException as e:
             raise self._exception(c, e) from e
         try:

@@ -78,7 +78,7 @@ class CheckWatcher:
     def stage(self, name: str, seconds: float) -> None:
         """Receives the current stage and its running time [s], at its start and every 10 s."""
 
-    def tick(self) -> None:
+    def poll(self) -> None:
         """Is called ten times a second."""
 
 
@@ -159,7 +159,7 @@ def _measure(task: CheckTask, collected: _Collected, watch: CheckWatcher) -> Non
         stage_at = named_at = time.monotonic()
         watch.stage(collected.stage, 0.0)
         while True:
-            watch.tick()
+            watch.poll()
             stage = collected.stage
             if not _receive(child, collected.add):
                 break

@@ -22,6 +22,7 @@ from common.process.child_process import kill_session_with_parent, make_pipe_pri
 from common.process.exit import DONE
 from common.run.players import with_sides
 from common.worlds import World, make_world, world_spaces
+from common.worlds.adapters.conversion import reports
 from common.worlds.adapters.first_copy import fault_of
 from common.worlds.history import without_history
 from shoal.commands.check.figures import AdapterWarning, AgentsFound, CheckTask, ContractTest, Message, StageStarted
@@ -60,6 +61,8 @@ class _Check:
         world = self._make()
         try:
             made_s = time.monotonic() - started_at
+            for line in reports():
+                self.send(AdapterWarning(line))
             agents = with_sides(world.spec, task.sides)
             self.send(AgentsFound(agents, world_spaces(world), made_s))
             self.send(StageStarted("random actions"))

@@ -28,7 +28,7 @@ from common.run.directory import RunDirectory
 from common.run.players import members_of, with_sides
 from common.run.run import Run
 from common.spec import difference
-from common.worlds import FOREIGN, World, make_world
+from common.worlds import World, is_foreign, make_world
 from learner_node.inspection.network_stats import NetworkStats, ValueStats, policy_stats
 from learner_node.run_checks.inputs import InputStats, input_remarks, measure_inputs, reward_change_remarks
 from shoal.commands.diagnose.log_figures import MIN_LINES, LogFigures, log_figures
@@ -116,8 +116,8 @@ def diagnose(
         flat, updates = stored.flat, stored.updates
     else:
         flat, updates = loaded.policies, loaded.counters.updates
-    if run.spec.scenario.startswith(FOREIGN):
-        skipped["communication"] = "a PettingZoo environment does not mark messages in its actions"
+    if is_foreign(run.spec.scenario):
+        skipped["communication"] = "an environment of this family does not mark messages in its actions"
     ablations = ablate(run, flat, episodes, seed)
     training_copies = read_machine(directory).get("launch", {}).get("copies") or _DEFAULT_FOREIGN_COPIES
     limits = _Limits(copies or min(int(training_copies), _DEFAULT_FOREIGN_COPIES), max_steps)
@@ -178,7 +178,7 @@ def _measure_networks(
                 f" {difference(run.joint, world.spec)}. Install the version it was trained with."
             )
         policy = Policy(run.players, run.spec.network, team.flat)
-        patience_s = MAX_EXTRA_S if run.spec.scenario.startswith(FOREIGN) else math.inf
+        patience_s = MAX_EXTRA_S if is_foreign(run.spec.scenario) else math.inf
         recorder = TrajectoryRecorder(measured, patience_s)
         play_batch(world, policy, range(seed, seed + world.copies), max_steps=steps, recorder=recorder)
         played = recorder.trajectories()
@@ -191,7 +191,7 @@ def _measure_networks(
         skipped["values"] = "there is no checkpoint with critics"
         return [], networks, inputs
     networks += loaded.critic_activity(played.obs, played.action, played.present)
-    if run.spec.scenario.startswith(FOREIGN) and "values" not in skipped:
+    if is_foreign(run.spec.scenario) and "values" not in skipped:
         played = with_complete_returns(played, steps - measured)
         if (count := int((played.present[: len(played.obs)] > 0).sum(axis=(0, 1)).min())) < MIN_COMPARED_STATES:
             skipped["values"] = (
@@ -237,7 +237,7 @@ def _note_failures(world: CopySet, skipped: dict[str, str]) -> None:
 
 def _long_world(run: Run, episodes: int, seed: int, limits: _Limits, skipped: dict[str, str]) -> tuple[World, int, int]:
     """Returns the world, the number of measured steps, and the number of steps to play."""
-    if run.spec.scenario.startswith(FOREIGN):
+    if is_foreign(run.spec.scenario):
         steps = horizon(MAX_MEASURED_STEPS, run.spec.algorithm.discount)
         if steps is None:
             skipped["values"] = _horizon_too_long(run)

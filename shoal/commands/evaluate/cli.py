@@ -22,7 +22,7 @@ from common.process import command
 from common.process.durations import Seconds
 from common.run.directory import RunDirectory
 from common.run.run import Run, RunSpec
-from common.worlds import FOREIGN, REAL_MPE2
+from common.worlds import REAL_MPE2, is_foreign
 from shoal.commands.evaluate import csv_latex
 from shoal.commands.evaluate import text as evaluation_text
 from shoal.commands.evaluate.episode_options import EpisodeOptions, play_options
@@ -150,7 +150,7 @@ def eval_task(spec: RunSpec, config: EvaluateConfig) -> EvalTask:
     """Returns the world to play in: batched and checked for Shoal's scenarios by default, else the named world."""
     if config.dynamics == "legacy" or config.fast:
         return EvalTask(config.dynamics, config.fast)
-    is_batched = not config.real and not spec.scenario.startswith((FOREIGN, REAL_MPE2))
+    is_batched = not config.real and not (is_foreign(spec.scenario) or spec.scenario.startswith(REAL_MPE2))
     return EvalTask(fast=is_batched, check=CHECKED if is_batched else 0)
 
 

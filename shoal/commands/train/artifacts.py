@@ -12,7 +12,7 @@ from rich.console import Console
 
 from common.errors import ShoalError
 from common.run.directory import RunDirectory
-from common.worlds import FOREIGN
+from common.worlds import is_foreign
 from deploy.local.config import TrainConfig
 from deploy.local.live_display import Display
 from shoal.commands.diagnose.cli import print_warnings_after_training
@@ -72,8 +72,7 @@ class Artifacts:
             self._dashboard.stop_serving()
 
     def _run(self, task: FinalTask, stopped: Callable[[], bool]) -> FinalTaskResult:
-        is_foreign = self._directory.run.spec.scenario.startswith(FOREIGN)
-        return run_in_child(task, stopped) if is_foreign else run_task(task)
+        return run_in_child(task, stopped) if is_foreign(self._directory.run.spec.scenario) else run_task(task)
 
     def _film(self, directory: RunDirectory, episodes: int, stopped: Callable[[], bool]) -> None:
         output = str(directory.path / FILM_FILE)

@@ -115,11 +115,7 @@ class HistoryStack:
         own = [_columns(agent, history) for agent in spec.agents]
         starts = [agent.obs_start for agent in self.spec.agents]
         self._now = np.concatenate([start + each.obs[0] for start, each in zip(starts, own, strict=True)])
-        past = np.ones(self.spec.obs_dim, np.bool_)
-        past[self._now] = False
-        self._past = np.flatnonzero(past)
-        owner = np.repeat(np.arange(len(own)), [agent.obs_dim for agent in self.spec.agents])
-        self._past_agent = owner[self._past]
+        self._owner = np.repeat(np.arange(len(own)), [agent.obs_dim for agent in self.spec.agents])
         # The column of [obs, actions, old stacked obs] from which each number of the new stacked observations comes.
         self._source = np.empty(self.spec.obs_dim, np.intp)
         old = spec.obs_dim + spec.action_dim
@@ -158,8 +154,9 @@ class HistoryStack:
         return self._without_past(forget)
 
     def _without_past(self, forget: Bools) -> Floats:
-        copies, columns = np.nonzero(forget[:, self._past_agent])
-        self.rows[copies, self._past[columns]] = 0.0
+        cleared = forget[:, self._owner]
+        cleared[:, self._now] = False
+        np.copyto(self.rows, np.float32(0.0), where=cleared)
         return self.rows
 
 

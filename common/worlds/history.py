@@ -37,6 +37,7 @@ class HistoryWorld:
         self.history = history
         """Number of steps that an agent remembers."""
         self.name, self.copies = inner.name, inner.copies
+        self._departing = inner if isinstance(inner, Departing) else None
         self._stack = HistoryStack(inner.spec, history, inner.copies)
         self.spec = self._stack.spec
 
@@ -59,7 +60,7 @@ class HistoryWorld:
     def _find_ended(self, step: Step) -> BoolArray:
         """Returns whose episode ended with this step or earlier, [copies, agents]."""
         ended = np.repeat(step.episode_over[:, None], len(self.spec.agents), axis=1)
-        return ended | self.inner.departed if isinstance(self.inner, Departing) else ended
+        return ended if self._departing is None else ended | self._departing.departed
 
 
 class RestorableHistoryWorld(HistoryWorld):

@@ -39,6 +39,8 @@ DRAWING = ("collect_treasure", {})
 """Its worlds draw in the middle of episodes."""
 PRIORITISED = ("simple_adversary", {"replay": {**SMALL["replay"], "priority_exponent": 0.6, "n_step": 3}})
 
+REMEMBERING = ("simple_reference", {"world": {"history": 2, "max_cycles": 7}})
+
 
 class StopAfter(Stop):
     """Asks for a stop at its n-th look: at the same point of a run every time. `meanwhile` is told each look."""
@@ -92,7 +94,7 @@ class Training:
         return found
 
 
-@pytest.mark.parametrize(("scenario", "settings"), [COOPERATIVE, MIXED, DISCRETE, DRAWING, PRIORITISED])
+@pytest.mark.parametrize(("scenario", "settings"), [COOPERATIVE, MIXED, DISCRETE, DRAWING, PRIORITISED, REMEMBERING])
 def test_interrupted_anywhere_it_gives_the_bits_of_the_whole_run(
     tmp_path: Path, scenario: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ NAVIGATION = {
         "docs/own-algorithm",
         "docs/laptop-to-cluster",
         "docs/algorithms",
+        "docs/presets",
         "docs/worlds",
         "docs/evaluation",
         "docs/diagnostics",

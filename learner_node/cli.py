@@ -20,8 +20,10 @@ from common.process.resources import allow_many_connections, memory_limit_bytes
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
 from common.run.open_run import Check, RunOptions, open_run
+from common.run.preset_choice import PresetChoice
 from common.run.run import RunSpec
 from common.spec import AgentsSpec
+from common.transitions import transition_dtype
 from common.wire.keys import load_keys
 from common.wire.socket_file import SocketFile
 from common.wire.sockets import require_local
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from learner_node.reporting.metrics import Metrics
 
 STAY_PERIOD_S = 1.0
+MAX_REPLAY_BYTES = 2**30
+"""Largest replay that a preset chooses here: the memory of replay server and Redis is not known, and those of
+deploy/compose and deploy/kubernetes have room for it."""
 _log = logging.getLogger(__name__)
 
 
@@ -94,6 +99,8 @@ def learner(context: click.Context, /, **values: Any) -> int:
                 check=_refuse_what_does_not_fit(gpu=config.gpu),
                 notify=_log.warning,
                 poll=partial(_raise_if_requested, stop),
+                on_chosen=_log_choice,
+                max_capacity=_fits_replay_server,
             )
         except _Stopped:
             return stop.exit_code
@@ -112,6 +119,16 @@ def learner(context: click.Context, /, **values: Any) -> int:
         if config.stay:
             _stay(stop, health, metrics)
     return stop.exit_code
+
+
+def _log_choice(choice: PresetChoice, spec: RunSpec) -> None:
+    for line in choice.lines(spec):
+        _log.info("%s", line)
+
+
+def _fits_replay_server(_spec: RunSpec, agents: AgentsSpec) -> int:
+    """Returns how many transitions of a run fit into MAX_REPLAY_BYTES."""
+    return MAX_REPLAY_BYTES // transition_dtype(agents).itemsize
 
 
 class _Stopped(Exception):  # noqa: N818  (a request, not a mistake)

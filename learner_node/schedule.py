@@ -27,9 +27,15 @@ def team_spirit(algorithm: AlgorithmSpec, progress: float) -> float:
 
 
 def exploration_scale(exploration: ExplorationSpec, progress: float, env_steps: int) -> float:
-    """Returns the scale of exploration noise, which falls linearly over a part of the budget or by a factor a step."""
+    """Returns the scale of exploration noise.
+
+    It falls linearly over a part of the budget or over a number of environment steps, or by a factor each step.
+    """
     if exploration.decay == "exponential":
         return max(exploration.final_scale, exploration.scale * exploration.decay_rate**env_steps)
+    if exploration.decay_steps:
+        done = min(1.0, env_steps / exploration.decay_steps)
+        return exploration.scale + (exploration.final_scale - exploration.scale) * done
     done = min(1.0, progress / exploration.decay_share) if exploration.decay_share else 1.0
     return exploration.scale + (exploration.final_scale - exploration.scale) * done
 

@@ -32,7 +32,7 @@ def _upper_bound(table: Table) -> float:
 
 
 def _lower_bound(table: Table) -> float:
-    return -table.limiter.half_width if table.limiter.spec.limit == "strict" else -math.inf
+    return table.limiter.lowest_error if table.limiter.spec.limit == "strict" else -math.inf
 
 
 # name, help, kind, value
@@ -51,9 +51,9 @@ _TABLE_METRICS: tuple[tuple[str, str, type[Metric], Callable[[Table], float]], .
     ("samples_per_insert", "Samples per insert since min_size.", GaugeMetricFamily, lambda t: t.limiter.realised),
     (
         "target_samples_per_insert",
-        "Target of samples per insert.",
+        "Target of samples per insert; NaN for auto.",
         GaugeMetricFamily,
-        lambda table: table.limiter.spec.samples_per_insert,
+        lambda table: math.nan if table.limiter.spec.is_auto else table.limiter.spec.min_ratio,
     ),
     ("rate_limiter_error_samples", "Samples the learner is behind.", GaugeMetricFamily, lambda t: t.limiter.error),
     ("rate_limiter_upper_bound_samples", "Error at which actors wait.", GaugeMetricFamily, _upper_bound),

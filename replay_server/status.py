@@ -48,7 +48,7 @@ def make_status(
         capacity=table.ring.capacity if table else config.capacity,
         inserts=inserts,
         samples=samples,
-        target_samples_per_insert=limiter.spec.samples_per_insert if limiter else config.samples_per_insert,
+        target_samples_per_insert=limiter.spec.max_ratio if limiter else config.samples_per_insert,
         samples_per_insert=limiter.realised if limiter else 0.0,
         inserts_per_s=recent.inserts.per_second(inserts, now),
         samples_per_s=recent.samples.per_second(samples, now),

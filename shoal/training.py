@@ -172,7 +172,7 @@ def train(
     steps: int | None = None,
     seed: int | None = None,
     algorithm: str | None = None,
-    preset: Literal["fast", "paper", "seed"] | None = None,
+    preset: Literal["auto", "particle", "control", "fast", "paper", "seed"] | None = None,
     max_episode_steps: int | None = None,
     settings: Mapping[str, Any] | None = None,
     actors: int | None = None,
@@ -204,10 +204,12 @@ def train(
     resume: continue the run in that directory; with a scenario, also start the run if there is none.
     time: budget from the first transition, in seconds or as in "5m" (default: 5m without `steps`).
     steps: budget in environment steps over all copies.
+    preset: settings to start from; None or "auto" chooses by the world. With `resume`, None keeps the run's settings.
     max_episode_steps: number of steps after which an episode is truncated; 0: no limit.
     settings: any settings of the run, nested or with dots: {"replay.batch": 512, "world": {"N": 5}}. A parameter
     overrides the setting of the same meaning.
-    actors, copies: number of worker processes, and of world copies that each worker steps in one batch.
+    actors, copies: number of worker processes, and of world copies that each worker steps in one batch; copies 0:
+    chosen by the world.
     threads, gpu: number of the learner's CPU threads, and whether it trains on CUDA.
     lockstep: run everything in this process in a fixed order, so that the same seed gives the same bits.
     redis, redis_password_file, redis_ca_file, chunk_rows, audit, track, dashboard, dashboard_port: as the options.

@@ -7,7 +7,7 @@ Shapes: C copies, T steps of a chunk. A block is [T, C] records, flattened to T 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,8 +57,19 @@ class Collector:
         records, episodes = collector.collect(policy, weights.header, steps=8)      # 256 records
     """
 
-    def __init__(self, run: Run, world: World, rng: np.random.Generator, scale_factor: float = 1.0) -> None:
-        """Explores with `scale_factor` times the exploration scale that comes with the weights."""
+    def __init__(
+        self,
+        run: Run,
+        world: World,
+        rng: np.random.Generator,
+        scale_factor: float = 1.0,
+        first_episode_steps: Sequence[int] = (),
+    ) -> None:
+        """Explores with `scale_factor` times the exploration scale that comes with the weights.
+
+        first_episode_steps: length at which the world truncates the first episode of each copy [C], 0 for none. An
+        episode that was cut there does not count as finished, because its return is not that of a whole episode.
+        """
         self._world = world
         self._dtype = transition_dtype(run.joint)
         self._exploration = Exploration(run.joint, run.spec.exploration, world.copies, rng, run.spec.network.head)
@@ -66,6 +77,8 @@ class Collector:
         self._obs = world.reset()
         self._returns = np.zeros((world.copies, len(run.joint.agents)))
         self._shared_reward = True
+        self._cut_at = np.array(first_episode_steps, np.int64)
+        self._steps_done = 0
 
     def collect(
         self,
@@ -99,9 +112,11 @@ class Collector:
             self._obs = step.obs
             self._returns += step.reward
             over[:] = step.episode_over
+            self._steps_done += 1
             if over.any():
-                ended += int(over.sum())
-                return_sums += self._returns[over].sum(axis=0)
+                whole = over & ~self._is_cut(over) if len(self._cut_at) else over
+                ended += int(whole.sum())
+                return_sums += self._returns[whole].sum(axis=0)
                 self._returns[over] = 0.0
                 self._exploration.reset(over)
         records = block[:steps_done]
@@ -109,6 +124,12 @@ class Collector:
         self._shared_reward = self._shared_reward and _is_shared(records["reward"], records["present"] > 0)
         episodes = FinishedEpisodes(ended, return_sums, episode_over[:steps_done], self._shared_reward)
         return records.reshape(-1), episodes
+
+    def _is_cut(self, over: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Returns whether the episode of a copy was its first and was cut [C]; over: the copies whose episode ended."""
+        cut: npt.NDArray[np.bool_] = over & (self._cut_at == self._steps_done)
+        self._cut_at[over] = 0
+        return cut
 
     def state(self) -> State:
         """Returns the state of all episodes; without the state of a world that is not Restorable."""

@@ -71,6 +71,7 @@ class RolloutWorker:
         on_made: called with the index of each copy after the copy was made. on_fault: called with the exception of a
         constructor, before the copies made so far are closed. before_reset: called with the world once it is made.
         """
+        first_steps = first_episode_steps(run.spec.episode.stagger_steps, self._index, self._workers, self.copies)
         rng = np.random.default_rng([run.spec.seed, checksum(self.name.encode()), seed])
         self.world = make_world(
             run.spec.scenario,
@@ -78,12 +79,13 @@ class RolloutWorker:
             seed=int(rng.integers(2**32)),
             options=run.spec.world,
             max_episode_steps=run.spec.episode.max_steps,
+            first_episode_steps=first_steps,
             on_made=on_made,
             on_fault=on_fault,
         )
         before_reset(self.world)
         factor = ladder_factor(run.spec.exploration.ladder, self._index, self._workers)
-        self._collector = Collector(run, self.world, rng, factor)
+        self._collector = Collector(run, self.world, rng, factor, first_steps)
         self._return_sums = np.zeros(len(run.joint.agents))
 
     def collect(
@@ -147,6 +149,18 @@ class RolloutWorker:
             self.world.close()
 
 
+def first_episode_steps(length: int, worker: int, workers: int, copies: int) -> tuple[int, ...]:
+    """Returns where each copy's first episode is truncated, so that the episodes of all workers do not end together.
+
+    The ends are `length / (workers * copies)` steps apart. Episodes that start together also end together, and recent
+    transitions are then all of one phase. Isaac Gym's learners start episodes at random lengths for that reason (Rudin
+    et al. 2022). worker: number among the `workers` of a node. length 0 returns nothing; 0 truncates nowhere.
+    """
+    total = workers * copies
+    shares = [copy * workers + worker + 1 for copy in range(copies)]
+    return tuple(length * share // total if share < total else 0 for share in shares) if length else ()
+
+
 def check_chunk_size(run: Run, rows: int) -> None:
     """Raises ConfigError for chunks that no replay server accepts, or that never fit into the rate limiter's band."""
     chunk_bytes, max_bytes = rows * transition_dtype(run.joint).itemsize, MAX_PEER_FRAME_BYTES
@@ -159,6 +173,6 @@ def check_chunk_size(run: Run, rows: int) -> None:
     if rows > (largest := replay.max_chunk_rows(replay.batch)):
         raise ConfigError(
             f"chunks of {rows:,} transitions never fit into replay.error_buffer {replay.error_buffer:g}, which allows "
-            f"{largest:,} at {replay.samples_per_insert:g} samples per insert; lower --copies and --chunk-rows, or "
+            f"{largest:,} at {replay.min_ratio:g} samples per insert; lower --copies and --chunk-rows, or "
             "leave the buffer at 0 to have it chosen"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -12,30 +12,37 @@ from msgspec import Meta
 from common.errors import ConfigError, FinishedError
 from common.policy.heads import check_head
 from common.process.durations import Seconds
+from common.run import preset_choice
 from common.run.directory import RunDirectory, create, default_path, reopen
 from common.run.players import players, with_sides
+from common.run.preset_choice import AUTO, CONTROL, PARTICLE, PresetChoice, is_particle_world
 from common.run.presets import PRESETS
-from common.run.run import BudgetSpec, Run, RunSpec, make_run_spec, parse_assignments
+from common.run.run import UNLIMITED_ROWS, BudgetSpec, Run, RunSpec, make_run_spec, parse_assignments
 from common.run.spaces import AgentSpaces
 from common.run.validation_errors import shorten
+from common.run.world_facts import WorldFacts
 from common.spec import AgentsSpec
 
 Check = Callable[[RunSpec, AgentsSpec], None]
 """Raises ConfigError for settings, and the agents of their world, that cannot work."""
 DEFAULT_SECONDS = 300.0
 """Time of a run without --steps and --time [s]."""
+OnChosen = Callable[[PresetChoice, RunSpec], object]
+"""Receives the preset of a new run, and the settings of the run."""
+MaxCapacity = Callable[[RunSpec, AgentsSpec], int]
+"""Returns how many transitions of a run fit into memory."""
 
 
 class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Options that define a run. Later layers override earlier ones: preset, file sections, these options, --set."""
 
     preset: Annotated[
-        Literal["fast", "paper", "seed"],
+        Literal["auto", "particle", "control", "fast", "paper", "seed"],
         Meta(
-            description="Preset to start from: `fast` is the defaults, `paper` has openai/maddpg's values, `seed` those"
-            " of docs/seed.md."
+            description="Preset to start from: `auto` chooses by the world, `particle` (or `fast`) suits short episodes"
+            " of many agents, `control` long ones, `paper` has openai/maddpg's values, `seed` those of docs/seed.md."
         ),
-    ] = "fast"
+    ] = "auto"
     algorithm: Annotated[
         str,
         Meta(
@@ -89,6 +96,9 @@ def open_run(
     check: Check = lambda _spec, _joint: None,
     notify: Callable[[str], object] = lambda _text: None,
     poll: Callable[[], object] = lambda: None,
+    on_chosen: OnChosen = lambda _choice, _spec: None,
+    max_capacity: MaxCapacity = lambda _spec, _agents: UNLIMITED_ROWS,
+    reproducible: bool = False,
 ) -> tuple[RunDirectory, Run]:
     """Creates the directory of a new run, or opens the directory of the run to resume.
 
@@ -97,16 +107,26 @@ def open_run(
     there is no run yet, create it, so that a service can always be started with the same options. check: raises
     ConfigError for settings that cannot work, before anything is written. notify: called with progress texts while a
     copy of an environment is made. poll: called ten times a second meanwhile; an exception that it raises ends the
-    making.
+    making. on_chosen: called with the preset of a new run. max_capacity: bounds the replay of a preset that adapts to
+    the world. reproducible: whether the settings must not depend on this machine's speed and memory.
     Raises ConfigError for options that cannot be used, and FinishedError for a run that has used its budget.
     """
     if not resume or (scenario and path and not RunDirectory(Path(path)).run_file.exists()):
         if not scenario:
             raise ConfigError("No scenario is given. Pass one of `shoal scenarios`.")
-        spec = _new_spec(scenario, options, sections)
-        world = _inspect_world(spec, check, notify, poll)
-        directory, run = create(Path(path) if path else default_path(spec), spec, *world)
+        first_spec = _first_spec(scenario, options, sections)
+        world = _read_world(first_spec, notify, poll, measure=_depends_on_measurements(options.preset, first_spec))
+        facts = world.facts and (world.facts.on_any_machine if reproducible else world.facts)
+        preset = preset_choice.choose(
+            options.preset, first_spec.scenario, world.agents, facts, first_spec.episode.max_steps
+        )
+        capacity = UNLIMITED_ROWS if reproducible else max_capacity(first_spec, world.agents)
+        layer = preset_choice.layer(preset, world.agents, facts, capacity)
+        spec = _with_budget(make_run_spec({"scenario": scenario}, layer, sections, *_layers(options)))
+        agents = _check_world(world.agents, spec, check)
+        directory, run = create(Path(path) if path else default_path(spec), spec, agents, world.spaces)
         directory.lock(role)
+        on_chosen(preset, spec)
         return directory, run
     if not path:
         raise ConfigError("--resume needs the run's directory. Pass --run DIR.")
@@ -121,41 +141,63 @@ def open_run(
     spec = _changed_spec(stored, options, sections)
     if directory.finished_file.exists() and not _extends(spec.budget, stored.budget):
         raise FinishedError(f"--run {path} has used its budget. Pass a larger total with --time or --steps.")
-    run = reopen(directory.path, spec, *_inspect_world(spec, check, notify, poll))[1]
+    world = _read_world(spec, notify, poll)
+    run = reopen(directory.path, spec, _check_world(world.agents, spec, check), world.spaces)[1]
     directory.finished_file.unlink(missing_ok=True)
     return directory, run
 
 
-def _inspect_world(
-    spec: RunSpec, check: Check, notify: Callable[[str], object], poll: Callable[[], object]
-) -> tuple[AgentsSpec, tuple[AgentSpaces, ...]]:
-    """Returns the agents of the world, on the sides of network.sides, and the spaces of each agent.
+class _World(NamedTuple):
+    agents: AgentsSpec
+    spaces: tuple[AgentSpaces, ...]
+    facts: WorldFacts | None = None
 
-    Raises ConfigError if the world does not exist, does not fit the algorithm or the head, or fails `check`.
+
+def _read_world(
+    spec: RunSpec, notify: Callable[[str], object], poll: Callable[[], object], *, measure: bool = False
+) -> _World:
+    """Returns the agents of the world and the spaces of each agent; ConfigError if the world does not exist.
+
+    measure: whether an environment is stepped for a second, to return its facts.
     """
     from common.worlds import is_foreign, world_spec  # noqa: PLC0415  (many scenarios)
 
-    if is_foreign(spec.scenario):
-        from common.worlds.adapters.first_copy import FirstCopy, Watch  # noqa: PLC0415  (for these alone)
+    if not is_foreign(spec.scenario):
+        return _World(world_spec(spec.scenario, spec.world), ())
+    from common.worlds.adapters.first_copy import FirstCopy, Watch  # noqa: PLC0415  (for these alone)
 
-        found = FirstCopy(spec.scenario, spec.world, Watch(notify, poll)).read()
-        agents, spaces = found.agents, found.spaces
-    else:
-        agents, spaces = world_spec(spec.scenario, spec.world), ()
+    found = FirstCopy(spec.scenario, spec.world, Watch(notify, poll), measure=measure).read()
+    return _World(found.agents, found.spaces, found.facts)
+
+
+def _check_world(agents: AgentsSpec, spec: RunSpec, check: Check) -> AgentsSpec:
+    """Returns the agents of a world on the sides of network.sides.
+
+    Raises ConfigError if they do not fit the algorithm or the head, or fail `check`.
+    """
     agents = with_sides(agents, spec.network.sides)
     players(agents, spec.algorithm.name)
     check_head(agents, spec.network)
     check(spec, agents)
-    return agents, spaces
+    return agents
 
 
-def _new_spec(scenario: str, options: RunOptions, sections: Mapping[str, Any]) -> RunSpec:
-    return _with_budget(make_run_spec({"scenario": scenario}, PRESETS[options.preset], sections, *_layers(options)))
+def _first_spec(scenario: str, options: RunOptions, sections: Mapping[str, Any]) -> RunSpec:
+    """Returns the settings of a new run before its world is known: of the preset that its name suggests."""
+    suggested = PARTICLE if is_particle_world(scenario) else CONTROL
+    preset = PRESETS[suggested if options.preset == AUTO else options.preset]
+    return make_run_spec({"scenario": scenario}, preset, sections, *_layers(options))
+
+
+def _depends_on_measurements(preset: str, spec: RunSpec) -> bool:
+    return preset in (AUTO, PARTICLE, CONTROL) and not is_particle_world(spec.scenario)
 
 
 def _changed_spec(stored: RunSpec, options: RunOptions, sections: Mapping[str, Any]) -> RunSpec:
     """Returns the settings of a resumed run: the stored ones, overridden by those given now."""
-    preset = PRESETS[options.preset] if options.preset != RunOptions().preset else {}
+    preset = {} if options.preset == AUTO else PRESETS[options.preset]
+    if options.preset == CONTROL:
+        preset = preset_choice.without_adapted(preset)
     spec = make_run_spec(msgspec.to_builtins(stored), preset, sections, *_layers(options))
     return msgspec.structs.replace(spec, world=stored.world) if _is_same_world(spec, stored) else spec
 

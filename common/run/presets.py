@@ -90,5 +90,53 @@ _SEED: dict[str, Any] = {
     "budget": {"steps": 1_000 * _SEED_EPISODE, "milestone_steps": 1_000 * _SEED_EPISODE},
 }
 
-PRESETS: dict[str, dict[str, Any]] = {"fast": {}, "paper": _PAPER, "seed": _SEED}
-"""Differences from the defaults; `fast` is the defaults."""
+# Long episodes: TD3's discount, networks and constant rates (Fujimoto et al. 2018), the replay of a million of most
+# published MaMuJoCo results, 3-step returns, and as many updates as the learner can do. Nothing here depends on the
+# budget, so a run that is cut or extended learns as planned. Names say nothing about roles here, so agents share
+# nothing. common/run/preset_choice.py adapts what depends on the world. Values that equal the defaults are written out,
+# too, because the defaults may change.
+_CONTROL: dict[str, Any] = {
+    "network": {
+        "policy_hidden": (256, 256),
+        "critic_hidden": (256, 256),
+        "share_policies": False,
+        "share_critics": False,
+    },
+    "algorithm": {
+        "name": "matd3",
+        "discount": 0.99,
+        "target_rate": 0.005,
+        "policy_learning_rate": 1e-3,
+        "critic_learning_rate": 1e-3,
+        "final_learning_rate_share": 1.0,
+        # Off, as in TD3: Adam rescales its steps, and critics of long episodes have large gradients.
+        "gradient_clip": 0.0,
+        "action_regularisation": 0.0,
+        "teammates": "current",
+    },
+    "exploration": {
+        "kind": "gaussian",
+        "scale": 0.15,
+        "final_scale": 0.1,
+        "decay": "linear",
+        "decay_steps": 200_000,
+        "random_steps": 8_000,
+    },
+    "replay": {
+        "capacity": 1_000_000,
+        "batch": 256,
+        "samples_per_insert": "auto",
+        "min_size": 8_000,
+        "n_step": 3,
+        "priority_exponent": 0.0,
+    },
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "particle": {},
+    "control": _CONTROL,
+    "fast": {},
+    "paper": _PAPER,
+    "seed": _SEED,
+}
+"""Differences from the defaults; `particle` is the defaults, and `fast` is its older name."""

@@ -37,6 +37,12 @@ CountOrZero = Annotated[int, Meta(ge=0, le=_MAX_INT)]
 Hidden = Annotated[tuple[Annotated[int, Meta(ge=1, le=65_536)], ...], Meta(min_length=1, max_length=8)]
 UNLIMITED_ROWS = 2**62
 """A number of rows that no chunk reaches."""
+AUTO_UPDATES_PER_STEP = (0.1, 1.0)
+"""Bounds of `replay.samples_per_insert = auto` [updates per environment step], those of published continuous control:
+HARL's MATD3 and HATD3 (Zhong et al. 2024) do one update in ten steps, TD3 and SAC one a step (Fujimoto et al. 2018,
+Haarnoja et al. 2018). At 0.1 and a batch of 256 a transition is sampled 26 times on average before it is overwritten,
+so none is overwritten unseen. With fewer updates, actors on the learner's machine would take its processors for
+transitions that it hardly learns from."""
 SideName = Annotated[str, Meta(min_length=1, max_length=100)]
 AgentNames = Annotated[tuple[Annotated[str, Meta(max_length=1_000)], ...], Meta(min_length=1, max_length=10_000)]
 
@@ -63,7 +69,7 @@ class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Settings of the update. The defaults are the preset `fast`; docs/algorithms.md gives their reasons."""
+    """Settings of the update. The defaults are the preset `particle`; docs/algorithms.md gives their reasons."""
 
     name: Annotated[str, Meta(max_length=1_000)] = "matd3"
     """Algorithm of all agents: maddpg, matd3, iddpg or joint; or one a side, as in adversary=maddpg,agent=iddpg."""
@@ -143,6 +149,8 @@ class ExplorationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Fraction by which Ornstein-Uhlenbeck noise returns to zero each step (Lillicrap et al. 2016)."""
     random_steps: CountOrZero = 5_000
     """Length of the warm-up with uniformly random actions [environment steps]; 0 starts with the policies."""
+    decay_steps: CountOrZero = 0
+    """Length of a linear decay, whatever the budget is [environment steps]; 0 = decay_share of the budget."""
 
 
 class ReplaySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -152,8 +160,9 @@ class ReplaySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Capacity of each replay server [transitions]; new transitions overwrite the oldest."""
     batch: Annotated[int, Meta(ge=1, le=65_536)] = 256
     """Batch size of an update [transitions]."""
-    samples_per_insert: Positive = 4.0
-    """Average number of times that a transition is sampled [samples per transition] (Reverb; Cassirer et al. 2021)."""
+    samples_per_insert: Positive | Literal["auto"] = 4.0
+    """Average number of times that a transition is sampled [samples per transition] (Reverb; Cassirer et al. 2021);
+    auto updates as often as the learner can, between one update per ten environment steps and one per step."""
     min_size: Count = 5_000
     """Size of the replay at which updates start [transitions]."""
     error_buffer: NonNegative = 0.0
@@ -170,11 +179,28 @@ class ReplaySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     importance_exponent: Fraction = 0.4
     """Initial importance-sampling exponent beta (Schaul et al. 2016), 0 = no correction; rises to 1 over the budget."""
 
+    @property
+    def is_auto(self) -> bool:
+        """Whether the ratio of samples to inserts is free between two bounds."""
+        return self.samples_per_insert == "auto"
+
+    @property
+    def min_ratio(self) -> float:
+        """Samples per insert below which actors wait for the learner."""
+        least = AUTO_UPDATES_PER_STEP[0] * self.batch
+        return least if self.samples_per_insert == "auto" else self.samples_per_insert
+
+    @property
+    def max_ratio(self) -> float:
+        """Samples per insert above which the learner waits for actors."""
+        most = AUTO_UPDATES_PER_STEP[1] * self.batch
+        return most if self.samples_per_insert == "auto" else self.samples_per_insert
+
     def max_chunk_rows(self, batch: int) -> int:
         """Returns the largest chunk [transitions] that the rate limiter can always admit with such batches."""
         if self.limit == "off" or not self.error_buffer:
             return UNLIMITED_ROWS
-        return math.floor(min(self.error_buffer, 2 * self.error_buffer - batch) / self.samples_per_insert)
+        return math.floor(min(self.error_buffer, 2 * self.error_buffer - batch) / self.min_ratio)
 
 
 class BudgetSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -195,6 +221,9 @@ class EpisodeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_steps: CountOrZero = 0
     """Maximum length of an episode before it is truncated, in training and evaluation [environment steps]; 0 = no
     limit."""
+    stagger_steps: CountOrZero = 0
+    """Length over which the ends of the copies' first episodes are spread in training, so that episodes do not end
+    together [environment steps]; 0 lets them start together."""
 
 
 class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -81,6 +81,7 @@ def make_world(
     options: Mapping[str, Any] | None = None,
     max_episode_steps: int = 0,
     restart_ended: bool = True,
+    first_episode_steps: Sequence[int] = (),
     on_made: Callable[[int], object] | None = None,
     on_fault: Callable[[BaseException], object] | None = None,
     **more_options: Any,
@@ -93,6 +94,8 @@ def make_world(
     world: the number of last observations and actions that each agent observes too.
     max_episode_steps: an episode that is still running after this number of steps is truncated; 0 sets no limit.
     restart_ended: whether `step()` resets a copy whose episode ended; otherwise that copy stays absent until `reset()`.
+    first_episode_steps: length at which the first episode of each copy is truncated, 0 for none, so that the episodes
+    of separate environments do not end together; batched worlds ignore it.
     on_made: called with the index of each copy after the copy was made.
     on_fault: called with what making raised, before the copies made so far are closed.
     more_options: more of `options`, as keywords; an option called like a parameter above needs `options`.
@@ -104,7 +107,7 @@ def make_world(
         raise ConfigError(f"{name}: copies={copies!r} is not a number of copies. Pass 1 or more.")
     history, given = take_history(name, {**(options or {}), **more_options})
     made, fault = on_made or _ignore, on_fault or _ignore
-    episodes = EpisodeRules(max_episode_steps, restart_ended=restart_ended)
+    episodes = EpisodeRules(max_episode_steps, restart_ended=restart_ended, first_steps=first_episode_steps)
     if (family := family_of(name)) is not None:
         from common.worlds.adapters.pettingzoo import PettingZooWorld  # noqa: PLC0415  (actors do not need it installed)
 

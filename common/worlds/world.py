@@ -46,6 +46,8 @@ class EpisodeRules(NamedTuple):
     """An episode that is still running after this number of steps is truncated; 0 sets no limit."""
     restart_ended: bool = True
     """Whether `step()` resets a copy whose episode ended; otherwise the copy is absent until `reset()`."""
+    first_steps: Sequence[int] = ()
+    """Length at which the first episode of each copy is truncated, 0 for none; batched worlds ignore it."""
 
 
 DEFAULT_EPISODE_RULES = EpisodeRules()

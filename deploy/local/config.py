@@ -21,8 +21,14 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int, Meta(ge=1, le=4096, description="Number of worker processes that play the world (--preset seed: 1).")
     ] = 2
     copies: Annotated[
-        int, Meta(ge=1, le=65_536, description="World copies that each worker steps in one batch (--preset seed: 4).")
-    ] = 32
+        int,
+        Meta(
+            ge=0,
+            le=65_536,
+            description="World copies that each worker steps in one batch; 0 chooses 32, or with --preset control 4 to"
+            " 8 of a world that steps copy by copy (--preset seed: 4).",
+        ),
+    ] = 0
     chunk_rows: Annotated[
         int,
         Meta(ge=1, le=65_536, description="Approximate transitions per chunk; rounded to whole steps of all copies."),

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from common.process.durations import format_duration
+from common.run.run import ReplaySpec
 from common.wire.messages import LearnerReport, Status
 from learner_node.run_checks.inputs import remark_key
 
@@ -176,10 +177,7 @@ def status_rows(status: Status) -> list[tuple[str, str]]:
         ("return", _return_text(status)),
         ("env steps", f"{status.inserts:,} ({status.inserts_per_s:,.0f}/s)"),
         ("updates", f"{learner.updates:,} ({learner.updates_per_s:,.0f}/s)" if learner else "-"),
-        (
-            "samples per insert",
-            f"{_number(status.samples_per_insert)} (target {status.target_samples_per_insert:g})",
-        ),
+        ("samples per insert", f"{_number(status.samples_per_insert)} ({_target_text(status)})"),
         ("policy lag", f"{_number(status.policy_lag)} versions"),
         ("replay", f"{status.size:,} of {status.capacity:,}, {status.durability}"),
         ("actors", _actors(status)),
@@ -216,8 +214,34 @@ def _is_rate_limited(wait: str) -> bool:
     return match is not None and int(match[2]) < STALL_S
 
 
+def _free_ratio(status: Status) -> ReplaySpec | None:
+    """Returns the replay settings of a run with `samples_per_insert = auto`; None if the ratio is fixed.
+
+    A replay server with a number, or a run in lockstep, replaces auto by that number.
+    """
+    replay = status.run.spec.replay if status.run else None
+    is_free = replay is not None and replay.is_auto and status.target_samples_per_insert == replay.max_ratio
+    return replay if is_free else None
+
+
+def _target_text(status: Status) -> str:
+    """Returns the target of samples per insert; for `auto` its bounds, and which side is the bottleneck now."""
+    replay = _free_ratio(status)
+    if replay is None:
+        return f"target {status.target_samples_per_insert:g}"
+    bounds = f"auto: {replay.min_ratio:g} to {replay.max_ratio:g}"
+    if not status.samples:
+        return bounds
+    if any(wait.startswith("learner waiting") for wait in status.waiting):
+        return f"{bounds}; the learner waits for actors at one update per environment step"
+    if any(_is_rate_limited(wait) for wait in status.waiting):
+        return f"{bounds}; actors wait for the learner"
+    return f"{bounds}; neither side waits"
+
+
 def _rate_limited_text(status: Status) -> str:
-    ratio = f"{status.target_samples_per_insert:g} samples per insert"
+    replay = _free_ratio(status)
+    ratio = f"{replay.min_ratio if replay else status.target_samples_per_insert:g} samples per insert"
     return f"the learner is the bottleneck (normal): actors are held to {ratio}"
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TypedDict
 
 from common.policy.file import load_policy
 from common.process.resources import available_memory_bytes
 from common.run.directory import RunDirectory
-from common.run.open_run import Check
+from common.run.open_run import Check, MaxCapacity
 from common.run.run import RunSpec
 from common.spec import AgentsSpec
 from common.wire.messages import Status
 from deploy.local.config import TrainConfig
 from deploy.local.embedded_redis import MEMORY_FACTOR
-from learner_node.run_checks.sizes import BASE_BYTES, refuse_large_run, sizes_of
+from learner_node.run_checks.sizes import BASE_BYTES, Sizes, fitting_capacity, refuse_large_run, sizes_of
 from learner_node.run_checks.warm_up import ended_too_early
 from replay_server.table.ring import USABLE_FRACTION
 
@@ -59,17 +60,41 @@ def memory_check(config: TrainConfig) -> Check:
 
     def check(spec: RunSpec, agents: AgentsSpec) -> None:
         sizes = sizes_of(spec, agents)
-        copies = 1.0 + MEMORY_FACTOR if config.redis == "embedded" and not config.lockstep else 1.0
-        refuse_large_run(
-            sizes,
-            agents,
-            int(available_memory_bytes() * USABLE_FRACTION),
-            learner_bytes=BASE_BYTES if config.gpu else sizes.learner_bytes,
-            workers=0 if config.lockstep else config.actors,
-            copies=copies,
-        )
+        refuse_large_run(sizes, agents, _usable_bytes(), **_processes(sizes, config))
 
     return check
+
+
+def max_capacity(config: TrainConfig) -> MaxCapacity:
+    """Returns what bounds a replay that adapts to this machine: it takes at most half of the memory that is free."""
+
+    def capacity(spec: RunSpec, agents: AgentsSpec) -> int:
+        sizes = sizes_of(spec, agents)
+        fitting = fitting_capacity(sizes, _usable_bytes(), **_processes(sizes, config)) // 2
+        # Two digits are enough, and the same machine gives the same number again.
+        unit = int(10 ** max(len(str(fitting)) - 2, 0))
+        return fitting // unit * unit
+
+    return capacity
+
+
+class _Processes(TypedDict):
+    learner_bytes: int
+    workers: int
+    copies: float
+
+
+def _processes(sizes: Sizes, config: TrainConfig) -> _Processes:
+    """Returns what shares this machine's memory with the replay table of a run."""
+    return {
+        "learner_bytes": BASE_BYTES if config.gpu else sizes.learner_bytes,
+        "workers": 0 if config.lockstep else config.actors,
+        "copies": 1.0 + MEMORY_FACTOR if config.redis == "embedded" and not config.lockstep else 1.0,
+    }
+
+
+def _usable_bytes() -> int:
+    return int(available_memory_bytes() * USABLE_FRACTION)
 
 
 def refuse_without_cuda() -> None:

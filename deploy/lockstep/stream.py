@@ -52,6 +52,8 @@ from replay_server.table.table import Table
 
 FIXED_TIME_S = 0.0
 """The constant time [s] passed to the replay."""
+UPDATES_PER_STEP = 0.25
+"""Updates per environment step under `replay.samples_per_insert = auto`: no side is faster than the other here."""
 _LEARNER = b"learner"
 _BLOCK_RECORDS = 65_536
 """Number of records read from the ring at once."""
@@ -68,7 +70,10 @@ class LockstepStream:
         self._by_peer = {actor.peer: actor for actor in actors}
         self._data_hash = run.data_hash
         self._checker = BatchChecker(run, pin=False)
-        self._replay = Replay(ReplayConfig(durability="ram", seed=run.spec.seed), FIXED_TIME_S)
+        ratio = UPDATES_PER_STEP * run.spec.replay.batch if run.spec.replay.is_auto else 0.0
+        self._replay = Replay(
+            ReplayConfig(durability="ram", seed=run.spec.seed, samples_per_insert=ratio), FIXED_TIME_S
+        )
         self._weights: tuple[WeightsHeader, Policy] | None = None
         self.published = False
         """Whether weights were published since the last chunk."""

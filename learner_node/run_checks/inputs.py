@@ -146,7 +146,7 @@ def horizon_remarks(discount: float, episode_steps: float | None) -> list[Remark
             "discount",
             f"discount {discount:g} sees about {horizon:,.0f} of an episode's {episode_steps:,.0f} steps",
             "what an action brings later than that does not count",
-            (f"algorithm.discount={suggested:g}",),
+            (f"algorithm.discount={suggested:g}", *(("--preset control in a new run",) if discount < 0.95 else ())),
         )
     ]
 

@@ -127,11 +127,10 @@ def refuse_large_run(
     each transition, in the replay server and in a Redis on the same machine.
     """
     others = learner_bytes + workers * WORKER_BYTES
-    available = available_bytes - others
-    if sizes.replay_bytes <= available:
+    if sizes.replay_bytes <= available_bytes - others:
         return
     free = f"{_gib(available_bytes)} of memory are free, and learner and actors need {_gib(others)} of it"
-    max_capacity = int(max(available, 0) / copies) // sizes.record_bytes
+    max_capacity = fitting_capacity(sizes, available_bytes, learner_bytes=learner_bytes, workers=workers, copies=copies)
     advice = (
         f"choose at most {max_capacity:,}: --set replay.capacity={max_capacity}"
         if max_capacity
@@ -141,6 +140,15 @@ def refuse_large_run(
         f"replay.capacity {sizes.capacity:,} needs {_gib(sizes.replay_bytes)} at {sizes.record_bytes:,} bytes a "
         f"transition; {free}; {advice}{_observation_advice(sizes, agents)}"
     )
+
+
+def fitting_capacity(sizes: Sizes, available_bytes: int, *, learner_bytes: int, workers: int, copies: float) -> int:
+    """Returns the most transitions that fit into a machine's memory beside the run's processes, 0 or more.
+
+    The parameters are those of `refuse_large_run`.
+    """
+    room = available_bytes - learner_bytes - workers * WORKER_BYTES
+    return int(max(room, 0) / copies) // sizes.record_bytes
 
 
 def refuse_large_learner(sizes: Sizes, agents: AgentsSpec, available_bytes: int) -> None:

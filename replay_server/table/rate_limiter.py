@@ -14,6 +14,8 @@ While both sides live, neither waits for ever, because the band is wider than on
 
 The default band has room for one batch and one chunk of every actor on either side of 0: with less, actors that are
 filling their chunks would block those that have filled theirs.
+
+With `samples_per_insert = auto` the ratio is free between two bounds (`FreeRatio`).
 """
 
 from __future__ import annotations
@@ -22,6 +24,49 @@ import math
 
 from common.errors import ConfigError
 from common.run.run import UNLIMITED_ROWS, ReplaySpec
+
+SURPLUS_FRACTION = 0.1
+"""Part of the ring that actors may fill under `auto` while the learner samples nothing, if it had been ahead before."""
+
+
+class FreeRatio:
+    """The balance of `samples_per_insert = auto`: the learner samples as fast as it can, between two bounds.
+
+        debt       samples by which the learner is below the least ratio; actors wait while it exceeds the band
+        allowance  samples that the learner may take up to the highest ratio; the learner waits without allowance
+
+    Both forget: old surplus does not let actors overwrite what the learner has not seen, and slow actors of the past do
+    not let the learner overuse the data of today. A surplus counts up to SURPLUS_FRACTION of the ring, an allowance up
+    to one batch and one chunk of every actor.
+
+    The two sides never wait for each other: actors wait only while debt > 0, and then the learner may always sample.
+    """
+
+    def __init__(self, spec: ReplaySpec) -> None:
+        self._least, self._most = spec.min_ratio, spec.max_ratio
+        self._surplus = SURPLUS_FRACTION * spec.capacity * self._least
+        self._inserts = self._samples = 0
+        self.debt = self.allowance = 0.0
+
+    def start(self, inserts: int, samples: int) -> None:
+        """Starts with an even balance at these counts."""
+        self._inserts, self._samples = inserts, samples
+        self.debt = self.allowance = 0.0
+
+    def update(self, inserts: int, samples: int, max_allowance: float) -> None:
+        """Counts the inserts and samples since the last call."""
+        new_inserts, new_samples = inserts - self._inserts, samples - self._samples
+        self._inserts, self._samples = inserts, samples
+        self.debt = max(self.debt + new_inserts * self._least - new_samples, -self._surplus)
+        self.allowance = max(min(self.allowance + new_inserts * self._most, max_allowance) - new_samples, 0.0)
+
+    def may_sample(self, rows: int) -> bool:
+        """Says whether a batch of `rows` may be sampled."""
+        return self.allowance >= rows or self.debt > 0.0
+
+    def insert_shortfall(self, rows: int) -> int:
+        """Returns how many transitions must be inserted before a batch of `rows` may be sampled."""
+        return 0 if self.may_sample(rows) else math.ceil((rows - self.allowance) / self._most)
 
 
 class RateLimiter:
@@ -33,14 +78,23 @@ class RateLimiter:
         self.inserts = self.samples = 0
         self.ratio_origin = (0, 0)
         """Inserts and samples before the run lost its transitions; the ratio counts from there."""
-        self.half_width = spec.error_buffer or choose_half_width(spec.batch, spec.samples_per_insert, 1)
+        self.half_width = spec.error_buffer or choose_half_width(spec.batch, spec.min_ratio, 1)
+        self._free = FreeRatio(spec) if spec.is_auto else None
+        self._max_allowance = spec.error_buffer or choose_half_width(spec.batch, spec.max_ratio, 1)
         refuse_deadlock(spec)
 
     @property
     def error(self) -> float:
-        """Samples the learner is behind (positive) or ahead (negative)."""
+        """Samples the learner is behind (positive) or ahead (negative); under `auto`, of the least ratio."""
+        if self._free:
+            return self._free.debt
         inserts, samples = self._since_origin
-        return (inserts - self.spec.min_size) * self.spec.samples_per_insert - samples
+        return (inserts - self.spec.min_size) * self.spec.min_ratio - samples
+
+    @property
+    def lowest_error(self) -> float:
+        """The error at which the learner waits."""
+        return self._free.debt - self._free.allowance if self._free else -self.half_width
 
     @property
     def realised(self) -> float:
@@ -61,39 +115,61 @@ class RateLimiter:
         """
         self.inserts, self.samples = inserts, samples
         self.ratio_origin = (inserts - size, samples) if size < self.spec.min_size else (0, 0)
+        if self._free:
+            self._free.start(*self._counts)
 
     def fit_band(self, batch: int, rows_in_flight: int) -> None:
         """Chooses the band for the batches and chunks in use, unless the run sets `error_buffer`."""
         if not self.spec.error_buffer:
-            self.half_width = choose_half_width(batch, self.spec.samples_per_insert, rows_in_flight)
+            self.half_width = choose_half_width(batch, self.spec.min_ratio, rows_in_flight)
+            self._max_allowance = choose_half_width(batch, self.spec.max_ratio, rows_in_flight)
 
     def may_insert(self, rows: int, size: int) -> bool:
         """Says whether `rows` more may be inserted."""
         if self.spec.limit == "off" or size + rows <= self.spec.min_size:
             return True
-        return self.error + rows * self.spec.samples_per_insert <= self.half_width
+        self._update()
+        return self.error + rows * self.spec.min_ratio <= self.half_width
 
     def may_sample(self, rows: int, size: int) -> bool:
         """Says whether a batch of `rows` may be sampled."""
         if size < self.spec.min_size:
             return False
-        return self.spec.limit != "strict" or self.error - rows >= -self.half_width
+        if self.spec.limit != "strict":
+            return True
+        self._update()
+        return self._free.may_sample(rows) if self._free else self.error - rows >= -self.half_width
 
     def room(self, size: int) -> int:
         """Returns the most rows that may be inserted now, 0 or more."""
         if self.spec.limit == "off":
             return UNLIMITED_ROWS
-        rows = math.floor((self.half_width - self.error) / self.spec.samples_per_insert)
+        self._update()
+        rows = math.floor((self.half_width - self.error) / self.spec.min_ratio)
         return max(rows, self.spec.min_size - size, 0)
 
     def insert_shortfall(self, rows: int, size: int) -> int:
         """Returns how many transitions must be inserted before a batch of `rows` may be sampled."""
-        missing = (rows - self.half_width - self.error) / self.spec.samples_per_insert
-        return max(math.ceil(missing) if self.spec.limit == "strict" else 0, self.spec.min_size - size, 0)
+        self._update()
+        if self._free:
+            missing = self._free.insert_shortfall(rows)
+        else:
+            missing = math.ceil((rows - self.half_width - self.error) / self.spec.min_ratio)
+        return max(missing if self.spec.limit == "strict" else 0, self.spec.min_size - size, 0)
 
     def max_chunk_rows(self, batch: int) -> int:
         """Returns the most rows a chunk may have for chunks and batches of `batch` to alternate for ever."""
         return self.spec.max_chunk_rows(batch)
+
+    @property
+    def _counts(self) -> tuple[int, int]:
+        """Inserts since the table held `min_size` transitions, and samples."""
+        inserts, samples = self._since_origin
+        return max(inserts - self.spec.min_size, 0), samples
+
+    def _update(self) -> None:
+        if self._free:
+            self._free.update(*self._counts, self._max_allowance)
 
 
 def choose_half_width(batch: int, samples_per_insert: float, rows_in_flight: int) -> float:
@@ -108,10 +184,11 @@ def refuse_deadlock(spec: ReplaySpec) -> None:
             f"replay.min_size {spec.min_size:,} is more than the capacity {spec.capacity:,}: sampling would never"
             " start; raise --capacity or lower replay.min_size."
         )
-    min_error_buffer = max(spec.samples_per_insert, (spec.batch + spec.samples_per_insert) / 2)
+    ratio = spec.min_ratio
+    min_error_buffer = max(ratio, (spec.batch + ratio) / 2)
     if spec.limit != "off" and 0 < spec.error_buffer < min_error_buffer:
         raise ConfigError(
             f"replay.error_buffer {spec.error_buffer:g} would deadlock: with batch {spec.batch} and"
-            f" samples_per_insert {spec.samples_per_insert:g} it must be at least {min_error_buffer:g};"
+            f" samples_per_insert {ratio:g} it must be at least {min_error_buffer:g};"
             " set it to 0 to choose it automatically."
         )

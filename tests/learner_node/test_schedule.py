@@ -36,6 +36,13 @@ def test_exploration_falls_over_its_share_of_the_budget() -> None:
     assert scales == pytest.approx([0.4, 0.25, 0.1, 0.1])
 
 
+def test_exploration_falls_over_environment_steps_whatever_the_budget_is() -> None:
+    exploration = ExplorationSpec(scale=0.4, final_scale=0.1, decay_share=0.5, decay_steps=1_000)
+    for progress in (0.0, 0.5, 1.0):
+        scales = [schedule.exploration_scale(exploration, progress, steps) for steps in (0, 500, 1_000, 10**9)]
+        assert scales == pytest.approx([0.4, 0.25, 0.1, 0.1])
+
+
 def test_exploration_falls_by_a_rate_each_environment_step_to_a_floor() -> None:
     exploration = ExplorationSpec(decay="exponential", scale=2.0, final_scale=0.1, decay_rate=0.99)
     scales = [schedule.exploration_scale(exploration, 1.0, steps) for steps in (0, 1, 100, 298, 299, 2**53)]

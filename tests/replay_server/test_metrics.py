@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from common.wire.messages import Bye, LearnerReport, SampleRequest, Status
+from common.wire.messages import Batch, Bye, LearnerReport, SampleRequest, Status
 from replay_server.durability.recovery import RecoveryResult
 from replay_server.metrics import ReplayCollector, Timings, make_registry
 from replay_server.sessions.session import LEASE_S
@@ -83,6 +83,22 @@ def test_a_side_that_never_waits_has_no_bound(limit: str, bounded: tuple[bool, b
 
 
 # ---- peers and waits ----------------------------------------------------------------------------------------------
+
+
+def test_a_free_ratio_has_no_target_and_serves_one_update_for_each_insert() -> None:
+    room = Watched(samples_per_insert="auto", batch=8, min_size=20)
+    room.open()
+    room.fill("a", "actor", 3)
+    served = 0
+    for request in range(1, 60):
+        room.say("L", SampleRequest(request, 8))
+        served += sum(isinstance(reply, Batch) for reply in room.advance("L"))
+    assert served == 10, "one for each transition after min_size"
+    assert math.isnan(room.metric("target_samples_per_insert") or 0.0)
+    assert room.metric("samples_per_insert") == 8.0
+    assert room.metric("rate_limiter_lower_bound_samples") == room.metric("rate_limiter_error_samples")
+    assert room.status.target_samples_per_insert == 8.0
+    assert "needed to keep the ratio" in room.status.waiting[0]
 
 
 def test_peers_count_while_they_hold_their_lease(room: Watched) -> None:

@@ -100,6 +100,7 @@ WITHOUT_EFFECT = {
     "algorithm.gumbel_temperature": "for choices",
     "exploration.choices": "for choices",
     "exploration.decay_share": "for a linear decay",
+    "exploration.decay_steps": "for a linear decay",
     "replay.error_buffer": "chosen by what is in use",
     "replay.limit": "who waits, not how often",
     "replay.importance_exponent": "for prioritised sampling",
@@ -187,8 +188,8 @@ def started(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, int]
         (["--preset", "seed"], (1, 4)),
         (["--preset", "seed", "--actors", "2"], (2, 4)),
         (["--preset", "seed", "--copies", "32"], (1, 32)),
-        (["--preset", "paper"], (2, 32)),
-        ([], (2, 32)),
+        (["--preset", "paper"], (2, 0)),
+        ([], (2, 0)),
     ],
 )
 def test_four_worlds_are_played_side_by_side_unless_told_otherwise(

@@ -126,7 +126,7 @@ def test_parameters_are_the_commands_options() -> None:
         ("simple", {"actors": 0}, "actors = 0: expected `int` >= 1"),
         ("simple", {"settings": {"replay.bacth": 3}}, "replay.bacth is not a setting; did you mean replay.batch?"),
         ("simple", {"settings": {"seed": 1, "seed.x": 2}}, "seed.x = 2, but seed also has a value"),
-        ("simple", {"preset": "slow"}, "preset = 'slow': not one of 'fast', 'paper', 'seed'"),
+        ("simple", {"preset": "slow"}, "preset = 'slow': not one of 'auto', 'particle', 'control', 'fast'"),
         ("simple", {"lockstep": True, "audit": True}, "--lockstep does not support --audit"),
         ("", {}, "No scenario is given"),
         ("", {"resume": True}, "--resume needs the run's directory"),

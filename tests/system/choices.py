@@ -38,6 +38,12 @@ DISCRETE = "world.continuous_actions=false"
 
 ROWS = {
     "fast": Row("simple_spread", ("budget.seconds=90",)),
+    "particle": Row("simple", ("exploration.decay_steps=4000",), preset="particle"),
+    "control": Row(
+        "pettingzoo:mpe2.simple_spread_v3",
+        ("replay.samples_per_insert=auto", "episode.stagger_steps=20", "world.continuous_actions=true"),
+        preset="control",
+    ),
     "paper": Row("simple_spread", (DISCRETE,), preset="paper"),
     "seed": Row("simple_spread", ("exploration.theta=0.3", "exploration.random_steps=0"), preset="seed"),
     "joint": Row("simple_spread", ("algorithm.name=joint", "algorithm.team_spirit=0.5", "replay.n_step=3")),

@@ -2,22 +2,26 @@
 
     launcher, learner                                     first_copy_process.py
        --- name, options ------------------------------>
-       <-- the call that begins ------------------------  import, constructor, spaces, close()
+       <-- the call that begins ------------------------  import, constructor, spaces, steps, close()
        <-- agents and spaces, or a fault ---------------
+       <-- measurements, if they were asked for --------  after a second of steps with random actions
        <-- the end of the process ----------------------  after close()
 
 A constructor may take minutes and is not interrupted; the user ends it with Ctrl-C. If the environment crashes or hangs
-the process, or leaves processes behind, the command reports it and ends.
+the process, or leaves processes behind, the command reports it and ends. An environment that fails or hangs in the
+measured steps is only reported: the run starts without measurements, and its actors report what happens to them.
 
 | waits for                | frees it                                                                               |
 |--------------------------|--------------------------------------------------------------------------------------|
 | the child's next message | the message, the child's end, a stop; after 2 s, 10 s, 20 s, ... the call is named     |
+| the measurements         | their message, the child's end; SIGKILL to its session STEPS_S after the steps began |
 | the child's end          | its end; SIGKILL to its session CLOSE_S after close() began                          |
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
@@ -27,12 +31,16 @@ import msgspec
 from common.errors import ConfigError, ShoalError, WorldError
 from common.process.child_process import ChildProcess
 from common.run.spaces import AgentSpaces
+from common.run.world_facts import WorldFacts
 from common.spec import AgentsSpec
 from common.worlds.adapters.faults import process_ended
 
 SLOW_S, VERY_SLOW_S = 2.0, 10.0
 """Times after which the running call is named: first, second; then after twice the last time [s]."""
 CLOSE_S = 5.0
+STEPS_S = 8.0
+"""Longest time that the measured steps may take, which is a second unless a reset or a step is very slow [s]."""
+STEPS: Literal["reset() or step()"] = "reset() or step()"
 _LOOK_S = 0.1
 _PURPOSE = "making one copy of the environment, to see what its agents observe and do"
 
@@ -42,12 +50,20 @@ class Task(msgspec.Struct, frozen=True):
 
     name: str
     options: dict[str, Any]
+    measure: bool = False
+    """Whether the copy is stepped and measured."""
 
 
 class Began(msgspec.Struct, frozen=True, tag="began"):
     """A message: a call of the user's code starts."""
 
-    call: Literal["the import of its module", "its constructor", "observation_space() or action_space()", "close()"]
+    call: Literal[
+        "the import of its module",
+        "its constructor",
+        "observation_space() or action_space()",
+        "reset() or step()",
+        "close()",
+    ]
 
 
 class Found(msgspec.Struct, frozen=True, tag="found"):
@@ -59,6 +75,15 @@ class Found(msgspec.Struct, frozen=True, tag="found"):
     """The options of the constructor, as in `max_cycles=500`."""
     reports: tuple[str, ...] = ()
     """Lines for the user, for example that the environment was converted."""
+    facts: WorldFacts | None = None
+    """The measurements; None if none were asked for, or none could be made."""
+
+
+class Measured(msgspec.Struct, frozen=True, tag="measured"):
+    """A message: the measurements of the copy, or why there are none."""
+
+    facts: WorldFacts | None
+    fault: str = ""
 
 
 class Fault(msgspec.Struct, frozen=True, tag="fault"):
@@ -92,8 +117,9 @@ class FirstCopy:
     Example: found = FirstCopy("pettingzoo:meet", {"max_steps": 30}, Watch(notify=print)).read()
     """
 
-    def __init__(self, name: str, options: Mapping[str, Any], watch: Watch) -> None:
-        self._task, self._watch = Task(name, dict(options)), watch
+    def __init__(self, name: str, options: Mapping[str, Any], watch: Watch, *, measure: bool = False) -> None:
+        """Takes the environment to make. measure: whether to step it for a second, for `Found.facts`."""
+        self._task, self._watch = Task(name, dict(options), measure), watch
         self._call: str = "the import of its module"
         self._began_at = self._call_began_at = time.monotonic()
         self._name_at = SLOW_S
@@ -114,24 +140,29 @@ class FirstCopy:
                 self._watch.poll()
                 now = time.monotonic()
                 self._name_the_call(now)
-                hangs = self._call == "close()" and now - self._call_began_at >= CLOSE_S
+                hangs = now - self._call_began_at >= {"close()": CLOSE_S, STEPS: STEPS_S}.get(self._call, math.inf)
         finally:
             code = child.kill()
-        if hangs:
+        if hangs and self._call == STEPS:
+            self._say_unmeasured(f"{STEPS} did not return in {STEPS_S:.0f} s; killed")
+        elif hangs:
             self._watch.notify(
                 f"{self._task.name}: close() of the first copy did not return in {CLOSE_S:.0f} s; killed"
             )
         if self._fault is not None:
             raise self._fault.as_error()
-        if self._found is None or (code and not hangs):
+        crashed = bool(code and not hangs)
+        if self._found is None or (crashed and self._call != STEPS):
             raise WorldError(f"{self._task.name}: making copy 1 of 1: {process_ended(code, self._call)}")
+        if crashed:
+            self._say_unmeasured(process_ended(code, self._call))
         return self._found
 
     def _may_continue(self, child: ChildProcess) -> bool:
         """Receives one message, if there is one; returns whether the process may send more."""
         try:
             if child.pipe.poll(_LOOK_S):
-                self._receive(msgspec.msgpack.decode(child.pipe.recv_bytes(), type=Began | Found | Fault))
+                self._receive(msgspec.msgpack.decode(child.pipe.recv_bytes(), type=Began | Found | Measured | Fault))
                 return True
         except (EOFError, OSError):
             # The user's code may have closed the pipe.
@@ -139,19 +170,29 @@ class FirstCopy:
             return child.process.poll() is None
         return child.process.poll() is None or child.pipe.poll()
 
-    def _receive(self, message: Began | Found | Fault) -> None:
+    def _receive(self, message: Began | Found | Measured | Fault) -> None:
         if isinstance(message, Began):
             self._call, self._call_began_at = message.call, time.monotonic()
         elif isinstance(message, Found):
             self._found = message
             for line in message.reports:
                 self._watch.notify(line)
+        elif isinstance(message, Measured):
+            # The measured steps last a second on purpose: they do not count as a slow start.
+            self._began_at += time.monotonic() - self._call_began_at
+            if message.fault:
+                self._say_unmeasured(message.fault)
+            elif self._found is not None:
+                self._found = msgspec.structs.replace(self._found, facts=message.facts)
         else:
             # A later fault comes from closing after the first fault.
             self._fault = self._fault or message
 
+    def _say_unmeasured(self, reason: str) -> None:
+        self._watch.notify(f"{self._task.name}: the first copy could not be measured: {reason}")
+
     def _name_the_call(self, now: float) -> None:
-        if now - self._began_at < self._name_at:
+        if now - self._began_at < self._name_at or self._call == STEPS:  # which STEPS_S bounds
             return
         self._name_at = max(VERY_SLOW_S, 2.0 * self._name_at)
         lasts_s = now - self._call_began_at

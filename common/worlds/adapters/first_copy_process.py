@@ -1,4 +1,4 @@
-"""A child process that makes one copy of an environment and reports its spaces.
+"""A child process that makes one copy of an environment, reports its spaces, and measures its steps if asked to.
 
 `common/worlds/adapters/first_copy.py` starts it, `python -m common.worlds.adapters.first_copy_process PIPE PARENT`, and
 has the picture of their messages.
@@ -16,10 +16,11 @@ import msgspec
 
 from common.process.child_process import kill_session_with_parent, make_pipe_private
 from common.process.exit import DONE, FAILED
-from common.worlds import make_world, world_spaces
+from common.worlds import World, make_world, world_spaces
 from common.worlds.adapters.construction import describe_options
 from common.worlds.adapters.conversion import reports
-from common.worlds.adapters.first_copy import Began, Fault, Found, Task, fault_of
+from common.worlds.adapters.first_copy import STEPS, Began, Fault, Found, Measured, Task, fault_of
+from common.worlds.adapters.measure import measure
 from common.worlds.families import family_of
 
 
@@ -33,7 +34,7 @@ def main() -> None:
     make_pipe_private(pipe)
     kill_session_with_parent(parent)
 
-    def report(message: Began | Found | Fault) -> None:
+    def report(message: Began | Found | Measured | Fault) -> None:
         with contextlib.suppress(OSError):  # the parent is gone
             pipe.send_bytes(msgspec.msgpack.encode(message))
 
@@ -58,6 +59,9 @@ def main() -> None:
         )
         try:
             report(Found(world.spec, world_spaces(world), options, reports()))
+            if task.measure:
+                report(Began(STEPS))
+                report(_measured(world))
         finally:
             report(Began("close()"))
             world.close()
@@ -68,6 +72,14 @@ def main() -> None:
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
+
+
+def _measured(world: World) -> Measured:
+    """Returns the measurements of a world, or what its environment raised meanwhile."""
+    try:
+        return Measured(measure(world))
+    except Exception as e:  # noqa: BLE001  (the actors will meet and report it)
+        return Measured(None, fault_of(e, f"{type(e).__name__}: {e}").text)
 
 
 if __name__ == "__main__":

@@ -242,7 +242,13 @@ class PettingZooWorld:
                 self._write_observation(c, agent, seen, next_obs)
         for agent in self._update_agents(c, ended):
             self._write_observation(c, agent, seen, next_obs)
-        return not copy.acting or copy.age == self._episodes.max_steps
+        return not copy.acting or copy.age in self._limits(c)
+
+    def _limits(self, c: int) -> tuple[int, ...]:
+        """Returns the ages at which the episode of a copy is truncated."""
+        rules = self._episodes
+        is_first = rules.first_steps and self._copies[c].episodes == 1
+        return (rules.max_steps, rules.first_steps[c]) if is_first else (rules.max_steps,)
 
     def _step_env(self, c: int, action: Float32Array) -> tuple[Mapping[Any, Any], ...]:
         """Steps one environment, stores its infos, and returns the other four dicts."""

@@ -204,7 +204,7 @@ def _log_table(found: Diagnosis) -> Table:
         ("critic loss over that of the second quarter", _number(log.critic_loss_growth)),
         ("environment steps per update, whole log", _number(log.steps_per_update)),
         ("steps per episode", _number(log.episode_steps)),
-        (f"samples per insert, target {log.target_samples_per_insert:g}", _number(log.samples_per_insert)),
+        (f"samples per insert, target {_target(log.target_samples_per_insert)}", _number(log.samples_per_insert)),
         ("time that the learner waited, whole run", _percent(log.learner_waited)),
         ("time that the actors waited, whole run", _percent(log.actors_waited)),
     ]
@@ -229,6 +229,10 @@ def _with_interval(value: float, interval: tuple[float, float]) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"
+
+
+def _target(ratio: float | None) -> str:
+    return "auto" if ratio is None else f"{ratio:g}"
 
 
 def _percent(value: float | None) -> str:

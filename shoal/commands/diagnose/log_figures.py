@@ -51,7 +51,8 @@ class LogFigures(msgspec.Struct, frozen=True):
     critic_loss: float | None
     critic_loss_growth: float | None
     samples_per_insert: float | None
-    target_samples_per_insert: float
+    target_samples_per_insert: float | None
+    """None if the ratio is free between two bounds (auto)."""
     learner_waited: float | None
     """Fraction of the time between the first and the last line in which the learner had no batch."""
     actors_waited: float | None
@@ -81,7 +82,7 @@ def log_figures(history: History, run: Run) -> LogFigures | None:
         critic_loss=_known(_median(_late(loss))),
         critic_loss_growth=_growth(loss),
         samples_per_insert=_known(history.last("samples_per_insert")),
-        target_samples_per_insert=run.spec.replay.samples_per_insert,
+        target_samples_per_insert=None if run.spec.replay.is_auto else run.spec.replay.min_ratio,
         learner_waited=_learner_waited(history),
         actors_waited=_actors_waited(history),
         returns=_returns(history.column("return_mean")),

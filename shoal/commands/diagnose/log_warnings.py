@@ -106,7 +106,7 @@ def _growth_warnings(figures: LogFigures) -> list[DiagnosisWarning]:
 
 def _ratio_warnings(figures: LogFigures, spec: RunSpec) -> list[DiagnosisWarning]:
     ratio, target = figures.samples_per_insert, figures.target_samples_per_insert
-    if ratio is None or spec.replay.limit == "off" or abs(ratio / target - 1.0) <= MAX_RATIO_ERROR:
+    if ratio is None or target is None or spec.replay.limit == "off" or abs(ratio / target - 1.0) <= MAX_RATIO_ERROR:
         return []
     return [
         DiagnosisWarning(
@@ -134,7 +134,9 @@ def _waiting_warnings(figures: LogFigures, spec: RunSpec) -> list[DiagnosisWarni
             "course",
             "waiting",
             f"the learner had no batch for {figures.learner_waited:.0%} of the time{rate}",
-            "the actors are too slow for the replay ratio",
-            ("raise replay.samples_per_insert", f"use {more}"),
+            "the actors are too slow for the replay ratio"
+            if not spec.replay.is_auto
+            else "the learner does one update per environment step and could do more",
+            (f"use {more}",) if spec.replay.is_auto else ("raise replay.samples_per_insert", f"use {more}"),
         )
     ]

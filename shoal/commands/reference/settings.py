@@ -72,7 +72,8 @@ def _presets() -> str:
         for key in keys
         if any(preset.get(key, defaults.get(key)) != defaults.get(key) for preset in flat.values())
     ]
-    return "## Presets\n\n" + md.table(["setting", "`fast`, the defaults", *(md.code(name) for name in names)], rows)
+    header = ["setting", "`particle`, the defaults", *(md.code(name) for name in names)]
+    return "## Presets\n\n" + md.table(header, rows)
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -156,7 +156,8 @@ def _gradient_scale(record: RunRecord) -> AxisScale:
 
 
 def _ratio_scale(record: RunRecord) -> AxisScale:
-    return AxisScale(reference=(record.run.spec.replay.samples_per_insert, "target"))
+    replay = record.run.spec.replay
+    return AxisScale(reference=(replay.min_ratio, "least" if replay.is_auto else "target"))
 
 
 _FROM_ZERO = AxisScale(from_zero=True)
@@ -242,7 +243,8 @@ SYSTEM = (
         "Replay ratio",
         "samples per inserted transition",
         "Average number of times that a transition is sampled, counted after warm-up. The rate limiter keeps it near "
-        "the target.",
+        "the target; with auto it lies between two bounds: below the least, actors wait, and the learner waits at one "
+        "update per environment step.",
         _column("samples_per_insert", known_from_zero=False),
         _ratio_scale,
     ),

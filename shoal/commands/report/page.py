@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
+from common.run.run import ReplaySpec
 from shoal import number_format
 from shoal.commands.report.embedded_film import EmbeddedFilm, embed_film
 from shoal.commands.report.figure_view import FigureView, figure_view
@@ -145,11 +146,18 @@ def _facts(record: RunRecord) -> tuple[Fact, ...]:
         Fact("Updates/s", number_format.significant(updates / trained_s if trained_s else math.nan)),
         Fact(
             "Samples per insert",
-            f"{number_format.fixed(history.last('samples_per_insert'))} of {replay.samples_per_insert:g}",
+            f"{number_format.fixed(history.last('samples_per_insert'))} {_ratio_text(replay)}",
         ),
         Fact("Policy lag", f"{number_format.fixed(history.last('policy_lag'))} versions"),
         Fact("Replay", f"{number_format.fixed(history.last('replay_size'), 0)} of {replay.capacity:,}"),
     )
+
+
+def _ratio_text(replay: ReplaySpec) -> str:
+    """Returns the target of samples per insert, or the bounds of `auto`."""
+    if replay.is_auto:
+        return f"(auto, {replay.min_ratio:g} to {replay.max_ratio:g})"
+    return f"of {replay.min_ratio:g}"
 
 
 def _settings(record: RunRecord) -> tuple[SettingRow, ...]:

@@ -124,7 +124,7 @@ def flat_settings(spec: RunSpec) -> dict[str, Any]:
 def default_settings(spec: RunSpec) -> dict[str, Any]:
     """Returns the `flat_settings` of a run of the same scenario with only default settings."""
     settings = {"scenario": spec.scenario, "budget": {"seconds": DEFAULT_SECONDS}}
-    return flat_settings(make_run_spec(settings, PRESETS["fast"]))
+    return flat_settings(make_run_spec(settings, PRESETS["particle"]))
 
 
 def _label(record: RunRecord, settings: Mapping[str, Any], differing: Sequence[str]) -> str:

@@ -39,12 +39,12 @@ class Artifacts:
 
     def __init__(self, config: TrainConfig, screen: Console) -> None:
         """Opens the dashboard's port; raises ConfigError if the port is in use."""
-        self._config, self._screen = config, screen
+        self.config, self._screen = config, screen
         self._dashboard = Dashboard(config.dashboard_port) if config.dashboard else None
 
     def start(self, directory: RunDirectory, display: Display) -> Display:
         """Writes machine.json and returns the display of the run, which also feeds the dashboard with --dashboard."""
-        self._directory, config = directory, self._config
+        self._directory, config = directory, self.config
         launch = {name: getattr(config, name) for name in ("actors", "copies", "threads", "gpu", "lockstep")}
         redis = config.redis if config.redis in ("embedded", "none") else "an existing server"
         self._try("machine.json", lambda: record_machine(directory, {**launch, "redis": redis}))
@@ -64,7 +64,7 @@ class Artifacts:
 
     def conclude(self, *, film: bool, stopped: Callable[[], bool] = bool) -> None:
         """Makes the films, unless `film` is false, --no-film is set or Pillow is missing; then writes the report."""
-        if film and not self._config.no_film and find_spec("PIL"):
+        if film and not self.config.no_film and find_spec("PIL"):
             self._try("a film", lambda: self._make_film(stopped))
             self._try("films of its milestones", lambda: self._film_milestones(stopped))
         self._try("the report", self._make_report)

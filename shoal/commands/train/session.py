@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from rich.console import Console
 
 from actor_node.evaluation.copy_rollouts import exception_text
@@ -21,16 +22,19 @@ from common.process.exit import DONE, FAILED
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
 from common.run.open_run import RunOptions, open_run
-from common.run.run import Run
+from common.run.preset_choice import BATCHED_COPIES, CONTROL, PARTICLE, PresetChoice
+from common.run.run import Run, RunSpec
 from deploy.local.config import TrainConfig
 from deploy.local.launcher import LocalRun, delete_transitions
 from deploy.local.live_display import make_display
-from deploy.local.start_checks import memory_check, refuse_without_cuda, untrained_text
+from deploy.local.start_checks import max_capacity, memory_check, refuse_without_cuda, untrained_text
 from learner_node.reporting.trackers import refuse_missing
+from learner_node.run_checks.inputs import horizon_remarks
 from learner_node.run_checks.sizes import sizes_of
 from shoal.commands.evaluate.cli import EvaluateConfig, evaluate_run
 from shoal.commands.evaluate.progress import EvaluationStopped
 from shoal.commands.train.artifacts import Artifacts
+from shoal.machine_info import read_machine
 
 if TYPE_CHECKING:
     from deploy.lockstep.run import LockstepRun
@@ -74,7 +78,12 @@ class TrainingSession:
             role="launcher",
             check=memory_check(config),
             notify=self._print,
+            on_chosen=self._take_choice,
+            max_capacity=max_capacity(config),
+            reproducible=config.lockstep,
         )
+        copies = self.config.copies or _last_copies(self.directory)
+        self.config = self._artifacts.config = msgspec.structs.replace(self.config, copies=copies)
         self.stop.hint = self._resume_hint
         return self.directory
 
@@ -148,6 +157,22 @@ class TrainingSession:
         options = config.lockstep_options if config.lockstep else f"--actors {config.actors} --copies {config.copies}"
         return f"stopped; resume with: shoal train --resume {options} --run {self.directory.path}"
 
+    def _take_choice(self, choice: PresetChoice, spec: RunSpec) -> None:
+        """Takes the copies that suit the world, and prints what was chosen and how to change it."""
+        config = self.config
+        self.config = msgspec.structs.replace(config, copies=config.copies or choice.copies)
+        for line in choice.lines(spec):
+            self._print(line)
+        if choice.reason:
+            other = PARTICLE if choice.preset == CONTROL else CONTROL
+            self._print(
+                f"processes: {config.actors} actors with {self.config.copies} copies of the world each; "
+                f"--actors, --copies, --preset {other} or --set section.key=value change the choice"
+            )
+        for remark in horizon_remarks(spec.algorithm.discount, choice.episode_steps or None):
+            or_else = "" if choice.preset == CONTROL else "; or --preset control, which is made for long episodes"
+            self._print(f"note: {remark}{or_else}")
+
     def _lockstep(self, run: Run) -> LockstepRun:
         from deploy.lockstep.run import LockstepRun  # noqa: PLC0415  (importing torch takes seconds)
 
@@ -155,3 +180,9 @@ class TrainingSession:
 
     def _print(self, text: str, *, highlight: bool | None = None) -> None:
         self._screen.print(text, soft_wrap=True, markup=False, highlight=highlight)
+
+
+def _last_copies(directory: RunDirectory) -> int:
+    """Returns the copies of each worker when a run was last trained on this machine, to resume it with."""
+    copies = read_machine(directory).get("launch", {}).get("copies")
+    return copies if isinstance(copies, int) and copies > 0 else BATCHED_COPIES

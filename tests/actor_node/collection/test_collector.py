@@ -81,6 +81,17 @@ def test_a_record_ends_its_episode_unless_the_copys_next_one_goes_on_from_it():
     np.testing.assert_array_equal(goes_on, ~over)
 
 
+def test_a_first_episode_that_was_cut_has_no_return_but_an_end():
+    run, lengths = make_run(max_cycles=6), (2, 4, 0, 0)
+    name, options = "pettingzoo:mpe2.simple_spread_v3", {"max_cycles": 6, "continuous_actions": True}
+    world = make_world(name, 4, seed=0, options=options, first_episode_steps=lengths)
+    collector = Collector(run, world, np.random.default_rng(2), first_episode_steps=lengths)
+    found = [collector.collect(make_policy(run), make_header(run), steps)[1] for steps in (3, 9)]
+    assert [int(episodes.episode_over.sum()) for episodes in found] == [1, 7]
+    assert [episodes.ended for episodes in found] == [0, 6], "without the first of copies 0 and 1"
+    assert np.all(found[0].return_sums == 0.0)
+
+
 @pytest.mark.parametrize(("share", "departs"), [(0.0, False), (0.5, True)])
 def test_a_collector_explores_with_its_share_of_the_scale(share, departs):
     run, header = make_run(), make_header(make_run())

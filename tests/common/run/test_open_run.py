@@ -4,7 +4,7 @@ import pytest
 from common.errors import ConfigError, FinishedError
 from common.run.directory import RunDirectory
 from common.run.open_run import DEFAULT_SECONDS, RunOptions, open_run
-from common.run.run import parse_assignments
+from common.run.run import make_run_spec, parse_assignments
 from common.worlds import world_spec
 
 NOTHING = RunOptions()
@@ -165,6 +165,85 @@ def test_a_resumed_run_takes_what_is_given_now_on_top(resumed):
 def test_a_default_written_out_is_the_same_world(resumed, begun, resumed_with):
     stored, spec = resumed(RunOptions(set=begun), RunOptions(set=resumed_with))
     assert spec == stored
+
+
+KINDS = "pettingzoo:tests.shoal.commands.team_kinds"
+
+
+@pytest.fixture
+def chosen(tmp_path):
+    """Returns the choice and the settings of a new run."""
+
+    def choose(scenario, options=NOTHING, largest=10**9, **sections):
+        found = []
+        path = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
+        _, run = open_run(
+            str(path),
+            scenario,
+            options,
+            sections,
+            resume=False,
+            role="learner",
+            on_chosen=lambda choice, spec: found.append((choice, spec)),
+            max_capacity=lambda _spec, _agents: largest,
+        )
+        assert found[0][1] == run.spec
+        return found[0][0], run.spec
+
+    return choose
+
+
+def test_without_a_preset_particle_worlds_have_the_defaults(chosen):
+    for scenario in ("simple_spread", "mpe2:simple_tag", "pettingzoo:mpe2.simple_spread_v3"):
+        choice, spec = chosen(scenario)
+        defaults = make_run_spec({"scenario": scenario, "budget": {"seconds": DEFAULT_SECONDS}})
+        assert (choice.preset, choice.copies, spec) == ("particle", 32, defaults)
+
+
+def test_without_a_preset_long_episodes_have_those_of_control_under_the_users_own(chosen):
+    options = RunOptions(set=("world.length=400", "replay.n_step=5"))
+    choice, spec = chosen(KINDS, options, largest=500_000, algorithm={"discount": 0.97})
+    assert (choice.preset, choice.episode_steps) == ("control", 400)
+    assert (spec.replay.samples_per_insert, spec.replay.capacity, spec.replay.n_step) == ("auto", 500_000, 5)
+    assert (spec.algorithm.discount, spec.algorithm.final_learning_rate_share) == (0.97, 1.0)
+    assert spec.episode.stagger_steps == 400
+
+
+def test_without_a_preset_short_episodes_have_the_defaults(chosen):
+    choice, spec = chosen(KINDS, RunOptions(set=("world.length=30",)))
+    assert choice.preset == "particle"
+    assert spec.replay.samples_per_insert == 4.0
+    assert chosen(KINDS, RunOptions(set=("world.length=400",), max_episode_steps=30))[0].preset == "particle"
+
+
+def test_a_reproducible_choice_does_not_depend_on_speed_and_memory(tmp_path):
+    found = []
+    for delay in (0.0, 0.03):
+        options = RunOptions(set=("world.length=400", f"world.delay_s={delay}"))
+        path = str(tmp_path / f"run-{delay}")
+        _, run = open_run(
+            path,
+            KINDS,
+            options,
+            {},
+            resume=False,
+            role="learner",
+            on_chosen=lambda choice, _: found.append(choice.copies),
+            max_capacity=lambda *_: 40_000,
+            reproducible=True,
+        )
+        assert (run.spec.replay.capacity, run.spec.replay.min_size) == (1_000_000, 8_000)
+    assert found == [4, 4]
+
+
+def test_what_was_chosen_stays_when_the_run_is_resumed(tmp_path):
+    path = str(tmp_path / "run")
+    options = RunOptions(set=("world.length=400", "world.delay_s=0.02"), steps=1_000)
+    _, run = open_run(path, KINDS, options, {}, resume=False, role="learner", max_capacity=lambda *_: 40_000)
+    assert (run.spec.replay.capacity, run.spec.replay.min_size < 8_000) == (40_000, True)
+    for again in (NOTHING, RunOptions(preset="control"), options):
+        _, resumed = open_run(path, "", again, {}, resume=True, role=f"{id(again)}")
+        assert resumed.spec == run.spec
 
 
 def test_a_resumed_run_takes_a_preset_only_when_one_is_named(resumed):

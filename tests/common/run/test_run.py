@@ -205,6 +205,15 @@ def test_a_setting_that_cannot_be_used_is_named_with_its_value(assignment, messa
         spec(assignment)
 
 
+def test_the_ratio_of_samples_to_inserts_is_a_number_or_auto():
+    free = spec("replay.samples_per_insert=auto", "replay.batch=100").replay
+    assert (free.is_auto, free.min_ratio, free.max_ratio) == (True, 10.0, 100.0)
+    fixed = spec("replay.samples_per_insert=8").replay
+    assert (fixed.is_auto, fixed.min_ratio, fixed.max_ratio) == (False, 8.0, 8.0)
+    with pytest.raises(ConfigError, match=r"replay\.samples_per_insert = 'automatic': .*auto"):
+        spec("replay.samples_per_insert=automatic")
+
+
 NUMBERS = [
     "algorithm.policy_learning_rate",
     "algorithm.gradient_clip",

@@ -22,6 +22,15 @@ def test_a_limit_truncates_episodes(name):
     assert all((step.discount == 1.0).all() and (step.present == 1.0).all() for step in steps)
 
 
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_first_episodes_of_separate_environments_may_be_shorter(name):
+    options = {"continuous_actions": True, "max_cycles": 4}
+    world = make_world(name, 3, seed=0, options=options, first_episode_steps=(1, 3, 0))
+    world.reset()
+    ends = np.array([world.step(zeros(world)).episode_over for _ in range(9)])
+    assert [list(np.flatnonzero(copy) + 1) for copy in ends.T] == [[1, 5, 9], [3, 7], [4, 8]]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_copy_that_ended_waits_for_its_reset(name):
     world = make_world(name, 2, seed=0, options={"continuous_actions": True, "max_cycles": 2}, restart_ended=False)

@@ -14,6 +14,7 @@ from common.wire.messages import ActorStatus, LearnerReport, Status
 from common.worlds import world_spec
 from deploy.local.launcher import endless_episode_text
 from deploy.local.live_display import LineDisplay, TimeLeft, draw, learner_activity, status_rows
+from tests.common.examples import BOXES, make_run
 
 LEARNER = LearnerReport(
     learner="learner-1",
@@ -63,6 +64,25 @@ def _drawn(status: Status | None, *problems: str) -> str:
     console.print(draw("simple_spread", status, problems, 75.0))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("waiting", "words"),
+    [
+        ("", "(auto: 3.2 to 32; neither side waits)"),
+        ("actors waiting for the learner: 4 k samples behind (1 s)", "(auto: 3.2 to 32; actors wait for the learner)"),
+        ("learner waiting for actors: 12 more transitions keep the ratio (1 s)", "the learner waits for actors at one"),
+    ],
+)
+def test_a_free_ratio_is_shown_with_its_bounds_and_who_waits(waiting: str, words: str) -> None:
+    run = make_run(BOXES, replay={"batch": 32, "samples_per_insert": "auto"})
+    waits = (waiting,) if waiting else ()
+    status = msgspec.structs.replace(STATUS, run=run, waiting=waits, target_samples_per_insert=32.0)
+    shown = dict(status_rows(status))
+    assert words in shown["samples per insert"]
+    assert "held to 3.2 samples" in shown.get("pace", "held to 3.2 samples")
+    fixed = msgspec.structs.replace(status, target_samples_per_insert=8.0)
+    assert dict(status_rows(fixed))["samples per insert"] == "15.90 (target 8)"
 
 
 def test_the_table_has_every_figure_a_user_looks_for() -> None:

@@ -182,6 +182,7 @@ def test_a_discount_that_sees_little_of_an_episode_is_remarked(
     assert [remark.to_try[0] for remark in found] == ([remedy] if remedy else [])
     if discount == 0.9 and found:
         assert "discount 0.9 sees about 10 of an episode's 1,000 steps" in found[0].seen
+        assert "--preset control in a new run" in found[0].to_try
 
 
 def test_norms_of_some_updates_are_needed_to_speak_of_clipping() -> None:

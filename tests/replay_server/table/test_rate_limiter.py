@@ -242,3 +242,101 @@ def test_a_fixed_band_stays_and_a_chosen_one_follows() -> None:
     assert fixed.half_width == 500.0
     assert chosen.half_width == choose_half_width(32, 2.0, 100) == 232.0
     assert fixed.max_chunk_rows(32) == math.floor(min(500, 1_000 - 32) / 2)
+
+
+# ---- auto ---------------------------------------------------------------------------------------------------------
+
+
+def make_auto(batch: int = 8, min_size: int = 20, capacity: int = 10_000, **settings: object) -> RateLimiter:
+    """Returns a limiter whose ratio is free between 0.1 and 1 update per inserted transition."""
+    return RateLimiter(ReplaySpec(capacity, batch, "auto", min_size, **settings))  # type: ignore[arg-type]
+
+
+@given(
+    min_size=st.integers(1, 500),
+    batch=st.integers(1, 500),
+    error_buffer=st.sampled_from([0.0, 600.0]),
+    steps=st.lists(st.tuples(st.booleans(), st.integers(1, 60), st.integers(1, 4)), max_size=60),
+)
+def test_no_side_of_a_free_ratio_waits_for_the_other_for_ever(
+    min_size: int, batch: int, error_buffer: float, steps: list[tuple[bool, int, int]]
+) -> None:
+    """Whatever both did, and however many actors come and go, at least one of them may continue."""
+    limiter = make_auto(batch, min_size, error_buffer=error_buffer)
+    for inserting, rows_in_flight, times in steps:
+        limiter.fit_band(batch, rows_in_flight)
+        rows = min(rows_in_flight, limiter.max_chunk_rows(batch))
+        for _ in range(times):
+            may_insert = limiter.may_insert(rows, limiter.inserts)
+            may_sample = limiter.may_sample(batch, limiter.inserts)
+            assert may_insert or may_sample
+            assert may_sample or limiter.insert_shortfall(batch, limiter.inserts) >= 1
+            if may_insert and (inserting or not may_sample):
+                limiter.inserts += rows
+            else:
+                limiter.samples += batch
+
+
+@pytest.mark.parametrize(("learner_first", "updates_per_insert"), [(True, 1.0), (False, 0.1)])
+def test_a_free_ratio_stays_between_its_bounds(learner_first: bool, updates_per_insert: float) -> None:
+    limiter = make_auto()
+    limiter.fit_band(8, 20)
+    for _ in range(3_000):
+        if learner_first and limiter.may_sample(8, limiter.inserts):
+            limiter.samples += 8
+        elif limiter.may_insert(10, limiter.inserts):
+            limiter.inserts += 10
+        else:
+            limiter.samples += 8
+    assert limiter.realised / 8 == pytest.approx(updates_per_insert, rel=0.02)
+
+
+def test_between_its_bounds_no_side_waits() -> None:
+    limiter = make_auto()
+    limiter.fit_band(8, 20)
+    limiter.inserts = 20
+    for _ in range(500):
+        assert limiter.may_insert(10, limiter.inserts)
+        limiter.inserts += 10
+        for _ in range(3):
+            assert limiter.may_sample(8, limiter.inserts)
+            limiter.samples += 8
+    assert limiter.realised / 8 == pytest.approx(0.3, rel=0.01)
+
+
+def test_a_learner_that_had_been_slow_does_not_overuse_the_data_later() -> None:
+    limiter = make_auto()
+    limiter.fit_band(8, 20)
+    limiter.inserts = 20
+    while limiter.inserts < 5_000:
+        while limiter.may_insert(10, limiter.inserts):
+            limiter.inserts += 10
+        limiter.samples += 8
+    updates = 0
+    while limiter.may_sample(8, limiter.inserts):
+        limiter.samples, updates = limiter.samples + 8, updates + 1
+    assert updates <= 1 + 20 + limiter.half_width / 8, "one batch, one chunk of every actor, and what it was behind"
+
+
+def test_actors_do_not_overwrite_what_a_learner_that_stopped_has_not_seen() -> None:
+    limiter = make_auto(capacity=10_000)
+    limiter.fit_band(8, 20)
+    limiter.inserts = 20
+    for _ in range(20_000):
+        limiter.inserts += 1
+        limiter.may_insert(1, limiter.inserts)
+        limiter.samples += 8 * limiter.may_sample(8, limiter.inserts)
+    stopped_at = limiter.inserts
+    while limiter.may_insert(1, limiter.inserts):
+        limiter.inserts += 1
+    assert 1_000 <= limiter.inserts - stopped_at <= 1_000 + 20 + 10, "a tenth of the ring, and the band"
+
+
+def test_a_free_ratio_starts_even_after_a_restart() -> None:
+    limiter = make_auto()
+    limiter.fit_band(8, 20)
+    limiter.catch_up(50_000, 4_000, size=10_000)
+    assert limiter.may_insert(10, 10_000)
+    assert not limiter.may_sample(8, 10_000)
+    limiter.inserts += 1
+    assert limiter.may_sample(8, 10_000)

@@ -12,7 +12,7 @@ import pytest
 
 from common.errors import ConfigError
 from common.process import command
-from common.run.open_run import RunOptions, _new_spec
+from common.run.open_run import RunOptions, open_run
 from shoal.cli import shoal
 from shoal.commands.report import write_report
 from shoal.commands.report.run_record import default_settings, flat_settings
@@ -35,9 +35,9 @@ def test_the_machine_is_recorded_without_names(tmp_path: Path) -> None:
         assert read_machine(directory) == {}
 
 
-def test_a_run_without_settings_has_the_default_settings() -> None:
-    spec = _new_spec("simple_spread", RunOptions(), {})
-    assert default_settings(spec) == flat_settings(spec)
+def test_a_run_without_settings_has_the_default_settings(tmp_path: Path) -> None:
+    _, run = open_run(str(tmp_path / "run"), "simple_spread", RunOptions(), {}, resume=False, role="test")
+    assert default_settings(run.spec) == flat_settings(run.spec)
 
 
 def test_the_command_writes_a_report_and_prints_its_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

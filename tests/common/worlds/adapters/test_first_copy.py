@@ -17,6 +17,7 @@ NAME = "pettingzoo:first_env"
 ENVIRONMENT = """
 import ctypes, os, subprocess, sys, time
 from pathlib import Path
+import numpy as np
 from gymnasium import spaces
 
 
@@ -57,8 +58,9 @@ WAYS = {
 
 
 class FirstEnv:
-    def __init__(self, make="", close="", spaces="", size=2):
+    def __init__(self, make="", close="", spaces="", size=2, reset="", step="", max_cycles=3):
         self.possible_agents, self.agents = ["a_0", "b_0"], []
+        self.reset_way, self.step_way, self.max_cycles = reset, step, max_cycles
         self.way, self.spaces, self.size = close, spaces, size
         WAYS[make]()
 
@@ -70,10 +72,20 @@ class FirstEnv:
         return spaces.Discrete(4, start=1) if agent == "a_0" else spaces.Box(-1, 2, (2,))
 
     def reset(self, seed=None, options=None):
-        raise NotImplementedError
+        WAYS[self.reset_way]()
+        self.agents, self.age = list(self.possible_agents), 0
+        return self.see(), {}
 
     def step(self, actions):
-        raise NotImplementedError
+        WAYS[self.step_way]()
+        self.age += 1
+        over, agents = self.age == self.max_cycles, list(self.agents)
+        self.agents = [] if over else agents
+        no, yes = dict.fromkeys(agents, False), dict.fromkeys(agents, over)
+        return self.see(), dict.fromkeys(agents, 0.0), no, yes, dict.fromkeys(agents, {})
+
+    def see(self):
+        return {agent: {"x": np.zeros(self.size, np.float32), "y": 1} for agent in self.possible_agents}
 
     def close(self):
         WAYS[self.way]()
@@ -97,8 +109,9 @@ def directory(tmp_path, monkeypatch):
     sys.modules.pop("first_env", None)
 
 
-def read(name=NAME, said=None, poll=lambda: None, **options):
-    return FirstCopy(name, options, Watch((said if said is not None else []).append, poll)).read()
+def read(name=NAME, said=None, poll=lambda: None, *, measure=False, **options):
+    watch = Watch((said if said is not None else []).append, poll)
+    return FirstCopy(name, options, watch, measure=measure).read()
 
 
 def is_gone(pid) -> bool:
@@ -130,6 +143,36 @@ def test_it_says_what_a_copy_in_this_process_says(directory):
     found = read(size=3)
     assert (found.agents, found.spaces) == (world.spec, world_spaces(world))
     assert [agent.obs_dim for agent in found.agents.agents] == [6, 6]
+
+
+def test_it_is_measured_if_that_is_asked_for(directory):
+    assert read().facts is None
+    facts = read(measure=True).facts
+    assert (facts.time_limit, facts.longest_episode, facts.batched) == (3, 3, False)
+    assert facts.step_s > 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"reset": "fail"}, "reset of copy 1 of 1: RuntimeError: the licence"),
+        ({"step": "fail"}, "step 1 of copy 1 of 1: RuntimeError: the licence"),
+        ({"step": "segfault"}, "signal 11 (SIGSEGV) in reset() or step()"),
+        ({"step": "hang"}, "reset() or step() did not return in 1 s; killed"),
+    ],
+)
+def test_a_fault_while_it_is_measured_is_said_and_the_copy_is_used(
+    directory, monkeypatch, nothing_is_left, options, words
+):
+    monkeypatch.setattr("common.worlds.adapters.first_copy.STEPS_S", 0.6)
+    said = []
+    found = read(said=said, measure=True, **options)
+    assert len(found.agents.agents) == 2
+    assert found.facts is None
+    assert words in said[-1]
+    assert "the first copy could not be measured" in said[-1]
+    if "hang" in options.values():
+        nothing_is_left()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,95 @@
+"""Steps the first copy of an environment for a second, to measure what its settings depend on.
+
+Random actions say how long a step takes and whether episodes end. The time limit comes from a truncation, or from the
+attribute in which Gymnasium and PettingZoo environments usually store it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from common.run.world_facts import WorldFacts
+from common.spec import Box, JointSpec
+from common.worlds.world import Float32Array, World
+
+MEASURE_S = 1.0
+MAX_STEPS = 2_000
+MAX_EPISODES = 4
+_LIMITS = ("max_cycles", "max_episode_steps", "_max_episode_steps", "max_steps", "episode_limit")
+"""Attributes in which environments store their time limit."""
+_MAX_LIMIT = 10_000_000
+
+
+def measure(world: World, clock: Callable[[], float] = time.monotonic) -> WorldFacts:
+    """Returns the measurements of a world of one copy; an exception of the environment passes through.
+
+    Ends after MEASURE_S, MAX_STEPS or MAX_EPISODES, whichever comes first, but not before one step.
+    """
+    rng = np.random.default_rng(0)
+    world.reset()
+    started_at = now = clock()
+    durations: list[float] = []
+    age = episodes = longest = truncated_at = 0
+    while not durations or (len(durations) < MAX_STEPS and episodes < MAX_EPISODES and now - started_at < MEASURE_S):
+        before = now
+        step = world.step(random_actions(world.spec, rng))
+        now, age = clock(), age + 1
+        durations.append(now - before)
+        if step.episode_over[0]:
+            if step.discount[0].all():
+                truncated_at = max(truncated_at, age)
+            longest, age, episodes = max(longest, age), 0, episodes + 1
+    return WorldFacts(
+        steps=len(durations),
+        # The first steps of some environments compile code, and other processes may interrupt some.
+        step_s=float(np.median(durations)),
+        time_limit=truncated_at or stated_limit(world),
+        longest_episode=longest,
+        batched=not hasattr(world, "wrap"),
+    )
+
+
+def random_actions(joint: JointSpec, rng: np.random.Generator) -> Float32Array:
+    """Returns uniformly random actions of all agents for one copy `[1, A]`."""
+    numbers: list[Float32Array] = []
+    for part in (part for agent in joint.agents for part in agent.parts):
+        if isinstance(part, Box):
+            numbers.append(rng.uniform(part.low, part.high).astype(np.float32))
+        else:
+            numbers.append(np.eye(part.n, dtype=np.float32)[rng.integers(part.n)])
+    return np.concatenate(numbers)[np.newaxis]
+
+
+def stated_limit(world: World) -> int:
+    """Returns the time limit that the first environment of a world states as an attribute; 0 if there is none."""
+    found: list[Any] = []
+
+    def note(env: Any) -> Any:
+        found.append(env)
+        return env
+
+    wrap = getattr(world, "wrap", None)
+    if wrap is None:
+        return 0
+    wrap(note)
+    for env in found[:1]:
+        inner = _attribute(env, "unwrapped")
+        spec = _attribute(env, "spec")
+        for owner in (env, inner, spec):
+            for name in _LIMITS:
+                value = _attribute(owner, name)
+                if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MAX_LIMIT:
+                    return value
+    return 0
+
+
+def _attribute(owner: Any, name: str) -> Any:
+    """Returns an attribute of the user's object; None if it has none, or if reading it fails."""
+    try:
+        return getattr(owner, name, None)
+    except Exception:  # noqa: BLE001  (the user's code)
+        return None

@@ -89,6 +89,21 @@ def stacked_spaces(spaces: AgentSpaces, agent: AgentSpec, history: int) -> Agent
     return AgentSpaces(spaces.agent, tuple(entries), spaces.action)
 
 
+def current_leaves(spaces: AgentSpaces, agent: AgentSpec, history: int) -> tuple[Entry, ...]:
+    """Returns the leaves of the current observation, with their columns in the observation without history.
+
+    spaces: with history. agent: without history.
+    """
+    block = _columns(agent, history).obs[0]
+    found = []
+    for entry in spaces.observation:
+        if not entry.steps_ago:
+            start, stop = entry.columns
+            first = int(np.searchsorted(block, start))
+            found.append(msgspec.structs.replace(entry, columns=(first, first + stop - start)))
+    return tuple(found)
+
+
 def built_in_spaces(spec: AgentsSpec, history: int) -> tuple[AgentSpaces, ...]:
     """Returns the spaces of the agents of a built-in world, whose spec is given with the history."""
     if not history:
@@ -112,14 +127,14 @@ class HistoryStack:
         self.spec = stacked_spec(spec, history)
         self.rows: Floats = np.zeros((copies, self.spec.obs_dim), np.float32)
         """[copies, sum stacked obs]: the newest stacked observations. Only read them."""
-        own = [_columns(agent, history) for agent in spec.agents]
+        columns = [_columns(agent, history) for agent in spec.agents]
         starts = [agent.obs_start for agent in self.spec.agents]
-        self._now = np.concatenate([start + each.obs[0] for start, each in zip(starts, own, strict=True)])
-        self._owner = np.repeat(np.arange(len(own)), [agent.obs_dim for agent in self.spec.agents])
+        self._now = np.concatenate([start + each.obs[0] for start, each in zip(starts, columns, strict=True)])
+        self._owner = np.repeat(np.arange(len(columns)), [agent.obs_dim for agent in self.spec.agents])
         # The column of [obs, actions, old stacked obs] from which each number of the new stacked observations comes.
         self._source = np.empty(self.spec.obs_dim, np.intp)
         old = spec.obs_dim + spec.action_dim
-        for agent, start, each in zip(spec.agents, starts, own, strict=True):
+        for agent, start, each in zip(spec.agents, starts, columns, strict=True):
             first_obs, first_action = agent.obs_start, spec.obs_dim + agent.action_start
             self._source[start + each.obs[0]] = np.arange(first_obs, first_obs + agent.obs_dim)
             self._source[start + each.actions[0]] = np.arange(first_action, first_action + agent.action_dim)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.errors import ConfigError
-from common.history import HistoryStack, built_in_spaces, history_of, unstacked_spec
+from common.history import HistoryStack, built_in_spaces, current_leaves, history_of, unstacked_spec
 from common.policy.file import PolicyFile, load_policy
 from common.policy.heads import Floats
 from common.policy.network import Policy
@@ -40,7 +40,14 @@ class Team:
         self._policy = Policy(run.players, run.spec.network, stored.flat)
         spaces = run.spaces or built_in_spaces(run.joint, self.history)
         self._spaces: dict[str, AgentSpaces] = {one.agent: one for one in spaces}
-        self._memory = _Memory(unstacked_spec(run.joint, self.history), self.history)
+        alone = unstacked_spec(run.joint, self.history)
+        self._leaves = {
+            agent.name: current_leaves(self._spaces[agent.name], agent, self.history)
+            for agent in alone.agents
+            if agent.name in self._spaces
+        }
+        """Leaves of each agent's observation without history."""
+        self._memory = _Memory(alone, self.history)
 
     @property
     def scenario(self) -> str:
@@ -153,9 +160,9 @@ class Team:
     def _history_text(self) -> str:
         if not self.history:
             return ""
-        own = self._memory.spec
-        sizes = ", ".join(f"{agent.name} {agent.obs_dim}" for agent in own.agents)
-        return f"; or [copies, {own.obs_dim}] or [{own.obs_dim}] without history: {sizes}"
+        current = self._memory.spec
+        sizes = ", ".join(f"{agent.name} {agent.obs_dim}" for agent in current.agents)
+        return f"; or [copies, {current.obs_dim}] or [{current.obs_dim}] without history: {sizes}"
 
     def _act_from_memory(self, obs: Floats, present: npt.NDArray[np.bool_] | None = None) -> Floats:
         """Returns joint actions `[copies, sum action]`, and remembers observations and actions.
@@ -186,13 +193,12 @@ class Team:
 
     def _current(self, obs: Mapping[str, Any]) -> tuple[Floats, npt.NDArray[np.bool_]]:
         """Returns the joint observation without history `[1, sum obs]`, and who is present `[1, agents]`."""
-        own = self._memory.spec
-        joint = np.zeros((1, own.obs_dim), np.float32)
-        for agent in own.agents:
+        agents = self._memory.spec.agents
+        joint = np.zeros((1, self._memory.spec.obs_dim), np.float32)
+        for agent in agents:
             if agent.name in obs:
-                entries = _current_entries(self._spaces[agent.name].observation)
-                joint[0, agent.obs_slice] = _flat(obs[agent.name], agent, entries)
-        return joint, np.array([[agent.name in obs for agent in own.agents]])
+                joint[0, agent.obs_slice] = _flat(obs[agent.name], agent, self._leaves[agent.name])
+        return joint, np.array([[agent.name in obs for agent in agents]])
 
     def _refuse_incomplete_sides(self, obs: Mapping[str, Any]) -> None:
         for player in self._stored.run.players.agents:
@@ -300,11 +306,6 @@ def _flat(obs: Any, agent: AgentSpec, entries: tuple[Entry, ...]) -> Floats:
             f" {agent.obs_dim} numbers."
         ) from e
     return flat
-
-
-def _current_entries(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
-    """Returns the leaves of the current observation in a stacked one; they come first, in order."""
-    return tuple(entry for entry in entries if not entry.steps_ago)
 
 
 def _one_hot(value: Any, entry: Entry, width: int) -> Floats:

@@ -159,13 +159,13 @@ def changed_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises ConfigError for an unknown option and for a value that is not allowed.
     """
-    history, own = take_history(name, options)
+    history, changed = take_history(name, options)
     scenario = SCENARIOS.get(name.removeprefix(REAL_MPE2))
     if scenario is not None:
         defaults = structs.asdict(scenario.options_type())
-        given = structs.asdict(parse_options(name, scenario.options_type, own))
-        own = {option: value for option, value in given.items() if value != defaults[option]}
-    return {**own, HISTORY: history} if history else own
+        given = structs.asdict(parse_options(name, scenario.options_type, changed))
+        changed = {option: value for option, value in given.items() if value != defaults[option]}
+    return {**changed, HISTORY: history} if history else changed
 
 
 def messages(name: str, options: Mapping[str, Any] | None = None) -> dict[str, slice]:
@@ -175,8 +175,8 @@ def messages(name: str, options: Mapping[str, Any] | None = None) -> dict[str, s
     """
     if is_foreign(name):
         return {}
-    own = take_history(name, options or {})[1]
-    return MpeWorld(name, _scenario(name.removeprefix(REAL_MPE2), own), 1, 0).messages()
+    _, given = take_history(name, options or {})
+    return MpeWorld(name, _scenario(name.removeprefix(REAL_MPE2), given), 1, 0).messages()
 
 
 def scenarios() -> Sequence[ScenarioRow]:

@@ -24,7 +24,7 @@ class Departing(Protocol):
 
     @property
     def departed(self) -> BoolArray:
-        """[copies, agents]: who has left the current episode."""
+        """Which agents have left the current episode, [copies, agents]."""
         ...
 
 
@@ -58,7 +58,7 @@ class HistoryWorld:
         self.inner.close()
 
     def _find_ended(self, step: Step) -> BoolArray:
-        """Returns whose episode ended with this step or earlier, [copies, agents]."""
+        """Returns which agents' episodes ended with this step or earlier, [copies, agents]."""
         ended = np.repeat(step.episode_over[:, None], len(self.spec.agents), axis=1)
         return ended if self._departing is None else ended | self._departing.departed
 

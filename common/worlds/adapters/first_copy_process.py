@@ -22,6 +22,7 @@ from common.worlds.adapters.conversion import reports
 from common.worlds.adapters.first_copy import STEPS, Began, Fault, Found, Measured, Task, fault_of
 from common.worlds.adapters.measure import measure
 from common.worlds.families import family_of
+from common.worlds.history import without_history
 
 
 def main() -> None:
@@ -77,7 +78,7 @@ def main() -> None:
 def _measured(world: World) -> Measured:
     """Returns the measurements of a world, or what its environment raised meanwhile."""
     try:
-        return Measured(measure(world))
+        return Measured(measure(without_history(world)))
     except Exception as e:  # noqa: BLE001  (the actors will meet and report it)
         return Measured(None, fault_of(e, f"{type(e).__name__}: {e}").text)
 

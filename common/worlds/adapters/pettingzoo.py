@@ -132,7 +132,7 @@ class PettingZooWorld:
 
     @property
     def departed(self) -> BoolArray:
-        """[copies, agents]: who has left the current episode before the others."""
+        """Which agents have left the current episode before the others, [copies, agents]."""
         left = np.zeros(self._discount.shape, np.bool_)
         for c, copy in enumerate(self._copies):
             for agent in copy.departed:

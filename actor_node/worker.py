@@ -69,6 +69,15 @@ class Wrappable(Protocol):
         ...
 
 
+@runtime_checkable
+class VectorisedWorld(Protocol):
+    """A world around another one, which steps all copies in one call."""
+
+    def wrap_inner(self, around: Callable[[Any], Any]) -> None:
+        """Replaces the inner world by `around(world)`."""
+        ...
+
+
 class WorkerConfig(msgspec.Struct, frozen=True):
     """Settings of one worker, from its supervisor."""
 
@@ -333,10 +342,8 @@ class Worker:
     # ---- calls of the user's code ---------------------------------------------------------------------------------
 
     def _watch(self, world: World) -> None:
-        """Makes every environment announce its calls, in a world that steps separate environments."""
+        """Makes every environment announce its calls, or the one world that steps all copies."""
         environments = without_history(world)
-        if not isinstance(environments, Wrappable):
-            return
         copies = itertools.count()
 
         def watched(env: Any) -> WatchedEnv:
@@ -348,7 +355,10 @@ class Worker:
 
             return WatchedEnv(env, on_call, self._end_call)
 
-        environments.wrap(watched)
+        if isinstance(environments, Wrappable):
+            environments.wrap(watched)
+        elif isinstance(environments, VectorisedWorld):
+            environments.wrap_inner(watched)
 
     def _start_call(self, call: Call, copy: int) -> None:
         self._calls.start_call(self._config.index, call, copy, self._config.copies, time.monotonic())

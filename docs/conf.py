@@ -18,6 +18,7 @@ NAVIGATION = {
         "docs/python",
         "docs/own-environment",
         "docs/families",
+        "docs/vectorised-worlds",
         "docs/coming-from",
         "docs/own-algorithm",
         "docs/laptop-to-cluster",

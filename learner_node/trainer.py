@@ -1,7 +1,7 @@
 """The trainer of a run: updates its networks on batches, with scheduled learning rates, on the run's device.
 
-SampledBatch --BatchBuffer--> LossBatch (views) --GraphedUpdate--> StackedUpdate.step --> UpdateStats
-                                                                             once a second --> Losses
+SampledBatch --BatchBuffer--> LossBatch (views) --GraphedUpdate--> StackedUpdate.normalise, .step --> UpdateStats
+                                                                                    once a second --> Losses
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class UpdateVariant(NamedTuple):
     """Whether every agent acts in every row."""
     weighted: bool
     """Whether rows have importance-sampling weights, after prioritised sampling."""
+    observed: bool
+    """Whether the batch is added to the statistics of normalisation."""
 
 
 class Trainer:
@@ -50,7 +52,12 @@ class Trainer:
         spec = run.spec
         self._spec = spec.algorithm
         self.algorithm = StackedUpdate(
-            run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros((), device=device.torch)
+            run.joint,
+            spec.network,
+            spec.algorithm,
+            spec.seed,
+            torch.zeros((), device=device.torch),
+            n_step=spec.replay.n_step,
         )
         dtype = transition_dtype(run.joint)
         self._buffer = BatchBuffer(device, spec.replay.batch, dtype.itemsize // 4)
@@ -72,7 +79,9 @@ class Trainer:
         importance = self._importance(batch, progress)
         self._buffer.load(batch.records, importance)
         update_policies = (updates + 1) % self.algorithm.layout.policy_delay == 0
-        stats = self._graphed_update(UpdateVariant(update_policies, batch.complete, importance is not None)).run()
+        observed = self.algorithm.normaliser.is_due(updates)
+        variant = UpdateVariant(update_policies, batch.complete, importance is not None, observed)
+        stats = self._graphed_update(variant).run()
         if update_policies and self._losses_timer.is_due(now):
             self.losses = stats.losses()
         return stats
@@ -96,9 +105,13 @@ class Trainer:
 
     def _graphed_update(self, variant: UpdateVariant) -> GraphedUpdate[UpdateStats]:
         if variant not in self._variants:
-            step = partial(self.algorithm.step, self._loss_batch(variant), update_policies=variant.update_policies)
+            step = partial(self._step, self._loss_batch(variant), variant)
             self._variants[variant] = GraphedUpdate(self._device, step, self.algorithm.generator)
         return self._variants[variant]
+
+    def _step(self, batch: LossBatch, variant: UpdateVariant) -> UpdateStats:
+        batch = self.algorithm.normalise(batch, observe=variant.observed)
+        return self.algorithm.step(batch, update_policies=variant.update_policies)
 
     def _loss_batch(self, variant: UpdateVariant) -> LossBatch:
         records, columns = self._buffer.records, self._columns

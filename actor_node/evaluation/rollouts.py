@@ -2,7 +2,8 @@
 
 | world                      | played by                                                     | default episodes       |
 |----------------------------|---------------------------------------------------------------|------------------------|
-| batched                    | batched_rollouts.py, 50 copies; some also in mpe2, as a check | 1,000                  |
+| batched, Shoal's own       | batched_rollouts.py, 50 copies; some also in mpe2, as a check | 1,000                  |
+| `batched:`, `vmas:`        | batched_rollouts.py, 50 copies                                | as many as time allows |
 | mpe2 itself                | batched_rollouts.py, 50 copies                                | as many as time allows |
 | `pettingzoo:` environments | copy_rollouts.py, here or in processes (process_pool.py)      | as many as time allows |
 """
@@ -25,6 +26,7 @@ from actor_node.evaluation.task import EvalTask, is_foreign, make_eval_copy, mak
 from common.errors import ConfigError, WorldError
 from common.policy.heads import Floats
 from common.run.run import Run
+from common.worlds import is_batched
 
 COPIES = 50
 """Environments stepped together, so that one forward pass of the policy serves many.
@@ -87,7 +89,9 @@ def run_rollouts(rollout: RolloutTask, options: PlayOptions, watcher: Watcher) -
     """
     max_steps = options.max_steps or rollout.run.spec.episode.max_steps
     if is_foreign(rollout.run.spec) and not rollout.task.batched:
-        return _play_foreign(rollout, options, max_steps or DEFAULT_MAX_STEPS, watcher)
+        max_steps = max_steps or DEFAULT_MAX_STEPS
+        if not is_batched(rollout.run.spec.scenario):
+            return _play_foreign(rollout, options, max_steps, watcher)
     batch, world = _play_batched(rollout, options, max_steps, watcher)
     if not rollout.task.fast or not rollout.task.check:
         return RolloutResult(RolloutStats.of_batch(batch), world, max_steps=max_steps)

@@ -31,8 +31,9 @@ from common.run.directory import RunDirectory
 from common.run.players import with_sides
 from common.run.run import Run
 from common.spec import difference
-from common.worlds import World, is_foreign, make_world
+from common.worlds import World, is_batched, is_foreign, make_world
 from common.worlds.adapters.pettingzoo import PettingZooWorld
+from common.worlds.batched.checked_world import CheckedWorld
 from common.worlds.history import without_history
 
 FIRST_SEED = 1_000_000
@@ -121,7 +122,7 @@ def render(
 
 
 class Camera:
-    """A ParallelEnv that stores a picture after each reset and step, at most `width` pixels wide."""
+    """An environment that stores a picture after each reset and step, at most `width` pixels wide."""
 
     def __init__(self, env: Any, width: int) -> None:
         self._env, self._width = env, width
@@ -130,9 +131,9 @@ class Camera:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._env, name)
 
-    def reset(self, **options: Any) -> Any:
+    def reset(self, *seeds: Any, **options: Any) -> Any:
         """Resets the environment and stores its picture."""
-        result = self._env.reset(**options)
+        result = self._env.reset(*seeds, **options)
         self._take()
         return result
 
@@ -172,9 +173,11 @@ class FilmedRun:
             cameras.append(Camera(_renderable(self._world.name, env), width))
             return cameras[-1]
 
-        environments.wrap(with_camera)
+        wrap = environments.wrap_inner if isinstance(environments, CheckedWorld) else environments.wrap
+        wrap(with_camera)
         self._camera = cameras[0]
-        self.fps = int(min(self._camera.metadata.get("render_fps") or DEFAULT_FPS, 50))
+        metadata = getattr(self._camera, "metadata", {})
+        self.fps = int(min(metadata.get("render_fps") or DEFAULT_FPS, 50))
 
     def play(self, seed: int, steps: int) -> list[Shot]:
         """Plays one episode, or its first `steps` steps, and returns its pictures: of the start and of each step.
@@ -197,8 +200,11 @@ class FilmedRun:
             self._camera.taken.clear()
             step = self._world.step(self._policy.act(obs))
             totals += self._sides @ step.reward[0]
-            # If the episode is over, the world has been reset, and the reset's picture is the second.
-            shots.append(Shot(*self._camera.taken[0], len(shots), tuple(map(float, totals))))
+            # If the episode is over, the world has been reset, and the reset's picture is the second. A vectorised
+            # world resets inside its step, so that its last picture shows the next episode.
+            restarted = step.episode_over[0] and is_batched(self._world.name)
+            picture, messages = shots[-1][:2] if restarted else self._camera.taken[0]
+            shots.append(Shot(picture, messages, len(shots), tuple(map(float, totals))))
             if step.episode_over[0]:
                 break
             obs = step.obs
@@ -244,7 +250,7 @@ def _membership(run: Run) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.array([[float(agent.team == side) for agent in run.joint.agents] for side in run.joint.sides])
 
 
-def _open_world(run: Run) -> tuple[World, PettingZooWorld]:
+def _open_world(run: Run) -> tuple[World, PettingZooWorld | CheckedWorld]:
     """Makes the world in which the run is evaluated, without a screen; ConfigError if it has no renderer.
 
     Returns the world and its environments, which are the same unless agents remember (`world.history`).
@@ -254,10 +260,10 @@ def _open_world(run: Run) -> tuple[World, PettingZooWorld]:
     if _has_no_display():
         os.environ.setdefault("MUJOCO_GL", "egl")
     name, options = reference_world(run.spec.scenario), dict(run.spec.world)
-    if is_foreign(name):
-        options["render_mode"] = "rgb_array"
-    else:
+    if not is_foreign(name):
         options.pop("dynamics", None)
+    elif not is_batched(name):
+        options["render_mode"] = "rgb_array"
     try:
         world = make_world(name, 1, seed=0, options=options)
     except ConfigError as e:
@@ -265,8 +271,8 @@ def _open_world(run: Run) -> tuple[World, PettingZooWorld]:
             raise
         raise ConfigError(f"{name} cannot be filmed: its constructor takes no render_mode='rgb_array' ({e})") from e
     environments = without_history(world)
-    if not isinstance(environments, PettingZooWorld):
-        raise TypeError(f"{name} is not a PettingZoo world")
+    if not isinstance(environments, PettingZooWorld | CheckedWorld):
+        raise TypeError(f"{name} has no environment to film")
     return world, environments
 
 
@@ -284,6 +290,13 @@ def _hint(error: Exception) -> str:
 
 def _renderable(name: str, env: Any) -> Any:
     """Returns the environment, set up to render pictures; ConfigError if it cannot."""
+    if is_batched(name):
+        if not callable(getattr(env, "render", None)):
+            raise ConfigError(
+                f"{name} cannot be filmed: its world has no render(), which returns the picture of the first copy "
+                "[height, width, 3]. Add it, or skip the film with --no-film."
+            )
+        return env
     modes = env.metadata.get("render_modes") or ()
     if "rgb_array" not in modes:
         raise ConfigError(
@@ -306,6 +319,6 @@ class _NoText:
 
 def _messages(env: Any) -> Messages:
     """Returns the message of each speaking agent in an MPE world; empty in other worlds."""
-    agents = getattr(getattr(env.unwrapped, "world", None), "agents", ())
+    agents = getattr(getattr(getattr(env, "unwrapped", env), "world", None), "agents", ())
     speaking = [agent for agent in agents if not getattr(agent, "silent", True)]
     return {str(agent.name): tuple(map(float, agent.state.c)) for agent in speaking}

@@ -14,6 +14,7 @@ from common.policy.heads import check_head
 from common.process.durations import Seconds
 from common.run import preset_choice
 from common.run.directory import RunDirectory, create, default_path, reopen
+from common.run.normalisation import resolve_normalisation
 from common.run.players import players, with_sides
 from common.run.preset_choice import AUTO, CONTROL, PARTICLE, PresetChoice, is_particle_world
 from common.run.presets import PRESETS
@@ -123,6 +124,7 @@ def open_run(
         capacity = UNLIMITED_ROWS if reproducible else max_capacity(first_spec, world.agents)
         layer = preset_choice.layer(preset, world.agents, facts, capacity)
         spec = _with_budget(make_run_spec({"scenario": scenario}, layer, sections, *_layers(options)))
+        spec = resolve_normalisation(spec)
         agents = _check_world(world.agents, spec, check)
         directory, run = create(Path(path) if path else default_path(spec), spec, agents, world.spaces)
         directory.lock(role)

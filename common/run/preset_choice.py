@@ -122,10 +122,14 @@ def describe(spec: RunSpec) -> str:
     )
     falls = "" if exploration.scale == exploration.final_scale else f" to {exploration.final_scale:g}"
     span = f" in {exploration.decay_steps:,} steps" if falls and exploration.decay_steps else ""
+    normalised = (["observations"] if algorithm.normalises_observations else []) + (
+        ["rewards"] if algorithm.normalises_rewards else []
+    )
+    normalisation = f", normalised {' and '.join(normalised)}" if normalised else ""
     return (
         f"discount {algorithm.discount:g}, {replay.n_step}-step returns, networks of "
         f"{'-'.join(map(str, network.policy_hidden))} {sharing}, {ratio}, replay of {replay.capacity:,}, "
-        f"noise {exploration.scale:g}{falls}{span}, {replay.min_size:,} steps of warm-up"
+        f"noise {exploration.scale:g}{falls}{span}, {replay.min_size:,} steps of warm-up{normalisation}"
     )
 
 

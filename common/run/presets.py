@@ -24,6 +24,8 @@ _PAPER: dict[str, Any] = {
         "reward_scale": 1.0,
         "team_spirit": 0.0,
         "teammates": "buffer",
+        "normalise_observations": False,
+        "normalise_rewards": False,
     },
     "exploration": {"kind": "gaussian", "scale": 0.3, "final_scale": 0.3, "ladder": 1.0},
     "replay": {
@@ -65,6 +67,8 @@ _SEED: dict[str, Any] = {
         "reward_scale": 1.0,
         "team_spirit": 0.0,
         "teammates": "current",
+        "normalise_observations": False,
+        "normalise_rewards": False,
     },
     "exploration": {
         "kind": "ornstein_uhlenbeck",

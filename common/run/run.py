@@ -122,6 +122,22 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     (Jang et al. 2017)."""
     gumbel_temperature: Positive = 1.0
     """Temperature of the soft sample; smaller values are closer to one-hot."""
+    normalise_observations: Literal["auto"] | bool = "auto"
+    """Normalise each number of an observation by its running mean and standard deviation; auto does so outside the
+    particle worlds."""
+    normalise_rewards: Literal["auto"] | bool = "auto"
+    """Divide rewards by a running estimate of the size of returns, before reward_scale; auto does so outside the
+    particle worlds."""
+
+    @property
+    def normalises_observations(self) -> bool:
+        """Whether observations are normalised; `auto` counts as no, as in runs made before the setting existed."""
+        return self.normalise_observations is True
+
+    @property
+    def normalises_rewards(self) -> bool:
+        """Whether rewards are normalised; `auto` counts as no, as in runs made before the setting existed."""
+        return self.normalise_rewards is True
 
 
 class ExplorationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -12,7 +12,7 @@ belongs to a family of environments (`families/`); its options are those of the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, structs
 
@@ -21,7 +21,7 @@ from common.history import OPTION as HISTORY
 from common.history import stacked_spaces, take_history
 from common.run.spaces import AgentSpaces
 from common.spec import AgentsSpec
-from common.worlds.families import FAMILIES, family_of
+from common.worlds.families import FAMILIES, Family, family_of
 from common.worlds.history import HistoryWorld, with_history, without_history
 from common.worlds.options import OptionRow, option_rows, parse_options
 from common.worlds.particle.mpe import MpeWorld
@@ -29,11 +29,16 @@ from common.worlds.particle.scenario import Scenario
 from common.worlds.particle.scenarios import SCENARIOS
 from common.worlds.world import EpisodeRules, Step, World
 
+if TYPE_CHECKING:
+    from common.worlds.adapters.pettingzoo import PettingZooWorld
+    from common.worlds.batched.checked_world import CheckedWorld
+
 __all__ = [
     "ScenarioRow",
     "Step",
     "World",
     "changed_options",
+    "is_batched",
     "is_foreign",
     "make_world",
     "messages",
@@ -59,6 +64,12 @@ class ScenarioRow(Struct, frozen=True):
 def is_foreign(name: str) -> bool:
     """Returns whether a world comes from a family of environments: not a particle scenario, and of unknown cost."""
     return family_of(name) is not None
+
+
+def is_batched(name: str) -> bool:
+    """Returns whether a family's world steps all its copies in one call, as the particle scenarios do."""
+    family = family_of(name)
+    return family is not None and family.is_batched
 
 
 def world_name(world: str | Callable[..., Any]) -> str:
@@ -109,11 +120,15 @@ def make_world(
     made, fault = on_made or _ignore, on_fault or _ignore
     episodes = EpisodeRules(max_episode_steps, restart_ended=restart_ended, first_steps=first_episode_steps)
     if (family := family_of(name)) is not None:
-        from common.worlds.adapters.pettingzoo import PettingZooWorld  # noqa: PLC0415  (actors do not need it installed)
-
-        make = family.find_constructor(name)
-        foreign = PettingZooWorld.of_constructor(
-            name, make, copies, seed=seed, options=given, episodes=episodes, on_made=made, on_fault=fault
+        foreign: World = _adapter(family).of_constructor(
+            name,
+            family.find_constructor(name),
+            copies,
+            seed=seed,
+            options=given,
+            episodes=episodes,
+            on_made=made,
+            on_fault=fault,
         )
         return with_history(foreign, history)
     scenario = _scenario(name.removeprefix(REAL_MPE2), given)
@@ -148,7 +163,7 @@ def world_spaces(world: World) -> tuple[AgentSpaces, ...]:
 
     inner = without_history(world)
     spaces = inner.spaces if isinstance(inner, PettingZooWorld) else ()
-    if not isinstance(world, HistoryWorld):
+    if not spaces or not isinstance(world, HistoryWorld):
         return spaces
     agents = inner.spec.agents
     return tuple(stacked_spaces(one, agent, world.history) for one, agent in zip(spaces, agents, strict=True))
@@ -182,6 +197,17 @@ def messages(name: str, options: Mapping[str, Any] | None = None) -> dict[str, s
 def scenarios() -> Sequence[ScenarioRow]:
     """Returns the table of scenarios, in alphabetical order."""
     return [_row(name) for name in sorted(SCENARIOS)]
+
+
+def _adapter(family: Family) -> type[PettingZooWorld | CheckedWorld]:
+    """Returns the class that makes a World of what a family's constructors make."""
+    if family.is_batched:
+        from common.worlds.batched.checked_world import CheckedWorld  # noqa: PLC0415  (as below)
+
+        return CheckedWorld
+    from common.worlds.adapters.pettingzoo import PettingZooWorld  # noqa: PLC0415  (actors do not need it installed)
+
+    return PettingZooWorld
 
 
 def _ignore(_: object) -> None:

@@ -11,6 +11,8 @@ arXiv 1802.09477): two critics with the lower value as target, target noise, and
 This module defines what a run learns. Runs compute the update with learner_node/stacked/, which is faster. Both agree
 to 1e-9 in float64 (tests/learner_node/stacked/test_update.py).
 
+Observations and rewards are normalised before the update, if a run asks for it (learner_node/normalisation.py).
+
 Shapes: `[batch]` has one number for each transition, `[batch, players]` one for each transition and player,
 `[batch, O]` are joint observations and `[batch, U]` joint actions.
 """
@@ -47,6 +49,8 @@ class Minibatch(NamedTuple):
     """`[batch, O]`."""
     present: Tensor
     """1 where the agent acts, 0 where it is absent `[batch, agents]`."""
+    reward_factor: Tensor | None = None
+    """Factor on each player's reward `[players]`, if rewards are normalised (learner_node/normalisation.py)."""
 
 
 class Noise(NamedTuple):
@@ -291,10 +295,9 @@ class Maddpg:
         members_by_player = [list(members_of(self.agents, player)) for player in self.players.agents]
         agent_of = [i for i, agent in enumerate(agents) for _ in range(agent.action_dim)]
         next_present = batch.present * (batch.discount > 0)
+        reward = torch.stack([torch.stack([rewards[i] for i in members]).mean(0) for members in members_by_player], 1)
         return Signals(
-            reward=torch.stack(
-                [torch.stack([rewards[i] for i in members]).mean(0) for members in members_by_player], 1
-            ),
+            reward=reward if batch.reward_factor is None else reward * batch.reward_factor,
             discount=torch.stack([batch.discount[:, members].max(1).values for members in members_by_player], 1),
             present=torch.stack([batch.present[:, members].max(1).values for members in members_by_player], 1),
             acting=batch.present[:, agent_of],

@@ -49,14 +49,19 @@ class LoadedNetworks:
     def __init__(self, run: Run, state: TrainingState) -> None:
         """Loads a state; ConfigError if the run's networks have other sizes."""
         spec = run.spec
-        self._algorithm = StackedUpdate(run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros(()))
+        self._algorithm = StackedUpdate(
+            run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros(()), n_step=spec.replay.n_step
+        )
         restore_state(self._algorithm, state)
         self._gamma, self._players = spec.algorithm.discount, run.players.agents
         self.counters: Counters = state.counters
         self.policies: Floats = self._algorithm.policy_weights()
-        """All policies, in the flat layout of common/policy/network.py."""
+        """All policies, in the flat layout of common/policy/network.py, for observations not normalised."""
         self.critics = [self._critic(i) for i in range(len(self._algorithm.layout.critics))]
-        """The first critic of each player, in the order of the players; then the second critics."""
+        """The first critic of each player, in the order of the players; then the second critics.
+
+        Inputs and outputs are normalised, if the run normalises.
+        """
         done = schedule.progress(spec.budget, state.counters.env_steps, state.counters.trained_s)
         self._algorithm.mixer.set_team_spirit(schedule.team_spirit(spec.algorithm, done))
 
@@ -69,11 +74,11 @@ class LoadedNetworks:
         T must exceed W by enough steps to discount later rewards to almost nothing.
         """
         signals = self._player_signals(reward, discount, present)
-        joint = _rows(obs, action)
+        joint, units = self._critic_rows(obs, action, present), self._reward_units()
         stats = []
         for i, (player, critic) in enumerate(zip(self._players, self.critics, strict=False)):
             _, values = forward(critic.layers, joint[:, critic.input_columns])
-            values_by_step = values.reshape(obs.shape[:2]).astype(np.float64)
+            values_by_step = values.reshape(obs.shape[:2]).astype(np.float64) * units[i]
             player_reward, player_discount, player_present = (field[..., i] for field in signals)
             stats.append(
                 value_stats(
@@ -84,8 +89,21 @@ class LoadedNetworks:
 
     def critic_activity(self, obs: Floats, action: Floats, present: Floats) -> list[NetworkStats]:
         """Returns the statistics of all critics on the watched steps `[W, E, ...]` in which any agent was present."""
-        joint = _rows(obs, action)[(present[: len(obs)] > 0).any(axis=-1).ravel()]
+        joint = self._critic_rows(obs, action, present)[(present[: len(obs)] > 0).any(axis=-1).ravel()]
         return [critic_stats(critic.name, critic.layers, joint[:, critic.input_columns]) for critic in self.critics]
+
+    def _critic_rows(self, obs: Floats, action: Floats, present: Floats) -> Floats:
+        """Returns the critics' inputs in the watched steps `[W, E, ...]`, one row for each step and episode."""
+        joint = _rows(obs, action)
+        if (statistics := self._algorithm.normaliser.observations) is not None:
+            acting = torch.from_numpy(_rows(present[: len(obs)]))
+            statistics.apply(torch.from_numpy(joint)[:, : obs.shape[-1]], acting)
+        return joint
+
+    def _reward_units(self) -> list[float]:
+        """Returns the size of a critic's unit in units of the player's rewards, player by player."""
+        factor = self._algorithm.normaliser.reward_factor
+        return [1.0] * len(self._players) if factor is None else factor.reciprocal().tolist()
 
     def _critic(self, i: int) -> CriticLayers:
         critic = self._algorithm.layout.critics[i]

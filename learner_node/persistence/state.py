@@ -7,6 +7,7 @@ players share is stored once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from learner_node.stacked.parameters import ParameterSet
 from learner_node.stacked.update import StackedUpdate
 
 _RANDOM = "random_state"
+_NORMALISATION = "normalisation"
 
 
 class Counters(msgspec.Struct, forbid_unknown_fields=True):
@@ -71,6 +73,7 @@ def restore_state(algorithm: StackedUpdate, state: TrainingState) -> None:
     """Replaces an update's state; ConfigError if the state belongs to networks of other sizes."""
     wanted = {name: tuple(tensor.shape) for name, tensor in _tensors(algorithm).items()}
     found = {name: tuple(tensor.shape) for name, tensor in state.tensors.items() if name != _RANDOM}
+    _check_normalisation(set(found), set(wanted))
     if found != wanted:
         raise ConfigError(
             f"the checkpoint contains {found}, this run's networks need {wanted}; "
@@ -78,7 +81,25 @@ def restore_state(algorithm: StackedUpdate, state: TrainingState) -> None:
         )
     for kind, parameters in _parameter_sets(algorithm).items():
         parameters.load({name: state.tensors[f"{kind}/{name}"] for name in parameters.tensors()})
+    algorithm.normaliser.load(_with_prefix(_NORMALISATION, state.tensors))
     algorithm.generator.set_state(state.tensors[_RANDOM])
+
+
+def _check_normalisation(found: set[str], wanted: set[str]) -> None:
+    """Raises ConfigError if a checkpoint and a run do not normalise the same: networks fit what they learnt from."""
+    for part, setting in (("observation", "observations"), ("reward", "rewards")):
+        name = f"{_NORMALISATION}/{part}_count"
+        if (name in found) != (name in wanted):
+            key, trained = f"algorithm.normalise_{setting}", "with" if name in found else "without"
+            raise ConfigError(
+                f"{key} = {str(name in wanted).lower()}: the checkpoint was trained {trained} it, and its networks fit"
+                f" that. Resume with --set {key}={str(name in found).lower()}, or start a new --run."
+            )
+
+
+def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    start = f"{prefix}/"
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
 def _tensors(algorithm: StackedUpdate) -> dict[str, Tensor]:
@@ -86,7 +107,7 @@ def _tensors(algorithm: StackedUpdate) -> dict[str, Tensor]:
         f"{kind}/{name}": tensor
         for kind, parameters in _parameter_sets(algorithm).items()
         for name, tensor in parameters.tensors().items()
-    }
+    } | {f"{_NORMALISATION}/{name}": tensor for name, tensor in algorithm.normaliser.tensors().items()}
 
 
 def _parameter_sets(algorithm: StackedUpdate) -> dict[str, ParameterSet[Any]]:

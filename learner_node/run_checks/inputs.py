@@ -1,7 +1,8 @@
 """Checks of a run's inputs and settings: sizes of observations and rewards, gradient clipping, and discount.
 
-Networks and Adam's steps suit numbers of a size near 1. In an environment that counts in watts or cents, training
-fails, and the signs come late: saturated actions or useless values. InputMonitor therefore measures a batch every two
+Networks and Adam's steps suit numbers of a size near 1. If a run does not normalise them,
+training fails in an environment that counts in watts or cents, and the signs come late: saturated actions or useless
+values. InputMonitor therefore measures a batch every two
 seconds and compares rewards with those from before a resume. All other functions are without state, in numpy.
 
 A "size" is a root mean square (RMS).
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.policy.heads import Floats
-from common.run.run import Run, RunSpec
+from common.run.run import AlgorithmSpec, Run, RunSpec
 from common.spec import AgentsSpec
 from common.transitions import field_columns, transition_dtype
 from common.worlds import is_foreign
@@ -95,19 +96,19 @@ def nonzero_rms(rewards: npt.NDArray[np.float64]) -> float:
     return float(np.sqrt(np.mean(np.square(nonzero)))) if nonzero.size else 0.0
 
 
-def input_remarks(stats: InputStats, agents: AgentsSpec, reward_scale: float) -> list[Remark]:
-    """Returns remarks on observations and rewards that are too large or too small."""
+def input_remarks(stats: InputStats, agents: AgentsSpec, algorithm: AlgorithmSpec) -> list[Remark]:
+    """Returns remarks on observations and rewards that are too large or too small, unless they are normalised."""
     remarks: list[Remark] = []
     sizes = dict(zip((agent.name for agent in agents.agents), stats.obs_size, strict=True))
     for names, direction in (
         ([name for name, size in sizes.items() if size > MAX_RMS], "large"),
         ([name for name, size in sizes.items() if 0.0 < size < MIN_RMS], "small"),
     ):
-        if names:
+        if names and not algorithm.normalises_observations:
             remarks.append(_observation_remark(names, max(sizes[name] for name in names), direction))
-    size = max(stats.reward_size) * reward_scale
-    if size > MAX_RMS or 0.0 < size < MIN_RMS:
-        remarks.append(_reward_remark(max(stats.reward_size), reward_scale))
+    size = max(stats.reward_size) * algorithm.reward_scale
+    if (size > MAX_RMS or 0.0 < size < MIN_RMS) and not algorithm.normalises_rewards:
+        remarks.append(_reward_remark(max(stats.reward_size), algorithm.reward_scale))
     return remarks
 
 
@@ -244,7 +245,7 @@ class InputMonitor:
         """Returns the current remarks, one line each. The first two words identify a remark."""
         remarks = reward_change_remarks(self.reward_change)
         if self.stats:
-            remarks += input_remarks(self.stats, self._agents, self._spec.algorithm.reward_scale)
+            remarks += input_remarks(self.stats, self._agents, self._spec.algorithm)
         if len(self._clipped) >= 10:
             fraction = sum(clipped for clipped, _ in self._clipped) / len(self._clipped)
             norm = float(np.median([norm for _, norm in self._clipped]))
@@ -295,7 +296,10 @@ def _observation_remark(names: Sequence[str], size: float, direction: str) -> Re
             if direction == "large"
             else "they hardly tell them apart"
         ),
-        ("to scale the observation in the environment, or in a wrapper, so that each number has a size near 1",),
+        (
+            "algorithm.normalise_observations=true in a new --run",
+            "to scale the observation in the environment, or in a wrapper, so that each number has a size near 1",
+        ),
     )
 
 
@@ -307,5 +311,8 @@ def _reward_remark(size: float, reward_scale: float) -> Remark:
         "rewards",
         f"rewards have a size of {_rounded(size)} (root mean square of those that are not 0{scaled})",
         "critics and their learning rates suit rewards of a size near 1",
-        (f"algorithm.reward_scale=1e{exponent}" if fits else "to scale the reward in the environment",),
+        (
+            f"algorithm.reward_scale=1e{exponent}" if fits else "to scale the reward in the environment",
+            "algorithm.normalise_rewards=true in a new --run",
+        ),
     )

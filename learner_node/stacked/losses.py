@@ -35,6 +35,8 @@ class LossBatch:
     """Whether every agent acts in every row and in the step after it. False is always allowed, and slower."""
     importance: Tensor | None = None
     """Importance-sampling weight of each row in the critic loss `[B]` (Schaul et al. 2016); None = 1."""
+    reward_factor: Tensor | None = None
+    """Factor on each player's reward `[N]`, if rewards are normalised; None = 1."""
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,8 @@ class SignalMixer:
     def signals(self, batch: LossBatch) -> PlayerSignals:
         """Returns the players' signals of a batch."""
         reward = batch.reward @ self._matrix if self._mixes else batch.reward
+        if batch.reward_factor is not None:
+            reward = reward * batch.reward_factor
         if not self._merges:
             return PlayerSignals(reward, batch.discount, batch.present)
         return PlayerSignals(reward, self._any(batch.discount), self._any(batch.present))

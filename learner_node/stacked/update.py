@@ -27,6 +27,7 @@ from torch import Tensor
 from common.run.players import players
 from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec
+from learner_node.normalisation import Normaliser
 from learner_node.stacked.heads import Heads, gumbel_noise
 from learner_node.stacked.layout import NetworkLayout, network_layout
 from learner_node.stacked.losses import (
@@ -54,15 +55,26 @@ class StackedUpdate:
     """
 
     def __init__(
-        self, agents: AgentsSpec, network: NetworkSpec, algorithm: AlgorithmSpec, seed: int, like: Tensor
+        self,
+        agents: AgentsSpec,
+        network: NetworkSpec,
+        algorithm: AlgorithmSpec,
+        seed: int,
+        like: Tensor,
+        *,
+        n_step: int = 1,
     ) -> None:
-        """Draws the initial parameters from the seed, with the number type and on the device of `like`."""
+        """Draws the initial parameters from the seed, with the number type and on the device of `like`.
+
+        n_step: number of steps that the rewards of a batch sum over (`replay.n_step`).
+        """
         self.agents, self.players = agents, players(agents, algorithm.name)
         self.network, self.algorithm = network, algorithm
         self.layout: NetworkLayout = network_layout(self.players, network, algorithm)
         self.generator = torch.Generator(like.device).manual_seed(seed)
         self.heads = Heads(agents, like, algorithm.gumbel, algorithm.gumbel_temperature, network.head)
         self.mixer = SignalMixer(agents, self.players, algorithm, like)
+        self.normaliser = Normaliser(agents, self.players, network, algorithm, self.layout, n_step=n_step, like=like)
         rates = [algorithm.side_learning_rates.get(player.team, 1.0) for player in self.players.agents]
         shared, clip = (self.players, network, self.layout, rates), algorithm.gradient_clip
         self.policies = make_policies(*shared, decay=algorithm.policy_weight_decay, clip=clip, seed=seed, like=like)
@@ -104,6 +116,16 @@ class StackedUpdate:
         self.critics.adam.learning_rate.fill_(critic_learning_rate)
 
     @torch.inference_mode()
+    def normalise(self, batch: LossBatch, *, observe: bool = True) -> LossBatch:
+        """Returns a batch normalised, and overwrites its observations; a run without normalisation gets it unchanged.
+
+        observe: whether to add the batch to the run's statistics first, as `normaliser.is_due` says.
+        """
+        if observe and self.normaliser.is_active:
+            self.normaliser.observe(batch, self.mixer.signals(batch))
+        return self.normaliser.normalise(batch)
+
+    @torch.inference_mode()
     def step(self, batch: LossBatch, *, update_policies: bool) -> UpdateStats:
         """Updates once on a batch, with the learning rates of `set_rates`.
 
@@ -121,8 +143,16 @@ class StackedUpdate:
             policy = PolicyStats(logits, q, self.policies.step())
             self.critics.soft_update(self.algorithm.target_rate)
             self.policies.soft_update(self.algorithm.target_rate)
-        player_of = self.mixer.player_of
-        return UpdateStats(self.layout, self.algorithm, td_error, row_weights, squared_norms, policy, player_of)
+        return UpdateStats(
+            self.layout,
+            self.algorithm,
+            td_error,
+            row_weights,
+            squared_norms,
+            policy,
+            self.mixer.player_of,
+            batch.reward_factor,
+        )
 
     @torch.inference_mode()
     def logits(self, obs: Tensor) -> Tensor:
@@ -145,7 +175,7 @@ class StackedUpdate:
             for piece in policy_pieces(self.policies.online, self.players, i)
         ]
         flat: npt.NDArray[np.float32] = torch.cat(pieces).float().cpu().numpy()
-        return flat
+        return self.normaliser.fold(flat)
 
     def _target_noise_scale(self) -> Tensor | None:
         """Returns the size of target noise of scale 1 for each action number `[U]`; None without target noise."""

@@ -28,7 +28,11 @@ class PolicyStats:
 
 @dataclass(frozen=True)
 class UpdateStats:
-    """Statistics of one update. Every property is one number a player `[N]` unless noted."""
+    """Statistics of one update. Every property is one number a player `[N]` unless noted.
+
+    If rewards are normalised, losses, TD errors and gradients are in units of the normalised rewards, and `q_mean` is
+    in units of the rewards.
+    """
 
     layout: NetworkLayout
     algorithm: AlgorithmSpec
@@ -41,6 +45,8 @@ class UpdateStats:
     """None in an update of the critics alone."""
     player_of: Tensor
     """The player of each number of the joint action `[U]`."""
+    reward_factor: Tensor | None = None
+    """Factor on each player's reward, if rewards are normalised; None = 1."""
 
     @property
     def abs_td_error(self) -> Tensor:
@@ -60,13 +66,13 @@ class UpdateStats:
 
     @property
     def q_mean(self) -> Tensor:
-        """Mean value, by the updated critics, of the policies' actions before the update."""
-        return policy_value(self._policy.q, self.row_weights)
+        """Mean value, by the updated critics, of the policies' actions before the update, in units of the rewards."""
+        return self._q_mean if self.reward_factor is None else self._q_mean / self.reward_factor
 
     @property
     def policy_loss(self) -> Tensor:
-        """Policy loss before the update: the penalty on logits minus `q_mean`."""
-        return logit_penalty(self._policy.logits, self.row_weights, self.player_of) - self.q_mean
+        """Policy loss before the update: the penalty on logits minus the mean value, in units of normalised rewards."""
+        return logit_penalty(self._policy.logits, self.row_weights, self.player_of) - self._q_mean
 
     @property
     def policy_gradient_norm(self) -> Tensor:
@@ -76,6 +82,11 @@ class UpdateStats:
     @property
     def _first_td_error(self) -> Tensor:
         return self.td_error[: len(self.row_weights.loss)]
+
+    @property
+    def _q_mean(self) -> Tensor:
+        """Mean value of the policies' actions in the units of the update."""
+        return policy_value(self._policy.q, self.row_weights)
 
     @property
     def _policy(self) -> PolicyStats:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import shoal
@@ -106,6 +107,23 @@ def test_the_environment_ends_truly_where_walkers_met_and_by_time_elsewhere(meet
         step = world.step(step.reward * 0)
     assert step.episode_over.mean() > 0.9
     assert (step.discount == 1).mean() > 0.9
+
+
+def test_the_vectorised_environment_passes_its_check_and_equals_the_other(
+    meet: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sys.modules.pop("meet_batched", None)
+    module, check = python("docs/vectorised-worlds.md")
+    (here / "meet_batched.py").write_text(module, "utf-8")
+    exec(check, {})  # noqa: S102
+    assert "agents=('walker_0', 'walker_1')" in capsys.readouterr().out
+    batched, single = (make_world(name, copies=8, restart_ended=False) for name in ("batched:meet_batched", meet))
+    assert batched.spec == single.spec
+    np.testing.assert_allclose(batched.reset(range(8)), single.reset(range(8)), atol=1e-6)
+    for actions in np.random.default_rng(0).uniform(-1, 1, (30, 8, 2)).astype(np.float32):
+        ours, theirs = batched.step(actions), single.step(actions)
+        for field in ("reward", "present", "episode_over"):
+            np.testing.assert_allclose(getattr(ours, field), getattr(theirs, field), atol=1e-5)
 
 
 def test_the_environment_is_evaluated_and_filmed(meet: str) -> None:

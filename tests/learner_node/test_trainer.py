@@ -76,7 +76,8 @@ def _tensors(value: object) -> list[Tensor]:
 
 def state_of(training: Trainer) -> list[Tensor]:
     algorithm = training.algorithm
-    return [
+    # The update normalises the batch in place.
+    return [*algorithm.normaliser._buffers().values(), training._buffer.records] + [
         tensor
         for kind in (algorithm.policies, algorithm.critics)
         for tensor in (
@@ -90,7 +91,12 @@ def state_of(training: Trainer) -> list[Tensor]:
     ]
 
 
-@pytest.mark.parametrize("algorithm", [{"name": "maddpg"}, {"name": "matd3", "critic_loss": "huber"}], ids=str)
+NORMALISED = {"name": "matd3", "normalise_observations": True, "normalise_rewards": True}
+
+
+@pytest.mark.parametrize(
+    "algorithm", [{"name": "maddpg"}, {"name": "matd3", "critic_loss": "huber"}, NORMALISED], ids=str
+)
 @pytest.mark.parametrize("team", ["spread", "speaker_listener"])
 def test_a_captured_update_trains_as_one_done_as_written(team: str, algorithm: dict[str, object]) -> None:
     run, made = run_of(team, **algorithm), {}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from common.run.normalisation import resolve_normalisation
 from common.run.presets import PRESETS
 from common.run.run import RunSpec, make_run_spec, parse_assignments
 
@@ -31,10 +32,11 @@ class Row(NamedTuple):
     def spec(self) -> RunSpec:
         """The settings of the run."""
         layer = parse_assignments(self.assignments)
-        return make_run_spec({"scenario": self.scenario}, PRESETS[self.preset], layer)
+        return resolve_normalisation(make_run_spec({"scenario": self.scenario}, PRESETS[self.preset], layer))
 
 
 DISCRETE = "world.continuous_actions=false"
+NORMALISED = ("algorithm.normalise_observations=true", "algorithm.normalise_rewards=true")
 
 ROWS = {
     "fast": Row("simple_spread", ("budget.seconds=90",)),
@@ -46,7 +48,9 @@ ROWS = {
     ),
     "paper": Row("simple_spread", (DISCRETE,), preset="paper"),
     "seed": Row("simple_spread", ("exploration.theta=0.3", "exploration.random_steps=0"), preset="seed"),
-    "joint": Row("simple_spread", ("algorithm.name=joint", "algorithm.team_spirit=0.5", "replay.n_step=3")),
+    "joint": Row(
+        "simple_spread", ("algorithm.name=joint", "algorithm.team_spirit=0.5", "replay.n_step=3", *NORMALISED)
+    ),
     "joint against iddpg, discrete": Row(
         "simple_tag",
         (
@@ -71,6 +75,7 @@ ROWS = {
         "simple_adversary",
         (
             "algorithm.name=iddpg",
+            *NORMALISED,
             "replay.priority_exponent=0.6",
             "replay.importance_exponent=0.5",
             "network.share_critics=false",

@@ -82,7 +82,7 @@ def test_the_images_hold_what_their_roles_need_and_no_more(project: Project) -> 
     assert sizes["replay"] < sizes["actor"] < sizes["learner"]
 
 
-def test_shoals_own_code_is_the_last_layer_of_each_image(project: Project) -> None:
+def test_shoals_user_module_is_the_last_layer_of_each_image(project: Project) -> None:
     inspect = ("image", "inspect", "--format", "{{json .RootFS.Layers}}")
     layers = [json.loads(project.engine.docker(*inspect, f"shoal-{role}:test")) for role in ROLES]
     assert len({image[-1] for image in layers}) == 1, "a change of code makes this one layer anew, for all three"

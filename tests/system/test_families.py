@@ -25,12 +25,14 @@ ROWING = "python:tests.common.worlds.adapters.test_conversion:Rowing"
         (ROWING, ("--max-episode-steps", 5), ["agent_0", "agent_1"]),
         ("mamujoco:HalfCheetah-2x3", ("--set", "world.max_episode_steps=20"), ["agent_0", "agent_1"]),
         ("gymnasium:Foraging-8x8-2p-3f-v3", (), ["agent_0", "agent_1"]),
+        ("batched:tests.common.worlds.batched.line_world", ("--max-episode-steps", 4), ["walker_0", "walker_1"]),
+        ("vmas:simple_spread", ("--set", "world.n_agents=2"), ["agent_0", "agent_1"]),
     ],
 )
 def test_a_world_of_a_family_is_trained_and_evaluated(
     commands: Commands, tmp_path: Path, world: str, options: tuple[object, ...], agents: list[str]
 ) -> None:
-    needed = {"mamujoco": "gymnasium_robotics", "gymnasium:Foraging": "lbforaging"}
+    needed = {"mamujoco": "gymnasium_robotics", "gymnasium:Foraging": "lbforaging", "vmas": "vmas"}
     missing = [package for start, package in needed.items() if world.startswith(start) and find_spec(package) is None]
     if missing:
         pytest.skip(f"{missing[0]} is not installed")

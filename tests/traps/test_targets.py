@@ -88,8 +88,17 @@ def test_27_rewards_are_scaled_but_never_shifted(scale: float) -> None:
 def test_27_no_preset_or_setting_shifts_rewards() -> None:
     """What a user can say of rewards is their scale, above 0, and whose they are: nothing that subtracts."""
     about_rewards = {name for name in AlgorithmSpec.__struct_fields__ if "reward" in name or "normal" in name}
-    assert about_rewards == {"reward_scale"}
+    assert about_rewards == {"reward_scale", "normalise_rewards", "normalise_observations"}
     assert make_run_spec({"scenario": "simple"}).algorithm.reward_scale == 1.0
+
+
+def test_27_normalised_rewards_are_divided_but_never_shifted() -> None:
+    """A running scale changes with the buffer, but all values by the same factor, so that no other policy is best."""
+    found = learner(team("a", "a"), discount=0.0, normalise_rewards=True)
+    rewards = np.array([[10.0, -1.0], [12.0, 0.0], [14.0, -1.0]])
+    batch = found.normalise(rows(found.agents, reward=rewards.tolist(), count=3))
+    for target, own in zip(found.td_target(batch).numpy(), rewards.T, strict=True):
+        np.testing.assert_allclose(target * own[0] / target[0], own, rtol=1e-9)
 
 
 # ---- 28: who is who -------------------------------------------------------------------------------------------------

@@ -59,14 +59,14 @@ def make_copies(
     If one fails, calls `on_fault` and closes the copies made so far. Raises ConfigError for options that `make` does
     not accept, WorldError for an exception of the constructor.
     """
-    _check_options(name, make, options)
+    check_options(name, make, options)
     envs: list[ParallelEnv] = []
     with close_on_fault(name, envs, on_fault):
         for copy in range(copies):
             try:
                 envs.append(as_parallel_env(name, make(**options)))
             except BaseException as e:
-                _refuse_unknown_option(name, e, options)
+                refuse_unknown_option(name, e, options)
                 raise environment_error(f"{name}: making {copy_text(copy, copies)}", e, copy) from e
             _check_env(f"{name}: {copy_text(copy, copies)}", envs[-1], copy)
             on_made(copy)
@@ -146,7 +146,7 @@ def team_of(agent: str) -> str:
     return re.sub(r"_\d+$", "", agent)
 
 
-def _check_options(name: str, make: Callable[..., Any], options: Mapping[str, Any]) -> None:
+def check_options(name: str, make: Callable[..., Any], options: Mapping[str, Any]) -> None:
     """Raises ConfigError for options that do not match the signature, if Python can read it."""
     try:
         signature = inspect.signature(make)
@@ -162,7 +162,7 @@ def _check_options(name: str, make: Callable[..., Any], options: Mapping[str, An
         raise _unknown_option(name, unknown[0], accepted) from None
 
 
-def _refuse_unknown_option(name: str, error: BaseException, options: Mapping[str, Any]) -> None:
+def refuse_unknown_option(name: str, error: BaseException, options: Mapping[str, Any]) -> None:
     """Raises ConfigError for the TypeError of a callee of `parallel_env(**options)` that has no such option."""
     found = re.search(r"(\S+)\(\) got an unexpected keyword argument '(\w+)'", str(error))
     if not (isinstance(error, TypeError) and found and found[2] in options):

@@ -19,6 +19,7 @@ from common.worlds.adapters.faults import agent_text
 _LARGEST = float(np.finfo(np.float32).max)
 _BEFORE = "an environment of PettingZoo before 1.23: return"
 _RESET = "(observations, infos)"
+_FIVE_DICTS = [dict] * 5
 _STEP = "(observations, rewards, terminations, truncations, infos)"
 
 
@@ -39,6 +40,8 @@ def reset_result(result: Any) -> Mapping[Any, Any]:
 
 def step_result(result: Any) -> tuple[Mapping[Any, Any], ...]:
     """Returns the five dicts of the value that `step` returned."""
+    if type(result) is tuple and list(map(type, result)) == _FIVE_DICTS:
+        return result
     if not isinstance(result, tuple | list) or len(result) != 5:
         way_out = f"; {_BEFORE} {_STEP} from step" if isinstance(result, tuple | list) and len(result) == 4 else ""
         raise ContractError(f"step returned {_form(result)}, not {_STEP}, five dicts by agent{way_out}")

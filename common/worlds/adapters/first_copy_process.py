@@ -21,7 +21,8 @@ from common.worlds.adapters.construction import describe_options
 from common.worlds.adapters.conversion import reports
 from common.worlds.adapters.first_copy import STEPS, Began, Fault, Found, Measured, Task, fault_of
 from common.worlds.adapters.measure import measure
-from common.worlds.families import family_of
+from common.worlds.batched.checked_world import without_given
+from common.worlds.families import Constructor, Family, family_of
 from common.worlds.history import without_history
 
 
@@ -49,7 +50,7 @@ def main() -> None:
         task = msgspec.msgpack.decode(pipe.recv_bytes(), type=Task)
         report(Began("the import of its module"))
         family = family_of(task.name)
-        options = () if family is None else describe_options(family.find_constructor(task.name))
+        options = () if family is None else describe_options(_constructor(family, task.name))
         report(Began("its constructor"))
         world = make_world(
             task.name,
@@ -73,6 +74,11 @@ def main() -> None:
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
+
+
+def _constructor(family: Family, name: str) -> Constructor:
+    make = family.find_constructor(name)
+    return without_given(make) if family.is_batched else make
 
 
 def _measured(world: World) -> Measured:

@@ -102,6 +102,9 @@ class PettingZooWorld:
             _warn_once(name, _MASKS)
         self._rng = np.random.default_rng(seed)
         self._discount = np.ones((self.copies, len(agents)), np.float32)
+        # A spec adds its sizes up at each access, which every step would pay for.
+        self._obs_shape = (self.copies, self.spec.obs_dim)
+        self._action_shape = (self.copies, self.spec.action_dim)
 
     @classmethod
     def of_constructor(
@@ -143,7 +146,7 @@ class PettingZooWorld:
         """Starts a new episode in every copy, copy c by `reset(seed=seeds[c])`; without seeds the world draws them."""
         if seeds is not None and len(seeds) != self.copies:
             raise ValueError(f"{self.name}: {len(seeds)} seeds for {self.copies} copies")
-        obs = np.zeros((self.copies, self.spec.obs_dim), np.float32)
+        obs = np.zeros(self._obs_shape, np.float32)
         for c in range(self.copies):
             self._reset_copy(c, obs, None if seeds is None else int(seeds[c]))
         self._check_finite(obs)
@@ -151,15 +154,15 @@ class PettingZooWorld:
 
     def step(self, actions: Float32Array) -> Step:
         """Steps every copy by its joint action; the actions of absent agents are ignored."""
-        check_actions(self, actions, (self.copies, self.spec.action_dim), [copy.age for copy in self._copies])
-        next_obs = np.zeros((self.copies, self.spec.obs_dim), np.float32)
-        reward = np.zeros((self.copies, len(self.spec.agents)), np.float32)
-        present = np.zeros_like(reward)
+        check_actions(self, actions, self._action_shape, [copy.age for copy in self._copies])
+        next_obs = np.zeros(self._obs_shape, np.float32)
+        reward = np.zeros(self._discount.shape, np.float32)
+        present = np.zeros(self._discount.shape, np.float32)
         over = np.zeros(self.copies, np.bool_)
-        for c, copy in enumerate(self._copies):
-            if copy.ended:
-                continue
-            over[c] = self._step_copy(c, actions[c], next_obs[c], reward[c], present[c])
+        decoded = [slot.codec.decode(actions[:, slot.action]) for slot in self._slots.values()]
+        for c, (copy, copy_actions) in enumerate(zip(self._copies, zip(*decoded, strict=True), strict=True)):
+            if not copy.ended and self._step_copy(c, copy_actions, next_obs[c], reward[c], present[c]):
+                over[c] = True
         self._check_finite(next_obs)
         discount = self._discount.copy()
         obs = next_obs.copy()
@@ -168,12 +171,12 @@ class PettingZooWorld:
                 obs[c] = 0.0
                 if self._episodes.restart_ended:
                     self._reset_copy(c, obs, None)
+                    self._check_finite(obs)
                 else:
                     copy.ended = True
-            else:
+            elif copy.departed:
                 for agent in copy.departed:
                     obs[c, self._slots[agent].obs] = 0.0
-        self._check_finite(obs)
         return Step(obs, reward, discount, present, next_obs, over)
 
     def wrap(self, around: Callable[[ParallelEnv], ParallelEnv]) -> None:
@@ -213,12 +216,15 @@ class PettingZooWorld:
             self._write_observation(c, agent, seen, obs[c])
 
     def _step_copy(
-        self, c: int, action: Float32Array, next_obs: Float32Array, reward: Float32Array, present: Float32Array
+        self, c: int, actions: Sequence[Any], next_obs: Float32Array, reward: Float32Array, present: Float32Array
     ) -> bool:
-        """Steps one copy, fills its rows of the arrays, and returns whether its episode is over."""
+        """Steps one copy, fills its rows of the arrays, and returns whether its episode is over.
+
+        actions: those of all agents in spec order, as the environment takes them.
+        """
         copy, slots = self._copies[c], self._slots
         copy.age += 1
-        seen, rewards, terminations, truncations = self._step_env(c, action)
+        seen, rewards, terminations, truncations = self._step_env(c, actions)
         ended = set()
         for agent in copy.acting:
             i = slots[agent].agent_index
@@ -250,12 +256,11 @@ class PettingZooWorld:
         is_first = rules.first_steps and self._copies[c].episodes == 1
         return (rules.max_steps, rules.first_steps[c]) if is_first else (rules.max_steps,)
 
-    def _step_env(self, c: int, action: Float32Array) -> tuple[Mapping[Any, Any], ...]:
+    def _step_env(self, c: int, actions: Sequence[Any]) -> tuple[Mapping[Any, Any], ...]:
         """Steps one environment, stores its infos, and returns the other four dicts."""
         copy, slots = self._copies[c], self._slots
-        actions = {agent: slots[agent].codec.decode(action[slots[agent].action]) for agent in copy.acting}
         try:
-            result = copy.env.step(actions)
+            result = copy.env.step({agent: actions[slots[agent].agent_index] for agent in copy.acting})
         except ContractError as e:
             raise self._copy_error(c, e) from None
         except BaseException as e:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,8 @@ from common.spec import Box, Categorical, Part
 from common.worlds.adapters.contract import space_mismatch
 from common.worlds.world import Float32Array
 
-Decode = Callable[[Float32Array], Any]
-"""An agent's slice of the joint action -> the action that its environment takes."""
+Decode = Callable[[Float32Array], Sequence[Any]]
+"""An agent's columns of the joint actions `[copies, size]` -> the action that each copy's environment takes."""
 Encode = Callable[[Any], Float32Array]
 """An agent's observation from its environment -> its slice of the joint observation."""
 
@@ -56,7 +56,7 @@ def action_codec(space: spaces.Space[Any], where: str) -> tuple[tuple[Part, ...]
         return _box_codec(space, where)
     if isinstance(space, spaces.Discrete):
         start = int(space.start)
-        return (Categorical(int(space.n)),), lambda row: start + int(row.argmax())
+        return (Categorical(int(space.n)),), lambda rows: (rows.argmax(axis=1) + start).tolist()
     if isinstance(space, spaces.MultiDiscrete):
         return _choices_codec(space.nvec, space.start, space.dtype)
     if isinstance(space, spaces.MultiBinary):
@@ -74,12 +74,13 @@ def _box_codec(space: spaces.Box, where: str) -> tuple[tuple[Part, ...], Decode]
             "Wrap the environment to give its Box bounds (supersuit.clip_actions, or your own wrapper)."
         )
 
-    def decode(row: Float32Array) -> Any:
-        values = row.reshape(space.shape).astype(space.dtype)
+    def decode(rows: Float32Array) -> list[Any]:
+        values = rows.astype(space.dtype).reshape(len(rows), *space.shape)
         # Two in-place ufuncs are many times as fast as np.clip on a few numbers.
         np.maximum(values, low, out=values)
         np.minimum(values, high, out=values)
-        return values
+        # The ellipsis keeps an action without dimensions an array.
+        return list(values) if space.shape else [values[c, ...] for c in range(len(rows))]
 
     return (Box(tuple(low.reshape(-1).tolist()), tuple(high.reshape(-1).tolist())),), decode
 
@@ -89,9 +90,9 @@ def _choices_codec(sizes: Any, starts: Any, dtype: Any) -> tuple[tuple[Part, ...
     ends = np.cumsum(sizes.reshape(-1)).tolist()
     parts = [slice(end - size, end) for end, size in zip(ends, sizes.reshape(-1).tolist(), strict=True)]
 
-    def decode(row: Float32Array) -> Any:
-        chosen = np.array([row[part].argmax() for part in parts])
-        return (chosen.reshape(sizes.shape) + starts).astype(dtype)
+    def decode(rows: Float32Array) -> list[Any]:
+        chosen = np.stack([rows[:, part].argmax(axis=1) for part in parts], axis=1)
+        return list((chosen.reshape(len(rows), *sizes.shape) + starts).astype(dtype))
 
     return tuple(Categorical(int(n)) for n in sizes.reshape(-1)), decode
 

@@ -12,7 +12,8 @@ A family is one row of the table and one module, which is imported when a name n
 | `names()`                      | the names of the family that are known here; empty if any module may be named  |
 
 The constructor returns a PettingZoo ParallelEnv, an AEC environment or a Gymnasium environment
-(`common/worlds/adapters/conversion.py`); one adapter makes a World of all of them.
+(`common/worlds/adapters/conversion.py`); one adapter makes a World of all of them. In a batched family it makes all
+copies at once (`common/worlds/batched/`).
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class Family(NamedTuple):
     """The command that installs the package."""
     module: str
     """The module of Shoal that has the functions of the family."""
+    is_batched: bool = False
+    """Whether the constructor makes all copies at once: `make(copies, seed, **options)` returns a World."""
 
     def find_constructor(self, name: str) -> Constructor:
         """Returns what makes a copy of a world; ConfigError for a name that does not exist or is not installed."""
@@ -91,6 +94,24 @@ FAMILIES = (
         "",
         "",
         "common.worlds.families.python",
+    ),
+    Family(
+        "vmas",
+        "VMAS: vectorised multi-agent scenarios in torch, all copies in one batch",
+        "vmas:balance",
+        "vmas",
+        "pip install 'shoal[vmas]'",
+        "common.worlds.batched.vmas",
+        is_batched=True,
+    ),
+    Family(
+        "batched",
+        "your own vectorised world: a module with make(copies, seed), which steps all copies in one call",
+        "batched:my_module",
+        "",
+        "",
+        "common.worlds.batched.user_module",
+        is_batched=True,
     ),
 )
 """All families, in the order in which `shoal scenarios` lists them."""

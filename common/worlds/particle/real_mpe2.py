@@ -87,15 +87,15 @@ def _encode(obs: Any) -> Float32Array:
 def _decoder(agent: AgentSpec, *, continuous: bool) -> Any:
     """Returns a function that converts an action for mpe2: to a clipped Box, or to one index, move + 5 * message."""
 
-    def clip(row: Float32Array) -> Float32Array:
+    def clip(rows: Float32Array) -> list[Float32Array]:
         # mpe2 clips too, but stores a warning for each clipped action forever.
-        return np.clip(row, np.float32(0.0), np.float32(1.0))
+        return list(np.clip(rows, np.float32(0.0), np.float32(1.0)))
 
-    def choice_index(row: Float32Array) -> int:
-        index, factor = 0, 1
+    def choice_index(rows: Float32Array) -> list[int]:
+        index, factor = np.zeros(len(rows), int), 1
         for part in agent.part_slices:
-            index += factor * int(row[part].argmax())
+            index += factor * rows[:, part].argmax(axis=1)
             factor *= part.stop - part.start
-        return index
+        return index.tolist()
 
     return clip if continuous else choice_index

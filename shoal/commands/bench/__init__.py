@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from shoal.commands.bench import end_to_end, memory, peers
+from shoal.commands.bench import end_to_end, memory, peers, world_rates
 from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.data_plane import replay, weights
 from shoal.commands.bench.measurements import BenchProgress, BenchRow
@@ -33,8 +33,9 @@ BENCHMARKS: dict[str, Benchmark] = {
     "memory": memory.rows,
     "end-to-end": end_to_end.rows,
     "peers": peers.rows,
+    "world": world_rates.rows,
 }
-BY_NAME_ONLY = ("peers",)
-"""Benchmarks that run only if named, because they download gigabytes."""
+BY_NAME_ONLY = ("peers", "world")
+"""Benchmarks that run only if named: peers downloads gigabytes, and world needs the name of a world."""
 
 __all__ = ["BENCHMARKS", "BY_NAME_ONLY", "BenchConfig", "BenchProgress", "BenchRow"]

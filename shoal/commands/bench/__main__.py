@@ -1,6 +1,6 @@
 """The process of one benchmark: prints result rows and progress messages, one JSON object a line.
 
-usage: python -m shoal.commands.bench NAME CONFIG PARENT
+usage: python -m shoal.commands.bench NAME CONFIG PARENT [WORLD]...
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ import msgspec
 from common.errors import ShoalError
 from common.process.exit import INTERRUPTED
 from common.process.parent import die_with_parent
-from shoal.commands.bench import BENCHMARKS, BenchConfig
+from shoal.commands.bench import BENCHMARKS, BenchConfig, world_rates
 
 
 def main() -> int:
     """Runs the benchmark named on the command line and returns the exit code."""
-    name, config, parent = sys.argv[1:]
+    name, text, parent, *names = sys.argv[1:]
+    config = msgspec.json.decode(text, type=BenchConfig)
     # SIGTERM raises KeyboardInterrupt, so that processes started by the benchmark end with it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     die_with_parent(int(parent))
     try:
-        for line in BENCHMARKS[name](msgspec.json.decode(config, type=BenchConfig)):
+        for line in world_rates.rows_of(names, config) if names else BENCHMARKS[name](config):
             sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
             sys.stdout.flush()
     except ShoalError as e:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -12,9 +12,11 @@ import msgspec
 from rich.console import Console
 from rich.status import Status
 
-from common.errors import ShoalError
+from common.errors import ConfigError, ShoalError
 from common.process import command
+from common.process.exit import BAD_USAGE
 from common.process.python_command import module_command
+from common.worlds import scenarios
 from shoal.commands.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig, BenchProgress, BenchRow
 from shoal.commands.bench.measurements import as_text
 
@@ -23,25 +25,39 @@ _screen = Console(markup=False, emoji=False, stderr=True)
 _LINE: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
 
 
+class _Name(click.Choice[str]):
+    """A benchmark, or the name of a world for `shoal bench world`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Returns the name; exits with code 2 for one that is neither."""
+        is_world = isinstance(value, str) and (":" in value or value in {row.name for row in scenarios()})
+        return value if is_world else super().convert(value, param, ctx)
+
+
 @click.command()
-@click.argument("what", nargs=-1, metavar="[NAME]...", type=click.Choice(sorted(BENCHMARKS)))
+@click.argument("what", nargs=-1, metavar="[NAME]...", type=_Name(sorted(BENCHMARKS)))
 @command.options(BenchConfig)
 def bench(what: tuple[str, ...], **values: Any) -> None:
     """Measure Shoal's speed on this machine against baselines.
 
-    NAME is worlds, policy, actor, learner, replay, weights, memory, end-to-end or peers. Each figure comes with a
-    baseline from the same run. Without a NAME, all benchmarks run one after the other, except `peers`, which installs
-    other programs (several gigabytes) to compare them with Shoal. Use an otherwise idle machine.
+    NAME is worlds, policy, actor, learner, replay, weights, memory, end-to-end, peers, or world and the names of worlds
+    of yours: their steps a second by copies and processes. Each figure comes with a baseline from the same run. Without
+    a NAME, all benchmarks run one after the other, except `peers`, which installs other programs (several gigabytes) to
+    compare them with Shoal, and `world`. Use an otherwise idle machine.
 
     \b
     Examples:
       shoal bench replay
       shoal bench peers --time 5m
+      shoal bench world pettingzoo:my_env --set world.size=5
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     config = command.build(BenchConfig, values)
+    worlds = [name for name in what if name not in BENCHMARKS]
+    if bool(worlds) != ("world" in what):
+        raise ConfigError(f"Write: shoal bench world {' '.join(worlds) or 'NAME'}. `shoal scenarios` lists worlds.")
     found = []
-    for name in what or [name for name in BENCHMARKS if name not in BY_NAME_ONLY]:
-        for figure in measure(name, config):
+    for name in [name for name in what if name in BENCHMARKS] or [n for n in BENCHMARKS if n not in BY_NAME_ONLY]:
+        for figure in measure(name, config, worlds if name == "world" else ()):
             found.append(figure)
             if not config.json:
                 command.result(as_text(figure))
@@ -49,12 +65,14 @@ def bench(what: tuple[str, ...], **values: Any) -> None:
         command.result(msgspec.json.encode(found))
 
 
-def measure(name: str, config: BenchConfig) -> Iterator[BenchRow]:
+def measure(name: str, config: BenchConfig, worlds: Sequence[str] = ()) -> Iterator[BenchRow]:
     """Yields the rows of one benchmark, run in a separate process; raises ShoalError if it fails.
+
+    worlds: the names of the worlds to measure, for the benchmark `world`.
 
     The process uses one thread: numpy's libraries read the limit from the environment when they are loaded.
     """
-    line = module_command("shoal.commands.bench", name, msgspec.json.encode(config).decode(), str(os.getpid()))
+    line = module_command("shoal.commands.bench", name, msgspec.json.encode(config).decode(), str(os.getpid()), *worlds)
     threads = {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "OMP", "MKL")}
     # In a separate session, so that Ctrl-C reaches this process only, which then stops the benchmark.
     process = subprocess.Popen(  # noqa: S603  (our own argument list, no shell)
@@ -63,7 +81,8 @@ def measure(name: str, config: BenchConfig) -> Iterator[BenchRow]:
     try:
         yield from _read(process)
         if process.wait():
-            raise ShoalError(f"The benchmark {name} failed with exit code {process.returncode}; its output is above.")
+            error = ConfigError if process.returncode == BAD_USAGE else ShoalError
+            raise error(f"The benchmark {name} failed with exit code {process.returncode}; its output is above.")
     finally:
         if process.poll() is None:
             process.terminate()

@@ -34,4 +34,11 @@ class BenchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             description="peers: Extra argument for pip, as in --pip=--pre; can be repeated.", extra={"metavar": "ARG"}
         ),
     ] = ()
+    set: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="world: Option of the world, as in --set world.max_steps=50; can be repeated.",
+            extra={"metavar": "world.NAME=VALUE"},
+        ),
+    ] = ()
     json: Annotated[bool, Meta(description="Print the rows as JSON.")] = False

@@ -148,7 +148,7 @@ def _on_observations(columns: Sequence[ObservationColumn]) -> list[Finding]:
         found.append(_scale(small, max(sizes[i] for i in small), "have"))
     if constant := [i for i, column in enumerate(columns) if column.low == column.high]:
         seen = f"{_columns(constant)} never changed in random play"
-        found.append(Finding("note", "observations", seen, "Remove numbers that carry no information."))
+        found.append(Finding("note", "observations", seen, "Such numbers carry no information; training ignores them."))
     return found
 
 
@@ -157,7 +157,8 @@ def _on_rewards(play: PlayFigures) -> list[Finding]:
     largest = max(play.reward_size, default=0.0)
     if largest > MAX_RMS or 0.0 < largest < MIN_RMS:
         seen = f"rewards have a size of {largest:.3g} (root mean square of those that are not 0)"
-        found.append(Finding("warning", "rewards", seen, "Scale them to a size near 1."))
+        advice = "Training normalises them by default (algorithm.normalise_rewards)."
+        found.append(Finding("note", "rewards", seen, advice))
     if largest == 0.0 and play.steps > 1:
         seen = f"random actions never earned a reward in {play.steps:,} steps"
         advice = "Add rewards that random actions earn now and then; otherwise there is nothing to learn from."
@@ -208,7 +209,9 @@ def _on_returns(plays: Mapping[str, PlayFigures]) -> list[Finding]:
 
 def _scale(columns: Sequence[int], size: float, verb: str) -> Finding:
     seen = f"{_columns(columns)} {verb} a size of about {size:.1g} (root mean square)"
-    return Finding("warning", "observations", seen, "Scale each number to a size near 1.")
+    return Finding(
+        "note", "observations", seen, "Training normalises them by default (algorithm.normalise_observations)."
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

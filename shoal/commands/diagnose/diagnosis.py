@@ -127,7 +127,7 @@ def diagnose(
         *communication_warnings(ablations, run.spec),
         *value_warnings(values, run.spec, updates),
         *network_warnings(networks, run.spec.exploration),
-        *(as_warning("inputs", remark) for remark in input_remarks(inputs, run.joint, run.spec.algorithm.reward_scale)),
+        *(as_warning("inputs", remark) for remark in input_remarks(inputs, run.joint, run.spec.algorithm)),
         *(as_warning("inputs", remark) for remark in reward_change_remarks(_last_metric(directory, "reward_change"))),
         *log_warnings(figures, run.spec, sides=len(run.joint.sides)),
     ]

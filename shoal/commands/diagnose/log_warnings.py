@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from common.run.run import RunSpec
-from common.worlds import is_foreign
+from common.worlds import is_batched, is_foreign
 from learner_node.run_checks.inputs import clipping_remarks, horizon_remarks
 from shoal.commands.diagnose.log_figures import LogFigures, Returns
 from shoal.commands.diagnose.warning import DiagnosisWarning, as_warning
@@ -123,7 +123,9 @@ def _waiting_warnings(figures: LogFigures, spec: RunSpec) -> list[DiagnosisWarni
     if figures.learner_waited is None or figures.learner_waited <= MAX_WAITING:
         return []
     # More than a few copies do not speed up a world that is stepped copy by copy.
-    more = "more --actors" if is_foreign(spec.scenario) else "more --actors or --copies"
+    more = (
+        "more --actors" if is_foreign(spec.scenario) and not is_batched(spec.scenario) else "more --actors or --copies"
+    )
     rate = (
         f" and made one update every {figures.steps_per_update:,.0f} environment steps"
         if figures.steps_per_update

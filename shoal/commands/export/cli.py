@@ -20,7 +20,7 @@ from common.run.players import members_of
 from common.run.run import Run
 from common.run.spaces import AgentSpaces, side_by_side
 from common.spec import AgentSpec, PlayerSpec
-from common.worlds import is_foreign
+from common.worlds import is_batched, is_foreign
 from shoal.run_paths import run_directory
 
 INDEX_FILE = "team.json"
@@ -116,9 +116,9 @@ def _describe(policy: PolicyFile, player: PlayerSpec, file: str) -> ExportedPoli
 
 
 def _spaces(run: Run, agents: Sequence[AgentSpec]) -> list[AgentSpaces]:
-    """Returns the spaces of some agents; empty for a foreign environment whose run does not record them."""
+    """Returns the spaces of some agents; empty for separate environments whose run does not record them."""
     known = {spaces.agent: spaces for spaces in run.spaces}
-    if not known and not is_foreign(run.spec.scenario):
+    if not known and (is_batched(run.spec.scenario) or not is_foreign(run.spec.scenario)):
         known = {one.agent: one for one in built_in_spaces(run.joint, history_of(run.spec.world))}
     return [known[agent.name] for agent in agents if agent.name in known]
 

@@ -16,7 +16,17 @@ FRONT_DOOR: dict[str, tuple[str, ...]] = {
 PUBLIC_NAMES: dict[str, tuple[str, ...]] = {
     "common.worlds": ("make_world", "world_spec", "scenarios"),
     "common.worlds.world": ("World", "Step"),
-    "common.spec": ("JointSpec", "AgentsSpec", "AgentSpec", "PlayersSpec", "PlayerSpec", "Box", "Categorical"),
+    "shoal.testing": ("check_world", "WorldCheck"),
+    "common.spec": (
+        "joint_spec",
+        "JointSpec",
+        "AgentsSpec",
+        "AgentSpec",
+        "PlayersSpec",
+        "PlayerSpec",
+        "Box",
+        "Categorical",
+    ),
     "common.policy.file": ("load_policy", "save_policy", "PolicyFile"),
     "common.policy.network": ("Policy",),
     "common.run.run": ("Run", "make_run_spec"),

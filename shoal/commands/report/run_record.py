@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from actor_node.evaluation.evaluate import Estimate
+from common.run.normalisation import resolve_normalisation
 from common.run.open_run import DEFAULT_SECONDS
 from common.run.presets import PRESETS
 from common.run.run import Run, RunSpec, make_run_spec
@@ -124,7 +125,7 @@ def flat_settings(spec: RunSpec) -> dict[str, Any]:
 def default_settings(spec: RunSpec) -> dict[str, Any]:
     """Returns the `flat_settings` of a run of the same scenario with only default settings."""
     settings = {"scenario": spec.scenario, "budget": {"seconds": DEFAULT_SECONDS}}
-    return flat_settings(make_run_spec(settings, PRESETS["particle"]))
+    return flat_settings(resolve_normalisation(make_run_spec(settings, PRESETS["particle"])))
 
 
 def _label(record: RunRecord, settings: Mapping[str, Any], differing: Sequence[str]) -> str:

@@ -3,6 +3,7 @@ import pytest
 
 from common.errors import ConfigError, FinishedError
 from common.run.directory import RunDirectory
+from common.run.normalisation import resolve_normalisation
 from common.run.open_run import DEFAULT_SECONDS, RunOptions, open_run
 from common.run.run import make_run_spec, parse_assignments
 from common.worlds import world_spec
@@ -197,7 +198,7 @@ def test_without_a_preset_particle_worlds_have_the_defaults(chosen):
     for scenario in ("simple_spread", "mpe2:simple_tag", "pettingzoo:mpe2.simple_spread_v3"):
         choice, spec = chosen(scenario)
         defaults = make_run_spec({"scenario": scenario, "budget": {"seconds": DEFAULT_SECONDS}})
-        assert (choice.preset, choice.copies, spec) == ("particle", 32, defaults)
+        assert (choice.preset, choice.copies, spec) == ("particle", 32, resolve_normalisation(defaults))
 
 
 def test_without_a_preset_long_episodes_have_those_of_control_under_the_users_own(chosen):

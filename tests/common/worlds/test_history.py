@@ -217,3 +217,21 @@ def test_the_leaves_of_a_stacked_observation():
         ]  # fmt: skip
     plain.close()
     world.close()
+
+
+def test_a_vectorised_world_of_others():
+    name = "batched:tests.common.worlds.batched.line_world"
+    world, plain = make_world(name, 6, seed=1, history=2), make_world(name, 6, seed=1)
+    assert world.spec == stacked_spec(plain.spec, 2)
+    assert world_spaces(world) == ()
+    twin, rng = Literal(plain.spec, 2, 6), np.random.default_rng(0)
+    world.reset()
+    own = plain.reset()
+    for _ in range(12):
+        actions = rng.uniform(-1, 1, (6, 2)).astype(np.float32)
+        step, expected = world.step(actions), plain.step(actions)
+        twin.add(own, actions, expected.present)
+        np.testing.assert_array_equal(step.next_obs, twin.stacked(expected.next_obs))
+        twin.forget(np.repeat(expected.episode_over[:, None], 2, axis=1))
+        np.testing.assert_array_equal(step.obs, twin.stacked(expected.obs))
+        own = expected.obs

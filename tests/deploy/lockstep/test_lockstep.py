@@ -38,7 +38,7 @@ DISCRETE = ("simple_reference", {"world": {"continuous_actions": False, "max_cyc
 DRAWING = ("collect_treasure", {})
 """Its worlds draw in the middle of episodes."""
 PRIORITISED = ("simple_adversary", {"replay": {**SMALL["replay"], "priority_exponent": 0.6, "n_step": 3}})
-
+NORMALISED = ("simple_tag", {"algorithm": {"normalise_observations": True, "normalise_rewards": True}})
 REMEMBERING = ("simple_reference", {"world": {"history": 2, "max_cycles": 7}})
 
 
@@ -94,7 +94,9 @@ class Training:
         return found
 
 
-@pytest.mark.parametrize(("scenario", "settings"), [COOPERATIVE, MIXED, DISCRETE, DRAWING, PRIORITISED, REMEMBERING])
+@pytest.mark.parametrize(
+    ("scenario", "settings"), [COOPERATIVE, MIXED, DISCRETE, DRAWING, PRIORITISED, NORMALISED, REMEMBERING]
+)
 def test_interrupted_anywhere_it_gives_the_bits_of_the_whole_run(
     tmp_path: Path, scenario: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +121,21 @@ def test_the_same_seed_gives_the_same_bits_and_another_gives_others(tmp_path: Pa
         bits.append(training.bits())
     assert bits[0] == bits[1]
     assert bits[0]["policies/online"] != bits[2]["policies/online"]
+
+
+def test_units_of_an_environment_change_no_bit_of_what_is_learnt(tmp_path: Path) -> None:
+    """Powers of two, which round nothing: the normalised run is the same, from the actors' first observation on."""
+    found = []
+    for obs, reward in ((1.0, 1.0), (2.0**12, 2.0**15)):
+        world = {"obs_scale": obs, "reward_scale": reward, "odd_columns": True}
+        settings = {"world": world, "algorithm": NORMALISED[1]["algorithm"]}
+        training = Training(tmp_path / str(obs), "pettingzoo:tests.learning.reach_target", settings, copies=4)
+        assert training.train()
+        found.append(training.bits())
+    ours, others = found
+    for name in ("policies/online", "policies/target", "critics/online", "critics/adam/mean", "counters"):
+        assert ours[name] == others[name]
+    assert ours["replay"] != others["replay"]
 
 
 def test_killed_at_any_moment_it_goes_on_from_the_last_checkpoint(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.run.run import Run, make_run_spec
+from common.run.run import AlgorithmSpec, Run, make_run_spec
 from common.spec import Box, joint_spec
 from common.transitions import transition_dtype
 from learner_node.run_checks.inputs import (
@@ -61,8 +61,8 @@ def test_rewards_of_any_size_that_float32_holds_are_measured() -> None:
         (1.0, 1.0, 1.0, [], ""),
         (50.0, 50.0, 1.0, [], ""),
         (0.0, 0.0, 1.0, [], ""),
-        (1e4, 1.0, 1.0, ["observations"], "scale the observation"),
-        (1e-4, 1.0, 1.0, ["observations"], "scale the observation"),
+        (1e4, 1.0, 1.0, ["observations"], "algorithm.normalise_observations=true"),
+        (1e-4, 1.0, 1.0, ["observations"], "algorithm.normalise_observations=true"),
         (1.0, 1e5, 1.0, ["rewards"], "algorithm.reward_scale=1e-5"),
         (1.0, 1e5, 1e-5, [], ""),
         (1.0, 1e-4, 1.0, ["rewards"], "algorithm.reward_scale=1e4"),
@@ -73,20 +73,29 @@ def test_rewards_of_any_size_that_float32_holds_are_measured() -> None:
 def test_what_is_far_from_1_is_remarked_with_a_remedy(
     observed: float, rewarded: float, scale: float, about: list[str], remedy: str
 ) -> None:
-    monitor = InputMonitor(run_of(reward_scale=scale), None)
+    run = run_of(reward_scale=scale)
+    monitor = InputMonitor(run, None)
     monitor.observe(records(256, observed, rewarded), 0.0)
     assert monitor.stats
-    found = input_remarks(monitor.stats, JOINT, scale)
+    found = input_remarks(monitor.stats, JOINT, run.spec.algorithm)
     assert [remark.about for remark in found] == about
     assert [remark_key(line) for line in monitor.remarks()] == [remark_key(remark.seen) for remark in found]
     assert not found or remedy in found[-1].to_try[0]
+
+
+@pytest.mark.parametrize(("observations", "rewards"), [(True, False), (False, True), (True, True)])
+def test_normalised_inputs_are_not_remarked_on(observations: bool, rewards: bool) -> None:
+    monitor = InputMonitor(run_of(normalise_observations=observations, normalise_rewards=rewards), None)
+    monitor.observe(records(256, 1e4, 1e5), 0.0)
+    expected = [*["observations of"] * (not observations), *["rewards have"] * (not rewards)]
+    assert [remark_key(line) for line in monitor.remarks()] == expected
 
 
 @given(st.floats(1e-12, 1e30))
 def test_the_advised_scale_brings_rewards_near_1_and_is_one_that_the_setting_takes(size: float) -> None:
     monitor = InputMonitor(run_of(), None)
     monitor.observe(records(8, 1.0, size), 0.0)
-    for remark in input_remarks(monitor.stats, JOINT, 1.0) if monitor.stats else ():
+    for remark in input_remarks(monitor.stats, JOINT, AlgorithmSpec()) if monitor.stats else ():
         key, _, value = remark.to_try[0].partition("=")
         if key == "algorithm.reward_scale":
             scale = run_of(reward_scale=float(value)).spec.algorithm.reward_scale

@@ -56,14 +56,16 @@ class Pair:
         return Noise(drawn.t(), gumbel)
 
     def update(self, seed: int, *, absences: bool, weighted: bool = False, update_policies: bool = True) -> None:
-        """Updates both on one batch and compares what they report."""
+        """Updates both on one batch, normalised if the settings ask for it, and compares what they report."""
         fields = as_fields(random_records(self.joint, ROWS, seed, absences=absences), torch.float64)
         importance = torch.rand(ROWS, dtype=torch.float64) if weighted else None
+        batch = self.stacked.normalise(replace(as_batch(fields), importance=importance))
+        fields |= {"obs": batch.obs_action[:, : self.joint.obs_dim], "next_obs": batch.next_obs}
+        minibatch = Minibatch(**fields, reward_factor=batch.reward_factor)
         critic_losses, policy_losses = self.plain.update(
-            Minibatch(**fields), self.noise(), importance, update_policies=update_policies
+            minibatch, self.noise(), importance, update_policies=update_policies
         )
         rates = self.algorithm.policy_learning_rate, self.algorithm.critic_learning_rate
-        batch = replace(as_batch(fields), importance=importance)
         stats = self.stacked.update(batch, *rates, update_policies=update_policies)
         torch.testing.assert_close(stats.critic_loss, torch.stack(critic_losses), rtol=1e-9, atol=1e-12)
         everyone = range(len(critic_losses))
@@ -100,6 +102,7 @@ SETTINGS = {
     "huber": AlgorithmSpec(critic_loss="huber", reward_scale=3.0),
     "weight_decay": AlgorithmSpec(critic_weight_decay=0.1, policy_weight_decay=0.2),
     "team_spirit": AlgorithmSpec(team_spirit=0.3),
+    "normalised": AlgorithmSpec(normalise_observations=True, normalise_rewards=True, reward_scale=3.0, team_spirit=0.3),
     "matd3": AlgorithmSpec(name="matd3", smoothing=0.3),
     "iddpg": AlgorithmSpec(name="iddpg"),
     "joint": AlgorithmSpec(name="joint"),

@@ -183,7 +183,7 @@ def check_same_as_the_adapter(names: dict[str, Any], run: Path) -> None:
         space = foreign_spaces.ACTIONS[agent]
         _, decode = action_codec(space, "")
         ours, theirs = (
-            decode(flat[spec.action_slice]),
+            decode(flat[None, spec.action_slice])[0],
             names["environment_action"](spaces["action"], flat[spec.action_slice]),
         )
         np.testing.assert_array_equal(ours, theirs)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
-
 from actor_node.evaluation.task import reference_world
+from actor_node.evaluation.teams import RandomTeam
 from common.worlds import World, make_world, scenarios
 from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.measurements import BenchRow, compare, rate, row
@@ -32,9 +31,9 @@ def rows(_config: BenchConfig) -> Iterator[BenchRow]:
 
 def stepping(world: World) -> Callable[[], int]:
     """Returns a function that steps a world once with precomputed random actions and returns the number of steps."""
-    rng = np.random.default_rng(0)
-    actions = rng.random((16, world.copies, world.spec.action_dim), np.float32)
-    world.reset()
+    team = RandomTeam(world.spec, 0)
+    obs = world.reset()
+    actions = [team.act(obs) for _ in range(16)]
     step_count = 0
 
     def step() -> int:

@@ -13,6 +13,7 @@ from pettingzoo import ParallelEnv
 from common.errors import ConfigError, WorldError
 from common.spec import Box, Categorical
 from common.worlds import make_world, world_spec
+from common.worlds.adapters.spaces import action_codec
 
 
 class Falling(ParallelEnv):
@@ -300,3 +301,18 @@ def test_agents_of_knights_archers_zombies_die_before_the_others():
         assert (step.reward[dead] == 0.0).all()
     assert any(step.episode_over.any() for step in steps)
     world.close()
+
+
+def test_a_box_is_clipped_in_its_own_type_and_each_copy_owns_its_action():
+    _, decode = action_codec(spaces.Box(-0.4, 0.4, (2,), np.float64), "")
+    first, second = decode(np.float32([[-0.4, 9.0], [0.1, -9.0]]))
+    assert first.tolist() == [-0.4, 0.4], "float32's -0.4 is below the bound"
+    first[:] = 0.0
+    assert second.tolist() == [float(np.float32(0.1)), -0.4]
+
+
+def test_an_action_without_dimensions_is_an_array():
+    _, decode = action_codec(spaces.Box(-1.0, 1.0, ()), "")
+    (action,) = decode(np.float32([[5.0]]))
+    assert isinstance(action, np.ndarray)
+    assert (action.shape, float(action)) == ((), 1.0)

@@ -25,7 +25,7 @@ def test_the_help_names_every_benchmark_and_the_usage_fits_a_line() -> None:
 
 
 def test_without_an_argument_nothing_is_installed() -> None:
-    assert set(BY_NAME_ONLY) == {"peers"} <= set(BENCHMARKS)
+    assert set(BY_NAME_ONLY) == {"peers", "world"} <= set(BENCHMARKS)
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ class Outbox:
         self.incarnation = 0
         """Assigned by the replay server; 0 before its first Welcome."""
         self.acked = 0
-        """Highest seq acknowledged as stored."""
+        """Seq of the last acknowledged chunk: the server's `durable` seq, as far as the worker knows."""
         self.credit = 0
         """Highest seq that may be sent."""
         self.resent = 0
@@ -114,18 +114,18 @@ class Outbox:
         self._sent = max(self._sent, self._next_to_send)
         self._next_to_send += 1
 
-    def on_welcome(self, incarnation: int, stored: int, credit: int) -> None:
-        """Accepts an admission: every chunk after `stored` is sent again. ValueError for another incarnation."""
+    def on_welcome(self, incarnation: int, durable_seq: int, credit: int) -> None:
+        """Accepts an admission: every chunk after `durable_seq` is sent again. ValueError for another incarnation."""
         if self.incarnation not in (0, incarnation):
             raise ValueError(f"admitted as incarnation {incarnation}, not {self.incarnation}")
         self.incarnation = incarnation
-        self.on_ack(stored, credit)
+        self.on_ack(durable_seq, credit)
         self.credit = credit
         self._next_to_send = self.acked + 1
 
-    def on_ack(self, stored: int, credit: int) -> None:
-        """Drops the chunks up to `stored` and raises the credit; late acknowledgements change nothing."""
-        while self._pending and self._pending[0].chunk.seq <= stored:
+    def on_ack(self, durable_seq: int, credit: int) -> None:
+        """Drops the chunks up to `durable_seq` and raises the credit; late acknowledgements change nothing."""
+        while self._pending and self._pending[0].chunk.seq <= durable_seq:
             self._pending.popleft()
             self.acked += 1
         self._next_to_send = max(self._next_to_send, self.acked + 1)

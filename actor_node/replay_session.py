@@ -61,6 +61,8 @@ _log = logging.getLogger(__name__)
 class ReplaySession:
     """One worker's session with a replay server, and the newest weights. All times are monotonic seconds.
 
+    The learner's session, which requests batches, is the class of the same name in learner_node/replay_session.py.
+
     Example:
         session = ReplaySession("node-0", "tcp://replay:5555", "tcp://learner:5556")
         session.poll(time.monotonic(), timeout_s=0.05)          # until session.waiting_for() == ("", "")
@@ -92,27 +94,31 @@ class ReplaySession:
         self.weights: Weights | None = None
         self.weights_at = 0.0
         self.weights_rejected = 0
-        self.weights_refused = ""
-        """Why the newest frame was rejected; empty if it was accepted."""
+        """Number of rejected frames."""
+        self.rejection_reason = ""
+        """Why the newest frame was rejected; empty if it was accepted. Reports call it `weights_refused`."""
         self._refusals = Refusals(self._client.endpoint, "actor")
         self._admitted = False
         self._received_at = self._hello_at = -SILENCE_TIMEOUT_S
         self._acked_at = 0.0
         """When a chunk was last acknowledged, or none was in flight."""
         self._not_ready = ""
-        """Why the replay server has no run; empty if unknown."""
+        """What the replay server waits for before it admits actors; empty if unknown."""
         self._credit_reason = ""
-        """Why the replay server grants no more credit; empty if unknown."""
+        """What more credit waits for; empty if unknown."""
 
     def waiting_for(self) -> tuple[str, str]:
-        """Returns what the worker waits for (replay, weights, credit) and the reason; ("", "") if it may collect."""
+        """Returns the kind of wait ("replay", "weights", "credit") and its reason; ("", "") if the worker may collect.
+
+        The reason is a noun phrase after "waiting for".
+        """
         if self._not_ready:
             return "replay", self._not_ready
         if not self._admitted:
             error = self._client.connection_error(_log)
             return "replay", _with_reason(f"the replay server at {self._client.endpoint}", error)
         if self.weights is None:
-            rejected = f"rejected: {self.weights_refused}" if self.weights_refused else ""
+            rejected = f"rejected: {self.rejection_reason}" if self.rejection_reason else ""
             return "weights", _with_reason("the learner's first weights", rejected or self._weights_error)
         if not self.outbox.has_credit:
             return "credit", self._credit_reason or "acknowledgements of the replay server"
@@ -274,13 +280,13 @@ class ReplaySession:
         elif weights.flat.size != (needed := weight_count(run.players, run.spec.network)):
             self._reject(f"{weights.flat.size} numbers do not fit policies of {needed}")
         else:
-            self.weights_refused = ""
+            self.rejection_reason = ""
             if self.weights is None or weights.header.version >= self.weights.header.version:
                 self.weights, self.weights_at = weights, now
 
     def _reject(self, reason: str) -> None:
         self.weights_rejected += 1
-        self.weights_refused = reason
+        self.rejection_reason = reason
         _log.warning("rejected weights: %s", reason)
 
 

@@ -3,8 +3,8 @@
     supervisor --spawn--> worker 0..n-1        a worker that ends is restarted, or ends the node (`restart_policy`)
     supervisor <--failure-- worker             logged, and left for the process that started the node (`failure_note`)
     supervisor <--shared metrics-- workers     summed on /metrics
-    supervisor <--shared calls-- workers       reported to the replay server for a worker that cannot; long calls are
-                                               logged
+    supervisor <--shared calls-- workers       a call that does not return is logged, and reported to the replay server
+                                               in the worker's place
     supervisor --stop time, SIGTERM--> worker  at the end; a second SIGTERM interrupts a call of the user's code
 
 The supervisor waits only for the end of a worker, at most POLL_S at a time; a signal is handled within that time.
@@ -49,7 +49,8 @@ from common.wire.messages import Busy
 POLL_S = 0.1
 CALL_CHECK_PERIOD_S = 1.0
 REPORT_OVERDUE_S = 2.0
-"""The supervisor reports for a worker in a call of the user's code that has not reported for this time."""
+"""The supervisor reports in a worker's place if the worker runs a call of the user's code and has not reported for this
+time [s]."""
 KILL_AFTER_DRAIN_S = 2.0
 """A worker that still runs this long after the drain time is killed."""
 CLOSE_TIMEOUT_S = 5.0

@@ -1,6 +1,7 @@
 """One worker process: it waits until it may collect, collects a chunk, and sends the chunk through its session.
 
-The worker waits before it collects, not after, so that each chunk is collected with the newest weights.
+The worker waits before it collects, not after, so that each chunk is collected with the newest weights. Its parent is
+the supervisor of the actor node (actor_node/supervisor.py); the node ends when the supervisor does.
 """
 
 from __future__ import annotations
@@ -51,9 +52,9 @@ MAX_CHUNK_S = 1.0
 CALL_POLL_PERIOD_S = 0.25
 """Shortest time between two polls of the session from within the environments' calls."""
 ORPHAN_PERIOD_S = 1.0
-"""How often a worker checks whether its node is alive."""
+"""Time between two checks whether the supervisor is alive [s]."""
 ORPHAN_TIMEOUT_S = 5.0
-"""A worker without its node that takes longer to end is killed, with what its environment started."""
+"""A worker without a supervisor that takes longer to end is killed, with what its environment started [s]."""
 MAX_POLL_GAP_S = 1.0
 """A longer time without a poll is excluded from the session's time-outs."""
 
@@ -107,7 +108,7 @@ class WorkerConfig(msgspec.Struct, frozen=True):
 class WorkerStop(Stop):
     """A worker's request to end; the second signal also interrupts the current call of the user's code.
 
-    Without its node the first signal interrupts it: no process is left to send a second.
+    Without a supervisor the first signal interrupts the call, because no process is left to send a second.
     """
 
     def __init__(self, supervisor: int) -> None:
@@ -137,14 +138,16 @@ def run_worker(config: WorkerConfig, shared: NodeMemory, pipe: Connection) -> No
     start_logging(f"actor/{config.index}")
     stop = WorkerStop(config.supervisor)
     stop.on_signals()
-    threading.Thread(target=_end_with_node, args=(config.supervisor,), name="node-watch", daemon=True).start()
+    threading.Thread(
+        target=_end_with_supervisor, args=(config.supervisor,), name="supervisor-watch", daemon=True
+    ).start()
     reporter = FailureReporter(pipe)
     code, worker = DONE, None
     try:
         worker = Worker(config, shared, stop, reporter)
         worker.run()
         if stop.requested and not shared.stop_at[0]:
-            reporter.send(WorkerFailure("other", "ended by a signal that its node did not send"))
+            reporter.send(WorkerFailure("other", "ended by a signal that its supervisor did not send"))
     except BaseException as e:  # noqa: BLE001  (the process ends here; its supervisor shows the failure)
         reporter.send(failure_of(e))
         code = e.exit_code if isinstance(e, ShoalError) else FAILED
@@ -168,8 +171,8 @@ class FailureReporter:
             self._pipe.send_bytes(msgspec.json.encode(failure))
 
 
-def _end_with_node(supervisor: int) -> None:
-    """Ends the worker and its whole session once its node is gone, even during a call of the user's code."""
+def _end_with_supervisor(supervisor: int) -> None:
+    """Ends the worker and its process group once its supervisor is gone, even during a call of the user's code."""
     while os.getppid() == supervisor:
         time.sleep(ORPHAN_PERIOD_S)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -239,7 +242,7 @@ class Worker:
 
     @property
     def _stopping(self) -> bool:
-        """Whether a signal asked the worker to end, or its node did through the shared memory.
+        """Whether a signal asked the worker to end, or its supervisor did through the shared memory.
 
         The memory is needed where the user's code has replaced the signal handlers.
         """
@@ -249,14 +252,14 @@ class Worker:
         now = time.monotonic()
         must_wait = self._session.waiting_for()[0] != ""
         self._poll(now, timeout_s=IDLE_POLL_S if must_wait else 0.0)
-        peer, reason = self._session.waiting_for()
-        if peer:
+        kind, reason = self._session.waiting_for()
+        if kind:
             self._wait.waiting(reason, now)
             if self._session.run is None and 0 < self._config.peer_timeout_s < now - self._started_at:
                 raise PeerError(
                     f"waited {now - self._started_at:.0f} s for {reason}; check that it runs and that --replay is right"
                 )
-            self._add(f"waiting_for_{peer}_s", time.monotonic() - now)
+            self._add(f"waiting_for_{kind}_s", time.monotonic() - now)
             return
         self._wait.done(now)
         self._collect()
@@ -418,7 +421,7 @@ class Worker:
                 waited_s=self._wait.total_s,
                 metrics_url=self._config.metrics_url,
                 software=software_version(),
-                weights_refused=session.weights_refused,
+                weights_refused=session.rejection_reason,
                 doing=describe_activity(self._calls.read(self._config.index), now),
                 restarts=self._config.restarts,
                 last_fault=self._last_fault,

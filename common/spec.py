@@ -62,7 +62,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     team: str
-    """Name of its side."""
+    """Name of the side that the agent plays on; files and messages call the side `team`."""
     obs_dim: int
     parts: tuple[Part, ...]
     obs_start: int
@@ -102,6 +102,7 @@ class JointSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     agents: tuple[AgentSpec, ...]
+    """The agents in an `AgentsSpec`, the players in a `PlayersSpec`."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for agents whose columns are not contiguous, or that do not fit a record."""
@@ -143,10 +144,11 @@ class PlayersSpec(JointSpec, frozen=True, forbid_unknown_fields=True):
     """All players of a run, each with a policy and critics; policies and weights follow this spec."""
 
     agents: tuple[PlayerSpec, ...]
+    """The players, under the name that code for agents and players alike reads."""
 
 
 def joint_spec(agents: Sequence[tuple[str, str, int, tuple[Part, ...]]]) -> AgentsSpec:
-    """Returns the spec of agents given as (name, team, obs_dim, parts); ConfigError if they cannot be trained."""
+    """Returns the spec of agents given as (name, side, obs_dim, parts); ConfigError if they cannot be trained."""
     specs: list[AgentSpec] = []
     obs_start = action_start = 0
     for name, team, obs_dim, parts in agents:

@@ -86,7 +86,8 @@ class BatchChecker:
         records = np.frombuffer(payload, "<f4", records_bytes // 4).reshape(self._count, -1)
         if not records.flags.aligned:
             records = records.copy()
-        # Checking all columns takes half as long as leaving out the last one, and a version is rarely a NaN pattern.
+        # The last column, the policy version, is an integer whose bits may look like a NaN. Checking all columns takes
+        # half as long as checking all but the last, so the slow check runs only if the fast one fails.
         if not (np.isfinite(records).all() or np.isfinite(records[:, self._numbers]).all()):
             self.rejected += 1
             _log.error("dropped a batch from %s with non-finite numbers: check what the environment returns", origin)
@@ -106,21 +107,24 @@ class BatchChecker:
 
 
 class ReplaySession:
-    """The session with one replay server. All times are monotonic seconds."""
+    """A learner's session with one replay server. All times are monotonic seconds.
+
+    The actors' session, which sends chunks, is the class of the same name in actor_node/replay_session.py.
+    """
 
     def __init__(
         self, client: Client, run: Run, learner: str, checker: BatchChecker, *, inserts: int, samples: int
     ) -> None:
-        """inserts, samples: transitions that the server stored and sampled, as far as this learner knows."""
+        """Takes the transitions that this server inserted and sampled in the run, as far as the learner knows."""
         self.client = client
         self.opened: Opened | None = None
         self.status: Status | None = None
         self.requests: set[int] = set()
         """Identifiers of the requests that are not answered yet."""
         self.wait_reason = ""
-        """Why the server sends no batch for the moment; empty otherwise."""
+        """What the requested batch waits for, as a noun phrase after "waiting for"; empty if it does not wait."""
         self.size = 0
-        """Transitions in the server's table."""
+        """Transitions in the server's ring."""
         self.virtual_time = 0.0
         """Virtual time of the next request, in the fair queue over servers."""
         self.inserts, self._samples = inserts, samples
@@ -128,7 +132,7 @@ class ReplaySession:
         self._run, self._learner, self._checker = run.without_spaces, learner, checker
         self._open_sent_at = -OPEN_PERIOD_S
         self.not_ready = ""
-        """Why the server has not opened the run yet."""
+        """What the server waits for before it opens the run, as a noun phrase; empty if unknown."""
         self._heard_at = 0.0
 
     @property

@@ -40,6 +40,6 @@ def exploration_scale(exploration: ExplorationSpec, progress: float, env_steps: 
     return exploration.scale + (exploration.final_scale - exploration.scale) * done
 
 
-def random_share(exploration: ExplorationSpec, env_steps: int) -> float:
+def random_fraction(exploration: ExplorationSpec, env_steps: int) -> float:
     """Returns the probability of random actions: 1 in the first `random_steps` of a run, then 0."""
     return 1.0 if env_steps < exploration.random_steps else 0.0

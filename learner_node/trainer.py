@@ -59,6 +59,7 @@ class Trainer:
             torch.zeros((), device=device.torch),
             n_step=spec.replay.n_step,
         )
+        """The networks with their update; the settings `algorithm.*` are `self._spec`."""
         dtype = transition_dtype(run.joint)
         self._buffer = BatchBuffer(device, spec.replay.batch, dtype.itemsize // 4)
         self._columns = field_columns(dtype)

@@ -27,9 +27,9 @@ class WeightsPublisher:
         """Whether a replay server accepted this learner. No weights are published before."""
 
     def start(self, checkpoint_period_s: float) -> int:
-        """Returns the first version, which no weights of the run had.
+        """Returns the version of the first weights to publish, which no other weights of the run have.
 
-        Call it once, after a replay server accepted this learner.
+        Call it once, after a replay server accepted this learner. checkpoint_period_s: time between two checkpoints.
         """
         self.started = True
         newest_stored = self._replay.weights_version
@@ -67,5 +67,5 @@ class WeightsPublisher:
             version=counters.weights_version,
             updates=counters.updates,
             exploration_scale=schedule.exploration_scale(exploration, progress, counters.env_steps),
-            random_share=schedule.random_share(exploration, counters.env_steps),
+            random_share=schedule.random_fraction(exploration, counters.env_steps),
         )

@@ -85,7 +85,7 @@ def serve(config: ReplayConfig, stop: Stop, keys: Keys | None = None) -> None:
             stack.callback(audit.close)
         committer = None
         # Uses a separate replay: its thread must not read the replay that the recovery fills.
-        not_ready = NotReadyServer(Replay(config, replay.started, http.url), config.bind, keys)
+        not_ready = NotReadyServer(Replay(config, replay.started_at, http.url), config.bind, keys)
         stack.callback(not_ready.close)
         if config.redis != NO_REDIS:
             try:
@@ -142,7 +142,7 @@ def open_log(
     if config.fresh:
         _log.info("discarded keys=%d name=%s", log.discard(), config.name)
     recovered = recover(log, replay, progress, on_chunk)
-    log.source = RingChunks(replay).value
+    log.refill_source = RingChunks(replay).value
     timings.set_recovery(recovered)
     if recovered.transitions:
         _log.info(

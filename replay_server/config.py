@@ -95,7 +95,7 @@ class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def level(self) -> Durability:
-        """The durability, with `auto` resolved."""
+        """The durability level: `durability`, with `auto` replaced by what the server does without and with Redis."""
         if self.durability != "auto":
             return self.durability
         return "ram" if self.redis == NO_REDIS else "redis"

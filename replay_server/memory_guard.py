@@ -9,7 +9,8 @@ ends.
 from __future__ import annotations
 
 MAX_EXTRA_BYTES_PER_RECORD = 40
-"""Maximum memory of the sampler and the n-step index for each record [bytes]."""
+"""Upper bound of the memory that sampler and n-step index take for each record in the ring [bytes]. The caller counts
+it as memory of the records, so that the guard does not take it for memory of messages."""
 
 
 class MemoryGuard:

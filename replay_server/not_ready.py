@@ -47,7 +47,10 @@ class NotReadyServer:
         self._thread: threading.Thread | None = None
 
     def set_reason(self, reason: str) -> None:
-        """Answers with this reason from now on; ConfigError when the address cannot be bound."""
+        """Answers with this reason from now on; ConfigError when the address cannot be bound.
+
+        reason: completes "the replay server is", as in "waiting for Redis".
+        """
         self._reason = reason
         if self._thread is None:
             self._context = zmq.Context()

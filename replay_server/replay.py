@@ -57,6 +57,7 @@ from replay_server.status import make_status
 from replay_server.table.table import Table
 
 HOUSEKEEPING_PERIOD_S = 1.0
+"""Time between two rounds of forgetting silent peers and logging waits [s]."""
 FromLearner = SampleRequest | Priorities | PutWeights | LearnerReport
 
 _log = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class Replay:
     def __init__(self, config: ReplayConfig, now: float, metrics_url: str = "") -> None:
         self.config = config
         self.metrics_url = metrics_url
-        self.started = now
+        self.started_at = now
         self.table: Table | None = None
         self.actors = Actors()
         self.learners = Learners()
@@ -289,7 +290,7 @@ class Replay:
             rejections=self.rejections,
             waits=(self.actors_wait, self.learner_wait),
             now=now,
-            uptime_s=now - self.started,
+            uptime_s=now - self.started_at,
             metrics_url=self.metrics_url,
             not_ready=not_ready,
         )

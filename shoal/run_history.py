@@ -49,9 +49,9 @@ class History:
 
     @property
     def updating_s(self) -> Float64s:
-        """Returns the time spent on updates [s], [lines]; earlier versions logged it as `trained_s`."""
-        found = self.column("updating_s")
-        return np.where(np.isfinite(found), found, self.column("trained_s"))
+        """Duration of the learner's iterations with a batch [s], [lines]; earlier versions logged it as `trained_s`."""
+        logged = self.column("updating_s")
+        return np.where(np.isfinite(logged), logged, self.column("trained_s"))
 
     def last(self, name: str) -> float:
         """Returns the newest finite value of a metric; NaN if there is none."""

@@ -99,7 +99,8 @@ class Run:
         """The run's directory."""
         known = self._files.run
         self.id, self.scenario = known.id, known.spec.scenario
-        self._launch: Mapping[str, Any] = {}
+        self._resume_options: Mapping[str, Any] = {}
+        """Parameters of `train` that `resume` uses again; empty for a run that this object did not start."""
 
     @property
     def settings(self) -> RunSpec:
@@ -150,12 +151,12 @@ class Run:
         options: parameters of `train`; actors, copies, threads and lockstep default to those of the last start.
         Raises FinishedError, a ConfigError, if the run has already used this budget.
         """
-        launch = self._launch or _recorded_launch(self._files)
+        resume_options = self._resume_options or _recorded_launch(self._files)
         known = ResumeOptions.__annotations__
         if unknown := [name for name in options if name not in known]:
             raise ConfigError(f"{unknown[0]} is not a parameter of resume; {suggest(unknown[0], known)}")
         budget = {"time": time, "steps": steps}
-        _train("", {**launch, **options, **budget, "run": self.directory, "resume": True})
+        _train("", {**resume_options, **options, **budget, "run": self.directory, "resume": True})
         return self
 
     def __repr__(self) -> str:
@@ -198,8 +199,8 @@ def train(
     of the option of the same name (docs/reference/commands.md). Works in a notebook, in a script without an
     `if __name__ == "__main__"`, and in any thread.
 
-    scenario: a name of `scenarios()` or of a family (`pettingzoo:sisl/pursuit-v5`), or a function or class at the top
-    level of a module that returns a PettingZoo or Gymnasium environment; optional with `resume`.
+    scenario: the world: a name of `scenarios()` or of a family (`pettingzoo:sisl/pursuit-v5`), or a function or class
+    at the top level of a module that returns a PettingZoo or Gymnasium environment; optional with `resume`.
     run: directory of the run; None: runs/SCENARIO-DATE-TIME.
     resume: continue the run in that directory; with a scenario, also start the run if there is none.
     time: budget from the first transition, in seconds or as in "5m" (default: 5m without `steps`).
@@ -212,7 +213,8 @@ def train(
     chosen by the world.
     threads, gpu: number of the learner's CPU threads, and whether it trains on CUDA.
     lockstep: run everything in this process in a fixed order, so that the same seed gives the same bits.
-    redis, redis_password_file, redis_ca_file, chunk_rows, audit, track, dashboard, dashboard_port: as the options.
+    redis, redis_password_file, redis_ca_file, chunk_rows, audit, track, dashboard, dashboard_port: the same as the
+    options --redis, --redis-password-file and so on of `shoal train`.
     episodes: number of episodes of the final evaluation; 0: none. film: whether to make a film at the end.
     progress: whether to show progress on the standard error.
 
@@ -280,7 +282,7 @@ def evaluate(run: str | Path | Run, episodes: int | None = None, **options: Unpa
     run: the run or its directory. episodes: number of episodes; None: 1,000 in a batched world, elsewhere as many as
     fit into `within`.
     seed: seed of the first episode; episode e has seed + e. within: duration in seconds, or as in "60s".
-    fast: skip the check of the first episodes in mpe2. real: play all episodes in mpe2 instead of the batched world.
+    fast: play in the batched world only, without repeating the first episodes in mpe2. real: play all episodes in mpe2.
     sample: draw choices from the policy's softmax, as in training. dynamics: "legacy": those of the original MPE.
     processes, copies, max_episode_steps: 0: as in training. progress: whether to show progress on the standard error.
     Raises ConfigError if there are no policies, and WorldError if the environment fails.
@@ -293,7 +295,7 @@ def evaluate(run: str | Path | Run, episodes: int | None = None, **options: Unpa
     values: dict[str, Any] = {"seed": FIRST_SEED, **options, "episodes": episodes}
     progress = values.pop("progress", True)
     if "within" in values:
-        values["within"] = _seconds(values["within"])
+        values["within"] = _seconds("within", values["within"])
     config = _convert(values, EvaluateConfig)
     refuse_contradictions(config)
     directory = _run_directory(run.directory if isinstance(run, Run) else run)
@@ -312,9 +314,11 @@ def check(
 ) -> WorldCheck:
     """Checks an environment before training on it, and returns what is wrong and what to expect.
 
-    Does what the command `shoal check WORLD` does. world: as for `train`. settings: the world's options, as for
-    `train`. max_episode_steps: maximum length of an episode before it is truncated; 0 = no limit. seconds: time for
-    playing episodes. progress: whether progress is shown on the standard error.
+    Equals the command `shoal check WORLD`.
+
+    world: the world, as `scenario` of `train`. settings: settings of the sections world, episode, network, algorithm.
+    max_episode_steps: maximum length of an episode before it is truncated; 0: no limit. seconds: time for playing
+    episodes. progress: whether to show progress on the standard error.
     Raises ConfigError for an unknown name or option; a fault of the environment is a finding, and `ok` is false.
 
     Example:
@@ -326,7 +330,7 @@ def check(
     return check_from_python(
         world_name(world),
         _settings_by_section(settings or {}),
-        seconds=_seconds(seconds),
+        seconds=_seconds("seconds", seconds),
         max_episode_steps=max_episode_steps,
         seed=seed,
         progress=progress,
@@ -337,7 +341,7 @@ def _train(scenario: str, parameters: Mapping[str, Any]) -> Run:
     """Trains with the given parameters of `train`; None means that a parameter was not given."""
     refuse_import("shoal.train")
     given = {name: value for name, value in parameters.items() if value is not None}
-    launch = {name: value for name, value in given.items() if name in ResumeOptions.__annotations__}
+    resume_options = {name: value for name, value in given.items() if name in ResumeOptions.__annotations__}
     settings, progress, film = (given.pop(name, usual) for name, usual in _PARAMETERS_WITHOUT_OPTION.items())
     config, options = _configs({**given, "no_film": not film})
     session = TrainingSession(config, _screen(progress=progress))
@@ -357,7 +361,7 @@ def _train(scenario: str, parameters: Mapping[str, Any]) -> Run:
     if session.problem:
         warnings.warn(f"{directory.path} is trained but could not be evaluated: {session.problem}", stacklevel=3)
     trained = Run(directory.path)
-    trained._launch = launch
+    trained._resume_options = resume_options
     return trained
 
 
@@ -365,11 +369,11 @@ def _configs(given: dict[str, Any]) -> tuple[TrainConfig, RunOptions]:
     """Returns the config structs of the given values, as the command line does; ConfigError names an invalid value."""
     given = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
     if "time" in given:
-        given["time"] = _seconds(given["time"])
+        given["time"] = _seconds("time", given["time"])
     of_run = RunOptions.__struct_fields__
     options = _convert({name: value for name, value in given.items() if name in of_run}, RunOptions)
-    launch = {name: value for name, value in given.items() if name not in of_run}
-    return _convert({**PRESET_PROCESSES.get(options.preset, {}), **launch}, TrainConfig), options
+    process_options = {name: value for name, value in given.items() if name not in of_run}
+    return _convert({**PRESET_PROCESSES.get(options.preset, {}), **process_options}, TrainConfig), options
 
 
 def _convert(values: dict[str, Any], kind: type[_Struct]) -> _Struct:
@@ -379,11 +383,12 @@ def _convert(values: dict[str, Any], kind: type[_Struct]) -> _Struct:
         raise ConfigError(explain(e, values, kind)) from e
 
 
-def _seconds(time: Time) -> float:
+def _seconds(parameter: str, duration: Time) -> float:
+    """Returns a duration in seconds; ConfigError names the parameter that it was passed as."""
     try:
-        return Duration().convert(time, None, None)
+        return Duration().convert(duration, None, None)
     except click.BadParameter as e:
-        raise ConfigError(f"time = {e.message}") from e
+        raise ConfigError(f"{parameter} = {e.message}") from e
 
 
 def _settings_by_section(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -424,8 +429,8 @@ def _run_directory(run: str | Path) -> RunDirectory:
 
 def _recorded_launch(directory: RunDirectory) -> Mapping[str, Any]:
     """Returns the launch settings of the last start, from `machine.json`."""
-    launch = read_machine(directory).get("launch", {})
-    return {name: launch[name] for name in _LAUNCH_SETTINGS if name in launch}
+    recorded = read_machine(directory).get("launch", {})
+    return {name: recorded[name] for name in _LAUNCH_SETTINGS if name in recorded}
 
 
 @contextlib.contextmanager

@@ -98,7 +98,7 @@ class Collector:
         episode_over = np.zeros(block.shape, np.bool_)
         scale = weights.exploration_scale * self._scale_factor
         steps_done = 0
-        for row, over in zip(block, episode_over, strict=True):
+        for step_records, over in zip(block, episode_over, strict=True):
             if steps_done and not should_continue():
                 break
             actions = self._exploration.act(policy.logits(self._obs), scale, weights.random_share)
@@ -107,8 +107,9 @@ class Collector:
             except Interrupted:
                 break
             steps_done += 1
-            row["obs"], row["action"], row["next_obs"] = self._obs, actions, step.next_obs
-            row["reward"], row["discount"], row["present"] = step.reward, step.discount, step.present
+            step_records["obs"], step_records["action"], step_records["next_obs"] = self._obs, actions, step.next_obs
+            step_records["reward"], step_records["discount"] = step.reward, step.discount
+            step_records["present"] = step.present
             self._obs = step.obs
             self._returns += step.reward
             over[:] = step.episode_over

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from actor_node.evaluation.episodes import ignore_progress
 from actor_node.evaluation.evaluate import bootstrap_interval, play
 from common.policy.heads import Floats
 from common.policy.network import Policy
@@ -56,7 +57,7 @@ class AlteredPolicy(Policy):
 
 
 def batched_world(run: Run, copies: int, seed: int, **options: Any) -> World:
-    """Makes the world of a run, batched if it has a batched one; `options` replace the run's."""
+    """Makes the world of a run; a scenario played in mpe2 is made as its batched world. `options` replace the run's."""
     return make_world(
         run.spec.scenario.removeprefix(REAL_MPE2), copies, seed=seed, options={**run.spec.world, **options}
     )
@@ -74,7 +75,7 @@ def ablate(run: Run, flat: Floats, episodes: int, seed: int) -> list[Ablation]:
 
     def returns(alter: Alter) -> Mapping[str, Returns]:
         policy = AlteredPolicy(run.players, run.spec.network, flat, alter)
-        return _by_side(run.joint, play(world, policy, episodes, seed, int))
+        return _by_side(run.joint, play(world, policy, episodes, seed, ignore_progress))
 
     unchanged = returns(lambda _: None)
     ablations = []

@@ -3,10 +3,10 @@
     next_number() -> a free copy starts that episode -> one forward pass a copy -> every busy copy steps
                   -> on_episode(result) -> ...
 
-`rollouts.py` uses this in its own process; `play_process.py` uses it in each process of a pool. The policies of each
-copy are computed by themselves. In a product of several rows, the bits of a row depend on how many rows there are and,
-on some processors, on the row's position. So an episode's bits depend neither on the number of copies nor on the copy
-that plays it.
+`rollouts.py` uses this in its own process; `play_process.py` uses it in each process of a pool. The policies are
+computed for each copy separately: in a matrix product of several rows, the bits of a row depend on the number of rows
+and, on some processors, on the row's position. So an episode's bits depend neither on the number of copies nor on the
+copy that plays it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class CopySet:
                 )
                 break
         first = self._worlds[0]
-        if first is None:  # not after the loop above
+        if first is None:  # impossible; tells mypy that the first copy exists
             raise WorldError("no world")
         self.name, self.spec = first.name, first.spec
         self.copies = len(self._worlds)

@@ -19,7 +19,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 class Actor(Protocol):
-    """Anything that chooses joint actions, such as a `Policy` or a random team."""
+    """Anything that chooses joint actions, such as a `Policy` or a random team. It is not an actor process."""
 
     def act(self, obs: Floats) -> Floats:
         """Returns joint actions `[copies, sum action]` for joint observations `[copies, sum obs]`."""
@@ -40,6 +40,10 @@ class Watcher:
 
     def poll(self, playing: int = 0) -> None:
         """Is called at least every few steps; playing: number of episodes in progress, where it is known."""
+
+
+def ignore_progress(_episodes: int) -> None:
+    """Ignores the number of finished episodes: the default of functions that report it."""
 
 
 class ProgressCallback(Watcher):
@@ -95,7 +99,7 @@ class EpisodeBatch(NamedTuple):
 
 
 class RolloutStats(NamedTuple):
-    """The results of episodes in the order of their seeds, without those that failed."""
+    """The results of episodes in the order of their seeds. Failed episodes are in `failures` only."""
 
     returns: Float64s
     """[E, A]."""

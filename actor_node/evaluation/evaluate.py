@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actor_node.evaluation.batched_rollouts import play_episodes
-from actor_node.evaluation.episodes import Actor, ProgressCallback, Watcher
+from actor_node.evaluation.episodes import Actor, ProgressCallback, Watcher, ignore_progress
 from actor_node.evaluation.rollouts import PlayOptions, RolloutResult, RolloutTask, run_rollouts
 from actor_node.evaluation.task import Dynamics, EvalTask, changed_world_options, is_foreign, short_name
 from actor_node.evaluation.task_metrics import measure
@@ -105,7 +105,7 @@ def evaluate(
     directory: RunDirectory | Path | str,
     episodes: int,
     seed: int,
-    progress: Callable[[int], object] = int,
+    progress: Callable[[int], object] = ignore_progress,
     task: EvalTask = EvalTask(),  # noqa: B008  (immutable)
 ) -> Evaluation:
     """Plays `episodes` episodes with the run's policies; episode e starts from `reset(seed=seed + e)`.
@@ -127,7 +127,7 @@ def evaluate_team(
     seed: int,
     task: EvalTask,
     *,
-    progress: Callable[[int], object] = int,
+    progress: Callable[[int], object] = ignore_progress,
     options: PlayOptions = PlayOptions(),  # noqa: B008  (immutable)
     choices: Choices = "greedy",
     watcher: Watcher | None = None,

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from actor_node.evaluation.copy_rollouts import StochasticTeam
-from actor_node.evaluation.episodes import Actor, Float64s, ProgressCallback, RolloutStats, Watcher
+from actor_node.evaluation.episodes import Actor, Float64s, ProgressCallback, RolloutStats, Watcher, ignore_progress
 from actor_node.evaluation.evaluate import Estimate, estimate
 from actor_node.evaluation.rollouts import PlayOptions, RolloutTask, run_rollouts
 from actor_node.evaluation.task import EvalTask, is_foreign, short_name
@@ -115,7 +115,7 @@ def run_tournament(
     *,
     side: str = "",
     opponents: Sequence[str] = (),
-    progress: Callable[[int], object] = int,
+    progress: Callable[[int], object] = ignore_progress,
     options: PlayOptions = PlayOptions(),  # noqa: B008  (immutable)
     watcher: Watcher | None = None,
 ) -> Tournament:

@@ -1,8 +1,8 @@
 """The call of the user's code that each worker executes, in memory that the supervisor reads.
 
     worker       writes before and after each call: which call, of which copy, since when
-    supervisor   reads once a second, reports to the replay server for a worker that cannot, and logs a call that does
-                 not return
+    supervisor   reads once a second, sends a report to the replay server for a worker whose call does not return, and
+                 logs the call
 
 A call may hold the interpreter for minutes, so nothing in the worker's own process could report it.
 """

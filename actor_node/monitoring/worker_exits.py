@@ -4,7 +4,7 @@
 |------------------|----------------|-----------------------------------------------------------|-------------|
 | usage, peer      | 2, 3           | a usage error; a peer that refuses the worker             | usage, peer |
 | other            | any            | the replay server requires a new worker, or a signal that | other       |
-|                  |                | the node did not send asked the worker to end             |             |
+|                  |                | the supervisor did not send asked the worker to end       |             |
 | fault            | any            | an exception of the environment, or a defect              | fault       |
 | none             | 0 .. 255       | the environment ended the process (os._exit)              | fault       |
 | none             | an end signal  | killed from outside (KILL, TERM, INT, HUP)                | other       |

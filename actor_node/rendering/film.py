@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 from PIL import Image
 
+from actor_node.evaluation.episodes import ignore_progress
 from actor_node.evaluation.task import reference_world
 from actor_node.rendering.captions import Messages, Panel, draw_panels
 from actor_node.rendering.encoders import film_kind
@@ -81,7 +82,7 @@ def render(
     fps: int = 0,
     width: int = 480,
     steps: int = 500,
-    progress: Callable[[int], object] = int,
+    progress: Callable[[int], object] = ignore_progress,
 ) -> Film:
     """Films `episodes` episodes of each run, episode e from `reset(seed=seed + e)`, and writes them to `output`.
 
@@ -92,14 +93,14 @@ def render(
     started_at = time.perf_counter()
     kind = film_kind(output)
     with ExitStack() as stack:
-        # Closing one mpe2 world ends pygame for all of them, so they are closed together, after the last picture.
+        # Closing one mpe2 world ends pygame for all worlds of this process, so all are closed after the last picture.
         filmed_runs = [FilmedRun(directory, width) for directory in directories]
         for filmed_run in filmed_runs:
             stack.enter_context(closing(filmed_run))
         fps = fps or filmed_runs[0].fps
         film = kind(fps)
         shots: list[list[list[Shot]]] = []
-        """[episodes][runs]: the shots of one episode."""
+        """[episode][run]: all shots of an episode; after its pictures are in the film, only the last shot."""
         for episode in range(episodes):
             shots.append([filmed_run.play(seed + episode, steps) for filmed_run in filmed_runs])
             film.add([*_frames(filmed_runs, shots[-1], f"{episode + 1}/{episodes}")], pause=round(_PAUSE_S * fps))

@@ -60,9 +60,9 @@ class Segment(NamedTuple):
 
     def range(self) -> tuple[Floats, Floats]:
         """Returns middle and half range of Box parts, each `[P, n]`."""
-        sides = zip(*(box_range(part) for part in self.parts if isinstance(part, Box)), strict=True)
-        middle, half = (np.concatenate(side).reshape(self.shape) for side in sides)
-        return middle, half
+        ranges = [box_range(part) for part in self.parts if isinstance(part, Box)]
+        middle, half_range = (np.concatenate(arrays).reshape(self.shape) for arrays in zip(*ranges, strict=True))
+        return middle, half_range
 
 
 class Ranges(NamedTuple):

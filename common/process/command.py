@@ -62,12 +62,15 @@ def options(*configs: type[msgspec.Struct]) -> Callable[[_Function], _Function]:
 
 
 def results() -> TextIO:
-    """Returns the stream for a command's results: the standard output that the process was started with."""
+    """Returns the stream for a command's results, for printers of tables; `result` prints a text to it.
+
+    It is the standard output that the process was started with.
+    """
     return _results or sys.stdout
 
 
 def result(text: str | bytes, *, nl: bool = True) -> None:
-    """Prints a result of a command to `results()`."""
+    """Prints one text, such as a line or a JSON document, to the stream `results()`."""
     click.echo(text, file=_results, nl=nl)
 
 

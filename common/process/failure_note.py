@@ -13,18 +13,20 @@ from pathlib import Path
 
 import msgspec
 
-VARIABLE = "SHOAL_FAILURE_NOTE"
+NOTE_VARIABLE = "SHOAL_FAILURE_NOTE"
+"""Environment variable with the path of the file."""
 
 
 class Failure(msgspec.Struct, frozen=True):
     """One failure of a process or of one of its workers."""
 
     lasting: bool
-    """Whether a retry cannot fix it."""
+    """Whether a retry would fail again, as after a `LastingError`."""
     message: str
     """Whole text of the error, possibly several lines."""
     handled: bool = msgspec.field(default=False, name="mended")
-    """Whether the process itself restarts the worker that failed; otherwise the failure ends the process."""
+    """Whether the process itself restarts the worker that failed (`mended` in the file); otherwise the failure ends the
+    process."""
 
 
 class FailureNote:
@@ -38,7 +40,7 @@ class FailureNote:
     @classmethod
     def from_environment(cls) -> FailureNote:
         """Returns the note whose path this process's parent passed."""
-        path = os.environ.get(VARIABLE)
+        path = os.environ.get(NOTE_VARIABLE)
         return cls(Path(path) if path else None)
 
     def append(self, message: str, *, lasting: bool, handled: bool = False) -> None:

@@ -4,7 +4,7 @@ Two supervisors decide through this policy: `shoal train` for its processes, and
 classifies how a process ended (`ProcessExit`); this policy then decides:
 
     a usage error, or a peer that refuses the process                 give up
-    a failure that the process itself calls permanent                 give up
+    a failure that the process itself reports as lasting              give up
     a fault of the user's code before the first progress              give up
     the same fault MAX_EQUAL_FAULTS times without progress in between      give up
     the same fault in the same step MAX_EQUAL_FAULTS times in a row        give up: the step always fails
@@ -31,8 +31,9 @@ MAX_FAILURES = 8
 MAX_EQUAL_FAULTS = 3
 
 Cause = Literal["usage", "peer", "permanent", "fault", "other"]
-"""Why a process ended: a usage error, a peer that refuses it, a permanent failure, the user's code, or another one."""
-_PERMANENT: dict[Cause, type[ShoalError]] = {"usage": ConfigError, "peer": PeerError, "permanent": LastingError}
+"""Why a process ended: a usage error, a peer that refuses it, a lasting failure that a retry cannot fix ("permanent"),
+the user's code, or anything else."""
+_LASTING: dict[Cause, type[ShoalError]] = {"usage": ConfigError, "peer": PeerError, "permanent": LastingError}
 
 
 class ProcessExit(NamedTuple):
@@ -86,7 +87,7 @@ class RestartPolicy:
 
     def decide(self, end: ProcessExit) -> Restart | GiveUp:
         """Returns what follows an end of the process."""
-        if error := _PERMANENT.get(end.cause):
+        if error := _LASTING.get(end.cause):
             return GiveUp(error(end.reason))
         self._ever_progressed |= end.progressed
         self.failures = 1 if end.progressed else self.failures + 1

@@ -26,7 +26,7 @@ from common.spec import AgentsSpec, PlayersSpec
 # Upper bounds exclude infinity and numbers that do not fit the wire; sensible values are far below them.
 _MAX_FLOAT = 1e12
 _MAX_INT = 2**53
-# A smaller divisor would let a quotient overflow.
+# Dividing _MAX_FLOAT by a smaller setting would give a number beyond what the wire and float32 can carry.
 MIN_POSITIVE = 1 / _MAX_FLOAT
 Positive = Annotated[float, Meta(ge=MIN_POSITIVE, le=_MAX_FLOAT)]
 NonNegative = Annotated[float, Meta(ge=0, le=_MAX_FLOAT)]
@@ -115,8 +115,8 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     final_team_spirit: Fraction | None = None
     """Final value of team_spirit, reached linearly at the end of the budget; none keeps it constant."""
     teammates: Literal["buffer", "current"] = "buffer"
-    """Other agents' actions in an agent's policy loss: as stored (Lowe et al. 2017), or by their current policies
-    (Peng et al. 2021)."""
+    """The actions of all other agents, opponents included, in an agent's policy loss: as stored (Lowe et al. 2017), or
+    by their current policies (Peng et al. 2021)."""
     gumbel: Literal["straight_through", "soft"] = "straight_through"
     """Categorical parts in the policy loss: one-hot with the gradient of the soft sample, or the soft sample itself
     (Jang et al. 2017)."""
@@ -227,8 +227,8 @@ class BudgetSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seconds: NonNegative = 0.0
     """Limit of the time since the first transition, summed over all starts of a resumed run [s]; 0 = no limit."""
     milestone_steps: CountOrZero = 0
-    """Interval between permanent copies of the policies and the learner [environment steps], also at start and end;
-    0 = none."""
+    """Make a permanent copy of policies and learner (milestone) each time that this number of steps has passed, and at
+    start and end [environment steps]; 0 = none."""
 
 
 class EpisodeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -292,7 +292,10 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 
     @property
     def data_hash(self) -> str:
-        """Hash of the shape and meaning of this run's transitions: 16 hex digits over world and AgentsSpec."""
+        """Hash of the world's name, the world's options and the agents, 16 hex digits.
+
+        Runs with equal hashes have transitions of equal size and meaning; servers refuse others.
+        """
         return _digest([self.spec.scenario, self.spec.world, msgspec.to_builtins(self.joint)])
 
 

@@ -14,6 +14,7 @@ from common.wire.messages import Message, ToPeer
 from common.wire.sockets import connect_secure, make_socket, receive, send
 
 _M = TypeVar("_M")
+_ADVICE = "Check that the server runs and that the address is right."
 
 
 class Client:
@@ -70,10 +71,12 @@ class Client:
         try:
             send(self.socket, encode(message))
         except zmq.Again:
-            raise PeerError(f"no replay server answers at {self.endpoint}{self._reason()}.") from None
+            raise PeerError(f"no replay server answers at {self.endpoint}{self._reason()}. {_ADVICE}") from None
         reply = self.receive(timeout_s)
         if reply is None:
-            raise PeerError(f"no replay server answers at {self.endpoint} within {timeout_s:g} s{self._reason()}.")
+            raise PeerError(
+                f"no replay server answers at {self.endpoint} within {timeout_s:g} s{self._reason()}. {_ADVICE}"
+            )
         if not isinstance(reply[0], answer):
             raise PeerError(f"{self.endpoint} answered {type(reply[0]).__name__}: {getattr(reply[0], 'reason', '')}")
         return reply[0]

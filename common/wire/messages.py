@@ -67,6 +67,7 @@ class Chunk(Message, frozen=True, tag="chunk"):
     crc32c: Uint32
     """CRC-32C of the payload."""
     data_hash: Hash
+    """Run.data_hash of the run that the records belong to."""
     copies: Annotated[int, Meta(ge=0, le=65_536)] = 0
     """World copies that step together: the next step of record i is record i + copies. 0 = unknown."""
     ends: Annotated[bytes, Meta(max_length=65_528)] = b""
@@ -127,11 +128,12 @@ class Bye(Message, frozen=True, tag="bye"):
 
 
 class Welcome(Message, frozen=True, tag="welcome"):
-    """Admits an actor: its run, incarnation and last stored seq; the payload is the newest weights frame."""
+    """Admits an actor and names its run; the payload is the newest weights frame."""
 
     run: Run
     incarnation: Natural
     stored: Natural
+    """Seq of the actor's last chunk that is stored at the server's durability (`ActorSession.durable`)."""
     credit: Natural
     """Highest seq that the actor may send."""
 
@@ -140,16 +142,18 @@ class NotReady(Message, frozen=True, tag="not_ready"):
     """Asks a peer to retry later: the replay server has no run yet, waits for Redis, or recovers its chunks."""
 
     reason: Text
+    """What the peer waits for, as a noun phrase after "waiting for": "a learner: none has opened a run yet"."""
 
 
 class Ack(Message, frozen=True, tag="ack"):
-    """Acknowledges every chunk up to `stored` at the server's durability, and allows chunks up to `credit`."""
+    """Acknowledges every chunk up to seq `stored`, and allows chunks up to seq `credit`."""
 
     incarnation: Natural
     stored: Natural
+    """Seq of the actor's last chunk that is stored at the server's durability, as in `Welcome`."""
     credit: Natural
     reason: Text
-    """Why there is no more credit; empty while there is."""
+    """What more credit waits for, as a noun phrase after "waiting for"; empty while the actor has credit."""
 
 
 class Gap(Message, frozen=True, tag="gap"):
@@ -174,7 +178,7 @@ class Open(Message, frozen=True, tag="open"):
     learner: Name
     run: Run
     inserts: PeerCount = 0
-    """Transitions ever stored in this run, as the learner knows it; an empty replay server continues from here."""
+    """Transitions ever inserted in this run, as the learner knows it; an empty replay server continues from here."""
     samples: PeerCount = 0
     """Samples ever drawn in this run, as the learner knows it."""
 
@@ -185,6 +189,7 @@ class Opened(Message, frozen=True, tag="opened"):
     inserts: Natural
     samples: Natural
     size: Natural
+    """Transitions in the ring."""
     weights_version: Natural
 
 
@@ -201,8 +206,9 @@ class Batch(Message, frozen=True, tag="batch"):
     request: Natural
     count: Uint32
     inserts: Natural
-    """Transitions ever stored in this run; schedules and budgets count them [environment steps]."""
+    """Transitions ever inserted in this run; schedules and budgets count them [environment steps]."""
     size: Natural
+    """Transitions in the ring."""
 
 
 class Held(Message, frozen=True, tag="held"):
@@ -211,6 +217,7 @@ class Held(Message, frozen=True, tag="held"):
     request: Natural
     inserts: Natural
     reason: Text
+    """What the batch waits for, as a noun phrase after "waiting for": "more transitions"."""
 
 
 class Priorities(Message, frozen=True, tag="priorities"):
@@ -299,7 +306,9 @@ class Status(Message, frozen=True, tag="status"):
     uptime_s: float
     durability: Text
     size: Natural
+    """Transitions in the ring."""
     capacity: Natural
+    """Transitions that fit into the ring."""
     inserts: Natural
     samples: Natural
     target_samples_per_insert: float

@@ -40,7 +40,8 @@ class WeightsHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     exploration_scale: Annotated[float, Meta(ge=0, le=1e12)]
     """Scale of the exploration noise to use with these weights, in units of half the action's range."""
     random_share: Annotated[float, Meta(ge=0, le=1)]
-    """Probability that a copy acts uniformly at random in a step: 1 during the warm-up."""
+    """Probability that a copy acts uniformly at random in a step: 1 in the first `exploration.random_steps`, then 0.
+    Functions call it `random_fraction`."""
 
 
 class Weights(msgspec.Struct, frozen=True):

@@ -48,6 +48,7 @@ __all__ = [
 ]
 
 REAL_MPE2 = "mpe2:"
+"""Prefix of the name of a scenario that is played in the installed mpe2 itself."""
 
 
 class ScenarioRow(Struct, frozen=True):

@@ -54,7 +54,9 @@ DEFAULT_EPISODE_RULES = EpisodeRules()
 
 
 class World(Protocol):
-    """Copies of one environment that share a spec and step together; each resets by itself when its episode ends.
+    """Copies of one environment that share a spec and step together.
+
+    A copy whose episode ended resets by itself in the same step, unless `EpisodeRules.restart_ended` is False.
 
     Example:
         world = make_world("simple_spread", copies=64, seed=0)
@@ -85,7 +87,7 @@ class World(Protocol):
         ...
 
     def step(self, actions: Float32Array) -> Step:
-        """Steps every copy by its joint action `[copies, sum actions]`, and resets the copies whose episode ended."""
+        """Steps every copy by its joint action `[copies, sum actions]`, and resets copies whose episode ended."""
         ...
 
     def close(self) -> None:

@@ -32,7 +32,7 @@ from pathlib import Path
 import zmq
 
 from common.errors import ConfigError, ProtocolError
-from common.process.failure_note import VARIABLE
+from common.process.failure_note import NOTE_VARIABLE
 from common.process.python_command import module_command, python_path
 from common.process.resources import available_memory_bytes
 from common.process.stop import Stop
@@ -186,7 +186,7 @@ class LocalRun:
                         **_without_settings(os.environ),
                         "PYTHONPATH": python_path(),
                         **(environment or {}),
-                        VARIABLE: str(note),
+                        NOTE_VARIABLE: str(note),
                     },
                     # Ctrl-C in the terminal must reach the launcher only, which ends the processes in order.
                     start_new_session=True,

@@ -85,7 +85,10 @@ class _Processes(TypedDict):
 
 
 def _processes(sizes: Sizes, config: TrainConfig) -> _Processes:
-    """Returns what shares this machine's memory with the replay table of a run."""
+    """Returns the arguments of `refuse_large_run` that describe the processes on this machine.
+
+    copies: how often the transitions are stored here: in the ring, and again in an embedded Redis.
+    """
     return {
         "learner_bytes": BASE_BYTES if config.gpu else sizes.learner_bytes,
         "workers": 0 if config.lockstep else config.actors,

@@ -63,7 +63,7 @@ class SupervisedProcess:
         self._failure: Failure | None = None
         """The last failure that the current process reported."""
         self.handled_failures: list[str] = []
-        """Failures that the process handled itself, such as the end of a worker; the supervisor empties it."""
+        """Failures to show that end nothing: the process restarted its worker, or is restarted. Emptied when shown."""
         self._is_done = is_done
         self._start = start
         self.process: subprocess.Popen[bytes] | None = None
@@ -184,7 +184,7 @@ class Supervisor:
         return [child.problem for child in self.processes if child.problem]
 
     def take_handled_failures(self) -> list[str]:
-        """Returns the failures that processes handled themselves since the last call."""
+        """Returns the failures since the last call that were handled by a restart of a worker or of the process."""
         failures = [text for child in self.processes for text in child.handled_failures]
         for child in self.processes:
             child.handled_failures.clear()

@@ -89,22 +89,23 @@ class LockstepRun:
 
     # ---- start and resume -----------------------------------------------------------------------------------------
 
-    def _open(self, done: Counters) -> LockstepStream:
+    def _open(self, counters: Counters) -> LockstepStream:
         """Returns the stream, restored from the snapshot of the checkpoint if there is one."""
         setting, count = self._reproducibility, self._config.actors
         actors = [
             LockstepActor(
-                self._run, i, count, copies=setting.copies, chunk_steps=setting.chunk_steps, since=done.env_steps
+                self._run, i, count, copies=setting.copies, chunk_steps=setting.chunk_steps, since=counters.env_steps
             )
             for i in range(count)
         ]
-        loaded = self._snapshots.load(done.updates)
-        counters = (0, 0) if loaded else (done.env_steps, done.samples)
-        self._stream = self._broadcast.stream = LockstepStream(self._run, actors, counters)
+        loaded = self._snapshots.load(counters.updates)
+        # A snapshot restores the replay's counters after its transitions.
+        inserts_and_samples = (0, 0) if loaded else (counters.env_steps, counters.samples)
+        self._stream = self._broadcast.stream = LockstepStream(self._run, actors, inserts_and_samples)
         if loaded:
             self._restore(self._stream, loaded)
             return self._stream
-        if done.env_steps:
+        if counters.env_steps:
             _warn_bits_differ("no transitions were stored with its checkpoint; the replay starts empty")
         self._stream.admit_actors()
         return self._stream
@@ -146,19 +147,19 @@ class LockstepRun:
 
     # ---- snapshots ------------------------------------------------------------------------------------------------
 
-    def _save_snapshot(self, done: Counters) -> None:
+    def _save_snapshot(self, counters: Counters) -> None:
         """Stores the state of actors and replay, before the learner's checkpoint; nothing once the budget is used."""
-        if schedule.progress(self._run.spec.budget, done.env_steps, done.trained_s) >= 1.0:
+        if schedule.progress(self._run.spec.budget, counters.env_steps, counters.trained_s) >= 1.0:
             return
         stream, table = self._stream, self._stream.table
         snapshot = Snapshot(
-            updates=done.updates,
-            limits=stream.limits(),
+            updates=counters.updates,
+            limits=stream.limiter_counters(),
             capacity=table.ring.capacity,
             size=table.size,
             next_slot=table.ring.next_slot,
             published=stream.published,
-            sessions=stream.sessions(),
+            sessions=stream.actor_snapshots(),
             setting=self._reproducibility,
         )
         first = max(self._snapshots.end, snapshot.start)

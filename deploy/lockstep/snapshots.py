@@ -53,7 +53,8 @@ class LimiterCounters(msgspec.Struct, frozen=True):
 
     inserts: int
     samples: int
-    forgotten: tuple[int, int]
+    ratio_origin: tuple[int, int] = msgspec.field(name="forgotten")
+    """Inserts and samples that the ratio leaves out (`RateLimiter.ratio_origin`)."""
 
 
 class ReproducibilitySettings(msgspec.Struct, frozen=True):

@@ -60,7 +60,7 @@ _BLOCK_RECORDS = 65_536
 
 
 class LockstepStream:
-    """ReplayClient from actors and a replay that advance only when the learner asks for the next one."""
+    """A ReplayClient without a network: actors and replay run in this process, and only inside `next`."""
 
     def __init__(self, run: Run, actors: Sequence[LockstepActor], counters: tuple[int, int]) -> None:
         """Opens the run; ShoalError if the replay refuses it. counters: inserts and samples of the run so far."""
@@ -179,12 +179,12 @@ class LockstepStream:
             raise RuntimeError("the replay has no run")
         return table
 
-    def limits(self) -> LimiterCounters:
+    def limiter_counters(self) -> LimiterCounters:
         """Returns the limiter's counters."""
         limiter = self.table.limiter
         return LimiterCounters(limiter.inserts, limiter.samples, limiter.ratio_origin)
 
-    def sessions(self) -> tuple[ActorSnapshot, ...]:
+    def actor_snapshots(self) -> tuple[ActorSnapshot, ...]:
         """Returns the snapshot of each actor.
 
         Grant orders are counted backwards from the newest, 0, because a resumed replay counts upwards from 0.
@@ -212,7 +212,7 @@ class LockstepStream:
         """Restores the counters of a run whose transitions and actors have been restored."""
         self.published = published
         limiter = self.table.limiter
-        limiter.inserts, limiter.samples, limiter.ratio_origin = limits.inserts, limits.samples, limits.forgotten
+        limiter.inserts, limiter.samples, limiter.ratio_origin = limits.inserts, limits.samples, limits.ratio_origin
         for actor, snapshot in zip(self.actors, snapshots, strict=True):
             session = self._replay.actors.restore(actor.name, actor.incarnation, actor.seq)
             session.peer, session.credit, session.grant_order = actor.peer, actor.credit, snapshot.grant_order

@@ -98,6 +98,7 @@ class Maddpg:
         self.player_numbers = range(len(self.players.agents))
         algorithm_by_side = algorithms_by_side(self.players, algorithm.name)
         self.algorithm_of: list[Algorithm] = [algorithm_by_side[player.team] for player in self.players.agents]
+        """The name of each player's algorithm: its side's entry in the setting `algorithm.name`."""
         self.policy_networks: list[Mlp] = []
         self.policies: dict[int, Mlp] = {}
         """The policy of each player."""

@@ -1,6 +1,7 @@
 """Statistics of networks and critics for `shoal diagnose`, in numpy, from layers and rollouts.
 
-    T steps     W watched steps, the first of the T     E episodes     N players     n rows
+    T steps     W watched steps: the first of the T, which diagnosis.py calls measured steps
+    E episodes     N players     n rows
 
 Critics are evaluated on the watched steps; later steps only complete the returns. The module does not import torch, so
 that warnings can use the statistics without it.

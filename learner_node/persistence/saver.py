@@ -38,7 +38,7 @@ class Saver:
         """Monotonic time of the last checkpoint that this process wrote; None before it."""
 
     def save(self, algorithm: StackedUpdate, status: Status | None, before_saving: BeforeSaving | None = None) -> None:
-        """Writes a checkpoint, and again as the best one if the mean return is the best so far; writes the policy file.
+        """Writes a checkpoint and the policy file; writes the checkpoint as the best one too if its mean return is.
 
         before_saving: called with the counters that the checkpoint will contain.
         """
@@ -71,7 +71,7 @@ class Saver:
     def _note_return(self, status: Status | None) -> bool:
         """Updates the best mean return of training episodes; returns whether the current one is the best so far.
 
-        Returns during the random first steps do not count.
+        A mean return counts only after the first `exploration.random_steps`, in which actors act at random.
         """
         counters = self.counters
         warmed_up = counters.env_steps > self._run.spec.exploration.random_steps

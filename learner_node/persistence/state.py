@@ -33,9 +33,10 @@ class Counters(msgspec.Struct, forbid_unknown_fields=True):
     samples: int = 0
     """Transitions learnt from; a transition counts each time it is sampled."""
     trained_s: float = 0.0
-    """Time charged to the budget [s]."""
+    """Time charged to the budget [s]: from the first transition, waits included, absences of a peer excluded."""
     updating_s: float = 0.0
-    """Time of the loop's iterations that updated [s], with the wait for each batch in `ReplayClient.next`."""
+    """Duration of the loop's iterations that received a batch and updated [s]: the update, the work between updates,
+    and the wait for that batch. Iterations that received no batch are not counted."""
     weights_version: int = 0
     best_return: float | None = None
     """Best mean return of training episodes at any checkpoint so far."""
@@ -65,12 +66,12 @@ class TrainingState(msgspec.Struct, frozen=True):
 
 
 def copy_state(algorithm: StackedUpdate, counters: Counters) -> TrainingState:
-    """Returns a copy of an update's state on the CPU, with the counters."""
+    """Returns a copy of the state of `algorithm` (the networks with their update) on the CPU, with the counters."""
     return TrainingState({**_tensors(algorithm), _RANDOM: algorithm.generator.get_state()}, counters)
 
 
 def restore_state(algorithm: StackedUpdate, state: TrainingState) -> None:
-    """Replaces an update's state; ConfigError if the state belongs to networks of other sizes."""
+    """Replaces the state of `algorithm` (the networks with their update); ConfigError for networks of other sizes."""
     wanted = {name: tuple(tensor.shape) for name, tensor in _tensors(algorithm).items()}
     found = {name: tuple(tensor.shape) for name, tensor in state.tensors.items() if name != _RANDOM}
     _check_normalisation(set(found), set(wanted))

@@ -33,16 +33,22 @@ class Metrics:
         self.weights_version = self._gauge("weights_version", "Newest version of the weights.")
         self.progress = self._gauge("progress_ratio", "Fraction of the budget used, 0 to 1.")
         self.rejected = self._counter("batches_rejected", "Batches dropped because of non-finite numbers.")
-        self.critic_loss = self._gauge("critic_loss", "Mean over agents, last measured.")
-        self.policy_loss = self._gauge("policy_loss", "Mean over agents, last measured.")
-        self.value = self._gauge("q_mean", "Mean over agents and batch of the critics' values, last measured.")
-        self.critic_gradient_norm = self._gauge("critic_gradient_norm", "Largest over agents, before clipping.")
-        self.policy_gradient_norm = self._gauge("policy_gradient_norm", "Largest over agents, before clipping.")
+        self.critic_loss = self._gauge("critic_loss", "Critic loss, mean over agents, of the last measured update.")
+        self.policy_loss = self._gauge("policy_loss", "Policy loss, mean over agents, of the last measured update.")
+        self.value = self._gauge(
+            "q_mean", "Q-value of the critics, mean over agents and batch, of the last measured update."
+        )
+        self.critic_gradient_norm = self._gauge(
+            "critic_gradient_norm", "Norm of the critic gradient before clipping, largest over agents."
+        )
+        self.policy_gradient_norm = self._gauge(
+            "policy_gradient_norm", "Norm of the policy gradient before clipping, largest over agents."
+        )
         self.observation_size = self._gauge(
-            "observation_size", "Largest over agents of the root mean square of one observed number, last measured."
+            "observation_size", "Root mean square of one number of the observations, the largest of all, last measured."
         )
         self.reward_size = self._gauge(
-            "reward_size", "Largest over agents of the root mean square of rewards other than 0, scaled, last measured."
+            "reward_size", "Root mean square of the scaled rewards other than 0, largest over agents, last measured."
         )
         self.last_update = self._gauge(
             "last_update_timestamp_seconds", "When the last update ended; 0 before the first."

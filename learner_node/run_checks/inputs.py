@@ -40,8 +40,9 @@ MIN_REWARDS = 64
 MAX_CLIPPED_FRACTION = 0.95
 """Largest fraction of clipped critic updates without a remark."""
 MAX_CLIP_RATIO, MAX_CLIP_RATIO_BUILT_IN = 20.0, 200.0
-"""Largest ratio without a remark of the median norm of critics' gradients to `algorithm.gradient_clip`. It is larger in
-built-in worlds, on which the defaults were chosen: simple_tag trains well at 80, because Adam rescales its steps."""
+"""Bounds of (median norm of the critics' gradients) / `algorithm.gradient_clip`; a larger ratio causes a remark. The
+bound of built-in worlds is larger, because the defaults were chosen on them: simple_tag trains well at a ratio of 80,
+as Adam rescales its steps."""
 _DISCOUNTS = (0.95, 0.99, 0.995, 0.999)
 MAX_EPISODE_HORIZONS = 20.0
 """Largest length of an episode without a remark, in horizons 1 / (1 - discount)."""
@@ -65,7 +66,10 @@ class InputStats:
 
 
 class Remark(msgspec.Struct, frozen=True):
-    """A finding about a run's inputs or settings, with advice."""
+    """A warning of a running learner about its inputs or settings, with advice; logged and reported as one line.
+
+    `shoal check` finds a `Finding` before training, and `shoal diagnose` a `DiagnosisWarning` in a trained run.
+    """
 
     about: str
     """The subject, in one or two words."""
@@ -79,7 +83,10 @@ class Remark(msgspec.Struct, frozen=True):
 
 
 def measure_inputs(agents: AgentsSpec, obs: Floats, reward: Floats, present: Floats) -> InputStats:
-    """Returns statistics of observations `[n, O]` and rewards `[n, A]`; present: whether each agent acts `[n, A]`."""
+    """Returns statistics of observations `[m, O]` and rewards `[n, A]`; present: whether each agent acts `[n, A]`.
+
+    The observations are those of the first m <= n rows.
+    """
     by_agent: list[tuple[float, float, float, float, float, float]] = []
     for i, agent in enumerate(agents.agents):
         agent_obs = obs[present[: len(obs), i] > 0, agent.obs_slice].astype(np.float64)

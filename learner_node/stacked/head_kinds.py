@@ -120,7 +120,7 @@ class _Force:
 
     def __init__(self, middle: Tensor, half: Tensor) -> None:
         self._shape = (len(half), half.shape[1])
-        self._middle, self._half = (side.t()[:, None].contiguous() for side in (middle, half))
+        self._middle, self._half = (tensor.t()[:, None].contiguous() for tensor in (middle, half))
 
     def greedy(self, logits: Tensor, out: Tensor) -> None:
         self.sample(logits, None, out)
@@ -174,7 +174,7 @@ def head_of(segment: Segment, like: Tensor, gumbel: Gumbel, temperature: float) 
         return _Soft(segment.shape)
     if segment.kind == "thrust":
         return _Thrust(segment.shape)
-    middle, half = (torch.from_numpy(side).to(like) for side in segment.range())
+    middle, half = (torch.from_numpy(array).to(like) for array in segment.range())
     if segment.kind == "force":
         return _Force(middle, half)
     is_unit = bool((middle == 0.5).all() and (half == 0.5).all())

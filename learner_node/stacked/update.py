@@ -6,9 +6,14 @@ times as fast on a CPU core as autograd. Both updates agree to 1e-9 in float64 f
 `critic_loss`, `policy_loss`, `soft_update`.
 
     N players     C critics, one or two a player     B rows of the batch
+    n players of a cohort     u length of their actions     H units of a first hidden layer
     O, U  length of the joint observation, of the joint action
     obs, action, reward, discount, next_obs      the transition
     q, q', pi, pi'                               critics and their targets, policies and their targets
+
+A cohort is a group of neighbouring players of equal sizes, whose first and last layers are stacked. A player's first
+critic is the one that its policy learns from (with matd3 it has a second). The first layer of a network is computed
+apart from the rest (`forward_first`, `forward_rest`), because many of its inputs are the same for all players.
 
 For player i, over the rows in which it is present:
 
@@ -76,9 +81,9 @@ class StackedUpdate:
         self.mixer = SignalMixer(agents, self.players, algorithm, like)
         self.normaliser = Normaliser(agents, self.players, network, algorithm, self.layout, n_step=n_step, like=like)
         rates = [algorithm.side_learning_rates.get(player.team, 1.0) for player in self.players.agents]
-        shared, clip = (self.players, network, self.layout, rates), algorithm.gradient_clip
-        self.policies = make_policies(*shared, decay=algorithm.policy_weight_decay, clip=clip, seed=seed, like=like)
-        self.critics = make_critics(*shared, decay=algorithm.critic_weight_decay, clip=clip, seed=seed, like=like)
+        arguments, clip = (self.players, network, self.layout, rates), algorithm.gradient_clip
+        self.policies = make_policies(*arguments, decay=algorithm.policy_weight_decay, clip=clip, seed=seed, like=like)
+        self.critics = make_critics(*arguments, decay=algorithm.critic_weight_decay, clip=clip, seed=seed, like=like)
         self._first_critics = self.critics.online.first_critics(len(self.players.agents))
         self._critic_players = torch.tensor([critic.player for critic in self.layout.critics], device=like.device)
         self._twin_players = torch.tensor(self.layout.twin_players, dtype=torch.int64, device=like.device)
@@ -92,7 +97,7 @@ class StackedUpdate:
             .movedim(-1, 0)
             for cohort in cohorts(self.players)
         ]
-        """By cohort, the weights of its first critics' first layers over the own player's action `[n, u, H]`."""
+        """For each cohort: the weights from each player's action to the first layer of its first critic `[n, u, H]`."""
 
     @torch.inference_mode()
     def update(
@@ -287,10 +292,10 @@ class StackedUpdate:
         return gumbel_noise(rows, self.heads.gumbel_dim, self.policies.shared, self.generator)
 
     def _forward_first_with_policy_actions(self, row_weights: RowWeights, action: Tensor) -> None:
-        """Computes the first critics' first layers, where each critic's own player acts by its current policy.
+        """Computes the first layer of each first critic; the action of its player is that of the current policy.
 
-        If the other players act as stored, only the own player's action differs from the batch. The first layer is
-        then computed for the batch, and the difference of that action is added.
+        If all other players act as stored, the first layer is computed for the stored actions, and the change that the
+        replaced action causes is added: `(new action - stored action) @ weights`.
         """
         workspace = self._workspace
         if self.algorithm.teammates == "current":

@@ -52,7 +52,8 @@ class LogState(msgspec.Struct, frozen=True):
     inserts: Natural = 0
     samples: Natural = 0
     refills: Natural = 0
-    """How often lost chunks were written again. A smaller number than expected means that Redis lost them again."""
+    """How often lost chunks were written again. A number smaller than the index's means that Redis has gone back to an
+    older state and may have lost them again."""
 
 
 class LogContents(msgspec.Struct, frozen=True):
@@ -70,7 +71,7 @@ class StoredChunk(NamedTuple):
 
     number: int
     rows: int
-    """Number of its records; 0: it was missing or damaged when the log was read."""
+    """Number of its transitions; 0: it was missing or damaged when the log was read."""
     header: bytes
     """The value in the log up to the records."""
     end: int
@@ -129,7 +130,7 @@ class ChunkLogIndex:
     def __init__(self, keys: RedisKeys) -> None:
         self.keys = keys
         self.capacity = 0
-        """Transitions to store: the oldest chunk is removed once the newer ones contain this many."""
+        """Transitions to keep: the oldest chunk is removed once the newer chunks contain this number."""
         self._chunks: deque[StoredChunk] = deque()
         self._rows = 0
         self._actors: dict[str, str] = {}
@@ -160,7 +161,7 @@ class ChunkLogIndex:
         return _Draft(dict(self._definitions), dict(self._actors), dict(self._state)).commands(self.keys)
 
     def chunks_from(self, number: int) -> list[StoredChunk]:
-        """Returns the chunks from a number on, newest first: the newest are needed for longest."""
+        """Returns the present chunks from a number on, newest first: the newest are the last to be evicted."""
         return [chunk for chunk in reversed(self._chunks) if chunk.number >= number and chunk.rows]
 
     def evicted(self, numbers: range) -> list[str]:

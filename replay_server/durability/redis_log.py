@@ -72,7 +72,7 @@ class RedisLog:
         self.index = ChunkLogIndex(RedisKeys(name))
         self._name, self._client, self._fsync = name, client, fsync
         self._connection: Any = None
-        self.source: Callable[[StoredChunk], bytes | None] = lambda _: None
+        self.refill_source: Callable[[StoredChunk], bytes | None] = lambda _: None
         """Source for chunks that Redis lost; None if no copy exists."""
         self._loss: _Loss | None = None
         """Chunks that Redis has lost and that have not been written again; None if the log is complete."""
@@ -145,7 +145,7 @@ class RedisLog:
         group: list[bytes | str] = []
         size = 0
         for chunk in chunks:
-            value = self.source(chunk)
+            value = self.refill_source(chunk)
             if value is None:
                 unavailable += 1
                 continue

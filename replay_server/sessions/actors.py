@@ -1,6 +1,6 @@
-"""The actors' sessions: they store each chunk once and in order. Pure.
+"""The actors' sessions: they accept each chunk once and in order. Pure.
 
-a chunk's seq is ...      received + 1            the next chunk: it is stored
+a chunk's seq is ...      received + 1            the next chunk: it is inserted into the ring
                           at most `received`      a duplicate: it is acknowledged again
                           beyond received + 1     a gap: the message Gap asks the actor to send again from received + 1
 its incarnation is ...    the session's           as above
@@ -44,7 +44,7 @@ class Actors:
         """Actors forgotten since this list was last emptied."""
 
     def live(self, now: float) -> Iterator[ActorSession]:
-        """Yields the sessions with a valid lease."""
+        """Yields the sessions with a valid lease: of actors that sent something within the last 15 s (`LEASE_S`)."""
         return (session for session in self.sessions.values() if session.live(now))
 
     def join(self, peer: bytes, hello: Hello, now: float) -> tuple[ActorSession | None, list[Reply]]:
@@ -75,7 +75,7 @@ class Actors:
         return session, replies
 
     def restore(self, actor: str, incarnation: int, seq: int) -> ActorSession:
-        """Makes a session that has stored every chunk up to `seq`."""
+        """Makes a session of which every chunk up to `seq` is inserted and durable."""
         session = ActorSession(actor, incarnation, received=seq, durable=seq, credit=seq, rejoined=seq > 0)
         self.sessions[actor] = session
         return session

@@ -1,11 +1,12 @@
 """N-step samples: records that span several environment steps, assembled when they are drawn.
 
-Of the steps j = 0 ... k - 1 of one episode, k <= n, agent by agent, with the run's discount g and the records' own d_j:
+A span is k <= n consecutive steps j = 0 ... k - 1 of one episode. With the run's discount g, and with reward r_j and
+discount d_j of the record of step j (d_j is 0 if the agent terminated in step j, else 1), the sample of each agent is:
 
     reward   = sum over j of (g^j d_0 ... d_(j-1)) r_j          next_obs = that of step k - 1
     discount = g^(k-1) d_0 ... d_(k-1)                          the rest   is that of step 0
 
-so that the one-step target `reward + g * discount * q(next_obs)` is the k-step one.
+so that the one-step target `reward + g * discount * q(next_obs)` equals the k-step target.
 
 `Episodes` finds the slot of a record's next step:
 
@@ -17,8 +18,8 @@ Within a chunk the next step of a copy is `copies` records further. At a chunk's
 actor and incarnation, whichever chunks came between. A record has no next step if
 
 - its chunk says that the episode ended;
-- an agent left without having terminated: its value continues from its last observation, which the next record no
-  longer contains;
+- an agent is absent in the next step but has not terminated (time ran out for it alone): the target then needs the
+  value of that agent's last observation, which only this record contains;
 - the next chunk has not arrived, or was lost.
 
 A next step is never an overwritten record: it is newer than the step before it, and is overwritten later.
@@ -88,7 +89,7 @@ class _Steps(NamedTuple):
     continues: Bools
     """`[n]`: whether the episode continues after the record."""
     must_act: Bools
-    """`[n, agents]`: agents that must act in the next record for it to be the next step."""
+    """`[n, agents]`: agents that acted and did not terminate. The step has no next step if one is absent from it."""
 
     @classmethod
     def of(cls, chunk: Chunk, records: Records, offset: int) -> _Steps:
@@ -125,9 +126,10 @@ class Episodes:
         """Last step of each actor's newest chunk; the actor with the newest chunk comes last."""
 
     def insert(self, first_slot: int, records: Records, chunk: Chunk | None) -> None:
-        """Takes note of records `[n]` just inserted, the first one that still fits in `first_slot`.
+        """Records which of the newly inserted records `[n]` continue in which slot.
 
-        chunk: the message that brought them; None where it is unknown.
+        first_slot: the slot of the first record that the ring still contains; the ring may be smaller than a chunk.
+        chunk: the message that the records came with; None where it is unknown.
         """
         count, offset = len(records), self._inserted
         self._inserted += count
@@ -180,7 +182,10 @@ class Episodes:
             del self._tails[actor]
 
     def state(self) -> State:
-        """Returns everything that the next samples depend on."""
+        """Returns everything that the next samples depend on.
+
+        The stored names `goes_on` and `stays` are `_Steps.continues` and `_Steps.must_act` of the tails.
+        """
         tails = self._tails.values()
         names = [[actor, *tail[:4]] for actor, tail in self._tails.items()]
         return {

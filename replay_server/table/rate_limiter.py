@@ -7,10 +7,13 @@ the actors are behind and the learner waits. Reverb counts from the first insert
 `samples_per_insert * min_size` (reverb/rate_limiters.py). Here counting starts at `min_size`, so that the band is
 centred on 0 and samples / (inserts - min_size) tends to the target.
 
-While both sides live, neither waits for ever, because the band is wider than one chunk and one batch together:
+`half_width` is half of the width of the band. The setting `replay.error_buffer` sets it; 0 chooses it (Reverb's name).
 
-    a chunk of c waits:  error > half_width - c * spi   and then a batch of b may go when error >= b - half_width
-    so 2 * half_width >= b + c * spi, and c * spi <= half_width lets the chunk pass that crosses min_size.
+Actors and learner never wait for each other, if the band is wide enough. A chunk of c transitions is inserted if
+error + c * samples_per_insert <= half_width, and a batch of b is sampled if error - b >= -half_width, so one of the two
+is always possible if 2 * half_width >= b + c * samples_per_insert. At the end of the warm-up the chunk that crosses
+min_size must be possible at error 0 too: c * samples_per_insert <= half_width. Example: with b = 1,024, c = 256 and 4
+samples per insert, half_width must be at least 1,024.
 
 The default band has room for one batch and one chunk of every actor on either side of 0: with less, actors that are
 filling their chunks would block those that have filled theirs.
@@ -35,9 +38,9 @@ class FreeRatio:
         debt       samples by which the learner is below the least ratio; actors wait while it exceeds the band
         allowance  samples that the learner may take up to the highest ratio; the learner waits without allowance
 
-    Both forget: old surplus does not let actors overwrite what the learner has not seen, and slow actors of the past do
-    not let the learner overuse the data of today. A surplus counts up to SURPLUS_FRACTION of the ring, an allowance up
-    to one batch and one chunk of every actor.
+    Both forget old counts: an old surplus does not let actors overwrite what the learner has not seen, and slow actors
+    of the past do not let the learner overuse the data of today. A surplus (negative debt) counts up to
+    SURPLUS_FRACTION of the ring, an allowance up to one batch and one chunk of every actor.
 
     The two sides never wait for each other: actors wait only while debt > 0, and then the learner may always sample.
     """
@@ -77,7 +80,7 @@ class RateLimiter:
         self.spec = spec
         self.inserts = self.samples = 0
         self.ratio_origin = (0, 0)
-        """Inserts and samples before the run lost its transitions; the ratio counts from there."""
+        """Inserts and samples that the ratio leaves out: those before the run lost its transitions, or (0, 0)."""
         self.half_width = spec.error_buffer or choose_half_width(spec.batch, spec.min_ratio, 1)
         self._free = FreeRatio(spec) if spec.is_auto else None
         self._max_allowance = spec.error_buffer or choose_half_width(spec.batch, spec.max_ratio, 1)

@@ -25,7 +25,7 @@ class Sampler(Protocol):
     """Chooses the ring's slots for the next batch; `insert` reports every new record to it."""
 
     def insert(self, first_slot: int, count: int) -> None:
-        """Takes note that `count` slots from `first_slot` on, wrapping at the capacity, contain new records."""
+        """Records that `count` slots from `first_slot` on, wrapping at the capacity, contain new records."""
 
     def draw(self, count: int) -> Slots:
         """Returns `count` filled slots, with replacement; there must be at least one filled slot."""
@@ -34,16 +34,16 @@ class Sampler(Protocol):
         """Returns slot, generation and probability of slots `[n]` just drawn; None if the sampler is uniform."""
 
     def update_priorities(self, samples: SampleInfo) -> int:
-        """Sets priorities by the TD errors of samples `[n]`, finite and not negative.
+        """Sets the priorities of samples `[n]` from their absolute TD errors, which are in the column `value`.
 
-        Returns how many of these samples have been overwritten.
+        Returns how many of these samples have been overwritten. The TD errors must be finite.
         """
 
     def state(self) -> State:
-        """Returns what its next draws depend on, apart from the inserted records."""
+        """Returns the state that the next draws depend on, without the records."""
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Continues the draws of the sampler whose state this is; KeyError or ValueError when that is another kind."""
+        """Continues from the state of a sampler of this kind; KeyError or ValueError for one of another kind."""
 
 
 class UniformSampler:
@@ -67,7 +67,7 @@ class UniformSampler:
         """Returns None: all records have the same probability."""
 
     def update_priorities(self, samples: SampleInfo) -> int:
-        """Ignores TD errors and returns how many samples it was given."""
+        """Ignores the TD errors; returns the number of samples, as if all had been overwritten."""
         return len(samples)
 
     def state(self) -> State:
@@ -75,7 +75,7 @@ class UniformSampler:
         return {"rng": generator_state(self._random)}
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Continues the draws of the sampler whose state this is."""
+        """Continues from the state of such a sampler."""
         restore_generator(self._random, state["rng"])
 
 
@@ -94,7 +94,7 @@ class PrioritisedSampler:
         self._max_priority = 1.0
         self._times_stored = np.zeros(capacity, np.uint32)
         # Random, so that samples drawn by an earlier process or from a ring of another size do not match a generation.
-        self._life = np.uint32(secrets.randbits(32))
+        self._generation_offset = np.uint32(secrets.randbits(32))
         self._random = np.random.default_rng(seed)
 
     def insert(self, first_slot: int, count: int) -> None:
@@ -119,7 +119,7 @@ class PrioritisedSampler:
         return info
 
     def update_priorities(self, samples: SampleInfo) -> int:
-        """Sets priorities by the TD errors of samples `[n]`; returns how many of these have been overwritten."""
+        """Sets the priorities of samples `[n]` from their TD errors; returns how many have been overwritten."""
         current = samples[samples["slot"] < self._capacity]
         current = current[self._generations(current["slot"]) == current["generation"]]
         if len(current):
@@ -135,7 +135,7 @@ class PrioritisedSampler:
         return {"rng": generator_state(self._random), "priorities": values, "largest": np.array(self._max_priority)}
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Continues the draws of the sampler whose state this is; ValueError when it had another capacity."""
+        """Continues from the state of such a sampler; ValueError if the sampler had another capacity."""
         values = state["priorities"]
         if len(values) != self._capacity:
             raise ValueError(f"the state has priorities of {len(values)} slots, the ring has {self._capacity}")
@@ -144,7 +144,7 @@ class PrioritisedSampler:
         restore_generator(self._random, state["rng"])
 
     def _generations(self, slots: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:
-        generations: npt.NDArray[np.uint32] = self._times_stored[slots] + self._life
+        generations: npt.NDArray[np.uint32] = self._times_stored[slots] + self._generation_offset
         return generations
 
 

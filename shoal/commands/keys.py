@@ -49,7 +49,8 @@ class KeysConfig(msgspec.Struct, frozen=True):
     clients: Annotated[
         tuple[str, ...],
         Meta(
-            description="Create the keys of a further client, or add the client to existing keys; can be repeated.",
+            description="Create the keys of a further client with this name, and add it to the servers' lists; can be"
+            " repeated.",
             extra={"metavar": "NAME"},
         ),
     ] = ()
@@ -197,7 +198,11 @@ def _check(directory: Path, clients: Sequence[str], revoked: Sequence[str], *, n
             raise ConfigError(
                 f"--clients {name!r} is not a valid name. Use at most 60 letters, digits and the characters _.-"
             )
-        if clients.count(name) > 1 or name in (*SERVERS, "actor") or (directory / name).exists():
+        if name in (*SERVERS, "actor"):
+            raise ConfigError(f"--clients {name}: the name is reserved for a process of Shoal. Choose another name.")
+        if clients.count(name) > 1:
+            raise ConfigError(f"--clients {name}: the name is given more than once. Give each client another name.")
+        if (directory / name).exists():
             raise ConfigError(f"--clients {name}: keys of that name exist. Choose another name, or --revoke it first.")
     known = set() if new else {client.name for client in read_clients(directory / "replay" / ALLOW_LIST).values()}
     for name in revoked:

@@ -183,7 +183,7 @@ def test_a_worker_that_someone_asks_to_end_is_started_again(processes, eventuall
     eventually(lambda: node.metric("chunks_total") > 0, "collects")
     [worker] = node.workers()
     worker.terminate()
-    node.logged("worker 0: ended by a signal that its node did not send; restarts")
+    node.logged("worker 0: ended by a signal that its supervisor did not send; restarts")
     eventually(lambda: node.workers() and node.workers()[0].pid != worker.pid, "another worker")
     assert node.end(signal.SIGTERM) == 0
 

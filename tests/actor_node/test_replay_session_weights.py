@@ -69,10 +69,10 @@ def test_wrong_weights_never_act_and_are_counted(peers, what):
     peers.publish(WRONG[what])
     peers.until(lambda: peers.session.weights_rejected == 1, "rejected")
     assert versions(peers) == 1
-    assert peers.session.weights_refused
+    assert peers.session.rejection_reason
     peers.publish(make_frame(RUN, version=2))
     peers.until(lambda: versions(peers) == 2, "the right ones are taken afterwards")
-    assert peers.session.weights_refused == ""
+    assert peers.session.rejection_reason == ""
 
 
 @pytest.mark.parametrize("what", WRONG)
@@ -81,7 +81,7 @@ def test_wrong_weights_in_a_welcome_never_act_either(peers, what):
     assert peers.session.weights_rejected == 1
     assert peers.session.waiting_for() == (
         "weights",
-        f"the learner's first weights (rejected: {peers.session.weights_refused})",
+        f"the learner's first weights (rejected: {peers.session.rejection_reason})",
     )
 
 

@@ -57,7 +57,7 @@ def test_exploration_that_does_not_decay_stays() -> None:
 
 def test_random_actions_end_with_the_warm_up() -> None:
     exploration = ExplorationSpec(random_steps=100)
-    assert [schedule.random_share(exploration, steps) for steps in (0, 99, 100)] == [1.0, 1.0, 0.0]
+    assert [schedule.random_fraction(exploration, steps) for steps in (0, 99, 100)] == [1.0, 1.0, 0.0]
 
 
 def test_learning_rates_fall_linearly() -> None:

@@ -172,6 +172,13 @@ def test_gpu_without_cuda_is_refused_before_there_is_a_directory(tmp_path: Path)
     assert not (tmp_path / "run").exists()
 
 
+def test_a_wrong_duration_is_named_by_its_parameter(run: Path) -> None:
+    with pytest.raises(shoal.ConfigError, match=r"^seconds = '5x' is not a duration"):
+        shoal.check("simple", seconds="5x")
+    with pytest.raises(shoal.ConfigError, match=r"^within = '5x' is not a duration"):
+        shoal.evaluate(run, within="5x")
+
+
 def test_settings_with_dots_and_without_are_one(tmp_path: Path) -> None:
     mixed = {"world": {"N": 5}, "world.max_cycles": 7, "replay.batch": 64, "replay": {"capacity": 100}, "seed": 2}
     assert _settings_by_section(mixed) == {

@@ -10,7 +10,7 @@ from common.run.players import players
 from common.run.run import ExplorationSpec, NetworkSpec, make_run_spec
 from common.spec import Categorical, joint_spec
 from common.worlds import make_world
-from learner_node.schedule import exploration_scale, random_share
+from learner_node.schedule import exploration_scale, random_fraction
 from tests.traps.hand import STILL, collect, critic, learner, policy, put, rows, run_in, untrained
 
 MOVES = [(0.0, 0.0), (-0.5, 0.0), (0.5, 0.0), (0.0, -0.5), (0.0, 0.5)]
@@ -124,8 +124,8 @@ def test_24_a_default_run_begins_by_trying_everything() -> None:
     Here the first steps of a run are uniform over the whole range, and the noise never falls to nothing.
     """
     defaults = make_run_spec({"scenario": "simple"})
-    assert random_share(defaults.exploration, 0) == 1.0
-    assert random_share(defaults.exploration, defaults.exploration.random_steps) == 0.0
+    assert random_fraction(defaults.exploration, 0) == 1.0
+    assert random_fraction(defaults.exploration, defaults.exploration.random_steps) == 0.0
     assert exploration_scale(defaults.exploration, 1.0, 10**9) > 0.0
     tried = collect(run_in("simple"), 50, 40, random_share=1.0)["action"].reshape(-1, 5)
     for tenth in range(10):

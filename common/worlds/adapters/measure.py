@@ -1,7 +1,7 @@
-"""Steps the first copy of an environment for a second, to measure what its settings depend on.
+"""Steps the first copy of an environment for a second, to measure the facts by which a preset adapts to a world.
 
-Random actions say how long a step takes and whether episodes end. The time limit comes from a truncation, or from the
-attribute in which Gymnasium and PettingZoo environments usually store it.
+Random actions show how long a step takes and whether episodes end. The time limit is the length of a truncated episode,
+or the value of an attribute in which Gymnasium and PettingZoo environments usually store it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ MAX_EPISODES = 4
 _LIMITS = ("max_cycles", "max_episode_steps", "_max_episode_steps", "max_steps", "episode_limit")
 """Attributes in which environments store their time limit."""
 _MAX_LIMIT = 10_000_000
+"""Largest attribute that is taken for a time limit [steps]; larger ones mean no limit."""
 
 
 def measure(world: World, clock: Callable[[], float] = time.monotonic) -> WorldFacts:

@@ -1,4 +1,4 @@
-"""The families of worlds: who makes the environment that a name such as `mamujoco:HalfCheetah-2x3` means.
+"""The families of worlds: the sources of environments whose names have a prefix, such as `mamujoco:HalfCheetah-2x3`.
 
     family = family_of("mamujoco:HalfCheetah-2x3")
     make = family.find_constructor("mamujoco:HalfCheetah-2x3")
@@ -6,10 +6,10 @@
 
 A family is one row of the table and one module, which is imported when a name needs it. The module has
 
-| function                       | returns                                                                        |
-|--------------------------------|--------------------------------------------------------------------------------|
-| `find_constructor(name, path)` | what makes a copy from the options of the world; ConfigError for an unknown path |
-| `names()`                      | the names of the family that are known here; empty if any module may be named  |
+| function                       | returns                                                               |
+|--------------------------------|-----------------------------------------------------------------------|
+| `find_constructor(name, path)` | the function that makes a copy; ConfigError for an unknown path       |
+| `names()`                      | all names of the family; empty if the user's own modules can be named |
 
 The constructor returns a PettingZoo ParallelEnv, an AEC environment or a Gymnasium environment
 (`common/worlds/adapters/conversion.py`); one adapter makes a World of all of them. In a batched family it makes all
@@ -45,7 +45,7 @@ class Family(NamedTuple):
     """Whether the constructor makes all copies at once: `make(copies, seed, **options)` returns a World."""
 
     def find_constructor(self, name: str) -> Constructor:
-        """Returns what makes a copy of a world; ConfigError for a name that does not exist or is not installed."""
+        """Returns the function that makes a copy; ConfigError for a name that does not exist or is not installed."""
         module = import_module(self.module)
         found: Constructor = module.find_constructor(name, name.removeprefix(f"{self.prefix}:"))
         return found
@@ -118,6 +118,6 @@ FAMILIES = (
 
 
 def family_of(name: str) -> Family | None:
-    """Returns the family that the prefix of a name says; None for a particle scenario and for an unknown prefix."""
+    """Returns the family of a name's prefix; None for a particle scenario and for an unknown prefix."""
     prefix, colon, _ = name.partition(":")
     return next((family for family in FAMILIES if colon and family.prefix == prefix), None)

@@ -1,4 +1,4 @@
-"""Imports what the names of worlds mention, and gives constructors the signature of their options."""
+"""Imports the modules and attributes in the names of worlds, and checks the options of constructors by signatures."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def import_in_progress() -> str:
 
 
 def import_path(name: str, path: str, install: str = "") -> Any:
-    """Imports a module, or an attribute of a module by the last name of the dotted path.
+    """Imports a module by its dotted path, or an attribute of a module, which is then the last name of the path.
 
-    name: of the world, for errors. install: the command that installs what the path needs.
+    name: the world's name, for errors. install: the command that installs what the path needs.
     Raises ConfigError if it does not exist, and WorldError for an exception that the module raises.
     """
     try:
@@ -63,7 +63,7 @@ def import_attribute(name: str, module: str, qualname: str, install: str = "") -
 
 
 def callable_of(name: str, path: str, found: Any) -> Constructor:
-    """Returns what was found, if it can be called; else raises ConfigError."""
+    """Returns the imported object `found` if it is callable; else raises ConfigError."""
     if not callable(found):
         raise ConfigError(f"{name}: {path} is {type(found).__name__}. Name a function or class that makes a world.")
     constructor: Constructor = found
@@ -81,7 +81,7 @@ def with_options(
 ) -> Constructor:
     """Returns `make` with the signature of another callable, so that unknown options are refused before the call.
 
-    name: of the world, for errors. defaults: values that `make` itself passes. extra: further options.
+    name: the world's name, for errors. defaults: values that `make` itself passes. extra: further options.
     hidden: parameters that the name of the world decides; giving one of them as an option is a ConfigError.
     """
     try:

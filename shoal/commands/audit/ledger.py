@@ -46,8 +46,9 @@ class ServerLife(NamedTuple):
 
     durability: str
     recovered: list[tuple[ChunkKey, int]]
-    """Chunks recovered at the start, oldest first, each with its number of rows."""
+    """Chunks recovered at the start, oldest first, each with its number of transitions."""
     stored: list[tuple[ChunkKey, int]]
+    """Chunks stored after the start, oldest first, each with its number of transitions."""
     capacity: int
     """Capacity of the ring at the last stored chunk, in transitions; 0 if nothing was stored."""
 
@@ -100,7 +101,10 @@ def read_servers(directory: Path) -> tuple[dict[str, list[ServerLife]], int]:
 
 
 def read_redis(url: str, name: str) -> list[tuple[ChunkKey, int]]:
-    """Returns the chunks stored in a Redis under a name, oldest first; raises ConfigError or PeerError."""
+    """Returns the chunks stored in a Redis under a name, oldest first, each with its number of transitions.
+
+    Raises ConfigError or PeerError.
+    """
     log = RedisLog(make_client(url, "shoal-audit"), name, fsync=False)
     try:
         stored = log.read()
@@ -144,16 +148,16 @@ def read_ledger(directory: Path, redis_url: str, name: str) -> AuditLedger:
 
 
 def _server_life(file: Path, events: list[Event]) -> tuple[str, ServerLife]:
-    life = events[0]
-    if not isinstance(life, ProcessStart):
+    start = events[0]
+    if not isinstance(start, ProcessStart):
         raise ConfigError(
             f"{file} is damaged: its first line does not name its process. Move it away to check the rest."
         )
     recovered = [(_key(event), event.rows) for event in events if isinstance(event, Recovered)]
     stored = [(event, event.capacity) for event in events if isinstance(event, Stored)]
     capacity = stored[-1][1] if stored else 0
-    return life.name, ServerLife(
-        life.durability, recovered, [(_key(event), event.rows) for event, _ in stored], capacity
+    return start.name, ServerLife(
+        start.durability, recovered, [(_key(event), event.rows) for event, _ in stored], capacity
     )
 
 

@@ -1,5 +1,7 @@
 """Checks a world in a child process and collects the figures that the child sends.
 
+The check waits in one place only:
+
 | waits for                | ends with                                                                          |
 |--------------------------|------------------------------------------------------------------------------------|
 | the child's next message | a message, the child's end, an exception of the watcher, or TIMEOUT_S after the task |
@@ -16,7 +18,10 @@ import msgspec
 
 from common.errors import ConfigError
 from common.process.child_process import ChildProcess
-from common.run.run import RunSpec
+from common.run.normalisation import resolve_normalisation
+from common.run.preset_choice import AUTO, PresetChoice, choose, describe, layer
+from common.run.run import UNLIMITED_ROWS, RunSpec, make_run_spec
+from common.run.world_facts import WorldFacts
 from common.spec import AgentsSpec
 from common.worlds.adapters.faults import process_ended
 from common.worlds.adapters.first_copy import Fault
@@ -25,6 +30,7 @@ from shoal.commands.check.figures import (
     AgentsFound,
     CheckTask,
     ContractTest,
+    Measured,
     Message,
     PlayFigures,
     StageStarted,
@@ -57,6 +63,11 @@ class WorldCheck(msgspec.Struct, frozen=True):
     contract: tuple[ContractTest, ...]
     plays: dict[str, PlayFigures]
     """Figures of the episodes by kind of actions."""
+    preset: str
+    """The preset that `shoal train` chooses for this world; empty if it could not be measured."""
+    preset_reason: str
+    preset_settings: str
+    """The settings of the preset for this world, as text."""
     rate: StepRate | None
     """The speed of many copies that step together; None for a world whose copies step one by one."""
     findings: tuple[Finding, ...]
@@ -95,6 +106,8 @@ def check_world(spec: RunSpec, *, seconds: float = DEFAULT_SECONDS, watch: Check
     if collected.fault is not None and collected.fault.kind == "config":
         raise ConfigError(collected.fault.text)
     plays, agents = collected.plays, collected.agents.agents if collected.agents else None
+    facts = collected.facts
+    choice = choose(AUTO, spec.scenario, agents, facts, spec.episode.max_steps) if agents and facts else None
     findings = find(spec, agents, plays, collected.contract, collected.warned, fault=collected.fault_text)
     return WorldCheck(
         world=spec.scenario,
@@ -104,11 +117,20 @@ def check_world(spec: RunSpec, *, seconds: float = DEFAULT_SECONDS, watch: Check
         made_s=collected.agents.made_s if collected.agents else 0.0,
         contract=tuple(collected.contract),
         plays=dict(plays),
+        preset=choice.preset if choice else "",
+        preset_reason=choice.reason if choice else "",
+        preset_settings=describe(_preset_spec(spec, choice, agents, facts)) if choice and agents else "",
         rate=collected.rate,
         findings=tuple(findings),
         suggestions=tuple(suggest(spec, agents, plays)) if agents else (),
         fault=collected.fault_text,
     )
+
+
+def _preset_spec(spec: RunSpec, choice: PresetChoice, agents: AgentsSpec, facts: WorldFacts | None) -> RunSpec:
+    """Returns the settings of a new run of the world with the preset, on a machine with enough memory."""
+    settings = layer(choice, agents, facts, UNLIMITED_ROWS)
+    return resolve_normalisation(make_run_spec({"scenario": spec.scenario}, settings))
 
 
 class _Collected:
@@ -119,6 +141,7 @@ class _Collected:
         self.agents: AgentsFound | None = None
         self.plays: dict[str, PlayFigures] = {}
         self.contract: list[ContractTest] = []
+        self.facts: WorldFacts | None = None
         self.rate: StepRate | None = None
         self.warned: list[str] = []
         self.fault: Fault | None = None
@@ -137,6 +160,8 @@ class _Collected:
                 self.stage = message.stage
             case AgentsFound():
                 self.agents = message
+            case Measured():
+                self.facts = message.facts
             case PlayFigures():
                 self.plays[message.actions] = message
             case ContractTest():

@@ -24,8 +24,17 @@ from common.run.players import with_sides
 from common.worlds import World, make_world, world_spaces
 from common.worlds.adapters.conversion import reports
 from common.worlds.adapters.first_copy import fault_of
+from common.worlds.adapters.measure import measure
 from common.worlds.history import without_history
-from shoal.commands.check.figures import AdapterWarning, AgentsFound, CheckTask, ContractTest, Message, StageStarted
+from shoal.commands.check.figures import (
+    AdapterWarning,
+    AgentsFound,
+    CheckTask,
+    ContractTest,
+    Measured,
+    Message,
+    StageStarted,
+)
 from shoal.commands.check.measurements import (
     API_TEST,
     BATCHED_COPIES,
@@ -65,6 +74,8 @@ class _Check:
                 self.send(AdapterWarning(line))
             agents = with_sides(world.spec, task.sides)
             self.send(AgentsFound(agents, world_spaces(world), made_s))
+            self.send(StageStarted("one second, as at the start of a run"))
+            self.send(Measured(measure(without_history(world))))
             self.send(StageStarted("random actions"))
             lines_before = self._lines()
             found = play(world, "random", seconds=RANDOM_FRACTION * task.seconds, seed=task.seed, columns=True)

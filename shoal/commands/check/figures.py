@@ -1,4 +1,4 @@
-"""The figures of a world's check, stage by stage, as the child process sends them."""
+"""The figures (numbers) of a world's check, stage by stage, as the child process sends them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from common.run.spaces import AgentSpaces
+from common.run.world_facts import WorldFacts
 from common.spec import AgentsSpec
 from common.worlds.adapters.first_copy import Fault
 
@@ -39,6 +40,12 @@ class AgentsFound(msgspec.Struct, frozen=True, tag="agents"):
     spaces: tuple[AgentSpaces, ...]
     made_s: float
     """Time to import and construct one copy [s]."""
+
+
+class Measured(msgspec.Struct, frozen=True, tag="facts"):
+    """The measurements from which a preset is chosen, as at the start of a run."""
+
+    facts: WorldFacts
 
 
 class ContractTest(msgspec.Struct, frozen=True, tag="contract"):
@@ -103,4 +110,4 @@ class AdapterWarning(msgspec.Struct, frozen=True, tag="warned"):
     text: str
 
 
-Message = StageStarted | AgentsFound | ContractTest | PlayFigures | StepRate | AdapterWarning | Fault
+Message = StageStarted | AgentsFound | ContractTest | Measured | PlayFigures | StepRate | AdapterWarning | Fault

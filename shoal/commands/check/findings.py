@@ -28,7 +28,7 @@ _LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One observation about a world, and what to do."""
+    """One observation of `shoal check` about a world, before training, and what to do."""
 
     level: Level
     """error: training fails or learns something else. warning: it trains badly. note: good to know."""

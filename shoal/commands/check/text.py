@@ -36,6 +36,9 @@ def _parts(check: WorldCheck, spec: RunSpec) -> Iterable[RenderableType]:
         yield _episodes(check)
     if (random := check.plays.get("random")) and random.steps:
         yield _speed(check.rate or StepRate(1, random.steps, random.seconds))
+    if check.preset:
+        yield Text(f"preset: shoal train chooses {check.preset}, because {check.preset_reason}")
+        yield Text(f"settings: {check.preset_settings}")
     for test in check.contract:
         result = f"skipped: {test.skipped}" if test.skipped else test.problem or "passed"
         yield Text(f"contract: {test.test}: {result}")

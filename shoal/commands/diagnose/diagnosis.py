@@ -49,11 +49,11 @@ MAX_MISSING_FRACTION = 0.01
 """Largest fraction of a discounted return that may be missing when an episode is cut off."""
 MAX_EPISODE_STEPS = 5_000
 MAX_EXTRA_S = 20.0
-"""Longest time for stepping a world copy by copy beyond the measured steps [s]."""
+"""In an environment of a family (`is_foreign`): longest time for steps beyond the measured ones [s]."""
 MIN_COMPARED_STATES = 100
-"""Fewest states with a complete return of such a world for which values are compared."""
+"""In an environment of a family: fewest states with a complete return for which Q and returns are compared."""
 _DEFAULT_FOREIGN_COPIES = 8
-"""Default number of copies of a world that is stepped copy by copy."""
+"""Default number of copies of an environment of a family, which are stepped one by one."""
 
 
 class _TrainedTeam(NamedTuple):
@@ -67,7 +67,7 @@ class _TrainedTeam(NamedTuple):
 
 
 class _Limits(NamedTuple):
-    """Limits of an environment that is not batched."""
+    """Limits on playing an environment of a family, whose copies are stepped one by one."""
 
     copies: int
     max_steps: int
@@ -91,7 +91,7 @@ class Diagnosis(msgspec.Struct, frozen=True):
     inputs: InputStats
     """Statistics of the network inputs in the episodes."""
     log: LogFigures | None = msgspec.field(name="course")
-    """Figures of the training log; None if the log is too short."""
+    """Figures of the training log, called `course` in JSON; None if the log is too short."""
     skipped: dict[str, str]
     """Parts that were skipped, and the reasons."""
     warnings: list[DiagnosisWarning]
@@ -103,8 +103,8 @@ def diagnose(
 ) -> Diagnosis:
     """Diagnoses what a run has learned so far; the run may still be training. Writes nothing.
 
-    episodes: number of episodes, at least two. copies: most copies of an environment that is not batched; 0: as in
-    training. max_steps: most steps of an episode of such an environment; 0: all measured steps. Raises ConfigError if
+    episodes: number of episodes, at least two. copies: most copies of an environment of a family; 0: as in training,
+    at most 8. max_steps: most steps of an episode of such an environment; 0: all measured steps. Raises ConfigError if
     the directory contains no policies.
     """
     started_at = time.monotonic()
@@ -150,7 +150,10 @@ def diagnose(
 
 
 def horizon(measured: int, gamma: float) -> int | None:
-    """Returns the steps after which at most 1 % of the return of any measured step is missing; None if too many."""
+    """Returns the number of steps to play so that the return of each measured step lacks at most 1 %.
+
+    None if that is more than MAX_EPISODE_STEPS.
+    """
     if gamma >= 1.0:
         return None
     steps = measured + (math.ceil(math.log(MAX_MISSING_FRACTION) / math.log(gamma)) if gamma > 0.0 else 1)
@@ -168,7 +171,7 @@ def _load_networks(directory: RunDirectory, run: Run) -> LoadedNetworks | None:
 def _measure_networks(
     team: _TrainedTeam, episodes: int, seed: int, limits: _Limits, skipped: dict[str, str]
 ) -> tuple[list[ValueStats], list[NetworkStats], InputStats]:
-    """Returns the figures of the critics' values, of all networks, and of their inputs, on episodes of the team."""
+    """Plays episodes with the team and returns statistics of the critics' values, all networks, and their inputs."""
     run, loaded = team.run, team.networks
     world, measured, steps = _long_world(run, episodes, seed, limits, skipped)
     try:
@@ -202,14 +205,15 @@ def _measure_networks(
 
 
 def with_complete_returns(played: Trajectories, tail: int) -> Trajectories:
-    """Returns the rollouts with agents marked absent in measured states whose return is cut off.
+    """Returns the rollouts without the measured states whose return is cut off: their agents are marked absent.
 
     A return is complete if `tail` steps of the same episode follow, or if the episode terminated for all agents.
     """
     acted = played.present.max(axis=-1) > 0
     measured, (steps, episodes) = len(played.obs), acted.shape
-    # An agent acts in the first step of an episode, so the last step with an acting agent is the last of the episode.
+    # The last step in which an agent acts is the last of the episode; an episode has at least one such step, its first.
     ends = steps - np.argmax(acted[::-1], axis=0)
+    # The discount of a record is 0 where an agent terminated; it is not the setting `algorithm.discount`.
     terminated = played.discount[ends - 1, np.arange(episodes)].max(axis=-1) == 0.0
     complete = (np.arange(measured)[:, None] + tail < ends) | terminated
     present = played.present.copy()
@@ -248,12 +252,12 @@ def _long_world(run: Run, episodes: int, seed: int, limits: _Limits, skipped: di
             min(MAX_MEASURED_STEPS, bound),
             min(steps or MAX_MEASURED_STEPS, bound),
         )
-    episode = int(run.spec.world.get("max_cycles", 25))
-    measured = min(episode, MAX_MEASURED_STEPS)
+    episode_steps = int(run.spec.world.get("max_cycles", 25))
+    measured = min(episode_steps, MAX_MEASURED_STEPS)
     steps = horizon(measured, run.spec.algorithm.discount)
     if steps is None:
         skipped["values"] = _horizon_too_long(run)
-    return batched_world(run, episodes, seed, max_cycles=max(steps or episode, episode)), measured, steps or measured
+    return batched_world(run, episodes, seed, max_cycles=max(steps or 0, episode_steps)), measured, steps or measured
 
 
 def _horizon_too_long(run: Run) -> str:

@@ -1,4 +1,4 @@
-"""Figures of a run's training log, metrics.jsonl. Pure.
+"""Figures (numbers) that summarise a run's training log, metrics.jsonl. Pure.
 
 `late` is the last quarter of the lines; `middle` is the second quarter, after the warm-up and before the end.
 """

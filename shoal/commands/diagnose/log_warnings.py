@@ -9,17 +9,19 @@ from shoal.commands.diagnose.log_figures import LogFigures, Returns
 from shoal.commands.diagnose.warning import DiagnosisWarning, as_warning
 
 MAX_LAG = 5.0
-"""Versions; with five versions a second, such weights act one second after they were replaced."""
+"""Largest policy lag without a warning [versions]. At five versions a second, such weights are a second old."""
 MAX_GROWTH = 10.0
+"""Largest factor without a warning by which gradient norms or losses grow from the second to the last quarter."""
 MAX_LOST_GAIN = 0.25
-"""Fraction of the largest gain of a run that its returns may lose."""
+"""Largest fraction of a run's gain in return that may be lost by the end without a warning."""
 MAX_WAITING = 0.25
-"""Fraction of the time; without waiting a quarter of the time, there would be a third more updates."""
+"""Largest fraction of the time for which a learner may lack batches without a warning."""
 MAX_RATIO_ERROR = 0.25
+"""Largest relative error of samples per insert without a warning."""
 
 
 def log_warnings(figures: LogFigures | None, spec: RunSpec, sides: int) -> list[DiagnosisWarning]:
-    """Returns the warnings of a training log; returns are only checked if there is one side."""
+    """Returns the warnings of a training log. sides: number of sides; falling returns are checked if there is one."""
     if figures is None:
         return []
     found = [

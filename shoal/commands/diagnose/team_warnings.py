@@ -19,8 +19,10 @@ MIN_EFFECT = 0.02
 PLATEAU = -29.0
 """Return in mpe2's simple_speaker_listener (25 steps) if the listener goes to the middle of the landmarks."""
 PLATEAU_WIDTH = 4.0
+"""Largest distance of a return from PLATEAU, and largest loss by shuffled messages, of a team on the plateau."""
 MAX_RELATIVE_BIAS = 0.5
-"""Well above the 1 % of a return that is cut off, and above the quarter seen in short runs with the defaults."""
+"""Largest |mean Q - mean return| / (size of the returns) without a warning. Short runs with the defaults reach a
+quarter, and the end of an episode cuts off at most 1 % of a return."""
 MAX_DISCOUNTED_STEPS = 100.0
 """Most steps of a discounted return in `min_updates`: with a discount near 1 no run would have enough updates."""
 MIN_CORRELATION = 0.3
@@ -28,13 +30,13 @@ MIN_CORRELATION = 0.3
 MIN_SPREAD = 0.1
 """Standard deviation of the returns over their size; below it, the order of the returns is mostly noise."""
 MAX_DEAD = 0.8
-"""Fraction of a layer; teams that learn well have up to half."""
+"""Largest fraction of dead units in a layer without a warning; teams that learn well have up to half."""
 MIN_INPUTS = 100
 """Fewest different inputs on which a unit must be inactive to count as dead."""
 MAX_SATURATED = 0.95
-"""Fraction of actions; full thrust is often right, so healthy policies reach it in most states too."""
+"""Largest fraction of saturated actions without a warning; good policies often use full thrust in most states too."""
 MAX_LOGITS = 10.0
-"""tanh and softmax of larger logits have gradients below 1e-4 almost everywhere."""
+"""Largest size of logits without a warning; tanh and softmax of larger ones have gradients below 1e-4."""
 
 _ON_PLATEAU = (
     f"; {PLATEAU:.0f} is a known local optimum of this world, in which the listener goes to the middle of the "
@@ -73,13 +75,13 @@ def communication_warnings(ablations: Sequence[Ablation], spec: RunSpec) -> list
     """Returns warnings of speakers whose messages are ignored or harm their side."""
     found: list[DiagnosisWarning] = []
     for speaker, rows in groupby(ablations, lambda row: row.speaker):
-        sides = list(rows)
-        if not any(_is_significant(row.shuffled_cost, row.shuffled_cost_ci95, row.return_with) for row in sides):
-            found.append(_ignored(speaker, sides, spec))
-        elif len(sides) == 1 and sides[0].shuffled_cost < 0:
-            found.append(_harmful(speaker, sides))
-        elif _is_on_plateau(sides[0], spec):
-            seen = f"messages of {speaker} are hardly used: {_returns_text(sides)}{_ON_PLATEAU}"
+        by_side = list(rows)
+        if not any(_is_significant(row.shuffled_cost, row.shuffled_cost_ci95, row.return_with) for row in by_side):
+            found.append(_ignored(speaker, by_side, spec))
+        elif len(by_side) == 1 and by_side[0].shuffled_cost < 0:
+            found.append(_harmful(speaker, by_side))
+        elif _is_on_plateau(by_side[0], spec):
+            seen = f"messages of {speaker} are hardly used: {_returns_text(by_side)}{_ON_PLATEAU}"
             found.append(DiagnosisWarning("communication", speaker, seen, _NO_INCENTIVE, _advice_for_speakers(spec)))
     return found
 
@@ -135,33 +137,33 @@ def _is_significant(cost: float, interval: tuple[float, float], return_with: flo
     return (low > 0 or high < 0) and abs(cost) > MIN_EFFECT * abs(return_with)
 
 
-def _ignored(speaker: str, sides: Sequence[Ablation], spec: RunSpec) -> DiagnosisWarning:
-    reacts_to_silence = any(_is_significant(row.zeroed_cost, row.zeroed_cost_ci95, row.return_with) for row in sides)
-    plateau = _ON_PLATEAU if _is_on_plateau(sides[0], spec) else ""
+def _ignored(speaker: str, by_side: Sequence[Ablation], spec: RunSpec) -> DiagnosisWarning:
+    reacts_to_silence = any(_is_significant(row.zeroed_cost, row.zeroed_cost_ci95, row.return_with) for row in by_side)
+    plateau = _ON_PLATEAU if _is_on_plateau(by_side[0], spec) else ""
     return DiagnosisWarning(
         "communication",
         speaker,
-        f"messages of {speaker} are ignored: {_returns_text(sides)}{plateau}",
+        f"messages of {speaker} are ignored: {_returns_text(by_side)}{plateau}",
         _CONTENT_IGNORED if reacts_to_silence else _NO_INCENTIVE,
         _advice_for_speakers(spec),
     )
 
 
-def _harmful(speaker: str, sides: Sequence[Ablation]) -> DiagnosisWarning:
+def _harmful(speaker: str, by_side: Sequence[Ablation]) -> DiagnosisWarning:
     return DiagnosisWarning(
         "communication",
         speaker,
-        f"messages of {speaker} do harm: {_returns_text(sides)}",
+        f"messages of {speaker} do harm: {_returns_text(by_side)}",
         "messages of other episodes lead to higher returns: listeners interpret messages by an outdated meaning",
         ("train longer", "lower exploration.final_scale", "lower algorithm.policy_learning_rate"),
     )
 
 
-def _returns_text(sides: Sequence[Ablation]) -> str:
+def _returns_text(by_side: Sequence[Ablation]) -> str:
     return "; ".join(
         f"return of {row.side} {row.return_with:.2f} with its messages, {row.return_with - row.shuffled_cost:.2f} with "
         f"messages of other episodes, {row.return_with - row.zeroed_cost:.2f} without messages"
-        for row in sides
+        for row in by_side
     )
 
 
@@ -202,8 +204,9 @@ def _bias_warnings(critic: ValueStats, spec: RunSpec) -> list[DiagnosisWarning]:
         f"the mean Q of {critic.player} is {critic.value:.2f}, the mean discounted return {critic.realised:.2f} "
         f"({critic.relative_bias:+.0%} of the size of the returns): {direction}estimated"
     )
-    changes = abs(critic.reward_beyond - critic.reward_watched) > abs(critic.reward_watched)
-    if changes:
+    # reward_watched: mean reward of the measured steps, within the time limit. reward_beyond: of the steps after it.
+    earns_otherwise_beyond_limit = abs(critic.reward_beyond - critic.reward_watched) > abs(critic.reward_watched)
+    if earns_otherwise_beyond_limit:
         seen += (
             f"; after the time limit it earns {critic.reward_beyond:.2f} a step instead of {critic.reward_watched:.2f}"
         )
@@ -212,7 +215,8 @@ def _bias_warnings(critic: ValueStats, spec: RunSpec) -> list[DiagnosisWarning]:
                 "values", critic.player, seen, _AFTER_TIME_LIMIT, ("train with a larger world.max_cycles",), direction
             )
         ]
-    if 0.0 <= critic.value * critic.realised < critic.realised**2:
+    lies_between_zero_and_return = 0.0 <= critic.value * critic.realised < critic.realised**2
+    if lies_between_zero_and_return:
         to_try = ("train longer", *_AGAINST_OVERESTIMATION[:1])
         return [DiagnosisWarning("values", critic.player, seen, _NOT_CONVERGED, to_try, direction)]
     if direction == "over":

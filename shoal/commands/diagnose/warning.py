@@ -14,7 +14,10 @@ _SETTING = re.compile(r"([a-z]+)\.([a-z_]+) = ([^\s,]+)")
 
 
 class DiagnosisWarning(msgspec.Struct, frozen=True, rename={"to_try": "try"}):
-    """One warning of a diagnosis."""
+    """One warning of a diagnosis, about settings or figures of a trained run.
+
+    A learner's warning is a `Remark`, and a result of `shoal check` a `Finding`.
+    """
 
     topic: str
     """communication, values, networks, inputs or course (the training log)."""

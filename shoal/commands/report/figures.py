@@ -1,4 +1,4 @@
-"""The figures of a report and their explanations. To add a figure, add a row to LEARNING or SYSTEM."""
+"""The figures (charts) of a report and their explanations. To add a figure, add a row to LEARNING or SYSTEM."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ class ReportFigure(NamedTuple):
     """Metric of the x axis."""
 
 
+# The metric `trained_s` is the time charged to the budget, as `--time` counts it.
 X_LABELS = {"env_steps": "environment steps", "trained_s": "minutes of training"}
 _X_SCALES = {"env_steps": 1.0, "trained_s": 1 / 60}
 
@@ -122,7 +123,7 @@ def _q_and_returns(record: RunRecord, x: Float64s) -> Series:
 
 
 def _learner_waits(record: RunRecord, x: Float64s) -> Series:
-    """Returns the percentage of time that was not spent on updates."""
+    """Returns the percentage of time in iterations of the learner's loop that received no batch."""
     now, updating = record.history.column("time"), record.history.updating_s
     return _waiting_percent(x, now, (now - updating) - (now[:1] - updating[:1]))
 
@@ -260,7 +261,7 @@ SYSTEM = (
         "learner-waits",
         "Learner waits",
         "% of the time",
-        "Time without a batch. If it is high, there are too few actors.",
+        "Time in which the learner asked for a batch and received none. If it is high, start more actors.",
         _learner_waits,
         lambda _: AxisScale(from_zero=True, up_to=10.0),
     ),

@@ -50,8 +50,9 @@ machine. `python -m shoal.commands.tournament.make_opponents DIRECTORY` trains t
 ## How good they are
 
 Returns are means over the agents of a side and {episodes:,} episodes without exploration (seeds from {first:,}), with
-95 % intervals over episodes. A side has learned something if it earns more than untrained networks against the same
-opponents.
+95 % intervals over episodes. In each row, the named side is played by the team of the last three columns in turn, and
+the other side by the team in the column "opponents". A side has learned something if it earns more than untrained
+networks against the same opponents.
 
 | scenario | side | opponents | frozen | untrained | random |
 |---|---|---|---|---|---|

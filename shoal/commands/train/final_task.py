@@ -4,7 +4,7 @@
              FinalTaskResult <----
 
 An environment that hangs costs the diagnosis or the film, not the command: the parent waits for a limited time, then
-kills the child and every process that the environment started.
+kills the child and every process that the environment started. The waits:
 
 | waits                          | ends with                                                            |
 |--------------------------------|----------------------------------------------------------------------|

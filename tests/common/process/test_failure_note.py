@@ -10,7 +10,7 @@ import pytest
 
 from common.errors import LastingError, ShoalError
 from common.process import command
-from common.process.failure_note import VARIABLE, Failure, FailureNote
+from common.process.failure_note import NOTE_VARIABLE, Failure, FailureNote
 
 
 def test_failures_are_read_once_and_in_order(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_a_line_that_is_not_whole_yet_is_read_later(tmp_path: Path) -> None:
 
 
 def test_without_a_parent_that_asks_nothing_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(NOTE_VARIABLE, raising=False)
     note = FailureNote.from_environment()
     note.append("words", lasting=True)
     assert note.read_new() == []
@@ -46,7 +46,7 @@ def test_without_a_parent_that_asks_nothing_is_noted(monkeypatch: pytest.MonkeyP
 def test_a_command_that_fails_leaves_a_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: ShoalError, lasting: bool
 ) -> None:
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "note"))
+    monkeypatch.setenv(NOTE_VARIABLE, str(tmp_path / "note"))
 
     @click.command()
     def fails() -> None:
@@ -57,7 +57,7 @@ def test_a_command_that_fails_leaves_a_note(
 
 
 def test_a_defect_leaves_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "note"))
+    monkeypatch.setenv(NOTE_VARIABLE, str(tmp_path / "note"))
 
     @click.command()
     def fails() -> None:
@@ -71,7 +71,7 @@ def test_a_defect_leaves_its_traceback(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_foreign_code_that_exits_with_0_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "note"))
+    monkeypatch.setenv(NOTE_VARIABLE, str(tmp_path / "note"))
 
     @click.command()
     def fails() -> None:
@@ -86,7 +86,7 @@ def test_foreign_code_that_exits_with_0_is_no_success(tmp_path: Path, monkeypatc
 def test_a_full_disk_is_one_line_and_lasting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "note"))
+    monkeypatch.setenv(NOTE_VARIABLE, str(tmp_path / "note"))
 
     @click.command()
     def fails() -> None:

@@ -161,7 +161,7 @@ def test_a_world_that_cannot_be_kept_begins_anew_and_says_so(tmp_path: Path, cap
     assert not training.train(looks=20)
     assert training.train()
     assert "the state of mpe2:simple cannot be stored" in caplog.text
-    assert [session.incarnation for session in training.engine._stream.sessions()] == [2, 2]
+    assert [session.incarnation for session in training.engine._stream.actor_snapshots()] == [2, 2]
 
 
 def test_a_finished_run_goes_on_with_a_new_replay_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -81,6 +81,22 @@ def test_nothing_is_overwritten(keys: Path, capsys: pytest.CaptureFixture[str]) 
     assert [path.name for path in keys.parent.iterdir()] == ["keys"], "no drafts are left"
 
 
+@pytest.mark.parametrize(
+    ("clients", "reason"),
+    [
+        (("carol",), "carol: keys of that name exist. Choose another name, or --revoke it first."),
+        (("dora", "dora"), "dora: the name is given more than once."),
+        (("learner",), "learner: the name is reserved for a process of Shoal. Choose another name."),
+    ],
+)
+def test_a_name_that_cannot_be_added_is_refused_with_its_reason(
+    keys: Path, clients: tuple[str, ...], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(keys, "--clients", "carol") == 0
+    assert run(keys, *(part for name in clients for part in ("--clients", name))) == 2
+    assert f"--clients {reason}" in capsys.readouterr().err
+
+
 def test_a_directory_with_other_files_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     assert run(tmp_path) == 2

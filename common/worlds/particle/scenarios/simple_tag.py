@@ -74,31 +74,31 @@ class SimpleTag(Scenario[SimpleTagOptions]):
         return np.concatenate([adversaries, -CAUGHT * caught.sum(axis=1) - x - y])
 
     def observation(self, world: Particles, agent: int) -> list[Float64Array]:
-        """Returns velocity, position, obstacles, other agents, velocities of the other chased agents."""
-        options, chasing = self.options, self.options.num_adversaries
+        """Returns velocity, position, obstacles, other agents, and velocities of the other good agents."""
+        options, adversaries = self.options, self.options.num_adversaries
         obstacles = nearest_few(world.rel[agent, world.agents :], options.num_landmark_neighbors)
         other_agents = others(world.rel[agent], agent, world.agents)
         if options.num_agent_neighbors is None:
-            running = world.vel[chasing:]
-            if agent >= chasing:
-                running = others(running, agent - chasing, options.num_good)
+            good_velocities = world.vel[adversaries:]
+            if agent >= adversaries:
+                good_velocities = others(good_velocities, agent - adversaries, options.num_good)
         else:
             # One slot for each observed neighbour; an adversary's velocity is zeros.
             order = nearest(other_agents, options.num_agent_neighbors)
-            running = np.concatenate([np.zeros_like(world.vel[:chasing]), world.vel[chasing:]])
-            running = in_order(others(running, agent, world.agents), order, options.num_agent_neighbors)
+            good_velocities = np.concatenate([np.zeros_like(world.vel[:adversaries]), world.vel[adversaries:]])
+            good_velocities = in_order(others(good_velocities, agent, world.agents), order, options.num_agent_neighbors)
             other_agents = in_order(other_agents, order, options.num_agent_neighbors)
-        return [world.vel[agent], world.pos[agent], obstacles, other_agents, running]
+        return [world.vel[agent], world.pos[agent], obstacles, other_agents, good_velocities]
 
     def terminated(self, world: Particles) -> BoolArray | None:
-        """Returns whether an adversary touches every chased agent."""
+        """Returns whether an adversary touches every good agent."""
         if not self.options.terminate_on_success:
             return None
         all_caught: BoolArray = np.logical_and.reduce(self._caught(world).any(axis=1))
         return all_caught
 
     def metrics(self, world: Particles) -> Mapping[str, Float64Array]:
-        """Returns the number of chased agents that each adversary touches."""
+        """Returns the number of good agents that each adversary touches."""
         return {"collisions": catches_of_each(self._caught(world))}
 
     def _caught(self, world: Particles) -> BoolArray:

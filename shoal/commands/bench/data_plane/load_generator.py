@@ -92,7 +92,9 @@ class SimulatedActor:
 
     def hello(self, now: float) -> None:
         """Sends Hello, at most every HELLO_PERIOD_S seconds."""
-        if now - self._hello_at >= HELLO_PERIOD_S and self.client.send(Hello(self.name, 0, 0, "")):
+        if now - self._hello_at >= HELLO_PERIOD_S and self.client.send(
+            Hello(actor=self.name, incarnation=0, acked=0, data_hash="")
+        ):
             self._hello_at = now
 
     def send(self, recorded: Sequence[RecordedChunk]) -> None:
@@ -109,17 +111,17 @@ class SimulatedActor:
         """Receives all pending answers."""
         while received := self.client.receive():
             match received[0]:
-                case Welcome(_, incarnation, stored, credit):
-                    self.outbox.on_welcome(incarnation, stored, credit)
-                case Ack(_, stored, credit, _):
-                    self._acknowledged(stored, credit)
-                case Gap(_, gap):
+                case Welcome(incarnation=incarnation, stored=durable_seq, credit=credit):
+                    self.outbox.on_welcome(incarnation, durable_seq, credit)
+                case Ack(stored=durable_seq, credit=credit):
+                    self._acknowledged(durable_seq, credit)
+                case Gap(received=received_seq):
                     # A server that keeps up never sends a gap, so the measurement is void.
-                    raise PeerError(f"the replay server asked {self.name} to resend from chunk {gap}")
+                    raise PeerError(f"the replay server asked {self.name} to resend the chunks after {received_seq}")
 
-    def _acknowledged(self, stored: int, credit: int) -> None:
-        now, acknowledged = time.monotonic(), stored - self.outbox.acked
-        self.outbox.on_ack(stored, credit)
+    def _acknowledged(self, durable_seq: int, credit: int) -> None:
+        now, acknowledged = time.monotonic(), durable_seq - self.outbox.acked
+        self.outbox.on_ack(durable_seq, credit)
         for _ in range(acknowledged):
             sent_at, rows = self._sent.popleft()
             self.latencies.append(now - sent_at)

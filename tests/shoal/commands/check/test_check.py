@@ -48,6 +48,9 @@ def test_a_sound_environment_has_its_figures_and_no_error() -> None:
     assert [test.problem for test in found.contract] == ["", ""]
     assert "returns" in topics(found, "note"), "constant actions beat random ones"
     assert found.suggestions == ()
+    assert found.preset == "particle", "its episodes have ten steps"
+    assert "up to 10 steps" in found.preset_reason
+    assert "normalised observations and rewards" in found.preset_settings
 
 
 @pytest.mark.slow

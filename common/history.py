@@ -2,10 +2,10 @@
 
     observation with world.history = 2:   [ o_t | o_(t-1) o_(t-2) | a_(t-1) a_(t-2) ]
 
-Newest first, zeros before the start of the episode. `a` is the action as a policy returns it: Box values, one-hot
-choices. In a partially observed environment an agent so remembers what it cannot observe any more. An agent that is
-absent has no history: all its numbers are zero. The wrapper of worlds (`common/worlds/history.py`) and a trained team
-outside Shoal (`shoal/team.py`) stack with this module.
+Newest first, zeros before the start of the episode. The current action mask, if there is one, stays at the end. `a` is
+the action as a policy returns it: Box values, one-hot choices. In a partially observed environment an agent so remembers
+what it cannot observe any more. An agent that is absent has no history: all its numbers are zero. The wrapper of worlds
+(`common/worlds/history.py`) and a trained team outside Shoal (`shoal/team.py`) stack with this module.
 """
 
 from __future__ import annotations
@@ -186,9 +186,12 @@ class _AgentColumns(NamedTuple):
 
 def _columns(agent: AgentSpec, history: int) -> _AgentColumns:
     """Returns the columns of an agent, whose spec is given without history."""
-    first_action = (history + 1) * agent.obs_dim
+    current = np.arange(agent.obs_dim)
+    first_past = agent.obs_dim - agent.mask_dim
+    current[first_past:] += history * (agent.obs_dim + agent.action_dim)
+    first_action = first_past + history * agent.obs_dim
     return _AgentColumns(
-        [ago * agent.obs_dim + np.arange(agent.obs_dim) for ago in range(history + 1)],
+        [current, *(first_past + ago * agent.obs_dim + np.arange(agent.obs_dim) for ago in range(history))],
         [first_action + i * agent.action_dim + np.arange(agent.action_dim) for i in range(history)],
     )
 

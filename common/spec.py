@@ -8,7 +8,7 @@ choices, not one choice among all pairs.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import msgspec
 
@@ -57,8 +57,11 @@ class Categorical(msgspec.Struct, frozen=True, tag="categorical", forbid_unknown
 Part = Box | Categorical
 
 
-class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One agent: its name, side, observation and action sizes, and its position in the joint vectors."""
+class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One agent: its name, side, observation and action sizes, and its position in the joint vectors.
+
+    Defaults are not encoded, so that runs of worlds without action masks have the same hash as before masks existed.
+    """
 
     name: str
     team: str
@@ -67,6 +70,9 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parts: tuple[Part, ...]
     obs_start: int
     action_start: int
+    masked: bool = False
+    """Whether its observation ends with an action mask: 1 (allowed) or 0 (forbidden) for each number of its Categorical
+    parts, in order."""
 
     @property
     def action_dim(self) -> int:
@@ -89,9 +95,44 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         starts = [sum(part.size for part in self.parts[:i]) for i in range(len(self.parts))]
         return tuple(slice(start, start + part.size) for start, part in zip(starts, self.parts, strict=True))
 
+    @property
+    def choice_columns(self) -> tuple[int, ...]:
+        """Columns of the numbers of its Categorical parts within this agent's own action."""
+        parts = zip(self.parts, self.part_slices, strict=True)
+        choices = [columns for part, columns in parts if isinstance(part, Categorical)]
+        return tuple(column for columns in choices for column in range(columns.start, columns.stop))
+
+    @property
+    def mask_dim(self) -> int:
+        """Length of the action mask at the end of this agent's observation; 0 without a mask."""
+        return len(self.choice_columns) if self.masked else 0
+
+    @property
+    def mask_columns(self) -> tuple[tuple[int, int], ...]:
+        """Each number of the action mask: its column of the joint observation, and its column of the joint action."""
+        if not self.masked:
+            return ()
+        first = self.obs_slice.stop - self.mask_dim
+        return tuple((first + i, self.action_start + column) for i, column in enumerate(self.choice_columns))
+
+    @property
+    def local_mask_columns(self) -> tuple[tuple[int, int], ...]:
+        """Each number of the action mask: its column of this agent's own observation, and of its own action."""
+        return tuple((obs - self.obs_start, action - self.action_start) for obs, action in self.mask_columns)
+
 
 class PlayerSpec(AgentSpec, frozen=True, forbid_unknown_fields=True):
     """One player, which has one policy: an agent, or a side that acts and learns as one (common/run/players.py)."""
+
+    members: tuple[AgentSpec, ...] = ()
+    """The agents of a side that acts as one; empty for a player that is one agent."""
+
+    @property
+    def mask_columns(self) -> tuple[tuple[int, int], ...]:
+        """Each number of its agents' action masks: its columns of the joint observation and of the joint action."""
+        if not self.members:
+            return super().mask_columns
+        return tuple(columns for member in self.members for columns in member.mask_columns)
 
 
 class JointSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -114,6 +155,11 @@ class JointSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"agent {agent.name} does not start where the previous agent ends")
             if agent.obs_dim < 0 or not agent.parts:
                 raise ValueError(f"agent {agent.name} observes {agent.obs_dim} numbers and acts in {agent.parts}")
+            if agent.mask_dim > agent.obs_dim or (agent.masked and not agent.mask_dim):
+                raise ValueError(
+                    f"agent {agent.name} observes {agent.obs_dim} numbers, which cannot end with an action mask of "
+                    f"{agent.mask_dim} numbers"
+                )
             obs_start, action_start = agent.obs_slice.stop, agent.action_slice.stop
         if max(obs_start, action_start) > MAX_JOINT_NUMBERS:
             raise ValueError(
@@ -129,6 +175,11 @@ class JointSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def action_dim(self) -> int:
         """Length of the joint action."""
         return sum(agent.action_dim for agent in self.agents)
+
+    @property
+    def mask_columns(self) -> tuple[tuple[int, int], ...]:
+        """Each number of all action masks: its column of the joint observation, and its column of the joint action."""
+        return tuple(columns for agent in self.agents for columns in agent.mask_columns)
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -147,12 +198,15 @@ class PlayersSpec(JointSpec, frozen=True, forbid_unknown_fields=True):
     """The players, under the name that code for agents and players alike reads."""
 
 
-def joint_spec(agents: Sequence[tuple[str, str, int, tuple[Part, ...]]]) -> AgentsSpec:
-    """Returns the spec of agents given as (name, side, obs_dim, parts); ConfigError if they cannot be trained."""
+def joint_spec(agents: Sequence[tuple[str, str, int, tuple[Part, ...]]], masked: Container[str] = ()) -> AgentsSpec:
+    """Returns the spec of agents given as (name, side, obs_dim, parts); ConfigError if they cannot be trained.
+
+    masked: names of the agents whose observations end with an action mask.
+    """
     specs: list[AgentSpec] = []
     obs_start = action_start = 0
     for name, team, obs_dim, parts in agents:
-        specs.append(AgentSpec(name, team, obs_dim, parts, obs_start, action_start))
+        specs.append(AgentSpec(name, team, obs_dim, parts, obs_start, action_start, name in masked))
         obs_start += obs_dim
         action_start += specs[-1].action_dim
     try:
@@ -175,6 +229,8 @@ def difference(old: JointSpec, new: JointSpec) -> str:
             return f"agent {was.name} was on the side {was.team} and is on {now.team}"
         if was.obs_dim != now.obs_dim:
             return f"agent {was.name} observed {was.obs_dim} numbers and observes {now.obs_dim}"
+        if was.masked != now.masked:
+            return f"agent {was.name} {'had an action mask and has none' if was.masked else 'has an action mask now'}"
         if was.parts != now.parts:
             return f"agent {was.name} acted in {_spaces_text(was.parts)} and acts in {_spaces_text(now.parts)}"
     return "no difference"

@@ -21,16 +21,20 @@ def load_team(path):
     if head != "box" or any(f"{agent['name']}/0/weight" not in tensors for agent in agents):
         raise ValueError(f"{path}: this example needs the head box, not {head}, and agents that do not learn by joint")
 
-    def act(agent, x):
+    def act(agent, obs):
+        x = obs
         depth = sum(name.startswith(f"{agent['name']}/") for name in tensors) // 2
         for i in range(depth):
             x = x @ tensors[f"{agent['name']}/{i}/weight"] + tensors[f"{agent['name']}/{i}/bias"]
             x = np.maximum(x, 0) if i < depth - 1 else x
+        sizes = [part["n"] for part in agent["parts"] if part["type"] == "categorical"]
+        allowed = obs[len(obs) - sum(sizes) :] if agent.get("masked") else np.ones(sum(sizes))  # its action mask
         actions = []
         for part in agent["parts"]:  # an agent that moves and speaks has two parts
             logits, x = np.split(x, [part["n"] if part["type"] == "categorical" else len(part["low"])])
             if part["type"] == "categorical":
-                actions.append(int(logits.argmax()))
+                own, allowed = np.split(allowed, [part["n"]])
+                actions.append(int(np.where(own, logits, -np.inf).argmax()))
             else:
                 low, high = np.float32(part["low"]), np.float32(part["high"])
                 actions.append((high + low) / 2 + (high - low) / 2 * np.tanh(logits))

@@ -70,6 +70,13 @@ class ObservationStatistics:
         merged = {agent for group in members if len(group) > 1 for agent in group}
         self._is_merged = torch.tensor([agent in merged for agent in agent_of], device=like.device)
         """Whether each column is of an agent whose player acts for several agents `[O]`."""
+        self._is_mask: Tensor | None = None
+        """Whether each column is a number of an action mask `[O]`; None without masks."""
+        if agents.mask_columns:
+            mask_columns = {column for column, _ in agents.mask_columns}
+            is_mask = [column in mask_columns for column in range(players.obs_dim)]
+            self._is_mask = torch.tensor(is_mask, device=like.device)
+        self._exempt_masks()
 
     def update(self, obs: Tensor, present: Tensor | None) -> None:
         """Merges a batch of joint observations `[B, O]` (Chan et al. 1979, equation 2.1).
@@ -103,7 +110,7 @@ class ObservationStatistics:
         """Computes the map of each column from the statistics.
 
         The scale is `1 / max(std, largest deviation / LARGEST)`, and 0 for a column that never varied: its value then
-        reaches no network, however large it is.
+        reaches no network, however large it is. Action masks stay as they are, because logits are lowered by them.
         """
         std = (self.squares / self.count.clamp(min=1.0)).sqrt_()
         largest = torch.maximum(self.high - self.mean, self.mean - self.low)
@@ -112,6 +119,13 @@ class ObservationStatistics:
         scale = spread.clamp(min=SMALLEST_SPREAD).reciprocal_().masked_fill_(is_constant, 0.0)
         self.shift.copy_(self._pool.expand(self.mean))
         self.scale.copy_(self._pool.expand(scale))
+        self._exempt_masks()
+
+    def _exempt_masks(self) -> None:
+        """Makes the map of action masks the identity."""
+        if self._is_mask is not None:
+            self.shift.masked_fill_(self._is_mask, 0.0)
+            self.scale.masked_fill_(self._is_mask, 1.0)
 
     def apply(self, obs: Tensor, present: Tensor | None) -> None:
         """Normalises joint observations `[B, O]` in place; those of absent agents become 0.

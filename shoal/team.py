@@ -18,10 +18,11 @@ from common.errors import ConfigError
 from common.history import HistoryStack, built_in_spaces, current_leaves, history_of, unstacked_spec
 from common.policy.file import PolicyFile, load_policy
 from common.policy.heads import Floats
+from common.policy.masks import flat_mask
 from common.policy.network import Policy
 from common.run.directory import RunDirectory
 from common.run.run import Run
-from common.run.spaces import AgentSpaces, Entry
+from common.run.spaces import MASK_KEY, AgentSpaces, Entry
 from common.spec import AgentSpec, AgentsSpec, PlayerSpec
 
 
@@ -298,12 +299,15 @@ def _flat(obs: Any, agent: AgentSpec, entries: tuple[Entry, ...]) -> Floats:
             for key in entry.key:
                 value = value[key]
             start, stop = entry.columns
+            if agent.masked and entry.key == MASK_KEY:
+                flat[start:stop] = flat_mask(value, agent.parts)
+                continue
             flat[start:stop] = np.ravel(value) if entry.encoding == "values" else _one_hot(value, entry, stop - start)
     except (KeyError, IndexError, TypeError, ValueError) as e:
         problem = f"has the shape {list(shape)}" if shape is not None else f"does not fit its space ({e!r})"
+        needed = 'a mapping that contains "action_mask"' if agent.masked else "the observation of this agent alone"
         raise ConfigError(
-            f"The observation of {agent.name} {problem}. Pass the observation of this agent alone, or a vector of"
-            f" {agent.obs_dim} numbers."
+            f"The observation of {agent.name} {problem}. Pass {needed}, or a vector of {agent.obs_dim} numbers."
         ) from e
     return flat
 

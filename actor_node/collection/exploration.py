@@ -8,6 +8,8 @@
 | choice, `gumbel`               | `argmax(logits + Gumbel)` at any scale        | any choice                          |
 | choice, `epsilon`              | the best; with probability `scale` any choice | any choice                          |
 
+Under an action mask "any choice" is any allowed one: the logits of forbidden choices tell (common/policy/masks.py).
+
 x is `scale * N(0, 1)` (`gaussian`) or an Ornstein-Uhlenbeck process, `x <- (1 - theta) x + scale * N(0, 1)`. Gumbel
 noise (Gumbel 1954) samples from the distribution that the policy loss samples from. It is never scaled: with scaled
 noise the actors would play a different policy from the one that learns. Noise on a thrust adds to one direction what
@@ -25,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.policy.heads import LEFT_DOWN, RIGHT_UP, Floats, GreedyHeads, by_part, choose, ranges, softmax
+from common.policy.masks import allowed
 from common.run.run import ExplorationSpec
 from common.spec import JointSpec
 from common.state import State, copy_into, generator_state, restore_generator
@@ -57,21 +60,22 @@ class Exploration:
         )
         self._gumbel_segments = self._soft + (self._choices if spec.choices == "gumbel" else [])
         """Segments sampled with Gumbel noise."""
+        self._is_masked = bool(joint.mask_columns)
         self._has_epsilon = bool(self._choices) and spec.choices == "epsilon"
         self._has_noise = bool(self._half_range.any())
 
     def act(self, logits: Floats, scale: float, random_fraction: float) -> Floats:
         """Returns explored joint actions [C, A] for logits [C, A]; `random_fraction` of the copies act at random."""
         if random_fraction >= 1.0:
-            return self._uniform(len(logits))
+            return self._uniform(logits)
         actions = self._heads(self._with_gumbel(logits))
         if self._has_epsilon and scale > 0.0:
-            self._choose_any(actions, scale)
+            self._choose_any(actions, logits, scale)
         if self._has_noise and scale > 0.0:
             actions = self._add_noise(actions, scale)
         if random_fraction > 0.0:
             random_copies = self._rng.random(len(logits)) < random_fraction
-            actions[random_copies] = self._uniform(int(random_copies.sum()))
+            actions[random_copies] = self._uniform(logits[random_copies])
         return actions
 
     def reset(self, copies: npt.NDArray[np.bool_]) -> None:
@@ -97,13 +101,22 @@ class Exploration:
             columns += self._rng.gumbel(size=columns.shape)
         return noisy
 
-    def _choose_any(self, actions: Floats, probability: float) -> None:
+    def _choose_any(self, actions: Floats, logits: Floats, probability: float) -> None:
         for segment in self._choices:
             parts = by_part(actions, segment)
             is_random = self._rng.random(parts.shape[:2]) < probability
             chosen = parts.argmax(axis=2)
-            chosen[is_random] = self._rng.integers(parts.shape[2], size=int(is_random.sum()))
+            chosen[is_random] = self._any_choices(by_part(logits, segment)[is_random])
             choose(chosen, parts)
+
+    def _any_choices(self, logits: Floats) -> npt.NDArray[np.intp]:
+        """Returns uniformly random choices among the allowed ones [...], from logits [..., n]."""
+        if not self._is_masked:
+            return self._rng.integers(logits.shape[-1], size=logits.shape[:-1])
+        # The largest of equally distributed numbers is equally likely to be any of them.
+        drawn = self._rng.random(logits.shape)
+        chosen: npt.NDArray[np.intp] = np.where(allowed(logits), drawn, -1.0).argmax(axis=-1)
+        return chosen
 
     def _add_noise(self, actions: Floats, scale: float) -> Floats:
         # theta = 1 keeps nothing of the last noise: Gaussian noise is the memoryless Ornstein-Uhlenbeck process.
@@ -118,15 +131,16 @@ class Exploration:
         noisy = actions + noise * self._half_range
         return np.clip(noisy, self._low, self._high, out=noisy)
 
-    def _uniform(self, copies: int) -> Floats:
-        actions = self._low + self._rng.random((copies, len(self._low)), np.float32) * (self._high - self._low)
+    def _uniform(self, logits: Floats) -> Floats:
+        """Returns uniformly random joint actions [C, A]; the logits [C, A] say which choices are allowed."""
+        actions = self._low + self._rng.random(logits.shape, np.float32) * (self._high - self._low)
         for segment in self._thrusts:
             parts = by_part(actions, segment)
             parts[..., 0] = 0.0
             np.subtract(1.0, parts[..., RIGHT_UP], out=parts[..., LEFT_DOWN])
         for segment in self._choices:
             parts = by_part(actions, segment)
-            choose(self._rng.integers(parts.shape[2], size=parts.shape[:2]), parts)
+            choose(self._any_choices(by_part(logits, segment)), parts)
         for segment in self._soft:
             parts = by_part(actions, segment)
             softmax(self._rng.gumbel(size=parts.shape).astype(np.float32), parts)

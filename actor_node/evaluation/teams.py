@@ -27,11 +27,12 @@ from actor_node.opponents import frozen_team
 from common.errors import ConfigError
 from common.policy.file import PolicyFile, load_policy
 from common.policy.heads import Floats, GreedyHeads
+from common.policy.masks import ActionMasks, allowed
 from common.policy.network import Policy, layer_shapes
 from common.run.directory import RunDirectory
 from common.run.players import players
 from common.run.run import NetworkSpec, Run
-from common.spec import AgentsSpec, Box, Categorical, PlayersSpec
+from common.spec import AgentsSpec, Box, Categorical, Part, PlayersSpec
 
 FROZEN, UNTRAINED, RANDOM = "frozen", "untrained", "random"
 BASELINES = (FROZEN, UNTRAINED, RANDOM)
@@ -111,10 +112,11 @@ class RowGenerators:
 
 
 class RandomTeam:
-    """Actions uniformly at random within each part's bounds."""
+    """Actions uniformly at random within each part's bounds, among the choices that action masks allow."""
 
     def __init__(self, agents: AgentsSpec, seed: int) -> None:
         self._agents = agents
+        self._masks = ActionMasks(agents.mask_columns)
         self._rng = RowGenerators(seed)
 
     def start_episode(self, row: int, seed: int) -> None:
@@ -123,14 +125,26 @@ class RandomTeam:
 
     def act(self, obs: Floats) -> Floats:
         """Returns joint actions `[copies, sum action]`."""
-        drawn = [self._part(part, len(obs)) for agent in self._agents.agents for part in agent.parts]
-        return np.concatenate(drawn, axis=1, dtype=np.float32)
+        actions = np.zeros((len(obs), self._agents.action_dim), np.float32)
+        logits = self._masks.lower(actions.copy(), obs)
+        start = 0
+        for agent in self._agents.agents:
+            for part in agent.parts:
+                columns = slice(start, start + part.size)
+                start = columns.stop
+                choices = allowed(logits[:, columns]) if agent.masked else None
+                actions[:, columns] = self._part(part, choices, len(obs))
+        return actions
 
-    def _part(self, part: Any, copies: int) -> Floats:
+    def _part(self, part: Part, allowed_choices: npt.NDArray[np.bool_] | None, copies: int) -> Floats:
         if isinstance(part, Box):
             low, high, size = part.low, part.high, part.size
             return self._rng.draw(copies, lambda rng, rows: rng.uniform(low, high, (rows, size))).astype(np.float32)
-        choices = self._rng.draw(copies, lambda rng, rows: rng.integers(part.n, size=rows)).astype(np.intp)
+        if allowed_choices is None:
+            choices = self._rng.draw(copies, lambda rng, rows: rng.integers(part.n, size=rows)).astype(np.intp)
+        else:
+            scores = self._rng.draw(copies, lambda rng, rows: rng.random((rows, part.n)))
+            choices = np.where(allowed_choices, scores, -1.0).argmax(axis=1)
         return np.eye(part.n, dtype=np.float32)[choices]
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common.policy.heads import Floats, GreedyHeads
+from common.policy.masks import ActionMasks
 from common.run.run import NetworkSpec
 from common.spec import PlayerSpec, PlayersSpec
 
@@ -65,9 +66,13 @@ class Policy:
         self._players = players
         self._heads = GreedyHeads(players, network.head)
         self._layers = unflatten(flat, players, network)
+        self._masks = ActionMasks(players.mask_columns)
 
     def logits(self, obs: Floats) -> Floats:
-        """Returns the networks' outputs `[copies, sum action]` for joint observations `[copies, sum obs]`."""
+        """Returns the networks' outputs `[copies, sum action]` for joint observations `[copies, sum obs]`.
+
+        Those of forbidden choices are lowered by `FORBIDDEN` (common/policy/masks.py).
+        """
         out = np.empty((len(obs), self._players.action_dim), np.float32)
         for player, layers in zip(self._players.agents, self._layers, strict=True):
             x = obs[:, player.obs_slice]
@@ -77,7 +82,7 @@ class Policy:
                 np.maximum(x, 0.0, out=x)
             np.matmul(x, layers[-1].weight, out=out[:, player.action_slice])
             out[:, player.action_slice] += layers[-1].bias
-        return out
+        return self._masks.lower(out, obs)
 
     def act(self, obs: Floats) -> Floats:
         """Returns the joint actions `[copies, sum action]` for joint observations, without exploration."""

@@ -127,7 +127,7 @@ def _refuse_unlike(players_spec: PlayersSpec, names: Sequence[str]) -> None:
     members = [agent for agent in players_spec.agents if agent.name in names]
     first = members[0]
     for other in members[1:]:
-        if (other.obs_dim, other.parts) != (first.obs_dim, first.parts):
+        if (other.obs_dim, other.parts, other.masked) != (first.obs_dim, first.parts, first.masked):
             raise ConfigError(
                 f"network.share: {first.name} ({_interface(first)}) and {other.name} ({_interface(other)}) cannot "
                 "share networks. Group only agents with equal observations and actions."
@@ -144,7 +144,8 @@ def _refuse_unlike(players_spec: PlayersSpec, names: Sequence[str]) -> None:
 
 
 def _interface(agent: AgentSpec) -> str:
-    return f"observes {agent.obs_dim} numbers, acts with {', '.join(map(_part, agent.parts))}"
+    mask = " under an action mask" if agent.masked else ""
+    return f"observes {agent.obs_dim} numbers, acts with {', '.join(map(_part, agent.parts))}{mask}"
 
 
 def _part(part: Part) -> str:
@@ -160,8 +161,8 @@ def members_of(agents: AgentsSpec, player: PlayerSpec) -> tuple[int, ...]:
 
 
 def role(agent: AgentSpec) -> tuple[object, ...]:
-    """Returns the properties that agents of one role have in common: name without its number, side, sizes and parts."""
-    return re.sub(r"_?\d+$", "", agent.name), agent.team, agent.obs_dim, agent.parts
+    """Returns what agents of one role share: name without its number, side, sizes, parts, and whether masked."""
+    return re.sub(r"_?\d+$", "", agent.name), agent.team, agent.obs_dim, agent.parts, agent.masked
 
 
 def _merge(side: str, members: list[AgentSpec]) -> PlayerSpec:
@@ -172,6 +173,7 @@ def _merge(side: str, members: list[AgentSpec]) -> PlayerSpec:
         parts=tuple(part for agent in members for part in agent.parts),
         obs_start=members[0].obs_start,
         action_start=members[0].action_start,
+        members=tuple(members),
     )
 
 

@@ -14,6 +14,11 @@ import msgspec
 
 from common.spec import AgentSpec, Box
 
+MASK_KEY = ("action_mask",)
+"""Key of the action mask in an observation."""
+OBSERVATION_KEY = "observation"
+"""First key of all other numbers of an observation whose action mask the environment returns in its infos."""
+
 Kind = Literal["box", "discrete", "multi_discrete", "multi_binary", "text"]
 
 
@@ -27,7 +32,10 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     encoding: Literal["values", "one_hot"]
     """values: the numbers themselves, in C order. one_hot: `n` columns for each choice, in C order."""
     key: tuple[str | int, ...] = ()
-    """Path of Dict keys and Tuple indices to this leaf; empty if the space itself is a leaf."""
+    """Path of Dict keys and Tuple indices to this leaf; empty if the space itself is a leaf.
+
+    The leaf `MASK_KEY` of an observation is an action mask, for a choice of 1 (allowed) or 0 (forbidden) each.
+    """
     shape: tuple[int, ...] = ()
     """Shape of the environment's value."""
     dtype: str = ""
@@ -72,8 +80,15 @@ def flat_spaces(agent: AgentSpec) -> AgentSpaces:
             action.append(Entry("box", span, "values", key, shape, "float32", low=part.low, high=part.high))
         else:
             action.append(Entry("discrete", span, "one_hot", key, (), "int64", n=part.n, start=0))
-    observation = Entry("box", (0, agent.obs_dim), "values", (), (agent.obs_dim,), "float32")
-    return AgentSpaces(agent.name, (observation,), tuple(action))
+    size = agent.obs_dim - agent.mask_dim
+    observation = Entry("box", (0, size), "values", (OBSERVATION_KEY,) * agent.masked, (size,), "float32")
+    mask = (mask_entry(size, agent.mask_dim),) * agent.masked
+    return AgentSpaces(agent.name, (observation, *mask), tuple(action))
+
+
+def mask_entry(first: int, size: int) -> Entry:
+    """Returns the entry of an action mask of `size` numbers, from column `first` of an observation."""
+    return Entry("multi_binary", (first, first + size), "values", MASK_KEY, (size,), "int8")
 
 
 def side_by_side(spaces: Sequence[AgentSpaces]) -> tuple[AgentSpaces, ...]:

@@ -1,7 +1,7 @@
 """The actions of the plain update, from a policy's logits: greedy, differentiable, and with target noise.
 
 `network.head` selects the head of Box parts (docs/algorithms.md). Categorical parts are one-hot choices under every
-head. Logits and actions are `[batch, length of the agent's action]`.
+head. Logits and actions are `[batch, length of the player's action]`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from common.policy.masks import FORBIDDEN
 from common.spec import Box, PlayerSpec
 
 THRUST = Box((0.0,) * 5, (1.0,) * 5)
 """The Box of a particle's move: stay, left, right, down and up, each from 0 to 1."""
+
+
+def allowed_numbers(player: PlayerSpec, obs: Tensor) -> Tensor:
+    """Returns 0 for the numbers of a player's action that its action masks forbid in joint observations, else 1."""
+    allowed = obs.new_ones(len(obs), player.action_dim)
+    for obs_column, action_column in player.mask_columns:
+        allowed[:, action_column - player.action_start] = obs[:, obs_column]
+    return allowed
+
+
+def lower_forbidden(logits: Tensor, allowed: Tensor) -> Tensor:
+    """Returns logits in which those of forbidden choices are so low that no softmax or argmax takes them.
+
+    Huang and Ontanon 2022, arXiv 2006.14171. allowed: from `allowed_numbers`.
+    """
+    return logits - (1 - allowed) * FORBIDDEN
 
 
 def greedy_action(player: PlayerSpec, logits: Tensor, head: str = "box") -> Tensor:

@@ -30,7 +30,13 @@ from torch import Tensor, nn
 from common.run.players import Algorithm, algorithms_by_side, members_of, players
 from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec
-from learner_node.algorithms.actions import add_target_noise, differentiable_action, greedy_action
+from learner_node.algorithms.actions import (
+    add_target_noise,
+    allowed_numbers,
+    differentiable_action,
+    greedy_action,
+    lower_forbidden,
+)
 from learner_node.algorithms.networks import Mlp, flatten, load_flat
 
 
@@ -156,7 +162,7 @@ class Maddpg:
         """
         next_actions = []
         for j, player in enumerate(self.players.agents):
-            logits = self.target_policies[j](batch.next_obs[:, player.obs_slice], j)
+            logits = self.logits(self.target_policies, j, batch.next_obs)
             next_action = greedy_action(player, logits, self.head)  # [batch, numbers of a_j]
             if self.algorithm_of[j] == "matd3":
                 # Target policy smoothing (Fujimoto et al. 2018, section 5.3), in units of half the action's range.
@@ -205,7 +211,7 @@ class Maddpg:
 
     def policy_losses(self, batch: Minibatch, signals: Signals, gumbel: Tensor) -> list[Tensor]:
         """Returns the policy loss of each player, from the current policies' actions."""
-        logits = [self.policies[i](batch.obs[:, player.obs_slice], i) for i, player in enumerate(self.players.agents)]
+        logits = [self.logits(self.policies, i, batch.obs) for i in self.player_numbers]
         current_actions = [
             differentiable_action(
                 player,
@@ -240,8 +246,9 @@ class Maddpg:
         else:
             actions[i] = current_actions[i]
         q = self.q(self.critics[0][i], i, batch.obs, actions)  # [batch]
-        # Departure: the penalty on logits is in openai/maddpg's code, not in the paper.
-        penalty = self.algorithm.action_regularisation * logits.square().mean(1)
+        # Departure: the penalty on logits is in openai/maddpg's code, not in the paper. Forbidden choices count as 0.
+        allowed_logits = logits * allowed_numbers(self.players.agents[i], batch.obs)
+        penalty = self.algorithm.action_regularisation * allowed_logits.square().mean(1)
         return self.mean_over_present(penalty - q, signals.present[:, i])
 
     @torch.no_grad()
@@ -268,6 +275,11 @@ class Maddpg:
                 for gradient in gradients:
                     gradient.mul_(self.algorithm.gradient_clip / norm)
             self.optimizers[network].step()
+
+    def logits(self, policies: Mapping[int, Mlp], i: int, obs: Tensor) -> Tensor:
+        """Returns the logits of player i's policy `[batch, numbers of a_i]`; those of forbidden choices are lowered."""
+        player = self.players.agents[i]
+        return lower_forbidden(policies[i](obs[:, player.obs_slice], i), allowed_numbers(player, obs))
 
     def q(self, critic: Mlp, i: int, obs: Tensor, actions: Sequence[Tensor]) -> Tensor:
         """Returns `Q_i(x, a_1 .. a_N)` `[batch]`."""
@@ -330,7 +342,7 @@ class Maddpg:
         groups: list[list[int]] = []
         last: object = None
         for i, player in enumerate(self.players.agents):
-            role = re.sub(r"_?[0-9]+$", "", player.name), player.team, player.obs_dim, player.parts
+            role = re.sub(r"_?[0-9]+$", "", player.name), player.team, player.obs_dim, player.parts, player.masked
             if shared and groups and role == last:
                 groups[-1].append(i)
             else:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.policy.heads import Floats, bounded_force, box_range, by_part, segments, softmax
+from common.policy.masks import FORBIDDEN, ActionMasks
 from common.policy.network import Layer
 from common.spec import AgentSpec, Box, joint_spec
 
@@ -35,7 +36,8 @@ class NetworkStats(msgspec.Struct, frozen=True):
     dead: tuple[float, ...]
     """Fraction of each hidden layer's units that no input activates."""
     logit_size: float | None = None
-    """Root mean square of a policy's logits; None for critics. Fields below are None where they do not apply."""
+    """Root mean square of a policy's logits of allowed choices; None for critics. The fields below are None where they
+    do not apply."""
     saturated: float | None = None
     """Fraction of saturated numbers among the actions of Box parts."""
     top_probability: float | None = None
@@ -85,15 +87,17 @@ def critic_stats(name: str, layers: Sequence[Layer], rows: Floats) -> NetworkSta
 def policy_stats(player: AgentSpec, head: str, layers: Sequence[Layer], obs: Floats) -> NetworkStats:
     """Returns a policy's statistics on its observations `[n, obs]`."""
     hidden, logits = forward(layers, obs)
+    logits = ActionMasks(player.local_mask_columns).lower(logits, obs)
     squashed, choices = _squashed_and_choices(player, head, logits)
     tops = [part.max(axis=-1).ravel() for part in choices]
     entropies = [_normalised_entropy(part).ravel() for part in choices]
+    size = float(np.sqrt(np.mean(np.square(logits[logits > -FORBIDDEN / 2], dtype=np.float64))))
     return NetworkStats(
         player.name,
         _distinct_rows(obs),
         tuple(h.shape[1] for h in hidden),
         _dead_fractions(hidden),
-        float(np.sqrt(np.mean(np.square(logits, dtype=np.float64)))),
+        size,
         float(np.mean(np.concatenate(squashed) > SATURATED)) if squashed else None,
         float(np.mean(np.concatenate(tops))) if tops else None,
         float(np.mean(np.concatenate(entropies))) if entropies else None,
@@ -193,7 +197,7 @@ def _squashed_and_choices(player: AgentSpec, head: str, logits: Floats) -> tuple
 
 
 def _normalised_entropy(probabilities: Floats) -> Floats:
-    """Returns the entropy of `[..., k]` choices over `log k`."""
-    k = probabilities.shape[-1]
+    """Returns the entropy of `[..., k]` choices over `log k`, where k counts the choices of a probability above 0."""
     entropy: Floats = -(probabilities * np.log(np.maximum(probabilities, 1e-30))).sum(axis=-1)
-    return entropy / np.float32(np.log(k)) if k > 1 else entropy
+    possible = (probabilities > 0.0).sum(axis=-1)
+    return np.where(possible > 1, entropy / np.log(np.maximum(possible, 2), dtype=np.float32), entropy)

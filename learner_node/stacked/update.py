@@ -20,6 +20,9 @@ For player i, over the rows in which it is present:
     y_i           = reward_i + gamma * discount_i * min q'_i(next_obs, pi'(next_obs) + noise)
     critic_loss_i = mean loss(q_i(obs, action) - y_i)                                      one for each of its critics
     policy_loss_i = -mean q_i(obs, action with player i's replaced by pi_i(obs_i)) + lambda * mean logits_i^2
+
+Under an action mask, the logits of forbidden choices are lowered before they become actions, and count as 0 in the
+penalty.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from common.policy.masks import FORBIDDEN
 from common.run.players import players
 from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec
@@ -88,6 +92,9 @@ class StackedUpdate:
         self._critic_players = torch.tensor([critic.player for critic in self.layout.critics], device=like.device)
         self._twin_players = torch.tensor(self.layout.twin_players, dtype=torch.int64, device=like.device)
         self._noise_scale = self._target_noise_scale()
+        columns = torch.tensor(agents.mask_columns, dtype=torch.int64, device=like.device).view(-1, 2)
+        self._mask_columns = columns[:, 0].contiguous(), columns[:, 1].contiguous()
+        """Columns of the joint observation that contain action masks, and the columns of the joint action they mask."""
         self._workspace = self._make_workspace(0)
         action_weights = self._first_critics.first_weight[:, agents.obs_dim :]
         self._policy_action_weights = [
@@ -163,7 +170,7 @@ class StackedUpdate:
     def logits(self, obs: Tensor) -> Tensor:
         """Returns the policies' logits `[B, U]` for observations `[B, O]`, valid until the next call."""
         policy = self._workspace_for(len(obs)).policy
-        return policy.forward(self.policies.online, policy.inputs(obs))
+        return self._lower_forbidden(policy.forward(self.policies.online, policy.inputs(obs)), obs)
 
     @torch.inference_mode()
     def td_target(self, batch: LossBatch) -> Tensor:
@@ -211,6 +218,7 @@ class StackedUpdate:
         workspace = self._workspace
         workspace.next_obs.copy_(batch.next_obs)
         logits = workspace.policy.forward(self.policies.target, workspace.next_policy_inputs)
+        logits = self._lower_forbidden(logits, workspace.next_obs)
         next_action = self._add_target_noise(self.heads.greedy(logits, workspace.policy_action))
         _write_actions(next_action, row_weights.next_acting, workspace.next_action)
         workspace.critic.forward_first(self.critics.target, workspace.next_critic_inputs)
@@ -274,17 +282,29 @@ class StackedUpdate:
     # ---- policies -------------------------------------------------------------------------------------------------
 
     def _policy_loss_backward(self, row_weights: RowWeights) -> tuple[Tensor, Tensor]:
-        """Writes the gradients of the policy losses; returns the logits `[B, U]` and the values `[N, B]`."""
+        """Writes the gradients of the policy losses; returns the allowed logits `[B, U]` and the values `[N, B]`."""
         policies, workspace = self.policies, self._workspace
         logits = workspace.policy.forward(policies.online, workspace.policy_inputs)
+        logits = self._lower_forbidden(logits, workspace.obs_action)
         sample = self.heads.sample(logits, self._gumbel_noise(len(logits)), workspace.policy_action)
         self._forward_first_with_policy_actions(row_weights, sample.actions)
         q = workspace.first_critic.forward_rest(self._first_critics)
         workspace.first_critic.backward_to_first(self._first_critics, row_weights.loss)
         d_logits = self.heads.backward(sample, self._policy_action_gradient(), workspace.policy.d_logits)
+        if workspace.allowed is not None:
+            logits = logits.mul_(workspace.allowed)
         add_logit_penalty_gradient(d_logits, logits, row_weights)
         workspace.policy.backward(policies.online, policies.gradient, workspace.policy_inputs)
         return logits, q
+
+    def _lower_forbidden(self, logits: Tensor, obs: Tensor) -> Tensor:
+        """Lowers the logits `[B, U]` of forbidden choices in place, by the action masks in `obs` `[B, O or more]`."""
+        allowed = self._workspace.allowed
+        if allowed is None:
+            return logits
+        obs_columns, action_columns = self._mask_columns
+        allowed.t().index_copy_(0, action_columns, obs.index_select(1, obs_columns).t())
+        return logits.add_(allowed - 1.0, alpha=FORBIDDEN)
 
     def _gumbel_noise(self, rows: int) -> Tensor | None:
         if not self.heads.gumbel_dim:

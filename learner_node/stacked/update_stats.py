@@ -19,7 +19,7 @@ class PolicyStats:
     """Intermediate results of the policies' update."""
 
     logits: Tensor
-    """Logits of the policies `[B, U]`."""
+    """Logits of the policies `[B, U]`; 0 for choices that an action mask forbids."""
     q: Tensor
     """Values of the policies' actions by the players' first critics `[N, B]`."""
     squared_norms: Tensor

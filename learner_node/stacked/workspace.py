@@ -53,6 +53,10 @@ class Workspace:
         self.action = self.critic_input[:, players.obs_dim : inputs]
         self.next_obs = self.next_critic_input[:, : players.obs_dim]
         self.next_action = self.next_critic_input[:, players.obs_dim : inputs]
+        self.allowed: Tensor | None = None
+        """0 for the numbers of the joint action that an action mask forbids, else 1 `[B, U]`; None without masks."""
+        if players.mask_columns:
+            self.allowed = like.new_ones(players.action_dim, rows).t()
         self.policy_inputs = self.policy.inputs(self.critic_input)
         self.next_policy_inputs = self.policy.inputs(self.next_critic_input)
         action_change_t = like.new_empty(players.action_dim, rows)

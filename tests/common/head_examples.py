@@ -12,6 +12,14 @@ from tests.common.examples import CHOICES, MIXED
 THRUST = Box((0.0,) * 5, (1.0,) * 5)
 WORD = Box((0.0,) * 3, (1.0,) * 3)
 UNEVEN_PAIR = Box((-2.0, 0.5), (1.0, 0.75))
+MASKED = joint_spec(
+    [
+        ("chooser", "a", 9, (Categorical(4), Categorical(3))),
+        ("mover", "a", 3, (UNEVEN_PAIR,)),
+        ("guard", "b", 5, (Box((-1.0,), (1.0,)), Categorical(2))),
+    ],
+    masked={"chooser", "guard"},
+)
 MOVERS = joint_spec([(f"agent_{i}", "agent", 6, (THRUST,)) for i in range(3)])
 
 HEAD_TEAMS: dict[str, tuple[JointSpec, str]] = {

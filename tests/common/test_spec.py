@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 
 from common.errors import ConfigError
+from common.run.players import players
 from common.spec import MAX_JOINT_NUMBERS, AgentSpec, AgentsSpec, Box, Categorical, JointSpec, difference, joint_spec
 from tests.common.examples import MIXED
 from tests.common.strategies import teams
@@ -91,3 +92,28 @@ def test_a_team_that_does_not_fit_a_record_is_a_config_error(agents, match):
 def test_the_first_difference_between_two_worlds_is_described(agents, message):
     old = joint_spec([("a", "s", 3, (Categorical(2),))])
     assert re.search(message, difference(old, joint_spec(agents)))
+
+
+def test_only_an_agent_with_a_mask_encodes_it():
+    plain, masked = (joint_spec([("a", "t", 5, (Categorical(2), Categorical(3)))], names) for names in ((), {"a"}))
+    assert "masked" not in msgspec.to_builtins(plain)["agents"][0]
+    assert msgspec.to_builtins(masked)["agents"][0]["masked"] is True
+    assert msgspec.convert(msgspec.to_builtins(masked), AgentsSpec) == masked != plain
+    assert difference(plain, masked) == "agent a has an action mask now"
+    assert difference(masked, plain) == "agent a had an action mask and has none"
+
+
+def test_mask_columns_pair_the_end_of_the_observation_with_the_choices():
+    parts = (Categorical(2), Box((0.0,), (1.0,)), Categorical(1))
+    joint = joint_spec([("a", "t", 2, (Categorical(2),)), ("b", "t", 7, parts), ("c", "t", 2, (Categorical(2),))], "bc")
+    assert joint.mask_columns == ((6, 2), (7, 3), (8, 5), (9, 6), (10, 7))
+    assert joint.agents[1].local_mask_columns == ((4, 0), (5, 1), (6, 3))
+    (player,) = players(joint, "joint").agents
+    assert player.mask_columns == player.local_mask_columns == joint.mask_columns
+    assert players(joint, "maddpg").mask_columns == joint.mask_columns
+
+
+@pytest.mark.parametrize(("obs_dim", "part"), [(1, Categorical(2)), (5, Box((0.0,), (1.0,)))])
+def test_a_mask_that_does_not_fit_its_agent_is_refused(obs_dim, part):
+    with pytest.raises(ConfigError, match=f"agent a observes {obs_dim} numbers, which cannot end with an action mask"):
+        joint_spec([("a", "t", obs_dim, (part,))], {"a"})

@@ -32,6 +32,16 @@ TEAMS: dict[str, AgentsSpec] = {
             ("scout_2", "b", 5, (UNEVEN,)),
         ]
     ),
+    "masked": joint_spec(
+        [
+            ("player_0", "a", 9, (Categorical(4), Categorical(3))),
+            ("player_1", "a", 9, (Categorical(4), Categorical(3))),
+            ("mover", "a", 3, (UNEVEN,)),
+            ("guard", "b", 5, (Box((-1.0,), (1.0,)), Categorical(2))),
+            ("free", "b", 5, (Box((-1.0,), (1.0,)), Categorical(2))),
+        ],
+        masked={"player_0", "player_1", "guard"},
+    ),
 }
 
 
@@ -48,10 +58,20 @@ def random_records(joint: AgentsSpec, rows: int, seed: int, *, absences: bool = 
                 own[:, columns] = rng.uniform(part.low, part.high, (rows, part.size))
             else:
                 own[:, columns] = np.eye(part.n)[rng.integers(part.n, size=rows)]
+    if joint.mask_columns:
+        _mask(joint, records, rng)
     shape = rows, len(joint.agents)
     records["discount"] = rng.random(shape) > 0.2 if absences else 1.0
     records["present"] = rng.random(shape) > 0.3 if absences else 1.0
     return records
+
+
+def _mask(joint: AgentsSpec, records: np.ndarray, rng: np.random.Generator) -> None:
+    """Writes random action masks that allow the stored action, and in the next step its opposite or more."""
+    seen, masked = np.array(joint.mask_columns).T
+    chosen = records["action"][:, masked] > 0
+    records["obs"][:, seen] = chosen | (rng.random(chosen.shape) < 0.5)
+    records["next_obs"][:, seen] = ~chosen | (rng.random(chosen.shape) < 0.5)
 
 
 def as_fields(records: np.ndarray, dtype: torch.dtype) -> dict[str, Tensor]:

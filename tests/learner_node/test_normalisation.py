@@ -216,6 +216,29 @@ def test_a_column_that_never_varies_reaches_no_network() -> None:
     np.testing.assert_array_equal(policy.logits(obs), logits)
 
 
+@pytest.mark.parametrize("name", ["maddpg", "joint"])
+def test_action_masks_are_not_normalised_and_folded_policies_respect_them(name: str) -> None:
+    run = run_of("masked", name=name)
+    masks, actions = np.array(run.joint.mask_columns).T
+    rows = [random_records(run.joint, ROWS, seed) for seed in range(4)]
+    for records in rows:
+        others = [column for column in range(run.joint.obs_dim) if column not in masks]
+        records["obs"][:, others] = 40.0 + 7.0 * records["obs"][:, others]
+    engine = engine_of(run)
+    batch = loss_batch(rows[-1])
+    for records in rows[:-1]:
+        engine.update(engine.normalise(loss_batch(records)), 1e-2, 1e-2)
+    batch = engine.normalise(batch)
+    np.testing.assert_array_equal(batch.obs_action[:, masks], rows[-1]["obs"][:, masks])
+    np.testing.assert_array_equal(batch.next_obs[:, masks], rows[-1]["next_obs"][:, masks])
+    policy = Policy(run.players, run.spec.network, engine.policy_weights())
+    logits = policy.logits(rows[-1]["obs"])
+    expected = engine.logits(batch.obs_action[:, : run.joint.obs_dim])
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+    chosen = policy.act(rows[-1]["obs"])[:, actions]
+    assert (chosen <= rows[-1]["obs"][:, masks]).all()
+
+
 def test_before_the_first_batch_policies_see_nothing() -> None:
     """Otherwise the first actions of an environment in large units would all be extremes."""
     run = run_of("alone")

@@ -17,6 +17,7 @@ from common.spec import AgentsSpec
 from common.worlds import make_world, world_spaces, world_spec
 from shoal.team import Team
 from tests.common.examples import MIXED, random_weights
+from tests.common.worlds.masked_channels import CHANNELS, parallel_env
 
 
 def stored(scenario: str, joint: AgentsSpec | None = None, *, spaces: Any = (), **settings: Any) -> PolicyFile:
@@ -98,6 +99,29 @@ def test_an_environments_own_spaces_go_in_and_come_out() -> None:
             np.testing.assert_allclose(actions["walker"].ravel(), own, rtol=1e-6)
         else:
             np.testing.assert_array_equal(actions["chooser"], [own[:3].argmax(), own[3:].argmax()])
+
+
+@pytest.mark.parametrize("where", ["observation", "info"])
+def test_action_masks_go_in_beside_observations(where: str) -> None:
+    name = "pettingzoo:tests.common.worlds.masked_channels"
+    world = make_world(name, seed=0, where=where)
+    file = stored(name, world.spec, spaces=world_spaces(world))
+    team = Team(file)
+    environment = parallel_env(where=where)
+    seen, infos = environment.reset(seed=5)
+    flat = world.reset(seeds=[5])
+    while environment.agents:
+        if where == "info":
+            seen = {a: {"observation": seen[a], "action_mask": infos[a]["action_mask"]} for a in environment.agents}
+        actions = team.act(seen)  # a forbidden one raises
+        joint = expected(file, flat)
+        assert actions == {a.name: joint[0, a.action_slice].argmax() for a in world.spec.agents}
+        flat = world.step(joint).next_obs
+        seen, _, _, _, infos = environment.step(actions)
+    own = np.zeros(CHANNELS)
+    for wrong in (own, {"observation": own}, {"observation": own, "action_mask": [1]}):
+        with pytest.raises(shoal.ConfigError, match=r'observation of player_0 .*"action_mask", or a vector of 12'):
+            team.act({"player_0": wrong})
 
 
 @pytest.mark.parametrize(
@@ -243,4 +267,21 @@ def test_a_team_remembers_an_environments_own_values() -> None:
         ]
         np.testing.assert_allclose(actions["walker"].ravel(), joint[0, world.spec.agents[0].action_slice], rtol=1e-5)
         seen, *_ = environment.step(actions)
+        flat = world.step(joint).next_obs
+
+
+@pytest.mark.parametrize("where", ["observation", "info"])
+def test_a_team_remembers_observations_with_action_masks(where: str) -> None:
+    name, options = "pettingzoo:tests.common.worlds.masked_channels", {"where": where, "history": 2}
+    world = make_world(name, options=options)
+    file = stored(name, world.spec, spaces=world_spaces(world), world=options)
+    team, environment = Team(file), parallel_env(where=where)
+    seen, infos = environment.reset(seed=5)
+    flat = world.reset([5])
+    for _ in range(4):
+        if where == "info":
+            seen = {a: {"observation": seen[a], "action_mask": infos[a]["action_mask"]} for a in environment.agents}
+        actions, joint = team.act(seen), expected(file, flat)
+        assert list(actions.values()) == [int(own.argmax()) for own in np.split(joint[0], 2)]
+        seen, _, _, _, infos = environment.step(actions)  # raises an exception for a forbidden action
         flat = world.step(joint).next_obs

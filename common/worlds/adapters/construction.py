@@ -12,7 +12,8 @@ from gymnasium.spaces import Space
 
 from common.errors import ConfigError, ShoalError, WorldError
 from common.run.validation_errors import suggest
-from common.spec import AgentsSpec, joint_spec
+from common.spec import AgentsSpec, Part, joint_spec
+from common.worlds.adapters.contract import ContractError
 from common.worlds.adapters.conversion import as_parallel_env
 from common.worlds.adapters.faults import (
     MAX_NAME_CHARACTERS,
@@ -21,6 +22,16 @@ from common.worlds.adapters.faults import (
     environment_error,
     printable,
     shorten,
+)
+from common.worlds.adapters.masks import (
+    ReadMask,
+    can_be_masked,
+    check_mask_space,
+    drop_mask,
+    gives_mask,
+    has_mask,
+    mask_reader,
+    without_mask,
 )
 from common.worlds.adapters.spaces import Decode, Encode, action_codec, observation_codec
 
@@ -36,6 +47,17 @@ class Codec(NamedTuple):
     decode: Decode
     observed: Space[Any] | None = None
     acted: Space[Any] | None = None
+    read_mask: ReadMask | None = None
+    """Reads the action mask, which follows the encoded observation; None without a mask."""
+    mask_in_info: bool = False
+
+
+class _AgentReading(NamedTuple):
+    """What one agent observes, without its mask, and how it acts."""
+
+    obs_dim: int
+    parts: tuple[Part, ...]
+    codec: Codec
 
 
 class Layout(NamedTuple):
@@ -115,16 +137,44 @@ def close_all(name: str, envs: Sequence[ParallelEnv]) -> None:
 
 def make_layout(name: str, envs: Sequence[ParallelEnv]) -> Layout:
     """Returns all possible agents in the order of the joint vectors; WorldError if the copies differ."""
-    agents, codecs = [], []
     names = list(envs[0].possible_agents)
-    for agent in names:
-        where = f"{name}: agent {agent_text(agent)}"
-        observed, acted = (_space(where, envs[0], kind, agent) for kind in ("observation_space", "action_space"))
-        obs_dim, encode = observation_codec(observed, where)
-        parts, decode = action_codec(acted, where)
-        shown = printable(str(agent))
+    readings = [_read_agent(name, envs[0], agent) for agent in names]
+    _check_alike(name, envs, names, [reading.codec for reading in readings])
+    unmasked = [
+        agent
+        for agent, reading in zip(names, readings, strict=True)
+        if can_be_masked(reading.parts) and reading.codec.read_mask is None
+    ]
+    in_info = _masked_in_info(name, envs, unmasked)
+    agents, codecs, masked = [], [], set()
+    for agent, reading in zip(names, readings, strict=True):
+        shown, (obs_dim, parts, codec) = printable(str(agent)), reading
+        if agent in in_info:
+            codec = codec._replace(read_mask=mask_reader(parts, in_info=True), mask_in_info=True)
+        if codec.read_mask is not None:
+            obs_dim += sum(part.size for part in parts)
+            masked.add(shown)
         agents.append((shown, team_of(shown), obs_dim, parts))
-        codecs.append(Codec(encode, decode, observed, acted))
+        codecs.append(codec)
+    return Layout(joint_spec(agents, masked), codecs)
+
+
+def _read_agent(name: str, env: ParallelEnv, agent: Any) -> _AgentReading:
+    where = f"{name}: agent {agent_text(agent)}"
+    observed, acted = (_space(where, env, kind, agent) for kind in ("observation_space", "action_space"))
+    parts, decode = action_codec(acted, where)
+    if not (has_mask(observed) and can_be_masked(parts)):
+        obs_dim, encode = observation_codec(observed, where)
+        return _AgentReading(obs_dim, parts, Codec(encode, decode, observed, acted))
+    check_mask_space(observed, parts, where)
+    obs_dim, encode = observation_codec(without_mask(observed), where)
+    read_mask = mask_reader(parts, in_info=False)
+    codec = Codec(lambda obs: encode(drop_mask(obs)), decode, observed, acted, read_mask)
+    return _AgentReading(obs_dim, parts, codec)
+
+
+def _check_alike(name: str, envs: Sequence[ParallelEnv], names: Sequence[Any], codecs: Sequence[Codec]) -> None:
+    """Raises WorldError if the copies have other agents or spaces than the first one."""
     for copy, env in enumerate(envs[1:], 1):
         which = copy_text(copy, len(envs))
         if list(env.possible_agents) != names:
@@ -138,7 +188,28 @@ def make_layout(name: str, envs: Sequence[ParallelEnv]) -> Layout:
                 if other is not first and other != first:
                     text = f"{name}: {which}: {kind} of agent {agent_text(agent)} is {other}, in copy 1 it is {first}"
                     raise WorldError(f"{text}; all copies must be alike", copy)
-    return Layout(joint_spec(agents), codecs)
+
+
+def _masked_in_info(name: str, envs: Sequence[ParallelEnv], choosing: Sequence[Any]) -> set[Any]:
+    """Returns those of the choosing agents whose infos contain action masks, by one reset of the first copy.
+
+    An agent that does not act yet counts as masked if all that act are. A result that violates PettingZoo's contract is
+    ignored here, because the world's own reset reports it.
+    """
+    if not choosing:
+        return set()
+    try:
+        result = envs[0].reset(seed=0)
+        acting = list(envs[0].agents)
+    except ContractError:
+        return set()
+    except BaseException as e:
+        raise environment_error(f"{name}: reset of {copy_text(0, len(envs))}", e, 0) from e
+    infos = result[1] if isinstance(result, tuple | list) and len(result) == 2 else None
+    found = {agent for agent in choosing if gives_mask(infos, agent)}
+    if found and found.issuperset(agent for agent in choosing if agent in acting):
+        return set(choosing)
+    return found
 
 
 def team_of(agent: str) -> str:

@@ -2,7 +2,7 @@
 
     launcher, learner                                     first_copy_process.py
        --- name, options ------------------------------>
-       <-- the call that begins ------------------------  import, constructor, spaces, steps, close()
+       <-- the call that begins ------------------------  import, constructor, spaces, reset, steps, close()
        <-- agents and spaces, or a fault ---------------
        <-- measurements, if they were asked for --------  after a second of steps with random actions
        <-- the end of the process ----------------------  after close()
@@ -60,7 +60,7 @@ class Began(msgspec.Struct, frozen=True, tag="began"):
     call: Literal[
         "the import of its module",
         "its constructor",
-        "observation_space() or action_space()",
+        "observation_space(), action_space() or reset()",
         "reset() or step()",
         "close()",
     ]

@@ -56,7 +56,7 @@ def main() -> None:
             task.name,
             seed=0,
             options=task.options,
-            on_made=lambda _: report(Began("observation_space() or action_space()")),
+            on_made=lambda _: report(Began("observation_space(), action_space() or reset()")),
             on_fault=failed,
         )
         try:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from common.policy.masks import ActionMasks, allowed
 from common.run.world_facts import WorldFacts
 from common.spec import Box, JointSpec
 from common.worlds.world import Float32Array, World
@@ -31,14 +32,14 @@ def measure(world: World, clock: Callable[[], float] = time.monotonic) -> WorldF
     Ends after MEASURE_S, MAX_STEPS or MAX_EPISODES, whichever comes first, but not before one step.
     """
     rng = np.random.default_rng(0)
-    world.reset()
+    obs = world.reset()
     started_at = now = clock()
     durations: list[float] = []
     age = episodes = longest = truncated_at = 0
     while not durations or (len(durations) < MAX_STEPS and episodes < MAX_EPISODES and now - started_at < MEASURE_S):
         before = now
-        step = world.step(random_actions(world.spec, rng))
-        now, age = clock(), age + 1
+        step = world.step(random_actions(world.spec, obs, rng))
+        now, age, obs = clock(), age + 1, step.obs
         durations.append(now - before)
         if step.episode_over[0]:
             if step.discount[0].all():
@@ -54,15 +55,22 @@ def measure(world: World, clock: Callable[[], float] = time.monotonic) -> WorldF
     )
 
 
-def random_actions(joint: JointSpec, rng: np.random.Generator) -> Float32Array:
-    """Returns uniformly random actions of all agents for one copy `[1, A]`."""
-    numbers: list[Float32Array] = []
-    for part in (part for agent in joint.agents for part in agent.parts):
-        if isinstance(part, Box):
-            numbers.append(rng.uniform(part.low, part.high).astype(np.float32))
-        else:
-            numbers.append(np.eye(part.n, dtype=np.float32)[rng.integers(part.n)])
-    return np.concatenate(numbers)[np.newaxis]
+def random_actions(joint: JointSpec, obs: Float32Array, rng: np.random.Generator) -> Float32Array:
+    """Returns uniformly random actions `[1, A]` of all agents for one copy that observes `[1, O]`.
+
+    Choices are among those that action masks allow.
+    """
+    actions = np.zeros((1, joint.action_dim), np.float32)
+    logits = ActionMasks(joint.mask_columns).lower(actions.copy(), obs)
+    for agent in joint.agents:
+        for part, columns in zip(agent.parts, agent.part_slices, strict=True):
+            start = agent.action_start + columns.start
+            if isinstance(part, Box):
+                actions[0, start : start + part.size] = rng.uniform(part.low, part.high)
+                continue
+            free = np.flatnonzero(allowed(logits[0, start : start + part.n])) if agent.masked else range(part.n)
+            actions[0, start + free[rng.integers(len(free))]] = 1.0
+    return actions
 
 
 def stated_limit(world: World) -> int:

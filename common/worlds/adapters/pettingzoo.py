@@ -3,19 +3,21 @@
 Copies are independent environments that step one after the other. Agents may differ in their spaces, and may leave an
 episode before the others; then they are absent (`present` 0, observation 0, reward 0). An environment that breaks
 PettingZoo's contract raises a WorldError that names world, copy, step and agent, and yields no transition.
+An agent's action mask, from its observation or its info (masks.py), is the end of its flat observation.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from common.errors import ShoalError, WorldError
+from common.errors import WorldError
 from common.run.spaces import AgentSpaces
+from common.spec import AgentSpec
 from common.worlds.adapters.construction import (
     Codec,
     Layout,
@@ -36,16 +38,16 @@ from common.worlds.adapters.contract import (
     step_result,
 )
 from common.worlds.adapters.faults import agent_text, copy_text, environment_error, printable
+from common.worlds.adapters.masks import can_be_masked, gives_mask
 from common.worlds.adapters.spaces import describe_spaces
 from common.worlds.world import DEFAULT_EPISODE_RULES, BoolArray, EpisodeRules, Float32Array, Step, check_actions
 
 _log = logging.getLogger(__name__)
 _CHECKED_EPISODES = 2
 """First episodes of each copy in which every value is checked; later episodes have the cheap checks only."""
-_MASK = "action_mask"
-_MASKS = (
-    "this environment returns action masks (action_mask): Shoal does not use them yet, so agents also try actions that "
-    "a mask forbids"
+_LATE_MASK = (
+    "the infos contain an action mask (action_mask) of agent {}, but those of the first copy's reset did not: the mask "
+    "is not used. Return it from reset on"
 )
 
 
@@ -54,6 +56,9 @@ class _AgentSlot(NamedTuple):
 
     agent_index: int
     obs: slice
+    """Columns of the observation without its action mask."""
+    mask: slice
+    """Columns of the action mask; empty without one."""
     action: slice
     codec: Codec
 
@@ -94,12 +99,9 @@ class PettingZooWorld:
         agents = list(envs[0].possible_agents)
         self._index = {agent: i for i, agent in enumerate(agents)}
         self._slots = {
-            agent: _AgentSlot(i, spec.obs_slice, spec.action_slice, codec)
+            agent: _agent_slot(i, spec, codec)
             for i, (agent, spec, codec) in enumerate(zip(agents, self.spec.agents, codecs, strict=True))
         }
-        self._masked = any(_MASK in getattr(codec.observed, "spaces", ()) for codec in codecs)
-        if self._masked:
-            _warn_once(name, _MASKS)
         self._rng = np.random.default_rng(seed)
         self._discount = np.ones((self.copies, len(agents)), np.float32)
         # A spec adds its sizes up at each access, which every step would pay for.
@@ -129,8 +131,14 @@ class PettingZooWorld:
         """The agents' spaces as plain data, in the order of the joint vectors."""
         env = self._copies[0].env
         return tuple(
-            describe_spaces(printable(str(agent)), env.observation_space(agent), env.action_space(agent))
-            for agent in self._index
+            describe_spaces(
+                printable(str(agent)),
+                env.observation_space(agent),
+                env.action_space(agent),
+                mask_dim=slot.mask.stop - slot.mask.start,
+                mask_in_info=slot.codec.mask_in_info,
+            )
+            for agent, slot in self._slots.items()
         )
 
     @property
@@ -203,6 +211,7 @@ class PettingZooWorld:
             seen = reset_result(result)
         except ContractError as e:
             raise self._copy_error(c, e) from None
+        infos = result[1] or {}
         self._discount[c] = 1.0
         if not copy.acting:
             raise self._copy_error(c, "reset left env.agents empty; it must contain the agents that act")
@@ -210,10 +219,8 @@ class PettingZooWorld:
             self._check_agents(c, copy.acting)
             self._check_names(c, seen, "observations")
             self._check_spaces(c)
-            infos = result[1] or {}
-            self._warn_of_masks(infos.get(agent) for agent in copy.acting)
         for agent in copy.acting:
-            self._write_observation(c, agent, seen, obs[c])
+            self._write_observation(c, agent, seen, infos, obs[c])
 
     def _step_copy(
         self, c: int, actions: Sequence[Any], next_obs: Float32Array, reward: Float32Array, present: Float32Array
@@ -245,9 +252,9 @@ class PettingZooWorld:
             if terminated or truncated:
                 ended.add(agent)
             if agent in seen or not terminated:
-                self._write_observation(c, agent, seen, next_obs)
+                self._write_observation(c, agent, seen, self.infos[c], next_obs)
         for agent in self._update_agents(c, ended):
-            self._write_observation(c, agent, seen, next_obs)
+            self._write_observation(c, agent, seen, self.infos[c], next_obs)
         return not copy.acting or copy.age in self._limits(c)
 
     def _limits(self, c: int) -> tuple[int, ...]:
@@ -264,7 +271,7 @@ class PettingZooWorld:
         except ContractError as e:
             raise self._copy_error(c, e) from None
         except BaseException as e:
-            raise self._exception(c, e) from e
+            raise environment_error(self._where(c), e, c) from e
         try:
             *given, self.infos[c] = step_result(result)
         except ContractError as e:
@@ -280,7 +287,7 @@ class PettingZooWorld:
         try:
             agents = copy.env.agents
         except BaseException as e:
-            raise self._exception(c, e) from e
+            raise environment_error(self._where(c), e, c) from e
         if not ended and type(agents) is list and agents == copy.acting:
             return []
         before = set(copy.acting)
@@ -301,8 +308,10 @@ class PettingZooWorld:
         copy.acting = now
         return [agent for agent in now if agent not in before]
 
-    def _write_observation(self, c: int, agent: Any, seen: Mapping[Any, Any], row: Float32Array) -> None:
-        """Writes one agent's observation into a row of joint observations."""
+    def _write_observation(
+        self, c: int, agent: Any, seen: Mapping[Any, Any], infos: Mapping[Any, Any], row: Float32Array
+    ) -> None:
+        """Writes one agent's observation and action mask into a row of joint observations."""
         slot = self._slots[agent]
         if agent not in seen:
             raise self._agent_error(c, agent, "was given no observation")
@@ -315,6 +324,13 @@ class PettingZooWorld:
             space = slot.codec.observed
             wrong = (space and space_mismatch(space, value)) or f"{short_repr(value)}: {type(e).__name__}: {e}"
             raise self._agent_error(c, agent, f"was given as observation {wrong}") from None
+        if slot.codec.read_mask is not None:
+            try:
+                row[slot.mask] = slot.codec.read_mask(value, infos.get(agent))
+            except ValueError as e:
+                raise self._agent_error(c, agent, e) from None
+        elif self._copies[c].episodes <= _CHECKED_EPISODES and gives_mask(infos, agent):
+            self._warn_of_late_mask(agent)
 
     def _check_observation(self, c: int, agent: Any, value: Any) -> None:
         space = self._slots[agent].codec.observed
@@ -352,14 +368,14 @@ class PettingZooWorld:
                 raise environment_error(
                     f"{self.name}: the spaces of agent {agent_text(agent)} in {copy_text(c, self.copies)}", e, c
                 ) from e
-            for what, space, was in zip(("observes", "acts in"), now, slot.codec[2:], strict=True):
+            before = slot.codec.observed, slot.codec.acted
+            for what, space, was in zip(("observes", "acts in"), now, before, strict=True):
                 if space is not was and was is not None and space != was:
                     raise self._agent_error(c, agent, f"{what} {space}, but {what} {was} when it was made")
 
-    def _warn_of_masks(self, infos: Iterable[Any]) -> None:
-        if not self._masked and any(isinstance(info, Mapping) and _MASK in info for info in infos):
-            self._masked = True
-            _warn_once(self.name, _MASKS)
+    def _warn_of_late_mask(self, agent: Any) -> None:
+        if can_be_masked(self.spec.agents[self._slots[agent].agent_index].parts):
+            _warn_once(self.name, _LATE_MASK.format(agent_text(agent)))
 
     def _check_finite(self, rows: Float32Array) -> None:
         """Raises WorldError for a NaN or an infinity in joint observations `[copies, sum obs]`."""
@@ -375,14 +391,16 @@ class PettingZooWorld:
     def _copy_error(self, c: int, what: object) -> WorldError:
         return WorldError(f"{self._where(c)}: {what}", c)
 
-    def _exception(self, c: int, error: BaseException) -> ShoalError:
-        found = environment_error(self._where(c), error, c)
-        return WorldError(f"{found}\n  {_MASKS}", c) if self._masked and isinstance(found, WorldError) else found
-
     def _where(self, c: int) -> str:
         age = self._copies[c].age
         which = copy_text(c, self.copies)
         return f"{self.name}: step {age} of {which}" if age else f"{self.name}: reset of {which}"
+
+
+def _agent_slot(index: int, spec: AgentSpec, codec: Codec) -> _AgentSlot:
+    seen = spec.obs_slice
+    mask = slice(seen.stop - spec.mask_dim, seen.stop)
+    return _AgentSlot(index, slice(seen.start, mask.start), mask, spec.action_slice, codec)
 
 
 @cache

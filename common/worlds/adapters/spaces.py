@@ -9,9 +9,10 @@ import numpy as np
 from gymnasium import spaces
 
 from common.errors import ConfigError
-from common.run.spaces import AgentSpaces, Entry, Kind
+from common.run.spaces import OBSERVATION_KEY, AgentSpaces, Entry, Kind, mask_entry
 from common.spec import Box, Categorical, Part
 from common.worlds.adapters.contract import space_mismatch
+from common.worlds.adapters.masks import without_mask
 from common.worlds.world import Float32Array
 
 Decode = Callable[[Float32Array], Sequence[Any]]
@@ -24,6 +25,8 @@ def observation_codec(space: spaces.Space[Any], where: str) -> tuple[int, Encode
     """Returns the length of a flattened observation and the function that flattens it; ConfigError if none exists."""
     if isinstance(space, spaces.Box):
         return int(np.prod(space.shape)), _box_encoder(space.shape)
+    if isinstance(space, spaces.Dict) and not space.spaces:
+        return 0, lambda _: np.empty(0, np.float32)
     if not space.is_np_flattenable:
         raise ConfigError(f"{where} observes {space}, which has no fixed length. Wrap the environment to flatten it.")
 
@@ -97,9 +100,26 @@ def _choices_codec(sizes: Any, starts: Any, dtype: Any) -> tuple[tuple[Part, ...
     return tuple(Categorical(int(n)) for n in sizes.reshape(-1)), decode
 
 
-def describe_spaces(agent: str, observation: spaces.Space[Any], action: spaces.Space[Any]) -> AgentSpaces:
-    """Returns one agent's spaces as plain data, from which an export can undo this module's encoding."""
-    return AgentSpaces(agent, tuple(_entries(observation)), tuple(_entries(action, bounds=True)))
+def describe_spaces(
+    agent: str,
+    observation: spaces.Space[Any],
+    action: spaces.Space[Any],
+    *,
+    mask_dim: int = 0,
+    mask_in_info: bool = False,
+) -> AgentSpaces:
+    """Returns one agent's spaces as plain data, from which an export can undo this module's encoding.
+
+    mask_dim: length of the action mask, which is the last entry of the observation. A mask from infos is described as
+    if the observation were a Dict with the keys "observation" and "action_mask".
+    """
+    acted = tuple(_entries(action, bounds=True))
+    if not mask_dim:
+        return AgentSpaces(agent, tuple(_entries(observation)), acted)
+    seen = _entries(observation, (OBSERVATION_KEY,)) if mask_in_info else _entries(without_mask(observation))
+    entries = tuple(seen)
+    first = entries[-1].columns[1] if entries else 0
+    return AgentSpaces(agent, (*entries, mask_entry(first, mask_dim)), acted)
 
 
 def _entries(

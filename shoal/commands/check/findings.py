@@ -102,6 +102,9 @@ def _on_agents(spec: RunSpec, agents: AgentsSpec) -> list[Finding]:
         )
         advice = "Wrap the environment so that it observes features; Shoal's networks take vectors."
         found.append(Finding("error", "sizes", seen, advice))
+    if masked := [agent.name for agent in agents.agents if agent.masked]:
+        seen = f"{_listed(masked)}: action masks, which all choices respect"
+        found.append(Finding("note", "action masks", seen))
     try:
         players(agents, spec.algorithm.name)
     except ConfigError as e:
@@ -115,7 +118,8 @@ def _on_play(agents: AgentsSpec, play: PlayFigures) -> list[Finding]:
     for agent, columns in zip(agents.agents, play.observations, strict=True):
         if agent.obs_dim > MIN_IMAGE_OBSERVATION:
             continue
-        for finding in _on_observations(columns):
+        # An action mask may well be constant.
+        for finding in _on_observations(columns[: agent.obs_dim - agent.mask_dim]):
             about.setdefault(finding, []).append(agent.name)
     for finding, names in about.items():
         found.append(msgspec.structs.replace(finding, seen=f"{_listed(names)}: {finding.seen}"))

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from actor_node.collection.exploration import Exploration
-from common.policy.heads import Floats
+from common.policy.heads import Floats, GreedyHeads
+from common.policy.masks import ActionMasks
 from common.process.resources import private_bytes
 from common.run.run import ExplorationSpec
 from common.spec import AgentsSpec, Box
@@ -33,7 +34,8 @@ API_TEST_STEPS = 30
 SEED_TEST, API_TEST = "reset(seed) determines an episode", "PettingZoo's parallel_api_test"
 BATCHED_COPIES = 32
 
-ChooseActions = Callable[[], Floats]
+ChooseActions = Callable[[Floats], Floats]
+"""Joint observations `[copies, O]` -> joint actions `[copies, A]`."""
 
 
 def play(
@@ -54,12 +56,13 @@ def play(
     memory_at, memory_before = 0, 0  # without the sample of the observations, which is this function's own
     spent = 0.0
     start = time.monotonic()
-    world.reset([seed])
+    obs = world.reset([seed])
     while steps < max_steps and len(lengths) < MAX_EPISODES and time.monotonic() - start < seconds:
+        chosen = choose(obs)
         called_at = time.perf_counter()
-        step = world.step(choose())
+        step = world.step(chosen)
         spent += time.perf_counter() - called_at
-        steps, age = steps + 1, age + 1
+        steps, age, obs = steps + 1, age + 1, step.obs
         present = step.present[0] > 0
         reward = step.reward[0]
         total += float(reward.sum())
@@ -98,12 +101,12 @@ def play(
 def measure_rate(world: World, seconds: float, seed: int) -> StepRate:
     """Returns how fast the copies of a world step together with random actions."""
     choose = chooser(world.spec, "random", seed, world.copies)
-    world.reset()
+    obs = world.reset()
     steps, spent = 0, 0.0
     while spent < seconds:
-        actions = choose()
+        actions = choose(obs)
         called_at = time.perf_counter()
-        world.step(actions)
+        obs = world.step(actions).obs
         spent += time.perf_counter() - called_at
         steps += world.copies
     return StepRate(world.copies, steps, spent)
@@ -148,22 +151,27 @@ class _ObservationSample:
 
 
 def chooser(spec: AgentsSpec, actions: Actions, seed: int, copies: int = 1) -> ChooseActions:
-    """Returns a function that returns the joint actions `[copies, A]` of the next step."""
+    """Returns a function that chooses the joint actions of the next step, among the choices that masks allow."""
+    masks = ActionMasks(spec.mask_columns)
     if actions == "random":
         exploration = Exploration(spec, ExplorationSpec(), copies, np.random.default_rng(seed))
-        logits = np.zeros((copies, spec.action_dim), np.float32)
-        return lambda: exploration.act(logits, 0.0, 1.0)
-    constant = np.zeros((copies, spec.action_dim), np.float32)
+        zeros = np.zeros((copies, spec.action_dim), np.float32)
+        return lambda obs: exploration.act(masks.lower(zeros.copy(), obs), 0.0, 1.0)
+    boxes = np.zeros((copies, spec.action_dim), np.float32)
+    is_box = np.zeros(spec.action_dim, bool)
+    scores = np.zeros_like(boxes)
     at = 0
     for part in (part for agent in spec.agents for part in agent.parts):
-        columns = constant[:, at : at + part.size]
+        columns = slice(at, at + part.size)
         at += part.size
         if isinstance(part, Box):
             low, high = np.array(part.low), np.array(part.high)
-            columns[:] = {"zero": np.clip(0.0, low, high), "lowest": low, "highest": high}[actions]
+            boxes[:, columns] = {"zero": np.clip(0.0, low, high), "lowest": low, "highest": high}[actions]
+            is_box[columns] = True
         else:
-            columns[:, -1 if actions == "highest" else 0] = 1.0
-    return lambda: constant
+            scores[:, columns] = np.arange(part.n) if actions == "highest" else -np.arange(part.n)
+    heads = GreedyHeads(spec)
+    return lambda obs: np.where(is_box, boxes, heads(masks.lower(scores.copy(), obs)))
 
 
 def constant_kinds(spec: AgentsSpec) -> tuple[Actions, ...]:
@@ -180,9 +188,11 @@ def seed_test(make: Callable[[], World], seed: int) -> ContractTest:
         world = make()
         try:
             choose = chooser(world.spec, "random", seed)
-            observed: list[Any] = [world.reset([seed])]
+            obs = world.reset([seed])
+            observed: list[Any] = [obs]
             for _ in range(SEED_STEPS):
-                step = world.step(choose())
+                step = world.step(choose(obs))
+                obs = step.obs
                 observed.append(step.next_obs)
                 if step.episode_over[0]:
                     break

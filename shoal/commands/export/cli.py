@@ -40,6 +40,9 @@ class ExportedPolicy(msgspec.Struct, frozen=True):
     """Parts of the action, in order."""
     spaces: tuple[AgentSpaces, ...]
     """Environment spaces of each agent, as columns of the input and output; empty if the run does not record them."""
+    mask: tuple[tuple[int, int], ...] = ()
+    """Each number of the action masks: its column of the input, 1 (allowed) or 0 (forbidden), and the column of the
+    output that it forbids; empty without masks."""
     history: int = 0
     """Number of last observations and actions of each agent in the input, after its current observation."""
 
@@ -111,6 +114,7 @@ def _describe(policy: PolicyFile, player: PlayerSpec, file: str) -> ExportedPoli
         action_dim=player.action_dim,
         parts=player.parts,
         spaces=side_by_side(_spaces(policy.run, agents)),
+        mask=player.local_mask_columns,
         history=history_of(policy.run.spec.world),
     )
 
@@ -133,6 +137,7 @@ def _metadata(policy: PolicyFile, one: ExportedPolicy) -> dict[str, str]:
         "action_dim": str(one.action_dim),
         "parts": msgspec.json.encode(one.parts).decode(),
         "spaces": msgspec.json.encode(one.spaces).decode(),
+        "mask": msgspec.json.encode(one.mask).decode(),
         "history": str(one.history),
         "head": run.spec.network.head,
         "scenario": run.spec.scenario,

@@ -1,8 +1,10 @@
 """The policy of a player as an ONNX graph from observation to action, without exploration. Pure.
 
     obs [batch, obs_dim] -> Gemm, Relu, ... -> Gemm -> logits -> a head for each segment -> Concat -> action
+                        `--> Gemm (action masks only) -> Add
 
-The heads equal those of common/policy/heads.py. The operators are of set 18, which ONNX runtimes support since 2023.
+The second Gemm lowers the logits of forbidden choices (common/policy/masks.py). The heads equal those of
+common/policy/heads.py. The operators are of set 18, which ONNX runtimes support since 2023.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from common.policy.heads import MIN_NORM, THRUST_SIZE, Floats, Segment, segments
+from common.policy.masks import FORBIDDEN
 from common.policy.network import Layer
 from common.spec import PlayerSpec, PlayersSpec
 
@@ -35,6 +38,7 @@ def make_model(player: PlayerSpec, layers: Sequence[Layer], head: str, metadata:
         x = graph.add("Gemm", x, graph.constant(layer.weight), graph.constant(layer.bias))
         if i < len(layers) - 1:
             x = graph.add("Relu", x)
+    x = _lower_forbidden(graph, x, player)
     alone = PlayersSpec((msgspec.structs.replace(player, obs_start=0, action_start=0),))
     parts = [_head(graph, x, segment) for segment in segments(alone, head)]
     graph.nodes.append(helper.make_node("Concat", parts, ["action"], axis=1))
@@ -75,6 +79,19 @@ class _Graph:
         """Adds a slice of columns of `x` [batch, n] and returns its name."""
         first, end, axis = (self.constant(np.array([number], np.int64)) for number in (start, stop, 1))
         return self.add("Slice", x, first, end, axis)
+
+
+def _lower_forbidden(graph: _Graph, logits: str, player: PlayerSpec) -> str:
+    """Adds `(mask - 1) * FORBIDDEN` to the logits, as a linear map of the observation; returns their name."""
+    columns = player.local_mask_columns
+    if not columns:
+        return logits
+    weight = np.zeros((player.obs_dim, player.action_dim), np.float32)
+    bias = np.zeros(player.action_dim, np.float32)
+    for obs_column, action_column in columns:
+        weight[obs_column, action_column] = FORBIDDEN
+        bias[action_column] = -FORBIDDEN
+    return graph.add("Add", logits, graph.add("Gemm", "obs", graph.constant(weight), graph.constant(bias)))
 
 
 def _head(graph: _Graph, logits: str, segment: Segment) -> str:

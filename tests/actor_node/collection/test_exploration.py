@@ -5,6 +5,7 @@ import pytest
 
 from actor_node.collection.exploration import Exploration, ladder_factor
 from common.policy.heads import GreedyHeads, ranges
+from common.policy.masks import FORBIDDEN
 from common.run.run import ExplorationSpec
 from common.spec import Box, Categorical, joint_spec
 from tests.common.examples import BOXES, CHOICES, MIXED
@@ -293,3 +294,41 @@ def test_the_logits_are_left_alone(team):
     before = logits.copy()
     explorer(joint, copies=5, head=head).act(logits, 0.3, 0.5)
     np.testing.assert_array_equal(logits, before)
+
+
+# ---- action masks -------------------------------------------------------------------------------------------------
+
+MASKED = joint_spec([("a", "t", 9, (Categorical(4), Categorical(3))), ("b", "t", 1, (Box((-1.0,), (1.0,)),))], {"a"})
+
+
+def lowered(logits, forbidden):
+    logits = logits.copy()
+    logits[:, forbidden] -= np.float32(FORBIDDEN)
+    return logits
+
+
+@pytest.mark.parametrize("spec", [GAUSSIAN, EPSILON])
+@pytest.mark.parametrize(("scale", "random_share"), [(1.0, 1.0), (1.0, 0.0), (0.5, 0.3)])
+def test_forbidden_choices_are_never_taken(spec, scale, random_share):
+    logits = lowered(random_logits(MASKED, MANY) * np.float32(5), [0, 2, 6])
+    actions = explorer(MASKED, spec).act(logits, scale, random_share)
+    assert (actions[:, [0, 2, 6]] == 0.0).all()
+    assert (actions[:, :4].sum(axis=1) == 1.0).all()
+    assert (actions[:, 4:7].sum(axis=1) == 1.0).all()
+
+
+@pytest.mark.parametrize(("spec", "scale", "random_share"), [(GAUSSIAN, 0.0, 1.0), (EPSILON, 1.0, 0.0)])
+@pytest.mark.parametrize("forbidden", [[0, 2, 6], [1, 4], [0, 1, 2, 3]])
+def test_at_random_all_allowed_choices_are_equally_likely(spec, scale, random_share, forbidden):
+    """A part of which nothing is allowed is of an agent that does not act: there any choice will do."""
+    actions = explorer(MASKED, spec).act(lowered(random_logits(MASKED, MANY), forbidden), scale, random_share)
+    for columns in (range(4), range(4, 7)):
+        free = [column for column in columns if column not in forbidden] or list(columns)
+        np.testing.assert_allclose(actions[:, free].mean(axis=0), 1 / len(free), atol=5 * np.sqrt(0.25 / MANY))
+
+
+def test_masks_that_allow_everything_change_no_greedy_or_sampled_action():
+    logits = random_logits(MASKED, 500)
+    unmasked = joint_spec([(a.name, a.team, a.obs_dim, a.parts) for a in MASKED.agents])
+    ours, others = (explorer(joint, copies=500).act(logits, 0.3, 0.0) for joint in (MASKED, unmasked))
+    np.testing.assert_array_equal(ours, others)

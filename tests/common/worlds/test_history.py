@@ -235,3 +235,28 @@ def test_a_vectorised_world_of_others():
         twin.forget(np.repeat(expected.episode_over[:, None], 2, axis=1))
         np.testing.assert_array_equal(step.obs, twin.stacked(expected.obs))
         own = expected.obs
+
+
+@pytest.mark.parametrize("where", ["observation", "info"])
+def test_the_current_action_mask_stays_at_the_end(where):
+    name, options = "pettingzoo:tests.common.worlds.masked_channels", {"where": where}
+    world, plain = make_world(name, 2, options={**options, "history": 2}), make_world(name, 2, options=options)
+    obs, own = world.reset([3, 4]), plain.reset([3, 4])
+    masks, plain_masks = (np.array(each.spec.mask_columns) for each in (world, plain))
+    assert [agent.masked for agent in world.spec.agents] == [True, True]
+    rng, seen, done = np.random.default_rng(0), [], []
+    for _ in range(4):
+        np.testing.assert_array_equal(obs[:, masks[:, 0]], own[:, plain_masks[:, 0]])
+        np.testing.assert_array_equal(masks[:, 1], plain_masks[:, 1])
+        for agent, small in zip(world.spec.agents, plain.spec.agents, strict=True):
+            size = small.obs_dim - small.mask_dim
+            now = own[:, small.obs_slice]
+            past = [rows[:, small.obs_slice] for rows in seen[:2]] + [np.zeros_like(now)] * (2 - len(seen[:2]))
+            acted = [rows[:, small.action_slice] for rows in done[:2]] + [np.zeros((2, 6))] * (2 - len(done[:2]))
+            expected = np.concatenate([now[:, :size], *past, *acted, now[:, size:]], axis=1)
+            np.testing.assert_array_equal(obs[:, agent.obs_slice], expected)
+        logits = rng.random((2, world.spec.action_dim)) + 9 * obs[:, masks[:, 0]]
+        chosen = np.concatenate([np.eye(6)[part.argmax(1)] for part in np.split(logits, 2, axis=1)], axis=1)
+        actions = chosen.astype(np.float32)
+        seen, done = [own, *seen], [actions, *done]
+        obs, own = world.step(actions).obs, plain.step(actions).obs

@@ -109,7 +109,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("team", ["spread", "mixed"])
+@pytest.mark.parametrize("team", ["spread", "mixed", "masked"])
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_each_setting_equals_the_plain_one(team: str, setting: str) -> None:
     if (team, setting) == ("mixed", "joint"):
@@ -137,7 +137,7 @@ def test_sides_that_learn_differently_equal_the_plain_update(name: str, absences
     pair.compare()
 
 
-@pytest.mark.parametrize("team", ["spread", "tag", "mixed", "discrete"])
+@pytest.mark.parametrize("team", ["spread", "tag", "mixed", "discrete", "masked"])
 @pytest.mark.parametrize("name", ["maddpg", "matd3", "iddpg"])
 @pytest.mark.parametrize("apart", [False, True], ids=["alike", "told_apart"])
 def test_shared_networks_equal_the_plain_update(team: str, name: str, apart: bool) -> None:

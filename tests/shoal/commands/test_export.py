@@ -24,7 +24,7 @@ from common.worlds.adapters.spaces import action_codec, observation_codec
 from shoal.cli import shoal
 from shoal.commands.export.cli import write_team
 from tests.common.examples import BOXES, MIXED, numbers_of
-from tests.common.head_examples import HEAD_TEAMS, MOVERS
+from tests.common.head_examples import HEAD_TEAMS, MASKED, MOVERS
 from tests.shoal.commands import foreign_spaces
 
 ROWS = 64
@@ -40,6 +40,9 @@ def team_of(joint: AgentsSpec, **settings: object) -> PolicyFile:
 def obs_of(joint: AgentsSpec) -> np.ndarray:
     obs = np.random.default_rng(2).normal(0.0, 2.0, (ROWS, joint.obs_dim)).astype(np.float32)
     obs[-1] = 0.0
+    if joint.mask_columns:
+        seen = [column for column, _ in joint.mask_columns]
+        obs[:, seen] = np.random.default_rng(3).random((ROWS, len(seen))) < 0.6
     return obs
 
 
@@ -65,6 +68,19 @@ def test_every_head_acts_as_in_numpy(team: str, tmp_path: Path) -> None:
     joint, head = HEAD_TEAMS[team]
     network = {"head": head, "policy_hidden": (16, 8), "share_policies": False}
     check_equal(team_of(joint, network=network), tmp_path)
+
+
+@pytest.mark.parametrize("algorithm", ["maddpg", "joint"])
+def test_action_masks_are_part_of_the_graph(algorithm: str, tmp_path: Path) -> None:
+    policy = team_of(MASKED, network={"policy_hidden": (8,)}, algorithm={"name": algorithm})
+    check_equal(policy, tmp_path)
+    listed = json.loads((tmp_path / "team.json").read_text())
+    first = [[2, 0], [3, 1], [4, 2], [5, 3], [6, 4], [7, 5], [8, 6]]
+    assert [one["mask"] for one in listed] == (
+        [first, [], [[3, 1], [4, 2]]] if algorithm == "maddpg" else [first, [[3, 1], [4, 2]]]
+    )
+    about = {entry.key: entry.value for entry in onnx.load(tmp_path / listed[0]["file"]).metadata_props}
+    assert json.loads(about["mask"]) == first
 
 
 @pytest.mark.parametrize("tell_apart", [False, True])

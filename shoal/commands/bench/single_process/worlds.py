@@ -30,15 +30,19 @@ def rows(_config: BenchConfig) -> Iterator[BenchRow]:
 
 
 def stepping(world: World) -> Callable[[], int]:
-    """Returns a function that steps a world once with precomputed random actions and returns the number of steps."""
+    """Returns a function that steps a world once with random actions and returns the number of steps.
+
+    The actions are precomputed, unless action masks say at each step which ones are allowed.
+    """
     team = RandomTeam(world.spec, 0)
     obs = world.reset()
     actions = [team.act(obs) for _ in range(16)]
-    step_count = 0
+    step_count, is_masked = 0, bool(world.spec.mask_columns)
 
     def step() -> int:
-        nonlocal step_count
-        world.step(actions[step_count % len(actions)])
+        nonlocal step_count, obs
+        chosen = team.act(obs) if is_masked else actions[step_count % len(actions)]
+        obs = world.step(chosen).obs
         step_count += 1
         return world.copies
 

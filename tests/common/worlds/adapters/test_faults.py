@@ -300,22 +300,6 @@ def test_a_class_or_an_attribute_of_a_module_can_be_named(module, monkeypatch):
         play()
 
 
-@pytest.mark.parametrize("place", ["observation", "infos"])
-def test_action_masks_are_named(module, place, caplog):
-    def mask(env):
-        if place == "observation":
-            env.space = spaces.Dict(observation=spaces.Box(0, 1, (2,)), action_mask=spaces.MultiBinary(2))
-            env.see = lambda: {agent: env.space.sample() for agent in env.agents}
-        else:
-            env.reset = lambda seed: (Ferry.reset(env)[0], boats({"action_mask": np.ones(2)}))
-
-    from common.worlds.adapters.pettingzoo import _warn_once
-
-    _warn_once.cache_clear()
-    play(bend=mask)
-    assert [r.getMessage() for r in caplog.records if "action masks" in r.getMessage()]
-
-
 def test_close_closes_every_copy_and_then_raises_the_first_failure(module):
     closed = []
 

@@ -155,7 +155,6 @@ def test_it_is_measured_if_that_is_asked_for(directory):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"reset": "fail"}, "reset of copy 1 of 1: RuntimeError: the licence"),
         ({"step": "fail"}, "step 1 of copy 1 of 1: RuntimeError: the licence"),
         ({"step": "segfault"}, "signal 11 (SIGSEGV) in reset() or step()"),
         ({"step": "hang"}, "reset() or step() did not return in 1 s; killed"),
@@ -181,6 +180,7 @@ def test_a_fault_while_it_is_measured_is_said_and_the_copy_is_used(
         (NAME, {"make": "fail"}),
         (NAME, {"make": "sys_exit"}),
         (NAME, {"spaces": "fail"}),
+        (NAME, {"reset": "fail"}),
         (NAME, {"close": "fail"}),
         (NAME, {"siez": 3}),
         ("pettingzoo:first_env.nothing", {}),
@@ -204,7 +204,8 @@ def test_a_fault_has_the_words_it_has_in_this_process(directory, name, options):
         ({"make": "exit_3"}, r"ended its process with exit code 3 \(os._exit\?\) in its constructor"),
         ({"make": "exit_0"}, r"ended its process with exit code 0 \(os._exit\?\) in its constructor"),
         ({"make": "segfault"}, r"crashed its process with signal 11 \(SIGSEGV\) in its constructor"),
-        ({"spaces": "segfault"}, r"\(SIGSEGV\) in observation_space\(\) or action_space\(\)"),
+        ({"spaces": "segfault"}, r"\(SIGSEGV\) in observation_space\(\), action_space\(\) or reset\(\)"),
+        ({"reset": "segfault"}, r"\(SIGSEGV\) in observation_space\(\), action_space\(\) or reset\(\)"),
         ({"close": "exit_3"}, r"exit code 3 \(os._exit\?\) in close\(\)"),
     ],
 )

@@ -56,7 +56,7 @@ def test_an_attribute_that_fails_or_is_no_count_is_no_limit() -> None:
 def test_random_actions_are_legal() -> None:
     for name, options in (("simple_world_comm", {}), ("simple_tag", {"continuous_actions": False})):
         spec, rng = world_spec(name, options), np.random.default_rng(0)
-        row = random_actions(spec, rng)[0]
+        row = random_actions(spec, np.zeros((1, spec.obs_dim), np.float32), rng)[0]
         assert len(row) == spec.action_dim
         for agent in spec.agents:
             own = row[agent.action_slice]
@@ -66,3 +66,8 @@ def test_random_actions_are_legal() -> None:
                     assert (own[columns] <= part.high).all()
                 else:
                     assert sorted(own[columns]) == [0.0] * (part.n - 1) + [1.0]
+
+
+def test_random_actions_respect_action_masks() -> None:
+    facts = measure(make_world("pettingzoo:tests.common.worlds.masked_channels", options={"levels": 2}), FAST)
+    assert facts.time_limit == 15

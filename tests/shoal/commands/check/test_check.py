@@ -145,3 +145,15 @@ def test_the_command_shows_what_to_do_next() -> None:
     assert shown.returncode == 0, shown.stderr
     assert f"Next: shoal train {WORLD} --max-episode-steps" in shown.stdout
     assert "checking: random actions" in shown.stderr
+
+
+@pytest.mark.slow
+def test_action_masks_are_respected_and_named() -> None:
+    """The environment raises an exception for each forbidden action."""
+    for where in ("observation", "info"):
+        spec = make_run_spec({"scenario": "pettingzoo:tests.common.worlds.masked_channels", "world": {"where": where}})
+        found = check_world(spec, seconds=0.4)
+        assert found.ok
+        (finding,) = [finding for finding in found.findings if finding.topic == "action masks"]
+        assert finding.seen == "player_0, player_1: action masks, which all choices respect"
+        assert "observations" not in topics(found, "note")

@@ -3,9 +3,9 @@
     observation with world.history = 2:   [ o_t | o_(t-1) o_(t-2) | a_(t-1) a_(t-2) ]
 
 Newest first, zeros before the start of the episode. The current action mask, if there is one, stays at the end. `a` is
-the action as a policy returns it: Box values, one-hot choices. In a partially observed environment an agent so remembers
-what it cannot observe any more. An agent that is absent has no history: all its numbers are zero. The wrapper of worlds
-(`common/worlds/history.py`) and a trained team outside Shoal (`shoal/team.py`) stack with this module.
+the action as a policy returns it: Box values, one-hot choices. So an agent remembers what it cannot observe any more.
+An agent that is absent has no history: all its numbers are zero. The wrapper of worlds (`common/worlds/history.py`)
+and a trained team outside Shoal (`shoal/team.py`) stack with this module.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class _Check:
                 self.send(AdapterWarning(line))
             agents = with_sides(world.spec, task.sides)
             self.send(AgentsFound(agents, world_spaces(world), made_s))
-            self.send(StageStarted("one second, as at the start of a run"))
+            self.send(StageStarted("a second of random actions"))
             self.send(Measured(measure(without_history(world))))
             self.send(StageStarted("random actions"))
             lines_before = self._lines()

@@ -73,7 +73,7 @@ def test_a_fault_is_an_error_with_the_users_words(fault: str, text: str) -> None
 def test_a_step_that_hangs_is_named_and_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checking, "TIMEOUT_S", 2.0)
     found = checked(seconds=0.5, fault="hang")
-    assert "random actions: did not finish within" in found.fault
+    assert "a second of random actions: did not finish within" in found.fault
     assert found.agents is not None, "what was measured before is kept"
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Sequence
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from common.errors import ConfigError
 
@@ -187,8 +189,16 @@ class JointSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(dict.fromkeys(agent.team for agent in self.agents))
 
 
-class AgentsSpec(JointSpec, frozen=True, forbid_unknown_fields=True):
+class AgentsSpec(JointSpec, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """All agents of a world, which observe, act and receive rewards; their transitions are stored."""
+
+    state_dim: Annotated[int, Meta(ge=0, le=MAX_JOINT_NUMBERS)] = 0
+    """Length of the environment's global state in a transition, which critics read; 0 = without."""
+
+    @property
+    def without_state(self) -> AgentsSpec:
+        """The agents without the global state, which only critics read."""
+        return AgentsSpec(self.agents)
 
 
 class PlayersSpec(JointSpec, frozen=True, forbid_unknown_fields=True):
@@ -196,6 +206,13 @@ class PlayersSpec(JointSpec, frozen=True, forbid_unknown_fields=True):
 
     agents: tuple[PlayerSpec, ...]
     """The players, under the name that code for agents and players alike reads."""
+    state_dim: int = 0
+    """Length of the environment's global state, which critics read; 0 = without."""
+
+    @property
+    def critic_input_dim(self) -> int:
+        """Length of all that critics can read: joint observation, joint action and global state, in this order."""
+        return self.obs_dim + self.action_dim + self.state_dim
 
 
 def joint_spec(agents: Sequence[tuple[str, str, int, tuple[Part, ...]]], masked: Container[str] = ()) -> AgentsSpec:
@@ -215,8 +232,10 @@ def joint_spec(agents: Sequence[tuple[str, str, int, tuple[Part, ...]]], masked:
         raise ConfigError(f"The agents of this world cannot be trained: {e}.") from e
 
 
-def difference(old: JointSpec, new: JointSpec) -> str:
+def difference(old: AgentsSpec, new: AgentsSpec) -> str:
     """Returns a description of the first difference between the agents of two worlds."""
+    if old.state_dim != new.state_dim:
+        return f"its global state had {old.state_dim} numbers and has {new.state_dim}"
     before, after = ([agent.name for agent in joint.agents] for joint in (old, new))
     if before != after:
         removed, added = (
@@ -224,16 +243,21 @@ def difference(old: JointSpec, new: JointSpec) -> str:
         )
         changes = [f"{what}: {_first_names(names)}" for what, names in (("removed", removed), ("new", added)) if names]
         return f"it has other agents ({'; '.join(changes) or 'in another order'})"
-    for was, now in zip(old.agents, new.agents, strict=True):
-        if was.team != now.team:
-            return f"agent {was.name} was on the side {was.team} and is on {now.team}"
-        if was.obs_dim != now.obs_dim:
-            return f"agent {was.name} observed {was.obs_dim} numbers and observes {now.obs_dim}"
-        if was.masked != now.masked:
-            return f"agent {was.name} {'had an action mask and has none' if was.masked else 'has an action mask now'}"
-        if was.parts != now.parts:
-            return f"agent {was.name} acted in {_spaces_text(was.parts)} and acts in {_spaces_text(now.parts)}"
-    return "no difference"
+    found = (_agent_difference(was, now) for was, now in zip(old.agents, new.agents, strict=True))
+    return next(filter(None, found), "no difference")
+
+
+def _agent_difference(was: AgentSpec, now: AgentSpec) -> str:
+    """Returns the first difference between an agent's specs in two worlds; empty if there is none."""
+    if was.team != now.team:
+        return f"agent {was.name} was on the side {was.team} and is on {now.team}"
+    if was.obs_dim != now.obs_dim:
+        return f"agent {was.name} observed {was.obs_dim} numbers and observes {now.obs_dim}"
+    if was.masked != now.masked:
+        return f"agent {was.name} {'had an action mask and has none' if was.masked else 'has an action mask now'}"
+    if was.parts != now.parts:
+        return f"agent {was.name} acted in {_spaces_text(was.parts)} and acts in {_spaces_text(now.parts)}"
+    return ""
 
 
 def _first_names(names: Sequence[str]) -> str:

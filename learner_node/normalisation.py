@@ -16,7 +16,7 @@ Statistics are float64, on the device of the update: they are tensors that stay 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -48,35 +48,60 @@ _UNSEEN = torch.finfo(torch.float64).max
 
 
 class ObservationStatistics:
-    """Running mean, variance and extremes of the columns of joint observations, and the affine map that follows."""
+    """Running mean, variance and extremes of the columns of joint observations, and the affine map that follows.
 
-    def __init__(self, agents: AgentsSpec, players: PlayersSpec, layout: NetworkLayout, like: Tensor) -> None:
-        """Starts without any observation."""
-        columns = [
-            [players.agents[player].obs_start + k for player in group]
-            for group in _sharing_players(layout)
-            for k in range(players.agents[group[0]].obs_dim)
-        ]
-        self._pool = _Pool(columns, like.device)
+    Also those of global states, whose columns belong to no agent.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Sequence[int]],
+        agent_of: Sequence[int],
+        merged: Container[int],
+        like: Tensor,
+        mask_columns: Container[int] = (),
+    ) -> None:
+        """Starts without any observation.
+
+        groups: the columns of each statistic. agent_of: the agent of each column; empty for global states. merged: the
+        agents whose player acts for several agents. mask_columns: the columns of action masks, which stay as they are.
+        """
+        self._pool = _Pool(groups, like.device)
         self.count, self.mean, self.squares, self.low, self.high = self._pool.zeros(5)
         """Number of observations, their mean, the sum of their squared deviations from it, and extremes `[S]`."""
         self.low += _UNSEEN
         self.high -= _UNSEEN
-        self.shift, self.scale = like.new_zeros(players.obs_dim), like.new_zeros(players.obs_dim)
+        width = sum(map(len, groups))
+        self.shift, self.scale = like.new_zeros(width), like.new_zeros(width)
         """The map of each column, `(obs - shift) * scale` `[O]`, in the number type of batches."""
-        agent_of = [i for i, agent in enumerate(agents.agents) for _ in range(agent.obs_dim)]
         self._agent_of = torch.tensor(agent_of, device=like.device)
-        members = [members_of(agents, player) for player in players.agents]
-        merged = {agent for group in members if len(group) > 1 for agent in group}
         self._is_merged = torch.tensor([agent in merged for agent in agent_of], device=like.device)
         """Whether each column is of an agent whose player acts for several agents `[O]`."""
         self._is_mask: Tensor | None = None
         """Whether each column is a number of an action mask `[O]`; None without masks."""
-        if agents.mask_columns:
-            mask_columns = {column for column, _ in agents.mask_columns}
-            is_mask = [column in mask_columns for column in range(players.obs_dim)]
-            self._is_mask = torch.tensor(is_mask, device=like.device)
+        if mask_columns:
+            self._is_mask = torch.tensor([column in mask_columns for column in range(width)], device=like.device)
         self._exempt_masks()
+
+    @classmethod
+    def of_observations(
+        cls, agents: AgentsSpec, players: PlayersSpec, layout: NetworkLayout, like: Tensor
+    ) -> ObservationStatistics:
+        """Returns the statistics of joint observations."""
+        groups = [
+            [players.agents[player].obs_start + k for player in group]
+            for group in _sharing_players(layout)
+            for k in range(players.agents[group[0]].obs_dim)
+        ]
+        agent_of = [i for i, agent in enumerate(agents.agents) for _ in range(agent.obs_dim)]
+        members = [members_of(agents, player) for player in players.agents]
+        merged = {agent for group in members if len(group) > 1 for agent in group}
+        return cls(groups, agent_of, merged, like, {column for column, _ in agents.mask_columns})
+
+    @classmethod
+    def of_states(cls, state_dim: int, like: Tensor) -> ObservationStatistics:
+        """Returns the statistics of global states; `update` and `apply` take them without presence."""
+        return cls([[column] for column in range(state_dim)], [], (), like)
 
     def update(self, obs: Tensor, present: Tensor | None) -> None:
         """Merges a batch of joint observations `[B, O]` (Chan et al. 1979, equation 2.1).
@@ -220,10 +245,15 @@ class Normaliser:
         """
         self._players, self._network = players, network
         self._obs = slice(0, players.obs_dim)
+        self._state = slice(players.obs_dim + players.action_dim, players.critic_input_dim)
         self.observations: ObservationStatistics | None = None
+        self.state: ObservationStatistics | None = None
+        """Statistics of the global state, which is normalised as observations are."""
         self.rewards: RewardStatistics | None = None
         if algorithm.normalises_observations:
-            self.observations = ObservationStatistics(agents, players, layout, like)
+            self.observations = ObservationStatistics.of_observations(agents, players, layout, like)
+            if players.state_dim:
+                self.state = ObservationStatistics.of_states(players.state_dim, like)
         if algorithm.normalises_rewards:
             self.rewards = RewardStatistics(len(players.agents), layout, algorithm, n_step, like)
 
@@ -245,11 +275,13 @@ class Normaliser:
         """Adds a batch, and its players' rewards before normalisation, to the statistics."""
         if self.observations:
             self.observations.update(batch.obs_action[:, self._obs], None if batch.complete else batch.present)
+        if self.state:
+            self.state.update(batch.obs_action[:, self._state], None)
         if self.rewards:
             self.rewards.update(signals.reward, signals.present)
 
     def normalise(self, batch: LossBatch) -> LossBatch:
-        """Returns a batch normalised by the statistics so far; its observations are overwritten."""
+        """Returns a batch normalised by the statistics so far; its observations and states are overwritten."""
         if self.observations:
             present = next_present = None
             if not batch.complete:
@@ -257,6 +289,9 @@ class Normaliser:
                 present, next_present = batch.present, batch.present * (batch.discount > 0)
             self.observations.apply(batch.obs_action[:, self._obs], present)
             self.observations.apply(batch.next_obs, next_present)
+        if self.state and batch.next_state is not None:
+            self.state.apply(batch.obs_action[:, self._state], None)
+            self.state.apply(batch.next_state, None)
         return replace(batch, reward_factor=self.reward_factor) if self.rewards else batch
 
     def fold(self, flat: Floats) -> Floats:
@@ -284,16 +319,18 @@ class Normaliser:
         """Replaces all statistics by what `tensors` returned."""
         for name, tensor in self._buffers().items():
             tensor.copy_(tensors[name])
-        for part in (self.observations, self.rewards):
+        for part in (self.observations, self.state, self.rewards):
             if part:
                 part.refresh()
 
     def _buffers(self) -> dict[str, Tensor]:
         """Returns the statistics themselves, by name."""
         observations = self.observations.tensors if self.observations else {}
+        state = self.state.tensors if self.state else {}
         rewards = self.rewards.tensors if self.rewards else {}
         return {
             **{f"observation_{name}": tensor for name, tensor in observations.items()},
+            **{f"state_{name}": tensor for name, tensor in state.items()},
             **{f"reward_{name}": tensor for name, tensor in rewards.items()},
         }
 

@@ -117,11 +117,12 @@ class Trainer:
     def _loss_batch(self, variant: UpdateVariant) -> LossBatch:
         records, columns = self._buffer.records, self._columns
         return LossBatch(
-            obs_action=records[:, : columns["action"].stop],
+            obs_action=records[:, : columns["next_obs"].start],
             next_obs=records[:, columns["next_obs"]],
             reward=records[:, columns["reward"]],
             discount=records[:, columns["discount"]],
             present=records[:, columns["present"]],
             complete=variant.complete,
             importance=self._buffer.importance if variant.weighted else None,
+            next_state=records[:, columns["next_state"]] if "next_state" in columns else None,
         )

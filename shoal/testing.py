@@ -125,9 +125,12 @@ class _Check:
 
     def determinism(self) -> None:
         """Checks that seeds and actions determine what happens."""
-        first, second = self._seeded(), self._seeded()
-        for number, actions in enumerate(self._actions()):
+        (first, obs), (second, _) = self._seeded(), self._seeded()
+        team = RandomTeam(self.spec, self._seed)
+        for number in range(self._steps):
+            actions = team.act(obs)
             ours, theirs = first.step(actions), second.step(actions)
+            obs = ours.obs
             if not all(np.array_equal(getattr(ours, field), getattr(theirs, field)) for field in _ARRAYS):
                 raise WorldError(
                     f"{self._name}: step {number + 1}: two worlds with the same seeds and actions differ. Draw random "
@@ -138,13 +141,16 @@ class _Check:
 
     def independence(self) -> None:
         """Checks that the actions of the last copy change nothing in the others, up to their first end."""
-        first, second = self._seeded(), self._seeded()
+        (first, obs), (second, other_obs) = self._seeded(), self._seeded()
+        team, other_team = RandomTeam(self.spec, self._seed), RandomTeam(self.spec, self._seed + 1)
         running = np.ones(self._copies, bool)
         running[-1] = False
-        for number, actions in enumerate(self._actions()):
+        for number in range(self._steps):
+            actions = team.act(obs)
             others = actions.copy()
-            others[-1] = actions[0]
+            others[-1] = other_team.act(other_obs)[-1]
             ours, theirs = first.step(actions), second.step(others)
+            obs, other_obs = ours.obs, theirs.obs
             for field in ("next_obs", "reward", "discount", "present"):
                 a, b = getattr(ours, field), getattr(theirs, field)
                 different = running & (a != b).any(axis=1)
@@ -188,14 +194,10 @@ class _Check:
     def _make(self, *, restart_ended: bool = True) -> World:
         return make_world(self._name, self._copies, seed=self._seed, options=self._options, restart_ended=restart_ended)
 
-    def _seeded(self) -> World:
+    def _seeded(self) -> tuple[World, _Arrays]:
+        """Returns a world at the starts of the seeds, and its first observations."""
         world = self._make()
-        world.reset([self._seed + copy for copy in range(self._copies)])
-        return world
-
-    def _actions(self) -> list[_Arrays]:
-        team = RandomTeam(self.spec, self._seed)
-        return [team.act(np.zeros((self._copies, self.spec.obs_dim), np.float32)) for _ in range(self._steps)]
+        return world, world.reset([self._seed + copy for copy in range(self._copies)])
 
     def _first_obs(self, obs: Any) -> _Arrays:
         shape = (self._copies, self.spec.obs_dim)

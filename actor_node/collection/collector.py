@@ -19,7 +19,7 @@ from common.run.run import Run
 from common.state import Restorable, State, copy_into, select_prefix, with_prefix
 from common.transitions import transition_dtype
 from common.wire.weights import WeightsHeader
-from common.worlds import World
+from common.worlds import World, global_state
 
 
 class Interrupted(KeyboardInterrupt):
@@ -75,6 +75,7 @@ class Collector:
         self._exploration = Exploration(run.joint, run.spec.exploration, world.copies, rng, run.spec.network.head)
         self._scale_factor = scale_factor
         self._obs = world.reset()
+        self._global_state = global_state(world)
         self._returns = np.zeros((world.copies, len(run.joint.agents)))
         self._shared_reward = True
         self._cut_at = np.array(first_episode_steps, np.int64)
@@ -110,6 +111,9 @@ class Collector:
             step_records["obs"], step_records["action"], step_records["next_obs"] = self._obs, actions, step.next_obs
             step_records["reward"], step_records["discount"] = step.reward, step.discount
             step_records["present"] = step.present
+            if self._global_state is not None:
+                step_records["state"], step_records["next_state"] = self._global_state, step.next_state
+                self._global_state = global_state(self._world)
             self._obs = step.obs
             self._returns += step.reward
             over[:] = step.episode_over
@@ -135,6 +139,8 @@ class Collector:
     def state(self) -> State:
         """Returns the state of all episodes; without the state of a world that is not Restorable."""
         state: State = {"obs": self._obs.copy(), "returns": self._returns.copy()}
+        if self._global_state is not None:
+            state["global_state"] = self._global_state.copy()
         state |= with_prefix("exploration", self._exploration.state())
         if isinstance(self._world, Restorable):
             state |= with_prefix("world", self._world.state())
@@ -153,6 +159,8 @@ class Collector:
         self._obs = np.empty_like(self._obs)
         copy_into(self._obs, state["obs"])
         copy_into(self._returns, state["returns"])
+        if self._global_state is not None:
+            copy_into(self._global_state, state["global_state"])
         return True
 
 

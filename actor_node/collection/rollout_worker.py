@@ -79,6 +79,7 @@ class RolloutWorker:
             seed=int(rng.integers(2**32)),
             options=run.spec.world,
             max_episode_steps=run.spec.episode.max_steps,
+            state_dim=run.joint.state_dim,
             first_episode_steps=first_steps,
             on_made=on_made,
             on_fault=on_fault,

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from actor_node.evaluation.episodes import Actor, Bools, EpisodeBatch, Float64s, Trajectories
 from common.policy.heads import Floats
-from common.worlds import Step, World
+from common.worlds import Step, World, global_state
 
 
 class TrajectoryRecorder:
@@ -37,6 +37,7 @@ class TrajectoryRecorder:
         self._obs_steps, self._patience_s = obs_steps, patience_s
         self._started_at = time.monotonic()
         self._seen: list[tuple[Floats, Floats]] = []
+        self._states: list[Floats] = []
         self._signals: list[tuple[Floats, Floats, Floats]] = []
 
     @property
@@ -45,10 +46,15 @@ class TrajectoryRecorder:
         enough = len(self._signals) >= self._obs_steps
         return enough and time.monotonic() - self._started_at > self._patience_s
 
-    def add(self, obs: Floats, action: Floats, step: Step, running: Bools) -> None:
-        """Records one step of all copies; running: `[copies]`, whether the copy's episode was running before it."""
+    def add(self, obs: Floats, action: Floats, step: Step, running: Bools, *, state: Floats | None = None) -> None:
+        """Records one step of all copies.
+
+        running: `[copies]`, whether the copy's episode was running before the step. state: the global states before it.
+        """
         if len(self._seen) < self._obs_steps:
             self._seen.append((obs, action))
+            if state is not None:
+                self._states.append(state)
         alive = running[:, None]
         self._signals.append((step.reward * alive, step.discount, step.present * alive))
 
@@ -56,7 +62,8 @@ class TrajectoryRecorder:
         """Returns all that was recorded."""
         obs, action = (np.stack(column) for column in zip(*self._seen, strict=True))
         reward, discount, present = (np.stack(column).astype(np.float32) for column in zip(*self._signals, strict=True))
-        return Trajectories(obs, action, reward, discount, present)
+        state = np.stack(self._states) if self._states else None
+        return Trajectories(obs, action, reward, discount, present, state)
 
 
 def play_episodes(
@@ -119,9 +126,10 @@ def play_batch(
             break
         poll()
         action = team.act(obs)
+        state = global_state(world) if recorder is not None else None
         step = world.step(action)
         if recorder is not None:
-            recorder.add(obs, action, step, running)
+            recorder.add(obs, action, step, running, state=state)
         rewards.append(step.reward)
         metrics.append(step.metrics)
         played.append(running)

@@ -19,10 +19,11 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from actor_node.evaluation.episodes import Actor, Episode, Float64s
+from actor_node.evaluation.info_metrics import EpisodeMetrics
 from common.errors import ShoalError, WorldError
 from common.policy.heads import Floats
 from common.spec import AgentsSpec
-from common.worlds import Step, World
+from common.worlds import Step, World, global_state
 
 
 @runtime_checkable
@@ -114,6 +115,14 @@ class CopySet:
                 reward[copy], discount[copy], present[copy] = step.reward[0], step.discount[0], step.present[0]
         return Step(obs, reward, discount, present, next_obs, over)
 
+    def global_state(self) -> Floats:
+        """Returns the global states for the next actions `[copies, state]`; zeros for failed copies."""
+        states = np.zeros((self.copies, self.spec.state_dim), np.float32)
+        for copy, world in enumerate(self._worlds):
+            if world is not None and (state := global_state(world)) is not None:
+                states[copy] = state[0]
+        return states
+
     def close(self) -> None:
         """Closes every copy and ignores its exceptions."""
         for world in self._worlds:
@@ -151,6 +160,7 @@ class _RunningEpisode(NamedTuple):
     returns: Float64s
     length: int
     shared: bool
+    metrics: EpisodeMetrics
 
 
 def play_in_copies(
@@ -218,7 +228,8 @@ class _RunningEpisodes:
             self._on_episode(Episode(number, failure=self._copies.failures[copy]))
             return
         self._policies.start_episode(copy, first, self._seed + number)
-        self._running[copy] = _RunningEpisode(number, np.zeros(len(self._copies.spec.agents)), 0, shared=True)
+        agents = len(self._copies.spec.agents)
+        self._running[copy] = _RunningEpisode(number, np.zeros(agents), 0, shared=True, metrics=EpisodeMetrics(agents))
 
     def _step(self, copy: int, episode: _RunningEpisode, action: Floats) -> _RunningEpisode | None:
         """Steps one copy; returns None if its episode is over."""
@@ -230,8 +241,10 @@ class _RunningEpisodes:
         self._policies.obs[copy] = step.obs[0]
         is_over = bool(step.episode_over[0])
         if is_over or 0 < self._max_steps <= episode.length:
-            returns = tuple(episode.returns.tolist())
-            self._on_episode(Episode(episode.number, returns, episode.length, not is_over, episode.shared))
+            returns, metrics = tuple(episode.returns.tolist()), episode.metrics.result()
+            self._on_episode(
+                Episode(episode.number, returns, episode.length, not is_over, episode.shared, metrics=metrics)
+            )
             return None
         return episode
 
@@ -241,6 +254,7 @@ def _with_step(episode: _RunningEpisode, step: Step) -> _RunningEpisode:
     reward, present = step.reward[0], step.present[0] > 0
     rewards = reward[present]
     shared = episode.shared and bool((rewards == rewards[:1]).all())
+    episode.metrics.add(step)
     return episode._replace(returns=episode.returns + reward, length=episode.length + 1, shared=shared)
 
 

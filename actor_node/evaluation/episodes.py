@@ -6,6 +6,7 @@ Legend: E episodes, T steps of the longest, A agents.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -71,6 +72,8 @@ class Episode(msgspec.Struct, frozen=True):
     """Whether all present agents received equal rewards in every step."""
     failure: str = ""
     """The exception of the environment; empty if the episode succeeded."""
+    metrics: dict[str, tuple[float, float | None]] = {}
+    """Numbers in the infos by name: the mean over steps, and the value at the last step (info_metrics.py)."""
 
 
 class EpisodeBatch(NamedTuple):
@@ -114,6 +117,8 @@ class RolloutStats(NamedTuple):
     numbers: npt.NDArray[np.intp]
     """[E]: number of each episode."""
     failures: tuple[Episode, ...] = ()
+    info_metrics: Mapping[str, Float64s] = MappingProxyType({})
+    """name -> [E]: metrics from the infos of the environment, NaN where an episode lacks them."""
 
     @classmethod
     def of_batch(cls, batch: EpisodeBatch) -> RolloutStats:
@@ -156,3 +161,5 @@ class Trajectories(NamedTuple):
     """[T, E, A]: 0.0 where the agent truly terminated."""
     present: Floats
     """[T, E, A]: 1.0 where the agent acted."""
+    state: Floats | None = None
+    """[W, E, state]: the global states; None if critics do not read them."""

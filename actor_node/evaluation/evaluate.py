@@ -11,7 +11,7 @@ run's seed and the actor's name draw its starts, so no training episode equals a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -20,9 +20,23 @@ import numpy as np
 import numpy.typing as npt
 
 from actor_node.evaluation.batched_rollouts import play_episodes
-from actor_node.evaluation.episodes import Actor, ProgressCallback, Watcher, ignore_progress
+from actor_node.evaluation.episodes import (
+    Actor,
+    Float64s,
+    ProgressCallback,
+    RolloutStats,
+    Watcher,
+    ignore_progress,
+)
 from actor_node.evaluation.rollouts import PlayOptions, RolloutResult, RolloutTask, run_rollouts
-from actor_node.evaluation.task import Dynamics, EvalTask, changed_world_options, is_foreign, short_name
+from actor_node.evaluation.task import (
+    FOREIGN_DYNAMICS,
+    Dynamics,
+    EvalTask,
+    changed_world_options,
+    is_foreign,
+    short_name,
+)
 from actor_node.evaluation.task_metrics import measure
 from actor_node.evaluation.teams import Team, load_run_team
 from common.run.directory import RunDirectory
@@ -80,7 +94,7 @@ class Evaluation(msgspec.Struct, frozen=True):
     dynamics: str = "mpe2"
     """mpe2 or legacy; `own` for an environment that is not one of MPE."""
     metrics: dict[str, Estimate] = {}
-    """The papers' metrics by name (actor_node/evaluation/task_metrics.py); empty if the scenario has none."""
+    """Metrics by name, of the papers (task_metrics.py) or from the environment's infos; empty if it has none."""
     return_team: float | None = None
     """The team's mean return if all agents received equal rewards in every step; else None."""
     choices: Choices = "greedy"
@@ -150,8 +164,6 @@ def _evaluation(
     spec, rollouts = run.spec, result.rollouts
     total = rollouts.returns.sum(axis=1)
     means = rollouts.returns.mean(axis=0)
-    options = {**spec.world, "dynamics": task.dynamics}
-    measured = measure(short_name(spec.scenario), options, rollouts.steps) if rollouts.steps else {}
     cut = int(rollouts.cut.sum())
     return Evaluation(
         scenario=spec.scenario,
@@ -165,8 +177,8 @@ def _evaluation(
         return_std=float(total.std()),
         return_per_agent={agent.name: float(r) for agent, r in zip(run.joint.agents, means, strict=True)},
         published_scales={} if cut else _published_scales(spec, float(total.mean()), task.dynamics),
-        dynamics="own" if is_foreign(spec) else task.dynamics,
-        metrics={name: estimate(values, seed) for name, values in measured.items()},
+        dynamics=FOREIGN_DYNAMICS if is_foreign(spec) else task.dynamics,
+        metrics=metric_estimates(spec, task, rollouts, seed),
         return_team=float(means[0]) if rollouts.shared else None,
         choices=choices,
         length_mean=float(rollouts.lengths.mean()),
@@ -188,6 +200,15 @@ def play(
 def estimate(values: npt.NDArray[np.float64], seed: int) -> Estimate:
     """Returns the mean over episodes of `values` [episodes], with its interval."""
     return Estimate(float(values.mean()), bootstrap_interval(values, seed))
+
+
+def metric_estimates(spec: RunSpec, task: EvalTask, rollouts: RolloutStats, seed: int) -> dict[str, Estimate]:
+    """Returns the metrics of the scenario, or those from the environment's infos, over the episodes that have them."""
+    options = {**spec.world, "dynamics": task.dynamics}
+    metrics: Mapping[str, Float64s] = rollouts.info_metrics
+    if rollouts.steps and not is_foreign(spec):
+        metrics = measure(short_name(spec.scenario), options, rollouts.steps)
+    return {name: estimate(values[np.isfinite(values)], seed) for name, values in metrics.items()}
 
 
 def bootstrap_interval(values: npt.NDArray[np.float64], seed: int) -> tuple[float, float]:

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -20,13 +20,15 @@ import numpy as np
 from actor_node.evaluation.batched_rollouts import play_episodes
 from actor_node.evaluation.copy_rollouts import make_copy_set, play_in_copies
 from actor_node.evaluation.episode_schedule import MAX_EPISODES, MIN_EPISODES, EpisodeSchedule, PlayLimits
-from actor_node.evaluation.episodes import Actor, Episode, EpisodeBatch, RolloutStats, Watcher
+from actor_node.evaluation.episodes import Actor, Episode, EpisodeBatch, Float64s, RolloutStats, Watcher
+from actor_node.evaluation.info_metrics import info_metrics, step_metrics
 from actor_node.evaluation.process_pool import PoolTask, ProcessPool
 from actor_node.evaluation.task import EvalTask, is_foreign, make_eval_copy, make_eval_world
 from common.errors import ConfigError, WorldError
 from common.policy.heads import Floats
 from common.run.run import Run
 from common.worlds import is_batched
+from common.worlds.adapters.info_metrics import MAX_NAMES
 
 COPIES = 50
 """Environments stepped together, so that one forward pass of the policy serves many.
@@ -93,6 +95,9 @@ def run_rollouts(rollout: RolloutTask, options: PlayOptions, watcher: Watcher) -
         if not is_batched(rollout.run.spec.scenario):
             return _play_foreign(rollout, options, max_steps, watcher)
     batch, world = _play_batched(rollout, options, max_steps, watcher)
+    if is_foreign(rollout.run.spec):
+        metrics = _without_refused(step_metrics(batch), watcher)
+        return RolloutResult(RolloutStats.of_batch(batch)._replace(info_metrics=metrics), world, max_steps=max_steps)
     if not rollout.task.fast or not rollout.task.check:
         return RolloutResult(RolloutStats.of_batch(batch), world, max_steps=max_steps)
     try:
@@ -120,7 +125,19 @@ def _play_foreign(rollout: RolloutTask, options: PlayOptions, max_steps: int, wa
     if not len(rollouts.returns):
         first = rollouts.failures[0].failure if rollouts.failures else "every evaluation process has ended"
         raise WorldError(f"{rollout.name}: every episode failed: {first}")
-    return RolloutResult(rollouts, run.spec.scenario, max_steps=max_steps)
+    metrics = _without_refused(info_metrics(episodes), watcher)
+    return RolloutResult(rollouts._replace(info_metrics=metrics), run.spec.scenario, max_steps=max_steps)
+
+
+def _without_refused(found: tuple[Mapping[str, Float64s], Sequence[str]], watcher: Watcher) -> Mapping[str, Float64s]:
+    """Returns the metrics of an environment; tells the user of names that are left out."""
+    metrics, refused = found
+    if refused:
+        watcher.notify(
+            f"numbers in the infos that are not shown: {', '.join(refused)} (another column has the name, or there are "
+            f"more than {MAX_NAMES} names)"
+        )
+    return metrics
 
 
 def _play_in_this_process(task: PoolTask, watcher: Watcher) -> list[Episode]:

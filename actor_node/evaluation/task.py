@@ -12,6 +12,8 @@ from common.spec import difference
 from common.worlds import REAL_MPE2, World, changed_options, make_world
 
 Dynamics = Literal["mpe2", "legacy"]
+FOREIGN_DYNAMICS = "own"
+"""The dynamics that results of an environment name if it is not one of MPE."""
 
 
 class EvalTask(NamedTuple):
@@ -55,14 +57,14 @@ def make_eval_copy(run: Run, team: str, seed: int) -> World:
     trained in.
     """
     spec = run.spec
-    world = make_world(spec.scenario, 1, seed=seed, options=spec.world, restart_ended=False)
+    world = make_world(spec.scenario, 1, seed=seed, options=spec.world, restart_ended=False, info_metrics=True)
     return _check_agents(world, run, team, "installed ")
 
 
 def _check_agents(world: World, run: Run, team: str, installed: str) -> World:
-    if with_sides(world.spec, run.spec.network.sides) != run.joint:
+    if with_sides(world.spec, run.spec.network.sides) != run.joint.without_state:
         world.close()
-        how = difference(run.joint, world.spec)
+        how = difference(run.joint.without_state, world.spec)
         raise ConfigError(f"{team}: the {installed}{world.name} is not the world this team was trained in: {how}")
     return world
 

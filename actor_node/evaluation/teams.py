@@ -208,7 +208,7 @@ def _check_same_world(name: str, stored: PolicyFile, first: str, run: Run) -> No
             f"{name} plays {spec.scenario}, but {first} plays {run.spec.scenario}. Name runs of one scenario."
         )
     theirs, ours = changed_world_options(spec), changed_world_options(run.spec)
-    if theirs != ours or stored.run.joint != run.joint:
+    if theirs != ours or stored.run.joint.without_state != run.joint.without_state:
         raise ConfigError(
             f"{name} was trained with the world's options {theirs or 'at their defaults'}, but {first} with "
             f"{ours or 'the options at their defaults'}. Name runs of the same world."

@@ -19,10 +19,9 @@ import numpy as np
 
 from actor_node.evaluation.copy_rollouts import StochasticTeam
 from actor_node.evaluation.episodes import Actor, Float64s, ProgressCallback, RolloutStats, Watcher, ignore_progress
-from actor_node.evaluation.evaluate import Estimate, estimate
+from actor_node.evaluation.evaluate import Estimate, estimate, metric_estimates
 from actor_node.evaluation.rollouts import PlayOptions, RolloutTask, run_rollouts
-from actor_node.evaluation.task import EvalTask, is_foreign, short_name
-from actor_node.evaluation.task_metrics import measure
+from actor_node.evaluation.task import FOREIGN_DYNAMICS, EvalTask, is_foreign, short_name
 from actor_node.evaluation.teams import Team
 from common.errors import ConfigError
 from common.policy.heads import Floats
@@ -149,7 +148,7 @@ def run_tournament(
     return Tournament(
         scenario=short_name(run.spec.scenario),
         world=world,
-        dynamics="own" if is_foreign(run.spec) else task.dynamics,
+        dynamics=FOREIGN_DYNAMICS if is_foreign(run.spec) else task.dynamics,
         episodes=options.episodes,
         seed=seed,
         side=side,
@@ -207,13 +206,11 @@ def _check_side(run: Run, side: str) -> str:
 
 
 def _pairing(run: Run, task: EvalTask, names: tuple[str, str], rollouts: RolloutStats, seed: int) -> Pairing:
-    options = {**run.spec.world, "dynamics": task.dynamics}
-    measured = measure(short_name(run.spec.scenario), options, rollouts.steps) if rollouts.steps else {}
     return Pairing(
         side=names[0],
         others=names[1],
         returns={side: estimate(values, seed) for side, values in side_returns(run.joint, rollouts).items()},
-        metrics={name: estimate(values, seed) for name, values in measured.items()},
+        metrics=metric_estimates(run.spec, task, rollouts, seed),
     )
 
 

@@ -163,10 +163,11 @@ class FilmedRun:
         self._policy = Policy(self.run.players, self.run.spec.network, stored.flat)
         self._sides = _membership(self.run)
         self._world, environments = _open_world(self.run)
-        if with_sides(self._world.spec, self.run.spec.network.sides) != self.run.joint:
+        if with_sides(self._world.spec, self.run.spec.network.sides) != self.run.joint.without_state:
             raise ConfigError(
                 f"{directory.path}: the installed {self._world.name} differs from the world of this run:"
-                f" {difference(self.run.joint, self._world.spec)}. Install the version it was trained with."
+                f" {difference(self.run.joint.without_state, self._world.spec)}. Install the version it was trained"
+                " with."
             )
         cameras: list[Camera] = []
 

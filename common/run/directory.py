@@ -145,6 +145,11 @@ def reopen(
             f"--run {path} was created with network.sides = {stored.spec.network.sides or 'none'}. Resume it with "
             "the same sides, or pass another directory."
         )
+    if spec.algorithm.critic_sees != stored.spec.algorithm.critic_sees:
+        raise ConfigError(
+            f"--run {path} was created with algorithm.critic_sees = {stored.spec.algorithm.critic_sees!r}. Resume it "
+            "with the same value, or pass another directory."
+        )
     if (spec.scenario, spec.world) == (stored.spec.scenario, stored.spec.world) and agents != stored.joint:
         raise ConfigError(
             f"--run {path}: {spec.scenario} changed since this run was created: {difference(stored.joint, agents)}. "

@@ -121,7 +121,8 @@ def open_run(
         preset = preset_choice.choose(
             options.preset, first_spec.scenario, world.agents, facts, first_spec.episode.max_steps
         )
-        capacity = UNLIMITED_ROWS if reproducible else max_capacity(first_spec, world.agents)
+        on_sides = with_sides(world.agents, first_spec.network.sides)
+        capacity = UNLIMITED_ROWS if reproducible else max_capacity(first_spec, on_sides)
         layer = preset_choice.layer(preset, world.agents, facts, capacity)
         spec = _with_budget(make_run_spec({"scenario": scenario}, layer, sections, *_layers(options)))
         spec = resolve_normalisation(spec)
@@ -162,13 +163,17 @@ def _read_world(
 
     measure: whether an environment is stepped for a second, to return its facts.
     """
-    from common.worlds import is_foreign, world_spec  # noqa: PLC0415  (many scenarios)
+    from common.worlds import is_foreign, refuse_state, world_spec  # noqa: PLC0415  (many scenarios)
 
+    wants_state = spec.algorithm.critic_sees != "observations"
     if not is_foreign(spec.scenario):
+        if wants_state:
+            refuse_state(spec.scenario)
         return _World(world_spec(spec.scenario, spec.world), ())
     from common.worlds.adapters.first_copy import FirstCopy, Watch  # noqa: PLC0415  (for these alone)
 
-    found = FirstCopy(spec.scenario, spec.world, Watch(notify, poll), measure=measure).read()
+    watch = Watch(notify, poll)
+    found = FirstCopy(spec.scenario, spec.world, watch, measure=measure, wants_state=wants_state).read()
     return _World(found.agents, found.spaces, found.facts)
 
 

@@ -70,7 +70,7 @@ def players(agents: AgentsSpec, name: str) -> PlayersSpec:
             )
         else:
             merged.append(_merge(side, members))
-    return PlayersSpec(tuple(merged))
+    return PlayersSpec(tuple(merged), agents.state_dim)
 
 
 def with_sides(agents: AgentsSpec, sides: Mapping[str, Sequence[str]]) -> AgentsSpec:
@@ -85,7 +85,8 @@ def with_sides(agents: AgentsSpec, sides: Mapping[str, Sequence[str]]) -> Agents
             if side_of.setdefault(name, side) != side:
                 raise ConfigError(f"network.sides: {name} is on the sides {side_of[name]} and {side}. List it once.")
     return AgentsSpec(
-        tuple(msgspec.structs.replace(agent, team=side_of.get(agent.name, agent.team)) for agent in agents.agents)
+        tuple(msgspec.structs.replace(agent, team=side_of.get(agent.name, agent.team)) for agent in agents.agents),
+        agents.state_dim,
     )
 
 

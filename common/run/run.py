@@ -128,6 +128,8 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     normalise_rewards: Literal["auto"] | bool = "auto"
     """Divide rewards by a running estimate of the size of returns, before reward_scale; auto does so outside the
     particle worlds."""
+    critic_sees: Literal["observations", "state", "both"] = "observations"
+    """Input of critics beside the joint action: the joint observation, the environment's global state, or both."""
 
     @property
     def normalises_observations(self) -> bool:

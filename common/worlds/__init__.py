@@ -12,7 +12,7 @@ belongs to a family of environments (`families/`); its options are those of the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from msgspec import Struct, structs
 
@@ -27,17 +27,20 @@ from common.worlds.options import OptionRow, option_rows, parse_options
 from common.worlds.particle.mpe import MpeWorld
 from common.worlds.particle.scenario import Scenario
 from common.worlds.particle.scenarios import SCENARIOS
-from common.worlds.world import EpisodeRules, Step, World
+from common.worlds.world import EpisodeRules, FindsStateDim, HasGlobalState, Step, World, global_state
 
 if TYPE_CHECKING:
     from common.worlds.adapters.pettingzoo import PettingZooWorld
     from common.worlds.batched.checked_world import CheckedWorld
 
 __all__ = [
+    "HasGlobalState",
     "ScenarioRow",
     "Step",
     "World",
     "changed_options",
+    "find_state_dim",
+    "global_state",
     "is_batched",
     "is_foreign",
     "make_world",
@@ -94,6 +97,8 @@ def make_world(
     max_episode_steps: int = 0,
     restart_ended: bool = True,
     first_episode_steps: Sequence[int] = (),
+    info_metrics: bool = False,
+    state_dim: int = 0,
     on_made: Callable[[int], object] | None = None,
     on_fault: Callable[[BaseException], object] | None = None,
     **more_options: Any,
@@ -108,6 +113,8 @@ def make_world(
     restart_ended: whether `step()` resets a copy whose episode ended; otherwise that copy stays absent until `reset()`.
     first_episode_steps: length at which the first episode of each copy is truncated, 0 for none, so that the episodes
     of separate environments do not end together; batched worlds ignore it.
+    info_metrics: whether the metrics of steps contain the numbers that the environment returns in its infos.
+    state_dim: length of the environment's global state, which steps then contain for critics; 0 = without.
     on_made: called with the index of each copy after the copy was made.
     on_fault: called with what making raised, before the copies made so far are closed.
     more_options: more of `options`, as keywords; an option called like a parameter above needs `options`.
@@ -121,7 +128,7 @@ def make_world(
     made, fault = on_made or _ignore, on_fault or _ignore
     episodes = EpisodeRules(max_episode_steps, restart_ended=restart_ended, first_steps=first_episode_steps)
     if (family := family_of(name)) is not None:
-        foreign: World = _adapter(family).of_constructor(
+        foreign = _adapter(family).of_constructor(
             name,
             family.find_constructor(name),
             copies,
@@ -131,7 +138,13 @@ def make_world(
             on_made=made,
             on_fault=fault,
         )
+        if info_metrics:
+            foreign.add_metrics()
+        if state_dim:
+            foreign.add_global_state(state_dim)
         return with_history(foreign, history)
+    if state_dim:
+        refuse_state(name)
     scenario = _scenario(name.removeprefix(REAL_MPE2), given)
     if name.startswith(REAL_MPE2):
         from common.worlds.particle.real_mpe2 import real_mpe2  # noqa: PLC0415  (actors do not need it installed)
@@ -154,6 +167,22 @@ def world_spec(
         return world.spec
     finally:
         world.close()
+
+
+def find_state_dim(world: World) -> int:
+    """Returns the length of a world's global state; may reset its first copy. Raises ConfigError if it has none."""
+    inner = without_history(world)
+    if not isinstance(inner, FindsStateDim):
+        refuse_state(world.name)
+    return inner.find_state_dim()
+
+
+def refuse_state(name: str) -> NoReturn:
+    """Raises ConfigError for a global state of a particle world, whose state is the joint observation."""
+    raise ConfigError(
+        f"algorithm.critic_sees: the global state of {name} is all observations side by side, which critics read "
+        "already. Set algorithm.critic_sees=observations, or choose an environment whose state() says more."
+    )
 
 
 def world_spaces(world: World) -> tuple[AgentSpaces, ...]:

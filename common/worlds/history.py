@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from common.history import HistoryStack
 from common.state import Restorable, State, copy_into, select_prefix, with_prefix
-from common.worlds.world import BoolArray, Float32Array, Step, World
+from common.worlds.world import BoolArray, Float32Array, HasGlobalState, Step, World
 
 
 @runtime_checkable
@@ -52,6 +52,12 @@ class HistoryWorld:
         forget = self._find_ended(step)
         obs = self._stack.replace(step.obs, forget) if forget.any() else next_obs
         return step._replace(obs=obs, next_obs=next_obs)
+
+    def global_state(self) -> Float32Array:
+        """Returns the world's states for the next actions `[copies, state]`; only if its spec has a state."""
+        if not isinstance(self.inner, HasGlobalState):
+            raise TypeError(f"{self.name} has no global state")
+        return self.inner.global_state()
 
     def close(self) -> None:
         """Closes the world."""

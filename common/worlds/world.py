@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,8 @@ Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
-_NO_METRICS: Mapping[str, Float64Array] = MappingProxyType({})
+NO_METRICS: Mapping[str, Float64Array] = MappingProxyType({})
+"""The metrics of a step without any."""
 
 
 class Step(NamedTuple):
@@ -35,8 +36,10 @@ class Step(NamedTuple):
     """[copies, sum obs]: the true successor of the last observation, never one of a reset."""
     episode_over: BoolArray
     """[copies]: whether the episode ended with this step, for any reason; worlds that restart have reset the copy."""
-    metrics: Mapping[str, Float64Array] = _NO_METRICS
-    """name -> [copies, agents]: the scenario's benchmark data; empty if it was not requested."""
+    metrics: Mapping[str, Float64Array] = NO_METRICS
+    """name -> [copies, agents]: the scenario's benchmark data, or the numbers in the infos; empty if not requested."""
+    next_state: Float32Array | None = None
+    """[copies, state]: the global state after the action, never one of a reset; None if the spec has no state."""
 
 
 class EpisodeRules(NamedTuple):
@@ -93,6 +96,29 @@ class World(Protocol):
     def close(self) -> None:
         """Frees the copies' resources; the world cannot be used afterwards."""
         ...
+
+
+@runtime_checkable
+class HasGlobalState(Protocol):
+    """A world whose spec has a global state, which critics read."""
+
+    def global_state(self) -> Float32Array:
+        """Returns a copy of the states for the next actions `[copies, state]`, after a reset those of the start."""
+        ...
+
+
+@runtime_checkable
+class FindsStateDim(Protocol):
+    """A world that may have a global state, whose length it finds."""
+
+    def find_state_dim(self) -> int:
+        """Returns the length of the global state; may reset the first copy. Raises ConfigError if there is none."""
+        ...
+
+
+def global_state(world: World) -> Float32Array | None:
+    """Returns the global states for the next actions `[copies, state]`; None if the world's spec has no state."""
+    return world.global_state() if world.spec.state_dim and isinstance(world, HasGlobalState) else None
 
 
 def check_actions(

@@ -57,6 +57,10 @@ class Minibatch(NamedTuple):
     """1 where the agent acts, 0 where it is absent `[batch, agents]`."""
     reward_factor: Tensor | None = None
     """Factor on each player's reward `[players]`, if rewards are normalised (learner_node/normalisation.py)."""
+    state: Tensor | None = None
+    """Global states `[batch, S]`; None if critics do not read them."""
+    next_state: Tensor | None = None
+    """`[batch, S]`."""
 
 
 class Noise(NamedTuple):
@@ -175,7 +179,9 @@ class Maddpg:
         targets = []
         for i in self.player_numbers:
             next_q = [
-                self.q(critics[i], i, batch.next_obs, next_actions) for critics in self.target_critics if i in critics
+                self.q(critics[i], i, batch.next_obs, next_actions, batch.next_state)
+                for critics in self.target_critics
+                if i in critics
             ]
             # Clipped double Q-learning (Fujimoto et al. 2018, equation 10): matd3 has two critics, the others one.
             min_next_q = torch.stack(next_q).min(0).values  # [batch]
@@ -197,7 +203,7 @@ class Maddpg:
     ) -> Tensor:
         """Returns `E[(Q_i(x, a_1 .. a_N) - y_i)^2]` of player i's critic k (Lowe et al. 2017, equation 6)."""
         actions = [batch.action[:, player.action_slice] for player in self.players.agents]
-        q = self.q(self.critics[k][i], i, batch.obs, actions)
+        q = self.q(self.critics[k][i], i, batch.obs, actions, batch.state)
         td_error = q - target_q[i]  # [batch]
         if self.algorithm.critic_loss == "huber":
             # Departure, a setting: Huber's loss bounds the gradient of a surprising reward.
@@ -245,7 +251,7 @@ class Maddpg:
             actions[i] = current_actions[i] * signals.acting[:, self.players.agents[i].action_slice]
         else:
             actions[i] = current_actions[i]
-        q = self.q(self.critics[0][i], i, batch.obs, actions)  # [batch]
+        q = self.q(self.critics[0][i], i, batch.obs, actions, batch.state)  # [batch]
         # Departure: the penalty on logits is in openai/maddpg's code, not in the paper. Forbidden choices count as 0.
         allowed_logits = logits * allowed_numbers(self.players.agents[i], batch.obs)
         penalty = self.algorithm.action_regularisation * allowed_logits.square().mean(1)
@@ -281,11 +287,11 @@ class Maddpg:
         player = self.players.agents[i]
         return lower_forbidden(policies[i](obs[:, player.obs_slice], i), allowed_numbers(player, obs))
 
-    def q(self, critic: Mlp, i: int, obs: Tensor, actions: Sequence[Tensor]) -> Tensor:
-        """Returns `Q_i(x, a_1 .. a_N)` `[batch]`."""
-        obs_action = torch.cat([obs, *actions], 1)
+    def q(self, critic: Mlp, i: int, obs: Tensor, actions: Sequence[Tensor], state: Tensor | None) -> Tensor:
+        """Returns `Q_i(x, a_1 .. a_N)` `[batch]`, or `Q_i(s, a_1 .. a_N)` or `Q_i(x, s, a_1 .. a_N)` with a state s."""
+        critic_input = torch.cat([obs, *actions] if state is None else [obs, *actions, state], 1)
         columns = [column for columns in self.input_columns(i) for column in columns]
-        values: Tensor = critic(obs_action[:, columns], i)
+        values: Tensor = critic(critic_input[:, columns], i)
         return values[:, 0]
 
     @staticmethod
@@ -351,7 +357,24 @@ class Maddpg:
         return groups
 
     def input_columns(self, i: int) -> list[range]:
-        """Returns the columns of `(x, a_1 .. a_N)` that player i's critic reads, in order.
+        """Returns the columns of `(x, a_1 .. a_N, s)` that player i's critic reads, in order.
+
+        Departure, a setting (`critic_sees`): the state s of the environment replaces or extends the observations x;
+        Lowe et al. 2017, section 4.1, allow "additional state information" in x.
+        """
+        observed_and_acted = self.joint_columns(i)
+        state = range(self.players.obs_dim + self.players.action_dim, self.players.critic_input_dim)
+        if self.algorithm.critic_sees == "observations":
+            return observed_and_acted
+        if self.algorithm.critic_sees == "both":
+            return [*observed_and_acted, state]
+        return [
+            *(range(max(columns.start, self.players.obs_dim), columns.stop) for columns in observed_and_acted),
+            state,
+        ]
+
+    def joint_columns(self, i: int) -> list[range]:
+        """Returns the columns of `(x, a_1 .. a_N)` that player i's critic reads if it sees observations, in order.
 
         A shared critic reads its own player first, then the network's other users in turn, then all other players: it
         is one function of "me, the next one, the one after".

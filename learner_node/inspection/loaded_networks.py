@@ -36,7 +36,7 @@ from learner_node.stacked.update import StackedUpdate
 
 
 class CriticLayers(NamedTuple):
-    """One critic: its name, the columns of the joint observation and action that it reads, and its layers."""
+    """One critic: its name, the columns of the critic input (layout.py) that it reads, and its layers."""
 
     name: str
     input_columns: tuple[int, ...]
@@ -66,18 +66,26 @@ class LoadedNetworks:
         self._algorithm.mixer.set_team_spirit(schedule.team_spirit(spec.algorithm, done))
 
     def values(
-        self, obs: Floats, action: Floats, reward: Floats, discount: Floats, present: Floats
+        self,
+        obs: Floats,
+        action: Floats,
+        reward: Floats,
+        discount: Floats,
+        present: Floats,
+        *,
+        state: Floats | None = None,
     ) -> list[ValueStats]:
         """Compares the values of each player's first critic with the discounted returns that followed.
 
-        obs, action: of the watched steps `[W, E, ...]`. reward, discount, present: of all steps `[T, E, agents]`;
-        T must exceed W by enough steps to discount later rewards to almost nothing.
+        obs, action, state: of the watched steps `[W, E, ...]`; state is None if critics do not read it.
+        reward, discount, present: of all steps `[T, E, agents]`; T must exceed W by enough steps to discount later
+        rewards to almost nothing.
         """
         signals = self._player_signals(reward, discount, present)
-        joint, units = self._critic_rows(obs, action, present), self._reward_units()
+        critic_input, units = self._critic_rows(obs, action, present, state), self._reward_units()
         stats = []
         for i, (player, critic) in enumerate(zip(self._players, self.critics, strict=False)):
-            _, values = forward(critic.layers, joint[:, critic.input_columns])
+            _, values = forward(critic.layers, critic_input[:, critic.input_columns])
             values_by_step = values.reshape(obs.shape[:2]).astype(np.float64) * units[i]
             player_reward, player_discount, player_present = (field[..., i] for field in signals)
             stats.append(
@@ -87,18 +95,24 @@ class LoadedNetworks:
             )
         return stats
 
-    def critic_activity(self, obs: Floats, action: Floats, present: Floats) -> list[NetworkStats]:
+    def critic_activity(
+        self, obs: Floats, action: Floats, present: Floats, state: Floats | None = None
+    ) -> list[NetworkStats]:
         """Returns the statistics of all critics on the watched steps `[W, E, ...]` in which any agent was present."""
-        joint = self._critic_rows(obs, action, present)[(present[: len(obs)] > 0).any(axis=-1).ravel()]
-        return [critic_stats(critic.name, critic.layers, joint[:, critic.input_columns]) for critic in self.critics]
+        acting = (present[: len(obs)] > 0).any(axis=-1).ravel()
+        rows = self._critic_rows(obs, action, present, state)[acting]
+        return [critic_stats(critic.name, critic.layers, rows[:, critic.input_columns]) for critic in self.critics]
 
-    def _critic_rows(self, obs: Floats, action: Floats, present: Floats) -> Floats:
+    def _critic_rows(self, obs: Floats, action: Floats, present: Floats, state: Floats | None = None) -> Floats:
         """Returns the critics' inputs in the watched steps `[W, E, ...]`, one row for each step and episode."""
-        joint = _rows(obs, action)
-        if (statistics := self._algorithm.normaliser.observations) is not None:
+        rows = _rows(obs, action, state)
+        normaliser = self._algorithm.normaliser
+        if normaliser.observations is not None:
             acting = torch.from_numpy(_rows(present[: len(obs)]))
-            statistics.apply(torch.from_numpy(joint)[:, : obs.shape[-1]], acting)
-        return joint
+            normaliser.observations.apply(torch.from_numpy(rows)[:, : obs.shape[-1]], acting)
+        if normaliser.state is not None and state is not None:
+            normaliser.state.apply(torch.from_numpy(rows)[:, -state.shape[-1] :], None)
+        return rows
 
     def _reward_units(self) -> list[float]:
         """Returns the size of a critic's unit in units of the player's rewards, player by player."""
@@ -131,7 +145,7 @@ def load_newest(run: Run, checkpoints: Path) -> LoadedNetworks | None:
     return None if state is None else LoadedNetworks(run, state)
 
 
-def _rows(*fields: Floats) -> Floats:
-    """Returns fields `[W, E, ...]` side by side, one row for each step and episode."""
-    flat: Sequence[Floats] = [field.reshape(-1, field.shape[-1]) for field in fields]
+def _rows(*fields: Floats | None) -> Floats:
+    """Returns fields `[W, E, ...]` side by side, one row for each step and episode; None is left out."""
+    flat: Sequence[Floats] = [field.reshape(-1, field.shape[-1]) for field in fields if field is not None]
     return np.concatenate(flat, axis=1)

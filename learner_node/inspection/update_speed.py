@@ -128,7 +128,9 @@ def random_batch(agents: AgentsSpec, rows: int) -> LossBatch:
     next_obs, reward, discount, present = (
         records[:, columns[name]] for name in ("next_obs", "reward", "discount", "present")
     )
-    return LossBatch(records[:, : columns["action"].stop], next_obs, reward, discount, present, complete=True)
+    next_state = records[:, columns["next_state"]] if "next_state" in columns else None
+    obs_action = records[:, : columns["next_obs"].start]
+    return LossBatch(obs_action, next_obs, reward, discount, present, complete=True, next_state=next_state)
 
 
 class Products(TorchDispatchMode):

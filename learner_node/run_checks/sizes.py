@@ -193,8 +193,7 @@ def _critic_parameters(spec: RunSpec, layout: NetworkLayout) -> int:
 
 def _expanded_parameters(run_players: PlayersSpec, spec: RunSpec, layout: NetworkLayout) -> int:
     policies = sum(_parameters(layer_shapes(player, spec.network)) for player in run_players.agents)
-    all_inputs = run_players.obs_dim + run_players.action_dim
-    one_critic = _parameters(pairwise((all_inputs, *spec.network.critic_hidden, 1)))
+    one_critic = _parameters(pairwise((run_players.critic_input_dim, *spec.network.critic_hidden, 1)))
     return policies + len(layout.critics) * one_critic
 
 
@@ -259,11 +258,13 @@ def _agents_text(agents: AgentsSpec) -> str:
     by_size: dict[tuple[int, int], list[AgentSpec]] = {}
     for agent in agents.agents:
         by_size.setdefault((agent.obs_dim, agent.action_dim), []).append(agent)
-    return "; ".join(
+    state = f"; critics read a global state of {agents.state_dim:,}" if agents.state_dim else ""
+    texts = "; ".join(
         f"{_names([agent.name for agent in alike])} {'observes' if len(alike) == 1 else 'observe'} {obs:,} numbers, "
         f"{'acts' if len(alike) == 1 else 'act'} with {action:,}"
         for (obs, action), alike in by_size.items()
     )
+    return texts + state
 
 
 def _names(names: Sequence[str]) -> str:

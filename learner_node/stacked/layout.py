@@ -8,6 +8,9 @@
     joint    a side is one player: one policy from all its observations to     (common/run/players.py makes the players
              all its actions, one critic that reads everything                 of a run from its agents)
 
+The critic input is joint observation, joint action and global state side by side `[O+U+S]`; without a state S is 0.
+Centralised critics read the observations, the state, or both (`algorithm.critic_sees`), and all actions.
+
 Each algorithm is a `Variant` of one update. Sides may use different variants in one run.
 """
 
@@ -16,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Literal
 
 from common.errors import ConfigError
 from common.run.players import Algorithm, algorithms_by_side, network_groups
@@ -53,7 +57,7 @@ class Critic:
     network: int
     """Number of the critic's network. Critics of one network share its parameters."""
     input_columns: tuple[int, ...]
-    """Columns of the joint observation and action `[O+U]` that the critic reads, in its network's order."""
+    """Columns of the critic input `[O+U+S]` that the critic reads, in its network's order."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +88,17 @@ def network_layout(players: PlayersSpec, network: NetworkSpec, algorithm: Algori
     """Returns the networks of the players of a run (`Run.players`); ConfigError if players cannot share a network."""
     algorithm_by_side = algorithms_by_side(players, algorithm.name)
     variants = [VARIANTS[algorithm_by_side[player.team]] for player in players.agents]
+    _refuse_state(players, variants, algorithm)
     separate = tuple(range(len(players.agents)))
     roles = network_groups(players, network.share)
     _refuse_mixed_roles(players, roles, algorithm_by_side, algorithm)
     critic_roles = roles if network.share_critics else separate
-    first = [_critic(players, i, critic_roles, variants[i], 0) for i in separate]
+    sees = algorithm.critic_sees
+    first = [_critic(players, i, critic_roles, variants[i], 0, sees=sees) for i in separate]
     offset = 1 + max(critic_roles)
-    second = [_critic(players, i, critic_roles, variants[i], offset) for i in separate if variants[i].twin_critics]
+    second = [
+        _critic(players, i, critic_roles, variants[i], offset, sees=sees) for i in separate if variants[i].twin_critics
+    ]
     return NetworkLayout(
         policy_networks=roles if network.share_policies else separate,
         critics=_numbered([*first, *second]),
@@ -115,16 +123,46 @@ def _refuse_mixed_roles(
             )
 
 
-def _critic(players: PlayersSpec, player: int, roles: Sequence[int], variant: Variant, offset: int) -> Critic:
+def _refuse_state(players: PlayersSpec, variants: Sequence[Variant], algorithm: AlgorithmSpec) -> None:
+    """Raises ConfigError if `algorithm.critic_sees` requests a global state that critics cannot read."""
+    if algorithm.critic_sees == "observations":
+        return
+    setting = f"algorithm.critic_sees = {algorithm.critic_sees!r}"
+    for player, variant in zip(players.agents, variants, strict=True):
+        if not variant.centralised:
+            raise ConfigError(
+                f"{setting}: side {player.team} learns by iddpg, whose critics read one agent's observation and action "
+                "only. Choose maddpg or matd3 for this side, or set algorithm.critic_sees=observations."
+            )
+    if not players.state_dim:
+        raise ConfigError(
+            f"{setting}: the transitions of this run have no global state. Start a new --run with this setting, or set "
+            "algorithm.critic_sees=observations."
+        )
+
+
+def _critic(
+    players: PlayersSpec,
+    player: int,
+    roles: Sequence[int],
+    variant: Variant,
+    offset: int,
+    *,
+    sees: Literal["observations", "state", "both"],
+) -> Critic:
     users = [i for i, number in enumerate(roles) if number == roles[player]]
     others = [i for i in range(len(players.agents)) if i not in users]
     position = users.index(player)
     order = [*users[position:], *users[:position], *others] if variant.centralised else [player]
     if variant.centralised and len(users) == 1:
-        input_columns = tuple(range(players.obs_dim + players.action_dim))
+        input_columns = list(range(players.obs_dim + players.action_dim))
     else:
-        input_columns = tuple(chain.from_iterable(_columns(players, players.agents[i]) for i in order))
-    return Critic(player, offset + roles[player], input_columns)
+        input_columns = list(chain.from_iterable(_columns(players, players.agents[i]) for i in order))
+    if sees == "state":
+        input_columns = [column for column in input_columns if column >= players.obs_dim]
+    if sees != "observations":
+        input_columns += range(players.obs_dim + players.action_dim, players.critic_input_dim)
+    return Critic(player, offset + roles[player], tuple(input_columns))
 
 
 def _columns(players: PlayersSpec, player: PlayerSpec) -> list[int]:

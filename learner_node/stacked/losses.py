@@ -22,7 +22,7 @@ class LossBatch:
     """A minibatch of transitions as tensors, all views of the same records."""
 
     obs_action: Tensor
-    """Joint observations and actions side by side `[B, O+U]`."""
+    """Joint observations and actions side by side, followed by global states if critics read them `[B, O+U+S]`."""
     next_obs: Tensor
     """`[B, O]`."""
     reward: Tensor
@@ -37,6 +37,8 @@ class LossBatch:
     """Importance-sampling weight of each row in the critic loss `[B]` (Schaul et al. 2016); None = 1."""
     reward_factor: Tensor | None = None
     """Factor on each player's reward `[N]`, if rewards are normalised; None = 1."""
+    next_state: Tensor | None = None
+    """Next global states `[B, S]`; None if critics do not read them."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
     N players     C critics (one or two a player)     H width of a hidden layer
     O, U  length of the joint observation, of the joint action     o, u  length of one player's observation, action
+    S     length of the global state, 0 if critics do not read it
 
 Layers of equal sizes are one tensor, so that a layer of all players is one batched product. All critics read the same
 joint input, without copies. First and last layers of policies are stacked by cohort (neighbouring players of equal
@@ -73,7 +74,7 @@ class CriticTensors:
     """Views of the flat parameters (or gradients) of all critics."""
 
     first_weight: Tensor
-    """`[C, O+U+1, H]`: the last row of each critic is its bias, the weights of an input that is always 1."""
+    """`[C, O+U+S+1, H]`: the last row of each critic is its bias, the weights of an input that is always 1."""
     hidden: tuple[Affine, ...]
     last_weight: Tensor
     """`[C, 1, H]`."""

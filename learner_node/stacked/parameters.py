@@ -203,7 +203,7 @@ def make_critics(
     rates: factor on the learning rate of each player's network. decay: weight decay. clip: the largest norm of a
     network's gradient, 0 = no limit. like: a tensor of the number type and on the device to use.
     """
-    inputs, widths, critics = players.obs_dim + players.action_dim, network.critic_hidden, layout.critics
+    inputs, widths, critics = players.critic_input_dim, network.critic_hidden, layout.critics
     first = _first_layer_labels(critics, inputs, tell_apart=network.tell_apart)
     labels: list[list[RowLabel]] = [first, [(critic.network, 0) for critic in critics]]
     sharing = Sharing(critic_blocks(inputs, len(critics), widths), labels, like)

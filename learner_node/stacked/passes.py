@@ -2,6 +2,7 @@
 
     N players     C critics     B rows of the batch     H width of a hidden layer
     O, U  length of the joint observation, of the joint action     o, u  length of one player's observation, action
+    S     length of the global state, 0 if critics do not read it
 
 The backward passes are written by hand for two reasons. Autograd also computes gradients that are not needed: those of
 the critics' parameters in the policy loss, and those of observations. And it allocates memory in every update, where
@@ -194,7 +195,7 @@ class CriticPass:
         self._d_values_by_unit = self._by_unit(self.d_values)
 
     def inputs(self, obs_action: Tensor) -> Inputs:
-        """Returns joint observations, actions and a 1, `[B, O+U+1]`, as each critic's inputs, without copying."""
+        """Returns observations, actions, states and a 1, `[B, O+U+S+1]`, as each critic's inputs, without copying."""
         return _inputs(obs_action.expand(self._critics, -1, -1))
 
     def forward_first(self, critic: CriticTensors, inputs: Inputs) -> None:

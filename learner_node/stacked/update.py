@@ -7,7 +7,7 @@ times as fast on a CPU core as autograd. Both updates agree to 1e-9 in float64 f
 
     N players     C critics, one or two a player     B rows of the batch
     n players of a cohort     u length of their actions     H units of a first hidden layer
-    O, U  length of the joint observation, of the joint action
+    O, U, S  length of the joint observation, of the joint action, of the global state if critics read it
     obs, action, reward, discount, next_obs      the transition
     q, q', pi, pi'                               critics and their targets, policies and their targets
 
@@ -217,6 +217,8 @@ class StackedUpdate:
         """Returns the targets `y` `[N, B]`."""
         workspace = self._workspace
         workspace.next_obs.copy_(batch.next_obs)
+        if batch.next_state is not None:
+            workspace.next_state.copy_(batch.next_state)
         logits = workspace.policy.forward(self.policies.target, workspace.next_policy_inputs)
         logits = self._lower_forbidden(logits, workspace.next_obs)
         next_action = self._add_target_noise(self.heads.greedy(logits, workspace.policy_action))
@@ -252,7 +254,7 @@ class StackedUpdate:
     def _td_error(self, batch: LossBatch, signals: PlayerSignals, row_weights: RowWeights) -> Tensor:
         """Returns the TD errors `q - y` of all critics `[C, B]`."""
         workspace, target_q = self._workspace, self._td_target(batch, signals, row_weights)
-        workspace.obs_action.copy_(batch.obs_action)
+        workspace.obs_action_state.copy_(batch.obs_action)
         workspace.critic.forward_first(self.critics.online, workspace.critic_inputs)
         return workspace.critic.forward_rest(self.critics.online) - self._by_critic(target_q)
 
@@ -285,7 +287,7 @@ class StackedUpdate:
         """Writes the gradients of the policy losses; returns the allowed logits `[B, U]` and the values `[N, B]`."""
         policies, workspace = self.policies, self._workspace
         logits = workspace.policy.forward(policies.online, workspace.policy_inputs)
-        logits = self._lower_forbidden(logits, workspace.obs_action)
+        logits = self._lower_forbidden(logits, workspace.obs_action_state)
         sample = self.heads.sample(logits, self._gumbel_noise(len(logits)), workspace.policy_action)
         self._forward_first_with_policy_actions(row_weights, sample.actions)
         q = workspace.first_critic.forward_rest(self._first_critics)

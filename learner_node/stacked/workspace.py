@@ -1,7 +1,8 @@
 """The workspace of an update: its memory, allocated once for batches of one size, and views of that memory.
 
 N players     C critics, one or two a player     B rows of the batch     H width of the critics' first layer
-O, U  length of the joint observation, of the joint action        n players of a cohort, each with u action numbers
+O, U, S  length of the joint observation, of the joint action, of the global state (0 if critics do not read it)
+n players of a cohort, each with u action numbers
 """
 
 from __future__ import annotations
@@ -42,17 +43,18 @@ class Workspace:
         agents = len(players.agents)
         self.first_critic = CriticPass(agents, network.critic_hidden, rows, like) if critics > agents else self.critic
         """The pass of the first critics alone, which the policy loss uses."""
-        inputs = players.obs_dim + players.action_dim
+        inputs, action_stop = players.critic_input_dim, players.obs_dim + players.action_dim
         self.critic_input, self.next_critic_input = (like.new_ones(rows, inputs + 1) for _ in range(2))
-        """Observations, actions, and a 1 whose weights are the critics' first biases `[B, O+U+1]`."""
+        """Observations, actions, states, and a 1 whose weights are the critics' first biases `[B, O+U+S+1]`."""
         self.critic_inputs, self.next_critic_inputs = (
             self.critic.inputs(rows_and_one) for rows_and_one in (self.critic_input, self.next_critic_input)
         )
         self.first_critic_inputs = self.first_critic.inputs(self.critic_input)
-        self.obs_action = self.critic_input[:, :inputs]
-        self.action = self.critic_input[:, players.obs_dim : inputs]
+        self.obs_action_state = self.critic_input[:, :inputs]
+        self.action = self.critic_input[:, players.obs_dim : action_stop]
         self.next_obs = self.next_critic_input[:, : players.obs_dim]
-        self.next_action = self.next_critic_input[:, players.obs_dim : inputs]
+        self.next_action = self.next_critic_input[:, players.obs_dim : action_stop]
+        self.next_state = self.next_critic_input[:, action_stop:inputs]
         self.allowed: Tensor | None = None
         """0 for the numbers of the joint action that an action mask forbids, else 1 `[B, U]`; None without masks."""
         if players.mask_columns:

@@ -3,8 +3,8 @@
 A span is k <= n consecutive steps j = 0 ... k - 1 of one episode. With the run's discount g, and with reward r_j and
 discount d_j of the record of step j (d_j is 0 if the agent terminated in step j, else 1), the sample of each agent is:
 
-    reward   = sum over j of (g^j d_0 ... d_(j-1)) r_j          next_obs = that of step k - 1
-    discount = g^(k-1) d_0 ... d_(k-1)                          the rest   is that of step 0
+    reward   = sum over j of (g^j d_0 ... d_(j-1)) r_j          next_obs, next_state = those of step k - 1
+    discount = g^(k-1) d_0 ... d_(k-1)                          the rest             = that of step 0
 
 so that the one-step target `reward + g * discount * q(next_obs)` equals the k-step target.
 
@@ -59,6 +59,7 @@ class NStep:
         columns = field_columns(ring.dtype)
         self._agents = columns["discount"].start - columns["reward"].start
         self._reward_and_discount = slice(columns["reward"].start, columns["discount"].stop)
+        self._next_fields = [name for name in ("next_obs", "next_state") if name in columns]
 
     def extend(self, batch: Records, slots: Slots) -> None:
         """Makes the records `[B]`, gathered from `slots`, span up to n steps each, in place."""
@@ -75,7 +76,9 @@ class NStep:
                 weights *= step[:, self._agents :]
                 np.copyto(discounts, weights, where=has_next[:, None])
             batch["reward"], batch["discount"] = rewards, discounts
-        batch["next_obs"] = self._ring.gather(slots)["next_obs"]
+        last = self._ring.gather(slots)
+        for name in self._next_fields:
+            batch[name] = last[name]
 
 
 class _Steps(NamedTuple):

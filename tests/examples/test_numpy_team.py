@@ -17,6 +17,7 @@ from common.run.run import Run, make_run_spec
 from common.spec import AgentsSpec
 from common.worlds import world_spec
 from tests.common.examples import MIXED, numbers_of
+from tests.common.head_examples import MASKED
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "numpy_team.py"
 
@@ -39,14 +40,18 @@ def example() -> Any:
     return module
 
 
-def test_its_actions_are_those_of_the_policies(tmp_path: Path) -> None:
-    policy = saved(tmp_path / "policy.safetensors", MIXED, "somewhere")
+@pytest.mark.parametrize("joint", [MIXED, MASKED], ids=["mixed", "masked"])
+def test_its_actions_are_those_of_the_policies(tmp_path: Path, joint: AgentsSpec) -> None:
+    policy = saved(tmp_path / "policy.safetensors", joint, "somewhere")
     team = example().load_team(tmp_path / "policy.safetensors")
 
-    obs = np.random.default_rng(2).normal(size=(20, MIXED.obs_dim)).astype(np.float32)
+    rng = np.random.default_rng(2)
+    obs = rng.normal(size=(20, joint.obs_dim)).astype(np.float32)
+    for column, _ in joint.mask_columns:
+        obs[:, column] = rng.random(20) < 0.7
     expected = Policy(policy.run.players, policy.run.spec.network, policy.flat).act(obs)
     for row, actions in zip(obs, expected, strict=True):
-        for agent in MIXED.agents:
+        for agent in joint.agents:
             made = team[agent.name](row[agent.obs_slice])
             parts = made if len(agent.parts) > 1 else [made]
             for part, where, value in zip(agent.parts, agent.part_slices, parts, strict=True):

@@ -49,7 +49,7 @@ def random_records(joint: AgentsSpec, rows: int, seed: int, *, absences: bool = 
     """Returns records with bounded actions, one-hot choices and, if asked, agents that ended or are gone."""
     rng = np.random.default_rng(seed)
     records = np.zeros(rows, transition_dtype(joint))
-    for name in ("obs", "next_obs", "reward"):
+    for name in ("obs", "next_obs", "reward", *(("state", "next_state") if joint.state_dim else ())):
         records[name] = rng.normal(size=records[name].shape)
     for agent in joint.agents:
         own = records["action"][:, agent.action_slice]
@@ -76,5 +76,5 @@ def _mask(joint: AgentsSpec, records: np.ndarray, rng: np.random.Generator) -> N
 
 def as_fields(records: np.ndarray, dtype: torch.dtype) -> dict[str, Tensor]:
     """Returns the records' fields as tensors."""
-    names = ("obs", "action", "next_obs", "reward", "discount", "present")
+    names = [name for name in records.dtype.names or () if name != "policy_version"]
     return {name: torch.from_numpy(records[name].copy()).to(dtype) for name in names}

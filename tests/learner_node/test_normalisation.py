@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from msgspec.structs import replace
 from torch import Tensor
 
 from common.errors import ConfigError
@@ -479,3 +480,30 @@ def test_switching_normalisation_in_a_trained_run_is_refused(setting: str) -> No
         restore_state(off, copy_state(on, Counters()))
     with pytest.raises(ConfigError, match=rf"algorithm\.{setting} = true: .* trained without it.*{setting}=false, or"):
         restore_state(on, copy_state(off, Counters()))
+
+
+# ---- the global state ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sees", ["state", "both"])
+def test_units_of_a_state_that_are_powers_of_two_change_no_bit_of_the_networks(sees: str) -> None:
+    run = run_of(critic_sees=sees)
+    run = replace(run, joint=replace(run.joint, state_dim=5))
+    rows = batches(run, 4)
+    other = [records.copy() for records in rows]
+    for records in other:
+        for name in ("state", "next_state"):
+            records[name] *= 1024.0
+    one, two = trained(run, rows).algorithm, trained(run, other).algorithm
+    torch.testing.assert_close(one.critics.shared, two.critics.shared, rtol=0, atol=0)
+    torch.testing.assert_close(one.policies.shared, two.policies.shared, rtol=0, atol=0)
+    assert one.normaliser.state is not None
+    states = torch.from_numpy(np.concatenate(rows)["state"].astype(np.float64))
+    torch.testing.assert_close(one.normaliser.state.mean, states.mean(0), rtol=1e-6, atol=1e-9)
+    assert one.normaliser.tensors().keys() >= {"state_mean", "state_count"}
+
+
+def test_a_run_that_reads_a_state_and_normalises_nothing_keeps_no_statistics() -> None:
+    run = run_of(critic_sees="state", normalise_observations=False, normalise_rewards=False)
+    run = replace(run, joint=replace(run.joint, state_dim=5))
+    assert trained(run, batches(run, 2)).algorithm.normaliser.tensors() == {}

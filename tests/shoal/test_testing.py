@@ -29,6 +29,12 @@ def test_agents_may_end_before_the_others(monkeypatch):
     assert (found.agents, found.episodes) == (("hawk_0", "mouse_0", "mouse_1"), 20)
 
 
+@pytest.mark.parametrize("where", ["observation", "info"])
+def test_forbidden_actions_are_not_tried(where):
+    found = check_world("pettingzoo:tests.common.worlds.masked_channels", steps=40, options={"where": where})
+    assert found.episodes == 4 * (40 // 15)
+
+
 def test_what_is_allowed_and_may_surprise_is_noted():
     found = check_world(
         "pettingzoo:shoal.commands.bench.single_process.busy_env.BusyEnv", steps=10, options={"step_us": 0}

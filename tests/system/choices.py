@@ -106,6 +106,14 @@ ROWS = {
             "budget.milestone_steps=500",
         ),
     ),
+    "critics that read the state": Row(
+        "pettingzoo:tests.actor_node.stateful_env",
+        ("algorithm.critic_sees=state", "replay.n_step=2"),
+    ),
+    "critics that read the state beside the observations": Row(
+        "pettingzoo:tests.actor_node.stateful_env",
+        ("algorithm.critic_sees=both", "algorithm.name=joint"),
+    ),
     "off the ratio, discrete, a ladder": Row(
         "simple_speaker_listener",
         (

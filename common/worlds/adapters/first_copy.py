@@ -52,6 +52,8 @@ class Task(msgspec.Struct, frozen=True):
     options: dict[str, Any]
     measure: bool = False
     """Whether the copy is stepped and measured."""
+    wants_state: bool = False
+    """Whether to reset the copy once, to find the length of its `state()`."""
 
 
 class Began(msgspec.Struct, frozen=True, tag="began"):
@@ -61,6 +63,7 @@ class Began(msgspec.Struct, frozen=True, tag="began"):
         "the import of its module",
         "its constructor",
         "observation_space(), action_space() or reset()",
+        "reset() or state()",
         "reset() or step()",
         "close()",
     ]
@@ -117,9 +120,21 @@ class FirstCopy:
     Example: found = FirstCopy("pettingzoo:meet", {"max_steps": 30}, Watch(notify=print)).read()
     """
 
-    def __init__(self, name: str, options: Mapping[str, Any], watch: Watch, *, measure: bool = False) -> None:
-        """Takes the environment to make. measure: whether to step it for a second, for `Found.facts`."""
-        self._task, self._watch = Task(name, dict(options), measure), watch
+    def __init__(
+        self,
+        name: str,
+        options: Mapping[str, Any],
+        watch: Watch,
+        *,
+        measure: bool = False,
+        wants_state: bool = False,
+    ) -> None:
+        """Takes the environment to make.
+
+        measure: whether to step it for a second, for `Found.facts`. wants_state: whether the agents that are read
+        include the length of the environment's global state.
+        """
+        self._task, self._watch = Task(name, dict(options), measure, wants_state), watch
         self._call: str = "the import of its module"
         self._began_at = self._call_began_at = time.monotonic()
         self._name_at = SLOW_S

@@ -16,7 +16,7 @@ import msgspec
 
 from common.process.child_process import kill_session_with_parent, make_pipe_private
 from common.process.exit import DONE, FAILED
-from common.worlds import World, make_world, world_spaces
+from common.worlds import World, find_state_dim, make_world, world_spaces
 from common.worlds.adapters.construction import describe_options
 from common.worlds.adapters.conversion import reports
 from common.worlds.adapters.first_copy import STEPS, Began, Fault, Found, Measured, Task, fault_of
@@ -60,7 +60,11 @@ def main() -> None:
             on_fault=failed,
         )
         try:
-            report(Found(world.spec, world_spaces(world), options, reports()))
+            spec = world.spec
+            if task.wants_state:
+                report(Began("reset() or state()"))
+                spec = msgspec.structs.replace(spec, state_dim=find_state_dim(world))
+            report(Found(spec, world_spaces(world), options, reports()))
             if task.measure:
                 report(Began(STEPS))
                 report(_measured(world))

@@ -9,7 +9,8 @@
 | a Tuple or list of n action and n observation spaces | `agent_0` to `agent_{n-1}`, agent i has entry i   |
 
 A reward that is one number is the reward of every agent; a list has one entry for each agent. The same holds for
-`terminated` and `truncated`. An agent that ended earlier than others acts no more: the environment receives its idle
+`terminated` and `truncated`. The info is every agent's, but a list `info["action_mask"]` has one entry for each agent.
+An agent that ended earlier than others acts no more: the environment receives its idle
 action, which is 0 or the closest allowed value.
 """
 
@@ -141,7 +142,13 @@ class GymnasiumParallelEnv:
     def _infos(self, info: Any) -> dict[str, Any]:
         if isinstance(info, list | tuple) and len(info) == len(self.possible_agents):
             return dict(zip(self.possible_agents, info, strict=True))
-        return dict.fromkeys(self.possible_agents, info if isinstance(info, Mapping) else {})
+        shared = info if isinstance(info, Mapping) else {}
+        masks = shared.get("action_mask")
+        if self._is_team and isinstance(masks, list | tuple | np.ndarray) and len(masks) == len(self.possible_agents):
+            return {
+                agent: {**shared, "action_mask": mask} for agent, mask in zip(self.possible_agents, masks, strict=True)
+            }
+        return dict.fromkeys(self.possible_agents, shared)
 
 
 def idle_action(space: spaces.Space[Any]) -> Any:

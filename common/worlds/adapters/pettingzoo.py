@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
-from common.errors import WorldError
+from common.errors import ConfigError, WorldError
 from common.run.spaces import AgentSpaces
-from common.spec import AgentSpec
+from common.spec import MAX_JOINT_NUMBERS, AgentSpec
 from common.worlds.adapters.construction import (
     Codec,
     Layout,
@@ -38,9 +39,18 @@ from common.worlds.adapters.contract import (
     step_result,
 )
 from common.worlds.adapters.faults import agent_text, copy_text, environment_error, printable
+from common.worlds.adapters.info_metrics import InfoMetrics
 from common.worlds.adapters.masks import can_be_masked, gives_mask
 from common.worlds.adapters.spaces import describe_spaces
-from common.worlds.world import DEFAULT_EPISODE_RULES, BoolArray, EpisodeRules, Float32Array, Step, check_actions
+from common.worlds.world import (
+    DEFAULT_EPISODE_RULES,
+    NO_METRICS,
+    BoolArray,
+    EpisodeRules,
+    Float32Array,
+    Step,
+    check_actions,
+)
 
 _log = logging.getLogger(__name__)
 _CHECKED_EPISODES = 2
@@ -107,6 +117,8 @@ class PettingZooWorld:
         # A spec adds its sizes up at each access, which every step would pay for.
         self._obs_shape = (self.copies, self.spec.obs_dim)
         self._action_shape = (self.copies, self.spec.action_dim)
+        self._info_metrics: InfoMetrics | None = None
+        self._state = np.zeros((self.copies, 0), np.float32)
 
     @classmethod
     def of_constructor(
@@ -167,12 +179,18 @@ class PettingZooWorld:
         reward = np.zeros(self._discount.shape, np.float32)
         present = np.zeros(self._discount.shape, np.float32)
         over = np.zeros(self.copies, np.bool_)
+        next_state = np.zeros_like(self._state) if self.spec.state_dim else None
         decoded = [slot.codec.decode(actions[:, slot.action]) for slot in self._slots.values()]
         for c, (copy, copy_actions) in enumerate(zip(self._copies, zip(*decoded, strict=True), strict=True)):
-            if not copy.ended and self._step_copy(c, copy_actions, next_obs[c], reward[c], present[c]):
+            if copy.ended:
+                continue
+            if self._step_copy(c, copy_actions, next_obs[c], reward[c], present[c]):
                 over[c] = True
+            if next_state is not None:
+                next_state[c] = self._state[c] = self._read_state(c)
         self._check_finite(next_obs)
         discount = self._discount.copy()
+        metrics = self._info_metrics.of_step(self.infos, present) if self._info_metrics else NO_METRICS
         obs = next_obs.copy()
         for c, copy in enumerate(self._copies):
             if over[c]:
@@ -185,7 +203,43 @@ class PettingZooWorld:
             elif copy.departed:
                 for agent in copy.departed:
                     obs[c, self._slots[agent].obs] = 0.0
-        return Step(obs, reward, discount, present, next_obs, over)
+        return Step(obs, reward, discount, present, next_obs, over, metrics, next_state)
+
+    def add_metrics(self) -> None:
+        """Adds the numbers in the infos to the metrics of every step."""
+        self._info_metrics = InfoMetrics(list(self._index))
+
+    def add_global_state(self, state_dim: int) -> None:
+        """Adds the environment's `state()`, of this length, to the spec and to every step."""
+        self.spec = msgspec.structs.replace(self.spec, state_dim=state_dim)
+        self._state = np.zeros((self.copies, state_dim), np.float32)
+
+    def find_state_dim(self) -> int:
+        """Returns the length of the environment's `state()` after a reset of the first copy.
+
+        Raises ConfigError for an environment without it.
+        """
+        missing = ConfigError(
+            f"algorithm.critic_sees: {self.name} has no state(). Add a method state() that returns a vector to the "
+            "environment, or set algorithm.critic_sees=observations."
+        )
+        copy = self._copies[0]
+        if not callable(getattr(copy.env, "state", None)):
+            raise missing
+        self._reset_copy(0, np.zeros((1, self.spec.obs_dim), np.float32), 0)
+        copy.episodes = 0
+        try:
+            return len(_flat_state(copy.env.state()))
+        except NotImplementedError as e:
+            raise missing from e
+        except ContractError as e:
+            raise self._copy_error(0, e) from None
+        except BaseException as e:
+            raise environment_error(self._where(0), e, 0) from e
+
+    def global_state(self) -> Float32Array:
+        """Returns a copy of the states for the next actions `[copies, state]`."""
+        return self._state.copy()
 
     def wrap(self, around: Callable[[ParallelEnv], ParallelEnv]) -> None:
         """Replaces every environment by `around(environment)`, for example a wrapper that films it."""
@@ -221,6 +275,8 @@ class PettingZooWorld:
             self._check_spaces(c)
         for agent in copy.acting:
             self._write_observation(c, agent, seen, infos, obs[c])
+        if self.spec.state_dim:
+            self._state[c] = self._read_state(c)
 
     def _step_copy(
         self, c: int, actions: Sequence[Any], next_obs: Float32Array, reward: Float32Array, present: Float32Array
@@ -280,6 +336,21 @@ class PettingZooWorld:
             for what, part in zip(("observations", "rewards", "terminations", "truncations"), given, strict=True):
                 self._check_names(c, part, what)
         return tuple(given)
+
+    def _read_state(self, c: int) -> Float32Array:
+        """Returns the global state of one copy, checked."""
+        try:
+            state = _flat_state(self._copies[c].env.state())
+        except ContractError as e:
+            raise self._copy_error(c, e) from None
+        except BaseException as e:
+            raise environment_error(self._where(c), e, c) from e
+        if len(state) != self.spec.state_dim:
+            raise self._copy_error(c, f"state() returned {len(state)} numbers, not {self.spec.state_dim} as before")
+        if not np.isfinite(state).all():
+            i = int(np.flatnonzero(~np.isfinite(state))[0])
+            raise self._copy_error(c, f"state() returned {state[i]} at index {i}")
+        return state
 
     def _update_agents(self, c: int, ended: set[Any]) -> list[Any]:
         """Reads the agents that act next, checks them against those that acted, and returns the agents that joined."""
@@ -395,6 +466,18 @@ class PettingZooWorld:
         age = self._copies[c].age
         which = copy_text(c, self.copies)
         return f"{self.name}: step {age} of {which}" if age else f"{self.name}: reset of {which}"
+
+
+def _flat_state(value: Any) -> Float32Array:
+    """Returns the value of `state()` as a vector; ContractError for anything but numbers."""
+    try:
+        with np.errstate(over="ignore"):
+            state = np.asarray(value, np.float32).reshape(-1)
+    except (TypeError, ValueError, OverflowError):
+        raise ContractError(f"state() returned {short_repr(value)}, not a vector of numbers") from None
+    if not 0 < len(state) <= MAX_JOINT_NUMBERS:
+        raise ContractError(f"state() returned {len(state)} numbers; 1 to {MAX_JOINT_NUMBERS} are allowed")
+    return state
 
 
 def _agent_slot(index: int, spec: AgentSpec, codec: Codec) -> _AgentSlot:

@@ -13,6 +13,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,13 +49,15 @@ class CheckedWorld:
         self.name = name
         self.copies = copies
         self._inner = inner
-        self.spec = _checked_spec(name, inner, copies)
+        given_spec = _checked_spec(name, inner, copies)
+        self.spec, self._inner_state_dim = given_spec.without_state, given_spec.state_dim
         self._episodes = episodes
         if episodes.max_steps and episodes.restart_ended and not callable(getattr(inner, "reset_copies", None)):
             raise ConfigError(
                 f"{name} has no reset_copies(copies), so Shoal cannot end its episodes after {episodes.max_steps} "
                 "steps. Add that method, or leave --max-episode-steps out and let the world end its episodes."
             )
+        self._mask_columns = [column for column, _ in self.spec.mask_columns]
         self._obs_shape = (copies, self.spec.obs_dim)
         self._action_shape = (copies, self.spec.action_dim)
         self._agents_shape = (copies, len(self.spec.agents))
@@ -126,6 +129,31 @@ class CheckedWorld:
         self._check_agents(step)
         return self._with_time_limit(step)
 
+    def add_metrics(self) -> None:
+        """Does nothing, because a vectorised world's steps contain its metrics."""
+
+    def find_state_dim(self) -> int:
+        """Returns the length of the user's world's global state; ConfigError if it has none."""
+        if not self._inner_state_dim or not callable(getattr(self._inner, "global_state", None)):
+            raise ConfigError(
+                f"algorithm.critic_sees: {self.name} has no global state. Give its spec a state_dim, add a method "
+                "global_state() that returns an array [copies, state_dim], and return next_state in each Step; or set "
+                "algorithm.critic_sees=observations."
+            )
+        return self._inner_state_dim
+
+    def add_global_state(self, state_dim: int) -> None:
+        """Adds the global state, of this length, to the spec and to every step."""
+        self.spec = msgspec.structs.replace(self.spec, state_dim=state_dim)
+
+    def global_state(self) -> Float32Array:
+        """Returns a copy of the states for the next actions `[copies, state]`."""
+        try:
+            result = self._inner.global_state()
+        except BaseException as e:
+            raise environment_error(f"{self._where()}: global_state", e) from e
+        return self._states("global_state()", result)
+
     def wrap_inner(self, around: Callable[[Any], Any]) -> None:
         """Replaces the user's world by `around(world)`, for example one that announces its calls."""
         self._inner = around(self._inner)
@@ -141,7 +169,7 @@ class CheckedWorld:
 
     def _read(self, result: Any) -> Step:
         """Returns the result of a step as new arrays of the right types."""
-        if not isinstance(result, tuple) or len(result) not in {len(_FIELDS), len(Step._fields)}:
+        if not isinstance(result, tuple) or not len(_FIELDS) <= len(result) <= len(Step._fields):
             raise self._error(f"step returned {_form(result)}, not {_STEP}")
         given = Step(*result)
         agents = self._agents_shape
@@ -155,6 +183,7 @@ class CheckedWorld:
             next_obs=next_obs,
             episode_over=self._flags(given.episode_over),
             metrics=self._metrics(given.metrics),
+            next_state=self._states("next_state", given.next_state) if self.spec.state_dim else None,
         )
         if step.discount.min() < 0 or step.discount.max() > 1:
             self._check_range("discount", step.discount, (step.discount < 0) | (step.discount > 1), "from 0 to 1")
@@ -218,12 +247,29 @@ class CheckedWorld:
             c, column = _first(~np.isfinite(rows))
             i = next(i for i, agent in enumerate(self.spec.agents) if column < agent.obs_slice.stop)
             raise self._error(f"was given {rows[c, column]} as observation ({what})", c, i)
+        if self._mask_columns:
+            self._check_masks(what, rows)
         return rows
+
+    def _check_masks(self, what: str, rows: Float32Array) -> None:
+        wrong = (rows[:, self._mask_columns] != 0) & (rows[:, self._mask_columns] != 1)
+        if wrong.any():
+            c, k = _first(wrong)
+            column = self._mask_columns[k]
+            i = next(i for i, agent in enumerate(self.spec.agents) if column < agent.obs_slice.stop)
+            raise self._error(f"was given {rows[c, column]} in its action mask ({what}), not 0 or 1", c, i)
 
     def _finite(self, what: str, value: Any, shape: tuple[int, int]) -> Float32Array:
         rows = self._array(what, value, shape)
         if not _all_finite(rows):
             self._check_range(what, rows, ~np.isfinite(rows), "a finite number")
+        return rows
+
+    def _states(self, what: str, value: Any) -> Float32Array:
+        rows = self._array(what, value, (self.copies, self.spec.state_dim))
+        if not _all_finite(rows):
+            c, column = _first(~np.isfinite(rows))
+            raise self._error(f"{what} has {rows[c, column]} at index {column}", c)
         return rows
 
     def _check_range(self, what: str, rows: Float32Array, wrong: BoolArray, allowed: str) -> None:
@@ -255,7 +301,8 @@ class CheckedWorld:
         if values.dtype.kind not in "biuf":
             raise self._error(f"{what} is {short_repr(value)}, an array of {values.dtype} and not of numbers")
         if rows.shape != shape:
-            axes = "[copies]" if len(shape) == 1 else "[copies, sum obs]" if "obs" in what else "[copies, agents]"
+            kind = "sum obs" if "obs" in what else "state" if "state" in what else "agents"
+            axes = "[copies]" if len(shape) == 1 else f"[copies, {kind}]"
             raise self._error(f"{what} has the shape {list(rows.shape)}, not {axes} = {list(shape)}")
         return rows
 

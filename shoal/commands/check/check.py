@@ -34,6 +34,7 @@ from shoal.commands.check.figures import (
     Message,
     PlayFigures,
     StageStarted,
+    StateFound,
     StepRate,
 )
 from shoal.commands.check.findings import Finding, Suggestion, find, suggest
@@ -76,6 +77,8 @@ class WorldCheck(msgspec.Struct, frozen=True):
     """Settings to pass with `--set`, each with its reason."""
     fault: str = ""
     """Reason why the check ended early; empty if it was completed."""
+    state_dim: int = 0
+    """Length of the environment's global state, which critics can read; 0 if it has none."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -100,7 +103,15 @@ def check_world(spec: RunSpec, *, seconds: float = DEFAULT_SECONDS, watch: Check
     finding.
     """
     started_at = time.monotonic()
-    task = CheckTask(spec.scenario, spec.world, seconds, spec.seed, spec.episode.max_steps, dict(spec.network.sides))
+    task = CheckTask(
+        spec.scenario,
+        spec.world,
+        seconds,
+        spec.seed,
+        spec.episode.max_steps,
+        dict(spec.network.sides),
+        wants_state=spec.algorithm.critic_sees != "observations",
+    )
     collected = _Collected()
     _measure(task, collected, watch or CheckWatcher())
     if collected.fault is not None and collected.fault.kind == "config":
@@ -124,6 +135,7 @@ def check_world(spec: RunSpec, *, seconds: float = DEFAULT_SECONDS, watch: Check
         findings=tuple(findings),
         suggestions=tuple(suggest(spec, agents, plays)) if agents else (),
         fault=collected.fault_text,
+        state_dim=collected.state_dim,
     )
 
 
@@ -139,6 +151,7 @@ class _Collected:
     def __init__(self) -> None:
         self.stage = "the import of its module"
         self.agents: AgentsFound | None = None
+        self.state_dim = 0
         self.plays: dict[str, PlayFigures] = {}
         self.contract: list[ContractTest] = []
         self.facts: WorldFacts | None = None
@@ -160,6 +173,8 @@ class _Collected:
                 self.stage = message.stage
             case AgentsFound():
                 self.agents = message
+            case StateFound():
+                self.state_dim = message.state_dim
             case Measured():
                 self.facts = message.facts
             case PlayFigures():

@@ -18,10 +18,11 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from common.errors import ShoalError
 from common.process.child_process import kill_session_with_parent, make_pipe_private
 from common.process.exit import DONE
 from common.run.players import with_sides
-from common.worlds import World, make_world, world_spaces
+from common.worlds import World, find_state_dim, make_world, world_spaces
 from common.worlds.adapters.conversion import reports
 from common.worlds.adapters.first_copy import fault_of
 from common.worlds.adapters.measure import measure
@@ -34,6 +35,7 @@ from shoal.commands.check.figures import (
     Measured,
     Message,
     StageStarted,
+    StateFound,
 )
 from shoal.commands.check.measurements import (
     API_TEST,
@@ -74,6 +76,7 @@ class _Check:
                 self.send(AdapterWarning(line))
             agents = with_sides(world.spec, task.sides)
             self.send(AgentsFound(agents, world_spaces(world), made_s))
+            self._find_state(world)
             self.send(StageStarted("a second of random actions"))
             self.send(Measured(measure(without_history(world))))
             self.send(StageStarted("random actions"))
@@ -96,6 +99,17 @@ class _Check:
         self.send(seed_test(self._make, task.seed))
         self.send(StageStarted("the contract: PettingZoo's test"))
         self.send(self._pettingzoo_test())
+
+    def _find_state(self, world: World) -> None:
+        """Sends the length of the global state; raises ConfigError if the settings need one and there is none."""
+        wants_state = self._task.wants_state
+        self.send(StageStarted("reset() and state()"))
+        try:
+            self.send(StateFound(find_state_dim(world)))
+        except ShoalError:
+            # A fault of reset() appears again in the next stage.
+            if wants_state:
+                raise
 
     def _send_rate(self, seconds: float) -> None:
         """Measures a batched world with as many copies as a worker has by default."""

@@ -25,6 +25,8 @@ class CheckTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: int
     max_episode_steps: int
     sides: dict[str, tuple[str, ...]]
+    wants_state: bool = False
+    """Whether a world without a global state is a mistake in the settings."""
 
 
 class StageStarted(msgspec.Struct, frozen=True, tag="began"):
@@ -40,6 +42,12 @@ class AgentsFound(msgspec.Struct, frozen=True, tag="agents"):
     spaces: tuple[AgentSpaces, ...]
     made_s: float
     """Time to import and construct one copy [s]."""
+
+
+class StateFound(msgspec.Struct, frozen=True, tag="state"):
+    """The global state of the world."""
+
+    state_dim: int
 
 
 class Measured(msgspec.Struct, frozen=True, tag="facts"):
@@ -110,4 +118,6 @@ class AdapterWarning(msgspec.Struct, frozen=True, tag="warned"):
     text: str
 
 
-Message = StageStarted | AgentsFound | ContractTest | Measured | PlayFigures | StepRate | AdapterWarning | Fault
+Message = (
+    StageStarted | AgentsFound | StateFound | ContractTest | Measured | PlayFigures | StepRate | AdapterWarning | Fault
+)

@@ -32,6 +32,11 @@ def print_check(check: WorldCheck, spec: RunSpec, screen: Console) -> None:
 def _parts(check: WorldCheck, spec: RunSpec) -> Iterable[RenderableType]:
     if check.agents is not None:
         yield _agents(check, spec)
+    if check.state_dim:
+        yield Text(
+            f"state(): {check.state_dim:,} numbers. Critics read them with --set algorithm.critic_sees=state, or "
+            "beside the observations with --set algorithm.critic_sees=both."
+        )
     if check.plays:
         yield _episodes(check)
     if (random := check.plays.get("random")) and random.steps:

@@ -193,7 +193,7 @@ def _measure_networks(
     if loaded is None:
         skipped["values"] = "there is no checkpoint with critics"
         return [], networks, inputs
-    networks += loaded.critic_activity(played.obs, played.action, played.present)
+    networks += loaded.critic_activity(played.obs, played.action, played.present, played.state)
     if is_foreign(run.spec.scenario) and "values" not in skipped:
         played = with_complete_returns(played, steps - measured)
         if (count := int((played.present[: len(played.obs)] > 0).sum(axis=(0, 1)).min())) < MIN_COMPARED_STATES:
@@ -201,7 +201,10 @@ def _measure_networks(
                 f"only {count} states were followed by the {steps - measured} steps of the same episode that a return"
                 f" with discount {run.spec.algorithm.discount:g} needs"
             )
-    return [] if "values" in skipped else loaded.values(*played), networks, inputs
+    if "values" in skipped:
+        return [], networks, inputs
+    signals = played.reward, played.discount, played.present
+    return loaded.values(played.obs, played.action, *signals, state=played.state), networks, inputs
 
 
 def with_complete_returns(played: Trajectories, tail: int) -> Trajectories:
@@ -245,7 +248,15 @@ def _long_world(run: Run, episodes: int, seed: int, limits: _Limits, skipped: di
         steps = horizon(MAX_MEASURED_STEPS, run.spec.algorithm.discount)
         if steps is None:
             skipped["values"] = _horizon_too_long(run)
-        make = partial(make_world, run.spec.scenario, 1, seed=seed, options=run.spec.world, restart_ended=False)
+        make = partial(
+            make_world,
+            run.spec.scenario,
+            1,
+            seed=seed,
+            options=run.spec.world,
+            restart_ended=False,
+            state_dim=run.joint.state_dim,
+        )
         bound = limits.max_steps or MAX_EPISODE_STEPS
         return (
             CopySet(make, min(episodes, limits.copies)),

@@ -96,7 +96,9 @@ def _summary(group: Sequence[EvaluatedRun]) -> SeedGroup:
         runs=len(group),
         return_mean=seed_statistics([result.return_mean for result in results]),
         metrics={
-            name: seed_statistics([result.metrics[name].mean for result in results]) for name in results[0].metrics
+            name: seed_statistics([result.metrics[name].mean for result in results])
+            for name in results[0].metrics
+            if all(name in result.metrics for result in results)
         },
     )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 
 from actor_node.evaluation.evaluate import Evaluation
+from actor_node.evaluation.info_metrics import meaning_of
+from actor_node.evaluation.task import FOREIGN_DYNAMICS
 from actor_node.evaluation.task_metrics import MEANINGS
 from shoal.commands.evaluate.summary import Evaluations
 from shoal.commands.evaluate.table_rows import RETURN, table_columns, table_rows
@@ -25,11 +27,15 @@ def lines(result: Evaluation) -> list[str]:
     found += [f"    {agent:<18} {value:9.2f}" for agent, value in result.return_per_agent.items()]
     for name, metric in result.metrics.items():
         ends = f"({interval(metric.ci95, 3)})"
-        found.append(f"    {name:<18} {metric.mean:9.3f}  {ends:<20} {MEANINGS[name]}")
+        found.append(f"    {name:<18} {metric.mean:9.3f}  {ends:<20} {_meaning(name, result)}")
     if result.published_scales:
         scales = ", ".join(f"{name} = {value:.1f}" for name, value in result.published_scales.items() if name != "S")
         found.append(f"on the scales of published tables: {scales}")
     return found
+
+
+def _meaning(name: str, result: Evaluation) -> str:
+    return meaning_of(name, result.metrics) if result.dynamics == FOREIGN_DYNAMICS else MEANINGS[name]
 
 
 _HOW: dict[str, str] = {"greedy": "without exploration", "drawn": "with choices sampled as in training"}

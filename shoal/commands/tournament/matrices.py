@@ -7,6 +7,8 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from actor_node.evaluation.evaluate import Estimate
+from actor_node.evaluation.info_metrics import meaning_of
+from actor_node.evaluation.task import FOREIGN_DYNAMICS
 from actor_node.evaluation.task_metrics import MEANINGS
 from actor_node.evaluation.tournament import Tournament
 
@@ -43,8 +45,9 @@ def matrices(tournament: Tournament) -> list[Matrix]:
         for side in first.returns
     ]
     found += [
-        (f"{name}: {MEANINGS[name]}", [pairing.metrics[name] for pairing in tournament.pairings])
+        (_metric_title(name, tournament), [pairing.metrics[name] for pairing in tournament.pairings])
         for name in first.metrics
+        if all(name in pairing.metrics for pairing in tournament.pairings)
     ]
     return [matrix(title, names, names, figures) for title, figures in found]
 
@@ -70,6 +73,13 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     if len(paths) == 1:
         shared = len(next(iter(paths.values()))) - 1
     return {name: "/".join(paths[name][shared:]) if name in paths else name for name in names}
+
+
+def _metric_title(name: str, tournament: Tournament) -> str:
+    """Returns a metric's meaning, after its name if the meaning does not contain it."""
+    if tournament.dynamics == FOREIGN_DYNAMICS:
+        return meaning_of(name, tournament.pairings[0].metrics)
+    return f"{name}: {MEANINGS[name]}"
 
 
 def _cell(figure: Estimate, fraction: float) -> Cell:

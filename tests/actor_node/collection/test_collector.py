@@ -276,3 +276,17 @@ def test_the_zero_of_an_absent_agent_does_not_unshare_a_reward(odd_step, shared)
         make_policy(run), make_header(run), 12
     )
     assert episodes.shared_reward is shared
+
+
+def test_records_contain_the_state_before_and_the_final_one_after_a_step():
+    name = "pettingzoo:tests.actor_node.stateful_env"
+    world, twin = (make_world(name, 2, seed=3, state_dim=4) for _ in range(2))
+    run = Run("a1b2c3d4", make_run_spec({"scenario": name}), world.spec)
+    collector = Collector(run, world, np.random.default_rng(0))
+    chunks = [collector.collect(make_policy(run), make_header(run), steps=4)[0].reshape(4, 2) for _ in range(3)]
+    twin.reset()
+    for record in np.concatenate(chunks):
+        np.testing.assert_array_equal(record["state"], twin.global_state())
+        step = twin.step(record["action"])
+        np.testing.assert_array_equal(record["next_state"], step.next_state)
+        np.testing.assert_array_equal(record["next_obs"], step.next_obs)

@@ -98,6 +98,15 @@ def test_choices_are_told_by_their_likeliest_and_their_entropy() -> None:
     assert soft.top_probability == pytest.approx(0.25)
 
 
+def test_forbidden_choices_count_for_nothing() -> None:
+    agent = joint_spec([("agent_0", "agent", 5, (Categorical(4),))], {"agent_0"}).agents[0]
+    obs = np.zeros((6, 5), np.float32)
+    obs[:, 1:] = [1, 0, 1, 0]
+    figures = policy_stats(agent, "box", answering([3.0, 99.0, 3.0, 99.0], 5), obs)
+    assert (figures.top_probability, figures.entropy) == (pytest.approx(0.5), pytest.approx(1.0))
+    assert figures.logit_size == pytest.approx(3.0)
+
+
 def test_the_forward_pass_is_that_of_a_literal_loop() -> None:
     net, rows = layers(3, 5, 4, 2), RNG.normal(size=(6, 3)).astype(np.float32)
     hidden, out = forward(net, rows)

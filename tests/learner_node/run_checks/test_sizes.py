@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 
 from common.errors import ConfigError
 from common.run.players import with_sides
@@ -85,6 +86,17 @@ def test_parameters_are_those_of_the_networks_themselves(kind: str, algorithm: s
     assert sizes.policy_parameters == made.policies.shared.numel()
     assert sizes.critic_parameters == made.critics.shared.numel()
     assert sizes.expanded_parameters == made.policies.expanded.numel() + made.critics.expanded.numel()
+
+
+def test_a_global_state_counts() -> None:
+    agents = replace(TEAMS["two"], state_dim=6)
+    spec = make_run_spec({"scenario": "tiny", "algorithm": {"critic_sees": "state"}})
+    made = StackedUpdate(agents, spec.network, spec.algorithm, 0, torch.zeros(()))
+    sizes, without = sizes_of(spec, agents), sizes_of(spec_of(), TEAMS["two"])
+    assert sizes.critic_parameters == made.critics.shared.numel()
+    assert sizes.expanded_parameters == made.policies.expanded.numel() + made.critics.expanded.numel()
+    assert sizes.record_bytes == without.record_bytes + 4 * 2 * 6
+    assert sizes.agents == without.agents + "; critics read a global state of 6"
 
 
 def test_a_transition_has_as_many_bytes_as_are_sent() -> None:

@@ -9,6 +9,7 @@ import torch
 from msgspec.structs import replace as replace_fields
 from torch import Tensor
 
+from common.errors import ConfigError
 from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec, Box
 from learner_node.algorithms.maddpg import Maddpg, Minibatch, Noise
@@ -23,8 +24,9 @@ DOUBLE = torch.zeros((), dtype=torch.float64)
 
 
 def as_batch(fields: dict[str, Tensor]) -> LossBatch:
-    joint = torch.cat([fields["obs"], fields["action"]], 1)
-    return LossBatch(joint, fields["next_obs"], fields["reward"], fields["discount"], fields["present"])
+    joint = torch.cat([fields[name] for name in ("obs", "action", "state") if name in fields], 1)
+    signals = fields["reward"], fields["discount"], fields["present"]
+    return LossBatch(joint, fields["next_obs"], *signals, next_state=fields.get("next_state"))
 
 
 class Pair:
@@ -154,6 +156,45 @@ def test_networks_of_one_kind_may_be_shared_alone(shared: str) -> None:
     for seed in range(3):
         pair.update(seed, absences=False)
     pair.compare()
+
+
+@pytest.mark.parametrize("sees", ["state", "both"])
+@pytest.mark.parametrize("team", ["spread", "tag", "mixed", "alone"])
+@pytest.mark.parametrize("shared", [False, True], ids=["alone", "shared"])
+@pytest.mark.parametrize("teammates", ["buffer", "current"])
+def test_critics_that_read_a_state_equal_the_plain_ones(sees: str, team: str, shared: bool, teammates: str) -> None:
+    agents = replace_fields(TEAMS[team], state_dim=6)
+    network = replace_fields(NETWORK, share_policies=shared, share_critics=shared, tell_apart=shared)
+    pair = Pair(agents, AlgorithmSpec(name="matd3", critic_sees=sees, teammates=teammates), network)  # type: ignore[arg-type]
+    for seed in range(3):
+        pair.update(seed, absences=True)
+    pair.compare()
+
+
+def test_a_joint_critic_reads_a_state_too() -> None:
+    agents = replace_fields(TEAMS["spread"], state_dim=4)
+    pair = Pair(agents, AlgorithmSpec(name="joint", critic_sees="state"))
+    for seed in range(3):
+        pair.update(seed, absences=False)
+    pair.compare()
+
+
+@pytest.mark.parametrize("sees", ["observations", "state", "both"])
+def test_critics_read_what_the_setting_says(sees: str) -> None:
+    """A change of an input changes the TD errors if critics read it, and the values of the policies' targets."""
+    agents = replace_fields(TEAMS["alone"], state_dim=3 if sees != "observations" else 0)
+    learner = StackedUpdate(agents, NETWORK, AlgorithmSpec(name="maddpg", critic_sees=sees), 3, DOUBLE)  # type: ignore[arg-type]
+    inputs = learner.layout.critics[0].input_columns
+    columns = {"obs": range(4), "action": range(4, 9), "state": range(9, 9 + agents.state_dim)}
+    expected = {"observations": ("obs", "action"), "state": ("action", "state"), "both": ("obs", "action", "state")}
+    assert inputs == tuple(column for name in expected[sees] for column in columns[name])
+
+
+@pytest.mark.parametrize(("name", "state_dim", "message"), [("iddpg", 3, "iddpg"), ("maddpg", 0, "no global state")])
+def test_a_state_that_critics_cannot_read_is_refused(name: str, state_dim: int, message: str) -> None:
+    agents = replace_fields(TEAMS["spread"], state_dim=state_dim)
+    with pytest.raises(ConfigError, match=message):
+        StackedUpdate(agents, NETWORK, AlgorithmSpec(name=name, critic_sees="both"), 3, DOUBLE)
 
 
 @pytest.mark.parametrize("head", ["soft", "force"])

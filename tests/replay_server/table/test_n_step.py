@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.run.run import Run
+from common.transitions import transition_dtype
 from common.wire.codec import checksum
 from common.wire.messages import Batch, Chunk, Hello, Open, Refused, SampleRequest
 from replay_server.config import ReplayConfig
@@ -219,3 +220,17 @@ def test_steps_that_are_not_those_of_the_records_are_refused(told: tuple[int, by
     replies = replay.handle(b"A", msgspec.structs.replace(message, copies=copies, ends=ends), payload, 0.0)
     assert isinstance(replies[0].message, Refused)
     assert replay.rejections.rejected == {"size": 1}
+
+
+def test_next_state_is_that_of_the_last_step() -> None:
+    run = make_run(discount=DISCOUNT, capacity=100, min_size=1, n_step=3)
+    run = msgspec.structs.replace(run, joint=msgspec.structs.replace(run.joint, state_dim=2))
+    table = Table(run, run.spec.replay, seed=0)
+    block, plain = np.zeros(5, transition_dtype(run.joint)), steps(5)
+    for name in DTYPE.names or ():
+        block[name] = plain[name]
+    block["state"], block["next_state"] = np.arange(5)[:, None], np.arange(1, 6)[:, None]
+    table.insert(block, chunk(1, 5))
+    batch = extended(table)
+    assert batch["next_state"][:, 1].tolist() == [3.0, 4.0, 5.0, 5.0, 5.0]
+    assert batch["state"][:, 1].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]

@@ -3,6 +3,7 @@
 import sys
 from types import ModuleType
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -176,3 +177,20 @@ def test_masks_that_appear_after_the_reset_are_not_used_and_named(module, caplog
     env._free = {agent: np.ones(CHANNELS, bool) for agent in env.possible_agents}
     world.step(np.zeros((1, 2 * CHANNELS), np.float32))
     assert [record.getMessage() for record in caplog.records if "Return it from reset on" in record.getMessage()]
+
+
+class Crossing(gymnasium.Env):
+    """Two cars that choose one of three lanes; its info has one mask for each car."""
+
+    observation_space = spaces.Tuple([spaces.Box(0, 1, (2,)), spaces.Box(0, 1, (2,))])
+    action_space = spaces.Tuple([spaces.Discrete(3), spaces.Discrete(3)])
+
+    def reset(self, *, seed=None, options=None):
+        return self.observation_space.sample(), {"action_mask": [[1, 0, 1], [0, 1, 0]]}
+
+
+def test_each_agent_of_a_gymnasium_team_has_its_own_mask(module):
+    world = make(module, Crossing())
+    obs = world.reset()
+    assert [agent.masked for agent in world.spec.agents] == [True, True]
+    np.testing.assert_array_equal(obs[0, [2, 3, 4, 7, 8, 9]], [1, 0, 1, 0, 1, 0])

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from common.errors import ConfigError, WorldError
-from common.worlds import make_world, world_spec
+from common.spec import Categorical, joint_spec
+from common.worlds import find_state_dim, global_state, make_world, world_spec
 from tests.common.worlds.batched.line_world import LineWorld
 
 NAME = "batched:tests.common.worlds.batched.line_world"
@@ -173,3 +174,71 @@ def test_a_world_that_is_refused_is_closed(monkeypatch):
     with pytest.raises(WorldError):
         make_world("batched:their_world", 2)
     assert worlds[0].closed
+
+
+# ---- the global state ------------------------------------------------------------------------------------------------
+
+STATEFUL = "batched:tests.common.worlds.batched.stateful_world"
+
+
+def test_states_are_those_of_the_users_world():
+    world = make_world(STATEFUL, 3, seed=0, state_dim=3, options={"max_steps": 2, "reach": 0.0})
+    world.reset([1, 2, 3])
+    assert (world.spec.state_dim, find_state_dim(world)) == (3, 3)
+    first = global_state(world)
+    np.testing.assert_allclose(first[:, 0], world._inner.position[:, 0], rtol=1e-6)
+    steps = [world.step(np.zeros((3, 2), np.float32)) for _ in range(2)]
+    assert steps[1].next_state[:, 2].tolist() == [2, 2, 2]
+    assert global_state(world)[:, 2].tolist() == [0, 0, 0]
+    assert steps[0].next_state.dtype == np.dtype("f4")
+
+
+def test_a_state_that_is_not_requested_is_left_out():
+    world = make_world(STATEFUL, 3, seed=0)
+    world.reset()
+    assert world.spec.state_dim == 0
+    assert world.step(np.zeros((3, 2), np.float32)).next_state is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("nan", "step 1 of copy 2 of 3: next_state has nan at index 2"),
+        ("wide", r"next_state has the shape \[3, 6\], not \[copies, state\] = \[3, 3\]"),
+        ("missing", "next_state is None"),
+    ],
+)
+def test_a_wrong_next_state_is_named(fault, message):
+    world = make_world(STATEFUL, 3, seed=0, state_dim=3, options={"fault": fault})
+    world.reset()
+    with pytest.raises(WorldError, match=message):
+        world.step(np.zeros((3, 2), np.float32))
+
+
+def test_a_vectorised_world_without_a_state_is_refused():
+    with pytest.raises(ConfigError, match=r"has no global state. Give its spec a state_dim"):
+        find_state_dim(make())
+
+
+@pytest.mark.parametrize(("mask", "is_right"), [(1.0, True), (0.0, True), (0.5, False)])
+def test_action_masks_are_zeros_and_ones(monkeypatch, mask, is_right):
+    class Masked(LineWorld):
+        def __init__(self, copies, seed):
+            super().__init__(copies, seed)
+            self.spec = joint_spec([(f"walker_{i}", "walker", 2, (Categorical(1),)) for i in range(2)], {"walker_1"})
+
+        def observe(self):
+            rows = super().observe()
+            rows[:, 3] = 1.0
+            rows[1, 3] = mask
+            return rows
+
+    module = ModuleType("masked_line")
+    module.make = Masked
+    monkeypatch.setitem(sys.modules, "masked_line", module)
+    world = make_world("batched:masked_line", 3, seed=0)
+    if is_right:
+        world.reset()
+        return
+    with pytest.raises(WorldError, match=r"copy 2 of 3: agent walker_1 was given 0.5 in its action mask"):
+        world.reset()

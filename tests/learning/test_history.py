@@ -17,7 +17,17 @@ WITHOUT_MEMORY = -1.28
 
 def trained(run: Path, history: int) -> float:
     command = [sys.executable, "-m", "shoal", "train", "pettingzoo:tests.learning.remember_cue", "--run", str(run)]
-    command += ["--lockstep", "--steps", "30000", "--no-film", "--json", "--set", f"world.history={history}"]
+    command += [
+        "--preset",
+        "particle",
+        "--lockstep",
+        "--steps",
+        "30000",
+        "--no-film",
+        "--json",
+        "--set",
+        f"world.history={history}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
     assert done.returncode == 0, done.stderr
     return float(json.loads(done.stdout)["return_mean"])

@@ -43,6 +43,7 @@ from common.run.run import Run
 from common.wire.audit import AuditFile, ProcessStart
 from common.wire.keys import load_keys
 from common.worlds import World
+from common.worlds.history import without_history
 
 REPORT_PERIOD_S = 1.0
 IDLE_POLL_S = 0.05
@@ -345,6 +346,7 @@ class Worker:
 
     def _watch(self, world: World) -> None:
         """Makes every environment announce its calls, or the one world that steps all copies."""
+        environments = without_history(world)
         copies = itertools.count()
 
         def watched(env: Any) -> WatchedEnv:
@@ -356,10 +358,10 @@ class Worker:
 
             return WatchedEnv(env, on_call, self._end_call)
 
-        if isinstance(world, Wrappable):
-            world.wrap(watched)
-        elif isinstance(world, VectorisedWorld):
-            world.wrap_inner(watched)
+        if isinstance(environments, Wrappable):
+            environments.wrap(watched)
+        elif isinstance(environments, VectorisedWorld):
+            environments.wrap_inner(watched)
 
     def _start_call(self, call: Call, copy: int) -> None:
         self._calls.start_call(self._config.index, call, copy, self._config.copies, time.monotonic())

@@ -1,6 +1,6 @@
 """Plays a trained team in mpe2 with numpy and safetensors, without Shoal: python examples/numpy_team.py runs/spread.
 
-Supports the default head `box`; docs/export.md describes the others.
+Supports the default head `box` and no stacked history; docs/export.md describes the others.
 """
 
 import json
@@ -16,6 +16,8 @@ def load_team(path):
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
         run = json.loads(file.metadata()["run"])
     agents, head = run["joint"]["agents"], run["spec"]["network"]["head"]
+    if run["spec"]["world"].get("history"):
+        raise ValueError(f"{path}: this example has no stacked history (world.history); docs/export.md shows how")
     if head != "box" or any(f"{agent['name']}/0/weight" not in tensors for agent in agents):
         raise ValueError(f"{path}: this example needs the head box, not {head}, and agents that do not learn by joint")
 

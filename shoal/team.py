@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from common.errors import ConfigError
+from common.history import HistoryStack, built_in_spaces, current_leaves, history_of, unstacked_spec
 from common.policy.file import PolicyFile, load_policy
 from common.policy.heads import Floats
 from common.policy.masks import flat_mask
 from common.policy.network import Policy
 from common.run.directory import RunDirectory
 from common.run.run import Run
-from common.run.spaces import MASK_KEY, AgentSpaces, Entry, flat_spaces
+from common.run.spaces import MASK_KEY, AgentSpaces, Entry
 from common.spec import AgentSpec, AgentsSpec, PlayerSpec
 
 
@@ -38,8 +39,16 @@ class Team:
         self._stored = stored
         run = stored.run
         self._policy = Policy(run.players, run.spec.network, stored.flat)
-        spaces = run.spaces or tuple(map(flat_spaces, run.joint.agents))
+        spaces = run.spaces or built_in_spaces(run.joint, self.history)
         self._spaces: dict[str, AgentSpaces] = {one.agent: one for one in spaces}
+        alone = unstacked_spec(run.joint, self.history)
+        self._leaves = {
+            agent.name: current_leaves(self._spaces[agent.name], agent, self.history)
+            for agent in alone.agents
+            if agent.name in self._spaces
+        }
+        """Leaves of each agent's observation without history."""
+        self._memory = _Memory(alone, self.history)
 
     @property
     def scenario(self) -> str:
@@ -55,6 +64,11 @@ class Team:
     def spec(self) -> AgentsSpec:
         """Observation and action sizes of each agent, and the agent's columns in the joint vectors."""
         return self._stored.run.joint
+
+    @property
+    def history(self) -> int:
+        """Number of last observations and actions that each agent observes too (`world.history` of the run)."""
+        return history_of(self._stored.run.spec.world)
 
     @property
     def run(self) -> Run:
@@ -85,18 +99,38 @@ class Team:
         agent with several choices. Agents may be missing, except for single agents of a side that learnt by `joint`.
         obs as an array: joint observations `[copies, sum obs]` or `[sum obs]`, as a world of `make_world` returns them.
         Returns joint actions `[copies, sum action]` or `[sum action]`, as `World.step` takes them.
-        Raises ConfigError for an unknown agent and for a wrong shape.
+        A team that was trained with stacked history (`history` > 0) takes the observations of its environment and
+        remembers the last ones itself: call `reset` when an episode starts. It also takes stacked observations, as a
+        world with the option `history` returns them, and then remembers nothing.
+        Raises ConfigError for an unknown agent, for a wrong shape, and for another number of copies without `reset`.
         """
         if isinstance(obs, Mapping):
             return self._act_by_agent(obs)
         joint = np.asarray(obs, np.float32)
+        if self.history and joint.ndim in (1, 2) and joint.shape[-1] == self._memory.spec.obs_dim:
+            actions = self._act_from_memory(np.atleast_2d(joint))
+            return actions[0] if joint.ndim == 1 else actions
         if joint.ndim not in (1, 2) or joint.shape[-1] != self.spec.obs_dim:
             raise ConfigError(
                 f"The joint observations have the shape {list(joint.shape)}. Pass [copies, {self.spec.obs_dim}] or "
-                f"[{self.spec.obs_dim}]: {self._sizes}."
+                f"[{self.spec.obs_dim}]: {self._sizes}{self._history_text}."
             )
         actions = self._policy.act(np.atleast_2d(joint))
         return actions[0] if joint.ndim == 1 else actions
+
+    def reset(self, copies: Sequence[int] | Sequence[bool] | npt.NDArray[Any] | None = None) -> None:
+        """Starts episodes: the agents forget earlier steps. Without stacked history it has no effect.
+
+        copies: indices of the copies whose episodes start, or one boolean for each copy, such as `step.episode_over`;
+        None starts new episodes in all copies, whose number may then change. Raises ConfigError for an unknown copy.
+
+        Example:
+            >>> team.reset()
+            >>> actions = team.act(obs)  # [64, sum obs]: the first observations of 64 episodes
+            >>> step = world.step(actions)
+            >>> team.reset(step.episode_over)
+        """
+        self._memory.reset(copies)
 
     def __repr__(self) -> str:
         """Returns scenario, agents and number of updates."""
@@ -110,15 +144,62 @@ class Team:
         if unknown := [name for name in obs if name not in self.agents]:
             raise ConfigError(f"{unknown[0]!r} is not an agent of this team. Agents: {', '.join(self.agents)}.")
         self._refuse_incomplete_sides(obs)
-        joint = np.zeros((1, self.spec.obs_dim), np.float32)
         present = [agent for agent in self.spec.agents if agent.name in obs]
-        for agent in present:
-            joint[0, agent.obs_slice] = _flat(obs[agent.name], agent, self._spaces[agent.name].observation)
-        actions = self._policy.act(joint)[0]
+        if self.history and not self._are_stacked(obs):
+            actions = self._act_from_memory(*self._current(obs))[0]
+        else:
+            joint = np.zeros((1, self.spec.obs_dim), np.float32)
+            for agent in present:
+                joint[0, agent.obs_slice] = _flat(obs[agent.name], agent, self._spaces[agent.name].observation)
+            actions = self._policy.act(joint)[0]
         return {
             agent.name: _environment_action(actions[agent.action_slice], self._spaces[agent.name].action)
             for agent in present
         }
+
+    @property
+    def _history_text(self) -> str:
+        if not self.history:
+            return ""
+        current = self._memory.spec
+        sizes = ", ".join(f"{agent.name} {agent.obs_dim}" for agent in current.agents)
+        return f"; or [copies, {current.obs_dim}] or [{current.obs_dim}] without history: {sizes}"
+
+    def _act_from_memory(self, obs: Floats, present: npt.NDArray[np.bool_] | None = None) -> Floats:
+        """Returns joint actions `[copies, sum action]`, and remembers observations and actions.
+
+        obs: joint observations without history `[copies, sum obs]`. present: `[copies, agents]`; None means all agents.
+        """
+        if present is None:
+            present = np.ones((len(obs), len(self.spec.agents)), np.bool_)
+        actions = self._policy.act(self._memory.stack(obs, present))
+        self._memory.actions = actions.copy()
+        return actions
+
+    def _are_stacked(self, obs: Mapping[str, Any]) -> bool:
+        """Returns whether the observations by agent contain their history; ConfigError if only some of them do."""
+        sizes = {agent.name: agent.obs_dim for agent in self.spec.agents}
+        stacked = [
+            name
+            for name, one in obs.items()
+            if not isinstance(one, Mapping | tuple) and np.shape(one) == (sizes[name],)
+        ]
+        if stacked and len(stacked) < len(obs):
+            other = next(name for name in obs if name not in stacked)
+            raise ConfigError(
+                f"The observation of {stacked[0]} contains its history, that of {other} does not. Pass either all "
+                "observations with their history or none."
+            )
+        return bool(stacked)
+
+    def _current(self, obs: Mapping[str, Any]) -> tuple[Floats, npt.NDArray[np.bool_]]:
+        """Returns the joint observation without history `[1, sum obs]`, and who is present `[1, agents]`."""
+        agents = self._memory.spec.agents
+        joint = np.zeros((1, self._memory.spec.obs_dim), np.float32)
+        for agent in agents:
+            if agent.name in obs:
+                joint[0, agent.obs_slice] = _flat(obs[agent.name], agent, self._leaves[agent.name])
+        return joint, np.array([[agent.name in obs for agent in agents]])
 
     def _refuse_incomplete_sides(self, obs: Mapping[str, Any]) -> None:
         for player in self._stored.run.players.agents:
@@ -129,6 +210,51 @@ class Team:
                     f"The observation of {missing[0]} is missing. Pass the observations of {', '.join(members)} "
                     "together: these agents have one policy (algorithm joint)."
                 )
+
+
+class _Memory:
+    """What a team with stacked history remembers of the episodes that it plays."""
+
+    def __init__(self, spec: AgentsSpec, history: int) -> None:
+        self.spec = spec
+        """The agents without history."""
+        self.actions: Floats = np.zeros((0, spec.action_dim), np.float32)
+        """[copies, sum action]: the team's last actions."""
+        self._history = history
+        self._stack: HistoryStack | None = None
+        self._present = np.zeros((0, len(spec.agents)), np.bool_)
+        self._starting = np.zeros(0, np.bool_)
+
+    def reset(self, copies: Sequence[int] | Sequence[bool] | npt.NDArray[Any] | None = None) -> None:
+        """Starts episodes in all copies, or in those named by their indices or by booleans."""
+        if copies is None or self._stack is None:
+            self._stack = None
+            return
+        try:
+            self._starting[np.asarray(copies) if len(copies) else []] = True
+        except IndexError as e:
+            raise ConfigError(
+                f"reset({copies!r}): the team plays {len(self._starting)} copies ({e}). Pass their indices, one "
+                "boolean for each, or nothing to start new episodes in all copies."
+            ) from e
+
+    def stack(self, obs: Floats, present: npt.NDArray[np.bool_]) -> Floats:
+        """Returns the stacked observations; present: who acts now, `[copies, agents]`."""
+        if self._stack is None:
+            self._stack = HistoryStack(self.spec, self._history, len(obs))
+            rows = self._stack.start(obs)
+        elif len(obs) != len(self._stack.rows):
+            raise ConfigError(
+                f"The team remembers {len(self._stack.rows)} copies and is given observations of {len(obs)}. Call "
+                "team.reset() before the first step of new episodes."
+            )
+        else:
+            rows = self._stack.advance(obs, self.actions, self._present)
+        forget = self._starting[:, None] | ~present if len(self._starting) == len(obs) else ~present
+        if forget.any():
+            rows = self._stack.replace(obs, forget)
+        self._present, self._starting = present, np.zeros(len(obs), np.bool_)
+        return rows
 
 
 def load(run: str | Path) -> Team:

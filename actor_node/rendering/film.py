@@ -32,9 +32,10 @@ from common.run.directory import RunDirectory
 from common.run.players import with_sides
 from common.run.run import Run
 from common.spec import difference
-from common.worlds import is_batched, is_foreign, make_world
+from common.worlds import World, is_batched, is_foreign, make_world
 from common.worlds.adapters.pettingzoo import PettingZooWorld
 from common.worlds.batched.checked_world import CheckedWorld
+from common.worlds.history import without_history
 
 FIRST_SEED = 1_000_000
 """Seed of the first episode, as in `shoal evaluate`: a film shows the first episodes of the evaluation."""
@@ -161,7 +162,7 @@ class FilmedRun:
         self.name = directory.path.resolve().name
         self._policy = Policy(self.run.players, self.run.spec.network, stored.flat)
         self._sides = _membership(self.run)
-        self._world = _open_world(self.run)
+        self._world, environments = _open_world(self.run)
         if with_sides(self._world.spec, self.run.spec.network.sides) != self.run.joint.without_state:
             raise ConfigError(
                 f"{directory.path}: the installed {self._world.name} differs from the world of this run:"
@@ -174,7 +175,7 @@ class FilmedRun:
             cameras.append(Camera(_renderable(self._world.name, env), width))
             return cameras[-1]
 
-        wrap = self._world.wrap_inner if isinstance(self._world, CheckedWorld) else self._world.wrap
+        wrap = environments.wrap_inner if isinstance(environments, CheckedWorld) else environments.wrap
         wrap(with_camera)
         self._camera = cameras[0]
         metadata = getattr(self._camera, "metadata", {})
@@ -251,8 +252,11 @@ def _membership(run: Run) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.array([[float(agent.team == side) for agent in run.joint.agents] for side in run.joint.sides])
 
 
-def _open_world(run: Run) -> PettingZooWorld | CheckedWorld:
-    """Makes the world in which the run is evaluated, without a screen; ConfigError if it has no renderer."""
+def _open_world(run: Run) -> tuple[World, PettingZooWorld | CheckedWorld]:
+    """Makes the world in which the run is evaluated, without a screen; ConfigError if it has no renderer.
+
+    Returns the world and its environments, which are the same unless agents remember (`world.history`).
+    """
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
     if _has_no_display():
@@ -268,9 +272,10 @@ def _open_world(run: Run) -> PettingZooWorld | CheckedWorld:
         if "render_mode" not in options:
             raise
         raise ConfigError(f"{name} cannot be filmed: its constructor takes no render_mode='rgb_array' ({e})") from e
-    if not isinstance(world, PettingZooWorld | CheckedWorld):
+    environments = without_history(world)
+    if not isinstance(environments, PettingZooWorld | CheckedWorld):
         raise TypeError(f"{name} has no environment to film")
-    return world
+    return world, environments
 
 
 def _has_no_display() -> bool:

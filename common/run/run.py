@@ -252,7 +252,10 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0
     """Seed of networks, sampling and worlds."""
     world: dict[str, Any] = {}
-    """Options of the scenario, which the world checks: numbers, texts, true, false, none, lists and tables."""
+    """Options of the scenario, which the world checks: numbers, texts, true, false, none, lists and tables.
+
+    `world.history`, of every world: the number of last observations and actions that each agent observes too.
+    """
     network: NetworkSpec = NetworkSpec()
     algorithm: AlgorithmSpec = AlgorithmSpec()
     exploration: ExplorationSpec = ExplorationSpec()

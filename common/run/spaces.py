@@ -48,6 +48,10 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     """Lower bounds of an action's Box, in C order."""
     high: tuple[float, ...] = ()
     """Upper bounds of an action's Box, in C order."""
+    steps_ago: int = 0
+    """In an observation with stacked history (`world.history`): the age of the value in steps; 0 is the current one."""
+    of: Literal["observation", "action"] = "observation"
+    """In an observation with stacked history: whether this is a leaf of an observation or of an action."""
 
 
 class AgentSpaces(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -18,9 +18,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from msgspec import Struct, structs
 
 from common.errors import ConfigError
+from common.history import OPTION as HISTORY
+from common.history import stacked_spaces, take_history
 from common.run.spaces import AgentSpaces
 from common.spec import AgentsSpec
 from common.worlds.families import FAMILIES, Family, family_of
+from common.worlds.history import HistoryWorld, with_history, without_history
 from common.worlds.options import OptionRow, option_rows, parse_options
 from common.worlds.particle.mpe import MpeWorld
 from common.worlds.particle.scenario import Scenario
@@ -105,7 +108,8 @@ def make_world(
 
     name: of the world, or a function or class at the top level of a module that returns an environment.
     seed: of the world's own generator, which draws the starts that are given no seed; None takes fresh entropy.
-    options: of the scenario (`scenarios()` lists them), or of the environment's constructor.
+    options: of the scenario (`scenarios()` lists them), or of the environment's constructor; and `history` of every
+    world: the number of last observations and actions that each agent observes too.
     max_episode_steps: an episode that is still running after this number of steps is truncated; 0 sets no limit.
     restart_ended: whether `step()` resets a copy whose episode ended; otherwise that copy stays absent until `reset()`.
     first_episode_steps: length at which the first episode of each copy is truncated, 0 for none, so that the episodes
@@ -121,7 +125,7 @@ def make_world(
     name = world_name(name)
     if isinstance(copies, bool) or not isinstance(copies, int) or copies < 1:
         raise ConfigError(f"{name}: copies={copies!r} is not a number of copies. Pass 1 or more.")
-    given = {**(options or {}), **more_options}
+    history, given = take_history(name, {**(options or {}), **more_options})
     made, fault = on_made or _ignore, on_fault or _ignore
     episodes = EpisodeRules(max_episode_steps, restart_ended=restart_ended, first_steps=first_episode_steps)
     if (family := family_of(name)) is not None:
@@ -139,7 +143,7 @@ def make_world(
             foreign.add_metrics()
         if state_dim:
             foreign.add_global_state(state_dim)
-        return foreign
+        return with_history(foreign, history)
     if state_dim:
         refuse_state(name)
     scenario = _scenario(name.removeprefix(REAL_MPE2), given)
@@ -147,11 +151,12 @@ def make_world(
         from common.worlds.particle.real_mpe2 import real_mpe2  # noqa: PLC0415  (actors do not need it installed)
 
         spec = MpeWorld(name, scenario, 1, 0).spec
-        return real_mpe2(name, scenario, spec, copies, seed=seed, episodes=episodes, on_made=made, on_fault=fault)
+        real = real_mpe2(name, scenario, spec, copies, seed=seed, episodes=episodes, on_made=made, on_fault=fault)
+        return with_history(real, history)
     world = MpeWorld(name, scenario, copies, seed, episodes)
     for copy in range(copies):
         made(copy)
-    return world
+    return with_history(world, history)
 
 
 def world_spec(
@@ -167,9 +172,10 @@ def world_spec(
 
 def find_state_dim(world: World) -> int:
     """Returns the length of a world's global state; may reset its first copy. Raises ConfigError if it has none."""
-    if not isinstance(world, FindsStateDim):
+    inner = without_history(world)
+    if not isinstance(inner, FindsStateDim):
         refuse_state(world.name)
-    return world.find_state_dim()
+    return inner.find_state_dim()
 
 
 def refuse_state(name: str) -> NoReturn:
@@ -186,7 +192,12 @@ def world_spaces(world: World) -> tuple[AgentSpaces, ...]:
         return ()
     from common.worlds.adapters.pettingzoo import PettingZooWorld  # noqa: PLC0415  (actors do not need it installed)
 
-    return world.spaces if isinstance(world, PettingZooWorld) else ()
+    inner = without_history(world)
+    spaces = inner.spaces if isinstance(inner, PettingZooWorld) else ()
+    if not spaces or not isinstance(world, HistoryWorld):
+        return spaces
+    agents = inner.spec.agents
+    return tuple(stacked_spaces(one, agent, world.history) for one, agent in zip(spaces, agents, strict=True))
 
 
 def changed_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,12 +205,13 @@ def changed_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises ConfigError for an unknown option and for a value that is not allowed.
     """
+    history, changed = take_history(name, options)
     scenario = SCENARIOS.get(name.removeprefix(REAL_MPE2))
-    if scenario is None:
-        return dict(options)
-    defaults = structs.asdict(scenario.options_type())
-    given = structs.asdict(parse_options(name, scenario.options_type, options))
-    return {option: value for option, value in given.items() if value != defaults[option]}
+    if scenario is not None:
+        defaults = structs.asdict(scenario.options_type())
+        given = structs.asdict(parse_options(name, scenario.options_type, changed))
+        changed = {option: value for option, value in given.items() if value != defaults[option]}
+    return {**changed, HISTORY: history} if history else changed
 
 
 def messages(name: str, options: Mapping[str, Any] | None = None) -> dict[str, slice]:
@@ -209,7 +221,8 @@ def messages(name: str, options: Mapping[str, Any] | None = None) -> dict[str, s
     """
     if is_foreign(name):
         return {}
-    return MpeWorld(name, _scenario(name.removeprefix(REAL_MPE2), options or {}), 1, 0).messages()
+    _, given = take_history(name, options or {})
+    return MpeWorld(name, _scenario(name.removeprefix(REAL_MPE2), given), 1, 0).messages()
 
 
 def scenarios() -> Sequence[ScenarioRow]:

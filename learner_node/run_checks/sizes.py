@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from common.errors import ConfigError
+from common.history import history_of
 from common.policy.network import layer_shapes
 from common.run.players import players
 from common.run.run import RunSpec
@@ -54,6 +55,8 @@ class Sizes:
     learner_bytes: int
     """Approximate memory of the learner [bytes]."""
     players: int
+    history: int = 0
+    """Number of last observations and actions that each agent observes too (`world.history`)."""
 
     @property
     def replay_bytes(self) -> int:
@@ -111,6 +114,7 @@ def sizes_of(spec: RunSpec, agents: AgentsSpec) -> Sizes:
         + (policy + critic) * BYTES_PER_PARAMETER
         + BATCH_COPIES * spec.replay.batch * record_bytes,
         players=len(run_players.agents),
+        history=history_of(spec.world),
     )
 
 
@@ -134,7 +138,7 @@ def refuse_large_run(
     )
     raise ConfigError(
         f"replay.capacity {sizes.capacity:,} needs {_gib(sizes.replay_bytes)} at {sizes.record_bytes:,} bytes a "
-        f"transition; {free}; {advice}{_wrapper_advice(agents)}"
+        f"transition; {free}; {advice}{_observation_advice(sizes, agents)}"
     )
 
 
@@ -153,11 +157,14 @@ def refuse_large_learner(sizes: Sizes, agents: AgentsSpec, available_bytes: int)
         raise ConfigError(
             f"the learner needs about {_gib(sizes.learner_bytes)} for {_counted(sizes.players, 'player')} and "
             f"{_gib(available_bytes)} of memory are free; lower network.critic_hidden or the number of agents"
-            f"{_wrapper_advice(agents)}"
+            f"{_observation_advice(sizes, agents)}"
         )
 
 
-def _wrapper_advice(agents: AgentsSpec) -> str:
+def _observation_advice(sizes: Sizes, agents: AgentsSpec) -> str:
+    """Returns the advice to shorten long observations, or an empty text."""
+    if sizes.history:
+        return f"; or lower world.history ({sizes.history}): observations grow with it"
     largest = max(agents.agents, key=lambda agent: agent.obs_dim)
     if largest.obs_dim < MIN_IMAGE_OBSERVATION:
         return ""

@@ -72,6 +72,14 @@ def test_what_it_would_play_wrong_it_does_not_play(tmp_path: Path, settings: dic
         example().load_team(tmp_path / "policy.safetensors")
 
 
+def test_a_team_with_history_is_refused(tmp_path: Path) -> None:
+    spec = make_run_spec({"scenario": "simple_spread", "world": {"history": 1}})
+    run = Run("a1b2c3d4", spec, world_spec("simple_spread", spec.world))
+    save_policy(tmp_path / "policy.safetensors", PolicyFile(run, 1, 1, np.zeros(numbers_of(run), np.float32)))
+    with pytest.raises(ValueError, match="no stacked history"):
+        example().load_team(tmp_path / "policy.safetensors")
+
+
 @pytest.mark.slow
 def test_it_plays_an_episode_without_anything_of_shoal(tmp_path: Path) -> None:
     saved(tmp_path / "policy.safetensors", world_spec("simple_spread"), "simple_spread")

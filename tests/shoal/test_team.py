@@ -168,3 +168,120 @@ def test_a_stored_run_without_spaces_is_played_by_its_flat_ones() -> None:
     actions = Team(file).act({"agent_0": [0.0] * 21, "agent_1": [0.0] * 21})
     parts = [part for action in actions.values() for part in (action if isinstance(action, tuple) else (action,))]
     assert {type(part) for part in parts} == {int}
+
+
+def with_history(scenario: str = "simple_tag", **options: Any) -> PolicyFile:
+    world = {"history": 2, **options}
+    return stored(scenario, world_spec(scenario, world), world=world)
+
+
+def test_a_team_remembers_what_it_observed_and_did() -> None:
+    file = with_history(max_cycles=5)
+    team, stacking = Team(file), Team(file)
+    plain, stacked = (
+        make_world("simple_tag", 4, seed=3, options={"max_cycles": 5, **more}) for more in ({}, {"history": 2})
+    )
+    assert team.history == 2
+    obs, stacked_obs = plain.reset([1, 2, 3, 4]), stacked.reset([1, 2, 3, 4])
+    for _ in range(12):
+        actions = team.act(obs)
+        np.testing.assert_array_equal(actions, stacking.act(stacked_obs))
+        step, stacked_step = plain.step(actions), stacked.step(actions)
+        team.reset(step.episode_over)
+        obs, stacked_obs = step.obs, stacked_step.obs
+
+
+def test_a_team_remembers_each_agent_of_a_mapping() -> None:
+    file = with_history()
+    team, plain, stacked = Team(file), make_world("simple_tag", 1), make_world("simple_tag", 1, history=2)
+    for seed in (5, 6):
+        team.reset()
+        obs, stacked_obs = plain.reset([seed]), stacked.reset([seed])
+        for _ in range(4):
+            own = {agent.name: obs[0, agent.obs_slice] for agent in plain.spec.agents}
+            actions = expected(file, stacked_obs)
+            given = team.act(own)
+            # Agents act in five numbers, a Box of the built-in worlds.
+            np.testing.assert_array_equal(np.concatenate(list(given.values())), actions[0])
+            contained = {agent.name: stacked_obs[0, agent.obs_slice] for agent in stacked.spec.agents}
+            np.testing.assert_array_equal(np.concatenate(list(Team(file).act(contained).values())), actions[0])
+            obs, stacked_obs = plain.step(actions).obs, stacked.step(actions).obs
+
+
+def test_an_agent_that_left_is_forgotten() -> None:
+    team, other = Team(with_history()), Team(with_history())
+    rng = np.random.default_rng(0)
+    first, second, third = (
+        {agent.name: rng.normal(size=agent.obs_dim) for agent in world_spec("simple_tag").agents} for _ in range(3)
+    )
+    team.act(first)
+    team.act({name: obs for name, obs in second.items() if name != "agent_0"})
+    again = team.act(third)
+    np.testing.assert_array_equal(again["agent_0"], other.act(third)["agent_0"])
+    assert not np.array_equal(again["adversary_0"], other.act(third)["adversary_0"])
+
+
+def test_other_copies_need_a_reset() -> None:
+    team, sizes = Team(with_history()), world_spec("simple_tag").obs_dim
+    team.reset()
+    team.act(np.zeros((4, sizes)))
+    with pytest.raises(shoal.ConfigError, match=r"remembers 4 copies and is given observations of 3. Call team.reset"):
+        team.act(np.zeros((3, sizes)))
+    for copies in ([4], [True, False]):
+        with pytest.raises(shoal.ConfigError, match=r"reset\(.*: the team plays 4 copies"):
+            team.reset(copies)
+    team.reset([])
+    team.reset()
+    assert team.act(np.zeros((3, sizes))).shape == (3, 20)
+    assert team.act(np.zeros((9, team.spec.obs_dim))).shape == (9, 20)
+
+
+def test_observations_with_and_without_history_do_not_mix() -> None:
+    team = Team(with_history())
+    own = {agent.name: np.zeros(agent.obs_dim) for agent in world_spec("simple_tag").agents}
+    mixed = {**own, "agent_0": np.zeros(team.spec.agents[-1].obs_dim)}
+    with pytest.raises(shoal.ConfigError, match="of agent_0 contains its history, that of adversary_0 does not"):
+        team.act(mixed)
+    with pytest.raises(shoal.ConfigError, match=r"The observation of agent_0 has the shape \[3\].*14 numbers"):
+        team.act({**own, "agent_0": np.zeros(3)})
+    with pytest.raises(shoal.ConfigError, match=r"or \[copies, 62\] or \[62\] without history: adversary_0 16"):
+        team.act(np.zeros((2, 61)))
+
+
+@pytest.mark.slow
+def test_a_team_remembers_an_environments_own_values() -> None:
+    name = "pettingzoo:tests.shoal.structured_env"
+    world = make_world(name, seed=0, history=2)
+    file = stored(name, world.spec, spaces=world_spaces(world), world={"history": 2})
+    team = Team(file)
+    from tests.shoal.structured_env import parallel_env
+
+    environment = parallel_env()
+    seen, _ = environment.reset(seed=5)
+    flat = world.reset(seeds=[5])
+    for _ in range(2):
+        joint, actions = expected(file, flat), team.act(seen)
+        assert list(actions["chooser"]) == [
+            joint[0, world.spec.agents[1].action_slice][:3].argmax(),
+            joint[0, world.spec.agents[1].action_slice][3:].argmax(),
+        ]
+        np.testing.assert_allclose(actions["walker"].ravel(), joint[0, world.spec.agents[0].action_slice], rtol=1e-5)
+        seen, *_ = environment.step(actions)
+        flat = world.step(joint).next_obs
+
+
+@pytest.mark.parametrize("where", ["observation", "info"])
+def test_a_team_remembers_observations_with_action_masks(where: str) -> None:
+    name, options = "pettingzoo:tests.common.worlds.masked_channels", {"where": where, "history": 2}
+    world = make_world(name, options=options)
+    file = stored(name, world.spec, spaces=world_spaces(world), world=options)
+    team, environment = Team(file), parallel_env(where=where)
+    seen, infos = environment.reset(seed=5)
+    flat = world.reset([5])
+    for _ in range(4):
+        if where == "info":
+            seen = {a: {"observation": seen[a], "action_mask": infos[a]["action_mask"]} for a in environment.agents}
+        actions, joint = team.act(seen), expected(file, flat)
+        assert list(actions.values()) == [int(own.argmax()) for own in np.split(joint[0], 2)]
+        seen, _, _, _, infos = environment.step(actions)  # raises an exception for a forbidden action
+        flat = world.step(joint).next_obs

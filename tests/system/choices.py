@@ -118,6 +118,7 @@ ROWS = {
         "simple_speaker_listener",
         (
             DISCRETE,
+            "world.history=2",
             "algorithm.smoothing=0.1",
             "algorithm.smoothing_clip=0.3",
             "exploration.ladder=0.1",

@@ -24,6 +24,7 @@ from common.worlds.adapters.first_copy import STEPS, Began, Fault, Found, Measur
 from common.worlds.adapters.measure import measure
 from common.worlds.batched.checked_world import without_given
 from common.worlds.families import Constructor, Family, family_of
+from common.worlds.history import without_history
 
 
 def main() -> None:
@@ -91,11 +92,12 @@ def _measured(world: World) -> Measured:
     Raises the error of an environment that fails twice: it would fail in every actor. One that fails once is measured
     by the second attempt, because actors restart after an occasional error.
     """
+    plain = without_history(world)
     try:
-        return Measured(measure(world))
+        return Measured(measure(plain))
     except ShoalError as e:
         try:
-            return Measured(measure(world))
+            return Measured(measure(plain))
         except ShoalError:
             raise e from None
     except Exception as e:  # noqa: BLE001  (the actors will meet and report it)

@@ -42,7 +42,15 @@ from common.worlds.adapters.faults import agent_text, copy_text, environment_err
 from common.worlds.adapters.info_metrics import InfoMetrics
 from common.worlds.adapters.masks import can_be_masked, gives_mask
 from common.worlds.adapters.spaces import describe_spaces
-from common.worlds.world import DEFAULT_EPISODE_RULES, NO_METRICS, EpisodeRules, Float32Array, Step, check_actions
+from common.worlds.world import (
+    DEFAULT_EPISODE_RULES,
+    NO_METRICS,
+    BoolArray,
+    EpisodeRules,
+    Float32Array,
+    Step,
+    check_actions,
+)
 
 _log = logging.getLogger(__name__)
 _CHECKED_EPISODES = 2
@@ -144,6 +152,15 @@ class PettingZooWorld:
             )
             for agent, slot in self._slots.items()
         )
+
+    @property
+    def departed(self) -> BoolArray:
+        """Which agents have left the current episode before the others, [copies, agents]."""
+        left = np.zeros(self._discount.shape, np.bool_)
+        for c, copy in enumerate(self._copies):
+            for agent in copy.departed:
+                left[c, self._index[agent]] = True
+        return left
 
     def reset(self, seeds: Sequence[int] | None = None) -> Float32Array:
         """Starts a new episode in every copy, copy c by `reset(seed=seeds[c])`; without seeds the world draws them."""

@@ -99,6 +99,11 @@ class CheckedWorld:
                 on_made(copy)
         return world
 
+    @property
+    def departed(self) -> BoolArray:
+        """Which agents have terminated in the current episode before the others, [copies, agents]."""
+        return self._departed
+
     def reset(self, seeds: Sequence[int] | None = None) -> Float32Array:
         """Starts a new episode in every copy, copy c from `seeds[c]`; without seeds the world draws the starts."""
         if seeds is not None and len(seeds) != self.copies:

@@ -26,6 +26,7 @@ from common.worlds import World, find_state_dim, make_world, world_spaces
 from common.worlds.adapters.conversion import reports
 from common.worlds.adapters.first_copy import fault_of
 from common.worlds.adapters.measure import measure
+from common.worlds.history import without_history
 from shoal.commands.check.figures import (
     AdapterWarning,
     AgentsFound,
@@ -77,7 +78,7 @@ class _Check:
             self.send(AgentsFound(agents, world_spaces(world), made_s))
             self._find_state(world)
             self.send(StageStarted("a second of random actions"))
-            self.send(Measured(measure(world)))
+            self.send(Measured(measure(without_history(world))))
             self.send(StageStarted("random actions"))
             lines_before = self._lines()
             found = play(world, "random", seconds=RANDOM_FRACTION * task.seconds, seed=task.seed, columns=True)
@@ -92,7 +93,7 @@ class _Check:
         finally:
             self.send(StageStarted("close()"))
             world.close()
-        if not hasattr(world, "wrap"):
+        if not hasattr(without_history(world), "wrap"):
             self._send_rate(CONSTANT_FRACTION * task.seconds / 4)
         self.send(StageStarted("the contract: the same seed twice"))
         self.send(seed_test(self._make, task.seed))
@@ -122,7 +123,7 @@ class _Check:
     def _pettingzoo_test(self) -> ContractTest:
         world = self._make()
         try:
-            wrap = getattr(world, "wrap", None)
+            wrap = getattr(without_history(world), "wrap", None)
             if wrap is None:
                 return ContractTest(API_TEST, skipped="this world is batched, not a ParallelEnv")
             envs: list[Any] = []

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from common.errors import ConfigError
+from common.history import history_of, unstacked_spec
 from common.run.players import players
 from common.run.run import RunSpec
 from common.spec import AgentsSpec
@@ -60,9 +61,11 @@ def find(
     found += [_broken(test) for test in contract if test.problem]
     found += [Finding("warning", "adapter", text) for text in warned]
     if agents is not None:
-        found += _on_agents(spec, agents)
+        # The length of one observation tells an image, not that of stacked ones.
+        current = unstacked_spec(agents, history_of(spec.world))
+        found += _on_agents(spec, current)
         if random := plays.get("random"):
-            found += _on_play(agents, random)
+            found += _on_play(current, random)
         found += _on_returns(plays)
     return sorted(found, key=lambda finding: _LEVELS.index(finding.level))
 

@@ -53,7 +53,7 @@ def play(
     rows = _ObservationSample(world.spec.obs_dim)
     terminated = left_early = steps = age = 0
     total, is_common, always_present = 0.0, True, True
-    memory_at, memory_before = 0, 0
+    memory_at, memory_before = 0, 0  # without the sample of the observations, which is this function's own
     spent = 0.0
     start = time.monotonic()
     obs = world.reset([seed])
@@ -72,7 +72,7 @@ def play(
         if columns:
             rows.add(step.next_obs[0], present)
         if not memory_at and (steps >= max_steps // 10 or time.monotonic() - start >= seconds / 10):
-            memory_at, memory_before = steps, private_bytes(os.getpid())
+            memory_at, memory_before = steps, private_bytes(os.getpid()) - rows.stored_bytes
         if step.episode_over[0]:
             returns.append(total)
             lengths.append(age)
@@ -81,7 +81,7 @@ def play(
             total, age, always_present = 0.0, 0, True
     growth = 0.0
     if steps >= memory_at + MIN_MEMORY_STEPS:
-        growth = (private_bytes(os.getpid()) - memory_before) / (steps - memory_at)
+        growth = (private_bytes(os.getpid()) - rows.stored_bytes - memory_before) / (steps - memory_at)
     table = np.array(rewards, np.float64).reshape(-1, count)
     return PlayFigures(
         actions=actions,
@@ -119,6 +119,11 @@ class _ObservationSample:
         self._limit = max(MAX_STORED_NUMBERS // max(obs_dim, 1), 8)
         self._rows: list[npt.NDArray[np.float32]] = []
         self._stride, self._seen = 1, 0
+
+    @property
+    def stored_bytes(self) -> int:
+        """Memory of the sample [bytes]."""
+        return sum(row.nbytes for row in self._rows)
 
     def add(self, obs: Floats, present: npt.NDArray[np.bool_]) -> None:
         self._seen += 1

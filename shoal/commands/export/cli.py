@@ -11,13 +11,14 @@ import msgspec
 
 from common.errors import ConfigError
 from common.files import file_names, write_atomically
+from common.history import built_in_spaces, history_of
 from common.policy.file import PolicyFile, load_policy
 from common.policy.network import unflatten
 from common.process import command
 from common.process.metrics import software_version
 from common.run.players import members_of
 from common.run.run import Run
-from common.run.spaces import AgentSpaces, flat_spaces, side_by_side
+from common.run.spaces import AgentSpaces, side_by_side
 from common.spec import AgentSpec, PlayerSpec
 from common.worlds import is_batched, is_foreign
 from shoal.run_paths import run_directory
@@ -42,6 +43,8 @@ class ExportedPolicy(msgspec.Struct, frozen=True):
     mask: tuple[tuple[int, int], ...] = ()
     """Each number of the action masks: its column of the input, 1 (allowed) or 0 (forbidden), and the column of the
     output that it forbids; empty without masks."""
+    history: int = 0
+    """Number of last observations and actions of each agent in the input, after its current observation."""
 
 
 @click.command()
@@ -112,6 +115,7 @@ def _describe(policy: PolicyFile, player: PlayerSpec, file: str) -> ExportedPoli
         parts=player.parts,
         spaces=side_by_side(_spaces(policy.run, agents)),
         mask=player.local_mask_columns,
+        history=history_of(policy.run.spec.world),
     )
 
 
@@ -119,7 +123,7 @@ def _spaces(run: Run, agents: Sequence[AgentSpec]) -> list[AgentSpaces]:
     """Returns the spaces of some agents; empty for separate environments whose run does not record them."""
     known = {spaces.agent: spaces for spaces in run.spaces}
     if not known and (is_batched(run.spec.scenario) or not is_foreign(run.spec.scenario)):
-        known = {agent.name: flat_spaces(agent) for agent in agents}
+        known = {one.agent: one for one in built_in_spaces(run.joint, history_of(run.spec.world))}
     return [known[agent.name] for agent in agents if agent.name in known]
 
 
@@ -134,6 +138,7 @@ def _metadata(policy: PolicyFile, one: ExportedPolicy) -> dict[str, str]:
         "parts": msgspec.json.encode(one.parts).decode(),
         "spaces": msgspec.json.encode(one.spaces).decode(),
         "mask": msgspec.json.encode(one.mask).decode(),
+        "history": str(one.history),
         "head": run.spec.network.head,
         "scenario": run.spec.scenario,
         "world": msgspec.json.encode(run.spec.world).decode(),

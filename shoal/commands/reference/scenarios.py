@@ -8,7 +8,8 @@ from shoal.commands.reference import markdown as md
 
 _INTRODUCTION = """
 The batched worlds with their default options, as `shoal scenarios` prints them. [worlds.md](../worlds.md) explains how
-they relate to mpe2, and which other worlds there are. Set an option with `--set world.NAME=VALUE`.
+they relate to mpe2, and which other worlds there are. Set an option with `--set world.NAME=VALUE`. Every world also has
+the option `history` ([stacked history](../worlds.md#stacked-history)).
 """
 
 

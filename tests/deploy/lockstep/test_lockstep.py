@@ -39,6 +39,7 @@ DRAWING = ("collect_treasure", {})
 """Its worlds draw in the middle of episodes."""
 PRIORITISED = ("simple_adversary", {"replay": {**SMALL["replay"], "priority_exponent": 0.6, "n_step": 3}})
 NORMALISED = ("simple_tag", {"algorithm": {"normalise_observations": True, "normalise_rewards": True}})
+REMEMBERING = ("simple_reference", {"world": {"history": 2, "max_cycles": 7}})
 
 
 class StopAfter(Stop):
@@ -93,7 +94,9 @@ class Training:
         return found
 
 
-@pytest.mark.parametrize(("scenario", "settings"), [COOPERATIVE, MIXED, DISCRETE, DRAWING, PRIORITISED, NORMALISED])
+@pytest.mark.parametrize(
+    ("scenario", "settings"), [COOPERATIVE, MIXED, DISCRETE, DRAWING, PRIORITISED, NORMALISED, REMEMBERING]
+)
 def test_interrupted_anywhere_it_gives_the_bits_of_the_whole_run(
     tmp_path: Path, scenario: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from common.process.command import run as run_command
 from common.run.open_run import RunOptions, open_run
 from common.run.run import Run, make_run_spec, to_toml
 from common.spec import AgentsSpec, Box, Part, joint_spec
+from common.worlds import make_world, world_spec
 from common.worlds.adapters.spaces import action_codec, observation_codec
 from shoal.cli import shoal
 from shoal.commands.export.cli import write_team
@@ -135,8 +136,11 @@ FOREIGN_NAMES = {"../../chooser", "grid/mover", "Panel", "panel"}
 @pytest.fixture(scope="module")
 def foreign_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns a run of an environment with every kind of space, and random weights in place of a training."""
-    path = tmp_path_factory.mktemp("foreign") / "run"
-    settings = ("network.policy_hidden=[8]", "network.critic_hidden=[8]")
+    return random_foreign_run(tmp_path_factory.mktemp("foreign") / "run")
+
+
+def random_foreign_run(path: Path, *more: str) -> Path:
+    settings = ("network.policy_hidden=[8]", "network.critic_hidden=[8]", *more)
     options = RunOptions(steps=1, set=settings)
     _, run = open_run(
         str(path), "pettingzoo:tests.shoal.commands.foreign_spaces", options, {}, resume=False, role="test"
@@ -201,6 +205,55 @@ def check_same_as_the_adapter(names: dict[str, Any], run: Path) -> None:
         np.testing.assert_array_equal(ours, theirs)
         assert np.asarray(ours).dtype == np.asarray(theirs).dtype
         assert space.contains(theirs)
+
+
+def test_the_pages_snippets_stack_the_history(tmp_path: Path) -> None:
+    """With the package onnxruntime and numpy alone, the inputs of the policies are those of training."""
+    run = random_foreign_run(tmp_path / "run", "world.history=2")
+    write_team(load_policy(run / "policy.safetensors"), tmp_path / "onnx")
+    page = (Path(__file__).parents[3] / "docs" / "export.md").read_text()
+    snippets = re.findall(r"<!-- tested: (?:translate|history) -->\n```python\n(.*?)```", page, re.DOTALL)
+    assert len(snippets) == 3
+    env = foreign_spaces.parallel_env()
+    names: dict[str, Any] = {"env": env, "onnx": tmp_path / "onnx", "onnxruntime": onnxruntime}
+    exec("\n".join(snippets), names)  # noqa: S102  (our own page)
+    assert not env.agents, "the episode was played to its end"
+    check_same_as_the_stacked_world(names)
+
+
+def check_same_as_the_stacked_world(names: dict[str, Any]) -> None:
+    """The page's function gives the numbers that training used."""
+    world = make_world("pettingzoo:tests.shoal.commands.foreign_spaces", seed=0, history=2)
+    joint = world.spec
+    actions = np.random.default_rng(0).uniform(0.0, 1.0, (5, 1, joint.action_dim)).astype(np.float32)
+    # All environments of this module draw from one generator, so one episode is played after the other.
+    rows = [world.reset([5])[0], *(world.step(action).obs[0] for action in actions[:-1])]
+    env = foreign_spaces.parallel_env()
+    observations, _ = env.reset(seed=5)
+    seen: dict[str, list[Any]] = {agent: [] for agent in env.agents}
+    done: dict[str, list[Any]] = {agent: [] for agent in env.agents}
+    for row, action in zip(rows, actions, strict=True):
+        chosen = {}
+        for agent in joint.agents:
+            entry = names["entries"][agent.name]
+            seen[agent.name].insert(0, observations[agent.name])
+            stacked = names["stacked_observation"](entry, seen[agent.name], done[agent.name])
+            np.testing.assert_array_equal(stacked, row[agent.obs_slice])
+            done[agent.name].insert(0, action[0, agent.action_slice])
+            chosen[agent.name] = names["environment_action"](entry["spaces"][0]["action"], done[agent.name][0])
+        observations, *_ = env.step(chosen)
+
+
+def test_a_built_in_team_with_history_names_every_column(tmp_path: Path) -> None:
+    joint = world_spec("simple_spread", {"history": 1})
+    policy = team_of(joint, network={"policy_hidden": (8,)}, world={"history": 1})
+    one = write_team(policy, tmp_path)[0]
+    leaves = [(leaf.columns, leaf.steps_ago, leaf.of) for leaf in one.spaces[0].observation]
+    assert leaves == [((0, 18), 0, "observation"), ((18, 36), 1, "observation"), ((36, 41), 1, "action")]
+    assert (one.history, one.obs_dim) == (1, 41)
+    about = {entry.key: entry.value for entry in onnx.load(tmp_path / one.file).metadata_props}
+    assert about["history"] == "1"
+    check_equal(policy, tmp_path)
 
 
 def test_an_old_run_reports_that_the_spaces_are_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,40 @@
+"""What needs memory is learnt with stacked history, and not without."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.learning, pytest.mark.timeout(900)]
+
+WITHOUT_MEMORY = -1.28
+"""Best return of two agents that cannot know their cues."""
+
+
+def trained(run: Path, history: int) -> float:
+    command = [sys.executable, "-m", "shoal", "train", "pettingzoo:tests.learning.remember_cue", "--run", str(run)]
+    command += [
+        "--preset",
+        "particle",
+        "--lockstep",
+        "--steps",
+        "30000",
+        "--no-film",
+        "--json",
+        "--set",
+        f"world.history={history}",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
+    assert done.returncode == 0, done.stderr
+    return float(json.loads(done.stdout)["return_mean"])
+
+
+def test_a_cue_is_remembered_for_three_steps(tmp_path: Path) -> None:
+    with_memory, without = trained(tmp_path / "with", 3), trained(tmp_path / "without", 0)
+    print(f"S = {with_memory:.3f} with history, {without:.3f} without")
+    assert with_memory > -0.2
+    assert without < WITHOUT_MEMORY + 0.15

@@ -1,4 +1,4 @@
-"""A worker's window of unacknowledged chunks. Pure: no sockets, no clocks.
+"""A worker's unacknowledged chunks. Pure: no sockets, no clocks.
 
 A chunk takes the next seq when it is added and stays until an acknowledgement covers it. Credit is the highest seq that
 the replay server allows. After a reconnection or a gap, all chunks from the first missing seq on are sent again, in
@@ -53,7 +53,7 @@ def make_chunk(
 
 
 class Outbox:
-    """The window of one actor incarnation.
+    """The unacknowledged chunks of one actor incarnation.
 
     Example:
         outbox.add(make_chunk(payload, seq=outbox.next_seq, ...))       # if outbox.has_credit
@@ -73,7 +73,9 @@ class Outbox:
         """Chunks sent more than once."""
         self._pending: deque[PendingChunk] = deque()
         self._next_to_send = 1
+        """Seq of the next chunk to send; the unacknowledged chunks before it are in flight."""
         self._sent = 0
+        """Highest seq ever sent; chunks up to it are sent again after a reconnection or a gap."""
 
     @property
     def next_seq(self) -> int:
@@ -120,6 +122,7 @@ class Outbox:
             raise ValueError(f"admitted as incarnation {incarnation}, not {self.incarnation}")
         self.incarnation = incarnation
         self.on_ack(durable_seq, credit)
+        # on_ack only raises the credit; a new admission may lower it.
         self.credit = credit
         self._next_to_send = self.acked + 1
 

@@ -176,6 +176,7 @@ class Node:
         summary = f"worker {worker.index}: {line}; {restart}"
         text = f"{summary}\n{details}" if details else summary
         _log.warning("%s", text)
+        # Handled, by the restart: it is shown, but it is not a failure that ends this node.
         self._note.append(text, lasting=False, handled=True)
 
     def _check_call(self, worker: SupervisedWorker, now: float) -> None:

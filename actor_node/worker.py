@@ -72,7 +72,7 @@ class Wrappable(Protocol):
 
 @runtime_checkable
 class VectorisedWorld(Protocol):
-    """A world around another one, which steps all copies in one call."""
+    """A wrapper of a world that steps all copies in one call."""
 
     def wrap_inner(self, around: Callable[[Any], Any]) -> None:
         """Replaces the inner world by `around(world)`."""
@@ -146,6 +146,7 @@ def run_worker(config: WorkerConfig, shared: NodeMemory, pipe: Connection) -> No
     try:
         worker = Worker(config, shared, stop, reporter)
         worker.run()
+        # stop_at[0] is the time at which the supervisor asked the node to end; 0 before.
         if stop.requested and not shared.stop_at[0]:
             reporter.send(WorkerFailure("other", "ended by a signal that its supervisor did not send"))
     except BaseException as e:  # noqa: BLE001  (the process ends here; its supervisor shows the failure)
@@ -246,6 +247,7 @@ class Worker:
 
         The memory is needed where the user's code has replaced the signal handlers.
         """
+        # stop_at[0] is 0 until the supervisor asks the node to end.
         return self._stop.requested or self._stop_at[0] > 0.0
 
     def _iterate(self) -> None:
@@ -339,7 +341,8 @@ class Worker:
             on_fault=self._on_making_failed,
             before_reset=watch,
         )
-        self._calls.end_chunk(config.index, 0.0)
+        # No step was taken, so none is reported as slow.
+        self._calls.end_chunk(config.index, last_step_s=0.0)
         self._raise_session_error()
 
     # ---- calls of the user's code ---------------------------------------------------------------------------------

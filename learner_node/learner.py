@@ -227,6 +227,7 @@ class Learner:
                 action.run(now)
 
     def _start_publication(self) -> None:
+        # Versions published since the last checkpoint may be unknown: the first one skips all that fit in a period.
         first_version = self._publisher.start(self._config.checkpoint_every)
         if self.counters.updates:
             self._reporter.resumed(first_version)

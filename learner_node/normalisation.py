@@ -5,13 +5,13 @@
 
 Networks and Adam's steps suit numbers of a size near 1, whatever units an environment counts in. The learner alone
 keeps the statistics: it normalises each batch before the update, and `fold` multiplies the affine map into the first
-layer of the policies that leave it. So actors, policy files and exports see raw observations and know nothing of this,
-and each version of the weights carries exactly its own statistics.
+layer of the policies that the learner publishes. So actors, policy files and exports see raw observations and know
+nothing of this, and each version of the weights carries exactly its own statistics.
 
     O  columns of the joint observation     S  sets of statistics, O if no players share
     B  rows of the batch                    N  players
 
-Statistics are float64, on the device of the update: they are tensors that stay in place, as captured updates need.
+Statistics are float64, on the device of the update: they are tensors that stay in place, as CUDA graphs need.
 """
 
 from __future__ import annotations
@@ -33,18 +33,21 @@ from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.rewards import PlayerSignals
 
 LARGEST = 30.0
-"""Bound of normalised observations and rewards. The statistics bound all numbers that they contain."""
+"""Bound of normalised observations and rewards. The scale includes the largest deviation seen (of rewards: the largest
+size), so seen numbers stay within it; `apply` clamps the other observations."""
 FIRST_UPDATES, UPDATES_PERIOD = 1_000, 8
 """Updates whose batches are all added to the statistics, and the period of later updates that are: statistics cost 5 to
 20 % of an update, and change little later."""
 RESOLUTION = 2.0**-22
-"""A column whose spread is at most this fraction of its size is constant: float32 resolves it in four steps or less."""
+"""A column whose spread is at most this fraction of its size is constant: its spread is at most about four float32
+steps."""
 SMALLEST_SPREAD = 1e-30
 """Smallest spread that scales are computed from: folded weights must be finite in float32."""
 SHORTEST_DECAY = 1e-3
-"""Smallest `1 - gamma^(2n)` that reward factors are computed from, reached at horizons of about 2,000 steps."""
+"""Smallest `1 - gamma^(2n)` that reward factors are computed from, reached at horizons of about 2,000 steps. It is the
+decay of a squared reward's weight in the return, from one sampled reward to the next: 0 without discounting."""
 _UNSEEN = torch.finfo(torch.float64).max
-"""Size of the extremes before the first observation; finite, because checkpoints accept finite numbers only."""
+"""`low` starts at +this, `high` at -this. Finite, because checkpoints accept finite numbers only."""
 
 
 class ObservationStatistics:
@@ -160,7 +163,8 @@ class ObservationStatistics:
         # Only numbers that are not in the statistics, such as last observations of episodes, can exceed the bound.
         obs.sub_(self.shift).mul_(self.scale).clamp_(-LARGEST, LARGEST)
         if present is not None:
-            # A player of several agents reads absent ones in actors too, where their zeros pass the folded map.
+            # A joint player also reads its absent agents. In actor processes their raw zeros go through the folded map;
+            # the same is done here.
             is_read = (present.index_select(1, self._agent_of) > 0) | self._is_merged
             obs.mul_(is_read)
 
@@ -274,6 +278,7 @@ class Normaliser:
     def observe(self, batch: LossBatch, signals: PlayerSignals) -> None:
         """Adds a batch, and its players' rewards before normalisation, to the statistics."""
         if self.observations:
+            # In a complete batch every agent acts in every row.
             self.observations.update(batch.obs_action[:, self._obs], None if batch.complete else batch.present)
         if self.state:
             self.state.update(batch.obs_action[:, self._state], None)

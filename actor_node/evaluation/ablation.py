@@ -1,4 +1,4 @@
-"""Ablations: the loss of a team's return if one speaker's messages are zeroed or shuffled.
+"""Ablations: the drop in a team's return if one speaker's messages are zeroed or shuffled.
 
     Policy.act --> joint actions --> one speaker's message replaced --> world.step --> return of each episode
 
@@ -28,17 +28,17 @@ Alter = Callable[[Floats], object]
 
 
 class Ablation(msgspec.Struct, frozen=True):
-    """The loss of one side's return, summed over its agents, without one speaker's messages."""
+    """The drop in one side's return, summed over its agents, without one speaker's messages."""
 
     speaker: str
     side: str
     return_with: float
     """Mean return with the messages unchanged."""
     zeroed_cost: float
-    """Loss of mean return if every message is zeros (discrete worlds: the first symbol)."""
+    """Drop in mean return if every message is zeros (discrete worlds: the first symbol)."""
     zeroed_cost_ci95: tuple[float, float]
     shuffled_cost: float
-    """Loss of mean return if each episode has the messages of another episode."""
+    """Drop in mean return if each episode has the messages of another episode."""
     shuffled_cost_ci95: tuple[float, float]
 
 

@@ -154,7 +154,7 @@ def make_copy_set(make: Callable[[int], World], copies: int) -> CopySet:
 
 
 class _RunningEpisode(NamedTuple):
-    """An episode in progress."""
+    """The episode in progress of one copy: its results so far."""
 
     number: int
     returns: Float64s
@@ -190,7 +190,7 @@ def exception_text(error: BaseException) -> str:
 
 
 class _RunningEpisodes:
-    """The episodes in progress, one for each busy copy."""
+    """Plays the episodes of all copies: a `_RunningEpisode` for each busy copy, and the policies that act in it."""
 
     def __init__(
         self,
@@ -243,7 +243,9 @@ class _RunningEpisodes:
         if is_over or 0 < self._max_steps <= episode.length:
             returns, metrics = tuple(episode.returns.tolist()), episode.metrics.result()
             self._on_episode(
-                Episode(episode.number, returns, episode.length, not is_over, episode.shared, metrics=metrics)
+                Episode(
+                    episode.number, returns, episode.length, cut=not is_over, shared=episode.shared, metrics=metrics
+                )
             )
             return None
         return episode

@@ -13,6 +13,8 @@ to 1e-9 in float64 (tests/learner_node/stacked/test_update.py).
 
 Observations and rewards are normalised before the update, if a run asks for it (learner_node/normalisation.py).
 
+`players.agents` are the players, each an agent or, under `joint`, a whole side; `player.team` is a player's side.
+
 Shapes: `[batch]` has one number for each transition, `[batch, players]` one for each transition and player,
 `[batch, O]` are joint observations and `[batch, U]` joint actions.
 """
@@ -106,6 +108,7 @@ class Maddpg:
         self.agents, self.players = agents, players(agents, algorithm.name)
         self.network, self.algorithm, self.head = network, algorithm, network.head
         self.player_numbers = range(len(self.players.agents))
+        """The indices of all players: i and j below."""
         algorithm_by_side = algorithms_by_side(self.players, algorithm.name)
         self.algorithm_of: list[Algorithm] = [algorithm_by_side[player.team] for player in self.players.agents]
         """The name of each player's algorithm: its side's entry in the setting `algorithm.name`."""

@@ -1,9 +1,9 @@
 """Checks of a run's inputs and settings: sizes of observations and rewards, gradient clipping, and discount.
 
-Networks and Adam's steps suit numbers of a size near 1. If a run does not normalise them,
-training fails in an environment that counts in watts or cents, and the signs come late: saturated actions or useless
-values. InputMonitor therefore measures a batch every two
-seconds and compares rewards with those from before a resume. All other functions are without state, in numpy.
+Networks and Adam's steps suit numbers of a size near 1. An environment that counts in watts or cents trains badly
+unless the run normalises observations and rewards, and the signs are seen late: saturated actions or useless Q-values.
+So InputMonitor measures a batch every two seconds and, after a resume, compares rewards with those from before it
+(RewardChange). The functions of this module keep no state.
 
 A "size" is a root mean square (RMS).
 
@@ -78,7 +78,7 @@ class Remark(msgspec.Struct, frozen=True):
     to_try: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Returns the remark as one line."""
+        """Returns the remark as one line; its first two words, those of `seen`, are its key (`remark_key`)."""
         return f"{self.seen}; try {self.to_try[0]}"
 
 
@@ -249,7 +249,7 @@ class InputMonitor:
         return self._reward_size
 
     def remarks(self) -> list[str]:
-        """Returns the current remarks, one line each. The first two words identify a remark."""
+        """Returns the current remarks, one line each. No two have the same first two words (`remark_key`)."""
         remarks = reward_change_remarks(self.reward_change)
         if self.stats:
             remarks += input_remarks(self.stats, self._agents, self._spec.algorithm)
@@ -262,7 +262,10 @@ class InputMonitor:
 
 
 def remark_key(remark: str) -> str:
-    """Returns the first two words of a remark, which identify it while its numbers change."""
+    """Returns the first two words of a remark, which identify it while its numbers change.
+
+    A remark whose key was shown before is not shown again, so every kind of remark needs two first words of its own.
+    """
     return " ".join(remark.split()[:2])
 
 
@@ -293,10 +296,10 @@ def _rms(squares: tuple[float, int]) -> float:
 
 def _observation_remark(names: Sequence[str], size: float, direction: str) -> Remark:
     whose = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    many = "reach a size of" if direction == "large" else "have a size of at most"
+    comparison = "reach a size of" if direction == "large" else "have a size of at most"
     return Remark(
         "observations",
-        f"observations of {whose} {many} {_rounded(size)} (root mean square)",
+        f"{direction} observations: those of {whose} {comparison} {_rounded(size)} (root mean square)",
         "networks suit numbers of a size near 1: "
         + (
             "units saturate, and one large number hides the others"

@@ -8,6 +8,7 @@ times as fast on a CPU core as autograd. Both updates agree to 1e-9 in float64 f
     N players     C critics, one or two a player     B rows of the batch
     n players of a cohort     u length of their actions     H units of a first hidden layer
     O, U, S  length of the joint observation, of the joint action, of the global state if critics read it
+    players.agents, player.team                  the players, and a player's side
     obs, action, reward, discount, next_obs      the transition
     q, q', pi, pi'                               critics and their targets, policies and their targets
 
@@ -207,6 +208,7 @@ class StackedUpdate:
     def _row_weights(self, batch: LossBatch, signals: PlayerSignals) -> RowWeights:
         if not batch.complete:
             return self.mixer.row_weights(batch, signals)
+        # Every agent acts in every row and in the step after it, so the weights depend on the number of rows alone.
         if self._workspace.row_weights is None:
             self._workspace.row_weights = self.mixer.row_weights(batch, signals)
         return self._workspace.row_weights
@@ -235,6 +237,7 @@ class StackedUpdate:
         # The noise is drawn transposed, because torch fills contiguous memory far faster.
         noise_t = torch.empty_like(action.t()).normal_(0.0, algorithm.smoothing, generator=self.generator)
         noise = noise_t.clamp_(-algorithm.smoothing_clip, algorithm.smoothing_clip).t()
+        # `couple` makes the noise on opposite thrusts opposite.
         action.addcmul_(self.heads.couple(noise), self._noise_scale)
         return torch.clamp(action, self.heads.low, self.heads.high, out=action)
 
@@ -265,6 +268,7 @@ class StackedUpdate:
     def _critic_loss_backward(self, batch: LossBatch, td_error: Tensor, row_weights: RowWeights) -> None:
         """Writes the gradients of the critic losses."""
         workspace, critics = self._workspace, self.critics
+        # The factor from each TD error to its gradient.
         slope = self._critic_loss_slope(batch, row_weights)
         critic_loss_gradient(td_error, slope, self.algorithm.critic_loss, workspace.critic.d_values)
         workspace.critic.backward(critics.online, critics.gradient, workspace.critic_inputs)

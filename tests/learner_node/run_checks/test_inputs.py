@@ -83,11 +83,20 @@ def test_what_is_far_from_1_is_remarked_with_a_remedy(
     assert not found or remedy in found[-1].to_try[0]
 
 
+def test_too_large_and_too_small_observations_are_two_remarks() -> None:
+    """Reporters show each key once, so equal keys would hide the second remark."""
+    monitor = InputMonitor(run_of(), None)
+    batch = records(256, 1e4, 1.0).copy()
+    batch[:, 2] = 1e-4  # the observation of the second agent
+    monitor.observe(batch, 0.0)
+    assert [remark_key(line) for line in monitor.remarks()] == ["large observations:", "small observations:"]
+
+
 @pytest.mark.parametrize(("observations", "rewards"), [(True, False), (False, True), (True, True)])
 def test_normalised_inputs_are_not_remarked_on(observations: bool, rewards: bool) -> None:
     monitor = InputMonitor(run_of(normalise_observations=observations, normalise_rewards=rewards), None)
     monitor.observe(records(256, 1e4, 1e5), 0.0)
-    expected = [*["observations of"] * (not observations), *["rewards have"] * (not rewards)]
+    expected = [*["large observations:"] * (not observations), *["rewards have"] * (not rewards)]
     assert [remark_key(line) for line in monitor.remarks()] == expected
 
 

@@ -41,8 +41,8 @@ class FreeRatio:
         allowance  samples that the learner may take up to the highest ratio; the learner waits without allowance
 
     Both forget old counts: an old surplus does not let actors overwrite what the learner has not seen, and slow actors
-    of the past do not let the learner overuse the data of today. A surplus (negative debt) is
-    capped at SURPLUS_FRACTION of the ring, an allowance at one batch and one chunk of every actor.
+    of the past do not let the learner overuse the data of today. A surplus (negative debt) is capped at
+    SURPLUS_FRACTION of the ring, an allowance at one batch and one chunk of every actor.
 
     The two sides never wait for each other: actors wait only while debt > 0, and then the learner may always sample.
     """

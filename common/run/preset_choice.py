@@ -25,8 +25,8 @@ MAX_SHORT_EPISODE = 100
 """Longest episode for which `particle` is chosen [environment steps]: ten times the horizon of its
 discount, 1 / (1 - discount)."""
 QUICK_S = 1e-2
-"""Longest step for which `particle` is chosen [s]. `particle` samples each transition 4 times on average; one that takes
-longer to collect is worth more samples."""
+"""Longest step for which `particle` is chosen [s]. `particle` samples each transition 4 times on average; one that
+takes longer to collect is worth more samples."""
 MAX_WARM_UP_S = 30.0
 """Time that one actor process may take for the warm-up of `control` [s]."""
 MIN_WARM_UP_STEPS = 1_000

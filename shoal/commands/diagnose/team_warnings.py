@@ -78,7 +78,7 @@ def communication_warnings(ablations: Sequence[Ablation], spec: RunSpec) -> list
         by_side = list(rows)
         if not any(_is_significant(row.shuffled_cost, row.shuffled_cost_ci95, row.return_with) for row in by_side):
             found.append(_ignored(speaker, by_side, spec))
-        # With several sides, what costs one may help another: harm is told only in a world with one side.
+        # With several sides, what costs one may help another: harm is reported only in a world with one.
         elif len(by_side) == 1 and by_side[0].shuffled_cost < 0:
             found.append(_harmful(speaker, by_side))
         elif _is_on_plateau(by_side[0], spec):

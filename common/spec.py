@@ -156,7 +156,10 @@ class JointSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if (agent.obs_start, agent.action_start) != (obs_start, action_start):
                 raise ValueError(f"agent {agent.name} does not start where the previous agent ends")
             if agent.obs_dim < 0 or not agent.parts:
-                raise ValueError(f"agent {agent.name} observes {agent.obs_dim} numbers and acts in {agent.parts}")
+                raise ValueError(
+                    f"agent {agent.name} observes {agent.obs_dim} numbers and acts in {agent.parts}: it must observe 0 "
+                    "or more numbers and have at least one part"
+                )
             if agent.mask_dim > agent.obs_dim or (agent.masked and not agent.mask_dim):
                 raise ValueError(
                     f"agent {agent.name} observes {agent.obs_dim} numbers, which cannot end with an action mask of "
@@ -216,9 +219,10 @@ class PlayersSpec(JointSpec, frozen=True, forbid_unknown_fields=True):
 
 
 def joint_spec(agents: Sequence[tuple[str, str, int, tuple[Part, ...]]], masked: Container[str] = ()) -> AgentsSpec:
-    """Returns the spec of agents given as (name, side, obs_dim, parts); ConfigError if they cannot be trained.
+    """Returns the spec of a world's agents, whose columns follow one another in the given order.
 
-    masked: names of the agents whose observations end with an action mask.
+    agents: (name, side, obs_dim, parts) of each agent. masked: names of the agents whose observations end with an
+    action mask. Raises ConfigError for agents that cannot be trained.
     """
     specs: list[AgentSpec] = []
     obs_start = action_start = 0

@@ -86,7 +86,9 @@ class Replay:
         self.rejections = Rejections()
         self.recent = RecentStats()
         self.actors_wait, self.learner_wait = Wait("actors"), Wait("learner")
-        self._max_batch = self._grant_order = 0
+        self._max_batch = 0
+        self._grant_order = 0
+        """Number of the last grant of credit to any actor; an actor's number of its last grant breaks ties."""
         self._housekeeping_at = now
 
     # ---- messages -------------------------------------------------------------------------------------------------
@@ -116,7 +118,7 @@ class Replay:
     def _hello(self, peer: bytes, hello: Hello, now: float) -> list[Reply]:
         if self.table is None:
             return [Reply(peer, NotReady("a learner: none has opened a run yet"))]
-        run = self.table.served_run
+        run = self.table.served_run  # with this server's replay settings
         if hello.data_hash not in ("", self.table.data_hash):
             # The run in this Welcome makes the actor restart; until then it has no session.
             return [Reply(peer, Welcome(run, hello.incarnation, hello.acked, hello.acked))]

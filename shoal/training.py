@@ -209,8 +209,8 @@ def train(
     max_episode_steps: number of steps after which an episode is truncated; 0: no limit.
     settings: any settings of the run, nested or with dots: {"replay.batch": 512, "world": {"N": 5}}. A parameter
     overrides the setting of the same meaning.
-    actors, copies: number of worker processes, and of world copies that each worker steps in one batch; copies 0:
-    chosen by the world.
+    actors: number of worker processes. copies: number of world copies that each of them steps in one batch (0 = chosen
+    by the world).
     threads, gpu: number of the learner's CPU threads, and whether it trains on CUDA.
     lockstep: run everything in this process in a fixed order, so that the same seed gives the same bits.
     redis, redis_password_file, redis_ca_file, chunk_rows, audit, track, dashboard, dashboard_port: the same as the
@@ -284,7 +284,9 @@ def evaluate(run: str | Path | Run, episodes: int | None = None, **options: Unpa
     seed: seed of the first episode; episode e has seed + e. within: duration in seconds, or as in "60s".
     fast: play in the batched world only, without repeating the first episodes in mpe2. real: play all episodes in mpe2.
     sample: draw choices from the policy's softmax, as in training. dynamics: "legacy": those of the original MPE.
-    processes, copies, max_episode_steps: 0: as in training. progress: whether to show progress on the standard error.
+    processes, copies: numbers of worker processes and of world copies in each; 0 = as in training. max_episode_steps:
+    number of steps after which an episode is truncated; 0 = as in training. progress: whether to show progress on the
+    standard error.
     Raises ConfigError if there are no policies, and WorldError if the environment fails.
 
     Example:
@@ -359,7 +361,11 @@ def _train(scenario: str, parameters: Mapping[str, Any]) -> Run:
     if session.stop.signal:
         signal.raise_signal(session.stop.signal)  # for the caller's handler
     if session.problem:
-        warnings.warn(f"{directory.path} is trained but could not be evaluated: {session.problem}", stacklevel=3)
+        warnings.warn(
+            f"{directory.path} is trained but could not be evaluated: {session.problem}\n"
+            f"Call Run({str(directory.path)!r}).evaluate() after the fault is fixed.",
+            stacklevel=3,
+        )
     trained = Run(directory.path)
     trained._resume_options = resume_options
     return trained
@@ -373,6 +379,7 @@ def _configs(given: dict[str, Any]) -> tuple[TrainConfig, RunOptions]:
     of_run = RunOptions.__struct_fields__
     options = _convert({name: value for name, value in given.items() if name in of_run}, RunOptions)
     process_options = {name: value for name, value in given.items() if name not in of_run}
+    # A preset may also change the numbers of actors and copies, unless they are given.
     return _convert({**PRESET_PROCESSES.get(options.preset, {}), **process_options}, TrainConfig), options
 
 

@@ -31,9 +31,10 @@ MAX_FAILURES = 8
 MAX_EQUAL_FAULTS = 3
 
 Cause = Literal["usage", "peer", "permanent", "fault", "other"]
-"""Why a process ended: a usage error, a peer that refuses it, a lasting failure that a retry cannot fix ("permanent"),
-the user's code, or anything else."""
+"""Why a process ended: a usage error, a peer that refuses it, another failure that the process reports as lasting
+("permanent"), the user's code ("fault"), or anything else."""
 _LASTING: dict[Cause, type[ShoalError]] = {"usage": ConfigError, "peer": PeerError, "permanent": LastingError}
+"""The causes of lasting failures, which a restart cannot fix, and the error that each of them raises."""
 
 
 class ProcessExit(NamedTuple):
@@ -47,7 +48,7 @@ class ProcessExit(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """The process finished its work."""
+    """The process finished its work. The supervisor of `shoal train` returns it; the policy never does."""
 
 
 class Restart(NamedTuple):
@@ -81,9 +82,9 @@ class RestartPolicy:
         """Restarts granted in total."""
         self._ever_progressed = False
         self._faults: list[str] = []
-        """First lines of the last faults in a row without progress in between, oldest first."""
+        """First lines of the last failures without progress in between, oldest first; '' for one that is no fault."""
         self._faults_in_a_row: list[str] = []
-        """First lines of the last faults in a row, with or without progress."""
+        """First lines of the last failures, with or without progress in between; '' for one that is no fault."""
 
     def decide(self, end: ProcessExit) -> Restart | GiveUp:
         """Returns what follows an end of the process."""

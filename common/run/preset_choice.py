@@ -22,17 +22,21 @@ from common.spec import AgentsSpec, Categorical
 
 AUTO, PARTICLE, CONTROL = "auto", "particle", "control"
 MAX_SHORT_EPISODE = 100
-"""Longest episode for which `particle` is chosen [environment steps]: ten times the horizon of its discount."""
+"""Longest episode for which `particle` is chosen [environment steps]: ten times the horizon of its
+discount, 1 / (1 - discount)."""
 QUICK_S = 1e-2
-"""Longest step for which `particle` is chosen [s]: with slower steps a transition is worth more than 4 samples."""
+"""Longest step for which `particle` is chosen [s]. `particle` samples each transition 4 times on average; one that
+takes longer to collect is worth more samples."""
 MAX_WARM_UP_S = 30.0
 """Time that one actor process may take for the warm-up of `control` [s]."""
 MIN_WARM_UP_STEPS = 1_000
 BATCHED_COPIES = 32
 QUICK_COPIES, FEW_COPIES = 8, 4
-"""Copies of a world that steps copy by copy: more do not step faster, and delay the first end of a long episode."""
+"""Copies of a world that steps copy by copy, with steps of at most QUICK_STEP_S and with slower ones: more copies do
+not step faster, and the first long episode ends later."""
 QUICK_STEP_S = 1e-4
-"""Longest step for which QUICK_COPIES pay: below, the numpy calls of each step of all copies take most of the time."""
+"""Longest step for which QUICK_COPIES are chosen [s]. In quicker worlds most of the time goes into the numpy calls
+that serve all copies of a worker at once, so more copies share their cost."""
 _PARTICLE_PREFIXES = ("mpe2:", "pettingzoo:mpe2.", "pettingzoo:mpe2/", "pettingzoo:mpe/", "pettingzoo:pettingzoo.mpe.")
 _ADAPTED = {
     "algorithm": ("action_regularisation",),
@@ -90,7 +94,7 @@ def choose(
 def layer(
     choice: PresetChoice, agents: AgentsSpec, facts: WorldFacts | None, max_capacity: int
 ) -> dict[str, dict[str, Any]]:
-    """Returns a preset's differences from the defaults, adapted to the world.
+    """Returns the layer of settings of a preset: its differences from the defaults, adapted to the world.
 
     max_capacity: transitions that fit into memory.
     """

@@ -318,7 +318,7 @@ class Status(Message, frozen=True, tag="status"):
     samples_per_s: float
     episodes: Natural
     return_mean: float
-    """Mean return over the last 100 episodes or more, exploration included; NaN before the first."""
+    """Mean return over at least the last 100 episodes, exploration included; NaN before the first."""
     return_means: tuple[float, ...]
     policy_lag: float
     """Mean over the last chunks of (newest weights version - version used)."""
@@ -351,7 +351,7 @@ class Status(Message, frozen=True, tag="status"):
 
 MAX_ACTORS_SHOWN = 256
 MAX_REASON_CHARACTERS = 200
-"""Maximum length of a reason in a list of many [characters]."""
+"""Maximum length of `Status.last_fault` and of each text in `Status.actors` [characters]."""
 
 FromPeer = (
     Hello

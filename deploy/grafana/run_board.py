@@ -31,7 +31,7 @@ NOW = Row(
             "Return",
             by_run("shoal_replay_episode_return", how="avg"),
             "none",
-            "Mean over the last 100 episodes or more, exploration included, summed over agents.",
+            "Mean over at least the last 100 episodes, exploration included, summed over agents.",
         ),
         stat("Environment steps", by_run("shoal_replay_run_env_steps"), "short", "Environment steps of the whole run."),
         stat(
@@ -60,7 +60,7 @@ LEARNING = Row(
     [
         Panel(
             "Return of episodes",
-            "Mean over the last 100 episodes or more, exploration included, summed over agents.",
+            "Mean over at least the last 100 episodes, exploration included, summed over agents.",
             [Query(by_run("shoal_replay_episode_return", how="avg"), "{{run}}")],
         ),
         Panel(
@@ -93,7 +93,7 @@ LEARNING = Row(
         ),
         Panel(
             "Size of observations and rewards",
-            "Root mean square, maximum over agents. Beyond 0.01 to 100, scale observations, or set reward_scale.",
+            "Root mean square, maximum over agents. Outside 0.01 to 100, scale observations, or set reward_scale.",
             [
                 Query(by_run("shoal_learner_observation_size", how="max"), "{{run}} observation"),
                 Query(by_run("shoal_learner_reward_size", how="max"), "{{run}} reward"),

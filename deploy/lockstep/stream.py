@@ -53,7 +53,8 @@ from replay_server.table.table import Table
 FIXED_TIME_S = 0.0
 """The constant time [s] passed to the replay."""
 UPDATES_PER_STEP = 0.25
-"""Updates per environment step under `replay.samples_per_insert = auto`: no side is faster than the other here."""
+"""Updates per environment step under `replay.samples_per_insert = auto`. `auto` follows the faster side; in lockstep
+there is none, so the ratio is fixed at this."""
 _LEARNER = b"learner"
 _BLOCK_RECORDS = 65_536
 """Number of records read from the ring at once."""
@@ -187,7 +188,9 @@ class LockstepStream:
     def actor_snapshots(self) -> tuple[ActorSnapshot, ...]:
         """Returns the snapshot of each actor.
 
-        Grant orders are counted backwards from the newest, 0, because a resumed replay counts upwards from 0.
+        A grant order is the number of an actor's last grant of credit: among equals, the smallest is served first. The
+        snapshots keep only the order: the newest grant is 0 and earlier ones are -1, -2, ..., because a resumed replay
+        numbers its grants from 1.
         """
         sessions = [self._replay.actors.sessions[actor.name] for actor in self.actors]
         grant_orders = sorted({session.grant_order for session in sessions})
@@ -292,7 +295,11 @@ class LockstepBroadcast:
         self.stream: LockstepStream | None = None
 
     def first_version(self, checkpoint: int, remembered: int, checkpoint_period_s: float) -> int:  # noqa: ARG002
-        """Returns the checkpoint's version if the next chunk still uses it, else the version after it."""
+        """Returns the version of the next weights, for a run that resumes from a checkpoint of version `checkpoint`.
+
+        It is the checkpoint's own version if its weights were published and the next chunk still uses them, else the
+        version after it. The other parameters are for weights that may be lost on a network.
+        """
         still_in_use = self.stream is not None and self.stream.published
         return checkpoint if still_in_use else checkpoint + 1
 

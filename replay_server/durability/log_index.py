@@ -38,7 +38,7 @@ from replay_server.durability.redis_protocol import RedisCommand, SplitValue
 
 FORMAT: Literal[1] = 1
 MARK_FIELDS = ("format", "head", "tail", "refills")
-"""The fields of `state` that distinguish a log from an older state of the same log."""
+"""The fields of `state` that distinguish a log from an earlier snapshot of the same log."""
 
 
 class LogState(msgspec.Struct, frozen=True):
@@ -135,6 +135,7 @@ class ChunkLogIndex:
         self._rows = 0
         self._actors: dict[str, str] = {}
         self._definitions: dict[str, bytes | SplitValue] = {}
+        """The run and the newest weights frame, by Redis key."""
         self._state: dict[str, int] = {}
 
     @property
@@ -170,7 +171,7 @@ class ChunkLogIndex:
         return [self.keys.chunk(number) for number in range(numbers.start, min(numbers.stop, first))]
 
     def count_refill(self) -> RedisCommand:
-        """Returns the command that marks the log as complete again."""
+        """Counts a refill, and returns the command that stores the count: the log is complete again."""
         self._state["refills"] = self._state.get("refills", 0) + 1
         return ("HSET", self.keys.state, "refills", self._state["refills"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 from replay_server.table.table import Table
@@ -66,9 +67,12 @@ def why_no_credit(
         return Reason("redis", f"Redis: {storage_error}")
     limiter = table.limiter
     if chunk_rows > limiter.max_chunk_rows(batch):
+        samples = chunk_rows * limiter.spec.min_ratio
+        needed = math.ceil(max(samples, (batch + samples) / 2))
         return Reason(
             "band",
-            f"a larger replay.error_buffer: chunks of {chunk_rows} transitions never fit into {limiter.half_width:g};"
+            f"a larger replay.error_buffer: chunks of {chunk_rows} transitions need at least {needed};"
+            f" it is {limiter.half_width:g};"
             " start the learner with a larger one, or with 0 to choose it automatically",
         )
     if not limiter.may_insert(chunk_rows, table.size):

@@ -2,12 +2,13 @@
 
     error = (inserts - min_size) * samples_per_insert - samples        -half_width <= error <= half_width
 
-All three are counts of transitions. If the error is positive the learner is behind and actors wait; if it is negative
-the actors are behind and the learner waits. Reverb counts from the first insert and centres its band on
+error, inserts and samples are counts of transitions. If the error is positive the learner is behind and actors wait; if
+it is negative the actors are behind and the learner waits. Reverb counts from the first insert and centres its band on
 `samples_per_insert * min_size` (reverb/rate_limiters.py). Here counting starts at `min_size`, so that the band is
 centred on 0 and samples / (inserts - min_size) tends to the target.
 
-`half_width` is half of the width of the band. The setting `replay.error_buffer` sets it; 0 chooses it (Reverb's name).
+`half_width` is half of the width of the band. The setting `replay.error_buffer` (Reverb's name) is this half width;
+with 0 Shoal chooses it.
 
 Actors and learner never wait for each other, if the band is wide enough. A chunk of c transitions is inserted if
 error + c * samples_per_insert <= half_width, and a batch of b is sampled if error - b >= -half_width, so one of the two
@@ -18,7 +19,8 @@ samples per insert, half_width must be at least 1,024.
 The default band has room for one batch and one chunk of every actor on either side of 0: with less, actors that are
 filling their chunks would block those that have filled theirs.
 
-With `samples_per_insert = auto` the ratio is free between two bounds (`FreeRatio`).
+With `samples_per_insert = auto` the ratio is free between two bounds, `min_ratio` and `max_ratio` (`FreeRatio`).
+Outside `auto`, min_ratio = max_ratio = samples_per_insert.
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ class FreeRatio:
         allowance  samples that the learner may take up to the highest ratio; the learner waits without allowance
 
     Both forget old counts: an old surplus does not let actors overwrite what the learner has not seen, and slow actors
-    of the past do not let the learner overuse the data of today. A surplus (negative debt) counts up to
-    SURPLUS_FRACTION of the ring, an allowance up to one batch and one chunk of every actor.
+    of the past do not let the learner overuse the data of today. A surplus (negative debt) is capped at
+    SURPLUS_FRACTION of the ring, an allowance at one batch and one chunk of every actor.
 
     The two sides never wait for each other: actors wait only while debt > 0, and then the learner may always sample.
     """

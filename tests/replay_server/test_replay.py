@@ -346,7 +346,7 @@ def test_chunks_that_never_fit_are_told_and_stand_in_nobodys_way() -> None:
         room.say("L", SampleRequest(request, 8))
         acks = [ack for ack in room.advance("A") if isinstance(ack, Ack)]
         if request == 0:
-            assert "chunks of 30 transitions never fit into 40" in acks[0].reason
+            assert "chunks of 30 transitions need at least 60; it is 40" in acks[0].reason
     assert credits_of(room, "a")[0] == 0
     assert credits_of(room, "b")[0] > 0
 

@@ -34,12 +34,13 @@ from common.worlds.world import (
 )
 
 _GIVEN = ("copies", "seed")
+"""Parameters that Shoal passes to every constructor; all others are the world's options."""
 _FIELDS = ("obs", "reward", "discount", "present", "next_obs", "episode_over")
 _STEP = f"a Step ({', '.join(_FIELDS)})"
 
 
 class CheckedWorld:
-    """A vectorised world of others, checked at every step.
+    """A user's vectorised world, checked at every step.
 
     Example: make_world("batched:my_package.my_world", copies=256, seed=0)
     """
@@ -62,6 +63,7 @@ class CheckedWorld:
         self._action_shape = (copies, self.spec.action_dim)
         self._agents_shape = (copies, len(self.spec.agents))
         self._age = np.full(copies, -1)
+        """Steps since each copy's episode began; -1 before the first reset."""
         self._ended = np.zeros(copies, np.bool_)
         self._departed = np.zeros(self._agents_shape, np.bool_)
 
@@ -193,7 +195,7 @@ class CheckedWorld:
         return step
 
     def _without_ended(self, step: Step) -> Step:
-        """Returns the step with the copies absent that wait for a reset."""
+        """Marks copies that wait for a reset as absent in the step."""
         ended = self._ended
         if self._episodes.restart_ended or not ended.any():
             return step
@@ -375,7 +377,7 @@ def without_given(make: Constructor) -> Constructor:
 
 
 def _all_finite(rows: Float32Array) -> bool:
-    # Squares cannot cancel: one call in place of a mask, which is made only if their sum overflows.
+    # If the sum of squares is finite, all numbers are; only an overflow needs the mask.
     return bool(np.isfinite(np.vdot(rows, rows)) or np.isfinite(rows).all())
 
 

@@ -135,7 +135,7 @@ def check_world(spec: RunSpec, *, seconds: float = DEFAULT_SECONDS, watch: Check
         else "",
         rate=collected.rate,
         findings=tuple(findings),
-        suggestions=tuple(suggest(spec, agents, plays)) if agents else (),
+        suggestions=tuple(suggest(spec, plays)) if agents else (),
         fault=collected.fault_text,
         state_dim=collected.state_dim,
     )

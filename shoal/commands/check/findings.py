@@ -31,7 +31,7 @@ class Finding(msgspec.Struct, frozen=True):
     """One observation of `shoal check` about a world, before training, and what to do."""
 
     level: Level
-    """error: training fails or learns something else. warning: it trains badly. note: good to know."""
+    """error: training fails, or learns another task than meant. warning: it trains badly. note: good to know."""
     topic: str
     seen: str
     to_do: str = ""
@@ -54,14 +54,17 @@ def find(
     *,
     fault: str,
 ) -> list[Finding]:
-    """Returns the findings, the most serious first."""
+    """Returns the findings, the most serious first.
+
+    plays: the figures of each kind of actions, such as "random", by this kind (`PlayFigures.actions`).
+    """
     found: list[Finding] = []
     if fault:
         found.append(Finding("error", "fault", fault, "Fix the environment, then check it again."))
     found += [_broken(test) for test in contract if test.problem]
     found += [Finding("warning", "adapter", text) for text in warned]
     if agents is not None:
-        # The length of one observation tells an image, not that of stacked ones.
+        # Undo history stacking first: an image is recognised by the length of a single observation.
         current = unstacked_spec(agents, history_of(spec.world))
         found += _on_agents(spec, current)
         if random := plays.get("random"):
@@ -70,9 +73,8 @@ def find(
     return sorted(found, key=lambda finding: _LEVELS.index(finding.level))
 
 
-def suggest(spec: RunSpec, agents: AgentsSpec, plays: Mapping[str, PlayFigures]) -> list[Suggestion]:
+def suggest(spec: RunSpec, plays: Mapping[str, PlayFigures]) -> list[Suggestion]:
     """Returns settings that suit the world, beyond what training chooses by itself."""
-    _ = agents
     found: list[Suggestion] = []
     random = plays.get("random")
     if random is None:

@@ -22,7 +22,7 @@ PLATEAU_WIDTH = 4.0
 """Largest distance of a return from PLATEAU, and largest loss by shuffled messages, of a team on the plateau."""
 MAX_RELATIVE_BIAS = 0.5
 """Largest |mean Q - mean return| / (size of the returns) without a warning. Short runs with the defaults reach a
-quarter, and the end of an episode cuts off at most 1 % of a return."""
+quarter; the rest of the return that an episode's end cuts off explains at most 1 %."""
 MAX_DISCOUNTED_STEPS = 100.0
 """Most steps of a discounted return in `min_updates`: with a discount near 1 no run would have enough updates."""
 MIN_CORRELATION = 0.3
@@ -78,6 +78,7 @@ def communication_warnings(ablations: Sequence[Ablation], spec: RunSpec) -> list
         by_side = list(rows)
         if not any(_is_significant(row.shuffled_cost, row.shuffled_cost_ci95, row.return_with) for row in by_side):
             found.append(_ignored(speaker, by_side, spec))
+        # With several sides, what costs one may help another: harm is reported only in a world with one.
         elif len(by_side) == 1 and by_side[0].shuffled_cost < 0:
             found.append(_harmful(speaker, by_side))
         elif _is_on_plateau(by_side[0], spec):

@@ -116,8 +116,11 @@ class SimulatedActor:
                 case Ack(stored=durable_seq, credit=credit):
                     self._acknowledged(durable_seq, credit)
                 case Gap(received=received_seq):
-                    # A server that keeps up never sends a gap, so the measurement is void.
-                    raise PeerError(f"the replay server asked {self.name} to resend the chunks after {received_seq}")
+                    # A server that keeps up never sends a gap.
+                    raise PeerError(
+                        f"the replay server asked {self.name} to resend the chunks after {received_seq};"
+                        " the measurement is void: repeat it on an idle machine"
+                    )
 
     def _acknowledged(self, durable_seq: int, credit: int) -> None:
         now, acknowledged = time.monotonic(), durable_seq - self.outbox.acked

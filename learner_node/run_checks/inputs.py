@@ -264,7 +264,8 @@ class InputMonitor:
 def remark_key(remark: str) -> str:
     """Returns the first two words of a remark, which identify it while its numbers change.
 
-    A remark whose key was shown before is not shown again, so no two kinds of remarks may start with the same two words.
+    A remark whose key was shown before is not shown again, so two kinds of remarks must not start with the same two
+    words.
     """
     return " ".join(remark.split()[:2])
 

@@ -119,7 +119,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
     @property
     def local_mask_columns(self) -> tuple[tuple[int, int], ...]:
-        """Each number of the action mask: its column of this agent's own observation, and of its own action."""
+        """Column pairs of the action mask: in this agent's observation, and in this agent's action."""
         return tuple((obs - self.obs_start, action - self.action_start) for obs, action in self.mask_columns)
 
 

@@ -96,11 +96,26 @@ def _expected(text: str, field: _Field) -> str:
         close = difflib.get_close_matches(shorten(str(field.value)), [str(choice) for choice in allowed], n=1)
         meant = f"; did you mean {close[0]}?" if close else ""
         return f"not one of {', '.join(repr(choice) for choice in allowed)}{meant}"
+    if "enum value" in text and (choices := _union_choices(field.kind)):
+        return f"not one of {', '.join(choices)}"
     if "Expected `object`" in text:
         names = ", ".join(_field_names(field.kind))
         return f"a section of settings, not one value{f'; it contains {names}' if names else ''}"
     hint = f"; write {example}" if "Expected `array`, got" in text and (example := _list_example(field)) else ""
     return f"{text[0].lower()}{text[1:]}{hint}"
+
+
+def _union_choices(kind: Any) -> list[str]:
+    """Returns what a setting allows that takes words or other values, such as 'auto' or true and false."""
+    choices: list[str] = []
+    for part in map(_bare, typing.get_args(kind)):
+        if typing.get_origin(part) is typing.Literal:
+            choices += map(repr, typing.get_args(part))
+        elif part is bool:
+            choices += ["true", "false"]
+        elif part in (int, float):
+            choices.append("a number")
+    return choices
 
 
 def _list_example(field: _Field) -> str:

@@ -164,7 +164,9 @@ def _search_path() -> list[str]:
     The variable PYTHONPATH of a child process contains all of `sys.path`.
     """
     python = sysconfig.get_paths()["stdlib"]
-    others = {python, str(Path(python, "lib-dynload")), str(Path(common.__file__).resolve().parent.parent)}
+    # A script's directory is in `sys.path` too: for the commands, the one of the interpreter.
+    commands = {str(Path(sys.executable).parent), sysconfig.get_path("scripts")}
+    others = {python, str(Path(python, "lib-dynload")), str(Path(common.__file__).resolve().parent.parent), *commands}
     return list(
         dict.fromkeys(
             entry

@@ -50,7 +50,7 @@ class CheckConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def check(world: str, **values: Any) -> None:
     """Check an environment before training on it: within a minute, what is wrong and what to expect.
 
-    Plays random and constant actions in a process of its own and measures contract, sizes, scales, returns, lengths of
+    Plays random and constant actions in a separate process and measures contract, sizes, scales, returns, lengths of
     episodes, speed and memory. Prints what to fix, and the command to train with settings that suit the world.
 
     Exit code 1 if training would fail, with the reason.

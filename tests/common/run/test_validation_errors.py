@@ -14,6 +14,8 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     spare: Annotated[int, Meta(ge=0)] | None = None
     crew: tuple[tuple[str, ...], ...] = ()
     oil_left: int = 0
+    turbo: Literal["auto"] | bool = "auto"
+    speed: float | Literal["auto"] = "auto"
 
 
 class Ship(msgspec.Struct, forbid_unknown_fields=True):
@@ -40,6 +42,8 @@ def error_of(**settings):
             {"name": "a", "engine": {"kind": "deisel"}},
             "engine.kind = 'deisel': not one of 'steam', 'diesel'; did you mean diesel?",
         ),
+        ({"name": "a", "engine": {"turbo": "maybe"}}, "engine.turbo = 'maybe': not one of 'auto', true, false."),
+        ({"name": "a", "engine": {"speed": "fast"}}, "engine.speed = 'fast': not one of a number, 'auto'."),
         ({"name": "a", "engine": {"kind": 3}}, "engine.kind = 3: not one of 'steam', 'diesel'."),
         ({"name": "a", "engine": {"gears": [1, 2, "x"]}}, "engine.gears[2] = 'x': expected `int`, got `str`."),
         ({"name": "a", "engine": {"gears": [1, 0]}}, "engine.gears[1] = 0: expected `int` >= 1."),
@@ -52,7 +56,7 @@ def error_of(**settings):
         ({"name": "a", "cargo": 3}, "cargo = 3: a section of settings, not one value."),
         (
             {"name": "a", "engine": 3},
-            "engine = 3: a section of settings, not one value; it contains kind, power, gears, spare, crew, oil_left.",
+            "engine = 3: a section of settings, not one value; it contains kind, power, gears, spare, crew, oil_left, turbo, speed.",
         ),
         ({"name": "a", "engine": {"powr": 1}}, "engine.powr is not a setting; did you mean engine.power?"),
         ({"name": "a", "egine": {}}, "egine is not a setting; did you mean engine?"),

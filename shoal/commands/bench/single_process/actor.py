@@ -25,7 +25,7 @@ GOAL = 80.0
 STEPS = 8
 ADAPTER_COPIES = 8
 ADAPTER_GOALS = {50: 0.5, 1_000: 0.9}
-"""Duration of an environment's step [us] -> goal of the fraction of its own rate at which it is collected."""
+"""Duration of an environment's step [us] -> goal: the rate of collection as a fraction of the environment's rate."""
 
 
 def rows(_config: BenchConfig) -> Iterator[BenchRow]:

@@ -57,8 +57,8 @@ def error_of(**settings):
         (
             {"name": "a", "engine": 3},
             (
-                "engine = 3: a section of settings, not one value; it contains kind, power, gears, spare, crew, oil_left, "
-                "turbo, speed."
+                "engine = 3: a section of settings, not one value; it contains kind, power, gears, spare, crew, "
+                "oil_left, turbo, speed."
             ),
         ),
         ({"name": "a", "engine": {"powr": 1}}, "engine.powr is not a setting; did you mean engine.power?"),

@@ -13,6 +13,7 @@ from gymnasium.spaces import Space
 from common.errors import ConfigError, ShoalError, WorldError
 from common.run.validation_errors import suggest
 from common.spec import AgentsSpec, Part, joint_spec
+from common.user_code import shorten
 from common.worlds.adapters.contract import ContractError
 from common.worlds.adapters.conversion import as_parallel_env
 from common.worlds.adapters.faults import (
@@ -21,7 +22,6 @@ from common.worlds.adapters.faults import (
     copy_text,
     environment_error,
     printable,
-    shorten,
 )
 from common.worlds.adapters.masks import (
     ReadMask,

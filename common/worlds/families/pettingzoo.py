@@ -20,8 +20,9 @@ from typing import Any, Literal
 
 from common.errors import ConfigError
 from common.run.validation_errors import suggest
+from common.user_code import defined_classes
 from common.worlds.families import Constructor
-from common.worlds.families.imports import callable_of, defined_classes, import_attribute, import_path, with_options
+from common.worlds.families.imports import callable_of, import_attribute, import_path, with_options
 
 _ID = re.compile(r"(?:(?P<package>[\w.]+):)?(?P<id>[\w.-]+/[\w.-]+|[\w.]+-v\d+)")
 _DEPRECATED_MODULE = re.compile(r"pettingzoo\.(?P<group>\w+)\.(?P<env>\w+_v\d+)")

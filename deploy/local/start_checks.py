@@ -10,13 +10,14 @@ from common.policy.file import load_policy
 from common.process.resources import available_memory_bytes
 from common.run.directory import RunDirectory
 from common.run.open_run import Check, MaxCapacity
-from common.run.run import RunSpec
+from common.run.run import UNIFORM, RunSpec
 from common.spec import AgentsSpec
 from common.wire.messages import Status
 from deploy.local.config import TrainConfig
 from deploy.local.embedded_redis import MEMORY_FACTOR
 from learner_node.run_checks.sizes import BASE_BYTES, Sizes, fitting_capacity, refuse_large_run, sizes_of
 from learner_node.run_checks.warm_up import ended_too_early
+from replay_server.table.imported_sampler import check_sampler
 from replay_server.table.ring import USABLE_FRACTION
 
 SLOW_START_S = 5.0
@@ -55,10 +56,15 @@ def last_log_message(log: Path) -> str:
     return last.partition(": ")[2] or last
 
 
-def memory_check(config: TrainConfig) -> Check:
-    """Returns a check that refuses a run whose replay, learner and actors exceed this machine's free memory."""
+def local_check(config: TrainConfig) -> Check:
+    """Returns a check that refuses a run that cannot work here.
+
+    Replay, learner and actors must fit into this machine's free memory, and a user's own sampler must pass its trial.
+    """
 
     def check(spec: RunSpec, agents: AgentsSpec) -> None:
+        if spec.replay.sampler != UNIFORM:
+            check_sampler(spec.replay.sampler, spec.replay.capacity)
         sizes = sizes_of(spec, agents)
         refuse_large_run(sizes, agents, _usable_bytes(), **_processes(sizes, config))
 

@@ -27,7 +27,7 @@ from common.run.run import Run, RunSpec
 from deploy.local.config import TrainConfig
 from deploy.local.launcher import LocalRun, delete_transitions
 from deploy.local.live_display import make_display
-from deploy.local.start_checks import max_capacity, memory_check, refuse_without_cuda, untrained_text
+from deploy.local.start_checks import local_check, max_capacity, refuse_without_cuda, untrained_text
 from learner_node.reporting.trackers import refuse_missing
 from learner_node.run_checks.inputs import horizon_remarks
 from learner_node.run_checks.sizes import sizes_of
@@ -76,7 +76,7 @@ class TrainingSession:
             sections,
             resume=config.resume,
             role="launcher",
-            check=memory_check(config),
+            check=local_check(config),
             notify=self._print,
             on_chosen=self._take_choice,
             max_capacity=max_capacity(config),

@@ -21,7 +21,7 @@ from common.run.option_values import plain_options, read_value, spell_none
 from common.run.players import parse_algorithms, players
 from common.run.spaces import AgentSpaces
 from common.run.validation_errors import explain, shorten
-from common.spec import AgentsSpec, PlayersSpec
+from common.spec import AgentsSpec, Categorical, PlayersSpec
 
 # Upper bounds exclude infinity and numbers that do not fit the wire; sensible values are far below them.
 _MAX_FLOAT = 1e12
@@ -314,6 +314,12 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     def players(self) -> PlayersSpec:
         """The players: the agents, where a side that learns as one is one player; ConfigError for an unknown side."""
         return players(self.joint, self.spec.algorithm.name)
+
+    @property
+    def samples_choices(self) -> bool:
+        """Whether actors draw Categorical parts from the policy's softmax; False for agents without such parts."""
+        has_choices = any(isinstance(part, Categorical) for agent in self.joint.agents for part in agent.parts)
+        return has_choices and self.spec.exploration.choices == "gumbel"
 
     @property
     def data_hash(self) -> str:

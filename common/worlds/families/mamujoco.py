@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from importlib.util import find_spec
 
 from common.errors import ConfigError
 from common.run.validation_errors import suggest
@@ -52,6 +53,11 @@ def names() -> Sequence[str]:
     """Returns every robot with every factorisation; those of any number of segments with 2x3."""
     fixed = [f"{robot}-{conf}" for robot, confs in _FACTORISATIONS.items() for conf in confs]
     return [*fixed, *(f"{robot}-2x3" for robot in _SEGMENTED)]
+
+
+def install_command(path: str) -> str:  # noqa: ARG001  (all robots need the same)
+    """Returns the command that installs MuJoCo; empty if it is installed."""
+    return "" if find_spec("mujoco") else _INSTALL
 
 
 def _silence_notification() -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, Literal
 
@@ -52,6 +53,12 @@ def find_constructor(name: str, path: str) -> Constructor:
 def names() -> Sequence[str]:
     """Returns the ids of PettingZoo's registry."""
     return sorted(_ids())
+
+
+def install_command(path: str) -> str:
+    """Returns the command that installs what all environments of a path's group import; empty if it is installed."""
+    is_missing = path.startswith("atari/") and find_spec("multi_agent_ale_py") is None
+    return "pip install 'pettingzoo[atari]'" if is_missing else ""
 
 
 def _registered(name: str, given: str) -> Constructor:

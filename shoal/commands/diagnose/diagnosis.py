@@ -33,7 +33,12 @@ from learner_node.inspection.network_stats import NetworkStats, ValueStats, poli
 from learner_node.run_checks.inputs import InputStats, input_remarks, measure_inputs, reward_change_remarks
 from shoal.commands.diagnose.log_figures import MIN_LINES, LogFigures, log_figures
 from shoal.commands.diagnose.log_warnings import log_warnings
-from shoal.commands.diagnose.team_warnings import communication_warnings, network_warnings, value_warnings
+from shoal.commands.diagnose.team_warnings import (
+    communication_warnings,
+    network_warnings,
+    uniform_choice_warnings,
+    value_warnings,
+)
 from shoal.commands.diagnose.warning import DiagnosisWarning, as_warning, merged
 from shoal.machine_info import read_machine
 from shoal.run_history import read_history
@@ -127,6 +132,7 @@ def diagnose(
         *communication_warnings(ablations, run.spec),
         *value_warnings(values, run.spec, updates),
         *network_warnings(networks, run.spec.exploration),
+        *uniform_choice_warnings(networks, figures.returns if figures else None, sides=len(run.joint.sides)),
         *(as_warning("inputs", remark) for remark in input_remarks(inputs, run.joint, run.spec.algorithm)),
         *(as_warning("inputs", remark) for remark in reward_change_remarks(_last_metric(directory, "reward_change"))),
         *log_warnings(figures, run.spec, sides=len(run.joint.sides)),

@@ -136,6 +136,7 @@ class TrainingSession:
             self._print(f"not evaluated: {self.problem}\n{again}", highlight=False)
             return FAILED
         show(result)
+        self._artifacts.record_evaluation(result, lambda: self.stop.requested)
         return DONE
 
     def conclude(self) -> None:

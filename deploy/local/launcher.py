@@ -214,6 +214,11 @@ def delete_transitions(directory: RunDirectory) -> None:
         shutil.rmtree(directory.path / name, ignore_errors=True)
 
 
+def has_transitions(directory: RunDirectory) -> bool:
+    """Returns whether a run's directory contains the transitions of an interrupted run."""
+    return any((directory.path / name).exists() for name in (_REDIS, LOCKSTEP))
+
+
 def replay_url(directory: RunDirectory) -> str:
     """Returns the replay server's address of a run that trains here or under Slurm; ConfigError if it does not."""
     sockets = directory.path / _SOCKETS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import pytest
 
 from tests.docs.pages import blocks
 
-from .conftest import Commands, metrics_of
+from .conftest import Commands, log_of, metrics_of
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
-SMALL = ("--copies", 4, "--no-film", "--json", "--set", "replay.min_size=500", "--set", "exploration.random_steps=200")
-SMALL += ("--set", "network.policy_hidden=[8]", "--set", "network.critic_hidden=[8]")
+SETTINGS = ("--set", "replay.min_size=500", "--set", "exploration.random_steps=200")
+SETTINGS += ("--set", "network.policy_hidden=[8]", "--set", "network.critic_hidden=[8]")
+SMALL = ("--copies", 4, "--no-film", "--json", *SETTINGS)
 RECENT = ("--set", "replay.sampler=my_samplers:Recent")
 
 
@@ -90,3 +92,29 @@ def test_a_fault_of_the_sampler_ends_the_run_with_its_reason(commands: Commands,
     assert code == 1, err
     assert "replay.sampler = 'my_samplers:Late': sample(rng, size=" in err
     assert "An age is 0 for the newest record" in err
+
+
+def by_hand(commands: Commands, directory: Path, *, servers: int) -> tuple[subprocess.Popen[bytes], ...]:
+    """Starts replay servers, a learner that names the sampler, and an actor a server; returns the learner first."""
+    weights, port = f"ipc://{directory / 'weights'}", ("--metrics-port", 0)
+    urls = [f"ipc://{directory / f'replay-{number}'}" for number in range(servers)]
+    for url in urls:
+        commands.start("replay", "--bind", url, "--redis", "none", *port)
+    options = ("--scenario", "simple_spread", "--run", directory / "run", "--steps", 4_000, *SETTINGS, *RECENT)
+    links = [word for url in urls for word in ("--replay", url)]
+    learner = commands.start("learner", *links, "--bind", weights, *port, *options)
+    actors = [commands.start("actor", "--replay", url, "--weights", weights, *port, "--n", 1) for url in urls]
+    return learner, *actors
+
+
+@pytest.mark.usefixtures("module")
+def test_every_one_of_several_replay_servers_has_the_sampler(commands: Commands, tmp_path: Path) -> None:
+    learner, *_ = by_hand(commands, tmp_path, servers=2)
+    assert learner.wait(120) == 0, log_of(learner)
+    assert int(str(metrics_of(tmp_path / "run")[-1]["updates"])) > 0
+
+
+def test_a_replay_server_without_the_module_refuses_the_learner(commands: Commands, tmp_path: Path) -> None:
+    learner, *_ = by_hand(commands, tmp_path, servers=1)
+    assert learner.wait(60) == 3, log_of(learner)
+    assert "cannot import my_samplers: No module named 'my_samplers'" in log_of(learner)

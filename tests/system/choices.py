@@ -108,7 +108,7 @@ ROWS = {
     ),
     "critics that read the state": Row(
         "pettingzoo:tests.actor_node.stateful_env",
-        ("algorithm.critic_sees=state", "replay.n_step=2"),
+        ("algorithm.critic_sees=state", "replay.n_step=2", "replay.sampler=tests.replay_server.own_samplers:Recent"),
     ),
     "critics that read the state beside the observations": Row(
         "pettingzoo:tests.actor_node.stateful_env",

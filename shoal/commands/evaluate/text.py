@@ -74,7 +74,10 @@ def choice_lines(result: Evaluation) -> list[str]:
     named = [("greedy", "greedy"), ("drawn", "sampled as in training"), ("random", "random")]
     found = [", ".join(f"{label} {mean_with_interval(*returns[name])}" for name, label in named if name in returns)]
     if returns["greedy"][1][1] < returns["drawn"][1][0]:
-        found.append("warning: greedy choices earn clearly less than sampled ones. Evaluate with --sample.")
+        found.append(
+            "warning: greedy choices earn clearly less than sampled ones. Evaluate with --sample; play with"
+            " team.act(obs, sample=True)."
+        )
     return found
 
 

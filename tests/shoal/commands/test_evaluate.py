@@ -162,7 +162,10 @@ def test_each_way_to_choose_is_shown_with_its_interval():
             "greedy -30.00 (-31.00 .. -29.00), sampled as in training -20.50 (-22.00 .. -19.00), random -60.00 "
             "(-65.50 .. -54.50)"
         ),
-        "warning: greedy choices earn clearly less than sampled ones. Evaluate with --sample.",
+        (
+            "warning: greedy choices earn clearly less than sampled ones. Evaluate with --sample; play with "
+            "team.act(obs, sample=True)."
+        ),
     ]
     assert choice_lines(evaluation(-30.0)) == []
 

@@ -154,6 +154,11 @@ class PettingZooWorld:
         )
 
     @property
+    def environments(self) -> Sequence[ParallelEnv]:
+        """The environments in the order of the copies."""
+        return [copy.env for copy in self._copies]
+
+    @property
     def departed(self) -> BoolArray:
         """Which agents have left the current episode before the others, [copies, agents]."""
         left = np.zeros(self._discount.shape, np.bool_)
@@ -248,7 +253,7 @@ class PettingZooWorld:
 
     def close(self) -> None:
         """Closes every environment."""
-        close_all(self.name, [copy.env for copy in self._copies])
+        close_all(self.name, self.environments)
 
     def _reset_copy(self, c: int, obs: Float32Array, seed: int | None) -> None:
         copy = self._copies[c]

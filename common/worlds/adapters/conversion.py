@@ -51,7 +51,7 @@ def _from_aec(name: str, env: Any) -> Any:
     return turn_based_aec_to_parallel(env)
 
 
-def reports() -> tuple[str, ...]:
+def conversion_reports() -> tuple[str, ...]:
     """Returns one line for each conversion in this process; the first copy's process sends them to the user."""
     return tuple(_reports)
 

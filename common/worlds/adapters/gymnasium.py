@@ -23,7 +23,7 @@ import numpy as np
 from gymnasium import spaces
 
 from common.errors import ConfigError
-from common.worlds.adapters.contract import ContractError, short_repr
+from common.worlds.adapters.contract import ContractError, describe_result, short_repr
 
 _RESET = "(observation, info)"
 _STEP = "(observation, reward, terminated, truncated, info)"
@@ -78,7 +78,7 @@ class GymnasiumParallelEnv:
         """Starts an episode in which all agents act."""
         result = self.env.reset(seed=seed, options=options)
         if not isinstance(result, tuple | list) or len(result) != 2:
-            raise ContractError(f"reset returned {_form(result)}, not {_RESET}; return {_RESET} from reset")
+            raise ContractError(f"reset returned {describe_result(result)}, not {_RESET}; return {_RESET} from reset")
         observation, info = result
         self.agents = list(self.possible_agents)
         return self._observations(observation), self._infos(info)
@@ -89,7 +89,7 @@ class GymnasiumParallelEnv:
         result = self.env.step(self._action(actions))
         if not isinstance(result, tuple | list) or len(result) != 5:
             old = f"; {_OLD} {_STEP} from step" if isinstance(result, tuple | list) and len(result) == 4 else ""
-            raise ContractError(f"step returned {_form(result)}, not {_STEP}{old}")
+            raise ContractError(f"step returned {describe_result(result)}, not {_STEP}{old}")
         observation, reward, terminated, truncated, info = result
         observations, infos = self._observations(observation), self._infos(info)
         rewards = self._per_agent(reward, "reward")
@@ -165,10 +165,6 @@ def idle_action(space: spaces.Space[Any]) -> Any:
 def _is_set(flag: Any) -> bool:
     """Returns whether a flag of any type is set; the two constants need no call of numpy."""
     return flag is True or (flag is not False and bool(np.any(flag)))
-
-
-def _form(result: Any) -> str:
-    return f"{len(result)} values" if isinstance(result, tuple | list) else short_repr(result)
 
 
 def _entries(space: Any) -> Sequence[Any] | None:

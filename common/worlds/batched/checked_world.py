@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from common.errors import ConfigError, WorldError
 from common.spec import AgentsSpec
-from common.worlds.adapters.construction import check_options, close_on_fault, refuse_unknown_option
-from common.worlds.adapters.contract import short_repr
+from common.worlds.adapters.construction import close_on_fault
+from common.worlds.adapters.constructor_options import check_options, refuse_unknown_option
+from common.worlds.adapters.contract import describe_result, short_repr
 from common.worlds.adapters.faults import agent_text, copy_text, environment_error
 from common.worlds.families import Constructor
 from common.worlds.world import (
@@ -33,7 +34,7 @@ from common.worlds.world import (
     check_actions,
 )
 
-_GIVEN = ("copies", "seed")
+_PASSED_BY_SHOAL = ("copies", "seed")
 """Parameters that Shoal passes to every constructor; all others are the world's options."""
 _FIELDS = ("obs", "reward", "discount", "present", "next_obs", "episode_over")
 _STEP = f"a Step ({', '.join(_FIELDS)})"
@@ -50,8 +51,8 @@ class CheckedWorld:
         self.name = name
         self.copies = copies
         self._inner = inner
-        given_spec = _checked_spec(name, inner, copies)
-        self.spec, self._inner_state_dim = given_spec.without_state, given_spec.state_dim
+        inner_spec = _checked_spec(name, inner, copies)
+        self.spec, self._inner_state_dim = inner_spec.without_state, inner_spec.state_dim
         self._episodes = episodes
         if episodes.max_steps and episodes.restart_ended and not callable(getattr(inner, "reset_copies", None)):
             raise ConfigError(
@@ -172,7 +173,7 @@ class CheckedWorld:
     def _read(self, result: Any) -> Step:
         """Returns the result of a step as new arrays of the right types."""
         if not isinstance(result, tuple) or not len(_FIELDS) <= len(result) <= len(Step._fields):
-            raise self._error(f"step returned {_form(result)}, not {_STEP}")
+            raise self._error(f"step returned {describe_result(result)}, not {_STEP}")
         given = Step(*result)
         agents = self._agents_shape
         next_obs = self._observations("next_obs", given.next_obs, self._obs_shape)
@@ -342,7 +343,7 @@ def _checked_spec(name: str, inner: Any, copies: int) -> AgentsSpec:
 
 def _check_signature(name: str, make: Constructor, options: Mapping[str, Any]) -> None:
     """Raises ConfigError for options that `make` does not accept, or if it takes no copies and no seed."""
-    for reserved in _GIVEN:
+    for reserved in _PASSED_BY_SHOAL:
         if reserved in options:
             raise ConfigError(
                 f"{name}: Shoal passes {reserved!r} itself. Leave world.{reserved} out; --copies and --seed set it."
@@ -352,16 +353,16 @@ def _check_signature(name: str, make: Constructor, options: Mapping[str, Any]) -
     except (TypeError, ValueError):
         return
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    missing = [parameter for parameter in _GIVEN if parameter not in parameters and not takes_all]
+    missing = [parameter for parameter in _PASSED_BY_SHOAL if parameter not in parameters and not takes_all]
     if missing:
         raise ConfigError(
             f"{name}: {getattr(make, '__name__', 'make')} does not take {' and '.join(missing)}. Shoal calls "
             "make(copies=..., seed=..., **options)."
         )
-    check_options(name, without_given(make), options)
+    check_options(name, without_passed(make), options)
 
 
-def without_given(make: Constructor) -> Constructor:
+def without_passed(make: Constructor) -> Constructor:
     """Returns a callable whose signature is that of `make` without copies and seed, which are not options."""
 
     def options(**_options: Any) -> None:
@@ -371,7 +372,7 @@ def without_given(make: Constructor) -> Constructor:
         signature = inspect.signature(make)
     except (TypeError, ValueError):
         return make
-    rest = [parameter for parameter in signature.parameters.values() if parameter.name not in _GIVEN]
+    rest = [parameter for parameter in signature.parameters.values() if parameter.name not in _PASSED_BY_SHOAL]
     options.__signature__ = signature.replace(parameters=rest)  # type: ignore[attr-defined]
     return options
 
@@ -385,7 +386,3 @@ def _first(wrong: BoolArray) -> tuple[int, int]:
     """Returns the row and column of the first True."""
     row, column = np.argwhere(wrong)[0]
     return int(row), int(column)
-
-
-def _form(result: Any) -> str:
-    return f"{len(result)} values" if isinstance(result, tuple | list) else short_repr(result)

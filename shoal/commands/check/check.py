@@ -23,7 +23,7 @@ from common.run.preset_choice import AUTO, PresetChoice, choose, describe, layer
 from common.run.run import UNLIMITED_ROWS, RunSpec, make_run_spec
 from common.run.world_facts import WorldFacts
 from common.spec import AgentsSpec
-from common.worlds.adapters.faults import process_ended
+from common.worlds.adapters.faults import describe_process_end
 from common.worlds.adapters.first_copy import Fault
 from shoal.commands.check.figures import (
     AdapterWarning,
@@ -219,7 +219,7 @@ def _measure(task: CheckTask, collected: _Collected, watch: CheckWatcher) -> Non
     finally:
         code = child.kill()
     if code and not killed:
-        collected.ended = f"{collected.stage}: {process_ended(code)}"
+        collected.ended = f"{collected.stage}: {describe_process_end(code)}"
 
 
 def _receive(child: ChildProcess, add: Callable[[Message], None]) -> bool:

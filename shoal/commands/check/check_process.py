@@ -23,7 +23,7 @@ from common.process.child_process import kill_session_with_parent, make_pipe_pri
 from common.process.exit import DONE
 from common.run.players import with_sides
 from common.worlds import World, find_state_dim, make_world, world_spaces
-from common.worlds.adapters.conversion import reports
+from common.worlds.adapters.conversion import conversion_reports
 from common.worlds.adapters.first_copy import fault_of
 from common.worlds.adapters.measure import measure
 from common.worlds.history import without_history
@@ -73,7 +73,7 @@ class _Check:
         world = self._make()
         try:
             made_s = time.monotonic() - started_at
-            for line in reports():
+            for line in conversion_reports():
                 self.send(AdapterWarning(line))
             agents = with_sides(world.spec, task.sides)
             self.send(AgentsFound(agents, world_spaces(world), made_s))

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 from PIL import Image
 
-from actor_node.evaluation.episodes import ignore_progress
+from actor_node.evaluation.rollouts.episodes import ignore_progress
 from actor_node.evaluation.task import reference_world
 from actor_node.rendering.captions import Messages, Panel, draw_panels
 from actor_node.rendering.encoders import film_kind

@@ -1,6 +1,6 @@
 """A child process that runs a module of Shoal, and with it the user's code, at the other end of a pipe.
 
-    child = ChildProcess("actor_node.evaluation.play_process")     # python -m MODULE PIPE PARENT
+    child = ChildProcess("actor_node.evaluation.rollouts.play_process")     # python -m MODULE PIPE PARENT
     child.pipe.send_bytes(b"a task")
     child.kill()                                                   # also kills every process that it started
 

@@ -17,9 +17,9 @@ import msgspec
 import numpy as np
 
 from actor_node.evaluation.ablation import Ablation, ablate, batched_world
-from actor_node.evaluation.batched_rollouts import TrajectoryRecorder, play_batch
-from actor_node.evaluation.copy_rollouts import CopySet
-from actor_node.evaluation.episodes import Trajectories
+from actor_node.evaluation.rollouts.batched import TrajectoryRecorder, play_batch
+from actor_node.evaluation.rollouts.copies import CopySet
+from actor_node.evaluation.rollouts.episodes import Trajectories
 from common.errors import ConfigError, WorldError
 from common.policy.file import load_policy
 from common.policy.heads import Floats

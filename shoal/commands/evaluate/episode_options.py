@@ -10,11 +10,10 @@ import msgspec
 from msgspec import Meta
 
 from actor_node.evaluation.evaluate import FIRST_SEED
-from actor_node.evaluation.rollouts import FOREIGN_COPIES, PlayOptions
-from actor_node.evaluation.task import is_foreign
+from actor_node.evaluation.rollouts.rollout import FOREIGN_COPIES, PlayOptions
 from common.process.durations import Seconds
 from common.run.run import RunSpec
-from common.worlds import is_batched
+from common.worlds import is_batched, is_foreign
 
 CopiesOption = Annotated[
     int,
@@ -56,7 +55,7 @@ def play_options(spec: RunSpec, config: EpisodeOptions, launch: Mapping[str, Any
     launch: the launch settings that `shoal train` recorded; empty for a run that was started otherwise.
     """
     copies, processes = config.copies, config.processes
-    if is_foreign(spec) and not is_batched(spec.scenario):
+    if is_foreign(spec.scenario) and not is_batched(spec.scenario):
         copies = copies or min(_count(launch, "copies", FOREIGN_COPIES), FOREIGN_COPIES)
         # A run trained on a cluster may have had more actors than this machine has cores.
         processes = processes or min(_count(launch, "actors", 1), os.cpu_count() or 1)

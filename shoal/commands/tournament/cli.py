@@ -18,6 +18,7 @@ from common.files import write_atomically
 from common.process import command
 from common.process.durations import Seconds
 from common.run.directory import RunDirectory
+from common.worlds import is_foreign
 from shoal.commands.evaluate.episode_options import EpisodeOptions, play_options
 from shoal.commands.evaluate.progress import ProgressWatcher
 from shoal.commands.tournament.matrices import matrices

@@ -37,7 +37,7 @@ from shoal.commands.check.figures import (
     StateFound,
     StepRate,
 )
-from shoal.commands.check.findings import Finding, Suggestion, find, suggest
+from shoal.commands.check.findings import Finding, Suggestion, derive_findings, suggest_settings
 
 DEFAULT_SECONDS = 40.0
 TIMEOUT_S = 30.0
@@ -119,7 +119,7 @@ def check_world(spec: RunSpec, *, seconds: float = DEFAULT_SECONDS, watch: Check
     plays, agents = collected.plays, collected.agents.agents if collected.agents else None
     facts = collected.facts
     choice = choose(AUTO, spec.scenario, agents, facts, spec.episode.max_steps) if agents and facts else None
-    findings = find(spec, agents, plays, collected.contract, collected.warned, fault=collected.fault_text)
+    findings = derive_findings(spec, agents, plays, collected.contract, collected.warned, fault=collected.fault_text)
     return WorldCheck(
         world=spec.scenario,
         ok=not any(finding.level == "error" for finding in findings),
@@ -135,7 +135,7 @@ def check_world(spec: RunSpec, *, seconds: float = DEFAULT_SECONDS, watch: Check
         else "",
         rate=collected.rate,
         findings=tuple(findings),
-        suggestions=tuple(suggest(spec, plays)) if agents else (),
+        suggestions=tuple(suggest_settings(spec, plays)) if agents else (),
         fault=collected.fault_text,
         state_dim=collected.state_dim,
     )

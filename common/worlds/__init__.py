@@ -1,4 +1,4 @@
-"""The environments: every MPE scenario as batched arrays, and the environments of others through an adapter.
+"""The environments: every MPE scenario as batched arrays, and environments from outside Shoal through an adapter.
 
     world = make_world("simple_spread", copies=64, seed=0)
     obs = world.reset()

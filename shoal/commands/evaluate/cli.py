@@ -45,7 +45,7 @@ class EvaluateConfig(EpisodeOptions, frozen=True, forbid_unknown_fields=True):
     episodes: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         Meta(
-            description="Length of the evaluation [episodes].  [default: 1000 in a batched world; elsewhere as many as "
+            description="Number of episodes.  [default: 1000 in a batched world; elsewhere as many as "
             "fit into --within, from 20 to 1000]"
         ),
     ] = None

@@ -20,7 +20,7 @@ CopiesOption = Annotated[
     Meta(
         ge=0,
         le=65_536,
-        description="Most world copies in one process [copies]; 0 is the number in training.",
+        description="Maximum number of world copies in one process [copies]; 0 takes the number in training.",
     ),
 ]
 
@@ -35,14 +35,14 @@ class EpisodeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             ge=0,
             le=4096,
-            description="Processes that play, in a world that is not batched; 0 is the number of actors in training, at"
-            " most one per core.",
+            description="Processes that play, in a world that is not batched; 0 takes the number of actors in training,"
+            " at most one per core.",
         ),
     ] = 0
     copies: CopiesOption = 0
     max_episode_steps: Annotated[
         int,
-        Meta(ge=0, description="Truncate an episode after this length [steps]; 0 is the limit in training."),
+        Meta(ge=0, description="Truncate an episode after this length [steps]; 0 takes the limit in training."),
     ] = 0
     seed: Annotated[int, Meta(ge=0, lt=2**31, description="Seed of the first episode; episode e has SEED + e.")] = (
         FIRST_SEED

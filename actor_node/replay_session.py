@@ -7,7 +7,7 @@ The supervisor has a separate connection, for workers that cannot report (`monit
     worker --ActorReport--> replay      each second; the replay answers with an Ack, so silence means a lost server
     learner --weights--> worker         PUB/SUB, newest frame only; the first weights come with the Welcome
 
-| waits for          | freed by                                                 |
+| waits for          | ended by                                                 |
 |--------------------|----------------------------------------------------------|
 | the replay server  | a Welcome or a NotReady (a Hello each second asks for it)|
 | the run            | a Welcome, once a learner has opened the run             |

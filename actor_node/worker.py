@@ -35,7 +35,7 @@ from common.run.run import Run
 from common.wire.audit import AuditFile, ProcessStart
 from common.wire.keys import load_keys
 from common.worlds import World
-from common.worlds.history import without_history
+from common.worlds.history_world import without_history
 from common.worlds.world import HasEnvironments, HasInnerWorld
 
 REPORT_PERIOD_S = 1.0

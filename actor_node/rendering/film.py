@@ -33,7 +33,7 @@ from common.run.players import with_sides
 from common.run.run import Run
 from common.spec import difference
 from common.worlds import World, is_batched, is_foreign, make_world
-from common.worlds.history import without_history
+from common.worlds.history_world import without_history
 from common.worlds.world import HasEnvironments, HasInnerWorld
 
 FIRST_SEED = 1_000_000

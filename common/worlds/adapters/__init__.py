@@ -2,8 +2,8 @@
 
 | question                                         | file                                                           |
 |--------------------------------------------------|----------------------------------------------------------------|
-| how does a ParallelEnv become a World            | `pettingzoo.py`                                                |
-| how do AEC and Gymnasium environments become one | `conversion.py`, `gymnasium.py`                                |
+| how does a ParallelEnv become a World            | `pettingzoo_world.py`                                          |
+| how do AEC and Gymnasium environments become one | `conversion.py`, `gymnasium_env.py`                            |
 | who makes the copies, with which options         | `construction.py`, `constructor_options.py`                    |
 | what must an environment return                  | `contract.py`; `faults.py`: the texts of its exceptions        |
 | how are observations and actions encoded         | `spaces.py`, `masks.py`, `info_metrics.py`                     |

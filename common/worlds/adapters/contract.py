@@ -1,7 +1,7 @@
 """Checks what an environment returns against PettingZoo's contract: tuples, dicts, observations, rewards, flags.
 
 The functions `read_...` return a value, or raise ContractError with the fault. `space_mismatch` returns the fault as a
-text, `is_outside` whether a number is out of bounds. The adapter (pettingzoo.py) adds world, copy, step and agent.
+text, `is_outside` whether a number is out of bounds. pettingzoo_world.py adds world, copy, step and agent.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 
 from gymnasium.spaces import Space
 
-from common.worlds.adapters.gymnasium import GymnasiumParallelEnv
+from common.worlds.adapters.gymnasium_env import GymnasiumParallelEnv
 
 _log = logging.getLogger(__name__)
 _reports: list[str] = []

@@ -24,7 +24,7 @@ from common.worlds.adapters.first_copy import STEPS, Began, Fault, Found, Measur
 from common.worlds.adapters.measure import measure
 from common.worlds.batched.checked_world import without_passed
 from common.worlds.families import Constructor, Family, family_of
-from common.worlds.history import without_history
+from common.worlds.history_world import without_history
 
 
 def main() -> None:

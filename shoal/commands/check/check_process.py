@@ -26,7 +26,7 @@ from common.worlds import World, find_state_dim, make_world, world_spaces
 from common.worlds.adapters.conversion import conversion_reports
 from common.worlds.adapters.first_copy import fault_of
 from common.worlds.adapters.measure import measure
-from common.worlds.history import without_history
+from common.worlds.history_world import without_history
 from common.worlds.world import HasEnvironments
 from shoal.commands.check.figures import (
     AdapterWarning,

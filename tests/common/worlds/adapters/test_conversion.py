@@ -12,7 +12,7 @@ from common.errors import ConfigError, WorldError
 from common.spec import Box, Categorical
 from common.worlds import make_world
 from common.worlds.adapters.first_copy import FirstCopy, Watch
-from common.worlds.adapters.gymnasium import idle_action
+from common.worlds.adapters.gymnasium_env import idle_action
 
 NAME = "pettingzoo:rowing_v0:make"
 

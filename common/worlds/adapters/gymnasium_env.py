@@ -125,7 +125,7 @@ class GymnasiumParallelEnv:
             return {self.possible_agents[0]: observation}
         if not isinstance(observation, list | tuple | np.ndarray) or len(observation) != len(self.possible_agents):
             raise ContractError(
-                f"the observation is {short_repr(observation)}, not {len(self.possible_agents)} entries, one an agent"
+                f"the observation is {short_repr(observation)}, not {len(self.possible_agents)} entries, one per agent"
             )
         return dict(zip(self.possible_agents, observation, strict=True))
 

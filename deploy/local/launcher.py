@@ -42,7 +42,7 @@ from common.wire.messages import Status, StatusRequest
 from deploy.local.config import TrainConfig
 from deploy.local.embedded_redis import MAX_SOCKET_PATH, EmbeddedRedis, memory_limit
 from deploy.local.live_display import Display, no_episode_ended
-from deploy.local.start_checks import StartWatch
+from deploy.local.start_watch import StartWatch
 from deploy.local.supervisor import SupervisedProcess, Supervisor
 from replay_server.durability.redis_connection import without_password
 
@@ -81,7 +81,7 @@ class LocalRun:
             while not learner.finished and not stop.wait(POLL_PERIOD_S):
                 self._poll(display)
                 status = _newest_status(client) or (status if self._replay.running else None)
-                display.show(status, [*self._supervisor.problems, *watch(status, time.monotonic())])
+                display.show(status, [*self._supervisor.problems, *watch.explain(status, time.monotonic())])
             if learner.finished and status is not None and (text := endless_episode_text(status)):
                 display.print(text)
             return learner.finished

@@ -176,15 +176,11 @@ class FirstCopy:
 
     def _receive_next(self, child: ChildProcess) -> bool:
         """Receives one message, if there is one; returns whether the process may send more."""
-        try:
-            if child.pipe.poll(_POLL_S):
-                self._receive(msgspec.msgpack.decode(child.pipe.recv_bytes(), type=Began | Found | Measured | Fault))
-                return True
-        except (EOFError, OSError):
-            # The user's code may have closed the pipe.
-            time.sleep(_POLL_S / 10.0)
-            return child.process.poll() is None
-        return child.process.poll() is None or child.pipe.poll()
+        message = child.receive(_POLL_S)
+        if message is None:
+            return child.may_send
+        self._receive(msgspec.msgpack.decode(message, type=Began | Found | Measured | Fault))
+        return True
 
     def _receive(self, message: Began | Found | Measured | Fault) -> None:
         if isinstance(message, Began):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -203,7 +202,10 @@ def _measure(task: CheckTask, collected: _Collected, watch: CheckWatcher) -> Non
         while True:
             watch.poll()
             stage = collected.stage
-            if not _receive(child, collected.add):
+            message = child.receive(_POLL_PERIOD_S)
+            if message is not None:
+                collected.add(msgspec.msgpack.decode(message, type=Message))
+            elif not child.may_send:
                 break
             now = time.monotonic()
             if collected.stage != stage:
@@ -220,15 +222,3 @@ def _measure(task: CheckTask, collected: _Collected, watch: CheckWatcher) -> Non
         code = child.kill()
     if code and not killed:
         collected.ended = f"{collected.stage}: {describe_process_end(code)}"
-
-
-def _receive(child: ChildProcess, add: Callable[[Message], None]) -> bool:
-    """Receives one message if one arrives soon; returns whether the child may send more."""
-    try:
-        if child.pipe.poll(_POLL_PERIOD_S):
-            add(msgspec.msgpack.decode(child.pipe.recv_bytes(), type=Message))
-            return True
-    except (EOFError, OSError):
-        time.sleep(_POLL_PERIOD_S / 10.0)
-        return child.process.poll() is None
-    return child.process.poll() is None or child.pipe.poll()

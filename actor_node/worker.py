@@ -137,7 +137,7 @@ class Worker:
         try:
             self._rollouts.close()
         except (Exception, Interrupted) as e:  # noqa: BLE001  (the worker has done its work)
-            _log.warning("closing the environments failed: %s", failure_of(e).text)
+            _log.warning("closing the environments failed: error=%s", failure_of(e).text)
         finally:
             self._stop.in_call = False
 
@@ -342,7 +342,7 @@ class Worker:
         while self._session.outbox.unacked and (now := time.monotonic()) < deadline:
             self._session.poll(now, timeout_s=IDLE_POLL_S)
         if self._session.outbox.unacked:
-            _log.warning("ended with %d chunks not acknowledged", self._session.outbox.unacked)
+            _log.warning("ended with chunks that are not acknowledged: chunks=%d", self._session.outbox.unacked)
         self._report(time.monotonic())
 
     def _add(self, counter: str, amount: float) -> None:

@@ -119,13 +119,13 @@ class LocalRun:
                 return None
         replay, weights = self._endpoint("replay"), self._endpoint("weights")
         options: dict[str, object] = {"bind": replay, "name": directory.run.id, **audit}
-        self._replay = self._add("replay", "replay_server", options, self._redis_environment(redis_url))
+        self._replay = self._add_process("replay", "replay_server", options, self._redis_environment(redis_url))
         options = {"run": directory.path, "resume": True, "bind": weights, "replay": replay}
         options |= {"threads": config.threads, "gpu": config.gpu, "track": config.track}
-        learner = self._add("learner", "learner_node", options, is_done=directory.finished_file.exists)
+        learner = self._add_process("learner", "learner_node", options, is_done=directory.finished_file.exists)
         options = {"n": config.actors, "copies": config.copies, "chunk-rows": config.chunk_rows}
         options |= {"replay": replay, "weights": weights, **audit}
-        self._add("actor", "actor_node", options)
+        self._add_process("actor", "actor_node", options)
         return learner
 
     def _audit_options(self) -> dict[str, object]:
@@ -159,7 +159,7 @@ class LocalRun:
             redis.wait_ready(server.process, stop)
         return redis.url
 
-    def _add(
+    def _add_process(
         self,
         name: str,
         module: str,

@@ -118,7 +118,7 @@ class CheckedWorld:
             result = self._inner.reset(None if seeds is None else [int(seed) for seed in seeds])
         except BaseException as e:
             raise environment_error(self._where(), e) from e
-        return self._observations("the observations", result, self._obs_shape)
+        return self._read_observations("the observations", result, self._obs_shape)
 
     def step(self, actions: Float32Array) -> Step:
         """Steps every copy; copies whose episode ended continue with their next episode, or are absent."""
@@ -128,7 +128,7 @@ class CheckedWorld:
             result = self._inner.step(np.array(actions))  # the caller's array must not change
         except BaseException as e:
             raise environment_error(self._where(), e) from e
-        step = self._without_ended(self._read(result))
+        step = self._without_ended(self._read_step(result))
         self._check_agents(step)
         return self._with_time_limit(step)
 
@@ -155,7 +155,7 @@ class CheckedWorld:
             result = self._inner.global_state()
         except BaseException as e:
             raise environment_error(f"{self._where()}: global_state", e) from e
-        return self._states("global_state()", result)
+        return self._read_states("global_state()", result)
 
     def wrap_inner(self, around: Callable[[Any], Any]) -> None:
         """Replaces the user's world by `around(world)`, for example one that announces its calls."""
@@ -170,23 +170,23 @@ class CheckedWorld:
             except BaseException as e:
                 raise environment_error(f"{self.name}: close", e) from e
 
-    def _read(self, result: Any) -> Step:
+    def _read_step(self, result: Any) -> Step:
         """Returns the result of a step as new arrays of the right types."""
         if not isinstance(result, tuple) or not len(_FIELDS) <= len(result) <= len(Step._fields):
             raise self._error(f"step returned {describe_result(result)}, not {_STEP}")
         given = Step(*result)
         agents = self._agents_shape
-        next_obs = self._observations("next_obs", given.next_obs, self._obs_shape)
+        next_obs = self._read_observations("next_obs", given.next_obs, self._obs_shape)
         is_same = given.obs is given.next_obs  # no episode ended
         step = Step(
-            obs=next_obs.copy() if is_same else self._observations("obs", given.obs, self._obs_shape),
-            reward=self._finite("reward", given.reward, agents),
-            discount=self._finite("discount", given.discount, agents),
-            present=self._finite("present", given.present, agents),
+            obs=next_obs.copy() if is_same else self._read_observations("obs", given.obs, self._obs_shape),
+            reward=self._read_finite("reward", given.reward, agents),
+            discount=self._read_finite("discount", given.discount, agents),
+            present=self._read_finite("present", given.present, agents),
             next_obs=next_obs,
-            episode_over=self._flags(given.episode_over),
-            metrics=self._metrics(given.metrics),
-            next_state=self._states("next_state", given.next_state) if self.spec.state_dim else None,
+            episode_over=self._read_flags(given.episode_over),
+            metrics=self._read_metrics(given.metrics),
+            next_state=self._read_states("next_state", given.next_state) if self.spec.state_dim else None,
         )
         if step.discount.min() < 0 or step.discount.max() > 1:
             self._check_range("discount", step.discount, (step.discount < 0) | (step.discount > 1), "from 0 to 1")
@@ -242,10 +242,10 @@ class CheckedWorld:
         except BaseException as e:
             raise environment_error(f"{self._where()}: reset_copies", e) from e
         shape = (len(copies), self.spec.obs_dim)
-        return self._observations("the observations of reset_copies", result, shape)
+        return self._read_observations("the observations of reset_copies", result, shape)
 
-    def _observations(self, what: str, value: Any, shape: tuple[int, int]) -> Float32Array:
-        rows = self._array(what, value, shape)
+    def _read_observations(self, what: str, value: Any, shape: tuple[int, int]) -> Float32Array:
+        rows = self._read_array(what, value, shape)
         if not _all_finite(rows):
             c, column = _first(~np.isfinite(rows))
             i = next(i for i, agent in enumerate(self.spec.agents) if column < agent.obs_slice.stop)
@@ -262,14 +262,14 @@ class CheckedWorld:
             i = next(i for i, agent in enumerate(self.spec.agents) if column < agent.obs_slice.stop)
             raise self._error(f"was given {rows[c, column]} in its action mask ({what}), not 0 or 1", c, i)
 
-    def _finite(self, what: str, value: Any, shape: tuple[int, int]) -> Float32Array:
-        rows = self._array(what, value, shape)
+    def _read_finite(self, what: str, value: Any, shape: tuple[int, int]) -> Float32Array:
+        rows = self._read_array(what, value, shape)
         if not _all_finite(rows):
             self._check_range(what, rows, ~np.isfinite(rows), "a finite number")
         return rows
 
-    def _states(self, what: str, value: Any) -> Float32Array:
-        rows = self._array(what, value, (self.copies, self.spec.state_dim))
+    def _read_states(self, what: str, value: Any) -> Float32Array:
+        rows = self._read_array(what, value, (self.copies, self.spec.state_dim))
         if not _all_finite(rows):
             c, column = _first(~np.isfinite(rows))
             raise self._error(f"{what} has {rows[c, column]} at index {column}", c)
@@ -280,21 +280,21 @@ class CheckedWorld:
             c, i = _first(wrong)
             raise self._error(f"was given {rows[c, i]} as {what}, not {allowed}", c, i)
 
-    def _flags(self, value: Any) -> BoolArray:
-        values = self._array("episode_over", value, (self.copies,))
+    def _read_flags(self, value: Any) -> BoolArray:
+        values = self._read_array("episode_over", value, (self.copies,))
         if ((values != 0) & (values != 1)).any():
             raise self._error(f"episode_over is {short_repr(value)}, not True or False for each copy")
         return values > 0
 
-    def _metrics(self, value: Any) -> dict[str, Float64Array]:
+    def _read_metrics(self, value: Any) -> dict[str, Float64Array]:
         if not isinstance(value, Mapping):
             raise self._error(f"metrics is {short_repr(value)}, not a dict of arrays by name")
         return {
-            str(name): self._array(f"metrics[{name!r}]", rows, self._agents_shape).astype(np.float64)
+            str(name): self._read_array(f"metrics[{name!r}]", rows, self._agents_shape).astype(np.float64)
             for name, rows in value.items()
         }
 
-    def _array(self, what: str, value: Any, shape: tuple[int, ...]) -> Float32Array:
+    def _read_array(self, what: str, value: Any, shape: tuple[int, ...]) -> Float32Array:
         """Returns a copy of an array of numbers, in float32; WorldError for another shape."""
         try:
             values = np.asarray(value)

@@ -228,7 +228,7 @@ def test_illegal_moves_are_neither_printed_nor_kept(caplog):
 def test_an_aec_environment_that_updates_once_a_cycle_is_stepped_by_all_agents(monkeypatch):
     from pettingzoo.utils import parallel_to_aec
 
-    from tests.common.worlds.adapters.test_pettingzoo import Falling
+    from tests.common.worlds.adapters.test_pettingzoo_world import Falling
 
     module = ModuleType("falling_aec_v0")
     module.env = lambda: parallel_to_aec(Falling())

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from actor_node.evaluation.episodes import Actor
+from actor_node.evaluation.rollouts.episodes import Actor
 from actor_node.evaluation.task import changed_world_options, short_name
 from actor_node.opponents import frozen_team
 from common.errors import ConfigError

@@ -35,7 +35,7 @@ def describe_exception(where: str, error: BaseException, copy: int | None = None
     return WorldError(exception_lines(where, error, "the environment"), copy)
 
 
-def process_ended(code: int, where: str = "") -> str:
+def describe_process_end(code: int, where: str = "") -> str:
     """Returns how the process of an environment ended, as a text for the user.
 
     code: its exit code, negative for a signal. where: the call of the user's code that was running.

@@ -15,7 +15,7 @@ from common.errors import ConfigError
 from common.run.validation_errors import suggest
 from common.worlds.families import Constructor
 from common.worlds.families.imports import import_attribute, import_path, with_options
-from common.worlds.families.mujoco_warnings import log_once
+from common.worlds.families.mujoco_warnings import send_to_log
 
 _REGISTERED_BY = (
     ("Foraging", "lbforaging", "lbforaging"),
@@ -44,7 +44,7 @@ def find_constructor(name: str, path: str) -> Constructor:
         module, _, attribute = entry.partition(":")
         entry = import_attribute(name, module, attribute, _install(group) if group else "")
         if group == "mujoco":
-            log_once()
+            send_to_log()
     if entry is None:
         raise ConfigError(f"{name}: {env_id} is registered only as a vector environment; Shoal makes single ones.")
     import gymnasium  # noqa: PLC0415  (for this family only)

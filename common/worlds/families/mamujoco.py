@@ -12,7 +12,7 @@ from common.errors import ConfigError
 from common.run.validation_errors import suggest
 from common.worlds.families import Constructor
 from common.worlds.families.imports import import_path, with_options
-from common.worlds.families.mujoco_warnings import log_once
+from common.worlds.families.mujoco_warnings import send_to_log
 
 _INSTALL = "pip install 'shoal[mamujoco]'"
 # As in https://robotics.farama.org/envs/MaMuJoCo/ and gymnasium_robotics/envs/multiagent_mujoco/obsk.py.
@@ -43,7 +43,7 @@ def find_constructor(name: str, path: str) -> Constructor:
     _silence_notification()
     make = import_path(name, "gymnasium_robotics.mamujoco_v1", _INSTALL).parallel_env
     import_path(name, "mujoco", _INSTALL)
-    log_once()
+    send_to_log()
     chosen = partial(make, scenario=robot, agent_conf=factorisation)
     # gym_env takes an object, which no option can be.
     return with_options(name, chosen, make, hidden=("scenario", "agent_conf", "gym_env"))

@@ -55,9 +55,7 @@ def _parts(check: WorldCheck, spec: RunSpec) -> Iterable[RenderableType]:
 
 
 def _agents(check: WorldCheck, spec: RunSpec) -> Table:
-    table = Table(
-        "agent", "side", "observes", "acts", "smallest", "largest", "constant", "rewards", box=None, pad_edge=False
-    )
+    table = Table(*_AGENT_COLUMNS, box=None, pad_edge=False)
     if check.agents is None:
         return table
     play = check.plays.get("random")

@@ -78,7 +78,7 @@ class Artifacts:
 
         self._try("a diagnosis", lambda: print_warnings_after_training(self._directory, self._screen, make_diagnosis))
 
-    def conclude(self, *, film: bool, stopped: Callable[[], bool] = bool) -> None:
+    def conclude(self, *, film: bool, stopped: Callable[[], bool] = lambda: False) -> None:
         """Makes the films, unless `film` is false, --no-film is set or Pillow is missing; then writes the report."""
         if film and not self.config.no_film and find_spec("PIL"):
             self._try("a film", lambda: self._make_film(stopped))

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from rich.console import Console
 
-from actor_node.evaluation.copy_rollouts import exception_text
 from actor_node.evaluation.evaluate import Evaluation
+from actor_node.evaluation.rollouts.copies import exception_text
 from common.policy.file import load_policy
 from common.process.exit import DONE, FAILED
 from common.process.stop import Stop

@@ -9,13 +9,23 @@ import sys
 import numpy as np
 from safetensors import safe_open
 
+ACTIVATIONS = {
+    "relu": lambda x: np.maximum(x, 0),
+    "leaky_relu": lambda x: np.maximum(x, 0.01 * x),
+    "tanh": np.tanh,
+    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    "gelu": lambda x: x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+    "silu": lambda x: x / (1 + np.exp(-x)),
+}
+
 
 def load_team(path):
     """Returns a function from observation [obs_dim] to action for each agent."""
     with safe_open(path, "numpy") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
         run = json.loads(file.metadata()["run"])
-    agents, head = run["joint"]["agents"], run["spec"]["network"]["head"]
+    agents, network = run["joint"]["agents"], run["spec"]["network"]
+    head, activate = network["head"], ACTIVATIONS[network.get("activation", "relu")]
     if run["spec"]["world"].get("history"):
         raise ValueError(f"{path}: this example has no stacked history (world.history); docs/export.md shows how")
     if head != "box" or any(f"{agent['name']}/0/weight" not in tensors for agent in agents):
@@ -23,10 +33,14 @@ def load_team(path):
 
     def act(agent, obs):
         x = obs
-        depth = sum(name.startswith(f"{agent['name']}/") for name in tensors) // 2
-        for i in range(depth):
-            x = x @ tensors[f"{agent['name']}/{i}/weight"] + tensors[f"{agent['name']}/{i}/bias"]
-            x = np.maximum(x, 0) if i < depth - 1 else x
+        depth = len(network["policy_hidden"])
+        for i in range(depth + 1):
+            layer = f"{agent['name']}/{i}"
+            x = x @ tensors[f"{layer}/weight"] + tensors[f"{layer}/bias"]
+            if f"{layer}/norm_gain" in tensors:
+                x = (x - x.mean()) / np.sqrt(x.var() + 1e-5)
+                x = x * tensors[f"{layer}/norm_gain"] + tensors[f"{layer}/norm_bias"]
+            x = activate(x) if i < depth else x
         sizes = [part["n"] for part in agent["parts"] if part["type"] == "categorical"]
         allowed = obs[len(obs) - sum(sizes) :] if agent.get("masked") else np.ones(sum(sizes))  # its action mask
         actions = []

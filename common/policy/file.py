@@ -1,8 +1,10 @@
 """The policy file `policy.safetensors`: every player's policy, with the run in the metadata.
 
-Tensors `{player}/{layer}/weight` [inputs, outputs] and `{player}/{layer}/bias` [outputs], float32; a player is an
-agent, or a side that learns as one (`{side}-team`), as in `Run.players`. The metadata contains `run` (a Run as JSON),
-`version` (of the weights) and `updates`. The file is read and written with numpy and without pickle.
+Tensors `{player}/{layer}/weight` [inputs, outputs] and `{player}/{layer}/bias` [outputs], and, in hidden layers with
+layer normalisation, `{player}/{layer}/norm_gain` [outputs] and `{player}/{layer}/norm_bias` [outputs], float32; a
+player is an agent, or a side that learns as one (`{side}-team`), as in `Run.players`. The metadata contains `run` (a
+Run as JSON, whose `spec.network` names the activation; files without it have ReLU networks), `version` (of the weights)
+and `updates`. The file is read and written with numpy and without pickle.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from safetensors.numpy import save
 from common.errors import ConfigError
 from common.files import write_atomically, writing
 from common.policy.heads import Floats
-from common.policy.network import layer_shapes, unflatten
+from common.policy.network import named_parameters, parameter_shapes
 from common.run.run import Run
 
 
@@ -45,12 +47,11 @@ class PolicyFile(msgspec.Struct, frozen=True):
 
 def save_policy(path: Path, policy: PolicyFile) -> None:
     """Writes a policy file atomically; LastingError if the disk is full."""
-    layers = unflatten(policy.flat, policy.run.players, policy.run.spec.network)
+    parameters = named_parameters(policy.flat, policy.run.players, policy.run.spec.network)
     tensors = {
-        f"{player.name}/{i}/{name}": np.ascontiguousarray(tensor)
-        for player, player_layers in zip(policy.run.players.agents, layers, strict=True)
-        for i, layer in enumerate(player_layers)
-        for name, tensor in (("weight", layer.weight), ("bias", layer.bias))
+        f"{player.name}/{name}": np.ascontiguousarray(tensor)
+        for player, by_name in zip(policy.run.players.agents, parameters, strict=True)
+        for name, tensor in by_name.items()
     }
     metadata = {
         "run": msgspec.json.encode(policy.run).decode(),
@@ -76,10 +77,9 @@ def load_policy(path: Path | str) -> PolicyFile:
             metadata = file.metadata() or {}
             run = msgspec.json.decode(metadata["run"], type=Run)
             shapes = {
-                f"{player.name}/{i}/{name}": shape
+                f"{player.name}/{name}": shape
                 for player in run.players.agents
-                for i, (inputs, outputs) in enumerate(layer_shapes(player, run.spec.network))
-                for name, shape in (("weight", (inputs, outputs)), ("bias", (outputs,)))
+                for name, shape in parameter_shapes(player, run.spec.network).items()
             }
             flat = np.concatenate([_tensor(file, name, shape) for name, shape in shapes.items()])
             version, updates = int(metadata["version"]), int(metadata["updates"])

@@ -1,14 +1,18 @@
 """The decentralised policies in numpy: from flat weights and observations to joint actions.
 
-Each player has one small ReLU network from its own observation to one logit per number of its action; heads
+Each player has one small network from its own observation to one logit per number of its action; heads
 (`common/policy/heads.py`) turn logits into actions. Execution needs no critic, no torch and no other player.
 
-Flat layout (float32): player by player in spec order, layer by layer, weight `[inputs, outputs]` row-major, then bias.
-The learner's torch forward pass agrees with this one within 1e-6 relative.
+    obs -> hidden layers -> linear -> logits         hidden layer: linear -> layer norm (if set) -> activation
+
+Flat layout (float32): player by player in spec order, layer by layer. A layer has its weight `[inputs, outputs]`
+row-major, its bias `[outputs]`, and, in hidden layers with layer normalisation, the norm's gain `[outputs]` and the
+norm's bias `[outputs]`. The learner's torch forward pass agrees with this one within 1e-6 relative.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
@@ -16,17 +20,40 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from common.policy.activations import ACTIVATIONS, layer_norm
 from common.policy.heads import Floats, GreedyHeads
 from common.policy.masks import ActionMasks
-from common.run.run import NetworkSpec
+from common.run.run import Activation, NetworkSpec
 from common.spec import PlayerSpec, PlayersSpec
 
 
+class LayerNorm(NamedTuple):
+    """The learnt numbers of one layer normalisation: gain and bias `[units]`."""
+
+    gain: Floats
+    bias: Floats
+
+
 class Layer(NamedTuple):
-    """One affine layer: weight `[inputs, outputs]`, bias `[outputs]`."""
+    """One layer of a network: a linear map, then layer normalisation and an activation, if it has them."""
 
     weight: Floats
+    """`[inputs, outputs]`."""
     bias: Floats
+    """`[outputs]`."""
+    norm: LayerNorm | None = None
+    activation: Activation | None = None
+    """None for the last layer of a network."""
+
+    def forward(self, x: Floats) -> Floats:
+        """Returns the layer's outputs `[rows, outputs]` for inputs `[rows, inputs]`."""
+        x = x @ self.weight
+        x += self.bias
+        if self.norm is not None:
+            layer_norm(x, *self.norm)
+        if self.activation is not None:
+            ACTIVATIONS[self.activation](x)
+        return x
 
 
 def layer_shapes(player: PlayerSpec, network: NetworkSpec) -> list[tuple[int, int]]:
@@ -34,25 +61,55 @@ def layer_shapes(player: PlayerSpec, network: NetworkSpec) -> list[tuple[int, in
     return list(pairwise((player.obs_dim, *network.policy_hidden, player.action_dim)))
 
 
+def parameter_shapes(player: PlayerSpec, network: NetworkSpec) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each parameter of a player's policy, by its name LAYER/PARAMETER, in flat order."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for i, (inputs, outputs) in enumerate(layer_shapes(player, network)):
+        shapes |= {f"{i}/weight": (inputs, outputs), f"{i}/bias": (outputs,)}
+        if network.policy_layer_norm and i < len(network.policy_hidden):
+            shapes |= {f"{i}/norm_gain": (outputs,), f"{i}/norm_bias": (outputs,)}
+    return shapes
+
+
+def parameter_count(player: PlayerSpec, network: NetworkSpec) -> int:
+    """Returns the number of parameters of a player's policy."""
+    return sum(map(math.prod, parameter_shapes(player, network).values()))
+
+
 def weight_count(players: PlayersSpec, network: NetworkSpec) -> int:
     """Returns the length of the flat weights of all policies."""
-    return sum((i + 1) * o for player in players.agents for i, o in layer_shapes(player, network))
+    return sum(parameter_count(player, network) for player in players.agents)
+
+
+def named_parameters(flat: Floats, players: PlayersSpec, network: NetworkSpec) -> list[dict[str, Floats]]:
+    """Returns each player's parameters by name, as views of the flat weights; ValueError if the length does not fit."""
+    if flat.shape != (weight_count(players, network),):
+        raise ValueError(f"flat weights have shape {flat.shape}, the policies need ({weight_count(players, network)},)")
+    policies: list[dict[str, Floats]] = []
+    start = 0
+    for player in players.agents:
+        policies.append({})
+        for name, shape in parameter_shapes(player, network).items():
+            end = start + math.prod(shape)
+            policies[-1][name] = flat[start:end].reshape(shape)
+            start = end
+    return policies
 
 
 def unflatten(flat: Floats, players: PlayersSpec, network: NetworkSpec) -> list[list[Layer]]:
-    """Returns each player's layers as views into the flat weights; ValueError if the length does not fit."""
-    if flat.shape != (weight_count(players, network),):
-        raise ValueError(f"flat weights have shape {flat.shape}, the policies need ({weight_count(players, network)},)")
-    policies: list[list[Layer]] = []
-    start = 0
-    for player in players.agents:
-        layers: list[Layer] = []
-        for inputs, outputs in layer_shapes(player, network):
-            middle, end = start + inputs * outputs, start + (inputs + 1) * outputs
-            layers.append(Layer(flat[start:middle].reshape(inputs, outputs), flat[middle:end]))
-            start = end
-        policies.append(layers)
-    return policies
+    """Returns each player's layers as views of the flat weights; ValueError if the length does not fit."""
+    hidden = len(network.policy_hidden)
+    return [
+        [_layer(parameters, i, network.activation if i < hidden else None) for i in range(hidden + 1)]
+        for parameters in named_parameters(flat, players, network)
+    ]
+
+
+def _layer(parameters: dict[str, Floats], i: int, activation: Activation | None) -> Layer:
+    norm = None
+    if f"{i}/norm_gain" in parameters:
+        norm = LayerNorm(parameters[f"{i}/norm_gain"], parameters[f"{i}/norm_bias"])
+    return Layer(parameters[f"{i}/weight"], parameters[f"{i}/bias"], norm, activation)
 
 
 class Policy:
@@ -65,8 +122,9 @@ class Policy:
 
     def __init__(self, players: PlayersSpec, network: NetworkSpec, flat: Floats) -> None:
         """Takes flat weights `[weight_count]` without a copy, so the caller must not change them afterwards."""
-        self._players = players
+        self._action_dim = players.action_dim
         self._heads = GreedyHeads(players, network.head)
+        self._columns = [(player.obs_slice, player.action_slice) for player in players.agents]
         self._layers = unflatten(flat, players, network)
         self._masks = ActionMasks(players.mask_columns)
 
@@ -75,15 +133,14 @@ class Policy:
 
         Those of forbidden choices are lowered by `FORBIDDEN` (common/policy/masks.py).
         """
-        out = np.empty((len(obs), self._players.action_dim), np.float32)
-        for player, layers in zip(self._players.agents, self._layers, strict=True):
-            x = obs[:, player.obs_slice]
-            for layer in layers[:-1]:
-                x = x @ layer.weight
-                x += layer.bias
-                np.maximum(x, 0.0, out=x)
-            np.matmul(x, layers[-1].weight, out=out[:, player.action_slice])
-            out[:, player.action_slice] += layers[-1].bias
+        out = np.empty((len(obs), self._action_dim), np.float32)
+        for (observed, acted), (*hidden, last) in zip(self._columns, self._layers, strict=True):
+            x = obs[:, observed]
+            for layer in hidden:
+                x = layer.forward(x)
+            logits = out[:, acted]
+            np.matmul(x, last.weight, out=logits)
+            logits += last.bias
         return self._masks.lower(out, obs)
 
     def act(self, obs: Floats) -> Floats:

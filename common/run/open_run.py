@@ -142,6 +142,7 @@ def open_run(
         )
     directory.lock(role)
     spec = _changed_spec(stored, options, sections)
+    _refuse_other_activation(path, spec, stored)
     if directory.finished_file.exists() and not _extends(spec.budget, stored.budget):
         raise FinishedError(f"--run {path} has used its budget. Pass a larger total with --time or --steps.")
     world = _read_world(spec, notify, poll)
@@ -207,6 +208,16 @@ def _changed_spec(stored: RunSpec, options: RunOptions, sections: Mapping[str, A
         preset = preset_choice.without_adapted(preset)
     spec = make_run_spec(msgspec.to_builtins(stored), preset, sections, *_layers(options))
     return msgspec.structs.replace(spec, world=stored.world) if _is_same_world(spec, stored) else spec
+
+
+def _refuse_other_activation(path: str, spec: RunSpec, stored: RunSpec) -> None:
+    """Raises ConfigError for another activation: the networks fit the one that they learnt with."""
+    if spec.network.activation != stored.network.activation:
+        raise ConfigError(
+            f"network.activation = {spec.network.activation!r}: the networks of --run {path} learnt with"
+            f" {stored.network.activation!r}. Resume with --set network.activation={stored.network.activation}, or"
+            " start a new --run."
+        )
 
 
 def _is_same_world(spec: RunSpec, stored: RunSpec) -> bool:

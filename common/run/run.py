@@ -35,6 +35,7 @@ PositiveFraction = Annotated[float, Meta(gt=0, le=1)]
 Count = Annotated[int, Meta(ge=1, le=_MAX_INT)]
 CountOrZero = Annotated[int, Meta(ge=0, le=_MAX_INT)]
 Hidden = Annotated[tuple[Annotated[int, Meta(ge=1, le=65_536)], ...], Meta(min_length=1, max_length=8)]
+Activation = Literal["relu", "leaky_relu", "tanh", "elu", "gelu", "silu"]
 UNIFORM = "uniform"
 """The value of `replay.sampler` that is not the import path of a user's class."""
 UNLIMITED_ROWS = 2**62
@@ -50,12 +51,17 @@ AgentNames = Annotated[tuple[Annotated[str, Meta(max_length=1_000)], ...], Meta(
 
 
 class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Sizes of the networks (ReLU layers between input and head), and which agents share a network."""
+    """Sizes and layers of the networks, and which agents share a network."""
 
     policy_hidden: Hidden = (128, 128)
     """Widths of the hidden layers of each policy [units], first layer first."""
     critic_hidden: Hidden = (128, 128)
     """Widths of the hidden layers of each critic [units], first layer first."""
+    activation: Activation = "relu"
+    """Activation after each hidden layer of policies and critics; gelu in its tanh form (Hendrycks and Gimpel 2016)."""
+    policy_layer_norm: bool = False
+    """Normalise each hidden layer of a policy before its activation, with a learnt gain and bias for each unit (layer
+    normalisation; Ba et al. 2016)."""
     share_policies: bool = True
     """Let neighbouring agents of one role (agent_0, agent_1, ...) share one policy."""
     share_critics: bool = True

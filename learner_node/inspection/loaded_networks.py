@@ -124,7 +124,11 @@ class LoadedNetworks:
         pieces = [
             piece.float().numpy() for piece in critic_pieces(self._algorithm.critics.online, i, critic.input_columns)
         ]
-        layers = [Layer(weight, bias.reshape(-1)) for weight, bias in zip(pieces[::2], pieces[1::2], strict=True)]
+        depth, activation = len(pieces) // 2, self._algorithm.network.activation
+        layers = [
+            Layer(weight, bias.reshape(-1), activation=activation if i < depth - 1 else None)
+            for i, (weight, bias) in enumerate(zip(pieces[::2], pieces[1::2], strict=True))
+        ]
         order = "Q" if i < len(self._players) else "Q2"
         return CriticLayers(f"{order} of {self._players[critic.player].name}", critic.input_columns, layers)
 

@@ -34,7 +34,7 @@ class NetworkStats(msgspec.Struct, frozen=True):
     """Number of distinct inputs. On few inputs, even a healthy network has many inactive units."""
     hidden_units: tuple[int, ...]
     dead: tuple[float, ...]
-    """Fraction of each hidden layer's units that no input activates."""
+    """Fraction of each hidden layer's ReLU units that no input activates; empty for other activations."""
     logit_size: float | None = None
     """Root mean square of a policy's logits of allowed choices; None for critics. The fields below are None where they
     do not apply."""
@@ -70,18 +70,18 @@ class ValueStats(msgspec.Struct, frozen=True):
 
 
 def forward(layers: Sequence[Layer], rows: Floats) -> tuple[list[Floats], Floats]:
-    """Returns the hidden layers `[n, H]` after their ReLU, and the outputs `[n, outputs]`."""
-    hidden: list[Floats] = []
-    for layer in layers[:-1]:
-        rows = np.maximum(rows @ layer.weight + layer.bias, 0.0)
-        hidden.append(rows)
-    return hidden, rows @ layers[-1].weight + layers[-1].bias
+    """Returns the hidden layers `[n, H]` after their activation, and the outputs `[n, outputs]`."""
+    outputs: list[Floats] = []
+    for layer in layers:
+        rows = layer.forward(rows)
+        outputs.append(rows)
+    return outputs[:-1], outputs[-1]
 
 
 def critic_stats(name: str, layers: Sequence[Layer], rows: Floats) -> NetworkStats:
     """Returns a critic's statistics on its inputs `[n, inputs]`."""
     hidden, _ = forward(layers, rows)
-    return NetworkStats(name, _distinct_rows(rows), tuple(h.shape[1] for h in hidden), _dead_fractions(hidden))
+    return NetworkStats(name, _distinct_rows(rows), tuple(h.shape[1] for h in hidden), _dead_fractions(layers, hidden))
 
 
 def policy_stats(player: AgentSpec, head: str, layers: Sequence[Layer], obs: Floats) -> NetworkStats:
@@ -96,7 +96,7 @@ def policy_stats(player: AgentSpec, head: str, layers: Sequence[Layer], obs: Flo
         player.name,
         _distinct_rows(obs),
         tuple(h.shape[1] for h in hidden),
-        _dead_fractions(hidden),
+        _dead_fractions(layers, hidden),
         size,
         float(np.mean(np.concatenate(squashed) > SATURATED)) if squashed else None,
         float(np.mean(np.concatenate(tops))) if tops else None,
@@ -172,7 +172,9 @@ def _distinct_rows(rows: Floats) -> int:
     return len({row.tobytes() for row in np.ascontiguousarray(rows)})
 
 
-def _dead_fractions(hidden: Sequence[Floats]) -> tuple[float, ...]:
+def _dead_fractions(layers: Sequence[Layer], hidden: Sequence[Floats]) -> tuple[float, ...]:
+    if layers[0].activation != "relu":
+        return ()
     return tuple(float(np.mean(~(layer > 0.0).any(axis=0))) for layer in hidden)
 
 

@@ -12,12 +12,12 @@ from itertools import pairwise
 
 from common.errors import ConfigError
 from common.history import history_of
-from common.policy.network import layer_shapes
+from common.policy.network import parameter_count, weight_count
 from common.run.players import players
 from common.run.run import RunSpec
 from common.spec import AgentSpec, AgentsSpec, PlayersSpec
 from common.transitions import transition_dtype
-from learner_node.stacked.layout import NetworkLayout, network_layout
+from learner_node.stacked.layout import NetworkLayout, network_layout, refuse_uncovered
 
 GIB = 2**30
 BYTES_PER_EXPANDED_PARAMETER, BYTES_PER_PARAMETER = 28, 40
@@ -93,6 +93,7 @@ class Sizes:
 def sizes_of(spec: RunSpec, agents: AgentsSpec) -> Sizes:
     """Returns the sizes of a run; ConfigError if its settings do not fit its agents."""
     run_players = players(agents, spec.algorithm.name)
+    refuse_uncovered(spec.network)
     layout = network_layout(run_players, spec.network, spec.algorithm)
     policy, critic = _policy_parameters(run_players, spec, layout), _critic_parameters(spec, layout)
     expanded_parameters = _expanded_parameters(run_players, spec, layout)
@@ -183,7 +184,7 @@ def _parameters(shapes: Iterable[tuple[int, int]]) -> int:
 
 def _policy_parameters(run_players: PlayersSpec, spec: RunSpec, layout: NetworkLayout) -> int:
     by_network = dict(zip(layout.policy_networks, run_players.agents, strict=True))
-    return sum(_parameters(layer_shapes(player, spec.network)) for player in by_network.values())
+    return sum(parameter_count(player, spec.network) for player in by_network.values())
 
 
 def _critic_parameters(spec: RunSpec, layout: NetworkLayout) -> int:
@@ -192,9 +193,8 @@ def _critic_parameters(spec: RunSpec, layout: NetworkLayout) -> int:
 
 
 def _expanded_parameters(run_players: PlayersSpec, spec: RunSpec, layout: NetworkLayout) -> int:
-    policies = sum(_parameters(layer_shapes(player, spec.network)) for player in run_players.agents)
     one_critic = _parameters(pairwise((run_players.critic_input_dim, *spec.network.critic_hidden, 1)))
-    return policies + len(layout.critics) * one_critic
+    return weight_count(run_players, spec.network) + len(layout.critics) * one_critic
 
 
 # ---- texts --------------------------------------------------------------------------------------------------------

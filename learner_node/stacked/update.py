@@ -39,7 +39,7 @@ from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec
 from learner_node.normalisation import Normaliser
 from learner_node.stacked.heads import Heads, gumbel_noise
-from learner_node.stacked.layout import NetworkLayout, network_layout
+from learner_node.stacked.layout import NetworkLayout, network_layout, refuse_uncovered
 from learner_node.stacked.losses import (
     LossBatch,
     RowWeights,
@@ -76,8 +76,10 @@ class StackedUpdate:
     ) -> None:
         """Draws the initial parameters from the seed, with the number type and on the device of `like`.
 
-        n_step: number of steps that the rewards of a batch sum over (`replay.n_step`).
+        n_step: number of steps that the rewards of a batch sum over (`replay.n_step`). Raises ConfigError for networks
+        that the hand-written passes do not cover.
         """
+        refuse_uncovered(network)
         self.agents, self.players = agents, players(agents, algorithm.name)
         self.network, self.algorithm = network, algorithm
         self.layout: NetworkLayout = network_layout(self.players, network, algorithm)

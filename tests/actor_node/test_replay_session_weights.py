@@ -8,7 +8,7 @@ from common.run.players import ALGORITHMS
 from common.wire.weights import MAGIC, pack_weights
 from learner_node.stacked.update import StackedUpdate
 from tests.actor_node.peers import OTHERS, RUN, WEIGHTS
-from tests.common.examples import MIXED, make_frame, make_header, make_run, random_weights
+from tests.common.examples import BOXES, MIXED, make_frame, make_header, make_run, random_weights
 from tests.learner_node.teams import TEAMS
 
 
@@ -83,6 +83,20 @@ def test_wrong_weights_in_a_welcome_never_act_either(peers, what):
         "weights",
         f"the learner's first weights (rejected: {peers.session.rejection_reason})",
     )
+
+
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "layer norm"])
+def test_weights_with_and_without_layer_norm_do_not_act_for_each_other(peers, norm):
+    runs = [make_run(BOXES, network={"policy_hidden": [8], "policy_layer_norm": on}) for on in (norm, not norm)]
+    right, wrong = (make_frame(run) for run in runs)
+    peers.admit(run=runs[0], weights=wrong)
+    assert peers.session.weights_rejected == 1
+    # Two agents with 3 inputs, 8 hidden units and 2 outputs; the norm has 16 numbers more for each.
+    plain, normed = 2 * (4 * 8 + 9 * 2), 2 * (4 * 8 + 16 + 9 * 2)
+    sizes = (plain, normed) if norm else (normed, plain)
+    assert "{} numbers do not fit policies of {}".format(*sizes) in peers.session.rejection_reason
+    peers.welcome(run=runs[0], weights=right)
+    peers.until(lambda: peers.session.weights is not None, "the right ones are taken afterwards")
 
 
 def test_broadcasts_that_are_no_weights_do_not_even_arrive(peers):

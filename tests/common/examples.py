@@ -39,6 +39,8 @@ def numbers_of(run: Run) -> int:
         size[1] += sum(part.n if isinstance(part, Categorical) else len(part.low) for part in agent.parts)
     widths = run.spec.network.policy_hidden
     inner = sum((inputs + 1) * outputs for inputs, outputs in pairwise(widths))
+    if run.spec.network.policy_layer_norm:
+        inner += 2 * sum(widths)
     return sum((obs + 1) * widths[0] + inner + (widths[-1] + 1) * action for obs, action in sizes.values())
 
 

@@ -6,14 +6,14 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from common.policy.file import PolicyFile, save_policy
 from common.policy.network import Policy
-from common.run.run import Run, make_run_spec
+from common.run.run import Activation, Run, make_run_spec
 from common.spec import AgentsSpec
 from common.worlds import world_spec
 from tests.common.examples import MIXED, numbers_of
@@ -22,8 +22,9 @@ from tests.common.head_examples import MASKED
 EXAMPLE = Path(__file__).parents[2] / "examples" / "numpy_team.py"
 
 
-def saved(path: Path, joint: AgentsSpec, scenario: str) -> PolicyFile:
-    run = Run("a1b2c3d4", make_run_spec({"scenario": scenario, "network": {"policy_hidden": (16, 8)}}), joint)
+def saved(path: Path, joint: AgentsSpec, scenario: str, **network: object) -> PolicyFile:
+    spec = make_run_spec({"scenario": scenario, "network": {"policy_hidden": (16, 8), **network}})
+    run = Run("a1b2c3d4", spec, joint)
     flat = np.random.default_rng(1).normal(0.0, 0.3, numbers_of(run)).astype(np.float32)
     policy = PolicyFile(run, 1, 1, flat)
     save_policy(path, policy)
@@ -41,8 +42,10 @@ def example() -> Any:
 
 
 @pytest.mark.parametrize("joint", [MIXED, MASKED], ids=["mixed", "masked"])
-def test_its_actions_are_those_of_the_policies(tmp_path: Path, joint: AgentsSpec) -> None:
-    policy = saved(tmp_path / "policy.safetensors", joint, "somewhere")
+@pytest.mark.parametrize("activation", get_args(Activation))
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "layer norm"])
+def test_its_actions_are_those_of_the_policies(tmp_path: Path, joint: AgentsSpec, activation: str, norm: bool) -> None:
+    policy = saved(tmp_path / "policy.safetensors", joint, "somewhere", activation=activation, policy_layer_norm=norm)
     team = example().load_team(tmp_path / "policy.safetensors")
 
     rng = np.random.default_rng(2)

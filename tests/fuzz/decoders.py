@@ -161,8 +161,8 @@ def _header(message: object, payload: bytes = b"") -> bytes:
     return encode(message)[0] + (_SEPARATOR + payload if payload else b"")  # type: ignore[arg-type]
 
 
-def _policy_bytes() -> bytes:
-    run, path = make_mixed_run(network={"policy_hidden": [2]}), _files / "seed.safetensors"
+def _policy_bytes(**network: object) -> bytes:
+    run, path = make_mixed_run(network={"policy_hidden": [2], **network}), _files / "seed.safetensors"
     save_policy(path, PolicyFile(run, 3, 30, random_weights(run)))
     return path.read_bytes()
 
@@ -195,7 +195,7 @@ def _seeds() -> dict[str, tuple[bytes, ...]]:
         "weights": (make_frame(small)[:-16], make_frame(small)),
         "chunk": (fixed + bytes(records),),
         "log": (_SEPARATOR.join(log),),
-        "policy_file": (_policy_bytes(),),
+        "policy_file": (_policy_bytes(), _policy_bytes(activation="silu", policy_layer_norm=True)),
         "keys": _key_files(),
     }
 

@@ -23,6 +23,7 @@ from learner_node.normalisation import FIRST_UPDATES, LARGEST, RESOLUTION, UPDAT
 from learner_node.persistence.checkpoints import Checkpoints
 from learner_node.persistence.state import Counters, copy_state, restore_state
 from learner_node.replay_session import SampledBatch
+from learner_node.stacked.layout import network_layout
 from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.update import StackedUpdate
 from learner_node.trainer import Trainer
@@ -373,6 +374,27 @@ def test_folded_policies_act_on_raw_observations_as_the_others_on_normalised_one
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-9)
     single = Policy(run.players, run.spec.network, normaliser.fold(flat)).logits(rows[0]["obs"])
     np.testing.assert_allclose(single, expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_folding_precedes_layer_norm(activation: str) -> None:
+    """The map goes into the linear layer before the norm, so the norm sees the numbers that the learner's norm sees."""
+    run = run_of("mixed")
+    network = replace(run.spec.network, activation=activation, policy_layer_norm=True)
+    layout = network_layout(run.players, network, run.spec.algorithm)
+    normaliser = Normaliser(run.joint, run.players, network, run.spec.algorithm, layout, n_step=1, like=DOUBLE)
+    rows = batches(run, 4)
+    for records in rows:
+        batch = loss_batch(records)
+        normaliser.observe(batch, engine_of(run).mixer.signals(batch))
+    obs = rows[0]["obs"].astype(np.float32)
+    normalised = normaliser.normalise(loss_batch(rows[0], complete=True)).obs_action[:, : run.joint.obs_dim].numpy()
+    count = sum((player.obs_dim + 1) * 8 + 16 + 9 * 6 + 12 + 7 * player.action_dim for player in run.players.agents)
+    flat = np.random.default_rng(0).normal(0.0, 0.5, count).astype(np.float32)
+    expected = Policy(run.players, network, flat).logits(normalised.astype(np.float32))
+    got = Policy(run.players, network, normaliser.fold(flat)).logits(obs)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4)
+    assert np.abs(Policy(run.players, network, flat).logits(obs) - expected).max() > 0.1, "nothing was normalised"
 
 
 def _logits(run: Run, flat: npt.NDArray[np.float64], obs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -45,6 +45,8 @@ NUMBERS: dict[str, Any] = {
     "network": {
         "policy_hidden": (16, 8),
         "critic_hidden": (32, 16),
+        "activation": "relu",
+        "policy_layer_norm": False,
         "share_policies": False,
         "share_critics": False,
         "head": "force",

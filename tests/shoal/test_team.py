@@ -44,6 +44,20 @@ def test_joint_arrays_of_many_copies_and_of_one() -> None:
     assert "simple_tag" in repr(team)
 
 
+def test_a_team_with_layer_norm_and_another_activation(tmp_path: Path) -> None:
+    network = {"policy_hidden": (16, 8), "activation": "silu", "policy_layer_norm": True}
+    file = stored("simple_tag", network=network, world={"history": 1}, joint=world_spec("simple_tag", {"history": 1}))
+    save_policy(tmp_path / "policy.safetensors", file)
+    team = shoal.load(tmp_path / "policy.safetensors")
+    plain, stacked = make_world("simple_tag", copies=3, seed=3), make_world("simple_tag", copies=3, seed=3, history=1)
+    obs, expected_obs = plain.reset(), stacked.reset()
+    for _ in range(3):
+        actions = team.act(obs)
+        np.testing.assert_array_equal(actions, expected(file, expected_obs))
+        obs, expected_obs = plain.step(actions).obs, stacked.step(actions).obs
+    assert np.isfinite(actions).all()
+
+
 def test_by_agent_each_acts_on_its_own_observation() -> None:
     file = stored("somewhere", MIXED)
     team, obs = Team(file), np.random.default_rng(1).normal(size=(1, MIXED.obs_dim)).astype(np.float32)

@@ -114,6 +114,8 @@ ROWS = {
         "pettingzoo:tests.actor_node.stateful_env",
         ("algorithm.critic_sees=both", "algorithm.name=joint"),
     ),
+    "layer norm": Row("simple_tag", ("network.activation=tanh", "network.policy_layer_norm=true", *NORMALISED)),
+    **{name: Row("simple_spread", (f"network.activation={name}",)) for name in ("leaky_relu", "elu", "gelu", "silu")},
     "off the ratio, discrete, a ladder": Row(
         "simple_speaker_listener",
         (

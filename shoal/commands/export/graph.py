@@ -1,9 +1,11 @@
 """The policy of a player as an ONNX graph from observation to action, without exploration. Pure.
 
-    obs [batch, obs_dim] -> Gemm, Relu, ... -> Gemm -> logits -> a head for each segment -> Concat -> action
+    obs [batch, obs_dim] -> hidden layers -> Gemm -> logits -> a head for each segment -> Concat -> action
                         `--> Gemm (action masks only) -> Add    `-> logits (only on request)
 
-The second Gemm lowers the logits of forbidden choices (common/policy/masks.py). The heads equal those of
+A hidden layer is Gemm, LayerNormalization (with `network.policy_layer_norm`), and its activation.
+
+The Gemm of action masks lowers the logits of forbidden choices (common/policy/masks.py). The heads equal those of
 common/policy/heads.py. The operators are of set 18, which ONNX runtimes support since 2023.
 """
 
@@ -17,9 +19,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from common.policy.activations import EPSILON, GELU_CUBE, GELU_SLOPE
 from common.policy.heads import MIN_NORM, THRUST_SIZE, Floats, Segment, segments
 from common.policy.masks import FORBIDDEN
 from common.policy.network import Layer
+from common.run.run import Activation
 from common.spec import PlayerSpec, PlayersSpec
 
 OPSET, IR_VERSION = 18, 8
@@ -28,6 +32,9 @@ OPSET, IR_VERSION = 18, 8
 _TO_FORCE = np.array([[0, 0], [-1, 0], [1, 0], [0, -1], [0, 1]], np.float32)
 _FROM_FORCE = _TO_FORCE.T / 2
 _AT_REST = np.array([0, 0.5, 0.5, 0.5, 0.5], np.float32)
+
+_OPERATORS: Mapping[Activation, str] = {"relu": "Relu", "leaky_relu": "LeakyRelu", "tanh": "Tanh", "elu": "Elu"}
+"""Activations that are an operator with its default attributes."""
 
 
 def make_model(
@@ -39,10 +46,8 @@ def make_model(
     """
     graph = _Graph()
     x = "obs"
-    for i, layer in enumerate(layers):
-        x = graph.add("Gemm", x, graph.constant(layer.weight), graph.constant(layer.bias))
-        if i < len(layers) - 1:
-            x = graph.add("Relu", x)
+    for layer in layers:
+        x = _layer(graph, x, layer)
     x = _lower_forbidden(graph, x, player)
     alone = PlayersSpec((msgspec.structs.replace(player, obs_start=0, action_start=0),))
     parts = [_head(graph, x, segment) for segment in segments(alone, head)]
@@ -90,6 +95,26 @@ class _Graph:
         return self.add("Slice", x, first, end, axis)
 
 
+def _layer(graph: _Graph, x: str, layer: Layer) -> str:
+    """Adds the nodes of one layer and returns the name of its outputs."""
+    x = graph.add("Gemm", x, graph.constant(layer.weight), graph.constant(layer.bias))
+    if layer.norm is not None:
+        gain, bias = map(graph.constant, layer.norm)
+        x = graph.add("LayerNormalization", x, gain, bias, axis=-1, epsilon=EPSILON)
+    return x if layer.activation is None else _activated(graph, x, layer.activation)
+
+
+def _activated(graph: _Graph, x: str, activation: Activation) -> str:
+    """Adds an activation; GELU and SiLU have no operator in set 18."""
+    if activation == "silu":
+        return graph.add("Mul", x, graph.add("Sigmoid", x))
+    if activation == "gelu":
+        slope = _affine(graph, graph.add("Mul", x, x), GELU_SLOPE * GELU_CUBE, GELU_SLOPE)
+        gate = graph.add("Tanh", graph.add("Mul", x, slope))
+        return graph.add("Mul", x, _affine(graph, gate, 0.5, 0.5))
+    return graph.add(_OPERATORS[activation], x)
+
+
 def _lower_forbidden(graph: _Graph, logits: str, player: PlayerSpec) -> str:
     """Adds `(mask - 1) * FORBIDDEN` to the logits, as a linear map of the observation; returns their name."""
     columns = player.local_mask_columns
@@ -117,7 +142,13 @@ def _head(graph: _Graph, logits: str, segment: Segment) -> str:
 
 def _scaled(graph: _Graph, kind: str, x: str, middle: Floats, half: Floats) -> str:
     unit = graph.add("Tanh", x) if kind == "box" else _bounded_force(graph, x)
-    return graph.add("Add", graph.add("Mul", unit, graph.constant(half)), graph.constant(middle))
+    return _affine(graph, unit, half, middle)
+
+
+def _affine(graph: _Graph, x: str, factor: Floats | float, offset: Floats | float) -> str:
+    """Adds `x * factor + offset` and returns its name."""
+    scaled = graph.add("Mul", x, graph.constant(np.asarray(factor, np.float32)))
+    return graph.add("Add", scaled, graph.constant(np.asarray(offset, np.float32)))
 
 
 def _unscaled(graph: _Graph, kind: str, x: str, size: int) -> str:

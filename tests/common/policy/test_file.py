@@ -58,6 +58,42 @@ def test_the_tensors_are_named_and_shaped_for_other_programs(path, stored):
     np.testing.assert_allclose(logits[:, MIXED.agents[1].action_slice], x, rtol=1e-5)
 
 
+def test_layer_norms_have_a_gain_and_a_bias_each(path):
+    run = make_run(MIXED, network={"policy_hidden": [4, 3], "activation": "tanh", "policy_layer_norm": True})
+    policy = PolicyFile(run, 7, 700, random_weights(run))
+    save_policy(path, policy)
+    tensors = load(path.read_bytes())
+    assert {name: tensor.shape for name, tensor in tensors.items() if name.startswith("leader/")} == {
+        "leader/0/weight": (7, 4),
+        "leader/0/bias": (4,),
+        "leader/0/norm_gain": (4,),
+        "leader/0/norm_bias": (4,),
+        "leader/1/weight": (4, 3),
+        "leader/1/bias": (3,),
+        "leader/1/norm_gain": (3,),
+        "leader/1/norm_bias": (3,),
+        "leader/2/weight": (3, 7),
+        "leader/2/bias": (7,),
+    }
+    back = load_policy(path)
+    np.testing.assert_array_equal(back.flat, policy.flat)
+    assert back.run.spec.network.activation == "tanh"
+    del tensors["leader/1/norm_gain"]
+    path.write_bytes(save(tensors, metadata(run)))
+    with pytest.raises(ConfigError, match="leader/1/norm_gain"):
+        load_policy(path)
+
+
+def test_a_file_from_before_activations_has_relu_networks(path, stored):
+    run = msgspec.to_builtins(RUN)
+    del run["spec"]["network"]["activation"], run["spec"]["network"]["policy_layer_norm"]
+    path.write_bytes(save(load(path.read_bytes()), metadata(run)))
+    back = load_policy(path)
+    assert back.run == RUN
+    assert (back.run.spec.network.activation, back.run.spec.network.policy_layer_norm) == ("relu", False)
+    np.testing.assert_array_equal(back.flat, stored.flat)
+
+
 def test_a_missing_file_says_when_there_will_be_one(path):
     with pytest.raises(ConfigError, match=r"does not exist\. The learner writes it with its first checkpoint"):
         load_policy(path)

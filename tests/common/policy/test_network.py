@@ -1,10 +1,14 @@
+import math
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from common.errors import ConfigError
-from common.policy.network import Policy, layer_shapes, unflatten, weight_count
+from common.policy.network import Policy, layer_shapes, parameter_shapes, unflatten, weight_count
 from common.run.players import players
 from common.run.run import NetworkSpec
 from common.spec import Box, Categorical, joint_spec
@@ -20,12 +24,30 @@ def weights(team, network, seed=0):
 def numbers_of(team, network):
     """Counts what the literal loop below reads, number by number."""
     widths = [(player.obs_dim, *network.policy_hidden, player.action_dim) for player in team.agents]
-    return sum((sizes[i] + 1) * sizes[i + 1] for sizes in widths for i in range(len(sizes) - 1))
+    norms = 2 * sum(network.policy_hidden) * len(widths) if network.policy_layer_norm else 0
+    return sum((sizes[i] + 1) * sizes[i + 1] for sizes in widths for i in range(len(sizes) - 1)) + norms
 
 
 def alone(joint):
     """Returns the players of agents that each learn for themselves."""
     return players(joint, "maddpg")
+
+
+def literal_norm(row, gain, bias):
+    """Layer normalisation of one row, straight from Ba et al. 2016, with torch's 1e-5 under the root."""
+    mean = sum(row) / len(row)
+    deviation = math.sqrt(sum((x - mean) ** 2 for x in row) / len(row) + 1e-5)
+    return [g * (x - mean) / deviation + b for x, g, b in zip(row, gain, bias, strict=True)]
+
+
+LITERAL = {
+    "relu": lambda x: max(x, 0.0),
+    "leaky_relu": lambda x: x if x > 0 else 0.01 * x,
+    "tanh": math.tanh,
+    "elu": lambda x: x if x > 0 else math.expm1(x),
+    "gelu": lambda x: x / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "silu": lambda x: x / (1 + math.exp(-x)),
+}
 
 
 def literal_logits(joint, network, flat, obs):
@@ -38,12 +60,18 @@ def literal_logits(joint, network, flat, obs):
             inputs, outputs = sizes[depth], sizes[depth + 1]
             weight, bias = at, at + inputs * outputs
             at = bias + outputs
+            hidden = depth < len(sizes) - 2
+            if hidden and network.policy_layer_norm:
+                gain, shift = flat[at : at + outputs].tolist(), flat[at + outputs : at + 2 * outputs].tolist()
+                at += 2 * outputs
             for c, x in enumerate(own):
                 y = [
                     sum(x[i] * float(flat[weight + i * outputs + o]) for i in range(inputs)) + float(flat[bias + o])
                     for o in range(outputs)
                 ]
-                own[c] = y if depth == len(sizes) - 2 else [max(value, 0.0) for value in y]
+                if hidden and network.policy_layer_norm:
+                    y = literal_norm(y, gain, shift)
+                own[c] = [LITERAL[network.activation](value) for value in y] if hidden else y
         for row, logits in zip(rows, own, strict=True):
             row.extend(logits)
     assert at == len(flat)
@@ -51,14 +79,78 @@ def literal_logits(joint, network, flat, obs):
 
 
 @settings(max_examples=25)
-@given(teams().map(alone), st.lists(st.integers(1, 5), min_size=1, max_size=3), st.integers(0, 5))
-def test_the_forward_pass_equals_a_literal_loop(joint, hidden, copies):
-    network = NetworkSpec(policy_hidden=tuple(hidden))
+@given(
+    teams().map(alone),
+    st.lists(st.integers(1, 5), min_size=1, max_size=3),
+    st.integers(0, 5),
+    st.sampled_from(sorted(LITERAL)),
+)
+def test_the_forward_pass_equals_a_literal_loop(joint, hidden, copies, activation):
+    network = NetworkSpec(policy_hidden=tuple(hidden), activation=activation)
     flat = weights(joint, network)
     obs = np.random.default_rng(1).normal(size=(copies, joint.obs_dim)).astype(np.float32)
     got = Policy(joint, network, flat).logits(obs)
     expected = literal_logits(joint, network, flat, obs)
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5 * max(1.0, np.abs(expected).max(initial=0.0)))
+
+
+@pytest.mark.parametrize("activation", LITERAL)
+def test_with_layer_norm_the_forward_pass_equals_a_literal_loop(activation):
+    """Of layers with several units: the norm of one or two hardly depends on their values."""
+    network = NetworkSpec(policy_hidden=(7, 5), activation=activation, policy_layer_norm=True)
+    joint = alone(MIXED)
+    flat = weights(joint, network)
+    obs = np.random.default_rng(1).normal(size=(6, joint.obs_dim)).astype(np.float32)
+    expected = literal_logits(joint, network, flat, obs)
+    np.testing.assert_allclose(Policy(joint, network, flat).logits(obs), expected, rtol=1e-5, atol=1e-5)
+
+
+def torch_policy(network, parameters):
+    """Returns one player's policy as the module that a user of torch would write."""
+    activations = {
+        "relu": nn.ReLU,
+        "leaky_relu": nn.LeakyReLU,
+        "tanh": nn.Tanh,
+        "elu": nn.ELU,
+        "gelu": lambda: nn.GELU("tanh"),
+        "silu": nn.SiLU,
+    }
+    module = nn.Sequential()
+    for weight, bias, *norm in parameters:
+        linear = nn.Linear(*weight.shape)
+        linear.weight.data, linear.bias.data = torch.tensor(weight.T), torch.tensor(bias)
+        module.append(linear)
+        if norm:
+            layer_norm = nn.LayerNorm(len(bias))
+            layer_norm.weight.data, layer_norm.bias.data = map(torch.tensor, norm)
+            module.append(layer_norm)
+        module.append(activations[network.activation]())
+    return module[:-1]
+
+
+@pytest.mark.parametrize("activation", LITERAL)
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "layer norm"])
+def test_policies_of_usual_sizes_equal_modules_of_torch(activation, norm):
+    network = NetworkSpec(policy_hidden=(64, 48), activation=activation, policy_layer_norm=norm)
+    joint = alone(joint_spec(SPREAD))
+    flat = weights(joint, network) * np.float32(0.2)
+    obs = np.random.default_rng(1).normal(size=(50, joint.obs_dim)).astype(np.float32)
+    got, at = Policy(joint, network, flat).logits(obs), 0
+    for player in joint.agents:
+        parameters = []
+        for shape in ((18, 64), (64, 48), (48, 5)):
+            sizes = [shape, shape[1:], *([shape[1:]] * 2 if norm and shape[1] != 5 else [])]
+            parameters.append([])
+            for size in sizes:
+                end = at + math.prod(size)
+                parameters[-1].append(flat[at:end].reshape(size))
+                at = end
+        with torch.no_grad():
+            expected = torch_policy(network, parameters)(torch.from_numpy(obs[:, player.obs_slice])).numpy()
+        np.testing.assert_allclose(
+            got[:, player.action_slice], expected, rtol=1e-6, atol=1e-6 * max(1.0, np.abs(expected).max())
+        )
+    assert at == len(flat)
 
 
 @pytest.mark.parametrize("team", HEAD_TEAMS)
@@ -90,6 +182,25 @@ def test_flat_weights_are_agent_by_agent_layer_by_layer_weight_then_bias():
     assert second[0].weight.tolist() == [[14, 15]]
     assert second[1].bias.tolist() == [26, 27, 28, 29]
     assert np.shares_memory(first[0].weight, flat), "views, not copies"
+
+
+def test_with_layer_norm_a_hidden_layer_is_weight_bias_gain_and_bias_of_the_norm():
+    network = NetworkSpec(policy_hidden=(2,), policy_layer_norm=True)
+    joint = alone(joint_spec([("a", "t", 3, (Categorical(2),))]))
+    assert list(parameter_shapes(joint.agents[0], network).items()) == [
+        ("0/weight", (3, 2)),
+        ("0/bias", (2,)),
+        ("0/norm_gain", (2,)),
+        ("0/norm_bias", (2,)),
+        ("1/weight", (2, 2)),
+        ("1/bias", (2,)),
+    ]
+    ((hidden, last),) = unflatten(np.arange(18, dtype=np.float32), joint, network)
+    assert hidden.weight.tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert hidden.bias.tolist() == [6, 7]
+    assert (hidden.norm.gain.tolist(), hidden.norm.bias.tolist()) == ([8, 9], [10, 11])
+    assert last.weight.tolist() == [[12, 13], [14, 15]]
+    assert (last.bias.tolist(), last.norm, last.activation) == ([16, 17], None, None)
 
 
 @pytest.mark.parametrize("change", [-1, 1])
@@ -134,3 +245,8 @@ TAG = [
 def test_a_side_that_learns_as_one_has_one_policy(agents, algorithm, numbers):
     """The numbers are what learners broadcast; tests/actor_node/test_replay_session_weights.py asks learners again."""
     assert weight_count(players(joint_spec(agents), algorithm), NetworkSpec()) == numbers
+
+
+def test_layer_norm_adds_a_gain_and_a_bias_for_each_hidden_unit():
+    network = NetworkSpec(policy_layer_norm=True)
+    assert weight_count(alone(joint_spec(SPREAD)), network) == 58_767 + 3 * 2 * (128 + 128)

@@ -277,6 +277,12 @@ def test_a_run_is_not_resumed_over_another_world(resumed, tmp_path, scenario, op
     assert RunDirectory(tmp_path / "stored").run.spec.seed == 3
 
 
+def test_a_run_is_not_resumed_with_another_activation(resumed, tmp_path):
+    with pytest.raises(ConfigError, match=r"learnt with 'relu'\. Resume with --set network\.activation=relu"):
+        resumed(RunOptions(), RunOptions(set=("network.activation=tanh",)))
+    assert RunDirectory(tmp_path / "stored").run.spec.network.activation == "relu"
+
+
 def test_resuming_needs_a_directory_that_contains_a_run(tmp_path):
     with pytest.raises(ConfigError, match=r"--resume needs the run's directory\. Pass --run DIR"):
         open_run("", "simple_spread", NOTHING, {}, resume=True, role="other")

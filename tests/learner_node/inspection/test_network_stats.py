@@ -25,8 +25,12 @@ EVERYWHERE = np.ones((20, 50), np.bool_)
 
 def layers(*widths: int) -> list[Layer]:
     return [
-        Layer(RNG.normal(size=(i, o)).astype(np.float32), RNG.normal(size=o).astype(np.float32))
-        for i, o in pairwise(widths)
+        Layer(
+            RNG.normal(size=(i, o)).astype(np.float32),
+            RNG.normal(size=o).astype(np.float32),
+            activation="relu" if k < len(widths) - 2 else None,
+        )
+        for k, (i, o) in enumerate(pairwise(widths))
     ]
 
 
@@ -36,7 +40,7 @@ def player(*parts: Part, obs: int = 3):
 
 def answering(logits: list[float], inputs: int = 3) -> list[Layer]:
     """Returns a network that puts out the same logits whatever it sees."""
-    return [*layers(inputs, 4), Layer(np.zeros((4, len(logits)), np.float32), np.array(logits, np.float32))]
+    return [layers(inputs, 4, 1)[0], Layer(np.zeros((4, len(logits)), np.float32), np.array(logits, np.float32))]
 
 
 # ---- networks -----------------------------------------------------------------------------------------------------
@@ -56,11 +60,24 @@ def test_units_that_no_state_wakes_are_counted_as_dead() -> None:
 
 
 def test_a_unit_that_a_single_state_wakes_is_alive() -> None:
-    net = [Layer(np.eye(2, dtype=np.float32), np.zeros(2, np.float32)), Layer(np.ones((2, 1), np.float32), np.zeros(1))]
+    first = Layer(np.eye(2, dtype=np.float32), np.zeros(2, np.float32), activation="relu")
+    net = [first, Layer(np.ones((2, 1), np.float32), np.zeros(1, np.float32))]
     rows = np.full((30, 2), -1.0, np.float32)
     assert critic_stats("Q", net, rows).dead == (1.0,)
     rows[17, 0] = 0.5
     assert critic_stats("Q", net, rows).dead == (0.5,)
+
+
+def test_a_network_without_relu_has_no_dead_units() -> None:
+    net = [layer._replace(activation=layer.activation and "tanh") for layer in layers(3, 8, 4, 1)]
+    rows = RNG.normal(size=(40, 3)).astype(np.float32)
+    hidden, outputs = forward(net, rows)
+    first = np.tanh(rows @ net[0].weight + net[0].bias)
+    np.testing.assert_allclose(hidden[0], first, rtol=1e-5, atol=1e-6)
+    second = np.tanh(first @ net[1].weight + net[1].bias)
+    np.testing.assert_allclose(outputs, second @ net[2].weight + net[2].bias, rtol=1e-5, atol=1e-5)
+    figures = critic_stats("Q", net, rows)
+    assert (figures.dead, figures.hidden_units) == ((), (8, 4))
 
 
 def test_the_share_of_saturated_box_actions() -> None:

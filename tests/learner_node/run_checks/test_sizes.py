@@ -19,6 +19,17 @@ PUSH = Box((-1.0,), (1.0,))
 GIB = 2**30
 
 
+def test_networks_that_the_stacked_update_does_not_cover_are_refused() -> None:
+    agents = team("red", "blue")
+    with pytest.raises(ConfigError, match=r"network\.activation = 'tanh': .* Set network\.activation=relu"):
+        sizes_of(spec_of(activation="tanh"), agents)
+    with pytest.raises(ConfigError, match=r"network\.policy_layer_norm = true: .* network\.policy_layer_norm=false"):
+        sizes_of(spec_of(policy_layer_norm=True), agents)
+    spec = spec_of(activation="tanh")
+    with pytest.raises(ConfigError, match=r"network\.activation"):
+        StackedUpdate(agents, spec.network, spec.algorithm, 0, torch.zeros(()))
+
+
 def team(*names: str, sides: tuple[str, ...] | None = None, obs: int = 3) -> AgentsSpec:
     return joint_spec([(name, side, obs, (PUSH,)) for name, side in zip(names, sides or names, strict=True)])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -17,7 +17,7 @@ from common.policy.file import PolicyFile, load_policy, save_policy
 from common.policy.network import Policy
 from common.process.command import run as run_command
 from common.run.open_run import RunOptions, open_run
-from common.run.run import Run, make_run_spec, to_toml
+from common.run.run import Activation, Run, make_run_spec, to_toml
 from common.spec import AgentsSpec, Box, Part, joint_spec
 from common.worlds import make_world, world_spec
 from common.worlds.adapters.spaces import action_codec, observation_codec
@@ -68,6 +68,13 @@ def test_every_head_acts_as_in_numpy(team: str, tmp_path: Path) -> None:
     joint, head = HEAD_TEAMS[team]
     network = {"head": head, "policy_hidden": (16, 8), "share_policies": False}
     check_equal(team_of(joint, network=network), tmp_path)
+
+
+@pytest.mark.parametrize("activation", get_args(Activation))
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "layer norm"])
+def test_every_activation_acts_as_in_numpy(activation: str, norm: bool, tmp_path: Path) -> None:
+    network = {"policy_hidden": (16, 8), "activation": activation, "policy_layer_norm": norm}
+    check_equal(team_of(MASKED, network=network), tmp_path)
 
 
 @pytest.mark.parametrize("algorithm", ["maddpg", "joint"])

@@ -9,7 +9,8 @@ from typing import Any
 
 from common.errors import ConfigError
 from common.run.validation_errors import suggest
-from common.worlds.adapters.faults import printable, shorten
+from common.user_code import shorten
+from common.worlds.adapters.faults import printable
 
 _MAX_DEFAULT_CHARACTERS = 60
 

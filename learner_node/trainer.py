@@ -18,9 +18,9 @@ from learner_node import schedule
 from learner_node.clocks import Timer
 from learner_node.devices import BatchBuffer, Device, GraphedUpdate
 from learner_node.replay_session import SampledBatch
-from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.update import StackedUpdate
-from learner_node.stacked.update_stats import Losses, UpdateStats
+from learner_node.update.batches import LossBatch
+from learner_node.update.update_stats import Losses, UpdateStats
 
 LOSSES_PERIOD_S = 1.0
 

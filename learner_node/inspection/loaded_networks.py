@@ -30,9 +30,9 @@ from learner_node.inspection.network_stats import (
 )
 from learner_node.persistence.checkpoints import read_newest
 from learner_node.persistence.state import Counters, TrainingState, restore_state
-from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.networks import critic_pieces
 from learner_node.stacked.update import StackedUpdate
+from learner_node.update.batches import LossBatch
 
 
 class CriticLayers(NamedTuple):

@@ -28,8 +28,8 @@ from common.policy.network import unflatten
 from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec, Box, PlayersSpec, joint_spec
 from common.transitions import field_columns, transition_dtype
-from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.update import StackedUpdate
+from learner_node.update.batches import LossBatch
 
 NETWORK = NetworkSpec(policy_hidden=(64, 64), critic_hidden=(64, 64), share_policies=False, share_critics=False)
 ALGORITHM = AlgorithmSpec(name="maddpg")

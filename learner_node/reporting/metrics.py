@@ -10,7 +10,7 @@ from prometheus_client import Counter, Gauge, Histogram, Info
 from common.process import metrics as process_metrics
 from common.run.run import Run
 from learner_node.run_checks.inputs import InputStats
-from learner_node.stacked.update_stats import Losses
+from learner_node.update.update_stats import Losses
 
 
 class Metrics:

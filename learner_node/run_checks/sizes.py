@@ -17,7 +17,7 @@ from common.run.players import players
 from common.run.run import RunSpec
 from common.spec import AgentSpec, AgentsSpec, PlayersSpec
 from common.transitions import transition_dtype
-from learner_node.stacked.layout import NetworkLayout, network_layout
+from learner_node.update.layout import NetworkLayout, network_layout
 
 GIB = 2**30
 BYTES_PER_EXPANDED_PARAMETER, BYTES_PER_PARAMETER = 28, 40

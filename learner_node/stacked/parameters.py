@@ -18,7 +18,6 @@ from torch import Tensor
 from common.policy.network import layer_shapes
 from common.run.run import NetworkSpec
 from common.spec import PlayersSpec
-from learner_node.stacked.layout import Critic, NetworkLayout
 from learner_node.stacked.networks import (
     CriticTensors,
     PolicyTensors,
@@ -26,13 +25,14 @@ from learner_node.stacked.networks import (
     critic_blocks,
     critic_pieces,
     critic_tensors,
-    initial_weights,
     policy_blocks,
     policy_pieces,
     policy_tensors,
 )
-from learner_node.stacked.optimiser import Adam, GradientClip
 from learner_node.stacked.sharing import RowLabel, Sharing
+from learner_node.update.draws import initial_weights
+from learner_node.update.layout import Critic, NetworkLayout
+from learner_node.update.optimiser import Adam, GradientClip
 
 _T = TypeVar("_T", PolicyTensors, CriticTensors)
 

@@ -38,21 +38,17 @@ from common.run.players import players
 from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec
 from learner_node.normalisation import Normaliser
-from learner_node.stacked.heads import Heads, gumbel_noise
-from learner_node.stacked.layout import NetworkLayout, network_layout
-from learner_node.stacked.losses import (
-    LossBatch,
-    RowWeights,
-    add_logit_penalty_gradient,
-    critic_loss_gradient,
-    critic_loss_slope,
-    td_target,
-)
+from learner_node.stacked.heads import Heads
+from learner_node.stacked.losses import add_logit_penalty_gradient, critic_loss_gradient, critic_loss_slope
 from learner_node.stacked.networks import cohorts, policy_pieces
 from learner_node.stacked.parameters import make_critics, make_policies
-from learner_node.stacked.rewards import PlayerSignals, SignalMixer
-from learner_node.stacked.update_stats import PolicyStats, UpdateStats
 from learner_node.stacked.workspace import Workspace
+from learner_node.update.batches import LossBatch, RowWeights
+from learner_node.update.draws import gumbel_noise
+from learner_node.update.layout import NetworkLayout, network_layout
+from learner_node.update.losses import td_target
+from learner_node.update.signals import PlayerSignals, SignalMixer
+from learner_node.update.update_stats import PolicyStats, UpdateStats
 
 
 class StackedUpdate:

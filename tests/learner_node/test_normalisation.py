@@ -23,9 +23,9 @@ from learner_node.normalisation import FIRST_UPDATES, LARGEST, RESOLUTION, UPDAT
 from learner_node.persistence.checkpoints import Checkpoints
 from learner_node.persistence.state import Counters, copy_state, restore_state
 from learner_node.replay_session import SampledBatch
-from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.update import StackedUpdate
 from learner_node.trainer import Trainer
+from learner_node.update.batches import LossBatch
 
 from .teams import TEAMS, as_fields, random_records
 

@@ -10,8 +10,8 @@ from common.run.run import AlgorithmSpec, make_run_spec
 from common.transitions import transition_dtype
 from learner_node.devices import Device
 from learner_node.replay_session import SampledBatch
-from learner_node.stacked.layout import network_layout
 from learner_node.trainer import Trainer
+from learner_node.update.layout import network_layout
 from tests.traps.hand import LIFT, ONE_UNIT, critic, learner, policy, put, rows, run_in, team
 
 # ---- 21: matd3 is more than a name ----------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from common.policy.heads import GreedyHeads, ranges, segments
 from common.run.run import ExplorationSpec
 from common.spec import Box, Categorical, JointSpec, joint_spec
 from learner_node.algorithms.actions import differentiable_action, greedy_action
-from learner_node.stacked.heads import Heads, gumbel_noise
+from learner_node.stacked.heads import Heads
+from learner_node.update.draws import gumbel_noise
 from tests.common.head_examples import HEAD_TEAMS, MOVERS, THRUST, UNEVEN_PAIR, logits_of
 from tests.learner_node.teams import TEAMS
 

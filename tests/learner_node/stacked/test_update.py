@@ -13,9 +13,9 @@ from common.errors import ConfigError
 from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec, Box
 from learner_node.algorithms.maddpg import Maddpg, Minibatch, Noise
-from learner_node.stacked.heads import gumbel_noise
-from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.update import StackedUpdate
+from learner_node.update.batches import LossBatch
+from learner_node.update.draws import gumbel_noise
 from tests.learner_node.teams import TEAMS, as_fields, random_records
 
 NETWORK = NetworkSpec(policy_hidden=(16, 12), critic_hidden=(20, 8), share_policies=False, share_critics=False)

@@ -31,8 +31,7 @@ from learner_node.trainer import Trainer
 from tests.common.examples import make_header
 from tests.common.head_examples import MOVERS, logits_of
 from tests.deploy.lockstep.test_lockstep import Training as LockstepTraining
-from tests.learner_node.stacked.test_update import as_batch
-from tests.learner_node.teams import TEAMS, as_fields, random_records
+from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records
 from tests.learner_node.test_trainer import records_of
 from tests.traps.hand import untrained
 

@@ -1,6 +1,6 @@
 """Actions from the policies' logits: greedy, differentiable, and with target noise. Autograd derives the gradients.
 
-`network.head` selects the head of Box parts (docs/algorithms.md); common/policy/heads.py defines what each head executes.
+`network.head` selects the head of Box parts; common/policy/heads.py defines what each head executes.
 Categorical parts are one-hot choices under every head.
 
 B rows of the batch     U length of the joint action     P neighbouring parts of one kind     n numbers of each part

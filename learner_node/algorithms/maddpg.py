@@ -92,6 +92,7 @@ class Maddpg:
 
     # ---- the update -----------------------------------------------------------------------------------------------
 
+    @torch.enable_grad()
     def step(self, batch: LossBatch, *, update_policies: bool) -> UpdateStats:
         """Updates all players once on a batch, with the learning rates of `set_rates`.
 
@@ -102,7 +103,7 @@ class Maddpg:
         signals = self.mixer.signals(batch)
         row_weights = self.mixer.row_weights(batch, signals)
         target_q = self._td_target(batch, signals, row_weights)  # [N, B]
-        inputs = self._critic_groups.inputs(batch.obs_action)
+        inputs = self.critic_inputs(batch.obs_action)
         td_error = self._q(self.critics.online, inputs) - target_q.index_select(0, self._critic_players)  # [C, B]
         squared_norms = self.critics.descend(self.critic_loss(td_error, batch, row_weights))
         policy = None
@@ -138,7 +139,7 @@ class Maddpg:
         next_action = _of_acting(next_action, row_weights.next_acting)
         next_state = [] if batch.next_state is None else [batch.next_state]
         next_input = torch.cat([batch.next_obs, next_action, *next_state], 1)
-        next_q = self._q(self.critics.target, self._critic_groups.inputs(next_input))
+        next_q = self._q(self.critics.target, self.critic_inputs(next_input))
         # The discount is 0 where the player terminated. A time limit is not an end of the task: there the discount
         # stays 1, and the target bootstraps from next_obs, the true final observation.
         return signals.reward.t() + self.algorithm.discount * signals.discount.t() * self._min_q(next_q)
@@ -174,7 +175,7 @@ class Maddpg:
             # Departure, a setting: the other players act by their current policies (FACMAC, Peng et al. 2021).
             current = _of_acting(current, row_weights.acting)
             action = current.detach()
-            inputs = self._critic_groups.inputs(torch.cat([obs, action, state], 1))
+            inputs = self.critic_inputs(torch.cat([obs, action, state], 1))
         # Each Q_i sees the current action of its own player, and the actions of all others in `action`.
         q = self._q_of_own_action(inputs, current - action)
         # Departure: the penalty on logits is in openai/maddpg's code, not in the paper. Forbidden choices count as 0.
@@ -206,6 +207,10 @@ class Maddpg:
             return None
         allowed = obs.new_ones(len(obs), self.agents.action_dim)
         return allowed.index_copy_(1, action_columns, obs.index_select(1, obs_columns))
+
+    def critic_inputs(self, critic_input: Tensor) -> list[Tensor]:
+        """Returns what the critics of each group read of observations, actions and states side by side `[B, O+U+S]`."""
+        return self._critic_groups.inputs(critic_input)
 
     def _q(self, critics: Sequence[nn.Module], inputs: Sequence[Tensor]) -> Tensor:
         """Returns `Q_i(x, a_1 .. a_N)` of all critics `[C, B]`; inputs: what they read, group by group."""
@@ -243,48 +248,42 @@ class Maddpg:
         return critic_input.split(sizes, 1)
 
     def _make_policies(self, seed: int, like: Tensor) -> NetworkSet:
-        shapes = [
-            layer_shapes(self.players.agents[group.users[0][0]], self.network) for group in self._policy_groups.groups
-        ]
-        players_of = list(range(len(self.players.agents)))
-        return self._make_set(
-            self._policy_groups.groups, shapes, players_of, (seed, 0), like, self.algorithm.policy_weight_decay
-        )
+        agents, decay = self.players.agents, self.algorithm.policy_weight_decay
+        shapes, sides = [layer_shapes(player, self.network) for player in agents], [player.team for player in agents]
+        return self._make_set(self._policy_groups.groups, shapes, sides, seed=(seed, 0), weight_decay=decay, like=like)
 
     def _make_critics(self, seed: int, like: Tensor) -> NetworkSet:
-        groups, critics = self._critic_groups.groups, self.layout.critics
-        shapes = [
-            list(pairwise((len(critics[group.users[0][0]].input_columns), *self.network.critic_hidden, 1)))
-            for group in groups
-        ]
-        players_of = [critic.player for critic in critics]
-        return self._make_set(groups, shapes, players_of, (seed, 1), like, self.algorithm.critic_weight_decay)
+        critics, widths, decay = self.layout.critics, self.network.critic_hidden, self.algorithm.critic_weight_decay
+        shapes = [list(pairwise((len(critic.input_columns), *widths, 1))) for critic in critics]
+        sides = [self.players.agents[critic.player].team for critic in critics]
+        return self._make_set(self._critic_groups.groups, shapes, sides, seed=(seed, 1), weight_decay=decay, like=like)
 
     def _make_set(
         self,
         groups: Sequence[Group],
         shapes: Sequence[Sequence[tuple[int, int]]],
-        players_of: Sequence[int],
+        sides: Sequence[str],
+        *,
         seed: tuple[int, int],
-        like: Tensor,
         weight_decay: float,
+        like: Tensor,
     ) -> NetworkSet:
-        """Returns the networks of one kind; shapes: of each group's layers. players_of: the player of each user."""
-        modules, initial, rates = [], {}, {}
-        for group, group_shapes in zip(groups, shapes, strict=True):
-            first_biases = len(group.users[0]) if self.network.tell_apart else 1
-            modules.append(GroupedMlp(len(group.networks), group_shapes, first_biases, like))
-            for number, users in zip(group.networks, group.users, strict=True):
-                drawn = initial_weights(group_shapes, (*seed, users[0]), first_biases)
-                initial[number] = torch.from_numpy(drawn).to(like)
-                side = self.players.agents[players_of[users[0]]].team
-                rates[number] = self.algorithm.side_learning_rates.get(side, 1.0)
-        numbers = sorted(initial)
+        """Returns the networks of one kind; shapes, sides: the layers and the side of each user (policy or critic)."""
+        modules: list[nn.Module] = []
+        initial: dict[int, Tensor] = {}
+        rates: dict[int, float] = {}
+        for group in groups:
+            first_users = [users[0] for users in group.users]
+            sets = len(group.users[0]) if self.network.tell_apart else 1
+            modules.append(GroupedMlp(len(group.networks), shapes[first_users[0]], sets, like))
+            for number, user in zip(group.networks, first_users, strict=True):
+                initial[number] = torch.from_numpy(initial_weights(shapes[user], (*seed, user), sets)).to(like)
+                rates[number] = self.algorithm.side_learning_rates.get(sides[user], 1.0)
         return NetworkSet(
             groups,
             modules,
-            [initial[number] for number in numbers],
-            [rates[number] for number in numbers],
+            [initial[number] for number in sorted(initial)],
+            [rates[number] for number in sorted(rates)],
             weight_decay=weight_decay,
             clip=self.algorithm.gradient_clip,
         )

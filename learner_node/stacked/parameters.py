@@ -6,7 +6,7 @@ user (a player's policy, or a critic). sharing.py copies `shared` to `expanded` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Generic, NamedTuple, TypeVar
 
@@ -105,7 +105,7 @@ class ParameterSet(Generic[_T]):
         by_network = {name: tensor[self.shared_index].to("cpu", copy=True) for name, tensor in state.items()}
         return {**by_network, "adam/steps": self.adam.steps.to("cpu", copy=True)}
 
-    def load(self, tensors: dict[str, Tensor]) -> None:
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Replaces all state by what `tensors` returned."""
         device = self.shared.device
         target = torch.empty_like(self.shared)

@@ -194,7 +194,7 @@ def test_an_update_keeps_no_graph_and_waits_for_no_number(monkeypatch: pytest.Mo
         measured = training.update(records_of(run, updates), updates, 0.0, 1_000.0)
         assert measured.td_error.grad_fn is None
     assert asked == []
-    assert not training.algorithm.policies.shared.requires_grad
+    assert not training.engine.policies.shared.requires_grad
 
 
 # ---- networks -----------------------------------------------------------------------------------------------------
@@ -219,13 +219,13 @@ def test_any_number_of_agents_of_any_size_is_trained(scenario: str) -> None:
     """Three agents of 14 numbers are written into the networks, the loops and the lists."""
     run = seed_run(scenario)
     training = Trainer(run, Device(torch.device("cpu")))
-    before = training.algorithm.policy_weights()
+    before = training.engine.policy_weights()
     training.update(records_of(run, 0), 0, 0.0, 0.0)
     agents = [
         *zip(
             *(
                 unflatten(weights, run.players, run.spec.network)
-                for weights in (before, training.algorithm.policy_weights())
+                for weights in (before, training.engine.policy_weights())
             ),
             strict=True,
         )

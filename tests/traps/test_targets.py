@@ -26,9 +26,9 @@ def test_21_matd3_moves_its_policies_every_second_update() -> None:
     training, moved = Trainer(run, Device(torch.device("cpu"))), []
     words = np.random.default_rng(0).random((8, transition_dtype(run.joint).itemsize // 4), np.float32)
     for updates in range(6):
-        before = training.algorithm.policy_weights().copy()
+        before = training.engine.policy_weights().copy()
         training.update(SampledBatch(torch.from_numpy(words), complete=False), updates, 0.0, 0.0)
-        moved.append(bool((training.algorithm.policy_weights() != before).any()))
+        moved.append(bool((training.engine.policy_weights() != before).any()))
     assert moved == [False, True] * 3
     assert network_layout(team("a"), ONE_UNIT, AlgorithmSpec(name="maddpg")).policy_delay == 1
 

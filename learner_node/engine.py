@@ -20,11 +20,11 @@ from torch import Tensor
 from common.run.run import Run
 from common.spec import PlayersSpec
 from learner_node.algorithms.maddpg import Maddpg
-from learner_node.engine_choice import EngineName, choose_engine
+from learner_node.engine_choice import EngineName, engine_of
 from learner_node.normalisation import Normaliser
 from learner_node.stacked.update import StackedUpdate
 from learner_node.update.batches import LossBatch
-from learner_node.update.layout import NetworkLayout, network_layout
+from learner_node.update.layout import NetworkLayout
 from learner_node.update.signals import SignalMixer
 from learner_node.update.update_stats import UpdateStats
 
@@ -123,6 +123,5 @@ def make_engine(run: Run, like: Tensor) -> Engine:
     ConfigError if the settings need another engine, or do not fit the agents.
     """
     spec = run.spec
-    layout = network_layout(run.players, spec.network, spec.algorithm)
-    engine = _ENGINES[choose_engine(run.players, spec.network, spec.algorithm, layout).name]
+    engine = _ENGINES[engine_of(run).name]
     return engine(run.joint, spec.network, spec.algorithm, spec.seed, like, n_step=spec.replay.n_step)

@@ -10,9 +10,9 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from common.policy.network import layer_shapes
-from common.run.run import AlgorithmSpec, NetworkSpec
+from common.run.run import AlgorithmSpec, NetworkSpec, Run
 from common.spec import PlayersSpec
-from learner_node.update.layout import NetworkLayout
+from learner_node.update.layout import NetworkLayout, network_layout
 
 EngineName = Literal["autograd", "stacked"]
 
@@ -44,6 +44,12 @@ def choose_engine(
             "autograd", f"stacked would copy shared parameters to all their users, {copies / 1e6:,.0f} million numbers"
         )
     return EngineChoice("stacked", "gradients written by hand, the fastest for these settings")
+
+
+def engine_of(run: Run) -> EngineChoice:
+    """Returns the engine of a run; ConfigError if its settings do not fit its agents."""
+    spec, players = run.spec, run.players
+    return choose_engine(players, spec.network, spec.algorithm, network_layout(players, spec.network, spec.algorithm))
 
 
 def learnt_parameters(players: PlayersSpec, network: NetworkSpec, layout: NetworkLayout) -> tuple[int, int]:

@@ -104,7 +104,7 @@ class Actions:
     def _by_segment(self, joint: Tensor) -> Iterator[tuple[Segment, tuple[Tensor, ...], Tensor]]:
         """Yields each segment, its middle and half range `[P, n]`, and its columns of a joint tensor `[B, P, n]`."""
         for segment, ranges_of_parts in zip(self._segments, self._ranges, strict=True):
-            yield segment, ranges_of_parts, joint[:, segment.columns].unflatten(1, segment.shape)
+            yield segment, ranges_of_parts, joint[:, segment.columns].reshape(len(joint), *segment.shape)
 
 
 def _gumbel_dim(segment: Segment) -> int:

@@ -191,7 +191,7 @@ class Maddpg:
 
     # ---- the networks ---------------------------------------------------------------------------------------------
 
-    def _logits(self, policies: Sequence[nn.Module], obs: Tensor) -> Tensor:
+    def _logits(self, policies: Sequence[GroupedMlp], obs: Tensor) -> Tensor:
         """Returns the logits of all policies `[B, U]`; those of forbidden choices are lowered.
 
         Huang and Ontanon 2022, arXiv 2006.14171: no softmax or argmax takes a forbidden choice.
@@ -212,7 +212,7 @@ class Maddpg:
         """Returns what the critics of each group read of observations, actions and states side by side `[B, O+U+S]`."""
         return self._critic_groups.inputs(critic_input)
 
-    def _q(self, critics: Sequence[nn.Module], inputs: Sequence[Tensor]) -> Tensor:
+    def _q(self, critics: Sequence[GroupedMlp], inputs: Sequence[Tensor]) -> Tensor:
         """Returns `Q_i(x, a_1 .. a_N)` of all critics `[C, B]`; inputs: what they read, group by group."""
         return self._critic_groups.values([critic(rows) for critic, rows in zip(critics, inputs, strict=True)])
 
@@ -232,10 +232,11 @@ class Maddpg:
 
         Clipped double Q-learning (Fujimoto et al. 2018, equation 10): matd3 has two critics, the others one.
         """
-        first, second = q.split([len(self.players.agents), len(self._twin_players)])
+        first, second = torch.split(q, [len(self.players.agents), len(self._twin_players)])
         if not len(second):
             return first
-        return first.index_copy(0, self._twin_players, torch.minimum(first.index_select(0, self._twin_players), second))
+        lower = torch.minimum(first.index_select(0, self._twin_players), second)
+        return first.index_copy(0, self._twin_players, lower)
 
     def _gumbel_noise(self, rows: int) -> Tensor | None:
         if not self.actions.gumbel_dim:
@@ -245,7 +246,7 @@ class Maddpg:
     def _split(self, critic_input: Tensor) -> Sequence[Tensor]:
         """Returns the observations, actions and states of a critic input `[B, O+U+S]`."""
         sizes = [self.players.obs_dim, self.players.action_dim, self.players.state_dim]
-        return critic_input.split(sizes, 1)
+        return torch.split(critic_input, sizes, 1)
 
     def _make_policies(self, seed: int, like: Tensor) -> NetworkSet:
         agents, decay = self.players.agents, self.algorithm.policy_weight_decay
@@ -269,7 +270,7 @@ class Maddpg:
         like: Tensor,
     ) -> NetworkSet:
         """Returns the networks of one kind; shapes, sides: the layers and the side of each user (policy or critic)."""
-        modules: list[nn.Module] = []
+        modules: list[GroupedMlp] = []
         initial: dict[int, Tensor] = {}
         rates: dict[int, float] = {}
         for group in groups:

@@ -40,7 +40,8 @@ class GroupedLinear(nn.Module):
         if sets == 1:
             out = torch.baddbmm(self.bias, x, self.weight)
         else:
-            out = (torch.bmm(x, self.weight).unflatten(1, (-1, sets)) + self.bias[:, None]).flatten(1, 2)
+            by_user = torch.bmm(x, self.weight).view(len(x), -1, sets, self.weight.shape[2])
+            out = (by_user + self.bias[:, None]).flatten(1, 2)
         if change is None:
             return out
         rows = change.columns[:, :, None].expand(-1, -1, self.weight.shape[2])
@@ -64,16 +65,20 @@ class GroupedMlp(nn.Module):
 
     def forward(self, x: Tensor, change: InputChange | None = None) -> Tensor:
         """Returns the outputs `[G, R, outputs]` for inputs `[G, R, inputs]`, changed by `change` if given."""
-        first, *others = self.layers
+        first, *others = self._linear_layers
         x = first(x, change)
         for layer in others:
             x = layer(torch.relu_(x))
         return x
 
+    @property
+    def _linear_layers(self) -> list[GroupedLinear]:
+        return [layer for layer in self.layers if isinstance(layer, GroupedLinear)]
+
     def pieces(self, network: int, user: int) -> list[Tensor]:
         """Returns the layers that one user of a network computes with: weight `[inputs, outputs]`, bias, and so on."""
         found = []
-        for layer in self.layers:
+        for layer in self._linear_layers:
             weight, biases = layer.weight.data[network], layer.bias.data[network]
             found += [weight, biases[user if len(biases) > 1 else 0]]
         return found

@@ -86,8 +86,8 @@ class PolicyGroups:
     def joint_logits(self, outputs: Sequence[Tensor]) -> Tensor:
         """Returns the joint logits `[B, U]` from the outputs of each group `[G, B * K, u]`."""
         by_group = [
-            output.unflatten(1, (-1, users)).transpose(0, 1).flatten(1)
-            for output, (users, _) in zip(outputs, self._sizes, strict=True)
+            output.reshape(len(output), -1, users * size).transpose(0, 1).flatten(1)
+            for output, (users, size) in zip(outputs, self._sizes, strict=True)
         ]
         joint = by_group[0] if len(by_group) == 1 else torch.cat(by_group, 1)
         return joint if self._order is None else joint.index_select(1, self._order)
@@ -145,7 +145,7 @@ class CriticGroups:
 
     def _in_order(self, outputs: Sequence[Tensor], order: Tensor | None) -> Tensor:
         by_group = [
-            output.unflatten(1, (-1, users)).squeeze(3).transpose(1, 2).flatten(0, 1)
+            output.reshape(len(output), -1, users).transpose(1, 2).flatten(0, 1)
             for output, users in zip(outputs, self._user_counts, strict=True)
         ]
         values = by_group[0] if len(by_group) == 1 else torch.cat(by_group)

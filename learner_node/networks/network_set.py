@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from learner_node.networks.grouped_mlp import GroupedMlp
 from learner_node.networks.groups import Group
 from learner_node.update.optimiser import Adam, Block, GradientClip
 
@@ -29,7 +30,7 @@ class NetworkSet:
     def __init__(
         self,
         groups: Sequence[Group],
-        modules: Sequence[nn.Module],
+        modules: Sequence[GroupedMlp],
         initial: Sequence[Tensor],
         network_rates: Sequence[float],
         *,
@@ -53,19 +54,19 @@ class NetworkSet:
         """Their targets."""
         self._parameters = self._place(self.online, self._flat)
         for parameter in self._place(self.target, self._flat_target):
-            parameter.requires_grad_(requires_grad=False)
+            parameter.requires_grad = False
         self._gradients = [view for views in self._views(self.online, self._flat_gradient) for view in views]
         self._write(self._flat, torch.cat(list(initial)))
         self._flat_target.copy_(self._flat)
         self.adam = Adam(self._flat, weight_decay, self._rates(initial, network_rates))
         self._gradient_clip = GradientClip(self._flat_gradient, self._blocks, clip)
 
-    def frozen(self, counts: Sequence[int]) -> list[nn.Module]:
+    def frozen(self, counts: Sequence[int]) -> list[GroupedMlp]:
         """Returns the first `counts` learnt networks of each group, in the same memory and without gradients."""
         modules = copy.deepcopy(self.online)
         for module, online, count in zip(modules, self.online, counts, strict=True):
             for parameter, learnt in zip(module.parameters(), online.parameters(), strict=True):
-                parameter.requires_grad_(requires_grad=False)
+                parameter.requires_grad = False
                 parameter.data = learnt.data[:count]
         return modules
 
@@ -103,7 +104,7 @@ class NetworkSet:
         self._write(self.adam.square, tensors["adam/square"])
         self.adam.steps.copy_(tensors["adam/steps"])
 
-    def _place(self, modules: Sequence[nn.Module], flat: Tensor) -> list[nn.Parameter]:
+    def _place(self, modules: Sequence[GroupedMlp], flat: Tensor) -> list[nn.Parameter]:
         """Moves the parameters of modules into a flat buffer; returns them."""
         parameters = [parameter for module in modules for parameter in module.parameters()]
         views = [view for by_module in self._views(modules, flat) for view in by_module]
@@ -111,13 +112,13 @@ class NetworkSet:
             parameter.data = view
         return parameters
 
-    def _views(self, modules: Sequence[nn.Module], flat: Tensor) -> list[list[Tensor]]:
+    def _views(self, modules: Sequence[GroupedMlp], flat: Tensor) -> list[list[Tensor]]:
         """Returns the views of a flat buffer that have the shapes of the modules' parameters."""
         found = []
         for (block, _), module in zip(self._blocks, modules, strict=True):
             shapes = [parameter.shape[1:] for parameter in module.parameters()]
-            pieces = block.of(flat).split([shape.numel() for shape in shapes], 1)
-            found.append([piece.unflatten(1, shape) for piece, shape in zip(pieces, shapes, strict=True)])
+            pieces = torch.split(block.of(flat), [shape.numel() for shape in shapes], 1)
+            found.append([piece.view(-1, *shape) for piece, shape in zip(pieces, shapes, strict=True)])
         return found
 
     def _by_network(self, flat: Tensor) -> list[Tensor]:
@@ -132,7 +133,7 @@ class NetworkSet:
     @torch.no_grad()
     def _write(self, flat: Tensor, by_network: Tensor) -> None:
         rows = self._by_network(flat)
-        for row, values in zip(rows, by_network.split([len(row) for row in rows]), strict=True):
+        for row, values in zip(rows, torch.split(by_network, [len(row) for row in rows]), strict=True):
             row.copy_(values)
 
     def _rates(self, initial: Sequence[Tensor], network_rates: Sequence[float]) -> Tensor | None:

@@ -74,7 +74,7 @@ def learner(context: click.Context, /, **values: Any) -> int:
     device = choose_device(gpu=config.gpu)
     start_logging("learner")
     allow_many_connections()
-    # Autograd allocates the intermediate results of each update anew.
+    # Each update with autograd allocates its intermediate results again.
     retain_freed_memory()
     if config.parent:
         die_with_parent(config.parent)

@@ -177,7 +177,7 @@ class Maddpg:
             action = current.detach()
             inputs = self.critic_inputs(torch.cat([obs, action, state], 1))
         # Each Q_i sees the current action of its own player, and the actions of all others in `action`.
-        q = self._q_of_own_action(inputs, current - action)
+        q = self._q_of_player_actions(inputs, current - action)
         # Departure: the penalty on logits is in openai/maddpg's code, not in the paper. Forbidden choices count as 0.
         allowed = self._allowed(obs)
         allowed_logits = logits if allowed is None else logits * allowed
@@ -216,16 +216,16 @@ class Maddpg:
         """Returns `Q_i(x, a_1 .. a_N)` of all critics `[C, B]`; inputs: what they read, group by group."""
         return self._critic_groups.values([critic(rows) for critic, rows in zip(critics, inputs, strict=True)])
 
-    def _q_of_own_action(self, inputs: Sequence[Tensor], change: Tensor) -> Tensor:
+    def _q_of_player_actions(self, inputs: Sequence[Tensor], change: Tensor) -> Tensor:
         """Returns `Q_i(x, a_1 .. mu_i(o_i) .. a_N)` of the first critics `[N, B]`.
 
         inputs: what all critics read. change: difference of the current actions from those in `inputs` `[B, U]`, of
         which each critic reads that of its own player.
         """
         groups = self._critic_groups
-        changes, first_inputs = groups.own_action_changes(change), groups.first_inputs(inputs)
+        changes, first_inputs = groups.player_action_changes(change), groups.first_inputs(inputs)
         by_group = zip(self._first_critics, first_inputs, changes, strict=True)
-        return groups.first_values([critic(rows, own) for critic, rows, own in by_group])
+        return groups.first_values([critic(rows, change_of_action) for critic, rows, change_of_action in by_group])
 
     def _min_q(self, q: Tensor) -> Tensor:
         """Returns the lower value of each player's critics `[N, B]`, from the values of all critics `[C, B]`.

@@ -108,12 +108,12 @@ class CriticGroups:
         first = [_with_users_below(len(agents), group) for group in self.groups]
         self.first_counts = [len(group.networks) for group in first]
         """For each group, the number of its networks whose users are first critics."""
-        self._own_action = [
+        self._player_action = [
             _Columns([[_range(agents[i].action_slice) for i in users] for users in group.users], device)
             for group in first
         ]
-        self._own_columns = [
-            torch.tensor([_own_columns(players, critics[users[0]]) for users in group.users], device=device)
+        self._player_columns = [
+            torch.tensor([_player_columns(players, critics[users[0]]) for users in group.users], device=device)
             for group in first
         ]
         self._user_counts = [len(group.users[0]) for group in self.groups]
@@ -127,13 +127,13 @@ class CriticGroups:
         """Returns those of the first critics' networks from the result of `inputs`."""
         return [rows[:count] for rows, count in zip(inputs, self.first_counts, strict=True)]
 
-    def own_action_changes(self, change: Tensor) -> list[InputChange]:
+    def player_action_changes(self, change: Tensor) -> list[InputChange]:
         """Returns, for each group, the change of the action of each first critic's own player.
 
         change: difference of the actions from those in the critic input `[B, U]`.
         """
-        pairs = zip(self._own_action, self._own_columns, strict=True)
-        return [InputChange(columns.of(change), own) for columns, own in pairs]
+        pairs = zip(self._player_action, self._player_columns, strict=True)
+        return [InputChange(columns.of(change), positions) for columns, positions in pairs]
 
     def values(self, outputs: Sequence[Tensor]) -> Tensor:
         """Returns the values of all critics `[C, B]` from the outputs of each group."""
@@ -165,11 +165,11 @@ def _groups(network_of: Sequence[int], sizes: Sequence[Hashable]) -> list[Group]
 
 def _with_users_below(limit: int, group: Group) -> Group:
     """Returns the networks of a group whose users have numbers below a limit."""
-    kept = [i for i, users in enumerate(group.users) if users[0] < limit]
-    return Group([group.networks[i] for i in kept], [group.users[i] for i in kept])
+    selected = [i for i, users in enumerate(group.users) if users[0] < limit]
+    return Group([group.networks[i] for i in selected], [group.users[i] for i in selected])
 
 
-def _own_columns(players: PlayersSpec, critic: Critic) -> list[int]:
+def _player_columns(players: PlayersSpec, critic: Critic) -> list[int]:
     """Returns which of a critic's inputs are the action of its player; they are the same for all users of a network."""
     action = players.agents[critic.player].action_slice
     return [critic.input_columns.index(players.obs_dim + column) for column in _range(action)]

@@ -52,8 +52,8 @@ class NetworkSet:
         """The learnt networks, group by group."""
         self.target = copy.deepcopy(self.online)
         """Their targets."""
-        self._parameters = self._place(self.online, self._flat)
-        for parameter in self._place(self.target, self._flat_target):
+        self._parameters = self._move(self.online, self._flat)
+        for parameter in self._move(self.target, self._flat_target):
             parameter.requires_grad = False
         self._gradients = [view for views in self._views(self.online, self._flat_gradient) for view in views]
         self._write(self._flat, torch.cat(list(initial)))
@@ -104,7 +104,7 @@ class NetworkSet:
         self._write(self.adam.square, tensors["adam/square"])
         self.adam.steps.copy_(tensors["adam/steps"])
 
-    def _place(self, modules: Sequence[GroupedMlp], flat: Tensor) -> list[nn.Parameter]:
+    def _move(self, modules: Sequence[GroupedMlp], flat: Tensor) -> list[nn.Parameter]:
         """Moves the parameters of modules into a flat buffer; returns them."""
         parameters = [parameter for module in modules for parameter in module.parameters()]
         views = [view for by_module in self._views(modules, flat) for view in by_module]

@@ -75,6 +75,7 @@ ROWS = {
         "simple_adversary",
         (
             "algorithm.name=iddpg",
+            "algorithm.engine=stacked",
             *NORMALISED,
             "replay.priority_exponent=0.6",
             "replay.importance_exponent=0.5",
@@ -86,6 +87,7 @@ ROWS = {
         "simple_tag",
         (
             "algorithm.name=maddpg",
+            "algorithm.engine=autograd",
             "network.tell_apart=true",
             "algorithm.learning_rate_decay=cosine",
             "algorithm.policy_weight_decay=1e-4",
@@ -108,7 +110,7 @@ ROWS = {
     ),
     "critics that read the state": Row(
         "pettingzoo:tests.actor_node.stateful_env",
-        ("algorithm.critic_sees=state", "replay.n_step=2"),
+        ("algorithm.critic_sees=state", "replay.n_step=2", "algorithm.engine=autograd"),
     ),
     "critics that read the state beside the observations": Row(
         "pettingzoo:tests.actor_node.stateful_env",

@@ -7,7 +7,7 @@ The supervisor has a separate connection, for workers that cannot report (`monit
     worker --ActorReport--> replay      each second; the replay answers with an Ack, so silence means a lost server
     learner --weights--> worker         PUB/SUB, newest frame only; the first weights come with the Welcome
 
-| waits for          | freed by                                                 |
+| waits for          | ended by                                                 |
 |--------------------|----------------------------------------------------------|
 | the replay server  | a Welcome or a NotReady (a Hello each second asks for it)|
 | the run            | a Welcome, once a learner has opened the run             |
@@ -201,13 +201,13 @@ class ReplaySession:
         if now - self._received_at > SILENCE_TIMEOUT_S:
             self._not_ready = ""
             if self._admitted:
-                _log.warning("no answer from %s for %.0f s; reconnecting", endpoint, SILENCE_TIMEOUT_S)
+                _log.warning("no answer, reconnecting: replay=%s silence_s=%.0f", endpoint, SILENCE_TIMEOUT_S)
             self._admitted = False
         if not self.outbox.in_flight:
             self._acked_at = now
         elif self._admitted and now - self._acked_at > ACK_TIMEOUT_S:
             _log.warning(
-                "no acknowledgement from %s for %.0f s; reconnecting to send %d chunks again",
+                "no acknowledgement, reconnecting to send again: replay=%s silence_s=%.0f chunks=%d",
                 endpoint,
                 ACK_TIMEOUT_S,
                 self.outbox.in_flight,
@@ -287,7 +287,7 @@ class ReplaySession:
     def _reject(self, reason: str) -> None:
         self.weights_rejected += 1
         self.rejection_reason = reason
-        _log.warning("rejected weights: %s", reason)
+        _log.warning("weights rejected: reason=%s", reason)
 
 
 def _acts_alike(old: Run, new: Run) -> bool:

@@ -23,8 +23,6 @@ import time
 from contextlib import suppress
 from multiprocessing.context import SpawnContext, SpawnProcess
 
-import msgspec
-
 from actor_node.config import ActorConfig
 from actor_node.metrics import make_registry
 from actor_node.monitoring.busy_reporter import BusyReporter
@@ -36,9 +34,11 @@ from actor_node.monitoring.environment_calls import (
     describe_call,
     describe_long_call,
 )
+from actor_node.monitoring.failure_pipe import receive_failure
 from actor_node.monitoring.shared_metrics import NodeMemory, WorkerMetrics, allocate_node_memory
-from actor_node.monitoring.worker_exits import MAX_LINE_CHARACTERS, WorkerFailure, worker_exit
-from actor_node.worker import WorkerConfig, run_worker
+from actor_node.monitoring.worker_exits import MAX_LINE_CHARACTERS, worker_exit
+from actor_node.worker import WorkerConfig
+from actor_node.worker_process import run_worker
 from common.process.failure_note import FailureNote
 from common.process.health import Health, HttpPort
 from common.process.restart_policy import GiveUp, RestartPolicy
@@ -158,7 +158,7 @@ class Node:
         code = worker.process.exitcode or 0
         worker.process.join()
         _kill_group(worker.process.pid)
-        failure = _receive_failure(worker.failure_pipe)
+        failure = receive_failure(worker.failure_pipe)
         worker.process = None
         collected = self._chunks(worker) > worker.chunks_before
         call = describe_call(self._calls.read(worker.index))
@@ -252,16 +252,6 @@ def run_node(config: ActorConfig, stop: Stop, note: FailureNote | None = None) -
     finally:
         node.end()
         port.close()
-
-
-def _receive_failure(pipe: multiprocessing.connection.Connection) -> WorkerFailure | None:
-    """Returns the failure that a worker reported before it ended; None if it reported none."""
-    try:
-        return msgspec.json.decode(pipe.recv_bytes(), type=WorkerFailure) if pipe.poll() else None
-    except (EOFError, OSError, msgspec.MsgspecError):  # killed while it wrote the report
-        return None
-    finally:
-        pipe.close()
 
 
 def _terminate(workers: list[SupervisedWorker]) -> None:

@@ -1,26 +1,18 @@
-"""One worker process: it waits until it may collect, collects a chunk, and sends the chunk through its session.
+"""The loop of one worker: it waits until it may collect, collects a chunk, and sends the chunk through its session.
 
-The worker waits before it collects, not after, so that each chunk is collected with the newest weights. Its parent is
-the supervisor of the actor node (actor_node/supervisor.py); the node ends when the supervisor does.
+The worker waits before it collects, not after, so that each chunk is collected with the newest weights.
+`worker_process.py` is the process in which it runs.
 """
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import logging
-import multiprocessing
 import os
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, Protocol, runtime_checkable
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -29,21 +21,22 @@ import numpy.typing as npt
 from actor_node.collection.collector import FinishedEpisodes, Interrupted
 from actor_node.collection.rollout_worker import RolloutWorker, check_chunk_size
 from actor_node.monitoring.environment_calls import Call, CallTable, WatchedEnv, describe_activity
+from actor_node.monitoring.failure_pipe import FailureReporter
 from actor_node.monitoring.shared_metrics import AckTimes, NodeMemory, WorkerMetrics
-from actor_node.monitoring.worker_exits import WorkerFailure, failure_of
+from actor_node.monitoring.worker_exits import failure_of
 from actor_node.replay_session import ReplaySession
 from common.errors import PeerError, ShoalError
 from common.policy.network import Policy
-from common.process.exit import DONE, FAILED
-from common.process.logs import WaitLog, start_logging
+from common.process.exit import DONE
+from common.process.logs import WaitLog
 from common.process.metrics import run_labels, software_version
-from common.process.parent import die_with_parent
 from common.process.stop import Stop
 from common.run.run import Run
 from common.wire.audit import AuditFile, ProcessStart
 from common.wire.keys import load_keys
 from common.worlds import World
-from common.worlds.history import without_history
+from common.worlds.history_world import without_history
+from common.worlds.world import HasEnvironments, HasInnerWorld
 
 REPORT_PERIOD_S = 1.0
 IDLE_POLL_S = 0.05
@@ -51,32 +44,10 @@ MAX_CHUNK_S = 1.0
 """A chunk ends with the first step after this time, even if it has fewer rows than requested."""
 CALL_POLL_PERIOD_S = 0.25
 """Shortest time between two polls of the session from within the environments' calls."""
-ORPHAN_PERIOD_S = 1.0
-"""Time between two checks whether the supervisor is alive [s]."""
-ORPHAN_TIMEOUT_S = 5.0
-"""A worker without a supervisor that takes longer to end is killed, with what its environment started [s]."""
 MAX_POLL_GAP_S = 1.0
 """A longer time without a poll is excluded from the session's time-outs."""
 
 _log = logging.getLogger(__name__)
-
-
-@runtime_checkable
-class Wrappable(Protocol):
-    """A world of separate environments."""
-
-    def wrap(self, around: Callable[[Any], Any]) -> None:
-        """Replaces every environment by `around(environment)`."""
-        ...
-
-
-@runtime_checkable
-class VectorisedWorld(Protocol):
-    """A wrapper of a world that steps all copies in one call."""
-
-    def wrap_inner(self, around: Callable[[Any], Any]) -> None:
-        """Replaces the inner world by `around(world)`."""
-        ...
 
 
 class WorkerConfig(msgspec.Struct, frozen=True):
@@ -125,77 +96,6 @@ class WorkerStop(Stop):
             raise Interrupted
 
 
-def run_worker(config: WorkerConfig, shared: NodeMemory, pipe: Connection) -> None:
-    """Runs a worker process; reports a failure through `pipe` before the process ends.
-
-    The environment may start threads and processes; what they leave behind ends with the worker. The process leads its
-    own session, so that a terminal's Ctrl-C does not reach the environment's simulators. Prints of the environment go
-    to the log.
-    """
-    os.setsid()
-    die_with_parent(config.supervisor)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    start_logging(f"actor/{config.index}")
-    stop = WorkerStop(config.supervisor)
-    stop.on_signals()
-    threading.Thread(
-        target=_end_with_supervisor, args=(config.supervisor,), name="supervisor-watch", daemon=True
-    ).start()
-    reporter = FailureReporter(pipe)
-    code, worker = DONE, None
-    try:
-        worker = Worker(config, shared, stop, reporter)
-        worker.run()
-        # stop_at[0] is the time at which the supervisor asked the node to end; 0 before.
-        if stop.requested and not shared.stop_at[0]:
-            reporter.send(WorkerFailure("other", "ended by a signal that its supervisor did not send"))
-    except BaseException as e:  # noqa: BLE001  (the process ends here; its supervisor shows the failure)
-        reporter.send(failure_of(e))
-        code = e.exit_code if isinstance(e, ShoalError) else FAILED
-    if worker is not None:
-        worker.close()
-    _exit(config, code)
-
-
-class FailureReporter:
-    """Sends the worker's failure to its supervisor, once, and before anything that may hang."""
-
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe, self._sent = pipe, False
-
-    def send(self, failure: WorkerFailure) -> None:
-        """Sends the first failure; later ones are ignored."""
-        if self._sent:
-            return
-        self._sent = True
-        with suppress(OSError):  # the supervisor is gone
-            self._pipe.send_bytes(msgspec.json.encode(failure))
-
-
-def _end_with_supervisor(supervisor: int) -> None:
-    """Ends the worker and its process group once its supervisor is gone, even during a call of the user's code."""
-    while os.getppid() == supervisor:
-        time.sleep(ORPHAN_PERIOD_S)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(ORPHAN_TIMEOUT_S)
-    os.killpg(0, signal.SIGKILL)
-
-
-def _exit(config: WorkerConfig, code: int) -> NoReturn:
-    """Ends the process without waiting for threads and processes that the environment left behind."""
-    for child in multiprocessing.active_children():
-        child.kill()
-    if os.getppid() != config.supervisor:
-        # No supervisor is left to end what the environment started.
-        os.killpg(0, signal.SIGKILL)
-    # os._exit runs no exit handlers, and a normal exit first waits for all threads.
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code)
-
-
 class Worker:
     """Plays one batch of world copies for one replay server."""
 
@@ -237,7 +137,7 @@ class Worker:
         try:
             self._rollouts.close()
         except (Exception, Interrupted) as e:  # noqa: BLE001  (the worker has done its work)
-            _log.warning("closing the environments failed: %s", failure_of(e).text)
+            _log.warning("closing the environments failed: error=%s", failure_of(e).text)
         finally:
             self._stop.in_call = False
 
@@ -361,9 +261,9 @@ class Worker:
 
             return WatchedEnv(env, on_call, self._end_call)
 
-        if isinstance(environments, Wrappable):
+        if isinstance(environments, HasEnvironments):
             environments.wrap(watched)
-        elif isinstance(environments, VectorisedWorld):
+        elif isinstance(environments, HasInnerWorld):
             environments.wrap_inner(watched)
 
     def _start_call(self, call: Call, copy: int) -> None:
@@ -442,7 +342,7 @@ class Worker:
         while self._session.outbox.unacked and (now := time.monotonic()) < deadline:
             self._session.poll(now, timeout_s=IDLE_POLL_S)
         if self._session.outbox.unacked:
-            _log.warning("ended with %d chunks not acknowledged", self._session.outbox.unacked)
+            _log.warning("ended with chunks that are not acknowledged: chunks=%d", self._session.outbox.unacked)
         self._report(time.monotonic())
 
     def _add(self, counter: str, amount: float) -> None:

@@ -4,8 +4,8 @@
 
 Newest first, zeros before the start of the episode. The current action mask, if there is one, stays at the end. `a` is
 the action as a policy returns it: Box values, one-hot choices. So an agent remembers what it cannot observe any more.
-An agent that is absent has no history: all its numbers are zero. The wrapper of worlds (`common/worlds/history.py`)
-and a trained team outside Shoal (`shoal/team.py`) stack with this module.
+An agent that is absent has no history: all its numbers are zero. The wrapper of worlds
+(`common/worlds/history_world.py`) and a trained team outside Shoal (`shoal/team.py`) stack with this module.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from common.wire.sockets import require_local
 from learner_node.config import LearnerConfig
 from learner_node.reporting.trackers import refuse_missing
 from learner_node.run_checks.sizes import refuse_large_learner, sizes_of
+from learner_node.run_checks.warm_up import steps_within_warm_up
 
 if TYPE_CHECKING:
     from learner_node.reporting.metrics import Metrics
@@ -117,6 +118,8 @@ def learner(context: click.Context, /, **values: Any) -> int:
         training = Learner(run, directory, config, device, metrics=metrics, broadcast=broadcast)
         stack.callback(training.close)
         _log.info("run %s of %s in %s, metrics at %s", run.id, run.spec.scenario, directory.path, port.url)
+        if warning := steps_within_warm_up(run.spec):
+            _log.warning("%s", warning)
         training.run(stop, health)
         if config.stay:
             _stay(stop, health, metrics)

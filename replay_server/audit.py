@@ -14,22 +14,22 @@ class ReplayAudit:
     """Writes one replay's audit file."""
 
     def __init__(self, directory: Path, name: str, replay: Replay) -> None:
-        """Creates the file of this life of the server; ConfigError when it cannot be written."""
+        """Creates the file of this start of the server; ConfigError when it cannot be written."""
         self._replay = replay
         self._file = AuditFile(directory, ProcessStart("replay", name, replay.config.level))
         replay.journal.on_chunk = self.write_stored
 
     def write_stored(self, chunk: Chunk, payload: Buffer) -> None:
-        """Notes a chunk that has just been inserted, before it can be acknowledged."""
+        """Records a chunk that has just been inserted, before it can be acknowledged."""
         capacity = self._replay.table.ring.capacity if self._replay.table else 0
         self._file.write(Stored(chunk.actor, chunk.incarnation, chunk.seq, chunk.count, digest(payload), capacity))
 
     def write_recovered(self, chunk: Chunk, payload: Buffer) -> None:
-        """Notes a chunk that was recovered."""
+        """Records a chunk that was recovered."""
         self._file.write(Recovered(chunk.actor, chunk.incarnation, chunk.seq, chunk.count, digest(payload)))
 
     def write_serving(self) -> None:
-        """Notes that recovery is complete."""
+        """Records that recovery is complete."""
         self._file.write(Serving())
 
     def close(self) -> None:

@@ -27,7 +27,7 @@ from replay_server.durability.recovery import RingChunks, recover
 from replay_server.durability.redis_connection import (
     WaitInterrupted,
     make_client,
-    redis_as_peer,
+    redis_errors_as_peer_errors,
     refuse_second_server,
     refuse_unsafe,
     wait_for_redis,
@@ -90,7 +90,7 @@ def serve(config: ReplayConfig, stop: Stop, keys: Keys | None = None) -> None:
         if config.redis != NO_REDIS:
             try:
                 on_chunk = audit.write_recovered if audit else None
-                log = open_log(
+                log = open_and_recover_log(
                     config, replay, timings, stop, health, on_chunk=on_chunk, set_reason=not_ready.set_reason
                 )
             except WaitInterrupted:
@@ -109,7 +109,7 @@ def serve(config: ReplayConfig, stop: Stop, keys: Keys | None = None) -> None:
         server.run(stop, health)
 
 
-def open_log(
+def open_and_recover_log(
     config: ReplayConfig,
     replay: Replay,
     timings: Timings,
@@ -119,10 +119,11 @@ def open_log(
     on_chunk: Callable[[Chunk, Buffer], None] | None,
     set_reason: Callable[[str], None],
 ) -> RedisLog:
-    """Returns the chunk log, after recovering the replay from it; ConfigError, PeerError, WaitInterrupted.
+    """Opens the chunk log in Redis, fills the replay with its chunks, and returns it.
 
-    on_chunk: called with every chunk that is recovered.
-    set_reason: called with the reason why the server is not ready.
+    on_chunk: called with every chunk that is recovered. set_reason: called with the reason why the server is not ready.
+    Raises ConfigError for a Redis that cannot be used, PeerError if it does not answer, and WaitInterrupted after a
+    request to stop.
     """
 
     def progress(reason: str) -> None:
@@ -135,7 +136,7 @@ def open_log(
     client_name = f"shoal-replay:{config.name}"
     client = make_client(config.redis, client_name, config.redis_password, config.redis_ca_file)
     wait_for_redis(client, config.redis, config.redis_wait, stop, progress)
-    with redis_as_peer(config.redis):
+    with redis_errors_as_peer_errors(config.redis):
         refuse_unsafe(client, config.redis, fsync=config.level == "fsync")
         refuse_second_server(client, client_name, config.name, SECOND_SERVER_WAIT_S, stop)
     log = RedisLog(client, config.name, fsync=config.level == "fsync")

@@ -181,7 +181,7 @@ class Timings:
         }
 
     def set_recovery(self, recovered: RecoveryResult) -> None:
-        """Notes the result of the recovery at the start."""
+        """Sets the metrics of the result of the recovery at the start."""
         self._recovered["recovery_seconds"].set(recovered.seconds)
         self._recovered["recovered_transitions"].set(recovered.transitions)
         self._recovered["recovery_skipped_chunks"].set(recovered.damaged + recovered.missing)

@@ -27,7 +27,7 @@ class SlidingRate:
         self._points: deque[tuple[float, int]] = deque()
 
     def observe(self, total: int, now: float) -> None:
-        """Notes the total at monotonic time `now`; call it often."""
+        """Records the total at monotonic time `now`; call it often."""
         if self._points and now - self._points[-1][0] < SAMPLE_PERIOD_S:
             return
         self._points.append((now, total))
@@ -84,11 +84,11 @@ class PolicyLag:
         """Sum of the lags of all chunks."""
 
     def note_published(self, version: int) -> None:
-        """Notes a published version."""
+        """Records a published version."""
         self._newest = max(self._newest, version)
 
     def add(self, used_version: int) -> None:
-        """Notes one chunk, collected with the weights of `used_version`."""
+        """Counts one chunk, collected with the weights of `used_version`."""
         self.note_published(used_version)
         lag = self._newest - used_version
         self._lags.append(lag)
@@ -110,7 +110,7 @@ class RecentStats:
         self.returns = ReturnWindow()
         self.lag = PolicyLag()
         self.episodes = 0
-        """Episodes of all actors that were reported in this life of the server."""
+        """Episodes of all actors that were reported since the server started."""
 
     def count_episodes(self, before: ActorReport | None, report: ActorReport, *, rejoined: bool) -> None:
         """Counts the episodes an actor has finished since its report `before`.

@@ -98,24 +98,24 @@ class Replay:
         replies: list[Reply] = []
         match message:
             case Chunk():
-                replies = self._chunk(peer, message, payload, now)
+                replies = self._handle_chunk(peer, message, payload, now)
             case SampleRequest() | Priorities() | PutWeights() | LearnerReport():
-                replies = self._from_learner(peer, message, payload, now)
+                replies = self._handle_learner_message(peer, message, payload, now)
             case ActorReport():
-                replies = self._actor_report(peer, message, now)
+                replies = self._handle_actor_report(peer, message, now)
             case Busy():
                 self.actors.renew_lease(message, now)
             case Hello():
-                replies = self._hello(peer, message, now)
+                replies = self._handle_hello(peer, message, now)
             case Open():
-                replies = self._open(peer, message, now)
+                replies = self._handle_open(peer, message, now)
             case StatusRequest():
                 replies = [Reply(peer, self.status(now))]
             case Bye():
                 self.actors.leave(message)
         return replies
 
-    def _hello(self, peer: bytes, hello: Hello, now: float) -> list[Reply]:
+    def _handle_hello(self, peer: bytes, hello: Hello, now: float) -> list[Reply]:
         if self.table is None:
             return [Reply(peer, NotReady("a learner: none has opened a run yet"))]
         run = self.table.served_run  # with this server's replay settings
@@ -134,7 +134,7 @@ class Replay:
         welcome = Welcome(run, session.incarnation, session.durable, session.credit)
         return [*replies, Reply(peer, welcome, self.weights.frame)]
 
-    def _chunk(self, peer: bytes, chunk: Chunk, payload: Buffer | None, now: float) -> list[Reply]:
+    def _handle_chunk(self, peer: bytes, chunk: Chunk, payload: Buffer | None, now: float) -> list[Reply]:
         session = self.actors.find(peer, chunk, now)
         if self.table is None or isinstance(session, Reply):
             return [session if isinstance(session, Reply) else Reply(peer, Unknown())]
@@ -163,7 +163,7 @@ class Replay:
         self.journal.add(session, chunk, payload, table.limiter.inserts)
         return []
 
-    def _actor_report(self, peer: bytes, report: ActorReport, now: float) -> list[Reply]:
+    def _handle_actor_report(self, peer: bytes, report: ActorReport, now: float) -> list[Reply]:
         session = self.actors.find(peer, report, now)
         if isinstance(session, Reply):
             return [session]
@@ -171,7 +171,7 @@ class Replay:
         self.actors.take_report(session, report, now)
         return []
 
-    def _open(self, peer: bytes, message: Open, now: float) -> list[Reply]:
+    def _handle_open(self, peer: bytes, message: Open, now: float) -> list[Reply]:
         try:
             table = self.set_run(message.run)
         except ConfigError as e:
@@ -215,18 +215,20 @@ class Replay:
         self.weights, self.recent, self._max_batch = LatestWeights(), RecentStats(), spec.batch
         return table
 
-    def _from_learner(self, peer: bytes, message: FromLearner, payload: Buffer | None, now: float) -> list[Reply]:
+    def _handle_learner_message(
+        self, peer: bytes, message: FromLearner, payload: Buffer | None, now: float
+    ) -> list[Reply]:
         learner, table = self.learners.find(peer, now), self.table
         if learner is None or table is None:
             return [Reply(peer, Unknown())]
         match message:
             case SampleRequest():
-                return self._request(table, learner, message, now)
+                return self._enqueue_request(table, learner, message, now)
             case Priorities():
                 self._update_priorities(table, message, payload or b"")
                 return []
             case PutWeights():
-                return self._put_weights(table, peer, message, payload or b"")
+                return self._store_weights(table, peer, message, payload or b"")
         self.recent.lag.note_published(message.weights_version)
         self.learners.take_report(message)
         return []
@@ -238,14 +240,16 @@ class Replay:
         else:
             self.rejections.late_priorities += table.update_priorities(np.frombuffer(payload, SAMPLE_INFO))
 
-    def _request(self, table: Table, learner: LearnerSession, message: SampleRequest, now: float) -> list[Reply]:
+    def _enqueue_request(
+        self, table: Table, learner: LearnerSession, message: SampleRequest, now: float
+    ) -> list[Reply]:
         if message.count > self._max_batch and table.limiter.max_chunk_rows(message.count) < 1:
             detail = f"a batch of {message.count} never fits into replay.error_buffer; raise it, or set it to 0"
             return self._refuse(learner.peer, "batch", detail)
         self._max_batch = max(self._max_batch, message.count)
         return self.learners.enqueue(learner, message, now)
 
-    def _put_weights(self, table: Table, peer: bytes, message: PutWeights, frame: Buffer) -> list[Reply]:
+    def _store_weights(self, table: Table, peer: bytes, message: PutWeights, frame: Buffer) -> list[Reply]:
         try:
             newer = self.weights.store_if_newer(frame, message.version, table)
         except ProtocolError as e:
@@ -277,7 +281,7 @@ class Replay:
         replies += self.actors.acknowledge(no_credit.text)
         if now - self._housekeeping_at >= HOUSEKEEPING_PERIOD_S:
             self._housekeeping_at = now
-            self._housekeep(table, now)
+            self._do_housekeeping(table, now)
         return replies
 
     def status(self, now: float, *, not_ready: str = "") -> Status:
@@ -339,7 +343,7 @@ class Replay:
         actors = sum(1 for _ in self.actors.live(now))
         return why_no_batch(table, waiting[1].message.count, actors_alive=actors)
 
-    def _housekeep(self, table: Table, now: float) -> None:
+    def _do_housekeeping(self, table: Table, now: float) -> None:
         self.learners.forget_silent(now)
         self.journal.write_samples(table.limiter.samples)
         while self.actors.forgotten:

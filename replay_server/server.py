@@ -5,10 +5,10 @@
                                               v                 |
                                            Committer (thread) --+--> Redis
 
-| who waits          | for what                              | who frees it                                         |
+| who waits          | for what                              | what ends the wait                                   |
 |--------------------|---------------------------------------|------------------------------------------------------|
-| this loop          | a message, a commit, at most 50 ms    | peers, the committer, the clock                      |
-| the committer      | writes; Redis                         | this loop; Redis' return, with back-off              |
+| this loop          | a message, a commit, at most 50 ms    | the message, the commit, the end of that time        |
+| the committer      | writes; Redis                         | this loop; Redis' answer, with back-off              |
 | an actor           | a run                                 | the first learner's Open                             |
 | an actor           | credit                                | a learner that samples; the committer; another lease |
 | an actor           | an acknowledgement                    | the committer (level ram: this iteration)            |
@@ -135,7 +135,7 @@ class Server:
 
     def _iterate(self, now: float) -> None:
         received = 0
-        while received < MAX_MESSAGES_PER_ITERATION and self._take_message(now):
+        while received < MAX_MESSAGES_PER_ITERATION and self._handle_next_message(now):
             received += 1
         self._advance(now)
         for log, wait in self._wait_logs:
@@ -194,24 +194,24 @@ class Server:
         if self._committer:
             self._committer.submit(self._replay.journal.take_writes())
 
-    def _take_message(self, now: float) -> bool:
+    def _handle_next_message(self, now: float) -> bool:
         """Handles one message; returns whether there was one. A malformed message must not end the server."""
         try:
             sender, frames = receive_from(self._socket)
         except zmq.Again:
             return False
-        id_ = sender.bytes
+        peer = sender.bytes
         try:
             message, payload = decode_from_peer(frames)
         except ProtocolError as e:
             self._replay.rejections.reject("malformed", str(e))
-            self._send([Reply(id_, Refused(str(e)[:2_000]))])
+            self._send([Reply(peer, Refused(str(e)[:2_000]))])
             return True
         if self._authenticator and (reason := why_not_permitted(self._authenticator.kind_of(sender), message)):
             self._replay.rejections.reject("key", reason)
-            self._send([Reply(id_, Refused(reason))])
+            self._send([Reply(peer, Refused(reason))])
             return True
-        self._send(self._replay.handle(id_, message, payload, now))
+        self._send(self._replay.handle(peer, message, payload, now))
         return True
 
     def _send(self, replies: Iterable[Reply]) -> None:

@@ -64,6 +64,11 @@ def mean_with_interval(mean: float, ends: tuple[float, float]) -> str:
     return f"{mean:.2f} ({interval(ends)})"
 
 
+def ascii_number(value: float, digits: int = 3) -> str:
+    """Returns a number as `significant` does, in ASCII: for terminals, whose text is copied into other programs."""
+    return significant(value, digits).replace(MINUS, "-").replace(NOTHING, "-")
+
+
 def with_minus_sign(text: str) -> str:
     """Returns a number's text with typographic minus signs."""
     return text.replace("-", MINUS)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from actor_node.evaluation.episodes import Float64s
+from actor_node.evaluation.rollouts.episodes import Float64s
 
 LogLine = dict[str, Any]
 

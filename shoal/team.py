@@ -7,7 +7,7 @@ step = world.step(team.act(world.reset()))
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -24,6 +24,9 @@ from common.run.directory import RunDirectory
 from common.run.run import Run
 from common.run.spaces import MASK_KEY, AgentSpaces, Entry
 from common.spec import AgentSpec, AgentsSpec, PlayerSpec
+
+Decide = Callable[[Floats], Floats]
+"""Returns joint actions `[copies, sum action]` for joint observations `[copies, sum obs]`."""
 
 
 class Team:
@@ -49,6 +52,7 @@ class Team:
         }
         """Leaves of each agent's observation without history."""
         self._memory = _Memory(alone, self.history)
+        self._rng = np.random.default_rng()
 
     @property
     def scenario(self) -> str:
@@ -85,13 +89,35 @@ class Team:
         """Digest of the weights: equal for equal bits."""
         return self._stored.digest
 
-    @overload
-    def act(self, obs: Mapping[str, Any]) -> dict[str, Any]: ...
+    @property
+    def sampled_choices(self) -> bool:
+        """Whether Discrete actions were drawn from the policy's softmax in training, as `act(obs, sample=True)` does.
+
+        False for a team without Discrete actions, which has nothing to draw.
+        """
+        return self.run.samples_choices
 
     @overload
-    def act(self, obs: Sequence[Any] | npt.NDArray[Any]) -> Floats: ...
+    def act(
+        self, obs: Mapping[str, Any], *, sample: bool = False, rng: np.random.Generator | None = None
+    ) -> dict[str, Any]: ...
 
-    def act(self, obs: Mapping[str, Any] | Sequence[Any] | npt.NDArray[Any]) -> dict[str, Any] | Floats:
+    @overload
+    def act(
+        self,
+        obs: Sequence[Any] | npt.NDArray[Any],
+        *,
+        sample: bool = False,
+        rng: np.random.Generator | None = None,
+    ) -> Floats: ...
+
+    def act(
+        self,
+        obs: Mapping[str, Any] | Sequence[Any] | npt.NDArray[Any],
+        *,
+        sample: bool = False,
+        rng: np.random.Generator | None = None,
+    ) -> dict[str, Any] | Floats:
         """Returns the actions of the agents without exploration, for one step of one episode or of many.
 
         obs as a mapping: observations by agent, as a PettingZoo environment returns them, or flat vectors `[obs_dim]`.
@@ -102,20 +128,24 @@ class Team:
         A team that was trained with stacked history (`history` > 0) takes the observations of its environment and
         remembers the last ones itself: call `reset` when an episode starts. It also takes stacked observations, as a
         world with the option `history` returns them, and then remembers nothing.
+        sample: draw Discrete actions from the policy's softmax, as in the training of a team with `sampled_choices`,
+        instead of taking the most probable one. Box actions are the same either way. rng: the source of the draws;
+        None takes a generator of the team's own, which each `load` seeds differently.
         Raises ConfigError for an unknown agent, for a wrong shape, and for another number of copies without `reset`.
         """
+        decide = self._sampler(rng) if sample else self._policy.act
         if isinstance(obs, Mapping):
-            return self._act_by_agent(obs)
+            return self._act_by_agent(obs, decide)
         joint = np.asarray(obs, np.float32)
         if self.history and joint.ndim in (1, 2) and joint.shape[-1] == self._memory.spec.obs_dim:
-            actions = self._act_from_memory(np.atleast_2d(joint))
+            actions = self._act_from_memory(np.atleast_2d(joint), decide)
             return actions[0] if joint.ndim == 1 else actions
         if joint.ndim not in (1, 2) or joint.shape[-1] != self.spec.obs_dim:
             raise ConfigError(
                 f"The joint observations have the shape {list(joint.shape)}. Pass [copies, {self.spec.obs_dim}] or "
                 f"[{self.spec.obs_dim}]: {self._sizes}{self._history_text}."
             )
-        actions = self._policy.act(np.atleast_2d(joint))
+        actions = decide(np.atleast_2d(joint))
         return actions[0] if joint.ndim == 1 else actions
 
     def reset(self, copies: Sequence[int] | Sequence[bool] | npt.NDArray[Any] | None = None) -> None:
@@ -140,18 +170,28 @@ class Team:
     def _sizes(self) -> str:
         return ", ".join(f"{agent.name} {agent.obs_dim}" for agent in self.spec.agents)
 
-    def _act_by_agent(self, obs: Mapping[str, Any]) -> dict[str, Any]:
+    def _sampler(self, rng: np.random.Generator | None) -> Decide:
+        """Returns a function that draws Discrete actions with random numbers of `rng`, or of the team's generator."""
+        source = rng or self._rng
+
+        def decide(obs: Floats) -> Floats:
+            return self._policy.sample(obs, lambda size: source.gumbel(size=(len(obs), size)))
+
+        return decide
+
+    def _act_by_agent(self, obs: Mapping[str, Any], decide: Decide) -> dict[str, Any]:
         if unknown := [name for name in obs if name not in self.agents]:
             raise ConfigError(f"{unknown[0]!r} is not an agent of this team. Agents: {', '.join(self.agents)}.")
         self._refuse_incomplete_sides(obs)
         present = [agent for agent in self.spec.agents if agent.name in obs]
         if self.history and not self._are_stacked(obs):
-            actions = self._act_from_memory(*self._current(obs))[0]
+            current, agents_present = self._current(obs)
+            actions = self._act_from_memory(current, decide, agents_present)[0]
         else:
             joint = np.zeros((1, self.spec.obs_dim), np.float32)
             for agent in present:
                 joint[0, agent.obs_slice] = _flat(obs[agent.name], agent, self._spaces[agent.name].observation)
-            actions = self._policy.act(joint)[0]
+            actions = decide(joint)[0]
         return {
             agent.name: _environment_action(actions[agent.action_slice], self._spaces[agent.name].action)
             for agent in present
@@ -165,14 +205,15 @@ class Team:
         sizes = ", ".join(f"{agent.name} {agent.obs_dim}" for agent in current.agents)
         return f"; or [copies, {current.obs_dim}] or [{current.obs_dim}] without history: {sizes}"
 
-    def _act_from_memory(self, obs: Floats, present: npt.NDArray[np.bool_] | None = None) -> Floats:
+    def _act_from_memory(self, obs: Floats, decide: Decide, present: npt.NDArray[np.bool_] | None = None) -> Floats:
         """Returns joint actions `[copies, sum action]`, and remembers observations and actions.
 
-        obs: joint observations without history `[copies, sum obs]`. present: `[copies, agents]`; None means all agents.
+        obs: joint observations without history `[copies, sum obs]`. decide: the policy. present: `[copies, agents]`;
+        None means all agents.
         """
         if present is None:
             present = np.ones((len(obs), len(self.spec.agents)), np.bool_)
-        actions = self._policy.act(self._memory.stack(obs, present))
+        actions = decide(self._memory.stack(obs, present))
         self._memory.actions = actions.copy()
         return actions
 

@@ -14,8 +14,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from actor_node.evaluation.episodes import ignore_progress
 from actor_node.evaluation.evaluate import bootstrap_interval, play
+from actor_node.evaluation.rollouts.episodes import ignore_progress
 from common.policy.heads import Floats
 from common.policy.network import Policy
 from common.run.run import NetworkSpec, Run

@@ -19,8 +19,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from actor_node.evaluation.batched_rollouts import play_episodes
-from actor_node.evaluation.episodes import (
+from actor_node.evaluation.rollouts.batched import play_episodes
+from actor_node.evaluation.rollouts.episodes import (
     Actor,
     Float64s,
     ProgressCallback,
@@ -28,20 +28,19 @@ from actor_node.evaluation.episodes import (
     Watcher,
     ignore_progress,
 )
-from actor_node.evaluation.rollouts import PlayOptions, RolloutResult, RolloutTask, run_rollouts
+from actor_node.evaluation.rollouts.rollout import PlayOptions, RolloutResult, RolloutTask, run_rollouts
 from actor_node.evaluation.task import (
     FOREIGN_DYNAMICS,
     Dynamics,
     EvalTask,
     changed_world_options,
-    is_foreign,
     short_name,
 )
 from actor_node.evaluation.task_metrics import measure
 from actor_node.evaluation.teams import Team, load_run_team
 from common.run.directory import RunDirectory
 from common.run.run import Run, RunSpec
-from common.worlds import World
+from common.worlds import World, is_foreign
 
 BATCHED_EPISODES = 1_000
 """Default number of episodes in a batched world."""
@@ -177,7 +176,7 @@ def _evaluation(
         return_std=float(total.std()),
         return_per_agent={agent.name: float(r) for agent, r in zip(run.joint.agents, means, strict=True)},
         published_scales={} if cut else _published_scales(spec, float(total.mean()), task.dynamics),
-        dynamics=FOREIGN_DYNAMICS if is_foreign(spec) else task.dynamics,
+        dynamics=FOREIGN_DYNAMICS if is_foreign(spec.scenario) else task.dynamics,
         metrics=metric_estimates(spec, task, rollouts, seed),
         return_team=float(means[0]) if rollouts.shared else None,
         choices=choices,
@@ -206,7 +205,7 @@ def metric_estimates(spec: RunSpec, task: EvalTask, rollouts: RolloutStats, seed
     """Returns the metrics of the scenario, or those from the environment's infos, over the episodes that have them."""
     options = {**spec.world, "dynamics": task.dynamics}
     metrics: Mapping[str, Float64s] = rollouts.info_metrics
-    if rollouts.steps and not is_foreign(spec):
+    if rollouts.steps and not is_foreign(spec.scenario):
         metrics = measure(short_name(spec.scenario), options, rollouts.steps)
     return {name: estimate(values[np.isfinite(values)], seed) for name, values in metrics.items()}
 

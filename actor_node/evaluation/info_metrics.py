@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from actor_node.evaluation.episodes import Episode, EpisodeBatch, Float64s
+from actor_node.evaluation.rollouts.episodes import Episode, EpisodeBatch, Float64s
 from common.worlds import Step
 from common.worlds.adapters.info_metrics import MAX_NAMES, is_name
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-from common import worlds
 from common.errors import ConfigError
 from common.run.players import with_sides
 from common.run.run import Run, RunSpec
 from common.spec import difference
-from common.worlds import REAL_MPE2, World, changed_options, make_world
+from common.worlds import REAL_MPE2, World, changed_options, is_foreign, make_world
 
 Dynamics = Literal["mpe2", "legacy"]
 FOREIGN_DYNAMICS = "own"
@@ -43,7 +42,7 @@ def make_eval_world(run: Run, copies: int, seed: int, task: EvalTask, team: str)
     """
     spec = run.spec
     name = short_name(spec.scenario) if task.batched else reference_world(spec.scenario)
-    if task.batched and is_foreign(spec):
+    if task.batched and is_foreign(spec.scenario):
         option = "--fast" if task.fast else "--dynamics legacy"
         raise ConfigError(f"{option}: {spec.scenario} is not one of Shoal's own worlds. Leave {option} out.")
     world = make_world(name, copies, seed=seed, options=_options(spec, task))
@@ -69,11 +68,6 @@ def _check_agents(world: World, run: Run, team: str, installed: str) -> World:
     return world
 
 
-def is_foreign(spec: RunSpec) -> bool:
-    """Returns whether the environment is not one of Shoal's: not batched, and of unknown cost."""
-    return worlds.is_foreign(spec.scenario)
-
-
 def short_name(scenario: str) -> str:
     """Returns a scenario's name without the prefix `mpe2:`."""
     return scenario.removeprefix(REAL_MPE2)
@@ -84,7 +78,7 @@ def reference_world(scenario: str) -> str:
 
     A world that is not batched (`pettingzoo:`, `mpe2:`) is its own reference.
     """
-    return scenario if worlds.is_foreign(scenario) or scenario.startswith(REAL_MPE2) else f"{REAL_MPE2}{scenario}"
+    return scenario if is_foreign(scenario) or scenario.startswith(REAL_MPE2) else f"{REAL_MPE2}{scenario}"
 
 
 def changed_world_options(spec: RunSpec) -> dict[str, Any]:
@@ -98,7 +92,7 @@ def changed_world_options(spec: RunSpec) -> dict[str, Any]:
 
 def _options(spec: RunSpec, task: EvalTask) -> dict[str, Any]:
     """Returns the options of the world: with benchmark data; `dynamics` only if legacy, since mpe2 lacks the option."""
-    if is_foreign(spec):
+    if is_foreign(spec.scenario):
         return dict(spec.world)
     options = {name: value for name, value in spec.world.items() if name != "dynamics"}
     return {**options, "benchmark_data": True} | ({"dynamics": "legacy"} if task.dynamics == "legacy" else {})

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from actor_node.evaluation.episodes import EpisodeBatch, Float64s
+from actor_node.evaluation.rollouts.episodes import EpisodeBatch, Float64s
 
 Metrics = dict[str, Float64s]
 

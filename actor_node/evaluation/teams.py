@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from actor_node.evaluation.episodes import Actor
+from actor_node.evaluation.rollouts.episodes import Actor
 from actor_node.evaluation.task import changed_world_options, short_name
 from actor_node.opponents import frozen_team
 from common.errors import ConfigError
 from common.policy.file import PolicyFile, load_policy
-from common.policy.heads import Floats, GreedyHeads
+from common.policy.heads import Floats
 from common.policy.masks import ActionMasks, allowed
 from common.policy.network import Policy, layer_shapes
 from common.run.directory import RunDirectory
@@ -66,8 +66,6 @@ class SampledPolicy:
 
     def __init__(self, players: PlayersSpec, network: NetworkSpec, flat: Floats, seed: int) -> None:
         self._policy = Policy(players, network, flat)
-        self._heads = GreedyHeads(players, network.head)
-        self._choices = [segment for segment in self._heads.segments if segment.kind == "choice"]
         self._rng = RowGenerators(seed)
 
     def start_episode(self, row: int, seed: int) -> None:
@@ -76,12 +74,7 @@ class SampledPolicy:
 
     def act(self, obs: Floats) -> Floats:
         """Returns joint actions `[copies, sum action]`."""
-        logits = self._policy.logits(obs)
-        for segment in self._choices:
-            part = logits[:, segment.columns]
-            # The argmax of logits with Gumbel noise is a sample from their softmax.
-            part += self._rng.draw(len(logits), partial(_gumbel, part.shape[1]))
-        return self._heads(logits)
+        return self._policy.sample(obs, lambda size: self._rng.draw(len(obs), partial(_gumbel, size)))
 
 
 def _gumbel(size: int, rng: np.random.Generator, rows: int) -> Numbers:

@@ -17,16 +17,24 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from actor_node.evaluation.copy_rollouts import StochasticTeam
-from actor_node.evaluation.episodes import Actor, Float64s, ProgressCallback, RolloutStats, Watcher, ignore_progress
 from actor_node.evaluation.evaluate import Estimate, estimate, metric_estimates
-from actor_node.evaluation.rollouts import PlayOptions, RolloutTask, run_rollouts
-from actor_node.evaluation.task import FOREIGN_DYNAMICS, EvalTask, is_foreign, short_name
+from actor_node.evaluation.rollouts.copies import StochasticTeam
+from actor_node.evaluation.rollouts.episodes import (
+    Actor,
+    Float64s,
+    ProgressCallback,
+    RolloutStats,
+    Watcher,
+    ignore_progress,
+)
+from actor_node.evaluation.rollouts.rollout import PlayOptions, RolloutTask, run_rollouts
+from actor_node.evaluation.task import FOREIGN_DYNAMICS, EvalTask, short_name
 from actor_node.evaluation.teams import Team
 from common.errors import ConfigError
 from common.policy.heads import Floats
 from common.run.run import Run
 from common.spec import AgentsSpec
+from common.worlds import is_foreign
 
 
 class Pairing(msgspec.Struct, frozen=True):
@@ -148,7 +156,7 @@ def run_tournament(
     return Tournament(
         scenario=short_name(run.spec.scenario),
         world=world,
-        dynamics=FOREIGN_DYNAMICS if is_foreign(run.spec) else task.dynamics,
+        dynamics=FOREIGN_DYNAMICS if is_foreign(run.spec.scenario) else task.dynamics,
         episodes=options.episodes,
         seed=seed,
         side=side,

@@ -21,7 +21,7 @@ import msgspec
 
 from common.errors import ConfigError, PeerError, ShoalError, WorldError
 from common.process.restart_policy import Cause, ProcessExit
-from common.worlds.adapters.faults import FROM_OUTSIDE, describe_exception, process_ended
+from common.worlds.adapters.faults import FROM_OUTSIDE, describe_exception, describe_process_end
 
 MAX_TEXT_CHARACTERS = 8_000
 """Characters of a failure that reach the supervisor: a text larger than a pipe's buffer would never be sent."""
@@ -69,4 +69,4 @@ def worker_exit(code: int, failure: WorkerFailure | None, *, collected: bool, ca
         # The exit code adds nothing: the node kills a worker that cannot end after its report.
         return ProcessExit(failure.cause, failure.text, collected)
     cause: Cause = "other" if -code in FROM_OUTSIDE else "fault"
-    return ProcessExit(cause, process_ended(code, call), collected)
+    return ProcessExit(cause, describe_process_end(code, call), collected)

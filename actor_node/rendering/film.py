@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 from PIL import Image
 
-from actor_node.evaluation.episodes import ignore_progress
+from actor_node.evaluation.rollouts.episodes import ignore_progress
 from actor_node.evaluation.task import reference_world
 from actor_node.rendering.captions import Messages, Panel, draw_panels
 from actor_node.rendering.encoders import film_kind
@@ -33,9 +33,8 @@ from common.run.players import with_sides
 from common.run.run import Run
 from common.spec import difference
 from common.worlds import World, is_batched, is_foreign, make_world
-from common.worlds.adapters.pettingzoo import PettingZooWorld
-from common.worlds.batched.checked_world import CheckedWorld
-from common.worlds.history import without_history
+from common.worlds.history_world import without_history
+from common.worlds.world import HasEnvironments, HasInnerWorld
 
 FIRST_SEED = 1_000_000
 """Seed of the first episode, as in `shoal evaluate`: a film shows the first episodes of the evaluation."""
@@ -175,7 +174,7 @@ class FilmedRun:
             cameras.append(Camera(_renderable(self._world.name, env), width))
             return cameras[-1]
 
-        wrap = environments.wrap_inner if isinstance(environments, CheckedWorld) else environments.wrap
+        wrap = environments.wrap_inner if isinstance(environments, HasInnerWorld) else environments.wrap
         wrap(with_camera)
         self._camera = cameras[0]
         metadata = getattr(self._camera, "metadata", {})
@@ -252,7 +251,7 @@ def _membership(run: Run) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.array([[float(agent.team == side) for agent in run.joint.agents] for side in run.joint.sides])
 
 
-def _open_world(run: Run) -> tuple[World, PettingZooWorld | CheckedWorld]:
+def _open_world(run: Run) -> tuple[World, HasEnvironments | HasInnerWorld]:
     """Makes the world in which the run is evaluated, without a screen; ConfigError if it has no renderer.
 
     Returns the world and its environments, which are the same unless agents remember (`world.history`).
@@ -273,7 +272,7 @@ def _open_world(run: Run) -> tuple[World, PettingZooWorld | CheckedWorld]:
             raise
         raise ConfigError(f"{name} cannot be filmed: its constructor takes no render_mode='rgb_array' ({e})") from e
     environments = without_history(world)
-    if not isinstance(environments, PettingZooWorld | CheckedWorld):
+    if not isinstance(environments, HasEnvironments | HasInnerWorld):
         raise TypeError(f"{name} has no environment to film")
     return world, environments
 

@@ -9,10 +9,12 @@ The learner's torch forward pass agrees with this one within 1e-6 relative.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from common.policy.heads import Floats, GreedyHeads
 from common.policy.masks import ActionMasks
@@ -87,3 +89,16 @@ class Policy:
     def act(self, obs: Floats) -> Floats:
         """Returns the joint actions `[copies, sum action]` for joint observations, without exploration."""
         return self._heads(self.logits(obs))
+
+    def sample(self, obs: Floats, gumbel: Callable[[int], npt.NDArray[np.float64]]) -> Floats:
+        """Returns joint actions whose Categorical parts are drawn from the policy's softmax; others are as in `act`.
+
+        gumbel: returns standard Gumbel noise `[copies, n]` for n numbers of the joint action.
+        """
+        logits = self.logits(obs)
+        for segment in self._heads.segments:
+            if segment.kind == "choice":
+                # The argmax of logits with Gumbel noise is a sample from their softmax.
+                part = logits[:, segment.columns]
+                part += gumbel(part.shape[1])
+        return self._heads(logits)

@@ -1,7 +1,9 @@
 """A child process that runs a module of Shoal, and with it the user's code, at the other end of a pipe.
 
-    child = ChildProcess("actor_node.evaluation.play_process")     # python -m MODULE PIPE PARENT
+    child = ChildProcess("shoal.commands.check.check_process")     # python -m MODULE PIPE PARENT
     child.pipe.send_bytes(b"a task")
+    while child.may_send:
+        message = child.receive(timeout_s=0.1)
     child.kill()                                                   # also kills every process that it started
 
 The child is a separate program, not a fork: a script that calls Shoal needs no `if __name__ == "__main__"`, threads of
@@ -41,6 +43,22 @@ class ChildProcess:
             start_new_session=True,
         )
         child_end.close()
+        self._pipe_closed = False
+
+    def receive(self, timeout_s: float) -> bytes | None:
+        """Returns the child's next message; None if none arrives within the time, or if the child closed the pipe."""
+        try:
+            return self.pipe.recv_bytes() if self.pipe.poll(timeout_s) else None
+        except (EOFError, OSError):
+            # The user's code may have closed the pipe: without a pause the wait for the child's end would spin.
+            self._pipe_closed = True
+            time.sleep(timeout_s / 10.0)
+            return None
+
+    @property
+    def may_send(self) -> bool:
+        """Whether messages may follow: the child runs, or the pipe still contains some."""
+        return self.process.poll() is None or (not self._pipe_closed and self.pipe.poll())
 
     def kill(self) -> int:
         """Kills the process and every process of its session; returns its exit code."""

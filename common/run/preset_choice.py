@@ -6,7 +6,7 @@
 | another one with episodes of at most MAX_SHORT_EPISODE steps, each at most QUICK_S | `particle` |
 | any other                                                                      | `control`  |
 
-`control` depends on the world in a few settings (`adapted`); everything else is in common/run/presets.py. The choice is
+`control` depends on the world in a few settings (`layer`); everything else is in common/run/presets.py. The choice is
 made once: `run.toml` stores the resulting settings, and a resumed run keeps them.
 """
 
@@ -85,7 +85,7 @@ def choose(
     limit = _time_limit(facts, max_episode_steps)
     reason = ""
     if preset == AUTO:
-        preset, reason = _suits(scenario, agents, facts, limit)
+        preset, reason = _suited_preset(scenario, agents, facts, limit)
     is_batched = ":" not in scenario or (facts is not None and facts.batched)
     only_choices = all(isinstance(part, Categorical) for agent in agents.agents for part in agent.parts)
     return PresetChoice(preset, reason, _copies(preset, facts, is_batched=is_batched), limit, only_choices)
@@ -150,7 +150,7 @@ def _time_limit(facts: WorldFacts | None, max_episode_steps: int) -> int:
     return min(known, default=0)
 
 
-def _suits(scenario: str, agents: AgentsSpec, facts: WorldFacts | None, limit: int) -> tuple[str, str]:
+def _suited_preset(scenario: str, agents: AgentsSpec, facts: WorldFacts | None, limit: int) -> tuple[str, str]:
     """Returns the preset for a world and the reason."""
     if is_particle_world(scenario):
         return PARTICLE, f"{scenario} is a particle world"

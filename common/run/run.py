@@ -21,7 +21,7 @@ from common.run.option_values import plain_options, read_value, spell_none
 from common.run.players import parse_algorithms, players
 from common.run.spaces import AgentSpaces
 from common.run.validation_errors import explain, shorten
-from common.spec import AgentsSpec, PlayersSpec
+from common.spec import AgentsSpec, Categorical, PlayersSpec
 
 # Upper bounds exclude infinity and numbers that do not fit the wire; sensible values are far below them.
 _MAX_FLOAT = 1e12
@@ -35,6 +35,8 @@ PositiveFraction = Annotated[float, Meta(gt=0, le=1)]
 Count = Annotated[int, Meta(ge=1, le=_MAX_INT)]
 CountOrZero = Annotated[int, Meta(ge=0, le=_MAX_INT)]
 Hidden = Annotated[tuple[Annotated[int, Meta(ge=1, le=65_536)], ...], Meta(min_length=1, max_length=8)]
+UNIFORM = "uniform"
+"""The value of `replay.sampler` that is not the import path of a user's class."""
 UNLIMITED_ROWS = 2**62
 """A number of rows that no chunk reaches."""
 AUTO_UPDATES_PER_STEP = (0.1, 1.0)
@@ -194,6 +196,9 @@ class ReplaySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     n_step: Annotated[int, Meta(ge=1, le=100)] = 1
     """Length of the n-step return of a sampled transition [environment steps], shorter at an episode's end (Sutton
     1988)."""
+    sampler: Annotated[str, Meta(max_length=1_000)] = UNIFORM
+    """How the transitions of a batch are drawn: uniform (by priority if priority_exponent is set), or your own class,
+    as in my_module:MySampler, which every replay server imports (docs/own-algorithm.md)."""
     priority_exponent: Fraction = 0.0
     """Priority exponent alpha of prioritised replay (Schaul et al. 2016): 0 = uniform, 1 = proportional to the TD
     error."""
@@ -270,10 +275,28 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Raises ValueError for settings that contradict each other, and world options that are not plain data."""
         msgspec.structs.force_setattr(self, "world", plain_options(self.world))
         parse_algorithms(self.algorithm.name)
+        _check_sampler(self.replay)
         if self.replay.min_size > self.replay.capacity:
             raise ValueError(
                 f"replay.min_size = {self.replay.min_size}: more than replay.capacity = {self.replay.capacity}"
             )
+
+
+def _check_sampler(replay: ReplaySpec) -> None:
+    """Raises ValueError if `replay.sampler` is neither "uniform" nor an import path, or excludes another setting."""
+    if replay.sampler == UNIFORM:
+        return
+    module, _, name = replay.sampler.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
+        raise ValueError(
+            f"replay.sampler = {shorten(repr(replay.sampler))}: write {UNIFORM}, or my_module:MySampler, a module and a"
+            " class in it"
+        )
+    if replay.priority_exponent:
+        raise ValueError(
+            f"replay.priority_exponent = {replay.priority_exponent:g}: only the sampler {UNIFORM} uses priorities, not"
+            f" {shorten(replay.sampler)}; set one of both"
+        )
 
 
 class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -294,6 +317,12 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     def players(self) -> PlayersSpec:
         """The players: the agents, where a side that learns as one is one player; ConfigError for an unknown side."""
         return players(self.joint, self.spec.algorithm.name)
+
+    @property
+    def samples_choices(self) -> bool:
+        """Whether actors draw Categorical parts from the policy's softmax; False for agents without such parts."""
+        has_choices = any(isinstance(part, Categorical) for agent in self.joint.agents for part in agent.parts)
+        return has_choices and self.spec.exploration.choices == "gumbel"
 
     @property
     def data_hash(self) -> str:

@@ -81,9 +81,9 @@ Event = ProcessStart | Sent | Acknowledged | Stored | Recovered | Serving
 class AuditFile:
     """The audit file of one process start; events are appended."""
 
-    def __init__(self, directory: Path, life: ProcessStart) -> None:
+    def __init__(self, directory: Path, start: ProcessStart) -> None:
         """Creates the next file of this role and name; ConfigError if the directory cannot be written."""
-        owner = f"{life.role}-{file_name(life.name)}"
+        owner = f"{start.role}-{file_name(start.name)}"
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ class AuditFile:
                 break
         except OSError as e:
             raise ConfigError(f"--audit {directory} cannot be written: {e.strerror}. Pass another directory.") from e
-        self.write(life)
+        self.write(start)
 
     def write(self, event: Event) -> None:
         """Appends an event; ShoalError if that fails, because an incomplete audit proves nothing."""

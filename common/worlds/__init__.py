@@ -1,4 +1,4 @@
-"""The environments: every MPE scenario as batched arrays, and the environments of others through an adapter.
+"""The environments: every MPE scenario as batched arrays, and environments from outside Shoal through an adapter.
 
     world = make_world("simple_spread", copies=64, seed=0)
     obs = world.reset()
@@ -23,7 +23,7 @@ from common.history import stacked_spaces, take_history
 from common.run.spaces import AgentSpaces
 from common.spec import AgentsSpec
 from common.worlds.families import FAMILIES, Family, family_of
-from common.worlds.history import HistoryWorld, with_history, without_history
+from common.worlds.history_world import HistoryWorld, with_history, without_history
 from common.worlds.options import OptionRow, option_rows, parse_options
 from common.worlds.particle.mpe import MpeWorld
 from common.worlds.particle.scenario import Scenario
@@ -31,7 +31,7 @@ from common.worlds.particle.scenarios import SCENARIOS
 from common.worlds.world import EpisodeRules, FindsStateDim, HasGlobalState, Step, World, global_state
 
 if TYPE_CHECKING:
-    from common.worlds.adapters.pettingzoo import PettingZooWorld
+    from common.worlds.adapters.pettingzoo_world import PettingZooWorld
     from common.worlds.batched.checked_world import CheckedWorld
 
 __all__ = [
@@ -190,7 +190,7 @@ def world_spaces(world: World) -> tuple[AgentSpaces, ...]:
     """Returns the spaces of the agents of a family's world; empty for a particle world, whose spaces are flat."""
     if not is_foreign(world.name):
         return ()
-    from common.worlds.adapters.pettingzoo import PettingZooWorld  # noqa: PLC0415  (actors do not need it installed)
+    from common.worlds.adapters.pettingzoo_world import PettingZooWorld  # noqa: PLC0415  (actors do not need it installed)
 
     inner = without_history(world)
     spaces = inner.spaces if isinstance(inner, PettingZooWorld) else ()
@@ -236,7 +236,7 @@ def _adapter(family: Family) -> type[PettingZooWorld | CheckedWorld]:
         from common.worlds.batched.checked_world import CheckedWorld  # noqa: PLC0415  (as below)
 
         return CheckedWorld
-    from common.worlds.adapters.pettingzoo import PettingZooWorld  # noqa: PLC0415  (actors do not need it installed)
+    from common.worlds.adapters.pettingzoo_world import PettingZooWorld  # noqa: PLC0415  (actors do not need it installed)
 
     return PettingZooWorld
 

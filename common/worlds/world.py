@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -104,6 +104,29 @@ class HasGlobalState(Protocol):
 
     def global_state(self) -> Float32Array:
         """Returns a copy of the states for the next actions `[copies, state]`, after a reset those of the start."""
+        ...
+
+
+@runtime_checkable
+class HasEnvironments(Protocol):
+    """A world of separate environments, one for each copy, which it steps one after the other."""
+
+    @property
+    def environments(self) -> Sequence[Any]:
+        """The environments in the order of the copies."""
+        ...
+
+    def wrap(self, around: Callable[[Any], Any]) -> None:
+        """Replaces every environment by `around(environment)`."""
+        ...
+
+
+@runtime_checkable
+class HasInnerWorld(Protocol):
+    """A wrapper of one world that steps all copies in one call."""
+
+    def wrap_inner(self, around: Callable[[Any], Any]) -> None:
+        """Replaces the inner world by `around(world)`."""
         ...
 
 

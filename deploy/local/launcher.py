@@ -42,7 +42,7 @@ from common.wire.messages import Status, StatusRequest
 from deploy.local.config import TrainConfig
 from deploy.local.embedded_redis import MAX_SOCKET_PATH, EmbeddedRedis, memory_limit
 from deploy.local.live_display import Display, no_episode_ended
-from deploy.local.start_checks import StartWatch
+from deploy.local.start_watch import StartWatch
 from deploy.local.supervisor import SupervisedProcess, Supervisor
 from replay_server.durability.redis_connection import without_password
 
@@ -81,7 +81,7 @@ class LocalRun:
             while not learner.finished and not stop.wait(POLL_PERIOD_S):
                 self._poll(display)
                 status = _newest_status(client) or (status if self._replay.running else None)
-                display.show(status, [*self._supervisor.problems, *watch(status, time.monotonic())])
+                display.show(status, [*self._supervisor.problems, *watch.explain(status, time.monotonic())])
             if learner.finished and status is not None and (text := endless_episode_text(status)):
                 display.print(text)
             return learner.finished
@@ -119,13 +119,13 @@ class LocalRun:
                 return None
         replay, weights = self._endpoint("replay"), self._endpoint("weights")
         options: dict[str, object] = {"bind": replay, "name": directory.run.id, **audit}
-        self._replay = self._add("replay", "replay_server", options, self._redis_environment(redis_url))
+        self._replay = self._add_process("replay", "replay_server", options, self._redis_environment(redis_url))
         options = {"run": directory.path, "resume": True, "bind": weights, "replay": replay}
         options |= {"threads": config.threads, "gpu": config.gpu, "track": config.track}
-        learner = self._add("learner", "learner_node", options, is_done=directory.finished_file.exists)
+        learner = self._add_process("learner", "learner_node", options, is_done=directory.finished_file.exists)
         options = {"n": config.actors, "copies": config.copies, "chunk-rows": config.chunk_rows}
         options |= {"replay": replay, "weights": weights, **audit}
-        self._add("actor", "actor_node", options)
+        self._add_process("actor", "actor_node", options)
         return learner
 
     def _audit_options(self) -> dict[str, object]:
@@ -159,7 +159,7 @@ class LocalRun:
             redis.wait_ready(server.process, stop)
         return redis.url
 
-    def _add(
+    def _add_process(
         self,
         name: str,
         module: str,
@@ -212,6 +212,11 @@ def delete_transitions(directory: RunDirectory) -> None:
     """Deletes the stored transitions of a run, which only a continued run needs."""
     for name in (_REDIS, LOCKSTEP):
         shutil.rmtree(directory.path / name, ignore_errors=True)
+
+
+def has_transitions(directory: RunDirectory) -> bool:
+    """Returns whether a run's directory contains the transitions of an interrupted run."""
+    return any((directory.path / name).exists() for name in (_REDIS, LOCKSTEP))
 
 
 def replay_url(directory: RunDirectory) -> str:

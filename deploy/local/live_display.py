@@ -53,14 +53,14 @@ class LiveTable:
 
     def __init__(self, console: Console, title: str) -> None:
         self._title, self._started_at = title, time.monotonic()
-        self._left = TimeLeft()
+        self._time_left = TimeLeft()
         self._live = Live(Text(f"{title}: starting"), console=console, refresh_per_second=4)
         self._live.start()
 
     def show(self, status: Status | None, problems: Sequence[str]) -> None:
         """Redraws the table."""
         now = time.monotonic()
-        left_s = self._left(status, now)
+        left_s = self._time_left.estimate_s(status, now)
         self._live.update(draw(self._title, status, problems, now - self._started_at, left_s))
 
     def print(self, text: str) -> None:
@@ -79,7 +79,7 @@ class LineDisplay:
         self._console = console
         self._started_at = time.monotonic()
         self._printed_at = -LINE_PERIOD_S
-        self._left = TimeLeft()
+        self._time_left = TimeLeft()
         self._problems: list[str] = []
         self._warned: set[str] = set()
 
@@ -94,7 +94,7 @@ class LineDisplay:
             if (subject := remark_key(warning)) not in self._warned:
                 self._warned.add(subject)
                 self._print(f"warning: {warning}")
-        left = time_left_text(self._left(status, time.monotonic()))
+        left = time_left_text(self._time_left.estimate_s(status, time.monotonic()))
         if time.monotonic() - self._printed_at < LINE_PERIOD_S:
             return
         self._printed_at = time.monotonic()
@@ -131,7 +131,7 @@ class TimeLeft:
     def __init__(self) -> None:
         self._first: tuple[float, float] | None = None
 
-    def __call__(self, status: Status | None, now: float) -> float | None:
+    def estimate_s(self, status: Status | None, now: float) -> float | None:
         """Returns the remaining seconds; None without observed progress."""
         progress = status.learner.progress if status is not None and status.learner else 0.0
         if progress <= 0.0:

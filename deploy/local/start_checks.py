@@ -1,64 +1,32 @@
-"""Checks of `shoal train`: enough memory, slow starts, and runs that end without an update."""
+"""Checks of `shoal train`: enough memory and a GPU before the run, and whether it made an update after it."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TypedDict
 
 from common.policy.file import load_policy
 from common.process.resources import available_memory_bytes
 from common.run.directory import RunDirectory
 from common.run.open_run import Check, MaxCapacity
-from common.run.run import RunSpec
+from common.run.run import UNIFORM, RunSpec
 from common.spec import AgentsSpec
-from common.wire.messages import Status
 from deploy.local.config import TrainConfig
 from deploy.local.embedded_redis import MEMORY_FACTOR
 from learner_node.run_checks.sizes import BASE_BYTES, Sizes, fitting_capacity, refuse_large_run, sizes_of
 from learner_node.run_checks.warm_up import ended_too_early
+from replay_server.table.imported_sampler import check_sampler
 from replay_server.table.ring import USABLE_FRACTION
 
-SLOW_START_S = 5.0
-"""A start that takes longer than this is explained to the user."""
-_TAIL_BYTES = 4_096
 
+def local_check(config: TrainConfig) -> Check:
+    """Returns a check that refuses a run that cannot work here.
 
-class StartWatch:
-    """Explains a slow start: it shows the last log line of the process that the others wait for."""
-
-    def __init__(self, replay_log: Path, learner_log: Path) -> None:
-        self._logs = {"replay server": replay_log, "learner": learner_log}
-        self._process, self._since = "", 0.0
-
-    def __call__(self, status: Status | None, now: float) -> list[str]:
-        """Returns the explanation at monotonic time `now`; empty if no process has been starting for SLOW_START_S."""
-        process = "replay server" if status is None else "learner" if status.learner is None else ""
-        if process != self._process:
-            self._process, self._since = process, now
-        if not process or now - self._since < SLOW_START_S:
-            return []
-        event = last_log_message(self._logs[process])
-        detail = f"; last line of its log: {event}" if event else ": it loads its code"
-        return [f"the {process} is starting{detail}"]
-
-
-def last_log_message(log: Path) -> str:
-    """Returns the message of the last line of a log, without time, level, role and module; empty for an empty log."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            lines = file.read().decode(errors="replace").split("\n")
-    except OSError:
-        return ""
-    last = next((line for line in reversed(lines) if line.strip()), "")
-    return last.partition(": ")[2] or last
-
-
-def memory_check(config: TrainConfig) -> Check:
-    """Returns a check that refuses a run whose replay, learner and actors exceed this machine's free memory."""
+    Replay, learner and actors must fit into this machine's free memory, and a user's own sampler must pass its trial.
+    """
 
     def check(spec: RunSpec, agents: AgentsSpec) -> None:
+        if spec.replay.sampler != UNIFORM:
+            check_sampler(spec.replay.sampler, spec.replay.capacity)
         sizes = sizes_of(spec, agents)
         refuse_large_run(sizes, agents, _usable_bytes(), **_processes(sizes, config))
 

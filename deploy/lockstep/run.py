@@ -70,7 +70,7 @@ class LockstepRun:
             choose_device(gpu=False),
             metrics=Metrics(),
             broadcast=self._broadcast,
-            make_replay_client=self._open,
+            make_replay_client=self._open_stream,
             before_saving=self._save_snapshot,
         )
 
@@ -89,7 +89,7 @@ class LockstepRun:
 
     # ---- start and resume -----------------------------------------------------------------------------------------
 
-    def _open(self, counters: Counters) -> LockstepStream:
+    def _open_stream(self, counters: Counters) -> LockstepStream:
         """Returns the stream, restored from the snapshot of the checkpoint if there is one."""
         setting, count = self._reproducibility, self._config.actors
         actors = [
@@ -112,7 +112,7 @@ class LockstepRun:
 
     def _restore(self, stream: LockstepStream, loaded: LoadedSnapshot) -> None:
         snapshot, table = loaded.snapshot, stream.table
-        self._compare(snapshot.setting, len(snapshot.sessions))
+        self._compare_settings(snapshot.setting, len(snapshot.sessions))
         if snapshot.capacity == table.ring.capacity:
             table.ring.next_slot = (snapshot.next_slot - snapshot.size) % table.ring.capacity
         for rows in loaded.records:
@@ -129,7 +129,7 @@ class LockstepRun:
             _warn_bits_differ(f"the state of {self._run.spec.scenario} cannot be stored; its episodes start again")
         stream.resume(snapshot.limits, snapshot.sessions, published=snapshot.published)
 
-    def _compare(self, old: ReproducibilitySettings, actors: int) -> None:
+    def _compare_settings(self, old: ReproducibilitySettings, actors: int) -> None:
         """Logs settings that change the bits; ConfigError for a different number of actors or copies."""
         new = self._reproducibility
         if (actors, old.copies) != (self._config.actors, new.copies):

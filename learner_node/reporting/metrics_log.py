@@ -27,7 +27,7 @@ from tensorboardX import SummaryWriter
 from common.files import writing
 from common.run.directory import RunDirectory
 from common.wire.messages import Status
-from learner_node.reporting.trackers import Tracker, finite_numbers
+from learner_node.reporting.trackers import BackgroundTracker, finite_numbers
 from learner_node.update.update_stats import Losses
 
 MAX_EVENTS = 10_000
@@ -38,7 +38,7 @@ than the events of one `write` would then block that `write` forever."""
 class MetricsLog:
     """Appends to a run's metrics.jsonl and TensorBoard files."""
 
-    def __init__(self, directory: RunDirectory, tracker: Tracker | None = None) -> None:
+    def __init__(self, directory: RunDirectory, tracker: BackgroundTracker | None = None) -> None:
         self._tracker, self._path = tracker, directory.path
         with writing(directory.path):
             # Unbuffered, so that a line that does not fit on the disk is not written again when the file is closed.

@@ -43,6 +43,12 @@ class Tracker(Protocol):
     def log(self, updates: int, values: Mapping[str, float]) -> None:
         """Logs the numbers of a line, after `updates` updates."""
 
+    def log_evaluation(self, updates: int, values: Mapping[str, float]) -> None:
+        """Logs the figures of an evaluation of the policies after `updates` updates, after all lines.
+
+        values: as in a line, with `time`.
+        """
+
     def close(self) -> None:
         """Closes the tracker after everything is sent."""
 
@@ -53,13 +59,16 @@ def refuse_missing(kind: TrackerKind) -> None:
         raise ConfigError(f"--track {kind}: the package is not installed. Install it: pip install 'shoal[track]'")
 
 
-def open_tracker(kind: TrackerKind, run: Run, directory: RunDirectory) -> Tracker | None:
+def open_tracker(kind: TrackerKind, run: Run, directory: RunDirectory) -> BackgroundTracker | None:
     """Returns the tracker of a run, None for `none`; ConfigError if it is not installed."""
     refuse_missing(kind)
-    if kind == "none":
-        return None
+    return None if kind == "none" else BackgroundTracker(kind, lambda: make_tracker(kind, run, directory))
+
+
+def make_tracker(kind: TrackerKind, run: Run, directory: RunDirectory) -> Tracker:
+    """Opens the tracker of a run, which may take seconds and raise any exception of the tracker's package."""
     kinds: dict[str, Callable[[Run, RunDirectory], Tracker]] = {"mlflow": Mlflow, "wandb": WeightsAndBiases}
-    return BackgroundTracker(kind, lambda: kinds[kind](run, directory))
+    return kinds[kind](run, directory)
 
 
 class BackgroundTracker:
@@ -127,6 +136,10 @@ class WeightsAndBiases:
         """Logs the numbers of a line; Weights & Biases ignores lines older than its newest."""
         self._run.log(dict(values), step=updates)
 
+    def log_evaluation(self, updates: int, values: Mapping[str, float]) -> None:
+        """Sets the figures in the run's summary: a resumed run accepts no line of the step of its newest one."""
+        self._run.summary.update({**values, "evaluation/updates": updates})
+
     def close(self) -> None:
         """Sends the remaining lines and closes the run."""
         self._run.finish()
@@ -151,7 +164,7 @@ class Mlflow:
             return
         tags = {"shoal.run": run.id, "shoal.directory": str(directory.path.resolve())}
         self._id = self._client.create_run(experiment, tags=tags, run_name=directory.path.name).info.run_id
-        params = [Param(_param_name(name), str(value)) for name, value in _flatten(msgspec.to_builtins(run.spec))]
+        params = [Param(_stored_name(name), str(value)) for name, value in _flatten(msgspec.to_builtins(run.spec))]
         self._client.log_batch(self._id, params=params)
 
     def log(self, updates: int, values: Mapping[str, float]) -> None:
@@ -159,7 +172,12 @@ class Mlflow:
         from mlflow.entities import Metric  # noqa: PLC0415
 
         at_ms = int(values["time"] * 1_000)
-        self._client.log_batch(self._id, [Metric(name, value, at_ms, updates) for name, value in values.items()])
+        metrics = [Metric(_stored_name(name), value, at_ms, updates) for name, value in values.items()]
+        self._client.log_batch(self._id, metrics)
+
+    def log_evaluation(self, updates: int, values: Mapping[str, float]) -> None:
+        """Logs the figures as a line's numbers are logged."""
+        self.log(updates, values)
 
     def close(self) -> None:
         """Marks the run as finished."""
@@ -186,8 +204,8 @@ def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _param_name(name: str) -> str:
-    """Returns a parameter's name as a valid file name, because MLflow's store makes files of the names."""
+def _stored_name(name: str) -> str:
+    """Returns a parameter's or metric's name as a valid file name, because MLflow's store makes files of the names."""
     return "/".join(file_name(part) for part in name.split("/"))
 
 

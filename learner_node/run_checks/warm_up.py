@@ -95,6 +95,31 @@ def beyond_budget(spec: RunSpec, size: int, env_steps: int, trained_s: float, ra
     )
 
 
+def steps_within_warm_up(spec: RunSpec, env_steps: int = 0, stored: int = 0) -> str:
+    """Returns a warning, with advice, if the budget of steps ends within the warm-up; empty if it does not.
+
+    env_steps: environment steps of a resumed run so far. stored: transitions of these steps that the replay still has.
+    """
+    steps = spec.budget.steps
+    if not steps:
+        return ""
+    late = []
+    if stored + steps - env_steps <= spec.replay.min_size:
+        again = ", which a resumed run collects again" if stored < env_steps else ""
+        seen = f"updates start at {spec.replay.min_size:,} transitions{again}"
+        late.append(("replay.min_size", steps - env_steps, seen))
+    if steps <= spec.exploration.random_steps:
+        seen = f"the first {spec.exploration.random_steps:,} environment steps are random"
+        late.append(("exploration.random_steps", steps, seen))
+    if not late:
+        return ""
+    settings = " ".join(f"--set {name}={_round(max(count / 4, 1.0))}" for name, count, _ in late)
+    return (
+        f"--steps {steps} ends within the warm-up: {' and '.join(seen for *_, seen in late)}; give more steps or lower "
+        f"{' and '.join(name for name, *_ in late)} ({settings})"
+    )
+
+
 def ended_too_early(spec: RunSpec) -> str:
     """Returns the warning for a run whose budget was used before its first update."""
     return (

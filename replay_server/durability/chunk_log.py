@@ -54,7 +54,7 @@ class StoreSamples(NamedTuple):
 
 
 class ForgetActor(NamedTuple):
-    """Asks the log to delete the sequence number of an actor that has been silent for long, to make room for others."""
+    """Asks the log to delete the sequence number of an actor that has been silent for long: their number is bounded."""
 
     actor: str
 

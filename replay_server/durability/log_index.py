@@ -241,7 +241,7 @@ class ChunkLogIndex:
         self._definitions |= {key: value for key, value in draft.values.items() if key in definitions}
 
 
-def parse(
+def parse_contents(
     state: Mapping[bytes, bytes], actors: Mapping[bytes, bytes], run: bytes, weights: bytes | None
 ) -> LogContents:
     """Returns the log's contents from its keys' values; ValueError or ValidationError when they are not a log's."""

@@ -198,7 +198,7 @@ def refuse_second_server(client: redis.Redis, client_name: str, name: str, wait_
 
 
 @contextlib.contextmanager
-def redis_as_peer(url: str) -> Iterator[None]:
+def redis_errors_as_peer_errors(url: str) -> Iterator[None]:
     """Raises PeerError instead of Redis' own errors."""
     try:
         yield

@@ -24,7 +24,7 @@ from replay_server.durability.log_index import (
     LogState,
     RedisKeys,
     StoredChunk,
-    parse,
+    parse_contents,
 )
 from replay_server.durability.redis_connection import error_text
 from replay_server.durability.redis_protocol import RedisCommand, pack
@@ -96,7 +96,7 @@ class RedisLog:
             values, *_ = self._commit([("HMGET", self.index.keys.state, *MARK_FIELDS), *transaction.commands])
             found = tuple(int(value or 0) for value in values)
             if found not in (transaction.before, transaction.after):
-                self._note_loss(found, transaction.before)
+                self._record_loss(found, transaction.before)
             if self._loss:
                 self._refill(self._loss)
                 self._loss = None
@@ -124,8 +124,8 @@ class RedisLog:
             raise redis.TimeoutError(f"its append-only file was not on disk within {FSYNC_WAIT_MS / 1_000:g} s")
         return executed
 
-    def _note_loss(self, found: LogMark, before: LogMark) -> None:
-        """Notes what Redis has lost, from the mark it had before a transaction and the one it should have had."""
+    def _record_loss(self, found: LogMark, before: LogMark) -> None:
+        """Records what Redis has lost, from the mark it had before a transaction and the one it should have had."""
         (form, head, tail, refills), (_, expected_head, _, expected_refills) = found, before
         older = form > 0 and head <= expected_head
         loss = _Loss(head, range(tail, head)) if older else _Loss(0, range(0))
@@ -172,7 +172,10 @@ class RedisLog:
     # ---- reading --------------------------------------------------------------------------------------------------
 
     def read(self) -> LogContents | None:
-        """Returns everything in the log except chunks, or None when it is empty; PeerError, ConfigError."""
+        """Returns everything in the log except chunks, or None when it is empty.
+
+        Raises PeerError if Redis fails, and ConfigError for data of another version of Shoal.
+        """
         keys = self.index.keys
         try:
             state, actors = self._client.hgetall(keys.state), self._client.hgetall(keys.actors)
@@ -182,7 +185,9 @@ class RedisLog:
         if run is None:
             return None
         try:
-            contents = parse(cast("dict[bytes, bytes]", state), cast("dict[bytes, bytes]", actors), run, weights)
+            contents = parse_contents(
+                cast("dict[bytes, bytes]", state), cast("dict[bytes, bytes]", actors), run, weights
+            )
         except (ValueError, msgspec.ValidationError) as e:
             raise ConfigError(
                 f"Redis' data under --name {self._name} is not of this version of Shoal ({e}); discard it with"
@@ -211,7 +216,7 @@ class RedisLog:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Any]:
-        """Lends a connection and closes it afterwards, because answers may be left on it. PeerError."""
+        """Lends a connection and closes it afterwards, because answers may be left on it; PeerError if Redis fails."""
         pool = self._client.connection_pool
         try:
             connection: Any = pool.get_connection()
@@ -224,7 +229,7 @@ class RedisLog:
             raise PeerError(f"Redis: {error_text(e)}") from e
 
     def discard(self) -> int:
-        """Deletes everything under this name and returns how many keys there were; PeerError."""
+        """Deletes everything under this name and returns the number of its keys; PeerError if Redis fails."""
         found = 0
         try:
             batch: list[bytes] = []

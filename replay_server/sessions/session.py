@@ -63,6 +63,7 @@ class ActorSession:
     rejoined: bool = False
     """Whether the actor collected before its Hello to this process, so that its first report includes old episodes."""
     owed_ack: bool = False
+    """Whether the next iteration of the server must send the actor an Ack."""
     gap_sent_at: float = -math.inf
     """Monotonic time of the last Gap sent to the actor."""
 

@@ -38,7 +38,7 @@ class Wait:
         self._progress = 0
 
     def update(self, reason: Reason, now: float, progress: int) -> None:
-        """Notes at monotonic time `now` what the side waits for; NO_WAIT ends the wait.
+        """Records at monotonic time `now` what the side waits for; NO_WAIT ends the wait.
 
         progress: a count of what the side has done. While it grows, the wait is the normal effect of the rate limiter:
         some peers wait for others. The duration therefore counts from the last growth.

@@ -9,9 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from common.run.run import ReplaySpec
+from common.run.run import UNIFORM, ReplaySpec
 from common.state import State, generator_state, restore_generator
 from common.wire.sample_info import SAMPLE_INFO, SampleInfo
+from replay_server.table.imported_sampler import ImportedSampler
 from replay_server.table.ring import Slots
 from replay_server.table.sum_tree import SumTree
 
@@ -149,7 +150,9 @@ class PrioritisedSampler:
 
 
 def make_sampler(spec: ReplaySpec, seed: int) -> Sampler:
-    """Returns the sampler that a run's settings ask for."""
+    """Returns the sampler that a run's settings ask for; ConfigError if a user's own sampler cannot be used."""
+    if spec.sampler != UNIFORM:
+        return ImportedSampler(spec.sampler, spec.capacity, seed)
     if spec.priority_exponent:
         return PrioritisedSampler(spec.capacity, spec.priority_exponent, seed)
     return UniformSampler(spec.capacity, seed)

@@ -55,7 +55,7 @@ class Table:
         self.ring = ring or Ring(transition_dtype(run.joint), spec.capacity, _extra_bytes(spec))
         self.sampler = sampler or make_sampler(spec, seed)
         if not sampler and self.ring.size:
-            self.sampler.insert(0, self.ring.size)
+            self.sampler.insert(int(self.ring.order()[0]), self.ring.size)
         self._n_step: NStep | None = None
         if spec.n_step > 1:
             self._n_step = NStep(
@@ -122,15 +122,16 @@ class Table:
     def with_settings(self, run: Run, spec: ReplaySpec) -> Table:
         """Returns this table under new settings of the same run, with its records and counters. Raises ConfigError.
 
-        All priorities become equal if capacity or exponent change. N-step spans start with the chunks that arrive after
-        they were asked for.
+        All priorities become equal if capacity, sampler or exponent change. N-step spans start with the chunks that
+        arrive after they were asked for.
         """
         old = self.limiter.spec
         limiter = RateLimiter(spec)
         limiter.catch_up(self.limiter.inserts, self.limiter.samples, self.size)
         resized = spec.capacity != old.capacity
         ring = self.ring.resized(spec.capacity, _extra_bytes(spec)) if resized else self.ring
-        sampler = None if resized or spec.priority_exponent != old.priority_exponent else self.sampler
+        same_draws = (spec.sampler, spec.priority_exponent) == (old.sampler, old.priority_exponent)
+        sampler = self.sampler if same_draws and not resized else None
         episodes = self._n_step.episodes if self._n_step else None
         if episodes and resized:
             episodes = episodes.resized(self.ring.order(), spec.capacity)

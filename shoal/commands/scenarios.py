@@ -84,16 +84,24 @@ def _installed(family: Family) -> str:
 
 
 def _print_family(family: Family, *, as_json: bool) -> None:
-    names = family.names() if family.installed_version() or not family.package else []
+    is_ready = bool(family.installed_version() or not family.package)
+    names, missing = (family.names(), family.uninstalled()) if is_ready else ([], {})
     if as_json:
-        command.result(msgspec.json.encode([{"name": name} for name in names]))
+        rows = [{"name": name} | ({"install": missing[name]} if name in missing else {}) for name in names]
+        command.result(msgspec.json.encode(rows))
         return
     command.result(f"{family.prefix}: {family.meaning}")
     if state := _installed(family):
         command.result(f"    {state}")
     command.result(f"    for example: shoal train {family.example}")
     for name in names:
-        command.result(f"    {name}")
+        if name not in missing:
+            command.result(f"    {name}")
+    for install in dict.fromkeys(missing.values()):
+        command.result(f"    not installed; {install} adds:")
+        for name in names:
+            if missing.get(name) == install:
+                command.result(f"        {name}")
 
 
 def _print_foreign(name: str, *, as_json: bool) -> None:

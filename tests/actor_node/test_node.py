@@ -183,9 +183,9 @@ def test_wrong_weights_are_refused_and_counted(running, eventually):
     damaged = right[:-1] + bytes([right[-1] ^ 1])
     foreign = make_frame(msgspec.structs.replace(learner.run, id="other"), 2)
     learner.broadcast.send(damaged)
-    node.logged("rejected weights: weights frame fails its digest")
+    node.logged("weights rejected: reason=weights frame fails its digest")
     learner.broadcast.send(foreign)
-    node.logged("rejected weights: the weights belong to run other")
+    node.logged("weights rejected: reason=the weights belong to run other")
     eventually(lambda: node.metric("weights_rejected_total") == 2.0)
     assert node.metric("weights_version") == 1.0
     learner.publish(version=2)

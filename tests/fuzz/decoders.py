@@ -33,7 +33,7 @@ from common.wire.weights import unpack_weights
 from replay_server.config import ReplayConfig
 from replay_server.durability.chunk_format import pack_chunk, unpack_chunk
 from replay_server.durability.chunk_log import LoggedChunk
-from replay_server.durability.log_index import parse
+from replay_server.durability.log_index import parse_contents
 from replay_server.replay import Replay
 from shoal.commands.keys import make_keys
 from tests.common.examples import make_frame, random_weights
@@ -97,7 +97,7 @@ def _log(data: bytes) -> None:
     pairs = [dict(pair.split(b"=", 1) for pair in part.split(b",") if b"=" in pair) for part in (state, actors)]
     # `RedisLog.read` turns these into a ConfigError with the way out.
     with contextlib.suppress(ValueError, msgspec.ValidationError):
-        parse(pairs[0], pairs[1], run, weights[0] if weights else None)
+        parse_contents(pairs[0], pairs[1], run, weights[0] if weights else None)
 
 
 _directory = tempfile.TemporaryDirectory(prefix="fuzz-")

@@ -6,7 +6,7 @@ import pytest
 
 from common.run.run import RunSpec, make_run_spec
 from learner_node.clocks import BudgetClock
-from learner_node.run_checks.warm_up import InsertRate, beyond_budget, ended_too_early, forecast
+from learner_node.run_checks.warm_up import InsertRate, beyond_budget, ended_too_early, forecast, steps_within_warm_up
 
 
 def charged(clock: BudgetClock, now: float, *, env_steps: int = 0, trained: bool = False, absent: str = "") -> float:
@@ -121,3 +121,40 @@ def test_the_advice_fits_into_the_budget() -> None:
 
 def test_a_run_without_updates_is_told_what_it_lacks() -> None:
     assert "5,000 transitions: no update was done" in ended_too_early(spec_of(40.0))
+
+
+def steps(count: int, *, min_size: int = 5_000, random_steps: int = 8_000) -> RunSpec:
+    settings = {"replay": {"min_size": min_size}, "exploration": {"random_steps": random_steps}}
+    return make_run_spec({"scenario": "simple_spread", "budget": {"steps": count}}, settings)
+
+
+@pytest.mark.parametrize(
+    ("spec", "env_steps", "stored", "late"),
+    [
+        (steps(3_000), 0, 0, ["replay.min_size", "exploration.random_steps"]),
+        (steps(5_000), 0, 0, ["replay.min_size", "exploration.random_steps"]),
+        (steps(5_001), 0, 0, ["exploration.random_steps"]),
+        (steps(8_001), 0, 0, []),
+        (steps(0), 0, 0, []),
+        (steps(3_000, random_steps=0), 0, 0, ["replay.min_size"]),
+        (steps(9_000), 8_500, 8_500, []),
+        (steps(13_500), 8_500, 0, ["replay.min_size"]),
+        (steps(13_501), 8_500, 0, []),
+        (steps(3_000), 2_000, 2_000, ["replay.min_size", "exploration.random_steps"]),
+    ],
+)
+def test_steps_that_end_within_the_warm_up_are_said_at_the_start(
+    spec: RunSpec, env_steps: int, stored: int, late: list[str]
+) -> None:
+    said = steps_within_warm_up(spec, env_steps, stored)
+    assert bool(said) == bool(late)
+    assert [name for name in ("replay.min_size", "exploration.random_steps") if f"--set {name}=" in said] == late
+    if said:
+        assert said.startswith(f"--steps {spec.budget.steps} ends within the warm-up: ")
+        assert ("collects again" in said) == (stored < env_steps)
+
+
+def test_the_advice_of_steps_fits() -> None:
+    said = steps_within_warm_up(steps(3_000))
+    assert said.endswith("(--set replay.min_size=700 --set exploration.random_steps=700)")
+    assert steps_within_warm_up(steps(3_000, min_size=700, random_steps=700)) == ""

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,21 @@ def test_scenarios_shows_families_and_their_worlds(capsys: pytest.CaptureFixture
     assert (code, out.splitlines()[0]) == (0, f"pettingzoo: {FAMILIES[0].meaning}")
     assert "\n    pettingzoo:sisl/pursuit-v5\n" in out
     assert {"name": "gymnasium:Pendulum-v1"} in json.loads(printed("gymnasium:", "--json")[1])
+    listed = json.loads(printed("gymnasium", "--json")[1])
+    assert not [row for row in listed if row["name"].startswith("gymnasium:GymV2")]
+    out = printed("gymnasium")[1]
+    for module, install, name in (
+        ("Box2D", "pip install 'gymnasium[box2d]'", "gymnasium:LunarLander-v3"),
+        ("jax", "pip install 'gymnasium[jax]'", "gymnasium:phys2d/CartPole-v1"),
+        ("mujoco", "pip install 'gymnasium[mujoco]'", "gymnasium:Ant-v5"),
+    ):
+        (row,) = [row for row in listed if row["name"] == name]
+        if find_spec(module) is None:
+            assert row["install"] == install
+            assert f"\n        {name}\n" in "\n" + out.partition(f"\n    not installed; {install} adds:\n")[2]
+        else:
+            assert row == {"name": name}
+            assert f"\n    {name}\n" in out
     code, out, _ = printed("gymnasium:Pendulum-v1")
     assert (code, out.splitlines()[0]) == (0, "gymnasium:Pendulum-v1")
     assert "agent_0            side agent      observes   3, acts Box(1)" in out

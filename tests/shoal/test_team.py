@@ -13,10 +13,11 @@ from common.policy.file import PolicyFile, save_policy
 from common.policy.network import Policy
 from common.run.directory import create
 from common.run.run import Run, make_run_spec
-from common.spec import AgentsSpec
+from common.spec import AgentsSpec, Box, Categorical
 from common.worlds import make_world, world_spaces, world_spec
 from shoal.team import Team
 from tests.common.examples import MIXED, random_weights
+from tests.common.head_examples import MASKED
 from tests.common.worlds.masked_channels import CHANNELS, parallel_env
 
 
@@ -285,3 +286,60 @@ def test_a_team_remembers_observations_with_action_masks(where: str) -> None:
         assert list(actions.values()) == [int(own.argmax()) for own in np.split(joint[0], 2)]
         seen, _, _, _, infos = environment.step(actions)  # raises an exception for a forbidden action
         flat = world.step(joint).next_obs
+
+
+def softmax(logits: Any) -> Any:
+    raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return raised / raised.sum(axis=-1, keepdims=True)
+
+
+def test_sampled_choices_follow_the_softmax_and_boxes_do_not_change() -> None:
+    file = stored("somewhere", MIXED)
+    team, one = Team(file), np.random.default_rng(1).normal(size=MIXED.obs_dim).astype(np.float32)
+    obs = np.repeat(one[None], 20_000, axis=0)
+    drawn, greedy = team.act(obs, sample=True, rng=np.random.default_rng(2)), team.act(obs)
+    logits = Policy(file.run.players, file.run.spec.network, file.flat).logits(one[None])[0]
+    kinds = set()
+    for agent in MIXED.agents:
+        for part, columns in zip(agent.parts, agent.part_slices, strict=True):
+            own = slice(agent.action_start + columns.start, agent.action_start + columns.stop)
+            kinds.add(type(part))
+            if isinstance(part, Categorical):
+                assert set(drawn[:, own].sum(axis=1)) == {1.0}
+                # The standard deviation of a frequency of 20,000 draws is at most 0.0036.
+                np.testing.assert_allclose(drawn[:, own].mean(axis=0), softmax(logits[own]), atol=0.018)
+            else:
+                np.testing.assert_array_equal(drawn[:, own], greedy[:, own])
+    assert kinds == {Box, Categorical}
+
+
+def test_the_draws_repeat_with_a_seeded_generator_and_go_on_without_one() -> None:
+    team = Team(stored("somewhere", MIXED))
+    obs = np.random.default_rng(1).normal(size=(500, MIXED.obs_dim)).astype(np.float32)
+    first, second = (team.act(obs, sample=True, rng=np.random.default_rng(7)) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert (team.act(obs, sample=True) != team.act(obs, sample=True)).any()
+    by_agent = team.act(
+        {agent.name: obs[0, agent.obs_slice] for agent in MIXED.agents}, sample=True, rng=np.random.default_rng(7)
+    )
+    alone = team.act(obs[0], sample=True, rng=np.random.default_rng(7))
+    for agent in MIXED.agents:
+        if agent.parts == (Categorical(agent.action_dim),):
+            assert by_agent[agent.name] == alone[agent.action_slice].argmax()
+
+
+def test_forbidden_choices_are_not_drawn() -> None:
+    file = stored("somewhere", MASKED)
+    obs = np.random.default_rng(3).normal(size=(2_000, MASKED.obs_dim)).astype(np.float32)
+    seen = [column for column, _ in MASKED.mask_columns]
+    obs[:, seen] = np.random.default_rng(3).random((len(obs), len(seen))) < 0.5
+    obs[:, seen[0]] = 1.0  # something is allowed to the first agent
+    actions = Team(file).act(obs, sample=True)
+    for obs_column, action_column in MASKED.mask_columns[: MASKED.agents[0].parts[0].n]:
+        assert not actions[obs[:, obs_column] == 0.0, action_column].any()
+
+
+@pytest.mark.parametrize(("joint", "choices", "expected"), [(MIXED, "gumbel", True), (MIXED, "epsilon", False)])
+def test_a_team_says_whether_it_learnt_by_sampling(joint: AgentsSpec, choices: str, expected: bool) -> None:
+    assert Team(stored("somewhere", joint, exploration={"choices": choices})).sampled_choices is expected
+    assert not Team(stored("simple_spread")).sampled_choices

@@ -8,7 +8,7 @@ import pytest
 
 from common.errors import ConfigError, WorldError
 from shoal.testing import check_world
-from tests.common.worlds.adapters.test_pettingzoo import Falling
+from tests.common.worlds.adapters.test_pettingzoo_world import Falling
 from tests.common.worlds.batched.line_world import LineWorld
 
 LINE = "batched:tests.common.worlds.batched.line_world"

@@ -110,7 +110,12 @@ ROWS = {
     ),
     "critics that read the state": Row(
         "pettingzoo:tests.actor_node.stateful_env",
-        ("algorithm.critic_sees=state", "replay.n_step=2", "algorithm.engine=autograd"),
+        (
+            "algorithm.critic_sees=state",
+            "algorithm.engine=autograd",
+            "replay.n_step=2",
+            "replay.sampler=tests.replay_server.own_samplers:Recent",
+        ),
     ),
     "critics that read the state beside the observations": Row(
         "pettingzoo:tests.actor_node.stateful_env",

@@ -16,6 +16,7 @@ import pytest
 from common.run.directory import RunDirectory
 from common.wire.messages import Status
 from deploy.local.embedded_redis import find_server
+from tests.learner_node.event_files import scalars
 
 from .conftest import Commands, alive, family, kill, log_of, metrics_of, one, status_at, until
 
@@ -89,7 +90,9 @@ def test_one_command_trains_and_evaluates(commands: Commands, tmp_path: Path) ->
     assert directory.run.spec.scenario == "simple_spread"
     assert directory.policy_file.exists()
     assert any(directory.checkpoints.iterdir())
-    assert any(directory.tensorboard.iterdir())
+    figures = scalars(directory.tensorboard)
+    assert figures[".", "evaluation/return"] == [(result["updates"], pytest.approx(result["return_mean"]))]
+    assert figures[".", "run/env_steps"][-1][0] <= result["updates"]
     assert json.loads(directory.evaluation_file.read_text()) == result
     assert not (run / "sockets").exists()
     assert not (run / "redis").exists()

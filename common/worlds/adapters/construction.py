@@ -1,8 +1,7 @@
-"""Makes the copies of an environment: checks the options of its constructor, and reads the agents' spaces."""
+"""Makes the copies of an environment, and reads the agents with their spaces from them."""
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -11,8 +10,9 @@ from typing import Any, NamedTuple
 from gymnasium.spaces import Space
 
 from common.errors import ConfigError, ShoalError, WorldError
-from common.run.validation_errors import suggest
 from common.spec import AgentsSpec, Part, joint_spec
+from common.user_code import shorten
+from common.worlds.adapters.constructor_options import check_options, refuse_unknown_option
 from common.worlds.adapters.contract import ContractError
 from common.worlds.adapters.conversion import as_parallel_env
 from common.worlds.adapters.faults import (
@@ -21,7 +21,6 @@ from common.worlds.adapters.faults import (
     copy_text,
     environment_error,
     printable,
-    shorten,
 )
 from common.worlds.adapters.masks import (
     ReadMask,
@@ -37,8 +36,6 @@ from common.worlds.adapters.spaces import Decode, Encode, action_codec, observat
 
 ParallelEnv = Any  # PettingZoo's own class has three type parameters and adds no information
 
-_MAX_DEFAULT_CHARACTERS = 60
-
 
 class Codec(NamedTuple):
     """Encodes one agent's observations and decodes its actions, between its spaces and the joint vectors."""
@@ -49,7 +46,6 @@ class Codec(NamedTuple):
     acted: Space[Any] | None = None
     read_mask: ReadMask | None = None
     """Reads the action mask, which follows the encoded observation; None without a mask."""
-    mask_in_info: bool = False
 
 
 class _AgentReading(NamedTuple):
@@ -95,19 +91,6 @@ def make_copies(
     return envs
 
 
-def describe_options(make: Callable[..., ParallelEnv]) -> tuple[str, ...]:
-    """Returns the options of a constructor with their defaults, as in `max_cycles=500`; `...` for undeclared ones."""
-    try:
-        parameters = inspect.signature(make).parameters.values()
-    except (TypeError, ValueError):
-        return ("...",)
-    named = [p for p in parameters if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}]
-    more = ["..."] if any(p.kind is p.VAR_KEYWORD for p in parameters) else []
-    defaults = [shorten(repr(p.default), _MAX_DEFAULT_CHARACTERS) for p in named]
-    texts = [p.name if p.default is p.empty else f"{p.name}={text}" for p, text in zip(named, defaults, strict=True)]
-    return tuple(printable(text) for text in [*texts, *more])
-
-
 @contextmanager
 def close_on_fault(
     name: str, envs: Sequence[ParallelEnv], on_fault: Callable[[BaseException], object]
@@ -150,7 +133,7 @@ def make_layout(name: str, envs: Sequence[ParallelEnv]) -> Layout:
     for agent, reading in zip(names, readings, strict=True):
         shown, (obs_dim, parts, codec) = printable(str(agent)), reading
         if agent in in_info:
-            codec = codec._replace(read_mask=mask_reader(parts, in_info=True), mask_in_info=True)
+            codec = codec._replace(read_mask=mask_reader(parts, in_info=True))
         if codec.read_mask is not None:
             obs_dim += sum(part.size for part in parts)
             masked.add(shown)
@@ -215,57 +198,6 @@ def _masked_in_info(name: str, envs: Sequence[ParallelEnv], choosing: Sequence[A
 def team_of(agent: str) -> str:
     """Returns an agent's side: its name without the last underscore and number."""
     return re.sub(r"_\d+$", "", agent)
-
-
-def check_options(name: str, make: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Raises ConfigError for options that do not match the signature, if Python can read it."""
-    try:
-        signature = inspect.signature(make)
-    except (TypeError, ValueError):
-        return
-    try:
-        signature.bind(**options)
-    except TypeError as e:
-        accepted = _options_of(signature)
-        unknown = [option for option in options if option not in accepted]
-        if not unknown or any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
-            raise ConfigError(f"{name}: its constructor is {e}. Pass --set world.NAME=VALUE.") from None
-        raise _unknown_option(name, unknown[0], accepted) from None
-
-
-def refuse_unknown_option(name: str, error: BaseException, options: Mapping[str, Any]) -> None:
-    """Raises ConfigError for the TypeError of a callee of `parallel_env(**options)` that has no such option."""
-    found = re.search(r"(\S+)\(\) got an unexpected keyword argument '(\w+)'", str(error))
-    if not (isinstance(error, TypeError) and found and found[2] in options):
-        return
-    accepted = _accepted_by(found[1], error)
-    if accepted is not None and found[2] not in accepted:
-        raise _unknown_option(name, found[2], accepted) from error
-    raise ConfigError(f"{name} has no option {found[2]!r}: {error}") from error
-
-
-def _accepted_by(callee: str, error: BaseException) -> list[str] | None:
-    """Returns the options of the class or function that rejected one; None if its name is not found."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
-        return None
-    names = {**trace.tb_frame.f_globals, **trace.tb_frame.f_locals}
-    try:
-        return _options_of(inspect.signature(names[callee.partition(".")[0]]))
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def _options_of(signature: inspect.Signature) -> list[str]:
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [p.name for p in signature.parameters.values() if p.kind in kinds]
-
-
-def _unknown_option(name: str, option: str, accepted: Sequence[str]) -> ConfigError:
-    known = suggest(option, accepted) if accepted else "it takes none"
-    return ConfigError(f"{name} has no option {option!r}; {known}")
 
 
 def _check_env(where: str, env: ParallelEnv, copy: int) -> None:

@@ -1,7 +1,7 @@
 """Checks what an environment returns against PettingZoo's contract: tuples, dicts, observations, rewards, flags.
 
-Functions that read a value return it, or raise ContractError with the fault. `space_mismatch` returns the fault as a
-text, `is_outside` whether a number is out of bounds. The adapter (pettingzoo.py) adds world, copy, step and agent.
+The functions `read_...` return a value, or raise ContractError with the fault. `space_mismatch` returns the fault as a
+text, `is_outside` whether a number is out of bounds. pettingzoo_world.py adds world, copy, step and agent.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ class ContractError(Exception):
     """Describes a value of an environment and what it must be; the adapter turns it into a WorldError."""
 
 
-def reset_result(result: Any) -> Mapping[Any, Any]:
+def read_reset(result: Any) -> Mapping[Any, Any]:
     """Returns the observations of the value that `reset` returned."""
     if isinstance(result, Mapping):
         raise ContractError(f"reset returned a dict alone, not {_RESET}; {_BEFORE} {_RESET} from reset")
     if not isinstance(result, tuple | list) or len(result) != 2:
-        raise ContractError(f"reset returned {_form(result)}, not {_RESET}, two dicts by agent")
+        raise ContractError(f"reset returned {describe_result(result)}, not {_RESET}, two dicts by agent")
     observations: Any = result[0]
     _check_dicts("reset", ("observations", "infos"), result)
     return observations  # type: ignore[no-any-return]
 
 
-def step_result(result: Any) -> tuple[Mapping[Any, Any], ...]:
+def read_step(result: Any) -> tuple[Mapping[Any, Any], ...]:
     """Returns the five dicts of the value that `step` returned."""
     if type(result) is tuple and list(map(type, result)) == _FIVE_DICTS:
         return result
     if not isinstance(result, tuple | list) or len(result) != 5:
         way_out = f"; {_BEFORE} {_STEP} from step" if isinstance(result, tuple | list) and len(result) == 4 else ""
-        raise ContractError(f"step returned {_form(result)}, not {_STEP}, five dicts by agent{way_out}")
+        raise ContractError(f"step returned {describe_result(result)}, not {_STEP}, five dicts by agent{way_out}")
     _check_dicts("step", ("observations", "rewards", "terminations", "truncations", "infos"), result)
     return tuple({} if part is None else part for part in result)
 
@@ -55,7 +55,7 @@ def _check_dicts(method: str, names: Iterable[str], parts: Iterable[Any]) -> Non
             raise ContractError(f"{method} returned {short_repr(part)} as {name}, not a dict by agent")
 
 
-def number(value: Any, what: str) -> float:
+def read_number(value: Any, what: str) -> float:
     """Returns a reward as a float; an array of one element is accepted."""
     if type(value) is float:
         found = value
@@ -89,7 +89,7 @@ def _only_element(value: Any, what: str) -> float:
     return float(values.reshape(-1)[0])
 
 
-def flag(flags: Mapping[Any, Any], agent: Any, what: str) -> bool:
+def read_flag(flags: Mapping[Any, Any], agent: Any, what: str) -> bool:
     """Returns whether an agent terminated or was truncated."""
     try:
         value = flags[agent]
@@ -176,10 +176,9 @@ def short_repr(value: Any) -> str:
     return text if value is None or text.startswith(kind) else f"{text} ({kind})"
 
 
-def _form(result: Any) -> str:
-    if isinstance(result, tuple | list):
-        return f"{len(result)} values"
-    return short_repr(result)
+def describe_result(result: Any) -> str:
+    """Returns a short text of what `reset` or `step` returned, for a message: the number of values, or the value."""
+    return f"{len(result)} values" if isinstance(result, tuple | list) else short_repr(result)
 
 
 def _array(value: Any) -> np.ndarray[Any, Any] | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from gymnasium.spaces import Space
 
-from common.worlds.adapters.gymnasium import GymnasiumParallelEnv
+from common.worlds.adapters.gymnasium_env import GymnasiumParallelEnv
 
 _log = logging.getLogger(__name__)
 _reports: list[str] = []
@@ -51,7 +51,7 @@ def _from_aec(name: str, env: Any) -> Any:
     return turn_based_aec_to_parallel(env)
 
 
-def reports() -> tuple[str, ...]:
+def conversion_reports() -> tuple[str, ...]:
     """Returns one line for each conversion in this process; the first copy's process sends them to the user."""
     return tuple(_reports)
 

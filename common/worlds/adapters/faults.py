@@ -8,23 +8,14 @@ raise RuntimeError("the message of the user's code")
 from __future__ import annotations
 
 import signal
-import traceback
-from pathlib import Path
 
-import common
 from common.errors import ShoalError, WorldError
+from common.user_code import exception_lines, shorten
 
-MOST_FRAMES = 6
-MOST_LINES = 12
-LONGEST_LINE = 500
 MAX_NAME_CHARACTERS = 200
 """Characters of an agent's name in a message."""
 FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that an operator, a terminal, or a machine without free memory sends."""
-_ROOT = Path(common.__file__).resolve().parent.parent
-_OWN = tuple(
-    f"{_ROOT / folder}/" for folder in ("shoal", "common", "actor_node", "learner_node", "replay_server", "deploy")
-)
 
 
 def environment_error(where: str, error: BaseException, copy: int | None = None) -> ShoalError:
@@ -41,16 +32,10 @@ def environment_error(where: str, error: BaseException, copy: int | None = None)
 
 def describe_exception(where: str, error: BaseException, copy: int | None = None) -> WorldError:
     """Returns any exception as an error of the environment: its text and the last frames outside Shoal."""
-    first, *rest = _exception_text(error).splitlines() or [""]
-    lines = [f"{where}: {first}", *(f"  {line}" for line in rest[:MOST_LINES])]
-    cause = error.__cause__
-    if cause is not None:
-        lines.append(f"  because of {next(iter(_exception_text(cause).splitlines()), '')}")
-    lines += _frames(cause if cause is not None else error)
-    return WorldError("\n".join(shorten(line, LONGEST_LINE) for line in lines), copy)
+    return WorldError(exception_lines(where, error, "the environment"), copy)
 
 
-def process_ended(code: int, where: str = "") -> str:
+def describe_process_end(code: int, where: str = "") -> str:
     """Returns how the process of an environment ended, as a text for the user.
 
     code: its exit code, negative for a signal. where: the call of the user's code that was running.
@@ -62,11 +47,6 @@ def process_ended(code: int, where: str = "") -> str:
         return f"the environment ended its process with exit code {code} (os._exit?){where}"
     name = signal.Signals(-code).name if -code in set(signal.Signals) else "of no name"
     return f"the environment crashed its process with signal {-code} ({name}){where}"
-
-
-def shorten(text: str, length: int) -> str:
-    """Returns a text of at most `length` characters."""
-    return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
 def copy_text(copy: int, copies: int) -> str:
@@ -82,28 +62,3 @@ def agent_text(agent: object) -> str:
 def printable(name: str) -> str:
     """Returns a name on one line, with control characters as Python escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
-
-
-def _exception_text(error: BaseException) -> str:
-    if isinstance(error, SystemExit):
-        return f"the environment called exit({'' if error.code is None else repr(error.code)})"
-    try:
-        text = str(error)
-    except Exception as e:  # noqa: BLE001  (the user's __str__)
-        text = f"(str() of it failed with {type(e).__name__})"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _frames(error: BaseException) -> list[str]:
-    """Returns the last frames outside Shoal, the innermost last."""
-    found = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_foreign(frame.filename)]
-    lines = []
-    for frame in found[-MOST_FRAMES:]:
-        lines.append(f"  {frame.filename}:{frame.lineno} in {frame.name}")
-        if frame.line:
-            lines.append(f"    {frame.line}")
-    return lines
-
-
-def _is_foreign(filename: str) -> bool:
-    return not filename.startswith(("<frozen importlib", *_OWN)) and "/importlib/__init__.py" not in filename

@@ -12,9 +12,9 @@ the process, or leaves processes behind, the command reports it and ends. An env
 breaks its contract in the measured steps, twice in a row, ends the command too. One that crashes or hangs there is only
 reported: the run starts without measurements, and its actors report what happens to them.
 
-| waits for                | frees it                                                                               |
+| waits for                | what ends the wait                                                                     |
 |--------------------------|--------------------------------------------------------------------------------------|
-| the child's next message | the message, the child's end, a stop; after 2 s, 10 s, 20 s, ... the call is named     |
+| the child's next message | the message, the child's end, a stop; after 2 s, 10 s, 20 s, ... the call is reported  |
 | the measurements         | their message, the child's end; SIGKILL to its session STEPS_S after the steps began |
 | the child's end          | its end; SIGKILL to its session CLOSE_S after close() began                          |
 """
@@ -34,15 +34,15 @@ from common.process.child_process import ChildProcess
 from common.run.spaces import AgentSpaces
 from common.run.world_facts import WorldFacts
 from common.spec import AgentsSpec
-from common.worlds.adapters.faults import process_ended
+from common.worlds.adapters.faults import describe_process_end
 
 SLOW_S, VERY_SLOW_S = 2.0, 10.0
-"""Times after which the running call is named: first, second; then after twice the last time [s]."""
+"""Times after which the running call is reported: first, second; then after twice the last time [s]."""
 CLOSE_S = 5.0
 STEPS_S = 8.0
 """Longest time that the measured steps may take, which is a second unless a reset or a step is very slow [s]."""
 STEPS: Literal["reset() or step()"] = "reset() or step()"
-_LOOK_S = 0.1
+_POLL_S = 0.1
 _PURPOSE = "making one copy of the environment, to see what its agents observe and do"
 
 
@@ -138,7 +138,7 @@ class FirstCopy:
         self._task, self._watch = Task(name, dict(options), measure, wants_state), watch
         self._call: str = "the import of its module"
         self._began_at = self._call_began_at = time.monotonic()
-        self._name_at = SLOW_S
+        self._report_at = SLOW_S
         self._found: Found | None = None
         self._fault: Fault | None = None
 
@@ -152,15 +152,15 @@ class FirstCopy:
             with contextlib.suppress(OSError):  # the child has died; its exit code tells how
                 child.pipe.send_bytes(msgspec.msgpack.encode(self._task))
             hangs = False
-            while not hangs and self._may_continue(child):
+            while not hangs and self._receive_next(child):
                 self._watch.poll()
                 now = time.monotonic()
-                self._name_the_call(now)
+                self._report_slow_call(now)
                 hangs = now - self._call_began_at >= {"close()": CLOSE_S, STEPS: STEPS_S}.get(self._call, math.inf)
         finally:
             code = child.kill()
         if hangs and self._call == STEPS:
-            self._say_unmeasured(f"{STEPS} did not return in {STEPS_S:.0f} s; killed")
+            self._report_unmeasured(f"{STEPS} did not return in {STEPS_S:.0f} s; killed")
         elif hangs:
             self._watch.notify(
                 f"{self._task.name}: close() of the first copy did not return in {CLOSE_S:.0f} s; killed"
@@ -169,22 +169,18 @@ class FirstCopy:
             raise self._fault.as_error()
         crashed = bool(code and not hangs)
         if self._found is None or (crashed and self._call != STEPS):
-            raise WorldError(f"{self._task.name}: making copy 1 of 1: {process_ended(code, self._call)}")
+            raise WorldError(f"{self._task.name}: making copy 1 of 1: {describe_process_end(code, self._call)}")
         if crashed:
-            self._say_unmeasured(process_ended(code, self._call))
+            self._report_unmeasured(describe_process_end(code, self._call))
         return self._found
 
-    def _may_continue(self, child: ChildProcess) -> bool:
+    def _receive_next(self, child: ChildProcess) -> bool:
         """Receives one message, if there is one; returns whether the process may send more."""
-        try:
-            if child.pipe.poll(_LOOK_S):
-                self._receive(msgspec.msgpack.decode(child.pipe.recv_bytes(), type=Began | Found | Measured | Fault))
-                return True
-        except (EOFError, OSError):
-            # The user's code may have closed the pipe.
-            time.sleep(_LOOK_S / 10.0)
-            return child.process.poll() is None
-        return child.process.poll() is None or child.pipe.poll()
+        message = child.receive(_POLL_S)
+        if message is None:
+            return child.may_send
+        self._receive(msgspec.msgpack.decode(message, type=Began | Found | Measured | Fault))
+        return True
 
     def _receive(self, message: Began | Found | Measured | Fault) -> None:
         if isinstance(message, Began):
@@ -197,20 +193,20 @@ class FirstCopy:
             # The measured steps last a second on purpose: they do not count as a slow start.
             self._began_at += time.monotonic() - self._call_began_at
             if message.fault:
-                self._say_unmeasured(message.fault)
+                self._report_unmeasured(message.fault)
             elif self._found is not None:
                 self._found = msgspec.structs.replace(self._found, facts=message.facts)
         else:
             # A later fault comes from closing after the first fault.
             self._fault = self._fault or message
 
-    def _say_unmeasured(self, reason: str) -> None:
+    def _report_unmeasured(self, reason: str) -> None:
         self._watch.notify(f"{self._task.name}: the first copy could not be measured: {reason}")
 
-    def _name_the_call(self, now: float) -> None:
-        if now - self._began_at < self._name_at or self._call == STEPS:  # which STEPS_S bounds
+    def _report_slow_call(self, now: float) -> None:
+        if now - self._began_at < self._report_at or self._call == STEPS:  # which STEPS_S bounds
             return
-        self._name_at = max(VERY_SLOW_S, 2.0 * self._name_at)
+        self._report_at = max(VERY_SLOW_S, 2.0 * self._report_at)
         lasts_s = now - self._call_began_at
         self._watch.notify(f"{_PURPOSE}: {self._call} has not returned for {lasts_s:.0f} s")
 

@@ -18,13 +18,13 @@ from common.errors import ShoalError
 from common.process.child_process import kill_session_with_parent, make_pipe_private
 from common.process.exit import DONE, FAILED
 from common.worlds import World, find_state_dim, make_world, world_spaces
-from common.worlds.adapters.construction import describe_options
-from common.worlds.adapters.conversion import reports
+from common.worlds.adapters.constructor_options import describe_options
+from common.worlds.adapters.conversion import conversion_reports
 from common.worlds.adapters.first_copy import STEPS, Began, Fault, Found, Measured, Task, fault_of
 from common.worlds.adapters.measure import measure
-from common.worlds.batched.checked_world import without_given
+from common.worlds.batched.checked_world import without_passed
 from common.worlds.families import Constructor, Family, family_of
-from common.worlds.history import without_history
+from common.worlds.history_world import without_history
 
 
 def main() -> None:
@@ -65,7 +65,7 @@ def main() -> None:
             if task.wants_state:
                 report(Began("reset() or state()"))
                 spec = msgspec.structs.replace(spec, state_dim=find_state_dim(world))
-            report(Found(spec, world_spaces(world), options, reports()))
+            report(Found(spec, world_spaces(world), options, conversion_reports()))
             if task.measure:
                 report(Began(STEPS))
                 report(_measured(world))
@@ -83,7 +83,7 @@ def main() -> None:
 
 def _constructor(family: Family, name: str) -> Constructor:
     make = family.find_constructor(name)
-    return without_given(make) if family.is_batched else make
+    return without_passed(make) if family.is_batched else make
 
 
 def _measured(world: World) -> Measured:

@@ -11,7 +11,7 @@ Only agents whose whole action consists of choices have masks: Discrete, MultiDi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from gymnasium import spaces
@@ -34,14 +34,13 @@ def can_be_masked(parts: Sequence[Part]) -> bool:
     return all(isinstance(part, Categorical) for part in parts)
 
 
-def has_mask(space: spaces.Space[Any]) -> bool:
+def has_mask(space: spaces.Space[Any]) -> TypeGuard[spaces.Dict]:
     """Returns whether an observation space contains an action mask."""
     return isinstance(space, spaces.Dict) and MASK in space.spaces
 
 
-def without_mask(space: spaces.Space[Any]) -> spaces.Dict:
+def without_mask(space: spaces.Dict) -> spaces.Dict:
     """Returns an observation space that contains an action mask, without the mask."""
-    assert isinstance(space, spaces.Dict)  # noqa: S101  (narrows the type: `has_mask`)
     return spaces.Dict({key: inner for key, inner in space.spaces.items() if key != MASK})
 
 
@@ -50,9 +49,8 @@ def drop_mask(obs: Any) -> Any:
     return {key: value for key, value in obs.items() if key != MASK} if isinstance(obs, Mapping) else obs
 
 
-def check_mask_space(space: spaces.Space[Any], parts: Sequence[Part], where: str) -> None:
+def check_mask_space(space: spaces.Dict, parts: Sequence[Part], where: str) -> None:
     """Raises WorldError if the action mask in an observation space does not fit the parts of the action."""
-    assert isinstance(space, spaces.Dict)  # noqa: S101  (narrows the type: `has_mask`)
     size, choices = _numbers(space[MASK]), sum(part.size for part in parts)
     if size != choices:
         raise WorldError(

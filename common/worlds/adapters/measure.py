@@ -15,7 +15,7 @@ import numpy as np
 from common.policy.masks import ActionMasks, allowed
 from common.run.world_facts import WorldFacts
 from common.spec import Box, JointSpec
-from common.worlds.world import Float32Array, World
+from common.worlds.world import Float32Array, HasEnvironments, World
 
 MEASURE_S = 1.0
 MAX_STEPS = 2_000
@@ -51,7 +51,7 @@ def measure(world: World, clock: Callable[[], float] = time.monotonic) -> WorldF
         step_s=float(np.median(durations)),
         time_limit=truncated_at or stated_limit(world),
         longest_episode=longest,
-        batched=not hasattr(world, "wrap"),
+        batched=not isinstance(world, HasEnvironments),
     )
 
 
@@ -75,24 +75,14 @@ def random_actions(joint: JointSpec, obs: Float32Array, rng: np.random.Generator
 
 def stated_limit(world: World) -> int:
     """Returns the time limit that the first environment of a world states as an attribute; 0 if there is none."""
-    found: list[Any] = []
-
-    def note(env: Any) -> Any:
-        found.append(env)
-        return env
-
-    wrap = getattr(world, "wrap", None)
-    if wrap is None:
+    if not isinstance(world, HasEnvironments):
         return 0
-    wrap(note)
-    for env in found[:1]:
-        inner = _attribute(env, "unwrapped")
-        spec = _attribute(env, "spec")
-        for owner in (env, inner, spec):
-            for name in _LIMITS:
-                value = _attribute(owner, name)
-                if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MAX_LIMIT:
-                    return value
+    env = world.environments[0]
+    for owner in (env, _attribute(env, "unwrapped"), _attribute(env, "spec")):
+        for name in _LIMITS:
+            value = _attribute(owner, name)
+            if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MAX_LIMIT:
+                return value
     return 0
 
 

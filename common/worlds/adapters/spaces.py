@@ -12,7 +12,7 @@ from common.errors import ConfigError
 from common.run.spaces import OBSERVATION_KEY, AgentSpaces, Entry, Kind, mask_entry
 from common.spec import Box, Categorical, Part
 from common.worlds.adapters.contract import space_mismatch
-from common.worlds.adapters.masks import without_mask
+from common.worlds.adapters.masks import has_mask, without_mask
 from common.worlds.world import Float32Array
 
 Decode = Callable[[Float32Array], Sequence[Any]]
@@ -108,7 +108,6 @@ def describe_spaces(
     action: spaces.Space[Any],
     *,
     mask_dim: int = 0,
-    mask_in_info: bool = False,
 ) -> AgentSpaces:
     """Returns one agent's spaces as plain data, from which an export can undo this module's encoding.
 
@@ -118,8 +117,10 @@ def describe_spaces(
     acted = tuple(_entries(action, bounds=True))
     if not mask_dim:
         return AgentSpaces(agent, tuple(_entries(observation)), acted)
-    seen = _entries(observation, (OBSERVATION_KEY,)) if mask_in_info else _entries(without_mask(observation))
-    entries = tuple(seen)
+    if has_mask(observation):
+        entries = tuple(_entries(without_mask(observation)))
+    else:  # the mask is in the infos
+        entries = tuple(_entries(observation, (OBSERVATION_KEY,)))
     first = entries[-1].columns[1] if entries else 0
     return AgentSpaces(agent, (*entries, mask_entry(first, mask_dim)), acted)
 

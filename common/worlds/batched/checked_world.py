@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from common.errors import ConfigError, WorldError
 from common.spec import AgentsSpec
-from common.worlds.adapters.construction import check_options, close_on_fault, refuse_unknown_option
-from common.worlds.adapters.contract import short_repr
+from common.worlds.adapters.construction import close_on_fault
+from common.worlds.adapters.constructor_options import check_options, refuse_unknown_option
+from common.worlds.adapters.contract import describe_result, short_repr
 from common.worlds.adapters.faults import agent_text, copy_text, environment_error
 from common.worlds.families import Constructor
 from common.worlds.world import (
@@ -33,7 +34,7 @@ from common.worlds.world import (
     check_actions,
 )
 
-_GIVEN = ("copies", "seed")
+_PASSED_BY_SHOAL = ("copies", "seed")
 """Parameters that Shoal passes to every constructor; all others are the world's options."""
 _FIELDS = ("obs", "reward", "discount", "present", "next_obs", "episode_over")
 _STEP = f"a Step ({', '.join(_FIELDS)})"
@@ -50,8 +51,8 @@ class CheckedWorld:
         self.name = name
         self.copies = copies
         self._inner = inner
-        given_spec = _checked_spec(name, inner, copies)
-        self.spec, self._inner_state_dim = given_spec.without_state, given_spec.state_dim
+        inner_spec = _checked_spec(name, inner, copies)
+        self.spec, self._inner_state_dim = inner_spec.without_state, inner_spec.state_dim
         self._episodes = episodes
         if episodes.max_steps and episodes.restart_ended and not callable(getattr(inner, "reset_copies", None)):
             raise ConfigError(
@@ -117,7 +118,7 @@ class CheckedWorld:
             result = self._inner.reset(None if seeds is None else [int(seed) for seed in seeds])
         except BaseException as e:
             raise environment_error(self._where(), e) from e
-        return self._observations("the observations", result, self._obs_shape)
+        return self._read_observations("the observations", result, self._obs_shape)
 
     def step(self, actions: Float32Array) -> Step:
         """Steps every copy; copies whose episode ended continue with their next episode, or are absent."""
@@ -127,7 +128,7 @@ class CheckedWorld:
             result = self._inner.step(np.array(actions))  # the caller's array must not change
         except BaseException as e:
             raise environment_error(self._where(), e) from e
-        step = self._without_ended(self._read(result))
+        step = self._without_ended(self._read_step(result))
         self._check_agents(step)
         return self._with_time_limit(step)
 
@@ -154,7 +155,7 @@ class CheckedWorld:
             result = self._inner.global_state()
         except BaseException as e:
             raise environment_error(f"{self._where()}: global_state", e) from e
-        return self._states("global_state()", result)
+        return self._read_states("global_state()", result)
 
     def wrap_inner(self, around: Callable[[Any], Any]) -> None:
         """Replaces the user's world by `around(world)`, for example one that announces its calls."""
@@ -169,23 +170,23 @@ class CheckedWorld:
             except BaseException as e:
                 raise environment_error(f"{self.name}: close", e) from e
 
-    def _read(self, result: Any) -> Step:
+    def _read_step(self, result: Any) -> Step:
         """Returns the result of a step as new arrays of the right types."""
         if not isinstance(result, tuple) or not len(_FIELDS) <= len(result) <= len(Step._fields):
-            raise self._error(f"step returned {_form(result)}, not {_STEP}")
+            raise self._error(f"step returned {describe_result(result)}, not {_STEP}")
         given = Step(*result)
         agents = self._agents_shape
-        next_obs = self._observations("next_obs", given.next_obs, self._obs_shape)
+        next_obs = self._read_observations("next_obs", given.next_obs, self._obs_shape)
         is_same = given.obs is given.next_obs  # no episode ended
         step = Step(
-            obs=next_obs.copy() if is_same else self._observations("obs", given.obs, self._obs_shape),
-            reward=self._finite("reward", given.reward, agents),
-            discount=self._finite("discount", given.discount, agents),
-            present=self._finite("present", given.present, agents),
+            obs=next_obs.copy() if is_same else self._read_observations("obs", given.obs, self._obs_shape),
+            reward=self._read_finite("reward", given.reward, agents),
+            discount=self._read_finite("discount", given.discount, agents),
+            present=self._read_finite("present", given.present, agents),
             next_obs=next_obs,
-            episode_over=self._flags(given.episode_over),
-            metrics=self._metrics(given.metrics),
-            next_state=self._states("next_state", given.next_state) if self.spec.state_dim else None,
+            episode_over=self._read_flags(given.episode_over),
+            metrics=self._read_metrics(given.metrics),
+            next_state=self._read_states("next_state", given.next_state) if self.spec.state_dim else None,
         )
         if step.discount.min() < 0 or step.discount.max() > 1:
             self._check_range("discount", step.discount, (step.discount < 0) | (step.discount > 1), "from 0 to 1")
@@ -241,10 +242,10 @@ class CheckedWorld:
         except BaseException as e:
             raise environment_error(f"{self._where()}: reset_copies", e) from e
         shape = (len(copies), self.spec.obs_dim)
-        return self._observations("the observations of reset_copies", result, shape)
+        return self._read_observations("the observations of reset_copies", result, shape)
 
-    def _observations(self, what: str, value: Any, shape: tuple[int, int]) -> Float32Array:
-        rows = self._array(what, value, shape)
+    def _read_observations(self, what: str, value: Any, shape: tuple[int, int]) -> Float32Array:
+        rows = self._read_array(what, value, shape)
         if not _all_finite(rows):
             c, column = _first(~np.isfinite(rows))
             i = next(i for i, agent in enumerate(self.spec.agents) if column < agent.obs_slice.stop)
@@ -261,14 +262,14 @@ class CheckedWorld:
             i = next(i for i, agent in enumerate(self.spec.agents) if column < agent.obs_slice.stop)
             raise self._error(f"was given {rows[c, column]} in its action mask ({what}), not 0 or 1", c, i)
 
-    def _finite(self, what: str, value: Any, shape: tuple[int, int]) -> Float32Array:
-        rows = self._array(what, value, shape)
+    def _read_finite(self, what: str, value: Any, shape: tuple[int, int]) -> Float32Array:
+        rows = self._read_array(what, value, shape)
         if not _all_finite(rows):
             self._check_range(what, rows, ~np.isfinite(rows), "a finite number")
         return rows
 
-    def _states(self, what: str, value: Any) -> Float32Array:
-        rows = self._array(what, value, (self.copies, self.spec.state_dim))
+    def _read_states(self, what: str, value: Any) -> Float32Array:
+        rows = self._read_array(what, value, (self.copies, self.spec.state_dim))
         if not _all_finite(rows):
             c, column = _first(~np.isfinite(rows))
             raise self._error(f"{what} has {rows[c, column]} at index {column}", c)
@@ -279,21 +280,21 @@ class CheckedWorld:
             c, i = _first(wrong)
             raise self._error(f"was given {rows[c, i]} as {what}, not {allowed}", c, i)
 
-    def _flags(self, value: Any) -> BoolArray:
-        values = self._array("episode_over", value, (self.copies,))
+    def _read_flags(self, value: Any) -> BoolArray:
+        values = self._read_array("episode_over", value, (self.copies,))
         if ((values != 0) & (values != 1)).any():
             raise self._error(f"episode_over is {short_repr(value)}, not True or False for each copy")
         return values > 0
 
-    def _metrics(self, value: Any) -> dict[str, Float64Array]:
+    def _read_metrics(self, value: Any) -> dict[str, Float64Array]:
         if not isinstance(value, Mapping):
             raise self._error(f"metrics is {short_repr(value)}, not a dict of arrays by name")
         return {
-            str(name): self._array(f"metrics[{name!r}]", rows, self._agents_shape).astype(np.float64)
+            str(name): self._read_array(f"metrics[{name!r}]", rows, self._agents_shape).astype(np.float64)
             for name, rows in value.items()
         }
 
-    def _array(self, what: str, value: Any, shape: tuple[int, ...]) -> Float32Array:
+    def _read_array(self, what: str, value: Any, shape: tuple[int, ...]) -> Float32Array:
         """Returns a copy of an array of numbers, in float32; WorldError for another shape."""
         try:
             values = np.asarray(value)
@@ -342,7 +343,7 @@ def _checked_spec(name: str, inner: Any, copies: int) -> AgentsSpec:
 
 def _check_signature(name: str, make: Constructor, options: Mapping[str, Any]) -> None:
     """Raises ConfigError for options that `make` does not accept, or if it takes no copies and no seed."""
-    for reserved in _GIVEN:
+    for reserved in _PASSED_BY_SHOAL:
         if reserved in options:
             raise ConfigError(
                 f"{name}: Shoal passes {reserved!r} itself. Leave world.{reserved} out; --copies and --seed set it."
@@ -352,16 +353,16 @@ def _check_signature(name: str, make: Constructor, options: Mapping[str, Any]) -
     except (TypeError, ValueError):
         return
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    missing = [parameter for parameter in _GIVEN if parameter not in parameters and not takes_all]
+    missing = [parameter for parameter in _PASSED_BY_SHOAL if parameter not in parameters and not takes_all]
     if missing:
         raise ConfigError(
             f"{name}: {getattr(make, '__name__', 'make')} does not take {' and '.join(missing)}. Shoal calls "
             "make(copies=..., seed=..., **options)."
         )
-    check_options(name, without_given(make), options)
+    check_options(name, without_passed(make), options)
 
 
-def without_given(make: Constructor) -> Constructor:
+def without_passed(make: Constructor) -> Constructor:
     """Returns a callable whose signature is that of `make` without copies and seed, which are not options."""
 
     def options(**_options: Any) -> None:
@@ -371,7 +372,7 @@ def without_given(make: Constructor) -> Constructor:
         signature = inspect.signature(make)
     except (TypeError, ValueError):
         return make
-    rest = [parameter for parameter in signature.parameters.values() if parameter.name not in _GIVEN]
+    rest = [parameter for parameter in signature.parameters.values() if parameter.name not in _PASSED_BY_SHOAL]
     options.__signature__ = signature.replace(parameters=rest)  # type: ignore[attr-defined]
     return options
 
@@ -385,7 +386,3 @@ def _first(wrong: BoolArray) -> tuple[int, int]:
     """Returns the row and column of the first True."""
     row, column = np.argwhere(wrong)[0]
     return int(row), int(column)
-
-
-def _form(result: Any) -> str:
-    return f"{len(result)} values" if isinstance(result, tuple | list) else short_repr(result)

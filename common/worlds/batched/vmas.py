@@ -47,6 +47,11 @@ def names() -> Sequence[str]:
     return _scenarios(PREFIX)
 
 
+def install_command(path: str) -> str:  # noqa: ARG001  (VMAS itself is all that its scenarios need)
+    """Returns an empty text: no scenario needs another package."""
+    return ""
+
+
 class VmasWorld:
     """The copies of one scenario, as the batch of one VMAS environment.
 

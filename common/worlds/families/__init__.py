@@ -54,6 +54,12 @@ class Family(NamedTuple):
         """Returns the known names, with prefix; ConfigError if the package is not installed."""
         return [f"{self.prefix}:{path}" for path in import_module(self.module).names()]
 
+    def uninstalled(self) -> dict[str, str]:
+        """Returns the known names whose own packages are not installed, with the commands that install them."""
+        module = import_module(self.module)
+        commands = {f"{self.prefix}:{path}": module.install_command(path) for path in module.names()}
+        return {name: install for name, install in commands.items() if install}
+
     def installed_version(self) -> str:
         """Returns the version of the installed package; empty if it is not installed or the family has no package."""
         try:

@@ -15,7 +15,7 @@ from common.errors import ConfigError
 from common.run.validation_errors import suggest
 from common.worlds.families import Constructor
 from common.worlds.families.imports import import_attribute, import_path, with_options
-from common.worlds.families.mujoco_warnings import log_once
+from common.worlds.families.mujoco_warnings import send_to_log
 
 _REGISTERED_BY = (
     ("Foraging", "lbforaging", "lbforaging"),
@@ -24,6 +24,13 @@ _REGISTERED_BY = (
     ("highway", "highway_env", "highway-env"),
 )
 """Start of an id, the package that registers it, and the package's name for pip."""
+_NEEDS = {
+    "box2d": ("Box2D", "box2d"),
+    "mujoco": ("mujoco", "mujoco"),
+    "phys2d": ("jax", "jax"),
+    "tabular": ("jax", "jax"),
+}
+"""By group of Gymnasium's own environments: the module that they import, and the extra that installs it."""
 
 
 def find_constructor(name: str, path: str) -> Constructor:
@@ -32,13 +39,12 @@ def find_constructor(name: str, path: str) -> Constructor:
     if package:
         import_path(name, package)
     spec = _find_spec(name, env_id)
-    entry, group = spec.entry_point, ""
+    entry, group = spec.entry_point, _group(spec)
     if isinstance(entry, str):
         module, _, attribute = entry.partition(":")
-        group = module.removeprefix("gymnasium.envs.").partition(".")[0] if module.startswith("gymnasium.") else ""
-        entry = import_attribute(name, module, attribute, f"pip install 'gymnasium[{group}]'" if group else "")
+        entry = import_attribute(name, module, attribute, _install(group) if group else "")
         if group == "mujoco":
-            log_once()
+            send_to_log()
     if entry is None:
         raise ConfigError(f"{name}: {env_id} is registered only as a vector environment; Shoal makes single ones.")
     import gymnasium  # noqa: PLC0415  (for this family only)
@@ -49,12 +55,30 @@ def find_constructor(name: str, path: str) -> Constructor:
 
 
 def names() -> Sequence[str]:
-    """Returns the registered ids that are not versions replaced by later ones."""
+    """Returns the registered ids, except older versions and environments that Gymnasium only says to be gone."""
     newest: dict[str, tuple[int, str]] = {}
     for env_id, spec in _registry().items():
+        if getattr(spec.entry_point, "__name__", "").startswith("_raise_"):
+            continue
         stem = env_id.removesuffix(f"-v{spec.version}")
         newest[stem] = max(newest.get(stem, (-1, "")), (spec.version or 0, env_id))
     return sorted(env_id for _, env_id in newest.values())
+
+
+def install_command(path: str) -> str:
+    """Returns the command that installs what an environment of Gymnasium's own imports; empty if it is installed."""
+    group = _group(_registry()[path])
+    return _install(group) if group in _NEEDS and find_spec(_NEEDS[group][0]) is None else ""
+
+
+def _group(spec: Any) -> str:
+    """Returns the package of Gymnasium's own environments to which an entry point belongs, such as box2d."""
+    module = str(spec.entry_point).partition(":")[0]
+    return module.removeprefix("gymnasium.envs.").partition(".")[0] if module.startswith("gymnasium.envs.") else ""
+
+
+def _install(group: str) -> str:
+    return f"pip install 'gymnasium[{_NEEDS[group][1] if group in _NEEDS else group}]'"
 
 
 def _find_spec(name: str, env_id: str) -> Any:

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import inspect
-import os
-import sys
-import sysconfig
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from importlib import import_module
-from itertools import islice
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import common
 from common.errors import ConfigError
-from common.run.validation_errors import shorten, suggest
+from common.user_code import import_hint, similar_names
 from common.worlds.adapters.faults import environment_error
 from common.worlds.families import Constructor
 
-_PATH_HINT = "install it, or, in the directory of its file: export PYTHONPATH=$PWD"
-_MAX_ENTRIES = 10_000
-"""Files of a directory that are searched for similar names."""
 _in_progress: list[str] = []
 
 
@@ -53,7 +43,7 @@ def import_path(name: str, path: str, install: str = "") -> Any:
             return getattr(_import(parent), last)
         except AttributeError:
             if not hasattr(_import(parent), "__path__"):
-                raise ConfigError(f"{name}: {parent} has no {last}{_similar(_import(parent), last)}") from None
+                raise ConfigError(f"{name}: {parent} has no {last}{similar_names(_import(parent), last)}") from None
         except ImportError:
             pass
         except BaseException as e:
@@ -69,7 +59,7 @@ def import_attribute(name: str, module: str, qualname: str, install: str = "") -
             found = getattr(found, part)
         except AttributeError:
             owner = ".".join([module, *parts[:i]])
-            raise ConfigError(f"{name}: {owner} has no {part}{_similar(found, part)}") from None
+            raise ConfigError(f"{name}: {owner} has no {part}{similar_names(found, part)}") from None
     return found
 
 
@@ -136,77 +126,6 @@ def _importing(path: str) -> Iterator[None]:
         _in_progress.pop()
 
 
-def _similar(found: Any, written: str) -> str:
-    """Returns the names of the classes of a module as a suggestion; empty if there are none."""
-    classes = defined_classes(found) if isinstance(found, ModuleType) else []
-    return f"; {suggest(written, [c.__name__ for c in classes])}" if classes else ""
-
-
-def defined_classes(module: ModuleType) -> list[type]:
-    """Returns the classes that a module, or a module of a package, defines."""
-    prefix = f"{module.__name__}."
-    return [c for c in vars(module).values() if inspect.isclass(c) and f"{c.__module__}.".startswith(prefix)]
-
-
-def _way_out(module: str, error: ImportError, install: str) -> str:
+def _way_out(path: str, error: ImportError, install: str) -> str:
     """Returns what to do if a module, or a module that it imports, is not found."""
-    if install:
-        return f"; install it with: {install}"
-    if not (error.name and f"{module}.".startswith(f"{error.name}.")):
-        return f"; install what {module} needs"
-    searched = os.pathsep.join(_search_path())
-    return f"{f' (PYTHONPATH is {shorten(searched)})' if searched else ''}; {_find_hint(module, error.name)}"
-
-
-def _search_path() -> list[str]:
-    """Returns the directories of `sys.path` that are neither Python's, nor of installed packages, nor Shoal's.
-
-    The variable PYTHONPATH of a child process contains all of `sys.path`.
-    """
-    python = sysconfig.get_paths()["stdlib"]
-    # A script's directory is in `sys.path` too: for the commands, the one of the interpreter.
-    commands = {str(Path(sys.executable).parent), sysconfig.get_path("scripts")}
-    others = {python, str(Path(python, "lib-dynload")), str(Path(common.__file__).resolve().parent.parent), *commands}
-    return list(
-        dict.fromkeys(
-            entry
-            for entry in sys.path
-            if entry
-            and entry not in others
-            and Path(entry).is_dir()
-            and not {"site-packages", "dist-packages"} & set(Path(entry).parts)
-        )
-    )
-
-
-def _find_hint(module: str, missing: str) -> str:
-    """Returns where a module that is not found may be: in the working directory, or under a similar name.
-
-    missing: the module, or the package that contains it.
-    """
-    searched = _search_path()
-    export = f"export PYTHONPATH=$PWD{':$PYTHONPATH' if searched else ''}"
-    parts = [] if os.getcwd() in searched else module.split(".")  # noqa: PTH109  (compared with texts)
-    for length in range(len(parts), 0, -1):
-        file = Path(*parts[:length]).with_suffix(".py")
-        if os.path.isfile(file):  # noqa: PTH113  (False for a name that is too long)
-            return f"./{file} is here: {export}"
-    if "." in missing:
-        return _PATH_HINT
-    on_path = [name for entry in searched for name in _modules(entry)]
-    here = _modules(".")
-    if not (close := get_close_matches(shorten(missing), {*on_path, *here}, n=1)):
-        return _PATH_HINT
-    where = "" if close[0] in on_path else f" It is in this directory: {export}"
-    return f"did you mean {close[0]}{module.removeprefix(missing)}?{where}"
-
-
-def _modules(directory: str) -> list[str]:
-    """Returns the modules and packages in a directory; none if it cannot be read."""
-    try:
-        with os.scandir(directory) as entries:
-            found = [Path(entry.path) for entry in islice(entries, _MAX_ENTRIES)]
-    except OSError:
-        return []
-    names = [path.stem for path in found if path.suffix == ".py" or (path / "__init__.py").is_file()]
-    return [name for name in names if name.isidentifier() and name != "__init__"]
+    return f"; install it with: {install}" if install else import_hint(path, error)

@@ -6,12 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from importlib.util import find_spec
 
 from common.errors import ConfigError
 from common.run.validation_errors import suggest
 from common.worlds.families import Constructor
 from common.worlds.families.imports import import_path, with_options
-from common.worlds.families.mujoco_warnings import log_once
+from common.worlds.families.mujoco_warnings import send_to_log
 
 _INSTALL = "pip install 'shoal[mamujoco]'"
 # As in https://robotics.farama.org/envs/MaMuJoCo/ and gymnasium_robotics/envs/multiagent_mujoco/obsk.py.
@@ -42,7 +43,7 @@ def find_constructor(name: str, path: str) -> Constructor:
     _silence_notification()
     make = import_path(name, "gymnasium_robotics.mamujoco_v1", _INSTALL).parallel_env
     import_path(name, "mujoco", _INSTALL)
-    log_once()
+    send_to_log()
     chosen = partial(make, scenario=robot, agent_conf=factorisation)
     # gym_env takes an object, which no option can be.
     return with_options(name, chosen, make, hidden=("scenario", "agent_conf", "gym_env"))
@@ -52,6 +53,11 @@ def names() -> Sequence[str]:
     """Returns every robot with every factorisation; those of any number of segments with 2x3."""
     fixed = [f"{robot}-{conf}" for robot, confs in _FACTORISATIONS.items() for conf in confs]
     return [*fixed, *(f"{robot}-2x3" for robot in _SEGMENTED)]
+
+
+def install_command(path: str) -> str:  # noqa: ARG001  (all robots need the same)
+    """Returns the command that installs MuJoCo; empty if it is installed."""
+    return "" if find_spec("mujoco") else _INSTALL
 
 
 def _silence_notification() -> None:

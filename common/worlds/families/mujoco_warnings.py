@@ -12,7 +12,7 @@ _seen: set[str] = set()
 
 
 @cache
-def log_once() -> None:
+def send_to_log() -> None:
     """Installs the callback in this process, unless the user's code has installed one or there is no MuJoCo."""
     if find_spec("mujoco") is None:
         return

@@ -15,13 +15,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, Literal
 
 from common.errors import ConfigError
 from common.run.validation_errors import suggest
+from common.user_code import defined_classes
 from common.worlds.families import Constructor
-from common.worlds.families.imports import callable_of, defined_classes, import_attribute, import_path, with_options
+from common.worlds.families.imports import callable_of, import_attribute, import_path, with_options
 
 _ID = re.compile(r"(?:(?P<package>[\w.]+):)?(?P<id>[\w.-]+/[\w.-]+|[\w.]+-v\d+)")
 _DEPRECATED_MODULE = re.compile(r"pettingzoo\.(?P<group>\w+)\.(?P<env>\w+_v\d+)")
@@ -51,6 +53,12 @@ def find_constructor(name: str, path: str) -> Constructor:
 def names() -> Sequence[str]:
     """Returns the ids of PettingZoo's registry."""
     return sorted(_ids())
+
+
+def install_command(path: str) -> str:
+    """Returns the command that installs what all environments of a path's group import; empty if it is installed."""
+    is_missing = path.startswith("atari/") and find_spec("multi_agent_ale_py") is None
+    return "pip install 'pettingzoo[atari]'" if is_missing else ""
 
 
 def _registered(name: str, given: str) -> Constructor:

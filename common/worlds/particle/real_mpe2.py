@@ -16,7 +16,7 @@ import numpy as np
 from common.errors import ConfigError
 from common.spec import AgentSpec, AgentsSpec
 from common.worlds.adapters.construction import Codec, Layout, make_copies
-from common.worlds.adapters.pettingzoo import PettingZooWorld
+from common.worlds.adapters.pettingzoo_world import PettingZooWorld
 from common.worlds.particle.mpe import MpeWorld
 from common.worlds.particle.scenario import Scenario
 from common.worlds.world import EpisodeRules, Float32Array, Float64Array, Step

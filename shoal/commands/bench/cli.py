@@ -16,7 +16,8 @@ from common.errors import ConfigError, ShoalError
 from common.process import command
 from common.process.exit import BAD_USAGE
 from common.process.python_command import module_command
-from common.worlds import scenarios
+from common.run.validation_errors import suggest
+from common.worlds import scenarios, world_spec
 from shoal.commands.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig, BenchProgress, BenchRow
 from shoal.commands.bench.measurements import as_text
 
@@ -25,17 +26,8 @@ _screen = Console(markup=False, emoji=False, stderr=True)
 _LINE: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
 
 
-class _Name(click.Choice[str]):
-    """A benchmark, or the name of a world for `shoal bench world`."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Returns the name; exits with code 2 for one that is neither."""
-        is_world = isinstance(value, str) and (":" in value or value in {row.name for row in scenarios()})
-        return value if is_world else super().convert(value, param, ctx)
-
-
 @click.command()
-@click.argument("what", nargs=-1, metavar="[NAME]...", type=_Name(sorted(BENCHMARKS)))
+@click.argument("what", nargs=-1, metavar="[NAME]...")
 @command.options(BenchConfig)
 def bench(what: tuple[str, ...], **values: Any) -> None:
     """Measure Shoal's speed on this machine against baselines.
@@ -52,9 +44,7 @@ def bench(what: tuple[str, ...], **values: Any) -> None:
       shoal bench world pettingzoo:my_env --set world.size=5
     """  # noqa: D301  (click keeps the lines after a real backspace as they are)
     config = command.build(BenchConfig, values)
-    worlds = [name for name in what if name not in BENCHMARKS]
-    if bool(worlds) != ("world" in what):
-        raise ConfigError(f"Write: shoal bench world {' '.join(worlds) or 'NAME'}. `shoal scenarios` lists worlds.")
+    worlds = _worlds(what)
     found = []
     for name in [name for name in what if name in BENCHMARKS] or [n for n in BENCHMARKS if n not in BY_NAME_ONLY]:
         for figure in measure(name, config, worlds if name == "world" else ()):
@@ -63,6 +53,21 @@ def bench(what: tuple[str, ...], **values: Any) -> None:
                 command.result(as_text(figure))
     if config.json:
         command.result(msgspec.json.encode(found))
+
+
+def _worlds(what: Sequence[str]) -> list[str]:
+    """Returns the names of worlds among the arguments; raises ConfigError for a name that is unknown or misplaced."""
+    names = [name for name in what if name not in BENCHMARKS]
+    is_named = [":" in name or name in {row.name for row in scenarios()} for name in names]
+    if "world" not in what and not all(is_named):
+        unknown = names[is_named.index(False)]
+        raise ConfigError(f"{unknown!r} is not a benchmark; {suggest(unknown, sorted(BENCHMARKS))}.")
+    if bool(names) != ("world" in what):
+        raise ConfigError(f"Write: shoal bench world {' '.join(names) or 'NAME'}. `shoal scenarios` lists worlds.")
+    for name, known in zip(names, is_named, strict=True):
+        if not known:
+            world_spec(name)  # raises the error that tells which worlds there are
+    return names
 
 
 def measure(name: str, config: BenchConfig, worlds: Sequence[str] = ()) -> Iterator[BenchRow]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -23,7 +22,7 @@ from common.run.preset_choice import AUTO, PresetChoice, choose, describe, layer
 from common.run.run import UNLIMITED_ROWS, RunSpec, make_run_spec
 from common.run.world_facts import WorldFacts
 from common.spec import AgentsSpec
-from common.worlds.adapters.faults import process_ended
+from common.worlds.adapters.faults import describe_process_end
 from common.worlds.adapters.first_copy import Fault
 from shoal.commands.check.figures import (
     AdapterWarning,
@@ -37,7 +36,7 @@ from shoal.commands.check.figures import (
     StateFound,
     StepRate,
 )
-from shoal.commands.check.findings import Finding, Suggestion, find, suggest
+from shoal.commands.check.findings import Finding, Suggestion, derive_findings, suggest_settings
 
 DEFAULT_SECONDS = 40.0
 TIMEOUT_S = 30.0
@@ -119,7 +118,7 @@ def check_world(spec: RunSpec, *, seconds: float = DEFAULT_SECONDS, watch: Check
     plays, agents = collected.plays, collected.agents.agents if collected.agents else None
     facts = collected.facts
     choice = choose(AUTO, spec.scenario, agents, facts, spec.episode.max_steps) if agents and facts else None
-    findings = find(spec, agents, plays, collected.contract, collected.warned, fault=collected.fault_text)
+    findings = derive_findings(spec, agents, plays, collected.contract, collected.warned, fault=collected.fault_text)
     return WorldCheck(
         world=spec.scenario,
         ok=not any(finding.level == "error" for finding in findings),
@@ -135,7 +134,7 @@ def check_world(spec: RunSpec, *, seconds: float = DEFAULT_SECONDS, watch: Check
         else "",
         rate=collected.rate,
         findings=tuple(findings),
-        suggestions=tuple(suggest(spec, plays)) if agents else (),
+        suggestions=tuple(suggest_settings(spec, plays)) if agents else (),
         fault=collected.fault_text,
         state_dim=collected.state_dim,
     )
@@ -203,7 +202,10 @@ def _measure(task: CheckTask, collected: _Collected, watch: CheckWatcher) -> Non
         while True:
             watch.poll()
             stage = collected.stage
-            if not _receive(child, collected.add):
+            message = child.receive(_POLL_PERIOD_S)
+            if message is not None:
+                collected.add(msgspec.msgpack.decode(message, type=Message))
+            elif not child.may_send:
                 break
             now = time.monotonic()
             if collected.stage != stage:
@@ -219,16 +221,4 @@ def _measure(task: CheckTask, collected: _Collected, watch: CheckWatcher) -> Non
     finally:
         code = child.kill()
     if code and not killed:
-        collected.ended = f"{collected.stage}: {process_ended(code)}"
-
-
-def _receive(child: ChildProcess, add: Callable[[Message], None]) -> bool:
-    """Receives one message if one arrives soon; returns whether the child may send more."""
-    try:
-        if child.pipe.poll(_POLL_PERIOD_S):
-            add(msgspec.msgpack.decode(child.pipe.recv_bytes(), type=Message))
-            return True
-    except (EOFError, OSError):
-        time.sleep(_POLL_PERIOD_S / 10.0)
-        return child.process.poll() is None
-    return child.process.poll() is None or child.pipe.poll()
+        collected.ended = f"{collected.stage}: {describe_process_end(code)}"

@@ -14,7 +14,7 @@ import tempfile
 import time
 import traceback
 from multiprocessing.connection import Connection
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import msgspec
 
@@ -23,10 +23,11 @@ from common.process.child_process import kill_session_with_parent, make_pipe_pri
 from common.process.exit import DONE
 from common.run.players import with_sides
 from common.worlds import World, find_state_dim, make_world, world_spaces
-from common.worlds.adapters.conversion import reports
+from common.worlds.adapters.conversion import conversion_reports
 from common.worlds.adapters.first_copy import fault_of
 from common.worlds.adapters.measure import measure
-from common.worlds.history import without_history
+from common.worlds.history_world import without_history
+from common.worlds.world import HasEnvironments
 from shoal.commands.check.figures import (
     AdapterWarning,
     AgentsFound,
@@ -72,7 +73,7 @@ class _Check:
         world = self._make()
         try:
             made_s = time.monotonic() - started_at
-            for line in reports():
+            for line in conversion_reports():
                 self.send(AdapterWarning(line))
             agents = with_sides(world.spec, task.sides)
             self.send(AgentsFound(agents, world_spaces(world), made_s))
@@ -93,7 +94,7 @@ class _Check:
         finally:
             self.send(StageStarted("close()"))
             world.close()
-        if not hasattr(without_history(world), "wrap"):
+        if not isinstance(without_history(world), HasEnvironments):
             self._send_rate(CONSTANT_FRACTION * task.seconds / 4)
         self.send(StageStarted("the contract: the same seed twice"))
         self.send(seed_test(self._make, task.seed))
@@ -123,17 +124,10 @@ class _Check:
     def _pettingzoo_test(self) -> ContractTest:
         world = self._make()
         try:
-            wrap = getattr(without_history(world), "wrap", None)
-            if wrap is None:
+            inner = without_history(world)
+            if not isinstance(inner, HasEnvironments):
                 return ContractTest(API_TEST, skipped="this world is batched, not a ParallelEnv")
-            envs: list[Any] = []
-
-            def collect(env: Any) -> Any:
-                envs.append(env)
-                return env
-
-            wrap(collect)
-            return pettingzoo_test(envs[0])
+            return pettingzoo_test(inner.environments[0])
         finally:
             world.close()
 

@@ -45,7 +45,7 @@ class Suggestion(msgspec.Struct, frozen=True):
     reason: str
 
 
-def find(
+def derive_findings(
     spec: RunSpec,
     agents: AgentsSpec | None,
     plays: Mapping[str, PlayFigures],
@@ -73,7 +73,7 @@ def find(
     return sorted(found, key=lambda finding: _LEVELS.index(finding.level))
 
 
-def suggest(spec: RunSpec, plays: Mapping[str, PlayFigures]) -> list[Suggestion]:
+def suggest_settings(spec: RunSpec, plays: Mapping[str, PlayFigures]) -> list[Suggestion]:
     """Returns settings that suit the world, beyond what training chooses by itself."""
     found: list[Suggestion] = []
     random = plays.get("random")

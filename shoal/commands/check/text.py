@@ -15,7 +15,7 @@ from shoal.commands.check.check import WorldCheck
 from shoal.commands.check.figures import ObservationColumn, StepRate
 from shoal.commands.check.findings import Suggestion
 from shoal.commands.check.measurements import mean_with_error
-from shoal.number_format import duration, significant
+from shoal.number_format import ascii_number, duration
 
 _LEVEL_TEXTS = {"error": "ERROR", "warning": "warning", "note": "note"}
 _AGENT_COLUMNS = ("agent", "side", "observes", "acts", "smallest", "largest", "constant", "rewards")
@@ -55,9 +55,7 @@ def _parts(check: WorldCheck, spec: RunSpec) -> Iterable[RenderableType]:
 
 
 def _agents(check: WorldCheck, spec: RunSpec) -> Table:
-    table = Table(
-        "agent", "side", "observes", "acts", "smallest", "largest", "constant", "rewards", box=None, pad_edge=False
-    )
+    table = Table(*_AGENT_COLUMNS, box=None, pad_edge=False)
     if check.agents is None:
         return table
     play = check.plays.get("random")
@@ -69,7 +67,7 @@ def _agents(check: WorldCheck, spec: RunSpec) -> Table:
             f"{agent.obs_dim} numbers",
             _actions(agent),
             *_scales(columns),
-            significant(play.reward_size[i]) if play else "",
+            ascii_number(play.reward_size[i]) if play else "",
         )
     names = ", ".join(player.name for player in players(check.agents, spec.algorithm.name).agents)
     table.caption = f"players: {names}" if len(names) < 200 else None
@@ -83,7 +81,7 @@ def _scales(columns: tuple[ObservationColumn, ...]) -> tuple[str, str, str]:
         return "", "", ""
     constant = sum(column.low == column.high for column in columns)
     low, high = min(column.low for column in columns), max(column.high for column in columns)
-    return significant(low), significant(high), f"{constant} of {len(columns)}"
+    return ascii_number(low), ascii_number(high), f"{constant} of {len(columns)}"
 
 
 def _actions(agent: AgentSpec) -> str:
@@ -106,7 +104,7 @@ def _episodes(check: WorldCheck) -> Table:
             if play.lengths
             else "nothing"
         )
-        table.add_row(kind, significant(mean, 4), significant(half), str(len(play.lengths)), lengths, ends)
+        table.add_row(kind, ascii_number(mean, 4), ascii_number(half), str(len(play.lengths)), lengths, ends)
     return table
 
 
@@ -114,7 +112,7 @@ def _speed(measured: StepRate) -> Text:
     rate = measured.steps / max(measured.seconds, 1e-9)
     copies = f"{measured.copies} copies" if measured.copies > 1 else "one copy"
     return Text(
-        f"speed: {significant(rate)} steps/s in one process with {copies}; {_ACTORS} actors make a million steps in"
+        f"speed: {ascii_number(rate)} steps/s in one process with {copies}; {_ACTORS} actors make a million steps in"
         f" {duration(1e6 / (rate * _ACTORS))}, if each has a core and the learner keeps up"
     )
 

@@ -45,7 +45,7 @@ class DiagnoseConfig(msgspec.Struct, frozen=True):
 
     episodes: Annotated[
         int,
-        Meta(ge=10, le=10_000, description="Number of rollouts, with original and with changed messages [episodes]."),
+        Meta(ge=10, le=10_000, description="Number of episodes, with original and with changed messages."),
     ] = 200
     seed: Annotated[int, Meta(ge=0, lt=2**31, description="Seed of the first episode; episode e has SEED + e.")] = SEED
     copies: CopiesOption = 0

@@ -17,9 +17,9 @@ import msgspec
 import numpy as np
 
 from actor_node.evaluation.ablation import Ablation, ablate, batched_world
-from actor_node.evaluation.batched_rollouts import TrajectoryRecorder, play_batch
-from actor_node.evaluation.copy_rollouts import CopySet
-from actor_node.evaluation.episodes import Trajectories
+from actor_node.evaluation.rollouts.batched import TrajectoryRecorder, play_batch
+from actor_node.evaluation.rollouts.copies import CopySet
+from actor_node.evaluation.rollouts.episodes import Trajectories
 from common.errors import ConfigError, WorldError
 from common.policy.file import load_policy
 from common.policy.heads import Floats
@@ -33,7 +33,12 @@ from learner_node.inspection.network_stats import NetworkStats, ValueStats, poli
 from learner_node.run_checks.inputs import InputStats, input_remarks, measure_inputs, reward_change_remarks
 from shoal.commands.diagnose.log_figures import MIN_LINES, LogFigures, log_figures
 from shoal.commands.diagnose.log_warnings import log_warnings
-from shoal.commands.diagnose.team_warnings import communication_warnings, network_warnings, value_warnings
+from shoal.commands.diagnose.team_warnings import (
+    communication_warnings,
+    network_warnings,
+    uniform_choice_warnings,
+    value_warnings,
+)
 from shoal.commands.diagnose.warning import DiagnosisWarning, as_warning, merged
 from shoal.machine_info import read_machine
 from shoal.run_history import read_history
@@ -127,6 +132,7 @@ def diagnose(
         *communication_warnings(ablations, run.spec),
         *value_warnings(values, run.spec, updates),
         *network_warnings(networks, run.spec.exploration),
+        *uniform_choice_warnings(networks, figures.returns if figures else None, sides=len(run.joint.sides)),
         *(as_warning("inputs", remark) for remark in input_remarks(inputs, run.joint, run.spec.algorithm)),
         *(as_warning("inputs", remark) for remark in reward_change_remarks(_last_metric(directory, "reward_change"))),
         *log_warnings(figures, run.spec, sides=len(run.joint.sides)),
@@ -173,7 +179,7 @@ def _measure_networks(
 ) -> tuple[list[ValueStats], list[NetworkStats], InputStats]:
     """Plays episodes with the team and returns statistics of the critics' values, all networks, and their inputs."""
     run, loaded = team.run, team.networks
-    world, measured, steps = _long_world(run, episodes, seed, limits, skipped)
+    world, measured, steps = _make_long_world(run, episodes, seed, limits, skipped)
     try:
         if with_sides(world.spec, run.spec.network.sides) != run.joint:
             raise ConfigError(
@@ -189,7 +195,7 @@ def _measure_networks(
             _note_failures(world, skipped)
     finally:
         world.close()
-    networks, inputs = _policies(team, played), _inputs(run, played)
+    networks, inputs = _policy_stats(team, played), _input_stats(run, played)
     if loaded is None:
         skipped["values"] = "there is no checkpoint with critics"
         return [], networks, inputs
@@ -224,7 +230,7 @@ def with_complete_returns(played: Trajectories, tail: int) -> Trajectories:
     return played._replace(present=present)
 
 
-def _inputs(run: Run, played: Trajectories) -> InputStats:
+def _input_stats(run: Run, played: Trajectories) -> InputStats:
     rows = played.obs.reshape(-1, run.joint.obs_dim)
     reward, present = (field.reshape(-1, len(run.joint.agents)) for field in (played.reward, played.present))
     return measure_inputs(run.joint, rows, reward, present)
@@ -242,8 +248,13 @@ def _note_failures(world: CopySet, skipped: dict[str, str]) -> None:
     skipped["episodes"] = f"{len(world.failures)} of {world.copies} failed: {first}"
 
 
-def _long_world(run: Run, episodes: int, seed: int, limits: _Limits, skipped: dict[str, str]) -> tuple[World, int, int]:
-    """Returns the world, the number of measured steps, and the number of steps to play."""
+def _make_long_world(
+    run: Run, episodes: int, seed: int, limits: _Limits, skipped: dict[str, str]
+) -> tuple[World, int, int]:
+    """Makes the world with episodes long enough for complete returns.
+
+    Returns the world, the number of measured steps, and the number of steps to play.
+    """
     if is_foreign(run.spec.scenario):
         steps = horizon(MAX_MEASURED_STEPS, run.spec.algorithm.discount)
         if steps is None:
@@ -276,7 +287,7 @@ def _horizon_too_long(run: Run) -> str:
     return f"with algorithm.discount = {discount:g} a return needs more than {MAX_EPISODE_STEPS:,} steps"
 
 
-def _policies(team: _TrainedTeam, played: Trajectories) -> list[NetworkStats]:
+def _policy_stats(team: _TrainedTeam, played: Trajectories) -> list[NetworkStats]:
     """Returns the figures of each player's policy, on the steps in which its agents are present."""
     run, network = team.run, team.run.spec.network
     present = played.present[: len(played.obs)] > 0

@@ -10,7 +10,7 @@ import warnings
 import msgspec
 import numpy as np
 
-from actor_node.evaluation.episodes import Float64s
+from actor_node.evaluation.rollouts.episodes import Float64s
 from common.run.run import Run
 from shoal.run_history import History
 

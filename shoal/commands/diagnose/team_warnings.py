@@ -12,6 +12,7 @@ from actor_node.evaluation.ablation import Ablation
 from common.run.run import ExplorationSpec, RunSpec
 from common.worlds import changed_options
 from learner_node.inspection.network_stats import NetworkStats, ValueStats
+from shoal.commands.diagnose.log_figures import Returns
 from shoal.commands.diagnose.warning import DiagnosisWarning
 
 MIN_EFFECT = 0.02
@@ -37,6 +38,9 @@ MAX_SATURATED = 0.95
 """Largest fraction of saturated actions without a warning; good policies often use full thrust in most states too."""
 MAX_LOGITS = 10.0
 """Largest size of logits without a warning; tanh and softmax of larger ones have gradients below 1e-4."""
+MIN_UNIFORM_ENTROPY = 0.95
+"""Entropy of choices, as a fraction of the largest possible, from which they count as nearly uniform. With five choices
+the likeliest one then has a probability below about 0.4."""
 
 _ON_PLATEAU = (
     f"; {PLATEAU:.0f} is a known local optimum of this world, in which the listener goes to the middle of the "
@@ -131,6 +135,37 @@ def network_warnings(figures: Sequence[NetworkStats], exploration: ExplorationSp
             )
         found += _output_warnings(network, exploration)
     return found
+
+
+def uniform_choice_warnings(
+    figures: Sequence[NetworkStats], returns: Returns | None, sides: int
+) -> list[DiagnosisWarning]:
+    """Returns warnings of policies whose choices are nearly uniform in a run whose returns did not rise.
+
+    returns: of the training log; None if it is too short. sides: number of sides; with several, returns need not rise.
+    """
+    if returns is None or sides > 1 or returns.best - returns.first > 3.0 * returns.spread:
+        return []
+    return [
+        DiagnosisWarning(
+            "networks",
+            network.network,
+            f"{network.network}: the entropy of its choices is {network.entropy:.0%} of the largest possible, nearly"
+            f" uniform, and the training return did not rise ({returns.first:.1f} in the first tenth,"
+            f" {returns.best:.1f} at best)",
+            "the team still acts almost at random: rewards are rare or do not depend on the actions that it tries, or"
+            " the policy's gradient is weaker than the penalty on its logits",
+            (
+                "train longer",
+                "look at the rewards of random actions (shoal check WORLD)",
+                "set algorithm.reward_scale so that returns are of size 1 to 100",
+                "lower algorithm.action_regularisation",
+                "raise algorithm.policy_learning_rate",
+            ),
+        )
+        for network in figures
+        if network.entropy is not None and network.entropy >= MIN_UNIFORM_ENTROPY
+    ]
 
 
 def _is_significant(cost: float, interval: tuple[float, float], return_with: float) -> bool:

@@ -13,8 +13,8 @@ from msgspec import Meta
 from rich.console import Console
 
 from actor_node.evaluation import evaluate as evaluation
-from actor_node.evaluation.episode_schedule import MAX_EPISODES
 from actor_node.evaluation.evaluate import Comparison, Evaluation
+from actor_node.evaluation.rollouts.schedule import MAX_EPISODES
 from actor_node.evaluation.task import Dynamics, EvalTask
 from actor_node.evaluation.teams import BASELINES, RANDOM, Team, load_run_team, load_teams, random_team, run_name
 from common.errors import ConfigError
@@ -45,7 +45,7 @@ class EvaluateConfig(EpisodeOptions, frozen=True, forbid_unknown_fields=True):
     episodes: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         Meta(
-            description="Length of the evaluation [episodes].  [default: 1000 in a batched world; elsewhere as many as "
+            description="Number of episodes.  [default: 1000 in a batched world; elsewhere as many as "
             "fit into --within, from 20 to 1000]"
         ),
     ] = None

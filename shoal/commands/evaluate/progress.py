@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from actor_node.evaluation.episodes import Watcher
+from actor_node.evaluation.rollouts.episodes import Watcher
 from common.errors import ShoalError
 from shoal.number_format import duration
 

@@ -10,7 +10,7 @@ from actor_node.evaluation.task import FOREIGN_DYNAMICS
 from actor_node.evaluation.task_metrics import MEANINGS
 from shoal.commands.evaluate.summary import Evaluations
 from shoal.commands.evaluate.table_rows import RETURN, table_columns, table_rows
-from shoal.number_format import interval
+from shoal.number_format import interval, mean_with_interval
 
 
 def lines(result: Evaluation) -> list[str]:
@@ -72,9 +72,12 @@ def choice_lines(result: Evaluation) -> list[str]:
     returns = {one.name: (one.return_mean, one.return_ci95) for one in result.compared}
     returns[result.choices] = result.return_mean, result.return_ci95
     named = [("greedy", "greedy"), ("drawn", "sampled as in training"), ("random", "random")]
-    found = [", ".join(f"{label} {returns[name][0]:.2f}" for name, label in named if name in returns)]
+    found = [", ".join(f"{label} {mean_with_interval(*returns[name])}" for name, label in named if name in returns)]
     if returns["greedy"][1][1] < returns["drawn"][1][0]:
-        found.append("warning: greedy choices earn clearly less than sampled ones. Evaluate with --sample.")
+        found.append(
+            "warning: greedy choices earn clearly less than sampled ones. Evaluate with --sample; play with"
+            " team.act(obs, sample=True)."
+        )
     return found
 
 

@@ -19,7 +19,7 @@ from common.process.metrics import software_version
 from common.run.players import members_of
 from common.run.run import Run
 from common.run.spaces import AgentSpaces, side_by_side
-from common.spec import AgentSpec, PlayerSpec
+from common.spec import AgentSpec, Categorical, PlayerSpec
 from common.worlds import is_batched, is_foreign
 from shoal.run_paths import run_directory
 
@@ -45,6 +45,9 @@ class ExportedPolicy(msgspec.Struct, frozen=True):
     output that it forbids; empty without masks."""
     history: int = 0
     """Number of last observations and actions of each agent in the input, after its current observation."""
+    sampled_choices: bool = False
+    """Whether choices were drawn from the softmax of the logits in training; the output `action` has the most probable
+    choice."""
 
 
 @click.command()
@@ -52,8 +55,13 @@ class ExportedPolicy(msgspec.Struct, frozen=True):
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Output directory.  [default: RUN/onnx]"
 )
+@click.option(
+    "--logits",
+    is_flag=True,
+    help="Add the output `logits`, from whose softmax Discrete actions can be drawn.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the list of files as JSON.")
-def export(run: Path, output: Path | None, as_json: bool) -> None:
+def export(run: Path, output: Path | None, logits: bool, as_json: bool) -> None:
     """Write the policies of RUN as ONNX files, one for each agent.
 
     The input of a file is the agent's observation, the output its action. Running the files does not need Shoal.
@@ -65,7 +73,7 @@ def export(run: Path, output: Path | None, as_json: bool) -> None:
     directory = run_directory(run)
     directory.run  # noqa: B018  (raises if there is no run: another error than a run without policies)
     target = output or run / "onnx"
-    written = write_team(load_policy(directory.policy_file), target)
+    written = write_team(load_policy(directory.policy_file), target, logits=logits)
     if as_json:
         command.result(msgspec.json.encode(written))
         return
@@ -80,8 +88,11 @@ def export(run: Path, output: Path | None, as_json: bool) -> None:
         command.result(f"{target / one.file}: {one.obs_dim} inputs, {one.action_dim} outputs{agents}")
 
 
-def write_team(policy: PolicyFile, directory: Path) -> list[ExportedPolicy]:
-    """Writes one model for each player, and `team.json`; raises ConfigError without onnx or if it cannot write."""
+def write_team(policy: PolicyFile, directory: Path, *, logits: bool = False) -> list[ExportedPolicy]:
+    """Writes one model for each player, and `team.json`; raises ConfigError without onnx or if it cannot write.
+
+    logits: whether the models have the second output `logits`.
+    """
     try:
         from shoal.commands.export.graph import make_model  # noqa: PLC0415  (onnx is an optional dependency)
     except ImportError as e:
@@ -94,7 +105,8 @@ def write_team(policy: PolicyFile, directory: Path) -> list[ExportedPolicy]:
         files = file_names([player.name for player in players], ".onnx")
         for player, player_layers, file in zip(players, layers, files, strict=True):
             one = _describe(policy, player, file)
-            model = make_model(player, player_layers, run.spec.network.head, _metadata(policy, one))
+            metadata = _metadata(policy, one)
+            model = make_model(player, player_layers, run.spec.network.head, metadata, logits=logits)
             write_atomically(directory / one.file, model.SerializeToString())
             written.append(one)
         write_atomically(directory / INDEX_FILE, msgspec.json.format(msgspec.json.encode(written)) + b"\n")
@@ -116,6 +128,7 @@ def _describe(policy: PolicyFile, player: PlayerSpec, file: str) -> ExportedPoli
         spaces=side_by_side(_spaces(policy.run, agents)),
         mask=player.local_mask_columns,
         history=history_of(policy.run.spec.world),
+        sampled_choices=policy.run.samples_choices and any(isinstance(part, Categorical) for part in player.parts),
     )
 
 
@@ -139,6 +152,7 @@ def _metadata(policy: PolicyFile, one: ExportedPolicy) -> dict[str, str]:
         "spaces": msgspec.json.encode(one.spaces).decode(),
         "mask": msgspec.json.encode(one.mask).decode(),
         "history": str(one.history),
+        "sampled_choices": str(one.sampled_choices).lower(),
         "head": run.spec.network.head,
         "scenario": run.spec.scenario,
         "world": msgspec.json.encode(run.spec.world).decode(),

@@ -1,7 +1,7 @@
 """The policy of a player as an ONNX graph from observation to action, without exploration. Pure.
 
     obs [batch, obs_dim] -> Gemm, Relu, ... -> Gemm -> logits -> a head for each segment -> Concat -> action
-                        `--> Gemm (action masks only) -> Add
+                        `--> Gemm (action masks only) -> Add    `-> logits (only on request)
 
 The second Gemm lowers the logits of forbidden choices (common/policy/masks.py). The heads equal those of
 common/policy/heads.py. The operators are of set 18, which ONNX runtimes support since 2023.
@@ -30,8 +30,13 @@ _FROM_FORCE = _TO_FORCE.T / 2
 _AT_REST = np.array([0, 0.5, 0.5, 0.5, 0.5], np.float32)
 
 
-def make_model(player: PlayerSpec, layers: Sequence[Layer], head: str, metadata: Mapping[str, str]) -> onnx.ModelProto:
-    """Returns the model of one player's policy with `metadata` as properties; raises ConfigError as `segments` does."""
+def make_model(
+    player: PlayerSpec, layers: Sequence[Layer], head: str, metadata: Mapping[str, str], *, logits: bool = False
+) -> onnx.ModelProto:
+    """Returns the model of one player's policy with `metadata` as properties; raises ConfigError as `segments` does.
+
+    logits: whether the input of the head is a second output.
+    """
     graph = _Graph()
     x = "obs"
     for i, layer in enumerate(layers):
@@ -42,11 +47,15 @@ def make_model(player: PlayerSpec, layers: Sequence[Layer], head: str, metadata:
     alone = PlayersSpec((msgspec.structs.replace(player, obs_start=0, action_start=0),))
     parts = [_head(graph, x, segment) for segment in segments(alone, head)]
     graph.nodes.append(helper.make_node("Concat", parts, ["action"], axis=1))
+    outputs = ["action"]
+    if logits:
+        graph.nodes.append(helper.make_node("Identity", [x], ["logits"]))
+        outputs.append("logits")
     made = helper.make_graph(
         graph.nodes,
         player.name,
         [helper.make_tensor_value_info("obs", TensorProto.FLOAT, ["batch", player.obs_dim])],
-        [helper.make_tensor_value_info("action", TensorProto.FLOAT, ["batch", player.action_dim])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", player.action_dim]) for name in outputs],
         graph.constants,
     )
     model = helper.make_model(made, producer_name="shoal", opset_imports=[helper.make_opsetid("", OPSET)])

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from actor_node.evaluation.episodes import Float64s
+from actor_node.evaluation.rollouts.episodes import Float64s
 from shoal.commands.report.axis_ticks import linear_ticks, log_tick_labels, log_ticks, tick_labels
 from shoal.commands.report.traces import Trace, thinned
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from actor_node.evaluation.episodes import Float64s
+from actor_node.evaluation.rollouts.episodes import Float64s
 from shoal.commands.report.chart import AxisScale, Curve
 from shoal.commands.report.run_record import RunGroup, RunRecord
 from shoal.commands.report.traces import Trace, band, thinned

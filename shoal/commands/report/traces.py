@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from actor_node.evaluation.episodes import Float64s
+from actor_node.evaluation.rollouts.episodes import Float64s
 from shoal.statistics import t_quantile
 
 MAX_POINTS = 200

@@ -28,14 +28,14 @@ class SweepConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of `shoal sweep`."""
 
     run: Annotated[str, Meta(min_length=1, description="Directory of the sweep; each run gets a subdirectory.")]
-    seeds: Annotated[int, Meta(ge=1, le=10_000, description="Sample size of each variant [seeds].")] = 5
+    seeds: Annotated[int, Meta(ge=1, le=10_000, description="Number of seeds; each variant has one run for each.")] = 5
     first_seed: Annotated[int, Meta(ge=0, lt=2**31, description="First seed; the others follow it.")] = 1
     jobs: Annotated[
         int,
         Meta(
             ge=1,
             le=1024,
-            description="Number of parallel processes [runs]. A lockstep run uses one core, any other two or more.",
+            description="Number of runs at the same time. A lockstep run uses one core, any other two or more.",
         ),
     ] = 1
     vary: Annotated[
@@ -50,7 +50,7 @@ class SweepConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int,
         Meta(
             ge=0,
-            description="Number of trials, chosen by Optuna from earlier results [combinations]; 0 tries all.",
+            description="Number of combinations that Optuna chooses by the results of earlier ones; 0 runs all.",
         ),
     ] = 0
     json: Annotated[bool, Meta(description="Print the table and the runs as JSON.")] = False

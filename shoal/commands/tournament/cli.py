@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 from rich.console import Console
 
-from actor_node.evaluation.task import Dynamics, EvalTask, is_foreign
+from actor_node.evaluation.task import Dynamics, EvalTask
 from actor_node.evaluation.teams import BASELINES, load_teams
 from actor_node.evaluation.tournament import Tournament, run_tournament
 from common.errors import ConfigError
@@ -18,6 +18,7 @@ from common.files import write_atomically
 from common.process import command
 from common.process.durations import Seconds
 from common.run.directory import RunDirectory
+from common.worlds import is_foreign
 from shoal.commands.evaluate.episode_options import EpisodeOptions, play_options
 from shoal.commands.evaluate.progress import ProgressWatcher
 from shoal.commands.tournament.matrices import matrices
@@ -86,7 +87,7 @@ def tournament(runs: tuple[str, ...], **values: Any) -> None:
         raise ConfigError(f"--svg {config.svg}: the directory does not exist. Name a file in an existing directory.")
     launch = read_machine(RunDirectory(Path(next(name for name in names if name not in BASELINES)))).get("launch", {})
     options = play_options(run.spec, config, launch)._replace(within_s=config.within)
-    episodes = config.episodes or (0 if is_foreign(run.spec) else _EPISODES)
+    episodes = config.episodes or (0 if is_foreign(run.spec.scenario) else _EPISODES)
     count = f"{episodes:,} episodes" if episodes else f"as many episodes as fit into {config.within:.0f} s"
     with ProgressWatcher(_screen, f"playing {len(teams) ** 2} pairings of {count}") as watcher:
         result = run_tournament(

@@ -1,4 +1,6 @@
-"""The artifacts of `shoal train`: machine.json and the dashboard, and at the end the warnings, films and report.
+"""The artifacts of `shoal train`: machine.json and the dashboard, and what is made at the end.
+
+At the end: the evaluation's figures in TensorBoard and trackers, the warnings, the films and the report.
 
 No failure here may cost a run its result: an exception becomes one line on the screen.
 """
@@ -10,6 +12,7 @@ from importlib.util import find_spec
 
 from rich.console import Console
 
+from actor_node.evaluation.evaluate import Evaluation
 from common.errors import ShoalError
 from common.run.directory import RunDirectory
 from common.worlds import is_foreign
@@ -18,7 +21,7 @@ from deploy.local.live_display import Display
 from shoal.commands.diagnose.cli import print_warnings_after_training
 from shoal.commands.report import FILM_FILE, REPORT_FILE, write_report
 from shoal.commands.train.dashboard import Dashboard
-from shoal.commands.train.final_task import FinalTask, FinalTaskResult, run_in_child, run_task
+from shoal.commands.train.final_task import FinalTask, FinalTaskResult, evaluation_values, run_in_child, run_task
 from shoal.machine_info import record_machine
 
 _FILM_EPISODES = 2
@@ -54,6 +57,19 @@ class Artifacts:
         self._screen.print(f"dashboard: {self._dashboard.url}", soft_wrap=True)
         return self._dashboard
 
+    def record_evaluation(self, found: Evaluation, stopped: Callable[[], bool]) -> None:
+        """Adds the figures of an evaluation to the TensorBoard files and, in a child process, to the tracker."""
+        path, values = str(self._directory.path), evaluation_values(found)
+        task = FinalTask("evaluation", path, track=self.config.track, updates=found.updates, values=values)
+
+        def record() -> None:
+            if task.track == "none":
+                run_task(task)
+            else:
+                run_in_child(task, stopped)
+
+        self._try("the evaluation in TensorBoard and trackers", record)
+
     def warn(self, stopped: Callable[[], bool]) -> None:
         """Diagnoses the run and prints the warnings; a request to stop ends a diagnosis in a child process."""
 
@@ -62,7 +78,7 @@ class Artifacts:
 
         self._try("a diagnosis", lambda: print_warnings_after_training(self._directory, self._screen, make_diagnosis))
 
-    def conclude(self, *, film: bool, stopped: Callable[[], bool] = bool) -> None:
+    def conclude(self, *, film: bool, stopped: Callable[[], bool] = lambda: False) -> None:
         """Makes the films, unless `film` is false, --no-film is set or Pillow is missing; then writes the report."""
         if film and not self.config.no_film and find_spec("PIL"):
             self._try("a film", lambda: self._make_film(stopped))

@@ -1,9 +1,11 @@
-"""The final tasks of `shoal train`: the diagnosis and the films, made in a child process for a user's environment.
+"""The final tasks of `shoal train`: the diagnosis, the films, and the evaluation's figures in TensorBoard and trackers.
+
+A child process carries out what calls a user's environment or a tracker.
 
     parent:  FinalTask ----------> child (final_task_process.py)
              FinalTaskResult <----
 
-An environment that hangs costs the diagnosis or the film, not the command: the parent waits for a limited time, then
+An environment or a tracker that hangs costs the task, not the command: the parent waits for a limited time, then
 kills the child and every process that the environment started. The waits:
 
 | waits                          | ends with                                                            |
@@ -13,6 +15,7 @@ kills the child and every process that the environment started. The waits:
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,9 +23,11 @@ from typing import Literal
 
 import msgspec
 
+from actor_node.evaluation.evaluate import Evaluation
 from common.errors import WorldError
 from common.process.child_process import ChildProcess
 from common.run.directory import RunDirectory
+from learner_node.config import TrackerKind
 from shoal.commands.diagnose.warning import DiagnosisWarning
 
 TIMEOUT_S = 120.0
@@ -32,17 +37,23 @@ MAX_ANSWER_BYTES = 16 * 2**20
 
 
 class FinalTask(msgspec.Struct, frozen=True):
-    """A diagnosis or a film of a run."""
+    """A diagnosis or a film of a run, or the record of its evaluation."""
 
-    kind: Literal["diagnosis", "film"]
+    kind: Literal["diagnosis", "film", "evaluation"]
     run: str
-    episodes: int
+    episodes: int = 0
     output: str = ""
     """File of the film."""
     width: int = 0
     """Width of the film [pixels]."""
     steps: int = 0
     """Longest part of an episode to film [steps]."""
+    track: TrackerKind = "none"
+    """The tracker that receives the figures of the evaluation, which TensorBoard receives anyway."""
+    updates: int = 0
+    """Number of updates of the evaluated policies."""
+    values: dict[str, float] = {}
+    """Finite figures of the evaluation."""
 
 
 class FinalTaskResult(msgspec.Struct, frozen=True):
@@ -56,8 +67,13 @@ class FinalTaskResult(msgspec.Struct, frozen=True):
 
 
 def run_task(task: FinalTask) -> FinalTaskResult:
-    """Makes the diagnosis or the film in this process; raises ShoalError, or any exception of the environment."""
+    """Carries out a task in this process; raises ShoalError, or any exception of the environment or the tracker."""
     directory = RunDirectory(Path(task.run))
+    if task.kind == "evaluation":
+        from learner_node.reporting.evaluation_log import log_evaluation  # noqa: PLC0415  (slow to import)
+
+        log_evaluation(directory, task.track, task.updates, task.values)
+        return FinalTaskResult()
     if task.kind == "film":
         from actor_node.rendering.film import render  # noqa: PLC0415  (Pillow is an optional dependency)
 
@@ -67,6 +83,19 @@ def run_task(task: FinalTask) -> FinalTaskResult:
 
     found = diagnose(directory, task.episodes)
     return FinalTaskResult(found.updates, found.warnings)
+
+
+def evaluation_values(found: Evaluation) -> dict[str, float]:
+    """Returns the finite figures of an evaluation by the names that TensorBoard and trackers show."""
+    low, high = found.return_ci95
+    values = {
+        "evaluation/return": found.return_mean,
+        "evaluation/return_low": low,
+        "evaluation/return_high": high,
+        **{f"evaluation/return_per_agent/{agent}": value for agent, value in found.return_per_agent.items()},
+        **{f"evaluation/metrics/{name}": metric.mean for name, metric in found.metrics.items()},
+    }
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def run_in_child(task: FinalTask, stopped: Callable[[], bool], *, timeout_s: float = TIMEOUT_S) -> FinalTaskResult:

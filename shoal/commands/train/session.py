@@ -9,14 +9,15 @@ session.conclude()                              prints warnings, makes the films
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.console import Console
 
-from actor_node.evaluation.copy_rollouts import exception_text
 from actor_node.evaluation.evaluate import Evaluation
+from actor_node.evaluation.rollouts.copies import exception_text
 from common.policy.file import load_policy
 from common.process.exit import DONE, FAILED
 from common.process.stop import Stop
@@ -25,16 +26,18 @@ from common.run.open_run import RunOptions, open_run
 from common.run.preset_choice import BATCHED_COPIES, CONTROL, PARTICLE, PresetChoice
 from common.run.run import Run, RunSpec
 from deploy.local.config import TrainConfig
-from deploy.local.launcher import LocalRun, delete_transitions
+from deploy.local.launcher import LocalRun, delete_transitions, has_transitions
 from deploy.local.live_display import make_display
-from deploy.local.start_checks import max_capacity, memory_check, refuse_without_cuda, untrained_text
+from deploy.local.start_checks import local_check, max_capacity, refuse_without_cuda, untrained_text
 from learner_node.reporting.trackers import refuse_missing
 from learner_node.run_checks.inputs import horizon_remarks
 from learner_node.run_checks.sizes import sizes_of
+from learner_node.run_checks.warm_up import steps_within_warm_up
 from shoal.commands.evaluate.cli import EvaluateConfig, evaluate_run
 from shoal.commands.evaluate.progress import EvaluationStopped
 from shoal.commands.train.artifacts import Artifacts
 from shoal.machine_info import read_machine
+from shoal.run_history import read_history
 
 if TYPE_CHECKING:
     from deploy.lockstep.run import LockstepRun
@@ -76,7 +79,7 @@ class TrainingSession:
             sections,
             resume=config.resume,
             role="launcher",
-            check=memory_check(config),
+            check=local_check(config),
             notify=self._print,
             on_chosen=self._take_choice,
             max_capacity=max_capacity(config),
@@ -85,6 +88,9 @@ class TrainingSession:
         copies = self.config.copies or _last_copies(self.directory)
         self.config = self._artifacts.config = msgspec.structs.replace(self.config, copies=copies)
         self.stop.hint = self._resume_hint
+        env_steps, stored = self._earlier_steps()
+        if warning := steps_within_warm_up(self.run.spec, env_steps, stored):
+            self._print(f"warning: {warning}")
         return self.directory
 
     def train(self) -> bool:
@@ -136,6 +142,7 @@ class TrainingSession:
             self._print(f"not evaluated: {self.problem}\n{again}", highlight=False)
             return FAILED
         show(result)
+        self._artifacts.record_evaluation(result, lambda: self.stop.requested)
         return DONE
 
     def conclude(self) -> None:
@@ -156,6 +163,12 @@ class TrainingSession:
         config = self.config
         options = config.lockstep_options if config.lockstep else f"--actors {config.actors} --copies {config.copies}"
         return f"stopped; resume with: shoal train --resume {options} --run {self.directory.path}"
+
+    def _earlier_steps(self) -> tuple[int, int]:
+        """Returns the environment steps of a run so far, and how many of their transitions its replay still has."""
+        last = read_history(self.directory.metrics_file).last("env_steps")
+        env_steps = 0 if math.isnan(last) else int(last)
+        return env_steps, min(env_steps, self.run.spec.replay.capacity) if has_transitions(self.directory) else 0
 
     def _take_choice(self, choice: PresetChoice, spec: RunSpec) -> None:
         """Takes the copies that suit the world, and prints what was chosen and how to change it."""

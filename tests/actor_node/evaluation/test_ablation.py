@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from actor_node.evaluation.ablation import AlteredPolicy, _shuffle, _zero, ablate, batched_world
-from actor_node.evaluation.batched_rollouts import TrajectoryRecorder, play_batch
-from actor_node.evaluation.episodes import Actor, Trajectories
 from actor_node.evaluation.evaluate import play
+from actor_node.evaluation.rollouts.batched import TrajectoryRecorder, play_batch
+from actor_node.evaluation.rollouts.episodes import Actor, Trajectories
 from common.policy.network import Policy
 from common.run.run import Run
 from common.worlds import World, make_world, messages, scenarios

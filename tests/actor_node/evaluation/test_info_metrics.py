@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from actor_node.evaluation.episodes import Episode, EpisodeBatch, Watcher
 from actor_node.evaluation.evaluate import evaluate_team
 from actor_node.evaluation.info_metrics import EpisodeMetrics, info_metrics, meaning_of, step_metrics
-from actor_node.evaluation.rollouts import PlayOptions
+from actor_node.evaluation.rollouts.episodes import Episode, EpisodeBatch, Watcher
+from actor_node.evaluation.rollouts.rollout import PlayOptions
 from actor_node.evaluation.task import EvalTask
 from actor_node.evaluation.teams import load_run_team
 from common.worlds import make_world

@@ -5,8 +5,8 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from actor_node.evaluation.batched_rollouts import play_episodes
-from actor_node.evaluation.episodes import EpisodeBatch
+from actor_node.evaluation.rollouts.batched import play_episodes
+from actor_node.evaluation.rollouts.episodes import EpisodeBatch
 from actor_node.evaluation.task_metrics import MEANINGS, measure
 from actor_node.evaluation.teams import RandomTeam
 from common.worlds import SCENARIOS, make_world, world_spec

@@ -199,12 +199,20 @@ def test_a_key_of_a_setting_that_is_not_a_table_is_a_config_error():
         ("seed=-1", r"seed = -1: expected `int` >= 0"),
         ("scenario=5", r"scenario = 5: expected `str`, got `int`"),
         ("replay.capacity=10", r"replay\.min_size = 5000: more than replay\.capacity = 10"),
+        ("replay.sampler=prioritised", r"replay\.sampler = 'prioritised': write uniform, or my_module:MySampler"),
+        ("replay.sampler=my-module:Recent", r"replay\.sampler = 'my-module:Recent': write uniform, or my_module"),
         ("exploration.theta=1.5", r"exploration\.theta = 1\.5: expected `float` <= 1\.0"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named_with_its_value(assignment, message):
     with pytest.raises(ConfigError, match=message):
         spec(assignment)
+
+
+def test_a_sampler_of_your_own_excludes_priorities():
+    assert spec("replay.sampler=my_module:Recent").replay.sampler == "my_module:Recent"
+    with pytest.raises(ConfigError, match=r"replay\.priority_exponent = 0\.6: only the sampler uniform"):
+        spec("replay.sampler=my_package.my_module:Recent", "replay.priority_exponent=0.6")
 
 
 def test_the_ratio_of_samples_to_inserts_is_a_number_or_auto():

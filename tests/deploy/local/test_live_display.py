@@ -192,7 +192,7 @@ def at(progress: float) -> Status:
 
 
 def test_the_time_to_go_is_told_by_the_way_since_the_run_was_first_seen() -> None:
-    left = TimeLeft()
+    left = TimeLeft().estimate_s
     nobody = msgspec.structs.replace(STATUS, learner=None)
     assert [left(status, 0.0) for status in (None, nobody, at(0.0))] == [None] * 3
     # Resumed at 25 %: what came before took no time that was seen.

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from common.errors import ConfigError
 from common.run.directory import RunDirectory
 from common.run.open_run import RunOptions, open_run
-from deploy.local.start_checks import SLOW_START_S, StartWatch, last_log_message
+from deploy.local.start_watch import SLOW_START_S, StartWatch, last_log_message
 from shoal.cli import shoal
 from tests.deploy.local.test_live_display import STATUS
 
@@ -110,7 +110,7 @@ def test_a_shared_reward_is_told_as_the_teams(tmp_path: Path) -> None:
 def test_a_start_that_takes_long_is_explained_by_the_log_of_who_is_waited_for(tmp_path: Path) -> None:
     replay, learner = tmp_path / "replay.log", tmp_path / "learner.log"
     replay.write_text("2026-01-01T00:00:00.000Z WARNING replay replay_server.x: waiting for Redis: 10 s so far\n")
-    watch = StartWatch(replay, learner)
+    watch = StartWatch(replay, learner).explain
     assert watch(None, 100.0) == []
     assert watch(None, 100.0 + SLOW_START_S) == [
         "the replay server is starting; last line of its log: waiting for Redis: 10 s so far"

@@ -19,6 +19,7 @@ from common.errors import ConfigError
 from common.run.directory import RunDirectory, create
 from common.run.run import Run
 from learner_node.reporting import trackers
+from learner_node.reporting.evaluation_log import log_evaluation
 from learner_node.reporting.metrics_log import MetricsLog
 from learner_node.reporting.trackers import BackgroundTracker, finite_numbers, open_tracker
 from learner_node.update.update_stats import Losses
@@ -172,6 +173,7 @@ def test_mlflow_keeps_a_run_in_its_directory_and_goes_on_with_it(
         assert tracker
         tracker.log(updates, finite_numbers({**LINE, "updates": updates}))
         tracker.close()
+    log_evaluation(directory, "mlflow", 40, {"evaluation/return": -3.5, "evaluation/return_per_agent/a b:c": -3.5})
     client = mlflow.MlflowClient(tracking_uri=(directory.path / "mlruns").as_uri())
     (kept,) = client.search_runs([client.get_experiment_by_name("shoal").experiment_id])
     assert kept.data.tags["shoal.run"] == run.id
@@ -181,6 +183,10 @@ def test_mlflow_keeps_a_run_in_its_directory_and_goes_on_with_it(
         (40, 0.25),
     ]
     assert client.get_metric_history(kept.info.run_id, "return_mean")[0].timestamp == 1_700_000_000_500
+    (final,) = client.get_metric_history(kept.info.run_id, "evaluation/return")
+    assert (final.step, final.value) == (40, -3.5)
+    assert kept.data.metrics["evaluation/return_per_agent/a_b_c"] == -3.5
+    assert kept.info.status == "FINISHED"
 
 
 @pytest.mark.slow
@@ -199,12 +205,16 @@ def test_wandb_keeps_a_run_off_line(made: tuple[Run, RunDirectory]) -> None:
         "tracker = trackers.open_tracker('wandb', directory.run, directory)\n"
         "tracker.log(20, {'critic_loss/0': 0.5, 'time': 1.7e9})\n"
         "tracker.close()\n"
+        "from learner_node.reporting.evaluation_log import log_evaluation\n"
+        "log_evaluation(directory, 'wandb', 20, {'evaluation/return': -3.5})\n"
     )
     environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
     line = [sys.executable, "-c", code]
     done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=350, check=False)
     assert done.returncode == 0, done.stderr
     assert "fails" not in done.stderr
-    (kept,) = directory.path.glob("wandb/offline-run-*/run-*.wandb")
-    assert directory.run.id in kept.name
-    assert b"critic_loss/0" in kept.read_bytes()
+    kept = list(directory.path.glob("wandb/offline-run-*/run-*.wandb"))
+    assert all(directory.run.id in file.name for file in kept)
+    content = b"".join(file.read_bytes() for file in kept)
+    assert b"critic_loss/0" in content
+    assert b"evaluation/return" in content

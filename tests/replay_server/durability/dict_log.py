@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from common.errors import PeerError
 from replay_server.durability.chunk_log import Transaction, Write
-from replay_server.durability.log_index import ChunkLogIndex, LogContents, LogState, RedisKeys, parse
+from replay_server.durability.log_index import ChunkLogIndex, LogContents, LogState, RedisKeys, parse_contents
 from replay_server.durability.redis_protocol import CommandPart
 
 
@@ -61,7 +61,7 @@ class DictLog:
             {field.encode(): value.encode() for field, value in self.hashes.get(key, {}).items()}
             for key in (keys.state, keys.actors)
         )
-        kept = parse(state, actors, self.values[keys.run], self.values.get(keys.weights))
+        kept = parse_contents(state, actors, self.values[keys.run], self.values.get(keys.weights))
         self.index.restore(kept)
         return kept
 

@@ -26,7 +26,7 @@ from deploy.local.config import TrainConfig
 from deploy.local.launcher import LocalRun
 from replay_server.cli import replay
 from replay_server.durability.chunk_log import ForgetActor
-from replay_server.durability.log_index import parse
+from replay_server.durability.log_index import parse_contents
 from replay_server.durability.redis_connection import make_client, wait_for_redis, without_password
 from replay_server.durability.redis_log import RedisLog
 from tests.replay_server.conftest import Valkey, until
@@ -223,4 +223,4 @@ def test_shoal_train_hands_a_password_on_by_a_file_of_its_owners(tmp_path: Path)
 def test_counters_that_a_log_cannot_have_are_refused(state: dict[str, int]) -> None:
     counters = {name.encode(): str(value).encode() for name, value in {"format": 1, **state}.items()}
     with pytest.raises((ValueError, msgspec.ValidationError)):
-        parse(counters, {}, msgspec.json.encode(make_run()), None)
+        parse_contents(counters, {}, msgspec.json.encode(make_run()), None)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from actor_node.evaluation.episodes import Trajectories
+from actor_node.evaluation.rollouts.episodes import Trajectories
 from common.policy.file import PolicyFile, save_policy
 from common.process import command
 from common.run.directory import RunDirectory, create

@@ -18,6 +18,7 @@ from shoal.commands.diagnose.team_warnings import (
     communication_warnings,
     min_updates,
     network_warnings,
+    uniform_choice_warnings,
     value_warnings,
 )
 from shoal.commands.diagnose.warning import DiagnosisWarning, merged
@@ -197,6 +198,31 @@ def test_warnings_of_networks(figures: NetworkStats, word: str | None) -> None:
     assert word is None or word in found[0].seen
 
 
+FLAT, RISEN = Returns(-80.0, -78.0, -79.0, 1.0), Returns(-80.0, -60.0, -61.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("entropy", "returns", "sides", "is_warned"),
+    [
+        (0.99, FLAT, 1, True),
+        (0.80, FLAT, 1, False),
+        (None, FLAT, 1, False),
+        (0.99, RISEN, 1, False),
+        (0.99, None, 1, False),
+        (0.99, FLAT, 2, False),
+    ],
+)
+def test_nearly_uniform_choices_are_warned_of_if_the_return_did_not_rise(
+    entropy: float | None, returns: Returns | None, sides: int, is_warned: bool
+) -> None:
+    found = uniform_choice_warnings([network(entropy=entropy)], returns, sides)
+    assert len(found) == is_warned
+    if found:
+        assert "99% of the largest possible" in found[0].seen
+        assert "(-80.0 in the first tenth, -78.0 at best)" in found[0].seen
+        assert "lower algorithm.action_regularisation" in found[0].to_try
+
+
 # ---- the log ------------------------------------------------------------------------------------------------------
 
 
@@ -292,6 +318,7 @@ def _all_warnings() -> list[DiagnosisWarning]:
             for cost in (0.0, 2.0, -4.0)
             for warning in communication_warnings([heard(cost, whole=-29.0)], spec)
         ),
+        *uniform_choice_warnings([network(entropy=0.99)], FLAT, 1),
         *(
             warning
             for spec in (SPEC, maddpg)

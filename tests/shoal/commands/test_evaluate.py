@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from actor_node.evaluation.evaluate import Estimate, Evaluation
+from actor_node.evaluation.evaluate import Comparison, Estimate, Evaluation
 from common.errors import ConfigError
 from common.process import command
 from common.run.run import make_run_spec
 from shoal.cli import shoal
 from shoal.commands.evaluate import csv_latex
 from shoal.commands.evaluate.summary import EvaluatedRun, seed_statistics, summarise
+from shoal.commands.evaluate.text import choice_lines
 from shoal.run_paths import find_runs, run_directory
 from tests.actor_node.teams import make_team
 
@@ -151,6 +152,22 @@ def test_latex_escapes_names_and_has_as_many_cells_in_every_row():
     assert {line.count("&") for line in rows} == {2}
     assert len(rows) == 5
     assert csv_latex._escaped("50%_$a{b}\\") == r"50\%\_\$a\{b\}\textbackslash{}"
+
+
+def test_each_way_to_choose_is_shown_with_its_interval():
+    compared = [Comparison("drawn", 20, -20.5, (-22.0, -19.0)), Comparison("random", 20, -60.0, (-65.5, -54.5))]
+    result = msgspec.structs.replace(evaluation(-30.0), compared=compared)
+    assert choice_lines(result) == [
+        (
+            "greedy -30.00 (-31.00 .. -29.00), sampled as in training -20.50 (-22.00 .. -19.00), random -60.00 "
+            "(-65.50 .. -54.50)"
+        ),
+        (
+            "warning: greedy choices earn clearly less than sampled ones. Evaluate with --sample; play with "
+            "team.act(obs, sample=True)."
+        ),
+    ]
+    assert choice_lines(evaluation(-30.0)) == []
 
 
 # ---- the command --------------------------------------------------------------------------------------------------

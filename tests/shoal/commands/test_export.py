@@ -83,6 +83,32 @@ def test_action_masks_are_part_of_the_graph(algorithm: str, tmp_path: Path) -> N
     assert json.loads(about["mask"]) == first
 
 
+@pytest.mark.parametrize("joint", [MASKED, MIXED], ids=["masked", "mixed"])
+def test_logits_are_a_second_output_on_request(joint: AgentsSpec, tmp_path: Path) -> None:
+    policy = team_of(joint, network={"policy_hidden": (8,)})
+    obs = obs_of(joint)
+    write_team(policy, tmp_path, logits=True)
+    expected = Policy(policy.run.players, policy.run.spec.network, policy.flat).logits(obs)
+    for player in policy.run.players.agents:
+        session = onnxruntime.InferenceSession(tmp_path / f"{player.name}.onnx", providers=["CPUExecutionProvider"])
+        assert [one.name for one in session.get_outputs()] == ["action", "logits"]
+        (logits,) = session.run(["logits"], {"obs": np.ascontiguousarray(obs[:, player.obs_slice])})
+        np.testing.assert_allclose(logits, expected[:, player.action_slice], rtol=1e-5, atol=2e-6)
+    write_team(policy, tmp_path)
+    assert [one.name for one in onnx.load(tmp_path / f"{player.name}.onnx").graph.output] == ["action"]
+
+
+@pytest.mark.parametrize(("choices", "sampled"), [("gumbel", True), ("epsilon", False)])
+def test_the_files_tell_whether_choices_were_sampled_in_training(choices: str, sampled: bool, tmp_path: Path) -> None:
+    policy = team_of(MIXED, network={"policy_hidden": (8,)}, exploration={"choices": choices})
+    write_team(policy, tmp_path)
+    for one in json.loads((tmp_path / "team.json").read_text()):
+        has_choices = any(part["type"] == "categorical" for part in one["parts"])
+        assert one["sampled_choices"] is (sampled and has_choices)
+        about = {entry.key: entry.value for entry in onnx.load(tmp_path / one["file"]).metadata_props}
+        assert about["sampled_choices"] == str(sampled and has_choices).lower()
+
+
 @pytest.mark.parametrize("tell_apart", [False, True])
 def test_agents_that_share_a_network_have_a_file_each(tell_apart: bool, tmp_path: Path) -> None:
     network = {"policy_hidden": (8,), "share_policies": True, "tell_apart": tell_apart}

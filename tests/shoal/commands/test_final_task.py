@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
+from actor_node.evaluation.evaluate import Estimate, Evaluation
 from common.errors import WorldError
-from shoal.commands.train.final_task import FinalTask, run_in_child
+from common.run.directory import create
+from common.run.run import make_run_spec
+from common.worlds import world_spec
+from shoal.commands.train.final_task import FinalTask, evaluation_values, run_in_child, run_task
+from tests.learner_node.event_files import scalars
 from tests.shoal.commands.test_diagnose import make_directory, small_run
 
 pytestmark = pytest.mark.slow
@@ -98,3 +104,31 @@ def test_a_process_that_ends_is_an_error(run: Callable[[str], FinalTask]) -> Non
 def test_a_fault_comes_back_in_words(tmp_path: Path) -> None:
     with pytest.raises(WorldError, match="does not contain a run"):
         run_in_child(FinalTask("diagnosis", str(tmp_path), 10), lambda: False)
+
+
+def test_the_figures_of_an_evaluation_reach_tensorboard(tmp_path: Path) -> None:
+    directory, _ = create(tmp_path / "run", make_run_spec({"scenario": "simple_spread"}), world_spec("simple_spread"))
+    metrics = {"collisions": Estimate(0.5, (0.4, 0.6)), "touches": Estimate(math.nan, (math.nan, math.nan))}
+    found = Evaluation(
+        scenario="simple_spread",
+        world="simple_spread",
+        episodes=10,
+        seed=5,
+        updates=300,
+        weights_hash="0a",
+        return_mean=-3.5,
+        return_ci95=(-4.0, -3.0),
+        return_std=1.0,
+        return_per_agent={"agent_0": -1.5, "agent_1": -2.0},
+        published_scales={},
+        metrics=metrics,
+    )
+    run_task(FinalTask("evaluation", str(directory.path), updates=300, values=evaluation_values(found)))
+    assert scalars(directory.tensorboard) == {
+        (".", "evaluation/return"): [(300, -3.5)],
+        (".", "evaluation/return_low"): [(300, -4.0)],
+        (".", "evaluation/return_high"): [(300, -3.0)],
+        (".", "evaluation/return_per_agent/agent_0"): [(300, -1.5)],
+        (".", "evaluation/return_per_agent/agent_1"): [(300, -2.0)],
+        (".", "evaluation/metrics/collisions"): [(300, 0.5)],
+    }

@@ -12,7 +12,7 @@ from common.errors import ConfigError, WorldError
 from common.spec import Box, Categorical
 from common.worlds import make_world
 from common.worlds.adapters.first_copy import FirstCopy, Watch
-from common.worlds.adapters.gymnasium import idle_action
+from common.worlds.adapters.gymnasium_env import idle_action
 
 NAME = "pettingzoo:rowing_v0:make"
 
@@ -228,7 +228,7 @@ def test_illegal_moves_are_neither_printed_nor_kept(caplog):
 def test_an_aec_environment_that_updates_once_a_cycle_is_stepped_by_all_agents(monkeypatch):
     from pettingzoo.utils import parallel_to_aec
 
-    from tests.common.worlds.adapters.test_pettingzoo import Falling
+    from tests.common.worlds.adapters.test_pettingzoo_world import Falling
 
     module = ModuleType("falling_aec_v0")
     module.env = lambda: parallel_to_aec(Falling())

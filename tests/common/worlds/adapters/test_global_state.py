@@ -9,7 +9,7 @@ from common.run.run import Run, make_run_spec
 from common.spec import difference
 from common.worlds import global_state, make_world, world_spec
 from common.worlds.adapters.first_copy import FirstCopy, Watch
-from common.worlds.adapters.pettingzoo import PettingZooWorld
+from common.worlds.adapters.pettingzoo_world import PettingZooWorld
 
 STATEFUL = "pettingzoo:tests.actor_node.stateful_env"
 SIZE = 4

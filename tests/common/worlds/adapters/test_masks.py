@@ -15,7 +15,7 @@ from common.policy.network import Policy
 from common.run.run import ExplorationSpec, Run, make_run_spec
 from common.spec import Categorical
 from common.worlds import make_world, world_spaces
-from common.worlds.adapters.pettingzoo import _warn_once
+from common.worlds.adapters.pettingzoo_world import _warn_once
 from tests.common.examples import random_weights
 from tests.common.worlds.masked_channels import CHANNELS, FREE, MaskedChannels
 

@@ -60,7 +60,7 @@ def test_the_ids_of_the_registry_are_known():
 def test_an_id_that_a_package_registers(monkeypatch):
     import pettingzoo
 
-    from tests.common.worlds.adapters.test_pettingzoo import Falling
+    from tests.common.worlds.adapters.test_pettingzoo_world import Falling
 
     monkeypatch.setitem(sys.modules, "falling_package", ModuleType("falling_package"))
     pettingzoo.register("parallel", "falling/hawk-v2", entry_point=Falling, kwargs={"fault": None})

@@ -13,7 +13,7 @@ import shoal
 from common.errors import ConfigError
 from common.worlds import make_world, world_name, world_spec
 from tests.common.worlds.adapters.test_conversion import Rowing
-from tests.common.worlds.adapters.test_pettingzoo import Falling
+from tests.common.worlds.adapters.test_pettingzoo_world import Falling
 
 ROOT = Path(__file__).parents[4]
 HERE = "tests.common.worlds.families.test_python"
@@ -61,7 +61,7 @@ class Teams:
     ("make", "name"),
     [
         (make_rowing, f"python:{HERE}:make_rowing"),
-        (Falling, "python:tests.common.worlds.adapters.test_pettingzoo:Falling"),
+        (Falling, "python:tests.common.worlds.adapters.test_pettingzoo_world:Falling"),
         (Teams.make, f"python:{HERE}:Teams.make"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from common.errors import ShoalError
+from common.errors import ConfigError, ShoalError
 from shoal.commands.bench import BENCHMARKS, BY_NAME_ONLY, BenchConfig
 from shoal.commands.bench.cli import bench, measure
 
@@ -26,6 +27,23 @@ def test_the_help_names_every_benchmark_and_the_usage_fits_a_line() -> None:
 
 def test_without_an_argument_nothing_is_installed() -> None:
     assert set(BY_NAME_ONLY) == {"peers", "world"} <= set(BENCHMARKS)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["world", "nosuch"], "there is no scenario 'nosuch'; known: collect_treasure, "),
+        (["world", "simple_spraed"], "there is no scenario 'simple_spraed'; did you mean simple_spread"),
+        (["world", "simple_spread", "nosuch"], "there is no scenario 'nosuch'"),
+        (["world"], "Write: shoal bench world NAME."),
+        (["simple_spread"], "Write: shoal bench world simple_spread."),
+        (["relay"], "'relay' is not a benchmark; did you mean replay?"),
+        (["nosuch"], "'nosuch' is not a benchmark; known: actor, end-to-end, "),
+    ],
+)
+def test_a_name_that_is_neither_benchmark_nor_world_is_named(line: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        CliRunner().invoke(bench, line, standalone_mode=False, catch_exceptions=False)
 
 
 @pytest.mark.slow

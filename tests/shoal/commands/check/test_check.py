@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from typing import Any
@@ -115,6 +116,11 @@ def test_a_built_in_world_is_checked_with_many_copies() -> None:
     assert found.rate is not None
     assert found.rate.copies > 1
     assert set(found.plays) == {"random", "zero", "lowest", "highest"}
+    shown = io.StringIO()
+    print_check(found, make_run_spec({"scenario": "simple_tag"}), Console(file=shown, width=1_000))
+    assert re.search(r"^random +-?[\d.]+ ", shown.getvalue(), re.MULTILINE)
+    assert "agent_0" in shown.getvalue()
+    assert shown.getvalue().isascii()  # numbers can be copied into other programs
     assert found.agents is not None
     assert found.agents.sides == ("adversary", "agent")
 

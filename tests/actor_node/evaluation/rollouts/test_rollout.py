@@ -12,10 +12,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from actor_node.evaluation.copy_rollouts import CopySet
-from actor_node.evaluation.episodes import Watcher
 from actor_node.evaluation.evaluate import Evaluation, evaluate, evaluate_team
-from actor_node.evaluation.rollouts import PlayOptions, RolloutTask, run_rollouts
+from actor_node.evaluation.rollouts.copies import CopySet
+from actor_node.evaluation.rollouts.episodes import Watcher
+from actor_node.evaluation.rollouts.rollout import PlayOptions, RolloutTask, run_rollouts
 from actor_node.evaluation.task import EvalTask
 from actor_node.evaluation.teams import load_run_team, load_teams, random_team
 from actor_node.evaluation.tournament import run_tournament

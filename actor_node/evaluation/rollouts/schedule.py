@@ -6,7 +6,7 @@ import math
 import time
 from typing import NamedTuple
 
-from actor_node.evaluation.episodes import Episode, Watcher
+from actor_node.evaluation.rollouts.episodes import Episode, Watcher
 
 MIN_EPISODES, MAX_EPISODES = 20, 1_000
 """Bounds on the number of episodes that fit into a time."""
@@ -39,7 +39,7 @@ class PlayLimits(NamedTuple):
         return MIN_EPISODES + 2 * self.copies * max(self.processes, 1)
 
     @property
-    def limit(self) -> int:
+    def most_episodes(self) -> int:
         """Largest number of episodes."""
         return self.episodes or self.max_episodes
 
@@ -47,8 +47,8 @@ class PlayLimits(NamedTuple):
 class EpisodeSchedule:
     """Hands out episode numbers in order, collects the results, and forecasts the end."""
 
-    def __init__(self, extent: PlayLimits, watcher: Watcher) -> None:
-        self._extent, self._watcher = extent, watcher
+    def __init__(self, limits: PlayLimits, watcher: Watcher) -> None:
+        self._limits, self._watcher = limits, watcher
         self._next = 0
         self._forecast_given = False
         self.started_at = time.monotonic()
@@ -66,11 +66,15 @@ class EpisodeSchedule:
     @property
     def has_next(self) -> bool:
         """Whether another episode must start."""
-        extent = self._extent
+        limits = self._limits
         failures = len(self.episodes) - self._succeeded
-        late = time.monotonic() - self.started_at >= extent.within_s
-        time_is_up = not extent.episodes and self._next >= MIN_EPISODES and late
-        return self._next < extent.limit and not time_is_up and (self._succeeded > 0 or failures < extent.max_failures)
+        late = time.monotonic() - self.started_at >= limits.within_s
+        time_is_up = not limits.episodes and self._next >= MIN_EPISODES and late
+        return (
+            self._next < limits.most_episodes
+            and not time_is_up
+            and (self._succeeded > 0 or failures < limits.max_failures)
+        )
 
     def add(self, episode: Episode) -> None:
         """Adds the result of an episode."""
@@ -81,11 +85,11 @@ class EpisodeSchedule:
 
     def expected(self) -> int:
         """Returns the expected number of episodes."""
-        extent = self._extent
-        if extent.episodes or not self.episodes:
-            return extent.limit
-        fitting = math.ceil(len(self.episodes) / max(time.monotonic() - self.started_at, 1e-3) * extent.within_s)
-        return min(max(fitting, MIN_EPISODES, len(self.episodes)), extent.limit)
+        limits = self._limits
+        if limits.episodes or not self.episodes:
+            return limits.most_episodes
+        fitting = math.ceil(len(self.episodes) / max(time.monotonic() - self.started_at, 1e-3) * limits.within_s)
+        return min(max(fitting, MIN_EPISODES, len(self.episodes)), limits.most_episodes)
 
     def _forecast(self) -> None:
         passed, count = time.monotonic() - self.started_at, len(self.episodes)
@@ -97,5 +101,5 @@ class EpisodeSchedule:
         if expected_s < _FORECAST_AFTER_S:
             return
         minutes, seconds = divmod(round(expected_s), 60)
-        on = "1 process" if self._extent.processes < 2 else f"{self._extent.processes} processes"
+        on = "1 process" if self._limits.processes < 2 else f"{self._limits.processes} processes"
         self._watcher.notify(f"about {minutes}:{seconds:02} for {total:,} episodes on {on}")

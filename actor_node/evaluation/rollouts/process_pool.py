@@ -1,6 +1,6 @@
 """Rollouts of an environment that is not batched, in processes: the parent's side. `play_process.py` is the child's.
 
-    parent: hands out episode numbers in order          child: copies of the environment (copy_rollouts.py)
+    parent: hands out episode numbers in order          child: copies of the environment (copies.py)
        <-- ready -----------------------------------------  its imports are done
        --- task ----------------------------------------->  makes its copies
        <-- request ---------------------------------------  a copy is free
@@ -8,13 +8,13 @@
        <-- report: the episode or its failure ------------
        <-- leaving ---------------------------------------  plays no more episodes; closes its copies and ends
 
-| waits for                     | frees it                                                                           |
+| waits for                     | ended by                                                                           |
 |-------------------------------|------------------------------------------------------------------------------------|
 | parent: any child's message   | the message, the child's end; polled every 0.1 s; the watcher counts the episodes  |
 | child: its task, a number     | the parent's answer, or the parent's end                                           |
 | parent: children to end       | their end; SIGKILL 5 s after `leaving` or SIGTERM, to all at the same time         |
 
-A child is a separate program (`python -m actor_node.evaluation.play_process`), not a copy of the parent
+A child is a separate program (`python -m actor_node.evaluation.rollouts.play_process`), not a copy of the parent
 (common/process/child_process.py).
 """
 
@@ -30,8 +30,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from actor_node.evaluation.episode_schedule import EpisodeSchedule, PlayLimits
-from actor_node.evaluation.episodes import Actor, Episode, Watcher
+from actor_node.evaluation.rollouts.episodes import Actor, Episode, Watcher
+from actor_node.evaluation.rollouts.schedule import EpisodeSchedule, PlayLimits
 from common.errors import ConfigError, ShoalError, WorldError
 from common.process.child_process import ChildProcess
 from common.worlds import World
@@ -50,7 +50,7 @@ class PoolTask(NamedTuple):
     make_actor: Callable[[], Actor]
     seed: int
     """Seed of the first episode; episode e has seed + e."""
-    extent: PlayLimits
+    limits: PlayLimits
 
 
 class PlayReport(msgspec.Struct, frozen=True):
@@ -73,7 +73,7 @@ class ProcessPool:
 
     def __init__(self, task: PoolTask, watcher: Watcher) -> None:
         self._task, self._watcher = task, watcher
-        self._schedule = EpisodeSchedule(task.extent, watcher)
+        self._schedule = EpisodeSchedule(task.limits, watcher)
         self._children: list[_Child] = []
         self._refusal: ShoalError | None = None
         self._notes: set[str] = set()
@@ -83,9 +83,9 @@ class ProcessPool:
 
         Raises WorldError if no world can be made, ConfigError if the world refuses its options.
         """
-        extent, schedule = self._task.extent, self._schedule
+        limits, schedule = self._task.limits, self._schedule
         # A child without an episode would make its copies for nothing.
-        needed = min(extent.processes, extent.limit)
+        needed = min(limits.processes, limits.most_episodes)
         try:
             for _ in range(needed):
                 self._children.append(_Child())
@@ -166,7 +166,7 @@ class _Child(ChildProcess):
     """One child process and the episodes that it plays."""
 
     def __init__(self) -> None:
-        super().__init__("actor_node.evaluation.play_process")
+        super().__init__("actor_node.evaluation.rollouts.play_process")
         self.playing: set[int] = set()
         """Numbers of the episodes in progress."""
         self.has_started = False

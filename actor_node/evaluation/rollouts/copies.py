@@ -3,7 +3,7 @@
     next_number() -> a free copy starts that episode -> one forward pass a copy -> every busy copy steps
                   -> on_episode(result) -> ...
 
-`rollouts.py` uses this in its own process; `play_process.py` uses it in each process of a pool. The policies are
+`rollout.py` uses this in its own process; `play_process.py` uses it in each process of a pool. The policies are
 computed for each copy separately: in a matrix product of several rows, the bits of a row depend on the number of rows
 and, on some processors, on the row's position. So an episode's bits depend neither on the number of copies nor on the
 copy that plays it.
@@ -18,8 +18,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from actor_node.evaluation.episodes import Actor, Episode, Float64s
 from actor_node.evaluation.info_metrics import EpisodeMetrics
+from actor_node.evaluation.rollouts.episodes import Actor, Episode, Float64s
 from common.errors import ShoalError, WorldError
 from common.policy.heads import Floats
 from common.spec import AgentsSpec
@@ -153,7 +153,7 @@ def make_copy_set(make: Callable[[int], World], copies: int) -> CopySet:
         raise WorldError(f"the environment could not be made: {exception_text(e)}") from e
 
 
-class _RunningEpisode(NamedTuple):
+class _EpisodeInProgress(NamedTuple):
     """The episode in progress of one copy: its results so far."""
 
     number: int
@@ -178,7 +178,7 @@ def play_in_copies(
     max_steps: limit on steps of an episode; 0 sets none. on_episode: called with each result, also of failed episodes.
     poll: called before each step.
     """
-    episodes = _RunningEpisodes(copies, make_actor, seed, max_steps, on_episode)
+    episodes = _CopyPlayer(copies, make_actor, seed, max_steps, on_episode)
     while episodes.start_free_copies(next_number):
         poll()
         episodes.step()
@@ -189,8 +189,8 @@ def exception_text(error: BaseException) -> str:
     return str(error) if isinstance(error, ShoalError) else f"{type(error).__name__}: {error}"
 
 
-class _RunningEpisodes:
-    """Plays the episodes of all copies: a `_RunningEpisode` for each busy copy, and the policies that act in it."""
+class _CopyPlayer:
+    """Plays the episodes of all copies: a `_EpisodeInProgress` for each busy copy, and the policies that act in it."""
 
     def __init__(
         self,
@@ -202,7 +202,7 @@ class _RunningEpisodes:
     ) -> None:
         self._copies, self._seed, self._max_steps, self._on_episode = copies, seed, max_steps, on_episode
         self._policies = _CopyPolicies(copies.spec, copies.copies, make_actor)
-        self._running: list[_RunningEpisode | None] = [None] * copies.copies
+        self._running: list[_EpisodeInProgress | None] = [None] * copies.copies
         self._has_next = True
 
     def start_free_copies(self, next_number: Callable[[], int | None]) -> bool:
@@ -229,9 +229,11 @@ class _RunningEpisodes:
             return
         self._policies.start_episode(copy, first, self._seed + number)
         agents = len(self._copies.spec.agents)
-        self._running[copy] = _RunningEpisode(number, np.zeros(agents), 0, shared=True, metrics=EpisodeMetrics(agents))
+        self._running[copy] = _EpisodeInProgress(
+            number, np.zeros(agents), 0, shared=True, metrics=EpisodeMetrics(agents)
+        )
 
-    def _step(self, copy: int, episode: _RunningEpisode, action: Floats) -> _RunningEpisode | None:
+    def _step(self, copy: int, episode: _EpisodeInProgress, action: Floats) -> _EpisodeInProgress | None:
         """Steps one copy; returns None if its episode is over."""
         step = self._copies.step_copy(copy, action)
         if step is None:
@@ -251,7 +253,7 @@ class _RunningEpisodes:
         return episode
 
 
-def _with_step(episode: _RunningEpisode, step: Step) -> _RunningEpisode:
+def _with_step(episode: _EpisodeInProgress, step: Step) -> _EpisodeInProgress:
     """Returns the episode with one more step of its copy."""
     reward, present = step.reward[0], step.present[0] > 0
     rewards = reward[present]

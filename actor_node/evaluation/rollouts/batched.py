@@ -3,7 +3,7 @@
     reset(seed + e) -> act -> step -> ... until every episode of the batch is over -> the next batch
 
 `play_batch` is the only loop; evaluation, tournaments, ablations and diagnosis call it. An exception of the environment
-ends the rollouts; `copy_rollouts.py` plays environments that may raise one.
+ends the rollouts; `copies.py` plays environments that may raise one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from actor_node.evaluation.episodes import Actor, Bools, EpisodeBatch, Float64s, Trajectories
+from actor_node.evaluation.rollouts.episodes import Actor, Bools, EpisodeBatch, Float64s, Trajectories
 from common.policy.heads import Floats
 from common.worlds import Step, World, global_state
 

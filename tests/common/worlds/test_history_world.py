@@ -9,7 +9,7 @@ from common.errors import ConfigError
 from common.history import HistoryStack, stacked_spec, unstacked_spec
 from common.state import Restorable
 from common.worlds import changed_options, make_world, messages, world_spaces, world_spec
-from common.worlds.history import HistoryWorld, with_history
+from common.worlds.history_world import HistoryWorld, with_history
 from common.worlds.world import Step
 from tests.common.examples import MIXED
 

@@ -23,7 +23,7 @@ import numpy as np
 from gymnasium import spaces
 
 from common.errors import ConfigError
-from common.worlds.adapters.contract import ContractError, short_repr
+from common.worlds.adapters.contract import ContractError, describe_result, short_repr
 
 _RESET = "(observation, info)"
 _STEP = "(observation, reward, terminated, truncated, info)"
@@ -78,23 +78,23 @@ class GymnasiumParallelEnv:
         """Starts an episode in which all agents act."""
         result = self.env.reset(seed=seed, options=options)
         if not isinstance(result, tuple | list) or len(result) != 2:
-            raise ContractError(f"reset returned {_form(result)}, not {_RESET}; return {_RESET} from reset")
+            raise ContractError(f"reset returned {describe_result(result)}, not {_RESET}; return {_RESET} from reset")
         observation, info = result
         self.agents = list(self.possible_agents)
-        return self._observations(observation), self._infos(info)
+        return self._observations_by_agent(observation), self._infos_by_agent(info)
 
     def step(self, actions: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
         """Steps the environment by the actions of the acting agents, and returns PettingZoo's five dicts."""
         acted = list(self.agents)
-        result = self.env.step(self._action(actions))
+        result = self.env.step(self._env_action(actions))
         if not isinstance(result, tuple | list) or len(result) != 5:
             old = f"; {_OLD} {_STEP} from step" if isinstance(result, tuple | list) and len(result) == 4 else ""
-            raise ContractError(f"step returned {_form(result)}, not {_STEP}{old}")
+            raise ContractError(f"step returned {describe_result(result)}, not {_STEP}{old}")
         observation, reward, terminated, truncated, info = result
-        observations, infos = self._observations(observation), self._infos(info)
-        rewards = self._per_agent(reward, "reward")
-        terminations = self._per_agent(terminated, "terminated")
-        truncations = self._per_agent(truncated, "truncated")
+        observations, infos = self._observations_by_agent(observation), self._infos_by_agent(info)
+        rewards = self._values_by_agent(reward, "reward")
+        terminations = self._values_by_agent(terminated, "terminated")
+        truncations = self._values_by_agent(truncated, "truncated")
         self.agents = [agent for agent in acted if not (_is_set(terminations[agent]) or _is_set(truncations[agent]))]
         given: tuple[dict[str, Any], ...] = observations, rewards, terminations, truncations, infos
         if len(acted) == len(self.possible_agents):
@@ -109,7 +109,7 @@ class GymnasiumParallelEnv:
         """Closes the environment."""
         self.env.close()
 
-    def _action(self, actions: Mapping[str, Any]) -> Any:
+    def _env_action(self, actions: Mapping[str, Any]) -> Any:
         if not self._is_team:
             return actions[self.possible_agents[0]]
         joint = [actions[agent] if agent in actions else self._idle_action(agent) for agent in self.possible_agents]
@@ -120,16 +120,16 @@ class GymnasiumParallelEnv:
             self._idle[agent] = idle_action(self._acted[agent])
         return self._idle[agent]
 
-    def _observations(self, observation: Any) -> dict[str, Any]:
+    def _observations_by_agent(self, observation: Any) -> dict[str, Any]:
         if not self._is_team:
             return {self.possible_agents[0]: observation}
         if not isinstance(observation, list | tuple | np.ndarray) or len(observation) != len(self.possible_agents):
             raise ContractError(
-                f"the observation is {short_repr(observation)}, not {len(self.possible_agents)} entries, one an agent"
+                f"the observation is {short_repr(observation)}, not {len(self.possible_agents)} entries, one per agent"
             )
         return dict(zip(self.possible_agents, observation, strict=True))
 
-    def _per_agent(self, value: Any, what: str) -> dict[str, Any]:
+    def _values_by_agent(self, value: Any, what: str) -> dict[str, Any]:
         """Returns an entry for each agent; a single value is every agent's."""
         if not isinstance(value, list | tuple | np.ndarray) or np.size(value) == 1:
             return dict.fromkeys(self.possible_agents, value)
@@ -139,7 +139,7 @@ class GymnasiumParallelEnv:
             )
         return dict(zip(self.possible_agents, value, strict=True))
 
-    def _infos(self, info: Any) -> dict[str, Any]:
+    def _infos_by_agent(self, info: Any) -> dict[str, Any]:
         if isinstance(info, list | tuple) and len(info) == len(self.possible_agents):
             return dict(zip(self.possible_agents, info, strict=True))
         shared = info if isinstance(info, Mapping) else {}
@@ -165,10 +165,6 @@ def idle_action(space: spaces.Space[Any]) -> Any:
 def _is_set(flag: Any) -> bool:
     """Returns whether a flag of any type is set; the two constants need no call of numpy."""
     return flag is True or (flag is not False and bool(np.any(flag)))
-
-
-def _form(result: Any) -> str:
-    return f"{len(result)} values" if isinstance(result, tuple | list) else short_repr(result)
 
 
 def _entries(space: Any) -> Sequence[Any] | None:

@@ -30,13 +30,13 @@ from common.worlds.adapters.construction import (
 )
 from common.worlds.adapters.contract import (
     ContractError,
-    flag,
     is_outside,
-    number,
-    reset_result,
+    read_flag,
+    read_number,
+    read_reset,
+    read_step,
     short_repr,
     space_mismatch,
-    step_result,
 )
 from common.worlds.adapters.faults import agent_text, copy_text, environment_error, printable
 from common.worlds.adapters.info_metrics import InfoMetrics
@@ -109,7 +109,7 @@ class PettingZooWorld:
         agents = list(envs[0].possible_agents)
         self._index = {agent: i for i, agent in enumerate(agents)}
         self._slots = {
-            agent: _agent_slot(i, spec, codec)
+            agent: _slot_of(i, spec, codec)
             for i, (agent, spec, codec) in enumerate(zip(agents, self.spec.agents, codecs, strict=True))
         }
         self._rng = np.random.default_rng(seed)
@@ -148,10 +148,14 @@ class PettingZooWorld:
                 env.observation_space(agent),
                 env.action_space(agent),
                 mask_dim=slot.mask.stop - slot.mask.start,
-                mask_in_info=slot.codec.mask_in_info,
             )
             for agent, slot in self._slots.items()
         )
+
+    @property
+    def environments(self) -> Sequence[ParallelEnv]:
+        """The environments in the order of the copies."""
+        return [copy.env for copy in self._copies]
 
     @property
     def departed(self) -> BoolArray:
@@ -248,7 +252,7 @@ class PettingZooWorld:
 
     def close(self) -> None:
         """Closes every environment."""
-        close_all(self.name, [copy.env for copy in self._copies])
+        close_all(self.name, self.environments)
 
     def _reset_copy(self, c: int, obs: Float32Array, seed: int | None) -> None:
         copy = self._copies[c]
@@ -262,7 +266,7 @@ class PettingZooWorld:
             raise environment_error(self._where(c), e, c) from e
         copy.episodes += 1
         try:
-            seen = reset_result(result)
+            seen = read_reset(result)
         except ContractError as e:
             raise self._copy_error(c, e) from None
         infos = result[1] or {}
@@ -295,11 +299,11 @@ class PettingZooWorld:
                 raise self._agent_error(c, agent, "acted and was given no reward")
             terminated, truncated = terminations.get(agent), truncations.get(agent)
             try:
-                reward[i] = number(rewards[agent], "reward")
+                reward[i] = read_number(rewards[agent], "reward")
                 if terminated is not False:
-                    terminated = flag(terminations, agent, "terminations")
+                    terminated = read_flag(terminations, agent, "terminations")
                 if truncated is not False:
-                    truncated = flag(truncations, agent, "truncations")
+                    truncated = read_flag(truncations, agent, "truncations")
             except ContractError as e:
                 raise self._agent_error(c, agent, e) from None
             present[i] = 1.0
@@ -329,7 +333,7 @@ class PettingZooWorld:
         except BaseException as e:
             raise environment_error(self._where(c), e, c) from e
         try:
-            *given, self.infos[c] = step_result(result)
+            *given, self.infos[c] = read_step(result)
         except ContractError as e:
             raise self._copy_error(c, e) from None
         if copy.episodes <= _CHECKED_EPISODES:
@@ -480,7 +484,7 @@ def _flat_state(value: Any) -> Float32Array:
     return state
 
 
-def _agent_slot(index: int, spec: AgentSpec, codec: Codec) -> _AgentSlot:
+def _slot_of(index: int, spec: AgentSpec, codec: Codec) -> _AgentSlot:
     seen = spec.obs_slice
     mask = slice(seen.stop - spec.mask_dim, seen.stop)
     return _AgentSlot(index, slice(seen.start, mask.start), mask, spec.action_slice, codec)

@@ -1,11 +1,11 @@
 """Plays a team's episodes in the requested world: batched, mpe2 itself, or the user's environment.
 
-| world                      | played by                                                     | default episodes       |
-|----------------------------|---------------------------------------------------------------|------------------------|
-| batched, Shoal's own       | batched_rollouts.py, 50 copies; some also in mpe2, as a check | 1,000                  |
-| `batched:`, `vmas:`        | batched_rollouts.py, 50 copies                                | as many as time allows |
-| mpe2 itself                | batched_rollouts.py, 50 copies                                | as many as time allows |
-| `pettingzoo:` environments | copy_rollouts.py, here or in processes (process_pool.py)      | as many as time allows |
+| world                      | played by                                           | default episodes       |
+|----------------------------|-----------------------------------------------------|------------------------|
+| batched, Shoal's own       | batched.py, 50 copies; some also in mpe2, as a check | 1,000                  |
+| `batched:`, `vmas:`        | batched.py, 50 copies                               | as many as time allows |
+| mpe2 itself                | batched.py, 50 copies                               | as many as time allows |
+| all other families         | copies.py, here or in processes (process_pool.py)   | as many as time allows |
 """
 
 from __future__ import annotations
@@ -17,17 +17,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-from actor_node.evaluation.batched_rollouts import play_episodes
-from actor_node.evaluation.copy_rollouts import make_copy_set, play_in_copies
-from actor_node.evaluation.episode_schedule import MAX_EPISODES, MIN_EPISODES, EpisodeSchedule, PlayLimits
-from actor_node.evaluation.episodes import Actor, Episode, EpisodeBatch, Float64s, RolloutStats, Watcher
 from actor_node.evaluation.info_metrics import info_metrics, step_metrics
-from actor_node.evaluation.process_pool import PoolTask, ProcessPool
-from actor_node.evaluation.task import EvalTask, is_foreign, make_eval_copy, make_eval_world
+from actor_node.evaluation.rollouts.batched import play_episodes
+from actor_node.evaluation.rollouts.copies import make_copy_set, play_in_copies
+from actor_node.evaluation.rollouts.episodes import (
+    Actor,
+    Episode,
+    EpisodeBatch,
+    Float64s,
+    RolloutStats,
+    Watcher,
+    ignore_progress,
+)
+from actor_node.evaluation.rollouts.process_pool import PoolTask, ProcessPool
+from actor_node.evaluation.rollouts.schedule import MAX_EPISODES, MIN_EPISODES, EpisodeSchedule, PlayLimits
+from actor_node.evaluation.task import EvalTask, make_eval_copy, make_eval_world
 from common.errors import ConfigError, WorldError
 from common.policy.heads import Floats
 from common.run.run import Run
-from common.worlds import is_batched
+from common.worlds import is_batched, is_foreign
 from common.worlds.adapters.info_metrics import MAX_NAMES
 
 COPIES = 50
@@ -90,12 +98,12 @@ def run_rollouts(rollout: RolloutTask, options: PlayOptions, watcher: Watcher) -
     Raises ConfigError for a task that the world does not support, WorldError if every episode failed.
     """
     max_steps = options.max_steps or rollout.run.spec.episode.max_steps
-    if is_foreign(rollout.run.spec) and not rollout.task.batched:
+    if is_foreign(rollout.run.spec.scenario) and not rollout.task.batched:
         max_steps = max_steps or DEFAULT_MAX_STEPS
         if not is_batched(rollout.run.spec.scenario):
             return _play_foreign(rollout, options, max_steps, watcher)
     batch, world = _play_batched(rollout, options, max_steps, watcher)
-    if is_foreign(rollout.run.spec):
+    if is_foreign(rollout.run.spec.scenario):
         metrics = _without_refused(step_metrics(batch), watcher)
         return RolloutResult(RolloutStats.of_batch(batch)._replace(info_metrics=metrics), world, max_steps=max_steps)
     if not rollout.task.fast or not rollout.task.check:
@@ -117,10 +125,10 @@ def run_rollouts(rollout: RolloutTask, options: PlayOptions, watcher: Watcher) -
 def _play_foreign(rollout: RolloutTask, options: PlayOptions, max_steps: int, watcher: Watcher) -> RolloutResult:
     """Plays in copies of an environment that is not batched."""
     copies = min(options.copies or FOREIGN_COPIES, options.episodes or options.max_episodes)
-    extent = PlayLimits(options.episodes, options.within_s, options.processes, copies, max_steps, options.max_episodes)
+    limits = PlayLimits(options.episodes, options.within_s, options.processes, copies, max_steps, options.max_episodes)
     run = rollout.run
-    task = PoolTask(partial(make_eval_copy, run, rollout.name), rollout.make_actor, rollout.seed, extent)
-    episodes = ProcessPool(task, watcher).run() if extent.processes else _play_in_this_process(task, watcher)
+    task = PoolTask(partial(make_eval_copy, run, rollout.name), rollout.make_actor, rollout.seed, limits)
+    episodes = ProcessPool(task, watcher).run() if limits.processes else _play_in_this_process(task, watcher)
     rollouts = RolloutStats.of_episodes(episodes, len(run.joint.agents))
     if not len(rollouts.returns):
         first = rollouts.failures[0].failure if rollouts.failures else "every evaluation process has ended"
@@ -141,8 +149,8 @@ def _without_refused(found: tuple[Mapping[str, Float64s], Sequence[str]], watche
 
 
 def _play_in_this_process(task: PoolTask, watcher: Watcher) -> list[Episode]:
-    schedule = EpisodeSchedule(task.extent, watcher)
-    copies = make_copy_set(task.make, task.extent.copies)
+    schedule = EpisodeSchedule(task.limits, watcher)
+    copies = make_copy_set(task.make, task.limits.copies)
     try:
         if copies.note:
             watcher.notify(copies.note)
@@ -150,7 +158,7 @@ def _play_in_this_process(task: PoolTask, watcher: Watcher) -> list[Episode]:
             copies,
             task.make_actor,
             task.seed,
-            task.extent.max_steps,
+            task.limits.max_steps,
             next_number=schedule.next_number,
             on_episode=schedule.add,
             poll=watcher.poll,
@@ -203,7 +211,7 @@ def _check_in_mpe2(rollout: RolloutTask, batch: EpisodeBatch, max_steps: int, wa
     world = make_eval_world(rollout.run, count, rollout.seed, EvalTask(), rollout.name)
     team = _PaddedActor(rollout.make_actor(), rows)
     try:
-        real = play_episodes(world, team, count, rollout.seed, int, max_steps=max_steps, poll=watcher.poll)
+        real = play_episodes(world, team, count, rollout.seed, ignore_progress, max_steps=max_steps, poll=watcher.poll)
     finally:
         world.close()
     steps = real.reward.shape[1]

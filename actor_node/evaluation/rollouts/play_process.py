@@ -1,6 +1,8 @@
-"""A child process that plays episodes for its parent: `python -m actor_node.evaluation.play_process PIPE PARENT`.
+"""A child process that plays episodes for its parent.
 
-`process_pool.py` starts it and has the picture of their messages; `copy_rollouts.py` plays the episodes.
+usage: python -m actor_node.evaluation.rollouts.play_process PIPE PARENT
+
+`process_pool.py` starts it and has the picture of their messages; `copies.py` plays the episodes.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from multiprocessing.connection import Connection
 import msgspec
 
 from actor_node.collection.collector import Interrupted
-from actor_node.evaluation.copy_rollouts import make_copy_set, play_in_copies
-from actor_node.evaluation.process_pool import END_TIMEOUT_S, LEAVING, READY, REQUEST, PlayReport, PoolTask
+from actor_node.evaluation.rollouts.copies import make_copy_set, play_in_copies
+from actor_node.evaluation.rollouts.process_pool import END_TIMEOUT_S, LEAVING, READY, REQUEST, PlayReport, PoolTask
 from common.errors import ConfigError, ShoalError
 from common.process.child_process import make_pipe_private
 from common.process.exit import DONE, FAILED
@@ -66,7 +68,7 @@ def play_for(pipe: Connection, parent: int) -> None:
         return number
 
     try:
-        copies = make_copy_set(lambda count: task.make(first_seed + count), task.extent.copies)
+        copies = make_copy_set(lambda count: task.make(first_seed + count), task.limits.copies)
     except ShoalError as e:
         report(PlayReport(refusal=str(e), is_config=isinstance(e, ConfigError)))
         return
@@ -77,7 +79,7 @@ def play_for(pipe: Connection, parent: int) -> None:
             copies,
             task.make_actor,
             task.seed,
-            task.extent.max_steps,
+            task.limits.max_steps,
             next_number=next_number,
             on_episode=lambda episode: report(PlayReport(episode=episode)),
         )

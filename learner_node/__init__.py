@@ -1,5 +1,5 @@
 """The learner: trains networks from transitions and publishes their weights. Only this package imports torch.
 
-learner.py is the loop. algorithms/maddpg.py is the update, written as in the paper. stacked/ is the same update, made
-fast. inspection/ measures the networks and the speed of the update.
+learner.py is the loop. engine.py is the contract of an update. algorithms/maddpg.py is the update as in the papers.
+stacked/ is the same update with gradients written by hand. inspection/ measures networks and speed.
 """

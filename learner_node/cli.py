@@ -16,7 +16,7 @@ from common.process import command
 from common.process.health import Health, HttpPort
 from common.process.logs import start_logging
 from common.process.parent import die_with_parent
-from common.process.resources import allow_many_connections, memory_limit_bytes
+from common.process.resources import allow_many_connections, memory_limit_bytes, retain_freed_memory
 from common.process.stop import Stop
 from common.run.directory import RunDirectory
 from common.run.open_run import Check, RunOptions, open_run
@@ -75,6 +75,8 @@ def learner(context: click.Context, /, **values: Any) -> int:
     device = choose_device(gpu=config.gpu)
     start_logging("learner")
     allow_many_connections()
+    # Each update with autograd allocates its intermediate results again.
+    retain_freed_memory()
     if config.parent:
         die_with_parent(config.parent)
     stop, health = Stop(), Health()

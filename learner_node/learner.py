@@ -233,7 +233,7 @@ class Learner:
             self._reporter.resumed(first_version)
 
     def _publish(self, now: float) -> None:
-        self._publisher.publish(self._trainer.algorithm, now)
+        self._publisher.publish(self._trainer.engine, now)
 
     def _report(self, now: float) -> None:
         self._reporter.report(self._trainer.losses, now)
@@ -244,7 +244,7 @@ class Learner:
         self._reporter.write_metrics(self._trainer.losses)
 
     def _save_milestone(self, _now: float) -> None:
-        self._saver.save_milestone(self._trainer.algorithm)
+        self._saver.save_milestone(self._trainer.engine)
 
     def _save_if_trained(self, _now: float) -> None:
         # Save during the warm-up too: a crash must not lose the time charged to the budget.
@@ -252,7 +252,7 @@ class Learner:
             self._save()
 
     def _save(self) -> None:
-        self._saver.save(self._trainer.algorithm, self._replay.status, self._before_saving)
+        self._saver.save(self._trainer.engine, self._replay.status, self._before_saving)
 
     # ---- start and end --------------------------------------------------------------------------------------------
 
@@ -278,17 +278,17 @@ class Learner:
         self._reporter.announce(sizes.building)
         trainer = Trainer(self._run, self._device)
         if state is not None:
-            restore_state(trainer.algorithm, state)
+            restore_state(trainer.engine, state)
             _log.info("resumed: updates=%d env_steps=%d", state.counters.updates, state.counters.env_steps)
         return trainer
 
     def _finish(self) -> None:
         """Publishes, saves and reports a last time; marks the run as finished if the budget is used."""
-        finished, algorithm = self.progress >= 1.0, self._trainer.algorithm
+        finished, engine = self.progress >= 1.0, self._trainer.engine
         if self._publisher.started:
-            self._publisher.publish_last(algorithm, time.monotonic())
+            self._publisher.publish_last(engine, time.monotonic())
             if finished:
-                self._saver.save_last_milestone(algorithm)
+                self._saver.save_last_milestone(engine)
             self._save()
             self._replay.send(StatusRequest())
             self._reporter.write_metrics(self._trainer.losses)

@@ -28,9 +28,9 @@ from common.policy.network import unflatten
 from common.run.players import members_of
 from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec, PlayersSpec
-from learner_node.stacked.layout import NetworkLayout
-from learner_node.stacked.losses import LossBatch
-from learner_node.stacked.rewards import PlayerSignals
+from learner_node.update.batches import LossBatch
+from learner_node.update.layout import NetworkLayout
+from learner_node.update.signals import PlayerSignals
 
 LARGEST = 30.0
 """Bound of normalised observations and rewards. The scale includes the largest deviation seen (of rewards: the largest

@@ -1,6 +1,6 @@
 """The trainer of a run: updates its networks on batches, with scheduled learning rates, on the run's device.
 
-SampledBatch --BatchBuffer--> LossBatch (views) --GraphedUpdate--> StackedUpdate.normalise, .step --> UpdateStats
+SampledBatch --BatchBuffer--> LossBatch (views) --GraphedUpdate--> Engine.normalise, .step --> UpdateStats
                                                                                     once a second --> Losses
 """
 
@@ -17,10 +17,10 @@ from common.transitions import field_columns, transition_dtype
 from learner_node import schedule
 from learner_node.clocks import Timer
 from learner_node.devices import BatchBuffer, Device, GraphedUpdate
+from learner_node.engine import Engine, make_engine
 from learner_node.replay_session import SampledBatch
-from learner_node.stacked.losses import LossBatch
-from learner_node.stacked.update import StackedUpdate
-from learner_node.stacked.update_stats import Losses, UpdateStats
+from learner_node.update.batches import LossBatch
+from learner_node.update.update_stats import Losses, UpdateStats
 
 LOSSES_PERIOD_S = 1.0
 
@@ -44,21 +44,14 @@ class Trainer:
     Example:
         trainer = Trainer(run, choose_device(gpu=False))
         stats = trainer.update(batch, updates=0, progress=0.0, now=time.monotonic())
-        flat = trainer.algorithm.policy_weights()
+        flat = trainer.engine.policy_weights()
     """
 
     def __init__(self, run: Run, device: Device) -> None:
         """Draws the initial parameters from the run's seed."""
         spec = run.spec
         self._spec = spec.algorithm
-        self.algorithm = StackedUpdate(
-            run.joint,
-            spec.network,
-            spec.algorithm,
-            spec.seed,
-            torch.zeros((), device=device.torch),
-            n_step=spec.replay.n_step,
-        )
+        self.engine: Engine = make_engine(run, torch.zeros((), device=device.torch))
         """The networks with their update; the settings `algorithm.*` are `self._spec`."""
         dtype = transition_dtype(run.joint)
         self._buffer = BatchBuffer(device, spec.replay.batch, dtype.itemsize // 4)
@@ -79,8 +72,8 @@ class Trainer:
         self._set_rates(progress)
         importance = self._importance(batch, progress)
         self._buffer.load(batch.records, importance)
-        update_policies = (updates + 1) % self.algorithm.layout.policy_delay == 0
-        observed = self.algorithm.normaliser.is_due(updates)
+        update_policies = (updates + 1) % self.engine.layout.policy_delay == 0
+        observed = self.engine.normaliser.is_due(updates)
         variant = UpdateVariant(update_policies, batch.complete, importance is not None, observed)
         stats = self._graphed_update(variant).run()
         if update_policies and self._losses_timer.is_due(now):
@@ -89,9 +82,9 @@ class Trainer:
 
     def _set_rates(self, progress: float) -> None:
         spec, fraction = self._spec, schedule.learning_rate_fraction(self._spec, progress)
-        self.algorithm.set_rates(spec.policy_learning_rate * fraction, spec.critic_learning_rate * fraction)
+        self.engine.set_rates(spec.policy_learning_rate * fraction, spec.critic_learning_rate * fraction)
         if spec.final_team_spirit is not None:
-            self.algorithm.mixer.set_team_spirit(schedule.team_spirit(spec, progress))
+            self.engine.mixer.set_team_spirit(schedule.team_spirit(spec, progress))
 
     def _importance(self, batch: SampledBatch, progress: float) -> Tensor | None:
         """Returns the importance-sampling weights `(N p)^-beta / max` `[B]`; None for a uniformly drawn batch.
@@ -107,12 +100,12 @@ class Trainer:
     def _graphed_update(self, variant: UpdateVariant) -> GraphedUpdate[UpdateStats]:
         if variant not in self._variants:
             step = partial(self._step, self._loss_batch(variant), variant)
-            self._variants[variant] = GraphedUpdate(self._device, step, self.algorithm.generator)
+            self._variants[variant] = GraphedUpdate(self._device, step, self.engine.generator)
         return self._variants[variant]
 
     def _step(self, batch: LossBatch, variant: UpdateVariant) -> UpdateStats:
-        batch = self.algorithm.normalise(batch, observe=variant.observed)
-        return self.algorithm.step(batch, update_policies=variant.update_policies)
+        batch = self.engine.normalise(batch, observe=variant.observed)
+        return self.engine.step(batch, update_policies=variant.update_policies)
 
     def _loss_batch(self, variant: UpdateVariant) -> LossBatch:
         records, columns = self._buffer.records, self._columns

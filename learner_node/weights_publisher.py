@@ -9,10 +9,10 @@ from common.run.run import Run
 from common.wire.weights import WeightsHeader
 from learner_node import schedule
 from learner_node.broadcast import WeightsSender
+from learner_node.engine import Engine
 from learner_node.persistence.state import Counters, copy_state
 from learner_node.replay_client import ReplayClient
 from learner_node.reporting.metrics import Metrics
-from learner_node.stacked.update import StackedUpdate
 
 
 class WeightsPublisher:
@@ -41,22 +41,22 @@ class WeightsPublisher:
         """Returns whether it is time to publish weights."""
         return self._broadcast.is_due(self._counters.updates, now)
 
-    def publish(self, algorithm: StackedUpdate, now: float) -> None:
+    def publish(self, engine: Engine, now: float) -> None:
         """Publishes the current weights; ShoalError if they are not finite."""
         counters = self._counters
         counters.weights_version += 1
         try:
-            self._broadcast.send(self._header(), algorithm.policy_weights(), self._replay, now)
+            self._broadcast.send(self._header(), engine.policy_weights(), self._replay, now)
         except ValueError as e:
-            copy_state(algorithm, counters).check()
+            copy_state(engine, counters).check()
             raise ShoalError(f"weights version {counters.weights_version} cannot be published: {e}") from e
         self._metrics.weights_published.inc()
         self._metrics.weights_version.set(counters.weights_version)
 
-    def publish_last(self, algorithm: StackedUpdate, now: float) -> None:
+    def publish_last(self, engine: Engine, now: float) -> None:
         """Publishes the final weights, unless they are published already."""
         if self.is_due(math.inf):
-            self.publish(algorithm, now)
+            self.publish(engine, now)
 
     def _header(self) -> WeightsHeader:
         counters, exploration = self._counters, self._run.spec.exploration

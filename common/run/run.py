@@ -138,6 +138,9 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     particle worlds."""
     critic_sees: Literal["observations", "state", "both"] = "observations"
     """Input of critics beside the joint action: the joint observation, the environment's global state, or both."""
+    engine: Literal["auto", "autograd", "stacked"] = "auto"
+    """What computes the updates: autograd, gradients written by hand (stacked, faster for small networks), or the
+    better of both for the other settings. Both learn the same, and a resumed run may change it."""
 
     @property
     def normalises_observations(self) -> bool:

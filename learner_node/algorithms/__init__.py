@@ -1,6 +1,7 @@
-"""The update of MADDPG and its family, written plainly with autograd. Start in maddpg.py.
+"""The update of MADDPG and its family as a readable page that runs can use (`algorithm.engine`). Start in maddpg.py.
 
 maddpg.py     the update in reading order: targets, critic loss, policy loss, soft update
-networks.py   the policies and critics: ReLU networks, one module each
-actions.py    actions from a policy's logits, and target noise
+actions.py    actions from the policies' logits, and target noise
+
+The networks are torch modules (learner_node/networks/); autograd derives the gradients.
 """

@@ -1,4 +1,4 @@
-"""MADDPG and its family, written plainly: one module for each network, loops over players, autograd, torch.optim.
+"""MADDPG and its family as in the papers: torch modules, losses, autograd. The engine `autograd` of a run.
 
 Notation of Lowe et al. 2017 (arXiv 1706.02275), algorithm 1. Players i = 1..N have observations o_i, actions a_i and
 rewards r_i; x = (o_1 .. o_N). Policies are mu_i, critics are Q_i(x, a_1 .. a_N), primes mark target networks and the
@@ -8,93 +8,52 @@ arXiv 1802.09477): two critics with the lower value as target, target noise, and
     maddpg   Q_i reads everything          matd3   two such critics, target noise, policy delay 2
     iddpg    Q_i reads o_i and a_i alone   joint   maddpg, where a whole side is one player
 
-This module defines what a run learns. Runs compute the update with learner_node/stacked/, which is faster. Both agree
+This page defines what a run learns: `td_target`, `critic_loss`, `policy_loss`, `soft_update`. The engine `stacked`
+(learner_node/stacked/) computes the same with gradients written by hand, which is faster for small networks. Both agree
 to 1e-9 in float64 (tests/learner_node/stacked/test_update.py).
 
+Networks of equal sizes are one module (learner_node/networks/), and so all players are updated at once:
+
+    N players     C critics: the first critics of all players, then the second ones of those that learn by matd3
+    B rows of the batch     O, U, S  length of the joint observation, of the joint action, of the global state
+
 Observations and rewards are normalised before the update, if a run asks for it (learner_node/normalisation.py).
-
-`players.agents` are the players, each an agent or, under `joint`, a whole side; `player.team` is a player's side.
-
-Shapes: `[batch]` has one number for each transition, `[batch, players]` one for each transition and player,
-`[batch, O]` are joint observations and `[batch, U]` joint actions.
 """
 
 from __future__ import annotations
 
-import copy
-import re
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from itertools import pairwise
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from common.run.players import Algorithm, algorithms_by_side, members_of, players
+from common.policy.masks import FORBIDDEN
+from common.policy.network import layer_shapes
+from common.run.players import players
 from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec
-from learner_node.algorithms.actions import (
-    add_target_noise,
-    allowed_numbers,
-    differentiable_action,
-    greedy_action,
-    lower_forbidden,
-)
-from learner_node.algorithms.networks import Mlp, flatten, load_flat
-
-
-class Minibatch(NamedTuple):
-    """A minibatch of transitions of all agents."""
-
-    obs: Tensor
-    """`[batch, O]`."""
-    action: Tensor
-    """`[batch, U]`."""
-    reward: Tensor
-    """`[batch, agents]`."""
-    discount: Tensor
-    """0 where the agent terminated, else 1 `[batch, agents]`."""
-    next_obs: Tensor
-    """`[batch, O]`."""
-    present: Tensor
-    """1 where the agent acts, 0 where it is absent `[batch, agents]`."""
-    reward_factor: Tensor | None = None
-    """Factor on each player's reward `[players]`, if rewards are normalised (learner_node/normalisation.py)."""
-    state: Tensor | None = None
-    """Global states `[batch, S]`; None if critics do not read them."""
-    next_state: Tensor | None = None
-    """`[batch, S]`."""
-
-
-class Noise(NamedTuple):
-    """The random numbers of one update, `[batch, U]` each."""
-
-    target: Tensor
-    """Standard normal, for target noise."""
-    gumbel: Tensor
-    """Gumbel, for choices in the policy loss."""
-
-
-class Signals(NamedTuple):
-    """Rewards, discounts and presence of the players, derived from those of their agents."""
-
-    reward: Tensor
-    """`[batch, players]`."""
-    discount: Tensor
-    """`[batch, players]`."""
-    present: Tensor
-    """`[batch, players]`."""
-    acting: Tensor
-    """1 in the columns of agents that act `[batch, U]`."""
-    next_acting: Tensor
-    """1 in the columns of agents that act in the next step too `[batch, U]`."""
+from learner_node.algorithms.actions import Actions
+from learner_node.networks.grouped_mlp import GroupedMlp
+from learner_node.networks.groups import CriticGroups, Group, PolicyGroups, position_of
+from learner_node.networks.network_set import NetworkSet
+from learner_node.normalisation import Normaliser
+from learner_node.update.batches import LossBatch, RowWeights
+from learner_node.update.draws import gumbel_noise, initial_weights
+from learner_node.update.layout import NetworkLayout, network_layout
+from learner_node.update.signals import PlayerSignals, SignalMixer
+from learner_node.update.update_stats import PolicyStats, UpdateStats
 
 
 class Maddpg:
-    """N players with a policy and one or two critics each.
+    """The critics and policies of all players, and their update.
 
     Example:
-        maddpg = Maddpg(run.joint, run.spec.network, run.spec.algorithm)
-        critic_losses, policy_losses = maddpg.update(minibatch, noise)
+        maddpg = Maddpg(run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros(()))
+        stats = maddpg.update(batch, policy_learning_rate=2e-3, critic_learning_rate=2e-3)
+        flat = maddpg.policy_weights()
     """
 
     def __init__(
@@ -102,312 +61,292 @@ class Maddpg:
         agents: AgentsSpec,
         network: NetworkSpec,
         algorithm: AlgorithmSpec,
-        dtype: torch.dtype = torch.float32,
+        seed: int,
+        like: Tensor,
+        *,
+        n_step: int = 1,
     ) -> None:
-        """Starts with torch's initial parameters."""
+        """Draws the initial parameters from the seed, with the number type and on the device of `like`.
+
+        n_step: number of steps that the rewards of a batch sum over (`replay.n_step`).
+        """
         self.agents, self.players = agents, players(agents, algorithm.name)
-        self.network, self.algorithm, self.head = network, algorithm, network.head
-        self.player_numbers = range(len(self.players.agents))
-        """The indices of all players: i and j below."""
-        algorithm_by_side = algorithms_by_side(self.players, algorithm.name)
-        self.algorithm_of: list[Algorithm] = [algorithm_by_side[player.team] for player in self.players.agents]
-        """The name of each player's algorithm: its side's entry in the setting `algorithm.name`."""
-        self.policy_networks: list[Mlp] = []
-        self.policies: dict[int, Mlp] = {}
-        """The policy of each player."""
-        for group in self.sharing_groups(shared=network.share_policies):
-            player = self.players.agents[group[0]]
-            sizes = (player.obs_dim, *network.policy_hidden, player.action_dim)
-            self.policy_networks.append(Mlp(sizes, group, separate_biases=network.tell_apart, dtype=dtype))
-            self.policies |= dict.fromkeys(group, self.policy_networks[-1])
-        self.critic_networks: list[Mlp] = []
-        self.critics: tuple[dict[int, Mlp], dict[int, Mlp]] = ({}, {})
-        """The first critic of each player, and the second critic of those that have two."""
-        for k in (0, 1):
-            for group in self.sharing_groups(shared=network.share_critics):
-                if k == 1 and self.algorithm_of[group[0]] != "matd3":
-                    continue
-                inputs = sum(len(columns) for columns in self.input_columns(group[0]))
-                sizes = (inputs, *network.critic_hidden, 1)
-                self.critic_networks.append(Mlp(sizes, group, separate_biases=network.tell_apart, dtype=dtype))
-                self.critics[k].update(dict.fromkeys(group, self.critic_networks[-1]))
-        self.reset()
+        self.network, self.algorithm = network, algorithm
+        self.layout: NetworkLayout = network_layout(self.players, network, algorithm)
+        self.generator = torch.Generator(like.device).manual_seed(seed)
+        self.actions = Actions(agents, like, algorithm.gumbel, algorithm.gumbel_temperature, network.head)
+        self.mixer = SignalMixer(agents, self.players, algorithm, like)
+        self.normaliser = Normaliser(agents, self.players, network, algorithm, self.layout, n_step=n_step, like=like)
+        self._policy_groups = PolicyGroups(self.players, self.layout, like.device)
+        self._critic_groups = CriticGroups(self.players, self.layout, like.device)
+        self.policies, self.critics = self._make_policies(seed, like), self._make_critics(seed, like)
+        self._first_critics = self.critics.frozen(self._critic_groups.first_counts)
+        """The first critics in the same memory. They get no gradients: the policy loss trains policies alone."""
+        self._critic_players = torch.tensor([critic.player for critic in self.layout.critics], device=like.device)
+        self._twin_players = torch.tensor(self.layout.twin_players, dtype=torch.int64, device=like.device)
+        is_noisy = [float(self.layout.target_noise[i]) for i in self.mixer.player_of.tolist()]
+        self._is_noisy = torch.tensor(is_noisy).to(like)
+        """1 for the numbers of the joint action whose targets carry noise, else 0 `[U]`."""
+        self._mask_columns = torch.tensor(agents.mask_columns, dtype=torch.int64, device=like.device).view(-1, 2).t()
+        """The columns of the joint observation that contain action masks; the columns of the joint action they mask."""
 
     # ---- the update -----------------------------------------------------------------------------------------------
 
-    def update(
-        self, batch: Minibatch, noise: Noise, importance: Tensor | None = None, *, update_policies: bool = True
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Updates all players on one minibatch; returns the critic and policy losses, player by player.
+    @torch.enable_grad()
+    def step(self, batch: LossBatch, *, update_policies: bool) -> UpdateStats:
+        """Updates all players once on a batch, with the learning rates of `set_rates`.
 
-        importance: importance-sampling weights `[batch]`. update_policies: False updates the critics alone. With a
-        policy delay of d, every d-th update includes the policies and all targets (Fujimoto et al. 2018, section 5.2).
+        update_policies: False updates the critics alone. With a policy delay of d, every d-th update includes the
+        policies and all targets (Fujimoto et al. 2018, section 5.2).
         """
         # Departure from Lowe et al., algorithm 1: all players learn from one minibatch, not from one each.
-        signals = self.signals(batch)
-        target_q = self.td_target(batch, signals, noise.target)  # N times [batch]
-        critic_losses = [
-            self.critic_loss(k, i, batch, signals, target_q, importance=importance)
-            for k in (0, 1)
-            for i in self.critics[k]
-        ]
-        # The first critics' losses are reported without importance weights, so that runs can be compared.
-        reported = [self.critic_loss(0, i, batch, signals, target_q).detach() for i in self.player_numbers]
-        self.descend(self.critic_networks, critic_losses)
-        if not update_policies:
-            return reported, []
-        policy_losses = self.policy_losses(batch, signals, noise.gumbel)
-        self.descend(self.policy_networks, policy_losses)
-        self.soft_update(self.algorithm.target_rate)
-        return reported, [loss.detach() for loss in policy_losses]
+        signals = self.mixer.signals(batch)
+        row_weights = self.mixer.row_weights(batch, signals)
+        target_q = self._td_target(batch, signals, row_weights)  # [N, B]
+        inputs = self.critic_inputs(batch.obs_action)
+        td_error = self._q(self.critics.online, inputs) - target_q.index_select(0, self._critic_players)  # [C, B]
+        squared_norms = self.critics.descend(self.critic_loss(td_error, batch, row_weights))
+        policy = None
+        if update_policies:
+            loss, allowed_logits, q = self.policy_loss(batch, inputs, row_weights)
+            policy = PolicyStats(allowed_logits.detach(), q.detach(), self.policies.descend(loss))
+            self.soft_update(self.algorithm.target_rate)
+        return UpdateStats(
+            self.layout,
+            self.algorithm,
+            td_error.detach(),
+            row_weights,
+            squared_norms,
+            policy,
+            self.mixer.player_of,
+            batch.reward_factor,
+        )
 
     @torch.no_grad()
-    def td_target(self, batch: Minibatch, signals: Signals, noise: Tensor) -> list[Tensor]:
-        """Returns `y_i = r_i + gamma * discount_i * min_k Q'_ik(x', mu'(o') + noise)`, `[batch]` for each player.
+    def _td_target(self, batch: LossBatch, signals: PlayerSignals, row_weights: RowWeights) -> Tensor:
+        """Returns `y_i = r_i + gamma * discount_i * min_k Q'_ik(x', mu'(o') + noise)` `[N, B]`.
 
         Lowe et al. 2017, equation 6. Only matd3 has the minimum and the noise.
         """
-        next_actions = []
-        for j, player in enumerate(self.players.agents):
-            logits = self.logits(self.target_policies, j, batch.next_obs)
-            next_action = greedy_action(player, logits, self.head)  # [batch, numbers of a_j]
-            if self.algorithm_of[j] == "matd3":
-                # Target policy smoothing (Fujimoto et al. 2018, section 5.3), in units of half the action's range.
-                target_noise = (noise[:, player.action_slice] * self.algorithm.smoothing).clamp(
-                    -self.algorithm.smoothing_clip, self.algorithm.smoothing_clip
-                )
-                next_action = add_target_noise(player, next_action, target_noise, self.head)
-            # An agent that is absent in the next step has a next action of zeros, as in stored transitions.
-            next_actions.append(next_action * signals.next_acting[:, player.action_slice])
-        targets = []
-        for i in self.player_numbers:
-            next_q = [
-                self.q(critics[i], i, batch.next_obs, next_actions, batch.next_state)
-                for critics in self.target_critics
-                if i in critics
-            ]
-            # Clipped double Q-learning (Fujimoto et al. 2018, equation 10): matd3 has two critics, the others one.
-            min_next_q = torch.stack(next_q).min(0).values  # [batch]
-            # The discount is 0 where the player terminated. A time limit is not an end of the task: there the discount
-            # stays 1, and the target bootstraps from next_obs, the true final observation.
-            discount = self.algorithm.discount * signals.discount[:, i]
-            targets.append(signals.reward[:, i] + discount * min_next_q)
-        return targets
+        next_action = self.actions.greedy(self._logits(self.policies.target, batch.next_obs))
+        if any(self.layout.target_noise):
+            # Target policy smoothing (Fujimoto et al. 2018, section 5.3), in units of half the action's range.
+            bound = self.algorithm.smoothing_clip
+            noise_t = torch.empty_like(next_action.t(), memory_format=torch.contiguous_format)
+            noise = noise_t.normal_(0.0, self.algorithm.smoothing, generator=self.generator).clamp_(-bound, bound).t()
+            next_action = self.actions.add_target_noise(next_action, noise * self._is_noisy)
+        # An agent that is absent in the next step has a next action of zeros, as in stored transitions.
+        next_action = _of_acting(next_action, row_weights.next_acting)
+        next_state = [] if batch.next_state is None else [batch.next_state]
+        next_input = torch.cat([batch.next_obs, next_action, *next_state], 1)
+        next_q = self._q(self.critics.target, self.critic_inputs(next_input))
+        # The discount is 0 where the player terminated. A time limit is not an end of the task: there the discount
+        # stays 1, and the target bootstraps from next_obs, the true final observation.
+        return signals.reward.t() + self.algorithm.discount * signals.discount.t() * self._min_q(next_q)
 
-    def critic_loss(
-        self,
-        k: int,
-        i: int,
-        batch: Minibatch,
-        signals: Signals,
-        target_q: Sequence[Tensor],
-        *,
-        importance: Tensor | None = None,
-    ) -> Tensor:
-        """Returns `E[(Q_i(x, a_1 .. a_N) - y_i)^2]` of player i's critic k (Lowe et al. 2017, equation 6)."""
-        actions = [batch.action[:, player.action_slice] for player in self.players.agents]
-        q = self.q(self.critics[k][i], i, batch.obs, actions, batch.state)
-        td_error = q - target_q[i]  # [batch]
+    def critic_loss(self, td_error: Tensor, batch: LossBatch, row_weights: RowWeights) -> Tensor:
+        """Returns `E[(Q_i(x, a_1 .. a_N) - y_i)^2]`, summed over the critics (Lowe et al. 2017, equation 6).
+
+        td_error: `Q_i - y_i` `[C, B]`. The mean is over the rows in which the player is present.
+        """
         if self.algorithm.critic_loss == "huber":
             # Departure, a setting: Huber's loss bounds the gradient of a surprising reward.
             loss = nn.functional.smooth_l1_loss(td_error, torch.zeros_like(td_error), reduction="none")
         else:
             loss = td_error.square()
-        if importance is not None:
+        if batch.importance is not None:
             # Departure, a setting: prioritised replay (Schaul et al. 2016, section 3.4).
-            loss = loss * importance
-        return self.mean_over_present(loss, signals.present[:, i])
-
-    def policy_losses(self, batch: Minibatch, signals: Signals, gumbel: Tensor) -> list[Tensor]:
-        """Returns the policy loss of each player, from the current policies' actions."""
-        logits = [self.logits(self.policies, i, batch.obs) for i in self.player_numbers]
-        current_actions = [
-            differentiable_action(
-                player,
-                logits[i],
-                gumbel[:, player.action_slice],
-                hard=self.algorithm.gumbel == "straight_through",
-                temperature=self.algorithm.gumbel_temperature,
-                head=self.head,
-            )
-            for i, player in enumerate(self.players.agents)
-        ]
-        return [self.policy_loss(i, batch, signals, logits[i], current_actions) for i in self.player_numbers]
+            loss = loss * batch.importance
+        return (loss * row_weights.loss.index_select(0, self._critic_players)).sum()
 
     def policy_loss(
-        self, i: int, batch: Minibatch, signals: Signals, logits: Tensor, current_actions: Sequence[Tensor]
-    ) -> Tensor:
-        """Returns `-E[Q_i(x, a_1 .. mu_i(o_i) .. a_N)] + lambda * mean logits_i^2`.
+        self, batch: LossBatch, inputs: Sequence[Tensor], row_weights: RowWeights
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns `-E[Q_i(x, a_1 .. mu_i(o_i) .. a_N)] + lambda * mean logits_i^2`, summed over the players.
 
         Its gradient is the policy gradient of Lowe et al. 2017, equation 5, negated. With two critics, Q_i is the first
-        (Fujimoto et al. 2018, algorithm 1).
-
-        logits: of player i's policy. current_actions: actions of all players by their current policies.
+        (Fujimoto et al. 2018, algorithm 1). Also returns the logits `[B, U]`, 0 for forbidden choices, and the values
+        Q_i `[N, B]`. inputs: what the critics read of the batch.
         """
-        actions = [batch.action[:, player.action_slice] for player in self.players.agents]
+        obs, action, state = self._split(batch.obs_action)
+        logits = self._logits(self.policies.online, obs)
+        current = self.actions.differentiable(logits, self._gumbel_noise(len(logits)))
         if self.algorithm.teammates == "current":
             # Departure, a setting: the other players act by their current policies (FACMAC, Peng et al. 2021).
-            actions = [
-                current_actions[j].detach() * signals.acting[:, player.action_slice]
-                for j, player in enumerate(self.players.agents)
-            ]
-            actions[i] = current_actions[i] * signals.acting[:, self.players.agents[i].action_slice]
-        else:
-            actions[i] = current_actions[i]
-        q = self.q(self.critics[0][i], i, batch.obs, actions, batch.state)  # [batch]
+            current = _of_acting(current, row_weights.acting)
+            action = current.detach()
+            inputs = self.critic_inputs(torch.cat([obs, action, state], 1))
+        # Each Q_i sees the current action of its own player, and the actions of all others in `action`.
+        q = self._q_of_player_actions(inputs, current - action)
         # Departure: the penalty on logits is in openai/maddpg's code, not in the paper. Forbidden choices count as 0.
-        allowed_logits = logits * allowed_numbers(self.players.agents[i], batch.obs)
-        penalty = self.algorithm.action_regularisation * allowed_logits.square().mean(1)
-        return self.mean_over_present(penalty - q, signals.present[:, i])
+        allowed = self._allowed(obs)
+        allowed_logits = logits if allowed is None else logits * allowed
+        penalty = (allowed_logits.square() * row_weights.penalty).sum()
+        return penalty - (q * row_weights.loss).sum(), allowed_logits, q
 
-    @torch.no_grad()
     def soft_update(self, tau: float) -> None:
         """Moves every target: `theta' = tau * theta + (1 - tau) * theta'` (Lowe et al. 2017, algorithm 1)."""
-        targets = [*self.target_policy_networks, *self.target_critic_networks]
-        for network, target in zip([*self.policy_networks, *self.critic_networks], targets, strict=True):
-            for new, old in zip(network.parameters(), target.parameters(), strict=True):
-                old.copy_((1 - tau) * old + tau * new)
-
-    def descend(self, networks: Sequence[Mlp], losses: Sequence[Tensor]) -> None:
-        """Does one step of Adam on the sum of the losses, with each network's gradient clipped."""
-        for network in networks:
-            self.optimizers[network].zero_grad()
-        parameters = [parameter for network in networks for parameter in network.parameters()]
-        torch.stack(list(losses)).sum().backward(inputs=parameters)  # type: ignore[no-untyped-call]
-        for network in networks:
-            gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-            norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
-            self.gradient_norms[network] = norm
-            # Departure: openai/maddpg clips each variable, this clips each network as a whole, as PyTorch ports do
-            # (torch's clip_grad_norm_ divides by the norm + 1e-6).
-            if 0 < self.algorithm.gradient_clip < norm:
-                for gradient in gradients:
-                    gradient.mul_(self.algorithm.gradient_clip / norm)
-            self.optimizers[network].step()
-
-    def logits(self, policies: Mapping[int, Mlp], i: int, obs: Tensor) -> Tensor:
-        """Returns the logits of player i's policy `[batch, numbers of a_i]`; those of forbidden choices are lowered."""
-        player = self.players.agents[i]
-        return lower_forbidden(policies[i](obs[:, player.obs_slice], i), allowed_numbers(player, obs))
-
-    def q(self, critic: Mlp, i: int, obs: Tensor, actions: Sequence[Tensor], state: Tensor | None) -> Tensor:
-        """Returns `Q_i(x, a_1 .. a_N)` `[batch]`, or `Q_i(s, a_1 .. a_N)` or `Q_i(x, s, a_1 .. a_N)` with a state s."""
-        critic_input = torch.cat([obs, *actions] if state is None else [obs, *actions, state], 1)
-        columns = [column for columns in self.input_columns(i) for column in columns]
-        values: Tensor = critic(critic_input[:, columns], i)
-        return values[:, 0]
-
-    @staticmethod
-    def mean_over_present(loss: Tensor, present: Tensor) -> Tensor:
-        """Returns the mean of a loss `[batch]` over the rows in which the player is present `[batch]`."""
-        return (loss * present).sum() / present.sum().clamp(min=1)
-
-    def signals(self, batch: Minibatch) -> Signals:
-        """Returns the players' rewards, discounts and presence.
-
-        An agent's reward is mixed with the mean reward of its team ("Team Spirit", OpenAI Five, 2018). A player of
-        several agents (`joint`) learns their mean reward and continues as long as one of them does.
-        """
-        spirit, agents = self.algorithm.team_spirit, self.agents.agents
-        rewards = []
-        for i, agent in enumerate(agents):
-            team = [j for j, other in enumerate(agents) if other.team == agent.team]
-            team_mean = batch.reward[:, team].mean(1)
-            rewards.append(self.algorithm.reward_scale * ((1 - spirit) * batch.reward[:, i] + spirit * team_mean))
-        members_by_player = [list(members_of(self.agents, player)) for player in self.players.agents]
-        agent_of = [i for i, agent in enumerate(agents) for _ in range(agent.action_dim)]
-        next_present = batch.present * (batch.discount > 0)
-        reward = torch.stack([torch.stack([rewards[i] for i in members]).mean(0) for members in members_by_player], 1)
-        return Signals(
-            reward=reward if batch.reward_factor is None else reward * batch.reward_factor,
-            discount=torch.stack([batch.discount[:, members].max(1).values for members in members_by_player], 1),
-            present=torch.stack([batch.present[:, members].max(1).values for members in members_by_player], 1),
-            acting=batch.present[:, agent_of],
-            next_acting=next_present[:, agent_of],
-        )
+        self.critics.soft_update(tau)
+        self.policies.soft_update(tau)
 
     # ---- the networks ---------------------------------------------------------------------------------------------
 
-    def reset(self) -> None:
-        """Makes new targets equal to the networks, and new optimisers."""
-        networks = self.policy_networks, self.critic_networks, self.policies, self.critics
-        targets = copy.deepcopy(networks)
-        self.target_policy_networks, self.target_critic_networks, self.target_policies, self.target_critics = targets
-        self.optimizers: dict[Mlp, torch.optim.Adam] = {}
-        self.gradient_norms: dict[Mlp, Tensor] = {}
-        """Norm of each network's last gradient, before clipping."""
-        algorithm = self.algorithm
-        for nets, learning_rate, decay in (
-            (self.policy_networks, algorithm.policy_learning_rate, algorithm.policy_weight_decay),
-            (self.critic_networks, algorithm.critic_learning_rate, algorithm.critic_weight_decay),
-        ):
-            for net in nets:
-                side = self.players.agents[net.users[0]].team
-                factor = algorithm.side_learning_rates.get(side, 1.0)
-                self.optimizers[net] = torch.optim.Adam(net.parameters(), lr=learning_rate * factor, weight_decay=decay)
+    def _logits(self, policies: Sequence[GroupedMlp], obs: Tensor) -> Tensor:
+        """Returns the logits of all policies `[B, U]`; those of forbidden choices are lowered.
 
-    def sharing_groups(self, *, shared: bool) -> list[list[int]]:
-        """Returns the players of each network. Neighbours of one name (without number), side and size share one."""
-        groups: list[list[int]] = []
-        last: object = None
-        for i, player in enumerate(self.players.agents):
-            role = re.sub(r"_?[0-9]+$", "", player.name), player.team, player.obs_dim, player.parts, player.masked
-            if shared and groups and role == last:
-                groups[-1].append(i)
-            else:
-                groups.append([i])
-            last = role
-        return groups
-
-    def input_columns(self, i: int) -> list[range]:
-        """Returns the columns of `(x, a_1 .. a_N, s)` that player i's critic reads, in order.
-
-        Departure, a setting (`critic_sees`): the state s of the environment replaces or extends the observations x;
-        Lowe et al. 2017, section 4.1, allow "additional state information" in x.
+        Huang and Ontanon 2022, arXiv 2006.14171: no softmax or argmax takes a forbidden choice.
         """
-        observed_and_acted = self.joint_columns(i)
-        state = range(self.players.obs_dim + self.players.action_dim, self.players.critic_input_dim)
-        if self.algorithm.critic_sees == "observations":
-            return observed_and_acted
-        if self.algorithm.critic_sees == "both":
-            return [*observed_and_acted, state]
-        return [
-            *(range(max(columns.start, self.players.obs_dim), columns.stop) for columns in observed_and_acted),
-            state,
-        ]
+        outputs = [policy(rows) for policy, rows in zip(policies, self._policy_groups.inputs(obs), strict=True)]
+        logits, allowed = self._policy_groups.joint_logits(outputs), self._allowed(obs)
+        return logits if allowed is None else logits - (1 - allowed) * FORBIDDEN
 
-    def joint_columns(self, i: int) -> list[range]:
-        """Returns the columns of `(x, a_1 .. a_N)` that player i's critic reads if it sees observations, in order.
+    def _allowed(self, obs: Tensor) -> Tensor | None:
+        """Returns 0 for the numbers of joint actions `[B, U]` that action masks forbid, else 1; None without masks."""
+        obs_columns, action_columns = self._mask_columns
+        if not len(obs_columns):
+            return None
+        allowed = obs.new_ones(len(obs), self.agents.action_dim)
+        return allowed.index_copy_(1, action_columns, obs.index_select(1, obs_columns))
 
-        A shared critic reads its own player first, then the network's other users in turn, then all other players: it
-        is one function of "me, the next one, the one after".
+    def critic_inputs(self, critic_input: Tensor) -> list[Tensor]:
+        """Returns what the critics of each group read of observations, actions and states side by side `[B, O+U+S]`."""
+        return self._critic_groups.inputs(critic_input)
+
+    def _q(self, critics: Sequence[GroupedMlp], inputs: Sequence[Tensor]) -> Tensor:
+        """Returns `Q_i(x, a_1 .. a_N)` of all critics `[C, B]`; inputs: what they read, group by group."""
+        return self._critic_groups.values([critic(rows) for critic, rows in zip(critics, inputs, strict=True)])
+
+    def _q_of_player_actions(self, inputs: Sequence[Tensor], change: Tensor) -> Tensor:
+        """Returns `Q_i(x, a_1 .. mu_i(o_i) .. a_N)` of the first critics `[N, B]`.
+
+        inputs: what all critics read. change: difference of the current actions from those in `inputs` `[B, U]`, of
+        which each critic reads that of its own player.
         """
-        if self.algorithm_of[i] == "iddpg":
-            return self.player_columns(i)
-        users = next(group for group in self.sharing_groups(shared=self.network.share_critics) if i in group)
-        if len(users) == 1:
-            return [range(self.players.obs_dim + self.players.action_dim)]
-        position = users.index(i)
-        order = users[position:] + users[:position] + [j for j in self.player_numbers if j not in users]
-        return [columns for j in order for columns in self.player_columns(j)]
+        groups = self._critic_groups
+        changes, first_inputs = groups.player_action_changes(change), groups.first_inputs(inputs)
+        by_group = zip(self._first_critics, first_inputs, changes, strict=True)
+        return groups.first_values([critic(rows, change_of_action) for critic, rows, change_of_action in by_group])
 
-    def player_columns(self, i: int) -> list[range]:
-        """Returns the columns of player i's observation and action in `(x, a_1 .. a_N)`."""
-        player, obs_dim = self.players.agents[i], self.players.obs_dim
-        obs, action = player.obs_slice, player.action_slice
-        return [range(obs.start, obs.stop), range(obs_dim + action.start, obs_dim + action.stop)]
+    def _min_q(self, q: Tensor) -> Tensor:
+        """Returns the lower value of each player's critics `[N, B]`, from the values of all critics `[C, B]`.
 
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Sets the parameters from a checkpoint's `policies/online` and `critics/online`, and resets the rest."""
-        load_flat(self.policy_networks, tensors["policies/online"])
-        load_flat(self.critic_networks, tensors["critics/online"])
-        self.reset()
+        Clipped double Q-learning (Fujimoto et al. 2018, equation 10): matd3 has two critics, the others one.
+        """
+        first, second = torch.split(q, [len(self.players.agents), len(self._twin_players)])
+        if not len(second):
+            return first
+        lower = torch.minimum(first.index_select(0, self._twin_players), second)
+        return first.index_copy(0, self._twin_players, lower)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Returns all parameters and targets by their names in checkpoints."""
-        return {
-            "policies/online": flatten(self.policy_networks),
-            "policies/target": flatten(self.target_policy_networks),
-            "critics/online": flatten(self.critic_networks),
-            "critics/target": flatten(self.target_critic_networks),
-        }
+    def _gumbel_noise(self, rows: int) -> Tensor | None:
+        if not self.actions.gumbel_dim:
+            return None
+        return gumbel_noise(rows, self.actions.gumbel_dim, self.actions.low, self.generator)
+
+    def _split(self, critic_input: Tensor) -> Sequence[Tensor]:
+        """Returns the observations, actions and states of a critic input `[B, O+U+S]`."""
+        sizes = [self.players.obs_dim, self.players.action_dim, self.players.state_dim]
+        return torch.split(critic_input, sizes, 1)
+
+    def _make_policies(self, seed: int, like: Tensor) -> NetworkSet:
+        agents, decay = self.players.agents, self.algorithm.policy_weight_decay
+        shapes, sides = [layer_shapes(player, self.network) for player in agents], [player.team for player in agents]
+        return self._make_set(self._policy_groups.groups, shapes, sides, seed=(seed, 0), weight_decay=decay, like=like)
+
+    def _make_critics(self, seed: int, like: Tensor) -> NetworkSet:
+        critics, widths, decay = self.layout.critics, self.network.critic_hidden, self.algorithm.critic_weight_decay
+        shapes = [list(pairwise((len(critic.input_columns), *widths, 1))) for critic in critics]
+        sides = [self.players.agents[critic.player].team for critic in critics]
+        return self._make_set(self._critic_groups.groups, shapes, sides, seed=(seed, 1), weight_decay=decay, like=like)
+
+    def _make_set(
+        self,
+        groups: Sequence[Group],
+        shapes: Sequence[Sequence[tuple[int, int]]],
+        sides: Sequence[str],
+        *,
+        seed: tuple[int, int],
+        weight_decay: float,
+        like: Tensor,
+    ) -> NetworkSet:
+        """Returns the networks of one kind; shapes, sides: the layers and the side of each user (policy or critic)."""
+        modules: list[GroupedMlp] = []
+        initial: dict[int, Tensor] = {}
+        rates: dict[int, float] = {}
+        for group in groups:
+            first_users = [users[0] for users in group.users]
+            sets = len(group.users[0]) if self.network.tell_apart else 1
+            modules.append(GroupedMlp(len(group.networks), shapes[first_users[0]], sets, like))
+            for number, user in zip(group.networks, first_users, strict=True):
+                initial[number] = torch.from_numpy(initial_weights(shapes[user], (*seed, user), sets)).to(like)
+                rates[number] = self.algorithm.side_learning_rates.get(sides[user], 1.0)
+        return NetworkSet(
+            groups,
+            modules,
+            [initial[number] for number in sorted(initial)],
+            [rates[number] for number in sorted(rates)],
+            weight_decay=weight_decay,
+            clip=self.algorithm.gradient_clip,
+        )
+
+    # ---- what a learner calls -------------------------------------------------------------------------------------
+
+    def update(
+        self,
+        batch: LossBatch,
+        policy_learning_rate: float,
+        critic_learning_rate: float,
+        *,
+        update_policies: bool = True,
+    ) -> UpdateStats:
+        """Sets the learning rates, then updates once on a batch.
+
+        update_policies: whether policies and all targets are updated too, as `algorithm.policy_every` says.
+        """
+        self.set_rates(policy_learning_rate, critic_learning_rate)
+        return self.step(batch, update_policies=update_policies)
+
+    def set_rates(self, policy_learning_rate: float, critic_learning_rate: float) -> None:
+        """Sets the learning rates of the following updates."""
+        self.policies.adam.learning_rate.fill_(policy_learning_rate)
+        self.critics.adam.learning_rate.fill_(critic_learning_rate)
+
+    @torch.no_grad()
+    def normalise(self, batch: LossBatch, *, observe: bool = True) -> LossBatch:
+        """Returns a batch normalised, and overwrites its observations; a run without normalisation gets it unchanged.
+
+        observe: whether to add the batch to the run's statistics first, as `normaliser.is_due` says.
+        """
+        if observe and self.normaliser.is_active:
+            self.normaliser.observe(batch, self.mixer.signals(batch))
+        return self.normaliser.normalise(batch)
+
+    @torch.no_grad()
+    def logits(self, obs: Tensor) -> Tensor:
+        """Returns the policies' logits `[B, U]` for observations `[B, O]`."""
+        return self._logits(self.policies.online, obs)
+
+    def td_target(self, batch: LossBatch) -> Tensor:
+        """Returns the targets `y` `[N, B]` of a batch."""
+        signals = self.mixer.signals(batch)
+        return self._td_target(batch, signals, self.mixer.row_weights(batch, signals))
+
+    def policy_weights(self) -> npt.NDArray[np.float32]:
+        """Returns all policies in the flat layout of common/policy/network.py."""
+        groups, modules = self._policy_groups.groups, self.policies.online
+        pieces = []
+        for i in range(len(self.players.agents)):
+            group, network, user = position_of(groups, i)
+            pieces += [piece.flatten() for piece in modules[group].pieces(network, user)]
+        flat: npt.NDArray[np.float32] = torch.cat(pieces).float().cpu().numpy()
+        return self.normaliser.fold(flat)
+
+    def critic_layers(self, critic: int) -> list[Tensor]:
+        """Returns the layers of one critic: weight `[inputs, outputs]`, then bias `[outputs]`, layer by layer."""
+        group, network, user = position_of(self._critic_groups.groups, critic)
+        return self.critics.online[group].pieces(network, user)
+
+
+def _of_acting(action: Tensor, acting: Tensor | None) -> Tensor:
+    """Returns joint actions `[B, U]`, with zeros for agents that do not act (`acting` is 0; None = all act)."""
+    return action if acting is None else action * acting

@@ -1,6 +1,6 @@
 """The networks of a run's newest checkpoint as plain arrays, for inspection: nothing is trained or written.
 
-    checkpoints/ --> StackedUpdate, restored --> policies (flat), critics (layers), players' signals
+    checkpoints/ --> Engine, restored --> policies (flat), critics (layers), players' signals
                                                                   |
     rollouts: W watched steps of E episodes ----------------------+--> network_stats.py --> statistics
 
@@ -20,6 +20,7 @@ from common.policy.heads import Floats
 from common.policy.network import Layer
 from common.run.run import Run
 from learner_node import schedule
+from learner_node.engine import make_engine
 from learner_node.inspection.network_stats import (
     Doubles,
     NetworkStats,
@@ -30,9 +31,7 @@ from learner_node.inspection.network_stats import (
 )
 from learner_node.persistence.checkpoints import read_newest
 from learner_node.persistence.state import Counters, TrainingState, restore_state
-from learner_node.stacked.losses import LossBatch
-from learner_node.stacked.networks import critic_pieces
-from learner_node.stacked.update import StackedUpdate
+from learner_node.update.batches import LossBatch
 
 
 class CriticLayers(NamedTuple):
@@ -49,21 +48,19 @@ class LoadedNetworks:
     def __init__(self, run: Run, state: TrainingState) -> None:
         """Loads a state; ConfigError if the run's networks have other sizes."""
         spec = run.spec
-        self._algorithm = StackedUpdate(
-            run.joint, spec.network, spec.algorithm, spec.seed, torch.zeros(()), n_step=spec.replay.n_step
-        )
-        restore_state(self._algorithm, state)
+        self._engine = make_engine(run, torch.zeros(()))
+        restore_state(self._engine, state)
         self._gamma, self._players = spec.algorithm.discount, run.players.agents
         self.counters: Counters = state.counters
-        self.policies: Floats = self._algorithm.policy_weights()
+        self.policies: Floats = self._engine.policy_weights()
         """All policies, in the flat layout of common/policy/network.py, for observations not normalised."""
-        self.critics = [self._critic(i) for i in range(len(self._algorithm.layout.critics))]
+        self.critics = [self._critic(i) for i in range(len(self._engine.layout.critics))]
         """The first critic of each player, in the order of the players; then the second critics.
 
         Inputs and outputs are normalised, if the run normalises.
         """
         done = schedule.progress(spec.budget, state.counters.env_steps, state.counters.trained_s)
-        self._algorithm.mixer.set_team_spirit(schedule.team_spirit(spec.algorithm, done))
+        self._engine.mixer.set_team_spirit(schedule.team_spirit(spec.algorithm, done))
 
     def values(
         self,
@@ -106,7 +103,7 @@ class LoadedNetworks:
     def _critic_rows(self, obs: Floats, action: Floats, present: Floats, state: Floats | None = None) -> Floats:
         """Returns the critics' inputs in the watched steps `[W, E, ...]`, one row for each step and episode."""
         rows = _rows(obs, action, state)
-        normaliser = self._algorithm.normaliser
+        normaliser = self._engine.normaliser
         if normaliser.observations is not None:
             acting = torch.from_numpy(_rows(present[: len(obs)]))
             normaliser.observations.apply(torch.from_numpy(rows)[:, : obs.shape[-1]], acting)
@@ -116,15 +113,13 @@ class LoadedNetworks:
 
     def _reward_units(self) -> list[float]:
         """Returns the size of a critic's unit in units of the player's rewards, player by player."""
-        factor = self._algorithm.normaliser.reward_factor
+        factor = self._engine.normaliser.reward_factor
         return [1.0] * len(self._players) if factor is None else factor.reciprocal().tolist()
 
     def _critic(self, i: int) -> CriticLayers:
-        critic = self._algorithm.layout.critics[i]
-        pieces = [
-            piece.float().numpy() for piece in critic_pieces(self._algorithm.critics.online, i, critic.input_columns)
-        ]
-        depth, activation = len(pieces) // 2, self._algorithm.network.activation
+        critic = self._engine.layout.critics[i]
+        pieces = [piece.float().numpy() for piece in self._engine.critic_layers(i)]
+        depth, activation = len(pieces) // 2, self._engine.network.activation
         layers = [
             Layer(weight, bias.reshape(-1), activation=activation if i < depth - 1 else None)
             for i, (weight, bias) in enumerate(zip(pieces[::2], pieces[1::2], strict=True))
@@ -138,7 +133,7 @@ class LoadedNetworks:
             torch.from_numpy(f.reshape(-1, f.shape[-1])) for f in (reward, discount, present)
         )
         unused = rewards.new_empty(len(rewards), 0)
-        signals = self._algorithm.mixer.signals(LossBatch(unused, unused, rewards, discounts, presences))
+        signals = self._engine.mixer.signals(LossBatch(unused, unused, rewards, discounts, presences))
         players = [field.numpy().reshape(*reward.shape[:2], -1).astype(np.float64) for field in signals]
         return players[0], players[1], players[2]
 

@@ -28,8 +28,10 @@ from common.policy.network import unflatten
 from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec, Box, PlayersSpec, joint_spec
 from common.transitions import field_columns, transition_dtype
-from learner_node.stacked.losses import LossBatch
+from learner_node.algorithms.maddpg import Maddpg
+from learner_node.engine import Engine
 from learner_node.stacked.update import StackedUpdate
+from learner_node.update.batches import LossBatch
 
 NETWORK = NetworkSpec(policy_hidden=(64, 64), critic_hidden=(64, 64), share_policies=False, share_critics=False)
 ALGORITHM = AlgorithmSpec(name="maddpg")
@@ -80,6 +82,42 @@ def speeds(sizes: tuple[int, ...] = (256, 1024)) -> Iterator[Speed]:
         yield Speed(rows, update_s, loop_s, products_s, at_peak_s)
 
 
+class EngineSpeed(NamedTuple):
+    """Median times of one batch size under both engines [s]."""
+
+    networks: str
+    """`update`: those of Lowe et al. 2017, two layers of 64 for each agent. `defaults`: those of a run's defaults."""
+    rows: int
+    autograd_s: float
+    stacked_s: float
+
+
+def engine_speeds(sizes: tuple[int, ...] = (256, 1024)) -> Iterator[EngineSpeed]:
+    """Measures both engines on simple_spread's shapes; leaves torch on one thread.
+
+    By default every second update includes the policies, so two updates are measured together.
+    """
+    torch.set_num_threads(1)
+    agents = simple_spread_shapes()
+    variants = {"update": (NETWORK, ALGORITHM, (True,)), "defaults": (NetworkSpec(), AlgorithmSpec(), (False, True))}
+    for name, (network, algorithm, moves_policies) in variants.items():
+        for rows in sizes:
+            batch = random_batch(agents, rows)
+            works = [
+                partial(_updates, engine(agents, network, algorithm, 0, batch.obs_action), batch, moves_policies)
+                for engine in (Maddpg, StackedUpdate)
+            ]
+            autograd_s, stacked_s = (seconds / len(moves_policies) for seconds in _medians(*works))
+            yield EngineSpeed(name, rows, autograd_s, stacked_s)
+
+
+def _updates(engine: Engine, batch: LossBatch, moves_policies: tuple[bool, ...]) -> None:
+    for update_policies in moves_policies:
+        engine.update(
+            batch, ALGORITHM.policy_learning_rate, ALGORITHM.critic_learning_rate, update_policies=update_policies
+        )
+
+
 def seconds_by_threads(counts: tuple[int, ...], rows: int = 256) -> list[float]:
     """Returns the median seconds of an update at a run's defaults for each number of threads.
 
@@ -89,12 +127,10 @@ def seconds_by_threads(counts: tuple[int, ...], rows: int = 256) -> list[float]:
     agents = simple_spread_shapes()
     batch, algorithm = random_batch(agents, rows), AlgorithmSpec()
     learner = StackedUpdate(agents, NetworkSpec(), algorithm, 0, batch.obs_action)
-    rates = algorithm.policy_learning_rate, algorithm.critic_learning_rate
 
     def two_updates(threads: int) -> None:
         torch.set_num_threads(threads)
-        for update_policies in (False, True):
-            learner.update(batch, *rates, update_policies=update_policies)
+        _updates(learner, batch, (False, True))
 
     measured = _medians(*(partial(two_updates, count) for count in counts))
     torch.set_num_threads(1)

@@ -11,11 +11,11 @@ from common.policy.file import PolicyFile, save_policy
 from common.run.directory import RunDirectory
 from common.run.run import Run
 from common.wire.messages import Status
+from learner_node.engine import Engine
 from learner_node.persistence.checkpoints import Checkpoints
 from learner_node.persistence.milestones import Milestones
 from learner_node.persistence.state import Counters, TrainingState, copy_state
 from learner_node.reporting.metrics import Metrics
-from learner_node.stacked.update import StackedUpdate
 
 BeforeSaving = Callable[[Counters], object]
 
@@ -37,7 +37,7 @@ class Saver:
         self.saved_at: float | None = None
         """Monotonic time of the last checkpoint that this process wrote; None before it."""
 
-    def save(self, algorithm: StackedUpdate, status: Status | None, before_saving: BeforeSaving | None = None) -> None:
+    def save(self, engine: Engine, status: Status | None, before_saving: BeforeSaving | None = None) -> None:
         """Writes a checkpoint and the policy file; writes the checkpoint as the best one too if its mean return is.
 
         before_saving: called with the counters that the checkpoint will contain.
@@ -47,8 +47,8 @@ class Saver:
         if before_saving:
             before_saving(counters)
         with self._metrics.checkpoint_seconds.time():
-            path = self._checkpoints.save(copy_state(algorithm, counters), best=is_best)
-        flat = algorithm.policy_weights()
+            path = self._checkpoints.save(copy_state(engine, counters), best=is_best)
+        flat = engine.policy_weights()
         save_policy(
             self._directory.policy_file, PolicyFile(self._run, counters.weights_version, counters.updates, flat)
         )
@@ -60,13 +60,13 @@ class Saver:
         """Returns whether the next milestone is reached."""
         return self._milestones.is_due(self.counters.env_steps)
 
-    def save_milestone(self, algorithm: StackedUpdate) -> None:
+    def save_milestone(self, engine: Engine) -> None:
         """Saves the milestone that is due."""
-        self._milestones.save(copy_state(algorithm, self.counters), algorithm.policy_weights())
+        self._milestones.save(copy_state(engine, self.counters), engine.policy_weights())
 
-    def save_last_milestone(self, algorithm: StackedUpdate) -> None:
+    def save_last_milestone(self, engine: Engine) -> None:
         """Saves a milestone at the end of the budget, if the run has milestones."""
-        self._milestones.save_last(copy_state(algorithm, self.counters), algorithm.policy_weights())
+        self._milestones.save_last(copy_state(engine, self.counters), engine.policy_weights())
 
     def _note_return(self, status: Status | None) -> bool:
         """Updates the best mean return of training episodes; returns whether the current one is the best so far.

@@ -8,7 +8,6 @@ players share is stored once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 import torch
@@ -17,8 +16,7 @@ from torch import Tensor
 from common.errors import ConfigError, ShoalError
 from common.run.run import BudgetSpec
 from learner_node import schedule
-from learner_node.stacked.parameters import ParameterSet
-from learner_node.stacked.update import StackedUpdate
+from learner_node.engine import Engine, NetworkState
 
 _RANDOM = "random_state"
 _NORMALISATION = "normalisation"
@@ -65,14 +63,14 @@ class TrainingState(msgspec.Struct, frozen=True):
             )
 
 
-def copy_state(algorithm: StackedUpdate, counters: Counters) -> TrainingState:
-    """Returns a copy of the state of `algorithm` (the networks with their update) on the CPU, with the counters."""
-    return TrainingState({**_tensors(algorithm), _RANDOM: algorithm.generator.get_state()}, counters)
+def copy_state(engine: Engine, counters: Counters) -> TrainingState:
+    """Returns a copy of the state of an engine on the CPU, with the counters."""
+    return TrainingState({**_tensors(engine), _RANDOM: engine.generator.get_state()}, counters)
 
 
-def restore_state(algorithm: StackedUpdate, state: TrainingState) -> None:
-    """Replaces the state of `algorithm` (the networks with their update); ConfigError for networks of other sizes."""
-    wanted = {name: tuple(tensor.shape) for name, tensor in _tensors(algorithm).items()}
+def restore_state(engine: Engine, state: TrainingState) -> None:
+    """Replaces the state of an engine; ConfigError for networks of other sizes."""
+    wanted = {name: tuple(tensor.shape) for name, tensor in _tensors(engine).items()}
     found = {name: tuple(tensor.shape) for name, tensor in state.tensors.items() if name != _RANDOM}
     _check_normalisation(set(found), set(wanted))
     if found != wanted:
@@ -80,10 +78,10 @@ def restore_state(algorithm: StackedUpdate, state: TrainingState) -> None:
             f"the checkpoint contains {found}, this run's networks need {wanted}; "
             "resume with the network and algorithm settings of the checkpoint."
         )
-    for kind, parameters in _parameter_sets(algorithm).items():
+    for kind, parameters in _network_states(engine).items():
         parameters.load({name: state.tensors[f"{kind}/{name}"] for name in parameters.tensors()})
-    algorithm.normaliser.load(_with_prefix(_NORMALISATION, state.tensors))
-    algorithm.generator.set_state(state.tensors[_RANDOM])
+    engine.normaliser.load(_with_prefix(_NORMALISATION, state.tensors))
+    engine.generator.set_state(state.tensors[_RANDOM])
 
 
 def _check_normalisation(found: set[str], wanted: set[str]) -> None:
@@ -103,13 +101,13 @@ def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
     return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
-def _tensors(algorithm: StackedUpdate) -> dict[str, Tensor]:
+def _tensors(engine: Engine) -> dict[str, Tensor]:
     return {
         f"{kind}/{name}": tensor
-        for kind, parameters in _parameter_sets(algorithm).items()
+        for kind, parameters in _network_states(engine).items()
         for name, tensor in parameters.tensors().items()
-    } | {f"{_NORMALISATION}/{name}": tensor for name, tensor in algorithm.normaliser.tensors().items()}
+    } | {f"{_NORMALISATION}/{name}": tensor for name, tensor in engine.normaliser.tensors().items()}
 
 
-def _parameter_sets(algorithm: StackedUpdate) -> dict[str, ParameterSet[Any]]:
-    return {"policies": algorithm.policies, "critics": algorithm.critics}
+def _network_states(engine: Engine) -> dict[str, NetworkState]:
+    return {"policies": engine.policies, "critics": engine.critics}

@@ -9,8 +9,9 @@ from prometheus_client import Counter, Gauge, Histogram, Info
 
 from common.process import metrics as process_metrics
 from common.run.run import Run
+from learner_node.engine_choice import engine_of
 from learner_node.run_checks.inputs import InputStats
-from learner_node.stacked.update_stats import Losses
+from learner_node.update.update_stats import Losses
 
 
 class Metrics:
@@ -70,6 +71,10 @@ class Metrics:
         """Sets the labels of the run and the time between checkpoints."""
         Info("shoal_run", "The run that this process works for.", registry=self.registry).info(
             process_metrics.run_labels(run)
+        )
+        engine = engine_of(run)
+        Info("shoal_learner_engine", "What computes the updates, and why.", registry=self.registry).info(
+            {"engine": engine.name, "reason": engine.reason}
         )
         self.checkpoint_interval.set(checkpoint_every_s)
 

@@ -28,7 +28,7 @@ from common.files import writing
 from common.run.directory import RunDirectory
 from common.wire.messages import Status
 from learner_node.reporting.trackers import BackgroundTracker, finite_numbers
-from learner_node.stacked.update_stats import Losses
+from learner_node.update.update_stats import Losses
 
 MAX_EVENTS = 10_000
 """Largest number of events that wait for TensorBoard's writer threads. A full disk ends those threads: a queue smaller

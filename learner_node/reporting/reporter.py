@@ -21,7 +21,7 @@ from learner_node.reporting.metrics import Metrics
 from learner_node.reporting.metrics_log import MetricsLog
 from learner_node.run_checks.inputs import InputMonitor, remark_key
 from learner_node.run_checks.warm_up import InsertRate, beyond_budget, ended_too_early, forecast
-from learner_node.stacked.update_stats import Losses
+from learner_node.update.update_stats import Losses
 
 MIN_EPISODES = 100
 """Finished episodes a worker before their mean length is used. It includes the steps of unfinished episodes, which

@@ -6,18 +6,17 @@ No I/O and no torch: the launcher prints the sizes and refuses a run that cannot
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from common.errors import ConfigError
 from common.history import history_of
-from common.policy.network import parameter_count, weight_count
 from common.run.players import players
 from common.run.run import RunSpec
 from common.spec import AgentSpec, AgentsSpec, PlayersSpec
 from common.transitions import transition_dtype
-from learner_node.stacked.layout import NetworkLayout, network_layout, refuse_uncovered
+from learner_node.engine_choice import EngineChoice, choose_engine, expanded_parameters, learnt_parameters
+from learner_node.update.layout import NetworkLayout, network_layout, refuse_uncovered
 
 GIB = 2**30
 BYTES_PER_EXPANDED_PARAMETER, BYTES_PER_PARAMETER = 28, 40
@@ -26,6 +25,8 @@ BASE_BYTES = 300 * 2**20
 """Memory of a learner with the smallest networks [bytes], mostly PyTorch."""
 PARAMETERS_A_SECOND = 4e7
 """Approximate number of expanded parameters that a learner builds in a second."""
+HIDDEN_COPIES = 6
+"""Approximate number of copies of the critics' hidden layers in an update of the engine `autograd`."""
 BATCH_COPIES = 8
 """Approximate number of copies of a batch in the learner: prefetched, on the device, and in use."""
 WORKER_BYTES = 100 * 2**20
@@ -51,7 +52,9 @@ class Sizes:
     critic_parameters: int
     """Number of learnt parameters; a shared network counts once."""
     expanded_parameters: int
-    """Number of parameters in the update; a shared network counts once for each user."""
+    """Number of parameters in the update: under the engine `stacked` a shared network counts once for each user."""
+    engine: EngineChoice
+    """The engine that computes the updates."""
     learner_bytes: int
     """Approximate memory of the learner [bytes]."""
     players: int
@@ -86,6 +89,7 @@ class Sizes:
         return (
             f"sides: {self.sides}",
             f"agents: {self.agents}",
+            self.engine.line,
             f"sizes: {replay} {self.capacity:,}; {policies} parameters of policies, {critics} of critics; {memory}",
         )
 
@@ -95,8 +99,13 @@ def sizes_of(spec: RunSpec, agents: AgentsSpec) -> Sizes:
     run_players = players(agents, spec.algorithm.name)
     refuse_uncovered(spec.network)
     layout = network_layout(run_players, spec.network, spec.algorithm)
-    policy, critic = _policy_parameters(run_players, spec, layout), _critic_parameters(spec, layout)
-    expanded_parameters = _expanded_parameters(run_players, spec, layout)
+    policy, critic = learnt_parameters(run_players, spec.network, layout)
+    engine = choose_engine(run_players, spec.network, spec.algorithm, layout)
+    expanded, input_bytes = policy + critic, 0
+    if engine.name == "stacked":
+        expanded = expanded_parameters(run_players, spec.network, layout)
+    else:
+        input_bytes = _input_bytes(spec, layout)
     record_bytes = transition_dtype(agents).itemsize
     sides = _sides_text(run_players, layout)
     if ":" in spec.scenario:
@@ -109,9 +118,11 @@ def sizes_of(spec: RunSpec, agents: AgentsSpec) -> Sizes:
         capacity=spec.replay.capacity,
         policy_parameters=policy,
         critic_parameters=critic,
-        expanded_parameters=expanded_parameters,
+        expanded_parameters=expanded,
+        engine=engine,
         learner_bytes=BASE_BYTES
-        + expanded_parameters * BYTES_PER_EXPANDED_PARAMETER
+        + input_bytes
+        + expanded * BYTES_PER_EXPANDED_PARAMETER
         + (policy + critic) * BYTES_PER_PARAMETER
         + BATCH_COPIES * spec.replay.batch * record_bytes,
         players=len(run_players.agents),
@@ -175,26 +186,15 @@ def _observation_advice(sizes: Sizes, agents: AgentsSpec) -> str:
     )
 
 
-# ---- numbers ------------------------------------------------------------------------------------------------------
-
-
-def _parameters(shapes: Iterable[tuple[int, int]]) -> int:
-    return sum((inputs + 1) * outputs for inputs, outputs in shapes)
-
-
-def _policy_parameters(run_players: PlayersSpec, spec: RunSpec, layout: NetworkLayout) -> int:
-    by_network = dict(zip(layout.policy_networks, run_players.agents, strict=True))
-    return sum(parameter_count(player, spec.network) for player in by_network.values())
-
-
-def _critic_parameters(spec: RunSpec, layout: NetworkLayout) -> int:
-    inputs = {critic.network: len(critic.input_columns) for critic in layout.critics}
-    return sum(_parameters(pairwise((input_count, *spec.network.critic_hidden, 1))) for input_count in inputs.values())
-
-
-def _expanded_parameters(run_players: PlayersSpec, spec: RunSpec, layout: NetworkLayout) -> int:
-    one_critic = _parameters(pairwise((run_players.critic_input_dim, *spec.network.critic_hidden, 1)))
-    return weight_count(run_players, spec.network) + len(layout.critics) * one_critic
+def _input_bytes(spec: RunSpec, layout: NetworkLayout) -> int:
+    """Returns the memory of the engine `autograd` for the inputs and hidden layers of all critics [bytes]."""
+    # Networks that read the same columns read one set of rows.
+    by_network: dict[int, tuple[tuple[int, ...], ...]] = {}
+    for critic in layout.critics:
+        by_network[critic.network] = (*by_network.get(critic.network, ()), critic.input_columns)
+    inputs = sum(len(columns) for users in set(by_network.values()) for columns in users)
+    hidden = len(layout.critics) * sum(spec.network.critic_hidden)
+    return 4 * spec.replay.batch * (inputs + HIDDEN_COPIES * hidden)
 
 
 # ---- texts --------------------------------------------------------------------------------------------------------

@@ -19,14 +19,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from common.run.run import NetworkSpec
 from common.spec import PlayersSpec
-from learner_node.stacked.sharing import Block
+from learner_node.update.optimiser import Block
 
 
 class Affine:
@@ -201,20 +199,3 @@ def _side_by_side(sizes: Sequence[tuple[int, int]]) -> list[Block]:
         blocks.append(Block(start, rows, width))
         start += rows * width
     return blocks
-
-
-def initial_weights(
-    shapes: Sequence[tuple[int, int]], seed: Sequence[int], first_biases: int = 1
-) -> npt.NDArray[np.float32]:
-    """Draws one network's weights and biases uniformly from -1 / sqrt(inputs) to 1 / sqrt(inputs), layer by layer.
-
-    This is torch's default for linear layers. Unlike orthogonal matrices it keeps the first logits small, so bounded
-    policies do not start at their bounds. numpy draws the numbers because its streams are the same on every device and
-    in every version of torch.
-
-    shapes: inputs and outputs of each layer. first_biases: number of sets of biases of the first layer.
-    """
-    generator = np.random.default_rng(seed)
-    sets = [first_biases, *[1] * (len(shapes) - 1)]
-    pieces = [generator.uniform(-1.0, 1.0, (i + k) * o) / np.sqrt(i) for (i, o), k in zip(shapes, sets, strict=True)]
-    return np.concatenate(pieces).astype(np.float32)

@@ -6,7 +6,7 @@ user (a player's policy, or a critic). sharing.py copies `shared` to `expanded` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Generic, NamedTuple, TypeVar
 
@@ -18,7 +18,6 @@ from torch import Tensor
 from common.policy.network import layer_shapes
 from common.run.run import NetworkSpec
 from common.spec import PlayersSpec
-from learner_node.stacked.layout import Critic, NetworkLayout
 from learner_node.stacked.networks import (
     CriticTensors,
     PolicyTensors,
@@ -26,13 +25,14 @@ from learner_node.stacked.networks import (
     critic_blocks,
     critic_pieces,
     critic_tensors,
-    initial_weights,
     policy_blocks,
     policy_pieces,
     policy_tensors,
 )
-from learner_node.stacked.optimiser import Adam, GradientClip
 from learner_node.stacked.sharing import RowLabel, Sharing
+from learner_node.update.draws import initial_weights
+from learner_node.update.layout import Critic, NetworkLayout
+from learner_node.update.optimiser import Adam, GradientClip
 
 _T = TypeVar("_T", PolicyTensors, CriticTensors)
 
@@ -105,7 +105,7 @@ class ParameterSet(Generic[_T]):
         by_network = {name: tensor[self.shared_index].to("cpu", copy=True) for name, tensor in state.items()}
         return {**by_network, "adam/steps": self.adam.steps.to("cpu", copy=True)}
 
-    def load(self, tensors: dict[str, Tensor]) -> None:
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Replaces all state by what `tensors` returned."""
         device = self.shared.device
         target = torch.empty_like(self.shared)

@@ -10,26 +10,14 @@ copied.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from learner_node.update.optimiser import Block
+
 RowLabel = tuple[int, int] | None
 """Identity of an expanded row: (network, row of the network). None = the row is not a parameter and always zero."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """Rows of equal length in a flat buffer, from index `start`."""
-
-    start: int
-    rows: int
-    width: int
-
-    def of(self, flat: Tensor) -> Tensor:
-        """Returns the block as a view `[rows, width]` of a flat buffer."""
-        return flat[self.start : self.start + self.rows * self.width].view(self.rows, self.width)
 
 
 class _RowMap:

@@ -38,21 +38,17 @@ from common.run.players import players
 from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec
 from learner_node.normalisation import Normaliser
-from learner_node.stacked.heads import Heads, gumbel_noise
-from learner_node.stacked.layout import NetworkLayout, network_layout, refuse_uncovered
-from learner_node.stacked.losses import (
-    LossBatch,
-    RowWeights,
-    add_logit_penalty_gradient,
-    critic_loss_gradient,
-    critic_loss_slope,
-    td_target,
-)
-from learner_node.stacked.networks import cohorts, policy_pieces
+from learner_node.stacked.heads import Heads
+from learner_node.stacked.losses import add_logit_penalty_gradient, critic_loss_gradient, critic_loss_slope
+from learner_node.stacked.networks import cohorts, critic_pieces, policy_pieces
 from learner_node.stacked.parameters import make_critics, make_policies
-from learner_node.stacked.rewards import PlayerSignals, SignalMixer
-from learner_node.stacked.update_stats import PolicyStats, UpdateStats
 from learner_node.stacked.workspace import Workspace
+from learner_node.update.batches import LossBatch, RowWeights
+from learner_node.update.draws import gumbel_noise
+from learner_node.update.layout import NetworkLayout, network_layout, refuse_uncovered
+from learner_node.update.losses import td_target
+from learner_node.update.signals import PlayerSignals, SignalMixer
+from learner_node.update.update_stats import PolicyStats, UpdateStats
 
 
 class StackedUpdate:
@@ -191,6 +187,11 @@ class StackedUpdate:
         ]
         flat: npt.NDArray[np.float32] = torch.cat(pieces).float().cpu().numpy()
         return self.normaliser.fold(flat)
+
+    def critic_layers(self, critic: int) -> list[Tensor]:
+        """Returns the layers of one critic: weight `[inputs, outputs]`, then bias `[outputs]`, layer by layer."""
+        pieces = critic_pieces(self.critics.online, critic, self.layout.critics[critic].input_columns)
+        return [piece.flatten() if i % 2 else piece for i, piece in enumerate(pieces)]
 
     def _target_noise_scale(self) -> Tensor | None:
         """Returns the size of target noise of scale 1 for each action number `[U]`; None without target noise."""

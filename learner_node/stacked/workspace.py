@@ -13,9 +13,9 @@ from torch import Tensor
 
 from common.run.run import NetworkSpec
 from common.spec import PlayersSpec
-from learner_node.stacked.losses import RowWeights
 from learner_node.stacked.networks import cohorts
 from learner_node.stacked.passes import CriticPass, PolicyPass
+from learner_node.update.batches import RowWeights
 
 
 class PolicyActionViews(NamedTuple):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from common.spec import AgentsSpec, Box, Categorical, joint_spec
 from common.transitions import transition_dtype
+from learner_node.update.batches import LossBatch
 
 FIVE = Box((0.0,) * 5, (1.0,) * 5)
 UNEVEN = Box((-2.0, 0.5, -1.0), (1.0, 0.75, 3.0))
@@ -78,3 +79,10 @@ def as_fields(records: np.ndarray, dtype: torch.dtype) -> dict[str, Tensor]:
     """Returns the records' fields as tensors."""
     names = [name for name in records.dtype.names or () if name != "policy_version"]
     return {name: torch.from_numpy(records[name].copy()).to(dtype) for name in names}
+
+
+def as_batch(fields: dict[str, Tensor]) -> LossBatch:
+    """Returns fields as the batch of an update."""
+    joint = torch.cat([fields[name] for name in ("obs", "action", "state") if name in fields], 1)
+    signals = fields["reward"], fields["discount"], fields["present"]
+    return LossBatch(joint, fields["next_obs"], *signals, next_state=fields.get("next_state"))

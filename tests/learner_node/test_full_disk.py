@@ -20,7 +20,7 @@ from common.run.directory import RunDirectory
 from learner_node.persistence.checkpoints import Checkpoints
 from learner_node.persistence.state import Counters, TrainingState
 from learner_node.reporting.metrics_log import MetricsLog
-from learner_node.stacked.update_stats import Losses
+from learner_node.update.update_stats import Losses
 
 ROOM_BYTES = 20_000
 FIGURES = Losses([0.5], [1.0], [3.0], [4.0], [5.0])

@@ -195,7 +195,7 @@ def test_weights_that_are_not_finite_are_never_published(start: Start) -> None:
     with FakeReplay(run) as replay:
         training = start(run, replay)
         until(lambda: training.learner.counters.updates > 20, "updates")
-        training.learner._trainer.algorithm.policies.shared.fill_(torch.nan)
+        training.learner._trainer.engine.policies.shared.fill_(torch.nan)
         training.join()
     assert training.error is not None
     assert "lower algorithm.critic_learning_rate" in str(training.error)

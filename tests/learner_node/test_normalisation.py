@@ -23,10 +23,10 @@ from learner_node.normalisation import FIRST_UPDATES, LARGEST, RESOLUTION, UPDAT
 from learner_node.persistence.checkpoints import Checkpoints
 from learner_node.persistence.state import Counters, copy_state, restore_state
 from learner_node.replay_session import SampledBatch
-from learner_node.stacked.layout import network_layout
-from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.update import StackedUpdate
 from learner_node.trainer import Trainer
+from learner_node.update.batches import LossBatch
+from learner_node.update.layout import network_layout
 
 from .teams import TEAMS, as_fields, random_records
 
@@ -185,7 +185,7 @@ def test_normalised_observations_are_of_size_one_and_bounded(absences: bool) -> 
 def test_later_batches_are_added_now_and_then_and_others_are_bounded() -> None:
     run = run_of("alone")
     training = Trainer(run, CPU)
-    normaliser = training.algorithm.normaliser
+    normaliser = training.engine.normaliser
     assert [updates for updates in range(FIRST_UPDATES + 20) if not normaliser.is_due(updates)][:8] == [
         *range(FIRST_UPDATES + 1, FIRST_UPDATES + UPDATES_PERIOD),
         FIRST_UPDATES + UPDATES_PERIOD + 1,
@@ -196,7 +196,7 @@ def test_later_batches_are_added_now_and_then_and_others_are_bounded() -> None:
     outlier["next_obs"][0, 0] = 1e9
     training.update(sampled(outlier), FIRST_UPDATES + 1, 0.0, 0.0)
     assert all(torch.equal(tensor, before[name]) for name, tensor in normaliser.tensors().items())
-    batch = training.algorithm.normalise(loss_batch(outlier), observe=False)
+    batch = training.engine.normalise(loss_batch(outlier), observe=False)
     assert batch.next_obs.max() == LARGEST
 
 
@@ -208,10 +208,10 @@ def test_a_column_that_never_varies_reaches_no_network() -> None:
         for name in ("obs", "next_obs"):
             records[name][:, 1] = 12_345_678.9
     training = trained(run, rows)
-    batch = training.algorithm.normaliser.normalise(loss_batch(rows[0]))
+    batch = training.engine.normaliser.normalise(loss_batch(rows[0]))
     assert (batch.obs_action[:, 1] == 0).all()
     assert (batch.next_obs[:, 1] == 0).all()
-    policy = Policy(run.players, run.spec.network, training.algorithm.policy_weights())
+    policy = Policy(run.players, run.spec.network, training.engine.policy_weights())
     obs = rows[0]["obs"].copy()
     logits = policy.logits(obs)
     obs[:, 1] = -5.0
@@ -244,7 +244,7 @@ def test_action_masks_are_not_normalised_and_folded_policies_respect_them(name: 
 def test_before_the_first_batch_policies_see_nothing() -> None:
     """Otherwise the first actions of an environment in large units would all be extremes."""
     run = run_of("alone")
-    policy = Policy(run.players, run.spec.network, Trainer(run, CPU).algorithm.policy_weights())
+    policy = Policy(run.players, run.spec.network, Trainer(run, CPU).engine.policy_weights())
     logits = policy.logits(np.array([[1e6, -1e6, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0]], np.float32))
     np.testing.assert_array_equal(logits[0], logits[1])
 
@@ -309,7 +309,7 @@ def test_values_are_reported_in_units_of_the_rewards() -> None:
         assert training.losses is not None
         rows = batches(run, 1, reward=units)[0][:6]
         obs, action, reward, ones = (rows[name].reshape(2, 3, -1) for name in ("obs", "action", "reward", "present"))
-        networks = LoadedNetworks(run, copy_state(training.algorithm, Counters()))
+        networks = LoadedNetworks(run, copy_state(training.engine, Counters()))
         values = networks.values(
             obs, action, np.tile(reward, (15, 1, 1)), np.tile(ones, (15, 1, 1)), np.tile(ones, (15, 1, 1))
         )
@@ -331,7 +331,7 @@ def test_values_are_reported_in_units_of_the_rewards() -> None:
 def test_units_that_are_powers_of_two_change_no_bit_of_the_networks(obs: float, reward: float, complete: bool) -> None:
     run = run_of("tag", team_spirit=0.25)
     ours, others = (
-        trained(run, batches(run, 9, absences=not complete, **units), complete=complete).algorithm
+        trained(run, batches(run, 9, absences=not complete, **units), complete=complete).engine
         for units in ({}, {"obs": obs, "reward": reward})
     )
     for kind in ("policies", "critics"):
@@ -347,7 +347,7 @@ def test_units_that_are_powers_of_two_change_no_bit_of_the_networks(obs: float, 
 def test_any_units_and_offsets_train_nearly_the_same_policy() -> None:
     run, logits = run_of("spread"), []
     for units in ({}, {"obs": 1e4, "reward": 1e5, "shift": 300.0}):
-        algorithm = trained(run, batches(run, 9, **units)).algorithm
+        algorithm = trained(run, batches(run, 9, **units)).engine
         [records] = batches(run, 1, **units)
         logits.append(Policy(run.players, run.spec.network, algorithm.policy_weights()).logits(records["obs"]))
     np.testing.assert_allclose(*logits, atol=2e-3)
@@ -431,7 +431,7 @@ def test_what_leaves_the_learner_is_folded(tmp_path: Path) -> None:
     run = run_of("spread")
     rows = batches(run, 4, obs=1e4)
     training = trained(run, rows)
-    algorithm = training.algorithm
+    algorithm = training.engine
     save_policy(tmp_path / "policy.safetensors", PolicyFile(run, 1, 4, algorithm.policy_weights()))
     policy = Policy(run.players, run.spec.network, load_policy(tmp_path / "policy.safetensors").flat)
     batch = algorithm.normaliser.normalise(loss_batch(rows[0], dtype=torch.float32, complete=True))
@@ -444,7 +444,7 @@ def test_what_leaves_the_learner_is_folded(tmp_path: Path) -> None:
 def test_critics_of_a_checkpoint_read_raw_observations() -> None:
     run = run_of("tag", normalise_rewards=False)
     rows = batches(run, 4, absences=True, obs=1e4)
-    algorithm = trained(run, rows, complete=False).algorithm
+    algorithm = trained(run, rows, complete=False).engine
     networks = LoadedNetworks(run, copy_state(algorithm, Counters()))
     records = rows[0]
     obs, action, present = (records[name].reshape(2, ROWS // 2, -1) for name in ("obs", "action", "present"))
@@ -461,25 +461,25 @@ def test_critics_of_a_checkpoint_read_raw_observations() -> None:
 def test_a_resumed_run_continues_with_the_same_bits(tmp_path: Path) -> None:
     run = run_of("tag")
     rows = batches(run, 8, absences=True)
-    whole = trained(run, rows, complete=False).algorithm
-    Checkpoints(tmp_path, 1).save(copy_state(trained(run, rows[:4], complete=False).algorithm, Counters()), best=False)
+    whole = trained(run, rows, complete=False).engine
+    Checkpoints(tmp_path, 1).save(copy_state(trained(run, rows[:4], complete=False).engine, Counters()), best=False)
     state = Checkpoints(tmp_path, 1).load()
     assert state is not None
     parts = Trainer(run, CPU)
-    restore_state(parts.algorithm, state)
+    restore_state(parts.engine, state)
     for updates, records in enumerate(rows[4:], 4):
         parts.update(sampled(records, complete=False), updates, 0.0, 1_000.0 + updates)
-    expected, found = copy_state(whole, Counters()).tensors, copy_state(parts.algorithm, Counters()).tensors
+    expected, found = copy_state(whole, Counters()).tensors, copy_state(parts.engine, Counters()).tensors
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
-    np.testing.assert_array_equal(whole.policy_weights(), parts.algorithm.policy_weights())
+    np.testing.assert_array_equal(whole.policy_weights(), parts.engine.policy_weights())
 
 
 def test_a_checkpoint_before_the_first_batch_is_finite_and_changes_nothing() -> None:
     run = run_of()
-    state = copy_state(Trainer(run, CPU).algorithm, Counters())
+    state = copy_state(Trainer(run, CPU).engine, Counters())
     state.check()
-    resumed = Trainer(run, CPU).algorithm
+    resumed = Trainer(run, CPU).engine
     expected = resumed.policy_weights()
     restore_state(resumed, state)
     np.testing.assert_array_equal(resumed.policy_weights(), expected)
@@ -516,7 +516,7 @@ def test_units_of_a_state_that_are_powers_of_two_change_no_bit_of_the_networks(s
     for records in other:
         for name in ("state", "next_state"):
             records[name] *= 1024.0
-    one, two = trained(run, rows).algorithm, trained(run, other).algorithm
+    one, two = trained(run, rows).engine, trained(run, other).engine
     torch.testing.assert_close(one.critics.shared, two.critics.shared, rtol=0, atol=0)
     torch.testing.assert_close(one.policies.shared, two.policies.shared, rtol=0, atol=0)
     assert one.normaliser.state is not None
@@ -528,4 +528,4 @@ def test_units_of_a_state_that_are_powers_of_two_change_no_bit_of_the_networks(s
 def test_a_run_that_reads_a_state_and_normalises_nothing_keeps_no_statistics() -> None:
     run = run_of(critic_sees="state", normalise_observations=False, normalise_rewards=False)
     run = replace(run, joint=replace(run.joint, state_dim=5))
-    assert trained(run, batches(run, 2)).algorithm.normaliser.tensors() == {}
+    assert trained(run, batches(run, 2)).engine.normaliser.tensors() == {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -13,7 +13,9 @@ from torch import Tensor
 
 from common.run.run import Run, make_run_spec
 from learner_node.devices import Device
+from learner_node.networks.network_set import NetworkSet
 from learner_node.replay_session import SampledBatch
+from learner_node.stacked.parameters import ParameterSet
 from learner_node.trainer import Trainer
 
 from .teams import TEAMS, random_records
@@ -57,11 +59,12 @@ class Graphs(Device):
             tensor.copy_(before)
         generator.set_state(drawn)
 
-        @torch.inference_mode()
         def replay() -> None:
             self.replayed += 1
-            for place, value in zip(_tensors(results), _tensors(work()), strict=True):
-                place.copy_(value)
+            found = work()
+            with torch.inference_mode():
+                for place, value in zip(_tensors(results), _tensors(found), strict=True):
+                    place.copy_(value)
 
         return replay, results
 
@@ -75,20 +78,20 @@ def _tensors(value: object) -> list[Tensor]:
 
 
 def state_of(training: Trainer) -> list[Tensor]:
-    algorithm = training.algorithm
+    engine = training.engine
     # The update normalises the batch in place.
-    return [*algorithm.normaliser._buffers().values(), training._buffer.records] + [
+    return [*engine.normaliser._buffers().values(), training._buffer.records] + [
         tensor
-        for kind in (algorithm.policies, algorithm.critics)
-        for tensor in (
-            kind.shared,
-            kind.expanded,
-            kind.expanded_target,
-            kind.adam.mean,
-            kind.adam.square,
-            kind.adam.steps,
-        )
+        for kind in (engine.policies, engine.critics)
+        for tensor in (*parameters_of(kind), kind.adam.mean, kind.adam.square, kind.adam.steps)
     ]
+
+
+def parameters_of(kind: ParameterSet[Any] | NetworkSet) -> list[Tensor]:
+    """Returns the memory of all parameters and targets of one kind."""
+    if isinstance(kind, NetworkSet):
+        return [kind._flat, kind._flat_target]
+    return [kind.shared, kind.expanded, kind.expanded_target]
 
 
 NORMALISED = {"name": "matd3", "normalise_observations": True, "normalise_rewards": True}
@@ -98,8 +101,9 @@ NORMALISED = {"name": "matd3", "normalise_observations": True, "normalise_reward
     "algorithm", [{"name": "maddpg"}, {"name": "matd3", "critic_loss": "huber"}, NORMALISED], ids=str
 )
 @pytest.mark.parametrize("team", ["spread", "speaker_listener"])
-def test_a_captured_update_trains_as_one_done_as_written(team: str, algorithm: dict[str, object]) -> None:
-    run, made = run_of(team, **algorithm), {}
+@pytest.mark.parametrize("engine", ["stacked", "autograd"])
+def test_a_captured_update_trains_as_one_done_as_written(team: str, algorithm: dict[str, object], engine: str) -> None:
+    run, made = run_of(team, **algorithm, engine=engine), {}
     device = Graphs(lambda: state_of(made["gpu"]))
     made["gpu"], made["cpu"] = Trainer(run, device), Trainer(run, CPU)
     for updates in range(20):
@@ -107,7 +111,7 @@ def test_a_captured_update_trains_as_one_done_as_written(team: str, algorithm: d
         for training in made.values():
             training.update(records_of(run, updates), updates, progress, float(updates))
     assert device.replayed > 10
-    assert device.captured == made["gpu"].algorithm.layout.policy_delay
+    assert device.captured == made["gpu"].engine.layout.policy_delay
     for one, other in zip(state_of(made["gpu"]), state_of(made["cpu"]), strict=True):
         assert torch.equal(one, other)
     assert made["gpu"].losses == made["cpu"].losses
@@ -130,8 +134,8 @@ def test_learning_rates_fall_over_the_run() -> None:
     training = Trainer(run, CPU)
     for progress, share in ((0.0, 1.0), (0.5, 0.75), (1.0, 0.5)):
         training.update(records_of(run, 0), 0, progress, 0.0)
-        assert float(training.algorithm.policies.adam.learning_rate) == pytest.approx(0.1 * share)
-        assert float(training.algorithm.critics.adam.learning_rate) == pytest.approx(0.2 * share)
+        assert float(training.engine.policies.adam.learning_rate) == pytest.approx(0.1 * share)
+        assert float(training.engine.critics.adam.learning_rate) == pytest.approx(0.2 * share)
 
 
 def test_policies_move_in_their_turn_and_figures_are_of_such_an_update() -> None:
@@ -139,9 +143,9 @@ def test_policies_move_in_their_turn_and_figures_are_of_such_an_update() -> None
     training = Trainer(run, CPU)
     moved = []
     for updates in range(9):
-        before = training.algorithm.policies.shared.clone()
+        before = training.engine.policies.shared.clone()
         training.update(records_of(run, updates), updates, 0.0, 1_000.0 + updates)
-        moved.append(not torch.equal(before, training.algorithm.policies.shared))
+        moved.append(not torch.equal(before, training.engine.policies.shared))
         assert (training.losses is not None) == (updates >= 2)
     assert moved == [False, False, True] * 3
 
@@ -157,15 +161,15 @@ def test_rarely_sampled_rows_count_for_more() -> None:
     uniform.update(records_of(run, 0, torch.full((16,), 3.0)), 0, 1.0, 0.0)
     plain = Trainer(run, CPU)
     plain.update(records_of(run, 0), 0, 1.0, 0.0)
-    assert torch.equal(uniform.algorithm.critics.shared, plain.algorithm.critics.shared)
-    assert not torch.equal(weighted.algorithm.critics.shared, plain.algorithm.critics.shared)
+    assert torch.equal(uniform.engine.critics.shared, plain.engine.critics.shared)
+    assert not torch.equal(weighted.engine.critics.shared, plain.engine.critics.shared)
 
 
 def test_team_spirit_rises_over_the_run() -> None:
     run = run_of(team_spirit=0.0, final_team_spirit=1.0)
     training = Trainer(run, CPU)
     training.update(records_of(run, 0), 0, 0.5, 0.0)
-    matrix = training.algorithm.mixer._matrix
+    matrix = training.engine.mixer._matrix
     torch.testing.assert_close(matrix, 0.5 * torch.eye(3) + 0.5 / 3)
 
 

@@ -31,8 +31,7 @@ from learner_node.trainer import Trainer
 from tests.common.examples import make_header
 from tests.common.head_examples import MOVERS, logits_of
 from tests.deploy.lockstep.test_lockstep import Training as LockstepTraining
-from tests.learner_node.stacked.test_update import as_batch
-from tests.learner_node.teams import TEAMS, as_fields, random_records
+from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records
 from tests.learner_node.test_trainer import records_of
 from tests.traps.hand import untrained
 
@@ -195,7 +194,7 @@ def test_an_update_keeps_no_graph_and_waits_for_no_number(monkeypatch: pytest.Mo
         measured = training.update(records_of(run, updates), updates, 0.0, 1_000.0)
         assert measured.td_error.grad_fn is None
     assert asked == []
-    assert not training.algorithm.policies.shared.requires_grad
+    assert not training.engine.policies.shared.requires_grad
 
 
 # ---- networks -----------------------------------------------------------------------------------------------------
@@ -220,13 +219,13 @@ def test_any_number_of_agents_of_any_size_is_trained(scenario: str) -> None:
     """Three agents of 14 numbers are written into the networks, the loops and the lists."""
     run = seed_run(scenario)
     training = Trainer(run, Device(torch.device("cpu")))
-    before = training.algorithm.policy_weights()
+    before = training.engine.policy_weights()
     training.update(records_of(run, 0), 0, 0.0, 0.0)
     agents = [
         *zip(
             *(
                 unflatten(weights, run.players, run.spec.network)
-                for weights in (before, training.algorithm.policy_weights())
+                for weights in (before, training.engine.policy_weights())
             ),
             strict=True,
         )

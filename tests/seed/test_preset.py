@@ -98,6 +98,7 @@ WITHOUT_EFFECT = {
     "algorithm.smoothing": "matd3's",
     "algorithm.smoothing_clip": "matd3's",
     "algorithm.final_team_spirit": "none",
+    "algorithm.engine": "both learn the same",
     "algorithm.gumbel": "for choices",
     "algorithm.gumbel_temperature": "for choices",
     "exploration.choices": "for choices",

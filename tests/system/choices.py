@@ -75,6 +75,7 @@ ROWS = {
         "simple_adversary",
         (
             "algorithm.name=iddpg",
+            "algorithm.engine=stacked",
             *NORMALISED,
             "replay.priority_exponent=0.6",
             "replay.importance_exponent=0.5",
@@ -86,6 +87,7 @@ ROWS = {
         "simple_tag",
         (
             "algorithm.name=maddpg",
+            "algorithm.engine=autograd",
             "network.tell_apart=true",
             "algorithm.learning_rate_decay=cosine",
             "algorithm.policy_weight_decay=1e-4",
@@ -108,7 +110,12 @@ ROWS = {
     ),
     "critics that read the state": Row(
         "pettingzoo:tests.actor_node.stateful_env",
-        ("algorithm.critic_sees=state", "replay.n_step=2", "replay.sampler=tests.replay_server.own_samplers:Recent"),
+        (
+            "algorithm.critic_sees=state",
+            "algorithm.engine=autograd",
+            "replay.n_step=2",
+            "replay.sampler=tests.replay_server.own_samplers:Recent",
+        ),
     ),
     "critics that read the state beside the observations": Row(
         "pettingzoo:tests.actor_node.stateful_env",

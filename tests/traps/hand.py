@@ -20,8 +20,8 @@ from common.run.run import AlgorithmSpec, NetworkSpec, Run, RunSpec, make_run_sp
 from common.spec import AgentsSpec, Box, Part, joint_spec
 from common.worlds import World, make_world
 from learner_node.persistence.state import Counters, copy_state, restore_state
-from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.update import StackedUpdate
+from learner_node.update.batches import LossBatch
 from tests.common.examples import make_header, random_weights
 
 DOUBLE = torch.zeros((), dtype=torch.float64)

@@ -14,8 +14,8 @@ from common.run.run import AlgorithmSpec, NetworkSpec, make_run_spec
 from common.spec import AgentsSpec, Box, joint_spec
 from common.transitions import transition_dtype
 from learner_node.persistence.state import Counters, copy_state
-from learner_node.stacked.losses import LossBatch
 from learner_node.stacked.update import StackedUpdate
+from learner_node.update.batches import LossBatch
 from tests.traps.hand import DOUBLE, STILL, UNIT, collect, critic, learner, paper, policy, put, rows, run_in, team
 
 

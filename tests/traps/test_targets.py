@@ -10,8 +10,8 @@ from common.run.run import AlgorithmSpec, make_run_spec
 from common.transitions import transition_dtype
 from learner_node.devices import Device
 from learner_node.replay_session import SampledBatch
-from learner_node.stacked.layout import network_layout
 from learner_node.trainer import Trainer
+from learner_node.update.layout import network_layout
 from tests.traps.hand import LIFT, ONE_UNIT, critic, learner, policy, put, rows, run_in, team
 
 # ---- 21: matd3 is more than a name ----------------------------------------------------------------------------------
@@ -26,9 +26,9 @@ def test_21_matd3_moves_its_policies_every_second_update() -> None:
     training, moved = Trainer(run, Device(torch.device("cpu"))), []
     words = np.random.default_rng(0).random((8, transition_dtype(run.joint).itemsize // 4), np.float32)
     for updates in range(6):
-        before = training.algorithm.policy_weights().copy()
+        before = training.engine.policy_weights().copy()
         training.update(SampledBatch(torch.from_numpy(words), complete=False), updates, 0.0, 0.0)
-        moved.append(bool((training.algorithm.policy_weights() != before).any()))
+        moved.append(bool((training.engine.policy_weights() != before).any()))
     assert moved == [False, True] * 3
     assert network_layout(team("a"), ONE_UNIT, AlgorithmSpec(name="maddpg")).policy_delay == 1
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jinja2
 
 from common.run.run import ReplaySpec
+from learner_node.engine_choice import engine_of
 from shoal import number_format
 from shoal.commands.report.embedded_film import EmbeddedFilm, embed_film
 from shoal.commands.report.figure_view import FigureView, figure_view
@@ -141,6 +142,7 @@ def _facts(record: RunRecord) -> tuple[Fact, ...]:
     return (
         Fact("Environment steps", number_format.fixed(env_steps, 0)),
         Fact("Updates", number_format.fixed(updates, 0)),
+        Fact("Engine", engine_of(record.run).name),
         Fact("Training time", number_format.duration(trained_s)),
         Fact("Environment steps/s", number_format.significant(env_steps / trained_s if trained_s else math.nan)),
         Fact("Updates/s", number_format.significant(updates / trained_s if trained_s else math.nan)),

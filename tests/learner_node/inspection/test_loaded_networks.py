@@ -16,8 +16,7 @@ from learner_node.persistence.checkpoints import Checkpoints
 from learner_node.persistence.state import Counters, copy_state
 from learner_node.stacked.passes import CriticPass
 from learner_node.stacked.update import StackedUpdate
-from tests.learner_node.stacked.test_update import as_batch
-from tests.learner_node.teams import TEAMS, as_fields, random_records
+from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records
 
 
 def run_of(team: str, **algorithm: object) -> Run:

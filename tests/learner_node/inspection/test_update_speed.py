@@ -64,6 +64,13 @@ def test_speeds_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert min(measured[1:]) > 0
 
 
+def test_both_engines_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "ROUNDS", 3)
+    measured = list(speed.engine_speeds((32,)))
+    assert [(one.networks, one.rows) for one in measured] == [("update", 32), ("defaults", 32)]
+    assert min(min(one.autograd_s, one.stacked_s) for one in measured) > 0
+
+
 def test_products_alone_are_the_updates_products() -> None:
     a, b, out = torch.randn(8, 4), torch.randn(4, 2), torch.empty(8, 2)
     with speed.Products() as products:

@@ -16,8 +16,7 @@ from common.run.run import AlgorithmSpec, NetworkSpec
 from learner_node.persistence.checkpoints import Checkpoints, read
 from learner_node.persistence.state import Counters, TrainingState, copy_state, restore_state
 from learner_node.stacked.update import StackedUpdate
-from tests.learner_node.stacked.test_update import as_batch
-from tests.learner_node.teams import TEAMS, as_fields, random_records
+from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records
 
 NETWORK = NetworkSpec(policy_hidden=(8, 8), critic_hidden=(8, 8), share_policies=False)
 SINGLE = torch.zeros(())

@@ -22,7 +22,7 @@ from learner_node.reporting import trackers
 from learner_node.reporting.evaluation_log import log_evaluation
 from learner_node.reporting.metrics_log import MetricsLog
 from learner_node.reporting.trackers import BackgroundTracker, finite_numbers, open_tracker
-from learner_node.stacked.update_stats import Losses
+from learner_node.update.update_stats import Losses
 from tests.common.examples import MIXED, make_run
 
 LINE = {"time": 1_700_000_000.5, "updates": 20, "critic_loss": [0.5, 0.25], "return_mean": -30.5, "waiting": ["a"]}

@@ -34,8 +34,9 @@ def team(*names: str, sides: tuple[str, ...] | None = None, obs: int = 3) -> Age
     return joint_spec([(name, side, obs, (PUSH,)) for name, side in zip(names, sides or names, strict=True)])
 
 
-def spec_of(algorithm: str = "maddpg", **network: object) -> RunSpec:
-    return make_run_spec({"scenario": "tiny", "algorithm": {"name": algorithm}, "network": network})
+def spec_of(algorithm: str = "maddpg", engine: str = "auto", **network: object) -> RunSpec:
+    settings = {"name": algorithm, "engine": engine}
+    return make_run_spec({"scenario": "tiny", "algorithm": settings, "network": network})
 
 
 @pytest.mark.parametrize(
@@ -148,7 +149,7 @@ def test_what_redis_keeps_too_needs_room_twice() -> None:
 
 def test_a_learner_that_does_not_fit_is_refused_whatever_the_replay() -> None:
     many = joint_spec([(f"bot_{i}", "bot", 240, (PUSH,)) for i in range(60)])
-    sizes = sizes_of(spec_of("matd3"), many)
+    sizes = sizes_of(spec_of("matd3", "stacked"), many)
     assert sizes.learner_bytes > 2 * GIB
     with pytest.raises(ConfigError, match=r"the learner needs about .* for 60 players"):
         refuse_large_learner(sizes, many, GIB)
@@ -158,9 +159,38 @@ def test_a_learner_that_does_not_fit_is_refused_whatever_the_replay() -> None:
 
 def test_a_long_start_is_announced_with_its_length() -> None:
     many = joint_spec([(f"bot_{i}", "bot", 240, (PUSH,)) for i in range(60)])
-    assert sizes_of(spec_of("matd3"), many).building.startswith("building the networks of 60 players: ")
-    assert " s" in sizes_of(spec_of("matd3"), many).building[-4:]
+    sizes = sizes_of(spec_of("matd3", "stacked"), many)
+    assert sizes.building.startswith("building the networks of 60 players: ")
+    assert " s" in sizes.building[-4:]
     assert " s" not in sizes_of(spec_of(), TEAMS["tag"]).building[-4:]
+
+
+# ---- the engine -----------------------------------------------------------------------------------------------------
+
+
+def test_auto_copies_no_shared_networks_to_many_players() -> None:
+    """The critic of 40 players that share it reads 40 * (240 + 1) numbers; stacked would have 80 copies of it."""
+    many = joint_spec([(f"bot_{i}", "bot", 240, (PUSH,)) for i in range(40)])
+    auto, stacked = sizes_of(spec_of("matd3"), many), sizes_of(spec_of("matd3", "stacked"), many)
+    assert auto.engine.name == "autograd"
+    assert auto.engine.line.startswith("engine: autograd (stacked would copy shared parameters to all their users")
+    # Two critics with 9,640 inputs and layers of 128, 128 and 1; one policy with 240 inputs and layers of 128, 128, 1.
+    critic = 9_641 * 128 + 129 * 128 + 129
+    assert auto.expanded_parameters == 2 * critic + 241 * 128 + 129 * 128 + 129
+    assert stacked.expanded_parameters > 80 * critic
+    assert auto.learner_bytes < 1.2 * GIB < 3 * GIB < stacked.learner_bytes
+
+
+def test_auto_chooses_stacked_for_the_published_worlds() -> None:
+    for kind in ("spread", "tag", "speaker_listener"):
+        assert sizes_of(make_run_spec({"scenario": "tiny"}), TEAMS[kind]).engine.name == "stacked"
+
+
+@pytest.mark.parametrize("engine", ["autograd", "stacked"])
+def test_an_engine_that_is_asked_for_is_used(engine: str) -> None:
+    sizes = sizes_of(spec_of("matd3", engine), TEAMS["tag"])
+    assert sizes.engine.name == engine
+    assert f"engine: {engine} (algorithm.engine={engine})" in sizes.lines
 
 
 # ---- sides and groups that a run names ------------------------------------------------------------------------------

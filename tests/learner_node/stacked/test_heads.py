@@ -1,4 +1,4 @@
-"""The learner's heads equal the actors' and the plain update's, and their gradients equal autograd's."""
+"""The heads of both engines equal the actors', and the gradients written by hand equal autograd's."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from torch import Tensor
 
 from actor_node.collection.exploration import Exploration
 from common.errors import ConfigError
-from common.policy.heads import GreedyHeads, ranges, segments
+from common.policy.heads import GreedyHeads, ranges
 from common.run.run import ExplorationSpec
-from common.spec import Box, Categorical, JointSpec, joint_spec
-from learner_node.algorithms.actions import differentiable_action, greedy_action
-from learner_node.stacked.heads import Heads, gumbel_noise
+from common.spec import Box, Categorical, joint_spec
+from learner_node.algorithms.actions import Actions
+from learner_node.stacked.heads import Heads
+from learner_node.update.draws import gumbel_noise
 from tests.common.head_examples import HEAD_TEAMS, MOVERS, THRUST, UNEVEN_PAIR, logits_of
 from tests.learner_node.teams import TEAMS
 
@@ -28,17 +29,9 @@ def doubles(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def noise_for(joint: JointSpec, head: str, heads: Heads, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Returns Gumbel noise as the heads take it [B, choices] and in the columns of the joint action [B, U]."""
-    noise = gumbel_noise(ROWS, heads.gumbel_dim, DOUBLE, torch.Generator().manual_seed(seed))
-    spread, at = torch.zeros(ROWS, joint.action_dim, dtype=torch.float64), 0
-    for segment in segments(joint, head):
-        if segment.kind in ("choice", "soft"):
-            width = segment.columns.stop - segment.columns.start
-            spread[:, segment.columns] = noise[:, at : at + width]
-            at += width
-    assert at == heads.gumbel_dim
-    return noise, spread
+def noise_for(heads: Heads, seed: int = 0) -> Tensor:
+    """Returns Gumbel noise as the heads take it `[B, choices]`."""
+    return gumbel_noise(ROWS, heads.gumbel_dim, DOUBLE, torch.Generator().manual_seed(seed))
 
 
 # ---- forward ------------------------------------------------------------------------------------------------------
@@ -50,17 +43,18 @@ def test_torch_heads_equal_numpy_heads(team: str, size: float) -> None:
     joint, head = ALL_TEAMS[team]
     logits = logits_of(joint, 300, size)
     expected = GreedyHeads(joint, head)(logits)
-    actions = Heads(joint, SINGLE, head=head).greedy(torch.from_numpy(logits))
-    assert actions.dtype == torch.float32
-    np.testing.assert_allclose(actions.numpy(), expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
+    for heads in (Heads(joint, SINGLE, head=head), Actions(joint, SINGLE, head=head)):
+        actions = heads.greedy(torch.from_numpy(logits))
+        assert actions.dtype == torch.float32
+        np.testing.assert_allclose(actions.numpy(), expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
 
 
 @EVERY_TEAM
 @EVERY_SIZE
-def test_actions_without_exploration_equal_the_plain_ones(team: str, size: float) -> None:
+def test_actions_without_exploration_are_the_same_in_both_engines(team: str, size: float) -> None:
     joint, head = ALL_TEAMS[team]
     logits = doubles(ROWS, joint.action_dim) * size
-    expected = torch.cat([greedy_action(agent, logits[:, agent.action_slice], head) for agent in joint.agents], 1)
+    expected = Actions(joint, DOUBLE, head=head).greedy(logits)
     torch.testing.assert_close(Heads(joint, DOUBLE, head=head).greedy(logits), expected, rtol=1e-12, atol=1e-14)
 
 
@@ -81,7 +75,7 @@ def test_actions_are_the_same_whatever_the_logits_memory(team: str) -> None:
 def test_nothing_is_changed_in_place(team: str) -> None:
     joint, head = ALL_TEAMS[team]
     heads, logits, d_actions = Heads(joint, DOUBLE, head=head), *(doubles(ROWS, joint.action_dim) for _ in range(2))
-    noise, _ = noise_for(joint, head, heads)
+    noise = noise_for(heads)
     before = [values.clone() for values in (logits, d_actions, noise)]
     heads.greedy(logits)
     heads.backward(heads.sample(logits, noise), d_actions)
@@ -102,27 +96,12 @@ def test_a_choice_is_the_first_of_equals() -> None:
 @EVERY_TEAM
 @EVERY_SIZE
 @pytest.mark.parametrize(("gumbel", "temperature"), [("straight_through", 1.0), ("soft", 0.7)])
-def test_samples_and_gradients_equal_autograd_over_the_plain_ones(
-    team: str, size: float, gumbel: str, temperature: float
-) -> None:
+def test_samples_and_gradients_by_hand_equal_autograds(team: str, size: float, gumbel: str, temperature: float) -> None:
     joint, head = ALL_TEAMS[team]
     heads = Heads(joint, DOUBLE, gumbel, temperature, head)  # type: ignore[arg-type]
     logits = (doubles(ROWS, joint.action_dim) * size).requires_grad_()
-    noise, spread = noise_for(joint, head, heads)
-    expected = torch.cat(
-        [
-            differentiable_action(
-                agent,
-                logits[:, agent.action_slice],
-                spread[:, agent.action_slice],
-                hard=gumbel == "straight_through",
-                temperature=temperature,
-                head=head,
-            )
-            for agent in joint.agents
-        ],
-        1,
-    )
+    noise = noise_for(heads)
+    expected = Actions(joint, DOUBLE, gumbel, temperature, head).differentiable(logits, noise)  # type: ignore[arg-type]
     d_actions = doubles(ROWS, joint.action_dim, seed=1)
     (d_logits,) = torch.autograd.grad(expected, logits, d_actions)
     with torch.inference_mode():

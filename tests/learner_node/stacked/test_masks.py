@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from common.policy.network import Policy
 from common.run.run import AlgorithmSpec, NetworkSpec
-from learner_node.algorithms.actions import greedy_action
-from learner_node.algorithms.maddpg import Maddpg, Minibatch, Noise
+from learner_node.algorithms.maddpg import Maddpg
 from learner_node.stacked.update import StackedUpdate
-from tests.learner_node.teams import TEAMS, as_fields, random_records
+from learner_node.update.batches import LossBatch
+from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records
 
 JOINT = TEAMS["masked"]
 NETWORK = NetworkSpec(policy_hidden=(6,), critic_hidden=(8,), share_policies=False, share_critics=False)
@@ -19,58 +20,53 @@ ROWS = 24
 DOUBLE = torch.zeros((), dtype=torch.float64)
 
 
-def minibatch(**changed: torch.Tensor) -> Minibatch:
-    return Minibatch(**{**as_fields(random_records(JOINT, ROWS, 1), torch.float64), **changed})
+def plain() -> Maddpg:
+    return Maddpg(JOINT, NETWORK, ALGORITHM, 0, DOUBLE)
 
 
-def noise() -> Noise:
-    generator = torch.Generator().manual_seed(5)
-    drawn = [torch.rand(ROWS, JOINT.action_dim, generator=generator, dtype=torch.float64) for _ in range(2)]
-    return Noise(drawn[0], -torch.log(-torch.log(drawn[1])))
+def batch_of(**changed: torch.Tensor) -> LossBatch:
+    return as_batch({**as_fields(random_records(JOINT, ROWS, 1), torch.float64), **changed})
+
+
+def policy_loss(engine: Maddpg, batch: LossBatch) -> torch.Tensor:
+    """Returns the policies' loss with the same Gumbel noise in each call."""
+    engine.generator.manual_seed(5)
+    row_weights = engine.mixer.row_weights(batch, engine.mixer.signals(batch))
+    return engine.policy_loss(batch, engine.critic_inputs(batch.obs_action), row_weights)[0]
 
 
 def test_policy_gradients_under_masks_equal_finite_differences() -> None:
-    torch.manual_seed(0)
-    plain = Maddpg(JOINT, NETWORK, ALGORITHM, torch.float64)
-    batch, gumbel = minibatch(), noise().gumbel
-    signals = plain.signals(batch)
-
-    def loss() -> torch.Tensor:
-        return torch.stack(plain.policy_losses(batch, signals, gumbel)).sum()
-
-    loss().backward()  # type: ignore[no-untyped-call]
-    for network in plain.policy_networks:
-        for parameter in network.parameters():
-            flat, gradient = parameter.data.view(-1), parameter.grad
-            assert gradient is not None
-            at, step = int(gradient.abs().argmax()), 1e-6
-            flat[at] += step
-            above = loss().item()
-            flat[at] -= 2 * step
-            below = loss().item()
-            flat[at] += step
-            np.testing.assert_allclose((above - below) / (2 * step), gradient.view(-1)[at], rtol=1e-5, atol=1e-9)
+    engine, batch = plain(), batch_of()
+    parameters = [parameter for module in engine.policies.online for parameter in module.parameters()]
+    gradients = torch.autograd.grad(policy_loss(engine, batch), parameters)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        at, step = np.unravel_index(int(gradient.abs().argmax()), gradient.shape), 1e-6
+        parameter.data[at] += step
+        above = policy_loss(engine, batch).item()
+        parameter.data[at] -= 2 * step
+        below = policy_loss(engine, batch).item()
+        parameter.data[at] += step
+        np.testing.assert_allclose((above - below) / (2 * step), gradient[at], rtol=1e-5, atol=1e-9)
 
 
 def test_a_choice_that_is_never_allowed_gets_no_gradient_and_is_never_a_target() -> None:
-    batch = minibatch()
+    fields = as_fields(random_records(JOINT, ROWS, 1), torch.float64)
     seen, numbers = JOINT.mask_columns[0]
-    batch.obs[:, seen] = batch.next_obs[:, seen] = 0.0
-    batch.obs[:, seen + 1] = batch.next_obs[:, seen + 1] = 1.0
-    torch.manual_seed(0)
-    plain = Maddpg(JOINT, NETWORK, ALGORITHM, torch.float64)
-    torch.stack(plain.policy_losses(batch, plain.signals(batch), noise().gumbel)).sum().backward()  # type: ignore[no-untyped-call]
-    last = plain.policy_networks[0].biases[-1].grad
-    assert last is not None
-    assert last[numbers] == 0.0
-    assert (last[numbers + 1 :].abs() > 0.0).all()
-    player = plain.players.agents[0]
-    action = greedy_action(player, plain.logits(plain.target_policies, 0, batch.next_obs))
+    obs, next_obs = fields["obs"], fields["next_obs"]
+    obs[:, seen] = next_obs[:, seen] = 0.0
+    obs[:, seen + 1] = next_obs[:, seen + 1] = 1.0
+    engine = plain()
+    last = engine.policies.online[0].layers[-1].bias
+    (gradient,) = torch.autograd.grad(policy_loss(engine, as_batch(fields)), [last])
+    assert gradient[0, 0, numbers] == 0.0
+    assert (gradient[0, 0, numbers + 1 :].abs() > 0.0).all()
+    action = engine.actions.greedy(engine.logits(next_obs))
     assert (action[:, numbers] == 0.0).all()
 
 
-def test_the_engine_and_numpy_policies_lower_the_same_logits() -> None:
-    engine = StackedUpdate(JOINT, NETWORK, ALGORITHM, 3, torch.zeros(()))
+@pytest.mark.parametrize("make", [StackedUpdate, Maddpg])
+def test_the_engines_and_numpy_policies_lower_the_same_logits(make: type[StackedUpdate | Maddpg]) -> None:
+    engine = make(JOINT, NETWORK, ALGORITHM, 3, torch.zeros(()))
     obs = random_records(JOINT, ROWS, 1)["obs"]
     ours = engine.logits(torch.from_numpy(obs.copy())).numpy()
     others = Policy(engine.players, NETWORK, engine.policy_weights()).logits(obs)

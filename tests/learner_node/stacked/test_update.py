@@ -1,95 +1,67 @@
-"""The stacked update equals the plain one, player by player."""
+"""The engines `stacked` and `autograd` compute the same update, player by player."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from msgspec.structs import replace as replace_fields
-from torch import Tensor
 
 from common.errors import ConfigError
 from common.run.run import AlgorithmSpec, NetworkSpec
-from common.spec import AgentsSpec, Box
-from learner_node.algorithms.maddpg import Maddpg, Minibatch, Noise
-from learner_node.stacked.heads import gumbel_noise
-from learner_node.stacked.losses import LossBatch
+from common.spec import AgentsSpec
+from learner_node.algorithms.maddpg import Maddpg
 from learner_node.stacked.update import StackedUpdate
-from tests.learner_node.teams import TEAMS, as_fields, random_records
+from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records
 
 NETWORK = NetworkSpec(policy_hidden=(16, 12), critic_hidden=(20, 8), share_policies=False, share_critics=False)
 ROWS = 48
 DOUBLE = torch.zeros((), dtype=torch.float64)
 
 
-def as_batch(fields: dict[str, Tensor]) -> LossBatch:
-    joint = torch.cat([fields[name] for name in ("obs", "action", "state") if name in fields], 1)
-    signals = fields["reward"], fields["discount"], fields["present"]
-    return LossBatch(joint, fields["next_obs"], *signals, next_state=fields.get("next_state"))
-
-
 class Pair:
-    """The stacked and the plain update with the same parameters, on the same batches and noise."""
+    """Both engines with the same parameters and random draws, on the same batches."""
 
     def __init__(self, joint: AgentsSpec, algorithm: AlgorithmSpec, network: NetworkSpec = NETWORK) -> None:
         self.joint, self.algorithm = joint, algorithm
         self.stacked = StackedUpdate(joint, network, algorithm, 3, DOUBLE)
-        self.plain = Maddpg(joint, network, algorithm, torch.float64)
-        self.plain.load(
-            {
-                "policies/online": self.stacked.policies.tensors()["online"],
-                "critics/online": self.stacked.critics.tensors()["online"],
-            }
-        )
-
-    def noise(self) -> Noise:
-        """Returns what the stacked learner will draw, in the columns of the joint action."""
-        generator, shape = torch.Generator(), (self.joint.action_dim, ROWS)
-        generator.set_state(self.stacked.generator.get_state())
-        drawn, gumbel = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64).t()
-        if any(self.stacked.layout.target_noise):
-            drawn.normal_(0.0, self.algorithm.smoothing, generator=generator).div_(self.algorithm.smoothing)
-        parts = [part for agent in self.joint.agents for part in agent.parts]
-        is_soft = self.stacked.network.head == "soft"
-        choice = torch.cat([torch.full((part.size,), is_soft or not isinstance(part, Box)) for part in parts])
-        if self.stacked.heads.gumbel_dim:
-            gumbel[:, choice] = gumbel_noise(ROWS, self.stacked.heads.gumbel_dim, DOUBLE, generator)
-        return Noise(drawn.t(), gumbel)
+        self.autograd = Maddpg(joint, network, algorithm, 3, DOUBLE)
 
     def update(self, seed: int, *, absences: bool, weighted: bool = False, update_policies: bool = True) -> None:
         """Updates both on one batch, normalised if the settings ask for it, and compares what they report."""
-        fields = as_fields(random_records(self.joint, ROWS, seed, absences=absences), torch.float64)
+        records = random_records(self.joint, ROWS, seed, absences=absences)
         importance = torch.rand(ROWS, dtype=torch.float64) if weighted else None
-        batch = self.stacked.normalise(replace(as_batch(fields), importance=importance))
-        fields |= {"obs": batch.obs_action[:, : self.joint.obs_dim], "next_obs": batch.next_obs}
-        minibatch = Minibatch(**fields, reward_factor=batch.reward_factor)
-        critic_losses, policy_losses = self.plain.update(
-            minibatch, self.noise(), importance, update_policies=update_policies
-        )
         rates = self.algorithm.policy_learning_rate, self.algorithm.critic_learning_rate
-        stats = self.stacked.update(batch, *rates, update_policies=update_policies)
-        torch.testing.assert_close(stats.critic_loss, torch.stack(critic_losses), rtol=1e-9, atol=1e-12)
-        everyone = range(len(critic_losses))
-        norms = torch.stack([self.plain.gradient_norms[self.plain.critics[0][i]] for i in everyone])
-        torch.testing.assert_close(stats.critic_gradient_norm, norms, rtol=1e-8, atol=1e-12)
+        stacked, autograd = (
+            engine.update(
+                engine.normalise(replace(as_batch(as_fields(records, torch.float64)), importance=importance)),
+                *rates,
+                update_policies=update_policies,
+            )
+            for engine in (self.stacked, self.autograd)
+        )
+        names = ["abs_td_error", "critic_loss", "critic_gradient_norm"]
         if update_policies:
-            norms = torch.stack([self.plain.gradient_norms[self.plain.policies[i]] for i in everyone])
-            torch.testing.assert_close(stats.policy_gradient_norm, norms, rtol=1e-8, atol=1e-12)
-            torch.testing.assert_close(stats.policy_loss, torch.stack(policy_losses), rtol=1e-9, atol=1e-12)
+            names += ["policy_loss", "q_mean", "policy_gradient_norm"]
+        for name in names:
+            torch.testing.assert_close(getattr(autograd, name), getattr(stacked, name), rtol=1e-8, atol=1e-12)
 
     def compare(self) -> None:
-        """Compares all parameters and targets."""
-        plain = self.plain.tensors()
-        for kind, parameters in (("policies", self.stacked.policies), ("critics", self.stacked.critics)):
-            stacked = parameters.tensors()
-            for name in ("online", "target"):
-                torch.testing.assert_close(stacked[name], plain[f"{kind}/{name}"], rtol=0, atol=1e-9)
+        """Compares all parameters, targets and moments, and what is published."""
+        for kind in ("policies", "critics"):
+            stacked, autograd = (getattr(engine, kind).tensors() for engine in (self.stacked, self.autograd))
+            assert list(stacked) == list(autograd)
+            for name, tensor in stacked.items():
+                torch.testing.assert_close(autograd[name], tensor, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(self.autograd.policy_weights(), self.stacked.policy_weights(), rtol=0, atol=1e-6)
+        assert torch.equal(self.autograd.generator.get_state(), self.stacked.generator.get_state())
 
 
 @pytest.mark.parametrize("team", TEAMS)
 @pytest.mark.parametrize("absences", [False, True], ids=["all_present", "absences"])
-def test_stacked_update_equals_the_plain_one(team: str, absences: bool) -> None:
+def test_both_engines_agree(team: str, absences: bool) -> None:
     pair = Pair(TEAMS[team], AlgorithmSpec())
     for seed in range(5):
         pair.update(seed, absences=absences)
@@ -113,7 +85,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("team", ["spread", "mixed", "masked"])
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_each_setting_equals_the_plain_one(team: str, setting: str) -> None:
+def test_both_engines_agree_in_each_setting(team: str, setting: str) -> None:
     if (team, setting) == ("mixed", "joint"):
         pytest.skip("its sides do not stand side by side")
     pair = Pair(TEAMS[team], SETTINGS[setting])
@@ -132,7 +104,7 @@ def test_each_setting_equals_the_plain_one(team: str, setting: str) -> None:
     ],
 )
 @pytest.mark.parametrize("absences", [False, True], ids=["all_present", "absences"])
-def test_sides_that_learn_differently_equal_the_plain_update(name: str, absences: bool) -> None:
+def test_both_engines_agree_where_sides_learn_differently(name: str, absences: bool) -> None:
     pair = Pair(TEAMS["tag"], AlgorithmSpec(name=name, side_learning_rates={"agent": 0.5}))
     for seed in range(3):
         pair.update(seed, absences=absences)
@@ -142,7 +114,7 @@ def test_sides_that_learn_differently_equal_the_plain_update(name: str, absences
 @pytest.mark.parametrize("team", ["spread", "tag", "mixed", "discrete", "masked"])
 @pytest.mark.parametrize("name", ["maddpg", "matd3", "iddpg"])
 @pytest.mark.parametrize("apart", [False, True], ids=["alike", "told_apart"])
-def test_shared_networks_equal_the_plain_update(team: str, name: str, apart: bool) -> None:
+def test_both_engines_agree_with_shared_networks(team: str, name: str, apart: bool) -> None:
     network = replace_fields(NETWORK, share_policies=True, share_critics=True, tell_apart=apart)
     pair = Pair(TEAMS[team], AlgorithmSpec(name=name), network)
     for seed in range(3):
@@ -162,7 +134,7 @@ def test_networks_of_one_kind_may_be_shared_alone(shared: str) -> None:
 @pytest.mark.parametrize("team", ["spread", "tag", "mixed", "alone"])
 @pytest.mark.parametrize("shared", [False, True], ids=["alone", "shared"])
 @pytest.mark.parametrize("teammates", ["buffer", "current"])
-def test_critics_that_read_a_state_equal_the_plain_ones(sees: str, team: str, shared: bool, teammates: str) -> None:
+def test_both_engines_agree_where_critics_read_a_state(sees: str, team: str, shared: bool, teammates: str) -> None:
     agents = replace_fields(TEAMS[team], state_dim=6)
     network = replace_fields(NETWORK, share_policies=shared, share_critics=shared, tell_apart=shared)
     pair = Pair(agents, AlgorithmSpec(name="matd3", critic_sees=sees, teammates=teammates), network)  # type: ignore[arg-type]
@@ -198,7 +170,7 @@ def test_a_state_that_critics_cannot_read_is_refused(name: str, state_dim: int, 
 
 
 @pytest.mark.parametrize("head", ["soft", "force"])
-def test_each_head_equals_the_plain_one(head: str) -> None:
+def test_both_engines_agree_with_each_head(head: str) -> None:
     pair = Pair(TEAMS["tag"], AlgorithmSpec(name="matd3"), replace_fields(NETWORK, head=head))
     for seed in range(3):
         pair.update(seed, absences=False)
@@ -224,7 +196,7 @@ def test_rows_count_by_their_importance(name: str) -> None:
 
 @pytest.mark.parametrize("hidden", [(7,), (9, 8, 7)], ids=["one_layer", "three_layers"])
 @pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
-def test_any_depth_equals_the_plain_one(hidden: tuple[int, ...], shared: bool) -> None:
+def test_both_engines_agree_at_any_depth(hidden: tuple[int, ...], shared: bool) -> None:
     network = NetworkSpec(hidden, hidden[::-1], share_policies=shared, share_critics=shared)
     pair = Pair(TEAMS["mixed"], AlgorithmSpec(), network)
     for seed in range(3):

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from common.process.resources import retain_freed_memory
 from shoal.commands.bench.config import BenchConfig
 from shoal.commands.bench.measurements import BenchRow, row
 
 _GOALS = {256: 2.5, 1024: 2.0}
 _PEAK_GOAL = 0.7
+_AUTOGRAD_GOALS = {"update": 0.5, "defaults": 0.67}
 
 
 def rows(_config: BenchConfig) -> Iterator[BenchRow]:
-    """Yields learner/update/BATCH/literal, for 1,024 also /products and /peak, and learner/defaults/256/threads/2."""
+    """Yields learner/update/BATCH/literal, for 1,024 also /products and /peak, then the engine autograd and threads.
+
+    The engine's rows are learner/update/BATCH/autograd and learner/defaults/BATCH/autograd; that of the threads is
+    learner/defaults/256/threads/2.
+    """
     # Imports torch, which takes seconds and which no other command here needs.
-    from learner_node.inspection.update_speed import seconds_by_threads, speeds  # noqa: PLC0415
+    from learner_node.inspection.update_speed import engine_speeds, seconds_by_threads, speeds  # noqa: PLC0415
 
     for speed in speeds():
         value, name = 1 / speed.update_s, f"learner/update/{speed.rows}"
@@ -23,5 +29,14 @@ def rows(_config: BenchConfig) -> Iterator[BenchRow]:
         if speed.rows == 1024:
             yield row(f"{name}/products", "updates/s", value, ("its matrix products alone", 1 / speed.products_s))
             yield row(f"{name}/peak", "updates/s", value, ("GEMM peak", 1 / speed.at_peak_s), _PEAK_GOAL)
+    retain_freed_memory()
+    for measured in engine_speeds():
+        yield row(
+            f"learner/{measured.networks}/{measured.rows}/autograd",
+            "updates/s",
+            1 / measured.autograd_s,
+            ("stacked", 1 / measured.stacked_s),
+            _AUTOGRAD_GOALS[measured.networks],
+        )
     one, two = seconds_by_threads((1, 2))
     yield row("learner/defaults/256/threads/2", "updates/s", 1 / two, ("one thread", 1 / one))

@@ -17,7 +17,7 @@ from torch import Tensor
 from common.run.players import members_of
 from common.run.run import AlgorithmSpec
 from common.spec import AgentsSpec, PlayersSpec
-from learner_node.stacked.losses import LossBatch, RowWeights
+from learner_node.update.batches import LossBatch, RowWeights
 
 
 class PlayerSignals(NamedTuple):

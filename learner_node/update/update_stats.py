@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from common.run.run import AlgorithmSpec
-from learner_node.stacked.layout import NetworkLayout
-from learner_node.stacked.losses import RowWeights, critic_loss, logit_penalty, policy_value
+from learner_node.update.batches import RowWeights
+from learner_node.update.layout import NetworkLayout
+from learner_node.update.losses import critic_loss, logit_penalty, policy_value
 
 
 @dataclass(frozen=True)

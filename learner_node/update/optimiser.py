@@ -7,12 +7,24 @@ owner  the network that a row belongs to
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from learner_node.stacked.sharing import Block
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of equal length in a flat buffer, from index `start`."""
+
+    start: int
+    rows: int
+    width: int
+
+    def of(self, flat: Tensor) -> Tensor:
+        """Returns the block as a view `[rows, width]` of a flat buffer."""
+        return flat[self.start : self.start + self.rows * self.width].view(self.rows, self.width)
 
 
 class Adam:

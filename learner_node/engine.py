@@ -1,0 +1,128 @@
+"""The engine of a run: the networks of all players with their update. Two engines keep one contract.
+
+    autograd   algorithms/maddpg.py, which reads like the papers; torch derives the gradients
+    stacked    stacked/update.py, the same with gradients written by hand, faster for small networks
+
+Both start with the same parameters, draw the same random numbers, agree to 1e-9 in float64, and read each other's
+checkpoints. engine_choice.py decides which one a run uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from common.run.run import NetworkSpec, Run
+from common.spec import PlayersSpec
+from learner_node.algorithms.maddpg import Maddpg
+from learner_node.engine_choice import EngineName, engine_of
+from learner_node.normalisation import Normaliser
+from learner_node.stacked.update import StackedUpdate
+from learner_node.update.batches import LossBatch
+from learner_node.update.layout import NetworkLayout
+from learner_node.update.signals import SignalMixer
+from learner_node.update.update_stats import UpdateStats
+
+
+class NetworkState(Protocol):
+    """The state of all policies, or of all critics: parameters, targets, and Adam's moments and steps."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Returns a copy of all state on the CPU as tensors by name, each network by network."""
+        ...
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Replaces all state by what `tensors` returned."""
+        ...
+
+
+class Engine(Protocol):
+    """The networks of a run, and their update.
+
+    Example:
+        engine = make_engine(run, torch.zeros(()))
+        engine.set_rates(2e-3, 2e-3)
+        stats = engine.step(engine.normalise(batch), update_policies=True)
+        flat = engine.policy_weights()
+    """
+
+    players: PlayersSpec
+    network: NetworkSpec
+    layout: NetworkLayout
+    mixer: SignalMixer
+    normaliser: Normaliser
+    generator: torch.Generator
+
+    @property
+    def policies(self) -> NetworkState:
+        """The state of the policies."""
+        ...
+
+    @property
+    def critics(self) -> NetworkState:
+        """The state of the critics."""
+        ...
+
+    def set_rates(self, policy_learning_rate: float, critic_learning_rate: float) -> None:
+        """Sets the learning rates of the following updates."""
+        ...
+
+    def normalise(self, batch: LossBatch, *, observe: bool = True) -> LossBatch:
+        """Returns a batch normalised, and overwrites its observations; a run without normalisation gets it unchanged.
+
+        observe: whether to add the batch to the run's statistics first, as `normaliser.is_due` says.
+        """
+        ...
+
+    def step(self, batch: LossBatch, *, update_policies: bool) -> UpdateStats:
+        """Updates once on a batch, with the learning rates of `set_rates`.
+
+        update_policies: whether policies and all targets are updated too, as `algorithm.policy_every` says. Batches of
+        one size need the same tensor operations on tensors that stay in place, so a CUDA graph can capture them.
+        """
+        ...
+
+    def update(
+        self,
+        batch: LossBatch,
+        policy_learning_rate: float,
+        critic_learning_rate: float,
+        *,
+        update_policies: bool = True,
+    ) -> UpdateStats:
+        """Sets the learning rates, then updates once on a batch."""
+        ...
+
+    def logits(self, obs: Tensor) -> Tensor:
+        """Returns the policies' logits `[B, U]` for observations `[B, O]`, valid until the next call."""
+        ...
+
+    def td_target(self, batch: LossBatch) -> Tensor:
+        """Returns the targets `y` `[N, B]` of a batch."""
+        ...
+
+    def policy_weights(self) -> npt.NDArray[np.float32]:
+        """Returns all policies in the flat layout of common/policy/network.py, for observations not normalised."""
+        ...
+
+    def critic_layers(self, critic: int) -> list[Tensor]:
+        """Returns the layers of one critic: weight `[inputs, outputs]`, then bias `[outputs]`, layer by layer."""
+        ...
+
+
+_ENGINES: dict[EngineName, type[Maddpg | StackedUpdate]] = {"autograd": Maddpg, "stacked": StackedUpdate}
+
+
+def make_engine(run: Run, like: Tensor) -> Engine:
+    """Returns the engine of a run with initial parameters, with the number type and on the device of `like`.
+
+    ConfigError if the settings need another engine, or do not fit the agents.
+    """
+    spec = run.spec
+    engine = _ENGINES[engine_of(run).name]
+    return engine(run.joint, spec.network, spec.algorithm, spec.seed, like, n_step=spec.replay.n_step)

@@ -1,0 +1,84 @@
+"""ReLU networks of equal sizes as one torch module: each layer is one batched product.
+
+G networks     K users of each network     B rows of the batch     R = B * K rows of a network
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class InputChange(NamedTuple):
+    """A change of a few inputs of a network, added to its inputs."""
+
+    change: Tensor
+    """Difference from the inputs `[G, R, u]`."""
+    columns: Tensor
+    """Which inputs of each network change `[G, u]`."""
+
+
+class GroupedLinear(nn.Module):
+    """One layer of G networks: weight `[G, inputs, outputs]`, bias `[G, S, outputs]` with S = 1, or S = K sets."""
+
+    def __init__(self, networks: int, shape: tuple[int, int], biases: int, like: Tensor) -> None:
+        """Starts at zero. shape: numbers of inputs and outputs. biases: 1, or one set for each user."""
+        super().__init__()
+        self.weight = nn.Parameter(like.new_zeros(networks, *shape))
+        self.bias = nn.Parameter(like.new_zeros(networks, biases, shape[1]))
+
+    def forward(self, x: Tensor, change: InputChange | None = None) -> Tensor:
+        """Returns the outputs `[G, R, outputs]` for inputs `[G, R, inputs]`, in which the users' rows alternate.
+
+        change: only its gradient is wanted. The layer is linear, so the product with the change is added, and no
+        gradient of all inputs is computed.
+        """
+        sets = self.bias.shape[1]
+        if sets == 1:
+            out = torch.baddbmm(self.bias, x, self.weight)
+        else:
+            by_user = torch.bmm(x, self.weight).view(len(x), -1, sets, self.weight.shape[2])
+            out = (by_user + self.bias[:, None]).flatten(1, 2)
+        if change is None:
+            return out
+        rows = change.columns[:, :, None].expand(-1, -1, self.weight.shape[2])
+        return torch.baddbmm(out, change.change, self.weight.gather(1, rows))
+
+
+class GroupedMlp(nn.Module):
+    """G ReLU networks of equal sizes. Their parameters are stored layer by layer, weight then bias, as in checkpoints.
+
+    Users of one network may have separate first biases (`network.tell_apart`), which is the same as a one-hot player
+    number among the inputs.
+    """
+
+    def __init__(self, networks: int, shapes: Sequence[tuple[int, int]], first_biases: int, like: Tensor) -> None:
+        """Starts at zero. shapes: inputs and outputs of each layer. first_biases: sets of first biases, 1 or K."""
+        super().__init__()
+        sets = [first_biases, *[1] * (len(shapes) - 1)]
+        self.layers = nn.ModuleList(
+            GroupedLinear(networks, shape, biases, like) for shape, biases in zip(shapes, sets, strict=True)
+        )
+
+    def forward(self, x: Tensor, change: InputChange | None = None) -> Tensor:
+        """Returns the outputs `[G, R, outputs]` for inputs `[G, R, inputs]`, changed by `change` if given."""
+        first, *others = self._linear_layers
+        x = first(x, change)
+        for layer in others:
+            x = layer(torch.relu_(x))
+        return x
+
+    @property
+    def _linear_layers(self) -> list[GroupedLinear]:
+        return [layer for layer in self.layers if isinstance(layer, GroupedLinear)]
+
+    def pieces(self, network: int, user: int) -> list[Tensor]:
+        """Returns the layers that one user of a network computes with: weight `[inputs, outputs]`, bias, and so on."""
+        found = []
+        for layer in self._linear_layers:
+            weight, biases = layer.weight.data[network], layer.bias.data[network]
+            found += [weight, biases[user if len(biases) > 1 else 0]]
+        return found

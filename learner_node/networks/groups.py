@@ -1,0 +1,191 @@
+"""Groups of networks: which networks are computed together, the rows that they read, and where their outputs belong.
+
+Networks of equal sizes and equally many users form a group. A network that several players share is one network over
+the rows of all its users. Nothing is padded or copied: unequal networks are in separate groups.
+
+G networks of a group     K users of each network     B rows of the batch     N players     C critics
+O, U, S  length of the joint observation, of the joint action, of the global state (0 if critics do not read it)
+The rows of a network are `[B * K]`: the rows of its users alternate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from itertools import chain
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from common.spec import PlayersSpec
+from learner_node.networks.grouped_mlp import InputChange
+from learner_node.update.layout import Critic, NetworkLayout
+
+
+class Group(NamedTuple):
+    """The networks of one group."""
+
+    networks: list[int]
+    """Their numbers, in increasing order."""
+    users: list[list[int]]
+    """The users of each network: players of a policy, critics of a critic network."""
+
+
+def position_of(groups: Sequence[Group], user: int) -> tuple[int, int, int]:
+    """Returns a user's group, its network within the group, and its position among the network's users."""
+    return next(
+        (i, k, users.index(user))
+        for i, group in enumerate(groups)
+        for k, users in enumerate(group.users)
+        if user in users
+    )
+
+
+class _Columns:
+    """Columns of rows `[B, ...]` as the inputs of a group's networks."""
+
+    def __init__(self, columns: Sequence[Sequence[Sequence[int]]], device: torch.device) -> None:
+        """columns: for each network and each of its users, the columns that it reads in its order."""
+        self._networks = len(columns)
+        # Networks that read the same columns, such as the two critics of a player, read one set of rows.
+        self._is_same = all(by_user == columns[0] for by_user in columns)
+        read = columns[:1] if self._is_same else columns
+        flat = list(chain.from_iterable(chain.from_iterable(read)))
+        is_range = flat == list(range(flat[0], flat[0] + len(flat)))
+        self._columns: slice | Tensor
+        self._columns = slice(flat[0], flat[0] + len(flat)) if is_range else torch.tensor(flat, device=device)
+        self._shape = len(read), len(columns[0]), len(columns[0][0])
+
+    def of(self, rows: Tensor) -> Tensor:
+        """Returns the inputs `[G, B * K, columns]`."""
+        networks, users, columns = self._shape
+        found = rows[:, self._columns] if isinstance(self._columns, slice) else rows.index_select(1, self._columns)
+        by_network = found.view(len(rows), networks, users * columns).transpose(0, 1)
+        return by_network.reshape(networks, -1, columns).expand(self._networks, -1, -1)
+
+
+class PolicyGroups:
+    """The groups of the policies: joint observations are their inputs, and joint logits their outputs."""
+
+    def __init__(self, players: PlayersSpec, layout: NetworkLayout, device: torch.device) -> None:
+        sizes = [(player.obs_dim, player.action_dim) for player in players.agents]
+        self.groups = _groups(layout.policy_networks, sizes)
+        agents = players.agents
+        self._obs = [
+            _Columns([[_range(agents[i].obs_slice) for i in users] for users in group.users], device)
+            for group in self.groups
+        ]
+        self._sizes = [(len(group.users[0]), agents[group.users[0][0]].action_dim) for group in self.groups]
+        order = [column for i in _users(self.groups) for column in _range(agents[i].action_slice)]
+        self._order = _inverse(order, device)
+
+    def inputs(self, obs: Tensor) -> list[Tensor]:
+        """Returns the inputs of each group `[G, B * K, o]` from joint observations `[B, O]`."""
+        return [columns.of(obs) for columns in self._obs]
+
+    def joint_logits(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Returns the joint logits `[B, U]` from the outputs of each group `[G, B * K, u]`."""
+        by_group = [
+            output.reshape(len(output), -1, users * size).transpose(0, 1).flatten(1)
+            for output, (users, size) in zip(outputs, self._sizes, strict=True)
+        ]
+        joint = by_group[0] if len(by_group) == 1 else torch.cat(by_group, 1)
+        return joint if self._order is None else joint.index_select(1, self._order)
+
+
+class CriticGroups:
+    """The groups of the critics: their inputs, the actions of their own players among them, and their values."""
+
+    def __init__(self, players: PlayersSpec, layout: NetworkLayout, device: torch.device) -> None:
+        critics, agents = layout.critics, players.agents
+        sizes = [(len(critic.input_columns), agents[critic.player].action_dim) for critic in critics]
+        self.groups = _groups(layout.critic_networks, sizes)
+        self._inputs = [
+            _Columns([[critics[i].input_columns for i in users] for users in group.users], device)
+            for group in self.groups
+        ]
+        # First critics have lower numbers than second ones, so that they are the first networks of each group.
+        first = [_with_users_below(len(agents), group) for group in self.groups]
+        self.first_counts = [len(group.networks) for group in first]
+        """For each group, the number of its networks whose users are first critics."""
+        self._player_action = [
+            _Columns([[_range(agents[i].action_slice) for i in users] for users in group.users], device)
+            for group in first
+        ]
+        self._player_columns = [
+            torch.tensor([_player_columns(players, critics[users[0]]) for users in group.users], device=device)
+            for group in first
+        ]
+        self._user_counts = [len(group.users[0]) for group in self.groups]
+        self._order, self._first_order = (_inverse(_users(groups), device) for groups in (self.groups, first))
+
+    def inputs(self, critic_input: Tensor) -> list[Tensor]:
+        """Returns the inputs of each group `[G, B * K, inputs]` from the critic input `[B, O+U+S]`."""
+        return [columns.of(critic_input) for columns in self._inputs]
+
+    def first_inputs(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Returns those of the first critics' networks from the result of `inputs`."""
+        return [rows[:count] for rows, count in zip(inputs, self.first_counts, strict=True)]
+
+    def player_action_changes(self, change: Tensor) -> list[InputChange]:
+        """Returns, for each group, the change of the action of each first critic's own player.
+
+        change: difference of the actions from those in the critic input `[B, U]`.
+        """
+        pairs = zip(self._player_action, self._player_columns, strict=True)
+        return [InputChange(columns.of(change), positions) for columns, positions in pairs]
+
+    def values(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Returns the values of all critics `[C, B]` from the outputs of each group."""
+        return self._in_order(outputs, self._order)
+
+    def first_values(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Returns the values of the first critics `[N, B]` from the outputs of each group's first networks."""
+        return self._in_order(outputs, self._first_order)
+
+    def _in_order(self, outputs: Sequence[Tensor], order: Tensor | None) -> Tensor:
+        by_group = [
+            output.reshape(len(output), -1, users).transpose(1, 2).flatten(0, 1)
+            for output, users in zip(outputs, self._user_counts, strict=True)
+        ]
+        values = by_group[0] if len(by_group) == 1 else torch.cat(by_group)
+        return values if order is None else values.index_select(0, order)
+
+
+def _groups(network_of: Sequence[int], sizes: Sequence[Hashable]) -> list[Group]:
+    """Returns the groups; network_of, sizes: the network of each user, and the sizes of that network."""
+    users = {number: [i for i, other in enumerate(network_of) if other == number] for number in sorted(set(network_of))}
+    found: dict[Hashable, Group] = {}
+    for number, members in users.items():
+        group = found.setdefault((sizes[members[0]], len(members)), Group([], []))
+        group.networks.append(number)
+        group.users.append(members)
+    return list(found.values())
+
+
+def _with_users_below(limit: int, group: Group) -> Group:
+    """Returns the networks of a group whose users have numbers below a limit."""
+    selected = [i for i, users in enumerate(group.users) if users[0] < limit]
+    return Group([group.networks[i] for i in selected], [group.users[i] for i in selected])
+
+
+def _player_columns(players: PlayersSpec, critic: Critic) -> list[int]:
+    """Returns which of a critic's inputs are the action of its player; they are the same for all users of a network."""
+    action = players.agents[critic.player].action_slice
+    return [critic.input_columns.index(players.obs_dim + column) for column in _range(action)]
+
+
+def _users(groups: Sequence[Group]) -> list[int]:
+    """Returns the users of all groups in the order of the groups' outputs."""
+    return [user for group in groups for users in group.users for user in users]
+
+
+def _inverse(order: Sequence[int], device: torch.device) -> Tensor | None:
+    """Returns the positions of 0, 1, ... in an order; None if they are in order."""
+    if list(order) == list(range(len(order))):
+        return None
+    return torch.tensor(sorted(range(len(order)), key=order.__getitem__), device=device)
+
+
+def _range(columns: slice) -> range:
+    return range(columns.start, columns.stop)

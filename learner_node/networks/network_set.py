@@ -1,0 +1,146 @@
+"""All policies, or all critics, of a run with their targets and optimiser.
+
+The modules compute. The parameters of all groups are views of one flat buffer, so that Adam, clipping and the soft
+update are a few operations, whatever the number of networks and layers.
+
+G networks of a group     P parameters of all networks
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from learner_node.networks.grouped_mlp import GroupedMlp
+from learner_node.networks.groups import Group
+from learner_node.update.optimiser import Adam, Block, GradientClip
+
+
+class NetworkSet:
+    """The networks of one kind as modules, one a group, whose parameters are `[G, ...]`.
+
+    Example:
+        squared_norms = policies.descend(loss)
+        policies.soft_update(tau=0.01)
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        modules: Sequence[GroupedMlp],
+        initial: Sequence[Tensor],
+        network_rates: Sequence[float],
+        *,
+        weight_decay: float,
+        clip: float,
+    ) -> None:
+        """initial: the first parameters of each network. network_rates: factor on the learning rate of each network.
+
+        clip: the largest norm of a network's gradient, 0 = no limit.
+        """
+        start = 0
+        self._blocks: list[tuple[Block, list[int]]] = []
+        for group in groups:
+            block = Block(start, len(group.networks), len(initial[group.networks[0]]))
+            self._blocks.append((block, group.networks))
+            start += block.rows * block.width
+        self._flat, self._flat_target, self._flat_gradient = (initial[0].new_zeros(start) for _ in range(3))
+        self.online = list(modules)
+        """The learnt networks, group by group."""
+        self.target = copy.deepcopy(self.online)
+        """Their targets."""
+        self._parameters = self._move(self.online, self._flat)
+        for parameter in self._move(self.target, self._flat_target):
+            parameter.requires_grad = False
+        self._gradients = [view for views in self._views(self.online, self._flat_gradient) for view in views]
+        self._write(self._flat, torch.cat(list(initial)))
+        self._flat_target.copy_(self._flat)
+        self.adam = Adam(self._flat, weight_decay, self._rates(initial, network_rates))
+        self._gradient_clip = GradientClip(self._flat_gradient, self._blocks, clip)
+
+    def frozen(self, counts: Sequence[int]) -> list[GroupedMlp]:
+        """Returns the first `counts` learnt networks of each group, in the same memory and without gradients."""
+        modules = copy.deepcopy(self.online)
+        for module, online, count in zip(modules, self.online, counts, strict=True):
+            for parameter, learnt in zip(module.parameters(), online.parameters(), strict=True):
+                parameter.requires_grad = False
+                parameter.data = learnt.data[:count]
+        return modules
+
+    def descend(self, loss: Tensor) -> Tensor:
+        """Does one step of Adam on a loss; returns the squared norms of the gradients before clipping, by network."""
+        for gradient, new in zip(self._gradients, torch.autograd.grad(loss, self._parameters), strict=True):
+            gradient.copy_(new)
+        with torch.no_grad():
+            squared_norms = self._gradient_clip.clip()
+            self.adam.step(self._flat, self._flat_gradient)
+        return squared_norms
+
+    @torch.no_grad()
+    def soft_update(self, tau: float) -> None:
+        """Moves every target: `theta' = tau * theta + (1 - tau) * theta'` (Lowe et al. 2017, algorithm 1)."""
+        self._flat_target.lerp_(self._flat, tau)
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The learnt parameters of each network `[p]`, as views in the order of checkpoints."""
+        return self._by_network(self._flat)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Returns a copy of all state on the CPU as tensors by name, each network by network."""
+        state = {"online": self._flat, "target": self._flat_target}
+        state |= {"adam/mean": self.adam.mean, "adam/square": self.adam.square}
+        by_network = {name: torch.cat(self._by_network(flat)).to("cpu", copy=True) for name, flat in state.items()}
+        return {**by_network, "adam/steps": self.adam.steps.to("cpu", copy=True)}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Replaces all state by what `tensors` returned."""
+        self._write(self._flat, tensors["online"])
+        self._write(self._flat_target, tensors["target"])
+        self._write(self.adam.mean, tensors["adam/mean"])
+        self._write(self.adam.square, tensors["adam/square"])
+        self.adam.steps.copy_(tensors["adam/steps"])
+
+    def _move(self, modules: Sequence[GroupedMlp], flat: Tensor) -> list[nn.Parameter]:
+        """Moves the parameters of modules into a flat buffer; returns them."""
+        parameters = [parameter for module in modules for parameter in module.parameters()]
+        views = [view for by_module in self._views(modules, flat) for view in by_module]
+        for parameter, view in zip(parameters, views, strict=True):
+            parameter.data = view
+        return parameters
+
+    def _views(self, modules: Sequence[GroupedMlp], flat: Tensor) -> list[list[Tensor]]:
+        """Returns the views of a flat buffer that have the shapes of the modules' parameters."""
+        found = []
+        for (block, _), module in zip(self._blocks, modules, strict=True):
+            shapes = [parameter.shape[1:] for parameter in module.parameters()]
+            pieces = torch.split(block.of(flat), [shape.numel() for shape in shapes], 1)
+            found.append([piece.view(-1, *shape) for piece, shape in zip(pieces, shapes, strict=True)])
+        return found
+
+    def _by_network(self, flat: Tensor) -> list[Tensor]:
+        """Returns each network's part of a flat buffer, as views in the order of the networks' numbers."""
+        rows = {
+            number: row
+            for block, networks in self._blocks
+            for number, row in zip(networks, block.of(flat), strict=True)
+        }
+        return [rows[number] for number in sorted(rows)]
+
+    @torch.no_grad()
+    def _write(self, flat: Tensor, by_network: Tensor) -> None:
+        rows = self._by_network(flat)
+        for row, values in zip(rows, torch.split(by_network, [len(row) for row in rows]), strict=True):
+            row.copy_(values)
+
+    def _rates(self, initial: Sequence[Tensor], network_rates: Sequence[float]) -> Tensor | None:
+        """Returns the learning rate factor of each parameter `[P]`; None if all are 1."""
+        if set(network_rates) == {1.0}:
+            return None
+        rates = torch.empty_like(self._flat)
+        by_network = zip(initial, network_rates, strict=True)
+        self._write(rates, torch.cat([torch.full_like(network, rate) for network, rate in by_network]))
+        return rates

@@ -12,12 +12,14 @@ import sys
 import sysconfig
 import traceback
 from difflib import get_close_matches
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import common
+from common.errors import ConfigError
 from common.run.validation_errors import shorten as shorten_name
 from common.run.validation_errors import suggest
 
@@ -62,6 +64,27 @@ def defined_classes(module: ModuleType) -> list[type]:
     """Returns the classes that a module, or a module of a package, defines."""
     prefix = f"{module.__name__}."
     return [c for c in vars(module).values() if inspect.isclass(c) and f"{c.__module__}.".startswith(prefix)]
+
+
+def import_object(setting: str, path: str, importer: str) -> Any:
+    """Imports what a setting names by its path, a text such as "my_module:MyClass".
+
+    setting: the setting's key, for errors. importer: who else imports the module, as a sentence. Raises ConfigError if
+    the module cannot be imported, or has nothing of this name.
+    """
+    label = f"{setting} = {path!r}"
+    module, _, name = path.partition(":")
+    try:
+        found: Any = import_module(module)
+    except ImportError as e:
+        raise ConfigError(f"{label}: cannot import {module}: {e}{import_hint(module, e)}. {importer}") from e
+    except (Exception, SystemExit) as e:
+        raise ConfigError(exception_lines(f"{label}: importing {module}", e, module)) from e
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise ConfigError(f"{label}: {module} has no {name}{similar_names(found, name)}")
+        found = getattr(found, part)
+    return found
 
 
 def import_hint(module: str, error: ImportError) -> str:

@@ -28,6 +28,7 @@ from common.wire.keys import load_keys
 from common.wire.socket_file import SocketFile
 from common.wire.sockets import require_local
 from learner_node.config import LearnerConfig
+from learner_node.engine_choice import own_code
 from learner_node.reporting.trackers import refuse_missing
 from learner_node.run_checks.sizes import refuse_large_learner, sizes_of
 from learner_node.run_checks.warm_up import steps_within_warm_up
@@ -146,9 +147,17 @@ def _raise_if_requested(stop: Stop) -> None:
 
 
 def _refuse_what_does_not_fit(*, gpu: bool) -> Check:
-    """Returns a check that refuses a run whose networks cannot be built or do not fit into this machine's memory."""
+    """Returns a check that refuses a run whose networks cannot be built or do not fit into this machine's memory.
+
+    It tries a user's own classes and logs warnings about them.
+    """
 
     def check(spec: RunSpec, agents: AgentsSpec) -> None:
+        if own_code(spec.network, spec.algorithm):
+            from learner_node.run_checks.own_code import check_own_code  # noqa: PLC0415  (as torch above)
+
+            for warning in check_own_code(spec, agents):
+                _log.warning("%s", warning)
         sizes = sizes_of(spec, agents)
         if not gpu:
             refuse_large_learner(sizes, agents, memory_limit_bytes())

@@ -9,7 +9,7 @@ checkpoints. engine_choice.py decides which one a run uses.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -17,8 +17,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from common.errors import ConfigError
 from common.run.run import NetworkSpec, Run
 from common.spec import PlayersSpec
+from common.user_code import import_object
 from learner_node.algorithms.maddpg import Maddpg
 from learner_node.engine_choice import EngineName, engine_of
 from learner_node.normalisation import Normaliser
@@ -102,10 +104,6 @@ class Engine(Protocol):
         """Returns the policies' logits `[B, U]` for observations `[B, O]`, valid until the next call."""
         ...
 
-    def td_target(self, batch: LossBatch) -> Tensor:
-        """Returns the targets `y` `[N, B]` of a batch."""
-        ...
-
     def policy_weights(self) -> npt.NDArray[np.float32]:
         """Returns all policies in the flat layout of common/policy/network.py, for observations not normalised."""
         ...
@@ -113,6 +111,23 @@ class Engine(Protocol):
     def critic_layers(self, critic: int) -> list[Tensor]:
         """Returns the layers of one critic: weight `[inputs, outputs]`, then bias `[outputs]`, layer by layer."""
         ...
+
+
+MakeEngine = Callable[..., Engine]
+"""What an algorithm is called with: the parameters of `Maddpg`."""
+
+
+def import_algorithm(path: str) -> MakeEngine:
+    """Returns the class that `algorithm.name` names; ConfigError if it cannot be imported or is not an engine."""
+    found = import_object("algorithm.name", path, "The learner imports it.")
+    methods = [name for name, value in vars(Engine).items() if callable(value) and not name.startswith("_")]
+    missing = [name for name in methods if not hasattr(found, name)]
+    if not isinstance(found, type) or missing:
+        raise ConfigError(
+            f"algorithm.name = {path!r}: {path.partition(':')[2]} is not a class derived from Maddpg"
+            f"{f', and has no method {missing[0]}' if missing else ''}; see docs/own-algorithm.md."
+        )
+    return found
 
 
 _ENGINES: dict[EngineName, type[Maddpg | StackedUpdate]] = {"autograd": Maddpg, "stacked": StackedUpdate}
@@ -124,5 +139,5 @@ def make_engine(run: Run, like: Tensor) -> Engine:
     ConfigError if the settings need another engine, or do not fit the agents.
     """
     spec = run.spec
-    engine = _ENGINES[engine_of(run).name]
+    engine = import_algorithm(spec.algorithm.name) if spec.algorithm.is_own else _ENGINES[engine_of(run).name]
     return engine(run.joint, spec.network, spec.algorithm, spec.seed, like, n_step=spec.replay.n_step)

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
+from common.errors import ConfigError
 from common.policy.network import layer_shapes
-from common.run.run import AlgorithmSpec, NetworkSpec, Run
+from common.run.run import MLP, AlgorithmSpec, NetworkSpec, Run
 from common.spec import PlayersSpec
 from learner_node.update.layout import NetworkLayout, network_layout
 
@@ -32,10 +33,22 @@ class EngineChoice(NamedTuple):
         return f"engine: {self.name} ({self.reason})"
 
 
+def own_code(network: NetworkSpec, algorithm: AlgorithmSpec) -> str:
+    """Returns the settings that name a user's own classes, as text; empty if there are none."""
+    settings = [f"algorithm.name = {algorithm.name!r}"] if algorithm.is_own else []
+    if network.critic != MLP:
+        settings.append(f"network.critic = {network.critic!r}")
+    return ", ".join(settings)
+
+
 def choose_engine(
     players: PlayersSpec, network: NetworkSpec, algorithm: AlgorithmSpec, layout: NetworkLayout
 ) -> EngineChoice:
     """Returns the engine of a run."""
+    if own := own_code(network, algorithm):
+        if algorithm.engine == "stacked":
+            raise ConfigError(f"algorithm.engine = 'stacked': it does not cover {own}. Set algorithm.engine=auto.")
+        return EngineChoice("autograd", own)
     if algorithm.engine != "auto":
         return EngineChoice(algorithm.engine, f"algorithm.engine={algorithm.engine}")
     copies = expanded_parameters(players, network, layout) - sum(learnt_parameters(players, network, layout))

@@ -12,12 +12,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from common.errors import LastingError, ShoalError
 from common.run.run import Run
 from common.transitions import field_columns, transition_dtype
+from common.user_code import exception_lines
 from learner_node import schedule
 from learner_node.clocks import Timer
 from learner_node.devices import BatchBuffer, Device, GraphedUpdate
 from learner_node.engine import Engine, make_engine
+from learner_node.engine_choice import own_code
 from learner_node.replay_session import SampledBatch
 from learner_node.update.batches import LossBatch
 from learner_node.update.update_stats import Losses, UpdateStats
@@ -51,6 +54,7 @@ class Trainer:
         """Draws the initial parameters from the run's seed."""
         spec = run.spec
         self._spec = spec.algorithm
+        self._own_code = own_code(spec.network, spec.algorithm)
         self.engine: Engine = make_engine(run, torch.zeros((), device=device.torch))
         """The networks with their update; the settings `algorithm.*` are `self._spec`."""
         dtype = transition_dtype(run.joint)
@@ -75,7 +79,12 @@ class Trainer:
         update_policies = (updates + 1) % self.engine.layout.policy_delay == 0
         observed = self.engine.normaliser.is_due(updates)
         variant = UpdateVariant(update_policies, batch.complete, importance is not None, observed)
-        stats = self._graphed_update(variant).run()
+        try:
+            stats = self._graphed_update(variant).run()
+        except Exception as e:
+            if not self._own_code or isinstance(e, ShoalError):
+                raise
+            raise LastingError(exception_lines(f"{self._own_code}: an update", e, "the class")) from e
         if update_policies and self._losses_timer.is_due(now):
             self.losses = stats.losses()
         return stats

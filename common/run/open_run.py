@@ -47,8 +47,9 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     algorithm: Annotated[
         str,
         Meta(
-            description="Algorithm of all agents: maddpg, matd3, iddpg or joint; or one a side, as in"
-            " adversary=maddpg,agent=iddpg. Default: that of the preset."
+            description="Algorithm of all agents: maddpg, matd3, iddpg or joint; one a side, as in"
+            " adversary=maddpg,agent=iddpg; or a class of your own, as in my_module:MyMaddpg. Default: that of the"
+            " preset."
         ),
     ] = ""
     seed: Annotated[
@@ -142,7 +143,7 @@ def open_run(
         )
     directory.lock(role)
     spec = _changed_spec(stored, options, sections)
-    _refuse_other_activation(path, spec, stored)
+    _refuse_other_networks(path, spec, stored)
     if directory.finished_file.exists() and not _extends(spec.budget, stored.budget):
         raise FinishedError(f"--run {path} has used its budget. Pass a larger total with --time or --steps.")
     world = _read_world(spec, notify, poll)
@@ -184,7 +185,7 @@ def _check_world(agents: AgentsSpec, spec: RunSpec, check: Check) -> AgentsSpec:
     Raises ConfigError if they do not fit the algorithm or the head, or fail `check`.
     """
     agents = with_sides(agents, spec.network.sides)
-    players(agents, spec.algorithm.name)
+    players(agents, spec.algorithm.variants)
     check_head(agents, spec.network)
     check(spec, agents)
     return agents
@@ -210,14 +211,15 @@ def _changed_spec(stored: RunSpec, options: RunOptions, sections: Mapping[str, A
     return msgspec.structs.replace(spec, world=stored.world) if _is_same_world(spec, stored) else spec
 
 
-def _refuse_other_activation(path: str, spec: RunSpec, stored: RunSpec) -> None:
-    """Raises ConfigError for another activation: the networks fit the one that they learnt with."""
-    if spec.network.activation != stored.network.activation:
-        raise ConfigError(
-            f"network.activation = {spec.network.activation!r}: the networks of --run {path} learnt with"
-            f" {stored.network.activation!r}. Resume with --set network.activation={stored.network.activation}, or"
-            " start a new --run."
-        )
+def _refuse_other_networks(path: str, spec: RunSpec, stored: RunSpec) -> None:
+    """Raises ConfigError for another activation or class of critics: parameters fit the networks that learnt them."""
+    for key in ("activation", "critic"):
+        new, old = getattr(spec.network, key), getattr(stored.network, key)
+        if new != old:
+            raise ConfigError(
+                f"network.{key} = {new!r}: the networks of --run {path} learnt with {old!r}. Resume with"
+                f" --set network.{key}={old}, or start a new --run."
+            )
 
 
 def _is_same_world(spec: RunSpec, stored: RunSpec) -> bool:

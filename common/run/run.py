@@ -18,7 +18,7 @@ from msgspec import Meta
 
 from common.errors import ConfigError
 from common.run.option_values import plain_options, read_value, spell_none
-from common.run.players import parse_algorithms, players
+from common.run.players import ALGORITHMS, Algorithm, parse_algorithms, players
 from common.run.spaces import AgentSpaces
 from common.run.validation_errors import explain, shorten
 from common.spec import AgentsSpec, Categorical, PlayersSpec
@@ -38,6 +38,8 @@ Hidden = Annotated[tuple[Annotated[int, Meta(ge=1, le=65_536)], ...], Meta(min_l
 Activation = Literal["relu", "leaky_relu", "tanh", "elu", "gelu", "silu"]
 UNIFORM = "uniform"
 """The value of `replay.sampler` that is not the import path of a user's class."""
+MLP = "mlp"
+"""The value of `network.critic` that is not the import path of a user's class."""
 UNLIMITED_ROWS = 2**62
 """A number of rows that no chunk reaches."""
 AUTO_UPDATES_PER_STEP = (0.1, 1.0)
@@ -57,6 +59,9 @@ class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Widths of the hidden layers of each policy [units], first layer first."""
     critic_hidden: Hidden = (128, 128)
     """Widths of the hidden layers of each critic [units], first layer first."""
+    critic: Annotated[str, Meta(max_length=1_000)] = MLP
+    """The networks of critics: mlp, or a torch module of your own, as in my_module:MyCritic, which the learner imports
+    (docs/own-algorithm.md)."""
     activation: Activation = "relu"
     """Activation after each hidden layer of policies and critics; gelu in its tanh form (Hendrycks and Gimpel 2016)."""
     policy_layer_norm: bool = False
@@ -80,7 +85,11 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of the update. The defaults are the preset `particle`; docs/algorithms.md gives their reasons."""
 
     name: Annotated[str, Meta(max_length=1_000)] = "matd3"
-    """Algorithm of all agents: maddpg, matd3, iddpg or joint; or one a side, as in adversary=maddpg,agent=iddpg."""
+    """Algorithm of all agents: maddpg, matd3, iddpg or joint; one a side, as in adversary=maddpg,agent=iddpg; or a
+    class of your own, as in my_module:MyMaddpg, which the learner imports (docs/own-algorithm.md)."""
+    variant: Algorithm = "maddpg"
+    """What an algorithm of your own builds on, ignored by the others: the critics, target noise and policy delay of
+    maddpg, matd3, iddpg or joint."""
     discount: Fraction = 0.9
     """Discount factor of rewards per environment step (gamma)."""
     target_rate: PositiveFraction = 0.01
@@ -141,6 +150,16 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     engine: Literal["auto", "autograd", "stacked"] = "auto"
     """What computes the updates: autograd, gradients written by hand (stacked, faster for small networks), or the
     better of both for the other settings. Both learn the same, and a resumed run may change it."""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the algorithm is a user's class, named by its import path."""
+        return ":" in self.name
+
+    @property
+    def variants(self) -> str:
+        """The algorithm of the family that each side's networks follow: `name`, or `variant` for a user's class."""
+        return self.variant if self.is_own else self.name
 
     @property
     def normalises_observations(self) -> bool:
@@ -280,7 +299,9 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         """Raises ValueError for settings that contradict each other, and world options that are not plain data."""
         msgspec.structs.force_setattr(self, "world", plain_options(self.world))
-        parse_algorithms(self.algorithm.name)
+        _check_algorithm(self.algorithm)
+        if self.network.critic != MLP:
+            _check_import_path("network.critic", self.network.critic, MLP, "my_module:MyCritic")
         _check_sampler(self.replay)
         if self.replay.min_size > self.replay.capacity:
             raise ValueError(
@@ -288,16 +309,33 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
 
 
+def _check_algorithm(algorithm: AlgorithmSpec) -> None:
+    """Raises ValueError if `algorithm.name` names neither algorithms of the family nor one class of the user's."""
+    if not algorithm.is_own:
+        parse_algorithms(algorithm.name)
+    elif "=" in algorithm.name:
+        raise ValueError(
+            f"algorithm.name = {shorten(repr(algorithm.name))}: a class of your own learns for all sides; write its"
+            " import path alone, as in my_module:MyMaddpg"
+        )
+    else:
+        _check_import_path("algorithm.name", algorithm.name, " or ".join(ALGORITHMS), "my_module:MyMaddpg")
+
+
+def _check_import_path(setting: str, path: str, otherwise: str, example: str) -> None:
+    """Raises ValueError if `path` is not the import path of a class; otherwise, example: what a user can write."""
+    module, _, name = path.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
+        raise ValueError(
+            f"{setting} = {shorten(repr(path))}: write {otherwise}, or {example}, a module and a class in it"
+        )
+
+
 def _check_sampler(replay: ReplaySpec) -> None:
     """Raises ValueError if `replay.sampler` is neither "uniform" nor an import path, or excludes another setting."""
     if replay.sampler == UNIFORM:
         return
-    module, _, name = replay.sampler.partition(":")
-    if not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
-        raise ValueError(
-            f"replay.sampler = {shorten(repr(replay.sampler))}: write {UNIFORM}, or my_module:MySampler, a module and a"
-            " class in it"
-        )
+    _check_import_path("replay.sampler", replay.sampler, UNIFORM, "my_module:MySampler")
     if replay.priority_exponent:
         raise ValueError(
             f"replay.priority_exponent = {replay.priority_exponent:g}: only the sampler {UNIFORM} uses priorities, not"
@@ -322,7 +360,7 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     @property
     def players(self) -> PlayersSpec:
         """The players: the agents, where a side that learns as one is one player; ConfigError for an unknown side."""
-        return players(self.joint, self.spec.algorithm.name)
+        return players(self.joint, self.spec.algorithm.variants)
 
     @property
     def samples_choices(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypedDict
 
 from common.policy.file import load_policy
@@ -12,19 +13,26 @@ from common.run.run import UNIFORM, RunSpec
 from common.spec import AgentsSpec
 from deploy.local.config import TrainConfig
 from deploy.local.embedded_redis import MEMORY_FACTOR
+from learner_node.engine_choice import own_code
 from learner_node.run_checks.sizes import BASE_BYTES, Sizes, fitting_capacity, refuse_large_run, sizes_of
 from learner_node.run_checks.warm_up import ended_too_early
 from replay_server.table.imported_sampler import check_sampler
 from replay_server.table.ring import USABLE_FRACTION
 
 
-def local_check(config: TrainConfig) -> Check:
+def local_check(config: TrainConfig, notify: Callable[[str], object]) -> Check:
     """Returns a check that refuses a run that cannot work here.
 
-    Replay, learner and actors must fit into this machine's free memory, and a user's own sampler must pass its trial.
+    Replay, learner and actors must fit into this machine's free memory, and a user's own classes must pass their
+    trials. notify: called with warnings about them.
     """
 
     def check(spec: RunSpec, agents: AgentsSpec) -> None:
+        if own_code(spec.network, spec.algorithm):
+            from learner_node.run_checks.own_code import check_own_code  # noqa: PLC0415  (importing torch takes seconds)
+
+            for warning in check_own_code(spec, agents):
+                notify(f"warning: {warning}")
         if spec.replay.sampler != UNIFORM:
             check_sampler(spec.replay.sampler, spec.replay.capacity)
         sizes = sizes_of(spec, agents)

@@ -23,7 +23,6 @@ Observations and rewards are normalised before the update, if a run asks for it 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -31,17 +30,16 @@ import torch
 from torch import Tensor, nn
 
 from common.policy.masks import FORBIDDEN
-from common.policy.network import layer_shapes
 from common.run.players import players
-from common.run.run import AlgorithmSpec, NetworkSpec
+from common.run.run import MLP, AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec
 from learner_node.algorithms.actions import Actions
-from learner_node.networks.grouped_mlp import GroupedMlp
-from learner_node.networks.groups import CriticGroups, Group, PolicyGroups, position_of
-from learner_node.networks.network_set import NetworkSet
+from learner_node.networks.grouped import GroupedNetworks
+from learner_node.networks.groups import CriticGroups, PolicyGroups, position_of
+from learner_node.networks.make_networks import make_critics, make_policies
 from learner_node.normalisation import Normaliser
 from learner_node.update.batches import LossBatch, RowWeights
-from learner_node.update.draws import gumbel_noise, initial_weights
+from learner_node.update.draws import gumbel_noise
 from learner_node.update.layout import NetworkLayout, network_layout
 from learner_node.update.signals import PlayerSignals, SignalMixer
 from learner_node.update.update_stats import PolicyStats, UpdateStats
@@ -70,7 +68,7 @@ class Maddpg:
 
         n_step: number of steps that the rewards of a batch sum over (`replay.n_step`).
         """
-        self.agents, self.players = agents, players(agents, algorithm.name)
+        self.agents, self.players = agents, players(agents, algorithm.variants)
         self.network, self.algorithm = network, algorithm
         self.layout: NetworkLayout = network_layout(self.players, network, algorithm)
         self.generator = torch.Generator(like.device).manual_seed(seed)
@@ -78,8 +76,11 @@ class Maddpg:
         self.mixer = SignalMixer(agents, self.players, algorithm, like)
         self.normaliser = Normaliser(agents, self.players, network, algorithm, self.layout, n_step=n_step, like=like)
         self._policy_groups = PolicyGroups(self.players, self.layout, like.device)
-        self._critic_groups = CriticGroups(self.players, self.layout, like.device)
-        self.policies, self.critics = self._make_policies(seed, like), self._make_critics(seed, like)
+        is_own = network.critic != MLP
+        self._critic_groups = CriticGroups(self.players, self.layout, like.device, by_structure=is_own)
+        groups = self._policy_groups.groups, self._critic_groups.groups
+        self.policies = make_policies(self.players, groups[0], network, algorithm, seed=seed, like=like)
+        self.critics = make_critics(self.players, self.layout, groups[1], network, algorithm, seed=seed, like=like)
         self._first_critics = self.critics.frozen(self._critic_groups.first_counts)
         """The first critics in the same memory. They get no gradients: the policy loss trains policies alone."""
         self._critic_players = torch.tensor([critic.player for critic in self.layout.critics], device=like.device)
@@ -102,9 +103,9 @@ class Maddpg:
         # Departure from Lowe et al., algorithm 1: all players learn from one minibatch, not from one each.
         signals = self.mixer.signals(batch)
         row_weights = self.mixer.row_weights(batch, signals)
-        target_q = self._td_target(batch, signals, row_weights)  # [N, B]
+        target_q = self.td_target(batch, signals, row_weights)  # [N, B]
         inputs = self.critic_inputs(batch.obs_action)
-        td_error = self._q(self.critics.online, inputs) - target_q.index_select(0, self._critic_players)  # [C, B]
+        td_error = self.q(self.critics.online, inputs) - target_q.index_select(0, self._critic_players)  # [C, B]
         squared_norms = self.critics.descend(self.critic_loss(td_error, batch, row_weights))
         policy = None
         if update_policies:
@@ -123,12 +124,12 @@ class Maddpg:
         )
 
     @torch.no_grad()
-    def _td_target(self, batch: LossBatch, signals: PlayerSignals, row_weights: RowWeights) -> Tensor:
+    def td_target(self, batch: LossBatch, signals: PlayerSignals, row_weights: RowWeights) -> Tensor:
         """Returns `y_i = r_i + gamma * discount_i * min_k Q'_ik(x', mu'(o') + noise)` `[N, B]`.
 
         Lowe et al. 2017, equation 6. Only matd3 has the minimum and the noise.
         """
-        next_action = self.actions.greedy(self._logits(self.policies.target, batch.next_obs))
+        next_action = self.actions.greedy(self.policy_logits(self.policies.target, batch.next_obs))
         if any(self.layout.target_noise):
             # Target policy smoothing (Fujimoto et al. 2018, section 5.3), in units of half the action's range.
             bound = self.algorithm.smoothing_clip
@@ -139,10 +140,10 @@ class Maddpg:
         next_action = _of_acting(next_action, row_weights.next_acting)
         next_state = [] if batch.next_state is None else [batch.next_state]
         next_input = torch.cat([batch.next_obs, next_action, *next_state], 1)
-        next_q = self._q(self.critics.target, self.critic_inputs(next_input))
+        next_q = self.q(self.critics.target, self.critic_inputs(next_input))
         # The discount is 0 where the player terminated. A time limit is not an end of the task: there the discount
         # stays 1, and the target bootstraps from next_obs, the true final observation.
-        return signals.reward.t() + self.algorithm.discount * signals.discount.t() * self._min_q(next_q)
+        return signals.reward.t() + self.algorithm.discount * signals.discount.t() * self.min_q(next_q)
 
     def critic_loss(self, td_error: Tensor, batch: LossBatch, row_weights: RowWeights) -> Tensor:
         """Returns `E[(Q_i(x, a_1 .. a_N) - y_i)^2]`, summed over the critics (Lowe et al. 2017, equation 6).
@@ -168,18 +169,18 @@ class Maddpg:
         (Fujimoto et al. 2018, algorithm 1). Also returns the logits `[B, U]`, 0 for forbidden choices, and the values
         Q_i `[N, B]`. inputs: what the critics read of the batch.
         """
-        obs, action, state = self._split(batch.obs_action)
-        logits = self._logits(self.policies.online, obs)
-        current = self.actions.differentiable(logits, self._gumbel_noise(len(logits)))
+        obs, action, state = self.split(batch.obs_action)
+        logits = self.policy_logits(self.policies.online, obs)
+        current = self.actions.differentiable(logits, self.gumbel_noise(len(logits)))
         if self.algorithm.teammates == "current":
             # Departure, a setting: the other players act by their current policies (FACMAC, Peng et al. 2021).
             current = _of_acting(current, row_weights.acting)
             action = current.detach()
             inputs = self.critic_inputs(torch.cat([obs, action, state], 1))
         # Each Q_i sees the current action of its own player, and the actions of all others in `action`.
-        q = self._q_of_player_actions(inputs, current - action)
+        q = self.q_of_player_actions(inputs, current - action)
         # Departure: the penalty on logits is in openai/maddpg's code, not in the paper. Forbidden choices count as 0.
-        allowed = self._allowed(obs)
+        allowed = self.allowed(obs)
         allowed_logits = logits if allowed is None else logits * allowed
         penalty = (allowed_logits.square() * row_weights.penalty).sum()
         return penalty - (q * row_weights.loss).sum(), allowed_logits, q
@@ -191,16 +192,16 @@ class Maddpg:
 
     # ---- the networks ---------------------------------------------------------------------------------------------
 
-    def _logits(self, policies: Sequence[GroupedMlp], obs: Tensor) -> Tensor:
+    def policy_logits(self, policies: Sequence[GroupedNetworks], obs: Tensor) -> Tensor:
         """Returns the logits of all policies `[B, U]`; those of forbidden choices are lowered.
 
         Huang and Ontanon 2022, arXiv 2006.14171: no softmax or argmax takes a forbidden choice.
         """
         outputs = [policy(rows) for policy, rows in zip(policies, self._policy_groups.inputs(obs), strict=True)]
-        logits, allowed = self._policy_groups.joint_logits(outputs), self._allowed(obs)
+        logits, allowed = self._policy_groups.joint_logits(outputs), self.allowed(obs)
         return logits if allowed is None else logits - (1 - allowed) * FORBIDDEN
 
-    def _allowed(self, obs: Tensor) -> Tensor | None:
+    def allowed(self, obs: Tensor) -> Tensor | None:
         """Returns 0 for the numbers of joint actions `[B, U]` that action masks forbid, else 1; None without masks."""
         obs_columns, action_columns = self._mask_columns
         if not len(obs_columns):
@@ -212,11 +213,11 @@ class Maddpg:
         """Returns what the critics of each group read of observations, actions and states side by side `[B, O+U+S]`."""
         return self._critic_groups.inputs(critic_input)
 
-    def _q(self, critics: Sequence[GroupedMlp], inputs: Sequence[Tensor]) -> Tensor:
+    def q(self, critics: Sequence[GroupedNetworks], inputs: Sequence[Tensor]) -> Tensor:
         """Returns `Q_i(x, a_1 .. a_N)` of all critics `[C, B]`; inputs: what they read, group by group."""
         return self._critic_groups.values([critic(rows) for critic, rows in zip(critics, inputs, strict=True)])
 
-    def _q_of_player_actions(self, inputs: Sequence[Tensor], change: Tensor) -> Tensor:
+    def q_of_player_actions(self, inputs: Sequence[Tensor], change: Tensor) -> Tensor:
         """Returns `Q_i(x, a_1 .. mu_i(o_i) .. a_N)` of the first critics `[N, B]`.
 
         inputs: what all critics read. change: difference of the current actions from those in `inputs` `[B, U]`, of
@@ -227,7 +228,7 @@ class Maddpg:
         by_group = zip(self._first_critics, first_inputs, changes, strict=True)
         return groups.first_values([critic(rows, change_of_action) for critic, rows, change_of_action in by_group])
 
-    def _min_q(self, q: Tensor) -> Tensor:
+    def min_q(self, q: Tensor) -> Tensor:
         """Returns the lower value of each player's critics `[N, B]`, from the values of all critics `[C, B]`.
 
         Clipped double Q-learning (Fujimoto et al. 2018, equation 10): matd3 has two critics, the others one.
@@ -238,56 +239,16 @@ class Maddpg:
         lower = torch.minimum(first.index_select(0, self._twin_players), second)
         return first.index_copy(0, self._twin_players, lower)
 
-    def _gumbel_noise(self, rows: int) -> Tensor | None:
+    def gumbel_noise(self, rows: int) -> Tensor | None:
+        """Returns Gumbel noise for `actions.differentiable` `[rows, gumbel_dim]`; None if no action needs it."""
         if not self.actions.gumbel_dim:
             return None
         return gumbel_noise(rows, self.actions.gumbel_dim, self.actions.low, self.generator)
 
-    def _split(self, critic_input: Tensor) -> Sequence[Tensor]:
+    def split(self, critic_input: Tensor) -> Sequence[Tensor]:
         """Returns the observations, actions and states of a critic input `[B, O+U+S]`."""
         sizes = [self.players.obs_dim, self.players.action_dim, self.players.state_dim]
         return torch.split(critic_input, sizes, 1)
-
-    def _make_policies(self, seed: int, like: Tensor) -> NetworkSet:
-        agents, decay = self.players.agents, self.algorithm.policy_weight_decay
-        shapes, sides = [layer_shapes(player, self.network) for player in agents], [player.team for player in agents]
-        return self._make_set(self._policy_groups.groups, shapes, sides, seed=(seed, 0), weight_decay=decay, like=like)
-
-    def _make_critics(self, seed: int, like: Tensor) -> NetworkSet:
-        critics, widths, decay = self.layout.critics, self.network.critic_hidden, self.algorithm.critic_weight_decay
-        shapes = [list(pairwise((len(critic.input_columns), *widths, 1))) for critic in critics]
-        sides = [self.players.agents[critic.player].team for critic in critics]
-        return self._make_set(self._critic_groups.groups, shapes, sides, seed=(seed, 1), weight_decay=decay, like=like)
-
-    def _make_set(
-        self,
-        groups: Sequence[Group],
-        shapes: Sequence[Sequence[tuple[int, int]]],
-        sides: Sequence[str],
-        *,
-        seed: tuple[int, int],
-        weight_decay: float,
-        like: Tensor,
-    ) -> NetworkSet:
-        """Returns the networks of one kind; shapes, sides: the layers and the side of each user (policy or critic)."""
-        modules: list[GroupedMlp] = []
-        initial: dict[int, Tensor] = {}
-        rates: dict[int, float] = {}
-        for group in groups:
-            first_users = [users[0] for users in group.users]
-            sets = len(group.users[0]) if self.network.tell_apart else 1
-            modules.append(GroupedMlp(len(group.networks), shapes[first_users[0]], sets, like))
-            for number, user in zip(group.networks, first_users, strict=True):
-                initial[number] = torch.from_numpy(initial_weights(shapes[user], (*seed, user), sets)).to(like)
-                rates[number] = self.algorithm.side_learning_rates.get(sides[user], 1.0)
-        return NetworkSet(
-            groups,
-            modules,
-            [initial[number] for number in sorted(initial)],
-            [rates[number] for number in sorted(rates)],
-            weight_decay=weight_decay,
-            clip=self.algorithm.gradient_clip,
-        )
 
     # ---- what a learner calls -------------------------------------------------------------------------------------
 
@@ -324,12 +285,7 @@ class Maddpg:
     @torch.no_grad()
     def logits(self, obs: Tensor) -> Tensor:
         """Returns the policies' logits `[B, U]` for observations `[B, O]`."""
-        return self._logits(self.policies.online, obs)
-
-    def td_target(self, batch: LossBatch) -> Tensor:
-        """Returns the targets `y` `[N, B]` of a batch."""
-        signals = self.mixer.signals(batch)
-        return self._td_target(batch, signals, self.mixer.row_weights(batch, signals))
+        return self.policy_logits(self.policies.online, obs)
 
     def policy_weights(self) -> npt.NDArray[np.float32]:
         """Returns all policies in the flat layout of common/policy/network.py."""

@@ -5,20 +5,13 @@ G networks     K users of each network     B rows of the batch     R = B * K row
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-
-class InputChange(NamedTuple):
-    """A change of a few inputs of a network, added to its inputs."""
-
-    change: Tensor
-    """Difference from the inputs `[G, R, u]`."""
-    columns: Tensor
-    """Which inputs of each network change `[G, u]`."""
+from learner_node.networks.grouped import GroupedNetworks, InputChange
 
 
 class GroupedLinear(nn.Module):
@@ -48,7 +41,7 @@ class GroupedLinear(nn.Module):
         return torch.baddbmm(out, change.change, self.weight.gather(1, rows))
 
 
-class GroupedMlp(nn.Module):
+class GroupedMlp(GroupedNetworks):
     """G ReLU networks of equal sizes. Their parameters are stored layer by layer, weight then bias, as in checkpoints.
 
     Users of one network may have separate first biases (`network.tell_apart`), which is the same as a one-hot player
@@ -70,6 +63,16 @@ class GroupedMlp(nn.Module):
         for layer in others:
             x = layer(torch.relu_(x))
         return x
+
+    def views(self, rows: Tensor) -> list[Tensor]:
+        """Returns the views of `[G, P]` numbers, a row a network, that have the shapes of `parameters()`, in order."""
+        shapes = [parameter.shape[1:] for parameter in self.parameters()]
+        pieces = torch.split(rows, [shape.numel() for shape in shapes], 1)
+        return [piece.view(-1, *shape) for piece, shape in zip(pieces, shapes, strict=True)]
+
+    def first(self, count: int) -> GroupedNetworks:  # noqa: ARG002  (its parameters are placed afterwards)
+        """Returns a copy, which becomes the first networks when `views` of their rows become its parameters."""
+        return copy.deepcopy(self)
 
     @property
     def _linear_layers(self) -> list[GroupedLinear]:

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from common.spec import PlayersSpec
-from learner_node.networks.grouped_mlp import InputChange
+from learner_node.networks.critic_input import critic_input
+from learner_node.networks.grouped import InputChange
 from learner_node.update.layout import Critic, NetworkLayout
 
 
@@ -96,9 +97,14 @@ class PolicyGroups:
 class CriticGroups:
     """The groups of the critics: their inputs, the actions of their own players among them, and their values."""
 
-    def __init__(self, players: PlayersSpec, layout: NetworkLayout, device: torch.device) -> None:
+    def __init__(
+        self, players: PlayersSpec, layout: NetworkLayout, device: torch.device, *, by_structure: bool = False
+    ) -> None:
+        """by_structure: whether critics of a group also read the same agents in the same columns."""
         critics, agents = layout.critics, players.agents
-        sizes = [(len(critic.input_columns), agents[critic.player].action_dim) for critic in critics]
+        sizes: list[Hashable] = [(len(critic.input_columns), agents[critic.player].action_dim) for critic in critics]
+        if by_structure:
+            sizes = [critic_input(players, critic).structure for critic in critics]
         self.groups = _groups(layout.critic_networks, sizes)
         self._inputs = [
             _Columns([[critics[i].input_columns for i in users] for users in group.users], device)

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from learner_node.networks.grouped_mlp import GroupedMlp
+from learner_node.networks.grouped import GroupedNetworks
 from learner_node.networks.groups import Group
 from learner_node.update.optimiser import Adam, Block, GradientClip
 
@@ -30,7 +30,7 @@ class NetworkSet:
     def __init__(
         self,
         groups: Sequence[Group],
-        modules: Sequence[GroupedMlp],
+        modules: Sequence[GroupedNetworks],
         initial: Sequence[Tensor],
         network_rates: Sequence[float],
         *,
@@ -51,28 +51,37 @@ class NetworkSet:
         self.online = list(modules)
         """The learnt networks, group by group."""
         self.target = copy.deepcopy(self.online)
-        """Their targets."""
+        """Their targets, in evaluation mode."""
         self._parameters = self._move(self.online, self._flat)
-        for parameter in self._move(self.target, self._flat_target):
-            parameter.requires_grad = False
-        self._gradients = [view for views in self._views(self.online, self._flat_gradient) for view in views]
+        self._move(self.target, self._flat_target)
+        for module in self.target:
+            module.requires_grad_(requires_grad=False).eval()
+        self._gradients = [
+            view
+            for module, (block, _) in zip(self.online, self._blocks, strict=True)
+            for view in module.views(block.of(self._flat_gradient))
+        ]
         self._write(self._flat, torch.cat(list(initial)))
         self._flat_target.copy_(self._flat)
         self.adam = Adam(self._flat, weight_decay, self._rates(initial, network_rates))
         self._gradient_clip = GradientClip(self._flat_gradient, self._blocks, clip)
 
-    def frozen(self, counts: Sequence[int]) -> list[GroupedMlp]:
-        """Returns the first `counts` learnt networks of each group, in the same memory and without gradients."""
-        modules = copy.deepcopy(self.online)
-        for module, online, count in zip(modules, self.online, counts, strict=True):
-            for parameter, learnt in zip(module.parameters(), online.parameters(), strict=True):
-                parameter.requires_grad = False
-                parameter.data = learnt.data[:count]
+    def frozen(self, counts: Sequence[int]) -> list[GroupedNetworks]:
+        """Returns the first `counts` learnt networks of each group, in the same memory and without gradients.
+
+        They are in evaluation mode.
+        """
+        modules = [module.first(count) for module, count in zip(self.online, counts, strict=True)]
+        for module, (block, _), count in zip(modules, self._blocks, counts, strict=True):
+            _place(module, block.of(self._flat)[:count])
+            module.requires_grad_(requires_grad=False).eval()
         return modules
 
     def descend(self, loss: Tensor) -> Tensor:
         """Does one step of Adam on a loss; returns the squared norms of the gradients before clipping, by network."""
-        for gradient, new in zip(self._gradients, torch.autograd.grad(loss, self._parameters), strict=True):
+        # A module of the user's may leave a parameter unused, whose gradient is 0.
+        found = torch.autograd.grad(loss, self._parameters, materialize_grads=True)
+        for gradient, new in zip(self._gradients, found, strict=True):
             gradient.copy_(new)
         with torch.no_grad():
             squared_norms = self._gradient_clip.clip()
@@ -81,8 +90,14 @@ class NetworkSet:
 
     @torch.no_grad()
     def soft_update(self, tau: float) -> None:
-        """Moves every target: `theta' = tau * theta + (1 - tau) * theta'` (Lowe et al. 2017, algorithm 1)."""
+        """Moves every target: `theta' = tau * theta + (1 - tau) * theta'` (Lowe et al. 2017, algorithm 1).
+
+        Buffers, such as the statistics of batch normalisation, are copied.
+        """
         self._flat_target.lerp_(self._flat, tau)
+        for online, target in zip(self.online, self.target, strict=True):
+            for learnt, followed in zip(online.buffers(), target.buffers(), strict=True):
+                followed.copy_(learnt)
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -94,7 +109,8 @@ class NetworkSet:
         state = {"online": self._flat, "target": self._flat_target}
         state |= {"adam/mean": self.adam.mean, "adam/square": self.adam.square}
         by_network = {name: torch.cat(self._by_network(flat)).to("cpu", copy=True) for name, flat in state.items()}
-        return {**by_network, "adam/steps": self.adam.steps.to("cpu", copy=True)}
+        buffers = {name: buffer.to("cpu", copy=True) for name, buffer in self._buffers.items()}
+        return {**by_network, "adam/steps": self.adam.steps.to("cpu", copy=True), **buffers}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Replaces all state by what `tensors` returned."""
@@ -103,23 +119,24 @@ class NetworkSet:
         self._write(self.adam.mean, tensors["adam/mean"])
         self._write(self.adam.square, tensors["adam/square"])
         self.adam.steps.copy_(tensors["adam/steps"])
+        for name, buffer in self._buffers.items():
+            buffer.copy_(tensors[name])
 
-    def _move(self, modules: Sequence[GroupedMlp], flat: Tensor) -> list[nn.Parameter]:
+    @property
+    def _buffers(self) -> dict[str, Tensor]:
+        """The buffers of all modules by name, such as the statistics of batch normalisation."""
+        return {
+            f"{kind}_buffers/{i}/{name}": buffer
+            for kind, modules in (("online", self.online), ("target", self.target))
+            for i, module in enumerate(modules)
+            for name, buffer in module.named_buffers()
+        }
+
+    def _move(self, modules: Sequence[GroupedNetworks], flat: Tensor) -> list[nn.Parameter]:
         """Moves the parameters of modules into a flat buffer; returns them."""
-        parameters = [parameter for module in modules for parameter in module.parameters()]
-        views = [view for by_module in self._views(modules, flat) for view in by_module]
-        for parameter, view in zip(parameters, views, strict=True):
-            parameter.data = view
-        return parameters
-
-    def _views(self, modules: Sequence[GroupedMlp], flat: Tensor) -> list[list[Tensor]]:
-        """Returns the views of a flat buffer that have the shapes of the modules' parameters."""
-        found = []
         for (block, _), module in zip(self._blocks, modules, strict=True):
-            shapes = [parameter.shape[1:] for parameter in module.parameters()]
-            pieces = torch.split(block.of(flat), [shape.numel() for shape in shapes], 1)
-            found.append([piece.view(-1, *shape) for piece, shape in zip(pieces, shapes, strict=True)])
-        return found
+            _place(module, block.of(flat))
+        return [parameter for module in modules for parameter in module.parameters()]
 
     def _by_network(self, flat: Tensor) -> list[Tensor]:
         """Returns each network's part of a flat buffer, as views in the order of the networks' numbers."""
@@ -144,3 +161,9 @@ class NetworkSet:
         by_network = zip(initial, network_rates, strict=True)
         self._write(rates, torch.cat([torch.full_like(network, rate) for network, rate in by_network]))
         return rates
+
+
+def _place(module: GroupedNetworks, rows: Tensor) -> None:
+    """Makes the parameters of a module views of rows of a flat buffer `[G, P]`."""
+    for parameter, view in zip(module.parameters(), module.views(rows), strict=True):
+        parameter.data = view

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from common.errors import ConfigError
 from common.history import history_of
 from common.run.players import players
-from common.run.run import RunSpec
+from common.run.run import MLP, RunSpec
 from common.spec import AgentSpec, AgentsSpec, PlayersSpec
 from common.transitions import transition_dtype
 from learner_node.engine_choice import EngineChoice, choose_engine, expanded_parameters, learnt_parameters
@@ -96,10 +96,14 @@ class Sizes:
 
 def sizes_of(spec: RunSpec, agents: AgentsSpec) -> Sizes:
     """Returns the sizes of a run; ConfigError if its settings do not fit its agents."""
-    run_players = players(agents, spec.algorithm.name)
+    run_players = players(agents, spec.algorithm.variants)
     refuse_uncovered(spec.network)
     layout = network_layout(run_players, spec.network, spec.algorithm)
     policy, critic = learnt_parameters(run_players, spec.network, layout)
+    if spec.network.critic != MLP:
+        from learner_node.networks.own_critics import parameter_count  # noqa: PLC0415  (importing torch takes seconds)
+
+        critic = parameter_count(run_players, layout, spec.network)
     engine = choose_engine(run_players, spec.network, spec.algorithm, layout)
     expanded, input_bytes = policy + critic, 0
     if engine.name == "stacked":

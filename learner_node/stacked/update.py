@@ -76,7 +76,7 @@ class StackedUpdate:
         that the hand-written passes do not cover.
         """
         refuse_uncovered(network)
-        self.agents, self.players = agents, players(agents, algorithm.name)
+        self.agents, self.players = agents, players(agents, algorithm.variants)
         self.network, self.algorithm = network, algorithm
         self.layout: NetworkLayout = network_layout(self.players, network, algorithm)
         self.generator = torch.Generator(like.device).manual_seed(seed)

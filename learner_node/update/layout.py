@@ -101,7 +101,7 @@ def refuse_uncovered(network: NetworkSpec) -> None:
 
 def network_layout(players: PlayersSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> NetworkLayout:
     """Returns the networks of the players of a run (`Run.players`); ConfigError if players cannot share a network."""
-    algorithm_by_side = algorithms_by_side(players, algorithm.name)
+    algorithm_by_side = algorithms_by_side(players, algorithm.variants)
     variants = [VARIANTS[algorithm_by_side[player.team]] for player in players.agents]
     _refuse_state(players, variants, algorithm)
     separate = tuple(range(len(players.agents)))

@@ -11,7 +11,6 @@ The class knows neither slots nor overwritten records: it returns ages, which th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,7 +18,7 @@ import numpy.typing as npt
 
 from common.errors import ConfigError, LastingError
 from common.state import State, generator_state, restore_generator
-from common.user_code import exception_lines, import_hint, similar_names
+from common.user_code import exception_lines, import_object
 from common.wire.sample_info import SampleInfo
 from replay_server.table.ring import Slots
 
@@ -91,24 +90,11 @@ class _SamplerError(Exception):
 
 
 def _import_class(path: str) -> Callable[[], AgeSampler]:
-    module, _, name = path.partition(":")
-    try:
-        found: Any = import_module(module)
-    except ImportError as e:
-        raise ConfigError(
-            f"replay.sampler = {path!r}: cannot import {module}: {e}{import_hint(module, e)}. Every replay server"
-            " imports it."
-        ) from e
-    except (Exception, SystemExit) as e:
-        raise ConfigError(exception_lines(f"replay.sampler = {path!r}: importing {module}", e, module)) from e
-    for part in name.split("."):
-        if not hasattr(found, part):
-            raise ConfigError(f"replay.sampler = {path!r}: {module} has no {name}{similar_names(found, name)}")
-        found = getattr(found, part)
+    found = import_object("replay.sampler", path, "Every replay server imports it.")
     if not isinstance(found, type) or not callable(getattr(found, "sample", None)):
         raise ConfigError(
-            f"replay.sampler = {path!r}: {name} is not a class with a method sample(self, rng, size, count), which"
-            " returns the ages of `count` records; see docs/own-algorithm.md."
+            f"replay.sampler = {path!r}: {path.partition(':')[2]} is not a class with a method"
+            " sample(self, rng, size, count), which returns the ages of `count` records; see docs/own-algorithm.md."
         )
     return found
 

@@ -108,7 +108,7 @@ def _on_agents(spec: RunSpec, agents: AgentsSpec) -> list[Finding]:
         seen = f"{_listed(masked)}: action masks, which all choices respect"
         found.append(Finding("note", "action masks", seen))
     try:
-        players(agents, spec.algorithm.name)
+        players(agents, spec.algorithm.variants)
     except ConfigError as e:
         found.append(Finding("error", "sides", str(e)))
     return found

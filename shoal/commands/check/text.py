@@ -69,7 +69,7 @@ def _agents(check: WorldCheck, spec: RunSpec) -> Table:
             *_scales(columns),
             ascii_number(play.reward_size[i]) if play else "",
         )
-    names = ", ".join(player.name for player in players(check.agents, spec.algorithm.name).agents)
+    names = ", ".join(player.name for player in players(check.agents, spec.algorithm.variants).agents)
     table.caption = f"players: {names}" if len(names) < 200 else None
     table.caption_justify = "left"
     return table

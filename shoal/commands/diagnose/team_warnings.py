@@ -106,7 +106,7 @@ def min_updates(spec: RunSpec) -> float:
     """
     algorithm = spec.algorithm
     steps = 1.0 / max(1.0 - algorithm.discount, 1.0 / MAX_DISCOUNTED_STEPS)
-    return steps / algorithm.target_rate * (algorithm.policy_every or (2 if "matd3" in algorithm.name else 1))
+    return steps / algorithm.target_rate * (algorithm.policy_every or (2 if "matd3" in algorithm.variants else 1))
 
 
 def network_warnings(figures: Sequence[NetworkStats], exploration: ExplorationSpec) -> list[DiagnosisWarning]:
@@ -294,7 +294,7 @@ def _advice_for_speakers(spec: RunSpec) -> tuple[str, ...]:
 
 
 def _advice_maddpg(spec: RunSpec) -> tuple[str, ...]:
-    return ("set algorithm.name = maddpg, which has one critic",) if "matd3" in spec.algorithm.name else ()
+    return ("set algorithm.name = maddpg, which has one critic",) if "matd3" in spec.algorithm.variants else ()
 
 
 def _output_warnings(network: NetworkStats, exploration: ExplorationSpec) -> list[DiagnosisWarning]:

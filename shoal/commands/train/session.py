@@ -79,7 +79,7 @@ class TrainingSession:
             sections,
             resume=config.resume,
             role="launcher",
-            check=local_check(config),
+            check=local_check(config, self._print),
             notify=self._print,
             on_chosen=self._take_choice,
             max_capacity=max_capacity(config),

@@ -1,0 +1,111 @@
+"""The networks of a run with their initial parameters: policies, and critics as `network.critic` names them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from common.policy.network import layer_shapes
+from common.run.run import MLP, AlgorithmSpec, NetworkSpec
+from common.spec import PlayersSpec
+from learner_node.networks.critic_input import critic_input
+from learner_node.networks.grouped import GroupedNetworks
+from learner_node.networks.grouped_mlp import GroupedMlp
+from learner_node.networks.groups import Group
+from learner_node.networks.network_set import NetworkSet
+from learner_node.networks.own_critics import OwnCritics, flat_parameters, make_critic
+from learner_node.update.draws import initial_weights
+from learner_node.update.layout import NetworkLayout
+
+_MakeGroup = Callable[[Group], tuple[GroupedNetworks, list[Tensor]]]
+"""Returns the module of a group, and the initial parameters of each of its networks."""
+
+
+def make_policies(
+    players: PlayersSpec,
+    groups: Sequence[Group],
+    network: NetworkSpec,
+    algorithm: AlgorithmSpec,
+    *,
+    seed: int,
+    like: Tensor,
+) -> NetworkSet:
+    """Returns the policies of all players."""
+    shapes = [layer_shapes(player, network) for player in players.agents]
+    make = partial(_mlps, network, shapes, (seed, 0), like)
+    sides = [player.team for player in players.agents]
+    return _make_set(groups, make, sides, algorithm, algorithm.policy_weight_decay)
+
+
+def make_critics(
+    players: PlayersSpec,
+    layout: NetworkLayout,
+    groups: Sequence[Group],
+    network: NetworkSpec,
+    algorithm: AlgorithmSpec,
+    *,
+    seed: int,
+    like: Tensor,
+) -> NetworkSet:
+    """Returns the critics of all players: MLPs, or modules of the class that `network.critic` names."""
+    make: _MakeGroup
+    if network.critic == MLP:
+        shapes = [list(pairwise((len(critic.input_columns), *network.critic_hidden, 1))) for critic in layout.critics]
+        make = partial(_mlps, network, shapes, (seed, 1), like)
+    else:
+        make = partial(_own_critics, players, layout, network, seed=(seed, 1), like=like)
+    sides = [players.agents[critic.player].team for critic in layout.critics]
+    return _make_set(groups, make, sides, algorithm, algorithm.critic_weight_decay)
+
+
+def _mlps(
+    network: NetworkSpec, shapes: Sequence[Sequence[tuple[int, int]]], seed: tuple[int, int], like: Tensor, group: Group
+) -> tuple[GroupedNetworks, list[Tensor]]:
+    """shapes: the layers of each user (policy or critic)."""
+    first_users = [users[0] for users in group.users]
+    sets = len(group.users[0]) if network.tell_apart else 1
+    drawn = [torch.from_numpy(initial_weights(shapes[user], (*seed, user), sets)).to(like) for user in first_users]
+    return GroupedMlp(len(group.networks), shapes[first_users[0]], sets, like), drawn
+
+
+def _own_critics(
+    players: PlayersSpec,
+    layout: NetworkLayout,
+    network: NetworkSpec,
+    group: Group,
+    *,
+    seed: tuple[int, int],
+    like: Tensor,
+) -> tuple[GroupedNetworks, list[Tensor]]:
+    modules = []
+    for users in group.users:
+        inputs = critic_input(players, layout.critics[users[0]])
+        modules.append(make_critic(network.critic, inputs, network.critic_hidden, (*seed, users[0]), like))
+    return OwnCritics(modules), [flat_parameters(module) for module in modules]
+
+
+def _make_set(
+    groups: Sequence[Group], make: _MakeGroup, sides: Sequence[str], algorithm: AlgorithmSpec, weight_decay: float
+) -> NetworkSet:
+    """Returns the networks of one kind; sides: the side of each user (policy or critic)."""
+    modules: list[GroupedNetworks] = []
+    initial: dict[int, Tensor] = {}
+    rates: dict[int, float] = {}
+    for group in groups:
+        module, parameters = make(group)
+        modules.append(module)
+        initial |= zip(group.networks, parameters, strict=True)
+        for number, users in zip(group.networks, group.users, strict=True):
+            rates[number] = algorithm.side_learning_rates.get(sides[users[0]], 1.0)
+    return NetworkSet(
+        groups,
+        modules,
+        [initial[number] for number in sorted(initial)],
+        [rates[number] for number in sorted(rates)],
+        weight_decay=weight_decay,
+        clip=algorithm.gradient_clip,
+    )

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from common.policy.masks import FORBIDDEN
-from common.policy.network import layer_shapes
+from common.policy.network import Layer, layer_shapes
 from common.run.players import players
 from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec
@@ -251,13 +251,19 @@ class Maddpg:
     def _make_policies(self, seed: int, like: Tensor) -> NetworkSet:
         agents, decay = self.players.agents, self.algorithm.policy_weight_decay
         shapes, sides = [layer_shapes(player, self.network) for player in agents], [player.team for player in agents]
-        return self._make_set(self._policy_groups.groups, shapes, sides, seed=(seed, 0), weight_decay=decay, like=like)
+        norm = self.network.policy_layer_norm
+        return self._make_set(
+            self._policy_groups.groups, shapes, sides, layer_norm=norm, seed=(seed, 0), weight_decay=decay, like=like
+        )
 
     def _make_critics(self, seed: int, like: Tensor) -> NetworkSet:
         critics, widths, decay = self.layout.critics, self.network.critic_hidden, self.algorithm.critic_weight_decay
         shapes = [list(pairwise((len(critic.input_columns), *widths, 1))) for critic in critics]
         sides = [self.players.agents[critic.player].team for critic in critics]
-        return self._make_set(self._critic_groups.groups, shapes, sides, seed=(seed, 1), weight_decay=decay, like=like)
+        norm = self.network.critic_layer_norm
+        return self._make_set(
+            self._critic_groups.groups, shapes, sides, layer_norm=norm, seed=(seed, 1), weight_decay=decay, like=like
+        )
 
     def _make_set(
         self,
@@ -265,6 +271,7 @@ class Maddpg:
         shapes: Sequence[Sequence[tuple[int, int]]],
         sides: Sequence[str],
         *,
+        layer_norm: bool,
         seed: tuple[int, int],
         weight_decay: float,
         like: Tensor,
@@ -276,9 +283,13 @@ class Maddpg:
         for group in groups:
             first_users = [users[0] for users in group.users]
             sets = len(group.users[0]) if self.network.tell_apart else 1
-            modules.append(GroupedMlp(len(group.networks), shapes[first_users[0]], sets, like))
+            sizes, activation = shapes[first_users[0]], self.network.activation
+            modules.append(
+                GroupedMlp(len(group.networks), sizes, sets, like, activation=activation, layer_norm=layer_norm)
+            )
             for number, user in zip(group.networks, first_users, strict=True):
-                initial[number] = torch.from_numpy(initial_weights(shapes[user], (*seed, user), sets)).to(like)
+                drawn = initial_weights(shapes[user], (*seed, user), sets, layer_norm=layer_norm)
+                initial[number] = torch.from_numpy(drawn).to(like)
                 rates[number] = self.algorithm.side_learning_rates.get(sides[user], 1.0)
         return NetworkSet(
             groups,
@@ -334,17 +345,17 @@ class Maddpg:
     def policy_weights(self) -> npt.NDArray[np.float32]:
         """Returns all policies in the flat layout of common/policy/network.py."""
         groups, modules = self._policy_groups.groups, self.policies.online
-        pieces = []
+        layers: list[Layer] = []
         for i in range(len(self.players.agents)):
             group, network, user = position_of(groups, i)
-            pieces += [piece.flatten() for piece in modules[group].pieces(network, user)]
-        flat: npt.NDArray[np.float32] = torch.cat(pieces).float().cpu().numpy()
-        return self.normaliser.fold(flat)
+            layers += modules[group].of_user(network, user)
+        parameters = [numbers for layer in layers for numbers in (layer.weight, layer.bias, *(layer.norm or ()))]
+        return self.normaliser.fold(np.concatenate([numbers.ravel() for numbers in parameters]))
 
-    def critic_layers(self, critic: int) -> list[Tensor]:
-        """Returns the layers of one critic: weight `[inputs, outputs]`, then bias `[outputs]`, layer by layer."""
+    def critic_layers(self, critic: int) -> list[Layer]:
+        """Returns the layers of one critic in numpy; its inputs and output are normalised, if the run normalises."""
         group, network, user = position_of(self._critic_groups.groups, critic)
-        return self.critics.online[group].pieces(network, user)
+        return self.critics.online[group].of_user(network, user)
 
 
 def _of_acting(action: Tensor, acting: Tensor | None) -> Tensor:

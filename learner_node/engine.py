@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from common.errors import ConfigError
-from common.run.run import NetworkSpec, Run
+from common.policy.network import Layer
+from common.run.run import Run
 from common.spec import PlayersSpec
 from common.user_code import import_object
 from learner_node.algorithms.maddpg import Maddpg
@@ -54,7 +55,6 @@ class Engine(Protocol):
     """
 
     players: PlayersSpec
-    network: NetworkSpec
     layout: NetworkLayout
     mixer: SignalMixer
     normaliser: Normaliser
@@ -108,8 +108,18 @@ class Engine(Protocol):
         """Returns all policies in the flat layout of common/policy/network.py, for observations not normalised."""
         ...
 
-    def critic_layers(self, critic: int) -> list[Tensor]:
-        """Returns the layers of one critic: weight `[inputs, outputs]`, then bias `[outputs]`, layer by layer."""
+    def critic_layers(self, critic: int) -> list[Layer]:
+        """Returns the layers of one critic in numpy; none if the critic is not an MLP.
+
+        Inputs and output are normalised, if the run normalises.
+        """
+        ...
+
+    def first_values(self, critic_input: Tensor) -> Tensor:
+        """Returns the values of each player's first critic `[N, B]` for observations, actions, states `[B, O+U+S]`.
+
+        Inputs and values are normalised, if the run normalises.
+        """
         ...
 
 

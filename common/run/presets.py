@@ -51,6 +51,7 @@ _SEED: dict[str, Any] = {
         "critic_hidden": (32, 16),
         "activation": "relu",
         "policy_layer_norm": False,
+        "critic_layer_norm": False,
         "share_policies": False,
         "share_critics": False,
         "head": "force",

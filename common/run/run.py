@@ -67,6 +67,9 @@ class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     policy_layer_norm: bool = False
     """Normalise each hidden layer of a policy before its activation, with a learnt gain and bias for each unit (layer
     normalisation; Ba et al. 2016)."""
+    critic_layer_norm: bool = False
+    """Normalise each hidden layer of a critic before its activation, with a learnt gain and bias for each unit (Ba et
+    al. 2016)."""
     share_policies: bool = True
     """Let neighbouring agents of one role (agent_0, agent_1, ...) share one policy."""
     share_critics: bool = True

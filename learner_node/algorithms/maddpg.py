@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from common.policy.masks import FORBIDDEN
+from common.policy.network import Layer
 from common.run.players import players
 from common.run.run import MLP, AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec
@@ -290,17 +291,29 @@ class Maddpg:
     def policy_weights(self) -> npt.NDArray[np.float32]:
         """Returns all policies in the flat layout of common/policy/network.py."""
         groups, modules = self._policy_groups.groups, self.policies.online
-        pieces = []
+        layers: list[Layer] = []
         for i in range(len(self.players.agents)):
             group, network, user = position_of(groups, i)
-            pieces += [piece.flatten() for piece in modules[group].pieces(network, user)]
-        flat: npt.NDArray[np.float32] = torch.cat(pieces).float().cpu().numpy()
-        return self.normaliser.fold(flat)
+            layers += modules[group].of_user(network, user)
+        parameters = [numbers for layer in layers for numbers in (layer.weight, layer.bias, *(layer.norm or ()))]
+        return self.normaliser.fold(np.concatenate([numbers.ravel() for numbers in parameters]))
 
-    def critic_layers(self, critic: int) -> list[Tensor]:
-        """Returns the layers of one critic: weight `[inputs, outputs]`, then bias `[outputs]`, layer by layer."""
+    def critic_layers(self, critic: int) -> list[Layer]:
+        """Returns the layers of one critic in numpy; none if the critic is not an MLP.
+
+        Inputs and output are normalised, if the run normalises.
+        """
         group, network, user = position_of(self._critic_groups.groups, critic)
-        return self.critics.online[group].pieces(network, user)
+        return self.critics.online[group].of_user(network, user)
+
+    @torch.no_grad()
+    def first_values(self, critic_input: Tensor) -> Tensor:
+        """Returns the values of each player's first critic `[N, B]` for observations, actions, states `[B, O+U+S]`.
+
+        Inputs and values are normalised, if the run normalises.
+        """
+        inputs = self._critic_groups.first_inputs(self.critic_inputs(critic_input))
+        return self._critic_groups.first_values([q(x) for q, x in zip(self._first_critics, inputs, strict=True)])
 
 
 def _of_acting(action: Tensor, acting: Tensor | None) -> Tensor:

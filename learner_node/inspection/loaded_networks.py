@@ -26,7 +26,6 @@ from learner_node.inspection.network_stats import (
     NetworkStats,
     ValueStats,
     critic_stats,
-    forward,
     value_stats,
 )
 from learner_node.persistence.checkpoints import read_newest
@@ -35,7 +34,10 @@ from learner_node.update.batches import LossBatch
 
 
 class CriticLayers(NamedTuple):
-    """One critic: its name, the columns of the critic input (layout.py) that it reads, and its layers."""
+    """One critic: its name, the columns of the critic input (layout.py) that it reads, and its layers.
+
+    A critic that is not an MLP has no layers.
+    """
 
     name: str
     input_columns: tuple[int, ...]
@@ -81,8 +83,8 @@ class LoadedNetworks:
         signals = self._player_signals(reward, discount, present)
         critic_input, units = self._critic_rows(obs, action, present, state), self._reward_units()
         stats = []
-        for i, (player, critic) in enumerate(zip(self._players, self.critics, strict=False)):
-            _, values = forward(critic.layers, critic_input[:, critic.input_columns])
+        found = self._engine.first_values(torch.from_numpy(critic_input)).numpy()
+        for i, (player, values) in enumerate(zip(self._players, found, strict=True)):
             values_by_step = values.reshape(obs.shape[:2]).astype(np.float64) * units[i]
             player_reward, player_discount, player_present = (field[..., i] for field in signals)
             stats.append(
@@ -95,10 +97,17 @@ class LoadedNetworks:
     def critic_activity(
         self, obs: Floats, action: Floats, present: Floats, state: Floats | None = None
     ) -> list[NetworkStats]:
-        """Returns the statistics of all critics on the watched steps `[W, E, ...]` in which any agent was present."""
+        """Returns the statistics of all critics on the watched steps `[W, E, ...]` in which any agent was present.
+
+        Critics that are not MLPs are left out.
+        """
         acting = (present[: len(obs)] > 0).any(axis=-1).ravel()
         rows = self._critic_rows(obs, action, present, state)[acting]
-        return [critic_stats(critic.name, critic.layers, rows[:, critic.input_columns]) for critic in self.critics]
+        return [
+            critic_stats(critic.name, critic.layers, rows[:, critic.input_columns])
+            for critic in self.critics
+            if critic.layers
+        ]
 
     def _critic_rows(self, obs: Floats, action: Floats, present: Floats, state: Floats | None = None) -> Floats:
         """Returns the critics' inputs in the watched steps `[W, E, ...]`, one row for each step and episode."""
@@ -118,14 +127,10 @@ class LoadedNetworks:
 
     def _critic(self, i: int) -> CriticLayers:
         critic = self._engine.layout.critics[i]
-        pieces = [piece.float().numpy() for piece in self._engine.critic_layers(i)]
-        depth, activation = len(pieces) // 2, self._engine.network.activation
-        layers = [
-            Layer(weight, bias.reshape(-1), activation=activation if i < depth - 1 else None)
-            for i, (weight, bias) in enumerate(zip(pieces[::2], pieces[1::2], strict=True))
-        ]
         order = "Q" if i < len(self._players) else "Q2"
-        return CriticLayers(f"{order} of {self._players[critic.player].name}", critic.input_columns, layers)
+        return CriticLayers(
+            f"{order} of {self._players[critic.player].name}", critic.input_columns, self._engine.critic_layers(i)
+        )
 
     def _player_signals(self, reward: Floats, discount: Floats, present: Floats) -> tuple[Doubles, Doubles, Doubles]:
         """Returns the players' rewards, discounts and presence `[T, E, N]` from the agents' `[T, E, agents]`."""

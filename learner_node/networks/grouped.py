@@ -38,5 +38,5 @@ class GroupedNetworks(nn.Module):
         """Returns a copy of the first `count` networks, whose buffers are those of the networks themselves."""
 
     @abstractmethod
-    def layers_of(self, network: int, user: int) -> list[Layer]:
+    def of_user(self, network: int, user: int) -> list[Layer]:
         """Returns the layers that one user of a network computes with, in numpy; none if it is not an MLP."""

@@ -36,7 +36,7 @@ def make_policies(
 ) -> NetworkSet:
     """Returns the policies of all players."""
     shapes = [layer_shapes(player, network) for player in players.agents]
-    make = partial(_mlps, network, shapes, (seed, 0), like)
+    make = partial(_mlps, network, shapes, layer_norm=network.policy_layer_norm, seed=(seed, 0), like=like)
     sides = [player.team for player in players.agents]
     return _make_set(groups, make, sides, algorithm, algorithm.policy_weight_decay)
 
@@ -55,7 +55,7 @@ def make_critics(
     make: _MakeGroup
     if network.critic == MLP:
         shapes = [list(pairwise((len(critic.input_columns), *network.critic_hidden, 1))) for critic in layout.critics]
-        make = partial(_mlps, network, shapes, (seed, 1), like)
+        make = partial(_mlps, network, shapes, layer_norm=network.critic_layer_norm, seed=(seed, 1), like=like)
     else:
         make = partial(_own_critics, players, layout, network, seed=(seed, 1), like=like)
     sides = [players.agents[critic.player].team for critic in layout.critics]
@@ -63,13 +63,27 @@ def make_critics(
 
 
 def _mlps(
-    network: NetworkSpec, shapes: Sequence[Sequence[tuple[int, int]]], seed: tuple[int, int], like: Tensor, group: Group
+    network: NetworkSpec,
+    shapes: Sequence[Sequence[tuple[int, int]]],
+    group: Group,
+    *,
+    layer_norm: bool,
+    seed: tuple[int, int],
+    like: Tensor,
 ) -> tuple[GroupedNetworks, list[Tensor]]:
     """shapes: the layers of each user (policy or critic)."""
     first_users = [users[0] for users in group.users]
     sets = len(group.users[0]) if network.tell_apart else 1
-    drawn = [torch.from_numpy(initial_weights(shapes[user], (*seed, user), sets)).to(like) for user in first_users]
-    return GroupedMlp(len(group.networks), shapes[first_users[0]], sets, like), drawn
+    module = GroupedMlp(
+        len(group.networks),
+        shapes[first_users[0]],
+        sets,
+        like,
+        activation=network.activation,
+        layer_norm=layer_norm,
+    )
+    drawn = [initial_weights(shapes[user], (*seed, user), sets, layer_norm=layer_norm) for user in first_users]
+    return module, [torch.from_numpy(numbers).to(like) for numbers in drawn]
 
 
 def _own_critics(

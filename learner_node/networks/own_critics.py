@@ -60,7 +60,7 @@ class OwnCritics(GroupedNetworks):
         memo = {id(buffer): buffer for buffer in self.networks.buffers()}
         return OwnCritics(copy.deepcopy(list(self.networks[:count]), memo))
 
-    def layers_of(self, network: int, user: int) -> list[Layer]:  # noqa: ARG002  (the layers are the user's)
+    def of_user(self, network: int, user: int) -> list[Layer]:  # noqa: ARG002  (the layers are the user's)
         """Returns no layers: the module is not an MLP that Shoal knows."""
         return []
 

@@ -84,21 +84,6 @@ class NetworkLayout:
         return tuple(critic.network for critic in self.critics)
 
 
-def stacked_covers(network: NetworkSpec) -> str | None:
-    """Returns which setting of the networks the hand-written passes do not cover, and why; None if they cover all."""
-    if network.activation != "relu":
-        return f"network.activation = {network.activation!r}: the stacked update computes ReLU networks only"
-    if network.policy_layer_norm:
-        return "network.policy_layer_norm = true: the stacked update computes no layer normalisation"
-    return None
-
-
-def refuse_uncovered(network: NetworkSpec) -> None:
-    """Raises ConfigError for networks that the hand-written passes do not cover."""
-    if reason := stacked_covers(network):
-        raise ConfigError(f"{reason}. Set network.activation=relu and network.policy_layer_norm=false.")
-
-
 def network_layout(players: PlayersSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> NetworkLayout:
     """Returns the networks of the players of a run (`Run.players`); ConfigError if players cannot share a network."""
     algorithm_by_side = algorithms_by_side(players, algorithm.variants)

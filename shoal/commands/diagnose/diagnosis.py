@@ -26,7 +26,7 @@ from common.policy.heads import Floats
 from common.policy.network import Policy, unflatten
 from common.run.directory import RunDirectory
 from common.run.players import members_of, with_sides
-from common.run.run import Run
+from common.run.run import MLP, Run
 from common.spec import difference
 from common.worlds import World, is_foreign, make_world
 from learner_node.inspection.network_stats import NetworkStats, ValueStats, policy_stats
@@ -199,6 +199,8 @@ def _measure_networks(
     if loaded is None:
         skipped["values"] = "there is no checkpoint with critics"
         return [], networks, inputs
+    if run.spec.network.critic != MLP:
+        skipped["critics' layers"] = f"network.critic = {run.spec.network.critic!r} is not inspected, only its values"
     networks += loaded.critic_activity(played.obs, played.action, played.present, played.state)
     if is_foreign(run.spec.scenario) and "values" not in skipped:
         played = with_complete_returns(played, steps - measured)

@@ -106,7 +106,7 @@ class Maddpg:
         row_weights = self.mixer.row_weights(batch, signals)
         target_q = self.td_target(batch, signals, row_weights)  # [N, B]
         inputs = self.critic_inputs(batch.obs_action)
-        td_error = self.q(self.critics.online, inputs) - target_q.index_select(0, self._critic_players)  # [C, B]
+        td_error = self.q(self.critics.online, inputs) - self.of_critics(target_q)  # [C, B]
         squared_norms = self.critics.descend(self.critic_loss(td_error, batch, row_weights))
         policy = None
         if update_policies:
@@ -159,7 +159,7 @@ class Maddpg:
         if batch.importance is not None:
             # Departure, a setting: prioritised replay (Schaul et al. 2016, section 3.4).
             loss = loss * batch.importance
-        return (loss * row_weights.loss.index_select(0, self._critic_players)).sum()
+        return (loss * self.of_critics(row_weights.loss)).sum()
 
     def policy_loss(
         self, batch: LossBatch, inputs: Sequence[Tensor], row_weights: RowWeights
@@ -228,6 +228,10 @@ class Maddpg:
         changes, first_inputs = groups.player_action_changes(change), groups.first_inputs(inputs)
         by_group = zip(self._first_critics, first_inputs, changes, strict=True)
         return groups.first_values([critic(rows, change_of_action) for critic, rows, change_of_action in by_group])
+
+    def of_critics(self, numbers: Tensor) -> Tensor:
+        """Returns, for each critic, the numbers of its player: `[C, B]` from `[N, B]`."""
+        return numbers.index_select(0, self._critic_players)
 
     def min_q(self, q: Tensor) -> Tensor:
         """Returns the lower value of each player's critics `[N, B]`, from the values of all critics `[C, B]`.

@@ -19,6 +19,11 @@ class AgentColumns:
     action: slice
     """Its action."""
 
+    @property
+    def size(self) -> int:
+        """Number of columns of its observation and action."""
+        return self.obs.stop - self.obs.start + self.action.stop - self.action.start
+
 
 @dataclass(frozen=True)
 class CriticInput:

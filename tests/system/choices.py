@@ -121,6 +121,15 @@ ROWS = {
         "pettingzoo:tests.actor_node.stateful_env",
         ("algorithm.critic_sees=both", "algorithm.name=joint"),
     ),
+    "critics and an algorithm of the user's own": Row(
+        "simple_tag",
+        (
+            "network.critic=tests.learner_node.own_classes:Normed",
+            "algorithm.name=tests.learner_node.own_classes:Doubled",
+            "algorithm.variant=matd3",
+            *NORMALISED,
+        ),
+    ),
     "layer norm": Row(
         "simple_tag",
         ("network.activation=tanh", "network.policy_layer_norm=true", "network.critic_layer_norm=true", *NORMALISED),

@@ -37,10 +37,10 @@ def choose_engine(
 ) -> EngineChoice:
     """Returns the engine of a run; ConfigError if `algorithm.engine` names one that does not cover the settings."""
     if algorithm.engine == "stacked":
-        refuse_uncovered(network)
+        refuse_uncovered(network, algorithm)
     if algorithm.engine != "auto":
         return EngineChoice(algorithm.engine, f"algorithm.engine={algorithm.engine}")
-    if setting := uncovered(network):
+    if setting := uncovered(network, algorithm):
         return EngineChoice("autograd", f"stacked does not cover {setting}")
     copies = expanded_parameters(players, network, layout) - sum(learnt_parameters(players, network, layout))
     if copies > MAX_COPIED_PARAMETERS:
@@ -50,7 +50,7 @@ def choose_engine(
     return EngineChoice("stacked", "gradients written by hand, the fastest for these settings")
 
 
-def uncovered(network: NetworkSpec) -> str:
+def uncovered(network: NetworkSpec, algorithm: AlgorithmSpec) -> str:
     """Returns the setting that the gradients written by hand do not cover; empty if they cover all."""
     if network.activation != "relu":
         return f"network.activation={network.activation}"
@@ -58,12 +58,14 @@ def uncovered(network: NetworkSpec) -> str:
         return "network.policy_layer_norm=true"
     if network.critic_layer_norm:
         return "network.critic_layer_norm=true"
+    if algorithm.team_critic:
+        return "algorithm.team_critic=true"
     return ""
 
 
-def refuse_uncovered(network: NetworkSpec) -> None:
+def refuse_uncovered(network: NetworkSpec, algorithm: AlgorithmSpec) -> None:
     """Raises ConfigError for settings that the engine `stacked` does not cover."""
-    if setting := uncovered(network):
+    if setting := uncovered(network, algorithm):
         raise ConfigError(
             f"algorithm.engine = 'stacked': it does not cover {setting}. Set algorithm.engine=auto, or remove "
             f"{setting.partition('=')[0]}."

@@ -72,6 +72,7 @@ _SEED: dict[str, Any] = {
         "team_spirit": 0.0,
         "critic_sees": "observations",
         "teammates": "current",
+        "team_critic": False,
         "normalise_observations": False,
         "normalise_rewards": False,
     },
@@ -122,6 +123,7 @@ _CONTROL: dict[str, Any] = {
         "gradient_clip": 0.0,
         "action_regularisation": 0.0,
         "teammates": "current",
+        "team_critic": False,
     },
     "exploration": {
         "kind": "gaussian",

@@ -141,6 +141,9 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     particle worlds."""
     critic_sees: Literal["observations", "state", "both"] = "observations"
     """Input of critics beside the joint action: the joint observation, the environment's global state, or both."""
+    team_critic: bool = False
+    """Give each side one critic (two under matd3) that learns the side's mean reward, instead of one an agent: all
+    policies of a side learn from one pass with the current actions of all its agents (Peng et al. 2021)."""
     engine: Literal["auto", "autograd", "stacked"] = "auto"
     """What computes the updates: autograd, gradients written by hand (stacked, faster for small networks), or the
     better of both for the other settings. Both learn the same, and a resumed run may change it."""

@@ -78,7 +78,7 @@ class Maddpg:
         self.mixer = SignalMixer(agents, self.players, algorithm, like)
         self.normaliser = Normaliser(agents, self.players, network, algorithm, self.layout, n_step=n_step, like=like)
         self._policy_groups = PolicyGroups(self.players, self.layout, like.device)
-        self._critic_groups = CriticGroups(self.players, self.layout, like.device)
+        self._critic_groups = CriticGroups(self.players, self.layout, like)
         self.policies, self.critics = self._make_policies(seed, like), self._make_critics(seed, like)
         self._first_critics = self.critics.frozen(self._critic_groups.first_counts)
         """The first critics in the same memory. They get no gradients: the policy loss trains policies alone."""
@@ -157,7 +157,7 @@ class Maddpg:
         if batch.importance is not None:
             # Departure, a setting: prioritised replay (Schaul et al. 2016, section 3.4).
             loss = loss * batch.importance
-        return (loss * row_weights.loss.index_select(0, self._critic_players)).sum()
+        return (loss * self._critic_weights(row_weights)).sum()
 
     def policy_loss(
         self, batch: LossBatch, inputs: Sequence[Tensor], row_weights: RowWeights
@@ -171,6 +171,10 @@ class Maddpg:
         obs, action, state = self._split(batch.obs_action)
         logits = self._logits(self.policies.online, obs)
         current = self.actions.differentiable(logits, self._gumbel_noise(len(logits)))
+        if self.algorithm.team_critic:
+            # Departure, a setting: all members of a team act by their current policies in the one critic that they
+            # have, and learn from one gradient (FACMAC, Peng et al. 2021, section 4.2).
+            current = _of_acting(current, row_weights.acting)
         if self.algorithm.teammates == "current":
             # Departure, a setting: the other players act by their current policies (FACMAC, Peng et al. 2021).
             current = _of_acting(current, row_weights.acting)
@@ -182,7 +186,13 @@ class Maddpg:
         allowed = self._allowed(obs)
         allowed_logits = logits if allowed is None else logits * allowed
         penalty = (allowed_logits.square() * row_weights.penalty).sum()
-        return penalty - (q * row_weights.loss).sum(), allowed_logits, q
+        return penalty - (q * self._critic_weights(row_weights)[: len(q)]).sum(), allowed_logits, q
+
+    def _critic_weights(self, row_weights: RowWeights) -> Tensor:
+        """Returns the weight of each row in the loss of each critic `[C, B]`; a team's critic counts once."""
+        weights = row_weights.loss.index_select(0, self._critic_players)
+        fractions = self._critic_groups.fractions
+        return weights if fractions is None else weights * fractions
 
     def soft_update(self, tau: float) -> None:
         """Moves every target: `theta' = tau * theta + (1 - tau) * theta'` (Lowe et al. 2017, algorithm 1)."""
@@ -354,7 +364,7 @@ class Maddpg:
 
     def critic_layers(self, critic: int) -> list[Layer]:
         """Returns the layers of one critic in numpy; its inputs and output are normalised, if the run normalises."""
-        group, network, user = position_of(self._critic_groups.groups, critic)
+        group, network, user = position_of(self._critic_groups.groups, self._critic_groups.computed[critic])
         return self.critics.online[group].of_user(network, user)
 
 

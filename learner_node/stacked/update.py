@@ -77,7 +77,7 @@ class StackedUpdate:
         n_step: number of steps that the rewards of a batch sum over (`replay.n_step`). Raises ConfigError for networks
         that the hand-written passes do not cover.
         """
-        refuse_uncovered(network)
+        refuse_uncovered(network, algorithm)
         self.agents, self.players = agents, players(agents, algorithm.name)
         self.network, self.algorithm = network, algorithm
         self.layout: NetworkLayout = network_layout(self.players, network, algorithm)

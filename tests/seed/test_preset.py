@@ -67,6 +67,7 @@ NUMBERS: dict[str, Any] = {
         "reward_scale": 1.0,
         "team_spirit": 0.0,
         "teammates": "current",
+        "team_critic": False,
     },
     "exploration": {
         "kind": "ornstein_uhlenbeck",

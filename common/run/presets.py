@@ -119,7 +119,9 @@ _CONTROL: dict[str, Any] = {
         "final_learning_rate_share": 1.0,
         # Off, as in TD3: Adam rescales its steps, and critics of long episodes have large gradients.
         "gradient_clip": 0.0,
-        "action_regularisation": 0.0,
+        # Without it, logits grow until every action is at its bound, where tanh has no gradient, and Hopper 3x1 and
+        # multiwalker stop learning within minutes. A larger weight keeps actions away from their bounds.
+        "action_regularisation": 1e-4,
         "teammates": "current",
     },
     "exploration": {

@@ -123,7 +123,13 @@ ROWS = {
     ),
     "layer norm": Row(
         "simple_tag",
-        ("network.activation=tanh", "network.policy_layer_norm=true", "network.critic_layer_norm=true", *NORMALISED),
+        (
+            "network.activation=tanh",
+            "network.policy_layer_norm=true",
+            "network.critic_layer_norm=true",
+            "algorithm.team_critic=true",
+            *NORMALISED,
+        ),
     ),
     **{name: Row("simple_spread", (f"network.activation={name}",)) for name in ("leaky_relu", "elu", "gelu", "silu")},
     "off the ratio, discrete, a ladder": Row(

@@ -106,7 +106,6 @@ WITHOUT_EFFECT = {
     "exploration.choices": "for choices",
     "exploration.decay_share": "for a linear decay",
     "exploration.decay_steps": "for a linear decay",
-    "replay.sampler": "uniform",
     "replay.error_buffer": "chosen by what is in use",
     "replay.limit": "who waits, not how often",
     "replay.importance_exponent": "for prioritised sampling",

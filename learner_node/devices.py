@@ -33,19 +33,54 @@ class Device:
         """Raises NotImplementedError: only a GPU captures work."""
         raise NotImplementedError(f"nothing is captured on {self.torch}")
 
+    def pinned(self, host: Tensor) -> Tensor:
+        """Returns a tensor of the CPU in memory from which a copy to the device needs no wait."""
+        return host
+
+    def mark(self) -> Callable[[], object]:
+        """Returns a function that waits until the device has done all work started so far."""
+        return _no_wait
+
 
 class Cuda(Device):
     """A GPU. Updates are captured in CUDA graphs, because kernel launches take most of the time of a small update."""
 
     is_gpu = True
 
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        # All graphs compute in one memory. None runs while another does, and results are valid until the next one only.
+        self._pool = torch.cuda.graph_pool_handle()
+
     def capture(self, work: Callable[[], _T], generator: torch.Generator) -> tuple[Callable[[], object], _T]:
-        """Captures work in a CUDA graph without doing it; returns a function that replays it, and its results."""
-        graph = torch.cuda.CUDAGraph()
+        """Captures work in a CUDA graph without doing it; returns a function that replays it, and its results.
+
+        RuntimeError if the work cannot be captured; the generator and the current stream are then as before.
+        """
+        graph, state = torch.cuda.CUDAGraph(), generator.get_state()
         graph.register_generator_state(generator)
-        with torch.cuda.graph(graph):
-            results = work()
+        try:
+            # The outer context restores the current stream: a capture that fails leaves its own stream in place.
+            with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph, pool=self._pool):
+                results = work()
+        except RuntimeError:
+            # After a capture that fails, the generator's state may refuse to draw outside graphs; a new one replaces it.
+            fresh = torch.Generator(generator.device)
+            fresh.set_state(state)
+            generator.graphsafe_set_state(fresh.graphsafe_get_state())
+            raise
         return graph.replay, results
+
+    def pinned(self, host: Tensor) -> Tensor:
+        """Returns a copy of a CPU tensor in page-locked memory."""
+        return host.pin_memory()
+
+    def mark(self) -> Callable[[], object]:
+        """Returns a function that waits until the GPU has done all work started so far."""
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        wait: Callable[[], object] = event.synchronize
+        return wait
 
 
 class GraphedUpdate(Generic[_T]):
@@ -77,8 +112,16 @@ class GraphedUpdate(Generic[_T]):
         return results
 
 
+def _no_wait() -> None:
+    """Waits for nothing: the CPU does work when it is called."""
+
+
 class BatchBuffer:
-    """The memory of the current batch on the device. It stays in place; `load` does not wait for the copy."""
+    """The memory of the current batch on the device, which stays in place.
+
+    `load` waits until the previous batch is copied, which a GPU does after the update before it. So at most two updates
+    are queued, however fast batches arrive, and the CPU prepares one while the GPU does the other.
+    """
 
     def __init__(self, device: Device, rows: int, numbers: int) -> None:
         """rows: records in a batch. numbers: 4-byte numbers in a record."""
@@ -86,12 +129,16 @@ class BatchBuffer:
         """Records as rows of 4-byte numbers `[B, numbers]`."""
         self.importance = torch.ones(rows, device=device.torch)
         """Importance-sampling weights `[B]`."""
+        self._device = device
+        self._wait_for_copy: Callable[[], object] = _no_wait
 
     def load(self, records: Tensor, importance: Tensor | None) -> None:
         """Copies a batch to the device."""
+        self._wait_for_copy()
         self.records.copy_(records, non_blocking=True)
         if importance is not None:
-            self.importance.copy_(importance, non_blocking=True)
+            self.importance.copy_(self._device.pinned(importance), non_blocking=True)
+        self._wait_for_copy = self._device.mark()
 
 
 def use_threads(count: int) -> int:

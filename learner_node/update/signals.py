@@ -33,14 +33,16 @@ class SignalMixer:
 
     def __init__(self, agents: AgentsSpec, players: PlayersSpec, algorithm: AlgorithmSpec, like: Tensor) -> None:
         """Takes the number type and the device from `like`."""
-        self._members = [list(members_of(agents, player)) for player in players.agents]
+        members_by_player = [list(members_of(agents, player)) for player in players.agents]
+        # Tensors, because a list as index is copied to the device in every update, which no CUDA graph captures.
+        self._members = [torch.tensor(members, device=like.device) for members in members_by_player]
         self._scale = algorithm.reward_scale
         has_spirit = algorithm.team_spirit > 0.0 or algorithm.final_team_spirit is not None
         self._same_side = torch.tensor([[float(a.team == b.team) for b in agents.agents] for a in agents.agents]).to(
             like
         )
         self._mean_of = like.new_zeros(len(agents.agents), len(players.agents))
-        for player, members in enumerate(self._members):
+        for player, members in enumerate(members_by_player):
             self._mean_of[members, player] = 1.0 / len(members)
         self._merges = len(players.agents) < len(agents.agents)
         self._mixes = self._merges or has_spirit or algorithm.reward_scale != 1.0
@@ -84,4 +86,4 @@ class SignalMixer:
 
     def _any(self, agents: Tensor) -> Tensor:
         """Returns the largest value of each player's agents: a player continues as long as one of its agents does."""
-        return torch.stack([agents[:, members].amax(1) for members in self._members], 1)
+        return torch.stack([agents.index_select(1, members).amax(1) for members in self._members], 1)

@@ -51,12 +51,16 @@ class Cuda(Device):
         super().__init__(device)
         # All graphs compute in one memory. None runs while another does, and results are valid until the next one only.
         self._pool = torch.cuda.graph_pool_handle()
+        self._failed: torch.cuda.CUDAGraph | None = None
+        """The graph of a capture that failed. torch's allocator still refers to it, so it stays, as the last one."""
 
     def capture(self, work: Callable[[], _T], generator: torch.Generator) -> tuple[Callable[[], object], _T]:
         """Captures work in a CUDA graph without doing it; returns a function that replays it, and its results.
 
         RuntimeError if the work cannot be captured; the generator and the current stream are then as before.
         """
+        if self._failed is not None:
+            raise RuntimeError("an earlier capture failed")
         graph, state = torch.cuda.CUDAGraph(), generator.get_state()
         graph.register_generator_state(generator)
         try:
@@ -64,10 +68,11 @@ class Cuda(Device):
             with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph, pool=self._pool):
                 results = work()
         except RuntimeError:
-            # After a capture that fails, the generator's state may refuse to draw outside graphs; a new one replaces it.
+            # After a capture that fails, the generator may refuse to draw outside graphs; a new state replaces its own.
             fresh = torch.Generator(generator.device)
             fresh.set_state(state)
             generator.graphsafe_set_state(fresh.graphsafe_get_state())
+            self._failed = graph
             raise
         return graph.replay, results
 

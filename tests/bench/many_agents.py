@@ -67,7 +67,9 @@ def main() -> None:
     if len(sys.argv) > 2:
         measure(sys.argv[1], int(sys.argv[2]))
         return
-    print("| agents | engine | CPU s to the first update | CPU ms an update | peak memory [MiB] |\n|---|---|---|---|---|")
+    print(
+        "| agents | engine | CPU s to the first update | CPU ms an update | peak memory [MiB] |\n|---|---|---|---|---|"
+    )
     for count in COUNTS:
         for engine in ("stacked", "autograd"):
             subprocess.run([sys.executable, "-m", "tests.bench.many_agents", engine, str(count)], check=True)

@@ -3,8 +3,8 @@
     tests/gpu                    at most TESTS_S seconds
     shoal bench learner --gpu    the rest of LIMIT_S
 
-Prints the results and a table, and writes them to build/gpu-check.json. Exit code 0 if all tests passed and all rows were
-measured, 1 if not, 2 without a CUDA device.
+Prints the results and a table, and writes them to build/gpu-check.json. Exit code 0 if all tests passed and all rows
+were measured, 1 if not, 2 without a CUDA device.
 """
 
 from __future__ import annotations

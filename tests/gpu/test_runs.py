@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from common.policy.policy_file import load_policy
+from common.policy.file import load_policy
 from learner_node.persistence.checkpoints import read_newest
 from tests.system.conftest import Commands, log_of, metrics_of
 

@@ -1,7 +1,7 @@
 """An update keeps the rules of CUDA graphs, as far as a CPU can tell.
 
-A replayed graph computes with memory, not with values: it reads static memory and its own results. An update that makes a
-tensor from Python numbers (`x[:, [0, 2]]` does), reads a result on the CPU (`.item()`, `if tensor:`), or reads memory
+A replayed graph computes with memory, not with values: it reads static memory and its own results. An update that makes
+a tensor of Python numbers (`x[:, [0, 2]]` does), reads a result on the CPU (`.item()`, `if tensor:`), or reads memory
 that was not there before, cannot be captured or computes with old numbers.
 """
 
@@ -26,7 +26,7 @@ READS = (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.a
 
 
 class Operations(TorchDispatchMode):
-    """Notes which memory operations read and make, and what the CPU does: reading results, making tensors of numbers."""
+    """Notes the memory that operations read and make, and what a graph cannot do on the CPU."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """The learner on a GPU: both engines by the number of agents and the size of a batch, and whether a replay keeps up.
 
 learner/gpu/AGENTS/BATCH/autograd   updates a second of the engine autograd; the baseline is the engine stacked
-learner/gpu/AGENTS/BATCH/served     batches a second that a replay server sends; the baseline is what the updates ask for
+learner/gpu/AGENTS/BATCH/served     batches a second that a replay server sends; the baseline is what updates ask for
 learner/gpu/AGENTS/BATCH/waiting    percent of a fed learner's time in which it waits for a batch
 """
 

@@ -28,7 +28,7 @@ class Sizes(NamedTuple):
     agents: Sequence[int] = (3, 12, 48)
     batches: Sequence[int] = (256, 1024, 8192)
     served: Sequence[int] = (256, 1024)
-    """Batches to receive from a replay server. 8,192 transitions of 48 agents are 0.9 GB, more than a message."""
+    """Batches to receive from a replay server. 8,192 transitions of 48 agents are 0.9 GB, a second of the loopback."""
     seconds: float = 1.0
     """Duration of each measurement [s]."""
 

@@ -74,32 +74,33 @@ def test_the_rules_find_what_a_graph_cannot_do() -> None:
     assert violations(lambda: x.index_select(1, torch.zeros_like(x[0], dtype=torch.int64)).amax(1)) == []
 
 
-@pytest.mark.parametrize("engine", ["stacked", "autograd"])
+BOTH = ("stacked", "autograd")
+CASES: dict[str, tuple[str, dict[str, object], dict[str, object], tuple[str, ...]]] = {
+    "maddpg": ("spread", {"name": "maddpg"}, {}, BOTH),
+    "joint": ("spread", {"name": "joint"}, {}, BOTH),
+    "forces": ("spread", {"name": "matd3"}, {"head": "force"}, BOTH),
+    "one choice": ("discrete", {"name": "matd3"}, {}, BOTH),
+    "masks": ("masked", {"name": "a=joint,b=matd3"}, {}, BOTH),
+    "several parts": ("mixed", {"name": "a=matd3,b=iddpg"}, {}, BOTH),
+    "sides differ": ("tag", {"name": "adversary=joint,agent=iddpg"}, {}, BOTH),
+    "team critic": ("tag", {"name": "matd3", "team_critic": True}, {}, ("autograd",)),
+    "layer norm": (
+        "tag",
+        {"name": "maddpg"},
+        {"activation": "gelu", "policy_layer_norm": True, "critic_layer_norm": True},
+        ("autograd",),
+    ),
+}
+
+
 @pytest.mark.parametrize("is_rare", [False, True], ids=["plain", "normalised, weighted, with absences"])
-@pytest.mark.parametrize(
-    ("team", "name"),
-    [
-        ("spread", "maddpg"),
-        ("spread", "joint"),
-        ("forces", "matd3"),
-        ("discrete", "matd3"),
-        ("masked", "a=joint,b=matd3"),
-        ("mixed", "a=matd3,b=iddpg"),
-        ("tag", "adversary=joint,agent=iddpg"),
-    ],
-)
-def test_an_update_can_be_captured(team: str, name: str, is_rare: bool, engine: str) -> None:
-    team, head = ("spread", "force") if team == "forces" else (team, "box")
+@pytest.mark.parametrize(("case", "engine"), [(name, engine) for name, case in CASES.items() for engine in case[3]])
+def test_an_update_can_be_captured(case: str, engine: str, is_rare: bool) -> None:
+    team, algorithm, network, _ = CASES[case]
+    rare: dict[str, object] = {"normalise_observations": True, "normalise_rewards": True, "team_spirit": 0.5}
     settings = {
-        "network": {"policy_hidden": (8, 6), "critic_hidden": (7, 5), "head": head},
-        "algorithm": {
-            "name": name,
-            "engine": engine,
-            "normalise_observations": is_rare,
-            "normalise_rewards": is_rare,
-            "teammates": "current" if is_rare else "buffer",
-            "team_spirit": 0.5 if is_rare else 0.0,
-        },
+        "network": {"policy_hidden": (8, 6), "critic_hidden": (7, 5), **network},
+        "algorithm": {**algorithm, "engine": engine, **(rare if is_rare else {})},
     }
     run = Run("r", make_run_spec({"scenario": "simple_spread"}, settings), TEAMS[team])
     trained = make_engine(run, torch.zeros(()))

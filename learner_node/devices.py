@@ -28,6 +28,8 @@ class Device:
 
     def __init__(self, device: torch.device) -> None:
         self.torch = device
+        self.capture_failed = False
+        """Whether a capture failed. Nothing is captured or replayed from then on."""
 
     def capture(self, work: Callable[[], _T], generator: torch.Generator) -> tuple[Callable[[], object], _T]:
         """Raises NotImplementedError: only a GPU captures work."""
@@ -51,16 +53,17 @@ class Cuda(Device):
         super().__init__(device)
         # All graphs compute in one memory. None runs while another does, and results are valid until the next one only.
         self._pool = torch.cuda.graph_pool_handle()
+        self._first: torch.cuda.CUDAGraph | None = None
+        """The first graph. It stays, because torch captures into no memory that all graphs have left."""
         self._failed: torch.cuda.CUDAGraph | None = None
-        """The graph of a capture that failed. torch's allocator still refers to it, so it stays, as the last one."""
+        """The graph of a capture that failed. It stays, because torch's allocator still refers to it."""
 
     def capture(self, work: Callable[[], _T], generator: torch.Generator) -> tuple[Callable[[], object], _T]:
         """Captures work in a CUDA graph without doing it; returns a function that replays it, and its results.
 
-        RuntimeError if the work cannot be captured; the generator and the current stream are then as before.
+        RuntimeError if the work cannot be captured. The generator and the current stream are then as before, but graphs
+        that draw from the generator can no longer be replayed.
         """
-        if self._failed is not None:
-            raise RuntimeError("an earlier capture failed")
         graph, state = torch.cuda.CUDAGraph(), generator.get_state()
         graph.register_generator_state(generator)
         try:
@@ -74,6 +77,7 @@ class Cuda(Device):
             generator.graphsafe_set_state(fresh.graphsafe_get_state())
             self._failed = graph
             raise
+        self._first = self._first or graph
         return graph.replay, results
 
     def pinned(self, host: Tensor) -> Tensor:
@@ -91,7 +95,7 @@ class Cuda(Device):
 class GraphedUpdate(Generic[_T]):
     """Work on tensors that stay in place: called directly on the CPU, captured once and replayed on a GPU.
 
-    If the capture fails, a warning is logged and the work is called directly from then on.
+    If a capture fails, a warning is logged and all work of the device is called directly from then on.
     """
 
     def __init__(self, device: Device, work: Callable[[], _T], generator: torch.Generator) -> None:
@@ -102,7 +106,7 @@ class GraphedUpdate(Generic[_T]):
 
     def run(self) -> _T:
         """Does the work once; the results are valid until the next call."""
-        if self._direct_calls > 0:
+        if self._direct_calls > 0 or self._device.capture_failed:
             self._direct_calls -= 1
             return self._work()
         if self._captured is None:
@@ -110,7 +114,7 @@ class GraphedUpdate(Generic[_T]):
                 self._captured = self._device.capture(self._work, self._generator)
             except RuntimeError as e:
                 _log.warning("the update cannot be captured in a CUDA graph and runs slower, without it: %s", e)
-                self._direct_calls = float("inf")
+                self._device.capture_failed = True
                 return self._work()
         replay, results = self._captured
         replay()

@@ -18,17 +18,19 @@ def main() -> None:
     drawn, other = (torch.Generator(gpu.torch).manual_seed(3) for _ in range(2))
     x, stream = torch.zeros(4, device=gpu.torch), torch.cuda.current_stream()
 
-    def work() -> Tensor:
+    def good() -> Tensor:
         x.normal_(generator=drawn)
-        if float(x.sum()) > 1e9:
-            x.zero_()
         return x.clone()
 
-    expected = [torch.zeros(4, device=gpu.torch).normal_(generator=other).cpu() for _ in range(2 * CALLS)]
-    found = []
-    for _ in range(2):  # two kinds of updates
-        graphed = GraphedUpdate(gpu, work, drawn)
-        found += [graphed.run().cpu() for _ in range(CALLS)]
+    def bad() -> Tensor:
+        x.normal_(generator=drawn)
+        return x.clone() if float(x.sum()) < 1e9 else x
+
+    expected = [torch.zeros(4, device=gpu.torch).normal_(generator=other).cpu() for _ in range(3 * CALLS)]
+    captured, failing = GraphedUpdate(gpu, good, drawn), GraphedUpdate(gpu, bad, drawn)
+    found = [graphed.run().cpu() for graphed in (captured, failing, captured) for _ in range(CALLS)]
+    assert captured._captured is not None
+    assert gpu.capture_failed
     assert torch.cuda.current_stream() == stream
     assert all(torch.equal(one, another) for one, another in zip(found, expected, strict=True))
 

@@ -208,8 +208,7 @@ def test_an_update_that_cannot_be_captured_runs_directly() -> None:
     line = [sys.executable, "-m", "tests.gpu.failed_capture"]
     done = subprocess.run(line, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("cannot be captured in a CUDA graph") == 2
-    assert done.stderr.count("an earlier capture failed") == 1
+    assert done.stderr.count("cannot be captured in a CUDA graph") == 1
 
 
 @pytest.mark.usefixtures("fixed_noise")

@@ -22,6 +22,7 @@ from common.run.run import Run, make_run_spec
 from learner_node.engine import make_engine
 from tests.learner_node.teams import TEAMS, as_batch, as_fields, random_records
 
+pytestmark = pytest.mark.slow
 READS = (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.is_nonzero)
 
 

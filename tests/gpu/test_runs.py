@@ -44,32 +44,31 @@ def newest(run: Path) -> tuple[int, int]:
 
 def test_a_run_trains_on_a_gpu_continues_on_the_cpu_and_returns(commands: Commands, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    first = train(commands, "simple_spread", "--gpu", "--time", "12s", "--run", run, *SMALL)
-    assert first > 100
+    first = train(commands, "simple_spread", "--gpu", "--time", "8s", "--run", run, *SMALL)
+    assert first > 20
     assert newest(run) == (first, GPU_STATE)
     assert float(metrics_of(run)[-1]["updates"]) > 0  # type: ignore[arg-type]
-    second = train(commands, "--resume", "--run", run, "--time", "20s")
+    second = train(commands, "--resume", "--run", run, "--time", "13s")
     assert second > first
     assert newest(run) == (second, CPU_STATE)
-    third = train(commands, "--resume", "--gpu", "--run", run, "--time", "28s")
+    third = train(commands, "--resume", "--gpu", "--run", run, "--time", "18s")
     assert third > second
     assert newest(run) == (third, GPU_STATE)
     assert load_policy(run / "policy.safetensors").updates == third
 
 
-@pytest.mark.parametrize("algorithm", ["matd3", "joint"])
-@pytest.mark.parametrize("engine", ["stacked", "autograd"])
+@pytest.mark.parametrize(("engine", "algorithm"), [("stacked", "joint"), ("autograd", "matd3")])
 def test_a_learner_trains_on_a_gpu(commands: Commands, tmp_path: Path, engine: str, algorithm: str) -> None:
     private = ("--metrics-port", 0)
     commands.start("replay", "--bind", "ipc://replay", "--redis", "none", *private)
     commands.start("actor", "--replay", "ipc://replay", "--weights", "ipc://weights", "--copies", 16, *private)
     settings = (f"algorithm.engine={engine}", f"algorithm.name={algorithm}", "replay.priority_exponent=0.6")
     learner = commands.start(
-        "learner", "--gpu", "--scenario", "simple_spread", "--time", "8s", "--run", "run",
+        "learner", "--gpu", "--scenario", "simple_spread", "--time", "6s", "--run", "run",
         "--replay", "ipc://replay", "--bind", "ipc://weights", *private,
         *(part for setting in (*settings, "algorithm.normalise_observations=true", "replay.min_size=1000")
           for part in ("--set", setting)),
     )  # fmt: skip
     assert learner.wait(120) == 0, log_of(learner)
     assert "cannot be captured" not in log_of(learner)
-    assert newest(tmp_path / "run")[0] > 100
+    assert newest(tmp_path / "run")[0] > 20

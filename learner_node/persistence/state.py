@@ -7,6 +7,8 @@ players share is stored once.
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from collections.abc import Mapping
 
 import msgspec
@@ -20,6 +22,9 @@ from learner_node.engine import Engine, NetworkState
 
 _RANDOM = "random_state"
 _NORMALISATION = "normalisation"
+_SEED_BYTES = 8
+
+_log = logging.getLogger(__name__)
 
 
 class Counters(msgspec.Struct, forbid_unknown_fields=True):
@@ -81,7 +86,17 @@ def restore_state(engine: Engine, state: TrainingState) -> None:
     for kind, parameters in _network_states(engine).items():
         parameters.load({name: state.tensors[f"{kind}/{name}"] for name in parameters.tensors()})
     engine.normaliser.load(_with_prefix(_NORMALISATION, state.tensors))
-    engine.generator.set_state(state.tensors[_RANDOM])
+    _restore_generator(engine.generator, state.tensors[_RANDOM])
+
+
+def _restore_generator(generator: torch.Generator, state: Tensor) -> None:
+    """Continues a stream of random numbers; on another kind of device, where no state fits, from a seed made of it."""
+    if len(state) == len(generator.get_state()):
+        generator.set_state(state)
+        return
+    digest = hashlib.blake2b(state.numpy().tobytes(), digest_size=_SEED_BYTES).digest()
+    generator.manual_seed(int.from_bytes(digest, "little"))
+    _log.info("the device changed: the random numbers of updates continue in another stream")
 
 
 def _check_normalisation(found: set[str], wanted: set[str]) -> None:

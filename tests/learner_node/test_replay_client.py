@@ -156,6 +156,19 @@ def test_a_server_that_forgot_the_learner_is_opened_again(replay: FakeReplay, cl
     assert len(replay.of(Open)) == 2
 
 
+def test_only_the_first_opening_discards_another_run(replay: FakeReplay, run: Run) -> None:
+    """A learner that opens its run again must not discard a run that has replaced it meanwhile."""
+    client = ShardedReplayClient(run, "learner", (replay.endpoint,), 4, pin=False, fresh=True)
+    try:
+        take(client)
+        replay.forget()
+        for _ in range(10):
+            take(client)
+    finally:
+        client.close()
+    assert [message.fresh for message in replay.of(Open)] == [True, False]  # type: ignore[union-attr]
+
+
 @pytest.mark.slow
 def test_a_server_that_died_is_found_again_at_its_address(
     run: Run, connect: Connect, monkeypatch: pytest.MonkeyPatch

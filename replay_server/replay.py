@@ -176,11 +176,11 @@ class Replay:
         return []
 
     def _handle_open(self, peer: bytes, message: Open, now: float) -> list[Reply]:
-        if refusal := self._why_not_replaced(message, now):
+        if why := self._why_not_replaced(message, now):
             # A learner that has ended cannot be reached, which only a message to it reveals: then its session ends now
             # and not with its lease, and this learner's next Open succeeds.
             probes = [Reply(learner.peer, self.status(now)) for learner in self.learners.live(now)]
-            return [*self._refuse(peer, "run", refusal), *probes]
+            return [*self._refuse(peer, "run", why), *probes]
         try:
             table = self.set_run(message.run)
         except ConfigError as e:

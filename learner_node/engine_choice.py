@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
+from common.errors import ConfigError
 from common.policy.network import layer_shapes
 from common.run.run import AlgorithmSpec, NetworkSpec, Run
 from common.spec import PlayersSpec
@@ -35,7 +36,14 @@ class EngineChoice(NamedTuple):
 def choose_engine(
     players: PlayersSpec, network: NetworkSpec, algorithm: AlgorithmSpec, layout: NetworkLayout
 ) -> EngineChoice:
-    """Returns the engine of a run."""
+    """Returns the engine of a run; ConfigError if the engine that is set does not cover its settings."""
+    if any(player.stochastic for player in players.agents):
+        if algorithm.engine == "stacked":
+            raise ConfigError(
+                f"algorithm.engine = 'stacked': it has no stochastic policies, but algorithm.name = {algorithm.name!r}"
+                " learns them. Set algorithm.engine=auto."
+            )
+        return EngineChoice("autograd", "the only one with stochastic policies")
     if algorithm.engine != "auto":
         return EngineChoice(algorithm.engine, f"algorithm.engine={algorithm.engine}")
     copies = expanded_parameters(players, network, layout) - sum(learnt_parameters(players, network, layout))

@@ -11,7 +11,7 @@ The rows of a network are `[B * K]`: the rows of its users alternate.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from itertools import chain
+from itertools import accumulate, chain, pairwise
 from typing import NamedTuple
 
 import torch
@@ -65,26 +65,32 @@ class _Columns:
 
 
 class PolicyGroups:
-    """The groups of the policies: joint observations are their inputs, and joint logits their outputs."""
+    """The groups of the policies: joint observations are their inputs; joint logits, and more, their outputs."""
 
     def __init__(self, players: PlayersSpec, layout: NetworkLayout, device: torch.device) -> None:
-        sizes = [(player.obs_dim, player.action_dim) for player in players.agents]
+        sizes = [(player.obs_dim, player.action_dim, player.output_dim) for player in players.agents]
         self.groups = _groups(layout.policy_networks, sizes)
         agents = players.agents
         self._obs = [
             _Columns([[_range(agents[i].obs_slice) for i in users] for users in group.users], device)
             for group in self.groups
         ]
-        self._sizes = [(len(group.users[0]), agents[group.users[0][0]].action_dim) for group in self.groups]
-        order = [column for i in _users(self.groups) for column in _range(agents[i].action_slice)]
+        self._sizes = [(len(group.users[0]), agents[group.users[0][0]].output_dim) for group in self.groups]
+        # The logits of all players come first, then the other outputs of all players.
+        ends = list(accumulate((len(agent.gaussian_columns) for agent in agents), initial=players.action_dim))
+        others = [range(*columns) for columns in pairwise(ends)]
+        order = [column for i in _users(self.groups) for column in (*_range(agents[i].action_slice), *others[i])]
         self._order = _inverse(order, device)
 
     def inputs(self, obs: Tensor) -> list[Tensor]:
         """Returns the inputs of each group `[G, B * K, o]` from joint observations `[B, O]`."""
         return [columns.of(obs) for columns in self._obs]
 
-    def joint_logits(self, outputs: Sequence[Tensor]) -> Tensor:
-        """Returns the joint logits `[B, U]` from the outputs of each group `[G, B * K, u]`."""
+    def joint_outputs(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Returns the joint outputs `[B, U + L]` from those of each group `[G, B * K, u]`.
+
+        L: number of outputs besides the logits, one for each of `PlayersSpec.gaussian_columns`.
+        """
         by_group = [
             output.reshape(len(output), -1, users * size).transpose(0, 1).flatten(1)
             for output, (users, size) in zip(outputs, self._sizes, strict=True)
@@ -105,11 +111,15 @@ class CriticGroups:
             for group in self.groups
         ]
         # First critics have lower numbers than second ones, so that they are the first networks of each group.
-        first = [_with_users_below(len(agents), group) for group in self.groups]
+        is_any_stochastic = any(player.stochastic for player in agents)
+        first = [_with_users_below(len(critics if is_any_stochastic else agents), group) for group in self.groups]
         self.first_counts = [len(group.networks) for group in first]
-        """For each group, the number of its networks whose users are first critics."""
+        """For each group, the number of its networks whose users are first critics.
+
+        If any player is stochastic, the second critics count as first ones, because its policy loss reads both.
+        """
         self._player_action = [
-            _Columns([[_range(agents[i].action_slice) for i in users] for users in group.users], device)
+            _Columns([[_range(agents[critics[i].player].action_slice) for i in users] for users in group.users], device)
             for group in first
         ]
         self._player_columns = [

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,6 +47,20 @@ Departure: Christodoulou 2019 takes 0.98, which keeps policies nearly uniform: f
 equally likely ones. 0.3 is that of 1.6."""
 LARGEST_LOG_TEMPERATURE = 10.0
 """Bound of |log alpha|: a target entropy that no policy reaches would raise alpha beyond all numbers."""
+
+
+class _PolicyLoss(NamedTuple):
+    """The policy loss, and what it is made of."""
+
+    loss: Tensor
+    logits: Tensor
+    """Logits of the policies, 0 for forbidden choices `[B, U]`."""
+    v: Tensor
+    """Soft values `[N, B]`."""
+    entropy: Tensor
+    """Entropies of the policies `[N, B]`."""
+    target_entropy: Tensor
+    """`[N, B]`."""
 
 
 class Masac(Maddpg):
@@ -110,15 +125,22 @@ class Masac(Maddpg):
         returns the logits `[B, U]`, 0 for forbidden choices, and the soft values `[N, B]`. The penalty is a departure,
         as in MADDPG; of Box parts it holds the means. inputs: what the critics read of the batch.
         """
-        loss, logits, v, _ = self._policy_loss(batch, inputs, row_weights)
-        return loss, logits, v
+        result = self._policy_loss(batch, inputs, row_weights)
+        return result.loss, result.logits, result.v
 
     def update_policies(self, batch: LossBatch, inputs: Sequence[Tensor], row_weights: RowWeights) -> PolicyStats:
         """Updates the policies once, then their temperatures; inputs: what the critics read of the batch."""
-        loss, logits, v, excess = self._policy_loss(batch, inputs, row_weights)
-        stats = PolicyStats(logits.detach(), v.detach(), self.policies.descend(loss))
-        self.temperatures.descend(self.temperature_gradient(excess.detach(), row_weights))
-        return stats
+        result = self._policy_loss(batch, inputs, row_weights)
+        entropy, alpha = result.entropy.detach(), self._alpha()
+        squared_norms = self.policies.descend(result.loss)
+        self.temperatures.descend(self.temperature_gradient(entropy - result.target_entropy, row_weights))
+        return PolicyStats(
+            result.logits.detach(),
+            result.v.detach(),
+            squared_norms,
+            entropy,
+            torch.where(self._is_stochastic, alpha, 0.0)[:, 0],
+        )
 
     def temperature_gradient(self, excess: Tensor, row_weights: RowWeights) -> Tensor:
         """Returns the gradient of `E[log alpha_i * (H_i(o_i) - target entropy_i)]` by log alpha, policy by policy.
@@ -130,10 +152,8 @@ class Masac(Maddpg):
         by_player = (excess * row_weights.loss).sum(1)
         return torch.zeros_like(self.temperatures.log).index_add(0, self._policy_of, by_player)
 
-    def _policy_loss(
-        self, batch: LossBatch, inputs: Sequence[Tensor], row_weights: RowWeights
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Returns what `policy_loss` does, and the entropies beyond their targets `[N, B]`."""
+    def _policy_loss(self, batch: LossBatch, inputs: Sequence[Tensor], row_weights: RowWeights) -> _PolicyLoss:
+        """Returns the loss of `policy_loss` with its intermediate results."""
         obs = self._split(batch.obs_action)[0]
         sample = self._sample(self._outputs(self.policies.online, obs), obs)
         current = self.actions.differentiable(sample.noisy_logits, self._gumbel_noise(len(obs)))
@@ -143,7 +163,7 @@ class Masac(Maddpg):
         v = min_q + self._alpha() * sample.entropy
         penalty, allowed_logits = self._logit_penalty(obs, sample.logits, row_weights)
         loss = penalty - (v * row_weights.loss).sum()
-        return loss, allowed_logits, v, sample.entropy - self._target_entropy(sample.logits)
+        return _PolicyLoss(loss, allowed_logits, v, sample.entropy, self._target_entropy(sample.logits.detach()))
 
     # ---- the policies ---------------------------------------------------------------------------------------------
 

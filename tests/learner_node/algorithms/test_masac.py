@@ -307,9 +307,11 @@ def test_deterministic_sides_keep_their_losses() -> None:
     assert torch.equal(sample.logits[:, : own.start], changed.logits[:, : own.start])
     assert not torch.equal(sample.logits[:, own], changed.logits[:, own])
     before = masac.temperatures.log.clone()
-    masac.update(batch, 1e-3, 1e-3)
+    losses = masac.update(batch, 1e-3, 1e-3).losses()
     moved = masac.temperatures.log != before
     assert moved.tolist() == [True, True, True, False]
+    assert losses.temperature == pytest.approx([0.1, 0.1, 0.1, 0.0])
+    assert [entropy != 0.0 for entropy in losses.entropy] == [True, True, True, False]
 
 
 def test_an_absent_player_does_not_move_its_temperature() -> None:

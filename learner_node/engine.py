@@ -16,7 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from common.run.run import NetworkSpec, Run
+from common.policy.network import Layer
+from common.run.run import Run
 from common.spec import PlayersSpec
 from learner_node.algorithms.maddpg import Maddpg
 from learner_node.algorithms.masac import Masac
@@ -41,7 +42,6 @@ class Engine(Protocol):
     """
 
     players: PlayersSpec
-    network: NetworkSpec
     layout: NetworkLayout
     mixer: SignalMixer
     normaliser: Normaliser
@@ -103,8 +103,8 @@ class Engine(Protocol):
         """Returns all policies in the flat layout of common/policy/network.py, for observations not normalised."""
         ...
 
-    def critic_layers(self, critic: int) -> list[Tensor]:
-        """Returns the layers of one critic: weight `[inputs, outputs]`, then bias `[outputs]`, layer by layer."""
+    def critic_layers(self, critic: int) -> list[Layer]:
+        """Returns the layers of one critic in numpy; its inputs and output are normalised, if the run normalises."""
         ...
 
 

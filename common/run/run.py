@@ -62,6 +62,9 @@ class NetworkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     policy_layer_norm: bool = False
     """Normalise each hidden layer of a policy before its activation, with a learnt gain and bias for each unit (layer
     normalisation; Ba et al. 2016)."""
+    critic_layer_norm: bool = False
+    """Normalise each hidden layer of a critic before its activation, with a learnt gain and bias for each unit (Ba et
+    al. 2016)."""
     share_policies: bool = True
     """Let neighbouring agents of one role (agent_0, agent_1, ...) share one policy."""
     share_critics: bool = True
@@ -145,6 +148,9 @@ class AlgorithmSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     et al. 2018)."""
     critic_sees: Literal["observations", "state", "both"] = "observations"
     """Input of critics beside the joint action: the joint observation, the environment's global state, or both."""
+    team_critic: bool = False
+    """Give each side one critic (two under matd3) that learns the side's mean reward, instead of one an agent: all
+    policies of a side learn from one pass with the current actions of all its agents (Peng et al. 2021)."""
     engine: Literal["auto", "autograd", "stacked"] = "auto"
     """What computes the updates: autograd, gradients written by hand (stacked, faster for small networks), or the
     better of both for the other settings. Both learn the same, and a resumed run may change it."""

@@ -162,7 +162,7 @@ class Masac(Maddpg):
         min_q = torch.where(self._is_stochastic, self._min_q(q), q[: len(self.players.agents)])
         v = min_q + self._alpha() * sample.entropy
         penalty, allowed_logits = self._logit_penalty(obs, sample.logits, row_weights)
-        loss = penalty - (v * row_weights.loss).sum()
+        loss = penalty - (v * self._critic_weights(row_weights)[: len(v)]).sum()
         return _PolicyLoss(loss, allowed_logits, v, sample.entropy, self._target_entropy(sample.logits.detach()))
 
     # ---- the policies ---------------------------------------------------------------------------------------------

@@ -90,21 +90,6 @@ class NetworkLayout:
         return tuple(critic.network for critic in self.critics)
 
 
-def stacked_covers(network: NetworkSpec) -> str | None:
-    """Returns which setting of the networks the hand-written passes do not cover, and why; None if they cover all."""
-    if network.activation != "relu":
-        return f"network.activation = {network.activation!r}: the stacked update computes ReLU networks only"
-    if network.policy_layer_norm:
-        return "network.policy_layer_norm = true: the stacked update computes no layer normalisation"
-    return None
-
-
-def refuse_uncovered(network: NetworkSpec) -> None:
-    """Raises ConfigError for networks that the hand-written passes do not cover."""
-    if reason := stacked_covers(network):
-        raise ConfigError(f"{reason}. Set network.activation=relu and network.policy_layer_norm=false.")
-
-
 def network_layout(players: PlayersSpec, network: NetworkSpec, algorithm: AlgorithmSpec) -> NetworkLayout:
     """Returns the networks of the players of a run (`Run.players`); ConfigError if players cannot share a network."""
     algorithm_by_side = algorithms_by_side(players, algorithm.name)
@@ -116,11 +101,16 @@ def network_layout(players: PlayersSpec, network: NetworkSpec, algorithm: Algori
     roles = network_groups(players, network.share)
     _refuse_mixed_roles(players, roles, algorithm_by_side, algorithm)
     critic_roles = roles if network.share_critics else separate
-    sees = algorithm.critic_sees
-    first = [_critic(players, i, critic_roles, variants[i], 0, sees=sees) for i in separate]
+    if algorithm.team_critic:
+        _refuse_independent_team(players, variants, algorithm_by_side)
+        critic_roles = tuple(players.sides.index(player.team) for player in players.agents)
+    sees, team = algorithm.critic_sees, algorithm.team_critic
+    first = [_critic(players, i, critic_roles, variants[i], 0, sees=sees, in_joint_order=team) for i in separate]
     offset = 1 + max(critic_roles)
     second = [
-        _critic(players, i, critic_roles, variants[i], offset, sees=sees) for i in separate if variants[i].twin_critics
+        _critic(players, i, critic_roles, variants[i], offset, sees=sees, in_joint_order=team)
+        for i in separate
+        if variants[i].twin_critics
     ]
     return NetworkLayout(
         policy_networks=roles if network.share_policies else separate,
@@ -143,6 +133,19 @@ def _refuse_mixed_roles(
                 f"network.share: {first_user.name} of side {first_user.team} and {player.name} of side {player.team} "
                 "cannot share networks, because their sides have different algorithms or learning rates. Give both "
                 "sides the same algorithm.name and algorithm.side_learning_rates, or share within a side."
+            )
+
+
+def _refuse_independent_team(
+    players: PlayersSpec, variants: Sequence[Variant], algorithm_by_side: Mapping[str, Algorithm]
+) -> None:
+    """Raises ConfigError for a team critic of a side whose critics read one agent each."""
+    for player, variant in zip(players.agents, variants, strict=True):
+        if not variant.centralised:
+            raise ConfigError(
+                f"algorithm.team_critic = true: side {player.team} learns by {algorithm_by_side[player.team]}, whose "
+                "critics read one agent each. Choose maddpg, matd3 or masac for this side, or set "
+                "algorithm.team_critic=false."
             )
 
 
@@ -199,12 +202,13 @@ def _critic(
     offset: int,
     *,
     sees: Literal["observations", "state", "both"],
+    in_joint_order: bool,
 ) -> Critic:
     users = [i for i, number in enumerate(roles) if number == roles[player]]
     others = [i for i in range(len(players.agents)) if i not in users]
     position = users.index(player)
     order = [*users[position:], *users[:position], *others] if variant.centralised else [player]
-    if variant.centralised and len(users) == 1:
+    if variant.centralised and (in_joint_order or len(users) == 1):
         input_columns = list(range(players.obs_dim + players.action_dim))
     else:
         input_columns = list(chain.from_iterable(_columns(players, players.agents[i]) for i in order))

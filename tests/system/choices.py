@@ -127,7 +127,10 @@ ROWS = {
         "pettingzoo:tests.actor_node.stateful_env",
         ("algorithm.critic_sees=both", "algorithm.name=joint"),
     ),
-    "layer norm": Row("simple_tag", ("network.activation=tanh", "network.policy_layer_norm=true", *NORMALISED)),
+    "layer norm": Row(
+        "simple_tag",
+        ("network.activation=tanh", "network.policy_layer_norm=true", "network.critic_layer_norm=true", *NORMALISED),
+    ),
     **{name: Row("simple_spread", (f"network.activation={name}",)) for name in ("leaky_relu", "elu", "gelu", "silu")},
     "off the ratio, discrete, a ladder": Row(
         "simple_speaker_listener",

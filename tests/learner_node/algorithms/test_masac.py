@@ -167,18 +167,22 @@ def literal_mlp(layers: list[Tensor], x: Tensor) -> Tensor:
     return x
 
 
+def layers_of(flat: Tensor, *widths: int) -> list[Tensor]:
+    """Cuts the layers of one network from its flat parameters: weight, bias, weight, and so on."""
+    layers, at = [], 0
+    for inputs, outputs in pairwise(widths):
+        layers += [flat[at : at + inputs * outputs].view(inputs, outputs)]
+        layers += [flat[at + inputs * outputs : at + (inputs + 1) * outputs]]
+        at += (inputs + 1) * outputs
+    assert at == len(flat)
+    return layers
+
+
 def policies_of(masac: Masac) -> Iterator[list[Tensor]]:
     """Yields the layers of each player's policy, cut from the flat parameters of its network in documented order."""
     for player, network in zip(masac.players.agents, masac.layout.policy_networks, strict=True):
-        flat, at = masac.policies.parameters[network], 0
-        gaussians = 0 if not player.stochastic else sum(part.size for part in player.parts if isinstance(part, Box))
-        layers = []
-        for inputs, outputs in pairwise((player.obs_dim, 8, 6, player.action_dim + gaussians)):
-            layers += [flat[at : at + inputs * outputs].view(inputs, outputs)]
-            at += inputs * outputs
-            layers += [flat[at : at + outputs]]
-            at += outputs
-        yield layers
+        gaussians = sum(part.size for part in player.parts if isinstance(part, Box))
+        yield layers_of(masac.policies.parameters[network], player.obs_dim, 8, 6, player.action_dim + gaussians)
 
 
 @pytest.mark.parametrize("name", ["masac", "isac"])
@@ -219,7 +223,10 @@ def test_the_targets_of_a_mixed_team_equal_a_plain_loop(name: str) -> None:
     for i, entropy in enumerate(entropies):
         pair = [critic for critic in range(len(masac.layout.critics)) if masac.layout.critics[critic].player == i]
         assert len(pair) == 2
-        q = [literal_mlp(masac.critic_layers(c), rows[:, masac.layout.critics[c].input_columns])[:, 0] for c in pair]
+        q = []
+        for critic in (masac.layout.critics[c] for c in pair):
+            layers = layers_of(masac.critics.parameters[critic.network], len(critic.input_columns), 7, 5, 1)
+            q.append(literal_mlp(layers, rows[:, critic.input_columns])[:, 0])
         v = torch.minimum(*q) + 0.3 * entropy
         expected.append(batch.reward[:, i] + 0.8 * batch.discount[:, i] * v)
     np.testing.assert_allclose(masac.td_target(batch).numpy(), torch.stack(expected).detach().numpy(), atol=1e-9)
@@ -264,6 +271,21 @@ def test_the_policy_gradient_is_that_of_the_loss() -> None:
         below = loss().item()
         parameter.data[at] = before
         assert (above - below) / (2 * step) == pytest.approx(float(gradient[at]), rel=1e-4)
+
+
+def test_a_team_of_stochastic_players_learns_from_its_critic_once() -> None:
+    joint = TEAMS["two"]
+    masac = masac_of(joint, team_critic=True, initial_temperature=0.2, action_regularisation=0.0)
+    assert [critic.network for critic in masac.layout.critics] == [0, 0, 1, 1]
+    for policy in masac.policies.online:
+        set_constant(policy, [0.0] * 2 * (3 + 3))
+    set_constant(masac.critics.online[0], [1.0, 4.0])
+    batch = batch_of(joint, 0)
+    weights = masac.mixer.row_weights(batch, masac.mixer.signals(batch))
+    loss, _, v = masac.policy_loss(batch, masac.critic_inputs(batch.obs_action), weights)
+    # Each member's value is that of the team plus its own entropy; the loss takes the mean over members.
+    assert loss.item() == pytest.approx(-v.mean().item(), rel=1e-10)
+    assert (v != 1.0).all()
 
 
 @pytest.mark.parametrize("team", ["spread", "discrete", "mixed", "masked"])
@@ -353,7 +375,7 @@ def test_stochastic_policies_choose_the_engine() -> None:
     run = run_of(TEAMS["tag"], algorithm={"name": "adversary=maddpg,agent=isac"})
     assert engine_of(run).name == "autograd"
     assert isinstance(make_engine(run, DOUBLE), Masac)
-    with pytest.raises(ConfigError, match=r"stacked.*Set algorithm\.engine=auto"):
+    with pytest.raises(ConfigError, match=r"does not cover algorithm\.name=masac\. Set algorithm\.engine=auto"):
         engine_of(run_of(TEAMS["spread"], algorithm={"name": "masac", "engine": "stacked"}))
 
 
@@ -364,6 +386,7 @@ def test_stochastic_policies_choose_the_engine() -> None:
         ("spread", {"algorithm": {"entropy_target": 3.5}}, "entropy_target = 3.5.*agent_0.*below 3.47 nats"),
         ("discrete", {"algorithm": {"entropy_target": 1.7}}, "entropy_target = 1.7.*below 1.61 nats"),
         ("spread", {"algorithm": {"critic_sees": "both"}}, "learns by isac"),
+        ("spread", {"algorithm": {"team_critic": True}}, "learns by isac"),
     ],
 )
 def test_what_cannot_be_learnt_is_refused(team: str, settings: dict[str, dict[str, object]], message: str) -> None:

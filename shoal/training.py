@@ -286,7 +286,8 @@ def evaluate(run: str | Path | Run, episodes: int | None = None, **options: Unpa
     fit into `within`.
     seed: seed of the first episode; episode e has seed + e. within: duration in seconds, or as in "60s".
     fast: play in the batched world only, without repeating the first episodes in mpe2. real: play all episodes in mpe2.
-    sample: draw choices from the policy's softmax, as in training. dynamics: "legacy": those of the original MPE.
+    sample: draw actions from the policies, as in training, if they have a softmax or a Gaussian. dynamics: "legacy":
+    those of the original MPE.
     processes, copies: numbers of worker processes and of world copies in each; 0 = as in training. max_episode_steps:
     number of steps after which an episode is truncated; 0 = as in training. progress: whether to show progress on the
     standard error.

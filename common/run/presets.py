@@ -127,7 +127,6 @@ _CONTROL: dict[str, Any] = {
         # multiwalker stop learning within minutes. A larger weight keeps actions away from their bounds.
         "action_regularisation": 1e-4,
         "teammates": "current",
-        "team_critic": False,
     },
     "exploration": {
         "kind": "gaussian",

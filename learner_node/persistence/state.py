@@ -18,7 +18,7 @@ from torch import Tensor
 from common.errors import ConfigError, ShoalError
 from common.run.run import BudgetSpec
 from learner_node import schedule
-from learner_node.engine import Engine, NetworkState
+from learner_node.engine import Engine
 
 _RANDOM = "random_state"
 _NORMALISATION = "normalisation"
@@ -83,7 +83,7 @@ def restore_state(engine: Engine, state: TrainingState) -> None:
             f"the checkpoint contains {found}, this run's networks need {wanted}; "
             "resume with the network and algorithm settings of the checkpoint."
         )
-    for kind, parameters in _network_states(engine).items():
+    for kind, parameters in engine.network_states().items():
         parameters.load({name: state.tensors[f"{kind}/{name}"] for name in parameters.tensors()})
     engine.normaliser.load(_with_prefix(_NORMALISATION, state.tensors))
     _restore_generator(engine.generator, state.tensors[_RANDOM])
@@ -119,10 +119,6 @@ def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
 def _tensors(engine: Engine) -> dict[str, Tensor]:
     return {
         f"{kind}/{name}": tensor
-        for kind, parameters in _network_states(engine).items()
+        for kind, parameters in engine.network_states().items()
         for name, tensor in parameters.tensors().items()
     } | {f"{_NORMALISATION}/{name}": tensor for name, tensor in engine.normaliser.tensors().items()}
-
-
-def _network_states(engine: Engine) -> dict[str, NetworkState]:
-    return {"policies": engine.policies, "critics": engine.critics}

@@ -141,6 +141,7 @@ class SimulatedActor:
             data_hash=self._run.data_hash,
             copies=one.copies,
             ends=one.ends,
+            run=self._run.id,
         )
 
 

@@ -57,7 +57,7 @@ def test_a_run_trains_on_a_gpu_continues_on_the_cpu_and_returns(commands: Comman
     assert load_policy(run / "policy.safetensors").updates == third
 
 
-@pytest.mark.parametrize(("engine", "algorithm"), [("stacked", "joint"), ("autograd", "matd3")])
+@pytest.mark.parametrize(("engine", "algorithm"), [("stacked", "joint"), ("autograd", "masac")])
 def test_a_learner_trains_on_a_gpu(commands: Commands, tmp_path: Path, engine: str, algorithm: str) -> None:
     private = ("--metrics-port", 0)
     commands.start("replay", "--bind", "ipc://replay", "--redis", "none", *private)

@@ -85,6 +85,7 @@ CASES: dict[str, tuple[str, dict[str, object], dict[str, object], tuple[str, ...
     "several parts": ("mixed", {"name": "a=matd3,b=iddpg"}, {}, BOTH),
     "sides differ": ("tag", {"name": "adversary=joint,agent=iddpg"}, {}, BOTH),
     "team critic": ("tag", {"name": "matd3", "team_critic": True}, {}, ("autograd",)),
+    "masac": ("mixed", {"name": "masac"}, {}, ("autograd",)),
     "layer norm": (
         "tag",
         {"name": "maddpg"},

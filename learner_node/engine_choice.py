@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 from common.errors import ConfigError
 from common.policy.network import parameter_count, weight_count
+from common.run.players import STOCHASTIC, parse_algorithms
 from common.run.run import AlgorithmSpec, NetworkSpec, Run
 from common.spec import PlayersSpec
 from learner_node.update.layout import NetworkLayout, network_layout
@@ -60,6 +61,8 @@ def uncovered(network: NetworkSpec, algorithm: AlgorithmSpec) -> str:
         return "network.critic_layer_norm=true"
     if algorithm.team_critic:
         return "algorithm.team_critic=true"
+    if STOCHASTIC & set(parse_algorithms(algorithm.name).values()):
+        return f"algorithm.name={algorithm.name}"
     return ""
 
 

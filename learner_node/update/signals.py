@@ -37,19 +37,22 @@ class SignalMixer:
 
     def __init__(self, agents: AgentsSpec, players: PlayersSpec, algorithm: AlgorithmSpec, like: Tensor) -> None:
         """Takes the number type and the device from `like`."""
-        self._members = [list(members_of(agents, player)) for player in players.agents]
+        members = [list(members_of(agents, player)) for player in players.agents]
+        # Tensors, because a list as index is copied to the device in every update, which no CUDA graph captures.
+        self._members = [torch.tensor(numbers, device=like.device) for numbers in members]
         self._scale = algorithm.reward_scale
         has_spirit = algorithm.team_critic or algorithm.team_spirit > 0.0 or algorithm.final_team_spirit is not None
         self._same_side = torch.tensor([[float(a.team == b.team) for b in agents.agents] for a in agents.agents]).to(
             like
         )
         self._mean_of = like.new_zeros(len(agents.agents), len(players.agents))
-        for player, members in enumerate(self._members):
-            self._mean_of[members, player] = 1.0 / len(members)
+        for player, numbers in enumerate(members):
+            self._mean_of[numbers, player] = 1.0 / len(numbers)
         self._merges = len(players.agents) < len(agents.agents)
         self._has_teams = algorithm.team_critic
         teams = [[i for i, agent in enumerate(agents.agents) if agent.team == player.team] for player in players.agents]
-        self._signal_agents = teams if self._has_teams else self._members
+        by_team = [torch.tensor(numbers, device=like.device) for numbers in teams]
+        self._signal_agents = by_team if self._has_teams else self._members
         """The agents whose discount and presence each player has."""
         self._mixes = self._merges or has_spirit or algorithm.reward_scale != 1.0
         self._matrix = torch.empty_like(self._mean_of)
@@ -94,9 +97,9 @@ class SignalMixer:
         )
 
 
-def _any(by_agent: Tensor, agents: Sequence[Sequence[int]]) -> Tensor:
+def _any(by_agent: Tensor, agents: Sequence[Tensor]) -> Tensor:
     """Returns the largest value of each player's agents `[B, N]`: it continues as long as one of its agents does."""
-    return torch.stack([by_agent[:, list(members)].amax(1) for members in agents], 1)
+    return torch.stack([by_agent.index_select(1, numbers).amax(1) for numbers in agents], 1)
 
 
 def _fractions(present: Tensor) -> Tensor:

@@ -95,6 +95,12 @@ ROWS = {
             "replay.error_buffer=2000",
         ),
     ),
+    "masac": Row(
+        "simple_spread",
+        ("algorithm.name=masac", "algorithm.initial_temperature=0.02", *NORMALISED),
+    ),
+    "isac, discrete": Row("simple_tag", (DISCRETE, "algorithm.name=isac", "algorithm.entropy_target=0.4")),
+    "masac against maddpg": Row("simple_tag", ("algorithm.name='adversary=masac,agent=maddpg'",)),
     "soft choices": Row(
         "simple_spread",
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import shutil
 import subprocess
 import sys
@@ -51,12 +52,17 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def wheel(source: Path) -> dict[str, bytes]:
+    return contents(build("wheel", source, source.parent / "wheel"))
+
+
+@pytest.fixture(scope="module")
 def sdist(source: Path) -> Path:
     return build("sdist", source, source.parent / "sdist")
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_all_modules_and_all_data(source: Path) -> None:
+def test_the_wheel_holds_all_modules_and_all_data(source: Path, wheel: dict[str, bytes]) -> None:
     expected = {
         str(file.relative_to(source))
         for package in PACKAGES
@@ -64,7 +70,6 @@ def test_the_wheel_holds_all_modules_and_all_data(source: Path) -> None:
         # The files of deployments belong to the repository: nothing reads them from the installed package.
         if file.is_file() and (package != "deploy" or file.suffix == ".py" or file.name == "py.typed")
     }
-    wheel = contents(build("wheel", source, source.parent / "wheel"))
     assert {name for name in wheel if ".dist-info/" not in name} == expected
     # By name, so that a file that is missing in the repository, too, is noticed.
     assert {
@@ -77,13 +82,10 @@ def test_the_wheel_holds_all_modules_and_all_data(source: Path) -> None:
         "shoal/commands/tournament/heat_map.svg",
         "shoal/py.typed",
     } <= set(wheel)
-    (scripts,) = (text.decode() for name, text in wheel.items() if name.endswith("entry_points.txt"))
-    assert [line.partition(" = ")[0] for line in scripts.split()[1:] if line.isalpha()] == [
-        "shoal",
-        "replay",
-        "learner",
-        "actor",
-    ]
+    (text,) = (content.decode() for name, content in wheel.items() if name.endswith("entry_points.txt"))
+    scripts = configparser.ConfigParser()
+    scripts.read_string(text)
+    assert set(scripts["console_scripts"]) == {"shoal", "replay", "learner", "actor"}
 
 
 @pytest.mark.slow
@@ -96,9 +98,8 @@ def test_the_source_distribution_holds_the_repository(source: Path, sdist: Path)
 
 
 @pytest.mark.slow
-def test_the_source_distribution_makes_the_same_wheel(source: Path, sdist: Path) -> None:
+def test_the_source_distribution_makes_the_same_wheel(source: Path, sdist: Path, wheel: dict[str, bytes]) -> None:
     with tarfile.open(sdist) as archive:
         archive.extractall(source.parent / "unpacked", filter="data")
     (unpacked,) = (source.parent / "unpacked").iterdir()
-    from_sdist = contents(build("wheel", unpacked, source.parent / "wheel-of-sdist"))
-    assert from_sdist == contents(build("wheel", source, source.parent / "wheel"))
+    assert contents(build("wheel", unpacked, source.parent / "wheel-of-sdist")) == wheel

@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[2]
 WITHOUT_POSIX = """
 import asyncio, ctypes, multiprocessing.connection, multiprocessing.resource_tracker, os, signal, socket, subprocess
 import importlib.abc, random, sys, tempfile, threading, types
-import click, jinja2, mpe2, msgspec, numpy, pettingzoo, PIL, prometheus_client, rich.console, rich.live, tensorboardX, torch, zmq
+import click, jinja2, mpe2, msgspec, numpy, pettingzoo, PIL, prometheus_client, rich.console, rich.live
+import tensorboardX, torch, zmq
 
 class Blocker(importlib.abc.MetaPathFinder):
     MISSING = {"fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog"}
@@ -32,7 +33,9 @@ class Blocker(importlib.abc.MetaPathFinder):
 for name in Blocker.MISSING:
     sys.modules.pop(name, None)
 sys.meta_path.insert(0, Blocker())
-for name in ("SIGKILL", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGPIPE", "pthread_sigmask", "setitimer"):
+for name in (
+    "SIGKILL", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGPIPE", "pthread_sigmask", "setitimer",
+):
     delattr(signal, name)
 for name in (
     "fork", "forkpty", "killpg", "getuid", "geteuid", "getgid", "getpgid", "setsid", "register_at_fork", "sysconf",
@@ -68,7 +71,8 @@ def test_a_lockstep_run_its_evaluation_and_its_team_need_no_posix(tmp_path: Path
 import json, shoal
 settings = {"replay.min_size": 64, "replay.batch": 32, "exploration.random_steps": 64, "network.policy_hidden": [8]}
 run = shoal.train(
-    "simple_spread", steps=300, run="run", lockstep=True, copies=4, episodes=0, settings=settings, progress=False, film=False
+    "simple_spread", steps=300, run="run", lockstep=True, copies=4, episodes=0, settings=settings, progress=False,
+    film=False,
 )
 assert run.finished
 evaluated = run.evaluate(episodes=20)

@@ -57,7 +57,9 @@ class TrainingSession:
         if config.lockstep:
             config.check_lockstep()
         else:
-            require_posix("A run in several processes", "Pass --lockstep to train in one process, or use Linux or macOS.")
+            require_posix(
+                "A run in several processes", "Pass --lockstep to train in one process, or use Linux or macOS."
+            )
         refuse_missing(config.track)
         if config.gpu:
             refuse_without_cuda()

@@ -1,4 +1,4 @@
-"""The wheel holds every file that the commands need; the source distribution holds the repository and makes that wheel."""
+"""The wheel holds every file that the commands need; the source distribution makes the same wheel."""
 
 from __future__ import annotations
 

@@ -5,11 +5,12 @@ No torch: the launcher prints the choice before it starts a process.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
-from common.policy.network import layer_shapes
+from common.errors import ConfigError
+from common.policy.network import parameter_count, weight_count
+from common.run.players import STOCHASTIC, parse_algorithms
 from common.run.run import AlgorithmSpec, NetworkSpec, Run
 from common.spec import PlayersSpec
 from learner_node.update.layout import NetworkLayout, network_layout
@@ -35,15 +36,43 @@ class EngineChoice(NamedTuple):
 def choose_engine(
     players: PlayersSpec, network: NetworkSpec, algorithm: AlgorithmSpec, layout: NetworkLayout
 ) -> EngineChoice:
-    """Returns the engine of a run."""
+    """Returns the engine of a run; ConfigError if `algorithm.engine` names one that does not cover the settings."""
+    if algorithm.engine == "stacked":
+        refuse_uncovered(network, algorithm)
     if algorithm.engine != "auto":
         return EngineChoice(algorithm.engine, f"algorithm.engine={algorithm.engine}")
+    if setting := uncovered(network, algorithm):
+        return EngineChoice("autograd", f"stacked does not cover {setting}")
     copies = expanded_parameters(players, network, layout) - sum(learnt_parameters(players, network, layout))
     if copies > MAX_COPIED_PARAMETERS:
         return EngineChoice(
             "autograd", f"stacked would copy shared parameters to all their users, {copies / 1e6:,.0f} million numbers"
         )
     return EngineChoice("stacked", "gradients written by hand, the fastest for these settings")
+
+
+def uncovered(network: NetworkSpec, algorithm: AlgorithmSpec) -> str:
+    """Returns the setting that the gradients written by hand do not cover; empty if they cover all."""
+    if network.activation != "relu":
+        return f"network.activation={network.activation}"
+    if network.policy_layer_norm:
+        return "network.policy_layer_norm=true"
+    if network.critic_layer_norm:
+        return "network.critic_layer_norm=true"
+    if algorithm.team_critic:
+        return "algorithm.team_critic=true"
+    if STOCHASTIC & set(parse_algorithms(algorithm.name).values()):
+        return f"algorithm.name={algorithm.name}"
+    return ""
+
+
+def refuse_uncovered(network: NetworkSpec, algorithm: AlgorithmSpec) -> None:
+    """Raises ConfigError for settings that the engine `stacked` does not cover."""
+    if setting := uncovered(network, algorithm):
+        raise ConfigError(
+            f"algorithm.engine = 'stacked': it does not cover {setting}. Set algorithm.engine=auto, or remove "
+            f"{setting.partition('=')[0]}."
+        )
 
 
 def engine_of(run: Run) -> EngineChoice:
@@ -57,16 +86,17 @@ def learnt_parameters(players: PlayersSpec, network: NetworkSpec, layout: Networ
     by_network = dict(zip(layout.policy_networks, players.agents, strict=True))
     inputs = {critic.network: len(critic.input_columns) for critic in layout.critics}
     return (
-        sum(_count(layer_shapes(player, network)) for player in by_network.values()),
-        sum(_count(pairwise((input_count, *network.critic_hidden, 1))) for input_count in inputs.values()),
+        sum(parameter_count(player, network) for player in by_network.values()),
+        sum(_critic_parameters(input_count, network) for input_count in inputs.values()),
     )
 
 
 def expanded_parameters(players: PlayersSpec, network: NetworkSpec, layout: NetworkLayout) -> int:
     """Returns the number of parameters in the stacked update; a shared network counts once for each user."""
-    policies = sum(_count(layer_shapes(player, network)) for player in players.agents)
-    return policies + len(layout.critics) * _count(pairwise((players.critic_input_dim, *network.critic_hidden, 1)))
+    return weight_count(players, network) + len(layout.critics) * _critic_parameters(players.critic_input_dim, network)
 
 
-def _count(shapes: Iterable[tuple[int, int]]) -> int:
-    return sum((inputs + 1) * outputs for inputs, outputs in shapes)
+def _critic_parameters(inputs: int, network: NetworkSpec) -> int:
+    """Returns the number of parameters of a critic."""
+    norms = 2 * sum(network.critic_hidden) if network.critic_layer_norm else 0
+    return norms + sum((i + 1) * o for i, o in pairwise((inputs, *network.critic_hidden, 1)))

@@ -51,8 +51,8 @@ def replay(**values: object) -> int:
     """Store transitions, serve batches, and control the ratio of samples to inserts.
 
     Stores the newest transitions in RAM and, before it acknowledges them, in Redis: after a restart every acknowledged
-    transition is recovered. The first learner to connect defines the run. Ends on Ctrl-C or SIGTERM, once the received
-    chunks are committed.
+    transition is recovered. A learner defines the run; once that run is finished, the next learner may open another
+    one. Ends on Ctrl-C or SIGTERM, once the received chunks are committed.
 
     \b
     Example:  replay --redis redis://redis-host:6379/0

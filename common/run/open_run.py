@@ -47,7 +47,7 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     algorithm: Annotated[
         str,
         Meta(
-            description="Algorithm of all agents: maddpg, matd3, iddpg or joint; or one a side, as in"
+            description="Algorithm of all agents: maddpg, matd3, iddpg, joint, masac or isac; or one a side, as in"
             " adversary=maddpg,agent=iddpg. Default: that of the preset."
         ),
     ] = ""

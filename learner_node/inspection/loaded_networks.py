@@ -118,14 +118,10 @@ class LoadedNetworks:
 
     def _critic(self, i: int) -> CriticLayers:
         critic = self._engine.layout.critics[i]
-        pieces = [piece.float().numpy() for piece in self._engine.critic_layers(i)]
-        depth, activation = len(pieces) // 2, self._engine.network.activation
-        layers = [
-            Layer(weight, bias.reshape(-1), activation=activation if i < depth - 1 else None)
-            for i, (weight, bias) in enumerate(zip(pieces[::2], pieces[1::2], strict=True))
-        ]
         order = "Q" if i < len(self._players) else "Q2"
-        return CriticLayers(f"{order} of {self._players[critic.player].name}", critic.input_columns, layers)
+        return CriticLayers(
+            f"{order} of {self._players[critic.player].name}", critic.input_columns, self._engine.critic_layers(i)
+        )
 
     def _player_signals(self, reward: Floats, discount: Floats, present: Floats) -> tuple[Doubles, Doubles, Doubles]:
         """Returns the players' rewards, discounts and presence `[T, E, N]` from the agents' `[T, E, agents]`."""

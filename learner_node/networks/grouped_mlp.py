@@ -1,15 +1,31 @@
-"""ReLU networks of equal sizes as one torch module: each layer is one batched product.
+"""Networks of equal sizes as one torch module: each layer is one batched product.
 
 G networks     K users of each network     B rows of the batch     R = B * K rows of a network
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from common.policy.activations import EPSILON, LEAK
+from common.policy.heads import Floats
+from common.policy.network import Layer, LayerNorm
+from common.run.run import Activation
+
+_ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu_,
+    "leaky_relu": partial(nn.functional.leaky_relu, negative_slope=LEAK),
+    "tanh": torch.tanh,
+    "elu": nn.functional.elu,
+    "gelu": partial(nn.functional.gelu, approximate="tanh"),
+    "silu": nn.functional.silu,
+}
+"""The activations of common/policy/activations.py."""
 
 
 class InputChange(NamedTuple):
@@ -21,20 +37,47 @@ class InputChange(NamedTuple):
     """Which inputs of each network change `[G, u]`."""
 
 
-class GroupedLinear(nn.Module):
-    """One layer of G networks: weight `[G, inputs, outputs]`, bias `[G, S, outputs]` with S = 1, or S = K sets."""
+class GroupedLayer(nn.Module):
+    """One layer of G networks: a linear map, then layer normalisation and an activation, if it has them.
 
-    def __init__(self, networks: int, shape: tuple[int, int], biases: int, like: Tensor) -> None:
+    Parameters: weight `[G, inputs, outputs]`; bias `[G, S, outputs]` with S = 1, or S = K sets; gain and bias of the
+    norm `[G, 1, outputs]` each.
+    """
+
+    def __init__(
+        self,
+        networks: int,
+        shape: tuple[int, int],
+        biases: int,
+        like: Tensor,
+        *,
+        activation: Activation | None = None,
+        layer_norm: bool = False,
+    ) -> None:
         """Starts at zero. shape: numbers of inputs and outputs. biases: 1, or one set for each user."""
         super().__init__()
         self.weight = nn.Parameter(like.new_zeros(networks, *shape))
         self.bias = nn.Parameter(like.new_zeros(networks, biases, shape[1]))
+        self.norm_gain: nn.Parameter | None = None
+        self.norm_bias: nn.Parameter | None = None
+        if layer_norm:
+            self.norm_gain, self.norm_bias = (nn.Parameter(like.new_zeros(networks, 1, shape[1])) for _ in range(2))
+        self.activation = activation
 
     def forward(self, x: Tensor, change: InputChange | None = None) -> Tensor:
-        """Returns the outputs `[G, R, outputs]` for inputs `[G, R, inputs]`, in which the users' rows alternate.
+        """Returns the outputs `[G, R, outputs]` for inputs `[G, R, inputs]`, in which the users' rows alternate."""
+        x = self._linear(x, change)
+        if self.norm_gain is not None and self.norm_bias is not None:
+            # Ba et al. 2016 (arXiv 1607.06450), equation 4.
+            normalised = nn.functional.layer_norm(x, x.shape[2:], eps=EPSILON)
+            x = torch.addcmul(self.norm_bias, normalised, self.norm_gain)
+        return x if self.activation is None else _ACTIVATIONS[self.activation](x)
 
-        change: only its gradient is wanted. The layer is linear, so the product with the change is added, and no
-        gradient of all inputs is computed.
+    def _linear(self, x: Tensor, change: InputChange | None) -> Tensor:
+        """Returns the products and biases.
+
+        change: only its gradient is wanted. The map is linear, so the product with the change is added, and no gradient
+        of all inputs is computed.
         """
         sets = self.bias.shape[1]
         if sets == 1:
@@ -47,38 +90,54 @@ class GroupedLinear(nn.Module):
         rows = change.columns[:, :, None].expand(-1, -1, self.weight.shape[2])
         return torch.baddbmm(out, change.change, self.weight.gather(1, rows))
 
+    def of_user(self, network: int, user: int) -> Layer:
+        """Returns the layer that one user of a network computes with, in numpy."""
+        weight, biases = _numpy(self.weight[network]), _numpy(self.bias[network])
+        norm = None
+        if self.norm_gain is not None and self.norm_bias is not None:
+            norm = LayerNorm(_numpy(self.norm_gain[network, 0]), _numpy(self.norm_bias[network, 0]))
+        return Layer(weight, biases[user if len(biases) > 1 else 0], norm, self.activation)
+
 
 class GroupedMlp(nn.Module):
-    """G ReLU networks of equal sizes. Their parameters are stored layer by layer, weight then bias, as in checkpoints.
+    """G networks of equal sizes. Their parameters are stored layer by layer, as in checkpoints.
 
     Users of one network may have separate first biases (`network.tell_apart`), which is the same as a one-hot player
     number among the inputs.
     """
 
-    def __init__(self, networks: int, shapes: Sequence[tuple[int, int]], first_biases: int, like: Tensor) -> None:
-        """Starts at zero. shapes: inputs and outputs of each layer. first_biases: sets of first biases, 1 or K."""
+    def __init__(
+        self,
+        networks: int,
+        shapes: Sequence[tuple[int, int]],
+        first_biases: int,
+        like: Tensor,
+        *,
+        activation: Activation = "relu",
+        layer_norm: bool = False,
+    ) -> None:
+        """Starts at zero. shapes: inputs and outputs of each layer. first_biases: sets of first biases, 1 or K.
+
+        layer_norm: whether hidden layers are normalised before their activation.
+        """
         super().__init__()
-        sets = [first_biases, *[1] * (len(shapes) - 1)]
+        *hidden, last = [(shape, first_biases if depth == 0 else 1) for depth, shape in enumerate(shapes)]
         self.layers = nn.ModuleList(
-            GroupedLinear(networks, shape, biases, like) for shape, biases in zip(shapes, sets, strict=True)
+            [GroupedLayer(networks, *one, like, activation=activation, layer_norm=layer_norm) for one in hidden]
+            + [GroupedLayer(networks, *last, like)]
         )
 
     def forward(self, x: Tensor, change: InputChange | None = None) -> Tensor:
         """Returns the outputs `[G, R, outputs]` for inputs `[G, R, inputs]`, changed by `change` if given."""
-        first, *others = self._linear_layers
-        x = first(x, change)
-        for layer in others:
-            x = layer(torch.relu_(x))
+        for layer in self.layers:
+            x, change = layer(x, change), None
         return x
 
-    @property
-    def _linear_layers(self) -> list[GroupedLinear]:
-        return [layer for layer in self.layers if isinstance(layer, GroupedLinear)]
+    def of_user(self, network: int, user: int) -> list[Layer]:
+        """Returns the layers that one user of a network computes with, in numpy."""
+        return [layer.of_user(network, user) for layer in self.layers if isinstance(layer, GroupedLayer)]
 
-    def pieces(self, network: int, user: int) -> list[Tensor]:
-        """Returns the layers that one user of a network computes with: weight `[inputs, outputs]`, bias, and so on."""
-        found = []
-        for layer in self._linear_layers:
-            weight, biases = layer.weight.data[network], layer.bias.data[network]
-            found += [weight, biases[user if len(biases) > 1 else 0]]
-        return found
+
+def _numpy(tensor: Tensor) -> Floats:
+    array: Floats = tensor.detach().float().cpu().numpy()
+    return array

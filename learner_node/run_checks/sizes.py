@@ -16,7 +16,7 @@ from common.run.run import RunSpec
 from common.spec import AgentSpec, AgentsSpec, PlayersSpec
 from common.transitions import transition_dtype
 from learner_node.engine_choice import EngineChoice, choose_engine, expanded_parameters, learnt_parameters
-from learner_node.update.layout import NetworkLayout, network_layout, refuse_uncovered
+from learner_node.update.layout import NetworkLayout, network_layout
 
 GIB = 2**30
 BYTES_PER_EXPANDED_PARAMETER, BYTES_PER_PARAMETER = 28, 40
@@ -97,7 +97,6 @@ class Sizes:
 def sizes_of(spec: RunSpec, agents: AgentsSpec) -> Sizes:
     """Returns the sizes of a run; ConfigError if its settings do not fit its agents."""
     run_players = players(agents, spec.algorithm.name)
-    refuse_uncovered(spec.network)
     layout = network_layout(run_players, spec.network, spec.algorithm)
     policy, critic = learnt_parameters(run_players, spec.network, layout)
     engine = choose_engine(run_players, spec.network, spec.algorithm, layout)

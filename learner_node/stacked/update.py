@@ -34,9 +34,11 @@ import torch
 from torch import Tensor
 
 from common.policy.masks import FORBIDDEN
+from common.policy.network import Layer
 from common.run.players import players
 from common.run.run import AlgorithmSpec, NetworkSpec
 from common.spec import AgentsSpec
+from learner_node.engine_choice import refuse_uncovered
 from learner_node.normalisation import Normaliser
 from learner_node.stacked.heads import Heads
 from learner_node.stacked.losses import add_logit_penalty_gradient, critic_loss_gradient, critic_loss_slope
@@ -45,8 +47,9 @@ from learner_node.stacked.parameters import make_critics, make_policies
 from learner_node.stacked.workspace import Workspace
 from learner_node.update.batches import LossBatch, RowWeights
 from learner_node.update.draws import gumbel_noise
-from learner_node.update.layout import NetworkLayout, network_layout, refuse_uncovered
+from learner_node.update.layout import NetworkLayout, network_layout
 from learner_node.update.losses import td_target
+from learner_node.update.network_state import NetworkState
 from learner_node.update.signals import PlayerSignals, SignalMixer
 from learner_node.update.update_stats import PolicyStats, UpdateStats
 
@@ -75,7 +78,7 @@ class StackedUpdate:
         n_step: number of steps that the rewards of a batch sum over (`replay.n_step`). Raises ConfigError for networks
         that the hand-written passes do not cover.
         """
-        refuse_uncovered(network)
+        refuse_uncovered(network, algorithm)
         self.agents, self.players = agents, players(agents, algorithm.name)
         self.network, self.algorithm = network, algorithm
         self.layout: NetworkLayout = network_layout(self.players, network, algorithm)
@@ -120,6 +123,10 @@ class StackedUpdate:
         """
         self.set_rates(policy_learning_rate, critic_learning_rate)
         return self.step(batch, update_policies=update_policies)
+
+    def network_states(self) -> dict[str, NetworkState]:
+        """Returns all learnt state by the name that checkpoints give it."""
+        return {"policies": self.policies, "critics": self.critics}
 
     def set_rates(self, policy_learning_rate: float, critic_learning_rate: float) -> None:
         """Sets the learning rates of the following updates."""
@@ -188,10 +195,12 @@ class StackedUpdate:
         flat: npt.NDArray[np.float32] = torch.cat(pieces).float().cpu().numpy()
         return self.normaliser.fold(flat)
 
-    def critic_layers(self, critic: int) -> list[Tensor]:
-        """Returns the layers of one critic: weight `[inputs, outputs]`, then bias `[outputs]`, layer by layer."""
+    def critic_layers(self, critic: int) -> list[Layer]:
+        """Returns the layers of one critic in numpy; its inputs and output are normalised, if the run normalises."""
         pieces = critic_pieces(self.critics.online, critic, self.layout.critics[critic].input_columns)
-        return [piece.flatten() if i % 2 else piece for i, piece in enumerate(pieces)]
+        arrays = [piece.float().cpu().numpy() for piece in pieces]
+        *hidden, last = [Layer(weight, bias.ravel()) for weight, bias in zip(arrays[::2], arrays[1::2], strict=True)]
+        return [*(layer._replace(activation="relu") for layer in hidden), last]
 
     def _target_noise_scale(self) -> Tensor | None:
         """Returns the size of target noise of scale 1 for each action number `[U]`; None without target noise."""

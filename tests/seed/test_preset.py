@@ -47,6 +47,7 @@ NUMBERS: dict[str, Any] = {
         "critic_hidden": (32, 16),
         "activation": "relu",
         "policy_layer_norm": False,
+        "critic_layer_norm": False,
         "share_policies": False,
         "share_critics": False,
         "head": "force",
@@ -66,6 +67,7 @@ NUMBERS: dict[str, Any] = {
         "reward_scale": 1.0,
         "team_spirit": 0.0,
         "teammates": "current",
+        "team_critic": False,
     },
     "exploration": {
         "kind": "ornstein_uhlenbeck",
@@ -104,6 +106,7 @@ WITHOUT_EFFECT = {
     "exploration.choices": "for choices",
     "exploration.decay_share": "for a linear decay",
     "exploration.decay_steps": "for a linear decay",
+    "replay.sampler": "uniform",
     "replay.error_buffer": "chosen by what is in use",
     "replay.limit": "who waits, not how often",
     "replay.importance_exponent": "for prioritised sampling",

@@ -19,15 +19,18 @@ PUSH = Box((-1.0,), (1.0,))
 GIB = 2**30
 
 
-def test_networks_that_the_stacked_update_does_not_cover_are_refused() -> None:
+def test_networks_that_the_engine_stacked_does_not_cover_are_refused() -> None:
     agents = team("red", "blue")
-    with pytest.raises(ConfigError, match=r"network\.activation = 'tanh': .* Set network\.activation=relu"):
-        sizes_of(spec_of(activation="tanh"), agents)
-    with pytest.raises(ConfigError, match=r"network\.policy_layer_norm = true: .* network\.policy_layer_norm=false"):
-        sizes_of(spec_of(policy_layer_norm=True), agents)
-    spec = spec_of(activation="tanh")
-    with pytest.raises(ConfigError, match=r"network\.activation"):
-        StackedUpdate(agents, spec.network, spec.algorithm, 0, torch.zeros(()))
+    for network, named in (
+        ({"activation": "tanh"}, "activation=tanh"),
+        ({"policy_layer_norm": True}, "policy_layer_norm="),
+    ):
+        spec = spec_of(engine="stacked", **network)
+        with pytest.raises(ConfigError, match=rf"network\.{named}.* Set algorithm\.engine=auto"):
+            sizes_of(spec, agents)
+        with pytest.raises(ConfigError, match=rf"network\.{named}"):
+            StackedUpdate(agents, spec.network, spec.algorithm, 0, torch.zeros(()))
+        assert sizes_of(spec_of(**network), agents).engine.name == "autograd"
 
 
 def team(*names: str, sides: tuple[str, ...] | None = None, obs: int = 3) -> AgentsSpec:

@@ -14,6 +14,7 @@ from common.process import command
 from common.process.health import Health, HttpPort
 from common.process.logs import start_logging
 from common.process.parent import die_with_parent
+from common.process.posix import require_posix
 from common.process.resources import allow_many_connections, retain_freed_memory
 from common.process.stop import Stop
 from common.wire.codec import Buffer
@@ -59,6 +60,7 @@ def replay(**values: object) -> int:
     """  # noqa: D301  (click does not wrap the lines after a real backspace)
     config = command.build(ReplayConfig, values)
     config.check()
+    require_posix("The command `replay`")
     keys = load_keys(config.keys)
     start_logging("replay")
     allow_many_connections()
